@@ -1,0 +1,59 @@
+//! Users' code may panic: here a panic becomes a [`Fault`].
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::limits::MESSAGE_BYTES_MAX;
+
+thread_local! {
+    static CATCHING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Why users' code could not do its part: it panicked, or broke its contract.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(String);
+
+impl Fault {
+    /// A fault with a message for people, cut to [`MESSAGE_BYTES_MAX`].
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(truncated(message.into(), MESSAGE_BYTES_MAX))
+    }
+
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether this thread runs users' code whose panics are caught. A panic hook asks it, to keep
+/// quiet about what becomes an outcome anyway.
+pub fn is_catching() -> bool {
+    CATCHING.get() > 0
+}
+
+pub(crate) fn catch<T>(what: &str, code: impl FnOnce() -> T) -> Result<T, Fault> {
+    CATCHING.set(CATCHING.get() + 1);
+    // What the code could have left half-changed is dropped by every caller.
+    let result = catch_unwind(AssertUnwindSafe(code));
+    CATCHING.set(CATCHING.get() - 1);
+    result.map_err(|payload| Fault::new(format!("`{what}` panicked: {}", message(payload.as_ref()))))
+}
+
+fn message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+/// `text`, cut at a character's boundary to at most `bytes_max`.
+pub(crate) fn truncated(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! The outcome of one command in its log.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::names::{DocumentId, Name, Origin};
+use crate::position::{CommandId, Seq, Time};
+
+/// One entry of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its position.
+    pub seq: Seq,
+    /// max(previous entry's time, min(accept time, time of the decision)).
+    pub time: Time,
+    /// Who numbered the command; nobody for lost entries.
+    pub origin: Origin,
+    /// The command's id; none for lost entries.
+    pub id: CommandId,
+    /// The command's name; `None` for lost entries.
+    pub command: Option<Name>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The service accepted it, with these events (perhaps none).
+    Accepted(Vec<Event>),
+    /// The service refused it.
+    Rejected {
+        /// Stable and machine-readable.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The same (origin, id) stands at `of` already.
+    Duplicate {
+        /// The seq of the first.
+        of: Seq,
+    },
+    /// The id is below the window: whether it was seen before is unknown.
+    Stale,
+    /// The service could not decide: it panicked, or broke its contract.
+    Faulted {
+        /// What happened.
+        message: String,
+        /// The command's data, so that it can be sent again.
+        data: Raw,
+    },
+    /// Given up by an operator.
+    Lost {
+        /// The operator's reason.
+        reason: String,
+    },
+}
+
+/// An event of a service, as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its type, as `deposited`.
+    #[serde(rename = "k")]
+    pub kind: Name,
+    /// The version of its type.
+    #[serde(rename = "v")]
+    pub version: u32,
+    /// The document that it changes.
+    #[serde(rename = "d")]
+    pub document: DocumentId,
+    /// Its content.
+    #[serde(rename = "x")]
+    pub data: Raw,
+}
+
+/// JSON text that is carried as it stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Raw(pub Box<RawValue>);
+
+impl Raw {
+    /// The text.
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Raw {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl From<&RawValue> for Raw {
+    fn from(raw: &RawValue) -> Self {
+        Self(raw.to_owned())
+    }
+}
+
+impl Outcome {
+    /// Whether this uses up the command's id: it does unless the id was used before.
+    pub fn uses_id(&self) -> bool {
+        matches!(self, Self::Accepted(_) | Self::Rejected { .. } | Self::Faulted { .. })
+    }
+
+    /// As in `"status":"accepted"`.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Rejected { .. } => "rejected",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Stale => "stale",
+            Self::Faulted { .. } => "faulted",
+            Self::Lost { .. } => "lost",
+        }
+    }
+}
+
+/// The kinds that every service has, beside its own events.
+pub mod kinds {
+    /// A rejected entry.
+    pub const REJECTED: &str = "fanfold.rejected";
+    /// A faulted entry.
+    pub const FAULTED: &str = "fanfold.faulted";
+    /// A lost entry.
+    pub const LOST: &str = "fanfold.lost";
+}

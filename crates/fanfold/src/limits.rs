@@ -1,0 +1,66 @@
+//! Every limit in one place, each with its unit and where it comes from.
+//!
+//! Sizes are measured **before** compression, so that no codec changes an outcome (F9).
+
+/// Bytes of one command, as the client sent it. Leaves a slot with one command far below
+/// DynamoDB's item limit of 400 KB.
+pub const COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// Commands in one request to `POST /commands`.
+pub const REQUEST_COMMANDS_MAX: usize = 500;
+/// Bytes of one request body.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Levels of nesting in a command's data. `serde_json` gives up at 128, and stored bodies nest the
+/// data a few levels deeper than the request did.
+pub const COMMAND_DEPTH_MAX: usize = 64;
+/// Bytes of a slot body, unless one command alone is larger. DynamoDB bills an update for the
+/// larger of the item before and after, so slots stay small.
+pub const SLOT_BODY_BYTES_MAX: usize = 32 * 1024;
+/// Bytes at which the relay closes a record of the command stream. Kinesis bills 25 KB units and
+/// Lambda's batches hold 6 MB: larger records make them lumpy.
+pub const STREAM_RECORD_BYTES_SOFT: usize = 256 * 1024;
+/// Bytes of a record of the command stream (Kinesis, sustained).
+pub const STREAM_RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// Records in one `PutRecords` (Kinesis).
+pub const PUT_RECORDS_MAX: usize = 500;
+/// Bytes in one `PutRecords` (Kinesis).
+pub const PUT_RECORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Bytes of a commit body. DynamoDB's item limit is 400 KB, names and keys included.
+pub const COMMIT_BYTES_MAX: usize = 350 * 1024;
+/// Bytes of a document (it must fit a DynamoDB item, with room to grow).
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a view's row (as a document).
+pub const ROW_BYTES_MAX: usize = 256 * 1024;
+/// Bytes at which a notification is closed: SNS bills 64 KB chunks, attributes included.
+pub const NOTIFICATION_BYTES_SOFT: usize = 60 * 1024;
+/// Bytes of a notification (SNS takes 256 KiB, attributes included).
+pub const NOTIFICATION_BYTES_MAX: usize = 240 * 1024;
+/// Messages in one `PublishBatch` (SNS).
+pub const PUBLISH_BATCH_MAX: usize = 10;
+/// Bytes in one `PublishBatch` (SNS takes 256 KiB; one message of the hard limit must fit).
+pub const PUBLISH_BATCH_BYTES_MAX: usize = NOTIFICATION_BYTES_MAX;
+/// Bytes of a name: users, organisations, commands, documents. DynamoDB sort keys hold 1,024.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Bytes of a service's, view's or reactor's name: `[a-z][a-z0-9-]{0,31}`.
+pub const SERVICE_NAME_BYTES_MAX: usize = 32;
+/// Bytes of a row's key. DynamoDB sort keys hold 1,024, prefix included.
+pub const ROW_KEY_BYTES_MAX: usize = 512;
+/// Exclusive: JSON numbers are exact below 2^53.
+pub const COMMAND_ID_END: u64 = 1 << 53;
+/// Exclusive: a reactor numbers its commands `seq * 64 + index`, which must stay a command id.
+pub const SEQ_END: u64 = 1 << 47;
+/// Event kinds of one service; a notification's `prev` lists them all.
+pub const EVENT_KINDS_MAX: usize = 64;
+/// Ids remembered per (log, origin). A client keeps fewer than that in flight per log.
+pub const WINDOW_IDS_MAX: usize = 2_048;
+/// Bytes of windows inside the head; above that they get items of their own.
+pub const HEAD_WINDOWS_BYTES_MAX: usize = 8 * 1024;
+/// A snapshot is due after this many entries since the head ...
+pub const SNAPSHOT_ENTRIES_MAX: usize = 1_024;
+/// ... or when the journal has grown by this many bytes since the head ...
+pub const SNAPSHOT_JOURNAL_BYTES_MIN: usize = 16 * 1024;
+/// ... and by this many times what the snapshot would write: so it costs at most a twentieth.
+pub const SNAPSHOT_JOURNAL_FACTOR: usize = 20;
+/// Bytes of a rejection's or fault's message that are kept in an entry.
+pub const MESSAGE_BYTES_MAX: usize = 1_024;
+/// Bytes of a rejection's code.
+pub const CODE_BYTES_MAX: usize = 64;

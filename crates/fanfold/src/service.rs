@@ -1,0 +1,456 @@
+//! What an author writes to own documents and to decide on commands, and the object-safe form in
+//! which hosts keep it.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::marker::PhantomData;
+use std::ops::Index;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::catch::{Fault, catch, truncated};
+use crate::entry::{Event, Raw};
+use crate::limits::{CODE_BYTES_MAX, EVENT_KINDS_MAX, MESSAGE_BYTES_MAX};
+use crate::names::{DocumentId, LogId, Name, Origin, ServiceName};
+use crate::position::{CommandId, Seq, Time};
+use crate::tagged::{TaggedError, from_tagged};
+
+/// A service: decides on commands, folds its events into documents. Pure: no I/O, no clock, no
+/// randomness, so that folding a log twice gives the same documents (F9).
+///
+/// A log is processed one command after another, so **one decision may read and change several
+/// documents of its partition atomically**: a transfer between two accounts of one organisation
+/// needs no saga.
+pub trait Service: Send + Sync + 'static {
+    /// The request's `type`: `[a-z][a-z0-9-]{0,31}`.
+    const NAME: &'static str;
+    /// Raise it when `evolve`, `init` or `Document` change what is folded: documents are then
+    /// folded afresh from the log, beside those of the old version.
+    const DOCUMENT_VERSION: u32;
+    /// Every event type and its current version, from 1 on.
+    const EVENTS: &'static [(&'static str, u32)];
+    /// An enum with `#[serde(tag = "command", content = "data")]`.
+    type Command: DeserializeOwned + Send + Sync;
+    /// An enum with `#[serde(tag = "type", content = "data")]`.
+    type Event: Serialize + DeserializeOwned;
+    /// The state of one thing that the service owns.
+    type Document: Clone + Serialize + DeserializeOwned + Send + Sync;
+    /// Why a command is refused.
+    type Rejection: Error + Code;
+
+    /// The documents that the decision reads, and all that it may change.
+    fn documents(command: &Self::Command) -> Vec<DocumentId>;
+    /// A document that no event has touched.
+    fn init(id: &DocumentId) -> Self::Document;
+    /// The events that follow from the command, each with the document it changes; or why not.
+    fn decide(
+        docs: &Documents<'_, Self::Document>,
+        command: &Self::Command,
+        ctx: &Context,
+    ) -> Result<Vec<(DocumentId, Self::Event)>, Self::Rejection>;
+    /// Folds one event into its document.
+    fn evolve(doc: &mut Self::Document, event: &Self::Event);
+    /// Brings the data of an event of version `from` to the current version of its type.
+    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+        let _ = (kind, from);
+        data
+    }
+}
+
+/// A stable, machine-readable code, as `overdrawn`: up to 64 bytes.
+pub trait Code {
+    /// The code.
+    fn code(&self) -> &'static str;
+}
+
+/// The documents that a command declared, as they are before it.
+#[derive(Debug)]
+pub struct Documents<'a, D>(Vec<(&'a DocumentId, std::borrow::Cow<'a, D>)>)
+where
+    D: Clone;
+
+impl<D: Clone> Documents<'_, D> {
+    /// The document; `None` if the command did not declare it.
+    pub fn get(&self, id: &DocumentId) -> Option<&D> {
+        self.0.iter().find(|(declared, _)| *declared == id).map(|(_, doc)| doc.as_ref())
+    }
+}
+
+impl<D: Clone> Index<&DocumentId> for Documents<'_, D> {
+    type Output = D;
+
+    /// Panics if the command did not declare the document: the command becomes a `faulted` entry.
+    fn index(&self, id: &DocumentId) -> &D {
+        match self.get(id) {
+            Some(doc) => doc,
+            None => panic!("the command did not declare the document `{id}`"),
+        }
+    }
+}
+
+/// What a decision may know beside its documents.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The log that the command is for.
+    pub log: LogId,
+    /// The command's position.
+    pub seq: Seq,
+    /// The entry's time.
+    pub time: Time,
+    /// Who asks: the user's name for users.
+    pub origin: Origin,
+    /// The command's id.
+    pub id: CommandId,
+    /// The client's own time in milliseconds, if it gave one.
+    pub timestamp: Option<u64>,
+}
+
+/// A document in memory, of a type that only its service knows.
+pub type AnyDocument = Box<dyn Any + Send + Sync>;
+
+/// A command of a type that only its service knows.
+pub type AnyCommand = Box<dyn Any + Send + Sync>;
+
+/// Why a command is not one of the service's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCommand {
+    /// The service has no command of this name.
+    #[error("`command`: the service `{service}` has no command `{command}`")]
+    Unknown {
+        /// The service.
+        service: &'static str,
+        /// The command.
+        command: Name,
+    },
+    /// The data does not fit the command.
+    #[error("`{path}`: {message}")]
+    Data {
+        /// Where in the request, as `data.amount`.
+        path: String,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+impl InvalidCommand {
+    /// The code of the rejection when the processor finds it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "unknown_command",
+            Self::Data { .. } => "invalid_data",
+        }
+    }
+}
+
+/// What a service makes of a command.
+pub enum Decision {
+    /// Events, and each changed document as the events leave it with the bytes of its JSON.
+    Accepted {
+        /// In the order of the decision.
+        events: Vec<Event>,
+        /// One per document.
+        documents: Vec<(DocumentId, AnyDocument, usize)>,
+    },
+    /// A refusal.
+    Rejected {
+        /// Machine-readable.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// The object-safe form of a [`Service`]: commands and events come as JSON, documents are opaque in
+/// memory and JSON when stored. Panics come back as [`Fault`]s.
+pub trait AnyService: Send + Sync {
+    /// See [`Service::NAME`].
+    fn name(&self) -> &'static str;
+    /// See [`Service::DOCUMENT_VERSION`].
+    fn document_version(&self) -> u32;
+    /// See [`Service::EVENTS`].
+    fn events(&self) -> &'static [(&'static str, u32)];
+    /// Reads a command.
+    fn parse(&self, name: &Name, data: &RawValue) -> Result<AnyCommand, InvalidCommand>;
+    /// The documents that the command declares, without repetition.
+    fn documents(&self, command: &AnyCommand) -> Result<Vec<DocumentId>, Fault>;
+    /// Decides and evolves. `docs` are those the command declared; `None` where none is stored.
+    fn decide(
+        &self,
+        docs: &[(DocumentId, Option<&AnyDocument>)],
+        command: &AnyCommand,
+        ctx: &Context,
+    ) -> Result<Decision, Fault>;
+    /// Folds a stored event into its document (`None`: none is stored).
+    fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault>;
+    /// Reads a stored document.
+    fn decode_document(&self, json: &[u8]) -> Result<AnyDocument, Fault>;
+    /// Writes a document.
+    fn encode_document(&self, doc: &AnyDocument) -> Result<Vec<u8>, Fault>;
+}
+
+struct Hosted<S>(PhantomData<fn() -> S>);
+
+fn typed<T: 'static>(any: &(dyn Any + Send + Sync)) -> Result<&T, Fault> {
+    any.downcast_ref().ok_or_else(|| Fault::new("the value belongs to another service"))
+}
+
+/// What an adjacently tagged event looks like once written.
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+impl<S: Service> Hosted<S> {
+    fn encode_event(document: DocumentId, event: &S::Event) -> Result<Event, Fault> {
+        let fault = |e: serde_json::Error| Fault::new(format!("an event cannot be written: {e}"));
+        let json = serde_json::to_string(event).map_err(fault)?;
+        let written: Written<'_> = serde_json::from_str(&json).map_err(fault)?;
+        let version = current_version(S::EVENTS, &written.kind)
+            .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", written.kind)))?;
+        let kind = Name::new(written.kind.as_ref())
+            .map_err(|e| Fault::new(format!("the event type `{}` {e}", written.kind)))?;
+        let data = Raw(written.data.map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned));
+        Ok(Event { kind, version, document, data })
+    }
+
+    fn decode_event(event: &Event) -> Result<S::Event, Fault> {
+        decode_event(S::EVENTS, S::upcast, event)?
+            .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", event.kind)))
+    }
+}
+
+pub(crate) fn current_version(events: &[(&str, u32)], kind: &str) -> Option<u32> {
+    events.iter().find(|(listed, _)| *listed == kind).map(|(_, version)| *version)
+}
+
+/// Reads a stored event; `None` if its type is not listed.
+pub(crate) fn decode_event<E: DeserializeOwned>(
+    events: &[(&str, u32)],
+    upcast: fn(&str, u32, Value) -> Value,
+    event: &Event,
+) -> Result<Option<E>, Fault> {
+    let kind = event.kind.as_str();
+    let Some(current) = current_version(events, kind) else {
+        return Ok(None);
+    };
+    let unreadable = |message: String| {
+        Fault::new(format!("the event `{kind}` version {} cannot be read: {message}", event.version))
+    };
+    let read = |data: &RawValue| {
+        from_tagged(["type", "data"], kind, data).map_err(|error| match error {
+            TaggedError::UnknownTag => unreadable("the event type has no such variant".to_owned()),
+            TaggedError::BadContent { path, message } => unreadable(format!("`{path}`: {message}")),
+        })
+    };
+    if event.version > current {
+        return Err(unreadable(format!("this build knows versions up to {current}")));
+    }
+    if event.version == current {
+        return read(&event.data.0).map(Some);
+    }
+    let old = serde_json::from_str(event.data.get()).map_err(|e| unreadable(e.to_string()))?;
+    let new = catch("upcast", || upcast(kind, event.version, old))?;
+    let new = serde_json::value::to_raw_value(&new).map_err(|e| unreadable(e.to_string()))?;
+    read(&new).map(Some)
+}
+
+impl<S: Service> AnyService for Hosted<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn document_version(&self) -> u32 {
+        S::DOCUMENT_VERSION
+    }
+
+    fn events(&self) -> &'static [(&'static str, u32)] {
+        S::EVENTS
+    }
+
+    fn parse(&self, name: &Name, data: &RawValue) -> Result<AnyCommand, InvalidCommand> {
+        let bad = |path: &str, message| InvalidCommand::Data { path: path.to_owned(), message };
+        let parsed = catch("Command", || {
+            from_tagged::<S::Command>(["command", "data"], name.as_str(), data)
+        });
+        match parsed.map_err(|fault| bad("data", fault.to_string()))? {
+            Ok(command) => Ok(Box::new(command)),
+            Err(TaggedError::UnknownTag) => {
+                Err(InvalidCommand::Unknown { service: S::NAME, command: name.clone() })
+            }
+            Err(TaggedError::BadContent { path, message }) => Err(bad(&path, message)),
+        }
+    }
+
+    fn documents(&self, command: &AnyCommand) -> Result<Vec<DocumentId>, Fault> {
+        let command = typed::<S::Command>(command.as_ref())?;
+        let mut declared = catch("documents", || S::documents(command))?;
+        declared.sort();
+        declared.dedup();
+        Ok(declared)
+    }
+
+    fn decide(
+        &self,
+        docs: &[(DocumentId, Option<&AnyDocument>)],
+        command: &AnyCommand,
+        ctx: &Context,
+    ) -> Result<Decision, Fault> {
+        use std::borrow::Cow;
+        let command = typed::<S::Command>(command.as_ref())?;
+        let mut before = Vec::with_capacity(docs.len());
+        for (id, doc) in docs {
+            before.push((id, match doc {
+                Some(doc) => Cow::Borrowed(typed::<S::Document>(doc.as_ref())?),
+                None => Cow::Owned(catch("init", || S::init(id))?),
+            }));
+        }
+        let before = Documents(before);
+        let decided = catch("decide", || {
+            S::decide(&before, command, ctx).map_err(|rejection| {
+                (rejection.code().to_owned(), rejection.to_string())
+            })
+        })?;
+        let decided = match decided {
+            Ok(decided) => decided,
+            Err((code, message)) => {
+                return Ok(Decision::Rejected {
+                    code: truncated(code, CODE_BYTES_MAX),
+                    message: truncated(message, MESSAGE_BYTES_MAX),
+                });
+            }
+        };
+        let mut events = Vec::with_capacity(decided.len());
+        let mut changed: Vec<(DocumentId, S::Document)> = Vec::new();
+        for (document, event) in decided {
+            let event = Self::encode_event(document, &event)?;
+            let at = match changed.iter().position(|(id, _)| *id == event.document) {
+                Some(at) => at,
+                None => {
+                    let doc = before.get(&event.document).ok_or_else(|| {
+                        Fault::new(format!(
+                            "`decide` changes the document `{}`, which `documents` did not declare",
+                            event.document
+                        ))
+                    })?;
+                    changed.push((event.document.clone(), doc.clone()));
+                    changed.len() - 1
+                }
+            };
+            // What is folded is the event as the log will hold it, so that a replay gives the same
+            // document, whatever the author's serde attributes leave out (F9).
+            let replayed = Self::decode_event(&event)?;
+            catch("evolve", || S::evolve(&mut changed[at].1, &replayed))?;
+            events.push(event);
+        }
+        let mut documents = Vec::with_capacity(changed.len());
+        for (id, doc) in changed {
+            let bytes = json_bytes(&doc)?;
+            documents.push((id, Box::new(doc) as AnyDocument, bytes));
+        }
+        Ok(Decision::Accepted { events, documents })
+    }
+
+    fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault> {
+        let mut doc = match doc {
+            Some(doc) => doc,
+            None => Box::new(catch("init", || S::init(&event.document))?) as AnyDocument,
+        };
+        let decoded = Self::decode_event(event)?;
+        let typed: &mut S::Document = doc
+            .downcast_mut()
+            .ok_or_else(|| Fault::new("the document belongs to another service"))?;
+        catch("evolve", || S::evolve(typed, &decoded))?;
+        Ok(doc)
+    }
+
+    fn decode_document(&self, json: &[u8]) -> Result<AnyDocument, Fault> {
+        let doc: S::Document = serde_json::from_slice(json)
+            .map_err(|e| Fault::new(format!("a stored document cannot be read: {e}")))?;
+        Ok(Box::new(doc))
+    }
+
+    fn encode_document(&self, doc: &AnyDocument) -> Result<Vec<u8>, Fault> {
+        let doc = typed::<S::Document>(doc.as_ref())?;
+        catch("Document", || serde_json::to_vec(doc))?
+            .map_err(|e| Fault::new(format!("a document cannot be written: {e}")))
+    }
+}
+
+/// The bytes of a value's JSON, without keeping them.
+fn json_bytes(value: &impl Serialize) -> Result<usize, Fault> {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    catch("Document", || serde_json::to_writer(&mut count, value))?
+        .map_err(|e| Fault::new(format!("a document cannot be written: {e}")))?;
+    Ok(count.0)
+}
+
+/// The services of one host, by name.
+#[derive(Clone, Default)]
+pub struct Services(BTreeMap<&'static str, Arc<dyn AnyService>>);
+
+impl Services {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `S`. Panics, at start-up, if its constants break the rules of [`Service`] or its name
+    /// is taken.
+    #[must_use]
+    pub fn with<S: Service>(mut self) -> Self {
+        check_author("service", S::NAME, S::EVENTS);
+        let taken = self.0.insert(S::NAME, Arc::new(Hosted::<S>(PhantomData)));
+        assert!(taken.is_none(), "two services are called `{}`", S::NAME);
+        self
+    }
+
+    /// The service of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn AnyService>> {
+        self.0.get(name)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn AnyService>> {
+        self.0.values()
+    }
+}
+
+/// The rules for the constants of services, views and reactors.
+pub(crate) fn check_author(what: &str, name: &str, events: &[(&str, u32)]) {
+    if let Err(e) = ServiceName::new(name) {
+        panic!("the name of the {what} `{name}` {e}");
+    }
+    assert!(
+        events.len() <= EVENT_KINDS_MAX,
+        "the {what} `{name}` lists {} event types, at most {EVENT_KINDS_MAX} are allowed",
+        events.len()
+    );
+    for (at, (kind, version)) in events.iter().enumerate() {
+        if let Err(e) = Name::new(*kind) {
+            panic!("the event type `{kind}` of the {what} `{name}` {e}");
+        }
+        assert!(*version > 0, "the event type `{kind}` of the {what} `{name}` has version 0");
+        assert!(
+            events[..at].iter().all(|(other, _)| other != kind),
+            "the {what} `{name}` lists the event type `{kind}` twice"
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! What an author writes to keep a read model, and the object-safe form in which hosts keep it.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::catch::{Fault, catch};
+use crate::entry::{self, Entry, kinds};
+use crate::names::{DocumentId, LogId, Origin, RowKey, ServiceName};
+use crate::position::{CommandId, Seq, Time};
+use crate::service::{Services, check_author, current_version, decode_event};
+
+/// A read model: rows per log, folded from entries. Pure, as services are.
+///
+/// A view is per log: it never sees two organisations together. For a view across logs use a
+/// reactor, or consume a view's own table.
+pub trait View: Send + Sync + 'static {
+    /// `[a-z][a-z0-9-]{0,31}`.
+    const NAME: &'static str;
+    /// Raise it when rows change their meaning, or `EVENTS` changes: the view is then built afresh.
+    const VERSION: u32;
+    /// The services whose logs it reads.
+    const SERVICES: &'static [&'static str];
+    /// The event types that it understands, with their current versions. Fewer than the services
+    /// have makes a filtered view.
+    const EVENTS: &'static [(&'static str, u32)];
+    /// An enum with `#[serde(tag = "type", content = "data")]`.
+    type Event: DeserializeOwned + Send + Sync;
+    /// One row.
+    type Row: Serialize + DeserializeOwned;
+
+    /// As [`Service::upcast`](crate::Service::upcast).
+    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+        let _ = (kind, from);
+        data
+    }
+    /// The rows that the entry touches.
+    fn rows(entry: &Recorded<Self::Event>) -> Vec<RowKey>;
+    /// Folds the entry, with all its events, into one of its rows; `None` is no row. Called once
+    /// per entry and row.
+    fn apply(
+        row: Option<Self::Row>,
+        key: &RowKey,
+        entry: &Recorded<Self::Event>,
+    ) -> Option<Self::Row>;
+}
+
+/// An entry as views and reactors see it. They see neither duplicates nor stale entries, nor
+/// accepted entries in which nothing happened that they understand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded<E> {
+    /// The entry's log.
+    pub log: LogId,
+    /// Its position there.
+    pub seq: Seq,
+    /// Its time.
+    pub time: Time,
+    /// Who sent the command: the user's name for users.
+    pub origin: Origin,
+    /// The command's id.
+    pub id: CommandId,
+    /// What became of the command.
+    pub outcome: Outcome<E>,
+}
+
+/// What became of a command, as views and reactors see it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome<E> {
+    /// The events that the view understands, each with its document.
+    Accepted(Vec<(DocumentId, E)>),
+    /// The service refused the command.
+    Rejected {
+        /// Machine-readable.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The service could not decide.
+    Faulted {
+        /// What happened.
+        message: String,
+    },
+    /// Given up by an operator.
+    Lost {
+        /// The operator's reason.
+        reason: String,
+    },
+}
+
+impl<E: DeserializeOwned> Recorded<E> {
+    /// What `entry` is to somebody who understands `events`; `None` if it is nothing.
+    pub(crate) fn read(
+        log: &LogId,
+        entry: &Entry,
+        events: &[(&str, u32)],
+        upcast: fn(&str, u32, Value) -> Value,
+    ) -> Result<Option<Self>, Fault> {
+        let outcome = match &entry.outcome {
+            entry::Outcome::Accepted(all) => {
+                let mut understood = Vec::with_capacity(all.len());
+                for event in all {
+                    if let Some(decoded) = decode_event(events, upcast, event)? {
+                        understood.push((event.document.clone(), decoded));
+                    }
+                }
+                if understood.is_empty() {
+                    return Ok(None);
+                }
+                Outcome::Accepted(understood)
+            }
+            entry::Outcome::Rejected { code, message } => {
+                Outcome::Rejected { code: code.clone(), message: message.clone() }
+            }
+            entry::Outcome::Faulted { message, .. } => {
+                Outcome::Faulted { message: message.clone() }
+            }
+            entry::Outcome::Lost { reason } => Outcome::Lost { reason: reason.clone() },
+            entry::Outcome::Duplicate { .. } | entry::Outcome::Stale => return Ok(None),
+        };
+        Ok(Some(Self {
+            log: log.clone(),
+            seq: entry.seq,
+            time: entry.time,
+            origin: entry.origin.clone(),
+            id: entry.id,
+            outcome,
+        }))
+    }
+}
+
+/// An entry as one view understands it.
+pub struct AnyRecorded {
+    /// Its position.
+    pub seq: Seq,
+    recorded: Box<dyn Any + Send + Sync>,
+}
+
+/// A fold that failed at an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("entry {at} cannot be applied")]
+pub struct ApplyFault {
+    /// The entry.
+    pub at: Seq,
+    /// Why.
+    #[source]
+    pub fault: Fault,
+}
+
+/// The object-safe form of a [`View`]: entries come as stored, rows are JSON. Panics come back as
+/// [`Fault`]s.
+pub trait AnyView: Send + Sync {
+    /// See [`View::NAME`].
+    fn name(&self) -> &'static str;
+    /// See [`View::VERSION`].
+    fn version(&self) -> u32;
+    /// See [`View::SERVICES`].
+    fn services(&self) -> &'static [&'static str];
+    /// See [`View::EVENTS`].
+    fn events(&self) -> &'static [(&'static str, u32)];
+    /// Reads an entry; `None` if the view has no use for it.
+    fn read(&self, log: &LogId, entry: &Entry) -> Result<Option<AnyRecorded>, Fault>;
+    /// The rows that the entry touches, without repetition.
+    fn rows(&self, entry: &AnyRecorded) -> Result<Vec<RowKey>, Fault>;
+    /// Folds `entries`, in order, into the row stored as `row`. All must touch it.
+    fn fold(
+        &self,
+        key: &RowKey,
+        row: Option<&[u8]>,
+        entries: &[&AnyRecorded],
+    ) -> Result<Option<Vec<u8>>, ApplyFault>;
+
+    /// The kinds by which a notification's `prev` tells this view what it has missed: its events,
+    /// by service, and what every service has.
+    fn kinds(&self) -> Vec<String> {
+        let events = self.services().iter().flat_map(|service| {
+            self.events().iter().map(move |(kind, _)| format!("{service}.{kind}"))
+        });
+        let common = [kinds::REJECTED, kinds::FAULTED, kinds::LOST];
+        events.chain(common.into_iter().map(str::to_owned)).collect()
+    }
+
+    /// Whether the view understands fewer event types than one of its services has. Its cursor
+    /// may rightly lag behind the log's tail, so nobody can wait for it.
+    fn is_filtered(&self, services: &Services) -> bool {
+        self.services().iter().filter_map(|name| services.get(name)).any(|service| {
+            service.events().iter().any(|(kind, _)| current_version(self.events(), kind).is_none())
+        })
+    }
+}
+
+struct Hosted<V>(PhantomData<fn() -> V>);
+
+impl<V: View> Hosted<V> {
+    fn typed(entry: &AnyRecorded) -> Result<&Recorded<V::Event>, Fault> {
+        entry
+            .recorded
+            .downcast_ref()
+            .ok_or_else(|| Fault::new("the entry was read by another view"))
+    }
+}
+
+impl<V: View> AnyView for Hosted<V> {
+    fn name(&self) -> &'static str {
+        V::NAME
+    }
+
+    fn version(&self) -> u32 {
+        V::VERSION
+    }
+
+    fn services(&self) -> &'static [&'static str] {
+        V::SERVICES
+    }
+
+    fn events(&self) -> &'static [(&'static str, u32)] {
+        V::EVENTS
+    }
+
+    fn read(&self, log: &LogId, entry: &Entry) -> Result<Option<AnyRecorded>, Fault> {
+        let recorded = Recorded::<V::Event>::read(log, entry, V::EVENTS, V::upcast)?;
+        Ok(recorded.map(|recorded| AnyRecorded { seq: entry.seq, recorded: Box::new(recorded) }))
+    }
+
+    fn rows(&self, entry: &AnyRecorded) -> Result<Vec<RowKey>, Fault> {
+        let entry = Self::typed(entry)?;
+        let mut keys = catch("rows", || V::rows(entry))?;
+        for key in &keys {
+            key.check().map_err(|e| Fault::new(format!("the row key `{key}` {e}")))?;
+        }
+        keys.sort();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    fn fold(
+        &self,
+        key: &RowKey,
+        row: Option<&[u8]>,
+        entries: &[&AnyRecorded],
+    ) -> Result<Option<Vec<u8>>, ApplyFault> {
+        let Some(first) = entries.first() else {
+            return Ok(row.map(<[u8]>::to_vec));
+        };
+        let fault = |at, message: String| ApplyFault { at, fault: Fault::new(message) };
+        let mut row: Option<V::Row> = row
+            .map(serde_json::from_slice)
+            .transpose()
+            .map_err(|e| fault(first.seq, format!("the row `{key}` cannot be read: {e}")))?;
+        for entry in entries {
+            let at = entry.seq;
+            row = Self::typed(entry)
+                .and_then(|entry| catch("apply", || V::apply(row, key, entry)))
+                .map_err(|fault| ApplyFault { at, fault })?;
+        }
+        let last = entries.last().map_or(first.seq, |entry| entry.seq);
+        catch("Row", || row.map(|row| serde_json::to_vec(&row)).transpose())
+            .map_err(|fault| ApplyFault { at: last, fault })?
+            .map_err(|e| fault(last, format!("the row `{key}` cannot be written: {e}")))
+    }
+}
+
+/// The views of one host, by name.
+#[derive(Clone, Default)]
+pub struct Views(BTreeMap<&'static str, Arc<dyn AnyView>>);
+
+impl Views {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `V`. Panics, at start-up, if its constants break the rules of [`View`] or its name is
+    /// taken.
+    #[must_use]
+    pub fn with<V: View>(mut self) -> Self {
+        check_author("view", V::NAME, V::EVENTS);
+        for service in V::SERVICES {
+            if let Err(e) = ServiceName::new(*service) {
+                panic!("the view `{}` reads the service `{service}`, whose name {e}", V::NAME);
+            }
+        }
+        let taken = self.0.insert(V::NAME, Arc::new(Hosted::<V>(PhantomData)));
+        assert!(taken.is_none(), "two views are called `{}`", V::NAME);
+        self
+    }
+
+    /// The view of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn AnyView>> {
+        self.0.get(name)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn AnyView>> {
+        self.0.values()
+    }
+}

@@ -1,1 +1,6 @@
+//! wip
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod planted;
+pub mod ports;

@@ -1,21 +1,37 @@
-//! The pure core.
-#![expect(missing_docs, reason = "wip")]
+//! Event sourcing for high-volume multi-tenant systems: the pure core of Fanfold.
+//!
+//! What authors write: a [`Service`] (decides on commands, owns documents), [`View`]s (read models)
+//! and [`Reactor`]s (answer events with commands); [`testing`] has given/when/then for all three.
+//!
+//! What hosts use: [`request`]s and their validation, the [`window`] that recognises repeats, the
+//! state machine of one [`log`], the [`body`] of everything that is stored or sent, [`limits`].
+//!
+//! It guarantees that the same log folds to the same documents and rows everywhere (F9), and
+//! knows nothing of I/O, clocks, randomness, async or any cloud.
+
+pub mod body;
 pub mod catch;
 pub mod command;
 pub mod entry;
 pub mod limits;
+pub mod log;
 pub mod names;
 pub mod position;
 pub mod reactor;
+pub mod request;
 pub mod service;
 mod tagged;
+pub mod testing;
 pub mod view;
 pub mod window;
+
 pub use catch::Fault;
 pub use command::Command;
 pub use entry::Entry;
-pub use names::*;
-pub use position::*;
-pub use service::*;
-pub use view::*;
-pub use reactor::*;
+pub use log::{Log, StateKey};
+pub use names::{DocumentId, LogId, Name, NameError, Origin, Partition, RowKey, ServiceName};
+pub use position::{CommandId, Seq, Time};
+pub use reactor::{OutgoingCommand, Reactor, Reactors};
+pub use request::{Request, RequestError};
+pub use service::{AnyService, Code, Context, Documents, Service, Services};
+pub use view::{AnyView, Outcome, Recorded, View, Views};

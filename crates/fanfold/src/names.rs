@@ -318,6 +318,11 @@ impl Origin {
         Self(CompactString::const_new(""))
     }
 
+    /// As an entry or a notification has it: what Fanfold wrote needs no check.
+    pub(crate) fn from_wire(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The text: the user's name for users.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -86,6 +86,22 @@ impl Time {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// Reads what [`Time`]'s `Display` writes; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+        let shape = text.bytes().zip(b"0000-00-00T00:00:00.000Z").all(|(byte, shape)| match shape {
+            b'0' => byte.is_ascii_digit(),
+            separator => byte == *separator,
+        });
+        if text.len() != 24 || !shape {
+            return None;
+        }
+        let days = days_from_civil(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
+        let seconds = number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)?;
+        let time = Self(days * 86_400_000 + seconds * 1_000 + number(20, 23)?);
+        (time.to_string() == text).then_some(time)
+    }
+
     /// This time and `ms` more.
     #[must_use]
     pub fn plus_ms(self, ms: u64) -> Self {
@@ -117,8 +133,20 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// The inverse of [`civil_from_days`]; `None` before 1970.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = year - u64::from(month <= 2 && year > 0);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -131,6 +159,28 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(Time(ms).to_string(), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_read_as_they_are_shown(ms in 0u64..250_000_000_000_000) {
+            prop_assert_eq!(Time::parse(&Time(ms).to_string()), Some(Time(ms)));
+        }
+
+        #[test]
+        fn other_texts_are_not_times(text in "[0-9TZ:.-]{0,26}") {
+            if let Some(time) = Time::parse(&text) {
+                prop_assert_eq!(time.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn dates_that_do_not_exist_are_not_times() {
+        for text in ["2026-02-30T00:00:00.000Z", "2026-13-01T00:00:00.000Z", "2026-00-00T00:00:00.000Z",
+            "2026-01-01T25:00:00.000Z", "1969-12-31T00:00:00.000Z", ""] {
+            assert_eq!(Time::parse(text), None, "{text}");
         }
     }
 }

@@ -1,0 +1,13 @@
+use async_trait::async_trait;
+use fanfold::Time;
+
+/// Time and chance: the stages have neither of their own, so that the simulator can own both.
+#[async_trait]
+pub trait Env: Send + Sync {
+    /// The time. MAY jump, also backwards.
+    fn now(&self) -> Time;
+    /// 64 random bits. In production they MUST be unpredictable enough never to repeat by accident.
+    fn random(&self) -> u64;
+    /// Returns after about `ms` milliseconds.
+    async fn sleep(&self, ms: u64);
+}

@@ -1,0 +1,70 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use fanfold::{LogId, Seq, Time};
+
+use super::Unavailable;
+
+/// Told apart from every other attempt to append a commit: 128 random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Nonce(pub u128);
+
+/// The journal: per log, commits under the seq of their first entry. Immutable.
+///
+/// Writers append only after a boundary that they have read, or written with an acknowledgement;
+/// so the condition on `first` alone makes the chain linear (F3).
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Stores a commit. MUST be one atomic, conditional write: refused if the log has a commit
+    /// with this `first`; the refusal MUST show that commit. MUST NOT look at anything else, and
+    /// MUST NOT ever change or remove what is stored.
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError>;
+
+    /// The commits that hold an entry at or above `from`, ascending: at most `limit`, at least one
+    /// if there is one. `from` MAY lie inside a commit.
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable>;
+
+    /// The seq of the last entry; zero if there is none.
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable>;
+}
+
+/// A stored commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitItem {
+    /// The seq of its first entry.
+    pub first: Seq,
+    /// The number of its entries, at least 1.
+    pub n: u64,
+    /// The time of its last entry.
+    pub at: Time,
+    /// The attempt that stored it.
+    pub nonce: Nonce,
+    /// The commit body.
+    pub body: Bytes,
+}
+
+impl CommitItem {
+    /// The seq of its last entry.
+    pub fn last(&self) -> Seq {
+        Seq((self.first.0 + self.n).saturating_sub(1))
+    }
+}
+
+/// Some commits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JournalPage {
+    /// Ascending.
+    pub commits: Vec<CommitItem>,
+    /// Whether the log has more behind them.
+    pub more: bool,
+}
+
+/// Why a commit was not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalAppendError {
+    /// There is one with this `first`.
+    #[error("a commit from {} exists", .0.first)]
+    Exists(CommitItem),
+    /// It may have been stored.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}

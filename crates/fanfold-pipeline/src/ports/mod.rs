@@ -1,0 +1,61 @@
+//! What the stages need from the world. The docs of each trait are its specification; the
+//! conformance suite checks it on every provider.
+//!
+//! What holds for all of them:
+//! - A call that returns `Ok` has taken effect, durably: it survives a crash of the provider.
+//! - A call that fails with [`Unavailable`] MAY have taken effect, and MAY still take effect later.
+//!   Only [`Unavailable::Throttled`] promises that it has not and will not.
+//! - A call that is dropped before it returns counts as one that failed.
+//! - Reads are strongly consistent: they see every write acknowledged before they began.
+//! - Calls MUST NOT block their thread.
+
+mod admission;
+mod commands;
+mod env;
+mod journal;
+mod parked;
+mod state;
+mod stream;
+mod topic;
+mod view_table;
+mod waits;
+
+pub use admission::{Admission, NotAdmitted};
+pub use commands::{
+    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Token,
+};
+pub use env::Env;
+pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
+pub use parked::{ParkedItem, ParkedTable};
+pub use state::{Guarded, State, StateItem};
+pub use stream::{CommandStream, StreamRecord};
+pub use topic::{DeadLetter, DeadLetters, Topic};
+pub use view_table::{
+    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, ViewTable,
+};
+pub use waits::Waits;
+
+/// A port could not do what was asked of it, now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Too much at once: it has not happened. Ask again, later.
+    #[error("the {hop} is throttled")]
+    Throttled {
+        /// Which port.
+        hop: &'static str,
+    },
+    /// No answer in time: it may have happened.
+    #[error("the {hop} did not answer in time")]
+    TimedOut {
+        /// Which port.
+        hop: &'static str,
+    },
+    /// An error: it may have happened.
+    #[error("the {hop} failed: {message}")]
+    Failed {
+        /// Which port.
+        hop: &'static str,
+        /// What it said.
+        message: String,
+    },
+}

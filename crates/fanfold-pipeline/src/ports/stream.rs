@@ -1,0 +1,29 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use fanfold::LogId;
+
+use super::Unavailable;
+
+/// The command stream.
+///
+/// Records reach the processor at least once. Those of one key come from one shard, nearly in the
+/// order in which they were acknowledged: small reorderings and repetitions MAY happen, losses
+/// MUST NOT.
+#[async_trait]
+pub trait CommandStream: Send + Sync {
+    /// Puts records: at most 500, at most 5 MiB together. One result per record, in order: a part
+    /// of them MAY fail while others are put.
+    async fn put_records(
+        &self,
+        records: &[StreamRecord],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable>;
+}
+
+/// A record of the command stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamRecord {
+    /// The partition key: its MD5 chooses the shard.
+    pub key: LogId,
+    /// The body, at most 1 MiB.
+    pub data: Bytes,
+}

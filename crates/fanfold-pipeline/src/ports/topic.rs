@@ -1,0 +1,42 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use fanfold::body::notification::Message;
+
+use super::Unavailable;
+
+/// The topics: what is published reaches every subscriber, at least once, in any order.
+///
+/// Delivery is retried a few times; then the message goes to the subscriber's dead letters.
+#[async_trait]
+pub trait Topic: Send + Sync {
+    /// How many topics there are, at least 1. A log always uses the same one, by hash.
+    fn topics(&self) -> usize;
+
+    /// Publishes messages to one topic: at most 10, at most 240 KiB together. One result per
+    /// message, in order: a part of them MAY fail while others are published.
+    async fn publish(
+        &self,
+        topic: usize,
+        messages: &[Message],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable>;
+}
+
+/// The messages that a view's subscription could not deliver. A provider MAY drop the oldest when
+/// there are too many: the journal has what they say, and the view's sweep finds it there.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// The oldest, at most `limit`.
+    async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable>;
+
+    /// Removes one; not an error if it is not there.
+    async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable>;
+}
+
+/// A message that was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Unique per view.
+    pub id: u64,
+    /// The message's body.
+    pub body: Bytes,
+}

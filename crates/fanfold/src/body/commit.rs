@@ -1,0 +1,99 @@
+//! The body of a commit: consecutive entries of one log.
+//!
+//! Keys: `t` time, `o` origin, `i` id, `c` command, `r` result; results: `a` accepted (events:
+//! `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate of, `s` stale,
+//! `f` faulted, `l` lost. An entry's seq is its place: the commit's first and onwards.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeError, envelope};
+use crate::entry::{Entry, Event, Outcome, Raw};
+use crate::names::{Name, Origin};
+use crate::position::{CommandId, Seq, Time};
+
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    t: Time,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    o: Option<Cow<'a, Origin>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<CommandId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    c: Option<Cow<'a, Name>>,
+    r: Verdict<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Verdict<'a> {
+    #[serde(rename = "a")]
+    Accepted(Cow<'a, [Event]>),
+    #[serde(rename = "r")]
+    Rejected { code: Cow<'a, str>, message: Cow<'a, str> },
+    #[serde(rename = "d")]
+    Duplicate(Seq),
+    #[serde(rename = "s")]
+    Stale,
+    #[serde(rename = "f")]
+    Faulted { message: Cow<'a, str>, data: Cow<'a, Raw> },
+    #[serde(rename = "l")]
+    Lost { reason: Cow<'a, str> },
+}
+
+/// Appends one entry's JSON to `payload`.
+pub fn write_entry(entry: &Entry, payload: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    let by_command = !entry.origin.is_nobody();
+    let stored = Stored {
+        t: entry.time,
+        o: by_command.then_some(Cow::Borrowed(&entry.origin)),
+        i: by_command.then_some(entry.id),
+        c: entry.command.as_ref().map(Cow::Borrowed),
+        r: match &entry.outcome {
+            Outcome::Accepted(events) => Verdict::Accepted(Cow::Borrowed(events)),
+            Outcome::Rejected { code, message } => {
+                Verdict::Rejected { code: code.into(), message: message.into() }
+            }
+            Outcome::Duplicate { of } => Verdict::Duplicate(*of),
+            Outcome::Stale => Verdict::Stale,
+            Outcome::Faulted { message, data } => {
+                Verdict::Faulted { message: message.into(), data: Cow::Borrowed(data) }
+            }
+            Outcome::Lost { reason } => Verdict::Lost { reason: reason.into() },
+        },
+    };
+    serde_json::to_writer(payload, &stored)
+}
+
+/// Wraps a payload of entries (`[entry,entry,…]`).
+pub fn seal(payload: &[u8]) -> Vec<u8> {
+    envelope::seal(FORMAT, payload)
+}
+
+/// The entries of a commit that starts at `first`, and the bytes of its payload.
+pub fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), DecodeError> {
+    let payload = envelope::open(FORMAT, body)?;
+    let stored: Vec<Stored<'_>> = serde_json::from_slice(&payload)?;
+    let entries = stored.into_iter().zip(first.0..).map(|(stored, seq)| Entry {
+        seq: Seq(seq),
+        time: stored.t,
+        origin: stored.o.map_or_else(Origin::nobody, Cow::into_owned),
+        id: stored.i.unwrap_or(CommandId::NONE),
+        command: stored.c.map(Cow::into_owned),
+        outcome: match stored.r {
+            Verdict::Accepted(events) => Outcome::Accepted(events.into_owned()),
+            Verdict::Rejected { code, message } => {
+                Outcome::Rejected { code: code.into_owned(), message: message.into_owned() }
+            }
+            Verdict::Duplicate(of) => Outcome::Duplicate { of },
+            Verdict::Stale => Outcome::Stale,
+            Verdict::Faulted { message, data } => {
+                Outcome::Faulted { message: message.into_owned(), data: data.into_owned() }
+            }
+            Verdict::Lost { reason } => Outcome::Lost { reason: reason.into_owned() },
+        },
+    });
+    Ok((entries.collect(), payload.len()))
+}

@@ -1,0 +1,122 @@
+//! `[format][codec][key id]payload`: what every stored body is wrapped in.
+//!
+//! The format byte is the version of the payload's schema. The codec byte says how the payload is
+//! written; its highest bit is reserved for a key id (a length byte and the id), by which the
+//! bodies of a partition could be encrypted, and erased by forgetting the key.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use super::DecodeError;
+use crate::limits::STREAM_RECORD_BYTES_MAX;
+
+/// DynamoDB bills writes in units of this many bytes.
+const WRITE_UNIT_BYTES: usize = 1024;
+/// Keys and the other attributes of the item around the body, in bytes: an estimate, it only
+/// decides where compression begins to pay.
+const ITEM_OVERHEAD_BYTES: usize = 200;
+/// No body is larger than a record of the command stream: what decompresses to more is not ours.
+const PAYLOAD_BYTES_MAX: usize = 4 * STREAM_RECORD_BYTES_MAX;
+/// The fastest of zstd's ordinary levels: bodies are written on the hot path.
+const ZSTD_LEVEL: i32 = 1;
+
+const PLAIN: u8 = 0;
+const ZSTD: u8 = 1;
+const HAS_KEY_ID: u8 = 0x80;
+
+fn units(bytes: usize) -> usize {
+    (ITEM_OVERHEAD_BYTES + bytes).div_ceil(WRITE_UNIT_BYTES)
+}
+
+/// Wraps a payload, compressed if that saves a write unit.
+pub fn seal(format: u8, payload: &[u8]) -> Vec<u8> {
+    if units(payload.len()) > 1
+        && let Ok(compressed) = zstd::bulk::compress(payload, ZSTD_LEVEL)
+        && units(compressed.len() + 2) < units(payload.len() + 2)
+    {
+        return wrap(format, ZSTD, &compressed);
+    }
+    wrap(format, PLAIN, payload)
+}
+
+fn wrap(format: u8, codec: u8, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(payload.len() + 2);
+    body.extend([format, codec]);
+    body.extend_from_slice(payload);
+    body
+}
+
+/// The payload of a body that must have the format `known`.
+pub fn open(known: u8, body: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
+    let [found, codec, payload @ ..] = body else {
+        return Err(DecodeError::Truncated);
+    };
+    if *found != known {
+        return Err(DecodeError::Format { found: *found, known });
+    }
+    match *codec {
+        PLAIN => Ok(Cow::Borrowed(payload)),
+        ZSTD => decompress(payload).map(Cow::Owned).map_err(DecodeError::Compression),
+        codec if codec & HAS_KEY_ID != 0 => Err(DecodeError::Encrypted),
+        codec => Err(DecodeError::Codec { found: codec }),
+    }
+}
+
+fn decompress(payload: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    let limit = PAYLOAD_BYTES_MAX as u64 + 1;
+    zstd::stream::read::Decoder::new(payload)?.take(limit).read_to_end(&mut plain)?;
+    if plain.len() > PAYLOAD_BYTES_MAX {
+        return Err(std::io::Error::other("more bytes than a body may hold"));
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_is_opened(
+            word in prop::collection::vec(any::<u8>(), 0..300), times in 0usize..40
+        ) {
+            let payload = word.repeat(times);
+            let body = seal(1, &payload);
+            prop_assert!(units(body.len()) <= units(payload.len() + 2));
+            prop_assert_eq!(open(1, &body).unwrap().as_ref(), payload.as_slice());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = open(1, &bytes);
+        }
+    }
+
+    #[test]
+    fn compression_is_used_only_where_it_saves_a_write_unit() {
+        assert_eq!(seal(1, &[b'a'; 800])[1], PLAIN);
+        assert_eq!(seal(1, &[b'a'; 900])[1], ZSTD);
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        let bomb = zstd::bulk::compress(&vec![0; PAYLOAD_BYTES_MAX + 1], 1).unwrap();
+        let error = open(1, &wrap(1, ZSTD, &bomb)).unwrap_err();
+        assert!(matches!(error, DecodeError::Compression(_)), "{error:?}");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_named() {
+        for (body, message) in [
+            (&[][..], "the body ends too early"),
+            (&[2, 0], "the body has format 2, this build reads 1"),
+            (&[1, 7], "the body has the unknown codec 7"),
+            (&[1, 0x80, 1, 9], "the body is encrypted, which this build cannot read"),
+        ] {
+            assert_eq!(open(1, body).unwrap_err().to_string(), message);
+        }
+    }
+}

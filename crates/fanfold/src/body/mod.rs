@@ -1,0 +1,55 @@
+//! What is stored and sent: each body has its own types, apart from the domain's, a version and a
+//! golden file (`tests/golden/`).
+//!
+//! | body | where | payload |
+//! |---|---|---|
+//! | [`slot`] | the log's slot, attribute `b` | JSON array of commands |
+//! | [`record`] | command stream | a log's slot bodies, as they are, behind a JSON header |
+//! | [`commit`] | journal, attribute `b` | JSON array of entries |
+//! | [`head`] | state, the head item | JSON object: time, `prev`, windows |
+//! | [`parked`] | parked commands | JSON object: why, and the command |
+//! | [`notification`] | topic | CloudEvents 1.0 batch, no envelope |
+//!
+//! Keys inside are short where the body is billed by its size.
+
+pub mod commit;
+pub mod envelope;
+pub mod head;
+pub mod notification;
+pub mod parked;
+pub mod record;
+pub mod slot;
+
+/// Why a body cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than it says.
+    #[error("the body ends too early")]
+    Truncated,
+    /// Written by a newer build, or not by Fanfold at all.
+    #[error("the body has format {found}, this build reads {known}")]
+    Format {
+        /// The format byte found.
+        found: u8,
+        /// The one known.
+        known: u8,
+    },
+    /// The codec byte is unknown.
+    #[error("the body has the unknown codec {found}")]
+    Codec {
+        /// The codec byte found.
+        found: u8,
+    },
+    /// Encryption is reserved.
+    #[error("the body is encrypted, which this build cannot read")]
+    Encrypted,
+    /// Decompression failed, or gave more than a body may hold.
+    #[error("the body cannot be decompressed")]
+    Compression(#[source] std::io::Error),
+    /// The payload is not what it should be.
+    #[error("the payload cannot be read")]
+    Json(#[from] serde_json::Error),
+    /// The payload contradicts itself.
+    #[error("the payload contradicts itself: {0}")]
+    Inconsistent(&'static str),
+}

@@ -1,0 +1,428 @@
+//! What a topic carries: a CloudEvents 1.0 batch (a JSON array). Each commit is one
+//! `fanfold.commit.v1` event, followed, if it is inline, by the events of its entries.
+//!
+//! This is the contract of independent view services. Its JSON Schema is
+//! `schema/notification.v1.json`.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::DecodeError;
+use super::head::Prev;
+use crate::entry::{Entry, Event, Outcome, Raw, kinds};
+use crate::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
+use crate::names::{DocumentId, LogId, Name, Origin};
+use crate::position::{CommandId, Seq, Time};
+
+const COMMIT_TYPE: &str = "fanfold.commit.v1";
+const JSON: &str = "application/json";
+/// SNS counts attributes' names and types too: `services`, `kinds`, `partitions`, `String.Array`.
+const ATTRIBUTES_BYTES: usize = 80;
+
+/// A commit to tell subscribers about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// Whose commit.
+    pub log: LogId,
+    /// Its entries, at least one.
+    pub entries: Arc<[Entry]>,
+    /// For every kind, the seq of the last entry before this commit that has it.
+    pub prev: Arc<Prev>,
+}
+
+impl Notice {
+    /// The seq of the first entry.
+    pub fn first(&self) -> Seq {
+        self.entries.first().map_or(Seq::ZERO, |entry| entry.seq)
+    }
+
+    /// The seq of the last entry.
+    pub fn last(&self) -> Seq {
+        self.entries.last().map_or(Seq::ZERO, |entry| entry.seq)
+    }
+}
+
+/// The kinds of an entry, by which subscribers filter: `ledger.deposited`, `fanfold.rejected`.
+/// Duplicates and stale entries have none.
+pub fn entry_kinds<'a>(service: &'a str, entry: &'a Entry) -> impl Iterator<Item = Cow<'a, str>> {
+    let (events, common) = match &entry.outcome {
+        Outcome::Accepted(events) => (events.as_slice(), None),
+        Outcome::Rejected { .. } => (&[][..], Some(kinds::REJECTED)),
+        Outcome::Faulted { .. } => (&[][..], Some(kinds::FAULTED)),
+        Outcome::Lost { .. } => (&[][..], Some(kinds::LOST)),
+        Outcome::Duplicate { .. } | Outcome::Stale => (&[][..], None),
+    };
+    let events = events.iter().map(move |event| Cow::Owned(format!("{service}.{}", event.kind)));
+    events.chain(common.map(Cow::Borrowed))
+}
+
+/// A message for a topic, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The CloudEvents batch.
+    pub body: String,
+    /// For filter policies.
+    pub attributes: Attributes,
+}
+
+/// Message attributes, each a `String.Array`. They reduce traffic and isolate nobody: a message
+/// matches if any of its commits does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The services of the message's commits.
+    pub services: BTreeSet<String>,
+    /// The kinds of the message's entries.
+    pub kinds: BTreeSet<String>,
+    /// The partitions of the message's commits.
+    pub partitions: BTreeSet<String>,
+}
+
+impl Attributes {
+    fn bytes(&self) -> usize {
+        let all = self.services.iter().chain(&self.kinds).chain(&self.partitions);
+        ATTRIBUTES_BYTES + all.map(|value| value.len() + 3).sum::<usize>()
+    }
+
+    fn merged(&self, other: &Self) -> Self {
+        let join = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.union(b).cloned().collect();
+        Self {
+            services: join(&self.services, &other.services),
+            kinds: join(&self.kinds, &other.kinds),
+            partitions: join(&self.partitions, &other.partitions),
+        }
+    }
+}
+
+impl Message {
+    /// The bytes that SNS counts.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.attributes.bytes()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct CloudEvent<'a> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    datacontenttype: Cow<'a, str>,
+    #[serde(borrow)]
+    log: Cow<'a, str>,
+    #[serde(borrow)]
+    seq: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    commandid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Cow<'a, RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CommitData<'a> {
+    first: Seq,
+    last: Seq,
+    #[serde(borrow)]
+    prev: Cow<'a, Prev>,
+    body: Body,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Body {
+    Inline,
+    Journal,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RejectedData<'a> {
+    code: Cow<'a, str>,
+    message: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FaultedData<'a> {
+    message: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LostData<'a> {
+    reason: Cow<'a, str>,
+}
+
+/// Packs notices, in order, into messages up to the soft limit. A commit above it travels alone,
+/// one above the hard limit without its entries (`"body":"journal"`).
+pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    let mut open: Option<Message> = None;
+    for notice in notices {
+        let mut packed = Message {
+            body: write_commit(notice, Body::Inline)?,
+            attributes: attributes(notice),
+        };
+        // Two brackets close the batch.
+        if packed.bytes() + 2 > NOTIFICATION_BYTES_MAX {
+            packed.body = write_commit(notice, Body::Journal)?;
+        }
+        open = Some(match open.take() {
+            None => packed,
+            Some(mut message) => {
+                let merged = message.attributes.merged(&packed.attributes);
+                let bytes = message.body.len() + packed.body.len() + 3 + merged.bytes();
+                if bytes <= NOTIFICATION_BYTES_SOFT {
+                    message.body.push(',');
+                    message.body.push_str(&packed.body);
+                    message.attributes = merged;
+                    message
+                } else {
+                    messages.push(close(message));
+                    packed
+                }
+            }
+        });
+    }
+    messages.extend(open.map(close));
+    Ok(messages)
+}
+
+fn close(mut message: Message) -> Message {
+    message.body.insert(0, '[');
+    message.body.push(']');
+    message
+}
+
+fn attributes(notice: &Notice) -> Attributes {
+    let service = notice.log.service();
+    let kinds = notice.entries.iter().flat_map(|entry| entry_kinds(service, entry));
+    Attributes {
+        services: [service.to_owned()].into(),
+        kinds: kinds.map(Cow::into_owned).collect(),
+        partitions: [notice.log.partition().to_owned()].into(),
+    }
+}
+
+fn write_commit(notice: &Notice, body: Body) -> serde_json::Result<String> {
+    let (first, last) = (notice.first(), notice.last());
+    let time = notice.entries.last().map_or(Time(0), |entry| entry.time);
+    let data = CommitData { first, last, prev: Cow::Borrowed(&notice.prev), body };
+    let mut events = vec![event(
+        notice,
+        format!("{}@{first}-{last}", notice.log),
+        COMMIT_TYPE.to_owned(),
+        last,
+        time,
+        Cow::Owned(to_raw_value(&data)?),
+    )];
+    if body == Body::Inline {
+        for entry in notice.entries.iter() {
+            write_entry(notice, entry, &mut events)?;
+        }
+    }
+    let json = serde_json::to_string(&events)?;
+    Ok(json[1..json.len() - 1].to_owned())
+}
+
+fn event<'a>(
+    notice: &'a Notice,
+    id: String,
+    kind: String,
+    seq: Seq,
+    time: Time,
+    data: Cow<'a, RawValue>,
+) -> CloudEvent<'a> {
+    CloudEvent {
+        specversion: "1.0".into(),
+        id: id.into(),
+        source: format!("fanfold/{}", notice.log.service()).into(),
+        kind: kind.into(),
+        subject: None,
+        time: time.to_string().into(),
+        datacontenttype: JSON.into(),
+        log: notice.log.as_str().into(),
+        seq: seq.to_string().into(),
+        origin: None,
+        commandid: None,
+        data,
+    }
+}
+
+fn write_entry<'a>(
+    notice: &'a Notice,
+    entry: &'a Entry,
+    events: &mut Vec<CloudEvent<'a>>,
+) -> serde_json::Result<()> {
+    let mut push = |index: usize, kind: String, subject: Option<&'a DocumentId>, data| {
+        let id = format!("{}@{}.{index}", notice.log, entry.seq);
+        let mut event = event(notice, id, kind, entry.seq, entry.time, data);
+        event.subject = subject.map(|document| document.as_str().into());
+        if !entry.origin.is_nobody() {
+            event.origin = Some(entry.origin.as_str().into());
+            event.commandid = Some(entry.id.to_string().into());
+        }
+        events.push(event);
+    };
+    let common = |kind: &str| format!("{kind}.v1");
+    match &entry.outcome {
+        Outcome::Accepted(all) => {
+            let service = notice.log.service();
+            for (index, Event { kind, version, document, data }) in all.iter().enumerate() {
+                let kind = format!("{service}.{kind}.v{version}");
+                push(index, kind, Some(document), Cow::Borrowed(&*data.0));
+            }
+        }
+        Outcome::Rejected { code, message } => {
+            let data = RejectedData { code: code.into(), message: message.into() };
+            push(0, common(kinds::REJECTED), None, Cow::Owned(to_raw_value(&data)?));
+        }
+        Outcome::Faulted { message, .. } => {
+            let data = FaultedData { message: message.into() };
+            push(0, common(kinds::FAULTED), None, Cow::Owned(to_raw_value(&data)?));
+        }
+        Outcome::Lost { reason } => {
+            let data = LostData { reason: reason.into() };
+            push(0, common(kinds::LOST), None, Cow::Owned(to_raw_value(&data)?));
+        }
+        Outcome::Duplicate { .. } | Outcome::Stale => {}
+    }
+    Ok(())
+}
+
+/// A commit as a subscriber receives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    /// Whose commit.
+    pub log: LogId,
+    /// The seq of its first entry.
+    pub first: Seq,
+    /// The seq of its last entry.
+    pub last: Seq,
+    /// For every kind, the seq of the last entry before this commit that has it.
+    pub prev: Prev,
+    /// The entries that subscribers are shown, without their commands' names and data; `None` if
+    /// they must be read from the journal.
+    pub entries: Option<Vec<Entry>>,
+}
+
+impl Received {
+    /// Whether a subscriber that reads `kinds`, and has applied everything up to `cursor`, misses
+    /// nothing before this commit.
+    pub fn follows(&self, cursor: Seq, kinds: &[String]) -> bool {
+        kinds.iter().all(|kind| self.prev.get(kind).is_none_or(|seq| *seq <= cursor))
+    }
+}
+
+/// Reads the body of a message.
+pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
+    let events: Vec<CloudEvent<'_>> = serde_json::from_str(body)?;
+    let mut commits: Vec<Received> = Vec::new();
+    for event in events {
+        if event.kind == COMMIT_TYPE {
+            commits.push(read_commit(&event)?);
+            continue;
+        }
+        let entries = commits.last_mut().and_then(|commit| {
+            let inside = commit.log.as_str() == event.log;
+            commit.entries.as_mut().filter(|_| inside)
+        });
+        let entries = entries.ok_or(DecodeError::Inconsistent("an event outside of its commit"))?;
+        read_event(&event, entries)?;
+    }
+    Ok(commits)
+}
+
+fn read_commit(event: &CloudEvent<'_>) -> Result<Received, DecodeError> {
+    let data: CommitData<'_> = serde_json::from_str(event.data.get())?;
+    if data.first == Seq::ZERO || data.last < data.first {
+        return Err(DecodeError::Inconsistent("a commit's first and last"));
+    }
+    Ok(Received {
+        log: event.log.parse().map_err(|_| DecodeError::Inconsistent("a commit's log"))?,
+        first: data.first,
+        last: data.last,
+        prev: data.prev.into_owned(),
+        entries: (data.body == Body::Inline).then(Vec::new),
+    })
+}
+
+fn read_event(event: &CloudEvent<'_>, entries: &mut Vec<Entry>) -> Result<(), DecodeError> {
+    let seq = event.seq.parse().map(Seq).map_err(|_| DecodeError::Inconsistent("a seq"))?;
+    let outcome = match event.kind.strip_suffix(".v1") {
+        Some(kinds::REJECTED) => {
+            let RejectedData { code, message } = serde_json::from_str(event.data.get())?;
+            Outcome::Rejected { code: code.into_owned(), message: message.into_owned() }
+        }
+        Some(kinds::FAULTED) => {
+            let FaultedData { message } = serde_json::from_str(event.data.get())?;
+            Outcome::Faulted { message: message.into_owned(), data: Raw(RawValue::NULL.to_owned()) }
+        }
+        Some(kinds::LOST) => {
+            let LostData { reason } = serde_json::from_str(event.data.get())?;
+            Outcome::Lost { reason: reason.into_owned() }
+        }
+        _ => {
+            let happened = read_domain_event(event)?;
+            if let Some(Entry { outcome: Outcome::Accepted(events), .. }) =
+                entries.last_mut().filter(|entry| entry.seq == seq)
+            {
+                events.push(happened);
+                return Ok(());
+            }
+            Outcome::Accepted(vec![happened])
+        }
+    };
+    let origin = event.origin.as_deref().map_or_else(Origin::nobody, Origin::from_wire);
+    let id = event.commandid.as_deref().and_then(|id| id.parse().ok()).and_then(CommandId::new);
+    entries.push(Entry {
+        seq,
+        time: Time::parse(&event.time).ok_or(DecodeError::Inconsistent("a time"))?,
+        origin,
+        id: id.unwrap_or(CommandId::NONE),
+        command: None,
+        outcome,
+    });
+    Ok(())
+}
+
+fn read_domain_event(event: &CloudEvent<'_>) -> Result<Event, DecodeError> {
+    let inconsistent = DecodeError::Inconsistent("an event's type");
+    let (service_and_kind, version) =
+        event.kind.rsplit_once(".v").ok_or(DecodeError::Inconsistent("an event's type"))?;
+    let (_, kind) = service_and_kind.split_once('.').ok_or(inconsistent)?;
+    let inconsistent = |_| DecodeError::Inconsistent("an event's type");
+    let no_subject = DecodeError::Inconsistent("an event without a subject");
+    Ok(Event {
+        kind: Name::new(kind).map_err(inconsistent)?,
+        version: version.parse().map_err(|_| DecodeError::Inconsistent("an event's version"))?,
+        document: DocumentId::new(event.subject.as_deref().ok_or(no_subject)?)
+            .map_err(|_| DecodeError::Inconsistent("an event's subject"))?,
+        data: Raw::from(&*event.data),
+    })
+}
+
+/// The messages of several topics: a log always uses the same topic, by hash.
+pub fn pack_by_topic<'a>(
+    notices: impl IntoIterator<Item = &'a Notice>,
+    topics: usize,
+) -> serde_json::Result<BTreeMap<usize, Vec<Message>>> {
+    let mut by_topic: BTreeMap<usize, Vec<&Notice>> = BTreeMap::new();
+    for notice in notices {
+        let hash = super::parked::fingerprint(notice.log.as_str().as_bytes());
+        let topic = (hash % topics.max(1) as u64) as usize;
+        by_topic.entry(topic).or_default().push(notice);
+    }
+    by_topic.into_iter().map(|(topic, notices)| Ok((topic, pack(notices)?))).collect()
+}

@@ -1,0 +1,105 @@
+//! A parked command: what waits, and for what.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeError, envelope};
+use crate::command::Command;
+use crate::position::Time;
+
+const FORMAT: u8 = 1;
+
+/// Why a command waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// For the commands before it.
+    Gap,
+    /// For a processor that hosts its service.
+    NoService,
+    /// For a build that can fold its log.
+    CannotFold,
+    /// For an operator: another command stands at its seq.
+    Conflict,
+    /// For an operator: its bytes cannot be read.
+    Undecodable,
+}
+
+/// A command that was set aside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parked {
+    /// Why it waits.
+    pub reason: Reason,
+    /// When it was accepted.
+    pub at: Time,
+    /// For people: what was found.
+    pub detail: String,
+    /// The command, or the bytes that should have held it.
+    pub content: Content,
+}
+
+/// What was set aside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// A command.
+    Command(Command),
+    /// Bytes that could not be read: a slot body, or a whole record of the command stream.
+    Bytes(Vec<u8>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    reason: Reason,
+    at: Time,
+    detail: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<Cow<'a, Command>>,
+}
+
+impl Parked {
+    /// Tells apart what is parked under one seq.
+    pub fn identity(&self) -> String {
+        match &self.content {
+            Content::Command(command) => format!("{}#{}", command.origin, command.id),
+            Content::Bytes(bytes) => format!("bytes#{:016x}", fingerprint(bytes)),
+        }
+    }
+
+    /// The bytes to store.
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let (command, bytes) = match &self.content {
+            Content::Command(command) => (Some(Cow::Borrowed(command)), &[][..]),
+            Content::Bytes(bytes) => (None, bytes.as_slice()),
+        };
+        let detail = self.detail.as_str().into();
+        let stored = Stored { reason: self.reason, at: self.at, detail, command };
+        let header = serde_json::to_vec(&stored)?;
+        let mut payload = (header.len() as u32).to_be_bytes().to_vec();
+        payload.extend(header);
+        payload.extend_from_slice(bytes);
+        Ok(envelope::seal(FORMAT, &payload))
+    }
+
+    /// Reads what [`Parked::encode`] wrote.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let payload = envelope::open(FORMAT, body)?;
+        let (len, rest) = payload.split_first_chunk::<4>().ok_or(DecodeError::Truncated)?;
+        let len = u32::from_be_bytes(*len) as usize;
+        let (header, bytes) = rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+        let stored: Stored<'_> = serde_json::from_slice(header)?;
+        let content = match stored.command {
+            Some(command) => Content::Command(command.into_owned()),
+            None => Content::Bytes(bytes.to_vec()),
+        };
+        let detail = stored.detail.into_owned();
+        Ok(Self { reason: stored.reason, at: stored.at, detail, content })
+    }
+}
+
+/// FNV-1a, 64 bits: tells bytes apart, the same in every build.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

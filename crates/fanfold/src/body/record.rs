@@ -1,0 +1,112 @@
+//! A record of the command stream: slot bodies of one log, passed on as they are, so that the
+//! relay never fails on their content; or a nudge.
+//!
+//! `[format][0][header length, u32 big-endian]header, then the bodies one after another`.
+
+use serde::{Deserialize, Serialize};
+
+use super::DecodeError;
+use crate::names::LogId;
+use crate::position::{Seq, Time};
+
+const FORMAT: u8 = 1;
+const PREFIX_BYTES: usize = 6;
+/// Bytes that one part adds to the header, at most: four numbers of twenty digits with their keys.
+const PART_HEADER_BYTES: usize = 110;
+
+/// One batch of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The seq of the batch's last command.
+    pub last: Seq,
+    /// The number of its commands.
+    pub n: u64,
+    /// When it was accepted.
+    pub at: Time,
+    /// The slot body.
+    pub body: &'a [u8],
+}
+
+impl Part<'_> {
+    /// The seq of the batch's first command.
+    pub fn first(&self) -> Seq {
+        Seq((self.last.0 + 1).saturating_sub(self.n))
+    }
+
+    /// The bytes that the part adds to its record, at most.
+    pub fn weight(&self) -> usize {
+        PART_HEADER_BYTES + self.body.len()
+    }
+}
+
+/// A record. Without parts it is a nudge: look at this log again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Whose commands these are; the record's partition key.
+    pub log: LogId,
+    /// The batches, in the order of their seqs.
+    pub parts: Vec<Part<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    log: LogId,
+    parts: Vec<PartHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PartHeader {
+    last: Seq,
+    n: u64,
+    at: Time,
+    len: usize,
+}
+
+impl<'a> Record<'a> {
+    /// A nudge for `log`.
+    pub fn nudge(log: LogId) -> Self {
+        Self { log, parts: Vec::new() }
+    }
+
+    /// The bytes to put on the stream.
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let part = |p: &Part<'_>| PartHeader { last: p.last, n: p.n, at: p.at, len: p.body.len() };
+        let header =
+            Header { log: self.log.clone(), parts: self.parts.iter().map(part).collect() };
+        let weight: usize = self.parts.iter().map(Part::weight).sum();
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + 200 + weight);
+        bytes.extend([FORMAT, 0, 0, 0, 0, 0]);
+        serde_json::to_writer(&mut bytes, &header)?;
+        let header_len = (bytes.len() - PREFIX_BYTES) as u32;
+        bytes[2..PREFIX_BYTES].copy_from_slice(&header_len.to_be_bytes());
+        for part in &self.parts {
+            bytes.extend_from_slice(part.body);
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what [`Record::encode`] wrote; the parts borrow from `bytes`.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let [format, codec, len @ ..] = bytes.first_chunk::<PREFIX_BYTES>().ok_or(DecodeError::Truncated)?;
+        if *format != FORMAT {
+            return Err(DecodeError::Format { found: *format, known: FORMAT });
+        }
+        if *codec != 0 {
+            return Err(DecodeError::Codec { found: *codec });
+        }
+        let (header, mut bodies) = bytes[PREFIX_BYTES..]
+            .split_at_checked(u32::from_be_bytes(*len) as usize)
+            .ok_or(DecodeError::Truncated)?;
+        let header: Header = serde_json::from_slice(header)?;
+        let mut parts = Vec::with_capacity(header.parts.len());
+        for PartHeader { last, n, at, len } in header.parts {
+            let (body, rest) = bodies.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+            bodies = rest;
+            if n == 0 || n > last.0 {
+                return Err(DecodeError::Inconsistent("a part's number of commands"));
+            }
+            parts.push(Part { last, n, at, body });
+        }
+        Ok(Self { log: header.log, parts })
+    }
+}

@@ -1,0 +1,227 @@
+//! A command becomes an entry: decide, evolve, encode; only then is it in the log.
+
+use std::sync::Arc;
+
+use super::{Held, Log};
+use crate::body::commit;
+use crate::body::head::Prev;
+use crate::body::notification::Notice;
+use crate::catch::Fault;
+use crate::command::Command;
+use crate::entry::{Entry, Outcome, Raw};
+use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
+use crate::names::DocumentId;
+use crate::position::{Seq, Time};
+use crate::service::{AnyCommand, Context, Decision, InvalidCommand};
+use crate::window::Sighting;
+
+/// Brackets around the entries, and a comma before each.
+const COMMIT_PUNCTUATION_BYTES: usize = 3;
+
+/// A command of the record stream, read by its service.
+pub struct Work {
+    /// Its position.
+    pub seq: Seq,
+    /// When it was accepted.
+    pub at: Time,
+    /// What it asks.
+    pub command: Command,
+    /// What its service made of it.
+    pub prepared: Prepared,
+}
+
+/// What a service made of a command's name and data.
+pub enum Prepared {
+    /// It can be decided.
+    Ready {
+        /// As the service reads it.
+        command: AnyCommand,
+        /// What it declared.
+        documents: Vec<DocumentId>,
+    },
+    /// It is not one of the service's commands.
+    Invalid(InvalidCommand),
+    /// Even declaring its documents went wrong.
+    Faulted(Fault),
+}
+
+/// A commit to append to the journal.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// The time of its last entry.
+    pub at: Time,
+    /// The body to store.
+    pub body: Vec<u8>,
+    /// What is published once it is stored.
+    pub notice: Notice,
+    payload_bytes: usize,
+}
+
+/// The commit being filled.
+#[derive(Default)]
+pub(super) struct Open {
+    entries: Vec<Entry>,
+    /// Their JSON: `[entry,entry`.
+    payload: Vec<u8>,
+    /// As before the first entry.
+    prev: Prev,
+}
+
+impl Log {
+    /// Reads a command, to see what it needs.
+    pub fn prepare(&self, seq: Seq, at: Time, command: Command) -> Work {
+        let prepared = match self.service.parse(&command.name, &command.data) {
+            Err(invalid) => Prepared::Invalid(invalid),
+            Ok(parsed) => match self.service.documents(&parsed) {
+                Ok(documents) => Prepared::Ready { command: parsed, documents },
+                Err(fault) => Prepared::Faulted(fault),
+            },
+        };
+        Work { seq, at, command, prepared }
+    }
+
+    /// Decides the command after the tail; what it wants must have been provided. The work must
+    /// stand at `Place::Next`; it is handed back otherwise.
+    pub fn decide(&mut self, work: Work, now: Time) -> Result<(), Work> {
+        if work.seq != self.tail.next() {
+            return Err(work);
+        }
+        let time = self.time.max(work.at.min(now));
+        let mut changed = Vec::new();
+        let outcome = match self.sight(&work.command) {
+            Sighting::Known(of) => Outcome::Duplicate { of },
+            Sighting::Unknown => Outcome::Stale,
+            Sighting::New => self.outcome(&work, time, &mut changed),
+        };
+        let Work { seq, command, .. } = work;
+        let Command { origin, id, name, .. } = command;
+        let mut entry = Entry { seq, time, origin, id, command: Some(name), outcome };
+        let mut json = write(&mut entry);
+        if json.len() + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
+            changed.clear();
+            entry.outcome = too_large("the entry", json.len(), COMMIT_BYTES_MAX);
+            json = write(&mut entry);
+        }
+        for (id, document) in changed {
+            let stored = self.documents.get(&id).map_or(Seq::ZERO, |held| held.stored);
+            self.documents.insert(id, Held { value: Some(document), seq, stored });
+        }
+        let bytes = self.open.payload.len() + json.len() + COMMIT_PUNCTUATION_BYTES;
+        if bytes > COMMIT_BYTES_MAX {
+            self.close();
+        }
+        if self.open.entries.is_empty() {
+            self.open.prev.clone_from(&self.prev);
+        }
+        self.open.payload.push(if self.open.entries.is_empty() { b'[' } else { b',' });
+        self.open.payload.append(&mut json);
+        self.advance(&entry);
+        self.open.entries.push(entry);
+        Ok(())
+    }
+
+    fn sight(&self, command: &Command) -> Sighting {
+        match self.windows.get(&command.origin) {
+            Some(held) => held.value.sight(command.id),
+            None => Sighting::New,
+        }
+    }
+
+    fn outcome(
+        &self,
+        work: &Work,
+        time: Time,
+        changed: &mut Vec<(DocumentId, crate::service::AnyDocument)>,
+    ) -> Outcome {
+        let Command { origin, id, timestamp, data, .. } = &work.command;
+        let faulted = |fault: &Fault| Outcome::Faulted {
+            message: fault.message().to_owned(),
+            data: Raw(data.clone()),
+        };
+        let (command, documents) = match &work.prepared {
+            Prepared::Ready { command, documents } => (command, documents),
+            Prepared::Invalid(invalid) => {
+                return Outcome::Rejected {
+                    code: invalid.code().to_owned(),
+                    message: Fault::new(invalid.to_string()).message().to_owned(),
+                };
+            }
+            Prepared::Faulted(fault) => return faulted(fault),
+        };
+        let mut docs = Vec::with_capacity(documents.len());
+        for id in documents {
+            match self.documents.get(id) {
+                Some(held) => docs.push((id.clone(), held.value.as_ref())),
+                None => return faulted(&Fault::new(format!("the document `{id}` was not loaded"))),
+            }
+        }
+        let ctx = Context {
+            log: self.id.clone(),
+            seq: work.seq,
+            time,
+            origin: origin.clone(),
+            id: *id,
+            timestamp: *timestamp,
+        };
+        match self.service.decide(&docs, command, &ctx) {
+            Err(fault) => faulted(&fault),
+            Ok(Decision::Rejected { code, message }) => Outcome::Rejected { code, message },
+            Ok(Decision::Accepted { events, documents }) => {
+                if let Some((id, _, bytes)) =
+                    documents.iter().find(|(_, _, bytes)| *bytes > DOCUMENT_BYTES_MAX)
+                {
+                    return too_large(&format!("the document `{id}`"), *bytes, DOCUMENT_BYTES_MAX);
+                }
+                changed.extend(documents.into_iter().map(|(id, document, _)| (id, document)));
+                Outcome::Accepted(events)
+            }
+        }
+    }
+
+    /// The commits to append, in order, one after another: everything decided since the last call.
+    pub fn seal(&mut self) -> Vec<Sealed> {
+        self.close();
+        self.sealed.drain(..).collect()
+    }
+
+    fn close(&mut self) {
+        let Open { entries, mut payload, prev } = std::mem::take(&mut self.open);
+        let Some(last) = entries.last() else { return };
+        let at = last.time;
+        payload.push(b']');
+        let notice = Notice { log: self.id.clone(), entries: entries.into(), prev: Arc::new(prev) };
+        self.sealed.push_back(Sealed {
+            at,
+            body: commit::seal(&payload),
+            notice,
+            payload_bytes: payload.len(),
+        });
+    }
+
+    /// The journal has acknowledged a commit.
+    pub fn acknowledge(&mut self, sealed: Sealed) {
+        self.remember(sealed.notice, sealed.payload_bytes);
+    }
+}
+
+fn too_large(what: &str, bytes: usize, max: usize) -> Outcome {
+    Outcome::Rejected {
+        code: "too_large".to_owned(),
+        message: format!("{what} would be {bytes} bytes long, at most {max} are allowed"),
+    }
+}
+
+/// The entry's JSON. What cannot be written as JSON becomes a fault, which can.
+fn write(entry: &mut Entry) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256);
+    if let Err(error) = commit::write_entry(entry, &mut json) {
+        json.clear();
+        entry.outcome = Outcome::Faulted {
+            message: format!("the entry cannot be written: {error}"),
+            data: Raw(serde_json::value::RawValue::NULL.to_owned()),
+        };
+        // Numbers, validated names and a message: nothing that JSON cannot hold.
+        let _ = commit::write_entry(entry, &mut json);
+    }
+    json
+}

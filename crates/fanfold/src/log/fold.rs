@@ -1,0 +1,151 @@
+//! What the journal and the state table hold, taken in.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::{Held, Log, Since, Want};
+use crate::body::DecodeError;
+use crate::body::head::{decode_document, decode_window};
+use crate::body::notification::{Notice, entry_kinds};
+use crate::catch::Fault;
+use crate::entry::{Entry, Event, Outcome};
+use crate::position::Seq;
+use crate::window::Window;
+
+/// Why this build cannot take in what is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// A commit does not start where the one before it ends (F3).
+    #[error("the chain is broken: expected a commit from {expected}, found one from {found}")]
+    Chain {
+        /// The seq after the tail.
+        expected: Seq,
+        /// The commit's first.
+        found: Seq,
+    },
+    /// A stored body cannot be read.
+    #[error("a stored body cannot be read")]
+    Body(#[from] DecodeError),
+    /// An event cannot be folded, or a document not be read.
+    #[error("what is stored at {at} cannot be folded")]
+    Fault {
+        /// The entry's seq, or the document's.
+        at: Seq,
+        /// Why.
+        #[source]
+        fault: Fault,
+    },
+}
+
+impl Log {
+    /// What must be provided before these entries can be folded.
+    pub fn wants_to_fold(&self, entries: &[Entry]) -> BTreeSet<Want> {
+        let mut wants = BTreeSet::new();
+        for entry in entries {
+            if entry.outcome.uses_id() {
+                self.want_window(&entry.origin, &mut wants);
+            }
+            if let Outcome::Accepted(events) = &entry.outcome {
+                events.iter().for_each(|event| self.want_document(&event.document, &mut wants));
+            }
+        }
+        wants
+    }
+
+    /// Takes in what the state table holds (`None`: nothing) for something wanted.
+    pub fn provide(&mut self, want: Want, item: Option<(Seq, &[u8])>) -> Result<(), FoldError> {
+        let seq = item.map_or(Seq::ZERO, |(seq, _)| seq);
+        self.seen = self.seen.max(seq);
+        match want {
+            Want::Document(id) => {
+                let value = match item {
+                    Some((at, body)) => {
+                        let document = self.service.decode_document(&decode_document(body)?);
+                        Some(document.map_err(|fault| FoldError::Fault { at, fault })?)
+                    }
+                    None => None,
+                };
+                self.documents.entry(id).or_insert(Held { value, seq, stored: seq });
+            }
+            Want::Window(origin) => {
+                let value = match item {
+                    Some((_, body)) => decode_window(body)?,
+                    None => Window::default(),
+                };
+                self.windows.entry(origin).or_insert(Held { value, seq, stored: seq });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a stored commit: the next one. What it touches must have been provided. After an
+    /// error the log is to be dropped.
+    pub fn fold(&mut self, entries: Vec<Entry>, payload_bytes: usize) -> Result<(), FoldError> {
+        let found = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
+        if found != self.tail.next() {
+            return Err(FoldError::Chain { expected: self.tail.next(), found });
+        }
+        let prev = Arc::new(self.prev.clone());
+        for entry in &entries {
+            if let Outcome::Accepted(events) = &entry.outcome {
+                for event in events {
+                    self.fold_event(entry.seq, event)
+                        .map_err(|fault| FoldError::Fault { at: entry.seq, fault })?;
+                }
+            }
+            self.advance(entry);
+        }
+        let notice = Notice { log: self.id.clone(), entries: entries.into(), prev };
+        self.remember(notice, payload_bytes);
+        Ok(())
+    }
+
+    fn fold_event(&mut self, seq: Seq, event: &Event) -> Result<(), Fault> {
+        let nothing = || Held { value: None, seq: Seq::ZERO, stored: Seq::ZERO };
+        let held = self.documents.entry(event.document.clone()).or_insert_with(nothing);
+        // A snapshot may have stored the document further on than the head (it is fuzzy). One
+        // entry may hold several events of a document: all are folded, or all were.
+        if seq > held.stored {
+            held.value = Some(self.service.fold(held.value.take(), event)?);
+            held.seq = seq;
+        }
+        Ok(())
+    }
+
+    /// What every entry changes beside documents: tail, time, window, `prev`.
+    pub(super) fn advance(&mut self, entry: &Entry) {
+        if entry.outcome.uses_id() {
+            let empty = || Held { value: Window::default(), seq: Seq::ZERO, stored: Seq::ZERO };
+            let held = self.windows.entry(entry.origin.clone()).or_insert_with(empty);
+            if entry.seq > held.stored {
+                held.value.insert(entry.id, entry.seq);
+                held.seq = entry.seq;
+            }
+        }
+        for kind in entry_kinds(self.id.service(), entry) {
+            match self.prev.get_mut(kind.as_ref()) {
+                Some(seq) => *seq = entry.seq,
+                None => {
+                    self.prev.insert(kind.into_owned(), entry.seq);
+                }
+            }
+        }
+        self.tail = entry.seq;
+        self.time = self.time.max(entry.time);
+    }
+
+    /// Keeps of a stored commit what is needed until the head has passed it.
+    pub(super) fn remember(&mut self, notice: Notice, bytes: usize) {
+        let commands = notice.entries.iter().map(|e| (e.origin.clone(), e.id)).collect();
+        let (first, last) = (notice.first(), notice.last());
+        let notice = (last > self.published_before).then_some(notice);
+        self.since.push_back(Since { first, last, bytes, commands, notice });
+    }
+
+    /// The head has moved on.
+    pub(super) fn forget(since: &mut VecDeque<Since>, head: Seq) {
+        while since.front().is_some_and(|commit| commit.last <= head) {
+            since.pop_front();
+        }
+    }
+}

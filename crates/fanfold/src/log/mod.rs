@@ -1,0 +1,289 @@
+//! The state machine of one log: where it stands, what its service's documents and windows are,
+//! and what must be stored and told next. No I/O: what must happen comes back as data
+//! ([`Sealed`], [`Notice`], [`Snapshot`]), and the processor carries it out.
+//!
+//! The way of a command through it: [`Log::prepare`], [`Log::wants`] (what must be loaded first,
+//! handed over with [`Log::provide`]), [`Log::decide`], [`Log::seal`], and once the journal has it
+//! [`Log::acknowledge`]; then [`Log::published`]. Commits that others wrote come in by
+//! [`Log::fold`].
+//!
+//! Deciding runs ahead of the journal: when an append is not acknowledged, the whole [`Log`] is
+//! dropped, and loaded again.
+
+mod decide;
+mod fold;
+mod snapshot;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use compact_str::{CompactString, format_compact};
+
+pub use decide::{Prepared, Sealed, Work};
+pub use fold::FoldError;
+pub use snapshot::{Put, Snapshot};
+
+use crate::body::head::{Head, Prev};
+use crate::body::notification::Notice;
+use crate::names::{DocumentId, LogId, Origin};
+use crate::position::{CommandId, Seq, Time};
+use crate::service::{AnyDocument, AnyService};
+use crate::window::Window;
+
+/// Clean documents (and windows) that a log keeps in memory beyond those it must.
+const CLEAN_HELD_MAX: usize = 1_000;
+
+/// The key of an item in the state table, below its log.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateKey(CompactString);
+
+impl StateKey {
+    /// `v1#head`.
+    pub fn head(version: u32) -> Self {
+        Self(format_compact!("v{version}#head"))
+    }
+
+    /// `v1#doc#cash`.
+    pub fn document(version: u32, id: &DocumentId) -> Self {
+        Self(format_compact!("v{version}#doc#{id}"))
+    }
+
+    /// `v1#win#ann`.
+    pub fn window(version: u32, origin: &Origin) -> Self {
+        Self(format_compact!("v{version}#win#{origin}"))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something of the state table that the log must know before it can go on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Want {
+    /// A document.
+    Document(DocumentId),
+    /// The window of an origin.
+    Window(Origin),
+}
+
+/// Where a seq lies, seen from a log's tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// At or below the tail: it has its entry.
+    Done,
+    /// The next to decide.
+    Next,
+    /// Above: something is missing in between.
+    Beyond,
+}
+
+/// A value folded up to `seq`, of which the state table holds what was there at `stored`.
+struct Held<T> {
+    value: T,
+    seq: Seq,
+    stored: Seq,
+}
+
+impl<T> Held<T> {
+    fn is_dirty(&self) -> bool {
+        self.seq > self.stored
+    }
+}
+
+/// A commit above the head.
+struct Since {
+    first: Seq,
+    last: Seq,
+    bytes: usize,
+    /// Per entry, who sent its command: repeats of the record stream are compared with it.
+    commands: Box<[(Origin, CommandId)]>,
+    /// `None` once this process knows that it was published.
+    notice: Option<Notice>,
+}
+
+/// One log, in memory.
+pub struct Log {
+    id: LogId,
+    service: Arc<dyn AnyService>,
+    /// The head as this process knows it.
+    head: Seq,
+    /// Published by an older document version's processor.
+    published_before: Seq,
+    tail: Seq,
+    time: Time,
+    /// The highest seq seen on anything provided.
+    seen: Seq,
+    documents: HashMap<DocumentId, Held<Option<AnyDocument>>>,
+    windows: HashMap<Origin, Held<Window>>,
+    /// Whether windows have items of their own, so that an absent one may be stored.
+    windows_split: bool,
+    prev: Prev,
+    since: VecDeque<Since>,
+    open: decide::Open,
+    sealed: VecDeque<Sealed>,
+    /// A snapshot is not tried again before the journal has grown by this much since the head.
+    snapshot_at_bytes: usize,
+}
+
+impl Log {
+    /// A log as of its head; commits after it are still to be folded. `published_before` is the
+    /// highest head among those of older document versions.
+    pub fn new(
+        id: LogId,
+        service: Arc<dyn AnyService>,
+        head: Option<(Seq, Head)>,
+        published_before: Seq,
+    ) -> Self {
+        let (at, head) = head.unwrap_or_else(|| {
+            (Seq::ZERO, Head { windows: Some(BTreeMap::new()), ..Head::default() })
+        });
+        let windows_split = head.windows.is_none();
+        let windows = head.windows.unwrap_or_default().into_iter();
+        let held = |window| Held { value: window, seq: at, stored: at };
+        Self {
+            id,
+            service,
+            head: at,
+            published_before,
+            tail: at,
+            time: head.time,
+            seen: at,
+            documents: HashMap::new(),
+            windows: windows.map(|(origin, window)| (origin, held(window))).collect(),
+            windows_split,
+            prev: head.prev,
+            since: VecDeque::new(),
+            open: decide::Open::default(),
+            sealed: VecDeque::new(),
+            snapshot_at_bytes: 0,
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &LogId {
+        &self.id
+    }
+
+    /// Its service.
+    pub fn service(&self) -> &Arc<dyn AnyService> {
+        &self.service
+    }
+
+    /// Everything up to here is in documents and windows of the state table, and published.
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// The seq of the last entry, decided but not yet stored ones included.
+    pub fn tail(&self) -> Seq {
+        self.tail
+    }
+
+    /// Whether something that was loaded is further on than the tail: the journal has more.
+    pub fn is_behind(&self) -> bool {
+        self.seen > self.tail
+    }
+
+    /// Where `seq` lies.
+    pub fn place(&self, seq: Seq) -> Place {
+        if seq <= self.tail {
+            Place::Done
+        } else if seq == self.tail.next() {
+            Place::Next
+        } else {
+            Place::Beyond
+        }
+    }
+
+    /// Who sent the command at `seq`, for seqs above the head and up to the last stored commit.
+    pub fn command_at(&self, seq: Seq) -> Option<&(Origin, CommandId)> {
+        let commit = self.commit_at(seq)?;
+        commit.commands.get((seq.0 - commit.first.0) as usize)
+    }
+
+    fn commit_at(&self, seq: Seq) -> Option<&Since> {
+        let at = self.since.partition_point(|commit| commit.last < seq);
+        self.since.get(at).filter(|commit| commit.first <= seq)
+    }
+
+    /// The commits up to `through` that are not known to be published, in order.
+    pub fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Notice> {
+        let commits = self.since.iter().take_while(move |commit| commit.first <= through);
+        commits.filter_map(|commit| commit.notice.as_ref())
+    }
+
+    /// The commit that holds `seq`, if it is not known to be published.
+    pub fn unpublished_at(&self, seq: Seq) -> Option<&Notice> {
+        self.commit_at(seq)?.notice.as_ref()
+    }
+
+    /// The commit that starts at `first` is published.
+    pub fn published(&mut self, first: Seq) {
+        let at = self.since.partition_point(|commit| commit.last < first);
+        if let Some(commit) = self.since.get_mut(at).filter(|commit| commit.first == first) {
+            commit.notice = None;
+        }
+    }
+
+    /// What must be provided before these can be decided.
+    pub fn wants<'a>(&self, works: impl IntoIterator<Item = &'a Work>) -> BTreeSet<Want> {
+        let mut wants = BTreeSet::new();
+        for work in works {
+            self.want_window(&work.command.origin, &mut wants);
+            if let Prepared::Ready { documents, .. } = &work.prepared {
+                documents.iter().for_each(|id| self.want_document(id, &mut wants));
+            }
+        }
+        wants
+    }
+
+    fn want_document(&self, id: &DocumentId, wants: &mut BTreeSet<Want>) {
+        if !self.documents.contains_key(id) {
+            wants.insert(Want::Document(id.clone()));
+        }
+    }
+
+    fn want_window(&self, origin: &Origin, wants: &mut BTreeSet<Want>) {
+        if self.windows_split && !self.windows.contains_key(origin) && !origin.is_nobody() {
+            wants.insert(Want::Window(origin.clone()));
+        }
+    }
+
+    /// Where what is wanted is stored.
+    pub fn state_key(&self, want: &Want) -> StateKey {
+        let version = self.service.document_version();
+        match want {
+            Want::Document(id) => StateKey::document(version, id),
+            Want::Window(origin) => StateKey::window(version, origin),
+        }
+    }
+
+    /// Forgets documents and windows that are stored as they are, beyond a bound. To be called
+    /// between batches.
+    pub fn shrink(&mut self) {
+        fn shrink<K: std::hash::Hash + Eq, V>(held: &mut HashMap<K, Held<V>>) {
+            if held.len() > CLEAN_HELD_MAX {
+                held.retain(|_, held| held.is_dirty());
+            }
+        }
+        shrink(&mut self.documents);
+        if self.windows_split {
+            shrink(&mut self.windows);
+        }
+    }
+
+    /// About how many small values the log holds: what a cache weighs it by.
+    pub fn weight(&self) -> usize {
+        let entries: usize = self.since.iter().map(|commit| commit.commands.len()).sum();
+        1 + self.documents.len() + self.windows.len() + entries
+    }
+}

@@ -1,0 +1,116 @@
+//! The fuzzy checkpoint: documents and windows as they are, and last the head.
+
+use std::collections::BTreeMap;
+
+use super::{Held, Log, StateKey};
+use crate::body::head::{Head, encode_document, encode_window};
+use crate::limits::{
+    HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MAX, SNAPSHOT_JOURNAL_BYTES_MIN,
+    SNAPSHOT_JOURNAL_FACTOR,
+};
+use crate::names::{DocumentId, Origin};
+use crate::position::Seq;
+
+/// An item to put into the state table, unless a newer one is there.
+#[derive(Debug, Clone)]
+pub struct Put {
+    /// Its key.
+    pub key: StateKey,
+    /// Folded up to here.
+    pub seq: Seq,
+    /// The body to store.
+    pub body: Vec<u8>,
+}
+
+/// What a snapshot writes: every put must be stored before the head is.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Documents and windows, in any order.
+    pub puts: Vec<Put>,
+    /// The head, last.
+    pub head: Put,
+    documents: Vec<DocumentId>,
+    windows: Vec<Origin>,
+    split: bool,
+}
+
+impl Log {
+    /// Whether it is time for a snapshot, as far as can be said without encoding it.
+    pub fn may_snapshot(&self) -> bool {
+        let bytes: usize = self.since.iter().map(|commit| commit.bytes).sum();
+        bytes > self.snapshot_at_bytes.max(SNAPSHOT_JOURNAL_BYTES_MIN)
+            || self.since.iter().map(|c| c.commands.len()).sum::<usize>() >= SNAPSHOT_ENTRIES_MAX
+    }
+
+    /// A snapshot at the tail, if it is due. Everything decided must have been acknowledged, and
+    /// every commit up to the tail be published: otherwise there is none.
+    pub fn snapshot(&mut self) -> Option<Snapshot> {
+        let undecided = self.open_or_sealed();
+        if !self.may_snapshot() || undecided || self.unpublished(self.tail).next().is_some() {
+            return None;
+        }
+        let version = self.service.document_version();
+        let mut puts = Vec::new();
+        let mut documents = Vec::new();
+        for (id, held) in self.documents.iter().filter(|(_, held)| held.is_dirty()) {
+            // What cannot be written stays dirty, and the head behind it: it costs, it loses nothing.
+            let json = self.service.encode_document(held.value.as_ref()?).ok()?;
+            let (key, body) = (StateKey::document(version, id), encode_document(&json));
+            puts.push(Put { key, seq: held.seq, body });
+            documents.push(id.clone());
+        }
+        let weight: usize = self.windows.values().map(|held| held.value.weight()).sum();
+        let split = self.windows_split || weight > HEAD_WINDOWS_BYTES_MAX;
+        let mut windows = Vec::new();
+        if split {
+            // Windows that lived in the head so far have no item: at the first split all are put.
+            let first = !self.windows_split;
+            for (origin, held) in self.windows.iter().filter(|(_, h)| first || h.is_dirty()) {
+                let (key, body) = (StateKey::window(version, origin), encode_window(&held.value).ok()?);
+                puts.push(Put { key, seq: held.seq, body });
+                windows.push(origin.clone());
+            }
+        }
+        let inline = || self.windows.iter().map(|(o, held)| (o.clone(), held.value.clone()));
+        let head = Head {
+            time: self.time,
+            prev: self.prev.clone(),
+            windows: (!split).then(|| inline().collect::<BTreeMap<_, _>>()),
+        };
+        let head = Put { key: StateKey::head(version), seq: self.tail, body: head.encode().ok()? };
+
+        let journal_bytes: usize = self.since.iter().map(|commit| commit.bytes).sum();
+        let entries: usize = self.since.iter().map(|commit| commit.commands.len()).sum();
+        let bytes = puts.iter().map(|put| put.body.len()).sum::<usize>() + head.body.len();
+        if journal_bytes <= bytes * SNAPSHOT_JOURNAL_FACTOR && entries < SNAPSHOT_ENTRIES_MAX {
+            self.snapshot_at_bytes = bytes * SNAPSHOT_JOURNAL_FACTOR;
+            return None;
+        }
+        puts.sort_by(|a, b| a.key.cmp(&b.key));
+        Some(Snapshot { puts, head, documents, windows, split })
+    }
+
+    fn open_or_sealed(&self) -> bool {
+        self.since.back().map_or(self.head, |commit| commit.last) != self.tail
+    }
+
+    /// The snapshot is stored, its head included.
+    pub fn snapshotted(&mut self, snapshot: &Snapshot) {
+        fn store<T>(held: Option<&mut Held<T>>, head: Seq) {
+            if let Some(held) = held.filter(|held| held.seq <= head) {
+                held.stored = held.seq;
+            }
+        }
+        let head = snapshot.head.seq;
+        for id in &snapshot.documents {
+            store(self.documents.get_mut(id), head);
+        }
+        for origin in &snapshot.windows {
+            store(self.windows.get_mut(origin), head);
+        }
+        self.windows_split |= snapshot.split;
+        self.head = self.head.max(head);
+        self.snapshot_at_bytes = 0;
+        Self::forget(&mut self.since, head);
+    }
+}

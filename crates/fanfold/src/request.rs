@@ -1,0 +1,257 @@
+//! The article's request, and what is wrong with those that are not.
+//!
+//! ```json
+//! {"type":"ledger","command":"deposit","id":17,"timestamp":11178,"user":"ann","org":"acme",
+//!  "data":{"account":"cash","amount":100}}
+//! ```
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::command::Command;
+use crate::limits::{COMMAND_BYTES_MAX, COMMAND_DEPTH_MAX};
+use crate::names::{LogId, Name, NameError, Origin, Partition, ServiceName};
+use crate::position::CommandId;
+use crate::service::{InvalidCommand, Services};
+
+/// A request that a service of this host can take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The log that it is for.
+    pub log: LogId,
+    /// What it asks.
+    pub command: Command,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Not UTF-8.
+    #[error("the request is not valid UTF-8 from byte {at} on")]
+    NotUtf8 {
+        /// The first bad byte.
+        at: usize,
+    },
+    /// Not JSON.
+    #[error("the request is not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but no object.
+    #[error("the request must be a JSON object, as {{\"type\":\"ledger\",\"command\":\"deposit\",…}}")]
+    NotAnObject,
+    /// A required field is absent.
+    #[error("`{field}`: is required")]
+    Missing {
+        /// The field.
+        field: &'static str,
+    },
+    /// A field that requests do not have.
+    #[error("`{field}`: unknown field, expected one of `type`, `command`, `id`, `timestamp`, `user`, `org`, `data`")]
+    UnknownField {
+        /// The field.
+        field: String,
+    },
+    /// A field that is given twice.
+    #[error("`{field}`: is given twice")]
+    Repeated {
+        /// The field.
+        field: &'static str,
+    },
+    /// A value of another JSON type.
+    #[error("`{field}`: must be {expected}")]
+    WrongType {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// An id outside its range.
+    #[error("`id`: must be an integer from 1 to 9007199254740991 (2^53 - 1)")]
+    BadId,
+    /// A name outside the rules.
+    #[error("`{field}`: {error}")]
+    BadName {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        error: NameError,
+    },
+    /// The data is nested too deeply.
+    #[error("`data`: is nested more than {COMMAND_DEPTH_MAX} levels deep")]
+    TooDeep,
+    /// The command is too large.
+    #[error("the command is {bytes} bytes long, at most {COMMAND_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// No service of this name here.
+    #[error("`type`: there is no service `{service}` here")]
+    UnknownService {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The service refuses the command's name or data.
+    #[error("{0}")]
+    InvalidCommand(InvalidCommand),
+}
+
+impl Request {
+    /// Reads one request and checks it against the services of this host.
+    pub fn parse(json: &[u8], services: &Services) -> Result<Self, RequestError> {
+        if json.len() > COMMAND_BYTES_MAX {
+            return Err(RequestError::TooLarge { bytes: json.len() });
+        }
+        let text = std::str::from_utf8(json)
+            .map_err(|e| RequestError::NotUtf8 { at: e.valid_up_to() })?;
+        let fields = Fields::parse(text)?;
+
+        let service = ServiceName::new(fields.text("type")?)
+            .map_err(|error| RequestError::BadName { field: "type", error })?;
+        let name = fields.name("command")?;
+        let id = fields.id()?;
+        let user = fields.name("user")?;
+        let origin = Origin::user(&user)
+            .map_err(|error| RequestError::BadName { field: "user", error })?;
+        let partition = match fields.get("org") {
+            Some(_) => Partition::org(&fields.name("org")?),
+            None => Partition::user(&user),
+        };
+        let timestamp = fields.timestamp()?;
+        let data = fields.data()?;
+
+        let hosted = services
+            .get(service.as_str())
+            .ok_or_else(|| RequestError::UnknownService { service: service.clone() })?;
+        hosted.parse(&name, &data).map_err(RequestError::InvalidCommand)?;
+        let command = Command { origin, id, name, timestamp, data };
+        Ok(Self { log: LogId::new(&service, &partition), command })
+    }
+}
+
+const FIELDS: [&str; 7] = ["type", "command", "id", "timestamp", "user", "org", "data"];
+
+/// The fields of a request, each as the raw JSON of its value.
+#[derive(Default)]
+struct Fields<'a> {
+    values: [Option<&'a RawValue>; FIELDS.len()],
+    error: Option<RequestError>,
+}
+
+impl<'a> Fields<'a> {
+    fn parse(text: &'a str) -> Result<Self, RequestError> {
+        // First whether it is JSON at all: an error in the middle must not hide behind a field's.
+        let value: &RawValue =
+            serde_json::from_str(text).map_err(|e| RequestError::NotJson(e.to_string()))?;
+        if !value.get().starts_with('{') {
+            return Err(RequestError::NotAnObject);
+        }
+        let fields: Self = serde_json::from_str(value.get())
+            .map_err(|e| RequestError::NotJson(e.to_string()))?;
+        match fields.error {
+            Some(error) => Err(error),
+            None => Ok(fields),
+        }
+    }
+
+    fn get(&self, field: &str) -> Option<&'a RawValue> {
+        FIELDS.iter().position(|f| *f == field).and_then(|at| self.values[at])
+    }
+
+    fn required(&self, field: &'static str) -> Result<&'a RawValue, RequestError> {
+        self.get(field).ok_or(RequestError::Missing { field })
+    }
+
+    fn text(&self, field: &'static str) -> Result<String, RequestError> {
+        serde_json::from_str(self.required(field)?.get())
+            .map_err(|_| RequestError::WrongType { field, expected: "a string" })
+    }
+
+    fn name(&self, field: &'static str) -> Result<Name, RequestError> {
+        Name::new(self.text(field)?).map_err(|error| RequestError::BadName { field, error })
+    }
+
+    fn id(&self) -> Result<CommandId, RequestError> {
+        let raw = self.required("id")?.get();
+        let is_number = raw.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        if !is_number {
+            return Err(RequestError::WrongType { field: "id", expected: "an integer" });
+        }
+        raw.parse().ok().and_then(CommandId::new).ok_or(RequestError::BadId)
+    }
+
+    fn timestamp(&self) -> Result<Option<u64>, RequestError> {
+        let expected = "an integer from 0 on: milliseconds";
+        let wrong = |_| RequestError::WrongType { field: "timestamp", expected };
+        self.get("timestamp").map(|raw| raw.get().parse().map_err(wrong)).transpose()
+    }
+
+    fn data(&self) -> Result<Box<RawValue>, RequestError> {
+        let Some(raw) = self.get("data") else {
+            let empty = RawValue::from_string("{}".to_owned());
+            return empty.map_err(|e| RequestError::NotJson(e.to_string()));
+        };
+        if !raw.get().starts_with('{') {
+            return Err(RequestError::WrongType { field: "data", expected: "a JSON object" });
+        }
+        if depth(raw.get()) > COMMAND_DEPTH_MAX {
+            return Err(RequestError::TooDeep);
+        }
+        Ok(raw.to_owned())
+    }
+}
+
+/// How deep valid JSON is nested.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    match FIELDS.iter().position(|field| *field == key) {
+                        Some(at) => {
+                            let value = map.next_value()?;
+                            if fields.values[at].replace(value).is_some() {
+                                let repeated = RequestError::Repeated { field: FIELDS[at] };
+                                fields.error.get_or_insert(repeated);
+                            }
+                        }
+                        None => {
+                            map.next_value::<de::IgnoredAny>()?;
+                            let field = crate::catch::truncated(key.into_owned(), 64);
+                            fields.error.get_or_insert(RequestError::UnknownField { field });
+                        }
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}

@@ -1,0 +1,268 @@
+//! Given, when, then: kits for the tests of services, views and reactors.
+//!
+//! The kits take the way of production: commands and events pass through JSON, documents and rows
+//! are stored and loaded again between any two steps. So they also notice what otherwise only
+//! production would: attributes of serde that lose something, documents that a command does not
+//! declare, decisions and folds that differ when they are repeated (F6, F9).
+//!
+//! Every method panics, with a diff, when it finds something wrong. Entries have the seqs 1, 2, 3 …
+//! and, unless [`Kit::at`] says otherwise, the times 1,000, 2,000, 3,000 … ms.
+//!
+//! ```
+//! use fanfold::{Code, Context, DocumentId, Documents, Service, testing};
+//! use serde::{Deserialize, Serialize};
+//! use serde_json::json;
+//!
+//! struct Doors;
+//!
+//! #[derive(Deserialize)]
+//! #[serde(tag = "command", content = "data", rename_all = "snake_case")]
+//! enum Command { Open { door: DocumentId } }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! #[serde(tag = "type", content = "data", rename_all = "snake_case")]
+//! enum Event { Opened { times: u32 } }
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the door is worn out")]
+//! struct WornOut;
+//!
+//! impl Code for WornOut {
+//!     fn code(&self) -> &'static str { "worn_out" }
+//! }
+//!
+//! impl Service for Doors {
+//!     const NAME: &'static str = "doors";
+//!     const DOCUMENT_VERSION: u32 = 1;
+//!     const EVENTS: &'static [(&'static str, u32)] = &[("opened", 1)];
+//!     type Command = Command;
+//!     type Event = Event;
+//!     type Document = u32;
+//!     type Rejection = WornOut;
+//!
+//!     fn documents(Command::Open { door }: &Command) -> Vec<DocumentId> { vec![door.clone()] }
+//!     fn init(_: &DocumentId) -> u32 { 0 }
+//!     fn decide(
+//!         doors: &Documents<'_, u32>,
+//!         Command::Open { door }: &Command,
+//!         _: &Context,
+//!     ) -> Result<Vec<(DocumentId, Event)>, WornOut> {
+//!         match doors[door] {
+//!             2.. => Err(WornOut),
+//!             times => Ok(vec![(door.clone(), Event::Opened { times: times + 1 })]),
+//!         }
+//!     }
+//!     fn evolve(opened: &mut u32, Event::Opened { times }: &Event) { *opened = *times }
+//! }
+//!
+//! testing::service::<Doors>()
+//!     .given("front", Event::Opened { times: 1 })
+//!     .when("open", json!({ "door": "front" }))
+//!     .then([("front", Event::Opened { times: 2 })])
+//!     .when("open", json!({ "door": "front" }))
+//!     .then_rejected("worn_out")
+//!     .when("open", json!({ "dor": "front" }))
+//!     .then_rejected("invalid_data");
+//! ```
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use crate::entry::{Entry, Event, Outcome, Raw};
+use crate::names::{LogId, Name, Origin};
+use crate::position::{CommandId, Seq, Time};
+use crate::reactor::{AnyReactor, Reactor, Reactors};
+use crate::service::{Context, Service, Services, current_version};
+use crate::view::{AnyView, View, Views};
+
+mod service;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+
+pub use service::UnderTest;
+
+/// The kit of a service. Given events, when a command comes, then events follow, or a refusal.
+pub type ServiceKit<S> = Kit<UnderTest<S>>;
+/// The kit of a view. Given entries, then there are rows.
+pub type ViewKit = Kit<Arc<dyn AnyView>>;
+/// The kit of a reactor. Given entries, then there are commands in answer to the last.
+pub type ReactorKit = Kit<Arc<dyn AnyReactor>>;
+
+/// Tests `S` on the log `<service>/org:acme`, as the user `ann`.
+pub fn service<S: Service>() -> ServiceKit<S> {
+    let services = Services::new().with::<S>();
+    let service = services.get(S::NAME).expect("just added");
+    Kit::new(UnderTest::new(Arc::clone(service)), S::NAME, S::EVENTS)
+}
+
+/// Tests `V` on the log `<its first service>/org:acme`.
+pub fn view<V: View>() -> ViewKit {
+    let views = Views::new().with::<V>();
+    let view = views.get(V::NAME).expect("just added");
+    Kit::new(Arc::clone(view), V::SERVICES.first().expect("a view reads a service"), V::EVENTS)
+}
+
+/// Tests `R` on the log `<its first service>/org:acme`.
+pub fn reactor<R: Reactor>() -> ReactorKit {
+    let reactors = Reactors::new().with::<R>();
+    let reactor = reactors.get(R::NAME).expect("just added");
+    Kit::new(Arc::clone(reactor), R::SERVICES.first().expect("it reads a service"), R::EVENTS)
+}
+
+/// What all kits have: a log, to which they append.
+pub struct Kit<T> {
+    subject: T,
+    /// The event types that the subject understands.
+    events: &'static [(&'static str, u32)],
+    log: LogId,
+    origin: Origin,
+    time: Time,
+    entries: Vec<Entry>,
+}
+
+impl<T> Kit<T> {
+    fn new(subject: T, service: &str, events: &'static [(&'static str, u32)]) -> Self {
+        let log = valid(&format!("{service}/org:acme"));
+        let origin = Origin::user(&valid("ann")).expect("`ann` is not reserved");
+        Self { subject, events, log, origin, time: Time(1_000), entries: Vec::new() }
+    }
+
+    /// Goes on in another log, as `ledger/user:ann`.
+    #[track_caller]
+    #[must_use]
+    pub fn in_log(mut self, log: &str) -> Self {
+        self.log = valid(log);
+        self
+    }
+
+    /// Goes on as another user.
+    #[track_caller]
+    #[must_use]
+    pub fn by(mut self, user: &str) -> Self {
+        self.origin = sure(user, Origin::user(&valid(user)));
+        self
+    }
+
+    /// The time of the next entry; each later one is a second younger.
+    #[must_use]
+    pub fn at(mut self, time: Time) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// The log so far.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    #[track_caller]
+    fn last(&self) -> &Entry {
+        self.entries.last().expect("nothing has happened yet")
+    }
+
+    /// What the next command may know.
+    fn context(&self) -> Context {
+        let seq = self.entries.last().map_or(Seq(1), |last| last.seq.next());
+        Context {
+            log: self.log.clone(),
+            seq,
+            time: self.time,
+            origin: self.origin.clone(),
+            id: CommandId::new(seq.0).expect("a test is shorter than 2^53"),
+            timestamp: None,
+        }
+    }
+
+    fn push(&mut self, command: &str, outcome: Outcome) {
+        let Context { seq, time, origin, id, .. } = self.context();
+        let command = Some(valid(command));
+        self.entries.push(Entry { seq, time, origin, id, command, outcome });
+        self.time = time.plus_ms(1_000);
+    }
+}
+
+/// Panics with a diff unless both are the same.
+#[track_caller]
+fn same(what: &str, expected: &Value, actual: &Value) {
+    if expected != actual {
+        let [expected, actual] = [expected, actual].map(|json| format!("{json:#}\n"));
+        let diff = TextDiff::from_lines(&expected, &actual);
+        panic!("{what}:\n{}", diff.unified_diff().context_radius(20).header("expected", "actual"));
+    }
+}
+
+/// An outcome as the HTTP API shows it.
+fn shown(outcome: &Outcome) -> Value {
+    let status = outcome.status();
+    match outcome {
+        Outcome::Accepted(events) => {
+            let events: Vec<_> = events.iter().map(shown_event).collect();
+            json!({ "status": status, "events": events })
+        }
+        Outcome::Rejected { code, message } => {
+            json!({ "status": status, "code": code, "message": message })
+        }
+        Outcome::Faulted { message, .. } => json!({ "status": status, "message": message }),
+        Outcome::Duplicate { .. } | Outcome::Stale | Outcome::Lost { .. } => {
+            json!({ "status": status })
+        }
+    }
+}
+
+fn shown_event(event: &Event) -> Value {
+    let data = parsed(event.data.get().as_bytes());
+    json!({ "document": event.document, "type": event.kind, "data": data })
+}
+
+/// An event as its service writes it. Types that are not in `events` have version 1: whoever lists
+/// `events` does not read them.
+#[track_caller]
+fn written(events: &[(&str, u32)], document: &str, event: impl Serialize) -> Event {
+    #[derive(Deserialize)]
+    struct Tagged {
+        #[serde(rename = "type")]
+        kind: Name,
+        data: Option<Box<RawValue>>,
+    }
+    let json = raw(event);
+    let tagged: Tagged = sure("an event is not {type, data}", serde_json::from_str(json.get()));
+    let version = current_version(events, tagged.kind.as_str()).unwrap_or(1);
+    let data = Raw(tagged.data.unwrap_or_else(|| RawValue::NULL.to_owned()));
+    stored(document, tagged.kind.as_str(), version, data)
+}
+
+#[track_caller]
+fn stored(document: &str, kind: &str, version: u32, data: impl Serialize) -> Event {
+    Event { kind: valid(kind), version, document: valid(document), data: raw(data) }
+}
+
+#[track_caller]
+fn raw(json: impl Serialize) -> Raw {
+    Raw(sure("JSON", serde_json::value::to_raw_value(&json)))
+}
+
+#[track_caller]
+fn parsed(json: &[u8]) -> Value {
+    sure("JSON", serde_json::from_slice(json))
+}
+
+#[track_caller]
+fn valid<T: FromStr<Err: Display>>(text: &str) -> T {
+    sure(text, text.parse())
+}
+
+/// As `expect`, but with a message for people.
+#[track_caller]
+fn sure<T>(what: &str, result: Result<T, impl Display>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{what}: {error}"),
+    }
+}

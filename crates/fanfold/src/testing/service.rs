@@ -1,0 +1,188 @@
+//! The kit of a service.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::{ServiceKit, parsed, raw, same, shown, shown_event, stored, sure, valid, written};
+use crate::catch::Fault;
+use crate::entry::{Event, Outcome};
+use crate::names::{DocumentId, Name};
+use crate::service::{AnyDocument, AnyService, Decision, Service, decode_event};
+
+/// A service and its stored documents.
+pub struct UnderTest<S> {
+    service: Arc<dyn AnyService>,
+    documents: BTreeMap<DocumentId, Vec<u8>>,
+    of: PhantomData<fn() -> S>,
+}
+
+impl<S> UnderTest<S> {
+    pub(super) fn new(service: Arc<dyn AnyService>) -> Self {
+        Self { service, documents: BTreeMap::new(), of: PhantomData }
+    }
+}
+
+impl<S: Service> ServiceKit<S> {
+    /// An event of the past.
+    #[track_caller]
+    #[must_use]
+    pub fn given(self, document: &str, event: S::Event) -> Self {
+        let event = written(S::EVENTS, document, event);
+        sure("given", Self::survives(&event));
+        self.given_stored(document, event.kind.as_str(), event.version, event.data)
+    }
+
+    /// An event of the past as it was stored, perhaps by an older build: `data` is JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn given_stored(
+        mut self,
+        document: &str,
+        kind: &str,
+        version: u32,
+        data: impl Serialize,
+    ) -> Self {
+        let event = stored(document, kind, version, data);
+        sure("given", self.fold(&event));
+        self.push("given", Outcome::Accepted(vec![event]));
+        self
+    }
+
+    /// A command. What comes of it is the past of the next one.
+    #[track_caller]
+    #[must_use]
+    pub fn when(mut self, command: &str, data: impl Serialize) -> Self {
+        let data = raw(data);
+        let outcome = match self.outcome(&valid(command), &data.0) {
+            Ok(outcome) => outcome,
+            Err(fault) => Outcome::Faulted { message: fault.message().to_owned(), data },
+        };
+        self.push(command, outcome);
+        self
+    }
+
+    /// The command was accepted, with these events (perhaps none).
+    #[track_caller]
+    pub fn then<'a>(self, events: impl IntoIterator<Item = (&'a str, S::Event)>) -> Self {
+        let events = events.into_iter().map(|(document, e)| written(S::EVENTS, document, e));
+        let expected = Outcome::Accepted(events.collect());
+        same("what came of the command", &shown(&expected), &shown(&self.last().outcome));
+        self
+    }
+
+    /// The command was refused. The codes `unknown_command` and `invalid_data` are Fanfold's.
+    #[track_caller]
+    pub fn then_rejected(self, code: &str) -> Self {
+        let actual = shown(&self.last().outcome);
+        let message = &actual["message"];
+        let expected = json!({ "status": "rejected", "code": code, "message": message });
+        same("what came of the command", &expected, &actual);
+        self
+    }
+
+    /// The service could not decide: it panicked, or broke its contract. The reason has this in it.
+    #[track_caller]
+    pub fn then_faulted(self, part: &str) -> Self {
+        let actual = shown(&self.last().outcome);
+        let expected = json!({ "status": "faulted", "message": actual["message"] });
+        same("what came of the command", &expected, &actual);
+        self.then_message(part)
+    }
+
+    /// The message of the refusal or fault has this in it.
+    #[track_caller]
+    pub fn then_message(self, part: &str) -> Self {
+        let actual = shown(&self.last().outcome);
+        let message = actual["message"].as_str().unwrap_or_default();
+        assert!(message.contains(part), "`{part}` is not in the message: {actual:#}");
+        self
+    }
+
+    /// What is stored of the document; `null` if no event has touched it.
+    #[track_caller]
+    pub fn then_document(self, document: &str, expected: impl Serialize) -> Self {
+        let actual = self.subject.documents.get(document).map_or(b"null".as_slice(), Vec::as_slice);
+        let expected = parsed(raw(expected).get().as_bytes());
+        same(&format!("the document `{document}`"), &expected, &parsed(actual));
+        self
+    }
+
+    /// The documents that events have touched.
+    pub fn documents(&self) -> BTreeMap<DocumentId, S::Document> {
+        let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).expect("it was read before");
+        self.subject.documents.iter().map(|(id, bytes)| (id.clone(), read(bytes))).collect()
+    }
+
+    #[track_caller]
+    fn outcome(&mut self, name: &Name, data: &RawValue) -> Result<Outcome, Fault> {
+        let service = Arc::clone(&self.subject.service);
+        let command = match service.parse(name, data) {
+            Ok(command) => command,
+            Err(invalid) => {
+                let (code, message) = (invalid.code().to_owned(), invalid.to_string());
+                return Ok(Outcome::Rejected { code, message });
+            }
+        };
+        let mut loaded = Vec::new();
+        for id in service.documents(&command)? {
+            let document = self.load(&id)?;
+            loaded.push((id, document));
+        }
+        let before: Vec<_> = loaded.iter().map(|(id, doc)| (id.clone(), doc.as_ref())).collect();
+        let context = self.context();
+        let decide = || {
+            Ok(match service.decide(&before, &command, &context)? {
+                Decision::Rejected { code, message } => {
+                    (Outcome::Rejected { code, message }, vec![])
+                }
+                Decision::Accepted { events, documents } => (Outcome::Accepted(events), documents),
+            })
+        };
+        let ((outcome, after), (again, _)) = (decide()?, decide()?);
+        same("the same command, decided twice", &shown(&outcome), &shown(&again));
+        if let Outcome::Accepted(events) = &outcome {
+            for event in events {
+                Self::survives(event)?;
+                self.fold(event)?;
+            }
+        }
+        for (id, document, _) in &after {
+            let decided = parsed(&service.encode_document(document)?);
+            let replayed = parsed(&self.subject.documents[id]);
+            same(&format!("the document `{id}`, decided and replayed"), &decided, &replayed);
+        }
+        Ok(outcome)
+    }
+
+    /// An event is still the same after it was read.
+    #[track_caller]
+    fn survives(event: &Event) -> Result<(), Fault> {
+        if let Some(read) = decode_event::<S::Event>(S::EVENTS, S::upcast, event)? {
+            let again = written(S::EVENTS, event.document.as_str(), read);
+            same("an event, written and read back", &shown_event(event), &shown_event(&again));
+        }
+        Ok(())
+    }
+
+    fn load(&self, id: &DocumentId) -> Result<Option<AnyDocument>, Fault> {
+        let bytes = self.subject.documents.get(id);
+        bytes.map(|bytes| self.subject.service.decode_document(bytes)).transpose()
+    }
+
+    #[track_caller]
+    fn fold(&mut self, event: &Event) -> Result<(), Fault> {
+        let service = &self.subject.service;
+        let document = service.fold(self.load(&event.document)?, event)?;
+        let bytes = service.encode_document(&document)?;
+        let again = service.encode_document(&service.decode_document(&bytes)?)?;
+        let what = format!("the document `{}`, written and read back", event.document);
+        same(&what, &parsed(&bytes), &parsed(&again));
+        self.subject.documents.insert(event.document.clone(), bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! The kits of views and reactors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Kit, ReactorKit, ViewKit, parsed, raw, same, stored, sure, written};
+use crate::catch::Fault;
+use crate::command::Command;
+use crate::entry::{Entry, Outcome};
+use crate::limits::ROW_BYTES_MAX;
+use crate::names::LogId;
+use crate::service::{Service, Services};
+use crate::view::ApplyFault;
+
+impl<T: ?Sized> Kit<Arc<T>> {
+    /// Entries that a [`ServiceKit`](super::ServiceKit) has written.
+    #[must_use]
+    pub fn given(mut self, entries: &[Entry]) -> Self {
+        self.entries.extend_from_slice(entries);
+        self
+    }
+
+    /// One accepted entry. Each event is as the service writes it: its `Event`, or JSON as
+    /// `{"type": "deposited", "data": {…}}`.
+    #[track_caller]
+    #[must_use]
+    pub fn given_events<'a, E: Serialize>(
+        mut self,
+        events: impl IntoIterator<Item = (&'a str, E)>,
+    ) -> Self {
+        let events = events.into_iter().map(|(document, e)| written(self.events, document, e));
+        let outcome = Outcome::Accepted(events.collect());
+        self.push("given", outcome);
+        self
+    }
+
+    /// One accepted entry with an event as it was stored, perhaps by an older build.
+    #[track_caller]
+    #[must_use]
+    pub fn given_stored(mut self, document: &str, kind: &str, version: u32, data: Value) -> Self {
+        self.push("given", Outcome::Accepted(vec![stored(document, kind, version, data)]));
+        self
+    }
+
+    /// One rejected entry.
+    #[must_use]
+    pub fn given_rejected(mut self, code: &str) -> Self {
+        self.push("given", Outcome::Rejected { code: code.to_owned(), message: code.to_owned() });
+        self
+    }
+
+    /// One faulted entry.
+    #[must_use]
+    pub fn given_faulted(mut self, message: &str) -> Self {
+        self.push("given", Outcome::Faulted { message: message.to_owned(), data: raw(json!({})) });
+        self
+    }
+
+    /// One entry that an operator gave up.
+    #[must_use]
+    pub fn given_lost(mut self, reason: &str) -> Self {
+        self.push("given", Outcome::Lost { reason: reason.to_owned() });
+        self
+    }
+}
+
+impl ViewKit {
+    /// The row is there, and is this.
+    #[track_caller]
+    pub fn then_row(self, key: &str, expected: impl Serialize) -> Self {
+        let actual = self.rows().remove(key).unwrap_or_default();
+        same(&format!("the row `{key}`"), &parsed(raw(expected).get().as_bytes()), &actual);
+        self
+    }
+
+    /// There is no such row.
+    #[track_caller]
+    pub fn then_no_row(self, key: &str) -> Self {
+        self.then_row(key, Value::Null)
+    }
+
+    /// These are all rows.
+    #[track_caller]
+    pub fn then_rows<'a>(self, expected: impl IntoIterator<Item = (&'a str, Value)>) -> Self {
+        same("the rows", &json!(BTreeMap::from_iter(expected)), &json!(self.rows()));
+        self
+    }
+
+    /// An entry cannot be applied, which parks the log; the reason has this in it.
+    #[track_caller]
+    pub fn then_parked(self, part: &str) -> Self {
+        match self.fold() {
+            Ok(rows) => panic!("every entry was applied: {:#}", json!(rows)),
+            Err(parked) => assert!(parked.fault.message().contains(part), "{}", parked.fault),
+        }
+        self
+    }
+
+    /// All rows, by key.
+    #[track_caller]
+    pub fn rows(&self) -> BTreeMap<String, Value> {
+        sure("the view parks", self.fold().map_err(|parked| format!("{parked}: {}", parked.fault)))
+    }
+
+    /// Folds entry by entry, storing the rows in between, then the entries of each row at once: a
+    /// row must be the same however deliveries are cut (F6).
+    #[track_caller]
+    fn fold(&self) -> Result<BTreeMap<String, Value>, ApplyFault> {
+        let view = &self.subject;
+        let at = |seq| move |fault| ApplyFault { at: seq, fault };
+        let mut read = Vec::new();
+        for entry in &self.entries {
+            read.extend(view.read(&self.log, entry).map_err(at(entry.seq))?);
+        }
+        let mut rows: BTreeMap<_, Vec<u8>> = BTreeMap::new();
+        let mut touching: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for entry in &read {
+            for key in view.rows(entry).map_err(at(entry.seq))? {
+                let row = rows.remove(&key);
+                if let Some(row) = view.fold(&key, row.as_deref(), &[entry])? {
+                    if row.len() > ROW_BYTES_MAX {
+                        let fault = Fault::new(format!("the row `{key}` is too large"));
+                        return Err(at(entry.seq)(fault));
+                    }
+                    rows.insert(key.clone(), row);
+                }
+                touching.entry(key).or_default().push(entry);
+            }
+        }
+        for (key, entries) in touching {
+            let at_once = view.fold(&key, None, &entries)?;
+            let [one_by_one, at_once] = [rows.get(&key), at_once.as_ref()]
+                .map(|row| row.map_or(Value::Null, |row| parsed(row)));
+            same(&format!("the row `{key}`, folded one by one and at once"), &one_by_one, &at_once);
+        }
+        Ok(rows.into_iter().map(|(key, row)| (key.to_string(), parsed(&row))).collect())
+    }
+}
+
+impl ReactorKit {
+    /// The last entry is answered with these commands, each for a log, as
+    /// `("ledger/org:acme", "deposit", json!({…}))`.
+    #[track_caller]
+    pub fn then<'a>(self, expected: impl IntoIterator<Item = (&'a str, &'a str, Value)>) -> Self {
+        let one = |(log, command, data)| json!({ "log": log, "command": command, "data": data });
+        let expected = expected.into_iter().map(one).collect();
+        same("the answer", &expected, &shown(&sure("the reactor parks", self.react())));
+        self
+    }
+
+    /// The last entry cannot be answered, which parks the log; the reason has this in it.
+    #[track_caller]
+    pub fn then_parked(self, part: &str) -> Self {
+        match self.react() {
+            Ok(commands) => panic!("the entry was answered: {:#}", shown(&commands)),
+            Err(fault) => assert!(fault.message().contains(part), "{fault}"),
+        }
+        self
+    }
+
+    /// The commands for `S` that answer the last entry are such as `S` takes.
+    #[track_caller]
+    pub fn then_valid_for<S: Service>(self) -> Self {
+        let services = Services::new().with::<S>();
+        let service = services.get(S::NAME).expect("just added");
+        for (log, command) in sure("the reactor parks", self.react()) {
+            if log.service() == S::NAME {
+                let parsed = service.parse(&command.name, &command.data);
+                sure(&format!("`{}` for `{log}`", command.name), parsed);
+            }
+        }
+        self
+    }
+
+    #[track_caller]
+    fn react(&self) -> Result<Vec<(LogId, Command)>, Fault> {
+        let commands = self.subject.react(&self.log, self.last())?;
+        let again = self.subject.react(&self.log, self.last())?;
+        same("the same entry, answered twice", &shown(&commands), &shown(&again));
+        Ok(commands)
+    }
+}
+
+fn shown(commands: &[(LogId, Command)]) -> Value {
+    let one = |(log, command): &(LogId, Command)| {
+        let data = parsed(command.data.get().as_bytes());
+        json!({ "log": log, "command": command.name, "data": data })
+    };
+    commands.iter().map(one).collect()
+}

@@ -1,0 +1,307 @@
+//! What the kits must notice: each test breaks one promise of an author.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use expect_test::expect;
+
+use super::*;
+use crate::names::{DocumentId, Partition, RowKey, ServiceName};
+use crate::reactor::OutgoingCommand;
+use crate::service::{Code, Documents};
+use crate::view::Recorded;
+
+static CALLS: AtomicU32 = AtomicU32::new(0);
+
+/// Has a command for every way of being wrong.
+struct Careless;
+
+#[derive(Deserialize)]
+#[serde(tag = "command", content = "data", rename_all = "snake_case")]
+enum Do {
+    Count { id: DocumentId },
+    Refuse,
+    Forget { id: DocumentId },
+    Lose { id: DocumentId },
+    Undeclared { id: DocumentId },
+    Panic,
+    Moody { id: DocumentId },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Done {
+    Counted {
+        by: u32,
+    },
+    Forgotten,
+    Lost {
+        #[serde(rename(serialize = "kept"), default)]
+        lost: u32,
+    },
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Sum {
+    sum: u32,
+    #[serde(default, skip_deserializing)]
+    forgetful: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not today")]
+struct NotToday;
+
+impl Code for NotToday {
+    fn code(&self) -> &'static str {
+        "not_today"
+    }
+}
+
+impl Service for Careless {
+    const NAME: &'static str = "careless";
+    const DOCUMENT_VERSION: u32 = 1;
+    const EVENTS: &'static [(&'static str, u32)] = &[("counted", 2), ("forgotten", 1), ("lost", 1)];
+    type Command = Do;
+    type Event = Done;
+    type Document = Sum;
+    type Rejection = NotToday;
+
+    fn documents(command: &Do) -> Vec<DocumentId> {
+        match command {
+            Do::Count { id } | Do::Forget { id } | Do::Lose { id } | Do::Moody { id } => {
+                vec![id.clone()]
+            }
+            Do::Refuse | Do::Undeclared { .. } | Do::Panic => vec![],
+        }
+    }
+
+    fn init(_: &DocumentId) -> Sum {
+        Sum::default()
+    }
+
+    fn decide(
+        _: &Documents<'_, Sum>,
+        command: &Do,
+        _: &Context,
+    ) -> Result<Vec<(DocumentId, Done)>, NotToday> {
+        match command {
+            Do::Count { id } | Do::Undeclared { id } => {
+                Ok(vec![(id.clone(), Done::Counted { by: 1 })])
+            }
+            Do::Refuse => Err(NotToday),
+            Do::Forget { id } => Ok(vec![(id.clone(), Done::Forgotten)]),
+            Do::Lose { id } => Ok(vec![(id.clone(), Done::Lost { lost: 7 })]),
+            Do::Panic => panic!("out of paper"),
+            Do::Moody { id } => {
+                Ok(vec![(id.clone(), Done::Counted { by: CALLS.fetch_add(1, Relaxed) })])
+            }
+        }
+    }
+
+    fn evolve(doc: &mut Sum, event: &Done) {
+        match event {
+            Done::Counted { by } => doc.sum += by,
+            Done::Forgotten => doc.forgetful = 1,
+            Done::Lost { .. } => {}
+        }
+    }
+
+    fn upcast(_: &str, _: u32, data: Value) -> Value {
+        json!({ "by": data["n"] })
+    }
+}
+
+/// Counts in a row what the row does not store.
+struct Forgetful;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Row {
+    sum: u32,
+    #[serde(skip)]
+    unseen: u32,
+}
+
+impl View for Forgetful {
+    const NAME: &'static str = "forgetful";
+    const VERSION: u32 = 1;
+    const SERVICES: &'static [&'static str] = &["careless"];
+    const EVENTS: &'static [(&'static str, u32)] = &[("counted", 2), ("forgotten", 1)];
+    type Event = Done;
+    type Row = Row;
+
+    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+        Careless::upcast(kind, from, data)
+    }
+
+    fn rows(_: &Recorded<Done>) -> Vec<RowKey> {
+        vec![RowKey::new("all").unwrap()]
+    }
+
+    fn apply(row: Option<Row>, _: &RowKey, entry: &Recorded<Done>) -> Option<Row> {
+        let mut row = row.unwrap_or_default();
+        match &entry.outcome {
+            crate::view::Outcome::Accepted(events) => {
+                for (_, event) in events {
+                    match event {
+                        Done::Counted { by } => row.sum += by + row.unseen,
+                        Done::Forgotten => row.unseen += 1,
+                        Done::Lost { .. } => panic!("not listed"),
+                    }
+                }
+                Some(row)
+            }
+            crate::view::Outcome::Rejected { .. } => None,
+            crate::view::Outcome::Faulted { message } => panic!("{message}"),
+            crate::view::Outcome::Lost { .. } => Some(row),
+        }
+    }
+}
+
+/// Answers a count with a count elsewhere, and a rejection with nonsense.
+struct Echo;
+
+impl Reactor for Echo {
+    const NAME: &'static str = "echo";
+    const SERVICES: &'static [&'static str] = &["careless"];
+    const EVENTS: &'static [(&'static str, u32)] = &[("counted", 2)];
+    type Event = Done;
+
+    fn react(entry: &Recorded<Done>) -> Vec<OutgoingCommand> {
+        let data = match &entry.outcome {
+            crate::view::Outcome::Accepted(_) => r#"{"id":"echo"}"#,
+            crate::view::Outcome::Rejected { .. } => r#"{"idd":"echo"}"#,
+            crate::view::Outcome::Faulted { message } => panic!("{message}"),
+            crate::view::Outcome::Lost { .. } => return vec![],
+        };
+        vec![OutgoingCommand {
+            service: ServiceName::new("careless").unwrap(),
+            partition: Partition::user(&Name::new("bob").unwrap()),
+            command: Name::new("count").unwrap(),
+            data: RawValue::from_string(data.to_owned()).unwrap(),
+        }]
+    }
+}
+
+fn careless() -> ServiceKit<Careless> {
+    service::<Careless>()
+}
+
+/// Runs what must fail, and returns what it says.
+fn failure<T>(test: impl FnOnce() -> T) -> String {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(test)) else { panic!("it did not fail") };
+    match payload.downcast::<String>() {
+        Ok(message) => *message,
+        Err(payload) => (*payload.downcast::<&str>().expect("panics have a text")).to_owned(),
+    }
+}
+
+#[test]
+fn what_a_service_does_becomes_its_past() {
+    let kit = careless()
+        .given("a", Done::Counted { by: 2 })
+        .given_stored("a", "counted", 1, json!({ "n": 3 }))
+        .when("count", json!({ "id": "a" }))
+        .then([("a", Done::Counted { by: 1 })])
+        .then_document("a", json!({ "sum": 6, "forgetful": 0 }))
+        .then_document("b", Value::Null)
+        .at(Time(77))
+        .by("bob")
+        .when("refuse", json!({}))
+        .then_rejected("not_today")
+        .then_message("today");
+    let last = &kit.entries()[3];
+    assert_eq!((last.seq, last.time, last.origin.as_str()), (Seq(4), Time(77), "bob"));
+    assert_eq!(kit.documents()["a"].sum, 6);
+}
+
+#[test]
+fn wrong_commands_end_as_in_production() {
+    careless()
+        .when("cuont", json!({}))
+        .then_rejected("unknown_command")
+        .when("count", json!({ "di": "a" }))
+        .then_rejected("invalid_data")
+        .then_message("missing field `id`")
+        .when("panic", json!({}))
+        .then_faulted("out of paper")
+        .when("undeclared", json!({ "id": "a" }))
+        .then_faulted("did not declare");
+}
+
+#[test]
+fn a_failure_shows_a_diff() {
+    let message = failure(|| {
+        careless().when("count", json!({ "id": "a" })).then([("a", Done::Counted { by: 2 })])
+    });
+    expect![[r#"
+        what came of the command:
+        --- expected
+        +++ actual
+        @@ -2,7 +2,7 @@
+           "events": [
+             {
+               "data": {
+        -        "by": 2
+        +        "by": 1
+               },
+               "document": "a",
+               "type": "counted"
+    "#]]
+    .assert_eq(&message);
+}
+
+#[test]
+fn what_is_lost_on_the_way_is_noticed() {
+    let id = json!({ "id": "a" });
+    let lost = failure(|| careless().when("lose", &id));
+    assert!(lost.starts_with("an event, written and read back"), "{lost}");
+    let forgotten = failure(|| careless().when("forget", &id));
+    assert!(forgotten.starts_with("the document `a`, written and read back"), "{forgotten}");
+    let moody = failure(|| careless().when("moody", &id));
+    assert!(moody.starts_with("the same command, decided twice"), "{moody}");
+}
+
+#[test]
+fn rows_are_folded_from_what_services_write() {
+    let count = || [("a", Done::Counted { by: 2 })];
+    let written = careless().when("count", json!({ "id": "a" }));
+    view::<Forgetful>()
+        .then_no_row("all")
+        .given(written.entries())
+        .given_events(count())
+        .given_stored("a", "counted", 1, json!({ "n": 4 }))
+        .given_stored("a", "unheard-of", 9, json!({}))
+        .given_lost("a test")
+        .then_row("all", json!({ "sum": 7 }))
+        .given_rejected("not_today")
+        .then_rows([])
+        .given_events(count())
+        .then_rows([("all", json!({ "sum": 2 }))])
+        .given_faulted("out of paper")
+        .then_parked("out of paper");
+}
+
+#[test]
+fn a_row_that_depends_on_the_cut_is_noticed() {
+    let kit = view::<Forgetful>()
+        .given_events([("a", json!({ "type": "forgotten" }))])
+        .given_events([("a", json!({ "type": "counted", "data": { "by": 1 } }))]);
+    let message = failure(|| kit.rows());
+    assert!(message.starts_with("the row `all`, folded one by one and at once"), "{message}");
+}
+
+#[test]
+fn reactors_answer_the_last_entry() {
+    let kit = reactor::<Echo>()
+        .given_lost("a test")
+        .then([])
+        .given_events([("a", Done::Counted { by: 2 })])
+        .then([("careless/user:bob", "count", json!({ "id": "echo" }))])
+        .then_valid_for::<Careless>()
+        .given_faulted("out of paper")
+        .then_parked("out of paper")
+        .given_rejected("not_today");
+    let message = failure(|| kit.then_valid_for::<Careless>());
+    assert!(message.contains("missing field `id`"), "{message}");
+}

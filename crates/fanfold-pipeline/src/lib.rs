@@ -1,6 +1,38 @@
-//! wip
+//! The stages of Fanfold, as async functions over ports. In reading order, the way of one command:
+//!
+//! 1. [`ingest`]: a request gets its place in its log, and is durable;
+//! 2. [`relay`]: what changed goes on to the command stream, in order;
+//! 3. [`process`]: decided, folded, appended to the journal, published;
+//! 4. [`project`]: folded into the rows of a view.
+//!
+//! [`sweep`] finds what stands still; [`read`] is what callers see.
+//!
+//! No stage calls another: what passes between them goes through [`ports`], and each resumes from
+//! its own checkpoint. They know nothing of Lambda, AWS, HTTP or the embedded engine; time,
+//! randomness and sleep reach them as the port [`Env`](ports::Env). No task outlives a call.
 
+mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod ingest;
 pub mod planted;
 pub mod ports;
+pub mod read;
+
+/// What a stage says of a batch of records, in the way Lambda's event source mappings read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchOutcome {
+    /// The index of the first record that is not finished: it and all behind it must come again.
+    /// `None`: the batch is done.
+    pub unfinished: Option<usize>,
+}
+
+impl BatchOutcome {
+    /// The batch is done.
+    pub const DONE: Self = Self { unfinished: None };
+
+    /// Also unfinished from `index` on.
+    pub fn fail_from(&mut self, index: usize) {
+        self.unfinished = Some(self.unfinished.map_or(index, |at| at.min(index)));
+    }
+}

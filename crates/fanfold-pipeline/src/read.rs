@@ -1,0 +1,325 @@
+//! What callers read: entries of logs, rows of views; with a wait for what is not there yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fanfold::body::{DecodeError, commit};
+use fanfold::{AnyView, Entry, LogId, RowKey, Seq, Services, Time};
+
+use crate::ports::{
+    Commands, Cursor, Env, Journal, ParkedView, Row, RowRange, Unavailable, ViewTable, Waits,
+};
+
+/// Commits that one look into the journal asks for.
+const COMMITS_PER_READ: usize = 100;
+
+/// A view with the table that holds it.
+#[derive(Clone)]
+pub struct ServedView {
+    /// The view.
+    pub view: Arc<dyn AnyView>,
+    /// Its table.
+    pub table: Arc<dyn ViewTable>,
+}
+
+/// The reading side.
+#[derive(Clone)]
+pub struct Reads {
+    commands: Arc<dyn Commands>,
+    journal: Arc<dyn Journal>,
+    views: BTreeMap<&'static str, ServedView>,
+    services: Services,
+    waits: Arc<dyn Waits>,
+    env: Arc<dyn Env>,
+}
+
+/// Why nothing can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No such service here.
+    #[error("there is no service `{0}` here")]
+    UnknownService(String),
+    /// No command was ever accepted for this log.
+    #[error("there is no log `{0}`: no command was ever accepted for it")]
+    UnknownLog(LogId),
+    /// No such seq.
+    #[error("`{log}` has no seq {seq}: its last accepted command has {accepted}")]
+    UnknownSeq {
+        /// The log.
+        log: LogId,
+        /// The seq asked for.
+        seq: Seq,
+        /// The last accepted.
+        accepted: Seq,
+    },
+    /// No such view here.
+    #[error("there is no view `{0}` here")]
+    UnknownView(String),
+    /// The view reads other services.
+    #[error("the view `{view}` does not read the service `{service}`")]
+    NotItsService {
+        /// The view.
+        view: &'static str,
+        /// The service asked for.
+        service: String,
+    },
+    /// The view has no such row.
+    #[error("the view `{view}` has no row `{key}` for `{log}`")]
+    UnknownRow {
+        /// The view.
+        view: &'static str,
+        /// The log.
+        log: LogId,
+        /// The row asked for.
+        key: RowKey,
+    },
+    /// The view is filtered: its cursor may rightly never reach a seq.
+    #[error("`seq`: the view `{0}` reads only some event types, nobody can wait for it")]
+    Filtered(&'static str),
+    /// A commit cannot be read by this build.
+    #[error("the commit at {first} cannot be read")]
+    Undecodable {
+        /// The commit.
+        first: Seq,
+        /// Why.
+        #[source]
+        error: DecodeError,
+    },
+    /// A table does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Something that may not be there yet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Awaited<T> {
+    /// It is there.
+    Ready(T),
+    /// Accepted, but the wait is over.
+    Pending {
+        /// How far the log, or the view, has come.
+        seq: Seq,
+        /// Why it will come no further, if the view is parked.
+        parked: Option<ParkedView>,
+    },
+}
+
+/// Some entries of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogPage {
+    /// The seq of the last accepted command.
+    pub accepted: Seq,
+    /// The seq of the last entry.
+    pub tail: Seq,
+    /// In order.
+    pub entries: Vec<Entry>,
+    /// Where to go on; `None` at the tail.
+    pub next: Option<Seq>,
+}
+
+/// Some rows of a view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewPage {
+    /// The view's version.
+    pub version: u32,
+    /// Everything up to here is in the rows.
+    pub seq: Seq,
+    /// Why the view stands still for this log, if it does.
+    pub parked: Option<ParkedView>,
+    /// In the order asked for.
+    pub rows: Vec<Row>,
+    /// The key to go on after; `None` at the end of the range.
+    pub next: Option<RowKey>,
+}
+
+impl Reads {
+    /// `views` are those that this host serves.
+    pub fn new(
+        commands: Arc<dyn Commands>,
+        journal: Arc<dyn Journal>,
+        views: Vec<ServedView>,
+        services: Services,
+        waits: Arc<dyn Waits>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        let views = views.into_iter().map(|served| (served.view.name(), served)).collect();
+        Self { commands, journal, views, services, waits, env }
+    }
+
+    /// The entry at `seq`; waits for it up to `wait_ms`.
+    pub async fn entry(
+        &self,
+        log: &LogId,
+        seq: Seq,
+        wait_ms: u64,
+    ) -> Result<Awaited<Entry>, ReadError> {
+        let accepted = self.accepted(log).await?;
+        if seq == Seq::ZERO || seq > accepted {
+            return Err(ReadError::UnknownSeq { log: log.clone(), seq, accepted });
+        }
+        let until = self.env.now().plus_ms(wait_ms);
+        loop {
+            let page = self.journal.read(log, seq, 1).await?;
+            if let Some(item) = page.commits.first() {
+                let entries = decode(item.first, &item.body)?;
+                if let Some(entry) = entries.into_iter().find(|entry| entry.seq == seq) {
+                    return Ok(Awaited::Ready(entry));
+                }
+            }
+            match self.left(until) {
+                0 => {
+                    let seq = self.journal.tail(log).await?;
+                    return Ok(Awaited::Pending { seq, parked: None });
+                }
+                ms => self.waits.entry(log, seq, ms).await,
+            }
+        }
+    }
+
+    /// The entries from `from` on, at most `limit`.
+    pub async fn entries(
+        &self,
+        log: &LogId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<LogPage, ReadError> {
+        let accepted = self.accepted(log).await?;
+        let tail = self.journal.tail(log).await?;
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut next = from.max(Seq(1));
+        while next <= tail && entries.len() < limit {
+            let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+            for item in &page.commits {
+                let commit = decode(item.first, &item.body)?;
+                let asked = commit.into_iter().filter(|entry| entry.seq >= next);
+                entries.extend(asked.take(limit - entries.len()));
+            }
+            match entries.last() {
+                Some(last) if last.seq >= next => next = last.seq.next(),
+                _ => break,
+            }
+        }
+        Ok(LogPage { accepted, tail, entries, next: (next <= tail).then_some(next) })
+    }
+
+    /// Rows of a view. With `seq`, only once the view has reached it; waits up to `wait_ms`.
+    pub async fn rows(
+        &self,
+        view: &str,
+        log: &LogId,
+        range: &RowRange,
+        seq: Option<Seq>,
+        wait_ms: u64,
+    ) -> Result<Awaited<ViewPage>, ReadError> {
+        let served = self.view(view, log)?;
+        let cursor = match self.reached(served, log, seq, wait_ms).await? {
+            Awaited::Ready(cursor) => cursor,
+            Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
+        };
+        let page = served.table.scan(log, range).await?;
+        let next = page.rows.last().filter(|_| page.more).map(|row| row.key.clone());
+        Ok(Awaited::Ready(ViewPage {
+            version: served.view.version(),
+            seq: cursor.seq,
+            parked: cursor.parked,
+            rows: page.rows,
+            next,
+        }))
+    }
+
+    /// One row of a view, otherwise as [`Reads::rows`].
+    pub async fn row(
+        &self,
+        view: &str,
+        log: &LogId,
+        key: &RowKey,
+        seq: Option<Seq>,
+        wait_ms: u64,
+    ) -> Result<Awaited<ViewPage>, ReadError> {
+        let served = self.view(view, log)?;
+        let cursor = match self.reached(served, log, seq, wait_ms).await? {
+            Awaited::Ready(cursor) => cursor,
+            Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
+        };
+        let row = served.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+        let row = row.and_then(|row| Some(Row { key: key.clone(), seq: row.seq, body: row.body? }));
+        let row = row.ok_or_else(|| ReadError::UnknownRow {
+            view: served.view.name(),
+            log: log.clone(),
+            key: key.clone(),
+        })?;
+        Ok(Awaited::Ready(ViewPage {
+            version: served.view.version(),
+            seq: cursor.seq,
+            parked: cursor.parked,
+            rows: vec![row],
+            next: None,
+        }))
+    }
+
+    async fn accepted(&self, log: &LogId) -> Result<Seq, ReadError> {
+        if self.services.get(log.service()).is_none() {
+            return Err(ReadError::UnknownService(log.service().to_owned()));
+        }
+        match self.commands.slot(log).await? {
+            Some(slot) => Ok(slot.seq),
+            None => Err(ReadError::UnknownLog(log.clone())),
+        }
+    }
+
+    fn view(&self, view: &str, log: &LogId) -> Result<&ServedView, ReadError> {
+        let served =
+            self.views.get(view).ok_or_else(|| ReadError::UnknownView(view.to_owned()))?;
+        if !served.view.services().contains(&log.service()) {
+            let (view, service) = (served.view.name(), log.service().to_owned());
+            return Err(ReadError::NotItsService { view, service });
+        }
+        Ok(served)
+    }
+
+    /// The view's cursor, read before any row, once it is at `seq`.
+    async fn reached(
+        &self,
+        served: &ServedView,
+        log: &LogId,
+        seq: Option<Seq>,
+        wait_ms: u64,
+    ) -> Result<Awaited<Cursor>, ReadError> {
+        let view = served.view.name();
+        if seq.is_some() && served.view.is_filtered(&self.services) {
+            return Err(ReadError::Filtered(view));
+        }
+        let wanted = seq.unwrap_or(Seq::ZERO);
+        let until = self.env.now().plus_ms(wait_ms);
+        let mut checked = false;
+        loop {
+            let cursor = served.table.cursor(log).await?.unwrap_or_default();
+            if !checked && (cursor.seq == Seq::ZERO || cursor.seq < wanted) {
+                let accepted = self.accepted(log).await?;
+                if wanted > accepted {
+                    let (log, seq) = (log.clone(), wanted);
+                    return Err(ReadError::UnknownSeq { log, seq, accepted });
+                }
+                checked = true;
+            }
+            if cursor.seq >= wanted {
+                return Ok(Awaited::Ready(cursor));
+            }
+            match self.left(until) {
+                ms if ms > 0 && cursor.parked.is_none() => {
+                    self.waits.view(view, log, wanted, ms).await;
+                }
+                _ => return Ok(Awaited::Pending { seq: cursor.seq, parked: cursor.parked }),
+            }
+        }
+    }
+
+    fn left(&self, until: Time) -> u64 {
+        until.since_ms(self.env.now())
+    }
+}
+
+fn decode(first: Seq, body: &[u8]) -> Result<Vec<Entry>, ReadError> {
+    let decoded = commit::decode(first, body);
+    decoded.map(|(entries, _)| entries).map_err(|error| ReadError::Undecodable { first, error })
+}

@@ -1,0 +1,64 @@
+//! What the views make of the ledger's events.
+
+use fanfold::testing::{self, ServiceKit};
+use ledger::Ledger;
+use ledger::views::{Balances, Statement, Totals};
+use serde_json::json;
+
+/// Eight commands: two accounts, money in, across and out, and a refusal.
+fn ledger() -> ServiceKit<Ledger> {
+    testing::service::<Ledger>()
+        .when("open", json!({ "account": "cash" }))
+        .when("open", json!({ "account": "bank" }))
+        .when("deposit", json!({ "account": "cash", "amount": 100 }))
+        .when("transfer", json!({ "from": "cash", "to": "bank", "amount": 40 }))
+        .when("transfer", json!({ "from": "cash", "to": "cash", "amount": 60 }))
+        .when("withdraw", json!({ "account": "cash", "amount": 61 }))
+        .when("withdraw", json!({ "account": "cash", "amount": 60 }))
+}
+
+#[test]
+fn balances_hold_the_open_accounts() {
+    let ledger = ledger();
+    testing::view::<Balances>().given(ledger.entries()).then_rows([
+        ("bank", json!({ "balance": 40, "movements": 1 })),
+        ("cash", json!({ "balance": 0, "movements": 3 })),
+    ]);
+    let ledger = ledger.when("close", json!({ "account": "cash" }));
+    testing::view::<Balances>().given(ledger.entries()).then_no_row("cash");
+    let ledger = ledger.when("open", json!({ "account": "cash" }));
+    let opened_again = json!({ "balance": 0, "movements": 0 });
+    testing::view::<Balances>().given(ledger.entries()).then_row("cash", opened_again);
+}
+
+#[test]
+fn a_statement_has_a_line_for_every_movement() {
+    let line = |account, kind, amount, balance, at| json!({ "account": account, "kind": kind, "amount": amount, "balance": balance, "at": at });
+    testing::view::<Statement>().given(ledger().entries()).then_rows([
+        ("bank/00000000000000000004", line("bank", "received", 40, 40, 4_000)),
+        ("cash/00000000000000000003", line("cash", "deposited", 100, 100, 3_000)),
+        ("cash/00000000000000000004", line("cash", "sent", 40, 60, 4_000)),
+        ("cash/00000000000000000007", line("cash", "withdrawn", 60, 0, 7_000)),
+    ]);
+}
+
+#[test]
+fn totals_sum_up_the_organisation() {
+    let totals = testing::view::<Totals>().given(ledger().entries()).then_rows([(
+        "total",
+        json!({ "accounts": 2, "balance": 40, "movements": 4, "rejected": 1 }),
+    )]);
+    let row = totals.rows()["total"].clone();
+    totals.given_faulted("a bug").given_lost("a test").then_row("total", row);
+}
+
+#[test]
+fn totals_hold_more_than_one_account_can() {
+    let full = |kit: ServiceKit<Ledger>, account| {
+        kit.when("open", json!({ "account": account }))
+            .when("deposit", json!({ "account": account, "amount": i64::MAX }))
+    };
+    let ledger = full(full(full(testing::service(), "a"), "b"), "c");
+    let rows = testing::view::<Totals>().given(ledger.entries()).rows();
+    assert_eq!(rows["total"]["accounts"], 3);
+}

@@ -17,7 +17,9 @@ pub mod conformance;
 pub mod ingest;
 pub mod planted;
 pub mod ports;
+pub mod process;
 pub mod read;
+pub mod relay;
 
 /// What a stage says of a batch of records, in the way Lambda's event source mappings read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 pub enum Bug {
     /// Ingest: a retried append takes a new token.
     NewTokenOnRetry,
-    /// Relay: a log's next round does not wait for the acknowledgement of the last.
-    RoundsOverlap,
+    /// Relay: a log's next record does not wait for the acknowledgement of the last.
+    RelayRetriesOutOfOrder,
     /// Relay: what failed for good is not reported.
     RelayAcknowledgesFailures,
     /// Process: a command above the tail is decided as if it were next.

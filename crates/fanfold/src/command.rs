@@ -27,6 +27,11 @@ pub struct Command {
 }
 
 impl Command {
+    /// Tells commands apart: `<origin>#<id>`.
+    pub fn identity(&self) -> String {
+        format!("{}#{}", self.origin, self.id)
+    }
+
     /// Whether both are the same request, sent twice.
     pub fn is_repeat_of(&self, other: &Self) -> bool {
         self.origin == other.origin && self.id == other.id

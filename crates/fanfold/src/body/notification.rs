@@ -5,7 +5,7 @@
 //! `schema/notification.v1.json`.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -164,33 +164,41 @@ struct LostData<'a> {
     reason: Cow<'a, str>,
 }
 
+/// A message, and how many of the notices given it holds: the next ones, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// The message.
+    pub message: Message,
+    /// The number of its commits.
+    pub notices: usize,
+}
+
 /// Packs notices, in order, into messages up to the soft limit. A commit above it travels alone,
 /// one above the hard limit without its entries (`"body":"journal"`).
-pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Result<Vec<Message>> {
+pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Result<Vec<Packed>> {
     let mut messages = Vec::new();
-    let mut open: Option<Message> = None;
+    let mut open: Option<Packed> = None;
     for notice in notices {
-        let mut packed = Message {
-            body: write_commit(notice, Body::Inline)?,
-            attributes: attributes(notice),
-        };
+        let mut next =
+            Message { body: write_commit(notice, Body::Inline)?, attributes: attributes(notice) };
         // Two brackets close the batch.
-        if packed.bytes() + 2 > NOTIFICATION_BYTES_MAX {
-            packed.body = write_commit(notice, Body::Journal)?;
+        if next.bytes() + 2 > NOTIFICATION_BYTES_MAX {
+            next.body = write_commit(notice, Body::Journal)?;
         }
         open = Some(match open.take() {
-            None => packed,
-            Some(mut message) => {
-                let merged = message.attributes.merged(&packed.attributes);
-                let bytes = message.body.len() + packed.body.len() + 3 + merged.bytes();
+            None => Packed { message: next, notices: 1 },
+            Some(mut packed) => {
+                let attributes = packed.message.attributes.merged(&next.attributes);
+                let bytes = packed.message.body.len() + next.body.len() + 3 + attributes.bytes();
                 if bytes <= NOTIFICATION_BYTES_SOFT {
-                    message.body.push(',');
-                    message.body.push_str(&packed.body);
-                    message.attributes = merged;
-                    message
-                } else {
-                    messages.push(close(message));
+                    packed.message.body.push(',');
+                    packed.message.body.push_str(&next.body);
+                    packed.message.attributes = attributes;
+                    packed.notices += 1;
                     packed
+                } else {
+                    messages.push(close(packed));
+                    Packed { message: next, notices: 1 }
                 }
             }
         });
@@ -199,10 +207,10 @@ pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Re
     Ok(messages)
 }
 
-fn close(mut message: Message) -> Message {
-    message.body.insert(0, '[');
-    message.body.push(']');
-    message
+fn close(mut packed: Packed) -> Packed {
+    packed.message.body.insert(0, '[');
+    packed.message.body.push(']');
+    packed
 }
 
 fn attributes(notice: &Notice) -> Attributes {
@@ -413,16 +421,7 @@ fn read_domain_event(event: &CloudEvent<'_>) -> Result<Event, DecodeError> {
     })
 }
 
-/// The messages of several topics: a log always uses the same topic, by hash.
-pub fn pack_by_topic<'a>(
-    notices: impl IntoIterator<Item = &'a Notice>,
-    topics: usize,
-) -> serde_json::Result<BTreeMap<usize, Vec<Message>>> {
-    let mut by_topic: BTreeMap<usize, Vec<&Notice>> = BTreeMap::new();
-    for notice in notices {
-        let hash = super::parked::fingerprint(notice.log.as_str().as_bytes());
-        let topic = (hash % topics.max(1) as u64) as usize;
-        by_topic.entry(topic).or_default().push(notice);
-    }
-    by_topic.into_iter().map(|(topic, notices)| Ok((topic, pack(notices)?))).collect()
+/// Which of `topics` a log uses: always the same.
+pub fn topic_of(log: &LogId, topics: usize) -> usize {
+    (super::parked::fingerprint(log.as_str().as_bytes()) % topics.max(1) as u64) as usize
 }

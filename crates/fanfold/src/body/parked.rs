@@ -61,7 +61,7 @@ impl Parked {
     /// Tells apart what is parked under one seq.
     pub fn identity(&self) -> String {
         match &self.content {
-            Content::Command(command) => format!("{}#{}", command.origin, command.id),
+            Content::Command(command) => command.identity(),
             Content::Bytes(bytes) => format!("bytes#{:016x}", fingerprint(bytes)),
         }
     }

@@ -24,8 +24,8 @@ pub struct Work {
     pub seq: Seq,
     /// When it was accepted.
     pub at: Time,
-    /// What it asks.
-    pub command: Command,
+    /// What it asks; shared with whoever has to decide it again after a conflict.
+    pub command: Arc<Command>,
     /// What its service made of it.
     pub prepared: Prepared,
 }
@@ -69,7 +69,7 @@ pub(super) struct Open {
 
 impl Log {
     /// Reads a command, to see what it needs.
-    pub fn prepare(&self, seq: Seq, at: Time, command: Command) -> Work {
+    pub fn prepare(&self, seq: Seq, at: Time, command: Arc<Command>) -> Work {
         let prepared = match self.service.parse(&command.name, &command.data) {
             Err(invalid) => Prepared::Invalid(invalid),
             Ok(parsed) => match self.service.documents(&parsed) {
@@ -93,9 +93,10 @@ impl Log {
             Sighting::Unknown => Outcome::Stale,
             Sighting::New => self.outcome(&work, time, &mut changed),
         };
-        let Work { seq, command, .. } = work;
-        let Command { origin, id, name, .. } = command;
-        let mut entry = Entry { seq, time, origin, id, command: Some(name), outcome };
+        let seq = work.seq;
+        let Command { origin, id, name, .. } = &*work.command;
+        let (origin, command) = (origin.clone(), Some(name.clone()));
+        let mut entry = Entry { seq, time, origin, id: *id, command, outcome };
         let mut json = write(&mut entry);
         if json.len() + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
             changed.clear();
@@ -133,7 +134,7 @@ impl Log {
         time: Time,
         changed: &mut Vec<(DocumentId, crate::service::AnyDocument)>,
     ) -> Outcome {
-        let Command { origin, id, timestamp, data, .. } = &work.command;
+        let Command { origin, id, timestamp, data, .. } = &*work.command;
         let faulted = |fault: &Fault| Outcome::Faulted {
             message: fault.message().to_owned(),
             data: Raw(data.clone()),

@@ -193,6 +193,11 @@ impl Log {
         self.seen > self.tail
     }
 
+    /// Whether everything decided is known to be in the journal.
+    pub fn is_settled(&self) -> bool {
+        self.since.back().map_or(self.head, |commit| commit.last) == self.tail
+    }
+
     /// Where `seq` lies.
     pub fn place(&self, seq: Seq) -> Place {
         if seq <= self.tail {

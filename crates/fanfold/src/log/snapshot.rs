@@ -45,8 +45,7 @@ impl Log {
     /// A snapshot at the tail, if it is due. Everything decided must have been acknowledged, and
     /// every commit up to the tail be published: otherwise there is none.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
-        let undecided = self.open_or_sealed();
-        if !self.may_snapshot() || undecided || self.unpublished(self.tail).next().is_some() {
+        if !self.may_snapshot() || !self.is_settled() || self.unpublished(self.tail).next().is_some() {
             return None;
         }
         let version = self.service.document_version();
@@ -88,10 +87,6 @@ impl Log {
         }
         puts.sort_by(|a, b| a.key.cmp(&b.key));
         Some(Snapshot { puts, head, documents, windows, split })
-    }
-
-    fn open_or_sealed(&self) -> bool {
-        self.since.back().map_or(self.head, |commit| commit.last) != self.tail
     }
 
     /// The snapshot is stored, its head included.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::{ServiceKit, parsed, raw, same, shown, shown_event, stored, sure, valid, written};
 use crate::catch::Fault;
 use crate::entry::{Event, Outcome};
+use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
 use crate::service::{AnyDocument, AnyService, Decision, Service, decode_event};
 
@@ -75,7 +76,8 @@ impl<S: Service> ServiceKit<S> {
         self
     }
 
-    /// The command was refused. The codes `unknown_command` and `invalid_data` are Fanfold's.
+    /// The command was refused. The codes `unknown_command`, `invalid_data` and `too_large` are
+    /// Fanfold's.
     #[track_caller]
     pub fn then_rejected(self, code: &str) -> Self {
         let actual = shown(&self.last().outcome);
@@ -145,6 +147,10 @@ impl<S: Service> ServiceKit<S> {
         };
         let ((outcome, after), (again, _)) = (decide()?, decide()?);
         same("the same command, decided twice", &shown(&outcome), &shown(&again));
+        if let Some((id, ..)) = after.iter().find(|(.., bytes)| *bytes > DOCUMENT_BYTES_MAX) {
+            let message = format!("the document `{id}` would be too large");
+            return Ok(Outcome::Rejected { code: "too_large".to_owned(), message });
+        }
         if let Outcome::Accepted(events) = &outcome {
             for event in events {
                 Self::survives(event)?;

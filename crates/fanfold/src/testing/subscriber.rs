@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Kit, ReactorKit, ViewKit, parsed, raw, same, stored, sure, written};
@@ -11,7 +12,7 @@ use crate::catch::Fault;
 use crate::command::Command;
 use crate::entry::{Entry, Outcome};
 use crate::limits::ROW_BYTES_MAX;
-use crate::names::LogId;
+use crate::names::{LogId, RowKey};
 use crate::service::{Service, Services};
 use crate::view::ApplyFault;
 
@@ -71,7 +72,7 @@ impl ViewKit {
     /// The row is there, and is this.
     #[track_caller]
     pub fn then_row(self, key: &str, expected: impl Serialize) -> Self {
-        let actual = self.rows().remove(key).unwrap_or_default();
+        let actual: Value = self.rows().remove(key).unwrap_or_default();
         same(&format!("the row `{key}`"), &parsed(raw(expected).get().as_bytes()), &actual);
         self
     }
@@ -85,7 +86,7 @@ impl ViewKit {
     /// These are all rows.
     #[track_caller]
     pub fn then_rows<'a>(self, expected: impl IntoIterator<Item = (&'a str, Value)>) -> Self {
-        same("the rows", &json!(BTreeMap::from_iter(expected)), &json!(self.rows()));
+        same("the rows", &json!(BTreeMap::from_iter(expected)), &json!(self.rows::<Value>()));
         self
     }
 
@@ -93,30 +94,35 @@ impl ViewKit {
     #[track_caller]
     pub fn then_parked(self, part: &str) -> Self {
         match self.fold() {
-            Ok(rows) => panic!("every entry was applied: {:#}", json!(rows)),
+            Ok(_) => panic!("every entry was applied"),
             Err(parked) => assert!(parked.fault.message().contains(part), "{}", parked.fault),
         }
         self
     }
 
-    /// All rows, by key.
+    /// All rows, by key; `Row` is the view's, or a [`Value`].
     #[track_caller]
-    pub fn rows(&self) -> BTreeMap<String, Value> {
-        sure("the view parks", self.fold().map_err(|parked| format!("{parked}: {}", parked.fault)))
+    pub fn rows<Row: DeserializeOwned>(&self) -> BTreeMap<String, Row> {
+        let rows = self.fold().map_err(|parked| format!("{parked}: {}", parked.fault));
+        let mut read = BTreeMap::new();
+        for (key, row) in sure("the view parks", rows) {
+            read.insert(key.to_string(), sure("a row", serde_json::from_slice(&row)));
+        }
+        read
     }
 
     /// Folds entry by entry, storing the rows in between, then the entries of each row at once: a
     /// row must be the same however deliveries are cut (F6).
     #[track_caller]
-    fn fold(&self) -> Result<BTreeMap<String, Value>, ApplyFault> {
+    fn fold(&self) -> Result<BTreeMap<RowKey, Vec<u8>>, ApplyFault> {
         let view = &self.subject;
         let at = |seq| move |fault| ApplyFault { at: seq, fault };
         let mut read = Vec::new();
         for entry in &self.entries {
             read.extend(view.read(&self.log, entry).map_err(at(entry.seq))?);
         }
-        let mut rows: BTreeMap<_, Vec<u8>> = BTreeMap::new();
-        let mut touching: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut rows = BTreeMap::<RowKey, Vec<u8>>::new();
+        let mut touching = BTreeMap::<RowKey, Vec<_>>::new();
         for entry in &read {
             for key in view.rows(entry).map_err(at(entry.seq))? {
                 let row = rows.remove(&key);
@@ -136,7 +142,7 @@ impl ViewKit {
                 .map(|row| row.map_or(Value::Null, |row| parsed(row)));
             same(&format!("the row `{key}`, folded one by one and at once"), &one_by_one, &at_once);
         }
-        Ok(rows.into_iter().map(|(key, row)| (key.to_string(), parsed(&row))).collect())
+        Ok(rows)
     }
 }
 

@@ -20,6 +20,7 @@ struct Careless;
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Do {
     Count { id: DocumentId },
+    Grow { id: DocumentId },
     Refuse,
     Forget { id: DocumentId },
     Lose { id: DocumentId },
@@ -35,6 +36,7 @@ enum Done {
         by: u32,
     },
     Forgotten,
+    Grown,
     Lost {
         #[serde(rename(serialize = "kept"), default)]
         lost: u32,
@@ -44,6 +46,8 @@ enum Done {
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Sum {
     sum: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    text: String,
     #[serde(default, skip_deserializing)]
     forgetful: u32,
 }
@@ -61,7 +65,8 @@ impl Code for NotToday {
 impl Service for Careless {
     const NAME: &'static str = "careless";
     const DOCUMENT_VERSION: u32 = 1;
-    const EVENTS: &'static [(&'static str, u32)] = &[("counted", 2), ("forgotten", 1), ("lost", 1)];
+    const EVENTS: &'static [(&'static str, u32)] =
+        &[("counted", 2), ("forgotten", 1), ("grown", 1), ("lost", 1)];
     type Command = Do;
     type Event = Done;
     type Document = Sum;
@@ -69,7 +74,11 @@ impl Service for Careless {
 
     fn documents(command: &Do) -> Vec<DocumentId> {
         match command {
-            Do::Count { id } | Do::Forget { id } | Do::Lose { id } | Do::Moody { id } => {
+            Do::Count { id }
+            | Do::Grow { id }
+            | Do::Forget { id }
+            | Do::Lose { id }
+            | Do::Moody { id } => {
                 vec![id.clone()]
             }
             Do::Refuse | Do::Undeclared { .. } | Do::Panic => vec![],
@@ -89,6 +98,7 @@ impl Service for Careless {
             Do::Count { id } | Do::Undeclared { id } => {
                 Ok(vec![(id.clone(), Done::Counted { by: 1 })])
             }
+            Do::Grow { id } => Ok(vec![(id.clone(), Done::Grown)]),
             Do::Refuse => Err(NotToday),
             Do::Forget { id } => Ok(vec![(id.clone(), Done::Forgotten)]),
             Do::Lose { id } => Ok(vec![(id.clone(), Done::Lost { lost: 7 })]),
@@ -103,6 +113,7 @@ impl Service for Careless {
         match event {
             Done::Counted { by } => doc.sum += by,
             Done::Forgotten => doc.forgetful = 1,
+            Done::Grown => doc.text = "x".repeat(crate::limits::DOCUMENT_BYTES_MAX),
             Done::Lost { .. } => {}
         }
     }
@@ -146,7 +157,7 @@ impl View for Forgetful {
                     match event {
                         Done::Counted { by } => row.sum += by + row.unseen,
                         Done::Forgotten => row.unseen += 1,
-                        Done::Lost { .. } => panic!("not listed"),
+                        Done::Grown | Done::Lost { .. } => panic!("not listed"),
                     }
                 }
                 Some(row)
@@ -223,6 +234,9 @@ fn wrong_commands_end_as_in_production() {
         .when("count", json!({ "di": "a" }))
         .then_rejected("invalid_data")
         .then_message("missing field `id`")
+        .when("grow", json!({ "id": "a" }))
+        .then_rejected("too_large")
+        .then_document("a", Value::Null)
         .when("panic", json!({}))
         .then_faulted("out of paper")
         .when("undeclared", json!({ "id": "a" }))
@@ -238,7 +252,8 @@ fn a_failure_shows_a_diff() {
         what came of the command:
         --- expected
         +++ actual
-        @@ -2,7 +2,7 @@
+        @@ -1,12 +1,12 @@
+         {
            "events": [
              {
                "data": {
@@ -247,6 +262,10 @@ fn a_failure_shows_a_diff() {
                },
                "document": "a",
                "type": "counted"
+             }
+           ],
+           "status": "accepted"
+         }
     "#]]
     .assert_eq(&message);
 }
@@ -287,7 +306,7 @@ fn a_row_that_depends_on_the_cut_is_noticed() {
     let kit = view::<Forgetful>()
         .given_events([("a", json!({ "type": "forgotten" }))])
         .given_events([("a", json!({ "type": "counted", "data": { "by": 1 } }))]);
-    let message = failure(|| kit.rows());
+    let message = failure(|| kit.rows::<Value>());
     assert!(message.starts_with("the row `all`, folded one by one and at once"), "{message}");
 }
 

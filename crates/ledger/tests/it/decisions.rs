@@ -51,7 +51,7 @@ fn accepted() {
         ("transfer", json!({ "from": "full", "to": "full", "amount": 1 }), vec![]),
         ("close", json!({ "account": bank }), vec![(bank, Event::Closed)]),
     ] {
-        let _ = ledger().when(command, data).then(events);
+        ledger().when(command, data).then(events);
     }
 }
 
@@ -79,7 +79,7 @@ fn rejected() {
         ("close", json!({ "account": "cash" }), "not_empty"),
         ("burn", json!({ "account": "cash" }), "unknown_command"),
     ] {
-        let _ = ledger().when(command, data).then_rejected(code);
+        ledger().when(command, data).then_rejected(code);
     }
 }
 
@@ -97,7 +97,7 @@ fn data_that_does_not_fit_names_the_field() {
         ("deposit", json!({ "account": "cash", "amount": 1_u64 << 63 }), "`data.amount`"),
         ("transfer", json!({ "from": "cash", "to": 7, "amount": 1 }), "`data.to`"),
     ] {
-        let _ = ledger().when(command, data).then_rejected("invalid_data").then_message(field);
+        ledger().when(command, data).then_rejected("invalid_data").then_message(field);
     }
 }
 
@@ -115,4 +115,18 @@ fn documents_hold_no_more_than_decisions_need() {
     ledger()
         .then_document("cash", json!({ "open": { "balance": 100 } }))
         .then_document("gone", json!("closed"));
+}
+
+#[test]
+fn events_are_stored_under_their_names() {
+    for (event, stored) in [
+        (Event::Opened, json!({ "type": "opened" })),
+        (
+            Event::Received(moved(1, 2)),
+            json!({ "type": "received", "data": { "amount": 1, "balance": 2 } }),
+        ),
+        (Event::Closed, json!({ "type": "closed" })),
+    ] {
+        assert_eq!(serde_json::to_value(event).unwrap(), stored);
+    }
 }

@@ -1,0 +1,143 @@
+//! [`ViewTable`]: cursors.
+
+use fanfold::{LogId, Seq, Time};
+use futures::future::join_all;
+
+use super::{RACERS, log, must};
+use crate::ports::{Advanced, Cursor, ParkedView, ViewTable};
+
+fn at(seq: u64) -> Cursor {
+    Cursor { seq: Seq(seq), behind: None, parked: None }
+}
+
+fn reason(seq: u64) -> ParkedView {
+    ParkedView { seq: Seq(seq), reason: format!("cannot apply {seq}"), at: Time(seq * 1_000) }
+}
+
+async fn cursor(port: &dyn ViewTable, log: &LogId) -> Option<Cursor> {
+    must("reading a cursor", port.cursor(log).await)
+}
+
+async fn advance(port: &dyn ViewTable, log: &LogId, to: u64) -> Advanced {
+    must("advancing a cursor", port.advance(log, Seq(to)).await)
+}
+
+async fn mark_behind(port: &dyn ViewTable, log: &LogId, target: u64) {
+    must("marking a cursor as behind", port.mark_behind(log, Seq(target)).await);
+}
+
+async fn park(port: &dyn ViewTable, log: &LogId, at: u64, parked: &ParkedView) {
+    must("parking a view", port.park(log, Seq(at), parked).await);
+}
+
+/// The port's cursors: advancing, falling behind, parking.
+pub async fn cursors(port: &dyn ViewTable, prefix: &str) {
+    cursors_go_forward_only(port, prefix).await;
+    behind_is_the_highest_target(port, prefix).await;
+    a_parked_cursor_stands_still(port, prefix).await;
+    parking_needs_an_unmoved_cursor(port, prefix).await;
+    one_of_many_racers_advances(port, prefix).await;
+}
+
+async fn cursors_go_forward_only(port: &dyn ViewTable, prefix: &str) {
+    let (here, there) = (log(prefix, "advance"), log(prefix, "advance-elsewhere"));
+    assert_eq!(cursor(port, &here).await, None, "a log that was never seen has no cursor");
+    let mut seq = 0;
+    for to in [3, 9, 10, 10, 9, 2, 11, 1 << 40, 11] {
+        let expected = if to > seq { Advanced::Moved } else { Advanced::Refused(at(seq)) };
+        assert_eq!(advance(port, &here, to).await, expected, "advancing from {seq} to {to}");
+        seq = seq.max(to);
+        assert_eq!(cursor(port, &here).await, Some(at(seq)), "after advancing to {to}");
+    }
+    assert_eq!(cursor(port, &there).await, None, "advancing must not touch another log");
+}
+
+async fn behind_is_the_highest_target(port: &dyn ViewTable, prefix: &str) {
+    let log = log(prefix, "behind");
+    let behind = |seq, target| Some(Cursor { behind: Some(Seq(target)), ..at(seq) });
+    for (target, highest) in [(7, 7), (5, 7), (10, 10), (9, 10)] {
+        mark_behind(port, &log, target).await;
+        assert_eq!(
+            cursor(port, &log).await,
+            behind(0, highest),
+            "behind becomes the higher of both, and a cursor is made at zero"
+        );
+    }
+    assert_eq!(advance(port, &log, 4).await, Advanced::Moved, "advancing while behind");
+    assert_eq!(cursor(port, &log).await, behind(4, 10), "what `behind` says stays");
+    let refused = advance(port, &log, 4).await;
+    let there = Cursor { behind: Some(Seq(10)), ..at(4) };
+    assert_eq!(refused, Advanced::Refused(there), "a refusal shows the cursor as it is");
+    assert_eq!(advance(port, &log, 12).await, Advanced::Moved, "advancing past the target");
+    assert_eq!(cursor(port, &log).await, behind(12, 10), "what `behind` says stays");
+    mark_behind(port, &log, 20).await;
+    assert_eq!(cursor(port, &log).await, behind(12, 20), "marking moves no cursor");
+}
+
+async fn a_parked_cursor_stands_still(port: &dyn ViewTable, prefix: &str) {
+    let (here, there) = (log(prefix, "parked"), log(prefix, "parked-elsewhere"));
+    advance(port, &here, 4).await;
+    advance(port, &there, 4).await;
+    park(port, &here, 4, &reason(5)).await;
+    let mut expected = Cursor { parked: Some(reason(5)), ..at(4) };
+    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "parked where it stands");
+    for to in [5, 4, 100] {
+        let refused = Advanced::Refused(expected.clone());
+        assert_eq!(advance(port, &here, to).await, refused, "a parked cursor does not move");
+    }
+    park(port, &here, 4, &reason(6)).await;
+    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "the first reason stays");
+    mark_behind(port, &here, 50).await;
+    expected.behind = Some(Seq(50));
+    assert_eq!(cursor(port, &here).await, Some(expected), "a parked cursor can be marked behind");
+    assert_eq!(cursor(port, &there).await, Some(at(4)), "parking must not touch another log");
+}
+
+async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
+    let parked = |seq, reason| Some(Cursor { parked: Some(reason), ..at(seq) });
+    let fresh = log(prefix, "park-fresh");
+    park(port, &fresh, 3, &reason(4)).await;
+    let untouched = cursor(port, &fresh).await;
+    assert!(
+        untouched.as_ref().is_none_or(|cursor| cursor.parked.is_none()),
+        "no cursor stands at 3, so nothing is parked there: {untouched:?}"
+    );
+    park(port, &fresh, 0, &reason(1)).await;
+    assert_eq!(cursor(port, &fresh).await, parked(0, reason(1)), "zero: there is none");
+
+    let moved = log(prefix, "park-moved");
+    advance(port, &moved, 9).await;
+    for at in [0, 8, 10] {
+        park(port, &moved, at, &reason(at + 1)).await;
+        let there = cursor(port, &moved).await;
+        assert_eq!(there, Some(self::at(9)), "the cursor is at 9, so parking at {at} does nothing");
+    }
+    park(port, &moved, 9, &reason(10)).await;
+    assert_eq!(cursor(port, &moved).await, parked(9, reason(10)), "parked where it stands");
+
+    let marked = log(prefix, "park-marked");
+    mark_behind(port, &marked, 5).await;
+    park(port, &marked, 0, &reason(1)).await;
+    let expected = Cursor { behind: Some(Seq(5)), parked: Some(reason(1)), ..at(0) };
+    assert_eq!(cursor(port, &marked).await, Some(expected), "a cursor at zero is parked at zero");
+}
+
+async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {
+    let log = log(prefix, "advance-races");
+    for to in 1..=5 {
+        let racers = join_all((0..RACERS).map(|_| advance(port, &log, to))).await;
+        let moved = racers.iter().filter(|advanced| **advanced == Advanced::Moved).count();
+        assert_eq!(moved, 1, "of {RACERS} that advance to {to} exactly one moves the cursor");
+        let refused = Advanced::Refused(at(to));
+        let others = racers.iter().all(|a| *a == Advanced::Moved || *a == refused);
+        assert!(others, "the others are shown where it is: {racers:?}");
+    }
+    // In an order of its own: 5 and 16 have no common divisor.
+    join_all((0..RACERS).map(|i| advance(port, &log, 100 + i * 5 % RACERS))).await;
+    let furthest = Some(at(99 + RACERS));
+    assert_eq!(cursor(port, &log).await, furthest, "racing advances end at the furthest");
+
+    join_all((0..RACERS).map(|i| mark_behind(port, &log, 500 + i * 5 % RACERS))).await;
+    let behind = cursor(port, &log).await.and_then(|cursor| cursor.behind);
+    assert_eq!(behind, Some(Seq(499 + RACERS)), "racing marks end at the highest");
+}

@@ -1,0 +1,153 @@
+//! [`CommandStream`], [`Topic`] and [`DeadLetters`], as far as they can be observed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fanfold::body::notification::{Attributes, Message};
+use fanfold::limits::{
+    NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX,
+};
+use fanfold::LogId;
+
+use super::{LOOKS_MAX, log, must};
+use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
+
+/// Sends again what failed, until everything was taken.
+async fn until_taken<T: Clone>(
+    items: &[T],
+    mut send: impl AsyncFnMut(&[T]) -> Result<Vec<Result<(), Unavailable>>, Unavailable>,
+) {
+    let mut left: Vec<T> = items.to_vec();
+    for _ in 0..LOOKS_MAX {
+        match send(&left).await {
+            Ok(results) => {
+                assert_eq!(results.len(), left.len(), "one result per item");
+                let failed = left.into_iter().zip(results).filter(|(_, result)| result.is_err());
+                left = failed.map(|(item, _)| item).collect();
+            }
+            Err(e @ Unavailable::Failed { .. }) => panic!("sending: {e}"),
+            Err(Unavailable::Throttled { .. } | Unavailable::TimedOut { .. }) => {}
+        }
+        if left.is_empty() {
+            return;
+        }
+    }
+    panic!("{} of {} items were never taken", left.len(), items.len());
+}
+
+/// The command stream. `arrived` returns the records that have come since its last call; it is
+/// called until nothing is missing, and may wait a little.
+pub async fn command_stream(
+    port: &dyn CommandStream,
+    prefix: &str,
+    mut arrived: impl AsyncFnMut() -> Vec<StreamRecord>,
+) {
+    let key = |i: usize| log(prefix, &format!("records-{i}"));
+    let record = |i: usize| StreamRecord { key: key(i % 37), data: i.to_string().into() };
+    let small: Vec<StreamRecord> = (0..PUT_RECORDS_MAX).map(record).collect();
+    let large = |i: usize| {
+        let data = vec![i as u8; STREAM_RECORD_BYTES_MAX - 256];
+        StreamRecord { key: key(i), data: data.into() }
+    };
+    let large: Vec<StreamRecord> = (0..5).map(large).collect();
+    let none = must("putting no records", port.put_records(&[]).await);
+    assert!(none.is_empty(), "one result per record");
+    until_taken(&small, async |records| port.put_records(records).await).await;
+    until_taken(&large, async |records| port.put_records(records).await).await;
+
+    let expected: Vec<StreamRecord> = small.into_iter().chain(large).collect();
+    let keys: Vec<&LogId> = expected.iter().map(|record| &record.key).collect();
+    let mut seen: Vec<StreamRecord> = Vec::new();
+    let mut missing = expected.len();
+    for _ in 0..LOOKS_MAX {
+        seen.extend(arrived().await.into_iter().filter(|record| keys.contains(&&record.key)));
+        missing = expected.iter().filter(|record| !seen.contains(record)).count();
+        if missing == 0 {
+            break;
+        }
+    }
+    assert_eq!(missing, 0, "no record is lost");
+    let strange = seen.iter().find(|record| !expected.contains(record));
+    assert_eq!(strange, None, "a record comes as it was put");
+}
+
+/// The topics. `arrived` returns the bodies that a subscriber of everything has received since its
+/// last call; it is called until nothing is missing, and may wait a little.
+pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut() -> Vec<Bytes>) {
+    assert!(port.topics() >= 1, "there is at least one topic");
+    let message = |text: String| {
+        let log = log(prefix, &text);
+        let attributes = Attributes {
+            services: [log.service().to_owned()].into(),
+            kinds: [format!("{}.happened", log.service())].into(),
+            partitions: [log.partition().to_owned()].into(),
+        };
+        Message { body: format!("[\"{log}\"]"), attributes }
+    };
+    let mut expected: BTreeMap<Bytes, usize> = BTreeMap::new();
+    for topic in 0..port.topics() {
+        let mut batch: Vec<Message> =
+            (0..PUBLISH_BATCH_MAX).map(|i| message(format!("{topic}-{i}"))).collect();
+        for batch in [std::mem::take(&mut batch), vec![largest(message(format!("{topic}-l")))]] {
+            until_taken(&batch, async |messages| port.publish(topic, messages).await).await;
+            expected.extend(batch.into_iter().map(|message| (message.body.into(), 0)));
+        }
+        let none = must("publishing nothing", port.publish(topic, &[]).await);
+        assert!(none.is_empty(), "one result per message");
+    }
+    for _ in 0..LOOKS_MAX {
+        for body in arrived().await {
+            if let Some(times) = expected.get_mut(&body) {
+                *times += 1;
+            }
+        }
+        if expected.values().all(|times| *times > 0) {
+            return;
+        }
+    }
+    let lost: Vec<&Bytes> = expected.iter().filter(|(_, n)| **n == 0).map(|(body, _)| body).collect();
+    panic!("{} messages were lost, the first is {:?}", lost.len(), lost.first());
+}
+
+/// The same message, filled up to the largest that a topic takes.
+fn largest(mut message: Message) -> Message {
+    let fill = NOTIFICATION_BYTES_MAX - message.bytes() - 3;
+    message.body.insert_str(message.body.len() - 1, &format!(",\"{}\"", "x".repeat(fill)));
+    message
+}
+
+/// The dead letters of `view`, which has none before. `kill` makes messages with these bodies
+/// undeliverable to it, in this order; it may wait until they are.
+pub async fn dead_letters(
+    port: &dyn DeadLetters,
+    view: &str,
+    mut kill: impl AsyncFnMut(Vec<Bytes>),
+) {
+    let list = async |limit| must("listing dead letters", port.list(view, limit).await);
+    let bodies_of =
+        |letters: &[DeadLetter]| letters.iter().map(|l| l.body.clone()).collect::<Vec<_>>();
+    assert_eq!(list(10).await, [], "the view has no dead letters yet");
+    let bodies: Vec<Bytes> = (0..5).map(|i| Bytes::from(format!("[\"{i}\"]"))).collect();
+    kill(bodies.clone()).await;
+
+    let letters = list(10).await;
+    assert_eq!(bodies_of(&letters), bodies, "the dead letters, the oldest first");
+    assert_eq!(list(2).await, letters[..2], "the oldest, at most as many as asked for");
+    let mut ids: Vec<u64> = letters.iter().map(|letter| letter.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), letters.len(), "ids are unique per view");
+
+    must("removing a dead letter", port.remove(view, letters[1].id).await);
+    must("removing it again", port.remove(view, letters[1].id).await);
+    must("removing from another view", port.remove("another-view", letters[0].id).await);
+    let left: Vec<DeadLetter> =
+        letters.iter().filter(|letter| letter.id != letters[1].id).cloned().collect();
+    assert_eq!(list(10).await, left, "what is removed is gone, the rest stays");
+    let elsewhere = must("listing dead letters", port.list("another-view", 10).await);
+    assert_eq!(elsewhere, [], "each view has its own dead letters");
+    for letter in left {
+        must("removing a dead letter", port.remove(view, letter.id).await);
+    }
+    assert_eq!(list(10).await, [], "nothing is left");
+}

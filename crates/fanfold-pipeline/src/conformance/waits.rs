@@ -1,0 +1,143 @@
+//! [`Waits`]: at once, meanwhile, not for ever.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use fanfold::{LogId, Seq, Time};
+use futures::future::{Either, join, join_all, select};
+
+use super::{RACERS, log, must};
+use crate::ports::{CommitItem, Env, Journal, Nonce, ViewTable, Waits};
+
+/// Longer than anything here takes that does not wait for time to pass.
+const LONG_MS: u64 = 20_000;
+/// Appends that somebody waits for, one after another, without a pause: races of every kind.
+const ROUNDS: u64 = 300;
+
+/// What there is to wait for, and a clock to see how long it takes.
+pub struct WaitsPorts<'a> {
+    /// The port.
+    pub waits: &'a dyn Waits,
+    /// The journal that it watches.
+    pub journal: &'a dyn Journal,
+    /// The name of a view that it watches,
+    pub view: &'a str,
+    /// and that view's table.
+    pub table: &'a dyn ViewTable,
+    /// For pauses, and for the suite's own time-outs.
+    pub env: &'a dyn Env,
+}
+
+impl WaitsPorts<'_> {
+    /// Fails if `work` takes as long as [`LONG_MS`].
+    async fn soon(&self, what: &str, work: impl Future<Output = ()>) {
+        let (work, late) = (pin!(work), self.env.sleep(LONG_MS / 2));
+        if let Either::Right(_) = select(work, late).await {
+            panic!("{what}: no end in sight");
+        }
+    }
+
+    async fn append(&self, log: &LogId, seq: u64) {
+        let (nonce, body) = (Nonce(u128::from(seq)), Bytes::from_static(b"[]"));
+        let commit = CommitItem { first: Seq(seq), n: 1, at: Time(seq), nonce, body };
+        must("an append to the journal", self.journal.append(log, &commit).await);
+    }
+
+    async fn advance(&self, log: &LogId, to: u64) {
+        must("advancing a cursor", self.table.advance(log, Seq(to)).await);
+    }
+
+    /// A wait may end early: then it is asked again.
+    async fn entry(&self, log: &LogId, seq: u64) {
+        while must("the tail of a log", self.journal.tail(log).await) < Seq(seq) {
+            self.waits.entry(log, Seq(seq), LONG_MS).await;
+        }
+    }
+
+    /// A wait may end early: then it is asked again.
+    async fn cursor(&self, log: &LogId, seq: u64) {
+        let reached = async || {
+            let cursor = must("reading a cursor", self.table.cursor(log).await);
+            cursor.unwrap_or_default().seq >= Seq(seq)
+        };
+        while !reached().await {
+            self.waits.view(self.view, log, Seq(seq), LONG_MS).await;
+        }
+    }
+}
+
+/// The whole port.
+pub async fn waits(ports: &WaitsPorts<'_>, prefix: &str) {
+    what_was_reached_is_not_waited_for(ports, prefix).await;
+    waits_end_when_time_is_over(ports, prefix).await;
+    what_is_reached_meanwhile_ends_the_wait(ports, prefix).await;
+    nothing_is_missed(ports, prefix).await;
+}
+
+async fn what_was_reached_is_not_waited_for(ports: &WaitsPorts<'_>, prefix: &str) {
+    let log = log(prefix, "reached");
+    for seq in 1..=3 {
+        ports.append(&log, seq).await;
+        ports.advance(&log, seq).await;
+    }
+    for seq in [Seq(1), Seq(3)] {
+        let entry = ports.waits.entry(&log, seq, LONG_MS);
+        ports.soon("waiting for an entry that is there", entry).await;
+        let view = ports.waits.view(ports.view, &log, seq, LONG_MS);
+        ports.soon("waiting for a view that is there", view).await;
+    }
+}
+
+async fn waits_end_when_time_is_over(ports: &WaitsPorts<'_>, prefix: &str) {
+    let (log, never) = (log(prefix, "over"), log(prefix, "over-never"));
+    ports.append(&log, 1).await;
+    ports.advance(&log, 1).await;
+    for log in [&log, &never] {
+        for ms in [0, 1, 50] {
+            let entry = ports.waits.entry(log, Seq(2), ms);
+            ports.soon("a wait for an entry that does not come", entry).await;
+            let view = ports.waits.view(ports.view, log, Seq(2), ms);
+            ports.soon("a wait for a view that does not come", view).await;
+        }
+    }
+}
+
+async fn what_is_reached_meanwhile_ends_the_wait(ports: &WaitsPorts<'_>, prefix: &str) {
+    let (here, there) = (log(prefix, "meanwhile"), log(prefix, "meanwhile-elsewhere"));
+    let waiting = async {
+        let entries = join_all((1..=3).map(|seq| ports.entry(&here, seq)));
+        let views = join_all((1..=3).map(|seq| ports.cursor(&here, seq)));
+        join(entries, views).await;
+    };
+    let writing = async {
+        for seq in 1..=3 {
+            ports.env.sleep(5).await;
+            ports.append(&there, seq).await;
+            ports.append(&here, seq).await;
+            ports.env.sleep(5).await;
+            ports.advance(&there, seq).await;
+            ports.advance(&here, seq).await;
+        }
+    };
+    ports.soon("waiting for what comes meanwhile", async { drop(join(waiting, writing).await) }).await;
+}
+
+async fn nothing_is_missed(ports: &WaitsPorts<'_>, prefix: &str) {
+    let log = log(prefix, "missed");
+    let writing = async {
+        for seq in 1..=ROUNDS {
+            ports.append(&log, seq).await;
+            ports.advance(&log, seq).await;
+        }
+    };
+    let waiting = join_all((0..RACERS).map(|racer| {
+        let log = &log;
+        async move {
+            for seq in (1 + racer..=ROUNDS).step_by(1 + racer as usize) {
+                ports.entry(log, seq).await;
+                ports.cursor(log, seq).await;
+            }
+        }
+    }));
+    ports.soon("waiting for one after another", async { drop(join(waiting, writing).await) }).await;
+}

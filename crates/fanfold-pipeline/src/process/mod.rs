@@ -1,0 +1,384 @@
+//! The third stage: commands of the record stream become entries of their logs.
+//!
+//! Records are grouped by log; each log's commands are sorted by seq, and then, with the log as it
+//! is in memory or loaded from the state table and the journal:
+//!
+//! - **done** (at or below the tail): compared with what stands there, and published again unless
+//!   it is known to have been;
+//! - **next**: decided, folded, appended to the journal;
+//! - **beyond** a gap: another environment may have gone on, so the journal is read first, then
+//!   what is parked. Still a gap: young ones fail and come again, old ones are parked.
+//!
+//! Then everything is published, packed across logs; then snapshots are taken where due; only
+//! then is the batch answered (F5). A log that fails stops no other (F7): it reports its first
+//! unfinished record, and the others find their work done when the batch comes again.
+
+mod cache;
+mod gather;
+mod publish;
+mod tables;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use fanfold::body::notification::Notice;
+use fanfold::body::parked::Reason;
+use fanfold::log::{Place, Work};
+use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
+use futures::stream::{self, StreamExt};
+
+pub use gather::ReceivedRecord;
+
+use self::cache::Cache;
+use self::gather::{Arrival, LogBatch, gather};
+use self::publish::publish;
+use self::tables::{Appended, Stop};
+use crate::BatchOutcome;
+use crate::planted::{Bug, planted};
+use crate::ports::{Env, Journal, ParkedTable, State, Topic};
+
+/// Logs of one batch that are worked on at the same time: enough to hide the latency of the
+/// tables, few enough to stay below their connections.
+const LOGS_AT_ONCE: usize = 32;
+
+/// How often one batch starts over on a log: after a conflict, a gap that closed, a catch-up.
+const PASSES_MAX: usize = 16;
+
+/// Younger gaps are most likely small reorderings of the stream, and what is missing is behind.
+const GAP_AGE_MS: u64 = 5_000;
+
+/// What the stage needs.
+#[derive(Clone)]
+pub struct ProcessorPorts {
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// Heads, documents, windows.
+    pub state: Arc<dyn State>,
+    /// What waits.
+    pub parked: Arc<dyn ParkedTable>,
+    /// Where commits are announced.
+    pub topic: Arc<dyn Topic>,
+    /// Time and chance.
+    pub env: Arc<dyn Env>,
+}
+
+/// The stage. One per environment: it keeps logs in memory between batches.
+pub struct Processor {
+    ports: ProcessorPorts,
+    services: Services,
+    cache: Cache,
+}
+
+/// One log's part of a batch, under way.
+struct Lane {
+    id: LogId,
+    /// To be kept for the next batch.
+    log: Option<Log>,
+    /// By seq; an arrival leaves when it has its entry, or is parked.
+    queue: VecDeque<Arrival>,
+    /// Taken up from the parked table and done: removed there after publishing.
+    unpark: Vec<(Seq, String)>,
+    /// The commits to publish before the batch is answered, by their first seq.
+    publish: BTreeMap<Seq, Notice>,
+    first_record: usize,
+    arrived: Time,
+    /// The first record that must come again.
+    unfinished: Option<usize>,
+}
+
+/// Whether a log has gone as far as it goes.
+#[derive(PartialEq, Eq)]
+enum Pass {
+    Again,
+    Done,
+}
+
+impl Processor {
+    /// A processor with nothing in memory.
+    pub fn new(ports: ProcessorPorts, services: Services) -> Self {
+        Self { ports, services, cache: Cache::new() }
+    }
+
+    /// Processes a batch. What is not finished by the deadline is reported.
+    pub async fn process(&self, records: &[ReceivedRecord], deadline: Time) -> BatchOutcome {
+        let batches = stream::iter(gather(records));
+        let lanes = batches.map(|batch| self.advance(batch, deadline));
+        let mut lanes: Vec<Lane> = lanes.buffer_unordered(LOGS_AT_ONCE).collect().await;
+
+        lanes.iter_mut().for_each(Lane::publish_for_snapshot);
+        let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| lane.publish.values()).collect();
+        let published = publish(&*self.ports.topic, &*self.ports.env, &notices).await;
+        let published: HashSet<(LogId, Seq)> = published.into_iter().collect();
+
+        let finished = stream::iter(lanes).map(|lane| self.finish(lane, &published));
+        let finished: Vec<Option<usize>> = finished.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        let mut outcome = BatchOutcome::DONE;
+        finished.into_iter().flatten().for_each(|index| outcome.fail_from(index));
+        outcome
+    }
+
+    /// Takes one log as far as it goes before publishing.
+    async fn advance(&self, batch: LogBatch, deadline: Time) -> Lane {
+        let LogBatch { log, arrivals, nudged, first_record, arrived, unreadable } = batch;
+        let mut lane = Lane {
+            id: log,
+            log: None,
+            queue: arrivals.into(),
+            unpark: Vec::new(),
+            publish: BTreeMap::new(),
+            first_record,
+            arrived,
+            unfinished: None,
+        };
+        let parked = self.park_unreadable(&lane.id, &unreadable).await;
+        let driven = match self.services.get(lane.id.service()).cloned() {
+            Some(service) => self.drive(&mut lane, service, nudged, deadline).await,
+            None => Err(Stop::NoService),
+        };
+        let driven = match driven {
+            Err(Stop::NoService) => {
+                let detail = format!("no service `{}` is registered here", lane.id.service());
+                self.park_queue(&mut lane, Reason::NoService, &detail).await
+            }
+            Err(Stop::CannotFold(error)) => {
+                let detail = chain(&error);
+                tracing::error!(alarm = "cannot_fold", log = %lane.id, detail);
+                self.park_queue(&mut lane, Reason::CannotFold, &detail).await
+            }
+            driven => driven,
+        };
+        if let Err(stop) = driven {
+            tracing::debug!(log = %lane.id, %stop, "the log's commands must come again");
+            let first = lane.queue.iter().filter_map(|arrival| arrival.record).min();
+            lane.fail_from(first.unwrap_or(lane.first_record));
+        }
+        if let Err(stop) = parked {
+            tracing::debug!(log = %lane.id, %stop, "what cannot be read must come again");
+            lane.fail_from(lane.first_record);
+        }
+        lane
+    }
+
+    async fn drive(
+        &self,
+        lane: &mut Lane,
+        service: Arc<dyn AnyService>,
+        nudged: bool,
+        deadline: Time,
+    ) -> Result<(), Stop> {
+        let mut log = match self.cache.take(&lane.id).filter(|_| !nudged) {
+            Some(log) => log,
+            None => self.load(&lane.id, &service).await?,
+        };
+        let driven = self.passes(lane, &mut log, nudged, deadline).await;
+        let intact = !matches!(driven, Err(Stop::CannotFold(_)));
+        // What was decided and is perhaps not stored is forgotten with the log.
+        if intact && (log.is_settled() || planted(Bug::KeepAfterUnacknowledged)) {
+            lane.log = Some(log);
+        }
+        driven
+    }
+
+    async fn passes(
+        &self,
+        lane: &mut Lane,
+        log: &mut Log,
+        nudged: bool,
+        deadline: Time,
+    ) -> Result<(), Stop> {
+        if nudged {
+            self.take_up_parked(lane).await?;
+            lane.publish_through(log, log.tail());
+        }
+        for _ in 0..PASSES_MAX {
+            if self.ports.env.now() >= deadline {
+                return Err(Stop::Deadline);
+            }
+            self.settle(lane, log).await?;
+            if self.decide(lane, log).await? == Pass::Again {
+                continue;
+            }
+            let pass = match lane.queue.front().map(|arrival| log.place(arrival.seq)) {
+                None => Pass::Done,
+                Some(Place::Beyond) => self.close_gap(lane, log).await?,
+                Some(Place::Done | Place::Next) => Pass::Again,
+            };
+            if pass == Pass::Done {
+                return Ok(());
+            }
+        }
+        Err(Stop::Contended)
+    }
+
+    /// Takes out of the queue what has its entry already: a repeat of the record stream.
+    async fn settle(&self, lane: &mut Lane, log: &Log) -> Result<(), Stop> {
+        let done = lane.queue.partition_point(|a| log.place(a.seq) == Place::Done);
+        let below = lane.queue.iter().take(done).take_while(|a| a.seq <= log.head());
+        let below: Vec<Seq> = below.map(|a| a.seq).collect();
+        let stored = match (below.first(), below.last()) {
+            (Some(first), Some(last)) => self.commands_between(&lane.id, *first, *last).await?,
+            _ => BTreeMap::new(),
+        };
+        for _ in 0..done {
+            let Some(arrival) = lane.queue.front() else { break };
+            let (seq, command) = (arrival.seq, &arrival.command);
+            let entry = log.command_at(seq).or_else(|| stored.get(&seq));
+            let same = entry.is_some_and(|(o, id)| *o == command.origin && *id == command.id);
+            if same || planted(Bug::NoIdentityCheck) {
+                if let Some(notice) = log.unpublished_at(seq)
+                    && !planted(Bug::NoRepublish)
+                {
+                    lane.publish.insert(notice.first(), notice.clone());
+                }
+                lane.take_front();
+            } else {
+                let detail = format!("{entry:?} stands at {seq}");
+                tracing::error!(alarm = "conflict", log = %lane.id, %seq, detail);
+                self.park(&lane.id, arrival, Reason::Conflict, detail).await?;
+                lane.queue.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides the run of commands that follows the tail, and appends it. `Again`: the log is not
+    /// where memory had it; `log` is then up to date, and nothing was decided.
+    async fn decide(&self, lane: &mut Lane, log: &mut Log) -> Result<Pass, Stop> {
+        let mut works: Vec<Work> = Vec::new();
+        for arrival in &lane.queue {
+            let next = log.tail().plus(works.len() as u64 + 1);
+            // Another command for a seq that is taken stays behind, and is settled later.
+            if arrival.seq == next {
+                works.push(log.prepare(arrival.seq, arrival.at, arrival.command.clone()));
+            } else if arrival.seq > next {
+                break;
+            }
+        }
+        let wants = log.wants(&works);
+        self.provide(log, wants).await?;
+        if log.is_behind() {
+            self.catch_up(log).await?;
+            return Ok(Pass::Again);
+        }
+        let now = self.ports.env.now();
+        let commands: Vec<Arc<Command>> = works.iter().map(|work| work.command.clone()).collect();
+        for work in works {
+            // Each stands behind the one before it: none is handed back.
+            let _ = log.decide(work, now);
+        }
+        let mut commands = commands.iter();
+        for sealed in log.seal() {
+            if self.append(&lane.id, &sealed).await? == Appended::Conflict {
+                *log = self.load(&lane.id, &log.service().clone()).await?;
+                return Ok(Pass::Again);
+            }
+            let notice = sealed.notice.clone();
+            log.acknowledge(sealed);
+            for command in commands.by_ref().take(notice.entries.len()) {
+                lane.take(command);
+            }
+            lane.publish.insert(notice.first(), notice);
+        }
+        Ok(Pass::Done)
+    }
+
+    /// Something is missing before the queue's first command.
+    async fn close_gap(&self, lane: &mut Lane, log: &mut Log) -> Result<Pass, Stop> {
+        let tail = log.tail();
+        if !planted(Bug::NoCatchUp) {
+            self.catch_up(log).await?;
+        }
+        let waiting = self.take_up_parked(lane).await?;
+        let closed = |lane: &Lane, log: &Log| {
+            lane.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
+        };
+        if log.tail() > tail || closed(lane, log) {
+            return Ok(Pass::Again);
+        }
+        let age_ms = self.ports.env.now().since_ms(lane.arrived);
+        if age_ms < GAP_AGE_MS && !waiting {
+            return Err(Stop::Gap);
+        }
+        if planted(Bug::DropBeyond) {
+            lane.queue.clear();
+        }
+        let detail = format!("the log ends at {tail}");
+        self.park_queue(lane, Reason::Gap, &detail).await?;
+        // Who closed the gap meanwhile did not yet see what is parked now.
+        if !planted(Bug::NoLookAfterParking) {
+            self.catch_up(log).await?;
+            if log.tail() > tail {
+                self.take_up_parked(lane).await?;
+                return Ok(Pass::Again);
+            }
+        }
+        Ok(Pass::Done)
+    }
+
+    /// After publishing: what is stored and told is noted, what was parked for it removed, a
+    /// snapshot taken if due. Returns the first record that must come again.
+    async fn finish(&self, mut lane: Lane, published: &HashSet<(LogId, Seq)>) -> Option<usize> {
+        let mut all = true;
+        for first in lane.publish.keys() {
+            if published.contains(&(lane.id.clone(), *first)) {
+                lane.log.iter_mut().for_each(|log| log.published(*first));
+            } else {
+                all = false;
+            }
+        }
+        if !all && !planted(Bug::AcknowledgeBeforePublishing) {
+            lane.fail_from(lane.first_record);
+        }
+        if all && let Err(stop) = self.remove_parked(&lane).await {
+            // It stays parked though it is done: whoever takes it up next finds that out.
+            tracing::debug!(log = %lane.id, %stop, "a parked command was not removed");
+        }
+        if let Some(mut log) = lane.log.take() {
+            self.snapshot(&mut log).await;
+            self.cache.keep(log);
+        }
+        lane.unfinished
+    }
+}
+
+impl Lane {
+    fn fail_from(&mut self, record: usize) {
+        self.unfinished = Some(self.unfinished.map_or(record, |at| at.min(record)));
+    }
+
+    /// The first arrival has its entry.
+    fn take_front(&mut self) {
+        if let Some(Arrival { seq, command, parked: true, .. }) = self.queue.pop_front() {
+            self.unpark.push((seq, command.identity()));
+        }
+    }
+
+    /// The arrival of this very command has its entry.
+    fn take(&mut self, command: &Arc<Command>) {
+        let at = self.queue.iter().position(|arrival| Arc::ptr_eq(&arrival.command, command));
+        if let Some(Arrival { seq, parked: true, .. }) = at.and_then(|at| self.queue.remove(at)) {
+            self.unpark.push((seq, command.identity()));
+        }
+    }
+
+    fn publish_through(&mut self, log: &Log, through: Seq) {
+        let unpublished = log.unpublished(through);
+        self.publish.extend(unpublished.map(|notice| (notice.first(), notice.clone())));
+    }
+
+    /// A head says that everything up to it is published: also what others appended.
+    fn publish_for_snapshot(&mut self) {
+        if let Some(log) = self.log.take() {
+            if log.may_snapshot() && log.is_settled() && !planted(Bug::HeadBeforePublishing) {
+                self.publish_through(&log, log.tail());
+            }
+            self.log = Some(log);
+        }
+    }
+}
+
+/// An error with all its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}

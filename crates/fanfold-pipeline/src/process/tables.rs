@@ -1,0 +1,326 @@
+//! What the processor asks of its tables: loading a log, catching up, appending, parking,
+//! snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fanfold::body::parked::{Content, Parked, Reason};
+use fanfold::body::{DecodeError, commit, head::Head};
+use fanfold::log::{FoldError, Put, Sealed, Snapshot, Want};
+use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::gather::Arrival;
+use super::publish::publish;
+use super::{Lane, Processor};
+use crate::backoff::Backoff;
+use crate::planted::{Bug, planted};
+use crate::ports::{
+    CommitItem, Guarded, JournalAppendError, Nonce, ParkedItem, StateItem, Unavailable,
+};
+
+/// Commits that one look into the journal asks for: about a page of DynamoDB's (1 MB) when they
+/// are small.
+const COMMITS_PER_READ: usize = 100;
+/// Keys of the state table that are asked for at a time (its limit).
+const KEYS_PER_READ: usize = 1_000;
+/// Parked commands that are taken up at a time.
+const PARKED_PER_READ: usize = 1_000;
+/// Puts of one snapshot under way at the same time.
+const PUTS_AT_ONCE: usize = 16;
+/// Heads of older document versions that are looked for at a first load.
+const OLD_VERSIONS_MAX: u32 = 100;
+/// The put of a commit stands between a command and its entry: short, then the batch comes again.
+const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest_ms: 100 };
+
+/// Why a log cannot go on now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error("there is a gap, and it is young")]
+    Gap,
+    #[error("the deadline is over")]
+    Deadline,
+    #[error("others write to the log all the time")]
+    Contended,
+    #[error("no such service is registered here")]
+    NoService,
+    #[error("this build cannot fold the log")]
+    CannotFold(#[source] FoldError),
+}
+
+impl From<FoldError> for Stop {
+    fn from(error: FoldError) -> Self {
+        Self::CannotFold(error)
+    }
+}
+
+impl From<DecodeError> for Stop {
+    fn from(error: DecodeError) -> Self {
+        Self::CannotFold(error.into())
+    }
+}
+
+/// What became of a commit.
+#[derive(PartialEq, Eq)]
+pub(super) enum Appended {
+    Stored,
+    /// Another writer was there first.
+    Conflict,
+}
+
+impl Processor {
+    /// The log as its head, and the journal behind it, have it.
+    pub(super) async fn load(
+        &self,
+        id: &LogId,
+        service: &Arc<dyn AnyService>,
+    ) -> Result<Log, Stop> {
+        let version = service.document_version();
+        let head = self.heads(id, [version]).await?.pop();
+        let published_before = match &head {
+            Some(_) => Seq::ZERO,
+            None => {
+                let old = version.saturating_sub(OLD_VERSIONS_MAX)..version;
+                let heads = self.heads(id, old).await?;
+                heads.iter().map(|(seq, _)| *seq).max().unwrap_or(Seq::ZERO)
+            }
+        };
+        let head = match head {
+            Some((seq, body)) => Some((seq, Head::decode(&body)?)),
+            None => None,
+        };
+        let mut log = Log::new(id.clone(), service.clone(), head, published_before);
+        self.catch_up(&mut log).await?;
+        if planted(Bug::NoRepublishOnColdLoad) {
+            let firsts: Vec<Seq> = log.unpublished(log.tail()).map(|n| n.first()).collect();
+            firsts.into_iter().for_each(|first| log.published(first));
+        }
+        Ok(log)
+    }
+
+    async fn heads(
+        &self,
+        id: &LogId,
+        versions: impl IntoIterator<Item = u32>,
+    ) -> Result<Vec<(Seq, bytes::Bytes)>, Unavailable> {
+        let keys: Vec<StateKey> = versions.into_iter().map(StateKey::head).collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let items = self.ports.state.get(id, &keys).await?;
+        Ok(items.into_iter().flatten().map(|item| (item.seq, item.body)).collect())
+    }
+
+    /// Folds what the journal has above the tail. Nothing may be undecided.
+    pub(super) async fn catch_up(&self, log: &mut Log) -> Result<(), Stop> {
+        let id = log.id().clone();
+        loop {
+            let page = self.ports.journal.read(&id, log.tail().next(), COMMITS_PER_READ).await?;
+            let mut decoded = Vec::with_capacity(page.commits.len());
+            let mut wants = BTreeSet::new();
+            for item in &page.commits {
+                let (entries, bytes) = commit::decode(item.first, &item.body)?;
+                wants.extend(log.wants_to_fold(&entries));
+                decoded.push((entries, bytes));
+            }
+            self.provide(log, wants).await?;
+            for (entries, bytes) in decoded {
+                log.fold(entries, bytes)?;
+            }
+            if page.commits.is_empty() || !page.more && !log.is_behind() {
+                return Ok(());
+            }
+            // A long first load writes heads as it goes, so that it is made only once.
+            if log.may_snapshot() {
+                let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
+                let unpublished: Vec<_> = unpublished.iter().collect();
+                for (_, first) in
+                    publish(&*self.ports.topic, &*self.ports.env, &unpublished).await
+                {
+                    log.published(first);
+                }
+                self.snapshot(log).await;
+            }
+        }
+    }
+
+    /// Loads what the log wants to know.
+    pub(super) async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Stop> {
+        let wants: Vec<Want> = wants.into_iter().collect();
+        for wants in wants.chunks(KEYS_PER_READ) {
+            let keys: Vec<StateKey> = wants.iter().map(|want| log.state_key(want)).collect();
+            let items = self.ports.state.get(log.id(), &keys).await?;
+            for (want, item) in wants.iter().zip(items) {
+                log.provide(want.clone(), item.as_ref().map(|item| (item.seq, &*item.body)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a commit. All attempts carry one nonce, so that one whose answer was lost is
+    /// recognised.
+    pub(super) async fn append(&self, id: &LogId, sealed: &Sealed) -> Result<Appended, Stop> {
+        let env = &*self.ports.env;
+        let mut item = CommitItem {
+            first: sealed.notice.first(),
+            n: sealed.notice.entries.len() as u64,
+            at: sealed.at,
+            nonce: Nonce(u128::from(env.random()) << 64 | u128::from(env.random())),
+            body: sealed.body.clone().into(),
+        };
+        let mut attempt = 1;
+        loop {
+            match self.ports.journal.append(id, &item).await {
+                Ok(()) => return Ok(Appended::Stored),
+                Err(JournalAppendError::Exists(stored)) if stored.nonce == item.nonce => {
+                    return Ok(Appended::Stored);
+                }
+                Err(JournalAppendError::Exists(stored)) if planted(Bug::CommitWithoutReload) => {
+                    item.first = stored.last().next();
+                }
+                Err(JournalAppendError::Exists(_)) => return Ok(Appended::Conflict),
+                Err(JournalAppendError::Unavailable(unavailable)) => {
+                    if !APPEND_BACKOFF.pause(attempt, env).await {
+                        return Err(unavailable.into());
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    /// Who sent the commands whose entries stand from `first` to `last`.
+    pub(super) async fn commands_between(
+        &self,
+        id: &LogId,
+        first: Seq,
+        last: Seq,
+    ) -> Result<BTreeMap<Seq, (Origin, CommandId)>, Stop> {
+        let mut commands = BTreeMap::new();
+        let mut from = first;
+        while from <= last {
+            let page = self.ports.journal.read(id, from, COMMITS_PER_READ).await?;
+            for item in &page.commits {
+                let (entries, _) = commit::decode(item.first, &item.body)?;
+                commands.extend(entries.into_iter().map(|e| (e.seq, (e.origin, e.id))));
+                from = item.last().next();
+            }
+            if !page.more {
+                break;
+            }
+        }
+        Ok(commands)
+    }
+
+    /// Adds what is parked for the log, and could go on, to the queue. Whether anything was there.
+    pub(super) async fn take_up_parked(&self, lane: &mut Lane) -> Result<bool, Stop> {
+        let items = self.ports.parked.list(&lane.id, Seq::ZERO, PARKED_PER_READ).await?;
+        let mut any = false;
+        for item in items {
+            // What cannot be read, and what conflicts, waits for an operator.
+            let Ok(Parked { reason, at, content: Content::Command(command), .. }) =
+                Parked::decode(&item.body)
+            else {
+                continue;
+            };
+            if matches!(reason, Reason::Conflict | Reason::Undecodable) {
+                continue;
+            }
+            any = true;
+            let command = Arc::new(command);
+            let arrival = Arrival { seq: item.seq, at, command, record: None, parked: true };
+            match lane.queue.iter_mut().find(|queued| queued.is_repeat_of(&arrival)) {
+                Some(queued) => queued.parked = true,
+                None => {
+                    let at = lane.queue.partition_point(|queued| queued.seq <= arrival.seq);
+                    lane.queue.insert(at, arrival);
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Parks all of the queue, for one reason; what is parked already stays as it is.
+    pub(super) async fn park_queue(
+        &self,
+        lane: &mut Lane,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<(), Stop> {
+        while let Some(arrival) = lane.queue.front() {
+            if !arrival.parked {
+                tracing::warn!(log = %lane.id, seq = %arrival.seq, ?reason, detail, "parked");
+                self.park(&lane.id, arrival, reason, detail.to_owned()).await?;
+            }
+            lane.queue.pop_front();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn park(
+        &self,
+        id: &LogId,
+        arrival: &Arrival,
+        reason: Reason,
+        detail: String,
+    ) -> Result<(), Stop> {
+        let content = Content::Command((*arrival.command).clone());
+        let parked = Parked { reason, at: arrival.at, detail, content };
+        self.park_body(id, arrival.seq, &parked).await
+    }
+
+    pub(super) async fn park_unreadable(
+        &self,
+        id: &LogId,
+        unreadable: &[(Seq, Parked)],
+    ) -> Result<(), Stop> {
+        for (seq, parked) in unreadable {
+            tracing::error!(alarm = "undecodable", log = %id, %seq, detail = parked.detail);
+            self.park_body(id, *seq, parked).await?;
+        }
+        Ok(())
+    }
+
+    async fn park_body(&self, id: &LogId, seq: Seq, parked: &Parked) -> Result<(), Stop> {
+        // Names, numbers and what was JSON before: nothing that JSON cannot hold.
+        let body = parked.encode().map_err(DecodeError::from)?.into();
+        let item = ParkedItem { seq, identity: parked.identity(), body };
+        Ok(self.ports.parked.park(id, &item).await?)
+    }
+
+    /// What was taken up from the parked table has its entry, and that is published.
+    pub(super) async fn remove_parked(&self, lane: &Lane) -> Result<(), Stop> {
+        for (seq, identity) in &lane.unpark {
+            self.ports.parked.remove(&lane.id, *seq, identity).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores a snapshot if one is due: documents and windows, and only when all of them are
+    /// stored the head. One that fails is made again later: nothing depends on it.
+    pub(super) async fn snapshot(&self, log: &mut Log) {
+        let Some(snapshot) = log.snapshot() else { return };
+        match self.store(log.id(), &snapshot).await {
+            Ok(()) => log.snapshotted(&snapshot),
+            Err(error) => tracing::debug!(log = %log.id(), %error, "a snapshot was not finished"),
+        }
+    }
+
+    async fn store(&self, id: &LogId, snapshot: &Snapshot) -> Result<(), Unavailable> {
+        let put = |put: &Put| {
+            let item = StateItem { seq: put.seq, body: put.body.clone().into() };
+            let key = put.key.clone();
+            async move { self.ports.state.put(id, &key, &item).await }
+        };
+        if planted(Bug::HeadBeforeDocuments) {
+            put(&snapshot.head).await?;
+        }
+        let puts = stream::iter(snapshot.puts.iter().map(put)).buffer_unordered(PUTS_AT_ONCE);
+        // Newer ones that are there already serve as well.
+        puts.try_for_each(|_: Guarded| async { Ok(()) }).await?;
+        put(&snapshot.head).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! The second stage: what changed in the commands table goes on to the command stream.
+//!
+//! Per log in order, one record at a time: the next one is sent only when the last was
+//! acknowledged, and after a failure it goes on from the first command that was not (F2). Slot
+//! bodies are passed on as they are, so nothing in them can stop the relay.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fanfold::body::record::{Part, Record};
+use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_SOFT};
+use fanfold::{LogId, Seq, Time};
+use lru::LruCache;
+
+use crate::BatchOutcome;
+use crate::backoff::Backoff;
+use crate::planted::{Bug, planted};
+use crate::ports::{Change, CommandStream, Env, StreamRecord, Token};
+
+/// Rounds in a row in which nothing at all was acknowledged. What is left is reported, and the
+/// event source brings it again.
+const PUT_BACKOFF: Backoff = Backoff { attempts_max: 6, first_ms: 50, longest_ms: 1_600 };
+
+/// Logs of which a warm relay remembers what was acknowledged; about 100 bytes each.
+const REMEMBERED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+
+/// The stage.
+pub struct Relay {
+    stream: Arc<dyn CommandStream>,
+    env: Arc<dyn Env>,
+    acknowledged: Mutex<LruCache<LogId, (Seq, Token)>>,
+}
+
+/// One log's changes of a batch, with their places in it.
+struct Queue<'a> {
+    log: &'a LogId,
+    /// Not yet acknowledged.
+    changes: Vec<(usize, &'a Change)>,
+}
+
+impl Relay {
+    /// A relay that remembers nothing yet.
+    pub fn new(stream: Arc<dyn CommandStream>, env: Arc<dyn Env>) -> Self {
+        Self { stream, env, acknowledged: Mutex::new(LruCache::new(REMEMBERED_LOGS_MAX)) }
+    }
+
+    /// Sends a batch on. What is not acknowledged by the deadline is reported.
+    pub async fn relay(&self, changes: &[Change], deadline: Time) -> BatchOutcome {
+        let mut queues = self.queues(changes);
+        let mut failures = 0;
+        while !queues.is_empty() && self.env.now() < deadline {
+            if self.round(&mut queues).await {
+                failures = 0;
+            } else {
+                failures += 1;
+                if !PUT_BACKOFF.pause(failures, &*self.env).await {
+                    break;
+                }
+            }
+        }
+        let mut outcome = BatchOutcome::DONE;
+        if !planted(Bug::RelayAcknowledgesFailures) {
+            let left = queues.iter().filter_map(|queue| queue.changes.first());
+            left.for_each(|(index, _)| outcome.fail_from(*index));
+        }
+        outcome
+    }
+
+    /// By log, without what is known to have been acknowledged when the batch came before.
+    fn queues<'a>(&self, changes: &'a [Change]) -> Vec<Queue<'a>> {
+        let mut queues: Vec<Queue<'a>> = Vec::new();
+        let mut queue_of: HashMap<&LogId, usize> = HashMap::new();
+        for (index, change) in changes.iter().enumerate() {
+            let at = *queue_of.entry(&change.log).or_insert_with(|| {
+                queues.push(Queue { log: &change.log, changes: Vec::new() });
+                queues.len() - 1
+            });
+            queues[at].changes.push((index, change));
+        }
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        for queue in &mut queues {
+            // The very change, not just a seq: a restored table counts again from a lower one.
+            let known = acknowledged.get(queue.log);
+            let is_known = |(_, c): &(usize, &Change)| known == Some(&(c.last, c.token));
+            if let Some(at) = queue.changes.iter().rposition(is_known) {
+                queue.changes.drain(..=at);
+            }
+        }
+        queues.retain(|queue| !queue.changes.is_empty());
+        queues
+    }
+
+    /// Sends one record per log; whether any was acknowledged.
+    async fn round(&self, queues: &mut Vec<Queue<'_>>) -> bool {
+        let mut records = Vec::with_capacity(queues.len());
+        for (at, queue) in queues.iter().enumerate() {
+            let mut behind = &queue.changes[..];
+            while let (record, n @ 1..) = pack(queue.log, behind) {
+                records.push((at, n, record));
+                behind = &behind[n..];
+                if !planted(Bug::RelayRetriesOutOfOrder) {
+                    break;
+                }
+            }
+        }
+        let mut acknowledged = false;
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let (chunk, behind) = rest.split_at(chunk_len(rest));
+            rest = behind;
+            let put: Vec<StreamRecord> = chunk.iter().map(|(_, _, record)| record.clone()).collect();
+            match self.stream.put_records(&put).await {
+                Ok(results) => {
+                    for ((at, n, _), result) in chunk.iter().zip(results) {
+                        if result.is_ok() {
+                            acknowledged = true;
+                            self.acknowledge(&mut queues[*at], *n);
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, records = put.len(), "put_records failed"),
+            }
+        }
+        queues.retain(|queue| !queue.changes.is_empty());
+        acknowledged
+    }
+
+    fn acknowledge(&self, queue: &mut Queue<'_>, n: usize) {
+        let sent = queue.changes.drain(..n.min(queue.changes.len()));
+        if let Some((_, change)) = sent.last() {
+            let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+            acknowledged.put(queue.log.clone(), (change.last, change.token));
+        }
+    }
+}
+
+/// One record with as many changes, from the first on, as the soft limit allows (at least one,
+/// which cannot exceed the hard limit); and how many those are.
+fn pack(log: &LogId, changes: &[(usize, &Change)]) -> (StreamRecord, usize) {
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    let mut weight = 0;
+    for (_, change) in changes {
+        let Change { last, n, at, body, .. } = change;
+        let part = Part { last: *last, n: *n, at: *at, body };
+        weight += part.weight();
+        if !parts.is_empty() && weight > STREAM_RECORD_BYTES_SOFT {
+            break;
+        }
+        parts.push(part);
+    }
+    let n = parts.len();
+    let record = Record { log: log.clone(), parts };
+    // The header is names and numbers, which JSON can always hold.
+    let data = record.encode().unwrap_or_default().into();
+    (StreamRecord { key: log.clone(), data }, n)
+}
+
+/// How many of the records one `PutRecords` takes.
+fn chunk_len(records: &[(usize, usize, StreamRecord)]) -> usize {
+    let mut bytes = 0;
+    let fits = records.iter().take(PUT_RECORDS_MAX).take_while(|(_, _, record)| {
+        bytes += record.data.len() + record.key.as_str().len();
+        bytes <= PUT_RECORDS_BYTES_MAX
+    });
+    fits.count().max(1)
+}

@@ -18,8 +18,10 @@ pub mod ingest;
 pub mod planted;
 pub mod ports;
 pub mod process;
+pub mod project;
 pub mod read;
 pub mod relay;
+pub mod sweep;
 
 /// What a stage says of a batch of records, in the way Lambda's event source mappings read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

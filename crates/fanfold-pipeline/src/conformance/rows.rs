@@ -81,11 +81,7 @@ async fn rows_are_guarded(port: &dyn ViewTable, prefix: &str) {
     let found = load(port, &here, &[other, key.clone()]).await;
     assert_eq!(found, [Some(tombstone(1)), there_now], "each key has its own row");
     assert_eq!(load(port, &there, &[key]).await, [None], "a put must not touch another log");
-    assert_eq!(
-        must("reading a cursor", port.cursor(&here).await),
-        None,
-        "rows move no cursor"
-    );
+    assert_eq!(must("reading a cursor", port.cursor(&here).await), None, "rows move no cursor");
 }
 
 async fn one_of_many_racers_writes(port: &dyn ViewTable, prefix: &str) {
@@ -170,8 +166,8 @@ async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
     // A cursor in the same table is no row.
     must("advancing a cursor", port.advance(&here, Seq(1)).await);
     live.sort_by(|a, b| a.key.cmp(&b.key));
-    let afters = ["+", "A", "B", "a", "a/1", "a/2", "a/3", "b", "c", "z=z", "zz"];
-    for prefix in ["", "a", "a/", "a/1", "b", "nothing", "z", "c", "row"] {
+    let afters = ["+", "B", "a/1", "a/3", "c", "zz"];
+    for prefix in ["", "a", "a/", "b", "nothing", "z"] {
         for after in afters.iter().map(|name| Some(row_key(name))).chain([None]) {
             for descending in [false, true] {
                 let behind = |key: &RowKey| match &after {
@@ -179,13 +175,12 @@ async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
                     Some(after) if descending => key < after,
                     Some(after) => key > after,
                 };
-                let inside =
-                    |row: &&Row| row.key.as_str().starts_with(prefix) && behind(&row.key);
+                let inside = |row: &&Row| row.key.as_str().starts_with(prefix) && behind(&row.key);
                 let mut expected: Vec<&Row> = live.iter().filter(inside).collect();
                 if descending {
                     expected.reverse();
                 }
-                for limit in [1, 2, 5, 100] {
+                for limit in [1, 4, 100] {
                     let (prefix, after) = (prefix.to_owned(), after.clone());
                     let range = RowRange { prefix, after, descending, limit };
                     let found = walk(port, &here, &range).await;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use fanfold::LogId;
 use fanfold::body::notification::{Attributes, Message};
 use fanfold::limits::{
     NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX,
 };
-use fanfold::LogId;
 
 use super::{LOOKS_MAX, log, must};
 use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
@@ -105,7 +105,8 @@ pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut(
             return;
         }
     }
-    let lost: Vec<&Bytes> = expected.iter().filter(|(_, n)| **n == 0).map(|(body, _)| body).collect();
+    let lost: Vec<&Bytes> =
+        expected.iter().filter(|(_, n)| **n == 0).map(|(body, _)| body).collect();
     panic!("{} messages were lost, the first is {:?}", lost.len(), lost.first());
 }
 

@@ -1,6 +1,8 @@
 //! [`Waits`]: at once, meanwhile, not for ever.
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
@@ -30,7 +32,7 @@ pub struct WaitsPorts<'a> {
 
 impl WaitsPorts<'_> {
     /// Fails if `work` takes as long as [`LONG_MS`].
-    async fn soon(&self, what: &str, work: impl Future<Output = ()>) {
+    async fn soon<T>(&self, what: &str, work: impl Future<Output = T>) {
         let (work, late) = (pin!(work), self.env.sleep(LONG_MS / 2));
         if let Either::Right(_) = select(work, late).await {
             panic!("{what}: no end in sight");
@@ -119,14 +121,16 @@ async fn what_is_reached_meanwhile_ends_the_wait(ports: &WaitsPorts<'_>, prefix:
             ports.advance(&here, seq).await;
         }
     };
-    ports.soon("waiting for what comes meanwhile", async { drop(join(waiting, writing).await) }).await;
+    ports.soon("waiting for what comes meanwhile", join(waiting, writing)).await;
 }
 
 async fn nothing_is_missed(ports: &WaitsPorts<'_>, prefix: &str) {
     let log = log(prefix, "missed");
     let writing = async {
         for seq in 1..=ROUNDS {
+            pause(seq % 3).await;
             ports.append(&log, seq).await;
+            pause(seq % 4).await;
             ports.advance(&log, seq).await;
         }
     };
@@ -139,5 +143,19 @@ async fn nothing_is_missed(ports: &WaitsPorts<'_>, prefix: &str) {
             }
         }
     }));
-    ports.soon("waiting for one after another", async { drop(join(waiting, writing).await) }).await;
+    ports.soon("waiting for one after another", join(waiting, writing)).await;
+}
+
+/// Lets the others go on, so many times.
+async fn pause(times: u64) {
+    let mut left = times;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -1,0 +1,122 @@
+//! Where a log belongs: its shard, its lane inside of the shard, its bucket in the catalogue.
+//!
+//! All three come from the MD5 of the log's name, so they are the same in every build, on every
+//! machine. The shard is chosen by the highest bits, exactly as Kinesis does; lane and bucket by
+//! the lowest, so that the logs of one shard spread over all of its lanes.
+
+use fanfold::LogId;
+use md5::{Digest, Md5};
+
+/// Buckets of the catalogue of logs: `hash(log) % 64`, in one byte.
+pub const BUCKETS: u8 = 64;
+
+/// The MD5 of a partition key, as a number of 128 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HashKey(pub u128);
+
+impl HashKey {
+    /// Of a partition key.
+    pub fn of(key: &str) -> Self {
+        Self(u128::from_be_bytes(Md5::digest(key.as_bytes()).into()))
+    }
+
+    /// Of a log, whose name is its partition key.
+    pub fn of_log(log: &LogId) -> Self {
+        Self::of(log.as_str())
+    }
+
+    /// Which of `lanes` inside of a shard, from 0 on.
+    pub fn lane(self, lanes: usize) -> usize {
+        (self.0 % lanes.max(1) as u128) as usize
+    }
+
+    /// The log's bucket in the catalogue, below [`BUCKETS`].
+    pub fn bucket(self) -> u8 {
+        (self.0 % u128::from(BUCKETS)) as u8
+    }
+}
+
+/// The hash keys of one shard, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKeyRange {
+    /// The lowest.
+    pub first: HashKey,
+    /// The highest.
+    pub last: HashKey,
+}
+
+impl HashKeyRange {
+    /// `shards` ranges of equal width (at least one), in order; the last takes what is left over.
+    /// Those that Kinesis gives a new stream.
+    pub fn equal(shards: usize) -> Vec<Self> {
+        let shards = shards.max(1) as u128;
+        // 2^128 / shards, of which u128 just cannot hold the dividend.
+        let width = if shards.is_power_of_two() {
+            (u128::MAX / shards).saturating_add(1)
+        } else {
+            u128::MAX / shards
+        };
+        let range = |shard: u128| Self {
+            first: HashKey(width * shard),
+            last: HashKey(if shard + 1 == shards { u128::MAX } else { width * (shard + 1) - 1 }),
+        };
+        (0..shards).map(range).collect()
+    }
+
+    /// Whether the key is one of the shard's.
+    pub fn contains(&self, key: HashKey) -> bool {
+        (self.first..=self.last).contains(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hash_keys_are_md5() {
+        // The test suite of RFC 1321.
+        for (key, md5) in [
+            ("", 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e),
+            ("a", 0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661),
+            ("message digest", 0xf96b_697d_7cb7_938d_525a_2f31_aaf1_61d0),
+            ("abcdefghijklmnopqrstuvwxyz", 0xc3fc_d3d7_6192_e400_7dfb_496c_ca67_e13b_u128),
+        ] {
+            assert_eq!(HashKey::of(key), HashKey(md5), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_those_of_a_new_kinesis_stream() {
+        let firsts = |shards| -> Vec<u128> {
+            HashKeyRange::equal(shards).iter().map(|range| range.first.0).collect()
+        };
+        assert_eq!(firsts(0), [0]);
+        assert_eq!(firsts(1), [0]);
+        assert_eq!(firsts(2), [0, 170_141_183_460_469_231_731_687_303_715_884_105_728]);
+        assert_eq!(
+            firsts(3),
+            [
+                0,
+                113_427_455_640_312_821_154_458_202_477_256_070_485,
+                226_854_911_280_625_642_308_916_404_954_512_140_970,
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_cover_every_key_once(shards in 1usize..300, key: u128) {
+            let ranges = HashKeyRange::equal(shards);
+            prop_assert_eq!(ranges.len(), shards);
+            prop_assert_eq!(ranges[0].first, HashKey(0));
+            prop_assert_eq!(ranges[shards - 1].last, HashKey(u128::MAX));
+            for pair in ranges.windows(2) {
+                prop_assert_eq!(pair[0].last.0 + 1, pair[1].first.0);
+            }
+            prop_assert_eq!(ranges.iter().filter(|range| range.contains(HashKey(key))).count(), 1);
+        }
+    }
+}

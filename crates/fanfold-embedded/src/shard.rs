@@ -1,0 +1,239 @@
+//! A shard: an ordered queue of what is on its way, read from any position, trimmed from the front.
+//!
+//! Change streams, record streams and the notification log are made of shards. Reading is
+//! synchronous and takes nothing away: whoever consumes a shard keeps its own position, and trims
+//! when nobody needs what is below.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use crate::hash_key::HashKey;
+use crate::striped::lock;
+
+/// A place in a shard: its first item has 0, the next 1 …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before the first item.
+    pub const START: Self = Self(0);
+
+    /// The place behind this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// How much lies in some shards together.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    items: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Backlog {
+    /// How many items.
+    pub fn items(&self) -> usize {
+        self.items.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of both is above the bound.
+    pub fn exceeds(&self, bound: BacklogBound) -> bool {
+        self.items() > bound.items || self.bytes() > bound.bytes
+    }
+
+    fn add(&self, bytes: usize) {
+        self.items.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.items.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How much may lie in some shards together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogBound {
+    /// Items.
+    pub items: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// What a consumer takes of a shard at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Take {
+    /// At most so many items.
+    pub items: usize,
+    /// At most so many bytes together; `None`: one item, however large it is.
+    pub bytes: Option<usize>,
+}
+
+/// Items taken from a shard, still in it.
+#[derive(Debug)]
+pub struct Taken<T> {
+    /// In order.
+    pub items: Vec<(Position, T)>,
+    /// The bytes of these items.
+    pub bytes: usize,
+    /// Everything wanted below this place is in `items`.
+    pub next: Position,
+    /// Whether one more was wanted, and did not fit.
+    pub full: bool,
+}
+
+struct Stored<T> {
+    key: HashKey,
+    bytes: usize,
+    item: T,
+}
+
+struct Queue<T> {
+    start: Position,
+    items: VecDeque<Stored<T>>,
+    bytes: usize,
+}
+
+impl<T> Queue<T> {
+    fn end(&self) -> Position {
+        Position(self.start.0 + self.items.len() as u64)
+    }
+
+    /// The items at and above a position, with their places.
+    fn from(&self, from: Position) -> impl Iterator<Item = (Position, &Stored<T>)> {
+        let from = from.max(self.start);
+        let skipped = usize::try_from(from.0 - self.start.0).unwrap_or(usize::MAX);
+        let places = (from.0..).map(Position);
+        places.zip(self.items.range(skipped.min(self.items.len())..))
+    }
+}
+
+/// The queue. Items of one key keep the order in which they were appended.
+pub struct Shard<T> {
+    backlog: Arc<Backlog>,
+    queue: Mutex<Queue<T>>,
+    arrived: Notify,
+}
+
+impl<T: Clone> Shard<T> {
+    /// An empty shard, which counts into `backlog`.
+    pub fn new(backlog: Arc<Backlog>) -> Self {
+        let queue = Queue { start: Position::START, items: VecDeque::new(), bytes: 0 };
+        Self { backlog, queue: Mutex::new(queue), arrived: Notify::new() }
+    }
+
+    /// Appends an item that counts as so many bytes.
+    pub fn append(&self, key: HashKey, bytes: usize, item: T) -> Position {
+        // Counted first: whoever sees the item can already trim it.
+        self.backlog.add(bytes);
+        let position = {
+            let mut queue = lock(&self.queue);
+            queue.items.push_back(Stored { key, bytes, item });
+            queue.bytes += bytes;
+            Position(queue.end().0 - 1)
+        };
+        self.arrived.notify_waiters();
+        position
+    }
+
+    /// The items at and above `from`, at most `max`. What was trimmed is passed over.
+    pub fn read(&self, from: Position, max: usize) -> Vec<(Position, T)> {
+        let queue = lock(&self.queue);
+        queue.from(from).take(max).map(|(position, stored)| (position, stored.item.clone())).collect()
+    }
+
+    /// The items at and above `from` whose keys are wanted.
+    pub fn take(
+        &self,
+        from: Position,
+        take: Take,
+        is_wanted: impl Fn(HashKey) -> bool,
+    ) -> Taken<T> {
+        let queue = lock(&self.queue);
+        let mut taken =
+            Taken { items: Vec::new(), bytes: 0, next: from.max(queue.end()), full: false };
+        for (position, stored) in queue.from(from).filter(|(_, stored)| is_wanted(stored.key)) {
+            let fits = match take.bytes {
+                Some(bytes) => taken.bytes + stored.bytes <= bytes,
+                None => taken.items.is_empty(),
+            };
+            if !fits || taken.items.len() >= take.items {
+                taken.next = position;
+                taken.full = true;
+                break;
+            }
+            taken.bytes += stored.bytes;
+            taken.items.push((position, stored.item.clone()));
+        }
+        taken
+    }
+
+    /// Drops everything below `below`.
+    pub fn trim(&self, below: Position) {
+        let mut queue = lock(&self.queue);
+        while queue.start < below {
+            let Some(stored) = queue.items.pop_front() else { break };
+            queue.start = queue.start.next();
+            queue.bytes -= stored.bytes;
+            self.backlog.remove(stored.bytes);
+        }
+    }
+
+    /// Drops the oldest items until the others are at most so many bytes.
+    pub fn trim_to_bytes(&self, bytes_max: usize) {
+        let mut queue = lock(&self.queue);
+        while queue.bytes > bytes_max {
+            let Some(stored) = queue.items.pop_front() else { break };
+            queue.start = queue.start.next();
+            queue.bytes -= stored.bytes;
+            self.backlog.remove(stored.bytes);
+        }
+    }
+
+    /// The place of the oldest item that is still there; the end, if there is none.
+    pub fn start(&self) -> Position {
+        lock(&self.queue).start
+    }
+
+    /// The place that the next item will have.
+    pub fn end(&self) -> Position {
+        lock(&self.queue).end()
+    }
+
+    /// Whether everything was trimmed.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.queue).items.is_empty()
+    }
+
+    /// Returns once there is, or was, an item at or above `from`.
+    pub async fn arrived(&self, from: Position) {
+        loop {
+            let mut arrived = pin!(self.arrived.notified());
+            // Registered before the look: what is appended after it is not missed.
+            arrived.as_mut().enable();
+            if self.end() > from {
+                return;
+            }
+            arrived.await;
+        }
+    }
+}

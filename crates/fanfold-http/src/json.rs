@@ -1,0 +1,26 @@
+//! Answers in JSON: written once, straight into the body.
+
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Response as HttpResponse, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::problem::{Kind, Problem};
+
+/// `value` as the body.
+pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Result<Response, Problem> {
+    let json = serde_json::to_vec(value)
+        .map_err(|e| Problem::new(Kind::INTERNAL, format!("the answer cannot be written: {e}")))?;
+    let mut response = HttpResponse::new(json.into());
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+/// Stored JSON, to be carried as it stands.
+pub(crate) fn stored<'a>(what: &str, json: &'a [u8]) -> Result<&'a RawValue, Problem> {
+    serde_json::from_slice(json)
+        .map_err(|e| Problem::new(Kind::INTERNAL, format!("{what} is not stored as JSON: {e}")))
+}

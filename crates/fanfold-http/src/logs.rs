@@ -1,0 +1,140 @@
+//! `GET /logs/…`: entries.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use fanfold::entry::{Outcome, Raw};
+use fanfold::{CommandId, DocumentId, Entry, LogId, Name, Seq, Time};
+use fanfold_pipeline::read::Awaited;
+use serde::Serialize;
+
+use crate::params::{Path, Query};
+use crate::problem::Problem;
+use crate::{Api, json, views};
+
+/// An entry, as callers see it: what they all have, and then what its status brings.
+#[derive(Serialize)]
+struct EntryJson<'a> {
+    log: &'a LogId,
+    seq: Seq,
+    status: &'static str,
+    // No command stands behind a lost entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<CommandId>,
+    at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<Vec<EventJson<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct EventJson<'a> {
+    #[serde(rename = "type")]
+    kind: &'a Name,
+    document: &'a DocumentId,
+    data: &'a Raw,
+    // Absent is 1: most types never get another.
+    #[serde(skip_serializing_if = "is_first_version")]
+    version: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_first_version(version: &u32) -> bool {
+    *version == 1
+}
+
+impl<'a> EntryJson<'a> {
+    fn new(log: &'a LogId, entry: &'a Entry) -> Self {
+        let known = !entry.origin.is_nobody();
+        let mut json = Self {
+            log,
+            seq: entry.seq,
+            status: entry.outcome.status(),
+            user: known.then(|| entry.origin.as_str()),
+            id: known.then_some(entry.id),
+            at: entry.time,
+            command: entry.command.as_ref(),
+            events: None,
+            code: None,
+            message: None,
+            of: None,
+            reason: None,
+        };
+        match &entry.outcome {
+            Outcome::Accepted(events) => {
+                let events = events.iter().map(|event| EventJson {
+                    kind: &event.kind,
+                    document: &event.document,
+                    data: &event.data,
+                    version: event.version,
+                });
+                json.events = Some(events.collect());
+            }
+            Outcome::Rejected { code, message } => {
+                json.code = Some(code);
+                json.message = Some(message);
+            }
+            Outcome::Duplicate { of } => json.of = Some(*of),
+            Outcome::Stale => {}
+            Outcome::Faulted { message, .. } => json.message = Some(message),
+            Outcome::Lost { reason } => json.reason = Some(reason),
+        }
+        json
+    }
+}
+
+#[derive(Serialize)]
+struct PageJson<'a> {
+    log: &'a LogId,
+    accepted: Seq,
+    tail: Seq,
+    entries: Vec<EntryJson<'a>>,
+    next: Option<Seq>,
+}
+
+/// One entry.
+pub(crate) async fn entry(
+    State(api): State<Api>,
+    path: Path,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let (log, seq) = (path.log()?, path.seq()?);
+    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms()?;
+    match api.reads.entry(&log, seq, wait_ms).await? {
+        Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
+        Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
+    }
+}
+
+/// Some entries.
+pub(crate) async fn entries(
+    State(api): State<Api>,
+    path: Path,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let log = path.log()?;
+    let query = Query::parse(query.as_deref(), &["from", "limit"])?;
+    let (from, limit) = (query.seq("from")?.unwrap_or(Seq(1)), query.limit()?);
+    let page = api.reads.entries(&log, from, limit).await?;
+    json::answer(
+        StatusCode::OK,
+        &PageJson {
+            log: &log,
+            accepted: page.accepted,
+            tail: page.tail,
+            entries: page.entries.iter().map(|entry| EntryJson::new(&log, entry)).collect(),
+            next: page.next,
+        },
+    )
+}

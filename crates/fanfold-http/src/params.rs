@@ -1,0 +1,213 @@
+//! Parameters of paths and queries: decoded, checked, and named when they are wrong.
+//!
+//! A `+` in a query stands for itself, not for a space: names may contain it, and no parameter has
+//! a value with a space.
+
+use std::borrow::Cow;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use fanfold::limits::SEQ_END;
+use fanfold::{LogId, Partition, RowKey, Seq, ServiceName};
+use percent_encoding::percent_decode_str;
+
+use crate::problem::{Kind, Problem};
+
+/// The longest `wait`, in milliseconds: API Gateway gives an integration 30 s at most, and the
+/// answer needs some of it.
+pub(crate) const WAIT_MS_MAX: u64 = 25_000;
+/// Entries or rows of a page, if the caller does not say.
+pub(crate) const PAGE_DEFAULT: u64 = 100;
+/// Entries or rows of a page at most. Ten times what people read, and a bound for one answer.
+pub(crate) const PAGE_MAX: u64 = 1_000;
+
+/// The parameters of the path.
+pub(crate) struct Path(RawPathParams);
+
+impl<S: Send + Sync> FromRequestParts<S> for Path {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match RawPathParams::from_request_parts(parts, state).await {
+            Ok(params) => Ok(Self(params)),
+            Err(RawPathParamsRejection::InvalidUtf8InPathParam(e)) => {
+                Err(Problem::new(Kind::NOT_UTF8, e.to_string()))
+            }
+            Err(e) => Err(Problem::new(Kind::INTERNAL, e.to_string())),
+        }
+    }
+}
+
+impl Path {
+    /// The parameter, decoded. The routes have every parameter that is asked for here.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(param, _)| *param == name).map_or("", |(_, value)| value)
+    }
+
+    /// `{service}/{partition}`.
+    pub(crate) fn log(&self) -> Result<LogId, Problem> {
+        let service = ServiceName::new(self.text("service"))
+            .map_err(|error| Problem::name("service", &error))?;
+        let partition = Partition::new(self.text("partition"))
+            .map_err(|error| Problem::name("partition", &error))?;
+        Ok(LogId::new(&service, &partition))
+    }
+
+    /// `{seq}`.
+    pub(crate) fn seq(&self) -> Result<Seq, Problem> {
+        number("seq", self.text("seq"), 1, SEQ_END - 1).map(Seq)
+    }
+
+    /// `{row}`.
+    pub(crate) fn row(&self) -> Result<RowKey, Problem> {
+        RowKey::new(self.text("row")).map_err(|error| Problem::name("row", &error))
+    }
+}
+
+/// The parameters of the query.
+pub(crate) struct Query<'a>(Vec<(&'static str, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    /// Reads `raw`; only parameters in `known` may be there, each once.
+    pub(crate) fn parse(raw: Option<&'a str>, known: &[&'static str]) -> Result<Self, Problem> {
+        let mut params: Vec<(&'static str, Cow<'a, str>)> = Vec::with_capacity(known.len());
+        for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = percent_decode_str(name).decode_utf8_lossy();
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                return Err(unknown(&name, known));
+            };
+            if params.iter().any(|(seen, _)| seen == name) {
+                let detail = format!("`{name}`: is given twice");
+                return Err(Problem::new(Kind::REPEATED_PARAMETER, detail));
+            }
+            let value = percent_decode_str(value)
+                .decode_utf8()
+                .map_err(|_| bad(name, "is not valid UTF-8 once decoded"))?;
+            params.push((name, value));
+        }
+        Ok(Self(params))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(param, _)| *param == name).map(|(_, value)| value.as_ref())
+    }
+
+    fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
+        self.get(name).map(|text| number(name, text, least, most)).transpose()
+    }
+
+    /// `wait`, in milliseconds.
+    pub(crate) fn wait_ms(&self) -> Result<u64, Problem> {
+        Ok(self.number("wait", 0, WAIT_MS_MAX)?.unwrap_or(0))
+    }
+
+    /// `limit`.
+    pub(crate) fn limit(&self) -> Result<usize, Problem> {
+        Ok(self.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT) as usize)
+    }
+
+    /// `from` or `seq`.
+    pub(crate) fn seq(&self, name: &str) -> Result<Option<Seq>, Problem> {
+        Ok(self.number(name, 1, SEQ_END - 1)?.map(Seq))
+    }
+
+    /// `after` or `prefix`: a row's key, or the beginning of one. Empty is none.
+    pub(crate) fn key(&self, name: &str) -> Result<Option<RowKey>, Problem> {
+        match self.get(name) {
+            None | Some("") => Ok(None),
+            Some(text) => {
+                RowKey::new(text).map(Some).map_err(|error| bad(name, &error.to_string()))
+            }
+        }
+    }
+
+    /// Whether `order` is `desc`.
+    pub(crate) fn descending(&self) -> Result<bool, Problem> {
+        match self.get("order") {
+            None | Some("asc") => Ok(false),
+            Some("desc") => Ok(true),
+            Some(_) => Err(bad("order", "must be `asc` or `desc`")),
+        }
+    }
+}
+
+fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = if digits { text.parse().ok() } else { None };
+    value
+        .filter(|value| (least..=most).contains(value))
+        .ok_or_else(|| bad(name, &format!("must be an integer from {least} to {most}")))
+}
+
+fn bad(name: &str, why: &str) -> Problem {
+    Problem::new(Kind::BAD_PARAMETER, format!("`{name}`: {why}"))
+}
+
+fn unknown(name: &str, known: &[&str]) -> Problem {
+    let known = match known {
+        [] => "none is known here".to_owned(),
+        known => format!("known here are `{}`", known.join("`, `")),
+    };
+    let detail = format!("`{name}`: unknown parameter, {known}");
+    Problem::new(Kind::UNKNOWN_PARAMETER, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["wait", "limit", "from", "after", "prefix", "order"];
+
+    fn parse(raw: &str) -> Result<Query<'_>, Problem> {
+        Query::parse(Some(raw), KNOWN)
+    }
+
+    #[test]
+    fn values_are_decoded() {
+        let query = parse("prefix=a+b%2Fc&&wait=25000&order=desc&limit=1&from=7&after=")
+            .expect("all are known");
+        let prefix = query.key("prefix").expect("it is a key").expect("it is given");
+        assert_eq!(prefix.as_str(), "a+b/c");
+        assert_eq!(query.wait_ms(), Ok(25_000));
+        assert_eq!(query.limit(), Ok(1));
+        assert_eq!(query.seq("from"), Ok(Some(Seq(7))));
+        assert_eq!(query.key("after"), Ok(None));
+        assert_eq!(query.descending(), Ok(true));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (raw, starts) in [
+            ("wait=25001", "`wait`: must be an integer from 0 to 25000"),
+            ("wait=-1", "`wait`: "),
+            ("wait=%2B1", "`wait`: "),
+            ("wait=+1", "`wait`: "),
+            ("wait=", "`wait`: "),
+            ("wait=1.5", "`wait`: "),
+            ("limit=0", "`limit`: must be an integer from 1 to 1000"),
+            ("limit=1001", "`limit`: "),
+            ("from=0", "`from`: must be an integer from 1 to 140737488355327"),
+            ("from=99999999999999999999", "`from`: "),
+            ("order=down", "`order`: must be"),
+            ("after=a%20b", "`after`: contains ' '"),
+            ("prefix=%FF", "`prefix`: is not valid UTF-8"),
+            ("wait=1&wait=1", "`wait`: is given twice"),
+            ("wiat=1", "`wiat`: unknown parameter"),
+            ("=", "``: unknown parameter"),
+        ] {
+            let checked = parse(raw).and_then(|query| {
+                query.wait_ms()?;
+                query.limit()?;
+                query.seq("from")?;
+                query.key("after")?;
+                query.descending()
+            });
+            let problem = checked.expect_err(raw);
+            let json = serde_json::to_value(&problem).expect("a problem can be written");
+            let detail = json["detail"].as_str().expect("it has a detail");
+            assert!(detail.starts_with(starts), "{raw}: {detail}");
+        }
+    }
+}

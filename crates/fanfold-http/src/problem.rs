@@ -1,0 +1,252 @@
+//! Errors as RFC 9457 problems: `{"type","title","status","detail"}`, `application/problem+json`.
+//!
+//! A problem's type is `urn:fanfold:problem:<slug>`: absolute, as the RFC recommends, and the same
+//! on every host and behind every proxy. It never changes its meaning, and it alone is for
+//! programs; `detail` is for people, and begins with the field or parameter at fault, if one is.
+
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::{Response as HttpResponse, StatusCode};
+use axum::response::{IntoResponse, Response};
+use fanfold::{NameError, RequestError};
+use fanfold_pipeline::ingest::IngestError;
+use fanfold_pipeline::ports::Unavailable;
+use fanfold_pipeline::read::ReadError;
+use serde::Serialize;
+
+/// Seconds until a client should try again when a table does not answer: it was tried for about a
+/// second already.
+const RETRY_AFTER_S: u64 = 1;
+
+/// What kind of problem: everything that is the same for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The `type`.
+    pub urn: &'static str,
+    /// The `title`.
+    pub title: &'static str,
+    /// The `status`.
+    pub status: StatusCode,
+}
+
+macro_rules! kinds {
+    ($($name:ident = $status:ident $slug:literal $title:literal;)*) => {
+        impl Kind {
+            $(
+                #[doc = $title]
+                pub const $name: Self = Self {
+                    urn: concat!("urn:fanfold:problem:", $slug),
+                    title: $title,
+                    status: StatusCode::$status,
+                };
+            )*
+
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+kinds! {
+    NOT_UTF8 = BAD_REQUEST "not-utf8" "The request is not UTF-8";
+    NOT_JSON = BAD_REQUEST "not-json" "The request is not JSON";
+    NOT_AN_OBJECT = BAD_REQUEST "not-an-object" "The request is not a JSON object";
+    MISSING_FIELD = BAD_REQUEST "missing-field" "A required field is missing";
+    UNKNOWN_FIELD = BAD_REQUEST "unknown-field" "A field is unknown";
+    REPEATED_FIELD = BAD_REQUEST "repeated-field" "A field is given twice";
+    WRONG_TYPE = BAD_REQUEST "wrong-type" "A field has the wrong JSON type";
+    BAD_ID = BAD_REQUEST "bad-id" "The id is out of range";
+    BAD_NAME = BAD_REQUEST "bad-name" "A name is not allowed";
+    RESERVED_NAME = BAD_REQUEST "reserved-name" "A name is reserved";
+    TOO_DEEP = BAD_REQUEST "too-deep" "The data is nested too deeply";
+    UNKNOWN_COMMAND = BAD_REQUEST "unknown-command" "The service has no such command";
+    INVALID_DATA = BAD_REQUEST "invalid-data" "The data does not fit the command";
+    NO_COMMANDS = BAD_REQUEST "no-commands" "The batch is empty";
+    INCOMPLETE_BODY = BAD_REQUEST "incomplete-body" "The body broke off";
+    UNKNOWN_PARAMETER = BAD_REQUEST "unknown-parameter" "A query parameter is unknown";
+    REPEATED_PARAMETER = BAD_REQUEST "repeated-parameter" "A query parameter is given twice";
+    BAD_PARAMETER = BAD_REQUEST "bad-parameter" "A parameter has a bad value";
+    FILTERED_VIEW = BAD_REQUEST "filtered-view" "The view cannot be waited for";
+    UNKNOWN_ROUTE = NOT_FOUND "unknown-route" "There is nothing at this path";
+    UNKNOWN_SERVICE = NOT_FOUND "unknown-service" "There is no such service";
+    UNKNOWN_LOG = NOT_FOUND "unknown-log" "There is no such log";
+    UNKNOWN_SEQ = NOT_FOUND "unknown-seq" "The log has no such seq";
+    UNKNOWN_VIEW = NOT_FOUND "unknown-view" "There is no such view";
+    UNKNOWN_ROW = NOT_FOUND "unknown-row" "The view has no such row";
+    METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "The method is not allowed here";
+    LOG_CLOSED = CONFLICT "log-closed" "The log is closed to commands";
+    COMMAND_TOO_LARGE = PAYLOAD_TOO_LARGE "command-too-large" "The command is too large";
+    BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "The body is too large";
+    TOO_MANY_COMMANDS = PAYLOAD_TOO_LARGE "too-many-commands" "The batch has too many commands";
+    THROTTLED = TOO_MANY_REQUESTS "throttled" "Too much at once";
+    INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something is broken here";
+    NOT_ADMITTING = SERVICE_UNAVAILABLE "not-admitting" "No commands are admitted now";
+    UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "A table does not answer";
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    urn: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip)]
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    /// A problem of this kind.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            urn: kind.urn,
+            title: kind.title,
+            status: kind.status.as_u16(),
+            detail: detail.into(),
+            retry_after_s: None,
+        }
+    }
+
+    fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// When to try again, in seconds; `None` if trying again as it is makes no sense.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
+    /// A name that is none; `field` is the field or path parameter.
+    pub fn name(field: &str, error: &NameError) -> Self {
+        let kind = match error {
+            NameError::Reserved => Kind::RESERVED_NAME,
+            NameError::Empty
+            | NameError::TooLong { .. }
+            | NameError::BadCharacter { .. }
+            | NameError::NotAPartition
+            | NameError::NotALog => Kind::BAD_NAME,
+        };
+        Self::new(kind, format!("`{field}`: {error}"))
+    }
+
+    fn unavailable(unavailable: &Unavailable, detail: String) -> Self {
+        let kind = match unavailable {
+            Unavailable::Throttled { .. } => Kind::THROTTLED,
+            Unavailable::TimedOut { .. } | Unavailable::Failed { .. } => Kind::UNAVAILABLE,
+        };
+        tracing::warn!(error = %unavailable, "a request failed");
+        Self::new(kind, detail).retry_after(RETRY_AFTER_S)
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        use fanfold::service::InvalidCommand;
+        let kind = match &error {
+            RequestError::NotUtf8 { .. } => Kind::NOT_UTF8,
+            RequestError::NotJson(_) => Kind::NOT_JSON,
+            RequestError::NotAnObject => Kind::NOT_AN_OBJECT,
+            RequestError::Missing { .. } => Kind::MISSING_FIELD,
+            RequestError::UnknownField { .. } => Kind::UNKNOWN_FIELD,
+            RequestError::Repeated { .. } => Kind::REPEATED_FIELD,
+            RequestError::WrongType { .. } => Kind::WRONG_TYPE,
+            RequestError::BadId => Kind::BAD_ID,
+            RequestError::BadName { field, error } => return Self::name(field, error),
+            RequestError::TooDeep => Kind::TOO_DEEP,
+            RequestError::TooLarge { .. } => Kind::COMMAND_TOO_LARGE,
+            RequestError::UnknownService { .. } => Kind::UNKNOWN_SERVICE,
+            RequestError::InvalidCommand(InvalidCommand::Unknown { .. }) => Kind::UNKNOWN_COMMAND,
+            RequestError::InvalidCommand(InvalidCommand::Data { .. }) => Kind::INVALID_DATA,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        let detail = error.to_string();
+        match error {
+            IngestError::Invalid(error) => error.into(),
+            IngestError::NotAdmitted(not) => {
+                Self::new(Kind::NOT_ADMITTING, detail).retry_after(not.retry_after_s)
+            }
+            IngestError::Closed { .. } => Self::new(Kind::LOG_CLOSED, detail),
+            IngestError::Unavailable(unavailable) => Self::unavailable(&unavailable, detail),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::UnknownService(_) => Kind::UNKNOWN_SERVICE,
+            ReadError::UnknownLog(_) => Kind::UNKNOWN_LOG,
+            ReadError::UnknownSeq { .. } => Kind::UNKNOWN_SEQ,
+            ReadError::UnknownView(_) | ReadError::NotItsService { .. } => Kind::UNKNOWN_VIEW,
+            ReadError::UnknownRow { .. } => Kind::UNKNOWN_ROW,
+            ReadError::Filtered(_) => Kind::FILTERED_VIEW,
+            ReadError::Undecodable { .. } => {
+                tracing::error!(error = ?error, "a stored commit cannot be read");
+                Kind::INTERNAL
+            }
+            // What a table said is for the log, not for callers.
+            ReadError::Unavailable(unavailable @ Unavailable::Failed { hop, .. }) => {
+                return Self::unavailable(unavailable, format!("the {hop} failed"));
+            }
+            ReadError::Unavailable(unavailable) => {
+                return Self::unavailable(unavailable, unavailable.to_string());
+            }
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        // A problem is numbers and text: it can always be written.
+        let json = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = HttpResponse::new(json.into());
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_type() {
+        let urns: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.urn).collect();
+        assert_eq!(urns.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn a_problem_is_as_the_rfc_has_it() {
+        let problem = Problem::from(RequestError::Missing { field: "id" });
+        assert_eq!(
+            serde_json::to_string(&problem).expect("a problem can be written"),
+            r#"{"type":"urn:fanfold:problem:missing-field","title":"A required field is missing","status":400,"detail":"`id`: is required"}"#
+        );
+    }
+
+    #[test]
+    fn what_may_work_later_says_when() {
+        let throttled = Unavailable::Throttled { hop: "journal" };
+        let problem = Problem::from(ReadError::Unavailable(throttled));
+        assert_eq!((problem.status, problem.retry_after_s), (429, Some(RETRY_AFTER_S)));
+        let failed = Unavailable::Failed { hop: "journal", message: "secret".to_owned() };
+        let problem = Problem::from(ReadError::Unavailable(failed));
+        assert_eq!((problem.status, problem.retry_after_s), (503, Some(RETRY_AFTER_S)));
+        assert_eq!(problem.detail, "the journal failed");
+    }
+}

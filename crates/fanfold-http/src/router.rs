@@ -1,0 +1,74 @@
+//! The routes, and what holds for all of them.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::FutureExt;
+
+use crate::problem::{Kind, Problem};
+use crate::{Api, commands, json, logs, metrics, views};
+
+const COMMAND: &str = "/command";
+const COMMANDS: &str = "/commands";
+const ENTRIES: &str = "/logs/{service}/{partition}";
+const ENTRY: &str = "/logs/{service}/{partition}/{seq}";
+const ROWS: &str = "/views/{view}/{service}/{partition}";
+// A key's slash is `%2F`; proxies decode it, so it may also stand as itself.
+const ROW: &str = "/views/{view}/{service}/{partition}/{*row}";
+const HEALTHZ: &str = "/healthz";
+const METRICS: &str = "/metrics";
+const PATHS: [&str; 8] = [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ, METRICS];
+
+/// The whole API.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route(COMMAND, post(commands::one))
+        .route(COMMANDS, post(commands::many))
+        .route(ENTRIES, get(logs::entries))
+        .route(ENTRY, get(logs::entry))
+        .route(ROWS, get(views::rows))
+        .route(ROW, get(views::row))
+        .route(HEALTHZ, get(healthz))
+        .route(METRICS, get(show_metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(api.clone(), every_request))
+        .with_state(api)
+}
+
+/// Counts the request, and makes a panic an answer instead of a broken connection.
+async fn every_request(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let path = PATHS.iter().find(|path| Some(**path) == matched).unwrap_or(&"other");
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let response = answered.unwrap_or_else(|_| {
+        tracing::error!(%method, path, "a handler panicked");
+        Problem::new(Kind::INTERNAL, "the request could not be answered").into_response()
+    });
+    api.metrics.count_request(&method, path, response.status());
+    response
+}
+
+async fn unknown_route(uri: Uri) -> Problem {
+    Problem::new(Kind::UNKNOWN_ROUTE, format!("there is nothing at `{}`", uri.path()))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("`{}` does not take `{method}`", uri.path());
+    Problem::new(Kind::METHOD_NOT_ALLOWED, detail)
+}
+
+async fn healthz() -> Result<Response, Problem> {
+    json::answer(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
+}
+
+async fn show_metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode()?))
+}

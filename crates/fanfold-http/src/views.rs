@@ -1,0 +1,127 @@
+//! `GET /views/…`: rows.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use fanfold::{LogId, RowKey, Seq};
+use fanfold_pipeline::ports::{ParkedView, RowRange};
+use fanfold_pipeline::read::Awaited;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::params::{Path, Query};
+use crate::problem::{Kind, Problem};
+use crate::{Api, json};
+
+#[derive(Serialize)]
+struct PageJson<'a> {
+    view: &'a str,
+    version: u32,
+    log: &'a LogId,
+    seq: Seq,
+    parked: Option<&'a ParkedView>,
+    rows: Vec<RowJson<'a>>,
+    next: Option<&'a RowKey>,
+}
+
+#[derive(Serialize)]
+struct RowJson<'a> {
+    key: &'a RowKey,
+    seq: Seq,
+    row: &'a RawValue,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OneJson<'a> {
+    view: &'a str,
+    version: u32,
+    log: &'a LogId,
+    seq: Seq,
+    parked: Option<&'a ParkedView>,
+    key: &'a RowKey,
+    row_seq: Seq,
+    row: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct PendingJson<'a> {
+    status: &'static str,
+    seq: Seq,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<&'a ParkedView>,
+}
+
+/// Accepted, but the wait is over: 202 with how far it is, and why it will come no further if it
+/// is parked.
+pub(crate) fn pending(seq: Seq, parked: Option<&ParkedView>) -> Result<Response, Problem> {
+    json::answer(StatusCode::ACCEPTED, &PendingJson { status: "pending", seq, parked })
+}
+
+/// Some rows.
+pub(crate) async fn rows(
+    State(api): State<Api>,
+    path: Path,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let (view, log) = (path.text("view"), path.log()?);
+    let known = ["seq", "wait", "prefix", "after", "limit", "order"];
+    let query = Query::parse(query.as_deref(), &known)?;
+    let range = RowRange {
+        prefix: query.key("prefix")?.map_or_else(String::new, |key| key.as_str().to_owned()),
+        after: query.key("after")?,
+        descending: query.descending()?,
+        limit: query.limit()?,
+    };
+    let (seq, wait_ms) = (query.seq("seq")?, query.wait_ms()?);
+    let page = match api.reads.rows(view, &log, &range, seq, wait_ms).await? {
+        Awaited::Ready(page) => page,
+        Awaited::Pending { seq, parked } => return pending(seq, parked.as_ref()),
+    };
+    let rows = page.rows.iter().map(|row| {
+        let (key, seq) = (&row.key, row.seq);
+        Ok(RowJson { key, seq, row: json::stored("a row", &row.body)? })
+    });
+    json::answer(
+        StatusCode::OK,
+        &PageJson {
+            view,
+            version: page.version,
+            log: &log,
+            seq: page.seq,
+            parked: page.parked.as_ref(),
+            rows: rows.collect::<Result<_, Problem>>()?,
+            next: page.next.as_ref(),
+        },
+    )
+}
+
+/// One row.
+pub(crate) async fn row(
+    State(api): State<Api>,
+    path: Path,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let (view, log, key) = (path.text("view"), path.log()?, path.row()?);
+    let query = Query::parse(query.as_deref(), &["seq", "wait"])?;
+    let (seq, wait_ms) = (query.seq("seq")?, query.wait_ms()?);
+    let page = match api.reads.row(view, &log, &key, seq, wait_ms).await? {
+        Awaited::Ready(page) => page,
+        Awaited::Pending { seq, parked } => return pending(seq, parked.as_ref()),
+    };
+    let row = page.rows.first();
+    let row = row.ok_or_else(|| Problem::new(Kind::INTERNAL, "the row was not read"))?;
+    json::answer(
+        StatusCode::OK,
+        &OneJson {
+            view,
+            version: page.version,
+            log: &log,
+            seq: page.seq,
+            parked: page.parked.as_ref(),
+            key: &row.key,
+            row_seq: row.seq,
+            row: json::stored("the row", &row.body)?,
+        },
+    )
+}

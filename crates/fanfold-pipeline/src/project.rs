@@ -1,0 +1,440 @@
+//! The fourth stage: notifications become rows of one view.
+//!
+//! Commit by commit, seen from the log's cursor: **done**, if it is at or below; **next**, if the
+//! view misses nothing before it (the commit's `prev` says so); **beyond** otherwise. What is next
+//! is applied: the rows it touches are loaded, all entries above each row's seq folded in, each
+//! row stored if it is still what was loaded; only then does the cursor move (F6). What is beyond
+//! waits a little for what is before it, and is then read from the journal.
+//!
+//! What the view cannot apply parks it for this log, and for no other (F7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfold::body::commit;
+use fanfold::body::notification::{self, Received};
+use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::view::{AnyRecorded, ApplyFault};
+use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::planted::{Bug, planted};
+use crate::ports::{
+    Advanced, Cursor, Env, Journal, ParkedView, PutRowError, StoredRow, Unavailable, ViewTable,
+};
+
+/// Logs of one call that are worked on at the same time; see the processor.
+const LOGS_AT_ONCE: usize = 32;
+/// Rows under way at the same time, per log.
+const ROWS_AT_ONCE: usize = 16;
+/// Keys that a view table is asked for at a time (its limit).
+const KEYS_PER_READ: usize = 1_000;
+/// How often a row that others write is loaded again.
+const ROW_ATTEMPTS_MAX: usize = 10;
+/// A commit whose predecessors are on their way waits this long for them, and this much more at
+/// random ...
+const TURN_WAIT_MS: u64 = 50;
+const TURN_JITTER_MS: u64 = 150;
+/// ... again and again while the cursor moves, up to this.
+const TURN_MS_MAX: u64 = 2_000;
+/// Entries that one call catches up with; what is further behind is left to the view's sweep.
+pub(crate) const CATCH_UP_ENTRIES_MAX: u64 = 5_000;
+/// Commits that one look into the journal asks for.
+const COMMITS_PER_READ: usize = 100;
+/// How long the tombstone of a row stays: longer than any writer that knew the row may live.
+const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// The stage, for one view.
+pub struct Projector {
+    view: Arc<dyn AnyView>,
+    table: Arc<dyn ViewTable>,
+    journal: Arc<dyn Journal>,
+    env: Arc<dyn Env>,
+    /// By which a commit's `prev` says whether the view misses something.
+    kinds: Vec<String>,
+}
+
+/// Why a log's commits were not applied. They come again.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// A table does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The journal has a hole, or ends before a commit that was announced.
+    #[error("the journal has no commit from {expected} on")]
+    Hole {
+        /// The entry that is missing.
+        expected: Seq,
+    },
+    /// Others write the same rows all the time.
+    #[error("the row `{0}` is contended")]
+    Contended(RowKey),
+    /// There was no time.
+    #[error("the deadline is over")]
+    Deadline,
+}
+
+impl Projector {
+    /// A projector for `view`, which keeps its rows in `table`.
+    pub fn new(
+        view: Arc<dyn AnyView>,
+        table: Arc<dyn ViewTable>,
+        journal: Arc<dyn Journal>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        let kinds = view.kinds();
+        Self { view, table, journal, env, kinds }
+    }
+
+    /// The view.
+    pub fn view(&self) -> &Arc<dyn AnyView> {
+        &self.view
+    }
+
+    /// Applies the commits of messages, each given by its body. Returns the indices of those that
+    /// must come again.
+    pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
+        let mut failed = Vec::new();
+        let mut commits: BTreeMap<LogId, Vec<(usize, Received)>> = BTreeMap::new();
+        for (index, body) in messages.iter().enumerate() {
+            let received = std::str::from_utf8(body).ok().map(notification::decode);
+            match received {
+                Some(Ok(received)) => {
+                    for commit in received {
+                        commits.entry(commit.log.clone()).or_default().push((index, commit));
+                    }
+                }
+                _ => {
+                    tracing::error!(view = self.view.name(), "a notification cannot be read");
+                    failed.push(index);
+                }
+            }
+        }
+        commits.retain(|log, _| self.view.services().contains(&log.service()));
+        let logs = stream::iter(commits).map(|(log, mut commits)| async move {
+            commits.sort_by_key(|(_, commit)| commit.last);
+            let (indices, commits): (Vec<usize>, Vec<Received>) = commits.into_iter().unzip();
+            let result = self.advance(&log, commits, deadline).await;
+            (log, indices, result)
+        });
+        let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        for (log, indices, result) in logs {
+            if let Err(error) = result {
+                tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
+                if !planted(Bug::AcknowledgeUnapplied) {
+                    failed.extend(indices);
+                }
+            }
+        }
+        failed.sort_unstable();
+        failed.dedup();
+        failed
+    }
+
+    /// Brings the view on with one log's commits, in the order of their seqs.
+    async fn advance(
+        &self,
+        log: &LogId,
+        commits: Vec<Received>,
+        deadline: Time,
+    ) -> Result<(), ProjectError> {
+        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
+        let mut next = Next { entries: Vec::new(), to: cursor.seq };
+        for commit in commits {
+            if self.env.now() >= deadline {
+                return Err(ProjectError::Deadline);
+            }
+            // A view that is parked is redriven from the journal.
+            if commit.last <= next.to || cursor.parked.is_some() {
+                continue;
+            }
+            if let Some(entries) = self.in_line(&commit, next.to) {
+                next.entries.extend(entries);
+                next.to = commit.last;
+                continue;
+            }
+            cursor = self.apply_next(log, cursor, std::mem::take(&mut next)).await?;
+            cursor = self.wait_for_turn(log, &commit, cursor).await?;
+            if cursor.parked.is_none() && commit.last > cursor.seq {
+                cursor = match self.in_line(&commit, cursor.seq) {
+                    Some(entries) => {
+                        let next = Next { entries, to: commit.last };
+                        self.apply_next(log, cursor, next).await?
+                    }
+                    None => self.catch_up(log, cursor, commit.last).await?,
+                };
+            }
+            next.to = cursor.seq;
+        }
+        self.apply_next(log, cursor, next).await?;
+        Ok(())
+    }
+
+    /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
+    fn in_line(&self, commit: &Received, cursor: Seq) -> Option<Vec<Entry>> {
+        let follows = commit.follows(cursor, &self.kinds) || planted(Bug::ApplyBeyond);
+        commit.entries.as_ref().filter(|_| follows).cloned()
+    }
+
+    /// What is before the commit is perhaps being applied right now.
+    async fn wait_for_turn(
+        &self,
+        log: &LogId,
+        commit: &Received,
+        mut cursor: Cursor,
+    ) -> Result<Cursor, ProjectError> {
+        let until = self.env.now().plus_ms(TURN_MS_MAX);
+        while !commit.follows(cursor.seq, &self.kinds)
+            && cursor.parked.is_none()
+            && !cursor.is_behind()
+            && self.env.now() < until
+        {
+            self.env.sleep(TURN_WAIT_MS + self.env.random() % (TURN_JITTER_MS + 1)).await;
+            let moved = self.table.cursor(log).await?.unwrap_or_default();
+            let stands = moved.seq == cursor.seq;
+            cursor = moved;
+            if stands {
+                break;
+            }
+        }
+        Ok(cursor)
+    }
+
+    /// Brings the view to `target` from the journal, or notes that its sweep has to.
+    pub(crate) async fn catch_up(
+        &self,
+        log: &LogId,
+        mut cursor: Cursor,
+        target: Seq,
+    ) -> Result<Cursor, ProjectError> {
+        if cursor.is_behind() {
+            self.table.mark_behind(log, target).await?;
+            return Ok(cursor);
+        }
+        let start = cursor.seq;
+        while cursor.seq < target && cursor.parked.is_none() {
+            if cursor.seq.0 - start.0 >= CATCH_UP_ENTRIES_MAX {
+                self.table.mark_behind(log, target).await?;
+                cursor.behind = Some(target);
+                return Ok(cursor);
+            }
+            cursor = self.read_on(log, cursor).await?;
+        }
+        Ok(cursor)
+    }
+
+    /// Applies one page of the journal, from the cursor on.
+    pub(crate) async fn read_on(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+    ) -> Result<Cursor, ProjectError> {
+        let page = self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await?;
+        let mut next = Next { entries: Vec::new(), to: cursor.seq };
+        let mut unreadable = None;
+        for item in &page.commits {
+            let expected = next.to.next();
+            if item.first > expected {
+                return Err(ProjectError::Hole { expected });
+            }
+            match commit::decode(item.first, &item.body) {
+                Ok((entries, _)) => next.entries.extend(entries),
+                Err(error) => {
+                    let fault = Fault::new(format!("the commit cannot be read: {error}"));
+                    unreadable = Some(ApplyFault { at: expected, fault });
+                    break;
+                }
+            }
+            next.to = item.last();
+        }
+        match (unreadable, page.commits.is_empty()) {
+            (_, true) => Err(ProjectError::Hole { expected: cursor.seq.next() }),
+            (None, false) => self.apply_next(log, cursor, next).await,
+            (Some(fault), false) => {
+                let cursor = self.apply_next(log, cursor, next).await?;
+                self.park(log, cursor, fault).await
+            }
+        }
+    }
+
+    /// Applies what is next in line: rows first, then the cursor. A parked view stays as it is.
+    async fn apply_next(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        mut next: Next,
+    ) -> Result<Cursor, ProjectError> {
+        if next.to <= cursor.seq || cursor.parked.is_some() {
+            return Ok(cursor);
+        }
+        next.entries.retain(|entry| entry.seq > cursor.seq);
+        let (entries, mut fault) = self.read(log, &next.entries);
+        if planted(Bug::CursorBeforeRows) {
+            self.table.advance(log, next.to).await?;
+        }
+        // A fault cuts the entries off before it, and what is left is folded anew.
+        let rows = loop {
+            let end = fault.as_ref().map_or(next.to, |fault| fault.at.before());
+            match self.fold_all(log, &entries, end).await? {
+                Ok(rows) => break rows,
+                Err(earlier) => fault = Some(earlier),
+            }
+        };
+        let rows = stream::iter(rows).map(|row| self.store(log, row));
+        rows.buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
+
+        let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());
+        let cursor = if to > cursor.seq { self.move_to(log, cursor, to).await? } else { cursor };
+        match fault {
+            Some(fault) => self.park(log, cursor, fault).await,
+            None => Ok(cursor),
+        }
+    }
+
+    async fn move_to(&self, log: &LogId, cursor: Cursor, to: Seq) -> Result<Cursor, ProjectError> {
+        match self.table.advance(log, to).await? {
+            Advanced::Moved => Ok(Cursor { seq: to, ..cursor }),
+            Advanced::Refused(actual) => Ok(actual),
+        }
+    }
+
+    async fn park(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        fault: ApplyFault,
+    ) -> Result<Cursor, ProjectError> {
+        let (seq, reason) = (fault.at, fault.fault.to_string());
+        tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
+        let parked = ParkedView { seq, reason, at: self.env.now() };
+        self.table.park(log, cursor.seq, &parked).await?;
+        Ok(Cursor { parked: Some(parked), ..cursor })
+    }
+
+    /// The entries as the view understands them, up to the first that it cannot read.
+    fn read(&self, log: &LogId, entries: &[Entry]) -> (Vec<Touched>, Option<ApplyFault>) {
+        let mut read = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let touched = self.view.read(log, entry).and_then(|recorded| match recorded {
+                Some(recorded) => {
+                    let rows = self.view.rows(&recorded)?;
+                    Ok(Some(Touched { recorded, rows }))
+                }
+                None => Ok(None),
+            });
+            match touched {
+                Ok(touched) => read.extend(touched),
+                Err(fault) => return (read, Some(ApplyFault { at: entry.seq, fault })),
+            }
+        }
+        (read, None)
+    }
+
+    /// Loads the rows that the entries up to `end` touch, and folds them.
+    async fn fold_all<'a>(
+        &self,
+        log: &LogId,
+        entries: &'a [Touched],
+        end: Seq,
+    ) -> Result<Result<Vec<Folded<'a>>, ApplyFault>, ProjectError> {
+        let mut touching: BTreeMap<&RowKey, Vec<&AnyRecorded>> = BTreeMap::new();
+        for entry in entries.iter().take_while(|entry| entry.recorded.seq <= end) {
+            for key in &entry.rows {
+                touching.entry(key).or_default().push(&entry.recorded);
+            }
+        }
+        let keys: Vec<RowKey> = touching.keys().map(|key| (*key).clone()).collect();
+        let mut loaded = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_PER_READ) {
+            loaded.extend(self.table.rows(log, keys).await?);
+        }
+        let mut folded = Vec::with_capacity(keys.len());
+        let mut first: Option<ApplyFault> = None;
+        for ((key, entries), row) in touching.into_iter().zip(loaded) {
+            match self.fold(key, row.as_ref(), &entries) {
+                Ok(None) => {}
+                Ok(Some(row_after)) => {
+                    let loaded = row.map(|row| row.seq);
+                    folded.push(Folded { key, entries, loaded, row: row_after });
+                }
+                Err(fault) => {
+                    first = Some(first.filter(|first| first.at <= fault.at).unwrap_or(fault));
+                }
+            }
+        }
+        Ok(match first {
+            Some(fault) => Err(fault),
+            None => Ok(folded),
+        })
+    }
+
+    /// Folds into a row what is above it; `None` if nothing is.
+    fn fold(
+        &self,
+        key: &RowKey,
+        row: Option<&StoredRow>,
+        entries: &[&AnyRecorded],
+    ) -> Result<Option<StoredRow>, ApplyFault> {
+        let seq = row.map_or(Seq::ZERO, |row| row.seq);
+        let above = &entries[entries.partition_point(|entry| entry.seq <= seq)..];
+        let Some(last) = above.last() else { return Ok(None) };
+        let before = row.and_then(|row| row.body.as_deref());
+        let body = self.view.fold(key, before, above)?;
+        if let Some(bytes) = body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX) {
+            // Folded one by one, to find the entry that makes it too large.
+            if let Some((_, shorter)) = above.split_last().filter(|(_, s)| !s.is_empty()) {
+                self.fold(key, row, shorter)?;
+            }
+            let fault = Fault::new(format!(
+                "the row `{key}` would be {bytes} bytes long, at most {ROW_BYTES_MAX} are allowed"
+            ));
+            return Err(ApplyFault { at: last.seq, fault });
+        }
+        let expires = body.is_none().then(|| self.env.now().plus_ms(TOMBSTONE_MS));
+        Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))
+    }
+
+    /// Stores a row unless it has changed; then it is loaded and folded again.
+    async fn store(&self, log: &LogId, folded: Folded<'_>) -> Result<(), ProjectError> {
+        let Folded { key, entries, mut loaded, mut row } = folded;
+        for _ in 0..ROW_ATTEMPTS_MAX {
+            match self.table.put_row(log, key, &row, loaded).await {
+                Ok(()) => return Ok(()),
+                Err(PutRowError::Unavailable(unavailable)) => return Err(unavailable.into()),
+                Err(PutRowError::Conflict) => {}
+            }
+            let again = self.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+            loaded = again.as_ref().map(|row| row.seq);
+            row = match self.fold(key, again.as_ref(), &entries) {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(()),
+                // Applying does not depend on who else applies: this comes again, and parks then.
+                Err(_) => break,
+            };
+        }
+        Err(ProjectError::Contended(key.clone()))
+    }
+}
+
+/// What is next in line: everything between the cursor and `to`.
+#[derive(Default)]
+struct Next {
+    entries: Vec<Entry>,
+    to: Seq,
+}
+
+/// An entry, and the rows it touches.
+struct Touched {
+    recorded: AnyRecorded,
+    rows: Vec<RowKey>,
+}
+
+/// A row to store.
+struct Folded<'a> {
+    key: &'a RowKey,
+    entries: Vec<&'a AnyRecorded>,
+    /// The row's seq as it was loaded.
+    loaded: Option<Seq>,
+    row: StoredRow,
+}

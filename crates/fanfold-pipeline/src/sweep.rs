@@ -1,0 +1,256 @@
+//! The scheduled stage: finds what stands still. It decides nothing.
+//!
+//! [`Sweep`] walks the catalogue of logs and nudges those whose commands have no entries yet, or
+//! are parked. [`ViewSweep`] does the same for one view: it brings it on from the journal, and
+//! delivers its dead letters.
+
+use std::sync::Arc;
+
+use fanfold::body::parked::{Parked, Reason};
+use fanfold::body::record::Record;
+use fanfold::limits::PUT_RECORDS_MAX;
+use fanfold::{LogId, Seq, Time};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::ports::{
+    CataloguePosition, CommandStream, Commands, DeadLetters, Env, Journal, ParkedTable,
+    StreamRecord, Unavailable, ViewTable,
+};
+use crate::project::{ProjectError, Projector};
+
+/// What was accepted less than this ago is on its way: every hop together takes seconds.
+const STANDSTILL_MS: u64 = 10_000;
+/// Logs that are looked at at the same time.
+const LOGS_AT_ONCE: usize = 16;
+/// Parked commands that are looked at, to see whether one could go on.
+const PARKED_PER_LOOK: usize = 100;
+/// Dead letters that one run delivers.
+const DEAD_LETTERS_PER_RUN: usize = 100;
+
+/// The stage.
+pub struct Sweep {
+    commands: Arc<dyn Commands>,
+    journal: Arc<dyn Journal>,
+    parked: Arc<dyn ParkedTable>,
+    stream: Arc<dyn CommandStream>,
+    env: Arc<dyn Env>,
+}
+
+/// What one run saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Where the next run goes on; `None`: from the start of the catalogue.
+    pub next: Option<CataloguePosition>,
+    /// The logs looked at.
+    pub logs: usize,
+    /// Those that were nudged.
+    pub nudged: Vec<LogId>,
+    /// For how long the commands of a log have had no entry, at most.
+    pub standstill_ms_max: u64,
+    /// The logs in which something waits for an operator.
+    pub waiting: usize,
+}
+
+/// How one log stands.
+struct Look {
+    nudge: bool,
+    standstill_ms: u64,
+    waiting: bool,
+}
+
+impl Sweep {
+    /// A sweep over these tables.
+    pub fn new(
+        commands: Arc<dyn Commands>,
+        journal: Arc<dyn Journal>,
+        parked: Arc<dyn ParkedTable>,
+        stream: Arc<dyn CommandStream>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        Self { commands, journal, parked, stream, env }
+    }
+
+    /// Looks at up to `limit` logs from `after` on, and nudges those that stand still. Whoever
+    /// schedules it stores [`SweepReport::next`] for the next run.
+    pub async fn sweep(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<SweepReport, Unavailable> {
+        let page = self.commands.catalogue(after, limit).await?;
+        let mut report =
+            SweepReport { next: page.next, logs: page.logs.len(), ..SweepReport::default() };
+        let looks = stream::iter(page.logs).map(|log| async move {
+            let look = self.look(&log).await?;
+            Ok::<_, Unavailable>((log, look))
+        });
+        let mut looks: Vec<(LogId, Look)> =
+            looks.buffer_unordered(LOGS_AT_ONCE).try_collect().await?;
+        looks.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (log, look) in looks {
+            report.standstill_ms_max = report.standstill_ms_max.max(look.standstill_ms);
+            report.waiting += usize::from(look.waiting);
+            if look.nudge {
+                report.nudged.push(log);
+            }
+        }
+        self.nudge(&report.nudged).await?;
+        tracing::debug!(?report, "swept");
+        Ok(report)
+    }
+
+    async fn look(&self, log: &LogId) -> Result<Look, Unavailable> {
+        let accepted = self.commands.slot(log).await?;
+        let tail = self.journal.tail(log).await?;
+        let standstill_ms = accepted
+            .filter(|slot| slot.seq > tail)
+            .map_or(0, |slot| self.env.now().since_ms(slot.at));
+        let items = self.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
+        let for_operator = |reason| matches!(reason, Reason::Conflict | Reason::Undecodable);
+        let mut look = Look { nudge: standstill_ms > STANDSTILL_MS, standstill_ms, waiting: false };
+        for item in items {
+            match Parked::decode(&item.body) {
+                Ok(parked) if !for_operator(parked.reason) => look.nudge = true,
+                _ => look.waiting = true,
+            }
+        }
+        Ok(look)
+    }
+
+    async fn nudge(&self, logs: &[LogId]) -> Result<(), Unavailable> {
+        for logs in logs.chunks(PUT_RECORDS_MAX) {
+            let nudge = |log: &LogId| {
+                // A name is all it holds, which JSON always can.
+                let data = Record::nudge(log.clone()).encode().unwrap_or_default().into();
+                StreamRecord { key: log.clone(), data }
+            };
+            let records: Vec<StreamRecord> = logs.iter().map(nudge).collect();
+            // What is not put now is nudged by a later run.
+            for result in self.stream.put_records(&records).await? {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "a nudge was not put");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sweep of one view, run by the view's own host.
+pub struct ViewSweep {
+    projector: Arc<Projector>,
+    table: Arc<dyn ViewTable>,
+    commands: Arc<dyn Commands>,
+    journal: Arc<dyn Journal>,
+    dead_letters: Arc<dyn DeadLetters>,
+    env: Arc<dyn Env>,
+}
+
+/// What one run of a view's sweep saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ViewSweepReport {
+    /// Where the next run goes on; `None`: from the start of the catalogue.
+    pub next: Option<CataloguePosition>,
+    /// The view's logs looked at.
+    pub logs: usize,
+    /// Those that were brought on.
+    pub caught_up: Vec<LogId>,
+    /// Those that could not be.
+    pub failed: Vec<LogId>,
+    /// Those for which the view is parked.
+    pub parked: usize,
+    /// The dead letters delivered.
+    pub delivered: usize,
+}
+
+enum Brought {
+    Standing,
+    On,
+    Parked,
+    Failed,
+}
+
+impl ViewSweep {
+    /// A sweep for the projector's view, which keeps its rows in `table`.
+    pub fn new(
+        projector: Arc<Projector>,
+        table: Arc<dyn ViewTable>,
+        commands: Arc<dyn Commands>,
+        journal: Arc<dyn Journal>,
+        dead_letters: Arc<dyn DeadLetters>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        Self { projector, table, commands, journal, dead_letters, env }
+    }
+
+    /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
+    /// never heard of, because the first message was lost. Each is brought on by a bounded step.
+    pub async fn sweep(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+        deadline: Time,
+    ) -> Result<ViewSweepReport, Unavailable> {
+        let mut report =
+            ViewSweepReport { delivered: self.deliver(deadline).await?, ..Default::default() };
+        let page = self.commands.catalogue(after, limit).await?;
+        report.next = page.next;
+        let services = self.projector.view().services();
+        let logs = page.logs.into_iter().filter(|log| services.contains(&log.service()));
+        let logs = stream::iter(logs).map(|log| async move {
+            let brought = self.bring_on(&log, deadline).await;
+            (log, brought)
+        });
+        let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        for (log, brought) in logs {
+            report.logs += 1;
+            match brought {
+                Ok(Brought::Standing) => {}
+                Ok(Brought::On) => report.caught_up.push(log),
+                Ok(Brought::Parked) => report.parked += 1,
+                Ok(Brought::Failed) | Err(_) => report.failed.push(log),
+            }
+        }
+        tracing::debug!(view = self.projector.view().name(), ?report, "swept");
+        Ok(report)
+    }
+
+    async fn bring_on(&self, log: &LogId, deadline: Time) -> Result<Brought, ProjectError> {
+        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
+        let mut brought = Brought::Standing;
+        while cursor.parked.is_none() && self.env.now() < deadline {
+            if !cursor.is_behind() && !self.stands_still(log, cursor.seq).await? {
+                return Ok(brought);
+            }
+            let before = cursor.seq;
+            cursor = self.projector.read_on(log, cursor).await?;
+            if cursor.seq == before && cursor.parked.is_none() {
+                return Ok(Brought::Failed);
+            }
+            brought = Brought::On;
+        }
+        Ok(if cursor.parked.is_some() { Brought::Parked } else { brought })
+    }
+
+    /// Whether the entry after the cursor has been in the journal for some time.
+    async fn stands_still(&self, log: &LogId, cursor: Seq) -> Result<bool, Unavailable> {
+        let page = self.journal.read(log, cursor.next(), 1).await?;
+        let age_ms = page.commits.first().map(|item| self.env.now().since_ms(item.at));
+        Ok(age_ms.is_some_and(|age_ms| age_ms > STANDSTILL_MS))
+    }
+
+    async fn deliver(&self, deadline: Time) -> Result<usize, Unavailable> {
+        let view = self.projector.view().name();
+        let letters = self.dead_letters.list(view, DEAD_LETTERS_PER_RUN).await?;
+        let bodies: Vec<_> = letters.iter().map(|letter| letter.body.clone()).collect();
+        let failed = self.projector.project(&bodies, deadline).await;
+        let mut delivered = 0;
+        for (index, letter) in letters.iter().enumerate() {
+            if !failed.contains(&index) {
+                self.dead_letters.remove(view, letter.id).await?;
+                delivered += 1;
+            }
+        }
+        Ok(delivered)
+    }
+}

@@ -20,15 +20,14 @@
 //! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide.
 //! It knows nothing of HTTP, and nothing of what services decide.
 
-pub mod engine;
 pub mod env;
 pub mod event_source;
 pub mod hash_key;
 pub mod memory;
 pub mod shard;
+pub mod stop;
 mod striped;
 pub mod subscription;
 pub mod waits;
 
-pub use engine::{Config, Engine};
 pub use env::SystemEnv;

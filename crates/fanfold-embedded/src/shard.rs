@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use crate::hash_key::HashKey;
+use crate::hash_key::{HashKey, HashKeyRange};
 use crate::striped::lock;
 
 /// A place in a shard: its first item has 0, the next 1 …
@@ -55,7 +55,7 @@ impl Backlog {
     }
 
     /// Whether one of both is above the bound.
-    pub fn exceeds(&self, bound: BacklogBound) -> bool {
+    pub fn exceeds(&self, bound: Bound) -> bool {
         self.items() > bound.items || self.bytes() > bound.bytes
     }
 
@@ -70,35 +70,33 @@ impl Backlog {
     }
 }
 
-/// How much may lie in some shards together.
+/// A bound in both items and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BacklogBound {
-    /// Items.
+pub struct Bound {
+    /// At most so many items.
     pub items: usize,
-    /// Bytes.
+    /// At most so many bytes together.
     pub bytes: usize,
 }
 
-/// What a consumer takes of a shard at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Take {
-    /// At most so many items.
-    pub items: usize,
-    /// At most so many bytes together; `None`: one item, however large it is.
-    pub bytes: Option<usize>,
-}
-
-/// Items taken from a shard, still in it.
-#[derive(Debug)]
-pub struct Taken<T> {
-    /// In order.
+/// Items read from a shard, in order, and how far that was.
+#[derive(Debug, Clone)]
+pub struct Batch<T> {
+    /// With their places.
     pub items: Vec<(Position, T)>,
     /// The bytes of these items.
     pub bytes: usize,
     /// Everything wanted below this place is in `items`.
     pub next: Position,
     /// Whether one more was wanted, and did not fit.
-    pub full: bool,
+    pub is_full: bool,
+}
+
+impl<T> Batch<T> {
+    /// Empty, to be filled with what is at and above `from`.
+    pub fn starting_at(from: Position) -> Self {
+        Self { items: Vec::new(), bytes: 0, next: from, is_full: false }
+    }
 }
 
 struct Stored<T> {
@@ -120,7 +118,7 @@ impl<T> Queue<T> {
 
     /// The items at and above a position, with their places.
     fn from(&self, from: Position) -> impl Iterator<Item = (Position, &Stored<T>)> {
-        let from = from.max(self.start);
+        let from = from.clamp(self.start, self.end());
         let skipped = usize::try_from(from.0 - self.start.0).unwrap_or(usize::MAX);
         let places = (from.0..).map(Position);
         places.zip(self.items.range(skipped.min(self.items.len())..))
@@ -158,33 +156,28 @@ impl<T: Clone> Shard<T> {
     /// The items at and above `from`, at most `max`. What was trimmed is passed over.
     pub fn read(&self, from: Position, max: usize) -> Vec<(Position, T)> {
         let queue = lock(&self.queue);
-        queue.from(from).take(max).map(|(position, stored)| (position, stored.item.clone())).collect()
+        queue
+            .from(from)
+            .take(max)
+            .map(|(position, stored)| (position, stored.item.clone()))
+            .collect()
     }
 
-    /// The items at and above `from` whose keys are wanted.
-    pub fn take(
-        &self,
-        from: Position,
-        take: Take,
-        is_wanted: impl Fn(HashKey) -> bool,
-    ) -> Taken<T> {
+    /// Adds what came meanwhile, and whose keys are wanted, to a batch. The first item is taken
+    /// however large it is.
+    pub fn fill(&self, batch: &mut Batch<T>, bound: Bound, is_wanted: impl Fn(HashKey) -> bool) {
         let queue = lock(&self.queue);
-        let mut taken =
-            Taken { items: Vec::new(), bytes: 0, next: from.max(queue.end()), full: false };
-        for (position, stored) in queue.from(from).filter(|(_, stored)| is_wanted(stored.key)) {
-            let fits = match take.bytes {
-                Some(bytes) => taken.bytes + stored.bytes <= bytes,
-                None => taken.items.is_empty(),
-            };
-            if !fits || taken.items.len() >= take.items {
-                taken.next = position;
-                taken.full = true;
-                break;
+        for (position, stored) in queue.from(batch.next).filter(|(_, s)| is_wanted(s.key)) {
+            let fits = batch.items.len() < bound.items && batch.bytes + stored.bytes <= bound.bytes;
+            if !fits && !batch.items.is_empty() {
+                batch.next = position;
+                batch.is_full = true;
+                return;
             }
-            taken.bytes += stored.bytes;
-            taken.items.push((position, stored.item.clone()));
+            batch.bytes += stored.bytes;
+            batch.items.push((position, stored.item.clone()));
         }
-        taken
+        batch.next = batch.next.max(queue.end());
     }
 
     /// Drops everything below `below`.
@@ -235,5 +228,38 @@ impl<T: Clone> Shard<T> {
             }
             arrived.await;
         }
+    }
+}
+
+/// A stream: shards, each for a range of hash keys, and what lies in all of them.
+pub struct Shards<T> {
+    shards: Vec<(HashKeyRange, Arc<Shard<T>>)>,
+    backlog: Arc<Backlog>,
+}
+
+impl<T: Clone> Shards<T> {
+    /// So many shards (at least one) of equal width.
+    pub fn equal(shards: usize) -> Self {
+        let backlog = Arc::new(Backlog::default());
+        let shard = |range| (range, Arc::new(Shard::new(backlog.clone())));
+        Self { shards: HashKeyRange::equal(shards).into_iter().map(shard).collect(), backlog }
+    }
+
+    /// Appends an item that counts as so many bytes to the shard of its key.
+    pub fn append(&self, key: HashKey, bytes: usize, item: T) {
+        // The ranges leave no key out.
+        if let Some((_, shard)) = self.shards.iter().find(|(range, _)| range.contains(key)) {
+            shard.append(key, bytes, item);
+        }
+    }
+
+    /// The shards with their ranges, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (HashKeyRange, &Arc<Shard<T>>)> {
+        self.shards.iter().map(|(range, shard)| (*range, shard))
+    }
+
+    /// What lies in them.
+    pub fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 }

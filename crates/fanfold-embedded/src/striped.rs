@@ -25,7 +25,7 @@ impl<T> Striped<T> {
     }
 
     /// The logs of each bucket from `bucket` on, in order.
-    pub(crate) fn from_bucket(
+    pub(crate) fn buckets_from(
         &self,
         bucket: u8,
     ) -> impl Iterator<Item = (u8, MutexGuard<'_, BTreeMap<LogId, T>>)> {

@@ -5,12 +5,8 @@ use bytes::{Bytes, BytesMut};
 use fanfold::limits::REQUEST_BYTES_MAX;
 use http_body_util::BodyExt;
 
+use crate::limits::DRAIN_BYTES_MAX;
 use crate::problem::{Kind, Problem};
-
-/// Bytes of a body beyond the limit that are still read, and dropped: a client that is cut off
-/// while it sends may never look at the answer that says why. Some clients' first mistake is a
-/// batch a few times too large.
-const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The body, if it is at most [`REQUEST_BYTES_MAX`] long. A body that came in one piece, as small
 /// ones do, is not copied.

@@ -21,6 +21,7 @@
 mod body;
 mod commands;
 mod json;
+pub mod limits;
 mod logs;
 mod metrics;
 mod params;

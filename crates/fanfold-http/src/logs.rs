@@ -49,7 +49,6 @@ struct EventJson<'a> {
     version: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_first_version(version: &u32) -> bool {
     *version == 1
 }

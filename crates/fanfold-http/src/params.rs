@@ -12,15 +12,8 @@ use fanfold::limits::SEQ_END;
 use fanfold::{LogId, Partition, RowKey, Seq, ServiceName};
 use percent_encoding::percent_decode_str;
 
+use crate::limits::{PAGE_DEFAULT, PAGE_MAX, WAIT_MS_MAX};
 use crate::problem::{Kind, Problem};
-
-/// The longest `wait`, in milliseconds: API Gateway gives an integration 30 s at most, and the
-/// answer needs some of it.
-pub(crate) const WAIT_MS_MAX: u64 = 25_000;
-/// Entries or rows of a page, if the caller does not say.
-pub(crate) const PAGE_DEFAULT: u64 = 100;
-/// Entries or rows of a page at most. Ten times what people read, and a bound for one answer.
-pub(crate) const PAGE_MAX: u64 = 1_000;
 
 /// The parameters of the path.
 pub(crate) struct Path(RawPathParams);

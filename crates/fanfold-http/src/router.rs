@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::FutureExt;
@@ -38,22 +38,27 @@ pub fn router(api: Api) -> Router {
         .route(METRICS, get(show_metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(api.clone(), every_request))
+        .layer(from_fn(catch_panics))
+        .layer(from_fn_with_state(api.clone(), count))
         .with_state(api)
 }
 
-/// Counts the request, and makes a panic an answer instead of a broken connection.
-async fn every_request(State(api): State<Api>, request: Request, next: Next) -> Response {
+async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let path = PATHS.iter().find(|path| Some(**path) == matched).unwrap_or(&"other");
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let response = answered.unwrap_or_else(|_| {
-        tracing::error!(%method, path, "a handler panicked");
-        Problem::new(Kind::INTERNAL, "the request could not be answered").into_response()
-    });
+    let response = next.run(request).await;
     api.metrics.count_request(&method, path, response.status());
     response
+}
+
+/// Makes a panic an answer, instead of a connection that breaks off.
+async fn catch_panics(request: Request, next: Next) -> Response {
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked");
+        Problem::new(Kind::INTERNAL, "the request could not be answered").into_response()
+    })
 }
 
 async fn unknown_route(uri: Uri) -> Problem {
@@ -71,4 +76,23 @@ async fn healthz() -> Result<Response, Problem> {
 
 async fn show_metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        async fn panics() {
+            panic!("a test of what happens then")
+        }
+        let router = Router::new().route("/", get(panics)).layer(from_fn(catch_panics));
+        let request = Request::builder().uri("/").body(Body::empty()).expect("it is a request");
+        let response = router.oneshot(request).await.expect("it always answers");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::body::slot;
+use fanfold::planted::{Bug, planted};
 use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
 use futures::future::join_all;
 
 use crate::backoff::Backoff;
-use crate::planted::{Bug, planted};
-use crate::ports::{Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable};
+use crate::ports::{
+    Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable,
+};
 
 /// A client waits for its answer: together under a second.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 20, longest_ms: 320 };
@@ -54,7 +56,9 @@ pub enum IngestError {
         log: LogId,
     },
     /// Whether it was accepted is unknown: send it again, with the same id.
-    #[error("the commands table does not answer; the outcome is unknown, send the command again with the same id")]
+    #[error(
+        "the commands table does not answer; the outcome is unknown, send the command again with the same id"
+    )]
     Unavailable(#[source] Unavailable),
 }
 
@@ -81,7 +85,8 @@ impl Ingest {
         let mut group_of: HashMap<LogId, usize> = HashMap::new();
         for (index, json) in requests.iter().enumerate() {
             let request = Request::parse(json, &self.services).map_err(IngestError::from);
-            match request.and_then(|r| self.admission.admit(&r.log).map(|()| r).map_err(Into::into)) {
+            match request.and_then(|r| self.admission.admit(&r.log).map(|()| r).map_err(Into::into))
+            {
                 Ok(Request { log, command }) => {
                     let at = *group_of.entry(log.clone()).or_insert_with(|| {
                         groups.push((log, Vec::new()));
@@ -92,7 +97,8 @@ impl Ingest {
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
-        for group in join_all(groups.iter().map(|(log, group)| self.append_group(log, group))).await {
+        for group in join_all(groups.iter().map(|(log, group)| self.append_group(log, group))).await
+        {
             for (index, answer) in group {
                 answers[index] = Some(answer);
             }
@@ -130,9 +136,8 @@ impl Ingest {
             };
             match appended {
                 Ok(last) => {
-                    let receipts = (last.0 + 1 - n as u64..).map(|seq| {
-                        Ok(Receipt { log: log.clone(), seq: Seq(seq) })
-                    });
+                    let receipts = (last.0 + 1 - n as u64..)
+                        .map(|seq| Ok(Receipt { log: log.clone(), seq: Seq(seq) }));
                     answers.extend(batch.iter().map(|(index, _)| *index).zip(receipts));
                 }
                 Err(error) => {

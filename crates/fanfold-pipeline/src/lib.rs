@@ -15,7 +15,6 @@ mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod ingest;
-pub mod planted;
 pub mod ports;
 pub mod process;
 pub mod project;

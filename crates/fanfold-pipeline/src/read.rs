@@ -268,8 +268,7 @@ impl Reads {
     }
 
     fn view(&self, view: &str, log: &LogId) -> Result<&ServedView, ReadError> {
-        let served =
-            self.views.get(view).ok_or_else(|| ReadError::UnknownView(view.to_owned()))?;
+        let served = self.views.get(view).ok_or_else(|| ReadError::UnknownView(view.to_owned()))?;
         if !served.view.services().contains(&log.service()) {
             let (view, service) = (served.view.name(), log.service().to_owned());
             return Err(ReadError::NotItsService { view, service });

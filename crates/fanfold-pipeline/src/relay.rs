@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::body::record::{Part, Record};
 use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_SOFT};
+use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, Seq, Time};
 use lru::LruCache;
 
 use crate::BatchOutcome;
 use crate::backoff::Backoff;
-use crate::planted::{Bug, planted};
 use crate::ports::{Change, CommandStream, Env, StreamRecord, Token};
 
 /// Rounds in a row in which nothing at all was acknowledged. What is left is reported, and the
@@ -109,7 +109,8 @@ impl Relay {
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(chunk_len(rest));
             rest = behind;
-            let put: Vec<StreamRecord> = chunk.iter().map(|(_, _, record)| record.clone()).collect();
+            let put: Vec<StreamRecord> =
+                chunk.iter().map(|(_, _, record)| record.clone()).collect();
             match self.stream.put_records(&put).await {
                 Ok(results) => {
                     for ((at, n, _), result) in chunk.iter().zip(results) {

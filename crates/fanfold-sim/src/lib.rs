@@ -1,1 +1,336 @@
+//! Deterministic simulation of Fanfold: the real stages and the real ledger over the in-memory
+//! ports, behind a layer of faults, in one thread, with a clock that jumps and one seed.
+//!
+//! A run ([`run`]) lets clients work while everything goes wrong ([`faults`]), with an auditor
+//! ([`model`]) that watches every effect and knows the invariants. Then the faults stop, and within
+//! bounded time everything must have become quiet, with nothing lost. The same seed gives the same
+//! bytes again.
 
+pub mod drive;
+pub mod executor;
+pub mod faults;
+pub mod model;
+pub mod ports;
+pub mod transport;
+pub mod workload;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanfold::{LogId, Seq, Time};
+use fanfold_embedded::shard::Bound;
+use fanfold_embedded::memory::{
+    MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
+};
+use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ports::{DeadLetters, Env, ParkedTable, RowRange, ViewTable};
+use fanfold_pipeline::process::ProcessorPorts;
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+
+use crate::drive::{Clients, Stage};
+use crate::executor::Executor;
+use crate::faults::{Counts, Faults};
+use crate::model::{Invariant, Model, Violation};
+use crate::ports::{
+    AdmitAll, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic, SimViewTable, Watch,
+};
+use crate::transport::{Notifications, Queue};
+use crate::workload::Habits;
+
+/// How long a run may take in all, in simulated time, before it counts as stuck.
+const RUN_MS_MAX: u64 = 4 * 60 * 60 * 1_000;
+/// How long it may take after the faults have stopped until all is quiet.
+const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
+const SHARDS: usize = 2;
+const TOPICS: usize = 2;
+
+/// What one run came to.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What contradicted the invariants; empty if all is well.
+    pub violations: Vec<Violation>,
+    /// Every effect, in order.
+    pub trace: Vec<String>,
+    /// The faults injected.
+    pub faults: Counts,
+    /// The commands accepted.
+    pub commands: u64,
+    /// The simulated time that the run took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// The simulated world, wired.
+struct Run {
+    stage: Stage,
+    changes: Vec<Queue<fanfold_pipeline::ports::Change>>,
+    records: Vec<Queue<transport::Received>>,
+    parked: Arc<MemoryParked>,
+    dead_letters: Arc<MemoryDeadLetters>,
+    views: Vec<(&'static str, Arc<MemoryViewTable>, Notifications)>,
+    clients: Clients,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Report {
+    let executor = Executor::new(seed);
+    let world = executor.world().clone();
+    let start = world.now();
+    let faults = Faults::new(world.clone());
+    let model = Model::new(workload::services(), workload::views());
+    let watch = Watch::new(world.clone(), faults.clone(), model);
+    let stage = Stage { executor: executor.clone(), world, watch, busy: Rc::new(Cell::new(0)) };
+    let run = Rc::new(Run::start(&stage));
+
+    let main = executor.spawn({
+        let run = run.clone();
+        async move { run.main().await }
+    });
+    let ended = executor.run_until(&main, Time(start.0 + RUN_MS_MAX));
+    let took_ms = stage.world.now().since_ms(start);
+    executor.clear();
+
+    let mut model = stage.watch.model();
+    if !ended && model.violations.is_empty() {
+        model.check(Invariant::F8, false, || "the run never ended".to_owned());
+    }
+    let logs = model.log_ids();
+    Report {
+        seed,
+        commands: logs.iter().map(|log| model.accepted_seq(log).0).sum(),
+        violations: std::mem::take(&mut model.violations),
+        trace: stage.watch.trace(),
+        faults: faults.counts(),
+        took_ms,
+    }
+}
+
+impl Run {
+    /// Wires the stages to the ports, and starts whoever drives them.
+    fn start(stage: &Stage) -> Self {
+        let Stage { executor, world, watch, .. } = stage;
+        let env: Arc<dyn Env> = Arc::new(world.clone());
+        let bound = Bound { items: usize::MAX, bytes: usize::MAX };
+        let (changes, records) = (Queue::shards(SHARDS), Queue::shards(SHARDS));
+        let subscribers: Vec<Notifications> =
+            workload::views().iter().map(|_| Notifications::default()).collect();
+
+        let commands = Arc::new(SimCommands {
+            memory: Arc::new(MemoryCommands::new(1, bound)),
+            changes: changes.clone(),
+            watch: watch.clone(),
+        });
+        let stream = Arc::new(SimStream {
+            records: records.clone(),
+            watch: watch.clone(),
+            world: world.clone(),
+        });
+        let journal: Arc<SimJournal> =
+            Arc::new(SimJournal { memory: Arc::<MemoryJournal>::default(), watch: watch.clone() });
+        let state = Arc::new(SimState {
+            memory: Arc::<MemoryState>::default(),
+            watch: watch.clone(),
+            overwritten: Arc::default(),
+        });
+        let memory_parked: Arc<MemoryParked> = Arc::default();
+        let parked =
+            Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
+        let topic = Arc::new(SimTopic {
+            subscribers: subscribers.clone(),
+            topics: TOPICS,
+            watch: watch.clone(),
+            world: world.clone(),
+        });
+        let dead_letters = Arc::new(MemoryDeadLetters::new(bound));
+
+        for shard in &changes {
+            let (stream, env) = (stream.clone(), env.clone());
+            let make = move || Relay::new(stream.clone(), env.clone());
+            executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
+        }
+        for shard in &records {
+            let ports = ProcessorPorts {
+                journal: journal.clone(),
+                state: state.clone(),
+                parked: parked.clone(),
+                topic: topic.clone(),
+                env: env.clone(),
+            };
+            let (shard, services) = (shard.clone(), workload::services());
+            let memory = memory_parked.clone();
+            executor.spawn(drive::process(stage.clone(), shard, ports, services, memory));
+        }
+        let mut views = Vec::new();
+        for (view, notifications) in workload::views().iter().zip(subscribers) {
+            let memory: Arc<MemoryViewTable> = Arc::default();
+            let table = Arc::new(SimViewTable {
+                view: view.name(),
+                memory: memory.clone(),
+                watch: watch.clone(),
+            });
+            let projector =
+                Projector::new(view.clone(), table.clone(), journal.clone(), env.clone());
+            let projector = Arc::new(projector);
+            executor.spawn(drive::subscribe(
+                stage.clone(),
+                notifications.clone(),
+                projector.clone(),
+                memory.clone(),
+                dead_letters.clone(),
+            ));
+            let sweep = ViewSweep::new(
+                projector,
+                table,
+                commands.clone(),
+                journal.clone(),
+                dead_letters.clone(),
+                env.clone(),
+            );
+            executor.spawn(drive::sweep_view(stage.clone(), Rc::new(sweep)));
+            views.push((view.name(), memory, notifications));
+        }
+        let sweep = Sweep::new(commands.clone(), journal, parked, stream, env.clone());
+        executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
+
+        let clients = Clients::default();
+        let ingest =
+            Rc::new(Ingest::new(commands, Arc::new(AdmitAll), workload::services(), env));
+        let habits = Habits::draw(world);
+        for _ in 0..habits.clients {
+            let client = drive::client(stage.clone(), ingest.clone(), habits.clone(), clients.clone());
+            let busy = stage.busy.clone();
+            busy.set(busy.get() + 1);
+            executor.spawn(async move {
+                client.await;
+                busy.set(busy.get() - 1);
+            });
+        }
+        let parked = memory_parked;
+        Self { stage: stage.clone(), changes, records, parked, dead_letters, views, clients }
+    }
+
+    /// Faults and work; then no faults; then everything must be quiet, and nothing be lost.
+    async fn main(&self) {
+        let Stage { world, watch, .. } = &self.stage;
+        // Clients count as busy; drivers between two batches do not.
+        while self.stage.busy.get() > 0 || world.happens(300) {
+            world.sleep(500).await;
+            if world.happens(5) {
+                break;
+            }
+        }
+        watch.faults.off();
+        watch.note(|| "faults off".to_owned());
+        let until = world.now().plus_ms(QUIET_MS_MAX);
+        loop {
+            match self.unquiet().await {
+                None => break,
+                Some(what) if world.now() > until => {
+                    return watch.audit(|model| {
+                        model.check(Invariant::F8, false, || format!("never quiet: {what}"));
+                    });
+                }
+                Some(_) => world.sleep(1_000).await,
+            }
+        }
+        self.audit_end().await;
+    }
+
+    /// Why the run is not over yet.
+    async fn unquiet(&self) -> Option<String> {
+        if self.stage.busy.get() > 0 {
+            return Some("invocations under way".to_owned());
+        }
+        if !self.changes.iter().all(Queue::is_empty) || !self.records.iter().all(Queue::is_empty) {
+            return Some("changes or records".to_owned());
+        }
+        let logs = self.stage.watch.model().log_ids();
+        for log in &logs {
+            let (accepted, tail) = {
+                let model = self.stage.watch.model();
+                (model.accepted_seq(log), model.tail(log))
+            };
+            if tail < accepted {
+                return Some(format!("{log} ends at {tail} of {accepted}"));
+            }
+            let parked = self.parked.list(log, Seq::ZERO, 1).await.unwrap_or_default();
+            if let Some(item) = parked.first() {
+                return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
+            }
+        }
+        for (view, table, notifications) in &self.views {
+            let letters = self.dead_letters.list(view, 1).await.unwrap_or_default();
+            if !notifications.is_empty() || !letters.is_empty() {
+                return Some(format!("notifications of {view}"));
+            }
+            for log in &logs {
+                if let Some(what) = self.lagging(view, table, log).await {
+                    return Some(what);
+                }
+            }
+        }
+        None
+    }
+
+    async fn lagging(&self, view: &str, table: &MemoryViewTable, log: &LogId) -> Option<String> {
+        if !workload::views().get(view)?.services().contains(&log.service()) {
+            return None;
+        }
+        let cursor = table.cursor(log).await.ok().flatten().unwrap_or_default();
+        let (tail, broken) = {
+            let model = self.stage.watch.model();
+            (model.tail(log), model.broken(view, log))
+        };
+        match (broken, &cursor.parked) {
+            (None, None) => (cursor.seq < tail).then(|| {
+                format!("the cursor of {view} for {log} stands at {} of {tail}", cursor.seq)
+            }),
+            (Some(at), Some(parked)) if parked.seq == at => None,
+            (broken, parked) => Some(format!("{view} for {log}: {parked:?}, broken at {broken:?}")),
+        }
+    }
+
+    /// After all is quiet: every promise is kept, every commit told, every row as it should be.
+    async fn audit_end(&self) {
+        let watch = &self.stage.watch;
+        for promise in self.clients.promises.borrow().iter() {
+            watch.audit(|model| {
+                let entry = model.entry(&promise.log, promise.seq);
+                let kept = entry.is_some_and(|entry| {
+                    entry.origin.as_str() == promise.user && entry.id.get() == promise.id
+                });
+                let found = format!("{promise:?}, found {entry:?}");
+                model.check(Invariant::F8, kept, || found);
+            });
+        }
+        let logs = watch.model().log_ids();
+        for log in &logs {
+            watch.audit(|model| {
+                let unpublished = model.unpublished(log);
+                model.check(Invariant::F5, unpublished.is_empty(), || {
+                    format!("{log}: the commits from {unpublished:?} were never published")
+                });
+            });
+            for (view, table, _) in &self.views {
+                if watch.model().broken(view, log).is_some() {
+                    continue;
+                }
+                let range = RowRange { limit: usize::MAX, ..RowRange::default() };
+                let stored = table.scan(log, &range).await.unwrap_or_default().rows;
+                let stored: Vec<_> =
+                    stored.into_iter().map(|r| (r.key, (r.seq, Some(r.body.to_vec())))).collect();
+                watch.audit(|model| {
+                    let rows = model.rows(view, log).into_iter();
+                    let rows: Vec<_> = rows.filter(|(_, (_, body))| body.is_some()).collect();
+                    model.check(Invariant::F6, rows == stored, || {
+                        format!("{view} {log}: {} rows, should be {}", stored.len(), rows.len())
+                    });
+                });
+            }
+        }
+    }
+}

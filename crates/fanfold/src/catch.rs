@@ -38,7 +38,8 @@ pub(crate) fn catch<T>(what: &str, code: impl FnOnce() -> T) -> Result<T, Fault>
     // What the code could have left half-changed is dropped by every caller.
     let result = catch_unwind(AssertUnwindSafe(code));
     CATCHING.set(CATCHING.get() - 1);
-    result.map_err(|payload| Fault::new(format!("`{what}` panicked: {}", message(payload.as_ref()))))
+    result
+        .map_err(|payload| Fault::new(format!("`{what}` panicked: {}", message(payload.as_ref()))))
 }
 
 fn message(payload: &(dyn Any + Send)) -> &str {

@@ -118,6 +118,8 @@ impl Outcome {
 
 /// The kinds that every service has, beside its own events.
 pub mod kinds {
+    /// What stands before the dot where other kinds have their service. No service has this name.
+    pub const NAMESPACE: &str = "fanfold";
     /// A rejected entry.
     pub const REJECTED: &str = "fanfold.rejected";
     /// A faulted entry.

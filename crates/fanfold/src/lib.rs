@@ -16,6 +16,7 @@ pub mod entry;
 pub mod limits;
 pub mod log;
 pub mod names;
+pub mod planted;
 pub mod position;
 pub mod reactor;
 pub mod request;

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::limits::COMMAND_ID_END;
+use crate::limits::{COMMAND_ID_END, SEQ_END};
 
 /// Position in a log: 1, 2, 3 … without holes. [`Seq::ZERO`] stands before the first entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
@@ -31,6 +31,17 @@ impl Seq {
     #[must_use]
     pub fn before(self) -> Self {
         Self(self.0.saturating_sub(1))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seq {
+    /// Refuses what no log can reach, so that arithmetic on what was read never overflows.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seq = u64::deserialize(deserializer)?;
+        if seq >= SEQ_END {
+            return Err(serde::de::Error::custom(format_args!("{seq} is not below 2^47")));
+        }
+        Ok(Self(seq))
     }
 }
 
@@ -69,14 +80,15 @@ impl fmt::Display for CommandId {
 impl<'de> Deserialize<'de> for CommandId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let id = u64::deserialize(deserializer)?;
-        Self::new(id).ok_or_else(|| {
-            serde::de::Error::custom(format_args!("{id} is not from 1 to 2^53 - 1"))
-        })
+        Self::new(id)
+            .ok_or_else(|| serde::de::Error::custom(format_args!("{id} is not from 1 to 2^53 - 1")))
     }
 }
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Time(pub u64);
 
@@ -89,10 +101,11 @@ impl Time {
     /// Reads what [`Time`]'s `Display` writes; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
-        let shape = text.bytes().zip(b"0000-00-00T00:00:00.000Z").all(|(byte, shape)| match shape {
-            b'0' => byte.is_ascii_digit(),
-            separator => byte == *separator,
-        });
+        let shape =
+            text.bytes().zip(b"0000-00-00T00:00:00.000Z").all(|(byte, shape)| match shape {
+                b'0' => byte.is_ascii_digit(),
+                separator => byte == *separator,
+            });
         if text.len() != 24 || !shape {
             return None;
         }
@@ -178,8 +191,14 @@ mod tests {
 
     #[test]
     fn dates_that_do_not_exist_are_not_times() {
-        for text in ["2026-02-30T00:00:00.000Z", "2026-13-01T00:00:00.000Z", "2026-00-00T00:00:00.000Z",
-            "2026-01-01T25:00:00.000Z", "1969-12-31T00:00:00.000Z", ""] {
+        for text in [
+            "2026-02-30T00:00:00.000Z",
+            "2026-13-01T00:00:00.000Z",
+            "2026-00-00T00:00:00.000Z",
+            "2026-01-01T25:00:00.000Z",
+            "1969-12-31T00:00:00.000Z",
+            "",
+        ] {
             assert_eq!(Time::parse(text), None, "{text}");
         }
     }

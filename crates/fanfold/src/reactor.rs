@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::catch::{Fault, catch};
 use crate::command::Command;
 use crate::entry::Entry;
+use crate::limits::COMMAND_BYTES_MAX;
 use crate::names::{LogId, Name, Origin, Partition, ServiceName};
 use crate::position::CommandId;
 use crate::service::check_author;
@@ -90,6 +91,13 @@ impl<R: Reactor> AnyReactor for Hosted<R> {
             return Err(Fault::new(format!(
                 "`react` answers with {} commands, at most {REACTIONS_MAX} are allowed",
                 outgoing.len()
+            )));
+        }
+        if let Some(large) = outgoing.iter().find(|out| out.data.get().len() > COMMAND_BYTES_MAX) {
+            return Err(Fault::new(format!(
+                "the command `{}` has {} bytes of data, at most {COMMAND_BYTES_MAX} are allowed",
+                large.command,
+                large.data.get().len()
             )));
         }
         let name = ServiceName::new(R::NAME).map_err(|e| Fault::new(e.to_string()))?;

@@ -37,7 +37,9 @@ pub enum RequestError {
     #[error("the request is not JSON: {0}")]
     NotJson(String),
     /// JSON, but no object.
-    #[error("the request must be a JSON object, as {{\"type\":\"ledger\",\"command\":\"deposit\",…}}")]
+    #[error(
+        "the request must be a JSON object, as {{\"type\":\"ledger\",\"command\":\"deposit\",…}}"
+    )]
     NotAnObject,
     /// A required field is absent.
     #[error("`{field}`: is required")]
@@ -46,7 +48,9 @@ pub enum RequestError {
         field: &'static str,
     },
     /// A field that requests do not have.
-    #[error("`{field}`: unknown field, expected one of `type`, `command`, `id`, `timestamp`, `user`, `org`, `data`")]
+    #[error(
+        "`{field}`: unknown field, expected one of `type`, `command`, `id`, `timestamp`, `user`, `org`, `data`"
+    )]
     UnknownField {
         /// The field.
         field: String,
@@ -102,8 +106,8 @@ impl Request {
         if json.len() > COMMAND_BYTES_MAX {
             return Err(RequestError::TooLarge { bytes: json.len() });
         }
-        let text = std::str::from_utf8(json)
-            .map_err(|e| RequestError::NotUtf8 { at: e.valid_up_to() })?;
+        let text =
+            std::str::from_utf8(json).map_err(|e| RequestError::NotUtf8 { at: e.valid_up_to() })?;
         let fields = Fields::parse(text)?;
 
         let service = ServiceName::new(fields.text("type")?)
@@ -111,8 +115,8 @@ impl Request {
         let name = fields.name("command")?;
         let id = fields.id()?;
         let user = fields.name("user")?;
-        let origin = Origin::user(&user)
-            .map_err(|error| RequestError::BadName { field: "user", error })?;
+        let origin =
+            Origin::user(&user).map_err(|error| RequestError::BadName { field: "user", error })?;
         let partition = match fields.get("org") {
             Some(_) => Partition::org(&fields.name("org")?),
             None => Partition::user(&user),
@@ -146,8 +150,8 @@ impl<'a> Fields<'a> {
         if !value.get().starts_with('{') {
             return Err(RequestError::NotAnObject);
         }
-        let fields: Self = serde_json::from_str(value.get())
-            .map_err(|e| RequestError::NotJson(e.to_string()))?;
+        let fields: Self =
+            serde_json::from_str(value.get()).map_err(|e| RequestError::NotJson(e.to_string()))?;
         match fields.error {
             Some(error) => Err(error),
             None => Ok(fields),

@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::catch::{Fault, catch, truncated};
-use crate::entry::{Event, Raw};
+use crate::entry::{Event, Raw, kinds};
 use crate::limits::{CODE_BYTES_MAX, EVENT_KINDS_MAX, MESSAGE_BYTES_MAX};
 use crate::names::{DocumentId, LogId, Name, Origin, ServiceName};
 use crate::position::{CommandId, Seq, Time};
@@ -211,7 +211,7 @@ struct Written<'a> {
 impl<S: Service> Hosted<S> {
     fn encode_event(document: DocumentId, event: &S::Event) -> Result<Event, Fault> {
         let fault = |e: serde_json::Error| Fault::new(format!("an event cannot be written: {e}"));
-        let json = serde_json::to_string(event).map_err(fault)?;
+        let json = catch("Event", || serde_json::to_string(event))?.map_err(fault)?;
         let written: Written<'_> = serde_json::from_str(&json).map_err(fault)?;
         let version = current_version(S::EVENTS, &written.kind)
             .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", written.kind)))?;
@@ -242,10 +242,13 @@ pub(crate) fn decode_event<E: DeserializeOwned>(
         return Ok(None);
     };
     let unreadable = |message: String| {
-        Fault::new(format!("the event `{kind}` version {} cannot be read: {message}", event.version))
+        Fault::new(format!(
+            "the event `{kind}` version {} cannot be read: {message}",
+            event.version
+        ))
     };
     let read = |data: &RawValue| {
-        from_tagged(["type", "data"], kind, data).map_err(|error| match error {
+        catch("Event", || from_tagged(["type", "data"], kind, data))?.map_err(|error| match error {
             TaggedError::UnknownTag => unreadable("the event type has no such variant".to_owned()),
             TaggedError::BadContent { path, message } => unreadable(format!("`{path}`: {message}")),
         })
@@ -307,16 +310,18 @@ impl<S: Service> AnyService for Hosted<S> {
         let command = typed::<S::Command>(command.as_ref())?;
         let mut before = Vec::with_capacity(docs.len());
         for (id, doc) in docs {
-            before.push((id, match doc {
-                Some(doc) => Cow::Borrowed(typed::<S::Document>(doc.as_ref())?),
-                None => Cow::Owned(catch("init", || S::init(id))?),
-            }));
+            before.push((
+                id,
+                match doc {
+                    Some(doc) => Cow::Borrowed(typed::<S::Document>(doc.as_ref())?),
+                    None => Cow::Owned(catch("init", || S::init(id))?),
+                },
+            ));
         }
         let before = Documents(before);
         let decided = catch("decide", || {
-            S::decide(&before, command, ctx).map_err(|rejection| {
-                (rejection.code().to_owned(), rejection.to_string())
-            })
+            S::decide(&before, command, ctx)
+                .map_err(|rejection| (rejection.code().to_owned(), rejection.to_string()))
         })?;
         let decided = match decided {
             Ok(decided) => decided,
@@ -340,7 +345,8 @@ impl<S: Service> AnyService for Hosted<S> {
                             event.document
                         ))
                     })?;
-                    changed.push((event.document.clone(), doc.clone()));
+                    let doc = catch("Document", || doc.clone())?;
+                    changed.push((event.document.clone(), doc));
                     changed.len() - 1
                 }
             };
@@ -372,7 +378,7 @@ impl<S: Service> AnyService for Hosted<S> {
     }
 
     fn decode_document(&self, json: &[u8]) -> Result<AnyDocument, Fault> {
-        let doc: S::Document = serde_json::from_slice(json)
+        let doc: S::Document = catch("Document", || serde_json::from_slice(json))?
             .map_err(|e| Fault::new(format!("a stored document cannot be read: {e}")))?;
         Ok(Box::new(doc))
     }
@@ -417,6 +423,11 @@ impl Services {
     #[must_use]
     pub fn with<S: Service>(mut self) -> Self {
         check_author("service", S::NAME, S::EVENTS);
+        assert!(
+            S::NAME != kinds::NAMESPACE,
+            "a service must not be called `{}`: the kinds of that name are not its own",
+            S::NAME
+        );
         let taken = self.0.insert(S::NAME, Arc::new(Hosted::<S>(PhantomData)));
         assert!(taken.is_none(), "two services are called `{}`", S::NAME);
         self

@@ -23,13 +23,15 @@ pub(crate) fn from_tagged<T: DeserializeOwned>(
     content: &RawValue,
 ) -> Result<T, TaggedError> {
     let tag_read = Cell::new(false);
-    let access = |content| MapAccessDeserializer::new(Access {
-        keys,
-        tag,
-        content,
-        tag_read: &tag_read,
-        next: Part::TagKey,
-    });
+    let access = |content| {
+        MapAccessDeserializer::new(Access {
+            keys,
+            tag,
+            content,
+            tag_read: &tag_read,
+            next: Part::TagKey,
+        })
+    };
     match T::deserialize(access(Some(content))) {
         Ok(value) => Ok(value),
         Err(_) if !tag_read.get() => Err(TaggedError::UnknownTag),

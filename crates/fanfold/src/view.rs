@@ -92,6 +92,17 @@ pub enum Outcome<E> {
     },
 }
 
+impl<E> Recorded<E> {
+    /// The events that the view understands, each with its document; none unless the command was
+    /// accepted.
+    pub fn events(&self) -> &[(DocumentId, E)] {
+        match &self.outcome {
+            Outcome::Accepted(events) => events,
+            Outcome::Rejected { .. } | Outcome::Faulted { .. } | Outcome::Lost { .. } => &[],
+        }
+    }
+}
+
 impl<E: DeserializeOwned> Recorded<E> {
     /// What `entry` is to somebody who understands `events`; `None` if it is nothing.
     pub(crate) fn read(
@@ -247,9 +258,8 @@ impl<V: View> AnyView for Hosted<V> {
             return Ok(row.map(<[u8]>::to_vec));
         };
         let fault = |at, message: String| ApplyFault { at, fault: Fault::new(message) };
-        let mut row: Option<V::Row> = row
-            .map(serde_json::from_slice)
-            .transpose()
+        let mut row: Option<V::Row> = catch("Row", || row.map(serde_json::from_slice).transpose())
+            .map_err(|fault| ApplyFault { at: first.seq, fault })?
             .map_err(|e| fault(first.seq, format!("the row `{key}` cannot be read: {e}")))?;
         for entry in entries {
             let at = entry.seq;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::WINDOW_IDS_MAX;
+use crate::limits::{COMMAND_ID_END, SEQ_END, WINDOW_IDS_MAX};
 use crate::position::{CommandId, Seq};
 
 /// What a window knows of an id.
@@ -38,6 +38,7 @@ impl Run {
 
 /// The ids of one origin in one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Window {
     /// The highest id that fell out; zero while none has.
     #[serde(rename = "f")]
@@ -48,6 +49,35 @@ pub struct Window {
     /// The ids in `runs`.
     #[serde(rename = "n")]
     ids: usize,
+}
+
+/// A window as it was read, before its rules are checked.
+#[derive(Deserialize)]
+struct Stored {
+    f: u64,
+    r: VecDeque<Run>,
+    n: usize,
+}
+
+impl TryFrom<Stored> for Window {
+    type Error = &'static str;
+
+    fn try_from(Stored { f: floor, r: runs, n: ids }: Stored) -> Result<Self, Self::Error> {
+        let mut below = floor;
+        let mut counted = 0u64;
+        for Run(id, seq, len) in &runs {
+            let (ids_end, seqs_end) = (id.saturating_add(*len), seq.saturating_add(*len));
+            if *id <= below || *len == 0 || ids_end > COMMAND_ID_END || seqs_end > SEQ_END {
+                return Err("the runs of a window are not ascending, or out of range");
+            }
+            below = ids_end - 1;
+            counted += len;
+        }
+        if counted != ids as u64 || ids > WINDOW_IDS_MAX {
+            return Err("a window has another number of ids than its runs");
+        }
+        Ok(Self { floor, runs, ids })
+    }
 }
 
 impl Window {

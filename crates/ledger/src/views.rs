@@ -31,11 +31,11 @@ impl View for Balances {
     type Row = Balance;
 
     fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-        events(entry).iter().map(|(account, _)| account.into()).collect()
+        entry.events().iter().map(|(account, _)| account.into()).collect()
     }
 
     fn apply(row: Option<Balance>, key: &RowKey, entry: &Recorded<Event>) -> Option<Balance> {
-        let of_row = events(entry).iter().filter(|(account, _)| RowKey::from(account) == *key);
+        let of_row = entry.events().iter().filter(|(account, _)| RowKey::from(account) == *key);
         of_row.fold(row, |row, (_, event)| match event {
             Event::Opened => Some(Balance { balance: 0, movements: 0 }),
             Event::Closed => None,
@@ -131,7 +131,7 @@ impl View for Totals {
         if let Outcome::Rejected { .. } = entry.outcome {
             total.rejected += 1;
         }
-        for (_, event) in events(entry) {
+        for (_, event) in entry.events() {
             match event {
                 Event::Opened => total.accounts += 1,
                 Event::Closed => total.accounts -= 1,
@@ -148,18 +148,11 @@ impl View for Totals {
     }
 }
 
-fn events(entry: &Recorded<Event>) -> &[(DocumentId, Event)] {
-    match &entry.outcome {
-        Outcome::Accepted(events) => events,
-        Outcome::Rejected { .. } | Outcome::Faulted { .. } | Outcome::Lost { .. } => &[],
-    }
-}
-
 /// The entry's movements, each with its account and its kind.
 fn movements(
     entry: &Recorded<Event>,
 ) -> impl Iterator<Item = (&DocumentId, &'static str, &Movement)> {
-    events(entry).iter().filter_map(|(account, event)| match event {
+    entry.events().iter().filter_map(|(account, event)| match event {
         Event::Deposited(moved) => Some((account, "deposited", moved)),
         Event::Withdrawn(moved) => Some((account, "withdrawn", moved)),
         Event::Sent(moved) => Some((account, "sent", moved)),

@@ -12,7 +12,7 @@ use crate::ports::{Append, AppendError, CataloguePosition, Change, Commands, Slo
 
 fn batch(n: u64, token: u128) -> Append {
     let body = Bytes::from(format!("{n} commands of {token}"));
-    Append { n, body, at: Time(1_000_000 + token as u64), token: Token(token) }
+    Append { n, body, at: Time(1_000_000 + token as u64 % 1_000), token: Token(token) }
 }
 
 fn slot_of(seq: u64, append: &Append) -> Slot {

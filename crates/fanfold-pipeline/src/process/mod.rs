@@ -24,6 +24,7 @@ use std::sync::Arc;
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::Reason;
 use fanfold::log::{Place, Work};
+use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 use futures::stream::{self, StreamExt};
 
@@ -34,7 +35,6 @@ use self::gather::{Arrival, LogBatch, gather};
 use self::publish::publish;
 use self::tables::{Appended, Stop};
 use crate::BatchOutcome;
-use crate::planted::{Bug, planted};
 use crate::ports::{Env, Journal, ParkedTable, State, Topic};
 
 /// Logs of one batch that are worked on at the same time: enough to hide the latency of the
@@ -106,6 +106,11 @@ impl Processor {
         let mut lanes: Vec<Lane> = lanes.buffer_unordered(LOGS_AT_ONCE).collect().await;
 
         lanes.iter_mut().for_each(Lane::publish_for_snapshot);
+        if planted(Bug::UnparkBeforePublishing) {
+            for lane in &lanes {
+                let _ = self.remove_parked(lane).await;
+            }
+        }
         let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| lane.publish.values()).collect();
         let published = publish(&*self.ports.topic, &*self.ports.env, &notices).await;
         let published: HashSet<(LogId, Seq)> = published.into_iter().collect();

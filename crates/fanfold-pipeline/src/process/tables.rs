@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{DecodeError, commit, head::Head};
 use fanfold::log::{FoldError, Put, Sealed, Snapshot, Want};
+use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -14,7 +15,6 @@ use super::gather::Arrival;
 use super::publish::publish;
 use super::{Lane, Processor};
 use crate::backoff::Backoff;
-use crate::planted::{Bug, planted};
 use crate::ports::{
     CommitItem, Guarded, JournalAppendError, Nonce, ParkedItem, StateItem, Unavailable,
 };
@@ -136,8 +136,7 @@ impl Processor {
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
-                for (_, first) in
-                    publish(&*self.ports.topic, &*self.ports.env, &unpublished).await
+                for (_, first) in publish(&*self.ports.topic, &*self.ports.env, &unpublished).await
                 {
                     log.published(first);
                 }
@@ -174,7 +173,9 @@ impl Processor {
         loop {
             match self.ports.journal.append(id, &item).await {
                 Ok(()) => return Ok(Appended::Stored),
-                Err(JournalAppendError::Exists(stored)) if stored.nonce == item.nonce => {
+                Err(JournalAppendError::Exists(stored))
+                    if stored.nonce == item.nonce && !planted(Bug::IgnoreNonce) =>
+                {
                     return Ok(Appended::Stored);
                 }
                 Err(JournalAppendError::Exists(stored)) if planted(Bug::CommitWithoutReload) => {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, envelope};
 use crate::entry::{Entry, Event, Outcome, Raw};
+use crate::limits::SEQ_END;
 use crate::names::{Name, Origin};
 use crate::position::{CommandId, Seq, Time};
 
@@ -76,6 +77,9 @@ pub fn seal(payload: &[u8]) -> Vec<u8> {
 pub fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), DecodeError> {
     let payload = envelope::open(FORMAT, body)?;
     let stored: Vec<Stored<'_>> = serde_json::from_slice(&payload)?;
+    if first.0.saturating_add(stored.len() as u64) > SEQ_END {
+        return Err(DecodeError::Inconsistent("the place of a commit"));
+    }
     let entries = stored.into_iter().zip(first.0..).map(|(stored, seq)| Entry {
         seq: Seq(seq),
         time: stored.t,

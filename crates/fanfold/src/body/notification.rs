@@ -342,12 +342,14 @@ pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
             commits.push(read_commit(&event)?);
             continue;
         }
+        let seq = event.seq.parse().map(Seq).map_err(|_| DecodeError::Inconsistent("a seq"))?;
         let entries = commits.last_mut().and_then(|commit| {
-            let inside = commit.log.as_str() == event.log;
+            let inside =
+                commit.log.as_str() == event.log && (commit.first..=commit.last).contains(&seq);
             commit.entries.as_mut().filter(|_| inside)
         });
         let entries = entries.ok_or(DecodeError::Inconsistent("an event outside of its commit"))?;
-        read_event(&event, entries)?;
+        read_event(&event, seq, entries)?;
     }
     Ok(commits)
 }
@@ -366,8 +368,11 @@ fn read_commit(event: &CloudEvent<'_>) -> Result<Received, DecodeError> {
     })
 }
 
-fn read_event(event: &CloudEvent<'_>, entries: &mut Vec<Entry>) -> Result<(), DecodeError> {
-    let seq = event.seq.parse().map(Seq).map_err(|_| DecodeError::Inconsistent("a seq"))?;
+fn read_event(
+    event: &CloudEvent<'_>,
+    seq: Seq,
+    entries: &mut Vec<Entry>,
+) -> Result<(), DecodeError> {
     let outcome = match event.kind.strip_suffix(".v1") {
         Some(kinds::REJECTED) => {
             let RejectedData { code, message } = serde_json::from_str(event.data.get())?;
@@ -392,6 +397,9 @@ fn read_event(event: &CloudEvent<'_>, entries: &mut Vec<Entry>) -> Result<(), De
             Outcome::Accepted(vec![happened])
         }
     };
+    if entries.last().is_some_and(|entry| entry.seq >= seq) {
+        return Err(DecodeError::Inconsistent("the order of a commit's events"));
+    }
     let origin = event.origin.as_deref().map_or_else(Origin::nobody, Origin::from_wire);
     let id = event.commandid.as_deref().and_then(|id| id.parse().ok()).and_then(CommandId::new);
     entries.push(Entry {

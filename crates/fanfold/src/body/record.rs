@@ -71,8 +71,7 @@ impl<'a> Record<'a> {
     /// The bytes to put on the stream.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let part = |p: &Part<'_>| PartHeader { last: p.last, n: p.n, at: p.at, len: p.body.len() };
-        let header =
-            Header { log: self.log.clone(), parts: self.parts.iter().map(part).collect() };
+        let header = Header { log: self.log.clone(), parts: self.parts.iter().map(part).collect() };
         let weight: usize = self.parts.iter().map(Part::weight).sum();
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + 200 + weight);
         bytes.extend([FORMAT, 0, 0, 0, 0, 0]);
@@ -87,7 +86,8 @@ impl<'a> Record<'a> {
 
     /// Reads what [`Record::encode`] wrote; the parts borrow from `bytes`.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let [format, codec, len @ ..] = bytes.first_chunk::<PREFIX_BYTES>().ok_or(DecodeError::Truncated)?;
+        let [format, codec, len @ ..] =
+            bytes.first_chunk::<PREFIX_BYTES>().ok_or(DecodeError::Truncated)?;
         if *format != FORMAT {
             return Err(DecodeError::Format { found: *format, known: FORMAT });
         }

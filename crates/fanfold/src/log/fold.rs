@@ -9,6 +9,7 @@ use crate::body::head::{decode_document, decode_window};
 use crate::body::notification::{Notice, entry_kinds};
 use crate::catch::Fault;
 use crate::entry::{Entry, Event, Outcome};
+use crate::planted::{Bug, planted};
 use crate::position::Seq;
 use crate::window::Window;
 
@@ -108,6 +109,9 @@ impl Log {
         if seq > held.stored {
             held.value = Some(self.service.fold(held.value.take(), event)?);
             held.seq = seq;
+            if planted(Bug::ReplayedStayClean) {
+                held.stored = seq;
+            }
         }
         Ok(())
     }
@@ -117,7 +121,9 @@ impl Log {
         if entry.outcome.uses_id() {
             let empty = || Held { value: Window::default(), seq: Seq::ZERO, stored: Seq::ZERO };
             let held = self.windows.entry(entry.origin.clone()).or_insert_with(empty);
-            if entry.seq > held.stored {
+            let forgotten = planted(Bug::WindowWithoutRejected)
+                && matches!(entry.outcome, Outcome::Rejected { .. });
+            if entry.seq > held.stored && !forgotten {
                 held.value.insert(entry.id, entry.seq);
                 held.seq = entry.seq;
             }

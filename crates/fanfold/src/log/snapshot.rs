@@ -45,7 +45,10 @@ impl Log {
     /// A snapshot at the tail, if it is due. Everything decided must have been acknowledged, and
     /// every commit up to the tail be published: otherwise there is none.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
-        if !self.may_snapshot() || !self.is_settled() || self.unpublished(self.tail).next().is_some() {
+        if !self.may_snapshot()
+            || !self.is_settled()
+            || self.unpublished(self.tail).next().is_some()
+        {
             return None;
         }
         let version = self.service.document_version();
@@ -65,7 +68,8 @@ impl Log {
             // Windows that lived in the head so far have no item: at the first split all are put.
             let first = !self.windows_split;
             for (origin, held) in self.windows.iter().filter(|(_, h)| first || h.is_dirty()) {
-                let (key, body) = (StateKey::window(version, origin), encode_window(&held.value).ok()?);
+                let (key, body) =
+                    (StateKey::window(version, origin), encode_window(&held.value).ok()?);
                 puts.push(Put { key, seq: held.seq, body });
                 windows.push(origin.clone());
             }

@@ -11,8 +11,6 @@ pub enum Bug {
     RelayRetriesOutOfOrder,
     /// Relay: what failed for good is not reported.
     RelayAcknowledgesFailures,
-    /// Process: a command above the tail is decided as if it were next.
-    NoSorting,
     /// Process: done commands' commits are not published again.
     NoRepublish,
     /// Process: after a cold load, replayed commits count as published.
@@ -56,34 +54,29 @@ pub enum Bug {
 }
 
 #[cfg(feature = "planted")]
-mod switch {
-    use std::cell::Cell;
-
-    use super::Bug;
-
-    thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-    }
-
-    impl Bug {
-        /// Plants the bug in this thread while `run` runs.
-        pub fn plant<T>(self, run: impl FnOnce() -> T) -> T {
-            let before = PLANTED.replace(Some(self));
-            let result = run();
-            PLANTED.set(before);
-            result
-        }
-    }
-
-    pub(crate) fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
-    }
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(feature = "planted")]
-pub(crate) use switch::planted;
+impl Bug {
+    /// Plants the bug in this thread while `run` runs.
+    pub fn plant<T>(self, run: impl FnOnce() -> T) -> T {
+        let before = PLANTED.replace(Some(self));
+        let result = run();
+        PLANTED.set(before);
+        result
+    }
+}
 
+/// Whether the bug is planted in this thread.
+#[cfg(feature = "planted")]
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether the bug is planted in this thread: never.
 #[cfg(not(feature = "planted"))]
-pub(crate) const fn planted(_: Bug) -> bool {
+pub const fn planted(_: Bug) -> bool {
     false
 }

@@ -1,0 +1,119 @@
+//! `fanfold up`.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use fanfold::{Services, Views};
+use fanfold_embedded::{Config, Engine};
+use fanfold_http::{Api, Metrics};
+use ledger::Ledger;
+use ledger::views::{Balances, Statement, Totals};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::host::Host;
+use crate::panics;
+
+/// The arguments.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where to listen; port 0 is any that is free. There is no authentication: whoever reaches
+    /// this address may do everything.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Shards of the command stream: how many batches of logs are worked on at the same time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    shards: u16,
+    /// What to log to standard error, as `info` or `fanfold_pipeline=debug,warn`.
+    #[arg(long, env = "FANFOLD_LOG", default_value = "warn", value_name = "FILTER")]
+    log: EnvFilter,
+}
+
+impl Up {
+    /// Runs until a signal stops it; then takes nothing more, and finishes what it has accepted.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        tracing_subscriber::fmt().with_env_filter(self.log).with_writer(io::stderr).init();
+        panics::log_those_caught();
+        let config = Config {
+            services: Services::new().with::<Ledger>(),
+            views: Views::new().with::<Balances>().with::<Statement>().with::<Totals>(),
+            shards: self.shards.into(),
+            ..Config::default()
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start")?;
+        runtime.block_on(host(self.listen, config))
+    }
+}
+
+async fn host(listen: SocketAddr, config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let shards = config.shards;
+    let engine = Engine::start(config);
+    let api = Api {
+        ingest: engine.ingest().clone(),
+        reads: engine.reads().clone(),
+        metrics: Metrics::new(),
+    };
+    let host = Host::listen(listen, api).await?;
+    if !listen.ip().is_loopback() {
+        tracing::warn!(%listen, "others may reach this address, and there is no authentication");
+    }
+    greet(host.address(), shards)?;
+
+    signals.next().await;
+    let drained = async {
+        host.drain().await?;
+        anyhow::Ok(engine.shutdown().await)
+    };
+    tokio::select! {
+        drained = drained => match drained? {
+            true => Ok(ExitCode::SUCCESS),
+            false => bail!("stopped before everything that was accepted had been processed"),
+        },
+        () = signals.next() => bail!("stopped at once, at the second signal"),
+    }
+}
+
+fn greet(address: SocketAddr, shards: usize) -> io::Result<()> {
+    let url = format!("http://{address}");
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "Fanfold listens on {url}, with {shards} shards.")?;
+    writeln!(stdout, "Everything is in memory, and gone when this ends. Ctrl-C ends it. Try:")?;
+    writeln!(stdout)?;
+    writeln!(
+        stdout,
+        r#"  curl -XPOST {url}/command -d '{{"type":"ledger","command":"open","id":1,"timestamp":11178,"user":"ann","org":"acme","data":{{"account":"cash"}}}}'"#
+    )?;
+    writeln!(stdout, "  curl '{url}/views/balances/ledger/org:acme?seq=1&wait=5000'")?;
+    writeln!(stdout)?;
+    stdout.flush()
+}
+
+/// Ctrl-C, and what service managers send.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `fanfold view`.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use fanfold::{LogId, RowKey};
+use fanfold_http::limits::PAGE_MAX;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::client::{Answer, Client, Server, Target};
+use crate::output::{Output, unless_closed};
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "Prints one line of JSON per row.")]
+pub struct View {
+    #[command(flatten)]
+    server: Server,
+    /// The view, as `balances`.
+    view: String,
+    /// The log, as `ledger/org:acme`.
+    #[arg(value_name = "SERVICE/PARTITION")]
+    log: LogId,
+    /// Only the row with this key.
+    row: Option<RowKey>,
+    /// Only once the view has reached this seq, that of a receipt: read your own writes.
+    #[arg(long)]
+    seq: Option<u64>,
+    /// Wait for that, this many milliseconds at most.
+    #[arg(
+        long,
+        value_name = "MS",
+        requires = "seq",
+        default_value_if("seq", clap::builder::ArgPredicate::IsPresent, "5000")
+    )]
+    wait: Option<u64>,
+    /// Only rows whose keys begin with this.
+    #[arg(long, conflicts_with = "row")]
+    prefix: Option<String>,
+    /// At most this many rows.
+    #[arg(long, conflicts_with = "row", value_name = "ROWS")]
+    limit: Option<u64>,
+    /// From the last key to the first.
+    #[arg(long, conflicts_with = "row")]
+    desc: bool,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    parked: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rows: Vec<&'a RawValue>,
+    next: Option<RowKey>,
+}
+
+#[derive(Deserialize)]
+struct Pending<'a> {
+    seq: u64,
+    #[serde(borrow)]
+    parked: Option<&'a RawValue>,
+}
+
+impl View {
+    /// Prints the rows.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        unless_closed(self.print())
+    }
+
+    fn print(&self) -> anyhow::Result<ExitCode> {
+        let client = Client::new(&self.server);
+        let mut output = Output::default();
+        match &self.row {
+            Some(row) => {
+                let answer = self.get(&client, self.target(&[row.as_str()]))?;
+                output.line(answer.read()?)?;
+            }
+            None => self.print_pages(&client, &mut output)?,
+        }
+        output.flush()?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn print_pages(&self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
+        let mut left = self.limit.unwrap_or(u64::MAX);
+        let mut after: Option<RowKey> = None;
+        loop {
+            let target = self
+                .target(&[])
+                .maybe("prefix", self.prefix.as_ref())
+                .maybe("order", self.desc.then_some("desc"))
+                .maybe("after", after.as_ref())
+                .query("limit", left.min(PAGE_MAX));
+            let answer = self.get(client, target)?;
+            let page: Page<'_> = answer.read()?;
+            if let (None, Some(parked)) = (&after, page.parked) {
+                eprintln!("the view stands still for this log: {}", parked.get());
+            }
+            for row in &page.rows {
+                output.line(row)?;
+            }
+            output.flush()?;
+            left = left.saturating_sub(page.rows.len() as u64);
+            match page.next {
+                Some(next) if left > 0 => after = Some(next),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn target(&self, row: &[&str]) -> Target {
+        let log = ["views", &self.view, self.log.service(), self.log.partition()];
+        Target::path(&[&log, row].concat()).maybe("seq", self.seq).maybe("wait", self.wait)
+    }
+
+    fn get(&self, client: &Client, target: Target) -> anyhow::Result<Answer> {
+        let answer = client.get(&target)?;
+        if !answer.is_pending() {
+            return Ok(answer);
+        }
+        let pending: Pending<'_> = answer.read()?;
+        match pending.parked {
+            Some(parked) => bail!("the view stands still at seq {}: {}", pending.seq, parked.get()),
+            None => bail!("the view is only at seq {}", pending.seq),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `fanfold send`, `log` and `view` against `fanfold up`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::{Up, fanfold, lines, stderr};
+
+fn json_of(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+}
+
+/// `fanfold send` with flags, for acme.
+fn send(up: &Up, command: &str, id: &str, data: &str, more: &[&str], code: i32) -> Value {
+    let one = ["send", "--type", "ledger", "--command", command, "--id", id];
+    let who = ["--user", "ann", "--org", "acme", "--data", data];
+    let output = up.client(&[&one[..], &who, more].concat());
+    let lines = lines(&output, code);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    json_of(&lines[0])
+}
+
+fn open(id: u64, account: &str) -> String {
+    json!({
+        "type": "ledger", "command": "open", "id": id, "user": "ann", "org": "acme",
+        "data": {"account": account},
+    })
+    .to_string()
+}
+
+#[test]
+fn one_command_from_flags() {
+    let up = Up::new();
+    let receipt = send(&up, "open", "1", r#"{"account":"cash"}"#, &[], 0);
+    assert_eq!(receipt, json!({"log": "ledger/org:acme", "seq": 1}));
+    let deposit = r#"{"account":"cash","amount":5}"#;
+    let entry = send(&up, "deposit", "2", deposit, &["--wait"], 0);
+    assert_eq!((&entry["seq"], &entry["status"]), (&json!(2), &json!("accepted")));
+    // A refusal is an outcome; a problem is none.
+    let withdraw = r#"{"account":"cash","amount":6}"#;
+    let entry = send(&up, "withdraw", "3", withdraw, &["--wait"], 0);
+    assert_eq!((&entry["status"], &entry["code"]), (&json!("rejected"), &json!("overdrawn")));
+    let refused = send(&up, "rob", "4", "{}", &["--wait"], 1);
+    assert_eq!(refused["problem"]["type"], "urn:fanfold:problem:unknown-command");
+}
+
+#[test]
+fn many_commands_from_standard_input_and_from_a_file() {
+    let up = Up::new();
+    let many: String = (1..=1_234).map(|id| open(id, &format!("a{id}")) + "\n").collect();
+    let receipts = lines(&up.client_reads(&["send"], many.as_bytes()), 0);
+    let expected = |seq: usize| format!(r#"{{"log":"ledger/org:acme","seq":{seq}}}"#);
+    assert_eq!(receipts, (1..=1_234).map(expected).collect::<Vec<_>>());
+
+    let mut file = tempfile::NamedTempFile::new().expect("there is a place for it");
+    let array = format!("[\n{},\n  17,\n{}]", open(2_000, "x"), open(2_001, "y"));
+    file.write_all(array.as_bytes()).expect("it is written");
+    let path = file.path().to_str().expect("it is text");
+    let printed = lines(&up.client(&["send", "--wait", "--file", path]), 1);
+    let statuses: Vec<Value> = printed.iter().map(|line| json_of(line)["status"].clone()).collect();
+    assert_eq!(statuses, [json!("accepted"), json!(null), json!("accepted")]);
+    assert_eq!(json_of(&printed[1])["problem"]["type"], "urn:fanfold:problem:not-an-object");
+
+    assert_eq!(lines(&up.client_reads(&["send", "-"], b""), 0), Vec::<String>::new());
+    let output = up.client(&["send", "--file", "/nowhere"]);
+    lines(&output, 1);
+    assert!(stderr(&output).starts_with("error: cannot read /nowhere: "), "{}", stderr(&output));
+
+    // The log has them all, in order, whatever the size of a page.
+    let entries = lines(&up.client(&["log", "ledger/org:acme"]), 0);
+    assert_eq!(entries.len(), 1_236);
+    let entries = lines(&up.client(&["log", "ledger/org:acme", "--from", "1236"]), 0);
+    assert_eq!(json_of(&entries[0])["events"][0]["document"], "y");
+    // And so has the view.
+    let rows = ["view", "balances", "ledger/org:acme", "--seq", "1236"];
+    assert_eq!(lines(&up.client(&rows), 0).len(), 1_236);
+}
+
+#[test]
+fn commands_from_a_pipe_are_sent_as_they_come() {
+    let up = Up::new();
+    let mut command = fanfold(&["send", "--wait"]);
+    command.env("FANFOLD_URL", &up.url).stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    for id in 1..=3 {
+        writeln!(stdin, "{}", open(id, "cash")).expect("it reads");
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it is text");
+        assert_eq!(json_of(&line)["seq"], id);
+    }
+    drop(stdin);
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_log_can_be_followed() {
+    let up = Up::new();
+    let data = r#"{"account":"cash"}"#;
+    send(&up, "open", "1", data, &["--wait"], 0);
+    let mut command = fanfold(&["log", "ledger/org:acme", "--follow"]);
+    let mut child = command.env("FANFOLD_URL", &up.url).spawn().expect("the binary starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    for seq in 1..=3 {
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it is text");
+        assert_eq!(json_of(&line)["seq"], seq);
+        send(&up, "open", &(seq + 1).to_string(), data, &[], 0);
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn rows_of_a_view() {
+    let up = Up::new();
+    let opened: String = (1..=3).map(|id| open(id, &format!("a{id}")) + "\n").collect();
+    lines(&up.client_reads(&["send"], opened.as_bytes()), 0);
+    let view = |args: &[&str], code| {
+        let all = [&["view", "balances", "ledger/org:acme"], args].concat();
+        let output = up.client(&all);
+        (lines(&output, code), stderr(&output))
+    };
+    let keys = |args: &[&str]| -> Vec<Value> {
+        view(args, 0).0.iter().map(|line| json_of(line)["key"].clone()).collect()
+    };
+    assert_eq!(keys(&["--seq", "3", "--wait", "5000"]), ["a1", "a2", "a3"]);
+    assert_eq!(keys(&["--desc", "--limit", "2"]), ["a3", "a2"]);
+    assert_eq!(keys(&["--prefix", "a2"]), ["a2"]);
+    let one = json_of(&view(&["a2"], 0).0[0]);
+    assert_eq!((&one["rowSeq"], &one["row"]["balance"]), (&json!(2), &json!(0)));
+
+    let (none, error) = view(&["b"], 1);
+    assert!(none.is_empty());
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.contains("has no row `b`"), "{error}");
+    let (_, error) = view(&["--seq", "4"], 1);
+    assert!(error.contains("has no seq 4"), "{error}");
+    let (_, error) = view(&["--limit", "0"], 1);
+    assert!(error.contains("`limit`"), "{error}");
+    let output = up.client(&["log", "ledger/org:nobody"]);
+    lines(&output, 1);
+    assert!(stderr(&output).contains("there is no log `ledger/org:nobody`"), "{}", stderr(&output));
+}
+
+#[test]
+fn no_server_is_one_line() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}", free.local_addr().expect("it has one"));
+    drop(free);
+    for args in [
+        &["send", "--type", "a", "--command", "b", "--id", "1", "--user", "c"][..],
+        &["log", "ledger/org:acme"],
+        &["view", "balances", "ledger/org:acme"],
+    ] {
+        let output = fanfold(args).arg("--url").arg(&url).output().expect("the binary starts");
+        lines(&output, 1);
+        assert_eq!(
+            stderr(&output),
+            format!("error: nothing listens at {url}: is `fanfold up` running?\n")
+        );
+    }
+}

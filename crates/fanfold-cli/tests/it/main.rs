@@ -1,0 +1,95 @@
+//! The real binary, as a child process.
+
+mod client;
+mod up;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+/// `fanfold`, not yet started.
+pub(crate) fn fanfold(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfold"));
+    command.args(args).env_remove("FANFOLD_URL").env_remove("FANFOLD_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `fanfold up` on a free port. It is killed when this is dropped.
+pub(crate) struct Up {
+    child: Child,
+    pub(crate) url: String,
+    /// The lines it prints to be pasted.
+    pub(crate) to_paste: Vec<String>,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Up {
+    pub(crate) fn new() -> Self {
+        let mut child =
+            fanfold(&["up", "--listen", "127.0.0.1:0"]).spawn().expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("it is text");
+            line.trim().to_owned()
+        };
+        let first = line();
+        let url = first.split_once(" on ").and_then(|(_, rest)| rest.split_once(','));
+        let url = url.unwrap_or_else(|| panic!("no address in `{first}`")).0.to_owned();
+        let to_paste = (0..5).map(|_| line()).filter(|line| line.starts_with("curl ")).collect();
+        Self { child, url, to_paste, _stdout: stdout }
+    }
+
+    /// Runs a client of it.
+    pub(crate) fn client(&self, args: &[&str]) -> Output {
+        fanfold(args).env("FANFOLD_URL", &self.url).output().expect("the binary starts")
+    }
+
+    /// As [`Up::client`], with something to read.
+    pub(crate) fn client_reads(&self, args: &[&str], stdin: &[u8]) -> Output {
+        let mut command = fanfold(args);
+        command.env("FANFOLD_URL", &self.url).stdin(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut pipe = child.stdin.take().expect("it is piped");
+        let stdin = stdin.to_vec();
+        let writer = std::thread::spawn(move || pipe.write_all(&stdin));
+        let output = child.wait_with_output().expect("it ends");
+        writer.join().expect("the writer ends").expect("it is read");
+        output
+    }
+
+    /// Sends it a signal, as `-TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.expect("there is `kill`").success());
+    }
+
+    /// Waits for its end: the exit code, and what it wrote to standard error.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it ends");
+        let mut stderr = String::new();
+        let mut pipe = self.child.stderr.take().expect("it is piped");
+        pipe.read_to_string(&mut stderr).expect("it is text");
+        (status.code(), stderr)
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of standard output, and the exit code.
+#[track_caller]
+pub(crate) fn lines(output: &Output, code: i32) -> Vec<String> {
+    let stdout = String::from_utf8(output.stdout.clone()).expect("it is text");
+    assert_eq!(output.status.code(), Some(code), "{stdout}\n{}", stderr(output));
+    stdout.lines().map(str::to_owned).collect()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("it is text")
+}

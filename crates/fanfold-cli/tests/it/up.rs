@@ -1,0 +1,166 @@
+//! `fanfold up`: the article's request by plain `curl`, and how it ends.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{Up, fanfold, lines, stderr};
+
+const ARTICLE: &str = r#"{"type":"ledger","command":"deposit","id":17,"timestamp":11178,"user":"ann","org":"acme","data":{"account":"cash","amount":100}}"#;
+
+fn has_curl() -> bool {
+    Command::new("curl").arg("--version").output().is_ok()
+}
+
+/// What `sh` prints for a line that somebody pastes.
+fn paste(line: &str) -> Value {
+    let output = Command::new("sh").args(["-c", line]).output().expect("there is `sh`");
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{line}: {e}: {text} {output:?}"))
+}
+
+/// `curl -XPOST {url}{path} -d '{body}'`, or `curl '{url}{path}'` without a body: by curl itself,
+/// or by the bytes that it sends.
+fn curl(url: &str, path: &str, body: Option<&str>) -> Value {
+    if has_curl() {
+        return match body {
+            Some(body) => paste(&format!("curl -sS -XPOST {url}{path} -d '{body}'")),
+            None => paste(&format!("curl -sS '{url}{path}'")),
+        };
+    }
+    let authority = url.trim_start_matches("http://");
+    let common = format!("Host: {authority}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n");
+    let request = match body {
+        Some(body) => format!(
+            "POST {path} HTTP/1.1\r\n{common}Content-Length: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
+            body.len()
+        ),
+        None => format!("GET {path} HTTP/1.1\r\n{common}\r\n"),
+    };
+    let mut stream = TcpStream::connect(authority).expect("it listens");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let n = stream.read(&mut piece).expect("it answers");
+        assert!(n > 0, "the answer broke off: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..n]);
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((_, json)) = text.split_once("\r\n\r\n")
+            && let Ok(json) = serde_json::from_str(json)
+        {
+            return json;
+        }
+    }
+}
+
+#[test]
+fn the_article_request_by_plain_curl_and_its_effect() {
+    let up = Up::new();
+    let open =
+        ARTICLE.replace("deposit", "open").replace(":17,", ":1,").replace(r#","amount":100"#, "");
+    let receipt = curl(&up.url, "/command", Some(&open));
+    assert_eq!(receipt, json!({"log": "ledger/org:acme", "seq": 1}));
+    let receipt = curl(&up.url, "/command", Some(ARTICLE));
+    assert_eq!(receipt, json!({"log": "ledger/org:acme", "seq": 2}));
+
+    let get = |path: &str| curl(&up.url, path, None);
+    let entry = get("/logs/ledger/org:acme/2?wait=5000");
+    assert_eq!(entry["status"], "accepted");
+    assert_eq!(entry["events"][0]["data"], json!({"amount": 100, "balance": 100}));
+    let cash = get("/views/balances/ledger/org:acme/cash?seq=2&wait=5000");
+    assert_eq!(cash["row"], json!({"balance": 100, "movements": 1}));
+    let statement = get("/views/statement/ledger/org:acme?seq=2&wait=5000&order=desc&limit=1");
+    assert_eq!(statement["rows"][0]["row"]["kind"], "deposited");
+    let total = get("/views/totals/ledger/org:acme/total?seq=2&wait=5000");
+    assert_eq!(total["row"], json!({"accounts": 1, "balance": 100, "movements": 1, "rejected": 0}));
+}
+
+#[test]
+fn what_it_prints_can_be_pasted() {
+    let up = Up::new();
+    assert_eq!(up.to_paste.len(), 2, "{:?}", up.to_paste);
+    if !has_curl() {
+        return;
+    }
+    assert_eq!(paste(&up.to_paste[0]), json!({"log": "ledger/org:acme", "seq": 1}));
+    let row = json!({"key": "cash", "seq": 1, "row": {"balance": 0, "movements": 0}});
+    assert_eq!(paste(&up.to_paste[1])["rows"], json!([row]));
+}
+
+#[test]
+fn signals_end_it_well_and_soon() {
+    for signal in ["-TERM", "-INT"] {
+        let up = Up::new();
+        let batch: String = (1..=500)
+            .map(|id| {
+                ARTICLE.replace(":17,", &format!(":{id},")).replace("acme", &format!("o{id}"))
+                    + "\n"
+            })
+            .collect();
+        assert_eq!(lines(&up.client_reads(&["send"], batch.as_bytes()), 0).len(), 500);
+        // Somebody waits for what will never be there: nobody waits for them.
+        let mut waiting =
+            TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
+        let path = "/views/balances/ledger/org:o1?seq=1&wait=25000";
+        write!(waiting, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+        let asked = Instant::now();
+        up.signal(signal);
+        let (code, stderr) = up.end();
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{signal}");
+        assert!(asked.elapsed() < Duration::from_secs(10), "{signal}: {:?}", asked.elapsed());
+    }
+}
+
+#[test]
+fn a_request_at_hand_is_answered_before_the_end() {
+    let up = Up::new();
+    let mut stream = TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
+    let (head, tail) = ARTICLE.split_at(20);
+    let length = ARTICLE.len();
+    let start =
+        format!("POST /command HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{head}");
+    stream.write_all(start.as_bytes()).expect("it reads");
+    // It has the request's beginning before it has the signal.
+    thread::sleep(Duration::from_millis(200));
+    up.signal("-TERM");
+    thread::sleep(Duration::from_millis(200));
+    stream.write_all(tail.as_bytes()).expect("it still reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert_eq!(up.end().0, Some(0));
+}
+
+#[test]
+fn a_taken_port_is_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it has one").to_string();
+    let output = fanfold(&["up", "--listen", &address]).output().expect("the binary starts");
+    assert_eq!(lines(&output, 1), Vec::<String>::new());
+    assert_eq!(
+        stderr(&output),
+        format!("error: {address} is taken by another program: choose another with --listen\n")
+    );
+}
+
+#[test]
+fn bad_arguments_are_explained() {
+    for (args, expected) in [
+        (&["up", "--listen", "here"][..], "--listen"),
+        (&["up", "--shards", "0"], "--shards"),
+        (&["up", "--log", "a=b=c"], "--log"),
+        (&["send", "--type", "ledger"], "--command"),
+        (&["send", "--type", "ledger", "--data", "{"], "--data"),
+        (&["log", "ledger"], "<service>/<partition>"),
+        (&["view", "balances", "ledger/acme"], "org:"),
+    ] {
+        let output = fanfold(args).output().expect("the binary starts");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(expected), "{args:?}: {}", stderr(&output));
+    }
+}

@@ -1,0 +1,345 @@
+//! All of it together: ports, stages, what drives them, and what sweeps behind them.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfold::{AnyView, Services, Views};
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable, ViewTable};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::{Reads, ServedView};
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::env::SystemEnv;
+use crate::event_source::{EventSource, EventSourceConfig};
+use crate::memory::{Memory, MemoryConfig, MemoryViewTable};
+use crate::stop::{Stop, Stopper};
+use crate::subscription::{Deliveries, Subscription, SubscriptionConfig};
+
+/// Logs that one run of a sweep looks at. The next run goes on behind them.
+const SWEEP_LOGS_MAX: usize = 10_000;
+/// How long the tasks have to end, once they are told to, in milliseconds: an invocation that is
+/// under way may come to its end.
+const STOP_MS: u64 = 5_000;
+/// How often a draining engine looks whether it is empty, in milliseconds.
+const DRAIN_LOOK_MS: u64 = 5;
+
+/// What an engine hosts, and how.
+#[derive(Clone)]
+pub struct Config {
+    /// The services.
+    pub services: Services,
+    /// The views.
+    pub views: Views,
+    /// Shards of the command stream: so many batches are processed at the same time, times
+    /// `parallelization`.
+    pub shards: usize,
+    /// Lanes per shard, 1 to 10.
+    pub parallelization: usize,
+    /// How much is kept of what is on its way. Its `shards` are those above.
+    pub memory: MemoryConfig,
+    /// How often the sweeps run, in milliseconds. On AWS a run costs money, here it does not.
+    pub sweep_ms: u64,
+    /// How long a shutdown waits for what is on its way, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    /// Hosts nothing.
+    fn default() -> Self {
+        Self {
+            services: Services::default(),
+            views: Views::default(),
+            shards: 4,
+            parallelization: 1,
+            memory: MemoryConfig::default(),
+            sweep_ms: 10_000,
+            drain_ms: 5_000,
+        }
+    }
+}
+
+/// How much is on its way, and what became of deliveries.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Changes that the relay has not finished.
+    pub changes: usize,
+    /// Records that the processor has not finished.
+    pub records: usize,
+    /// Notifications that a view has not come to.
+    pub notifications: usize,
+    /// By view.
+    pub deliveries: Vec<(&'static str, Arc<Deliveries>)>,
+}
+
+/// The running engine. Dropping it stops it in the middle; see [`Engine::shutdown`].
+pub struct Engine {
+    ports: Memory,
+    ingest: Ingest,
+    reads: Reads,
+    deliveries: Vec<(&'static str, Arc<Deliveries>)>,
+    drain_ms: u64,
+    sweeps: JoinSet<()>,
+    stages: JoinSet<()>,
+    stopper: Stopper,
+}
+
+impl Engine {
+    /// Starts everything. Must be called inside of a tokio runtime with a timer.
+    pub fn start(config: Config) -> Self {
+        let env: Arc<dyn Env> = Arc::new(SystemEnv);
+        let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
+        let ports = Memory::new(&memory, config.views.iter().map(|view| view.name()), env.clone());
+        let (stopper, stop) = Stopper::new();
+        let mut start = Start {
+            config: &config,
+            ports: &ports,
+            env: env.clone(),
+            stop,
+            stages: JoinSet::new(),
+            sweeps: JoinSet::new(),
+        };
+        start.relay();
+        start.process();
+        start.sweep();
+        let views: Vec<HostedView> = config.views.iter().map(|view| start.view(view)).collect();
+        let Start { stages, sweeps, .. } = start;
+
+        let (commands, journal) = (ports.commands.clone(), ports.journal.clone());
+        let services = config.services;
+        let ingest =
+            Ingest::new(commands.clone(), ports.admission.clone(), services.clone(), env.clone());
+        let served = views.iter().map(|view| view.served.clone()).collect();
+        let reads = Reads::new(commands, journal, served, services, ports.waits.clone(), env);
+        let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
+        Self {
+            ports,
+            ingest,
+            reads,
+            deliveries,
+            drain_ms: config.drain_ms,
+            sweeps,
+            stages,
+            stopper,
+        }
+    }
+
+    /// Takes commands.
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+
+    /// Reads logs and views.
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// The ports below both.
+    pub fn ports(&self) -> &Memory {
+        &self.ports
+    }
+
+    /// What is going on.
+    pub fn status(&self) -> Status {
+        Status {
+            changes: self.ports.commands.changes().backlog().items(),
+            records: self.ports.stream.records().backlog().items(),
+            notifications: self.ports.topic.backlog().items(),
+            deliveries: self.deliveries.clone(),
+        }
+    }
+
+    /// Admits nothing more, waits until what was accepted has come to its entries and views, and
+    /// stops all tasks. `false`: that took longer than `drain_ms`, and what was left is gone.
+    pub async fn shutdown(mut self) -> bool {
+        self.ports.admission.close();
+        self.sweeps.shutdown().await;
+        let drained = async {
+            while !self.is_drained() {
+                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+            }
+        };
+        let drained = timeout(Duration::from_millis(self.drain_ms), drained).await.is_ok();
+        self.stopper.stop();
+        let stopped = async { while self.stages.join_next().await.is_some() {} };
+        let stopped = timeout(Duration::from_millis(STOP_MS), stopped).await.is_ok();
+        self.stages.shutdown().await;
+        drained && stopped
+    }
+
+    /// In the order of the stages: what leaves one is in the next before it is gone.
+    fn is_drained(&self) -> bool {
+        let status = self.status();
+        let (changes, records) = (status.changes, status.records);
+        changes == 0
+            && records == 0
+            && (status.notifications == 0 || self.deliveries.is_empty())
+            && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
+    }
+}
+
+/// A view, and what became of its messages.
+struct HostedView {
+    served: ServedView,
+    deliveries: Arc<Deliveries>,
+}
+
+/// An engine that is being put together.
+struct Start<'a> {
+    config: &'a Config,
+    ports: &'a Memory,
+    env: Arc<dyn Env>,
+    stop: Stop,
+    stages: JoinSet<()>,
+    sweeps: JoinSet<()>,
+}
+
+impl Start<'_> {
+    fn event_source<I>(&self, name: &'static str, invoke: I) -> Arc<EventSource<I>> {
+        let parallelization = self.config.parallelization;
+        let config = EventSourceConfig { parallelization, ..EventSourceConfig::new(name) };
+        EventSource::new(config, self.env.clone(), self.stop.clone(), invoke)
+    }
+
+    fn relay(&mut self) {
+        let relay = Arc::new(Relay::new(self.ports.stream.clone(), self.env.clone()));
+        let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
+            let relay = relay.clone();
+            async move { relay.relay(&changes, deadline).await }
+        });
+        for (_, shard) in self.ports.commands.changes().iter() {
+            source.drive(shard, &mut self.stages);
+        }
+    }
+
+    fn process(&mut self) {
+        let ports = ProcessorPorts {
+            journal: self.ports.journal.clone(),
+            state: self.ports.state.clone(),
+            parked: self.ports.parked.clone(),
+            topic: self.ports.topic.clone(),
+            env: self.env.clone(),
+        };
+        let processor = Arc::new(Processor::new(ports, self.config.services.clone()));
+        let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
+            let processor = processor.clone();
+            async move {
+                let outcome: BatchOutcome = processor.process(&records, deadline).await;
+                outcome
+            }
+        });
+        for (_, shard) in self.ports.stream.records().iter() {
+            source.drive(shard, &mut self.stages);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let Memory { commands, journal, parked, stream, .. } = self.ports;
+        let sweep = Sweep::new(
+            commands.clone(),
+            journal.clone(),
+            parked.clone(),
+            stream.clone(),
+            self.env.clone(),
+        );
+        let every = self.every();
+        self.sweeps.spawn(async move {
+            let mut after = None;
+            while every.pause().await {
+                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX);
+                after = every.run("sweep", after, run.map(|run| run.map(|run| run.next))).await;
+            }
+        });
+    }
+
+    fn view(&mut self, view: &Arc<dyn AnyView>) -> HostedView {
+        let name = view.name();
+        // There is one for each view: the tables were made from the same list.
+        let table: Arc<MemoryViewTable> = self.ports.views.get(name).cloned().unwrap_or_default();
+        let Memory { commands, journal, topic, dead_letters, .. } = self.ports;
+        let projector =
+            Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
+        let projector = Arc::new(projector);
+
+        let deliver = {
+            let projector = projector.clone();
+            move |body, deadline| {
+                let projector = projector.clone();
+                async move { projector.project(&[body], deadline).await.is_empty() }
+            }
+        };
+        let deliveries = Subscription::start(
+            topic.clone(),
+            dead_letters.clone(),
+            SubscriptionConfig::new(name, view.services()),
+            self.env.clone(),
+            self.stop.clone(),
+            &mut self.stages,
+            deliver,
+        );
+        let sweep = ViewSweep::new(
+            projector,
+            table.clone(),
+            commands.clone(),
+            journal.clone(),
+            dead_letters.clone(),
+            self.env.clone(),
+        );
+        let every = self.every();
+        self.sweeps.spawn(async move {
+            let mut after = None;
+            while every.pause().await {
+                let deadline = every.env.now().plus_ms(every.ms);
+                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
+                after = every.run(name, after, run.map(|run| run.map(|run| run.next))).await;
+            }
+        });
+        let table: Arc<dyn ViewTable> = table;
+        HostedView { served: ServedView { view: view.clone(), table }, deliveries }
+    }
+
+    fn every(&self) -> Every {
+        Every { ms: self.config.sweep_ms, env: self.env.clone(), stop: self.stop.clone() }
+    }
+}
+
+/// Runs something again and again.
+struct Every {
+    ms: u64,
+    env: Arc<dyn Env>,
+    stop: Stop,
+}
+
+impl Every {
+    /// `false`: it is time to stop.
+    async fn pause(&self) -> bool {
+        self.stop.or(self.env.sleep(self.ms)).await.is_some()
+    }
+
+    /// One run over a part of the catalogue; where the next one goes on.
+    async fn run(
+        &self,
+        name: &'static str,
+        after: Option<CataloguePosition>,
+        run: impl Future<Output = Result<Option<CataloguePosition>, Unavailable>>,
+    ) -> Option<CataloguePosition> {
+        match AssertUnwindSafe(run).catch_unwind().await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                tracing::warn!(sweep = name, %error, "a sweep failed");
+                after
+            }
+            Err(_) => {
+                tracing::error!(sweep = name, "a sweep panicked");
+                after
+            }
+        }
+    }
+}

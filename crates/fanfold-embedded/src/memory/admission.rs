@@ -1,0 +1,50 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fanfold::LogId;
+use fanfold_pipeline::ports::{Admission, NotAdmitted};
+
+use crate::shard::{Backlog, Bound};
+
+/// A stage that lags by so much catches up with some of it in about this time.
+const RETRY_AFTER_S: u64 = 1;
+
+/// Refuses commands while the changes and records that no stage has consumed yet are more, in
+/// items or in bytes, than a bound.
+///
+/// Requests that are asked for at the same moment do not see each other, so the bound is exceeded
+/// by what comes in together: a request of 1 MiB for each caller, at most.
+pub struct MemoryAdmission {
+    on_the_way: [Arc<Backlog>; 2],
+    bound: Bound,
+    closed: AtomicBool,
+}
+
+impl MemoryAdmission {
+    /// Looks at what lies in the change stream and in the command stream, together.
+    pub fn new(on_the_way: [Arc<Backlog>; 2], bound: Bound) -> Self {
+        Self { on_the_way, bound, closed: AtomicBool::new(false) }
+    }
+
+    /// Lets nothing in any more: the engine is about to stop.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Admission for MemoryAdmission {
+    fn admit(&self, _: &LogId) -> Result<(), NotAdmitted> {
+        let refused = |reason: String| Err(NotAdmitted { reason, retry_after_s: RETRY_AFTER_S });
+        if self.closed.load(Ordering::Relaxed) {
+            return refused("the engine is shutting down".to_owned());
+        }
+        let items: usize = self.on_the_way.iter().map(|backlog| backlog.items()).sum();
+        let bytes: usize = self.on_the_way.iter().map(|backlog| backlog.bytes()).sum();
+        if items > self.bound.items || bytes > self.bound.bytes {
+            return refused(format!(
+                "{items} batches of commands, {bytes} bytes, are waiting to be processed"
+            ));
+        }
+        Ok(())
+    }
+}

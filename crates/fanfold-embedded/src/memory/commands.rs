@@ -1,0 +1,100 @@
+use std::ops::Bound::{Excluded, Unbounded};
+
+use async_trait::async_trait;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{
+    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Unavailable,
+};
+
+use super::ITEM_OVERHEAD_BYTES;
+use crate::hash_key::{BUCKETS, HashKey};
+use crate::shard::{Bound, Shards};
+use crate::striped::Striped;
+
+/// Slots, in the stripes that are the catalogue's buckets; and the change stream.
+pub struct MemoryCommands {
+    slots: Striped<Slot>,
+    changes: Shards<Change>,
+    bound: Bound,
+}
+
+impl MemoryCommands {
+    /// Empty. Appends are throttled while more than twice `bound` is in the change stream: nobody
+    /// comes that far who asks for admission.
+    pub fn new(shards: usize, bound: Bound) -> Self {
+        Self { slots: Striped::default(), changes: Shards::equal(shards), bound: twice(bound) }
+    }
+
+    /// The change stream: a log's changes are in one shard, in the order of their seqs.
+    pub fn changes(&self) -> &Shards<Change> {
+        &self.changes
+    }
+
+    /// Freezes a log: its slot refuses appends. `false`: it has no slot.
+    pub fn close(&self, log: &LogId) -> bool {
+        self.slots.of(log).get_mut(log).map(|slot| slot.closed = true).is_some()
+    }
+
+    fn emit(&self, change: Change) {
+        let bytes = ITEM_OVERHEAD_BYTES + change.log.as_str().len() + change.body.len();
+        self.changes.append(HashKey::of_log(&change.log), bytes, change);
+    }
+}
+
+/// A provider's own bound, beyond that of admission.
+pub(super) fn twice(bound: Bound) -> Bound {
+    Bound { items: bound.items.saturating_mul(2), bytes: bound.bytes.saturating_mul(2) }
+}
+
+#[async_trait]
+impl Commands for MemoryCommands {
+    async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
+        if self.changes.backlog().exceeds(self.bound) {
+            return Err(Unavailable::Throttled { hop: "commands table" }.into());
+        }
+        let Append { n, body, at, token } = append;
+        let mut slots = self.slots.of(log);
+        let before = match slots.get(log) {
+            Some(slot) if slot.closed || slot.token == token => {
+                return Err(AppendError::Refused(slot.clone()));
+            }
+            slot => slot.map_or(Seq::ZERO, |slot| slot.seq),
+        };
+        let last = before.plus(n);
+        slots.insert(log.clone(), Slot { seq: last, n, at, token, closed: false });
+        // Under the lock, so that changes of one log are in the order of their seqs.
+        self.emit(Change { log: log.clone(), last, n, at, token, body });
+        Ok(last)
+    }
+
+    async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
+        Ok(self.slots.of(log).get(log).cloned())
+    }
+
+    async fn catalogue(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<CataloguePage, Unavailable> {
+        let limit = limit.max(1);
+        let after = after.unwrap_or(CataloguePosition { bucket: 0, log: None });
+        let mut logs: Vec<LogId> = Vec::new();
+        for (bucket, slots) in self.slots.buckets_from(after.bucket.min(BUCKETS)) {
+            let start = match &after.log {
+                Some(log) if bucket == after.bucket => Excluded(log),
+                _ => Unbounded,
+            };
+            for (log, _) in slots.range((start, Unbounded)) {
+                if logs.len() == limit {
+                    let next = logs.last().map(|last| CataloguePosition {
+                        bucket: HashKey::of_log(last).bucket(),
+                        log: Some(last.clone()),
+                    });
+                    return Ok(CataloguePage { logs, next });
+                }
+                logs.push(log.clone());
+            }
+        }
+        Ok(CataloguePage { logs, next: None })
+    }
+}

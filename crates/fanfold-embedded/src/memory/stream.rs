@@ -1,0 +1,70 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
+use fanfold_pipeline::ports::{CommandStream, Env, StreamRecord, Unavailable};
+use fanfold_pipeline::process::ReceivedRecord;
+
+use super::commands::twice;
+use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
+use crate::hash_key::HashKey;
+use crate::shard::{Bound, Shards};
+
+const HOP: &str = "command stream";
+
+/// The command stream: shards by ranges of the keys' MD5s, as Kinesis has them.
+pub struct MemoryStream {
+    records: Shards<ReceivedRecord>,
+    bound: Bound,
+    env: Arc<dyn Env>,
+}
+
+impl MemoryStream {
+    /// Shards of equal width. Puts are throttled while more than twice `bound` is in them: a
+    /// relay that sends again and again what is not processed fills no memory.
+    pub fn new(shards: usize, bound: Bound, env: Arc<dyn Env>) -> Self {
+        Self { records: Shards::equal(shards), bound: twice(bound), env }
+    }
+
+    /// What was put, in the order in which it was acknowledged.
+    pub fn records(&self) -> &Shards<ReceivedRecord> {
+        &self.records
+    }
+
+    fn put(&self, record: &StreamRecord) -> Result<(), Unavailable> {
+        let bytes = weight(record);
+        if bytes > STREAM_RECORD_BYTES_MAX {
+            return Err(beyond_limit(HOP, bytes, STREAM_RECORD_BYTES_MAX, "bytes in a record"));
+        }
+        if self.records.backlog().exceeds(self.bound) {
+            return Err(Unavailable::Throttled { hop: HOP });
+        }
+        let StreamRecord { key, data } = record.clone();
+        let hash_key = HashKey::of_log(&key);
+        let received = ReceivedRecord { key, data, arrived: self.env.now() };
+        self.records.append(hash_key, ITEM_OVERHEAD_BYTES + bytes, received);
+        Ok(())
+    }
+}
+
+/// What Kinesis counts: the data and the key.
+fn weight(record: &StreamRecord) -> usize {
+    record.data.len() + record.key.as_str().len()
+}
+
+#[async_trait]
+impl CommandStream for MemoryStream {
+    async fn put_records(
+        &self,
+        records: &[StreamRecord],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        if records.len() > PUT_RECORDS_MAX {
+            return Err(beyond_limit(HOP, records.len(), PUT_RECORDS_MAX, "records"));
+        }
+        let bytes: usize = records.iter().map(weight).sum();
+        if bytes > PUT_RECORDS_BYTES_MAX {
+            return Err(beyond_limit(HOP, bytes, PUT_RECORDS_BYTES_MAX, "bytes"));
+        }
+        Ok(records.iter().map(|record| self.put(record)).collect())
+    }
+}

@@ -1,0 +1,175 @@
+//! The suite of the ports, on the ports in memory. Where nothing waits, without a runtime.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfold_embedded::SystemEnv;
+use fanfold_embedded::memory::{
+    Memory, MemoryCommands, MemoryConfig, MemoryDeadLetters, MemoryJournal, MemoryParked,
+    MemoryState, MemoryStream, MemoryTopic, MemoryViewTable,
+};
+use fanfold_embedded::shard::{Bound, Position, Shards};
+use fanfold_pipeline::conformance;
+use fanfold_pipeline::ports::{
+    Append, CommandStream, Commands, Env, Journal, ParkedTable, State, StreamRecord, Token,
+    ViewTable,
+};
+use futures::executor::block_on;
+
+use crate::paused_env::PausedEnv;
+
+const ROOMY: Bound = Bound { items: 100_000, bytes: 1 << 30 };
+
+/// Reads everything that has come to some shards since the last call, and trims it.
+fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
+    let mut items = Vec::new();
+    for (_, shard) in shards.iter() {
+        items.extend(shard.read(Position::START, usize::MAX).into_iter().map(|(_, item)| item));
+        shard.trim(shard.end());
+    }
+    items
+}
+
+#[test]
+fn commands() {
+    let commands = MemoryCommands::new(3, ROOMY);
+    block_on(async {
+        conformance::commands(&commands, "c").await;
+        conformance::catalogue(&commands, "c").await;
+        drained(commands.changes());
+        conformance::changes(&commands, "c", async || drained(commands.changes())).await;
+        let log = "conformance/org:closed".parse().unwrap();
+        assert!(!commands.close(&log), "no slot, nothing to close");
+        let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
+        commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
+        assert!(commands.close(&log));
+        conformance::closed_slot(&commands, &log).await;
+    });
+}
+
+#[test]
+fn journal() {
+    block_on(conformance::journal(&MemoryJournal::default(), "j"));
+}
+
+#[test]
+fn state() {
+    block_on(conformance::state(&MemoryState::default(), "s"));
+}
+
+#[test]
+fn parked() {
+    block_on(conformance::parked(&MemoryParked::default(), "p"));
+}
+
+#[test]
+fn view_table() {
+    block_on(conformance::view_table(&MemoryViewTable::default(), "v"));
+}
+
+#[test]
+fn command_stream() {
+    let stream = MemoryStream::new(3, ROOMY, Arc::new(SystemEnv));
+    let arrived = async || {
+        let records = drained(stream.records()).into_iter();
+        records.map(|record| StreamRecord { key: record.key, data: record.data }).collect()
+    };
+    block_on(conformance::command_stream(&stream, "r", arrived));
+}
+
+#[test]
+fn topic() {
+    let topic = MemoryTopic::new(3, 1 << 30);
+    let mut next = topic.subscribe("everything");
+    let arrived = async || {
+        let messages = topic.log().read(next, usize::MAX);
+        next = topic.log().end();
+        topic.pass("everything", next);
+        messages.into_iter().map(|(_, message)| message.body.clone()).collect()
+    };
+    block_on(conformance::topic(&topic, "t", arrived));
+}
+
+#[test]
+fn dead_letters() {
+    let letters = MemoryDeadLetters::new(ROOMY);
+    let kill = async |bodies: Vec<Bytes>| {
+        bodies.into_iter().for_each(|body| letters.push("balances", body));
+    };
+    block_on(conformance::dead_letters(&letters, "balances", kill));
+}
+
+async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {
+    let memory = Memory::new(&MemoryConfig::default(), ["balances"], env.clone());
+    let table = memory.views["balances"].clone();
+    let ports = conformance::WaitsPorts {
+        waits: &*memory.waits,
+        journal: &*memory.journal,
+        view: "balances",
+        table: &*table,
+        env: &*env,
+    };
+    conformance::waits(&ports, prefix).await;
+    assert_eq!(memory.journal.waiters().logs() + table.waiters().logs(), 0, "nobody waits now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits() {
+    waits_conform(PausedEnv::new(), "w").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_in_real_time() {
+    waits_conform(Arc::new(SystemEnv), "w").await;
+}
+
+/// The suite's races again, on threads that really run at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn races_on_threads() {
+    const RACERS: u128 = 8;
+    let memory = Memory::new(&MemoryConfig::default(), ["v"], Arc::new(SystemEnv));
+    for round in 0..200_u64 {
+        let racers: Vec<_> = (0..RACERS)
+            .map(|racer| {
+                let memory = memory.clone();
+                tokio::spawn(async move { race(&memory, round, racer).await })
+            })
+            .collect();
+        let mut wins = [0; 4];
+        for racer in racers {
+            let won = racer.await.expect("a racer");
+            wins.iter_mut().zip(won).for_each(|(wins, won)| *wins += usize::from(won));
+        }
+        assert_eq!(wins, [1; 4], "exactly one wins each race of round {round}");
+    }
+}
+
+/// Whether one racer's append, commit, snapshot and row were taken.
+async fn race(memory: &Memory, round: u64, racer: u128) -> [bool; 4] {
+    use fanfold::{Seq, StateKey, Time};
+    use fanfold_pipeline::ports::{CommitItem, Guarded, Nonce, StateItem, StoredRow};
+
+    let log = "conformance/org:raced".parse().expect("a log");
+    let (at, body) = (Time(1), Bytes::from_static(b"[]"));
+    let token = Token(u128::from(round));
+    let append = Append { n: 1, body: body.clone(), at, token };
+    let appended = memory.commands.append(&log, append).await.is_ok();
+    let first = Seq(round + 1);
+    let commit = CommitItem { first, n: 1, at, nonce: Nonce(racer), body: body.clone() };
+    let committed = memory.journal.append(&log, &commit).await.is_ok();
+    let item = StateItem { seq: first, body: body.clone() };
+    let stored = memory.state.put(&log, &StateKey::head(1), &item).await;
+    let key = "raced".parse().expect("a key");
+    let row = StoredRow { seq: first, body: Some(body), expires: None };
+    let loaded = (round > 0).then_some(Seq(round));
+    let put = memory.views["v"].put_row(&log, &key, &row, loaded).await.is_ok();
+    let item = fanfold_pipeline::ports::ParkedItem {
+        seq: first,
+        identity: racer.to_string(),
+        body: Bytes::new(),
+    };
+    memory.parked.park(&log, &item).await.expect("memory does not fail");
+    let records = [StreamRecord { key: log.clone(), data: Bytes::new() }];
+    memory.stream.put_records(&records).await.expect("memory does not fail");
+    [appended, committed, stored == Ok(Guarded::Stored), put]
+}

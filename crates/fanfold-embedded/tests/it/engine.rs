@@ -1,0 +1,190 @@
+//! The whole engine, with the example service: what is sent comes to its entries and views.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fanfold::entry::Outcome;
+use fanfold::{LogId, Seq, Services, Views};
+use fanfold_embedded::memory::MemoryConfig;
+use fanfold_embedded::shard::Bound;
+use fanfold_embedded::{Config, Engine};
+use fanfold_pipeline::ingest::{IngestError, Receipt};
+use fanfold_pipeline::ports::RowRange;
+use fanfold_pipeline::read::Awaited;
+use ledger::Ledger;
+use ledger::views::{Balances, Statement, Totals};
+use tokio::time::sleep;
+
+const WAIT_MS: u64 = 20_000;
+
+fn config() -> Config {
+    Config {
+        services: Services::new().with::<Ledger>(),
+        views: Views::new().with::<Balances>().with::<Statement>().with::<Totals>(),
+        parallelization: 2,
+        ..Config::default()
+    }
+}
+
+fn request(org: &str, id: u64, command: &str, data: &str) -> String {
+    format!(
+        r#"{{"type":"ledger","command":"{command}","id":{id},"user":"ann","org":"{org}","data":{data}}}"#
+    )
+}
+
+async fn send(engine: &Engine, requests: &[String]) -> Vec<Result<Receipt, IngestError>> {
+    let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+    engine.ingest().ingest(&requests).await
+}
+
+fn log(org: &str) -> LogId {
+    format!("ledger/org:{org}").parse().expect("a log")
+}
+
+async fn balance(engine: &Engine, org: &str, seq: Seq) -> serde_json::Value {
+    let key = "cash".parse().expect("a key");
+    let rows = engine.reads().row("balances", &log(org), &key, Some(seq), WAIT_MS).await;
+    match rows.expect("the view answers") {
+        Awaited::Ready(page) => serde_json::from_slice(&page.rows[0].body).expect("a row is JSON"),
+        Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+    }
+}
+
+/// Opens an account in each org and pays `deposits` times one into it; the last receipts.
+async fn deposit(engine: &Engine, orgs: u64, deposits: u64) -> BTreeMap<String, Seq> {
+    let mut last = BTreeMap::new();
+    for id in 1..=deposits + 1 {
+        let requests: Vec<String> = (0..orgs)
+            .map(|org| match id {
+                1 => request(&org.to_string(), id, "open", r#"{"account":"cash"}"#),
+                _ => {
+                    request(&org.to_string(), id, "deposit", r#"{"account":"cash","amount":1}"#)
+                }
+            })
+            .collect();
+        for (org, receipt) in (0..orgs).zip(send(engine, &requests).await) {
+            let receipt = receipt.expect("accepted");
+            assert_eq!(receipt.log, log(&org.to_string()));
+            assert_eq!(receipt.seq, Seq(id), "dense");
+            last.insert(org.to_string(), receipt.seq);
+        }
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_comes_to_entries_and_views() {
+    let engine = Engine::start(config());
+    let last = deposit(&engine, 50, 40).await;
+    for (org, seq) in last {
+        match engine.reads().entry(&log(&org), seq, WAIT_MS).await.expect("the journal answers") {
+            Awaited::Ready(entry) => assert!(matches!(entry.outcome, Outcome::Accepted(_))),
+            Awaited::Pending { seq, .. } => panic!("the log {org} stands at {seq}"),
+        }
+        assert_eq!(balance(&engine, &org, seq).await["balance"], 40, "org {org}");
+        let range = RowRange { prefix: "cash/".to_owned(), limit: 100, ..RowRange::default() };
+        let lines = engine.reads().rows("statement", &log(&org), &range, Some(seq), WAIT_MS).await;
+        match lines.expect("the view answers") {
+            Awaited::Ready(page) => assert_eq!(page.rows.len(), 40, "org {org}"),
+            Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+        }
+    }
+    assert!(engine.shutdown().await, "drained");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_are_duplicates_and_refusals_are_entries() {
+    let engine = Engine::start(config());
+    let open = request("acme", 1, "open", r#"{"account":"cash"}"#);
+    let overdraw = request("acme", 2, "withdraw", r#"{"account":"cash","amount":1}"#);
+    let unknown = request("acme", 3, "withdraw", r#"{"account":"cash"}"#);
+    let answers = send(&engine, &[open.clone(), overdraw, open, unknown]).await;
+    assert!(matches!(answers[3], Err(IngestError::Invalid(_))), "{:?}", answers[3]);
+    for (seq, expected) in [(1, "accepted"), (2, "rejected"), (3, "duplicate")] {
+        let entry = engine.reads().entry(&log("acme"), Seq(seq), WAIT_MS).await;
+        let Ok(Awaited::Ready(entry)) = entry else { panic!("no entry {seq}: {entry:?}") };
+        let found = match entry.outcome {
+            Outcome::Accepted(_) => "accepted",
+            Outcome::Rejected { .. } => "rejected",
+            Outcome::Duplicate { .. } => "duplicate",
+            _ => "something else",
+        };
+        assert_eq!(found, expected, "seq {seq}");
+    }
+    assert!(engine.shutdown().await, "drained");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_drains_what_was_accepted() {
+    let engine = Engine::start(config());
+    let last = deposit(&engine, 20, 20).await;
+    let ports = engine.ports().clone();
+    let reads = engine.reads().clone();
+    assert!(engine.shutdown().await, "drained");
+    for (org, seq) in last {
+        let page = reads.rows("totals", &log(&org), &RowRange { limit: 9, ..RowRange::default() }, Some(seq), 0).await;
+        assert!(matches!(page, Ok(Awaited::Ready(_))), "org {org}: {page:?}");
+    }
+    assert_eq!(ports.commands.changes().backlog().bytes(), 0);
+    assert_eq!(ports.stream.records().backlog().bytes(), 0);
+    assert_eq!(ports.topic.backlog().bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_engine_admits_nothing() {
+    let engine = Engine::start(config());
+    let ingest = engine.ingest().clone();
+    assert!(engine.shutdown().await);
+    let open = request("acme", 1, "open", r#"{"account":"cash"}"#);
+    let answers = ingest.ingest(&[open.as_bytes()]).await;
+    assert!(matches!(answers[..], [Err(IngestError::NotAdmitted(_))]), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_notifications_are_swept_up() {
+    // A log of notifications that holds next to nothing, and sweeps that come soon.
+    let memory = MemoryConfig { notifications_bytes_max: 1, ..MemoryConfig::default() };
+    let engine = Engine::start(Config { memory, sweep_ms: 100, ..config() });
+    let last = deposit(&engine, 5, 5).await;
+    let mut lost = 0;
+    for (org, seq) in last {
+        // The sweep leaves alone what is younger than ten seconds.
+        assert_eq!(balance(&engine, &org, seq).await["balance"], 5, "org {org}");
+    }
+    for (_, deliveries) in engine.status().deliveries {
+        lost += deliveries.lost();
+    }
+    assert!(lost > 0, "the log of notifications was too small: {lost}");
+    assert!(engine.shutdown().await, "drained");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_commands_are_refused_and_none_is_lost() {
+    let backlog = Bound { items: 200, bytes: 1 << 20 };
+    let engine = Engine::start(Config {
+        memory: MemoryConfig { backlog, ..MemoryConfig::default() },
+        ..config()
+    });
+    let mut accepted: BTreeMap<String, u64> = BTreeMap::new();
+    let mut refused = 0;
+    for round in 0..200 {
+        let requests: Vec<String> = (0..100)
+            .map(|org| request(&org.to_string(), round + 1, "open", r#"{"account":"cash"}"#))
+            .collect();
+        for (org, answer) in (0..100).zip(send(&engine, &requests).await) {
+            match answer {
+                Ok(_) => *accepted.entry(org.to_string()).or_default() += 1,
+                Err(IngestError::NotAdmitted(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        if refused > 0 && round % 10 == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for (org, accepted) in accepted {
+        let entry = engine.reads().entry(&log(&org), Seq(accepted), WAIT_MS).await;
+        assert!(matches!(entry, Ok(Awaited::Ready(_))), "org {org} has no entry {accepted}");
+    }
+    assert!(engine.shutdown().await, "drained");
+}

@@ -1,0 +1,10 @@
+//! The embedded engine against its promises: one binary.
+
+mod admission;
+mod conformance;
+mod event_source;
+mod memory;
+mod paused_env;
+mod shards;
+mod subscription;
+mod waits;

@@ -1,0 +1,114 @@
+//! What the ports in memory do beyond their specification: limits, bounds, expiry.
+
+use bytes::Bytes;
+use fanfold::body::notification::{Attributes, Message};
+use fanfold::limits::{PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
+use fanfold::{LogId, RowKey, Seq, StateKey, Time};
+use fanfold_embedded::memory::{
+    MemoryDeadLetters, MemoryState, MemoryStream, MemoryTopic, MemoryViewTable,
+};
+use fanfold_embedded::shard::{Bound, Position};
+use fanfold_pipeline::ports::{
+    CommandStream, DeadLetters, State, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+};
+
+use crate::paused_env::PausedEnv;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+fn log(org: &str) -> LogId {
+    format!("ledger/org:{org}").parse().expect("a log")
+}
+
+fn message(body: &str) -> Message {
+    Message { body: body.to_owned(), attributes: Attributes::default() }
+}
+
+#[tokio::test]
+async fn tombstones_go_when_a_younger_one_comes_a_day_later() {
+    let (table, log) = (MemoryViewTable::default(), log("tombstones"));
+    let key = |name: &str| RowKey::new(name).expect("a key");
+    let dead = |expires| StoredRow { seq: Seq(1), body: None, expires: Some(Time(expires)) };
+    let live = StoredRow { seq: Seq(2), body: Some(Bytes::from_static(b"1")), expires: None };
+    for (name, expires) in [("a", DAY_MS), ("b", DAY_MS + 1), ("revived", DAY_MS)] {
+        table.put_row(&log, &key(name), &dead(expires), None).await.unwrap();
+    }
+    table.put_row(&log, &key("revived"), &live, Some(Seq(1))).await.unwrap();
+    for (expires, expected) in
+        [(2 * DAY_MS - 1, [true, true]), (2 * DAY_MS, [false, true]), (9 * DAY_MS, [false, false])]
+    {
+        let late = key(&format!("at/{expires}"));
+        table.put_row(&log, &late, &dead(expires), None).await.unwrap();
+        let rows = table.rows(&log, &[key("a"), key("b"), key("revived"), late]).await.unwrap();
+        let there: Vec<bool> = rows.iter().map(Option::is_some).collect();
+        assert_eq!(there[..2], expected, "when one comes that expires at {expires}");
+        assert_eq!(there[2..], [true, true], "a row that lives again stays, and the new one");
+    }
+}
+
+#[tokio::test]
+async fn limits_are_refused_as_on_aws() {
+    let bound = Bound { items: 10_000, bytes: 100 << 20 };
+    let stream = MemoryStream::new(1, bound, PausedEnv::new());
+    let record = |bytes: usize| StreamRecord { key: log("a"), data: vec![0; bytes].into() };
+    let too_many = vec![record(1); PUT_RECORDS_MAX + 1];
+    assert!(matches!(stream.put_records(&too_many).await, Err(Unavailable::Failed { .. })));
+    let too_large = vec![record(STREAM_RECORD_BYTES_MAX - 100); 6];
+    assert!(matches!(stream.put_records(&too_large).await, Err(Unavailable::Failed { .. })));
+    let one_too_large = [record(1), record(STREAM_RECORD_BYTES_MAX + 1), record(2)];
+    let results = stream.put_records(&one_too_large).await.unwrap();
+    let taken: Vec<bool> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(taken, [true, false, true], "a part fails while others are put");
+
+    let topic = MemoryTopic::new(2, 1 << 30);
+    let too_many = vec![message("[]"); PUBLISH_BATCH_MAX + 1];
+    assert!(matches!(topic.publish(0, &too_many).await, Err(Unavailable::Failed { .. })));
+    assert!(matches!(topic.publish(2, &[message("[]")]).await, Err(Unavailable::Failed { .. })));
+    let too_large = [message(&"x".repeat(300_000))];
+    assert!(matches!(topic.publish(0, &too_large).await, Err(Unavailable::Failed { .. })));
+
+    let keys: Vec<StateKey> = (0..1_001).map(StateKey::head).collect();
+    let state = MemoryState::default();
+    assert!(matches!(state.get(&log("a"), &keys).await, Err(Unavailable::Failed { .. })));
+}
+
+#[tokio::test]
+async fn a_topic_keeps_what_somebody_has_not_passed_up_to_its_bound() {
+    let topic = MemoryTopic::new(1, 3_000);
+    assert_eq!(topic.subscribe("fast"), Position(0));
+    assert_eq!(topic.subscribe("slow"), Position(0));
+    for _ in 0..5 {
+        topic.publish(0, &[message("[]")]).await.unwrap();
+    }
+    topic.pass("fast", Position(5));
+    assert_eq!(topic.log().start(), Position(0), "the slow one has not passed");
+    topic.pass("slow", Position(2));
+    assert_eq!(topic.log().start(), Position(2));
+    topic.pass("slow", Position(1));
+    assert_eq!(topic.subscribe("slow"), Position(2), "a subscriber goes on where it was");
+    for _ in 0..100 {
+        topic.publish(0, &[message("[]")]).await.unwrap();
+        assert!(topic.backlog().bytes() <= 3_000, "{:?}", topic.backlog());
+    }
+    assert!(topic.log().start() > Position(80), "the oldest were dropped");
+    assert_eq!(topic.log().end(), Position(105));
+}
+
+#[tokio::test]
+async fn dead_letters_are_bounded() {
+    let letters = MemoryDeadLetters::new(Bound { items: 3, bytes: 100 });
+    for (size, expected, dropped) in [
+        (10, vec![10], 0),
+        (20, vec![10, 20], 0),
+        (30, vec![10, 20, 30], 0),
+        (40, vec![20, 30, 40], 1),
+        (90, vec![90], 4),
+        (101, vec![], 6),
+    ] {
+        letters.push("balances", vec![b'x'; size].into());
+        let left = letters.list("balances", 10).await.unwrap();
+        let sizes: Vec<usize> = left.iter().map(|letter| letter.body.len()).collect();
+        assert_eq!((sizes, letters.dropped("balances")), (expected, dropped), "after {size}");
+    }
+    assert_eq!(letters.dropped("totals"), 0);
+}

@@ -1,0 +1,244 @@
+//! Subscriptions: filter, order, concurrency, retries, dead letters, what falls off the log.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfold::Time;
+use fanfold::body::notification::{Attributes, Message};
+use fanfold_embedded::memory::{MemoryDeadLetters, MemoryTopic};
+use fanfold_embedded::shard::Bound;
+use fanfold_embedded::stop::Stopper;
+use fanfold_embedded::subscription::{Deliveries, Subscription, SubscriptionConfig};
+use fanfold_pipeline::ports::{DeadLetters, Env, Topic};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::paused_env::PausedEnv;
+
+const VIEW: &str = "balances";
+
+fn message(services: &[&str], body: &str) -> Message {
+    let services = services.iter().map(|&service| service.to_owned()).collect();
+    Message { body: body.to_owned(), attributes: Attributes { services, ..Attributes::default() } }
+}
+
+/// A topic with one subscriber.
+struct Bench {
+    env: Arc<PausedEnv>,
+    topic: Arc<MemoryTopic>,
+    letters: Arc<MemoryDeadLetters>,
+    deliveries: Arc<Deliveries>,
+    tasks: JoinSet<()>,
+    stopper: Stopper,
+}
+
+impl Bench {
+    fn new<F: Future<Output = bool> + Send + 'static>(
+        concurrency: usize,
+        bytes_max: usize,
+        deliver: impl Fn(Arc<PausedEnv>, Bytes, Time) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let env = PausedEnv::new();
+        let topic = Arc::new(MemoryTopic::new(2, bytes_max));
+        let letters = Arc::new(MemoryDeadLetters::new(Bound { items: 100, bytes: 1 << 20 }));
+        let (stopper, stop) = Stopper::new();
+        let mut tasks = JoinSet::new();
+        let config = SubscriptionConfig {
+            concurrency,
+            ..SubscriptionConfig::new(VIEW, &["ledger", "shop"])
+        };
+        let timer = env.clone();
+        let deliveries = Subscription::start(
+            topic.clone(),
+            letters.clone(),
+            config,
+            env.clone(),
+            stop,
+            &mut tasks,
+            move |body, deadline| deliver(timer.clone(), body, deadline),
+        );
+        Self { env, topic, letters, deliveries, tasks, stopper }
+    }
+
+    async fn publish(&self, services: &[&str], body: &str) {
+        let results = self.topic.publish(0, &[message(services, body)]).await.unwrap();
+        assert_eq!(results, [Ok(())]);
+    }
+
+    async fn dead(&self) -> Vec<String> {
+        let letters = self.letters.list(VIEW, 1_000).await.unwrap();
+        letters.iter().map(|letter| String::from_utf8_lossy(&letter.body).into_owned()).collect()
+    }
+}
+
+/// What was delivered, in the order in which it started.
+type Started = Arc<Mutex<Vec<String>>>;
+
+fn note(started: &Started, body: &Bytes) {
+    started.lock().unwrap().push(String::from_utf8_lossy(body).into_owned());
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_about_other_services_are_passed_over() {
+    let started = Started::default();
+    let noted = started.clone();
+    let bench = Bench::new(4, 1 << 20, move |_, body, _| {
+        note(&noted, &body);
+        async { true }
+    });
+    for (services, body) in [
+        (&["ledger"][..], "1"),
+        (&["billing"], "2"),
+        (&["billing", "shop"], "3"),
+        (&[], "4"),
+        (&["ledger", "shop"], "5"),
+    ] {
+        bench.publish(services, body).await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(*started.lock().unwrap(), ["1", "3", "5"]);
+    assert_eq!((bench.deliveries.delivered(), bench.deliveries.under_way()), (3, 0));
+    assert!(bench.topic.log().is_empty(), "all were passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_three_times_and_then_dead() {
+    #[derive(Clone, Copy)]
+    enum How {
+        Refuses,
+        Panics,
+        Hangs,
+    }
+    for (failures, how, attempts, dead) in [
+        (0, How::Refuses, 1, 0),
+        (1, How::Refuses, 2, 0),
+        (2, How::Refuses, 3, 0),
+        (3, How::Refuses, 3, 1),
+        (9, How::Refuses, 3, 1),
+        (1, How::Panics, 2, 0),
+        (3, How::Panics, 3, 1),
+        (1, How::Hangs, 2, 0),
+        (3, How::Hangs, 3, 1),
+    ] {
+        let started = Started::default();
+        let noted = started.clone();
+        let bench = Bench::new(4, 1 << 20, move |env, body, deadline| {
+            note(&noted, &body);
+            let fails = noted.lock().unwrap().iter().filter(|b| **b == "bad").count() <= failures;
+            async move {
+                assert_eq!(deadline, env.now().plus_ms(60_000), "a delivery has a minute");
+                match how {
+                    _ if !fails || body != "bad" => true,
+                    How::Refuses => false,
+                    How::Panics => panic!("planted"),
+                    How::Hangs => std::future::pending().await,
+                }
+            }
+        });
+        bench.publish(&["ledger"], "bad").await;
+        bench.publish(&["ledger"], "good").await;
+        sleep(Duration::from_millis(10)).await;
+        assert!(started.lock().unwrap().contains(&"good".to_owned()), "one that fails stops none");
+        sleep(Duration::from_secs(300)).await;
+        let tried = started.lock().unwrap().iter().filter(|body| **body == "bad").count();
+        assert_eq!(tried, attempts, "after {failures} failures");
+        assert_eq!(bench.dead().await, vec!["bad"; dead], "after {failures} failures");
+        let counts = &bench.deliveries;
+        let expected = (2 - dead as u64, attempts as u64 - 1, dead as u64, 0);
+        let found = (counts.delivered(), counts.retried(), counts.dead(), counts.under_way());
+        assert_eq!(found, expected, "after {failures} failures");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_wait() {
+    let times: Arc<Mutex<Vec<Time>>> = Arc::default();
+    let noted = times.clone();
+    let bench = Bench::new(1, 1 << 20, move |env, _, _| {
+        noted.lock().unwrap().push(env.now());
+        async { false }
+    });
+    bench.publish(&["ledger"], "bad").await;
+    sleep(Duration::from_secs(60)).await;
+    let start = times.lock().unwrap()[0];
+    let since: Vec<u64> = times.lock().unwrap().iter().map(|at| at.since_ms(start)).collect();
+    assert_eq!(since.iter().map(|ms| ms / 100).collect::<Vec<_>>(), [0, 10, 30], "{since:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_start_in_order_and_run_at_the_same_time_up_to_a_bound() {
+    for (concurrency, ms) in [(1, 3_000), (3, 1_000), (100, 100)] {
+        let started = Started::default();
+        let (noted, running) = (started.clone(), Arc::new(AtomicUsize::new(0)));
+        let most = Arc::new(AtomicUsize::new(0));
+        let seen = most.clone();
+        let bench = Bench::new(concurrency, 1 << 20, move |env, body, _| {
+            let (noted, running, seen) = (noted.clone(), running.clone(), seen.clone());
+            async move {
+                note(&noted, &body);
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                seen.fetch_max(now, Ordering::SeqCst);
+                env.sleep(100).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                true
+            }
+        });
+        let bodies: Vec<String> = (0..30).map(|i| i.to_string()).collect();
+        for body in &bodies {
+            bench.publish(&["ledger"], body).await;
+        }
+        let start = bench.env.now();
+        while bench.deliveries.delivered() < 30 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(*started.lock().unwrap(), bodies, "in the order of publishing");
+        assert_eq!(most.load(Ordering::SeqCst), concurrency.min(30));
+        let took = bench.env.now().since_ms(start);
+        assert!((ms..ms + 100).contains(&took), "{took} ms with {concurrency} at the same time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_slow_loses_the_oldest_and_memory_stays_bounded() {
+    const BYTES_MAX: usize = 20_000;
+    let started = Started::default();
+    let noted = started.clone();
+    let bench = Bench::new(1, BYTES_MAX, move |env, body, _| {
+        note(&noted, &body);
+        async move {
+            env.sleep(1_000).await;
+            true
+        }
+    });
+    for i in 0..1_000 {
+        bench.publish(&["ledger"], &i.to_string()).await;
+        assert!(bench.topic.backlog().bytes() <= BYTES_MAX);
+        sleep(Duration::from_millis(1)).await;
+    }
+    while !bench.topic.log().is_empty() || bench.deliveries.under_way() > 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let delivered = started.lock().unwrap().len() as u64;
+    assert_eq!(delivered + bench.deliveries.lost(), 1_000, "what was lost is counted");
+    assert!(bench.deliveries.lost() > 500, "{:?}", bench.deliveries);
+    assert_eq!(started.lock().unwrap().last().map(String::as_str), Some("999"), "the newest stay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_ends_what_is_under_way() {
+    let mut bench = Bench::new(4, 1 << 20, |env, body, _| async move {
+        env.sleep(100).await;
+        body != "bad"
+    });
+    for body in ["good", "bad", "good"] {
+        bench.publish(&["ledger"], body).await;
+    }
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(bench.deliveries.under_way(), 3);
+    bench.stopper.stop();
+    while bench.tasks.join_next().await.is_some() {}
+    assert_eq!((bench.deliveries.delivered(), bench.deliveries.under_way()), (2, 0));
+    assert_eq!(bench.dead().await, ["bad"], "one that has to stop is tried no more");
+}

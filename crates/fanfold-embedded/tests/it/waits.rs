@@ -1,0 +1,97 @@
+//! Waits never miss, whatever the threads do at the same time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfold::{LogId, Seq, Time};
+use fanfold_embedded::SystemEnv;
+use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, ParkedView, ViewTable, Waits};
+use tokio::time::timeout;
+
+/// Far longer than everything here takes: a wait that runs this long was missed.
+const LONG_MS: u64 = 30_000;
+
+async fn append(memory: &Memory, log: &LogId, seq: u64) {
+    let body = Bytes::from_static(b"[]");
+    let commit = CommitItem { first: Seq(seq), n: 1, at: Time(0), nonce: Nonce(0), body };
+    memory.journal.append(log, &commit).await.expect("a new commit");
+}
+
+fn memory() -> Memory {
+    Memory::new(&MemoryConfig::default(), ["balances"], Arc::new(SystemEnv))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_append_is_missed() {
+    const LOGS: u64 = 8;
+    const SEQS: u64 = 2_000;
+    let memory = memory();
+    let log = |i: u64| -> LogId { format!("ledger/org:{i}").parse().expect("a log") };
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..LOGS {
+        let (writer, log_id) = (memory.clone(), log(i));
+        tasks.spawn(async move {
+            for seq in 1..=SEQS {
+                append(&writer, &log_id, seq).await;
+                writer.views["balances"].advance(&log_id, Seq(seq)).await.expect("memory");
+                if seq % 3 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        for _ in 0..2 {
+            let (waiter, log_id) = (memory.clone(), log(i));
+            tasks.spawn(async move {
+                for seq in 1..=SEQS {
+                    waiter.waits.entry(&log_id, Seq(seq), LONG_MS).await;
+                    waiter.waits.view("balances", &log_id, Seq(seq), LONG_MS).await;
+                    let tail = waiter.journal.tail(&log_id).await.expect("memory");
+                    assert!(tail >= Seq(seq), "the wait for {seq} ended at {tail}");
+                }
+            });
+        }
+    }
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            done.expect("a task")
+        }
+    };
+    timeout(Duration::from_millis(LONG_MS), all).await.expect("an append was missed");
+    let held = memory.journal.waiters().logs() + memory.views["balances"].waiters().logs();
+    assert_eq!(held, 0, "nothing is held when nobody waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_hold_nothing_once_they_are_over_or_dropped() {
+    let memory = memory();
+    let log: LogId = "ledger/org:acme".parse().expect("a log");
+    memory.waits.entry(&log, Seq(1), 50).await;
+    assert_eq!(memory.journal.waiters().logs(), 0, "over");
+    let waiting = memory.waits.entry(&log, Seq(1), 50);
+    timeout(Duration::from_millis(10), waiting).await.expect_err("dropped before its time");
+    assert_eq!(memory.journal.waiters().logs(), 0, "dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_view_that_parks_is_told_at_once() {
+    let memory = memory();
+    let log: LogId = "ledger/org:acme".parse().expect("a log");
+    let parked = ParkedView { seq: Seq(1), reason: "test".to_owned(), at: Time(0) };
+    let park = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        memory.views["balances"].park(&log, Seq::ZERO, &parked).await.expect("memory");
+    };
+    let wait = memory.waits.view("balances", &log, Seq(1), LONG_MS);
+    let both = async { futures::join!(wait, park) };
+    timeout(Duration::from_millis(10), both).await.expect("told at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_that_is_not_here_is_not_waited_for() {
+    let memory = memory();
+    let log: LogId = "ledger/org:acme".parse().expect("a log");
+    let wait = memory.waits.view("nothing", &log, Seq(1), LONG_MS);
+    timeout(Duration::from_millis(10), wait).await.expect("at once");
+}

@@ -1,0 +1,13 @@
+//! The limits of the API itself; those of commands and names are in [`fanfold::limits`].
+
+/// The longest `wait`, in milliseconds: API Gateway gives an integration 30 s at most (HTTP APIs,
+/// quotas), and the answer needs some of it.
+pub const WAIT_MS_MAX: u64 = 25_000;
+/// Entries or rows of a page, if the caller does not say: more than people read at once.
+pub const PAGE_DEFAULT: u64 = 100;
+/// Entries or rows of a page at most: a bound for one answer.
+pub const PAGE_MAX: u64 = 1_000;
+/// Bytes of a body beyond the limit that are still read, and dropped: a client that is cut off
+/// while it sends may never look at the answer that says why. Room for a first mistake, a batch a
+/// few times too large.
+pub const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;

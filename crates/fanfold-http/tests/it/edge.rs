@@ -1,0 +1,80 @@
+//! What every answer has, whatever was asked.
+
+use axum::body::Body;
+
+use crate::{Edge, acme};
+
+#[tokio::test]
+async fn even_what_no_route_takes_is_a_problem() {
+    let edge = Edge::new();
+    for path in ["/", "/nothing", "/command/", "/logs/ledger", "/logs/ledger/", "/views/balances"] {
+        edge.get(path).await.expect_problem(404, "unknown-route");
+    }
+    for (method, path, allow) in [
+        ("GET", "/command", "POST"),
+        ("BREW", "/commands", "POST"),
+        ("POST", "/logs/ledger/org:acme", "GET,HEAD"),
+        ("DELETE", "/views/balances/ledger/org:acme/a/b", "GET,HEAD"),
+    ] {
+        let answer = edge.call(method, path, "").await;
+        let answer = answer.expect_problem(405, "method-not-allowed");
+        assert_eq!(answer.header("allow"), allow, "{method} {path}");
+    }
+    assert_eq!(edge.call("HEAD", "/healthz", "").await.expect(200).text, "");
+}
+
+#[tokio::test]
+async fn bodies_have_a_limit_announced_or_not() {
+    let edge = Edge::new();
+    let too_long = || vec![b' '; 1024 * 1024 + 1];
+    for path in ["/command", "/commands"] {
+        edge.call("POST", path, too_long()).await.expect_problem(413, "body-too-large");
+        let pieces = too_long().chunks(1000).map(|p| Ok::<_, std::io::Error>(p.to_vec())).collect();
+        let pieces: Vec<Result<Vec<u8>, std::io::Error>> = pieces;
+        let chunked = Body::from_stream(futures::stream::iter(pieces));
+        edge.call("POST", path, chunked).await.expect_problem(413, "body-too-large");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_admitted_may_come_again() {
+    let edge = Edge::new();
+    edge.memory.admission.close();
+    let answer = edge.open(1).await.expect_problem(503, "not-admitting");
+    assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{:?}", answer.headers);
+    let request =
+        r#"{"type":"ledger","command":"open","id":1,"user":"ann","data":{"account":"a"}}"#;
+    let answer = edge.call("POST", "/commands", request).await.expect(202);
+    assert!(
+        answer.text.starts_with(r#"{"results":[{"problem":{"type":"urn:fanfold:problem:not-ad"#)
+    );
+    assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{:?}", answer.headers);
+}
+
+#[tokio::test]
+async fn a_closed_log_is_a_conflict() {
+    let edge = Edge::new();
+    edge.open(1).await.expect(202);
+    assert!(edge.memory.commands.close(&acme()));
+    edge.open(2).await.expect_problem(409, "log-closed");
+}
+
+#[tokio::test]
+async fn requests_and_commands_are_counted() {
+    let edge = Edge::new();
+    edge.open(1).await.expect(202);
+    edge.open(0).await.expect(400);
+    edge.get("/nothing").await.expect(404);
+    edge.get("/something").await.expect(404);
+    let metrics = edge.get("/metrics").await.expect(200);
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    for line in [
+        r#"fanfold_http_requests_total{method="POST",route="/command",status="202"} 1"#,
+        r#"fanfold_http_requests_total{method="POST",route="/command",status="400"} 1"#,
+        r#"fanfold_http_requests_total{method="GET",route="other",status="404"} 2"#,
+        r#"fanfold_http_commands_total{answer="receipt"} 1"#,
+        r#"fanfold_http_commands_total{answer="problem"} 1"#,
+    ] {
+        assert!(metrics.text.lines().any(|l| l == line), "no {line} in\n{}", metrics.text);
+    }
+}

@@ -1,0 +1,153 @@
+//! The router over the in-memory ports. No stage runs here but ingest: what the others would have
+//! written, a test writes itself; so every shape and every status can be shown.
+
+mod edge;
+mod shapes;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use fanfold::body::commit;
+use fanfold::entry::{Entry, Outcome};
+use fanfold::{CommandId, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
+use fanfold_embedded::SystemEnv;
+use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_http::{Api, Metrics, router};
+use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
+use fanfold_pipeline::read::{Reads, ServedView};
+use http_body_util::BodyExt;
+use ledger::Ledger;
+use ledger::views::Balances;
+use serde_json::Value;
+use tower::ServiceExt;
+
+/// A router with the ports beneath it.
+pub(crate) struct Edge {
+    pub(crate) memory: Memory,
+    router: Router,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Edge {
+    pub(crate) fn new() -> Self {
+        let env = Arc::new(SystemEnv);
+        let views = Views::new().with::<Balances>();
+        let names = views.iter().map(|view| view.name());
+        let memory = Memory::new(&MemoryConfig::default(), names, env.clone());
+        let services = Services::new().with::<Ledger>();
+        let served = views.iter().map(|view| ServedView {
+            view: view.clone(),
+            table: memory.views[view.name()].clone(),
+        });
+        let reads = Reads::new(
+            memory.commands.clone(),
+            memory.journal.clone(),
+            served.collect(),
+            services.clone(),
+            memory.waits.clone(),
+            env.clone(),
+        );
+        let ingest = Ingest::new(memory.commands.clone(), memory.admission.clone(), services, env);
+        let router = router(Api { ingest, reads, metrics: Metrics::new() });
+        Self { memory, router }
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::builder().method(method).uri(path).body(body.into());
+        let request = request.expect("it is a request");
+        let response = self.router.clone().oneshot(request).await.expect("it always answers");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("it is in memory").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("answers are text");
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, "").await
+    }
+
+    /// Opens an account, as ann for acme.
+    pub(crate) async fn open(&self, id: u64) -> Answer {
+        let request = format!(
+            r#"{{"type":"ledger","command":"open","id":{id},"user":"ann","org":"acme","data":{{"account":"cash"}}}}"#
+        );
+        self.call("POST", "/command", request).await
+    }
+
+    /// Writes what the processor would have: one commit, with an entry per outcome.
+    pub(crate) async fn commit(&self, first: u64, outcomes: Vec<Outcome>) {
+        let mut payload = Vec::new();
+        for (seq, outcome) in (first..).zip(&outcomes) {
+            let lost = matches!(outcome, Outcome::Lost { .. });
+            let user = Origin::user(&name("ann")).expect("it is not reserved");
+            let entry = Entry {
+                seq: Seq(seq),
+                time: Time(1_000 + seq),
+                origin: if lost { Origin::nobody() } else { user },
+                id: if lost { CommandId::NONE } else { CommandId::new(seq).expect("in range") },
+                command: (!lost).then(|| name("open")),
+                outcome: outcome.clone(),
+            };
+            payload.push(if payload.is_empty() { b'[' } else { b',' });
+            commit::write_entry(&entry, &mut payload).expect("it can be written");
+        }
+        payload.push(b']');
+        let item = CommitItem {
+            first: Seq(first),
+            n: outcomes.len() as u64,
+            at: Time(1_000),
+            nonce: Nonce(u128::from(first)),
+            body: commit::seal(&payload).into(),
+        };
+        self.memory.journal.append(&acme(), &item).await.expect("it is the next one");
+    }
+
+    /// Writes what the projector would have: a row, and the cursor.
+    pub(crate) async fn put_row(&self, key: &str, seq: u64, json: &str) {
+        let table = &self.memory.views["balances"];
+        let body = Some(json.to_owned().into());
+        let row = StoredRow { seq: Seq(seq), body, expires: None };
+        let key = RowKey::new(key).expect("it is a key");
+        table.put_row(&acme(), &key, &row, None).await.expect("it is the first");
+        table.advance(&acme(), Seq(seq)).await.expect("it is in memory");
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_problem(self, status: u16, kind: &str) -> Self {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        let json: Value = serde_json::from_str(&self.text).expect("it is JSON");
+        assert_eq!(json["type"], format!("urn:fanfold:problem:{kind}"), "{json}");
+        assert_eq!(json["status"], status, "{json}");
+        self.expect(status)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
+    }
+}
+
+pub(crate) fn acme() -> LogId {
+    "ledger/org:acme".parse().expect("it is a log")
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).expect("it is a name")
+}

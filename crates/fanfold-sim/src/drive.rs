@@ -1,0 +1,393 @@
+//! The event sources and the clients: who calls the stages, how it goes wrong, and what is made
+//! of the answers. They behave as Lambda's mappings and SNS do, on a bad day.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanfold::body::{notification, record::Record};
+use fanfold::{LogId, Seq, Services, Time};
+use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ingest::{Ingest, IngestError};
+use fanfold_pipeline::ports::{Change, Env, ParkedTable, ViewTable};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use futures::future::{Either, select};
+use serde_json::Value;
+
+use crate::executor::{Executor, Join, World};
+use crate::faults::Fault;
+use crate::ports::Watch;
+use crate::transport::{Notification, Notifications, Queue, Received};
+use crate::workload::Habits;
+
+/// Environments of a stage that are warm at the same time.
+const ENVIRONMENTS: u64 = 3;
+/// Records or changes of a batch, at most.
+const BATCH_MAX: u64 = 30;
+/// How long an invocation may take.
+const DEADLINE_MS: std::ops::Range<u64> = 2_000..15_000;
+/// How long an invocation lives that dies, or is given up.
+const DEATH_MS: std::ops::Range<u64> = 0..400;
+/// Waits between polls, and after failures.
+const POLL_MS: std::ops::Range<u64> = 5..60;
+const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
+/// SNS retries twice.
+const DELIVERIES_MAX: u32 = 3;
+/// Messages of one view under way at the same time.
+const DELIVERIES_AT_ONCE: usize = 3;
+/// The sweeps' schedule, and how many logs they look at.
+const SWEEP_MS: u64 = 15_000;
+const SWEEP_LOGS: usize = 5;
+/// A client gives up a command after so many answers that it may try again.
+const CLIENT_ATTEMPTS_MAX: u32 = 30;
+
+/// What drivers share.
+#[derive(Clone)]
+pub struct Stage {
+    /// Starts tasks.
+    pub executor: Executor,
+    /// Time and chance.
+    pub world: World,
+    /// Faults and auditor.
+    pub watch: Watch,
+    /// Invocations, deliveries and clients under way: while there are any, the run is not quiet.
+    pub busy: Rc<Cell<usize>>,
+}
+
+impl Stage {
+    async fn pause(&self, range: std::ops::Range<u64>) {
+        self.world.sleep(self.world.pick(range)).await;
+    }
+
+    fn deadline(&self) -> Time {
+        self.world.now().plus_ms(self.world.pick(DEADLINE_MS))
+    }
+
+    /// Calls a stage as Lambda does. `None`: it died, or nobody waits for it any more.
+    async fn invoke<T: 'static>(&self, invocation: impl Future<Output = T> + 'static) -> Option<T> {
+        self.busy.set(self.busy.get() + 1);
+        let join = self.executor.spawn(invocation);
+        let result = if self.watch.faults.invocation(Fault::Killed) {
+            let lived = self.within(&join).await;
+            join.kill();
+            lived
+        } else if self.watch.faults.invocation(Fault::Zombie) {
+            self.within(&join).await
+        } else {
+            Some((&join).await)
+        };
+        self.busy.set(self.busy.get() - 1);
+        result
+    }
+
+    async fn within<T: 'static>(&self, join: &Join<T>) -> Option<T> {
+        let death = Box::pin(self.pause(DEATH_MS));
+        match select(join, death).await {
+            Either::Left((result, _)) => Some(result),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Drives one shard: batches in order, again from the first that is not finished.
+    async fn drive<T: Clone + 'static, F: Future<Output = BatchOutcome> + 'static>(
+        &self,
+        shard: &Queue<T>,
+        invoke: impl Fn(Vec<T>) -> F,
+        acknowledged: impl AsyncFn(&[T]),
+    ) {
+        let size_max = 1 + self.world.pick(0..BATCH_MAX);
+        let mut size = size_max;
+        loop {
+            let batch = shard.take(1 + self.world.pick(0..size) as usize);
+            if batch.is_empty() {
+                self.pause(POLL_MS).await;
+                continue;
+            }
+            if self.watch.faults.transport(Fault::ShardDelayed) {
+                self.pause(0..8_000).await;
+            }
+            let outcome = self.invoke(invoke(batch.clone())).await;
+            let done = match outcome {
+                Some(BatchOutcome { unfinished }) => unfinished.unwrap_or(batch.len()),
+                None => 0,
+            };
+            acknowledged(&batch[..done]).await;
+            if done == batch.len() && self.watch.faults.transport(Fault::BatchTwice) {
+                continue;
+            }
+            shard.pass(done);
+            if done == batch.len() {
+                size = size_max;
+            } else {
+                if size > 1 {
+                    self.watch.faults.count(Fault::Bisected);
+                }
+                size = (size / 2).max(1);
+                self.pause(BACKOFF_MS).await;
+            }
+        }
+    }
+}
+
+/// Environments that come and go; chance chooses which gets the next batch.
+struct Environments<T> {
+    warm: RefCell<Vec<Rc<T>>>,
+    last: Cell<u64>,
+}
+
+impl<T> Environments<T> {
+    fn new(make: impl Fn() -> T) -> Self {
+        let warm = (0..ENVIRONMENTS).map(|_| Rc::new(make())).collect();
+        Self { warm: RefCell::new(warm), last: Cell::new(0) }
+    }
+
+    fn pick(&self, stage: &Stage, make: impl Fn() -> T) -> Rc<T> {
+        let mut at = self.last.get();
+        if stage.watch.faults.transport(Fault::OtherEnvironment) {
+            at = (at + 1 + stage.world.pick(0..ENVIRONMENTS - 1)) % ENVIRONMENTS;
+            self.last.set(at);
+        }
+        let mut warm = self.warm.borrow_mut();
+        if stage.watch.faults.transport(Fault::ColdStart) {
+            warm[at as usize] = Rc::new(make());
+        }
+        warm[at as usize].clone()
+    }
+}
+
+/// The change stream's mapping.
+pub async fn relay(stage: Stage, shard: Queue<Change>, make: impl Fn() -> Relay) {
+    let relays = Environments::new(&make);
+    let invoke = |batch: Vec<Change>| {
+        let (relay, deadline) = (relays.pick(&stage, &make), stage.deadline());
+        async move { relay.relay(&batch, deadline).await }
+    };
+    let acknowledged = async |batch: &[Change]| {
+        for change in batch {
+            stage.watch.audit(|model| model.change_acknowledged(&change.log, change.last));
+        }
+    };
+    stage.drive(&shard, invoke, acknowledged).await;
+}
+
+/// The command stream's mapping.
+pub async fn process(
+    stage: Stage,
+    shard: Queue<Received>,
+    ports: ProcessorPorts,
+    services: Services,
+    parked: Arc<MemoryParked>,
+) {
+    let make = || Processor::new(ports.clone(), services.clone());
+    let processors = Environments::new(make);
+    let invoke = |batch: Vec<Received>| {
+        let (processor, deadline) = (processors.pick(&stage, make), stage.deadline());
+        let records = batch.into_iter().map(|Received { record, arrived }| ReceivedRecord {
+            key: record.key,
+            data: record.data,
+            arrived,
+        });
+        let records: Vec<ReceivedRecord> = records.collect();
+        async move { processor.process(&records, deadline).await }
+    };
+    let acknowledged = async |batch: &[Received]| {
+        for received in batch {
+            let Ok(decoded) = Record::decode(&received.record.data) else { continue };
+            for part in &decoded.parts {
+                for seq in (part.first().0..=part.last.0).map(Seq) {
+                    let waiting = parked.list(&decoded.log, seq, 1).await.unwrap_or_default();
+                    let waits = waiting.iter().any(|item| item.seq == seq);
+                    let log = &decoded.log;
+                    stage.watch.audit(|model| model.command_acknowledged(log, seq, waits));
+                }
+            }
+        }
+    };
+    stage.drive(&shard, invoke, acknowledged).await;
+}
+
+/// A view's subscription.
+pub async fn subscribe(
+    stage: Stage,
+    notifications: Notifications,
+    projector: Arc<Projector>,
+    table: Arc<MemoryViewTable>,
+    dead_letters: Arc<MemoryDeadLetters>,
+) {
+    let under_way = Rc::new(Cell::new(0));
+    loop {
+        let next = match under_way.get() {
+            DELIVERIES_AT_ONCE.. => None,
+            _ => notifications.take(stage.world.now()),
+        };
+        let Some(next) = next else {
+            stage.pause(POLL_MS).await;
+            continue;
+        };
+        under_way.set(under_way.get() + 1);
+        stage.busy.set(stage.busy.get() + 1);
+        let (stage, under_way) = (stage.clone(), under_way.clone());
+        let (notifications, projector) = (notifications.clone(), projector.clone());
+        let (table, dead_letters) = (table.clone(), dead_letters.clone());
+        stage.executor.clone().spawn(async move {
+            deliver(&stage, next, &notifications, projector, &table, &dead_letters).await;
+            under_way.set(under_way.get() - 1);
+            stage.busy.set(stage.busy.get() - 1);
+        });
+    }
+}
+
+async fn deliver(
+    stage: &Stage,
+    notification: Notification,
+    notifications: &Notifications,
+    projector: Arc<Projector>,
+    table: &MemoryViewTable,
+    dead_letters: &MemoryDeadLetters,
+) {
+    let Notification { attempts, body, .. } = notification;
+    let (view, deadline) = (projector.view().clone(), stage.deadline());
+    let messages = vec![body.clone()];
+    let invocation = async move { projector.project(&messages, deadline).await };
+    match stage.invoke(invocation).await {
+        Some(failed) if failed.is_empty() => {
+            let text = std::str::from_utf8(&body).unwrap_or_default();
+            for commit in notification::decode(text).unwrap_or_default() {
+                if view.services().contains(&commit.log.service()) {
+                    let cursor = table.cursor(&commit.log).await.ok().flatten().unwrap_or_default();
+                    let excused = cursor.parked.is_some() || cursor.behind.is_some();
+                    let notice = (&commit.log, commit.last);
+                    stage.watch.audit(|model| {
+                        model.message_acknowledged(view.name(), notice, cursor.seq, excused);
+                    });
+                }
+            }
+        }
+        _ if attempts + 1 < DELIVERIES_MAX => {
+            let due = stage.world.now().plus_ms(stage.world.pick(BACKOFF_MS));
+            notifications.again(Notification { due, attempts: attempts + 1, body });
+        }
+        _ => {
+            stage.watch.faults.count(Fault::DeadLetter);
+            dead_letters.push(view.name(), body);
+        }
+    }
+}
+
+/// The schedule of the sweep.
+pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
+    let mut next = None;
+    loop {
+        stage.world.sleep(SWEEP_MS).await;
+        let (sweep, after) = (sweep.clone(), next.clone());
+        let report = stage.invoke(async move { sweep.sweep(after, SWEEP_LOGS).await }).await;
+        if let Some(Ok(report)) = report {
+            next = report.next;
+        }
+    }
+}
+
+/// The schedule of a view's sweep.
+pub async fn sweep_view(stage: Stage, sweep: Rc<ViewSweep>) {
+    let mut next = None;
+    loop {
+        stage.world.sleep(SWEEP_MS).await;
+        let (sweep, after, deadline) = (sweep.clone(), next.clone(), stage.deadline());
+        let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
+        if let Some(Ok(report)) = stage.invoke(swept).await {
+            next = report.next;
+        }
+    }
+}
+
+/// What a client was promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promise {
+    /// The receipt's log.
+    pub log: LogId,
+    /// The receipt's seq.
+    pub seq: Seq,
+    /// The user who sent the command.
+    pub user: String,
+    /// Its id.
+    pub id: u64,
+}
+
+/// What the clients share.
+#[derive(Clone, Default)]
+pub struct Clients {
+    /// Every receipt.
+    pub promises: Rc<RefCell<Vec<Promise>>>,
+    ids: Rc<RefCell<BTreeMap<(String, String), u64>>>,
+    sent: Rc<RefCell<Vec<Value>>>,
+}
+
+/// One client: sends, and sends again until it has an answer.
+pub async fn client(stage: Stage, ingest: Rc<Ingest>, habits: Habits, clients: Clients) {
+    for _ in 0..habits.requests {
+        stage.pause(0..300).await;
+        let n = 1 + stage.world.pick(0..habits.batch_max);
+        let mut batch: Vec<Value> = (0..n).map(|_| clients.command(&stage, &habits)).collect();
+        for _ in 0..CLIENT_ATTEMPTS_MAX {
+            batch = clients.send(&stage, &ingest, batch).await;
+            if batch.is_empty() {
+                break;
+            }
+            stage.watch.faults.count(Fault::Repeated);
+            stage.pause(BACKOFF_MS).await;
+        }
+    }
+}
+
+impl Clients {
+    /// A new command; or, now and then, one that was sent before.
+    fn command(&self, stage: &Stage, habits: &Habits) -> Value {
+        let mut sent = self.sent.borrow_mut();
+        if !sent.is_empty() && stage.world.happens(60) {
+            stage.watch.faults.count(Fault::Repeated);
+            let at = stage.world.pick(0..sent.len() as u64) as usize;
+            return sent[at].clone();
+        }
+        let command = habits.command(&stage.world, |org, user| {
+            let mut ids = self.ids.borrow_mut();
+            let id = ids.entry((org.to_owned(), user.to_owned())).or_default();
+            *id += 1;
+            *id
+        });
+        sent.push(command.clone());
+        command
+    }
+
+    /// Sends a batch; returns what has to be sent again.
+    async fn send(&self, stage: &Stage, ingest: &Rc<Ingest>, batch: Vec<Value>) -> Vec<Value> {
+        let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
+        let ingest = ingest.clone();
+        let answers = stage.invoke(async move {
+            let requests: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+            ingest.ingest(&requests).await
+        });
+        let Some(answers) = answers.await else { return batch };
+        let mut again = Vec::new();
+        for (command, answer) in batch.into_iter().zip(answers) {
+            match answer {
+                Ok(receipt) => self.promises.borrow_mut().push(Promise {
+                    log: receipt.log,
+                    seq: receipt.seq,
+                    user: command["user"].as_str().unwrap_or_default().to_owned(),
+                    id: command["id"].as_u64().unwrap_or_default(),
+                }),
+                Err(IngestError::Unavailable(_) | IngestError::NotAdmitted(_)) => {
+                    again.push(command);
+                }
+                Err(IngestError::Invalid(_) | IngestError::Closed { .. }) => {}
+            }
+        }
+        again
+    }
+}

@@ -1,0 +1,283 @@
+//! One thread, a clock that jumps from timer to timer, and one source of chance: whatever runs
+//! here runs the same way again from the same seed.
+//!
+//! Among the tasks that can go on, chance picks the next: so every order in which port calls can
+//! interleave comes up in some seed.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_trait::async_trait;
+use fanfold::Time;
+use fanfold_pipeline::ports::Env;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore, SeedableRng};
+
+/// When every simulated world begins: 2026-01-01T00:00:00Z.
+const EPOCH_MS: u64 = 1_767_225_600_000;
+
+type TaskId = u64;
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Time and chance, as the stages see them.
+#[derive(Clone)]
+pub struct World(Arc<Mutex<Shared>>);
+
+struct Shared {
+    now: Time,
+    chance: SmallRng,
+    timers: BinaryHeap<Reverse<(Time, u64)>>,
+    wakers: BTreeMap<u64, Waker>,
+    next_timer: u64,
+    ready: Vec<TaskId>,
+    detached: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    stopped: bool,
+}
+
+impl World {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number from `range`.
+    pub fn pick(&self, range: std::ops::Range<u64>) -> u64 {
+        self.lock().chance.random_range(range)
+    }
+
+    /// Starts a task that nobody waits for.
+    pub fn detach(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.lock().detached.push(Box::pin(task));
+    }
+
+    /// Ends the run after the present step.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+    }
+
+    /// True `per_mille` times in a thousand.
+    pub fn happens(&self, per_mille: u64) -> bool {
+        self.pick(0..1_000) < per_mille
+    }
+}
+
+#[async_trait]
+impl Env for World {
+    fn now(&self) -> Time {
+        self.lock().now
+    }
+
+    fn random(&self) -> u64 {
+        self.lock().chance.next_u64()
+    }
+
+    async fn sleep(&self, ms: u64) {
+        let at = self.now().plus_ms(ms);
+        Timer { world: self.clone(), at, id: None }.await;
+    }
+}
+
+struct Timer {
+    world: World,
+    at: Time,
+    id: Option<u64>,
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let world = self.world.clone();
+        let mut shared = world.lock();
+        if shared.now >= self.at && self.id.is_some() {
+            return Poll::Ready(());
+        }
+        let id = match self.id {
+            Some(id) => id,
+            None => {
+                let id = shared.next_timer;
+                shared.next_timer += 1;
+                shared.timers.push(Reverse((self.at, id)));
+                self.id = Some(id);
+                id
+            }
+        };
+        shared.wakers.insert(id, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.world.lock().wakers.remove(&id);
+        }
+    }
+}
+
+struct TaskWaker {
+    id: TaskId,
+    world: World,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        let mut shared = self.world.lock();
+        if !shared.ready.contains(&self.id) {
+            shared.ready.push(self.id);
+        }
+    }
+}
+
+/// The executor.
+#[derive(Clone)]
+pub struct Executor {
+    world: World,
+    tasks: Rc<RefCell<BTreeMap<TaskId, Task>>>,
+    next_task: Rc<RefCell<TaskId>>,
+}
+
+impl Executor {
+    /// A world from a seed.
+    pub fn new(seed: u64) -> Self {
+        let shared = Shared {
+            now: Time(EPOCH_MS),
+            chance: SmallRng::seed_from_u64(seed),
+            timers: BinaryHeap::new(),
+            wakers: BTreeMap::new(),
+            next_timer: 0,
+            ready: Vec::new(),
+            detached: Vec::new(),
+            stopped: false,
+        };
+        Self {
+            world: World(Arc::new(Mutex::new(shared))),
+            tasks: Rc::default(),
+            next_task: Rc::default(),
+        }
+    }
+
+    /// Its time and chance.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Starts a task.
+    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Join<T> {
+        let id = {
+            let mut next = self.next_task.borrow_mut();
+            *next += 1;
+            *next
+        };
+        let slot: Rc<RefCell<Slot<T>>> = Rc::new(RefCell::new(Slot { value: None, waker: None }));
+        let result = slot.clone();
+        let task = async move {
+            let value = future.await;
+            let mut slot = result.borrow_mut();
+            slot.value = Some(value);
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        };
+        self.tasks.borrow_mut().insert(id, Box::pin(task));
+        self.world.lock().ready.push(id);
+        Join { id, slot, executor: self.clone() }
+    }
+
+    /// Runs until `done` is finished, or nothing is left that could go on, or the time is over.
+    pub fn run_until<T>(&self, done: &Join<T>, until: Time) -> bool {
+        loop {
+            if done.slot.borrow().value.is_some() {
+                return true;
+            }
+            let detached = std::mem::take(&mut self.world.lock().detached);
+            for task in detached {
+                self.spawn(task);
+            }
+            let next = {
+                let mut shared = self.world.lock();
+                if shared.stopped {
+                    return false;
+                }
+                if shared.ready.is_empty() {
+                    match shared.timers.pop() {
+                        Some(Reverse((at, id))) => {
+                            shared.now = shared.now.max(at);
+                            let waker = shared.wakers.remove(&id);
+                            let now = shared.now;
+                            drop(shared);
+                            if now > until {
+                                return false;
+                            }
+                            if let Some(waker) = waker {
+                                waker.wake();
+                            }
+                            continue;
+                        }
+                        None => return false,
+                    }
+                }
+                let n = shared.ready.len();
+                let at = shared.chance.random_range(0..n);
+                shared.ready.swap_remove(at)
+            };
+            // Out of the table while it runs: it may start and stop others.
+            let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { continue };
+            let waker = Waker::from(Arc::new(TaskWaker { id: next, world: self.world.clone() }));
+            if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                self.tasks.borrow_mut().insert(next, task);
+            }
+        }
+    }
+
+    /// Stops everything.
+    pub fn clear(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        drop(tasks);
+    }
+}
+
+struct Slot<T> {
+    value: Option<T>,
+    waker: Option<Waker>,
+}
+
+/// A started task. Dropping this lets it go on.
+pub struct Join<T> {
+    id: TaskId,
+    slot: Rc<RefCell<Slot<T>>>,
+    executor: Executor,
+}
+
+impl<T> Join<T> {
+    /// Ends the task where it stands.
+    pub fn kill(&self) {
+        let task = self.executor.tasks.borrow_mut().remove(&self.id);
+        drop(task);
+    }
+
+    /// Its result, once it has one.
+    pub fn take(&self) -> Option<T> {
+        self.slot.borrow_mut().value.take()
+    }
+}
+
+impl<T> Future for &Join<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let mut slot = self.slot.borrow_mut();
+        match slot.value.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                slot.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! What the system should be, kept beside it: the auditor.
+//!
+//! It is told of every effect in the moment it happens, keeps its own idea of every log (written
+//! plainly, without the code it checks), and notes what contradicts the invariants.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fanfold::body::notification::entry_kinds;
+use fanfold::body::{commit, head, notification, slot};
+use fanfold::catch::Fault as Panic;
+use fanfold::entry::{Entry, Outcome};
+use fanfold::service::{AnyDocument, Decision, InvalidCommand};
+use fanfold::window::{Sighting, Window};
+use fanfold::{
+    AnyView, Command, CommandId, Context, DocumentId, LogId, Origin, RowKey, Seq, Services,
+    StateKey, Time, Views,
+};
+use fanfold_pipeline::ports::{CommitItem, StateItem, StoredRow};
+
+/// The invariants, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// The seqs accepted for a log are 1, 2, 3 … without holes.
+    F1,
+    /// The stream may hold duplicates and small reorderings, never a loss.
+    F2,
+    /// The commits of a log form one unbroken chain from 1; an entry's seq is its command's seq.
+    F3,
+    /// A (log, origin, id) is used at most once.
+    F4,
+    /// A stream batch is not acknowledged before every commit it caused has been published.
+    F5,
+    /// A view row equals the fold of all entries up to its seq; a cursor never passes an entry
+    /// whose rows are not written.
+    F6,
+    /// What cannot be processed never stops another log.
+    F7,
+    /// An acknowledged command ends as an entry.
+    F8,
+    /// Folding a log twice gives the same documents and rows.
+    F9,
+    /// The head's promise: everything up to it is stored, and published.
+    Head,
+}
+
+/// What contradicts an invariant.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// How.
+    pub what: String,
+}
+
+/// A value and the seq from which on it holds.
+type History<T> = Vec<(Seq, T)>;
+
+fn at<T>(history: &History<T>, seq: Seq) -> Option<&(Seq, T)> {
+    history.iter().rev().find(|(since, _)| *since <= seq)
+}
+
+/// One log, as it should be.
+#[derive(Default)]
+struct LogModel {
+    accepted: Vec<(Time, Command)>,
+    streamed: Seq,
+    entries: Vec<Entry>,
+    /// first -> last
+    commits: BTreeMap<Seq, Seq>,
+    published: BTreeSet<Seq>,
+    used: HashMap<(Origin, CommandId), Seq>,
+    documents: BTreeMap<DocumentId, (AnyDocumentBox, History<Vec<u8>>)>,
+    windows: BTreeMap<Origin, History<Window>>,
+    prev: History<head::Prev>,
+    /// What the state table holds: key -> seq.
+    stored: BTreeMap<StateKey, Seq>,
+    views: BTreeMap<&'static str, ViewModel>,
+}
+
+type AnyDocumentBox = Option<AnyDocument>;
+
+#[derive(Default)]
+struct ViewModel {
+    rows: BTreeMap<RowKey, History<Option<Vec<u8>>>>,
+    stored: BTreeMap<RowKey, Seq>,
+    cursor: Seq,
+    /// The first entry that the view cannot apply.
+    broken: Option<Seq>,
+}
+
+/// The auditor.
+pub struct Model {
+    services: Services,
+    views: Views,
+    logs: BTreeMap<LogId, LogModel>,
+    /// What was found.
+    pub violations: Vec<Violation>,
+}
+
+impl Model {
+    /// Nothing has happened yet.
+    pub fn new(services: Services, views: Views) -> Self {
+        Self { services, views, logs: BTreeMap::new(), violations: Vec::new() }
+    }
+
+    fn log(&mut self, log: &LogId) -> &mut LogModel {
+        self.logs.entry(log.clone()).or_default()
+    }
+
+    /// Notes a violation unless `holds`.
+    pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violations.push(Violation { invariant, what: what() });
+        }
+    }
+
+    /// A batch was appended to a slot.
+    pub fn accepted(&mut self, log: &LogId, last: Seq, at: Time, body: &[u8]) {
+        let commands = slot::decode(body).unwrap_or_default();
+        let model = self.log(log);
+        model.accepted.extend(commands.into_iter().map(|command| (at, command)));
+        let n = model.accepted.len() as u64;
+        self.check(Invariant::F1, n == last.0, || format!("{log}: {n} commands, last seq {last}"));
+    }
+
+    /// A record with the commands `first..=last` is on the stream.
+    pub fn streamed(&mut self, log: &LogId, first: Seq, last: Seq) {
+        let model = self.log(log);
+        let before = model.streamed;
+        model.streamed = before.max(last);
+        self.check(Invariant::F2, first <= before.next(), || {
+            format!("{log}: {first} to {last} on the stream, which ended at {before}")
+        });
+    }
+
+    /// The relay acknowledged a change.
+    pub fn change_acknowledged(&mut self, log: &LogId, last: Seq) {
+        let streamed = self.log(log).streamed;
+        self.check(Invariant::F8, last <= streamed, || {
+            format!("{log}: the change up to {last} is acknowledged, the stream ends at {streamed}")
+        });
+    }
+
+    /// The seq of the last command accepted.
+    pub fn accepted_seq(&self, log: &LogId) -> Seq {
+        Seq(self.logs.get(log).map_or(0, |model| model.accepted.len() as u64))
+    }
+
+    /// The seq of the last entry.
+    pub fn tail(&self, log: &LogId) -> Seq {
+        Seq(self.logs.get(log).map_or(0, |model| model.entries.len() as u64))
+    }
+
+    /// The logs.
+    pub fn log_ids(&self) -> Vec<LogId> {
+        self.logs.keys().cloned().collect()
+    }
+
+    /// The first entry that the view cannot apply to the log.
+    pub fn broken(&self, view: &str, log: &LogId) -> Option<Seq> {
+        self.logs.get(log)?.views.get(view)?.broken
+    }
+
+    /// The entry at `seq`.
+    pub fn entry(&self, log: &LogId, seq: Seq) -> Option<&Entry> {
+        self.logs.get(log)?.entries.get((seq.0 as usize).checked_sub(1)?)
+    }
+
+    /// A commit was stored.
+    pub fn committed(&mut self, log: &LogId, item: &CommitItem) {
+        let tail = self.tail(log);
+        let entries = match commit::decode(item.first, &item.body) {
+            Ok((entries, _)) => entries,
+            Err(error) => {
+                return self.check(Invariant::F3, false, || format!("{log}: {error}"));
+            }
+        };
+        let (first, n) = (item.first, entries.len() as u64);
+        self.check(Invariant::F3, first == tail.next() && n == item.n, || {
+            format!("{log}: a commit of {n} from {first} behind {tail}")
+        });
+        if !self.violations.is_empty() {
+            return;
+        }
+        self.log(log).commits.insert(first, item.last());
+        for entry in entries {
+            self.entered(log, entry);
+        }
+    }
+
+    fn entered(&mut self, log: &LogId, entry: Entry) {
+        let seq = entry.seq;
+        let expected = self.expected(log, &entry);
+        let describe = |entry: &Entry| format!("{log}: {entry:?}");
+        match expected {
+            None => self.check(Invariant::F3, false, || {
+                format!("{}: no such command was accepted", describe(&entry))
+            }),
+            Some((command, outcome)) => {
+                let same = entry.origin == command.origin && entry.id == command.id;
+                self.check(Invariant::F3, same, || {
+                    format!("{}: its command is {}", describe(&entry), command.identity())
+                });
+                let repeated = matches!(
+                    (&outcome, &entry.outcome),
+                    (Outcome::Duplicate { .. }, other) if other.uses_id()
+                );
+                let invariant = if repeated { Invariant::F4 } else { Invariant::F9 };
+                let equal = match (&outcome, &entry.outcome) {
+                    (Outcome::Faulted { .. }, Outcome::Faulted { .. }) => true,
+                    (expected, found) => expected == found,
+                };
+                self.check(invariant, equal, || {
+                    format!("{}: expected {outcome:?}", describe(&entry))
+                });
+            }
+        }
+        let (services, views) = (self.services.clone(), self.views.clone());
+        let model = self.log(log);
+        if let Outcome::Accepted(events) = &entry.outcome
+            && let Some(service) = services.get(log.service())
+        {
+            for event in events {
+                let (document, history) =
+                    model.documents.entry(event.document.clone()).or_default();
+                let folded = service.fold(document.take(), event).ok();
+                let json = folded.as_ref().and_then(|d| service.encode_document(d).ok());
+                *document = folded;
+                history.retain(|(since, _)| *since != seq);
+                history.push((seq, json.unwrap_or_default()));
+            }
+        }
+        if entry.outcome.uses_id() {
+            model.used.insert((entry.origin.clone(), entry.id), seq);
+            let history = model.windows.entry(entry.origin.clone()).or_default();
+            let mut window = history.last().map(|(_, w)| w.clone()).unwrap_or_default();
+            window.insert(entry.id, seq);
+            history.push((seq, window));
+        }
+        let mut prev = model.prev.last().map(|(_, prev)| prev.clone()).unwrap_or_default();
+        prev.extend(entry_kinds(log.service(), &entry).map(|kind| (kind.into_owned(), seq)));
+        model.prev.push((seq, prev));
+        for view in views.iter().filter(|view| view.services().contains(&log.service())) {
+            let rows = model.views.entry(view.name()).or_default();
+            if rows.broken.is_none() && rows.apply(view.as_ref(), log, &entry).is_err() {
+                rows.broken = Some(seq);
+            }
+        }
+        model.entries.push(entry);
+    }
+
+    /// What the entry at this place should be, decided anew.
+    fn expected(&self, log: &LogId, entry: &Entry) -> Option<(Command, Outcome)> {
+        let model = self.logs.get(log)?;
+        let (_, command) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
+        let window = model.windows.get(&command.origin).and_then(|history| history.last());
+        let outcome = match window.map_or(Sighting::New, |(_, window)| window.sight(command.id)) {
+            Sighting::Known(of) => Outcome::Duplicate { of },
+            Sighting::Unknown => Outcome::Stale,
+            Sighting::New => self.decided(model, log, entry, command)?,
+        };
+        if let Some(of) = model.used.get(&(command.origin.clone(), command.id))
+            && outcome.uses_id()
+        {
+            // The window itself forgot: 2,048 ids are enough for every simulated client.
+            return Some((command.clone(), Outcome::Duplicate { of: *of }));
+        }
+        Some((command.clone(), outcome))
+    }
+
+    fn decided(
+        &self,
+        model: &LogModel,
+        log: &LogId,
+        entry: &Entry,
+        command: &Command,
+    ) -> Option<Outcome> {
+        let service = self.services.get(log.service())?;
+        let faulted = |fault: &Panic| Outcome::Faulted {
+            message: fault.to_string(),
+            data: command.data.as_ref().into(),
+        };
+        let parsed = match service.parse(&command.name, &command.data) {
+            Ok(parsed) => parsed,
+            Err(invalid) => return Some(rejected(&invalid)),
+        };
+        let declared = match service.documents(&parsed) {
+            Ok(declared) => declared,
+            Err(fault) => return Some(faulted(&fault)),
+        };
+        let docs: Vec<(DocumentId, Option<&AnyDocument>)> = declared
+            .into_iter()
+            .map(|id| {
+                let document = model.documents.get(&id).and_then(|(document, _)| document.as_ref());
+                (id, document)
+            })
+            .collect();
+        let ctx = Context {
+            log: log.clone(),
+            seq: entry.seq,
+            time: entry.time,
+            origin: command.origin.clone(),
+            id: command.id,
+            timestamp: command.timestamp,
+        };
+        Some(match service.decide(&docs, &parsed, &ctx) {
+            Err(fault) => faulted(&fault),
+            Ok(Decision::Rejected { code, message }) => Outcome::Rejected { code, message },
+            Ok(Decision::Accepted { events, .. }) => Outcome::Accepted(events),
+        })
+    }
+
+    /// A message was published.
+    pub fn published(&mut self, body: &str) {
+        let commits = match notification::decode(body) {
+            Ok(commits) => commits,
+            Err(error) => {
+                return self.check(Invariant::F5, false, || format!("unreadable: {error}"));
+            }
+        };
+        for received in commits {
+            let log = received.log.clone();
+            let model = self.log(&log);
+            let stored = model.commits.get(&received.first) == Some(&received.last);
+            let prev = at(&model.prev, received.first.before()).map(|(_, prev)| prev.clone());
+            let prev_holds = prev.unwrap_or_default() == received.prev;
+            if stored {
+                model.published.insert(received.first);
+            }
+            self.check(Invariant::F5, stored, || {
+                format!("{log}: {} to {} published, not stored", received.first, received.last)
+            });
+            self.check(Invariant::F6, prev_holds, || {
+                format!("{log}: `prev` of {} is {:?}", received.first, received.prev)
+            });
+        }
+    }
+
+    /// The processor acknowledged a command; `parked` says whether it is in the parked table.
+    pub fn command_acknowledged(&mut self, log: &LogId, seq: Seq, parked: bool) {
+        let model = self.log(log);
+        let commit = model.commits.range(..=seq).next_back().filter(|(_, last)| **last >= seq);
+        let (stored, published) = match commit {
+            Some((first, _)) => (true, model.published.contains(first)),
+            None => (false, false),
+        };
+        self.check(Invariant::F8, stored || parked, || {
+            format!("{log}: {seq} is acknowledged, and neither an entry nor parked")
+        });
+        self.check(Invariant::F5, published || parked, || {
+            format!("{log}: {seq} is acknowledged before its commit was published")
+        });
+    }
+
+    /// A document, a window or a head was stored.
+    pub fn stored(&mut self, log: &LogId, key: &StateKey, item: &StateItem) {
+        let services = self.services.clone();
+        let Some(service) = services.get(log.service()) else { return };
+        let version = service.document_version();
+        let model = self.log(log);
+        let mut wrong = Vec::new();
+        let tail = model.entries.len() as u64;
+        if item.seq.0 > tail {
+            wrong.push(format!("{key:?} at {} is beyond the journal's {tail}", item.seq));
+        }
+        for (id, (_, history)) in &model.documents {
+            if *key == StateKey::document(version, id) {
+                let expected = at(history, item.seq).map(|(_, json)| json.as_slice());
+                let found = head::decode_document(&item.body).ok();
+                if expected != found.as_deref() {
+                    wrong.push(format!("{key:?} at {} is not its fold", item.seq));
+                }
+            }
+        }
+        for (origin, history) in &model.windows {
+            if *key == StateKey::window(version, origin) {
+                let expected = at(history, item.seq).map(|(_, window)| window);
+                let found = head::decode_window(&item.body).ok();
+                if expected != found.as_ref() {
+                    wrong.push(format!("{key:?} at {} is not its fold", item.seq));
+                }
+            }
+        }
+        let before = model.stored.insert(key.clone(), item.seq);
+        if before.is_some_and(|before| before >= item.seq) {
+            wrong.push(format!("{key:?} went from {before:?} to {}", item.seq));
+        }
+        if *key == StateKey::head(version) {
+            wrong.extend(model.head_contradictions(version, item));
+        }
+        for what in wrong {
+            self.check(Invariant::Head, false, || format!("{log}: {what}"));
+        }
+    }
+
+    /// A row was stored.
+    pub fn row_stored(&mut self, view: &'static str, log: &LogId, key: &RowKey, row: &StoredRow) {
+        let rows = self.log(log).views.entry(view).or_default();
+        let before = rows.stored.insert(key.clone(), row.seq);
+        let fold = rows.rows.get(key).and_then(|history| at(history, row.seq));
+        let same = fold.is_some_and(|(since, body)| {
+            *since == row.seq && body.as_deref() == row.body.as_deref()
+        });
+        let what = format!("{view} {log} {key}: {row:?}, before at {before:?}, should be {fold:?}");
+        let forward = before.is_none_or(|before| before < row.seq);
+        self.check(Invariant::F6, same && forward, || what);
+    }
+
+    /// A cursor moved.
+    pub fn advanced(&mut self, view: &'static str, log: &LogId, to: Seq) {
+        let tail = self.tail(log);
+        let rows = self.log(log).views.entry(view).or_default();
+        let from = std::mem::replace(&mut rows.cursor, to);
+        let missing = rows.rows.iter().find_map(|(key, history)| {
+            let touched = at(history, to).map_or(Seq::ZERO, |(since, _)| *since);
+            let stored = rows.stored.get(key).copied().unwrap_or_default();
+            (stored < touched).then(|| format!("{key} is stored at {stored}, not {touched}"))
+        });
+        let passes_broken = rows.broken.is_some_and(|broken| to >= broken);
+        self.check(Invariant::F6, from < to && to <= tail && missing.is_none() && !passes_broken, || {
+            format!("{view} {log}: the cursor moved from {from} to {to} of {tail}: {missing:?}")
+        });
+    }
+
+    /// A message was acknowledged for a view whose cursor of this log is at `cursor`, or which is
+    /// parked or marked behind.
+    pub fn message_acknowledged(
+        &mut self,
+        view: &'static str,
+        notice: (&LogId, Seq),
+        cursor: Seq,
+        excused: bool,
+    ) {
+        let (log, last) = notice;
+        self.check(Invariant::F6, cursor >= last || excused, || {
+            format!("{view} {log}: {last} is acknowledged, the cursor stands at {cursor}")
+        });
+    }
+
+    /// The rows of a view as they should be at the tail.
+    pub fn rows(&self, view: &str, log: &LogId) -> BTreeMap<RowKey, (Seq, Option<Vec<u8>>)> {
+        let rows = self.logs.get(log).and_then(|model| model.views.get(view));
+        let rows = rows.into_iter().flat_map(|view| &view.rows);
+        rows.filter_map(|(key, history)| Some((key.clone(), history.last()?.clone()))).collect()
+    }
+
+    /// The documents of a log as they should be at the tail.
+    pub fn documents(&self, log: &LogId) -> BTreeMap<DocumentId, Vec<u8>> {
+        let documents = self.logs.get(log).into_iter().flat_map(|model| &model.documents);
+        documents.filter_map(|(id, (_, h))| Some((id.clone(), h.last()?.1.clone()))).collect()
+    }
+
+    /// The commits that were never published.
+    pub fn unpublished(&self, log: &LogId) -> Vec<Seq> {
+        let Some(model) = self.logs.get(log) else { return Vec::new() };
+        model.commits.keys().filter(|first| !model.published.contains(first)).copied().collect()
+    }
+}
+
+fn rejected(invalid: &InvalidCommand) -> Outcome {
+    Outcome::Rejected { code: invalid.code().to_owned(), message: invalid.to_string() }
+}
+
+impl LogModel {
+    fn head_contradictions(&self, version: u32, item: &StateItem) -> Vec<String> {
+        let through = item.seq;
+        let mut wrong = Vec::new();
+        let Ok(head) = head::Head::decode(&item.body) else {
+            return vec!["the head cannot be read".to_owned()];
+        };
+        for (id, (_, history)) in &self.documents {
+            let touched = at(history, through).map_or(Seq::ZERO, |(since, _)| *since);
+            let stored = self.stored.get(&StateKey::document(version, id)).copied();
+            if stored.unwrap_or_default() < touched {
+                wrong.push(format!("head {through}: {id} stored at {stored:?}, not {touched}"));
+            }
+        }
+        for (origin, history) in &self.windows {
+            let Some((touched, window)) = at(history, through) else { continue };
+            match &head.windows {
+                Some(inline) if inline.get(origin) == Some(window) => {}
+                Some(_) => wrong.push(format!("head {through}: the window of {origin} is wrong")),
+                None => {
+                    let stored = self.stored.get(&StateKey::window(version, origin)).copied();
+                    if stored.unwrap_or_default() < *touched {
+                        wrong.push(format!("head {through}: window of {origin} at {stored:?}"));
+                    }
+                }
+            }
+        }
+        if at(&self.prev, through).map(|(_, prev)| prev) != Some(&head.prev) {
+            wrong.push(format!("head {through}: `prev` is {:?}", head.prev));
+        }
+        let unpublished =
+            self.commits.range(..=through).find(|(first, _)| !self.published.contains(first));
+        if let Some((first, last)) = unpublished {
+            wrong.push(format!("head {through}: {first} to {last} was never published"));
+        }
+        wrong
+    }
+}
+
+impl ViewModel {
+    /// Folds one entry, by itself.
+    fn apply(&mut self, view: &dyn AnyView, log: &LogId, entry: &Entry) -> Result<(), Panic> {
+        let Some(recorded) = view.read(log, entry)? else { return Ok(()) };
+        let mut folded = Vec::new();
+        for key in view.rows(&recorded)? {
+            let row = self.rows.get(&key).and_then(|history| history.last());
+            let row = row.and_then(|(_, row)| row.as_deref());
+            let row = view.fold(&key, row, &[&recorded]).map_err(|fault| fault.fault)?;
+            folded.push((key, row));
+        }
+        for (key, row) in folded {
+            self.rows.entry(key).or_default().push((entry.seq, row));
+        }
+        Ok(())
+    }
+}

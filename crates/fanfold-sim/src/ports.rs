@@ -1,0 +1,428 @@
+//! The in-memory ports behind the fault layer. Each effect is shown to the auditor in the moment
+//! it happens, also when nobody hears of it any more.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use fanfold::body::notification::Message;
+use fanfold::body::record::Record;
+use fanfold::planted::{Bug, planted};
+use fanfold::{LogId, RowKey, Seq, StateKey};
+use fanfold_embedded::memory::{
+    MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
+};
+use fanfold_pipeline::ports::{
+    Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, Change,
+    CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
+    NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State,
+    StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+};
+
+use crate::executor::World;
+use crate::faults::{Fault, Faults};
+use crate::model::Model;
+use crate::transport::{Notifications, Queue, Received};
+
+/// What all ports share: who breaks them, and who watches.
+#[derive(Clone)]
+pub struct Watch {
+    /// Breaks calls.
+    pub faults: Faults,
+    world: World,
+    model: Arc<Mutex<Model>>,
+    trace: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watch {
+    /// Watched by `model`.
+    pub fn new(world: World, faults: Faults, model: Model) -> Self {
+        Self { faults, world, model: Arc::new(Mutex::new(model)), trace: Arc::default() }
+    }
+
+    /// The auditor.
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has happened, a line an effect.
+    pub fn trace(&self) -> Vec<String> {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes a line.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        use fanfold_pipeline::ports::Env;
+        let line = format!("{} {}", self.world.now().0, line());
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// Tells the auditor; the first violation ends the run.
+    pub fn audit(&self, tell: impl FnOnce(&mut Model)) {
+        let mut model = self.model();
+        tell(&mut model);
+        if !model.violations.is_empty() {
+            self.world.stop();
+        }
+    }
+}
+
+/// Slots. Every append that takes effect leaves its change in `changes`.
+pub struct SimCommands {
+    /// What really holds them.
+    pub memory: Arc<MemoryCommands>,
+    /// The change stream, by shard.
+    pub changes: Vec<Queue<Change>>,
+    /// Who watches.
+    pub watch: Watch,
+}
+
+#[async_trait]
+impl Commands for SimCommands {
+    async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
+        let (memory, watch, log) = (self.memory.clone(), self.watch.clone(), log.clone());
+        let changes = Queue::of(&self.changes, &log).clone();
+        let effect = async move {
+            let result = memory.append(&log, append.clone()).await;
+            if let Ok(last) = result {
+                let Append { n, body, at, token } = append;
+                watch.note(|| format!("slot {log} +{n} = {last}"));
+                watch.audit(|model| model.accepted(&log, last, at, &body));
+                changes.push(Change { log, last, n, at, token, body });
+            }
+            result
+        };
+        self.watch.faults.call("commands table", effect).await
+    }
+
+    async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        self.watch.faults.call("commands table", async move { memory.slot(&log).await }).await
+    }
+
+    async fn catalogue(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<CataloguePage, Unavailable> {
+        let memory = self.memory.clone();
+        let effect = async move { memory.catalogue(after, limit).await };
+        self.watch.faults.call("commands table", effect).await
+    }
+}
+
+/// Lets everything in.
+pub struct AdmitAll;
+
+impl Admission for AdmitAll {
+    fn admit(&self, _: &LogId) -> Result<(), NotAdmitted> {
+        Ok(())
+    }
+}
+
+/// The command stream.
+pub struct SimStream {
+    /// Its shards.
+    pub records: Vec<Queue<Received>>,
+    /// Who watches.
+    pub watch: Watch,
+    /// When records arrive.
+    pub world: World,
+}
+
+#[async_trait]
+impl CommandStream for SimStream {
+    async fn put_records(
+        &self,
+        records: &[StreamRecord],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        let left_out = self.watch.faults.parts_left_out(records.len(), Fault::PartialPut);
+        let (queues, watch, world) = (self.records.clone(), self.watch.clone(), self.world.clone());
+        let records = records.to_vec();
+        let effect = async move {
+            let put = |(record, left_out): (StreamRecord, bool)| {
+                if left_out {
+                    return Err(Unavailable::Throttled { hop: "command stream" });
+                }
+                if let Ok(decoded) = Record::decode(&record.data) {
+                    let log = decoded.log.clone();
+                    match (decoded.parts.first(), decoded.parts.last()) {
+                        (Some(first), Some(last)) => {
+                            let (first, last) = (first.first(), last.last);
+                            watch.note(|| format!("stream {log} {first}-{last}"));
+                            watch.audit(|model| model.streamed(&log, first, last));
+                        }
+                        _ => watch.note(|| format!("nudge {log}")),
+                    }
+                }
+                let queue = Queue::of(&queues, &record.key);
+                queue.put(Received::new(record, &world), &watch.faults, &world);
+                Ok(())
+            };
+            Ok(records.into_iter().zip(left_out).map(put).collect())
+        };
+        self.watch.faults.call("command stream", effect).await
+    }
+}
+
+/// The journal.
+pub struct SimJournal {
+    /// What really holds it.
+    pub memory: Arc<MemoryJournal>,
+    /// Who watches.
+    pub watch: Watch,
+}
+
+#[async_trait]
+impl Journal for SimJournal {
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
+        let (memory, watch) = (self.memory.clone(), self.watch.clone());
+        let (log, commit) = (log.clone(), commit.clone());
+        let effect = async move {
+            let result = memory.append(&log, &commit).await;
+            if result.is_ok() {
+                watch.note(|| format!("journal {log} {}-{}", commit.first, commit.last()));
+                watch.audit(|model| model.committed(&log, &commit));
+            }
+            result
+        };
+        self.watch.faults.call("journal", effect).await
+    }
+
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        let effect = async move { memory.read(&log, from, limit).await };
+        self.watch.faults.call("journal", effect).await
+    }
+
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        self.watch.faults.call("journal", async move { memory.tail(&log).await }).await
+    }
+}
+
+/// The state table.
+pub struct SimState {
+    /// What really holds it.
+    pub memory: Arc<MemoryState>,
+    /// Who watches.
+    pub watch: Watch,
+    /// With [`Bug::UnguardedSnapshot`]: what was written over something newer.
+    pub overwritten: Arc<Mutex<BTreeMap<(LogId, StateKey), StateItem>>>,
+}
+
+#[async_trait]
+impl State for SimState {
+    async fn get(
+        &self,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        let (memory, log, keys) = (self.memory.clone(), log.clone(), keys.to_vec());
+        let overwritten = self.overwritten.clone();
+        let effect = async move {
+            let mut items = memory.get(&log, &keys).await?;
+            let overwritten = overwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, item) in keys.into_iter().zip(&mut items) {
+                if let Some(over) = overwritten.get(&(log.clone(), key)) {
+                    *item = Some(over.clone());
+                }
+            }
+            Ok(items)
+        };
+        self.watch.faults.call("state table", effect).await
+    }
+
+    async fn put(
+        &self,
+        log: &LogId,
+        key: &StateKey,
+        item: &StateItem,
+    ) -> Result<Guarded, Unavailable> {
+        let (memory, watch, overwritten) =
+            (self.memory.clone(), self.watch.clone(), self.overwritten.clone());
+        let (log, key, item) = (log.clone(), key.clone(), item.clone());
+        let effect = async move {
+            let result = memory.put(&log, &key, &item).await;
+            if planted(Bug::UnguardedSnapshot) {
+                let mut overwritten = overwritten.lock().unwrap_or_else(PoisonError::into_inner);
+                overwritten.insert((log, key), item);
+                return Ok(Guarded::Stored);
+            }
+            if result == Ok(Guarded::Stored) {
+                watch.note(|| format!("state {log} {key:?} {}", item.seq));
+                watch.audit(|model| model.stored(&log, &key, &item));
+            }
+            result
+        };
+        self.watch.faults.call("state table", effect).await
+    }
+}
+
+/// The parked table.
+pub struct SimParked {
+    /// What really holds it.
+    pub memory: Arc<MemoryParked>,
+    /// Who watches.
+    pub watch: Watch,
+}
+
+#[async_trait]
+impl ParkedTable for SimParked {
+    async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable> {
+        let (memory, watch) = (self.memory.clone(), self.watch.clone());
+        let (log, item) = (log.clone(), item.clone());
+        let effect = async move {
+            watch.note(|| format!("park {log} {} {}", item.seq, item.identity));
+            memory.park(&log, &item).await
+        };
+        self.watch.faults.call("parked table", effect).await
+    }
+
+    async fn list(
+        &self,
+        log: &LogId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<ParkedItem>, Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        let effect = async move { memory.list(&log, from, limit).await };
+        self.watch.faults.call("parked table", effect).await
+    }
+
+    async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
+        let (memory, watch) = (self.memory.clone(), self.watch.clone());
+        let (log, identity) = (log.clone(), identity.to_owned());
+        let effect = async move {
+            watch.note(|| format!("unpark {log} {seq} {identity}"));
+            memory.remove(&log, seq, &identity).await
+        };
+        self.watch.faults.call("parked table", effect).await
+    }
+}
+
+/// The topics.
+pub struct SimTopic {
+    /// Each subscriber's notifications.
+    pub subscribers: Vec<Notifications>,
+    /// How many topics there are.
+    pub topics: usize,
+    /// Who watches.
+    pub watch: Watch,
+    /// When notifications arrive.
+    pub world: World,
+}
+
+#[async_trait]
+impl Topic for SimTopic {
+    fn topics(&self) -> usize {
+        self.topics
+    }
+
+    async fn publish(
+        &self,
+        topic: usize,
+        messages: &[Message],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        let left_out = self.watch.faults.parts_left_out(messages.len(), Fault::PartialPublish);
+        let (watch, world) = (self.watch.clone(), self.world.clone());
+        let (subscribers, messages) = (self.subscribers.clone(), messages.to_vec());
+        let effect = async move {
+            let publish = |(message, left_out): (Message, bool)| {
+                if left_out {
+                    return Err(Unavailable::Throttled { hop: "topic" });
+                }
+                watch.note(|| format!("publish {topic} {} bytes", message.body.len()));
+                watch.audit(|model| model.published(&message.body));
+                for subscriber in &subscribers {
+                    subscriber.deliver(message.body.clone().into(), &watch.faults, &world);
+                }
+                Ok(())
+            };
+            Ok(messages.into_iter().zip(left_out).map(publish).collect())
+        };
+        self.watch.faults.call("topic", effect).await
+    }
+}
+
+/// A view's table.
+pub struct SimViewTable {
+    /// Whose it is.
+    pub view: &'static str,
+    /// What really holds it.
+    pub memory: Arc<MemoryViewTable>,
+    /// Who watches.
+    pub watch: Watch,
+}
+
+#[async_trait]
+impl ViewTable for SimViewTable {
+    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        self.watch.faults.call("view table", async move { memory.cursor(&log).await }).await
+    }
+
+    async fn rows(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
+        let (memory, log, keys) = (self.memory.clone(), log.clone(), keys.to_vec());
+        self.watch.faults.call("view table", async move { memory.rows(&log, &keys).await }).await
+    }
+
+    async fn put_row(
+        &self,
+        log: &LogId,
+        key: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
+        let (log, key, row) = (log.clone(), key.clone(), row.clone());
+        let effect = async move {
+            let result = memory.put_row(&log, &key, &row, loaded).await;
+            if result.is_ok() {
+                watch.note(|| format!("row {view} {log} {key} {}", row.seq));
+                watch.audit(|model| model.row_stored(view, &log, &key, &row));
+            }
+            result
+        };
+        self.watch.faults.call("view table", effect).await
+    }
+
+    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
+        let log = log.clone();
+        let effect = async move {
+            let result = memory.advance(&log, to).await;
+            if result == Ok(Advanced::Moved) {
+                watch.note(|| format!("cursor {view} {log} {to}"));
+                watch.audit(|model| model.advanced(view, &log, to));
+            }
+            result
+        };
+        self.watch.faults.call("view table", effect).await
+    }
+
+    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        let effect = async move { memory.mark_behind(&log, target).await };
+        self.watch.faults.call("view table", effect).await
+    }
+
+    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
+        let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
+        let (log, parked) = (log.clone(), parked.clone());
+        let effect = async move {
+            watch.note(|| format!("park {view} {log} {}", parked.seq));
+            memory.park(&log, at, &parked).await
+        };
+        self.watch.faults.call("view table", effect).await
+    }
+
+    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
+        let (memory, log, range) = (self.memory.clone(), log.clone(), range.clone());
+        self.watch.faults.call("view table", async move { memory.scan(&log, &range).await }).await
+    }
+}

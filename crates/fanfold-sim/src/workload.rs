@@ -1,0 +1,180 @@
+//! What the clients do: the ledger's commands, for a few organisations, with every habit that
+//! real clients have: batches, repeats, ids out of order, nonsense, retries.
+
+use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View, Views};
+use ledger::views::{Balances, Statement, Totals};
+use ledger::{Event, Ledger};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::executor::World;
+
+/// A deposit of this breaks the view `fragile` for its organisation.
+const BREAKING_AMOUNT: i64 = 666;
+
+/// The services of the simulated host.
+pub fn services() -> Services {
+    Services::new().with::<Ledger>().with::<Mine>()
+}
+
+/// Its views.
+pub fn views() -> Views {
+    Views::new().with::<Balances>().with::<Statement>().with::<Totals>().with::<Fragile>()
+}
+
+/// A second service beside the ledger, with a command that makes `decide` panic.
+pub struct Mine;
+
+/// What one may ask of it.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", content = "data", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum MineCommand {
+    Dig,
+    Explode,
+}
+
+/// What happens in it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum MineEvent {
+    Dug,
+}
+
+/// It never refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("it never refuses")]
+pub struct Never;
+
+impl Code for Never {
+    fn code(&self) -> &'static str {
+        "never"
+    }
+}
+
+impl Service for Mine {
+    const NAME: &'static str = "mine";
+    const DOCUMENT_VERSION: u32 = 2;
+    const EVENTS: &'static [(&'static str, u32)] = &[("dug", 1)];
+    type Command = MineCommand;
+    type Event = MineEvent;
+    type Document = u64;
+    type Rejection = Never;
+
+    fn documents(_: &MineCommand) -> Vec<DocumentId> {
+        DocumentId::new("shaft").into_iter().collect()
+    }
+
+    fn init(_: &DocumentId) -> u64 {
+        0
+    }
+
+    fn decide(
+        _: &Documents<'_, u64>,
+        command: &MineCommand,
+        _: &Context,
+    ) -> Result<Vec<(DocumentId, MineEvent)>, Never> {
+        match command {
+            MineCommand::Dig => {
+                Ok(DocumentId::new("shaft").into_iter().map(|id| (id, MineEvent::Dug)).collect())
+            }
+            MineCommand::Explode => panic!("boom"),
+        }
+    }
+
+    fn evolve(depth: &mut u64, _: &MineEvent) {
+        *depth += 1;
+    }
+}
+
+/// A view that cannot bear one amount.
+pub struct Fragile;
+
+impl View for Fragile {
+    const NAME: &'static str = "fragile";
+    const VERSION: u32 = 1;
+    const SERVICES: &'static [&'static str] = &[Ledger::NAME];
+    const EVENTS: &'static [(&'static str, u32)] = &[("deposited", 1)];
+    type Event = Event;
+    type Row = u64;
+
+    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
+        if entry.events().is_empty() { vec![] } else { RowKey::new("deposits").into_iter().collect() }
+    }
+
+    fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {
+        let mut deposits = row.unwrap_or_default();
+        for (_, event) in entry.events() {
+            match event {
+                Event::Deposited(moved) if moved.amount == BREAKING_AMOUNT => panic!("{moved:?}"),
+                _ => deposits += 1,
+            }
+        }
+        Some(deposits)
+    }
+}
+
+/// How one run's clients behave.
+#[derive(Debug, Clone)]
+pub struct Habits {
+    /// Organisations.
+    pub orgs: u64,
+    /// Users of each.
+    pub users: u64,
+    /// Clients at the same time.
+    pub clients: u64,
+    /// Requests of each client.
+    pub requests: u64,
+    /// Commands of a request, at most.
+    pub batch_max: u64,
+    /// Makes names longer, so that journals grow fast enough for snapshots.
+    pub padding: usize,
+    /// Whether somebody breaks the view `fragile`.
+    pub breaks: bool,
+}
+
+impl Habits {
+    /// Drawn from the seed.
+    pub fn draw(world: &World) -> Self {
+        let crowd = world.happens(60);
+        Self {
+            orgs: world.pick(1..4),
+            users: if crowd { 250 } else { world.pick(1..5) },
+            clients: world.pick(1..5),
+            requests: if crowd { 100 } else { world.pick(5..50) },
+            batch_max: world.pick(1..10),
+            padding: if world.happens(700) { world.pick(40..90) as usize } else { 0 },
+            breaks: world.happens(200),
+        }
+    }
+
+    /// One command of a client; ids are counted by the caller, per (org, user).
+    pub fn command(&self, world: &World, id: impl FnOnce(&str, &str) -> u64) -> Value {
+        let pad = "x".repeat(self.padding);
+        let org = format!("o{}", world.pick(0..self.orgs));
+        let user = format!("u{}{pad}", world.pick(0..self.users));
+        let account = |n: u64| format!("a{n}{pad}");
+        let account = || account(world.pick(0..3));
+        let id = id(&org, &user);
+        let amount = || match world.pick(0..20) {
+            0 => 0,
+            1 => -5,
+            2 if self.breaks => BREAKING_AMOUNT,
+            _ => world.pick(1..100) as i64,
+        };
+        let (kind, command, data) = match world.pick(0..20) {
+            0..4 => ("ledger", "open", json!({"account": account()})),
+            4..11 => ("ledger", "deposit", json!({"account": account(), "amount": amount()})),
+            11..15 => ("ledger", "withdraw", json!({"account": account(), "amount": amount()})),
+            15..17 => {
+                let data = json!({"from": account(), "to": account(), "amount": amount()});
+                ("ledger", "transfer", data)
+            }
+            17 => ("ledger", "close", json!({"account": account()})),
+            18 if world.happens(200) => ("mine", "explode", json!({})),
+            _ => ("mine", "dig", json!({})),
+        };
+        json!({"type": kind, "command": command, "id": id, "user": user, "org": org, "data": data})
+    }
+}

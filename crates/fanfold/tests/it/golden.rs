@@ -1,0 +1,295 @@
+//! Every body that is stored or sent, byte for byte. What a build wrote once must be read by all
+//! later ones: a file here changes only together with the version in its name.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p fanfold golden` writes the files anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use expect_test::expect;
+use fanfold::body::head::{
+    Head, decode_document, decode_window, encode_document, encode_window,
+};
+use fanfold::body::notification::{self, Notice, Received};
+use fanfold::body::parked::{Content, Parked, Reason};
+use fanfold::body::record::{Part, Record};
+use fanfold::body::{commit, envelope, slot};
+use fanfold::entry::Outcome;
+use fanfold::window::Window;
+use fanfold::{Command, Seq, Time};
+use serde_json::json;
+
+use crate::samples::{
+    as_subscribers_see, command, commit_body, entries_of_all_kinds, entry, event, id, notice,
+    reactor, user, valid,
+};
+
+/// Above [`fanfold::limits::NOTIFICATION_BYTES_MAX`].
+const TOO_LARGE_TO_INLINE: usize = 250 * 1024;
+
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+}
+
+fn golden(file: &str) -> Vec<u8> {
+    let shown = fs::read_to_string(path(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    bytes(file, &shown)
+}
+
+/// Bytes for a reader: what is not printable ASCII as `\xNN`, a backslash doubled, and in JSON as
+/// it stands. A line break is none of the bytes: it stands between one object and the next.
+fn shown(file: &str, bytes: &[u8]) -> String {
+    let escaped = |byte: &u8| match byte {
+        b'\\' => "\\\\".to_owned(),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        byte => format!("\\x{byte:02x}"),
+    };
+    let text = match file.ends_with(".json") {
+        true => String::from_utf8(bytes.to_vec()).expect("JSON is UTF-8"),
+        false => bytes.iter().map(escaped).collect(),
+    };
+    text.replace("},{", "},\n{") + "\n"
+}
+
+/// The inverse of [`shown`].
+fn bytes(file: &str, shown: &str) -> Vec<u8> {
+    let text = shown.replace('\n', "");
+    if file.ends_with(".json") {
+        return text.into_bytes();
+    }
+    let mut text = text.as_bytes();
+    let mut bytes = Vec::new();
+    while let Some((byte, rest)) = text.split_first() {
+        (bytes, text) = match (byte, rest) {
+            (b'\\', [b'x', high, low, rest @ ..]) => {
+                let digits = [*high, *low].map(char::from).iter().collect::<String>();
+                bytes.push(u8::from_str_radix(&digits, 16).expect("two digits follow `\\x`"));
+                (bytes, rest)
+            }
+            (b'\\', [b'\\', rest @ ..]) | (_, rest) => {
+                bytes.push(*byte);
+                (bytes, rest)
+            }
+        };
+    }
+    bytes
+}
+
+/// What is written today must be what was written then, and that must still be read.
+fn check(file: &str, written: &[u8], read: impl FnOnce(&[u8])) {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(path(file), shown(file, written)).expect("golden files can be written");
+    }
+    let golden = golden(file);
+    assert_eq!(shown(file, written), shown(file, &golden), "{file}");
+    assert_eq!(written, golden, "{file}");
+    read(&golden);
+}
+
+fn commands() -> Vec<Command> {
+    let mut first = command(user("ann"), 17, "deposit", &json!({"account": "cash", "amount": 100}));
+    first.timestamp = Some(11_178);
+    vec![first, command(reactor(), 6_400, "close", &json!({"why": "ü \\ \"\n"}))]
+}
+
+fn slot_body(commands: &[Command]) -> Vec<u8> {
+    let commands: Vec<_> = commands.iter().collect();
+    let mut bodies = slot::encode(&commands).expect("commands can be written");
+    assert_eq!(bodies.len(), 1);
+    bodies.remove(0).1
+}
+
+/// Two ids in a run, one apart, and a floor.
+fn window() -> Window {
+    let mut window = Window::default();
+    for n in 1..=2_049 {
+        window.insert(id(n), Seq(n));
+    }
+    window.insert(id(4_000), Seq(2_060));
+    window.insert(id(4_001), Seq(2_061));
+    window.insert(id(9_000_000_000_000_000), Seq(2_062));
+    window
+}
+
+#[test]
+fn slot() {
+    let commands = commands();
+    check("slot.v1.txt", &slot_body(&commands), |golden| {
+        assert_eq!(slot::decode(golden).unwrap(), commands);
+    });
+}
+
+#[test]
+fn record() {
+    let commands = commands();
+    let (first, second) = (slot_body(&commands), slot_body(&commands[1..]));
+    let record = Record {
+        log: valid("ledger/org:acme"),
+        parts: vec![
+            Part { last: Seq(18), n: 2, at: Time(1_795_401_660_123), body: &first },
+            Part { last: Seq(19), n: 1, at: Time(1_795_401_660_124), body: &second },
+        ],
+    };
+    check("record.v1.txt", &record.encode().unwrap(), |golden| {
+        assert_eq!(Record::decode(golden).unwrap(), record);
+    });
+}
+
+#[test]
+fn nudge() {
+    let nudge = Record::nudge(valid("ledger/org:acme"));
+    check("record.v1.nudge.txt", &nudge.encode().unwrap(), |golden| {
+        assert_eq!(Record::decode(golden).unwrap(), nudge);
+    });
+}
+
+#[test]
+fn commit_plain() {
+    let entries = entries_of_all_kinds(17);
+    check("commit.v1.txt", &commit_body(&entries[..4]), |golden| {
+        assert_eq!(commit::decode(Seq(17), golden).unwrap().0, entries[..4]);
+    });
+    check("commit.v1.rest.txt", &commit_body(&entries[4..]), |golden| {
+        assert_eq!(commit::decode(Seq(21), golden).unwrap().0, entries[4..]);
+    });
+}
+
+/// Other versions of zstd may write other bytes: only that these are read is pinned.
+#[test]
+fn commit_compressed() {
+    let file = "commit.v1.zstd.txt";
+    let text = "a".repeat(5_000);
+    let outcome = Outcome::Accepted(vec![event("noted", 1, "cash", &json!({ "text": text }))]);
+    let entries = vec![entry(1, outcome)];
+    let written = commit_body(&entries);
+    assert_eq!(written[..2], [1, 1], "format 1, codec zstd");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(path(file), shown(file, &written)).expect("golden files can be written");
+    }
+    let (read, payload_bytes) = commit::decode(Seq(1), &golden(file)).unwrap();
+    assert_eq!(read, entries);
+    assert_eq!(payload_bytes, envelope::open(1, &written).unwrap().len());
+}
+
+#[test]
+fn head() {
+    let inline = Head {
+        time: Time(1_795_401_660_123),
+        prev: BTreeMap::from([
+            ("fanfold.rejected".to_owned(), Seq(39)),
+            ("ledger.deposited".to_owned(), Seq(40)),
+        ]),
+        windows: Some(BTreeMap::from([(user("ann"), window()), (reactor(), Window::default())])),
+    };
+    let split = Head { windows: None, ..inline.clone() };
+    for (file, head) in [("head.v1.inline.txt", inline), ("head.v1.split.txt", split)] {
+        check(file, &head.encode().unwrap(), |golden| {
+            assert_eq!(Head::decode(golden).unwrap(), head, "{file}");
+        });
+    }
+}
+
+#[test]
+fn window_of_its_own() {
+    check("window.v1.txt", &encode_window(&window()).unwrap(), |golden| {
+        assert_eq!(decode_window(golden).unwrap(), window());
+    });
+}
+
+#[test]
+fn document() {
+    let json = br#"{"balance":100,"owner":"ann"}"#;
+    check("document.v1.txt", &encode_document(json), |golden| {
+        assert_eq!(*decode_document(golden).unwrap(), *json);
+    });
+}
+
+#[test]
+fn parked() {
+    let commands = commands();
+    let cases = [
+        ("command", Reason::Gap, Content::Command(commands[0].clone())),
+        ("bytes", Reason::Undecodable, Content::Bytes(b"\x01\x00[nonsense\xff".to_vec())),
+    ];
+    for (name, reason, content) in cases {
+        let detail = "the log ends at 12".to_owned();
+        let parked = Parked { reason, at: Time(1_795_401_660_123), detail, content };
+        check(&format!("parked.v1.{name}.txt"), &parked.encode().unwrap(), |golden| {
+            assert_eq!(Parked::decode(golden).unwrap(), parked);
+        });
+    }
+    for (reason, stored) in [
+        (Reason::Gap, "gap"),
+        (Reason::NoService, "no_service"),
+        (Reason::CannotFold, "cannot_fold"),
+        (Reason::Conflict, "conflict"),
+        (Reason::Undecodable, "undecodable"),
+    ] {
+        assert_eq!(json!(reason), json!(stored));
+    }
+}
+
+/// Several commits of several logs, of all kinds, one of them too large to be inline.
+pub(crate) fn notices() -> Vec<Notice> {
+    let closed = Outcome::Accepted(vec![event("closed", 1, "cash", &json!({}))]);
+    let large = event("noted", 1, "cash", &json!({ "text": "a".repeat(TOO_LARGE_TO_INLINE) }));
+    let prev = [("fanfold.rejected", 3), ("ledger.received", 9), ("ledger.sent", 16)];
+    vec![
+        notice("ledger/org:acme", entries_of_all_kinds(17), &prev),
+        notice("doors/user:ann", vec![entry(1, Outcome::Stale)], &[]),
+        notice("ledger/org:acme", vec![entry(24, closed)], &prev),
+        notice("ledger/org:bank", vec![entry(5, Outcome::Accepted(vec![large]))], &prev[..1]),
+    ]
+}
+
+/// Those of [`notices`] in one message, as they are sent.
+pub(crate) fn notification() -> Vec<u8> {
+    golden("notification.v1.json")
+}
+
+#[test]
+fn notification_of_all_kinds() {
+    let notices = notices();
+    let mut packed = notification::pack(&notices).unwrap();
+    assert_eq!(packed.len(), 1);
+    let message = packed.remove(0).message;
+    check("notification.v1.json", message.body.as_bytes(), |golden| {
+        let read = notification::decode(std::str::from_utf8(golden).unwrap()).unwrap();
+        let expected: Vec<Received> = notices
+            .iter()
+            .map(|notice| Received {
+                log: notice.log.clone(),
+                first: notice.first(),
+                last: notice.last(),
+                prev: (*notice.prev).clone(),
+                entries: (notice.log.as_str() != "ledger/org:bank")
+                    .then(|| as_subscribers_see(&notice.entries)),
+            })
+            .collect();
+        assert_eq!(read, expected);
+    });
+    expect![[r#"
+        Attributes {
+            services: {
+                "doors",
+                "ledger",
+            },
+            kinds: {
+                "fanfold.faulted",
+                "fanfold.lost",
+                "fanfold.rejected",
+                "ledger.closed",
+                "ledger.noted",
+                "ledger.received",
+                "ledger.sent",
+            },
+            partitions: {
+                "org:acme",
+                "org:bank",
+                "user:ann",
+            },
+        }
+    "#]]
+    .assert_debug_eq(&message.attributes);
+}

@@ -1,0 +1,19 @@
+//! The pure core, asked from outside: what it stores and sends, what it refuses, and the state
+//! machine of a log under everything that the hops around it may do.
+
+mod arbitrary;
+mod authors;
+mod codecs;
+mod counters;
+mod decisions;
+mod golden;
+mod history;
+mod hostile;
+mod names;
+mod notifications;
+mod purity;
+mod requests;
+mod samples;
+mod schema;
+mod snapshots;
+mod world;

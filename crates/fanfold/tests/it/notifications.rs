@@ -1,0 +1,215 @@
+//! How commits travel: packed, in order, below the limits of SNS, and complete.
+
+use std::collections::BTreeSet;
+
+use fanfold::body::notification::{
+    Attributes, Notice, Packed, Received, decode, entry_kinds, pack, topic_of,
+};
+use fanfold::entry::{Outcome, kinds};
+use fanfold::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
+use fanfold::{LogId, Seq};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::arbitrary;
+use crate::samples::{as_subscribers_see, entries_of_all_kinds, entry, event, notice, valid};
+
+/// What the design says of attributes, word for word.
+fn attributes_of(notices: &[Notice]) -> Attributes {
+    let mut attributes = Attributes::default();
+    for Notice { log, entries, .. } in notices {
+        attributes.services.insert(log.service().to_owned());
+        attributes.partitions.insert(log.partition().to_owned());
+        for entry in entries.iter() {
+            let common = match &entry.outcome {
+                Outcome::Accepted(events) => {
+                    let kinds = events.iter().map(|e| format!("{}.{}", log.service(), e.kind));
+                    attributes.kinds.extend(kinds);
+                    continue;
+                }
+                Outcome::Rejected { .. } => kinds::REJECTED,
+                Outcome::Faulted { .. } => kinds::FAULTED,
+                Outcome::Lost { .. } => kinds::LOST,
+                Outcome::Duplicate { .. } | Outcome::Stale => continue,
+            };
+            attributes.kinds.insert(common.to_owned());
+        }
+    }
+    attributes
+}
+
+/// SNS counts names, types and values of attributes: as a list in JSON, as AWS documents it.
+fn bytes_of(attributes: &Attributes) -> usize {
+    let one = |name: &str, values: &BTreeSet<String>| {
+        name.len() + "String.Array".len() + json!(values).to_string().len()
+    };
+    one("services", &attributes.services)
+        + one("kinds", &attributes.kinds)
+        + one("partitions", &attributes.partitions)
+}
+
+/// Everything that holds of packed notices; gives them as subscribers see them.
+fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
+    let packed = pack(notices).unwrap();
+    let mut received = Vec::new();
+    let mut rest = notices;
+    for Packed { message, notices } in &packed {
+        let (inside, after) = rest.split_at(*notices);
+        let bytes = message.body.len() + bytes_of(&message.attributes);
+        assert!(message.bytes() >= bytes, "attributes are counted");
+        assert!(message.bytes() <= NOTIFICATION_BYTES_MAX);
+        assert!(message.bytes() <= NOTIFICATION_BYTES_SOFT || *notices == 1);
+        assert_eq!(message.attributes, attributes_of(inside));
+        let events: Vec<Value> = serde_json::from_str(&message.body).unwrap();
+        let ids: BTreeSet<&str> = events.iter().filter_map(|event| event["id"].as_str()).collect();
+        assert_eq!(ids.len(), events.len(), "ids are unique");
+        received.extend(decode(&message.body).unwrap());
+        rest = after;
+    }
+    assert!(rest.is_empty(), "every notice is in one message");
+    assert_eq!(received.len(), notices.len());
+    for (received, notice) in received.iter().zip(notices) {
+        let expected = Received {
+            log: notice.log.clone(),
+            first: notice.first(),
+            last: notice.last(),
+            prev: (*notice.prev).clone(),
+            entries: received.entries.is_some().then(|| as_subscribers_see(&notice.entries)),
+        };
+        assert_eq!(*received, expected);
+        // Small ones are always inline: the rest of an event is at most some hundred bytes.
+        let events = notice.entries.iter().map(|entry| match &entry.outcome {
+            Outcome::Accepted(events) => events.iter().map(|e| e.data.get().len() + 1_000).sum(),
+            _ => 2_000,
+        });
+        let bytes: usize = events.sum::<usize>() + 10_000;
+        assert!(received.entries.is_some() || bytes > NOTIFICATION_BYTES_MAX);
+    }
+    (packed, received)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn notices_are_packed(notices in vec(arbitrary::notice(), 0..24)) {
+        let (packed, _) = check(&notices);
+        // None is closed before it is full.
+        let mut rest = &notices[..];
+        for Packed { notices: n, .. } in packed {
+            if rest.len() > n {
+                prop_assert_eq!(pack(&rest[..=n]).unwrap().len(), 2);
+            }
+            rest = &rest[n..];
+        }
+    }
+}
+
+/// A commit of one event with so many bytes of text.
+fn sized(log: &str, bytes: usize) -> Notice {
+    let noted = event("noted", 1, "cash", &json!({ "text": "a".repeat(bytes) }));
+    notice(log, vec![entry(1, Outcome::Accepted(vec![noted]))], &[])
+}
+
+/// The bytes of text with which a commit alone makes a message of so many bytes.
+fn text_for(log: &str, message_bytes: usize) -> usize {
+    message_bytes - pack(&[sized(log, 0)]).unwrap()[0].message.bytes()
+}
+
+#[test]
+fn commits_are_sized_to_the_byte() {
+    let log = "ledger/org:acme";
+    let (soft, hard) = (text_for(log, NOTIFICATION_BYTES_SOFT), text_for(log, NOTIFICATION_BYTES_MAX));
+    // Two of them share the attributes and the brackets, and need a comma.
+    let alone = pack(&[sized(log, 0)]).unwrap().remove(0).message;
+    let half = (soft - (alone.body.len() - 2) - 1) / 2;
+    for (sizes, messages, inline) in [
+        (vec![], vec![], vec![]),
+        (vec![0], vec![1], vec![true]),
+        (vec![soft], vec![1], vec![true]),
+        (vec![half, half], vec![2], vec![true, true]),
+        (vec![half, half + 2], vec![1, 1], vec![true, true]),
+        (vec![soft, 0], vec![1, 1], vec![true, true]),
+        (vec![soft + 1], vec![1], vec![true]),
+        (vec![0, soft + 1, 0, 0], vec![1, 1, 2], vec![true; 4]),
+        (vec![hard], vec![1], vec![true]),
+        (vec![hard + 1], vec![1], vec![false]),
+        // What is too large to inline is small: it travels with others.
+        (vec![0, hard + 1, 0], vec![3], vec![true, false, true]),
+        (vec![hard, hard + 1, hard], vec![1, 1, 1], vec![true, false, true]),
+    ] {
+        let notices: Vec<Notice> = sizes.iter().map(|bytes| sized(log, *bytes)).collect();
+        let (packed, received) = check(&notices);
+        let numbers: Vec<usize> = packed.iter().map(|packed| packed.notices).collect();
+        assert_eq!(numbers, messages, "{sizes:?}");
+        let inlined: Vec<bool> = received.iter().map(|commit| commit.entries.is_some()).collect();
+        assert_eq!(inlined, inline, "{sizes:?}");
+    }
+}
+
+#[test]
+fn attributes_count() {
+    // A thousand quiet tenants: their partitions weigh almost as much as their commits.
+    let tenant = |n| sized(&format!("ledger/org:{}{n:03}", "t".repeat(100)), 0);
+    let notices: Vec<Notice> = (0..1_000).map(tenant).collect();
+    let (packed, _) = check(&notices);
+    assert!(packed.len() < 20, "{} messages", packed.len());
+}
+
+#[test]
+fn kinds_are_those_of_the_entries() {
+    let entries = entries_of_all_kinds(1);
+    let kinds = entries.iter().map(|entry| entry_kinds("ledger", entry).collect::<Vec<_>>());
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        [
+            vec!["ledger.sent", "ledger.received"],
+            vec![],
+            vec!["fanfold.rejected"],
+            vec![],
+            vec![],
+            vec!["fanfold.faulted"],
+            vec!["fanfold.lost"],
+        ]
+    );
+}
+
+#[test]
+fn a_commit_follows_a_cursor_that_has_all_it_must() {
+    let notice = notice(
+        "ledger/org:acme",
+        vec![entry(20, Outcome::Stale)],
+        &[("ledger.sent", 12), ("ledger.received", 17)],
+    );
+    let packed = pack(&[notice]).unwrap();
+    let commit = decode(&packed[0].message.body).unwrap().remove(0);
+    for (cursor, kinds, follows) in [
+        (0, &[][..], true),
+        (0, &["ledger.opened"], true),
+        (11, &["ledger.sent"], false),
+        (12, &["ledger.sent"], true),
+        (12, &["ledger.sent", "ledger.received"], false),
+        (16, &["ledger.received", "ledger.sent"], false),
+        (17, &["ledger.sent", "ledger.received", "ledger.opened"], true),
+    ] {
+        let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        assert_eq!(commit.follows(Seq(cursor), &kinds), follows, "{cursor} {kinds:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_log_always_uses_the_same_topic(log in arbitrary::log(), topics in 0usize..9) {
+        let topic = topic_of(&log, topics);
+        prop_assert!(topic < topics.max(1));
+        prop_assert_eq!(topic_of(&log, topics), topic);
+    }
+}
+
+#[test]
+fn topics_are_those_of_every_build() {
+    let logs = ["ledger/org:acme", "ledger/org:bank", "ledger/user:ann", "doors/user:ann"];
+    let topics = logs.map(|log| topic_of(&valid::<LogId>(log), 4));
+    assert_eq!(topics, [0, 0, 0, 0]);
+}

@@ -1,0 +1,112 @@
+//! F4: a repeat is recognised, at whatever pace it comes.
+
+use std::thread;
+
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// Every entry of a log, once it holds `accepted` commands.
+fn entries(world: &World, log: &str, accepted: u64) -> Vec<Value> {
+    world.get(&format!("/logs/{log}/{accepted}?wait=25000")).expect(200);
+    let mut entries = Vec::new();
+    let mut next = Some(1);
+    while let Some(from) = next {
+        let page = world.get(&format!("/logs/{log}?from={from}&limit=1000")).expect(200).json;
+        assert_eq!(page["accepted"], accepted);
+        entries.extend(page["entries"].as_array().expect("an array").iter().cloned());
+        next = page["next"].as_u64();
+    }
+    let seqs: Vec<_> = entries.iter().filter_map(|entry| entry["seq"].as_u64()).collect();
+    assert_eq!(seqs, (1..=accepted).collect::<Vec<_>>(), "F1, F3: dense from 1 on");
+    entries
+}
+
+/// Sends `ids` in this order, in batches; every one of them gets a receipt.
+fn send_ids(world: &World, org: &str, ids: &[u64]) {
+    for batch in ids.chunks(500) {
+        let lines = batch
+            .iter()
+            .map(|id| format!("{}\n", world.request("counter", "add", *id, org, json!({"n": 1}))));
+        let body: String = lines.collect();
+        let answers = world.post("/commands", body.as_bytes()).expect(202).json;
+        for result in answers["results"].as_array().expect("an array") {
+            assert!(result["seq"].is_u64(), "{result}");
+        }
+    }
+}
+
+#[test]
+fn the_same_request_twice() {
+    let world = World::new();
+    let send = || world.send("ledger", "open", 7, "acme", json!({"account": "cash"})).expect(202);
+    assert_eq!((send().seq(), send().seq()), (1, 2));
+    let entries = entries(&world, "ledger/org:acme", 2);
+    assert_eq!(entries[0]["status"], "accepted");
+    assert_eq!(entries[1]["status"], "duplicate");
+    assert_eq!(entries[1]["of"], 1);
+    assert_eq!(entries[1]["id"], 7);
+}
+
+#[test]
+fn the_same_request_a_hundred_times_at_once() {
+    let world = World::new();
+    // Somebody else's is another command, though its id is the same.
+    thread::scope(|scope| {
+        for connection in 0..8 {
+            let requests = if connection < 4 { 13 } else { 12 };
+            let world = &world;
+            scope.spawn(move || {
+                let caller = world.another_connection();
+                for _ in 0..requests {
+                    caller.send("counter", "add", 1, "acme", json!({"n": 1})).expect(202);
+                }
+            });
+        }
+    });
+    let entries = entries(&world, "counter/org:acme", 100);
+    let accepted: Vec<_> = entries.iter().filter(|e| e["status"] == "accepted").collect();
+    assert_eq!(accepted.len(), 1);
+    let first = &accepted[0]["seq"];
+    for entry in entries.iter().filter(|e| e["status"] != "accepted") {
+        assert_eq!((&entry["status"], &entry["of"]), (&json!("duplicate"), first));
+    }
+    let row = world.get("/views/tally/counter/org:acme/count?seq=100&wait=5000").expect(200);
+    assert_eq!(row.json["row"], 1);
+}
+
+#[test]
+fn shuffled_ids_are_accepted_once_and_those_below_the_floor_are_stale() {
+    const LEFT_OUT: u64 = 42;
+    let seed = match std::env::var("SCENARIO_SEED") {
+        Ok(seed) => seed.parse().expect("SCENARIO_SEED is a number"),
+        Err(_) => rand::rng().random(),
+    };
+    println!("SCENARIO_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut ids: Vec<u64> = (1..=5_000).filter(|id| *id != LEFT_OUT).collect();
+    for block in ids.chunks_mut(1_000) {
+        block.shuffle(&mut random);
+    }
+
+    let world = World::new();
+    send_ids(&world, "acme", &ids);
+    let log = "counter/org:acme";
+    let all = entries(&world, log, 4_999);
+    for (entry, id) in all.iter().zip(&ids) {
+        assert_eq!((&entry["status"], &entry["id"]), (&json!("accepted"), &json!(id)));
+    }
+
+    // Known: a duplicate. At or below the floor, seen before or not: nobody knows.
+    send_ids(&world, "acme", &[4_990, LEFT_OUT, LEFT_OUT - 1]);
+    let of = all.iter().find(|entry| entry["id"] == 4_990).expect("it was sent")["seq"].clone();
+    let all = entries(&world, log, 5_002);
+    assert_eq!((&all[4_999]["status"], &all[4_999]["of"]), (&json!("duplicate"), &of));
+    assert_eq!(all[5_000]["status"], "stale");
+    assert_eq!(all[5_001]["status"], "stale");
+    let row = world.get("/views/tally/counter/org:acme/count?seq=5002&wait=25000").expect(200);
+    assert_eq!(row.json["row"], 4_999);
+}

@@ -1,1 +1,99 @@
-fn main(){}
+//! What one does with this repository. `cargo xtask ci` is all that CI runs.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// Seeds that CI simulates.
+const CI_SEEDS: u64 = 1_000;
+
+#[derive(Parser)]
+#[command(about = "What one does with this repository")]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold: format, lints, tests, docs, the simulation.
+    Ci,
+    /// Simulates; a failing seed is printed with the end of its trace.
+    Sim {
+        /// How many seeds to run.
+        #[arg(long, default_value_t = CI_SEEDS)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Prints every effect.
+        #[arg(long)]
+        trace: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Options::parse().task {
+        Task::Ci => ci(),
+        Task::Sim { seeds, from, trace } => {
+            let (seeds, from) = (seeds.to_string(), from.to_string());
+            let mut arguments = vec!["--seeds", &seeds, "--from", &from];
+            if trace {
+                arguments.push("--trace");
+            }
+            sim(&arguments)
+        }
+    }
+}
+
+fn ci() -> Result<()> {
+    let began = Instant::now();
+    cargo("format", &["fmt", "--all", "--check"])?;
+    let everything = ["--workspace", "--all-targets", "--all-features"];
+    cargo("lints", &[&["clippy"], &everything[..], &["--", "--deny", "warnings"]].concat())?;
+    cargo("tests", &["test", "--workspace", "--all-features", "--all-targets"])?;
+    cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
+    cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
+    sim(&["--seeds", &CI_SEEDS.to_string()])?;
+    println!("\nall of it held, in {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+fn sim(arguments: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--package", "fanfold-sim", "--"];
+    cargo("simulation", &[&run[..], arguments].concat())
+}
+
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    println!("\n== {what}: cargo {}", arguments.join(" "));
+    let began = Instant::now();
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root()?).env("RUSTDOCFLAGS", "--deny warnings");
+    if let Some(target) = target_outside_the_clone() {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    let status = command.status().with_context(|| format!("cannot run cargo for {what}"))?;
+    if !status.success() {
+        bail!("{what} failed; run `cargo {}` to see it alone", arguments.join(" "));
+    }
+    println!("== {what}: {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+/// CI starts from a fresh clone, and would build everything anew each time.
+fn target_outside_the_clone() -> Option<PathBuf> {
+    env::var_os("CI").filter(|_| env::var_os("CARGO_TARGET_DIR").is_none())?;
+    Some(PathBuf::from(env::var_os("HOME")?).join(".cache/fanfold/target"))
+}
+
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.parent().context("xtask lies in the workspace")?;
+    Ok(root.to_owned())
+}

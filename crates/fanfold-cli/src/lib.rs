@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything in this process, with the ledger as the example service.
-    Up(up::Up),
+    Up(Box<up::Up>),
     /// Send commands: one from flags, or many from a file or standard input.
     Send(send::Send),
     /// Show the entries of a log.

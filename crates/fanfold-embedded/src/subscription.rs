@@ -136,7 +136,6 @@ where
         let mut under_way = JoinSet::new();
         let mut next = from;
         while let Some((position, message)) = self.stop.or(self.next(next)).await {
-            self.deliveries.lost.fetch_add(position.0.saturating_sub(next.0), Ordering::Relaxed);
             next = position.next();
             let about = |service: &String| message.attributes.services.contains(service);
             if self.config.services.iter().any(about) {
@@ -159,13 +158,21 @@ where
         while under_way.join_next().await.is_some() {}
     }
 
-    /// The oldest message at or above `from`, and its place.
+    /// The oldest message at or above `from`, and its place. What was dropped is counted.
     async fn next(&self, from: Position) -> (Position, Arc<Notification>) {
+        let log = self.topic.log();
+        let mut from = from;
         loop {
-            if let Some(next) = self.topic.log().read(from, 1).pop() {
-                return next;
+            let oldest = log.read(from, 1).pop();
+            let place = oldest.as_ref().map_or_else(|| log.start(), |(position, _)| *position);
+            let lost = place.0.saturating_sub(from.0);
+            self.deliveries.lost.fetch_add(lost, Ordering::Relaxed);
+            if let Some(oldest) = oldest {
+                return oldest;
             }
-            self.topic.log().arrived(from).await;
+            // What was dropped has arrived, too: nobody waits for that.
+            from = from.max(place);
+            log.arrived(from).await;
         }
     }
 

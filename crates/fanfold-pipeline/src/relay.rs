@@ -30,6 +30,7 @@ pub struct Relay {
     stream: Arc<dyn CommandStream>,
     env: Arc<dyn Env>,
     acknowledged: Mutex<LruCache<LogId, (Seq, Token)>>,
+    record_bytes_soft: usize,
 }
 
 /// One log's changes of a batch, with their places in it.
@@ -42,7 +43,15 @@ struct Queue<'a> {
 impl Relay {
     /// A relay that remembers nothing yet.
     pub fn new(stream: Arc<dyn CommandStream>, env: Arc<dyn Env>) -> Self {
-        Self { stream, env, acknowledged: Mutex::new(LruCache::new(REMEMBERED_LOGS_MAX)) }
+        let acknowledged = Mutex::new(LruCache::new(REMEMBERED_LOGS_MAX));
+        Self { stream, env, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT }
+    }
+
+    /// Closes records at `bytes` instead of [`STREAM_RECORD_BYTES_SOFT`].
+    #[must_use]
+    pub fn with_record_bytes(mut self, bytes: usize) -> Self {
+        self.record_bytes_soft = bytes.min(STREAM_RECORD_BYTES_SOFT);
+        self
     }
 
     /// Sends a batch on. What is not acknowledged by the deadline is reported.
@@ -96,7 +105,7 @@ impl Relay {
         let mut records = Vec::with_capacity(queues.len());
         for (at, queue) in queues.iter().enumerate() {
             let mut behind = &queue.changes[..];
-            while let (record, n @ 1..) = pack(queue.log, behind) {
+            while let (record, n @ 1..) = self.pack(queue.log, behind) {
                 records.push((at, n, record));
                 behind = &behind[n..];
                 if !planted(Bug::RelayRetriesOutOfOrder) {
@@ -127,6 +136,27 @@ impl Relay {
         acknowledged
     }
 
+    /// One record with as many changes, from the first on, as the soft limit allows (at least one,
+    /// which cannot exceed the hard limit); and how many those are.
+    fn pack(&self, log: &LogId, changes: &[(usize, &Change)]) -> (StreamRecord, usize) {
+        let mut parts: Vec<Part<'_>> = Vec::new();
+        let mut weight = 0;
+        for (_, change) in changes {
+            let Change { last, n, at, body, .. } = change;
+            let part = Part { last: *last, n: *n, at: *at, body };
+            weight += part.weight();
+            if !parts.is_empty() && weight > self.record_bytes_soft {
+                break;
+            }
+            parts.push(part);
+        }
+        let n = parts.len();
+        let record = Record { log: log.clone(), parts };
+        // The header is names and numbers, which JSON can always hold.
+        let data = record.encode().unwrap_or_default().into();
+        (StreamRecord { key: log.clone(), data }, n)
+    }
+
     fn acknowledge(&self, queue: &mut Queue<'_>, n: usize) {
         let sent = queue.changes.drain(..n.min(queue.changes.len()));
         if let Some((_, change)) = sent.last() {
@@ -134,27 +164,6 @@ impl Relay {
             acknowledged.put(queue.log.clone(), (change.last, change.token));
         }
     }
-}
-
-/// One record with as many changes, from the first on, as the soft limit allows (at least one,
-/// which cannot exceed the hard limit); and how many those are.
-fn pack(log: &LogId, changes: &[(usize, &Change)]) -> (StreamRecord, usize) {
-    let mut parts: Vec<Part<'_>> = Vec::new();
-    let mut weight = 0;
-    for (_, change) in changes {
-        let Change { last, n, at, body, .. } = change;
-        let part = Part { last: *last, n: *n, at: *at, body };
-        weight += part.weight();
-        if !parts.is_empty() && weight > STREAM_RECORD_BYTES_SOFT {
-            break;
-        }
-        parts.push(part);
-    }
-    let n = parts.len();
-    let record = Record { log: log.clone(), parts };
-    // The header is names and numbers, which JSON can always hold.
-    let data = record.encode().unwrap_or_default().into();
-    (StreamRecord { key: log.clone(), data }, n)
 }
 
 /// How many of the records one `PutRecords` takes.

@@ -37,6 +37,8 @@ const DEATH_MS: std::ops::Range<u64> = 0..400;
 /// Waits between polls, and after failures.
 const POLL_MS: std::ops::Range<u64> = 5..60;
 const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
+/// How long a shard stands still: longer than a gap counts as young.
+const SHARD_DELAY_MS_MAX: u64 = 15_000;
 /// SNS retries twice.
 const DELIVERIES_MAX: u32 = 3;
 /// Messages of one view under way at the same time.
@@ -95,7 +97,7 @@ impl Stage {
     }
 
     /// Drives one shard: batches in order, again from the first that is not finished.
-    async fn drive<T: Clone + 'static, F: Future<Output = BatchOutcome> + 'static>(
+    async fn drive<T: Clone + Send + 'static, F: Future<Output = BatchOutcome> + 'static>(
         &self,
         shard: &Queue<T>,
         invoke: impl Fn(Vec<T>) -> F,
@@ -110,7 +112,7 @@ impl Stage {
                 continue;
             }
             if self.watch.faults.transport(Fault::ShardDelayed) {
-                self.pause(0..8_000).await;
+                self.pause(0..SHARD_DELAY_MS_MAX).await;
             }
             let outcome = self.invoke(invoke(batch.clone())).await;
             let done = match outcome {

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fanfold::Time;
 use fanfold_pipeline::ports::{Env, Unavailable};
 
 use crate::executor::World;
@@ -32,6 +33,8 @@ pub enum Fault {
     TimedOutNever,
     /// A call was throttled.
     Throttled,
+    /// A whole port answered nothing but errors for a while.
+    Outage,
     /// Some records of a `put_records` were not put.
     PartialPut,
     /// Some messages of a `publish` were not published.
@@ -52,6 +55,8 @@ pub enum Fault {
     RecordTwice,
     /// A record of the command stream came before an earlier one.
     RecordReordered,
+    /// A record of the command stream came seconds after it had been acknowledged.
+    RecordDelayed,
     /// A shard stood still for a while.
     ShardDelayed,
     /// A notification came twice.
@@ -68,12 +73,13 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
         Self::TimedOutNever,
         Self::Throttled,
+        Self::Outage,
         Self::PartialPut,
         Self::PartialPublish,
         Self::Killed,
@@ -84,6 +90,7 @@ impl Fault {
         Self::Bisected,
         Self::RecordTwice,
         Self::RecordReordered,
+        Self::RecordDelayed,
         Self::ShardDelayed,
         Self::NotificationTwice,
         Self::NotificationReordered,
@@ -106,12 +113,16 @@ pub struct Rates {
     pub invocation: u64,
     /// Of the transport: repetition, disorder, delay.
     pub transport: u64,
+    /// Of a call to begin an outage of its port, in hundred-thousandths.
+    pub outage: u64,
 }
 
 /// The longest time that a port call takes before, and after, its effect.
 const LATENCY_MS_MAX: u64 = 12;
 /// How much later a call may take effect whose answer was given up.
 const LATE_MS_MAX: u64 = 20_000;
+/// How long an outage takes: longer than any stage tries.
+const OUTAGE_MS: std::ops::Range<u64> = 2_000..30_000;
 
 /// Draws faults, and counts them.
 #[derive(Clone)]
@@ -120,15 +131,26 @@ pub struct Faults {
     rates: Rates,
     on: Arc<AtomicBool>,
     counts: Arc<Mutex<Counts>>,
+    outages: Arc<Mutex<BTreeMap<&'static str, Time>>>,
 }
 
 impl Faults {
     /// Faults for one run; on.
     pub fn new(world: World) -> Self {
         let draw = |max: u64| if world.happens(300) { 0 } else { world.pick(1..max) };
-        let rates =
-            Rates { call: draw(150), invocation: draw(250), transport: draw(250) };
-        Self { world, rates, on: Arc::new(AtomicBool::new(true)), counts: Arc::default() }
+        let rates = Rates {
+            call: draw(150),
+            invocation: draw(250),
+            transport: draw(400),
+            outage: draw(400),
+        };
+        Self {
+            world,
+            rates,
+            on: Arc::new(AtomicBool::new(true)),
+            counts: Arc::default(),
+            outages: Arc::default(),
+        }
     }
 
     /// The run's rates.
@@ -192,7 +214,9 @@ impl Faults {
         let failed = || E::from(Unavailable::Failed { hop, message: "injected".to_owned() });
         let timed_out = || E::from(Unavailable::TimedOut { hop });
         self.world.sleep(self.world.pick(0..LATENCY_MS_MAX)).await;
-        let result = if !self.happens(self.rates.call) {
+        let result = if self.is_out(hop) {
+            Err(failed())
+        } else if !self.happens(self.rates.call) {
             effect.await
         } else {
             match self.world.pick(0..5) {
@@ -226,6 +250,19 @@ impl Faults {
         };
         self.world.sleep(self.world.pick(0..LATENCY_MS_MAX)).await;
         result
+    }
+
+    fn is_out(&self, hop: &'static str) -> bool {
+        if !self.are_on() {
+            return false;
+        }
+        let now = self.world.now();
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.rates.outage > 0 && self.world.pick(0..100_000) < self.rates.outage {
+            self.count(Fault::Outage);
+            outages.insert(hop, now.plus_ms(self.world.pick(OUTAGE_MS)));
+        }
+        outages.get(hop).is_some_and(|until| *until > now)
     }
 
     /// Which of `n` records or messages a call that takes parts leaves out.

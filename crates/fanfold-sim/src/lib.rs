@@ -19,10 +19,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fanfold::{LogId, Seq, Time};
-use fanfold_embedded::shard::Bound;
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
 };
+use fanfold_embedded::shard::Bound;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::ProcessorPorts;
@@ -35,7 +35,8 @@ use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
 use crate::model::{Invariant, Model, Violation};
 use crate::ports::{
-    AdmitAll, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic, SimViewTable, Watch,
+    AdmitAll, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic, SimViewTable,
+    Watch,
 };
 use crate::transport::{Notifications, Queue};
 use crate::workload::Habits;
@@ -137,8 +138,7 @@ impl Run {
             overwritten: Arc::default(),
         });
         let memory_parked: Arc<MemoryParked> = Arc::default();
-        let parked =
-            Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
+        let parked = Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
         let topic = Arc::new(SimTopic {
             subscribers: subscribers.clone(),
             topics: TOPICS,
@@ -147,9 +147,12 @@ impl Run {
         });
         let dead_letters = Arc::new(MemoryDeadLetters::new(bound));
 
+        // Small records make rounds: a log's next one has to wait for the last.
+        let record_bytes = world.pick(300..10_000) as usize;
         for shard in &changes {
             let (stream, env) = (stream.clone(), env.clone());
-            let make = move || Relay::new(stream.clone(), env.clone());
+            let bytes = record_bytes;
+            let make = move || Relay::new(stream.clone(), env.clone()).with_record_bytes(bytes);
             executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
         }
         for shard in &records {
@@ -197,11 +200,11 @@ impl Run {
         executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
 
         let clients = Clients::default();
-        let ingest =
-            Rc::new(Ingest::new(commands, Arc::new(AdmitAll), workload::services(), env));
+        let ingest = Rc::new(Ingest::new(commands, Arc::new(AdmitAll), workload::services(), env));
         let habits = Habits::draw(world);
         for _ in 0..habits.clients {
-            let client = drive::client(stage.clone(), ingest.clone(), habits.clone(), clients.clone());
+            let client =
+                drive::client(stage.clone(), ingest.clone(), habits.clone(), clients.clone());
             let busy = stage.busy.clone();
             busy.set(busy.get() + 1);
             executor.spawn(async move {

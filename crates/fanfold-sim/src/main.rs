@@ -66,7 +66,8 @@ fn main() -> ExitCode {
             });
         }
     });
-    let (faults, commands, effects, failed) = totals.into_inner().unwrap_or_else(|e| e.into_inner());
+    let (faults, commands, effects, failed) =
+        totals.into_inner().unwrap_or_else(|e| e.into_inner());
     println!(
         "{} seeds from {} in {:.1} s: {commands} commands, {effects} effects",
         options.seeds,

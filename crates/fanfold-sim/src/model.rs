@@ -417,9 +417,11 @@ impl Model {
             (stored < touched).then(|| format!("{key} is stored at {stored}, not {touched}"))
         });
         let passes_broken = rows.broken.is_some_and(|broken| to >= broken);
-        self.check(Invariant::F6, from < to && to <= tail && missing.is_none() && !passes_broken, || {
-            format!("{view} {log}: the cursor moved from {from} to {to} of {tail}: {missing:?}")
-        });
+        self.check(
+            Invariant::F6,
+            from < to && to <= tail && missing.is_none() && !passes_broken,
+            || format!("{view} {log}: the cursor moved from {from} to {to} of {tail}: {missing:?}"),
+        );
     }
 
     /// A message was acknowledged for a view whose cursor of this log is at `cursor`, or which is

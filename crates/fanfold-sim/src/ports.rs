@@ -245,6 +245,7 @@ impl State for SimState {
         let effect = async move {
             let result = memory.put(&log, &key, &item).await;
             if planted(Bug::UnguardedSnapshot) {
+                watch.audit(|model| model.stored(&log, &key, &item));
                 let mut overwritten = overwritten.lock().unwrap_or_else(PoisonError::into_inner);
                 overwritten.insert((log, key), item);
                 return Ok(Guarded::Stored);

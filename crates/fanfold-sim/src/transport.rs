@@ -13,6 +13,8 @@ use crate::faults::{Fault, Faults};
 
 /// How far before its place a record may come: "small reorderings".
 const REORDER_DISTANCE: usize = 3;
+/// How much later a record may come than others of its log: longer than a gap counts as young.
+const RECORD_LATE_MS_MAX: u64 = 12_000;
 /// How much later a notification may come.
 const NOTIFICATION_LATE_MS_MAX: u64 = 30_000;
 /// How long a notification takes at most, with no fault.
@@ -43,6 +45,8 @@ struct Shard<T> {
     items: VecDeque<T>,
     /// The first so many may be in an invocation right now: their order is fixed.
     taken: usize,
+    /// On their way.
+    late: usize,
 }
 
 impl<T> Clone for Queue<T> {
@@ -51,10 +55,10 @@ impl<T> Clone for Queue<T> {
     }
 }
 
-impl<T: Clone> Queue<T> {
+impl<T: Clone + Send + 'static> Queue<T> {
     /// Empty shards.
     pub fn shards(n: usize) -> Vec<Self> {
-        let shard = || Shard { items: VecDeque::new(), taken: 0 };
+        let shard = || Shard { items: VecDeque::new(), taken: 0, late: 0 };
         (0..n).map(|_| Self(Arc::new(Mutex::new(shard())))).collect()
     }
 
@@ -73,9 +77,21 @@ impl<T: Clone> Queue<T> {
         self.lock().items.push_back(item);
     }
 
-    /// Nearly behind all others, perhaps twice.
+    /// Nearly behind all others, perhaps twice, perhaps late.
     pub fn put(&self, item: T, faults: &Faults, world: &World) {
         let mut shard = self.lock();
+        if faults.transport(Fault::RecordDelayed) {
+            shard.late += 1;
+            let (shard, world, late_ms) =
+                (self.clone(), world.clone(), world.pick(0..RECORD_LATE_MS_MAX));
+            world.clone().detach(async move {
+                world.sleep(late_ms).await;
+                let mut shard = shard.lock();
+                shard.late -= 1;
+                shard.items.push_back(item);
+            });
+            return;
+        }
         if faults.transport(Fault::RecordTwice) {
             shard.items.push_back(item.clone());
         }
@@ -103,7 +119,8 @@ impl<T: Clone> Queue<T> {
 
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.lock().items.is_empty()
+        let shard = self.lock();
+        shard.items.is_empty() && shard.late == 0
     }
 }
 

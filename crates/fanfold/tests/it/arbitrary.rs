@@ -1,6 +1,7 @@
 //! Strategies for everything that is stored and sent.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
@@ -23,7 +24,11 @@ pub(crate) fn log() -> impl Strategy<Value = LogId> {
 
 pub(crate) fn origin() -> impl Strategy<Value = Origin> {
     let names = "[a-z][a-z0-9@.=+-]{0,12}".prop_filter("reserved", |name| name != "resend");
-    prop_oneof![6 => names.prop_map(|name| user(&name)), Just(reactor()), Just(Origin::resend())]
+    prop_oneof![
+        6 => names.prop_map(|name| user(&name)),
+        1 => Just(reactor()),
+        1 => Just(Origin::resend()),
+    ]
 }
 
 pub(crate) fn command_id() -> impl Strategy<Value = CommandId> {
@@ -59,7 +64,7 @@ pub(crate) fn json() -> impl Strategy<Value = Value> {
 
 /// JSON objects, most of them small.
 pub(crate) fn data() -> impl Strategy<Value = Raw> {
-    let large = |sizes| (sizes, any::<char>()).prop_map(|(len, c)| json!(c.to_string().repeat(len)));
+    let large = |sizes: Range<usize>| (sizes, any::<char>()).prop_map(|(len, c)| json!(c.to_string().repeat(len)));
     let content = prop_oneof![20 => json(), 2 => large(1_000..9_000), 1 => large(9_000..20_000)];
     (content, "[ \n]{0,2}")
         .prop_map(|(content, space)| Raw(raw(format!("{{{space}\"x\":{content}{space}}}"))))

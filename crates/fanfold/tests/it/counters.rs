@@ -2,11 +2,15 @@
 //! folded twice, not at all, or by another version; and it can be wrong in every way there is.
 
 use fanfold::{Code, Context, DocumentId, Documents, Service};
-use serde::ser::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// What no counter goes above.
 const FULL: u64 = 1_000;
+
+/// A document with this text cannot be copied.
+const UNCOPIED: &str = "uncopied";
+/// A document with this text cannot be written.
+const UNWRITTEN: &str = "unwritten";
 
 /// `V`: the version of its documents.
 pub(crate) struct Counters<const V: u32>;
@@ -35,7 +39,7 @@ pub(crate) enum Command {
         counter: DocumentId,
         text: String,
     },
-    /// As [`Command::Carry`], but of a short command: `bytes` times the letter a.
+    /// Makes the document carry so many letters, which the event does not.
     Grow {
         counter: DocumentId,
         bytes: usize,
@@ -50,7 +54,7 @@ pub(crate) enum Command {
 }
 
 /// What a service must not do.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum How {
     PanicInDocuments,
@@ -58,8 +62,6 @@ pub(crate) enum How {
     PanicInEvolve,
     PanicWritingAnEvent,
     PanicReadingAnEvent,
-    PanicCloningADocument,
-    PanicWritingADocument,
     ReadUndeclared,
     ChangeUndeclared,
     UnlistedEvent,
@@ -70,36 +72,49 @@ pub(crate) enum How {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub(crate) enum Event {
-    Added { by: u64, total: u64, note: String },
-    Taken { by: u64, total: u64 },
+    Added {
+        by: u64,
+        total: u64,
+        note: String,
+    },
+    Taken {
+        by: u64,
+        total: u64,
+    },
     Touched,
-    Carried { text: String },
-    Grown { bytes: usize },
-    Failed(Failed),
+    Carried {
+        text: String,
+    },
+    Grown {
+        bytes: usize,
+    },
+    Failed {
+        #[serde(with = "pen")]
+        how: How,
+    },
     Unlisted,
 }
 
-pub(crate) struct Failed(How);
+/// Writes and reads events as badly as it is told.
+mod pen {
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::{Error, Serialize, Serializer};
 
-impl Serialize for Failed {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
+    use super::How;
+
+    pub(super) fn serialize<S: Serializer>(how: &How, serializer: S) -> Result<S::Ok, S::Error> {
+        match how {
             How::PanicWritingAnEvent => panic!("no ink"),
             How::UnwritableEvent => Err(S::Error::custom("no paper")),
-            How::PanicInEvolve => serializer.serialize_str("panic_in_evolve"),
-            How::PanicReadingAnEvent => serializer.serialize_str("panic_reading_an_event"),
-            How::PanicCloningADocument => serializer.serialize_str("panic_cloning_a_document"),
-            How::PanicWritingADocument => serializer.serialize_str("panic_writing_a_document"),
-            _ => serializer.serialize_str("illegible"),
+            How::UnreadableEvent => serializer.serialize_str("illegible"),
+            how => how.serialize(serializer),
         }
     }
-}
 
-impl<'de> Deserialize<'de> for Failed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<How, D::Error> {
         match How::deserialize(deserializer)? {
             How::PanicReadingAnEvent => panic!("no glasses"),
-            how => Ok(Self(how)),
+            how => Ok(how),
         }
     }
 }
@@ -109,20 +124,19 @@ pub(crate) struct Counter {
     version: u32,
     total: u64,
     touched: u64,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "is_nothing_to_write")]
     text: String,
-    #[serde(skip)]
-    how: Option<Unwritable>,
 }
 
-#[derive(Debug, Clone)]
-struct Unwritable;
+fn is_nothing_to_write(text: &String) -> bool {
+    assert_ne!(text, UNWRITTEN);
+    text.is_empty()
+}
 
 impl Clone for Counter {
     fn clone(&self) -> Self {
-        assert!(self.text != "do not clone", "no copies");
-        let how = self.how.clone();
-        Self { version: self.version, total: self.total, touched: self.touched, text: self.text.clone(), how }
+        assert_ne!(self.text, UNCOPIED);
+        Self { text: self.text.clone(), ..*self }
     }
 }
 
@@ -143,5 +157,96 @@ impl Code for Rejection {
             Self::TooFew(_) => "too_few",
             Self::Refused(_) => "refused",
         }
+    }
+}
+
+impl<const V: u32> Service for Counters<V> {
+    const NAME: &'static str = "counters";
+    const DOCUMENT_VERSION: u32 = V;
+    const EVENTS: &'static [(&'static str, u32)] =
+        &[("added", 1), ("taken", 1), ("touched", 2), ("carried", 1), ("grown", 1), ("failed", 1)];
+    type Command = Command;
+    type Event = Event;
+    type Document = Counter;
+    type Rejection = Rejection;
+
+    fn documents(command: &Command) -> Vec<DocumentId> {
+        match command {
+            Command::Fail { how: How::PanicInDocuments, .. } => panic!("no list"),
+            Command::Fail { how: How::ReadUndeclared | How::ChangeUndeclared, .. }
+            | Command::Nothing
+            | Command::Refuse { .. } => vec![],
+            Command::Move { from, to, .. } => vec![from.clone(), to.clone()],
+            Command::Add { counter, .. }
+            | Command::Touch { counter }
+            | Command::Carry { counter, .. }
+            | Command::Grow { counter, .. }
+            | Command::Fail { counter, .. } => vec![counter.clone()],
+        }
+    }
+
+    fn init(_: &DocumentId) -> Counter {
+        Counter { version: V, total: 0, touched: 0, text: String::new() }
+    }
+
+    fn decide(
+        counters: &Documents<'_, Counter>,
+        command: &Command,
+        _: &Context,
+    ) -> Result<Vec<(DocumentId, Event)>, Rejection> {
+        let added = |counter: &DocumentId, by: u64, note: usize| {
+            let total = counters[counter].total + by;
+            let event = Event::Added { by, total, note: "n".repeat(note) };
+            if total > FULL { Err(Rejection::Full) } else { Ok((counter.clone(), event)) }
+        };
+        Ok(match command {
+            Command::Add { counter, by, note } => vec![added(counter, *by, *note)?],
+            Command::Move { from, to, by } => {
+                let holds = counters[from].total;
+                let total = holds.checked_sub(*by).ok_or(Rejection::TooFew(holds))?;
+                vec![(from.clone(), Event::Taken { by: *by, total }), added(to, *by, 0)?]
+            }
+            Command::Touch { counter } => vec![(counter.clone(), Event::Touched)],
+            Command::Nothing => vec![],
+            Command::Carry { counter, text } => {
+                vec![(counter.clone(), Event::Carried { text: text.clone() })]
+            }
+            Command::Grow { counter, bytes } => {
+                vec![(counter.clone(), Event::Grown { bytes: *bytes })]
+            }
+            Command::Refuse { message } => return Err(Rejection::Refused(message.clone())),
+            Command::Fail { counter, how } => match how {
+                How::PanicInDecide => panic!("no idea"),
+                How::ReadUndeclared => vec![added(counter, 1, 0)?],
+                How::ChangeUndeclared => vec![(counter.clone(), Event::Touched)],
+                How::UnlistedEvent => vec![(counter.clone(), Event::Unlisted)],
+                how => vec![
+                    (counter.clone(), Event::Touched),
+                    (counter.clone(), Event::Failed { how: *how }),
+                ],
+            },
+        })
+    }
+
+    fn evolve(counter: &mut Counter, event: &Event) {
+        assert_eq!(counter.version, V, "a document of another version");
+        let after = match event {
+            Event::Added { by, total, .. } => (counter.total + by, *total),
+            Event::Taken { by, total } => (counter.total - by, *total),
+            _ => (counter.total, counter.total),
+        };
+        assert_eq!(after.0, after.1, "an event is missing, or folded twice");
+        counter.total = after.1;
+        match event {
+            Event::Touched => counter.touched += 1,
+            Event::Carried { text } => counter.text.clone_from(text),
+            Event::Grown { bytes } => counter.text = "t".repeat(*bytes),
+            Event::Failed { .. } => panic!("no hands"),
+            Event::Added { .. } | Event::Taken { .. } | Event::Unlisted => {}
+        }
+    }
+
+    fn upcast(_: &str, _: u32, _: serde_json::Value) -> serde_json::Value {
+        serde_json::Value::Null
     }
 }

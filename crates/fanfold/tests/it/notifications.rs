@@ -106,15 +106,15 @@ proptest! {
     }
 }
 
-/// A commit of one event with so many bytes of text.
-fn sized(log: &str, bytes: usize) -> Notice {
+/// A commit at this seq, of one event with so many bytes of text.
+fn sized(log: &str, seq: u64, bytes: usize) -> Notice {
     let noted = event("noted", 1, "cash", &json!({ "text": "a".repeat(bytes) }));
-    notice(log, vec![entry(1, Outcome::Accepted(vec![noted]))], &[])
+    notice(log, vec![entry(seq, Outcome::Accepted(vec![noted]))], &[])
 }
 
 /// The bytes of text with which a commit alone makes a message of so many bytes.
 fn text_for(log: &str, message_bytes: usize) -> usize {
-    message_bytes - pack(&[sized(log, 0)]).unwrap()[0].message.bytes()
+    message_bytes - pack(&[sized(log, 1, 0)]).unwrap()[0].message.bytes()
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn commits_are_sized_to_the_byte() {
     let log = "ledger/org:acme";
     let (soft, hard) = (text_for(log, NOTIFICATION_BYTES_SOFT), text_for(log, NOTIFICATION_BYTES_MAX));
     // Two of them share the attributes and the brackets, and need a comma.
-    let alone = pack(&[sized(log, 0)]).unwrap().remove(0).message;
+    let alone = pack(&[sized(log, 1, 0)]).unwrap().remove(0).message;
     let half = (soft - (alone.body.len() - 2) - 1) / 2;
     for (sizes, messages, inline) in [
         (vec![], vec![], vec![]),
@@ -139,7 +139,8 @@ fn commits_are_sized_to_the_byte() {
         (vec![0, hard + 1, 0], vec![3], vec![true, false, true]),
         (vec![hard, hard + 1, hard], vec![1, 1, 1], vec![true, false, true]),
     ] {
-        let notices: Vec<Notice> = sizes.iter().map(|bytes| sized(log, *bytes)).collect();
+        let numbered = (1..).zip(&sizes);
+        let notices: Vec<Notice> = numbered.map(|(seq, bytes)| sized(log, seq, *bytes)).collect();
         let (packed, received) = check(&notices);
         let numbers: Vec<usize> = packed.iter().map(|packed| packed.notices).collect();
         assert_eq!(numbers, messages, "{sizes:?}");
@@ -151,7 +152,7 @@ fn commits_are_sized_to_the_byte() {
 #[test]
 fn attributes_count() {
     // A thousand quiet tenants: their partitions weigh almost as much as their commits.
-    let tenant = |n| sized(&format!("ledger/org:{}{n:03}", "t".repeat(100)), 0);
+    let tenant = |n| sized(&format!("ledger/org:{}{n:03}", "t".repeat(100)), 1, 0);
     let notices: Vec<Notice> = (0..1_000).map(tenant).collect();
     let (packed, _) = check(&notices);
     assert!(packed.len() < 20, "{} messages", packed.len());
@@ -211,5 +212,5 @@ proptest! {
 fn topics_are_those_of_every_build() {
     let logs = ["ledger/org:acme", "ledger/org:bank", "ledger/user:ann", "doors/user:ann"];
     let topics = logs.map(|log| topic_of(&valid::<LogId>(log), 4));
-    assert_eq!(topics, [0, 0, 0, 0]);
+    assert_eq!(topics, [3, 3, 3, 1]);
 }

@@ -1,0 +1,178 @@
+//! Whatever happens between a command's acceptance and its entry, the log becomes the same:
+//! repeats, disorder and gaps of the command stream, several processes at once, of two document
+//! versions, that die between any two effects and leave half a snapshot behind.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use fanfold::{Seq, Time};
+
+use crate::world::{Process, World, service, timeless};
+
+/// A client's command: who, how far its id is from its last one, what.
+type Sent = (u16, i64, &'static str, Value);
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Commands come to a process: those around the tail, some of them left out.
+    Deliver { process: usize, before: u64, len: u64, left_out: Vec<u64>, life: usize },
+    /// A process is thrown away.
+    Forget(usize),
+    /// Time passes.
+    Wait(u64),
+}
+
+fn counter() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b", "c", "d"])
+}
+
+fn commands(users: u16) -> impl Strategy<Value = Sent> {
+    let what = prop_oneof![
+        6 => (counter(), 0u64..60, 0usize..3_000)
+            .prop_map(|(counter, by, note)| ("add", json!({"counter": counter, "by": by, "note": note}))),
+        3 => (counter(), counter(), 0u64..60)
+            .prop_map(|(from, to, by)| ("move", json!({"from": from, "to": to, "by": by}))),
+        1 => counter().prop_map(|counter| ("touch", json!({"counter": counter}))),
+        1 => Just(("nothing", json!({}))),
+        1 => (counter(), prop::sample::select(vec!["panic_in_decide", "unlisted_event"]))
+            .prop_map(|(counter, how)| ("fail", json!({"counter": counter, "how": how}))),
+        1 => Just(("unheard-of", json!({}))),
+        1 => Just(("add", json!({"counter": 7}))),
+        1 => (counter(), 0usize..600)
+            .prop_map(|(counter, bytes)| ("grow", json!({"counter": counter, "bytes": bytes}))),
+    ];
+    // Most ids grow by one; some leave a hole, some repeat.
+    let ahead = prop_oneof![8 => Just(1i64), 2 => 2i64..9, 2 => -6i64..1];
+    (0..users, ahead, what).prop_map(|(user, ahead, (name, data))| (user, ahead, name, data))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let life = prop_oneof![3 => Just(usize::MAX), 2 => 0usize..14];
+    prop_oneof![
+        12 => (0usize..3, 0u64..20, 1u64..40, vec(0u64..60, 0..3), life).prop_map(
+            |(process, before, len, left_out, life)| {
+                Step::Deliver { process, before, len, left_out, life }
+            }
+        ),
+        1 => (0usize..3).prop_map(Step::Forget),
+        2 => (0u64..500).prop_map(Step::Wait),
+    ]
+}
+
+/// Few users send many commands; or many users few each, until their windows leave the head.
+fn history() -> impl Strategy<Value = (Vec<Sent>, Vec<Step>)> {
+    prop_oneof![
+        3 => (vec(commands(3), 1..150), vec(step(), 0..40)),
+        1 => (vec(commands(400), 250..400), vec(step(), 10..60)),
+    ]
+}
+
+fn accept(world: &mut World, commands: &[Sent]) {
+    let mut last_ids = std::collections::BTreeMap::<u16, u64>::new();
+    for (at, (user, ahead, name, data)) in commands.iter().enumerate() {
+        let last = last_ids.entry(*user).or_insert(0);
+        let id = last.saturating_add_signed(*ahead).max(1);
+        *last = id.max(*last);
+        // The accepting clocks do not agree with each other, nor with the deciding ones.
+        world.now = Time(1_000 + at as u64 * 10 - (at as u64 * 7919) % 50);
+        world.accept(&format!("u{user}"), id, name, data);
+    }
+}
+
+/// At the end every repeat is recognised, and every counter says how much it has: what only memory
+/// knows shows in the entries.
+fn probes(commands: &[Sent]) -> Vec<Sent> {
+    let touch = |counter| (999, 1, "add", json!({"counter": counter, "by": 0}));
+    let again = commands.iter().map(|(user, ..)| (*user, 0, "nothing", json!({})));
+    ["a", "b", "c", "d"].into_iter().map(touch).chain(again.take(40)).collect()
+}
+
+/// Plays a history; the number of snapshots that it led to.
+fn play(mut commands: Vec<Sent>, steps: &[Step]) -> usize {
+    commands.extend(probes(&commands));
+
+    let mut straight = World::new();
+    accept(&mut straight, &commands);
+    straight.now = Time(1_000_000);
+    let mut process = Process::new(service::<1>());
+    for seq in 1..=commands.len() as u64 {
+        straight.process(&mut process, &[Seq(seq)]).expect("it lives");
+    }
+
+    let mut world = World::new();
+    accept(&mut world, &commands);
+    world.now = Time(1_200);
+    let all = commands.len() as u64;
+    let mut processes = [service::<1>(), service::<1>(), service::<2>()].map(Process::new);
+    for step in steps {
+        match step {
+            Step::Forget(process) => processes[*process].log = None,
+            Step::Wait(ms) => world.now = world.now.plus_ms(*ms),
+            Step::Deliver { process, before, len, left_out, life } => {
+                let first = world.tail().0.saturating_sub(*before).max(1);
+                let seqs = (first..=all).take(*len as usize).map(Seq);
+                let batch: Vec<Seq> =
+                    seqs.filter(|seq| !left_out.contains(&(seq.0 - first))).collect();
+                let process = &mut processes[*process];
+                process.life = *life;
+                if world.process(process, &batch).is_err() {
+                    process.log = None;
+                }
+                process.life = usize::MAX;
+            }
+        }
+    }
+    // Nothing was acknowledged that is not done: all of it comes again, to whichever process.
+    let rest: Vec<Seq> = (1..=all).map(Seq).collect();
+    for (at, batch) in rest.chunks(7).enumerate() {
+        world.process(&mut processes[at % 3], batch).expect("it lives");
+    }
+    for process in &mut processes {
+        world.process(process, &rest).expect("it lives");
+        world.check_state(process.service.as_ref());
+    }
+
+    assert_eq!(timeless(&world.entries), timeless(&straight.entries));
+    let published: Vec<Seq> = world.published.keys().copied().collect();
+    assert_eq!(published, world.journal.keys().copied().collect::<Vec<_>>(), "F5");
+    world.snapshots
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(96) })]
+
+    #[test]
+    fn every_history_gives_the_same_log((commands, steps) in history()) {
+        play(commands, &steps);
+    }
+}
+
+/// The histories are worth something only if they take snapshots, and split windows.
+#[test]
+fn histories_take_snapshots() {
+    let add = |note| ("add", json!({"counter": "a", "by": 0, "note": note}));
+    let commands = (0..300).map(|n| {
+        let (name, data) = add(2_000);
+        (n, 1, name, data)
+    });
+    let deliver = |process| Step::Deliver { process, before: 3, len: 9, left_out: vec![], life: usize::MAX };
+    let steps: Vec<Step> = (0..60).map(|n| deliver(n % 3)).collect();
+    assert!(play(commands.collect(), &steps) > 5);
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_are_found() {
+    use fanfold::planted::Bug;
+    use proptest::test_runner::{Config, TestRunner};
+
+    for bug in [Bug::ReplayedStayClean, Bug::WindowWithoutRejected] {
+        let config = Config { max_shrink_iters: 0, failure_persistence: None, ..Config::with_cases(200) };
+        let found = TestRunner::new(config).run(&history(), |(commands, steps)| {
+            bug.plant(|| play(commands, &steps));
+            Ok(())
+        });
+        assert!(found.is_err(), "{bug:?}");
+    }
+}

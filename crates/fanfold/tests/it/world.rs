@@ -1,0 +1,386 @@
+//! A processor without I/O: the tables and the topic of one log as maps, and processes that may
+//! die between any two of their effects. What the design says of the tables is checked here.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use fanfold::body::head::{Head, decode_document, decode_window};
+use fanfold::body::notification::{Notice, entry_kinds};
+use fanfold::body::{commit, envelope};
+use fanfold::entry::{Event, Outcome};
+use fanfold::limits::{
+    COMMIT_BYTES_MAX, SNAPSHOT_ENTRIES_MAX, SNAPSHOT_JOURNAL_BYTES_MIN, SNAPSHOT_JOURNAL_FACTOR,
+};
+use fanfold::log::{Place, Sealed, Snapshot, Want, Work};
+use fanfold::window::Window;
+use fanfold::{
+    AnyService, Command, CommandId, DocumentId, Entry, Log, LogId, Origin, Seq, Services, StateKey, Time,
+};
+use serde_json::Value;
+
+use crate::counters::Counters;
+use crate::samples::{command, entry_json, user, valid};
+
+/// Rounds of one batch: more are an endless loop.
+const ROUNDS_MAX: usize = 100;
+
+pub(crate) fn service<const V: u32>() -> Arc<dyn AnyService> {
+    let services = Services::new().with::<Counters<V>>();
+    Arc::clone(services.get("counters").expect("just added"))
+}
+
+/// A process has died. What it had done stays.
+#[derive(Debug)]
+pub(crate) struct Died;
+
+/// One environment that processes the log: it may keep it between batches.
+pub(crate) struct Process {
+    pub(crate) service: Arc<dyn AnyService>,
+    pub(crate) log: Option<Log>,
+    /// How many effects it still lives for.
+    pub(crate) life: usize,
+}
+
+impl Process {
+    pub(crate) fn new(service: Arc<dyn AnyService>) -> Self {
+        Self { service, log: None, life: usize::MAX }
+    }
+
+    fn effect(&mut self) -> Result<(), Died> {
+        self.life = self.life.checked_sub(1).ok_or(Died)?;
+        Ok(())
+    }
+}
+
+/// The command stream, the journal, the state table and the topic, of one log.
+pub(crate) struct World {
+    pub(crate) id: LogId,
+    pub(crate) now: Time,
+    pub(crate) stream: Vec<(Arc<Command>, Time)>,
+    pub(crate) journal: BTreeMap<Seq, Vec<u8>>,
+    /// Those of the journal.
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) state: BTreeMap<StateKey, (Seq, Vec<u8>)>,
+    pub(crate) published: BTreeMap<Seq, Notice>,
+    /// Snapshots whose head was stored.
+    pub(crate) snapshots: usize,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self {
+            id: valid("counters/org:acme"),
+            now: Time(1_000),
+            stream: Vec::new(),
+            journal: BTreeMap::new(),
+            entries: Vec::new(),
+            state: BTreeMap::new(),
+            published: BTreeMap::new(),
+            snapshots: 0,
+        }
+    }
+
+    /// A command is accepted; its position.
+    pub(crate) fn accept(&mut self, by: &str, id: u64, name: &str, data: &Value) -> Seq {
+        self.accept_from(user(by), id, name, data)
+    }
+
+    pub(crate) fn accept_from(&mut self, by: Origin, id: u64, name: &str, data: &Value) -> Seq {
+        self.stream.push((Arc::new(command(by, id, name, data)), self.now));
+        Seq(self.stream.len() as u64)
+    }
+
+    /// A command is accepted and processed; its entry.
+    pub(crate) fn send(
+        &mut self,
+        process: &mut Process,
+        (by, id): (&str, u64),
+        name: &str,
+        data: &Value,
+    ) -> Entry {
+        let seq = self.accept(by, id, name, data);
+        self.process(process, &[seq]).expect("it lives");
+        self.entries.last().expect("the command has its entry").clone()
+    }
+
+    pub(crate) fn tail(&self) -> Seq {
+        self.entries.last().map_or(Seq::ZERO, |entry| entry.seq)
+    }
+
+    /// The highest head among those of these versions.
+    fn head_of(&self, versions: impl Iterator<Item = u32>) -> Seq {
+        let heads = versions.filter_map(|version| self.state.get(&StateKey::head(version)));
+        heads.map(|(seq, _)| *seq).max().unwrap_or(Seq::ZERO)
+    }
+
+    pub(crate) fn load(&self, service: &Arc<dyn AnyService>) -> Log {
+        let version = service.document_version();
+        let head = self.state.get(&StateKey::head(version));
+        let head = head.map(|(seq, body)| (*seq, Head::decode(body).expect("a head")));
+        let published_before = self.head_of(0..version);
+        let mut log = Log::new(self.id.clone(), Arc::clone(service), head, published_before);
+        self.catch_up(&mut log);
+        log
+    }
+
+    pub(crate) fn catch_up(&self, log: &mut Log) {
+        let above: Vec<_> = self.journal.range(log.tail().next()..).collect();
+        let decoded = above.into_iter().map(|(first, body)| commit::decode(*first, body).unwrap());
+        let decoded: Vec<_> = decoded.collect();
+        let wants = decoded.iter().flat_map(|(entries, _)| log.wants_to_fold(entries)).collect();
+        self.provide(log, wants);
+        for (entries, bytes) in decoded {
+            log.fold(entries, bytes).expect("what was written can be folded");
+        }
+        assert!(!log.is_behind());
+    }
+
+    pub(crate) fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) {
+        for want in wants {
+            let item = self.state.get(&log.state_key(&want));
+            let item = item.map(|(seq, body)| (*seq, body.as_slice()));
+            log.provide(want, item).expect("what was stored can be read");
+        }
+    }
+
+    /// Whether it stands in the journal now: nothing stood there before.
+    pub(crate) fn append(&mut self, sealed: &Sealed) -> bool {
+        let first = sealed.notice.first();
+        if self.journal.contains_key(&first) {
+            return false;
+        }
+        let before = self.entries.last();
+        assert_eq!(first, before.map_or(Seq(1), |entry| entry.seq.next()), "F3");
+        let payload_bytes = envelope::open(1, &sealed.body).expect("a commit").len();
+        assert!(payload_bytes <= COMMIT_BYTES_MAX);
+        let mut time = before.map_or(Time(0), |entry| entry.time);
+        for entry in sealed.notice.entries.iter() {
+            let (command, at) = &self.stream[entry.seq.0 as usize - 1];
+            assert_eq!((&entry.origin, entry.id), (&command.origin, command.id));
+            time = time.max((*at).min(self.now));
+            assert_eq!(entry.time, time);
+        }
+        assert_eq!(sealed.at, time);
+        self.entries.extend(commit::decode(first, &sealed.body).expect("a commit").0);
+        self.journal.insert(first, sealed.body.clone());
+        true
+    }
+
+    /// One batch of the command stream, as the processor does it. Commands beyond a gap are left:
+    /// they come again.
+    pub(crate) fn process(&mut self, process: &mut Process, batch: &[Seq]) -> Result<(), Died> {
+        let log = process.log.take();
+        let mut log = log.unwrap_or_else(|| self.load(&process.service));
+        let sorted: BTreeSet<Seq> = batch.iter().copied().collect();
+        let mut queue = VecDeque::from_iter(sorted);
+        let mut publish = BTreeSet::new();
+        for round in 0.. {
+            assert!(round < ROUNDS_MAX, "the log makes no progress");
+            while let Some(seq) = queue.front().filter(|seq| log.place(**seq) == Place::Done) {
+                self.settle(&log, *seq);
+                publish.extend(log.unpublished_at(*seq).map(Notice::first));
+                queue.pop_front();
+            }
+            match queue.front().map(|seq| log.place(*seq)) {
+                None => break,
+                Some(Place::Next | Place::Done) => self.decide(process, &mut log, &queue)?,
+                Some(Place::Beyond) => {
+                    let tail = log.tail();
+                    self.catch_up(&mut log);
+                    if log.tail() == tail {
+                        break;
+                    }
+                }
+            }
+        }
+        if log.may_snapshot() {
+            publish.extend(log.unpublished(log.tail()).map(Notice::first));
+        }
+        for first in publish {
+            self.publish(process, &mut log, first)?;
+        }
+        self.snapshot(process, &mut log)?;
+        log.shrink();
+        process.log = Some(log);
+        Ok(())
+    }
+
+    /// A done command must be the one that has its entry.
+    fn settle(&self, log: &Log, seq: Seq) {
+        let (command, _) = &self.stream[seq.0 as usize - 1];
+        let known = log.command_at(seq);
+        assert_eq!(known.is_some(), seq > log.head(), "known above the head");
+        if let Some((origin, id)) = known {
+            assert_eq!((origin, *id), (&command.origin, command.id));
+        }
+    }
+
+    fn decide(
+        &mut self,
+        process: &mut Process,
+        log: &mut Log,
+        queue: &VecDeque<Seq>,
+    ) -> Result<(), Died> {
+        let run = (log.tail().next().0..).zip(queue).take_while(|(next, seq)| *next == seq.0);
+        let works: Vec<Work> = run
+            .map(|(_, seq)| {
+                let (command, at) = &self.stream[seq.0 as usize - 1];
+                log.prepare(*seq, *at, Arc::clone(command))
+            })
+            .collect();
+        let wants = log.wants(&works);
+        self.provide(log, wants);
+        if log.is_behind() {
+            self.catch_up(log);
+            return Ok(());
+        }
+        for work in works {
+            assert!(log.decide(work, self.now).is_ok(), "each stands behind the one before it");
+        }
+        for sealed in log.seal() {
+            assert!(!log.is_settled());
+            process.effect()?;
+            if !self.append(&sealed) {
+                *log = self.load(&process.service);
+                return Ok(());
+            }
+            // It may die before it hears that the commit is stored.
+            process.effect()?;
+            log.acknowledge(sealed);
+        }
+        assert!(log.is_settled());
+        Ok(())
+    }
+
+    fn publish(&mut self, process: &mut Process, log: &mut Log, first: Seq) -> Result<(), Died> {
+        let notice = log.unpublished_at(first).expect("it was not published").clone();
+        let old = self.head_of(0..process.service.document_version());
+        assert!(notice.last() > old, "published by an older version, below its head");
+        process.effect()?;
+        let (entries, _) = commit::decode(first, &self.journal[&first]).expect("a commit");
+        assert_eq!(*notice.entries, *entries);
+        assert_eq!(*notice.prev, self.fold_to(first.before()).prev);
+        self.published.insert(first, notice);
+        process.effect()?;
+        log.published(first);
+        assert!(log.unpublished_at(first).is_none());
+        Ok(())
+    }
+
+    fn snapshot(&mut self, process: &mut Process, log: &mut Log) -> Result<(), Died> {
+        let Some(snapshot) = log.snapshot() else { return Ok(()) };
+        self.check_due(log, &snapshot);
+        for put in snapshot.puts.iter().chain([&snapshot.head]) {
+            process.effect()?;
+            let stored = self.state.get(&put.key).map_or(Seq::ZERO, |(seq, _)| *seq);
+            if stored < put.seq {
+                self.state.insert(put.key.clone(), (put.seq, put.body.clone()));
+            }
+        }
+        self.snapshots += 1;
+        self.check_state(process.service.as_ref());
+        process.effect()?;
+        log.snapshotted(&snapshot);
+        assert!(log.head() == snapshot.head.seq && !log.may_snapshot());
+        Ok(())
+    }
+
+    /// A snapshot costs no more than a twentieth of the journal, or comes after many entries.
+    fn check_due(&self, log: &Log, snapshot: &Snapshot) {
+        let since = self.journal.range(log.head().next()..);
+        let bytes: usize = since.map(|(_, body)| envelope::open(1, body).unwrap().len()).sum();
+        let writes: usize = snapshot.puts.iter().map(|put| put.body.len()).sum();
+        let factor = (writes + snapshot.head.body.len()) * SNAPSHOT_JOURNAL_FACTOR;
+        let entries = (log.tail().0 - log.head().0) as usize;
+        assert!(
+            bytes > factor.max(SNAPSHOT_JOURNAL_BYTES_MIN) || entries >= SNAPSHOT_ENTRIES_MAX,
+            "{bytes} bytes and {entries} entries for {writes} bytes"
+        );
+    }
+
+    /// The log folded from its first entry up to `seq`, by the words of the design.
+    pub(crate) fn fold_to(&self, seq: Seq) -> Folded<'_> {
+        let mut folded = Folded::default();
+        for entry in self.entries.iter().take_while(|entry| entry.seq <= seq) {
+            folded.time = folded.time.max(entry.time);
+            for kind in entry_kinds("counters", entry) {
+                folded.prev.insert(kind.into_owned(), entry.seq);
+            }
+            if entry.outcome.uses_id() {
+                let ids: &mut Vec<_> = folded.windows.entry(&entry.origin).or_default();
+                ids.push((entry.seq, entry.id));
+            }
+            if let Outcome::Accepted(events) = &entry.outcome {
+                for event in events {
+                    let of_document: &mut Vec<_> = folded.documents.entry(&event.document).or_default();
+                    of_document.push((entry.seq, event));
+                }
+            }
+        }
+        folded
+    }
+
+    /// What is stored is what the log folds to, and the head promises nothing that is not there.
+    pub(crate) fn check_state(&self, service: &dyn AnyService) {
+        let version = service.document_version();
+        let all = self.fold_to(self.tail());
+        for (id, events) in &all.documents {
+            let Some((seq, body)) = self.state.get(&StateKey::document(version, id)) else { continue };
+            let events = events.iter().take_while(|(at, _)| at <= seq);
+            let folded = events.fold(None, |doc, (_, event)| Some(service.fold(doc, event).unwrap()));
+            let json = service.encode_document(&folded.expect("touched")).unwrap();
+            let stored = decode_document(body).unwrap();
+            assert_eq!(String::from_utf8_lossy(&stored), String::from_utf8_lossy(&json), "{id}@{seq}");
+        }
+        for (origin, ids) in &all.windows {
+            let Some((seq, body)) = self.state.get(&StateKey::window(version, origin)) else { continue };
+            assert_eq!(decode_window(body).unwrap(), window(ids, *seq), "{origin}@{seq}");
+        }
+        let Some((head, body)) = self.state.get(&StateKey::head(version)) else { return };
+        let folded = self.fold_to(*head);
+        let Head { time, prev, windows } = Head::decode(body).unwrap();
+        assert_eq!((time, prev), (folded.time, folded.prev));
+        let is_stored = |key: StateKey, touched: Seq| {
+            assert!(self.state.get(&key).is_some_and(|(seq, _)| *seq >= touched), "{key:?} F6");
+        };
+        for (id, events) in &folded.documents {
+            is_stored(StateKey::document(version, id), events.last().expect("touched").0);
+        }
+        match windows {
+            Some(windows) => {
+                let expected = folded.windows.iter();
+                let expected = expected.map(|(origin, ids)| ((*origin).clone(), window(ids, *head)));
+                assert_eq!(windows, expected.collect());
+            }
+            None => folded.windows.iter().for_each(|(origin, ids)| {
+                is_stored(StateKey::window(version, origin), ids.last().expect("touched").0);
+            }),
+        }
+        let unpublished = self.journal.range(..=head).find(|(first, _)| !self.published.contains_key(first));
+        assert!(unpublished.is_none(), "F5");
+    }
+}
+
+/// What a log folds to.
+#[derive(Default)]
+pub(crate) struct Folded<'a> {
+    time: Time,
+    pub(crate) prev: BTreeMap<String, Seq>,
+    /// By document, its events.
+    documents: BTreeMap<&'a DocumentId, Vec<(Seq, &'a Event)>>,
+    /// By origin, the ids that it has used.
+    windows: BTreeMap<&'a Origin, Vec<(Seq, CommandId)>>,
+}
+
+/// The window of these ids, as of `seq`.
+fn window(ids: &[(Seq, CommandId)], seq: Seq) -> Window {
+    let mut window = Window::default();
+    ids.iter().take_while(|(at, _)| *at <= seq).for_each(|(at, id)| window.insert(*id, *at));
+    window
+}
+
+/// The entries without their times, which depend on when a batch came.
+pub(crate) fn timeless(entries: &[Entry]) -> Vec<Value> {
+    let entries = entries.iter().map(|entry| Entry { time: Time(0), ..entry.clone() });
+    entries.map(|entry| entry_json(&entry)).collect()
+}

@@ -336,14 +336,17 @@ impl Model {
         }
     }
 
+    /// What was parked is not any more: its entry must have been told, for nobody else will.
+    pub fn unparked(&mut self, log: &LogId, seq: Seq) {
+        let (_, published) = self.log(log).commit_at(seq);
+        self.check(Invariant::F5, published, || {
+            format!("{log}: {seq} is no longer parked, and its commit was never published")
+        });
+    }
+
     /// The processor acknowledged a command; `parked` says whether it is in the parked table.
     pub fn command_acknowledged(&mut self, log: &LogId, seq: Seq, parked: bool) {
-        let model = self.log(log);
-        let commit = model.commits.range(..=seq).next_back().filter(|(_, last)| **last >= seq);
-        let (stored, published) = match commit {
-            Some((first, _)) => (true, model.published.contains(first)),
-            None => (false, false),
-        };
+        let (stored, published) = self.log(log).commit_at(seq);
         self.check(Invariant::F8, stored || parked, || {
             format!("{log}: {seq} is acknowledged, and neither an entry nor parked")
         });
@@ -464,6 +467,15 @@ fn rejected(invalid: &InvalidCommand) -> Outcome {
 }
 
 impl LogModel {
+    /// Whether the entry at `seq` is stored, and whether its commit was published.
+    fn commit_at(&self, seq: Seq) -> (bool, bool) {
+        let commit = self.commits.range(..=seq).next_back().filter(|(_, last)| **last >= seq);
+        match commit {
+            Some((first, _)) => (true, self.published.contains(first)),
+            None => (false, false),
+        }
+    }
+
     fn head_contradictions(&self, version: u32, item: &StateItem) -> Vec<String> {
         let through = item.seq;
         let mut wrong = Vec::new();

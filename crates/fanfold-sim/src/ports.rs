@@ -296,6 +296,7 @@ impl ParkedTable for SimParked {
         let (log, identity) = (log.clone(), identity.to_owned());
         let effect = async move {
             watch.note(|| format!("unpark {log} {seq} {identity}"));
+            watch.audit(|model| model.unparked(&log, seq));
             memory.remove(&log, seq, &identity).await
         };
         self.watch.faults.call("parked table", effect).await

@@ -1,6 +1,7 @@
 //! The embedded engine against its promises: one binary.
 
 mod admission;
+mod broken_ports;
 mod conformance;
 mod event_source;
 mod memory;

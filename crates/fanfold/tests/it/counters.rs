@@ -201,6 +201,7 @@ impl<const V: u32> Service for Counters<V> {
         };
         Ok(match command {
             Command::Add { counter, by, note } => vec![added(counter, *by, *note)?],
+            Command::Move { from, to, .. } if from == to => vec![],
             Command::Move { from, to, by } => {
                 let holds = counters[from].total;
                 let total = holds.checked_sub(*by).ok_or(Rejection::TooFew(holds))?;

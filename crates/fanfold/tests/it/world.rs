@@ -39,11 +39,13 @@ pub(crate) struct Process {
     pub(crate) log: Option<Log>,
     /// How many effects it still lives for.
     pub(crate) life: usize,
+    /// The head of older versions when the log was loaded.
+    old_head: Seq,
 }
 
 impl Process {
     pub(crate) fn new(service: Arc<dyn AnyService>) -> Self {
-        Self { service, log: None, life: usize::MAX }
+        Self { service, log: None, life: usize::MAX, old_head: Seq::ZERO }
     }
 
     fn effect(&mut self) -> Result<(), Died> {
@@ -107,18 +109,14 @@ impl World {
         self.entries.last().map_or(Seq::ZERO, |entry| entry.seq)
     }
 
-    /// The highest head among those of these versions.
-    fn head_of(&self, versions: impl Iterator<Item = u32>) -> Seq {
-        let heads = versions.filter_map(|version| self.state.get(&StateKey::head(version)));
-        heads.map(|(seq, _)| *seq).max().unwrap_or(Seq::ZERO)
-    }
-
-    pub(crate) fn load(&self, service: &Arc<dyn AnyService>) -> Log {
-        let version = service.document_version();
+    pub(crate) fn load(&self, process: &mut Process) -> Log {
+        let version = process.service.document_version();
+        let heads = (0..version).filter_map(|old| self.state.get(&StateKey::head(old)));
+        process.old_head = heads.map(|(seq, _)| *seq).max().unwrap_or(Seq::ZERO);
         let head = self.state.get(&StateKey::head(version));
         let head = head.map(|(seq, body)| (*seq, Head::decode(body).expect("a head")));
-        let published_before = self.head_of(0..version);
-        let mut log = Log::new(self.id.clone(), Arc::clone(service), head, published_before);
+        let service = Arc::clone(&process.service);
+        let mut log = Log::new(self.id.clone(), service, head, process.old_head);
         self.catch_up(&mut log);
         log
     }
@@ -170,7 +168,7 @@ impl World {
     /// they come again.
     pub(crate) fn process(&mut self, process: &mut Process, batch: &[Seq]) -> Result<(), Died> {
         let log = process.log.take();
-        let mut log = log.unwrap_or_else(|| self.load(&process.service));
+        let mut log = log.unwrap_or_else(|| self.load(process));
         let sorted: BTreeSet<Seq> = batch.iter().copied().collect();
         let mut queue = VecDeque::from_iter(sorted);
         let mut publish = BTreeSet::new();
@@ -241,7 +239,7 @@ impl World {
             assert!(!log.is_settled());
             process.effect()?;
             if !self.append(&sealed) {
-                *log = self.load(&process.service);
+                *log = self.load(process);
                 return Ok(());
             }
             // It may die before it hears that the commit is stored.
@@ -253,9 +251,9 @@ impl World {
     }
 
     fn publish(&mut self, process: &mut Process, log: &mut Log, first: Seq) -> Result<(), Died> {
-        let notice = log.unpublished_at(first).expect("it was not published").clone();
-        let old = self.head_of(0..process.service.document_version());
-        assert!(notice.last() > old, "published by an older version, below its head");
+        // Loaded afresh after a conflict, the log may know that another process has published it.
+        let Some(notice) = log.unpublished_at(first).cloned() else { return Ok(()) };
+        assert!(notice.last() > process.old_head, "published by an older version");
         process.effect()?;
         let (entries, _) = commit::decode(first, &self.journal[&first]).expect("a commit");
         assert_eq!(*notice.entries, *entries);

@@ -1,0 +1,346 @@
+//! The suite finds what it is for: each of these ports breaks one sentence of its specification.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fanfold::{LogId, RowKey, Seq, StateKey};
+use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_pipeline::conformance;
+use fanfold_pipeline::ports::{
+    Advanced, Append, AppendError, CataloguePage, CataloguePosition, Commands, CommitItem, Cursor,
+    Env, Guarded, Journal, JournalAppendError, JournalPage, ParkedItem, ParkedTable, ParkedView,
+    PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, Token, Unavailable,
+    ViewTable, Waits,
+};
+use futures::executor::block_on;
+
+use crate::paused_env::PausedEnv;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    // Commands.
+    TokensAreNotCompared,
+    RefusalShowsNoSlot,
+    CatalogueLeavesOneOut,
+    // Journal.
+    FromInsideIsMissed,
+    NothingIsEverBehind,
+    ConflictIsAcknowledged,
+    RefusalShowsNoCommit,
+    TailIsTheLastFirst,
+    LimitIsPassed,
+    // State.
+    EqualIsStored,
+    KeysAreSorted,
+    // Parked.
+    OneIdentityPerSeq,
+    FromIsLeftOut,
+    RemovesAllOfASeq,
+    // View table.
+    EveryAdvanceMoves,
+    ParksAnywhere,
+    MarksNothing,
+    TombstonesAreHidden,
+    RowsAreNotGuarded,
+    AlwaysAscending,
+    PrefixIsIgnored,
+    AfterIsIgnored,
+    // Waits.
+    WaitsForTheTimer,
+}
+
+struct Broken(Memory, Bug);
+
+impl Broken {
+    fn has(&self, bug: Bug) -> bool {
+        self.1 == bug
+    }
+
+    fn table(&self) -> &dyn ViewTable {
+        &*self.0.views["v"]
+    }
+}
+
+#[async_trait]
+impl Commands for Broken {
+    async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
+        let (again, token) = (append.clone(), append.token);
+        match self.0.commands.append(log, append).await {
+            Err(AppendError::Refused(_)) if self.has(Bug::TokensAreNotCompared) => {
+                let token = Token(token.0 ^ 1);
+                self.0.commands.append(log, Append { token, ..again }).await
+            }
+            Err(AppendError::Refused(slot)) if self.has(Bug::RefusalShowsNoSlot) => {
+                Err(AppendError::Refused(Slot { seq: Seq::ZERO, ..slot }))
+            }
+            result => result,
+        }
+    }
+
+    async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
+        self.0.commands.slot(log).await
+    }
+
+    async fn catalogue(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<CataloguePage, Unavailable> {
+        let mut page = self.0.commands.catalogue(after, limit).await?;
+        if self.has(Bug::CatalogueLeavesOneOut) && page.next.is_some() {
+            page.logs.pop();
+        }
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl Journal for Broken {
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
+        match self.0.journal.append(log, commit).await {
+            Err(_) if self.has(Bug::ConflictIsAcknowledged) => Ok(()),
+            Err(_) if self.has(Bug::RefusalShowsNoCommit) => {
+                Err(JournalAppendError::Exists(commit.clone()))
+            }
+            result => result,
+        }
+    }
+
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
+        let limit = limit + usize::from(self.has(Bug::LimitIsPassed));
+        let mut page = self.0.journal.read(log, from, limit).await?;
+        if self.has(Bug::FromInsideIsMissed) {
+            page.commits.retain(|commit| commit.first >= from);
+        }
+        if self.has(Bug::NothingIsEverBehind) {
+            page.more = false;
+        }
+        Ok(page)
+    }
+
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
+        let tail = self.0.journal.tail(log).await?;
+        if self.has(Bug::TailIsTheLastFirst) {
+            let last = self.0.journal.read(log, tail, 1).await?;
+            return Ok(last.commits.first().map_or(Seq::ZERO, |commit| commit.first));
+        }
+        Ok(tail)
+    }
+}
+
+#[async_trait]
+impl State for Broken {
+    async fn get(
+        &self,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        let mut keys = keys.to_vec();
+        if self.has(Bug::KeysAreSorted) {
+            keys.sort();
+        }
+        self.0.state.get(log, &keys).await
+    }
+
+    async fn put(
+        &self,
+        log: &LogId,
+        key: &StateKey,
+        item: &StateItem,
+    ) -> Result<Guarded, Unavailable> {
+        match self.0.state.put(log, key, item).await? {
+            Guarded::Newer if self.has(Bug::EqualIsStored) => Ok(Guarded::Stored),
+            put => Ok(put),
+        }
+    }
+}
+
+#[async_trait]
+impl ParkedTable for Broken {
+    async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable> {
+        if self.has(Bug::OneIdentityPerSeq) {
+            self.remove_all(log, item.seq).await?;
+        }
+        self.0.parked.park(log, item).await
+    }
+
+    async fn list(
+        &self,
+        log: &LogId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<ParkedItem>, Unavailable> {
+        let from = if self.has(Bug::FromIsLeftOut) { from.next() } else { from };
+        self.0.parked.list(log, from, limit).await
+    }
+
+    async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
+        if self.has(Bug::RemovesAllOfASeq) {
+            return self.remove_all(log, seq).await;
+        }
+        self.0.parked.remove(log, seq, identity).await
+    }
+}
+
+impl Broken {
+    async fn remove_all(&self, log: &LogId, seq: Seq) -> Result<(), Unavailable> {
+        for item in self.0.parked.list(log, seq, 1_000).await? {
+            if item.seq == seq {
+                self.0.parked.remove(log, seq, &item.identity).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ViewTable for Broken {
+    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        self.table().cursor(log).await
+    }
+
+    async fn rows(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
+        let rows = self.table().rows(log, keys).await?.into_iter();
+        let shown = |row: &StoredRow| row.body.is_some() || !self.has(Bug::TombstonesAreHidden);
+        Ok(rows.map(|row| row.filter(shown)).collect())
+    }
+
+    async fn put_row(
+        &self,
+        log: &LogId,
+        key: &RowKey,
+        row: &StoredRow,
+        mut loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        if self.has(Bug::RowsAreNotGuarded) {
+            let there = self.table().rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+            loaded = there.map(|row| row.seq);
+        }
+        self.table().put_row(log, key, row, loaded).await
+    }
+
+    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        match self.table().advance(log, to).await? {
+            Advanced::Refused(_) if self.has(Bug::EveryAdvanceMoves) => Ok(Advanced::Moved),
+            advanced => Ok(advanced),
+        }
+    }
+
+    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
+        match self.has(Bug::MarksNothing) {
+            true => Ok(()),
+            false => self.table().mark_behind(log, target).await,
+        }
+    }
+
+    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
+        let there = self.table().cursor(log).await?.unwrap_or_default().seq;
+        let at = if self.has(Bug::ParksAnywhere) { there } else { at };
+        self.table().park(log, at, parked).await
+    }
+
+    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
+        let mut range = range.clone();
+        match self.1 {
+            Bug::AlwaysAscending => range.descending = false,
+            Bug::PrefixIsIgnored => range.prefix.clear(),
+            Bug::AfterIsIgnored if range.limit > 50 => range.after = None,
+            _ => {}
+        }
+        self.table().scan(log, &range).await
+    }
+}
+
+#[async_trait]
+impl Waits for Broken {
+    async fn entry(&self, log: &LogId, seq: Seq, ms: u64) {
+        match self.has(Bug::WaitsForTheTimer) {
+            true => PausedEnv::new().sleep(ms).await,
+            false => self.0.waits.entry(log, seq, ms).await,
+        }
+    }
+
+    async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64) {
+        self.0.waits.view(view, log, seq, ms).await;
+    }
+}
+
+fn broken(bug: Bug) -> Broken {
+    Broken(Memory::new(&MemoryConfig::default(), ["v"], PausedEnv::new()), bug)
+}
+
+/// Whether the suite of one kind of port finds the bug.
+fn is_found(port: &str, bug: Bug) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let _inside = runtime.enter();
+    let broken = broken(bug);
+    let found = catch_unwind(AssertUnwindSafe(|| match port {
+        "commands" => block_on(async {
+            conformance::commands(&broken, "b").await;
+            conformance::catalogue(&broken, "b").await;
+        }),
+        "journal" => block_on(conformance::journal(&broken, "b")),
+        "state" => block_on(conformance::state(&broken, "b")),
+        "parked" => block_on(conformance::parked(&broken, "b")),
+        "view table" => block_on(conformance::view_table(&broken, "b")),
+        "waits" => runtime.block_on(async {
+            let env: Arc<dyn Env> = PausedEnv::new();
+            let (waits, journal) = (&broken as &dyn Waits, &*broken.0.journal);
+            let (view, table, env) = ("v", broken.table(), &*env);
+            let ports = conformance::WaitsPorts { waits, journal, view, table, env };
+            conformance::waits(&ports, "b").await;
+        }),
+        other => panic!("there is no suite for {other}"),
+    }));
+    found.is_err()
+}
+
+#[test]
+fn every_broken_sentence_is_found() {
+    use Bug::*;
+    for (port, bugs) in [
+        ("commands", &[TokensAreNotCompared, RefusalShowsNoSlot, CatalogueLeavesOneOut][..]),
+        (
+            "journal",
+            &[
+                FromInsideIsMissed,
+                NothingIsEverBehind,
+                ConflictIsAcknowledged,
+                RefusalShowsNoCommit,
+                TailIsTheLastFirst,
+                LimitIsPassed,
+            ],
+        ),
+        ("state", &[EqualIsStored, KeysAreSorted]),
+        ("parked", &[OneIdentityPerSeq, FromIsLeftOut, RemovesAllOfASeq]),
+        (
+            "view table",
+            &[
+                EveryAdvanceMoves,
+                ParksAnywhere,
+                MarksNothing,
+                TombstonesAreHidden,
+                RowsAreNotGuarded,
+                AlwaysAscending,
+                PrefixIsIgnored,
+                AfterIsIgnored,
+            ],
+        ),
+        ("waits", &[WaitsForTheTimer]),
+    ] {
+        assert!(!is_found(port, Bug::None), "the {port} without a bug");
+        for bug in bugs {
+            assert!(is_found(port, *bug), "the {port} with {bug:?}");
+        }
+    }
+}

@@ -14,6 +14,8 @@ use fanfold_pipeline::read::{Reads, ServedView};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::FutureExt;
+use futures::future::join;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -259,6 +261,8 @@ impl Start<'_> {
         });
     }
 
+    /// A view has a thread of its own: folding is the author's code, which may take its time, and
+    /// must not take that of others.
     fn view(&mut self, view: &Arc<dyn AnyView>) -> HostedView {
         let name = view.name();
         // There is one for each view: the tables were made from the same list.
@@ -268,38 +272,38 @@ impl Start<'_> {
             Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
         let projector = Arc::new(projector);
 
-        let deliver = {
-            let projector = projector.clone();
-            move |body, deadline| {
-                let projector = projector.clone();
-                async move { projector.project(&[body], deadline).await.is_empty() }
-            }
-        };
-        let deliveries = Subscription::start(
-            topic.clone(),
-            dead_letters.clone(),
-            SubscriptionConfig::new(name, view.services()),
-            self.env.clone(),
-            self.stop.clone(),
-            &mut self.stages,
-            deliver,
-        );
         let sweep = ViewSweep::new(
-            projector,
+            projector.clone(),
             table.clone(),
             commands.clone(),
             journal.clone(),
             dead_letters.clone(),
             self.env.clone(),
         );
-        let every = self.every();
-        self.sweeps.spawn(async move {
-            let mut after = None;
-            while every.pause().await {
-                let deadline = every.env.now().plus_ms(every.ms);
-                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
-                after = every.run(name, after, run.map(|run| run.map(|run| run.next))).await;
-            }
+        let deliver = move |body, deadline| {
+            let projector = projector.clone();
+            async move { projector.project(&[body], deadline).await.is_empty() }
+        };
+        let subscription = Subscription::new(
+            topic.clone(),
+            dead_letters.clone(),
+            SubscriptionConfig::new(name, view.services()),
+            self.env.clone(),
+            self.stop.clone(),
+            deliver,
+        );
+        let deliveries = subscription.deliveries().clone();
+        let (every, runtime) = (self.every(), Handle::current());
+        self.stages.spawn_blocking(move || {
+            let sweeping = async {
+                let mut after = None;
+                while every.pause().await {
+                    let deadline = every.env.now().plus_ms(every.ms);
+                    let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
+                    after = every.run(name, after, run.map(|run| run.map(|run| run.next))).await;
+                }
+            };
+            runtime.block_on(join(subscription.run(), sweeping));
         });
         let table: Arc<dyn ViewTable> = table;
         HostedView { served: ServedView { view: view.clone(), table }, deliveries }
@@ -330,16 +334,17 @@ impl Every {
         after: Option<CataloguePosition>,
         run: impl Future<Output = Result<Option<CataloguePosition>, Unavailable>>,
     ) -> Option<CataloguePosition> {
-        match AssertUnwindSafe(run).catch_unwind().await {
-            Ok(Ok(next)) => next,
-            Ok(Err(error)) => {
+        match self.stop.or(AssertUnwindSafe(run).catch_unwind()).await {
+            Some(Ok(Ok(next))) => next,
+            Some(Ok(Err(error))) => {
                 tracing::warn!(sweep = name, %error, "a sweep failed");
                 after
             }
-            Err(_) => {
+            Some(Err(_)) => {
                 tracing::error!(sweep = name, "a sweep panicked");
                 after
             }
+            None => after,
         }
     }
 }

@@ -20,6 +20,7 @@
 //! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide.
 //! It knows nothing of HTTP, and nothing of what services decide.
 
+pub mod engine;
 pub mod env;
 pub mod event_source;
 pub mod hash_key;
@@ -30,4 +31,5 @@ mod striped;
 pub mod subscription;
 pub mod waits;
 
+pub use engine::{Config, Engine};
 pub use env::SystemEnv;

@@ -6,20 +6,23 @@
 //! A subscriber that is slow holds no memory: its messages stay in the topic's log, which is
 //! bounded. What is dropped there is counted as lost; its sweep finds it in the journal.
 //!
-//! Time comes from the port [`Env`]. Needs a tokio runtime.
+//! All of it is one future: whoever hosts the subscriber runs it where it likes. Time comes from
+//! the port [`Env`].
 
+use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use fanfold::Time;
 use fanfold_pipeline::ports::Env;
 use futures::FutureExt;
 use futures::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinSet, consume_budget};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::task::consume_budget;
 
 use crate::memory::{MemoryDeadLetters, MemoryTopic, Notification};
 use crate::shard::Position;
@@ -103,80 +106,100 @@ pub struct Subscription<D> {
     env: Arc<dyn Env>,
     stop: Stop,
     deliveries: Arc<Deliveries>,
+    from: Position,
     deliver: D,
 }
 
 impl<D, F> Subscription<D>
 where
-    D: Fn(Bytes, Time) -> F + Send + Sync + 'static,
-    F: Future<Output = bool> + Send + 'static,
+    D: Fn(Bytes, Time) -> F,
+    F: Future<Output = bool>,
 {
-    /// Subscribes, and starts to deliver what is published from now on.
-    pub fn start(
+    /// Subscribes: what is published from now on waits to be delivered.
+    pub fn new(
         topic: Arc<MemoryTopic>,
         dead_letters: Arc<MemoryDeadLetters>,
         config: SubscriptionConfig,
         env: Arc<dyn Env>,
         stop: Stop,
-        tasks: &mut JoinSet<()>,
         deliver: D,
-    ) -> Arc<Deliveries> {
+    ) -> Self {
         let from = topic.subscribe(&config.name);
-        let deliveries = Arc::<Deliveries>::default();
-        let counts = deliveries.clone();
-        let subscription =
-            Arc::new(Self { topic, dead_letters, config, env, stop, deliveries, deliver });
-        tasks.spawn(subscription.run(from));
-        counts
+        let deliveries = Arc::default();
+        Self { topic, dead_letters, config, env, stop, deliveries, from, deliver }
     }
 
-    /// Ends when it is time to stop, and what is under way has ended.
-    async fn run(self: Arc<Self>, from: Position) {
-        let permits = Arc::new(Semaphore::new(self.config.concurrency.max(1)));
-        let mut under_way = JoinSet::new();
-        let mut next = from;
-        while let Some((position, message)) = self.stop.or(self.next(next)).await {
-            next = position.next();
-            let about = |service: &String| message.attributes.services.contains(service);
-            if self.config.services.iter().any(about) {
-                let free = permits.clone().acquire_owned();
-                let Some(Ok(permit)) = self.stop.or(free).await else { break };
+    /// The counts.
+    pub fn deliveries(&self) -> &Arc<Deliveries> {
+        &self.deliveries
+    }
+
+    /// Delivers. Ends when it is time to stop, and what is under way has ended.
+    pub async fn run(self) {
+        let mut next = self.from;
+        let mut under_way = FuturesUnordered::new();
+        while let Some(message) = self.message(&mut next, &mut under_way).await {
+            if self.is_wanted(&message) {
                 // Counted before it leaves the log: never in neither.
                 self.deliveries.under_way.fetch_add(1, Ordering::SeqCst);
-                self.topic.pass(&self.config.name, next);
-                let mut delivery = Box::pin(self.clone().deliver(message.body.clone(), permit));
-                // Polled here first: deliveries start in order, whichever thread goes on with them.
-                if futures::poll!(&mut delivery).is_pending() {
-                    under_way.spawn(delivery);
-                }
-                while under_way.try_join_next().is_some() {}
-            } else {
-                self.topic.pass(&self.config.name, next);
+                under_way.push(self.deliver(message.body.clone()));
             }
-            consume_budget().await;
+            self.topic.pass(&self.config.name, next);
         }
-        while under_way.join_next().await.is_some() {}
+        while under_way.next().await.is_some() {}
     }
 
-    /// The oldest message at or above `from`, and its place. What was dropped is counted.
-    async fn next(&self, from: Position) -> (Position, Arc<Notification>) {
-        let log = self.topic.log();
-        let mut from = from;
+    /// The next message, once there is one, and room for it; goes on with what is under way
+    /// meanwhile. `None`: it is time to stop.
+    async fn message(
+        &self,
+        next: &mut Position,
+        under_way: &mut FuturesUnordered<impl Future<Output = ()>>,
+    ) -> Option<Arc<Notification>> {
         loop {
-            let oldest = log.read(from, 1).pop();
-            let place = oldest.as_ref().map_or_else(|| log.start(), |(position, _)| *position);
-            let lost = place.0.saturating_sub(from.0);
-            self.deliveries.lost.fetch_add(lost, Ordering::Relaxed);
-            if let Some(oldest) = oldest {
-                return oldest;
+            consume_budget().await;
+            let is_free = under_way.len() < self.config.concurrency.max(1);
+            let message = async {
+                match is_free {
+                    true => self.next(next).await,
+                    false => pending().await,
+                }
+            };
+            // First what was started, in its order: so deliveries start in order.
+            let ended = poll_fn(|context| match under_way.poll_next_unpin(context) {
+                Poll::Ready(Some(())) => Poll::Ready(()),
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            });
+            match self.stop.or(select(pin!(ended), pin!(message))).await? {
+                Either::Left(_) => {}
+                Either::Right((message, _)) => return Some(message),
             }
-            // What was dropped has arrived, too: nobody waits for that.
-            from = from.max(place);
-            log.arrived(from).await;
         }
     }
 
-    async fn deliver(self: Arc<Self>, body: Bytes, permit: OwnedSemaphorePermit) {
+    fn is_wanted(&self, message: &Notification) -> bool {
+        self.config.services.iter().any(|service| message.attributes.services.contains(service))
+    }
+
+    /// The oldest message at or above `next`, which moves behind it. What was dropped is counted.
+    async fn next(&self, next: &mut Position) -> Arc<Notification> {
+        let log = self.topic.log();
+        loop {
+            let oldest = log.read(*next, 1).pop();
+            let place = oldest.as_ref().map_or_else(|| log.start(), |(position, _)| *position);
+            let lost = place.0.saturating_sub(next.0);
+            self.deliveries.lost.fetch_add(lost, Ordering::Relaxed);
+            // What was dropped has arrived, too: nobody waits for that.
+            *next = place.max(*next);
+            if let Some((position, message)) = oldest {
+                *next = position.next();
+                return message;
+            }
+            log.arrived(*next).await;
+        }
+    }
+
+    async fn deliver(&self, body: Bytes) {
         let mut pauses = self.config.retries_ms.iter();
         let delivered = loop {
             if self.attempt(&body).await {
@@ -197,7 +220,6 @@ where
             self.deliveries.dead.fetch_add(1, Ordering::Relaxed);
         }
         self.deliveries.under_way.fetch_sub(1, Ordering::SeqCst);
-        drop(permit);
     }
 
     async fn attempt(&self, body: &Bytes) -> bool {

@@ -250,7 +250,7 @@ impl ViewTable for Broken {
         match self.1 {
             Bug::AlwaysAscending => range.descending = false,
             Bug::PrefixIsIgnored => range.prefix.clear(),
-            Bug::AfterIsIgnored if range.limit > 50 => range.after = None,
+            Bug::AfterIsIgnored => range.after = None,
             _ => {}
         }
         self.table().scan(log, &range).await

@@ -57,9 +57,7 @@ async fn deposit(engine: &Engine, orgs: u64, deposits: u64) -> BTreeMap<String, 
         let requests: Vec<String> = (0..orgs)
             .map(|org| match id {
                 1 => request(&org.to_string(), id, "open", r#"{"account":"cash"}"#),
-                _ => {
-                    request(&org.to_string(), id, "deposit", r#"{"account":"cash","amount":1}"#)
-                }
+                _ => request(&org.to_string(), id, "deposit", r#"{"account":"cash","amount":1}"#),
             })
             .collect();
         for (org, receipt) in (0..orgs).zip(send(engine, &requests).await) {
@@ -122,7 +120,9 @@ async fn a_shutdown_drains_what_was_accepted() {
     let reads = engine.reads().clone();
     assert!(engine.shutdown().await, "drained");
     for (org, seq) in last {
-        let page = reads.rows("totals", &log(&org), &RowRange { limit: 9, ..RowRange::default() }, Some(seq), 0).await;
+        let page = reads
+            .rows("totals", &log(&org), &RowRange { limit: 9, ..RowRange::default() }, Some(seq), 0)
+            .await;
         assert!(matches!(page, Ok(Awaited::Ready(_))), "org {org}: {page:?}");
     }
     assert_eq!(ports.commands.changes().backlog().bytes(), 0);

@@ -50,15 +50,16 @@ impl Bench {
             ..SubscriptionConfig::new(VIEW, &["ledger", "shop"])
         };
         let timer = env.clone();
-        let deliveries = Subscription::start(
+        let subscription = Subscription::new(
             topic.clone(),
             letters.clone(),
             config,
             env.clone(),
             stop,
-            &mut tasks,
             move |body, deadline| deliver(timer.clone(), body, deadline),
         );
+        let deliveries = subscription.deliveries().clone();
+        tasks.spawn(subscription.run());
         Self { env, topic, letters, deliveries, tasks, stopper }
     }
 

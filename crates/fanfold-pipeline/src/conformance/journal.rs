@@ -33,6 +33,7 @@ async fn walk(port: &dyn Journal, log: &LogId, from: u64, limit: usize) -> Vec<C
             assert!(!page.more, "a page of `{log}` from {next} on is empty and says there is more");
             return all;
         };
+        assert!(last.last() >= Seq(next), "a page from {next} on ends at {}", last.last());
         next = last.last().0 + 1;
         all.extend(page.commits);
         let behind = !read(port, log, next, 1).await.commits.is_empty();

@@ -137,7 +137,13 @@ async fn walk(port: &dyn ViewTable, log: &LogId, range: &RowRange) -> Vec<Row> {
             assert!(!page.more, "a page is empty and says there is more: {range:?}");
             return all;
         };
-        range.after = Some(last.key.clone());
+        let before = range.after.replace(last.key.clone());
+        let came_forward = match before {
+            Some(before) if range.descending => last.key < before,
+            Some(before) => last.key > before,
+            None => true,
+        };
+        assert!(came_forward, "rows come from behind `after`: {range:?}");
         all.extend(page.rows);
         let behind = must("a scan", port.scan(log, &RowRange { limit: 1, ..range.clone() }).await);
         let behind = !behind.rows.is_empty();

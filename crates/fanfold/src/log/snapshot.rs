@@ -61,7 +61,8 @@ impl Log {
             puts.push(Put { key, seq: held.seq, body });
             documents.push(id.clone());
         }
-        let weight: usize = self.windows.values().map(|held| held.value.weight()).sum();
+        let weights = self.windows.iter().map(|(o, held)| o.as_str().len() + held.value.weight());
+        let weight: usize = weights.sum();
         let split = self.windows_split || weight > HEAD_WINDOWS_BYTES_MAX;
         let mut windows = Vec::new();
         if split {

@@ -1,1 +1,379 @@
-//! todo
+//! What becomes of a command, case by case.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use fanfold::body::envelope;
+use fanfold::entry::Outcome;
+use fanfold::limits::{
+    CODE_BYTES_MAX, COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX, MESSAGE_BYTES_MAX, WINDOW_IDS_MAX,
+};
+use fanfold::log::{FoldError, Place, Prepared, Sealed, Want};
+use fanfold::{Entry, Log, Seq, StateKey, Time};
+use serde_json::{Value, json};
+
+use crate::samples::{command, entry, entry_json, event, reactor, user, valid};
+use crate::world::{Process, World, service};
+
+fn log() -> Log {
+    Log::new(valid("counters/org:acme"), service::<1>(), None, Seq::ZERO)
+}
+
+/// Decides on commands of ann's, one after another; the entries' results as they are stored.
+#[track_caller]
+fn check(cases: &[(&str, Value, Value)]) -> World {
+    let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+    for (id, (name, data, expected)) in (1..).zip(cases) {
+        let entry = world.send(&mut process, ("ann", id), name, data);
+        assert_eq!(entry_json(&entry)["r"], *expected, "`{name}` with {data}");
+    }
+    world
+}
+
+fn happened(kind: &str, document: &str, data: &Value) -> Value {
+    let version = if kind == "touched" { 2 } else { 1 };
+    json!({"k": kind, "v": version, "d": document, "x": data})
+}
+
+fn added(document: &str, by: u64, total: u64) -> Value {
+    happened("added", document, &json!({"by": by, "total": total, "note": ""}))
+}
+
+fn rejected(code: &str, message: &str) -> Value {
+    json!({"r": {"code": code, "message": message}})
+}
+
+#[test]
+fn commands_become_entries() {
+    let add = |counter, by| json!({"counter": counter, "by": by});
+    let taken = happened("taken", "a", &json!({"by": 3, "total": 2}));
+    check(&[
+        ("add", add("a", 5), json!({"a": [added("a", 5, 5)]})),
+        ("add", add("b", 1), json!({"a": [added("b", 1, 1)]})),
+        // Two documents at once; neither, if it does not work out.
+        ("move", json!({"from": "a", "to": "b", "by": 3}), json!({"a": [taken, added("b", 3, 4)]})),
+        ("move", json!({"from": "a", "to": "b", "by": 3}), rejected("too_few", "the counter has only 2")),
+        ("add", add("a", 998), json!({"a": [added("a", 998, 1_000)]})),
+        ("add", add("a", 1), rejected("full", "the counter is full")),
+        ("nothing", json!({}), json!({"a": []})),
+        ("no-such", json!({}), rejected(
+            "unknown_command",
+            "`command`: the service `counters` has no command `no-such`",
+        )),
+        ("add", json!({"counter": "a"}), rejected("invalid_data", "`data`: missing field `by`")),
+        ("add", json!({"counter": "a b", "by": 1}), rejected(
+            "invalid_data",
+            "`data.counter`: \"a b\" contains ' ', allowed are [A-Za-z0-9._:@=+-]",
+        )),
+    ]);
+}
+
+#[test]
+fn what_a_service_must_not_do_becomes_a_fault() {
+    for (how, message) in [
+        ("panic_in_documents", "`documents` panicked: no list"),
+        ("panic_in_decide", "`decide` panicked: no idea"),
+        ("panic_in_evolve", "`evolve` panicked: no hands"),
+        ("panic_writing_an_event", "`Event` panicked: no ink"),
+        ("panic_reading_an_event", "`Event` panicked: no glasses"),
+        ("read_undeclared", "`decide` panicked: the command did not declare the document `a`"),
+        (
+            "change_undeclared",
+            "`decide` changes the document `a`, which `documents` did not declare",
+        ),
+        ("unlisted_event", "`EVENTS` does not list `unlisted`"),
+        ("unwritable_event", "an event cannot be written: no paper"),
+        (
+            "unreadable_event",
+            "the event `failed` version 1 cannot be read: `data.how`: unknown variant `illegible`, \
+             expected one of `panic_in_documents`, `panic_in_decide`, `panic_in_evolve`, \
+             `panic_writing_an_event`, `panic_reading_an_event`, `read_undeclared`, \
+             `change_undeclared`, `unlisted_event`, `unwritable_event`, `unreadable_event`",
+        ),
+    ] {
+        let data = json!({"counter": "a", "how": how});
+        let fault = json!({"f": {"message": message, "data": data}});
+        let add = json!({"counter": "a", "by": 1});
+        // Nothing of it is in the document, whose other event had been folded already.
+        let world = check(&[
+            ("add", add.clone(), json!({"a": [added("a", 1, 1)]})),
+            ("fail", data, fault),
+            ("add", add, json!({"a": [added("a", 1, 2)]})),
+        ]);
+        assert_eq!(world.fold_to(Seq(3)).prev["fanfold.faulted"], Seq(2), "{how}");
+    }
+}
+
+#[test]
+fn documents_that_cannot_be_copied_or_written_are_faults() {
+    let carry = |text| json!({"counter": "a", "text": text});
+    let fault = |part: &str, data: &Value| {
+        let panicked = format!("`Document` panicked: assertion `left != right` failed\n  left: {part}\n right: {part}");
+        json!({"f": {"message": panicked, "data": data}})
+    };
+    let carried = happened("carried", "a", &json!({"text": "uncopied"}));
+    check(&[
+        ("carry", carry("unwritten"), fault(r#""unwritten""#, &carry("unwritten"))),
+        ("carry", carry("uncopied"), json!({"a": [carried]})),
+        ("carry", carry("x"), fault(r#""uncopied""#, &carry("x"))),
+    ]);
+}
+
+#[test]
+fn messages_and_codes_are_cut() {
+    let long = "ü".repeat(MESSAGE_BYTES_MAX);
+    let cut = "ü".repeat(MESSAGE_BYTES_MAX / 2);
+    check(&[
+        ("refuse", json!({"message": long}), rejected("refused", &cut)),
+        ("refuse", json!({"message": format!("x{long}")}), rejected("refused", &format!("x{}", &cut[2..]))),
+    ]);
+    assert!(CODE_BYTES_MAX >= "unknown_command".len());
+}
+
+/// An entry may be as large as a commit; a document as large as its own limit. One byte more, and
+/// the command is refused.
+#[test]
+fn what_is_too_large_is_refused() {
+    let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+    let mut send = |name: &str, bytes: usize, key: &str| {
+        let data = json!({"counter": "a", "by": 0, key: bytes});
+        let id = world.stream.len() as u64 + 10;
+        entry_json(&world.send(&mut process, ("ann", id), name, &data))
+    };
+    let too_large = |what: &str, bytes: usize, max: usize| {
+        let message = format!("{what} would be {bytes} bytes long, at most {max} are allowed");
+        rejected("too_large", &message)
+    };
+
+    let overhead = send("add", 0, "note").to_string().len();
+    // Two brackets, and room for a comma.
+    let most = COMMIT_BYTES_MAX - 3;
+    let fits = send("add", most - overhead, "note");
+    assert_eq!(fits.to_string().len(), most);
+    assert!(fits["r"]["a"].is_array());
+    let refused = send("add", most - overhead + 1, "note");
+    assert_eq!(refused["r"], too_large("the entry", most + 1, COMMIT_BYTES_MAX));
+
+    let overhead = r#"{"version":1,"total":0,"touched":0,"text":""}"#.len();
+    let most = DOCUMENT_BYTES_MAX - overhead;
+    assert!(send("grow", most, "bytes")["r"]["a"].is_array());
+    let refused = send("grow", most + 1, "bytes");
+    let what = "the document `a`";
+    assert_eq!(refused["r"], too_large(what, DOCUMENT_BYTES_MAX + 1, DOCUMENT_BYTES_MAX));
+    // It is as it was: a touch does not make it longer.
+    assert!(send("touch", 0, "none")["r"]["a"].is_array());
+}
+
+#[test]
+fn commits_are_split_below_their_limit() {
+    let (mut log, now) = (log(), Time(5));
+    for seq in 1..=40 {
+        let note = (seq as usize * 7_919) % 60_000;
+        let data = json!({"counter": "a", "by": 1, "note": note});
+        decide(&mut log, seq, now, now, "add", &data);
+    }
+    let sealed = log.seal();
+    let payload = |sealed: &Sealed| envelope::open(1, &sealed.body).unwrap().len();
+    assert!(sealed.len() > 2);
+    for pair in sealed.windows(2) {
+        let [one, next] = pair else { continue };
+        assert_eq!(next.notice.first(), one.notice.last().next());
+        let first = entry_json(&next.notice.entries[0]).to_string().len();
+        assert!(payload(one) + 1 + first + 1 > COMMIT_BYTES_MAX, "split too early");
+        // What a commit has of its predecessors, it has of those in the same batch too.
+        assert_eq!(next.notice.prev["counters.added"], one.notice.last());
+    }
+    assert!(sealed.iter().all(|sealed| payload(sealed) <= COMMIT_BYTES_MAX));
+    assert!(log.seal().is_empty());
+    assert_eq!((log.tail(), log.is_settled()), (Seq(40), false));
+    sealed.into_iter().for_each(|sealed| log.acknowledge(sealed));
+    assert!(log.is_settled());
+}
+
+/// Decides on a command of ann's, whose id is its seq.
+fn decide(log: &mut Log, seq: u64, at: Time, now: Time, name: &str, data: &Value) {
+    let command = Arc::new(command(user("ann"), seq, name, data));
+    let work = log.prepare(Seq(seq), at, command);
+    for want in log.wants([&work]) {
+        log.provide(want, None).expect("nothing is stored");
+    }
+    assert!(log.decide(work, now).is_ok());
+}
+
+#[test]
+fn entries_have_the_time_of_their_acceptance_within_bounds() {
+    let (mut log, mut times) = (log(), Vec::new());
+    for (seq, (at, now)) in (1..).zip([
+        (1_000, 2_000),
+        // Before the entry before it.
+        (900, 2_000),
+        (1_500, 2_000),
+        // Accepted where the clock is ahead.
+        (9_000, 2_000),
+        (9_000, 3_000),
+        // Decided where the clock is behind.
+        (2_500, 500),
+    ]) {
+        decide(&mut log, seq, Time(at), Time(now), "nothing", &json!({}));
+        times.extend(log.seal().into_iter().map(|sealed| sealed.at.0));
+    }
+    assert_eq!(times, [1_000, 1_000, 1_500, 2_000, 3_000, 3_000]);
+}
+
+#[test]
+fn repeats_name_the_first() {
+    let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+    let add = json!({"counter": "a", "by": 1});
+    let fail = json!({"counter": "a", "how": "panic_in_decide"});
+    for (origin, id, name, data, of) in [
+        (user("ann"), 5, "add", &add, None),
+        (user("ann"), 5, "add", &add, Some(1)),
+        (user("ann"), 5, "nothing", &add, Some(1)),
+        // Others number their own.
+        (user("bob"), 5, "add", &add, None),
+        (reactor(), 5, "add", &add, None),
+        // Lower ones are as good as any.
+        (user("ann"), 3, "nothing", &add, None),
+        // Refused and faulted ids are used up.
+        (user("ann"), 6, "unknown", &add, None),
+        (user("ann"), 6, "nothing", &add, Some(7)),
+        (user("ann"), 7, "fail", &fail, None),
+        (user("ann"), 7, "nothing", &add, Some(9)),
+        (reactor(), 5, "nothing", &add, Some(5)),
+    ] {
+        let seq = world.accept_from(origin, id, name, data);
+        world.process(&mut process, &[seq]).expect("it lives");
+        let outcome = &world.entries[seq.0 as usize - 1].outcome;
+        let found = match outcome {
+            Outcome::Duplicate { of } => Some(of.0),
+            _ => None,
+        };
+        assert_eq!(found, of, "{seq}: {outcome:?}");
+    }
+}
+
+#[test]
+fn ids_below_the_window_are_stale() {
+    let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+    let window = WINDOW_IDS_MAX as u64;
+    let ids = (1..=window + 2).chain([1, 2, 3, window + 2]);
+    let seqs: Vec<Seq> = ids.map(|id| world.accept("ann", id, "nothing", &json!({}))).collect();
+    world.process(&mut process, &seqs).expect("it lives");
+    let last: Vec<&str> = world.entries.iter().rev().take(5).map(|e| e.outcome.status()).collect();
+    assert_eq!(last, ["duplicate", "duplicate", "stale", "stale", "accepted"]);
+    assert_eq!(world.entries[window as usize + 4].outcome, Outcome::Duplicate { of: Seq(3) });
+    // Neither has a kind: nobody is told.
+    assert!(world.fold_to(world.tail()).prev.is_empty());
+}
+
+#[test]
+fn every_commit_says_what_came_before_it() {
+    let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+    let add = json!({"counter": "a", "by": 1});
+    let both = json!({"from": "a", "to": "b", "by": 1});
+    for (id, name, data, prev) in [
+        (1, "add", &add, json!({})),
+        (2, "nothing", &json!({}), json!({"counters.added": 1})),
+        (2, "add", &add, json!({"counters.added": 1})),
+        (3, "move", &both, json!({"counters.added": 1})),
+        (4, "unknown", &add, json!({"counters.added": 4, "counters.taken": 4})),
+        (5, "add", &add, json!({"counters.added": 4, "counters.taken": 4, "fanfold.rejected": 5})),
+    ] {
+        let entry = world.send(&mut process, ("ann", id), name, data);
+        assert_eq!(json!(*world.published[&entry.seq].prev), prev, "{}", entry.seq);
+    }
+}
+
+#[test]
+fn seqs_are_done_next_or_beyond() {
+    let (mut log, now) = (log(), Time(5));
+    for tail in 0..3 {
+        for seq in 0..6 {
+            let place = match seq {
+                _ if seq <= tail => Place::Done,
+                _ if seq == tail + 1 => Place::Next,
+                _ => Place::Beyond,
+            };
+            assert_eq!(log.place(Seq(seq)), place, "{seq} after {tail}");
+            if place != Place::Next {
+                let command = Arc::new(command(user("ann"), 9, "nothing", &json!({})));
+                let work = log.prepare(Seq(seq), now, command);
+                let back = log.decide(work, now).expect_err("only the next can be decided");
+                assert!(back.seq == Seq(seq) && matches!(back.prepared, Prepared::Ready { .. }));
+            }
+        }
+        decide(&mut log, tail + 1, now, now, "nothing", &json!({}));
+    }
+    let entries: usize = log.seal().iter().map(|sealed| sealed.notice.entries.len()).sum();
+    assert_eq!((entries, log.tail()), (3, Seq(3)));
+}
+
+/// An error with what is below it.
+fn shown(error: &FoldError) -> String {
+    let below = error.source().map(|source| format!(": {source}"));
+    format!("{error}{}", below.unwrap_or_default())
+}
+
+fn touched(version: u32, kind: &str) -> Outcome {
+    Outcome::Accepted(vec![event(kind, version, "a", &json!({"times": 1}))])
+}
+
+#[test]
+fn what_cannot_be_folded_is_an_error() {
+    let unreadable = "what is stored at 2 cannot be folded: the event";
+    let fail = Outcome::Accepted(vec![event("failed", 1, "a", &json!({"how": "panic_in_evolve"}))]);
+    for (entries, error) in [
+        (vec![], "the chain is broken: expected a commit from 2, found one from 0"),
+        (vec![entry(1, Outcome::Stale)], "the chain is broken: expected a commit from 2, found one from 1"),
+        (vec![entry(3, Outcome::Stale)], "the chain is broken: expected a commit from 2, found one from 3"),
+        (vec![entry(2, touched(3, "touched"))], &format!(
+            "{unreadable} `touched` version 3 cannot be read: this build knows versions up to 2"
+        )),
+        (vec![entry(2, touched(1, "broken"))], "what is stored at 2 cannot be folded: `EVENTS` does not list `broken`"),
+        (vec![entry(2, touched(1, "added"))], &format!(
+            "{unreadable} `added` version 1 cannot be read: `data`: missing field `by`"
+        )),
+        (vec![entry(2, touched(1, "unlisted"))], "what is stored at 2 cannot be folded: `EVENTS` does not list `unlisted`"),
+        (vec![entry(2, fail)], "what is stored at 2 cannot be folded: `evolve` panicked: no hands"),
+    ] {
+        let mut log = log();
+        // An event of an older version is brought to the current one.
+        log.fold(vec![entry(1, touched(1, "touched"))], 100).unwrap();
+        assert_eq!(shown(&log.fold(entries, 100).unwrap_err()), error);
+    }
+}
+
+#[test]
+fn what_is_stored_and_cannot_be_read_is_an_error() {
+    let document = Want::Document(valid("a"));
+    let window = Want::Window(user("ann"));
+    for (want, body, error) in [
+        (&document, &b"\x02\x00{}"[..], "a stored body cannot be read: the body has format 2, this build reads 1"),
+        (&document, b"\x01\x00{}", "what is stored at 7 cannot be folded: a stored document cannot be read: missing field `version` at line 1 column 2"),
+        (&window, b"\x01", "a stored body cannot be read: the body ends too early"),
+        (&window, b"\x01\x00{}", "a stored body cannot be read: the payload cannot be read"),
+    ] {
+        let error_found = log().provide(want.clone(), Some((Seq(7), body))).unwrap_err();
+        assert_eq!(shown(&error_found), error);
+    }
+}
+
+/// What the state table holds may be further on than the log: then there is more in the journal.
+#[test]
+fn a_log_that_is_behind_knows_it() {
+    let mut log = log();
+    let body = b"\x01\x00{\"version\":1,\"total\":7,\"touched\":0}";
+    log.provide(Want::Document(valid("a")), Some((Seq(2), body))).unwrap();
+    assert!(log.is_behind());
+    let totals = |by: u64, total: u64| {
+        Outcome::Accepted(vec![event("added", 1, "a", &json!({"by": by, "total": total, "note": ""}))])
+    };
+    // The document has the first two entries already: only the third is folded into it.
+    let entries: Vec<Entry> = vec![entry(1, totals(3, 3)), entry(2, totals(4, 7))];
+    log.fold(entries, 100).unwrap();
+    assert!(!log.is_behind());
+    log.fold(vec![entry(3, totals(1, 8))], 100).unwrap();
+    let command = log.command_at(Seq(3)).expect("above the head");
+    assert_eq!((command.0.as_str(), command.1.get()), ("ann", 30));
+    assert_eq!(log.state_key(&Want::Window(reactor())), StateKey::window(1, &reactor()));
+}

@@ -1,1 +1,114 @@
-//! todo
+//! Who may depend on whom: `fanfold` <- `fanfold-pipeline` <- providers <- hosts <- binaries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
+
+/// The crates below the binaries, from the bottom up: none may depend on one of its own layer, or
+/// of a layer above. Crates that are not listed are binaries, or tests.
+const LAYERS: [&[&str]; 4] = [
+    &["fanfold"],
+    &["fanfold-pipeline", "ledger"],
+    &["fanfold-embedded", "fanfold-aws"],
+    &["fanfold-http", "fanfold-lambda", "fanfold-sim"],
+];
+
+/// Crates whose dependencies in the workspace are these, and no others.
+const EXACTLY: [(&str, &[&str]); 5] = [
+    ("fanfold", &[]),
+    ("ledger", &["fanfold"]),
+    ("fanfold-pipeline", &["fanfold"]),
+    ("fanfold-embedded", &["fanfold", "fanfold-pipeline"]),
+    ("fanfold-aws", &["fanfold", "fanfold-pipeline"]),
+];
+
+/// Beginnings of the names of crates that must not be anywhere below these.
+const NEVER: [(&str, &[&str]); 4] = [
+    ("fanfold", &["tokio", "fjall", "aws", "lambda", "futures", "rand"]),
+    ("ledger", &["tokio", "fjall", "aws", "lambda", "futures", "rand"]),
+    ("fanfold-pipeline", &["fjall", "aws", "lambda"]),
+    ("fanfold-embedded", &["aws", "lambda"]),
+];
+
+/// What is built for whom, dependencies of tests left out.
+struct Tree {
+    metadata: Metadata,
+    below: BTreeMap<PackageId, BTreeSet<PackageId>>,
+}
+
+impl Tree {
+    fn read() -> Self {
+        let mut command = MetadataCommand::new();
+        command.manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        command.features(CargoOpt::AllFeatures);
+        let metadata = command.exec().expect("`cargo metadata` answers");
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+        let built = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Build);
+        let below = nodes.map(|node| {
+            let deps = node.deps.iter();
+            let deps = deps.filter(|dep| dep.dep_kinds.iter().any(|info| built(info.kind)));
+            (node.id.clone(), deps.map(|dep| dep.pkg.clone()).collect())
+        });
+        Self { below: below.collect(), metadata }
+    }
+
+    fn name(&self, id: &PackageId) -> &str {
+        &self.metadata[id].name
+    }
+
+    /// The crates of the workspace, each with those of them that it depends on.
+    fn workspace(&self) -> BTreeMap<&str, (&PackageId, BTreeSet<&str>)> {
+        let members: BTreeSet<&PackageId> = self.metadata.workspace_members.iter().collect();
+        let direct = |id: &PackageId| {
+            let inside = self.below[id].iter().filter(|id| members.contains(id));
+            inside.map(|id| self.name(id)).collect()
+        };
+        members.iter().map(|id| (self.name(id), (*id, direct(id)))).collect()
+    }
+
+    /// Everything that is built for a crate, itself left out.
+    fn all_below(&self, id: &PackageId) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<&PackageId> = self.below[id].iter().collect();
+        while let Some(id) = open.pop() {
+            if found.insert(id) {
+                open.extend(&self.below[id]);
+            }
+        }
+        found.into_iter().map(|id| self.name(id)).collect()
+    }
+}
+
+#[test]
+fn nothing_depends_on_what_is_above_it() {
+    let tree = Tree::read();
+    let workspace = tree.workspace();
+    for (name, expected) in EXACTLY {
+        if let Some((_, depends_on)) = workspace.get(name) {
+            assert_eq!(*depends_on, expected.iter().copied().collect(), "{name}");
+        }
+    }
+    let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
+    for (name, (_, depends_on)) in &workspace {
+        let (Some(own), name) = (layer(name), name) else { continue };
+        for below in depends_on {
+            assert!(layer(below).is_some_and(|layer| layer < own), "{name} depends on {below}");
+        }
+    }
+    assert!(workspace.contains_key("fanfold") && workspace.contains_key("fanfold-pipeline"));
+}
+
+#[test]
+fn the_core_knows_no_runtime_no_store_and_no_cloud() {
+    let tree = Tree::read();
+    let workspace = tree.workspace();
+    for (name, never) in NEVER {
+        let Some((id, _)) = workspace.get(name) else { continue };
+        for below in tree.all_below(id) {
+            assert!(!never.iter().any(|start| below.starts_with(start)), "{name} is built with {below}");
+        }
+    }
+    // A tree that is always empty would show nothing.
+    let (id, _) = workspace["fanfold"];
+    assert!(tree.all_below(id).contains("serde_json"));
+}

@@ -1,1 +1,239 @@
-//! todo
+//! When a snapshot is due, what it writes, and what a later version does with it.
+
+use std::sync::Arc;
+
+use fanfold::body::head::Head;
+use fanfold::limits::{
+    HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MAX, SNAPSHOT_JOURNAL_BYTES_MIN,
+    SNAPSHOT_JOURNAL_FACTOR,
+};
+use fanfold::log::Snapshot;
+use fanfold::{Log, Seq, StateKey, Time};
+use serde_json::{Value, json};
+
+use crate::samples::{command, user, valid};
+use crate::world::{Process, World, service};
+
+/// A warm log over nothing: what it wants is not there.
+struct Bench {
+    log: Log,
+    /// Bytes of the journal since the head.
+    bytes: usize,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let log = Log::new(valid("counters/org:acme"), service::<1>(), None, Seq::ZERO);
+        Self { log, bytes: 0 }
+    }
+
+    fn decide(&mut self, by: &str, name: &str, data: &Value) {
+        let seq = self.log.tail().next();
+        let command = Arc::new(command(user(by), seq.0, name, data));
+        let work = self.log.prepare(seq, Time(5), command);
+        for want in self.log.wants([&work]) {
+            self.log.provide(want, None).unwrap();
+        }
+        assert!(self.log.decide(work, Time(5)).is_ok());
+    }
+
+    /// What was decided is stored and published.
+    fn store(&mut self) {
+        for sealed in self.log.seal() {
+            let first = sealed.notice.first();
+            self.bytes += fanfold::body::envelope::open(1, &sealed.body).unwrap().len();
+            self.log.acknowledge(sealed);
+            self.log.published(first);
+        }
+    }
+
+    /// Sends such commands until a snapshot is due: that, the bytes since the head now and one
+    /// command before, and the commands.
+    fn until_due(&mut self, by: &str, name: &str, data: &Value) -> (Snapshot, [usize; 2], usize) {
+        for commands in 1..10_000 {
+            let before = self.bytes;
+            self.decide(by, name, data);
+            self.store();
+            if let Some(snapshot) = self.log.snapshot() {
+                let bytes = [before, std::mem::take(&mut self.bytes)];
+                self.log.snapshotted(&snapshot);
+                return (snapshot, bytes, commands);
+            }
+        }
+        panic!("no snapshot is ever due");
+    }
+}
+
+fn written(snapshot: &Snapshot) -> usize {
+    snapshot.puts.iter().map(|put| put.body.len()).sum::<usize>() + snapshot.head.body.len()
+}
+
+fn keys(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.puts.iter().map(|put| put.key.as_str()).collect()
+}
+
+/// Text that zstd cannot make much shorter.
+fn noise(bytes: usize) -> String {
+    let step = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    let numbers = std::iter::successors(Some(7u64), step);
+    numbers.map(|n| char::from(b'!' + (n >> 33) as u8 % 90)).filter(|c| !"\"\\".contains(*c)).take(bytes).collect()
+}
+
+#[test]
+fn small_snapshots_are_due_by_the_bytes_of_the_journal() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        let add = json!({"counter": "a", "by": 0, "note": 900});
+        let (snapshot, [before, now], _) = bench.until_due("ann", "add", &add);
+        assert!(written(&snapshot) * SNAPSHOT_JOURNAL_FACTOR < SNAPSHOT_JOURNAL_BYTES_MIN);
+        assert!(before <= SNAPSHOT_JOURNAL_BYTES_MIN && SNAPSHOT_JOURNAL_BYTES_MIN < now);
+        assert_eq!(keys(&snapshot), ["v1#doc#a"]);
+        assert_eq!((snapshot.head.key.as_str(), snapshot.head.seq), ("v1#head", bench.log.tail()));
+    }
+}
+
+#[test]
+fn large_snapshots_are_due_by_what_they_cost() {
+    let mut bench = Bench::new();
+    bench.decide("ann", "carry", &json!({"counter": "a", "text": noise(4_000)}));
+    for _ in 0..3 {
+        let add = json!({"counter": "a", "by": 0, "note": 900});
+        let (snapshot, [before, now], commands) = bench.until_due("ann", "add", &add);
+        let due = written(&snapshot) * SNAPSHOT_JOURNAL_FACTOR;
+        assert!(due > 2 * SNAPSHOT_JOURNAL_BYTES_MIN && commands < SNAPSHOT_ENTRIES_MAX);
+        // One command earlier it would have cost about as much: the head may differ by bytes.
+        assert!(before <= due + 20 * SNAPSHOT_JOURNAL_FACTOR && due < now, "{before} {due} {now}");
+    }
+}
+
+#[test]
+fn many_entries_make_a_snapshot_due() {
+    let mut bench = Bench::new();
+    bench.decide("ann", "carry", &json!({"counter": "a", "text": noise(20_000)}));
+    bench.store();
+    // Not for their bytes: the document costs too much.
+    let (snapshot, [_, bytes], commands) = bench.until_due("ann", "touch", &json!({"counter": "a"}));
+    assert_eq!(commands + 1, SNAPSHOT_ENTRIES_MAX);
+    assert!(bytes < written(&snapshot) * SNAPSHOT_JOURNAL_FACTOR);
+}
+
+#[test]
+fn nothing_is_snapshotted_that_is_not_stored_and_published() {
+    let mut bench = Bench::new();
+    let add = json!({"counter": "a", "by": 0, "note": 40_000});
+    bench.decide("ann", "add", &add);
+    assert!(bench.log.snapshot().is_none(), "not sealed");
+    let mut sealed = bench.log.seal();
+    assert!(bench.log.snapshot().is_none(), "not stored");
+    bench.log.acknowledge(sealed.remove(0));
+    assert!(bench.log.snapshot().is_none(), "not published");
+    assert!(bench.log.may_snapshot());
+    bench.log.published(Seq(2));
+    assert!(bench.log.snapshot().is_none(), "another commit is published");
+    bench.log.published(Seq(1));
+    let snapshot = bench.log.snapshot().expect("it is due");
+    // Until it is stored, all of it is due again, and more.
+    bench.decide("bob", "add", &json!({"counter": "b", "by": 0}));
+    bench.store();
+    let again = bench.log.snapshot().expect("it is still due");
+    assert_eq!((keys(&snapshot), keys(&again)), (vec!["v1#doc#a"], vec!["v1#doc#a", "v1#doc#b"]));
+    // The first one's head is stored: what came after it is not in it.
+    bench.log.snapshotted(&snapshot);
+    assert_eq!(bench.log.head(), Seq(1));
+    let (last, ..) = bench.until_due("ann", "add", &json!({"counter": "c", "by": 0, "note": 20_000}));
+    assert_eq!(keys(&last), ["v1#doc#b", "v1#doc#c"]);
+}
+
+#[test]
+fn windows_leave_the_head_when_they_are_large() {
+    let mut bench = Bench::new();
+    let add = json!({"counter": "a", "by": 0, "note": 2_000});
+    let name = |n: u64| format!("{n:04}{}", "@".repeat(100));
+    let mut users = 0;
+    let first = loop {
+        users += 1;
+        let (snapshot, ..) = bench.until_due(&name(users), "add", &add);
+        let head = Head::decode(&snapshot.head.body).unwrap();
+        match head.windows {
+            Some(windows) => {
+                assert_eq!(windows.len() as u64, users);
+                let bytes = serde_json::to_vec(&windows).unwrap().len();
+                assert!(bytes <= 2 * HEAD_WINDOWS_BYTES_MAX, "{bytes} bytes of windows");
+                assert_eq!(keys(&snapshot), ["v1#doc#a"]);
+            }
+            None => break snapshot,
+        }
+    };
+    // All of them go, those of long ago too.
+    let windows = |snapshot: &Snapshot| {
+        keys(snapshot).iter().filter(|key| key.starts_with("v1#win#")).map(|key| key[7..].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(windows(&first), (1..=users).map(name).collect::<Vec<_>>());
+    // From then on only those that have changed, and they never come back.
+    let (next, ..) = bench.until_due(&name(1), "add", &add);
+    assert_eq!(windows(&next), [name(1)]);
+    assert_eq!(Head::decode(&next.head.body).unwrap().windows, None);
+}
+
+/// More than a log keeps in memory without need.
+const MANY: usize = 1_100;
+
+#[test]
+fn only_what_is_stored_is_forgotten() {
+    let mut bench = Bench::new();
+    let counter = |n: usize| json!({"counter": format!("c{n:04}"), "by": 1});
+    let wanted = |log: &Log| {
+        let works = (0..MANY).map(|n| {
+            let command = Arc::new(command(user("ann"), 9_999, "add", &counter(n)));
+            log.prepare(log.tail().next(), Time(5), command)
+        });
+        log.wants(&works.collect::<Vec<_>>()).len()
+    };
+    (0..MANY).for_each(|n| bench.decide("ann", "add", &counter(n)));
+    bench.store();
+    bench.log.shrink();
+    assert_eq!(wanted(&bench.log), 0, "nothing is stored, nothing forgotten");
+    let snapshot = bench.log.snapshot().expect("there are many entries");
+    assert_eq!(snapshot.puts.len(), MANY);
+    bench.log.shrink();
+    assert_eq!(wanted(&bench.log), 0, "it may be that none of it was stored");
+    bench.log.snapshotted(&snapshot);
+    bench.decide("ann", "add", &counter(7));
+    bench.store();
+    bench.log.shrink();
+    assert_eq!(wanted(&bench.log), MANY - 1, "one has changed since");
+    assert!(bench.log.weight() < 10);
+    // Windows that live in the head are not forgotten: nobody could load them.
+    assert!(bench.log.command_at(Seq(MANY as u64 + 1)).is_some());
+    bench.decide("ann", "add", &counter(7));
+    assert_eq!(bench.log.seal()[0].notice.entries[0].outcome.status(), "accepted");
+}
+
+#[test]
+fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
+    let mut world = World::new();
+    let mut old = Process::new(service::<1>());
+    for id in 1..=30 {
+        let counter = if id % 2 == 0 { "a" } else { "b" };
+        world.send(&mut old, ("ann", id), "add", &json!({"counter": counter, "by": 1, "note": 2_000}));
+    }
+    let old_head = old.log.as_ref().expect("it lives").head();
+    assert!(Seq(0) < old_head && old_head < Seq(30));
+
+    let mut new = Process::new(service::<2>());
+    let log = world.load(&mut new);
+    assert_eq!((log.head(), log.tail()), (Seq::ZERO, Seq(30)));
+    let unpublished: Vec<Seq> = log.unpublished(log.tail()).map(|notice| notice.first()).collect();
+    assert_eq!(unpublished, (old_head.0 + 1..=30).map(Seq).collect::<Vec<_>>());
+    new.log = Some(log);
+    world.send(&mut new, ("ann", 31), "add", &json!({"counter": "a", "by": 1}));
+    for key in [StateKey::head(2), StateKey::document(2, &valid("a")), StateKey::document(2, &valid("b"))] {
+        assert!(world.state.contains_key(&key), "{key:?}");
+    }
+    // The old one goes on beside it, on its own documents.
+    world.send(&mut old, ("ann", 32), "add", &json!({"counter": "b", "by": 1}));
+    world.check_state(service::<1>().as_ref());
+    world.check_state(service::<2>().as_ref());
+    let totals = |seq: usize| crate::samples::entry_json(&world.entries[seq - 1])["r"]["a"][0]["x"]["total"].clone();
+    assert_eq!((totals(31), totals(32)), (json!(16), json!(16)));
+}

@@ -1,0 +1,281 @@
+//! The fault layer: it stands before every real port, records the calls, and breaks those that a
+//! test names: before or after they took effect, or so late that others came between; or it runs
+//! something else meanwhile.
+//!
+//! Every call gives others their turn before and after its effect, so that what may overlap does.
+
+use std::future::{Future, poll_fn};
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use fanfold_pipeline::ports::Unavailable;
+use futures::future::BoxFuture;
+
+/// What a stage may ask of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Op {
+    SlotAppend,
+    SlotGet,
+    Catalogue,
+    Admit,
+    PutRecords,
+    JournalAppend,
+    JournalRead,
+    JournalTail,
+    StateGet,
+    StatePut,
+    Park,
+    ParkedList,
+    ParkedRemove,
+    Publish,
+    Cursor,
+    Rows,
+    PutRow,
+    Advance,
+    MarkBehind,
+    ParkView,
+    Scan,
+    LetterList,
+    LetterRemove,
+    Sleep,
+}
+
+/// How a call is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It has no effect.
+    Before,
+    /// It takes effect, and nobody hears of it.
+    After,
+    /// It takes effect when [`Faults::land`] is called, long after its caller has given up.
+    Late,
+}
+
+type Hook = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+#[derive(Clone)]
+enum Action {
+    Break(Broken),
+    Before(Hook),
+    After(Hook),
+    LeaveOut(String),
+}
+
+struct Rule {
+    op: Op,
+    /// Only calls whose description has this in it.
+    about: String,
+    calls: (Bound<usize>, Bound<usize>),
+    seen: usize,
+    action: Action,
+}
+
+#[derive(Default)]
+struct Script {
+    rules: Vec<Rule>,
+    calls: Vec<(Op, String)>,
+    under_way: Vec<Op>,
+    overlap: Vec<(Op, usize)>,
+    late: Vec<BoxFuture<'static, ()>>,
+}
+
+/// The script of one world, shared by all of its ports.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<Mutex<Script>>);
+
+impl Faults {
+    fn script(&self) -> MutexGuard<'_, Script> {
+        // Scenarios with a planted bug panic wherever they like.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rule(&self, op: Op, about: &str, calls: impl RangeBounds<usize>, action: Action) {
+        let calls = (calls.start_bound().cloned(), calls.end_bound().cloned());
+        let about = about.to_owned();
+        self.script().rules.push(Rule { op, about, calls, seen: 0, action });
+    }
+
+    /// Breaks the calls of `op` that have `about` in their description, from now on counted from 1.
+    pub(crate) fn fail(&self, op: Op, about: &str, calls: impl RangeBounds<usize>, how: Broken) {
+        self.rule(op, about, calls, Action::Break(how));
+    }
+
+    /// Leaves the records or messages with `about` in their description out of such calls, which
+    /// take the others.
+    pub(crate) fn leave_out(&self, op: Op, about: &str, calls: impl RangeBounds<usize>) {
+        self.rule(op, about, calls, Action::LeaveOut(about.to_owned()));
+    }
+
+    /// Runs something while the first such call is under way: before its effect.
+    pub(crate) fn before<F>(&self, op: Op, about: &str, hook: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.rule(op, about, 1..=1, Action::Before(Arc::new(move || Box::pin(hook()))));
+    }
+
+    /// Runs something while the first such call is under way: after its effect.
+    pub(crate) fn after<F>(&self, op: Op, about: &str, hook: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.rule(op, about, 1..=1, Action::After(Arc::new(move || Box::pin(hook()))));
+    }
+
+    /// From now on everything works.
+    pub(crate) fn heal(&self) {
+        self.script().rules.clear();
+    }
+
+    /// What was so late takes effect now.
+    pub(crate) async fn land(&self) {
+        let late = std::mem::take(&mut self.script().late);
+        for effect in late {
+            effect.await;
+        }
+    }
+
+    /// The calls of `op` since the last [`Faults::forget`], as they were described.
+    pub(crate) fn calls(&self, op: Op) -> Vec<String> {
+        let script = self.script();
+        let of_op = script.calls.iter().filter(|(called, _)| *called == op);
+        of_op.map(|(_, about)| about.clone()).collect()
+    }
+
+    /// How many calls of each of these there were since the last [`Faults::forget`].
+    pub(crate) fn counts<const N: usize>(&self, ops: [Op; N]) -> [usize; N] {
+        ops.map(|op| self.calls(op).len())
+    }
+
+    /// The most calls of `op` that were under way at the same time.
+    pub(crate) fn overlap(&self, op: Op) -> usize {
+        self.script().overlap.iter().find(|(of, _)| *of == op).map_or(0, |(_, most)| *most)
+    }
+
+    /// Forgets what was called so far.
+    pub(crate) fn forget(&self) {
+        let mut script = self.script();
+        script.calls.clear();
+        script.overlap.clear();
+    }
+
+    /// Notes a call that does not wait; whether it is to be refused.
+    pub(crate) fn refuse(&self, op: Op, about: &str) -> bool {
+        let mut script = self.script();
+        let actions = script.begin(op, about);
+        script.end(op);
+        actions.iter().any(|action| matches!(action, Action::Break(_)))
+    }
+
+    /// Makes a call whose effect is given.
+    pub(crate) async fn call<T, E>(
+        &self,
+        op: Op,
+        about: String,
+        effect: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Unavailable> + Send + 'static,
+    {
+        self.call_in_parts(op, &[about], |_| effect).await
+    }
+
+    /// As [`Faults::call`]; the effect is told which of its parts to leave out.
+    pub(crate) async fn call_in_parts<T, E, F>(
+        &self,
+        op: Op,
+        parts: &[String],
+        effect: impl FnOnce(Vec<usize>) -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Unavailable> + Send + 'static,
+    {
+        let actions = self.script().begin(op, &parts.join(", "));
+        let is_left_out = |part: &String| {
+            actions.iter().any(|action| matches!(action, Action::LeaveOut(what) if part.contains(what)))
+        };
+        let left_out = (0..parts.len()).filter(|at| is_left_out(&parts[*at])).collect();
+        let effect = effect(left_out);
+        give_way().await;
+        for action in &actions {
+            if let Action::Before(hook) = action {
+                hook().await;
+            }
+        }
+        let broken = actions.iter().find_map(|action| match action {
+            Action::Break(how) => Some(*how),
+            _ => None,
+        });
+        let result = match broken {
+            None => effect.await,
+            Some(Broken::Before) => Err(unanswered(op).into()),
+            Some(Broken::After) => {
+                // Whatever it says, nobody hears it.
+                let (Ok(_) | Err(_)) = effect.await;
+                Err(unanswered(op).into())
+            }
+            Some(Broken::Late) => {
+                let effect = async move {
+                    let (Ok(_) | Err(_)) = effect.await;
+                };
+                self.script().late.push(Box::pin(effect));
+                Err(unanswered(op).into())
+            }
+        };
+        for action in &actions {
+            if let Action::After(hook) = action {
+                hook().await;
+            }
+        }
+        give_way().await;
+        self.script().end(op);
+        result
+    }
+}
+
+impl Script {
+    fn begin(&mut self, op: Op, about: &str) -> Vec<Action> {
+        self.calls.push((op, about.to_owned()));
+        self.under_way.push(op);
+        let now = self.under_way.iter().filter(|other| **other == op).count();
+        match self.overlap.iter_mut().find(|(of, _)| *of == op) {
+            Some((_, most)) => *most = now.max(*most),
+            None => self.overlap.push((op, now)),
+        }
+        let mut actions = Vec::new();
+        for rule in self.rules.iter_mut().filter(|r| r.op == op && about.contains(&r.about)) {
+            rule.seen += 1;
+            if rule.calls.contains(&rule.seen) {
+                actions.push(rule.action.clone());
+            }
+        }
+        actions
+    }
+
+    fn end(&mut self, op: Op) {
+        if let Some(at) = self.under_way.iter().position(|other| *other == op) {
+            self.under_way.swap_remove(at);
+        }
+    }
+}
+
+fn unanswered(op: Op) -> Unavailable {
+    Unavailable::Failed { hop: "port", message: format!("{op:?} is broken by the test") }
+}
+
+/// Lets everything else that is ready run first.
+pub(crate) async fn give_way() {
+    let mut given = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,332 @@
+//! The real ports in memory, each behind the fault layer. A call is described by what it is about,
+//! log first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use fanfold::body::notification::{self, Message, Received};
+use fanfold::body::record::Record;
+use fanfold::{LogId, RowKey, Seq, StateKey, Time};
+use fanfold_pipeline::ports::{
+    Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, CommandStream,
+    Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
+    JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError,
+    RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable,
+    ViewTable,
+};
+
+use crate::faults::{Faults, Op};
+
+/// A port in memory, and what may go wrong with it.
+pub(crate) struct Faulty<P> {
+    memory: Arc<P>,
+    faults: Faults,
+}
+
+impl<P: Send + Sync + 'static> Faulty<P> {
+    pub(crate) fn new(memory: &Arc<P>, faults: &Faults) -> Arc<Self> {
+        Arc::new(Self { memory: Arc::clone(memory), faults: faults.clone() })
+    }
+
+    async fn call<T, E, F>(
+        &self,
+        op: Op,
+        about: String,
+        effect: impl FnOnce(Arc<P>) -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Unavailable> + Send + 'static,
+    {
+        self.faults.call(op, about, effect(Arc::clone(&self.memory))).await
+    }
+}
+
+#[async_trait]
+impl<P: Commands + 'static> Commands for Faulty<P> {
+    async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
+        let (about, log) = (format!("{log} +{} {:x}", append.n, append.token.0), log.clone());
+        let effect = |port: Arc<P>| async move { port.append(&log, append).await };
+        self.call(Op::SlotAppend, about, effect).await
+    }
+
+    async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
+        let (about, log) = (log.to_string(), log.clone());
+        self.call(Op::SlotGet, about, |port| async move { port.slot(&log).await }).await
+    }
+
+    async fn catalogue(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<CataloguePage, Unavailable> {
+        let about = format!("after {after:?}");
+        let effect = |port: Arc<P>| async move { port.catalogue(after, limit).await };
+        self.call(Op::Catalogue, about, effect).await
+    }
+}
+
+impl<P: Admission> Admission for Faulty<P> {
+    fn admit(&self, log: &LogId) -> Result<(), NotAdmitted> {
+        if self.faults.refuse(Op::Admit, log.as_str()) {
+            return Err(NotAdmitted { reason: "the test says so".to_owned(), retry_after_s: 7 });
+        }
+        self.memory.admit(log)
+    }
+}
+
+#[async_trait]
+impl<P: CommandStream + 'static> CommandStream for Faulty<P> {
+    async fn put_records(
+        &self,
+        records: &[StreamRecord],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        let parts: Vec<String> = records.iter().map(describe).collect();
+        let (memory, records) = (Arc::clone(&self.memory), records.to_vec());
+        let effect = |left_out: Vec<usize>| async move {
+            let kept = records.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
+            let kept: Vec<StreamRecord> = kept.map(|(_, record)| record.clone()).collect();
+            let put = memory.put_records(&kept).await?;
+            Ok(with_gaps(put, &left_out))
+        };
+        self.faults.call_in_parts(Op::PutRecords, &parts, effect).await
+    }
+}
+
+/// `ledger/org:acme 4-6`, or `nudge ledger/org:acme`.
+fn describe(record: &StreamRecord) -> String {
+    match Record::decode(&record.data).ok().map(|record| record.parts) {
+        Some(parts) => match (parts.first(), parts.last()) {
+            (Some(first), Some(last)) => format!("{} {}-{}", record.key, first.first(), last.last),
+            _ => format!("nudge {}", record.key),
+        },
+        None => format!("{} ?", record.key),
+    }
+}
+
+/// `ledger/org:acme 4-6`, for each commit.
+fn describe_message(message: &Message) -> String {
+    let commits = notification::decode(&message.body).unwrap_or_default();
+    let describe = |commit: &Received| format!("{} {}-{}", commit.log, commit.first, commit.last);
+    commits.iter().map(describe).collect::<Vec<_>>().join(" ")
+}
+
+/// The results of what was passed on, and errors for what was left out.
+fn with_gaps(
+    passed: Vec<Result<(), Unavailable>>,
+    left_out: &[usize],
+) -> Vec<Result<(), Unavailable>> {
+    let mut results = passed;
+    // Ascending, so that each finds its place.
+    for at in left_out {
+        results.insert(*at, Err(Unavailable::Throttled { hop: "port" }));
+    }
+    results
+}
+
+#[async_trait]
+impl<P: Journal + 'static> Journal for Faulty<P> {
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
+        let about = format!("{log} {}-{}", commit.first, commit.last());
+        let (log, commit) = (log.clone(), commit.clone());
+        let effect = |port: Arc<P>| async move { port.append(&log, &commit).await };
+        self.call(Op::JournalAppend, about, effect).await
+    }
+
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
+        let (about, log) = (format!("{log} from {from}"), log.clone());
+        let effect = |port: Arc<P>| async move { port.read(&log, from, limit).await };
+        self.call(Op::JournalRead, about, effect).await
+    }
+
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
+        let (about, log) = (log.to_string(), log.clone());
+        self.call(Op::JournalTail, about, |port| async move { port.tail(&log).await }).await
+    }
+}
+
+#[async_trait]
+impl<P: State + 'static> State for Faulty<P> {
+    async fn get(
+        &self,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        let (about, log) = (format!("{log} {keys:?}"), log.clone());
+        let keys = keys.to_vec();
+        self.call(Op::StateGet, about, |port| async move { port.get(&log, &keys).await }).await
+    }
+
+    async fn put(
+        &self,
+        log: &LogId,
+        key: &StateKey,
+        item: &StateItem,
+    ) -> Result<Guarded, Unavailable> {
+        let about = format!("{log} {key:?} {}", item.seq);
+        let (log, key, item) = (log.clone(), key.clone(), item.clone());
+        let effect = |port: Arc<P>| async move { port.put(&log, &key, &item).await };
+        self.call(Op::StatePut, about, effect).await
+    }
+}
+
+#[async_trait]
+impl<P: ParkedTable + 'static> ParkedTable for Faulty<P> {
+    async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable> {
+        let about = format!("{log} {} {}", item.seq, item.identity);
+        let (log, item) = (log.clone(), item.clone());
+        self.call(Op::Park, about, |port| async move { port.park(&log, &item).await }).await
+    }
+
+    async fn list(
+        &self,
+        log: &LogId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<ParkedItem>, Unavailable> {
+        let (about, log) = (log.to_string(), log.clone());
+        let effect = |port: Arc<P>| async move { port.list(&log, from, limit).await };
+        self.call(Op::ParkedList, about, effect).await
+    }
+
+    async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
+        let about = format!("{log} {seq} {identity}");
+        let (log, identity) = (log.clone(), identity.to_owned());
+        let effect = |port: Arc<P>| async move { port.remove(&log, seq, &identity).await };
+        self.call(Op::ParkedRemove, about, effect).await
+    }
+}
+
+#[async_trait]
+impl<P: Topic + 'static> Topic for Faulty<P> {
+    fn topics(&self) -> usize {
+        self.memory.topics()
+    }
+
+    async fn publish(
+        &self,
+        topic: usize,
+        messages: &[Message],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        let parts: Vec<String> = messages.iter().map(describe_message).collect();
+        let (memory, messages) = (Arc::clone(&self.memory), messages.to_vec());
+        let effect = move |left_out: Vec<usize>| async move {
+            let kept = messages.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
+            let kept: Vec<Message> = kept.map(|(_, message)| message.clone()).collect();
+            let published = memory.publish(topic, &kept).await?;
+            Ok(with_gaps(published, &left_out))
+        };
+        self.faults.call_in_parts(Op::Publish, &parts, effect).await
+    }
+}
+
+#[async_trait]
+impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
+    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        let (about, log) = (log.to_string(), log.clone());
+        self.call(Op::Cursor, about, |port| async move { port.cursor(&log).await }).await
+    }
+
+    async fn rows(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
+        let (about, log, keys) = (format!("{log} {keys:?}"), log.clone(), keys.to_vec());
+        self.call(Op::Rows, about, |port| async move { port.rows(&log, &keys).await }).await
+    }
+
+    async fn put_row(
+        &self,
+        log: &LogId,
+        key: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        let about = format!("{log} {key} {}", row.seq);
+        let (log, key, row) = (log.clone(), key.clone(), row.clone());
+        let effect = |port: Arc<P>| async move { port.put_row(&log, &key, &row, loaded).await };
+        self.call(Op::PutRow, about, effect).await
+    }
+
+    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        let (about, log) = (format!("{log} {to}"), log.clone());
+        self.call(Op::Advance, about, |port| async move { port.advance(&log, to).await }).await
+    }
+
+    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
+        let (about, log) = (format!("{log} {target}"), log.clone());
+        let effect = |port: Arc<P>| async move { port.mark_behind(&log, target).await };
+        self.call(Op::MarkBehind, about, effect).await
+    }
+
+    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
+        let (about, log, parked) = (format!("{log} {at}"), log.clone(), parked.clone());
+        self.call(Op::ParkView, about, |port| async move { port.park(&log, at, &parked).await }).await
+    }
+
+    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
+        let (about, log, range) = (log.to_string(), log.clone(), range.clone());
+        self.call(Op::Scan, about, |port| async move { port.scan(&log, &range).await }).await
+    }
+}
+
+#[async_trait]
+impl<P: DeadLetters + 'static> DeadLetters for Faulty<P> {
+    async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
+        let (about, view) = (view.to_owned(), view.to_owned());
+        self.call(Op::LetterList, about, |port| async move { port.list(&view, limit).await }).await
+    }
+
+    async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable> {
+        let (about, view) = (format!("{view} {id}"), view.to_owned());
+        self.call(Op::LetterRemove, about, |port| async move { port.remove(&view, id).await }).await
+    }
+}
+
+/// A clock that stands still but for the sleeps, and the same chance in every run.
+pub(crate) struct ManualEnv {
+    clock: Arc<AtomicU64>,
+    random: AtomicU64,
+    faults: Faults,
+}
+
+impl ManualEnv {
+    /// It is noon; `seed` for the chance.
+    pub(crate) fn new(seed: u64, faults: &Faults) -> Arc<Self> {
+        let clock = Arc::new(AtomicU64::new(12 * 60 * 60 * 1_000));
+        Arc::new(Self { clock, random: AtomicU64::new(seed), faults: faults.clone() })
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&self, ms: u64) {
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Env for ManualEnv {
+    fn now(&self) -> Time {
+        Time(self.clock.load(Ordering::Relaxed))
+    }
+
+    fn random(&self) -> u64 {
+        // SplitMix64.
+        let state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    async fn sleep(&self, ms: u64) {
+        let clock = Arc::clone(&self.clock);
+        let effect = async move {
+            clock.fetch_add(ms, Ordering::Relaxed);
+            Ok::<(), Unavailable>(())
+        };
+        // Nothing breaks a sleep; tests only run something meanwhile.
+        let (Ok(()) | Err(_)) = self.faults.call(Op::Sleep, ms.to_string(), effect).await;
+    }
+}

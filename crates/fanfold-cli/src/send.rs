@@ -1,7 +1,7 @@
 //! `fanfold send`.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,8 +25,6 @@ or its problem. The exit code is 1 if there was a problem."
 pub struct Send {
     #[command(flatten)]
     server: Server,
-    #[command(flatten)]
-    one: One,
     /// A file of commands: NDJSON, or one JSON array.
     #[arg(long, conflicts_with = "service")]
     file: Option<PathBuf>,
@@ -36,6 +34,8 @@ pub struct Send {
     /// Read commands from standard input: NDJSON, or one JSON array.
     #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["service", "file"])]
     stdin: Option<String>,
+    #[command(flatten)]
+    one: One,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -100,7 +100,12 @@ impl Send {
                 let file = File::open(path);
                 Box::new(file.with_context(|| format!("cannot read {}", path.display()))?)
             }
-            (None, None) => Box::new(io::stdin()),
+            (None, None) => {
+                if io::stdin().is_terminal() {
+                    eprintln!("reading commands, one a line; Ctrl-D ends");
+                }
+                Box::new(io::stdin())
+            }
         };
         let mut sender = Sender {
             client: Client::new(&self.server),

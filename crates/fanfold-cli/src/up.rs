@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -28,7 +29,14 @@ pub struct Up {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
     /// What to log to standard error, as `info` or `fanfold_pipeline=debug,warn`.
-    #[arg(long, env = "FANFOLD_LOG", default_value = "warn", value_name = "FILTER")]
+    // Without the parser, clap takes the lenient conversion, which drops what it does not know.
+    #[arg(
+        long,
+        env = "FANFOLD_LOG",
+        default_value = "warn",
+        value_name = "FILTER",
+        value_parser = EnvFilter::from_str
+    )]
     log: EnvFilter,
 }
 

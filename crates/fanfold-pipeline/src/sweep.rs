@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
+use fanfold::canary::Canary;
 use fanfold::limits::PUT_RECORDS_MAX;
 use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use crate::ingest::Ingest;
 use crate::ports::{
     CataloguePosition, CommandStream, Commands, DeadLetters, Env, Journal, ParkedTable,
     StreamRecord, Unavailable, ViewTable,
@@ -34,6 +36,7 @@ pub struct Sweep {
     parked: Arc<dyn ParkedTable>,
     stream: Arc<dyn CommandStream>,
     env: Arc<dyn Env>,
+    canaries: Option<(Ingest, usize)>,
 }
 
 /// What one run saw.
@@ -49,6 +52,9 @@ pub struct SweepReport {
     pub standstill_ms_max: u64,
     /// The logs in which something waits for an operator.
     pub waiting: usize,
+    /// How long ago the last command of a canary came to its entry, at most over the canaries;
+    /// `None` while none has. A healthy pipeline keeps it about as low as the sweep's schedule.
+    pub canary_age_ms_max: Option<u64>,
 }
 
 /// How one log stands.
@@ -67,7 +73,15 @@ impl Sweep {
         stream: Arc<dyn CommandStream>,
         env: Arc<dyn Env>,
     ) -> Self {
-        Self { commands, journal, parked, stream, env }
+        Self { commands, journal, parked, stream, env, canaries: None }
+    }
+
+    /// Also sends a command of each of `n` canaries through every hop, each run. More canaries
+    /// reach more shards. The hosts behind `ingest` must know [`Canary`].
+    #[must_use]
+    pub fn with_canaries(mut self, ingest: Ingest, n: usize) -> Self {
+        self.canaries = Some((ingest, n));
+        self
     }
 
     /// Looks at up to `limit` logs from `after` on, and nudges those that stand still. Whoever
@@ -95,8 +109,36 @@ impl Sweep {
             }
         }
         self.nudge(&report.nudged).await?;
+        report.canary_age_ms_max = self.sing().await?;
         tracing::debug!(?report, "swept");
         Ok(report)
+    }
+
+    /// How the canaries of the last run fared; then sends the next.
+    async fn sing(&self) -> Result<Option<u64>, Unavailable> {
+        let Some((ingest, n)) = &self.canaries else { return Ok(None) };
+        let now = self.env.now();
+        let mut age_ms_max = None;
+        for log in (0..*n).filter_map(Canary::log) {
+            let tail = self.journal.tail(&log).await?;
+            let page = self.journal.read(&log, tail, 1).await?;
+            if let Some(commit) = page.commits.first() {
+                age_ms_max = age_ms_max.max(Some(now.since_ms(commit.at)));
+            }
+        }
+        // The time is an id that grows from run to run.
+        let command = |number| {
+            let user = Canary::user(number);
+            format!(r#"{{"type":"canary","command":"sing","id":{},"user":"{user}"}}"#, now.0)
+        };
+        let commands: Vec<String> = (0..*n).map(command).collect();
+        let commands: Vec<&[u8]> = commands.iter().map(String::as_bytes).collect();
+        for answer in ingest.ingest(&commands).await {
+            if let Err(error) = answer {
+                tracing::warn!(%error, "a canary was not let in");
+            }
+        }
+        Ok(age_ms_max)
     }
 
     async fn look(&self, log: &LogId) -> Result<Look, Unavailable> {

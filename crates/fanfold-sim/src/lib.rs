@@ -47,6 +47,7 @@ const RUN_MS_MAX: u64 = 4 * 60 * 60 * 1_000;
 const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
 const SHARDS: usize = 2;
 const TOPICS: usize = 2;
+const CANARIES: usize = 2;
 
 /// What one run came to.
 #[derive(Debug)]
@@ -196,11 +197,16 @@ impl Run {
             executor.spawn(drive::sweep_view(stage.clone(), Rc::new(sweep)));
             views.push((view.name(), memory, notifications));
         }
-        let sweep = Sweep::new(commands.clone(), journal, parked, stream, env.clone());
-        executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
-
         let clients = Clients::default();
-        let ingest = Rc::new(Ingest::new(commands, Arc::new(AdmitAll), workload::services(), env));
+        let ingest = Rc::new(Ingest::new(
+            commands.clone(),
+            Arc::new(AdmitAll),
+            workload::services(),
+            env.clone(),
+        ));
+        let sweep = Sweep::new(commands, journal, parked, stream, env)
+            .with_canaries((*ingest).clone(), CANARIES);
+        executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
         let habits = Habits::draw(world);
         for _ in 0..habits.clients {
             let client =

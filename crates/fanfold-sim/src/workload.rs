@@ -1,6 +1,7 @@
 //! What the clients do: the ledger's commands, for a few organisations, with every habit that
 //! real clients have: batches, repeats, ids out of order, nonsense, retries.
 
+use fanfold::canary::Canary;
 use fanfold::{
     Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View, Views,
 };
@@ -16,7 +17,7 @@ const BREAKING_AMOUNT: i64 = 666;
 
 /// The services of the simulated host.
 pub fn services() -> Services {
-    Services::new().with::<Ledger>().with::<Mine>()
+    Services::new().with::<Ledger>().with::<Mine>().with::<Canary>()
 }
 
 /// Its views.

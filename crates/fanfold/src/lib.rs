@@ -10,6 +10,7 @@
 //! knows nothing of I/O, clocks, randomness, async or any cloud.
 
 pub mod body;
+pub mod canary;
 pub mod catch;
 pub mod command;
 pub mod entry;

@@ -103,11 +103,6 @@ fn signals_end_it_well_and_soon() {
             })
             .collect();
         assert_eq!(lines(&up.client_reads(&["send"], batch.as_bytes()), 0).len(), 500);
-        // Somebody waits for what will never be there: nobody waits for them.
-        let mut waiting =
-            TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
-        let path = "/views/balances/ledger/org:o1?seq=1&wait=25000";
-        write!(waiting, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
         let asked = Instant::now();
         up.signal(signal);
         let (code, stderr) = up.end();
@@ -137,6 +132,20 @@ fn a_request_at_hand_is_answered_before_the_end() {
 }
 
 #[test]
+fn a_request_that_never_ends_is_cut_off() {
+    let up = Up::new();
+    let mut stream = TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
+    stream
+        .write_all(b"POST /command HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        .expect("it reads");
+    thread::sleep(Duration::from_millis(200));
+    let asked = Instant::now();
+    up.signal("-TERM");
+    assert_eq!(up.end().0, Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[test]
 fn a_taken_port_is_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it has one").to_string();
@@ -150,10 +159,13 @@ fn a_taken_port_is_one_line() {
 
 #[test]
 fn bad_arguments_are_explained() {
+    // Where it cannot listen, should it come to that.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = listener.local_addr().expect("it has one").to_string();
     for (args, expected) in [
         (&["up", "--listen", "here"][..], "--listen"),
-        (&["up", "--shards", "0"], "--shards"),
-        (&["up", "--log", "a=b=c"], "--log"),
+        (&["up", "--listen", &taken, "--shards", "0"], "--shards"),
+        (&["up", "--listen", &taken, "--log", "a=b=c"], "--log"),
         (&["send", "--type", "ledger"], "--command"),
         (&["send", "--type", "ledger", "--data", "{"], "--data"),
         (&["log", "ledger"], "<service>/<partition>"),

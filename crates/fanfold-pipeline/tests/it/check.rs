@@ -1,0 +1,31 @@
+//! How a scenario is played: once as it is, and once for each sentence of the design that it
+//! guards, with that sentence undone. It must hold, and then it must not.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fanfold::planted::Bug;
+use futures::executor::block_on;
+
+/// Plays a scenario that must hold, and must fail with each of these bugs.
+pub(crate) fn check(bugs: &[Bug], scenario: impl AsyncFn()) {
+    block_on(scenario());
+    for bug in bugs {
+        // The panic is caught inside, so that the bug is dug up in any case.
+        let found = bug.plant(|| catch_unwind(AssertUnwindSafe(|| block_on(scenario()))));
+        match found {
+            Ok(()) => panic!("nobody notices {bug:?}"),
+            Err(panic) => println!("{bug:?}: {}", message(panic.as_ref())),
+        }
+    }
+}
+
+/// Plays a scenario that guards a sentence which no planted bug undoes.
+pub(crate) fn play(scenario: impl AsyncFn()) {
+    check(&[], scenario);
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
+}

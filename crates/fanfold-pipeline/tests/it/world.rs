@@ -1,0 +1,312 @@
+//! The world of one test: the ports in memory behind the fault layer, the stages over them, and
+//! what the test wants to see of them afterwards.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfold::body::notification;
+use fanfold::body::parked::{Parked, Reason};
+use fanfold::body::record::{Part, Record};
+use fanfold::body::{commit, slot};
+use fanfold::{Command, CommandId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time, Views};
+use fanfold_embedded::memory::{Memory, MemoryConfig, MemoryViewTable};
+use fanfold_embedded::shard::{Position, Shards};
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ports::{
+    Change, CommitItem, Journal, ParkedTable, State, StateItem, ViewTable,
+};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::{Reads, ServedView};
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use ledger::Ledger;
+use ledger::views::Balances;
+use serde_json::{Value, json};
+
+use crate::faults::Faults;
+use crate::ports::{Faulty, ManualEnv};
+use crate::tally::{Resets, Sums, Tally};
+
+/// A deadline that never comes.
+pub(crate) const NEVER: Time = Time(u64::MAX);
+
+/// All that lies in a shard.
+const ALL: usize = usize::MAX;
+
+/// The log of most tests.
+pub(crate) fn acme() -> LogId {
+    log("tally/org:acme")
+}
+
+pub(crate) fn log(name: &str) -> LogId {
+    name.parse().expect("a log")
+}
+
+/// A command of a user.
+pub(crate) fn command(user: &str, id: u64, name: &str, data: Value) -> Command {
+    let user = Name::new(user).expect("a user");
+    Command {
+        origin: Origin::user(&user).expect("a user"),
+        id: CommandId::new(id).expect("an id"),
+        name: Name::new(name).expect("a command"),
+        timestamp: None,
+        data: serde_json::value::to_raw_value(&data).expect("JSON"),
+    }
+}
+
+/// Ann adds one to the counter `a`, with `id`.
+pub(crate) fn add(id: u64) -> Command {
+    command("ann", id, "add", json!({"counter": "a", "by": 1}))
+}
+
+/// Commands of Ann, each with its own seq for an id, each adding one to one of three counters.
+pub(crate) fn run(seqs: impl IntoIterator<Item = u64>) -> Vec<Command> {
+    let counter = |seq: u64| ["a", "b", "c"][seq as usize % 3];
+    let one = |seq| command("ann", seq, "add", json!({"counter": counter(seq), "by": 1}));
+    seqs.into_iter().map(one).collect()
+}
+
+pub(crate) fn services() -> Services {
+    Services::new().with::<Tally>().with::<Ledger>()
+}
+
+pub(crate) fn views() -> Views {
+    Views::new().with::<Sums>().with::<Resets>().with::<Balances>()
+}
+
+/// Everything, in memory.
+pub(crate) struct World {
+    pub(crate) memory: Memory,
+    pub(crate) faults: Faults,
+    pub(crate) env: Arc<ManualEnv>,
+}
+
+impl World {
+    /// Empty. Shared with the hooks that a test gives to the fault layer.
+    pub(crate) fn new() -> Arc<Self> {
+        Self::seeded(1)
+    }
+
+    /// Empty, with the chance of `seed`.
+    pub(crate) fn seeded(seed: u64) -> Arc<Self> {
+        let faults = Faults::default();
+        let env = ManualEnv::new(seed, &faults);
+        let config = MemoryConfig { shards: 1, ..MemoryConfig::default() };
+        let views = views();
+        let names = views.iter().map(|view| view.name());
+        let memory = Memory::new(&config, names, Arc::clone(&env) as _);
+        Arc::new(Self { memory, faults, env })
+    }
+
+    fn faulty<P: Send + Sync + 'static>(&self, memory: &Arc<P>) -> Arc<Faulty<P>> {
+        Faulty::new(memory, &self.faults)
+    }
+
+    // The stages, cold.
+
+    pub(crate) fn ingest(&self) -> Ingest {
+        let commands = self.faulty(&self.memory.commands);
+        let admission = self.faulty(&self.memory.admission);
+        Ingest::new(commands, admission, services(), Arc::clone(&self.env) as _)
+    }
+
+    pub(crate) fn relay(&self) -> Relay {
+        Relay::new(self.faulty(&self.memory.stream), Arc::clone(&self.env) as _)
+    }
+
+    pub(crate) fn processor(&self) -> Processor {
+        self.processor_of(services())
+    }
+
+    pub(crate) fn processor_of(&self, services: Services) -> Processor {
+        let ports = ProcessorPorts {
+            journal: self.faulty(&self.memory.journal),
+            state: self.faulty(&self.memory.state),
+            parked: self.faulty(&self.memory.parked),
+            topic: self.faulty(&self.memory.topic),
+            env: Arc::clone(&self.env) as _,
+        };
+        Processor::new(ports, services)
+    }
+
+    /// A processor that nothing goes wrong with: another environment, in another place.
+    pub(crate) fn elsewhere(&self) -> Processor {
+        let (Memory { journal, state, parked, topic, .. }, env) = (&self.memory, &self.env);
+        let ports = ProcessorPorts {
+            journal: Arc::clone(journal) as _,
+            state: Arc::clone(state) as _,
+            parked: Arc::clone(parked) as _,
+            topic: Arc::clone(topic) as _,
+            env: Arc::clone(env) as _,
+        };
+        Processor::new(ports, services())
+    }
+
+    pub(crate) fn table(&self, view: &str) -> &Arc<MemoryViewTable> {
+        &self.memory.views[view]
+    }
+
+    pub(crate) fn projector(&self, view: &str) -> Arc<Projector> {
+        let projector = Projector::new(
+            Arc::clone(views().get(view).expect("a view")),
+            self.faulty(self.table(view)),
+            self.faulty(&self.memory.journal),
+            Arc::clone(&self.env) as _,
+        );
+        Arc::new(projector)
+    }
+
+    pub(crate) fn sweep(&self) -> Sweep {
+        Sweep::new(
+            self.faulty(&self.memory.commands),
+            self.faulty(&self.memory.journal),
+            self.faulty(&self.memory.parked),
+            self.faulty(&self.memory.stream),
+            Arc::clone(&self.env) as _,
+        )
+    }
+
+    pub(crate) fn view_sweep(&self, view: &str) -> ViewSweep {
+        ViewSweep::new(
+            self.projector(view),
+            self.faulty(self.table(view)),
+            self.faulty(&self.memory.commands),
+            self.faulty(&self.memory.journal),
+            self.faulty(&self.memory.dead_letters),
+            Arc::clone(&self.env) as _,
+        )
+    }
+
+    pub(crate) fn reads(&self) -> Reads {
+        let served = |view: &Arc<dyn fanfold::AnyView>| ServedView {
+            view: Arc::clone(view),
+            table: self.faulty(self.table(view.name())),
+        };
+        Reads::new(
+            self.faulty(&self.memory.commands),
+            self.faulty(&self.memory.journal),
+            views().iter().map(served).collect(),
+            services(),
+            Arc::clone(&self.memory.waits) as _,
+            Arc::clone(&self.env) as _,
+        )
+    }
+
+    // What goes in.
+
+    /// A record of the stream that has just arrived: one batch of commands, from `first` on.
+    pub(crate) fn record(&self, log: &LogId, first: u64, commands: &[Command]) -> ReceivedRecord {
+        use fanfold_pipeline::ports::Env;
+        let commands: Vec<&Command> = commands.iter().collect();
+        let bodies = slot::encode(&commands).expect("JSON");
+        let mut last = first - 1;
+        let parts: Vec<Part<'_>> = bodies
+            .iter()
+            .map(|(n, body)| {
+                last += *n as u64;
+                Part { last: Seq(last), n: *n as u64, at: self.env.now(), body }
+            })
+            .collect();
+        let data = Record { log: log.clone(), parts }.encode().expect("JSON").into();
+        ReceivedRecord { key: log.clone(), data, arrived: self.env.now() }
+    }
+
+    /// [`run`] as a record for [`acme`].
+    pub(crate) fn acme(&self, seqs: std::ops::RangeInclusive<u64>) -> ReceivedRecord {
+        self.record(&acme(), *seqs.start(), &run(seqs))
+    }
+
+    pub(crate) fn nudge(&self, log: &LogId) -> ReceivedRecord {
+        use fanfold_pipeline::ports::Env;
+        let data = Record::nudge(log.clone()).encode().expect("JSON").into();
+        ReceivedRecord { key: log.clone(), data, arrived: self.env.now() }
+    }
+
+    /// One commit of these commands, by another environment; the message that tells of it.
+    pub(crate) async fn commit(&self, log: &LogId, commands: &[Command]) -> Bytes {
+        let first = self.tail(log).await.next().0;
+        let record = self.record(log, first, commands);
+        let outcome = self.elsewhere().process(&[record], NEVER).await;
+        assert_eq!(outcome, BatchOutcome::DONE);
+        self.messages().pop().expect("the commit was published")
+    }
+
+    // What comes out.
+
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        all(self.memory.commands.changes())
+    }
+
+    pub(crate) fn records(&self) -> Vec<ReceivedRecord> {
+        all(self.memory.stream.records())
+    }
+
+    /// The bodies of all messages, in the order in which they were published.
+    pub(crate) fn messages(&self) -> Vec<Bytes> {
+        let log = self.memory.topic.log().read(Position::START, ALL);
+        log.into_iter().map(|(_, notification)| notification.body.clone()).collect()
+    }
+
+    /// The commits that were published of a log, as often as they were.
+    pub(crate) fn published(&self, log: &LogId) -> Vec<(u64, u64)> {
+        let messages = self.messages();
+        let read = |body: &Bytes| notification::decode(std::str::from_utf8(body).expect("text"));
+        let commits = messages.iter().flat_map(|body| read(body).expect("a batch"));
+        commits.filter(|c| c.log == *log).map(|c| (c.first.0, c.last.0)).collect()
+    }
+
+    pub(crate) async fn tail(&self, log: &LogId) -> Seq {
+        self.memory.journal.tail(log).await.expect("memory")
+    }
+
+    pub(crate) async fn commits(&self, log: &LogId) -> Vec<CommitItem> {
+        self.memory.journal.read(log, Seq(1), ALL).await.expect("memory").commits
+    }
+
+    pub(crate) async fn entries(&self, log: &LogId) -> Vec<Entry> {
+        let commits = self.commits(log).await.into_iter();
+        commits.flat_map(|c| commit::decode(c.first, &c.body).expect("a commit").0).collect()
+    }
+
+    /// `1 ann#1 accepted`, for each entry.
+    pub(crate) async fn outcomes(&self, log: &LogId) -> Vec<String> {
+        let entries = self.entries(log).await.into_iter();
+        entries.map(|e| format!("{} {}#{} {}", e.seq, e.origin, e.id, e.outcome.status())).collect()
+    }
+
+    /// The entries of [`acme`] are those of [`run`], up to `last`, and nothing of it is parked.
+    pub(crate) async fn assert_run(&self, last: u64) {
+        let expected: Vec<String> = (1..=last).map(|n| format!("{n} ann#{n} accepted")).collect();
+        assert_eq!(self.outcomes(&acme()).await, expected);
+        assert_eq!(self.parked(&acme()).await, [] as [String; 0]);
+    }
+
+    /// `7 ann#7 Gap`, for each parked item.
+    pub(crate) async fn parked(&self, log: &LogId) -> Vec<String> {
+        let items = self.memory.parked.list(log, Seq::ZERO, ALL).await.expect("memory");
+        let reason = |body: &[u8]| -> Reason { Parked::decode(body).expect("parked").reason };
+        items.iter().map(|i| format!("{} {} {:?}", i.seq, i.identity, reason(&i.body))).collect()
+    }
+
+    pub(crate) async fn state(&self, log: &LogId, key: StateKey) -> Option<StateItem> {
+        self.memory.state.get(log, &[key]).await.expect("memory").pop().flatten()
+    }
+
+    /// The log's head; zero if there is none.
+    pub(crate) async fn head(&self, log: &LogId) -> Seq {
+        self.state(log, StateKey::head(1)).await.map_or(Seq::ZERO, |item| item.seq)
+    }
+
+    /// A view's cursor for a log: how far it is.
+    pub(crate) async fn cursor(&self, view: &str, log: &LogId) -> u64 {
+        let cursor = self.table(view).cursor(log).await.expect("memory");
+        cursor.unwrap_or_default().seq.0
+    }
+}
+
+fn all<T: Clone>(shards: &Shards<T>) -> Vec<T> {
+    let items = shards.iter().flat_map(|(_, shard)| shard.read(Position::START, ALL));
+    items.map(|(_, item)| item).collect()
+}

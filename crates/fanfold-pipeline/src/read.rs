@@ -13,6 +13,10 @@ use crate::ports::{
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
 
+/// A page of entries ends behind the commit with which it has this many bytes: answers through
+/// Lambda may have 6 MB.
+const ENTRIES_BYTES: usize = 4 * 1024 * 1024;
+
 /// A view with the table that holds it.
 #[derive(Clone)]
 pub struct ServedView {
@@ -161,7 +165,7 @@ impl Reads {
         loop {
             let page = self.journal.read(log, seq, 1).await?;
             if let Some(item) = page.commits.first() {
-                let entries = decode(item.first, &item.body)?;
+                let (entries, _) = decode(item.first, &item.body)?;
                 if let Some(entry) = entries.into_iter().find(|entry| entry.seq == seq) {
                     return Ok(Awaited::Ready(entry));
                 }
@@ -176,7 +180,7 @@ impl Reads {
         }
     }
 
-    /// The entries from `from` on, at most `limit`.
+    /// The entries from `from` on: at most `limit`, fewer if they are large.
     pub async fn entries(
         &self,
         log: &LogId,
@@ -187,16 +191,21 @@ impl Reads {
         let tail = self.journal.tail(log).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
-        while next <= tail && entries.len() < limit {
+        let mut bytes = 0;
+        while next <= tail && entries.len() < limit && bytes < ENTRIES_BYTES {
             let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+            if page.commits.is_empty() {
+                break;
+            }
             for item in &page.commits {
-                let commit = decode(item.first, &item.body)?;
+                if entries.len() == limit || bytes >= ENTRIES_BYTES {
+                    break;
+                }
+                let (commit, payload_bytes) = decode(item.first, &item.body)?;
+                bytes += payload_bytes;
                 let asked = commit.into_iter().filter(|entry| entry.seq >= next);
                 entries.extend(asked.take(limit - entries.len()));
-            }
-            match entries.last() {
-                Some(last) if last.seq >= next => next = last.seq.next(),
-                _ => break,
+                next = entries.last().map_or(next, |last| last.seq.next());
             }
         }
         Ok(LogPage { accepted, tail, entries, next: (next <= tail).then_some(next) })
@@ -318,7 +327,6 @@ impl Reads {
     }
 }
 
-fn decode(first: Seq, body: &[u8]) -> Result<Vec<Entry>, ReadError> {
-    let decoded = commit::decode(first, body);
-    decoded.map(|(entries, _)| entries).map_err(|error| ReadError::Undecodable { first, error })
+fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), ReadError> {
+    commit::decode(first, body).map_err(|error| ReadError::Undecodable { first, error })
 }

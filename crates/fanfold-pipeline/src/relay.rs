@@ -40,6 +40,12 @@ struct Queue<'a> {
     changes: Vec<(usize, &'a Change)>,
 }
 
+/// What became of a round: of any of its records.
+struct Round {
+    acknowledged: bool,
+    failed: bool,
+}
+
 impl Relay {
     /// A relay that remembers nothing yet.
     pub fn new(stream: Arc<dyn CommandStream>, env: Arc<dyn Env>) -> Self {
@@ -59,13 +65,14 @@ impl Relay {
         let mut queues = self.queues(changes);
         let mut failures = 0;
         while !queues.is_empty() && self.env.now() < deadline {
-            if self.round(&mut queues).await {
-                failures = 0;
-            } else {
-                failures += 1;
-                if !PUT_BACKOFF.pause(failures, &*self.env).await {
-                    break;
-                }
+            let Round { acknowledged, failed } = self.round(&mut queues).await;
+            failures = match (acknowledged, failed) {
+                (_, false) => 0,
+                (true, true) => 1,
+                (false, true) => failures + 1,
+            };
+            if failed && !PUT_BACKOFF.pause(failures, &*self.env).await {
+                break;
             }
         }
         let mut outcome = BatchOutcome::DONE;
@@ -100,8 +107,8 @@ impl Relay {
         queues
     }
 
-    /// Sends one record per log; whether any was acknowledged.
-    async fn round(&self, queues: &mut Vec<Queue<'_>>) -> bool {
+    /// Sends one record per log.
+    async fn round(&self, queues: &mut Vec<Queue<'_>>) -> Round {
         let mut records = Vec::with_capacity(queues.len());
         for (at, queue) in queues.iter().enumerate() {
             let mut behind = &queue.changes[..];
@@ -113,7 +120,7 @@ impl Relay {
                 }
             }
         }
-        let mut acknowledged = false;
+        let mut round = Round { acknowledged: false, failed: false };
         let mut rest = records.as_slice();
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(chunk_len(rest));
@@ -123,17 +130,23 @@ impl Relay {
             match self.stream.put_records(&put).await {
                 Ok(results) => {
                     for ((at, n, _), result) in chunk.iter().zip(results) {
-                        if result.is_ok() {
-                            acknowledged = true;
-                            self.acknowledge(&mut queues[*at], *n);
+                        match result {
+                            Ok(()) => {
+                                round.acknowledged = true;
+                                self.acknowledge(&mut queues[*at], *n);
+                            }
+                            Err(_) => round.failed = true,
                         }
                     }
                 }
-                Err(error) => tracing::warn!(%error, records = put.len(), "put_records failed"),
+                Err(error) => {
+                    tracing::warn!(%error, records = put.len(), "put_records failed");
+                    round.failed = true;
+                }
             }
         }
         queues.retain(|queue| !queue.changes.is_empty());
-        acknowledged
+        round
     }
 
     /// One record with as many changes, from the first on, as the soft limit allows (at least one,
@@ -158,8 +171,8 @@ impl Relay {
     }
 
     fn acknowledge(&self, queue: &mut Queue<'_>, n: usize) {
-        let sent = queue.changes.drain(..n.min(queue.changes.len()));
-        if let Some((_, change)) = sent.last() {
+        let mut sent = queue.changes.drain(..n.min(queue.changes.len()));
+        if let Some((_, change)) = sent.next_back() {
             let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
             acknowledged.put(queue.log.clone(), (change.last, change.token));
         }

@@ -37,7 +37,7 @@ pub(crate) fn from_tagged<T: DeserializeOwned>(
         Err(_) if !tag_read.get() => Err(TaggedError::UnknownTag),
         Err(_) => {
             // A variant without content takes `{}`, the default of a request's `data`.
-            if matches!(content.get(), "{}" | "null")
+            if is_empty(content)
                 && let Ok(value) = T::deserialize(access(None))
             {
                 return Ok(value);
@@ -52,6 +52,12 @@ pub(crate) fn from_tagged<T: DeserializeOwned>(
             }
         }
     }
+}
+
+/// Whether it is `{}`, however it is spaced, or `null`.
+fn is_empty(content: &RawValue) -> bool {
+    let inside = content.get().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    inside.is_some_and(|inside| inside.trim().is_empty()) || content.get() == "null"
 }
 
 /// Positions count from the start of the content, which the sender never saw by itself.

@@ -25,6 +25,22 @@ pub(crate) fn play(scenario: impl AsyncFn()) {
     check(&[], scenario);
 }
 
+/// Plays a random scenario with each of so many seeds; the one that fails is printed.
+pub(crate) async fn seeds(seeds: u64, scenario: impl AsyncFn(u64)) {
+    struct Seed(u64);
+    impl Drop for Seed {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                println!("with seed {}:", self.0);
+            }
+        }
+    }
+    for seed in 1..=seeds {
+        let _printed = Seed(seed);
+        scenario(seed).await;
+    }
+}
+
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)")

@@ -64,7 +64,9 @@ pub(crate) fn json() -> impl Strategy<Value = Value> {
 
 /// JSON objects, most of them small.
 pub(crate) fn data() -> impl Strategy<Value = Raw> {
-    let large = |sizes: Range<usize>| (sizes, any::<char>()).prop_map(|(len, c)| json!(c.to_string().repeat(len)));
+    let large = |sizes: Range<usize>| {
+        (sizes, any::<char>()).prop_map(|(len, c)| json!(c.to_string().repeat(len)))
+    };
     let content = prop_oneof![20 => json(), 2 => large(1_000..9_000), 1 => large(9_000..20_000)];
     (content, "[ \n]{0,2}")
         .prop_map(|(content, space)| Raw(raw(format!("{{{space}\"x\":{content}{space}}}"))))
@@ -122,18 +124,12 @@ pub(crate) fn notice() -> impl Strategy<Value = Notice> {
 }
 
 pub(crate) fn parked() -> impl Strategy<Value = Parked> {
-    let reasons = [
-        Reason::Gap,
-        Reason::NoService,
-        Reason::CannotFold,
-        Reason::Conflict,
-        Reason::Undecodable,
-    ];
+    let reasons =
+        [Reason::Gap, Reason::NoService, Reason::CannotFold, Reason::Conflict, Reason::Undecodable];
     let content = prop_oneof![
         command().prop_map(Content::Command),
         vec(any::<u8>(), 0..2_000).prop_map(Content::Bytes),
     ];
-    (proptest::sample::select(reasons.to_vec()), time(), any::<String>(), content).prop_map(
-        |(reason, at, detail, content)| Parked { reason, at, detail, content },
-    )
+    (proptest::sample::select(reasons.to_vec()), time(), any::<String>(), content)
+        .prop_map(|(reason, at, detail, content)| Parked { reason, at, detail, content })
 }

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use fanfold::entry::{self, Raw};
+use fanfold::entry::Outcome;
 use fanfold::limits::COMMAND_BYTES_MAX;
 use fanfold::reactor::{AnyReactor, REACTIONS_MAX};
-use fanfold::view::AnyView;
+use fanfold::view::{self, AnyView};
 use fanfold::{
     Code, Context, DocumentId, Documents, Entry, LogId, OutgoingCommand, Reactor, Reactors,
     Recorded, RowKey, Seq, Service, Services, Time, View, Views,
@@ -15,7 +15,7 @@ use fanfold::{
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
-use crate::samples::{entries_of_all_kinds, entry, event, id, raw, valid};
+use crate::samples::{entries_of_all_kinds, entry, event, id, raw, user, valid};
 
 /// What an author declares.
 trait Constants: Send + Sync + 'static {
@@ -93,7 +93,12 @@ impl<C: Constants> View for Author<C> {
 
     fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
         // Repeated, and in no order.
-        entry.events().iter().rev().flat_map(|(id, _)| [id.into(), valid("all"), id.into()]).collect()
+        entry
+            .events()
+            .iter()
+            .rev()
+            .flat_map(|(id, _)| [id.into(), valid("all"), id.into()])
+            .collect()
     }
     fn apply(row: Option<Sum>, _: &RowKey, entry: &Recorded<Event>) -> Option<Sum> {
         Some(Sum(row.map_or(0, |sum| sum.0) + entry.events().len() as i64))
@@ -106,15 +111,220 @@ impl<C: Constants> Reactor for Author<C> {
     const EVENTS: &'static [(&'static str, u32)] = C::EVENTS;
     type Event = Event;
 
-    /// As many commands as the entry sent, each with as many bytes of data as the entry's seq.
+    /// As many commands as the entry sent; of much, one with so many bytes of data.
     fn react(entry: &Recorded<Event>) -> Vec<OutgoingCommand> {
-        let [(_, Event::Sent { amount }), ..] = entry.events() else { return vec![] };
+        let [(_, Event::Sent { amount })] = entry.events() else { return vec![] };
+        let amount = *amount as usize;
+        let (commands, bytes) = if amount < 1_000 { (amount, 8) } else { (1, amount) };
         let command = OutgoingCommand {
             service: valid("ledger"),
             partition: valid("org:bank"),
             command: valid("deposit"),
-            data: raw(format!("{{}}{}", " ".repeat(entry.seq.0 as usize)).trim_end()),
+            data: raw(format!(r#"{{"x":"{}"}}"#, "x".repeat(bytes - 8))),
         };
-        vec![command; *amount as usize]
+        vec![command; commands]
+    }
+}
+
+fn sums() -> Arc<dyn AnyView> {
+    Arc::clone(Views::new().with::<Author<Good>>().get("good").expect("just added"))
+}
+
+fn replies() -> Arc<dyn AnyReactor> {
+    Arc::clone(Reactors::new().with::<Author<Good>>().get("good").expect("just added"))
+}
+
+/// Each declares one thing that no author may.
+macro_rules! wrong {
+    ($($author:ident: $constant:ident $type:ty = $value:expr;)*) => {
+        $(
+            struct $author;
+            impl Constants for $author {
+                const $constant: $type = $value;
+            }
+        )*
+    };
+}
+
+type Events = &'static [(&'static str, u32)];
+
+wrong! {
+    NoName: NAME &'static str = "";
+    BadName: NAME &'static str = "Good";
+    LongName: NAME &'static str = "a23456789-123456789-123456789-123";
+    Reserved: NAME &'static str = "fanfold";
+    BadKind: EVENTS Events = &[("sent away", 1)];
+    TwoOfAKind: EVENTS Events = &[("sent", 1), ("sent", 2)];
+    NoVersion: EVENTS Events = &[("sent", 0)];
+    ManyKinds: EVENTS Events = &[("sent", 1); 65];
+    BadService: SERVICES &'static [&'static str] = &["Ledger"];
+}
+
+/// What is said of constants when a host starts with them.
+fn said<C: Constants>() -> [Option<String>; 3] {
+    fn panic_of(register: fn()) -> Option<String> {
+        catch_unwind(register).err().map(|payload| *payload.downcast().expect("a formatted text"))
+    }
+    [
+        panic_of(|| drop(Services::new().with::<Author<C>>())),
+        panic_of(|| drop(Views::new().with::<Author<C>>())),
+        panic_of(|| drop(Reactors::new().with::<Author<C>>())),
+    ]
+}
+
+#[test]
+fn hosts_do_not_start_with_wrong_constants() {
+    let all = |message: &str| {
+        ["service", "view", "reactor"].map(|what| Some(message.replace("{}", what)))
+    };
+    let names = "[a-z][a-z0-9-]*";
+    let kinds = "[A-Za-z0-9._:@=+-]";
+    assert_eq!(said::<Good>(), [None, None, None]);
+    assert_eq!(said::<NoName>(), all("the name of the {} `` must not be empty"));
+    let bad = format!("the name of the {{}} `Good` contains 'G', allowed are {names}");
+    assert_eq!(said::<BadName>(), all(&bad));
+    let long = "the name of the {} `a23456789-123456789-123456789-123` is 33 bytes long, \
+                at most 32 are allowed";
+    assert_eq!(said::<LongName>(), all(long));
+    let bad =
+        format!("the event type `sent away` of the {{}} `good` contains ' ', allowed are {kinds}");
+    assert_eq!(said::<BadKind>(), all(&bad));
+    assert_eq!(said::<TwoOfAKind>(), all("the {} `good` lists the event type `sent` twice"));
+    assert_eq!(said::<NoVersion>(), all("the event type `sent` of the {} `good` has version 0"));
+    let many = "the {} `good` lists 65 event types, at most 64 are allowed";
+    assert_eq!(said::<ManyKinds>(), all(many));
+    // `fanfold.rejected` of a service would be taken for Fanfold's own.
+    let reserved = "a service must not be called `fanfold`: the kinds of that name are not its own";
+    assert_eq!(said::<Reserved>(), [Some(reserved.to_owned()), None, None]);
+    let bad = format!("reads the service `Ledger`, whose name contains 'L', allowed are {names}");
+    let [service, view, _] = said::<BadService>();
+    assert_eq!((service, view), (None, Some(format!("the view `good` {bad}"))));
+}
+
+#[test]
+fn names_are_taken_once() {
+    let services = || Services::new().with::<Author<Good>>().with::<Author<Good>>();
+    let views = || Views::new().with::<Author<Good>>().with::<Author<Good>>();
+    let reactors = || Reactors::new().with::<Author<Good>>().with::<Author<Good>>();
+    assert!(catch_unwind(services).is_err());
+    assert!(catch_unwind(views).is_err());
+    assert!(catch_unwind(reactors).is_err());
+}
+
+fn log() -> LogId {
+    valid("ledger/org:acme")
+}
+
+fn sent(seq: u64, amount: u64) -> Entry {
+    let data = json!({ "amount": amount });
+    entry(seq, Outcome::Accepted(vec![event("sent", 1, "cash", &data)]))
+}
+
+#[test]
+fn views_see_all_but_repeats_and_what_they_do_not_understand() {
+    let view = sums();
+    let seen = |entry: &Entry| view.read(&log(), entry).unwrap().is_some();
+    let mut entries = entries_of_all_kinds(1);
+    let unheard_of = event("closed", 1, "cash", &json!({}));
+    entries.push(entry(8, Outcome::Accepted(vec![unheard_of])));
+    let seen: Vec<bool> = entries.iter().map(seen).collect();
+    //                accepted, empty, rejected, duplicate, stale, faulted, lost, not understood
+    assert_eq!(seen, [true, false, true, false, false, true, true, false]);
+    assert_eq!(
+        view.kinds(),
+        ["ledger.sent", "ledger.received", "fanfold.rejected", "fanfold.faulted", "fanfold.lost"]
+    );
+}
+
+#[test]
+fn only_accepted_entries_have_events() {
+    let recorded = |outcome| Recorded {
+        log: log(),
+        seq: Seq(1),
+        time: Time(2),
+        origin: user("ann"),
+        id: id(3),
+        outcome,
+    };
+    let sent = vec![(valid("cash"), Event::Sent { amount: 1 })];
+    assert_eq!(recorded(view::Outcome::Accepted(sent.clone())).events(), sent);
+    let text = String::new;
+    for outcome in [
+        view::Outcome::Rejected { code: text(), message: text() },
+        view::Outcome::Faulted { message: text() },
+        view::Outcome::Lost { reason: text() },
+        view::Outcome::Accepted(vec![]),
+    ] {
+        assert_eq!(recorded(outcome).events(), []);
+    }
+}
+
+#[test]
+fn events_that_cannot_be_read_stop_a_view() {
+    for (kind, version, data, said) in [
+        ("sent", 2, json!({"amount": 1}), "this build knows versions up to 1"),
+        (
+            "sent",
+            1,
+            json!({"amount": -1}),
+            "`data.amount`: invalid value: integer `-1`, expected u64",
+        ),
+        ("sent", 1, json!(null), "`data`: invalid type: null, expected struct variant Event::Sent"),
+        (
+            "received",
+            2,
+            json!([0]),
+            "`data`: invalid type: sequence, expected struct variant Event::Received",
+        ),
+    ] {
+        let entry = entry(1, Outcome::Accepted(vec![event(kind, version, "cash", &data)]));
+        let fault = sums().read(&log(), &entry).map(drop).unwrap_err();
+        let said = format!("the event `{kind}` version {version} cannot be read: {said}");
+        assert_eq!(fault.message(), said);
+    }
+}
+
+#[test]
+fn rows_are_named_once_and_folded() {
+    let view = sums();
+    let entry = view.read(&log(), &sent(7, 1)).unwrap().expect("it is understood");
+    assert_eq!(view.rows(&entry).unwrap(), ["all", "cash"].map(valid::<RowKey>));
+    let key: RowKey = valid("all");
+    let fold = |row: Option<&str>| {
+        let folded = view.fold(&key, row.map(str::as_bytes), &[&entry, &entry]);
+        folded.map(|row| String::from_utf8(row.expect("there is a row")).expect("JSON"))
+    };
+    assert_eq!(fold(None).unwrap(), "2");
+    assert_eq!(fold(Some("40")).unwrap(), "42");
+    for (row, said) in [
+        ("-1", "`Row` panicked: below zero"),
+        ("x", "the row `all` cannot be read: expected value at line 1 column 1"),
+    ] {
+        let parked = fold(Some(row)).unwrap_err();
+        assert_eq!((parked.at, parked.fault.message()), (Seq(7), said));
+    }
+}
+
+#[test]
+fn reactors_answer_within_their_limits() {
+    let react = |entry: &Entry| replies().react(&log(), entry);
+    let most = REACTIONS_MAX as u64;
+    let ids: Vec<u64> =
+        react(&sent(100, most)).unwrap().iter().map(|(_, command)| command.id.get()).collect();
+    assert_eq!(ids, (6_400..6_464).collect::<Vec<_>>());
+    let (target, command) = react(&sent(1, 1)).unwrap().remove(0);
+    assert_eq!(target.as_str(), "ledger/org:bank");
+    assert_eq!(command.origin.as_str(), "reactor:good@ledger/org:acme");
+    let most_bytes = COMMAND_BYTES_MAX as u64;
+    assert_eq!(react(&sent(1, most_bytes)).unwrap().len(), 1);
+    for (entry, said) in [
+        (sent(1, most + 1), "`react` answers with 65 commands, at most 64 are allowed".to_owned()),
+        (
+            sent(1, most_bytes + 1),
+            "the command `deposit` has 65537 bytes of data, at most 65536 are allowed".to_owned(),
+        ),
+        (sent(1 << 47, 1), "seq 140737488355328 is too high".to_owned()),
+    ] {
+        assert_eq!(react(&entry).unwrap_err().message(), said);
     }
 }

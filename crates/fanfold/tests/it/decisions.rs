@@ -52,19 +52,31 @@ fn commands_become_entries() {
         ("add", add("b", 1), json!({"a": [added("b", 1, 1)]})),
         // Two documents at once; neither, if it does not work out.
         ("move", json!({"from": "a", "to": "b", "by": 3}), json!({"a": [taken, added("b", 3, 4)]})),
-        ("move", json!({"from": "a", "to": "b", "by": 3}), rejected("too_few", "the counter has only 2")),
+        (
+            "move",
+            json!({"from": "a", "to": "b", "by": 3}),
+            rejected("too_few", "the counter has only 2"),
+        ),
         ("add", add("a", 998), json!({"a": [added("a", 998, 1_000)]})),
         ("add", add("a", 1), rejected("full", "the counter is full")),
         ("nothing", json!({}), json!({"a": []})),
-        ("no-such", json!({}), rejected(
-            "unknown_command",
-            "`command`: the service `counters` has no command `no-such`",
-        )),
+        (
+            "no-such",
+            json!({}),
+            rejected(
+                "unknown_command",
+                "`command`: the service `counters` has no command `no-such`",
+            ),
+        ),
         ("add", json!({"counter": "a"}), rejected("invalid_data", "`data`: missing field `by`")),
-        ("add", json!({"counter": "a b", "by": 1}), rejected(
-            "invalid_data",
-            "`data.counter`: \"a b\" contains ' ', allowed are [A-Za-z0-9._:@=+-]",
-        )),
+        (
+            "add",
+            json!({"counter": "a b", "by": 1}),
+            rejected(
+                "invalid_data",
+                "`data.counter`: \"a b\" contains ' ', allowed are [A-Za-z0-9._:@=+-]",
+            ),
+        ),
     ]);
 }
 
@@ -108,7 +120,9 @@ fn what_a_service_must_not_do_becomes_a_fault() {
 fn documents_that_cannot_be_copied_or_written_are_faults() {
     let carry = |text| json!({"counter": "a", "text": text});
     let fault = |part: &str, data: &Value| {
-        let panicked = format!("`Document` panicked: assertion `left != right` failed\n  left: {part}\n right: {part}");
+        let panicked = format!(
+            "`Document` panicked: assertion `left != right` failed\n  left: {part}\n right: {part}"
+        );
         json!({"f": {"message": panicked, "data": data}})
     };
     let carried = happened("carried", "a", &json!({"text": "uncopied"}));
@@ -125,7 +139,11 @@ fn messages_and_codes_are_cut() {
     let cut = "ü".repeat(MESSAGE_BYTES_MAX / 2);
     check(&[
         ("refuse", json!({"message": long}), rejected("refused", &cut)),
-        ("refuse", json!({"message": format!("x{long}")}), rejected("refused", &format!("x{}", &cut[2..]))),
+        (
+            "refuse",
+            json!({"message": format!("x{long}")}),
+            rejected("refused", &format!("x{}", &cut[2..])),
+        ),
     ]);
     assert!(CODE_BYTES_MAX >= "unknown_command".len());
 }
@@ -324,16 +342,32 @@ fn what_cannot_be_folded_is_an_error() {
     let fail = Outcome::Accepted(vec![event("failed", 1, "a", &json!({"how": "panic_in_evolve"}))]);
     for (entries, error) in [
         (vec![], "the chain is broken: expected a commit from 2, found one from 0"),
-        (vec![entry(1, Outcome::Stale)], "the chain is broken: expected a commit from 2, found one from 1"),
-        (vec![entry(3, Outcome::Stale)], "the chain is broken: expected a commit from 2, found one from 3"),
-        (vec![entry(2, touched(3, "touched"))], &format!(
-            "{unreadable} `touched` version 3 cannot be read: this build knows versions up to 2"
-        )),
-        (vec![entry(2, touched(1, "broken"))], "what is stored at 2 cannot be folded: `EVENTS` does not list `broken`"),
-        (vec![entry(2, touched(1, "added"))], &format!(
-            "{unreadable} `added` version 1 cannot be read: `data`: missing field `by`"
-        )),
-        (vec![entry(2, touched(1, "unlisted"))], "what is stored at 2 cannot be folded: `EVENTS` does not list `unlisted`"),
+        (
+            vec![entry(1, Outcome::Stale)],
+            "the chain is broken: expected a commit from 2, found one from 1",
+        ),
+        (
+            vec![entry(3, Outcome::Stale)],
+            "the chain is broken: expected a commit from 2, found one from 3",
+        ),
+        (
+            vec![entry(2, touched(3, "touched"))],
+            &format!(
+                "{unreadable} `touched` version 3 cannot be read: this build knows versions up to 2"
+            ),
+        ),
+        (
+            vec![entry(2, touched(1, "broken"))],
+            "what is stored at 2 cannot be folded: `EVENTS` does not list `broken`",
+        ),
+        (
+            vec![entry(2, touched(1, "added"))],
+            &format!("{unreadable} `added` version 1 cannot be read: `data`: missing field `by`"),
+        ),
+        (
+            vec![entry(2, touched(1, "unlisted"))],
+            "what is stored at 2 cannot be folded: `EVENTS` does not list `unlisted`",
+        ),
         (vec![entry(2, fail)], "what is stored at 2 cannot be folded: `evolve` panicked: no hands"),
     ] {
         let mut log = log();
@@ -348,8 +382,16 @@ fn what_is_stored_and_cannot_be_read_is_an_error() {
     let document = Want::Document(valid("a"));
     let window = Want::Window(user("ann"));
     for (want, body, error) in [
-        (&document, &b"\x02\x00{}"[..], "a stored body cannot be read: the body has format 2, this build reads 1"),
-        (&document, b"\x01\x00{}", "what is stored at 7 cannot be folded: a stored document cannot be read: missing field `version` at line 1 column 2"),
+        (
+            &document,
+            &b"\x02\x00{}"[..],
+            "a stored body cannot be read: the body has format 2, this build reads 1",
+        ),
+        (
+            &document,
+            b"\x01\x00{}",
+            "what is stored at 7 cannot be folded: a stored document cannot be read: missing field `version` at line 1 column 2",
+        ),
         (&window, b"\x01", "a stored body cannot be read: the body ends too early"),
         (&window, b"\x01\x00{}", "a stored body cannot be read: the payload cannot be read"),
     ] {
@@ -366,7 +408,12 @@ fn a_log_that_is_behind_knows_it() {
     log.provide(Want::Document(valid("a")), Some((Seq(2), body))).unwrap();
     assert!(log.is_behind());
     let totals = |by: u64, total: u64| {
-        Outcome::Accepted(vec![event("added", 1, "a", &json!({"by": by, "total": total, "note": ""}))])
+        Outcome::Accepted(vec![event(
+            "added",
+            1,
+            "a",
+            &json!({"by": by, "total": total, "note": ""}),
+        )])
     };
     // The document has the first two entries already: only the third is folded into it.
     let entries: Vec<Entry> = vec![entry(1, totals(3, 3)), entry(2, totals(4, 7))];

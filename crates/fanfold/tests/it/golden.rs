@@ -8,9 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
-use fanfold::body::head::{
-    Head, decode_document, decode_window, encode_document, encode_window,
-};
+use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::notification::{self, Notice, Received};
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};

@@ -140,7 +140,7 @@ fn play(mut commands: Vec<Sent>, steps: &[Step]) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(96) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(8000) })]
 
     #[test]
     fn every_history_gives_the_same_log((commands, steps) in history()) {
@@ -156,7 +156,8 @@ fn histories_take_snapshots() {
         let (name, data) = add(2_000);
         (n, 1, name, data)
     });
-    let deliver = |process| Step::Deliver { process, before: 3, len: 9, left_out: vec![], life: usize::MAX };
+    let deliver =
+        |process| Step::Deliver { process, before: 3, len: 9, left_out: vec![], life: usize::MAX };
     let steps: Vec<Step> = (0..60).map(|n| deliver(n % 3)).collect();
     assert!(play(commands.collect(), &steps) > 5);
 }
@@ -168,7 +169,8 @@ fn planted_bugs_are_found() {
     use proptest::test_runner::{Config, TestRunner};
 
     for bug in [Bug::ReplayedStayClean, Bug::WindowWithoutRejected] {
-        let config = Config { max_shrink_iters: 0, failure_persistence: None, ..Config::with_cases(200) };
+        let config =
+            Config { max_shrink_iters: 0, failure_persistence: None, ..Config::with_cases(200) };
         let found = TestRunner::new(config).run(&history(), |(commands, steps)| {
             bug.plant(|| play(commands, &steps));
             Ok(())

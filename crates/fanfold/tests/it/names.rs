@@ -138,10 +138,7 @@ fn messages_say_what_is_wrong() {
             "is reserved: a user must not be called `resend` or begin with `reactor:`",
         ),
         (NameError::NotAPartition, "must begin with `org:` or `user:`"),
-        (
-            NameError::NotALog,
-            "must have the form `<service>/<partition>`, as `ledger/org:acme`",
-        ),
+        (NameError::NotALog, "must have the form `<service>/<partition>`, as `ledger/org:acme`"),
     ] {
         assert_eq!(error.to_string(), message);
     }
@@ -161,9 +158,13 @@ fn keys_of_the_state_table() {
 
 #[test]
 fn numbers() {
-    for (id, is_id) in
-        [(0, false), (1, true), (COMMAND_ID_END - 1, true), (COMMAND_ID_END, false), (u64::MAX, false)]
-    {
+    for (id, is_id) in [
+        (0, false),
+        (1, true),
+        (COMMAND_ID_END - 1, true),
+        (COMMAND_ID_END, false),
+        (u64::MAX, false),
+    ] {
         assert_eq!(CommandId::new(id).is_some(), is_id, "{id}");
         assert_eq!(serde_json::from_value::<CommandId>(json!(id)).is_ok(), is_id, "{id}");
     }

@@ -120,7 +120,8 @@ fn text_for(log: &str, message_bytes: usize) -> usize {
 #[test]
 fn commits_are_sized_to_the_byte() {
     let log = "ledger/org:acme";
-    let (soft, hard) = (text_for(log, NOTIFICATION_BYTES_SOFT), text_for(log, NOTIFICATION_BYTES_MAX));
+    let (soft, hard) =
+        (text_for(log, NOTIFICATION_BYTES_SOFT), text_for(log, NOTIFICATION_BYTES_MAX));
     // Two of them share the attributes and the brackets, and need a comma.
     let alone = pack(&[sized(log, 1, 0)]).unwrap().remove(0).message;
     let half = (soft - (alone.body.len() - 2) - 1) / 2;

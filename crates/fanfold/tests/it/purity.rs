@@ -105,7 +105,10 @@ fn the_core_knows_no_runtime_no_store_and_no_cloud() {
     for (name, never) in NEVER {
         let Some((id, _)) = workspace.get(name) else { continue };
         for below in tree.all_below(id) {
-            assert!(!never.iter().any(|start| below.starts_with(start)), "{name} is built with {below}");
+            assert!(
+                !never.iter().any(|start| below.starts_with(start)),
+                "{name} is built with {below}"
+            );
         }
     }
     // A tree that is always empty would show nothing.

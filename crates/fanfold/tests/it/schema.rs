@@ -100,15 +100,29 @@ fn what_would_mislead_is_refused() {
         assert!(!schema.is_valid(&message), "{pointer} = {value}");
     }
     for (event, attribute) in [
-        (0, "specversion"), (0, "id"), (0, "source"), (0, "type"), (0, "time"), (0, "log"),
-        (0, "seq"), (0, "data"), (1, "subject"), (1, "data"), (1, "origin"), (1, "commandid"),
-        (3, "data"), (4, "data"), (5, "data"),
+        (0, "specversion"),
+        (0, "id"),
+        (0, "source"),
+        (0, "type"),
+        (0, "time"),
+        (0, "log"),
+        (0, "seq"),
+        (0, "data"),
+        (1, "subject"),
+        (1, "data"),
+        (1, "origin"),
+        (1, "commandid"),
+        (3, "data"),
+        (4, "data"),
+        (5, "data"),
     ] {
         let mut message = golden();
         let removed = message[event].as_object_mut().expect("an event").remove(attribute);
         assert!(removed.is_some() && !schema.is_valid(&message), "{event} without {attribute}");
     }
-    for (event, attribute) in [(0, "subject"), (3, "subject"), (5, "origin"), (5, "commandid"), (1, "Region")] {
+    for (event, attribute) in
+        [(0, "subject"), (3, "subject"), (5, "origin"), (5, "commandid"), (1, "Region")]
+    {
         let mut message = golden();
         message[event][attribute] = json!("1");
         assert!(!schema.is_valid(&message), "{event} with {attribute}");

@@ -76,7 +76,11 @@ fn keys(snapshot: &Snapshot) -> Vec<&str> {
 fn noise(bytes: usize) -> String {
     let step = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     let numbers = std::iter::successors(Some(7u64), step);
-    numbers.map(|n| char::from(b'!' + (n >> 33) as u8 % 90)).filter(|c| !"\"\\".contains(*c)).take(bytes).collect()
+    numbers
+        .map(|n| char::from(b'!' + (n >> 33) as u8 % 90))
+        .filter(|c| !"\"\\".contains(*c))
+        .take(bytes)
+        .collect()
 }
 
 #[test]
@@ -112,7 +116,8 @@ fn many_entries_make_a_snapshot_due() {
     bench.decide("ann", "carry", &json!({"counter": "a", "text": noise(20_000)}));
     bench.store();
     // Not for their bytes: the document costs too much.
-    let (snapshot, [_, bytes], commands) = bench.until_due("ann", "touch", &json!({"counter": "a"}));
+    let (snapshot, [_, bytes], commands) =
+        bench.until_due("ann", "touch", &json!({"counter": "a"}));
     assert_eq!(commands + 1, SNAPSHOT_ENTRIES_MAX);
     assert!(bytes < written(&snapshot) * SNAPSHOT_JOURNAL_FACTOR);
 }
@@ -140,7 +145,8 @@ fn nothing_is_snapshotted_that_is_not_stored_and_published() {
     // The first one's head is stored: what came after it is not in it.
     bench.log.snapshotted(&snapshot);
     assert_eq!(bench.log.head(), Seq(1));
-    let (last, ..) = bench.until_due("ann", "add", &json!({"counter": "c", "by": 0, "note": 20_000}));
+    let (last, ..) =
+        bench.until_due("ann", "add", &json!({"counter": "c", "by": 0, "note": 20_000}));
     assert_eq!(keys(&last), ["v1#doc#b", "v1#doc#c"]);
 }
 
@@ -166,7 +172,11 @@ fn windows_leave_the_head_when_they_are_large() {
     };
     // All of them go, those of long ago too.
     let windows = |snapshot: &Snapshot| {
-        keys(snapshot).iter().filter(|key| key.starts_with("v1#win#")).map(|key| key[7..].to_owned()).collect::<Vec<_>>()
+        keys(snapshot)
+            .iter()
+            .filter(|key| key.starts_with("v1#win#"))
+            .map(|key| key[7..].to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(windows(&first), (1..=users).map(name).collect::<Vec<_>>());
     // From then on only those that have changed, and they never come back.
@@ -215,7 +225,12 @@ fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
     let mut old = Process::new(service::<1>());
     for id in 1..=30 {
         let counter = if id % 2 == 0 { "a" } else { "b" };
-        world.send(&mut old, ("ann", id), "add", &json!({"counter": counter, "by": 1, "note": 2_000}));
+        world.send(
+            &mut old,
+            ("ann", id),
+            "add",
+            &json!({"counter": counter, "by": 1, "note": 2_000}),
+        );
     }
     let old_head = old.log.as_ref().expect("it lives").head();
     assert!(Seq(0) < old_head && old_head < Seq(30));
@@ -227,13 +242,17 @@ fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
     assert_eq!(unpublished, (old_head.0 + 1..=30).map(Seq).collect::<Vec<_>>());
     new.log = Some(log);
     world.send(&mut new, ("ann", 31), "add", &json!({"counter": "a", "by": 1}));
-    for key in [StateKey::head(2), StateKey::document(2, &valid("a")), StateKey::document(2, &valid("b"))] {
+    for key in
+        [StateKey::head(2), StateKey::document(2, &valid("a")), StateKey::document(2, &valid("b"))]
+    {
         assert!(world.state.contains_key(&key), "{key:?}");
     }
     // The old one goes on beside it, on its own documents.
     world.send(&mut old, ("ann", 32), "add", &json!({"counter": "b", "by": 1}));
     world.check_state(service::<1>().as_ref());
     world.check_state(service::<2>().as_ref());
-    let totals = |seq: usize| crate::samples::entry_json(&world.entries[seq - 1])["r"]["a"][0]["x"]["total"].clone();
+    let totals = |seq: usize| {
+        crate::samples::entry_json(&world.entries[seq - 1])["r"]["a"][0]["x"]["total"].clone()
+    };
     assert_eq!((totals(31), totals(32)), (json!(16), json!(16)));
 }

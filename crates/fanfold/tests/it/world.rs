@@ -14,7 +14,8 @@ use fanfold::limits::{
 use fanfold::log::{Place, Sealed, Snapshot, Want, Work};
 use fanfold::window::Window;
 use fanfold::{
-    AnyService, Command, CommandId, DocumentId, Entry, Log, LogId, Origin, Seq, Services, StateKey, Time,
+    AnyService, Command, CommandId, DocumentId, Entry, Log, LogId, Origin, Seq, Services, StateKey,
+    Time,
 };
 use serde_json::Value;
 
@@ -310,7 +311,8 @@ impl World {
             }
             if let Outcome::Accepted(events) = &entry.outcome {
                 for event in events {
-                    let of_document: &mut Vec<_> = folded.documents.entry(&event.document).or_default();
+                    let of_document: &mut Vec<_> =
+                        folded.documents.entry(&event.document).or_default();
                     of_document.push((entry.seq, event));
                 }
             }
@@ -323,15 +325,24 @@ impl World {
         let version = service.document_version();
         let all = self.fold_to(self.tail());
         for (id, events) in &all.documents {
-            let Some((seq, body)) = self.state.get(&StateKey::document(version, id)) else { continue };
+            let Some((seq, body)) = self.state.get(&StateKey::document(version, id)) else {
+                continue;
+            };
             let events = events.iter().take_while(|(at, _)| at <= seq);
-            let folded = events.fold(None, |doc, (_, event)| Some(service.fold(doc, event).unwrap()));
+            let folded =
+                events.fold(None, |doc, (_, event)| Some(service.fold(doc, event).unwrap()));
             let json = service.encode_document(&folded.expect("touched")).unwrap();
             let stored = decode_document(body).unwrap();
-            assert_eq!(String::from_utf8_lossy(&stored), String::from_utf8_lossy(&json), "{id}@{seq}");
+            assert_eq!(
+                String::from_utf8_lossy(&stored),
+                String::from_utf8_lossy(&json),
+                "{id}@{seq}"
+            );
         }
         for (origin, ids) in &all.windows {
-            let Some((seq, body)) = self.state.get(&StateKey::window(version, origin)) else { continue };
+            let Some((seq, body)) = self.state.get(&StateKey::window(version, origin)) else {
+                continue;
+            };
             assert_eq!(decode_window(body).unwrap(), window(ids, *seq), "{origin}@{seq}");
         }
         let Some((head, body)) = self.state.get(&StateKey::head(version)) else { return };
@@ -347,14 +358,16 @@ impl World {
         match windows {
             Some(windows) => {
                 let expected = folded.windows.iter();
-                let expected = expected.map(|(origin, ids)| ((*origin).clone(), window(ids, *head)));
+                let expected =
+                    expected.map(|(origin, ids)| ((*origin).clone(), window(ids, *head)));
                 assert_eq!(windows, expected.collect());
             }
             None => folded.windows.iter().for_each(|(origin, ids)| {
                 is_stored(StateKey::window(version, origin), ids.last().expect("touched").0);
             }),
         }
-        let unpublished = self.journal.range(..=head).find(|(first, _)| !self.published.contains_key(first));
+        let unpublished =
+            self.journal.range(..=head).find(|(first, _)| !self.published.contains_key(first));
         assert!(unpublished.is_none(), "F5");
     }
 }

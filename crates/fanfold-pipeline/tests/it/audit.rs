@@ -1,0 +1,118 @@
+//! What must hold of a log at any time, whatever a test is about: the invariants, checked on what
+//! is stored and published.
+
+use std::collections::BTreeMap;
+
+use fanfold::body::head::{Head, decode_document, decode_window};
+use fanfold::body::notification::entry_kinds;
+use fanfold::entry::{Event, Outcome};
+use fanfold::window::Window;
+use fanfold::{AnyService, DocumentId, Entry, LogId, Origin, Seq, StateKey};
+
+use crate::world::{World, services};
+
+/// What a log folds to, up to some entry.
+#[derive(Default)]
+struct Folded {
+    documents: BTreeMap<DocumentId, Vec<(Seq, Event)>>,
+    windows: BTreeMap<Origin, (Window, Seq)>,
+    prev: BTreeMap<String, Seq>,
+}
+
+impl Folded {
+    fn of(log: &LogId, entries: &[Entry], to: Seq) -> Self {
+        let mut folded = Self::default();
+        for entry in entries.iter().take_while(|entry| entry.seq <= to) {
+            for kind in entry_kinds(log.service(), entry) {
+                folded.prev.insert(kind.into_owned(), entry.seq);
+            }
+            if entry.outcome.uses_id() {
+                let (window, last) = folded.windows.entry(entry.origin.clone()).or_default();
+                window.insert(entry.id, entry.seq);
+                *last = entry.seq;
+            }
+            if let Outcome::Accepted(events) = &entry.outcome {
+                for event in events {
+                    let of_document = folded.documents.entry(event.document.clone());
+                    of_document.or_default().push((entry.seq, event.clone()));
+                }
+            }
+        }
+        folded
+    }
+}
+
+impl World {
+    /// F3, F4, F6 of documents and windows, and F5 up to the head.
+    pub(crate) async fn audit(&self, log: &LogId) {
+        let entries = self.entries(log).await;
+        let mut expected = Seq(1);
+        for commit in self.commits(log).await {
+            assert_eq!(commit.first, expected, "F3");
+            expected = commit.last().next();
+        }
+        let mut used = BTreeMap::new();
+        for entry in &entries {
+            let identity = (entry.origin.clone(), entry.id);
+            match entry.outcome {
+                Outcome::Duplicate { of } => assert_eq!(used.get(&identity), Some(&of), "F4"),
+                _ if entry.outcome.uses_id() => {
+                    let before = used.insert(identity, entry.seq);
+                    assert_eq!(before, None, "F4 at {}", entry.seq);
+                }
+                _ => {}
+            }
+        }
+        self.audit_state(log, &entries).await;
+    }
+
+    async fn audit_state(&self, log: &LogId, entries: &[Entry]) {
+        let services = services();
+        let service: &dyn AnyService = &**services.get(log.service()).expect("a service");
+        let last = entries.last().map_or(Seq::ZERO, |entry| entry.seq);
+        let version = service.document_version();
+        let all = Folded::of(log, entries, last);
+        for (id, events) in &all.documents {
+            let fold = |to: Seq| {
+                let events = events.iter().take_while(|(at, _)| *at <= to);
+                events.fold(None, |doc, (_, event)| Some(service.fold(doc, event).expect("folds")))
+            };
+            let whole = fold(last).expect("it was touched");
+            if let Some(stored) = self.state(log, StateKey::document(version, id)).await {
+                let folded = fold(stored.seq).unwrap_or(whole);
+                let json = service.encode_document(&folded).expect("JSON");
+                assert!(*decode_document(&stored.body).expect("a document") == json, "F6: {id}");
+            }
+        }
+        let Some(item) = self.state(log, StateKey::head(version)).await else { return };
+        let head = Head::decode(&item.body).expect("a head");
+        let to_head = Folded::of(log, entries, item.seq);
+        assert_eq!(head.prev, to_head.prev);
+        for (id, events) in &to_head.documents {
+            let touched = events.last().expect("touched").0;
+            let stored = self.state(log, StateKey::document(version, id)).await;
+            assert!(stored.is_some_and(|s| s.seq >= touched), "F6: the head hides {id}");
+        }
+        for (origin, (window, touched)) in &to_head.windows {
+            let stored = match &head.windows {
+                Some(windows) => windows.get(origin).cloned(),
+                None => {
+                    let item = self.state(log, StateKey::window(version, origin)).await;
+                    let item = item.filter(|item| item.seq >= *touched);
+                    // It may be further on than the head.
+                    let seq = item.as_ref().map_or(Seq::ZERO, |item| item.seq);
+                    let there = Folded::of(log, entries, seq).windows.remove(origin);
+                    let stored = item.map(|item| decode_window(&item.body).expect("a window"));
+                    assert_eq!(stored, there.map(|(window, _)| window), "F6: the window of {origin}");
+                    continue;
+                }
+            };
+            assert_eq!(stored.as_ref(), Some(window), "F6: the window of {origin}");
+        }
+        let published = self.published(log);
+        for commit in self.commits(log).await.iter().filter(|c| c.last() <= item.seq) {
+            let told = published.contains(&(commit.first.0, commit.last().0));
+            assert!(told, "F5: the head passes {}, which nobody was told", commit.first);
+        }
+    }
+}

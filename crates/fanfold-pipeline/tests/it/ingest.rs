@@ -1,0 +1,282 @@
+//! §6 "ingest(requests) validates, groups by log, appends each group to its slot (group order =
+//! request order), answers a receipt or a problem per request", and the sentences of §4 and §5
+//! about the slot.
+
+use fanfold::LogId;
+use fanfold::body::slot;
+use fanfold::limits::SLOT_BODY_BYTES_MAX;
+use fanfold::planted::Bug;
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
+use fanfold_pipeline::ports::Env;
+use serde_json::{Value, json};
+
+use crate::check::{check, play};
+use crate::faults::{Broken, Op, give_way};
+use crate::world::{NEVER, World, acme, log};
+
+/// A request of Ann to add one.
+fn request(org: &str, id: u64) -> Value {
+    let data = json!({"counter": "a", "by": 1});
+    json!({"type": "tally", "command": "add", "id": id, "user": "ann", "org": org, "data": data})
+}
+
+/// A request whose command takes about so many bytes in its slot.
+fn large(id: u64, bytes: usize) -> Value {
+    let mut request = request("acme", id);
+    request["data"]["pad"] = "p".repeat(bytes).into();
+    request
+}
+
+/// The answers: `ledger/org:acme 3`, or what kind of error.
+async fn ask(ingest: &Ingest, requests: &[Value]) -> Vec<String> {
+    let requests: Vec<String> = requests.iter().map(Value::to_string).collect();
+    let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+    ingest.ingest(&requests).await.into_iter().map(show).collect()
+}
+
+fn show(answer: Result<Receipt, IngestError>) -> String {
+    match answer {
+        Ok(Receipt { log, seq }) => format!("{} {seq}", log.partition()),
+        Err(IngestError::Invalid(error)) => error.to_string(),
+        Err(IngestError::NotAdmitted(_)) => "not admitted".to_owned(),
+        Err(IngestError::Closed { .. }) => "closed".to_owned(),
+        Err(IngestError::Unavailable(_)) => "unavailable".to_owned(),
+    }
+}
+
+/// The ids in each change of a log, in order.
+fn batches(world: &World, log: &LogId) -> Vec<Vec<u64>> {
+    let changes = world.changes().into_iter().filter(|change| change.log == *log);
+    let ids = |body: &[u8]| slot::decode(body).expect("a slot").iter().map(|c| c.id.get()).collect();
+    changes.map(|change| ids(&change.body)).collect()
+}
+
+/// §6: "groups by log, appends each group to its slot (group order = request order)".
+/// §5: "One slot write per accepted batch".
+#[test]
+fn a_group_is_one_append_in_the_order_of_its_requests() {
+    play(async || {
+        let world = World::new();
+        let requests = [("a", 3), ("b", 1), ("a", 1), ("c", 1), ("b", 9), ("a", 2)];
+        let requests = requests.map(|(org, id)| request(org, id));
+        let answers = ask(&world.ingest(), &requests).await;
+        let expected = ["org:a 1", "org:b 1", "org:a 2", "org:c 1", "org:b 2", "org:a 3"];
+        assert_eq!(answers, expected);
+        assert_eq!(world.faults.counts([Op::SlotAppend]), [3]);
+        let batches = ["a", "b", "c"].map(|org| batches(&world, &log(&format!("tally/org:{org}"))));
+        assert_eq!(batches, [vec![vec![3, 1, 2]], vec![vec![1, 9]], vec![vec![1]]]);
+    });
+}
+
+/// §5: "slot bodies stay small (section 10), and a group above that is appended in order, each
+/// part acknowledged before the next".
+#[test]
+fn a_large_group_is_appended_in_parts_one_after_another() {
+    play(async || {
+        let world = World::new();
+        // The third is larger than a slot should be, and the only one in its own.
+        let sizes = [14_000, 14_000, 40_000, 10_000, 10_000, 10_000, 10_000];
+        let requests: Vec<Value> = (1..).zip(sizes).map(|(id, n)| large(id, n)).collect();
+        let seen = world.clone();
+        world.faults.before(Op::SlotAppend, "", move || {
+            let world = seen.clone();
+            async move {
+                for _ in 0..10 {
+                    give_way().await;
+                }
+                assert_eq!(world.faults.counts([Op::SlotAppend]), [1], "it is not yet acknowledged");
+            }
+        });
+        let answers = ask(&world.ingest(), &requests).await;
+        let expected: Vec<String> = (1..=7).map(|seq| format!("org:acme {seq}")).collect();
+        assert_eq!(answers, expected);
+        let parts: [&[u64]; 4] = [&[1, 2], &[3], &[4, 5, 6], &[7]];
+        assert_eq!(batches(&world, &acme()), parts);
+        assert_eq!(world.faults.overlap(Op::SlotAppend), 1);
+        for change in world.changes() {
+            assert!(change.body.len() <= SLOT_BODY_BYTES_MAX || change.n == 1);
+        }
+    });
+}
+
+/// §5: "each part acknowledged before the next": what stands behind a failed one is not tried, or
+/// the order of the group would be another one.
+#[test]
+fn what_stands_behind_a_failed_part_is_not_tried() {
+    play(async || {
+        let world = World::new();
+        let mut requests: Vec<Value> = (1..=4).map(|id| large(id, 20_000)).collect();
+        requests.insert(1, request("other", 1));
+        world.faults.fail(Op::SlotAppend, "org:acme", 2.., Broken::Before);
+        let answers = ask(&world.ingest(), &requests).await;
+        let failed = "unavailable";
+        assert_eq!(answers, ["org:acme 1", "org:other 1", failed, failed, failed]);
+        assert_eq!(batches(&world, &acme()), [[1]]);
+        // One that succeeds, and the attempts of one that does not: bounded, for a client waits.
+        let attempts = world.faults.calls(Op::SlotAppend);
+        assert_eq!(attempts.iter().filter(|call| call.contains("org:acme")).count(), 1 + 5);
+        let slept: u64 = world.faults.calls(Op::Sleep).iter().map(|ms| ms.parse().unwrap_or(0)).sum();
+        assert!(slept < 1_000, "{slept} ms");
+    });
+}
+
+/// §4: "one random `tok` per append, the same in all its attempts … ours means that an earlier
+/// attempt had succeeded, and gives its receipt".
+#[test]
+fn an_attempt_whose_answer_was_lost_is_recognised() {
+    check(&[Bug::NewTokenOnRetry], async || {
+        for (lost, attempts) in [(1..=1, 2), (1..=3, 4), (2..=2, 1)] {
+            let world = World::new();
+            world.faults.fail(Op::SlotAppend, "", lost.clone(), Broken::After);
+            let answers = ask(&world.ingest(), &[request("acme", 1), request("acme", 2)]).await;
+            assert_eq!(answers, ["org:acme 1", "org:acme 2"], "the answers {lost:?} were lost");
+            assert_eq!(world.changes().len(), 1, "the answers {lost:?} were lost");
+            let calls = world.faults.calls(Op::SlotAppend);
+            assert_eq!(calls.len(), attempts);
+            assert!(calls.iter().all(|call| *call == calls[0]), "one token in all: {calls:?}");
+        }
+    });
+}
+
+/// §4: "one random `tok` per append": an attempt that comes long after its caller has tried again
+/// is refused, for the slot has its token already.
+#[test]
+fn an_attempt_that_comes_late_is_refused() {
+    check(&[Bug::NewTokenOnRetry], async || {
+        let world = World::new();
+        world.faults.fail(Op::SlotAppend, "", 1..=2, Broken::Late);
+        let answers = ask(&world.ingest(), &[request("acme", 1)]).await;
+        world.faults.land().await;
+        assert_eq!(answers, ["org:acme 1"]);
+        assert_eq!(world.changes().len(), 1);
+    });
+}
+
+/// §4: each append has a token of its own, or the second of two equal batches would be lost.
+#[test]
+fn equal_batches_are_two() {
+    play(async || {
+        let world = World::new();
+        let ingest = world.ingest();
+        for seq in 1..=3 {
+            assert_eq!(ask(&ingest, &[request("acme", 1)]).await, [format!("org:acme {seq}")]);
+        }
+    });
+}
+
+/// §4: "If another writer came between, the batch stands twice, the second time as duplicates."
+#[test]
+fn with_another_writer_in_between_the_batch_stands_twice() {
+    play(async || {
+        let world = World::new();
+        world.faults.fail(Op::SlotAppend, "+2", 1..=1, Broken::After);
+        let other = world.clone();
+        world.faults.before(Op::Sleep, "", move || {
+            let world = other.clone();
+            async move {
+                assert_eq!(ask(&world.ingest(), &[request("acme", 7)]).await, ["org:acme 3"]);
+            }
+        });
+        let answers = ask(&world.ingest(), &[request("acme", 1), request("acme", 2)]).await;
+        assert_eq!(answers, ["org:acme 4", "org:acme 5"]);
+
+        assert_eq!(world.relay().relay(&world.changes(), NEVER).await, BatchOutcome::DONE);
+        let outcome = world.processor().process(&world.records(), NEVER).await;
+        assert_eq!(outcome, BatchOutcome::DONE);
+        let expected = ["1 ann#1 accepted", "2 ann#2 accepted", "3 ann#7 accepted"];
+        let again = ["4 ann#1 duplicate", "5 ann#2 duplicate"];
+        assert_eq!(world.outcomes(&acme()).await, [&expected[..], &again].concat());
+        world.audit(&acme()).await;
+    });
+}
+
+/// §5: "`closed` (set when a log is frozen: the update's condition refuses)". §4: "on failure
+/// compare `tok` first": what was appended before the log was closed has its receipt.
+#[test]
+fn a_closed_log_refuses_but_not_what_it_has_taken() {
+    play(async || {
+        let world = World::new();
+        let ingest = world.ingest();
+        world.faults.fail(Op::SlotAppend, "org:acme", 1..=1, Broken::After);
+        let closing = world.clone();
+        world.faults.before(Op::Sleep, "", move || {
+            let world = closing.clone();
+            async move { assert!(world.memory.commands.close(&acme())) }
+        });
+        let requests = [request("acme", 1), request("other", 1)];
+        assert_eq!(ask(&ingest, &requests).await, ["org:acme 1", "org:other 1"]);
+        assert_eq!(ask(&ingest, &requests).await, ["closed", "org:other 2"]);
+        assert_eq!(batches(&world, &acme()), [[1]]);
+    });
+}
+
+/// Admission is asked per log, before anything is appended.
+#[test]
+fn what_is_not_admitted_is_not_appended() {
+    play(async || {
+        let world = World::new();
+        world.faults.fail(Op::Admit, "org:b", .., Broken::Before);
+        let requests = [request("a", 1), request("b", 1), request("a", 2)];
+        let answers = ask(&world.ingest(), &requests).await;
+        assert_eq!(answers, ["org:a 1", "not admitted", "org:a 2"]);
+        world.memory.admission.close();
+        assert_eq!(ask(&world.ingest(), &requests).await, ["not admitted"; 3]);
+        assert_eq!(world.changes().len(), 1);
+    });
+}
+
+/// §6: "answers a receipt or a problem per request"; §8: "one bad request does not spoil the
+/// others". §4: the edge knows the services.
+#[test]
+fn one_bad_request_does_not_spoil_the_others() {
+    let without = |field: &str| {
+        let mut request = request("acme", 9);
+        request.as_object_mut().expect("an object").remove(field);
+        request
+    };
+    let with = |field: &str, value: Value| {
+        let mut request = request("acme", 9);
+        request[field] = value;
+        request
+    };
+    let bad: &[(Value, &str)] = &[
+        (json!([]), "must be a JSON object"),
+        (without("id"), "`id`: is required"),
+        (with("type", "nobody".into()), "there is no service `nobody`"),
+        (with("command", "fly".into()), "has no command `fly`"),
+        (with("data", json!({"counter": "a", "by": "one"})), "`data.by`"),
+        (with("user", "reactor:x".into()), "is reserved"),
+        (with("id", 0.into()), "`id`"),
+        (with("colour", "red".into()), "`colour`: unknown field"),
+        (large(9, 70_000), "at most 65536"),
+    ];
+    play(async || {
+        let world = World::new();
+        let ingest = world.ingest();
+        for (turn, (request_, expected)) in (0..).zip(bad) {
+            let requests = [request("acme", 2 * turn + 1), request_.clone(), request("acme", 2 * turn + 2)];
+            let answers = ask(&ingest, &requests).await;
+            assert!(answers[1].contains(expected), "{} for {request_}", answers[1]);
+            let good = [2 * turn + 1, 2 * turn + 2].map(|seq| format!("org:acme {seq}"));
+            assert_eq!([&answers[0], &answers[2]], [&good[0], &good[1]], "around {request_}");
+        }
+        let accepted = ingest.ingest(&[b"not JSON", b"\xff"]).await;
+        assert!(accepted.iter().all(|a| matches!(a, Err(IngestError::Invalid(_)))), "{accepted:?}");
+        assert_eq!(world.changes().len(), bad.len());
+    });
+}
+
+/// §5: `at` is the accept time, of the attempt.
+#[test]
+fn a_batch_carries_its_accept_time() {
+    play(async || {
+        let world = World::new();
+        ask(&world.ingest(), &[request("acme", 1)]).await;
+        world.env.pass(1_234);
+        ask(&world.ingest(), &[request("acme", 2)]).await;
+        let times: Vec<u64> = world.changes().iter().map(|c| c.at.since_ms(world.env.now())).collect();
+        assert_eq!(times, [0, 0], "none lies in the future");
+        assert_eq!(world.changes()[1].at.since_ms(world.changes()[0].at), 1_234);
+    });
+}

@@ -59,10 +59,12 @@ impl Default for Config {
         Self {
             services: Services::default(),
             views: Views::default(),
-            shards: 4,
+            shards: MemoryConfig::default().shards,
             parallelization: 1,
             memory: MemoryConfig::default(),
+            // What stands still is left alone for ten seconds: looking more often finds no more.
             sweep_ms: 10_000,
+            // Half of what service managers commonly wait before they kill.
             drain_ms: 5_000,
         }
     }

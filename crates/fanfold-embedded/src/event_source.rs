@@ -22,6 +22,7 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 use tokio::task::{JoinSet, yield_now};
 
+use crate::hash_key::HashKey;
 use crate::shard::{Batch, Bound, Position, Shard};
 use crate::stop::Stop;
 use crate::striped::lock;
@@ -60,6 +61,7 @@ impl EventSourceConfig {
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
+            // Large enough to pack well, small enough that one that fails costs little.
             batch: Bound { items: 1_000, bytes: BATCH_BYTES_MAX },
             window_ms: 0,
             parallelization: 1,
@@ -164,7 +166,7 @@ where
 
     fn fill(&self, batch: &mut Batch<T>) {
         let lanes = self.source.config.parallelization;
-        let is_mine = |key: crate::hash_key::HashKey| key.lane(lanes) == self.index;
+        let is_mine = |key: HashKey| key.lane(lanes) == self.index;
         self.shard.fill(batch, self.source.config.batch, is_mine);
     }
 

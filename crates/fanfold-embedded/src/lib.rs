@@ -9,7 +9,7 @@
 //! 4. [`waits`]: waiting for what the journal and the views come to;
 //! 5. [`event_source`]: drives a stage as Lambda's event source mappings do;
 //! 6. [`subscription`]: delivers notifications to a view as SNS does;
-//! 7. [`engine`]: all of it together, with [`env`], the clock and chance of this machine.
+//! 7. [`engine`]: all of it together, with [`SystemEnv`], the clock and chance of this machine.
 //!
 //! It guarantees what the ports ask for, but durability: everything is in memory, and gone when the
 //! process ends. What is on its way is bounded in bytes and in count: [`memory::MemoryAdmission`]

@@ -53,8 +53,10 @@ impl SubscriptionConfig {
         Self {
             name: name.to_owned(),
             services: services.iter().map(|&service| service.to_owned()).collect(),
+            // Nothing waits in memory, but what is tried again, or for its turn.
             concurrency: 16,
             retries_ms: [1_000, 2_000],
+            // As the Lambda functions of the template.
             invocation_ms: 60_000,
         }
     }

@@ -44,15 +44,20 @@ impl Waiters {
 
     /// Wakes those whose seq the log has reached.
     pub fn reached(&self, log: &LogId, seq: Seq) {
-        let mut logs = self.logs.of(log);
-        let Some(waiting) = logs.get_mut(log) else { return };
-        let later = waiting.split_off(&(seq.next(), 0));
-        let woken = std::mem::replace(waiting, later);
-        if waiting.is_empty() {
-            logs.remove(log);
+        let mut woken = Vec::new();
+        {
+            let mut logs = self.logs.of(log);
+            let Some(waiting) = logs.get_mut(log) else { return };
+            while let Some(first) = waiting.first_entry()
+                && first.key().0 <= seq
+            {
+                woken.push(first.remove());
+            }
+            if waiting.is_empty() {
+                logs.remove(log);
+            }
         }
-        drop(logs);
-        woken.into_values().for_each(wake);
+        woken.into_iter().for_each(wake);
     }
 
     /// Wakes all who wait for the log: it comes no further.

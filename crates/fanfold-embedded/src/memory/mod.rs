@@ -58,13 +58,16 @@ pub struct MemoryConfig {
 }
 
 impl Default for MemoryConfig {
-    /// For a process that shares a machine with 1 GiB of memory.
+    /// For a machine of 1 GiB: what is on its way takes at most about a quarter of it.
     fn default() -> Self {
         Self {
+            // As many as cores, on the machines that one process is enough for.
             shards: 4,
             topics: 1,
+            // Some seconds of work.
             backlog: Bound { items: 200_000, bytes: 128 * 1024 * 1024 },
             notifications_bytes_max: 64 * 1024 * 1024,
+            // More than a sweep delivers in ten runs: a view with so many is broken.
             dead_letters: Bound { items: 1_000, bytes: 16 * 1024 * 1024 },
         }
     }

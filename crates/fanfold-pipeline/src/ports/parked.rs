@@ -11,7 +11,8 @@ pub trait ParkedTable: Send + Sync {
     /// identities MUST be able to wait under one seq.
     async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable>;
 
-    /// What waits at or above `from`, by seq and then identity: at most `limit`.
+    /// What waits at or above `from`, by seq and then identity: at most `limit`, fewer only if there
+    /// is no more.
     async fn list(
         &self,
         log: &LogId,

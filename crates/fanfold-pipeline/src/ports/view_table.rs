@@ -36,10 +36,11 @@ pub trait ViewTable: Send + Sync {
     async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable>;
 
     /// Parks the view for this log, unless its cursor has moved away from `at` (zero: there is
-    /// none), or is parked.
+    /// none, or one at zero), or is parked.
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable>;
 
-    /// The log's rows in a range, without tombstones.
+    /// The log's rows in a range, without tombstones: at most `range.limit`, at least one if there
+    /// is one.
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable>;
 }
 

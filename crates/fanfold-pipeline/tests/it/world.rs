@@ -14,7 +14,7 @@ use fanfold_embedded::shard::{Position, Shards};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{
-    Change, CommitItem, Journal, ParkedTable, State, StateItem, ViewTable,
+    Change, CommitItem, Env, Journal, ParkedTable, State, StateItem, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -196,9 +196,19 @@ impl World {
 
     // What goes in.
 
-    /// A record of the stream that has just arrived: one batch of commands, from `first` on.
+    /// A record of the stream that has just arrived: commands accepted just now, from `first` on.
     pub(crate) fn record(&self, log: &LogId, first: u64, commands: &[Command]) -> ReceivedRecord {
-        use fanfold_pipeline::ports::Env;
+        self.record_at(log, first, commands, self.env.now())
+    }
+
+    /// As [`World::record`], accepted at another time.
+    pub(crate) fn record_at(
+        &self,
+        log: &LogId,
+        first: u64,
+        commands: &[Command],
+        at: Time,
+    ) -> ReceivedRecord {
         let commands: Vec<&Command> = commands.iter().collect();
         let bodies = slot::encode(&commands).expect("JSON");
         let mut last = first - 1;
@@ -206,7 +216,7 @@ impl World {
             .iter()
             .map(|(n, body)| {
                 last += *n as u64;
-                Part { last: Seq(last), n: *n as u64, at: self.env.now(), body }
+                Part { last: Seq(last), n: *n as u64, at, body }
             })
             .collect();
         let data = Record { log: log.clone(), parts }.encode().expect("JSON").into();
@@ -219,7 +229,6 @@ impl World {
     }
 
     pub(crate) fn nudge(&self, log: &LogId) -> ReceivedRecord {
-        use fanfold_pipeline::ports::Env;
         let data = Record::nudge(log.clone()).encode().expect("JSON").into();
         ReceivedRecord { key: log.clone(), data, arrived: self.env.now() }
     }
@@ -228,8 +237,7 @@ impl World {
     pub(crate) async fn commit(&self, log: &LogId, commands: &[Command]) -> Bytes {
         let first = self.tail(log).await.next().0;
         let record = self.record(log, first, commands);
-        let outcome = self.elsewhere().process(&[record], NEVER).await;
-        assert_eq!(outcome, BatchOutcome::DONE);
+        done(&self.elsewhere(), &[record]).await;
         self.messages().pop().expect("the commit was published")
     }
 
@@ -304,6 +312,17 @@ impl World {
         let cursor = self.table(view).cursor(log).await.expect("memory");
         cursor.unwrap_or_default().seq.0
     }
+}
+
+/// Processes a batch, all of it.
+pub(crate) async fn done(processor: &Processor, records: &[ReceivedRecord]) {
+    assert_eq!(processor.process(records, NEVER).await, BatchOutcome::DONE);
+}
+
+/// Processes a batch of which something must come again: from which record on.
+pub(crate) async fn unfinished(processor: &Processor, records: &[ReceivedRecord]) -> usize {
+    let outcome = processor.process(records, NEVER).await;
+    outcome.unfinished.expect("something of the batch must come again")
 }
 
 fn all<T: Clone>(shards: &Shards<T>) -> Vec<T> {

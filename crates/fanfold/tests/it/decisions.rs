@@ -9,10 +9,10 @@ use fanfold::limits::{
     CODE_BYTES_MAX, COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX, MESSAGE_BYTES_MAX, WINDOW_IDS_MAX,
 };
 use fanfold::log::{FoldError, Place, Prepared, Sealed, Want};
-use fanfold::{Entry, Log, Seq, StateKey, Time};
+use fanfold::{CommandId, Entry, Log, Origin, Seq, StateKey, Time};
 use serde_json::{Value, json};
 
-use crate::samples::{command, entry, entry_json, event, reactor, user, valid};
+use crate::samples::{command, entries_of_all_kinds, entry, entry_json, event, reactor, user, valid};
 use crate::world::{Process, World, service};
 
 fn log() -> Log {
@@ -326,6 +326,21 @@ fn seqs_are_done_next_or_beyond() {
     assert_eq!((entries, log.tail()), (3, Seq(3)));
 }
 
+#[test]
+fn lost_entries_use_no_id_and_have_a_kind() {
+    let (mut log, now) = (log(), Time(5));
+    let lost = entries_of_all_kinds(1).pop().expect("the last is lost");
+    let lost = Entry { seq: Seq(1), ..lost };
+    assert!(log.wants_to_fold(std::slice::from_ref(&lost)).is_empty());
+    log.fold(vec![lost], 100).unwrap();
+    assert_eq!(log.command_at(Seq(1)), Some(&(Origin::nobody(), CommandId::NONE)));
+    decide(&mut log, 2, now, now, "nothing", &json!({}));
+    let notice = log.seal().remove(0).notice;
+    assert_eq!(json!(*notice.prev), json!({"fanfold.lost": 1}));
+    // The lost entry's time is far ahead of this command's.
+    assert!(notice.entries[0].time > now);
+}
+
 /// An error with what is below it.
 fn shown(error: &FoldError) -> String {
     let below = error.source().map(|source| format!(": {source}"));
@@ -390,7 +405,8 @@ fn what_is_stored_and_cannot_be_read_is_an_error() {
         (
             &document,
             b"\x01\x00{}",
-            "what is stored at 7 cannot be folded: a stored document cannot be read: missing field `version` at line 1 column 2",
+            "what is stored at 7 cannot be folded: a stored document cannot be \
+             read: missing field `version` at line 1 column 2",
         ),
         (&window, b"\x01", "a stored body cannot be read: the body ends too early"),
         (&window, b"\x01\x00{}", "a stored body cannot be read: the payload cannot be read"),

@@ -4,7 +4,7 @@ use fanfold::limits::COMMAND_BYTES_MAX;
 use fanfold::{Request, Services};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 use crate::arbitrary;
@@ -82,7 +82,7 @@ fn data_is_kept_as_it_was_sent() {
         // Escapes in the texts of other fields are read.
         let (service, user) = (r"\u0063ounters", r"\u0061nn");
         let text = format!(
-            " {{\"type\":\"{service}\",\"command\":\"{command}\",\"id\":1,\"user\":\"{user}\",\"data\":{data}}}\n"
+            r#" {{"type":"{service}","command":"{command}","id":1,"user":"{user}","data":{data}}} "#
         );
         let request = Request::parse(text.as_bytes(), &services()).unwrap();
         assert_eq!(request.command.data.get(), data);
@@ -321,7 +321,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_and_changed_requests_are_answered(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn cut_and_changed_requests_are_answered(at in any::<Index>(), byte in any::<u8>()) {
         let mut text = good().to_string().into_bytes();
         let at = at.index(text.len());
         prop_assert!(message(&text[..at]).starts_with("the request is not JSON"));

@@ -1,0 +1,180 @@
+//! §5 "Append": one attempt's nonce, what another writer means, what is not acknowledged.
+
+use fanfold::body::envelope;
+use fanfold::limits::COMMIT_BYTES_MAX;
+use fanfold::planted::Bug;
+use serde_json::json;
+
+use crate::check::{check, play};
+use crate::faults::{Broken, Op};
+use crate::world::{World, acme, add, command, done, unfinished};
+
+/// A log that a processor knows, up to 3.
+async fn warm(world: &World) -> fanfold_pipeline::process::Processor {
+    let processor = world.processor();
+    done(&processor, &[world.acme(1..=3)]).await;
+    world.faults.forget();
+    processor
+}
+
+/// "On a failed condition …: the same nonce means our own first attempt had succeeded": nothing is
+/// loaded again, for nobody else was there.
+#[test]
+fn an_attempt_of_ours_is_recognised_by_its_nonce() {
+    check(&[Bug::IgnoreNonce], async || {
+        for lost in [1..=1, 1..=2] {
+            let world = World::new();
+            let processor = warm(&world).await;
+            world.faults.fail(Op::JournalAppend, "", lost.clone(), Broken::After);
+            done(&processor, &[world.acme(4..=6)]).await;
+            world.assert_run(6).await;
+            assert_eq!(world.faults.counts([Op::JournalAppend]), [lost.count() + 1]);
+            assert_eq!(world.faults.counts([Op::JournalRead, Op::StateGet]), [0, 0]);
+            // And what was decided is kept.
+            done(&processor, &[world.acme(7..=7)]).await;
+            assert_eq!(world.faults.counts([Op::JournalRead, Op::StateGet]), [0, 0]);
+            assert_eq!(world.published(&acme()), [(1, 3), (4, 6), (7, 7)]);
+        }
+    });
+}
+
+/// "Any put that was not acknowledged evicts the log from the cache": whether it took effect or
+/// not, now or later, the log goes on from what the journal has.
+#[test]
+fn what_was_not_acknowledged_is_forgotten() {
+    let scenario = async |broken: Broken| {
+        let world = World::new();
+        let processor = warm(&world).await;
+        world.faults.fail(Op::JournalAppend, "", 1..=3, broken);
+        assert_eq!(unfinished(&processor, &[world.acme(4..=6)]).await, 0);
+        assert_eq!(world.faults.counts([Op::StatePut, Op::Park]), [0, 0]);
+        done(&processor, &[world.acme(4..=6)]).await;
+        done(&processor, &[world.acme(7..=7)]).await;
+        world.faults.land().await;
+        done(&processor, &[world.acme(8..=8)]).await;
+        world.assert_run(8).await;
+        world.audit(&acme()).await;
+        assert_eq!(world.published(&acme()), [(1, 3), (4, 6), (7, 7), (8, 8)]);
+    };
+    for broken in [Broken::Before, Broken::After, Broken::Late] {
+        check(&[Bug::KeepAfterUnacknowledged], async || scenario(broken).await);
+    }
+}
+
+/// The same, when it takes effect between the log's being read again and being appended to.
+#[test]
+fn what_was_not_acknowledged_may_come_between() {
+    play(async || {
+        let world = World::new();
+        let processor = warm(&world).await;
+        world.faults.fail(Op::JournalAppend, "4-6", 1..=3, Broken::Late);
+        assert_eq!(unfinished(&processor, &[world.acme(4..=6)]).await, 0);
+        let late = world.faults.clone();
+        world.faults.before(Op::JournalAppend, "4-8", move || {
+            let late = late.clone();
+            async move { late.land().await }
+        });
+        done(&processor, &[world.acme(4..=8)]).await;
+        world.assert_run(8).await;
+        world.audit(&acme()).await;
+        assert_eq!(world.published(&acme()), [(1, 3), (4, 6), (7, 8)]);
+    });
+}
+
+/// "a writer appends only after a boundary that it has read, or written with an acknowledgement";
+/// "anything else means another writer": the log is loaded again, and decided again.
+#[test]
+fn a_conflict_is_decided_again_on_what_the_other_wrote() {
+    check(&[Bug::CommitWithoutReload], async || {
+        for others in [4..=4, 4..=5, 4..=6, 4..=9] {
+            let world = World::new();
+            let stale = warm(&world).await;
+            done(&world.elsewhere(), &[world.acme(others.clone())]).await;
+            done(&stale, &[world.acme(4..=6)]).await;
+            world.assert_run(6.max(*others.end())).await;
+            world.audit(&acme()).await;
+            // What the other wrote may not have been published.
+            assert_eq!(world.published(&acme())[2], (4, *others.end()), "others: {others:?}");
+        }
+    });
+}
+
+/// A conflict with somebody who appends all the time is bounded: the batch comes again.
+#[test]
+fn a_log_that_others_write_to_all_the_time_comes_again() {
+    play(async || {
+        let world = World::new();
+        let stale = warm(&world).await;
+        for seq in 4..=30 {
+            let other = world.clone();
+            world.faults.before(Op::JournalAppend, &format!(" {seq}-30"), move || {
+                let world = other.clone();
+                async move { done(&world.elsewhere(), &[world.acme(seq..=seq)]).await }
+            });
+        }
+        assert_eq!(unfinished(&stale, &[world.acme(4..=30)]).await, 0);
+        done(&stale, &[world.acme(4..=30)]).await;
+        world.assert_run(30).await;
+        world.audit(&acme()).await;
+    });
+}
+
+/// "Split commits are put one after another"; "Commits are split below 350 KiB".
+#[test]
+fn a_large_batch_is_split_and_put_one_after_another() {
+    let padded = |id: u64| {
+        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
+        command("ann", id, "add", data)
+    };
+    let commands: Vec<_> = (1..=14).map(padded).collect();
+    let parts = [(1, 5), (6, 10), (11, 14)];
+    play(async || {
+        let world = World::new();
+        done(&world.processor(), &[world.record(&acme(), 1, &commands)]).await;
+        assert_eq!(world.faults.overlap(Op::JournalAppend), 1);
+        assert_eq!(world.published(&acme()), parts);
+        for commit in world.commits(&acme()).await {
+            let payload = envelope::open(1, &commit.body).expect("a commit");
+            assert!(payload.len() <= COMMIT_BYTES_MAX, "{} bytes", payload.len());
+        }
+        world.audit(&acme()).await;
+    });
+    // What was acknowledged before one that was not stands, is published, and is not done again.
+    check(&[Bug::KeepAfterUnacknowledged], async || {
+        let world = World::new();
+        let processor = world.processor();
+        world.faults.fail(Op::JournalAppend, " 6-10", .., Broken::Before);
+        let batch = [world.record(&acme(), 1, &commands)];
+        assert_eq!(unfinished(&processor, &batch).await, 0);
+        assert_eq!(world.published(&acme()), parts[..1]);
+        let tried = world.faults.calls(Op::JournalAppend);
+        assert!(!tried.iter().any(|call| call.contains(" 11-14")), "{tried:?}");
+        world.faults.heal();
+        done(&processor, &batch).await;
+        assert_eq!(world.tail(&acme()).await.0, 14);
+        assert_eq!(world.published(&acme()).last(), Some(&parts[2]));
+        world.audit(&acme()).await;
+    });
+}
+
+/// A processor that cannot read cannot decide either: nothing is appended, the batch comes again.
+#[test]
+fn what_cannot_be_read_is_not_decided() {
+    play(async || {
+        for op in [Op::StateGet, Op::JournalRead] {
+            for call in 1..=3 {
+                let world = World::new();
+                let processor = world.processor();
+                done(&world.elsewhere(), &[world.acme(1..=300)]).await;
+                world.faults.fail(op, "", call..=call, Broken::Before);
+                let batch = [world.acme(301..=302), world.record(&acme(), 303, &[add(303)])];
+                if processor.process(&batch, crate::world::NEVER).await.unfinished.is_some() {
+                    assert_eq!(world.faults.counts([Op::JournalAppend]), [0], "{op:?} {call}");
+                    done(&processor, &batch).await;
+                }
+                assert_eq!(world.tail(&acme()).await.0, 303, "{op:?} {call}");
+                world.audit(&acme()).await;
+            }
+        }
+    });
+}

@@ -1,0 +1,110 @@
+//! §5 "Cost is a feature. One slot write per accepted batch; one journal write per log per
+//! processor batch; no transactions on the hot path." Counted, call by call.
+
+use fanfold::LogId;
+use serde_json::json;
+
+use crate::check::play;
+use crate::faults::Op;
+use crate::world::{NEVER, World, acme, done, log, run};
+
+const TABLES: [Op; 9] = [
+    Op::SlotAppend,
+    Op::PutRecords,
+    Op::JournalAppend,
+    Op::JournalRead,
+    Op::JournalTail,
+    Op::StateGet,
+    Op::StatePut,
+    Op::ParkedList,
+    Op::Publish,
+];
+
+/// The whole way of one batch of one log, cold and then warm.
+#[test]
+fn the_way_of_a_batch_costs_what_it_should() {
+    play(async || {
+        let world = World::new();
+        let (ingest, relay, processor) = (world.ingest(), world.relay(), world.processor());
+        // A cold load asks for the head, for the heads of older versions, and for the documents.
+        for (ids, expected) in [
+            (1..=10, [1, 1, 1, 1, 0, 3, 0, 0, 1]),
+            (11..=20, [1, 1, 1, 0, 0, 0, 0, 0, 1]),
+            (21..=30, [1, 1, 1, 0, 0, 0, 0, 0, 1]),
+        ] {
+            let (changes, records) = (world.changes().len(), world.records().len());
+            let requests: Vec<String> = ids
+                .map(|id| {
+                    let data = json!({"counter": "a", "by": 1});
+                    let request = json!({"type": "tally", "command": "add", "id": id, "user": "ann", "org": "acme", "data": data});
+                    request.to_string()
+                })
+                .collect();
+            let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+            world.faults.forget();
+            let answers = ingest.ingest(&requests).await;
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+            assert_eq!(relay.relay(&world.changes()[changes..], NEVER).await.unfinished, None);
+            done(&processor, &world.records()[records..]).await;
+            assert_eq!(world.faults.counts(TABLES), expected);
+        }
+        assert_eq!(world.tail(&acme()).await.0, 30);
+    });
+}
+
+/// "one journal write per log per processor batch", however many records it came in.
+#[test]
+fn a_batch_is_one_journal_write_per_log() {
+    play(async || {
+        let world = World::new();
+        let logs: Vec<LogId> = (0..20).map(|n| log(&format!("tally/org:o{n}"))).collect();
+        let processor = world.processor();
+        for first in [1, 11, 21] {
+            world.faults.forget();
+            let records = (first..first + 10).flat_map(|seq| {
+                logs.iter().map(move |log| (log, seq))
+            });
+            let records: Vec<_> =
+                records.map(|(log, seq)| world.record(log, seq, &run([seq]))).collect();
+            done(&processor, &records).await;
+            assert_eq!(world.faults.counts([Op::JournalAppend]), [logs.len()]);
+        }
+        let reads = [Op::JournalRead, Op::StateGet, Op::ParkedList, Op::JournalTail];
+        assert_eq!(world.faults.counts(reads), [0; 4], "the logs are warm");
+    });
+}
+
+/// "loaded cold (head, the commits after it by strongly consistent paginated query, and only the
+/// documents that the commands at hand need)"; the parked table is "never \[read\] on a plain load".
+#[test]
+fn a_cold_load_reads_only_what_it_needs() {
+    play(async || {
+        let world = World::new();
+        done(&world.elsewhere(), &[world.acme(1..=300)]).await;
+        let head = world.head(&acme()).await.0;
+        assert_eq!(head, 300, "everything is in the state table");
+        done(&world.elsewhere(), &[world.acme(301..=301)]).await;
+        world.faults.forget();
+        // 301 and 302 touch two of the three counters.
+        done(&world.processor(), &[world.acme(302..=302)]).await;
+        let reads = world.faults.calls(Op::StateGet);
+        let expected = ["[v1#head]", "[v1#doc#b]", "[v1#doc#c]"];
+        assert_eq!(reads, expected.map(|keys| format!("{} {keys}", acme())));
+        assert_eq!(world.faults.calls(Op::JournalRead), ["tally/org:acme from 301"]);
+        assert_eq!(world.faults.counts([Op::ParkedList, Op::JournalTail]), [0, 0]);
+    });
+}
+
+/// A document that a warm log does not hold yet is one read, and only the first time.
+#[test]
+fn a_warm_log_reads_a_document_once() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        for (seqs, reads) in [(1..=1, 3), (2..=2, 1), (3..=3, 1), (4..=6, 0), (7..=9, 0)] {
+            world.faults.forget();
+            done(&processor, &[world.acme(seqs.clone())]).await;
+            assert_eq!(world.faults.counts([Op::StateGet]), [reads], "{seqs:?}");
+        }
+    });
+}

@@ -1,0 +1,245 @@
+//! §6 "above: another environment may have gone on …, so first read the journal from the cached
+//! tail and fold, then the parked commands of the log. Still a gap: younger than 5 s and nothing of
+//! the log parked, the item fails and comes again, with what was reordered behind it; else its
+//! commands are parked and acknowledged. After parking, read the tail again and go on if the gap
+//! has closed. A parked item is deleted only after its commit is published."
+
+use fanfold::planted::Bug;
+use fanfold_pipeline::process::Processor;
+
+use crate::check::{check, play};
+use crate::faults::{Broken, Op};
+use crate::world::{World, acme, done, log, unfinished};
+
+/// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
+async fn with_a_gap(world: &World) -> Processor {
+    let processor = world.processor();
+    done(&processor, &[world.acme(1..=3)]).await;
+    let record = world.acme(5..=6);
+    world.env.pass(5_000);
+    done(&processor, &[record]).await;
+    assert_eq!(world.parked(&acme()).await, ["5 ann#5 Gap", "6 ann#6 Gap"]);
+    processor
+}
+
+/// "younger than 5 s …, the item fails and comes again, with what was reordered behind it".
+#[test]
+fn a_young_gap_comes_again() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        let batch = [world.acme(1..=3), world.acme(5..=6), world.acme(8..=9)];
+        world.env.pass(4_999);
+        for _ in 0..2 {
+            assert_eq!(unfinished(&processor, &batch).await, 1);
+            world.assert_run(3).await;
+        }
+        let behind = [world.acme(7..=7), world.acme(4..=4)];
+        done(&processor, &[&batch[1..], &behind].concat()).await;
+        world.assert_run(9).await;
+        assert_eq!(world.faults.counts([Op::Park]), [0]);
+    });
+}
+
+/// "else its commands are parked and acknowledged": no gap stops a shard for longer.
+#[test]
+fn an_old_gap_is_parked() {
+    check(&[Bug::DropBeyond], async || {
+        for age_ms in [4_999, 5_000, 3_600_000] {
+            let world = World::new();
+            let gap = world.acme(5..=6);
+            world.env.pass(age_ms);
+            // What else of the log comes with it does not make the gap younger, or older.
+            let batch = [world.acme(1..=3), gap, world.record(&log("tally/org:b"), 1, &[])];
+            let outcome = world.processor().process(&batch, crate::world::NEVER).await;
+            assert_eq!(world.tail(&acme()).await.0, 3);
+            if age_ms < 5_000 {
+                assert_eq!(outcome.unfinished, Some(1));
+                assert_eq!(world.parked(&acme()).await, [] as [String; 0]);
+            } else {
+                assert_eq!(outcome.unfinished, None);
+                assert_eq!(world.parked(&acme()).await, ["5 ann#5 Gap", "6 ann#6 Gap"]);
+            }
+        }
+    });
+}
+
+/// "younger than 5 s": the gap, not what came before it.
+#[test]
+fn a_young_gap_behind_an_old_record_comes_again() {
+    play(async || {
+        let world = World::new();
+        let old = world.acme(1..=3);
+        world.env.pass(60_000);
+        assert_eq!(unfinished(&world.processor(), &[old, world.acme(5..=5)]).await, 1);
+        world.assert_run(3).await;
+    });
+}
+
+/// "and nothing of the log parked": what is behind a gap that is known waits with it.
+#[test]
+fn behind_what_is_parked_a_young_gap_is_parked_too() {
+    play(async || {
+        let world = World::new();
+        let processor = with_a_gap(&world).await;
+        done(&processor, &[world.acme(7..=7)]).await;
+        let parked = ["5 ann#5 Gap", "6 ann#6 Gap", "7 ann#7 Gap"];
+        assert_eq!(world.parked(&acme()).await, parked);
+    });
+}
+
+/// What is parked is taken up when the gap has closed: at the next gap, or by a nudge; by the
+/// process that parked it, or by any other.
+#[test]
+fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
+    play(async || {
+        for (nudged, is_cold) in [(false, false), (false, true), (true, false), (true, true)] {
+            let world = World::new();
+            let mut processor = with_a_gap(&world).await;
+            done(&processor, &[world.acme(4..=4)]).await;
+            if is_cold {
+                processor = world.processor();
+            }
+            if nudged {
+                done(&processor, &[world.nudge(&acme())]).await;
+            } else {
+                done(&processor, &[world.acme(7..=7)]).await;
+            }
+            world.assert_run(if nudged { 6 } else { 7 }).await;
+            assert_eq!(world.published(&acme()).iter().map(|(_, last)| *last).max(), Some(world.tail(&acme()).await.0));
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// The missing command may come together with a nudge, or with what else is behind the gap.
+#[test]
+fn what_is_parked_is_taken_up_together_with_what_was_missing() {
+    play(async || {
+        for first in [7, 5, 6] {
+            let world = World::new();
+            let processor = with_a_gap(&world).await;
+            done(&processor, &[world.acme(first..=7), world.acme(4..=4)]).await;
+            done(&processor, &[world.nudge(&acme())]).await;
+            world.assert_run(7).await;
+        }
+    });
+}
+
+/// "A parked item is deleted only after its commit is published."
+#[test]
+fn what_is_parked_stays_until_its_commit_is_published() {
+    check(&[Bug::UnparkBeforePublishing], async || {
+        let world = World::new();
+        let processor = with_a_gap(&world).await;
+        done(&processor, &[world.acme(4..=4)]).await;
+        world.faults.fail(Op::Publish, "5-6", .., Broken::Before);
+        assert_eq!(unfinished(&processor, &[world.nudge(&acme())]).await, 0);
+        assert_eq!(world.tail(&acme()).await.0, 6);
+        assert_eq!(world.parked(&acme()).await.len(), 2, "they are all that asks for publishing");
+        world.faults.heal();
+        done(&world.processor(), &[world.nudge(&acme())]).await;
+        world.assert_run(6).await;
+        assert!(world.published(&acme()).contains(&(5, 6)));
+    });
+}
+
+/// A parked item that could not be deleted is found done, and deleted then.
+#[test]
+fn what_could_not_be_deleted_is_deleted_later() {
+    play(async || {
+        let world = World::new();
+        let processor = with_a_gap(&world).await;
+        done(&processor, &[world.acme(4..=4)]).await;
+        world.faults.fail(Op::ParkedRemove, " 5 ", 1..=1, Broken::Before);
+        done(&processor, &[world.nudge(&acme())]).await;
+        assert_eq!(world.tail(&acme()).await.0, 6);
+        assert_eq!(world.parked(&acme()).await.first().map(String::as_str), Some("5 ann#5 Gap"));
+        done(&processor, &[world.nudge(&acme())]).await;
+        world.assert_run(6).await;
+        world.audit(&acme()).await;
+    });
+}
+
+/// "After parking, read the tail again and go on if the gap has closed": whoever closed it may not
+/// have seen what is parked now.
+#[test]
+fn a_gap_that_closes_while_its_commands_are_parked_is_noticed() {
+    check(&[Bug::NoLookAfterParking], async || {
+        for missing in [4..=4, 4..=5] {
+            let world = World::new();
+            let processor = world.processor();
+            done(&processor, &[world.acme(1..=3)]).await;
+            let record = world.acme(5..=6);
+            world.env.pass(5_000);
+            let (other, closing) = (world.clone(), missing.clone());
+            world.faults.before(Op::Park, " 5 ", move || {
+                let (world, missing) = (other.clone(), closing.clone());
+                async move { done(&world.elsewhere(), &[world.acme(missing)]).await }
+            });
+            done(&processor, &[record]).await;
+            world.assert_run(6).await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// What cannot be parked is not acknowledged.
+#[test]
+fn what_could_not_be_parked_comes_again() {
+    play(async || {
+        for broken in [Broken::Before, Broken::After] {
+            let world = World::new();
+            let processor = world.processor();
+            let batch = [world.acme(1..=3), world.acme(5..=5), world.acme(6..=6)];
+            world.env.pass(5_000);
+            world.faults.fail(Op::Park, " 6 ", 1..=1, broken);
+            assert_eq!(unfinished(&processor, &batch).await, 2);
+            done(&processor, &batch[2..]).await;
+            assert_eq!(world.parked(&acme()).await, ["5 ann#5 Gap", "6 ann#6 Gap"]);
+        }
+    });
+}
+
+/// "a nudge: load afresh, take up what is parked, publish what is not known to be published."
+#[test]
+fn a_nudge_loads_afresh_and_publishes_what_is_unknown() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        done(&processor, &[world.acme(1..=3)]).await;
+        world.faults.fail(Op::Publish, "4-4", 1..=5, Broken::Before);
+        assert_eq!(unfinished(&processor, &[world.acme(4..=4)]).await, 0);
+        let (published, other) = (world.published(&acme()), world.elsewhere());
+        done(&other, &[world.acme(5..=6)]).await;
+        world.faults.forget();
+        done(&processor, &[world.nudge(&acme())]).await;
+        assert_eq!(world.faults.counts([Op::JournalRead, Op::ParkedList]), [1, 1]);
+        let after = world.published(&acme());
+        assert_eq!(after[published.len() + 1..], [(1, 3), (4, 4), (5, 6)]);
+        // What the nudge has published is known.
+        done(&processor, &[world.acme(4..=6)]).await;
+        assert_eq!(world.published(&acme()).len(), after.len());
+        assert_eq!(world.tail(&acme()).await.0, 6);
+    });
+}
+
+/// However much is parked, every nudge brings the log on.
+#[test]
+fn much_that_is_parked_is_taken_up_in_bounded_steps() {
+    play(async || {
+        let world = World::new();
+        let record = world.acme(2..=2_500);
+        world.env.pass(5_000);
+        done(&world.processor(), &[record]).await;
+        assert_eq!(world.parked(&acme()).await.len(), 2_499);
+        done(&world.processor(), &[world.acme(1..=1)]).await;
+        for _ in 0..3 {
+            let before = world.tail(&acme()).await;
+            done(&world.processor(), &[world.nudge(&acme())]).await;
+            assert!(world.tail(&acme()).await > before);
+        }
+        world.assert_run(2_500).await;
+        world.audit(&acme()).await;
+    });
+}

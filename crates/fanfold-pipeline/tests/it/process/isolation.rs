@@ -1,0 +1,272 @@
+//! F7: what cannot be processed stops no other log; F8: it is parked and reported, never dropped.
+
+use fanfold::body::commit;
+use fanfold::body::parked::{Content, Parked};
+use fanfold::body::record::{Part, Record};
+use fanfold::entry::{Entry, Event, Outcome, Raw};
+use fanfold::limits::DOCUMENT_BYTES_MAX;
+use fanfold::{Command, DocumentId, LogId, Name, Seq, Services, Time};
+use fanfold_pipeline::ports::{CommitItem, Env, Journal, Nonce, ParkedTable};
+use fanfold_pipeline::process::ReceivedRecord;
+use ledger::Ledger;
+use serde_json::{Value, json};
+
+use crate::check::play;
+use crate::faults::{Broken, Op};
+use crate::tally::Tally;
+use crate::world::{NEVER, World, acme, add, command, done, log, run, unfinished};
+
+/// A log beside the one that something is wrong with.
+fn other() -> LogId {
+    log("tally/org:other")
+}
+
+/// "A panic in any of them becomes a `faulted` entry that keeps the command … Events on a document
+/// that the command did not declare are a fault too." "an entry, or a document (256 KiB), that
+/// would be too large makes the command `rejected: too_large`." §4: "The processor checks again,
+/// since reactors write too".
+#[test]
+fn what_a_service_cannot_do_becomes_an_entry() {
+    let fail = |how: &str| ("fail", json!({"counter": "a", "how": how}));
+    let grow = |bytes: usize| ("grow", json!({"counter": "a", "bytes": bytes}));
+    let table: &[((&str, Value), &str)] = &[
+        (fail("panic_in_decide"), "faulted: `decide` panicked: no idea"),
+        (fail("panic_in_evolve"), "faulted: `evolve` panicked: no hands"),
+        (fail("undeclared"), "faulted: `decide` changes the document `a`"),
+        (fail("long_entry"), "too_large: the entry would be"),
+        (grow(DOCUMENT_BYTES_MAX), "too_large: the document `a` would be"),
+        (grow(DOCUMENT_BYTES_MAX - 100), "accepted"),
+        (("fly", json!({})), "unknown_command: "),
+        (("add", json!({"counter": "a", "by": "one"})), "invalid_data: `data.by`"),
+        (("add", json!({"counter": "a", "by": 0})), "nothing: there is nothing to add"),
+    ];
+    play(async || {
+        for ((name, data), expected) in table {
+            let world = World::new();
+            let bad = command("ann", 2, name, data.clone());
+            let batch =
+                [world.record(&acme(), 1, &[add(1), bad, add(3)]), world.record(&other(), 1, &[add(1)])];
+            done(&world.processor(), &batch).await;
+            let [first, bad, third] = &world.entries(&acme()).await[..] else { panic!("{data}") };
+            let shown = match &bad.outcome {
+                Outcome::Faulted { message, data: kept } => {
+                    assert_eq!(kept.get(), data.to_string(), "it can be sent again");
+                    format!("faulted: {message}")
+                }
+                Outcome::Rejected { code, message } => format!("{code}: {message}"),
+                outcome => outcome.status().to_owned(),
+            };
+            assert!(shown.starts_with(expected), "{shown} for {name} {data}");
+            for entry in [first, third] {
+                assert_eq!(entry.outcome.status(), "accepted", "around {name} {data}");
+            }
+            assert_eq!(world.tail(&other()).await, Seq(1));
+            world.audit(&acme()).await;
+            // A cold processor folds the same.
+            done(&world.processor(), &[world.record(&acme(), 4, &[add(4)])]).await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// "A command for a service not registered here is parked", and goes on once it is.
+#[test]
+fn commands_for_a_service_not_registered_wait_for_it() {
+    play(async || {
+        let world = World::new();
+        let ledger = log("ledger/org:acme");
+        let open = command("ann", 1, "open", json!({"account": "cash"}));
+        let without = world.processor_of(Services::new().with::<Ledger>());
+        done(&without, &[world.acme(1..=2), world.record(&ledger, 1, &[open]), world.acme(3..=3)]).await;
+        let parked = ["1 ann#1 NoService", "2 ann#2 NoService", "3 ann#3 NoService"];
+        assert_eq!(world.parked(&acme()).await, parked);
+        assert_eq!(world.tail(&ledger).await, Seq(1), "the other log goes on");
+        // Nudged before its time: it waits on.
+        done(&without, &[world.nudge(&acme())]).await;
+        assert_eq!(world.parked(&acme()).await, parked);
+        done(&world.processor(), &[world.nudge(&acme())]).await;
+        world.assert_run(3).await;
+        assert_eq!(world.published(&acme()), [(1, 3)]);
+    });
+}
+
+/// F8: what cannot be read is parked as it is, and everything else goes on.
+#[test]
+fn what_cannot_be_read_is_parked_as_it_is() {
+    let record = |world: &World, data: Vec<u8>| ReceivedRecord {
+        key: acme(),
+        data: data.into(),
+        arrived: world.env.now(),
+    };
+    let slot = |last: u64, n: u64, body: &'static [u8]| {
+        let part = Part { last: Seq(last), n, at: Time(7), body };
+        Record { log: acme(), parts: vec![part] }.encode().expect("JSON")
+    };
+    let elsewhere = Record::nudge(other()).encode().expect("JSON");
+    // The record, the seq it is parked under, the bytes that are kept.
+    let table: &[(Vec<u8>, u64, Vec<u8>)] = &[
+        (b"no record".to_vec(), 0, b"no record".to_vec()),
+        (vec![], 0, vec![]),
+        (elsewhere.clone(), 0, elsewhere),
+        (slot(5, 2, b"no slot"), 4, b"no slot".to_vec()),
+        (slot(5, 2, b"\x01\x00[]"), 4, b"\x01\x00[]".to_vec()),
+    ];
+    play(async || {
+        for (data, seq, kept) in table {
+            let world = World::new();
+            let batch = [
+                world.acme(1..=2),
+                record(&world, data.clone()),
+                world.record(&other(), 1, &[add(1)]),
+                world.acme(3..=3),
+            ];
+            for _ in 0..2 {
+                done(&world.processor(), &batch).await;
+                let parked = world.memory.parked.list(&acme(), Seq::ZERO, 10).await.expect("memory");
+                let [item] = &parked[..] else { panic!("one item: {parked:?}") };
+                let parked = Parked::decode(&item.body).expect("parked");
+                assert_eq!((item.seq, &parked.content), (Seq(*seq), &Content::Bytes(kept.clone())));
+            }
+            assert_eq!(world.tail(&acme()).await, Seq(3), "what can be read goes on");
+            assert_eq!(world.tail(&other()).await, Seq(1));
+            // Only an operator can do something about it.
+            done(&world.processor(), &[world.nudge(&acme())]).await;
+            assert_eq!(world.parked(&acme()).await.len(), 1);
+            // And if it cannot even be parked, it comes again.
+            let world = World::new();
+            world.faults.fail(Op::Park, "", 1..=1, Broken::Before);
+            let batch = [world.acme(1..=2), record(&world, data.clone())];
+            assert_eq!(unfinished(&world.processor(), &batch).await, 0);
+            done(&world.processor(), &batch).await;
+            assert_eq!(world.parked(&acme()).await.len(), 1);
+        }
+    });
+}
+
+/// Puts a commit into the journal that this build did not write.
+async fn strange(world: &World, first: u64, body: Vec<u8>) {
+    let item = CommitItem { first: Seq(first), n: 1, at: Time(0), nonce: Nonce(1), body: body.into() };
+    world.memory.journal.append(&acme(), &item).await.expect("memory");
+}
+
+/// A commit with one event on the counter `a`.
+fn event(seq: u64, kind: &str, version: u32, data: &Value) -> Vec<u8> {
+    let Command { origin, id, name, .. } = add(seq);
+    let event = Event {
+        kind: Name::new(kind).expect("a kind"),
+        version,
+        document: DocumentId::new("a").expect("a document"),
+        data: Raw(serde_json::value::to_raw_value(data).expect("JSON")),
+    };
+    let outcome = Outcome::Accepted(vec![event]);
+    let entry = Entry { seq: Seq(seq), time: Time(0), origin, id, command: Some(name), outcome };
+    let mut payload = b"[".to_vec();
+    commit::write_entry(&entry, &mut payload).expect("JSON");
+    payload.push(b']');
+    commit::seal(&payload)
+}
+
+/// "An entry that this build cannot fold (a rollback, a panic in `evolve`) parks the log's
+/// commands; it never retries for ever."
+#[test]
+fn a_log_that_cannot_be_folded_waits_for_another_build() {
+    let bodies = [
+        ("a newer version", event(4, "added", 2, &json!({"by": 1, "total": 9}))),
+        ("an event unheard of", event(4, "melted", 1, &json!({}))),
+        ("a panic in `evolve`", event(4, "broken", 1, &Value::Null)),
+        ("an event that does not fit", event(4, "added", 1, &json!({"by": "one"}))),
+        ("another format", b"\x09\x00[]".to_vec()),
+        ("no commit", b"garbage".to_vec()),
+    ];
+    play(async || {
+        for (what, body) in &bodies {
+            for is_warm in [false, true] {
+                let world = World::new();
+                let processor = world.processor();
+                let writer = if is_warm { &processor } else { &world.processor() };
+                done(writer, &[world.acme(1..=3)]).await;
+                strange(&world, 4, body.clone()).await;
+                // To a warm one it shows when it is in its way.
+                let batch = [world.acme(5..=6), world.record(&other(), 1, &[add(1)])];
+                done(&processor, &batch).await;
+                let parked = ["5 ann#5 CannotFold", "6 ann#6 CannotFold"];
+                assert_eq!(world.parked(&acme()).await, parked, "{what}, warm: {is_warm}");
+                assert_eq!(world.tail(&other()).await, Seq(1));
+                done(&processor, &[world.nudge(&acme()), world.acme(7..=7)]).await;
+                assert_eq!(world.parked(&acme()).await.len(), 3);
+                assert_eq!(world.commits(&acme()).await.len(), 2, "nothing is decided on it");
+            }
+        }
+    });
+}
+
+/// The other build goes on where this one could not.
+#[test]
+fn what_waits_for_another_build_is_taken_up_by_it() {
+    play(async || {
+        let world = World::new();
+        let newer = || world.processor_of(Services::new().with::<Tally<1, 2>>());
+        done(&newer(), &[world.acme(1..=3)]).await;
+        done(&world.processor(), &[world.acme(4..=5)]).await;
+        assert_eq!(world.parked(&acme()).await, ["4 ann#4 CannotFold", "5 ann#5 CannotFold"]);
+        done(&newer(), &[world.nudge(&acme())]).await;
+        world.assert_run(5).await;
+    });
+}
+
+/// "a log that failed reports its first unfinished record, and finished logs lose nothing when the
+/// batch comes again."
+#[test]
+fn a_failing_log_reports_its_first_unfinished_record() {
+    let [a, b, c] = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
+    let batch = |world: &World| {
+        // Behind b's first record is a gap, young and old.
+        [(&a, 1, 2), (&b, 1, 2), (&c, 1, 2), (&b, 4, 5), (&a, 3, 3), (&c, 4, 4), (&b, 3, 3)]
+            .map(|(log, from, to)| world.record(log, from, &run(from..=to)))
+    };
+    let table: &[(Op, &str, usize)] = &[
+        (Op::JournalAppend, "org:b", 1),
+        (Op::StateGet, "org:b", 1),
+        (Op::JournalRead, "org:b", 1),
+        (Op::JournalAppend, "org:c", 2),
+        (Op::JournalAppend, "org:", 0),
+        // Nothing fails: c's gap is young.
+        (Op::Sleep, "", 5),
+    ];
+    play(async || {
+        for (op, about, expected) in table {
+            let world = World::new();
+            let batch = batch(&world);
+            world.faults.fail(*op, about, .., Broken::Before);
+            let processor = world.processor();
+            assert_eq!(unfinished(&processor, &batch).await, *expected, "{op:?} {about}");
+            for (org, seqs) in [(&a, 3), (&b, 5), (&c, 2)] {
+                let failed = format!("{org}").contains(about) && *op != Op::Sleep;
+                let expected = if failed { 0 } else { seqs };
+                assert_eq!(world.tail(org).await.0, expected, "{org} with {op:?} {about}");
+            }
+            world.faults.heal();
+            let rest = [&batch[*expected..], &[world.record(&c, 3, &run(3..=3))]].concat();
+            done(&processor, &rest).await;
+            for (org, seqs) in [(&a, 3), (&b, 5), (&c, 4)] {
+                assert_eq!(world.tail(org).await.0, seqs, "{org} after {op:?} {about}");
+                assert_eq!(world.published(org).last().map(|(_, last)| *last), Some(seqs));
+                world.audit(org).await;
+            }
+        }
+    });
+}
+
+/// Nothing is begun after the deadline, and all of it is reported.
+#[test]
+fn after_the_deadline_everything_is_reported() {
+    play(async || {
+        let world = World::new();
+        let (processor, batch) = (world.processor(), [world.acme(1..=3), world.acme(4..=4)]);
+        let deadline = world.env.now();
+        assert_eq!(processor.process(&batch, deadline).await.unfinished, Some(0));
+        assert_eq!(world.faults.counts([Op::JournalAppend, Op::Park]), [0, 0]);
+        assert_eq!(processor.process(&batch, NEVER).await.unfinished, None);
+        world.assert_run(4).await;
+    });
+}

@@ -1,0 +1,144 @@
+//! F5: a stream batch is not acknowledged before every commit it caused has been published.
+
+use fanfold::planted::Bug;
+use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::process::Processor;
+use serde_json::json;
+
+use crate::check::{check, play};
+use crate::faults::{Broken, Op};
+use crate::world::{World, acme, add, command, done, log, unfinished};
+
+/// A processor that could not publish what it has stored.
+async fn unheard(world: &World) -> Processor {
+    let processor = world.processor();
+    world.faults.fail(Op::Publish, "", .., Broken::Before);
+    assert_eq!(unfinished(&processor, &[world.acme(1..=3)]).await, 0);
+    assert_eq!(world.published(&acme()), []);
+    world.faults.heal();
+    world.assert_run(3).await;
+    processor
+}
+
+/// "A done command's commit is published again unless … this process knows that it was published":
+/// the process that stored it, when the batch comes again.
+#[test]
+fn what_was_not_published_is_when_the_batch_comes_again() {
+    let bugs = [Bug::AcknowledgeBeforePublishing, Bug::NoRepublish];
+    check(&bugs, async || {
+        let world = World::new();
+        let processor = unheard(&world).await;
+        // Any of its commands is enough.
+        done(&processor, &[world.acme(2..=2)]).await;
+        assert_eq!(world.published(&acme()), [(1, 3)]);
+        // Now it is known.
+        done(&processor, &[world.acme(1..=3)]).await;
+        assert_eq!(world.published(&acme()), [(1, 3)]);
+    });
+}
+
+/// The same, when another environment gets the batch: it cannot know.
+#[test]
+fn what_another_process_may_not_have_published_is_published_again() {
+    let bugs = [Bug::NoRepublish, Bug::NoRepublishOnColdLoad];
+    check(&bugs, async || {
+        let world = World::new();
+        unheard(&world).await;
+        let cold = world.processor();
+        done(&cold, &[world.acme(1..=3)]).await;
+        assert_eq!(world.published(&acme()), [(1, 3)]);
+        done(&cold, &[world.acme(1..=3)]).await;
+        assert_eq!(world.published(&acme()), [(1, 3)]);
+    });
+}
+
+/// Publishing that took effect without an answer is made again: at least once.
+#[test]
+fn an_unanswered_message_is_sent_again() {
+    play(async || {
+        let world = World::new();
+        world.faults.fail(Op::Publish, "", 1..=2, Broken::After);
+        done(&world.processor(), &[world.acme(1..=3)]).await;
+        assert_eq!(world.published(&acme()), [(1, 3); 3]);
+    });
+}
+
+/// "published again unless it is at or below the head".
+#[test]
+fn nothing_at_or_below_the_head_is_published_again() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        done(&processor, &[world.acme(1..=300)]).await;
+        assert_eq!(world.head(&acme()).await.0, 300);
+        done(&processor, &[world.acme(301..=302)]).await;
+        let before = world.published(&acme());
+        for processor in [processor, world.processor()] {
+            done(&processor, &[world.acme(1..=300)]).await;
+            done(&processor, &[world.nudge(&acme())]).await;
+        }
+        // But the two above it are, when a nudge makes the process forget what it knew.
+        let after = world.published(&acme());
+        assert!(after[before.len()..].iter().all(|commit| *commit == (301, 302)), "{after:?}");
+    });
+}
+
+/// "a log that failed reports its first unfinished record, and finished logs lose nothing": also
+/// when only some of the messages were published.
+#[test]
+fn only_the_logs_of_failed_messages_come_again() {
+    play(async || {
+        let world = World::new();
+        let logs = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
+        let large = |id| command("ann", id, "add", json!({"counter": "a", "by": 1, "pad": "p".repeat(50_000)}));
+        let batch = logs.each_ref().map(|log| world.record(log, 1, &[large(1)]));
+        // Each log's commit fills a message; that of the second is never taken.
+        world.faults.leave_out(Op::Publish, "org:b", ..);
+        let processor = world.processor();
+        assert_eq!(unfinished(&processor, &batch).await, 1);
+        assert_eq!(logs.each_ref().map(|log| world.published(log).len()), [1, 0, 1]);
+        let [_, again @ ..] = &world.faults.calls(Op::Publish)[..] else { panic!("no message") };
+        assert_eq!(again, ["tally/org:b 1-1"; 4], "only what failed is sent again");
+        world.faults.heal();
+        done(&processor, &batch[1..]).await;
+        assert_eq!(logs.each_ref().map(|log| world.published(log).len()), [1, 1, 1]);
+    });
+}
+
+/// §9: "It packs the commits of one invocation, of many logs", so that a thousand quiet tenants do
+/// not cost a thousand messages.
+#[test]
+fn the_commits_of_a_batch_share_messages() {
+    play(async || {
+        let world = World::new();
+        let logs: Vec<_> = (0..40).map(|n| log(&format!("tally/org:o{n}"))).collect();
+        let records: Vec<_> = logs.iter().map(|log| world.record(log, 1, &[add(1)])).collect();
+        done(&world.processor(), &records).await;
+        assert_eq!(world.messages().len(), 1);
+        for log in &logs {
+            assert_eq!(world.published(log), [(1, 1)], "{log}");
+        }
+    });
+}
+
+/// F5, with a deadline: what was stored is published even if there is no time for more.
+#[test]
+fn what_was_stored_before_the_deadline_is_published() {
+    play(async || {
+        let world = World::new();
+        let clock = world.env.clone();
+        world.faults.after(Op::JournalAppend, "org:acme", move || {
+            clock.pass(10_000);
+            std::future::ready(())
+        });
+        let deadline = world.env.now().plus_ms(5_000);
+        // The second log's commands stand behind a gap: it needs another pass.
+        let batch = [world.acme(1..=3), world.acme(5..=5)];
+        let outcome = world.processor().process(&batch, deadline).await;
+        assert_eq!(outcome.unfinished, Some(1));
+        assert_eq!(world.published(&acme()), [(1, 3)]);
+        assert_eq!(world.processor().process(&[world.acme(4..=4)], deadline).await.unfinished, Some(0));
+        done(&world.processor(), &[world.acme(4..=5)]).await;
+        assert_eq!(world.tail(&acme()).await.0, 5);
+    });
+}

@@ -55,7 +55,10 @@ impl Up {
             .enable_all()
             .build()
             .context("cannot start")?;
-        runtime.block_on(host(self.listen, config))
+        let ended = runtime.block_on(host(self.listen, config));
+        // What does not come back by itself, a service's endless loop say, must not hold the exit.
+        runtime.shutdown_background();
+        ended
     }
 }
 

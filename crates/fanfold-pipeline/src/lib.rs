@@ -39,3 +39,30 @@ impl BatchOutcome {
         self.unfinished = Some(self.unfinished.map_or(index, |at| at.min(index)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fanfold::Time;
+
+    use super::*;
+
+    fn assert_send(_: impl Send) {}
+
+    /// Hosts run the stages as tasks of any runtime. That this compiles is the test.
+    #[expect(dead_code, reason = "only its types are of interest")]
+    fn stages_are_send(
+        ingest: &ingest::Ingest,
+        relay: &relay::Relay,
+        processor: &process::Processor,
+        projector: &project::Projector,
+        sweep: &sweep::Sweep,
+        view_sweep: &sweep::ViewSweep,
+    ) {
+        assert_send(ingest.ingest(&[]));
+        assert_send(relay.relay(&[], Time(0)));
+        assert_send(processor.process(&[], Time(0)));
+        assert_send(projector.project(&[], Time(0)));
+        assert_send(sweep.sweep(None, 1));
+        assert_send(view_sweep.sweep(None, 1, Time(0)));
+    }
+}

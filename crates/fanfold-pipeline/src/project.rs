@@ -281,7 +281,9 @@ impl Projector {
                 Err(earlier) => fault = Some(earlier),
             }
         };
-        let rows = stream::iter(rows).map(|row| self.store(log, row));
+        // Collected first: only so the compiler sees that the stage is `Send`.
+        let rows: Vec<_> = rows.into_iter().map(|row| self.store(log, row)).collect();
+        let rows = stream::iter(rows);
         rows.buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
 
         let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());

@@ -147,7 +147,11 @@ impl Sweep {
         let standstill_ms = accepted
             .filter(|slot| slot.seq > tail)
             .map_or(0, |slot| self.env.now().since_ms(slot.at));
-        let items = self.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
+        let mut items = self.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
+        if items.len() == PARKED_PER_LOOK {
+            // What waits for an operator must not hide what could go on.
+            items.extend(self.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
+        }
         let for_operator = |reason| matches!(reason, Reason::Conflict | Reason::Undecodable);
         let mut look = Look { nudge: standstill_ms > STANDSTILL_MS, standstill_ms, waiting: false };
         for item in items {

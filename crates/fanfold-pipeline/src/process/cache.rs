@@ -1,6 +1,7 @@
 //! Logs that a warm processor keeps between batches. Only a saving: dropping one loses nothing,
 //! and one that another environment has overtaken finds out at its next append.
 
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use fanfold::{Log, LogId};
@@ -10,16 +11,25 @@ use lru::LruCache;
 /// some hundred bytes each.
 const WEIGHT_MAX: usize = 400_000;
 
+/// Logs of which this process remembers that it parked something; about 100 bytes each.
+const PARKED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+
 pub(super) struct Cache(Mutex<Held>);
 
 struct Held {
     logs: LruCache<LogId, (Log, usize)>,
     weight: usize,
+    /// What was parked here is most likely taken up here: no need to wait for a nudge.
+    parked: LruCache<LogId, ()>,
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Held { logs: LruCache::unbounded(), weight: 0 }))
+        Self(Mutex::new(Held {
+            logs: LruCache::unbounded(),
+            weight: 0,
+            parked: LruCache::new(PARKED_LOGS_MAX),
+        }))
     }
 
     /// Takes the log out: whoever works on it has it alone, and puts it back if it may be kept.
@@ -28,6 +38,20 @@ impl Cache {
         let (log, weight) = held.logs.pop(id)?;
         held.weight -= weight;
         Some(log)
+    }
+
+    /// Whether this process parked something of the log, and nobody has taken it up since.
+    pub(super) fn has_parked(&self, id: &LogId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).parked.contains(id)
+    }
+
+    pub(super) fn note_parked(&self, id: &LogId, parked: bool) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if parked {
+            held.parked.put(id.clone(), ());
+        } else {
+            held.parked.pop(id);
+        }
     }
 
     pub(super) fn keep(&self, mut log: Log) {

@@ -28,6 +28,8 @@ pub(super) struct Arrival {
     pub command: Arc<Command>,
     /// The record with this index in the batch.
     pub record: Option<usize>,
+    /// When that arrived on the stream.
+    pub arrived: Time,
     /// The parked table has it too.
     pub parked: bool,
 }
@@ -48,8 +50,6 @@ pub(super) struct LogBatch {
     pub nudged: bool,
     /// The first of its records in the batch.
     pub first_record: usize,
-    /// When the first of its records arrived.
-    pub arrived: Time,
     /// What could not be read: to be parked.
     pub unreadable: Vec<(Seq, Parked)>,
 }
@@ -64,7 +64,6 @@ pub(super) fn gather(records: &[ReceivedRecord]) -> Vec<LogBatch> {
                 arrivals: Vec::new(),
                 nudged: false,
                 first_record: index,
-                arrived: record.arrived,
                 unreadable: Vec::new(),
             });
             batches.len() - 1
@@ -109,6 +108,7 @@ fn read(record: &ReceivedRecord, index: usize, batch: &mut LogBatch) {
                     at,
                     command: Arc::new(command),
                     record: Some(index),
+                    arrived: record.arrived,
                     parked: false,
                 }));
             }

@@ -81,7 +81,6 @@ struct Lane {
     /// The commits to publish before the batch is answered, by their first seq.
     publish: BTreeMap<Seq, Notice>,
     first_record: usize,
-    arrived: Time,
     /// The first record that must come again.
     unfinished: Option<usize>,
 }
@@ -124,7 +123,7 @@ impl Processor {
 
     /// Takes one log as far as it goes before publishing.
     async fn advance(&self, batch: LogBatch, deadline: Time) -> Lane {
-        let LogBatch { log, arrivals, nudged, first_record, arrived, unreadable } = batch;
+        let LogBatch { log, arrivals, nudged, first_record, unreadable } = batch;
         let mut lane = Lane {
             id: log,
             log: None,
@@ -132,7 +131,6 @@ impl Processor {
             unpark: Vec::new(),
             publish: BTreeMap::new(),
             first_record,
-            arrived,
             unfinished: None,
         };
         let parked = self.park_unreadable(&lane.id, &unreadable).await;
@@ -192,8 +190,12 @@ impl Processor {
         deadline: Time,
     ) -> Result<(), Stop> {
         if nudged {
-            self.take_up_parked(lane).await?;
+            // Also what has its entry already, and was not removed.
+            self.take_up_parked(lane, Seq::ZERO).await?;
             lane.publish_through(log, log.tail());
+        }
+        if nudged || self.cache.has_parked(&lane.id) {
+            self.take_up_parked(lane, log.tail().next()).await?;
         }
         for _ in 0..PASSES_MAX {
             if self.ports.env.now() >= deadline {
@@ -293,14 +295,15 @@ impl Processor {
         if !planted(Bug::NoCatchUp) {
             self.catch_up(log).await?;
         }
-        let waiting = self.take_up_parked(lane).await?;
+        let waiting = self.take_up_parked(lane, log.tail().next()).await?;
         let closed = |lane: &Lane, log: &Log| {
             lane.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
         };
         if log.tail() > tail || closed(lane, log) {
             return Ok(Pass::Again);
         }
-        let age_ms = self.ports.env.now().since_ms(lane.arrived);
+        let arrived = lane.queue.iter().map(|arrival| arrival.arrived).min();
+        let age_ms = arrived.map_or(0, |arrived| self.ports.env.now().since_ms(arrived));
         if age_ms < GAP_AGE_MS && !waiting {
             return Err(Stop::Gap);
         }
@@ -313,7 +316,7 @@ impl Processor {
         if !planted(Bug::NoLookAfterParking) {
             self.catch_up(log).await?;
             if log.tail() > tail {
-                self.take_up_parked(lane).await?;
+                self.take_up_parked(lane, tail.next()).await?;
                 return Ok(Pass::Again);
             }
         }

@@ -215,9 +215,10 @@ impl Processor {
         Ok(commands)
     }
 
-    /// Adds what is parked for the log, and could go on, to the queue. Whether anything was there.
-    pub(super) async fn take_up_parked(&self, lane: &mut Lane) -> Result<bool, Stop> {
-        let items = self.ports.parked.list(&lane.id, Seq::ZERO, PARKED_PER_READ).await?;
+    /// Adds what is parked for the log at or above `from`, and could go on, to the queue. Whether
+    /// anything was there.
+    pub(super) async fn take_up_parked(&self, lane: &mut Lane, from: Seq) -> Result<bool, Stop> {
+        let items = self.ports.parked.list(&lane.id, from, PARKED_PER_READ).await?;
         let mut any = false;
         for item in items {
             // What cannot be read, and what conflicts, waits for an operator.
@@ -231,7 +232,8 @@ impl Processor {
             }
             any = true;
             let command = Arc::new(command);
-            let arrival = Arrival { seq: item.seq, at, command, record: None, parked: true };
+            let seq = item.seq;
+            let arrival = Arrival { seq, at, command, record: None, arrived: at, parked: true };
             match lane.queue.iter_mut().find(|queued| queued.is_repeat_of(&arrival)) {
                 Some(queued) => queued.parked = true,
                 None => {
@@ -240,6 +242,7 @@ impl Processor {
                 }
             }
         }
+        self.cache.note_parked(&lane.id, any);
         Ok(any)
     }
 
@@ -250,6 +253,7 @@ impl Processor {
         reason: Reason,
         detail: &str,
     ) -> Result<(), Stop> {
+        self.cache.note_parked(&lane.id, !lane.queue.is_empty());
         while let Some(arrival) = lane.queue.front() {
             if !arrival.parked {
                 tracing::warn!(log = %lane.id, seq = %arrival.seq, ?reason, detail, "parked");

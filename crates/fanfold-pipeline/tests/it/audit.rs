@@ -103,7 +103,11 @@ impl World {
                     let seq = item.as_ref().map_or(Seq::ZERO, |item| item.seq);
                     let there = Folded::of(log, entries, seq).windows.remove(origin);
                     let stored = item.map(|item| decode_window(&item.body).expect("a window"));
-                    assert_eq!(stored, there.map(|(window, _)| window), "F6: the window of {origin}");
+                    assert_eq!(
+                        stored,
+                        there.map(|(window, _)| window),
+                        "F6: the window of {origin}"
+                    );
                     continue;
                 }
             };

@@ -108,8 +108,12 @@ impl Faults {
     }
 
     /// Runs something while the first such call is under way: before its effect.
-    pub(crate) fn before<F>(&self, op: Op, about: &str, hook: impl Fn() -> F + Send + Sync + 'static)
-    where
+    pub(crate) fn before<F>(
+        &self,
+        op: Op,
+        about: &str,
+        hook: impl Fn() -> F + Send + Sync + 'static,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         self.rule(op, about, 1..=1, Action::Before(Arc::new(move || Box::pin(hook()))));
@@ -196,7 +200,9 @@ impl Faults {
     {
         let actions = self.script().begin(op, &parts.join(", "));
         let is_left_out = |part: &String| {
-            actions.iter().any(|action| matches!(action, Action::LeaveOut(what) if part.contains(what)))
+            actions
+                .iter()
+                .any(|action| matches!(action, Action::LeaveOut(what) if part.contains(what)))
         };
         let left_out = (0..parts.len()).filter(|at| is_left_out(&parts[*at])).collect();
         let effect = effect(left_out);

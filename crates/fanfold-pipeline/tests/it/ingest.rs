@@ -48,7 +48,8 @@ fn show(answer: Result<Receipt, IngestError>) -> String {
 /// The ids in each change of a log, in order.
 fn batches(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     let changes = world.changes().into_iter().filter(|change| change.log == *log);
-    let ids = |body: &[u8]| slot::decode(body).expect("a slot").iter().map(|c| c.id.get()).collect();
+    let ids =
+        |body: &[u8]| slot::decode(body).expect("a slot").iter().map(|c| c.id.get()).collect();
     changes.map(|change| ids(&change.body)).collect()
 }
 
@@ -85,7 +86,11 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
                 for _ in 0..10 {
                     give_way().await;
                 }
-                assert_eq!(world.faults.counts([Op::SlotAppend]), [1], "it is not yet acknowledged");
+                assert_eq!(
+                    world.faults.counts([Op::SlotAppend]),
+                    [1],
+                    "it is not yet acknowledged"
+                );
             }
         });
         let answers = ask(&world.ingest(), &requests).await;
@@ -116,7 +121,8 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
         // One that succeeds, and the attempts of one that does not: bounded, for a client waits.
         let attempts = world.faults.calls(Op::SlotAppend);
         assert_eq!(attempts.iter().filter(|call| call.contains("org:acme")).count(), 1 + 5);
-        let slept: u64 = world.faults.calls(Op::Sleep).iter().map(|ms| ms.parse().unwrap_or(0)).sum();
+        let slept: u64 =
+            world.faults.calls(Op::Sleep).iter().map(|ms| ms.parse().unwrap_or(0)).sum();
         assert!(slept < 1_000, "{slept} ms");
     });
 }
@@ -255,7 +261,8 @@ fn one_bad_request_does_not_spoil_the_others() {
         let world = World::new();
         let ingest = world.ingest();
         for (turn, (request_, expected)) in (0..).zip(bad) {
-            let requests = [request("acme", 2 * turn + 1), request_.clone(), request("acme", 2 * turn + 2)];
+            let requests =
+                [request("acme", 2 * turn + 1), request_.clone(), request("acme", 2 * turn + 2)];
             let answers = ask(&ingest, &requests).await;
             assert!(answers[1].contains(expected), "{} for {request_}", answers[1]);
             let good = [2 * turn + 1, 2 * turn + 2].map(|seq| format!("org:acme {seq}"));
@@ -275,7 +282,8 @@ fn a_batch_carries_its_accept_time() {
         ask(&world.ingest(), &[request("acme", 1)]).await;
         world.env.pass(1_234);
         ask(&world.ingest(), &[request("acme", 2)]).await;
-        let times: Vec<u64> = world.changes().iter().map(|c| c.at.since_ms(world.env.now())).collect();
+        let times: Vec<u64> =
+            world.changes().iter().map(|c| c.at.since_ms(world.env.now())).collect();
         assert_eq!(times, [0, 0], "none lies in the future");
         assert_eq!(world.changes()[1].at.since_ms(world.changes()[0].at), 1_234);
     });

@@ -7,6 +7,7 @@ mod check;
 mod faults;
 mod ingest;
 mod ports;
+mod process;
 mod relay;
 mod tally;
 mod world;

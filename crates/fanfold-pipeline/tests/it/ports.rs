@@ -264,7 +264,8 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
 
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
         let (about, log, parked) = (format!("{log} {at}"), log.clone(), parked.clone());
-        self.call(Op::ParkView, about, |port| async move { port.park(&log, at, &parked).await }).await
+        self.call(Op::ParkView, about, |port| async move { port.park(&log, at, &parked).await })
+            .await
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {

@@ -101,7 +101,8 @@ fn only_what_failed_is_sent_again_after_a_pause() {
         let [all, again @ ..] = &world.faults.calls(Op::PutRecords)[..] else { panic!("no puts") };
         assert_eq!(all, "tally/org:a 1-1, tally/org:b 1-1, tally/org:c 1-1");
         assert_eq!(again, ["tally/org:b 1-1"; 3]);
-        let pauses: Vec<u64> = world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
+        let pauses: Vec<u64> =
+            world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
         assert_eq!(pauses.len(), 3, "a pause before each retry: {pauses:?}");
         for (pause, longest) in pauses.iter().zip([50, 100, 200]) {
             assert!((1..=longest).contains(pause), "{pauses:?}");
@@ -172,10 +173,14 @@ fn no_round_begins_after_the_deadline() {
                 world.env.pass(1);
             }
             let clock = world.env.clone();
-            world.faults.after(Op::PutRecords, &format!("{rounds_until}-{rounds_until}"), move || {
-                clock.pass(1);
-                std::future::ready(())
-            });
+            world.faults.after(
+                Op::PutRecords,
+                &format!("{rounds_until}-{rounds_until}"),
+                move || {
+                    clock.pass(1);
+                    std::future::ready(())
+                },
+            );
             let relay = world.relay().with_record_bytes(100);
             assert_eq!(relay.relay(&changes, deadline).await.unfinished, unfinished);
             assert_eq!(rounds(&world, &a).len(), rounds_until);

@@ -19,13 +19,27 @@ pub(crate) enum Command {
         pad: String,
     },
     /// Two counters at once.
-    Share { one: DocumentId, other: DocumentId },
-    Reset { counter: DocumentId },
+    Share {
+        one: DocumentId,
+        other: DocumentId,
+    },
+    Reset {
+        counter: DocumentId,
+    },
     /// Makes the document as large as that.
-    Grow { counter: DocumentId, bytes: usize },
+    Grow {
+        counter: DocumentId,
+        bytes: usize,
+    },
     /// Says something that not every view can bear.
-    Say { counter: DocumentId, text: String },
-    Fail { counter: DocumentId, how: How },
+    Say {
+        counter: DocumentId,
+        text: String,
+    },
+    Fail {
+        counter: DocumentId,
+        how: How,
+    },
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -47,8 +61,12 @@ pub(crate) enum Event {
         pad: String,
     },
     Cleared,
-    Grown { bytes: usize },
-    Said { text: String },
+    Grown {
+        bytes: usize,
+    },
+    Said {
+        text: String,
+    },
     Broken,
 }
 
@@ -118,7 +136,9 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
                 How::PanicInDecide => panic!("no idea"),
                 How::PanicInEvolve => vec![(counter.clone(), Event::Broken)],
                 How::Undeclared => vec![(counter.clone(), Event::Cleared)],
-                How::LongEntry => vec![(counter.clone(), Event::Said { text: "!".repeat(400_000) })],
+                How::LongEntry => {
+                    vec![(counter.clone(), Event::Said { text: "!".repeat(400_000) })]
+                }
             },
         })
     }

@@ -8,7 +8,9 @@ use fanfold::body::notification;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, slot};
-use fanfold::{Command, CommandId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time, Views};
+use fanfold::{
+    Command, CommandId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time, Views,
+};
 use fanfold_embedded::memory::{Memory, MemoryConfig, MemoryViewTable};
 use fanfold_embedded::shard::{Position, Shards};
 use fanfold_pipeline::BatchOutcome;

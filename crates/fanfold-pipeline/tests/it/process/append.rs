@@ -3,14 +3,15 @@
 use fanfold::body::envelope;
 use fanfold::limits::COMMIT_BYTES_MAX;
 use fanfold::planted::Bug;
+use fanfold_pipeline::process::Processor;
 use serde_json::json;
 
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{World, acme, add, command, done, unfinished};
+use crate::world::{NEVER, World, acme, add, command, done, unfinished};
 
 /// A log that a processor knows, up to 3.
-async fn warm(world: &World) -> fanfold_pipeline::process::Processor {
+async fn warm(world: &World) -> Processor {
     let processor = world.processor();
     done(&processor, &[world.acme(1..=3)]).await;
     world.faults.forget();
@@ -168,7 +169,7 @@ fn what_cannot_be_read_is_not_decided() {
                 done(&world.elsewhere(), &[world.acme(1..=300)]).await;
                 world.faults.fail(op, "", call..=call, Broken::Before);
                 let batch = [world.acme(301..=302), world.record(&acme(), 303, &[add(303)])];
-                if processor.process(&batch, crate::world::NEVER).await.unfinished.is_some() {
+                if processor.process(&batch, NEVER).await.unfinished.is_some() {
                     assert_eq!(world.faults.counts([Op::JournalAppend]), [0], "{op:?} {call}");
                     done(&processor, &batch).await;
                 }

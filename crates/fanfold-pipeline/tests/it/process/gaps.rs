@@ -9,7 +9,7 @@ use fanfold_pipeline::process::Processor;
 
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{World, acme, done, log, unfinished};
+use crate::world::{NEVER, World, acme, done, log, run, unfinished};
 
 /// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
 async fn with_a_gap(world: &World) -> Processor {
@@ -50,8 +50,8 @@ fn an_old_gap_is_parked() {
             let gap = world.acme(5..=6);
             world.env.pass(age_ms);
             // What else of the log comes with it does not make the gap younger, or older.
-            let batch = [world.acme(1..=3), gap, world.record(&log("tally/org:b"), 1, &[])];
-            let outcome = world.processor().process(&batch, crate::world::NEVER).await;
+            let batch = [world.acme(1..=3), gap, world.record(&log("tally/org:b"), 1, &run([1]))];
+            let outcome = world.processor().process(&batch, NEVER).await;
             assert_eq!(world.tail(&acme()).await.0, 3);
             if age_ms < 5_000 {
                 assert_eq!(outcome.unfinished, Some(1));

@@ -1,0 +1,301 @@
+//! §5 "Snapshots are a fuzzy checkpoint of documents and windows, written after publishing".
+
+use fanfold::body::envelope;
+use fanfold::body::head::Head;
+use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MAX};
+use fanfold::planted::Bug;
+use fanfold::{Command, Origin, Seq, StateKey};
+use serde_json::json;
+
+use crate::check::{check, play};
+use crate::faults::{Broken, Op, give_way};
+use crate::world::{World, acme, command, done, unfinished};
+
+/// So many small entries are more than 16 KiB, and more than twenty times their three counters.
+const DUE: u64 = 300;
+
+/// A command on a counter of its own.
+fn touch(id: u64) -> Command {
+    command("ann", id, "add", json!({"counter": format!("c{id}"), "by": 1}))
+}
+
+/// "when the journal bytes since the head exceed max(16 KiB, 20 x the bytes to write), or 1,024
+/// entries".
+#[test]
+fn a_snapshot_is_written_when_it_is_due() {
+    let grow = |id, bytes: usize| command("ann", id, "grow", json!({"counter": "big", "bytes": bytes}));
+    let padded = |id, bytes: usize| {
+        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(bytes)});
+        command("ann", id, "add", data)
+    };
+    // What the log begins with, how many entries of how many bytes follow, and whether one is due.
+    let table = [
+        (None, 60, 100, false),
+        (None, 30, 600, true),
+        (None, 1, 10_000, false),
+        (None, 2, 9_000, true),
+        // The document is 20,000 random letters: a snapshot costs as much as 400,000 bytes may.
+        (Some(20_000), 100, 3_500, false),
+        (Some(20_000), 120, 3_500, true),
+        // Many small entries, as a cold load would have to fold them.
+        (Some(50_000), SNAPSHOT_ENTRIES_MAX as u64 - 2, 1, false),
+        (Some(50_000), SNAPSHOT_ENTRIES_MAX as u64 - 1, 1, true),
+    ];
+    play(async || {
+        for (large, entries, bytes, is_due) in table {
+            let world = World::new();
+            let processor = world.processor();
+            let first = match large {
+                Some(large) => grow(1, large),
+                None => padded(1, 0),
+            };
+            done(&processor, &[world.record(&acme(), 1, &[first])]).await;
+            let commands: Vec<Command> = (2..2 + entries).map(|id| padded(id, bytes)).collect();
+            done(&processor, &[world.record(&acme(), 2, &commands)]).await;
+            let head = world.head(&acme()).await.0;
+            let what = format!("{large:?}, then {entries} of {bytes} bytes");
+            assert_eq!(head, if is_due { entries + 1 } else { 0 }, "{what}");
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// "snapshots never cost more than a twentieth of the journal".
+#[test]
+fn snapshots_cost_a_twentieth_of_the_journal() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        let mut written = 0;
+        for batch in 0..60 {
+            let ids = 1 + batch * 20..1 + (batch + 1) * 20;
+            let pad = |id: u64| "p".repeat((id * 7_919 % 400) as usize);
+            let data = |id: u64| json!({"counter": format!("c{}", id % 9), "by": 1, "pad": pad(id)});
+            let commands: Vec<Command> = ids.clone().map(|id| command("ann", id, "add", data(id))).collect();
+            world.faults.forget();
+            done(&processor, &[world.record(&acme(), ids.start, &commands)]).await;
+            for put in world.faults.calls(Op::StatePut) {
+                let key = put.split(' ').nth(1).expect("a key");
+                written += stored_bytes(&world, key).await;
+            }
+            let commits = world.commits(&acme()).await;
+            let journal: usize =
+                commits.iter().map(|c| envelope::open(1, &c.body).expect("a commit").len()).sum();
+            assert!(written * 20 <= journal, "{written} bytes of {journal} after {batch}");
+        }
+        assert!(written > 0 && world.head(&acme()).await > Seq::ZERO);
+        world.audit(&acme()).await;
+    });
+}
+
+async fn stored_bytes(world: &World, key: &str) -> usize {
+    let counter = |key: &str| key.strip_prefix("v1#doc#").map(str::parse);
+    let key = match counter(key) {
+        Some(id) => StateKey::document(1, &id.expect("a document")),
+        None => StateKey::head(1),
+    };
+    world.state(&acme(), key).await.expect("it is stored").body.len()
+}
+
+/// "`head = S` is written last, and only when every document … is stored with its seq": not while
+/// a put is under way, and not after one that failed.
+#[test]
+fn the_head_is_written_last() {
+    check(&[Bug::HeadBeforeDocuments], async || {
+        let world = World::new();
+        let seen = world.clone();
+        world.faults.after(Op::StatePut, "#doc#b", move || {
+            let world = seen.clone();
+            async move {
+                for _ in 0..50 {
+                    give_way().await;
+                }
+                let puts = world.faults.calls(Op::StatePut);
+                assert!(!puts.iter().any(|put| put.contains("#head")), "{puts:?}");
+            }
+        });
+        done(&world.processor(), &[world.acme(1..=DUE)]).await;
+        assert_eq!(world.head(&acme()).await.0, DUE);
+    });
+    check(&[Bug::HeadBeforeDocuments], async || {
+        for (key, broken) in
+            [("#doc#b", Broken::Before), ("#doc#a", Broken::After), ("#doc#c", Broken::Late)]
+        {
+            let world = World::new();
+            let processor = world.processor();
+            world.faults.fail(Op::StatePut, key, 1..=1, broken);
+            // A snapshot is only a saving: the batch is done without it.
+            done(&processor, &[world.acme(1..=DUE)]).await;
+            assert_eq!(world.head(&acme()).await, Seq::ZERO, "without {key}");
+            world.audit(&acme()).await;
+            // And is made up for by the next batch, whichever process gets it.
+            let next = if broken == Broken::Late { world.processor() } else { processor };
+            done(&next, &[world.acme(DUE + 1..=DUE + 1)]).await;
+            assert_eq!(world.head(&acme()).await.0, DUE + 1);
+            world.faults.land().await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// A head of which nobody heard that it was stored.
+#[test]
+fn a_head_without_an_answer_changes_nothing() {
+    play(async || {
+        for broken in [Broken::Before, Broken::After, Broken::Late] {
+            let world = World::new();
+            let processor = world.processor();
+            world.faults.fail(Op::StatePut, "#head", 1..=1, broken);
+            done(&processor, &[world.acme(1..=DUE)]).await;
+            done(&processor, &[world.acme(1..=3), world.acme(DUE + 1..=DUE + 2)]).await;
+            assert_eq!(world.head(&acme()).await.0, DUE + 2);
+            world.faults.land().await;
+            assert_eq!(world.head(&acme()).await.0, DUE + 2, "what is older stays out");
+            world.assert_run(DUE + 2).await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// "Every put is guarded: `attribute_not_exists(pk) OR seq < :seq`": the snapshot of a process that
+/// was overtaken writes over nothing.
+#[test]
+fn an_older_snapshot_writes_over_nothing() {
+    play(async || {
+        let world = World::new();
+        let other = world.clone();
+        world.faults.before(Op::StatePut, "#doc#", move || {
+            let world = other.clone();
+            async move { done(&world.elsewhere(), &[world.acme(DUE + 1..=3 * DUE)]).await }
+        });
+        done(&world.processor(), &[world.acme(1..=DUE)]).await;
+        assert_eq!(world.head(&acme()).await.0, 3 * DUE);
+        world.audit(&acme()).await;
+        done(&world.processor(), &[world.acme(3 * DUE + 1..=3 * DUE + 3)]).await;
+        world.assert_run(3 * DUE + 3).await;
+        world.audit(&acme()).await;
+    });
+}
+
+/// "only acknowledged commits are snapshotted".
+#[test]
+fn what_is_not_acknowledged_is_not_snapshotted() {
+    check(&[Bug::KeepAfterUnacknowledged], async || {
+        for broken in [Broken::Before, Broken::Late] {
+            let world = World::new();
+            let processor = world.processor();
+            world.faults.fail(Op::JournalAppend, "", 1..=3, broken);
+            assert_eq!(unfinished(&processor, &[world.acme(1..=DUE)]).await, 0);
+            assert_eq!(world.faults.counts([Op::StatePut]), [0]);
+            done(&processor, &[world.acme(1..=DUE)]).await;
+            assert_eq!(world.head(&acme()).await.0, DUE);
+            world.assert_run(DUE).await;
+        }
+    });
+}
+
+/// "every commit in (old head, S] that this process has not itself published is published": its
+/// own that it could not publish, and those of another that has died since.
+#[test]
+fn the_head_passes_only_what_is_published() {
+    check(&[Bug::HeadBeforePublishing], async || {
+        let world = World::new();
+        let processor = world.processor();
+        world.faults.fail(Op::Publish, "", .., Broken::Before);
+        assert_eq!(unfinished(&processor, &[world.acme(1..=DUE)]).await, 0);
+        assert_eq!(world.head(&acme()).await, Seq::ZERO);
+        world.faults.heal();
+        // The batch comes to another; or only what is behind it does.
+        done(&world.processor(), &[world.acme(DUE + 1..=DUE + 1)]).await;
+        assert_eq!(world.head(&acme()).await.0, DUE + 1);
+        assert_eq!(world.published(&acme()), [(1, DUE), (DUE + 1, DUE + 1)]);
+        world.audit(&acme()).await;
+    });
+}
+
+/// "every document and window touched in (old head, S], replayed commits included, is stored".
+#[test]
+fn documents_that_were_only_replayed_are_stored_too() {
+    check(&[Bug::ReplayedStayClean], async || {
+        let world = World::new();
+        done(&world.elsewhere(), &[world.record(&acme(), 1, &[touch(1), touch(2)])]).await;
+        let world_rest: Vec<Command> = crate::world::run(3..=DUE);
+        done(&world.processor(), &[world.record(&acme(), 3, &world_rest)]).await;
+        assert_eq!(world.head(&acme()).await.0, DUE);
+        world.audit(&acme()).await;
+        let again = [command("ann", DUE + 1, "add", json!({"counter": "c1", "by": 1}))];
+        done(&world.processor(), &[world.record(&acme(), DUE + 1, &again)]).await;
+        world.audit(&acme()).await;
+    });
+}
+
+/// "Dirty documents are never evicted"; clean ones are, and loaded again when they are needed.
+#[test]
+fn dirty_documents_stay_and_clean_ones_are_loaded_again() {
+    const MANY: u64 = 1_500;
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        let commands: Vec<Command> = (1..=MANY).map(touch).collect();
+        world.faults.fail(Op::StatePut, "", 1..=1, Broken::Before);
+        done(&processor, &[world.record(&acme(), 1, &commands)]).await;
+        assert_eq!(world.head(&acme()).await, Seq::ZERO, "nothing is stored yet");
+        // The second snapshot succeeds; after it the documents may go.
+        let mut next = MANY;
+        for (reads, head) in [(0, MANY + 1), (1, MANY + 1)] {
+            next += 1;
+            let again = [command("ann", next, "add", json!({"counter": "c700", "by": 1}))];
+            world.faults.forget();
+            done(&processor, &[world.record(&acme(), next, &again)]).await;
+            assert_eq!(world.faults.counts([Op::StateGet, Op::JournalRead]), [reads, 0]);
+            assert_eq!(world.head(&acme()).await.0, head);
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// "Windows live inside the head item until that is over 8 KiB", then each has its own, loaded on
+/// demand.
+#[test]
+fn many_windows_leave_the_head() {
+    let by = |user: u64, id: u64| {
+        command(&format!("u{user}"), id, "add", json!({"counter": "a", "by": 1}))
+    };
+    play(async || {
+        for (users, is_split) in [(100, false), (250, true)] {
+            let world = World::new();
+            let first: Vec<Command> = (0..users * 3).map(|n| by(n % users, 1 + n / users * 2)).collect();
+            done(&world.processor(), &[world.record(&acme(), 1, &first)]).await;
+            let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
+            let windows = Head::decode(&item.body).expect("a head").windows;
+            assert_eq!(windows.is_none(), is_split, "{users} users");
+            assert!(item.body.len() <= HEAD_WINDOWS_BYTES_MAX + 1_024, "{}", item.body.len());
+            world.audit(&acme()).await;
+
+            // Each repeats itself, and one is new: their windows are read, and no others.
+            world.faults.forget();
+            let last = users * 3;
+            let again = [by(7, 1), by(8, 3), by(7, 7), by(users, 1)];
+            let processor = world.processor();
+            done(&processor, &[world.record(&acme(), last + 1, &again)]).await;
+            let outcomes = world.outcomes(&acme()).await;
+            let expected = ["duplicate", "duplicate", "accepted", "accepted"];
+            for (outcome, expected) in outcomes[last as usize..].iter().zip(expected) {
+                assert!(outcome.ends_with(expected), "{outcome}");
+            }
+            let reads = world.faults.calls(Op::StateGet).join(" ");
+            assert_eq!(reads.matches("#win#").count(), if is_split { 3 } else { 0 }, "{reads}");
+            // The window of a new user is stored with the next snapshot.
+            let more: Vec<Command> = (0..300).map(|n| by(users, 2 + n)).collect();
+            done(&processor, &[world.record(&acme(), last + 5, &more)]).await;
+            assert_eq!(world.head(&acme()).await.0, last + 304);
+            world.audit(&acme()).await;
+            let origin: Origin = more[0].origin.clone();
+            let own = world.state(&acme(), StateKey::window(1, &origin)).await;
+            assert_eq!(own.is_some(), is_split);
+            let repeat = [by(users, 250)];
+            done(&world.processor(), &[world.record(&acme(), last + 305, &repeat)]).await;
+            assert!(world.outcomes(&acme()).await[last as usize + 304].ends_with("duplicate"));
+        }
+    });
+}

@@ -1,0 +1,104 @@
+//! §5 "A new `DOCUMENT_VERSION` of a service uses new keys: old and new code never share documents.
+//! The long first load writes heads as it goes; nothing at or below the old version's head is
+//! published again."
+
+use fanfold::{DocumentId, Seq, Services, StateKey};
+use serde_json::json;
+
+use crate::check::play;
+use crate::faults::{Broken, Op};
+use crate::tally::Tally;
+use crate::world::{World, acme, command, done, run, unfinished};
+
+fn version_two() -> Services {
+    Services::new().with::<Tally<2>>()
+}
+
+/// A log whose first version has a head at 300 and one more commit.
+async fn old(world: &World) {
+    done(&world.elsewhere(), &[world.acme(1..=300)]).await;
+    done(&world.elsewhere(), &[world.acme(301..=302)]).await;
+    assert_eq!(world.head(&acme()).await.0, 300);
+}
+
+#[test]
+fn versions_share_no_documents() {
+    play(async || {
+        let world = World::new();
+        old(&world).await;
+        let new = world.processor_of(version_two());
+        world.faults.forget();
+        done(&new, &[world.acme(303..=304)]).await;
+        let puts = world.faults.calls(Op::StatePut);
+        assert!(!puts.is_empty() && puts.iter().all(|put| put.contains(" v2#")), "{puts:?}");
+        let reads = world.faults.calls(Op::StateGet);
+        assert!(!reads.iter().any(|keys| keys.contains("v1#doc")), "{reads:?}");
+        // The old code goes on for a while, and neither disturbs the other.
+        let old = world.processor();
+        for seq in 305..=310 {
+            done(if seq % 2 == 0 { &old } else { &new }, &[world.acme(seq..=seq)]).await;
+        }
+        world.assert_run(310).await;
+        world.audit(&acme()).await;
+        let a: DocumentId = "a".parse().expect("a document");
+        let two = world.state(&acme(), StateKey::document(2, &a)).await.expect("it was stored");
+        assert!(two.seq >= Seq(300));
+    });
+}
+
+/// "nothing at or below the old version's head is published again": what is above it is.
+#[test]
+fn a_new_version_publishes_only_what_is_above_the_old_head() {
+    play(async || {
+        for nudged in [false, true] {
+            let world = World::new();
+            old(&world).await;
+            let before = world.published(&acme()).len();
+            let new = world.processor_of(version_two());
+            let batch = if nudged {
+                vec![world.nudge(&acme())]
+            } else {
+                vec![world.acme(1..=302), world.acme(303..=303)]
+            };
+            done(&new, &batch).await;
+            let after = world.published(&acme());
+            let published = &after[before..];
+            assert!(published.contains(&(301, 302)), "{published:?}");
+            assert!(published.iter().all(|(first, _)| *first > 300), "{published:?}");
+        }
+    });
+}
+
+/// "The long first load writes heads as it goes": so that one that is cut off goes on from there.
+#[test]
+fn a_long_first_load_writes_heads_as_it_goes() {
+    let padded = |id: u64| {
+        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(400)});
+        command("ann", id, "add", data)
+    };
+    play(async || {
+        let world = World::new();
+        let writer = world.elsewhere();
+        for seq in 1..=350 {
+            done(&writer, &[world.record(&acme(), seq, &[padded(seq)])]).await;
+        }
+        let head = async || {
+            let item = world.state(&acme(), StateKey::head(2)).await;
+            item.map_or(0, |item| item.seq.0)
+        };
+        let batch = [world.record(&acme(), 351, &run([351]))];
+        for (read, expected) in [(1, 0), (2, 100), (2, 200), (3, 351)] {
+            if expected < 351 {
+                world.faults.fail(Op::JournalRead, "", read..=read, Broken::Before);
+                assert_eq!(unfinished(&world.processor_of(version_two()), &batch).await, 0);
+            } else {
+                done(&world.processor_of(version_two()), &batch).await;
+            }
+            world.faults.heal();
+            assert_eq!(head().await, expected);
+        }
+        let published = world.published(&acme());
+        assert_eq!(published.len(), 351, "the old head had told all but the last");
+        assert_eq!(world.tail(&acme()).await.0, 351);
+    });
+}

@@ -9,6 +9,7 @@
 
 pub mod batches;
 pub mod client;
+mod gauges;
 pub mod host;
 pub mod log;
 pub mod output;

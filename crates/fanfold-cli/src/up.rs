@@ -15,6 +15,7 @@ use ledger::views::{Balances, Statement, Totals};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::gauges::Gauges;
 use crate::host::Host;
 use crate::panics;
 
@@ -71,6 +72,8 @@ async fn host(listen: SocketAddr, config: Config) -> anyhow::Result<ExitCode> {
         reads: engine.reads().clone(),
         metrics: Metrics::new(),
     };
+    let gauges = Gauges(engine.watch().clone());
+    api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     let host = Host::listen(listen, api).await?;
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "others may reach this address, and there is no authentication");

@@ -1,7 +1,7 @@
 //! All of it together: ports, stages, what drives them, and what sweeps behind them.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfold::{AnyView, Services, Views};
@@ -12,9 +12,9 @@ use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Reads, ServedView};
 use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
-use futures::FutureExt;
+use fanfold_pipeline::sweep::{Sweep, SweepReport, ViewSweep};
 use futures::future::join;
+use futures::{FutureExt, TryFutureExt};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use crate::env::SystemEnv;
 use crate::event_source::{EventSource, EventSourceConfig};
 use crate::memory::{Memory, MemoryConfig, MemoryViewTable};
 use crate::stop::{Stop, Stopper};
+use crate::striped::lock;
 use crate::subscription::{Deliveries, Subscription, SubscriptionConfig};
 
 /// Logs that one run of a sweep looks at. The next run goes on behind them.
@@ -81,14 +82,36 @@ pub struct Status {
     pub notifications: usize,
     /// By view.
     pub deliveries: Vec<(&'static str, Arc<Deliveries>)>,
+    /// What the last run of the sweep saw.
+    pub swept: SweepReport,
+}
+
+/// Looks at a running engine, also from elsewhere: for metrics.
+#[derive(Clone)]
+pub struct Watch {
+    ports: Memory,
+    deliveries: Vec<(&'static str, Arc<Deliveries>)>,
+    swept: Arc<Mutex<SweepReport>>,
+}
+
+impl Watch {
+    /// What is going on.
+    pub fn status(&self) -> Status {
+        Status {
+            changes: self.ports.commands.changes().backlog().items(),
+            records: self.ports.stream.records().backlog().items(),
+            notifications: self.ports.topic.backlog().items(),
+            deliveries: self.deliveries.clone(),
+            swept: lock(&self.swept).clone(),
+        }
+    }
 }
 
 /// The running engine. Dropping it stops it in the middle; see [`Engine::shutdown`].
 pub struct Engine {
-    ports: Memory,
+    watch: Watch,
     ingest: Ingest,
     reads: Reads,
-    deliveries: Vec<(&'static str, Arc<Deliveries>)>,
     drain_ms: u64,
     sweeps: JoinSet<()>,
     stages: JoinSet<()>,
@@ -109,12 +132,13 @@ impl Engine {
             stop,
             stages: JoinSet::new(),
             sweeps: JoinSet::new(),
+            swept: Arc::default(),
         };
         start.relay();
         start.process();
         start.sweep();
         let views: Vec<HostedView> = config.views.iter().map(|view| start.view(view)).collect();
-        let Start { stages, sweeps, .. } = start;
+        let Start { stages, sweeps, swept, .. } = start;
 
         let (commands, journal) = (ports.commands.clone(), ports.journal.clone());
         let services = config.services;
@@ -124,10 +148,9 @@ impl Engine {
         let reads = Reads::new(commands, journal, served, services, ports.waits.clone(), env);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         Self {
-            ports,
+            watch: Watch { ports, deliveries, swept },
             ingest,
             reads,
-            deliveries,
             drain_ms: config.drain_ms,
             sweeps,
             stages,
@@ -147,23 +170,23 @@ impl Engine {
 
     /// The ports below both.
     pub fn ports(&self) -> &Memory {
-        &self.ports
+        &self.watch.ports
+    }
+
+    /// For whoever reports what is going on.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// What is going on.
     pub fn status(&self) -> Status {
-        Status {
-            changes: self.ports.commands.changes().backlog().items(),
-            records: self.ports.stream.records().backlog().items(),
-            notifications: self.ports.topic.backlog().items(),
-            deliveries: self.deliveries.clone(),
-        }
+        self.watch.status()
     }
 
     /// Admits nothing more, waits until what was accepted has come to its entries and views, and
     /// stops all tasks. `false`: that took longer than `drain_ms`, and what was left is gone.
     pub async fn shutdown(mut self) -> bool {
-        self.ports.admission.close();
+        self.watch.ports.admission.close();
         self.sweeps.shutdown().await;
         let drained = async {
             while !self.is_drained() {
@@ -187,7 +210,7 @@ impl Engine {
         let (changes, records) = (status.changes, status.records);
         changes == 0
             && records == 0
-            && (status.notifications == 0 || self.deliveries.is_empty())
+            && (status.notifications == 0 || status.deliveries.is_empty())
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
     }
 }
@@ -206,6 +229,7 @@ struct Start<'a> {
     stop: Stop,
     stages: JoinSet<()>,
     sweeps: JoinSet<()>,
+    swept: Arc<Mutex<SweepReport>>,
 }
 
 impl Start<'_> {
@@ -256,12 +280,16 @@ impl Start<'_> {
             stream.clone(),
             self.env.clone(),
         );
-        let every = self.every();
+        let (every, swept) = (self.every(), self.swept.clone());
         self.sweeps.spawn(async move {
             let mut after = None;
             while every.pause().await {
-                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX);
-                after = every.run("sweep", after, run.map(|run| run.map(|run| run.next))).await;
+                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX).map_ok(|report| {
+                    let next = report.next.clone();
+                    *lock(&swept) = report;
+                    next
+                });
+                after = every.run("sweep", after, run).await;
             }
         });
     }

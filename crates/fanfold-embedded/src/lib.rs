@@ -31,5 +31,5 @@ mod striped;
 pub mod subscription;
 pub mod waits;
 
-pub use engine::{Config, Engine};
+pub use engine::{Config, Engine, Status, Watch};
 pub use env::SystemEnv;

@@ -28,7 +28,7 @@ const KEYS_PER_READ: usize = 1_000;
 const PARKED_PER_READ: usize = 1_000;
 /// Puts of one snapshot under way at the same time.
 const PUTS_AT_ONCE: usize = 16;
-/// Heads of older document versions that are looked for at a first load.
+/// Heads of older document versions that are looked for beside the log's own.
 const OLD_VERSIONS_MAX: u32 = 100;
 /// The put of a commit stands between a command and its entry: short, then the batch comes again.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest_ms: 100 };
@@ -78,39 +78,23 @@ impl Processor {
         service: &Arc<dyn AnyService>,
     ) -> Result<Log, Stop> {
         let version = service.document_version();
-        let head = self.heads(id, [version]).await?.pop();
-        let published_before = match &head {
-            Some(_) => Seq::ZERO,
-            None => {
-                let old = version.saturating_sub(OLD_VERSIONS_MAX)..version;
-                let heads = self.heads(id, old).await?;
-                heads.iter().map(|(seq, _)| *seq).max().unwrap_or(Seq::ZERO)
-            }
-        };
+        let versions = version.saturating_sub(OLD_VERSIONS_MAX)..=version;
+        let keys: Vec<StateKey> = versions.map(StateKey::head).collect();
+        let mut heads = self.ports.state.get(id, &keys).await?;
+        let head = heads.pop().flatten();
+        // Also beside a head of its own: a long first load writes it long before it is through.
+        let old = heads.into_iter().flatten().map(|item| item.seq).max();
         let head = match head {
-            Some((seq, body)) => Some((seq, Head::decode(&body)?)),
+            Some(item) => Some((item.seq, Head::decode(&item.body)?)),
             None => None,
         };
-        let mut log = Log::new(id.clone(), service.clone(), head, published_before);
+        let mut log = Log::new(id.clone(), service.clone(), head, old.unwrap_or(Seq::ZERO));
         self.catch_up(&mut log).await?;
         if planted(Bug::NoRepublishOnColdLoad) {
             let firsts: Vec<Seq> = log.unpublished(log.tail()).map(|n| n.first()).collect();
             firsts.into_iter().for_each(|first| log.published(first));
         }
         Ok(log)
-    }
-
-    async fn heads(
-        &self,
-        id: &LogId,
-        versions: impl IntoIterator<Item = u32>,
-    ) -> Result<Vec<(Seq, bytes::Bytes)>, Unavailable> {
-        let keys: Vec<StateKey> = versions.into_iter().map(StateKey::head).collect();
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let items = self.ports.state.get(id, &keys).await?;
-        Ok(items.into_iter().flatten().map(|item| (item.seq, item.body)).collect())
     }
 
     /// Folds what the journal has above the tail. Nothing may be undecided.

@@ -10,4 +10,5 @@ mod ports;
 mod process;
 mod relay;
 mod tally;
+mod two_environments;
 mod world;

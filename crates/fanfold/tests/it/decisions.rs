@@ -154,7 +154,7 @@ fn messages_and_codes_are_cut() {
 fn what_is_too_large_is_refused() {
     let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
     let mut send = |name: &str, bytes: usize, key: &str| {
-        let data = json!({"counter": "a", "by": 0, key: bytes});
+        let data = json!({"counter": "a", "by": 1, key: bytes});
         let id = world.stream.len() as u64 + 10;
         entry_json(&world.send(&mut process, ("ann", id), name, &data))
     };
@@ -171,6 +171,8 @@ fn what_is_too_large_is_refused() {
     assert!(fits["r"]["a"].is_array());
     let refused = send("add", most - overhead + 1, "note");
     assert_eq!(refused["r"], too_large("the entry", most + 1, COMMIT_BYTES_MAX));
+    // What was refused is not in the document.
+    assert_eq!(send("add", 0, "note")["r"], json!({"a": [added("a", 1, 3)]}));
 
     let overhead = r#"{"version":1,"total":0,"touched":0,"text":""}"#.len();
     let most = DOCUMENT_BYTES_MAX - overhead;
@@ -180,6 +182,7 @@ fn what_is_too_large_is_refused() {
     assert_eq!(refused["r"], too_large(what, DOCUMENT_BYTES_MAX + 1, DOCUMENT_BYTES_MAX));
     // It is as it was: a touch does not make it longer.
     assert!(send("touch", 0, "none")["r"]["a"].is_array());
+    assert_eq!(send("add", 0, "note")["r"], json!({"a": [added("a", 1, 4)]}));
 }
 
 #[test]

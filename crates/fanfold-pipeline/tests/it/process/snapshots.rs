@@ -34,8 +34,8 @@ fn a_snapshot_is_written_when_it_is_due() {
         (None, 30, 600, true),
         (None, 1, 10_000, false),
         (None, 2, 9_000, true),
-        // The document is 20,000 random letters: a snapshot costs as much as 400,000 bytes may.
-        (Some(20_000), 100, 3_500, false),
+        // The document takes 15,000 bytes: a snapshot costs as much as 300,000 bytes may.
+        (Some(20_000), 70, 3_500, false),
         (Some(20_000), 120, 3_500, true),
         // Many small entries, as a cold load would have to fold them.
         (Some(50_000), SNAPSHOT_ENTRIES_MAX as u64 - 2, 1, false),
@@ -262,9 +262,11 @@ fn many_windows_leave_the_head() {
         command(&format!("u{user}"), id, "add", json!({"counter": "a", "by": 1}))
     };
     play(async || {
-        for (users, is_split) in [(100, false), (250, true)] {
+        for (users, is_split) in [(100, false), (240, true)] {
             let world = World::new();
-            let first: Vec<Command> = (0..users * 3).map(|n| by(n % users, 1 + n / users * 2)).collect();
+            // One after another, so that each window is one run of ids.
+            let ids = 1_200 / users;
+            let first: Vec<Command> = (0..users * ids).map(|n| by(n / ids, 1 + n % ids)).collect();
             done(&world.processor(), &[world.record(&acme(), 1, &first)]).await;
             let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
             let windows = Head::decode(&item.body).expect("a head").windows;
@@ -274,8 +276,8 @@ fn many_windows_leave_the_head() {
 
             // Each repeats itself, and one is new: their windows are read, and no others.
             world.faults.forget();
-            let last = users * 3;
-            let again = [by(7, 1), by(8, 3), by(7, 7), by(users, 1)];
+            let last = users * ids;
+            let again = [by(7, 1), by(8, 3), by(7, 77), by(users, 1)];
             let processor = world.processor();
             done(&processor, &[world.record(&acme(), last + 1, &again)]).await;
             let outcomes = world.outcomes(&acme()).await;
@@ -286,16 +288,16 @@ fn many_windows_leave_the_head() {
             let reads = world.faults.calls(Op::StateGet).join(" ");
             assert_eq!(reads.matches("#win#").count(), if is_split { 3 } else { 0 }, "{reads}");
             // The window of a new user is stored with the next snapshot.
-            let more: Vec<Command> = (0..300).map(|n| by(users, 2 + n)).collect();
+            let more: Vec<Command> = (0..1_100).map(|n| by(users, 2 + n)).collect();
             done(&processor, &[world.record(&acme(), last + 5, &more)]).await;
-            assert_eq!(world.head(&acme()).await.0, last + 304);
+            assert_eq!(world.head(&acme()).await.0, last + 1_104);
             world.audit(&acme()).await;
             let origin: Origin = more[0].origin.clone();
             let own = world.state(&acme(), StateKey::window(1, &origin)).await;
             assert_eq!(own.is_some(), is_split);
             let repeat = [by(users, 250)];
-            done(&world.processor(), &[world.record(&acme(), last + 305, &repeat)]).await;
-            assert!(world.outcomes(&acme()).await[last as usize + 304].ends_with("duplicate"));
+            done(&world.processor(), &[world.record(&acme(), last + 1_105, &repeat)]).await;
+            assert!(world.outcomes(&acme()).await[last as usize + 1_104].ends_with("duplicate"));
         }
     });
 }

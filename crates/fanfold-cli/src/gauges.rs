@@ -1,0 +1,64 @@
+//! What the engine is about, for `/metrics`.
+
+use std::fmt;
+
+use fanfold_embedded::Watch;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// Asks the engine when it is asked.
+pub(crate) struct Gauges(pub Watch);
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gauges")
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.0.status();
+        let help = "Items on their way into a stage";
+        let mut backlog =
+            encoder.encode_descriptor("backlog", help, None, ConstGauge::new(0).metric_type())?;
+        let hops = [
+            ("relay", status.changes),
+            ("process", status.records),
+            ("views", status.notifications),
+        ];
+        for (stage, items) in hops {
+            ConstGauge::new(items as i64).encode(backlog.encode_family(&[("stage", stage)])?)?;
+        }
+        let help = "Deliveries of notifications to views, by what became of them";
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut deliveries = encoder.encode_descriptor("deliveries", help, None, kind)?;
+        for (view, counts) in &status.deliveries {
+            let outcomes = [
+                ("delivered", counts.delivered()),
+                ("retried", counts.retried()),
+                ("dead", counts.dead()),
+                ("lost", counts.lost()),
+            ];
+            for (outcome, n) in outcomes {
+                let labels = [("view", *view), ("outcome", outcome)];
+                ConstCounter::new(n).encode(deliveries.encode_family(&labels)?)?;
+            }
+        }
+        let swept = status.swept;
+        for (name, help, value) in [
+            (
+                "standstill_ms",
+                "For how long the commands of a log have had no entry, at most",
+                swept.standstill_ms_max,
+            ),
+            ("nudged_logs", "Logs that the last sweep nudged", swept.nudged.len() as u64),
+            ("waiting_logs", "Logs in which something waits for an operator", swept.waiting as u64),
+        ] {
+            let gauge = ConstGauge::new(value as i64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! Lambda promises no affinity: two environments, each with what it remembers, may get one log's
+//! batches in turn, or the same batch at the same time, or die in the middle of one.
+
+use fanfold::planted::Bug;
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::process::Processor;
+use futures::future::join;
+use serde_json::json;
+
+use crate::check::{check, play, seeds};
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, add, command, done, log, run};
+
+/// §6: "another environment may have gone on (Lambda promises no affinity), so first read the
+/// journal from the cached tail and fold": nothing parks, nothing fails, nothing is decided twice.
+#[test]
+fn they_take_turns_on_one_log() {
+    check(&[Bug::NoCatchUp], async || {
+        seeds(20, async |seed| {
+            let world = World::seeded(seed);
+            let environments = [world.processor(), world.processor(), world.processor()];
+            let mut tail = 0;
+            for _ in 0..40 {
+                let next = tail + 1 + world.env.random() % 4;
+                let environment = &environments[world.env.random() as usize % 3];
+                done(environment, &[world.acme(tail + 1..=next)]).await;
+                tail = next;
+            }
+            world.assert_run(tail).await;
+            world.audit(&acme()).await;
+            assert_eq!(world.faults.counts([Op::Park]), [0]);
+            let mut published = world.published(&acme());
+            published.dedup();
+            assert_eq!(published.len(), 40, "each is told once, by whoever stored it");
+        })
+        .await;
+    });
+}
+
+/// The same, late: a stale cache is no reason to park what is old either.
+#[test]
+fn a_stale_cache_parks_nothing() {
+    check(&[Bug::NoCatchUp], async || {
+        let world = World::new();
+        let [one, other] = [world.processor(), world.processor()];
+        done(&one, &[world.acme(1..=3)]).await;
+        done(&other, &[world.acme(4..=6)]).await;
+        let record = world.acme(7..=9);
+        world.env.pass(60_000);
+        done(&one, &[record]).await;
+        world.assert_run(9).await;
+        assert_eq!(world.faults.counts([Op::Park]), [0]);
+    });
+}
+
+/// §5: `attribute_not_exists` on `first` "makes the chain linear (F3)": one of both wins, the
+/// other decides nothing again.
+#[test]
+fn they_get_the_same_batch_at_the_same_time() {
+    check(&[Bug::CommitWithoutReload], async || {
+        for (ones, others) in [(4..=6, 4..=6), (4..=6, 4..=8), (4..=9, 4..=5), (1..=6, 2..=7)] {
+            for is_warm in [true, false] {
+                let world = World::new();
+                let [one, other] = [world.processor(), world.processor()];
+                done(&one, &[world.acme(1..=3)]).await;
+                if is_warm {
+                    done(&other, &[world.acme(1..=3)]).await;
+                }
+                let (mine, theirs) = ([world.acme(ones.clone())], [world.acme(others.clone())]);
+                let both = join(one.process(&mine, NEVER), other.process(&theirs, NEVER)).await;
+                assert_eq!(both, (BatchOutcome::DONE, BatchOutcome::DONE));
+                world.assert_run(*ones.end().max(others.end())).await;
+                world.audit(&acme()).await;
+                let told = world.published(&acme());
+                let commits = world.commits(&acme()).await;
+                let is_told = |first, last| told.contains(&(first, last));
+                assert!(commits.iter().all(|c| is_told(c.first.0, c.last().0)), "{told:?}");
+            }
+        }
+    });
+}
+
+/// §5: "`head = S` is written last, and only when every document and window touched in
+/// (old head, S], replayed commits included, is stored": the other's documents too.
+#[test]
+fn the_head_of_one_hides_nothing_of_the_other() {
+    let touch = |id: u64, counter: &str| command("ann", id, "add", json!({"counter": counter, "by": 1}));
+    check(&[Bug::ReplayedStayClean], async || {
+        for is_caught_up in [false, true] {
+            let world = World::new();
+            let [one, other] = [world.processor(), world.processor()];
+            if is_caught_up {
+                done(&other, &[world.record(&acme(), 1, &[touch(1, "x")])]).await;
+            } else {
+                done(&one, &[world.record(&acme(), 1, &[touch(1, "x")])]).await;
+            }
+            // Only the first has `y` and `z` from a decision of its own.
+            done(&one, &[world.record(&acme(), 2, &[touch(2, "y"), touch(3, "z")])]).await;
+            done(&other, &[world.record(&acme(), 4, &run(4..=400))]).await;
+            assert_eq!(world.head(&acme()).await.0, 400);
+            world.audit(&acme()).await;
+            let again = [touch(401, "x"), touch(402, "y"), touch(403, "z")];
+            done(&world.processor(), &[world.record(&acme(), 401, &again)]).await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// A put of an environment that was given up takes effect while the other goes on.
+#[test]
+fn a_late_put_of_one_comes_between_those_of_the_other() {
+    play(async || {
+        for (late, landing) in [("4-6", "4-4"), ("4-6", "4-9"), ("4-4", "5-5")] {
+            let world = World::new();
+            let [one, other] = [world.processor(), world.processor()];
+            done(&one, &[world.acme(1..=3)]).await;
+            done(&other, &[world.acme(1..=3)]).await;
+            world.faults.fail(Op::JournalAppend, late, 1..=3, Broken::Late);
+            let to = |range: &str| -> u64 { range[2..].parse().expect("a seq") };
+            let outcome = one.process(&[world.acme(4..=to(late))], NEVER).await;
+            assert_eq!(outcome.unfinished, Some(0));
+            let faults = world.faults.clone();
+            world.faults.before(Op::JournalAppend, landing, move || {
+                let faults = faults.clone();
+                async move { faults.land().await }
+            });
+            for seq in 4..=to(landing) {
+                done(&other, &[world.acme(4..=seq)]).await;
+            }
+            world.faults.land().await;
+            done(&one, &[world.acme(4..=9)]).await;
+            done(&other, &[world.acme(4..=9)]).await;
+            world.assert_run(9).await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// Everything at once: three environments, two logs, batches that overlap, repeat themselves, come
+/// too early or at the same time; calls that fail in every way; environments that are forgotten.
+/// Whatever happens, the invariants hold at any time, and in the end nothing is missing.
+#[test]
+fn whatever_happens_the_log_becomes_the_same() {
+    let bugs = [
+        Bug::KeepAfterUnacknowledged,
+        Bug::CommitWithoutReload,
+        Bug::ReplayedStayClean,
+        Bug::HeadBeforeDocuments,
+        Bug::HeadBeforePublishing,
+        Bug::DropBeyond,
+    ];
+    check(&bugs, async || seeds(80, stormy).await);
+}
+
+async fn stormy(seed: u64) {
+    let world = World::seeded(seed);
+    let pick = |n: u64| world.env.random() % n;
+    let logs = [acme(), log("tally/org:beta")];
+    let mut environments = [world.processor(), world.processor(), world.processor()];
+    let accepted = 40 + pick(600);
+    let mut rest = [1, 1];
+    for _ in 0..60 {
+        for _ in 0..pick(3) {
+            break_something(&world);
+        }
+        let mut batches = [vec![], vec![]];
+        for batch in &mut batches {
+            for _ in 0..=pick(2) {
+                let at = pick(2) as usize;
+                let first = (rest[at] + pick(6)).saturating_sub(pick(12)).max(1);
+                let last = (first + pick(60)).min(accepted);
+                if first <= last {
+                    batch.push(world.record(&logs[at], first, &commands(first, last)));
+                }
+            }
+        }
+        let [one, other] = [pick(3) as usize, pick(3) as usize];
+        world.env.pass(pick(8_000));
+        // Whether it was done is not looked at: it comes again in the end.
+        let (one, other) = (&environments[one], &environments[other]);
+        join(one.process(&batches[0], NEVER), other.process(&batches[1], NEVER)).await;
+        if pick(6) == 0 {
+            world.faults.land().await;
+        }
+        if pick(9) == 0 {
+            environments[pick(3) as usize] = world.processor();
+        }
+        world.faults.heal();
+        for (log, rest) in logs.iter().zip(&mut rest) {
+            world.audit(log).await;
+            *rest = world.tail(log).await.0 + 1;
+        }
+    }
+    world.faults.land().await;
+    finish(&world, &logs, accepted, &environments[0]).await;
+}
+
+/// Everything comes again, and nothing goes wrong.
+async fn finish(world: &World, logs: &[fanfold::LogId], accepted: u64, processor: &Processor) {
+    for log in logs {
+        done(processor, &[world.record(log, 1, &commands(1, accepted))]).await;
+        done(processor, &[world.nudge(log)]).await;
+        world.audit(log).await;
+        let entries = world.entries(log).await;
+        assert_eq!(entries.len() as u64, accepted, "{log}");
+        for (entry, command) in entries.iter().zip(commands(1, accepted)) {
+            assert_eq!((&entry.origin, entry.id), (&command.origin, command.id));
+        }
+        assert_eq!(world.parked(log).await, [] as [String; 0]);
+        let told = world.published(log);
+        for commit in world.commits(log).await {
+            assert!(told.contains(&(commit.first.0, commit.last().0)), "{} of {log}", commit.first);
+        }
+    }
+}
+
+/// The commands of the storm: some are repeats, some are refused.
+fn commands(first: u64, last: u64) -> Vec<fanfold::Command> {
+    let one = |seq: u64| match seq % 7 {
+        0 => add(seq - 3),
+        1 => command("ann", seq, "add", json!({"counter": "a", "by": 0})),
+        2 => command("bob", seq, "share", json!({"one": "a", "other": format!("c{}", seq % 5)})),
+        _ => command("ann", seq, "add", json!({"counter": format!("c{}", seq % 11), "by": 1})),
+    };
+    (first..=last).map(one).collect()
+}
+
+fn break_something(world: &World) {
+    const OPS: [Op; 8] = [
+        Op::JournalAppend,
+        Op::JournalRead,
+        Op::StateGet,
+        Op::StatePut,
+        Op::Park,
+        Op::ParkedList,
+        Op::ParkedRemove,
+        Op::Publish,
+    ];
+    let pick = |n: u64| world.env.random() as usize % n as usize;
+    let broken = [Broken::Before, Broken::After, Broken::Late][pick(3)];
+    let first = 1 + pick(4);
+    world.faults.fail(OPS[pick(8)], "", first..=first + pick(6), broken);
+}

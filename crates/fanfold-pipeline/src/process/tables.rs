@@ -78,7 +78,9 @@ impl Processor {
         service: &Arc<dyn AnyService>,
     ) -> Result<Log, Stop> {
         let version = service.document_version();
-        let versions = version.saturating_sub(OLD_VERSIONS_MAX)..=version;
+        // Versions are counted from 1 on; one that is 0 has none before it.
+        let oldest = version.saturating_sub(OLD_VERSIONS_MAX).max(1).min(version);
+        let versions = oldest..=version;
         let keys: Vec<StateKey> = versions.map(StateKey::head).collect();
         let mut heads = self.ports.state.get(id, &keys).await?;
         let head = heads.pop().flatten();

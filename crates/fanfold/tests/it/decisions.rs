@@ -12,7 +12,9 @@ use fanfold::log::{FoldError, Place, Prepared, Sealed, Want};
 use fanfold::{CommandId, Entry, Log, Origin, Seq, StateKey, Time};
 use serde_json::{Value, json};
 
-use crate::samples::{command, entries_of_all_kinds, entry, entry_json, event, reactor, user, valid};
+use crate::samples::{
+    command, entries_of_all_kinds, entry, entry_json, event, reactor, user, valid,
+};
 use crate::world::{Process, World, service};
 
 fn log() -> Log {

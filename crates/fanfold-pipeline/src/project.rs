@@ -70,6 +70,9 @@ pub enum ProjectError {
     /// Others write the same rows all the time.
     #[error("the row `{0}` is contended")]
     Contended(RowKey),
+    /// Somebody else, of another build perhaps, has applied what this one cannot.
+    #[error("entry {0}, which cannot be applied here, has been applied")]
+    Overtaken(Seq),
     /// There was no time.
     #[error("the deadline is over")]
     Deadline,
@@ -308,6 +311,9 @@ impl Projector {
         fault: ApplyFault,
     ) -> Result<Cursor, ProjectError> {
         let (seq, reason) = (fault.at, fault.fault.to_string());
+        if cursor.parked.is_none() && cursor.seq >= seq {
+            return Err(ProjectError::Overtaken(seq));
+        }
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
         let parked = ParkedView { seq, reason, at: self.env.now() };
         self.table.park(log, cursor.seq, &parked).await?;
@@ -383,15 +389,23 @@ impl Projector {
         let Some(last) = above.last() else { return Ok(None) };
         let before = row.and_then(|row| row.body.as_deref());
         let body = self.view.fold(key, before, above)?;
-        if let Some(bytes) = body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX) {
-            // Folded one by one, to find the entry that makes it too large.
-            if let Some((_, shorter)) = above.split_last().filter(|(_, s)| !s.is_empty()) {
-                self.fold(key, row, shorter)?;
+        let too_large = |body: &Option<Vec<u8>>| {
+            body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX)
+        };
+        if let Some(mut bytes) = too_large(&body) {
+            // Halved again and again, to find an entry that makes it too large.
+            let (mut fits, mut end) = (0, above.len());
+            while fits + 1 < end {
+                let middle = fits.midpoint(end);
+                match too_large(&self.view.fold(key, before, &above[..middle])?) {
+                    Some(larger) => (bytes, end) = (larger, middle),
+                    None => fits = middle,
+                }
             }
             let fault = Fault::new(format!(
                 "the row `{key}` would be {bytes} bytes long, at most {ROW_BYTES_MAX} are allowed"
             ));
-            return Err(ApplyFault { at: last.seq, fault });
+            return Err(ApplyFault { at: above[end - 1].seq, fault });
         }
         let expires = body.is_none().then(|| self.env.now().plus_ms(TOMBSTONE_MS));
         Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))

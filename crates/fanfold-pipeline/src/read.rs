@@ -172,8 +172,11 @@ impl Reads {
             }
             match self.left(until) {
                 0 => {
-                    let seq = self.journal.tail(log).await?;
-                    return Ok(Awaited::Pending { seq, parked: None });
+                    let tail = self.journal.tail(log).await?;
+                    // Otherwise it has come just now.
+                    if tail < seq {
+                        return Ok(Awaited::Pending { seq: tail, parked: None });
+                    }
                 }
                 ms => self.waits.entry(log, seq, ms).await,
             }
@@ -187,8 +190,9 @@ impl Reads {
         from: Seq,
         limit: usize,
     ) -> Result<LogPage, ReadError> {
-        let accepted = self.accepted(log).await?;
+        // In this order, so that nobody sees more entries than accepted commands.
         let tail = self.journal.tail(log).await?;
+        let accepted = self.accepted(log).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
         let mut bytes = 0;

@@ -68,8 +68,8 @@ pub struct Event {
     /// The document that it changes.
     #[serde(rename = "d")]
     pub document: DocumentId,
-    /// Its content.
-    #[serde(rename = "x")]
+    /// Its content; `{}` if it has none.
+    #[serde(rename = "x", default = "Raw::empty")]
     pub data: Raw,
 }
 
@@ -79,6 +79,11 @@ pub struct Event {
 pub struct Raw(pub Box<RawValue>);
 
 impl Raw {
+    /// `{}`.
+    pub fn empty() -> Self {
+        Self(RawValue::from_string("{}".to_owned()).expect("it is JSON"))
+    }
+
     /// The text.
     pub fn get(&self) -> &str {
         self.0.get()

@@ -201,11 +201,12 @@ fn typed<T: 'static>(any: &(dyn Any + Send + Sync)) -> Result<&T, Fault> {
 
 /// What an adjacently tagged event looks like once written.
 #[derive(Deserialize)]
-struct Written<'a> {
+pub(crate) struct Written<'a> {
     #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
+    pub(crate) kind: std::borrow::Cow<'a, str>,
+    /// Absent for variants without content. `null` is content, as of one that holds an `Option`.
+    #[serde(default = "Raw::empty")]
+    pub(crate) data: Raw,
 }
 
 impl<S: Service> Hosted<S> {
@@ -217,8 +218,7 @@ impl<S: Service> Hosted<S> {
             .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", written.kind)))?;
         let kind = Name::new(written.kind.as_ref())
             .map_err(|e| Fault::new(format!("the event type `{}` {e}", written.kind)))?;
-        let data = Raw(written.data.map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned));
-        Ok(Event { kind, version, document, data })
+        Ok(Event { kind, version, document, data: written.data })
     }
 
     fn decode_event(event: &Event) -> Result<S::Event, Fault> {

@@ -69,16 +69,15 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::entry::{Entry, Event, Outcome, Raw};
-use crate::names::{LogId, Name, Origin};
+use crate::names::{LogId, Origin};
 use crate::position::{CommandId, Seq, Time};
 use crate::reactor::{AnyReactor, Reactor, Reactors};
-use crate::service::{Context, Service, Services, current_version};
+use crate::service::{Context, Service, Services, Written, current_version};
 use crate::view::{AnyView, View, Views};
 
 mod service;
@@ -225,17 +224,11 @@ fn shown_event(event: &Event) -> Value {
 /// `events` does not read them.
 #[track_caller]
 fn written(events: &[(&str, u32)], document: &str, event: impl Serialize) -> Event {
-    #[derive(Deserialize)]
-    struct Tagged {
-        #[serde(rename = "type")]
-        kind: Name,
-        data: Option<Box<RawValue>>,
-    }
     let json = raw(event);
-    let tagged: Tagged = sure("an event is not {type, data}", serde_json::from_str(json.get()));
-    let version = current_version(events, tagged.kind.as_str()).unwrap_or(1);
-    let data = Raw(tagged.data.unwrap_or_else(|| RawValue::NULL.to_owned()));
-    stored(document, tagged.kind.as_str(), version, data)
+    let Written { kind, data } =
+        sure("an event is not {type, data}", serde_json::from_str(json.get()));
+    let version = current_version(events, &kind).unwrap_or(1);
+    stored(document, &kind, version, data)
 }
 
 #[track_caller]

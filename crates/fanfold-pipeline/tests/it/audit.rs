@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use fanfold::body::head::{Head, decode_document, decode_window};
 use fanfold::body::notification::entry_kinds;
 use fanfold::entry::{Event, Outcome};
+use fanfold::view::AnyRecorded;
 use fanfold::window::Window;
-use fanfold::{AnyService, DocumentId, Entry, LogId, Origin, Seq, StateKey};
+use fanfold::{AnyService, DocumentId, Entry, LogId, Origin, RowKey, Seq, StateKey};
+use fanfold_pipeline::ports::ViewTable;
 
-use crate::world::{World, services};
+use crate::world::{World, services, views};
 
 /// What a log folds to, up to some entry.
 #[derive(Default)]
@@ -117,6 +119,36 @@ impl World {
         for commit in self.commits(log).await.iter().filter(|c| c.last() <= item.seq) {
             let told = published.contains(&(commit.first.0, commit.last().0));
             assert!(told, "F5: the head passes {}, which nobody was told", commit.first);
+        }
+    }
+}
+
+impl World {
+    /// F6 of a view: every row is the fold of its entries up to its seq, and the cursor passes no
+    /// entry whose rows are not written.
+    pub(crate) async fn audit_view(&self, view: &str, log: &LogId) {
+        let views = views();
+        let (view, table) = (views.get(view).expect("a view"), self.table(view));
+        let cursor = table.cursor(log).await.expect("memory").unwrap_or_default();
+        let mut touching: BTreeMap<RowKey, Vec<AnyRecorded>> = BTreeMap::new();
+        for entry in self.entries(log).await {
+            let Ok(Some(recorded)) = view.read(log, &entry) else { continue };
+            for key in view.rows(&recorded).expect("rows") {
+                let again = view.read(log, &entry).expect("it was read").expect("something");
+                touching.entry(key).or_default().push(again);
+            }
+        }
+        for (key, entries) in touching {
+            let row = table.rows(log, std::slice::from_ref(&key)).await.expect("memory").remove(0);
+            let seq = row.as_ref().map_or(Seq::ZERO, |row| row.seq);
+            let to = |to: Seq| entries.iter().take_while(move |entry| entry.seq <= to);
+            let touched = to(cursor.seq).last().map_or(Seq::ZERO, |entry| entry.seq);
+            assert!(seq >= touched, "F6: `{key}` is at {seq}, the cursor at {}", cursor.seq);
+            let applied: Vec<&AnyRecorded> = to(seq).collect();
+            let folded = view.fold(&key, None, &applied).expect("it was applied");
+            let stored = row.and_then(|row| row.body);
+            let text = |body: Option<&[u8]>| body.map(|b| String::from_utf8_lossy(b).into_owned());
+            assert_eq!(text(stored.as_deref()), text(folded.as_deref()), "F6: `{key}` at {seq}");
         }
     }
 }

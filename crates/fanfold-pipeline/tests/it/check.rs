@@ -3,12 +3,14 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use fanfold::planted::Bug;
 use futures::executor::block_on;
 
 /// Plays a scenario that must hold, and must fail with each of these bugs.
 pub(crate) fn check(bugs: &[Bug], scenario: impl AsyncFn()) {
+    be_quiet_about_faults();
     block_on(scenario());
     for bug in bugs {
         // The panic is caught inside, so that the bug is dug up in any case.
@@ -39,6 +41,19 @@ pub(crate) async fn seeds(seeds: u64, scenario: impl AsyncFn(u64)) {
         let _printed = Seed(seed);
         scenario(seed).await;
     }
+}
+
+/// Services and views that break are a part of many scenarios.
+fn be_quiet_about_faults() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !fanfold::catch::is_catching() {
+                loud(info);
+            }
+        }));
+    });
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -8,6 +8,7 @@ mod faults;
 mod ingest;
 mod ports;
 mod process;
+mod project;
 mod relay;
 mod tally;
 mod two_environments;

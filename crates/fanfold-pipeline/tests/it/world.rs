@@ -8,15 +8,17 @@ use fanfold::body::notification;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, slot};
+use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::{
-    Command, CommandId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time, Views,
+    Command, CommandId, DocumentId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time,
+    Views,
 };
 use fanfold_embedded::memory::{Memory, MemoryConfig, MemoryViewTable};
 use fanfold_embedded::shard::{Position, Shards};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{
-    Change, CommitItem, Env, Journal, ParkedTable, State, StateItem, ViewTable,
+    Change, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State, StateItem, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -68,6 +70,23 @@ pub(crate) fn run(seqs: impl IntoIterator<Item = u64>) -> Vec<Command> {
     let counter = |seq: u64| ["a", "b", "c"][seq as usize % 3];
     let one = |seq| command("ann", seq, "add", json!({"counter": counter(seq), "by": 1}));
     seqs.into_iter().map(one).collect()
+}
+
+/// The body of a commit with one event on the counter `a`.
+pub(crate) fn commit_of(seq: u64, kind: &str, version: u32, data: &Value) -> Vec<u8> {
+    let Command { origin, id, name, .. } = add(seq);
+    let event = Event {
+        kind: Name::new(kind).expect("a kind"),
+        version,
+        document: DocumentId::new("a").expect("a document"),
+        data: Raw(serde_json::value::to_raw_value(data).expect("JSON")),
+    };
+    let outcome = Outcome::Accepted(vec![event]);
+    let entry = Entry { seq: Seq(seq), time: Time(0), origin, id, command: Some(name), outcome };
+    let mut payload = b"[".to_vec();
+    commit::write_entry(&entry, &mut payload).expect("JSON");
+    payload.push(b']');
+    commit::seal(&payload)
 }
 
 pub(crate) fn services() -> Services {
@@ -151,8 +170,13 @@ impl World {
     }
 
     pub(crate) fn projector(&self, view: &str) -> Arc<Projector> {
+        self.projector_of(view, &views())
+    }
+
+    /// A projector of another build.
+    pub(crate) fn projector_of(&self, view: &str, views: &Views) -> Arc<Projector> {
         let projector = Projector::new(
-            Arc::clone(views().get(view).expect("a view")),
+            Arc::clone(views.get(view).expect("a view")),
             self.faulty(self.table(view)),
             self.faulty(&self.memory.journal),
             Arc::clone(&self.env) as _,
@@ -243,6 +267,13 @@ impl World {
         self.messages().pop().expect("the commit was published")
     }
 
+    /// Puts a commit into the journal of [`acme`] that this build did not write.
+    pub(crate) async fn strange_commit(&self, first: u64, body: Vec<u8>) {
+        let (first, body) = (Seq(first), body.into());
+        let item = CommitItem { first, n: 1, at: Time(0), nonce: Nonce(1), body };
+        self.memory.journal.append(&acme(), &item).await.expect("memory");
+    }
+
     // What comes out.
 
     pub(crate) fn changes(&self) -> Vec<Change> {
@@ -309,10 +340,17 @@ impl World {
         self.state(log, StateKey::head(1)).await.map_or(Seq::ZERO, |item| item.seq)
     }
 
-    /// A view's cursor for a log: how far it is.
-    pub(crate) async fn cursor(&self, view: &str, log: &LogId) -> u64 {
-        let cursor = self.table(view).cursor(log).await.expect("memory");
-        cursor.unwrap_or_default().seq.0
+    /// A view's cursor for a log.
+    pub(crate) async fn cursor(&self, view: &str, log: &LogId) -> Cursor {
+        self.table(view).cursor(log).await.expect("memory").unwrap_or_default()
+    }
+
+    /// A view's live rows for [`acme`]: `a@3 {…}`.
+    pub(crate) async fn rows(&self, view: &str) -> Vec<String> {
+        let range = RowRange { limit: ALL, ..RowRange::default() };
+        let page = self.table(view).scan(&acme(), &range).await.expect("memory");
+        let show = |row: &Row| format!("{}@{} {}", row.key, row.seq, String::from_utf8_lossy(&row.body));
+        page.rows.iter().map(show).collect()
     }
 }
 

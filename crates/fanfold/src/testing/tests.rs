@@ -4,9 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use expect_test::expect;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::*;
-use crate::names::{DocumentId, Partition, RowKey, ServiceName};
+use crate::names::{DocumentId, Name, Partition, RowKey, ServiceName};
 use crate::reactor::OutgoingCommand;
 use crate::service::{Code, Documents};
 use crate::view::Recorded;

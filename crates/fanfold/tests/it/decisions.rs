@@ -62,6 +62,7 @@ fn commands_become_entries() {
         ("add", add("a", 998), json!({"a": [added("a", 998, 1_000)]})),
         ("add", add("a", 1), rejected("full", "the counter is full")),
         ("nothing", json!({}), json!({"a": []})),
+        ("touch", json!({"counter": "a"}), json!({"a": [happened("touched", "a", &json!({}))]})),
         (
             "no-such",
             json!({}),

@@ -153,6 +153,18 @@ fn commit_plain() {
     });
 }
 
+/// Events without content had `null` once, and may have nothing.
+#[test]
+fn events_without_content() {
+    for (data, read) in [(r#","x":null"#, "null"), ("", "{}"), (r#","x":{}"#, "{}")] {
+        let event = format!(r#"{{"k":"closed","v":1,"d":"cash"{data}}}"#);
+        let entry = format!(r#"[{{"t":1,"o":"ann","i":1,"c":"close","r":{{"a":[{event}]}}}}]"#);
+        let (entries, _) = commit::decode(Seq(1), &commit::seal(entry.as_bytes())).unwrap();
+        let Outcome::Accepted(events) = &entries[0].outcome else { panic!("accepted") };
+        assert_eq!(events[0].data.get(), read);
+    }
+}
+
 /// Other versions of zstd may write other bytes: only that these are read is pinned.
 #[test]
 fn commit_compressed() {

@@ -1,12 +1,11 @@
 //! F7: what cannot be processed stops no other log; F8: it is parked and reported, never dropped.
 
-use fanfold::body::commit;
 use fanfold::body::parked::{Content, Parked};
 use fanfold::body::record::{Part, Record};
-use fanfold::entry::{Entry, Event, Outcome, Raw};
+use fanfold::entry::Outcome;
 use fanfold::limits::DOCUMENT_BYTES_MAX;
-use fanfold::{Command, DocumentId, LogId, Name, Seq, Services, Time};
-use fanfold_pipeline::ports::{CommitItem, Env, Journal, Nonce, ParkedTable};
+use fanfold::{LogId, Seq, Services, Time};
+use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::ReceivedRecord;
 use ledger::Ledger;
 use serde_json::{Value, json};
@@ -14,7 +13,9 @@ use serde_json::{Value, json};
 use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::tally::Tally;
-use crate::world::{NEVER, World, acme, add, command, done, log, run, unfinished};
+use crate::world::{
+    NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
+};
 
 /// A log beside the one that something is wrong with.
 fn other() -> LogId {
@@ -143,38 +144,15 @@ fn what_cannot_be_read_is_parked_as_it_is() {
     });
 }
 
-/// Puts a commit into the journal that this build did not write.
-async fn strange(world: &World, first: u64, body: Vec<u8>) {
-    let item = CommitItem { first: Seq(first), n: 1, at: Time(0), nonce: Nonce(1), body: body.into() };
-    world.memory.journal.append(&acme(), &item).await.expect("memory");
-}
-
-/// A commit with one event on the counter `a`.
-fn event(seq: u64, kind: &str, version: u32, data: &Value) -> Vec<u8> {
-    let Command { origin, id, name, .. } = add(seq);
-    let event = Event {
-        kind: Name::new(kind).expect("a kind"),
-        version,
-        document: DocumentId::new("a").expect("a document"),
-        data: Raw(serde_json::value::to_raw_value(data).expect("JSON")),
-    };
-    let outcome = Outcome::Accepted(vec![event]);
-    let entry = Entry { seq: Seq(seq), time: Time(0), origin, id, command: Some(name), outcome };
-    let mut payload = b"[".to_vec();
-    commit::write_entry(&entry, &mut payload).expect("JSON");
-    payload.push(b']');
-    commit::seal(&payload)
-}
-
 /// "An entry that this build cannot fold (a rollback, a panic in `evolve`) parks the log's
 /// commands; it never retries for ever."
 #[test]
 fn a_log_that_cannot_be_folded_waits_for_another_build() {
     let bodies = [
-        ("a newer version", event(4, "added", 2, &json!({"by": 1, "total": 9}))),
-        ("an event unheard of", event(4, "melted", 1, &json!({}))),
-        ("a panic in `evolve`", event(4, "broken", 1, &Value::Null)),
-        ("an event that does not fit", event(4, "added", 1, &json!({"by": "one"}))),
+        ("a newer version", commit_of(4, "added", 2, &json!({"by": 1, "total": 9}))),
+        ("an event unheard of", commit_of(4, "melted", 1, &json!({}))),
+        ("a panic in `evolve`", commit_of(4, "broken", 1, &Value::Null)),
+        ("an event that does not fit", commit_of(4, "added", 1, &json!({"by": "one"}))),
         ("another format", b"\x09\x00[]".to_vec()),
         ("no commit", b"garbage".to_vec()),
     ];
@@ -185,7 +163,7 @@ fn a_log_that_cannot_be_folded_waits_for_another_build() {
                 let processor = world.processor();
                 let writer = if is_warm { &processor } else { &world.processor() };
                 done(writer, &[world.acme(1..=3)]).await;
-                strange(&world, 4, body.clone()).await;
+                world.strange_commit(4, body.clone()).await;
                 // To a warm one it shows when it is in its way.
                 let batch = [world.acme(5..=6), world.record(&other(), 1, &[add(1)])];
                 done(&processor, &batch).await;

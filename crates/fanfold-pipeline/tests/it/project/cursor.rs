@@ -1,0 +1,274 @@
+//! Done, next, beyond: when a commit is applied, and when its message is acknowledged.
+
+use bytes::Bytes;
+use fanfold::planted::Bug;
+use fanfold::{Command, Seq};
+use fanfold_pipeline::ports::{CommitItem, Env, Journal, Nonce};
+use serde_json::json;
+
+use super::singles;
+use crate::check::{check, play};
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, add, command, log, run};
+
+/// "at or below the cursor: done. Next in line: apply": without the journal, and only once.
+#[test]
+fn what_is_next_is_applied_and_what_is_done_is_not() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 6).await;
+        let projector = world.projector("sums");
+        for (seq, message) in (1..).zip(&messages) {
+            assert_eq!(projector.project(&[message.clone()], NEVER).await, [] as [usize; 0]);
+            assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(seq));
+        }
+        let rows = ["a@6", "b@4", "c@5"].map(|row| format!("{row} {{\"total\":2,\"said\":\"\"}}"));
+        assert_eq!(world.rows("sums").await, rows);
+        assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);
+        world.faults.forget();
+        assert_eq!(projector.project(&messages, NEVER).await, [] as [usize; 0]);
+        assert_eq!(world.faults.counts([Op::PutRow, Op::Advance, Op::JournalRead]), [0; 3]);
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// Commits that come together are put in order, and folded together.
+#[test]
+fn what_comes_together_is_sorted() {
+    play(async || {
+        let world = World::new();
+        let mut messages = singles(&world, 6).await;
+        messages.reverse();
+        messages.push(messages[2].clone());
+        assert_eq!(world.projector("sums").project(&messages, NEVER).await, [] as [usize; 0]);
+        assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(6));
+        let calls = [Op::JournalRead, Op::Sleep, Op::PutRow, Op::Advance];
+        assert_eq!(world.faults.counts(calls), [0, 0, 3, 1], "a row is written once");
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// "Beyond: wait 50–200 ms with jitter and read the cursor again, as long as it moves …; then read
+/// the journal from the cursor on": exact, though a message was lost.
+#[test]
+fn what_is_beyond_waits_and_is_read_from_the_journal() {
+    check(&[Bug::ApplyBeyond], async || {
+        for delivered in [vec![3], vec![0, 4], vec![5, 3], vec![1, 1]] {
+            let world = World::new();
+            let messages = singles(&world, 6).await;
+            let projector = world.projector("sums");
+            for at in delivered {
+                let message = messages[at].clone();
+                assert_eq!(projector.project(&[message], NEVER).await, [] as [usize; 0]);
+                assert!(world.cursor("sums", &acme()).await.seq.0 > at as u64);
+                world.audit_view("sums", &acme()).await;
+            }
+            let waits: Vec<u64> = world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
+            assert!(waits.iter().all(|ms| (50..=200).contains(ms)), "{waits:?}");
+            assert!(!waits.is_empty());
+            assert!(!world.faults.calls(Op::JournalRead).is_empty());
+        }
+    });
+}
+
+/// The same: what is on its way to another worker arrives meanwhile, and the journal is not read.
+#[test]
+fn what_arrives_while_it_waits_is_not_read_from_the_journal() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 4).await;
+        for message in &messages[..3] {
+            let (other, message) = (world.projector("sums"), message.clone());
+            world.faults.before(Op::Sleep, "", move || {
+                let (other, message) = (other.clone(), message.clone());
+                async move { assert!(other.project(&[message], NEVER).await.is_empty()) }
+            });
+        }
+        let last = messages[3].clone();
+        assert!(world.projector("sums").project(&[last], NEVER).await.is_empty());
+        assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(4));
+        assert_eq!(world.faults.counts([Op::JournalRead]), [0]);
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// "as long as it moves and up to 2 s".
+#[test]
+fn it_waits_no_longer_than_two_seconds() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 60).await;
+        // With each wait the cursor moves by one, and never comes near.
+        for turn in 1..=40 {
+            let (other, message) = (world.projector("sums"), messages[turn - 1].clone());
+            let waits = world.clone();
+            world.faults.before(Op::Cursor, "", move || {
+                let (other, message, waits) = (other.clone(), message.clone(), waits.clone());
+                async move {
+                    if waits.faults.calls(Op::Sleep).len() == turn {
+                        other.project(&[message], NEVER).await;
+                    }
+                }
+            });
+        }
+        let (start, last) = (world.env.now(), messages[59].clone());
+        assert!(world.projector("sums").project(&[last], NEVER).await.is_empty());
+        let waited_ms = world.env.now().since_ms(start);
+        assert!(waited_ms < 2_200, "{waited_ms} ms");
+        assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(60));
+    });
+}
+
+/// "Acknowledge only when the cursor has reached the commit": whatever fails, the message comes
+/// again, and others do not.
+#[test]
+fn what_is_not_applied_is_not_acknowledged() {
+    check(&[Bug::AcknowledgeUnapplied], async || {
+        for op in [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead] {
+            for broken in [Broken::Before, Broken::After] {
+                let world = World::new();
+                singles(&world, 3).await;
+                let mut messages = vec![world.commit(&log("tally/org:b"), &[add(1)]).await];
+                messages.push(world.commit(&acme(), &run(4..=5)).await);
+                messages.push(world.commit(&log("tally/org:c"), &[add(1)]).await);
+                world.faults.fail(op, "org:acme", .., broken);
+                let projector = world.projector("sums");
+                assert_eq!(projector.project(&messages, NEVER).await, [1], "{op:?} {broken:?}");
+                world.audit_view("sums", &acme()).await;
+                for org in ["b", "c"] {
+                    let org = log(&format!("tally/org:{org}"));
+                    assert_eq!(world.cursor("sums", &org).await.seq, Seq(1));
+                }
+                world.faults.heal();
+                assert!(projector.project(&messages[1..2], NEVER).await.is_empty());
+                assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(5));
+                world.audit_view("sums", &acme()).await;
+            }
+        }
+    });
+}
+
+/// A message holds commits of many logs: it comes again if one of them is not applied.
+#[test]
+fn a_message_of_many_logs_is_acknowledged_when_all_are_applied() {
+    play(async || {
+        let world = World::new();
+        let logs = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
+        let records = logs.each_ref().map(|log| world.record(log, 1, &[add(1)]));
+        crate::world::done(&world.elsewhere(), &records).await;
+        let [message] = &world.messages()[..] else { panic!("one message") };
+        world.faults.fail(Op::PutRow, "org:b", 1..=1, Broken::Before);
+        let projector = world.projector("sums");
+        assert_eq!(projector.project(&[message.clone()], NEVER).await, [0]);
+        assert!(projector.project(&[message.clone()], NEVER).await.is_empty());
+        for log in &logs {
+            assert_eq!(world.cursor("sums", log).await.seq, Seq(1), "{log}");
+            world.audit_view("sums", log).await;
+        }
+    });
+}
+
+/// What is no notification comes again, to the dead letters in the end; other services' logs are
+/// none of the view's business; and there is a deadline.
+#[test]
+fn what_is_not_for_the_view_is_passed_over() {
+    play(async || {
+        let world = World::new();
+        let open = command("ann", 1, "open", json!({"account": "cash"}));
+        let ledger = world.commit(&log("ledger/org:acme"), &[open]).await;
+        let ours = world.commit(&acme(), &run(1..=1)).await;
+        let batch = [Bytes::from_static(b"[{}]"), ledger, Bytes::from_static(b"\xff"), ours];
+        let projector = world.projector("sums");
+        assert_eq!(projector.project(&batch, NEVER).await, [0, 2]);
+        assert_eq!(world.cursor("sums", &log("ledger/org:acme")).await.seq, Seq::ZERO);
+        assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(1));
+        let next = world.commit(&acme(), &run(2..=2)).await;
+        assert_eq!(projector.project(&[next], world.env.now()).await, [0], "the deadline is over");
+    });
+}
+
+/// "a catch-up of more than 5,000 entries has been marked `behind` in the cursor for the view's own
+/// sweep to continue in bounded steps".
+#[test]
+fn who_is_far_behind_is_left_to_the_sweep() {
+    play(async || {
+        let world = World::new();
+        let mut messages = Vec::new();
+        for first in (1..=7_000).step_by(10) {
+            messages.push(world.commit(&acme(), &run(first..first + 10)).await);
+        }
+        let projector = world.projector("sums");
+        let last = messages.pop().expect("many");
+        let before = messages.pop().expect("many");
+        assert!(projector.project(&[before], NEVER).await.is_empty(), "it is acknowledged");
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(6_990))));
+        // What comes now only says how far it is to go: nothing is read, nobody waits.
+        world.faults.forget();
+        assert!(projector.project(&[last], NEVER).await.is_empty());
+        assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(7_000))));
+
+        world.faults.forget();
+        // The slot makes a log known to sweeps.
+        let request = json!({"type": "tally", "command": "add", "id": 7_001, "user": "ann", "org": "acme", "data": {"counter": "a", "by": 1}});
+        assert!(world.ingest().ingest(&[request.to_string().as_bytes()]).await[0].is_ok());
+        let report = world.view_sweep("sums").sweep(None, 10, NEVER).await.expect("memory");
+        assert_eq!(report.caught_up, [acme()]);
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.is_behind()), (Seq(7_000), false));
+        let steps = world.faults.calls(Op::Advance);
+        assert_eq!(steps.len(), 2, "a page of the journal a step: {steps:?}");
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// "(strongly consistent, contiguity checked)": a hole in the journal is an error, nothing behind
+/// it is applied.
+#[test]
+fn a_hole_in_the_journal_is_an_error() {
+    play(async || {
+        let source = World::new();
+        let messages = singles(&source, 9).await;
+        let commits = source.commits(&acme()).await;
+        // The last: the journal ends before what was announced.
+        for (missing, announced) in [(vec![4], 9), (vec![1], 9), (vec![2, 3, 8], 9), (vec![8, 9], 9)] {
+            let world = World::new();
+            for commit in commits.iter().filter(|c| !missing.contains(&c.first.0)) {
+                let commit = CommitItem { nonce: Nonce(1), ..commit.clone() };
+                world.memory.journal.append(&acme(), &commit).await.expect("memory");
+            }
+            let body = messages[announced - 1].clone();
+            assert_eq!(world.projector("sums").project(&[body], NEVER).await, [0], "{missing:?}");
+            assert!(world.cursor("sums", &acme()).await.seq.0 < missing[0]);
+            world.audit_view("sums", &acme()).await;
+        }
+    });
+}
+
+/// `"body":"journal"`: a commit too large for a message is read from the journal, wherever it is.
+#[test]
+fn a_commit_without_its_body_is_read_from_the_journal() {
+    let padded = |id: u64| {
+        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
+        command("ann", id, "add", data)
+    };
+    play(async || {
+        let world = World::new();
+        let first = world.commit(&acme(), &run(1..=1)).await;
+        let large: Vec<Command> = (2..=6).map(padded).collect();
+        let large = world.commit(&acme(), &large).await;
+        assert!(String::from_utf8_lossy(&large).contains(r#""body":"journal""#));
+        let last = world.commit(&acme(), &run(7..=8)).await;
+        for order in [[&first, &large, &last], [&first, &last, &large], [&large, &first, &last]] {
+            let projector = world.projector("sums");
+            for (at, message) in order.into_iter().enumerate() {
+                assert!(projector.project(&[message.clone()], NEVER).await.is_empty(), "at {at}");
+                world.audit_view("sums", &acme()).await;
+            }
+            assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(8));
+        }
+        assert!(!world.faults.calls(Op::JournalRead).is_empty());
+    });
+}

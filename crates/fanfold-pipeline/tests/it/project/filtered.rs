@@ -1,0 +1,125 @@
+//! §9 "`prev`: for every kind …, the seq of the last entry before this commit that has it. A
+//! subscriber that filters on kinds T with cursor c: last <= c, done; m = max of prev over T
+//! (absent: 0); m > c, read the journal over (c, first); apply what is of T above c; cursor = last.
+//! Exact under loss, disorder and repetition, but for a lost newest message."
+
+use bytes::Bytes;
+use fanfold::planted::Bug;
+use fanfold::{Command, Seq};
+use serde_json::json;
+
+use super::reset;
+use crate::check::{check, play};
+use crate::faults::Op;
+use crate::world::{NEVER, World, acme, add, command};
+
+/// What a log of resets and other things is made of: `r` a reset, `x` a refusal, `.` nothing to the
+/// view `resets`. One commit a letter; the messages.
+async fn commits(world: &World, letters: &str) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    for (id, letter) in (1..).zip(letters.chars()) {
+        let command: Command = match letter {
+            'r' => reset(id),
+            'x' => command("ann", id, "add", json!({"counter": "a", "by": 0})),
+            _ => add(id),
+        };
+        messages.push(world.commit(&acme(), &[command]).await);
+    }
+    messages
+}
+
+async fn deliver(world: &World, messages: &[Bytes], which: &[usize]) {
+    let projector = world.projector("resets");
+    for at in which {
+        let batch = [messages[*at - 1].clone()];
+        assert!(projector.project(&batch, NEVER).await.is_empty(), "{at}");
+        world.audit_view("resets", &acme()).await;
+    }
+}
+
+/// Who misses nothing of its kinds reads no journal: neither when it is sent everything, nor when a
+/// filter policy keeps from it what it does not understand.
+#[test]
+fn a_filtered_view_reads_no_journal_while_it_misses_nothing() {
+    play(async || {
+        for which in [vec![1, 2, 3, 4, 5, 6, 7, 8, 9], vec![3, 4, 8], vec![3, 4, 5, 8, 9], vec![2, 3, 4, 7, 8]] {
+            let world = World::new();
+            let messages = commits(&world, "..rr...x.").await;
+            deliver(&world, &messages, &which).await;
+            assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0], "{which:?}");
+            let expected = ["a@4 2", "refused@8 1"];
+            assert_eq!(world.rows("resets").await, expected, "{which:?}");
+            let last = *which.last().expect("some");
+            assert_eq!(world.cursor("resets", &acme()).await.seq, Seq(last as u64));
+        }
+    });
+}
+
+/// "m > c, read the journal over (c, first)".
+#[test]
+fn a_filtered_view_reads_what_it_misses() {
+    check(&[Bug::ApplyBeyond], async || {
+        // What is delivered, and whether something of the view's was lost before it.
+        for (which, is_lost) in [
+            (vec![5], true),
+            (vec![9], true),
+            (vec![3, 8], true),
+            (vec![4, 3, 8], true),
+            (vec![8, 4, 3], true),
+            (vec![3, 4, 8, 8, 3], false),
+        ] {
+            let world = World::new();
+            let messages = commits(&world, "..rr...x.").await;
+            deliver(&world, &messages, &which).await;
+            let reads = world.faults.calls(Op::JournalRead).len();
+            assert_eq!(reads > 0, is_lost, "{which:?}");
+            // Who reads the journal reads all there is.
+            assert_eq!(world.rows("resets").await, ["a@4 2", "refused@8 1"], "{which:?}");
+        }
+    });
+}
+
+/// "but for a lost newest message, which its sweep or the next one shows".
+#[test]
+fn a_lost_newest_message_shows_with_the_next() {
+    play(async || {
+        let world = World::new();
+        let messages = commits(&world, "r.r.").await;
+        deliver(&world, &messages, &[1, 2]).await;
+        assert_eq!(world.rows("resets").await, ["a@1 1"]);
+        deliver(&world, &messages, &[4]).await;
+        assert_eq!(world.rows("resets").await, ["a@3 2"]);
+    });
+}
+
+/// `prev` is carried over restarts: by the head, and by what is replayed behind it.
+#[test]
+fn prev_survives_the_process_that_folded_it() {
+    play(async || {
+        let world = World::new();
+        let warm = world.processor();
+        let first = [reset(1), add(2), reset(3)];
+        crate::world::done(&warm, &[world.record(&acme(), 1, &first)]).await;
+        let filler: Vec<Command> = (4..=400).map(add).collect();
+        crate::world::done(&warm, &[world.record(&acme(), 4, &filler)]).await;
+        assert_eq!(world.head(&acme()).await, Seq(400));
+        crate::world::done(&warm, &[world.record(&acme(), 401, &[reset(401)])]).await;
+        let messages = world.messages();
+        // Each by a cold process: from the head, then with one commit behind it.
+        for seq in 402..=404 {
+            let commands = [if seq == 403 { reset(seq) } else { add(seq) }];
+            let record = world.record(&acme(), seq, &commands);
+            crate::world::done(&world.processor(), &[record]).await;
+        }
+        let projector = world.projector("resets");
+        assert!(projector.project(&messages[..1], NEVER).await.is_empty());
+        // 401 is lost: 402 says so. 403 follows it.
+        for message in &world.messages()[messages.len()..] {
+            assert!(projector.project(&[message.clone()], NEVER).await.is_empty());
+            world.audit_view("resets", &acme()).await;
+        }
+        assert_eq!(world.rows("resets").await, ["a@403 4"]);
+        // Each of the four processes has read it once, and so has the view.
+        assert_eq!(world.faults.counts([Op::JournalRead]), [5]);
+    });
+}

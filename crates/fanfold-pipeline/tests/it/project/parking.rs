@@ -1,0 +1,211 @@
+//! "A panic, an undecodable event, a known event type of an unknown version, or a row above 256 KiB
+//! parks (view, log) at its cursor (condition `seq = :loaded`): its messages are acknowledged and
+//! skipped … An unknown event type is skipped."
+
+use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::view::View;
+use fanfold::{Command, Recorded, RowKey, Seq, Services, Views};
+use fanfold_pipeline::ports::Journal;
+use serde_json::json;
+
+use super::say;
+use crate::check::play;
+use crate::faults::Op;
+use crate::tally::{Event, Sum, Sums, Tally};
+use crate::world::{NEVER, World, acme, add, command, commit_of, done, log};
+
+fn grow(id: u64, bytes: usize) -> Command {
+    command("ann", id, "grow", json!({"counter": "a", "bytes": bytes}))
+}
+
+/// Before the bad one, the bad one, behind it: by the message, and by the journal when the message
+/// before it was lost.
+#[test]
+fn what_cannot_be_applied_parks_the_view_for_its_log() {
+    let table: &[(&str, Vec<Command>, u64, &str)] = &[
+        ("a panic", vec![add(3), say(4, "boo"), add(5)], 4, "`apply` panicked: the view is afraid"),
+        ("at once", vec![say(3, "boo"), add(4)], 3, "`apply` panicked"),
+        ("twice", vec![add(3), say(4, "boo"), say(5, "boo")], 4, "`apply` panicked"),
+        ("too large", vec![grow(3, 200_000), grow(4, 62_200), grow(5, 1), add(6)], 4, "the row `a` would be"),
+        ("behind another row", vec![grow(3, 250_000), say(4, "boo"), grow(5, 250_000)], 4, "`apply` panicked"),
+        ("before another row", vec![grow(3, 250_000), grow(4, 250_000), say(5, "boo")], 4, "the row `a`"),
+    ];
+    play(async || {
+        for (what, commands, bad, reason) in table {
+            for by_journal in [false, true] {
+                let world = World::new();
+                let first = world.commit(&acme(), &[add(1), add(2)]).await;
+                let second = world.commit(&acme(), commands).await;
+                let other = world.commit(&log("tally/org:other"), &[add(1)]).await;
+                let projector = world.projector("sums");
+                let batch = if by_journal { vec![second, other] } else { vec![first, second, other] };
+                assert!(projector.project(&batch, NEVER).await.is_empty(), "it is acknowledged");
+                let cursor = world.cursor("sums", &acme()).await;
+                let parked = cursor.parked.expect("it is parked");
+                let what = format!("{what}, by the journal: {by_journal}");
+                assert_eq!((cursor.seq, parked.seq), (Seq(bad - 1), Seq(*bad)), "{what}");
+                assert!(parked.reason.starts_with(reason), "{what}: {}", parked.reason);
+                world.audit_view("sums", &acme()).await;
+                let other = world.cursor("sums", &log("tally/org:other")).await;
+                assert_eq!(other.seq, Seq(1), "the other log goes on");
+
+                // What comes now is acknowledged, and skipped.
+                world.faults.forget();
+                let next = world.tail(&acme()).await.next().0;
+                let next = world.commit(&acme(), &[add(next)]).await;
+                assert!(projector.project(&[batch[0].clone(), next], NEVER).await.is_empty());
+                let touched = [Op::PutRow, Op::Advance, Op::JournalRead, Op::Sleep];
+                assert_eq!(world.faults.counts(touched), [0; 4], "{what}");
+                assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(bad - 1));
+            }
+        }
+    });
+}
+
+/// The same for what another build wrote.
+#[test]
+fn what_another_build_wrote_parks_the_view_too() {
+    let table = [
+        ("a newer version", commit_of(3, "added", 2, &json!({"by": 1, "total": 3})), "versions up to 1"),
+        ("data that does not fit", commit_of(3, "added", 1, &json!({"by": "one"})), "cannot be read"),
+        ("no commit", b"garbage".to_vec(), "the commit cannot be read"),
+        ("another format", b"\x09\x00[]".to_vec(), "the commit cannot be read"),
+    ];
+    play(async || {
+        for (what, body, reason) in &table {
+            let world = World::new();
+            world.commit(&acme(), &[add(1), add(2)]).await;
+            world.strange_commit(3, body.clone()).await;
+            // Its message is lost, and the next one shows it.
+            let source = World::new();
+            source.commit(&acme(), &[add(1), add(2), add(3)]).await;
+            let next = source.commit(&acme(), &[add(4)]).await;
+            let commit = source.commits(&acme()).await.remove(1);
+            world.memory.journal.append(&acme(), &commit).await.expect("memory");
+            assert!(world.projector("sums").project(&[next], NEVER).await.is_empty(), "{what}");
+            let cursor = world.cursor("sums", &acme()).await;
+            let parked = cursor.parked.expect("it is parked");
+            assert_eq!((cursor.seq, parked.seq), (Seq(2), Seq(3)), "{what}");
+            assert!(parked.reason.contains(reason), "{what}: {}", parked.reason);
+            assert_eq!(world.rows("sums").await, ["a@2 {\"total\":2,\"said\":\"\"}"]);
+        }
+    });
+}
+
+/// "An unknown event type is skipped": to the view nothing has happened there.
+#[test]
+fn an_unknown_event_type_is_skipped() {
+    play(async || {
+        let world = World::new();
+        let known = world.commit(&acme(), &[add(1), add(2)]).await;
+        world.strange_commit(3, commit_of(3, "melted", 7, &json!("?"))).await;
+        let source = World::new();
+        source.commit(&acme(), &[add(1), add(2), add(3)]).await;
+        let next = source.commit(&acme(), &[add(4)]).await;
+        let commit = source.commits(&acme()).await.remove(1);
+        world.memory.journal.append(&acme(), &commit).await.expect("memory");
+        let projector = world.projector("sums");
+        assert!(projector.project(&[known], NEVER).await.is_empty());
+        assert!(projector.project(&[next], NEVER).await.is_empty());
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.parked), (Seq(4), None));
+    });
+}
+
+/// "or a row above 256 KiB": exactly the entry that makes it too large is found, however many come
+/// behind it at once.
+#[test]
+fn the_entry_that_makes_a_row_too_large_is_found() {
+    play(async || {
+        let world = World::new();
+        let mut id = 0;
+        let mut next = |what: fn(u64) -> Command| {
+            id += 1;
+            what(id)
+        };
+        // 1 to 26 hold 10,000 bytes each, 27 is too large; 4,000 entries stand behind it.
+        let first: Vec<Command> = (0..26).map(|_| next(|id| grow(id, 10_000))).collect();
+        world.commit(&acme(), &first).await;
+        for _ in 0..40 {
+            let more: Vec<Command> = (0..100).map(|_| next(|id| grow(id, 3_000))).collect();
+            world.commit(&acme(), &more).await;
+        }
+        let last = world.messages().pop().expect("many");
+        assert!(world.projector("sums").project(&[last], NEVER).await.is_empty());
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.parked.map(|p| p.seq)), (Seq(26), Some(Seq(27))));
+        assert!(world.rows("sums").await[0].len() <= ROW_BYTES_MAX + 10);
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// "above 256 KiB": a row may be as large as that.
+#[test]
+fn a_row_at_its_limit_parks_nothing() {
+    play(async || {
+        let world = World::new();
+        let empty = "{\"total\":0,\"said\":\"\"}".len();
+        let projector = world.projector("sums");
+        let half = (ROW_BYTES_MAX - empty) / 2;
+        let rest = ROW_BYTES_MAX - empty - half;
+        let message = world.commit(&acme(), &[grow(1, half), grow(2, rest)]).await;
+        assert!(projector.project(&[message], NEVER).await.is_empty());
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.parked), (Seq(2), None));
+        let message = world.commit(&acme(), &[grow(3, 1)]).await;
+        assert!(projector.project(&[message], NEVER).await.is_empty());
+        assert_eq!(world.cursor("sums", &acme()).await.parked.map(|p| p.seq), Some(Seq(3)));
+    });
+}
+
+/// `sums` of a newer build, which knows a newer version of an event.
+struct NewerSums;
+
+impl View for NewerSums {
+    const NAME: &'static str = Sums::NAME;
+    const VERSION: u32 = Sums::VERSION;
+    const SERVICES: &'static [&'static str] = Sums::SERVICES;
+    const EVENTS: &'static [(&'static str, u32)] = <Tally<1, 2> as fanfold::Service>::EVENTS;
+    type Event = Event;
+    type Row = Sum;
+
+    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
+        Sums::rows(entry)
+    }
+
+    fn apply(row: Option<Sum>, key: &RowKey, entry: &Recorded<Event>) -> Option<Sum> {
+        Sums::apply(row, key, entry)
+    }
+}
+
+/// "(condition `seq = :loaded`)": while a new build is rolled out, the old one does not park what
+/// the new one has long applied.
+#[test]
+fn an_older_build_parks_nothing_that_a_newer_has_passed() {
+    play(async || {
+        for op in [Op::Rows, Op::PutRow, Op::Advance, Op::ParkView] {
+            let world = World::new();
+            let newer = world.processor_of(Services::new().with::<Tally<1, 2>>());
+            // The older build can apply the first, and not the second.
+            let batches = [vec![say(1, "hello")], vec![add(2)], vec![say(3, "again")]];
+            for (first, commands) in (1..).zip(&batches) {
+                done(&newer, &[world.record(&acme(), first, commands)]).await;
+            }
+            let messages = world.messages();
+            let views = Views::new().with::<NewerSums>();
+            let (other, all) = (world.projector_of("sums", &views), messages.clone());
+            world.faults.before(op, "", move || {
+                let (other, all) = (other.clone(), all.clone());
+                async move { assert!(other.project(&all, NEVER).await.is_empty()) }
+            });
+            // It may come again: then it finds that everything is done.
+            let older = world.projector("sums");
+            let again = older.project(&messages[..2], NEVER).await;
+            let again: Vec<_> = again.into_iter().map(|at| messages[at].clone()).collect();
+            assert!(older.project(&again, NEVER).await.is_empty(), "{op:?}");
+            let cursor = world.cursor("sums", &acme()).await;
+            assert_eq!((cursor.seq, cursor.parked), (Seq(3), None), "{op:?}");
+            assert_eq!(world.rows("sums").await, ["a@3 {\"total\":1,\"said\":\"helloagain\"}"]);
+        }
+    });
+}

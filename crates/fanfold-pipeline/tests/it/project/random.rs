@@ -1,0 +1,124 @@
+//! F6, whatever happens: messages are lost, repeated and out of order; two workers get them at the
+//! same time; calls fail in every way.
+
+use bytes::Bytes;
+use fanfold::planted::Bug;
+use fanfold::{Command, Seq};
+use fanfold_pipeline::ports::Env;
+use futures::future::join;
+use serde_json::json;
+
+use super::{reset, say};
+use crate::check::{check, seeds};
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, command, services, views};
+
+#[test]
+fn views_are_exact_under_loss_disorder_and_repetition() {
+    let bugs = [Bug::CursorBeforeRows, Bug::UnguardedRow, Bug::ApplyBeyond];
+    check(&bugs, async || {
+        seeds(40, async |seed| {
+            for view in ["sums", "resets"] {
+                storm(seed, view).await;
+            }
+        })
+        .await;
+    });
+}
+
+async fn storm(seed: u64, view: &str) {
+    let world = World::seeded(seed);
+    let pick = |n: u64| world.env.random() % n;
+    let messages = history(&world).await;
+    let kinds = views().get(view).expect("a view").kinds();
+    // A filter policy keeps from the view what has nothing for it.
+    let is_filtered = views().get(view).expect("a view").is_filtered(&services());
+    let is_sent = |body: &Bytes| {
+        let text = String::from_utf8_lossy(body);
+        !is_filtered || kinds.iter().any(|kind| text.contains(&format!("\"type\":\"{kind}.v")))
+    };
+    let sent: Vec<Bytes> = messages.iter().filter(|body| is_sent(body)).cloned().collect();
+    let workers = [world.projector(view), world.projector(view)];
+    // Most come about in order, some late, some twice; one in five never.
+    for near in 0..sent.len() as u64 {
+        let mut batches = [vec![], vec![]];
+        for _ in 0..=pick(3) {
+            let at = (near + pick(4)).saturating_sub(pick(5)) as usize;
+            if pick(5) > 0
+                && let Some(body) = sent.get(at)
+            {
+                batches[pick(2) as usize].push(body.clone());
+                if pick(3) == 0 {
+                    batches[0].push(body.clone());
+                    batches[1].push(body.clone());
+                }
+            }
+        }
+        if pick(4) == 0 {
+            let op = [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead][pick(5) as usize];
+            let broken = [Broken::Before, Broken::After, Broken::Late][pick(3) as usize];
+            let first = 1 + pick(3) as usize;
+            world.faults.fail(op, "", first..=first + pick(3) as usize, broken);
+        }
+        let [one, other] = &workers;
+        join(one.project(&batches[0], NEVER), other.project(&batches[1], NEVER)).await;
+        if pick(5) == 0 {
+            world.faults.land().await;
+        }
+        world.faults.heal();
+        world.audit_view(view, &acme()).await;
+    }
+    world.faults.land().await;
+    world.audit_view(view, &acme()).await;
+    // The newest that there is for the view is not lost: that is enough.
+    if let Some(newest) = sent.last() {
+        let before = world.cursor(view, &acme()).await.seq;
+        assert!(workers[0].project(&[newest.clone()], NEVER).await.is_empty());
+        let cursor = world.cursor(view, &acme()).await;
+        assert!(cursor.seq >= before);
+        assert!(is_filtered || cursor.seq == world.tail(&acme()).await, "{cursor:?}");
+        world.audit_view(view, &acme()).await;
+        assert_all_applied(&world, view).await;
+    }
+}
+
+/// Commits of one to four commands on a few counters.
+async fn history(world: &World) -> Vec<Bytes> {
+    let pick = |n: u64| world.env.random() % n;
+    let (mut id, mut messages) = (0, Vec::new());
+    for _ in 0..10 + pick(30) {
+        let commands: Vec<Command> = (0..=pick(4))
+            .map(|_| {
+                id += 1;
+                let counter = ["a", "b", "c"][pick(3) as usize];
+                match pick(9) {
+                    0 => reset(id),
+                    1 => say(id, "so "),
+                    2 => command("ann", id, "add", json!({"counter": counter, "by": 0})),
+                    3 => command("ann", (id / 2).max(1), "reset", json!({"counter": counter})),
+                    4 => command("ann", id, "share", json!({"one": "a", "other": counter})),
+                    5 => command("ann", id, "reset", json!({"counter": counter})),
+                    _ => command("ann", id, "add", json!({"counter": counter, "by": id})),
+                }
+            })
+            .collect();
+        messages.push(world.commit(&acme(), &commands).await);
+    }
+    messages
+}
+
+/// Every row is at the last entry that touches it.
+async fn assert_all_applied(world: &World, view: &str) {
+    use fanfold_pipeline::ports::ViewTable;
+    let views = views();
+    let view_ = views.get(view).expect("a view");
+    for entry in world.entries(&acme()).await {
+        let Ok(Some(recorded)) = view_.read(&acme(), &entry) else { continue };
+        for key in view_.rows(&recorded).expect("rows") {
+            let rows = world.table(view).rows(&acme(), std::slice::from_ref(&key)).await;
+            let row = rows.expect("memory").remove(0);
+            let seq = row.map_or(Seq::ZERO, |row| row.seq);
+            assert!(seq >= entry.seq, "{view}: `{key}` is at {seq}, {} touches it", entry.seq);
+        }
+    }
+}

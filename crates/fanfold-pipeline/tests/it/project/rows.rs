@@ -1,0 +1,187 @@
+//! "Apply is atomic per entry and row: load the rows touched, fold all entries above each row's
+//! seq, write with the guard `seq = loaded`, on conflict reload that row; deleted rows stay as
+//! tombstones with a TTL of a day; then advance the cursor with `seq < :new`."
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfold::planted::Bug;
+use fanfold::{RowKey, Seq};
+use fanfold_pipeline::ports::{Env, ViewTable};
+use fanfold_pipeline::project::Projector;
+
+use super::{reset, singles};
+use crate::check::{check, play};
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, add, run};
+
+/// Rows first, "then advance the cursor": a row that is not written holds the cursor back.
+#[test]
+fn the_cursor_moves_after_the_rows() {
+    check(&[Bug::CursorBeforeRows], async || {
+        for broken in [Broken::Before, Broken::Late] {
+            let world = World::new();
+            let message = world.commit(&acme(), &run(1..=6)).await;
+            world.faults.fail(Op::PutRow, " b ", 1..=1, broken);
+            let projector = world.projector("sums");
+            assert_eq!(projector.project(&[message.clone()], NEVER).await, [0]);
+            assert_eq!(world.cursor("sums", &acme()).await.seq, Seq::ZERO);
+            world.audit_view("sums", &acme()).await;
+            assert!(projector.project(&[message], NEVER).await.is_empty());
+            world.faults.land().await;
+            world.audit_view("sums", &acme()).await;
+        }
+    });
+}
+
+/// "fold all entries above each row's seq": rows that were written before a failure are not folded
+/// twice.
+#[test]
+fn a_row_takes_every_entry_once() {
+    play(async || {
+        for op in [Op::PutRow, Op::Advance] {
+            for call in 1..=3 {
+                for broken in [Broken::Before, Broken::After, Broken::Late] {
+                    let world = World::new();
+                    let mut messages = vec![world.commit(&acme(), &run(1..=6)).await];
+                    messages.push(world.commit(&acme(), &run(7..=9)).await);
+                    world.faults.fail(op, "", call..=call, broken);
+                    let projector = world.projector("sums");
+                    projector.project(&messages[..1], NEVER).await;
+                    projector.project(&messages, NEVER).await;
+                    assert!(projector.project(&messages, NEVER).await.is_empty());
+                    world.faults.land().await;
+                    let total = |row: &str| row.contains("\"total\":3");
+                    assert!(world.rows("sums").await.iter().all(|row| total(row)), "{op:?} {call}");
+                    world.audit_view("sums", &acme()).await;
+                }
+            }
+        }
+    });
+}
+
+/// Lets another worker apply these messages while a row is about to be written.
+fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec<Bytes>) {
+    world.faults.before(Op::PutRow, row, move || {
+        let (other, messages) = (other.clone(), messages.clone());
+        async move { assert!(other.project(&messages, NEVER).await.is_empty()) }
+    });
+}
+
+/// "write with the guard `seq = loaded`, on conflict reload that row": two workers on one log,
+/// where one writes what the other has loaded already.
+#[test]
+fn a_row_that_another_has_written_is_loaded_again() {
+    check(&[Bug::UnguardedRow], async || {
+        // What this worker has, and what the other one applies meanwhile.
+        for (mine, others) in [(0..1, 0..3), (0..3, 0..6), (0..6, 0..3), (3..6, 3..6), (0..4, 0..2)] {
+            let world = World::new();
+            let mut messages = Vec::new();
+            for seq in 1..=6 {
+                // All on one row.
+                messages.push(world.commit(&acme(), &[add(seq)]).await);
+            }
+            let projector = world.projector("sums");
+            assert!(projector.project(&messages[..mine.start], NEVER).await.is_empty());
+            meanwhile(&world, " a ", world.projector("sums"), messages[others.clone()].to_vec());
+            assert!(projector.project(&messages[mine.clone()], NEVER).await.is_empty());
+            let seq = mine.end.max(others.end);
+            assert_eq!(world.cursor("sums", &acme()).await.seq.0, seq as u64);
+            let row = format!("a@{seq} {{\"total\":{seq},\"said\":\"\"}}");
+            assert_eq!(world.rows("sums").await, [row]);
+        }
+    });
+}
+
+/// A row that others write all the time comes again, and is right all the while.
+#[test]
+fn a_contended_row_comes_again() {
+    play(async || {
+        let world = World::new();
+        let mut messages = Vec::new();
+        for seq in 1..=20 {
+            messages.push(world.commit(&acme(), &[add(seq)]).await);
+        }
+        for seq in 1..=19 {
+            // As often as this worker tries to write the row at 20, another writes it at `seq`.
+            let batch = vec![messages[seq - 1].clone()];
+            let (other, tries) = (world.projector("sums"), world.clone());
+            world.faults.before(Op::Rows, "", move || {
+                let (other, batch, tries) = (other.clone(), batch.clone(), tries.clone());
+                async move {
+                    let written = tries.faults.calls(Op::PutRow);
+                    if written.iter().filter(|put| put.ends_with(" 20")).count() + 1 == seq {
+                        other.project(&batch, NEVER).await;
+                    }
+                }
+            });
+        }
+        let projector = world.projector("sums");
+        while !projector.project(&messages, NEVER).await.is_empty() {
+            world.audit_view("sums", &acme()).await;
+        }
+        assert_eq!(world.rows("sums").await, ["a@20 {\"total\":20,\"said\":\"\"}"]);
+    });
+}
+
+/// "deleted rows stay as tombstones with a TTL of a day": a late writer that knew the row finds
+/// them, and raises nothing from the dead.
+#[test]
+fn a_deleted_row_stays_as_a_tombstone() {
+    check(&[Bug::UnguardedRow], async || {
+        let world = World::new();
+        let mut messages = vec![world.commit(&acme(), &[add(1), add(2)]).await];
+        messages.push(world.commit(&acme(), &[reset(3)]).await);
+        let table = world.table("sums");
+        // The row is deleted while this worker is about to write it.
+        meanwhile(&world, " a ", world.projector("sums"), messages.clone());
+        let projector = world.projector("sums");
+        assert!(projector.project(&messages[..1], NEVER).await.is_empty());
+        assert_eq!(world.rows("sums").await, [] as [String; 0]);
+        let key: RowKey = "a".parse().expect("a key");
+        let row = table.rows(&acme(), std::slice::from_ref(&key)).await.expect("memory").remove(0);
+        let row = row.expect("the tombstone stays");
+        assert_eq!((row.seq, row.body), (Seq(3), None));
+        assert_eq!(row.expires, Some(world.env.now().plus_ms(24 * 60 * 60 * 1_000)));
+        // And it may live again.
+        messages.push(world.commit(&acme(), &[add(4)]).await);
+        assert!(projector.project(&messages, NEVER).await.is_empty());
+        assert_eq!(world.rows("sums").await, ["a@4 {\"total\":1,\"said\":\"\"}"]);
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// Rows of one call are written together, and not all at once.
+#[test]
+fn rows_are_written_concurrently_within_bounds() {
+    play(async || {
+        let world = World::new();
+        let touch = |id: u64| {
+            let data = serde_json::json!({"counter": format!("c{id}"), "by": 1});
+            crate::world::command("ann", id, "add", data)
+        };
+        let commands: Vec<_> = (1..=100).map(touch).collect();
+        let message = world.commit(&acme(), &commands).await;
+        assert!(world.projector("sums").project(&[message], NEVER).await.is_empty());
+        let overlap = world.faults.overlap(Op::PutRow);
+        assert!((2..=16).contains(&overlap), "{overlap}");
+        assert_eq!(world.faults.counts([Op::Rows, Op::PutRow, Op::Advance]), [1, 100, 1]);
+    });
+}
+
+/// The cursor is moved forwards only: a worker that was overtaken moves nothing back.
+#[test]
+fn an_overtaken_worker_moves_no_cursor_back() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 6).await;
+        let (other, rest) = (world.projector("sums"), messages.clone());
+        world.faults.before(Op::Advance, "", move || {
+            let (other, rest) = (other.clone(), rest.clone());
+            async move { assert!(other.project(&rest, NEVER).await.is_empty()) }
+        });
+        assert!(world.projector("sums").project(&messages[..2], NEVER).await.is_empty());
+        assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(6));
+        world.audit_view("sums", &acme()).await;
+    });
+}

@@ -172,11 +172,9 @@ impl Reads {
             }
             match self.left(until) {
                 0 => {
-                    let tail = self.journal.tail(log).await?;
-                    // Otherwise it has come just now.
-                    if tail < seq {
-                        return Ok(Awaited::Pending { seq: tail, parked: None });
-                    }
+                    // It may have come just now: who is told to wait is not told that it is there.
+                    let seq = self.journal.tail(log).await?.min(seq.before());
+                    return Ok(Awaited::Pending { seq, parked: None });
                 }
                 ms => self.waits.entry(log, seq, ms).await,
             }
@@ -207,7 +205,7 @@ impl Reads {
                 }
                 let (commit, payload_bytes) = decode(item.first, &item.body)?;
                 bytes += payload_bytes;
-                let asked = commit.into_iter().filter(|entry| entry.seq >= next);
+                let asked = commit.into_iter().filter(|e| (next..=tail).contains(&e.seq));
                 entries.extend(asked.take(limit - entries.len()));
                 next = entries.last().map_or(next, |last| last.seq.next());
             }

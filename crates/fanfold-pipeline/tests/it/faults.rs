@@ -127,6 +127,22 @@ impl Faults {
         self.rule(op, about, 1..=1, Action::After(Arc::new(move || Box::pin(hook()))));
     }
 
+    /// Runs something in every call of `op`, before its effect.
+    pub(crate) fn before_every<F>(&self, op: Op, hook: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.rule(op, "", .., Action::Before(Arc::new(move || Box::pin(hook()))));
+    }
+
+    /// Runs something in every call of `op`, after its effect.
+    pub(crate) fn after_every<F>(&self, op: Op, hook: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.rule(op, "", .., Action::After(Arc::new(move || Box::pin(hook()))));
+    }
+
     /// From now on everything works.
     pub(crate) fn heal(&self) {
         self.script().rules.clear();

@@ -85,7 +85,8 @@ fn they_get_the_same_batch_at_the_same_time() {
 /// (old head, S], replayed commits included, is stored": the other's documents too.
 #[test]
 fn the_head_of_one_hides_nothing_of_the_other() {
-    let touch = |id: u64, counter: &str| command("ann", id, "add", json!({"counter": counter, "by": 1}));
+    let touch =
+        |id: u64, counter: &str| command("ann", id, "add", json!({"counter": counter, "by": 1}));
     check(&[Bug::ReplayedStayClean], async || {
         for is_caught_up in [false, true] {
             let world = World::new();

@@ -8,6 +8,7 @@ use fanfold::body::notification;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, slot};
+use fanfold::canary::Canary;
 use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::{
     Command, CommandId, DocumentId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time,
@@ -18,7 +19,8 @@ use fanfold_embedded::shard::{Position, Shards};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{
-    Change, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State, StateItem, ViewTable,
+    Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State,
+    StateItem, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -90,7 +92,7 @@ pub(crate) fn commit_of(seq: u64, kind: &str, version: u32, data: &Value) -> Vec
 }
 
 pub(crate) fn services() -> Services {
-    Services::new().with::<Tally>().with::<Ledger>()
+    Services::new().with::<Tally>().with::<Ledger>().with::<Canary>()
 }
 
 pub(crate) fn views() -> Views {
@@ -112,9 +114,18 @@ impl World {
 
     /// Empty, with the chance of `seed`.
     pub(crate) fn seeded(seed: u64) -> Arc<Self> {
+        Self::laid_out(seed, 1)
+    }
+
+    /// Empty, with so many topics.
+    pub(crate) fn with_topics(topics: usize) -> Arc<Self> {
+        Self::laid_out(1, topics)
+    }
+
+    fn laid_out(seed: u64, topics: usize) -> Arc<Self> {
         let faults = Faults::default();
         let env = ManualEnv::new(seed, &faults);
-        let config = MemoryConfig { shards: 1, ..MemoryConfig::default() };
+        let config = MemoryConfig { shards: 1, topics, ..MemoryConfig::default() };
         let views = views();
         let names = views.iter().map(|view| view.name());
         let memory = Memory::new(&config, names, Arc::clone(&env) as _);
@@ -274,6 +285,23 @@ impl World {
         self.memory.journal.append(&acme(), &item).await.expect("memory");
     }
 
+    /// Accepts so many commands of Ann for a log, with ids of their own; nobody hears of them yet.
+    pub(crate) async fn accept(&self, log: &LogId, commands: u64) {
+        let known = self.memory.commands.slot(log).await.expect("memory");
+        let known = known.map_or(0, |slot| slot.seq.0);
+        let org = log.partition().strip_prefix("org:").expect("an org's log");
+        let data = json!({"counter": "a", "by": 1});
+        let requests: Vec<String> = (known + 1..=known + commands)
+            .map(|id| {
+                let request = json!({"type": log.service(), "command": "add", "id": id, "user": "ann", "org": org, "data": data});
+                request.to_string()
+            })
+            .collect();
+        let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+        let answers = self.ingest().ingest(&requests).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
     // What comes out.
 
     pub(crate) fn changes(&self) -> Vec<Change> {
@@ -349,7 +377,8 @@ impl World {
     pub(crate) async fn rows(&self, view: &str) -> Vec<String> {
         let range = RowRange { limit: ALL, ..RowRange::default() };
         let page = self.table(view).scan(&acme(), &range).await.expect("memory");
-        let show = |row: &Row| format!("{}@{} {}", row.key, row.seq, String::from_utf8_lossy(&row.body));
+        let show =
+            |row: &Row| format!("{}@{} {}", row.key, row.seq, String::from_utf8_lossy(&row.body));
         page.rows.iter().map(show).collect()
     }
 }
@@ -363,6 +392,16 @@ pub(crate) async fn done(processor: &Processor, records: &[ReceivedRecord]) {
 pub(crate) async fn unfinished(processor: &Processor, records: &[ReceivedRecord]) -> usize {
     let outcome = processor.process(records, NEVER).await;
     outcome.unfinished.expect("something of the batch must come again")
+}
+
+/// Applies messages, all of them.
+pub(crate) async fn applied<'a>(
+    projector: &Projector,
+    messages: impl IntoIterator<Item = &'a Bytes>,
+) {
+    let messages: Vec<Bytes> = messages.into_iter().cloned().collect();
+    let again = projector.project(&messages, NEVER).await;
+    assert!(again.is_empty(), "{again:?} of {} messages must come again", messages.len());
 }
 
 fn all<T: Clone>(shards: &Shards<T>) -> Vec<T> {

@@ -94,9 +94,12 @@ fn behind_what_is_parked_a_young_gap_is_parked_too() {
 fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
     play(async || {
         // Whether the process that parked gets what is missing, and what comes then.
-        for (is_warm, nudged, expected) in
-            [(true, false, [6, 7]), (true, true, [6, 6]), (false, false, [4, 7]), (false, true, [4, 6])]
-        {
+        for (is_warm, nudged, expected) in [
+            (true, false, [6, 7]),
+            (true, true, [6, 6]),
+            (false, false, [4, 7]),
+            (false, true, [4, 6]),
+        ] {
             let world = World::new();
             let parked_here = with_a_gap(&world).await;
             let processor = if is_warm { parked_here } else { world.processor() };

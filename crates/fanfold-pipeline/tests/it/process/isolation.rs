@@ -13,9 +13,7 @@ use serde_json::{Value, json};
 use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::tally::Tally;
-use crate::world::{
-    NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
-};
+use crate::world::{NEVER, World, acme, add, command, commit_of, done, log, run, unfinished};
 
 /// A log beside the one that something is wrong with.
 fn other() -> LogId {
@@ -45,8 +43,10 @@ fn what_a_service_cannot_do_becomes_an_entry() {
         for ((name, data), expected) in table {
             let world = World::new();
             let bad = command("ann", 2, name, data.clone());
-            let batch =
-                [world.record(&acme(), 1, &[add(1), bad, add(3)]), world.record(&other(), 1, &[add(1)])];
+            let batch = [
+                world.record(&acme(), 1, &[add(1), bad, add(3)]),
+                world.record(&other(), 1, &[add(1)]),
+            ];
             done(&world.processor(), &batch).await;
             let [first, bad, third] = &world.entries(&acme()).await[..] else { panic!("{data}") };
             let shown = match &bad.outcome {
@@ -78,7 +78,8 @@ fn commands_for_a_service_not_registered_wait_for_it() {
         let ledger = log("ledger/org:acme");
         let open = command("ann", 1, "open", json!({"account": "cash"}));
         let without = world.processor_of(Services::new().with::<Ledger>());
-        done(&without, &[world.acme(1..=2), world.record(&ledger, 1, &[open]), world.acme(3..=3)]).await;
+        done(&without, &[world.acme(1..=2), world.record(&ledger, 1, &[open]), world.acme(3..=3)])
+            .await;
         let parked = ["1 ann#1 NoService", "2 ann#2 NoService", "3 ann#3 NoService"];
         assert_eq!(world.parked(&acme()).await, parked);
         assert_eq!(world.tail(&ledger).await, Seq(1), "the other log goes on");
@@ -123,7 +124,8 @@ fn what_cannot_be_read_is_parked_as_it_is() {
             ];
             for _ in 0..2 {
                 done(&world.processor(), &batch).await;
-                let parked = world.memory.parked.list(&acme(), Seq::ZERO, 10).await.expect("memory");
+                let parked =
+                    world.memory.parked.list(&acme(), Seq::ZERO, 10).await.expect("memory");
                 let [item] = &parked[..] else { panic!("one item: {parked:?}") };
                 let parked = Parked::decode(&item.body).expect("parked");
                 assert_eq!((item.seq, &parked.content), (Seq(*seq), &Content::Bytes(kept.clone())));

@@ -46,8 +46,9 @@ fn repeats_of_the_stream_change_nothing() {
 fn logs_run_concurrently_and_not_all_at_once() {
     play(async || {
         let world = World::new();
-        let records: Vec<_> =
-            (0..100).map(|n| world.record(&log(&format!("tally/org:o{n}")), 1, &[add(1)])).collect();
+        let records: Vec<_> = (0..100)
+            .map(|n| world.record(&log(&format!("tally/org:o{n}")), 1, &[add(1)]))
+            .collect();
         done(&world.processor(), &records).await;
         for op in [Op::JournalRead, Op::JournalAppend] {
             assert!((2..=32).contains(&world.faults.overlap(op)), "{}", world.faults.overlap(op));

@@ -1,13 +1,16 @@
 //! F5: a stream batch is not acknowledged before every commit it caused has been published.
 
+use std::collections::BTreeSet;
+
 use fanfold::planted::Bug;
+use fanfold_embedded::shard::Position;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::Processor;
 use serde_json::json;
 
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{World, acme, add, command, done, log, unfinished};
+use crate::world::{NEVER, World, acme, add, command, done, log, run, unfinished};
 
 /// A processor that could not publish what it has stored.
 async fn unheard(world: &World) -> Processor {
@@ -90,7 +93,9 @@ fn only_the_logs_of_failed_messages_come_again() {
     play(async || {
         let world = World::new();
         let logs = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
-        let large = |id| command("ann", id, "add", json!({"counter": "a", "by": 1, "pad": "p".repeat(50_000)}));
+        let large = |id| {
+            command("ann", id, "add", json!({"counter": "a", "by": 1, "pad": "p".repeat(50_000)}))
+        };
         let batch = logs.each_ref().map(|log| world.record(log, 1, &[large(1)]));
         // Each log's commit fills a message; that of the second is never taken.
         world.faults.leave_out(Op::Publish, "org:b", ..);
@@ -118,6 +123,42 @@ fn the_commits_of_a_batch_share_messages() {
         for log in &logs {
             assert_eq!(world.published(log), [(1, 1)], "{log}");
         }
+    });
+}
+
+/// §9: "Topics are a list; a log always uses the same one, by hash": and one that fails stops only
+/// its own logs.
+#[test]
+fn a_log_always_uses_the_same_topic() {
+    play(async || {
+        let world = World::with_topics(3);
+        let logs: Vec<_> = (0..20).map(|n| log(&format!("tally/org:o{n}"))).collect();
+        let processor = world.processor();
+        let batch = |seq| -> Vec<_> {
+            logs.iter().map(|log| world.record(log, seq, &run([seq]))).collect()
+        };
+        // Of three messages the second is not taken, however often it is sent.
+        world.faults.fail(Op::Publish, "", 2..=6, Broken::Before);
+        for seq in 1..=3 {
+            let records = batch(seq);
+            if let Some(from) = processor.process(&records, NEVER).await.unfinished {
+                done(&processor, &records[from..]).await;
+            }
+        }
+        let notifications = world.memory.topic.log().read(Position::START, usize::MAX);
+        for log in &logs {
+            let commits = world.published(log);
+            assert_eq!(commits, [(1, 1), (2, 2), (3, 3)], "{log}");
+            let name = format!("\"{log}\"");
+            let of_log = notifications
+                .iter()
+                .filter(|(_, n)| String::from_utf8_lossy(&n.body).contains(&name))
+                .map(|(_, n)| n.topic);
+            let topics: BTreeSet<usize> = of_log.collect();
+            assert_eq!(topics.len(), 1, "{log}");
+        }
+        let used: BTreeSet<usize> = notifications.iter().map(|(_, n)| n.topic).collect();
+        assert_eq!(used.len(), 3);
     });
 }
 

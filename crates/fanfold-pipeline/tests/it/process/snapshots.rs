@@ -23,7 +23,8 @@ fn touch(id: u64) -> Command {
 /// entries".
 #[test]
 fn a_snapshot_is_written_when_it_is_due() {
-    let grow = |id, bytes: usize| command("ann", id, "grow", json!({"counter": "big", "bytes": bytes}));
+    let grow =
+        |id, bytes: usize| command("ann", id, "grow", json!({"counter": "big", "bytes": bytes}));
     let padded = |id, bytes: usize| {
         let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(bytes)});
         command("ann", id, "add", data)
@@ -70,8 +71,10 @@ fn snapshots_cost_a_twentieth_of_the_journal() {
         for batch in 0..60 {
             let ids = 1 + batch * 20..1 + (batch + 1) * 20;
             let pad = |id: u64| "p".repeat((id * 7_919 % 400) as usize);
-            let data = |id: u64| json!({"counter": format!("c{}", id % 9), "by": 1, "pad": pad(id)});
-            let commands: Vec<Command> = ids.clone().map(|id| command("ann", id, "add", data(id))).collect();
+            let data =
+                |id: u64| json!({"counter": format!("c{}", id % 9), "by": 1, "pad": pad(id)});
+            let commands: Vec<Command> =
+                ids.clone().map(|id| command("ann", id, "add", data(id))).collect();
             world.faults.forget();
             done(&processor, &[world.record(&acme(), ids.start, &commands)]).await;
             for put in world.faults.calls(Op::StatePut) {
@@ -219,8 +222,7 @@ fn documents_that_were_only_replayed_are_stored_too() {
     check(&[Bug::ReplayedStayClean], async || {
         let world = World::new();
         done(&world.elsewhere(), &[world.record(&acme(), 1, &[touch(1), touch(2)])]).await;
-        let world_rest: Vec<Command> = crate::world::run(3..=DUE);
-        done(&world.processor(), &[world.record(&acme(), 3, &world_rest)]).await;
+        done(&world.processor(), &[world.acme(3..=DUE)]).await;
         assert_eq!(world.head(&acme()).await.0, DUE);
         world.audit(&acme()).await;
         let again = [command("ann", DUE + 1, "add", json!({"counter": "c1", "by": 1}))];

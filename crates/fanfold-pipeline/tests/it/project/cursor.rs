@@ -9,7 +9,7 @@ use serde_json::json;
 use super::singles;
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, add, command, log, run};
+use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
 
 /// "at or below the cursor: done. Next in line: apply": without the journal, and only once.
 #[test]
@@ -19,14 +19,14 @@ fn what_is_next_is_applied_and_what_is_done_is_not() {
         let messages = singles(&world, 6).await;
         let projector = world.projector("sums");
         for (seq, message) in (1..).zip(&messages) {
-            assert_eq!(projector.project(&[message.clone()], NEVER).await, [] as [usize; 0]);
+            applied(&projector, [message]).await;
             assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(seq));
         }
         let rows = ["a@6", "b@4", "c@5"].map(|row| format!("{row} {{\"total\":2,\"said\":\"\"}}"));
         assert_eq!(world.rows("sums").await, rows);
         assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);
         world.faults.forget();
-        assert_eq!(projector.project(&messages, NEVER).await, [] as [usize; 0]);
+        applied(&projector, &messages).await;
         assert_eq!(world.faults.counts([Op::PutRow, Op::Advance, Op::JournalRead]), [0; 3]);
         world.audit_view("sums", &acme()).await;
     });
@@ -40,7 +40,7 @@ fn what_comes_together_is_sorted() {
         let mut messages = singles(&world, 6).await;
         messages.reverse();
         messages.push(messages[2].clone());
-        assert_eq!(world.projector("sums").project(&messages, NEVER).await, [] as [usize; 0]);
+        applied(&world.projector("sums"), &messages).await;
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(6));
         let calls = [Op::JournalRead, Op::Sleep, Op::PutRow, Op::Advance];
         assert_eq!(world.faults.counts(calls), [0, 0, 3, 1], "a row is written once");
@@ -59,11 +59,12 @@ fn what_is_beyond_waits_and_is_read_from_the_journal() {
             let projector = world.projector("sums");
             for at in delivered {
                 let message = messages[at].clone();
-                assert_eq!(projector.project(&[message], NEVER).await, [] as [usize; 0]);
+                applied(&projector, [&message]).await;
                 assert!(world.cursor("sums", &acme()).await.seq.0 > at as u64);
                 world.audit_view("sums", &acme()).await;
             }
-            let waits: Vec<u64> = world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
+            let waits: Vec<u64> =
+                world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
             assert!(waits.iter().all(|ms| (50..=200).contains(ms)), "{waits:?}");
             assert!(!waits.is_empty());
             assert!(!world.faults.calls(Op::JournalRead).is_empty());
@@ -81,11 +82,11 @@ fn what_arrives_while_it_waits_is_not_read_from_the_journal() {
             let (other, message) = (world.projector("sums"), message.clone());
             world.faults.before(Op::Sleep, "", move || {
                 let (other, message) = (other.clone(), message.clone());
-                async move { assert!(other.project(&[message], NEVER).await.is_empty()) }
+                async move { applied(&other, [&message]).await }
             });
         }
         let last = messages[3].clone();
-        assert!(world.projector("sums").project(&[last], NEVER).await.is_empty());
+        applied(&world.projector("sums"), [&last]).await;
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(4));
         assert_eq!(world.faults.counts([Op::JournalRead]), [0]);
         world.audit_view("sums", &acme()).await;
@@ -112,7 +113,7 @@ fn it_waits_no_longer_than_two_seconds() {
             });
         }
         let (start, last) = (world.env.now(), messages[59].clone());
-        assert!(world.projector("sums").project(&[last], NEVER).await.is_empty());
+        applied(&world.projector("sums"), [&last]).await;
         let waited_ms = world.env.now().since_ms(start);
         assert!(waited_ms < 2_200, "{waited_ms} ms");
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(60));
@@ -140,7 +141,7 @@ fn what_is_not_applied_is_not_acknowledged() {
                     assert_eq!(world.cursor("sums", &org).await.seq, Seq(1));
                 }
                 world.faults.heal();
-                assert!(projector.project(&messages[1..2], NEVER).await.is_empty());
+                applied(&projector, &messages[1..2]).await;
                 assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(5));
                 world.audit_view("sums", &acme()).await;
             }
@@ -155,12 +156,12 @@ fn a_message_of_many_logs_is_acknowledged_when_all_are_applied() {
         let world = World::new();
         let logs = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
         let records = logs.each_ref().map(|log| world.record(log, 1, &[add(1)]));
-        crate::world::done(&world.elsewhere(), &records).await;
+        done(&world.elsewhere(), &records).await;
         let [message] = &world.messages()[..] else { panic!("one message") };
         world.faults.fail(Op::PutRow, "org:b", 1..=1, Broken::Before);
         let projector = world.projector("sums");
-        assert_eq!(projector.project(&[message.clone()], NEVER).await, [0]);
-        assert!(projector.project(&[message.clone()], NEVER).await.is_empty());
+        assert_eq!(projector.project(&world.messages(), NEVER).await, [0]);
+        applied(&projector, [message]).await;
         for log in &logs {
             assert_eq!(world.cursor("sums", log).await.seq, Seq(1), "{log}");
             world.audit_view("sums", log).await;
@@ -200,20 +201,19 @@ fn who_is_far_behind_is_left_to_the_sweep() {
         let projector = world.projector("sums");
         let last = messages.pop().expect("many");
         let before = messages.pop().expect("many");
-        assert!(projector.project(&[before], NEVER).await.is_empty(), "it is acknowledged");
+        applied(&projector, [&before]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(6_990))));
         // What comes now only says how far it is to go: nothing is read, nobody waits.
         world.faults.forget();
-        assert!(projector.project(&[last], NEVER).await.is_empty());
+        applied(&projector, [&last]).await;
         assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(7_000))));
 
         world.faults.forget();
         // The slot makes a log known to sweeps.
-        let request = json!({"type": "tally", "command": "add", "id": 7_001, "user": "ann", "org": "acme", "data": {"counter": "a", "by": 1}});
-        assert!(world.ingest().ingest(&[request.to_string().as_bytes()]).await[0].is_ok());
+        world.accept(&acme(), 1).await;
         let report = world.view_sweep("sums").sweep(None, 10, NEVER).await.expect("memory");
         assert_eq!(report.caught_up, [acme()]);
         let cursor = world.cursor("sums", &acme()).await;
@@ -233,7 +233,9 @@ fn a_hole_in_the_journal_is_an_error() {
         let messages = singles(&source, 9).await;
         let commits = source.commits(&acme()).await;
         // The last: the journal ends before what was announced.
-        for (missing, announced) in [(vec![4], 9), (vec![1], 9), (vec![2, 3, 8], 9), (vec![8, 9], 9)] {
+        for (missing, announced) in
+            [(vec![4], 9), (vec![1], 9), (vec![2, 3, 8], 9), (vec![8, 9], 9)]
+        {
             let world = World::new();
             for commit in commits.iter().filter(|c| !missing.contains(&c.first.0)) {
                 let commit = CommitItem { nonce: Nonce(1), ..commit.clone() };
@@ -263,8 +265,8 @@ fn a_commit_without_its_body_is_read_from_the_journal() {
         let last = world.commit(&acme(), &run(7..=8)).await;
         for order in [[&first, &large, &last], [&first, &last, &large], [&large, &first, &last]] {
             let projector = world.projector("sums");
-            for (at, message) in order.into_iter().enumerate() {
-                assert!(projector.project(&[message.clone()], NEVER).await.is_empty(), "at {at}");
+            for message in order {
+                applied(&projector, [message]).await;
                 world.audit_view("sums", &acme()).await;
             }
             assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(8));

@@ -12,7 +12,7 @@ use super::say;
 use crate::check::play;
 use crate::faults::Op;
 use crate::tally::{Event, Sum, Sums, Tally};
-use crate::world::{NEVER, World, acme, add, command, commit_of, done, log};
+use crate::world::{NEVER, World, acme, add, applied, command, commit_of, done, log};
 
 fn grow(id: u64, bytes: usize) -> Command {
     command("ann", id, "grow", json!({"counter": "a", "bytes": bytes}))
@@ -26,9 +26,24 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
         ("a panic", vec![add(3), say(4, "boo"), add(5)], 4, "`apply` panicked: the view is afraid"),
         ("at once", vec![say(3, "boo"), add(4)], 3, "`apply` panicked"),
         ("twice", vec![add(3), say(4, "boo"), say(5, "boo")], 4, "`apply` panicked"),
-        ("too large", vec![grow(3, 200_000), grow(4, 62_200), grow(5, 1), add(6)], 4, "the row `a` would be"),
-        ("behind another row", vec![grow(3, 250_000), say(4, "boo"), grow(5, 250_000)], 4, "`apply` panicked"),
-        ("before another row", vec![grow(3, 250_000), grow(4, 250_000), say(5, "boo")], 4, "the row `a`"),
+        (
+            "too large",
+            vec![grow(3, 200_000), grow(4, 62_200), grow(5, 1), add(6)],
+            4,
+            "the row `a` would be",
+        ),
+        (
+            "behind another row",
+            vec![grow(3, 250_000), say(4, "boo"), grow(5, 250_000)],
+            4,
+            "`apply` panicked",
+        ),
+        (
+            "before another row",
+            vec![grow(3, 250_000), grow(4, 250_000), say(5, "boo")],
+            4,
+            "the row `a`",
+        ),
     ];
     play(async || {
         for (what, commands, bad, reason) in table {
@@ -38,8 +53,9 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
                 let second = world.commit(&acme(), commands).await;
                 let other = world.commit(&log("tally/org:other"), &[add(1)]).await;
                 let projector = world.projector("sums");
-                let batch = if by_journal { vec![second, other] } else { vec![first, second, other] };
-                assert!(projector.project(&batch, NEVER).await.is_empty(), "it is acknowledged");
+                let batch =
+                    if by_journal { vec![second, other] } else { vec![first, second, other] };
+                applied(&projector, &batch).await;
                 let cursor = world.cursor("sums", &acme()).await;
                 let parked = cursor.parked.expect("it is parked");
                 let what = format!("{what}, by the journal: {by_journal}");
@@ -53,7 +69,7 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
                 world.faults.forget();
                 let next = world.tail(&acme()).await.next().0;
                 let next = world.commit(&acme(), &[add(next)]).await;
-                assert!(projector.project(&[batch[0].clone(), next], NEVER).await.is_empty());
+                applied(&projector, [&batch[0], &next]).await;
                 let touched = [Op::PutRow, Op::Advance, Op::JournalRead, Op::Sleep];
                 assert_eq!(world.faults.counts(touched), [0; 4], "{what}");
                 assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(bad - 1));
@@ -66,8 +82,16 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
 #[test]
 fn what_another_build_wrote_parks_the_view_too() {
     let table = [
-        ("a newer version", commit_of(3, "added", 2, &json!({"by": 1, "total": 3})), "versions up to 1"),
-        ("data that does not fit", commit_of(3, "added", 1, &json!({"by": "one"})), "cannot be read"),
+        (
+            "a newer version",
+            commit_of(3, "added", 2, &json!({"by": 1, "total": 3})),
+            "versions up to 1",
+        ),
+        (
+            "data that does not fit",
+            commit_of(3, "added", 1, &json!({"by": "one"})),
+            "cannot be read",
+        ),
         ("no commit", b"garbage".to_vec(), "the commit cannot be read"),
         ("another format", b"\x09\x00[]".to_vec(), "the commit cannot be read"),
     ];
@@ -82,7 +106,7 @@ fn what_another_build_wrote_parks_the_view_too() {
             let next = source.commit(&acme(), &[add(4)]).await;
             let commit = source.commits(&acme()).await.remove(1);
             world.memory.journal.append(&acme(), &commit).await.expect("memory");
-            assert!(world.projector("sums").project(&[next], NEVER).await.is_empty(), "{what}");
+            applied(&world.projector("sums"), [&next]).await;
             let cursor = world.cursor("sums", &acme()).await;
             let parked = cursor.parked.expect("it is parked");
             assert_eq!((cursor.seq, parked.seq), (Seq(2), Seq(3)), "{what}");
@@ -105,8 +129,8 @@ fn an_unknown_event_type_is_skipped() {
         let commit = source.commits(&acme()).await.remove(1);
         world.memory.journal.append(&acme(), &commit).await.expect("memory");
         let projector = world.projector("sums");
-        assert!(projector.project(&[known], NEVER).await.is_empty());
-        assert!(projector.project(&[next], NEVER).await.is_empty());
+        applied(&projector, [&known]).await;
+        applied(&projector, [&next]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.parked), (Seq(4), None));
     });
@@ -131,7 +155,7 @@ fn the_entry_that_makes_a_row_too_large_is_found() {
             world.commit(&acme(), &more).await;
         }
         let last = world.messages().pop().expect("many");
-        assert!(world.projector("sums").project(&[last], NEVER).await.is_empty());
+        applied(&world.projector("sums"), [&last]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.parked.map(|p| p.seq)), (Seq(26), Some(Seq(27))));
         assert!(world.rows("sums").await[0].len() <= ROW_BYTES_MAX + 10);
@@ -149,11 +173,11 @@ fn a_row_at_its_limit_parks_nothing() {
         let half = (ROW_BYTES_MAX - empty) / 2;
         let rest = ROW_BYTES_MAX - empty - half;
         let message = world.commit(&acme(), &[grow(1, half), grow(2, rest)]).await;
-        assert!(projector.project(&[message], NEVER).await.is_empty());
+        applied(&projector, [&message]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.parked), (Seq(2), None));
         let message = world.commit(&acme(), &[grow(3, 1)]).await;
-        assert!(projector.project(&[message], NEVER).await.is_empty());
+        applied(&projector, [&message]).await;
         assert_eq!(world.cursor("sums", &acme()).await.parked.map(|p| p.seq), Some(Seq(3)));
     });
 }
@@ -196,13 +220,13 @@ fn an_older_build_parks_nothing_that_a_newer_has_passed() {
             let (other, all) = (world.projector_of("sums", &views), messages.clone());
             world.faults.before(op, "", move || {
                 let (other, all) = (other.clone(), all.clone());
-                async move { assert!(other.project(&all, NEVER).await.is_empty()) }
+                async move { applied(&other, &all).await }
             });
             // It may come again: then it finds that everything is done.
             let older = world.projector("sums");
             let again = older.project(&messages[..2], NEVER).await;
             let again: Vec<_> = again.into_iter().map(|at| messages[at].clone()).collect();
-            assert!(older.project(&again, NEVER).await.is_empty(), "{op:?}");
+            applied(&older, &again).await;
             let cursor = world.cursor("sums", &acme()).await;
             assert_eq!((cursor.seq, cursor.parked), (Seq(3), None), "{op:?}");
             assert_eq!(world.rows("sums").await, ["a@3 {\"total\":1,\"said\":\"helloagain\"}"]);

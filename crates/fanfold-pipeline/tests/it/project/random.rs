@@ -4,14 +4,14 @@
 use bytes::Bytes;
 use fanfold::planted::Bug;
 use fanfold::{Command, Seq};
-use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::ports::{Env, ViewTable};
 use futures::future::join;
 use serde_json::json;
 
 use super::{reset, say};
 use crate::check::{check, seeds};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, command, services, views};
+use crate::world::{NEVER, World, acme, applied, command, services, views};
 
 #[test]
 fn views_are_exact_under_loss_disorder_and_repetition() {
@@ -55,7 +55,8 @@ async fn storm(seed: u64, view: &str) {
             }
         }
         if pick(4) == 0 {
-            let op = [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead][pick(5) as usize];
+            let op =
+                [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead][pick(5) as usize];
             let broken = [Broken::Before, Broken::After, Broken::Late][pick(3) as usize];
             let first = 1 + pick(3) as usize;
             world.faults.fail(op, "", first..=first + pick(3) as usize, broken);
@@ -73,7 +74,7 @@ async fn storm(seed: u64, view: &str) {
     // The newest that there is for the view is not lost: that is enough.
     if let Some(newest) = sent.last() {
         let before = world.cursor(view, &acme()).await.seq;
-        assert!(workers[0].project(&[newest.clone()], NEVER).await.is_empty());
+        applied(&workers[0], [newest]).await;
         let cursor = world.cursor(view, &acme()).await;
         assert!(cursor.seq >= before);
         assert!(is_filtered || cursor.seq == world.tail(&acme()).await, "{cursor:?}");
@@ -109,13 +110,12 @@ async fn history(world: &World) -> Vec<Bytes> {
 
 /// Every row is at the last entry that touches it.
 async fn assert_all_applied(world: &World, view: &str) {
-    use fanfold_pipeline::ports::ViewTable;
     let views = views();
-    let view_ = views.get(view).expect("a view");
+    let (hosted, table) = (views.get(view).expect("a view"), world.table(view));
     for entry in world.entries(&acme()).await {
-        let Ok(Some(recorded)) = view_.read(&acme(), &entry) else { continue };
-        for key in view_.rows(&recorded).expect("rows") {
-            let rows = world.table(view).rows(&acme(), std::slice::from_ref(&key)).await;
+        let Ok(Some(recorded)) = hosted.read(&acme(), &entry) else { continue };
+        for key in hosted.rows(&recorded).expect("rows") {
+            let rows = table.rows(&acme(), std::slice::from_ref(&key)).await;
             let row = rows.expect("memory").remove(0);
             let seq = row.map_or(Seq::ZERO, |row| row.seq);
             assert!(seq >= entry.seq, "{view}: `{key}` is at {seq}, {} touches it", entry.seq);

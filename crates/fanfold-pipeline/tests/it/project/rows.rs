@@ -13,7 +13,7 @@ use fanfold_pipeline::project::Projector;
 use super::{reset, singles};
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, add, run};
+use crate::world::{NEVER, World, acme, add, applied, command, run};
 
 /// Rows first, "then advance the cursor": a row that is not written holds the cursor back.
 #[test]
@@ -24,10 +24,10 @@ fn the_cursor_moves_after_the_rows() {
             let message = world.commit(&acme(), &run(1..=6)).await;
             world.faults.fail(Op::PutRow, " b ", 1..=1, broken);
             let projector = world.projector("sums");
-            assert_eq!(projector.project(&[message.clone()], NEVER).await, [0]);
+            assert_eq!(projector.project(std::slice::from_ref(&message), NEVER).await, [0]);
             assert_eq!(world.cursor("sums", &acme()).await.seq, Seq::ZERO);
             world.audit_view("sums", &acme()).await;
-            assert!(projector.project(&[message], NEVER).await.is_empty());
+            applied(&projector, [&message]).await;
             world.faults.land().await;
             world.audit_view("sums", &acme()).await;
         }
@@ -49,7 +49,7 @@ fn a_row_takes_every_entry_once() {
                     let projector = world.projector("sums");
                     projector.project(&messages[..1], NEVER).await;
                     projector.project(&messages, NEVER).await;
-                    assert!(projector.project(&messages, NEVER).await.is_empty());
+                    applied(&projector, &messages).await;
                     world.faults.land().await;
                     let total = |row: &str| row.contains("\"total\":3");
                     assert!(world.rows("sums").await.iter().all(|row| total(row)), "{op:?} {call}");
@@ -64,7 +64,7 @@ fn a_row_takes_every_entry_once() {
 fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec<Bytes>) {
     world.faults.before(Op::PutRow, row, move || {
         let (other, messages) = (other.clone(), messages.clone());
-        async move { assert!(other.project(&messages, NEVER).await.is_empty()) }
+        async move { applied(&other, &messages).await }
     });
 }
 
@@ -74,7 +74,8 @@ fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec
 fn a_row_that_another_has_written_is_loaded_again() {
     check(&[Bug::UnguardedRow], async || {
         // What this worker has, and what the other one applies meanwhile.
-        for (mine, others) in [(0..1, 0..3), (0..3, 0..6), (0..6, 0..3), (3..6, 3..6), (0..4, 0..2)] {
+        for (mine, others) in [(0..1, 0..3), (0..3, 0..6), (0..6, 0..3), (3..6, 3..6), (0..4, 0..2)]
+        {
             let world = World::new();
             let mut messages = Vec::new();
             for seq in 1..=6 {
@@ -82,9 +83,9 @@ fn a_row_that_another_has_written_is_loaded_again() {
                 messages.push(world.commit(&acme(), &[add(seq)]).await);
             }
             let projector = world.projector("sums");
-            assert!(projector.project(&messages[..mine.start], NEVER).await.is_empty());
+            applied(&projector, &messages[..mine.start]).await;
             meanwhile(&world, " a ", world.projector("sums"), messages[others.clone()].to_vec());
-            assert!(projector.project(&messages[mine.clone()], NEVER).await.is_empty());
+            applied(&projector, &messages[mine.clone()]).await;
             let seq = mine.end.max(others.end);
             assert_eq!(world.cursor("sums", &acme()).await.seq.0, seq as u64);
             let row = format!("a@{seq} {{\"total\":{seq},\"said\":\"\"}}");
@@ -136,7 +137,7 @@ fn a_deleted_row_stays_as_a_tombstone() {
         // The row is deleted while this worker is about to write it.
         meanwhile(&world, " a ", world.projector("sums"), messages.clone());
         let projector = world.projector("sums");
-        assert!(projector.project(&messages[..1], NEVER).await.is_empty());
+        applied(&projector, &messages[..1]).await;
         assert_eq!(world.rows("sums").await, [] as [String; 0]);
         let key: RowKey = "a".parse().expect("a key");
         let row = table.rows(&acme(), std::slice::from_ref(&key)).await.expect("memory").remove(0);
@@ -145,7 +146,7 @@ fn a_deleted_row_stays_as_a_tombstone() {
         assert_eq!(row.expires, Some(world.env.now().plus_ms(24 * 60 * 60 * 1_000)));
         // And it may live again.
         messages.push(world.commit(&acme(), &[add(4)]).await);
-        assert!(projector.project(&messages, NEVER).await.is_empty());
+        applied(&projector, &messages).await;
         assert_eq!(world.rows("sums").await, ["a@4 {\"total\":1,\"said\":\"\"}"]);
         world.audit_view("sums", &acme()).await;
     });
@@ -158,11 +159,11 @@ fn rows_are_written_concurrently_within_bounds() {
         let world = World::new();
         let touch = |id: u64| {
             let data = serde_json::json!({"counter": format!("c{id}"), "by": 1});
-            crate::world::command("ann", id, "add", data)
+            command("ann", id, "add", data)
         };
         let commands: Vec<_> = (1..=100).map(touch).collect();
         let message = world.commit(&acme(), &commands).await;
-        assert!(world.projector("sums").project(&[message], NEVER).await.is_empty());
+        applied(&world.projector("sums"), [&message]).await;
         let overlap = world.faults.overlap(Op::PutRow);
         assert!((2..=16).contains(&overlap), "{overlap}");
         assert_eq!(world.faults.counts([Op::Rows, Op::PutRow, Op::Advance]), [1, 100, 1]);
@@ -178,9 +179,9 @@ fn an_overtaken_worker_moves_no_cursor_back() {
         let (other, rest) = (world.projector("sums"), messages.clone());
         world.faults.before(Op::Advance, "", move || {
             let (other, rest) = (other.clone(), rest.clone());
-            async move { assert!(other.project(&rest, NEVER).await.is_empty()) }
+            async move { applied(&other, &rest).await }
         });
-        assert!(world.projector("sums").project(&messages[..2], NEVER).await.is_empty());
+        applied(&world.projector("sums"), &messages[..2]).await;
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(6));
         world.audit_view("sums", &acme()).await;
     });

@@ -1,0 +1,285 @@
+//! §6 "sweep(scheduled, each minute) decides nothing. It walks the catalogue of logs from a stored
+//! position, a bounded number a run, compares `accepted` with the tail, looks for parked commands …,
+//! puts a nudge on the command stream for what stands still, sends canary commands through every
+//! hop …. Each view's host sweeps its own cursors (behind, or short of the tail) and its own dead
+//! letters by the project stage."
+
+use bytes::Bytes;
+use fanfold::canary::Canary;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
+use fanfold_pipeline::process::ReceivedRecord;
+
+use crate::check::play;
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
+
+/// More logs than there are in these tests.
+const ALL: usize = 1_000;
+
+fn org(name: &str) -> LogId {
+    log(&format!("tally/org:{name}"))
+}
+
+/// `count` commands that wait behind a gap, and may wait for no longer.
+async fn park(world: &World, log: &LogId, first: u64, count: u64) {
+    let record = world.record(log, first, &run(first..first + count));
+    world.env.pass(5_000);
+    done(&world.processor(), &[record]).await;
+}
+
+/// Another command than the one that stands at 1.
+fn other(world: &World, log: &LogId, id: u64) -> ReceivedRecord {
+    world.record(log, 1, &[command("bob", id, "add", serde_json::json!({"counter": "a", "by": 1}))])
+}
+
+/// What each log is like, and whether it is nudged, or waits for an operator.
+#[test]
+fn what_stands_still_is_nudged() {
+    play(async || {
+        let world = World::new();
+        let names = ["done", "still", "half", "gap", "service", "conflict", "hidden", "empty"];
+        let logs = names.map(org);
+        let [finished, still, half, gap, service, conflict, hidden, _] = &logs;
+        for log in [finished, still, half, gap, service, conflict, hidden] {
+            world.accept(log, 2).await;
+        }
+        done(
+            &world.elsewhere(),
+            &[finished, conflict, hidden].map(|l| world.record(l, 1, &run(1..=2))),
+        )
+        .await;
+        done(&world.elsewhere(), &[world.record(half, 1, &run(1..=1))]).await;
+        park(&world, gap, 2, 1).await;
+        let without = world.processor_of(fanfold::Services::new());
+        done(&without, &[world.record(service, 1, &run(1..=2))]).await;
+        // What only an operator can do something about; so much of it that it could hide the rest.
+        done(&world.elsewhere(), &[other(&world, conflict, 1)]).await;
+        let conflicts: Vec<_> = (1..=120).map(|id| other(&world, hidden, id)).collect();
+        done(&world.elsewhere(), &conflicts).await;
+        park(&world, hidden, 4, 1).await;
+        // Accepted just now, and on its way.
+        let young = org("young");
+        world.env.pass(5_000);
+        world.accept(&young, 1).await;
+        world.env.pass(9_000);
+
+        world.faults.forget();
+        let report = world.sweep().sweep(None, ALL).await.expect("memory");
+        let nudged = [gap, half, hidden, service, still].map(Clone::clone);
+        assert_eq!(report.nudged, nudged);
+        assert_eq!((report.logs, report.waiting, report.next), (8, 2, None));
+        assert_eq!(report.standstill_ms_max, 24_000);
+        let put = world.faults.calls(Op::PutRecords);
+        assert_eq!(put, [nudged.map(|log| format!("nudge {log}")).join(", ")]);
+        // "decides nothing".
+        let writes = [Op::SlotAppend, Op::JournalAppend, Op::StatePut, Op::Park, Op::ParkedRemove];
+        assert_eq!(world.faults.counts(writes), [0; 5]);
+
+        // And nudging helps, where the processor can.
+        let records = world.records();
+        done(&world.processor(), &records).await;
+        assert_eq!(world.tail(service).await, Seq(2));
+    });
+}
+
+/// A nudge that was not put is put by the next run.
+#[test]
+fn a_lost_nudge_is_made_again() {
+    play(async || {
+        let world = World::new();
+        for name in ["a", "b"] {
+            world.accept(&org(name), 1).await;
+        }
+        world.env.pass(11_000);
+        world.faults.leave_out(Op::PutRecords, "org:b", 1..=1);
+        for expected in [vec!["a"], vec!["a", "a", "b"]] {
+            world.sweep().sweep(None, ALL).await.expect("memory");
+            let mut nudged: Vec<LogId> = world.records().into_iter().map(|r| r.key).collect();
+            nudged.sort();
+            assert_eq!(nudged, expected.into_iter().map(org).collect::<Vec<_>>());
+        }
+    });
+}
+
+/// "from a stored position, a bounded number a run".
+#[test]
+fn the_catalogue_is_walked_page_by_page() {
+    play(async || {
+        for limit in [1, 3, 7, 23, 100] {
+            let world = World::new();
+            let mut logs: Vec<LogId> = (0..23).map(|n| org(&format!("o{n}"))).collect();
+            for log in &logs {
+                world.accept(log, 1).await;
+            }
+            world.env.pass(11_000);
+            let (mut nudged, mut position, mut runs) = (Vec::new(), None, 0);
+            loop {
+                let report = world.sweep().sweep(position, limit).await.expect("memory");
+                assert!(report.logs <= limit);
+                nudged.extend(report.nudged);
+                runs += 1;
+                position = report.next;
+                if position.is_none() {
+                    break;
+                }
+            }
+            nudged.sort();
+            logs.sort();
+            assert_eq!(nudged, logs, "each once, {limit} at a time");
+            assert!(runs <= 23_usize.div_ceil(limit) + 1, "{runs}");
+        }
+    });
+}
+
+/// "sends canary commands through every hop, and reports ages".
+#[test]
+fn canaries_go_through_every_hop() {
+    play(async || {
+        let world = World::new();
+        let sweep = world.sweep().with_canaries(world.ingest(), 2);
+        let canaries: Vec<LogId> = (0..2).filter_map(Canary::log).collect();
+        let processor = world.processor();
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(sweep.sweep(None, ALL).await.expect("memory").canary_age_ms_max);
+            assert!(world.relay().relay(&world.changes(), NEVER).await.unfinished.is_none());
+            if seen.len() != 3 {
+                done(&processor, &world.records()).await;
+            }
+            world.env.pass(60_000);
+        }
+        assert_eq!(seen, [None, Some(60_000), Some(60_000), Some(120_000)]);
+        for canary in &canaries {
+            assert_eq!(world.tail(canary).await, Seq(4));
+            assert!(world.outcomes(canary).await.iter().all(|entry| entry.ends_with("accepted")));
+        }
+    });
+}
+
+/// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and
+/// what happened just now, of which the message is on its way.
+#[test]
+fn a_log_whose_message_was_lost_is_brought_on() {
+    play(async || {
+        for view in ["sums", "resets"] {
+            let world = World::new();
+            let [lost, short, young, finished] = ["lost", "short", "young", "finished"].map(org);
+            for log in [&lost, &short, &young, &finished] {
+                world.accept(log, 4).await;
+            }
+            let mut messages = Vec::new();
+            for log in [&lost, &short, &finished] {
+                messages.push(world.commit(log, &run(1..=3)).await);
+            }
+            world.commit(&short, &run(4..=4)).await;
+            let projector = world.projector(view);
+            applied(&projector, &messages[1..]).await;
+            let ages = [(9_000, vec![]), (2_000, vec![lost.clone(), short.clone()])];
+            for (ms, mut expected) in ages {
+                world.env.pass(ms);
+                if expected.is_empty() {
+                    world.commit(&young, &run(1..=4)).await;
+                }
+                let report = world.view_sweep(view).sweep(None, ALL, NEVER).await.expect("memory");
+                let mut caught_up = report.caught_up;
+                caught_up.sort();
+                expected.sort();
+                assert_eq!((caught_up, report.failed), (expected, vec![]), "{view}");
+            }
+            for (log, seq) in [(&lost, 3), (&short, 4), (&finished, 3), (&young, 0)] {
+                assert_eq!(world.cursor(view, log).await.seq, Seq(seq), "{view} {log}");
+                world.audit_view(view, log).await;
+            }
+        }
+    });
+}
+
+/// "for the view's own sweep to continue in bounded steps": each is kept, and the next run goes on.
+#[test]
+fn a_sweep_goes_on_where_the_last_one_ended() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 1).await;
+        for seq in 1..=350 {
+            world.commit(&acme(), &run(seq..=seq)).await;
+        }
+        world.env.pass(11_000);
+        let sweep = world.view_sweep("sums");
+        // Each step takes a millisecond.
+        let clock = world.env.clone();
+        world.faults.after_every(Op::Advance, move || {
+            clock.pass(1);
+            std::future::ready(())
+        });
+        for (steps, expected) in [(1, 100), (2, 300), (9, 350)] {
+            let deadline = world.env.now().plus_ms(steps);
+            sweep.sweep(None, ALL, deadline).await.expect("memory");
+            assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(expected));
+        }
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// F7: a log that cannot be brought on, one for which the view is parked, and one of another
+/// service stop no other.
+#[test]
+fn a_sweep_passes_over_what_it_cannot_bring_on() {
+    play(async || {
+        let world = World::new();
+        let [a, b, c] = ["a", "b", "c"].map(org);
+        for log in [&a, &b, &c] {
+            world.accept(log, 1).await;
+            world.commit(log, &[add(1)]).await;
+        }
+        let ledger = log("ledger/org:a");
+        let open = br#"{"type":"ledger","command":"open","id":1,"user":"ann","org":"a","data":{"account":"cash"}}"#;
+        assert!(world.ingest().ingest(&[open]).await[0].is_ok());
+        let stands = ParkedView { seq: Seq(1), reason: "a test".to_owned(), at: world.env.now() };
+        world.table("sums").park(&c, Seq::ZERO, &stands).await.expect("memory");
+        world.env.pass(11_000);
+        world.faults.fail(Op::JournalRead, "org:b", .., Broken::Before);
+        let report = world.view_sweep("sums").sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.logs, report.parked), (3, 1));
+        assert_eq!((report.caught_up, report.failed), (vec![a], vec![b]));
+        assert_eq!(world.cursor("sums", &c).await.seq, Seq::ZERO);
+        assert_eq!(world.cursor("sums", &ledger).await.seq, Seq::ZERO);
+    });
+}
+
+/// "and its own dead letters by the project stage": delivered ones go, others stay.
+#[test]
+fn dead_letters_are_delivered() {
+    play(async || {
+        let world = World::new();
+        let [a, b] = ["a", "b"].map(org);
+        let mut letters = vec![Bytes::from_static(b"illegible")];
+        for log in [&a, &b] {
+            letters.push(world.commit(log, &[add(1)]).await);
+        }
+        for letter in &letters {
+            world.memory.dead_letters.push("sums", letter.clone());
+        }
+        let left = async || {
+            let left = world.memory.dead_letters.list("sums", 10).await.expect("memory");
+            left.into_iter().map(|letter| letter.body).collect::<Vec<_>>()
+        };
+        world.faults.fail(Op::PutRow, "org:b", 1..=1, Broken::Before);
+        let sweep = world.view_sweep("sums");
+        for (delivered, expected) in [(1, [0, 2].as_slice()), (1, &[0]), (0, &[0])] {
+            let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!(report.delivered, delivered);
+            let expected: Vec<Bytes> = expected.iter().map(|at| letters[*at].clone()).collect();
+            assert_eq!(left().await, expected);
+        }
+        for log in [&a, &b] {
+            assert_eq!(world.cursor("sums", log).await.seq, Seq(1));
+        }
+        // One that was delivered and could not be removed is delivered again, to no effect.
+        world.memory.dead_letters.push("sums", letters[1].clone());
+        world.faults.fail(Op::LetterRemove, "", 1..=1, Broken::Before);
+        assert!(sweep.sweep(None, ALL, NEVER).await.is_err());
+        assert_eq!(sweep.sweep(None, ALL, NEVER).await.expect("memory").delivered, 1);
+        world.audit_view("sums", &a).await;
+    });
+}

@@ -279,6 +279,7 @@ impl Model {
         let faulted = |fault: &Panic| Outcome::Faulted {
             message: fault.to_string(),
             data: command.data.as_ref().into(),
+            timestamp: command.timestamp,
         };
         let parsed = match service.parse(&command.name, &command.data) {
             Ok(parsed) => parsed,

@@ -48,6 +48,8 @@ pub enum Outcome {
         message: String,
         /// The command's data, so that it can be sent again.
         data: Raw,
+        /// The client's own time, for the same reason.
+        timestamp: Option<u64>,
     },
     /// Given up by an operator.
     Lost {

@@ -358,8 +358,12 @@ impl<S: Service> AnyService for Hosted<S> {
         }
         let mut documents = Vec::with_capacity(changed.len());
         for (id, doc) in changed {
-            let bytes = json_bytes(&doc)?;
-            documents.push((id, Box::new(doc) as AnyDocument, bytes));
+            let doc = Box::new(doc) as AnyDocument;
+            // What could be stored and not be read again (an infinite number, a nesting too deep)
+            // would stop the log at its next cold load: better one faulted command now.
+            let json = self.encode_document(&doc)?;
+            self.decode_document(&json)?;
+            documents.push((id, doc, json.len()));
         }
         Ok(Decision::Accepted { events, documents })
     }
@@ -388,24 +392,6 @@ impl<S: Service> AnyService for Hosted<S> {
         catch("Document", || serde_json::to_vec(doc))?
             .map_err(|e| Fault::new(format!("a document cannot be written: {e}")))
     }
-}
-
-/// The bytes of a value's JSON, without keeping them.
-fn json_bytes(value: &impl Serialize) -> Result<usize, Fault> {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    catch("Document", || serde_json::to_writer(&mut count, value))?
-        .map_err(|e| Fault::new(format!("a document cannot be written: {e}")))?;
-    Ok(count.0)
 }
 
 /// The services of one host, by name.

@@ -33,7 +33,11 @@ async fn entries_of_every_status() {
         Outcome::Rejected { code: text("already_open"), message: text("\"cash\" is open") },
         Outcome::Duplicate { of: Seq(1) },
         Outcome::Stale,
-        Outcome::Faulted { message: text("it panicked"), data: raw("{\"secret\":1}") },
+        Outcome::Faulted {
+            message: text("it panicked"),
+            data: raw("{\"secret\":1}"),
+            timestamp: None,
+        },
         Outcome::Lost { reason: text("by hand") },
     ];
     edge.commit(1, outcomes).await;

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use fanfold::{Log, LogId};
 use lru::LruCache;
 
-/// What all logs in the cache may weigh: about this many small values (documents, windows, ids),
-/// some hundred bytes each.
-const WEIGHT_MAX: usize = 400_000;
+/// What all logs in the cache may weigh, in bytes: an eighth of a Lambda of 1,024 MB, which is
+/// enough for some hundred thousand small logs.
+const WEIGHT_MAX: usize = 128 * 1024 * 1024;
 
 /// Logs of which this process remembers that it parked something; about 100 bytes each.
 const PARKED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");

@@ -39,7 +39,12 @@ enum Verdict<'a> {
     #[serde(rename = "s")]
     Stale,
     #[serde(rename = "f")]
-    Faulted { message: Cow<'a, str>, data: Cow<'a, Raw> },
+    Faulted {
+        message: Cow<'a, str>,
+        data: Cow<'a, Raw>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timestamp: Option<u64>,
+    },
     #[serde(rename = "l")]
     Lost { reason: Cow<'a, str> },
 }
@@ -59,8 +64,9 @@ pub fn write_entry(entry: &Entry, payload: &mut Vec<u8>) -> Result<(), serde_jso
             }
             Outcome::Duplicate { of } => Verdict::Duplicate(*of),
             Outcome::Stale => Verdict::Stale,
-            Outcome::Faulted { message, data } => {
-                Verdict::Faulted { message: message.into(), data: Cow::Borrowed(data) }
+            Outcome::Faulted { message, data, timestamp } => {
+                let data = Cow::Borrowed(data);
+                Verdict::Faulted { message: message.into(), data, timestamp: *timestamp }
             }
             Outcome::Lost { reason } => Verdict::Lost { reason: reason.into() },
         },
@@ -93,8 +99,9 @@ pub fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), DecodeErro
             }
             Verdict::Duplicate(of) => Outcome::Duplicate { of },
             Verdict::Stale => Outcome::Stale,
-            Verdict::Faulted { message, data } => {
-                Outcome::Faulted { message: message.into_owned(), data: data.into_owned() }
+            Verdict::Faulted { message, data, timestamp } => {
+                let data = data.into_owned();
+                Outcome::Faulted { message: message.into_owned(), data, timestamp }
             }
             Verdict::Lost { reason } => Outcome::Lost { reason: reason.into_owned() },
         },

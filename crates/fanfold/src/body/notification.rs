@@ -337,9 +337,18 @@ impl Received {
 pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
     let events: Vec<CloudEvent<'_>> = serde_json::from_str(body)?;
     let mut commits: Vec<Received> = Vec::new();
+    let mut from_journal = false;
     for event in events {
         if event.kind == COMMIT_TYPE {
             commits.push(read_commit(&event)?);
+            from_journal = false;
+            continue;
+        }
+        // A newer build has more to say of its own. The journal has it, too, and a commit that
+        // cannot be read here stops no other in the message (F7).
+        from_journal |= is_unknown(&event.kind);
+        if from_journal && let Some(commit) = commits.last_mut() {
+            commit.entries = None;
             continue;
         }
         let seq = event.seq.parse().map(Seq).map_err(|_| DecodeError::Inconsistent("a seq"))?;
@@ -352,6 +361,12 @@ pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
         read_event(&event, seq, entries)?;
     }
     Ok(commits)
+}
+
+fn is_unknown(kind: &str) -> bool {
+    let known = [kinds::REJECTED, kinds::FAULTED, kinds::LOST];
+    kind.starts_with("fanfold.")
+        && !kind.strip_suffix(".v1").is_some_and(|kind| known.contains(&kind))
 }
 
 fn read_commit(event: &CloudEvent<'_>) -> Result<Received, DecodeError> {
@@ -380,7 +395,8 @@ fn read_event(
         }
         Some(kinds::FAULTED) => {
             let FaultedData { message } = serde_json::from_str(event.data.get())?;
-            Outcome::Faulted { message: message.into_owned(), data: Raw(RawValue::NULL.to_owned()) }
+            let data = Raw(RawValue::NULL.to_owned());
+            Outcome::Faulted { message: message.into_owned(), data, timestamp: None }
         }
         Some(kinds::LOST) => {
             let LostData { reason } = serde_json::from_str(event.data.get())?;

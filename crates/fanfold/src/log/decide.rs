@@ -12,7 +12,7 @@ use crate::entry::{Entry, Outcome, Raw};
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
 use crate::position::{Seq, Time};
-use crate::service::{AnyCommand, Context, Decision, InvalidCommand};
+use crate::service::{AnyCommand, AnyDocument, Context, Decision, InvalidCommand};
 use crate::window::Sighting;
 
 /// Brackets around the entries, and a comma before each.
@@ -103,9 +103,9 @@ impl Log {
             entry.outcome = too_large("the entry", json.len(), COMMIT_BYTES_MAX);
             json = write(&mut entry);
         }
-        for (id, document) in changed {
+        for (id, document, bytes) in changed {
             let stored = self.documents.get(&id).map_or(Seq::ZERO, |held| held.stored);
-            self.documents.insert(id, Held { value: Some(document), seq, stored });
+            self.documents.insert(id, Held { value: Some(document), seq, stored, bytes });
         }
         let bytes = self.open.payload.len() + json.len() + COMMIT_PUNCTUATION_BYTES;
         if bytes > COMMIT_BYTES_MAX {
@@ -132,12 +132,13 @@ impl Log {
         &self,
         work: &Work,
         time: Time,
-        changed: &mut Vec<(DocumentId, crate::service::AnyDocument)>,
+        changed: &mut Vec<(DocumentId, AnyDocument, usize)>,
     ) -> Outcome {
         let Command { origin, id, timestamp, data, .. } = &*work.command;
         let faulted = |fault: &Fault| Outcome::Faulted {
             message: fault.message().to_owned(),
             data: Raw(data.clone()),
+            timestamp: *timestamp,
         };
         let (command, documents) = match &work.prepared {
             Prepared::Ready { command, documents } => (command, documents),
@@ -173,7 +174,7 @@ impl Log {
                 {
                     return too_large(&format!("the document `{id}`"), *bytes, DOCUMENT_BYTES_MAX);
                 }
-                changed.extend(documents.into_iter().map(|(id, document, _)| (id, document)));
+                *changed = documents;
                 Outcome::Accepted(events)
             }
         }
@@ -220,6 +221,7 @@ fn write(entry: &mut Entry) -> Vec<u8> {
         entry.outcome = Outcome::Faulted {
             message: format!("the entry cannot be written: {error}"),
             data: Raw(serde_json::value::RawValue::NULL.to_owned()),
+            timestamp: None,
         };
         // Numbers, validated names and a message: nothing that JSON cannot hold.
         let _ = commit::write_entry(entry, &mut json);

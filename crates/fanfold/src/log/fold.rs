@@ -56,6 +56,7 @@ impl Log {
     /// Takes in what the state table holds (`None`: nothing) for something wanted.
     pub fn provide(&mut self, want: Want, item: Option<(Seq, &[u8])>) -> Result<(), FoldError> {
         let seq = item.map_or(Seq::ZERO, |(seq, _)| seq);
+        let bytes = item.map_or(0, |(_, body)| body.len());
         self.seen = self.seen.max(seq);
         match want {
             Want::Document(id) => {
@@ -66,14 +67,14 @@ impl Log {
                     }
                     None => None,
                 };
-                self.documents.entry(id).or_insert(Held { value, seq, stored: seq });
+                self.documents.entry(id).or_insert(Held { value, seq, stored: seq, bytes });
             }
             Want::Window(origin) => {
                 let value = match item {
                     Some((_, body)) => decode_window(body)?,
                     None => Window::default(),
                 };
-                self.windows.entry(origin).or_insert(Held { value, seq, stored: seq });
+                self.windows.entry(origin).or_insert(Held { value, seq, stored: seq, bytes });
             }
         }
         Ok(())
@@ -102,13 +103,15 @@ impl Log {
     }
 
     fn fold_event(&mut self, seq: Seq, event: &Event) -> Result<(), Fault> {
-        let nothing = || Held { value: None, seq: Seq::ZERO, stored: Seq::ZERO };
+        let nothing = || Held { value: None, seq: Seq::ZERO, stored: Seq::ZERO, bytes: 0 };
         let held = self.documents.entry(event.document.clone()).or_insert_with(nothing);
         // A snapshot may have stored the document further on than the head (it is fuzzy). One
         // entry may hold several events of a document: all are folded, or all were.
         if seq > held.stored {
             held.value = Some(self.service.fold(held.value.take(), event)?);
             held.seq = seq;
+            // How large it has become shows when it is next decided on, or stored.
+            held.bytes = held.bytes.max(event.data.get().len());
             if planted(Bug::ReplayedStayClean) {
                 held.stored = seq;
             }
@@ -119,13 +122,15 @@ impl Log {
     /// What every entry changes beside documents: tail, time, window, `prev`.
     pub(super) fn advance(&mut self, entry: &Entry) {
         if entry.outcome.uses_id() {
-            let empty = || Held { value: Window::default(), seq: Seq::ZERO, stored: Seq::ZERO };
+            let empty =
+                || Held { value: Window::default(), seq: Seq::ZERO, stored: Seq::ZERO, bytes: 0 };
             let held = self.windows.entry(entry.origin.clone()).or_insert_with(empty);
             let forgotten = planted(Bug::WindowWithoutRejected)
                 && matches!(entry.outcome, Outcome::Rejected { .. });
             if entry.seq > held.stored && !forgotten {
                 held.value.insert(entry.id, entry.seq);
                 held.seq = entry.seq;
+                held.bytes = held.value.weight();
             }
         }
         for kind in entry_kinds(self.id.service(), entry) {

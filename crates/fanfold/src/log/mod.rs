@@ -31,8 +31,13 @@ use crate::position::{CommandId, Seq, Time};
 use crate::service::{AnyDocument, AnyService};
 use crate::window::Window;
 
-/// Clean documents (and windows) that a log keeps in memory beyond those it must.
-const CLEAN_HELD_MAX: usize = 1_000;
+/// Bytes of documents, and of windows, above which a log forgets those that are stored as they
+/// are: what one log may take of a processor's cache.
+const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes that anything in memory takes beside its content: an estimate, so that many small things
+/// count for what they are.
+const OVERHEAD_BYTES: usize = 128;
 
 /// The key of an item in the state table, below its log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +96,8 @@ struct Held<T> {
     value: T,
     seq: Seq,
     stored: Seq,
+    /// About the bytes of its JSON.
+    bytes: usize,
 }
 
 impl<T> Held<T> {
@@ -148,7 +155,10 @@ impl Log {
         });
         let windows_split = head.windows.is_none();
         let windows = head.windows.unwrap_or_default().into_iter();
-        let held = |window| Held { value: window, seq: at, stored: at };
+        let held = |window: Window| {
+            let bytes = window.weight();
+            Held { value: window, seq: at, stored: at, bytes }
+        };
         Self {
             id,
             service,
@@ -276,7 +286,7 @@ impl Log {
     /// between batches.
     pub fn shrink(&mut self) {
         fn shrink<K: std::hash::Hash + Eq, V>(held: &mut HashMap<K, Held<V>>) {
-            if held.len() > CLEAN_HELD_MAX {
+            if bytes(held) > HELD_BYTES_MAX {
                 held.retain(|_, held| held.is_dirty());
             }
         }
@@ -286,9 +296,16 @@ impl Log {
         }
     }
 
-    /// About how many small values the log holds: what a cache weighs it by.
+    /// About the bytes that the log takes in memory: what a cache weighs it by.
     pub fn weight(&self) -> usize {
-        let entries: usize = self.since.iter().map(|commit| commit.commands.len()).sum();
-        1 + self.documents.len() + self.windows.len() + entries
+        let commits = self.since.iter().map(|commit| {
+            let told = commit.notice.as_ref().map_or(0, |_| 2 * commit.bytes);
+            commit.commands.len() * OVERHEAD_BYTES + told
+        });
+        OVERHEAD_BYTES + bytes(&self.documents) + bytes(&self.windows) + commits.sum::<usize>()
     }
+}
+
+fn bytes<K, V>(held: &HashMap<K, Held<V>>) -> usize {
+    held.values().map(|held| OVERHEAD_BYTES + held.bytes).sum()
 }

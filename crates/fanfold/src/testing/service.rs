@@ -61,7 +61,9 @@ impl<S: Service> ServiceKit<S> {
         let data = raw(data);
         let outcome = match self.outcome(&valid(command), &data.0) {
             Ok(outcome) => outcome,
-            Err(fault) => Outcome::Faulted { message: fault.message().to_owned(), data },
+            Err(fault) => {
+                Outcome::Faulted { message: fault.message().to_owned(), data, timestamp: None }
+            }
         };
         self.push(command, outcome);
         self

@@ -56,7 +56,10 @@ impl<T: ?Sized> Kit<Arc<T>> {
     /// One faulted entry.
     #[must_use]
     pub fn given_faulted(mut self, message: &str) -> Self {
-        self.push("given", Outcome::Faulted { message: message.to_owned(), data: raw(json!({})) });
+        self.push(
+            "given",
+            Outcome::Faulted { message: message.to_owned(), data: raw(json!({})), timestamp: None },
+        );
         self
     }
 

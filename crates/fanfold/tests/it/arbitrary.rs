@@ -92,7 +92,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => seq().prop_map(|of| Outcome::Duplicate { of }),
         1 => Just(Outcome::Stale),
         1 => (any::<String>(), data())
-            .prop_map(|(message, data)| Outcome::Faulted { message, data }),
+            .prop_map(|(message, data)| Outcome::Faulted { message, data, timestamp: None }),
         1 => any::<String>().prop_map(|reason| Outcome::Lost { reason }),
     ]
 }

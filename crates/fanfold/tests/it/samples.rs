@@ -68,6 +68,7 @@ pub(crate) fn entries_of_all_kinds(first: u64) -> Vec<Entry> {
         Outcome::Faulted {
             message: "`decide` panicked: out of paper".to_owned(),
             data: Raw(raw(r#"{"amount": 1.50}"#)),
+            timestamp: Some(11178),
         },
         Outcome::Lost { reason: "the slot was restored".to_owned() },
     ];

@@ -50,7 +50,7 @@ fn what_a_service_cannot_do_becomes_an_entry() {
             done(&world.processor(), &batch).await;
             let [first, bad, third] = &world.entries(&acme()).await[..] else { panic!("{data}") };
             let shown = match &bad.outcome {
-                Outcome::Faulted { message, data: kept } => {
+                Outcome::Faulted { message, data: kept, .. } => {
                     assert_eq!(kept.get(), data.to_string(), "it can be sent again");
                     format!("faulted: {message}")
                 }

@@ -50,7 +50,7 @@ impl Collector for Gauges {
         for (name, help, value) in [
             (
                 "standstill_ms",
-                "For how long the commands of a log have had no entry, at most",
+                "Since a log got its last command while some have no entry, at most",
                 swept.standstill_ms_max,
             ),
             ("nudged_logs", "Logs that the last sweep nudged", swept.nudged.len() as u64),

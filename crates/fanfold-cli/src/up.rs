@@ -102,7 +102,7 @@ fn greet(address: SocketAddr, shards: usize) -> io::Result<()> {
     writeln!(stdout)?;
     writeln!(
         stdout,
-        r#"  curl -XPOST {url}/command -d '{{"type":"ledger","command":"open","id":1,"timestamp":11178,"user":"ann","org":"acme","data":{{"account":"cash"}}}}'"#
+        r#"  curl -XPOST '{url}/command' -d '{{"type":"ledger","command":"open","id":1,"timestamp":11178,"user":"ann","org":"acme","data":{{"account":"cash"}}}}'"#
     )?;
     writeln!(stdout, "  curl '{url}/views/balances/ledger/org:acme?seq=1&wait=5000'")?;
     writeln!(stdout)?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use fanfold::{LogId, Seq};
-use fanfold_pipeline::ports::{Env, Journal, ViewTable, Waits};
+use fanfold_pipeline::ports::{Cursor, Env, Journal, ViewTable, Waits};
 use futures::future::select;
 use tokio::sync::oneshot;
 
@@ -147,7 +147,9 @@ impl Waits for LocalWaits {
         let Some(view) = self.views.get(view) else { return };
         let waiter = view.waiters.register(log, seq);
         let cursor = view.port.cursor(log).await;
-        if cursor.is_ok_and(|cursor| cursor.unwrap_or_default().seq < seq) {
+        // One that is parked comes no further, however long anybody waits.
+        let comes = |cursor: Cursor| cursor.seq < seq && cursor.parked.is_none();
+        if cursor.is_ok_and(|cursor| comes(cursor.unwrap_or_default())) {
             self.until_woken(waiter, ms).await;
         }
     }

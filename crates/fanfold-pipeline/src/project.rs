@@ -109,8 +109,10 @@ impl Projector {
                     }
                 }
                 _ => {
-                    tracing::error!(view = self.view.name(), "a notification cannot be read");
-                    failed.push(index);
+                    // It will never be readable, and hides nothing: the journal has what it says,
+                    // and the view's sweep finds it there.
+                    let view = self.view.name();
+                    tracing::error!(alarm = "unreadable", view, "a notification is passed over");
                 }
             }
         }
@@ -317,7 +319,12 @@ impl Projector {
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
         let parked = ParkedView { seq, reason, at: self.env.now() };
         self.table.park(log, cursor.seq, &parked).await?;
-        Ok(Cursor { parked: Some(parked), ..cursor })
+        // Refused, if another has moved the cursor meanwhile: then there is more to apply.
+        let parked = self.table.cursor(log).await?.unwrap_or_default();
+        if parked.parked.is_none() {
+            return Err(ProjectError::Overtaken(seq));
+        }
+        Ok(parked)
     }
 
     /// The entries as the view understands them, up to the first that it cannot read.

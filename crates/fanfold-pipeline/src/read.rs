@@ -13,9 +13,9 @@ use crate::ports::{
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
 
-/// A page of entries ends behind the commit with which it has this many bytes: answers through
-/// Lambda may have 6 MB.
-const ENTRIES_BYTES: usize = 4 * 1024 * 1024;
+/// A page of entries, or of rows, ends behind the commit, or the row, with which it has this many
+/// bytes: answers through Lambda may have 6 MB.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A view with the table that holds it.
 #[derive(Clone)]
@@ -194,13 +194,13 @@ impl Reads {
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
         let mut bytes = 0;
-        while next <= tail && entries.len() < limit && bytes < ENTRIES_BYTES {
+        while next <= tail && entries.len() < limit && bytes < PAGE_BYTES {
             let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
             if page.commits.is_empty() {
                 break;
             }
             for item in &page.commits {
-                if entries.len() == limit || bytes >= ENTRIES_BYTES {
+                if entries.len() == limit || bytes >= PAGE_BYTES {
                     break;
                 }
                 let (commit, payload_bytes) = decode(item.first, &item.body)?;
@@ -227,7 +227,16 @@ impl Reads {
             Awaited::Ready(cursor) => cursor,
             Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
         };
-        let page = served.table.scan(log, range).await?;
+        let mut page = served.table.scan(log, range).await?;
+        let mut bytes = 0;
+        let fits = page.rows.iter().take_while(|row| {
+            let fits = bytes < PAGE_BYTES;
+            bytes += row.body.len();
+            fits
+        });
+        let fits = fits.count();
+        page.more |= fits < page.rows.len();
+        page.rows.truncate(fits);
         let next = page.rows.last().filter(|_| page.more).map(|row| row.key.clone());
         Ok(Awaited::Ready(ViewPage {
             version: served.view.version(),

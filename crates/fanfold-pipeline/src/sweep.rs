@@ -48,7 +48,7 @@ pub struct SweepReport {
     pub logs: usize,
     /// Those that were nudged.
     pub nudged: Vec<LogId>,
-    /// For how long the commands of a log have had no entry, at most.
+    /// For how long a log whose commands have no entries yet has got no more commands, at most.
     pub standstill_ms_max: u64,
     /// The logs in which something waits for an operator.
     pub waiting: usize,

@@ -182,14 +182,23 @@ fn metrics_tell_of_the_engine() {
     let up = Up::new();
     curl(&up.url, "/command", Some(ARTICLE));
     curl(&up.url, "/views/totals/ledger/org:acme?seq=1&wait=5000", None);
-    let mut answer = ureq::get(format!("{}/metrics", up.url)).call().expect("it answers");
-    let text = answer.body_mut().read_to_string().expect("it is text");
+    let metrics = || {
+        let mut answer = ureq::get(format!("{}/metrics", up.url)).call().expect("it answers");
+        answer.body_mut().read_to_string().expect("it is text")
+    };
+    // The view may have the entry before the processor has answered for its batch.
+    let deadline = Instant::now() + Duration::from_secs(10);
     for line in [
         "fanfold_backlog{stage=\"relay\"} 0",
         "fanfold_backlog{stage=\"process\"} 0",
         "fanfold_deliveries_total{view=\"totals\",outcome=\"dead\"} 0",
         "fanfold_standstill_ms 0",
     ] {
-        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        let mut text = metrics();
+        while !text.lines().any(|found| found == line) {
+            assert!(Instant::now() < deadline, "no {line} in\n{text}");
+            thread::sleep(Duration::from_millis(20));
+            text = metrics();
+        }
     }
 }

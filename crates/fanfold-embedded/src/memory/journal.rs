@@ -8,6 +8,9 @@ use fanfold_pipeline::ports::{CommitItem, Journal, JournalAppendError, JournalPa
 use crate::striped::Striped;
 use crate::waits::Waiters;
 
+/// Bytes of bodies with which a page of commits ends (DynamoDB's pages have 1 MB).
+const PAGE_BYTES: usize = 1024 * 1024;
+
 /// The event logs.
 #[derive(Default)]
 pub struct MemoryJournal {
@@ -49,9 +52,17 @@ impl Journal for MemoryJournal {
         let holding =
             commits.range(..=from).next_back().filter(|(_, commit)| commit.last() >= from);
         let start = holding.map_or(from, |(first, _)| *first);
-        let mut behind = commits.range(start..).map(|(_, commit)| commit.clone());
-        let commits = behind.by_ref().take(limit.max(1)).collect();
-        Ok(JournalPage { commits, more: behind.next().is_some() })
+        let mut page = JournalPage::default();
+        let mut bytes = 0;
+        for commit in commits.range(start..).map(|(_, commit)| commit) {
+            if page.commits.len() == limit.max(1) || bytes >= PAGE_BYTES {
+                page.more = true;
+                break;
+            }
+            bytes += commit.body.len();
+            page.commits.push(commit.clone());
+        }
+        Ok(page)
     }
 
     async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {

@@ -20,7 +20,8 @@ pub trait Journal: Send + Sync {
     async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError>;
 
     /// The commits that hold an entry at or above `from`, ascending: at most `limit`, at least one
-    /// if there is one. `from` MAY lie inside a commit.
+    /// if there is one. `from` MAY lie inside a commit. A page SHOULD end with about 1 MiB of
+    /// bodies, as DynamoDB's do: whoever reads holds a page in memory.
     async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable>;
 
     /// The seq of the last entry; zero if there is none.

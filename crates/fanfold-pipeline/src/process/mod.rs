@@ -41,8 +41,12 @@ use crate::ports::{Env, Journal, ParkedTable, State, Topic};
 /// tables, few enough to stay below their connections.
 const LOGS_AT_ONCE: usize = 32;
 
-/// How often one batch starts over on a log: after a conflict, a gap that closed, a catch-up.
-const PASSES_MAX: usize = 16;
+/// How often one batch starts over on a log without getting anywhere: after a conflict, a gap that
+/// closed, a catch-up.
+const IDLE_PASSES_MAX: usize = 16;
+
+/// Commands that are decided at a time: about what one commit holds when they are small.
+const RUN_MAX: usize = 2_000;
 
 /// Younger gaps are most likely small reorderings of the stream, and what is missing is behind.
 const GAP_AGE_MS: u64 = 5_000;
@@ -171,7 +175,7 @@ impl Processor {
     ) -> Result<(), Stop> {
         let mut log = match self.cache.take(&lane.id).filter(|_| !nudged) {
             Some(log) => log,
-            None => self.load(&lane.id, &service).await?,
+            None => self.load(&lane.id, &service, deadline).await?,
         };
         let driven = self.passes(lane, &mut log, nudged, deadline).await;
         let intact = !matches!(driven, Err(Stop::CannotFold(_)));
@@ -197,35 +201,32 @@ impl Processor {
         if nudged || self.cache.has_parked(&lane.id) {
             self.take_up_parked(lane, log.tail().next()).await?;
         }
-        for _ in 0..PASSES_MAX {
-            if self.ports.env.now() >= deadline {
-                return Err(Stop::Deadline);
-            }
-            self.settle(lane, log).await?;
-            if self.decide(lane, log).await? == Pass::Again {
-                continue;
-            }
+        let mut idle = 0;
+        while idle < IDLE_PASSES_MAX {
+            self.check(deadline)?;
+            let waiting = lane.queue.len();
+            self.settle(lane, log, deadline).await?;
+            let decided = self.decide(lane, log, deadline).await?;
             let pass = match lane.queue.front().map(|arrival| log.place(arrival.seq)) {
                 None => Pass::Done,
-                Some(Place::Beyond) => self.close_gap(lane, log).await?,
+                _ if decided == Pass::Again => Pass::Again,
+                Some(Place::Beyond) => self.close_gap(lane, log, deadline).await?,
                 Some(Place::Done | Place::Next) => Pass::Again,
             };
             if pass == Pass::Done {
                 return Ok(());
             }
+            idle = if lane.queue.len() < waiting { 0 } else { idle + 1 };
         }
         Err(Stop::Contended)
     }
 
     /// Takes out of the queue what has its entry already: a repeat of the record stream.
-    async fn settle(&self, lane: &mut Lane, log: &Log) -> Result<(), Stop> {
+    async fn settle(&self, lane: &mut Lane, log: &Log, deadline: Time) -> Result<(), Stop> {
         let done = lane.queue.partition_point(|a| log.place(a.seq) == Place::Done);
         let below = lane.queue.iter().take(done).take_while(|a| a.seq <= log.head());
         let below: Vec<Seq> = below.map(|a| a.seq).collect();
-        let stored = match (below.first(), below.last()) {
-            (Some(first), Some(last)) => self.commands_between(&lane.id, *first, *last).await?,
-            _ => BTreeMap::new(),
-        };
+        let stored = self.commands_at(&lane.id, &below, deadline).await?;
         for _ in 0..done {
             let Some(arrival) = lane.queue.front() else { break };
             let (seq, command) = (arrival.seq, &arrival.command);
@@ -250,9 +251,12 @@ impl Processor {
 
     /// Decides the run of commands that follows the tail, and appends it. `Again`: the log is not
     /// where memory had it; `log` is then up to date, and nothing was decided.
-    async fn decide(&self, lane: &mut Lane, log: &mut Log) -> Result<Pass, Stop> {
+    async fn decide(&self, lane: &mut Lane, log: &mut Log, deadline: Time) -> Result<Pass, Stop> {
         let mut works: Vec<Work> = Vec::new();
         for arrival in &lane.queue {
+            if works.len() == RUN_MAX {
+                break;
+            }
             let next = log.tail().plus(works.len() as u64 + 1);
             // Another command for a seq that is taken stays behind, and is settled later.
             if arrival.seq == next {
@@ -264,7 +268,7 @@ impl Processor {
         let wants = log.wants(&works);
         self.provide(log, wants).await?;
         if log.is_behind() {
-            self.catch_up(log).await?;
+            self.catch_up(log, deadline).await?;
             return Ok(Pass::Again);
         }
         let now = self.ports.env.now();
@@ -276,7 +280,7 @@ impl Processor {
         let mut commands = commands.iter();
         for sealed in log.seal() {
             if self.append(&lane.id, &sealed).await? == Appended::Conflict {
-                *log = self.load(&lane.id, &log.service().clone()).await?;
+                *log = self.load(&lane.id, &log.service().clone(), deadline).await?;
                 return Ok(Pass::Again);
             }
             let notice = sealed.notice.clone();
@@ -290,10 +294,15 @@ impl Processor {
     }
 
     /// Something is missing before the queue's first command.
-    async fn close_gap(&self, lane: &mut Lane, log: &mut Log) -> Result<Pass, Stop> {
+    async fn close_gap(
+        &self,
+        lane: &mut Lane,
+        log: &mut Log,
+        deadline: Time,
+    ) -> Result<Pass, Stop> {
         let tail = log.tail();
         if !planted(Bug::NoCatchUp) {
-            self.catch_up(log).await?;
+            self.catch_up(log, deadline).await?;
         }
         let waiting = self.take_up_parked(lane, log.tail().next()).await?;
         let closed = |lane: &Lane, log: &Log| {
@@ -314,7 +323,7 @@ impl Processor {
         self.park_queue(lane, Reason::Gap, &detail).await?;
         // Who closed the gap meanwhile did not yet see what is parked now.
         if !planted(Bug::NoLookAfterParking) {
-            self.catch_up(log).await?;
+            self.catch_up(log, deadline).await?;
             if log.tail() > tail {
                 self.take_up_parked(lane, tail.next()).await?;
                 return Ok(Pass::Again);
@@ -352,6 +361,22 @@ impl Processor {
 impl Lane {
     fn fail_from(&mut self, record: usize) {
         self.unfinished = Some(self.unfinished.map_or(record, |at| at.min(record)));
+    }
+
+    /// Puts the queue in the order of seqs again; what is in it twice becomes one.
+    fn sort(&mut self) {
+        let mut arrivals: Vec<Arrival> = self.queue.drain(..).collect();
+        arrivals.sort_by_key(|arrival| arrival.seq);
+        for arrival in arrivals {
+            let same_seq = self.queue.iter_mut().rev().take_while(|a| a.seq == arrival.seq);
+            match same_seq.into_iter().find(|queued| queued.is_repeat_of(&arrival)) {
+                Some(queued) => {
+                    queued.parked |= arrival.parked;
+                    queued.record = queued.record.or(arrival.record);
+                }
+                None => self.queue.push_back(arrival),
+            }
+        }
     }
 
     /// The first arrival has its entry.

@@ -8,7 +8,7 @@ use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{DecodeError, commit, head::Head};
 use fanfold::log::{FoldError, Put, Sealed, Snapshot, Want};
 use fanfold::planted::{Bug, planted};
-use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey};
+use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::gather::Arrival;
@@ -76,6 +76,7 @@ impl Processor {
         &self,
         id: &LogId,
         service: &Arc<dyn AnyService>,
+        deadline: Time,
     ) -> Result<Log, Stop> {
         let version = service.document_version();
         // Versions are counted from 1 on; one that is 0 has none before it.
@@ -91,7 +92,7 @@ impl Processor {
             None => None,
         };
         let mut log = Log::new(id.clone(), service.clone(), head, old.unwrap_or(Seq::ZERO));
-        self.catch_up(&mut log).await?;
+        self.catch_up(&mut log, deadline).await?;
         if planted(Bug::NoRepublishOnColdLoad) {
             let firsts: Vec<Seq> = log.unpublished(log.tail()).map(|n| n.first()).collect();
             firsts.into_iter().for_each(|first| log.published(first));
@@ -99,10 +100,12 @@ impl Processor {
         Ok(log)
     }
 
-    /// Folds what the journal has above the tail. Nothing may be undecided.
-    pub(super) async fn catch_up(&self, log: &mut Log) -> Result<(), Stop> {
+    /// Folds what the journal has above the tail. Nothing may be undecided. A log for which that
+    /// takes too long stops at the deadline; heads written on the way keep what was done.
+    pub(super) async fn catch_up(&self, log: &mut Log, deadline: Time) -> Result<(), Stop> {
         let id = log.id().clone();
         loop {
+            self.check(deadline)?;
             let page = self.ports.journal.read(&id, log.tail().next(), COMMITS_PER_READ).await?;
             let mut decoded = Vec::with_capacity(page.commits.len());
             let mut wants = BTreeSet::new();
@@ -178,24 +181,31 @@ impl Processor {
         }
     }
 
-    /// Who sent the commands whose entries stand from `first` to `last`.
-    pub(super) async fn commands_between(
+    pub(super) fn check(&self, deadline: Time) -> Result<(), Stop> {
+        if self.ports.env.now() < deadline { Ok(()) } else { Err(Stop::Deadline) }
+    }
+
+    /// Who sent the commands whose entries stand at `seqs`, which ascend. Reads no more of the
+    /// journal than holds them.
+    pub(super) async fn commands_at(
         &self,
         id: &LogId,
-        first: Seq,
-        last: Seq,
+        seqs: &[Seq],
+        deadline: Time,
     ) -> Result<BTreeMap<Seq, (Origin, CommandId)>, Stop> {
         let mut commands = BTreeMap::new();
-        let mut from = first;
-        while from <= last {
-            let page = self.ports.journal.read(id, from, COMMITS_PER_READ).await?;
+        let mut read_to = Seq::ZERO;
+        for seq in seqs {
+            if *seq <= read_to {
+                continue;
+            }
+            self.check(deadline)?;
+            let page = self.ports.journal.read(id, *seq, COMMITS_PER_READ).await?;
             for item in &page.commits {
                 let (entries, _) = commit::decode(item.first, &item.body)?;
-                commands.extend(entries.into_iter().map(|e| (e.seq, (e.origin, e.id))));
-                from = item.last().next();
-            }
-            if !page.more {
-                break;
+                let asked = entries.into_iter().filter(|e| seqs.binary_search(&e.seq).is_ok());
+                commands.extend(asked.map(|e| (e.seq, (e.origin, e.id))));
+                read_to = item.last();
             }
         }
         Ok(commands)
@@ -218,16 +228,11 @@ impl Processor {
             }
             any = true;
             let command = Arc::new(command);
-            let seq = item.seq;
-            let arrival = Arrival { seq, at, command, record: None, arrived: at, parked: true };
-            match lane.queue.iter_mut().find(|queued| queued.is_repeat_of(&arrival)) {
-                Some(queued) => queued.parked = true,
-                None => {
-                    let at = lane.queue.partition_point(|queued| queued.seq <= arrival.seq);
-                    lane.queue.insert(at, arrival);
-                }
-            }
+            let (seq, arrived) = (item.seq, at);
+            let arrival = Arrival { seq, at, arrived, command, record: None, parked: true };
+            lane.queue.push_back(arrival);
         }
+        lane.sort();
         self.cache.note_parked(&lane.id, any);
         Ok(any)
     }

@@ -7,14 +7,16 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use fanfold::body::{notification, record::Record};
 use fanfold::{LogId, Seq, Services, Time};
 use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
-use fanfold_pipeline::ports::{Change, Env, ParkedTable, ViewTable};
+use fanfold_pipeline::ports::{Change, Env, ParkedTable, RowRange, ViewTable, Waits};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::{Awaited, Reads};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
@@ -22,6 +24,7 @@ use serde_json::Value;
 
 use crate::executor::{Executor, Join, World};
 use crate::faults::Fault;
+use crate::model::Invariant;
 use crate::ports::Watch;
 use crate::transport::{Notification, Notifications, Queue, Received};
 use crate::workload::Habits;
@@ -46,6 +49,9 @@ const DELIVERIES_AT_ONCE: usize = 3;
 /// The sweeps' schedule, and how many logs they look at.
 const SWEEP_MS: u64 = 15_000;
 const SWEEP_LOGS: usize = 5;
+/// How often somebody looks at a view, and how long a wait sleeps.
+const READ_MS: std::ops::Range<u64> = 200..3_000;
+const NAP_MS: u64 = 50;
 /// A client gives up a command after so many answers that it may try again.
 const CLIENT_ATTEMPTS_MAX: u32 = 30;
 
@@ -304,6 +310,48 @@ pub async fn sweep_view(stage: Stage, sweep: Rc<ViewSweep>) {
         let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
         if let Some(Ok(report)) = stage.invoke(swept).await {
             next = report.next;
+        }
+    }
+}
+
+/// Waits by sleeping a little: what it misses, the caller reads next time.
+pub struct Naps(pub World);
+
+#[async_trait]
+impl Waits for Naps {
+    async fn entry(&self, _: &LogId, _: Seq, ms: u64) {
+        self.0.sleep(ms.min(NAP_MS)).await;
+    }
+
+    async fn view(&self, _: &str, _: &LogId, _: Seq, ms: u64) {
+        self.0.sleep(ms.min(NAP_MS)).await;
+    }
+}
+
+/// Somebody who looks at views, also while they are written, and waits for receipts.
+pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients: Clients) {
+    loop {
+        stage.pause(READ_MS).await;
+        let receipt = {
+            let promises = clients.promises.borrow();
+            let n = promises.len() as u64;
+            if n == 0 {
+                continue;
+            }
+            promises[stage.world.pick(0..n) as usize].clone()
+        };
+        let view = views[stage.world.pick(0..views.len() as u64) as usize];
+        let (reads, log) = (reads.clone(), receipt.log.clone());
+        let asked = stage.world.happens(500).then_some(receipt.seq);
+        let range = RowRange { limit: usize::MAX, ..RowRange::default() };
+        let read = async move { reads.rows(view, &log, &range, asked, 2_000).await };
+        if let Some(Ok(Awaited::Ready(page))) = stage.invoke(read).await {
+            let rows: Vec<_> = page.rows.iter().map(|row| (row.key.clone(), row.seq)).collect();
+            stage.watch.audit(|model| {
+                model.seen(view, &receipt.log, page.seq, &rows);
+                let reached = asked.is_none_or(|asked| page.seq >= asked);
+                model.check(Invariant::F6, reached, || format!("{view} shown before {asked:?}"));
+            });
         }
     }
 }

@@ -270,7 +270,10 @@ impl Faults {
         if n == 0 || !self.happens(self.rates.call) {
             return vec![false; n];
         }
-        self.count(fault);
-        (0..n).map(|_| self.world.happens(400)).collect()
+        let left_out: Vec<bool> = (0..n).map(|_| self.world.happens(400)).collect();
+        if left_out.contains(&true) {
+            self.count(fault);
+        }
+        left_out
     }
 }

@@ -27,6 +27,7 @@ use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::ProcessorPorts;
 use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::{Reads, ServedView};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 
@@ -168,7 +169,7 @@ impl Run {
             let memory = memory_parked.clone();
             executor.spawn(drive::process(stage.clone(), shard, ports, services, memory));
         }
-        let mut views = Vec::new();
+        let (mut views, mut served) = (Vec::new(), Vec::new());
         for (view, notifications) in workload::views().iter().zip(subscribers) {
             let memory: Arc<MemoryViewTable> = Arc::default();
             let table = Arc::new(SimViewTable {
@@ -186,6 +187,7 @@ impl Run {
                 memory.clone(),
                 dead_letters.clone(),
             ));
+            served.push(ServedView { view: view.clone(), table: table.clone() });
             let sweep = ViewSweep::new(
                 projector,
                 table,
@@ -204,9 +206,15 @@ impl Run {
             workload::services(),
             env.clone(),
         ));
-        let sweep = Sweep::new(commands, journal, parked, stream, env)
+        let sweep = Sweep::new(commands.clone(), journal.clone(), parked, stream, env.clone())
             .with_canaries((*ingest).clone(), CANARIES);
         executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
+        let waits = Arc::new(drive::Naps(world.clone()));
+        let services = workload::services();
+        let reads = Reads::new(commands, journal, served, services, waits, env);
+        // Nobody waits for a filtered view, or reads one of another service.
+        let names = vec!["balances", "statement", "totals"];
+        executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));
         let habits = Habits::draw(world);
         for _ in 0..habits.clients {
             let client =
@@ -303,6 +311,26 @@ impl Run {
         }
     }
 
+    /// Whatever is broken, everything else has gone on to its end.
+    async fn audit_isolation(&self, logs: &[LogId]) {
+        let watch = &self.stage.watch;
+        for log in logs {
+            watch.audit(|model| {
+                let (accepted, tail) = (model.accepted_seq(log), model.tail(log));
+                let faulted = model.has_faults(log);
+                model.check(Invariant::F7, tail == accepted, || {
+                    format!("{log} ends at {tail} of {accepted}, faulted: {faulted}")
+                });
+            });
+            for (view, table, _) in &self.views {
+                let lagging = self.lagging(view, table, log).await;
+                watch.audit(|model| {
+                    model.check(Invariant::F7, lagging.is_none(), || format!("{lagging:?}"));
+                });
+            }
+        }
+    }
+
     /// After all is quiet: every promise is kept, every commit told, every row as it should be.
     async fn audit_end(&self) {
         let watch = &self.stage.watch;
@@ -317,6 +345,7 @@ impl Run {
             });
         }
         let logs = watch.model().log_ids();
+        self.audit_isolation(&logs).await;
         for log in &logs {
             watch.audit(|model| {
                 let unpublished = model.unpublished(log);

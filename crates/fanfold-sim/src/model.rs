@@ -86,6 +86,9 @@ struct ViewModel {
     cursor: Seq,
     /// The first entry that the view cannot apply.
     broken: Option<Seq>,
+    /// What readers have seen.
+    seen: Seq,
+    rows_seen: BTreeMap<RowKey, Seq>,
 }
 
 /// The auditor.
@@ -450,10 +453,34 @@ impl Model {
         rows.filter_map(|(key, history)| Some((key.clone(), history.last()?.clone()))).collect()
     }
 
-    /// The documents of a log as they should be at the tail.
-    pub fn documents(&self, log: &LogId) -> BTreeMap<DocumentId, Vec<u8>> {
-        let documents = self.logs.get(log).into_iter().flat_map(|model| &model.documents);
-        documents.filter_map(|(id, (_, h))| Some((id.clone(), h.last()?.1.clone()))).collect()
+    /// Whether any entry of the log is a fault.
+    pub fn has_faults(&self, log: &LogId) -> bool {
+        let entries = self.logs.get(log).into_iter().flat_map(|model| &model.entries);
+        entries.into_iter().any(|entry| matches!(entry.outcome, Outcome::Faulted { .. }))
+    }
+
+    /// A reader saw a view at `seq`, with these rows.
+    pub fn seen(&mut self, view: &'static str, log: &LogId, seq: Seq, rows: &[(RowKey, Seq)]) {
+        let seen = self.log(log).views.entry(view).or_default();
+        let before = std::mem::replace(&mut seen.seen, seq);
+        let mut backwards = (seq < before).then(|| format!("from {before} to {seq}"));
+        for (key, at) in rows {
+            let before = seen.rows_seen.insert(key.clone(), *at).unwrap_or_default();
+            if *at < before {
+                backwards = Some(format!("{key} from {before} to {at}"));
+            }
+        }
+        // Everything up to the cursor is in the rows, which were read after it; unless an entry
+        // behind it has removed one.
+        let missing = seen.rows.iter().find(|(key, history)| {
+            let Some((since, _)) = at(history, seq) else { return false };
+            let stays = history.iter().filter(|(at, _)| at >= since).all(|(_, row)| row.is_some());
+            let shown = rows.iter().find(|(shown, _)| shown == *key).map(|(_, at)| *at);
+            stays && shown < Some(*since)
+        });
+        let missing = missing.map(|(key, _)| format!("{key} is not what it was at {seq}"));
+        let wrong = backwards.or(missing);
+        self.check(Invariant::F6, wrong.is_none(), || format!("{view} {log}: read {wrong:?}"));
     }
 
     /// The commits that were never published.

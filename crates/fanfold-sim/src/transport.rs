@@ -152,7 +152,7 @@ impl Notifications {
             let max = if late { NOTIFICATION_LATE_MS_MAX } else { NOTIFICATION_MS_MAX };
             let due = world.now().plus_ms(world.pick(0..max));
             let mut waiting = self.lock();
-            if waiting.iter().any(|other| other.due > due) {
+            if faults.are_on() && waiting.iter().any(|other| other.due > due) {
                 faults.count(Fault::NotificationReordered);
             }
             waiting.push(Notification { due, attempts: 0, body: body.clone() });

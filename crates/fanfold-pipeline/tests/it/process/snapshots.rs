@@ -238,7 +238,11 @@ fn dirty_documents_stay_and_clean_ones_are_loaded_again() {
     play(async || {
         let world = World::new();
         let processor = world.processor();
-        let commands: Vec<Command> = (1..=MANY).map(touch).collect();
+        // Together more than a log may hold in memory.
+        let grow = |id: u64| {
+            command("ann", id, "grow", json!({"counter": format!("c{id}"), "bytes": 4_000}))
+        };
+        let commands: Vec<Command> = (1..=MANY).map(grow).collect();
         world.faults.fail(Op::StatePut, "", 1..=1, Broken::Before);
         done(&processor, &[world.record(&acme(), 1, &commands)]).await;
         assert_eq!(world.head(&acme()).await, Seq::ZERO, "nothing is stored yet");

@@ -169,7 +169,7 @@ fn a_message_of_many_logs_is_acknowledged_when_all_are_applied() {
     });
 }
 
-/// What is no notification comes again, to the dead letters in the end; other services' logs are
+/// What is no notification is passed over: the journal has what it says. Other services' logs are
 /// none of the view's business; and there is a deadline.
 #[test]
 fn what_is_not_for_the_view_is_passed_over() {
@@ -180,7 +180,7 @@ fn what_is_not_for_the_view_is_passed_over() {
         let ours = world.commit(&acme(), &run(1..=1)).await;
         let batch = [Bytes::from_static(b"[{}]"), ledger, Bytes::from_static(b"\xff"), ours];
         let projector = world.projector("sums");
-        assert_eq!(projector.project(&batch, NEVER).await, [0, 2]);
+        assert_eq!(projector.project(&batch, NEVER).await, [] as [usize; 0]);
         assert_eq!(world.cursor("sums", &log("ledger/org:acme")).await.seq, Seq::ZERO);
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(1));
         let next = world.commit(&acme(), &run(2..=2)).await;

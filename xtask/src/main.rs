@@ -58,7 +58,10 @@ fn ci() -> Result<()> {
     let deny = ["--", "--deny", "warnings"];
     cargo("lints", &[&["clippy", "--locked"], &everything[..], &deny].concat())?;
     // As it ships: without planted bugs.
-    cargo("lints of the binary", &[&["clippy", "--locked", "-p", "fanfold-cli"], &deny[..]].concat())?;
+    cargo(
+        "lints of the binary",
+        &[&["clippy", "--locked", "-p", "fanfold-cli"], &deny[..]].concat(),
+    )?;
     cargo("tests", &["test", "--workspace", "--all-features", "--all-targets"])?;
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;

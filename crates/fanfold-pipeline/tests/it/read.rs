@@ -5,6 +5,7 @@ use fanfold::{LogId, RowKey, Seq};
 use fanfold_pipeline::ports::{Env, RowRange};
 use fanfold_pipeline::read::{Awaited, ReadError, Reads, ViewPage};
 use futures::future::join;
+use serde_json::json;
 
 use crate::check::{play, seeds};
 use crate::faults::{Op, give_way};
@@ -57,7 +58,7 @@ fn entries_come_in_pages() {
 #[test]
 fn large_entries_make_short_pages() {
     let padded = |id: u64| {
-        let data = serde_json::json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
+        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
         command("ann", id, "add", data)
     };
     play(async || {
@@ -286,7 +287,7 @@ fn a_view_says_what_it_does_not_have() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 3).await;
-        let said = command("ann", 2, "say", serde_json::json!({"counter": "b", "text": "boo"}));
+        let said = command("ann", 2, "say", json!({"counter": "b", "text": "boo"}));
         let message = world.commit(&acme(), &[add(1), said]).await;
         applied(&world.projector("sums"), [&message]).await;
         let (reads, start) = (world.reads(), world.env.now());
@@ -328,9 +329,9 @@ fn rows_come_in_pages_without_the_deleted() {
         world.accept(&acme(), 1).await;
         let on = |id: u64, name: &str, counter: &str| {
             let by = if name == "add" {
-                serde_json::json!({"counter": counter, "by": 1})
+                json!({"counter": counter, "by": 1})
             } else {
-                serde_json::json!({"counter": counter})
+                json!({"counter": counter})
             };
             command("ann", id, name, by)
         };
@@ -353,5 +354,33 @@ fn rows_come_in_pages_without_the_deleted() {
         let deleted: RowKey = "b".parse().expect("a key");
         let error = reads.row("sums", &acme(), &deleted, None, 0).await.expect_err("no such row");
         assert!(matches!(error, ReadError::UnknownRow { .. }), "{error}");
+    });
+}
+
+/// A page of large rows is shorter, and the next goes on behind it.
+#[test]
+fn large_rows_make_short_pages() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 1).await;
+        let grow = |id: u64| {
+            let data = json!({"counter": format!("c{}", 100 + id), "bytes": 250_000});
+            command("ann", id, "grow", data)
+        };
+        let commands: Vec<_> = (1..=30).map(grow).collect();
+        let message = world.commit(&acme(), &commands).await;
+        applied(&world.projector("sums"), [&message]).await;
+        let reads = world.reads();
+        let (mut range, mut pages) = (EVERYTHING, Vec::new());
+        loop {
+            let page = ready(reads.rows("sums", &acme(), &range, None, 0).await);
+            pages.push(page.rows.len());
+            match page.next {
+                Some(next) => range.after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(pages.iter().sum::<usize>(), 30);
+        assert!(pages.iter().all(|rows| rows * 250_000 < 5 << 20), "{pages:?}");
     });
 }

@@ -113,8 +113,9 @@ pub(crate) fn as_subscribers_see(entries: &[Entry]) -> Vec<Entry> {
     });
     let shown = shown.cloned().map(|mut entry| {
         entry.command = None;
-        if let Outcome::Faulted { data, .. } = &mut entry.outcome {
+        if let Outcome::Faulted { data, timestamp, .. } = &mut entry.outcome {
             *data = Raw(raw("null"));
+            *timestamp = None;
         }
         entry
     });

@@ -4,12 +4,14 @@
 //! commands are parked and acknowledged. After parking, read the tail again and go on if the gap
 //! has closed. A parked item is deleted only after its commit is published."
 
+use fanfold::Services;
 use fanfold::planted::Bug;
 use fanfold_pipeline::process::Processor;
+use serde_json::json;
 
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, done, log, run, unfinished};
+use crate::world::{NEVER, World, acme, command, done, log, run, unfinished};
 
 /// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
 async fn with_a_gap(world: &World) -> Processor {
@@ -76,7 +78,8 @@ fn a_young_gap_behind_an_old_record_comes_again() {
     });
 }
 
-/// "and nothing of the log parked": what is behind a gap that is known waits with it.
+/// "and nothing of the log parked": what is behind a gap that is known waits with it, however young
+/// both are.
 #[test]
 fn behind_what_is_parked_a_young_gap_is_parked_too() {
     play(async || {
@@ -85,6 +88,12 @@ fn behind_what_is_parked_a_young_gap_is_parked_too() {
         done(&processor, &[world.acme(7..=7)]).await;
         let parked = ["5 ann#5 Gap", "6 ann#6 Gap", "7 ann#7 Gap"];
         assert_eq!(world.parked(&acme()).await, parked);
+
+        let world = World::new();
+        done(&world.processor(), &[world.acme(1..=3)]).await;
+        done(&world.processor_of(Services::new()), &[world.acme(5..=5)]).await;
+        done(&world.processor(), &[world.acme(6..=6)]).await;
+        assert_eq!(world.parked(&acme()).await, ["5 ann#5 NoService", "6 ann#6 Gap"]);
     });
 }
 
@@ -249,5 +258,26 @@ fn much_that_is_parked_is_taken_up_in_bounded_steps() {
         }
         world.assert_run(2_500).await;
         world.audit(&acme()).await;
+    });
+}
+
+/// What waits for an operator hides nothing that could go on, however much it is.
+#[test]
+fn what_waits_for_an_operator_hides_nothing() {
+    play(async || {
+        for is_nudged in [true, false] {
+            let world = World::new();
+            with_a_gap(&world).await;
+            let other = |id| [command("bob", id, "add", json!({"counter": "a", "by": 1}))];
+            let conflicts: Vec<_> =
+                (1..=1_001).map(|id| world.record(&acme(), 1, &other(id))).collect();
+            done(&world.processor(), &conflicts).await;
+            assert_eq!(world.parked(&acme()).await.len(), 1_003);
+            done(&world.processor(), &[world.acme(4..=4)]).await;
+            let next = if is_nudged { world.nudge(&acme()) } else { world.acme(7..=7) };
+            done(&world.processor(), &[next]).await;
+            assert_eq!(world.tail(&acme()).await.0, if is_nudged { 6 } else { 7 });
+            assert_eq!(world.parked(&acme()).await.len(), 1_001);
+        }
     });
 }

@@ -119,6 +119,38 @@ fn repeats_below_the_head_cost_one_query() {
     });
 }
 
+/// The same, when they stand far apart: no more of the journal is read than holds them.
+#[test]
+fn repeats_far_apart_cost_a_query_each() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        for seq in 1..=500 {
+            done(&processor, &[world.acme(seq..=seq)]).await;
+        }
+        assert!(world.head(&acme()).await.0 > 400);
+        world.faults.forget();
+        let batch = [1, 2, 50, 399, 400].map(|seq| world.acme(seq..=seq));
+        done(&processor, &batch).await;
+        let queries = ["tally/org:acme from 1", "tally/org:acme from 399"];
+        assert_eq!(world.faults.calls(Op::JournalRead), queries);
+        assert_eq!(world.faults.counts([Op::JournalAppend, Op::Publish, Op::Park]), [0; 3]);
+    });
+}
+
+/// However much comes at once, a run of decisions is bounded, and all of it is done.
+#[test]
+fn a_long_queue_is_decided_in_bounded_runs() {
+    play(async || {
+        let world = World::new();
+        done(&world.processor(), &[world.acme(1..=5_000)]).await;
+        world.assert_run(5_000).await;
+        let commits = world.commits(&acme()).await;
+        assert!(commits.iter().all(|commit| commit.n <= 2_000));
+        world.audit(&acme()).await;
+    });
+}
+
 /// §4: "A known id becomes a `duplicate` entry that names the seq of the first; an id at or below
 /// the floor and not known becomes a `stale` entry … Rejected and faulted ids are used up too."
 #[test]

@@ -307,3 +307,31 @@ fn many_windows_leave_the_head() {
         }
     });
 }
+
+/// The same, when they have lived in the head before: those that nobody touched since are stored
+/// too, for the head no longer has them.
+#[test]
+fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {
+    let block = |users: std::ops::Range<u64>, ids: u64| -> Vec<Command> {
+        let by = |n: u64| {
+            let user = format!("u{}", users.start + n / ids);
+            command(&user, 1 + n % ids, "add", json!({"counter": "a", "by": 1}))
+        };
+        (0..(users.end - users.start) * ids).map(by).collect()
+    };
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        done(&processor, &[world.record(&acme(), 1, &block(0..100, 12))]).await;
+        assert_eq!(world.head(&acme()).await.0, 1_200);
+        done(&processor, &[world.record(&acme(), 1_201, &block(100..250, 8))]).await;
+        assert_eq!(world.head(&acme()).await.0, 2_400);
+        let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
+        assert!(Head::decode(&item.body).expect("a head").windows.is_none());
+        world.audit(&acme()).await;
+        // The first user's window was last touched long before the split.
+        let again = [command("u0", 3, "add", json!({"counter": "a", "by": 1}))];
+        done(&world.processor(), &[world.record(&acme(), 2_401, &again)]).await;
+        assert_eq!(world.outcomes(&acme()).await[2_400], "2401 u0#3 duplicate");
+    });
+}

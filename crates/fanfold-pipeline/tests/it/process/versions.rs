@@ -2,13 +2,20 @@
 //! The long first load writes heads as it goes; nothing at or below the old version's head is
 //! published again."
 
-use fanfold::{DocumentId, Seq, Services, StateKey};
+use fanfold::{Command, DocumentId, Seq, Services, StateKey};
+use fanfold_pipeline::ports::Env;
 use serde_json::json;
 
 use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::tally::Tally;
 use crate::world::{World, acme, command, done, run, unfinished};
+
+/// A hundred of these are worth a head.
+fn padded(id: u64) -> Command {
+    let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(400)});
+    command("ann", id, "add", data)
+}
 
 fn version_two() -> Services {
     Services::new().with::<Tally<2>>()
@@ -72,10 +79,6 @@ fn a_new_version_publishes_only_what_is_above_the_old_head() {
 /// "The long first load writes heads as it goes": so that one that is cut off goes on from there.
 #[test]
 fn a_long_first_load_writes_heads_as_it_goes() {
-    let padded = |id: u64| {
-        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(400)});
-        command("ann", id, "add", data)
-    };
     play(async || {
         let world = World::new();
         let writer = world.elsewhere();
@@ -102,5 +105,32 @@ fn a_long_first_load_writes_heads_as_it_goes() {
         assert!(old > 300);
         let below = world.published(&acme()).into_iter().filter(|(_, last)| *last <= old).count();
         assert_eq!(below as u64, old, "the old version has told them, and nobody else");
+    });
+}
+
+/// The same, when the deadline cuts it off: what was folded by then is not folded again.
+#[test]
+fn a_load_that_is_cut_off_goes_on_from_its_last_head() {
+    play(async || {
+        let world = World::new();
+        let writer = world.elsewhere();
+        for seq in 1..=350 {
+            done(&writer, &[world.record(&acme(), seq, &[padded(seq)])]).await;
+        }
+        // Each look into the journal takes a second, and there are two and a half.
+        let clock = world.env.clone();
+        world.faults.after_every(Op::JournalRead, move || {
+            clock.pass(1_000);
+            std::future::ready(())
+        });
+        let batch = [world.record(&acme(), 351, &run([351]))];
+        for (head, unfinished) in [(300, Some(0)), (351, None)] {
+            let deadline = world.env.now().plus_ms(2_500);
+            let outcome = world.processor_of(version_two()).process(&batch, deadline).await;
+            assert_eq!(outcome.unfinished, unfinished);
+            let stored = world.state(&acme(), StateKey::head(2)).await.map(|item| item.seq.0);
+            assert_eq!(stored, Some(head));
+        }
+        assert_eq!(world.tail(&acme()).await.0, 351);
     });
 }

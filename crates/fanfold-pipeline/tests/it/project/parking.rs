@@ -158,6 +158,8 @@ fn the_entry_that_makes_a_row_too_large_is_found() {
         applied(&world.projector("sums"), [&last]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.parked.map(|p| p.seq)), (Seq(26), Some(Seq(27))));
+        let [loads] = world.faults.counts([Op::Rows]);
+        assert!(loads <= 4, "{loads}: it is looked for in memory");
         assert!(world.rows("sums").await[0].len() <= ROW_BYTES_MAX + 10);
         world.audit_view("sums", &acme()).await;
     });

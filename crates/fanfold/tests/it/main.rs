@@ -16,4 +16,5 @@ mod requests;
 mod samples;
 mod schema;
 mod snapshots;
+mod unreadable;
 mod world;

@@ -215,3 +215,21 @@ fn topics_are_those_of_every_build() {
     let topics = logs.map(|log| topic_of(&valid::<LogId>(log), 4));
     assert_eq!(topics, [3, 3, 3, 1]);
 }
+
+/// A newer build may say more of its own: that commit is read from the journal, and no other.
+#[test]
+fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
+    let [newer, other] = ["counters/org:newer", "counters/org:other"].map(|log| {
+        let rejected = Outcome::Rejected { code: "no".to_owned(), message: "never".to_owned() };
+        notice(log, vec![entry(1, rejected.clone()), entry(2, rejected)], &[])
+    });
+    let body = pack([&newer, &other]).expect("JSON")[0].message.body.clone();
+    for unknown in ["fanfold.rejected.v2", "fanfold.pondered.v1"] {
+        let changed = body.replacen("fanfold.rejected.v1", unknown, 1);
+        let [first, second] = &decode(&changed).expect("it can be read")[..] else {
+            panic!("two commits are in {changed}")
+        };
+        assert_eq!((first.first, first.last, &first.entries), (Seq(1), Seq(2), &None));
+        assert_eq!(second.entries.as_deref(), Some(&as_subscribers_see(&other.entries)[..]));
+    }
+}

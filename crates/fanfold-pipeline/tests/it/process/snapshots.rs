@@ -321,10 +321,9 @@ fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {
     };
     play(async || {
         let world = World::new();
-        let processor = world.processor();
-        done(&processor, &[world.record(&acme(), 1, &block(0..100, 12))]).await;
+        done(&world.processor(), &[world.record(&acme(), 1, &block(0..100, 12))]).await;
         assert_eq!(world.head(&acme()).await.0, 1_200);
-        done(&processor, &[world.record(&acme(), 1_201, &block(100..250, 8))]).await;
+        done(&world.processor(), &[world.record(&acme(), 1_201, &block(100..250, 8))]).await;
         assert_eq!(world.head(&acme()).await.0, 2_400);
         let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
         assert!(Head::decode(&item.body).expect("a head").windows.is_none());

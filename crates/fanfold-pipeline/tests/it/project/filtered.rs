@@ -4,6 +4,7 @@
 //! Exact under loss, disorder and repetition, but for a lost newest message."
 
 use bytes::Bytes;
+use fanfold::body::notification::{self, Received};
 use fanfold::planted::Bug;
 use fanfold::{Command, Seq};
 use serde_json::json;
@@ -126,5 +127,21 @@ fn prev_survives_the_process_that_folded_it() {
         assert_eq!(world.rows("resets").await, ["a@403 4"]);
         // Each of the four processes has read it once, and so has the view.
         assert_eq!(world.faults.counts([Op::JournalRead]), [5]);
+    });
+}
+
+/// F9: a commit is told the same by whoever tells it, `prev` included: by the process that stored
+/// it, and by one that has read it from the journal.
+#[test]
+fn a_commit_is_told_the_same_by_whoever_tells_it() {
+    play(async || {
+        let world = World::new();
+        commits(&world, "..rr.x.rx").await;
+        done(&world.processor(), &[world.nudge(&acme())]).await;
+        let messages = world.messages();
+        let read = |body: &Bytes| notification::decode(std::str::from_utf8(body).expect("text"));
+        let told: Vec<Received> = messages.iter().flat_map(|m| read(m).expect("a batch")).collect();
+        let (first, again) = told.split_at(9);
+        assert_eq!(first, again);
     });
 }

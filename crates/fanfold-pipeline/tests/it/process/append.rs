@@ -1,14 +1,17 @@
 //! §5 "Append": one attempt's nonce, what another writer means, what is not acknowledged.
 
 use fanfold::body::envelope;
+use fanfold::body::head::encode_document;
 use fanfold::limits::COMMIT_BYTES_MAX;
 use fanfold::planted::Bug;
+use fanfold::{Seq, StateKey};
+use fanfold_pipeline::ports::{State, StateItem};
 use fanfold_pipeline::process::Processor;
 use serde_json::json;
 
 use crate::check::{check, play};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, add, command, done, unfinished};
+use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
 
 /// A log that a processor knows, up to 3.
 async fn warm(world: &World) -> Processor {
@@ -100,7 +103,7 @@ fn a_conflict_is_decided_again_on_what_the_other_wrote() {
     });
 }
 
-/// A conflict with somebody who appends all the time is bounded: the batch comes again.
+/// Also against somebody who appends all the time: each conflict is a step forward.
 #[test]
 fn a_log_that_others_write_to_all_the_time_gets_done() {
     play(async || {
@@ -117,6 +120,27 @@ fn a_log_that_others_write_to_all_the_time_gets_done() {
         done(&stale, &[world.acme(4..=30)]).await;
         world.assert_run(30).await;
         world.audit(&acme()).await;
+    });
+}
+
+/// What never fits together (here a state table ahead of the journal, as after a restore) is tried
+/// a bounded number of times: the batch comes again, and other logs are done.
+#[test]
+fn a_log_that_gets_nowhere_comes_again() {
+    play(async || {
+        let world = World::new();
+        let processor = warm(&world).await;
+        let (document, other) = ("x".parse().expect("a document"), log("tally/org:other"));
+        let item =
+            StateItem { seq: Seq(99), body: encode_document(b"{\"total\":9,\"pad\":\"\"}").into() };
+        let key = StateKey::document(1, &document);
+        world.memory.state.put(&acme(), &key, &item).await.expect("memory");
+        let ahead = command("ann", 4, "add", json!({"counter": "x", "by": 1}));
+        let batch = [world.record(&other, 1, &[add(1)]), world.record(&acme(), 4, &[ahead])];
+        assert_eq!(unfinished(&processor, &batch).await, 1);
+        let [reads] = world.faults.counts([Op::JournalRead]);
+        assert!(reads < 50, "{reads}");
+        assert_eq!([world.tail(&acme()).await, world.tail(&other).await], [Seq(3), Seq(1)]);
     });
 }
 

@@ -7,9 +7,10 @@
 //!
 //! [`sweep`] finds what stands still; [`read`] is what callers see.
 //!
-//! No stage calls another: what passes between them goes through [`ports`], and each resumes from
-//! its own checkpoint. They know nothing of Lambda, AWS, HTTP or the embedded engine; time,
-//! randomness and sleep reach them as the port [`Env`](ports::Env). No task outlives a call.
+//! None of the four calls another: what passes between them goes through [`ports`], and each resumes
+//! from its own checkpoint. (Sweeps use stages: their canaries, and their view's projector.) They
+//! know nothing of Lambda, AWS, HTTP or the embedded engine; time, randomness and sleep reach them
+//! as the port [`Env`](ports::Env). No task outlives a call.
 
 mod backoff;
 #[cfg(feature = "conformance")]

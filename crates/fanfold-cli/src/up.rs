@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -26,6 +27,12 @@ pub struct Up {
     /// this address may do everything.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Where everything is kept; made if it is not there. What was accepted survives a crash.
+    #[arg(long, default_value = ".fanfold", value_name = "FOLDER")]
+    data: PathBuf,
+    /// Keep everything in memory instead: it is gone when this ends.
+    #[arg(long, conflicts_with = "data")]
+    in_memory: bool,
     /// Shards of the command stream: how many batches of logs are worked on at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
@@ -56,17 +63,29 @@ impl Up {
             .enable_all()
             .build()
             .context("cannot start")?;
-        let ended = runtime.block_on(host(self.listen, config));
+        let data = (!self.in_memory).then_some(self.data);
+        let ended = runtime.block_on(host(self.listen, config, data));
         // What does not come back by itself, a service's endless loop say, must not hold the exit.
         runtime.shutdown_background();
         ended
     }
 }
 
-async fn host(listen: SocketAddr, config: Config) -> anyhow::Result<ExitCode> {
+async fn host(
+    listen: SocketAddr,
+    config: Config,
+    data: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let shards = config.shards;
-    let engine = Engine::start(config);
+    let engine = match &data {
+        Some(folder) => Engine::open(config, folder)?,
+        None => Engine::start(config),
+    };
+    // So that nobody sees less than before a crash.
+    if !engine.recovered().await {
+        tracing::warn!("not everything that was accepted before has been processed yet");
+    }
     let api = Api {
         ingest: engine.ingest().clone(),
         reads: engine.reads().clone(),
@@ -78,7 +97,7 @@ async fn host(listen: SocketAddr, config: Config) -> anyhow::Result<ExitCode> {
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "others may reach this address, and there is no authentication");
     }
-    greet(host.address(), shards)?;
+    greet(host.address(), shards, data.as_deref())?;
 
     signals.next().await;
     let drained = async {
@@ -94,11 +113,20 @@ async fn host(listen: SocketAddr, config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn greet(address: SocketAddr, shards: usize) -> io::Result<()> {
+fn greet(address: SocketAddr, shards: usize, data: Option<&Path>) -> io::Result<()> {
     let url = format!("http://{address}");
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "Fanfold listens on {url}, with {shards} shards.")?;
-    writeln!(stdout, "Everything is in memory, and gone when this ends. Ctrl-C ends it. Try:")?;
+    match data {
+        Some(folder) => {
+            let folder = folder.display();
+            writeln!(stdout, "Everything is kept in the folder {folder}. Ctrl-C ends it. Try:")?;
+        }
+        None => writeln!(
+            stdout,
+            "Everything is in memory, and gone when this ends. Ctrl-C ends it. Try:"
+        )?,
+    }
     writeln!(stdout)?;
     writeln!(
         stdout,

@@ -1,13 +1,15 @@
 //! All of it together: ports, stages, what drives them, and what sweeps behind them.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfold::{AnyView, Services, Views};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
-use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable, ViewTable};
+use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Reads, ServedView};
@@ -19,10 +21,15 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::durable::{Durability, Stages};
 use crate::env::SystemEnv;
 use crate::event_source::{EventSource, EventSourceConfig};
-use crate::memory::{Memory, MemoryConfig, MemoryViewTable};
+use crate::memory::{Memory, MemoryConfig};
+use crate::ports::Ports;
+use crate::shard::{Position, Shards};
 use crate::stop::{Stop, Stopper};
+use crate::store::folder::Folder;
+use crate::store::{OpenError, Store};
 use crate::striped::lock;
 use crate::subscription::{Deliveries, Subscription, SubscriptionConfig};
 
@@ -89,12 +96,18 @@ pub struct Status {
 /// Looks at a running engine, also from elsewhere: for metrics.
 #[derive(Clone)]
 pub struct Watch {
-    ports: Memory,
+    ports: Ports,
     deliveries: Vec<(&'static str, Arc<Deliveries>)>,
     swept: Arc<Mutex<SweepReport>>,
+    durable: Option<Arc<Durability>>,
 }
 
 impl Watch {
+    /// The store and its threads, if the engine is durable.
+    pub fn durable(&self) -> Option<&Durability> {
+        self.durable.as_deref()
+    }
+
     /// What is going on.
     pub fn status(&self) -> Status {
         Status {
@@ -104,6 +117,23 @@ impl Watch {
             deliveries: self.deliveries.clone(),
             swept: lock(&self.swept).clone(),
         }
+    }
+}
+
+/// The stages behind the change stream.
+struct Behind(Watch);
+
+impl Stages for Behind {
+    fn records(&self) -> &Shards<ReceivedRecord> {
+        self.0.ports.stream.records()
+    }
+
+    fn published(&self) -> Position {
+        self.0.ports.topic.log().end()
+    }
+
+    fn is_projected(&self, below: Position) -> bool {
+        self.0.deliveries.iter().all(|(_, deliveries)| deliveries.has_passed(below))
     }
 }
 
@@ -119,11 +149,37 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts everything. Must be called inside of a tokio runtime with a timer.
+    /// Starts an engine that keeps everything in memory. Must be called inside of a tokio runtime
+    /// with a timer.
     pub fn start(config: Config) -> Self {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
-        let ports = Memory::new(&memory, config.views.iter().map(|view| view.name()), env.clone());
+        let names = config.views.iter().map(|view| view.name());
+        let ports = Memory::new(&memory, names, env.clone()).into();
+        Self::run(config, ports, env)
+    }
+
+    /// Starts an engine that keeps everything in a folder, which is made if it is not there; and
+    /// goes on with what it finds there. Must be called inside of a tokio runtime with a timer.
+    pub fn open(config: Config, folder: &Path) -> Result<Self, OpenError> {
+        let env: Arc<dyn Env> = Arc::new(SystemEnv);
+        let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
+        let table = |view: &Arc<dyn AnyView>| {
+            (view.name().to_owned(), format!("view-{}-v{}", view.name(), view.version()))
+        };
+        let views: BTreeMap<String, String> = config.views.iter().map(table).collect();
+        let tables: Vec<String> = views.values().cloned().collect();
+        let store = Arc::new(Store::open(Folder::take(folder)?, &tables)?);
+        let (ports, commands) = Ports::durable(&memory, &views, &store, env.clone())
+            .map_err(|error| store.folder().explain(error))?;
+        let mut durability = Durability::begin(store, commands)?;
+        let mut engine = Self::run(config, ports, env);
+        durability.start(Behind(engine.watch.clone()))?;
+        engine.watch.durable = Some(Arc::new(durability));
+        Ok(engine)
+    }
+
+    fn run(config: Config, ports: Ports, env: Arc<dyn Env>) -> Self {
         let (stopper, stop) = Stopper::new();
         let mut start = Start {
             config: &config,
@@ -148,7 +204,7 @@ impl Engine {
         let reads = Reads::new(commands, journal, served, services, ports.waits.clone(), env);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         Self {
-            watch: Watch { ports, deliveries, swept },
+            watch: Watch { ports, deliveries, swept, durable: None },
             ingest,
             reads,
             drain_ms: config.drain_ms,
@@ -156,6 +212,18 @@ impl Engine {
             stages,
             stopper,
         }
+    }
+
+    /// Returns once everything that was on its way when the engine ended the last time has come to
+    /// its entries and views; `false`: it has not, after `drain_ms`.
+    pub async fn recovered(&self) -> bool {
+        let Some(durable) = &self.watch.durable else { return true };
+        let recovered = async {
+            while !durable.is_recovered() {
+                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+            }
+        };
+        timeout(Duration::from_millis(self.drain_ms), recovered).await.is_ok()
     }
 
     /// Takes commands.
@@ -169,7 +237,7 @@ impl Engine {
     }
 
     /// The ports below both.
-    pub fn ports(&self) -> &Memory {
+    pub fn ports(&self) -> &Ports {
         &self.watch.ports
     }
 
@@ -198,10 +266,15 @@ impl Engine {
         let stopped = async { while self.stages.join_next().await.is_some() {} };
         // Whoever does not end is not waited for: a thread cannot be ended from outside.
         let stopped = timeout(Duration::from_millis(STOP_MS), stopped).await.is_ok();
-        if !drained || !stopped {
+        let clean = drained && stopped;
+        if !clean {
             tracing::warn!(drained, stopped, "the engine was stopped in the middle");
         }
-        drained && stopped
+        match self.watch.durable.take() {
+            // What was accepted is on disk in any case; what was not done is done at the next start.
+            Some(durable) => durable.end(clean).await && stopped,
+            None => clean,
+        }
     }
 
     /// In the order of the stages: what leaves one is in the next before it is gone.
@@ -224,7 +297,7 @@ struct HostedView {
 /// An engine that is being put together.
 struct Start<'a> {
     config: &'a Config,
-    ports: &'a Memory,
+    ports: &'a Ports,
     env: Arc<dyn Env>,
     stop: Stop,
     stages: JoinSet<()>,
@@ -272,7 +345,7 @@ impl Start<'_> {
     }
 
     fn sweep(&mut self) {
-        let Memory { commands, journal, parked, stream, .. } = self.ports;
+        let Ports { commands, journal, parked, stream, .. } = self.ports;
         let sweep = Sweep::new(
             commands.clone(),
             journal.clone(),
@@ -299,8 +372,8 @@ impl Start<'_> {
     fn view(&mut self, view: &Arc<dyn AnyView>) -> HostedView {
         let name = view.name();
         // There is one for each view: the tables were made from the same list.
-        let table: Arc<MemoryViewTable> = self.ports.views.get(name).cloned().unwrap_or_default();
-        let Memory { commands, journal, topic, dead_letters, .. } = self.ports;
+        let table = self.ports.views[name].clone();
+        let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
         let projector =
             Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
         let projector = Arc::new(projector);
@@ -338,7 +411,6 @@ impl Start<'_> {
             };
             runtime.block_on(join(subscription.run(), sweeping));
         });
-        let table: Arc<dyn ViewTable> = table;
         HostedView { served: ServedView { view: view.clone(), table }, deliveries }
     }
 

@@ -20,13 +20,17 @@
 //! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide.
 //! It knows nothing of HTTP, and nothing of what services decide.
 
+pub mod durable;
 pub mod engine;
 pub mod env;
 pub mod event_source;
+mod faults;
 pub mod hash_key;
 pub mod memory;
+pub mod ports;
 pub mod shard;
 pub mod stop;
+pub mod store;
 mod striped;
 pub mod subscription;
 pub mod waits;

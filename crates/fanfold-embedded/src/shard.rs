@@ -231,6 +231,9 @@ impl<T: Clone> Shard<T> {
     }
 }
 
+/// The ends of all shards of a stream, at one time.
+pub struct Mark(Vec<Position>);
+
 /// A stream: shards, each for a range of hash keys, and what lies in all of them.
 pub struct Shards<T> {
     shards: Vec<(HashKeyRange, Arc<Shard<T>>)>,
@@ -256,6 +259,16 @@ impl<T: Clone> Shards<T> {
     /// The shards with their ranges, in order.
     pub fn iter(&self) -> impl Iterator<Item = (HashKeyRange, &Arc<Shard<T>>)> {
         self.shards.iter().map(|(range, shard)| (*range, shard))
+    }
+
+    /// Where all of them end now.
+    pub fn mark(&self) -> Mark {
+        Mark(self.shards.iter().map(|(_, shard)| shard.end()).collect())
+    }
+
+    /// Whether everything that was there before the mark has been trimmed.
+    pub fn has_passed(&self, mark: &Mark) -> bool {
+        self.shards.iter().zip(&mark.0).all(|((_, shard), end)| shard.start() >= *end)
     }
 
     /// What lies in them.

@@ -9,24 +9,26 @@
 //! All of it is one future: whoever hosts the subscriber runs it where it likes. Time comes from
 //! the port [`Env`].
 
+use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::Bytes;
 use fanfold::Time;
-use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::ports::{DeadLetters, Env};
 use futures::FutureExt;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::task::consume_budget;
 
-use crate::memory::{MemoryDeadLetters, MemoryTopic, Notification};
+use crate::memory::{MemoryTopic, Notification};
 use crate::shard::Position;
 use crate::stop::Stop;
+use crate::striped::lock;
 
 /// How long a delivery may go on behind its deadline, in milliseconds, before it is given up.
 const GRACE_MS: u64 = 10_000;
@@ -62,6 +64,12 @@ impl SubscriptionConfig {
     }
 }
 
+/// Dead letters that a subscription can add to.
+pub trait Undelivered: DeadLetters {
+    /// Adds a message that could not be delivered.
+    fn push(&self, view: &str, body: Bytes);
+}
+
 /// What became of the messages so far.
 #[derive(Debug, Default)]
 pub struct Deliveries {
@@ -69,7 +77,16 @@ pub struct Deliveries {
     retried: AtomicU64,
     dead: AtomicU64,
     lost: AtomicU64,
-    under_way: AtomicU64,
+    progress: Mutex<Progress>,
+}
+
+/// Where a subscriber is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Everything below was started, or passed over.
+    next: Position,
+    /// Started, and not ended yet.
+    under_way: BTreeSet<Position>,
 }
 
 impl Deliveries {
@@ -94,8 +111,27 @@ impl Deliveries {
     }
 
     /// Started, and not ended yet.
-    pub fn under_way(&self) -> u64 {
-        self.under_way.load(Ordering::SeqCst)
+    pub fn under_way(&self) -> usize {
+        lock(&self.progress).under_way.len()
+    }
+
+    /// Whether everything below has ended: delivered, dead, lost, or not wanted.
+    pub fn has_passed(&self, below: Position) -> bool {
+        let progress = lock(&self.progress);
+        progress.next >= below && progress.under_way.first().is_none_or(|first| *first >= below)
+    }
+
+    /// The message in front of `next` was taken, and is delivered now if it is `wanted`.
+    fn taken(&self, next: Position, wanted: bool) {
+        let mut progress = lock(&self.progress);
+        if wanted {
+            progress.under_way.insert(Position(next.0.saturating_sub(1)));
+        }
+        progress.next = next;
+    }
+
+    fn ended(&self, at: Position) {
+        lock(&self.progress).under_way.remove(&at);
     }
 }
 
@@ -103,7 +139,7 @@ impl Deliveries {
 /// `false`: it must come again.
 pub struct Subscription<D> {
     topic: Arc<MemoryTopic>,
-    dead_letters: Arc<MemoryDeadLetters>,
+    dead_letters: Arc<dyn Undelivered>,
     config: SubscriptionConfig,
     env: Arc<dyn Env>,
     stop: Stop,
@@ -120,7 +156,7 @@ where
     /// Subscribes: what is published from now on waits to be delivered.
     pub fn new(
         topic: Arc<MemoryTopic>,
-        dead_letters: Arc<MemoryDeadLetters>,
+        dead_letters: Arc<dyn Undelivered>,
         config: SubscriptionConfig,
         env: Arc<dyn Env>,
         stop: Stop,
@@ -141,10 +177,12 @@ where
         let mut next = self.from;
         let mut under_way = FuturesUnordered::new();
         while let Some(message) = self.message(&mut next, &mut under_way).await {
-            if self.is_wanted(&message) {
-                // Counted before it leaves the log: never in neither.
-                self.deliveries.under_way.fetch_add(1, Ordering::SeqCst);
-                under_way.push(self.deliver(message.body.clone()));
+            // Noted before it leaves the log: never in neither.
+            let wanted = self.is_wanted(&message);
+            self.deliveries.taken(next, wanted);
+            if wanted {
+                let at = Position(next.0.saturating_sub(1));
+                under_way.push(self.deliver(at, message.body.clone()));
             }
             self.topic.pass(&self.config.name, next);
         }
@@ -193,6 +231,7 @@ where
             self.deliveries.lost.fetch_add(lost, Ordering::Relaxed);
             // What was dropped has arrived, too: nobody waits for that.
             *next = place.max(*next);
+            self.deliveries.taken(*next, false);
             if let Some((position, message)) = oldest {
                 *next = position.next();
                 return message;
@@ -201,7 +240,7 @@ where
         }
     }
 
-    async fn deliver(&self, body: Bytes) {
+    async fn deliver(&self, at: Position, body: Bytes) {
         let mut pauses = self.config.retries_ms.iter();
         let delivered = loop {
             if self.attempt(&body).await {
@@ -221,7 +260,7 @@ where
             self.dead_letters.push(&self.config.name, body);
             self.deliveries.dead.fetch_add(1, Ordering::Relaxed);
         }
-        self.deliveries.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.deliveries.ended(at);
     }
 
     async fn attempt(&self, body: &Bytes) -> bool {

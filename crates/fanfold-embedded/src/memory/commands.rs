@@ -41,9 +41,21 @@ impl MemoryCommands {
     }
 }
 
+/// A commands table whose changes can be read.
+pub trait Changing: Commands {
+    /// The change stream: a log's changes are in one shard, in the order of their seqs.
+    fn changes(&self) -> &Shards<Change>;
+}
+
 /// A provider's own bound, beyond that of admission.
-pub(super) fn twice(bound: Bound) -> Bound {
+pub(crate) fn twice(bound: Bound) -> Bound {
     Bound { items: bound.items.saturating_mul(2), bytes: bound.bytes.saturating_mul(2) }
+}
+
+impl Changing for MemoryCommands {
+    fn changes(&self) -> &Shards<Change> {
+        self.changes()
+    }
 }
 
 #[async_trait]

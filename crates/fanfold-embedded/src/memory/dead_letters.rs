@@ -7,6 +7,7 @@ use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Unavailable};
 
 use crate::shard::Bound;
 use crate::striped::lock;
+use crate::subscription::Undelivered;
 
 #[derive(Default)]
 struct Letters {
@@ -53,6 +54,12 @@ impl MemoryDeadLetters {
     /// How many of the view's were dropped because there were too many.
     pub fn dropped(&self, view: &str) -> u64 {
         lock(&self.views).get(view).map_or(0, |letters| letters.dropped)
+    }
+}
+
+impl Undelivered for MemoryDeadLetters {
+    fn push(&self, view: &str, body: Bytes) {
+        self.push(view, body);
     }
 }
 

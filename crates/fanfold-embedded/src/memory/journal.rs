@@ -9,7 +9,7 @@ use crate::striped::Striped;
 use crate::waits::Waiters;
 
 /// Bytes of bodies with which a page of commits ends (DynamoDB's pages have 1 MB).
-const PAGE_BYTES: usize = 1024 * 1024;
+pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 
 /// The event logs.
 #[derive(Default)]

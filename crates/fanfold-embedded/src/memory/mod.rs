@@ -26,21 +26,25 @@ use std::sync::Arc;
 use fanfold_pipeline::ports::{Env, Unavailable};
 
 pub use admission::MemoryAdmission;
-pub use commands::MemoryCommands;
+pub(crate) use commands::twice;
+pub use commands::{Changing, MemoryCommands};
 pub use dead_letters::MemoryDeadLetters;
 pub use journal::MemoryJournal;
+pub(crate) use journal::PAGE_BYTES;
 pub use parked::MemoryParked;
+pub(crate) use state::KEYS_MAX;
 pub use state::MemoryState;
 pub use stream::MemoryStream;
 pub use topic::{MemoryTopic, Notification};
 pub use view_table::MemoryViewTable;
+pub(crate) use view_table::TOMBSTONE_MS;
 
 use crate::shard::Bound;
 use crate::waits::LocalWaits;
 
 /// Bytes that an item on its way takes beside its key and body: an estimate, so that many small
 /// ones count for what they are.
-const ITEM_OVERHEAD_BYTES: usize = 128;
+pub(crate) const ITEM_OVERHEAD_BYTES: usize = 128;
 
 /// How the memory provider is laid out.
 #[derive(Debug, Clone)]
@@ -131,6 +135,6 @@ impl Memory {
 }
 
 /// A caller broke a limit of the port.
-fn beyond_limit(hop: &'static str, found: usize, max: usize, what: &str) -> Unavailable {
+pub(crate) fn beyond_limit(hop: &'static str, found: usize, max: usize, what: &str) -> Unavailable {
     Unavailable::Failed { hop, message: format!("{found} {what}, at most {max} are taken") }
 }

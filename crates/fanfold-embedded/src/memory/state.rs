@@ -8,7 +8,7 @@ use super::beyond_limit;
 use crate::striped::Striped;
 
 /// The most keys that one read takes (see the port).
-pub(super) const KEYS_MAX: usize = 1_000;
+pub(crate) const KEYS_MAX: usize = 1_000;
 
 /// Heads, documents, windows.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use crate::striped::Striped;
 use crate::waits::Waiters;
 
 /// How long tombstones are kept, in milliseconds: a day, by which writers set `expires`.
-const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1000;
+pub(crate) const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[derive(Default)]
 struct ViewLog {

@@ -21,7 +21,7 @@ use crate::paused_env::PausedEnv;
 const ROOMY: Bound = Bound { items: 100_000, bytes: 1 << 30 };
 
 /// Reads everything that has come to some shards since the last call, and trims it.
-fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
+pub(crate) fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
     let mut items = Vec::new();
     for (_, shard) in shards.iter() {
         items.extend(shard.read(Position::START, usize::MAX).into_iter().map(|(_, item)| item));

@@ -3,6 +3,7 @@
 mod admission;
 mod broken_ports;
 mod conformance;
+mod durable;
 mod engine;
 mod event_source;
 mod memory;

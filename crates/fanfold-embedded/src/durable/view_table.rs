@@ -1,0 +1,287 @@
+//! The table of one view.
+//!
+//! Keys, behind `[log][0]`: `c` the cursor; `r` and a row's key; `t`, the time at which a tombstone
+//! expires, and the row's key. Values: a row is `[seq u64][expires u64][1][body]`, a tombstone ends
+//! with `[0]`; a cursor is `[seq u64]`, and JSON if there is more to say.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use fanfold::{LogId, RowKey, Seq, Time};
+use fanfold_pipeline::ports::{
+    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, Unavailable,
+    ViewTable,
+};
+use serde::{Deserialize, Serialize};
+
+use super::tables::{Stripes, key};
+use super::unavailable;
+use crate::faults;
+use crate::memory::{KEYS_MAX, TOMBSTONE_MS, beyond_limit};
+use crate::store::{Space, Store, StoreError};
+use crate::waits::Waiters;
+
+const HOP: &str = "view table";
+/// Tombstones that one put removes at most.
+const EXPIRED_PER_PUT: usize = 16;
+
+/// The rows and cursors of one view.
+pub struct DurableViewTable {
+    store: Arc<Store>,
+    space: Space,
+    stripes: Stripes,
+    waiters: Arc<Waiters>,
+}
+
+/// What a cursor seldom says.
+#[derive(Default, Serialize, Deserialize)]
+struct More {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    behind: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parked: Option<ParkedView>,
+}
+
+impl DurableViewTable {
+    /// A view's table in a store.
+    pub fn new(store: Arc<Store>, space: Space) -> Self {
+        Self { store, space, stripes: Stripes::default(), waiters: Arc::default() }
+    }
+
+    /// Those who wait for the view.
+    pub fn waiters(&self) -> &Arc<Waiters> {
+        &self.waiters
+    }
+
+    fn row_key(log: &LogId, row: &str) -> Bytes {
+        key(log, &[b"r", row.as_bytes()].concat())
+    }
+
+    fn tombstone_key(log: &LogId, expires: Time, row: &str) -> Bytes {
+        key(log, &[b"t", &expires.0.to_be_bytes()[..], row.as_bytes()].concat())
+    }
+
+    fn row(&self, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+        Ok(self.store.get(self.space, key)?.and_then(decode_row))
+    }
+
+    fn read_cursor(&self, log: &LogId) -> Result<Option<Cursor>, StoreError> {
+        Ok(self.store.get(self.space, &key(log, b"c"))?.and_then(decode_cursor))
+    }
+
+    fn put_cursor(&self, log: &LogId, cursor: &Cursor) {
+        self.store.put(self.space, key(log, b"c"), encode_cursor(cursor).into());
+    }
+
+    fn put(
+        &self,
+        log: &LogId,
+        name: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        let failed = |error: StoreError| PutRowError::from(unavailable(HOP, &error));
+        let _alone = self.stripes.of(log);
+        let key = Self::row_key(log, name.as_str());
+        let before = self.row(&key).map_err(failed)?;
+        if before.as_ref().map(|row| row.seq) != loaded {
+            return Err(PutRowError::Conflict);
+        }
+        let expires = expiry(row);
+        // Who writes a tombstone that expires in a day says what time it is.
+        let expired = match expires {
+            Some(expires) => self.expired(log, expires).map_err(failed)?,
+            None => Vec::new(),
+        };
+        self.store.write(|writes| {
+            if let Some(expires) = before.as_ref().and_then(expiry) {
+                writes.remove(self.space, Self::tombstone_key(log, expires, name.as_str()));
+            }
+            writes.put(self.space, key, encode_row(row).into());
+            if let Some(expires) = expires {
+                let key = Self::tombstone_key(log, expires, name.as_str());
+                writes.put(self.space, key, Bytes::new());
+            }
+            for (tombstone, row) in expired {
+                writes.remove(self.space, tombstone);
+                if row != *name.as_str().as_bytes() {
+                    writes.remove(self.space, self::key(log, &[b"r", &row[..]].concat()));
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Some tombstones that have expired, when one is put that expires at `new`, and their rows.
+    fn expired(&self, log: &LogId, new: Time) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let now = Time(new.0.saturating_sub(TOMBSTONE_MS));
+        let (from, to) = (key(log, b"t"), Self::tombstone_key(log, Time(now.0 + 1), ""));
+        let row_at = from.len() + 8;
+        let mut expired = Vec::new();
+        self.store.scan(self.space, &from, &to, false, |key, _| {
+            let key = Bytes::copy_from_slice(key);
+            if key.len() >= row_at {
+                expired.push((key.clone(), key.slice(row_at..)));
+            }
+            match expired.len() < EXPIRED_PER_PUT {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok(expired)
+    }
+}
+
+/// When a row expires, if it is a tombstone.
+fn expiry(row: &StoredRow) -> Option<Time> {
+    row.expires.filter(|_| row.body.is_none())
+}
+
+fn encode_row(row: &StoredRow) -> Vec<u8> {
+    let body = row.body.as_deref().unwrap_or_default();
+    let mut value = Vec::with_capacity(17 + body.len());
+    value.extend(row.seq.0.to_be_bytes());
+    value.extend(row.expires.map_or(0, |expires| expires.0).to_be_bytes());
+    value.push(u8::from(row.body.is_some()));
+    value.extend_from_slice(body);
+    value
+}
+
+fn decode_row(mut value: Bytes) -> Option<StoredRow> {
+    let seq = Seq(value.try_get_u64().ok()?);
+    let expires = value.try_get_u64().ok().filter(|expires| *expires > 0).map(Time);
+    let is_live = value.try_get_u8().ok()? != 0;
+    Some(StoredRow { seq, body: is_live.then_some(value), expires })
+}
+
+fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
+    let mut value = cursor.seq.0.to_be_bytes().to_vec();
+    let more = More { behind: cursor.behind.map(|seq| seq.0), parked: cursor.parked.clone() };
+    if more.behind.is_some() || more.parked.is_some() {
+        // Numbers and a message: nothing that JSON cannot hold.
+        let _ = serde_json::to_writer(&mut value, &more);
+    }
+    value
+}
+
+fn decode_cursor(mut value: Bytes) -> Option<Cursor> {
+    let seq = Seq(value.try_get_u64().ok()?);
+    let more: More = match value.is_empty() {
+        true => More::default(),
+        false => serde_json::from_slice(&value).ok()?,
+    };
+    Some(Cursor { seq, behind: more.behind.map(Seq), parked: more.parked })
+}
+
+#[async_trait]
+impl ViewTable for DurableViewTable {
+    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        self.read_cursor(log).map_err(|error| unavailable(HOP, &error))
+    }
+
+    async fn rows(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
+        if keys.len() > KEYS_MAX {
+            return Err(beyond_limit(HOP, keys.len(), KEYS_MAX, "keys"));
+        }
+        let rows = keys.iter().map(|key| self.row(&Self::row_key(log, key.as_str())));
+        rows.collect::<Result<_, _>>().map_err(|error| unavailable(HOP, &error))
+    }
+
+    async fn put_row(
+        &self,
+        log: &LogId,
+        key: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        self.store.room().await?;
+        self.put(log, key, row, loaded)?;
+        faults::reached("view.put_row");
+        Ok(())
+    }
+
+    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        self.store.room().await?;
+        {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+            match cursor {
+                Some(cursor) if cursor.seq >= to || cursor.parked.is_some() => {
+                    return Ok(Advanced::Refused(cursor));
+                }
+                cursor => {
+                    self.put_cursor(log, &Cursor { seq: to, ..cursor.unwrap_or_default() });
+                }
+            }
+        }
+        faults::reached("view.advance");
+        self.waiters.reached(log, to);
+        Ok(Advanced::Moved)
+    }
+
+    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
+        self.store.room().await?;
+        let _alone = self.stripes.of(log);
+        let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+        let cursor = cursor.unwrap_or_default();
+        let behind = cursor.behind.max(Some(target));
+        self.put_cursor(log, &Cursor { behind, ..cursor });
+        Ok(())
+    }
+
+    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
+        self.store.room().await?;
+        {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+            let cursor = cursor.unwrap_or_default();
+            if cursor.seq != at || cursor.parked.is_some() {
+                return Ok(());
+            }
+            self.put_cursor(log, &Cursor { parked: Some(parked.clone()), ..cursor });
+        }
+        self.store.durable().await?;
+        faults::reached("view.park");
+        // Who waits learns at once that it waits in vain.
+        self.waiters.stopped(log);
+        Ok(())
+    }
+
+    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
+        let prefix = range.prefix.as_str();
+        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
+        let end = format!("{prefix}\u{7f}");
+        let (mut low, mut high) = (prefix.to_owned(), end.clone());
+        match range.after.as_ref().map(RowKey::as_str) {
+            Some(after) if range.descending => high = high.min(after.to_owned()),
+            // Behind a key: the key with the lowest byte added.
+            Some(after) => low = low.max(format!("{after}\0")),
+            None => {}
+        }
+        let (from, to) = (Self::row_key(log, &low), Self::row_key(log, &high));
+        let name_at = log.as_str().len() + 2;
+        let mut page = RowPage::default();
+        let scanned = self.store.scan(self.space, &from, &to, range.descending, |key, value| {
+            let row = || {
+                let key = std::str::from_utf8(key.get(name_at..)?).ok()?.parse().ok()?;
+                let StoredRow { seq, body, .. } = decode_row(value)?;
+                Some(Row { key, seq, body: body? })
+            };
+            let Some(row) = row() else { return ControlFlow::Continue(()) };
+            if page.rows.len() == range.limit.max(1) {
+                page.more = true;
+                return ControlFlow::Break(());
+            }
+            page.rows.push(row);
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(|error| unavailable(HOP, &error))?;
+        Ok(page)
+    }
+}

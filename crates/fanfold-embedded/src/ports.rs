@@ -1,0 +1,95 @@
+//! All ports of an engine, whichever of its two providers they are of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fanfold_pipeline::ports::{Env, Journal, ParkedTable, State, ViewTable};
+
+use crate::durable::{
+    DurableCommands, DurableDeadLetters, DurableJournal, DurableParked, DurableState,
+    DurableViewTable,
+};
+use crate::memory::{Changing, Memory, MemoryAdmission, MemoryConfig, MemoryStream, MemoryTopic};
+use crate::store::{Store, StoreError};
+use crate::subscription::Undelivered;
+use crate::waits::LocalWaits;
+
+/// The ports. What is on its way is in memory in both providers.
+#[derive(Clone)]
+pub struct Ports {
+    /// Slots, the catalogue, and the change stream.
+    pub commands: Arc<dyn Changing>,
+    /// The command stream.
+    pub stream: Arc<MemoryStream>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// Heads, documents, windows.
+    pub state: Arc<dyn State>,
+    /// What waits.
+    pub parked: Arc<dyn ParkedTable>,
+    /// The notifications.
+    pub topic: Arc<MemoryTopic>,
+    /// Those that could not be delivered.
+    pub dead_letters: Arc<dyn Undelivered>,
+    /// The views' tables, by the views' names.
+    pub views: BTreeMap<String, Arc<dyn ViewTable>>,
+    /// Whether commands are let in.
+    pub admission: Arc<MemoryAdmission>,
+    /// Waiting for logs and views.
+    pub waits: Arc<LocalWaits>,
+}
+
+impl From<Memory> for Ports {
+    fn from(memory: Memory) -> Self {
+        let views = memory.views.into_iter();
+        Self {
+            commands: memory.commands,
+            stream: memory.stream,
+            journal: memory.journal,
+            state: memory.state,
+            parked: memory.parked,
+            topic: memory.topic,
+            dead_letters: memory.dead_letters,
+            views: views.map(|(name, table)| (name, table as Arc<dyn ViewTable>)).collect(),
+            admission: memory.admission,
+            waits: memory.waits,
+        }
+    }
+}
+
+impl Ports {
+    /// On a store, which has a table for each view: by the view's name, that of its table.
+    pub fn durable(
+        config: &MemoryConfig,
+        views: &BTreeMap<String, String>,
+        store: &Arc<Store>,
+        env: Arc<dyn Env>,
+    ) -> Result<(Self, Arc<DurableCommands>), StoreError> {
+        let commands = DurableCommands::open(store.clone(), config.shards, config.backlog)?;
+        let commands = Arc::new(commands);
+        let stream = Arc::new(MemoryStream::new(config.shards, config.backlog, env.clone()));
+        let journal = Arc::new(DurableJournal::new(store.clone()));
+        let mut waits = LocalWaits::new(env, journal.clone(), journal.waiters().clone());
+        let mut tables: BTreeMap<String, Arc<dyn ViewTable>> = BTreeMap::new();
+        for (view, name) in views {
+            let Some(space) = store.view(name) else { continue };
+            let table = Arc::new(DurableViewTable::new(store.clone(), space));
+            waits = waits.with_view(view, table.clone(), table.waiters().clone());
+            tables.insert(view.clone(), table);
+        }
+        let on_the_way = [commands.changes().backlog().clone(), stream.records().backlog().clone()];
+        let ports = Self {
+            admission: Arc::new(MemoryAdmission::new(on_the_way, config.backlog)),
+            topic: Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max)),
+            dead_letters: Arc::new(DurableDeadLetters::new(store.clone(), config.dead_letters)),
+            state: Arc::new(DurableState::new(store.clone())),
+            parked: Arc::new(DurableParked::new(store.clone())),
+            waits: Arc::new(waits),
+            views: tables,
+            commands: commands.clone(),
+            stream,
+            journal,
+        };
+        Ok((ports, commands))
+    }
+}

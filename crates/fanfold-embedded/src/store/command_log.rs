@@ -1,0 +1,313 @@
+//! The command log: groups of accepted commands, in the one order in which they were accepted.
+//!
+//! A group is appended and synced in one piece, before anybody is told of it. Groups have positions
+//! 1, 2, 3 …; segments are files named after the position of their first group, and dropped when
+//! nobody needs them any more.
+//!
+//! A segment is a header, and groups of `[length u32][checksum u32][position u64][payload]`, all
+//! big-endian. The checksum is of position and payload. What stands behind the last whole group of
+//! the last segment was never acknowledged: a crash cut it off, and so does opening.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::StoreError;
+use super::folder::sync_folder;
+use crate::faults;
+
+const MAGIC: &[u8; 8] = b"FFCMDS\x00\x01";
+const GROUP_HEADER_BYTES: usize = 16;
+/// What a segment grows to before the next begins: small, as a segment is dropped whole.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// A group is at most this large: what a damaged length must not make anybody allocate.
+pub const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The log, open at its end.
+pub struct CommandLog {
+    folder: PathBuf,
+    /// Oldest first; the last is written to.
+    segments: VecDeque<Segment>,
+    file: File,
+    /// The bytes of the last segment that are synced. What is behind them counts for nothing.
+    synced_bytes: u64,
+    /// Something may be behind them.
+    is_torn: bool,
+    next: u64,
+    buffer: Vec<u8>,
+    segment_bytes: u64,
+    syncs: u64,
+}
+
+struct Segment {
+    first: u64,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl CommandLog {
+    /// Opens the log in `folder`, which is made if it is not there. `done` is the position below
+    /// which everything may be gone. Calls `group` with each group from there on.
+    pub fn open(
+        folder: &Path,
+        done: u64,
+        mut group: impl FnMut(u64, Bytes) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder)?;
+        let mut segments: VecDeque<Segment> = segments(folder)?.into();
+        let mut next = done.max(1);
+        let mut synced_bytes = 0;
+        let count = segments.len();
+        for (index, segment) in segments.iter_mut().enumerate() {
+            let is_last = index + 1 == count;
+            let mut groups = Groups::open(&segment.path)?;
+            while let Some((position, payload)) = groups.next()? {
+                if position >= done {
+                    if position > next {
+                        return Err(broken(&segment.path, "groups are missing before this file"));
+                    }
+                    group(position, payload)?;
+                    next = position + 1;
+                }
+            }
+            segment.bytes = groups.valid_bytes;
+            if !is_last && groups.valid_bytes < groups.file_bytes {
+                return Err(broken(&segment.path, "damaged in the middle of the log"));
+            }
+            synced_bytes = groups.valid_bytes;
+        }
+        let mut log = match segments.back() {
+            Some(last) => {
+                let file = File::options().read(true).write(true).open(&last.path)?;
+                let folder = folder.to_owned();
+                let buffer = Vec::new();
+                let segment_bytes = SEGMENT_BYTES;
+                // Also a header may be torn: then nothing is valid.
+                let is_torn = true;
+                Self {
+                    folder,
+                    segments,
+                    file,
+                    synced_bytes,
+                    is_torn,
+                    next,
+                    buffer,
+                    segment_bytes,
+                    syncs: 0,
+                }
+            }
+            None => {
+                let (segment, file) = create(folder, next)?;
+                let synced_bytes = segment.bytes;
+                Self {
+                    folder: folder.to_owned(),
+                    segments: VecDeque::from([segment]),
+                    file,
+                    synced_bytes,
+                    is_torn: false,
+                    next,
+                    buffer: Vec::new(),
+                    segment_bytes: SEGMENT_BYTES,
+                    syncs: 0,
+                }
+            }
+        };
+        log.mend()?;
+        Ok(log)
+    }
+
+    /// Begins a new segment at `bytes` instead of 16 MiB.
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Appends a group, and syncs it. After an error it is not in the log, and will not be.
+    pub fn append(&mut self, payload: &[u8]) -> Result<u64, StoreError> {
+        self.mend()?;
+        if self.synced_bytes >= self.segment_bytes {
+            self.roll()?;
+        }
+        let position = self.next;
+        self.buffer.clear();
+        write_group(&mut self.buffer, position, payload);
+        self.is_torn = true;
+        self.file.write_all(&self.buffer)?;
+        faults::reached("command_log.written");
+        self.file.sync_data()?;
+        self.is_torn = false;
+        self.syncs += 1;
+        self.synced_bytes += self.buffer.len() as u64;
+        self.next += 1;
+        if let Some(last) = self.segments.back_mut() {
+            last.bytes = self.synced_bytes;
+        }
+        faults::reached("command_log.synced");
+        Ok(position)
+    }
+
+    /// Drops what is below a position, as far as whole segments go; everything, if nothing is at or
+    /// above it.
+    pub fn trim(&mut self, done: u64) -> Result<(), StoreError> {
+        while self.segments.get(1).is_some_and(|second| second.first <= done) {
+            let Some(oldest) = self.segments.pop_front() else { break };
+            if let Err(error) = fs::remove_file(&oldest.path)
+                && error.kind() != ErrorKind::NotFound
+            {
+                self.segments.push_front(oldest);
+                return Err(error.into());
+            }
+        }
+        if done >= self.next && self.synced_bytes > MAGIC.len() as u64 {
+            // What is cut off here may come back after a crash: it is done then as it is now.
+            self.synced_bytes = MAGIC.len() as u64;
+            self.is_torn = true;
+            if let Some(last) = self.segments.back_mut() {
+                last.bytes = self.synced_bytes;
+            }
+            self.mend()?;
+        }
+        Ok(())
+    }
+
+    /// The position that the next group gets.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// How often the log was synced since it was opened.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Cuts off what an append that failed, or a crash, has left.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        if !self.is_torn {
+            return Ok(());
+        }
+        if self.synced_bytes < MAGIC.len() as u64 {
+            self.file.set_len(0)?;
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(MAGIC)?;
+            self.synced_bytes = MAGIC.len() as u64;
+        }
+        self.file.set_len(self.synced_bytes)?;
+        self.file.seek(SeekFrom::Start(self.synced_bytes))?;
+        self.file.sync_data()?;
+        self.is_torn = false;
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), StoreError> {
+        let (segment, file) = create(&self.folder, self.next)?;
+        self.synced_bytes = segment.bytes;
+        self.segments.push_back(segment);
+        self.file = file;
+        Ok(())
+    }
+}
+
+fn write_group(buffer: &mut Vec<u8>, position: u64, payload: &[u8]) {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&position.to_be_bytes());
+    checksum.update(payload);
+    buffer.extend((payload.len() as u32).to_be_bytes());
+    buffer.extend(checksum.finalize().to_be_bytes());
+    buffer.extend(position.to_be_bytes());
+    buffer.extend_from_slice(payload);
+}
+
+fn create(folder: &Path, first: u64) -> Result<(Segment, File), StoreError> {
+    let path = folder.join(format!("{first:020}.log"));
+    // One of this name holds nothing that was acknowledged: it would have been read otherwise.
+    let mut file =
+        File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+    file.write_all(MAGIC)?;
+    file.sync_all()?;
+    sync_folder(folder)?;
+    Ok((Segment { first, path, bytes: MAGIC.len() as u64 }, file))
+}
+
+fn segments(folder: &Path) -> Result<Vec<Segment>, StoreError> {
+    let mut segments = Vec::new();
+    for found in fs::read_dir(folder)? {
+        let path = found?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let first = name.and_then(|name| name.strip_suffix(".log")?.parse().ok());
+        let Some(first) = first else { continue };
+        segments.push(Segment { first, path, bytes: 0 });
+    }
+    segments.sort_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+fn broken(path: &Path, what: &str) -> StoreError {
+    let message = format!("{}: {what}", path.display());
+    StoreError::Io(io::Error::new(ErrorKind::InvalidData, message))
+}
+
+/// Reads a segment, up to what is not a whole group.
+struct Groups {
+    file: io::BufReader<File>,
+    file_bytes: u64,
+    valid_bytes: u64,
+    has_header: bool,
+    expected: Option<u64>,
+}
+
+impl Groups {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path)?;
+        let file_bytes = file.metadata()?.len();
+        let mut file = io::BufReader::with_capacity(1024 * 1024, file);
+        let mut magic = [0; MAGIC.len()];
+        let has_header = read_whole(&mut file, &mut magic)? && magic == *MAGIC;
+        let valid_bytes = if has_header { MAGIC.len() as u64 } else { 0 };
+        Ok(Self { file, file_bytes, valid_bytes, has_header, expected: None })
+    }
+
+    fn next(&mut self) -> Result<Option<(u64, Bytes)>, StoreError> {
+        let mut header = [0; GROUP_HEADER_BYTES];
+        if !self.has_header || !read_whole(&mut self.file, &mut header)? {
+            return Ok(None);
+        }
+        let number = |range: std::ops::Range<usize>| {
+            header[range].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let (length, checksum, position) = (number(0..4) as usize, number(4..8), number(8..16));
+        if length > GROUP_BYTES_MAX || self.expected.is_some_and(|expected| expected != position) {
+            return Ok(None);
+        }
+        let mut payload = vec![0; length];
+        if !read_whole(&mut self.file, &mut payload)? {
+            return Ok(None);
+        }
+        let mut found = crc32fast::Hasher::new();
+        found.update(&position.to_be_bytes());
+        found.update(&payload);
+        if u64::from(found.finalize()) != checksum {
+            return Ok(None);
+        }
+        self.valid_bytes += (GROUP_HEADER_BYTES + length) as u64;
+        self.expected = Some(position + 1);
+        Ok(Some((position, payload.into())))
+    }
+}
+
+/// `false`: the file ends before.
+fn read_whole(file: &mut impl Read, buffer: &mut [u8]) -> Result<bool, StoreError> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,159 @@
+//! The suite of the ports, on the durable ports: while checkpoints are made all the time, so that
+//! what is read lies in memory, in the tables, and in between.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfold_embedded::SystemEnv;
+use fanfold_embedded::durable::{
+    DurableCommands, DurableDeadLetters, DurableJournal, DurableParked, DurableState,
+    DurableViewTable,
+};
+use fanfold_embedded::memory::Changing;
+use fanfold_embedded::shard::Bound;
+use fanfold_embedded::store::Store;
+use fanfold_embedded::store::folder::Folder;
+use fanfold_embedded::subscription::Undelivered;
+use fanfold_embedded::waits::LocalWaits;
+use fanfold_pipeline::conformance;
+use fanfold_pipeline::ports::{Append, Commands, Token};
+use tempfile::TempDir;
+
+use crate::conformance::drained;
+
+const ROOMY: Bound = Bound { items: 100_000, bytes: 1 << 30 };
+const VIEW: &str = "view-balances-v1";
+
+/// A store in a folder of its own, of which checkpoints are made until it is dropped.
+pub(crate) struct Stored {
+    pub(crate) store: Arc<Store>,
+    stop: Arc<AtomicBool>,
+    checkpoints: Option<thread::JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Stored {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = open(folder.path());
+        let stop = Arc::new(AtomicBool::new(false));
+        let checkpoints = {
+            let (store, stop) = (store.clone(), stop.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    store.checkpoint(0).expect("a checkpoint");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+        };
+        Self { store, stop, checkpoints: Some(checkpoints), _folder: folder }
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.checkpoints.take().map(thread::JoinHandle::join);
+    }
+}
+
+pub(crate) fn open(folder: &std::path::Path) -> Arc<Store> {
+    let folder = Folder::take(folder).expect("a folder");
+    Arc::new(Store::open(folder, &[VIEW.to_owned()]).expect("a store"))
+}
+
+#[tokio::test]
+async fn commands() {
+    let stored = Stored::new();
+    let commands = Arc::new(DurableCommands::open(stored.store.clone(), 3, ROOMY).unwrap());
+    let thread = commands.start().unwrap();
+    conformance::commands(&*commands, "c").await;
+    conformance::catalogue(&*commands, "c").await;
+    drained(commands.changes());
+    conformance::changes(&*commands, "c", async || drained(commands.changes())).await;
+    let log = "conformance/org:closed".parse().unwrap();
+    assert!(!commands.close(&log).await.unwrap(), "no slot, nothing to close");
+    let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
+    commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
+    assert!(commands.close(&log).await.unwrap());
+    conformance::closed_slot(&*commands, &log).await;
+    commands.end();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn journal() {
+    let stored = Stored::new();
+    conformance::journal(&DurableJournal::new(stored.store.clone()), "j").await;
+}
+
+#[tokio::test]
+async fn state() {
+    let stored = Stored::new();
+    conformance::state(&DurableState::new(stored.store.clone()), "s").await;
+}
+
+#[tokio::test]
+async fn parked() {
+    let stored = Stored::new();
+    conformance::parked(&DurableParked::new(stored.store.clone()), "p").await;
+}
+
+#[tokio::test]
+async fn view_table() {
+    let stored = Stored::new();
+    let space = stored.store.view(VIEW).unwrap();
+    conformance::view_table(&DurableViewTable::new(stored.store.clone(), space), "v").await;
+}
+
+#[tokio::test]
+async fn dead_letters() {
+    let stored = Stored::new();
+    let letters = DurableDeadLetters::new(stored.store.clone(), ROOMY);
+    let kill = async |bodies: Vec<Bytes>| {
+        bodies.into_iter().for_each(|body| letters.push("balances", body));
+    };
+    conformance::dead_letters(&letters, "balances", kill).await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_bounded_the_oldest_go() {
+    use fanfold_pipeline::ports::DeadLetters;
+    let stored = Stored::new();
+    let bound = Bound { items: 3, bytes: 100 };
+    let letters = DurableDeadLetters::new(stored.store.clone(), bound);
+    for n in 0..5_u8 {
+        letters.push("balances", Bytes::from(vec![n; 10]));
+        letters.push("others", Bytes::from(vec![n; 60]));
+    }
+    let left = |found: Vec<fanfold_pipeline::ports::DeadLetter>| -> Vec<(u64, u8)> {
+        found.iter().map(|letter| (letter.id, letter.body[0])).collect()
+    };
+    assert_eq!(left(letters.list("balances", 10).await.unwrap()), [(2, 2), (3, 3), (4, 4)]);
+    assert_eq!(left(letters.list("others", 10).await.unwrap()), [(4, 4)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits() {
+    let stored = Stored::new();
+    let env = Arc::new(SystemEnv);
+    let journal = Arc::new(DurableJournal::new(stored.store.clone()));
+    let space = stored.store.view(VIEW).unwrap();
+    let table = Arc::new(DurableViewTable::new(stored.store.clone(), space));
+    let waits = LocalWaits::new(env.clone(), journal.clone(), journal.waiters().clone()).with_view(
+        "balances",
+        table.clone(),
+        table.waiters().clone(),
+    );
+    let ports = conformance::WaitsPorts {
+        waits: &waits,
+        journal: &*journal,
+        view: "balances",
+        table: &*table,
+        env: &*env,
+    };
+    conformance::waits(&ports, "w").await;
+}

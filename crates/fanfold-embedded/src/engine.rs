@@ -246,7 +246,7 @@ impl Start<'_> {
             async move { relay.relay(&changes, deadline).await }
         });
         for (_, shard) in self.ports.commands.changes().iter() {
-            source.drive(shard, &mut self.stages);
+            source.drive(&shard, &mut self.stages);
         }
     }
 
@@ -267,7 +267,7 @@ impl Start<'_> {
             }
         });
         for (_, shard) in self.ports.stream.records().iter() {
-            source.drive(shard, &mut self.stages);
+            source.drive(&shard, &mut self.stages);
         }
     }
 

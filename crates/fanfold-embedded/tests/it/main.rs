@@ -7,6 +7,7 @@ mod engine;
 mod event_source;
 mod memory;
 mod paused_env;
+mod reshard;
 mod shards;
 mod subscription;
 mod waits;

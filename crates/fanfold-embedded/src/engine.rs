@@ -266,9 +266,7 @@ impl Start<'_> {
                 outcome
             }
         });
-        for (_, shard) in self.ports.stream.records().iter() {
-            source.drive(&shard, &mut self.stages);
-        }
+        source.drive_all(self.ports.stream.records(), &mut self.stages);
     }
 
     fn sweep(&mut self) {

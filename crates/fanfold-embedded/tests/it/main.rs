@@ -8,6 +8,7 @@ mod event_source;
 mod memory;
 mod paused_env;
 mod reshard;
+mod reshard_driven;
 mod shards;
 mod subscription;
 mod waits;

@@ -21,7 +21,9 @@ use tokio::time::timeout;
 
 use crate::env::SystemEnv;
 use crate::event_source::{EventSource, EventSourceConfig};
+use crate::hash_key::HashKey;
 use crate::memory::{Memory, MemoryConfig, MemoryViewTable};
+use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
 use crate::stop::{Stop, Stopper};
 use crate::striped::lock;
 use crate::subscription::{Deliveries, Subscription, SubscriptionConfig};
@@ -181,6 +183,34 @@ impl Engine {
     /// What is going on.
     pub fn status(&self) -> Status {
         self.watch.status()
+    }
+
+    /// The shards of the command stream, for whoever splits and merges them from elsewhere.
+    pub fn command_shards(&self) -> &Arc<Shards<ReceivedRecord>> {
+        self.ports().stream.records()
+    }
+
+    /// The shards of the command stream; see [`Shards::list`].
+    pub fn shards(&self) -> Vec<ShardInfo> {
+        self.command_shards().list()
+    }
+
+    /// Splits a shard of the command stream; see [`Shards::split`].
+    pub fn split_shard(
+        &self,
+        shard: ShardId,
+        at: Option<HashKey>,
+    ) -> Result<Vec<ShardInfo>, ReshardError> {
+        self.command_shards().split(shard, at)
+    }
+
+    /// Merges two shards of the command stream; see [`Shards::merge`].
+    pub fn merge_shards(
+        &self,
+        one: ShardId,
+        other: ShardId,
+    ) -> Result<Vec<ShardInfo>, ReshardError> {
+        self.command_shards().merge(one, other)
     }
 
     /// Admits nothing more, waits until what was accepted has come to its entries and views, and

@@ -24,9 +24,11 @@ use tokio::time::timeout;
 use crate::durable::{Durability, Stages};
 use crate::env::SystemEnv;
 use crate::event_source::{EventSource, EventSourceConfig};
+use crate::hash_key::HashKey;
 use crate::memory::{Memory, MemoryConfig};
 use crate::ports::Ports;
-use crate::shard::{Position, Shards};
+use crate::shard::Position;
+use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
 use crate::stop::{Stop, Stopper};
 use crate::store::folder::Folder;
 use crate::store::{OpenError, Store};
@@ -251,6 +253,34 @@ impl Engine {
         self.watch.status()
     }
 
+    /// The shards of the command stream, for whoever splits and merges them from elsewhere.
+    pub fn command_shards(&self) -> &Arc<Shards<ReceivedRecord>> {
+        self.ports().stream.records()
+    }
+
+    /// The shards of the command stream; see [`Shards::list`].
+    pub fn shards(&self) -> Vec<ShardInfo> {
+        self.command_shards().list()
+    }
+
+    /// Splits a shard of the command stream; see [`Shards::split`].
+    pub fn split_shard(
+        &self,
+        shard: ShardId,
+        at: Option<HashKey>,
+    ) -> Result<Vec<ShardInfo>, ReshardError> {
+        self.command_shards().split(shard, at)
+    }
+
+    /// Merges two shards of the command stream; see [`Shards::merge`].
+    pub fn merge_shards(
+        &self,
+        one: ShardId,
+        other: ShardId,
+    ) -> Result<Vec<ShardInfo>, ReshardError> {
+        self.command_shards().merge(one, other)
+    }
+
     /// Admits nothing more, waits until what was accepted has come to its entries and views, and
     /// stops all tasks. `false`: that took longer than `drain_ms`, and what was left is gone.
     pub async fn shutdown(mut self) -> bool {
@@ -319,7 +349,7 @@ impl Start<'_> {
             async move { relay.relay(&changes, deadline).await }
         });
         for (_, shard) in self.ports.commands.changes().iter() {
-            source.drive(shard, &mut self.stages);
+            source.drive(&shard, &mut self.stages);
         }
     }
 
@@ -339,9 +369,7 @@ impl Start<'_> {
                 outcome
             }
         });
-        for (_, shard) in self.ports.stream.records().iter() {
-            source.drive(shard, &mut self.stages);
-        }
+        source.drive_all(self.ports.stream.records(), &mut self.stages);
     }
 
     fn sweep(&mut self) {

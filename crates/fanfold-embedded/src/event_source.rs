@@ -8,9 +8,12 @@
 //! - **Bisection**: a batch of which nothing was finished comes again as its first half, down to a
 //!   single record; after a success, the rest of the batch comes at once.
 //! - **Checkpoints**: each lane has its own; the shard is trimmed to the lowest.
+//! - **Resharding**: a closed shard's lanes end when they have finished what is in it; those of its
+//!   children begin when all of them have.
 //!
 //! Time and chance come from the port [`Env`]. Needs a tokio runtime.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -24,6 +27,7 @@ use tokio::task::{JoinSet, yield_now};
 
 use crate::hash_key::HashKey;
 use crate::shard::{Batch, Bound, Position, Shard};
+use crate::shards::{ShardId, Shards};
 use crate::stop::Stop;
 use crate::striped::lock;
 
@@ -98,7 +102,8 @@ impl<I> EventSource<I> {
         Arc::new(Self { config, env, stop, invoke })
     }
 
-    /// Starts to drive the stage from a shard: one task a lane.
+    /// Starts to drive the stage from a shard: one task a lane. They end when it is time to stop, or
+    /// when the shard is closed and drained.
     pub fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &mut JoinSet<()>)
     where
         T: Clone + Send + Sync + 'static,
@@ -110,9 +115,34 @@ impl<I> EventSource<I> {
         for index in 0..lanes {
             let (source, shard) = (self.clone(), shard.clone());
             let lane = Lane { source, shard, index, checkpoints: checkpoints.clone() };
-            // It ends when it is time to stop.
             tasks.spawn(async move { lane.run().await.unwrap_or_default() });
         }
+    }
+
+    /// Starts to drive the stage from all shards of a stream, those included that come while it
+    /// runs: one task that watches the shards, and one a lane, which end before it does.
+    pub fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &mut JoinSet<()>)
+    where
+        T: Clone + Send + Sync + 'static,
+        I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
+        F: Future<Output = BatchOutcome> + Send,
+    {
+        let (source, shards) = (self.clone(), shards.clone());
+        tasks.spawn(async move {
+            let mut lanes = JoinSet::new();
+            let mut driven: BTreeSet<ShardId> = BTreeSet::new();
+            while let Some(readable) = source.stop.or(shards.readable_unlike(&driven)).await {
+                for (id, shard) in &readable {
+                    if !driven.contains(id) {
+                        source.drive(shard, &mut lanes);
+                    }
+                }
+                driven = readable.into_keys().collect();
+                // Those of shards that are gone have ended, or are about to.
+                while lanes.try_join_next().is_some() {}
+            }
+            while lanes.join_next().await.is_some() {}
+        });
     }
 }
 
@@ -130,7 +160,7 @@ where
     I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
     F: Future<Output = BatchOutcome> + Send,
 {
-    /// Ends with `None`, when it is time to stop.
+    /// Ends with `None`, when it is time to stop, or when everything of a closed shard is finished.
     async fn run(&self) -> Option<()> {
         let mut next = self.shard.start();
         loop {
@@ -141,7 +171,7 @@ where
         }
     }
 
-    /// The next batch of the lane's records, at least one.
+    /// The next batch of the lane's records, at least one; `None` if there will be none.
     async fn gather(&self, from: Position) -> Option<Batch<T>> {
         let mut batch = Batch::starting_at(from);
         loop {
@@ -151,14 +181,18 @@ where
             }
             // What is there belongs to other lanes.
             self.checkpoint(batch.next);
-            self.source.stop.or(self.shard.arrived(batch.next)).await?;
+            let more_comes = self.source.stop.or(self.shard.arrived(batch.next)).await?;
+            if !more_comes {
+                return None;
+            }
         }
         let mut window = pin!(self.source.env.sleep(self.source.config.window_ms));
         while self.source.config.window_ms > 0 && !batch.is_full {
             let arrived = pin!(self.shard.arrived(batch.next));
             match self.source.stop.or(select(arrived, &mut window)).await? {
-                Either::Left(_) => self.fill(&mut batch),
-                Either::Right(_) => break,
+                Either::Left((true, _)) => self.fill(&mut batch),
+                // A closed shard's last batch fills up no more.
+                Either::Left((false, _)) | Either::Right(_) => break,
             }
         }
         Some(batch)

@@ -4,8 +4,14 @@
 //! machine. The shard is chosen by the highest bits, exactly as Kinesis does; lane and bucket by
 //! the lowest, so that the logs of one shard spread over all of its lanes.
 
+use std::fmt;
+use std::str::FromStr;
+
 use fanfold::LogId;
 use md5::{Digest, Md5};
+use serde::de::{self, Deserialize, Deserializer};
+use serde::{Serialize, Serializer};
+use thiserror::Error;
 
 /// Buckets of the catalogue of logs: `hash(log) % 64`, in one byte.
 pub const BUCKETS: u8 = 64;
@@ -36,6 +42,41 @@ impl HashKey {
     }
 }
 
+impl fmt::Display for HashKey {
+    /// Decimal, as Kinesis writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The text is no hash key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a hash key is a decimal integer from 0 to {}", u128::MAX)]
+pub struct NotAHashKey;
+
+impl FromStr for HashKey {
+    type Err = NotAHashKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAHashKey> {
+        // `u128` would also take a sign.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).map(Self).ok_or(NotAHashKey)
+    }
+}
+
+// As text: JSON's numbers do not hold 128 bits everywhere.
+impl Serialize for HashKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HashKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// The hash keys of one shard, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashKeyRange {
@@ -61,6 +102,18 @@ impl HashKeyRange {
             last: HashKey(if shard + 1 == shards { u128::MAX } else { width * (shard + 1) - 1 }),
         };
         (0..shards).map(range).collect()
+    }
+
+    /// How much of all hash keys this is, from 0 to 1.
+    pub fn share(self) -> f64 {
+        ((self.last.0 - self.first.0) as f64 + 1.0) / 2f64.powi(128)
+    }
+
+    /// The first key of the upper half, which is not smaller than the lower one; the only key, if
+    /// there is but one.
+    pub fn middle(self) -> HashKey {
+        let more = self.last.0 - self.first.0;
+        HashKey(self.first.0 + more / 2 + more % 2)
     }
 
     /// Whether the key is one of the shard's.
@@ -104,6 +157,41 @@ mod tests {
                 226_854_911_280_625_642_308_916_404_954_512_140_970,
             ]
         );
+    }
+
+    #[test]
+    fn hash_keys_are_written_in_decimal() {
+        for (text, key) in [
+            ("0", Some(0)),
+            ("17", Some(17)),
+            ("340282366920938463463374607431768211455", Some(u128::MAX)),
+            ("340282366920938463463374607431768211456", None),
+            ("", None),
+            ("+1", None),
+            ("-1", None),
+            ("0x1", None),
+            (" 1", None),
+        ] {
+            assert_eq!(text.parse().ok(), key.map(HashKey), "{text:?}");
+            if let Some(key) = key {
+                assert_eq!(HashKey(key).to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_middle_halves_a_range() {
+        for (first, last, middle) in [
+            (0, u128::MAX, 1 << 127),
+            (0, (1 << 127) - 1, 1 << 126),
+            (5, 6, 6),
+            (5, 7, 6),
+            (5, 5, 5),
+            (u128::MAX, u128::MAX, u128::MAX),
+        ] {
+            let range = HashKeyRange { first: HashKey(first), last: HashKey(last) };
+            assert_eq!(range.middle(), HashKey(middle), "{range:?}");
+        }
     }
 
     proptest! {

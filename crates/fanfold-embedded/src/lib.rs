@@ -5,11 +5,12 @@
 //!
 //! 1. [`hash_key`]: which shard, lane and bucket a log belongs to;
 //! 2. [`shard`]: an ordered queue of what is on its way, and how much that is;
-//! 3. [`memory`]: all ports in memory;
-//! 4. [`waits`]: waiting for what the journal and the views come to;
-//! 5. [`event_source`]: drives a stage as Lambda's event source mappings do;
-//! 6. [`subscription`]: delivers notifications to a view as SNS does;
-//! 7. [`engine`]: all of it together, with [`SystemEnv`], the clock and chance of this machine.
+//! 3. [`shards`]: a stream of them, which can be split and merged while it runs;
+//! 4. [`memory`]: all ports in memory;
+//! 5. [`waits`]: waiting for what the journal and the views come to;
+//! 6. [`event_source`]: drives a stage as Lambda's event source mappings do;
+//! 7. [`subscription`]: delivers notifications to a view as SNS does;
+//! 8. [`engine`]: all of it together, with [`SystemEnv`], the clock and chance of this machine.
 //!
 //! It guarantees what the ports ask for, but durability: everything is in memory, and gone when the
 //! process ends. What is on its way is bounded in bytes and in count: [`memory::MemoryAdmission`]
@@ -29,6 +30,7 @@ pub mod hash_key;
 pub mod memory;
 pub mod ports;
 pub mod shard;
+pub mod shards;
 pub mod stop;
 pub mod store;
 mod striped;

@@ -1,18 +1,24 @@
 //! All ports of an engine, whichever of its two providers they are of.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use fanfold_pipeline::ports::{Env, Journal, ParkedTable, State, ViewTable};
+use fanfold_pipeline::process::ReceivedRecord;
 
 use crate::durable::{
     DurableCommands, DurableDeadLetters, DurableJournal, DurableParked, DurableState,
     DurableViewTable,
 };
 use crate::memory::{Changing, Memory, MemoryAdmission, MemoryConfig, MemoryStream, MemoryTopic};
-use crate::store::{Store, StoreError};
+use crate::shards::{Layout, Shards};
+use crate::store::{Space, Store, StoreError};
 use crate::subscription::Undelivered;
 use crate::waits::LocalWaits;
+
+/// The meta table's key of the layout of the command stream's shards.
+const LAYOUT_KEY: &[u8] = b"shards";
 
 /// The ports. What is on its way is in memory in both providers.
 #[derive(Clone)]
@@ -67,7 +73,8 @@ impl Ports {
     ) -> Result<(Self, Arc<DurableCommands>), StoreError> {
         let commands = DurableCommands::open(store.clone(), config.shards, config.backlog)?;
         let commands = Arc::new(commands);
-        let stream = Arc::new(MemoryStream::new(config.shards, config.backlog, env.clone()));
+        let records = command_shards(store, config.shards)?;
+        let stream = Arc::new(MemoryStream::over(records, config.backlog, env.clone()));
         let journal = Arc::new(DurableJournal::new(store.clone()));
         let mut waits = LocalWaits::new(env, journal.clone(), journal.waiters().clone());
         let mut tables: BTreeMap<String, Arc<dyn ViewTable>> = BTreeMap::new();
@@ -92,4 +99,20 @@ impl Ports {
         };
         Ok((ports, commands))
     }
+}
+
+/// The shards of the command stream as they were, or as many as are wanted if there were none.
+fn command_shards(store: &Arc<Store>, wanted: usize) -> Result<Shards<ReceivedRecord>, StoreError> {
+    let layout = match store.get(Space::META, LAYOUT_KEY)? {
+        Some(stored) => serde_json::from_slice(&stored).map_err(|error| {
+            let message = format!("the layout of the shards cannot be read: {error}");
+            StoreError::Io(io::Error::new(io::ErrorKind::InvalidData, message))
+        })?,
+        None => Layout::equal(wanted),
+    };
+    let store = store.clone();
+    Ok(Shards::from_layout(layout).stored_by(move |layout| {
+        let layout = serde_json::to_vec(layout)?;
+        Ok(store.put_now(Space::META, LAYOUT_KEY, Some(layout.into()))?)
+    }))
 }

@@ -1,8 +1,8 @@
 //! A shard: an ordered queue of what is on its way, read from any position, trimmed from the front.
 //!
-//! Change streams, record streams and the notification log are made of shards. Reading is
-//! synchronous and takes nothing away: whoever consumes a shard keeps its own position, and trims
-//! when nobody needs what is below.
+//! Change streams and record streams ([`Shards`](crate::shards::Shards)) are made of shards, and the
+//! notification log is one. Reading is synchronous and takes nothing away: whoever consumes a shard
+//! keeps its own position, and trims when nobody needs what is below.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use crate::hash_key::{HashKey, HashKeyRange};
+use crate::hash_key::HashKey;
 use crate::striped::lock;
 
 /// A place in a shard: its first item has 0, the next 1 …
@@ -109,11 +109,16 @@ struct Queue<T> {
     start: Position,
     items: VecDeque<Stored<T>>,
     bytes: usize,
+    is_closed: bool,
 }
 
 impl<T> Queue<T> {
     fn end(&self) -> Position {
         Position(self.start.0 + self.items.len() as u64)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.is_closed && self.items.is_empty()
     }
 
     /// The items at and above a position, with their places.
@@ -130,13 +135,21 @@ pub struct Shard<T> {
     backlog: Arc<Backlog>,
     queue: Mutex<Queue<T>>,
     arrived: Notify,
+    /// Told when nothing is left of a closed shard.
+    drained: Arc<Notify>,
 }
 
 impl<T: Clone> Shard<T> {
     /// An empty shard, which counts into `backlog`.
     pub fn new(backlog: Arc<Backlog>) -> Self {
-        let queue = Queue { start: Position::START, items: VecDeque::new(), bytes: 0 };
-        Self { backlog, queue: Mutex::new(queue), arrived: Notify::new() }
+        Self::telling(backlog, Arc::default())
+    }
+
+    /// As [`Shard::new`]; `drained` is told when nothing is left of the shard after its end.
+    pub(crate) fn telling(backlog: Arc<Backlog>, drained: Arc<Notify>) -> Self {
+        let queue =
+            Queue { start: Position::START, items: VecDeque::new(), bytes: 0, is_closed: false };
+        Self { backlog, queue: Mutex::new(queue), arrived: Notify::new(), drained }
     }
 
     /// Appends an item that counts as so many bytes.
@@ -145,6 +158,7 @@ impl<T: Clone> Shard<T> {
         self.backlog.add(bytes);
         let position = {
             let mut queue = lock(&self.queue);
+            debug_assert!(!queue.is_closed, "what comes now would be behind the children's");
             queue.items.push_back(Stored { key, bytes, item });
             queue.bytes += bytes;
             Position(queue.end().0 - 1)
@@ -182,24 +196,23 @@ impl<T: Clone> Shard<T> {
 
     /// Drops everything below `below`.
     pub fn trim(&self, below: Position) {
-        let mut queue = lock(&self.queue);
-        while queue.start < below {
-            let Some(stored) = queue.items.pop_front() else { break };
-            queue.start = queue.start.next();
-            queue.bytes -= stored.bytes;
-            self.backlog.remove(stored.bytes);
-        }
+        self.trim_while(|queue| queue.start < below);
     }
 
     /// Drops the oldest items until the others are at most so many bytes.
     pub fn trim_to_bytes(&self, bytes_max: usize) {
+        self.trim_while(|queue| queue.bytes > bytes_max);
+    }
+
+    fn trim_while(&self, too_much: impl Fn(&Queue<T>) -> bool) {
         let mut queue = lock(&self.queue);
-        while queue.bytes > bytes_max {
+        while too_much(&queue) {
             let Some(stored) = queue.items.pop_front() else { break };
             queue.start = queue.start.next();
             queue.bytes -= stored.bytes;
             self.backlog.remove(stored.bytes);
         }
+        self.tell_if_drained(&queue);
     }
 
     /// The place of the oldest item that is still there; the end, if there is none.
@@ -212,67 +225,59 @@ impl<T: Clone> Shard<T> {
         lock(&self.queue).end()
     }
 
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        lock(&self.queue).items.len()
+    }
+
     /// Whether everything was trimmed.
     pub fn is_empty(&self) -> bool {
         lock(&self.queue).items.is_empty()
     }
 
-    /// Returns once there is, or was, an item at or above `from`.
-    pub async fn arrived(&self, from: Position) {
+    /// Whether nothing is appended any more.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.queue).is_closed
+    }
+
+    /// Whether nothing is appended any more, and everything was trimmed.
+    pub fn is_drained(&self) -> bool {
+        lock(&self.queue).is_drained()
+    }
+
+    /// Nothing is appended any more: the caller sees to that. Whoever waits at the end is told.
+    pub(crate) fn close(&self) {
+        {
+            let mut queue = lock(&self.queue);
+            queue.is_closed = true;
+            self.tell_if_drained(&queue);
+        }
+        self.arrived.notify_waiters();
+    }
+
+    fn tell_if_drained(&self, queue: &Queue<T>) {
+        if queue.is_drained() {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Returns once there is, or was, an item at or above `from`. `false`: there will never be,
+    /// for the shard is closed.
+    pub async fn arrived(&self, from: Position) -> bool {
         loop {
             let mut arrived = pin!(self.arrived.notified());
             // Registered before the look: what is appended after it is not missed.
             arrived.as_mut().enable();
-            if self.end() > from {
-                return;
+            {
+                let queue = lock(&self.queue);
+                if queue.end() > from {
+                    return true;
+                }
+                if queue.is_closed {
+                    return false;
+                }
             }
             arrived.await;
         }
-    }
-}
-
-/// The ends of all shards of a stream, at one time.
-pub struct Mark(Vec<Position>);
-
-/// A stream: shards, each for a range of hash keys, and what lies in all of them.
-pub struct Shards<T> {
-    shards: Vec<(HashKeyRange, Arc<Shard<T>>)>,
-    backlog: Arc<Backlog>,
-}
-
-impl<T: Clone> Shards<T> {
-    /// So many shards (at least one) of equal width.
-    pub fn equal(shards: usize) -> Self {
-        let backlog = Arc::new(Backlog::default());
-        let shard = |range| (range, Arc::new(Shard::new(backlog.clone())));
-        Self { shards: HashKeyRange::equal(shards).into_iter().map(shard).collect(), backlog }
-    }
-
-    /// Appends an item that counts as so many bytes to the shard of its key.
-    pub fn append(&self, key: HashKey, bytes: usize, item: T) {
-        // The ranges leave no key out.
-        if let Some((_, shard)) = self.shards.iter().find(|(range, _)| range.contains(key)) {
-            shard.append(key, bytes, item);
-        }
-    }
-
-    /// The shards with their ranges, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (HashKeyRange, &Arc<Shard<T>>)> {
-        self.shards.iter().map(|(range, shard)| (*range, shard))
-    }
-
-    /// Where all of them end now.
-    pub fn mark(&self) -> Mark {
-        Mark(self.shards.iter().map(|(_, shard)| shard.end()).collect())
-    }
-
-    /// Whether everything that was there before the mark has been trimmed.
-    pub fn has_passed(&self, mark: &Mark) -> bool {
-        self.shards.iter().zip(&mark.0).all(|((_, shard), end)| shard.start() >= *end)
-    }
-
-    /// What lies in them.
-    pub fn backlog(&self) -> &Arc<Backlog> {
-        &self.backlog
     }
 }

@@ -17,7 +17,8 @@ use tokio::time::{Instant, timeout};
 use super::DurableCommands;
 use crate::faults;
 use crate::memory::Changing;
-use crate::shard::{Mark, Position, Shards};
+use crate::shard::Position;
+use crate::shards::{Mark, Shards};
 use crate::store::{CHECKPOINT_BYTES, Store, StoreError};
 
 /// How often it is looked how far the stages are, in milliseconds.

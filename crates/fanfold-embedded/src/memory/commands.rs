@@ -8,7 +8,8 @@ use fanfold_pipeline::ports::{
 
 use super::ITEM_OVERHEAD_BYTES;
 use crate::hash_key::{BUCKETS, HashKey};
-use crate::shard::{Bound, Shards};
+use crate::shard::Bound;
+use crate::shards::Shards;
 use crate::striped::Striped;
 
 /// Slots, in the stripes that are the catalogue's buckets; and the change stream.

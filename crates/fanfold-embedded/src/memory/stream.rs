@@ -8,13 +8,14 @@ use fanfold_pipeline::process::ReceivedRecord;
 use super::commands::twice;
 use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
 use crate::hash_key::HashKey;
-use crate::shard::{Bound, Shards};
+use crate::shard::Bound;
+use crate::shards::Shards;
 
 const HOP: &str = "command stream";
 
 /// The command stream: shards by ranges of the keys' MD5s, as Kinesis has them.
 pub struct MemoryStream {
-    records: Shards<ReceivedRecord>,
+    records: Arc<Shards<ReceivedRecord>>,
     bound: Bound,
     env: Arc<dyn Env>,
 }
@@ -23,11 +24,16 @@ impl MemoryStream {
     /// Shards of equal width. Puts are throttled while more than twice `bound` is in them: a
     /// relay that sends again and again what is not processed fills no memory.
     pub fn new(shards: usize, bound: Bound, env: Arc<dyn Env>) -> Self {
-        Self { records: Shards::equal(shards), bound: twice(bound), env }
+        Self::over(Shards::equal(shards), bound, env)
     }
 
-    /// What was put, in the order in which it was acknowledged.
-    pub fn records(&self) -> &Shards<ReceivedRecord> {
+    /// As [`MemoryStream::new`], with these shards.
+    pub fn over(records: Shards<ReceivedRecord>, bound: Bound, env: Arc<dyn Env>) -> Self {
+        Self { records: Arc::new(records), bound: twice(bound), env }
+    }
+
+    /// What was put, in the order in which it was acknowledged. Its shards can be split and merged.
+    pub fn records(&self) -> &Arc<Shards<ReceivedRecord>> {
         &self.records
     }
 

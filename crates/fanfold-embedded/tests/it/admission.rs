@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use fanfold::{LogId, Time};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
-use fanfold_embedded::shard::{Bound, Shards};
+use fanfold_embedded::shard::Bound;
+use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::ports::{
     Admission, Append, AppendError, CommandStream, Commands, StreamRecord, Token, Unavailable,
 };

@@ -8,7 +8,8 @@ use fanfold_embedded::memory::{
     Memory, MemoryCommands, MemoryConfig, MemoryDeadLetters, MemoryJournal, MemoryParked,
     MemoryState, MemoryStream, MemoryTopic, MemoryViewTable,
 };
-use fanfold_embedded::shard::{Bound, Position, Shards};
+use fanfold_embedded::shard::{Bound, Position};
+use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
     Append, CommandStream, Commands, Env, Journal, ParkedTable, State, StreamRecord, Token,

@@ -8,6 +8,8 @@ mod engine;
 mod event_source;
 mod memory;
 mod paused_env;
+mod reshard;
+mod reshard_driven;
 mod shards;
 mod subscription;
 mod waits;

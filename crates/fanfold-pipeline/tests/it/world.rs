@@ -15,7 +15,8 @@ use fanfold::{
     Views,
 };
 use fanfold_embedded::memory::{Memory, MemoryConfig, MemoryViewTable};
-use fanfold_embedded::shard::{Position, Shards};
+use fanfold_embedded::shard::Position;
+use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{

@@ -25,8 +25,9 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn new() -> Self {
-        let mut child =
-            fanfold(&["up", "--listen", "127.0.0.1:0"]).spawn().expect("the binary starts");
+        let mut child = fanfold(&["up", "--in-memory", "--listen", "127.0.0.1:0"])
+            .spawn()
+            .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = || {
             let mut line = String::new();

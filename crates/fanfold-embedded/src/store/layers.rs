@@ -1,14 +1,12 @@
 //! What was written to one table and is not stored yet, and what was stored last.
 
-use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Items;
+use super::items::Items;
 
 /// From the newest to the oldest: a key's value is the first that is found. `None`: removed.
-#[derive(Default)]
 pub(super) struct Layers {
     /// Written since the last cut.
     active: Items,
@@ -27,6 +25,12 @@ pub(super) struct Page {
 }
 
 impl Layers {
+    /// Empty; see [`Items::new`].
+    pub(super) fn new(prefix_len: Option<usize>) -> Self {
+        let (sealed, clean) = (Arc::default(), Arc::default());
+        Self { active: Items::new(prefix_len), sealed, clean }
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
         let found = self.active.get(key).or_else(|| self.sealed.get(key));
         found.or_else(|| self.clean.get(key)).cloned()
@@ -34,11 +38,12 @@ impl Layers {
 
     /// Whether the key was not written yet since the last cut.
     pub(super) fn set(&mut self, key: Bytes, value: Option<Bytes>) -> bool {
-        self.active.insert(key, value).is_none()
+        self.active.insert(key, value)
     }
 
     pub(super) fn seal(&mut self) {
-        self.sealed = Arc::new(std::mem::take(&mut self.active));
+        let empty = self.active.empty();
+        self.sealed = Arc::new(std::mem::replace(&mut self.active, empty));
     }
 
     pub(super) fn is_sealed(&self) -> bool {
@@ -57,17 +62,11 @@ impl Layers {
     /// At most about `max` items between two keys, from the one end or from the other.
     pub(super) fn page(&self, from: &Bytes, to: &Bytes, descending: bool, max: usize) -> Page {
         let layers = [&self.active, &*self.sealed, &*self.clean];
-        let range = (Included(from.clone()), Excluded(to.clone()));
         let mut items: Vec<(Bytes, Option<Bytes>)> = Vec::new();
         // Of each layer up to `max`; where the first of them ends, the page ends.
         let mut ends: Vec<Bytes> = Vec::new();
         for layer in layers {
-            let range = layer.range(range.clone());
-            let copy = |(key, value): (&Bytes, &Option<Bytes>)| (key.clone(), value.clone());
-            let taken: Vec<_> = match descending {
-                false => range.take(max).map(copy).collect(),
-                true => range.rev().take(max).map(copy).collect(),
-            };
+            let taken = layer.range(from, to, descending, max);
             if taken.len() == max
                 && let Some((last, _)) = taken.last()
             {

@@ -11,10 +11,10 @@
 
 pub mod command_log;
 pub mod folder;
+mod items;
 mod layers;
 mod tables;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -49,9 +49,6 @@ const SCAN_ITEMS: usize = 256;
 
 /// The meta table's key of the place in the command log below which everything is in the tables.
 const DONE_KEY: &[u8] = b"done";
-
-/// Some writes, all or none of which are stored.
-pub(crate) type Items = BTreeMap<Bytes, Option<Bytes>>;
 
 /// The tables, with what is not stored yet.
 pub struct Store {
@@ -101,7 +98,9 @@ impl Store {
     /// Opens a folder, or makes one. `views` are the names of the views' tables.
     pub fn open(folder: Folder, views: &[String]) -> Result<Self, OpenError> {
         let tables = Tables::open(&folder, views)?;
-        let layers = (0..tables.len()).map(|_| Mutex::default()).collect();
+        let layers =
+            (0..tables.len()).map(|index| Mutex::new(Layers::new(Space::prefix_len(index))));
+        let layers = layers.collect();
         Ok(Self {
             folder,
             tables,

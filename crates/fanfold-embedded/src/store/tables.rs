@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::Items;
 use super::folder::{Folder, OpenError};
+use super::items::Items;
 
 /// Bytes of a table in memory before it is written out; there are as many as tables.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
@@ -41,6 +41,16 @@ impl Space {
 
     pub(super) fn index(self) -> usize {
         self.0
+    }
+
+    /// The bytes of a key by which the items of the table with this index are hashed: a slot's
+    /// bucket, nothing of the few items of the meta table, a log or a view in all others.
+    pub(super) fn prefix_len(index: usize) -> Option<usize> {
+        match Self(index) {
+            Self::META => Some(0),
+            Self::SLOTS => Some(1),
+            _ => None,
+        }
     }
 }
 
@@ -184,7 +194,9 @@ impl Tables {
         value: Option<Bytes>,
     ) -> Result<(), StoreError> {
         let mut items = vec![Arc::<Items>::default(); self.len()];
-        items[space.0] = Arc::new(Items::from([(Bytes::copy_from_slice(key), value)]));
+        let mut item = Items::new(None);
+        item.insert(Bytes::copy_from_slice(key), value);
+        items[space.0] = Arc::new(item);
         self.commit(&items, None)
     }
 
@@ -197,7 +209,7 @@ impl Tables {
         let opened = opened.as_ref().ok_or(StoreError::Closed)?;
         let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
         for (keyspace, items) in opened.keyspaces.iter().zip(items) {
-            for (key, value) in &**items {
+            for (key, value) in items.iter() {
                 match value {
                     Some(value) => batch.insert(keyspace, key.clone(), value.clone()),
                     None => batch.remove(keyspace, key.clone()),

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use fanfold::{Services, Views};
 use fanfold_embedded::{Config, Engine};
-use fanfold_http::{Api, Metrics};
+use fanfold_http::{Api, Metrics, router_with};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::gauges::Gauges;
 use crate::host::Host;
-use crate::panics;
+use crate::{admin, panics};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -26,7 +26,8 @@ pub struct Up {
     /// this address may do everything.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Shards of the command stream: how many batches of logs are worked on at the same time.
+    /// Shards of the command stream: how many batches of logs are worked on at the same time. See
+    /// `fanfold shards`, which changes that later.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
     /// What to log to standard error, as `info` or `fanfold_pipeline=debug,warn`.
@@ -74,6 +75,7 @@ async fn host(listen: SocketAddr, config: Config) -> anyhow::Result<ExitCode> {
     };
     let gauges = Gauges(engine.watch().clone());
     api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
+    let api = router_with(api, admin::routes(engine.command_shards().clone()));
     let host = Host::listen(listen, api).await?;
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "others may reach this address, and there is no authentication");

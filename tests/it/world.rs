@@ -6,7 +6,7 @@ use std::sync::Once;
 use fanfold::{Services, Views};
 use fanfold_cli::host::Host;
 use fanfold_embedded::{Config, Engine};
-use fanfold_http::{Api, Metrics};
+use fanfold_http::{Api, Metrics, router};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ impl World {
                 metrics: Metrics::new(),
             };
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            (Host::listen(any_port, api).await.expect("a port is free"), engine)
+            (Host::listen(any_port, router(api)).await.expect("a port is free"), engine)
         });
         let caller = Caller::new(format!("http://{}", host.address()));
         Self { caller, running: Some((host, engine)), runtime }

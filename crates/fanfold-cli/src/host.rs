@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::bail;
+use axum::Router;
 use axum::serve::ListenerExt;
-use fanfold_http::{Api, router};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ pub struct Host {
 
 impl Host {
     /// Listens on `address`; port 0 is any that is free.
-    pub async fn listen(address: SocketAddr, api: Api) -> anyhow::Result<Self> {
+    pub async fn listen(address: SocketAddr, api: Router) -> anyhow::Result<Self> {
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -41,7 +41,7 @@ impl Host {
             }
         });
         let (stop, stopped) = oneshot::channel();
-        let served = axum::serve(listener, router(api)).with_graceful_shutdown(async {
+        let served = axum::serve(listener, api).with_graceful_shutdown(async {
             // A host that is dropped stops, too.
             let _ = stopped.await;
         });

@@ -1,5 +1,6 @@
 //! The `fanfold` command line: [`up`] hosts the example service in one process; [`send`], [`log`]
-//! and [`view`] talk over HTTP to that or to any other host of the API.
+//! and [`view`] talk over HTTP to that or to any other host of the API; [`shards`] to `up` alone,
+//! whose API has the routes of [`admin`], too.
 //!
 //! It guarantees that results go to standard output, one JSON document a line, and everything
 //! else to standard error; that an error is one line that says what to do; and that the exit code
@@ -7,6 +8,7 @@
 //!
 //! It knows nothing of stages and storage: [`host`] puts an engine and the router together.
 
+pub mod admin;
 pub mod batches;
 pub mod client;
 mod gauges;
@@ -15,6 +17,7 @@ pub mod log;
 pub mod output;
 pub mod panics;
 pub mod send;
+pub mod shards;
 pub mod up;
 pub mod view;
 
@@ -40,6 +43,8 @@ enum Command {
     Log(log::Log),
     /// Show the rows of a view.
     View(view::View),
+    /// List, split or merge the shards of a running `up`.
+    Shards(shards::Shards),
 }
 
 impl Cli {
@@ -50,6 +55,7 @@ impl Cli {
             Command::Send(send) => send.run(),
             Command::Log(log) => log.run(),
             Command::View(view) => view.run(),
+            Command::Shards(shards) => shards.run(),
         }
     }
 }

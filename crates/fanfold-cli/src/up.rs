@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use fanfold::{Services, Views};
 use fanfold_embedded::{Config, Engine};
-use fanfold_http::{Api, Metrics};
+use fanfold_http::{Api, Metrics, router_with};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::gauges::Gauges;
 use crate::host::Host;
-use crate::panics;
+use crate::{admin, panics};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -33,7 +33,8 @@ pub struct Up {
     /// Keep everything in memory instead: it is gone when this ends.
     #[arg(long, conflicts_with = "data")]
     in_memory: bool,
-    /// Shards of the command stream: how many batches of logs are worked on at the same time.
+    /// Shards of the command stream: how many batches of logs are worked on at the same time. A
+    /// folder that has shards keeps those: see `fanfold shards`, which changes them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
     /// What to log to standard error, as `info` or `fanfold_pipeline=debug,warn`.
@@ -93,6 +94,7 @@ async fn host(
     };
     let gauges = Gauges(engine.watch().clone());
     api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
+    let api = router_with(api, admin::routes(engine.command_shards().clone()));
     let host = Host::listen(listen, api).await?;
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "others may reach this address, and there is no authentication");

@@ -10,7 +10,7 @@ use crate::problem::{Kind, Problem};
 
 /// The body, if it is at most [`REQUEST_BYTES_MAX`] long. A body that came in one piece, as small
 /// ones do, is not copied.
-pub(crate) async fn read(mut body: Body) -> Result<Bytes, Problem> {
+pub async fn read(mut body: Body) -> Result<Bytes, Problem> {
     let announced = body.size_hint().lower();
     if announced > REQUEST_BYTES_MAX as u64 {
         return Err(too_large(body, announced).await);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::problem::{Kind, Problem};
 
 /// `value` as the body.
-pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Result<Response, Problem> {
+pub fn answer(status: StatusCode, value: &impl Serialize) -> Result<Response, Problem> {
     let json = serde_json::to_vec(value)
         .map_err(|e| Problem::new(Kind::INTERNAL, format!("the answer cannot be written: {e}")))?;
     let mut response = HttpResponse::new(json.into());

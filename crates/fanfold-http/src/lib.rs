@@ -18,9 +18,9 @@
 //! A body's content type is not looked at: the article's `curl -d` sends a form's. It knows
 //! nothing of storage, of AWS, or of who listens on which address.
 
-mod body;
+pub mod body;
 mod commands;
-mod json;
+pub mod json;
 pub mod limits;
 mod logs;
 mod metrics;
@@ -34,7 +34,7 @@ use fanfold_pipeline::read::Reads;
 
 pub use metrics::Metrics;
 pub use problem::Problem;
-pub use router::router;
+pub use router::{router, router_with};
 
 /// What the router serves. Cheap to clone.
 #[derive(Clone)]

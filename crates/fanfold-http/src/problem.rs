@@ -107,7 +107,9 @@ impl Problem {
         }
     }
 
-    fn retry_after(mut self, seconds: u64) -> Self {
+    /// The same, which may be gone after so many seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }

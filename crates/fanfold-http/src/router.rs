@@ -27,8 +27,13 @@ const PATHS: [&str; 8] = [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ,
 
 /// The whole API.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route(COMMAND, post(commands::one))
+    router_with(api, Router::new())
+}
+
+/// The whole API, and what a host has beside it. Of these routes the same holds: a panic is an
+/// answer, what is not there is a problem, and requests are counted, as those to `other`.
+pub fn router_with(api: Api, more: Router<Api>) -> Router {
+    more.route(COMMAND, post(commands::one))
         .route(COMMANDS, post(commands::many))
         .route(ENTRIES, get(logs::entries))
         .route(ENTRY, get(logs::entry))

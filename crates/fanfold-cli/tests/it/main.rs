@@ -1,6 +1,7 @@
 //! The real binary, as a child process.
 
 mod client;
+mod shards;
 mod up;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -240,8 +240,8 @@ fn open(path: &std::path::Path, names: &[String]) -> Result<Opened, StoreError> 
         .cache_size(CACHE_BYTES)
         .max_journaling_size(LOG_BYTES_MAX)
         .manual_journal_persist(true)
-        // One writes out, one merges.
-        .worker_threads(2)
+        // A second one would spin while the first merges.
+        .worker_threads(1)
         .open()?;
     let options = |name: &str| {
         let options = KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);

@@ -1,12 +1,14 @@
 //! The whole engine, with the example service: what is sent comes to its entries and views.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfold::entry::Outcome;
 use fanfold::{LogId, Seq, Services, Views};
 use fanfold_embedded::memory::MemoryConfig;
 use fanfold_embedded::shard::Bound;
+use fanfold_embedded::shards::ShardState;
 use fanfold_embedded::{Config, Engine};
 use fanfold_pipeline::ingest::{IngestError, Receipt};
 use fanfold_pipeline::ports::RowRange;
@@ -88,6 +90,53 @@ async fn what_is_sent_comes_to_entries_and_views() {
         }
     }
     assert!(engine.shutdown().await, "drained");
+}
+
+/// Splits and merges, up to eight shards and down to one again, until it is aborted.
+async fn reshard(engine: Arc<Engine>) {
+    let (mut grows, mut turns) = (true, 0);
+    loop {
+        let mut open = engine.shards();
+        open.retain(|shard| shard.state == ShardState::Open);
+        open.sort_by_key(|shard| shard.range.first);
+        grows = open.len() == 1 || (grows && open.len() < 8);
+        turns += 1;
+        let at = turns % open.len();
+        if grows {
+            engine.split_shard(open[at].id, None).expect("it can be split");
+        } else {
+            let (one, other) = (at.min(open.len() - 2), at.min(open.len() - 2) + 1);
+            engine.merge_shards(open[one].id, open[other].id).expect("they are neighbours");
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_are_split_and_merged_under_load() {
+    const ORGS: u64 = 60;
+    const DEPOSITS: u64 = 300;
+    let engine = Arc::new(Engine::start(config()));
+    // Not in this task: it would seldom have its turn, as ports in memory never wait.
+    let resharding = tokio::spawn(reshard(engine.clone()));
+    let last = deposit(&engine, ORGS, DEPOSITS).await;
+    resharding.abort();
+    assert!(resharding.await.is_err_and(|ended| ended.is_cancelled()), "it never fails");
+    let engine = Arc::into_inner(engine).expect("nobody else has it");
+    let layout = engine.command_shards().layout();
+    assert!(layout.open().iter().any(|open| open.id.0 > 12), "many came: {layout:?}");
+    for (org, seq) in last {
+        assert_eq!(balance(&engine, &org, seq).await["balance"], DEPOSITS, "org {org}");
+        let page = engine.reads().entries(&log(&org), Seq(1), 1_000).await.expect("it answers");
+        assert_eq!(page.entries.len() as u64, DEPOSITS + 1, "org {org}");
+        for (entry, seq) in page.entries.iter().zip(1..) {
+            assert_eq!(entry.seq, Seq(seq), "org {org}");
+            let Outcome::Accepted(_) = &entry.outcome else { panic!("org {org}: {entry:?}") };
+        }
+    }
+    let shards = engine.command_shards().clone();
+    assert!(engine.shutdown().await, "drained");
+    assert!(shards.list().iter().all(|shard| shard.state == ShardState::Open), "none is left over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

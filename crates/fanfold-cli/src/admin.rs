@@ -1,0 +1,201 @@
+//! Routes for operators, which only a host of the embedded engine has: its shards.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /shards` | those of the command stream |
+//! | `POST /shards/split` | `{"shard","at"}`: its children; `at`, a decimal hash key, may be left out |
+//! | `POST /shards/merge` | `{"shards":["…","…"]}`: their child |
+
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post};
+use fanfold_embedded::hash_key::HashKey;
+use fanfold_embedded::shards::{ReshardError, ShardId, ShardInfo, ShardState, Shards};
+use fanfold_http::problem::{Kind, Problem};
+use fanfold_http::{Api, body, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::task::spawn_blocking;
+
+const UNKNOWN_SHARD: Kind = Kind {
+    urn: "urn:fanfold:problem:unknown-shard",
+    title: "There is no such shard",
+    status: StatusCode::NOT_FOUND,
+};
+const SHARD_CLOSED: Kind = Kind {
+    urn: "urn:fanfold:problem:shard-closed",
+    title: "The shard was split or merged before",
+    status: StatusCode::CONFLICT,
+};
+const CANNOT_RESHARD: Kind = Kind {
+    urn: "urn:fanfold:problem:cannot-reshard",
+    title: "The shards cannot be split or merged like this",
+    status: StatusCode::CONFLICT,
+};
+
+/// Seconds after which closed shards may have been drained, or a disk may work again.
+const RETRY_AFTER_S: u64 = 1;
+
+/// A shard as callers see it. Hash keys are text: they have 128 bits.
+#[derive(Serialize)]
+struct Shard {
+    id: ShardId,
+    range: Range,
+    state: &'static str,
+    parents: Vec<ShardId>,
+    /// Records that are not finished.
+    backlog: usize,
+    /// How much of all hash keys it has.
+    percent: f64,
+}
+
+/// Both ends included.
+#[derive(Serialize)]
+struct Range {
+    start: HashKey,
+    end: HashKey,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    shards: Vec<Shard>,
+}
+
+impl From<ShardInfo> for Shard {
+    fn from(ShardInfo { id, range, state, parents, backlog }: ShardInfo) -> Self {
+        let state = match state {
+            ShardState::Open => "open",
+            ShardState::Closed => "closed",
+        };
+        // Digits that nobody can read say nothing.
+        let percent = (range.share() * 1e6).round() / 1e4;
+        let range = Range { start: range.first, end: range.last };
+        Self { id, range, state, parents, backlog, percent }
+    }
+}
+
+/// The routes for the shards of a stream.
+pub fn routes<T: Clone + Send + Sync + 'static>(shards: Arc<Shards<T>>) -> Router<Api> {
+    Router::new()
+        .route("/shards", get(list::<T>))
+        .route("/shards/split", post(split::<T>))
+        .route("/shards/merge", post(merge::<T>))
+        .with_state(shards)
+}
+
+async fn list<T: Clone>(State(shards): State<Arc<Shards<T>>>) -> Result<Response, Problem> {
+    answer(shards.list())
+}
+
+async fn split<T: Clone + Send + Sync + 'static>(
+    State(shards): State<Arc<Shards<T>>>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let fields = Fields::parse(&body::read(body).await?, &["shard", "at"])?;
+    let shard = shard("shard", fields.required("shard")?)?;
+    let at = fields.0.get("at").filter(|at| !at.is_null()).map(hash_key).transpose()?;
+    reshard(move || shards.split(shard, at)).await
+}
+
+async fn merge<T: Clone + Send + Sync + 'static>(
+    State(shards): State<Arc<Shards<T>>>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let fields = Fields::parse(&body::read(body).await?, &["shards"])?;
+    let Value::Array(two) = fields.required("shards")? else {
+        return Err(wrong_type("shards", "an array of two strings"));
+    };
+    let [one, other] = &two[..] else {
+        return Err(wrong_type("shards", "an array of two strings"));
+    };
+    let (one, other) = (shard("shards", one)?, shard("shards", other)?);
+    reshard(move || shards.merge(one, other)).await
+}
+
+/// To store a layout takes as long as a disk does: that must not hold other requests.
+async fn reshard(
+    reshard: impl FnOnce() -> Result<Vec<ShardInfo>, ReshardError> + Send + 'static,
+) -> Result<Response, Problem> {
+    let resharded = spawn_blocking(reshard)
+        .await
+        .map_err(|_| Problem::new(Kind::INTERNAL, "the shards could not be changed"))?;
+    answer(resharded.map_err(problem)?)
+}
+
+fn answer(shards: Vec<ShardInfo>) -> Result<Response, Problem> {
+    let shards = shards.into_iter().map(Shard::from).collect();
+    json::answer(StatusCode::OK, &Answer { shards })
+}
+
+fn problem(error: ReshardError) -> Problem {
+    let kind = match &error {
+        ReshardError::Unknown { .. } => UNKNOWN_SHARD,
+        ReshardError::Closed { .. } => SHARD_CLOSED,
+        ReshardError::OutOfRange { .. } => Kind::BAD_PARAMETER,
+        ReshardError::TooNarrow { .. }
+        | ReshardError::NotAdjacent { .. }
+        | ReshardError::TooManyOpen
+        | ReshardError::TooManyClosed => CANNOT_RESHARD,
+        ReshardError::NotStored(_) => {
+            // What a disk said is for the log, not for callers.
+            tracing::error!(error = error.source(), "the layout of the shards was not stored");
+            Kind::UNAVAILABLE
+        }
+    };
+    let problem = Problem::new(kind, error.to_string());
+    match error {
+        ReshardError::TooManyClosed | ReshardError::NotStored(_) => {
+            problem.retry_after(RETRY_AFTER_S)
+        }
+        _ => problem,
+    }
+}
+
+/// The fields of a request.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn parse(body: &[u8], known: &[&str]) -> Result<Self, Problem> {
+        let parsed = serde_json::from_slice(body).map_err(|error| {
+            Problem::new(Kind::NOT_JSON, format!("the request is not JSON: {error}"))
+        })?;
+        let Value::Object(fields) = parsed else {
+            let detail = format!("the request must be a JSON object with `{}`", known.join("`, `"));
+            return Err(Problem::new(Kind::NOT_AN_OBJECT, detail));
+        };
+        match fields.keys().find(|field| !known.contains(&field.as_str())) {
+            None => Ok(Self(fields)),
+            Some(field) => {
+                let known = known.join("`, `");
+                let detail = format!("`{field}`: unknown field, known here are `{known}`");
+                Err(Problem::new(Kind::UNKNOWN_FIELD, detail))
+            }
+        }
+    }
+
+    fn required(&self, field: &str) -> Result<&Value, Problem> {
+        self.0
+            .get(field)
+            .ok_or_else(|| Problem::new(Kind::MISSING_FIELD, format!("`{field}`: is required")))
+    }
+}
+
+fn shard(field: &str, value: &Value) -> Result<ShardId, Problem> {
+    let text = value.as_str().ok_or_else(|| wrong_type(field, "a shard's name"))?;
+    text.parse().map_err(|error| Problem::new(Kind::BAD_NAME, format!("`{field}`: {error}")))
+}
+
+fn hash_key(value: &Value) -> Result<HashKey, Problem> {
+    let text = value.as_str().ok_or_else(|| wrong_type("at", "a hash key, as a string"))?;
+    text.parse().map_err(|error| Problem::new(Kind::BAD_PARAMETER, format!("`at`: {error}")))
+}
+
+fn wrong_type(field: &str, expected: &str) -> Problem {
+    Problem::new(Kind::WRONG_TYPE, format!("`{field}`: must be {expected}"))
+}

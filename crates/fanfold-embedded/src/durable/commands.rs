@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 use std::{io, thread};
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Token,
     Unavailable,
 };
+use foldhash::fast::FixedState;
 use tokio::sync::oneshot;
 
 use super::{group, unavailable};
@@ -46,6 +48,12 @@ struct Queue {
     waiting: Vec<Request>,
     is_closed: bool,
 }
+
+/// Bytes of the command log beyond which no more is taken: by then something that was accepted has
+/// not been processed for long, and a restart would take long, too.
+const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// How long nothing is taken after the disk was full, in milliseconds; then somebody may try.
+const FULL_MS: u64 = 1_000;
 
 /// How much the command log has done since it was opened.
 #[derive(Debug, Default)]
@@ -84,6 +92,9 @@ pub struct DurableCommands {
     shown: AtomicU64,
     counts: Counts,
     replayed: Vec<LogId>,
+    opened: Instant,
+    /// Nothing is taken until so many milliseconds after `opened`.
+    full_until_ms: AtomicU64,
 }
 
 impl DurableCommands {
@@ -100,7 +111,7 @@ impl DurableCommands {
             })?;
             group.into_iter().try_for_each(|change| {
                 replayed.insert(change.log.clone());
-                show(&store, &changes, change)
+                replay(&store, &changes, change)
             })
         })?;
         let shown = AtomicU64::new(log.next());
@@ -114,6 +125,8 @@ impl DurableCommands {
             shown,
             counts: Counts::default(),
             replayed: replayed.into_iter().collect(),
+            opened: Instant::now(),
+            full_until_ms: AtomicU64::new(0),
         })
     }
 
@@ -143,6 +156,19 @@ impl DurableCommands {
     /// What the command log has done.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Why nothing can be taken now, if that is so.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        if self.uptime_ms() < self.full_until_ms.load(Ordering::Relaxed) {
+            return Some("the disk is full".to_owned());
+        }
+        let bytes = self.counts.log_bytes();
+        (bytes > LOG_BYTES_MAX).then(|| format!("{bytes} bytes of commands are not processed yet"))
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Drops what is below `done` from the command log. Waits for an append that is under way.
@@ -202,9 +228,12 @@ impl DurableCommands {
     fn gather(&self, request: Request, group: &mut Group) {
         match request {
             Request::Append { log, append, answer } => {
-                let slot = match group.slots.get(&log) {
-                    Some(slot) => Ok(Some(slot.clone())),
-                    None => slot(&self.store, &log),
+                let (hash, slot) = match group.slots.get(&log) {
+                    Some((hash, slot)) => (*hash, Ok(Some(slot.clone()))),
+                    None => {
+                        let hash = HashKey::of_log(&log);
+                        (hash, slot(&self.store, hash, &log))
+                    }
                 };
                 let before = match slot {
                     Ok(Some(slot)) if slot.closed || slot.token == append.token => {
@@ -220,49 +249,53 @@ impl DurableCommands {
                 let Append { n, body, at, token } = append;
                 let last = before.plus(n);
                 let slot = Slot { seq: last, n, at, token, closed: false };
-                group.slots.insert(log.clone(), slot);
+                group.slots.insert(log.clone(), (hash, slot));
                 let change = Change { log, last, n, at, token, body };
                 group::write(&mut group.bytes, &change);
-                group.changes.push((change, answer));
+                group.changes.push((hash, change, answer));
             }
             Request::Close { log, answer } => group.closed.push((log, answer)),
         }
     }
 
     fn append_group(&self, group: Group) {
-        let Group { bytes, changes, closed, .. } = group;
+        let Group { bytes, changes, slots, closed } = group;
         let appended = match changes.is_empty() {
             true => Ok(self.shown() - 1),
             false => self.append_bytes(&bytes),
         };
         match appended {
             Ok(position) => {
+                for (log, (hash, slot)) in slots {
+                    put_slot(&self.store, hash, &log, &slot);
+                }
                 let mut answers = Vec::with_capacity(changes.len());
-                for (change, answer) in changes {
+                for (hash, change, answer) in changes {
                     self.counts.commands.fetch_add(change.n, Ordering::Relaxed);
-                    let last = change.last;
-                    // The slot was read before: it can be written, too.
-                    let shown = show(&self.store, &self.changes, change);
-                    answers.push((answer, shown.map(|()| last)));
+                    answers.push((answer, change.last));
+                    emit(&self.changes, hash, change);
                 }
                 self.shown.store(position + 1, Ordering::Release);
-                for (answer, shown) in answers {
-                    let shown = shown.map_err(|error| unavailable(HOP, &error).into());
+                for (answer, last) in answers {
                     // Who does not wait any more finds its token in the slot.
-                    let _ = answer.send(shown);
+                    let _ = answer.send(Ok(last));
                 }
             }
             Err(error) => {
+                if matches!(error, StoreError::Full) {
+                    self.full_until_ms.store(self.uptime_ms() + FULL_MS, Ordering::Relaxed);
+                }
                 tracing::error!(alarm = "not_durable", %error, "commands were not accepted");
-                for (_, answer) in changes {
+                for (_, _, answer) in changes {
                     let _ = answer.send(Err(unavailable(HOP, &error).into()));
                 }
             }
         }
         for (log, answer) in closed {
-            let slot = slot(&self.store, &log).ok().flatten();
+            let hash = HashKey::of_log(&log);
+            let slot = slot(&self.store, hash, &log).ok().flatten();
             if let Some(slot) = &slot {
-                put_slot(&self.store, &log, &Slot { closed: true, ..slot.clone() });
+                put_slot(&self.store, hash, &log, &Slot { closed: true, ..slot.clone() });
             }
             let _ = answer.send(slot.is_some());
         }
@@ -281,9 +314,9 @@ impl DurableCommands {
 #[derive(Default)]
 struct Group {
     bytes: Vec<u8>,
-    changes: Vec<(Change, oneshot::Sender<Result<Seq, AppendError>>)>,
+    changes: Vec<(HashKey, Change, oneshot::Sender<Result<Seq, AppendError>>)>,
     /// As they will be.
-    slots: HashMap<LogId, Slot>,
+    slots: HashMap<LogId, (HashKey, Slot), FixedState>,
     closed: Vec<(LogId, oneshot::Sender<bool>)>,
 }
 
@@ -291,28 +324,32 @@ fn ended() -> Unavailable {
     Unavailable::Failed { hop: HOP, message: "it is closed".to_owned() }
 }
 
-/// A change that is in the command log becomes visible: first its slot, then itself.
-fn show(store: &Store, changes: &Shards<Change>, change: Change) -> Result<(), StoreError> {
+/// A change that was in the command log when it was opened becomes visible: first its slot, which
+/// may be further on already, then itself.
+fn replay(store: &Store, changes: &Shards<Change>, change: Change) -> Result<(), StoreError> {
     let Change { last, n, at, token, .. } = change;
-    // Read again after a crash, the slot may be further on.
-    let stored = slot(store, &change.log)?;
+    let hash = HashKey::of_log(&change.log);
+    let stored = slot(store, hash, &change.log)?;
     if stored.as_ref().is_none_or(|slot| slot.seq < last) {
         let closed = stored.is_some_and(|slot| slot.closed);
-        put_slot(store, &change.log, &Slot { seq: last, n, at, token, closed });
+        put_slot(store, hash, &change.log, &Slot { seq: last, n, at, token, closed });
     }
-    let bytes = ITEM_OVERHEAD_BYTES + change.log.as_str().len() + change.body.len();
-    changes.append(HashKey::of_log(&change.log), bytes, change);
+    emit(changes, hash, change);
     Ok(())
 }
 
-/// Bucket and log: the order of the catalogue.
-fn key(log: &LogId) -> Bytes {
-    let bucket = HashKey::of_log(log).bucket();
-    [&[bucket], log.as_str().as_bytes()].concat().into()
+fn emit(changes: &Shards<Change>, hash: HashKey, change: Change) {
+    let bytes = ITEM_OVERHEAD_BYTES + change.log.as_str().len() + change.body.len();
+    changes.append(hash, bytes, change);
 }
 
-fn slot(store: &Store, log: &LogId) -> Result<Option<Slot>, StoreError> {
-    Ok(store.get(Space::SLOTS, &key(log))?.and_then(decode_slot))
+/// Bucket and log: the order of the catalogue.
+fn key(hash: HashKey, log: &LogId) -> Bytes {
+    [&[hash.bucket()], log.as_str().as_bytes()].concat().into()
+}
+
+fn slot(store: &Store, hash: HashKey, log: &LogId) -> Result<Option<Slot>, StoreError> {
+    Ok(store.get(Space::SLOTS, &key(hash, log))?.and_then(decode_slot))
 }
 
 /// `[seq u64][n u64][at u64][token u128][closed u8]`, big-endian.
@@ -326,14 +363,14 @@ fn decode_slot(mut value: Bytes) -> Option<Slot> {
     })
 }
 
-fn put_slot(store: &Store, log: &LogId, slot: &Slot) {
+fn put_slot(store: &Store, hash: HashKey, log: &LogId, slot: &Slot) {
     let mut value = Vec::with_capacity(41);
     value.extend(slot.seq.0.to_be_bytes());
     value.extend(slot.n.to_be_bytes());
     value.extend(slot.at.0.to_be_bytes());
     value.extend(slot.token.0.to_be_bytes());
     value.push(u8::from(slot.closed));
-    store.put(Space::SLOTS, key(log), value.into());
+    store.put(Space::SLOTS, key(hash, log), value.into());
 }
 
 impl Changing for DurableCommands {
@@ -355,7 +392,8 @@ impl Commands for DurableCommands {
     }
 
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
-        slot(&self.store, log).map_err(|error| unavailable(HOP, &error))
+        let slot = slot(&self.store, HashKey::of_log(log), log);
+        slot.map_err(|error| unavailable(HOP, &error))
     }
 
     async fn catalogue(

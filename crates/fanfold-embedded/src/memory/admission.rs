@@ -18,12 +18,23 @@ pub struct MemoryAdmission {
     on_the_way: [Arc<Backlog>; 2],
     bound: Bound,
     closed: AtomicBool,
+    obstacle: Option<Obstacle>,
 }
+
+/// Says why nothing can be taken now, if something stands against it.
+type Obstacle = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl MemoryAdmission {
     /// Looks at what lies in the change stream and in the command stream, together.
     pub fn new(on_the_way: [Arc<Backlog>; 2], bound: Bound) -> Self {
-        Self { on_the_way, bound, closed: AtomicBool::new(false) }
+        Self { on_the_way, bound, closed: AtomicBool::new(false), obstacle: None }
+    }
+
+    /// Also refuses while `obstacle` says why.
+    #[must_use]
+    pub fn unless(mut self, obstacle: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.obstacle = Some(Box::new(obstacle));
+        self
     }
 
     /// Lets nothing in any more: the engine is about to stop.
@@ -37,6 +48,9 @@ impl Admission for MemoryAdmission {
         let refused = |reason: String| Err(NotAdmitted { reason, retry_after_s: RETRY_AFTER_S });
         if self.closed.load(Ordering::Relaxed) {
             return refused("the engine is shutting down".to_owned());
+        }
+        if let Some(reason) = self.obstacle.as_ref().and_then(|obstacle| obstacle()) {
+            return refused(reason);
         }
         let items: usize = self.on_the_way.iter().map(|backlog| backlog.items()).sum();
         let bytes: usize = self.on_the_way.iter().map(|backlog| backlog.bytes()).sum();

@@ -59,6 +59,26 @@ impl Collector for Gauges {
             let gauge = ConstGauge::new(value as i64);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        let Some(durable) = self.0.durable() else { return Ok(()) };
+        let counts = durable.commands().counts();
+        for (name, help, value) in [
+            ("syncs", "Syncs of the command log", counts.syncs()),
+            ("checkpoints", "Checkpoints of the tables", durable.checkpoints()),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        for (name, help, value) in [
+            ("command_log_bytes", "Bytes of the command log", counts.log_bytes()),
+            (
+                "unsaved_bytes",
+                "Bytes that the next checkpoint stores",
+                durable.store().unsaved_bytes() as u64,
+            ),
+        ] {
+            let gauge = ConstGauge::new(value as i64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
         Ok(())
     }
 }

@@ -54,6 +54,11 @@ impl Collector for Gauges {
                 swept.standstill_ms_max,
             ),
             ("nudged_logs", "Logs that the last sweep nudged", swept.nudged.len() as u64),
+            (
+                "attempted_logs",
+                "Logs of which a record has ended its process, as the last sweep saw it",
+                swept.attempted as u64,
+            ),
             ("waiting_logs", "Logs in which something waits for an operator", swept.waiting as u64),
         ] {
             let gauge = ConstGauge::new(value as i64);

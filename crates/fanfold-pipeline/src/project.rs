@@ -6,7 +6,10 @@
 //! row stored if it is still what was loaded; only then does the cursor move (F6). What is beyond
 //! waits a little for what is before it, and is then read from the journal.
 //!
-//! What the view cannot apply parks it for this log, and for no other (F7).
+//! What the view cannot apply parks it for this log, and for no other (F7); so does what ends the
+//! process, if the projector is [suspicious](Projector::suspicious).
+
+mod suspect;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +23,12 @@ use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use crate::attempts::Unclosed;
 use crate::ports::{
     Advanced, Cursor, Env, Journal, ParkedView, PutRowError, StoredRow, Unavailable, ViewTable,
 };
+
+pub use suspect::ATTEMPTS_MAX;
 
 /// Logs of one call that are worked on at the same time; see the processor.
 const LOGS_AT_ONCE: usize = 32;
@@ -46,6 +52,7 @@ const COMMITS_PER_READ: usize = 100;
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// The stage, for one view.
+#[derive(Clone)]
 pub struct Projector {
     view: Arc<dyn AnyView>,
     table: Arc<dyn ViewTable>,
@@ -53,6 +60,10 @@ pub struct Projector {
     env: Arc<dyn Env>,
     /// By which a commit's `prev` says whether the view misses something.
     kinds: Vec<String>,
+    /// Set if what it applies may end its process.
+    attempts_max: Option<u32>,
+    /// Shared by all that were made of one.
+    unclosed: Arc<Unclosed>,
 }
 
 /// Why a log's commits were not applied. They come again.
@@ -87,7 +98,8 @@ impl Projector {
         env: Arc<dyn Env>,
     ) -> Self {
         let kinds = view.kinds();
-        Self { view, table, journal, env, kinds }
+        let unclosed = Arc::new(Unclosed::new());
+        Self { view, table, journal, env, kinds, attempts_max: None, unclosed }
     }
 
     /// The view.
@@ -123,7 +135,8 @@ impl Projector {
             let result = self.advance(&log, commits, deadline).await;
             (log, indices, result)
         });
-        let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        let at_once = if self.attempts_max.is_some() { 1 } else { LOGS_AT_ONCE };
+        let logs: Vec<_> = logs.buffer_unordered(at_once).collect().await;
         for (log, indices, result) in logs {
             if let Err(error) = result {
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
@@ -263,16 +276,13 @@ impl Projector {
         }
     }
 
-    /// Applies what is next in line: rows first, then the cursor. A parked view stays as it is.
-    async fn apply_next(
+    /// Applies what is next in line: rows first, then the cursor.
+    async fn apply(
         &self,
         log: &LogId,
         cursor: Cursor,
         mut next: Next,
     ) -> Result<Cursor, ProjectError> {
-        if next.to <= cursor.seq || cursor.parked.is_some() {
-            return Ok(cursor);
-        }
         next.entries.retain(|entry| entry.seq > cursor.seq);
         let (entries, mut fault) = self.read(log, &next.entries);
         if planted(Bug::CursorBeforeRows) {

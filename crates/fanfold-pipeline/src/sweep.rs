@@ -2,10 +2,12 @@
 //!
 //! [`Sweep`] walks the catalogue of logs and nudges those whose commands have no entries yet, or
 //! are parked. [`ViewSweep`] does the same for one view: it brings it on from the journal, and
-//! delivers its dead letters.
+//! delivers its dead letters. What it applies has not come through before, perhaps because it ends
+//! its process: so the view's sweep is suspicious.
 
 use std::sync::Arc;
 
+use fanfold::body::attempt::Attempt;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::canary::Canary;
@@ -18,10 +20,13 @@ use crate::ports::{
     CataloguePosition, CommandStream, Commands, DeadLetters, Env, Journal, ParkedTable,
     StreamRecord, Unavailable, ViewTable,
 };
-use crate::project::{ProjectError, Projector};
+use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
 /// What was accepted less than this ago is on its way: every hop together takes seconds.
 const STANDSTILL_MS: u64 = 10_000;
+/// An attempt marker that is older than this is of no call that is under way: about as long as one
+/// has, see the template. Nudging one that is does no harm.
+const ATTEMPT_MS: u64 = 60_000;
 /// Logs that are looked at at the same time.
 const LOGS_AT_ONCE: usize = 16;
 /// Parked commands that are looked at, to see whether one could go on.
@@ -52,6 +57,9 @@ pub struct SweepReport {
     pub standstill_ms_max: u64,
     /// The logs in which something waits for an operator.
     pub waiting: usize,
+    /// The logs with an old attempt marker: a record has ended its process, and did not come back
+    /// alone. They are nudged, which removes it.
+    pub attempted: usize,
     /// How long ago the last command of a canary came to its entry, at most over the canaries;
     /// `None` while none has. A healthy pipeline keeps it about as low as the sweep's schedule.
     pub canary_age_ms_max: Option<u64>,
@@ -62,6 +70,7 @@ struct Look {
     nudge: bool,
     standstill_ms: u64,
     waiting: bool,
+    attempted: bool,
 }
 
 impl Sweep {
@@ -104,6 +113,7 @@ impl Sweep {
         for (log, look) in looks {
             report.standstill_ms_max = report.standstill_ms_max.max(look.standstill_ms);
             report.waiting += usize::from(look.waiting);
+            report.attempted += usize::from(look.attempted);
             if look.nudge {
                 report.nudged.push(log);
             }
@@ -152,14 +162,30 @@ impl Sweep {
             // What waits for an operator must not hide what could go on.
             items.extend(self.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
         }
-        let for_operator = |reason| matches!(reason, Reason::Conflict | Reason::Undecodable);
-        let mut look = Look { nudge: standstill_ms > STANDSTILL_MS, standstill_ms, waiting: false };
+        let mut look = Look {
+            nudge: standstill_ms > STANDSTILL_MS,
+            standstill_ms,
+            waiting: false,
+            attempted: false,
+        };
+        let mut held = false;
         for item in items {
+            if item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY {
+                let begun = Attempt::decode(&item.body).map_or(Time(0), |attempt| attempt.at);
+                look.attempted = self.env.now().since_ms(begun) > ATTEMPT_MS;
+                continue;
+            }
             match Parked::decode(&item.body) {
-                Ok(parked) if !for_operator(parked.reason) => look.nudge = true,
+                Ok(parked) if !parked.reason.is_for_operator() => look.nudge = true,
+                Ok(parked) if parked.reason == Reason::Suspect => {
+                    look.waiting = true;
+                    held |= item.seq > tail;
+                }
                 _ => look.waiting = true,
             }
         }
+        // A log that waits for a suspect can go no further, however often it is nudged.
+        look.nudge = look.nudge && !held || look.attempted;
         Ok(look)
     }
 
@@ -185,6 +211,8 @@ impl Sweep {
 /// The sweep of one view, run by the view's own host.
 pub struct ViewSweep {
     projector: Arc<Projector>,
+    /// The same, for what has perhaps ended a process before.
+    suspicious: Projector,
     table: Arc<dyn ViewTable>,
     commands: Arc<dyn Commands>,
     journal: Arc<dyn Journal>,
@@ -211,9 +239,32 @@ pub struct ViewSweepReport {
 
 enum Brought {
     Standing,
+    /// An attempt has not returned: it has to go alone.
+    Suspect,
     On,
     Parked,
     Failed,
+}
+
+/// When a log's view is brought on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// When the entry after the cursor has been in the journal for some time.
+    StandsStill,
+    /// When there is an entry after the cursor.
+    Now,
+}
+
+impl ViewSweepReport {
+    fn note(&mut self, log: LogId, brought: Result<Brought, ProjectError>) {
+        self.logs += 1;
+        match brought {
+            Ok(Brought::Standing) => {}
+            Ok(Brought::On) => self.caught_up.push(log),
+            Ok(Brought::Parked) => self.parked += 1,
+            Ok(Brought::Suspect | Brought::Failed) | Err(_) => self.failed.push(log),
+        }
+    }
 }
 
 impl ViewSweep {
@@ -226,7 +277,17 @@ impl ViewSweep {
         dead_letters: Arc<dyn DeadLetters>,
         env: Arc<dyn Env>,
     ) -> Self {
-        Self { projector, table, commands, journal, dead_letters, env }
+        let suspicious = projector.suspicious(ATTEMPTS_MAX);
+        Self { projector, suspicious, table, commands, journal, dead_letters, env }
+    }
+
+    /// Parks the view for a log after so many attempts that have ended their process, instead of
+    /// [`ATTEMPTS_MAX`]. At least two: logs are brought on at the same time, and a death counts for
+    /// all of them; from then on they go alone.
+    #[must_use]
+    pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
+        self.suspicious = self.projector.suspicious(attempts_max.max(2));
+        self
     }
 
     /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
@@ -243,53 +304,97 @@ impl ViewSweep {
         report.next = page.next;
         let services = self.projector.view().services();
         let logs = page.logs.into_iter().filter(|log| services.contains(&log.service()));
+        let due = Due::StandsStill;
         let logs = stream::iter(logs).map(|log| async move {
-            let brought = self.bring_on(&log, deadline).await;
+            let brought = self.bring_on(&self.suspicious, &log, due, false, deadline).await;
             (log, brought)
         });
         let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
-        for (log, brought) in logs {
-            report.logs += 1;
-            match brought {
-                Ok(Brought::Standing) => {}
-                Ok(Brought::On) => report.caught_up.push(log),
-                Ok(Brought::Parked) => report.parked += 1,
-                Ok(Brought::Failed) | Err(_) => report.failed.push(log),
+        for (log, mut brought) in logs {
+            if matches!(brought, Ok(Brought::Suspect)) {
+                brought = self.bring_on(&self.suspicious, &log, due, true, deadline).await;
             }
+            report.note(log, brought);
         }
         tracing::debug!(view = self.projector.view().name(), ?report, "swept");
         Ok(report)
     }
 
-    async fn bring_on(&self, log: &LogId, deadline: Time) -> Result<Brought, ProjectError> {
+    /// Brings the view on to the ends of these logs, now, until the deadline: for hosts that know
+    /// that notifications of them were lost. What is not at its end by then counts as failed.
+    /// `attempts_max`: log by log, and each parked after so many attempts that have ended their
+    /// process; see [`Projector::suspicious`].
+    pub async fn bring_on_logs(
+        &self,
+        logs: &[LogId],
+        attempts_max: Option<u32>,
+        deadline: Time,
+    ) -> ViewSweepReport {
+        let services = self.projector.view().services();
+        let logs = logs.iter().filter(|log| services.contains(&log.service()));
+        let (projector, at_once) = match attempts_max {
+            Some(attempts_max) => (self.projector.suspicious(attempts_max), 1),
+            None => ((*self.projector).clone(), LOGS_AT_ONCE),
+        };
+        let projector = &projector;
+        let logs: Vec<_> = logs
+            .map(|log| async move {
+                let brought = self.bring_on(projector, log, Due::Now, true, deadline).await;
+                (log.clone(), brought)
+            })
+            .collect();
+        let mut logs = stream::iter(logs).buffer_unordered(at_once);
+        let mut report = ViewSweepReport::default();
+        while let Some((log, brought)) = logs.next().await {
+            report.note(log, brought);
+        }
+        report
+    }
+
+    /// `is_alone`: no other log is under way, so that it may be one that has ended its process.
+    async fn bring_on(
+        &self,
+        projector: &Projector,
+        log: &LogId,
+        due: Due,
+        is_alone: bool,
+        deadline: Time,
+    ) -> Result<Brought, ProjectError> {
         let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
         let mut brought = Brought::Standing;
         while cursor.parked.is_none() && self.env.now() < deadline {
-            if !cursor.is_behind() && !self.stands_still(log, cursor.seq).await? {
+            if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
                 return Ok(brought);
             }
+            if cursor.attempts > 0 && !is_alone {
+                return Ok(Brought::Suspect);
+            }
             let before = cursor.seq;
-            cursor = self.projector.read_on(log, cursor).await?;
+            cursor = projector.read_on(log, cursor).await?;
             if cursor.seq == before && cursor.parked.is_none() {
                 return Ok(Brought::Failed);
             }
             brought = Brought::On;
         }
-        Ok(if cursor.parked.is_some() { Brought::Parked } else { brought })
+        Ok(match cursor.parked {
+            Some(_) => Brought::Parked,
+            // What stands still is brought on by the next run.
+            None if due == Due::StandsStill => brought,
+            None => Brought::Failed,
+        })
     }
 
-    /// Whether the entry after the cursor has been in the journal for some time.
-    async fn stands_still(&self, log: &LogId, cursor: Seq) -> Result<bool, Unavailable> {
+    async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
         let page = self.journal.read(log, cursor.next(), 1).await?;
         let age_ms = page.commits.first().map(|item| self.env.now().since_ms(item.at));
-        Ok(age_ms.is_some_and(|age_ms| age_ms > STANDSTILL_MS))
+        Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 
     async fn deliver(&self, deadline: Time) -> Result<usize, Unavailable> {
         let view = self.projector.view().name();
         let letters = self.dead_letters.list(view, DEAD_LETTERS_PER_RUN).await?;
         let bodies: Vec<_> = letters.iter().map(|letter| letter.body.clone()).collect();
-        let failed = self.projector.project(&bodies, deadline).await;
+        let failed = self.suspicious.project(&bodies, deadline).await;
         let mut delivered = 0;
         for (index, letter) in letters.iter().enumerate() {
             if !failed.contains(&index) {

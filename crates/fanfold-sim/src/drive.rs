@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
 use fanfold::{LogId, Seq, Services, Time};
 use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
-use fanfold_pipeline::ports::{Change, Env, ParkedTable, RowRange, ViewTable, Waits};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::ports::{Change, Env, ParkedItem, ParkedTable, RowRange, ViewTable, Waits};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Awaited, Reads};
 use fanfold_pipeline::relay::Relay;
@@ -49,6 +50,8 @@ const DELIVERIES_AT_ONCE: usize = 3;
 /// The sweeps' schedule, and how many logs they look at.
 const SWEEP_MS: u64 = 15_000;
 const SWEEP_LOGS: usize = 5;
+/// How often an operator looks at what is parked as a suspect.
+const OPERATOR_MS: u64 = 40_000;
 /// How often somebody looks at a view, and how long a wait sleeps.
 const READ_MS: std::ops::Range<u64> = 200..3_000;
 const NAP_MS: u64 = 50;
@@ -190,9 +193,10 @@ pub async fn process(
     shard: Queue<Received>,
     ports: ProcessorPorts,
     services: Services,
+    suspicion: Suspicion,
     parked: Arc<MemoryParked>,
 ) {
-    let make = || Processor::new(ports.clone(), services.clone());
+    let make = || Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
     let processors = Environments::new(make);
     let invoke = |batch: Vec<Received>| {
         let (processor, deadline) = (processors.pick(&stage, make), stage.deadline());
@@ -297,6 +301,26 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
         let report = stage.invoke(async move { sweep.sweep(after, SWEEP_LOGS).await }).await;
         if let Some(Ok(report)) = report {
             next = report.next;
+        }
+    }
+}
+
+/// The operator: finds nothing wrong with what is parked as a suspect, and lets it go on.
+pub async fn operate(stage: Stage, parked: Arc<MemoryParked>) {
+    loop {
+        stage.world.sleep(OPERATOR_MS).await;
+        let logs = stage.watch.model().log_ids();
+        for log in logs {
+            for item in parked.list(&log, Seq::ZERO, usize::MAX).await.unwrap_or_default() {
+                let Ok(suspect) = Parked::decode(&item.body) else { continue };
+                if suspect.reason == Reason::Suspect {
+                    stage.watch.note(|| format!("release {log} {}", item.seq));
+                    let body = Parked { reason: Reason::Gap, ..suspect }.encode();
+                    let body = body.unwrap_or_default().into();
+                    // Memory does not fail.
+                    let _ = parked.park(&log, &ParkedItem { body, ..item }).await;
+                }
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ use fanfold_embedded::memory::{
 use fanfold_embedded::shard::Bound;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedTable, RowRange, ViewTable};
-use fanfold_pipeline::process::ProcessorPorts;
+use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Reads, ServedView};
 use fanfold_pipeline::relay::Relay;
@@ -49,6 +49,8 @@ const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
 const SHARDS: usize = 2;
 const TOPICS: usize = 2;
 const CANARIES: usize = 2;
+/// How old a lone record is when it becomes suspect, at most: runs are too short for the default.
+const SUSPECT_MS_MAX: u64 = 3_000;
 
 /// What one run came to.
 #[derive(Debug)]
@@ -157,6 +159,14 @@ impl Run {
             let make = move || Relay::new(stream.clone(), env.clone()).with_record_bytes(bytes);
             executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
         }
+        // Invocations die of nothing, here: so any command may be taken for the cause, or all of a
+        // log, and nothing else may come of it.
+        let suspicion = Suspicion {
+            age_ms: world.pick(0..SUSPECT_MS_MAX),
+            attempts_max: world.pick(0..3) as u32,
+            faults_per_hour_max: world.pick(0..20) as usize,
+        };
+        executor.spawn(drive::operate(stage.clone(), memory_parked.clone()));
         for shard in &records {
             let ports = ProcessorPorts {
                 journal: journal.clone(),
@@ -167,7 +177,14 @@ impl Run {
             };
             let (shard, services) = (shard.clone(), workload::services());
             let memory = memory_parked.clone();
-            executor.spawn(drive::process(stage.clone(), shard, ports, services, memory));
+            executor.spawn(drive::process(
+                stage.clone(),
+                shard,
+                ports,
+                services,
+                suspicion,
+                memory,
+            ));
         }
         let (mut views, mut served) = (Vec::new(), Vec::new());
         for (view, notifications) in workload::views().iter().zip(subscribers) {
@@ -195,7 +212,9 @@ impl Run {
                 journal.clone(),
                 dead_letters.clone(),
                 env.clone(),
-            );
+            )
+            // A view that is parked for nothing would stay so: nobody can redrive it yet.
+            .with_attempts_max(u32::MAX);
             executor.spawn(drive::sweep_view(stage.clone(), Rc::new(sweep)));
             views.push((view.name(), memory, notifications));
         }

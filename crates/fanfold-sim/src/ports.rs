@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use fanfold::body::attempt::Attempt;
 use fanfold::body::notification::Message;
 use fanfold::body::record::Record;
 use fanfold::planted::{Bug, planted};
@@ -296,7 +297,12 @@ impl ParkedTable for SimParked {
         let (log, identity) = (log.clone(), identity.to_owned());
         let effect = async move {
             watch.note(|| format!("unpark {log} {seq} {identity}"));
-            watch.audit(|model| model.unparked(&log, seq));
+            // Neither attempt markers nor the count of suspects are commands.
+            let is_command =
+                identity != Attempt::IDENTITY && !log.partition().starts_with("user:reactor:");
+            if is_command {
+                watch.audit(|model| model.unparked(&log, seq));
+            }
             memory.remove(&log, seq, &identity).await
         };
         self.watch.faults.call("parked table", effect).await
@@ -419,6 +425,16 @@ impl ViewTable for SimViewTable {
         let effect = async move {
             watch.note(|| format!("park {view} {log} {}", parked.seq));
             memory.park(&log, at, &parked).await
+        };
+        self.watch.faults.call("view table", effect).await
+    }
+
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
+        let log = log.clone();
+        let effect = async move {
+            watch.note(|| format!("attempt {view} {log} {attempts}"));
+            memory.attempt(&log, attempts).await
         };
         self.watch.faults.call("view table", effect).await
     }

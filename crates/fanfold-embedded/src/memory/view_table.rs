@@ -167,6 +167,12 @@ impl ViewTable for MemoryViewTable {
         Ok(())
     }
 
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        let mut logs = self.logs.of(log);
+        logs.entry(log.clone()).or_default().cursor.get_or_insert_default().attempts = attempts;
+        Ok(())
+    }
+
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
         let logs = self.logs.of(log);
         let Some(log) = logs.get(log) else { return Ok(RowPage::default()) };

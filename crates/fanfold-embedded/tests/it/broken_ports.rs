@@ -42,6 +42,9 @@ enum Bug {
     EveryAdvanceMoves,
     ParksAnywhere,
     MarksNothing,
+    AttemptsMoveTheCursor,
+    AdvancingForgetsAttempts,
+    ParkedAttemptsStay,
     TombstonesAreHidden,
     RowsAreNotGuarded,
     AlwaysAscending,
@@ -226,6 +229,9 @@ impl ViewTable for Broken {
     }
 
     async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        if self.has(Bug::AdvancingForgetsAttempts) && self.table().cursor(log).await?.is_some() {
+            self.table().attempt(log, 0).await?;
+        }
         match self.table().advance(log, to).await? {
             Advanced::Refused(_) if self.has(Bug::EveryAdvanceMoves) => Ok(Advanced::Moved),
             advanced => Ok(advanced),
@@ -243,6 +249,18 @@ impl ViewTable for Broken {
         let there = self.table().cursor(log).await?.unwrap_or_default().seq;
         let at = if self.has(Bug::ParksAnywhere) { there } else { at };
         self.table().park(log, at, parked).await
+    }
+
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        let cursor = self.table().cursor(log).await?.unwrap_or_default();
+        match self.1 {
+            Bug::AttemptsMoveTheCursor => {
+                self.table().advance(log, cursor.seq.next()).await?;
+            }
+            Bug::ParkedAttemptsStay if cursor.parked.is_some() => return Ok(()),
+            _ => {}
+        }
+        self.table().attempt(log, attempts).await
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
@@ -329,6 +347,9 @@ fn every_broken_sentence_is_found() {
                 EveryAdvanceMoves,
                 ParksAnywhere,
                 MarksNothing,
+                AttemptsMoveTheCursor,
+                AdvancingForgetsAttempts,
+                ParkedAttemptsStay,
                 TombstonesAreHidden,
                 RowsAreNotGuarded,
                 AlwaysAscending,

@@ -7,7 +7,7 @@ use super::{RACERS, log, must};
 use crate::ports::{Advanced, Cursor, ParkedView, ViewTable};
 
 fn at(seq: u64) -> Cursor {
-    Cursor { seq: Seq(seq), behind: None, parked: None }
+    Cursor { seq: Seq(seq), behind: None, parked: None, attempts: 0 }
 }
 
 fn reason(seq: u64) -> ParkedView {
@@ -30,12 +30,17 @@ async fn park(port: &dyn ViewTable, log: &LogId, at: u64, parked: &ParkedView) {
     must("parking a view", port.park(log, Seq(at), parked).await);
 }
 
-/// The port's cursors: advancing, falling behind, parking.
+async fn attempt(port: &dyn ViewTable, log: &LogId, attempts: u32) {
+    must("noting an attempt", port.attempt(log, attempts).await);
+}
+
+/// The port's cursors: advancing, falling behind, parking, attempts.
 pub async fn cursors(port: &dyn ViewTable, prefix: &str) {
     cursors_go_forward_only(port, prefix).await;
     behind_is_the_highest_target(port, prefix).await;
     a_parked_cursor_stands_still(port, prefix).await;
     parking_needs_an_unmoved_cursor(port, prefix).await;
+    attempts_are_counted_apart(port, prefix).await;
     one_of_many_racers_advances(port, prefix).await;
 }
 
@@ -120,6 +125,34 @@ async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
     park(port, &marked, 0, &reason(1)).await;
     let expected = Cursor { behind: Some(Seq(5)), parked: Some(reason(1)), ..at(0) };
     assert_eq!(cursor(port, &marked).await, Some(expected), "a cursor at zero is parked at zero");
+}
+
+async fn attempts_are_counted_apart(port: &dyn ViewTable, prefix: &str) {
+    let (here, there) = (log(prefix, "attempts"), log(prefix, "attempts-elsewhere"));
+    let mut expected = Cursor { attempts: 1, ..at(0) };
+    attempt(port, &here, 1).await;
+    let made = cursor(port, &here).await;
+    assert_eq!(made, Some(expected.clone()), "an attempt makes a cursor at zero");
+    for attempts in [2, 3, 0, 7, u32::MAX, 1] {
+        attempt(port, &here, attempts).await;
+        expected.attempts = attempts;
+        assert_eq!(cursor(port, &here).await, Some(expected.clone()), "it is what was said last");
+    }
+    assert_eq!(advance(port, &here, 4).await, Advanced::Moved, "advancing during an attempt");
+    expected.seq = Seq(4);
+    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "advancing leaves attempts");
+    let refused = Advanced::Refused(expected.clone());
+    assert_eq!(advance(port, &here, 4).await, refused, "a refusal shows the attempts");
+    mark_behind(port, &here, 9).await;
+    park(port, &here, 4, &reason(5)).await;
+    (expected.behind, expected.parked) = (Some(Seq(9)), Some(reason(5)));
+    let parked = cursor(port, &here).await;
+    assert_eq!(parked, Some(expected.clone()), "marking and parking leave attempts");
+    attempt(port, &here, 0).await;
+    expected.attempts = 0;
+    let stands = cursor(port, &here).await;
+    assert_eq!(stands, Some(expected), "attempts of a parked cursor, and nothing else");
+    assert_eq!(cursor(port, &there).await, None, "attempts must not touch another log");
 }
 
 async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {

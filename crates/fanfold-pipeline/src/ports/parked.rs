@@ -4,7 +4,7 @@ use fanfold::{LogId, Seq};
 
 use super::Unavailable;
 
-/// Commands that wait. Cannot be rebuilt from anything.
+/// Commands that wait, and the markers of attempts. Cannot be rebuilt from anything.
 #[async_trait]
 pub trait ParkedTable: Send + Sync {
     /// Parks an item under its seq and identity, in place of one with the same identity. Several
@@ -29,7 +29,7 @@ pub trait ParkedTable: Send + Sync {
 pub struct ParkedItem {
     /// The position it waits for.
     pub seq: Seq,
-    /// What it is, among those under one seq: `<origin>#<id>`.
+    /// What it is, among those under one seq: `<origin>#<id>`, or the body's own.
     pub identity: String,
     /// The parked body.
     pub body: Bytes,

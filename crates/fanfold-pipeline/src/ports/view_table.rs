@@ -28,7 +28,7 @@ pub trait ViewTable: Send + Sync {
     ) -> Result<(), PutRowError>;
 
     /// Moves the cursor to `to`. MUST be one atomic, conditional write: refused if it is there or
-    /// further on already, or parked; what `behind` says stays.
+    /// further on already, or parked; what `behind` and `attempts` say stays.
     async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable>;
 
     /// Notes that the cursor has to reach `target` by the view's sweep: `behind` becomes the
@@ -38,6 +38,11 @@ pub trait ViewTable: Send + Sync {
     /// Parks the view for this log, unless its cursor has moved away from `at` (zero: there is
     /// none, or one at zero), or is parked.
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable>;
+
+    /// Notes how many attempts to apply what is next were begun, and have not returned. MUST change
+    /// nothing else, and nothing else MUST change it; whether the cursor is parked does not matter.
+    /// Makes a cursor at zero if there is none.
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable>;
 
     /// The log's rows in a range, without tombstones: at most `range.limit`, at least one if there
     /// is one.
@@ -53,6 +58,9 @@ pub struct Cursor {
     pub behind: Option<Seq>,
     /// Why it stands still, if it does.
     pub parked: Option<ParkedView>,
+    /// Attempts to apply what is next that have not returned: each is under way, or has ended its
+    /// process.
+    pub attempts: u32,
 }
 
 impl Cursor {

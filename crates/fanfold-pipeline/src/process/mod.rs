@@ -11,16 +11,19 @@
 //!
 //! Then everything is published, packed across logs; then snapshots are taken where due; only
 //! then is the batch answered (F5). A log that fails stops no other (F7): it reports its first
-//! unfinished record, and the others find their work done when the batch comes again.
+//! unfinished record, and the others find their work done when the batch comes again. What ends
+//! the process itself comes back alone: see [`Suspicion`].
 
 mod cache;
 mod gather;
 mod publish;
+mod suspect;
 mod tables;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use fanfold::body::attempt::Step;
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::Reason;
 use fanfold::log::{Place, Work};
@@ -29,10 +32,12 @@ use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 use futures::stream::{self, StreamExt};
 
 pub use gather::ReceivedRecord;
+pub use suspect::Suspicion;
 
 use self::cache::Cache;
 use self::gather::{Arrival, LogBatch, gather};
 use self::publish::publish;
+use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, Stop};
 use crate::BatchOutcome;
 use crate::ports::{Env, Journal, ParkedTable, State, Topic};
@@ -71,6 +76,7 @@ pub struct Processor {
     ports: ProcessorPorts,
     services: Services,
     cache: Cache,
+    suspects: Suspects,
 }
 
 /// One log's part of a batch, under way.
@@ -87,6 +93,10 @@ struct Lane {
     first_record: usize,
     /// The first record that must come again.
     unfinished: Option<usize>,
+    /// Set if its commands go one at a time.
+    caution: Option<Caution>,
+    /// An attempt marker stands, and is removed when the call returns.
+    marked: bool,
 }
 
 /// Whether a log has gone as far as it goes.
@@ -99,13 +109,14 @@ enum Pass {
 impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
-        Self { ports, services, cache: Cache::new() }
+        Self { ports, services, cache: Cache::new(), suspects: Suspects::new() }
     }
 
     /// Processes a batch. What is not finished by the deadline is reported.
     pub async fn process(&self, records: &[ReceivedRecord], deadline: Time) -> BatchOutcome {
         let batches = stream::iter(gather(records));
-        let lanes = batches.map(|batch| self.advance(batch, deadline));
+        let suspicion = self.suspicion_of(records);
+        let lanes = batches.map(|batch| self.advance(batch, suspicion, deadline));
         let mut lanes: Vec<Lane> = lanes.buffer_unordered(LOGS_AT_ONCE).collect().await;
 
         lanes.iter_mut().for_each(Lane::publish_for_snapshot);
@@ -126,7 +137,7 @@ impl Processor {
     }
 
     /// Takes one log as far as it goes before publishing.
-    async fn advance(&self, batch: LogBatch, deadline: Time) -> Lane {
+    async fn advance(&self, batch: LogBatch, suspicion: Option<Suspicion>, deadline: Time) -> Lane {
         let LogBatch { log, arrivals, nudged, first_record, unreadable } = batch;
         let mut lane = Lane {
             id: log,
@@ -136,10 +147,15 @@ impl Processor {
             publish: BTreeMap::new(),
             first_record,
             unfinished: None,
+            caution: None,
+            marked: false,
         };
         let parked = self.park_unreadable(&lane.id, &unreadable).await;
         let driven = match self.services.get(lane.id.service()).cloned() {
-            Some(service) => self.drive(&mut lane, service, nudged, deadline).await,
+            Some(service) => match self.begin(&mut lane, nudged, suspicion).await {
+                Ok(()) => self.drive(&mut lane, service, nudged, deadline).await,
+                Err(stop) => Err(stop),
+            },
             None => Err(Stop::NoService),
         };
         let driven = match driven {
@@ -151,6 +167,12 @@ impl Processor {
                 let detail = chain(&error);
                 tracing::error!(alarm = "cannot_fold", log = %lane.id, detail);
                 self.park_queue(&mut lane, Reason::CannotFold, &detail).await
+            }
+            Err(Stop::Suspect(detail)) => {
+                tracing::error!(alarm = "suspect", log = %lane.id, detail);
+                let parked = self.park_queue(&mut lane, Reason::Suspect, &detail).await;
+                self.cache.note_parked(&lane.id, true);
+                parked
             }
             driven => driven,
         };
@@ -195,11 +217,11 @@ impl Processor {
     ) -> Result<(), Stop> {
         if nudged {
             // Also what has its entry already, and was not removed.
-            self.take_up_parked(lane, Seq::ZERO).await?;
+            self.take_up_parked(lane, log, Seq::ZERO).await?;
             lane.publish_through(log, log.tail());
         }
         if nudged || self.cache.has_parked(&lane.id) {
-            self.take_up_parked(lane, log.tail().next()).await?;
+            self.take_up_parked(lane, log, log.tail().next()).await?;
         }
         let mut idle = 0;
         while idle < IDLE_PASSES_MAX {
@@ -252,6 +274,9 @@ impl Processor {
     /// Decides the run of commands that follows the tail, and appends it. `Again`: the log is not
     /// where memory had it; `log` is then up to date, and nothing was decided.
     async fn decide(&self, lane: &mut Lane, log: &mut Log, deadline: Time) -> Result<Pass, Stop> {
+        if let Some(caution) = lane.caution {
+            return self.decide_alone(lane, log, caution, deadline).await;
+        }
         let mut works: Vec<Work> = Vec::new();
         for arrival in &lane.queue {
             if works.len() == RUN_MAX {
@@ -271,6 +296,17 @@ impl Processor {
             self.catch_up(log, deadline).await?;
             return Ok(Pass::Again);
         }
+        self.commit(lane, log, works, deadline).await
+    }
+
+    /// Decides what is prepared, and appends it.
+    async fn commit(
+        &self,
+        lane: &mut Lane,
+        log: &mut Log,
+        works: Vec<Work>,
+        deadline: Time,
+    ) -> Result<Pass, Stop> {
         let now = self.ports.env.now();
         let commands: Vec<Arc<Command>> = works.iter().map(|work| work.command.clone()).collect();
         for work in works {
@@ -280,6 +316,7 @@ impl Processor {
         let mut commands = commands.iter();
         for sealed in log.seal() {
             if self.append(&lane.id, &sealed).await? == Appended::Conflict {
+                self.mark(lane, Step::Loading).await?;
                 *log = self.load(&lane.id, &log.service().clone(), deadline).await?;
                 return Ok(Pass::Again);
             }
@@ -301,10 +338,11 @@ impl Processor {
         deadline: Time,
     ) -> Result<Pass, Stop> {
         let tail = log.tail();
+        self.mark(lane, Step::Loading).await?;
         if !planted(Bug::NoCatchUp) {
             self.catch_up(log, deadline).await?;
         }
-        let waiting = self.take_up_parked(lane, log.tail().next()).await?;
+        let waiting = self.take_up_parked(lane, log, log.tail().next()).await?;
         let closed = |lane: &Lane, log: &Log| {
             lane.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
         };
@@ -325,7 +363,7 @@ impl Processor {
         if !planted(Bug::NoLookAfterParking) {
             self.catch_up(log, deadline).await?;
             if log.tail() > tail {
-                self.take_up_parked(lane, tail.next()).await?;
+                self.take_up_parked(lane, log, tail.next()).await?;
                 return Ok(Pass::Again);
             }
         }
@@ -351,8 +389,14 @@ impl Processor {
             tracing::debug!(log = %lane.id, %stop, "a parked command was not removed");
         }
         if let Some(mut log) = lane.log.take() {
-            self.snapshot(&mut log).await;
+            // A snapshot runs the author's code, and can be made later.
+            if lane.caution.is_none() {
+                self.snapshot(&mut log).await;
+            }
             self.cache.keep(log);
+        }
+        if lane.marked {
+            self.close(&lane.id).await;
         }
         lane.unfinished
     }

@@ -25,7 +25,7 @@ const COMMITS_PER_READ: usize = 100;
 /// Keys of the state table that are asked for at a time (its limit).
 const KEYS_PER_READ: usize = 1_000;
 /// Parked commands that are taken up at a time.
-const PARKED_PER_READ: usize = 1_000;
+pub(super) const PARKED_PER_READ: usize = 1_000;
 /// Puts of one snapshot under way at the same time.
 const PUTS_AT_ONCE: usize = 16;
 /// Heads of older document versions that are looked for beside the log's own.
@@ -46,6 +46,8 @@ pub(super) enum Stop {
     Contended,
     #[error("no such service is registered here")]
     NoService,
+    #[error("it is suspect of ending its process: {0}")]
+    Suspect(String),
     #[error("this build cannot fold the log")]
     CannotFold(#[source] FoldError),
 }
@@ -213,7 +215,12 @@ impl Processor {
 
     /// Adds what is parked for the log at or above `from`, and could go on, to the queue. Whether
     /// anything was there.
-    pub(super) async fn take_up_parked(&self, lane: &mut Lane, from: Seq) -> Result<bool, Stop> {
+    pub(super) async fn take_up_parked(
+        &self,
+        lane: &mut Lane,
+        log: &Log,
+        from: Seq,
+    ) -> Result<bool, Stop> {
         let items = self.ports.parked.list(&lane.id, from, PARKED_PER_READ).await?;
         let mut any = false;
         for item in items {
@@ -223,7 +230,10 @@ impl Processor {
             else {
                 continue;
             };
-            if matches!(reason, Reason::Conflict | Reason::Undecodable) {
+            // A suspect, too, but the log waits for it; unless somebody else has decided it.
+            let is_undecided = reason == Reason::Suspect && item.seq > log.tail();
+            any |= is_undecided;
+            if is_undecided || matches!(reason, Reason::Conflict | Reason::Undecodable) {
                 continue;
             }
             any = true;
@@ -279,7 +289,12 @@ impl Processor {
         Ok(())
     }
 
-    async fn park_body(&self, id: &LogId, seq: Seq, parked: &Parked) -> Result<(), Stop> {
+    pub(super) async fn park_body(
+        &self,
+        id: &LogId,
+        seq: Seq,
+        parked: &Parked,
+    ) -> Result<(), Stop> {
         // Names, numbers and what was JSON before: nothing that JSON cannot hold.
         let body = parked.encode().map_err(DecodeError::from)?.into();
         let item = ParkedItem { seq, identity: parked.identity(), body };

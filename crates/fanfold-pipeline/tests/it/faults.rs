@@ -12,6 +12,8 @@ use std::task::Poll;
 use fanfold_pipeline::ports::Unavailable;
 use futures::future::BoxFuture;
 
+use crate::death::or_never;
+
 /// What a stage may ask of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Op {
@@ -35,6 +37,7 @@ pub(crate) enum Op {
     Advance,
     MarkBehind,
     ParkView,
+    Attempt,
     Scan,
     LetterList,
     LetterRemove,
@@ -223,6 +226,7 @@ impl Faults {
         let left_out = (0..parts.len()).filter(|at| is_left_out(&parts[*at])).collect();
         let effect = effect(left_out);
         give_way().await;
+        or_never().await;
         for action in &actions {
             if let Action::Before(hook) = action {
                 hook().await;

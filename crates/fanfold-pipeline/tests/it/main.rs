@@ -4,6 +4,7 @@
 
 mod audit;
 mod check;
+mod death;
 mod faults;
 mod ingest;
 mod ports;

@@ -268,6 +268,12 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
             .await
     }
 
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        let (about, log) = (format!("{log} {attempts}"), log.clone());
+        let effect = |port: Arc<P>| async move { port.attempt(&log, attempts).await };
+        self.call(Op::Attempt, about, effect).await
+    }
+
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
         let (about, log, range) = (log.to_string(), log.clone(), range.clone());
         self.call(Op::Scan, about, |port| async move { port.scan(&log, &range).await }).await

@@ -3,7 +3,9 @@
 
 use fanfold::view::Outcome;
 use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::death::die;
 
 /// `DOCUMENT`: the version of its documents; `ADDED`: the version of its event `added`.
 pub(crate) struct Tally<const DOCUMENT: u32 = 1, const ADDED: u32 = 1>;
@@ -38,17 +40,30 @@ pub(crate) enum Command {
     },
     Fail {
         counter: DocumentId,
+        #[serde(deserialize_with = "how")]
         how: How,
     },
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum How {
     PanicInDecide,
     PanicInEvolve,
     Undeclared,
     LongEntry,
+    DieInParse,
+    DieInDocuments,
+    DieInDecide,
+    DieInEvolve,
+}
+
+fn how<'de, D: Deserializer<'de>>(deserializer: D) -> Result<How, D::Error> {
+    let how = How::deserialize(deserializer)?;
+    if how == How::DieInParse {
+        die();
+    }
+    Ok(how)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +115,10 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
         match command {
             Command::Share { one, other } => vec![one.clone(), other.clone()],
             Command::Fail { how: How::Undeclared, .. } => vec![],
+            Command::Fail { counter, how: How::DieInDocuments } => {
+                die();
+                vec![counter.clone()]
+            }
             Command::Add { counter, .. }
             | Command::Reset { counter }
             | Command::Grow { counter, .. }
@@ -136,6 +155,14 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
                 How::PanicInDecide => panic!("no idea"),
                 How::PanicInEvolve => vec![(counter.clone(), Event::Broken)],
                 How::Undeclared => vec![(counter.clone(), Event::Cleared)],
+                How::DieInEvolve => {
+                    vec![(counter.clone(), Event::Said { text: "die".to_owned() })]
+                }
+                How::DieInParse | How::DieInDocuments => vec![],
+                How::DieInDecide => {
+                    die();
+                    vec![]
+                }
                 How::LongEntry => {
                     vec![(counter.clone(), Event::Said { text: "!".repeat(400_000) })]
                 }
@@ -151,6 +178,7 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
             }
             Event::Cleared => counter.total = 0,
             Event::Grown { bytes } => counter.pad = noise(*bytes),
+            Event::Said { text } if text == "die" => die(),
             Event::Said { .. } => {}
             Event::Broken => panic!("no hands"),
         }
@@ -199,6 +227,10 @@ impl View for Sums {
                 Event::Cleared => return None,
                 Event::Grown { bytes } => sum.said.push_str(&"g".repeat(*bytes)),
                 Event::Said { text } if text == "boo" => panic!("the view is afraid"),
+                Event::Said { text } if text == "doom" => {
+                    die();
+                    sum.said.push_str(text);
+                }
                 Event::Said { text } => sum.said.push_str(text),
                 Event::Broken => {}
             }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanfold::body::attempt::{Attempt, Step};
 use fanfold::body::notification;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::{Part, Record};
@@ -353,9 +354,18 @@ impl World {
         assert_eq!(self.parked(&acme()).await, [] as [String; 0]);
     }
 
-    /// `7 ann#7 Gap`, for each parked item.
+    /// The log's attempt marker.
+    pub(crate) async fn attempt(&self, log: &LogId) -> Option<(u32, Step)> {
+        let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
+        let marker = items.first().filter(|item| item.identity == Attempt::IDENTITY)?;
+        let attempt = Attempt::decode(&marker.body).expect("a marker");
+        Some((attempt.attempts, attempt.step))
+    }
+
+    /// `7 ann#7 Gap`, for each parked item, but an attempt marker.
     pub(crate) async fn parked(&self, log: &LogId) -> Vec<String> {
-        let items = self.memory.parked.list(log, Seq::ZERO, ALL).await.expect("memory");
+        let mut items = self.memory.parked.list(log, Seq::ZERO, ALL).await.expect("memory");
+        items.retain(|item| item.identity != Attempt::IDENTITY);
         let reason = |body: &[u8]| -> Reason { Parked::decode(body).expect("parked").reason };
         items.iter().map(|i| format!("{} {} {:?}", i.seq, i.identity, reason(&i.body))).collect()
     }

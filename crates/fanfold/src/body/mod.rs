@@ -8,10 +8,12 @@
 //! | [`commit`] | journal, attribute `b` | JSON array of entries |
 //! | [`head`] | state, the head item | JSON object: time, `prev`, windows |
 //! | [`parked`] | parked commands | JSON object: why, and the command |
+//! | [`attempt`] | parked commands | JSON object: a call that has not returned |
 //! | [`notification`] | topic | CloudEvents 1.0 batch, no envelope |
 //!
 //! Keys inside are short where the body is billed by its size.
 
+pub mod attempt;
 pub mod commit;
 pub mod envelope;
 pub mod head;

@@ -24,6 +24,15 @@ pub enum Reason {
     Conflict,
     /// For an operator: its bytes cannot be read.
     Undecodable,
+    /// For an operator: its process ended, again and again, while it or its log was worked on.
+    Suspect,
+}
+
+impl Reason {
+    /// Whether it waits for an operator; what does not goes on by itself, once it can.
+    pub fn is_for_operator(self) -> bool {
+        matches!(self, Self::Conflict | Self::Undecodable | Self::Suspect)
+    }
 }
 
 /// A command that was set aside.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use fanfold::body::attempt::{Attempt, Step};
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::entry::{Event, Outcome, Raw};
@@ -123,9 +124,20 @@ pub(crate) fn notice() -> impl Strategy<Value = Notice> {
     })
 }
 
+pub(crate) fn attempt() -> impl Strategy<Value = Attempt> {
+    let step = prop_oneof![Just(Step::Whole), Just(Step::Loading), seq().prop_map(Step::Deciding)];
+    (any::<u32>(), time(), step).prop_map(|(attempts, at, step)| Attempt { attempts, at, step })
+}
+
 pub(crate) fn parked() -> impl Strategy<Value = Parked> {
-    let reasons =
-        [Reason::Gap, Reason::NoService, Reason::CannotFold, Reason::Conflict, Reason::Undecodable];
+    let reasons = [
+        Reason::Gap,
+        Reason::NoService,
+        Reason::CannotFold,
+        Reason::Conflict,
+        Reason::Undecodable,
+        Reason::Suspect,
+    ];
     let content = prop_oneof![
         command().prop_map(Content::Command),
         vec(any::<u8>(), 0..2_000).prop_map(Content::Bytes),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use fanfold::body::attempt::Attempt;
 use fanfold::body::head::{Head, decode_window, encode_window};
-use fanfold::body::parked::Parked;
+use fanfold::body::parked::{Content, Parked};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
 use fanfold::limits::SLOT_BODY_BYTES_MAX;
@@ -141,6 +142,20 @@ proptest! {
         let read = Parked::decode(&parked.encode().unwrap()).unwrap();
         prop_assert_eq!(read.identity(), parked.identity());
         prop_assert_eq!(read, parked);
+    }
+
+    #[test]
+    fn attempts(attempt in arbitrary::attempt()) {
+        prop_assert_eq!(Attempt::decode(&attempt.encode().unwrap()).unwrap(), attempt);
+    }
+
+    /// A marker stands beside what is parked, before what is parked under the same seq.
+    #[test]
+    fn attempts_are_told_apart_from_what_is_parked(parked in arbitrary::parked()) {
+        prop_assert_ne!(parked.identity(), Attempt::IDENTITY);
+        if let Content::Bytes(_) = parked.content {
+            prop_assert!(Attempt::IDENTITY < parked.identity().as_str());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
+use fanfold::body::attempt::{Attempt, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::notification::{self, Notice, Received};
 use fanfold::body::parked::{Content, Parked, Reason};
@@ -235,8 +236,21 @@ fn parked() {
         (Reason::CannotFold, "cannot_fold"),
         (Reason::Conflict, "conflict"),
         (Reason::Undecodable, "undecodable"),
+        (Reason::Suspect, "suspect"),
     ] {
         assert_eq!(json!(reason), json!(stored));
+    }
+}
+
+#[test]
+fn attempt() {
+    let deciding = Step::Deciding(Seq(17));
+    for (name, step) in [("whole", Step::Whole), ("loading", Step::Loading), ("deciding", deciding)]
+    {
+        let attempt = Attempt { attempts: 3, at: Time(1_795_401_660_123), step };
+        check(&format!("attempt.v1.{name}.txt"), &attempt.encode().unwrap(), |golden| {
+            assert_eq!(Attempt::decode(golden).unwrap(), attempt);
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use fanfold::body::attempt::{Attempt, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
@@ -21,7 +22,7 @@ use crate::samples::{command, commit_body, entries_of_all_kinds, id, user, valid
 /// Reads a body, and uses what it says.
 type Decoder = fn(&[u8]) -> Result<(), DecodeError>;
 
-const DECODERS: [(&str, Decoder); 8] = [
+const DECODERS: [(&str, Decoder); 9] = [
     ("slot", |bytes| slot::decode(bytes).map(drop)),
     ("record", |bytes| {
         let record = Record::decode(bytes)?;
@@ -41,6 +42,7 @@ const DECODERS: [(&str, Decoder); 8] = [
     ("window", |bytes| decode_window(bytes).map(use_window)),
     ("document", |bytes| decode_document(bytes).map(drop)),
     ("parked", |bytes| Parked::decode(bytes).map(|parked| drop(parked.identity()))),
+    ("attempt", |bytes| Attempt::decode(bytes).map(drop)),
     ("notification", |bytes| {
         for commit in notification::decode(&String::from_utf8_lossy(bytes))? {
             let mut seqs: Vec<Seq> = vec![commit.first];
@@ -64,7 +66,7 @@ fn decoder(name: &str) -> Decoder {
 }
 
 /// A body for each decoder, in their order.
-fn bodies() -> [Vec<u8>; 8] {
+fn bodies() -> [Vec<u8>; 9] {
     let commands = [1, 2].map(|n| command(user("ann"), n, "deposit", &json!({ "amount": n })));
     let slot = slot::encode(&[&commands[0], &commands[1]]).unwrap().remove(0).1;
     let part = Part { last: Seq(18), n: 2, at: Time(5), body: &slot };
@@ -88,6 +90,7 @@ fn bodies() -> [Vec<u8>; 8] {
         encode_window(&window).unwrap(),
         encode_document(br#"{"balance":100}"#),
         parked.encode().unwrap(),
+        Attempt { attempts: 3, at: Time(5), step: Step::Deciding(Seq(17)) }.encode().unwrap(),
         notification(),
     ]
 }

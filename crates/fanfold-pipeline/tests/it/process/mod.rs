@@ -8,4 +8,5 @@ mod isolation;
 mod order;
 mod publishing;
 mod snapshots;
+mod suspect;
 mod versions;

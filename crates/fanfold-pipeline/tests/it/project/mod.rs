@@ -6,6 +6,7 @@ mod filtered;
 mod parking;
 mod random;
 mod rows;
+mod suspect;
 
 use bytes::Bytes;
 use fanfold::Command;

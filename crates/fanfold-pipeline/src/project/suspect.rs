@@ -1,0 +1,90 @@
+//! What ends the process while it is applied: an apply that never returns leaves its attempt
+//! counted in the cursor, and one that returns sets the count back. See the processor's suspect
+//! mode, which does the same for commands.
+//!
+//! Only logs that go one at a time can be told apart by it: a death counts for all that are under
+//! way.
+
+use bytes::Bytes;
+use fanfold::view::ApplyFault;
+use fanfold::{Fault, LogId, Time};
+
+use super::{Next, ProjectError, Projector};
+use crate::attempts::CLOSE_BACKOFF;
+use crate::ports::Cursor;
+
+/// Attempts to apply what is next that may end the process; then the view is parked. DESIGN §6.
+pub const ATTEMPTS_MAX: u32 = 3;
+
+impl Projector {
+    /// One that takes what it applies for suspect of ending its process: log by log, one at a time,
+    /// each behind an attempt that is counted in the cursor. What has not returned `attempts_max`
+    /// times parks the view for its log.
+    #[must_use]
+    pub fn suspicious(&self, attempts_max: u32) -> Self {
+        Self { attempts_max: Some(attempts_max), ..self.clone() }
+    }
+
+    /// As [`Projector::project`], but suspicious: for messages that have perhaps ended a process
+    /// before. See [`Projector::suspicious`], and [`ATTEMPTS_MAX`].
+    pub async fn project_suspect(
+        &self,
+        messages: &[Bytes],
+        attempts_max: u32,
+        deadline: Time,
+    ) -> Vec<usize> {
+        self.suspicious(attempts_max).project(messages, deadline).await
+    }
+
+    /// Applies what is next in line. A parked view stays as it is.
+    pub(super) async fn apply_next(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        next: Next,
+    ) -> Result<Cursor, ProjectError> {
+        if next.to <= cursor.seq || cursor.parked.is_some() {
+            return Ok(cursor);
+        }
+        let attempts = if self.unclosed.has(log) { 0 } else { cursor.attempts };
+        let applied = match self.attempts_max {
+            // Nothing is written for what is not suspect, unless it was.
+            None if cursor.attempts == 0 => return self.apply(log, cursor, next).await,
+            None => self.apply(log, cursor, next).await,
+            Some(max) if attempts < max => self.attempt(log, cursor, next, attempts + 1).await,
+            Some(_) => {
+                let fault = format!("the process ended {attempts} times while this was applied");
+                let fault = ApplyFault { at: cursor.seq.next(), fault: Fault::new(fault) };
+                self.park(log, cursor, fault).await
+            }
+        };
+        self.close(log).await;
+        applied.map(|cursor| Cursor { attempts: 0, ..cursor })
+    }
+
+    async fn attempt(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        next: Next,
+        attempt: u32,
+    ) -> Result<Cursor, ProjectError> {
+        let marked = self.table.attempt(log, attempt).await;
+        self.unclosed.note(log, marked.is_err());
+        marked?;
+        self.apply(log, cursor, next).await
+    }
+
+    /// Nothing is under way any more.
+    async fn close(&self, log: &LogId) {
+        let mut attempt = 1;
+        while let Err(error) = self.table.attempt(log, 0).await {
+            if !CLOSE_BACKOFF.pause(attempt, &*self.env).await {
+                tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays counted");
+                self.unclosed.note(log, true);
+                return;
+            }
+            attempt += 1;
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! §6 "**Suspect mode.** A record that kills the process … comes back alone, by bisection. A lone
+//! record older than a parameter (5 minutes) first writes an attempt marker, which every controlled
+//! return closes; after three attempts that never returned its commands run and commit one at a
+//! time, and the one that dies again is `faulted` without being run (while loading: the log's
+//! commands are parked). More than ten such faults an hour in one service: it parks instead."
+
+use std::sync::Arc;
+
+use fanfold::body::attempt::Step;
+use fanfold::entry::Outcome;
+use fanfold::{Command, LogId, Seq, Services};
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ports::{Env, ParkedTable};
+use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
+use serde_json::json;
+
+use crate::check::play;
+use crate::death::{deaths, die, survives};
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, add, command, commit_of, done, log, run, unfinished};
+
+/// The default, and a moment more.
+const OLD_MS: u64 = 5 * 60 * 1_000;
+
+/// A command that ends its process.
+fn fatal(id: u64, how: &str) -> Command {
+    command("ann", id, "fail", json!({"counter": "a", "how": how}))
+}
+
+/// A record of [`acme`] that has been on the stream for long.
+fn old(world: &World, first: u64, commands: &[Command]) -> ReceivedRecord {
+    let record = world.record(&acme(), first, commands);
+    world.env.pass(OLD_MS);
+    record
+}
+
+/// One call, of a process that has just begun.
+async fn call(world: &World, record: &ReceivedRecord) -> Option<BatchOutcome> {
+    let processor = world.processor();
+    survives(processor.process(std::slice::from_ref(record), NEVER)).await
+}
+
+/// Ends the process before a call of a port takes effect.
+async fn dying() {
+    die();
+    std::future::pending().await
+}
+
+/// So many calls that end their process.
+async fn dies(world: &World, record: &ReceivedRecord, times: usize) {
+    for time in 1..=times {
+        assert_eq!(call(world, record).await, None, "death {time} of {times}");
+    }
+}
+
+/// Nothing dies, and nothing comes again.
+async fn lives(world: &World, record: &ReceivedRecord) {
+    assert_eq!(call(world, record).await, Some(BatchOutcome::DONE));
+    assert_eq!(world.attempt(&acme()).await, None, "a return leaves no marker");
+}
+
+/// The whole of it: three attempts, then one at a time, then the fault; and whatever is around the
+/// killer goes on.
+#[test]
+fn what_ends_its_process_is_faulted_without_being_run() {
+    play(async || {
+        for how in ["die_in_parse", "die_in_documents", "die_in_decide", "die_in_evolve"] {
+            let world = World::new();
+            let killer = fatal(3, how);
+            let commands = [add(1), add(2), killer.clone(), add(4), add(5)];
+            let record = old(&world, 1, &commands);
+            for attempt in 1..=3 {
+                dies(&world, &record, 1).await;
+                assert_eq!(world.attempt(&acme()).await, Some((attempt, Step::Whole)), "{how}");
+                assert_eq!(world.tail(&acme()).await, Seq(0), "all of it at once");
+            }
+            dies(&world, &record, 1).await;
+            assert_eq!(world.attempt(&acme()).await, Some((4, Step::Deciding(Seq(3)))), "{how}");
+            let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
+            assert_eq!(alone, [1, 1], "what is before it commits alone");
+
+            deaths();
+            lives(&world, &record).await;
+            assert_eq!(deaths(), 0, "{how}: it is not run again");
+            let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
+            assert_eq!(alone, [1; 5]);
+            let entries = world.entries(&acme()).await;
+            let Outcome::Faulted { message, data, .. } = &entries[2].outcome else {
+                panic!("{how}: {:?}", entries[2]);
+            };
+            assert_eq!(message, "it has ended its process 4 times");
+            assert_eq!(data.get(), killer.data.get(), "it can be sent again");
+            let others = entries.iter().filter(|entry| entry.outcome.status() == "accepted");
+            assert_eq!(others.count(), 4);
+            let mut published = world.published(&acme());
+            published.dedup();
+            assert_eq!(published, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
+            assert_eq!(world.parked(&acme()).await, [] as [String; 0]);
+            // As if nothing had been: also for a log that is loaded anew.
+            done(&world.processor(), &[record, world.record(&acme(), 6, &[add(6)])]).await;
+            world.audit(&acme()).await;
+        }
+    });
+}
+
+/// Two in one record: each has to die by itself before it is given up.
+#[test]
+fn each_command_dies_for_itself() {
+    play(async || {
+        let world = World::new();
+        let record =
+            old(&world, 1, &[fatal(1, "die_in_decide"), add(2), fatal(3, "die_in_decide")]);
+        dies(&world, &record, 3).await;
+        dies(&world, &record, 2).await;
+        assert_eq!(world.attempt(&acme()).await, Some((5, Step::Deciding(Seq(3)))));
+        lives(&world, &record).await;
+        let expected = ["1 ann#1 faulted", "2 ann#2 accepted", "3 ann#3 faulted"];
+        assert_eq!(world.outcomes(&acme()).await, expected);
+    });
+}
+
+/// One of those that are sent twice: it has its outcome already, and that is no fault.
+#[test]
+fn a_repeat_is_a_duplicate_though_it_died() {
+    play(async || {
+        let world = World::new();
+        let record = old(&world, 1, &[add(1), add(1)]);
+        world.faults.before_every(Op::JournalAppend, dying);
+        dies(&world, &record, 4).await;
+        world.faults.heal();
+        world.faults.before(Op::JournalAppend, "2-2", dying);
+        dies(&world, &record, 1).await;
+        lives(&world, &record).await;
+        assert_eq!(world.outcomes(&acme()).await, ["1 ann#1 faulted", "2 ann#1 duplicate"]);
+        world.audit(&acme()).await;
+    });
+}
+
+/// "which every controlled return closes": whatever it returns.
+#[test]
+fn every_return_removes_the_marker() {
+    let broken = [
+        (Op::StateGet, false),
+        (Op::JournalRead, false),
+        (Op::JournalAppend, false),
+        (Op::Publish, false),
+        (Op::StatePut, true),
+    ];
+    play(async || {
+        for (op, is_done) in broken {
+            for attempts_max in [3, 0] {
+                let world = World::new();
+                let record = old(&world, 1, &run(1..=3));
+                world.faults.fail(op, "", .., Broken::Before);
+                let suspicion = Suspicion { attempts_max, ..Suspicion::default() };
+                let processor = world.processor().with_suspicion(suspicion);
+                let outcome = processor.process(std::slice::from_ref(&record), NEVER).await;
+                assert_eq!(outcome.unfinished.is_none(), is_done, "{op:?}");
+                assert_eq!(world.attempt(&acme()).await, None, "{op:?}");
+                assert_eq!(world.faults.counts([Op::ParkedList, Op::ParkedRemove]), [1; 2]);
+                world.faults.heal();
+                lives(&world, &record).await;
+                world.assert_run(3).await;
+            }
+        }
+        // After the deadline, in a gap, and without its service.
+        let world = World::new();
+        let record = old(&world, 5, &run(5..=6));
+        let records = std::slice::from_ref(&record);
+        let late = world.processor().process(records, world.env.now()).await;
+        assert_eq!(late.unfinished, Some(0));
+        assert_eq!(world.attempt(&acme()).await, None);
+        lives(&world, &record).await;
+        assert_eq!(world.parked(&acme()).await, ["5 ann#5 Gap", "6 ann#6 Gap"]);
+        done(&world.processor_of(Services::new()), records).await;
+        assert_eq!(world.attempt(&acme()).await, None);
+    });
+}
+
+/// Nothing is run before the marker is acknowledged.
+#[test]
+fn without_a_marker_nothing_is_run() {
+    play(async || {
+        for broken in [Broken::Before, Broken::After] {
+            let world = World::new();
+            let record = old(&world, 1, &[fatal(1, "die_in_parse")]);
+            world.faults.fail(Op::Park, "attempt", .., broken);
+            deaths();
+            assert_eq!(unfinished(&world.processor(), std::slice::from_ref(&record)).await, 0);
+            assert_eq!(deaths(), 0);
+            assert_eq!(world.attempt(&acme()).await, None);
+            world.faults.fail(Op::ParkedList, "", .., Broken::Before);
+            assert_eq!(unfinished(&world.processor(), &[record]).await, 0);
+            assert_eq!(deaths(), 0);
+        }
+    });
+}
+
+/// What could not be written or removed tells of no death, to the process that lives on.
+#[test]
+fn a_marker_that_could_not_be_removed_tells_of_no_death() {
+    play(async || {
+        let world = World::new();
+        let record = old(&world, 1, &run(1..=2));
+        let processor = world.processor();
+        world.faults.fail(Op::JournalAppend, "", .., Broken::Before);
+        world.faults.fail(Op::ParkedRemove, "", .., Broken::Before);
+        for _ in 0..5 {
+            assert_eq!(unfinished(&processor, std::slice::from_ref(&record)).await, 0);
+            assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+        }
+        world.faults.heal();
+        done(&processor, std::slice::from_ref(&record)).await;
+        world.assert_run(2).await;
+        assert_eq!(world.attempt(&acme()).await, None);
+    });
+}
+
+/// "(while loading: the log's commands are parked)", for an operator: nothing of the log is loaded
+/// any more, however often the sweep looks, and all others go on.
+#[test]
+fn what_ends_its_process_while_loading_parks_the_log() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 8).await;
+        done(&world.elsewhere(), &[world.acme(1..=3)]).await;
+        world.strange_commit(4, commit_of(4, "said", 1, &json!({"text": "die"}))).await;
+        let record = old(&world, 5, &run(5..=6));
+        dies(&world, &record, 4).await;
+        assert_eq!(world.attempt(&acme()).await, Some((4, Step::Loading)));
+        lives(&world, &record).await;
+        let parked = ["5 ann#5 Suspect", "6 ann#6 Suspect"];
+        assert_eq!(world.parked(&acme()).await, parked);
+
+        // The nudge alone, and among others; what comes behind; and the same again.
+        world.faults.forget();
+        let nudge = world.nudge(&acme());
+        let other = world.record(&log("tally/org:other"), 1, &[add(1)]);
+        done(&world.processor(), &[nudge.clone(), other]).await;
+        assert_eq!(world.tail(&log("tally/org:other")).await, Seq(1));
+        world.env.pass(OLD_MS);
+        lives(&world, &nudge).await;
+        lives(&world, &record).await;
+        let next = old(&world, 7, &run(7..=7));
+        lives(&world, &next).await;
+        assert_eq!(world.parked(&acme()).await, [&parked[..], &["7 ann#7 Suspect"]].concat());
+        assert_eq!(world.faults.calls(Op::StateGet).join(" ").matches("acme").count(), 0);
+        let report = world.sweep().sweep(None, 100).await.expect("memory");
+        assert_eq!((report.nudged, report.waiting), (vec![], 1), "it stands still, in vain");
+    });
+}
+
+/// A nudge has nothing at hand but what is parked.
+#[test]
+fn a_nudge_that_ends_its_process_parks_what_it_would_have_taken_up() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 8).await;
+        done(&world.elsewhere(), &[world.acme(1..=3)]).await;
+        let gap = world.acme(6..=7);
+        world.env.pass(5_000);
+        done(&world.elsewhere(), &[gap]).await;
+        world.strange_commit(4, commit_of(4, "said", 1, &json!({"text": "die"}))).await;
+        let nudge = world.nudge(&acme());
+        world.env.pass(OLD_MS);
+        dies(&world, &nudge, 4).await;
+        lives(&world, &nudge).await;
+        assert_eq!(world.parked(&acme()).await, ["6 ann#6 Suspect", "7 ann#7 Suspect"]);
+        let report = world.sweep().sweep(None, 100).await.expect("memory");
+        assert_eq!((report.nudged, report.waiting), (vec![], 1));
+    });
+}
+
+/// A document that cannot be read alive is no command's doing.
+#[test]
+fn a_document_that_ends_the_process_parks_the_log() {
+    play(async || {
+        let world = World::new();
+        done(&world.elsewhere(), &[world.acme(1..=3)]).await;
+        let record = old(&world, 4, &run(4..=5));
+        world.faults.before_every(Op::StateGet, || async {
+            // What is done with it, that is.
+            die();
+        });
+        dies(&world, &record, 3).await;
+        world.faults.heal();
+        let document = |world: &World| {
+            world.faults.before(Op::StateGet, "doc#", dying);
+        };
+        document(&world);
+        dies(&world, &record, 1).await;
+        assert_eq!(world.attempt(&acme()).await, Some((4, Step::Loading)));
+        lives(&world, &record).await;
+        assert_eq!(world.parked(&acme()).await, ["4 ann#4 Suspect", "5 ann#5 Suspect"]);
+    });
+}
+
+/// "More than ten such faults an hour in one service: it parks instead."
+#[test]
+fn too_many_faults_an_hour_are_parked() {
+    play(async || {
+        let world = World::new();
+        let suspicion = Suspicion { age_ms: 0, attempts_max: 0, ..Suspicion::default() };
+        let kill = async |org: usize| -> LogId {
+            let id = log(&format!("tally/org:o{org}"));
+            let record = [world.record(&id, 1, &[fatal(1, "die_in_decide"), add(2)])];
+            for survived in [false, true] {
+                let processor = world.processor().with_suspicion(suspicion);
+                let outcome = survives(processor.process(&record, NEVER)).await;
+                assert_eq!(outcome, survived.then_some(BatchOutcome::DONE), "{org}");
+            }
+            assert_eq!(world.attempt(&id).await, None);
+            id
+        };
+        for org in 1..=10 {
+            let id = kill(org).await;
+            assert_eq!(world.outcomes(&id).await, ["1 ann#1 faulted", "2 ann#2 accepted"]);
+        }
+        let id = kill(11).await;
+        assert_eq!(world.tail(&id).await, Seq::ZERO);
+        assert_eq!(world.parked(&id).await, ["1 ann#1 Suspect", "2 ann#2 Gap"]);
+        // It waits for an operator, with what is behind it.
+        done(&world.processor(), &[world.nudge(&id), world.record(&id, 3, &[add(3)])]).await;
+        assert_eq!(world.tail(&id).await, Seq::ZERO);
+
+        world.env.pass(60 * 60 * 1_000 + 1);
+        assert_eq!(world.outcomes(&kill(12).await).await.len(), 2, "an hour later");
+        let faults: LogId = log("tally/user:reactor:suspect");
+        let noted = world.memory.parked.list(&faults, Seq::ZERO, 100).await.expect("memory");
+        assert_eq!(noted.len(), 1, "what is older than an hour is forgotten");
+    });
+}
+
+/// "(5 minutes)", and alone: nothing else costs anything.
+#[test]
+fn what_is_young_or_not_alone_is_not_suspect() {
+    play(async || {
+        let world = World::new();
+        let processor = world.processor();
+        let young = world.acme(1..=3);
+        world.env.pass(OLD_MS - 1);
+        done(&processor, &[young]).await;
+        let two = [world.acme(4..=5), world.acme(6..=6)];
+        let others = [world.acme(7..=7), world.record(&log("tally/org:other"), 1, &[add(1)])];
+        world.env.pass(OLD_MS);
+        done(&processor, &two).await;
+        done(&processor, &others).await;
+        assert_eq!(world.faults.counts([Op::ParkedList, Op::Park, Op::ParkedRemove]), [0; 3]);
+        done(&processor, &[old(&world, 8, &run(8..=8))]).await;
+        assert_eq!(world.faults.counts([Op::ParkedList, Op::Park, Op::ParkedRemove]), [1; 3]);
+        world.assert_run(8).await;
+    });
+}
+
+/// A host that knows better switches it on, and off again.
+#[test]
+fn a_host_may_suspect_what_is_young() {
+    play(async || {
+        let world = World::new();
+        let processor: Arc<Processor> = Arc::new(world.processor());
+        let marks = async |seq: u64| {
+            world.faults.forget();
+            done(&processor, &[world.acme(seq..=seq + 1)]).await;
+            world.faults.calls(Op::Park).len()
+        };
+        assert_eq!(marks(1).await, 0);
+        processor.suspect(Suspicion { age_ms: 0, ..Suspicion::default() });
+        assert_eq!(marks(3).await, 1);
+        processor.suspect(Suspicion { age_ms: 0, attempts_max: 0, ..Suspicion::default() });
+        assert_eq!(marks(5).await, 3, "before loading, and before each command");
+        processor.suspect(Suspicion::default());
+        assert_eq!(marks(7).await, 0);
+        world.assert_run(8).await;
+    });
+}
+
+/// "looks for … old attempt markers": a record that came back among others left one behind.
+#[test]
+fn an_old_marker_is_swept() {
+    play(async || {
+        for is_alone in [true, false] {
+            let world = World::new();
+            world.accept(&acme(), 4).await;
+            let record = old(&world, 1, &run(1..=3));
+            world.faults.before(Op::JournalAppend, "", dying);
+            dies(&world, &record, 1).await;
+            done(&world.processor(), &[record, world.acme(4..=4)]).await;
+            assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+            let young = world.sweep().sweep(None, 100).await.expect("memory");
+            assert_eq!((young.attempted, young.nudged), (0, vec![]));
+            world.env.pass(60_001);
+            let report = world.sweep().sweep(None, 100).await.expect("memory");
+            assert_eq!((report.attempted, report.nudged, report.waiting), (1, vec![acme()], 0));
+            let mut nudge = world.records();
+            if is_alone {
+                world.env.pass(OLD_MS);
+            } else {
+                nudge.push(world.record(&log("tally/org:other"), 1, &[add(1)]));
+            }
+            done(&world.processor(), &nudge).await;
+            assert_eq!(world.attempt(&acme()).await, None, "alone: {is_alone}");
+            world.assert_run(4).await;
+        }
+    });
+}
+
+/// A suspect is still one of a stream that is at least once: it may have its entry already, or get
+/// it from another environment meanwhile.
+#[test]
+fn what_others_did_meanwhile_is_found() {
+    play(async || {
+        for attempts_max in [3, 0] {
+            for meanwhile in [1..=2, 1..=3, 1..=4] {
+                let world = World::new();
+                let record = old(&world, 1, &run(1..=3));
+                let (other, seqs) = (world.clone(), meanwhile.clone());
+                world.faults.before(Op::JournalAppend, "", move || {
+                    let (world, seqs) = (other.clone(), seqs.clone());
+                    async move { done(&world.elsewhere(), &[world.acme(seqs)]).await }
+                });
+                let suspicion = Suspicion { attempts_max, ..Suspicion::default() };
+                let processor = world.processor().with_suspicion(suspicion);
+                done(&processor, &[record]).await;
+                world.assert_run(3.max(*meanwhile.end())).await;
+                world.audit(&acme()).await;
+            }
+        }
+    });
+}

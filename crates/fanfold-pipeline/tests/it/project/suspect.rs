@@ -1,0 +1,291 @@
+//! "What kills the process is projected log by log behind an attempt marker when it comes again;
+//! three deaths park (view, log)."
+
+use bytes::Bytes;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{Cursor, Env, ParkedView};
+use fanfold_pipeline::project::{ATTEMPTS_MAX, Projector};
+use fanfold_pipeline::sweep::ViewSweepReport;
+
+use super::{say, singles};
+use crate::check::play;
+use crate::death::survives;
+use crate::faults::{Broken, Op};
+use crate::world::{NEVER, World, acme, add, applied, done, log, run};
+
+/// More logs than there are in these tests.
+const ALL: usize = 1_000;
+
+fn orgs() -> [LogId; 3] {
+    ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")))
+}
+
+/// One message about three logs; what it says of the second ends its process.
+async fn deadly(world: &World) -> Bytes {
+    for org in orgs() {
+        world.accept(&org, 3).await;
+    }
+    let [a, b, c] = orgs();
+    let doom = [add(1), say(2, "doom"), add(3)];
+    let records = [
+        world.record(&a, 1, &run(1..=3)),
+        world.record(&b, 1, &doom),
+        world.record(&c, 1, &run(1..=3)),
+    ];
+    done(&world.elsewhere(), &records).await;
+    let [message] = &world.messages()[..] else { panic!("one message") };
+    message.clone()
+}
+
+/// One delivery to a process that has just begun.
+async fn deliver(world: &World, message: &Bytes) -> Option<Vec<usize>> {
+    let projector = world.projector("sums");
+    let messages = std::slice::from_ref(message);
+    survives(projector.project_suspect(messages, ATTEMPTS_MAX, NEVER)).await
+}
+
+/// Per log: how far its cursor is, and the attempts that have not returned.
+async fn cursors(world: &World) -> Vec<(u64, u32)> {
+    let mut cursors = Vec::new();
+    for org in orgs() {
+        let cursor = world.cursor("sums", &org).await;
+        cursors.push((cursor.seq.0, cursor.attempts));
+    }
+    cursors
+}
+
+async fn assert_only_the_second_is_parked(world: &World) {
+    assert_eq!(cursors(world).await, [(3, 0), (0, 0), (3, 0)]);
+    let [a, b, c] = orgs();
+    let ParkedView { seq, reason, .. } = world.cursor("sums", &b).await.parked.expect("parked");
+    assert_eq!((seq, &*reason), (Seq(1), "the process ended 3 times while this was applied"));
+    for org in [a, c] {
+        assert_eq!(world.cursor("sums", &org).await.parked, None);
+        world.audit_view("sums", &org).await;
+    }
+}
+
+/// "three deaths park (view, log)", and no other log of the message.
+#[test]
+fn three_deaths_park_the_view_for_the_log() {
+    play(async || {
+        let world = World::new();
+        let message = deadly(&world).await;
+        for attempt in 1..=3 {
+            assert_eq!(deliver(&world, &message).await, None);
+            assert_eq!(cursors(&world).await, [(3, 0), (0, attempt), (0, 0)]);
+        }
+        assert_eq!(deliver(&world, &message).await, Some(vec![]));
+        assert_only_the_second_is_parked(&world).await;
+        // It is skipped from now on.
+        assert_eq!(deliver(&world, &message).await, Some(vec![]));
+        applied(&world.projector("sums"), [&message]).await;
+    });
+}
+
+/// Log by log, or nobody could tell whose death it was.
+#[test]
+fn suspects_are_applied_one_at_a_time() {
+    play(async || {
+        let world = World::new();
+        let [a, b, c] = orgs();
+        let records = [&a, &b, &c].map(|org| world.record(org, 1, &run(1..=3)));
+        done(&world.elsewhere(), &records).await;
+        let projector = world.projector("sums");
+        assert!(projector.project_suspect(&world.messages(), 3, NEVER).await.is_empty());
+        assert_eq!(cursors(&world).await, [(3, 0); 3]);
+        let attempts = world.faults.calls(Op::Attempt);
+        let expected = [&a, &b, &c].map(|org| [format!("{org} 1"), format!("{org} 0")]).concat();
+        assert_eq!(attempts, expected, "one has returned before the next begins");
+        // What is done, or not the view's, is no attempt.
+        assert!(projector.project_suspect(&world.messages(), 3, NEVER).await.is_empty());
+        assert_eq!(world.faults.calls(Op::Attempt).len(), 6);
+    });
+}
+
+/// Every return sets the count back, also one that failed.
+#[test]
+fn every_return_sets_the_count_back() {
+    play(async || {
+        for op in [Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead, Op::Attempt] {
+            let world = World::new();
+            let mut messages = singles(&world, 3).await;
+            if op == Op::JournalRead {
+                messages.remove(0);
+            }
+            world.faults.fail(op, "", 1..=1, Broken::After);
+            let projector = world.projector("sums");
+            let again = projector.project_suspect(&messages, 3, NEVER).await;
+            assert!(!again.is_empty(), "{op:?}");
+            assert_eq!(world.cursor("sums", &acme()).await.attempts, 0, "{op:?}");
+            let again = projector.project_suspect(&messages, 3, NEVER).await;
+            assert!(again.is_empty(), "{op:?}");
+            let cursor = world.cursor("sums", &acme()).await;
+            assert_eq!(cursor, Cursor { seq: Seq(3), ..Cursor::default() });
+        }
+        // So does what parks the view by itself.
+        let world = World::new();
+        let message = world.commit(&acme(), &[say(1, "boo")]).await;
+        assert_eq!(deliver(&world, &message).await, Some(vec![]));
+        let cursor = world.cursor("sums", &acme()).await;
+        assert!(cursor.parked.is_some_and(|parked| parked.reason.contains("afraid")));
+        assert_eq!(cursor.attempts, 0);
+    });
+}
+
+/// A count that could not be set back tells of no death, to the process that lives on.
+#[test]
+fn a_count_that_could_not_be_set_back_tells_of_no_death() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 1).await;
+        let projector = world.projector("sums");
+        world.faults.fail(Op::PutRow, "", .., Broken::Before);
+        world.faults.fail(Op::Attempt, " 0", .., Broken::Before);
+        for _ in 0..5 {
+            assert_eq!(projector.project_suspect(&messages, 3, NEVER).await, [0]);
+            assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+        }
+        world.faults.heal();
+        assert!(projector.project_suspect(&messages, 3, NEVER).await.is_empty());
+        assert_eq!(world.cursor("sums", &acme()).await.attempts, 0);
+    });
+}
+
+/// What is not suspect writes no attempts; but what comes through was no killer.
+#[test]
+fn what_is_not_suspect_writes_no_attempts() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 4).await;
+        let projector = world.projector("sums");
+        applied(&projector, &messages[..2]).await;
+        assert_eq!(world.faults.counts([Op::Attempt]), [0]);
+        world.faults.before(Op::PutRow, "", || async {
+            crate::death::die();
+            std::future::pending().await
+        });
+        assert_eq!(deliver(&world, &messages[2]).await, None);
+        assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+        applied(&projector, &messages[2..]).await;
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.attempts), (Seq(4), 0));
+        assert_eq!(
+            world.faults.calls(Op::Attempt),
+            [format!("{} 1", acme()), format!("{} 0", acme())]
+        );
+    });
+}
+
+async fn sweep(world: &World) -> Option<ViewSweepReport> {
+    let sweep = world.view_sweep("sums");
+    let swept = survives(sweep.sweep(None, ALL, NEVER)).await;
+    swept.map(|report| report.expect("memory"))
+}
+
+/// The sweep replays what has not come through, and with it what ends its process: the first time
+/// beside others, then alone.
+#[test]
+fn a_sweep_parks_what_ends_its_process() {
+    play(async || {
+        let world = World::new();
+        deadly(&world).await;
+        world.env.pass(11_000);
+        let mut deaths = 0;
+        let report = loop {
+            match sweep(&world).await {
+                Some(report) => break report,
+                None => deaths += 1,
+            }
+            assert!(deaths <= 3, "{:?}", cursors(&world).await);
+        };
+        assert_eq!(deaths, 3);
+        assert_eq!((report.failed, report.parked), (vec![], 1));
+        assert_only_the_second_is_parked(&world).await;
+    });
+}
+
+/// "and its own dead letters": what three deliveries have not brought through.
+#[test]
+fn a_dead_letter_that_ends_its_process_is_parked() {
+    play(async || {
+        let world = World::new();
+        let message = deadly(&world).await;
+        world.memory.dead_letters.push("sums", message);
+        for _ in 0..3 {
+            assert_eq!(sweep(&world).await, None);
+        }
+        assert_eq!(sweep(&world).await.expect("nothing dies").delivered, 1);
+        assert_only_the_second_is_parked(&world).await;
+    });
+}
+
+/// A host that has lost notifications brings their logs on, now.
+#[test]
+fn logs_are_brought_on_at_once() {
+    play(async || {
+        for attempts_max in [None, Some(3)] {
+            let world = World::new();
+            for org in orgs() {
+                world.commit(&org, &run(1..=3)).await;
+            }
+            let [a, b, c] = orgs();
+            let logs = [a.clone(), log("ledger/org:a"), b.clone(), log("tally/org:unheard")];
+            let report = world.view_sweep("sums").bring_on_logs(&logs, attempts_max, NEVER).await;
+            let mut caught_up = report.caught_up;
+            caught_up.sort();
+            assert_eq!((report.logs, caught_up, report.failed), (3, vec![a, b], vec![]));
+            assert_eq!(cursors(&world).await, [(3, 0), (3, 0), (0, 0)], "it is young");
+            let attempts = world.faults.counts([Op::Attempt]);
+            assert_eq!(attempts, [if attempts_max.is_some() { 4 } else { 0 }]);
+            // There is no time.
+            let now = world.env.now();
+            let late =
+                world.view_sweep("sums").bring_on_logs(&orgs()[2..], attempts_max, now).await;
+            assert_eq!(late.failed, [c]);
+        }
+    });
+}
+
+/// The same with one that ends its process, which came to light at the restart.
+#[test]
+fn logs_are_brought_on_behind_attempts() {
+    play(async || {
+        let world = World::new();
+        deadly(&world).await;
+        let bring_on = async || {
+            let sweep = world.view_sweep("sums");
+            survives(sweep.bring_on_logs(&orgs(), Some(ATTEMPTS_MAX), NEVER)).await
+        };
+        for attempt in 1..=3 {
+            assert_eq!(bring_on().await, None);
+            assert_eq!(cursors(&world).await, [(3, 0), (0, attempt), (0, 0)]);
+        }
+        let report = bring_on().await.expect("nothing dies");
+        assert_eq!((report.parked, report.failed), (1, vec![]));
+        assert_only_the_second_is_parked(&world).await;
+    });
+}
+
+/// A long way is many steps: a restart in between does not count, once one was taken.
+#[test]
+fn attempts_count_for_one_step_only() {
+    play(async || {
+        let world = World::new();
+        singles(&world, 250).await;
+        let suspicious: Projector = world.projector("sums").suspicious(2);
+        let last = world.messages().pop().expect("many");
+        for killed_at in [" 200", " 250"] {
+            world.faults.before(Op::Advance, killed_at, || async {
+                crate::death::die();
+                std::future::pending().await
+            });
+            let messages = [last.clone()];
+            assert_eq!(survives(suspicious.project(&messages, NEVER)).await, None);
+            assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+        }
+        applied(&suspicious, [&last]).await;
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.attempts, cursor.parked), (Seq(250), 0, None));
+    });
+}

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p fanfold-pipeline --bench pipeline`
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
+use fanfold::body::notification::Received;
 use fanfold::{Services, Time, Views};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shard::{Position, Shards};
@@ -155,11 +157,12 @@ impl World {
 
     fn project(&mut self) {
         let messages = self.ports.topic.log().read(self.told, usize::MAX);
-        for (_, message) in &messages {
-            for projector in &self.projectors {
-                let failed = block_on(projector.project(&[message.body.clone()], NEVER));
-                assert!(failed.is_empty(), "nothing fails here");
-            }
+        for projector in &self.projectors {
+            let commits = messages.iter().map(|(_, message)| message.commits(projector));
+            let commits: Vec<Cow<'_, [Received]>> = commits.collect();
+            let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
+            let failed = block_on(projector.project_received(&commits, NEVER));
+            assert!(failed.is_empty(), "nothing fails here");
         }
         self.told = self.ports.topic.log().end();
         self.ports.topic.log().trim(self.told);

@@ -32,7 +32,7 @@ pub use journal::MemoryJournal;
 pub use parked::MemoryParked;
 pub use state::MemoryState;
 pub use stream::MemoryStream;
-pub use topic::{MemoryTopic, Notification};
+pub use topic::{Content, MemoryTopic, Notification};
 pub use view_table::MemoryViewTable;
 
 use crate::shard::Bound;

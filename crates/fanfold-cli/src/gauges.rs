@@ -71,7 +71,12 @@ impl Collector for Gauges {
             ("checkpoints", "Checkpoints of the tables", durable.checkpoints()),
         ] {
             let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
         }
         for (name, help, value) in [
             ("command_log_bytes", "Bytes of the command log", counts.log_bytes()),

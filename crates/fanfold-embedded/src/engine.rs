@@ -1,11 +1,13 @@
 //! All of it together: ports, stages, what drives them, and what sweeps behind them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fanfold::body::notification::Received;
 use fanfold::{AnyView, Services, Views};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
@@ -33,7 +35,7 @@ use crate::stop::{Stop, Stopper};
 use crate::store::folder::Folder;
 use crate::store::{OpenError, Store};
 use crate::striped::lock;
-use crate::subscription::{Deliveries, Subscription, SubscriptionConfig};
+use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
 
 /// Logs that one run of a sweep looks at. The next run goes on behind them.
 const SWEEP_LOGS_MAX: usize = 10_000;
@@ -414,9 +416,14 @@ impl Start<'_> {
             dead_letters.clone(),
             self.env.clone(),
         );
-        let deliver = move |body, deadline| {
+        let deliver = move |messages: Messages, deadline| {
             let projector = projector.clone();
-            async move { projector.project(&[body], deadline).await.is_empty() }
+            async move {
+                let commits = messages.iter().map(|message| message.commits(&projector));
+                let commits: Vec<Cow<'_, [Received]>> = commits.collect();
+                let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
+                projector.project_received(&commits, deadline).await
+            }
         };
         let subscription = Subscription::new(
             topic.clone(),

@@ -11,7 +11,7 @@
 
 mod suspect;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -110,38 +110,39 @@ impl Projector {
     /// Applies the commits of messages, each given by its body. Returns the indices of those that
     /// must come again.
     pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
-        let mut failed = Vec::new();
-        let mut commits: BTreeMap<LogId, Vec<(usize, Received)>> = BTreeMap::new();
-        for (index, body) in messages.iter().enumerate() {
-            let received = std::str::from_utf8(body).ok().map(notification::decode);
-            match received {
-                Some(Ok(received)) => {
-                    for commit in received {
-                        commits.entry(commit.log.clone()).or_default().push((index, commit));
-                    }
-                }
-                _ => {
-                    // It will never be readable, and hides nothing: the journal has what it says,
-                    // and the view's sweep finds it there.
-                    let view = self.view.name();
-                    tracing::error!(alarm = "unreadable", view, "a notification is passed over");
-                }
+        let messages: Vec<Vec<Received>> = messages.iter().map(|body| self.decode(body)).collect();
+        let messages: Vec<&[Received]> = messages.iter().map(Vec::as_slice).collect();
+        self.project_received(&messages, deadline).await
+    }
+
+    /// The commits of a message. One that cannot be read has none: it will never be readable, and
+    /// hides nothing, for the journal has what it says, and the view's sweep finds it there.
+    pub fn decode(&self, body: &[u8]) -> Vec<Received> {
+        match std::str::from_utf8(body).ok().map(notification::decode) {
+            Some(Ok(commits)) => commits,
+            _ => {
+                let view = self.view.name();
+                tracing::error!(alarm = "unreadable", view, "a notification is passed over");
+                Vec::new()
             }
         }
-        commits.retain(|log, _| self.view.services().contains(&log.service()));
-        let logs = stream::iter(commits).map(|(log, mut commits)| async move {
-            commits.sort_by_key(|(_, commit)| commit.last);
-            let (indices, commits): (Vec<usize>, Vec<Received>) = commits.into_iter().unzip();
-            let result = self.advance(&log, commits, deadline).await;
-            (log, indices, result)
-        });
+    }
+
+    /// Applies the commits of messages, as [`Projector::project`] does: for hosts that have them
+    /// without bytes.
+    pub async fn project_received(&self, messages: &[&[Received]], deadline: Time) -> Vec<usize> {
+        let mut failed = Vec::new();
+        let logs = by_log(messages, self.view.services()).into_iter();
+        // Collected first: only so the compiler sees that the stage is `Send`.
+        let logs: Vec<_> = logs.map(|told| self.advance(told, deadline)).collect();
         let at_once = if self.attempts_max.is_some() { 1 } else { LOGS_AT_ONCE };
-        let logs: Vec<_> = logs.buffer_unordered(at_once).collect().await;
-        for (log, indices, result) in logs {
+        let logs: Vec<_> = stream::iter(logs).buffer_unordered(at_once).collect().await;
+        for (told, result) in logs {
             if let Err(error) = result {
+                let log = told.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
                 if !planted(Bug::AcknowledgeUnapplied) {
-                    failed.extend(indices);
+                    failed.extend(told.messages);
                 }
             }
         }
@@ -150,16 +151,21 @@ impl Projector {
         failed
     }
 
-    /// Brings the view on with one log's commits, in the order of their seqs.
-    async fn advance(
+    async fn advance<'a>(
         &self,
-        log: &LogId,
-        commits: Vec<Received>,
+        told: Told<'a>,
         deadline: Time,
-    ) -> Result<(), ProjectError> {
+    ) -> (Told<'a>, Result<(), ProjectError>) {
+        let result = self.bring_on(&told, deadline).await;
+        (told, result)
+    }
+
+    /// Brings the view on with one log's commits, in the order of their seqs.
+    async fn bring_on(&self, told: &Told<'_>, deadline: Time) -> Result<(), ProjectError> {
+        let log = told.log;
         let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
-        let mut next = Next { entries: Vec::new(), to: cursor.seq };
-        for commit in commits {
+        let mut next = Next { commits: Vec::new(), to: cursor.seq };
+        for commit in &told.commits {
             if self.env.now() >= deadline {
                 return Err(ProjectError::Deadline);
             }
@@ -167,17 +173,17 @@ impl Projector {
             if commit.last <= next.to || cursor.parked.is_some() {
                 continue;
             }
-            if let Some(entries) = self.in_line(&commit, next.to) {
-                next.entries.extend(entries);
+            if let Some(entries) = self.in_line(commit, next.to) {
+                next.commits.push(entries);
                 next.to = commit.last;
                 continue;
             }
             cursor = self.apply_next(log, cursor, std::mem::take(&mut next)).await?;
-            cursor = self.wait_for_turn(log, &commit, cursor).await?;
+            cursor = self.wait_for_turn(log, commit, cursor).await?;
             if cursor.parked.is_none() && commit.last > cursor.seq {
-                cursor = match self.in_line(&commit, cursor.seq) {
+                cursor = match self.in_line(commit, cursor.seq) {
                     Some(entries) => {
-                        let next = Next { entries, to: commit.last };
+                        let next = Next { commits: vec![entries], to: commit.last };
                         self.apply_next(log, cursor, next).await?
                     }
                     None => self.catch_up(log, cursor, commit.last).await?,
@@ -190,7 +196,7 @@ impl Projector {
     }
 
     /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
-    fn in_line(&self, commit: &Received, cursor: Seq) -> Option<Vec<Entry>> {
+    fn in_line(&self, commit: &Received, cursor: Seq) -> Option<Arc<[Entry]>> {
         let follows = commit.follows(cursor, &self.kinds) || planted(Bug::ApplyBeyond);
         commit.entries.as_ref().filter(|_| follows).cloned()
     }
@@ -249,7 +255,7 @@ impl Projector {
         cursor: Cursor,
     ) -> Result<Cursor, ProjectError> {
         let page = self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await?;
-        let mut next = Next { entries: Vec::new(), to: cursor.seq };
+        let mut next = Next { commits: Vec::new(), to: cursor.seq };
         let mut unreadable = None;
         for item in &page.commits {
             let expected = next.to.next();
@@ -257,7 +263,7 @@ impl Projector {
                 return Err(ProjectError::Hole { expected });
             }
             match commit::decode(item.first, &item.body) {
-                Ok((entries, _)) => next.entries.extend(entries),
+                Ok((entries, _)) => next.commits.push(entries.into()),
                 Err(error) => {
                     let fault = Fault::new(format!("the commit cannot be read: {error}"));
                     unreadable = Some(ApplyFault { at: expected, fault });
@@ -277,14 +283,9 @@ impl Projector {
     }
 
     /// Applies what is next in line: rows first, then the cursor.
-    async fn apply(
-        &self,
-        log: &LogId,
-        cursor: Cursor,
-        mut next: Next,
-    ) -> Result<Cursor, ProjectError> {
-        next.entries.retain(|entry| entry.seq > cursor.seq);
-        let (entries, mut fault) = self.read(log, &next.entries);
+    async fn apply(&self, log: &LogId, cursor: Cursor, next: Next) -> Result<Cursor, ProjectError> {
+        let above = next.commits.iter().flat_map(|entries| entries.iter());
+        let (entries, mut fault) = self.read(log, above.filter(|entry| entry.seq > cursor.seq));
         if planted(Bug::CursorBeforeRows) {
             self.table.advance(log, next.to).await?;
         }
@@ -338,8 +339,12 @@ impl Projector {
     }
 
     /// The entries as the view understands them, up to the first that it cannot read.
-    fn read(&self, log: &LogId, entries: &[Entry]) -> (Vec<Touched>, Option<ApplyFault>) {
-        let mut read = Vec::with_capacity(entries.len());
+    fn read<'a>(
+        &self,
+        log: &LogId,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> (Vec<Touched>, Option<ApplyFault>) {
+        let mut read = Vec::new();
         for entry in entries {
             let touched = self.view.read(log, entry).and_then(|recorded| match recorded {
                 Some(recorded) => {
@@ -453,10 +458,39 @@ impl Projector {
     }
 }
 
+/// What messages say of one log.
+struct Told<'a> {
+    log: &'a LogId,
+    /// In the order of their seqs.
+    commits: Vec<&'a Received>,
+    /// The indices of the messages.
+    messages: Vec<usize>,
+}
+
+/// Only logs of these services.
+fn by_log<'a>(messages: &[&'a [Received]], services: &[&str]) -> Vec<Told<'a>> {
+    let mut logs: Vec<Told<'a>> = Vec::new();
+    let mut place_of: HashMap<&LogId, usize> = HashMap::new();
+    for (index, commits) in messages.iter().enumerate() {
+        for commit in commits.iter().filter(|commit| services.contains(&commit.log.service())) {
+            let at = *place_of.entry(&commit.log).or_insert_with(|| {
+                logs.push(Told { log: &commit.log, commits: Vec::new(), messages: Vec::new() });
+                logs.len() - 1
+            });
+            logs[at].commits.push(commit);
+            logs[at].messages.push(index);
+        }
+    }
+    for told in &mut logs {
+        told.commits.sort_by_key(|commit| commit.last);
+    }
+    logs
+}
+
 /// What is next in line: everything between the cursor and `to`.
 #[derive(Default)]
 struct Next {
-    entries: Vec<Entry>,
+    commits: Vec<Arc<[Entry]>>,
     to: Seq,
 }
 

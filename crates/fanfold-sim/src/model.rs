@@ -331,7 +331,7 @@ impl Model {
             let model = self.log(&log);
             let stored = model.commits.get(&received.first) == Some(&received.last);
             let prev = at(&model.prev, received.first.before()).map(|(_, prev)| prev.clone());
-            let prev_holds = prev.unwrap_or_default() == received.prev;
+            let prev_holds = prev.unwrap_or_default() == *received.prev;
             if stored {
                 model.published.insert(received.first);
             }

@@ -41,6 +41,8 @@ struct More {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     behind: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     parked: Option<ParkedView>,
 }
 
@@ -158,8 +160,12 @@ fn decode_row(mut value: Bytes) -> Option<StoredRow> {
 
 fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
     let mut value = cursor.seq.0.to_be_bytes().to_vec();
-    let more = More { behind: cursor.behind.map(|seq| seq.0), parked: cursor.parked.clone() };
-    if more.behind.is_some() || more.parked.is_some() {
+    let more = More {
+        behind: cursor.behind.map(|seq| seq.0),
+        attempts: Some(cursor.attempts).filter(|attempts| *attempts > 0),
+        parked: cursor.parked.clone(),
+    };
+    if more.behind.is_some() || more.attempts.is_some() || more.parked.is_some() {
         // Numbers and a message: nothing that JSON cannot hold.
         let _ = serde_json::to_writer(&mut value, &more);
     }
@@ -172,7 +178,8 @@ fn decode_cursor(mut value: Bytes) -> Option<Cursor> {
         true => More::default(),
         false => serde_json::from_slice(&value).ok()?,
     };
-    Some(Cursor { seq, behind: more.behind.map(Seq), parked: more.parked })
+    let More { behind, attempts, parked } = more;
+    Some(Cursor { seq, behind: behind.map(Seq), attempts: attempts.unwrap_or(0), parked })
 }
 
 #[async_trait]
@@ -232,6 +239,21 @@ impl ViewTable for DurableViewTable {
         let cursor = cursor.unwrap_or_default();
         let behind = cursor.behind.max(Some(target));
         self.put_cursor(log, &Cursor { behind, ..cursor });
+        Ok(())
+    }
+
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        self.store.room().await?;
+        {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+            self.put_cursor(log, &Cursor { attempts, ..cursor.unwrap_or_default() });
+        }
+        // One that has begun must be known after the crash that it may be; one that has returned
+        // may be thought not to have.
+        if attempts > 0 {
+            self.store.durable().await?;
+        }
         Ok(())
     }
 

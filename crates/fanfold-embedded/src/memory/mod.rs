@@ -35,7 +35,7 @@ pub use parked::MemoryParked;
 pub(crate) use state::KEYS_MAX;
 pub use state::MemoryState;
 pub use stream::MemoryStream;
-pub use topic::{MemoryTopic, Notification};
+pub use topic::{Content, MemoryTopic, Notification};
 pub use view_table::MemoryViewTable;
 pub(crate) use view_table::TOMBSTONE_MS;
 

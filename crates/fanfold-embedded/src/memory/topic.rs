@@ -1,11 +1,13 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::notification::{Attributes, Message};
+use fanfold::body::notification::{Attributes, Message, Notice, Received, pack};
 use fanfold::limits::{NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
 use fanfold_pipeline::ports::{Topic, Unavailable};
+use fanfold_pipeline::project::Projector;
 
 use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
 use crate::hash_key::HashKey;
@@ -14,15 +16,60 @@ use crate::striped::lock;
 
 const HOP: &str = "topic";
 
-/// A message as a topic keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a topic keeps for its subscribers.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Notification {
     /// The topic that it was published to.
     pub topic: usize,
-    /// The CloudEvents batch.
-    pub body: Bytes,
-    /// For filter policies.
-    pub attributes: Attributes,
+    /// What it tells.
+    pub content: Content,
+}
+
+/// What a notification tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// A message, as it was published.
+    Message {
+        /// The CloudEvents batch.
+        body: Bytes,
+        /// For filter policies.
+        attributes: Attributes,
+    },
+    /// Commits, as they were handed over.
+    Commits(Vec<Received>),
+}
+
+impl Notification {
+    /// Whether it tells something of one of these services.
+    pub fn is_about(&self, services: &[String]) -> bool {
+        services.iter().any(|service| match &self.content {
+            Content::Message { attributes, .. } => attributes.services.contains(service),
+            Content::Commits(commits) => commits.iter().any(|c| c.log.service() == service),
+        })
+    }
+
+    /// The commits that it tells of, as `projector` reads them.
+    pub fn commits(&self, projector: &Projector) -> Cow<'_, [Received]> {
+        match &self.content {
+            Content::Message { body, .. } => projector.decode(body).into(),
+            Content::Commits(commits) => commits.into(),
+        }
+    }
+
+    /// The bodies of messages that tell the same: for whoever keeps it longer than this process.
+    pub fn bodies(&self) -> Vec<Bytes> {
+        match &self.content {
+            Content::Message { body, .. } => vec![body.clone()],
+            Content::Commits(commits) => {
+                let notices: Vec<Notice> = commits.iter().filter_map(Received::notice).collect();
+                let packed = pack(&notices).unwrap_or_else(|error| {
+                    tracing::error!(%error, "a notification cannot be written");
+                    Vec::new()
+                });
+                packed.into_iter().map(|packed| packed.message.body.into()).collect()
+            }
+        }
+    }
 }
 
 /// The topics: one log of notifications, in the order in which they were published, that all
@@ -82,11 +129,23 @@ impl MemoryTopic {
         }
         let body = Bytes::copy_from_slice(message.body.as_bytes());
         let attributes = message.attributes.clone();
-        let notification = Arc::new(Notification { topic, body, attributes });
+        self.keep(topic, bytes, Content::Message { body, attributes });
+        Ok(())
+    }
+
+    fn keep(&self, topic: usize, bytes: usize, content: Content) {
+        let notification = Arc::new(Notification { topic, content });
         // Nobody reads the notification log by key.
         self.log.append(HashKey(0), ITEM_OVERHEAD_BYTES + bytes, notification);
         self.log.trim_to_bytes(self.bytes_max);
-        Ok(())
+    }
+
+    fn check(&self, topic: usize) -> Result<(), Unavailable> {
+        if topic < self.topics {
+            return Ok(());
+        }
+        let message = format!("there is no topic {topic}, they are {}", self.topics);
+        Err(Unavailable::Failed { hop: HOP, message })
     }
 }
 
@@ -101,10 +160,7 @@ impl Topic for MemoryTopic {
         topic: usize,
         messages: &[Message],
     ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
-        if topic >= self.topics {
-            let message = format!("there is no topic {topic}, they are {}", self.topics);
-            return Err(Unavailable::Failed { hop: HOP, message });
-        }
+        self.check(topic)?;
         if messages.len() > PUBLISH_BATCH_MAX {
             return Err(beyond_limit(HOP, messages.len(), PUBLISH_BATCH_MAX, "messages"));
         }
@@ -113,5 +169,26 @@ impl Topic for MemoryTopic {
             return Err(beyond_limit(HOP, bytes, PUBLISH_BATCH_BYTES_MAX, "bytes"));
         }
         Ok(messages.iter().map(|message| self.publish_one(topic, message)).collect())
+    }
+    /// Keeps the commits together, but as many notifications as messages of the largest size would
+    /// be: what is dropped, or delivered again, is dropped and delivered as a whole.
+    fn hand_over(&self, topic: usize, notices: &[&Notice]) -> Option<Result<(), Unavailable>> {
+        if let Err(error) = self.check(topic) {
+            return Some(Err(error));
+        }
+        let (mut commits, mut bytes) = (Vec::with_capacity(notices.len()), 0);
+        for notice in notices {
+            let weight = ITEM_OVERHEAD_BYTES + notice.weight();
+            if bytes + weight > NOTIFICATION_BYTES_MAX && !commits.is_empty() {
+                self.keep(topic, bytes, Content::Commits(std::mem::take(&mut commits)));
+                bytes = 0;
+            }
+            bytes += weight;
+            commits.push(Received::from(*notice));
+        }
+        if !commits.is_empty() {
+            self.keep(topic, bytes, Content::Commits(commits));
+        }
+        Some(Ok(()))
     }
 }

@@ -86,7 +86,7 @@ fn topic() {
         let messages = topic.log().read(next, usize::MAX);
         next = topic.log().end();
         topic.pass("everything", next);
-        messages.into_iter().map(|(_, message)| message.body.clone()).collect()
+        messages.into_iter().flat_map(|(_, message)| message.bodies()).collect()
     };
     block_on(conformance::topic(&topic, "t", arrived));
 }

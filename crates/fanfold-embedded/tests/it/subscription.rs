@@ -10,7 +10,7 @@ use fanfold::body::notification::{Attributes, Message};
 use fanfold_embedded::memory::{MemoryDeadLetters, MemoryTopic};
 use fanfold_embedded::shard::Bound;
 use fanfold_embedded::stop::Stopper;
-use fanfold_embedded::subscription::{Deliveries, Subscription, SubscriptionConfig};
+use fanfold_embedded::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
 use fanfold_pipeline::ports::{DeadLetters, Env, Topic};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -47,6 +47,7 @@ impl Bench {
         let mut tasks = JoinSet::new();
         let config = SubscriptionConfig {
             concurrency,
+            batch: 1,
             ..SubscriptionConfig::new(VIEW, &["ledger", "shop"])
         };
         let timer = env.clone();
@@ -56,7 +57,10 @@ impl Bench {
             config,
             env.clone(),
             stop,
-            move |body, deadline| deliver(timer.clone(), body, deadline),
+            move |messages: Messages, deadline| {
+                let delivered = deliver(timer.clone(), messages[0].bodies().remove(0), deadline);
+                async move { if delivered.await { vec![] } else { vec![0] } }
+            },
         );
         let deliveries = subscription.deliveries().clone();
         tasks.spawn(subscription.run());
@@ -242,4 +246,51 @@ async fn who_stops_ends_what_is_under_way() {
     while bench.tasks.join_next().await.is_some() {}
     assert_eq!((bench.deliveries.delivered(), bench.deliveries.under_way()), (2, 0));
     assert_eq!(bench.dead().await, ["bad"], "one that has to stop is tried no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
+    let env = PausedEnv::new();
+    let topic = Arc::new(MemoryTopic::new(1, 1 << 20));
+    let letters = Arc::new(MemoryDeadLetters::new(Bound { items: 100, bytes: 1 << 20 }));
+    let (_stopper, stop) = Stopper::new();
+    let config = SubscriptionConfig { batch: 3, ..SubscriptionConfig::new(VIEW, &["ledger"]) };
+    let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = calls.clone();
+    let subscription = Subscription::new(
+        topic.clone(),
+        letters.clone(),
+        config,
+        env,
+        stop,
+        move |messages: Messages, _| {
+            let bodies = messages.iter().flat_map(|message| message.bodies());
+            let bodies: Vec<String> =
+                bodies.map(|body| String::from_utf8_lossy(&body).into_owned()).collect();
+            noted.lock().unwrap().push(bodies.concat());
+            async move {
+                assert_ne!(bodies.concat(), "e", "planted");
+                (0..bodies.len()).filter(|at| ["b", "c"].contains(&bodies[*at].as_str())).collect()
+            }
+        },
+    );
+    for (services, body) in
+        [("ledger", "a"), ("ledger", "b"), ("ledger", "c"), ("other", "d"), ("ledger", "e")]
+    {
+        topic.publish(0, &[message(&[services], body)]).await.unwrap()[0].clone().unwrap();
+    }
+    let deliveries = subscription.deliveries().clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(subscription.run());
+    sleep(Duration::from_secs(10)).await;
+    let mut calls = calls.lock().unwrap().clone();
+    assert_eq!(calls[..2], ["abc", "e"]);
+    calls.sort();
+    assert_eq!(calls, ["abc", "b", "b", "c", "c", "e", "e", "e"]);
+    let letters = letters.list(VIEW, 10).await.unwrap();
+    let mut dead: Vec<&[u8]> = letters.iter().map(|letter| &letter.body[..]).collect();
+    dead.sort();
+    assert_eq!(dead, [&b"b"[..], b"c", b"e"]);
+    let counts = (deliveries.delivered(), deliveries.retried(), deliveries.dead());
+    assert_eq!((counts, deliveries.under_way()), ((1, 6, 3), 0));
 }

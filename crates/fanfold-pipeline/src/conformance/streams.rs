@@ -1,13 +1,15 @@
 //! [`CommandStream`], [`Topic`] and [`DeadLetters`], as far as they can be observed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::LogId;
-use fanfold::body::notification::{Attributes, Message};
+use fanfold::body::notification::{Attributes, Message, Notice, pack};
+use fanfold::entry::Outcome;
 use fanfold::limits::{
     NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX,
 };
+use fanfold::{CommandId, Entry, LogId, Origin, Seq, Time};
 
 use super::{LOOKS_MAX, log, must};
 use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
@@ -72,7 +74,7 @@ pub async fn command_stream(
 }
 
 /// The topics. `arrived` returns the bodies that a subscriber of everything has received since its
-/// last call; it is called until nothing is missing, and may wait a little.
+/// last call, those of messages that say the same as what was handed over included; it is called until nothing is missing, and may wait a little.
 pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut() -> Vec<Bytes>) {
     assert!(port.topics() >= 1, "there is at least one topic");
     let message = |text: String| {
@@ -94,6 +96,16 @@ pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut(
         }
         let none = must("publishing nothing", port.publish(topic, &[]).await);
         assert!(none.is_empty(), "one result per message");
+        let told = [
+            notice(log(prefix, &format!("{topic}-a"))),
+            notice(log(prefix, &format!("{topic}-b"))),
+        ];
+        if let Some(taken) = port.hand_over(topic, &told.each_ref()) {
+            must("handing over", taken);
+            let packed = pack(&told).unwrap_or_default();
+            expected.extend(packed.into_iter().map(|p| (p.message.body.into(), 0)));
+            must("handing over nothing", port.hand_over(topic, &[]).unwrap_or(Ok(())));
+        }
     }
     for _ in 0..LOOKS_MAX {
         for body in arrived().await {
@@ -108,6 +120,19 @@ pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut(
     let lost: Vec<&Bytes> =
         expected.iter().filter(|(_, n)| **n == 0).map(|(body, _)| body).collect();
     panic!("{} messages were lost, the first is {:?}", lost.len(), lost.first());
+}
+
+fn notice(log: LogId) -> Notice {
+    let reason = "the test says so".to_owned();
+    let entry = Entry {
+        seq: Seq(1),
+        time: Time(1),
+        origin: Origin::nobody(),
+        id: CommandId::NONE,
+        command: None,
+        outcome: Outcome::Lost { reason },
+    };
+    Notice { log, entries: [entry].into(), prev: Arc::default() }
 }
 
 /// The same message, filled up to the largest that a topic takes.

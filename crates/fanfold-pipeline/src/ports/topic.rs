@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::notification::Message;
+use fanfold::body::notification::{Message, Notice};
 
 use super::Unavailable;
 
@@ -19,6 +19,17 @@ pub trait Topic: Send + Sync {
         topic: usize,
         messages: &[Message],
     ) -> Result<Vec<Result<(), Unavailable>>, Unavailable>;
+
+    /// Takes commits as they are, instead of the messages that tell of them: for a topic whose
+    /// subscribers are in the same process, and need no bytes. It takes all or none, and MUST
+    /// answer at once, from memory. What reaches the subscribers MUST be what they would read from
+    /// the messages ([`pack`](fanfold::body::notification::pack)).
+    ///
+    /// `None`, as provided: it takes messages only, and these commits MUST be published.
+    fn hand_over(&self, topic: usize, notices: &[&Notice]) -> Option<Result<(), Unavailable>> {
+        let _ = (topic, notices);
+        None
+    }
 }
 
 /// The messages that a view's subscription could not deliver. A provider MAY drop the oldest when

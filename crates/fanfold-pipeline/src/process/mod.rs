@@ -20,7 +20,7 @@ mod publish;
 mod suspect;
 mod tables;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use fanfold::body::attempt::Step;
@@ -126,10 +126,14 @@ impl Processor {
             }
         }
         let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| lane.publish.values()).collect();
-        let published = publish(&*self.ports.topic, &*self.ports.env, &notices).await;
-        let published: HashSet<(LogId, Seq)> = published.into_iter().collect();
+        let mut published =
+            publish(&*self.ports.topic, &*self.ports.env, &notices).await.into_iter();
 
-        let finished = stream::iter(lanes).map(|lane| self.finish(lane, &published));
+        let finished = lanes.into_iter().map(|lane| {
+            let published = published.by_ref().take(lane.publish.len()).collect();
+            self.finish(lane, published)
+        });
+        let finished = stream::iter(finished);
         let finished: Vec<Option<usize>> = finished.buffer_unordered(LOGS_AT_ONCE).collect().await;
         let mut outcome = BatchOutcome::DONE;
         finished.into_iter().flatten().for_each(|index| outcome.fail_from(index));
@@ -372,14 +376,11 @@ impl Processor {
 
     /// After publishing: what is stored and told is noted, what was parked for it removed, a
     /// snapshot taken if due. Returns the first record that must come again.
-    async fn finish(&self, mut lane: Lane, published: &HashSet<(LogId, Seq)>) -> Option<usize> {
-        let mut all = true;
-        for first in lane.publish.keys() {
-            if published.contains(&(lane.id.clone(), *first)) {
-                lane.log.iter_mut().for_each(|log| log.published(*first));
-            } else {
-                all = false;
-            }
+    /// `published` says it of each of the lane's commits, in order.
+    async fn finish(&self, mut lane: Lane, published: Vec<bool>) -> Option<usize> {
+        let all = published.iter().all(|published| *published);
+        for (first, _) in lane.publish.keys().zip(published).filter(|(_, published)| *published) {
+            lane.log.iter_mut().for_each(|log| log.published(*first));
         }
         if !all && !planted(Bug::AcknowledgeBeforePublishing) {
             lane.fail_from(lane.first_record);

@@ -4,53 +4,50 @@ use std::collections::BTreeMap;
 
 use fanfold::body::notification::{Message, Notice, pack, topic_of};
 use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
-use fanfold::{LogId, Seq};
 
 use crate::backoff::Backoff;
-use crate::ports::{Env, Topic};
+use crate::ports::{Env, Topic, Unavailable};
 
 /// Publishing stands between a batch and its acknowledgement: a few seconds at most, then the
 /// batch comes again.
 const PUBLISH_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 50, longest_ms: 800 };
 
-/// A message on its way, and the commits in it.
-struct Outgoing<'a> {
+/// A message on its way.
+struct Outgoing {
     message: Message,
-    notices: Vec<&'a Notice>,
+    /// The places of the commits among those to publish.
+    notices: Vec<usize>,
 }
 
-/// Publishes the notices, packed across logs. Returns those that were published: (log, first).
-pub(super) async fn publish(
-    topic: &dyn Topic,
-    env: &dyn Env,
-    notices: &[&Notice],
-) -> Vec<(LogId, Seq)> {
-    let mut by_topic: BTreeMap<usize, Vec<&Notice>> = BTreeMap::new();
-    for notice in notices {
-        by_topic.entry(topic_of(&notice.log, topic.topics())).or_default().push(notice);
+/// Publishes the notices, packed across logs. Returns of each whether it was published.
+pub(super) async fn publish(topic: &dyn Topic, env: &dyn Env, notices: &[&Notice]) -> Vec<bool> {
+    let mut published = vec![false; notices.len()];
+    let topics = topic.topics();
+    let mut by_topic: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, notice) in notices.iter().enumerate() {
+        by_topic.entry(topic_of(&notice.log, topics)).or_default().push(at);
     }
-    let mut published = Vec::with_capacity(notices.len());
-    for (index, notices) in by_topic {
-        let packed = match pack(notices.iter().copied()) {
-            Ok(packed) => packed,
-            Err(error) => {
-                tracing::error!(%error, "a notification cannot be written");
-                continue;
+    for (index, places) in by_topic {
+        let mut attempt = 1;
+        let mut left = loop {
+            match hand_over(topic, index, notices, &places) {
+                Some(Ok(())) => {
+                    places.iter().for_each(|at| published[*at] = true);
+                    break Vec::new();
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, topic = index, "commits were not handed over");
+                    if !PUBLISH_BACKOFF.pause(attempt, env).await {
+                        break Vec::new();
+                    }
+                    attempt += 1;
+                }
+                None => break outgoing(notices, &places),
             }
         };
-        let mut notices = notices.into_iter();
-        let mut left: Vec<Outgoing<'_>> = packed
-            .into_iter()
-            .map(|packed| Outgoing {
-                message: packed.message,
-                notices: notices.by_ref().take(packed.notices).collect(),
-            })
-            .collect();
         let mut attempt = 1;
-        loop {
-            let sent = send(topic, index, left).await;
-            left = sent.left;
-            published.extend(sent.notices.iter().map(|n| (n.log.clone(), n.first())));
+        while !left.is_empty() {
+            left = send(topic, index, left, &mut published).await;
             if left.is_empty() || !PUBLISH_BACKOFF.pause(attempt, env).await {
                 break;
             }
@@ -60,14 +57,45 @@ pub(super) async fn publish(
     published
 }
 
-struct Sent<'a> {
-    notices: Vec<&'a Notice>,
-    left: Vec<Outgoing<'a>>,
+/// The commits at these places, as they are, if the topic takes them so.
+fn hand_over(
+    topic: &dyn Topic,
+    index: usize,
+    notices: &[&Notice],
+    places: &[usize],
+) -> Option<Result<(), Unavailable>> {
+    // Most often there is one topic, and all are for it.
+    if places.len() == notices.len() {
+        return topic.hand_over(index, notices);
+    }
+    let notices: Vec<&Notice> = places.iter().map(|at| notices[*at]).collect();
+    topic.hand_over(index, &notices)
 }
 
-/// Sends each message once.
-async fn send<'a>(topic: &dyn Topic, index: usize, messages: Vec<Outgoing<'a>>) -> Sent<'a> {
-    let mut sent = Sent { notices: Vec::new(), left: Vec::new() };
+fn outgoing(notices: &[&Notice], places: &[usize]) -> Vec<Outgoing> {
+    let packed = match pack(places.iter().map(|at| notices[*at])) {
+        Ok(packed) => packed,
+        Err(error) => {
+            tracing::error!(%error, "a notification cannot be written");
+            return Vec::new();
+        }
+    };
+    let mut places = places.iter().copied();
+    let outgoing = packed.into_iter().map(|packed| Outgoing {
+        message: packed.message,
+        notices: places.by_ref().take(packed.notices).collect(),
+    });
+    outgoing.collect()
+}
+
+/// Sends each message once, and notes what was published. What was not is left.
+async fn send(
+    topic: &dyn Topic,
+    index: usize,
+    messages: Vec<Outgoing>,
+    published: &mut [bool],
+) -> Vec<Outgoing> {
+    let mut left = Vec::new();
     let mut messages = messages.into_iter().peekable();
     while messages.peek().is_some() {
         let mut batch: Vec<Message> = Vec::new();
@@ -88,13 +116,13 @@ async fn send<'a>(topic: &dyn Topic, index: usize, messages: Vec<Outgoing<'a>>) 
         };
         for ((message, notices), result) in batch.into_iter().zip(notices).zip(results) {
             match result {
-                Ok(()) => sent.notices.extend(notices),
+                Ok(()) => notices.iter().for_each(|at| published[*at] = true),
                 Err(error) => {
                     tracing::warn!(%error, topic = index, "a message was not published");
-                    sent.left.push(Outgoing { message, notices });
+                    left.push(Outgoing { message, notices });
                 }
             }
         }
     }
-    sent
+    left
 }

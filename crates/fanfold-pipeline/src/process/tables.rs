@@ -127,10 +127,9 @@ impl Processor {
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
-                for (_, first) in publish(&*self.ports.topic, &*self.ports.env, &unpublished).await
-                {
-                    log.published(first);
-                }
+                let published = publish(&*self.ports.topic, &*self.ports.env, &unpublished).await;
+                let told = unpublished.iter().zip(published).filter(|(_, published)| *published);
+                told.for_each(|(notice, _)| log.published(notice.first()));
                 self.snapshot(log).await;
             }
         }

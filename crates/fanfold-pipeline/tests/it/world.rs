@@ -317,7 +317,7 @@ impl World {
     /// The bodies of all messages, in the order in which they were published.
     pub(crate) fn messages(&self) -> Vec<Bytes> {
         let log = self.memory.topic.log().read(Position::START, ALL);
-        log.into_iter().map(|(_, notification)| notification.body.clone()).collect()
+        log.into_iter().flat_map(|(_, notification)| notification.bodies()).collect()
     }
 
     /// The commits that were published of a log, as often as they were.

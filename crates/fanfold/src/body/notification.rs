@@ -22,6 +22,8 @@ const COMMIT_TYPE: &str = "fanfold.commit.v1";
 const JSON: &str = "application/json";
 /// SNS counts attributes' names and types too: `services`, `kinds`, `partitions`, `String.Array`.
 const ATTRIBUTES_BYTES: usize = 80;
+/// Bytes that an entry, or an event of it, takes in memory beside its texts: an estimate.
+const ENTRY_BYTES: usize = 128;
 
 /// A commit to tell subscribers about.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +45,20 @@ impl Notice {
     /// The seq of the last entry.
     pub fn last(&self) -> Seq {
         self.entries.last().map_or(Seq::ZERO, |entry| entry.seq)
+    }
+
+    /// About the bytes that it takes in memory: for bounds.
+    pub fn weight(&self) -> usize {
+        let texts = |entry: &Entry| match &entry.outcome {
+            Outcome::Accepted(events) => {
+                events.iter().map(|event| ENTRY_BYTES + event.data.get().len()).sum()
+            }
+            Outcome::Rejected { code, message } => code.len() + message.len(),
+            Outcome::Faulted { message, data, .. } => message.len() + data.get().len(),
+            Outcome::Lost { reason } => reason.len(),
+            Outcome::Duplicate { .. } | Outcome::Stale => 0,
+        };
+        self.entries.iter().map(|entry| ENTRY_BYTES + texts(entry)).sum()
     }
 }
 
@@ -309,7 +325,7 @@ fn write_entry<'a>(
     Ok(())
 }
 
-/// A commit as a subscriber receives it.
+/// A commit as a subscriber receives it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
     /// Whose commit.
@@ -319,10 +335,23 @@ pub struct Received {
     /// The seq of its last entry.
     pub last: Seq,
     /// For every kind, the seq of the last entry before this commit that has it.
-    pub prev: Prev,
-    /// The entries that subscribers are shown, without their commands' names and data; `None` if
-    /// they must be read from the journal.
-    pub entries: Option<Vec<Entry>>,
+    pub prev: Arc<Prev>,
+    /// The entries; `None` if they must be read from the journal. From a message come only those
+    /// that subscribers are shown, without their commands' names and data.
+    pub entries: Option<Arc<[Entry]>>,
+}
+
+/// The commit as a subscriber in the same process receives it: nothing is copied.
+impl From<&Notice> for Received {
+    fn from(notice: &Notice) -> Self {
+        Self {
+            log: notice.log.clone(),
+            first: notice.first(),
+            last: notice.last(),
+            prev: notice.prev.clone(),
+            entries: Some(notice.entries.clone()),
+        }
+    }
 }
 
 impl Received {
@@ -331,12 +360,19 @@ impl Received {
     pub fn follows(&self, cursor: Seq, kinds: &[String]) -> bool {
         kinds.iter().all(|kind| self.prev.get(kind).is_none_or(|seq| *seq <= cursor))
     }
+
+    /// The commit as it was told; `None` if the entries are not here.
+    pub fn notice(&self) -> Option<Notice> {
+        let entries = self.entries.clone()?;
+        Some(Notice { log: self.log.clone(), entries, prev: self.prev.clone() })
+    }
 }
 
 /// Reads the body of a message.
 pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
     let events: Vec<CloudEvent<'_>> = serde_json::from_str(body)?;
-    let mut commits: Vec<Received> = Vec::new();
+    // Each with the entries read so far; `None` if they are in the journal only.
+    let mut commits: Vec<(Received, Option<Vec<Entry>>)> = Vec::new();
     let mut from_journal = false;
     for event in events {
         if event.kind == COMMIT_TYPE {
@@ -347,20 +383,21 @@ pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
         // A newer build has more to say of its own. The journal has it, too, and a commit that
         // cannot be read here stops no other in the message (F7).
         from_journal |= is_unknown(&event.kind);
-        if from_journal && let Some(commit) = commits.last_mut() {
-            commit.entries = None;
+        if from_journal && let Some((_, entries)) = commits.last_mut() {
+            *entries = None;
             continue;
         }
         let seq = event.seq.parse().map(Seq).map_err(|_| DecodeError::Inconsistent("a seq"))?;
-        let entries = commits.last_mut().and_then(|commit| {
+        let entries = commits.last_mut().and_then(|(commit, entries)| {
             let inside =
                 commit.log.as_str() == event.log && (commit.first..=commit.last).contains(&seq);
-            commit.entries.as_mut().filter(|_| inside)
+            entries.as_mut().filter(|_| inside)
         });
         let entries = entries.ok_or(DecodeError::Inconsistent("an event outside of its commit"))?;
         read_event(&event, seq, entries)?;
     }
-    Ok(commits)
+    let commits = commits.into_iter();
+    Ok(commits.map(|(c, entries)| Received { entries: entries.map(Arc::from), ..c }).collect())
 }
 
 fn is_unknown(kind: &str) -> bool {
@@ -369,18 +406,19 @@ fn is_unknown(kind: &str) -> bool {
         && !kind.strip_suffix(".v1").is_some_and(|kind| known.contains(&kind))
 }
 
-fn read_commit(event: &CloudEvent<'_>) -> Result<Received, DecodeError> {
+fn read_commit(event: &CloudEvent<'_>) -> Result<(Received, Option<Vec<Entry>>), DecodeError> {
     let data: CommitData<'_> = serde_json::from_str(event.data.get())?;
     if data.first == Seq::ZERO || data.last < data.first {
         return Err(DecodeError::Inconsistent("a commit's first and last"));
     }
-    Ok(Received {
+    let commit = Received {
         log: event.log.parse().map_err(|_| DecodeError::Inconsistent("a commit's log"))?,
         first: data.first,
         last: data.last,
-        prev: data.prev.into_owned(),
-        entries: (data.body == Body::Inline).then(Vec::new),
-    })
+        prev: Arc::new(data.prev.into_owned()),
+        entries: None,
+    };
+    Ok((commit, (data.body == Body::Inline).then(Vec::new)))
 }
 
 fn read_event(

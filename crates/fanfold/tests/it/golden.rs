@@ -286,9 +286,9 @@ fn notification_of_all_kinds() {
                 log: notice.log.clone(),
                 first: notice.first(),
                 last: notice.last(),
-                prev: (*notice.prev).clone(),
+                prev: notice.prev.clone(),
                 entries: (notice.log.as_str() != "ledger/org:bank")
-                    .then(|| as_subscribers_see(&notice.entries)),
+                    .then(|| as_subscribers_see(&notice.entries).into()),
             })
             .collect();
         assert_eq!(read, expected);

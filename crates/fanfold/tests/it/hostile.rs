@@ -46,7 +46,7 @@ const DECODERS: [(&str, Decoder); 9] = [
     ("notification", |bytes| {
         for commit in notification::decode(&String::from_utf8_lossy(bytes))? {
             let mut seqs: Vec<Seq> = vec![commit.first];
-            seqs.extend(commit.entries.iter().flatten().map(|entry| entry.seq));
+            seqs.extend(commit.entries.iter().flat_map(|e| e.iter()).map(|entry| entry.seq));
             seqs.extend([commit.last, commit.last.next()]);
             assert!(seqs.is_sorted() && commit.first > Seq::ZERO);
         }

@@ -74,8 +74,8 @@ fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
             log: notice.log.clone(),
             first: notice.first(),
             last: notice.last(),
-            prev: (*notice.prev).clone(),
-            entries: received.entries.is_some().then(|| as_subscribers_see(&notice.entries)),
+            prev: notice.prev.clone(),
+            entries: received.entries.is_some().then(|| as_subscribers_see(&notice.entries).into()),
         };
         assert_eq!(*received, expected);
         // Small ones are always inline: the rest of an event is at most some hundred bytes.

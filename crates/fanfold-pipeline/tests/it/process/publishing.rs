@@ -152,7 +152,7 @@ fn a_log_always_uses_the_same_topic() {
             let name = format!("\"{log}\"");
             let of_log = notifications
                 .iter()
-                .filter(|(_, n)| String::from_utf8_lossy(&n.body).contains(&name))
+                .filter(|(_, n)| String::from_utf8_lossy(&n.bodies()[0]).contains(&name))
                 .map(|(_, n)| n.topic);
             let topics: BTreeSet<usize> = of_log.collect();
             assert_eq!(topics.len(), 1, "{log}");

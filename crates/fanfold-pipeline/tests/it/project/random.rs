@@ -2,6 +2,7 @@
 //! same time; calls fail in every way.
 
 use bytes::Bytes;
+use fanfold::body::notification::{Received, decode};
 use fanfold::planted::Bug;
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
@@ -62,7 +63,10 @@ async fn storm(seed: u64, view: &str) {
             world.faults.fail(op, "", first..=first + pick(3) as usize, broken);
         }
         let [one, other] = &workers;
-        join(one.project(&batches[0], NEVER), other.project(&batches[1], NEVER)).await;
+        // One reads messages, the other gets the commits as they are.
+        let commits = handed_over(&world, &batches[1]).await;
+        let commits: Vec<&[Received]> = commits.iter().map(Vec::as_slice).collect();
+        join(one.project(&batches[0], NEVER), other.project_received(&commits, NEVER)).await;
         if pick(5) == 0 {
             world.faults.land().await;
         }
@@ -81,6 +85,21 @@ async fn storm(seed: u64, view: &str) {
         world.audit_view(view, &acme()).await;
         assert_all_applied(&world, view).await;
     }
+}
+
+/// The commits of these messages as a topic in the same process has them: with all that the journal
+/// knows of their entries.
+async fn handed_over(world: &World, messages: &[Bytes]) -> Vec<Vec<Received>> {
+    let entries = world.entries(&acme()).await;
+    let commit = |told: Received| {
+        let inside = entries.iter().filter(|e| (told.first..=told.last).contains(&e.seq));
+        Received { entries: Some(inside.cloned().collect()), ..told }
+    };
+    let commits = messages.iter().map(|body| {
+        let told = decode(&String::from_utf8_lossy(body)).expect("a message");
+        told.into_iter().map(commit).collect()
+    });
+    commits.collect()
 }
 
 /// Commits of one to four commands on a few counters.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use fanfold::body::notification::Received;
 use fanfold::{AnyView, Services, Views};
-use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
@@ -23,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::again::Again;
 use crate::durable::{Durability, Stages};
 use crate::env::SystemEnv;
 use crate::event_source::{EventSource, EventSourceConfig};
@@ -125,19 +125,23 @@ impl Watch {
 }
 
 /// The stages behind the change stream.
-struct Behind(Watch);
+struct Behind {
+    watch: Watch,
+    again: Arc<Again>,
+}
 
 impl Stages for Behind {
     fn records(&self) -> &Shards<ReceivedRecord> {
-        self.0.ports.stream.records()
+        self.watch.ports.stream.records()
     }
 
     fn published(&self) -> Position {
-        self.0.ports.topic.log().end()
+        self.watch.ports.topic.log().end()
     }
 
     fn is_projected(&self, below: Position) -> bool {
-        self.0.deliveries.iter().all(|(_, deliveries)| deliveries.has_passed(below))
+        let mut deliveries = self.watch.deliveries.iter();
+        self.again.is_brought_on() && deliveries.all(|(_, view)| view.has_passed(below))
     }
 }
 
@@ -160,7 +164,7 @@ impl Engine {
         let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
         let names = config.views.iter().map(|view| view.name());
         let ports = Memory::new(&memory, names, env.clone()).into();
-        Self::run(config, ports, env)
+        Self::run(config, ports, Again::nothing(), env).0
     }
 
     /// Starts an engine that keeps everything in a folder, which is made if it is not there; and
@@ -177,17 +181,33 @@ impl Engine {
         let (ports, commands) = Ports::durable(&memory, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
         let mut durability = Durability::begin(store, commands)?;
-        let mut engine = Self::run(config, ports, env);
-        durability.start(Behind(engine.watch.clone()))?;
-        engine.watch.durable = Some(Arc::new(durability));
+        let again =
+            Again::new(durability.replayed_logs(), views.len(), durability.unclean_starts());
+        let (mut engine, processor) = Self::run(config, ports, again.clone(), env);
+        durability.start(Behind { watch: engine.watch.clone(), again: again.clone() })?;
+        let durability = Arc::new(durability);
+        engine.watch.durable = Some(durability.clone());
+        engine.sweeps.spawn(async move {
+            while !durability.is_recovered() {
+                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+            }
+            again.trust(&processor);
+            durability.recovered();
+        });
         Ok(engine)
     }
 
-    fn run(config: Config, ports: Ports, env: Arc<dyn Env>) -> Self {
+    fn run(
+        config: Config,
+        ports: Ports,
+        again: Arc<Again>,
+        env: Arc<dyn Env>,
+    ) -> (Self, Arc<Processor>) {
         let (stopper, stop) = Stopper::new();
         let mut start = Start {
             config: &config,
             ports: &ports,
+            again,
             env: env.clone(),
             stop,
             stages: JoinSet::new(),
@@ -195,7 +215,7 @@ impl Engine {
             swept: Arc::default(),
         };
         start.relay();
-        start.process();
+        let processor = start.process();
         start.sweep();
         let views: Vec<HostedView> = config.views.iter().map(|view| start.view(view)).collect();
         let Start { stages, sweeps, swept, .. } = start;
@@ -207,7 +227,7 @@ impl Engine {
         let served = views.iter().map(|view| view.served.clone()).collect();
         let reads = Reads::new(commands, journal, served, services, ports.waits.clone(), env);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
-        Self {
+        let engine = Self {
             watch: Watch { ports, deliveries, swept, durable: None },
             ingest,
             reads,
@@ -215,7 +235,8 @@ impl Engine {
             sweeps,
             stages,
             stopper,
-        }
+        };
+        (engine, processor)
     }
 
     /// Returns once everything that was on its way when the engine ended the last time has come to
@@ -330,6 +351,7 @@ struct HostedView {
 struct Start<'a> {
     config: &'a Config,
     ports: &'a Ports,
+    again: Arc<Again>,
     env: Arc<dyn Env>,
     stop: Stop,
     stages: JoinSet<()>,
@@ -355,7 +377,7 @@ impl Start<'_> {
         }
     }
 
-    fn process(&mut self) {
+    fn process(&mut self) -> Arc<Processor> {
         let ports = ProcessorPorts {
             journal: self.ports.journal.clone(),
             state: self.ports.state.clone(),
@@ -363,15 +385,15 @@ impl Start<'_> {
             topic: self.ports.topic.clone(),
             env: self.env.clone(),
         };
-        let processor = Arc::new(Processor::new(ports, self.config.services.clone()));
+        let processor = Processor::new(ports, self.config.services.clone());
+        let processor = Arc::new(processor.with_suspicion(self.again.suspicion()));
+        let (again, hosted) = (self.again.clone(), processor.clone());
         let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
-            let processor = processor.clone();
-            async move {
-                let outcome: BatchOutcome = processor.process(&records, deadline).await;
-                outcome
-            }
+            let (again, processor) = (again.clone(), hosted.clone());
+            async move { again.process(&processor, &records, deadline).await }
         });
         source.drive_all(self.ports.stream.records(), &mut self.stages);
+        processor
     }
 
     fn sweep(&mut self) {
@@ -416,13 +438,14 @@ impl Start<'_> {
             dead_letters.clone(),
             self.env.clone(),
         );
+        let again = self.again.clone();
         let deliver = move |messages: Messages, deadline| {
-            let projector = projector.clone();
+            let (again, projector) = (again.clone(), projector.clone());
             async move {
                 let commits = messages.iter().map(|message| message.commits(&projector));
                 let commits: Vec<Cow<'_, [Received]>> = commits.collect();
                 let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
-                projector.project_received(&commits, deadline).await
+                again.project(&projector, &commits, deadline).await
             }
         };
         let subscription = Subscription::new(
@@ -434,14 +457,19 @@ impl Start<'_> {
             deliver,
         );
         let deliveries = subscription.deliveries().clone();
-        let (every, runtime) = (self.every(), Handle::current());
+        let (every, runtime, again) = (self.every(), Handle::current(), self.again.clone());
         self.stages.spawn_blocking(move || {
             let sweeping = async {
+                if !again.is_brought_on() {
+                    let bring_on = again.bring_on(name, &sweep, every.env.now());
+                    every.stop.or(bring_on).await;
+                }
                 let mut after = None;
                 while every.pause().await {
                     let deadline = every.env.now().plus_ms(every.ms);
                     let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
-                    after = every.run(name, after, run.map(|run| run.map(|run| run.next))).await;
+                    let run = again.sweep(run).map(|run| run.map(|run| run.next));
+                    after = every.run(name, after, run).await;
                 }
             };
             runtime.block_on(join(subscription.run(), sweeping));

@@ -21,6 +21,7 @@
 //! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide.
 //! It knows nothing of HTTP, and nothing of what services decide.
 
+mod again;
 pub mod durable;
 pub mod engine;
 pub mod env;

@@ -44,9 +44,10 @@ impl Durability {
         let explain = |error| store.folder().explain(error);
         let done = store.done().map_err(explain)?;
         let before = store.get(Space::META, RUN_KEY).map_err(explain)?.and_then(decode);
-        // One that came on since is another matter.
+        // One that came on since is another matter; unless it went one thing at a time, and came on
+        // for that.
         let unclean_starts = match before {
-            Some((at, starts)) if at == done => starts + 1,
+            Some((at, starts)) if at == done || starts > 1 => starts + 1,
             Some(_) => 1,
             None => 0,
         };
@@ -96,6 +97,14 @@ impl Durability {
     /// Whether everything that was in the command log at the start is done.
     pub fn is_recovered(&self) -> bool {
         self.done.load(Ordering::Relaxed) >= self.replayed
+    }
+
+    /// Notes that everything was done again: how this run ends says nothing about that.
+    pub(crate) fn recovered(&self) {
+        let run = encode(self.done.load(Ordering::Relaxed), 0);
+        if let Err(error) = self.store.put_now(Space::META, RUN_KEY, Some(run)) {
+            tracing::warn!(%error, "it was not noted that everything was done again");
+        }
     }
 
     /// The store.

@@ -1,0 +1,146 @@
+//! What a durable engine does again after it has ended, and how it does so when it ends again and
+//! again: then something that it does again ends its process.
+//!
+//! - **What was told** is lost with the memory: each view is brought on from the journal, in the logs
+//!   whose commands are done again, and the command log is kept until that is so.
+//! - **After the second start at one place** without a proper end, the stages are suspicious (see
+//!   [`Suspicion`]): one record, one message at a time in the whole engine, each behind a marker that
+//!   is on disk. So what dies next is known at the start after.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use fanfold::LogId;
+use fanfold::Time;
+use fanfold::body::notification::Received;
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::sweep::ViewSweep;
+use tokio::sync::Mutex;
+
+/// Starts at one place in the command log, without a proper end, after which everything there is
+/// suspect: once may be bad luck. DESIGN §6.
+const UNCLEAN_STARTS_MAX: u64 = 2;
+/// Attempts that may end the process while everything is suspect, before what is at hand is taken
+/// for the cause. Two starts before, the process ended there, too; but one may be a stray signal.
+const ATTEMPTS_MAX: u32 = 1;
+/// How long a view is brought on before the rest is left to its sweep, in milliseconds.
+const BRING_ON_MS: u64 = 60_000;
+
+/// What is done again.
+pub(crate) struct Again {
+    /// The logs of the commands that are done again.
+    logs: Vec<LogId>,
+    /// Views that are not brought on yet.
+    views: AtomicUsize,
+    is_suspicious: AtomicBool,
+    /// Whoever is suspicious holds it while users' code runs.
+    turn: Mutex<()>,
+}
+
+impl Again {
+    pub(crate) fn new(logs: &[LogId], views: usize, unclean_starts: u64) -> Arc<Self> {
+        let is_suspicious = unclean_starts >= UNCLEAN_STARTS_MAX;
+        if is_suspicious {
+            tracing::warn!(
+                unclean_starts,
+                logs = logs.len(),
+                "the process has ended at the same place before: one thing at a time"
+            );
+        }
+        Arc::new(Self {
+            logs: logs.to_vec(),
+            views: AtomicUsize::new(views),
+            is_suspicious: is_suspicious.into(),
+            turn: Mutex::default(),
+        })
+    }
+
+    /// Nothing: for an engine that has not ended before.
+    pub(crate) fn nothing() -> Arc<Self> {
+        Self::new(&[], 0, 0)
+    }
+
+    /// Whether all views are brought on.
+    pub(crate) fn is_brought_on(&self) -> bool {
+        self.views.load(Ordering::Acquire) == 0
+    }
+
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.is_suspicious.load(Ordering::Relaxed)
+    }
+
+    /// A processor's suspicion while this lasts.
+    pub(crate) fn suspicion(&self) -> Suspicion {
+        match self.is_suspicious() {
+            true => Suspicion { age_ms: 0, attempts_max: ATTEMPTS_MAX, ..Suspicion::default() },
+            false => Suspicion::default(),
+        }
+    }
+
+    /// Everything was done again.
+    pub(crate) fn trust(&self, processor: &Processor) {
+        self.is_suspicious.store(false, Ordering::Relaxed);
+        processor.suspect(self.suspicion());
+    }
+
+    pub(crate) async fn process(
+        &self,
+        processor: &Processor,
+        records: &[ReceivedRecord],
+        deadline: Time,
+    ) -> BatchOutcome {
+        if !self.is_suspicious() {
+            return processor.process(records, deadline).await;
+        }
+        for (index, record) in records.iter().enumerate() {
+            let _turn = self.turn.lock().await;
+            let outcome = processor.process(std::slice::from_ref(record), deadline).await;
+            if outcome.unfinished.is_some() {
+                return BatchOutcome { unfinished: Some(index) };
+            }
+        }
+        BatchOutcome::DONE
+    }
+
+    pub(crate) async fn project(
+        &self,
+        projector: &Projector,
+        messages: &[&[Received]],
+        deadline: Time,
+    ) -> Vec<usize> {
+        if !self.is_suspicious() {
+            return projector.project_received(messages, deadline).await;
+        }
+        let projector = projector.suspicious(ATTEMPTS_MAX + 1);
+        let mut failed = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            let _turn = self.turn.lock().await;
+            if !projector.project_received(&[message], deadline).await.is_empty() {
+                failed.push(index);
+            }
+        }
+        failed
+    }
+
+    /// Runs something of a view's sweep, alone if it has to be.
+    pub(crate) async fn sweep<T>(&self, run: impl Future<Output = T>) -> T {
+        let _turn = match self.is_suspicious() {
+            true => Some(self.turn.lock().await),
+            false => None,
+        };
+        run.await
+    }
+
+    /// Brings a view on, which may not have been told of everything that the journal has.
+    pub(crate) async fn bring_on(&self, view: &'static str, sweep: &ViewSweep, now: Time) {
+        let deadline = now.plus_ms(BRING_ON_MS);
+        let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
+        let report = self.sweep(sweep.bring_on_logs(&self.logs, attempts_max, deadline)).await;
+        if !report.failed.is_empty() {
+            tracing::warn!(view, logs = report.failed.len(), "left to the view's sweep");
+        }
+        self.views.fetch_sub(1, Ordering::Release);
+    }
+}

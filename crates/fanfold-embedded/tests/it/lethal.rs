@@ -1,0 +1,263 @@
+//! What ends the process: a decision that overflows the stack, an apply that aborts. The process is
+//! started again as a supervisor would; the one command becomes a fault, the one log of the one
+//! view is parked, and everything else goes on.
+//!
+//! The engine runs in a child: this test binary, with the name of the test below, and a folder.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command as Process, Stdio};
+use std::time::Duration;
+
+use fanfold::entry::Outcome;
+use fanfold::{
+    Code, Context, DocumentId, Documents, LogId, Recorded, RowKey, Seq, Service, Services, View,
+    Views,
+};
+use fanfold_embedded::{Config, Engine};
+use fanfold_pipeline::read::Awaited;
+use serde::{Deserialize, Serialize};
+
+const FOLDER: &str = "FANFOLD_LETHAL_FOLDER";
+/// Orgs with three commands each.
+const ORGS: u64 = 20;
+/// In the middle of these stands the command that ends the process.
+const OVERFLOWS: u64 = 7;
+const ABORTS: u64 = 11;
+/// Starts after which everything has gone on: the first, two at the same place, and then two for the
+/// view and two for the command. Some more, for where a checkpoint fell in between.
+const STARTS_MAX: usize = 12;
+const WAIT_MS: u64 = 20_000;
+
+struct Lethal;
+
+#[derive(Deserialize)]
+#[serde(tag = "command", content = "data", rename_all = "snake_case")]
+enum Command {
+    Note {},
+    /// Overflows the stack where it is decided.
+    Overflow {},
+    /// Makes an event that aborts the view `notes`.
+    Abort {},
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Event {
+    Noted,
+    Lethal,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Never {}
+
+impl Code for Never {
+    fn code(&self) -> &'static str {
+        match *self {}
+    }
+}
+
+const EVENTS: &[(&str, u32)] = &[("noted", 1), ("lethal", 1)];
+
+impl Service for Lethal {
+    const NAME: &'static str = "lethal";
+    const DOCUMENT_VERSION: u32 = 1;
+    const EVENTS: &'static [(&'static str, u32)] = EVENTS;
+    type Command = Command;
+    type Event = Event;
+    type Document = u64;
+    type Rejection = Never;
+
+    fn documents(_: &Command) -> Vec<DocumentId> {
+        vec!["notes".parse().expect("a name")]
+    }
+
+    fn init(_: &DocumentId) -> u64 {
+        0
+    }
+
+    fn decide(
+        _: &Documents<'_, u64>,
+        command: &Command,
+        _: &Context,
+    ) -> Result<Vec<(DocumentId, Event)>, Never> {
+        let event = match command {
+            Command::Note {} => Event::Noted,
+            Command::Overflow {} => {
+                deeper(1);
+                Event::Noted
+            }
+            Command::Abort {} => Event::Lethal,
+        };
+        Ok(vec![("notes".parse().expect("a name"), event)])
+    }
+
+    fn evolve(notes: &mut u64, _: &Event) {
+        *notes += 1;
+    }
+}
+
+/// Never comes back.
+#[expect(unconditional_recursion, reason = "it is to overflow the stack")]
+fn deeper(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    deeper(frame[0] + 1) + frame[1]
+}
+
+fn count(row: Option<u64>, entry: &Recorded<Event>) -> Option<u64> {
+    Some(row.unwrap_or(0) + entry.events().len() as u64)
+}
+
+fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
+    entry.events().iter().map(|(document, _)| document.into()).collect()
+}
+
+/// Ends the process.
+struct Notes;
+
+impl View for Notes {
+    const NAME: &'static str = "notes";
+    const VERSION: u32 = 1;
+    const SERVICES: &'static [&'static str] = &[Lethal::NAME];
+    const EVENTS: &'static [(&'static str, u32)] = EVENTS;
+    type Event = Event;
+    type Row = u64;
+
+    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
+        rows(entry)
+    }
+
+    fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {
+        if entry.events().iter().any(|(_, event)| matches!(event, Event::Lethal)) {
+            std::process::abort();
+        }
+        count(row, entry)
+    }
+}
+
+/// Does not.
+struct Counts;
+
+impl View for Counts {
+    const NAME: &'static str = "counts";
+    const VERSION: u32 = 1;
+    const SERVICES: &'static [&'static str] = &[Lethal::NAME];
+    const EVENTS: &'static [(&'static str, u32)] = EVENTS;
+    type Event = Event;
+    type Row = u64;
+
+    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
+        rows(entry)
+    }
+
+    fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {
+        count(row, entry)
+    }
+}
+
+fn log(org: u64) -> LogId {
+    format!("lethal/org:{org}").parse().expect("a log")
+}
+
+/// Sends everything once, and waits for what it comes to.
+async fn child(folder: &Path) {
+    let config = Config {
+        services: Services::new().with::<Lethal>(),
+        views: Views::new().with::<Notes>().with::<Counts>(),
+        drain_ms: WAIT_MS,
+        ..Config::default()
+    };
+    let engine = Engine::open(config, &folder.join("data")).expect("the folder opens");
+    let sent = folder.join("sent");
+    if !sent.exists() {
+        // At once, so that all of it was accepted before anything of it ends the process.
+        let command = |org, id| match (org, id) {
+            (OVERFLOWS, 2) => "overflow",
+            (ABORTS, 2) => "abort",
+            _ => "note",
+        };
+        let requests = (0..ORGS).flat_map(|org| (1..=3).map(move |id| (org, id)));
+        let requests: Vec<String> = requests
+            .map(|(org, id)| {
+                let command = command(org, id);
+                format!(r#"{{"type":"lethal","command":"{command}","id":{id},"user":"ann","org":"{org}"}}"#)
+            })
+            .collect();
+        fs::write(&sent, "").expect("a file");
+        let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+        for answer in engine.ingest().ingest(&requests).await {
+            answer.expect("it is accepted");
+        }
+    }
+    assert!(engine.recovered().await, "everything is done again");
+    for org in 0..ORGS {
+        let log = log(org);
+        for seq in 1..=3 {
+            let entry = engine.reads().entry(&log, Seq(seq), WAIT_MS).await.expect("an answer");
+            let Awaited::Ready(entry) = entry else { panic!("{log} has no entry {seq}") };
+            match (org, seq, &entry.outcome) {
+                (OVERFLOWS, 2, Outcome::Faulted { .. }) => {}
+                (_, _, Outcome::Accepted(_)) => {}
+                (_, _, outcome) => panic!("{log} {seq}: {outcome:?}"),
+            }
+        }
+        let faulted = u64::from(org == OVERFLOWS);
+        for (view, expected) in [("counts", 3 - faulted), ("notes", 3 - faulted)] {
+            let rows = engine
+                .reads()
+                .row(view, &log, &"notes".parse().expect("a key"), Some(Seq(3)), WAIT_MS)
+                .await
+                .expect("an answer");
+            match (view, org, rows) {
+                ("notes", ABORTS, Awaited::Pending { seq, parked: Some(parked) }) => {
+                    // Where its cursor stood, which is before the killing entry.
+                    assert!(seq < Seq(2) && parked.seq == seq.next(), "at {seq}: {parked:?}");
+                    assert!(parked.reason.contains("the process ended"), "{}", parked.reason);
+                }
+                (_, _, Awaited::Ready(page)) => {
+                    assert_eq!(page.rows[0].body, expected.to_string(), "{view} of {log}");
+                }
+                (_, _, Awaited::Pending { seq, parked }) => {
+                    panic!("{view} of {log} stands at {seq}: {parked:?}")
+                }
+            }
+        }
+    }
+    assert!(engine.shutdown().await, "it ends properly");
+}
+
+/// Not a test by itself: what the other one starts.
+#[test]
+fn lethal_child() {
+    let Some(folder) = env::var_os(FOLDER) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(child(Path::new(&folder)));
+}
+
+#[test]
+fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = env::current_exe().expect("this binary");
+    let mut deaths = 0;
+    for start in 1..=STARTS_MAX {
+        let child = Process::new(&binary)
+            .args(["lethal::lethal_child", "--exact", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("the child starts");
+        if child.status.success() {
+            assert!(deaths >= 2, "both of them end the process, {deaths} did");
+            println!("everything had gone on after start {start}");
+            return;
+        }
+        // A failed assertion is not what this is about.
+        let stderr = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.code(), None, "start {start} was not killed: {stderr}");
+        deaths += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the process still ends after {STARTS_MAX} starts");
+}

@@ -27,13 +27,14 @@ use crate::waits::Waiters;
 /// Logs whose tail is remembered; about 150 bytes each.
 const TAILS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
-/// `[log][0][rest]`.
-pub(super) fn key(log: &LogId, rest: &[u8]) -> Bytes {
+/// `[log][0]`, and the parts of the rest.
+pub(super) fn key<const N: usize>(log: &LogId, rest: [&[u8]; N]) -> Bytes {
     let log = log.as_str().as_bytes();
-    let mut key = Vec::with_capacity(log.len() + 1 + rest.len());
+    let len = log.len() + 1 + rest.iter().map(|part| part.len()).sum::<usize>();
+    let mut key = Vec::with_capacity(len);
     key.extend_from_slice(log);
     key.push(0);
-    key.extend_from_slice(rest);
+    rest.iter().for_each(|part| key.extend_from_slice(part));
     key.into()
 }
 
@@ -83,7 +84,7 @@ impl DurableJournal {
     }
 
     fn key(log: &LogId, first: Seq) -> Bytes {
-        key(log, &first.0.to_be_bytes())
+        key(log, [&first.0.to_be_bytes()])
     }
 
     fn decode(key: &[u8], mut value: Bytes) -> Option<CommitItem> {
@@ -224,7 +225,7 @@ impl State for DurableState {
         if keys.len() > KEYS_MAX {
             return Err(beyond_limit("state table", keys.len(), KEYS_MAX, "keys"));
         }
-        keys.iter().map(|found| self.item(&key(log, found.as_str().as_bytes()))).collect()
+        keys.iter().map(|found| self.item(&key(log, [found.as_str().as_bytes()]))).collect()
     }
 
     async fn put(
@@ -234,7 +235,7 @@ impl State for DurableState {
         item: &StateItem,
     ) -> Result<Guarded, Unavailable> {
         self.store.room().await?;
-        let key = key(log, state_key.as_str().as_bytes());
+        let key = key(log, [state_key.as_str().as_bytes()]);
         {
             let _alone = self.stripes.of(log);
             if self.item(&key)?.is_some_and(|stored| stored.seq >= item.seq) {
@@ -262,7 +263,7 @@ impl DurableParked {
     }
 
     fn key(log: &LogId, seq: Seq, identity: &str) -> Bytes {
-        key(log, &[&seq.0.to_be_bytes(), identity.as_bytes()].concat())
+        key(log, [&seq.0.to_be_bytes(), identity.as_bytes()])
     }
 }
 

@@ -58,11 +58,11 @@ impl DurableViewTable {
     }
 
     fn row_key(log: &LogId, row: &str) -> Bytes {
-        key(log, &[b"r", row.as_bytes()].concat())
+        key(log, [b"r", row.as_bytes()])
     }
 
     fn tombstone_key(log: &LogId, expires: Time, row: &str) -> Bytes {
-        key(log, &[b"t", &expires.0.to_be_bytes()[..], row.as_bytes()].concat())
+        key(log, [b"t", &expires.0.to_be_bytes(), row.as_bytes()])
     }
 
     fn row(&self, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
@@ -70,11 +70,11 @@ impl DurableViewTable {
     }
 
     fn read_cursor(&self, log: &LogId) -> Result<Option<Cursor>, StoreError> {
-        Ok(self.store.get(self.space, &key(log, b"c"))?.and_then(decode_cursor))
+        Ok(self.store.get(self.space, &key(log, [b"c"]))?.and_then(decode_cursor))
     }
 
     fn put_cursor(&self, log: &LogId, cursor: &Cursor) {
-        self.store.put(self.space, key(log, b"c"), encode_cursor(cursor).into());
+        self.store.put(self.space, key(log, [b"c"]), encode_cursor(cursor).into());
     }
 
     fn put(
@@ -109,7 +109,7 @@ impl DurableViewTable {
             for (tombstone, row) in expired {
                 writes.remove(self.space, tombstone);
                 if row != *name.as_str().as_bytes() {
-                    writes.remove(self.space, self::key(log, &[b"r", &row[..]].concat()));
+                    writes.remove(self.space, self::key(log, [b"r", &row]));
                 }
             }
         });
@@ -119,7 +119,7 @@ impl DurableViewTable {
     /// Some tombstones that have expired, when one is put that expires at `new`, and their rows.
     fn expired(&self, log: &LogId, new: Time) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let now = Time(new.0.saturating_sub(TOMBSTONE_MS));
-        let (from, to) = (key(log, b"t"), Self::tombstone_key(log, Time(now.0 + 1), ""));
+        let (from, to) = (key(log, [b"t"]), Self::tombstone_key(log, Time(now.0 + 1), ""));
         let row_at = from.len() + 8;
         let mut expired = Vec::new();
         self.store.scan(self.space, &from, &to, false, |key, _| {

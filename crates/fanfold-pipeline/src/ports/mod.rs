@@ -2,7 +2,10 @@
 //! conformance suite checks it on every provider.
 //!
 //! What holds for all of them:
-//! - A call that returns `Ok` has taken effect, durably: it survives a crash of the provider.
+//! - A call that returns `Ok` has taken effect, durably: it survives a crash of the provider. A
+//!   provider that keeps one order of the effects on all of its ports MAY lose some by a crash,
+//!   if what is left is a prefix of that order, and if what led to them comes to the stages again:
+//!   never an accepted command, what was parked, or an attempt.
 //! - A call that fails with [`Unavailable`] MAY have taken effect, and MAY still take effect later.
 //!   Only [`Unavailable::Throttled`] promises that it has not and will not.
 //! - A call that is dropped before it returns counts as one that failed.

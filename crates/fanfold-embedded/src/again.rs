@@ -19,6 +19,8 @@ use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::sweep::ViewSweep;
 use tokio::sync::Mutex;
 
+use crate::watchdog::Watchdog;
+
 /// Starts at one place in the command log, without a proper end, after which everything there is
 /// suspect: once may be bad luck. DESIGN §6.
 const UNCLEAN_STARTS_MAX: u64 = 2;
@@ -26,7 +28,7 @@ const UNCLEAN_STARTS_MAX: u64 = 2;
 /// for the cause. Two starts before, the process ended there, too; but one may be a stray signal.
 const ATTEMPTS_MAX: u32 = 1;
 /// How long a view is brought on before the rest is left to its sweep, in milliseconds.
-const BRING_ON_MS: u64 = 60_000;
+const BRING_ON_MS: u64 = 30_000;
 
 /// What is done again.
 pub(crate) struct Again {
@@ -37,6 +39,7 @@ pub(crate) struct Again {
     is_suspicious: AtomicBool,
     /// Whoever is suspicious holds it while users' code runs.
     turn: Mutex<()>,
+    watchdog: Arc<Watchdog>,
 }
 
 impl Again {
@@ -54,12 +57,18 @@ impl Again {
             views: AtomicUsize::new(views),
             is_suspicious: is_suspicious.into(),
             turn: Mutex::default(),
+            watchdog: Arc::default(),
         })
     }
 
     /// Nothing: for an engine that has not ended before.
     pub(crate) fn nothing() -> Arc<Self> {
         Self::new(&[], 0, 0)
+    }
+
+    /// Knows what is under way.
+    pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.watchdog
     }
 
     /// Whether all views are brought on.
@@ -92,10 +101,12 @@ impl Again {
         deadline: Time,
     ) -> BatchOutcome {
         if !self.is_suspicious() {
+            let _watched = self.watchdog.watch("a processor's invocation");
             return processor.process(records, deadline).await;
         }
         for (index, record) in records.iter().enumerate() {
             let _turn = self.turn.lock().await;
+            let _watched = self.watchdog.watch("a processor's invocation");
             let outcome = processor.process(std::slice::from_ref(record), deadline).await;
             if outcome.unfinished.is_some() {
                 return BatchOutcome { unfinished: Some(index) };
@@ -111,12 +122,14 @@ impl Again {
         deadline: Time,
     ) -> Vec<usize> {
         if !self.is_suspicious() {
+            let _watched = self.watchdog.watch("a view's invocation");
             return projector.project_received(messages, deadline).await;
         }
         let projector = projector.suspicious(ATTEMPTS_MAX + 1);
         let mut failed = Vec::new();
         for (index, message) in messages.iter().enumerate() {
             let _turn = self.turn.lock().await;
+            let _watched = self.watchdog.watch("a view's invocation");
             if !projector.project_received(&[message], deadline).await.is_empty() {
                 failed.push(index);
             }
@@ -130,6 +143,7 @@ impl Again {
             true => Some(self.turn.lock().await),
             false => None,
         };
+        let _watched = self.watchdog.watch("a view's sweep");
         run.await
     }
 

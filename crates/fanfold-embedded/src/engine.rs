@@ -61,6 +61,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// How often the sweeps run, in milliseconds. On AWS a run costs money, here it does not.
     pub sweep_ms: u64,
+    /// What has not come back after so many milliseconds ends the process of a durable engine.
+    pub hang_ms: u64,
     /// How long a shutdown waits for what is on its way, in milliseconds.
     pub drain_ms: u64,
 }
@@ -76,6 +78,8 @@ impl Default for Config {
             memory: MemoryConfig::default(),
             // What stands still is left alone for ten seconds: looking more often finds no more.
             sweep_ms: 10_000,
+            // An invocation has a minute, and ten seconds more before it is given up.
+            hang_ms: 80_000,
             // Half of what service managers commonly wait before they kill.
             drain_ms: 5_000,
         }
@@ -183,6 +187,8 @@ impl Engine {
         let mut durability = Durability::begin(store, commands)?;
         let again =
             Again::new(durability.replayed_logs(), views.len(), durability.unclean_starts());
+        let hang = Duration::from_millis(config.hang_ms);
+        again.watchdog().start(hang).map_err(|error| durability.explain(error))?;
         let (mut engine, processor) = Self::run(config, ports, again.clone(), env);
         durability.start(Behind { watch: engine.watch.clone(), again: again.clone() })?;
         let durability = Arc::new(durability);

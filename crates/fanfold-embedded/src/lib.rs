@@ -41,6 +41,7 @@ pub mod store;
 mod striped;
 pub mod subscription;
 pub mod waits;
+mod watchdog;
 
 pub use engine::{Config, Engine, Status, Watch};
 pub use env::SystemEnv;

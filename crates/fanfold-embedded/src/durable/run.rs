@@ -70,17 +70,21 @@ impl Durability {
 
     /// Starts the threads.
     pub fn start(&mut self, stages: impl Stages) -> Result<(), OpenError> {
-        let explain = |error| self.store.folder().explain(error);
-        let spawned = |error: io::Error| explain(StoreError::Io(error));
         let (store, commands) = (self.store.clone(), self.commands.clone());
-        let checkpoints = Checkpoints::new(store, commands, stages).map_err(explain)?;
-        self.done = checkpoints.done();
-        self.made = checkpoints.made();
-        let checkpoints =
-            checkpoints.start(self.stop.clone(), Handle::current()).map_err(spawned)?;
-        let commands = self.commands.start().map_err(spawned)?;
+        let checkpoints = Checkpoints::new(store, commands, stages)
+            .map_err(|error| self.store.folder().explain(error))?;
+        (self.done, self.made) = (checkpoints.done(), checkpoints.made());
+        let checkpoints = checkpoints
+            .start(self.stop.clone(), Handle::current())
+            .map_err(|error| self.explain(error))?;
+        let commands = self.commands.start().map_err(|error| self.explain(error))?;
         *lock(&self.threads) = Some(Threads { commands, checkpoints });
         Ok(())
+    }
+
+    /// What is wrong, if this went wrong while the engine was started.
+    pub(crate) fn explain(&self, error: io::Error) -> OpenError {
+        self.store.folder().explain(StoreError::Io(error))
     }
 
     /// The logs of which something is done again.

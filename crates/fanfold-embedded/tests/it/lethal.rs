@@ -1,4 +1,5 @@
-//! What ends the process: a decision that overflows the stack, an apply that aborts. The process is
+//! What ends the process: a decision that overflows the stack, or never comes back, an apply that
+//! aborts. The process is
 //! started again as a supervisor would; the one command becomes a fault, the one log of the one
 //! view is parked, and everything else goes on.
 //!
@@ -24,10 +25,11 @@ const FOLDER: &str = "FANFOLD_LETHAL_FOLDER";
 const ORGS: u64 = 20;
 /// In the middle of these stands the command that ends the process.
 const OVERFLOWS: u64 = 7;
+const LOOPS: u64 = 9;
 const ABORTS: u64 = 11;
 /// Starts after which everything has gone on: the first, two at the same place, and then two for the
-/// view and two for the command. Some more, for where a checkpoint fell in between.
-const STARTS_MAX: usize = 12;
+/// view and two for each command. Some more, for where a checkpoint fell in between.
+const STARTS_MAX: usize = 16;
 const WAIT_MS: u64 = 20_000;
 
 struct Lethal;
@@ -38,6 +40,8 @@ enum Command {
     Note {},
     /// Overflows the stack where it is decided.
     Overflow {},
+    /// Never comes back from where it is decided.
+    Loop {},
     /// Makes an event that aborts the view `notes`.
     Abort {},
 }
@@ -88,6 +92,9 @@ impl Service for Lethal {
                 deeper(1);
                 Event::Noted
             }
+            Command::Loop {} => loop {
+                std::thread::sleep(Duration::from_millis(10));
+            },
             Command::Abort {} => Event::Lethal,
         };
         Ok(vec![("notes".parse().expect("a name"), event)])
@@ -166,6 +173,8 @@ async fn child(folder: &Path) {
         services: Services::new().with::<Lethal>(),
         views: Views::new().with::<Notes>().with::<Counts>(),
         drain_ms: WAIT_MS,
+        // Everything else takes milliseconds.
+        hang_ms: 1_000,
         ..Config::default()
     };
     let engine = Engine::open(config, &folder.join("data")).expect("the folder opens");
@@ -174,6 +183,7 @@ async fn child(folder: &Path) {
         // At once, so that all of it was accepted before anything of it ends the process.
         let command = |org, id| match (org, id) {
             (OVERFLOWS, 2) => "overflow",
+            (LOOPS, 2) => "loop",
             (ABORTS, 2) => "abort",
             _ => "note",
         };
@@ -197,12 +207,12 @@ async fn child(folder: &Path) {
             let entry = engine.reads().entry(&log, Seq(seq), WAIT_MS).await.expect("an answer");
             let Awaited::Ready(entry) = entry else { panic!("{log} has no entry {seq}") };
             match (org, seq, &entry.outcome) {
-                (OVERFLOWS, 2, Outcome::Faulted { .. }) => {}
+                (OVERFLOWS | LOOPS, 2, Outcome::Faulted { .. }) => {}
                 (_, _, Outcome::Accepted(_)) => {}
                 (_, _, outcome) => panic!("{log} {seq}: {outcome:?}"),
             }
         }
-        let faulted = u64::from(org == OVERFLOWS);
+        let faulted = u64::from(org == OVERFLOWS || org == LOOPS);
         for (view, expected) in [("counts", 3 - faulted), ("notes", 3 - faulted)] {
             let rows = engine
                 .reads()
@@ -249,7 +259,7 @@ fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
             .output()
             .expect("the child starts");
         if child.status.success() {
-            assert!(deaths >= 2, "both of them end the process, {deaths} did");
+            assert!(deaths >= 3, "each of them ends the process, {deaths} did");
             println!("everything had gone on after start {start}");
             return;
         }

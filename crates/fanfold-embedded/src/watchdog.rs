@@ -1,0 +1,74 @@
+//! What never comes back: an endless loop in users' code cannot be ended from outside, and holds its
+//! lane for ever. A durable engine ends the process then, as Lambda does at its time-out: what was
+//! under way comes again at the next start, and is found out if it does so again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::striped::lock;
+
+/// How often it is looked, as a part of the time that an invocation may take.
+const LOOKS: u32 = 4;
+/// It is looked at least so often.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// Knows which invocations are under way.
+#[derive(Default)]
+pub(crate) struct Watchdog {
+    under_way: Mutex<BTreeMap<u64, (Instant, &'static str)>>,
+    next: AtomicU64,
+}
+
+/// An invocation under way, until it is dropped.
+pub(crate) struct Watched<'a> {
+    watchdog: &'a Watchdog,
+    number: u64,
+}
+
+impl Watchdog {
+    /// Notes that an invocation begins.
+    pub(crate) fn watch(&self, what: &'static str) -> Watched<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.under_way).insert(number, (Instant::now(), what));
+        Watched { watchdog: self, number }
+    }
+
+    /// What has been under way for so long.
+    fn overdue(&self, hang: Duration) -> Option<&'static str> {
+        let under_way = lock(&self.under_way);
+        let (began, what) = under_way.first_key_value().map(|(_, invocation)| *invocation)?;
+        (began.elapsed() > hang).then_some(what)
+    }
+
+    /// Ends the process when an invocation has been under way for longer than `hang`. The thread
+    /// goes on until nobody else has the watchdog.
+    pub(crate) fn start(self: &Arc<Self>, hang: Duration) -> std::io::Result<()> {
+        let watchdog = Arc::downgrade(self);
+        let look = (hang / LOOKS).min(LOOK_MAX);
+        let thread = thread::Builder::new().name("fanfold-watchdog".to_owned());
+        thread.spawn(move || {
+            while let Some(watchdog) = watchdog.upgrade() {
+                if let Some(what) = watchdog.overdue(hang) {
+                    let seconds = hang.as_secs_f32();
+                    // Whatever else can be told, this must be.
+                    eprintln!(
+                        "error: {what} did not come back within {seconds} s: the process ends"
+                    );
+                    std::process::abort();
+                }
+                drop(watchdog);
+                thread::sleep(look);
+            }
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        lock(&self.watchdog.under_way).remove(&self.number);
+    }
+}

@@ -85,13 +85,15 @@ impl Ports {
             tables.insert(view.clone(), table);
         }
         let on_the_way = [commands.changes().backlog().clone(), stream.records().backlog().clone()];
+        let topic = Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max));
+        commands.pace_by(vec![stream.records().backlog().clone(), topic.backlog().clone()]);
         let accepting = commands.clone();
         let ports = Self {
             admission: Arc::new(
                 MemoryAdmission::new(on_the_way, config.backlog)
                     .unless(move || accepting.obstacle()),
             ),
-            topic: Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max)),
+            topic,
             dead_letters: Arc::new(DurableDeadLetters::new(store.clone(), config.dead_letters)),
             state: Arc::new(DurableState::new(store.clone())),
             parked: Arc::new(DurableParked::new(store.clone())),

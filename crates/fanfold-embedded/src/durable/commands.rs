@@ -8,8 +8,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use async_trait::async_trait;
@@ -21,11 +21,12 @@ use fanfold_pipeline::ports::{
 };
 use foldhash::fast::FixedState;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::{group, unavailable};
 use crate::hash_key::{BUCKETS, HashKey};
 use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, twice};
-use crate::shard::Bound;
+use crate::shard::{Backlog, Bound};
 use crate::shards::Shards;
 use crate::store::command_log::CommandLog;
 use crate::store::{Space, Store, StoreError};
@@ -49,6 +50,13 @@ struct Queue {
     is_closed: bool,
 }
 
+/// What may be on its way to one stage, before appends wait for it: some tenths of a second of work.
+/// So whoever sends without end is slowed down to what the stages do, and memory stays small.
+const PACE: Bound = Bound { items: 8_000, bytes: 16 * 1024 * 1024 };
+/// How often an append that waits looks again, in milliseconds, and how often at most: half a second,
+/// then it is throttled.
+const PACE_LOOK_MS: u64 = 2;
+const PACE_LOOKS_MAX: usize = 250;
 /// Bytes of the command log beyond which no more is taken: by then something that was accepted has
 /// not been processed for long, and a restart would take long, too.
 const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -92,6 +100,8 @@ pub struct DurableCommands {
     shown: AtomicU64,
     counts: Counts,
     replayed: Vec<LogId>,
+    /// On its way behind the change stream.
+    behind: OnceLock<Vec<Arc<Backlog>>>,
     opened: Instant,
     /// Nothing is taken until so many milliseconds after `opened`.
     full_until_ms: AtomicU64,
@@ -125,6 +135,7 @@ impl DurableCommands {
             shown,
             counts: Counts::default(),
             replayed: replayed.into_iter().collect(),
+            behind: OnceLock::new(),
             opened: Instant::now(),
             full_until_ms: AtomicU64::new(0),
         })
@@ -156,6 +167,28 @@ impl DurableCommands {
     /// What the command log has done.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// From now on appends also wait for what lies in these.
+    pub(crate) fn pace_by(&self, behind: Vec<Arc<Backlog>>) {
+        // There is one pipeline behind a commands table, and it is put together once.
+        let _ = self.behind.set(behind);
+    }
+
+    /// Returns once the stages have come closer.
+    async fn pace(&self) -> Result<(), Unavailable> {
+        let behind = self.behind.get().map_or(&[][..], Vec::as_slice);
+        let is_far = || {
+            let mut all = behind.iter().chain([self.changes.backlog()]);
+            all.any(|backlog| backlog.exceeds(PACE))
+        };
+        for _ in 0..PACE_LOOKS_MAX {
+            if !is_far() {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(PACE_LOOK_MS)).await;
+        }
+        Err(Unavailable::Throttled { hop: HOP })
     }
 
     /// Why nothing can be taken now, if that is so.
@@ -385,6 +418,7 @@ impl Commands for DurableCommands {
         if self.changes.backlog().exceeds(self.bound) {
             return Err(Unavailable::Throttled { hop: HOP }.into());
         }
+        self.pace().await?;
         self.store.room().await?;
         let (answer, answered) = oneshot::channel();
         self.ask(Request::Append { log: log.clone(), append, answer })?;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use fanfold::{LogId, Seq};
@@ -23,6 +23,8 @@ pub struct Waiters {
     /// By seq, so that a write wakes only those whose time has come.
     logs: Striped<BTreeMap<(Seq, u64), oneshot::Sender<()>>>,
     registered: AtomicU64,
+    /// How many wait. Counted before they are registered, let alone look.
+    waiting: AtomicUsize,
 }
 
 /// One who waits; no longer registered once it is dropped.
@@ -38,12 +40,17 @@ impl Waiters {
     pub fn register<'a>(&'a self, log: &'a LogId, seq: Seq) -> Waiter<'a> {
         let key = (seq, self.registered.fetch_add(1, Ordering::Relaxed));
         let (wake, woken) = oneshot::channel();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         self.logs.of(log).entry(log.clone()).or_default().insert(key, wake);
         Waiter { waiters: self, log, key, woken }
     }
 
     /// Wakes those whose seq the log has reached.
     pub fn reached(&self, log: &LogId, seq: Seq) {
+        // Most often nobody does. Who registers later than this looks later than what was written.
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         let mut woken = Vec::new();
         {
             let mut logs = self.logs.of(log);
@@ -68,7 +75,7 @@ impl Waiters {
 
     /// How many logs are waited for.
     pub fn logs(&self) -> usize {
-        self.logs.buckets_from(0).map(|(_, logs)| logs.len()).sum()
+        self.logs.stripes().map(|logs| logs.len()).sum()
     }
 }
 
@@ -87,6 +94,7 @@ impl Waiter<'_> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
+        self.waiters.waiting.fetch_sub(1, Ordering::SeqCst);
         let mut logs = self.waiters.logs.of(self.log);
         if let Some(waiting) = logs.get_mut(self.log) {
             waiting.remove(&self.key);

@@ -1,36 +1,42 @@
 //! A map by log in stripes, each with a lock of its own, so that logs seldom wait for each other.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fanfold::LogId;
+use foldhash::fast::RandomState;
 
-use crate::hash_key::{BUCKETS, HashKey};
+/// Enough that two of a few dozen threads seldom meet; a power of two.
+const STRIPES: usize = 64;
 
-/// One stripe a bucket of the catalogue: for the commands table, a stripe is a bucket.
+/// A stripe: some of the logs, in no order.
+pub(crate) type Stripe<T> = HashMap<LogId, T, RandomState>;
+
+/// All stripes.
 pub(crate) struct Striped<T> {
-    stripes: Vec<Mutex<BTreeMap<LogId, T>>>,
+    stripes: Vec<Mutex<Stripe<T>>>,
+    /// Not that of the maps: all logs of one stripe would lie close together there.
+    hasher: RandomState,
 }
 
 impl<T> Default for Striped<T> {
     fn default() -> Self {
-        Self { stripes: (0..BUCKETS).map(|_| Mutex::default()).collect() }
+        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        Self { stripes, hasher: RandomState::default() }
     }
 }
 
 impl<T> Striped<T> {
     /// The logs among which `log` is.
-    pub(crate) fn of(&self, log: &LogId) -> MutexGuard<'_, BTreeMap<LogId, T>> {
-        lock(&self.stripes[usize::from(HashKey::of_log(log).bucket())])
+    pub(crate) fn of(&self, log: &LogId) -> MutexGuard<'_, Stripe<T>> {
+        let stripe = self.hasher.hash_one(log) as usize % STRIPES;
+        lock(&self.stripes[stripe])
     }
 
-    /// The logs of each bucket from `bucket` on, in order.
-    pub(crate) fn buckets_from(
-        &self,
-        bucket: u8,
-    ) -> impl Iterator<Item = (u8, MutexGuard<'_, BTreeMap<LogId, T>>)> {
-        let stripes = (0..BUCKETS).zip(&self.stripes).skip(usize::from(bucket));
-        stripes.map(|(bucket, stripe)| (bucket, lock(stripe)))
+    /// All of them, one after another.
+    pub(crate) fn stripes(&self) -> impl Iterator<Item = MutexGuard<'_, Stripe<T>>> {
+        self.stripes.iter().map(lock)
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Waiters {
     /// By seq, so that a write wakes only those whose time has come.
     logs: Striped<BTreeMap<(Seq, u64), oneshot::Sender<()>>>,
     registered: AtomicU64,
-    /// How many wait now: mostly nobody, and whoever writes need not look for them.
+    /// How many wait. Counted before they are registered, let alone look.
     waiting: AtomicUsize,
 }
 
@@ -48,6 +48,7 @@ impl Waiters {
 
     /// Wakes those whose seq the log has reached.
     pub fn reached(&self, log: &LogId, seq: Seq) {
+        // Most often nobody does. Who registers later than this looks later than what was written.
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -75,7 +76,7 @@ impl Waiters {
 
     /// How many logs are waited for.
     pub fn logs(&self) -> usize {
-        self.logs.buckets_from(0).map(|(_, logs)| logs.len()).sum()
+        self.logs.stripes().map(|logs| logs.len()).sum()
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use fanfold::body::slot;
 use fanfold::planted::{Bug, planted};
 use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
+use foldhash::fast::RandomState;
 use futures::future::join_all;
 
 use crate::backoff::Backoff;
@@ -82,7 +83,7 @@ impl Ingest {
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];
         let mut groups: Vec<(LogId, Vec<(usize, Command)>)> = Vec::new();
-        let mut group_of: HashMap<LogId, usize> = HashMap::new();
+        let mut group_of: HashMap<LogId, usize, RandomState> = HashMap::default();
         for (index, json) in requests.iter().enumerate() {
             let request = Request::parse(json, &self.services).map_err(IngestError::from);
             match request.and_then(|r| self.admission.admit(&r.log).map(|()| r).map_err(Into::into))

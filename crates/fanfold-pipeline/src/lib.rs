@@ -12,6 +12,7 @@
 //! know nothing of Lambda, AWS, HTTP or the embedded engine; time, randomness and sleep reach them
 //! as the port [`Env`](ports::Env). No task outlives a call.
 
+mod at_once;
 mod attempts;
 mod backoff;
 #[cfg(feature = "conformance")]

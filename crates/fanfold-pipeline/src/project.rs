@@ -21,8 +21,9 @@ use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::planted::{Bug, planted};
 use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use foldhash::fast::RandomState;
 
+use crate::at_once::at_once;
 use crate::attempts::Unclosed;
 use crate::ports::{
     Advanced, Cursor, Env, Journal, ParkedView, PutRowError, StoredRow, Unavailable, ViewTable,
@@ -133,11 +134,9 @@ impl Projector {
     pub async fn project_received(&self, messages: &[&[Received]], deadline: Time) -> Vec<usize> {
         let mut failed = Vec::new();
         let logs = by_log(messages, self.view.services()).into_iter();
-        // Collected first: only so the compiler sees that the stage is `Send`.
-        let logs: Vec<_> = logs.map(|told| self.advance(told, deadline)).collect();
-        let at_once = if self.attempts_max.is_some() { 1 } else { LOGS_AT_ONCE };
-        let logs: Vec<_> = stream::iter(logs).buffer_unordered(at_once).collect().await;
-        for (told, result) in logs {
+        let logs = logs.map(|told| self.advance(told, deadline));
+        let logs_at_once = if self.attempts_max.is_some() { 1 } else { LOGS_AT_ONCE };
+        for (told, result) in at_once(logs_at_once, logs).await {
             if let Err(error) = result {
                 let log = told.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
@@ -151,18 +150,14 @@ impl Projector {
         failed
     }
 
-    async fn advance<'a>(
-        &self,
-        told: Told<'a>,
-        deadline: Time,
-    ) -> (Told<'a>, Result<(), ProjectError>) {
+    async fn advance(&self, told: Told, deadline: Time) -> (Told, Result<(), ProjectError>) {
         let result = self.bring_on(&told, deadline).await;
         (told, result)
     }
 
     /// Brings the view on with one log's commits, in the order of their seqs.
-    async fn bring_on(&self, told: &Told<'_>, deadline: Time) -> Result<(), ProjectError> {
-        let log = told.log;
+    async fn bring_on(&self, told: &Told, deadline: Time) -> Result<(), ProjectError> {
+        let log = &told.log;
         let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
         for commit in &told.commits {
@@ -299,8 +294,7 @@ impl Projector {
         };
         // Collected first: only so the compiler sees that the stage is `Send`.
         let rows: Vec<_> = rows.into_iter().map(|row| self.store(log, row)).collect();
-        let rows = stream::iter(rows);
-        rows.buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
+        at_once(ROWS_AT_ONCE, rows).await.into_iter().collect::<Result<(), _>>()?;
 
         let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());
         let cursor = if to > cursor.seq { self.move_to(log, cursor, to).await? } else { cursor };
@@ -459,25 +453,26 @@ impl Projector {
 }
 
 /// What messages say of one log.
-struct Told<'a> {
-    log: &'a LogId,
+struct Told {
+    log: LogId,
     /// In the order of their seqs.
-    commits: Vec<&'a Received>,
+    commits: Vec<Received>,
     /// The indices of the messages.
     messages: Vec<usize>,
 }
 
 /// Only logs of these services.
-fn by_log<'a>(messages: &[&'a [Received]], services: &[&str]) -> Vec<Told<'a>> {
-    let mut logs: Vec<Told<'a>> = Vec::new();
-    let mut place_of: HashMap<&LogId, usize> = HashMap::new();
+fn by_log(messages: &[&[Received]], services: &[&str]) -> Vec<Told> {
+    let mut logs: Vec<Told> = Vec::new();
+    let mut place_of: HashMap<&LogId, usize, RandomState> = HashMap::default();
     for (index, commits) in messages.iter().enumerate() {
         for commit in commits.iter().filter(|commit| services.contains(&commit.log.service())) {
             let at = *place_of.entry(&commit.log).or_insert_with(|| {
-                logs.push(Told { log: &commit.log, commits: Vec::new(), messages: Vec::new() });
+                let log = commit.log.clone();
+                logs.push(Told { log, commits: Vec::new(), messages: Vec::new() });
                 logs.len() - 1
             });
-            logs[at].commits.push(commit);
+            logs[at].commits.push(commit.clone());
             logs[at].messages.push(index);
         }
     }

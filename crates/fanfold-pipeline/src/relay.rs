@@ -12,6 +12,7 @@ use fanfold::body::record::{Part, Record};
 use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_SOFT};
 use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, Seq, Time};
+use foldhash::fast::RandomState;
 use lru::LruCache;
 
 use crate::BatchOutcome;
@@ -29,7 +30,7 @@ const REMEMBERED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not
 pub struct Relay {
     stream: Arc<dyn CommandStream>,
     env: Arc<dyn Env>,
-    acknowledged: Mutex<LruCache<LogId, (Seq, Token)>>,
+    acknowledged: Mutex<LruCache<LogId, (Seq, Token), RandomState>>,
     record_bytes_soft: usize,
 }
 
@@ -49,7 +50,8 @@ struct Round {
 impl Relay {
     /// A relay that remembers nothing yet.
     pub fn new(stream: Arc<dyn CommandStream>, env: Arc<dyn Env>) -> Self {
-        let acknowledged = Mutex::new(LruCache::new(REMEMBERED_LOGS_MAX));
+        let remembered = LruCache::with_hasher(REMEMBERED_LOGS_MAX, RandomState::default());
+        let acknowledged = Mutex::new(remembered);
         Self { stream, env, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT }
     }
 
@@ -86,7 +88,7 @@ impl Relay {
     /// By log, without what is known to have been acknowledged when the batch came before.
     fn queues<'a>(&self, changes: &'a [Change]) -> Vec<Queue<'a>> {
         let mut queues: Vec<Queue<'a>> = Vec::new();
-        let mut queue_of: HashMap<&LogId, usize> = HashMap::new();
+        let mut queue_of: HashMap<&LogId, usize, RandomState> = HashMap::default();
         for (index, change) in changes.iter().enumerate() {
             let at = *queue_of.entry(&change.log).or_insert_with(|| {
                 queues.push(Queue { log: &change.log, changes: Vec::new() });

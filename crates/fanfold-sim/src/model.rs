@@ -296,10 +296,10 @@ impl Model {
             Ok(declared) => declared,
             Err(fault) => return Some(faulted(&fault)),
         };
-        let docs: Vec<(DocumentId, Option<&AnyDocument>)> = declared
-            .into_iter()
+        let docs: Vec<(&DocumentId, Option<&AnyDocument>)> = declared
+            .iter()
             .map(|id| {
-                let document = model.documents.get(&id).and_then(|(document, _)| document.as_ref());
+                let document = model.documents.get(id).and_then(|(document, _)| document.as_ref());
                 (id, document)
             })
             .collect();

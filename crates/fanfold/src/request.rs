@@ -5,10 +5,12 @@
 //!  "data":{"account":"cash","amount":100}}
 //! ```
 
+use compact_str::CompactString;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::catch::truncated;
 use crate::command::Command;
 use crate::limits::{COMMAND_BYTES_MAX, COMMAND_DEPTH_MAX};
 use crate::names::{LogId, Name, NameError, Origin, Partition, ServiceName};
@@ -144,17 +146,17 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn parse(text: &'a str) -> Result<Self, RequestError> {
-        // First whether it is JSON at all: an error in the middle must not hide behind a field's.
-        let value: &RawValue =
-            serde_json::from_str(text).map_err(|e| RequestError::NotJson(e.to_string()))?;
-        if !value.get().starts_with('{') {
-            return Err(RequestError::NotAnObject);
-        }
-        let fields: Self =
-            serde_json::from_str(value.get()).map_err(|e| RequestError::NotJson(e.to_string()))?;
-        match fields.error {
-            Some(error) => Err(error),
-            None => Ok(fields),
+        match serde_json::from_str::<Self>(text) {
+            Ok(Self { error: Some(error), .. }) => Err(error),
+            Ok(fields) => Ok(fields),
+            // An object whose every field is read as it stands: it is no object, or no JSON.
+            Err(error) => match serde_json::from_str::<&RawValue>(text) {
+                Ok(_) if !text.trim_ascii_start().starts_with('{') => {
+                    Err(RequestError::NotAnObject)
+                }
+                Ok(_) => Err(RequestError::NotJson(error.to_string())),
+                Err(error) => Err(RequestError::NotJson(error.to_string())),
+            },
         }
     }
 
@@ -166,9 +168,15 @@ impl<'a> Fields<'a> {
         self.get(field).ok_or(RequestError::Missing { field })
     }
 
-    fn text(&self, field: &'static str) -> Result<String, RequestError> {
-        serde_json::from_str(self.required(field)?.get())
-            .map_err(|_| RequestError::WrongType { field, expected: "a string" })
+    fn text(&self, field: &'static str) -> Result<CompactString, RequestError> {
+        let raw = self.required(field)?.get();
+        // Most often nothing in it is escaped.
+        let inside = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
+        match inside.filter(|inside| !inside.contains('\\')) {
+            Some(text) => Ok(text.into()),
+            None => serde_json::from_str(raw)
+                .map_err(|_| RequestError::WrongType { field, expected: "a string" }),
+        }
     }
 
     fn name(&self, field: &'static str) -> Result<Name, RequestError> {
@@ -225,6 +233,34 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
+/// The name of a field.
+enum Key {
+    /// The place among [`FIELDS`].
+    Known(usize),
+    Unknown(String),
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a field")
+            }
+
+            fn visit_str<E: de::Error>(self, key: &str) -> Result<Key, E> {
+                Ok(match FIELDS.iter().position(|field| *field == key) {
+                    Some(at) => Key::Known(at),
+                    None => Key::Unknown(truncated(key.to_owned(), 64)),
+                })
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
@@ -237,18 +273,17 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Fields::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    match FIELDS.iter().position(|field| *field == key) {
-                        Some(at) => {
+                while let Some(key) = map.next_key::<Key>()? {
+                    match key {
+                        Key::Known(at) => {
                             let value = map.next_value()?;
                             if fields.values[at].replace(value).is_some() {
                                 let repeated = RequestError::Repeated { field: FIELDS[at] };
                                 fields.error.get_or_insert(repeated);
                             }
                         }
-                        None => {
+                        Key::Unknown(field) => {
                             map.next_value::<de::IgnoredAny>()?;
-                            let field = crate::catch::truncated(key.into_owned(), 64);
                             fields.error.get_or_insert(RequestError::UnknownField { field });
                         }
                     }

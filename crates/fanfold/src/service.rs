@@ -181,7 +181,7 @@ pub trait AnyService: Send + Sync {
     /// Decides and evolves. `docs` are those the command declared; `None` where none is stored.
     fn decide(
         &self,
-        docs: &[(DocumentId, Option<&AnyDocument>)],
+        docs: &[(&DocumentId, Option<&AnyDocument>)],
         command: &AnyCommand,
         ctx: &Context,
     ) -> Result<Decision, Fault>;
@@ -192,6 +192,9 @@ pub trait AnyService: Send + Sync {
     /// Writes a document.
     fn encode_document(&self, doc: &AnyDocument) -> Result<Vec<u8>, Fault>;
 }
+
+/// Enough for most events and documents.
+const SCRATCH_BYTES: usize = 256;
 
 struct Hosted<S>(PhantomData<fn() -> S>);
 
@@ -210,10 +213,16 @@ pub(crate) struct Written<'a> {
 }
 
 impl<S: Service> Hosted<S> {
-    fn encode_event(document: DocumentId, event: &S::Event) -> Result<Event, Fault> {
+    /// `json` is overwritten.
+    fn encode_event(
+        document: DocumentId,
+        event: &S::Event,
+        json: &mut Vec<u8>,
+    ) -> Result<Event, Fault> {
         let fault = |e: serde_json::Error| Fault::new(format!("an event cannot be written: {e}"));
-        let json = catch("Event", || serde_json::to_string(event))?.map_err(fault)?;
-        let written: Written<'_> = serde_json::from_str(&json).map_err(fault)?;
+        json.clear();
+        catch("Event", || serde_json::to_writer(&mut *json, event))?.map_err(fault)?;
+        let written: Written<'_> = serde_json::from_slice(json).map_err(fault)?;
         let version = current_version(S::EVENTS, &written.kind)
             .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", written.kind)))?;
         let kind = Name::new(written.kind.as_ref())
@@ -224,6 +233,16 @@ impl<S: Service> Hosted<S> {
     fn decode_event(event: &Event) -> Result<S::Event, Fault> {
         decode_event(S::EVENTS, S::upcast, event)?
             .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", event.kind)))
+    }
+
+    fn read_document(json: &[u8]) -> Result<S::Document, Fault> {
+        catch("Document", || serde_json::from_slice(json))?
+            .map_err(|e| Fault::new(format!("a stored document cannot be read: {e}")))
+    }
+
+    fn write_document(doc: &S::Document, json: &mut Vec<u8>) -> Result<(), Fault> {
+        catch("Document", || serde_json::to_writer(json, doc))?
+            .map_err(|e| Fault::new(format!("a document cannot be written: {e}")))
     }
 }
 
@@ -302,14 +321,14 @@ impl<S: Service> AnyService for Hosted<S> {
 
     fn decide(
         &self,
-        docs: &[(DocumentId, Option<&AnyDocument>)],
+        docs: &[(&DocumentId, Option<&AnyDocument>)],
         command: &AnyCommand,
         ctx: &Context,
     ) -> Result<Decision, Fault> {
         use std::borrow::Cow;
         let command = typed::<S::Command>(command.as_ref())?;
         let mut before = Vec::with_capacity(docs.len());
-        for (id, doc) in docs {
+        for &(id, doc) in docs {
             before.push((
                 id,
                 match doc {
@@ -332,10 +351,12 @@ impl<S: Service> AnyService for Hosted<S> {
                 });
             }
         };
+        // One buffer for all that is written on the way.
+        let mut json = Vec::with_capacity(SCRATCH_BYTES);
         let mut events = Vec::with_capacity(decided.len());
         let mut changed: Vec<(DocumentId, S::Document)> = Vec::new();
         for (document, event) in decided {
-            let event = Self::encode_event(document, &event)?;
+            let event = Self::encode_event(document, &event, &mut json)?;
             let at = match changed.iter().position(|(id, _)| *id == event.document) {
                 Some(at) => at,
                 None => {
@@ -358,12 +379,12 @@ impl<S: Service> AnyService for Hosted<S> {
         }
         let mut documents = Vec::with_capacity(changed.len());
         for (id, doc) in changed {
-            let doc = Box::new(doc) as AnyDocument;
             // What could be stored and not be read again (an infinite number, a nesting too deep)
             // would stop the log at its next cold load: better one faulted command now.
-            let json = self.encode_document(&doc)?;
-            self.decode_document(&json)?;
-            documents.push((id, doc, json.len()));
+            json.clear();
+            Self::write_document(&doc, &mut json)?;
+            Self::read_document(&json)?;
+            documents.push((id, Box::new(doc) as AnyDocument, json.len()));
         }
         Ok(Decision::Accepted { events, documents })
     }
@@ -382,15 +403,13 @@ impl<S: Service> AnyService for Hosted<S> {
     }
 
     fn decode_document(&self, json: &[u8]) -> Result<AnyDocument, Fault> {
-        let doc: S::Document = catch("Document", || serde_json::from_slice(json))?
-            .map_err(|e| Fault::new(format!("a stored document cannot be read: {e}")))?;
-        Ok(Box::new(doc))
+        Ok(Box::new(Self::read_document(json)?))
     }
 
     fn encode_document(&self, doc: &AnyDocument) -> Result<Vec<u8>, Fault> {
-        let doc = typed::<S::Document>(doc.as_ref())?;
-        catch("Document", || serde_json::to_vec(doc))?
-            .map_err(|e| Fault::new(format!("a document cannot be written: {e}")))
+        let mut json = Vec::with_capacity(SCRATCH_BYTES);
+        Self::write_document(typed(doc.as_ref())?, &mut json)?;
+        Ok(json)
     }
 }
 

@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use fanfold::{LogId, Seq};
@@ -10,11 +12,14 @@ use super::ITEM_OVERHEAD_BYTES;
 use crate::hash_key::{BUCKETS, HashKey};
 use crate::shard::Bound;
 use crate::shards::Shards;
-use crate::striped::Striped;
+use crate::striped::lock;
 
-/// Slots, in the stripes that are the catalogue's buckets; and the change stream.
+/// The slots of a bucket, in the catalogue's order.
+type Slots = BTreeMap<LogId, Slot>;
+
+/// Slots, by the catalogue's buckets; and the change stream.
 pub struct MemoryCommands {
-    slots: Striped<Slot>,
+    slots: Vec<Mutex<Slots>>,
     changes: Shards<Change>,
     bound: Bound,
 }
@@ -23,7 +28,8 @@ impl MemoryCommands {
     /// Empty. Appends are throttled while more than twice `bound` is in the change stream: nobody
     /// comes that far who asks for admission.
     pub fn new(shards: usize, bound: Bound) -> Self {
-        Self { slots: Striped::default(), changes: Shards::equal(shards), bound: twice(bound) }
+        let slots = (0..BUCKETS).map(|_| Mutex::default()).collect();
+        Self { slots, changes: Shards::equal(shards), bound: twice(bound) }
     }
 
     /// The change stream: a log's changes are in one shard, in the order of their seqs.
@@ -33,12 +39,18 @@ impl MemoryCommands {
 
     /// Freezes a log: its slot refuses appends. `false`: it has no slot.
     pub fn close(&self, log: &LogId) -> bool {
-        self.slots.of(log).get_mut(log).map(|slot| slot.closed = true).is_some()
+        let mut slots = self.bucket(HashKey::of_log(log));
+        slots.get_mut(log).map(|slot| slot.closed = true).is_some()
     }
 
-    fn emit(&self, change: Change) {
+    /// The bucket of a log with this key.
+    fn bucket(&self, key: HashKey) -> MutexGuard<'_, Slots> {
+        lock(&self.slots[usize::from(key.bucket())])
+    }
+
+    fn emit(&self, key: HashKey, change: Change) {
         let bytes = ITEM_OVERHEAD_BYTES + change.log.as_str().len() + change.body.len();
-        self.changes.append(HashKey::of_log(&change.log), bytes, change);
+        self.changes.append(key, bytes, change);
     }
 }
 
@@ -66,22 +78,27 @@ impl Commands for MemoryCommands {
             return Err(Unavailable::Throttled { hop: "commands table" }.into());
         }
         let Append { n, body, at, token } = append;
-        let mut slots = self.slots.of(log);
-        let before = match slots.get(log) {
-            Some(slot) if slot.closed || slot.token == token => {
-                return Err(AppendError::Refused(slot.clone()));
+        let key = HashKey::of_log(log);
+        let mut slots = self.bucket(key);
+        let slot = slots.get_mut(log);
+        if let Some(slot) = slot.as_deref().filter(|slot| slot.closed || slot.token == token) {
+            return Err(AppendError::Refused(slot.clone()));
+        }
+        let last = slot.as_deref().map_or(Seq::ZERO, |slot| slot.seq).plus(n);
+        let appended = Slot { seq: last, n, at, token, closed: false };
+        match slot {
+            Some(slot) => *slot = appended,
+            None => {
+                slots.insert(log.clone(), appended);
             }
-            slot => slot.map_or(Seq::ZERO, |slot| slot.seq),
-        };
-        let last = before.plus(n);
-        slots.insert(log.clone(), Slot { seq: last, n, at, token, closed: false });
+        }
         // Under the lock, so that changes of one log are in the order of their seqs.
-        self.emit(Change { log: log.clone(), last, n, at, token, body });
+        self.emit(key, Change { log: log.clone(), last, n, at, token, body });
         Ok(last)
     }
 
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
-        Ok(self.slots.of(log).get(log).cloned())
+        Ok(self.bucket(HashKey::of_log(log)).get(log).cloned())
     }
 
     async fn catalogue(
@@ -92,7 +109,8 @@ impl Commands for MemoryCommands {
         let limit = limit.max(1);
         let after = after.unwrap_or(CataloguePosition { bucket: 0, log: None });
         let mut logs: Vec<LogId> = Vec::new();
-        for (bucket, slots) in self.slots.buckets_from(after.bucket.min(BUCKETS)) {
+        for bucket in after.bucket..BUCKETS {
+            let slots = lock(&self.slots[usize::from(bucket)]);
             let start = match &after.log {
                 Some(log) if bucket == after.bucket => Excluded(log),
                 _ => Unbounded,

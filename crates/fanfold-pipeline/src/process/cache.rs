@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use fanfold::{Log, LogId};
+use foldhash::fast::RandomState;
 use lru::LruCache;
 
 /// What all logs in the cache may weigh, in bytes: an eighth of a Lambda of 1,024 MB, which is
@@ -17,18 +18,18 @@ const PARKED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero
 pub(super) struct Cache(Mutex<Held>);
 
 struct Held {
-    logs: LruCache<LogId, (Log, usize)>,
+    logs: LruCache<LogId, (Log, usize), RandomState>,
     weight: usize,
     /// What was parked here is most likely taken up here: no need to wait for a nudge.
-    parked: LruCache<LogId, ()>,
+    parked: LruCache<LogId, (), RandomState>,
 }
 
 impl Cache {
     pub(super) fn new() -> Self {
         Self(Mutex::new(Held {
-            logs: LruCache::unbounded(),
+            logs: LruCache::unbounded_with_hasher(RandomState::default()),
             weight: 0,
-            parked: LruCache::new(PARKED_LOGS_MAX),
+            parked: LruCache::with_hasher(PARKED_LOGS_MAX, RandomState::default()),
         }))
     }
 

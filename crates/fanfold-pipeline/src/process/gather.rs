@@ -8,6 +8,7 @@ use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::slot;
 use fanfold::{Command, LogId, Seq, Time};
+use foldhash::fast::RandomState;
 
 /// A record as it comes from the command stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +57,9 @@ pub(super) struct LogBatch {
 
 pub(super) fn gather(records: &[ReceivedRecord]) -> Vec<LogBatch> {
     let mut batches: Vec<LogBatch> = Vec::new();
-    let mut batch_of: HashMap<LogId, usize> = HashMap::new();
+    let mut batch_of: HashMap<&LogId, usize, RandomState> = HashMap::default();
     for (index, record) in records.iter().enumerate() {
-        let at = *batch_of.entry(record.key.clone()).or_insert_with(|| {
+        let at = *batch_of.entry(&record.key).or_insert_with(|| {
             batches.push(LogBatch {
                 log: record.key.clone(),
                 arrivals: Vec::new(),

@@ -20,7 +20,7 @@ mod publish;
 mod suspect;
 mod tables;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanfold::body::attempt::Step;
@@ -29,7 +29,6 @@ use fanfold::body::parked::Reason;
 use fanfold::log::{Place, Work};
 use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
-use futures::stream::{self, StreamExt};
 
 pub use gather::ReceivedRecord;
 pub use suspect::Suspicion;
@@ -40,6 +39,7 @@ use self::publish::publish;
 use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, Stop};
 use crate::BatchOutcome;
+use crate::at_once::at_once;
 use crate::ports::{Env, Journal, ParkedTable, State, Topic};
 
 /// Logs of one batch that are worked on at the same time: enough to hide the latency of the
@@ -89,7 +89,7 @@ struct Lane {
     /// Taken up from the parked table and done: removed there after publishing.
     unpark: Vec<(Seq, String)>,
     /// The commits to publish before the batch is answered, by their first seq.
-    publish: BTreeMap<Seq, Notice>,
+    publish: Vec<Notice>,
     first_record: usize,
     /// The first record that must come again.
     unfinished: Option<usize>,
@@ -114,10 +114,10 @@ impl Processor {
 
     /// Processes a batch. What is not finished by the deadline is reported.
     pub async fn process(&self, records: &[ReceivedRecord], deadline: Time) -> BatchOutcome {
-        let batches = stream::iter(gather(records));
         let suspicion = self.suspicion_of(records);
-        let lanes = batches.map(|batch| self.advance(batch, suspicion, deadline));
-        let mut lanes: Vec<Lane> = lanes.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        let lanes = gather(records).into_iter();
+        let lanes = lanes.map(|batch| self.advance(batch, suspicion, deadline));
+        let mut lanes: Vec<Lane> = at_once(LOGS_AT_ONCE, lanes).await;
 
         lanes.iter_mut().for_each(Lane::publish_for_snapshot);
         if planted(Bug::UnparkBeforePublishing) {
@@ -125,16 +125,15 @@ impl Processor {
                 let _ = self.remove_parked(lane).await;
             }
         }
-        let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| lane.publish.values()).collect();
-        let mut published =
-            publish(&*self.ports.topic, &*self.ports.env, &notices).await.into_iter();
+        let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| &lane.publish).collect();
+        let published = publish(&*self.ports.topic, &*self.ports.env, &notices).await;
 
+        let mut rest = published.as_slice();
         let finished = lanes.into_iter().map(|lane| {
-            let published = published.by_ref().take(lane.publish.len()).collect();
+            let published = rest.split_off(..lane.publish.len()).unwrap_or_default();
             self.finish(lane, published)
         });
-        let finished = stream::iter(finished);
-        let finished: Vec<Option<usize>> = finished.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        let finished = at_once(LOGS_AT_ONCE, finished).await;
         let mut outcome = BatchOutcome::DONE;
         finished.into_iter().flatten().for_each(|index| outcome.fail_from(index));
         outcome
@@ -148,7 +147,7 @@ impl Processor {
             log: None,
             queue: arrivals.into(),
             unpark: Vec::new(),
-            publish: BTreeMap::new(),
+            publish: Vec::new(),
             first_record,
             unfinished: None,
             caution: None,
@@ -262,7 +261,7 @@ impl Processor {
                 if let Some(notice) = log.unpublished_at(seq)
                     && !planted(Bug::NoRepublish)
                 {
-                    lane.publish.insert(notice.first(), notice.clone());
+                    lane.publish(notice.clone());
                 }
                 lane.take_front();
             } else {
@@ -318,8 +317,8 @@ impl Processor {
             let _ = log.decide(work, now);
         }
         let mut commands = commands.iter();
-        for sealed in log.seal() {
-            if self.append(&lane.id, &sealed).await? == Appended::Conflict {
+        for mut sealed in log.seal() {
+            if self.append(&lane.id, &mut sealed).await? == Appended::Conflict {
                 self.mark(lane, Step::Loading).await?;
                 *log = self.load(&lane.id, &log.service().clone(), deadline).await?;
                 return Ok(Pass::Again);
@@ -329,7 +328,7 @@ impl Processor {
             for command in commands.by_ref().take(notice.entries.len()) {
                 lane.take(command);
             }
-            lane.publish.insert(notice.first(), notice);
+            lane.publish(notice);
         }
         Ok(Pass::Done)
     }
@@ -377,10 +376,11 @@ impl Processor {
     /// After publishing: what is stored and told is noted, what was parked for it removed, a
     /// snapshot taken if due. Returns the first record that must come again.
     /// `published` says it of each of the lane's commits, in order.
-    async fn finish(&self, mut lane: Lane, published: Vec<bool>) -> Option<usize> {
+    async fn finish(&self, mut lane: Lane, published: &[bool]) -> Option<usize> {
         let all = published.iter().all(|published| *published);
-        for (first, _) in lane.publish.keys().zip(published).filter(|(_, published)| *published) {
-            lane.log.iter_mut().for_each(|log| log.published(*first));
+        if let Some(log) = &mut lane.log {
+            let told = lane.publish.iter().zip(published).filter(|(_, published)| **published);
+            told.for_each(|(notice, _)| log.published(notice.first()));
         }
         if !all && !planted(Bug::AcknowledgeBeforePublishing) {
             lane.fail_from(lane.first_record);
@@ -439,9 +439,19 @@ impl Lane {
         }
     }
 
+    /// Adds a commit to what is to be published, unless it is there.
+    fn publish(&mut self, notice: Notice) {
+        let first = notice.first();
+        // Most often it is behind all others.
+        if self.publish.last().is_none_or(|last| last.first() < first) {
+            self.publish.push(notice);
+        } else if let Err(at) = self.publish.binary_search_by_key(&first, Notice::first) {
+            self.publish.insert(at, notice);
+        }
+    }
+
     fn publish_through(&mut self, log: &Log, through: Seq) {
-        let unpublished = log.unpublished(through);
-        self.publish.extend(unpublished.map(|notice| (notice.first(), notice.clone())));
+        log.unpublished(through).for_each(|notice| self.publish(notice.clone()));
     }
 
     /// A head says that everything up to it is published: also what others appended.

@@ -148,16 +148,16 @@ impl Processor {
         Ok(())
     }
 
-    /// Puts a commit. All attempts carry one nonce, so that one whose answer was lost is
-    /// recognised.
-    pub(super) async fn append(&self, id: &LogId, sealed: &Sealed) -> Result<Appended, Stop> {
+    /// Puts a commit, whose body it takes. All attempts carry one nonce, so that one whose answer
+    /// was lost is recognised.
+    pub(super) async fn append(&self, id: &LogId, sealed: &mut Sealed) -> Result<Appended, Stop> {
         let env = &*self.ports.env;
         let mut item = CommitItem {
             first: sealed.notice.first(),
             n: sealed.notice.entries.len() as u64,
             at: sealed.at,
             nonce: Nonce(u128::from(env.random()) << 64 | u128::from(env.random())),
-            body: sealed.body.clone().into(),
+            body: std::mem::take(&mut sealed.body).into(),
         };
         let mut attempt = 1;
         loop {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfold::body::head::{Head, decode_document, decode_window};
+use fanfold::body::head::{Head, Prev, decode_document, decode_window};
 use fanfold::body::notification::entry_kinds;
 use fanfold::entry::{Event, Outcome};
 use fanfold::view::AnyRecorded;
@@ -18,7 +18,7 @@ use crate::world::{World, services, views};
 struct Folded {
     documents: BTreeMap<DocumentId, Vec<(Seq, Event)>>,
     windows: BTreeMap<Origin, (Window, Seq)>,
-    prev: BTreeMap<String, Seq>,
+    prev: Prev,
 }
 
 impl Folded {
@@ -26,7 +26,7 @@ impl Folded {
         let mut folded = Self::default();
         for entry in entries.iter().take_while(|entry| entry.seq <= to) {
             for kind in entry_kinds(log.service(), entry) {
-                folded.prev.insert(kind.into_owned(), entry.seq);
+                folded.prev.insert(kind, entry.seq);
             }
             if entry.outcome.uses_id() {
                 let (window, last) = folded.windows.entry(entry.origin.clone()).or_default();

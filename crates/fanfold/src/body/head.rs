@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use compact_str::{CompactString, format_compact};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{DecodeError, envelope};
 use crate::names::Origin;
@@ -11,8 +12,89 @@ use crate::window::Window;
 
 const FORMAT: u8 = 1;
 
-/// For every kind that the log has had, the seq of its last entry.
-pub type Prev = BTreeMap<String, Seq>;
+/// For every kind that the log has had, the seq of its last entry. Written as a JSON object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prev(
+    /// By kind. Few, and copied with every commit: a map would cost more.
+    Vec<(CompactString, Seq)>,
+);
+
+impl Prev {
+    /// The seq of the last entry of a kind.
+    pub fn get(&self, kind: &str) -> Option<&Seq> {
+        self.find(kind).ok().map(|at| &self.0[at].1)
+    }
+
+    /// Notes that an entry of a kind stands at `seq`.
+    pub fn insert(&mut self, kind: impl AsRef<str>, seq: Seq) {
+        let kind = kind.as_ref();
+        match self.find(kind) {
+            Ok(at) => self.0[at].1 = seq,
+            Err(at) => self.0.insert(at, (kind.into(), seq)),
+        }
+    }
+
+    /// As [`Prev::insert`], of the kind `<service>.<event>`.
+    pub(crate) fn insert_event(&mut self, service: &str, event: &str, seq: Seq) {
+        let is_it = |kind: &str| {
+            kind.strip_suffix(event).and_then(|kind| kind.strip_suffix('.')) == Some(service)
+        };
+        match self.0.iter_mut().find(|(kind, _)| is_it(kind)) {
+            Some((_, last)) => *last = seq,
+            None => self.insert(format_compact!("{service}.{event}"), seq),
+        }
+    }
+
+    /// All, by kind.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Seq)> {
+        self.0.iter().map(|(kind, seq)| (kind.as_str(), *seq))
+    }
+
+    /// Whether there was none of any kind.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn find(&self, kind: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.as_str().cmp(kind))
+    }
+}
+
+impl<K: AsRef<str>> FromIterator<(K, Seq)> for Prev {
+    fn from_iter<I: IntoIterator<Item = (K, Seq)>>(kinds: I) -> Self {
+        let mut prev = Self::default();
+        prev.extend(kinds);
+        prev
+    }
+}
+
+impl<K: AsRef<str>> Extend<(K, Seq)> for Prev {
+    fn extend<I: IntoIterator<Item = (K, Seq)>>(&mut self, kinds: I) {
+        kinds.into_iter().for_each(|(kind, seq)| self.insert(kind, seq));
+    }
+}
+
+impl std::ops::Index<&str> for Prev {
+    type Output = Seq;
+
+    /// Panics if there was none of the kind.
+    fn index(&self, kind: &str) -> &Seq {
+        self.get(kind).expect("an entry of this kind")
+    }
+}
+
+impl Serialize for Prev {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Prev {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let kinds = BTreeMap::<CompactString, Seq>::deserialize(deserializer)?;
+        Ok(Self(kinds.into_iter().collect()))
+    }
+}
 
 /// What the head says beside its seq.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Held, Log};
+use super::Log;
+use super::shelf::Held;
 use crate::body::commit;
 use crate::body::head::Prev;
 use crate::body::notification::Notice;
@@ -17,6 +18,9 @@ use crate::window::Sighting;
 
 /// Brackets around the entries, and a comma before each.
 const COMMIT_PUNCTUATION_BYTES: usize = 3;
+
+/// Enough for the payload of a commit with a few small entries.
+const PAYLOAD_BYTES: usize = 512;
 
 /// A command of the record stream, read by its service.
 pub struct Work {
@@ -64,7 +68,7 @@ pub(super) struct Open {
     /// Their JSON: `[entry,entry`.
     payload: Vec<u8>,
     /// As before the first entry.
-    prev: Prev,
+    prev: Arc<Prev>,
 }
 
 impl Log {
@@ -97,25 +101,30 @@ impl Log {
         let Command { origin, id, name, .. } = &*work.command;
         let (origin, command) = (origin.clone(), Some(name.clone()));
         let mut entry = Entry { seq, time, origin, id: *id, command, outcome };
-        let mut json = write(&mut entry);
-        if json.len() + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
+        let start = self.open.payload.len();
+        if start == 0 {
+            self.open.payload.reserve(PAYLOAD_BYTES);
+        }
+        let mut bytes = write(&mut entry, &mut self.open.payload);
+        if bytes + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
             changed.clear();
-            entry.outcome = too_large("the entry", json.len(), COMMIT_BYTES_MAX);
-            json = write(&mut entry);
+            entry.outcome = too_large("the entry", bytes, COMMIT_BYTES_MAX);
+            self.open.payload.truncate(start);
+            bytes = write(&mut entry, &mut self.open.payload);
         }
         for (id, document, bytes) in changed {
             let stored = self.documents.get(&id).map_or(Seq::ZERO, |held| held.stored);
-            self.documents.insert(id, Held { value: Some(document), seq, stored, bytes });
+            self.documents.put(id, Held { value: Some(document), seq, stored, bytes });
         }
-        let bytes = self.open.payload.len() + json.len() + COMMIT_PUNCTUATION_BYTES;
-        if bytes > COMMIT_BYTES_MAX {
+        if start + bytes + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
+            let mut payload = self.open.payload.split_off(start);
             self.close();
+            payload[0] = b'[';
+            self.open.payload = payload;
         }
         if self.open.entries.is_empty() {
-            self.open.prev.clone_from(&self.prev);
+            self.open.prev = self.prev.clone();
         }
-        self.open.payload.push(if self.open.entries.is_empty() { b'[' } else { b',' });
-        self.open.payload.append(&mut json);
         self.advance(&entry);
         self.open.entries.push(entry);
         Ok(())
@@ -153,7 +162,7 @@ impl Log {
         let mut docs = Vec::with_capacity(documents.len());
         for id in documents {
             match self.documents.get(id) {
-                Some(held) => docs.push((id.clone(), held.value.as_ref())),
+                Some(held) => docs.push((id, held.value.as_ref())),
                 None => return faulted(&Fault::new(format!("the document `{id}` was not loaded"))),
             }
         }
@@ -191,7 +200,7 @@ impl Log {
         let Some(last) = entries.last() else { return };
         let at = last.time;
         payload.push(b']');
-        let notice = Notice { log: self.id.clone(), entries: entries.into(), prev: Arc::new(prev) };
+        let notice = Notice { log: self.id.clone(), entries: entries.into(), prev };
         self.sealed.push_back(Sealed {
             at,
             body: commit::seal(&payload),
@@ -213,18 +222,20 @@ fn too_large(what: &str, bytes: usize, max: usize) -> Outcome {
     }
 }
 
-/// The entry's JSON. What cannot be written as JSON becomes a fault, which can.
-fn write(entry: &mut Entry) -> Vec<u8> {
-    let mut json = Vec::with_capacity(256);
-    if let Err(error) = commit::write_entry(entry, &mut json) {
-        json.clear();
+/// Appends the entry's JSON, behind a bracket or a comma; returns its bytes, without that. What
+/// cannot be written as JSON becomes a fault, which can.
+fn write(entry: &mut Entry, payload: &mut Vec<u8>) -> usize {
+    let start = payload.len();
+    payload.push(if start == 0 { b'[' } else { b',' });
+    if let Err(error) = commit::write_entry(entry, payload) {
+        payload.truncate(start + 1);
         entry.outcome = Outcome::Faulted {
             message: format!("the entry cannot be written: {error}"),
             data: Raw(serde_json::value::RawValue::NULL.to_owned()),
             timestamp: None,
         };
         // Numbers, validated names and a message: nothing that JSON cannot hold.
-        let _ = commit::write_entry(entry, &mut json);
+        let _ = commit::write_entry(entry, payload);
     }
-    json
+    payload.len() - start - 1
 }

@@ -1,9 +1,10 @@
 //! What the journal and the state table hold, taken in.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Held, Log, Since, Want};
+use super::shelf::{Held, Since};
+use super::{Log, Want};
 use crate::body::DecodeError;
 use crate::body::head::{decode_document, decode_window};
 use crate::body::notification::{Notice, entry_kinds};
@@ -67,14 +68,18 @@ impl Log {
                     }
                     None => None,
                 };
-                self.documents.entry(id).or_insert(Held { value, seq, stored: seq, bytes });
+                if self.documents.get(&id).is_none() {
+                    self.documents.put(id, Held { value, seq, stored: seq, bytes });
+                }
             }
             Want::Window(origin) => {
                 let value = match item {
                     Some((_, body)) => decode_window(body)?,
                     None => Window::default(),
                 };
-                self.windows.entry(origin).or_insert(Held { value, seq, stored: seq, bytes });
+                if self.windows.get(&origin).is_none() {
+                    self.windows.put(origin, Held { value, seq, stored: seq, bytes });
+                }
             }
         }
         Ok(())
@@ -87,7 +92,7 @@ impl Log {
         if found != self.tail.next() {
             return Err(FoldError::Chain { expected: self.tail.next(), found });
         }
-        let prev = Arc::new(self.prev.clone());
+        let prev = self.prev.clone();
         for entry in &entries {
             if let Outcome::Accepted(events) = &entry.outcome {
                 for event in events {
@@ -103,43 +108,47 @@ impl Log {
     }
 
     fn fold_event(&mut self, seq: Seq, event: &Event) -> Result<(), Fault> {
-        let nothing = || Held { value: None, seq: Seq::ZERO, stored: Seq::ZERO, bytes: 0 };
-        let held = self.documents.entry(event.document.clone()).or_insert_with(nothing);
-        // A snapshot may have stored the document further on than the head (it is fuzzy). One
-        // entry may hold several events of a document: all are folded, or all were.
-        if seq > held.stored {
-            held.value = Some(self.service.fold(held.value.take(), event)?);
-            held.seq = seq;
-            // How large it has become shows when it is next decided on, or stored.
-            held.bytes = held.bytes.max(event.data.get().len());
-            if planted(Bug::ReplayedStayClean) {
-                held.stored = seq;
-            }
-        }
-        Ok(())
+        let service = &self.service;
+        self.documents.change(
+            &event.document,
+            || None,
+            |held| {
+                // A snapshot may have stored the document further on than the head (it is fuzzy).
+                // One entry may hold several events of a document: all are folded, or all were.
+                if seq > held.stored {
+                    held.value = Some(service.fold(held.value.take(), event)?);
+                    held.seq = seq;
+                    // How large it has become shows when it is next decided on, or stored.
+                    held.bytes = held.bytes.max(event.data.get().len());
+                    if planted(Bug::ReplayedStayClean) {
+                        held.stored = seq;
+                    }
+                }
+                Ok(())
+            },
+        )
     }
 
     /// What every entry changes beside documents: tail, time, window, `prev`.
     pub(super) fn advance(&mut self, entry: &Entry) {
         if entry.outcome.uses_id() {
-            let empty =
-                || Held { value: Window::default(), seq: Seq::ZERO, stored: Seq::ZERO, bytes: 0 };
-            let held = self.windows.entry(entry.origin.clone()).or_insert_with(empty);
             let forgotten = planted(Bug::WindowWithoutRejected)
                 && matches!(entry.outcome, Outcome::Rejected { .. });
-            if entry.seq > held.stored && !forgotten {
-                held.value.insert(entry.id, entry.seq);
-                held.seq = entry.seq;
-                held.bytes = held.value.weight();
-            }
-        }
-        for kind in entry_kinds(self.id.service(), entry) {
-            match self.prev.get_mut(kind.as_ref()) {
-                Some(seq) => *seq = entry.seq,
-                None => {
-                    self.prev.insert(kind.into_owned(), entry.seq);
+            self.windows.change(&entry.origin, Window::default, |held| {
+                if entry.seq > held.stored && !forgotten {
+                    held.value.insert(entry.id, entry.seq);
+                    held.seq = entry.seq;
+                    held.bytes = held.value.weight();
                 }
+            });
+        }
+        let prev = Arc::make_mut(&mut self.prev);
+        match &entry.outcome {
+            Outcome::Accepted(events) => {
+                let service = self.id.service();
+                events.iter().for_each(|e| prev.insert_event(service, e.kind.as_str(), entry.seq));
             }
+            _ => entry_kinds("", entry).for_each(|kind| prev.insert(kind, entry.seq)),
         }
         self.tail = entry.seq;
         self.time = self.time.max(entry.time);
@@ -150,13 +159,6 @@ impl Log {
         let commands = notice.entries.iter().map(|e| (e.origin.clone(), e.id)).collect();
         let (first, last) = (notice.first(), notice.last());
         let notice = (last > self.published_before).then_some(notice);
-        self.since.push_back(Since { first, last, bytes, commands, notice });
-    }
-
-    /// The head has moved on.
-    pub(super) fn forget(since: &mut VecDeque<Since>, head: Seq) {
-        while since.front().is_some_and(|commit| commit.last <= head) {
-            since.pop_front();
-        }
+        self.since.push(Since { first, last, bytes, commands, notice });
     }
 }

@@ -12,9 +12,10 @@
 
 mod decide;
 mod fold;
+mod shelf;
 mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -31,13 +32,11 @@ use crate::position::{CommandId, Seq, Time};
 use crate::service::{AnyDocument, AnyService};
 use crate::window::Window;
 
+use self::shelf::{AboveHead, Held, OVERHEAD_BYTES, Shelf};
+
 /// Bytes of documents, and of windows, above which a log forgets those that are stored as they
 /// are: what one log may take of a processor's cache.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Bytes that anything in memory takes beside its content: an estimate, so that many small things
-/// count for what they are.
-const OVERHEAD_BYTES: usize = 128;
 
 /// The key of an item in the state table, below its log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,32 +90,6 @@ pub enum Place {
     Beyond,
 }
 
-/// A value folded up to `seq`, of which the state table holds what was there at `stored`.
-struct Held<T> {
-    value: T,
-    seq: Seq,
-    stored: Seq,
-    /// About the bytes of its JSON.
-    bytes: usize,
-}
-
-impl<T> Held<T> {
-    fn is_dirty(&self) -> bool {
-        self.seq > self.stored
-    }
-}
-
-/// A commit above the head.
-struct Since {
-    first: Seq,
-    last: Seq,
-    bytes: usize,
-    /// Per entry, who sent its command: repeats of the record stream are compared with it.
-    commands: Box<[(Origin, CommandId)]>,
-    /// `None` once this process knows that it was published.
-    notice: Option<Notice>,
-}
-
 /// One log, in memory.
 pub struct Log {
     id: LogId,
@@ -129,12 +102,12 @@ pub struct Log {
     time: Time,
     /// The highest seq seen on anything provided.
     seen: Seq,
-    documents: HashMap<DocumentId, Held<Option<AnyDocument>>>,
-    windows: HashMap<Origin, Held<Window>>,
+    documents: Shelf<DocumentId, Option<AnyDocument>>,
+    windows: Shelf<Origin, Window>,
     /// Whether windows have items of their own, so that an absent one may be stored.
     windows_split: bool,
-    prev: Prev,
-    since: VecDeque<Since>,
+    prev: Arc<Prev>,
+    since: AboveHead,
     open: decide::Open,
     sealed: VecDeque<Sealed>,
     /// A snapshot is not tried again before the journal has grown by this much since the head.
@@ -154,11 +127,11 @@ impl Log {
             (Seq::ZERO, Head { windows: Some(BTreeMap::new()), ..Head::default() })
         });
         let windows_split = head.windows.is_none();
-        let windows = head.windows.unwrap_or_default().into_iter();
-        let held = |window: Window| {
-            let bytes = window.weight();
-            Held { value: window, seq: at, stored: at, bytes }
-        };
+        let mut windows = Shelf::default();
+        for (origin, value) in head.windows.unwrap_or_default() {
+            let bytes = value.weight();
+            windows.put(origin, Held { value, seq: at, stored: at, bytes });
+        }
         Self {
             id,
             service,
@@ -167,11 +140,11 @@ impl Log {
             tail: at,
             time: head.time,
             seen: at,
-            documents: HashMap::new(),
-            windows: windows.map(|(origin, window)| (origin, held(window))).collect(),
+            documents: Shelf::default(),
+            windows,
             windows_split,
-            prev: head.prev,
-            since: VecDeque::new(),
+            prev: Arc::new(head.prev),
+            since: AboveHead::default(),
             open: decide::Open::default(),
             sealed: VecDeque::new(),
             snapshot_at_bytes: 0,
@@ -205,7 +178,7 @@ impl Log {
 
     /// Whether everything decided is known to be in the journal.
     pub fn is_settled(&self) -> bool {
-        self.since.back().map_or(self.head, |commit| commit.last) == self.tail
+        self.since.last().unwrap_or(self.head) == self.tail
     }
 
     /// Where `seq` lies.
@@ -221,32 +194,23 @@ impl Log {
 
     /// Who sent the command at `seq`, for seqs above the head and up to the last stored commit.
     pub fn command_at(&self, seq: Seq) -> Option<&(Origin, CommandId)> {
-        let commit = self.commit_at(seq)?;
+        let commit = self.since.at(seq)?;
         commit.commands.get((seq.0 - commit.first.0) as usize)
-    }
-
-    fn commit_at(&self, seq: Seq) -> Option<&Since> {
-        let at = self.since.partition_point(|commit| commit.last < seq);
-        self.since.get(at).filter(|commit| commit.first <= seq)
     }
 
     /// The commits up to `through` that are not known to be published, in order.
     pub fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Notice> {
-        let commits = self.since.iter().take_while(move |commit| commit.first <= through);
-        commits.filter_map(|commit| commit.notice.as_ref())
+        self.since.untold(through)
     }
 
     /// The commit that holds `seq`, if it is not known to be published.
     pub fn unpublished_at(&self, seq: Seq) -> Option<&Notice> {
-        self.commit_at(seq)?.notice.as_ref()
+        self.since.at(seq)?.notice.as_ref()
     }
 
     /// The commit that starts at `first` is published.
     pub fn published(&mut self, first: Seq) {
-        let at = self.since.partition_point(|commit| commit.last < first);
-        if let Some(commit) = self.since.get_mut(at).filter(|commit| commit.first == first) {
-            commit.notice = None;
-        }
+        self.since.told(first);
     }
 
     /// What must be provided before these can be decided.
@@ -262,13 +226,13 @@ impl Log {
     }
 
     fn want_document(&self, id: &DocumentId, wants: &mut BTreeSet<Want>) {
-        if !self.documents.contains_key(id) {
+        if self.documents.get(id).is_none() {
             wants.insert(Want::Document(id.clone()));
         }
     }
 
     fn want_window(&self, origin: &Origin, wants: &mut BTreeSet<Want>) {
-        if self.windows_split && !self.windows.contains_key(origin) && !origin.is_nobody() {
+        if self.windows_split && self.windows.get(origin).is_none() && !origin.is_nobody() {
             wants.insert(Want::Window(origin.clone()));
         }
     }
@@ -285,27 +249,14 @@ impl Log {
     /// Forgets documents and windows that are stored as they are, beyond a bound. To be called
     /// between batches.
     pub fn shrink(&mut self) {
-        fn shrink<K: std::hash::Hash + Eq, V>(held: &mut HashMap<K, Held<V>>) {
-            if bytes(held) > HELD_BYTES_MAX {
-                held.retain(|_, held| held.is_dirty());
-            }
-        }
-        shrink(&mut self.documents);
+        self.documents.shrink(HELD_BYTES_MAX);
         if self.windows_split {
-            shrink(&mut self.windows);
+            self.windows.shrink(HELD_BYTES_MAX);
         }
     }
 
     /// About the bytes that the log takes in memory: what a cache weighs it by.
     pub fn weight(&self) -> usize {
-        let commits = self.since.iter().map(|commit| {
-            let told = commit.notice.as_ref().map_or(0, |_| 2 * commit.bytes);
-            commit.commands.len() * OVERHEAD_BYTES + told
-        });
-        OVERHEAD_BYTES + bytes(&self.documents) + bytes(&self.windows) + commits.sum::<usize>()
+        OVERHEAD_BYTES + self.documents.weight() + self.windows.weight() + self.since.weight()
     }
-}
-
-fn bytes<K, V>(held: &HashMap<K, Held<V>>) -> usize {
-    held.values().map(|held| OVERHEAD_BYTES + held.bytes).sum()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Held, Log, StateKey};
+use super::{Log, StateKey};
 use crate::body::head::{Head, encode_document, encode_window};
 use crate::limits::{
     HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MAX, SNAPSHOT_JOURNAL_BYTES_MIN,
@@ -38,9 +38,8 @@ pub struct Snapshot {
 impl Log {
     /// Whether it is time for a snapshot, as far as can be said without encoding it.
     pub fn may_snapshot(&self) -> bool {
-        let bytes: usize = self.since.iter().map(|commit| commit.bytes).sum();
-        bytes > self.snapshot_at_bytes.max(SNAPSHOT_JOURNAL_BYTES_MIN)
-            || self.since.iter().map(|c| c.commands.len()).sum::<usize>() >= SNAPSHOT_ENTRIES_MAX
+        self.since.bytes() > self.snapshot_at_bytes.max(SNAPSHOT_JOURNAL_BYTES_MIN)
+            || self.since.entries() >= SNAPSHOT_ENTRIES_MAX
     }
 
     /// A snapshot at the tail, if it is due. Everything decided must have been acknowledged, and
@@ -78,13 +77,12 @@ impl Log {
         let inline = || self.windows.iter().map(|(o, held)| (o.clone(), held.value.clone()));
         let head = Head {
             time: self.time,
-            prev: self.prev.clone(),
+            prev: (*self.prev).clone(),
             windows: (!split).then(|| inline().collect::<BTreeMap<_, _>>()),
         };
         let head = Put { key: StateKey::head(version), seq: self.tail, body: head.encode().ok()? };
 
-        let journal_bytes: usize = self.since.iter().map(|commit| commit.bytes).sum();
-        let entries: usize = self.since.iter().map(|commit| commit.commands.len()).sum();
+        let (journal_bytes, entries) = (self.since.bytes(), self.since.entries());
         let bytes = puts.iter().map(|put| put.body.len()).sum::<usize>() + head.body.len();
         if journal_bytes <= bytes * SNAPSHOT_JOURNAL_FACTOR && entries < SNAPSHOT_ENTRIES_MAX {
             self.snapshot_at_bytes = bytes * SNAPSHOT_JOURNAL_FACTOR;
@@ -96,21 +94,16 @@ impl Log {
 
     /// The snapshot is stored, its head included.
     pub fn snapshotted(&mut self, snapshot: &Snapshot) {
-        fn store<T>(held: Option<&mut Held<T>>, head: Seq) {
-            if let Some(held) = held.filter(|held| held.seq <= head) {
-                held.stored = held.seq;
-            }
-        }
         let head = snapshot.head.seq;
         for id in &snapshot.documents {
-            store(self.documents.get_mut(id), head);
+            self.documents.stored(id, head);
         }
         for origin in &snapshot.windows {
-            store(self.windows.get_mut(origin), head);
+            self.windows.stored(origin, head);
         }
         self.windows_split |= snapshot.split;
         self.head = self.head.max(head);
         self.snapshot_at_bytes = 0;
-        Self::forget(&mut self.since, head);
+        self.since.forget(head);
     }
 }

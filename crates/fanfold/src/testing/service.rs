@@ -137,7 +137,7 @@ impl<S: Service> ServiceKit<S> {
             let document = self.load(&id)?;
             loaded.push((id, document));
         }
-        let before: Vec<_> = loaded.iter().map(|(id, doc)| (id.clone(), doc.as_ref())).collect();
+        let before: Vec<_> = loaded.iter().map(|(id, doc)| (id, doc.as_ref())).collect();
         let context = self.context();
         let decide = || {
             Ok(match service.decide(&before, &command, &context)? {

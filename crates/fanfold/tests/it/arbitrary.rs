@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use fanfold::body::attempt::{Attempt, Step};
 use fanfold::body::notification::Notice;
@@ -120,7 +121,7 @@ pub(crate) fn notice() -> impl Strategy<Value = Notice> {
     (log(), entries(), prev).prop_map(|(log, entries, prev): (_, _, BTreeMap<_, _>)| Notice {
         log,
         entries: entries.into(),
-        prev: prev.into(),
+        prev: Arc::new(prev.into_iter().collect()),
     })
 }
 

@@ -127,7 +127,7 @@ proptest! {
         prev in btree_map("[a-z]{1,8}\\.[a-z]{1,8}", arbitrary::seq(), 0..9),
         windows in proptest::option::of(btree_map(arbitrary::origin(), windows(), 0..4))
     ) {
-        let head = Head { time, prev, windows };
+        let head = Head { time, prev: prev.into_iter().collect(), windows };
         prop_assert_eq!(Head::decode(&head.encode().unwrap()).unwrap(), head);
     }
 

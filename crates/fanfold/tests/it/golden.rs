@@ -187,10 +187,7 @@ fn commit_compressed() {
 fn head() {
     let inline = Head {
         time: Time(1_795_401_660_123),
-        prev: BTreeMap::from([
-            ("fanfold.rejected".to_owned(), Seq(39)),
-            ("ledger.deposited".to_owned(), Seq(40)),
-        ]),
+        prev: [("fanfold.rejected", Seq(39)), ("ledger.deposited", Seq(40))].into_iter().collect(),
         windows: Some(BTreeMap::from([(user("ann"), window()), (reactor(), Window::default())])),
     };
     let split = Head { windows: None, ..inline.clone() };

@@ -76,7 +76,7 @@ fn bodies() -> [Vec<u8>; 9] {
         window.insert(id(n), Seq(n));
     }
     let windows = [(user("ann"), window.clone())].into();
-    let prev = [("ledger.sent".to_owned(), Seq(3))].into();
+    let prev = [("ledger.sent", Seq(3))].into_iter().collect();
     let head = Head { time: Time(5), prev, windows: Some(windows) };
     let [content, _] = commands;
     let content = Content::Command(content);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fanfold::body::head::{Head, decode_document, decode_window};
+use fanfold::body::head::{Head, Prev, decode_document, decode_window};
 use fanfold::body::notification::{Notice, entry_kinds};
 use fanfold::body::{commit, envelope};
 use fanfold::entry::{Event, Outcome};
@@ -303,7 +303,7 @@ impl World {
         for entry in self.entries.iter().take_while(|entry| entry.seq <= seq) {
             folded.time = folded.time.max(entry.time);
             for kind in entry_kinds("counters", entry) {
-                folded.prev.insert(kind.into_owned(), entry.seq);
+                folded.prev.insert(kind, entry.seq);
             }
             if entry.outcome.uses_id() {
                 let ids: &mut Vec<_> = folded.windows.entry(&entry.origin).or_default();
@@ -376,7 +376,7 @@ impl World {
 #[derive(Default)]
 pub(crate) struct Folded<'a> {
     time: Time,
-    pub(crate) prev: BTreeMap<String, Seq>,
+    pub(crate) prev: Prev,
     /// By document, its events.
     documents: BTreeMap<&'a DocumentId, Vec<(Seq, &'a Event)>>,
     /// By origin, the ids that it has used.

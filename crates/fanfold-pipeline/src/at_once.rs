@@ -1,0 +1,117 @@
+//! Many futures, some of them at the same time.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+/// So many that do not wait are done in a row before others on the thread have their turn.
+const TURN: usize = 32;
+
+/// Runs all, at most `limit` at the same time; their results come in the order in which they end.
+///
+/// One that need not wait ends where it starts: what a log asks for is most often in memory, and
+/// a thousand small tasks cost more than what they do.
+pub(crate) async fn at_once<F: Future>(
+    limit: usize,
+    futures: impl IntoIterator<Item = F>,
+) -> Vec<F::Output> {
+    let mut futures = futures.into_iter();
+    let mut ended = Vec::with_capacity(futures.size_hint().0);
+    let mut waiting = FuturesUnordered::new();
+    let mut started = 0;
+    let mut slot = Slot(Box::pin(None));
+    loop {
+        while waiting.len() < limit.max(1)
+            && let Some(future) = futures.next()
+        {
+            slot.0.set(Some(future));
+            match poll_fn(|context| Poll::Ready(slot.poll(context))).await {
+                Poll::Ready(result) => ended.push(result),
+                Poll::Pending => {
+                    waiting.push(std::mem::replace(&mut slot, Slot(Box::pin(None))));
+                }
+            }
+            started += 1;
+            if started % TURN == 0 {
+                yield_now().await;
+            }
+        }
+        match waiting.next().await {
+            Some(result) => ended.push(result),
+            None => return ended,
+        }
+    }
+}
+
+/// Room for one future after another.
+struct Slot<F>(Pin<Box<Option<F>>>);
+
+impl<F: Future> Slot<F> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
+        match self.0.as_mut().as_pin_mut() {
+            Some(future) => future.poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F: Future> Future for Slot<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.get_mut().poll(context)
+    }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::executor::block_on;
+
+    use super::*;
+
+    /// Waits so many turns.
+    async fn turns(n: u64, running: &Cell<usize>, most: &Cell<usize>) -> u64 {
+        running.set(running.get() + 1);
+        most.set(most.get().max(running.get()));
+        for _ in 0..n {
+            yield_now().await;
+        }
+        running.set(running.get() - 1);
+        n
+    }
+
+    #[test]
+    fn all_end_and_no_more_run_at_a_time_than_may() {
+        for (limit, expected) in [(0, 1), (1, 1), (3, 3), (100, 67)] {
+            let (running, most) = (Cell::default(), Cell::default());
+            let waits = (0..100).map(|n| turns(n % 3, &running, &most));
+            let mut ended = block_on(at_once(limit, waits));
+            ended.sort_unstable();
+            assert_eq!(ended, [vec![0; 34], vec![1; 33], vec![2; 33]].concat());
+            assert_eq!(most.get(), expected, "of {limit}");
+        }
+        assert_eq!(block_on(at_once(3, Vec::<std::future::Ready<()>>::new())), []);
+    }
+
+    #[test]
+    fn who_need_not_wait_ends_in_order() {
+        let ended = block_on(at_once(2, (0..100).map(std::future::ready)));
+        assert_eq!(ended, (0..100).collect::<Vec<_>>());
+    }
+}

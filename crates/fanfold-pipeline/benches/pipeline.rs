@@ -168,6 +168,7 @@ impl World {
         self.ports.topic.log().trim(self.told);
     }
 
+    #[inline(never)]
     fn pass(&mut self, requests: &[String]) {
         self.ingest(requests);
         self.relay();

@@ -169,6 +169,7 @@ impl World {
         self.ports.topic.log().trim(self.told);
     }
 
+    #[inline(never)]
     fn pass(&mut self, requests: &[String]) {
         self.ingest(requests);
         self.relay();

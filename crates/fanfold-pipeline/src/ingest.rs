@@ -13,8 +13,8 @@ use fanfold::body::slot;
 use fanfold::planted::{Bug, planted};
 use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
 use foldhash::fast::RandomState;
-use futures::future::join_all;
 
+use crate::at_once::at_once;
 use crate::backoff::Backoff;
 use crate::ports::{
     Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable,
@@ -98,8 +98,10 @@ impl Ingest {
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
-        for group in join_all(groups.iter().map(|(log, group)| self.append_group(log, group))).await
-        {
+        // Collected first: only so the compiler sees that the stage is `Send`.
+        let appends: Vec<_> =
+            groups.iter().map(|(log, group)| self.append_group(log, group)).collect();
+        for group in at_once(groups.len(), appends).await {
             for (index, answer) in group {
                 answers[index] = Some(answer);
             }

@@ -11,7 +11,8 @@
 
 mod suspect;
 
-use std::collections::{BTreeMap, HashMap};
+mod group;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,8 +22,8 @@ use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::planted::{Bug, planted};
 use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
-use foldhash::fast::RandomState;
 
+use self::group::{Folded, Told, Touched, Touching, by_log};
 use crate::at_once::at_once;
 use crate::attempts::Unclosed;
 use crate::ports::{
@@ -141,7 +142,7 @@ impl Projector {
                 let log = told.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
                 if !planted(Bug::AcknowledgeUnapplied) {
-                    failed.extend(told.messages);
+                    failed.extend(told.commits.iter().map(|(_, index)| *index));
                 }
             }
         }
@@ -160,7 +161,7 @@ impl Projector {
         let log = &told.log;
         let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
-        for commit in &told.commits {
+        for (commit, _) in &told.commits {
             if self.env.now() >= deadline {
                 return Err(ProjectError::Deadline);
             }
@@ -285,16 +286,25 @@ impl Projector {
             self.table.advance(log, next.to).await?;
         }
         // A fault cuts the entries off before it, and what is left is folded anew.
-        let rows = loop {
+        let (touching, rows) = loop {
             let end = fault.as_ref().map_or(next.to, |fault| fault.at.before());
-            match self.fold_all(log, &entries, end).await? {
-                Ok(rows) => break rows,
+            let touching = Touching::group(&entries, end);
+            match self.fold_all(log, &touching).await? {
+                Ok(rows) => break (touching, rows),
                 Err(earlier) => fault = Some(earlier),
             }
         };
-        // Collected first: only so the compiler sees that the stage is `Send`.
-        let rows: Vec<_> = rows.into_iter().map(|row| self.store(log, row)).collect();
-        at_once(ROWS_AT_ONCE, rows).await.into_iter().collect::<Result<(), _>>()?;
+        // Most often there is one, or they are few.
+        let mut rows = rows.into_iter().map(|row| self.store(log, &touching, row));
+        match (rows.next(), rows.len()) {
+            (None, _) => {}
+            (Some(row), 0) => row.await?,
+            (Some(row), _) => {
+                // Collected first: only so the compiler sees that the stage is `Send`.
+                let rows: Vec<_> = std::iter::once(row).chain(rows).collect();
+                at_once(ROWS_AT_ONCE, rows).await.into_iter().collect::<Result<(), _>>()?;
+            }
+        }
 
         let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());
         let cursor = if to > cursor.seq { self.move_to(log, cursor, to).await? } else { cursor };
@@ -338,7 +348,7 @@ impl Projector {
         log: &LogId,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> (Vec<Touched>, Option<ApplyFault>) {
-        let mut read = Vec::new();
+        let mut read = Vec::with_capacity(entries.size_hint().0);
         for entry in entries {
             let touched = self.view.read(log, entry).and_then(|recorded| match recorded {
                 Some(recorded) => {
@@ -355,32 +365,28 @@ impl Projector {
         (read, None)
     }
 
-    /// Loads the rows that the entries up to `end` touch, and folds them.
-    async fn fold_all<'a>(
+    /// Loads the rows that are touched, and folds them.
+    async fn fold_all(
         &self,
         log: &LogId,
-        entries: &'a [Touched],
-        end: Seq,
-    ) -> Result<Result<Vec<Folded<'a>>, ApplyFault>, ProjectError> {
-        let mut touching: BTreeMap<&RowKey, Vec<&AnyRecorded>> = BTreeMap::new();
-        for entry in entries.iter().take_while(|entry| entry.recorded.seq <= end) {
-            for key in &entry.rows {
-                touching.entry(key).or_default().push(&entry.recorded);
-            }
-        }
-        let keys: Vec<RowKey> = touching.keys().map(|key| (*key).clone()).collect();
-        let mut loaded = Vec::with_capacity(keys.len());
+        touching: &Touching<'_>,
+    ) -> Result<Result<Vec<Folded>, ApplyFault>, ProjectError> {
+        let keys = &touching.keys;
+        let mut loaded = Vec::new();
         for keys in keys.chunks(KEYS_PER_READ) {
-            loaded.extend(self.table.rows(log, keys).await?);
+            match self.table.rows(log, keys).await? {
+                rows if loaded.is_empty() => loaded = rows,
+                rows => loaded.extend(rows),
+            }
         }
         let mut folded = Vec::with_capacity(keys.len());
         let mut first: Option<ApplyFault> = None;
-        for ((key, entries), row) in touching.into_iter().zip(loaded) {
-            match self.fold(key, row.as_ref(), &entries) {
+        for (at, row) in loaded.into_iter().enumerate().take(keys.len()) {
+            match self.fold(&keys[at], row.as_ref(), touching.of(at)) {
                 Ok(None) => {}
                 Ok(Some(row_after)) => {
                     let loaded = row.map(|row| row.seq);
-                    folded.push(Folded { key, entries, loaded, row: row_after });
+                    folded.push(Folded { at, loaded, row: row_after });
                 }
                 Err(fault) => {
                     first = Some(first.filter(|first| first.at <= fault.at).unwrap_or(fault));
@@ -428,8 +434,14 @@ impl Projector {
     }
 
     /// Stores a row unless it has changed; then it is loaded and folded again.
-    async fn store(&self, log: &LogId, folded: Folded<'_>) -> Result<(), ProjectError> {
-        let Folded { key, entries, mut loaded, mut row } = folded;
+    async fn store(
+        &self,
+        log: &LogId,
+        touching: &Touching<'_>,
+        folded: Folded,
+    ) -> Result<(), ProjectError> {
+        let Folded { at, mut loaded, mut row } = folded;
+        let (key, entries) = (&touching.keys[at], touching.of(at));
         for _ in 0..ROW_ATTEMPTS_MAX {
             match self.table.put_row(log, key, &row, loaded).await {
                 Ok(()) => return Ok(()),
@@ -441,7 +453,7 @@ impl Projector {
             if planted(Bug::UnguardedRow) {
                 continue;
             }
-            row = match self.fold(key, again.as_ref(), &entries) {
+            row = match self.fold(key, again.as_ref(), entries) {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(()),
                 // Applying does not depend on who else applies: this comes again, and parks then.
@@ -452,54 +464,9 @@ impl Projector {
     }
 }
 
-/// What messages say of one log.
-struct Told {
-    log: LogId,
-    /// In the order of their seqs.
-    commits: Vec<Received>,
-    /// The indices of the messages.
-    messages: Vec<usize>,
-}
-
-/// Only logs of these services.
-fn by_log(messages: &[&[Received]], services: &[&str]) -> Vec<Told> {
-    let mut logs: Vec<Told> = Vec::new();
-    let mut place_of: HashMap<&LogId, usize, RandomState> = HashMap::default();
-    for (index, commits) in messages.iter().enumerate() {
-        for commit in commits.iter().filter(|commit| services.contains(&commit.log.service())) {
-            let at = *place_of.entry(&commit.log).or_insert_with(|| {
-                let log = commit.log.clone();
-                logs.push(Told { log, commits: Vec::new(), messages: Vec::new() });
-                logs.len() - 1
-            });
-            logs[at].commits.push(commit.clone());
-            logs[at].messages.push(index);
-        }
-    }
-    for told in &mut logs {
-        told.commits.sort_by_key(|commit| commit.last);
-    }
-    logs
-}
-
 /// What is next in line: everything between the cursor and `to`.
 #[derive(Default)]
 struct Next {
     commits: Vec<Arc<[Entry]>>,
     to: Seq,
-}
-
-/// An entry, and the rows it touches.
-struct Touched {
-    recorded: AnyRecorded,
-    rows: Vec<RowKey>,
-}
-
-/// A row to store.
-struct Folded<'a> {
-    key: &'a RowKey,
-    entries: Vec<&'a AnyRecorded>,
-    /// The row's seq as it was loaded.
-    loaded: Option<Seq>,
-    row: StoredRow,
 }

@@ -1,6 +1,6 @@
 //! What things are called: validated names and the keys built from them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
@@ -197,12 +197,21 @@ impl Partition {
     }
 }
 
+/// Enough for a slash and a number.
+const JOINED_BYTES: usize = 24;
+
 impl RowKey {
     /// The key of one more level: `cash` joined with `17` is `cash/17`. The caller keeps it within
     /// the limits: the result is checked where it is used, and a bad key parks the view's log.
     #[must_use]
     pub fn join(&self, part: impl fmt::Display) -> Self {
-        Self(format_compact!("{}/{part}", self.0))
+        // Padding comes character by character, which a `String` takes faster.
+        let mut joined = String::with_capacity(self.0.len() + JOINED_BYTES);
+        joined.push_str(&self.0);
+        joined.push('/');
+        // Into a string it cannot fail.
+        let _ = write!(joined, "{part}");
+        Self(joined.into())
     }
 
     /// Says again whether the key is within the limits; [`RowKey::join`] does not.

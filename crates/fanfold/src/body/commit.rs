@@ -82,7 +82,7 @@ pub fn seal(payload: &[u8]) -> Vec<u8> {
 /// The entries of a commit that starts at `first`, and the bytes of its payload.
 pub fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), DecodeError> {
     let payload = envelope::open(FORMAT, body)?;
-    let stored: Vec<Stored<'_>> = serde_json::from_slice(&payload)?;
+    let stored: Vec<Stored<'_>> = super::read_json(&payload)?;
     if first.0.saturating_add(stored.len() as u64) > SEQ_END {
         return Err(DecodeError::Inconsistent("the place of a commit"));
     }

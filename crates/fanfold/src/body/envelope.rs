@@ -5,7 +5,12 @@
 //! bodies of a partition could be encrypted, and erased by forgetting the key.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::cell::RefCell;
+use std::io::{self, Read};
+use std::thread::LocalKey;
+
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::get_frame_content_size;
 
 use super::DecodeError;
 use crate::limits::STREAM_RECORD_BYTES_MAX;
@@ -31,7 +36,7 @@ fn units(bytes: usize) -> usize {
 /// Wraps a payload, compressed if that saves a write unit.
 pub fn seal(format: u8, payload: &[u8]) -> Vec<u8> {
     if units(payload.len()) > 1
-        && let Ok(compressed) = zstd::bulk::compress(payload, ZSTD_LEVEL)
+        && let Ok(compressed) = compress(payload)
         && units(compressed.len() + 2) < units(payload.len() + 2)
     {
         return wrap(format, ZSTD, &compressed);
@@ -62,12 +67,45 @@ pub fn open(known: u8, body: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     }
 }
 
-fn decompress(payload: &[u8]) -> std::io::Result<Vec<u8>> {
+thread_local! {
+    /// To make one costs more than to compress with it.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// What a thread keeps; made when it is first used.
+fn kept<T, R>(
+    place: &'static LocalKey<RefCell<Option<T>>>,
+    make: impl FnOnce() -> io::Result<T>,
+    run: impl FnOnce(&mut T) -> io::Result<R>,
+) -> io::Result<R> {
+    place.with_borrow_mut(|kept| {
+        let kept = match kept {
+            Some(kept) => kept,
+            None => kept.insert(make()?),
+        };
+        run(kept)
+    })
+}
+
+fn compress(payload: &[u8]) -> io::Result<Vec<u8>> {
+    kept(&COMPRESSOR, || Compressor::new(ZSTD_LEVEL), |compressor| compressor.compress(payload))
+}
+
+fn decompress(payload: &[u8]) -> io::Result<Vec<u8>> {
+    // What we have written says how long it is.
+    if let Ok(Some(bytes)) = get_frame_content_size(payload)
+        && bytes <= PAYLOAD_BYTES_MAX as u64
+        && let Ok(plain) =
+            kept(&DECOMPRESSOR, Decompressor::new, |d| d.decompress(payload, bytes as usize))
+    {
+        return Ok(plain);
+    }
     let mut plain = Vec::new();
     let limit = PAYLOAD_BYTES_MAX as u64 + 1;
     zstd::stream::read::Decoder::new(payload)?.take(limit).read_to_end(&mut plain)?;
     if plain.len() > PAYLOAD_BYTES_MAX {
-        return Err(std::io::Error::other("more bytes than a body may hold"));
+        return Err(io::Error::other("more bytes than a body may hold"));
     }
     Ok(plain)
 }

@@ -97,7 +97,7 @@ impl<'a> Record<'a> {
         let (header, mut bodies) = bytes[PREFIX_BYTES..]
             .split_at_checked(u32::from_be_bytes(*len) as usize)
             .ok_or(DecodeError::Truncated)?;
-        let header: Header = serde_json::from_slice(header)?;
+        let header: Header = super::read_json(header)?;
         let mut parts = Vec::with_capacity(header.parts.len());
         for PartHeader { last, n, at, len } in header.parts {
             let (body, rest) = bodies.split_at_checked(len).ok_or(DecodeError::Truncated)?;

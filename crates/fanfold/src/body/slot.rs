@@ -37,5 +37,5 @@ fn close(mut payload: Vec<u8>) -> Vec<u8> {
 
 /// The commands of a slot, in order.
 pub fn decode(body: &[u8]) -> Result<Vec<Command>, DecodeError> {
-    Ok(serde_json::from_slice(&envelope::open(FORMAT, body)?)?)
+    super::read_json(&envelope::open(FORMAT, body)?)
 }

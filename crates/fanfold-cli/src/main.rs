@@ -10,11 +10,6 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// A command is many small things that one thread makes and another drops: what the system's
-/// allocator costs there is a fifth of all.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     Cli::parse().run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

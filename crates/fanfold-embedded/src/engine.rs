@@ -1,44 +1,34 @@
 //! All of it together: ports, stages, what drives them, and what sweeps behind them.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fanfold::body::notification::Received;
 use fanfold::{AnyView, Services, Views};
 use fanfold_pipeline::ingest::Ingest;
-use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, SweepReport, ViewSweep};
-use futures::future::join;
-use futures::{FutureExt, TryFutureExt};
-use tokio::runtime::Handle;
+use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::read::Reads;
+use fanfold_pipeline::sweep::SweepReport;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::again::Again;
 use crate::durable::{Durability, Stages};
 use crate::env::SystemEnv;
-use crate::event_source::{EventSource, EventSourceConfig};
 use crate::hash_key::HashKey;
 use crate::memory::{Memory, MemoryConfig};
 use crate::ports::Ports;
 use crate::shard::Position;
 use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
-use crate::stop::{Stop, Stopper};
+use crate::start::{HostedView, Start};
+use crate::stop::Stopper;
 use crate::store::folder::Folder;
 use crate::store::{OpenError, Store};
 use crate::striped::lock;
-use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
+use crate::subscription::Deliveries;
 
-/// Logs that one run of a sweep looks at. The next run goes on behind them.
-const SWEEP_LOGS_MAX: usize = 10_000;
 /// How long the tasks have to end, once they are told to, in milliseconds: an invocation that is
 /// under way may come to its end.
 const STOP_MS: u64 = 5_000;
@@ -344,181 +334,5 @@ impl Engine {
             && records == 0
             && (status.notifications == 0 || status.deliveries.is_empty())
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
-    }
-}
-
-/// A view, and what became of its messages.
-struct HostedView {
-    served: ServedView,
-    deliveries: Arc<Deliveries>,
-}
-
-/// An engine that is being put together.
-struct Start<'a> {
-    config: &'a Config,
-    ports: &'a Ports,
-    again: Arc<Again>,
-    env: Arc<dyn Env>,
-    stop: Stop,
-    stages: JoinSet<()>,
-    sweeps: JoinSet<()>,
-    swept: Arc<Mutex<SweepReport>>,
-}
-
-impl Start<'_> {
-    fn event_source<I>(&self, name: &'static str, invoke: I) -> Arc<EventSource<I>> {
-        let parallelization = self.config.parallelization;
-        let config = EventSourceConfig { parallelization, ..EventSourceConfig::new(name) };
-        EventSource::new(config, self.env.clone(), self.stop.clone(), invoke)
-    }
-
-    fn relay(&mut self) {
-        let relay = Arc::new(Relay::new(self.ports.stream.clone(), self.env.clone()));
-        let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
-            let relay = relay.clone();
-            async move { relay.relay(&changes, deadline).await }
-        });
-        for (_, shard) in self.ports.commands.changes().iter() {
-            source.drive(&shard, &mut self.stages);
-        }
-    }
-
-    fn process(&mut self) -> Arc<Processor> {
-        let ports = ProcessorPorts {
-            journal: self.ports.journal.clone(),
-            state: self.ports.state.clone(),
-            parked: self.ports.parked.clone(),
-            topic: self.ports.topic.clone(),
-            env: self.env.clone(),
-        };
-        let processor = Processor::new(ports, self.config.services.clone());
-        let processor = Arc::new(processor.with_suspicion(self.again.suspicion()));
-        let (again, hosted) = (self.again.clone(), processor.clone());
-        let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
-            let (again, processor) = (again.clone(), hosted.clone());
-            async move { again.process(&processor, &records, deadline).await }
-        });
-        source.drive_all(self.ports.stream.records(), &mut self.stages);
-        processor
-    }
-
-    fn sweep(&mut self) {
-        let Ports { commands, journal, parked, stream, .. } = self.ports;
-        let sweep = Sweep::new(
-            commands.clone(),
-            journal.clone(),
-            parked.clone(),
-            stream.clone(),
-            self.env.clone(),
-        );
-        let (every, swept) = (self.every(), self.swept.clone());
-        self.sweeps.spawn(async move {
-            let mut after = None;
-            while every.pause().await {
-                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX).map_ok(|report| {
-                    let next = report.next.clone();
-                    *lock(&swept) = report;
-                    next
-                });
-                after = every.run("sweep", after, run).await;
-            }
-        });
-    }
-
-    /// A view has a thread of its own: folding is the author's code, which may take its time, and
-    /// must not take that of others.
-    fn view(&mut self, view: &Arc<dyn AnyView>) -> HostedView {
-        let name = view.name();
-        // There is one for each view: the tables were made from the same list.
-        let table = self.ports.views[name].clone();
-        let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
-        let projector =
-            Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
-        let projector = Arc::new(projector);
-
-        let sweep = ViewSweep::new(
-            projector.clone(),
-            table.clone(),
-            commands.clone(),
-            journal.clone(),
-            dead_letters.clone(),
-            self.env.clone(),
-        );
-        let again = self.again.clone();
-        let deliver = move |messages: Messages, deadline| {
-            let (again, projector) = (again.clone(), projector.clone());
-            async move {
-                let commits = messages.iter().map(|message| message.commits(&projector));
-                let commits: Vec<Cow<'_, [Received]>> = commits.collect();
-                let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
-                again.project(&projector, &commits, deadline).await
-            }
-        };
-        let subscription = Subscription::new(
-            topic.clone(),
-            dead_letters.clone(),
-            SubscriptionConfig::new(name, view.services()),
-            self.env.clone(),
-            self.stop.clone(),
-            deliver,
-        );
-        let deliveries = subscription.deliveries().clone();
-        let (every, runtime, again) = (self.every(), Handle::current(), self.again.clone());
-        self.stages.spawn_blocking(move || {
-            let sweeping = async {
-                if !again.is_brought_on() {
-                    let bring_on = again.bring_on(name, &sweep, every.env.now());
-                    every.stop.or(bring_on).await;
-                }
-                let mut after = None;
-                while every.pause().await {
-                    let deadline = every.env.now().plus_ms(every.ms);
-                    let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
-                    let run = again.sweep(run).map(|run| run.map(|run| run.next));
-                    after = every.run(name, after, run).await;
-                }
-            };
-            runtime.block_on(join(subscription.run(), sweeping));
-        });
-        HostedView { served: ServedView { view: view.clone(), table }, deliveries }
-    }
-
-    fn every(&self) -> Every {
-        Every { ms: self.config.sweep_ms, env: self.env.clone(), stop: self.stop.clone() }
-    }
-}
-
-/// Runs something again and again.
-struct Every {
-    ms: u64,
-    env: Arc<dyn Env>,
-    stop: Stop,
-}
-
-impl Every {
-    /// `false`: it is time to stop.
-    async fn pause(&self) -> bool {
-        self.stop.or(self.env.sleep(self.ms)).await.is_some()
-    }
-
-    /// One run over a part of the catalogue; where the next one goes on.
-    async fn run(
-        &self,
-        name: &'static str,
-        after: Option<CataloguePosition>,
-        run: impl Future<Output = Result<Option<CataloguePosition>, Unavailable>>,
-    ) -> Option<CataloguePosition> {
-        match self.stop.or(AssertUnwindSafe(run).catch_unwind()).await {
-            Some(Ok(Ok(next))) => next,
-            Some(Ok(Err(error))) => {
-                tracing::warn!(sweep = name, %error, "a sweep failed");
-                after
-            }
-            Some(Err(_)) => {
-                tracing::error!(sweep = name, "a sweep panicked");
-                after
-            }
-            None => after,
-        }
     }
 }

@@ -36,6 +36,7 @@ pub mod memory;
 pub mod ports;
 pub mod shard;
 pub mod shards;
+mod start;
 pub mod stop;
 pub mod store;
 mod striped;

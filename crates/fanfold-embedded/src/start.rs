@@ -1,0 +1,204 @@
+//! Putting an engine together: each stage over its ports, driven by its source.
+
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+
+use fanfold::AnyView;
+use fanfold::body::notification::Received;
+use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::ServedView;
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, SweepReport, ViewSweep};
+use futures::future::join;
+use futures::{FutureExt, TryFutureExt};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::again::Again;
+use crate::engine::Config;
+use crate::event_source::{EventSource, EventSourceConfig};
+use crate::ports::Ports;
+use crate::stop::Stop;
+use crate::striped::lock;
+use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
+
+/// Logs that one run of a sweep looks at. The next run goes on behind them.
+const SWEEP_LOGS_MAX: usize = 10_000;
+/// A view, and what became of its messages.
+pub(crate) struct HostedView {
+    pub(crate) served: ServedView,
+    pub(crate) deliveries: Arc<Deliveries>,
+}
+
+/// An engine that is being put together.
+pub(crate) struct Start<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) ports: &'a Ports,
+    pub(crate) again: Arc<Again>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) stop: Stop,
+    pub(crate) stages: JoinSet<()>,
+    pub(crate) sweeps: JoinSet<()>,
+    pub(crate) swept: Arc<Mutex<SweepReport>>,
+}
+
+impl Start<'_> {
+    fn event_source<I>(&self, name: &'static str, invoke: I) -> Arc<EventSource<I>> {
+        let parallelization = self.config.parallelization;
+        let config = EventSourceConfig { parallelization, ..EventSourceConfig::new(name) };
+        EventSource::new(config, self.env.clone(), self.stop.clone(), invoke)
+    }
+
+    pub(crate) fn relay(&mut self) {
+        let relay = Arc::new(Relay::new(self.ports.stream.clone(), self.env.clone()));
+        let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
+            let relay = relay.clone();
+            async move { relay.relay(&changes, deadline).await }
+        });
+        for (_, shard) in self.ports.commands.changes().iter() {
+            source.drive(&shard, &mut self.stages);
+        }
+    }
+
+    pub(crate) fn process(&mut self) -> Arc<Processor> {
+        let ports = ProcessorPorts {
+            journal: self.ports.journal.clone(),
+            state: self.ports.state.clone(),
+            parked: self.ports.parked.clone(),
+            topic: self.ports.topic.clone(),
+            env: self.env.clone(),
+        };
+        let processor = Processor::new(ports, self.config.services.clone());
+        let processor = Arc::new(processor.with_suspicion(self.again.suspicion()));
+        let (again, hosted) = (self.again.clone(), processor.clone());
+        let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
+            let (again, processor) = (again.clone(), hosted.clone());
+            async move { again.process(&processor, &records, deadline).await }
+        });
+        source.drive_all(self.ports.stream.records(), &mut self.stages);
+        processor
+    }
+
+    pub(crate) fn sweep(&mut self) {
+        let Ports { commands, journal, parked, stream, .. } = self.ports;
+        let sweep = Sweep::new(
+            commands.clone(),
+            journal.clone(),
+            parked.clone(),
+            stream.clone(),
+            self.env.clone(),
+        );
+        let (every, swept) = (self.every(), self.swept.clone());
+        self.sweeps.spawn(async move {
+            let mut after = None;
+            while every.pause().await {
+                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX).map_ok(|report| {
+                    let next = report.next.clone();
+                    *lock(&swept) = report;
+                    next
+                });
+                after = every.run("sweep", after, run).await;
+            }
+        });
+    }
+
+    /// A view has a thread of its own: folding is the author's code, which may take its time, and
+    /// must not take that of others.
+    pub(crate) fn view(&mut self, view: &Arc<dyn AnyView>) -> HostedView {
+        let name = view.name();
+        // There is one for each view: the tables were made from the same list.
+        let table = self.ports.views[name].clone();
+        let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
+        let projector =
+            Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
+        let projector = Arc::new(projector);
+
+        let sweep = ViewSweep::new(
+            projector.clone(),
+            table.clone(),
+            commands.clone(),
+            journal.clone(),
+            dead_letters.clone(),
+            self.env.clone(),
+        );
+        let again = self.again.clone();
+        let deliver = move |messages: Messages, deadline| {
+            let (again, projector) = (again.clone(), projector.clone());
+            async move {
+                let commits = messages.iter().map(|message| message.commits(&projector));
+                let commits: Vec<Cow<'_, [Received]>> = commits.collect();
+                let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
+                again.project(&projector, &commits, deadline).await
+            }
+        };
+        let subscription = Subscription::new(
+            topic.clone(),
+            dead_letters.clone(),
+            SubscriptionConfig::new(name, view.services()),
+            self.env.clone(),
+            self.stop.clone(),
+            deliver,
+        );
+        let deliveries = subscription.deliveries().clone();
+        let (every, runtime, again) = (self.every(), Handle::current(), self.again.clone());
+        self.stages.spawn_blocking(move || {
+            let sweeping = async {
+                if !again.is_brought_on() {
+                    let bring_on = again.bring_on(name, &sweep, every.env.now());
+                    every.stop.or(bring_on).await;
+                }
+                let mut after = None;
+                while every.pause().await {
+                    let deadline = every.env.now().plus_ms(every.ms);
+                    let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
+                    let run = again.sweep(run).map(|run| run.map(|run| run.next));
+                    after = every.run(name, after, run).await;
+                }
+            };
+            runtime.block_on(join(subscription.run(), sweeping));
+        });
+        HostedView { served: ServedView { view: view.clone(), table }, deliveries }
+    }
+
+    fn every(&self) -> Every {
+        Every { ms: self.config.sweep_ms, env: self.env.clone(), stop: self.stop.clone() }
+    }
+}
+
+/// Runs something again and again.
+struct Every {
+    ms: u64,
+    env: Arc<dyn Env>,
+    stop: Stop,
+}
+
+impl Every {
+    /// `false`: it is time to stop.
+    async fn pause(&self) -> bool {
+        self.stop.or(self.env.sleep(self.ms)).await.is_some()
+    }
+
+    /// One run over a part of the catalogue; where the next one goes on.
+    async fn run(
+        &self,
+        name: &'static str,
+        after: Option<CataloguePosition>,
+        run: impl Future<Output = Result<Option<CataloguePosition>, Unavailable>>,
+    ) -> Option<CataloguePosition> {
+        match self.stop.or(AssertUnwindSafe(run).catch_unwind()).await {
+            Some(Ok(Ok(next))) => next,
+            Some(Ok(Err(error))) => {
+                tracing::warn!(sweep = name, %error, "a sweep failed");
+                after
+            }
+            Some(Err(_)) => {
+                tracing::error!(sweep = name, "a sweep panicked");
+                after
+            }
+            None => after,
+        }
+    }
+}

@@ -1,4 +1,4 @@
--- A hundred commands a request, each with a fresh id. ONE_ORG=1: all of a request of one
+-- A hundred commands a request, each with a fresh id: numbered per organisation. ONE_ORG=1: all of a request of one
 -- organisation; otherwise each of a random one.
 local orgs = tonumber(os.getenv("ORGS") or "1000")
 local size = tonumber(os.getenv("SIZE") or "100")
@@ -12,7 +12,7 @@ end
 
 function init()
   math.randomseed(number * 7919)
-  id = tonumber(os.getenv("FIRST_ID") or "1")
+  ids = {}
 end
 
 local format = 'POST /commands HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s'
@@ -24,8 +24,9 @@ function request()
   local org = math.random(orgs) - 1
   for n = 1, size do
     if not one then org = math.random(orgs) - 1 end
+    local id = (ids[org] or 0) + 1
+    ids[org] = id
     commands[n] = string.format(command, id, number, org, id % 100 + 1)
-    id = id + 1
   end
   local body = "[" .. table.concat(commands, ",") .. "]"
   return string.format(format, #body, body)

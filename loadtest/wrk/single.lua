@@ -1,4 +1,4 @@
--- One command a request, each with a fresh id; organisations at random.
+-- One command a request, each with a fresh id: numbered per organisation, which are random.
 local orgs = tonumber(os.getenv("ORGS") or "1000")
 local threads = 0
 
@@ -9,13 +9,14 @@ end
 
 function init()
   math.randomseed(number * 7919)
-  id = tonumber(os.getenv("FIRST_ID") or "1")
+  ids = {}
   local format = 'POST /command HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s'
   local command = '{"type":"ledger","command":"deposit","id":%d,"timestamp":11178,'
     .. '"user":"load%d","org":"org%d","data":{"account":"cash","amount":%d}}'
   make = function(org)
+    local id = (ids[org] or 0) + 1
+    ids[org] = id
     local body = string.format(command, id, number, org, id % 100 + 1)
-    id = id + 1
     return string.format(format, #body, body)
   end
 end

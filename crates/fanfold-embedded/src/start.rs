@@ -25,6 +25,9 @@ use crate::stop::Stop;
 use crate::striped::lock;
 use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
 
+/// Bytes of logs that the processor keeps between batches: what is not kept is read from memory or
+/// a local disk.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Logs that one run of a sweep looks at. The next run goes on behind them.
 const SWEEP_LOGS_MAX: usize = 10_000;
 /// A view, and what became of its messages.
@@ -72,6 +75,7 @@ impl Start<'_> {
             env: self.env.clone(),
         };
         let processor = Processor::new(ports, self.config.services.clone());
+        let processor = processor.with_cache_bytes(CACHE_BYTES);
         let processor = Arc::new(processor.with_suspicion(self.again.suspicion()));
         let (again, hosted) = (self.again.clone(), processor.clone());
         let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {

@@ -10,7 +10,7 @@ use lru::LruCache;
 
 /// What all logs in the cache may weigh, in bytes: an eighth of a Lambda of 1,024 MB, which is
 /// enough for some hundred thousand small logs.
-const WEIGHT_MAX: usize = 128 * 1024 * 1024;
+pub(super) const WEIGHT_MAX: usize = 128 * 1024 * 1024;
 
 /// Logs of which this process remembers that it parked something; about 100 bytes each.
 const PARKED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
@@ -20,15 +20,17 @@ pub(super) struct Cache(Mutex<Held>);
 struct Held {
     logs: LruCache<LogId, (Log, usize), RandomState>,
     weight: usize,
+    weight_max: usize,
     /// What was parked here is most likely taken up here: no need to wait for a nudge.
     parked: LruCache<LogId, (), RandomState>,
 }
 
 impl Cache {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(weight_max: usize) -> Self {
         Self(Mutex::new(Held {
             logs: LruCache::unbounded_with_hasher(RandomState::default()),
             weight: 0,
+            weight_max,
             parked: LruCache::with_hasher(PARKED_LOGS_MAX, RandomState::default()),
         }))
     }
@@ -63,7 +65,7 @@ impl Cache {
         if let Some((_, (_, replaced))) = held.logs.push(log.id().clone(), (log, weight)) {
             held.weight -= replaced;
         }
-        while held.weight > WEIGHT_MAX
+        while held.weight > held.weight_max
             && let Some((_, (_, weight))) = held.logs.pop_lru()
         {
             held.weight -= weight;

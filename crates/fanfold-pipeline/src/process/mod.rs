@@ -33,7 +33,7 @@ use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 pub use gather::ReceivedRecord;
 pub use suspect::Suspicion;
 
-use self::cache::Cache;
+use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
 use self::publish::publish;
 use self::suspect::{Caution, Suspects};
@@ -109,7 +109,14 @@ enum Pass {
 impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
-        Self { ports, services, cache: Cache::new(), suspects: Suspects::new() }
+        Self { ports, services, cache: Cache::new(WEIGHT_MAX), suspects: Suspects::new() }
+    }
+
+    /// Keeps logs of about so many bytes together, instead of 128 MiB.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache = Cache::new(bytes);
+        self
     }
 
     /// Processes a batch. What is not finished by the deadline is reported.

@@ -21,6 +21,7 @@ use fanfold_pipeline::ports::{
 use tokio::sync::oneshot;
 
 use super::{group, unavailable};
+use crate::faults;
 use crate::hash_key::{BUCKETS, HashKey};
 use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, twice};
 use crate::shard::Bound;
@@ -302,6 +303,7 @@ fn show(store: &Store, changes: &Shards<Change>, change: Change) -> Result<(), S
     }
     let bytes = ITEM_OVERHEAD_BYTES + change.log.as_str().len() + change.body.len();
     changes.append(HashKey::of_log(&change.log), bytes, change);
+    faults::reached("commands.show");
     Ok(())
 }
 

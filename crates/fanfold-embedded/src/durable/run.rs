@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::{Checkpoints, DurableCommands, Stages};
+use crate::faults;
 use crate::stop::{Stop, Stopper};
 use crate::store::{OpenError, Space, Store, StoreError};
 use crate::striped::lock;
@@ -75,6 +76,11 @@ impl Durability {
         let checkpoints = Checkpoints::new(store, commands, stages).map_err(explain)?;
         self.done = checkpoints.done();
         self.made = checkpoints.made();
+        let (store, done) = (Arc::downgrade(&self.store), self.done.clone());
+        faults::before_death(move || {
+            let saved = store.upgrade().map(|store| store.checkpoint(done.load(Ordering::Relaxed)));
+            tracing::debug!(?saved, "a checkpoint before the end");
+        });
         let checkpoints =
             checkpoints.start(self.stop.clone(), Handle::current()).map_err(spawned)?;
         let commands = self.commands.start().map_err(spawned)?;

@@ -8,6 +8,7 @@ use fanfold::limits::{NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, PUBLISH_B
 use fanfold_pipeline::ports::{Topic, Unavailable};
 
 use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
+use crate::faults;
 use crate::hash_key::HashKey;
 use crate::shard::{Backlog, Position, Shard};
 use crate::striped::lock;
@@ -86,6 +87,7 @@ impl MemoryTopic {
         // Nobody reads the notification log by key.
         self.log.append(HashKey(0), ITEM_OVERHEAD_BYTES + bytes, notification);
         self.log.trim_to_bytes(self.bytes_max);
+        faults::reached("topic.publish");
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod command_log;
 pub mod folder;
 mod layers;
 mod tables;
+mod torn_log;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -273,6 +274,7 @@ impl Store {
         let done = done.map(|done| (DONE_KEY, Bytes::copy_from_slice(&done.to_be_bytes())));
         self.tables.commit(&sealed, done)?;
         faults::reached("checkpoint.saved");
+        faults::synced_tables(self.folder.path());
         self.layers.iter().for_each(|layers| lock(layers).keep_clean());
         Ok(())
     }
@@ -285,6 +287,8 @@ impl Store {
         value: Option<Bytes>,
     ) -> Result<(), StoreError> {
         let _alone = lock(&self.checkpointing);
-        self.tables.put_now(space, key, value)
+        self.tables.put_now(space, key, value)?;
+        faults::synced_tables(self.folder.path());
+        Ok(())
     }
 }

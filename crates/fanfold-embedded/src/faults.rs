@@ -1,16 +1,77 @@
-//! Where a test can end the process: right after an effect. Only with the feature `fault-points`.
+//! Where a test can end the process, fill the disk, or see what is synced. All of it only with the
+//! feature `fault-points`; without, every function here does nothing.
 //!
-//! `FANFOLD_DIE_AFTER=journal.append:37` aborts after the 37th append to the journal.
+//! - `FANFOLD_DIE_AFTER=journal.append:37` aborts after the 37th append to the journal.
+//! - `FANFOLD_CHECKPOINT_FIRST=1` makes a checkpoint before that, so that the effect is on disk, and
+//!   what should come of it is not.
+//! - `FANFOLD_TRACE_SYNCS=<file>` gets a line `<bytes> <path>` after each sync of a log: what of it
+//!   a power cut leaves as it is.
 
-/// An effect took place.
+/// The effects that every load brings about.
+pub const EFFECTS: &[&str] = &[
+    "command_log.written",
+    "command_log.synced",
+    "commands.show",
+    "stream.put",
+    "journal.append",
+    "state.put",
+    "topic.publish",
+    "view.put_row",
+    "view.advance",
+    "checkpoint.cut",
+    "checkpoint.saved",
+    "checkpoint.trimmed",
+];
+
+/// The effects that something unusual brings about.
+pub const RARE_EFFECTS: &[&str] = &[
+    "parked.park",
+    "parked.remove",
+    "dead_letters.push",
+    "dead_letters.remove",
+    "view.mark_behind",
+    "view.park",
+];
+
 #[cfg(not(feature = "fault-points"))]
-pub(crate) fn reached(_effect: &'static str) {}
-
-/// An effect took place.
+pub(crate) use self::none::*;
 #[cfg(feature = "fault-points")]
-pub(crate) fn reached(effect: &'static str) {
-    use std::sync::OnceLock;
+pub use self::points::*;
+
+#[cfg(not(feature = "fault-points"))]
+mod none {
+    use std::io;
+    use std::path::Path;
+
+    pub(crate) fn reached(_effect: &'static str) {}
+
+    pub(crate) fn before_death(_checkpoint: impl Fn() + Send + Sync + 'static) {}
+
+    pub(crate) fn synced(_path: &Path, _bytes: u64) {}
+
+    pub(crate) fn synced_tables(_folder: &Path) {}
+
+    pub(crate) fn disk(_: &Path, _: &mut impl io::Write, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "fault-points")]
+mod points {
+    use std::collections::{BTreeSet, HashMap};
+    use std::fs::{self, File};
+    use std::io::{self, Read, Seek, SeekFrom, Write};
+    use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+
+    use super::{EFFECTS, RARE_EFFECTS};
+    use crate::striped::lock;
+
+    /// Longer than any run of zeros in what is stored.
+    const ZEROS_MAX: u64 = 1024 * 1024;
+
+    type Checkpoint = Arc<dyn Fn() + Send + Sync>;
 
     struct Point {
         effect: String,
@@ -18,17 +79,108 @@ pub(crate) fn reached(effect: &'static str) {
         reached: AtomicU64,
     }
 
-    static POINT: OnceLock<Option<Point>> = OnceLock::new();
-    let point = POINT.get_or_init(|| {
-        let wanted = std::env::var("FANFOLD_DIE_AFTER").ok()?;
-        let (effect, nth) = wanted.rsplit_once(':')?;
-        let nth = nth.parse().ok()?;
-        Some(Point { effect: effect.to_owned(), nth, reached: AtomicU64::new(0) })
-    });
-    if let Some(point) = point
-        && point.effect == effect
-        && point.reached.fetch_add(1, Ordering::SeqCst) + 1 == point.nth
-    {
-        std::process::abort();
+    static CHECKPOINT: Mutex<Option<Checkpoint>> = Mutex::new(None);
+    static FULL: LazyLock<Mutex<BTreeSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    static ENDS: LazyLock<Mutex<HashMap<PathBuf, u64>>> = LazyLock::new(Mutex::default);
+
+    /// An effect took place.
+    pub(crate) fn reached(effect: &'static str) {
+        static POINT: OnceLock<Option<Point>> = OnceLock::new();
+        debug_assert!(EFFECTS.contains(&effect) || RARE_EFFECTS.contains(&effect), "{effect}");
+        let point = POINT.get_or_init(|| {
+            let wanted = std::env::var("FANFOLD_DIE_AFTER").ok()?;
+            let (effect, nth) = wanted.rsplit_once(':')?;
+            let nth = nth.parse().ok()?;
+            Some(Point { effect: effect.to_owned(), nth, reached: AtomicU64::new(0) })
+        });
+        if let Some(point) = point
+            && point.effect == effect
+            && point.reached.fetch_add(1, Ordering::SeqCst) + 1 == point.nth
+        {
+            // Within a checkpoint there is no other.
+            if std::env::var_os("FANFOLD_CHECKPOINT_FIRST").is_some()
+                && !effect.starts_with("checkpoint.")
+            {
+                let checkpoint = lock(&CHECKPOINT).clone();
+                checkpoint.iter().for_each(|checkpoint| checkpoint());
+            }
+            std::process::abort();
+        }
+    }
+
+    /// Says how a checkpoint is made before the end.
+    pub fn before_death(checkpoint: impl Fn() + Send + Sync + 'static) {
+        *lock(&CHECKPOINT) = Some(Arc::new(checkpoint));
+    }
+
+    /// From now on, until it is called with `false`, the disk is full for what is in a folder.
+    pub fn fill_disk(folder: &Path, is_full: bool) {
+        match is_full {
+            true => lock(&FULL).insert(folder.to_owned()),
+            false => lock(&FULL).remove(folder),
+        };
+    }
+
+    /// Fails if the disk is full; half of `bytes` is written then.
+    pub(crate) fn disk(below: &Path, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+        if lock(&FULL).iter().any(|full| below.starts_with(full)) {
+            file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    /// So much of a file is synced.
+    pub(crate) fn synced(path: &Path, bytes: u64) {
+        static TRACE: OnceLock<Option<Mutex<File>>> = OnceLock::new();
+        let trace = TRACE.get_or_init(|| {
+            let path = std::env::var_os("FANFOLD_TRACE_SYNCS")?;
+            File::options().create(true).append(true).open(path).ok().map(Mutex::new)
+        });
+        if let Some(trace) = trace {
+            let _ = writeln!(lock(trace), "{bytes} {}", path.display());
+        }
+    }
+
+    /// The log of the tables is synced as far as it goes.
+    pub(crate) fn synced_tables(folder: &Path) {
+        if std::env::var_os("FANFOLD_TRACE_SYNCS").is_none() {
+            return;
+        }
+        let Some(log) = newest_table_log(folder) else { return };
+        let mut ends = lock(&ENDS);
+        let end = ends.entry(log.clone()).or_default();
+        if let Ok(found) = data_end(&log, *end) {
+            *end = found;
+            synced(&log, found);
+        }
+    }
+
+    /// The file to which `fjall` logs.
+    pub fn newest_table_log(folder: &Path) -> Option<PathBuf> {
+        let files = fs::read_dir(folder.join("tables")).ok()?.flatten().map(|entry| entry.path());
+        let number =
+            |path: &PathBuf| path.file_name()?.to_str()?.strip_suffix(".jnl")?.parse().ok();
+        let numbered = files.filter_map(|path| Some((number(&path)?, path)));
+        numbered.max_by_key(|(number, _): &(u64, PathBuf)| *number).map(|(_, path)| path)
+    }
+
+    /// Behind the last byte from `from` on that is not zero: `fjall` makes its files larger than
+    /// what it writes to them, which ends with another byte.
+    pub fn data_end(path: &Path, from: u64) -> io::Result<u64> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let (mut end, mut at) = (from, from);
+        let mut piece = vec![0; 64 * 1024];
+        while at - end < ZEROS_MAX {
+            let bytes = file.read(&mut piece)?;
+            if bytes == 0 {
+                break;
+            }
+            let last = piece[..bytes].iter().rposition(|byte| *byte != 0);
+            end = last.map_or(end, |last| at + last as u64 + 1);
+            at += bytes as u64;
+        }
+        Ok(end)
     }
 }

@@ -30,7 +30,7 @@ pub mod durable;
 pub mod engine;
 pub mod env;
 pub mod event_source;
-mod faults;
+pub mod faults;
 pub mod hash_key;
 pub mod memory;
 pub mod ports;

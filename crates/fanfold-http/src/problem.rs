@@ -80,6 +80,7 @@ kinds! {
     THROTTLED = TOO_MANY_REQUESTS "throttled" "Too much at once";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something is broken here";
     NOT_ADMITTING = SERVICE_UNAVAILABLE "not-admitting" "No commands are admitted now";
+    DISK_FULL = SERVICE_UNAVAILABLE "disk-full" "The disk is full";
     UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "A table does not answer";
 }
 
@@ -135,6 +136,7 @@ impl Problem {
     fn unavailable(unavailable: &Unavailable, detail: String) -> Self {
         let kind = match unavailable {
             Unavailable::Throttled { .. } => Kind::THROTTLED,
+            Unavailable::Full { .. } => Kind::DISK_FULL,
             Unavailable::TimedOut { .. } | Unavailable::Failed { .. } => Kind::UNAVAILABLE,
         };
         tracing::warn!(error = %unavailable, "a request failed");
@@ -174,6 +176,10 @@ impl From<IngestError> for Problem {
                 Self::new(Kind::NOT_ADMITTING, detail).retry_after(not.retry_after_s)
             }
             IngestError::Closed { .. } => Self::new(Kind::LOG_CLOSED, detail),
+            IngestError::Unavailable(full @ Unavailable::Full { .. }) => {
+                let again = "send the command again, with the same id, when there is room";
+                Self::unavailable(&full, format!("the disk is full: {again}"))
+            }
             IngestError::Unavailable(unavailable) => Self::unavailable(&unavailable, detail),
         }
     }

@@ -1,17 +1,37 @@
 //! The real binary, as a child process.
 
+mod audit;
 mod client;
+mod crash;
+#[cfg(feature = "fault-points")]
+mod faults;
+mod folder;
+mod full_disk;
+mod load;
+#[cfg(feature = "fault-points")]
+mod power_loss;
 mod shards;
 mod up;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// `fanfold`, not yet started.
 pub(crate) fn fanfold(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanfold"));
     command.args(args).env_remove("FANFOLD_URL").env_remove("FANFOLD_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `fanfold up` on a folder and a free port, not yet started.
+pub(crate) fn up_on(folder: &Path) -> Command {
+    let mut command = fanfold(&["up", "--listen", "127.0.0.1:0", "--data"]);
+    command.arg(folder);
     command
 }
 
@@ -22,24 +42,44 @@ pub(crate) struct Up {
     /// The lines it prints to be pasted.
     pub(crate) to_paste: Vec<String>,
     _stdout: BufReader<ChildStdout>,
+    /// Reads standard error, so that nobody waits for a reader.
+    stderr: Option<JoinHandle<String>>,
 }
 
 impl Up {
+    /// One that keeps everything in memory.
     pub(crate) fn new() -> Self {
-        let mut child = fanfold(&["up", "--in-memory", "--listen", "127.0.0.1:0"])
-            .spawn()
-            .expect("the binary starts");
+        Self::start(&mut fanfold(&["up", "--in-memory", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// One that keeps everything in a folder.
+    pub(crate) fn on(folder: &Path) -> Self {
+        Self::start(&mut up_on(folder))
+    }
+
+    /// A command like [`up_on`].
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = || {
             let mut line = String::new();
             stdout.read_line(&mut line).expect("it is text");
             line.trim().to_owned()
         };
+        let mut pipe = child.stderr.take().expect("it is piped");
+        let stderr = thread::spawn(move || {
+            let mut stderr = String::new();
+            pipe.read_to_string(&mut stderr).expect("it is text");
+            stderr
+        });
         let first = line();
+        if first.is_empty() {
+            panic!("it did not start: {}", stderr.join().expect("it is read"));
+        }
         let url = first.split_once(" on ").and_then(|(_, rest)| rest.split_once(','));
         let url = url.unwrap_or_else(|| panic!("no address in `{first}`")).0.to_owned();
         let to_paste = (0..5).map(|_| line()).filter(|line| line.starts_with("curl ")).collect();
-        Self { child, url, to_paste, _stdout: stdout }
+        Self { child, url, to_paste, _stdout: stdout, stderr: Some(stderr) }
     }
 
     /// Runs a client of it.
@@ -54,10 +94,29 @@ impl Up {
         let mut child = command.spawn().expect("the binary starts");
         let mut pipe = child.stdin.take().expect("it is piped");
         let stdin = stdin.to_vec();
-        let writer = std::thread::spawn(move || pipe.write_all(&stdin));
+        let writer = thread::spawn(move || pipe.write_all(&stdin));
         let output = child.wait_with_output().expect("it ends");
         writer.join().expect("the writer ends").expect("it is read");
         output
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// The signal that has ended it, if it ends within that time.
+    #[cfg_attr(not(feature = "fault-points"), expect(dead_code, reason = "only faults need it"))]
+    pub(crate) fn died(&mut self, within: Duration) -> Option<i32> {
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("it can be asked") {
+                return status.signal();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     /// Sends it a signal, as `-TERM`.
@@ -69,10 +128,8 @@ impl Up {
     /// Waits for its end: the exit code, and what it wrote to standard error.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("it ends");
-        let mut stderr = String::new();
-        let mut pipe = self.child.stderr.take().expect("it is piped");
-        pipe.read_to_string(&mut stderr).expect("it is text");
-        (status.code(), stderr)
+        let stderr = self.stderr.take().map(|stderr| stderr.join().expect("it is read"));
+        (status.code(), stderr.unwrap_or_default())
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::{group, unavailable};
+use crate::faults;
 use crate::hash_key::{BUCKETS, HashKey};
 use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, twice};
 use crate::shard::{Backlog, Bound};
@@ -374,6 +375,7 @@ fn replay(store: &Store, changes: &Shards<Change>, change: Change) -> Result<(),
 fn emit(changes: &Shards<Change>, hash: HashKey, change: Change) {
     let bytes = ITEM_OVERHEAD_BYTES + change.log.as_str().len() + change.body.len();
     changes.append(hash, bytes, change);
+    faults::reached("commands.show");
 }
 
 /// Bucket and log: the order of the catalogue.

@@ -23,5 +23,8 @@ pub use view_table::DurableViewTable;
 use crate::store::StoreError;
 
 fn unavailable(hop: &'static str, error: &StoreError) -> Unavailable {
-    Unavailable::Failed { hop, message: error.to_string() }
+    match error {
+        StoreError::Full => Unavailable::Full { hop },
+        error => Unavailable::Failed { hop, message: error.to_string() },
+    }
 }

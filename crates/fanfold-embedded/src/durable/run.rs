@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::{Checkpoints, DurableCommands, Stages};
+use crate::faults;
 use crate::stop::{Stop, Stopper};
 use crate::store::{OpenError, Space, Store, StoreError};
 use crate::striped::lock;
@@ -74,6 +75,11 @@ impl Durability {
         let checkpoints = Checkpoints::new(store, commands, stages)
             .map_err(|error| self.store.folder().explain(error))?;
         (self.done, self.made) = (checkpoints.done(), checkpoints.made());
+        let (store, done) = (Arc::downgrade(&self.store), self.done.clone());
+        faults::before_death(move || {
+            let saved = store.upgrade().map(|store| store.checkpoint(done.load(Ordering::Relaxed)));
+            tracing::debug!(?saved, "a checkpoint before the end");
+        });
         let checkpoints = checkpoints
             .start(self.stop.clone(), Handle::current())
             .map_err(|error| self.explain(error))?;

@@ -382,6 +382,7 @@ impl DeadLetters for DurableDeadLetters {
     async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable> {
         let _alone = lock(&self.writing);
         self.store.remove(Space::DEAD_LETTERS, Self::key(view, id));
+        faults::reached("dead_letters.remove");
         Ok(())
     }
 }

@@ -239,6 +239,7 @@ impl ViewTable for DurableViewTable {
         let cursor = cursor.unwrap_or_default();
         let behind = cursor.behind.max(Some(target));
         self.put_cursor(log, &Cursor { behind, ..cursor });
+        faults::reached("view.mark_behind");
         Ok(())
     }
 

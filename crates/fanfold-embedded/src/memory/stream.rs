@@ -7,6 +7,7 @@ use fanfold_pipeline::process::ReceivedRecord;
 
 use super::commands::twice;
 use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
+use crate::faults;
 use crate::hash_key::HashKey;
 use crate::shard::Bound;
 use crate::shards::Shards;
@@ -49,6 +50,7 @@ impl MemoryStream {
         let hash_key = HashKey::of_log(&key);
         let received = ReceivedRecord { key, data, arrived: self.env.now() };
         self.records.append(hash_key, ITEM_OVERHEAD_BYTES + bytes, received);
+        faults::reached("stream.put");
         Ok(())
     }
 }

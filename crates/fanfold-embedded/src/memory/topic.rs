@@ -10,6 +10,7 @@ use fanfold_pipeline::ports::{Topic, Unavailable};
 use fanfold_pipeline::project::Projector;
 
 use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
+use crate::faults;
 use crate::hash_key::HashKey;
 use crate::shard::{Backlog, Position, Shard};
 use crate::striped::lock;
@@ -138,6 +139,7 @@ impl MemoryTopic {
         // Nobody reads the notification log by key.
         self.log.append(HashKey(0), ITEM_OVERHEAD_BYTES + bytes, notification);
         self.log.trim_to_bytes(self.bytes_max);
+        faults::reached("topic.publish");
     }
 
     fn check(&self, topic: usize) -> Result<(), Unavailable> {

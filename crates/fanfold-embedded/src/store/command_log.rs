@@ -116,6 +116,8 @@ impl CommandLog {
             }
         };
         log.mend()?;
+        // What is done may be damaged, and nobody sees it: nothing must come behind it.
+        log.trim(done)?;
         Ok(log)
     }
 
@@ -136,6 +138,7 @@ impl CommandLog {
         self.buffer.clear();
         write_group(&mut self.buffer, position, payload);
         self.is_torn = true;
+        faults::disk(&self.folder, &mut self.file, &self.buffer)?;
         self.file.write_all(&self.buffer)?;
         faults::reached("command_log.written");
         self.file.sync_data()?;
@@ -145,6 +148,7 @@ impl CommandLog {
         self.next += 1;
         if let Some(last) = self.segments.back_mut() {
             last.bytes = self.synced_bytes;
+            faults::synced(&last.path, last.bytes);
         }
         faults::reached("command_log.synced");
         Ok(position)
@@ -204,6 +208,9 @@ impl CommandLog {
         self.file.seek(SeekFrom::Start(self.synced_bytes))?;
         self.file.sync_data()?;
         self.is_torn = false;
+        if let Some(last) = self.segments.back() {
+            faults::synced(&last.path, self.synced_bytes);
+        }
         Ok(())
     }
 

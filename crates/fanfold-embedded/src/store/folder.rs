@@ -10,6 +10,8 @@ use super::StoreError;
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
+/// The format file, until it is whole.
+const UNFINISHED_FORMAT_FILE: &str = "FORMAT.new";
 /// What the format file says before the number.
 const FORMAT_NAME: &str = "fanfold embedded ";
 
@@ -23,13 +25,12 @@ pub enum OpenError {
     )]
     Locked(PathBuf),
     /// It cannot be written to.
-    #[error("the folder {} cannot be written to ({source}): change that, or choose another folder", .path.display())]
+    #[error("the folder {} cannot be written to ({reason}): change that, or choose another folder", .path.display())]
     Unwritable {
         /// The folder.
         path: PathBuf,
         /// What the operating system says.
-        #[source]
-        source: io::Error,
+        reason: io::Error,
     },
     /// The disk is full.
     #[error("there is no space left for the folder {}: make some, then start again", .0.display())]
@@ -49,7 +50,7 @@ pub enum OpenError {
     #[error("the folder {} holds something else than fanfold's data: choose another folder", .0.display())]
     Foreign(PathBuf),
     /// What is in it cannot be read.
-    #[error("the folder {} cannot be opened: {source}", .path.display())]
+    #[error("the folder {} cannot be opened", .path.display())]
     Broken {
         /// The folder.
         path: PathBuf,
@@ -72,7 +73,7 @@ impl Folder {
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         let failed = |source: io::Error| match StoreError::from(source) {
             StoreError::Full => OpenError::Full(path.to_owned()),
-            StoreError::Io(source) => OpenError::Unwritable { path: path.to_owned(), source },
+            StoreError::Io(reason) => OpenError::Unwritable { path: path.to_owned(), reason },
             source => OpenError::Broken { path: path.to_owned(), source },
         };
         fs::create_dir_all(path).map_err(failed)?;
@@ -103,7 +104,7 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         if !format.exists() {
-            write_new(&format, format!("{FORMAT_NAME}{FORMAT}\n").as_bytes()).map_err(failed)?;
+            write_format(path, format!("{FORMAT_NAME}{FORMAT}\n").as_bytes()).map_err(failed)?;
         }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -119,13 +120,13 @@ impl Folder {
         match error {
             StoreError::Full => OpenError::Full(path),
             StoreError::Tables(fjall::Error::Locked) => OpenError::Locked(path),
-            StoreError::Io(source)
+            StoreError::Io(reason)
                 if matches!(
-                    source.kind(),
+                    reason.kind(),
                     ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
-                OpenError::Unwritable { path, source }
+                OpenError::Unwritable { path, reason }
             }
             source => OpenError::Broken { path, source },
         }
@@ -137,25 +138,26 @@ impl Folder {
     }
 }
 
-/// Whether a folder without a format is one that nothing was written to yet: only the lock of a
-/// start that went no further may be there.
+/// Whether a folder without a format is one that nothing was written to yet: only what a start that
+/// went no further has left may be there.
 fn is_new(path: &Path) -> io::Result<bool> {
     for found in fs::read_dir(path)? {
-        if found?.file_name() != LOCK_FILE {
+        let name = found?.file_name();
+        if name != LOCK_FILE && name != UNFINISHED_FORMAT_FILE {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Writes a file in one piece: after a crash it is there whole, or not at all.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
+/// Writes the format in one piece: after a crash it is there whole, or not at all.
+fn write_format(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = folder.join(UNFINISHED_FORMAT_FILE);
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    path.parent().map_or(Ok(()), sync_folder)
+    fs::rename(&unfinished, folder.join(FORMAT_FILE))?;
+    sync_folder(folder)
 }
 
 /// Makes durable which files a folder has.

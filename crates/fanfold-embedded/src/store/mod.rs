@@ -14,6 +14,7 @@ pub mod folder;
 mod items;
 mod layers;
 mod tables;
+mod torn_log;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -272,6 +273,7 @@ impl Store {
         let done = done.map(|done| (DONE_KEY, Bytes::copy_from_slice(&done.to_be_bytes())));
         self.tables.commit(&sealed, done)?;
         faults::reached("checkpoint.saved");
+        faults::synced_tables(self.folder.path());
         self.layers.iter().for_each(|layers| lock(layers).keep_clean());
         Ok(())
     }
@@ -284,6 +286,8 @@ impl Store {
         value: Option<Bytes>,
     ) -> Result<(), StoreError> {
         let _alone = lock(&self.checkpointing);
-        self.tables.put_now(space, key, value)
+        self.tables.put_now(space, key, value)?;
+        faults::synced_tables(self.folder.path());
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -10,6 +10,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Pers
 
 use super::folder::{Folder, OpenError};
 use super::items::Items;
+use super::torn_log;
+use crate::faults;
 
 /// Bytes of a table in memory before it is written out; there are as many as tables.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
@@ -68,9 +70,12 @@ pub enum StoreError {
     /// What `fjall` says.
     #[error("the tables failed: {0}")]
     Tables(fjall::Error),
-    /// The tables are being opened again after an error.
+    /// The tables could not be opened again after an error; the next checkpoint tries.
     #[error("the tables are closed after an error")]
     Closed,
+    /// `fjall` panicked.
+    #[error("the tables panicked: {0}")]
+    Panicked(String),
 }
 
 impl From<io::Error> for StoreError {
@@ -100,7 +105,7 @@ struct Opened {
 pub(super) struct Tables {
     path: PathBuf,
     names: Vec<String>,
-    /// `None` while it is opened again: `fjall` takes no more writes after one that failed.
+    /// `None` if it could not be opened again: `fjall` takes no more writes after one that failed.
     opened: RwLock<Option<Opened>>,
 }
 
@@ -182,7 +187,10 @@ impl Tables {
         self.reopen()?;
         let committed = self.commit_opened(items, meta);
         if committed.is_err() {
+            // Readers need them also while nothing can be written. If that fails, the next
+            // checkpoint tries again.
             self.close();
+            let _ = self.reopen();
         }
         committed
     }
@@ -207,6 +215,7 @@ impl Tables {
     ) -> Result<(), StoreError> {
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         let opened = opened.as_ref().ok_or(StoreError::Closed)?;
+        faults::disk(&self.path, &mut io::sink(), &[])?;
         let mut batch = opened.database.batch().durability(Some(PersistMode::SyncData));
         for (keyspace, items) in opened.keyspaces.iter().zip(items) {
             for (key, value) in items.iter() {
@@ -235,7 +244,20 @@ impl Tables {
     }
 }
 
-fn open(path: &std::path::Path, names: &[String]) -> Result<Opened, StoreError> {
+/// Opens the tables. If their log cannot be read, what a power cut can have left behind its last
+/// whole batch is set aside, and they are opened without.
+fn open(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
+    let try_open = || torn_log::catch(|| open_whole(path, names));
+    match try_open() {
+        Err(error) if torn_log::may_be_torn(&error) => match torn_log::cut(path, &error)? {
+            true => try_open(),
+            false => Err(error),
+        },
+        opened => opened,
+    }
+}
+
+fn open_whole(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
     let database = Database::builder(path)
         .cache_size(CACHE_BYTES)
         .max_journaling_size(LOG_BYTES_MAX)

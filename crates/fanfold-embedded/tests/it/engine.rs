@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 const WAIT_MS: u64 = 20_000;
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         services: Services::new().with::<Ledger>(),
         views: Views::new().with::<Balances>().with::<Statement>().with::<Totals>(),
@@ -28,7 +28,7 @@ fn config() -> Config {
     }
 }
 
-fn request(org: &str, id: u64, command: &str, data: &str) -> String {
+pub(crate) fn request(org: &str, id: u64, command: &str, data: &str) -> String {
     format!(
         r#"{{"type":"ledger","command":"{command}","id":{id},"user":"ann","org":"{org}","data":{data}}}"#
     )

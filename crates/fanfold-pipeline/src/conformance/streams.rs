@@ -27,7 +27,9 @@ async fn until_taken<T: Clone>(
                 let failed = left.into_iter().zip(results).filter(|(_, result)| result.is_err());
                 left = failed.map(|(item, _)| item).collect();
             }
-            Err(e @ Unavailable::Failed { .. }) => panic!("sending: {e}"),
+            Err(e @ (Unavailable::Failed { .. } | Unavailable::Full { .. })) => {
+                panic!("sending: {e}")
+            }
             Err(Unavailable::Throttled { .. } | Unavailable::TimedOut { .. }) => {}
         }
         if left.is_empty() {

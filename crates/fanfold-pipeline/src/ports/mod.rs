@@ -7,7 +7,7 @@
 //!   if what is left is a prefix of that order, and if what led to them comes to the stages again:
 //!   never an accepted command, what was parked, or an attempt.
 //! - A call that fails with [`Unavailable`] MAY have taken effect, and MAY still take effect later.
-//!   Only [`Unavailable::Throttled`] promises that it has not and will not.
+//!   Only [`Unavailable::Throttled`] and [`Unavailable::Full`] promise that it has not and will not.
 //! - A call that is dropped before it returns counts as one that failed.
 //! - Reads are strongly consistent: they see every write acknowledged before they began.
 //! - Calls MUST NOT block their thread.
@@ -44,6 +44,12 @@ pub enum Unavailable {
     /// Too much at once: it has not happened. Ask again, later.
     #[error("the {hop} is throttled")]
     Throttled {
+        /// Which port.
+        hop: &'static str,
+    },
+    /// There is no room: it has not happened. Ask again when somebody has made some.
+    #[error("the {hop} has no room: the disk is full")]
+    Full {
         /// Which port.
         hop: &'static str,
     },

@@ -1,0 +1,102 @@
+//! A disk that is full, and has room again.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::Up;
+use crate::audit::audit;
+use crate::folder::Mounted;
+use crate::load::{Load, agent, get, post};
+
+#[test]
+fn a_full_disk_refuses_commands_until_there_is_room_again() {
+    let place = tempfile::tempdir().expect("a folder");
+    let options = ["-t", "tmpfs", "-o", "size=48m", "tmpfs"];
+    let Some(disk) = Mounted::new(place.path(), &options) else {
+        println!("skipped: nothing can be mounted here");
+        return;
+    };
+    let folder = disk.0.join("data");
+    let mut up = Up::on(&folder);
+    let mut load = Load::new(1, 4, 100);
+    load.run(&up.url, || thread::sleep(Duration::from_millis(1_500)));
+    load.resend(&up.url);
+    audit(&up.url, &load);
+
+    let filler = disk.0.join("filler");
+    fill(&filler);
+    let open = |id: u64| {
+        let data = json!({"account": format!("b{id}")});
+        let command = json!({
+            "type": "ledger", "command": "open", "id": id, "user": "ann", "org": "full",
+            "data": data,
+        });
+        post(&agent(), &format!("{}/command", up.url), &command.to_string()).expect("an answer")
+    };
+    // There is some room in the last block, and in what was reserved.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut taken = Vec::new();
+    let problem = (1..).find_map(|id| match open(id) {
+        (202, _) => {
+            taken.push(id);
+            assert!(Instant::now() < deadline, "the disk never is full");
+            None
+        }
+        (status, problem) => Some((status, problem)),
+    });
+    let (status, problem) = problem.expect("a problem");
+    assert_eq!((status, &problem["type"]), (503, &json!("urn:fanfold:problem:disk-full")));
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("full")), "{problem}");
+
+    // Reads go on, while checkpoints fail.
+    for _ in 0..20 {
+        audit(&up.url, &load);
+        assert_eq!(open(1_000).0, 503);
+        thread::sleep(Duration::from_millis(100));
+    }
+
+    fs::remove_file(&filler).expect("it is there");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while open(1_001).0 != 202 {
+        assert!(Instant::now() < deadline, "it takes nothing, although there is room");
+        thread::sleep(Duration::from_millis(50));
+    }
+    load.run(&up.url, || thread::sleep(Duration::from_millis(1_500)));
+    load.resend(&up.url);
+    audit(&up.url, &load);
+
+    // What was refused is not there, what was taken is; also after a crash.
+    let accounts = |up: &Up| {
+        let tail = taken.len() + 1;
+        let url =
+            format!("{}/views/balances/ledger/org:full?seq={tail}&wait=10000&limit=1000", up.url);
+        let (_, page) = get(&url);
+        let rows = page["rows"].as_array().unwrap_or_else(|| panic!("{page}")).iter();
+        let mut found: Vec<u64> = rows
+            .map(|row| row["key"].as_str().and_then(|key| key[1..].parse().ok()).expect("a key"))
+            .collect();
+        found.sort_unstable();
+        found
+    };
+    let expected: Vec<u64> = taken.iter().copied().chain([1_001]).collect();
+    assert_eq!(accounts(&up), expected);
+    up.kill();
+    let up = Up::on(&folder);
+    audit(&up.url, &load);
+    assert_eq!(accounts(&up), expected);
+    drop(up);
+    println!("{} commands fit into what seemed full", taken.len());
+}
+
+/// Takes all room there is.
+fn fill(path: &std::path::Path) {
+    let mut file = File::create(path).expect("a file");
+    for bytes in [1 << 20, 1 << 12, 1 << 6, 1] {
+        let piece = vec![1; bytes];
+        while file.write_all(&piece).is_ok() {}
+    }
+}

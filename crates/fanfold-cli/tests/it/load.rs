@@ -1,0 +1,250 @@
+//! Clients of the ledger: each sends from a connection of its own, remembers what it was told, and
+//! sends again, with the same ids, what was not answered.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+const ORGS: u64 = 6;
+const ACCOUNTS: u64 = 4;
+/// One command in so many is sent again, although it was answered.
+const REPEATED: u32 = 20;
+
+/// What is asked of the ledger.
+#[derive(Debug, Clone)]
+pub(crate) enum Deed {
+    Open(String),
+    Deposit(String, i64),
+    Withdraw(String, i64),
+    Transfer(String, String, i64),
+}
+
+/// A command, and the seqs that it was given: one each time it was acknowledged.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) org: String,
+    pub(crate) user: String,
+    pub(crate) id: u64,
+    pub(crate) deed: Deed,
+    pub(crate) seqs: Vec<u64>,
+}
+
+impl Sent {
+    pub(crate) fn json(&self) -> Value {
+        let (command, data) = match &self.deed {
+            Deed::Open(account) => ("open", json!({"account": account})),
+            Deed::Deposit(account, amount) => {
+                ("deposit", json!({"account": account, "amount": amount}))
+            }
+            Deed::Withdraw(account, amount) => {
+                ("withdraw", json!({"account": account, "amount": amount}))
+            }
+            Deed::Transfer(from, to, amount) => {
+                ("transfer", json!({"from": from, "to": to, "amount": amount}))
+            }
+        };
+        let Self { org, user, id, .. } = self;
+        json!({"type": "ledger", "command": command, "id": id, "user": user, "org": org, "data": data})
+    }
+}
+
+/// All clients.
+pub(crate) struct Load {
+    clients: Vec<Client>,
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Client {
+    user: String,
+    chance: SmallRng,
+    agent: ureq::Agent,
+    sent: Vec<Sent>,
+    /// Requests without an answer: which commands they hold.
+    unanswered: Vec<Vec<usize>>,
+    /// A client that sent so many in one run waits for its end.
+    per_run_max: usize,
+}
+
+/// An agent that takes what it gets.
+pub(crate) fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)));
+    config.build().into()
+}
+
+/// The status, and the JSON.
+pub(crate) fn get(url: &str) -> (u16, Value) {
+    let mut answer = agent().get(url).call().unwrap_or_else(|error| panic!("{url}: {error}"));
+    let body = answer.body_mut().read_to_vec().expect("a body");
+    (answer.status().as_u16(), serde_json::from_slice(&body).expect("JSON"))
+}
+
+/// As [`get`]; `Err` if nobody answers.
+pub(crate) fn post(
+    agent: &ureq::Agent,
+    url: &str,
+    body: &str,
+) -> Result<(u16, Value), ureq::Error> {
+    let mut answer = agent.post(url).send(body)?;
+    let body = answer.body_mut().read_to_vec()?;
+    Ok((answer.status().as_u16(), serde_json::from_slice(&body).expect("JSON")))
+}
+
+impl Load {
+    pub(crate) fn new(seed: u64, clients: u64, per_run_max: usize) -> Self {
+        let client = |number: u64| Client {
+            user: format!("user-{number}"),
+            chance: SmallRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number)),
+            agent: agent(),
+            sent: Vec::new(),
+            unanswered: Vec::new(),
+            per_run_max,
+        };
+        let mut clients: Vec<Client> = (0..clients).map(client).collect();
+        if let Some(first) = clients.first_mut() {
+            let all = (0..ORGS).flat_map(|org| (0..ACCOUNTS).map(move |account| (org, account)));
+            let opens = all.map(|(org, account)| first.new_one(org, Deed::Open(name(account))));
+            let opens = opens.collect();
+            first.unanswered.push(opens);
+        }
+        Self { clients }
+    }
+
+    /// All clients send until what happens `meanwhile` has happened, or nobody answers.
+    pub(crate) fn run(&mut self, url: &str, meanwhile: impl FnOnce()) {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for client in &mut self.clients {
+                let stop = &stop;
+                scope.spawn(move || client.run(url, stop));
+            }
+            // Also if what happens fails: the clients would go on for ever.
+            let _stop = StopOnDrop(&stop);
+            meanwhile();
+        });
+    }
+
+    /// What was not answered is sent again, until all is answered.
+    pub(crate) fn resend(&mut self, url: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for client in &mut self.clients {
+            while let Some(request) = client.unanswered.pop() {
+                assert!(Instant::now() < deadline, "not everything is taken");
+                assert!(client.send(url, request), "nobody answers");
+            }
+        }
+    }
+
+    /// All commands that were ever sent.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.clients.iter().flat_map(|client| &client.sent)
+    }
+
+    /// How many of the commands were acknowledged.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.sent().filter(|sent| !sent.seqs.is_empty()).count()
+    }
+}
+
+fn name(account: u64) -> String {
+    format!("a{account}")
+}
+
+impl Client {
+    fn run(&mut self, url: &str, stop: &AtomicBool) {
+        let limit = self.sent.len() + self.per_run_max;
+        while !stop.load(Ordering::Relaxed) {
+            let request = match self.unanswered.pop() {
+                Some(request) => request,
+                None if self.sent.len() >= limit => {
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                None => self.new_request(),
+            };
+            if !self.send(url, request) {
+                return;
+            }
+        }
+    }
+
+    fn new_request(&mut self) -> Vec<usize> {
+        if !self.sent.is_empty() && self.chance.random_ratio(1, REPEATED) {
+            let latest = self.sent.len().saturating_sub(200);
+            return vec![self.chance.random_range(latest..self.sent.len())];
+        }
+        let many = if self.chance.random() { 1 } else { self.chance.random_range(20..40) };
+        (0..many).map(|_| self.any()).collect()
+    }
+
+    fn any(&mut self) -> usize {
+        let org = self.chance.random_range(0..ORGS);
+        let mut account = || name(self.chance.random_range(0..ACCOUNTS));
+        let (one, other) = (account(), account());
+        // Some are not allowed, and some accounts hold less than is asked for.
+        let amount = self.chance.random_range(0..100);
+        let deed = match self.chance.random_range(0..4) {
+            0 | 1 => Deed::Deposit(one, amount),
+            2 => Deed::Withdraw(one, 2 * amount),
+            _ => Deed::Transfer(one, other, amount),
+        };
+        self.new_one(org, deed)
+    }
+
+    fn new_one(&mut self, org: u64, deed: Deed) -> usize {
+        let (org, user) = (format!("org-{org}"), self.user.clone());
+        let id = self.sent.len() as u64 + 1;
+        self.sent.push(Sent { org, user, id, deed, seqs: Vec::new() });
+        self.sent.len() - 1
+    }
+
+    /// Whether somebody answered. What was not taken is unanswered.
+    fn send(&mut self, url: &str, request: Vec<usize>) -> bool {
+        let (route, mut body) = match request.len() {
+            1 => ("command", String::new()),
+            _ => ("commands", String::new()),
+        };
+        for command in &request {
+            writeln!(body, "{}", self.sent[*command].json()).expect("it is text");
+        }
+        let Ok((status, answer)) = post(&self.agent, &format!("{url}/{route}"), &body) else {
+            self.unanswered.push(request);
+            return false;
+        };
+        let answers = match (status, answer["results"].as_array()) {
+            (202, Some(answers)) => answers.clone(),
+            (202, None) => vec![answer],
+            (429 | 503, _) => {
+                let problem = json!({"problem": answer});
+                vec![problem; request.len()]
+            }
+            _ => panic!("{status}: {answer}"),
+        };
+        assert_eq!(answers.len(), request.len());
+        for (command, answer) in request.into_iter().zip(answers) {
+            match answer["seq"].as_u64() {
+                Some(seq) => self.sent[command].seqs.push(seq),
+                None => {
+                    let status = answer["problem"]["status"].as_u64();
+                    assert!(matches!(status, Some(429 | 503)), "{answer}");
+                    self.unanswered.push(vec![command]);
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,24 @@
+//! A test that runs in a process of its own: this binary, told to run that test alone.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const FOLDER: &str = "FANFOLD_CHILD_FOLDER";
+
+/// Runs an ignored test in a child, on a folder.
+pub(crate) fn run(test: &str, folder: &Path, env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args([test, "--exact", "--ignored", "--nocapture"]);
+    command.env(FOLDER, folder).envs(env.iter().copied());
+    command.output().expect("it starts")
+}
+
+/// In the child: its folder. `None`: somebody runs all ignored tests.
+pub(crate) fn folder() -> Option<std::path::PathBuf> {
+    std::env::var_os(FOLDER).map(Into::into)
+}
+
+/// A folder in memory if there is one: what is tested there is not the disk.
+pub(crate) fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}

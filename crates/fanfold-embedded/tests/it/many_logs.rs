@@ -1,0 +1,71 @@
+//! Many logs, each touched once: what is remembered of them is bounded.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use fanfold_embedded::Engine;
+
+use crate::child;
+use crate::engine::{config, request};
+
+/// Of a test; `FANFOLD_LOGS` asks for others.
+const LOGS: u64 = 200_000;
+const BATCH: u64 = 500;
+/// Caches, what is not saved yet, and what is on its way, all full: their limits, and what an
+/// allocator needs beside. It does not grow with the number of logs.
+const RESIDENT_KIB_MAX: u64 = 1_200 * 1024;
+
+/// A line of what the system knows of this process, in KiB.
+fn kib(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("there is /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in a child"]
+async fn touch_many_logs() {
+    let Some(folder) = child::folder() else { return };
+    let logs = std::env::var("FANFOLD_LOGS").ok().and_then(|logs| logs.parse().ok());
+    let logs = logs.unwrap_or(LOGS);
+    let engine = Engine::open(config(), &folder).expect("an engine");
+    let began = Instant::now();
+    for first in (0..logs).step_by(BATCH as usize) {
+        let org = |n: u64| request(&format!("org-{n}"), 1, "open", r#"{"account":"cash"}"#);
+        let mut requests: Vec<String> = (first..logs.min(first + BATCH)).map(org).collect();
+        while !requests.is_empty() {
+            let bytes: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+            let answers = engine.ingest().ingest(&bytes).await;
+            let answered = requests.into_iter().zip(answers);
+            requests = answered.filter(|(_, answer)| answer.is_err()).map(|(r, _)| r).collect();
+            if !requests.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        if first % (logs / 10).max(BATCH) < BATCH {
+            println!("{first} logs: {} MiB", kib("VmRSS") / 1024);
+        }
+    }
+    let is_quiet = || {
+        let status = engine.status();
+        status.changes + status.records + status.notifications == 0
+    };
+    while !is_quiet() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("{logs} logs in {:?}, at most {} MiB", began.elapsed(), kib("VmHWM") / 1024);
+    assert!(engine.shutdown().await);
+    println!("resident KiB: {}", kib("VmHWM"));
+}
+
+#[test]
+fn many_logs_need_bounded_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = child::run("many_logs::touch_many_logs", folder.path(), &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success(), "{output:?}");
+    let resident = text.lines().find_map(|line| line.strip_prefix("resident KiB: "));
+    let resident: u64 = resident.and_then(|kib| kib.parse().ok()).expect("it says so");
+    assert!(resident < RESIDENT_KIB_MAX, "{resident} KiB");
+}

@@ -1,0 +1,134 @@
+//! What a power cut leaves of the tables' log: they open, with all batches but the last.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+use bytes::Bytes;
+use fanfold_embedded::faults::{data_end, newest_table_log};
+use fanfold_embedded::store::folder::Folder;
+use fanfold_embedded::store::{Space, Store, StoreError};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::child::quick_folder;
+
+const BATCHES: u64 = 3;
+const CUTS: u64 = 40;
+
+fn open(folder: &Path) -> Result<Store, fanfold_embedded::store::OpenError> {
+    Store::open(Folder::take(folder)?, &[])
+}
+
+/// Makes a store with some batches; where the last of them begins in the log, and ends.
+fn fill(folder: &Path, chance: &mut SmallRng) -> (u64, u64) {
+    // Opened again, the log is not larger than what is in it; new, it ends with zeros.
+    if chance.random() {
+        drop(open(folder).expect("a store"));
+    }
+    let store = open(folder).expect("a store");
+    let (mut from, mut end) = (0, 0);
+    for batch in 1..=BATCHES {
+        for key in 0..20_u8 {
+            let value: Vec<u8> =
+                (0..chance.random_range(0..200)).map(|_| chance.random()).collect();
+            store.put(Space::STATE, Bytes::from(vec![batch as u8, key]), value.into());
+        }
+        store.checkpoint(batch).expect("a checkpoint");
+        from = end;
+        end = data_end(&newest_table_log(folder).expect("a log"), 0).expect("a log");
+    }
+    (from, end)
+}
+
+fn items(store: &Store) -> usize {
+    store.count(Space::STATE).expect("it can be read")
+}
+
+#[test]
+fn a_batch_that_was_torn_is_cut_off() {
+    let seed = std::env::var("FANFOLD_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    println!("FANFOLD_SEED={seed}");
+    let mut chance = SmallRng::seed_from_u64(seed);
+    let mut set_aside = 0;
+    for cut in 0..CUTS {
+        let folder = quick_folder();
+        let folder = folder.path();
+        let (from, end) = fill(folder, &mut chance);
+        let log = newest_table_log(folder).expect("a log");
+        let at = chance.random_range(from..end);
+        let bytes = chance.random_range(1..=end - at);
+        let is_garbage: bool = chance.random();
+        let is_cut_off: bool = chance.random();
+        println!(
+            "{cut}: {from}..{end}, {bytes} bytes at {at}, garbage {is_garbage}, cut {is_cut_off}"
+        );
+        let mut file = File::options().write(true).open(&log).expect("a log");
+        if is_cut_off {
+            file.set_len(at).expect("it can be cut");
+        }
+        let bad: Vec<u8> =
+            (0..bytes).map(|_| if is_garbage { chance.random() } else { 0 }).collect();
+        file.seek(SeekFrom::Start(at)).expect("a place");
+        file.write_all(&bad).expect("room");
+        drop(file);
+
+        let store = open(folder).expect("it opens");
+        // A byte may be what it was before.
+        let done = store.done().expect("it can be read");
+        assert!(done == BATCHES - 1 || (done == BATCHES && bytes < 3), "{done}");
+        assert_eq!(items(&store), 20 * done as usize);
+        set_aside += usize::from(log.with_extension("jnl.cut").exists());
+        assert!(!folder.join("tables.probe").exists());
+        // And goes on.
+        store.put(Space::STATE, Bytes::from_static(b"later"), Bytes::from_static(b"1"));
+        store.checkpoint(9).expect("a checkpoint");
+        drop(store);
+        let store = open(folder).expect("it opens");
+        assert_eq!((items(&store), store.done().ok()), (20 * done as usize + 1, Some(9)));
+    }
+    println!("of {CUTS} torn logs, of {set_aside} the end was set aside");
+    assert!(set_aside > 0);
+}
+
+#[test]
+fn what_is_cut_off_is_kept() {
+    let folder = quick_folder();
+    let folder = folder.path();
+    let (from, end) = fill(folder, &mut SmallRng::seed_from_u64(1));
+    let log = newest_table_log(folder).expect("a log");
+    let mut bytes = fs::read(&log).expect("a log");
+    // The last byte of its checksum; behind it are four bytes that say that it is whole.
+    bytes[end as usize - 5] ^= 1;
+    fs::write(&log, &bytes).expect("a log");
+    let store = open(folder).expect("it opens");
+    assert_eq!(items(&store), 20 * (BATCHES as usize - 1));
+    let kept = fs::read(log.with_extension("jnl.cut")).expect("it is kept");
+    // `fjall` itself cuts off what was left of the batch.
+    assert!(!kept.is_empty() && bytes[from as usize..end as usize].ends_with(&kept));
+}
+
+#[test]
+fn a_full_disk_keeps_the_tables_readable() {
+    use fanfold_embedded::faults::fill_disk;
+
+    let folder = quick_folder();
+    let store = open(folder.path()).expect("a store");
+    store.put(Space::STATE, Bytes::from_static(b"a"), Bytes::from_static(b"1"));
+    store.checkpoint(1).expect("there is room");
+    store.put(Space::STATE, Bytes::from_static(b"b"), Bytes::from_static(b"2"));
+    fill_disk(folder.path(), true);
+    for _ in 0..3 {
+        assert!(matches!(store.checkpoint(2), Err(StoreError::Full)));
+        assert!(store.is_unsaved());
+        assert_eq!(items(&store), 2);
+        // What no layer in memory has.
+        assert_eq!(store.done().ok(), Some(1));
+    }
+    fill_disk(folder.path(), false);
+    store.checkpoint(2).expect("there is room");
+    drop(store);
+    let store = open(folder.path()).expect("a store");
+    assert_eq!((items(&store), store.done().ok()), (2, Some(2)));
+}

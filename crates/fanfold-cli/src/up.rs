@@ -9,6 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use clap::Args;
 use fanfold::{Services, Views};
+use fanfold_embedded::shards::ShardState;
 use fanfold_embedded::{Config, Engine};
 use fanfold_http::{Api, Metrics, router_with};
 use ledger::Ledger;
@@ -78,15 +79,22 @@ async fn host(
     data: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let shards = config.shards;
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
         None => Engine::start(config),
     };
     // So that nobody sees less than before a crash.
-    if !engine.recovered().await {
+    let recovered = tokio::select! {
+        recovered = engine.recovered() => recovered,
+        () = signals.next() => {
+            engine.shutdown().await;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if !recovered {
         tracing::warn!("not everything that was accepted before has been processed yet");
     }
+    let shards = engine.shards().iter().filter(|shard| shard.state == ShardState::Open).count();
     let api = Api {
         ingest: engine.ingest().clone(),
         reads: engine.reads().clone(),

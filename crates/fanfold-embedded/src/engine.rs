@@ -32,6 +32,9 @@ use crate::subscription::Deliveries;
 /// How long the tasks have to end, once they are told to, in milliseconds: an invocation that is
 /// under way may come to its end.
 const STOP_MS: u64 = 5_000;
+/// How long a start waits for what is done again, in milliseconds. Most often that is half a second of
+/// work; one thing at a time it may take a while.
+const RECOVER_MS: u64 = 60_000;
 /// How often a draining engine looks whether it is empty, in milliseconds.
 const DRAIN_LOOK_MS: u64 = 5;
 
@@ -236,7 +239,7 @@ impl Engine {
     }
 
     /// Returns once everything that was on its way when the engine ended the last time has come to
-    /// its entries and views; `false`: it has not, after `drain_ms`.
+    /// its entries and views; `false`: it has not, after a minute.
     pub async fn recovered(&self) -> bool {
         let Some(durable) = &self.watch.durable else { return true };
         let recovered = async {
@@ -244,7 +247,7 @@ impl Engine {
                 tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
             }
         };
-        timeout(Duration::from_millis(self.drain_ms), recovered).await.is_ok()
+        timeout(Duration::from_millis(RECOVER_MS), recovered).await.is_ok()
     }
 
     /// Takes commands.

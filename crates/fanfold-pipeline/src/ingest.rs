@@ -90,7 +90,7 @@ impl Ingest {
             {
                 Ok(Request { log, command }) => {
                     let at = *group_of.entry(log.clone()).or_insert_with(|| {
-                        groups.push((log, Vec::new()));
+                        groups.push((log, Vec::with_capacity(1)));
                         groups.len() - 1
                     });
                     groups[at].1.push((index, command));
@@ -98,10 +98,9 @@ impl Ingest {
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
-        // Collected first: only so the compiler sees that the stage is `Send`.
-        let appends: Vec<_> =
-            groups.iter().map(|(log, group)| self.append_group(log, group)).collect();
-        for group in at_once(groups.len(), appends).await {
+        let all = groups.len();
+        let appends = groups.into_iter().map(|(log, group)| self.append_group(log, group));
+        for group in at_once(all, appends).await {
             for (index, answer) in group {
                 answers[index] = Some(answer);
             }
@@ -116,8 +115,8 @@ impl Ingest {
     /// what stands behind a batch that failed is not tried.
     async fn append_group(
         &self,
-        log: &LogId,
-        group: &[(usize, Command)],
+        log: LogId,
+        group: Vec<(usize, Command)>,
     ) -> Vec<(usize, Result<Receipt, IngestError>)> {
         let commands: Vec<&Command> = group.iter().map(|(_, command)| command).collect();
         let bodies = match slot::encode(&commands) {
@@ -129,13 +128,13 @@ impl Ingest {
         };
         let mut answers = Vec::with_capacity(group.len());
         let mut failed = None;
-        let mut rest = group;
+        let mut rest = group.as_slice();
         for (n, body) in bodies {
             let (batch, behind) = rest.split_at(n);
             rest = behind;
             let appended = match &failed {
                 Some(error) => Err(IngestError::clone(error)),
-                None => self.append(log, n as u64, body.into()).await,
+                None => self.append(&log, n as u64, body.into()).await,
             };
             match appended {
                 Ok(last) => {

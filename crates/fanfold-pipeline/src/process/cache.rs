@@ -18,7 +18,7 @@ const PARKED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero
 pub(super) struct Cache(Mutex<Held>);
 
 struct Held {
-    logs: LruCache<LogId, (Log, usize), RandomState>,
+    logs: LruCache<LogId, (Box<Log>, usize), RandomState>,
     weight: usize,
     weight_max: usize,
     /// What was parked here is most likely taken up here: no need to wait for a nudge.
@@ -36,7 +36,7 @@ impl Cache {
     }
 
     /// Takes the log out: whoever works on it has it alone, and puts it back if it may be kept.
-    pub(super) fn take(&self, id: &LogId) -> Option<Log> {
+    pub(super) fn take(&self, id: &LogId) -> Option<Box<Log>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (log, weight) = held.logs.pop(id)?;
         held.weight -= weight;
@@ -57,7 +57,7 @@ impl Cache {
         }
     }
 
-    pub(super) fn keep(&self, mut log: Log) {
+    pub(super) fn keep(&self, mut log: Box<Log>) {
         log.shrink();
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let weight = log.weight();

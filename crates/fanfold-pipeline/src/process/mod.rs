@@ -83,7 +83,7 @@ pub struct Processor {
 struct Lane {
     id: LogId,
     /// To be kept for the next batch.
-    log: Option<Log>,
+    log: Option<Box<Log>>,
     /// By seq; an arrival leaves when it has its entry, or is parked.
     queue: VecDeque<Arrival>,
     /// Taken up from the parked table and done: removed there after publishing.
@@ -207,7 +207,7 @@ impl Processor {
     ) -> Result<(), Stop> {
         let mut log = match self.cache.take(&lane.id).filter(|_| !nudged) {
             Some(log) => log,
-            None => self.load(&lane.id, &service, deadline).await?,
+            None => Box::new(self.load(&lane.id, &service, deadline).await?),
         };
         let driven = self.passes(lane, &mut log, nudged, deadline).await;
         let intact = !matches!(driven, Err(Stop::CannotFold(_)));

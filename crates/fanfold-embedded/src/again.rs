@@ -152,6 +152,12 @@ impl Again {
         let deadline = now.plus_ms(BRING_ON_MS);
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
         let report = self.sweep(sweep.bring_on_logs(&self.logs, attempts_max, deadline)).await;
+        tracing::info!(
+            view,
+            logs = self.logs.len(),
+            caught_up = report.caught_up.len(),
+            "brought on"
+        );
         if !report.failed.is_empty() {
             tracing::warn!(view, logs = report.failed.len(), "left to the view's sweep");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanfold::{AnyView, Services, Views};
 use fanfold_pipeline::ingest::Ingest;
@@ -174,12 +174,16 @@ impl Engine {
         };
         let views: BTreeMap<String, String> = config.views.iter().map(table).collect();
         let tables: Vec<String> = views.values().cloned().collect();
+        let began = Instant::now();
+        let ms = move || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let store = Arc::new(Store::open(Folder::take(folder)?, &tables)?);
+        tracing::info!(ms = ms(), "the tables are open");
         let (ports, commands) = Ports::durable(&memory, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
         let mut durability = Durability::begin(store, commands)?;
-        let again =
-            Again::new(durability.replayed_logs(), views.len(), durability.unclean_starts());
+        let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
+        tracing::info!(ms = ms(), logs = logs.len(), unclean_starts, "the command log is read");
+        let again = Again::new(logs, views.len(), unclean_starts);
         let hang = Duration::from_millis(config.hang_ms);
         again.watchdog().start(hang).map_err(|error| durability.explain(error))?;
         let (mut engine, processor) = Self::run(config, ports, again.clone(), env);
@@ -190,6 +194,7 @@ impl Engine {
             while !durability.is_recovered() {
                 tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
             }
+            tracing::info!(ms = ms(), "everything is done again");
             again.trust(&processor);
             durability.recovered();
         });

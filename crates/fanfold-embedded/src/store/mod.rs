@@ -39,12 +39,12 @@ use crate::striped::lock;
 /// second of work, and little to make again after a crash.
 pub const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// Unsaved bytes beyond which writers wait for a checkpoint: what a stalled disk may cost in memory.
-const UNSAVED_BYTES_MAX: usize = 48 * 1024 * 1024;
+const UNSAVED_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// How long a write waits for a checkpoint, in milliseconds, before it is given up: less than a
 /// stage's invocation has.
 const WAIT_MS_MAX: u64 = 20_000;
 /// Bytes that an unsaved item takes beside its key and value: an estimate.
-const ITEM_OVERHEAD_BYTES: usize = 96;
+const ITEM_OVERHEAD_BYTES: usize = 192;
 /// Items that a scan takes from memory at a time.
 const SCAN_ITEMS: usize = 256;
 

@@ -25,7 +25,7 @@ struct Receipt {
 #[serde(untagged)]
 enum Answer {
     Receipt(Receipt),
-    Problem { problem: Problem },
+    Problem { problem: Box<Problem> },
 }
 
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ pub(crate) async fn one(
             }
             Ok(response)
         }
-        Some(Answer::Problem { problem }) => Err(problem),
+        Some(Answer::Problem { problem }) => Err(*problem),
         None => Err(Problem::new(Kind::INTERNAL, "the request was not answered")),
     }
 }
@@ -80,7 +80,7 @@ pub(crate) async fn many(
 async fn ingest(api: &Api, requests: &[&[u8]]) -> Vec<Answer> {
     let answers = api.ingest.ingest(requests).await.into_iter().map(|answer| match answer {
         Ok(receipt) => Answer::Receipt(Receipt { log: receipt.log, seq: receipt.seq }),
-        Err(error) => Answer::Problem { problem: IngestError::into(error) },
+        Err(error) => Answer::Problem { problem: Box::new(IngestError::into(error)) },
     });
     let answers: Vec<Answer> = answers.collect();
     let receipts = answers.iter().filter(|a| matches!(a, Answer::Receipt(_))).count();

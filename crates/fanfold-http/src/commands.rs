@@ -1,5 +1,7 @@
 //! `POST /command` and `POST /commands`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -35,7 +37,7 @@ struct Answers {
 
 /// One request.
 pub(crate) async fn one(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -58,7 +60,7 @@ pub(crate) async fn one(
 
 /// A batch: 202 whatever became of each.
 pub(crate) async fn many(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Problem> {

@@ -1,6 +1,7 @@
 //! The routes, and what holds for all of them.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -27,6 +28,8 @@ const PATHS: [&str; 8] = [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ,
 
 /// The whole API.
 pub fn router(api: Api) -> Router {
+    // Every layer clones it for every request.
+    let api = Arc::new(api);
     Router::new()
         .route(COMMAND, post(commands::one))
         .route(COMMANDS, post(commands::many))
@@ -43,7 +46,7 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let path = PATHS.iter().find(|path| Some(**path) == matched).unwrap_or(&"other");
@@ -74,7 +77,7 @@ async fn healthz() -> Result<Response, Problem> {
     json::answer(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
 }
 
-async fn show_metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
+async fn show_metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, Problem> {
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode()?))
 }
 

@@ -81,7 +81,7 @@ impl From<ShardInfo> for Shard {
 }
 
 /// The routes for the shards of a stream.
-pub fn routes<T: Clone + Send + Sync + 'static>(shards: Arc<Shards<T>>) -> Router<Api> {
+pub fn routes<T: Clone + Send + Sync + 'static>(shards: Arc<Shards<T>>) -> Router<Arc<Api>> {
     Router::new()
         .route("/shards", get(list::<T>))
         .route("/shards/split", post(split::<T>))

@@ -13,12 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use fanfold::LogId;
 use fanfold::Time;
 use fanfold::body::notification::Received;
+use fanfold::body::record::Record;
 use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::sweep::ViewSweep;
 use tokio::sync::Mutex;
 
+use crate::store::Store;
 use crate::watchdog::Watchdog;
 
 /// Starts at one place in the command log, without a proper end, after which everything there is
@@ -40,10 +43,17 @@ pub(crate) struct Again {
     /// Whoever is suspicious holds it while users' code runs.
     turn: Mutex<()>,
     watchdog: Arc<Watchdog>,
+    /// Where it is known after a crash what has come back.
+    store: Option<Arc<Store>>,
 }
 
 impl Again {
-    pub(crate) fn new(logs: &[LogId], views: usize, unclean_starts: u64) -> Arc<Self> {
+    pub(crate) fn new(
+        logs: &[LogId],
+        views: usize,
+        unclean_starts: u64,
+        store: Option<Arc<Store>>,
+    ) -> Arc<Self> {
         let is_suspicious = unclean_starts >= UNCLEAN_STARTS_MAX;
         if is_suspicious {
             tracing::warn!(
@@ -58,12 +68,13 @@ impl Again {
             is_suspicious: is_suspicious.into(),
             turn: Mutex::default(),
             watchdog: Arc::default(),
+            store,
         })
     }
 
     /// Nothing: for an engine that has not ended before.
     pub(crate) fn nothing() -> Arc<Self> {
-        Self::new(&[], 0, 0)
+        Self::new(&[], 0, 0, None)
     }
 
     /// Knows what is under way.
@@ -100,19 +111,38 @@ impl Again {
         records: &[ReceivedRecord],
         deadline: Time,
     ) -> BatchOutcome {
-        if !self.is_suspicious() {
+        let is_suspicious = self.is_suspicious();
+        // What a nudge takes up is not done again after a crash: only its marker tells of it.
+        let is_nudge =
+            |record: &ReceivedRecord| self.store.is_some() && Record::is_nudge(&record.data);
+        if !is_suspicious && !records.iter().any(is_nudge) {
             let _watched = self.watchdog.watch("a processor's invocation");
             return processor.process(records, deadline).await;
         }
+        let suspicion = match is_suspicious {
+            true => self.suspicion(),
+            false => Suspicion { age_ms: 0, ..Suspicion::default() },
+        };
         for (index, record) in records.iter().enumerate() {
             let _turn = self.turn.lock().await;
             let _watched = self.watchdog.watch("a processor's invocation");
-            let outcome = processor.process(std::slice::from_ref(record), deadline).await;
+            let record = std::slice::from_ref(record);
+            let outcome = processor.process_suspect(record, suspicion, deadline).await;
+            self.is_durable().await;
             if outcome.unfinished.is_some() {
                 return BatchOutcome { unfinished: Some(index) };
             }
         }
         BatchOutcome::DONE
+    }
+
+    /// That it came back is on disk, before the next may die.
+    async fn is_durable(&self) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.durable().await
+        {
+            tracing::warn!(%error, "that something came back is perhaps not known after a crash");
+        }
     }
 
     pub(crate) async fn project(
@@ -133,6 +163,7 @@ impl Again {
             if !projector.project_received(&[message], deadline).await.is_empty() {
                 failed.push(index);
             }
+            self.is_durable().await;
         }
         failed
     }
@@ -148,10 +179,13 @@ impl Again {
     }
 
     /// Brings a view on, which may not have been told of everything that the journal has.
-    pub(crate) async fn bring_on(&self, view: &'static str, sweep: &ViewSweep, now: Time) {
-        let deadline = now.plus_ms(BRING_ON_MS);
+    pub(crate) async fn bring_on(&self, view: &'static str, sweep: &ViewSweep, env: &dyn Env) {
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
-        let report = self.sweep(sweep.bring_on_logs(&self.logs, attempts_max, deadline)).await;
+        let bring_on = async {
+            let deadline = env.now().plus_ms(BRING_ON_MS);
+            sweep.bring_on_logs(&self.logs, attempts_max, deadline).await
+        };
+        let report = self.sweep(bring_on).await;
         tracing::info!(
             view,
             logs = self.logs.len(),

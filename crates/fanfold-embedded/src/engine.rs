@@ -183,11 +183,13 @@ impl Engine {
         let mut durability = Durability::begin(store, commands)?;
         let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
         tracing::info!(ms = ms(), logs = logs.len(), unclean_starts, "the command log is read");
-        let again = Again::new(logs, views.len(), unclean_starts);
+        let known = Some(durability.store().clone());
+        let again = Again::new(logs, views.len(), unclean_starts, known);
         let hang = Duration::from_millis(config.hang_ms);
         again.watchdog().start(hang).map_err(|error| durability.explain(error))?;
         let (mut engine, processor) = Self::run(config, ports, again.clone(), env);
-        durability.start(Behind { watch: engine.watch.clone(), again: again.clone() })?;
+        let behind = Behind { watch: engine.watch.clone(), again: again.clone() };
+        durability.start(behind, again.watchdog().clone())?;
         let durability = Arc::new(durability);
         engine.watch.durable = Some(durability.clone());
         engine.sweeps.spawn(async move {

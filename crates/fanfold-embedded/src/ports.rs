@@ -86,7 +86,7 @@ impl Ports {
         }
         let on_the_way = [commands.changes().backlog().clone(), stream.records().backlog().clone()];
         let topic = Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max));
-        commands.pace_by(vec![stream.records().backlog().clone(), topic.backlog().clone()]);
+        commands.pace_by(stream.records().backlog().clone(), topic.clone());
         let accepting = commands.clone();
         let ports = Self {
             admission: Arc::new(

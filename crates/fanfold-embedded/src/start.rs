@@ -151,7 +151,7 @@ impl Start<'_> {
         self.stages.spawn_blocking(move || {
             let sweeping = async {
                 if !again.is_brought_on() {
-                    let bring_on = again.bring_on(name, &sweep, every.env.now());
+                    let bring_on = again.bring_on(name, &sweep, &*every.env);
                     every.stop.or(bring_on).await;
                 }
                 let mut after = None;

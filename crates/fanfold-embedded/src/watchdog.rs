@@ -67,6 +67,18 @@ impl Watchdog {
     }
 }
 
+/// A thread that the engine cannot do without: it ends the process if it panics.
+pub(crate) struct Vital(pub(crate) &'static str);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("error: the thread of {} panicked: the process ends", self.0);
+            std::process::abort();
+        }
+    }
+}
+
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         lock(&self.watchdog.under_way).remove(&self.number);

@@ -1,5 +1,7 @@
 //! `POST /command` and `POST /commands`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -25,7 +27,7 @@ struct Receipt {
 #[serde(untagged)]
 enum Answer {
     Receipt(Receipt),
-    Problem { problem: Problem },
+    Problem { problem: Box<Problem> },
 }
 
 #[derive(Serialize)]
@@ -35,7 +37,7 @@ struct Answers {
 
 /// One request.
 pub(crate) async fn one(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -51,14 +53,14 @@ pub(crate) async fn one(
             }
             Ok(response)
         }
-        Some(Answer::Problem { problem }) => Err(problem),
+        Some(Answer::Problem { problem }) => Err(*problem),
         None => Err(Problem::new(Kind::INTERNAL, "the request was not answered")),
     }
 }
 
 /// A batch: 202 whatever became of each.
 pub(crate) async fn many(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -80,7 +82,7 @@ pub(crate) async fn many(
 async fn ingest(api: &Api, requests: &[&[u8]]) -> Vec<Answer> {
     let answers = api.ingest.ingest(requests).await.into_iter().map(|answer| match answer {
         Ok(receipt) => Answer::Receipt(Receipt { log: receipt.log, seq: receipt.seq }),
-        Err(error) => Answer::Problem { problem: IngestError::into(error) },
+        Err(error) => Answer::Problem { problem: Box::new(IngestError::into(error)) },
     });
     let answers: Vec<Answer> = answers.collect();
     let receipts = answers.iter().filter(|a| matches!(a, Answer::Receipt(_))).count();

@@ -1,5 +1,7 @@
 //! `GET /logs/…`: entries.
 
+use std::sync::Arc;
+
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -104,7 +106,7 @@ struct PageJson<'a> {
 
 /// One entry.
 pub(crate) async fn entry(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     path: Path,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -118,7 +120,7 @@ pub(crate) async fn entry(
 
 /// Some entries.
 pub(crate) async fn entries(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     path: Path,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {

@@ -1,6 +1,7 @@
 //! The routes, and what holds for all of them.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -32,7 +33,9 @@ pub fn router(api: Api) -> Router {
 
 /// The whole API, and what a host has beside it. Of these routes the same holds: a panic is an
 /// answer, what is not there is a problem, and requests are counted, as those to `other`.
-pub fn router_with(api: Api, more: Router<Api>) -> Router {
+pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
+    // Every layer clones it for every request.
+    let api = Arc::new(api);
     more.route(COMMAND, post(commands::one))
         .route(COMMANDS, post(commands::many))
         .route(ENTRIES, get(logs::entries))
@@ -48,7 +51,7 @@ pub fn router_with(api: Api, more: Router<Api>) -> Router {
         .with_state(api)
 }
 
-async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let path = PATHS.iter().find(|path| Some(**path) == matched).unwrap_or(&"other");
@@ -79,7 +82,7 @@ async fn healthz() -> Result<Response, Problem> {
     json::answer(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
 }
 
-async fn show_metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
+async fn show_metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, Problem> {
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode()?))
 }
 

@@ -1,5 +1,7 @@
 //! `GET /views/…`: rows.
 
+use std::sync::Arc;
+
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -60,7 +62,7 @@ pub(crate) fn pending(seq: Seq, parked: Option<&ParkedView>) -> Result<Response,
 
 /// Some rows.
 pub(crate) async fn rows(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     path: Path,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -98,7 +100,7 @@ pub(crate) async fn rows(
 
 /// One row.
 pub(crate) async fn row(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     path: Path,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {

@@ -6,41 +6,54 @@ use std::task::{Context, Poll};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
-/// So many that do not wait are done in a row before others on the thread have their turn.
-const TURN: usize = 32;
+/// How many futures run at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// At the same time, at most.
+    pub limit: usize,
+    /// So many that do not wait are done in a row before others on the thread have their turn.
+    pub turn: usize,
+}
 
-/// Runs all, at most `limit` at the same time; their results come in the order in which they end.
+impl Pace {
+    /// So many at the same time; those that do not wait are done one after another.
+    pub(crate) const fn of(limit: usize) -> Self {
+        Self { limit, turn: usize::MAX }
+    }
+}
+
+/// Runs all, and hands over what each comes to when it ends.
 ///
 /// One that need not wait ends where it starts: what a log asks for is most often in memory, and
 /// a thousand small tasks cost more than what they do.
 pub(crate) async fn at_once<F: Future>(
-    limit: usize,
+    pace: Pace,
     futures: impl IntoIterator<Item = F>,
-) -> Vec<F::Output> {
+    mut ended: impl FnMut(F::Output),
+) {
     let mut futures = futures.into_iter();
-    let mut ended = Vec::with_capacity(futures.size_hint().0);
     let mut waiting = FuturesUnordered::new();
     let mut started = 0;
     let mut slot = Slot(Box::pin(None));
     loop {
-        while waiting.len() < limit.max(1)
+        while waiting.len() < pace.limit.max(1)
             && let Some(future) = futures.next()
         {
             slot.0.set(Some(future));
             match poll_fn(|context| Poll::Ready(slot.poll(context))).await {
-                Poll::Ready(result) => ended.push(result),
+                Poll::Ready(result) => ended(result),
                 Poll::Pending => {
                     waiting.push(std::mem::replace(&mut slot, Slot(Box::pin(None))));
                 }
             }
             started += 1;
-            if started % TURN == 0 {
+            if started % pace.turn == 0 {
                 yield_now().await;
             }
         }
         match waiting.next().await {
-            Some(result) => ended.push(result),
-            None => return ended,
+            Some(result) => ended(result),
+            None => return,
         }
     }
 }
@@ -101,17 +114,20 @@ mod tests {
         for (limit, expected) in [(0, 1), (1, 1), (3, 3), (100, 67)] {
             let (running, most) = (Cell::default(), Cell::default());
             let waits = (0..100).map(|n| turns(n % 3, &running, &most));
-            let mut ended = block_on(at_once(limit, waits));
+            let mut ended = Vec::new();
+            block_on(at_once(Pace { limit, turn: 7 }, waits, |n| ended.push(n)));
             ended.sort_unstable();
             assert_eq!(ended, [vec![0; 34], vec![1; 33], vec![2; 33]].concat());
             assert_eq!(most.get(), expected, "of {limit}");
         }
-        assert_eq!(block_on(at_once(3, Vec::<std::future::Ready<()>>::new())), []);
+        let nothing = Vec::<std::future::Ready<()>>::new();
+        block_on(at_once(Pace::of(3), nothing, |()| panic!("there is none")));
     }
 
     #[test]
     fn who_need_not_wait_ends_in_order() {
-        let ended = block_on(at_once(2, (0..100).map(std::future::ready)));
+        let mut ended = Vec::new();
+        block_on(at_once(Pace::of(2), (0..100).map(std::future::ready), |n| ended.push(n)));
         assert_eq!(ended, (0..100).collect::<Vec<_>>());
     }
 }

@@ -14,7 +14,7 @@ use fanfold::planted::{Bug, planted};
 use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
 use foldhash::fast::RandomState;
 
-use crate::at_once::at_once;
+use crate::at_once::{Pace, at_once};
 use crate::backoff::Backoff;
 use crate::ports::{
     Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable,
@@ -83,7 +83,8 @@ impl Ingest {
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];
         let mut groups: Vec<(LogId, Vec<(usize, Command)>)> = Vec::new();
-        let mut group_of: HashMap<LogId, usize, RandomState> = HashMap::default();
+        let mut group_of: HashMap<LogId, usize, RandomState> =
+            HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
         for (index, json) in requests.iter().enumerate() {
             let request = Request::parse(json, &self.services).map_err(IngestError::from);
             match request.and_then(|r| self.admission.admit(&r.log).map(|()| r).map_err(Into::into))
@@ -98,13 +99,14 @@ impl Ingest {
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
-        let all = groups.len();
+        let all = Pace::of(groups.len());
         let appends = groups.into_iter().map(|(log, group)| self.append_group(log, group));
-        for group in at_once(all, appends).await {
+        at_once(all, appends, |group| {
             for (index, answer) in group {
                 answers[index] = Some(answer);
             }
-        }
+        })
+        .await;
         // Every request is in one group or has its error; none is left without an answer.
         let unanswered = || Unavailable::Failed { hop: "ingest", message: "no answer".to_owned() };
         let answers = answers.into_iter();

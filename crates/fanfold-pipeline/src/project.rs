@@ -23,8 +23,8 @@ use fanfold::planted::{Bug, planted};
 use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
 
-use self::group::{Folded, Told, Touched, Touching, by_log};
-use crate::at_once::at_once;
+use self::group::{ByLog, Folded, Told, Touched, Touching};
+use crate::at_once::{Pace, at_once};
 use crate::attempts::Unclosed;
 use crate::ports::{
     Advanced, Cursor, Env, Journal, ParkedView, PutRowError, StoredRow, Unavailable, ViewTable,
@@ -32,10 +32,11 @@ use crate::ports::{
 
 pub use suspect::ATTEMPTS_MAX;
 
-/// Logs of one call that are worked on at the same time; see the processor.
-const LOGS_AT_ONCE: usize = 32;
+/// Logs of one call that are worked on at the same time; see the processor. A call that waits for
+/// nothing runs through: the next one's commits are behind its own.
+const LOGS_AT_ONCE: Pace = Pace::of(32);
 /// Rows under way at the same time, per log.
-const ROWS_AT_ONCE: usize = 16;
+const ROWS_AT_ONCE: Pace = Pace::of(16);
 /// Keys that a view table is asked for at a time (its limit).
 const KEYS_PER_READ: usize = 1_000;
 /// How often a row that others write is loaded again.
@@ -134,10 +135,10 @@ impl Projector {
     /// without bytes.
     pub async fn project_received(&self, messages: &[&[Received]], deadline: Time) -> Vec<usize> {
         let mut failed = Vec::new();
-        let logs = by_log(messages, self.view.services()).into_iter();
+        let logs = ByLog::new(messages, self.view.services());
         let logs = logs.map(|told| self.advance(told, deadline));
-        let logs_at_once = if self.attempts_max.is_some() { 1 } else { LOGS_AT_ONCE };
-        for (told, result) in at_once(logs_at_once, logs).await {
+        let pace = if self.attempts_max.is_some() { Pace::of(1) } else { LOGS_AT_ONCE };
+        at_once(pace, logs, |(told, result)| {
             if let Err(error) = result {
                 let log = told.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
@@ -145,7 +146,8 @@ impl Projector {
                     failed.extend(told.commits.iter().map(|(_, index)| *index));
                 }
             }
-        }
+        })
+        .await;
         failed.sort_unstable();
         failed.dedup();
         failed
@@ -302,7 +304,14 @@ impl Projector {
             (Some(row), _) => {
                 // Collected first: only so the compiler sees that the stage is `Send`.
                 let rows: Vec<_> = std::iter::once(row).chain(rows).collect();
-                at_once(ROWS_AT_ONCE, rows).await.into_iter().collect::<Result<(), _>>()?;
+                let mut stored = Ok(());
+                at_once(ROWS_AT_ONCE, rows, |row| {
+                    if row.is_err() {
+                        stored = row;
+                    }
+                })
+                .await;
+                stored?;
             }
         }
 

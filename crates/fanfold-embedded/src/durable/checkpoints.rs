@@ -20,6 +20,7 @@ use crate::memory::Changing;
 use crate::shard::Position;
 use crate::shards::{Mark, Shards};
 use crate::store::{CHECKPOINT_BYTES, Store, StoreError};
+use crate::watchdog::{Vital, Watchdog};
 
 /// How often it is looked how far the stages are, in milliseconds.
 const LOOK_MS: u64 = 20;
@@ -57,14 +58,16 @@ pub struct Checkpoints<S> {
     /// What the last checkpoint has stored.
     saved: u64,
     made: Arc<AtomicU64>,
+    watchdog: Arc<Watchdog>,
 }
 
 impl<S: Stages> Checkpoints<S> {
     /// None made yet.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<Store>,
         commands: Arc<DurableCommands>,
         stages: S,
+        watchdog: Arc<Watchdog>,
     ) -> Result<Self, StoreError> {
         let done = store.done()?;
         Ok(Self {
@@ -75,6 +78,7 @@ impl<S: Stages> Checkpoints<S> {
             next: None,
             saved: done,
             made: Arc::default(),
+            watchdog,
         })
     }
 
@@ -96,6 +100,7 @@ impl<S: Stages> Checkpoints<S> {
     ) -> std::io::Result<thread::JoinHandle<Result<(), StoreError>>> {
         let thread = thread::Builder::new().name("fanfold-checkpoints".to_owned());
         thread.spawn(move || {
+            let _vital = Vital("the checkpoints");
             let mut due = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
             while !stop.is_told() {
                 let store = self.store.clone();
@@ -104,7 +109,7 @@ impl<S: Stages> Checkpoints<S> {
                     let look = timeout(Duration::from_millis(LOOK_MS), wanted);
                     stop.or(look).await.is_some_and(|wanted| wanted.is_ok())
                 });
-                self.look();
+                while self.look() {}
                 let is_behind =
                     store.is_unsaved() || self.done.load(Ordering::Relaxed) > self.saved;
                 let is_due = Instant::now() >= due && is_behind;
@@ -160,6 +165,8 @@ impl<S: Stages> Checkpoints<S> {
 
     fn make(&mut self) -> Result<(), StoreError> {
         let done = self.done.load(Ordering::Relaxed);
+        // A disk that fills up at the wrong moment makes `fjall` wait for itself.
+        let _watched = self.watchdog.watch("a checkpoint");
         self.store.checkpoint(done)?;
         self.saved = done;
         self.made.fetch_add(1, Ordering::Relaxed);

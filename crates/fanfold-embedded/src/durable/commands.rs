@@ -26,12 +26,13 @@ use tokio::time::sleep;
 use super::{group, unavailable};
 use crate::faults;
 use crate::hash_key::{BUCKETS, HashKey};
-use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, twice};
+use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, MemoryTopic, twice};
 use crate::shard::{Backlog, Bound};
 use crate::shards::Shards;
 use crate::store::command_log::CommandLog;
 use crate::store::{Space, Store, StoreError};
 use crate::striped::lock;
+use crate::watchdog::Vital;
 
 const HOP: &str = "commands table";
 /// Bytes of a group, beyond which what waits becomes the next one.
@@ -54,6 +55,10 @@ struct Queue {
 /// What may be on its way to one stage, before appends wait for it: some tenths of a second of work.
 /// So whoever sends without end is slowed down to what the stages do, and memory stays small.
 const PACE: Bound = Bound { items: 8_000, bytes: 16 * 1024 * 1024 };
+/// Bytes of notifications on their way, beyond which appends wait for the views, but not for long: a
+/// view that stands still must not stop everybody.
+const PACE_NOTIFICATIONS_BYTES: usize = 24 * 1024 * 1024;
+const PACE_LOOKS_FOR_VIEWS_MAX: usize = 25;
 /// How often an append that waits looks again, in milliseconds, and how often at most: half a second,
 /// then it is throttled.
 const PACE_LOOK_MS: u64 = 2;
@@ -63,6 +68,12 @@ const PACE_LOOKS_MAX: usize = 250;
 const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How long nothing is taken after the disk was full, in milliseconds; then somebody may try.
 const FULL_MS: u64 = 1_000;
+
+/// The stages behind the change stream.
+struct Behind {
+    records: Arc<Backlog>,
+    topic: Arc<MemoryTopic>,
+}
 
 /// How much the command log has done since it was opened.
 #[derive(Debug, Default)]
@@ -101,8 +112,8 @@ pub struct DurableCommands {
     shown: AtomicU64,
     counts: Counts,
     replayed: Vec<LogId>,
-    /// On its way behind the change stream.
-    behind: OnceLock<Vec<Arc<Backlog>>>,
+    /// What is behind the change stream.
+    behind: OnceLock<Behind>,
     opened: Instant,
     /// Nothing is taken until so many milliseconds after `opened`.
     full_until_ms: AtomicU64,
@@ -146,7 +157,10 @@ impl DurableCommands {
     pub fn start(self: &Arc<Self>) -> io::Result<thread::JoinHandle<()>> {
         let this = self.clone();
         let thread = thread::Builder::new().name("fanfold-commands".to_owned());
-        thread.spawn(move || while this.take() {})
+        thread.spawn(move || {
+            let _vital = Vital("the commands");
+            while this.take() {}
+        })
     }
 
     /// The thread is to end, once it has answered everything. Nothing is taken any more.
@@ -171,20 +185,20 @@ impl DurableCommands {
     }
 
     /// From now on appends also wait for what lies in these.
-    pub(crate) fn pace_by(&self, behind: Vec<Arc<Backlog>>) {
+    pub(crate) fn pace_by(&self, records: Arc<Backlog>, topic: Arc<MemoryTopic>) {
         // There is one pipeline behind a commands table, and it is put together once.
-        let _ = self.behind.set(behind);
+        let _ = self.behind.set(Behind { records, topic });
     }
 
     /// Returns once the stages have come closer.
     async fn pace(&self) -> Result<(), Unavailable> {
-        let behind = self.behind.get().map_or(&[][..], Vec::as_slice);
-        let is_far = || {
-            let mut all = behind.iter().chain([self.changes.backlog()]);
-            all.any(|backlog| backlog.exceeds(PACE))
-        };
-        for _ in 0..PACE_LOOKS_MAX {
-            if !is_far() {
+        let behind = self.behind.get();
+        for look in 0..PACE_LOOKS_MAX {
+            let mut stages = behind.map(|behind| &behind.records).into_iter();
+            let stages_lag = stages.any(|records| records.exceeds(PACE));
+            let views_lag = look < PACE_LOOKS_FOR_VIEWS_MAX
+                && behind.is_some_and(|behind| behind.topic.lag() > PACE_NOTIFICATIONS_BYTES);
+            if !stages_lag && !views_lag && !self.changes.backlog().exceeds(PACE) {
                 return Ok(());
             }
             sleep(Duration::from_millis(PACE_LOOK_MS)).await;
@@ -270,8 +284,9 @@ impl DurableCommands {
                     }
                 };
                 let before = match slot {
+                    // Perhaps by what is not on disk yet: answered when that is.
                     Ok(Some(slot)) if slot.closed || slot.token == append.token => {
-                        let _ = answer.send(Err(AppendError::Refused(slot)));
+                        group.refused.push((answer, slot));
                         return;
                     }
                     Ok(slot) => slot.map_or(Seq::ZERO, |slot| slot.seq),
@@ -293,7 +308,7 @@ impl DurableCommands {
     }
 
     fn append_group(&self, group: Group) {
-        let Group { bytes, changes, slots, closed } = group;
+        let Group { bytes, changes, slots, refused, closed } = group;
         let appended = match changes.is_empty() {
             true => Ok(self.shown() - 1),
             false => self.append_bytes(&bytes),
@@ -310,6 +325,9 @@ impl DurableCommands {
                     emit(&self.changes, hash, change);
                 }
                 self.shown.store(position + 1, Ordering::Release);
+                for (answer, slot) in refused {
+                    let _ = answer.send(Err(AppendError::Refused(slot)));
+                }
                 for (answer, last) in answers {
                     // Who does not wait any more finds its token in the slot.
                     let _ = answer.send(Ok(last));
@@ -320,7 +338,8 @@ impl DurableCommands {
                     self.full_until_ms.store(self.uptime_ms() + FULL_MS, Ordering::Relaxed);
                 }
                 tracing::error!(alarm = "not_durable", %error, "commands were not accepted");
-                for (_, _, answer) in changes {
+                let changes = changes.into_iter().map(|(_, _, answer)| answer);
+                for answer in changes.chain(refused.into_iter().map(|(answer, _)| answer)) {
                     let _ = answer.send(Err(unavailable(HOP, &error).into()));
                 }
             }
@@ -351,6 +370,7 @@ struct Group {
     changes: Vec<(HashKey, Change, oneshot::Sender<Result<Seq, AppendError>>)>,
     /// As they will be.
     slots: HashMap<LogId, (HashKey, Slot), FixedState>,
+    refused: Vec<(oneshot::Sender<Result<Seq, AppendError>>, Slot)>,
     closed: Vec<(LogId, oneshot::Sender<bool>)>,
 }
 

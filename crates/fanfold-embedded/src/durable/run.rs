@@ -15,6 +15,7 @@ use crate::faults;
 use crate::stop::{Stop, Stopper};
 use crate::store::{OpenError, Space, Store, StoreError};
 use crate::striped::lock;
+use crate::watchdog::Watchdog;
 
 /// The meta table's key of what is known of a run that has not ended properly.
 const RUN_KEY: &[u8] = b"run";
@@ -70,9 +71,13 @@ impl Durability {
     }
 
     /// Starts the threads.
-    pub fn start(&mut self, stages: impl Stages) -> Result<(), OpenError> {
+    pub(crate) fn start(
+        &mut self,
+        stages: impl Stages,
+        watchdog: Arc<Watchdog>,
+    ) -> Result<(), OpenError> {
         let (store, commands) = (self.store.clone(), self.commands.clone());
-        let checkpoints = Checkpoints::new(store, commands, stages)
+        let checkpoints = Checkpoints::new(store, commands, stages, watchdog)
             .map_err(|error| self.store.folder().explain(error))?;
         (self.done, self.made) = (checkpoints.done(), checkpoints.made());
         let (store, done) = (Arc::downgrade(&self.store), self.done.clone());

@@ -113,6 +113,16 @@ impl DurableJournal {
         if let Some(tail) = lock(&self.tails).get(log) {
             return Ok(*tail);
         }
+        // Who appends meanwhile must not find an older tail remembered than its own.
+        let _alone = self.stripes.of(log);
+        self.tail_alone(log)
+    }
+
+    /// With the log's stripe held.
+    fn tail_alone(&self, log: &LogId) -> Result<Seq, StoreError> {
+        if let Some(tail) = lock(&self.tails).get(log) {
+            return Ok(*tail);
+        }
         let last = self.last_at(log, Seq(u64::MAX - 1))?;
         let tail = last.map_or(Seq::ZERO, |commit| commit.last());
         lock(&self.tails).put(log.clone(), tail);
@@ -122,7 +132,7 @@ impl DurableJournal {
     fn append(&self, log: &LogId, commit: &CommitItem) -> Result<Seq, JournalAppendError> {
         let failed = |error: StoreError| JournalAppendError::from(unavailable("journal", &error));
         let _alone = self.stripes.of(log);
-        let tail = self.tail(log).map_err(failed)?;
+        let tail = self.tail_alone(log).map_err(failed)?;
         let key = Self::key(log, commit.first);
         // Behind the tail there is nothing to look for.
         if commit.first <= tail

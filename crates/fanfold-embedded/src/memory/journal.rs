@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,10 +36,12 @@ impl Journal for MemoryJournal {
         let tail = {
             let mut logs = self.logs.of(log);
             let commits = logs.entry(log.clone()).or_default();
-            if let Some(stored) = commits.get(&commit.first) {
-                return Err(JournalAppendError::Exists(stored.clone()));
-            }
-            commits.insert(commit.first, commit.clone());
+            match commits.entry(commit.first) {
+                Entry::Occupied(stored) => {
+                    return Err(JournalAppendError::Exists(stored.get().clone()));
+                }
+                Entry::Vacant(free) => free.insert(commit.clone()),
+            };
             tail(commits)
         };
         self.waiters.reached(log, tail);

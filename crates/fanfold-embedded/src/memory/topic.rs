@@ -104,6 +104,11 @@ impl MemoryTopic {
         &self.backlog
     }
 
+    /// Bytes that a subscriber has not come to.
+    pub fn lag(&self) -> usize {
+        if lock(&self.subscribers).is_empty() { 0 } else { self.backlog.bytes() }
+    }
+
     /// Adds a subscriber, who gets what is in the log, and what is published from now on; or goes
     /// on where one of this name was.
     pub fn subscribe(&self, name: &str) -> Position {
@@ -172,6 +177,7 @@ impl Topic for MemoryTopic {
         }
         Ok(messages.iter().map(|message| self.publish_one(topic, message)).collect())
     }
+
     /// Keeps the commits together, but as many notifications as messages of the largest size would
     /// be: what is dropped, or delivered again, is dropped and delivered as a whole.
     fn hand_over(&self, topic: usize, notices: &[&Notice]) -> Option<Result<(), Unavailable>> {

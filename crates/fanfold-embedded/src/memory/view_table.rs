@@ -27,15 +27,32 @@ struct ViewLog {
 }
 
 impl ViewLog {
-    fn put(&mut self, key: &RowKey, row: &StoredRow) {
-        let before = self.rows.insert(key.clone(), row.clone());
-        if let Some(expires) = before.as_ref().and_then(expiry) {
-            self.tombstones.remove(&(expires, key.clone()));
+    /// Unless the row's seq is another than `loaded`.
+    fn put(
+        &mut self,
+        key: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        match self.rows.get_mut(key) {
+            stored if stored.as_ref().map(|stored| stored.seq) != loaded => {
+                return Err(PutRowError::Conflict);
+            }
+            Some(stored) => {
+                if let Some(expires) = expiry(stored) {
+                    self.tombstones.remove(&(expires, key.clone()));
+                }
+                *stored = row.clone();
+            }
+            None => {
+                self.rows.insert(key.clone(), row.clone());
+            }
         }
         if let Some(expires) = expiry(row) {
             self.tombstones.insert((expires, key.clone()));
             self.expire(expires);
         }
+        Ok(())
     }
 
     /// Who writes a tombstone that expires at `new` says that it is a day before: what has expired
@@ -122,12 +139,7 @@ impl ViewTable for MemoryViewTable {
         loaded: Option<Seq>,
     ) -> Result<(), PutRowError> {
         let mut logs = self.logs.of(log);
-        let log = logs.entry(log.clone()).or_default();
-        if log.rows.get(key).map(|stored| stored.seq) != loaded {
-            return Err(PutRowError::Conflict);
-        }
-        log.put(key, row);
-        Ok(())
+        logs.entry(log.clone()).or_default().put(key, row, loaded)
     }
 
     async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {

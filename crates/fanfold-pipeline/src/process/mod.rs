@@ -39,12 +39,13 @@ use self::publish::publish;
 use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, Stop};
 use crate::BatchOutcome;
-use crate::at_once::at_once;
+use crate::at_once::{Pace, at_once};
 use crate::ports::{Env, Journal, ParkedTable, State, Topic};
 
 /// Logs of one batch that are worked on at the same time: enough to hide the latency of the
-/// tables, few enough to stay below their connections.
-const LOGS_AT_ONCE: usize = 32;
+/// tables, few enough to stay below their connections. A batch may take long, and shares its
+/// thread: others have their turn now and then.
+const LOGS_AT_ONCE: Pace = Pace { limit: 32, turn: 32 };
 
 /// How often one batch starts over on a log without getting anywhere: after a conflict, a gap that
 /// closed, a catch-up.
@@ -122,9 +123,19 @@ impl Processor {
     /// Processes a batch. What is not finished by the deadline is reported.
     pub async fn process(&self, records: &[ReceivedRecord], deadline: Time) -> BatchOutcome {
         let suspicion = self.suspicion_of(records);
-        let lanes = gather(records).into_iter();
-        let lanes = lanes.map(|batch| self.advance(batch, suspicion, deadline));
-        let mut lanes: Vec<Lane> = at_once(LOGS_AT_ONCE, lanes).await;
+        self.process_as(records, suspicion, deadline).await
+    }
+
+    async fn process_as(
+        &self,
+        records: &[ReceivedRecord],
+        suspicion: Option<Suspicion>,
+        deadline: Time,
+    ) -> BatchOutcome {
+        let batches = gather(records);
+        let mut lanes: Vec<Lane> = Vec::with_capacity(batches.len());
+        let batches = batches.into_iter().map(|batch| self.advance(batch, suspicion, deadline));
+        at_once(LOGS_AT_ONCE, batches, |lane| lanes.push(lane)).await;
 
         lanes.iter_mut().for_each(Lane::publish_for_snapshot);
         if planted(Bug::UnparkBeforePublishing) {
@@ -140,9 +151,13 @@ impl Processor {
             let published = rest.split_off(..lane.publish.len()).unwrap_or_default();
             self.finish(lane, published)
         });
-        let finished = at_once(LOGS_AT_ONCE, finished).await;
         let mut outcome = BatchOutcome::DONE;
-        finished.into_iter().flatten().for_each(|index| outcome.fail_from(index));
+        at_once(LOGS_AT_ONCE, finished, |unfinished| {
+            if let Some(index) = unfinished {
+                outcome.fail_from(index);
+            }
+        })
+        .await;
         outcome
     }
 

@@ -30,6 +30,7 @@ use fanfold::{Fault, Log, LogId, Seq, Time};
 use super::gather::{Arrival, ReceivedRecord};
 use super::tables::{PARKED_PER_READ, Stop};
 use super::{Lane, Pass, Processor};
+use crate::BatchOutcome;
 use crate::attempts::{CLOSE_BACKOFF, Unclosed};
 use crate::ports::{ParkedItem, Unavailable};
 
@@ -106,6 +107,16 @@ impl Processor {
     /// age of a record what has ended the process, as after a second unclean start.
     pub fn suspect(&self, suspicion: Suspicion) {
         *self.suspects.suspicion.write().unwrap_or_else(PoisonError::into_inner) = suspicion;
+    }
+
+    /// As [`Processor::process`], but suspect, however old the record is.
+    pub async fn process_suspect(
+        &self,
+        record: &[ReceivedRecord],
+        suspicion: Suspicion,
+        deadline: Time,
+    ) -> BatchOutcome {
+        self.process_as(record, Some(suspicion).filter(|_| record.len() == 1), deadline).await
     }
 
     /// Whether a call with these records is suspect.

@@ -1,11 +1,8 @@
 //! What is done at a time: the commits of a log, and the entries that touch a row.
 
-use std::collections::HashMap;
-
 use fanfold::body::notification::Received;
 use fanfold::view::AnyRecorded;
 use fanfold::{LogId, RowKey, Seq};
-use foldhash::fast::RandomState;
 
 use crate::ports::StoredRow;
 
@@ -16,25 +13,37 @@ pub(super) struct Told {
     pub commits: Vec<(Received, usize)>,
 }
 
-/// Only logs of these services.
-pub(super) fn by_log(messages: &[&[Received]], services: &[&str]) -> Vec<Told> {
-    let n = messages.iter().map(|commits| commits.len()).sum();
-    let mut logs: Vec<Told> = Vec::with_capacity(n);
-    let mut place_of: HashMap<&LogId, usize, RandomState> =
-        HashMap::with_capacity_and_hasher(n, RandomState::default());
-    for (index, commits) in messages.iter().enumerate() {
-        for commit in commits.iter().filter(|commit| services.contains(&commit.log.service())) {
-            let at = *place_of.entry(&commit.log).or_insert_with(|| {
-                logs.push(Told { log: commit.log.clone(), commits: Vec::with_capacity(1) });
-                logs.len() - 1
-            });
-            logs[at].commits.push((commit.clone(), index));
-        }
+/// What messages say, log by log.
+pub(super) struct ByLog<'a> {
+    /// In order, each with the index of its message.
+    commits: Vec<(&'a Received, usize)>,
+    /// Those below are handed out.
+    next: usize,
+}
+
+impl<'a> ByLog<'a> {
+    /// Only logs of these services.
+    pub(super) fn new(messages: &[&'a [Received]], services: &[&str]) -> Self {
+        let numbered = messages.iter().enumerate();
+        let commits = numbered.flat_map(|(index, commits)| commits.iter().map(move |c| (c, index)));
+        let mut commits: Vec<_> =
+            commits.filter(|(commit, _)| services.contains(&commit.log.service())).collect();
+        commits.sort_by(|(a, _), (b, _)| a.log.cmp(&b.log).then(a.last.cmp(&b.last)));
+        Self { commits, next: 0 }
     }
-    for told in &mut logs {
-        told.commits.sort_by_key(|(commit, _)| commit.last);
+}
+
+impl Iterator for ByLog<'_> {
+    type Item = Told;
+
+    fn next(&mut self) -> Option<Told> {
+        let left = &self.commits[self.next..];
+        let log = &left.first()?.0.log;
+        let n = left.iter().take_while(|(commit, _)| commit.log == *log).count();
+        self.next += n;
+        let commits = left[..n].iter().map(|(commit, index)| ((*commit).clone(), *index));
+        Some(Told { log: log.clone(), commits: commits.collect() })
     }
-    logs
 }
 
 /// An entry, and the rows it touches.

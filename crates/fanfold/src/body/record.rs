@@ -14,6 +14,9 @@ const PREFIX_BYTES: usize = 6;
 /// Bytes that one part adds to the header, at most: four numbers of twenty digits with their keys.
 const PART_HEADER_BYTES: usize = 110;
 
+/// A log's name has at most 32 and 128 bytes, and some more for what is around them.
+const NUDGE_BYTES_MAX: usize = PREFIX_BYTES + 256;
+
 /// One batch of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part<'a> {
@@ -66,6 +69,13 @@ impl<'a> Record<'a> {
     /// A nudge for `log`.
     pub fn nudge(log: LogId) -> Self {
         Self { log, parts: Vec::new() }
+    }
+
+    /// Whether these are the bytes of a nudge.
+    pub fn is_nudge(bytes: &[u8]) -> bool {
+        // A nudge is a name and little more: others need not be read for that.
+        bytes.len() <= NUDGE_BYTES_MAX
+            && Record::decode(bytes).is_ok_and(|record| record.parts.is_empty())
     }
 
     /// The bytes to put on the stream.

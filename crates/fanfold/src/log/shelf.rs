@@ -163,7 +163,11 @@ impl AboveHead {
 
     /// The commit that starts at `first` is published.
     pub(super) fn told(&mut self, first: Seq) {
-        let at = self.commits.partition_point(|commit| commit.last < first);
+        // Most often it is the last.
+        let at = match self.commits.back() {
+            Some(last) if last.first == first => self.commits.len() - 1,
+            _ => self.commits.partition_point(|commit| commit.last < first),
+        };
         if let Some(commit) = self.commits.get_mut(at).filter(|commit| commit.first == first)
             && commit.notice.take().is_some()
         {

@@ -23,9 +23,15 @@ pub struct Host {
     served: JoinHandle<io::Result<()>>,
 }
 
-impl Host {
-    /// Listens on `address`; port 0 is any that is free.
-    pub async fn listen(address: SocketAddr, api: Router) -> anyhow::Result<Self> {
+/// An address that is this process's own, and not served yet: who comes waits.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Takes an address; port 0 is any that is free.
+    pub async fn take(address: SocketAddr) -> anyhow::Result<Self> {
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -34,8 +40,13 @@ impl Host {
             Err(e) => bail!("cannot listen on {address}: {e}"),
         };
         let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Serves it.
+    pub fn serve(self, api: Router) -> Host {
         // Answers are small and complete: they need not wait for more.
-        let listener = listener.tap_io(|connection| {
+        let listener = self.listener.tap_io(|connection| {
             if let Err(error) = connection.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY");
             }
@@ -45,7 +56,14 @@ impl Host {
             // A host that is dropped stops, too.
             let _ = stopped.await;
         });
-        Ok(Self { address, stop, served: tokio::spawn(async { served.await }) })
+        Host { address: self.address, stop, served: tokio::spawn(async { served.await }) }
+    }
+}
+
+impl Host {
+    /// Listens on `address`; port 0 is any that is free.
+    pub async fn listen(address: SocketAddr, api: Router) -> anyhow::Result<Self> {
+        Ok(Bound::take(address).await?.serve(api))
     }
 
     /// Where it listens.

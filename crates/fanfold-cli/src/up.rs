@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::gauges::Gauges;
-use crate::host::Host;
+use crate::host::Bound;
 use crate::{admin, panics};
 
 /// The arguments.
@@ -79,6 +79,8 @@ async fn host(
     data: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
+    // First what may be taken: a folder that was opened has to be closed again.
+    let bound = Bound::take(listen).await?;
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
         None => Engine::start(config),
@@ -103,7 +105,7 @@ async fn host(
     let gauges = Gauges(engine.watch().clone());
     api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     let api = router_with(api, admin::routes(engine.command_shards().clone()));
-    let host = Host::listen(listen, api).await?;
+    let host = bound.serve(api);
     if !listen.ip().is_loopback() {
         tracing::warn!(%listen, "others may reach this address, and there is no authentication");
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::again::Again;
 use crate::durable::{Durability, Stages};
-use crate::env::SystemEnv;
+use crate::env::{LaterEnv, SystemEnv};
 use crate::hash_key::HashKey;
 use crate::memory::{Memory, MemoryConfig};
 use crate::ports::Ports;
@@ -167,7 +167,8 @@ impl Engine {
     /// Starts an engine that keeps everything in a folder, which is made if it is not there; and
     /// goes on with what it finds there. Must be called inside of a tokio runtime with a timer.
     pub fn open(config: Config, folder: &Path) -> Result<Self, OpenError> {
-        let env: Arc<dyn Env> = Arc::new(SystemEnv);
+        let later = Arc::new(LaterEnv::default());
+        let env: Arc<dyn Env> = later.clone();
         let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
         let table = |view: &Arc<dyn AnyView>| {
             (view.name().to_owned(), format!("view-{}-v{}", view.name(), view.version()))
@@ -180,6 +181,7 @@ impl Engine {
         tracing::info!(ms = ms(), "the tables are open");
         let (ports, commands) = Ports::durable(&memory, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
+        later.not_before(commands.replayed_until());
         let mut durability = Durability::begin(store, commands)?;
         let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
         tracing::info!(ms = ms(), logs = logs.len(), unclean_starts, "the command log is read");

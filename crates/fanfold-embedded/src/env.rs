@@ -1,5 +1,6 @@
 //! The clock and the chance of this machine.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -10,6 +11,35 @@ use fanfold_pipeline::ports::Env;
 /// operating system: its numbers never repeat by accident, after a restart neither.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEnv;
+
+/// The machine's, but that its time is never before one that was given out in an earlier run: a
+/// command that is decided again after a crash gets the time that it had.
+#[derive(Debug, Default)]
+pub struct LaterEnv {
+    not_before: AtomicU64,
+}
+
+impl LaterEnv {
+    /// From now on the time is not before this.
+    pub fn not_before(&self, time: Time) {
+        self.not_before.fetch_max(time.0, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Env for LaterEnv {
+    fn now(&self) -> Time {
+        SystemEnv.now().max(Time(self.not_before.load(Ordering::Relaxed)))
+    }
+
+    fn random(&self) -> u64 {
+        SystemEnv.random()
+    }
+
+    async fn sleep(&self, ms: u64) {
+        SystemEnv.sleep(ms).await;
+    }
+}
 
 #[async_trait]
 impl Env for SystemEnv {

@@ -112,6 +112,7 @@ pub struct DurableCommands {
     shown: AtomicU64,
     counts: Counts,
     replayed: Vec<LogId>,
+    replayed_until: Time,
     /// What is behind the change stream.
     behind: OnceLock<Behind>,
     opened: Instant,
@@ -126,6 +127,7 @@ impl DurableCommands {
         let done = store.done()?;
         let folder = store.folder().path().join("commands");
         let mut replayed = BTreeSet::new();
+        let mut replayed_until = Time::default();
         let log = CommandLog::open(&folder, done, |position, group| {
             let group = group::read(group).ok_or_else(|| {
                 let message = format!("group {position} of the command log cannot be read");
@@ -133,6 +135,7 @@ impl DurableCommands {
             })?;
             group.into_iter().try_for_each(|change| {
                 replayed.insert(change.log.clone());
+                replayed_until = replayed_until.max(change.at);
                 replay(&store, &changes, change)
             })
         })?;
@@ -147,6 +150,7 @@ impl DurableCommands {
             shown,
             counts: Counts::default(),
             replayed: replayed.into_iter().collect(),
+            replayed_until,
             behind: OnceLock::new(),
             opened: Instant::now(),
             full_until_ms: AtomicU64::new(0),
@@ -167,6 +171,11 @@ impl DurableCommands {
     pub fn end(&self) {
         lock(&self.queue).is_closed = true;
         self.arrived.notify_all();
+    }
+
+    /// When the latest of what was in the command log was accepted.
+    pub(crate) fn replayed_until(&self) -> Time {
+        self.replayed_until
     }
 
     /// The logs of what was in the command log when it was opened.

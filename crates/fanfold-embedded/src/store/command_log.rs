@@ -74,46 +74,37 @@ impl CommandLog {
                 }
             }
             segment.bytes = groups.valid_bytes;
-            if !is_last && groups.valid_bytes < groups.file_bytes {
-                return Err(broken(&segment.path, "damaged in the middle of the log"));
+            if groups.valid_bytes < groups.file_bytes {
+                // A group is synced before the next is written: one that is not whole, with a whole
+                // one behind it, was whole once.
+                if !is_last || groups.goes_on(&segment.path, done)? {
+                    return Err(broken(&segment.path, "damaged in the middle of the log"));
+                }
+                let bytes = groups.file_bytes - groups.valid_bytes;
+                tracing::info!(bytes, "cut off what was not accepted when the process ended");
             }
             synced_bytes = groups.valid_bytes;
         }
-        let mut log = match segments.back() {
-            Some(last) => {
-                let file = File::options().read(true).write(true).open(&last.path)?;
-                let folder = folder.to_owned();
-                let buffer = Vec::new();
-                let segment_bytes = SEGMENT_BYTES;
-                // Also a header may be torn: then nothing is valid.
-                let is_torn = true;
-                Self {
-                    folder,
-                    segments,
-                    file,
-                    synced_bytes,
-                    is_torn,
-                    next,
-                    buffer,
-                    segment_bytes,
-                    syncs: 0,
-                }
-            }
+        let (file, is_torn) = match segments.back() {
+            // Also a header may be torn: then nothing is valid.
+            Some(last) => (File::options().read(true).write(true).open(&last.path)?, true),
             None => {
                 let (segment, file) = create(folder, next)?;
-                let synced_bytes = segment.bytes;
-                Self {
-                    folder: folder.to_owned(),
-                    segments: VecDeque::from([segment]),
-                    file,
-                    synced_bytes,
-                    is_torn: false,
-                    next,
-                    buffer: Vec::new(),
-                    segment_bytes: SEGMENT_BYTES,
-                    syncs: 0,
-                }
+                synced_bytes = segment.bytes;
+                segments.push_back(segment);
+                (file, false)
             }
+        };
+        let mut log = Self {
+            folder: folder.to_owned(),
+            segments,
+            file,
+            synced_bytes,
+            is_torn,
+            next,
+            buffer: Vec::new(),
+            segment_bytes: SEGMENT_BYTES,
+            syncs: 0,
         };
         log.mend()?;
         // What is done may be damaged, and nobody sees it: nothing must come behind it.
@@ -308,6 +299,33 @@ impl Groups {
         self.expected = Some(position + 1);
         Ok(Some((position, payload.into())))
     }
+}
+
+impl Groups {
+    /// Whether a whole group, later than those that were read, stands behind what is not one.
+    fn goes_on(&self, path: &Path, done: u64) -> Result<bool, StoreError> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(self.valid_bytes))?;
+        let mut rest = Vec::new();
+        file.take(SEGMENT_BYTES + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;
+        // What was trimmed may still be there: it is done.
+        let last = self.expected.unwrap_or(0).max(done);
+        Ok((1..rest.len()).any(|at| group_at(&rest[at..]).is_some_and(|position| position > last)))
+    }
+}
+
+/// The position of the group that these bytes begin with, if they do.
+fn group_at(bytes: &[u8]) -> Option<u64> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (checksum, rest) = rest.split_first_chunk::<4>()?;
+    let (position, rest) = rest.split_first_chunk::<8>()?;
+    let payload = rest.get(..u32::from_be_bytes(*length) as usize)?;
+    let mut found = crc32fast::Hasher::new();
+    found.update(position);
+    found.update(payload);
+    let is_whole = found.finalize() == u32::from_be_bytes(*checksum);
+    // No group is empty, but zeros look like one.
+    (is_whole && !payload.is_empty()).then_some(u64::from_be_bytes(*position))
 }
 
 /// `false`: the file ends before.

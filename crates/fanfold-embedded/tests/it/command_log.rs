@@ -159,6 +159,28 @@ proptest! {
     }
 
     #[test]
+    fn damage_with_something_whole_behind_it_is_an_error_in_the_last_segment_too(
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..600), 2..20),
+        damaged in any::<Index>(),
+        at in any::<Index>(),
+    ) {
+        let folder = quick_folder();
+        let (log, mut groups) = open(folder.path(), 0).expect("an empty log");
+        let mut log = log.with_segment_bytes(u64::MAX);
+        append(&mut log, &mut groups, &payloads);
+        drop(log);
+        let segment = &segments(folder.path())[0];
+        // In any group but the last; a header has 8 bytes, that of a group 16.
+        let damaged = damaged.index(payloads.len() - 1);
+        let before: usize = payloads[..damaged].iter().map(|payload| 16 + payload.len()).sum();
+        let at = (8 + before + at.index(16 + payloads[damaged].len())) as u64;
+        let byte = fs::read(segment).expect("a file")[at as usize];
+        write_at(segment, at, &[!byte]);
+        let error = open(folder.path(), 0).err().expect("it is damaged");
+        prop_assert!(error.to_string().contains("damaged in the middle of the log"), "{error}");
+    }
+
+    #[test]
     fn trimming_keeps_what_is_needed(
         rounds in prop::collection::vec((payloads(12), any::<Index>(), any::<bool>()), 1..8),
     ) {

@@ -90,6 +90,32 @@ async fn journal() {
     conformance::journal(&DurableJournal::new(stored.store.clone()), "j").await;
 }
 
+/// Whoever looks for a log's tail while its first commit is appended must not leave an older one
+/// remembered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tails_never_go_back() {
+    use fanfold::{LogId, Seq, Time};
+    use fanfold_pipeline::ports::{CommitItem, Journal, Nonce};
+    let stored = Stored::new();
+    let journal = Arc::new(DurableJournal::new(stored.store.clone()));
+    for n in 0..300 {
+        let log: LogId = format!("conformance/org:raced{n}").parse().unwrap();
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (journal, log) = (journal.clone(), log.clone());
+                tokio::spawn(async move { Journal::tail(&*journal, &log).await })
+            })
+            .collect();
+        let body = Bytes::from_static(b"[]");
+        let commit = CommitItem { first: Seq(1), n: 1, at: Time(1), nonce: Nonce(n), body };
+        Journal::append(&*journal, &log, &commit).await.unwrap();
+        for reader in readers {
+            reader.await.unwrap().unwrap();
+        }
+        assert_eq!(Journal::tail(&*journal, &log).await.unwrap(), Seq(1), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn state() {
     let stored = Stored::new();

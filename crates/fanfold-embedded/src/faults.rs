@@ -3,7 +3,8 @@
 //!
 //! - `FANFOLD_DIE_AFTER=journal.append:37` aborts after the 37th append to the journal.
 //! - `FANFOLD_CHECKPOINT_FIRST=1` makes a checkpoint before that, so that the effect is on disk, and
-//!   what should come of it is not.
+//!   what should come of it is not; after a while, in which everything else goes on, so that whoever
+//!   takes for done what is not says so.
 //! - `FANFOLD_TRACE_SYNCS=<file>` gets a line `<bytes> <path>` after each sync of a log: what of it
 //!   a power cut leaves as it is.
 
@@ -64,12 +65,16 @@ mod points {
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+    use std::time::Duration;
 
     use super::{EFFECTS, RARE_EFFECTS};
     use crate::striped::lock;
 
     /// Longer than any run of zeros in what is stored.
     const ZEROS_MAX: u64 = 1024 * 1024;
+
+    /// So long that it is looked some times how far the stages are.
+    const OTHERS_GO_ON: Duration = Duration::from_millis(200);
 
     type Checkpoint = Arc<dyn Fn() + Send + Sync>;
 
@@ -101,6 +106,8 @@ mod points {
             if std::env::var_os("FANFOLD_CHECKPOINT_FIRST").is_some()
                 && !effect.starts_with("checkpoint.")
             {
+                // What this thread would do next, another does.
+                tokio::task::block_in_place(|| std::thread::sleep(OTHERS_GO_ON));
                 let checkpoint = lock(&CHECKPOINT).clone();
                 checkpoint.iter().for_each(|checkpoint| checkpoint());
             }

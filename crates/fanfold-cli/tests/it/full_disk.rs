@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::Up;
 use crate::audit::audit;
 use crate::folder::Mounted;
 use crate::load::{Load, agent, get, post};
+use crate::{Up, lines, stderr, up_on};
 
 #[test]
 fn a_full_disk_refuses_commands_until_there_is_room_again() {
@@ -52,16 +52,29 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     assert_eq!((status, &problem["type"]), (503, &json!("urn:fanfold:problem:disk-full")));
     assert!(problem["detail"].as_str().is_some_and(|d| d.contains("full")), "{problem}");
 
-    // Reads go on, while checkpoints fail.
-    for _ in 0..20 {
+    // Reads go on, while checkpoints fail. What is done in the log of commands goes, and makes room.
+    let mut refused = 0;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for id in 1_000_000.. {
+        if refused >= 5 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the disk is not full for long");
+        fill(&filler);
         audit(&up.url, &load);
-        assert_eq!(open(1_000).0, 503);
+        match open(id).0 {
+            202 => taken.push(id),
+            status => {
+                assert_eq!(status, 503);
+                refused += 1;
+            }
+        }
         thread::sleep(Duration::from_millis(100));
     }
 
     fs::remove_file(&filler).expect("it is there");
     let deadline = Instant::now() + Duration::from_secs(20);
-    while open(1_001).0 != 202 {
+    while open(2_000_000).0 != 202 {
         assert!(Instant::now() < deadline, "it takes nothing, although there is room");
         thread::sleep(Duration::from_millis(50));
     }
@@ -82,9 +95,32 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
         found.sort_unstable();
         found
     };
-    let expected: Vec<u64> = taken.iter().copied().chain([1_001]).collect();
+    let expected: Vec<u64> = taken.iter().copied().chain([2_000_000]).collect();
     assert_eq!(accounts(&up), expected);
     up.kill();
+    let up = Up::on(&folder);
+    audit(&up.url, &load);
+    assert_eq!(accounts(&up), expected);
+
+    // A start on a full disk says so, unless the blocks that there are will do; nothing is lost.
+    drop(up);
+    fill(&filler);
+    let new = disk.0.join("new");
+    let output = up_on(&new).output().expect("the binary starts");
+    assert_eq!(lines(&output, 1), Vec::<String>::new());
+    let shown = new.display();
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "error: there is no space left for the folder {shown}: make some, then start again\n"
+        )
+    );
+    let mut child = up_on(&folder).spawn().expect("the binary starts");
+    thread::sleep(Duration::from_millis(500));
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+    fs::remove_file(&filler).expect("it is there");
+    drop(Up::on(&new));
     let up = Up::on(&folder);
     audit(&up.url, &load);
     assert_eq!(accounts(&up), expected);
@@ -94,7 +130,7 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
 
 /// Takes all room there is.
 fn fill(path: &std::path::Path) {
-    let mut file = File::create(path).expect("a file");
+    let mut file = File::options().create(true).append(true).open(path).expect("a file");
     for bytes in [1 << 20, 1 << 12, 1 << 6, 1] {
         let piece = vec![1; bytes];
         while file.write_all(&piece).is_ok() {}

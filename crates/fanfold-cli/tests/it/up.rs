@@ -149,7 +149,8 @@ fn a_request_that_never_ends_is_cut_off() {
 fn a_taken_port_is_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it has one").to_string();
-    let output = fanfold(&["up", "--in-memory", "--listen", &address]).output().expect("the binary starts");
+    let output =
+        fanfold(&["up", "--in-memory", "--listen", &address]).output().expect("the binary starts");
     assert_eq!(lines(&output, 1), Vec::<String>::new());
     assert_eq!(
         stderr(&output),

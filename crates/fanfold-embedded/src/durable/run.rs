@@ -81,9 +81,12 @@ impl Durability {
             .map_err(|error| self.store.folder().explain(error))?;
         (self.done, self.made) = (checkpoints.done(), checkpoints.made());
         let (store, done) = (Arc::downgrade(&self.store), self.done.clone());
+        let commands = Arc::downgrade(&self.commands);
         faults::before_death(move || {
-            let saved = store.upgrade().map(|store| store.checkpoint(done.load(Ordering::Relaxed)));
-            tracing::debug!(?saved, "a checkpoint before the end");
+            let done = done.load(Ordering::Relaxed);
+            let shown = commands.upgrade().map(|commands| commands.shown());
+            let saved = store.upgrade().map(|store| store.checkpoint(done));
+            tracing::debug!(done, shown, ?saved, "a checkpoint before the end");
         });
         let checkpoints = checkpoints
             .start(self.stop.clone(), Handle::current())

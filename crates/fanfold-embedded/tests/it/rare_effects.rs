@@ -50,7 +50,7 @@ async fn find(folder: &Path) -> Found {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs in a child that dies"]
 async fn all_rare_effects() {
     let Some(folder) = child::folder() else { return };

@@ -40,9 +40,12 @@ const GROUP_BYTES_SOFT: usize = 4 * 1024 * 1024;
 /// Appends that wait for the disk. Each is a request at hand, which the HTTP side bounds, too.
 const WAITING_MAX: usize = 100_000;
 
+/// Where an append is answered.
+type Answer = oneshot::Sender<Result<Seq, AppendError>>;
+
 /// What was asked of the thread.
 enum Request {
-    Append { log: LogId, append: Append, answer: oneshot::Sender<Result<Seq, AppendError>> },
+    Append { log: LogId, append: Append, answer: Answer },
     Close { log: LogId, answer: oneshot::Sender<bool> },
 }
 
@@ -376,10 +379,10 @@ impl DurableCommands {
 #[derive(Default)]
 struct Group {
     bytes: Vec<u8>,
-    changes: Vec<(HashKey, Change, oneshot::Sender<Result<Seq, AppendError>>)>,
+    changes: Vec<(HashKey, Change, Answer)>,
     /// As they will be.
     slots: HashMap<LogId, (HashKey, Slot), FixedState>,
-    refused: Vec<(oneshot::Sender<Result<Seq, AppendError>>, Slot)>,
+    refused: Vec<(Answer, Slot)>,
     closed: Vec<(LogId, oneshot::Sender<bool>)>,
 }
 

@@ -1,4 +1,4 @@
-//! All ports, durable in one [`Store`].
+//! All ports, durable in one [`Store`](crate::store::Store).
 //!
 //! What is on its way (the command stream, the notifications) is in memory as in [`crate::memory`]:
 //! after a crash it is made again from the command log. What cannot be made again is on disk before

@@ -2,9 +2,9 @@
 //!
 //! - The [`command_log`]: everything that was accepted, in one order, synced before anybody is told
 //!   or sees anything of it. It is the only thing that a command waits for.
-//! - The [`tables`]: what the stages have made of that, up to the last [`Store::checkpoint`].
+//! - The tables: what the stages have made of that, up to the last [`Store::checkpoint`].
 //!
-//! In between, writes live in memory ([`layers`]), where all readers see them. A checkpoint cuts them
+//! In between, writes live in memory, where all readers see them. A checkpoint cuts them
 //! off at one moment, for all tables, and stores them in one atomic batch, together with the place
 //! in the command log up to which everything had then been done. So there is one order of effects, a
 //! crash leaves a prefix of it, and what is lost is made again from the command log.

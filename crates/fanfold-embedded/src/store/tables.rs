@@ -14,9 +14,9 @@ use super::torn_log;
 use crate::faults;
 
 /// Bytes of a table in memory before it is written out; there are as many as tables.
-const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of blocks read from disk that are kept in memory.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 /// Bytes of `fjall`'s own log: the least it takes; it is read whole at every start.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Commits from this size on are stored beside the keys, and never moved again: they are

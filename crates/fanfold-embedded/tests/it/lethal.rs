@@ -249,8 +249,7 @@ fn lethal_child() {
 fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let binary = env::current_exe().expect("this binary");
-    let mut deaths = 0;
-    for start in 1..=STARTS_MAX {
+    for (deaths, start) in (1..=STARTS_MAX).enumerate() {
         let child = Process::new(&binary)
             .args(["lethal::lethal_child", "--exact", "--nocapture"])
             .env(FOLDER, folder.path())
@@ -266,7 +265,6 @@ fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
         // A failed assertion is not what this is about.
         let stderr = String::from_utf8_lossy(&child.stderr);
         assert_eq!(child.status.code(), None, "start {start} was not killed: {stderr}");
-        deaths += 1;
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("the process still ends after {STARTS_MAX} starts");

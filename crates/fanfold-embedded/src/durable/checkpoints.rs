@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fanfold_pipeline::process::ReceivedRecord;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::DurableCommands;
 use crate::faults;
@@ -118,9 +118,9 @@ impl<S: Stages> Checkpoints<S> {
                         Ok(()) => CHECKPOINT_MS,
                         Err(error) => {
                             tracing::error!(alarm = "not_durable", %error, "no checkpoint");
-                            runtime.block_on(
-                                stop.or(tokio::time::sleep(Duration::from_millis(RETRY_MS))),
-                            );
+                            let pause = Duration::from_millis(RETRY_MS);
+                            // Inside of the runtime: a timer cannot be made elsewhere.
+                            runtime.block_on(async { stop.or(sleep(pause)).await });
                             0
                         }
                     };

@@ -60,34 +60,31 @@ impl Items {
         }
     }
 
-    /// Whether the key was not there.
-    pub(super) fn insert(&mut self, key: Bytes, value: Option<Bytes>) -> bool {
+    /// What was there before; `None`: nothing.
+    pub(super) fn insert(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Option<Bytes>> {
         let prefix = self.prefix_of(&key);
         let group = match self.groups.get_mut(&key[..prefix]) {
             Some(group) => group,
             None => {
                 self.groups.insert(key.slice(..prefix), Group::Few(vec![(key, value)]));
-                return true;
+                return None;
             }
         };
         match group {
             Group::Few(items) => match items.binary_search_by(|(found, _)| found.cmp(&key)) {
-                Ok(at) => {
-                    items[at].1 = value;
-                    false
-                }
+                Ok(at) => Some(std::mem::replace(&mut items[at].1, value)),
                 Err(at) if items.len() < FEW => {
                     items.insert(at, (key, value));
-                    true
+                    None
                 }
                 Err(_) => {
                     let mut many: BTreeMap<_, _> = std::mem::take(items).into_iter().collect();
                     many.insert(key, value);
                     *group = Group::Many(many);
-                    true
+                    None
                 }
             },
-            Group::Many(items) => items.insert(key, value).is_none(),
+            Group::Many(items) => items.insert(key, value),
         }
     }
 
@@ -169,8 +166,8 @@ mod tests {
             let mut model: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
             for (key, value) in keys {
                 let (key, value) = (Bytes::from(key), value.map(|value| Bytes::from(vec![value])));
-                let is_new = model.insert(key.clone(), value.clone()).is_none();
-                prop_assert_eq!(items.insert(key, value), is_new);
+                let before = model.insert(key.clone(), value.clone());
+                prop_assert_eq!(items.insert(key, value), before);
             }
             for (key, value) in &model {
                 prop_assert_eq!(items.get(key), Some(value));

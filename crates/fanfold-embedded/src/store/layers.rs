@@ -36,8 +36,8 @@ impl Layers {
         found.or_else(|| self.clean.get(key)).cloned()
     }
 
-    /// Whether the key was not written yet since the last cut.
-    pub(super) fn set(&mut self, key: Bytes, value: Option<Bytes>) -> bool {
+    /// What was written for the key since the last cut, if anything was.
+    pub(super) fn set(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Option<Bytes>> {
         self.active.insert(key, value)
     }
 
@@ -54,9 +54,11 @@ impl Layers {
         self.sealed.clone()
     }
 
-    /// What was sealed is in the tables now.
-    pub(super) fn keep_clean(&mut self) {
-        self.clean = std::mem::take(&mut self.sealed);
+    /// What was sealed is in the tables now. Returns what was kept before: to be dropped by whoever
+    /// holds no lock.
+    pub(super) fn keep_clean(&mut self) -> Arc<Items> {
+        let sealed = std::mem::take(&mut self.sealed);
+        std::mem::replace(&mut self.clean, sealed)
     }
 
     /// At most about `max` items between two keys, from the one end or from the other.

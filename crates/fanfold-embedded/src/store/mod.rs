@@ -88,10 +88,11 @@ impl Writes<'_> {
     }
 
     fn set(&mut self, space: Space, key: Bytes, value: Option<Bytes>) {
-        let bytes = ITEM_OVERHEAD_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
-        if lock(&self.store.layers[space.index()]).set(key, value) {
-            self.bytes += bytes;
-        }
+        let (key_bytes, value_bytes) = (key.len(), value.as_ref().map_or(0, Bytes::len));
+        self.bytes += match lock(&self.store.layers[space.index()]).set(key, value) {
+            None => ITEM_OVERHEAD_BYTES + key_bytes + value_bytes,
+            Some(before) => value_bytes.saturating_sub(before.map_or(0, |value| value.len())),
+        };
     }
 }
 
@@ -274,7 +275,8 @@ impl Store {
         self.tables.commit(&sealed, done)?;
         faults::reached("checkpoint.saved");
         faults::synced_tables(self.folder.path());
-        self.layers.iter().for_each(|layers| lock(layers).keep_clean());
+        let before: Vec<_> = self.layers.iter().map(|layers| lock(layers).keep_clean()).collect();
+        drop(before);
         Ok(())
     }
 

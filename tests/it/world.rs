@@ -99,6 +99,8 @@ impl Caller {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
+            // After some answers the server closes the connection: no request must meet that.
+            .max_idle_connections(0)
             .build();
         Self { agent: config.into(), url }
     }

@@ -27,7 +27,7 @@ use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig
 
 /// Bytes of logs that the processor keeps between batches: what is not kept is read from memory or
 /// a local disk.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Logs that one run of a sweep looks at. The next run goes on behind them.
 const SWEEP_LOGS_MAX: usize = 10_000;
 /// A view, and what became of its messages.

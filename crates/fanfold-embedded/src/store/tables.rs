@@ -14,7 +14,7 @@ use super::torn_log;
 use crate::faults;
 
 /// Bytes of a table in memory before it is written out; there are as many as tables.
-const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
+const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of blocks read from disk that are kept in memory.
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
 /// Bytes of `fjall`'s own log: the least it takes; it is read whole at every start.

@@ -87,7 +87,7 @@ impl Window {
         if id <= self.floor {
             return Sighting::Unknown;
         }
-        match self.runs.partition_point(|run| run.0 <= id).checked_sub(1) {
+        match self.place(id).checked_sub(1) {
             Some(at) if id <= self.runs[at].last_id() => {
                 Sighting::Known(Seq(self.runs[at].1 + (id - self.runs[at].0)))
             }
@@ -102,7 +102,7 @@ impl Window {
             return;
         }
         let (id, seq) = (id.get(), seq.0);
-        let at = self.runs.partition_point(|run| run.0 <= id);
+        let at = self.place(id);
         match at.checked_sub(1).map(|before| &mut self.runs[before]) {
             Some(run) if run.is_followed_by(id, seq) => run.2 += 1,
             _ => self.runs.insert(at, Run(id, seq, 1)),
@@ -110,6 +110,15 @@ impl Window {
         self.ids += 1;
         while self.ids > WINDOW_IDS_MAX {
             self.drop_lowest();
+        }
+    }
+
+    /// Behind the last run that begins at or below `id`.
+    fn place(&self, id: u64) -> usize {
+        match self.runs.back() {
+            // Most often ids grow.
+            Some(last) if last.0 <= id => self.runs.len(),
+            _ => self.runs.partition_point(|run| run.0 <= id),
         }
     }
 

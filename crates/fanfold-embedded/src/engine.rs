@@ -195,9 +195,7 @@ impl Engine {
         let durability = Arc::new(durability);
         engine.watch.durable = Some(durability.clone());
         engine.sweeps.spawn(async move {
-            while !durability.is_recovered() {
-                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
-            }
+            until_recovered(&durability).await;
             tracing::info!(ms = ms(), "everything is done again");
             again.trust(&processor);
             durability.recovered();
@@ -251,12 +249,7 @@ impl Engine {
     /// its entries and views; `false`: it has not, after a minute.
     pub async fn recovered(&self) -> bool {
         let Some(durable) = &self.watch.durable else { return true };
-        let recovered = async {
-            while !durable.is_recovered() {
-                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
-            }
-        };
-        timeout(Duration::from_millis(RECOVER_MS), recovered).await.is_ok()
+        timeout(Duration::from_millis(RECOVER_MS), until_recovered(durable)).await.is_ok()
     }
 
     /// Takes commands.
@@ -346,5 +339,11 @@ impl Engine {
             && records == 0
             && (status.notifications == 0 || status.deliveries.is_empty())
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
+    }
+}
+
+async fn until_recovered(durability: &Durability) {
+    while !durability.is_recovered() {
+        tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
     }
 }

@@ -1,7 +1,6 @@
 //! All ports of an engine, whichever of its two providers they are of.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use fanfold_pipeline::ports::{Env, Journal, ParkedTable, State, ViewTable};
@@ -112,7 +111,7 @@ fn command_shards(store: &Arc<Store>, wanted: usize) -> Result<Shards<ReceivedRe
     let layout = match store.get(Space::META, LAYOUT_KEY)? {
         Some(stored) => serde_json::from_slice(&stored).map_err(|error| {
             let message = format!("the layout of the shards cannot be read: {error}");
-            StoreError::Io(io::Error::new(io::ErrorKind::InvalidData, message))
+            StoreError::damaged(message)
         })?,
         None => Layout::equal(wanted),
     };

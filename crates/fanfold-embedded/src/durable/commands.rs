@@ -134,7 +134,7 @@ impl DurableCommands {
         let log = CommandLog::open(&folder, done, |position, group| {
             let group = group::read(group).ok_or_else(|| {
                 let message = format!("group {position} of the command log cannot be read");
-                StoreError::Io(io::Error::new(io::ErrorKind::InvalidData, message))
+                StoreError::damaged(message)
             })?;
             group.into_iter().try_for_each(|change| {
                 replayed.insert(change.log.clone());
@@ -206,11 +206,11 @@ impl DurableCommands {
     async fn pace(&self) -> Result<(), Unavailable> {
         let behind = self.behind.get();
         for look in 0..PACE_LOOKS_MAX {
-            let mut stages = behind.map(|behind| &behind.records).into_iter();
-            let stages_lag = stages.any(|records| records.exceeds(PACE));
+            let stages_lag = self.changes.backlog().exceeds(PACE)
+                || behind.is_some_and(|behind| behind.records.exceeds(PACE));
             let views_lag = look < PACE_LOOKS_FOR_VIEWS_MAX
                 && behind.is_some_and(|behind| behind.topic.lag() > PACE_NOTIFICATIONS_BYTES);
-            if !stages_lag && !views_lag && !self.changes.backlog().exceeds(PACE) {
+            if !stages_lag && !views_lag {
                 return Ok(());
             }
             sleep(Duration::from_millis(PACE_LOOK_MS)).await;

@@ -69,8 +69,9 @@ impl DurableViewTable {
         Ok(self.store.get(self.space, key)?.and_then(decode_row))
     }
 
-    fn read_cursor(&self, log: &LogId) -> Result<Option<Cursor>, StoreError> {
-        Ok(self.store.get(self.space, &key(log, [b"c"]))?.and_then(decode_cursor))
+    fn read_cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        let stored = self.store.get(self.space, &key(log, [b"c"]));
+        Ok(stored.map_err(|error| unavailable(HOP, &error))?.and_then(decode_cursor))
     }
 
     fn put_cursor(&self, log: &LogId, cursor: &Cursor) {
@@ -185,7 +186,7 @@ fn decode_cursor(mut value: Bytes) -> Option<Cursor> {
 #[async_trait]
 impl ViewTable for DurableViewTable {
     async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
-        self.read_cursor(log).map_err(|error| unavailable(HOP, &error))
+        self.read_cursor(log)
     }
 
     async fn rows(
@@ -217,7 +218,7 @@ impl ViewTable for DurableViewTable {
         self.store.room().await?;
         {
             let _alone = self.stripes.of(log);
-            let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+            let cursor = self.read_cursor(log)?;
             match cursor {
                 Some(cursor) if cursor.seq >= to || cursor.parked.is_some() => {
                     return Ok(Advanced::Refused(cursor));
@@ -235,7 +236,7 @@ impl ViewTable for DurableViewTable {
     async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
         self.store.room().await?;
         let _alone = self.stripes.of(log);
-        let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+        let cursor = self.read_cursor(log)?;
         let cursor = cursor.unwrap_or_default();
         let behind = cursor.behind.max(Some(target));
         self.put_cursor(log, &Cursor { behind, ..cursor });
@@ -247,7 +248,7 @@ impl ViewTable for DurableViewTable {
         self.store.room().await?;
         {
             let _alone = self.stripes.of(log);
-            let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+            let cursor = self.read_cursor(log)?;
             self.put_cursor(log, &Cursor { attempts, ..cursor.unwrap_or_default() });
         }
         // One that has begun must be known after the crash that it may be; one that has returned
@@ -262,7 +263,7 @@ impl ViewTable for DurableViewTable {
         self.store.room().await?;
         {
             let _alone = self.stripes.of(log);
-            let cursor = self.read_cursor(log).map_err(|error| unavailable(HOP, &error))?;
+            let cursor = self.read_cursor(log)?;
             let cursor = cursor.unwrap_or_default();
             if cursor.seq != at || cursor.parked.is_some() {
                 return Ok(());

@@ -249,8 +249,7 @@ fn segments(folder: &Path) -> Result<Vec<Segment>, StoreError> {
 }
 
 fn broken(path: &Path, what: &str) -> StoreError {
-    let message = format!("{}: {what}", path.display());
-    StoreError::Io(io::Error::new(ErrorKind::InvalidData, message))
+    StoreError::damaged(format!("{}: {what}", path.display()))
 }
 
 /// Reads a segment, up to what is not a whole group.

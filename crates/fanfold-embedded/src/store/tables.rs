@@ -78,6 +78,13 @@ pub enum StoreError {
     Panicked(String),
 }
 
+impl StoreError {
+    /// What is on disk cannot be read.
+    pub(crate) fn damaged(message: String) -> Self {
+        Self::Io(io::Error::new(io::ErrorKind::InvalidData, message))
+    }
+}
+
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         match error.kind() {

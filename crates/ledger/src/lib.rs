@@ -24,9 +24,9 @@ pub struct Ledger;
 #[expect(missing_docs, reason = "the fields say it")]
 pub enum Command {
     Open { account: DocumentId },
-    Deposit { account: DocumentId, amount: i64 },
-    Withdraw { account: DocumentId, amount: i64 },
-    Transfer { from: DocumentId, to: DocumentId, amount: i64 },
+    Deposit { account: DocumentId, amount: i64, memo: Option<String> },
+    Withdraw { account: DocumentId, amount: i64, memo: Option<String> },
+    Transfer { from: DocumentId, to: DocumentId, amount: i64, memo: Option<String> },
     Close { account: DocumentId },
 }
 
@@ -56,6 +56,9 @@ pub struct Movement {
     pub amount: i64,
     /// The account's balance after it.
     pub balance: i64,
+    /// What the user wrote on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memo: Option<String>,
 }
 
 /// Why a command is refused.
@@ -140,21 +143,21 @@ impl Service for Ledger {
                 Account::Open { .. } => Err(Refusal::AlreadyOpen { account: account.clone() }),
                 Account::Closed => one(account, Event::Opened),
             },
-            Command::Deposit { account, amount } => {
-                one(account, Event::Deposited(add(balance(account)?, *amount)?))
+            Command::Deposit { account, amount, memo } => {
+                one(account, Event::Deposited(add(balance(account)?, *amount, memo)?))
             }
-            Command::Withdraw { account, amount } => {
-                one(account, Event::Withdrawn(take(balance(account)?, *amount)?))
+            Command::Withdraw { account, amount, memo } => {
+                one(account, Event::Withdrawn(take(balance(account)?, *amount, memo)?))
             }
             // Two accounts and one decision: either both change, or neither.
-            Command::Transfer { from, to, amount } => {
+            Command::Transfer { from, to, amount, memo } => {
                 let (source, target) = (balance(from)?, balance(to)?);
-                let sent = take(source, *amount)?;
+                let sent = take(source, *amount, memo)?;
                 if from == to {
                     // It is allowed, and nothing happens: no money moves.
                     return Ok(vec![]);
                 }
-                let received = add(target, *amount)?;
+                let received = add(target, *amount, memo)?;
                 Ok(vec![(from.clone(), Event::Sent(sent)), (to.clone(), Event::Received(received))])
             }
             Command::Close { account } => match balance(account)? {
@@ -176,17 +179,17 @@ impl Service for Ledger {
     }
 }
 
-fn add(balance: i64, amount: i64) -> Result<Movement, Refusal> {
+fn add(balance: i64, amount: i64, memo: &Option<String>) -> Result<Movement, Refusal> {
     match balance.checked_add(amount) {
-        Some(balance) if amount > 0 => Ok(Movement { amount, balance }),
+        Some(balance) if amount > 0 => Ok(Movement { amount, balance, memo: memo.clone() }),
         _ => Err(Refusal::InvalidAmount { amount }),
     }
 }
 
-fn take(balance: i64, amount: i64) -> Result<Movement, Refusal> {
+fn take(balance: i64, amount: i64, memo: &Option<String>) -> Result<Movement, Refusal> {
     match amount {
         ..=0 => Err(Refusal::InvalidAmount { amount }),
         _ if amount > balance => Err(Refusal::Overdrawn { balance, amount }),
-        _ => Ok(Movement { amount, balance: balance - amount }),
+        _ => Ok(Movement { amount, balance: balance - amount, memo: memo.clone() }),
     }
 }

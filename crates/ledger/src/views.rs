@@ -67,6 +67,9 @@ pub struct Line {
     pub balance: i64,
     /// When.
     pub at: Time,
+    /// What the user wrote on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memo: Option<String>,
 }
 
 impl View for Statement {
@@ -91,6 +94,7 @@ impl View for Statement {
             amount: moved.amount,
             balance: moved.balance,
             at: entry.time,
+            memo: moved.memo.clone(),
         })
     }
 }

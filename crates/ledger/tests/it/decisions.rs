@@ -5,7 +5,7 @@ use ledger::{Event, Ledger, Movement};
 use serde_json::json;
 
 fn moved(amount: i64, balance: i64) -> Movement {
-    Movement { amount, balance }
+    Movement { amount, balance, memo: None }
 }
 
 /// `cash` with 100, `bank` with nothing, `full` with all that an account can hold, and `gone`,
@@ -53,6 +53,21 @@ fn accepted() {
     ] {
         ledger().when(command, data).then(events);
     }
+}
+
+#[test]
+fn a_memo_goes_with_the_money() {
+    let of_rent =
+        |amount, balance| Movement { memo: Some("rent".into()), ..moved(amount, balance) };
+    ledger()
+        .when("transfer", json!({ "from": "cash", "to": "bank", "amount": 30, "memo": "rent" }))
+        .then([("cash", Event::Sent(of_rent(30, 70))), ("bank", Event::Received(of_rent(30, 30)))]);
+    ledger()
+        .when("deposit", json!({ "account": "cash", "amount": 1, "memo": "rent" }))
+        .then([("cash", Event::Deposited(of_rent(1, 101)))]);
+    ledger()
+        .when("withdraw", json!({ "account": "cash", "amount": 1, "memo": "rent" }))
+        .then([("cash", Event::Withdrawn(of_rent(1, 99)))]);
 }
 
 #[test]

@@ -43,6 +43,16 @@ fn a_statement_has_a_line_for_every_movement() {
 }
 
 #[test]
+fn a_line_shows_its_memo() {
+    let entries = testing::service::<Ledger>()
+        .when("open", json!({ "account": "cash" }))
+        .when("deposit", json!({ "account": "cash", "amount": 1, "memo": "rent" }));
+    let rows = testing::view::<Statement>().given(entries.entries()).rows::<Value>();
+    let memos: Vec<Value> = rows.into_iter().map(|(_, row)| row["memo"].clone()).collect();
+    assert_eq!(memos, ["rent"]);
+}
+
+#[test]
 fn totals_sum_up_the_organisation() {
     let totals = testing::view::<Totals>().given(ledger().entries()).then_rows([(
         "total",

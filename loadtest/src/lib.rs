@@ -5,7 +5,11 @@
 //! how they are kept: no crate of Fanfold is linked here, so that a bug cannot hide by being on
 //! both sides.
 
+mod arrivals;
 pub mod audit;
 pub mod http;
+mod measure;
+mod pacer;
 pub mod receipts;
 pub mod report;
+mod workload;

@@ -1,0 +1,180 @@
+//! When requests are due: decided before the run, whatever the target does (open loop).
+//!
+//! The rate is a function of time, made of straight pieces. The n-th request is due when the
+//! integral of the rate reaches n; with Poisson arrivals, when it reaches the sum of n random waits
+//! of mean 1.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::Exp1;
+
+/// A stretch of time in which the rate goes straight from one value to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Piece {
+    /// Seconds.
+    pub seconds: f64,
+    /// Requests per second at its beginning.
+    pub from: f64,
+    /// Requests per second at its end.
+    pub to: f64,
+}
+
+/// How the rate goes over time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape(pub Vec<Piece>);
+
+impl Shape {
+    /// Always the same rate.
+    pub fn constant(rate: f64, seconds: f64) -> Self {
+        Self(vec![Piece { seconds, from: rate, to: rate }])
+    }
+
+    /// From one rate straight to another.
+    pub fn ramp(from: f64, to: f64, seconds: f64) -> Self {
+        Self(vec![Piece { seconds, from, to }])
+    }
+
+    /// A rate, and in the middle third of the time another.
+    pub fn spike(rate: f64, spike: f64, seconds: f64) -> Self {
+        let third = |rate| Piece { seconds: seconds / 3.0, from: rate, to: rate };
+        Self(vec![third(rate), third(spike), third(rate)])
+    }
+
+    /// Seconds.
+    pub fn seconds(&self) -> f64 {
+        self.0.iter().map(|piece| piece.seconds).sum()
+    }
+
+    /// Every rate times a factor.
+    pub fn times(&self, factor: f64) -> Self {
+        let scaled = |piece: &Piece| Piece {
+            from: piece.from * factor,
+            to: piece.to * factor,
+            seconds: piece.seconds,
+        };
+        Self(self.0.iter().map(scaled).collect())
+    }
+
+    /// When the integral of the rate reaches `n`, in seconds; `None`: it never does.
+    fn reaches(&self, n: f64) -> Option<f64> {
+        let (mut began, mut left) = (0.0, n);
+        for piece in &self.0 {
+            let all = (piece.from + piece.to) / 2.0 * piece.seconds;
+            if left < all {
+                // from·t + slope·t²/2 = left, in the form that stays exact for a slope of nearly 0.
+                let slope = (piece.to - piece.from) / piece.seconds;
+                let root = (piece.from * piece.from + 2.0 * slope * left).max(0.0).sqrt();
+                let t = if left > 0.0 { 2.0 * left / (piece.from + root) } else { 0.0 };
+                return Some(began + t.min(piece.seconds));
+            }
+            (began, left) = (began + piece.seconds, left - all);
+        }
+        None
+    }
+}
+
+/// The moments at which requests are due, rising, counted from the beginning of the run.
+pub struct Arrivals {
+    shape: Shape,
+    reached: f64,
+    random: Option<SmallRng>,
+}
+
+impl Arrivals {
+    /// Evenly spaced, as the rate says. `offset` (0 to 1) is where the first one stands in its gap:
+    /// so that several threads take turns.
+    pub fn even(shape: Shape, offset: f64) -> Self {
+        Self { shape, reached: offset, random: None }
+    }
+
+    /// As independent users come.
+    pub fn poisson(shape: Shape, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let reached = random.sample(Exp1);
+        Self { shape, reached, random: Some(random) }
+    }
+}
+
+impl Iterator for Arrivals {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let due = self.shape.reaches(self.reached)?;
+        self.reached += self.random.as_mut().map_or(1.0, |random| random.sample(Exp1));
+        Some(Duration::from_secs_f64(due))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn within(arrivals: Arrivals, from_s: f64, to_s: f64) -> usize {
+        arrivals.map(|due| due.as_secs_f64()).filter(|due| (from_s..to_s).contains(due)).count()
+    }
+
+    #[test]
+    fn even_arrivals_are_evenly_spaced() {
+        let due: Vec<_> = Arrivals::even(Shape::constant(4.0, 1.0), 0.0).collect();
+        assert_eq!(due, [0, 250, 500, 750].map(Duration::from_millis));
+        let due: Vec<_> = Arrivals::even(Shape::constant(4.0, 1.0), 0.5).collect();
+        assert_eq!(due, [125, 375, 625, 875].map(Duration::from_millis));
+    }
+
+    #[test]
+    fn shapes_have_their_rates() {
+        let ramp = || Arrivals::even(Shape::ramp(0.0, 1_000.0, 10.0), 0.0);
+        assert_eq!((within(ramp(), 0.0, 10.0), within(ramp(), 9.0, 10.0)), (5_000, 950));
+        let down = || Arrivals::even(Shape::ramp(1_000.0, 0.0, 10.0), 0.0);
+        assert_eq!((within(down(), 0.0, 10.0), within(down(), 0.0, 1.0)), (5_000, 950));
+        let spike = || Arrivals::even(Shape::spike(100.0, 1_000.0, 30.0), 0.5);
+        let thirds = [0.0, 10.0, 20.0].map(|from| within(spike(), from, from + 10.0));
+        assert_eq!(thirds, [1_000, 10_000, 1_000]);
+        assert_eq!(within(Arrivals::even(Shape::constant(0.0, 5.0), 0.0), 0.0, 5.0), 0);
+    }
+
+    #[test]
+    fn arrivals_never_go_back() {
+        for shape in [
+            Shape::constant(977.0, 3.0),
+            Shape::ramp(0.0, 5_000.0, 3.0),
+            Shape::ramp(5_000.0, 0.0, 3.0),
+            Shape::spike(10.0, 7_000.0, 3.0),
+        ] {
+            for arrivals in [Arrivals::even(shape.clone(), 0.3), Arrivals::poisson(shape, 7)] {
+                assert!(arrivals.is_sorted());
+            }
+        }
+    }
+
+    #[test]
+    fn poisson_arrivals_are_as_many_and_vary() {
+        let poisson = || Arrivals::poisson(Shape::constant(1_000.0, 100.0), 7);
+        let all = poisson().count() as f64;
+        // Six standard deviations of a Poisson count of 100,000.
+        assert!((all - 100_000.0).abs() < 6.0 * 100_000_f64.sqrt(), "{all}");
+        let per_second: Vec<_> = (0..100)
+            .map(|s| within(poisson(), f64::from(s), f64::from(s) + 1.0) as f64 - all / 100.0)
+            .collect();
+        let variance = per_second.iter().map(|off| off * off).sum::<f64>() / 100.0;
+        assert!(
+            (500.0..2_000.0).contains(&variance),
+            "a Poisson count varies by its mean: {variance}"
+        );
+        assert!(poisson().eq(poisson()), "the same seed, the same moments");
+    }
+
+    #[test]
+    fn lanes_together_are_as_one() {
+        let shape = Shape::constant(1_000.0, 2.0);
+        let mut lanes: Vec<_> = (0..4)
+            .flat_map(|lane| Arrivals::even(shape.times(0.25), f64::from(lane) / 4.0))
+            .collect();
+        lanes.sort();
+        let off = lanes.iter().zip(Arrivals::even(shape, 0.0)).map(|(a, b)| a.abs_diff(b)).max();
+        assert_eq!(lanes.len(), 2_000);
+        assert!(off < Some(Duration::from_micros(1)), "{off:?}");
+    }
+}

@@ -1,0 +1,241 @@
+//! What was measured: histograms and counts, of one thread, merged into those of the run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::report::{Counts, Interval, Latency};
+
+/// The longest time that is told apart: an hour, in µs.
+const LONGEST_US: u64 = 3_600_000_000;
+/// Stretches into which a run is cut for its curves: as many as a chart shows well.
+const INTERVALS: usize = 120;
+/// Decimal digits of the histograms of the whole run (HDR's usual).
+const DIGITS: u8 = 3;
+/// Decimal digits of those of an interval: there are many, and they only draw curves.
+const INTERVAL_DIGITS: u8 = 2;
+/// The shortest interval, in seconds.
+const INTERVAL_S_MIN: f64 = 0.25;
+
+/// What a time is of. Each is counted from the intended start of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Until its 202.
+    Accept,
+    /// Until its entry was read in the log.
+    Entry,
+    /// Until a view had applied it.
+    View,
+    /// Until it left.
+    Send,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Entry, Self::View, Self::Send];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Entry => "entry",
+            Self::View => "view",
+            Self::Send => "send",
+        }
+    }
+}
+
+/// Everything that a thread measures.
+pub(crate) struct Measures {
+    all: [Histogram<u64>; 4],
+    intervals: Vec<Stretch>,
+    interval_s: f64,
+    pub(crate) counts: Counts,
+    /// When the last answer came.
+    pub(crate) last: Duration,
+}
+
+#[derive(Clone)]
+struct Stretch {
+    due: u64,
+    accepted: u64,
+    errors: u64,
+    accept: Histogram<u64>,
+    entry: Histogram<u64>,
+    view: Histogram<u64>,
+}
+
+fn histogram(digits: u8) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_US, digits).expect("the bounds are fit for each other")
+}
+
+impl Measures {
+    /// For a run of so many seconds. What comes after them belongs to the last interval.
+    pub(crate) fn new(seconds: f64) -> Self {
+        let interval_s = (seconds / INTERVALS as f64).max(INTERVAL_S_MIN);
+        let intervals = (seconds / interval_s).ceil().max(1.0) as usize;
+        let empty = || {
+            // They grow as they need to: most are of a few milliseconds.
+            let mut histogram = Histogram::new(INTERVAL_DIGITS).expect("two digits are allowed");
+            histogram.auto(true);
+            histogram
+        };
+        let stretch = Stretch {
+            due: 0,
+            accepted: 0,
+            errors: 0,
+            accept: empty(),
+            entry: empty(),
+            view: empty(),
+        };
+        Self {
+            all: [DIGITS; 4].map(histogram),
+            intervals: vec![stretch; intervals],
+            interval_s,
+            counts: Counts::default(),
+            last: Duration::ZERO,
+        }
+    }
+
+    /// Commands were due.
+    pub(crate) fn due(&mut self, at: Duration, commands: u64) {
+        self.counts.due += commands;
+        self.stretch(at).due += commands;
+    }
+
+    /// Commands got their 202.
+    pub(crate) fn accepted(&mut self, at: Duration, commands: u64) {
+        self.counts.accepted += commands;
+        self.stretch(at).accepted += commands;
+    }
+
+    /// A request has failed, and will be sent again or not.
+    pub(crate) fn failed(&mut self, at: Duration) {
+        self.stretch(at).errors += 1;
+    }
+
+    /// A request is sent again.
+    pub(crate) fn retried(&mut self, why: String) {
+        *self.counts.retries.entry(why).or_default() += 1;
+    }
+
+    /// Something took from `due` to `now`.
+    pub(crate) fn took(&mut self, kind: Kind, due: Duration, now: Duration) {
+        let us = u64::try_from(now.saturating_sub(due).as_micros()).unwrap_or(u64::MAX);
+        self.all[kind as usize].saturating_record(us);
+        let stretch = self.stretch(due);
+        let of_stretch = match kind {
+            Kind::Accept => &mut stretch.accept,
+            Kind::Entry => &mut stretch.entry,
+            Kind::View => &mut stretch.view,
+            Kind::Send => return,
+        };
+        of_stretch.saturating_record(us.min(LONGEST_US));
+    }
+
+    fn stretch(&mut self, at: Duration) -> &mut Stretch {
+        let index = (at.as_secs_f64() / self.interval_s) as usize;
+        let last = self.intervals.len() - 1;
+        &mut self.intervals[index.min(last)]
+    }
+
+    /// Takes in what another thread measured in the same run.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, other) in self.all.iter_mut().zip(&other.all) {
+            *mine += other;
+        }
+        for (mine, other) in self.intervals.iter_mut().zip(&other.intervals) {
+            mine.due += other.due;
+            mine.accepted += other.accepted;
+            mine.errors += other.errors;
+            mine.accept += &other.accept;
+            mine.entry += &other.entry;
+            mine.view += &other.view;
+        }
+        add(&mut self.counts, &other.counts);
+        self.last = self.last.max(other.last);
+    }
+
+    /// The time, in ms, within which so many percent were.
+    pub(crate) fn percentile_ms(&self, kind: Kind, percent: f64) -> f64 {
+        ms(self.all[kind as usize].value_at_percentile(percent))
+    }
+
+    pub(crate) fn latencies(&self) -> Vec<Latency> {
+        Kind::ALL.map(|kind| latency(kind.name(), &self.all[kind as usize])).into()
+    }
+
+    pub(crate) fn timeline(&self) -> Vec<Interval> {
+        let p = |histogram: &Histogram<u64>, percent| {
+            (!histogram.is_empty()).then(|| ms(histogram.value_at_percentile(percent)))
+        };
+        let interval = |(index, stretch): (usize, &Stretch)| Interval {
+            at_s: index as f64 * self.interval_s,
+            seconds: self.interval_s,
+            due_per_s: stretch.due as f64 / self.interval_s,
+            accepted_per_s: stretch.accepted as f64 / self.interval_s,
+            errors: stretch.errors,
+            accept_p50_ms: p(&stretch.accept, 50.0),
+            accept_p99_ms: p(&stretch.accept, 99.0),
+            entry_p99_ms: p(&stretch.entry, 99.0),
+            view_p50_ms: p(&stretch.view, 50.0),
+            view_p99_ms: p(&stretch.view, 99.0),
+        };
+        self.intervals.iter().enumerate().map(interval).collect()
+    }
+
+    /// The counts, with their rates.
+    pub(crate) fn counts(&self) -> Counts {
+        let elapsed_s = self.last.as_secs_f64();
+        let per_s = |count: u64| if elapsed_s > 0.0 { count as f64 / elapsed_s } else { 0.0 };
+        Counts {
+            elapsed_s,
+            accepted_per_s: per_s(self.counts.accepted),
+            requests_per_s: per_s(self.counts.requests),
+            ..self.counts.clone()
+        }
+    }
+}
+
+/// Adds what is counted; rates are for [`Measures::counts`].
+pub(crate) fn add(to: &mut Counts, other: &Counts) {
+    to.due += other.due;
+    to.accepted += other.accepted;
+    to.refused += other.refused;
+    to.unanswered += other.unanswered;
+    to.unsent += other.unsent;
+    to.requests += other.requests;
+    to.samples_dropped += other.samples_dropped;
+    to.samples_unseen += other.samples_unseen;
+    let retries: &BTreeMap<_, _> = &other.retries;
+    for (why, count) in retries {
+        *to.retries.entry(why.clone()).or_default() += count;
+    }
+}
+
+fn latency(of: &str, histogram: &Histogram<u64>) -> Latency {
+    let p = |percent| ms(histogram.value_at_percentile(percent));
+    let (mean_ms, max_ms) = match histogram.is_empty() {
+        true => (0.0, 0.0),
+        false => (histogram.mean() / 1e3, ms(histogram.max())),
+    };
+    // As HDR's own plots: the steps halve with the distance to 100.
+    let percentiles = histogram
+        .iter_quantiles(10)
+        .map(|step| (step.quantile_iterated_to() * 100.0, ms(step.value_iterated_to())))
+        .collect();
+    Latency {
+        of: of.to_owned(),
+        count: histogram.len(),
+        mean_ms,
+        p50_ms: p(50.0),
+        p90_ms: p(90.0),
+        p99_ms: p(99.0),
+        p999_ms: p(99.9),
+        max_ms,
+        percentiles,
+    }
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1e3
+}

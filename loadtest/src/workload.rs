@@ -1,0 +1,408 @@
+//! What is sent: commands of many organisations' users, all from one seed.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::Zipf;
+
+use crate::receipts::{Command, Sent};
+
+/// The accounts of every organisation.
+const ACCOUNTS: [&str; 2] = ["cash", "bank"];
+/// Money that every organisation begins with, in minor units: more than any run takes out again.
+const BEGIN_WITH: i64 = 1_000_000_000_000;
+/// More than an account ever holds: taking it out is refused.
+const TOO_MUCH: i64 = i64::MAX;
+/// The largest amount of a command, in minor units.
+const AMOUNT_MAX: i64 = 1_000;
+/// Commands that are remembered, so that they can be sent again. Far below the 2,048 ids that a log
+/// remembers of a user: what is sent again must be known there.
+const REMEMBERED_MAX: usize = 512;
+/// Ids that were left out, and are sent later.
+const HELD_BACK_MAX: usize = 256;
+
+/// What the commands are like.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Organisations: `<prefix>0`, `<prefix>1`, …
+    pub tenants: u32,
+    /// How the names of organisations begin.
+    pub org_prefix: String,
+    /// The exponent of Zipf's law, by which organisations are chosen; 0: all alike.
+    pub zipf: f64,
+    /// Users of each organisation.
+    pub users: u32,
+    /// How the names of this run's users begin.
+    pub user_prefix: String,
+    /// Bytes of each command; shorter ones are filled up with a memo.
+    pub payload: usize,
+    /// Share of commands that are sent again, although they were answered.
+    pub duplicates: f64,
+    /// Share of commands whose id is below one that their user has sent.
+    pub out_of_order: f64,
+    /// Share of commands that the ledger will refuse.
+    pub rejected: f64,
+    /// Share of commands that move money between two accounts.
+    pub transfers: f64,
+    /// Of everything random.
+    pub seed: u64,
+}
+
+/// A command of one user of one organisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Order {
+    tenant: u32,
+    user: User,
+    id: u64,
+    deed: Deed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum User {
+    /// Opens the accounts.
+    Opener,
+    Number {
+        lane: u16,
+        user: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Deed {
+    Open(usize),
+    Deposit(usize, i64),
+    Withdraw(usize, i64),
+    Transfer(usize, usize, i64),
+}
+
+/// The commands of one thread: its users are its own, so that ids need not be agreed upon.
+pub(crate) struct Workload {
+    spec: Spec,
+    lane: u16,
+    random: SmallRng,
+    zipf: Zipf<f64>,
+    /// The last id of every user of every tenant.
+    ids: Vec<u32>,
+    answered: VecDeque<Order>,
+    held_back: VecDeque<Order>,
+}
+
+impl Workload {
+    pub(crate) fn new(spec: Spec, lane: u16) -> Self {
+        let random = SmallRng::seed_from_u64(spec.seed ^ (u64::from(lane) << 48));
+        let zipf = Zipf::new(f64::from(spec.tenants), spec.zipf).expect("the options were checked");
+        let ids = vec![0; spec.tenants as usize * spec.users as usize];
+        let (answered, held_back) = (VecDeque::new(), VecDeque::new());
+        Self { spec, lane, random, zipf, ids, answered, held_back }
+    }
+
+    pub(crate) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// What these organisations need first.
+    pub(crate) fn openings(tenants: std::ops::Range<u32>) -> Vec<Order> {
+        let of_one = |tenant| {
+            let order = move |id, deed| Order { tenant, user: User::Opener, id, deed };
+            [
+                order(1, Deed::Open(0)),
+                order(2, Deed::Open(1)),
+                order(3, Deed::Deposit(0, BEGIN_WITH)),
+            ]
+        };
+        tenants.flat_map(of_one).collect()
+    }
+
+    /// The next request: `batch` commands, each of a random organisation, or, but for what is sent
+    /// again or late, of the same.
+    pub(crate) fn next_request(&mut self, batch: usize, of_one_tenant: bool) -> Vec<Order> {
+        let one = of_one_tenant.then(|| self.tenant());
+        (0..batch)
+            .map(|_| {
+                let tenant = one.unwrap_or_else(|| self.tenant());
+                self.next(tenant)
+            })
+            .collect()
+    }
+
+    /// It may be sent again.
+    pub(crate) fn was_answered(&mut self, order: &Order) {
+        if self.spec.duplicates > 0.0 {
+            if self.answered.len() == REMEMBERED_MAX {
+                self.answered.pop_front();
+            }
+            self.answered.push_back(*order);
+        }
+    }
+
+    fn next(&mut self, tenant: u32) -> Order {
+        if self.rolls(self.spec.duplicates) && !self.answered.is_empty() {
+            return self.answered[self.random.random_range(0..self.answered.len())];
+        }
+        if self.rolls(self.spec.out_of_order)
+            && let Some(late) = self.held_back.pop_front()
+        {
+            return late;
+        }
+        let user =
+            User::Number { lane: self.lane, user: self.random.random_range(0..self.spec.users) };
+        let order = self.fresh(tenant, user);
+        if self.rolls(self.spec.out_of_order) && self.held_back.len() < HELD_BACK_MAX {
+            // Its user goes on with the id after it; it comes later.
+            self.held_back.push_back(order);
+            return self.fresh(tenant, user);
+        }
+        order
+    }
+
+    fn fresh(&mut self, tenant: u32, user: User) -> Order {
+        let deed = self.deed();
+        Order { tenant, user, id: self.next_id(tenant, user), deed }
+    }
+
+    fn deed(&mut self) -> Deed {
+        let account = self.random.random_range(0..ACCOUNTS.len());
+        let amount = self.random.random_range(1..=AMOUNT_MAX);
+        if self.rolls(self.spec.rejected) {
+            Deed::Withdraw(account, TOO_MUCH)
+        } else if self.rolls(self.spec.transfers) {
+            Deed::Transfer(0, 1, amount)
+        } else if account == 0 && self.random.random() {
+            // Only from where the money is.
+            Deed::Withdraw(0, amount)
+        } else {
+            Deed::Deposit(account, amount)
+        }
+    }
+
+    fn next_id(&mut self, tenant: u32, user: User) -> u64 {
+        let User::Number { user, .. } = user else { return 1 };
+        let id = &mut self.ids[tenant as usize * self.spec.users as usize + user as usize];
+        *id += 1;
+        u64::from(*id)
+    }
+
+    fn tenant(&mut self) -> u32 {
+        // Zipf's numbers begin with 1.
+        (self.random.sample(self.zipf) as u32).clamp(1, self.spec.tenants) - 1
+    }
+
+    /// A share of 0 draws nothing: so that it changes nothing else.
+    fn rolls(&mut self, share: f64) -> bool {
+        share > 0.0 && self.random.random_bool(share)
+    }
+}
+
+impl Order {
+    /// Its log.
+    pub(crate) fn log(&self, spec: &Spec) -> String {
+        format!("ledger/org:{}{}", spec.org_prefix, self.tenant)
+    }
+
+    fn user(&self, spec: &Spec) -> String {
+        match self.user {
+            User::Opener => format!("{}opener", spec.user_prefix),
+            User::Number { lane, user } => format!("{}{lane}.{user}", spec.user_prefix),
+        }
+    }
+
+    /// As a file of receipts has it.
+    pub(crate) fn sent(&self, spec: &Spec) -> Sent {
+        let account = |number: usize| ACCOUNTS[number].to_owned();
+        let command = match self.deed {
+            Deed::Open(of) => Command::Open { account: account(of) },
+            Deed::Deposit(to, amount) => Command::Deposit { account: account(to), amount },
+            Deed::Withdraw(from, amount) => Command::Withdraw { account: account(from), amount },
+            Deed::Transfer(from, to, amount) => {
+                Command::Transfer { from: account(from), to: account(to), amount }
+            }
+        };
+        Sent { log: self.log(spec), user: self.user(spec), id: self.id, command }
+    }
+
+    /// Appends the request, as the API takes it. Every name is of characters that JSON shows as
+    /// they are.
+    pub(crate) fn write_request(&self, spec: &Spec, out: &mut Vec<u8>) {
+        let began = out.len();
+        let (org, tenant, id) = (&spec.org_prefix, self.tenant, self.id);
+        let user = self.user(spec);
+        let name = match self.deed {
+            Deed::Open(_) => "open",
+            Deed::Deposit(..) => "deposit",
+            Deed::Withdraw(..) => "withdraw",
+            Deed::Transfer(..) => "transfer",
+        };
+        let mut write = |text: std::fmt::Arguments<'_>| {
+            out.write_fmt(text).expect("writing to memory never fails");
+        };
+        write(format_args!(
+            r#"{{"type":"ledger","command":"{name}","id":{id},"user":"{user}","org":"{org}{tenant}","data":"#
+        ));
+        match self.deed {
+            Deed::Open(of) => {
+                return write(format_args!(r#"{{"account":"{}"}}}}"#, ACCOUNTS[of]));
+            }
+            Deed::Deposit(of, amount) | Deed::Withdraw(of, amount) => {
+                write(format_args!(r#"{{"account":"{}","amount":{amount}"#, ACCOUNTS[of]));
+            }
+            Deed::Transfer(from, to, amount) => {
+                let (from, to) = (ACCOUNTS[from], ACCOUNTS[to]);
+                write(format_args!(r#"{{"from":"{from}","to":"{to}","amount":{amount}"#));
+            }
+        }
+        let end = b"}}";
+        let memo = br#","memo":""#;
+        let least = out.len() - began + end.len() + memo.len() + 1;
+        if let Some(fill) = spec.payload.checked_sub(least).filter(|fill| *fill > 0) {
+            out.extend_from_slice(memo);
+            // Of the id, so that no two are the same text.
+            let text = format!("{id:x} of {user} ");
+            out.extend(text.bytes().cycle().take(fill));
+            out.push(b'"');
+        }
+        out.extend_from_slice(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            tenants: 100,
+            org_prefix: "load-".into(),
+            zipf: 1.0,
+            users: 3,
+            user_prefix: "r7-".into(),
+            payload: 0,
+            duplicates: 0.0,
+            out_of_order: 0.0,
+            rejected: 0.0,
+            transfers: 0.0,
+            seed: 7,
+        }
+    }
+
+    fn orders(spec: Spec, n: usize) -> Vec<Order> {
+        let mut workload = Workload::new(spec, 0);
+        let mut orders = Vec::new();
+        for _ in 0..n {
+            orders.extend(workload.next_request(1, false));
+            workload.was_answered(orders.last().expect("there is one"));
+        }
+        orders
+    }
+
+    fn share(of: usize, all: usize) -> f64 {
+        of as f64 / all as f64
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_commands() {
+        let mixed = || Spec { duplicates: 0.1, out_of_order: 0.1, rejected: 0.1, ..spec() };
+        assert_eq!(orders(mixed(), 5_000), orders(mixed(), 5_000));
+        assert_ne!(orders(mixed(), 5_000), orders(Spec { seed: 8, ..mixed() }, 5_000));
+    }
+
+    #[test]
+    fn users_number_their_commands_from_one_on() {
+        let mut last = HashMap::new();
+        for order in orders(spec(), 10_000) {
+            let sent = order.sent(&spec());
+            let id = last.entry((sent.log, sent.user)).or_insert(0);
+            *id += 1;
+            assert_eq!(sent.id, *id);
+        }
+    }
+
+    #[test]
+    fn tenants_come_as_zipf_says() {
+        let count = |zipf| {
+            let mut per_tenant = [0; 100];
+            orders(Spec { zipf, ..spec() }, 50_000)
+                .iter()
+                .for_each(|order| per_tenant[order.tenant as usize] += 1);
+            per_tenant.map(|n| share(n, 50_000))
+        };
+        let (alike, zipf) = (count(0.0), count(1.0));
+        assert!(alike.iter().all(|share| (0.008..0.012).contains(share)), "{alike:?}");
+        // 1/H(100) = 0.193, and the tenth a tenth of that.
+        assert!((0.18..0.205).contains(&zipf[0]) && (0.016..0.023).contains(&zipf[9]), "{zipf:?}");
+    }
+
+    #[test]
+    fn shares_are_what_was_asked_for() {
+        let mixed =
+            Spec { duplicates: 0.1, out_of_order: 0.05, rejected: 0.2, transfers: 0.5, ..spec() };
+        let all = orders(mixed, 50_000);
+        let (mut seen, mut highest) = (HashSet::new(), HashMap::new());
+        let (mut again, mut late) = (0, 0);
+        for order in &all {
+            let sent = order.sent(&spec());
+            if !seen.insert((sent.log.clone(), sent.user.clone(), sent.id)) {
+                again += 1;
+                continue;
+            }
+            let highest = highest.entry((sent.log, sent.user)).or_insert(0);
+            late += usize::from(sent.id < *highest);
+            *highest = sent.id.max(*highest);
+        }
+        let of =
+            |is: fn(&Deed) -> bool| share(all.iter().filter(|o| is(&o.deed)).count(), all.len());
+        let rejected = of(|deed| matches!(deed, Deed::Withdraw(_, TOO_MUCH)));
+        let transfers = of(|deed| matches!(deed, Deed::Transfer(..)));
+        let (again, late) = (share(again, all.len()), share(late, all.len()));
+        assert!((0.09..0.11).contains(&again), "sent again: {again}");
+        assert!((0.04..0.055).contains(&late), "out of order: {late}");
+        assert!((0.19..0.21).contains(&rejected), "refused: {rejected}");
+        assert!((0.38..0.42).contains(&transfers), "half of the others: {transfers}");
+    }
+
+    #[test]
+    fn a_request_is_what_its_receipt_will_say() {
+        for payload in [0, 150, 1_000, 60_000] {
+            let spec = Spec { payload, rejected: 0.1, transfers: 0.3, ..spec() };
+            let openings = Workload::openings(0..2);
+            for order in orders(spec.clone(), 200).iter().chain(&openings) {
+                let mut body = Vec::new();
+                order.write_request(&spec, &mut body);
+                let request: Value = serde_json::from_slice(&body).expect("it is JSON");
+                let sent = order.sent(&spec);
+                assert_eq!(
+                    format!("ledger/org:{}", request["org"].as_str().expect("org")),
+                    sent.log
+                );
+                assert_eq!(
+                    (&request["user"], &request["id"]),
+                    (&sent.user.into(), &sent.id.into())
+                );
+                let mut data = request["data"].clone();
+                let memo = data.as_object_mut().expect("data").remove("memo");
+                let command = serde_json::to_value(&sent.command).expect("a command is JSON");
+                assert_eq!(data, command[request["command"].as_str().expect("command")]);
+                if memo.is_some() {
+                    assert_eq!(body.len(), payload);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_of_one_tenant_is_of_one_tenant() {
+        let mut workload = Workload::new(spec(), 0);
+        for _ in 0..100 {
+            let request = workload.next_request(10, true);
+            assert!(request.iter().all(|order| order.tenant == request[0].tenant));
+        }
+        let mixed: HashSet<_> =
+            workload.next_request(100, false).iter().map(|o| o.tenant).collect();
+        assert!(mixed.len() > 10);
+    }
+}

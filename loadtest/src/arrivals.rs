@@ -12,43 +12,43 @@ use rand_distr::Exp1;
 
 /// A stretch of time in which the rate goes straight from one value to another.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// Seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Requests per second at its beginning.
-    pub from: f64,
+    pub(crate) from: f64,
     /// Requests per second at its end.
-    pub to: f64,
+    pub(crate) to: f64,
 }
 
 /// How the rate goes over time.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shape(pub Vec<Piece>);
+pub(crate) struct Shape(pub(crate) Vec<Piece>);
 
 impl Shape {
     /// Always the same rate.
-    pub fn constant(rate: f64, seconds: f64) -> Self {
+    pub(crate) fn constant(rate: f64, seconds: f64) -> Self {
         Self(vec![Piece { seconds, from: rate, to: rate }])
     }
 
     /// From one rate straight to another.
-    pub fn ramp(from: f64, to: f64, seconds: f64) -> Self {
+    pub(crate) fn ramp(from: f64, to: f64, seconds: f64) -> Self {
         Self(vec![Piece { seconds, from, to }])
     }
 
     /// A rate, and in the middle third of the time another.
-    pub fn spike(rate: f64, spike: f64, seconds: f64) -> Self {
+    pub(crate) fn spike(rate: f64, spike: f64, seconds: f64) -> Self {
         let third = |rate| Piece { seconds: seconds / 3.0, from: rate, to: rate };
         Self(vec![third(rate), third(spike), third(rate)])
     }
 
     /// Seconds.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.0.iter().map(|piece| piece.seconds).sum()
     }
 
     /// Every rate times a factor.
-    pub fn times(&self, factor: f64) -> Self {
+    pub(crate) fn times(&self, factor: f64) -> Self {
         let scaled = |piece: &Piece| Piece {
             from: piece.from * factor,
             to: piece.to * factor,
@@ -76,7 +76,7 @@ impl Shape {
 }
 
 /// The moments at which requests are due, rising, counted from the beginning of the run.
-pub struct Arrivals {
+pub(crate) struct Arrivals {
     shape: Shape,
     reached: f64,
     random: Option<SmallRng>,
@@ -85,12 +85,12 @@ pub struct Arrivals {
 impl Arrivals {
     /// Evenly spaced, as the rate says. `offset` (0 to 1) is where the first one stands in its gap:
     /// so that several threads take turns.
-    pub fn even(shape: Shape, offset: f64) -> Self {
+    pub(crate) fn even(shape: Shape, offset: f64) -> Self {
         Self { shape, reached: offset, random: None }
     }
 
     /// As independent users come.
-    pub fn poisson(shape: Shape, seed: u64) -> Self {
+    pub(crate) fn poisson(shape: Shape, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let reached = random.sample(Exp1);
         Self { shape, reached, random: Some(random) }

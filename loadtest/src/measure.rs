@@ -11,6 +11,8 @@ use crate::report::{Counts, Interval, Latency};
 const LONGEST_US: u64 = 3_600_000_000;
 /// Stretches into which a run is cut for its curves: as many as a chart shows well.
 const INTERVALS: usize = 120;
+/// With those after its end, until the last answer has come.
+const INTERVALS_MAX: usize = 2 * INTERVALS;
 /// Decimal digits of the histograms of the whole run (HDR's usual).
 const DIGITS: u8 = 3;
 /// Decimal digits of those of an interval: there are many, and they only draw curves.
@@ -54,7 +56,6 @@ pub(crate) struct Measures {
     pub(crate) last: Duration,
 }
 
-#[derive(Clone)]
 struct Stretch {
     due: u64,
     accepted: u64,
@@ -68,28 +69,26 @@ fn histogram(digits: u8) -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_US, digits).expect("the bounds are fit for each other")
 }
 
-impl Measures {
-    /// For a run of so many seconds. What comes after them belongs to the last interval.
-    pub(crate) fn new(seconds: f64) -> Self {
-        let interval_s = (seconds / INTERVALS as f64).max(INTERVAL_S_MIN);
-        let intervals = (seconds / interval_s).ceil().max(1.0) as usize;
+impl Stretch {
+    fn new() -> Self {
         let empty = || {
             // They grow as they need to: most are of a few milliseconds.
             let mut histogram = Histogram::new(INTERVAL_DIGITS).expect("two digits are allowed");
             histogram.auto(true);
             histogram
         };
-        let stretch = Stretch {
-            due: 0,
-            accepted: 0,
-            errors: 0,
-            accept: empty(),
-            entry: empty(),
-            view: empty(),
-        };
+        let (accept, entry, view) = (empty(), empty(), empty());
+        Self { due: 0, accepted: 0, errors: 0, accept, entry, view }
+    }
+}
+
+impl Measures {
+    /// For a run of so many seconds.
+    pub(crate) fn new(seconds: f64) -> Self {
+        let interval_s = (seconds / INTERVALS as f64).max(INTERVAL_S_MIN);
         Self {
             all: [DIGITS; 4].map(histogram),
-            intervals: vec![stretch; intervals],
+            intervals: Vec::new(),
             interval_s,
             counts: Counts::default(),
             last: Duration::ZERO,
@@ -133,15 +132,20 @@ impl Measures {
     }
 
     fn stretch(&mut self, at: Duration) -> &mut Stretch {
-        let index = (at.as_secs_f64() / self.interval_s) as usize;
-        let last = self.intervals.len() - 1;
-        &mut self.intervals[index.min(last)]
+        let index = ((at.as_secs_f64() / self.interval_s) as usize).min(INTERVALS_MAX - 1);
+        if self.intervals.len() <= index {
+            self.intervals.resize_with(index + 1, Stretch::new);
+        }
+        &mut self.intervals[index]
     }
 
     /// Takes in what another thread measured in the same run.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, other) in self.all.iter_mut().zip(&other.all) {
             *mine += other;
+        }
+        if self.intervals.len() < other.intervals.len() {
+            self.intervals.resize_with(other.intervals.len(), Stretch::new);
         }
         for (mine, other) in self.intervals.iter_mut().zip(&other.intervals) {
             mine.due += other.due;

@@ -9,6 +9,8 @@ use rand_distr::Zipf;
 
 use crate::receipts::{Command, Sent};
 
+/// Commands that open the accounts of an organisation.
+pub(crate) const OPENINGS: usize = 3;
 /// The accounts of every organisation.
 const ACCOUNTS: [&str; 2] = ["cash", "bank"];
 /// Money that every organisation begins with, in minor units: more than any run takes out again.
@@ -25,29 +27,29 @@ const HELD_BACK_MAX: usize = 256;
 
 /// What the commands are like.
 #[derive(Debug, Clone)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// Organisations: `<prefix>0`, `<prefix>1`, …
-    pub tenants: u32,
+    pub(crate) tenants: u32,
     /// How the names of organisations begin.
-    pub org_prefix: String,
+    pub(crate) org_prefix: String,
     /// The exponent of Zipf's law, by which organisations are chosen; 0: all alike.
-    pub zipf: f64,
+    pub(crate) zipf: f64,
     /// Users of each organisation.
-    pub users: u32,
+    pub(crate) users: u32,
     /// How the names of this run's users begin.
-    pub user_prefix: String,
+    pub(crate) user_prefix: String,
     /// Bytes of each command; shorter ones are filled up with a memo.
-    pub payload: usize,
+    pub(crate) payload: usize,
     /// Share of commands that are sent again, although they were answered.
-    pub duplicates: f64,
+    pub(crate) duplicates: f64,
     /// Share of commands whose id is below one that their user has sent.
-    pub out_of_order: f64,
+    pub(crate) out_of_order: f64,
     /// Share of commands that the ledger will refuse.
-    pub rejected: f64,
+    pub(crate) rejected: f64,
     /// Share of commands that move money between two accounts.
-    pub transfers: f64,
+    pub(crate) transfers: f64,
     /// Of everything random.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// A command of one user of one organisation.
@@ -104,7 +106,7 @@ impl Workload {
 
     /// What these organisations need first.
     pub(crate) fn openings(tenants: std::ops::Range<u32>) -> Vec<Order> {
-        let of_one = |tenant| {
+        let of_one = |tenant| -> [Order; OPENINGS] {
             let order = move |id, deed| Order { tenant, user: User::Opener, id, deed };
             [
                 order(1, Deed::Open(0)),
@@ -199,6 +201,13 @@ impl Order {
     /// Its log.
     pub(crate) fn log(&self, spec: &Spec) -> String {
         format!("ledger/org:{}{}", spec.org_prefix, self.tenant)
+    }
+
+    /// Whether this is its log.
+    pub(crate) fn is_of_log(&self, spec: &Spec, log: &str) -> bool {
+        let org =
+            log.strip_prefix("ledger/org:").and_then(|org| org.strip_prefix(&spec.org_prefix));
+        org.and_then(|tenant| tenant.parse().ok()) == Some(self.tenant)
     }
 
     fn user(&self, spec: &Spec) -> String {

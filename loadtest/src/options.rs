@@ -1,0 +1,405 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::arrivals::Shape;
+use crate::search::Slo;
+
+/// Ids that a log remembers of a user: a client keeps fewer under way. Half of them, since a hot
+/// organisation has more than its share at times.
+const IDS_UNDER_WAY_MAX: f64 = 1_024.0;
+/// Commands under way, about, if nothing else is asked for: 64 requests of 100.
+const COMMANDS_UNDER_WAY: u32 = 6_400;
+/// Bytes of a command, commands of a request, bytes of a request: what the API takes.
+const COMMAND_BYTES_MAX: usize = 64 * 1024;
+const REQUEST_COMMANDS_MAX: usize = 500;
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of the longest command without a memo, with the longest names that are taken here.
+const PLAIN_COMMAND_BYTES_MAX: usize = 400;
+/// Bytes of a prefix of names: they are followed by numbers, and a name has at most 128.
+const PREFIX_BYTES_MAX: usize = 64;
+/// Users of all organisations: an id is kept of each, of 4 bytes, by each thread.
+const USERS_MAX: u64 = 20_000_000;
+
+/// Drives a ledger over HTTP at a rate, and audits from outside what became of it.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version)]
+pub struct Options {
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Sends commands at a rate, measures, audits, reports.
+    Run(Box<Run>),
+    /// Audits again, by the receipts of a run.
+    Audit(Audit),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// Where the API's paths begin, for example http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL")]
+    pub(crate) target: String,
+    /// Sent as a bearer token with each request. Better in the environment: others can see flags.
+    #[arg(long, env = "FANFOLD_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// The receipts, as `run --receipts` has kept them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: HowToAudit,
+    /// Writes the verdict as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HowToAudit {
+    /// Audits so many logs, chosen at random, instead of all.
+    #[arg(long, value_name = "LOGS")]
+    pub(crate) audit_sample: Option<usize>,
+    /// How long views may take to reach the ends of their logs.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) audit_patience: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Always the same rate.
+    Constant,
+    /// From --ramp-from to --rate.
+    Ramp,
+    /// --rate, and --spike-rate in the middle third.
+    Spike,
+    /// Finds the highest rate that holds --slo; --rate is tried first, each for --duration.
+    Search,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Commands per second; with --batch, that many fewer requests.
+    #[arg(long, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// How long.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// How the rate goes.
+    #[arg(long, value_enum, default_value_t = Kind::Constant)]
+    pub(crate) arrivals: Kind,
+    /// Commands per second at the beginning of a ramp.
+    #[arg(long, default_value = "0", value_parser = rate)]
+    pub(crate) ramp_from: f64,
+    /// Commands per second in the middle third of a spike; by default ten times --rate.
+    #[arg(long, value_parser = rate)]
+    pub(crate) spike_rate: Option<f64>,
+    /// What a search must hold: accept, entry or view; p50, p90, p99 or p999; a time.
+    #[arg(long, default_value = "view p99 100ms", value_parser = Slo::from_str)]
+    pub(crate) slo: Slo,
+    /// Requests come at random, as independent users send them, instead of evenly.
+    #[arg(long)]
+    pub(crate) poisson: bool,
+
+    /// Organisations.
+    #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) tenants: u32,
+    /// The exponent of Zipf's law: 0 is all alike; with 1, the second has half of the first.
+    #[arg(long, default_value = "1.0", value_parser = exponent)]
+    pub(crate) zipf: f64,
+    /// Users of each organisation (and thread).
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) users: u32,
+    /// Commands in a request.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// All commands of a request are of one organisation, but for those that come again or late.
+    #[arg(long)]
+    pub(crate) batch_of_one_tenant: bool,
+    /// Bytes of each command: shorter ones are filled up with a memo.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) payload: usize,
+    /// Share of commands that are sent again, although they were answered.
+    #[arg(long, default_value = "0.01", value_parser = share)]
+    pub(crate) duplicates: f64,
+    /// Share of commands whose id is below one that their user has sent.
+    #[arg(long, default_value = "0.01", value_parser = share)]
+    pub(crate) out_of_order: f64,
+    /// Share of commands that the ledger will refuse.
+    #[arg(long, default_value = "0.01", value_parser = share)]
+    pub(crate) rejected: f64,
+    /// Share of the others that move money between two accounts.
+    #[arg(long, default_value = "0.1", value_parser = share)]
+    pub(crate) transfers: f64,
+
+    /// Of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How the names of the users begin; by default from the clock, so that nobody has had them.
+    /// The same name and seed send the same commands.
+    #[arg(long, value_parser = prefix)]
+    pub(crate) name: Option<String>,
+    /// How the names of the organisations begin.
+    #[arg(long, default_value = "load-", value_parser = prefix)]
+    pub(crate) org_prefix: String,
+
+    /// Threads that send, each with its share of the rate.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    /// Requests under way at the same time, at most; by default 256, and fewer if they are large.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    connections: Option<u32>,
+    /// Commands per second that are looked for in the log and in views.
+    #[arg(long, default_value = "200", value_parser = rate)]
+    pub(crate) samples: f64,
+    /// For one answer.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// How long a request is tried, and a sample looked for, before it counts as unanswered.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) give_up: Duration,
+
+    /// Keeps the receipts, for `loadtest audit`. Without it they are kept only if something is wrong.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: Option<PathBuf>,
+    /// Writes the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes the report as a page.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Reports without looking what became of the commands.
+    #[arg(long)]
+    pub(crate) no_audit: bool,
+    #[command(flatten)]
+    pub(crate) how: HowToAudit,
+}
+
+/// Options that do not go together.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum OptionsError {
+    #[error("--batch {0} is more than a request may hold: {REQUEST_COMMANDS_MAX}")]
+    Batch(usize),
+    #[error("--payload {0} is more than a command may have: {COMMAND_BYTES_MAX} bytes")]
+    Payload(usize),
+    #[error(
+        "--batch {batch} of --payload {payload} is more than a request may have: \
+         {REQUEST_BYTES_MAX} bytes"
+    )]
+    Request { batch: usize, payload: usize },
+    #[error("--tenants times --users is {0}, at most {USERS_MAX} are possible")]
+    Users(u64),
+    #[error(
+        "about {ids:.0} ids of one user would be under way, and a log may forget them at 2,048: \
+         raise --users to {users}, or lower --connections"
+    )]
+    UnderWay { ids: f64, users: u64 },
+    #[error("--threads {threads} need as many --connections, not {connections}")]
+    Connections { threads: u16, connections: u32 },
+    #[error("--duration must be more than nothing, and at most a day")]
+    Duration,
+    #[error("--rate must be above zero")]
+    Rate,
+}
+
+impl Run {
+    /// Whether everything goes together.
+    pub(crate) fn check(&self) -> Result<(), OptionsError> {
+        if !(1..=REQUEST_COMMANDS_MAX).contains(&self.batch) {
+            return Err(OptionsError::Batch(self.batch));
+        }
+        if self.payload > COMMAND_BYTES_MAX {
+            return Err(OptionsError::Payload(self.payload));
+        }
+        if self.batch * (self.payload + 1) + 1 > REQUEST_BYTES_MAX {
+            return Err(OptionsError::Request { batch: self.batch, payload: self.payload });
+        }
+        let users = u64::from(self.tenants) * u64::from(self.users);
+        if users > USERS_MAX {
+            return Err(OptionsError::Users(users));
+        }
+        let (threads, connections) = (self.threads, self.connections());
+        if u32::from(threads) > connections {
+            return Err(OptionsError::Connections { threads, connections });
+        }
+        if self.duration.is_zero() || self.duration > Duration::from_secs(86_400) {
+            return Err(OptionsError::Duration);
+        }
+        if self.rate == 0.0 {
+            return Err(OptionsError::Rate);
+        }
+        let ids = self.hottest_share() * self.batch as f64 * f64::from(self.connections())
+            / f64::from(self.users);
+        if ids > IDS_UNDER_WAY_MAX {
+            let users = (f64::from(self.users) * ids / IDS_UNDER_WAY_MAX).ceil() as u64;
+            return Err(OptionsError::UnderWay { ids, users });
+        }
+        Ok(())
+    }
+
+    /// Requests under way at the same time, at most.
+    pub(crate) fn connections(&self) -> u32 {
+        let few_commands = (COMMANDS_UNDER_WAY / self.batch as u32).clamp(16, 256);
+        self.connections.unwrap_or(few_commands)
+    }
+
+    /// The first organisation's share of all commands, by Zipf's law.
+    fn hottest_share(&self) -> f64 {
+        1.0 / (1..=self.tenants).map(|n| f64::from(n).powf(-self.zipf)).sum::<f64>()
+    }
+
+    /// Requests per second over time. A search has one of these for each of its steps.
+    pub(crate) fn shape(&self, rate: f64) -> Shape {
+        let seconds = self.duration.as_secs_f64();
+        let commands = match self.arrivals {
+            Kind::Constant | Kind::Search => Shape::constant(rate, seconds),
+            Kind::Ramp => Shape::ramp(self.ramp_from, rate, seconds),
+            Kind::Spike => Shape::spike(rate, self.spike_rate(), seconds),
+        };
+        commands.times(1.0 / self.batch as f64)
+    }
+
+    fn spike_rate(&self) -> f64 {
+        self.spike_rate.unwrap_or(10.0 * self.rate)
+    }
+
+    /// Commands per second at the highest.
+    pub(crate) fn highest_rate(&self) -> f64 {
+        match self.arrivals {
+            Kind::Constant | Kind::Search => self.rate,
+            Kind::Ramp => self.rate.max(self.ramp_from),
+            Kind::Spike => self.rate.max(self.spike_rate()),
+        }
+    }
+
+    /// In words.
+    pub(crate) fn arrivals_in_words(&self) -> String {
+        let (rate, time) = (self.rate, humantime::format_duration(self.duration));
+        let how = if self.poisson { ", at random (Poisson)" } else { "" };
+        match self.arrivals {
+            Kind::Constant => format!("constant {rate}/s for {time}{how}"),
+            Kind::Ramp => format!("from {}/s to {rate}/s in {time}{how}", self.ramp_from),
+            Kind::Spike => {
+                format!("{rate}/s, and {}/s in the middle third of {time}{how}", self.spike_rate())
+            }
+            Kind::Search => format!("search for the highest rate, {time} a step{how}"),
+        }
+    }
+
+    /// Commands that fit a request while the accounts are opened.
+    pub(crate) fn openings_per_request(&self) -> usize {
+        let bytes = self.payload.max(PLAIN_COMMAND_BYTES_MAX) + 1;
+        ((REQUEST_BYTES_MAX - 2) / bytes).min(REQUEST_COMMANDS_MAX)
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, 10_000_000.0)
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    number(text, 10.0)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, 1.0)
+}
+
+fn number(text: &str, highest: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if !(0.0..=highest).contains(&number) {
+        return Err(format!("it must be from 0 to {highest}"));
+    }
+    Ok(number)
+}
+
+/// What names may have: `[A-Za-z0-9._:@=+-]`.
+fn prefix(text: &str) -> Result<String, String> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || "._:@=+-".contains(c);
+    if let Some(c) = text.chars().find(|c| !is_known(*c)) {
+        return Err(format!("names cannot have `{c}`, only letters, digits and ._:@=+-"));
+    }
+    if text.is_empty() || text.len() > PREFIX_BYTES_MAX {
+        return Err(format!("it must have 1 to {PREFIX_BYTES_MAX} characters"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(more: &str) -> Result<(), OptionsError> {
+        let line = format!("loadtest run --target http://127.0.0.1:1 --rate 100 {more}");
+        match Options::try_parse_from(line.split(' ').filter(|word| !word.is_empty())) {
+            Ok(Options { task: Task::Run(run) }) => run.check(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_goes_together() {
+        for more in [
+            "",
+            "--batch 500",
+            "--batch 100 --connections 64 --batch-of-one-tenant",
+            "--payload 65536 --batch 15",
+            "--tenants 1000000",
+            "--arrivals search",
+        ] {
+            assert_eq!(check(more), Ok(()), "{more}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together() {
+        use OptionsError::*;
+        for (more, error) in [
+            ("--batch 0", Batch(0)),
+            ("--batch 501", Batch(501)),
+            ("--payload 65537", Payload(65_537)),
+            ("--payload 65536 --batch 16", Request { batch: 16, payload: 65_536 }),
+            ("--tenants 1000000 --users 21", Users(21_000_000)),
+            ("--threads 5 --connections 4", Connections { threads: 5, connections: 4 }),
+            ("--duration 0s", Duration),
+            (
+                "--tenants 1 --users 1 --batch 100 --connections 64",
+                UnderWay { ids: 6_400.0, users: 7 },
+            ),
+        ] {
+            assert_eq!(check(more), Err(error), "{more}");
+        }
+        assert_eq!(check("--tenants 1 --users 7 --batch 100 --connections 64"), Ok(()));
+    }
+
+    #[test]
+    fn words_that_are_refused() {
+        for (flag, value) in [
+            ("--rate", "-1"),
+            ("--rate", "NaN"),
+            ("--duplicates", "1.1"),
+            ("--org-prefix", "a/b"),
+            ("--name", ""),
+            ("--slo", "view p98 1s"),
+            ("--duration", "20"),
+            ("--tenants", "0"),
+        ] {
+            let line = ["loadtest", "run", "--target", "http://a", "--rate", "1"];
+            let line = line.into_iter().filter(|word| *word != flag).chain([flag, value]);
+            assert!(Options::try_parse_from(line).is_err(), "{flag} {value}");
+        }
+    }
+}

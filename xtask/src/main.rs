@@ -1,5 +1,7 @@
 //! What one does with this repository. `cargo xtask ci` is all that CI runs.
 
+mod load;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ struct Options {
 enum Task {
     /// Everything that must hold: format, lints, tests, docs, the simulation.
     Ci,
+    /// A small load on `fanfold up`, killed in the middle, and audited.
+    Load,
     /// Simulates; a failing seed is printed with the end of its trace.
     Sim {
         /// How many seeds to run.
@@ -40,6 +44,7 @@ enum Task {
 fn main() -> Result<()> {
     match Options::parse().task {
         Task::Ci => ci(),
+        Task::Load => load(),
         Task::Sim { seeds, from, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());
             let mut arguments = vec!["--seeds", &seeds, "--from", &from];
@@ -66,8 +71,15 @@ fn ci() -> Result<()> {
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
+    load()?;
     println!("\nall of it held, in {} s", began.elapsed().as_secs());
     Ok(())
+}
+
+fn load() -> Result<()> {
+    cargo("the programs", &["build", "--package", "fanfold-cli", "--package", "loadtest"])?;
+    println!("\n== load");
+    load::load(&target()?.join("debug"))
 }
 
 fn sim(arguments: &[&str]) -> Result<()> {
@@ -90,6 +102,17 @@ fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
     }
     println!("== {what}: {} s", began.elapsed().as_secs());
     Ok(())
+}
+
+/// Where cargo puts what it builds.
+fn target() -> Result<PathBuf> {
+    if let Some(target) = target_outside_the_clone() {
+        return Ok(target);
+    }
+    Ok(match env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => root()?.join(target),
+        None => root()?.join("target"),
+    })
 }
 
 /// CI starts from a fresh clone, and would build everything anew each time.

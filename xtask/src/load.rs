@@ -1,0 +1,99 @@
+//! A small load on `fanfold up`, killed and started again in the middle, audited from outside.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// Seconds of load.
+const SECONDS: u64 = 10;
+/// Commands per second: a debug build does several times as many on a busy machine.
+const RATE: &str = "500";
+/// How long the host may take until it answers, also after a crash.
+const READY: Duration = Duration::from_secs(60);
+
+/// Runs it, in a folder of its own, with the programs of `built`.
+pub(crate) fn load(built: &Path) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("fanfold-load-").tempdir()?.keep();
+    println!("its logs and data: {}", folder.display());
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let mut host = Host::start(built, port, &folder)?;
+    let report = folder.join("report.json");
+    let generator = Command::new(built.join("loadtest"))
+        .args(["run", "--target", &format!("http://127.0.0.1:{port}"), "--rate", RATE])
+        .args(["--duration", &format!("{SECONDS}s"), "--tenants", "50", "--users", "3"])
+        .args(["--duplicates", "0.05", "--out-of-order", "0.05", "--rejected", "0.05"])
+        .arg("--json")
+        .arg(&report)
+        .spawn()
+        .context("cannot start the generator")?;
+    let mut generator = Running(generator);
+    thread::sleep(Duration::from_secs(SECONDS / 2));
+    println!("kill -9 of the host");
+    host.kill()?;
+    host = Host::start(built, port, &folder)?;
+    let status = generator.0.wait()?;
+    ensure!(status.success(), "the generator or its auditor is not content: {status}");
+    let report: Value = serde_json::from_reader(File::open(&report)?)?;
+    let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
+    let felt = report.pointer("/counts/retries/connection").and_then(Value::as_u64);
+    ensure!(felt > Some(0), "the generator has not felt the crash: {}", report["counts"]);
+    ensure!(
+        count("/counts/due") == count("/counts/accepted"),
+        "not all got in: {}",
+        report["counts"]
+    );
+    ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all were audited");
+    ensure!(count("/audit/seen") > Some(0), "nothing was read during the load");
+    drop(host);
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// A process that ends when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `fanfold up`.
+struct Host(Running);
+
+impl Host {
+    fn start(built: &Path, port: u16, folder: &Path) -> Result<Self> {
+        let log = File::options().create(true).append(true).open(folder.join("up.log"))?;
+        let child = Command::new(built.join("fanfold"))
+            .args(["up", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(folder.join("data"))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start `fanfold up`")?;
+        let (mut host, began) = (Self(Running(child)), Instant::now());
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if let Some(status) = host.0.0.try_wait()? {
+                bail!("`fanfold up` ended: {status}");
+            }
+            ensure!(began.elapsed() < READY, "`fanfold up` does not answer after {READY:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(host)
+    }
+
+    /// SIGKILL: nothing of it goes on.
+    fn kill(&mut self) -> Result<()> {
+        self.0.0.kill()?;
+        self.0.0.wait()?;
+        Ok(())
+    }
+}

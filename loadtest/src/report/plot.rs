@@ -10,9 +10,6 @@ use super::axis::Axis;
 /// Plotters knows whole pixels only: it draws on a finer grid than what is shown.
 const FINE: i32 = 4;
 
-/// Pixels of its letters; the narrow one is shown at about its size, the wide one a little smaller.
-const TEXT_PX: f64 = 13.0;
-
 /// Pixels between the middles of two labels, one below the other.
 const LABEL_GAP_PX: i32 = 16;
 
@@ -34,6 +31,14 @@ impl Width {
         match self {
             Self::Wide => (960, 330),
             Self::Narrow => (360, 280),
+        }
+    }
+
+    /// Pixels of its letters: the narrow one is shown at its size, the wide one often smaller.
+    fn text_px(self) -> f64 {
+        match self {
+            Self::Wide => 14.0,
+            Self::Narrow => 13.0,
         }
     }
 
@@ -116,14 +121,14 @@ impl Plot {
         let size = ((w * FINE) as u32, (h * FINE) as u32);
         let root = SVGBackend::with_string(svg, size).into_drawing_area();
         let right = match width {
-            Width::Wide => 14 + self.longest_name() * 7,
+            Width::Wide => 14 + self.longest_name() * 8,
             Width::Narrow => 14,
         };
         let mut chart = ChartBuilder::on(&root)
             .margin_top(18 * FINE)
             .margin_right(right * FINE)
             .x_label_area_size(46 * FINE)
-            .y_label_area_size(58 * FINE)
+            .y_label_area_size(64 * FINE)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
 
         let (bottom, top) = (self.y.low(), self.y.high());
@@ -138,15 +143,15 @@ impl Plot {
             .bold_line_style(stroke(GRID, 1.0))
             .axis_style(TRANSPARENT)
             .set_all_tick_mark_size(3 * FINE)
-            .label_style(text(TEXT_PX, MUTED))
-            .axis_desc_style(text(TEXT_PX, MUTED))
+            .label_style(text(width.text_px(), MUTED))
+            .axis_desc_style(text(width.text_px(), MUTED))
             .x_desc(self.x_title)
             .draw()?;
         let baseline = [(self.x.low(), bottom), (self.x.high(), bottom)];
         chart.draw_series(LineSeries::new(baseline, stroke(MUTED, 1.0)))?;
 
-        self.draw_limit(&root, &mut chart)?;
-        self.draw_mark(&root, &mut chart)?;
+        self.draw_limit(&root, &mut chart, width)?;
+        self.draw_mark(&root, &mut chart, width)?;
         for line in &self.lines {
             line.draw(&mut chart)?;
         }
@@ -164,22 +169,32 @@ impl Plot {
         longest.unwrap_or(0).min(20) as i32
     }
 
-    fn draw_limit<'b>(&self, root: &Root<'b>, chart: &mut Chart<'_, 'b>) -> Result<(), DrawError> {
+    fn draw_limit<'b>(
+        &self,
+        root: &Root<'b>,
+        chart: &mut Chart<'_, 'b>,
+        width: Width,
+    ) -> Result<(), DrawError> {
         let Some((height, name)) = &self.limit else { return Ok(()) };
         let ends = [(self.x.low(), *height), (self.x.high(), *height)];
         chart.draw_series(dashes(ends.to_vec(), INK, 1.5))?;
         let (x, y) = chart.backend_coord(&ends[0]);
-        let style = text(TEXT_PX, INK).pos(Pos::new(HPos::Left, VPos::Bottom));
+        let style = text(width.text_px(), INK).pos(Pos::new(HPos::Left, VPos::Bottom));
         root.draw(&Text::new(name.as_str(), (x + 6 * FINE, y - 2 * FINE), style))
     }
 
-    fn draw_mark<'b>(&self, root: &Root<'b>, chart: &mut Chart<'_, 'b>) -> Result<(), DrawError> {
+    fn draw_mark<'b>(
+        &self,
+        root: &Root<'b>,
+        chart: &mut Chart<'_, 'b>,
+        width: Width,
+    ) -> Result<(), DrawError> {
         let Some((place, name)) = &self.mark else { return Ok(()) };
         let ends = [(*place, self.y.low()), (*place, self.y.high())];
         chart.draw_series(dashes(ends.to_vec(), INK, 1.5))?;
         let (x, y) = chart.backend_coord(&ends[1]);
         let side = if self.x.position(*place) > 0.5 { HPos::Right } else { HPos::Left };
-        let style = text(TEXT_PX, INK).pos(Pos::new(side, VPos::Bottom));
+        let style = text(width.text_px(), INK).pos(Pos::new(side, VPos::Bottom));
         root.draw(&Text::new(name.as_str(), (x, y - 3 * FINE), style))
     }
 
@@ -199,7 +214,7 @@ impl Plot {
         );
         for (((x, _), line), y) in names.iter().zip(apart(&wanted, LABEL_GAP_PX * FINE, from, to)) {
             let colour = if line.stroke == Stroke::Broad { MUTED } else { line.colour };
-            let style = text(TEXT_PX, colour).pos(Pos::new(HPos::Left, VPos::Center));
+            let style = text(Width::Wide.text_px(), colour).pos(Pos::new(HPos::Left, VPos::Center));
             root.draw(&Text::new(line.name.as_str(), (x + 8 * FINE, y), style))?;
         }
         Ok(())

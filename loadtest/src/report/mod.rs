@@ -1,5 +1,17 @@
 //! What a run is reported as: on the terminal, as JSON, and as a page.
 
+mod axis;
+mod charts;
+mod figures;
+mod findings;
+mod html;
+mod plot;
+#[cfg(test)]
+mod samples;
+mod terminal;
+#[cfg(test)]
+mod tests;
+
 use serde::Serialize;
 
 use crate::audit::Verdict;
@@ -166,6 +178,8 @@ pub struct Interval {
 pub struct Search {
     /// In words: `view p99 < 100 ms`.
     pub slo: String,
+    /// Milliseconds that `slo` allows: where the chart draws its line.
+    pub slo_ms: f64,
     /// In the order they were tried.
     pub steps: Vec<Step>,
     /// The highest rate that held, in commands per second; `None`: none did.

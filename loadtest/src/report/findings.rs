@@ -1,0 +1,235 @@
+//! What a report says in words: the terminal and the page say the same.
+
+use super::figures::{self, count, counted, duration, number};
+use super::{Latency, Report};
+use crate::audit::Verdict;
+
+/// How late requests may leave, at p99, before it is worth a word.
+const LATE_MS: f64 = 10.0;
+
+/// Texts from outside are shown up to here; the JSON has all of them.
+const TEXT_MAX_CHARS: usize = 600;
+
+/// What the audit came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It compared something, and all agreed.
+    Passed,
+    /// Something did not agree.
+    Failed,
+    /// It did not come to its end, and found nothing before that.
+    Unfinished,
+    /// There was neither a receipt nor an entry.
+    Nothing,
+    /// It was not asked for.
+    NotAsked,
+}
+
+impl Outcome {
+    pub(super) fn of(audit: Option<&Verdict>) -> Self {
+        match audit {
+            None => Self::NotAsked,
+            Some(audit) if audit.breaches > 0 => Self::Failed,
+            Some(audit) if audit.unfinished.is_some() => Self::Unfinished,
+            Some(audit) if audit.receipts == 0 && audit.entries == 0 => Self::Nothing,
+            Some(_) => Self::Passed,
+        }
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "PASS",
+            Self::Failed => "FAIL",
+            Self::Unfinished => "UNFINISHED",
+            Self::Nothing => "NOTHING TO AUDIT",
+            Self::NotAsked => "NOT AUDITED",
+        }
+    }
+}
+
+/// What a latency is of, as a heading.
+pub(super) fn name_of(latency: &str) -> String {
+    match latency {
+        "accept" => "accepted (202)".to_owned(),
+        "entry" => "entry in the log".to_owned(),
+        "view" => "visible in a view".to_owned(),
+        "send" => "sent late".to_owned(),
+        other => shown(other),
+    }
+}
+
+/// What an invariant is, for whoever has not read the design.
+pub(super) const INVARIANTS: [(&str, &str); 6] = [
+    ("F1", "The places of a log are 1, 2, 3 … without a hole."),
+    ("F3", "An entry stands at the place that its receipt promised, and never changes."),
+    ("F4", "A command is accepted once, however often it is sent."),
+    ("F5", "Whatever is in the log is published: its views come to show it."),
+    ("F6", "A row of a view is what the entries up to it add up to; readers never go backwards."),
+    ("F8", "Whatever got a 202 is an entry in its log: nothing is lost."),
+];
+
+/// A text from outside: on one line, not without end, and without what would steer a terminal.
+pub(super) fn shown(text: &str) -> String {
+    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut shown: String = chars.by_ref().take(TEXT_MAX_CHARS).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+impl Report {
+    /// What it was about: of something that was measured at least once.
+    pub(super) fn latency(&self, of: &str) -> Option<&Latency> {
+        self.latencies.iter().find(|latency| latency.of == of && latency.count > 0)
+    }
+
+    /// The one sentence to remember.
+    pub(super) fn headline(&self) -> String {
+        if let Some(audit) = self.audit.as_ref().filter(|audit| audit.breaches > 0) {
+            return format!(
+                "The audit found {} at {} commands a second",
+                counted(audit.breaches, "breach", "breaches"),
+                number(self.counts.accepted_per_s)
+            );
+        }
+        if let Some(search) = &self.search {
+            let slo = shown(&search.slo);
+            return match search.highest {
+                Some(rate) => format!("{} commands a second with {slo}", figures::plain(rate)),
+                None => format!("No rate that was tried held {slo}"),
+            };
+        }
+        if self.counts.accepted == 0 {
+            return "No command was accepted".to_owned();
+        }
+        let mut said = format!("{} commands a second", number(self.counts.accepted_per_s));
+        let p99 = |of| self.latency(of).map(|latency| duration(latency.p99_ms));
+        match (p99("accept"), p99("view")) {
+            (Some(accept), Some(view)) => {
+                said += &format!(": 99 % accepted within {accept}, visible within {view}");
+            }
+            (Some(accept), None) => said += &format!(": 99 % accepted within {accept}"),
+            (None, Some(view)) => said += &format!(": 99 % visible within {view}"),
+            (None, None) => {}
+        }
+        said
+    }
+
+    /// What the audit found, on one line.
+    pub(super) fn verdict(&self) -> String {
+        let outcome = Outcome::of(self.audit.as_ref());
+        let Some(audit) = &self.audit else {
+            return "nobody looked at what became of the commands".to_owned();
+        };
+        let found = match (outcome, &audit.unfinished) {
+            (Outcome::Failed, None) => counted(audit.breaches, "breach", "breaches"),
+            (Outcome::Failed, Some(why)) => format!(
+                "{}, and it did not come to its end: {}",
+                counted(audit.breaches, "breach", "breaches"),
+                shown(why)
+            ),
+            (_, Some(why)) => format!("no breach, but it did not come to its end: {}", shown(why)),
+            (Outcome::Nothing, None) => "neither a receipt nor an entry".to_owned(),
+            (_, None) => "no breach".to_owned(),
+        };
+        format!(
+            "{found}; {} of {} read, {}, {}, {} and {} compared in {} s",
+            count(audit.logs),
+            counted(audit.logs_named, "log", "logs"),
+            counted(audit.entries, "entry", "entries"),
+            counted(audit.receipts, "receipt", "receipts"),
+            counted(audit.rows, "row", "rows"),
+            counted(audit.seen, "observation", "observations"),
+            number(audit.seconds),
+        )
+    }
+
+    /// What whoever reads the numbers must know.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let counts = &self.counts;
+        if self.interrupted {
+            notes.push("The load was ended early, by Ctrl-C.".to_owned());
+        }
+        if self.machine.shared_with_target {
+            notes.push(
+                "Generator and target share this machine: each takes processor time from the \
+                 other, so the target alone would do better."
+                    .to_owned(),
+            );
+        }
+        if counts.unsent > 0 {
+            notes.push(format!(
+                "{} due and never sent, since all connections were busy until the end: no \
+                 latency counts them.",
+                counted(counts.unsent, "command was", "commands were"),
+            ));
+        }
+        if counts.unanswered > 0 {
+            notes.push(format!(
+                "{} never answered, however often sent: each may have its entry, or not.",
+                counted(counts.unanswered, "command was", "commands were"),
+            ));
+        }
+        if let Some(send) = self.latency("send").filter(|send| send.p99_ms >= LATE_MS) {
+            notes.push(format!(
+                "One request in a hundred left at least {} after it was due, for want of a free \
+                 connection or processor. The latencies include it.",
+                duration(send.p99_ms),
+            ));
+        }
+        if counts.samples_unseen > 0 {
+            notes.push(format!(
+                "{} given up before entry or view showed it: the latencies of both look better \
+                 than they were.",
+                counted(counts.samples_unseen, "sample was", "samples were"),
+            ));
+        }
+        if counts.samples_dropped > 0 {
+            notes.push(format!(
+                "{} not taken, since too many were waiting.",
+                counted(counts.samples_dropped, "sample was", "samples were"),
+            ));
+        }
+        notes
+    }
+
+    /// In a search the latencies are of one of its steps: of which.
+    pub(super) fn at_which_rate(&self) -> String {
+        let rate = self.search.as_ref().and_then(|search| search.highest);
+        rate.map_or_else(String::new, |rate| {
+            format!(" At {} commands a second.", figures::plain(rate))
+        })
+    }
+
+    /// The counts, each with its name.
+    pub(super) fn tallies(&self) -> Vec<(&'static str, String)> {
+        let counts = &self.counts;
+        let mut tallies = vec![
+            ("commands due", count(counts.due)),
+            ("accepted", count(counts.accepted)),
+            ("refused", count(counts.refused)),
+            ("unanswered", count(counts.unanswered)),
+            ("unsent", count(counts.unsent)),
+            ("requests answered", count(counts.requests)),
+            ("sent again", self.retries()),
+            ("accepted a second", number(counts.accepted_per_s)),
+            ("requests a second", number(counts.requests_per_s)),
+            ("seconds", number(counts.elapsed_s)),
+        ];
+        if counts.samples_dropped > 0 || counts.samples_unseen > 0 {
+            tallies.push(("samples not taken", count(counts.samples_dropped)));
+            tallies.push(("samples given up", count(counts.samples_unseen)));
+        }
+        tallies
+    }
+
+    fn retries(&self) -> String {
+        let by_kind: Vec<_> = (self.counts.retries.iter())
+            .filter(|(_, times)| **times > 0)
+            .map(|(kind, times)| format!("{} × {}", count(*times), shown(kind)))
+            .collect();
+        if by_kind.is_empty() { "0".to_owned() } else { by_kind.join(", ") }
+    }
+}

@@ -1,0 +1,392 @@
+//! The report as a page: one file that needs nothing else, neither a server nor a script.
+
+use anyhow::Context;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::charts::{Chart, colour_of, css};
+use super::figures::{NONE, bytes, count, duration, number, plain, share};
+use super::findings::{INVARIANTS, Outcome, name_of, shown};
+use super::plot::Stroke;
+use super::{Latency, Report, Search, Workload};
+use crate::audit::{Breach, Verdict};
+
+type OfLatency = fn(&Latency) -> f64;
+
+const STYLE: &str = include_str!("page.css");
+
+impl Report {
+    /// For a browser, whatever its width, and for paper.
+    pub fn html(&self) -> anyhow::Result<String> {
+        let charts = self.charts().context("cannot draw the charts")?;
+        let failed = Outcome::of(self.audit.as_ref()) == Outcome::Failed;
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { "Load test: " (self.headline()) }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body { main {
+                    (self.header())
+                    (self.key_figures())
+                    (self.noted())
+                    @if failed { (self.audited()) }
+                    @for chart in &charts { (figure(chart)) }
+                    @if charts.is_empty() { p.quiet { "Nothing was measured: there is nothing to draw." } }
+                    (self.latency_table())
+                    @if let Some(search) = &self.search { (steps(search)) }
+                    div.columns {
+                        div {
+                            section {
+                                h2 { "Counts" @if self.search.is_some() { " of all steps" } }
+                                (pairs(self.tallies()))
+                            }
+                            section { h2 { "Machine" } (pairs(self.machine_pairs())) }
+                        }
+                        section { h2 { "Workload" } (pairs(self.workload.pairs())) }
+                    }
+                    @if !failed { (self.audited()) }
+                    (self.method())
+                } }
+            }
+        };
+        Ok(page.into_string())
+    }
+
+    fn header(&self) -> Markup {
+        html! {
+            header {
+                p.overline { "Load test" }
+                h1 { (unbroken(&self.headline())) }
+                p.quiet {
+                    (shown(&self.workload.arrivals)) " on "
+                    span.url { (shown(&self.target)) } ", "
+                    span.unbroken { (when(&self.started)) }
+                }
+            }
+        }
+    }
+
+    fn key_figures(&self) -> Markup {
+        let p99 = |of| self.latency(of).map_or(NONE.to_owned(), |l| duration(l.p99_ms));
+        let outcome = Outcome::of(self.audit.as_ref());
+        let mut tiles = vec![
+            ("accepted a second", number(self.counts.accepted_per_s), None),
+            ("accepted, p99", p99("accept"), Some("accept")),
+            ("entry in the log, p99", p99("entry"), Some("entry")),
+            ("visible in a view, p99", p99("view"), Some("view")),
+        ];
+        if let Some(search) = &self.search {
+            let highest = search.highest.map_or(NONE.to_owned(), plain);
+            tiles[0] = ("highest rate that held, a second", highest, None);
+        }
+        html! {
+            div.tiles {
+                @for (name, value, of) in tiles {
+                    div.tile {
+                        div.value { (value) }
+                        div.name {
+                            @if let Some(of) = of { (dot(of)) }
+                            (name)
+                        }
+                    }
+                }
+                div.tile.audit {
+                    div.value { (badge(outcome)) }
+                    div.name { (brief(outcome, self.audit.as_ref())) }
+                }
+            }
+        }
+    }
+
+    fn noted(&self) -> Markup {
+        let notes = self.notes();
+        html! {
+            @if !notes.is_empty() {
+                ul.notes { @for note in notes { li { (note) } } }
+            }
+        }
+    }
+
+    fn latency_table(&self) -> Markup {
+        let rows: [(&str, OfLatency); 6] = [
+            ("mean", |l| l.mean_ms),
+            ("p50", |l| l.p50_ms),
+            ("p90", |l| l.p90_ms),
+            ("p99", |l| l.p99_ms),
+            ("p99.9", |l| l.p999_ms),
+            ("max", |l| l.max_ms),
+        ];
+        html! {
+            section {
+                h2 { "Latency" }
+                p.quiet {
+                    "In milliseconds, from when a request was due." (self.at_which_rate())
+                }
+                @if self.latencies.is_empty() { p { "Nothing was measured." } } @else {
+                    table.figures {
+                        thead { tr {
+                            th {}
+                            @for latency in &self.latencies {
+                                th scope="col" { (dot(&latency.of)) (name_of(&latency.of)) }
+                            }
+                        } }
+                        tbody {
+                            tr {
+                                th scope="row" { "count" }
+                                @for latency in &self.latencies { td { (count(latency.count)) } }
+                            }
+                            @for (name, value) in rows {
+                                tr {
+                                    th scope="row" { (name) }
+                                    @for latency in &self.latencies {
+                                        td {
+                                            @if latency.count == 0 { (NONE) }
+                                            @else { (number(value(latency))) }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn audited(&self) -> Markup {
+        let outcome = Outcome::of(self.audit.as_ref());
+        html! {
+            section.audited {
+                h2 { "Audit " (badge(outcome)) }
+                p { (sentence(&self.verdict())) }
+                @if let Some(audit) = &self.audit {
+                    @if !audit.examples.is_empty() { (examples(audit)) }
+                    div.columns {
+                        div {
+                            h3 { "Entries, by what became of them" }
+                            (pairs(outcomes(audit)))
+                        }
+                        div {
+                            h3 { "What is checked" }
+                            dl.invariants {
+                                @for (invariant, says) in INVARIANTS {
+                                    dt { (invariant) } dd { (says) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn machine_pairs(&self) -> Vec<(&'static str, String)> {
+        let machine = &self.machine;
+        vec![
+            ("processor", shown(&machine.cpu)),
+            ("logical processors", count(machine.cores as u64)),
+            ("memory", bytes(machine.memory_bytes)),
+            ("system", shown(&machine.os)),
+            ("target", if machine.shared_with_target { "on it too" } else { "elsewhere" }.into()),
+        ]
+    }
+
+    fn method(&self) -> Markup {
+        html! {
+            footer {
+                h2 { "How it was measured" }
+                p {
+                    "The load is an open loop: requests are due at times that do not depend on "
+                    "the target, and each is timed from when it was due, not from when it was "
+                    "sent. A target that stalls is charged for all that had to wait."
+                }
+                p {
+                    "Accepted: the answer 202 had come. Entry and view: samples, read with "
+                    code { "?wait=" } " until the command had its entry in the log, and until "
+                    "the view had come as far. The audit reads logs and views over HTTP, folds "
+                    "the entries with code of its own, and compares them with every receipt."
+                }
+                p {
+                    @if self.machine.shared_with_target {
+                        "Generator, auditor and target ran on the same machine."
+                    } @else {
+                        "The generator ran on the machine above, the target elsewhere: the "
+                        "latencies include the network."
+                    }
+                    " Fanfold loadtest " (shown(&self.version)) "."
+                }
+            }
+        }
+    }
+}
+
+impl Workload {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let together = match (self.batch, self.batch_of_one_tenant) {
+            (0 | 1, _) => "1".to_owned(),
+            (n, true) => format!("{}, of one organisation", count(n as u64)),
+            (n, false) => format!("{}, of any organisation", count(n as u64)),
+        };
+        let spread = match self.zipf {
+            0.0 => "all alike".to_owned(),
+            zipf => format!("Zipf, exponent {}", plain(zipf)),
+        };
+        vec![
+            ("arrivals", shown(&self.arrivals)),
+            ("commands a second, at most", plain(self.rate)),
+            ("seconds", plain(self.duration_s)),
+            ("organisations", count(self.tenants)),
+            ("how busy each is", spread),
+            ("users of each", count(self.users)),
+            ("commands in a request", together),
+            ("bytes of a command, about", count(self.payload as u64)),
+            ("sent again though answered", share(self.duplicates)),
+            ("ids out of order", share(self.out_of_order)),
+            ("to be refused by the ledger", share(self.rejected)),
+            ("seed", self.seed.to_string()),
+            ("threads of the generator", count(self.threads as u64)),
+            ("connections, at most", count(self.connections as u64)),
+        ]
+    }
+}
+
+fn figure(chart: &Chart) -> Markup {
+    html! {
+        figure {
+            h2 { (chart.title) }
+            p.quiet { (chart.about) }
+            p.key {
+                @for (colour, stroke, name) in &chart.key {
+                    span {
+                        i.line.dashed[*stroke == Stroke::Dashed].broad[*stroke == Stroke::Broad]
+                            style={"color:" (css(*colour))} {}
+                        (name)
+                    }
+                }
+            }
+            (chart.wide)
+            (chart.narrow)
+        }
+    }
+}
+
+fn steps(search: &Search) -> Markup {
+    let verdict = |failed: &Option<String>| failed.as_deref().map_or("held".to_owned(), shown);
+    html! {
+        section {
+            h2 { "Search" }
+            p.quiet { "Rates in the order they were tried, with " (shown(&search.slo)) "." }
+            table.figures.steps {
+                thead { tr {
+                    th scope="col" { "rate/s" }
+                    th scope="col" { "accepted/s" }
+                    th scope="col" { "accept p99, ms" }
+                    th scope="col" { "view p99, ms" }
+                    th.why scope="col" { "held?" }
+                } }
+                tbody {
+                    @for step in &search.steps {
+                        tr.best[search.highest == Some(step.rate) && step.failed.is_none()] {
+                            td { (plain(step.rate)) }
+                            td { (number(step.accepted_per_s)) }
+                            td { (number(step.accept_p99_ms)) }
+                            td { (number(step.view_p99_ms)) }
+                            td.why.failed[step.failed.is_some()] { (verdict(&step.failed)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn examples(audit: &Verdict) -> Markup {
+    let place = |breach: &Breach| match breach.seq {
+        Some(seq) => format!("{} at {seq}", shown(&breach.log)),
+        None => shown(&breach.log),
+    };
+    html! {
+        h3 {
+            "Counter-examples"
+            @if (audit.examples.len() as u64) < audit.breaches {
+                ": the first " (audit.examples.len()) " of " (count(audit.breaches))
+            }
+        }
+        ol.breaches {
+            @for breach in &audit.examples {
+                li {
+                    b { (breach.invariant) } " "
+                    code { (place(breach)) }
+                    p { (shown(&breach.what)) }
+                }
+            }
+        }
+    }
+}
+
+fn outcomes(audit: &Verdict) -> Vec<(String, String)> {
+    let mut pairs: Vec<_> =
+        audit.outcomes.iter().map(|(status, times)| (shown(status), count(*times))).collect();
+    pairs.push(("money in all accounts, minor units".to_owned(), count(audit.balance)));
+    pairs
+}
+
+fn brief(outcome: Outcome, audit: Option<&Verdict>) -> String {
+    let Some(audit) = audit else { return "of what became of the commands".to_owned() };
+    match outcome {
+        Outcome::Failed => format!("{} found by the audit", plural(audit.breaches)),
+        _ => format!("audit of {} receipts", count(audit.receipts)),
+    }
+}
+
+fn plural(breaches: u64) -> String {
+    super::figures::counted(breaches, "breach", "breaches")
+}
+
+fn badge(outcome: Outcome) -> Markup {
+    let class = match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "failed",
+        Outcome::Unfinished | Outcome::Nothing => "unfinished",
+        Outcome::NotAsked => "unasked",
+    };
+    html! { span class={"badge " (class)} { (outcome.word()) } }
+}
+
+fn dot(latency: &str) -> Markup {
+    html! { i.dot style={"background:" (css(colour_of(latency)))} {} }
+}
+
+fn pairs<N: AsRef<str>>(pairs: Vec<(N, String)>) -> Markup {
+    html! {
+        dl.pairs {
+            @for (name, value) in pairs {
+                div { dt { (name.as_ref()) } dd { (value) } }
+            }
+        }
+    }
+}
+
+/// A number and its unit stay on one line.
+fn unbroken(text: &str) -> String {
+    text.replace(" ms", "\u{a0}ms").replace(" s,", "\u{a0}s,").replace(" % ", "\u{a0}% ")
+}
+
+/// As people write a time, if it is one.
+fn when(rfc3339: &str) -> String {
+    match rfc3339.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%-d %B %Y, %H:%M UTC").to_string(),
+        Err(_) => shown(rfc3339),
+    }
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let stop = if text.ends_with(['.', '…', '!', '?']) { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}

@@ -418,9 +418,13 @@ mod tests {
         let logs = [3, 3, 9, 1, 1, 1].iter().map(|weight| ("ledger/org:a".to_owned(), *weight));
         let run = Run { format: FORMAT, users: String::new() };
         let index = Index { run, logs: logs.collect(), broke_off: false };
-        assert_eq!(index.groups(6), [0..2, 2..3, 3..6]);
-        assert_eq!(index.groups(100), [0..6]);
-        assert_eq!(index.groups(1).len(), 6);
+        for (max, expected) in
+            [(6, vec![2, 1, 3]), (7, vec![2, 1, 3]), (100, vec![6]), (1, vec![1; 6])]
+        {
+            let groups = index.groups(max);
+            assert_eq!(groups.iter().map(Range::len).collect::<Vec<_>>(), expected, "{max}");
+            assert!(groups.windows(2).all(|pair| pair[0].end == pair[1].start), "{groups:?}");
+        }
     }
 
     #[test]

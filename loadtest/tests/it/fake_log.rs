@@ -83,7 +83,7 @@ pub(crate) enum Plant {
     LineTime,
     /// A row of a movement has another memo.
     LineMemo,
-    /// Refusals are not counted.
+    /// Refusals are not counted rightly.
     WrongTotals,
     /// The sums have no row.
     TotalsMissing,
@@ -264,7 +264,7 @@ impl Log {
                 ("accepted", json!({"events": events}))
             }
             Err(code) => {
-                self.rejected += u64::from(!self.has(Plant::WrongTotals));
+                self.rejected += 1;
                 self.totals_seq = seq;
                 let code = if self.fires(Plant::WrongCode) { "too_large" } else { code };
                 ("rejected", json!({"code": code, "message": "it cannot be"}))
@@ -485,17 +485,20 @@ impl Log {
         let bump = |value: &mut Value| *value = json!(value.as_i64().unwrap_or(0) + 1);
         let driven = !self.audited && self.tail() >= BEFORE;
         match (plant, view) {
-            (Plant::WrongBalance, "balances") => {
+            (Plant::WrongBalance, "balances") if self.audited => {
                 rows.iter_mut().take(1).for_each(|row| bump(&mut row["row"]["balance"]));
             }
-            (Plant::WrongRowSeq, "balances") => {
+            (Plant::WrongRowSeq, "balances") if self.audited => {
                 rows.iter_mut().take(1).for_each(|row| row["seq"] = json!(1));
             }
-            (Plant::BalanceMissing, "balances") => drop(rows.pop()),
-            (Plant::BalanceExtra, "balances") => {
+            (Plant::BalanceMissing, "balances") if self.audited => drop(rows.pop()),
+            (Plant::BalanceExtra, "balances") if self.audited => {
                 rows.push(balance_row("zz", &Account { balance: 0, movements: 0, seq: 1 }));
             }
-            (Plant::TotalsMissing, "totals") => rows.clear(),
+            (Plant::WrongTotals, "totals") if self.audited => {
+                rows.iter_mut().for_each(|row| bump(&mut row["row"]["rejected"]));
+            }
+            (Plant::TotalsMissing, "totals") if self.audited => rows.clear(),
             (Plant::StaleSeen, "balances") if driven => {
                 for row in rows {
                     let name = row["key"].as_str().unwrap_or("").to_owned();

@@ -26,16 +26,8 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// How often it is looked whether all threads are done.
 const LOOKED_EVERY: Duration = Duration::from_millis(10);
 
-/// What a load came to.
-pub(crate) struct Loaded {
-    /// Without the audit.
-    pub(crate) report: Report,
-    /// Why the first command that was refused was.
-    pub(crate) refusal: Option<String>,
-}
-
-/// Opens the accounts, and drives the target as the options say.
-pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
+/// Opens the accounts, and drives the target as the options say. The report is without an audit.
+pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Report> {
     let started = Timestamp::now();
     let spec = spec(run, started);
     let cannot_write = || format!("cannot write the receipts to {}", receipts.display());
@@ -61,7 +53,7 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
         Some(_) => counts,
         None => measures.counts(),
     };
-    let report = Report {
+    Ok(Report {
         started: started.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         target: run.place.target.clone(),
@@ -71,10 +63,10 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
         latencies: measures.latencies(),
         timeline: measures.timeline(),
         search,
+        refusal,
         interrupted: live.is_stopped(),
         audit: None,
-    };
-    Ok(Loaded { report, refusal })
+    })
 }
 
 /// The threads.

@@ -34,6 +34,11 @@ impl Progress {
         self.bar.set_position(position);
     }
 
+    pub(crate) fn count_of(&self, position: u64, length: u64) {
+        self.bar.set_length(length);
+        self.bar.set_position(position);
+    }
+
     /// Rate, errors and lag, as they are now.
     pub(crate) fn show(&mut self, live: &Live, elapsed: Duration) {
         let (now, look) = (Instant::now(), live.look());

@@ -10,15 +10,19 @@ use tempfile::TempPath;
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 
-use crate::audit::{self, Verdict};
+use crate::audit::{self, Options, Verdict};
 use crate::http::Target;
 use crate::interrupt;
 use crate::live::Live;
-use crate::load::{Loaded, load};
+use crate::load::load;
 use crate::options::{Audit, HowToAudit, Run, Where};
+use crate::progress::Progress;
+use crate::report::verdict_table;
 
 /// How long the target may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(10);
+/// Threads of the audit: as many as are left beside a target on a small machine.
+const AUDIT_THREADS: usize = 2;
 
 /// Whether everything was as it should be.
 pub(crate) fn run(run: &Run) -> Result<bool> {
@@ -27,32 +31,18 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
     let live = Arc::new(Live::default());
     let enough = interrupt::watch(Arc::clone(&live))?;
     let receipts = Receipts::new(run.receipts.as_deref())?;
-    let Loaded { mut report, refusal } = load(run, receipts.path(), &live)?;
+    let mut report = load(run, receipts.path(), &live)?;
     if !run.no_audit {
         report.audit = Some(audited(&target, receipts.path(), &run.how, &enough)?);
     }
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&(
-            &report.counts,
-            report
-                .latencies
-                .iter()
-                .map(|l| (&l.of, l.count, l.p50_ms, l.p99_ms, l.max_ms))
-                .collect::<Vec<_>>(),
-            &report.search
-        ))?
-    );
-    if let Some(refusal) = refusal {
-        println!("The first command without a receipt: {refusal}");
-    }
+    println!("{}", report.table());
     if let Some(path) = &run.json {
         write(path, &serde_json::to_string_pretty(&report)?)?;
     }
     if let Some(path) = &run.html {
-        write(path, &String::new())?;
+        write(path, &report.html()?)?;
     }
-    let is_clean = report.audit.as_ref().is_none_or(is_clean);
+    let is_clean = report.audit.as_ref().is_none_or(Verdict::is_clean);
     if !is_clean {
         println!("The receipts are kept: {}", receipts.keep()?.display());
     }
@@ -64,15 +54,11 @@ pub(crate) fn audit(audit: &Audit) -> Result<bool> {
     let target = reach(&audit.place)?;
     let enough = interrupt::watch(Arc::default())?;
     let verdict = audited(&target, &audit.receipts, &audit.how, &enough)?;
-    println!("{}", "");
+    println!("{}", verdict_table(&verdict));
     if let Some(path) = &audit.json {
         write(path, &serde_json::to_string_pretty(&verdict)?)?;
     }
-    Ok(is_clean(&verdict))
-}
-
-fn is_clean(verdict: &Verdict) -> bool {
-    verdict.breaches == 0 && verdict.unfinished.is_none()
+    Ok(verdict.is_clean())
 }
 
 /// Sees that somebody is there, before anything is sent.
@@ -90,9 +76,22 @@ fn reach(place: &Where) -> Result<Target> {
 }
 
 fn audited(target: &Target, receipts: &Path, how: &HowToAudit, enough: &Notify) -> Result<Verdict> {
-    let _ = (target, receipts, how, enough);
-    let _ = audit::BREACHES_MAX;
-    Ok(Verdict::default())
+    let options =
+        Options { sample: how.audit_sample, patience: how.audit_patience, ..Options::default() };
+    let bar = Progress::counting("auditing logs", 0);
+    let audit =
+        audit::audit(target, receipts, &options, |far| bar.count_of(far.logs, far.logs_total));
+    // More than one thread: pages are parsed while others come.
+    let runtime = Builder::new_multi_thread().worker_threads(AUDIT_THREADS).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            verdict = audit => Ok(verdict?),
+            () = enough.notified() => Ok(Verdict {
+                unfinished: Some("ended by Ctrl-C".to_owned()),
+                ..Verdict::default()
+            }),
+        }
+    })
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -63,6 +63,10 @@ impl std::fmt::Display for Slo {
 }
 
 impl Slo {
+    fn below_ms(&self) -> f64 {
+        self.below.as_secs_f64() * 1e3
+    }
+
     /// Why a rate did not hold; `None`: it did.
     fn failed(&self, rate: f64, measures: &Measures) -> Option<String> {
         let counts = measures.counts();
@@ -80,7 +84,7 @@ impl Slo {
             return Some(format!("accepted only {:.0}/s", counts.accepted_per_s));
         }
         let took = measures.percentile_ms(self.kind, self.percent);
-        let below = self.below.as_secs_f64() * 1e3;
+        let below = self.below_ms();
         (took >= below).then(|| format!("{:.1} ms, not below {below} ms", took))
     }
 }
@@ -92,7 +96,8 @@ pub(crate) fn search<E>(
     first: f64,
     mut drive: impl FnMut(f64) -> Result<Option<Measures>, E>,
 ) -> Result<(Search, Option<Measures>), E> {
-    let mut found = Search { slo: slo.to_string(), steps: Vec::new(), highest: None };
+    let mut found =
+        Search { slo: slo.to_string(), slo_ms: slo.below_ms(), steps: Vec::new(), highest: None };
     let (mut rate, mut failed, mut best) = (first, None::<f64>, None);
     while found.steps.len() < STEPS_MAX {
         // Stopped by whoever watches: what is found so far stands.

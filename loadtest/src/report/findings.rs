@@ -78,6 +78,35 @@ pub(super) fn shown(text: &str) -> String {
     shown
 }
 
+/// What the audit found, on one line.
+pub(super) fn verdict(audit: Option<&Verdict>) -> String {
+    let outcome = Outcome::of(audit);
+    let Some(audit) = audit else {
+        return "nobody looked at what became of the commands".to_owned();
+    };
+    let found = match (outcome, &audit.unfinished) {
+        (Outcome::Failed, None) => counted(audit.breaches, "breach", "breaches"),
+        (Outcome::Failed, Some(why)) => format!(
+            "{}, and it did not come to its end: {}",
+            counted(audit.breaches, "breach", "breaches"),
+            shown(why)
+        ),
+        (_, Some(why)) => format!("no breach, but it did not come to its end: {}", shown(why)),
+        (Outcome::Nothing, None) => "neither a receipt nor an entry".to_owned(),
+        (_, None) => "no breach".to_owned(),
+    };
+    format!(
+        "{found}; {} of {} read, {}, {}, {} and {} compared in {} s",
+        count(audit.logs),
+        counted(audit.logs_named, "log", "logs"),
+        counted(audit.entries, "entry", "entries"),
+        counted(audit.receipts, "receipt", "receipts"),
+        counted(audit.rows, "row", "rows"),
+        counted(audit.seen, "observation", "observations"),
+        number(audit.seconds),
+    )
+}
+
 impl Report {
     /// What it was about: of something that was measured at least once.
     pub(super) fn latency(&self, of: &str) -> Option<&Latency> {
@@ -114,35 +143,6 @@ impl Report {
             (None, None) => {}
         }
         said
-    }
-
-    /// What the audit found, on one line.
-    pub(super) fn verdict(&self) -> String {
-        let outcome = Outcome::of(self.audit.as_ref());
-        let Some(audit) = &self.audit else {
-            return "nobody looked at what became of the commands".to_owned();
-        };
-        let found = match (outcome, &audit.unfinished) {
-            (Outcome::Failed, None) => counted(audit.breaches, "breach", "breaches"),
-            (Outcome::Failed, Some(why)) => format!(
-                "{}, and it did not come to its end: {}",
-                counted(audit.breaches, "breach", "breaches"),
-                shown(why)
-            ),
-            (_, Some(why)) => format!("no breach, but it did not come to its end: {}", shown(why)),
-            (Outcome::Nothing, None) => "neither a receipt nor an entry".to_owned(),
-            (_, None) => "no breach".to_owned(),
-        };
-        format!(
-            "{found}; {} of {} read, {}, {}, {} and {} compared in {} s",
-            count(audit.logs),
-            counted(audit.logs_named, "log", "logs"),
-            counted(audit.entries, "entry", "entries"),
-            counted(audit.receipts, "receipt", "receipts"),
-            counted(audit.rows, "row", "rows"),
-            counted(audit.seen, "observation", "observations"),
-            number(audit.seconds),
-        )
     }
 
     /// What whoever reads the numbers must know.
@@ -186,12 +186,16 @@ impl Report {
                 counted(counts.samples_unseen, "sample was", "samples were"),
             ));
         }
+        if let Some(refusal) = &self.refusal {
+            notes.push(format!("The first command without a receipt: {}", shown(refusal)));
+        }
         if counts.samples_dropped > 0 {
             notes.push(format!(
                 "{} not taken, since too many were waiting.",
                 counted(counts.samples_dropped, "sample was", "samples were"),
             ));
         }
+        notes.extend(self.audit.iter().flat_map(|audit| &audit.notes).map(|note| shown(note)));
         notes
     }
 

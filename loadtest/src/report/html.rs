@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::charts::{Chart, colour_of, css};
 use super::figures::{NONE, bytes, count, duration, number, plain, share};
-use super::findings::{INVARIANTS, Outcome, name_of, shown};
+use super::findings::{INVARIANTS, Outcome, name_of, shown, verdict};
 use super::plot::Stroke;
 use super::{Latency, Report, Search, Workload};
 use crate::audit::{Breach, Verdict};
@@ -161,7 +161,7 @@ impl Report {
         html! {
             section.audited {
                 h2 { "Audit " (badge(outcome)) }
-                p { (sentence(&self.verdict())) }
+                p { (sentence(&verdict(self.audit.as_ref()))) }
                 @if let Some(audit) = &self.audit {
                     @if !audit.examples.is_empty() { (examples(audit)) }
                     div.columns {

@@ -9,6 +9,8 @@ mod plot;
 #[cfg(test)]
 mod samples;
 mod terminal;
+
+pub use terminal::verdict_table;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +41,8 @@ pub struct Report {
     pub timeline: Vec<Interval>,
     /// The steps of a search for the highest rate.
     pub search: Option<Search>,
+    /// Why the first command without a receipt has none.
+    pub refusal: Option<String>,
     /// Whether the load was ended by Ctrl-C.
     pub interrupted: bool,
     /// What the auditor found; `None`: it was told not to look.

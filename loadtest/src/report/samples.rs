@@ -39,6 +39,7 @@ pub(super) fn normal() -> Report {
         ],
         timeline: (0..20).map(|n| interval(n, 2000.0, 0, 1.0)).collect(),
         search: None,
+        refusal: None,
         interrupted: false,
         audit: Some(passed()),
     }
@@ -186,7 +187,9 @@ fn passed() -> Verdict {
         balance: 1_288_440_100,
         unfinished: None,
         breaches: 0,
+        broken: Default::default(),
         examples: Vec::new(),
+        notes: Vec::new(),
         seconds: 1.84,
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table, presets};
 
 use super::figures::{count, number, plain};
-use super::findings::{Outcome, name_of, shown};
+use super::findings::{Outcome, name_of, shown, verdict};
 use super::{Report, Search};
+use crate::audit::Verdict;
 
 /// Columns of a terminal that nobody has widened.
 const WIDTH: u16 = 80;
@@ -41,7 +42,7 @@ impl Report {
             part(&title, steps(search));
         }
         let title = format!("Audit: {}", Outcome::of(self.audit.as_ref()).word());
-        part(&title, self.audit_lines());
+        part(&title, audit_lines(self.audit.as_ref()));
         let notes = self.notes();
         if !notes.is_empty() {
             part("Note", list(notes.into_iter().map(|note| vec!["-".into(), note])));
@@ -72,26 +73,47 @@ impl Report {
         }
         figures_table(&header, rows.collect(), header.len())
     }
+}
 
-    fn audit_lines(&self) -> String {
-        let mut text = list([vec![self.verdict()]]);
-        let Some(audit) = &self.audit else { return text };
-        if audit.examples.is_empty() {
-            return text;
-        }
-        if (audit.examples.len() as u64) < audit.breaches {
-            text += &format!("\n The first {}:", audit.examples.len());
-        }
-        text.push('\n');
-        text += &list(audit.examples.iter().map(|breach| {
-            let place = match breach.seq {
-                Some(seq) => format!("{} at {seq}: ", shown(&breach.log)),
-                None => format!("{}: ", shown(&breach.log)),
-            };
-            vec![breach.invariant.to_owned(), place + &shown(&breach.what)]
-        }));
-        text
+/// For a terminal: what an audit found that was not part of a run.
+pub fn verdict_table(audit: &Verdict) -> String {
+    let mut text = format!("Audit: {}\n", Outcome::of(Some(audit)).word());
+    for line in audit_lines(Some(audit)).lines() {
+        writeln!(text, " {}", line.trim_end()).expect("a string takes all");
     }
+    for note in &audit.notes {
+        writeln!(text, " Note: {}", shown(note)).expect("a string takes all");
+    }
+    text
+}
+
+fn audit_lines(audit: Option<&Verdict>) -> String {
+    let mut text = list([vec![verdict(audit)]]);
+    let Some(audit) = audit else { return text };
+    if !audit.outcomes.is_empty() {
+        let outcomes: Vec<String> = audit
+            .outcomes
+            .iter()
+            .map(|(status, times)| format!("{} {}", count(*times), shown(status)))
+            .collect();
+        text.push('\n');
+        text += &list([vec![format!("Entries: {}", outcomes.join(", "))]]);
+    }
+    if audit.examples.is_empty() {
+        return text;
+    }
+    if (audit.examples.len() as u64) < audit.breaches {
+        text += &format!("\n The first {}:", audit.examples.len());
+    }
+    text.push('\n');
+    text += &list(audit.examples.iter().map(|breach| {
+        let place = match breach.seq {
+            Some(seq) => format!("{} at {seq}: ", shown(&breach.log)),
+            None => format!("{}: ", shown(&breach.log)),
+        };
+        vec![breach.invariant.to_owned(), place + &shown(&breach.what)]
+    }));
+    text
 }
 
 fn steps(search: &Search) -> String {

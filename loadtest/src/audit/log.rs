@@ -1,0 +1,526 @@
+//! One log: its entries page by page, folded as they come, and its views held against the fold.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::claims::{Claims, Names, Told};
+use super::findings::Findings;
+use super::ledger::{Event, Ledger, shown};
+use super::reader::{EntriesPage, PAGE_MAX, Reader, Trouble};
+use super::rows::{Cursor, Place, Stop};
+use super::seen::Watch;
+use super::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
+use super::window::{Sighting, Window};
+use super::{F1, F3, F4, F6, F8};
+
+/// How often a log that grows meanwhile is followed.
+const ROUNDS_MAX: usize = 3;
+
+/// What one log is audited with.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    pub(super) reader: Reader<'a>,
+    pub(super) log: &'a str,
+    pub(super) names: &'a Names,
+    /// How the names of our users begin.
+    pub(super) users: &'a str,
+    /// By when everything that was accepted must be everywhere.
+    pub(super) until: Instant,
+    /// Which entry is read once more, alone.
+    pub(super) seed: u64,
+    /// Is told how many entries were folded, each time some are.
+    pub(super) folded: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What is known of one log in the end.
+#[derive(Debug, Default)]
+pub(super) struct Audited {
+    pub(super) findings: Findings,
+    pub(super) entries: u64,
+    pub(super) outcomes: BTreeMap<String, u64>,
+    pub(super) receipts: u64,
+    /// Receipts whose entry an operator has given up.
+    pub(super) given_up: u64,
+    pub(super) rows: u64,
+    pub(super) seen: u64,
+    pub(super) balance: i128,
+    /// Why it was not looked at to its end.
+    pub(super) trouble: Option<Trouble>,
+    /// It grew faster than it could be followed.
+    pub(super) moving: bool,
+}
+
+/// An entry, as the target shows it.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    log: String,
+    seq: u64,
+    status: String,
+    user: Option<String>,
+    id: Option<u64>,
+    at: u64,
+    command: Option<String>,
+    #[serde(default)]
+    events: Vec<Event>,
+    code: Option<String>,
+    of: Option<u64>,
+}
+
+/// Audits one log.
+pub(super) async fn audit_log(task: Task<'_>, claims: Claims) -> Audited {
+    let mut audit = LogAudit::new(task, claims);
+    if let Err(trouble) = audit.run().await {
+        audit.done.trouble = Some(trouble);
+    }
+    audit.done.seen += audit.watch.compared;
+    audit.done.balance = audit.ledger.held();
+    audit.done
+}
+
+struct LogAudit<'a> {
+    task: Task<'a>,
+    claims: Claims,
+    /// Of the receipts, how many lie behind.
+    receipts_done: usize,
+    /// Of the entries that were seen, likewise.
+    seen_done: usize,
+    /// The seq of the entry that comes next.
+    next: u64,
+    accepted: u64,
+    tail: u64,
+    ledger: Ledger,
+    windows: HashMap<String, Window>,
+    statement: Statement,
+    watch: Watch,
+    cursors: [Cursor; 3],
+    /// An entry that is read once more.
+    probe: (u64, Option<Box<RawValue>>),
+    done: Audited,
+}
+
+impl<'a> LogAudit<'a> {
+    fn new(task: Task<'a>, mut claims: Claims) -> Self {
+        let mut done = Audited::default();
+        let watch = Watch::new(task.log, std::mem::take(&mut claims.rows), &mut done.findings);
+        let statement = Statement::new(watch.has(STATEMENT));
+        Self {
+            task,
+            claims,
+            receipts_done: 0,
+            seen_done: 0,
+            next: 1,
+            accepted: 0,
+            tail: 0,
+            ledger: Ledger::default(),
+            windows: HashMap::new(),
+            statement,
+            watch,
+            cursors: [BALANCES, STATEMENT, TOTALS].map(|view| Cursor::new(view, 0)),
+            probe: (0, None),
+            done,
+        }
+    }
+
+    fn breach(&mut self, invariant: &'static str, seq: u64, what: impl Into<String>) {
+        self.done.findings.add(invariant, self.task.log, Some(seq), what);
+    }
+
+    async fn run(&mut self) -> Result<(), Trouble> {
+        self.check_receipts();
+        self.advance_watch(0, 0, &[]);
+        let Some(page) = self.settle().await? else {
+            self.finish();
+            return Ok(());
+        };
+        let mut rng = SmallRng::seed_from_u64(self.task.seed);
+        self.probe.0 = rng.random_range(1..=page.tail.max(1));
+        for cursor in &mut self.cursors {
+            cursor.seq = self.watch.highest(cursor.view, page.tail);
+        }
+        self.fold_from(page).await?;
+        for round in 1.. {
+            let mut found = Findings::default();
+            self.compare_views(&mut found).await?;
+            let beyond = self.cursors.iter().map(|cursor| cursor.seq).max().unwrap_or(0);
+            if found.count() == 0 && beyond <= self.tail {
+                break;
+            }
+            // Perhaps the log has grown meanwhile, and only that is to be seen.
+            let page = self.settle().await?;
+            let Some(page) = page.filter(|page| page.tail >= self.next) else {
+                self.done.findings.merge(found);
+                if beyond > self.tail {
+                    let what = format!("a view is at {beyond}, the log ends at {}", self.tail);
+                    self.breach(F6, beyond, what);
+                }
+                break;
+            };
+            if round == ROUNDS_MAX {
+                self.done.moving = found.count() > 0;
+                break;
+            }
+            self.fold_from(page).await?;
+        }
+        self.read_again().await?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Two receipts for one place.
+    fn check_receipts(&mut self) {
+        let receipts = self.claims.receipts();
+        self.done.receipts = receipts.len() as u64;
+        for pair in receipts.windows(2).filter(|pair| pair[0].seq == pair[1].seq) {
+            let (a, b) = (pair[0], pair[1]);
+            if a != b {
+                let user = |number| self.task.names.text(number);
+                let (first, second) = (user(a.user), user(b.user));
+                let what = format!(
+                    "the place was promised to {} {first} has sent, and to {} of {second}",
+                    a.id, b.id
+                );
+                self.done.findings.add(F1, self.task.log, Some(a.seq), what);
+            }
+        }
+    }
+
+    /// The page of the entries that come next, once everything that is accepted now has its entry.
+    async fn settle(&mut self) -> Result<Option<EntriesPage>, Trouble> {
+        let Task { reader, log, until, .. } = self.task;
+        let mut page = reader.entries(log, self.next, PAGE_MAX).await?;
+        if let Some(accepted) = page.as_ref().filter(|p| p.accepted > p.tail).map(|p| p.accepted) {
+            reader.entry(log, accepted, until).await?;
+            page = reader.entries(log, self.next, PAGE_MAX).await?;
+            if let Some(page) = page.as_ref().filter(|page| page.tail < accepted) {
+                let what = format!("{accepted} are accepted, and entries end at {}", page.tail);
+                self.breach(F1, accepted, what);
+            }
+        }
+        Ok(page)
+    }
+
+    /// Folds this page, and all up to the tail that it names.
+    async fn fold_from(&mut self, first: EntriesPage) -> Result<(), Trouble> {
+        let Task { reader, log, .. } = self.task;
+        self.tail = first.tail;
+        let mut page = first;
+        loop {
+            let (from, end) = (self.next, self.tail);
+            self.check_page(&page, from);
+            let (of, mut folded) = (page.entries.len() as u64, 0);
+            for raw in page.entries {
+                if self.next > end || !self.entry(&raw) {
+                    break;
+                }
+                folded += 1;
+            }
+            (self.task.folded)(folded);
+            let next = (self.next <= page.tail).then_some(self.next);
+            if folded == of && page.next != next {
+                let what = format!("the page goes on at {:?}, not at {next:?}", page.next);
+                self.breach(F3, self.next - 1, what);
+            }
+            if self.statement.is_full() {
+                self.flush().await?;
+            }
+            if self.next > end {
+                return Ok(());
+            }
+            if self.next == from {
+                self.breach(F1, from, format!("entries {from} to {end} are not there"));
+                self.next = end + 1;
+                return Ok(());
+            }
+            let limit = PAGE_MAX.min(end + 1 - self.next);
+            match reader.entries(log, self.next, limit).await? {
+                Some(next) => page = next,
+                None => {
+                    self.breach(F3, self.next, "the log is gone, between two pages");
+                    self.next = end + 1;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn check_page(&mut self, page: &EntriesPage, from: u64) {
+        if page.log != self.task.log {
+            self.breach(F3, from, format!("the page is of {}", page.log));
+        }
+        if page.accepted < page.tail || page.accepted < self.accepted || page.tail < self.tail {
+            let what = format!(
+                "{} are accepted and {} entries, after {} and {}",
+                page.accepted, page.tail, self.accepted, self.tail
+            );
+            self.breach(F1, from, what);
+        }
+        self.accepted = self.accepted.max(page.accepted);
+    }
+
+    /// Folds the next entry; whether the page can be gone on with.
+    fn entry(&mut self, raw: &RawValue) -> bool {
+        let seq = self.next;
+        let entry: Entry = match serde_json::from_str(raw.get()) {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.breach(F3, seq, format!("it is no entry: {error}: {raw}"));
+                self.next += 1;
+                return true;
+            }
+        };
+        if entry.seq > seq {
+            self.breach(F1, seq, format!("{seq} is followed by {}", entry.seq));
+            self.next = entry.seq;
+        } else if entry.seq < seq {
+            self.breach(F1, seq, format!("{} stands in this place", entry.seq));
+            return false;
+        }
+        let seq = entry.seq;
+        self.next = seq + 1;
+        self.done.entries += 1;
+        match self.done.outcomes.get_mut(&entry.status) {
+            Some(count) => *count += 1,
+            None => drop(self.done.outcomes.insert(entry.status.clone(), 1)),
+        }
+        if entry.log != self.task.log {
+            self.breach(F3, seq, format!("it is of {}", entry.log));
+        }
+        if self.probe.0 == seq {
+            self.probe.1 = Some(raw.to_owned());
+        }
+        self.check_seen(seq, Some(raw));
+        self.check_claims(&entry);
+        self.judge(&entry);
+        self.advance_watch(seq, entry.at, &entry.events);
+        true
+    }
+
+    /// What readers saw at `seq`, or before it and nobody has come by.
+    fn check_seen(&mut self, seq: u64, raw: Option<&RawValue>) {
+        while let Some(seen) = self.claims.entries.get(self.seen_done).filter(|s| s.seq <= seq) {
+            self.seen_done += 1;
+            self.done.seen += 1;
+            let now = raw.filter(|_| seen.seq == seq);
+            if now.is_none_or(|now| value(now) != value(&seen.entry)) {
+                let now = now.map_or("there is none", |now| now.get());
+                let what = format!("a reader saw {}, and now {now}", seen.entry);
+                self.done.findings.add(F3, self.task.log, Some(seen.seq), what);
+            }
+        }
+    }
+
+    /// The receipts for this place, and those before it that nobody has come by.
+    fn check_claims(&mut self, entry: &Entry) {
+        let names = self.task.names;
+        let same_user = |number| entry.user.as_deref() == Some(names.text(number));
+        while let Some(claim) = self.claims.receipts().get(self.receipts_done).copied()
+            && claim.seq <= entry.seq
+        {
+            self.receipts_done += 1;
+            if claim.seq < entry.seq {
+                self.lost(claim.seq);
+                continue;
+            }
+            if entry.status == "lost" {
+                self.done.given_up += 1;
+                continue;
+            }
+            if !same_user(claim.user) || entry.id != Some(claim.id) {
+                let what = format!(
+                    "promised to {} of {}, and held by {:?} of {:?}",
+                    claim.id,
+                    names.text(claim.user),
+                    entry.id,
+                    entry.user
+                );
+                self.breach(F3, entry.seq, what);
+                continue;
+            }
+            let asked = names.asked(claim.deed).name();
+            if entry.command.as_deref() != Some(asked) {
+                let what = format!("`{asked}` was sent, and became {:?}", entry.command);
+                self.breach(F3, entry.seq, what);
+            }
+        }
+    }
+
+    fn lost(&mut self, seq: u64) {
+        self.breach(F8, seq, "a command got a receipt, and no entry is there");
+    }
+
+    /// Whether the entry is what its command must lead to; then folds it.
+    fn judge(&mut self, entry: &Entry) {
+        let seq = entry.seq;
+        let (Some(user), Some(id)) = (&entry.user, entry.id) else {
+            if entry.status != "lost" {
+                self.breach(F3, seq, format!("`{}`, and nobody's", entry.status));
+            }
+            return;
+        };
+        let told = self.task.names.find(user).and_then(|number| self.claims.sent(number, id));
+        if told.is_none() && user.starts_with(self.task.users) {
+            self.breach(F3, seq, format!("{user} has sent no {id}"));
+        }
+        let window = match self.windows.get_mut(user) {
+            Some(window) => window,
+            None => self.windows.entry(user.clone()).or_default(),
+        };
+        let sighting = window.take(id, seq);
+        let wrong = match (sighting, entry.status.as_str()) {
+            (Sighting::Known(of), "duplicate") if entry.of == Some(of) => None,
+            (Sighting::BelowFloor, "stale") => None,
+            (Sighting::New, "accepted" | "rejected" | "faulted" | "lost") => None,
+            (_, "accepted" | "rejected" | "faulted" | "lost" | "duplicate" | "stale") => {
+                Some((F4, sighting))
+            }
+            (_, _) => Some((F3, sighting)),
+        };
+        if let Some((invariant, sighting)) = wrong {
+            let should = match sighting {
+                Sighting::Known(of) => format!("a duplicate of {of}"),
+                Sighting::BelowFloor => "stale".to_owned(),
+                Sighting::New => "neither a duplicate nor stale".to_owned(),
+            };
+            let of = entry.of.map_or(String::new(), |of| format!(" of {of}"));
+            let what =
+                format!("id {id} of {user} is `{}`{of}, and should be {should}", entry.status);
+            self.breach(invariant, seq, what);
+        }
+        let told = told.filter(|_| wrong.is_none());
+        match entry.status.as_str() {
+            "accepted" => self.accepted(entry, told),
+            "rejected" => self.rejected(entry, told),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, entry: &Entry, told: Option<Told>) {
+        let (seq, events) = (entry.seq, &entry.events);
+        let wrong = match told {
+            Some(Told::Command(deed)) => {
+                let asked = self.task.names.asked(deed);
+                match self.ledger.decide(&asked) {
+                    Ok(expected) if Ledger::are(events, &expected) => None,
+                    Ok(expected) => Some(format!(
+                        "{asked:?} led to {:?}, and should to {:?}",
+                        events.iter().map(Event::to_string).collect::<Vec<_>>(),
+                        expected.iter().map(shown).collect::<Vec<_>>()
+                    )),
+                    Err(code) => Some(format!("{asked:?} is accepted, and should be `{code}`")),
+                }
+            }
+            _ => self.ledger.check(entry.command.as_deref(), events).err(),
+        };
+        if let Some(what) = wrong {
+            self.breach(F6, seq, what);
+        }
+        self.ledger.apply(seq, events);
+        self.statement.add(seq, entry.at, events);
+    }
+
+    fn rejected(&mut self, entry: &Entry, told: Option<Told>) {
+        if let Some(Told::Command(deed)) = told {
+            let asked = self.task.names.asked(deed);
+            let expected = self.ledger.decide(&asked).err();
+            if expected != entry.code.as_deref() {
+                let expected = expected.unwrap_or("accepted");
+                let code = entry.code.as_deref().unwrap_or("rejected");
+                let what = format!("{asked:?} is `{code}`, and should be `{expected}`");
+                self.breach(F6, entry.seq, what);
+            }
+        }
+        self.ledger.reject(entry.seq);
+    }
+
+    fn advance_watch(&mut self, seq: u64, at: u64, events: &[Event]) {
+        let Self { watch, ledger, statement, done, .. } = self;
+        let came = (seq, at, events);
+        watch.advance(self.task.log, came, ledger, statement, &mut done.findings);
+    }
+
+    fn place(&self, seq: u64) -> Place<'a> {
+        let Task { reader, log, until, .. } = self.task;
+        Place { reader, log, seq, until }
+    }
+
+    async fn flush(&mut self) -> Result<(), Trouble> {
+        let place = self.place(self.next - 1);
+        let [_, cursor, _] = &mut self.cursors;
+        if cursor.given_up {
+            return Ok(());
+        }
+        match self.statement.flush(place, cursor, &mut self.done.findings).await {
+            Ok(rows) => self.done.rows += rows,
+            Err(Stop::Trouble(trouble)) => return Err(trouble),
+            Err(Stop::NotReached) => {}
+        }
+        Ok(())
+    }
+
+    /// All rows against the fold, at the tail.
+    async fn compare_views(&mut self, found: &mut Findings) -> Result<(), Trouble> {
+        if self.tail == 0 {
+            return Ok(());
+        }
+        let place = self.place(self.tail);
+        let Self { cursors: [balances, statement, totals], ledger, .. } = self;
+        let mut rows = 0;
+        let mut take = |compared: Result<u64, Stop>| match compared {
+            Ok(compared) => {
+                rows += compared;
+                Ok(())
+            }
+            Err(Stop::Trouble(trouble)) => Err(trouble),
+            Err(Stop::NotReached) => Ok(()),
+        };
+        if !balances.given_up {
+            take(compare_balances(place, balances, ledger, found).await)?;
+        }
+        if !statement.given_up {
+            take(self.statement.compare(place, statement, found).await)?;
+        }
+        if !totals.given_up {
+            take(compare_totals(place, totals, ledger, found).await)?;
+        }
+        self.done.rows += rows;
+        let (put_in, held, balance) = (ledger.put_in(), ledger.held(), ledger.balance);
+        if put_in != held || held != balance {
+            let what = format!("{put_in} came in, accounts hold {held}, the sums say {balance}");
+            found.add(F6, self.task.log, Some(self.tail), what);
+        }
+        Ok(())
+    }
+
+    /// One entry, alone: it is the one that was in its page.
+    async fn read_again(&mut self) -> Result<(), Trouble> {
+        let Task { reader, log, .. } = self.task;
+        let (seq, Some(before)) = &self.probe else { return Ok(()) };
+        let again = reader.entry(log, *seq, Instant::now()).await?;
+        if again.as_deref().map(value) != Some(value(before)) {
+            let again = again.map_or("nothing".to_owned(), |again| again.to_string());
+            let what = format!("in its page it is {before}, and alone {again}");
+            self.done.findings.add(F3, log, Some(*seq), what);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        let tail = self.tail;
+        for at in self.receipts_done..self.claims.receipts().len() {
+            self.lost(self.claims.receipts()[at].seq);
+        }
+        self.receipts_done = self.claims.receipts().len();
+        self.check_seen(u64::MAX, None);
+        self.watch.finish(self.task.log, tail, &mut self.done.findings);
+    }
+}
+
+fn value(raw: &RawValue) -> Option<Value> {
+    serde_json::from_str(raw.get()).ok()
+}

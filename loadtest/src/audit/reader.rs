@@ -1,0 +1,212 @@
+//! Reading the target: with a time-out, again if it does not answer, and never for ever.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rand::Rng;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep};
+
+use crate::http::{Answer, Target};
+
+/// Entries or rows that are asked for at a time: the API gives no more.
+pub(super) const PAGE_MAX: u64 = 1_000;
+/// The longest wait that the API allows, in ms.
+const WAIT_MS_MAX: u64 = 25_000;
+/// How long an answer may take, beyond what it was asked to wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a request is sent.
+const ATTEMPTS_MAX: u32 = 8;
+/// Before the second attempt; doubled before each further one, up to the maximum, and half of it
+/// at random.
+const BACKOFF_MS: u64 = 50;
+const BACKOFF_MS_MAX: u64 = 2_000;
+/// Between two looks at something that is not there yet, if the target did not wait itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Bytes of an unexpected answer that are shown.
+const SHOWN_BYTES: usize = 200;
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// However often it was tried. Nothing else will be read either.
+    #[error("`{path}` is not answered, after {ATTEMPTS_MAX} attempts: {why}")]
+    Unreachable { path: String, why: String },
+    /// There is an answer, and nothing can be made of it.
+    #[error("`{path}` is answered with {why}")]
+    Odd { path: String, why: String },
+}
+
+/// A page of entries, each as it came.
+#[derive(Debug, Deserialize)]
+pub(super) struct EntriesPage {
+    pub(super) log: String,
+    pub(super) accepted: u64,
+    pub(super) tail: u64,
+    pub(super) entries: Vec<Box<RawValue>>,
+    pub(super) next: Option<u64>,
+}
+
+/// A page of rows.
+#[derive(Debug, Deserialize)]
+pub(super) struct RowsPage {
+    pub(super) seq: u64,
+    pub(super) parked: Option<IgnoredAny>,
+    pub(super) rows: Vec<Row>,
+    pub(super) next: Option<String>,
+}
+
+/// A row, as it came.
+#[derive(Debug, Deserialize)]
+pub(super) struct Row {
+    pub(super) key: String,
+    pub(super) seq: u64,
+    pub(super) row: Box<RawValue>,
+}
+
+/// How far a view, or a log, is.
+#[derive(Debug, Deserialize)]
+pub(super) struct Pending {
+    pub(super) seq: u64,
+    pub(super) parked: Option<IgnoredAny>,
+}
+
+/// Rows, or how far the view is.
+#[derive(Debug)]
+pub(super) enum Rows {
+    Page(RowsPage),
+    Pending(Pending),
+}
+
+/// Which rows.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Range {
+    pub(super) prefix: String,
+    pub(super) after: String,
+    pub(super) limit: u64,
+}
+
+/// Reads one target.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) target: &'a Target,
+}
+
+impl Reader<'_> {
+    async fn get(&self, path: &str, wait_ms: u64) -> Result<Answer, Trouble> {
+        let timeout = ANSWER_TIMEOUT + Duration::from_millis(wait_ms);
+        let mut why = String::new();
+        for attempt in 0..ATTEMPTS_MAX {
+            let mut asked = Duration::ZERO;
+            match self.target.get(path, timeout).await {
+                Ok(answer) => match answer.status {
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                        asked = answer.retry_after.unwrap_or_default();
+                        why = answer.status.to_string();
+                    }
+                    _ => return Ok(answer),
+                },
+                Err(error) => {
+                    let cause = std::error::Error::source(&error);
+                    why = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
+                }
+            }
+            let ms = (BACKOFF_MS << attempt).min(BACKOFF_MS_MAX);
+            let ms = rand::rng().random_range(ms / 2..=ms);
+            let asked = asked.min(Duration::from_millis(BACKOFF_MS_MAX));
+            sleep(Duration::from_millis(ms).max(asked)).await;
+        }
+        Err(Trouble::Unreachable { path: path.to_owned(), why })
+    }
+
+    /// Entries from `from` on; `None`: there is no such log.
+    pub(super) async fn entries(
+        &self,
+        log: &str,
+        from: u64,
+        limit: u64,
+    ) -> Result<Option<EntriesPage>, Trouble> {
+        let path = format!("/logs/{log}?from={from}&limit={limit}");
+        let answer = self.get(&path, 0).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::OK => parse(&path, &answer).map(Some),
+            _ => Err(odd(&path, &answer)),
+        }
+    }
+
+    /// One entry, waited for until `until`; `None`: it is not there.
+    pub(super) async fn entry(
+        &self,
+        log: &str,
+        seq: u64,
+        until: Instant,
+    ) -> Result<Option<Box<RawValue>>, Trouble> {
+        loop {
+            let wait_ms = left_ms(until);
+            let path = format!("/logs/{log}/{seq}?wait={wait_ms}");
+            let answer = self.get(&path, wait_ms).await?;
+            match answer.status {
+                StatusCode::OK => return parse(&path, &answer).map(Some),
+                StatusCode::NOT_FOUND => return Ok(None),
+                StatusCode::ACCEPTED if Instant::now() >= until => return Ok(None),
+                StatusCode::ACCEPTED => sleep(LOOK_AGAIN).await,
+                _ => return Err(odd(&path, &answer)),
+            }
+        }
+    }
+
+    /// Rows of a view that has reached `seq`, which is waited for until `until`.
+    pub(super) async fn rows(
+        &self,
+        view: &str,
+        log: &str,
+        range: &Range,
+        seq: u64,
+        until: Instant,
+    ) -> Result<Rows, Trouble> {
+        let mut query = format!("limit={}&seq={seq}", range.limit);
+        for (name, value) in [("prefix", &range.prefix), ("after", &range.after)] {
+            if !value.is_empty() {
+                query = format!("{query}&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
+            }
+        }
+        loop {
+            let wait_ms = left_ms(until);
+            let path = format!("/views/{view}/{log}?{query}&wait={wait_ms}");
+            let answer = self.get(&path, wait_ms).await?;
+            match answer.status {
+                StatusCode::OK => return parse(&path, &answer).map(Rows::Page),
+                StatusCode::ACCEPTED => {
+                    let pending: Pending = parse(&path, &answer)?;
+                    if pending.parked.is_some() || Instant::now() >= until {
+                        return Ok(Rows::Pending(pending));
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+                _ => return Err(odd(&path, &answer)),
+            }
+        }
+    }
+}
+
+fn left_ms(until: Instant) -> u64 {
+    let left = until.saturating_duration_since(Instant::now()).as_millis();
+    u64::try_from(left).unwrap_or(u64::MAX).min(WAIT_MS_MAX)
+}
+
+fn parse<T: DeserializeOwned>(path: &str, answer: &Answer) -> Result<T, Trouble> {
+    serde_json::from_slice(&answer.body).map_err(|error| Trouble::Odd {
+        path: path.to_owned(),
+        why: format!("no such JSON: {error}"),
+    })
+}
+
+fn odd(path: &str, answer: &Answer) -> Trouble {
+    let body = &answer.body[..answer.body.len().min(SHOWN_BYTES)];
+    let why = format!("{}: {}", answer.status, String::from_utf8_lossy(body));
+    Trouble::Odd { path: path.to_owned(), why }
+}

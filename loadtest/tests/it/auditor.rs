@@ -1,0 +1,117 @@
+//! The auditor finds nothing where nothing is wrong, and whatever is planted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use loadtest::audit::{Options, Verdict, audit};
+use loadtest::http::Target;
+
+use crate::fake::Fake;
+use crate::fake_log::Plant;
+use crate::script::Script;
+
+const SEED: u64 = 11;
+
+fn options() -> Options {
+    Options { patience: Duration::from_millis(200), ..Options::default() }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+async fn verdict(target: &Target, receipts: &Path, options: &Options) -> Verdict {
+    let mut verdict = audit(target, receipts, options, |_| ()).await.expect("the file is good");
+    verdict.seconds = 0.0;
+    verdict
+}
+
+fn verdict_on(plant: Option<Plant>) -> Verdict {
+    let fake = Fake::start(plant);
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut script = Script::short(&target, SEED).await;
+        if matches!(plant, None | Some(Plant::StaleIsDecided | Plant::NoNext)) {
+            script.long().await;
+        }
+        script.write(file.path());
+        verdict(&target, file.path(), &options()).await
+    })
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    let verdict = verdict_on(None);
+    assert!(verdict.is_clean(), "{verdict:#?}");
+    assert_eq!((verdict.logs, verdict.logs_named), (3, 3));
+    assert!(verdict.entries > 2_600 && verdict.receipts > 2_500, "{verdict:#?}");
+    assert!(verdict.rows > 2_300 && verdict.seen > 300, "{verdict:#?}");
+    assert!(verdict.balance > 2_200, "{verdict:#?}");
+    for status in ["accepted", "rejected", "duplicate", "stale"] {
+        assert!(verdict.outcomes.contains_key(status), "{status}: {verdict:#?}");
+    }
+    assert_eq!(verdict.outcomes.values().sum::<u64>(), verdict.entries);
+}
+
+#[test]
+fn what_is_planted_is_found() {
+    for (plant, invariant, says) in [
+        (Plant::Hole, "F1", "7 is followed by 8"),
+        (Plant::EntryTwice, "F1", "7 stands in this place"),
+        (Plant::AcceptedAhead, "F1", "are accepted, and entries end at"),
+        (Plant::PromisedTwice, "F1", "the place was promised to"),
+        (Plant::AnotherUser, "F3", "held by"),
+        (Plant::AnotherUser, "F3", "has sent no"),
+        (Plant::AnotherCommand, "F3", "`open` was sent, and became"),
+        (Plant::AnotherLog, "F3", "it is of ledger/org:elsewhere"),
+        (Plant::EntryChanges, "F3", "a reader saw"),
+        (Plant::PagesDisagree, "F3", "in its page it is"),
+        (Plant::NoNext, "F3", "the page goes on at None"),
+        (Plant::Invented, "F3", "has sent no 1000000"),
+        (Plant::AcceptedTwice, "F4", "and should be a duplicate of"),
+        (Plant::WrongFirst, "F4", "and should be a duplicate of"),
+        (Plant::NewIsDuplicate, "F4", "is `duplicate` of 1, and should be neither"),
+        (Plant::NewIsStale, "F4", "is `stale`, and should be neither"),
+        (Plant::StaleIsDecided, "F4", "and should be stale"),
+        (Plant::ViewStuck, "F5", "balances: the view is at 3, the log at"),
+        (Plant::ViewStuckParked, "F5", "totals: the view is at 3, and parked"),
+        (Plant::ViewParked, "F5", "statement: the view is parked"),
+        (Plant::AmountChanged, "F6", "and should to"),
+        (Plant::OverdrawnAccepted, "F6", "is accepted, and should be `overdrawn`"),
+        (Plant::FineRejected, "F6", "is `overdrawn`, and should be `accepted`"),
+        (Plant::WrongCode, "F6", "is `too_large`, and should be"),
+        (Plant::MoneyMade, "F6", "are no transfer"),
+        (Plant::MoneyMade, "F6", "came in, accounts hold"),
+        (Plant::WrongSum, "F6", "but the account is open and holds"),
+        (Plant::WrongBalance, "F6", "balances: the row `"),
+        (Plant::WrongRowSeq, "F6", "is of 1, last touched by"),
+        (Plant::BalanceMissing, "F6", "is missing"),
+        (Plant::BalanceExtra, "F6", "the row `zz` should not be there"),
+        (Plant::LineMissing, "F6", "is missing"),
+        (Plant::LineExtra, "F6", "should not be there"),
+        (Plant::LineTime, "F6", "statement: the row `"),
+        (Plant::LineMemo, "F6", "something else"),
+        (Plant::WrongTotals, "F6", "totals: the row `total` is"),
+        (Plant::TotalsMissing, "F6", "the row `total` is missing"),
+        (Plant::StaleSeen, "F6", "and it is of"),
+        (Plant::OldAmountSeen, "F6", "balances: a reader at"),
+        (Plant::MissingSeen, "F6", "saw no row `"),
+        (Plant::LineMissingSeen, "F6", "saw: no row `"),
+        (Plant::WrongLineSeen, "F6", "statement: a reader at"),
+        (Plant::WrongTotalsSeen, "F6", "totals: a reader at"),
+        (Plant::TotalsMissingSeen, "F6", "totals: a reader at"),
+        (Plant::CursorBack, "F6", "and a later one"),
+        (Plant::CursorAhead, "F6", "the log ends at"),
+        (Plant::CursorAheadLater, "F6", "the log ends at"),
+        (Plant::Forgets, "F8", "no entry is there"),
+    ] {
+        let verdict = verdict_on(Some(plant));
+        assert_eq!(verdict.unfinished, None, "{plant:?}");
+        let found =
+            verdict.examples.iter().any(|b| b.invariant == invariant && b.what.contains(says));
+        assert!(found, "{plant:?} should break {invariant}, `{says}`: {verdict:#?}");
+        assert_eq!(verdict.broken.values().sum::<u64>(), verdict.breaches, "{plant:?}");
+    }
+}

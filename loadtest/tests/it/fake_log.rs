@@ -1,0 +1,533 @@
+//! One log of the fake target: how it should be kept, and what can be planted in it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Value, json};
+
+/// Ids that a window holds.
+const WINDOW_IDS: usize = 2_048;
+/// Most plants wait until a log has as many entries.
+const BEFORE: u64 = 6;
+/// From here on a log forgets what it is sent, with [`Plant::Forgets`].
+const FORGETS_AFTER: u64 = 30;
+
+/// What is wrong with a target. Most of it happens once in each log; what is wrong with pages and
+/// rows, for as long as it is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plant {
+    /// A page leaves an entry out.
+    Hole,
+    /// A page holds an entry twice.
+    EntryTwice,
+    /// Commands get receipts, and nothing comes of them; nor are they counted.
+    Forgets,
+    /// More is accepted than ever gets entries.
+    AcceptedAhead,
+    /// Two commands get the same receipt.
+    PromisedTwice,
+    /// An entry belongs to another user than it was promised to.
+    AnotherUser,
+    /// An entry is of another command than was sent.
+    AnotherCommand,
+    /// An entry names another log.
+    AnotherLog,
+    /// An entry changes after it was read.
+    EntryChanges,
+    /// An entry alone is not what it is in its page.
+    PagesDisagree,
+    /// Pages do not say where they go on.
+    NoNext,
+    /// An entry of one of our users that has sent nothing.
+    Invented,
+    /// A command that comes again is decided again.
+    AcceptedTwice,
+    /// A duplicate names another entry than the first.
+    WrongFirst,
+    /// A new id is called a duplicate.
+    NewIsDuplicate,
+    /// A new id is called stale.
+    NewIsStale,
+    /// An id below the window is decided.
+    StaleIsDecided,
+    /// A deposit is of another amount.
+    AmountChanged,
+    /// Somebody withdraws more than there is.
+    OverdrawnAccepted,
+    /// A deposit is refused.
+    FineRejected,
+    /// What must be refused is refused for another reason.
+    WrongCode,
+    /// A transfer of somebody else's adds more than it takes.
+    MoneyMade,
+    /// A deposit of somebody else's leaves more than there can be.
+    WrongSum,
+    /// The cursor of a view stays behind.
+    ViewStuck,
+    /// A view stays behind, and says that it is parked.
+    ViewStuckParked,
+    /// A view is at the tail, and parked.
+    ViewParked,
+    /// A balance is not what it should be.
+    WrongBalance,
+    /// A row names another entry than the one that touched it last.
+    WrongRowSeq,
+    /// A row of an open account is missing.
+    BalanceMissing,
+    /// There is a row of an account that nobody has opened.
+    BalanceExtra,
+    /// A movement has no row.
+    LineMissing,
+    /// There is a row of no movement.
+    LineExtra,
+    /// A row of a movement has another time.
+    LineTime,
+    /// A row of a movement has another memo.
+    LineMemo,
+    /// Refusals are not counted rightly.
+    WrongTotals,
+    /// The sums have no row.
+    TotalsMissing,
+    /// While it is driven, a balance is one version older than its cursor says.
+    StaleSeen,
+    /// While it is driven, a balance has its newest seq and an older amount.
+    OldAmountSeen,
+    /// While it is driven, a row of a balance is missing.
+    MissingSeen,
+    /// While it is driven, the newest movement is missing.
+    LineMissingSeen,
+    /// While it is driven, the newest movement has another amount.
+    WrongLineSeen,
+    /// While it is driven, the sums are those of a moment before.
+    WrongTotalsSeen,
+    /// While it is driven, the sums have no row.
+    TotalsMissingSeen,
+    /// While it is driven, a cursor goes back.
+    CursorBack,
+    /// While it is driven, a cursor is far beyond everything that was accepted.
+    CursorAhead,
+    /// Once it is driven no more, a cursor is beyond the tail.
+    CursorAheadLater,
+}
+
+#[derive(Clone, Copy)]
+struct Account {
+    balance: i64,
+    movements: u64,
+    seq: u64,
+}
+
+#[derive(Default)]
+struct Window {
+    floor: u64,
+    seqs: BTreeMap<u64, u64>,
+}
+
+/// An event: its type, its account, and how much more there is in the account then.
+type Change<'a> = (&'static str, &'a str, i64);
+
+pub(crate) struct Log {
+    name: String,
+    plant: Option<Plant>,
+    fired: bool,
+    /// Whether somebody has read pages: only auditors do.
+    audited: bool,
+    forgotten: u64,
+    views_read: u64,
+    entries: Vec<Value>,
+    windows: HashMap<String, Window>,
+    accounts: BTreeMap<String, Account>,
+    /// Each balance, as it was before its last change.
+    older: BTreeMap<String, Account>,
+    lines: BTreeMap<String, Value>,
+    balance: i128,
+    movements: u64,
+    rejected: u64,
+    totals_seq: u64,
+}
+
+impl Log {
+    pub(crate) fn new(name: &str, plant: Option<Plant>) -> Self {
+        Self {
+            name: name.to_owned(),
+            plant,
+            fired: false,
+            audited: false,
+            forgotten: 0,
+            views_read: 0,
+            entries: Vec::new(),
+            windows: HashMap::new(),
+            accounts: BTreeMap::new(),
+            older: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            balance: 0,
+            movements: 0,
+            rejected: 0,
+            totals_seq: 0,
+        }
+    }
+
+    fn has(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    /// Whether this happens now: once, and not at once.
+    fn fires(&mut self, plant: Plant) -> bool {
+        let fires = self.has(plant) && !self.fired && self.tail() >= BEFORE;
+        self.fired |= fires;
+        fires
+    }
+
+    pub(crate) fn tail(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.tail() + if self.has(Plant::AcceptedAhead) { 3 } else { 0 }
+    }
+
+    /// Takes a command; the seq that is promised for it.
+    pub(crate) fn take(&mut self, user: &str, id: u64, command: &str, data: &Value) -> u64 {
+        if self.has(Plant::Forgets) && self.tail() >= FORGETS_AFTER {
+            self.forgotten += 1;
+            return self.tail() + self.forgotten;
+        }
+        if user.starts_with("r-") && self.fires(Plant::Invented) {
+            self.append(user, 1_000_000, "open", &json!({"account": "invented"}));
+        }
+        let seq = self.append(user, id, command, data);
+        match self.fires(Plant::PromisedTwice) {
+            true => seq - 1,
+            false => seq,
+        }
+    }
+
+    fn append(&mut self, user: &str, id: u64, command: &str, data: &Value) -> u64 {
+        let seq = self.tail() + 1;
+        let at = 1_795_401_660_000 + seq * 7;
+        let mut entry = json!({
+            "log": self.name, "seq": seq, "user": user, "id": id, "at": at, "command": command,
+        });
+        let (status, more) = self.outcome(seq, at, user, id, command, data);
+        entry["status"] = json!(status);
+        for (name, value) in more.as_object().into_iter().flatten() {
+            entry[name] = value.clone();
+        }
+        if user.starts_with("r-") && self.fires(Plant::AnotherUser) {
+            entry["user"] = json!("r-nobody");
+        }
+        if command == "open" && self.fires(Plant::AnotherCommand) {
+            entry["command"] = json!("close");
+        }
+        if self.fires(Plant::AnotherLog) {
+            entry["log"] = json!("ledger/org:elsewhere");
+        }
+        self.entries.push(entry);
+        seq
+    }
+
+    fn outcome(
+        &mut self,
+        seq: u64,
+        at: u64,
+        user: &str,
+        id: u64,
+        command: &str,
+        data: &Value,
+    ) -> (&'static str, Value) {
+        let stale_is_decided = self.has(Plant::StaleIsDecided);
+        let window = self.windows.entry(user.to_owned()).or_default();
+        let known = window.seqs.get(&id).copied();
+        let stale = known.is_none() && id <= window.floor && !stale_is_decided;
+        if known.is_none() && !stale {
+            window.seqs.insert(id, seq);
+            if window.seqs.len() > WINDOW_IDS {
+                window.floor = window.seqs.pop_first().map_or(0, |(id, _)| id);
+            }
+        }
+        match known {
+            Some(of) if !self.fires(Plant::AcceptedTwice) => {
+                let wrong = u64::from(self.fires(Plant::WrongFirst));
+                return ("duplicate", json!({"of": of - wrong}));
+            }
+            _ if stale => return ("stale", json!({})),
+            None if self.fires(Plant::NewIsDuplicate) => return ("duplicate", json!({"of": 1})),
+            None if self.fires(Plant::NewIsStale) => return ("stale", json!({})),
+            _ => {}
+        }
+        let mut data = data.clone();
+        if command == "deposit" && self.fires(Plant::AmountChanged) {
+            data["amount"] = json!(data["amount"].as_i64().unwrap_or(0) + 1);
+        }
+        match self.decide(user, command, &data) {
+            Ok(changes) => {
+                let events = self.apply(seq, at, user, &changes, &data["memo"]);
+                ("accepted", json!({"events": events}))
+            }
+            Err(code) => {
+                self.rejected += 1;
+                self.totals_seq = seq;
+                let code = if self.fires(Plant::WrongCode) { "too_large" } else { code };
+                ("rejected", json!({"code": code, "message": "it cannot be"}))
+            }
+        }
+    }
+
+    fn decide<'a>(
+        &mut self,
+        user: &str,
+        command: &str,
+        data: &'a Value,
+    ) -> Result<Vec<Change<'a>>, &'static str> {
+        let name = |field: &str| data[field].as_str().ok_or("invalid_data");
+        let held = |log: &Self, name: &str| {
+            log.accounts.get(name).map(|account| account.balance).ok_or("no_such_account")
+        };
+        let amount = data["amount"].as_i64().unwrap_or(0);
+        match command {
+            "open" => {
+                let account = name("account")?;
+                match held(self, account) {
+                    Ok(_) => Err("already_open"),
+                    Err(_) => Ok(vec![("opened", account, 0)]),
+                }
+            }
+            "close" => {
+                let account = name("account")?;
+                match held(self, account)? {
+                    0 => Ok(vec![("closed", account, 0)]),
+                    _ => Err("not_empty"),
+                }
+            }
+            "deposit" => {
+                let account = name("account")?;
+                let balance = held(self, account)?;
+                if amount <= 0 || balance.checked_add(amount).is_none() {
+                    return Err("invalid_amount");
+                }
+                if self.fires(Plant::FineRejected) {
+                    return Err("overdrawn");
+                }
+                Ok(vec![("deposited", account, amount)])
+            }
+            "withdraw" => {
+                let account = name("account")?;
+                let balance = held(self, account)?;
+                match amount {
+                    ..=0 => Err("invalid_amount"),
+                    _ if amount > balance && !self.fires(Plant::OverdrawnAccepted) => {
+                        Err("overdrawn")
+                    }
+                    _ => Ok(vec![("withdrawn", account, -amount)]),
+                }
+            }
+            "transfer" => {
+                let (from, to) = (name("from")?, name("to")?);
+                let (source, target) = (held(self, from)?, held(self, to)?);
+                match amount {
+                    ..=0 => Err("invalid_amount"),
+                    _ if amount > source => Err("overdrawn"),
+                    _ if from == to => Ok(vec![]),
+                    _ if target.checked_add(amount).is_none() => Err("invalid_amount"),
+                    _ => {
+                        let made = user == "zoe" && self.fires(Plant::MoneyMade);
+                        Ok(vec![
+                            ("sent", from, -amount),
+                            ("received", to, amount + i64::from(made)),
+                        ])
+                    }
+                }
+            }
+            _ => Err("unknown_command"),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        seq: u64,
+        at: u64,
+        user: &str,
+        changes: &[Change<'_>],
+        memo: &Value,
+    ) -> Vec<Value> {
+        let mut events = Vec::new();
+        for (kind, name, change) in changes {
+            self.totals_seq = seq;
+            if let Some(account) = self.accounts.get(*name) {
+                self.older.insert((*name).to_owned(), *account);
+            }
+            let mut event = json!({"type": kind, "document": name, "data": {}});
+            match *kind {
+                "opened" => {
+                    let account = Account { balance: 0, movements: 0, seq };
+                    self.accounts.insert((*name).to_owned(), account);
+                }
+                "closed" => drop(self.accounts.remove(*name)),
+                _ => {
+                    let wrong = i64::from(
+                        *kind == "deposited" && user == "zoe" && self.fires(Plant::WrongSum),
+                    );
+                    let account = self.accounts.get_mut(*name).expect("it was looked for");
+                    let (balance, movements) =
+                        (account.balance + change + wrong, account.movements + 1);
+                    *account = Account { balance, movements, seq };
+                    self.balance += i128::from(*change);
+                    self.movements += 1;
+                    event["data"] = json!({"amount": change.abs(), "balance": balance});
+                    let mut line = json!({
+                        "account": name, "kind": kind, "amount": change.abs(), "balance": balance,
+                        "at": at,
+                    });
+                    if memo.is_string() {
+                        event["data"]["memo"] = memo.clone();
+                        line["memo"] = memo.clone();
+                        if self.fires(Plant::LineMemo) {
+                            line["memo"] = json!("something else");
+                        }
+                    }
+                    if self.fires(Plant::LineTime) {
+                        line["at"] = json!(at + 1);
+                    }
+                    let key = format!("{name}/{seq:020}");
+                    let row = json!({"key": key, "seq": seq, "row": line});
+                    if !self.fires(Plant::LineMissing) {
+                        self.lines.insert(key, row);
+                    }
+                    if self.fires(Plant::LineExtra) {
+                        let key = format!("{name}/{:020}", seq - 1);
+                        let row = json!({"key": key, "seq": seq - 1, "row": line});
+                        self.lines.insert(key, row);
+                    }
+                }
+            }
+            events.push(event);
+        }
+        events
+    }
+
+    /// The entry at `seq`.
+    pub(crate) fn entry(&self, seq: u64) -> Option<Value> {
+        let at = usize::try_from(seq.checked_sub(1)?).ok()?;
+        let mut entry = self.entries.get(at)?.clone();
+        if self.has(Plant::PagesDisagree) && self.audited {
+            entry["at"] = json!(1);
+        }
+        Some(entry)
+    }
+
+    /// A page of entries.
+    pub(crate) fn page(&mut self, from: u64, limit: u64) -> Value {
+        self.audited = true;
+        let tail = self.tail();
+        let end = (from - 1 + limit).min(tail).max(from - 1);
+        let mut entries: Vec<Value> =
+            (from..=end).map(|seq| self.entries[seq as usize - 1].clone()).collect();
+        for entry in &mut entries {
+            if self.has(Plant::EntryChanges) && entry["seq"] == 10 {
+                entry["at"] = json!(1);
+            }
+        }
+        if self.has(Plant::Hole) {
+            entries.retain(|entry| entry["seq"] != 7);
+        }
+        if self.has(Plant::EntryTwice) && from == 1 && entries.len() > 8 {
+            entries[7] = entries[6].clone();
+        }
+        let next = (end < tail).then_some(end + 1).filter(|_| !self.has(Plant::NoNext));
+        json!({
+            "log": self.name, "accepted": self.accepted(), "tail": tail, "entries": entries,
+            "next": next,
+        })
+    }
+
+    /// How far a view is, and why no further.
+    pub(crate) fn cursor(&mut self, view: &str) -> (u64, Value) {
+        self.views_read += 1;
+        let tail = self.tail();
+        let parked = json!({"seq": 4, "reason": "planted", "at": 1});
+        match self.plant {
+            Some(Plant::ViewStuck) if view == "balances" => (tail.min(3), Value::Null),
+            Some(Plant::ViewStuckParked) if view == "totals" => (tail.min(3), parked),
+            Some(Plant::ViewParked) if view == "statement" => (tail, parked),
+            Some(Plant::CursorBack) if !self.audited && self.views_read.is_multiple_of(4) => {
+                (tail.saturating_sub(25), Value::Null)
+            }
+            Some(Plant::CursorAhead) if !self.audited => (tail + 1_000_000, Value::Null),
+            Some(Plant::CursorAheadLater) if self.audited => (tail + 1, Value::Null),
+            _ => (tail, Value::Null),
+        }
+    }
+
+    /// All rows of a view, by key.
+    pub(crate) fn rows(&self, view: &str) -> Option<Vec<Value>> {
+        let mut rows: Vec<Value> = match view {
+            "balances" => {
+                self.accounts.iter().map(|(name, account)| balance_row(name, account)).collect()
+            }
+            "statement" => self.lines.values().cloned().collect(),
+            "totals" if self.totals_seq > 0 => vec![json!({
+                "key": "total",
+                "seq": self.totals_seq,
+                "row": {
+                    "accounts": self.accounts.len(), "balance": self.balance,
+                    "movements": self.movements, "rejected": self.rejected,
+                },
+            })],
+            "totals" => vec![],
+            _ => return None,
+        };
+        if let Some(plant) = self.plant {
+            self.plant_rows(plant, view, &mut rows);
+        }
+        Some(rows)
+    }
+
+    fn plant_rows(&self, plant: Plant, view: &str, rows: &mut Vec<Value>) {
+        let bump = |value: &mut Value| *value = json!(value.as_i64().unwrap_or(0) + 1);
+        let driven = !self.audited && self.tail() >= BEFORE;
+        match (plant, view) {
+            (Plant::WrongBalance, "balances") if self.audited => {
+                rows.iter_mut().take(1).for_each(|row| bump(&mut row["row"]["balance"]));
+            }
+            (Plant::WrongRowSeq, "balances") if self.audited => {
+                rows.iter_mut().take(1).for_each(|row| row["seq"] = json!(1));
+            }
+            (Plant::BalanceMissing, "balances") if self.audited => drop(rows.pop()),
+            (Plant::BalanceExtra, "balances") if self.audited => {
+                rows.push(balance_row("zz", &Account { balance: 0, movements: 0, seq: 1 }));
+            }
+            (Plant::WrongTotals, "totals") if self.audited => {
+                rows.iter_mut().for_each(|row| bump(&mut row["row"]["rejected"]));
+            }
+            (Plant::TotalsMissing, "totals") if self.audited => rows.clear(),
+            (Plant::StaleSeen, "balances") if driven => {
+                for row in rows {
+                    let name = row["key"].as_str().unwrap_or("").to_owned();
+                    if let Some(older) = self.older.get(&name) {
+                        *row = balance_row(&name, older);
+                    }
+                }
+            }
+            (Plant::OldAmountSeen, "balances") if driven => {
+                for row in rows {
+                    let older = self.older.get(row["key"].as_str().unwrap_or(""));
+                    older.inspect(|older| row["row"]["balance"] = json!(older.balance));
+                }
+            }
+            (Plant::MissingSeen, "balances") if driven => drop(rows.pop()),
+            (Plant::LineMissingSeen, "statement") if driven => drop(rows.pop()),
+            (Plant::WrongLineSeen, "statement") if driven => {
+                rows.iter_mut().for_each(|row| bump(&mut row["row"]["amount"]));
+            }
+            (Plant::WrongTotalsSeen, "totals") if driven => {
+                rows.iter_mut().for_each(|row| bump(&mut row["row"]["movements"]));
+            }
+            (Plant::TotalsMissingSeen, "totals") if driven => rows.clear(),
+            _ => {}
+        }
+    }
+}
+
+fn balance_row(name: &str, account: &Account) -> Value {
+    let Account { balance, movements, seq } = account;
+    json!({"key": name, "seq": seq, "row": {"balance": balance, "movements": movements}})
+}

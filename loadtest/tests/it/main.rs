@@ -1,0 +1,7 @@
+//! The generator and its auditor, against a target in memory.
+
+mod auditor;
+mod fake;
+mod fake_log;
+mod purity;
+mod script;

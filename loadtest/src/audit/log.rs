@@ -32,6 +32,8 @@ pub(super) struct Task<'a> {
     pub(super) users: &'a str,
     /// By when everything that was accepted must be everywhere.
     pub(super) until: Instant,
+    /// Movements that wait to be compared, at most.
+    pub(super) lines_max: usize,
     /// Which entry is read once more, alone.
     pub(super) seed: u64,
     /// Is told how many entries were folded, each time some are.
@@ -226,7 +228,7 @@ impl<'a> LogAudit<'a> {
                 let what = format!("the page goes on at {:?}, not at {next:?}", page.next);
                 self.breach(F3, self.next - 1, what);
             }
-            if self.statement.is_full() {
+            if self.statement.is_full(self.task.lines_max) {
                 self.flush().await?;
             }
             if self.next > end {

@@ -107,6 +107,14 @@ pub(crate) enum Plant {
     CursorAhead,
     /// Once it is driven no more, a cursor is beyond the tail.
     CursorAheadLater,
+    /// No fault: somebody sends a little while the auditor reads.
+    GrowsLater,
+    /// No fault: somebody sends each time the auditor reads.
+    GrowsForEver,
+    /// No fault: a command kills its processor, and is set aside.
+    Faulted,
+    /// No fault: an operator gives up a command.
+    GivenUp,
 }
 
 #[derive(Clone, Copy)]
@@ -132,6 +140,7 @@ pub(crate) struct Log {
     /// Whether somebody has read pages: only auditors do.
     audited: bool,
     forgotten: u64,
+    grows: bool,
     views_read: u64,
     entries: Vec<Value>,
     windows: HashMap<String, Window>,
@@ -153,6 +162,7 @@ impl Log {
             fired: false,
             audited: false,
             forgotten: 0,
+            grows: true,
             views_read: 0,
             entries: Vec::new(),
             windows: HashMap::new(),
@@ -193,6 +203,14 @@ impl Log {
         }
         if user.starts_with("r-") && self.fires(Plant::Invented) {
             self.append(user, 1_000_000, "open", &json!({"account": "invented"}));
+        }
+        if user.starts_with("r-") && self.fires(Plant::GivenUp) {
+            let seq = self.tail() + 1;
+            self.entries.push(json!({
+                "log": self.name, "seq": seq, "status": "lost", "at": 1_795_401_660_000 + seq * 7,
+                "reason": "it was never read",
+            }));
+            return seq;
         }
         let seq = self.append(user, id, command, data);
         match self.fires(Plant::PromisedTwice) {
@@ -253,6 +271,9 @@ impl Log {
             None if self.fires(Plant::NewIsDuplicate) => return ("duplicate", json!({"of": 1})),
             None if self.fires(Plant::NewIsStale) => return ("stale", json!({})),
             _ => {}
+        }
+        if self.fires(Plant::Faulted) {
+            return ("faulted", json!({"message": "it panicked"}));
         }
         let mut data = data.clone();
         if command == "deposit" && self.fires(Plant::AmountChanged) {
@@ -442,6 +463,15 @@ impl Log {
     /// How far a view is, and why no further.
     pub(crate) fn cursor(&mut self, view: &str) -> (u64, Value) {
         self.views_read += 1;
+        let grows = match self.plant {
+            Some(Plant::GrowsLater) => self.audited && std::mem::take(&mut self.grows),
+            Some(Plant::GrowsForEver) => self.audited && view == "totals",
+            _ => false,
+        };
+        if grows {
+            let id = 1_000_000 + self.views_read;
+            self.append("zoe", id, "deposit", &json!({"account": "cash", "amount": 1}));
+        }
         let tail = self.tail();
         let parked = json!({"seq": 4, "reason": "planted", "at": 1});
         match self.plant {

@@ -7,7 +7,7 @@ use loadtest::audit::{Options, Verdict, audit};
 use loadtest::http::Target;
 
 use crate::fake::Fake;
-use crate::fake_log::Plant;
+use crate::plant::Plant;
 use crate::script::Script;
 
 const SEED: u64 = 11;
@@ -82,6 +82,17 @@ fn what_is_planted_is_found() {
         (Plant::ViewStuck, "F5", "balances: the view is at 3, the log at"),
         (Plant::ViewStuckParked, "F5", "totals: the view is at 3, and parked"),
         (Plant::ViewParked, "F5", "statement: the view is parked"),
+        (Plant::ViewTooEarly, "F5", "balances: the view was asked for"),
+        (Plant::ViewTooEarly, "F6", "balances: the view went back to"),
+        (Plant::RowsGoOnElsewhere, "F6", "rows, and goes on elsewhere"),
+        (Plant::RowsDisordered, "F6", "balances: the row `debts` comes after `rent`"),
+        (Plant::DisorderedSeen, "F6", "balances: a reader saw rows in no order"),
+        (Plant::PageOfAnother, "F3", "the page is of ledger/org:elsewhere"),
+        (Plant::AcceptedBehind, "F1", "are accepted and"),
+        (Plant::UnknownStatus, "F3", "is `pondered`, and should be"),
+        (Plant::Nobodys, "F3", "and nobody's"),
+        (Plant::NoEntry, "F3", "it is no entry"),
+        (Plant::EndsEarly, "F1", "are not there"),
         (Plant::AmountChanged, "F6", "and should to"),
         (Plant::OverdrawnAccepted, "F6", "is accepted, and should be `overdrawn`"),
         (Plant::FineRejected, "F6", "is `overdrawn`, and should be `accepted`"),

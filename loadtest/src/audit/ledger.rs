@@ -294,3 +294,112 @@ impl Ledger {
         self.accounts.values().map(|account| i128::from(account.balance)).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn event((kind, account, moved): &Expected<'_>) -> Event {
+        let (amount, balance) = moved.unzip();
+        Event {
+            kind: *kind,
+            document: (*account).to_owned(),
+            data: Data { amount, balance, memo: None },
+        }
+    }
+
+    fn asked() -> impl Strategy<Value = Asked<'static>> {
+        let name = || prop::sample::select(&NAMES[..]);
+        let amount = || prop_oneof![6 => -2..40i64, 1 => Just(i64::MAX)];
+        prop_oneof![
+            2 => name().prop_map(Asked::Open),
+            4 => (name(), amount()).prop_map(|(name, amount)| Asked::Deposit(name, amount)),
+            3 => (name(), amount()).prop_map(|(name, amount)| Asked::Withdraw(name, amount)),
+            3 => (name(), name(), amount()).prop_map(|(from, to, n)| Asked::Transfer(from, to, n)),
+            1 => name().prop_map(Asked::Close),
+        ]
+    }
+
+    /// Keeps all that was asked for and granted, and adds it up each time.
+    #[derive(Default)]
+    struct Naive(Vec<Asked<'static>>);
+
+    impl Naive {
+        /// What the account holds; `None`: it is not open.
+        fn holds(&self, name: &str) -> Option<i128> {
+            self.0.iter().fold(None, |held, asked| match *asked {
+                Asked::Open(account) if account == name => Some(0),
+                Asked::Close(account) if account == name => None,
+                Asked::Deposit(account, n) if account == name => {
+                    held.map(|held| held + i128::from(n))
+                }
+                Asked::Withdraw(account, n) if account == name => {
+                    held.map(|held| held - i128::from(n))
+                }
+                Asked::Transfer(from, to, n) => held.map(|held| {
+                    let sign = i128::from(to == name) - i128::from(from == name);
+                    held + sign * i128::from(n)
+                }),
+                _ => held,
+            })
+        }
+
+        fn grants(&self, asked: &Asked<'_>) -> bool {
+            let fits = |sum: i128| sum <= i128::from(i64::MAX);
+            match *asked {
+                Asked::Open(name) => self.holds(name).is_none(),
+                Asked::Close(name) => self.holds(name) == Some(0),
+                Asked::Deposit(name, n) => {
+                    n > 0 && self.holds(name).is_some_and(|held| fits(held + i128::from(n)))
+                }
+                Asked::Withdraw(name, n) => {
+                    n > 0 && self.holds(name).is_some_and(|held| held >= i128::from(n))
+                }
+                Asked::Transfer(from, to, n) => match (self.holds(from), self.holds(to)) {
+                    (Some(source), Some(target)) => {
+                        let n = i128::from(n);
+                        n > 0 && source >= n && (from == to || fits(target + n))
+                    }
+                    _ => false,
+                },
+            }
+        }
+    }
+
+    proptest! {
+        // A failure prints the case that it is shrunk to, and keeps its seed.
+        #[test]
+        fn it_decides_and_folds_as_one_would_by_hand(all in prop::collection::vec(asked(), 1..60)) {
+            let (mut ledger, mut naive) = (Ledger::default(), Naive::default());
+            for (asked, seq) in all.into_iter().zip(1..) {
+                let decided = ledger.decide(&asked);
+                prop_assert_eq!(decided.is_ok(), naive.grants(&asked), "{:?}", asked);
+                let Ok(expected) = decided else { continue };
+                let events: Vec<Event> = expected.iter().map(event).collect();
+                prop_assert_eq!(ledger.check(Some(asked.name()), &events), Ok(()));
+                prop_assert!(Ledger::are(&events, &expected));
+                for at in 0..events.len() {
+                    let mut wrong = events.clone();
+                    let data = &mut wrong[at].data;
+                    let Some(amount) = &mut data.amount else { continue };
+                    *amount -= 1;
+                    prop_assert!(!Ledger::are(&wrong, &expected));
+                    prop_assert!(ledger.check(None, &wrong).is_err());
+                }
+                ledger.apply(seq, &events);
+                naive.0.push(asked);
+                for name in NAMES {
+                    let held = ledger.accounts.get(name).map(|account| i128::from(account.balance));
+                    prop_assert_eq!(held, naive.holds(name), "{}", name);
+                }
+                prop_assert_eq!(ledger.put_in(), ledger.held());
+                prop_assert_eq!(ledger.balance, ledger.held());
+                prop_assert_eq!(ledger.opened, ledger.accounts.len() as i64);
+            }
+        }
+    }
+}

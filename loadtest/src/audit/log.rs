@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::claims::{Claims, Names, Told};
+use super::claims::{Claims, Names};
 use super::findings::Findings;
-use super::ledger::{Event, Ledger, shown};
+use super::ledger::{Event, Ledger};
 use super::reader::{EntriesPage, PAGE_MAX, Reader, Trouble};
 use super::rows::{Cursor, Place, Stop};
 use super::seen::Watch;
 use super::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
-use super::window::{Sighting, Window};
-use super::{F1, F3, F4, F6, F8};
+use super::window::Window;
+use super::{F1, F3, F6};
+
+mod judge;
+
+use judge::{Entry, value};
 
 /// How often a log that grows meanwhile is followed.
 const ROUNDS_MAX: usize = 3;
@@ -32,6 +34,8 @@ pub(super) struct Task<'a> {
     pub(super) users: &'a str,
     /// By when everything that was accepted must be everywhere.
     pub(super) until: Instant,
+    /// Movements that wait to be compared, at most.
+    pub(super) lines_max: usize,
     /// Which entry is read once more, alone.
     pub(super) seed: u64,
     /// Is told how many entries were folded, each time some are.
@@ -54,22 +58,6 @@ pub(super) struct Audited {
     pub(super) trouble: Option<Trouble>,
     /// It grew faster than it could be followed.
     pub(super) moving: bool,
-}
-
-/// An entry, as the target shows it.
-#[derive(Debug, Deserialize)]
-struct Entry {
-    log: String,
-    seq: u64,
-    status: String,
-    user: Option<String>,
-    id: Option<u64>,
-    at: u64,
-    command: Option<String>,
-    #[serde(default)]
-    events: Vec<Event>,
-    code: Option<String>,
-    of: Option<u64>,
 }
 
 /// Audits one log.
@@ -226,7 +214,7 @@ impl<'a> LogAudit<'a> {
                 let what = format!("the page goes on at {:?}, not at {next:?}", page.next);
                 self.breach(F3, self.next - 1, what);
             }
-            if self.statement.is_full() {
+            if self.statement.is_full(self.task.lines_max) {
                 self.flush().await?;
             }
             if self.next > end {
@@ -301,143 +289,6 @@ impl<'a> LogAudit<'a> {
         true
     }
 
-    /// What readers saw at `seq`, or before it and nobody has come by.
-    fn check_seen(&mut self, seq: u64, raw: Option<&RawValue>) {
-        while let Some(seen) = self.claims.entries.get(self.seen_done).filter(|s| s.seq <= seq) {
-            self.seen_done += 1;
-            self.done.seen += 1;
-            let now = raw.filter(|_| seen.seq == seq);
-            if now.is_none_or(|now| value(now) != value(&seen.entry)) {
-                let now = now.map_or("there is none", |now| now.get());
-                let what = format!("a reader saw {}, and now {now}", seen.entry);
-                self.done.findings.add(F3, self.task.log, Some(seen.seq), what);
-            }
-        }
-    }
-
-    /// The receipts for this place, and those before it that nobody has come by.
-    fn check_claims(&mut self, entry: &Entry) {
-        let names = self.task.names;
-        let same_user = |number| entry.user.as_deref() == Some(names.text(number));
-        while let Some(claim) = self.claims.receipts().get(self.receipts_done).copied()
-            && claim.seq <= entry.seq
-        {
-            self.receipts_done += 1;
-            if claim.seq < entry.seq {
-                self.lost(claim.seq);
-                continue;
-            }
-            if entry.status == "lost" {
-                self.done.given_up += 1;
-                continue;
-            }
-            if !same_user(claim.user) || entry.id != Some(claim.id) {
-                let what = format!(
-                    "promised to {} of {}, and held by {:?} of {:?}",
-                    claim.id,
-                    names.text(claim.user),
-                    entry.id,
-                    entry.user
-                );
-                self.breach(F3, entry.seq, what);
-                continue;
-            }
-            let asked = names.asked(claim.deed).name();
-            if entry.command.as_deref() != Some(asked) {
-                let what = format!("`{asked}` was sent, and became {:?}", entry.command);
-                self.breach(F3, entry.seq, what);
-            }
-        }
-    }
-
-    fn lost(&mut self, seq: u64) {
-        self.breach(F8, seq, "a command got a receipt, and no entry is there");
-    }
-
-    /// Whether the entry is what its command must lead to; then folds it.
-    fn judge(&mut self, entry: &Entry) {
-        let seq = entry.seq;
-        let (Some(user), Some(id)) = (&entry.user, entry.id) else {
-            if entry.status != "lost" {
-                self.breach(F3, seq, format!("`{}`, and nobody's", entry.status));
-            }
-            return;
-        };
-        let told = self.task.names.find(user).and_then(|number| self.claims.sent(number, id));
-        if told.is_none() && user.starts_with(self.task.users) {
-            self.breach(F3, seq, format!("{user} has sent no {id}"));
-        }
-        let window = match self.windows.get_mut(user) {
-            Some(window) => window,
-            None => self.windows.entry(user.clone()).or_default(),
-        };
-        let sighting = window.take(id, seq);
-        let wrong = match (sighting, entry.status.as_str()) {
-            (Sighting::Known(of), "duplicate") if entry.of == Some(of) => None,
-            (Sighting::BelowFloor, "stale") => None,
-            (Sighting::New, "accepted" | "rejected" | "faulted" | "lost") => None,
-            (_, "accepted" | "rejected" | "faulted" | "lost" | "duplicate" | "stale") => {
-                Some((F4, sighting))
-            }
-            (_, _) => Some((F3, sighting)),
-        };
-        if let Some((invariant, sighting)) = wrong {
-            let should = match sighting {
-                Sighting::Known(of) => format!("a duplicate of {of}"),
-                Sighting::BelowFloor => "stale".to_owned(),
-                Sighting::New => "neither a duplicate nor stale".to_owned(),
-            };
-            let of = entry.of.map_or(String::new(), |of| format!(" of {of}"));
-            let what =
-                format!("id {id} of {user} is `{}`{of}, and should be {should}", entry.status);
-            self.breach(invariant, seq, what);
-        }
-        let told = told.filter(|_| wrong.is_none());
-        match entry.status.as_str() {
-            "accepted" => self.accepted(entry, told),
-            "rejected" => self.rejected(entry, told),
-            _ => {}
-        }
-    }
-
-    fn accepted(&mut self, entry: &Entry, told: Option<Told>) {
-        let (seq, events) = (entry.seq, &entry.events);
-        let wrong = match told {
-            Some(Told::Command(deed)) => {
-                let asked = self.task.names.asked(deed);
-                match self.ledger.decide(&asked) {
-                    Ok(expected) if Ledger::are(events, &expected) => None,
-                    Ok(expected) => Some(format!(
-                        "{asked:?} led to {:?}, and should to {:?}",
-                        events.iter().map(Event::to_string).collect::<Vec<_>>(),
-                        expected.iter().map(shown).collect::<Vec<_>>()
-                    )),
-                    Err(code) => Some(format!("{asked:?} is accepted, and should be `{code}`")),
-                }
-            }
-            _ => self.ledger.check(entry.command.as_deref(), events).err(),
-        };
-        if let Some(what) = wrong {
-            self.breach(F6, seq, what);
-        }
-        self.ledger.apply(seq, events);
-        self.statement.add(seq, entry.at, events);
-    }
-
-    fn rejected(&mut self, entry: &Entry, told: Option<Told>) {
-        if let Some(Told::Command(deed)) = told {
-            let asked = self.task.names.asked(deed);
-            let expected = self.ledger.decide(&asked).err();
-            if expected != entry.code.as_deref() {
-                let expected = expected.unwrap_or("accepted");
-                let code = entry.code.as_deref().unwrap_or("rejected");
-                let what = format!("{asked:?} is `{code}`, and should be `{expected}`");
-                self.breach(F6, entry.seq, what);
-            }
-        }
-        self.ledger.reject(entry.seq);
-    }
-
     fn advance_watch(&mut self, seq: u64, at: u64, events: &[Event]) {
         let Self { watch, ledger, statement, done, .. } = self;
         let came = (seq, at, events);
@@ -458,7 +309,7 @@ impl<'a> LogAudit<'a> {
         match self.statement.flush(place, cursor, &mut self.done.findings).await {
             Ok(rows) => self.done.rows += rows,
             Err(Stop::Trouble(trouble)) => return Err(trouble),
-            Err(Stop::NotReached) => {}
+            Err(Stop::GivenUp) => {}
         }
         Ok(())
     }
@@ -477,7 +328,7 @@ impl<'a> LogAudit<'a> {
                 Ok(())
             }
             Err(Stop::Trouble(trouble)) => Err(trouble),
-            Err(Stop::NotReached) => Ok(()),
+            Err(Stop::GivenUp) => Ok(()),
         };
         if !balances.given_up {
             take(compare_balances(place, balances, ledger, found).await)?;
@@ -519,8 +370,4 @@ impl<'a> LogAudit<'a> {
         self.check_seen(u64::MAX, None);
         self.watch.finish(self.task.log, tail, &mut self.done.findings);
     }
-}
-
-fn value(raw: &RawValue) -> Option<Value> {
-    serde_json::from_str(raw.get()).ok()
 }

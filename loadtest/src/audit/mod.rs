@@ -59,6 +59,9 @@ pub const CONCURRENCY: usize = 16;
 /// Receipts that are held in memory, by default: about 100 MB.
 pub const RECEIPTS_MAX: usize = 2_000_000;
 
+/// Movements of a log that wait to be compared, by default: about 2 MB.
+pub const LINES_MAX: usize = 16 * 1_024;
+
 /// A log that is come to late gives its views this long nevertheless.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
@@ -83,6 +86,8 @@ pub struct Options {
     /// Receipts in memory: logs that have more together are audited one group after the other, each
     /// with one more pass over the file. One log's receipts are always held together.
     pub receipts_max: usize,
+    /// Movements in memory, per log, that were folded and whose rows are not compared yet.
+    pub lines_max: usize,
 }
 
 impl Default for Options {
@@ -93,6 +98,7 @@ impl Default for Options {
             patience: Duration::from_secs(60),
             concurrency: CONCURRENCY,
             receipts_max: RECEIPTS_MAX,
+            lines_max: LINES_MAX,
         }
     }
 }
@@ -213,7 +219,8 @@ pub async fn audit(
                 let until = (began + options.patience).max(patience);
                 let seed = options.seed ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let reader = Reader { target };
-                let task = Task { reader, log: &log, names, users, until, seed, folded };
+                let lines_max = options.lines_max;
+                let task = Task { reader, log: &log, names, users, until, lines_max, seed, folded };
                 let audited = audit_log(task, claims).await;
                 (log, audited)
             }

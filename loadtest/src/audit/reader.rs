@@ -99,7 +99,9 @@ impl Reader<'_> {
     async fn get(&self, path: &str, wait_ms: u64) -> Result<Answer, Trouble> {
         let timeout = ANSWER_TIMEOUT + Duration::from_millis(wait_ms);
         let mut why = String::new();
+        let mut pause = Duration::ZERO;
         for attempt in 0..ATTEMPTS_MAX {
+            sleep(pause).await;
             let mut asked = Duration::ZERO;
             match self.target.get(path, timeout).await {
                 Ok(answer) => match answer.status {
@@ -117,7 +119,7 @@ impl Reader<'_> {
             let ms = (BACKOFF_MS << attempt).min(BACKOFF_MS_MAX);
             let ms = rand::rng().random_range(ms / 2..=ms);
             let asked = asked.min(Duration::from_millis(BACKOFF_MS_MAX));
-            sleep(Duration::from_millis(ms).max(asked)).await;
+            pause = Duration::from_millis(ms).max(asked);
         }
         Err(Trouble::Unreachable { path: path.to_owned(), why })
     }

@@ -15,7 +15,7 @@ pub(super) struct Cursor {
     pub(super) view: &'static str,
     /// The highest that it was seen at.
     pub(super) seq: u64,
-    /// It never came to where it should be, and its rows are not looked at.
+    /// It never came to where it should be, or its rows are in no order: they are not looked at.
     pub(super) given_up: bool,
     parked: bool,
 }
@@ -31,7 +31,7 @@ impl Cursor {
 pub(super) enum Stop {
     Trouble(Trouble),
     /// It has been added to what is found.
-    NotReached,
+    GivenUp,
 }
 
 impl From<Trouble> for Stop {
@@ -104,14 +104,14 @@ impl<'s, 'a> Scan<'s, 'a> {
         match reader.rows(self.cursor.view, log, &range, seq, until).await? {
             Rows::Page(page) => {
                 self.take(page, limit);
-                Ok(())
+                if self.cursor.given_up { Err(Stop::GivenUp) } else { Ok(()) }
             }
             Rows::Pending(pending) => {
                 let parked = if pending.parked.is_some() { ", and parked" } else { "" };
                 let what = format!("the view is at {}{parked}, the log at {seq}", pending.seq);
                 self.breach(F5, seq, what);
                 self.cursor.given_up = true;
-                Err(Stop::NotReached)
+                Err(Stop::GivenUp)
             }
         }
     }
@@ -142,8 +142,8 @@ impl<'s, 'a> Scan<'s, 'a> {
             if row.key <= self.after || !row.key.starts_with(&self.prefix) {
                 let what = format!("the row `{}` comes after `{}`", row.key, self.after);
                 self.breach(F6, row.seq, what);
-                // What follows cannot be trusted to end.
-                self.more = false;
+                // Everything else would be missing, and this may never end.
+                self.cursor.given_up = true;
                 return;
             }
             self.after.clone_from(&row.key);

@@ -20,8 +20,6 @@ pub(super) const TOTALS: &str = "totals";
 /// Its key.
 pub(super) const TOTAL: &str = "total";
 
-/// Lines of statements that wait to be compared, per log.
-const LINES_MAX: usize = 16 * 1_024;
 /// Bytes of their memos.
 const MEMO_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 /// Rows of statements that readers ask for during a run.
@@ -190,8 +188,8 @@ impl Statement {
     }
 
     /// Whether it should be [`Statement::flush`]ed.
-    pub(super) fn is_full(&self) -> bool {
-        self.lines > LINES_MAX || self.memo_bytes > MEMO_BYTES_MAX
+    pub(super) fn is_full(&self, lines_max: usize) -> bool {
+        self.lines > lines_max || self.memo_bytes > MEMO_BYTES_MAX
     }
 
     /// Compares the lines of the accounts that have most, and forgets them; how many rows.

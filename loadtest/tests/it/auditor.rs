@@ -7,7 +7,7 @@ use loadtest::audit::{Options, Verdict, audit};
 use loadtest::http::Target;
 
 use crate::fake::Fake;
-use crate::fake_log::Plant;
+use crate::plant::Plant;
 use crate::script::Script;
 
 const SEED: u64 = 11;
@@ -28,6 +28,10 @@ async fn verdict(target: &Target, receipts: &Path, options: &Options) -> Verdict
 }
 
 fn verdict_on(plant: Option<Plant>) -> Verdict {
+    verdict_with(plant, &options())
+}
+
+fn verdict_with(plant: Option<Plant>, options: &Options) -> Verdict {
     let fake = Fake::start(plant);
     run(async {
         let target = Target::new(&fake.url, None).expect("it is a URL");
@@ -37,7 +41,7 @@ fn verdict_on(plant: Option<Plant>) -> Verdict {
             script.long().await;
         }
         script.write(file.path());
-        verdict(&target, file.path(), &options()).await
+        verdict(&target, file.path(), options).await
     })
 }
 
@@ -78,6 +82,17 @@ fn what_is_planted_is_found() {
         (Plant::ViewStuck, "F5", "balances: the view is at 3, the log at"),
         (Plant::ViewStuckParked, "F5", "totals: the view is at 3, and parked"),
         (Plant::ViewParked, "F5", "statement: the view is parked"),
+        (Plant::ViewTooEarly, "F5", "balances: the view was asked for"),
+        (Plant::ViewTooEarly, "F6", "balances: the view went back to"),
+        (Plant::RowsGoOnElsewhere, "F6", "rows, and goes on elsewhere"),
+        (Plant::RowsDisordered, "F6", "balances: the row `debts` comes after `rent`"),
+        (Plant::DisorderedSeen, "F6", "balances: a reader saw rows in no order"),
+        (Plant::PageOfAnother, "F3", "the page is of ledger/org:elsewhere"),
+        (Plant::AcceptedBehind, "F1", "are accepted and"),
+        (Plant::UnknownStatus, "F3", "is `pondered`, and should be"),
+        (Plant::Nobodys, "F3", "and nobody's"),
+        (Plant::NoEntry, "F3", "it is no entry"),
+        (Plant::EndsEarly, "F1", "are not there"),
         (Plant::AmountChanged, "F6", "and should to"),
         (Plant::OverdrawnAccepted, "F6", "is accepted, and should be `overdrawn`"),
         (Plant::FineRejected, "F6", "is `overdrawn`, and should be `accepted`"),
@@ -114,4 +129,77 @@ fn what_is_planted_is_found() {
         assert!(found, "{plant:?} should break {invariant}, `{says}`: {verdict:#?}");
         assert_eq!(verdict.broken.values().sum::<u64>(), verdict.breaches, "{plant:?}");
     }
+}
+
+#[test]
+fn bounds_of_memory_change_nothing() {
+    let small = Options { receipts_max: 1, lines_max: 10, concurrency: 1, ..options() };
+    let clean = verdict_with(None, &small);
+    // What was compared early is looked at again, but for its first row.
+    assert_eq!(Verdict { rows: 0, ..clean.clone() }, Verdict { rows: 0, ..verdict_on(None) });
+    for plant in [Plant::LineMissing, Plant::LineExtra, Plant::LineTime, Plant::LineMemo] {
+        let (small, large) = (verdict_with(Some(plant), &small), verdict_on(Some(plant)));
+        assert_eq!(small.examples, large.examples, "{plant:?}");
+        assert_eq!(small.breaches, large.breaches, "{plant:?}");
+    }
+}
+
+#[test]
+fn what_is_no_fault_is_none() {
+    for (plant, status, note) in [
+        (Plant::GrowsLater, "accepted", None),
+        (Plant::Faulted, "faulted", None),
+        (Plant::GivenUp, "lost", Some("an operator has given them up")),
+    ] {
+        let verdict = verdict_on(Some(plant));
+        assert!(verdict.is_clean(), "{plant:?}: {verdict:#?}");
+        assert!(verdict.outcomes.contains_key(status), "{plant:?}: {verdict:#?}");
+        assert_eq!(verdict.notes.len(), usize::from(note.is_some()), "{plant:?}");
+        assert!(note.is_none_or(|note| verdict.notes[0].contains(note)), "{plant:?}: {verdict:#?}");
+    }
+}
+
+#[test]
+fn a_log_that_never_rests_is_no_breach_and_no_success() {
+    let verdict = verdict_on(Some(Plant::GrowsForEver));
+    assert_eq!(verdict.breaches, 0, "{verdict:#?}");
+    let why = verdict.unfinished.expect("it has not come to an end");
+    assert!(why.contains("ledger/org:a: it grew faster"), "{why}");
+}
+
+#[test]
+fn a_sample_is_drawn_by_lot_and_the_end_of_the_file_may_be_missing() {
+    let fake = Fake::start(None);
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        let length = std::fs::metadata(file.path()).expect("it is there").len();
+        file.as_file().set_len(length - 3).expect("it is cut");
+        let mut drawn = std::collections::BTreeSet::new();
+        for seed in 0..8 {
+            let options = Options { sample: Some(1), seed, ..options() };
+            let once = verdict(&target, file.path(), &options).await;
+            assert_eq!((once.logs, once.logs_named, once.breaches), (1, 2, 0), "{once:#?}");
+            assert!(once.notes[0].contains("broke off"), "{once:#?}");
+            assert_eq!(once, verdict(&target, file.path(), &options).await, "seed {seed}");
+            drawn.insert(once.entries);
+        }
+        assert_eq!(drawn.len(), 2, "the lot always falls on the same log");
+    });
+}
+
+#[test]
+fn nobody_there_is_no_panic() {
+    let fake = Fake::start(None);
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        drop(fake);
+        let verdict = verdict(&target, file.path(), &options()).await;
+        let why = verdict.unfinished.clone().expect("nothing was read");
+        assert!(why.contains("is not answered"), "{why}");
+        assert!(!verdict.is_clean() && verdict.entries == 0, "{verdict:#?}");
+    });
 }

@@ -17,7 +17,8 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::fake_log::{Log, Plant};
+use crate::fake_log::Log;
+use crate::plant::Plant;
 
 /// Bytes of a body.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -231,11 +232,11 @@ async fn rows(
     let (cursor, parked) = {
         let mut logs = shared.logs();
         let Some(log) = logs.get_mut(&name) else { return refuse(404, "there is no such log") };
-        if wanted > log.accepted() {
+        if wanted > log.accepted().max(log.tail()) {
             return refuse(404, "there is no such seq");
         }
         let (cursor, parked) = log.cursor(&view);
-        if cursor >= wanted {
+        if cursor >= wanted || log.is_too_early() {
             let (prefix, after) = (query.text("prefix"), query.text("after"));
             let descending = query.text("order") == "desc";
             let Some(mut rows) = log.rows(&view) else { return refuse(404, "no such view") };
@@ -250,6 +251,7 @@ async fn rows(
             let more = rows.len() as u64 > limit;
             rows.truncate(limit as usize);
             let next = rows.last().filter(|_| more).map(|row| row["key"].clone());
+            let next = log.next_row(next);
             let page = json!({
                 "view": view, "version": 1, "log": name, "seq": cursor, "parked": parked,
                 "rows": rows, "next": next,

@@ -4,110 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
+use crate::plant::Plant;
+
 /// Ids that a window holds.
 const WINDOW_IDS: usize = 2_048;
 /// Most plants wait until a log has as many entries.
 const BEFORE: u64 = 6;
 /// From here on a log forgets what it is sent, with [`Plant::Forgets`].
 const FORGETS_AFTER: u64 = 30;
-
-/// What is wrong with a target. Most of it happens once in each log; what is wrong with pages and
-/// rows, for as long as it is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Plant {
-    /// A page leaves an entry out.
-    Hole,
-    /// A page holds an entry twice.
-    EntryTwice,
-    /// Commands get receipts, and nothing comes of them; nor are they counted.
-    Forgets,
-    /// More is accepted than ever gets entries.
-    AcceptedAhead,
-    /// Two commands get the same receipt.
-    PromisedTwice,
-    /// An entry belongs to another user than it was promised to.
-    AnotherUser,
-    /// An entry is of another command than was sent.
-    AnotherCommand,
-    /// An entry names another log.
-    AnotherLog,
-    /// An entry changes after it was read.
-    EntryChanges,
-    /// An entry alone is not what it is in its page.
-    PagesDisagree,
-    /// Pages do not say where they go on.
-    NoNext,
-    /// An entry of one of our users that has sent nothing.
-    Invented,
-    /// A command that comes again is decided again.
-    AcceptedTwice,
-    /// A duplicate names another entry than the first.
-    WrongFirst,
-    /// A new id is called a duplicate.
-    NewIsDuplicate,
-    /// A new id is called stale.
-    NewIsStale,
-    /// An id below the window is decided.
-    StaleIsDecided,
-    /// A deposit is of another amount.
-    AmountChanged,
-    /// Somebody withdraws more than there is.
-    OverdrawnAccepted,
-    /// A deposit is refused.
-    FineRejected,
-    /// What must be refused is refused for another reason.
-    WrongCode,
-    /// A transfer of somebody else's adds more than it takes.
-    MoneyMade,
-    /// A deposit of somebody else's leaves more than there can be.
-    WrongSum,
-    /// The cursor of a view stays behind.
-    ViewStuck,
-    /// A view stays behind, and says that it is parked.
-    ViewStuckParked,
-    /// A view is at the tail, and parked.
-    ViewParked,
-    /// A balance is not what it should be.
-    WrongBalance,
-    /// A row names another entry than the one that touched it last.
-    WrongRowSeq,
-    /// A row of an open account is missing.
-    BalanceMissing,
-    /// There is a row of an account that nobody has opened.
-    BalanceExtra,
-    /// A movement has no row.
-    LineMissing,
-    /// There is a row of no movement.
-    LineExtra,
-    /// A row of a movement has another time.
-    LineTime,
-    /// A row of a movement has another memo.
-    LineMemo,
-    /// Refusals are not counted rightly.
-    WrongTotals,
-    /// The sums have no row.
-    TotalsMissing,
-    /// While it is driven, a balance is one version older than its cursor says.
-    StaleSeen,
-    /// While it is driven, a balance has its newest seq and an older amount.
-    OldAmountSeen,
-    /// While it is driven, a row of a balance is missing.
-    MissingSeen,
-    /// While it is driven, the newest movement is missing.
-    LineMissingSeen,
-    /// While it is driven, the newest movement has another amount.
-    WrongLineSeen,
-    /// While it is driven, the sums are those of a moment before.
-    WrongTotalsSeen,
-    /// While it is driven, the sums have no row.
-    TotalsMissingSeen,
-    /// While it is driven, a cursor goes back.
-    CursorBack,
-    /// While it is driven, a cursor is far beyond everything that was accepted.
-    CursorAhead,
-    /// Once it is driven no more, a cursor is beyond the tail.
-    CursorAheadLater,
-}
 
 #[derive(Clone, Copy)]
 struct Account {
@@ -132,6 +36,7 @@ pub(crate) struct Log {
     /// Whether somebody has read pages: only auditors do.
     audited: bool,
     forgotten: u64,
+    grows: bool,
     views_read: u64,
     entries: Vec<Value>,
     windows: HashMap<String, Window>,
@@ -153,6 +58,7 @@ impl Log {
             fired: false,
             audited: false,
             forgotten: 0,
+            grows: true,
             views_read: 0,
             entries: Vec::new(),
             windows: HashMap::new(),
@@ -182,7 +88,11 @@ impl Log {
     }
 
     pub(crate) fn accepted(&self) -> u64 {
-        self.tail() + if self.has(Plant::AcceptedAhead) { 3 } else { 0 }
+        match self.plant {
+            Some(Plant::AcceptedAhead) => self.tail() + 3,
+            Some(Plant::AcceptedBehind) => self.tail() - 1,
+            _ => self.tail(),
+        }
     }
 
     /// Takes a command; the seq that is promised for it.
@@ -193,6 +103,14 @@ impl Log {
         }
         if user.starts_with("r-") && self.fires(Plant::Invented) {
             self.append(user, 1_000_000, "open", &json!({"account": "invented"}));
+        }
+        if user.starts_with("r-") && self.fires(Plant::GivenUp) {
+            let seq = self.tail() + 1;
+            self.entries.push(json!({
+                "log": self.name, "seq": seq, "status": "lost", "at": 1_795_401_660_000 + seq * 7,
+                "reason": "it was never read",
+            }));
+            return seq;
         }
         let seq = self.append(user, id, command, data);
         match self.fires(Plant::PromisedTwice) {
@@ -217,6 +135,15 @@ impl Log {
         }
         if command == "open" && self.fires(Plant::AnotherCommand) {
             entry["command"] = json!("close");
+        }
+        if self.fires(Plant::UnknownStatus) {
+            entry["status"] = json!("pondered");
+        }
+        if self.fires(Plant::Nobodys) {
+            entry["user"] = Value::Null;
+        }
+        if self.fires(Plant::NoEntry) {
+            entry["at"] = Value::Null;
         }
         if self.fires(Plant::AnotherLog) {
             entry["log"] = json!("ledger/org:elsewhere");
@@ -253,6 +180,9 @@ impl Log {
             None if self.fires(Plant::NewIsDuplicate) => return ("duplicate", json!({"of": 1})),
             None if self.fires(Plant::NewIsStale) => return ("stale", json!({})),
             _ => {}
+        }
+        if self.fires(Plant::Faulted) {
+            return ("faulted", json!({"message": "it panicked"}));
         }
         let mut data = data.clone();
         if command == "deposit" && self.fires(Plant::AmountChanged) {
@@ -432,22 +362,49 @@ impl Log {
         if self.has(Plant::EntryTwice) && from == 1 && entries.len() > 8 {
             entries[7] = entries[6].clone();
         }
+        if self.has(Plant::EndsEarly) {
+            entries.retain(|entry| entry["seq"].as_u64() < Some(100));
+        }
         let next = (end < tail).then_some(end + 1).filter(|_| !self.has(Plant::NoNext));
+        let log = if self.has(Plant::PageOfAnother) { "ledger/org:elsewhere" } else { &self.name };
         json!({
-            "log": self.name, "accepted": self.accepted(), "tail": tail, "entries": entries,
+            "log": log, "accepted": self.accepted(), "tail": tail, "entries": entries,
             "next": next,
         })
+    }
+
+    /// Whether a page of rows is answered, although the view is not there yet.
+    pub(crate) fn is_too_early(&self) -> bool {
+        self.has(Plant::ViewTooEarly)
+    }
+
+    /// Where a page of rows goes on.
+    pub(crate) fn next_row(&self, next: Option<Value>) -> Option<Value> {
+        match self.has(Plant::RowsGoOnElsewhere) && self.audited {
+            true => Some(json!("elsewhere")),
+            false => next,
+        }
     }
 
     /// How far a view is, and why no further.
     pub(crate) fn cursor(&mut self, view: &str) -> (u64, Value) {
         self.views_read += 1;
+        let grows = match self.plant {
+            Some(Plant::GrowsLater) => self.audited && std::mem::take(&mut self.grows),
+            Some(Plant::GrowsForEver) => self.audited && view == "totals",
+            _ => false,
+        };
+        if grows {
+            let id = 1_000_000 + self.views_read;
+            self.append("zoe", id, "deposit", &json!({"account": "cash", "amount": 1}));
+        }
         let tail = self.tail();
         let parked = json!({"seq": 4, "reason": "planted", "at": 1});
         match self.plant {
             Some(Plant::ViewStuck) if view == "balances" => (tail.min(3), Value::Null),
             Some(Plant::ViewStuckParked) if view == "totals" => (tail.min(3), parked),
             Some(Plant::ViewParked) if view == "statement" => (tail, parked),
+            Some(Plant::ViewTooEarly) if self.audited => (tail - 30, Value::Null),
             Some(Plant::CursorBack) if !self.audited && self.views_read.is_multiple_of(4) => {
                 (tail.saturating_sub(25), Value::Null)
             }
@@ -498,6 +455,8 @@ impl Log {
             (Plant::WrongTotals, "totals") if self.audited => {
                 rows.iter_mut().for_each(|row| bump(&mut row["row"]["rejected"]));
             }
+            (Plant::RowsDisordered, _) if self.audited => rows.reverse(),
+            (Plant::DisorderedSeen, _) if !self.audited => rows.reverse(),
             (Plant::TotalsMissing, "totals") if self.audited => rows.clear(),
             (Plant::StaleSeen, "balances") if driven => {
                 for row in rows {

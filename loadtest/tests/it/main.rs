@@ -3,5 +3,6 @@
 mod auditor;
 mod fake;
 mod fake_log;
+mod plant;
 mod purity;
 mod script;

@@ -119,7 +119,7 @@ impl<'a> Script<'a> {
     }
 
     async fn send(&mut self, log: &str, user: &str, id: u64, command: Value, noted: Noted) {
-        let memo = (id % 3 == 0).then(|| format!("the {id}th"));
+        let memo = id.is_multiple_of(3).then(|| format!("the {id}th"));
         let mut seq = None;
         if noted != Noted::Unsent {
             let body = request(log, user, id, &command, memo).to_string();

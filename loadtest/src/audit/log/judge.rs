@@ -1,0 +1,171 @@
+//! One entry: whether it is what was promised for its place, and what its command must lead to.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::LogAudit;
+use crate::audit::claims::Told;
+use crate::audit::ledger::{Event, Ledger, shown};
+use crate::audit::window::Sighting;
+use crate::audit::{F3, F4, F6, F8};
+
+/// An entry, as the target shows it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Entry {
+    pub(super) log: String,
+    pub(super) seq: u64,
+    pub(super) status: String,
+    pub(super) user: Option<String>,
+    pub(super) id: Option<u64>,
+    pub(super) at: u64,
+    pub(super) command: Option<String>,
+    #[serde(default)]
+    pub(super) events: Vec<Event>,
+    pub(super) code: Option<String>,
+    pub(super) of: Option<u64>,
+}
+
+impl LogAudit<'_> {
+    /// What readers saw at `seq`, or before it and nobody has come by.
+    pub(super) fn check_seen(&mut self, seq: u64, raw: Option<&RawValue>) {
+        while let Some(seen) = self.claims.entries.get(self.seen_done).filter(|s| s.seq <= seq) {
+            self.seen_done += 1;
+            self.done.seen += 1;
+            let now = raw.filter(|_| seen.seq == seq);
+            if now.is_none_or(|now| value(now) != value(&seen.entry)) {
+                let now = now.map_or("there is none", |now| now.get());
+                let what = format!("a reader saw {}, and now {now}", seen.entry);
+                self.done.findings.add(F3, self.task.log, Some(seen.seq), what);
+            }
+        }
+    }
+
+    /// The receipts for this place, and those before it that nobody has come by.
+    pub(super) fn check_claims(&mut self, entry: &Entry) {
+        let names = self.task.names;
+        let same_user = |number| entry.user.as_deref() == Some(names.text(number));
+        while let Some(claim) = self.claims.receipts().get(self.receipts_done).copied()
+            && claim.seq <= entry.seq
+        {
+            self.receipts_done += 1;
+            if claim.seq < entry.seq {
+                self.lost(claim.seq);
+                continue;
+            }
+            if entry.status == "lost" {
+                self.done.given_up += 1;
+                continue;
+            }
+            if !same_user(claim.user) || entry.id != Some(claim.id) {
+                let what = format!(
+                    "promised to {} of {}, and held by {:?} of {:?}",
+                    claim.id,
+                    names.text(claim.user),
+                    entry.id,
+                    entry.user
+                );
+                self.breach(F3, entry.seq, what);
+                continue;
+            }
+            let asked = names.asked(claim.deed).name();
+            if entry.command.as_deref() != Some(asked) {
+                let what = format!("`{asked}` was sent, and became {:?}", entry.command);
+                self.breach(F3, entry.seq, what);
+            }
+        }
+    }
+
+    pub(super) fn lost(&mut self, seq: u64) {
+        self.breach(F8, seq, "a command got a receipt, and no entry is there");
+    }
+
+    /// Whether the entry is what its command must lead to; then folds it.
+    pub(super) fn judge(&mut self, entry: &Entry) {
+        let seq = entry.seq;
+        let (Some(user), Some(id)) = (&entry.user, entry.id) else {
+            if entry.status != "lost" {
+                self.breach(F3, seq, format!("`{}`, and nobody's", entry.status));
+            }
+            return;
+        };
+        let told = self.task.names.find(user).and_then(|number| self.claims.sent(number, id));
+        if told.is_none() && user.starts_with(self.task.users) {
+            self.breach(F3, seq, format!("{user} has sent no {id}"));
+        }
+        let window = match self.windows.get_mut(user) {
+            Some(window) => window,
+            None => self.windows.entry(user.clone()).or_default(),
+        };
+        let sighting = window.take(id, seq);
+        let wrong = match (sighting, entry.status.as_str()) {
+            (Sighting::Known(of), "duplicate") if entry.of == Some(of) => None,
+            (Sighting::BelowFloor, "stale") => None,
+            (Sighting::New, "accepted" | "rejected" | "faulted" | "lost") => None,
+            (_, "accepted" | "rejected" | "faulted" | "lost" | "duplicate" | "stale") => {
+                Some((F4, sighting))
+            }
+            (_, _) => Some((F3, sighting)),
+        };
+        if let Some((invariant, sighting)) = wrong {
+            let should = match sighting {
+                Sighting::Known(of) => format!("a duplicate of {of}"),
+                Sighting::BelowFloor => "stale".to_owned(),
+                Sighting::New => "neither a duplicate nor stale".to_owned(),
+            };
+            let of = entry.of.map_or(String::new(), |of| format!(" of {of}"));
+            let what =
+                format!("id {id} of {user} is `{}`{of}, and should be {should}", entry.status);
+            self.breach(invariant, seq, what);
+        }
+        let told = told.filter(|_| wrong.is_none());
+        match entry.status.as_str() {
+            "accepted" => self.accepted(entry, told),
+            "rejected" => self.rejected(entry, told),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, entry: &Entry, told: Option<Told>) {
+        let (seq, events) = (entry.seq, &entry.events);
+        let wrong = match told {
+            Some(Told::Command(deed)) => {
+                let asked = self.task.names.asked(deed);
+                match self.ledger.decide(&asked) {
+                    Ok(expected) if Ledger::are(events, &expected) => None,
+                    Ok(expected) => Some(format!(
+                        "{asked:?} led to {:?}, and should to {:?}",
+                        events.iter().map(Event::to_string).collect::<Vec<_>>(),
+                        expected.iter().map(shown).collect::<Vec<_>>()
+                    )),
+                    Err(code) => Some(format!("{asked:?} is accepted, and should be `{code}`")),
+                }
+            }
+            _ => self.ledger.check(entry.command.as_deref(), events).err(),
+        };
+        if let Some(what) = wrong {
+            self.breach(F6, seq, what);
+        }
+        self.ledger.apply(seq, events);
+        self.statement.add(seq, entry.at, events);
+    }
+
+    fn rejected(&mut self, entry: &Entry, told: Option<Told>) {
+        if let Some(Told::Command(deed)) = told {
+            let asked = self.task.names.asked(deed);
+            let expected = self.ledger.decide(&asked).err();
+            if expected != entry.code.as_deref() {
+                let expected = expected.unwrap_or("accepted");
+                let code = entry.code.as_deref().unwrap_or("rejected");
+                let what = format!("{asked:?} is `{code}`, and should be `{expected}`");
+                self.breach(F6, entry.seq, what);
+            }
+        }
+        self.ledger.reject(entry.seq);
+    }
+}
+
+/// JSON, to be compared.
+pub(super) fn value(raw: &RawValue) -> Option<Value> {
+    serde_json::from_str(raw.get()).ok()
+}

@@ -3,6 +3,8 @@
 mod auditor;
 mod fake;
 mod fake_log;
+mod generator;
 mod plant;
+mod proxy;
 mod purity;
 mod script;

@@ -37,7 +37,7 @@ fn verdict_with(plant: Option<Plant>, options: &Options) -> Verdict {
         let target = Target::new(&fake.url, None).expect("it is a URL");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let mut script = Script::short(&target, SEED).await;
-        if matches!(plant, None | Some(Plant::StaleIsDecided | Plant::NoNext)) {
+        if matches!(plant, None | Some(Plant::StaleIsDecided | Plant::NoNext | Plant::Gone)) {
             script.long().await;
         }
         script.write(file.path());
@@ -93,6 +93,7 @@ fn what_is_planted_is_found() {
         (Plant::Nobodys, "F3", "and nobody's"),
         (Plant::NoEntry, "F3", "it is no entry"),
         (Plant::EndsEarly, "F1", "are not there"),
+        (Plant::Gone, "F3", "the log is gone, between two pages"),
         (Plant::AmountChanged, "F6", "and should to"),
         (Plant::OverdrawnAccepted, "F6", "is accepted, and should be `overdrawn`"),
         (Plant::FineRejected, "F6", "is `overdrawn`, and should be `accepted`"),

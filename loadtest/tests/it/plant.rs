@@ -116,6 +116,8 @@ pub(crate) enum Plant {
     NoEntry,
     /// A page ends early.
     EndsEarly,
+    /// The second page says that there is no such log.
+    Gone,
     /// No fault: somebody sends a little while the auditor reads.
     GrowsLater,
     /// No fault: somebody sends each time the auditor reads.

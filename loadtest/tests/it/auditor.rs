@@ -80,6 +80,7 @@ fn what_is_planted_is_found() {
         (Plant::NewIsStale, "F4", "is `stale`, and should be neither"),
         (Plant::StaleIsDecided, "F4", "and should be stale"),
         (Plant::ViewStuck, "F5", "balances: the view is at 3, the log at"),
+        (Plant::ViewStuckGrows, "F5", "balances: the view is at 3, the log at"),
         (Plant::ViewStuckParked, "F5", "totals: the view is at 3, and parked"),
         (Plant::ViewParked, "F5", "statement: the view is parked"),
         (Plant::ViewTooEarly, "F5", "balances: the view was asked for"),

@@ -52,6 +52,8 @@ pub(crate) enum Plant {
     WrongSum,
     /// The cursor of a view stays behind.
     ViewStuck,
+    /// The same, while somebody else goes on sending a little.
+    ViewStuckGrows,
     /// A view stays behind, and says that it is parked.
     ViewStuckParked,
     /// A view is at the tail, and parked.

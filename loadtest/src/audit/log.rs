@@ -153,6 +153,7 @@ impl<'a> LogAudit<'a> {
                 self.done.moving = found.count() > 0;
                 break;
             }
+            self.cursors.iter_mut().for_each(Cursor::look_again);
             self.fold_from(page).await?;
         }
         self.read_again().await?;

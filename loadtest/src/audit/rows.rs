@@ -24,6 +24,11 @@ impl Cursor {
     pub(super) fn new(view: &'static str, seq: u64) -> Self {
         Self { view, seq, given_up: false, parked: false }
     }
+
+    /// It is looked at once more, and what was found with it is not kept.
+    pub(super) fn look_again(&mut self) {
+        (self.given_up, self.parked) = (false, false);
+    }
 }
 
 /// Why no more rows are read.

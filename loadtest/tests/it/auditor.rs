@@ -37,7 +37,7 @@ fn verdict_with(plant: Option<Plant>, options: &Options) -> Verdict {
         let target = Target::new(&fake.url, None).expect("it is a URL");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let mut script = Script::short(&target, SEED).await;
-        if matches!(plant, None | Some(Plant::StaleIsDecided | Plant::NoNext)) {
+        if matches!(plant, None | Some(Plant::StaleIsDecided | Plant::NoNext | Plant::Gone)) {
             script.long().await;
         }
         script.write(file.path());
@@ -80,6 +80,7 @@ fn what_is_planted_is_found() {
         (Plant::NewIsStale, "F4", "is `stale`, and should be neither"),
         (Plant::StaleIsDecided, "F4", "and should be stale"),
         (Plant::ViewStuck, "F5", "balances: the view is at 3, the log at"),
+        (Plant::ViewStuckGrows, "F5", "balances: the view is at 3, the log at"),
         (Plant::ViewStuckParked, "F5", "totals: the view is at 3, and parked"),
         (Plant::ViewParked, "F5", "statement: the view is parked"),
         (Plant::ViewTooEarly, "F5", "balances: the view was asked for"),
@@ -93,6 +94,7 @@ fn what_is_planted_is_found() {
         (Plant::Nobodys, "F3", "and nobody's"),
         (Plant::NoEntry, "F3", "it is no entry"),
         (Plant::EndsEarly, "F1", "are not there"),
+        (Plant::Gone, "F3", "the log is gone, between two pages"),
         (Plant::AmountChanged, "F6", "and should to"),
         (Plant::OverdrawnAccepted, "F6", "is accepted, and should be `overdrawn`"),
         (Plant::FineRejected, "F6", "is `overdrawn`, and should be `accepted`"),

@@ -191,7 +191,8 @@ async fn entries(
     if !(1..=1_000).contains(&limit) {
         return refuse(400, "limit");
     }
-    match shared.logs().get_mut(&format!("ledger/{partition}")) {
+    let is_gone = shared.plant == Some(Plant::Gone) && query.number("from", 1) > 1;
+    match shared.logs().get_mut(&format!("ledger/{partition}")).filter(|_| !is_gone) {
         Some(log) => answer(200, &log.page(query.number("from", 1), limit)),
         None => refuse(404, "there is no such log"),
     }

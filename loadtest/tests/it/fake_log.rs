@@ -390,7 +390,9 @@ impl Log {
     pub(crate) fn cursor(&mut self, view: &str) -> (u64, Value) {
         self.views_read += 1;
         let grows = match self.plant {
-            Some(Plant::GrowsLater) => self.audited && std::mem::take(&mut self.grows),
+            Some(Plant::GrowsLater | Plant::ViewStuckGrows) => {
+                self.audited && std::mem::take(&mut self.grows)
+            }
             Some(Plant::GrowsForEver) => self.audited && view == "totals",
             _ => false,
         };
@@ -401,7 +403,9 @@ impl Log {
         let tail = self.tail();
         let parked = json!({"seq": 4, "reason": "planted", "at": 1});
         match self.plant {
-            Some(Plant::ViewStuck) if view == "balances" => (tail.min(3), Value::Null),
+            Some(Plant::ViewStuck | Plant::ViewStuckGrows) if view == "balances" => {
+                (tail.min(3), Value::Null)
+            }
             Some(Plant::ViewStuckParked) if view == "totals" => (tail.min(3), parked),
             Some(Plant::ViewParked) if view == "statement" => (tail, parked),
             Some(Plant::ViewTooEarly) if self.audited => (tail - 30, Value::Null),

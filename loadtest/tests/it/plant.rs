@@ -52,6 +52,8 @@ pub(crate) enum Plant {
     WrongSum,
     /// The cursor of a view stays behind.
     ViewStuck,
+    /// The same, while somebody else goes on sending a little.
+    ViewStuckGrows,
     /// A view stays behind, and says that it is parked.
     ViewStuckParked,
     /// A view is at the tail, and parked.
@@ -116,6 +118,8 @@ pub(crate) enum Plant {
     NoEntry,
     /// A page ends early.
     EndsEarly,
+    /// The second page says that there is no such log.
+    Gone,
     /// No fault: somebody sends a little while the auditor reads.
     GrowsLater,
     /// No fault: somebody sends each time the auditor reads.

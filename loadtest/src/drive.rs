@@ -61,6 +61,7 @@ pub(crate) struct Lane {
     pacer: Pacer,
     turns: Turns,
     chance: SmallRng,
+    clock: Instant,
 }
 
 /// What a thread measured, and why the first command that was refused was.
@@ -70,16 +71,22 @@ pub(crate) struct Driven {
 }
 
 impl Lane {
-    pub(crate) fn new(workload: Workload, target: Target, evidence: Evidence) -> io::Result<Self> {
+    /// `clock`: when the run began.
+    pub(crate) fn new(
+        workload: Workload,
+        target: Target,
+        evidence: Evidence,
+        clock: Instant,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let chance = SmallRng::seed_from_u64(workload.spec().seed);
         let (pacer, turns) = (Pacer::start()?, Turns::default());
-        Ok(Self { workload, evidence, target, runtime, pacer, turns, chance })
+        Ok(Self { workload, evidence, target, runtime, pacer, turns, chance, clock })
     }
 
     /// Drives the target, and returns once everything that left came back.
     pub(crate) fn drive(&mut self, plan: &Plan, began: Instant, live: &Live) -> io::Result<Driven> {
-        let Self { workload, evidence, target, runtime, pacer, turns, chance } = self;
+        let Self { workload, evidence, target, runtime, pacer, turns, chance, clock } = self;
         let spec = workload.spec().clone();
         let measures = RefCell::new(Measures::new(plan.shape.seconds()));
         let context = Context {
@@ -89,6 +96,7 @@ impl Lane {
             measures: &measures,
             patience: plan.patience,
             began,
+            clock: *clock,
         };
         let sampler = Sampler { turns, chance, share: plan.samples, waiting: VecDeque::new() };
         let refusal =
@@ -105,11 +113,19 @@ impl Lane {
         live: &Live,
         progress: impl Fn(u64),
     ) -> io::Result<Driven> {
-        let Self { workload, evidence, target, runtime, turns, .. } = self;
+        let Self { workload, evidence, target, runtime, turns, clock, .. } = self;
         let spec = workload.spec().clone();
         let measures = RefCell::new(Measures::new(1.0));
         let began = Instant::now();
-        let context = Context { target, spec: &spec, live, measures: &measures, patience, began };
+        let context = Context {
+            target,
+            spec: &spec,
+            live,
+            measures: &measures,
+            patience,
+            began,
+            clock: *clock,
+        };
         let per_request = (commands_per_request / OPENINGS).max(1);
         let tenants = (0..spec.tenants).step_by(per_request);
         let requests = futures::stream::iter(tenants).map(|first| {

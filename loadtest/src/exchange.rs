@@ -35,7 +35,10 @@ pub(crate) struct Context<'a> {
     pub(crate) live: &'a Live,
     pub(crate) measures: &'a RefCell<Measures>,
     pub(crate) patience: Patience,
+    /// The beginning of what is driven now: times are measured from here.
     pub(crate) began: Instant,
+    /// The beginning of the whole run: what was seen is told apart from what was seen later.
+    pub(crate) clock: Instant,
 }
 
 /// What became of a request.

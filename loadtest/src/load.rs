@@ -28,14 +28,14 @@ const LOOKED_EVERY: Duration = Duration::from_millis(10);
 
 /// Opens the accounts, and drives the target as the options say. The report is without an audit.
 pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Report> {
-    let started = Timestamp::now();
+    let (started, clock) = (Timestamp::now(), Instant::now());
     let spec = spec(run, started);
     let cannot_write = || format!("cannot write the receipts to {}", receipts.display());
     let writer = Writer::create(receipts, &spec.user_prefix).with_context(cannot_write)?;
     let mut lanes = Vec::new();
     for lane in 0..run.threads {
         let target = Target::new(&run.place.target, run.place.token.as_deref())?;
-        lanes.push(Lane::new(Workload::new(spec.clone(), lane), target, writer.evidence())?);
+        lanes.push(Lane::new(Workload::new(spec.clone(), lane), target, writer.evidence(), clock)?);
     }
     let mut fleet = Fleet { run, live, lanes, refusal: None, counts: Counts::default() };
     fleet.open_accounts(&spec)?;

@@ -113,7 +113,7 @@ impl Context<'_> {
     pub(crate) async fn look_for(&self, sample: &Sample) -> Option<Line> {
         let path = sample.path();
         loop {
-            let began = self.now();
+            let (began, sent) = (self.now(), self.clock.elapsed());
             let answer = self.target.get(&path, TIMEOUT).await;
             let now = self.now();
             let status = answer.as_ref().map(|answer| answer.status.as_u16());
@@ -122,7 +122,7 @@ impl Context<'_> {
             let line = answer
                 .ok()
                 .filter(|answer| answer.status == StatusCode::OK)
-                .and_then(|answer| sample.line(&answer.body, began, now).ok());
+                .and_then(|answer| sample.line(&answer.body, sent, self.clock.elapsed()).ok());
             if let Some(line) = line {
                 let mut measures = self.measures.borrow_mut();
                 measures.took(sample.kind(), sample.due, now);

@@ -74,6 +74,40 @@ fn a_load_is_driven_measured_audited_and_reported() {
 }
 
 #[test]
+fn a_search_finds_a_rate_and_what_was_seen_meanwhile_agrees() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    // What nobody can hold, so that it ends soon.
+    let search = "--arrivals search --slo";
+    let line = load(&fake.url).replace("--rate 300", "--rate 4");
+    let mut command = loadtest(&format!("{line} {search}"), &[Path::new("view p50 1us")]);
+    let output = command.arg("--json").arg(&to_json).output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&to_json);
+    assert_eq!(report["search"]["highest"], Value::Null);
+    assert_eq!(report["search"]["steps"].as_array().map(Vec::len), Some(3), "{report}");
+    assert_eq!(count(&report, "/counts/accepted"), 4 + 2 + 1);
+    assert_eq!(count(&report, "/audit/breaches"), 0);
+    // And what can be held, with enough that is seen for it to be told apart by time.
+    let line = load(&fake.url).replace("--samples 50", "--samples 1000");
+    let mut command = loadtest(&format!("{line} {search}"), &[Path::new("accept p50 60s")]);
+    let child = command.arg("--json").arg(&to_json).spawn().expect("it starts");
+    thread::sleep(Duration::from_secs(4));
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&to_json);
+    assert!(report["search"]["steps"].as_array().map(Vec::len) > Some(1), "{report}");
+    assert!(report["search"]["highest"].as_f64() >= Some(300.0), "{report}");
+    assert!(count(&report, "/audit/seen") > 500, "{report}");
+}
+
+fn interrupt(running: &std::process::Child) {
+    let stop = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
+    assert!(stop.expect("kill is there").success());
+}
+
+#[test]
 fn a_breach_fails_with_examples_and_keeps_the_receipts() {
     let fake = Fake::start(Some(Plant::WrongBalance));
     let folder = TempDir::new().expect("a folder");
@@ -115,8 +149,7 @@ fn ctrl_c_ends_the_load_and_it_is_audited_and_reported() {
     let mut running = loadtest(&line, &[&to_json]);
     let running = running.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
     thread::sleep(Duration::from_secs(2));
-    let stop = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
-    assert!(stop.expect("kill is there").success());
+    interrupt(&running);
     let output = running.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{output:?}");
     let report = json(&to_json);

@@ -128,7 +128,8 @@ impl Measures {
             Kind::View => &mut stretch.view,
             Kind::Send => return,
         };
-        of_stretch.saturating_record(us.min(LONGEST_US));
+        // Not `saturating_record`: that would not let it grow.
+        of_stretch.record(us.min(LONGEST_US)).expect("it grows");
     }
 
     fn stretch(&mut self, at: Duration) -> &mut Stretch {
@@ -242,4 +243,68 @@ fn latency(of: &str, histogram: &Histogram<u64>) -> Latency {
 
 fn ms(us: u64) -> f64 {
     us as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Within the precision of the histograms.
+    fn is_near(a: f64, b: f64) -> bool {
+        (a - b).abs() <= b * 0.02
+    }
+
+    #[test]
+    fn times_are_of_the_whole_run_and_of_the_interval_in_which_they_were_due() {
+        let mut first = Measures::new(60.0);
+        first.took(Kind::Accept, ms(100), ms(110));
+        first.took(Kind::Accept, ms(700), ms(2_700));
+        first.took(Kind::View, ms(700), ms(750));
+        let mut second = Measures::new(60.0);
+        second.took(Kind::Accept, ms(1_100), ms(1_101));
+        second.took(Kind::Entry, ms(61_000), ms(61_005));
+        let mut both = Measures::new(60.0);
+        both.merge(&first);
+        both.merge(&second);
+        let near = |value: Option<f64>, expected| is_near(value.unwrap_or_default(), expected);
+        let timeline = both.timeline();
+        assert_eq!(timeline.len(), 123, "half seconds, and one second after the end");
+        assert!(near(timeline[0].accept_p50_ms, 10.0), "{:?}", timeline[0]);
+        assert!(near(timeline[1].accept_p99_ms, 2_000.0), "{:?}", timeline[1]);
+        assert!(near(timeline[1].view_p99_ms, 50.0), "{:?}", timeline[1]);
+        assert!(near(timeline[2].accept_p99_ms, 1.0), "{:?}", timeline[2]);
+        assert!(near(timeline[122].entry_p99_ms, 5.0), "{:?}", timeline[122]);
+        assert_eq!(timeline[0].view_p99_ms, None);
+        let [accept, entry, view, send] = &both.latencies()[..] else { panic!("four") };
+        assert_eq!((accept.count, entry.count, view.count, send.count), (3, 1, 1, 0));
+        assert!(is_near(accept.p50_ms, 10.0) && is_near(accept.max_ms, 2_000.0), "{accept:?}");
+        assert!(is_near(accept.mean_ms, 670.3), "{accept:?}");
+    }
+
+    #[test]
+    fn counts_add_up_and_intervals_are_bounded() {
+        let mut first = Measures::new(10.0);
+        first.due(ms(100), 3);
+        first.accepted(ms(400), 2);
+        first.failed(ms(400));
+        first.retried("503".to_owned());
+        first.last = ms(4_000);
+        // Long after the end: the last interval takes it.
+        first.accepted(Duration::from_secs(10_000), 10);
+        let mut both = Measures::new(10.0);
+        both.merge(&first);
+        both.merge(&first);
+        let counts = both.counts();
+        assert_eq!((counts.due, counts.accepted, counts.retries["503"]), (6, 24, 2));
+        assert!(is_near(counts.accepted_per_s, 6.0) && is_near(counts.elapsed_s, 4.0));
+        let timeline = both.timeline();
+        assert_eq!(timeline.len(), INTERVALS_MAX);
+        assert!(is_near(timeline[0].due_per_s, 24.0), "{:?}", timeline[0]);
+        assert!(is_near(timeline[1].accepted_per_s, 16.0), "{:?}", timeline[1]);
+        assert_eq!(timeline[1].errors, 2);
+    }
 }

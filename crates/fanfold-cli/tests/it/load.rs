@@ -10,6 +10,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
+/// How the names of all users begin.
+pub(crate) const USERS: &str = "user-";
 const ORGS: u64 = 6;
 const ACCOUNTS: u64 = 4;
 /// One command in so many is sent again, although it was answered.
@@ -106,7 +108,7 @@ pub(crate) fn post(
 impl Load {
     pub(crate) fn new(seed: u64, clients: u64, per_run_max: usize) -> Self {
         let client = |number: u64| Client {
-            user: format!("user-{number}"),
+            user: format!("{USERS}{number}"),
             chance: SmallRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number)),
             agent: agent(),
             sent: Vec::new(),

@@ -48,7 +48,7 @@ fn a_line_shows_its_memo() {
         .when("open", json!({ "account": "cash" }))
         .when("deposit", json!({ "account": "cash", "amount": 1, "memo": "rent" }));
     let rows = testing::view::<Statement>().given(entries.entries()).rows::<Value>();
-    let memos: Vec<Value> = rows.into_iter().map(|(_, row)| row["memo"].clone()).collect();
+    let memos: Vec<Value> = rows.into_values().map(|row| row["memo"].clone()).collect();
     assert_eq!(memos, ["rent"]);
 }
 

@@ -17,6 +17,9 @@ use serde::Serialize;
 /// second already.
 const RETRY_AFTER_S: u64 = 1;
 
+/// What to do while the disk is full.
+const WHEN_THERE_IS_ROOM: &str = "send the command again, with the same id, when there is room";
+
 /// What kind of problem: everything that is the same for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -172,13 +175,16 @@ impl From<IngestError> for Problem {
         let detail = error.to_string();
         match error {
             IngestError::Invalid(error) => error.into(),
+            IngestError::NotAdmitted(not) if not.is_full => {
+                Self::new(Kind::DISK_FULL, format!("the disk is full: {WHEN_THERE_IS_ROOM}"))
+                    .retry_after(not.retry_after_s)
+            }
             IngestError::NotAdmitted(not) => {
                 Self::new(Kind::NOT_ADMITTING, detail).retry_after(not.retry_after_s)
             }
             IngestError::Closed { .. } => Self::new(Kind::LOG_CLOSED, detail),
             IngestError::Unavailable(full @ Unavailable::Full { .. }) => {
-                let again = "send the command again, with the same id, when there is room";
-                Self::unavailable(&full, format!("the disk is full: {again}"))
+                Self::unavailable(&full, format!("the disk is full: {WHEN_THERE_IS_ROOM}"))
             }
             IngestError::Unavailable(unavailable) => Self::unavailable(&unavailable, detail),
         }
@@ -230,6 +236,8 @@ impl IntoResponse for Problem {
 mod tests {
     use std::collections::BTreeSet;
 
+    use fanfold_pipeline::ports::NotAdmitted;
+
     use super::*;
 
     #[test]
@@ -256,5 +264,14 @@ mod tests {
         let problem = Problem::from(ReadError::Unavailable(failed));
         assert_eq!((problem.status, problem.retry_after_s), (503, Some(RETRY_AFTER_S)));
         assert_eq!(problem.detail, "the journal failed");
+    }
+
+    #[test]
+    fn a_full_disk_is_the_same_problem_before_an_append_and_in_it() {
+        let full = IngestError::Unavailable(Unavailable::Full { hop: "commands table" });
+        let not = NotAdmitted { reason: "full".to_owned(), retry_after_s: 1, is_full: true };
+        assert_eq!(Problem::from(IngestError::NotAdmitted(not.clone())), Problem::from(full));
+        let behind = IngestError::NotAdmitted(NotAdmitted { is_full: false, ..not });
+        assert_eq!(Problem::from(behind).urn, Kind::NOT_ADMITTING.urn);
     }
 }

@@ -26,7 +26,7 @@ use tokio::time::sleep;
 use super::{group, unavailable};
 use crate::faults;
 use crate::hash_key::{BUCKETS, HashKey};
-use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, MemoryTopic, twice};
+use crate::memory::{Changing, ITEM_OVERHEAD_BYTES, MemoryTopic, Obstacle, twice};
 use crate::shard::{Backlog, Bound};
 use crate::shards::Shards;
 use crate::store::command_log::CommandLog;
@@ -219,12 +219,14 @@ impl DurableCommands {
     }
 
     /// Why nothing can be taken now, if that is so.
-    pub(crate) fn obstacle(&self) -> Option<String> {
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         if self.uptime_ms() < self.full_until_ms.load(Ordering::Relaxed) {
-            return Some("the disk is full".to_owned());
+            return Some(Obstacle::Full);
         }
         let bytes = self.counts.log_bytes();
-        (bytes > LOG_BYTES_MAX).then(|| format!("{bytes} bytes of commands are not processed yet"))
+        let behind =
+            || Obstacle::Behind(format!("{bytes} bytes of commands are not processed yet"));
+        (bytes > LOG_BYTES_MAX).then(behind)
     }
 
     fn uptime_ms(&self) -> u64 {

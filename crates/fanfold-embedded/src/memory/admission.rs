@@ -18,11 +18,17 @@ pub struct MemoryAdmission {
     on_the_way: [Arc<Backlog>; 2],
     bound: Bound,
     closed: AtomicBool,
-    obstacle: Option<Obstacle>,
+    obstacle: Option<Box<dyn Fn() -> Option<Obstacle> + Send + Sync>>,
 }
 
-/// Says why nothing can be taken now, if something stands against it.
-type Obstacle = Box<dyn Fn() -> Option<String> + Send + Sync>;
+/// Why nothing can be taken now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The disk was full a moment ago.
+    Full,
+    /// What was taken is too far from being done; says how far.
+    Behind(String),
+}
 
 impl MemoryAdmission {
     /// Looks at what lies in the change stream and in the command stream, together.
@@ -30,9 +36,12 @@ impl MemoryAdmission {
         Self { on_the_way, bound, closed: AtomicBool::new(false), obstacle: None }
     }
 
-    /// Also refuses while `obstacle` says why.
+    /// Also refuses while there is an obstacle.
     #[must_use]
-    pub fn unless(mut self, obstacle: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn unless(
+        mut self,
+        obstacle: impl Fn() -> Option<Obstacle> + Send + Sync + 'static,
+    ) -> Self {
         self.obstacle = Some(Box::new(obstacle));
         self
     }
@@ -45,12 +54,18 @@ impl MemoryAdmission {
 
 impl Admission for MemoryAdmission {
     fn admit(&self, _: &LogId) -> Result<(), NotAdmitted> {
-        let refused = |reason: String| Err(NotAdmitted { reason, retry_after_s: RETRY_AFTER_S });
+        let refused = |reason: String| {
+            Err(NotAdmitted { reason, retry_after_s: RETRY_AFTER_S, is_full: false })
+        };
         if self.closed.load(Ordering::Relaxed) {
             return refused("the engine is shutting down".to_owned());
         }
-        if let Some(reason) = self.obstacle.as_ref().and_then(|obstacle| obstacle()) {
-            return refused(reason);
+        if let Some(obstacle) = self.obstacle.as_ref().and_then(|obstacle| obstacle()) {
+            let (reason, is_full) = match obstacle {
+                Obstacle::Full => ("the disk is full".to_owned(), true),
+                Obstacle::Behind(reason) => (reason, false),
+            };
+            return Err(NotAdmitted { reason, retry_after_s: RETRY_AFTER_S, is_full });
         }
         let items: usize = self.on_the_way.iter().map(|backlog| backlog.items()).sum();
         let bytes: usize = self.on_the_way.iter().map(|backlog| backlog.bytes()).sum();

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use fanfold_pipeline::ports::{Env, Unavailable};
 
-pub use admission::MemoryAdmission;
+pub use admission::{MemoryAdmission, Obstacle};
 pub(crate) use commands::twice;
 pub use commands::{Changing, MemoryCommands};
 pub use dead_letters::MemoryDeadLetters;

@@ -15,4 +15,6 @@ pub struct NotAdmitted {
     pub reason: String,
     /// When to try again, in seconds.
     pub retry_after_s: u64,
+    /// Whether that is because the disk is full: more than a matter of waiting.
+    pub is_full: bool,
 }

@@ -71,7 +71,11 @@ impl<P: Commands + 'static> Commands for Faulty<P> {
 impl<P: Admission> Admission for Faulty<P> {
     fn admit(&self, log: &LogId) -> Result<(), NotAdmitted> {
         if self.faults.refuse(Op::Admit, log.as_str()) {
-            return Err(NotAdmitted { reason: "the test says so".to_owned(), retry_after_s: 7 });
+            return Err(NotAdmitted {
+                reason: "the test says so".to_owned(),
+                retry_after_s: 7,
+                is_full: false,
+            });
         }
         self.memory.admit(log)
     }

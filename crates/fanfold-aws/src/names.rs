@@ -1,0 +1,89 @@
+//! Every name that the template and the code share: tables, attributes, the index, and the
+//! variables by which a Lambda is told of its tables. A test of the template compares both.
+
+/// The environment variable with the beginning of all table names: the stack's name.
+pub const TABLES: &str = "FANFOLD_TABLES";
+/// The environment variable with the name of the Kinesis stream of commands.
+pub const STREAM: &str = "FANFOLD_STREAM";
+/// The environment variable with the ARNs of the topics, separated by commas, always in the same
+/// order: a log's topic is chosen by its place.
+pub const TOPICS: &str = "FANFOLD_TOPICS";
+/// The environment variable with the URL of the queue of a view's dead letters.
+pub const DEAD_LETTERS: &str = "FANFOLD_DEAD_LETTERS";
+
+/// The index of the commands table that is the catalogue of logs.
+pub const CATALOGUE_INDEX: &str = "catalogue";
+
+/// The attributes. Short: they are billed.
+pub mod attribute {
+    /// Partition key of every table: the log.
+    pub const PK: &str = "pk";
+    /// Sort key of every table that has one: N in the journal, S in all others.
+    pub const SK: &str = "sk";
+    /// Body: an envelope.
+    pub const BODY: &str = "b";
+    /// A seq.
+    pub const SEQ: &str = "seq";
+    /// The number of commands, or entries.
+    pub const N: &str = "n";
+    /// A time, in milliseconds.
+    pub const AT: &str = "at";
+    /// Slot: the token of its last append.
+    pub const TOKEN: &str = "tok";
+    /// Slot: the catalogue's bucket; partition key of its index.
+    pub const BUCKET: &str = "h";
+    /// Slot: set when the log is frozen.
+    pub const CLOSED: &str = "closed";
+    /// Commit: the nonce of the attempt that stored it.
+    pub const NONCE: &str = "w";
+    /// Cursor: the seq that the view's sweep has to reach.
+    pub const BEHIND: &str = "behind";
+    /// Cursor: why the view stands still, as JSON.
+    pub const PARKED: &str = "parked";
+    /// Cursor: attempts that have not returned.
+    pub const ATTEMPTS: &str = "attempts";
+    /// Row: when DynamoDB may remove a tombstone, in seconds; the table's TTL attribute.
+    pub const TTL: &str = "ttl";
+}
+
+/// The names of the tables, which all begin with the stack's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tables {
+    prefix: String,
+}
+
+impl Tables {
+    /// Tables of a stack.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Slots and the catalogue.
+    pub fn commands(&self) -> String {
+        self.named("commands")
+    }
+
+    /// The event logs.
+    pub fn journal(&self) -> String {
+        self.named("journal")
+    }
+
+    /// Heads, documents, windows.
+    pub fn state(&self) -> String {
+        self.named("state")
+    }
+
+    /// What waits.
+    pub fn parked(&self) -> String {
+        self.named("parked")
+    }
+
+    /// A view's cursors and rows, in one version.
+    pub fn view(&self, name: &str, version: u32) -> String {
+        self.named(&format!("view-{name}-v{version}"))
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+}

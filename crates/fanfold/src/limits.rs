@@ -54,12 +54,20 @@ pub const EVENT_KINDS_MAX: usize = 64;
 pub const WINDOW_IDS_MAX: usize = 2_048;
 /// Bytes of windows inside the head; above that they get items of their own.
 pub const HEAD_WINDOWS_BYTES_MAX: usize = 8 * 1024;
-/// A snapshot is due after this many entries since the head ...
-pub const SNAPSHOT_ENTRIES_MAX: usize = 1_024;
-/// ... or when the journal has grown by this many bytes since the head ...
-pub const SNAPSHOT_JOURNAL_BYTES_MIN: usize = 16 * 1024;
+/// A snapshot is due when the journal has grown by this many bytes since the head: one read unit of
+/// DynamoDB's, so that a cold load of a quiet log reads about one ...
+pub const SNAPSHOT_JOURNAL_BYTES_MIN: usize = 4 * 1024;
 /// ... and by this many times what the snapshot would write: so it costs at most a twentieth.
-pub const SNAPSHOT_JOURNAL_FACTOR: usize = 20;
+pub const SNAPSHOT_FACTOR: usize = 20;
+/// It is also due after this many entries since the head, if they are [`SNAPSHOT_FACTOR`] times the
+/// write units that it would take ...
+pub const SNAPSHOT_ENTRIES_MIN: usize = 1_024;
+/// ... or so many, which a cold load has to fold, and a warm log keeps in memory (40 bytes each) ...
+pub const SNAPSHOT_ENTRIES_MAX: usize = 65_536;
+/// ... or so many bytes, which a cold load has to read: eight pages of DynamoDB's.
+pub const SNAPSHOT_JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of an item that one write unit of DynamoDB's pays for.
+pub const WRITE_UNIT_BYTES: usize = 1_024;
 /// Bytes of a rejection's or fault's message that are kept in an entry.
 pub const MESSAGE_BYTES_MAX: usize = 1_024;
 /// Bytes of a rejection's code.

@@ -9,7 +9,8 @@
 //! - A call that fails with [`Unavailable`] MAY have taken effect, and MAY still take effect later.
 //!   Only [`Unavailable::Throttled`] and [`Unavailable::Full`] promise that it has not and will not.
 //! - A call that is dropped before it returns counts as one that failed.
-//! - Reads are strongly consistent: they see every write acknowledged before they began.
+//! - Reads are strongly consistent: they see every write acknowledged before they began. (The
+//!   catalogue, and [`State::heads`], say what they may miss.)
 //! - Calls MUST NOT block their thread.
 
 mod admission;

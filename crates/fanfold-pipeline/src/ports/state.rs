@@ -14,6 +14,17 @@ pub trait State: Send + Sync {
         keys: &[StateKey],
     ) -> Result<Vec<Option<StateItem>>, Unavailable>;
 
+    /// As [`State::get`], for heads: MAY show an item as it was a little while ago, or none where
+    /// there was none then. What is loaded from an older head reads more of the journal, and is the
+    /// same. On DynamoDB such a read costs half.
+    async fn heads(
+        &self,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        self.get(log, keys).await
+    }
+
     /// Stores an item, unless one is there whose seq is not lower. MUST be one atomic, conditional
     /// write.
     async fn put(

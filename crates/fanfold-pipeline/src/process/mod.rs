@@ -210,6 +210,7 @@ impl Processor {
             tracing::debug!(log = %lane.id, %stop, "what cannot be read must come again");
             lane.fail_from(lane.first_record);
         }
+        self.look_for_newer_head(&mut lane).await;
         lane
     }
 
@@ -474,6 +475,16 @@ impl Lane {
 
     fn publish_through(&mut self, log: &Log, through: Seq) {
         log.unpublished(through).for_each(|notice| self.publish(notice.clone()));
+    }
+
+    /// Whether a snapshot may be due, and what others have appended would have to be published
+    /// for it, again.
+    fn would_repeat_others(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| {
+            let mut untold = log.unpublished(log.tail()).map(Notice::first);
+            let ours = |first| self.publish.binary_search_by_key(&first, Notice::first).is_ok();
+            log.may_snapshot() && log.is_settled() && untold.any(|first| !ours(first))
+        })
     }
 
     /// A head says that everything up to it is published: also what others appended.

@@ -85,7 +85,7 @@ impl Processor {
         let oldest = version.saturating_sub(OLD_VERSIONS_MAX).max(1).min(version);
         let versions = oldest..=version;
         let keys: Vec<StateKey> = versions.map(StateKey::head).collect();
-        let mut heads = self.ports.state.get(id, &keys).await?;
+        let mut heads = self.ports.state.heads(id, &keys).await?;
         let head = heads.pop().flatten();
         // Also beside a head of its own: a long first load writes it long before it is through.
         let old = heads.into_iter().flatten().map(|item| item.seq).max();
@@ -306,6 +306,21 @@ impl Processor {
             self.ports.parked.remove(&lane.id, *seq, identity).await?;
         }
         Ok(())
+    }
+
+    /// Where environments take turns on a log, one of them takes its snapshots, and the others look
+    /// for its head before they publish again what that says is published.
+    pub(super) async fn look_for_newer_head(&self, lane: &mut Lane) {
+        if !lane.would_repeat_others() {
+            return;
+        }
+        let Some(log) = lane.log.as_mut() else { return };
+        let key = StateKey::head(log.service().document_version());
+        let found = self.ports.state.get(&lane.id, std::slice::from_ref(&key)).await;
+        let Ok(Some(item)) = found.map(|mut found| found.pop().flatten()) else { return };
+        if let Ok(head) = Head::decode(&item.body) {
+            log.adopt(item.seq, &head);
+        }
     }
 
     /// Stores a snapshot if one is due: documents and windows, and only when all of them are

@@ -31,8 +31,12 @@ fn they_take_turns_on_one_log() {
             world.audit(&acme()).await;
             assert_eq!(world.faults.counts([Op::Park]), [0]);
             let mut published = world.published(&acme());
+            published.sort_unstable();
+            let told = published.len();
             published.dedup();
-            assert_eq!(published.len(), 40, "each is told once, by whoever stored it");
+            assert_eq!(published.len(), 40, "each is told");
+            // Once by whoever stored it, and once more by whoever takes the snapshot behind it.
+            assert!(told <= 2 * 40, "{told} times for 40 commits");
         })
         .await;
     });

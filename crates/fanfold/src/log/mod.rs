@@ -111,7 +111,7 @@ pub struct Log {
     open: decide::Open,
     sealed: VecDeque<Sealed>,
     /// A snapshot is not tried again before the journal has grown by this much since the head.
-    snapshot_at_bytes: usize,
+    snapshot_at: snapshot::Due,
 }
 
 impl Log {
@@ -147,7 +147,7 @@ impl Log {
             since: AboveHead::default(),
             open: decide::Open::default(),
             sealed: VecDeque::new(),
-            snapshot_at_bytes: 0,
+            snapshot_at: snapshot::Due::default(),
         }
     }
 

@@ -88,6 +88,13 @@ impl<K: Hash + Eq + Clone, T> Shelf<K, T> {
         }
     }
 
+    /// Everything as it was at `head` is stored.
+    pub(super) fn all_stored(&mut self, head: Seq) {
+        for held in self.held.values_mut().filter(|held| held.seq <= head) {
+            held.stored = held.seq;
+        }
+    }
+
     /// Forgets what is stored as it is, if all of it is more than so many bytes.
     pub(super) fn shrink(&mut self, bytes_max: usize) {
         if self.weight() > bytes_max {

@@ -9,7 +9,8 @@ use fanfold::body::notification::{Notice, entry_kinds};
 use fanfold::body::{commit, envelope};
 use fanfold::entry::{Event, Outcome};
 use fanfold::limits::{
-    COMMIT_BYTES_MAX, SNAPSHOT_ENTRIES_MAX, SNAPSHOT_JOURNAL_BYTES_MIN, SNAPSHOT_JOURNAL_FACTOR,
+    COMMIT_BYTES_MAX, SNAPSHOT_ENTRIES_MIN, SNAPSHOT_FACTOR, SNAPSHOT_JOURNAL_BYTES_MIN,
+    WRITE_UNIT_BYTES,
 };
 use fanfold::log::{Place, Sealed, Snapshot, Want, Work};
 use fanfold::window::Window;
@@ -288,12 +289,13 @@ impl World {
     fn check_due(&self, log: &Log, snapshot: &Snapshot) {
         let since = self.journal.range(log.head().next()..);
         let bytes: usize = since.map(|(_, body)| envelope::open(1, body).unwrap().len()).sum();
-        let writes: usize = snapshot.puts.iter().map(|put| put.body.len()).sum();
-        let factor = (writes + snapshot.head.body.len()) * SNAPSHOT_JOURNAL_FACTOR;
+        let puts = snapshot.puts.iter().chain([&snapshot.head]).map(|put| put.body.len());
+        let (writes, units): (usize, usize) = (puts.clone().sum(), puts.map(units).sum());
         let entries = (log.tail().0 - log.head().0) as usize;
         assert!(
-            bytes > factor.max(SNAPSHOT_JOURNAL_BYTES_MIN) || entries >= SNAPSHOT_ENTRIES_MAX,
-            "{bytes} bytes and {entries} entries for {writes} bytes"
+            bytes > (writes * SNAPSHOT_FACTOR).max(SNAPSHOT_JOURNAL_BYTES_MIN)
+                || entries >= (units * SNAPSHOT_FACTOR).max(SNAPSHOT_ENTRIES_MIN),
+            "{bytes} bytes and {entries} entries for {writes} bytes, {units} units"
         );
     }
 
@@ -394,4 +396,9 @@ fn window(ids: &[(Seq, CommandId)], seq: Seq) -> Window {
 pub(crate) fn timeless(entries: &[Entry]) -> Vec<Value> {
     let entries = entries.iter().map(|entry| Entry { time: Time(0), ..entry.clone() });
     entries.map(|entry| entry_json(&entry)).collect()
+}
+
+/// The write units of an item.
+fn units(bytes: usize) -> usize {
+    bytes.div_ceil(WRITE_UNIT_BYTES).max(1)
 }

@@ -2,7 +2,7 @@
 
 use fanfold::body::envelope;
 use fanfold::body::head::Head;
-use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MAX};
+use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN};
 use fanfold::planted::Bug;
 use fanfold::{Command, Origin, Seq, StateKey};
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::check::{check, play};
 use crate::faults::{Broken, Op, give_way};
 use crate::world::{World, acme, command, done, unfinished};
 
-/// So many small entries are more than 16 KiB, and more than twenty times their three counters.
+/// So many small entries are more than 4 KiB, and more than twenty times their three counters.
 const DUE: u64 = 300;
 
 /// A command on a counter of its own.
@@ -19,8 +19,8 @@ fn touch(id: u64) -> Command {
     command("ann", id, "add", json!({"counter": format!("c{id}"), "by": 1}))
 }
 
-/// "when the journal bytes since the head exceed max(16 KiB, 20 x the bytes to write), or 1,024
-/// entries".
+/// When the journal bytes since the head exceed max(4 KiB, 20 x the bytes to write), or 1,024
+/// entries and 20 x the write units.
 #[test]
 fn a_snapshot_is_written_when_it_is_due() {
     let grow =
@@ -31,16 +31,16 @@ fn a_snapshot_is_written_when_it_is_due() {
     };
     // What the log begins with, how many entries of how many bytes follow, and whether one is due.
     let table = [
-        (None, 60, 100, false),
-        (None, 30, 600, true),
-        (None, 1, 10_000, false),
-        (None, 2, 9_000, true),
+        (None, 15, 100, false),
+        (None, 8, 600, true),
+        (None, 1, 3_000, false),
+        (None, 2, 3_000, true),
         // The document takes 15,000 bytes: a snapshot costs as much as 300,000 bytes may.
         (Some(20_000), 70, 3_500, false),
         (Some(20_000), 120, 3_500, true),
         // Many small entries, as a cold load would have to fold them.
-        (Some(50_000), SNAPSHOT_ENTRIES_MAX as u64 - 2, 1, false),
-        (Some(50_000), SNAPSHOT_ENTRIES_MAX as u64 - 1, 1, true),
+        (Some(50_000), SNAPSHOT_ENTRIES_MIN as u64 - 2, 1, false),
+        (Some(50_000), SNAPSHOT_ENTRIES_MIN as u64 - 1, 1, true),
     ];
     play(async || {
         for (large, entries, bytes, is_due) in table {
@@ -242,13 +242,18 @@ fn dirty_documents_stay_and_clean_ones_are_loaded_again() {
         let grow = |id: u64| {
             command("ann", id, "grow", json!({"counter": format!("c{id}"), "bytes": 4_000}))
         };
-        let commands: Vec<Command> = (1..=MANY).map(grow).collect();
+        // And more in the journal than a cold load should have to read (8 MiB).
+        let pad = |id: u64| {
+            command("ann", id, "add", json!({"counter": "c1", "by": 1, "pad": "p".repeat(6_000)}))
+        };
+        let grown = (1..=MANY).map(grow);
+        let commands: Vec<Command> = grown.chain((MANY + 1..=2 * MANY).map(pad)).collect();
         world.faults.fail(Op::StatePut, "", 1..=1, Broken::Before);
         done(&processor, &[world.record(&acme(), 1, &commands)]).await;
         assert_eq!(world.head(&acme()).await, Seq::ZERO, "nothing is stored yet");
         // The second snapshot succeeds; after it the documents may go.
-        let mut next = MANY;
-        for (reads, head) in [(0, MANY + 1), (1, MANY + 1)] {
+        let mut next = 2 * MANY;
+        for (reads, head) in [(0, next + 1), (1, next + 1)] {
             next += 1;
             let again = [command("ann", next, "add", json!({"counter": "c700", "by": 1}))];
             world.faults.forget();
@@ -268,10 +273,10 @@ fn many_windows_leave_the_head() {
         command(&format!("u{user}"), id, "add", json!({"counter": "a", "by": 1}))
     };
     play(async || {
-        for (users, is_split) in [(100, false), (240, true)] {
+        for (users, commands, is_split) in [(100, 1_200, false), (240, 6_000, true)] {
             let world = World::new();
             // One after another, so that each window is one run of ids.
-            let ids = 1_200 / users;
+            let ids = commands / users;
             let first: Vec<Command> = (0..users * ids).map(|n| by(n / ids, 1 + n % ids)).collect();
             done(&world.processor(), &[world.record(&acme(), 1, &first)]).await;
             let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
@@ -323,14 +328,14 @@ fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {
         let world = World::new();
         done(&world.processor(), &[world.record(&acme(), 1, &block(0..100, 12))]).await;
         assert_eq!(world.head(&acme()).await.0, 1_200);
-        done(&world.processor(), &[world.record(&acme(), 1_201, &block(100..250, 8))]).await;
-        assert_eq!(world.head(&acme()).await.0, 2_400);
+        done(&world.processor(), &[world.record(&acme(), 1_201, &block(100..250, 40))]).await;
+        assert_eq!(world.head(&acme()).await.0, 7_200);
         let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
         assert!(Head::decode(&item.body).expect("a head").windows.is_none());
         world.audit(&acme()).await;
         // The first user's window was last touched long before the split.
         let again = [command("u0", 3, "add", json!({"counter": "a", "by": 1}))];
-        done(&world.processor(), &[world.record(&acme(), 2_401, &again)]).await;
-        assert_eq!(world.outcomes(&acme()).await[2_400], "2401 u0#3 duplicate");
+        done(&world.processor(), &[world.record(&acme(), 7_201, &again)]).await;
+        assert_eq!(world.outcomes(&acme()).await[7_200], "7201 u0#3 duplicate");
     });
 }

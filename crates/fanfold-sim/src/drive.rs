@@ -196,7 +196,12 @@ pub async fn process(
     suspicion: Suspicion,
     parked: Arc<MemoryParked>,
 ) {
-    let make = || Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
+    // Some remember next to nothing, and load each log from its head for each batch.
+    let forgets = stage.world.happens(250);
+    let make = || {
+        let processor = Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
+        if forgets { processor.with_cache_bytes(0) } else { processor }
+    };
     let processors = Environments::new(make);
     let invoke = |batch: Vec<Received>| {
         let (processor, deadline) = (processors.pick(&stage, make), stage.deadline());

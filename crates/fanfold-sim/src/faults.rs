@@ -67,13 +67,15 @@ pub enum Fault {
     NotificationDelayed,
     /// A notification was not delivered, and went to the dead letters.
     DeadLetter,
+    /// A head was shown as it was before.
+    StaleHead,
     /// A client sent a command again.
     Repeated,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
@@ -96,6 +98,7 @@ impl Fault {
         Self::NotificationReordered,
         Self::NotificationDelayed,
         Self::DeadLetter,
+        Self::StaleHead,
         Self::Repeated,
     ];
 }
@@ -191,6 +194,11 @@ impl Faults {
     /// Whether a fault of an invocation happens now.
     pub fn invocation(&self, fault: Fault) -> bool {
         self.drawn(fault, self.rates.invocation)
+    }
+
+    /// Whether a replica that is asked lags behind. So few are asked that it often does.
+    pub fn replication(&self) -> bool {
+        self.drawn(Fault::StaleHead, 500)
     }
 
     fn drawn(&self, fault: Fault, per_mille: u64) -> bool {

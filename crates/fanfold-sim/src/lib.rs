@@ -140,6 +140,8 @@ impl Run {
             memory: Arc::<MemoryState>::default(),
             watch: watch.clone(),
             overwritten: Arc::default(),
+            before: Arc::default(),
+            world: world.clone(),
         });
         let memory_parked: Arc<MemoryParked> = Arc::default();
         let parked = Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });

@@ -210,6 +210,10 @@ pub struct SimState {
     pub watch: Watch,
     /// With [`Bug::UnguardedSnapshot`]: what was written over something newer.
     pub overwritten: Arc<Mutex<BTreeMap<(LogId, StateKey), StateItem>>>,
+    /// All that was ever stored, for those who read what was there before.
+    pub before: Arc<Mutex<BTreeMap<(LogId, StateKey), Vec<StateItem>>>>,
+    /// Decides how long before.
+    pub world: World,
 }
 
 #[async_trait]
@@ -234,6 +238,24 @@ impl State for SimState {
         self.watch.faults.call("state table", effect).await
     }
 
+    async fn heads(
+        &self,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        let mut heads = self.get(log, keys).await?;
+        for (key, head) in keys.iter().zip(&mut heads) {
+            if head.is_some() && self.watch.faults.replication() {
+                let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = before.get(&(log.clone(), key.clone())).map_or(&[][..], Vec::as_slice);
+                // The last of them is the one that is there; before the first there was none.
+                let at = self.world.pick(0..before.len() as u64 + 1) as usize;
+                *head = before.get(at).cloned();
+            }
+        }
+        Ok(heads)
+    }
+
     async fn put(
         &self,
         log: &LogId,
@@ -242,6 +264,7 @@ impl State for SimState {
     ) -> Result<Guarded, Unavailable> {
         let (memory, watch, overwritten) =
             (self.memory.clone(), self.watch.clone(), self.overwritten.clone());
+        let before = self.before.clone();
         let (log, key, item) = (log.clone(), key.clone(), item.clone());
         let effect = async move {
             let result = memory.put(&log, &key, &item).await;
@@ -254,6 +277,8 @@ impl State for SimState {
             if result == Ok(Guarded::Stored) {
                 watch.note(|| format!("state {log} {key:?} {}", item.seq));
                 watch.audit(|model| model.stored(&log, &key, &item));
+                let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
+                before.entry((log, key)).or_default().push(item);
             }
             result
         };

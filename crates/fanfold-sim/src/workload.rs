@@ -135,8 +135,10 @@ pub struct Habits {
     pub requests: u64,
     /// Commands of a request, at most.
     pub batch_max: u64,
-    /// Makes names longer, so that journals grow fast enough for snapshots.
+    /// Makes names longer, so that the windows of a crowd leave the head.
     pub padding: usize,
+    /// Bytes of the memos, which make journals grow fast enough for snapshots.
+    pub memo: usize,
     /// Whether somebody breaks the view `fragile`.
     pub breaks: bool,
 }
@@ -149,9 +151,15 @@ impl Habits {
             orgs: world.pick(1..4),
             users: if crowd { 250 } else { world.pick(1..5) },
             clients: world.pick(1..5),
-            requests: if crowd { 100 } else { world.pick(5..50) },
+            // Only long runs see many heads come and go.
+            requests: match (crowd, world.happens(100)) {
+                (_, true) => 300,
+                (true, false) => 100,
+                (false, false) => world.pick(5..50),
+            },
             batch_max: world.pick(1..10),
-            padding: if world.happens(700) { world.pick(40..90) as usize } else { 0 },
+            padding: if world.happens(300) { world.pick(40..90) as usize } else { 0 },
+            memo: if world.happens(800) { world.pick(100..800) as usize } else { 0 },
             breaks: world.happens(200),
         }
     }
@@ -170,12 +178,15 @@ impl Habits {
             2 if self.breaks => BREAKING_AMOUNT,
             _ => world.pick(1..100) as i64,
         };
+        let memo = (self.memo > 0).then(|| "m".repeat(self.memo));
+        let moved = || json!({"account": account(), "amount": amount(), "memo": memo});
         let (kind, command, data) = match world.pick(0..20) {
             0..4 => ("ledger", "open", json!({"account": account()})),
-            4..11 => ("ledger", "deposit", json!({"account": account(), "amount": amount()})),
-            11..15 => ("ledger", "withdraw", json!({"account": account(), "amount": amount()})),
+            4..11 => ("ledger", "deposit", moved()),
+            11..15 => ("ledger", "withdraw", moved()),
             15..17 => {
-                let data = json!({"from": account(), "to": account(), "amount": amount()});
+                let (from, to) = (account(), account());
+                let data = json!({"from": from, "to": to, "amount": amount(), "memo": memo});
                 ("ledger", "transfer", data)
             }
             17 => ("ledger", "close", json!({"account": account()})),

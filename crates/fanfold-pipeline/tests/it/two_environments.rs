@@ -1,6 +1,7 @@
 //! Lambda promises no affinity: two environments, each with what it remembers, may get one log's
 //! batches in turn, or the same batch at the same time, or die in the middle of one.
 
+use fanfold::Seq;
 use fanfold::planted::Bug;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
@@ -37,6 +38,43 @@ fn they_take_turns_on_one_log() {
             assert_eq!(published.len(), 40, "each is told");
             // Once by whoever stored it, and once more by whoever takes the snapshot behind it.
             assert!(told <= 2 * 40, "{told} times for 40 commits");
+        })
+        .await;
+    });
+}
+
+/// The same, while the windows of many users leave the head: whoever takes over another's head must
+/// not take for stored what is only in there. Afterwards every command is known to who loads afresh.
+#[test]
+fn they_take_turns_while_windows_leave_the_head() {
+    play(async || {
+        seeds(6, async |seed| {
+            let world = World::seeded(seed);
+            let environments = [world.processor(), world.processor(), world.processor()];
+            let mut ids = vec![0; 300];
+            let mut sent = Vec::new();
+            for _ in 0..60 {
+                let first = sent.len() as u64 + 1;
+                let batch = (0..1 + world.env.random() % 100).map(|_| {
+                    let user = world.env.random() as usize % (10 + sent.len()).min(ids.len());
+                    ids[user] += 1;
+                    let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(400)});
+                    command(&format!("u{user:030}"), ids[user], "add", data)
+                });
+                let batch: Vec<_> = batch.collect();
+                let environment = &environments[world.env.random() as usize % 3];
+                done(environment, &[world.record(&acme(), first, &batch)]).await;
+                sent.extend(batch);
+            }
+            world.audit(&acme()).await;
+            let n = sent.len();
+            assert!(world.head(&acme()).await > Seq::ZERO);
+            done(&world.processor(), &[world.record(&acme(), n as u64 + 1, &sent)]).await;
+            let outcomes = world.outcomes(&acme()).await;
+            let (first, again) = outcomes.split_at(n);
+            assert!(first.iter().all(|outcome| outcome.ends_with("accepted")));
+            assert!(again.iter().all(|outcome| outcome.ends_with("duplicate")));
+            assert_eq!(again.len(), n);
         })
         .await;
     });

@@ -4,11 +4,14 @@
 mod admission;
 pub mod call;
 mod clients;
+pub mod dynamo;
 mod env;
 pub mod error;
 pub mod meter;
 pub mod names;
+mod waits;
 
 pub use admission::OpenAdmission;
 pub use clients::Aws;
 pub use env::SystemEnv;
+pub use waits::PollingWaits;

@@ -1,0 +1,9 @@
+//! The adapters against a DynamoDB in the test's own process, over a wire that can be troubled.
+
+mod calls;
+mod conformance;
+mod costs;
+mod dynamo;
+mod stages;
+mod tables;
+mod wire;

@@ -15,16 +15,33 @@ use crate::names::attribute::{BODY, PK, SEQ, SK};
 /// | call | costs |
 /// |---|---|
 /// | `get` | per key a read unit for each 4 KB of its item, one if there is none |
+/// | `heads` | half of that: eventually consistent |
 /// | `put` | a write unit per KB of the larger of the new item and the one before |
 #[derive(Debug)]
 pub struct DynamoState {
     table: Table,
+    /// The same, as it was a moment ago.
+    lagging: Table,
 }
 
 impl DynamoState {
     /// The state in this table.
     pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
-        Self { table: Table::new(aws, table, "state table") }
+        let table = Table::new(aws, table, "state table");
+        Self { lagging: table.lagging(), table }
+    }
+
+    async fn read(
+        table: &Table,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        let sks = keys.iter().map(StateKey::as_str);
+        let found = table.get_many(log.as_str(), sks).await?;
+        let items = found.into_iter().map(|(sk, item)| Ok((sk, state_item(item)?)));
+        let items: HashMap<String, StateItem> =
+            items.collect::<Result<_, _>>().map_err(table.malformed())?;
+        Ok(keys.iter().map(|key| items.get(key.as_str()).cloned()).collect())
     }
 }
 
@@ -35,12 +52,15 @@ impl State for DynamoState {
         log: &LogId,
         keys: &[StateKey],
     ) -> Result<Vec<Option<StateItem>>, Unavailable> {
-        let sks = keys.iter().map(StateKey::as_str);
-        let found = self.table.get_many(log.as_str(), sks).await?;
-        let items = found.into_iter().map(|(sk, item)| Ok((sk, state_item(item)?)));
-        let items: HashMap<String, StateItem> =
-            items.collect::<Result<_, _>>().map_err(self.table.malformed())?;
-        Ok(keys.iter().map(|key| items.get(key.as_str()).cloned()).collect())
+        Self::read(&self.table, log, keys).await
+    }
+
+    async fn heads(
+        &self,
+        log: &LogId,
+        keys: &[StateKey],
+    ) -> Result<Vec<Option<StateItem>>, Unavailable> {
+        Self::read(&self.lagging, log, keys).await
     }
 
     /// A second attempt finds what the first has stored, which is as good as new.

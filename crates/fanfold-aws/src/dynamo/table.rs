@@ -1,5 +1,6 @@
 //! One table, and the calls that the adapters make of it. All of them ask for the capacity they
-//! consumed, and all reads are strongly consistent but those of an index, which cannot be.
+//! consumed, and all reads are strongly consistent but those of an index, which cannot be, and
+//! those that ask for less.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -29,6 +30,7 @@ pub(super) struct Table {
     name: String,
     /// What the port is called in errors.
     hop: &'static str,
+    consistent: bool,
 }
 
 /// An expression with `#names`, each the attribute of that name, and the values of its `:names`.
@@ -72,7 +74,12 @@ pub(super) enum WriteError {
 
 impl Table {
     pub(super) fn new(aws: &Aws, name: impl Into<String>, hop: &'static str) -> Self {
-        Self { aws: aws.clone(), name: name.into(), hop }
+        Self { aws: aws.clone(), name: name.into(), hop, consistent: true }
+    }
+
+    /// The same table, read by key as it was a moment ago, for half the price.
+    pub(super) fn lagging(&self) -> Self {
+        Self { consistent: false, ..self.clone() }
     }
 
     /// An error of this table's port.
@@ -98,7 +105,7 @@ impl Table {
             .set_key(Some(key))
             .set_projection_expression(only.map(ToOwned::to_owned))
             .set_expression_attribute_names(only.and_then(|only| names([only])))
-            .consistent_read(true)
+            .consistent_read(self.consistent)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("GetItem");
         let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
@@ -139,7 +146,8 @@ impl Table {
         let mut attempt = 1;
         loop {
             let asked = keys.len();
-            let batch = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
+            let batch =
+                KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(self.consistent);
             let batch = batch.build().map_err(|error| self.failed(error))?;
             let request = self
                 .aws

@@ -82,8 +82,7 @@ async fn make(
     keys: &[(&str, ScalarAttributeType)],
     index: Option<(&str, &str)>,
 ) {
-    let mut table =
-        client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+    let mut table = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
     for ((key, kind), role) in keys.iter().zip([KeyType::Hash, KeyType::Range]) {
         table = table.attribute_definitions(attribute(key, kind)).key_schema(schema(key, role));
     }

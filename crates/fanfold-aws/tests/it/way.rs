@@ -1,0 +1,199 @@
+//! The way of commands over the tables of DynamoDB, with what lies between the stages in memory:
+//! nothing of it costs capacity.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use fanfold::body::notification::Message;
+use fanfold::{AnyView, LogId, Seq, Services, Time};
+use fanfold_aws::dynamo::{
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable,
+};
+use fanfold_aws::{Aws, OpenAdmission, SystemEnv};
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
+use fanfold_pipeline::ports::{
+    Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream, Commands, Env,
+    Slot, StreamRecord, Topic, Unavailable, ViewTable,
+};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::relay::Relay;
+
+use fanfold_aws::names::Tables;
+
+pub(crate) const NEVER: Time = Time(u64::MAX);
+
+/// What waits between two stages.
+pub(crate) struct Between<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Between<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Between<T> {
+    fn items(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of it, oldest first.
+    pub(crate) fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *self.items())
+    }
+}
+
+/// The commands table, and its stream.
+struct Streamed {
+    table: DynamoCommands,
+    changes: Arc<Between<Change>>,
+}
+
+#[async_trait]
+impl Commands for Streamed {
+    async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
+        let Append { n, body, at, token } = append.clone();
+        let last = self.table.append(log, append).await?;
+        let change = Change { log: log.clone(), last, n, at, token, body };
+        self.changes.items().push(change);
+        Ok(last)
+    }
+
+    async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
+        self.table.slot(log).await
+    }
+
+    async fn catalogue(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<CataloguePage, Unavailable> {
+        self.table.catalogue(after, limit).await
+    }
+}
+
+#[async_trait]
+impl CommandStream for Between<ReceivedRecord> {
+    async fn put_records(
+        &self,
+        records: &[StreamRecord],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        let arrived = SystemEnv.now();
+        let received = records.iter().cloned();
+        let received =
+            received.map(|StreamRecord { key, data }| ReceivedRecord { key, data, arrived });
+        self.items().extend(received);
+        Ok(vec![Ok(()); records.len()])
+    }
+}
+
+/// The topic: what was published, and in how many calls.
+#[derive(Default)]
+pub(crate) struct Told {
+    messages: Between<Message>,
+    calls: AtomicUsize,
+}
+
+impl Told {
+    /// The calls since the last look, and what they published.
+    pub(crate) fn take(&self) -> (usize, Vec<Message>) {
+        (self.calls.swap(0, Ordering::Relaxed), self.messages.take())
+    }
+}
+
+#[async_trait]
+impl Topic for Told {
+    fn topics(&self) -> usize {
+        1
+    }
+
+    async fn publish(
+        &self,
+        _: usize,
+        messages: &[Message],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.messages.items().extend_from_slice(messages);
+        Ok(vec![Ok(()); messages.len()])
+    }
+}
+
+/// The stages, and what lies between them.
+pub(crate) struct Way {
+    pub(crate) aws: Aws,
+    tables: Tables,
+    services: Services,
+    pub(crate) ingest: Ingest,
+    pub(crate) relay: Relay,
+    pub(crate) processor: Processor,
+    pub(crate) changes: Arc<Between<Change>>,
+    pub(crate) records: Arc<Between<ReceivedRecord>>,
+    pub(crate) told: Arc<Told>,
+}
+
+impl Way {
+    pub(crate) fn new(aws: &Aws, tables: &Tables, services: Services) -> Self {
+        let (changes, records, told) = (Arc::default(), Arc::default(), Arc::<Told>::default());
+        let table = DynamoCommands::new(aws, tables.commands());
+        let commands = Streamed { table, changes: Arc::clone(&changes) };
+        let env = Arc::new(SystemEnv);
+        let mut way = Self {
+            aws: aws.clone(),
+            tables: tables.clone(),
+            ingest: Ingest::new(
+                Arc::new(commands),
+                Arc::new(OpenAdmission),
+                services.clone(),
+                env.clone(),
+            ),
+            relay: Relay::new(Arc::clone(&records) as Arc<dyn CommandStream>, env),
+            processor: Self::processor(aws, tables, &told, services.clone()),
+            services,
+            changes,
+            records,
+            told,
+        };
+        way.forget();
+        way
+    }
+
+    fn processor(aws: &Aws, tables: &Tables, told: &Arc<Told>, services: Services) -> Processor {
+        let ports = ProcessorPorts {
+            journal: Arc::new(DynamoJournal::new(aws, tables.journal())),
+            state: Arc::new(DynamoState::new(aws, tables.state())),
+            parked: Arc::new(DynamoParked::new(aws, tables.parked())),
+            topic: told.clone(),
+            env: Arc::new(SystemEnv),
+        };
+        Processor::new(ports, services)
+    }
+
+    /// From now on the processor is one that remembers nothing.
+    pub(crate) fn forget(&mut self) {
+        let services = self.services.clone();
+        self.processor = Self::processor(&self.aws, &self.tables, &self.told, services);
+    }
+
+    pub(crate) fn projector(&self, view: Arc<dyn AnyView>) -> Projector {
+        let table = DynamoViewTable::new(&self.aws, self.tables.view(view.name(), view.version()));
+        let table: Arc<dyn ViewTable> = Arc::new(table);
+        let journal = Arc::new(DynamoJournal::new(&self.aws, self.tables.journal()));
+        Projector::new(view, table, journal, Arc::new(SystemEnv))
+    }
+
+    /// Sends one request, of one or many commands.
+    pub(crate) async fn send(&self, commands: &[String]) -> Vec<Result<Receipt, IngestError>> {
+        let commands: Vec<&[u8]> = commands.iter().map(String::as_bytes).collect();
+        self.ingest.ingest(&commands).await
+    }
+
+    /// Takes everything that was sent to its entry, and has it published.
+    pub(crate) async fn process(&self) {
+        let changes = self.changes.take();
+        assert_eq!(self.relay.relay(&changes, NEVER).await, BatchOutcome::DONE);
+        let records = self.records.take();
+        assert_eq!(self.processor.process(&records, NEVER).await, BatchOutcome::DONE);
+    }
+}

@@ -2,13 +2,16 @@
 //! stages and the real tables: exact, so that each bound is a test. README's table is what these
 //! tests print: `cargo test -p fanfold-aws --test it capacity -- --nocapture --test-threads 1`.
 
-use fanfold::Services;
+use bytes::Bytes;
+use fanfold::body::notification::Message;
+use fanfold::{Services, Views};
 use fanfold_aws::meter::Usage;
 use futures::stream::{self, StreamExt};
 use ledger::Ledger;
+use ledger::views::Balances;
 
 use crate::dynamo::Dynamo;
-use crate::way::Way;
+use crate::way::{NEVER, Way};
 
 /// Users of all these tests; each has an account of their own.
 const USERS: u64 = 1_000;
@@ -238,10 +241,24 @@ async fn commands_of_a_thousand_users_with_one_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quiet_tenants_share_messages() {
     let mut bench = Bench::new(Logs::OfUsers).await;
-    bench.way.told.take();
+    let view = Views::new().with::<Balances>().iter().next().expect("a view").clone();
+    let projector = bench.way.projector(view);
+    let project = async |messages: Vec<Message>| {
+        let bodies: Vec<Bytes> = messages.into_iter().map(|message| message.body.into()).collect();
+        assert_eq!(projector.project(&bodies, NEVER).await, Vec::<usize>::new());
+    };
+    let (_, opened) = bench.way.told.take();
+    project(opened).await;
     bench.send_alone(0..100).await;
     bench.way.process().await;
     let (calls, messages) = bench.way.told.take();
     println!("100 quiet tenants: {} message(s) in {calls} call(s)", messages.len());
     assert!(messages.len() as f64 / 100.0 <= 0.05, "{}", messages.len());
+
+    // What a view of its own pays for them: the row and the cursor, read and written.
+    let before = bench.spent();
+    project(messages).await;
+    let spent = (bench.spent() - &before).total();
+    println!("a view: {} write units and {} read units for 100 commands", spent.write, spent.read);
+    assert!(spent.write <= 200.0 && spent.read <= 200.0, "{spent:?}");
 }

@@ -5,6 +5,7 @@ mod capacity;
 mod conformance;
 mod costs;
 mod dynamo;
+mod schema;
 mod stages;
 mod tables;
 mod way;

@@ -189,11 +189,12 @@ impl Way {
         self.ingest.ingest(&commands).await
     }
 
-    /// Takes everything that was sent to its entry, and has it published.
-    pub(crate) async fn process(&self) {
+    /// Takes everything that was sent to its entry, and has it published. Returns what that was.
+    pub(crate) async fn process(&self) -> Vec<Change> {
         let changes = self.changes.take();
         assert_eq!(self.relay.relay(&changes, NEVER).await, BatchOutcome::DONE);
         let records = self.records.take();
         assert_eq!(self.processor.process(&records, NEVER).await, BatchOutcome::DONE);
+        changes
     }
 }

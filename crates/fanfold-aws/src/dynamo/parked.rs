@@ -68,8 +68,11 @@ impl DynamoParked {
                 return Ok(Some(ParkedItem { seq: first.seq, identity, body }));
             }
             // Somebody has replaced or removed it since its first part was read.
-            let key = item([(PK, text(log.as_str())), (SK, text(&first.key))]);
-            match self.table.get(key, None).await? {
+            let itself = Expression(
+                "#pk = :pk AND #sk = :sk",
+                [(":pk", text(log.as_str())), (":sk", text(&first.key))],
+            );
+            match self.table.query(Query::new(itself)).await?.items.pop() {
                 Some(found) => first = read(found).map_err(self.table.malformed())?,
                 None => return Ok(None),
             }
@@ -77,15 +80,29 @@ impl DynamoParked {
         Err(self.table.failed(format!("a part of `{}` of {log} is missing", first.key)))
     }
 
+    /// `None` if a part is missing.
     async fn whole_body(&self, log: &LogId, first: &First) -> Result<Option<Bytes>, Unavailable> {
         let Some(Rest { parts, digest }) = first.rest else { return Ok(Some(first.body.clone())) };
         let mut body = BytesMut::from(&*first.body);
-        for part in 1..parts {
-            let key = part_key(log, &first.key, digest, part);
-            let Some(mut found) = self.table.get(key, None).await? else { return Ok(None) };
-            body.extend(found.bytes(BODY).map_err(self.table.malformed())?);
+        let (mut found, mut start) = (1, None);
+        loop {
+            let of_this_body = Expression(
+                "#pk = :pk AND begins_with(#sk, :digest)",
+                [
+                    (":pk", text(parts_key(log, &first.key))),
+                    (":digest", text(part_key(digest, None))),
+                ],
+            );
+            let page = self.table.query(Query { start, ..Query::new(of_this_body) }).await?;
+            for mut part in page.items {
+                body.extend(part.bytes(BODY).map_err(self.table.malformed())?);
+                found += 1;
+            }
+            start = page.next;
+            if start.is_none() {
+                return Ok((found == parts).then(|| body.freeze()));
+            }
         }
-        Ok(Some(body.freeze()))
     }
 
     async fn remove_parts(
@@ -95,7 +112,7 @@ impl DynamoParked {
         Rest { parts, digest }: Rest,
     ) -> Result<(), Unavailable> {
         for part in 1..parts {
-            self.table.delete(part_key(log, key, digest, part)).await?;
+            self.table.delete(part_of(log, key, digest, part)).await?;
         }
         Ok(())
     }
@@ -119,7 +136,7 @@ impl ParkedTable for DynamoParked {
         });
         if let Some(Rest { parts: n, digest }) = rest {
             for (part, body) in (1..).zip(parts) {
-                let mut item = part_key(log, &key, digest, part);
+                let mut item = part_of(log, &key, digest, part);
                 item.insert(BODY.to_owned(), bytes(body));
                 let put = self.table.put::<0>(item, None, Tries::SOME).await;
                 put.map_err(|error| error.unavailable(&self.table))?;
@@ -184,9 +201,19 @@ fn identity(sort_key: &str) -> &str {
     sort_key.split_once('#').map_or("", |(_, identity)| identity)
 }
 
-/// A space is in no log's name and in no identity: these keys are nobody else's.
-fn part_key(log: &LogId, sort_key: &str, digest: u128, part: u64) -> Item {
-    item([(PK, text(format!("{log} {sort_key}"))), (SK, text(format!("{digest:032x}#{part:04}")))])
+/// A space is in no log's name: these partition keys are nobody else's.
+fn parts_key(log: &LogId, sort_key: &str) -> String {
+    format!("{log} {sort_key}")
+}
+
+/// The sort key of a part, or what those of all parts of the body begin with.
+fn part_key(digest: u128, part: Option<u64>) -> String {
+    let part = part.map(|part| format!("{part:04}"));
+    format!("{digest:032x}#{}", part.unwrap_or_default())
+}
+
+fn part_of(log: &LogId, sort_key: &str, digest: u128, part: u64) -> Item {
+    item([(PK, text(parts_key(log, sort_key))), (SK, text(part_key(digest, Some(part))))])
 }
 
 fn read(mut item: Item) -> Result<First, Malformed> {

@@ -104,7 +104,9 @@ fn aws(endpoint: &str) -> Aws {
 
 /// Who waits for which command; `None`: it was done before anybody waited.
 #[derive(Default)]
-struct Waiting(Mutex<HashMap<(LogId, Seq), Option<oneshot::Sender<()>>>>);
+struct Waiting(Mutex<HashMap<(LogId, Seq), Waiter>>);
+
+type Waiter = Option<oneshot::Sender<()>>;
 
 impl Waiting {
     async fn until(&self, log: LogId, seq: Seq) {

@@ -8,9 +8,10 @@ use dynoxide::Database;
 use dynoxide::server::serve_on;
 use fanfold_aws::Aws;
 use fanfold_aws::names::Tables;
+use fanfold_aws::names::attribute::PK;
 use tokio::net::TcpListener;
 
-use crate::schema::make_tables;
+use crate::schema::{make_table, make_tables};
 use crate::wire::Wire;
 
 /// Long enough for a table in memory, also on a busy machine.
@@ -52,6 +53,19 @@ impl Dynamo {
             .build();
         let aws = Aws::new(&config).with_attempt_timeout(ATTEMPT);
         Self { aws, wire, tables: Tables::new("it") }
+    }
+
+    /// A table whose keys are texts.
+    pub(crate) async fn make_table(&self, name: &str) {
+        make_table(&self.aws.dynamodb, name).await;
+    }
+
+    /// The partition keys of all items of a table.
+    pub(crate) async fn partition_keys(&self, table: &str) -> Vec<String> {
+        let scan = self.aws.dynamodb.scan().table_name(table).projection_expression(PK);
+        let items = scan.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
+        let items = items.expect("a scan");
+        items.iter().map(|item| item[PK].as_s().expect("a text").clone()).collect()
     }
 
     pub(crate) fn view(&self) -> String {

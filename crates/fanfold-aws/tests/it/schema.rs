@@ -13,8 +13,14 @@ pub(crate) async fn make_tables(client: &Client, tables: &Tables) {
     make(client, &tables.commands(), &[(PK, S)], Some((BUCKET, PK))).await;
     make(client, &tables.journal(), &[(PK, S), (SK, N)], None).await;
     for name in [tables.state(), tables.parked(), tables.view("balances", 1)] {
-        make(client, &name, &[(PK, S.clone()), (SK, S.clone())], None).await;
+        make_table(client, &name).await;
     }
+}
+
+/// A table whose keys are texts.
+pub(crate) async fn make_table(client: &Client, name: &str) {
+    use ScalarAttributeType::S;
+    make(client, name, &[(PK, S), (SK, S)], None).await;
 }
 
 /// Makes a table with these keys; the index has a number and the table's partition key.

@@ -4,6 +4,7 @@
 mod admission;
 pub mod call;
 mod clients;
+pub mod dynamo;
 mod env;
 pub mod error;
 pub mod events;
@@ -12,6 +13,7 @@ pub mod meter;
 pub mod names;
 mod sns;
 mod sqs;
+mod waits;
 mod warm;
 
 pub use admission::OpenAdmission;
@@ -20,3 +22,4 @@ pub use env::SystemEnv;
 pub use kinesis::KinesisStream;
 pub use sns::SnsTopic;
 pub use sqs::SqsDeadLetters;
+pub use waits::PollingWaits;

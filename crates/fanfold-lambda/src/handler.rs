@@ -1,4 +1,5 @@
 use async_trait::async_trait;
+use fanfold_aws::dynamo::Positions;
 use fanfold_aws::events::BatchResponse;
 use fanfold_pipeline::ports::{CataloguePosition, Unavailable};
 use serde::Serialize;
@@ -52,4 +53,15 @@ pub trait Bookmark: Send + Sync {
     async fn load(&self) -> Result<Option<CataloguePosition>, Unavailable>;
     /// Notes it.
     async fn store(&self, position: Option<&CataloguePosition>) -> Result<(), Unavailable>;
+}
+
+#[async_trait]
+impl Bookmark for Positions {
+    async fn load(&self) -> Result<Option<CataloguePosition>, Unavailable> {
+        self.get().await
+    }
+
+    async fn store(&self, position: Option<&CataloguePosition>) -> Result<(), Unavailable> {
+        self.put(position).await
+    }
 }

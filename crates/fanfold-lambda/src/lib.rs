@@ -25,7 +25,7 @@ mod metrics;
 mod processor;
 mod relay;
 pub mod settings;
-// mod start;
+mod start;
 mod sweep;
 mod view;
 
@@ -36,6 +36,6 @@ pub use handler::{Bookmark, Handler, Reply};
 pub use metrics::{Dimensions, Metrics};
 pub use processor::ProcessorHandler;
 pub use relay::RelayHandler;
-// pub use start::{api, processor, relay, sweep, view};
+pub use start::{api, processor, relay, sweep, view};
 pub use sweep::{LOGS_PER_RUN, SweepHandler};
 pub use view::ViewHandler;

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use fanfold::canary::Canary;
-use fanfold::{LogId, Services, StateKey, View, Views};
-use fanfold_aws::{
-    Aws, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, KinesisStream,
-    OpenAdmission, PollingWaits, Positions, SnsTopic, SqsDeadLetters,
+use fanfold::{Services, StateKey, View, Views};
+use fanfold_aws::dynamo::{
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions,
 };
+use fanfold_aws::{KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters};
 use fanfold_http::{Api, Metrics};
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{Commands, State, ViewTable};
@@ -28,40 +28,51 @@ use crate::view::ViewHandler;
 
 /// The HTTP API, for these services and views.
 pub fn api(services: Services, views: Views) -> ExitCode {
-    run("api", |_| (), async |Context { aws, tables, env, .. }| {
-        let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
-        warm_commands(&commands).await;
-        let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
-        let served = views.iter().map(|view| {
-            let table = DynamoViewTable::new(&aws, tables.view(view.name(), view.version()));
-            ServedView { view: view.clone(), table: Arc::new(table) }
-        });
-        let served: Vec<ServedView> = served.collect();
-        let waits = PollingWaits::new();
-        let ingest = Ingest::new(
-            commands.clone(),
-            Arc::new(OpenAdmission),
-            services.clone(),
-            env.clone(),
-        );
-        let reads = Reads::new(commands, journal, served, services, Arc::new(waits), env);
-        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() })
-    })
+    run(
+        "api",
+        |_| (),
+        async |Context { aws, tables, env, .. }| {
+            let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
+            warm_commands(&commands).await;
+            let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
+            let served = views.iter().map(|view| {
+                let table = DynamoViewTable::new(&aws, tables.view(view.name(), view.version()));
+                ServedView { view: view.clone(), table: Arc::new(table) }
+            });
+            let served: Vec<ServedView> = served.collect();
+            let tables =
+                served.iter().map(|s| (s.view.name().to_owned(), s.table.clone())).collect();
+            let waits = PollingWaits::new(journal.clone(), tables, env.clone());
+            let ingest = Ingest::new(
+                commands.clone(),
+                Arc::new(OpenAdmission),
+                services.clone(),
+                env.clone(),
+            );
+            let reads = Reads::new(commands, journal, served, services, Arc::new(waits), env);
+            ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() })
+        },
+    )
 }
 
 /// The relay, behind the stream of the commands table.
 pub fn relay() -> ExitCode {
-    run("relay", |environment| environment.stream(), async |context| {
-        let Context { aws, env, settings: stream, .. } = context;
-        let stream = KinesisStream::new(&aws, stream);
-        report_warm("command stream", stream.warm().await);
-        RelayHandler::new(Relay::new(Arc::new(stream), env))
-    })
+    run(
+        "relay",
+        |environment| environment.stream(),
+        async |context| {
+            let Context { aws, env, settings: stream, .. } = context;
+            let stream = KinesisStream::new(&aws, stream);
+            report_warm("command stream", stream.warm().await);
+            RelayHandler::new(Relay::new(Arc::new(stream), env))
+        },
+    )
 }
 
 /// The processor of these services, and of the canary that the sweep sends.
 pub fn processor(services: Services) -> ExitCode {
-    let read = |environment: &mut Environment<'_>| (environment.topics(), environment.cache_bytes());
+    let read =
+        |environment: &mut Environment<'_>| (environment.topics(), environment.cache_bytes());
     run("processor", read, async |context| {
         let Context { aws, tables, env, settings: (topics, cache_bytes) } = context;
         let state = Arc::new(DynamoState::new(&aws, tables.state()));
@@ -86,22 +97,27 @@ pub fn processor(services: Services) -> ExitCode {
 pub fn view<V: View>() -> ExitCode {
     let views = Views::new().with::<V>();
     let service = format!("view-{}", V::NAME);
-    run(&service, |environment| environment.dead_letters(), async |context| {
-        let Context { aws, tables, env, settings: dead_letters } = context;
-        let name = tables.view(V::NAME, V::VERSION);
-        let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
-        if let Some(log) = Canary::log(0) {
-            report_warm("view table", table.cursor(&log).await.map(|_| ()));
-        }
-        let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
-        let view = views.get(V::NAME).expect("it was added").clone();
-        let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
-        let projector = Arc::new(projector);
-        let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
-        let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
-        let sweep = ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
-        ViewHandler::new(projector, sweep, Arc::new(Positions::new(&aws, name)))
-    })
+    run(
+        &service,
+        |environment| environment.dead_letters(),
+        async |context| {
+            let Context { aws, tables, env, settings: dead_letters } = context;
+            let name = tables.view(V::NAME, V::VERSION);
+            let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
+            if let Some(log) = Canary::log(0) {
+                report_warm("view table", table.cursor(&log).await.map(|_| ()));
+            }
+            let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
+            let view = views.get(V::NAME).expect("it was added").clone();
+            let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
+            let projector = Arc::new(projector);
+            let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
+            let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
+            let sweep =
+                ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
+            ViewHandler::new(projector, sweep, Arc::new(Positions::new(&aws, name)))
+        },
+    )
 }
 
 /// The sweep, on a schedule.

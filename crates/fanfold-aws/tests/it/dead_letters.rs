@@ -7,7 +7,7 @@ use fanfold_aws::SqsDeadLetters;
 use fanfold_pipeline::ports::{DeadLetter, DeadLetters};
 use serde_json::{Value, json};
 
-use crate::wire::aws;
+use crate::answers::aws;
 
 const URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/balances-dead";
 

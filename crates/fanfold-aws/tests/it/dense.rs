@@ -15,8 +15,8 @@ use fanfold_pipeline::relay::Relay;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::answers::{Answer, TestEnv, aws};
 use crate::relaying::{answer, change, records_of, refusal, services};
-use crate::wire::{Answer, TestEnv, aws};
 
 /// Calls that fail before all of them succeed: a run must end.
 const FATES_MAX: usize = 40;

@@ -1,8 +1,16 @@
-//! The adapters to AWS, and what Lambda brings.
+//! The adapters to AWS: DynamoDB in the test's own process, over a wire that can be troubled; the
+//! others with answers that a test gives. And what Lambda brings.
 
+mod answers;
+mod calls;
+mod conformance;
+mod costs;
 mod dead_letters;
 mod dense;
+mod dynamo;
 mod events;
 mod publishing;
 mod relaying;
+mod stages;
+mod tables;
 mod wire;

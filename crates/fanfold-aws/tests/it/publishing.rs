@@ -15,8 +15,8 @@ use fanfold_pipeline::ports::{Env, Topic, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use percent_encoding::percent_decode_str;
 
+use crate::answers::{Answer, TestEnv, aws};
 use crate::relaying::{change, services};
-use crate::wire::{Answer, TestEnv, aws};
 
 const ARN: &str = "arn:aws:sns:eu-west-1:123456789012:commits";
 

@@ -16,7 +16,7 @@ use fanfold_pipeline::relay::Relay;
 use ledger::Ledger;
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, TestEnv, aws};
+use crate::answers::{Answer, TestEnv, aws};
 
 /// What Kinesis was asked to put: the keys and data of the records, call by call.
 pub(crate) type Calls = Arc<Mutex<Vec<Vec<(String, Bytes)>>>>;

@@ -1,101 +1,187 @@
-//! AWS, as far as a test says what it answers.
+//! The wire between the SDK and DynamoDB: passes everything on, but for what it is told to.
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_kinesis::config::{
-    Credentials, HttpClient, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
-};
+use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents, SharedHttpClient};
+use aws_smithy_http_client::Builder;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use aws_smithy_types::body::SdkBody;
-use fanfold::Time;
-use fanfold_aws::Aws;
-use fanfold_pipeline::ports::Env;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-/// An answer; `None`: there is none, ever.
-pub(crate) type Answer = Option<(u16, String)>;
+/// What happens to a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trouble {
+    /// It does not arrive, and nobody says so.
+    LoseRequest,
+    /// It is executed, but its answer does not come.
+    LoseAnswer,
+    /// It is not executed; the answer is an error with this status and code.
+    Answer(u16, &'static str),
+    /// Only so many of the keys that it asks for are looked at; the others are said to be
+    /// unprocessed.
+    OnlyKeys(usize),
+}
 
-type Answers = dyn FnMut(&str) -> Answer + Send;
+/// A call that was seen: its operation, its table, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) operation: String,
+    pub(crate) table: String,
+    pub(crate) at: Instant,
+}
 
-/// Answers requests by their bodies.
+struct Order {
+    operation: &'static str,
+    table: String,
+    trouble: Trouble,
+    left: usize,
+}
+
 #[derive(Clone)]
-struct Wire(Arc<Mutex<Box<Answers>>>);
+pub(crate) struct Wire {
+    to_dynamodb: SharedHttpClient,
+    orders: Arc<Mutex<Vec<Order>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
 
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wire")
+impl Wire {
+    pub(crate) fn new() -> Self {
+        let to_dynamodb = Builder::new().build_http();
+        Self { to_dynamodb, orders: Arc::default(), seen: Arc::default() }
+    }
+
+    /// The next `times` calls of the operation on the table get into this trouble.
+    pub(crate) fn trouble(
+        &self,
+        operation: &'static str,
+        table: &str,
+        times: usize,
+        trouble: Trouble,
+    ) {
+        let order = Order { operation, table: table.to_owned(), trouble, left: times };
+        self.orders.lock().unwrap().push(order);
+    }
+
+    /// The calls seen since the last time.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+
+    /// How many calls of an operation on a table were seen since the last time.
+    pub(crate) fn count(&self, operation: &str, table: &str) -> usize {
+        let seen = self.seen();
+        seen.iter().filter(|call| call.operation == operation && call.table == table).count()
+    }
+
+    fn next(&self, operation: &str, table: &str) -> Option<Trouble> {
+        let mut orders = self.orders.lock().unwrap();
+        let order = orders
+            .iter_mut()
+            .find(|order| order.left > 0 && order.operation == operation && order.table == table)?;
+        order.left -= 1;
+        Some(order.trouble)
     }
 }
 
-impl HttpConnector for Wire {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
-        let answer = (self.0.lock().unwrap())(&body);
-        HttpConnectorFuture::new(async move {
-            let Some((status, body)) = answer else { return std::future::pending().await };
-            Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body)))
-        })
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wire")
     }
 }
 
 impl HttpClient for Wire {
     fn http_connector(
         &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+        let to_dynamodb = self.to_dynamodb.http_connector(settings, components);
+        SharedHttpConnector::new(Connector { to_dynamodb, wire: self.clone() })
     }
 }
 
-/// Clients of services that answer so.
-pub(crate) fn aws(answers: impl FnMut(&str) -> Answer + Send + 'static) -> Aws {
-    let wire = Wire(Arc::new(Mutex::new(Box::new(answers))));
-    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(SharedHttpClient::new(wire))
-        .build();
-    Aws::new(&config).with_attempt_timeout(Duration::from_secs(1))
+#[derive(Debug)]
+struct Connector {
+    to_dynamodb: SharedHttpConnector,
+    wire: Wire,
 }
 
-/// A clock that goes on only where somebody sleeps, and numbers that a seed gives.
-pub(crate) struct TestEnv {
-    now: Mutex<u64>,
-    random: Mutex<u64>,
-}
-
-impl TestEnv {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { now: Mutex::new(1_795_401_660_000), random: Mutex::new(seed | 1) }
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        let asked = body_of(&request);
+        let table = match &asked["TableName"] {
+            Value::String(table) => table.clone(),
+            _ => asked["RequestItems"]
+                .as_object()
+                .and_then(|tables| tables.keys().next().cloned())
+                .unwrap_or_default(),
+        };
+        let trouble = self.wire.next(&operation, &table);
+        let at = Instant::now();
+        self.wire.seen.lock().unwrap().push(Seen { operation, table: table.clone(), at });
+        let to_dynamodb = self.to_dynamodb.clone();
+        HttpConnectorFuture::new(async move {
+            match trouble {
+                None => to_dynamodb.call(request).await,
+                Some(Trouble::LoseRequest) => std::future::pending().await,
+                Some(Trouble::LoseAnswer) => {
+                    let answer = to_dynamodb.call(request).await?;
+                    assert!(answer.status().is_success(), "the call was executed");
+                    std::future::pending().await
+                }
+                Some(Trouble::Answer(status, code)) => Ok(error(status, code)),
+                Some(Trouble::OnlyKeys(keys)) => {
+                    Ok(only_keys(&to_dynamodb, request, asked, &table, keys).await)
+                }
+            }
+        })
     }
 }
 
-#[async_trait]
-impl Env for TestEnv {
-    fn now(&self) -> Time {
-        Time(*self.now.lock().unwrap())
-    }
+fn body_of(request: &HttpRequest) -> Value {
+    let body = request.body().bytes().unwrap_or_default();
+    serde_json::from_slice(body).unwrap_or_default()
+}
 
-    /// SplitMix64.
-    fn random(&self) -> u64 {
-        let mut state = self.random.lock().unwrap();
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
+fn error(status: u16, code: &str) -> HttpResponse {
+    let body = json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"),
+                      "message": "the test says so"});
+    response(status, &body)
+}
 
-    async fn sleep(&self, ms: u64) {
-        *self.now.lock().unwrap() += ms;
+fn response(status: u16, body: &Value) -> HttpResponse {
+    HttpResponse::new(status.try_into().unwrap(), body.to_string().into())
+}
+
+/// As DynamoDB does when it is short of capacity, or when the answer would be too large.
+async fn only_keys(
+    to_dynamodb: &SharedHttpConnector,
+    mut request: HttpRequest,
+    mut asked: Value,
+    table: &str,
+    keys: usize,
+) -> HttpResponse {
+    let asked_keys = &mut asked["RequestItems"][table]["Keys"];
+    let mut processed: Vec<Value> = asked_keys.as_array().unwrap().clone();
+    let unprocessed = processed.split_off(keys);
+    assert!(!unprocessed.is_empty(), "something is left out");
+    if processed.is_empty() {
+        return response(200, &json!({"Responses": {}, "UnprocessedKeys": asked["RequestItems"]}));
     }
+    *asked_keys = Value::Array(processed);
+    let body = asked.to_string();
+    request.headers_mut().insert("content-length", body.len().to_string());
+    *request.body_mut() = body.into();
+    let answer = to_dynamodb.call(request).await.unwrap().into_body().collect().await.unwrap();
+    let mut answer: Value = serde_json::from_slice(&answer.to_bytes()).unwrap();
+    let mut left = asked["RequestItems"].clone();
+    left[table]["Keys"] = Value::Array(unprocessed);
+    answer["UnprocessedKeys"] = left;
+    response(200, &answer)
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::budget::Budget;
 use crate::error::InvocationError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RECORDS, UNFINISHED, UNREADABLE};
 
 /// What a Lambda does with an event: a function from its JSON to the JSON of an answer.
 #[async_trait]
@@ -39,9 +39,9 @@ impl Reply {
         unreadable: usize,
     ) -> Result<Self, InvocationError> {
         let mut metrics = Metrics::new();
-        metrics.count("records", records);
-        metrics.count("unfinished", unfinished);
-        metrics.count("unreadable", unreadable);
+        metrics.of_service(RECORDS, records as f64);
+        metrics.of_service(UNFINISHED, unfinished as f64);
+        metrics.of_service(UNREADABLE, unreadable as f64);
         Self::new(response, metrics)
     }
 }

@@ -24,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::budget::Budget;
 use crate::error::{InvocationError, StartError};
 use crate::handler::{Handler, Reply};
-use crate::metrics::Dimensions;
+use crate::metrics::{Dimensions, READ_UNITS, WRITE_UNITS};
 use crate::settings::Environment;
 
 /// What warming up may take of an init phase, of which Lambda gives 10 s, in milliseconds.
@@ -114,10 +114,12 @@ impl<H: Handler> Host<H> {
         let before = self.aws.meter.snapshot();
         let Reply { answer, mut metrics } =
             bounded(&self.handler, event, budget, &*self.env).await?;
-        let used = (self.aws.meter.snapshot() - &before).total();
-        metrics.amount("read_units", used.read);
-        metrics.amount("write_units", used.write + used.conflicts);
-        if let Some(line) = metrics.line(&self.of, self.env.now()) {
+        // Of single requests nothing is said: the line would cost more than many of them.
+        if !metrics.is_empty() {
+            let used = (self.aws.meter.snapshot() - &before).total();
+            metrics.of_service(READ_UNITS, used.read);
+            metrics.of_service(WRITE_UNITS, used.write + used.conflicts);
+            let line = metrics.line(&self.of, self.env.now());
             // Nobody could be told that stdout is closed.
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         }

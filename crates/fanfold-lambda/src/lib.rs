@@ -21,7 +21,7 @@ mod budget;
 mod error;
 mod handler;
 mod host;
-mod metrics;
+pub mod metrics;
 mod processor;
 mod relay;
 pub mod settings;

@@ -8,7 +8,9 @@ use serde_json::json;
 use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply};
-use crate::metrics::Metrics;
+use crate::metrics::{
+    ATTEMPTED, CANARY_AGE_MS_MAX, LOGS, Metrics, NUDGED, STANDSTILL_MS_MAX, WAITING,
+};
 
 /// Logs that one run of a sweep looks at; the next run goes on behind them. Each costs about three
 /// reads, and has its turn within the hour while there are at most 60,000 and a run each minute.
@@ -38,13 +40,13 @@ impl Handler for SweepHandler {
         let report = self.sweep.sweep(after, LOGS_PER_RUN).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
-        metrics.count("logs", report.logs);
-        metrics.count("nudged", report.nudged.len());
-        metrics.count("waiting", report.waiting);
-        metrics.count("attempted", report.attempted);
-        metrics.ms("standstill_ms_max", report.standstill_ms_max);
+        metrics.of_stack(LOGS, report.logs as f64);
+        metrics.of_stack(NUDGED, report.nudged.len() as f64);
+        metrics.of_stack(WAITING, report.waiting as f64);
+        metrics.of_stack(ATTEMPTED, report.attempted as f64);
+        metrics.of_stack(STANDSTILL_MS_MAX, report.standstill_ms_max as f64);
         if let Some(age_ms) = report.canary_age_ms_max {
-            metrics.ms("canary_age_ms", age_ms);
+            metrics.of_stack(CANARY_AGE_MS_MAX, age_ms as f64);
         }
         let answer = json!({
             "logs": report.logs,
@@ -52,7 +54,7 @@ impl Handler for SweepHandler {
             "waiting": report.waiting,
             "attempted": report.attempted,
             "standstill_ms_max": report.standstill_ms_max,
-            "canary_age_ms": report.canary_age_ms_max,
+            "canary_age_ms_max": report.canary_age_ms_max,
         });
         Reply::new(&answer, metrics)
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
 use crate::sweep::LOGS_PER_RUN;
 
 /// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
@@ -44,11 +44,10 @@ impl ViewHandler {
         let report = self.sweep.sweep(after, LOGS_PER_RUN, budget.deadline).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
-        metrics.count("logs", report.logs);
-        metrics.count("behind", report.caught_up.len());
-        metrics.count("failed", report.failed.len());
-        metrics.count("parked", report.parked);
-        metrics.count("delivered", report.delivered);
+        metrics.of_stack(VIEW_BEHIND, report.caught_up.len() as f64);
+        metrics.of_stack(VIEW_FAILED, report.failed.len() as f64);
+        metrics.of_stack(VIEW_PARKED, report.parked as f64);
+        metrics.of_stack(VIEW_DELIVERED, report.delivered as f64);
         let answer = json!({
             "logs": report.logs,
             "behind": report.caught_up.len(),

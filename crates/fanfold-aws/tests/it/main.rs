@@ -1,10 +1,17 @@
-//! The adapters against a DynamoDB in the test's own process, over a wire that can be troubled.
+//! The adapters to AWS: DynamoDB in the test's own process, over a wire that can be troubled; the
+//! others with answers that a test gives. And what Lambda brings.
 
+mod answers;
 mod calls;
 mod capacity;
 mod conformance;
 mod costs;
+mod dead_letters;
+mod dense;
 mod dynamo;
+mod events;
+mod publishing;
+mod relaying;
 mod schema;
 mod stages;
 mod tables;

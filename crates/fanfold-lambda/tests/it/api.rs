@@ -1,0 +1,98 @@
+//! The API, and the whole way of a command.
+
+use serde_json::{Value, json};
+
+use crate::world::{World, by_queue, by_topic, http};
+
+async fn get(world: &World, path: &str, query: &str) -> (u64, Value) {
+    let answer = world.answer(&world.api, &http("GET", path, query, None)).await;
+    let body = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    (answer["statusCode"].as_u64().unwrap(), body)
+}
+
+#[tokio::test]
+async fn a_command_goes_all_the_way() {
+    let world = World::new();
+    world.command(1, "acme", "open", json!({ "account": "cash" })).await;
+    world.command(2, "acme", "deposit", json!({ "account": "cash", "amount": 100 })).await;
+    assert_eq!(get(&world, "/logs/ledger/org:acme/2", "wait=0").await.0, 202, "not yet");
+
+    let messages = world.until_published().await;
+    assert_eq!(messages.len(), 1, "both in one");
+    let none = json!({ "batchItemFailures": [] });
+    assert_eq!(world.answer(&world.balances, &by_topic(&messages[0])).await, none);
+    for is_raw in [true, false] {
+        let event = by_queue(&messages, 1, is_raw);
+        assert_eq!(world.answer(&world.statement, &event).await, none);
+    }
+
+    let (status, entry) = get(&world, "/logs/ledger/org:acme/2", "wait=0").await;
+    assert_eq!((status, &entry["status"]), (200, &json!("accepted")));
+    let (status, row) = get(&world, "/views/balances/ledger/org:acme/cash", "seq=2&wait=0").await;
+    assert_eq!((status, &row["row"]["balance"]), (200, &json!(100)));
+    // A key with a slash: as an HTTP API decodes it, and as it was sent.
+    let (_, rows) = get(&world, "/views/statement/ledger/org:acme", "").await;
+    let key = rows["rows"][0]["key"].as_str().unwrap();
+    assert!(key.contains('/'), "{key}");
+    for path in [key.to_owned(), key.replace('/', "%2F")] {
+        let path = format!("/views/statement/ledger/org:acme/{path}");
+        let (status, row) = get(&world, &path, "").await;
+        assert_eq!((status, &row["key"]), (200, &json!(key)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_what_api_gateway_takes() {
+    let world = World::new();
+    let body = json!({ "type": "ledger", "command": "open", "id": 1, "user": "ann", "org": "acme",
+        "data": { "account": "cash" } });
+    let answer = world.answer(&world.api, &http("POST", "/command", "", Some(&body))).await;
+    let expected = json!({
+        "statusCode": 202,
+        "headers": {
+            "content-type": "application/json",
+            "content-length": "33",
+            "location": "/logs/ledger/org:acme/1",
+        },
+        "body": "{\"log\":\"ledger/org:acme\",\"seq\":1}",
+        "isBase64Encoded": false,
+    });
+    assert_eq!(answer, expected);
+    // Of one text, as with `content-type: application/json`; and in many pieces.
+    let mut many = http("POST", "/commands", "", None);
+    many["body"] = json!(json!([body, { "type": "nope" }]).to_string());
+    let answer = world.answer(&world.api, &many).await;
+    let results: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    assert_eq!(results["results"][0], json!({ "log": "ledger/org:acme", "seq": 2 }));
+    assert!(results["results"][1]["problem"].is_object(), "{results}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_a_problem() {
+    let world = World::new();
+    for (method, path, query, expected) in [
+        ("GET", "/", "", 404),
+        ("GET", "/nothing is here/ü", "", 404),
+        ("GET", "/logs/nope/org:acme", "", 404),
+        ("GET", "/logs/ledger/org:acme/1", "wait=26000", 400),
+        ("GET", "/command", "", 405),
+        ("BREW ME", "/command", "", 405),
+        ("GET", "/healthz", "", 200),
+        ("GET", "", "", 404),
+    ] {
+        let event = http(method, path, query, None);
+        let answer = world.answer(&world.api, &event).await;
+        assert_eq!(answer["statusCode"], expected, "{method} {path}: {answer}");
+    }
+    // Headers that no client could send stop nobody.
+    let mut event = http("GET", "/healthz", "", None);
+    event["headers"] = json!({ "not a name": "x", "x": "ä\n", "accept": "*/*" });
+    assert_eq!(world.answer(&world.api, &event).await["statusCode"], 200);
+
+    let event = json!({ "Records": [] });
+    let error = world.call(&world.api, &event).await.unwrap_err().to_string();
+    assert!(error.contains("expected a request of an HTTP API"), "{error}");
+    let mut event = http("POST", "/command", "", Some(&json!({})));
+    event["body"] = json!("this is no base64");
+    assert!(world.call(&world.api, &event).await.is_err());
+}

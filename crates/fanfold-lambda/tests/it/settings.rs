@@ -1,0 +1,79 @@
+//! What is wrong with the environment is said, all of it, with names.
+
+use std::collections::BTreeMap;
+
+use fanfold_lambda::settings::Environment;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Reads everything there is to read.
+fn read(variables: &[(&str, &str)]) -> Result<(String, Vec<String>, usize, usize), Vec<String>> {
+    let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+    let get = |name: &str| variables.get(name).map(|value| (*value).to_owned());
+    let mut environment = Environment::new(&get);
+    let stack = environment.tables().stack().to_owned();
+    environment.stream();
+    let topics = environment.topics();
+    environment.dead_letters();
+    let (canaries, cache) = (environment.canaries(), environment.cache_bytes());
+    environment.log();
+    environment.check().map(|()| (stack, topics, canaries, cache)).map_err(|error| error.0)
+}
+
+const GOOD: [(&str, &str); 4] = [
+    ("FANFOLD_TABLES", "shop"),
+    ("FANFOLD_STREAM", "shop-commands"),
+    ("FANFOLD_TOPICS", "arn:aws:sns:eu-west-1:1:a, arn:aws:sns:eu-west-1:1:b"),
+    ("FANFOLD_DEAD_LETTERS", "https://sqs.eu-west-1.amazonaws.com/1/dead"),
+];
+
+#[test]
+fn what_is_there_is_read() {
+    let (stack, topics, canaries, cache) = read(&GOOD).unwrap();
+    assert_eq!(stack, "shop");
+    assert_eq!(topics, ["arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b"]);
+    assert_eq!((canaries, cache), (1, 128 * 1024 * 1024));
+    let mut more = GOOD.to_vec();
+    more.extend([("FANFOLD_CANARIES", "0"), ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")]);
+    let (_, _, canaries, cache) = read(&more).unwrap();
+    assert_eq!((canaries, cache), (0, 64 * 1024 * 1024));
+}
+
+#[test]
+fn everything_that_is_missing_is_said_at_once() {
+    let problems = read(&[]).unwrap_err();
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    for ((name, _), problem) in GOOD.iter().zip(&problems) {
+        assert!(problem.starts_with(&format!("{name} is missing: ")), "{problem}");
+        assert!(problem.contains(", from "), "it says whence: {problem}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (name, value) in [
+        ("FANFOLD_TABLES", " "),
+        ("FANFOLD_TOPICS", "commits"),
+        ("FANFOLD_TOPICS", "arn:aws:sns:eu-west-1:1:a,"),
+        ("FANFOLD_DEAD_LETTERS", "arn:aws:sqs:eu-west-1:1:dead"),
+        ("FANFOLD_CANARIES", "many"),
+        ("FANFOLD_CANARIES", "101"),
+        ("FANFOLD_LOG", "info,=,="),
+    ] {
+        let mut variables = GOOD.to_vec();
+        variables.push((name, value));
+        let problems = read(&variables).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with(name), "{problems:?}");
+        assert!(problems[0].contains(value.trim()), "{problems:?}");
+    }
+}
+
+#[test]
+fn the_log_is_filtered_by_target() {
+    let get = |_: &str| Some("warn,fanfold_pipeline=debug".to_owned());
+    let filter = Environment::new(&get).log();
+    assert_eq!(filter.default_level(), Some(LevelFilter::WARN));
+    assert!(filter.would_enable("fanfold_pipeline::relay", &tracing::Level::DEBUG));
+    assert!(!filter.would_enable("aws_config", &tracing::Level::INFO));
+    let none = |_: &str| None;
+    assert_eq!(Environment::new(&none).log().default_level(), Some(LevelFilter::INFO));
+}

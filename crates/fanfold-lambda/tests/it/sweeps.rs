@@ -1,0 +1,55 @@
+//! The sweep on its schedule.
+
+use fanfold_lambda::metrics::{
+    ATTEMPTED, CANARY_AGE_MS_MAX, LOGS, NUDGED, STANDSTILL_MS_MAX, WAITING,
+};
+use fanfold_pipeline::ports::{CataloguePosition, Commands, Env};
+use serde_json::json;
+
+use crate::world::{World, by_topic, failures, schedule};
+
+#[tokio::test]
+async fn what_stands_still_is_nudged_and_goes_on() {
+    let world = World::new();
+    world.command(1, "acme", "open", json!({ "account": "cash" })).await;
+    // The change is lost, and with it the record; the next one shows the gap.
+    world.changes();
+    let reply = world.call(&world.sweep, &schedule()).await.unwrap();
+    assert_eq!(reply.metrics.get(NUDGED), Some(0.0), "it is on its way, for all that is known");
+    assert_eq!(reply.metrics.get(CANARY_AGE_MS_MAX), None, "none has come through");
+    world.until_published().await;
+
+    world.clock.sleep(11_000).await;
+    let reply = world.call(&world.sweep, &schedule()).await.unwrap();
+    assert_eq!(reply.metrics.get(LOGS), Some(2.0), "the ledger's and the canary's");
+    assert_eq!(reply.metrics.get(NUDGED), Some(1.0));
+    assert_eq!([WAITING, ATTEMPTED].map(|n| reply.metrics.get(n)), [Some(0.0); 2]);
+    assert!(reply.metrics.get(STANDSTILL_MS_MAX) >= Some(11_000.0));
+    assert!(reply.metrics.get(CANARY_AGE_MS_MAX) >= Some(11_000.0));
+    let records = world.records();
+    assert_eq!(records["Records"][0]["kinesis"]["partitionKey"], "ledger/org:acme");
+    assert_eq!(world.answer(&world.processor, &records).await, failures(&[]));
+}
+
+#[tokio::test]
+async fn it_goes_on_where_it_was() {
+    let world = World::new();
+    world.command(1, "acme", "open", json!({ "account": "cash" })).await;
+    let all = world.memory.commands.catalogue(None, 10).await.unwrap().logs;
+    assert_eq!(all.len(), 1);
+    let end = CataloguePosition { bucket: 63, log: Some("z/user:zzz".parse().unwrap()) };
+    *world.swept.0.lock().unwrap() = Some(end);
+    for logs in [0.0, 2.0] {
+        let reply = world.call(&world.sweep, &schedule()).await.unwrap();
+        assert_eq!(reply.metrics.get(LOGS), Some(logs));
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_another_kind_is_an_error() {
+    let world = World::new();
+    for event in [json!({}), by_topic("[]"), json!("x")] {
+        let error = world.call(&world.sweep, &event).await.unwrap_err().to_string();
+        assert!(error.starts_with("expected "), "{error}");
+    }
+}

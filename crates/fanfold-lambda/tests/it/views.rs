@@ -1,0 +1,98 @@
+//! A view, called in its three ways.
+
+use fanfold::Seq;
+use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
+use fanfold_lambda::{InvocationError, Reply};
+use fanfold_pipeline::ports::{Env, ViewTable};
+use serde_json::json;
+
+use crate::world::{World, by_queue, by_topic, failures, letter, log, schedule};
+
+/// Messages of three logs, one each.
+async fn messages(world: &World) -> Vec<String> {
+    let mut messages = Vec::new();
+    for org in ["a", "b", "c"] {
+        world.command(1, org, "open", json!({ "account": "cash" })).await;
+        messages.extend(world.until_published().await);
+    }
+    assert_eq!(messages.len(), 3);
+    messages
+}
+
+async fn cursor(world: &World, org: &str) -> Option<Seq> {
+    let cursor = world.memory.views["balances"].cursor(&log(org)).await.unwrap();
+    cursor.map(|cursor| cursor.seq)
+}
+
+#[tokio::test]
+async fn a_queue_is_told_all_that_failed() {
+    let world = World::new();
+    let messages = messages(&world).await;
+    world.troubled.lock().unwrap().extend([log("a"), log("c")]);
+    let answer = world.answer(&world.balances, &by_queue(&messages, 1, true)).await;
+    assert_eq!(answer, failures(&["0".to_owned(), "2".to_owned()]));
+    assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
+    assert_eq!(*world.attempts.lock().unwrap(), 0, "nothing is suspect");
+
+    // They come again: perhaps because they have ended their process.
+    world.troubled.lock().unwrap().clear();
+    let answer = world.answer(&world.balances, &by_queue(&messages, 2, true)).await;
+    assert_eq!(answer, failures(&[]));
+    assert_eq!(*world.attempts.lock().unwrap(), 2, "a and c went behind an attempt; b was done");
+    for org in ["a", "b", "c"] {
+        assert_eq!(cursor(&world, org).await, Some(Seq(1)), "{org}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_is_told_by_an_error() {
+    let world = World::new();
+    let messages = messages(&world).await;
+    world.troubled.lock().unwrap().insert(log("a"));
+    let failed = world.call(&world.balances, &by_topic(&messages[0])).await;
+    assert!(matches!(failed, Err(InvocationError::NotApplied { failed: 1, messages: 1 })));
+    assert!(world.call(&world.balances, &by_topic(&messages[1])).await.is_ok());
+    // What nobody can read will never be readable: it must not come again.
+    assert!(world.call(&world.balances, &by_topic("this is no notification")).await.is_ok());
+}
+
+#[tokio::test]
+async fn without_time_everything_comes_again() {
+    let world = World::new();
+    let messages = messages(&world).await;
+    let late = world.call_late(&world.balances, &by_queue(&messages, 1, true)).await.unwrap();
+    let all = failures(&["0", "1", "2"].map(str::to_owned));
+    assert_eq!(late.answer, all.to_string());
+    let late = world.call_late(&world.balances, &by_topic(&messages[0])).await;
+    assert!(matches!(late, Err(InvocationError::NotApplied { .. })));
+    assert_eq!(cursor(&world, "a").await, None);
+}
+
+#[tokio::test]
+async fn the_schedule_finds_what_was_not_delivered() {
+    let world = World::new();
+    let messages = messages(&world).await;
+    world.memory.dead_letters.push("balances", letter(&messages[0]));
+    // b's message is lost, and found in the journal once that is old; c cannot be written to.
+    world.troubled.lock().unwrap().insert(log("c"));
+    world.clock.sleep(11_000).await;
+    let numbers = |reply: &Reply| {
+        [VIEW_DELIVERED, VIEW_BEHIND, VIEW_FAILED, VIEW_PARKED].map(|n| reply.metrics.get(n))
+    };
+    let reply = world.call(&world.balances, &schedule()).await.unwrap();
+    assert_eq!(numbers(&reply), [Some(1.0), Some(1.0), Some(1.0), Some(0.0)]);
+    assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
+    assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
+    let answer = json!({ "logs": 3, "behind": 1, "failed": 1, "parked": 0, "delivered": 1 });
+    assert_eq!(reply.answer, answer.to_string());
+    assert_eq!(*world.view_swept.0.lock().unwrap(), None, "the walk begins again");
+}
+
+#[tokio::test]
+async fn an_event_of_another_kind_is_an_error() {
+    let world = World::new();
+    for event in [json!({}), json!(1), json!({ "Records": [{ "eventSource": "aws:s3" }] })] {
+        let error = world.call(&world.balances, &event).await.unwrap_err().to_string();
+        assert!(error.starts_with("expected messages of SNS or SQS, or a scheduled"), "{error}");
+    }
+}

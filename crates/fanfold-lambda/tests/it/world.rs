@@ -1,0 +1,453 @@
+//! A stack in memory, and the events that AWS would make of what is in it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use fanfold::{LogId, RowKey, Seq, Services, Time, View, Views};
+use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_embedded::shards::Shards;
+use fanfold_http::{Api, Metrics};
+use fanfold_lambda::{
+    ApiHandler, Bookmark, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
+    SweepHandler, ViewHandler,
+};
+use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ports::{
+    Advanced, CataloguePosition, Change, CommandStream, CommitItem, Cursor, Env, Journal,
+    JournalAppendError, JournalPage, ParkedView, PutRowError, RowPage, RowRange, StoredRow,
+    StreamRecord, Unavailable, ViewTable,
+};
+use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::{Reads, ServedView};
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use ledger::Ledger;
+use ledger::views::{Balances, Statement};
+use serde_json::{Value, json};
+
+/// A clock that goes on where somebody sleeps, and where a test says so.
+#[derive(Default)]
+pub(crate) struct Clock(Mutex<u64>);
+
+#[async_trait]
+impl Env for Clock {
+    fn now(&self) -> Time {
+        Time(1_795_401_660_000 + *self.0.lock().unwrap())
+    }
+
+    /// Different each time, which is all that one stack needs.
+    fn random(&self) -> u64 {
+        let mut now = self.0.lock().unwrap();
+        *now += 1;
+        now.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    async fn sleep(&self, ms: u64) {
+        *self.0.lock().unwrap() += ms;
+    }
+}
+
+/// Logs whose writes fail, in all ports that ask.
+pub(crate) type Troubled = Arc<Mutex<BTreeSet<LogId>>>;
+
+/// A port with trouble: writes of some logs fail.
+struct Trouble<P: ?Sized> {
+    port: Arc<P>,
+    logs: Troubled,
+    /// Attempts that were counted, of a view table.
+    attempts: Arc<Mutex<usize>>,
+}
+
+impl<P: ?Sized> Trouble<P> {
+    fn check(&self, log: &LogId) -> Result<(), Unavailable> {
+        if self.logs.lock().unwrap().contains(log) {
+            return Err(Unavailable::TimedOut { hop: "a test" });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl CommandStream for Trouble<dyn CommandStream> {
+    async fn put_records(
+        &self,
+        records: &[StreamRecord],
+    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+        let mut results = Vec::new();
+        for record in records {
+            results.push(match self.check(&record.key) {
+                Ok(()) => self.port.put_records(std::slice::from_ref(record)).await?.remove(0),
+                failed => failed,
+            });
+        }
+        Ok(results)
+    }
+}
+
+#[async_trait]
+impl Journal for Trouble<dyn Journal> {
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
+        self.check(log)?;
+        self.port.append(log, commit).await
+    }
+
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
+        self.port.read(log, from, limit).await
+    }
+
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
+        self.port.tail(log).await
+    }
+}
+
+#[async_trait]
+impl ViewTable for Trouble<dyn ViewTable> {
+    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        self.port.cursor(log).await
+    }
+
+    async fn rows(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
+        self.port.rows(log, keys).await
+    }
+
+    async fn put_row(
+        &self,
+        log: &LogId,
+        key: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        self.check(log)?;
+        self.port.put_row(log, key, row, loaded).await
+    }
+
+    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        self.port.advance(log, to).await
+    }
+
+    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
+        self.port.mark_behind(log, target).await
+    }
+
+    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
+        self.port.park(log, at, parked).await
+    }
+
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        *self.attempts.lock().unwrap() += usize::from(attempts > 0);
+        self.port.attempt(log, attempts).await
+    }
+
+    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
+        self.port.scan(log, range).await
+    }
+}
+
+/// Where a sweep goes on.
+#[derive(Default)]
+pub(crate) struct Note(pub(crate) Mutex<Option<CataloguePosition>>);
+
+#[async_trait]
+impl Bookmark for Note {
+    async fn load(&self) -> Result<Option<CataloguePosition>, Unavailable> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    async fn store(&self, position: Option<&CataloguePosition>) -> Result<(), Unavailable> {
+        *self.0.lock().unwrap() = position.cloned();
+        Ok(())
+    }
+}
+
+/// The Lambdas of a stack.
+pub(crate) struct World {
+    pub(crate) memory: Memory,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) troubled: Troubled,
+    pub(crate) attempts: Arc<Mutex<usize>>,
+    pub(crate) swept: Arc<Note>,
+    pub(crate) view_swept: Arc<Note>,
+    pub(crate) api: ApiHandler,
+    pub(crate) relay: RelayHandler,
+    pub(crate) processor: ProcessorHandler,
+    pub(crate) sweep: SweepHandler,
+    pub(crate) balances: ViewHandler,
+    pub(crate) statement: ViewHandler,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let clock = Arc::new(Clock::default());
+        let env: Arc<dyn Env> = clock.clone();
+        let views = Views::new().with::<Balances>().with::<Statement>();
+        let names = views.iter().map(|view| view.name());
+        let config = MemoryConfig { shards: 1, ..MemoryConfig::default() };
+        let memory = Memory::new(&config, names, env.clone());
+        let services = Services::new().with::<Ledger>();
+        let troubled = Troubled::default();
+        let (swept, view_swept) = (Arc::<Note>::default(), Arc::<Note>::default());
+        let attempts = Arc::default();
+        let world = Parts { memory: &memory, env, troubled: &troubled, attempts: &attempts };
+        Self {
+            api: world.api(&services, &views),
+            relay: world.relay(),
+            processor: world.processor(&services),
+            sweep: world.sweep(swept.clone()),
+            balances: world.view::<Balances>(view_swept.clone()),
+            statement: world.view::<Statement>(Arc::default()),
+            memory,
+            clock,
+            troubled,
+            attempts,
+            swept,
+            view_swept,
+        }
+    }
+
+    /// An invocation with a minute.
+    pub(crate) async fn call(
+        &self,
+        handler: &dyn Handler,
+        event: &Value,
+    ) -> Result<Reply, InvocationError> {
+        let now = self.clock.now();
+        handler.handle(&event.to_string(), Budget::of(now, now.plus_ms(60_000))).await
+    }
+
+    /// An invocation that has no time.
+    pub(crate) async fn call_late(
+        &self,
+        handler: &dyn Handler,
+        event: &Value,
+    ) -> Result<Reply, InvocationError> {
+        let now = self.clock.now();
+        handler.handle(&event.to_string(), Budget::of(now, now)).await
+    }
+
+    /// The answer of an invocation with a minute.
+    pub(crate) async fn answer(&self, handler: &dyn Handler, event: &Value) -> Value {
+        let reply = self.call(handler, event).await.expect("the invocation succeeds");
+        serde_json::from_str(&reply.answer).unwrap()
+    }
+
+    /// A command, as `curl -d` sends it; it must be accepted.
+    pub(crate) async fn command(&self, id: u64, org: &str, command: &str, data: Value) {
+        let body = json!({
+            "type": "ledger", "command": command, "id": id, "user": "ann", "org": org, "data": data,
+        });
+        let answer = self.answer(&self.api, &http("POST", "/command", "", Some(&body))).await;
+        assert_eq!(answer["statusCode"], 202, "{answer}");
+    }
+
+    /// What the stream of the commands table brings next.
+    pub(crate) fn changes(&self) -> Value {
+        let record = |(at, change): (usize, Change)| {
+            json!({
+                "eventID": at.to_string(),
+                "eventName": "MODIFY",
+                "eventSource": "aws:dynamodb",
+                "dynamodb": {
+                    "SequenceNumber": sequence_number(at),
+                    "NewImage": {
+                        "pk": { "S": change.log.as_str() },
+                        "seq": { "N": change.last.to_string() },
+                        "n": { "N": change.n.to_string() },
+                        "at": { "N": change.at.0.to_string() },
+                        "tok": { "B": BASE64_STANDARD.encode(change.token.0.to_be_bytes()) },
+                        "b": { "B": BASE64_STANDARD.encode(&change.body) },
+                    },
+                },
+            })
+        };
+        records(drain(self.memory.commands.changes()).into_iter().enumerate().map(record))
+    }
+
+    /// What the command stream brings next.
+    pub(crate) fn records(&self) -> Value {
+        let record = |(at, record): (usize, ReceivedRecord)| {
+            json!({
+                "eventSource": "aws:kinesis",
+                "kinesis": {
+                    "partitionKey": record.key.as_str(),
+                    "sequenceNumber": sequence_number(at),
+                    "data": BASE64_STANDARD.encode(&record.data),
+                    "approximateArrivalTimestamp": record.arrived.0 as f64 / 1_000.0,
+                },
+            })
+        };
+        records(drain(self.memory.stream.records()).into_iter().enumerate().map(record))
+    }
+
+    /// The messages that were published since.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let log = self.memory.topic.log();
+        let published = log.read(log.start(), usize::MAX);
+        log.trim(log.end());
+        let bodies = published.into_iter().flat_map(|(_, notification)| notification.bodies());
+        bodies.map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
+    }
+
+    /// Commands to messages.
+    pub(crate) async fn until_published(&self) -> Vec<String> {
+        let none = json!({ "batchItemFailures": [] });
+        assert_eq!(self.answer(&self.relay, &self.changes()).await, none);
+        assert_eq!(self.answer(&self.processor, &self.records()).await, none);
+        self.messages()
+    }
+}
+
+/// What Lambdas are made of.
+struct Parts<'a> {
+    memory: &'a Memory,
+    env: Arc<dyn Env>,
+    troubled: &'a Troubled,
+    attempts: &'a Arc<Mutex<usize>>,
+}
+
+impl Parts<'_> {
+    fn trouble<P: ?Sized>(&self, port: Arc<P>) -> Arc<Trouble<P>> {
+        let (logs, attempts) = (self.troubled.clone(), self.attempts.clone());
+        Arc::new(Trouble { port, logs, attempts })
+    }
+
+    fn api(&self, services: &Services, views: &Views) -> ApiHandler {
+        let Memory { commands, journal, waits, admission, .. } = self.memory.clone();
+        let served = views.iter().map(|view| ServedView {
+            view: view.clone(),
+            table: self.memory.views[view.name()].clone(),
+        });
+        let env = self.env.clone();
+        let reads = Reads::new(
+            commands.clone(),
+            journal,
+            served.collect(),
+            services.clone(),
+            waits,
+            env.clone(),
+        );
+        let ingest = Ingest::new(commands, admission, services.clone(), env);
+        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() })
+    }
+
+    fn relay(&self) -> RelayHandler {
+        let stream = self.trouble::<dyn CommandStream>(self.memory.stream.clone());
+        RelayHandler::new(Relay::new(stream, self.env.clone()))
+    }
+
+    fn processor(&self, services: &Services) -> ProcessorHandler {
+        let ports = ProcessorPorts {
+            journal: self.trouble::<dyn Journal>(self.memory.journal.clone()),
+            state: self.memory.state.clone(),
+            parked: self.memory.parked.clone(),
+            topic: self.memory.topic.clone(),
+            env: self.env.clone(),
+        };
+        let services = services.clone().with::<fanfold::canary::Canary>();
+        ProcessorHandler::new(Processor::new(ports, services))
+    }
+
+    fn sweep(&self, note: Arc<Note>) -> SweepHandler {
+        let Memory { commands, journal, parked, stream, admission, .. } = self.memory.clone();
+        let sweep = Sweep::new(commands.clone(), journal, parked, stream, self.env.clone());
+        let services = Services::new().with::<fanfold::canary::Canary>();
+        let ingest = Ingest::new(commands, admission, services, self.env.clone());
+        SweepHandler::new(sweep.with_canaries(ingest, 1), note)
+    }
+
+    fn view<V: View>(&self, note: Arc<Note>) -> ViewHandler {
+        let views = Views::new().with::<V>();
+        let view = views.get(V::NAME).unwrap().clone();
+        let table = self.trouble::<dyn ViewTable>(self.memory.views[V::NAME].clone());
+        let Memory { commands, journal, dead_letters, .. } = self.memory.clone();
+        let env = self.env.clone();
+        let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
+        let projector = Arc::new(projector);
+        let sweep = ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
+        ViewHandler::new(projector, sweep, note)
+    }
+}
+
+fn drain<T: Clone + Send + Sync + 'static>(shards: &Shards<T>) -> Vec<T> {
+    let mut items = Vec::new();
+    for (_, shard) in shards.iter() {
+        items.extend(shard.read(shard.start(), usize::MAX).into_iter().map(|(_, item)| item));
+        shard.trim(shard.end());
+    }
+    items
+}
+
+/// The sequence number of the record at this place of a batch.
+pub(crate) fn sequence_number(at: usize) -> String {
+    format!("4959{at:04}")
+}
+
+fn records(records: impl Iterator<Item = Value>) -> Value {
+    json!({ "Records": records.collect::<Vec<_>>() })
+}
+
+pub(crate) fn failures(ids: &[String]) -> Value {
+    let failure = |id: &String| json!({ "itemIdentifier": id });
+    json!({ "batchItemFailures": ids.iter().map(failure).collect::<Vec<_>>() })
+}
+
+/// A message as SNS calls a Lambda with it.
+pub(crate) fn by_topic(message: &str) -> Value {
+    records(std::iter::once(json!({
+        "EventSource": "aws:sns",
+        "EventVersion": "1.0",
+        "EventSubscriptionArn": "arn:aws:sns:eu-west-1:123456789012:commits:1",
+        "Sns": { "Type": "Notification", "MessageId": "1", "Message": message },
+    })))
+}
+
+/// Messages as a queue has them, each with its place for its id.
+pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Value {
+    records(messages.iter().enumerate().map(|(at, message)| {
+        let envelope = json!({ "Type": "Notification", "MessageId": "1", "Message": message });
+        json!({
+            "messageId": at.to_string(),
+            "eventSource": "aws:sqs",
+            "body": if is_raw { message.clone() } else { envelope.to_string() },
+            "attributes": { "ApproximateReceiveCount": receives.to_string() },
+        })
+    }))
+}
+
+pub(crate) fn schedule() -> Value {
+    json!({
+        "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events",
+        "detail": {},
+    })
+}
+
+/// A request as an HTTP API makes it, its body as that of `curl -d`.
+pub(crate) fn http(method: &str, path: &str, query: &str, body: Option<&Value>) -> Value {
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": { "content-type": "application/x-www-form-urlencoded", "host": "x" },
+        "requestContext": { "stage": "$default", "http": { "method": method, "path": path } },
+        "body": body.map(|body| BASE64_STANDARD.encode(body.to_string())),
+        "isBase64Encoded": body.is_some(),
+    })
+}
+
+pub(crate) fn log(org: &str) -> LogId {
+    format!("ledger/org:{org}").parse().unwrap()
+}
+
+/// The body of a dead letter.
+pub(crate) fn letter(message: &str) -> Bytes {
+    Bytes::copy_from_slice(message.as_bytes())
+}

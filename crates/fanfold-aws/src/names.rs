@@ -49,6 +49,22 @@ pub mod attribute {
     pub const TTL: &str = "ttl";
 }
 
+/// What the sweeps report, and the template's alarms watch, in CloudWatch.
+pub mod metric {
+    /// Where the metrics are found.
+    pub const NAMESPACE: &str = "Fanfold";
+    /// Their only dimension, with the stack's name: each combination of values is billed.
+    pub const STACK: &str = "Stack";
+    /// How long the log that stands still the longest has done so, in milliseconds.
+    pub const STANDSTILL: &str = "StandstillMsMax";
+    /// Logs with commands that wait.
+    pub const WAITING: &str = "Waiting";
+    /// How long the slowest canary has been on its way, in milliseconds.
+    pub const CANARY_AGE: &str = "CanaryAgeMsMax";
+    /// Logs that a view has parked.
+    pub const VIEW_PARKED: &str = "ViewParked";
+}
+
 /// The names of the tables, which all begin with the stack's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {

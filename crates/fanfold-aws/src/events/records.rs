@@ -1,0 +1,70 @@
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use fanfold::LogId;
+use fanfold_pipeline::process::ReceivedRecord;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Batch, WrongEvent, records_of, time_of_seconds};
+
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow)]
+    kinesis: KinesisRecord<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KinesisRecord<'a> {
+    #[serde(borrow)]
+    partition_key: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    approximate_arrival_timestamp: f64,
+}
+
+/// The records of the command stream.
+///
+/// The relay and the sweep put every record under its log. One under a key that is no log's name
+/// is of neither, and no accepted command is in it: it is passed over with an alarm, for there is
+/// no log to park it for, and it must not stop the shard (F7). It stays in the stream, at the
+/// sequence number that the alarm names, until it expires. What is wrong with the data of a record
+/// is the processor's to find: it parks that.
+pub fn records(event: &str) -> Result<Batch<ReceivedRecord>, WrongEvent> {
+    let records = records_of(event, "records of the command stream")?;
+    let mut batch = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
+    for record in records {
+        match read(record) {
+            Ok((id, received)) => {
+                batch.items.push(received);
+                batch.ids.push(id);
+            }
+            Err(problem) => {
+                batch.unreadable += 1;
+                tracing::error!(
+                    alarm = "foreign_record",
+                    problem,
+                    "a record of the command stream is passed over"
+                );
+            }
+        }
+    }
+    Ok(batch)
+}
+
+fn read(record: &RawValue) -> Result<(String, ReceivedRecord), String> {
+    let record: Record<'_> = serde_json::from_str(record.get())
+        .map_err(|error| format!("no record of a stream: {error}"))?;
+    let KinesisRecord { partition_key, sequence_number, data, approximate_arrival_timestamp } =
+        record.kinesis;
+    let at = |problem: String| format!("record {sequence_number}: {problem}");
+    let key: LogId = partition_key.parse().map_err(|e| at(format!("the partition key: {e}")))?;
+    let data = BASE64_STANDARD.decode(&*data).map_err(|e| at(format!("the data: {e}")))?;
+    let arrived = time_of_seconds(approximate_arrival_timestamp);
+    let received = ReceivedRecord { key, data: data.into(), arrived };
+    Ok((sequence_number.into_owned(), received))
+}

@@ -1,0 +1,55 @@
+use async_trait::async_trait;
+use fanfold_aws::events::BatchResponse;
+use fanfold_pipeline::ports::{CataloguePosition, Unavailable};
+use serde::Serialize;
+
+use crate::budget::Budget;
+use crate::error::InvocationError;
+use crate::metrics::Metrics;
+
+/// What a Lambda does with an event: a function from its JSON to the JSON of an answer.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// MUST return by `budget.end` with nothing left under way: a frozen environment would thaw it
+    /// in the next invocation.
+    async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError>;
+}
+
+/// An answer, and what there is to say of the invocation in numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// JSON.
+    pub answer: String,
+    /// The numbers.
+    pub metrics: Metrics,
+}
+
+impl Reply {
+    /// Writes the answer.
+    pub fn new(answer: &impl Serialize, metrics: Metrics) -> Result<Self, InvocationError> {
+        Ok(Self { answer: serde_json::to_string(answer)?, metrics })
+    }
+
+    /// The answer to an event source mapping.
+    pub(crate) fn to_batch(
+        response: &BatchResponse,
+        records: usize,
+        unfinished: usize,
+        unreadable: usize,
+    ) -> Result<Self, InvocationError> {
+        let mut metrics = Metrics::new();
+        metrics.count("records", records);
+        metrics.count("unfinished", unfinished);
+        metrics.count("unreadable", unreadable);
+        Self::new(response, metrics)
+    }
+}
+
+/// Where a sweep goes on, kept between invocations.
+#[async_trait]
+pub trait Bookmark: Send + Sync {
+    /// Where; `None`: from the start of the catalogue.
+    async fn load(&self) -> Result<Option<CataloguePosition>, Unavailable>;
+    /// Notes it.
+    async fn store(&self, position: Option<&CataloguePosition>) -> Result<(), Unavailable>;
+}

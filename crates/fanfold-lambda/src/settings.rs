@@ -1,0 +1,99 @@
+//! What the template tells a Lambda, by its environment.
+
+use fanfold_aws::names::{DEAD_LETTERS, STREAM, TABLES, TOPICS, Tables};
+use tracing_subscriber::filter::Targets;
+
+/// The environment variable with the filter of the log: `info`, or `info,fanfold_pipeline=debug`.
+pub const LOG: &str = "FANFOLD_LOG";
+/// The environment variable with the number of canaries that the sweep sends.
+pub const CANARIES: &str = "FANFOLD_CANARIES";
+
+/// More canaries than shards of a stream that anybody has by default show no more.
+const CANARIES_MAX: usize = 100;
+
+/// What is wrong with the environment, all at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the environment is not as the template makes it: {}", .0.join("; "))]
+pub struct SettingsError(pub Vec<String>);
+
+/// Reads variables, and notes what is wrong with them.
+pub struct Environment<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<String>,
+}
+
+impl<'a> Environment<'a> {
+    /// Over whatever has the variables: a process's, or a test's.
+    pub fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { get, problems: Vec::new() }
+    }
+
+    /// The stack's tables.
+    pub fn tables(&mut self) -> Tables {
+        Tables::new(self.required(TABLES, "the beginning of the tables' names", "the stack's name"))
+    }
+
+    /// The name of the command stream.
+    pub fn stream(&mut self) -> String {
+        let resource = "the resource of type AWS::Kinesis::Stream";
+        self.required(STREAM, "the name of the command stream", resource)
+    }
+
+    /// The topics' ARNs.
+    pub fn topics(&mut self) -> Vec<String> {
+        let holds = "the ARNs of the topics, separated by commas";
+        let list = self.required(TOPICS, holds, "the resources of type AWS::SNS::Topic");
+        let arns: Vec<String> = list.split(',').map(|arn| arn.trim().to_owned()).collect();
+        if !list.is_empty() && arns.iter().any(|arn| !arn.starts_with("arn:")) {
+            self.problems.push(format!("{TOPICS} is `{list}`, and should hold {holds}"));
+        }
+        arns
+    }
+
+    /// The URL of a view's dead letters.
+    pub fn dead_letters(&mut self) -> String {
+        let holds = "the URL of the queue of the view's dead letters";
+        let url = self.required(DEAD_LETTERS, holds, "the view's resource of type AWS::SQS::Queue");
+        if !url.is_empty() && !url.starts_with("http") {
+            self.problems.push(format!("{DEAD_LETTERS} is `{url}`, and should hold {holds}"));
+        }
+        url
+    }
+
+    /// How many canaries; one, if nobody says.
+    pub fn canaries(&mut self) -> usize {
+        let Some(text) = (self.get)(CANARIES).filter(|text| !text.is_empty()) else { return 1 };
+        match text.parse() {
+            Ok(n) if n <= CANARIES_MAX => n,
+            _ => {
+                let holds = format!("a number of canaries, 0 to {CANARIES_MAX}");
+                self.problems.push(format!("{CANARIES} is `{text}`, and should hold {holds}"));
+                1
+            }
+        }
+    }
+
+    /// The filter of the log; `info`, if nobody says.
+    pub fn log(&mut self) -> Targets {
+        let text = (self.get)(LOG).filter(|text| !text.is_empty());
+        let text = text.unwrap_or_else(|| "info".to_owned());
+        text.parse().unwrap_or_else(|error| {
+            let holds = "levels by target, as `info` or `info,fanfold_pipeline=debug`";
+            self.problems.push(format!("{LOG} is `{text}`, and should hold {holds}: {error}"));
+            Targets::new().with_default(tracing::Level::INFO)
+        })
+    }
+
+    /// Everything that was wrong.
+    pub fn check(self) -> Result<(), SettingsError> {
+        if self.problems.is_empty() { Ok(()) } else { Err(SettingsError(self.problems)) }
+    }
+
+    fn required(&mut self, name: &str, holds: &str, resource: &str) -> String {
+        let value = (self.get)(name).unwrap_or_default();
+        if value.trim().is_empty() {
+            self.problems.push(format!("{name} is missing: {holds}, from {resource}"));
+        }
+        value
+    }
+}

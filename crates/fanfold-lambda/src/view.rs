@@ -1,0 +1,78 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fanfold_aws::events::{BatchResponse, ViewEvent, view_event};
+use fanfold_pipeline::project::{ATTEMPTS_MAX, Projector};
+use fanfold_pipeline::sweep::ViewSweep;
+use serde_json::json;
+
+use crate::budget::Budget;
+use crate::error::InvocationError;
+use crate::handler::{Bookmark, Handler, Reply};
+use crate::metrics::Metrics;
+use crate::sweep::LOGS_PER_RUN;
+
+/// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
+pub struct ViewHandler {
+    projector: Arc<Projector>,
+    sweep: ViewSweep,
+    bookmark: Arc<dyn Bookmark>,
+}
+
+impl ViewHandler {
+    /// Of these stages, of one view.
+    pub fn new(projector: Arc<Projector>, sweep: ViewSweep, bookmark: Arc<dyn Bookmark>) -> Self {
+        Self { projector, sweep, bookmark }
+    }
+
+    async fn from_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
+        let failed = self.projector.project(messages, budget.deadline).await.len();
+        let messages = messages.len();
+        if failed > 0 {
+            return Err(InvocationError::NotApplied { failed, messages });
+        }
+        Reply::to_batch(&BatchResponse::default(), messages, 0, 0)
+    }
+
+    async fn on_schedule(&self, budget: Budget) -> Result<Reply, InvocationError> {
+        let after = self.bookmark.load().await?;
+        let report = self.sweep.sweep(after, LOGS_PER_RUN, budget.deadline).await?;
+        self.bookmark.store(report.next.as_ref()).await?;
+        let mut metrics = Metrics::new();
+        metrics.count("logs", report.logs);
+        metrics.count("behind", report.caught_up.len());
+        metrics.count("failed", report.failed.len());
+        metrics.count("parked", report.parked);
+        metrics.count("delivered", report.delivered);
+        let answer = json!({
+            "logs": report.logs,
+            "behind": report.caught_up.len(),
+            "failed": report.failed.len(),
+            "parked": report.parked,
+            "delivered": report.delivered,
+        });
+        Reply::new(&answer, metrics)
+    }
+}
+
+#[async_trait]
+impl Handler for ViewHandler {
+    async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
+        match view_event(event)? {
+            ViewEvent::Topic(messages) => self.from_topic(&messages, budget).await,
+            ViewEvent::Queue { batch, received_before } => {
+                let failed = if received_before {
+                    let deadline = budget.deadline;
+                    self.projector.project_suspect(&batch.items, ATTEMPTS_MAX, deadline).await
+                } else {
+                    self.projector.project(&batch.items, budget.deadline).await
+                };
+                let n = failed.len();
+                let response = BatchResponse::of_queue(failed, &batch.ids);
+                Reply::to_batch(&response, batch.items.len(), n, batch.unreadable)
+            }
+            ViewEvent::Schedule => self.on_schedule(budget).await,
+        }
+    }
+}

@@ -1,12 +1,11 @@
 use async_trait::async_trait;
-use aws_sdk_kinesis::operation::put_records::PutRecordsError;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use fanfold_pipeline::ports::{CommandStream, StreamRecord, Unavailable};
 
 use crate::Aws;
 use crate::call::Tries;
-use crate::error::{Call, CallError};
+use crate::error::Call;
 
 const HOP: &str = "command stream";
 
@@ -29,23 +28,10 @@ impl KinesisStream {
     }
 
     /// Makes the connection, and gets the credentials, before there is something to put. It puts
-    /// nothing: Kinesis refuses an empty batch, for which no other permission is needed.
+    /// nothing: Kinesis refuses an empty batch, and no other permission is needed to be refused.
     pub async fn warm(&self) -> Result<(), Unavailable> {
-        match self.put(Vec::new()).await {
-            Ok(_) | Err(CallError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error.unavailable(HOP)),
-        }
-    }
-
-    async fn put(
-        &self,
-        entries: Vec<PutRecordsRequestEntry>,
-    ) -> Result<Vec<PutRecordsResultEntry>, CallError<PutRecordsError>> {
-        let call = Call::new("PutRecords", &self.name);
         let request = self.aws.kinesis.put_records().stream_name(&self.name);
-        let request = request.set_records(Some(entries));
-        let output = self.aws.call(call, Tries::ONE, || request.clone().send()).await?;
-        Ok(output.records)
+        self.aws.warm(HOP, request.set_records(Some(Vec::new())).send()).await
     }
 }
 
@@ -63,8 +49,13 @@ impl CommandStream for KinesisStream {
             // Both that it requires are set.
             entry.data(Blob::new(record.data.clone())).build().ok()
         };
-        let put = self.put(records.iter().filter_map(entry).collect()).await;
-        let results: Vec<_> = put.map_err(|e| e.unavailable(HOP))?.iter().map(result).collect();
+        let entries = records.iter().filter_map(entry).collect();
+        let request = self.aws.kinesis.put_records().stream_name(&self.name);
+        let request = request.set_records(Some(entries));
+        let call = Call::new("PutRecords", &self.name);
+        let output = self.aws.call(call, Tries::ONE, || request.clone().send()).await;
+        let output = output.map_err(|error| error.unavailable(HOP))?;
+        let results: Vec<_> = output.records().iter().map(result).collect();
         if results.len() != records.len() {
             let message = format!("{} results for {} records", results.len(), records.len());
             return Err(Unavailable::Failed { hop: HOP, message });

@@ -6,9 +6,17 @@ pub mod call;
 mod clients;
 mod env;
 pub mod error;
+pub mod events;
+mod kinesis;
 pub mod meter;
 pub mod names;
+mod sns;
+mod sqs;
+mod warm;
 
 pub use admission::OpenAdmission;
 pub use clients::Aws;
 pub use env::SystemEnv;
+pub use kinesis::KinesisStream;
+pub use sns::SnsTopic;
+pub use sqs::SqsDeadLetters;

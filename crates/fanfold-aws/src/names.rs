@@ -58,6 +58,11 @@ impl Tables {
         Self { prefix: prefix.into() }
     }
 
+    /// The stack's name.
+    pub fn stack(&self) -> &str {
+        &self.prefix
+    }
+
     /// Slots and the catalogue.
     pub fn commands(&self) -> String {
         self.named("commands")

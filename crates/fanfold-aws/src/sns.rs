@@ -1,16 +1,13 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use aws_sdk_sns::operation::publish_batch::{PublishBatchError, PublishBatchOutput};
-use aws_sdk_sns::types::{
-    BatchResultErrorEntry, MessageAttributeValue, PublishBatchRequestEntry,
-};
+use aws_sdk_sns::types::{BatchResultErrorEntry, MessageAttributeValue, PublishBatchRequestEntry};
 use fanfold::body::notification::Message;
 use fanfold_pipeline::ports::{Topic, Unavailable};
 
 use crate::Aws;
 use crate::call::Tries;
-use crate::error::{Call, CallError};
+use crate::error::Call;
 
 const HOP: &str = "topic";
 
@@ -31,23 +28,10 @@ impl SnsTopic {
     }
 
     /// Makes the connection before there is something to publish. It publishes nothing: SNS refuses
-    /// an empty batch, for which no other permission is needed.
+    /// an empty batch, and no other permission is needed to be refused.
     pub async fn warm(&self) -> Result<(), Unavailable> {
-        match self.publish_to(self.arns.first().map_or("", String::as_str), Vec::new()).await {
-            Ok(_) | Err(CallError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error.unavailable(HOP)),
-        }
-    }
-
-    async fn publish_to(
-        &self,
-        arn: &str,
-        entries: Vec<PublishBatchRequestEntry>,
-    ) -> Result<PublishBatchOutput, CallError<PublishBatchError>> {
-        let request = self.aws.sns.publish_batch().topic_arn(arn);
-        let request = request.set_publish_batch_request_entries(Some(entries));
-        let call = Call::new("PublishBatch", arn);
-        self.aws.call(call, Tries::ONE, || request.clone().send()).await
+        let request = self.aws.sns.publish_batch().set_topic_arn(self.arns.first().cloned());
+        self.aws.warm(HOP, request.set_publish_batch_request_entries(Some(Vec::new())).send()).await
     }
 }
 
@@ -70,7 +54,10 @@ impl Topic for SnsTopic {
             return Ok(Vec::new());
         }
         let entries = messages.iter().enumerate().filter_map(|(id, m)| entry(id, m));
-        let output = self.publish_to(arn, entries.collect()).await;
+        let request = self.aws.sns.publish_batch().topic_arn(arn);
+        let request = request.set_publish_batch_request_entries(Some(entries.collect()));
+        let call = Call::new("PublishBatch", arn);
+        let output = self.aws.call(call, Tries::ONE, || request.clone().send()).await;
         let output = output.map_err(|error| error.unavailable(HOP))?;
         // Whatever is in neither list was not acknowledged.
         let unacknowledged = || {

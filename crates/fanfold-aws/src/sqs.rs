@@ -86,7 +86,11 @@ impl DeadLetters for SqsDeadLetters {
     /// The queue is that of one view: the name is not needed.
     async fn list(&self, _: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
         let mut letters: Vec<DeadLetter> = Vec::new();
-        while letters.len() < limit {
+        // Each round takes a message off the queue, or is the last.
+        for _ in 0..limit {
+            if letters.len() >= limit {
+                break;
+            }
             let received = self.receive(limit - letters.len()).await?;
             if received.is_empty() {
                 break;

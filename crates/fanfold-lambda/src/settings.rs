@@ -8,6 +8,10 @@ pub const LOG: &str = "FANFOLD_LOG";
 /// The environment variable with the number of canaries that the sweep sends.
 pub const CANARIES: &str = "FANFOLD_CANARIES";
 
+/// Set by Lambda itself: the memory of the function, in MB.
+const MEMORY: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
+/// What the processor keeps by default.
+const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// More canaries than shards of a stream that anybody has by default show no more.
 const CANARIES_MAX: usize = 100;
 
@@ -71,6 +75,12 @@ impl<'a> Environment<'a> {
                 1
             }
         }
+    }
+
+    /// Bytes of logs that the processor keeps: a quarter of the memory that Lambda gives it.
+    pub fn cache_bytes(&mut self) -> usize {
+        let megabytes = (self.get)(MEMORY).and_then(|text| text.parse::<usize>().ok());
+        megabytes.map_or(CACHE_BYTES_MAX, |mb| (mb * 1024 * 1024 / 4).min(CACHE_BYTES_MAX))
     }
 
     /// The filter of the log; `info`, if nobody says.

@@ -26,7 +26,11 @@ impl ViewHandler {
         Self { projector, sweep, bookmark }
     }
 
-    async fn from_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
+    async fn from_topic(
+        &self,
+        messages: &[Bytes],
+        budget: Budget,
+    ) -> Result<Reply, InvocationError> {
         let failed = self.projector.project(messages, budget.deadline).await.len();
         let messages = messages.len();
         if failed > 0 {

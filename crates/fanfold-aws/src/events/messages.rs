@@ -2,7 +2,6 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{Batch, WrongEvent, records_of, shape};
 
@@ -67,8 +66,7 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
     let mut queue = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
     let mut received_before = false;
     for record in records_of(event, EXPECTED)? {
-        let wrong =
-            |error| WrongEvent { expected: EXPECTED, found: shape(record.get(), &error) };
+        let wrong = |error| WrongEvent { expected: EXPECTED, found: shape(record.get(), &error) };
         let record: AnyRecord<'_> = serde_json::from_str(record.get()).map_err(wrong)?;
         match record {
             AnyRecord { sns: Some(Envelope { message }), .. } => topic.push(bytes(message)),

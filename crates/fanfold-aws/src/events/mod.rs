@@ -82,10 +82,7 @@ struct Records<'a> {
 }
 
 /// The records of an event, each still as it came.
-fn records_of<'a>(
-    event: &'a str,
-    expected: &'static str,
-) -> Result<Vec<&'a RawValue>, WrongEvent> {
+fn records_of<'a>(event: &'a str, expected: &'static str) -> Result<Vec<&'a RawValue>, WrongEvent> {
     match serde_json::from_str::<Records<'a>>(event) {
         Ok(Records { records }) => Ok(records),
         Err(error) => Err(WrongEvent { expected, found: shape(event, &error) }),

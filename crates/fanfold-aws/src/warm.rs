@@ -1,0 +1,24 @@
+use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use fanfold_pipeline::ports::Unavailable;
+use tokio::time::timeout;
+
+use crate::Aws;
+
+impl Aws {
+    /// Sends something that will be refused, so that the connection and the credentials are there
+    /// when something real is sent. Not a call: nothing is metered, and a refusal is what it is for.
+    pub(crate) async fn warm<T, E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        hop: &'static str,
+        sent: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<(), Unavailable> {
+        match timeout(self.attempt_timeout, sent).await {
+            Ok(Ok(_) | Err(SdkError::ServiceError(_))) => Ok(()),
+            Ok(Err(error)) => {
+                let message = DisplayErrorContext(&error).to_string();
+                Err(Unavailable::Failed { hop, message })
+            }
+            Err(_) => Err(Unavailable::TimedOut { hop }),
+        }
+    }
+}

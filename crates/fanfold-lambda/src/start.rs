@@ -1,0 +1,132 @@
+//! How each Lambda is put together.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use fanfold::canary::Canary;
+use fanfold::{LogId, Services, StateKey, View, Views};
+use fanfold_aws::{
+    Aws, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, KinesisStream,
+    OpenAdmission, PollingWaits, Positions, SnsTopic, SqsDeadLetters,
+};
+use fanfold_http::{Api, Metrics};
+use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ports::{Commands, State, ViewTable};
+use fanfold_pipeline::process::{Processor, ProcessorPorts};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::{Reads, ServedView};
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+
+use crate::api::ApiHandler;
+use crate::host::{Context, report_warm, run};
+use crate::processor::ProcessorHandler;
+use crate::relay::RelayHandler;
+use crate::settings::Environment;
+use crate::sweep::SweepHandler;
+use crate::view::ViewHandler;
+
+/// The HTTP API, for these services and views.
+pub fn api(services: Services, views: Views) -> ExitCode {
+    run("api", |_| (), async |Context { aws, tables, env, .. }| {
+        let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
+        warm_commands(&commands).await;
+        let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
+        let served = views.iter().map(|view| {
+            let table = DynamoViewTable::new(&aws, tables.view(view.name(), view.version()));
+            ServedView { view: view.clone(), table: Arc::new(table) }
+        });
+        let served: Vec<ServedView> = served.collect();
+        let waits = PollingWaits::new();
+        let ingest = Ingest::new(
+            commands.clone(),
+            Arc::new(OpenAdmission),
+            services.clone(),
+            env.clone(),
+        );
+        let reads = Reads::new(commands, journal, served, services, Arc::new(waits), env);
+        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() })
+    })
+}
+
+/// The relay, behind the stream of the commands table.
+pub fn relay() -> ExitCode {
+    run("relay", |environment| environment.stream(), async |context| {
+        let Context { aws, env, settings: stream, .. } = context;
+        let stream = KinesisStream::new(&aws, stream);
+        report_warm("command stream", stream.warm().await);
+        RelayHandler::new(Relay::new(Arc::new(stream), env))
+    })
+}
+
+/// The processor of these services, and of the canary that the sweep sends.
+pub fn processor(services: Services) -> ExitCode {
+    let read = |environment: &mut Environment<'_>| (environment.topics(), environment.cache_bytes());
+    run("processor", read, async |context| {
+        let Context { aws, tables, env, settings: (topics, cache_bytes) } = context;
+        let state = Arc::new(DynamoState::new(&aws, tables.state()));
+        if let Some(log) = Canary::log(0) {
+            report_warm("state table", state.get(&log, &[StateKey::head(1)]).await.map(|_| ()));
+        }
+        let topic = SnsTopic::new(&aws, topics);
+        report_warm("topic", topic.warm().await);
+        let ports = ProcessorPorts {
+            journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
+            state,
+            parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
+            topic: Arc::new(topic),
+            env,
+        };
+        let processor = Processor::new(ports, services.with::<Canary>());
+        ProcessorHandler::new(processor.with_cache_bytes(cache_bytes))
+    })
+}
+
+/// The view `V`, behind a topic, or a queue of it; and its sweep, on a schedule.
+pub fn view<V: View>() -> ExitCode {
+    let views = Views::new().with::<V>();
+    let service = format!("view-{}", V::NAME);
+    run(&service, |environment| environment.dead_letters(), async |context| {
+        let Context { aws, tables, env, settings: dead_letters } = context;
+        let name = tables.view(V::NAME, V::VERSION);
+        let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
+        if let Some(log) = Canary::log(0) {
+            report_warm("view table", table.cursor(&log).await.map(|_| ()));
+        }
+        let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
+        let view = views.get(V::NAME).expect("it was added").clone();
+        let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
+        let projector = Arc::new(projector);
+        let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
+        let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
+        let sweep = ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
+        ViewHandler::new(projector, sweep, Arc::new(Positions::new(&aws, name)))
+    })
+}
+
+/// The sweep, on a schedule.
+pub fn sweep() -> ExitCode {
+    let read = |environment: &mut Environment<'_>| (environment.stream(), environment.canaries());
+    run("sweep", read, async |context| {
+        let Context { aws, tables, env, settings: (stream, canaries) } = context;
+        let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
+        warm_commands(&commands).await;
+        let sweep = Sweep::new(
+            commands.clone(),
+            Arc::new(DynamoJournal::new(&aws, tables.journal())),
+            Arc::new(DynamoParked::new(&aws, tables.parked())),
+            Arc::new(KinesisStream::new(&aws, stream)),
+            env.clone(),
+        );
+        let services = Services::new().with::<Canary>();
+        let ingest = Ingest::new(commands, Arc::new(OpenAdmission), services, env);
+        let sweep = sweep.with_canaries(ingest, canaries);
+        SweepHandler::new(sweep, Arc::new(Positions::new(&aws, tables.state())))
+    })
+}
+
+async fn warm_commands(commands: &DynamoCommands) {
+    if let Some(log) = Canary::log(0) {
+        report_warm("commands table", commands.slot(&log).await.map(|_| ()));
+    }
+}

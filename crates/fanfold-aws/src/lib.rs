@@ -4,6 +4,7 @@
 mod admission;
 pub mod call;
 mod clients;
+pub mod dynamo;
 mod env;
 pub mod error;
 pub mod events;
@@ -13,6 +14,7 @@ pub mod names;
 mod sns;
 mod sqs;
 mod warm;
+mod waits;
 
 pub use admission::OpenAdmission;
 pub use clients::Aws;
@@ -20,3 +22,4 @@ pub use env::SystemEnv;
 pub use kinesis::KinesisStream;
 pub use sns::SnsTopic;
 pub use sqs::SqsDeadLetters;
+pub use waits::PollingWaits;

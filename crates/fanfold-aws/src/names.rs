@@ -28,13 +28,13 @@ pub mod attribute {
     pub const N: &str = "n";
     /// A time, in milliseconds.
     pub const AT: &str = "at";
-    /// Slot: the token of its last append.
+    /// Slot: the token of its last append, 16 bytes.
     pub const TOKEN: &str = "tok";
     /// Slot: the catalogue's bucket; partition key of its index.
     pub const BUCKET: &str = "h";
     /// Slot: set when the log is frozen.
     pub const CLOSED: &str = "closed";
-    /// Commit: the nonce of the attempt that stored it.
+    /// Commit: the nonce of the attempt that stored it. What is parked in parts: of which body.
     pub const NONCE: &str = "w";
     /// Cursor: the seq that the view's sweep has to reach.
     pub const BEHIND: &str = "behind";
@@ -42,6 +42,8 @@ pub mod attribute {
     pub const PARKED: &str = "parked";
     /// Cursor: attempts that have not returned.
     pub const ATTEMPTS: &str = "attempts";
+    /// Position of a sweep: the log behind which it goes on.
+    pub const LOG: &str = "log";
     /// Row: when DynamoDB may remove a tombstone, in seconds; the table's TTL attribute.
     pub const TTL: &str = "ttl";
 }

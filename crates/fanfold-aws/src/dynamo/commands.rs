@@ -1,0 +1,158 @@
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::ReturnValue;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{
+    Append, AppendError, CataloguePage, CataloguePosition, Commands, Slot, Token, Unavailable,
+};
+use md5::{Digest, Md5};
+
+use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
+use super::table::{Expression, Query, Table, WriteError};
+use crate::Aws;
+use crate::call::Tries;
+use crate::names::CATALOGUE_INDEX;
+use crate::names::attribute::{AT, CLOSED, N, PK, SEQ, TOKEN};
+
+/// Buckets of the catalogue: its index has this many partition keys, so that new logs of a whole
+/// system do not come upon one.
+pub const BUCKETS: u8 = 64;
+
+const UPDATE: &str = "SET #seq = if_not_exists(#seq, :zero) + :n, #n = :n, #b = :b, #at = :at, \
+                      #tok = :tok, #h = if_not_exists(#h, :h)";
+const CONDITION: &str =
+    "attribute_not_exists(#closed) AND (attribute_not_exists(#tok) OR #tok <> :tok)";
+
+/// The commands table, with its catalogue.
+///
+/// | call | costs |
+/// |---|---|
+/// | `append` | a write unit per KB of the larger of the new slot and the one before; one more at the log's very first. One attempt, the ingest stage retries |
+/// | `slot` | a read unit per 4 KB of the slot, its batch included |
+/// | `catalogue` | half a unit for each bucket begun, and for each 4 KB of names |
+#[derive(Debug)]
+pub struct DynamoCommands {
+    table: Table,
+}
+
+impl DynamoCommands {
+    /// The commands in this table.
+    pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
+        Self { table: Table::new(aws, table, "commands table") }
+    }
+
+    /// Logs of one bucket behind `after`: at most `limit`, and whether the bucket may have more.
+    async fn bucket(
+        &self,
+        bucket: u8,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<(Vec<LogId>, bool), Unavailable> {
+        let of_bucket = (":h", number(bucket.into()));
+        let only = Some("#pk");
+        let (index, limit) = (Some(CATALOGUE_INDEX), Some(limit));
+        let page = match after {
+            Some(after) => {
+                let after = (":after", text(after.as_str()));
+                let keys = Expression("#h = :h AND #pk > :after", [of_bucket, after]);
+                self.table.query(Query { only, index, limit, ..Query::new(keys) }).await?
+            }
+            None => {
+                let keys = Expression("#h = :h", [of_bucket]);
+                self.table.query(Query { only, index, limit, ..Query::new(keys) }).await?
+            }
+        };
+        let mut logs = Vec::with_capacity(page.items.len());
+        for mut item in page.items {
+            let log = item.text(PK).map_err(self.table.malformed())?;
+            let parsed = log.parse();
+            logs.push(parsed.map_err(|error| self.table.failed(format!("`{log}` {error}")))?);
+        }
+        Ok((logs, page.next.is_some()))
+    }
+}
+
+/// The log's bucket in the catalogue: the same in every build, for it is stored.
+pub fn bucket(log: &LogId) -> u8 {
+    let digest: [u8; 16] = Md5::digest(log.as_str()).into();
+    digest[0] % BUCKETS
+}
+
+#[async_trait]
+impl Commands for DynamoCommands {
+    async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
+        let update = Expression(
+            UPDATE,
+            [
+                (":zero", number(0)),
+                (":n", number(append.n)),
+                (":b", bytes(&append.body)),
+                (":at", number(append.at.0)),
+                (":tok", random_bits(append.token.0)),
+                (":h", number(bucket(log).into())),
+            ],
+        );
+        // Nothing returns the seq alone. What comes with it is not billed.
+        let returned = ReturnValue::UpdatedNew;
+        let condition = Some(CONDITION);
+        match self.table.update(key(log), update, condition, returned, Tries::ONE).await {
+            Ok(mut updated) => Ok(updated.seq(SEQ).map_err(self.table.malformed())?),
+            Err(WriteError::Conflict(Some(stored))) => {
+                Err(AppendError::Refused(slot(stored).map_err(self.table.malformed())?))
+            }
+            Err(error) => Err(error.unavailable(&self.table).into()),
+        }
+    }
+
+    async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
+        let found = self.table.get(key(log), Some("#seq, #n, #at, #tok, #closed")).await?;
+        found.map(slot).transpose().map_err(self.table.malformed())
+    }
+
+    /// At most as many queries as there are buckets left and logs listed.
+    async fn catalogue(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+    ) -> Result<CataloguePage, Unavailable> {
+        let limit = limit.max(1);
+        let mut at = after.unwrap_or(CataloguePosition { bucket: 0, log: None });
+        let mut logs: Vec<LogId> = Vec::new();
+        while at.bucket < BUCKETS && logs.len() < limit {
+            let left = limit - logs.len();
+            let (listed, more) = self.bucket(at.bucket, at.log.as_ref(), left).await?;
+            at = match listed.last() {
+                Some(last) if more => CataloguePosition { log: Some(last.clone()), ..at },
+                _ => CataloguePosition { bucket: at.bucket + 1, log: None },
+            };
+            logs.extend(listed);
+        }
+        Ok(CataloguePage { logs, next: (at.bucket < BUCKETS).then_some(at) })
+    }
+}
+
+fn key(log: &LogId) -> Item {
+    item([(PK, text(log.as_str()))])
+}
+
+fn slot(mut item: Item) -> Result<Slot, Malformed> {
+    Ok(Slot {
+        seq: item.seq(SEQ)?,
+        n: item.number(N)?,
+        at: item.time(AT)?,
+        token: Token(item.random_bits(TOKEN)?),
+        closed: item.contains_key(CLOSED),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored numbers: a build that changed them would list logs twice, or never.
+    #[test]
+    fn buckets_never_change() {
+        let buckets = ["ledger/org:acme", "ledger/user:ann", "canary/org:canary-0"];
+        let buckets = buckets.map(|log| bucket(&log.parse().expect("a log")));
+        assert_eq!(buckets, [0, 0, 0]);
+    }
+}

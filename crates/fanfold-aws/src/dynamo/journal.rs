@@ -1,0 +1,140 @@
+use async_trait::async_trait;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{
+    CommitItem, Journal, JournalAppendError, JournalPage, Nonce, Unavailable,
+};
+
+use super::boundaries::Boundaries;
+use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
+use super::table::{Expression, Query, Table, WriteError};
+use crate::Aws;
+use crate::call::Tries;
+use crate::names::attribute::{AT, BODY, N, NONCE, PK, SK};
+
+/// The journal table.
+///
+/// | call | costs |
+/// |---|---|
+/// | `append` | a write unit per KB of the commit; one attempt, the processor retries |
+/// | `read` | a read unit per 4 KB of the commits returned and of one more, which says whether there is more; one unit, and the last commit once more, where `from` is not known to be where a commit begins |
+/// | `tail` | one unit if nothing was appended since this process last saw the log's end, else a unit per 4 KB of the last commit |
+#[derive(Debug)]
+pub struct DynamoJournal {
+    table: Table,
+    boundaries: Boundaries,
+}
+
+impl DynamoJournal {
+    /// The journal in this table.
+    pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
+        Self { table: Table::new(aws, table, "journal"), boundaries: Boundaries::default() }
+    }
+
+    fn commit(&self, log: &LogId, item: Item) -> Result<CommitItem, Unavailable> {
+        let commit = commit(item).map_err(self.table.malformed())?;
+        self.boundaries.note(log, commit.last().next());
+        Ok(commit)
+    }
+
+    /// The commit that begins before `from` and holds it. `known` is a boundary: if it is before
+    /// `from`, the commit is behind it, and nothing before it needs to be looked at.
+    async fn around(
+        &self,
+        log: &LogId,
+        from: Seq,
+        known: Seq,
+    ) -> Result<Option<CommitItem>, Unavailable> {
+        let lowest = if known < from { known } else { Seq(1) };
+        let keys = Expression(
+            "#pk = :pk AND #sk BETWEEN :lowest AND :before",
+            [
+                (":pk", text(log.as_str())),
+                (":lowest", number(lowest.0)),
+                (":before", number(from.before().0)),
+            ],
+        );
+        let query = Query { descending: true, limit: Some(1), ..Query::new(keys) };
+        let found = self.table.query(query).await?.items.pop();
+        let commit = found.map(|item| self.commit(log, item)).transpose()?;
+        Ok(commit.filter(|commit| commit.last() >= from))
+    }
+}
+
+#[async_trait]
+impl Journal for DynamoJournal {
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
+        let CommitItem { first, n, at, nonce, body } = commit;
+        let item = item([
+            (PK, text(log.as_str())),
+            (SK, number(first.0)),
+            (N, number(*n)),
+            (AT, number(at.0)),
+            (NONCE, random_bits(nonce.0)),
+            (BODY, bytes(body)),
+        ]);
+        let is_new = Expression("attribute_not_exists(#pk)", []);
+        match self.table.put(item, Some(is_new), Tries::ONE).await {
+            Ok(_) => {
+                self.boundaries.note(log, commit.last().next());
+                Ok(())
+            }
+            Err(WriteError::Conflict(Some(stored))) => {
+                Err(JournalAppendError::Exists(self.commit(log, stored)?))
+            }
+            Err(error) => Err(error.unavailable(&self.table).into()),
+        }
+    }
+
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
+        let (from, limit) = (from.max(Seq(1)), limit.max(1));
+        let known = self.boundaries.of(log);
+        let keys = Expression(
+            "#pk = :pk AND #sk >= :from",
+            [(":pk", text(log.as_str())), (":from", number(from.0))],
+        );
+        // One more than asked for says whether there is more: that a query has a key to go on
+        // from does not.
+        let query = Query { limit: Some(limit.saturating_add(1)), ..Query::new(keys) };
+        let page = self.table.query(query).await?;
+        let mut commits = Vec::with_capacity(page.items.len() + 1);
+        // The chain has no holes (F3): only if no commit begins here, one may hold it.
+        let begins = |item: &Item| item.get(SK) == Some(&number(from.0));
+        let is_boundary = from == Seq(1) || from == known || page.items.first().is_some_and(begins);
+        if !is_boundary {
+            commits.extend(self.around(log, from, known).await?);
+        }
+        for item in page.items {
+            commits.push(self.commit(log, item)?);
+        }
+        let more = page.next.is_some() || commits.len() > limit;
+        commits.truncate(limit);
+        Ok(JournalPage { commits, more })
+    }
+
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
+        let known = self.boundaries.of(log);
+        let keys = Expression(
+            "#pk = :pk AND #sk >= :known",
+            [(":pk", text(log.as_str())), (":known", number(known.0))],
+        );
+        let only = Some("#sk, #n");
+        let query = Query { only, descending: true, limit: Some(1), ..Query::new(keys) };
+        let Some(mut last) = self.table.query(query).await?.items.pop() else {
+            return Ok(known.before());
+        };
+        let first = last.seq(SK).map_err(self.table.malformed())?;
+        let boundary = first.plus(last.number(N).map_err(self.table.malformed())?);
+        self.boundaries.note(log, boundary);
+        Ok(boundary.before())
+    }
+}
+
+fn commit(mut item: Item) -> Result<CommitItem, Malformed> {
+    Ok(CommitItem {
+        first: item.seq(SK)?,
+        n: item.number(N)?,
+        at: item.time(AT)?,
+        nonce: Nonce(item.random_bits(NONCE)?),
+        body: item.bytes(BODY)?,
+    })
+}

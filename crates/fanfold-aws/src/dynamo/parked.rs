@@ -1,0 +1,203 @@
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{ParkedItem, ParkedTable, Unavailable};
+use md5::{Digest, Md5};
+
+use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
+use super::table::{Expression, Query, Table};
+use crate::Aws;
+use crate::call::Tries;
+use crate::names::attribute::{BODY, N, NONCE, PK, SEQ, SK};
+
+/// Bytes of a body that one item takes; DynamoDB's items hold 400 KB, keys included.
+const PART_BYTES_MAX: usize = 350 * 1024;
+/// How often an item is read that is replaced while it is read.
+const READS_MAX: usize = 5;
+
+/// The parked table.
+///
+/// An item of the table holds 400 KB, but what cannot be decoded may be a whole record of the
+/// stream, 1 MiB: a larger body is kept in parts. The log's own item has the first, and says how
+/// many there are (`n`) and of which body (`w`, its MD5). The others are under a partition key of
+/// their own, so that they are in no list's way; they are stored before the item that names them,
+/// and deleted after it. What is left of an attempt that ended half-way is nobody's, and harmless.
+///
+/// | call | costs |
+/// |---|---|
+/// | `park` | a write unit per KB of the larger of the new item and the one before, and of each further part |
+/// | `list` | a read unit for each 4 KB of the items listed, one if there is none |
+/// | `remove` | a write unit per KB of the item, one if it is not there |
+#[derive(Debug)]
+pub struct DynamoParked {
+    table: Table,
+}
+
+/// An item as it is stored: the first part of a body.
+struct First {
+    key: String,
+    seq: Seq,
+    body: Bytes,
+    rest: Option<Rest>,
+}
+
+/// Where the other parts of a body are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Rest {
+    /// How many parts there are in all.
+    parts: u64,
+    /// The MD5 of the body.
+    digest: u128,
+}
+
+impl DynamoParked {
+    /// What is parked in this table.
+    pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
+        Self { table: Table::new(aws, table, "parked table") }
+    }
+
+    /// The whole of an item of which the first part was read; `None` if it was removed meanwhile.
+    async fn whole(
+        &self,
+        log: &LogId,
+        mut first: First,
+    ) -> Result<Option<ParkedItem>, Unavailable> {
+        for _ in 0..READS_MAX {
+            if let Some(body) = self.whole_body(log, &first).await? {
+                let identity = identity(&first.key).to_owned();
+                return Ok(Some(ParkedItem { seq: first.seq, identity, body }));
+            }
+            // Somebody has replaced or removed it since its first part was read.
+            let key = item([(PK, text(log.as_str())), (SK, text(&first.key))]);
+            match self.table.get(key, None).await? {
+                Some(found) => first = read(found).map_err(self.table.malformed())?,
+                None => return Ok(None),
+            }
+        }
+        Err(self.table.failed(format!("a part of `{}` of {log} is missing", first.key)))
+    }
+
+    async fn whole_body(&self, log: &LogId, first: &First) -> Result<Option<Bytes>, Unavailable> {
+        let Some(Rest { parts, digest }) = first.rest else { return Ok(Some(first.body.clone())) };
+        let mut body = BytesMut::from(&*first.body);
+        for part in 1..parts {
+            let key = part_key(log, &first.key, digest, part);
+            let Some(mut found) = self.table.get(key, None).await? else { return Ok(None) };
+            body.extend(found.bytes(BODY).map_err(self.table.malformed())?);
+        }
+        Ok(Some(body.freeze()))
+    }
+
+    async fn remove_parts(
+        &self,
+        log: &LogId,
+        key: &str,
+        Rest { parts, digest }: Rest,
+    ) -> Result<(), Unavailable> {
+        for part in 1..parts {
+            self.table.delete(part_key(log, key, digest, part)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ParkedTable for DynamoParked {
+    async fn park(&self, log: &LogId, parked: &ParkedItem) -> Result<(), Unavailable> {
+        let key = sort_key(parked.seq, &parked.identity);
+        let mut parts = parked.body.chunks(PART_BYTES_MAX);
+        let first = parts.next().unwrap_or_default();
+        let mut stored = item([
+            (PK, text(log.as_str())),
+            (SK, text(&key)),
+            (SEQ, number(parked.seq.0)),
+            (BODY, bytes(first)),
+        ]);
+        let rest = (parts.len() > 0).then(|| Rest {
+            parts: parts.len() as u64 + 1,
+            digest: u128::from_be_bytes(Md5::digest(&parked.body).into()),
+        });
+        if let Some(Rest { parts: n, digest }) = rest {
+            for (part, body) in (1..).zip(parts) {
+                let mut item = part_key(log, &key, digest, part);
+                item.insert(BODY.to_owned(), bytes(body));
+                let put = self.table.put::<0>(item, None, Tries::SOME).await;
+                put.map_err(|error| error.unavailable(&self.table))?;
+            }
+            stored.insert(N.to_owned(), number(n));
+            stored.insert(NONCE.to_owned(), random_bits(digest));
+        }
+        let put = self.table.put::<0>(stored, None, Tries::SOME).await;
+        let before = put.map_err(|error| error.unavailable(&self.table))?;
+        let before = before.map(read).transpose().map_err(self.table.malformed())?;
+        match before.and_then(|before| before.rest) {
+            Some(before) if rest != Some(before) => self.remove_parts(log, &key, before).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn list(
+        &self,
+        log: &LogId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<ParkedItem>, Unavailable> {
+        let mut items = Vec::new();
+        let mut start = None;
+        while items.len() < limit {
+            let keys = Expression(
+                "#pk = :pk AND #sk >= :from",
+                [(":pk", text(log.as_str())), (":from", text(sort_key(from, "")))],
+            );
+            let left = Some(limit - items.len());
+            let page = self.table.query(Query { limit: left, start, ..Query::new(keys) }).await?;
+            for found in page.items {
+                let first = read(found).map_err(self.table.malformed())?;
+                items.extend(self.whole(log, first).await?);
+            }
+            start = page.next;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(items)
+    }
+
+    async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
+        let sort_key = sort_key(seq, identity);
+        let key = item([(PK, text(log.as_str())), (SK, text(&sort_key))]);
+        let removed = self.table.delete(key).await?;
+        let removed = removed.map(read).transpose().map_err(self.table.malformed())?;
+        match removed.and_then(|removed| removed.rest) {
+            Some(rest) => self.remove_parts(log, &sort_key, rest).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Seqs in the order of their numbers: all with the same number of digits.
+fn sort_key(seq: Seq, identity: &str) -> String {
+    format!("{:020}#{identity}", seq.0)
+}
+
+fn identity(sort_key: &str) -> &str {
+    sort_key.split_once('#').map_or("", |(_, identity)| identity)
+}
+
+/// A space is in no log's name and in no identity: these keys are nobody else's.
+fn part_key(log: &LogId, sort_key: &str, digest: u128, part: u64) -> Item {
+    item([(PK, text(format!("{log} {sort_key}"))), (SK, text(format!("{digest:032x}#{part:04}")))])
+}
+
+fn read(mut item: Item) -> Result<First, Malformed> {
+    let parts = item.take_number(N)?;
+    Ok(First {
+        key: item.text(SK)?,
+        seq: item.seq(SEQ)?,
+        body: item.bytes(BODY)?,
+        rest: match parts {
+            Some(parts) => Some(Rest { parts, digest: item.random_bits(NONCE)? }),
+            None => None,
+        },
+    })
+}

@@ -1,0 +1,320 @@
+//! One table, and the calls that the adapters make of it. All of them ask for the capacity they
+//! consumed, and all reads are strongly consistent but those of an index, which cannot be.
+
+use std::collections::{BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue,
+    ReturnValuesOnConditionCheckFailure,
+};
+use fanfold_pipeline::ports::Unavailable;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::item::{Item, Malformed, Take, item, text};
+use crate::Aws;
+use crate::call::Tries;
+use crate::error::{Call, CallError};
+use crate::names::attribute::{PK, SK};
+
+/// Keys in one `BatchGetItem` (DynamoDB).
+const BATCH_GET_MAX: usize = 100;
+/// Batches of keys under way at the same time.
+const BATCHES_AT_ONCE: usize = 4;
+
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    aws: Aws,
+    name: String,
+    /// What the port is called in errors.
+    hop: &'static str,
+}
+
+/// An expression with `#names`, each the attribute of that name, and the values of its `:names`.
+pub(super) struct Expression<'a, const N: usize>(
+    pub(super) &'a str,
+    pub(super) [(&'static str, AttributeValue); N],
+);
+
+/// A part of the items under one partition key, by their sort keys.
+pub(super) struct Query<'a, const N: usize> {
+    /// What their keys must be.
+    pub keys: Expression<'a, N>,
+    /// Only these attributes are returned; `None`: all.
+    pub only: Option<&'a str>,
+    pub index: Option<&'static str>,
+    pub descending: bool,
+    pub limit: Option<usize>,
+    /// Goes on behind this key.
+    pub start: Option<Item>,
+}
+
+impl<'a, const N: usize> Query<'a, N> {
+    pub(super) fn new(keys: Expression<'a, N>) -> Self {
+        Self { keys, only: None, index: None, descending: false, limit: None, start: None }
+    }
+}
+
+/// What one `Query` returns: at most 1 MB.
+pub(super) struct Page {
+    pub items: Vec<Item>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Item>,
+}
+
+/// Why a write was not made.
+pub(super) enum WriteError {
+    /// Its condition failed; the item as it is.
+    Conflict(Option<Item>),
+    Unavailable(Unavailable),
+}
+
+impl Table {
+    pub(super) fn new(aws: &Aws, name: impl Into<String>, hop: &'static str) -> Self {
+        Self { aws: aws.clone(), name: name.into(), hop }
+    }
+
+    /// An error of this table's port.
+    pub(super) fn failed(&self, message: impl ToString) -> Unavailable {
+        let message = format!("{}: {}", self.name, message.to_string());
+        Unavailable::Failed { hop: self.hop, message }
+    }
+
+    pub(super) fn malformed(&self) -> impl Fn(Malformed) -> Unavailable {
+        |malformed| self.failed(malformed)
+    }
+
+    pub(super) async fn get(
+        &self,
+        key: Item,
+        only: Option<&str>,
+    ) -> Result<Option<Item>, Unavailable> {
+        let request = self
+            .aws
+            .dynamodb
+            .get_item()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .set_projection_expression(only.map(ToOwned::to_owned))
+            .set_expression_attribute_names(only.and_then(|only| names([only])))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("GetItem");
+        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let output = sent.map_err(|error| error.unavailable(self.hop))?;
+        self.aws.meter.read(output.consumed_capacity());
+        Ok(output.item)
+    }
+
+    /// The items of a log under these sort keys, each by its own. Each is billed by itself.
+    pub(super) async fn get_many<'a>(
+        &self,
+        pk: &str,
+        sks: impl IntoIterator<Item = &'a str>,
+    ) -> Result<HashMap<String, Item>, Unavailable> {
+        // `BatchGetItem` refuses to be asked twice for one key.
+        let sks: Vec<&str> = sks.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        if let [sk] = sks.as_slice() {
+            let found = self.get(item([(PK, text(pk)), (SK, text(*sk))]), None).await?;
+            return Ok(found.map(|item| ((*sk).to_owned(), item)).into_iter().collect());
+        }
+        let keys = sks.into_iter().map(|sk| item([(PK, text(pk)), (SK, text(sk))]));
+        let keys: Vec<Item> = keys.collect();
+        let batches = keys.chunks(BATCH_GET_MAX).map(|keys| self.get_batch(keys.to_vec()));
+        let batches: Vec<_> = batches.collect();
+        let found: Vec<Vec<Item>> =
+            stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE).try_collect().await?;
+        let mut by_key = HashMap::with_capacity(keys.len());
+        for mut item in found.into_iter().flatten() {
+            by_key.insert(item.text(SK).map_err(self.malformed())?, item);
+        }
+        Ok(by_key)
+    }
+
+    /// Asks again for the keys that were left out: an answer holds at most 16 MB, and is throttled
+    /// key by key. Bounded, because each round that brings nothing counts as a failed attempt.
+    async fn get_batch(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, Unavailable> {
+        let mut found = Vec::with_capacity(keys.len());
+        let mut attempt = 1;
+        loop {
+            let asked = keys.len();
+            let batch = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
+            let batch = batch.build().map_err(|error| self.failed(error))?;
+            let request = self
+                .aws
+                .dynamodb
+                .batch_get_item()
+                .request_items(&self.name, batch)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let call = self.call("BatchGetItem");
+            let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+            let output = sent.map_err(|error| error.unavailable(self.hop))?;
+            self.aws.meter.read(output.consumed_capacity());
+            found.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            let left = output.unprocessed_keys.into_iter().flatten();
+            keys = left.flat_map(|(_, keys)| keys.keys).collect();
+            if keys.is_empty() {
+                return Ok(found);
+            }
+            attempt = if keys.len() < asked { 1 } else { attempt + 1 };
+            if !Tries::SOME.pause(attempt, &self.aws.deadline).await {
+                return Err(Unavailable::Throttled { hop: self.hop });
+            }
+        }
+    }
+
+    /// Puts an item; returns the one that it replaces.
+    pub(super) async fn put<const N: usize>(
+        &self,
+        item: Item,
+        condition: Option<Expression<'_, N>>,
+        tries: Tries,
+    ) -> Result<Option<Item>, WriteError> {
+        let mut request = self
+            .aws
+            .dynamodb
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        request = match condition {
+            Some(Expression(condition, values)) => request
+                .condition_expression(condition)
+                .set_expression_attribute_names(names([condition]))
+                .set_expression_attribute_values(values_of(values))
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                ),
+            None => request.return_values(ReturnValue::AllOld),
+        };
+        let call = self.call("PutItem");
+        match self.aws.call(call, tries, || request.clone().send()).await {
+            Ok(output) => {
+                self.aws.meter.wrote(output.consumed_capacity());
+                Ok(output.attributes)
+            }
+            Err(CallError::Conflict { error, .. }) => Err(WriteError::Conflict(match *error {
+                PutItemError::ConditionalCheckFailedException(failed) => failed.item,
+                _ => None,
+            })),
+            Err(error) => Err(WriteError::Unavailable(error.unavailable(self.hop))),
+        }
+    }
+
+    /// Updates an item, or makes it; returns what `returned` says.
+    pub(super) async fn update<const N: usize>(
+        &self,
+        key: Item,
+        update: Expression<'_, N>,
+        condition: Option<&str>,
+        returned: ReturnValue,
+        tries: Tries,
+    ) -> Result<Item, WriteError> {
+        let Expression(update, values) = update;
+        let request = self
+            .aws
+            .dynamodb
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .update_expression(update)
+            .set_condition_expression(condition.map(ToOwned::to_owned))
+            .set_expression_attribute_names(names([update, condition.unwrap_or_default()]))
+            .set_expression_attribute_values(values_of(values))
+            .return_values(returned)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("UpdateItem");
+        match self.aws.call(call, tries, || request.clone().send()).await {
+            Ok(output) => {
+                self.aws.meter.wrote(output.consumed_capacity());
+                Ok(output.attributes.unwrap_or_default())
+            }
+            Err(CallError::Conflict { error, .. }) => Err(WriteError::Conflict(match *error {
+                UpdateItemError::ConditionalCheckFailedException(failed) => failed.item,
+                _ => None,
+            })),
+            Err(error) => Err(WriteError::Unavailable(error.unavailable(self.hop))),
+        }
+    }
+
+    /// Deletes an item; returns it, if it was there.
+    pub(super) async fn delete(&self, key: Item) -> Result<Option<Item>, Unavailable> {
+        let request = self
+            .aws
+            .dynamodb
+            .delete_item()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .return_values(ReturnValue::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("DeleteItem");
+        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let output = sent.map_err(|error| error.unavailable(self.hop))?;
+        self.aws.meter.wrote(output.consumed_capacity());
+        Ok(output.attributes)
+    }
+
+    pub(super) async fn query<const N: usize>(
+        &self,
+        query: Query<'_, N>,
+    ) -> Result<Page, Unavailable> {
+        let Query { keys: Expression(keys, values), only, index, descending, limit, start } = query;
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(&self.name)
+            .set_index_name(index.map(ToOwned::to_owned))
+            .consistent_read(index.is_none())
+            .key_condition_expression(keys)
+            .set_projection_expression(only.map(ToOwned::to_owned))
+            .set_expression_attribute_names(names([keys, only.unwrap_or_default()]))
+            .set_expression_attribute_values(values_of(values))
+            .scan_index_forward(!descending)
+            .set_limit(limit.map(|limit| i32::try_from(limit.max(1)).unwrap_or(i32::MAX)))
+            .set_exclusive_start_key(start)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("Query");
+        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let output = sent.map_err(|error| error.unavailable(self.hop))?;
+        self.aws.meter.read(output.consumed_capacity());
+        let items = output.items.unwrap_or_default();
+        Ok(Page { items, next: output.last_evaluated_key.filter(|key| !key.is_empty()) })
+    }
+
+    fn call(&self, operation: &'static str) -> Call {
+        Call::new(operation, &self.name)
+    }
+}
+
+impl WriteError {
+    /// Of a write whose condition cannot fail, or whose failed condition shows no item.
+    pub(super) fn unavailable(self, table: &Table) -> Unavailable {
+        match self {
+            Self::Unavailable(unavailable) => unavailable,
+            Self::Conflict(_) => table.failed("a condition failed, and nothing says why"),
+        }
+    }
+}
+
+/// The `#names` of expressions, each standing for the attribute of that name: so no attribute can
+/// collide with one of DynamoDB's hundreds of reserved words.
+fn names<const N: usize>(expressions: [&str; N]) -> Option<HashMap<String, String>> {
+    let words = expressions.into_iter().flat_map(|expression| expression.split('#').skip(1));
+    let names: HashMap<String, String> = words
+        .map(|word| {
+            let end = word.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(word.len());
+            (format!("#{}", &word[..end]), word[..end].to_owned())
+        })
+        .collect();
+    (!names.is_empty()).then_some(names)
+}
+
+fn values_of<const N: usize>(
+    values: [(&'static str, AttributeValue); N],
+) -> Option<HashMap<String, AttributeValue>> {
+    // An empty map is refused.
+    (N > 0).then(|| item(values))
+}

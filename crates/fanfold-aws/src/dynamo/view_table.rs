@@ -1,0 +1,256 @@
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::ReturnValue;
+use fanfold::{LogId, RowKey, Seq, Time};
+use fanfold_pipeline::ports::{
+    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, Unavailable,
+    ViewTable,
+};
+
+use super::item::{Item, Malformed, Take, bytes, item, number, text};
+use super::table::{Expression, Query, Table, WriteError};
+use crate::Aws;
+use crate::call::Tries;
+use crate::names::attribute::{ATTEMPTS, BEHIND, BODY, PARKED, PK, SEQ, SK, TTL};
+
+const CURSOR: &str = "cursor";
+const ROW: &str = "row#";
+/// A scan ends behind the row with which it has this many bytes: about a page of DynamoDB's.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Rows that a query of a scan looks at, at most: tombstones among them may make it look further
+/// than it was asked to.
+const ROWS_PER_QUERY_MAX: usize = 1_000;
+
+/// The table of one view.
+///
+/// | call | costs |
+/// |---|---|
+/// | `cursor` | a read unit |
+/// | `rows` | per key a read unit for each 4 KB of its row, one if there is none |
+/// | `put_row` | a write unit per KB of the larger of the new row and the one before |
+/// | `advance`, `mark_behind`, `park`, `attempt` | a write unit, refused or not |
+/// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which says whether there is more |
+#[derive(Debug)]
+pub struct DynamoViewTable {
+    table: Table,
+}
+
+impl DynamoViewTable {
+    /// The view in this table.
+    pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
+        Self { table: Table::new(aws, table, "view table") }
+    }
+
+    /// Changes what `update` names of the cursor, if `condition` holds; else returns the cursor as
+    /// it is.
+    async fn change<const N: usize>(
+        &self,
+        log: &LogId,
+        update: Expression<'_, N>,
+        condition: Option<&str>,
+    ) -> Result<Option<Cursor>, Unavailable> {
+        let (key, returned) = (cursor_key(log), ReturnValue::None);
+        match self.table.update(key, update, condition, returned, Tries::SOME).await {
+            Ok(_) => Ok(None),
+            Err(WriteError::Conflict(there)) => {
+                let there = there.unwrap_or_default();
+                cursor(there).map(Some).map_err(self.table.malformed())
+            }
+            Err(WriteError::Unavailable(unavailable)) => Err(unavailable),
+        }
+    }
+}
+
+#[async_trait]
+impl ViewTable for DynamoViewTable {
+    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
+        let found = self.table.get(cursor_key(log), None).await?;
+        found.map(cursor).transpose().map_err(self.table.malformed())
+    }
+
+    async fn rows(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
+        let sks: Vec<String> = keys.iter().map(sort_key).collect();
+        let found = self.table.get_many(log.as_str(), sks.iter().map(String::as_str)).await?;
+        let rows = found.into_iter().map(|(sk, item)| Ok((sk, row(item)?)));
+        let rows: HashMap<String, StoredRow> =
+            rows.collect::<Result<_, _>>().map_err(self.table.malformed())?;
+        Ok(sks.iter().map(|sk| rows.get(sk).cloned()).collect())
+    }
+
+    /// A second attempt finds the row that the first has stored: the caller is told of a conflict,
+    /// reloads it, and sees that it is done.
+    async fn put_row(
+        &self,
+        log: &LogId,
+        key: &RowKey,
+        row: &StoredRow,
+        loaded: Option<Seq>,
+    ) -> Result<(), PutRowError> {
+        let mut item =
+            item([(PK, text(log.as_str())), (SK, text(sort_key(key))), (SEQ, number(row.seq.0))]);
+        item.extend(row.body.as_ref().map(|body| (BODY.to_owned(), bytes(body))));
+        // Never removed too early: rounded up.
+        let expires_s = row.expires.map(|expires| expires.0.div_ceil(1_000));
+        item.extend(expires_s.map(|expires_s| (TTL.to_owned(), number(expires_s))));
+        let put = match loaded {
+            Some(loaded) => {
+                let unchanged = Expression("#seq = :loaded", [(":loaded", number(loaded.0))]);
+                self.table.put(item, Some(unchanged), Tries::SOME).await
+            }
+            None => {
+                let is_new = Expression("attribute_not_exists(#pk)", []);
+                self.table.put(item, Some(is_new), Tries::SOME).await
+            }
+        };
+        match put {
+            Ok(_) => Ok(()),
+            Err(WriteError::Conflict(_)) => Err(PutRowError::Conflict),
+            Err(WriteError::Unavailable(unavailable)) => Err(unavailable.into()),
+        }
+    }
+
+    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+        let update = Expression("SET #seq = :to", [(":to", number(to.0))]);
+        let condition =
+            "attribute_not_exists(#parked) AND (attribute_not_exists(#seq) OR #seq < :to)";
+        let refused = self.change(log, update, Some(condition)).await?;
+        Ok(refused.map_or(Advanced::Moved, Advanced::Refused))
+    }
+
+    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
+        let update = Expression("SET #behind = :target", [(":target", number(target.0))]);
+        let condition = "attribute_not_exists(#behind) OR #behind < :target";
+        self.change(log, update, Some(condition)).await.map(|_| ())
+    }
+
+    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
+        let why = serde_json::to_string(parked).map_err(|error| self.table.failed(error))?;
+        let update = Expression("SET #parked = :why", [(":why", text(why)), (":at", number(at.0))]);
+        let stands = "attribute_not_exists(#parked) AND #seq = :at";
+        let stands_at_zero =
+            "attribute_not_exists(#parked) AND (attribute_not_exists(#seq) OR #seq = :at)";
+        let condition = if at == Seq::ZERO { stands_at_zero } else { stands };
+        self.change(log, update, Some(condition)).await.map(|_| ())
+    }
+
+    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+        let attempts = number(attempts.into());
+        let update = Expression("SET #attempts = :attempts", [(":attempts", attempts)]);
+        self.change(log, update, None).await.map(|_| ())
+    }
+
+    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
+        let Some(Bounds { lowest, highest, mut start }) = Bounds::of(log, range) else {
+            return Ok(RowPage::default());
+        };
+        let limit = range.limit.max(1);
+        let mut rows: Vec<Row> = Vec::new();
+        let mut bytes = 0;
+        let mut looks_at = limit.saturating_add(1);
+        loop {
+            let keys = Expression(
+                "#pk = :pk AND #sk BETWEEN :lowest AND :highest",
+                [
+                    (":pk", text(log.as_str())),
+                    (":lowest", text(&lowest)),
+                    (":highest", text(&highest)),
+                ],
+            );
+            let query = Query {
+                descending: range.descending,
+                limit: Some(looks_at.min(ROWS_PER_QUERY_MAX)),
+                start,
+                ..Query::new(keys)
+            };
+            let page = self.table.query(query).await?;
+            for item in page.items {
+                let row = live_row(item).map_err(self.table.malformed())?;
+                bytes += row.as_ref().map_or(0, |row| row.body.len());
+                rows.extend(row);
+            }
+            // The one too many says that there is more, whatever else is behind it.
+            let fits = limit.min(if bytes > PAGE_BYTES { rows.len() - 1 } else { limit }).max(1);
+            if rows.len() > fits {
+                rows.truncate(fits);
+                return Ok(RowPage { rows, more: true });
+            }
+            let Some(next) = page.next else { return Ok(RowPage { rows, more: false }) };
+            start = Some(next);
+            // Only tombstones can have made it too few: there may be many more of them.
+            looks_at = looks_at.saturating_mul(4);
+        }
+    }
+}
+
+/// Where the keys of a range begin and end, both included.
+struct Bounds {
+    lowest: String,
+    highest: String,
+    /// The key to go on behind, which is one of both.
+    start: Option<Item>,
+}
+
+impl Bounds {
+    /// `None` if the range is empty.
+    fn of(log: &LogId, range: &RowRange) -> Option<Self> {
+        let mut lowest = format!("{ROW}{}", range.prefix);
+        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
+        let mut highest = format!("{lowest}\u{7f}");
+        let Some(after) = range.after.as_ref().map(sort_key) else {
+            return Some(Self { lowest, highest, start: None });
+        };
+        let is_inside = lowest <= after && after <= highest;
+        let start = is_inside.then(|| item([(PK, text(log.as_str())), (SK, text(&after))]));
+        if is_inside {
+            *(if range.descending { &mut highest } else { &mut lowest }) = after;
+        } else if range.descending == (after < lowest) {
+            return None;
+        }
+        Some(Self { lowest, highest, start })
+    }
+}
+
+fn cursor_key(log: &LogId) -> Item {
+    item([(PK, text(log.as_str())), (SK, text(CURSOR))])
+}
+
+fn sort_key(key: &RowKey) -> String {
+    format!("{ROW}{key}")
+}
+
+/// A cursor that was only marked, parked or tried has no seq yet: it stands at zero.
+fn cursor(mut item: Item) -> Result<Cursor, Malformed> {
+    let parked = item.take_text(PARKED)?;
+    let parked = parked.map(|json| serde_json::from_str(&json)).transpose();
+    let attempts = item.take_number(ATTEMPTS)?.unwrap_or_default();
+    Ok(Cursor {
+        seq: Seq(item.take_number(SEQ)?.unwrap_or_default()),
+        behind: item.take_number(BEHIND)?.map(Seq),
+        parked: parked.map_err(|_| Malformed { attribute: PARKED, problem: "not a reason" })?,
+        attempts: u32::try_from(attempts)
+            .map_err(|_| Malformed { attribute: ATTEMPTS, problem: "too large" })?,
+    })
+}
+
+fn row(mut item: Item) -> Result<StoredRow, Malformed> {
+    let expires_s = item.take_number(TTL)?;
+    Ok(StoredRow {
+        seq: item.seq(SEQ)?,
+        body: item.take_bytes(BODY)?,
+        expires: expires_s.map(|expires_s| Time(expires_s.saturating_mul(1_000))),
+    })
+}
+
+/// `None` for a tombstone.
+fn live_row(mut item: Item) -> Result<Option<Row>, Malformed> {
+    let Some(body) = item.take_bytes(BODY)? else { return Ok(None) };
+    let sk = item.text(SK)?;
+    let key = sk.strip_prefix(ROW).and_then(|key| RowKey::new(key).ok());
+    let key = key.ok_or(Malformed { attribute: SK, problem: "not the key of a row" })?;
+    Ok(Some(Row { key, seq: item.seq(SEQ)?, body }))
+}

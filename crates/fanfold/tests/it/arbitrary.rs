@@ -54,7 +54,7 @@ pub(crate) fn json() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         any::<String>().prop_map(Value::from),
-        ".{0,8}[\u{0}-\u{1f}\"\\\\\u{2028}]".prop_map(Value::from),
+        ".{0,8}[\u{0}-\u{1f}\"\\\\\u{2028}\u{fffd}-\u{ffff}]{1,2}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![

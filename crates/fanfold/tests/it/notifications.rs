@@ -49,6 +49,12 @@ fn bytes_of(attributes: &Attributes) -> usize {
         + one("partitions", &attributes.partitions)
 }
 
+/// `Char` of XML 1.0, which SNS and SQS refer to.
+fn is_of_xml(c: char) -> bool {
+    let ranges = ['\u{20}'..='\u{D7FF}', '\u{E000}'..='\u{FFFD}', '\u{10000}'..='\u{10FFFF}'];
+    matches!(c, '\t' | '\n' | '\r') || ranges.iter().any(|range| range.contains(&c))
+}
+
 /// Everything that holds of packed notices; gives them as subscribers see them.
 fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
     let packed = pack(notices).unwrap();
@@ -60,6 +66,7 @@ fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
         assert!(message.bytes() >= bytes, "attributes are counted");
         assert!(message.bytes() <= NOTIFICATION_BYTES_MAX);
         assert!(message.bytes() <= NOTIFICATION_BYTES_SOFT || *notices == 1);
+        assert!(message.body.chars().all(is_of_xml), "SNS takes no other characters");
         assert_eq!(message.attributes, attributes_of(inside));
         let events: Vec<Value> = serde_json::from_str(&message.body).unwrap();
         let ids: BTreeSet<&str> = events.iter().filter_map(|event| event["id"].as_str()).collect();
@@ -232,4 +239,16 @@ fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
         assert_eq!((first.first, first.last, &first.entries), (Seq(1), Seq(2), &None));
         assert_eq!(second.entries.as_deref(), Some(&as_subscribers_see(&other.entries)[..]));
     }
+}
+
+#[test]
+fn what_xml_lacks_is_escaped_and_says_the_same() {
+    let data = json!({ "x": "a\\\u{FFFF}\u{FFFE}\u{FFFD}\u{7F}\u{0}" });
+    let outcome = Outcome::Accepted(vec![event("happened", 1, "cash", &data)]);
+    let (packed, received) = check(&[notice("ledger/org:acme", vec![entry(1, outcome)], &[])]);
+    let body = &packed[0].message.body;
+    assert!(body.contains(r#"a\\\uffff\ufffe"#), "{body}");
+    let entries = received[0].entries.as_deref().unwrap_or_default();
+    let Outcome::Accepted(events) = &entries[0].outcome else { panic!("{entries:?}") };
+    assert_eq!(serde_json::from_str::<Value>(events[0].data.get()).unwrap(), data);
 }

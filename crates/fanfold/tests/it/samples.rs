@@ -113,6 +113,13 @@ pub(crate) fn as_subscribers_see(entries: &[Entry]) -> Vec<Entry> {
     });
     let shown = shown.cloned().map(|mut entry| {
         entry.command = None;
+        if let Outcome::Accepted(events) = &mut entry.outcome {
+            for event in events {
+                let data = event.data.get();
+                let data = data.replace('\u{FFFE}', "\\ufffe").replace('\u{FFFF}', "\\uffff");
+                event.data = Raw(raw(data));
+            }
+        }
         if let Outcome::Faulted { data, timestamp, .. } = &mut entry.outcome {
             *data = Raw(raw("null"));
             *timestamp = None;

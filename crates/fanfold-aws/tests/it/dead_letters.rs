@@ -1,0 +1,108 @@
+//! The dead letters of a view, in a queue.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use fanfold_aws::SqsDeadLetters;
+use fanfold_pipeline::ports::{DeadLetter, DeadLetters};
+use serde_json::{Value, json};
+
+use crate::wire::aws;
+
+const URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/balances-dead";
+
+/// A queue: what is received is hidden, and deleted by its handle.
+#[derive(Default)]
+struct Queue {
+    visible: VecDeque<Value>,
+    hidden: Vec<Value>,
+    receives: usize,
+}
+
+impl Queue {
+    fn of(bodies: &[String]) -> Self {
+        let message = |(at, body): (usize, &String)| json!({ "MessageId": format!("id-{at}"), "ReceiptHandle": format!("h-{at}"), "Body": body });
+        Self { visible: bodies.iter().enumerate().map(message).collect(), ..Self::default() }
+    }
+
+    fn handle(&mut self, body: &str) -> String {
+        let request: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(request["QueueUrl"], URL);
+        if let Some(handle) = request["ReceiptHandle"].as_str() {
+            self.hidden.retain(|message| message["ReceiptHandle"] != handle);
+            return "{}".to_owned();
+        }
+        self.receives += 1;
+        let most = request["MaxNumberOfMessages"].as_u64().unwrap() as usize;
+        let received: Vec<Value> = self.visible.drain(..most.min(self.visible.len())).collect();
+        self.hidden.extend(received.clone());
+        json!({ "Messages": received }).to_string()
+    }
+
+    fn left(&self) -> Vec<&str> {
+        let all = self.visible.iter().chain(&self.hidden);
+        all.map(|message| message["MessageId"].as_str().unwrap()).collect()
+    }
+}
+
+fn letters(bodies: &[String]) -> (SqsDeadLetters, Arc<Mutex<Queue>>) {
+    let queue = Arc::new(Mutex::new(Queue::of(bodies)));
+    let handling = queue.clone();
+    let aws = aws(move |body| Some((200, handling.lock().unwrap().handle(body))));
+    (SqsDeadLetters::new(&aws, URL), queue)
+}
+
+fn bodies(letters: &[DeadLetter]) -> Vec<String> {
+    letters.iter().map(|letter| String::from_utf8(letter.body.to_vec()).unwrap()).collect()
+}
+
+/// What Lambda puts there if SNS has called it in vain.
+fn event(messages: &[&str]) -> String {
+    let record = |message: &&str| {
+        json!({
+            "EventSource": "aws:sns", "EventVersion": "1.0", "EventSubscriptionArn": "arn:aws:sns:x",
+            "Sns": { "Type": "Notification", "MessageId": "m", "Message": message },
+        })
+    };
+    json!({ "Records": messages.iter().map(record).collect::<Vec<_>>() }).to_string()
+}
+
+#[tokio::test]
+async fn a_letter_is_a_message_whoever_put_it_there() {
+    let envelope = json!({ "Type": "Notification", "MessageId": "m", "Message": "[3]" });
+    let schedule =
+        json!({ "detail-type": "Scheduled Event", "source": "aws.events", "detail": {} });
+    let (letters, queue) = letters(&[
+        event(&["[1]"]),
+        "[2]".to_owned(),
+        envelope.to_string(),
+        schedule.to_string(),
+        "of somebody else".to_owned(),
+        event(&["[4]", "[5]"]),
+    ]);
+    let listed = letters.list("balances", 100).await.unwrap();
+    assert_eq!(bodies(&listed), ["[1]", "[2]", "[3]", "of somebody else", "[4]", "[5]"]);
+    assert_eq!(queue.lock().unwrap().left().len(), 5, "the scheduled event says nothing");
+
+    letters.remove("balances", listed[1].id).await.unwrap();
+    letters.remove("balances", listed[1].id).await.unwrap();
+    letters.remove("balances", 12_345).await.unwrap();
+    letters.remove("balances", listed[4].id).await.unwrap();
+    let left = |queue: &Arc<Mutex<Queue>>| -> Vec<String> {
+        queue.lock().unwrap().left().into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(left(&queue), ["id-0", "id-2", "id-4", "id-5"], "half of the last is not done");
+    letters.remove("balances", listed[5].id).await.unwrap();
+    assert_eq!(left(&queue), ["id-0", "id-2", "id-4"]);
+}
+
+#[tokio::test]
+async fn listing_is_bounded() {
+    let many: Vec<String> = (0..35).map(|n| format!("[{n}]")).collect();
+    for (limit, receives) in [(1, 1), (10, 1), (25, 3), (100, 5)] {
+        let (letters, queue) = letters(&many);
+        let listed = letters.list("balances", limit).await.unwrap();
+        assert_eq!(bodies(&listed), many[..limit.min(35)]);
+        assert_eq!(queue.lock().unwrap().receives, receives, "of {limit}");
+    }
+}

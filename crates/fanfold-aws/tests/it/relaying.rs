@@ -1,0 +1,236 @@
+//! The relay over Kinesis, which fails in its own ways.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use fanfold::body::record::Record;
+use fanfold::body::slot;
+use fanfold::{LogId, Request, Seq, Services};
+use fanfold_aws::KinesisStream;
+use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ports::{Change, CommandStream, Env, StreamRecord, Token, Unavailable};
+use fanfold_pipeline::relay::Relay;
+use ledger::Ledger;
+use serde_json::{Value, json};
+
+use crate::wire::{Answer, TestEnv, aws};
+
+/// What Kinesis was asked to put: the keys and data of the records, call by call.
+pub(crate) type Calls = Arc<Mutex<Vec<Vec<(String, Bytes)>>>>;
+
+pub(crate) fn services() -> Services {
+    Services::new().with::<Ledger>()
+}
+
+/// The records of a `PutRecords`.
+pub(crate) fn records_of(body: &str) -> Vec<(String, Bytes)> {
+    let request: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(request["StreamName"], "the-stream");
+    let record = |record: &Value| {
+        let data = BASE64_STANDARD.decode(record["Data"].as_str().unwrap()).unwrap();
+        (record["PartitionKey"].as_str().unwrap().to_owned(), Bytes::from(data))
+    };
+    request["Records"].as_array().unwrap().iter().map(record).collect()
+}
+
+/// The answer to a `PutRecords`; of each record its error's code, or none.
+pub(crate) fn answer(codes: &[Option<&str>]) -> Answer {
+    let record = |(at, code): (usize, &Option<&str>)| match code {
+        Some(code) => json!({ "ErrorCode": code, "ErrorMessage": "so it is" }),
+        None => json!({ "SequenceNumber": format!("4954{at}"), "ShardId": "shardId-000000000000" }),
+    };
+    let records: Vec<Value> = codes.iter().enumerate().map(record).collect();
+    let failed = codes.iter().flatten().count();
+    let body = json!({ "FailedRecordCount": failed, "Records": records, "EncryptionType": "KMS" });
+    Some((200, body.to_string()))
+}
+
+pub(crate) fn refusal(status: u16, code: &str) -> Answer {
+    Some((status, json!({ "__type": code, "message": "so it is" }).to_string()))
+}
+
+/// A change that accepts `n` deposits, the last of which stands at `last`.
+pub(crate) fn change(log: &str, last: u64, n: u64) -> Change {
+    let log: LogId = log.parse().unwrap();
+    let commands: Vec<_> = (last + 1 - n..=last)
+        .map(|seq| {
+            let request = json!({
+                "type": "ledger", "command": "open", "id": seq, "user": "ann",
+                "org": log.partition().trim_start_matches("org:"),
+                "data": { "account": format!("account-{seq}") },
+            });
+            let request = Request::parse(request.to_string().as_bytes(), &services()).unwrap();
+            assert_eq!(request.log, log);
+            request.command
+        })
+        .collect();
+    let commands: Vec<_> = commands.iter().collect();
+    let (_, body) = slot::encode(&commands).unwrap().remove(0);
+    let at = TestEnv::new(0).now();
+    Change { log, last: Seq(last), n, at, token: Token(u128::from(last)), body: body.into() }
+}
+
+/// The last seqs of a record's parts.
+fn seqs(data: &[u8]) -> Vec<u64> {
+    Record::decode(data).unwrap().parts.iter().map(|part| part.last.0).collect()
+}
+
+struct Fixture {
+    relay: Relay,
+    env: Arc<TestEnv>,
+    calls: Calls,
+}
+
+/// A relay whose `PutRecords` are answered by `answers`, given the call's number and its keys.
+fn relay(mut answers: impl FnMut(usize, &[String]) -> Answer + Send + 'static) -> Fixture {
+    let calls: Calls = Arc::default();
+    let seen = calls.clone();
+    let aws = aws(move |body| {
+        let records = records_of(body);
+        let keys: Vec<String> = records.iter().map(|(key, _)| key.clone()).collect();
+        seen.lock().unwrap().push(records);
+        answers(seen.lock().unwrap().len(), &keys)
+    });
+    let env = Arc::new(TestEnv::new(1));
+    let stream = Arc::new(KinesisStream::new(&aws, "the-stream"));
+    // Every change is a record of its own.
+    let relay = Relay::new(stream, env.clone()).with_record_bytes(1);
+    Fixture { relay, env, calls }
+}
+
+/// The calls, in the order in which they came: of each the keys and seqs of its records.
+fn told(calls: &Calls) -> Vec<Vec<(String, Vec<u64>)>> {
+    let calls = calls.lock().unwrap();
+    let call = |call: &Vec<(String, Bytes)>| {
+        call.iter().map(|(key, data)| (key.clone(), seqs(data))).collect()
+    };
+    calls.iter().map(call).collect()
+}
+
+fn expected(calls: &[&[(&str, u64)]]) -> Vec<Vec<(String, Vec<u64>)>> {
+    let call = |call: &&[(&str, u64)]| {
+        call.iter().map(|(key, seq)| ((*key).to_owned(), vec![*seq])).collect()
+    };
+    calls.iter().map(call).collect()
+}
+
+const A: &str = "ledger/org:a";
+const B: &str = "ledger/org:b";
+const C: &str = "ledger/org:c";
+
+fn changes() -> Vec<Change> {
+    [(A, 1), (B, 1), (A, 2), (C, 1), (B, 2), (A, 3)].map(|(log, last)| change(log, last, 1)).into()
+}
+
+/// The records of B fail in the first two calls, with HTTP 200.
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_sent_again_in_order_and_nothing_else() {
+    for code in ["ProvisionedThroughputExceededException", "InternalFailure"] {
+        let Fixture { relay, env, calls } = relay(move |call, keys| {
+            let code = |key: &String| (key == B && call <= 2).then_some(code);
+            answer(&keys.iter().map(code).collect::<Vec<_>>())
+        });
+        let outcome = relay.relay(&changes(), env.now().plus_ms(60_000)).await;
+        assert_eq!(outcome, BatchOutcome::DONE);
+        let rounds: [&[(&str, u64)]; 4] =
+            [&[(A, 1), (B, 1), (C, 1)], &[(A, 2), (B, 1)], &[(A, 3), (B, 1)], &[(B, 2)]];
+        assert_eq!(told(&calls), expected(&rounds), "{code}");
+    }
+}
+
+/// A whole call fails: throttled, broken, never answered.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_failed_is_made_again() {
+    let failures: [fn() -> Answer; 4] = [
+        || refusal(400, "ProvisionedThroughputExceededException"),
+        || refusal(500, "InternalFailure"),
+        || Some((502, "<html>Bad Gateway</html>".to_owned())),
+        || None,
+    ];
+    for (index, failure) in failures.into_iter().enumerate() {
+        let Fixture { relay, env, calls } =
+            relay(
+                move |call, keys| {
+                    if call == 1 { failure() } else { answer(&vec![None; keys.len()]) }
+                },
+            );
+        let outcome = relay.relay(&changes(), env.now().plus_ms(60_000)).await;
+        assert_eq!(outcome, BatchOutcome::DONE);
+        let first: &[(&str, u64)] = &[(A, 1), (B, 1), (C, 1)];
+        let rounds = [first, first, &[(A, 2), (B, 2)], &[(A, 3)]];
+        assert_eq!(told(&calls), expected(&rounds), "failure {index}");
+    }
+}
+
+/// One log's records never go through: it is reported from its first change on, when the relay
+/// gives up, and the others are through.
+#[tokio::test(start_paused = true)]
+async fn what_was_never_put_is_reported() {
+    let Fixture { relay, env, calls } = relay(|_, keys| {
+        let code = |key: &String| (key == B).then_some("InternalFailure");
+        answer(&keys.iter().map(code).collect::<Vec<_>>())
+    });
+    let outcome = relay.relay(&changes(), env.now().plus_ms(60_000)).await;
+    assert_eq!(outcome, BatchOutcome { unfinished: Some(1) });
+    let sent_of = |log: &str| {
+        let records = told(&calls).into_iter().flatten().filter(|(key, _)| key == log);
+        records.flat_map(|(_, seqs)| seqs).collect::<Vec<_>>()
+    };
+    assert_eq!((sent_of(A), sent_of(C)), (vec![1, 2, 3], vec![1]));
+    assert!(sent_of(B).iter().all(|seq| *seq == 1), "B's second is not sent before its first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_are_told_apart() {
+    let throttled = Unavailable::Throttled { hop: "command stream" };
+    let cases: [(Answer, fn(&Result<(), Unavailable>) -> bool); 4] = [
+        (answer(&[None]), Result::is_ok),
+        (answer(&[Some("ProvisionedThroughputExceededException")]), |result| {
+            matches!(result, Err(Unavailable::Throttled { .. }))
+        }),
+        (answer(&[Some("InternalFailure")]), |result| {
+            matches!(result, Err(Unavailable::Failed { message, .. })
+                if message == "InternalFailure: so it is")
+        }),
+        (Some((200, json!({ "Records": [{}] }).to_string())), |result| {
+            matches!(result, Err(Unavailable::Failed { .. }))
+        }),
+    ];
+    let record = StreamRecord { key: A.parse().unwrap(), data: "x".into() };
+    for (answer, is_expected) in cases {
+        let described = format!("{answer:?}");
+        let stream = KinesisStream::new(&aws(move |_| answer.clone()), "the-stream");
+        let results = stream.put_records(std::slice::from_ref(&record)).await.unwrap();
+        assert!(results.len() == 1 && is_expected(&results[0]), "{described}: {results:?}");
+    }
+    // A result too few is no acknowledgement of anything.
+    let stream = KinesisStream::new(&aws(|_| answer(&[None])), "the-stream");
+    assert!(stream.put_records(&[record.clone(), record.clone()]).await.is_err());
+    let stream = KinesisStream::new(
+        &aws(|_| refusal(400, "ProvisionedThroughputExceededException")),
+        "the-stream",
+    );
+    assert_eq!(stream.put_records(&[record]).await, Err(throttled));
+    assert_eq!(stream.put_records(&[]).await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn warming_asks_for_nothing_and_takes_a_refusal() {
+    let bodies: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
+    let seen = bodies.clone();
+    let stream = KinesisStream::new(
+        &aws(move |body| {
+            *seen.lock().unwrap().entry(body.to_owned()).or_default() += 1;
+            refusal(400, "ValidationException")
+        }),
+        "the-stream",
+    );
+    assert_eq!(stream.warm().await, Ok(()));
+    let body = r#"{"Records":[],"StreamName":"the-stream"}"#.to_owned();
+    assert_eq!(*bodies.lock().unwrap(), BTreeMap::from([(body, 1)]));
+    let stream = KinesisStream::new(&aws(|_| None), "the-stream");
+    assert!(stream.warm().await.is_err(), "nobody answers");
+}

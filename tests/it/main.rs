@@ -6,6 +6,7 @@ mod answer;
 mod bad_input;
 mod counter;
 mod dedup;
+mod deployed;
 mod isolation;
 mod parallel;
 mod services;

@@ -119,7 +119,8 @@ fn folder() -> Result<PathBuf> {
 }
 
 fn must_be_installed(target: &str) -> Result<()> {
-    let found = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+    let found =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
     let folder = String::from_utf8(found.context("cannot run rustc")?.stdout)?;
     ensure!(
         Path::new(folder.trim()).is_dir(),

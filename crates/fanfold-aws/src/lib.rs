@@ -13,8 +13,8 @@ pub mod meter;
 pub mod names;
 mod sns;
 mod sqs;
-mod warm;
 mod waits;
+mod warm;
 
 pub use admission::OpenAdmission;
 pub use clients::Aws;

@@ -86,11 +86,13 @@ impl<'a> Aws<'a> {
         let [template, path] = [template, &packaged].map(|path| path.to_string_lossy());
         self.run(&["s3", "mb", BUCKET])?;
         let bucket = BUCKET.trim_start_matches("s3://");
-        self.run(&[
-            &["cloudformation", "package", "--use-json", "--template-file", &template][..],
-            &["--s3-bucket", bucket, "--output-template-file", &path],
-        ]
-        .concat())?;
+        self.run(
+            &[
+                &["cloudformation", "package", "--use-json", "--template-file", &template][..],
+                &["--s3-bucket", bucket, "--output-template-file", &path],
+            ]
+            .concat(),
+        )?;
         if !without.is_empty() {
             let mut template: Value = serde_json::from_reader(File::open(&packaged)?)?;
             for without in without {
@@ -100,12 +102,14 @@ impl<'a> Aws<'a> {
         }
         let delivery = format!("ViewDelivery={}", delivery.name());
         let arch = format!("Architecture={}", Arch::here().name());
-        let deployed = self.run(&[
-            &["cloudformation", "deploy", "--template-file", &path, "--stack-name", NAME][..],
-            &["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-            &["--parameter-overrides", &delivery, &arch, "DeletionProtection=false"],
-        ]
-        .concat());
+        let deployed = self.run(
+            &[
+                &["cloudformation", "deploy", "--template-file", &path, "--stack-name", NAME][..],
+                &["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+                &["--parameter-overrides", &delivery, &arch, "DeletionProtection=false"],
+            ]
+            .concat(),
+        );
         if deployed.is_err() {
             // Why is only there.
             self.run(&["cloudformation", "describe-stack-events", "--stack-name", NAME])?;

@@ -67,33 +67,28 @@ impl Without {
     }
 }
 
-/// Takes the action out of all statements in `value`, and those out that have no other.
+/// Something that needs no permission: a statement has to allow something.
+const NOTHING: &str = "sts:GetCallerIdentity";
+
+/// Takes the action out of all statements in `value`.
 fn take_action(value: &mut Value, action: &str) -> bool {
-    let mut taken = false;
-    if let Value::Array(values) = value {
-        values.retain_mut(|value| {
-            let found = match value.get_mut("Action") {
-                Some(Value::Array(actions)) => {
-                    let before = actions.len();
-                    actions.retain(|other| other != action);
-                    taken |= actions.len() < before;
-                    return !actions.is_empty();
-                }
-                Some(only) => only == action,
-                None => false,
-            };
-            taken |= found;
-            !found
-        });
-        for value in values {
-            taken |= take_action(value, action);
+    match value {
+        Value::String(text) if text == action => {
+            NOTHING.clone_into(text);
+            true
         }
-    } else if let Value::Object(fields) = value {
-        for value in fields.values_mut() {
-            taken |= take_action(value, action);
+        Value::Array(values) => {
+            values.iter_mut().filter_map(|value| taken(value, action)).count() > 0
         }
+        Value::Object(fields) => {
+            fields.values_mut().filter_map(|value| taken(value, action)).count() > 0
+        }
+        _ => false,
     }
-    taken
+}
+
+fn taken(value: &mut Value, action: &str) -> Option<()> {
+    take_action(value, action).then_some(())
 }
 
 #[cfg(test)]
@@ -126,8 +121,9 @@ mod tests {
                 "Role.dynamodb:PutItem",
                 statements,
                 json!([
-                    {"Action": ["dynamodb:Query"], "Resource": "a"},
-                    {"Fn::If": ["HasKey", {}]},
+                    {"Action": [NOTHING, "dynamodb:Query"], "Resource": "a"},
+                    {"Action": NOTHING, "Resource": "b"},
+                    {"Fn::If": ["HasKey", {"Action": [NOTHING], "Resource": "c"}, {}]},
                     {"Action": "sns:Publish", "Resource": "d"},
                 ]),
             ),

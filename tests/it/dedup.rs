@@ -11,7 +11,7 @@ use crate::world::World;
 
 /// Every entry of a log, once it holds `accepted` commands.
 fn entries(world: &World, log: &str, accepted: u64) -> Vec<Value> {
-    world.get(&format!("/logs/{log}/{accepted}?wait=25000")).expect(200);
+    world.reach(&format!("/logs/{log}/{accepted}"));
     let mut entries = Vec::new();
     let mut next = Some(1);
     while let Some(from) = next {
@@ -25,12 +25,31 @@ fn entries(world: &World, log: &str, accepted: u64) -> Vec<Value> {
     entries
 }
 
+/// One more on the account that each of these scenarios has opened, as somebody else.
+fn one() -> Value {
+    json!({"account": "cash", "amount": 1})
+}
+
+/// Opens the account: the log's first command, of a user whose ids are not counted with ann's.
+fn open(world: &World, org: &str) {
+    let mut request = world.request("ledger", "open", 1, org, json!({"account": "cash"}));
+    request["user"] = json!("bob");
+    let receipt = world.post("/command", request.to_string().as_bytes()).expect(202);
+    assert_eq!(receipt.seq(), 1);
+}
+
+/// What is on the account, once the views hold `seq`.
+fn cash(world: &World, org: &str, seq: u64) -> Value {
+    let row = world.reach(&format!("/views/balances/ledger/org:{org}/cash?seq={seq}"));
+    row.json["row"]["balance"].clone()
+}
+
 /// Sends `ids` in this order, in batches; every one of them gets a receipt.
 fn send_ids(world: &World, org: &str, ids: &[u64]) {
     for batch in ids.chunks(500) {
         let lines = batch
             .iter()
-            .map(|id| format!("{}\n", world.request("counter", "add", *id, org, json!({"n": 1}))));
+            .map(|id| format!("{}\n", world.request("ledger", "deposit", *id, org, one())));
         let body: String = lines.collect();
         let answers = world.post("/commands", body.as_bytes()).expect(202).json;
         for result in answers["results"].as_array().expect("an array") {
@@ -42,9 +61,10 @@ fn send_ids(world: &World, org: &str, ids: &[u64]) {
 #[test]
 fn the_same_request_twice() {
     let world = World::new();
-    let send = || world.send("ledger", "open", 7, "acme", json!({"account": "cash"})).expect(202);
+    let org = world.name("acme");
+    let send = || world.send("ledger", "open", 7, &org, json!({"account": "cash"})).expect(202);
     assert_eq!((send().seq(), send().seq()), (1, 2));
-    let entries = entries(&world, "ledger/org:acme", 2);
+    let entries = entries(&world, &format!("ledger/org:{org}"), 2);
     assert_eq!(entries[0]["status"], "accepted");
     assert_eq!(entries[1]["status"], "duplicate");
     assert_eq!(entries[1]["of"], 1);
@@ -54,28 +74,31 @@ fn the_same_request_twice() {
 #[test]
 fn the_same_request_a_hundred_times_at_once() {
     let world = World::new();
+    let org = world.name("acme");
     // Somebody else's is another command, though its id is the same.
+    open(&world, &org);
     thread::scope(|scope| {
         for connection in 0..8 {
             let requests = if connection < 4 { 13 } else { 12 };
-            let world = &world;
+            let (world, org) = (&world, &org);
             scope.spawn(move || {
                 let caller = world.another_connection();
                 for _ in 0..requests {
-                    caller.send("counter", "add", 1, "acme", json!({"n": 1})).expect(202);
+                    caller.send("ledger", "deposit", 1, org, one()).expect(202);
                 }
             });
         }
     });
-    let entries = entries(&world, "counter/org:acme", 100);
-    let accepted: Vec<_> = entries.iter().filter(|e| e["status"] == "accepted").collect();
+    let entries = entries(&world, &format!("ledger/org:{org}"), 101);
+    let (opened, deposits) = entries.split_first().expect("there are 101");
+    assert_eq!((&opened["status"], &opened["user"]), (&json!("accepted"), &json!("bob")));
+    let accepted: Vec<_> = deposits.iter().filter(|e| e["status"] == "accepted").collect();
     assert_eq!(accepted.len(), 1);
     let first = &accepted[0]["seq"];
-    for entry in entries.iter().filter(|e| e["status"] != "accepted") {
+    for entry in deposits.iter().filter(|e| e["status"] != "accepted") {
         assert_eq!((&entry["status"], &entry["of"]), (&json!("duplicate"), first));
     }
-    let row = world.get("/views/tally/counter/org:acme/count?seq=100&wait=5000").expect(200);
-    assert_eq!(row.json["row"], 1);
+    assert_eq!(cash(&world, &org, 101), 1);
 }
 
 #[test]
@@ -93,20 +116,21 @@ fn shuffled_ids_are_accepted_once_and_those_below_the_floor_are_stale() {
     }
 
     let world = World::new();
-    send_ids(&world, "acme", &ids);
-    let log = "counter/org:acme";
-    let all = entries(&world, log, 4_999);
-    for (entry, id) in all.iter().zip(&ids) {
+    let org = world.name("acme");
+    open(&world, &org);
+    send_ids(&world, &org, &ids);
+    let log = format!("ledger/org:{org}");
+    let all = entries(&world, &log, 5_000);
+    for (entry, id) in all[1..].iter().zip(&ids) {
         assert_eq!((&entry["status"], &entry["id"]), (&json!("accepted"), &json!(id)));
     }
 
     // Known: a duplicate. At or below the floor, seen before or not: nobody knows.
-    send_ids(&world, "acme", &[4_990, LEFT_OUT, LEFT_OUT - 1]);
+    send_ids(&world, &org, &[4_990, LEFT_OUT, LEFT_OUT - 1]);
     let of = all.iter().find(|entry| entry["id"] == 4_990).expect("it was sent")["seq"].clone();
-    let all = entries(&world, log, 5_002);
-    assert_eq!((&all[4_999]["status"], &all[4_999]["of"]), (&json!("duplicate"), &of));
-    assert_eq!(all[5_000]["status"], "stale");
+    let all = entries(&world, &log, 5_003);
+    assert_eq!((&all[5_000]["status"], &all[5_000]["of"]), (&json!("duplicate"), &of));
     assert_eq!(all[5_001]["status"], "stale");
-    let row = world.get("/views/tally/counter/org:acme/count?seq=5002&wait=25000").expect(200);
-    assert_eq!(row.json["row"], 4_999);
+    assert_eq!(all[5_002]["status"], "stale");
+    assert_eq!(cash(&world, &org, 5_003), 4_999);
 }

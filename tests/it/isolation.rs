@@ -8,7 +8,7 @@ use crate::world::World;
 
 #[test]
 fn a_command_whose_decision_panics_is_a_faulted_entry() {
-    let world = World::new();
+    let world = World::local();
     let add = |id, org| world.send("counter", "add", id, org, json!({"n": 1})).expect(202).seq();
     add(1, "acme");
     let bad = world.send("counter", "explode", 2, "acme", json!({"why": "so there"})).expect(202);
@@ -35,7 +35,7 @@ fn a_command_whose_decision_panics_is_a_faulted_entry() {
 
 #[test]
 fn a_view_that_panics_for_one_org_is_parked_there_alone() {
-    let world = World::new();
+    let world = World::local();
     let add = |id, org| world.send("counter", "add", id, org, json!({"n": 1})).expect(202).seq();
     for org in ["cursed", "blessed"] {
         add(1, org);

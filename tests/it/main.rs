@@ -1,11 +1,14 @@
-//! What Fanfold promises, seen over HTTP: the real engine behind the real router, on a port of this
-//! machine, and callers who know nothing but the API.
+//! What Fanfold promises, seen over HTTP, by callers who know nothing but the API: of the real engine
+//! behind the real router, on a port of this machine; or, with `FANFOLD_URL` set, of a deployed stack,
+//! as `cargo xtask e2e` does it.
 
 mod answer;
 mod bad_input;
 mod counter;
 mod dedup;
+mod deployed;
 mod isolation;
+mod parallel;
 mod services;
 mod tour;
 mod world;

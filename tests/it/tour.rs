@@ -5,27 +5,28 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::world::World;
 
-/// The answer's text with its time, which changes from run to run, as 0.
-fn timeless(answer: &Answer, at: &serde_json::Value) -> String {
-    answer.text.replace(&format!("\"at\":{at}"), "\"at\":0")
-}
-
 #[test]
 fn the_tour() {
     let world = World::new();
-    let send = |command, id, data| world.send("ledger", command, id, "acme", data).expect(202);
-    let entry = |seq: u64| world.get(&format!("/logs/ledger/org:acme/{seq}?wait=5000")).expect(200);
+    let org = world.name("acme");
+    // As it would be answered to the org `acme`.
+    let text = |answer: &Answer| answer.text.replace(&org, "acme");
+    let send = |command, id, data| world.send("ledger", command, id, &org, data).expect(202);
+    let entry = |seq: u64| world.reach(&format!("/logs/ledger/org:{org}/{seq}"));
+    let timeless = |answer: &Answer| {
+        text(answer).replace(&format!("\"at\":{}", answer.json["at"]), "\"at\":0")
+    };
 
     // Open two accounts, pay something in: a receipt, where its outcome is, and the outcome.
     let opened = send("open", 1, json!({"account": "cash"}));
-    assert_eq!(opened.text, r#"{"log":"ledger/org:acme","seq":1}"#);
-    assert_eq!(opened.header("location"), "/logs/ledger/org:acme/1");
+    assert_eq!(text(&opened), r#"{"log":"ledger/org:acme","seq":1}"#);
+    assert_eq!(opened.header("location"), format!("/logs/ledger/org:{org}/1"));
     assert_eq!(opened.header("content-type"), "application/json");
     send("open", 2, json!({"account": "savings"}));
     send("deposit", 17, json!({"account": "cash", "amount": 100}));
     let deposited = entry(3);
     assert_eq!(
-        timeless(&deposited, &deposited.json["at"]),
+        timeless(&deposited),
         r#"{"log":"ledger/org:acme","seq":3,"status":"accepted","user":"ann","id":17,"at":0,"command":"deposit","events":[{"type":"deposited","document":"cash","data":{"amount":100,"balance":100}}]}"#
     );
 
@@ -33,7 +34,7 @@ fn the_tour() {
     send("withdraw", 18, json!({"account": "cash", "amount": 101}));
     let rejected = entry(4);
     assert_eq!(
-        timeless(&rejected, &rejected.json["at"]),
+        timeless(&rejected),
         r#"{"log":"ledger/org:acme","seq":4,"status":"rejected","user":"ann","id":18,"at":0,"command":"withdraw","code":"overdrawn","message":"the account holds 100, less than 101"}"#
     );
 
@@ -43,25 +44,24 @@ fn the_tour() {
     assert_eq!(seq, 5);
 
     // Read one's own write from each view.
-    let balances = world.get(&format!("/views/balances/ledger/org:acme?seq={seq}&wait=5000"));
+    let balances = world.reach(&format!("/views/balances/ledger/org:{org}?seq={seq}"));
     assert_eq!(
-        balances.expect(200).text,
+        text(&balances),
         r#"{"view":"balances","version":1,"log":"ledger/org:acme","seq":5,"parked":null,"rows":[{"key":"cash","seq":5,"row":{"balance":70,"movements":2}},{"key":"savings","seq":5,"row":{"balance":30,"movements":1}}],"next":null}"#
     );
-    let cash = world.get(&format!("/views/balances/ledger/org:acme/cash?seq={seq}&wait=5000"));
+    let cash = world.reach(&format!("/views/balances/ledger/org:{org}/cash?seq={seq}"));
     assert_eq!(
-        cash.expect(200).text,
+        text(&cash),
         r#"{"view":"balances","version":1,"log":"ledger/org:acme","seq":5,"parked":null,"key":"cash","rowSeq":5,"row":{"balance":70,"movements":2}}"#
     );
-    let total = world.get(&format!("/views/totals/ledger/org:acme/total?seq={seq}&wait=5000"));
+    let total = world.reach(&format!("/views/totals/ledger/org:{org}/total?seq={seq}"));
     assert_eq!(
-        total.expect(200).json["row"],
+        total.json["row"],
         json!({"accounts": 2, "balance": 100, "movements": 3, "rejected": 1})
     );
-    let newest_first = format!(
-        "/views/statement/ledger/org:acme?prefix=cash/&order=desc&limit=1&seq={seq}&wait=5000"
-    );
-    let statement = world.get(&newest_first).expect(200);
+    let newest_first =
+        format!("/views/statement/ledger/org:{org}?prefix=cash/&order=desc&limit=1&seq={seq}");
+    let statement = world.reach(&newest_first);
     let newest = &statement.json["rows"][0];
     assert_eq!(newest["key"], "cash/00000000000000000005");
     assert_eq!(newest["row"]["kind"], "sent");
@@ -73,58 +73,66 @@ fn the_tour() {
 
     // A key's slash, encoded and not.
     for key in ["cash%2F00000000000000000003", "cash/00000000000000000003"] {
-        let line = world.get(&format!("/views/statement/ledger/org:acme/{key}")).expect(200);
+        let line = world.get(&format!("/views/statement/ledger/org:{org}/{key}")).expect(200);
         assert_eq!(line.json["row"]["amount"], 100, "{key}");
     }
-    assert_eq!(world.get("/views/balances/ledger/org%3Aacme/cash").expect(200).json["seq"], 5);
+    let encoded = world.get(&format!("/views/balances/ledger/org%3A{org}/cash")).expect(200);
+    assert_eq!(encoded.json["seq"], 5);
 
     // The log, page by page.
-    let page = world.get("/logs/ledger/org:acme?limit=3").expect(200);
+    let page = world.get(&format!("/logs/ledger/org:{org}?limit=3")).expect(200);
     assert!(
-        page.text.starts_with(r#"{"log":"ledger/org:acme","accepted":5,"tail":5,"entries":[{"#)
+        text(&page).starts_with(r#"{"log":"ledger/org:acme","accepted":5,"tail":5,"entries":[{"#)
     );
     assert!(page.text.ends_with(r#"],"next":4}"#), "{}", page.text);
     assert_eq!(page.json["entries"][2], deposited.json);
-    let page = world.get("/logs/ledger/org:acme?from=4").expect(200);
+    let page = world.get(&format!("/logs/ledger/org:{org}?from=4")).expect(200);
     assert_eq!(page.json["entries"][0], rejected.json);
     assert_eq!(page.json["entries"].as_array().map(Vec::len), Some(2));
     assert_eq!(page.json["next"], json!(null));
-    let beyond = world.get("/logs/ledger/org:acme?from=1000").expect(200);
+    let beyond = world.get(&format!("/logs/ledger/org:{org}?from=1000")).expect(200);
     assert_eq!(beyond.json["entries"], json!([]));
 }
 
 #[test]
 fn batches_are_answered_in_order_one_bad_line_or_not() {
     let world = World::new();
+    let (acme, umbrella) = (world.name("acme"), world.name("umbrella"));
+    let receipt = |org: &str, seq| json!({"log": format!("ledger/org:{org}"), "seq": seq});
     let good = |id: u64, org: &str| {
         let data = json!({"account": "cash"});
         world.request("ledger", "open", id, org, data).to_string()
     };
-    let (first, second) = (good(1, "acme"), good(2, "acme"));
-    let elsewhere = good(1, "umbrella");
+    let (first, second) = (good(1, &acme), good(2, &acme));
+    let elsewhere = good(1, &umbrella);
     let lines = format!("{first}\n\n  \n{{\"type\":\"ledger\"\r\n{elsewhere}\r\n{second}");
     let array = format!("[{first},\n {{\"type\": \"ledger\"}}, {elsewhere}, {second}]");
 
     let answers = world.post("/commands", lines.as_bytes()).expect(202).json;
     let results = answers["results"].as_array().expect("an array");
-    assert_eq!(results[0], json!({"log": "ledger/org:acme", "seq": 1}));
+    assert_eq!(results[0], receipt(&acme, 1));
     assert_eq!(results[1]["problem"]["type"], "urn:fanfold:problem:not-json");
-    assert_eq!(results[2], json!({"log": "ledger/org:umbrella", "seq": 1}));
-    assert_eq!(results[3], json!({"log": "ledger/org:acme", "seq": 2}));
+    assert_eq!(results[2], receipt(&umbrella, 1));
+    assert_eq!(results[3], receipt(&acme, 2));
     assert_eq!(results.len(), 4);
 
     let answers = world.post("/commands", array.as_bytes()).expect(202).json;
     let results = answers["results"].as_array().expect("an array");
-    assert_eq!(results[0], json!({"log": "ledger/org:acme", "seq": 3}));
+    assert_eq!(results[0], receipt(&acme, 3));
     assert_eq!(results[1]["problem"]["detail"], "`command`: is required");
-    assert_eq!(results[2], json!({"log": "ledger/org:umbrella", "seq": 2}));
-    assert_eq!(results[3], json!({"log": "ledger/org:acme", "seq": 4}));
+    assert_eq!(results[2], receipt(&umbrella, 2));
+    assert_eq!(results[3], receipt(&acme, 4));
 }
 
 #[test]
 fn the_host_says_how_it_is() {
     let world = World::new();
     assert_eq!(world.get("/healthz").expect(200).json, json!({"status": "ok"}));
+}
+
+#[test]
+fn the_host_counts() {
+    let world = World::local();
     world.send("ledger", "open", 1, "acme", json!({"account": "cash"})).expect(202);
     world.get("/logs/ledger/org:nobody").expect(404);
     let metrics = world.get("/metrics").expect(200);

@@ -1,7 +1,12 @@
-//! A host with the ledger and the counter, and callers of it.
+//! Somewhere that the API answers, and callers of it: a host in this process, or a deployed stack.
+//!
+//! With `FANFOLD_URL` set, [`World::new`] is the stack whose API is there. It is shared by all
+//! scenarios and has been used before: so each world has names of its own, see [`World::name`].
 
+use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Once;
+use std::time::{Duration, Instant};
 
 use fanfold::{Services, Views};
 use fanfold_cli::host::Host;
@@ -9,16 +14,35 @@ use fanfold_embedded::{Config, Engine};
 use fanfold_http::{Api, Metrics, router};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
+use rand::Rng;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::answer::Answer;
 use crate::counter::{Counter, Fragile, Narrow, Tally};
 
-/// A running host. It ends when this is dropped.
+/// Where a deployed API's paths begin.
+const URL: &str = "FANFOLD_URL";
+/// Seconds after which what has not come does not come. A deployed stack may be cold, or busy.
+const PATIENCE: &str = "SCENARIO_PATIENCE";
+const PATIENCE_LOCAL: Duration = Duration::from_secs(25);
+const PATIENCE_DEPLOYED: Duration = Duration::from_secs(100);
+/// The longest wait that the API allows.
+const WAIT_MS_MAX: u128 = 25_000;
+/// Longer than any wait: an answer that takes this long is none.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Somewhere that the API answers.
 pub(crate) struct World {
     caller: Caller,
-    running: Option<(Host, Engine)>,
+    suffix: String,
+    local: Option<Local>,
+}
+
+/// A host in this process. It ends with its world.
+struct Local {
+    host: Host,
+    engine: Engine,
     runtime: Runtime,
 }
 
@@ -26,6 +50,7 @@ pub(crate) struct World {
 pub(crate) struct Caller {
     agent: ureq::Agent,
     url: String,
+    patience: Duration,
 }
 
 impl std::ops::Deref for World {
@@ -37,7 +62,18 @@ impl std::ops::Deref for World {
 }
 
 impl World {
+    /// With the ledger and its views, and nothing else that a scenario may rely on.
     pub(crate) fn new() -> Self {
+        match env::var(URL) {
+            Ok(url) => Self::at(url, PATIENCE_DEPLOYED, None),
+            Err(_) => Self::local(),
+        }
+    }
+
+    /// A host in this process, whatever else is deployed: with the router as callers meet it when
+    /// no gateway is before it, its metrics, and [`Counter`] with its views beside the ledger,
+    /// which can be made to fail.
+    pub(crate) fn local() -> Self {
         log_panics_once();
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -64,20 +100,34 @@ impl World {
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             (Host::listen(any_port, router(api)).await.expect("a port is free"), engine)
         });
-        let caller = Caller::new(format!("http://{}", host.address()));
-        Self { caller, running: Some((host, engine)), runtime }
+        let url = format!("http://{}", host.address());
+        Self::at(url, PATIENCE_LOCAL, Some(Local { host, engine, runtime }))
+    }
+
+    fn at(url: String, patience: Duration, local: Option<Local>) -> Self {
+        let patience = match env::var(PATIENCE) {
+            Ok(seconds) => Duration::from_secs(seconds.parse().expect("patience is in seconds")),
+            Err(_) => patience,
+        };
+        let suffix = format!("-{:012x}", rand::rng().random_range(0..1_u64 << 48));
+        Self { caller: Caller::new(url, patience), suffix, local }
+    }
+
+    /// A name that begins so, and that no other world has: of an org, or of a user without one.
+    pub(crate) fn name(&self, begin: &str) -> String {
+        format!("{begin}{}", self.suffix)
     }
 
     /// One more connection.
     pub(crate) fn another_connection(&self) -> Caller {
-        Caller::new(self.caller.url.clone())
+        Caller::new(self.caller.url.clone(), self.caller.patience)
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some((host, engine)) = self.running.take() {
-            let ended = self.runtime.block_on(async {
+        if let Some(Local { host, engine, runtime }) = self.local.take() {
+            let ended = runtime.block_on(async {
                 let drained = host.drain().await;
                 (drained, engine.shutdown().await)
             });
@@ -95,14 +145,15 @@ fn log_panics_once() {
 }
 
 impl Caller {
-    fn new(url: String) -> Self {
+    fn new(url: String, patience: Duration) -> Self {
         let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
             // After some answers the server closes the connection: no request must meet that.
             .max_idle_connections(0)
             .build();
-        Self { agent: config.into(), url }
+        Self { agent: config.into(), url, patience }
     }
 
     /// A request of ann's.
@@ -131,6 +182,20 @@ impl Caller {
     ) -> Answer {
         let request = self.request(service, command, id, org, data);
         self.post("/command", request.to_string().as_bytes())
+    }
+
+    /// What is at `path` once it has come, which is waited for.
+    #[track_caller]
+    pub(crate) fn reach(&self, path: &str) -> Answer {
+        let and = if path.contains('?') { '&' } else { '?' };
+        let wait_ms = self.patience.as_millis().min(WAIT_MS_MAX);
+        let path = format!("{path}{and}wait={wait_ms}");
+        let began = Instant::now();
+        let mut answer = self.get(&path);
+        while answer.status == 202 && began.elapsed() < self.patience {
+            answer = self.get(&path);
+        }
+        answer.expect(200)
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

@@ -1,9 +1,12 @@
 //! What one does with this repository. `cargo xtask ci` is all that CI runs.
 
+mod e2e;
+mod lambdas;
 mod load;
+mod venv;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -25,6 +28,17 @@ struct Options {
 enum Task {
     /// Everything that must hold: format, lints, tests, docs, the simulation.
     Ci,
+    /// Deploys the template to an emulator of AWS, and runs the scenarios and the auditor there.
+    E2e(e2e::Options),
+    /// Builds the Lambdas for Amazon Linux 2023: `target/lambda/<name>/bootstrap`.
+    Lambdas {
+        /// What they run on: the template's parameter `Architecture`.
+        #[arg(long, value_enum, default_value = "arm64")]
+        arch: lambdas::Arch,
+        /// Quickly, large, and for this machine only, as the emulator takes them.
+        #[arg(long, conflicts_with = "arch")]
+        fast: bool,
+    },
     /// A small load on `fanfold up`, killed in the middle, and audited.
     Load,
     /// Simulates; a failing seed is printed with the end of its trace.
@@ -44,6 +58,9 @@ enum Task {
 fn main() -> Result<()> {
     match Options::parse().task {
         Task::Ci => ci(),
+        Task::E2e(options) => e2e::run(options),
+        Task::Lambdas { fast: true, .. } => lambdas::fast(),
+        Task::Lambdas { arch, .. } => lambdas::release(arch),
         Task::Load => load(),
         Task::Sim { seeds, from, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());
@@ -72,6 +89,7 @@ fn ci() -> Result<()> {
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
     load()?;
+    e2e::run(e2e::Options::default())?;
     println!("\nall of it held, in {} s", began.elapsed().as_secs());
     Ok(())
 }
@@ -88,20 +106,30 @@ fn sim(arguments: &[&str]) -> Result<()> {
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    cargo_with(what, arguments, &[])
+}
+
+fn cargo_with(what: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) -> Result<()> {
     println!("\n== {what}: cargo {}", arguments.join(" "));
     let began = Instant::now();
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(root()?).env("RUSTDOCFLAGS", "--deny warnings");
-    if let Some(target) = target_outside_the_clone() {
-        command.env("CARGO_TARGET_DIR", target);
-    }
+    let mut command = cargo_command(arguments)?;
+    command.envs(environment.iter().copied());
     let status = command.status().with_context(|| format!("cannot run cargo for {what}"))?;
     if !status.success() {
         bail!("{what} failed; run `cargo {}` to see it alone", arguments.join(" "));
     }
     println!("== {what}: {} s", began.elapsed().as_secs());
     Ok(())
+}
+
+fn cargo_command(arguments: &[&str]) -> Result<Command> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root()?).env("RUSTDOCFLAGS", "--deny warnings");
+    if let Some(target) = target_outside_the_clone() {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    Ok(command)
 }
 
 /// Where cargo puts what it builds.

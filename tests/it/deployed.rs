@@ -1,0 +1,175 @@
+//! What only a deployed stack can show: a Lambda that fails, and the sweeps that bring on what it has
+//! left undone. These take something away from all other scenarios, so they run alone; `cargo xtask
+//! e2e` does that.
+
+use std::env;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// The views of the ledger, each a Lambda.
+const VIEWS: [&str; 3] = ["balances", "statement", "totals"];
+/// A dead letter comes after a few tries, what a sweep does within two of its minutes.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// The policy that is put on a role for a while.
+const POLICY: &str = "Broken";
+
+/// The stack behind the API, as its operator reaches it.
+struct Stack {
+    name: String,
+    aws: String,
+    is_direct: bool,
+}
+
+impl Stack {
+    fn of_environment() -> Self {
+        let get = |name| env::var(name).unwrap_or_else(|_| panic!("{name} is set"));
+        let is_direct = get("FANFOLD_DELIVERY") == "direct";
+        Self { name: get("FANFOLD_STACK"), aws: get("FANFOLD_AWS"), is_direct }
+    }
+
+    /// What `aws` answers; nothing, if it has nothing to say.
+    #[track_caller]
+    fn aws(&self, arguments: &[&str]) -> Value {
+        let command = Command::new(&self.aws).args(arguments).args(["--output", "json"]).output();
+        let output = command.expect("aws can be run");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "aws {}: {error}", arguments.join(" "));
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    fn function(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    fn role(&self, function: &str) -> String {
+        let name = self.function(function);
+        let found = self.aws(&["lambda", "get-function-configuration", "--function-name", &name]);
+        let role = found["Role"].as_str().expect("a function has a role");
+        role.rsplit('/').next().expect("it has a name").to_owned()
+    }
+
+    fn queue(&self, name: &str) -> String {
+        let name = format!("{}-{name}", self.name);
+        let found = self.aws(&["sqs", "get-queue-url", "--queue-name", &name]);
+        found["QueueUrl"].as_str().expect("a queue has a URL").to_owned()
+    }
+
+    /// The messages in a queue, whether one can receive them at the moment or not.
+    fn messages(&self, queue: &str) -> u64 {
+        let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
+        let ask = ["sqs", "get-queue-attributes", "--queue-url", queue, "--attribute-names"];
+        let found = self.aws(&[&ask[..], &names].concat());
+        let count = |name| found["Attributes"][name].as_str()?.parse::<u64>().ok();
+        names.into_iter().map(|name| count(name).expect("a number")).sum()
+    }
+}
+
+/// Waits until it is so.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+#[ignore = "needs a deployed stack: cargo xtask e2e"]
+fn views_that_failed_are_brought_on_by_their_sweeps() {
+    let (world, stack) = (World::new(), Stack::of_environment());
+    let org = world.name("acme");
+    let rows = |view: &str, seq| format!("/views/{view}/ledger/org:{org}?seq={seq}");
+    let letters = VIEWS.map(|view| stack.queue(&format!("{view}-dead-letters")));
+    let roles = VIEWS.map(|view| stack.role(view));
+    world.send("ledger", "open", 1, &org, json!({"account": "cash"})).expect(202);
+    for (view, letters) in VIEWS.iter().zip(&letters) {
+        world.reach(&rows(view, 1));
+        assert_eq!(stack.messages(letters), 0, "{view} has dead letters from before");
+    }
+
+    // Their roles lose what every write needs.
+    let deny = json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Deny", "Action": ["dynamodb:PutItem", "dynamodb:UpdateItem"], "Resource": "*",
+    }]});
+    for role in &roles {
+        let put = ["iam", "put-role-policy", "--policy-name", POLICY, "--role-name", role];
+        stack.aws(&[&put[..], &["--policy-document", &deny.to_string()]].concat());
+    }
+    if !stack.is_direct {
+        // A template has this at six times the Lambda's timeout: minutes.
+        for queue in VIEWS.map(|view| stack.queue(view)) {
+            let set = ["sqs", "set-queue-attributes", "--queue-url", &queue, "--attributes"];
+            stack.aws(&[&set[..], &["VisibilityTimeout=1"]].concat());
+        }
+    }
+    let deposit = json!({"account": "cash", "amount": 5});
+    world.send("ledger", "deposit", 2, &org, deposit).expect(202);
+    let entry = world.reach(&format!("/logs/ledger/org:{org}/2")).json;
+    assert_eq!(entry["status"], "accepted", "the log goes on without its views");
+    if stack.is_direct {
+        for view in VIEWS {
+            notify_again(&stack, view, &org);
+        }
+    }
+    for (view, letters) in VIEWS.iter().zip(&letters) {
+        until(&format!("a dead letter of {view}"), || stack.messages(letters) > 0);
+        let pending = world.get(&format!("{}&wait=1", rows(view, 2))).expect(202);
+        assert_eq!(pending.json["seq"], 1, "{view} stands still");
+    }
+
+    for role in &roles {
+        stack.aws(&["iam", "delete-role-policy", "--policy-name", POLICY, "--role-name", role]);
+    }
+    // Nothing more is sent: it is the sweeps that bring them on, and deliver the dead letters.
+    for (view, letters) in VIEWS.iter().zip(&letters) {
+        until(&format!("{view} is brought on"), || world.get(&rows(view, 2)).status == 200);
+        until(&format!("{view} has no dead letter"), || stack.messages(letters) == 0);
+    }
+    let cash = world.reach(&format!("/views/balances/ledger/org:{org}/cash?seq=2"));
+    assert_eq!(cash.json["row"], json!({"balance": 5, "movements": 1}));
+    // And as before from here on.
+    let deposit = json!({"account": "cash", "amount": 1});
+    world.send("ledger", "deposit", 3, &org, deposit).expect(202);
+    for view in VIEWS {
+        world.reach(&rows(view, 3));
+    }
+}
+
+/// Hands the notification of the second commit to Lambda's own queue, as SNS does: the emulator's
+/// calls the Lambda once, and forgets what fails.
+fn notify_again(stack: &Stack, view: &str, org: &str) {
+    let log = format!("ledger/org:{org}");
+    let message = json!([{
+        "specversion": "1.0", "id": format!("{log}@2-2"), "source": "fanfold/ledger",
+        "type": "fanfold.commit.v1", "time": "2026-01-01T00:00:00.000Z",
+        "datacontenttype": "application/json", "log": log, "seq": "2",
+        "data": {"first": 2, "last": 2, "prev": {}, "body": "journal"},
+    }]);
+    let event = json!({"Records": [{"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": {
+        "Type": "Notification", "Message": message.to_string(),
+    }}]});
+    let function = stack.function(view);
+    let invoke = ["lambda", "invoke", "--function-name", &function, "--invocation-type", "Event"];
+    let payload = ["--cli-binary-format", "raw-in-base64-out", "--payload", &event.to_string()];
+    stack.aws(&[&invoke[..], &payload, &["/dev/null"]].concat());
+}
+
+#[test]
+#[ignore = "needs a deployed stack: cargo xtask e2e"]
+fn the_sweep_sends_its_canaries() {
+    let stack = Stack::of_environment();
+    let table = format!("{}-journal", stack.name);
+    let values = json!({":log": {"S": "canary/user:canary-0"}}).to_string();
+    let query = ["dynamodb", "query", "--table-name", &table, "--key-condition-expression"];
+    let query = [&query[..], &["pk = :log", "--expression-attribute-values", &values]].concat();
+    let entries = || stack.aws(&query)["Count"].as_u64().expect("a number");
+    // Its first has perhaps come long ago.
+    let before = entries();
+    until("a canary in the journal", || entries() > before);
+}

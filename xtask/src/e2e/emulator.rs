@@ -1,0 +1,105 @@
+//! AWS in a process of this machine: `ministack`, which runs the Lambdas' own binaries.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::venv::Venv;
+
+/// How long it may take to answer.
+const READY: Duration = Duration::from_secs(60);
+/// Runs the emulator in the process group of this shell, until the pipe to it is closed: by us, or
+/// because we have ended, however that came. Then everything in the group ends, the Lambdas too. The
+/// emulator is started before the trap, which it would inherit.
+const GUARD: &str = r#""$@" & trap '' TERM; read -r _; kill -TERM 0; sleep 0.5; kill -KILL 0"#;
+/// The region, and the account's root, whom the emulator lets do everything.
+const ACCOUNT: [(&str, &str); 3] = [
+    ("AWS_DEFAULT_REGION", "us-east-1"),
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+];
+
+/// A running emulator. It ends when this is dropped.
+pub(super) struct Emulator {
+    guard: Child,
+    port: u16,
+}
+
+impl Emulator {
+    /// Starts one that keeps everything in this folder, and knows nothing yet.
+    pub(super) fn start(venv: &Venv, folder: &Path) -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let (state, log) = (folder.join("emulator"), folder.join("emulator.log"));
+        fs::create_dir_all(&state)?;
+        let output = File::create(&log)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh"]).arg(venv.program("ministack"));
+        // Nothing of this machine's AWS, Docker or earlier runs.
+        command.env_clear().envs(kept()).envs(ACCOUNT).env("TMPDIR", &state);
+        command.env("STATE_DIR", &state).env("S3_DATA_DIR", state.join("s3"));
+        command.env("DOCKER_HOST", format!("unix://{}", state.join("no-docker.sock").display()));
+        command.env("SFTP_ENABLED", "0");
+        // It checks signatures, and what each role may do.
+        command.env("AUTH", "true");
+        command.env("BIND_HOST", "127.0.0.1").env("MINISTACK_HOST", "127.0.0.1");
+        command.env("GATEWAY_PORT", port.to_string());
+        // The Lambdas find AWS by it.
+        command.env("AWS_ENDPOINT_URL", url(port));
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        let guard = command.process_group(0).spawn().context("cannot start the emulator")?;
+        let mut emulator = Self { guard, port };
+        let began = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if let Some(status) = emulator.guard.try_wait()? {
+                bail!("the emulator ended: {status}, see {}", log.display());
+            }
+            ensure!(began.elapsed() < READY, "the emulator does not answer, see {}", log.display());
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(emulator)
+    }
+
+    /// What a program needs to know to find this AWS, and no other.
+    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment: Vec<_> =
+            ACCOUNT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        environment.push(("AWS_ENDPOINT_URL", url(self.port)));
+        // Whatever is configured for the user who runs this.
+        environment.push(("AWS_CONFIG_FILE", "/dev/null".to_owned()));
+        environment.push(("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()));
+        environment.push(("AWS_PAGER", String::new()));
+        environment
+    }
+
+    /// Where an HTTP API answers: its own host name is none that this machine could look up.
+    pub(super) fn api(&self, id: &str) -> String {
+        format!("{}/_aws/execute-api/{id}", url(self.port))
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        // It ends itself, with all others in its group.
+        let _ = self.guard.wait();
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn kept() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    ["HOME", "LANG", "PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+/// A folder of its own, which stays: the message of a failure names it.
+pub(super) fn folder() -> Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix("fanfold-e2e-").tempdir()?.keep())
+}

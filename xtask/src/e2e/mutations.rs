@@ -1,0 +1,111 @@
+//! Whether each part of the template matters: without it, something must be red.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::stack::Delivery;
+use super::{Built, Deployed, Without};
+
+/// What a probe waits for, at most: less than the minute after which a sweep heals what a missing
+/// part has left undone. For the sweeps themselves there is no such bound.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE_SWEEP: Duration = Duration::from_secs(100);
+
+/// Everything that must not be missing, with either delivery: each mapping, schedule and
+/// subscription, and of each role something that it may do.
+const COMMON: [&str; 13] = [
+    "RelayFunction.Changes",
+    "ProcessorFunction.Commands",
+    "SweepFunction.EachMinute",
+    "BalancesFunction.EachMinute",
+    "StatementFunction.EachMinute",
+    "TotalsFunction.EachMinute",
+    "ApiRole.dynamodb:UpdateItem",
+    "RelayRole.kinesis:PutRecords",
+    "ProcessorRole.sns:Publish",
+    "SweepRole.dynamodb:UpdateItem",
+    "BalancesRole.dynamodb:UpdateItem",
+    "StatementRole.dynamodb:UpdateItem",
+    "TotalsRole.sqs:DeleteMessage",
+];
+const SUBSCRIPTIONS: [&str; 3] =
+    ["BalancesSubscription", "StatementSubscription", "TotalsSubscription"];
+const OF_QUEUES: [&str; 6] = [
+    "BalancesMapping",
+    "StatementMapping",
+    "TotalsMapping",
+    "BalancesQueuePolicy",
+    "StatementQueuePolicy",
+    "TotalsQueuePolicy",
+];
+
+/// What was seen of one.
+enum Seen {
+    Held,
+    /// The scenario that did not.
+    Red(&'static str),
+}
+
+/// Runs all of them, each on a stack of its own.
+pub(super) fn run(built: &Built) -> Result<()> {
+    let direct = COMMON.iter().chain(&SUBSCRIPTIONS).map(|what| (Delivery::Direct, *what));
+    let queue = SUBSCRIPTIONS.iter().chain(&OF_QUEUES).map(|what| (Delivery::Queue, *what));
+    let mut table = Vec::new();
+    for delivery in Delivery::ALL {
+        table.push((delivery, None, probe(built, delivery, &[])?));
+    }
+    for (delivery, what) in direct.chain(queue) {
+        let seen = probe(built, delivery, &[what.parse()?])?;
+        table.push((delivery, Some(what), seen));
+    }
+    println!("\n{:<8} {:<34} noticed by", "views", "without");
+    let mut wrong = 0;
+    for (delivery, what, seen) in table {
+        let (noticed, is_wrong) = match seen {
+            Seen::Held => ("-", what.is_some()),
+            Seen::Red(scenario) => (scenario, what.is_none()),
+        };
+        wrong += usize::from(is_wrong);
+        let mark = if is_wrong { "  WRONG" } else { "" };
+        println!("{:<8} {:<34} {noticed}{mark}", delivery.name(), what.unwrap_or("(nothing)"));
+    }
+    ensure!(wrong == 0, "{wrong} were not as expected");
+    Ok(())
+}
+
+/// Expects that this is noticed.
+pub(super) fn expect_red(built: &Built, delivery: Delivery, without: &[Without]) -> Result<()> {
+    let names: Vec<String> = without.iter().map(Without::to_string).collect();
+    match probe(built, delivery, without)? {
+        Seen::Red(_) => Ok(()),
+        Seen::Held => anyhow::bail!("nothing has noticed that {} was missing", names.join(", ")),
+    }
+}
+
+/// Deploys, and runs one scenario after the other until one does not hold. First the quick one: the
+/// sweeps, which begin a minute later, must not get to heal what it is to notice.
+fn probe(built: &Built, delivery: Delivery, without: &[Without]) -> Result<Seen> {
+    let began = Instant::now();
+    let stack = Deployed::deploy(built, delivery, without)?;
+    let names: Vec<String> = without.iter().map(Without::to_string).collect();
+    let probes = [
+        ("tour::the_tour", &["--exact"][..], PATIENCE),
+        ("deployed::", &["--ignored", "--test-threads", "1"][..], PATIENCE_SWEEP),
+    ];
+    let mut seen = Seen::Held;
+    for (scenario, arguments, patience) in probes {
+        let log = if scenario == "deployed::" { "failures" } else { "tour" };
+        if !stack.scenarios(log, &[&[scenario][..], arguments].concat(), patience)? {
+            seen = Seen::Red(scenario);
+            break;
+        }
+    }
+    let noticed = match seen {
+        Seen::Held => "held",
+        Seen::Red(scenario) => scenario,
+    };
+    let what = format!("without [{}]: {noticed}", names.join(", "));
+    super::say(delivery, &format!("{what}: {} s", began.elapsed().as_secs()));
+    Ok(seen)
+}

@@ -26,7 +26,7 @@ impl ViewHandler {
         Self { projector, sweep, bookmark }
     }
 
-    async fn from_topic(
+    async fn on_messages(
         &self,
         messages: &[Bytes],
         budget: Budget,
@@ -63,7 +63,7 @@ impl ViewHandler {
 impl Handler for ViewHandler {
     async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
         match view_event(event)? {
-            ViewEvent::Topic(messages) => self.from_topic(&messages, budget).await,
+            ViewEvent::Topic(messages) => self.on_messages(&messages, budget).await,
             ViewEvent::Queue { batch, received_before } => {
                 let failed = if received_before {
                     let deadline = budget.deadline;

@@ -202,6 +202,9 @@ impl Journal for SimJournal {
     }
 }
 
+/// What was stored under each key, oldest first.
+pub type Before = BTreeMap<(LogId, StateKey), Vec<StateItem>>;
+
 /// The state table.
 pub struct SimState {
     /// What really holds it.
@@ -211,7 +214,7 @@ pub struct SimState {
     /// With [`Bug::UnguardedSnapshot`]: what was written over something newer.
     pub overwritten: Arc<Mutex<BTreeMap<(LogId, StateKey), StateItem>>>,
     /// All that was ever stored, for those who read what was there before.
-    pub before: Arc<Mutex<BTreeMap<(LogId, StateKey), Vec<StateItem>>>>,
+    pub before: Arc<Mutex<Before>>,
     /// Decides how long before.
     pub world: World,
 }

@@ -233,7 +233,8 @@ fn sns_calls_each_view() {
             "Principal": "sns.amazonaws.com", "SourceArn": "Topic",
         });
         assert_eq!(permissions[&id(view, "Permission")], permission);
-        let dead = json!({ "Type": "SQS", "TargetArn": format!("{}.Arn", id(view, "DeadLetters")) });
+        let dead =
+            json!({ "Type": "SQS", "TargetArn": format!("{}.Arn", id(view, "DeadLetters")) });
         assert_eq!(functions[&function]["DeadLetterQueue"], dead);
     }
     assert!(template.of_type("AWS::Lambda::EventSourceMapping").is_empty());

@@ -186,7 +186,8 @@ async fn what_was_never_put_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn results_are_told_apart() {
     let throttled = Unavailable::Throttled { hop: "command stream" };
-    let cases: [(Answer, fn(&Result<(), Unavailable>) -> bool); 4] = [
+    type IsExpected = fn(&Result<(), Unavailable>) -> bool;
+    let cases: [(Answer, IsExpected); 4] = [
         (answer(&[None]), Result::is_ok),
         (answer(&[Some("ProvisionedThroughputExceededException")]), |result| {
             matches!(result, Err(Unavailable::Throttled { .. }))

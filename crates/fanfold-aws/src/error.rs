@@ -8,9 +8,8 @@ use fanfold_pipeline::ports::Unavailable;
 /// The code of a write whose condition failed.
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
-/// Codes that say: too much at once, and it has not happened. The first two are those of a table
-/// and of an account; a transaction of somebody else, or another region's write, holds an item for
-/// a moment only.
+/// Codes by which DynamoDB, Kinesis, SNS, SQS and KMS say: too much at once, and it has not
+/// happened. Also that somebody else's transaction holds an item, which it does for a moment only.
 const THROTTLED: &[&str] = &[
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
@@ -23,6 +22,8 @@ const THROTTLED: &[&str] = &[
     "TooManyRequestsException",
     "LimitExceededException",
     "SlowDown",
+    "Throttled",
+    "OverLimit",
     "KMSThrottlingException",
     "KMSThrottling",
     "KmsThrottled",

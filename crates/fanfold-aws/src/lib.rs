@@ -1,5 +1,23 @@
 //! The ports of Fanfold on DynamoDB, Kinesis, SNS and SQS, and the decoding of what Lambda brings
 //! from them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`names`] | tables, attributes and variables, as the template has them too |
+//! | [`Aws`] | the clients, and what they share: a meter, and the invocation's deadline |
+//! | [`meter`] | what the calls have cost |
+//! | [`call`] | the one way to make a call: counted, bounded, never after the deadline |
+//! | [`error`] | throttled, conflicting, refused, timed out, failed |
+//! | [`dynamo`] | commands, journal, state, parked, views, on DynamoDB; what each call costs |
+//! | [`KinesisStream`], [`SnsTopic`], [`SqsDeadLetters`] | the command stream, the topics, a view's dead letters |
+//! | [`events`] | what Lambda brings, decoded; what it is answered |
+//! | [`PollingWaits`], [`OpenAdmission`], [`SystemEnv`] | the ports that need no service of AWS |
+//!
+//! What holds for all adapters: every attempt of a call is counted and asks what it consumed;
+//! reads are strongly consistent, but for the catalogue, which is an index; every query is read
+//! page by page; what the stages retry (appends to slots and to the journal, records, messages) is
+//! tried once, all else up to six times. An answer that was lost may hide that a write was made:
+//! then it is never said that it was not.
 
 mod admission;
 pub mod call;

@@ -34,7 +34,8 @@ pub mod attribute {
     pub const BUCKET: &str = "h";
     /// Slot: set when the log is frozen.
     pub const CLOSED: &str = "closed";
-    /// Commit: the nonce of the attempt that stored it. What is parked in parts: of which body.
+    /// Commit: the nonce of the attempt that stored it. What is parked in parts: that of the call
+    /// that stored them.
     pub const NONCE: &str = "w";
     /// Cursor: the seq that the view's sweep has to reach.
     pub const BEHIND: &str = "behind";

@@ -16,7 +16,7 @@ use crate::names::attribute::{AT, BODY, N, NONCE, PK, SK};
 /// | call | costs |
 /// |---|---|
 /// | `append` | a write unit per KB of the commit; one attempt, the processor retries |
-/// | `read` | a read unit per 4 KB of the commits returned and of one more, which says whether there is more; one unit, and the last commit once more, where `from` is not known to be where a commit begins |
+/// | `read` | a read unit per 4 KB of the commits returned and of one more, which says whether there is more; one unit, or the commit before, where no commit begins at `from` and this process does not know it as the log's end |
 /// | `tail` | one unit if nothing was appended since this process last saw the log's end, else a unit per 4 KB of the last commit |
 #[derive(Debug)]
 pub struct DynamoJournal {

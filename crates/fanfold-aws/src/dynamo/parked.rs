@@ -2,7 +2,6 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{ParkedItem, ParkedTable, Unavailable};
-use md5::{Digest, Md5};
 
 use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
 use super::table::{Expression, Query, Table};
@@ -46,8 +45,8 @@ struct First {
 struct Rest {
     /// How many parts there are in all.
     parts: u64,
-    /// The MD5 of the body.
-    digest: u128,
+    /// The call that stored them.
+    nonce: u128,
 }
 
 impl DynamoParked {
@@ -68,8 +67,11 @@ impl DynamoParked {
                 return Ok(Some(ParkedItem { seq: first.seq, identity, body }));
             }
             // Somebody has replaced or removed it since its first part was read.
-            let key = item([(PK, text(log.as_str())), (SK, text(&first.key))]);
-            match self.table.get(key, None).await? {
+            let itself = Expression(
+                "#pk = :pk AND #sk = :sk",
+                [(":pk", text(log.as_str())), (":sk", text(&first.key))],
+            );
+            match self.table.query(Query::new(itself)).await?.items.pop() {
                 Some(found) => first = read(found).map_err(self.table.malformed())?,
                 None => return Ok(None),
             }
@@ -77,25 +79,39 @@ impl DynamoParked {
         Err(self.table.failed(format!("a part of `{}` of {log} is missing", first.key)))
     }
 
+    /// `None` if a part is missing.
     async fn whole_body(&self, log: &LogId, first: &First) -> Result<Option<Bytes>, Unavailable> {
-        let Some(Rest { parts, digest }) = first.rest else { return Ok(Some(first.body.clone())) };
+        let Some(Rest { parts, nonce }) = first.rest else { return Ok(Some(first.body.clone())) };
         let mut body = BytesMut::from(&*first.body);
-        for part in 1..parts {
-            let key = part_key(log, &first.key, digest, part);
-            let Some(mut found) = self.table.get(key, None).await? else { return Ok(None) };
-            body.extend(found.bytes(BODY).map_err(self.table.malformed())?);
+        let (mut found, mut start) = (1, None);
+        loop {
+            let of_this_call = Expression(
+                "#pk = :pk AND begins_with(#sk, :nonce)",
+                [
+                    (":pk", text(parts_key(log, &first.key))),
+                    (":nonce", text(part_key(nonce, None))),
+                ],
+            );
+            let page = self.table.query(Query { start, ..Query::new(of_this_call) }).await?;
+            for mut part in page.items {
+                body.extend(part.bytes(BODY).map_err(self.table.malformed())?);
+                found += 1;
+            }
+            start = page.next;
+            if start.is_none() {
+                return Ok((found == parts).then(|| body.freeze()));
+            }
         }
-        Ok(Some(body.freeze()))
     }
 
     async fn remove_parts(
         &self,
         log: &LogId,
         key: &str,
-        Rest { parts, digest }: Rest,
+        Rest { parts, nonce }: Rest,
     ) -> Result<(), Unavailable> {
         for part in 1..parts {
-            self.table.delete(part_key(log, key, digest, part)).await?;
+            self.table.delete(part_of(log, key, nonce, part)).await?;
         }
         Ok(())
     }
@@ -113,19 +129,17 @@ impl ParkedTable for DynamoParked {
             (SEQ, number(parked.seq.0)),
             (BODY, bytes(first)),
         ]);
-        let rest = (parts.len() > 0).then(|| Rest {
-            parts: parts.len() as u64 + 1,
-            digest: u128::from_be_bytes(Md5::digest(&parked.body).into()),
-        });
-        if let Some(Rest { parts: n, digest }) = rest {
+        let rest = (parts.len() > 0)
+            .then(|| Rest { parts: parts.len() as u64 + 1, nonce: rand::random() });
+        if let Some(Rest { parts: n, nonce }) = rest {
             for (part, body) in (1..).zip(parts) {
-                let mut item = part_key(log, &key, digest, part);
+                let mut item = part_of(log, &key, nonce, part);
                 item.insert(BODY.to_owned(), bytes(body));
                 let put = self.table.put::<0>(item, None, Tries::SOME).await;
                 put.map_err(|error| error.unavailable(&self.table))?;
             }
             stored.insert(N.to_owned(), number(n));
-            stored.insert(NONCE.to_owned(), random_bits(digest));
+            stored.insert(NONCE.to_owned(), random_bits(nonce));
         }
         let put = self.table.put::<0>(stored, None, Tries::SOME).await;
         let before = put.map_err(|error| error.unavailable(&self.table))?;
@@ -184,9 +198,19 @@ fn identity(sort_key: &str) -> &str {
     sort_key.split_once('#').map_or("", |(_, identity)| identity)
 }
 
-/// A space is in no log's name and in no identity: these keys are nobody else's.
-fn part_key(log: &LogId, sort_key: &str, digest: u128, part: u64) -> Item {
-    item([(PK, text(format!("{log} {sort_key}"))), (SK, text(format!("{digest:032x}#{part:04}")))])
+/// A space is in no log's name: these partition keys are nobody else's.
+fn parts_key(log: &LogId, sort_key: &str) -> String {
+    format!("{log} {sort_key}")
+}
+
+/// The sort key of a part, or what those of all parts that a call stored begin with.
+fn part_key(nonce: u128, part: Option<u64>) -> String {
+    let part = part.map(|part| format!("{part:04}"));
+    format!("{nonce:032x}#{}", part.unwrap_or_default())
+}
+
+fn part_of(log: &LogId, sort_key: &str, nonce: u128, part: u64) -> Item {
+    item([(PK, text(parts_key(log, sort_key))), (SK, text(part_key(nonce, Some(part))))])
 }
 
 fn read(mut item: Item) -> Result<First, Malformed> {
@@ -196,7 +220,7 @@ fn read(mut item: Item) -> Result<First, Malformed> {
         seq: item.seq(SEQ)?,
         body: item.bytes(BODY)?,
         rest: match parts {
-            Some(parts) => Some(Rest { parts, digest: item.random_bits(NONCE)? }),
+            Some(parts) => Some(Rest { parts, nonce: item.random_bits(NONCE)? }),
             None => None,
         },
     })

@@ -136,7 +136,7 @@ impl Table {
     /// key by key. Bounded, because each round that brings nothing counts as a failed attempt.
     async fn get_batch(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, Unavailable> {
         let mut found = Vec::with_capacity(keys.len());
-        let mut attempt = 1;
+        let mut attempt = 0;
         loop {
             let asked = keys.len();
             let batch = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);

@@ -181,7 +181,7 @@ impl ViewTable for DynamoViewTable {
             }
             let Some(next) = page.next else { return Ok(RowPage { rows, more: false }) };
             start = Some(next);
-            // Only tombstones can have made it too few: there may be many more of them.
+            // Tombstones have made it too few, or large rows: there may be many more of both.
             looks_at = looks_at.saturating_mul(4);
         }
     }

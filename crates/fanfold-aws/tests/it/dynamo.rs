@@ -66,8 +66,22 @@ impl Dynamo {
         make(client, &tables.commands(), &[(PK, S)], Some((BUCKET, PK))).await;
         make(client, &tables.journal(), &[(PK, S), (SK, N)], None).await;
         for name in [tables.state(), tables.parked(), self.view()] {
-            make(client, &name, &[(PK, S.clone()), (SK, S.clone())], None).await;
+            self.make_table(&name).await;
         }
+    }
+
+    /// A table whose keys are texts.
+    pub(crate) async fn make_table(&self, name: &str) {
+        use ScalarAttributeType::S;
+        make(&self.aws.dynamodb, name, &[(PK, S), (SK, S)], None).await;
+    }
+
+    /// The partition keys of all items of a table.
+    pub(crate) async fn partition_keys(&self, table: &str) -> Vec<String> {
+        let scan = self.aws.dynamodb.scan().table_name(table).projection_expression(PK);
+        let items = scan.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
+        let items = items.expect("a scan");
+        items.iter().map(|item| item[PK].as_s().expect("a text").clone()).collect()
     }
 
     pub(crate) fn view(&self) -> String {

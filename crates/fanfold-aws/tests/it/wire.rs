@@ -15,6 +15,8 @@ use tokio::time::Instant;
 /// What happens to a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Trouble {
+    /// None, after all: the troubles behind it are for later calls.
+    None,
     /// It does not arrive, and nobody says so.
     LoseRequest,
     /// It is executed, but its answer does not come.
@@ -128,7 +130,7 @@ impl HttpConnector for Connector {
         let to_dynamodb = self.to_dynamodb.clone();
         HttpConnectorFuture::new(async move {
             match trouble {
-                None => to_dynamodb.call(request).await,
+                None | Some(Trouble::None) => to_dynamodb.call(request).await,
                 Some(Trouble::LoseRequest) => std::future::pending().await,
                 Some(Trouble::LoseAnswer) => {
                     let answer = to_dynamodb.call(request).await?;

@@ -9,6 +9,8 @@
 //! | [`call`] | the one way to make a call: counted, bounded, never after the deadline |
 //! | [`error`] | throttled, conflicting, refused, timed out, failed |
 //! | [`dynamo`] | commands, journal, state, parked, views, on DynamoDB; what each call costs |
+//! | [`KinesisStream`], [`SnsTopic`], [`SqsDeadLetters`] | the command stream, the topics, a view's dead letters |
+//! | [`events`] | what Lambda brings, decoded; what it is answered |
 //! | [`PollingWaits`], [`OpenAdmission`], [`SystemEnv`] | the ports that need no service of AWS |
 //!
 //! What holds for all adapters: every attempt of a call is counted and asks what it consumed;

@@ -32,7 +32,7 @@ impl Reply {
     }
 
     /// The answer to an event source mapping.
-    pub(crate) fn to_batch(
+    pub(crate) fn of_batch(
         response: &BatchResponse,
         records: usize,
         unfinished: usize,

@@ -25,6 +25,6 @@ impl Handler for RelayHandler {
         let outcome = self.relay.relay(&batch.items, budget.deadline).await;
         let unfinished = outcome.unfinished.map_or(0, |at| batch.items.len() - at);
         let response = BatchResponse::of_stream(outcome, &batch.ids);
-        Reply::to_batch(&response, batch.items.len(), unfinished, batch.unreadable)
+        Reply::of_batch(&response, batch.items.len(), unfinished, batch.unreadable)
     }
 }

@@ -26,17 +26,13 @@ impl ViewHandler {
         Self { projector, sweep, bookmark }
     }
 
-    async fn on_messages(
-        &self,
-        messages: &[Bytes],
-        budget: Budget,
-    ) -> Result<Reply, InvocationError> {
+    async fn of_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
         let failed = self.projector.project(messages, budget.deadline).await.len();
         let messages = messages.len();
         if failed > 0 {
             return Err(InvocationError::NotApplied { failed, messages });
         }
-        Reply::to_batch(&BatchResponse::default(), messages, 0, 0)
+        Reply::of_batch(&BatchResponse::default(), messages, 0, 0)
     }
 
     async fn on_schedule(&self, budget: Budget) -> Result<Reply, InvocationError> {
@@ -63,7 +59,7 @@ impl ViewHandler {
 impl Handler for ViewHandler {
     async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
         match view_event(event)? {
-            ViewEvent::Topic(messages) => self.on_messages(&messages, budget).await,
+            ViewEvent::Topic(messages) => self.of_topic(&messages, budget).await,
             ViewEvent::Queue { batch, received_before } => {
                 let failed = if received_before {
                     let deadline = budget.deadline;
@@ -73,7 +69,7 @@ impl Handler for ViewHandler {
                 };
                 let n = failed.len();
                 let response = BatchResponse::of_queue(failed, &batch.ids);
-                Reply::to_batch(&response, batch.items.len(), n, batch.unreadable)
+                Reply::of_batch(&response, batch.items.len(), n, batch.unreadable)
             }
             ViewEvent::Schedule => self.on_schedule(budget).await,
         }

@@ -185,27 +185,20 @@ async fn what_was_never_put_is_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn results_are_told_apart() {
-    let throttled = Unavailable::Throttled { hop: "command stream" };
-    type IsExpected = fn(&Result<(), Unavailable>) -> bool;
-    let cases: [(Answer, IsExpected); 4] = [
-        (answer(&[None]), Result::is_ok),
-        (answer(&[Some("ProvisionedThroughputExceededException")]), |result| {
-            matches!(result, Err(Unavailable::Throttled { .. }))
-        }),
-        (answer(&[Some("InternalFailure")]), |result| {
-            matches!(result, Err(Unavailable::Failed { message, .. })
-                if message == "InternalFailure: so it is")
-        }),
-        (Some((200, json!({ "Records": [{}] }).to_string())), |result| {
-            matches!(result, Err(Unavailable::Failed { .. }))
-        }),
-    ];
+    let hop = "command stream";
+    let throttled = || Unavailable::Throttled { hop };
+    let failed = |said: &str| Err(Unavailable::Failed { hop, message: said.to_owned() });
+    let neither = Some((200, json!({ "Records": [{}] }).to_string()));
     let record = StreamRecord { key: A.parse().unwrap(), data: "x".into() };
-    for (answer, is_expected) in cases {
-        let described = format!("{answer:?}");
+    for (answer, expected) in [
+        (answer(&[None]), Ok(())),
+        (answer(&[Some("ProvisionedThroughputExceededException")]), Err(throttled())),
+        (answer(&[Some("InternalFailure")]), failed("InternalFailure: so it is")),
+        (neither, failed("neither a sequence number nor an error")),
+    ] {
         let stream = KinesisStream::new(&aws(move |_| answer.clone()), "the-stream");
-        let results = stream.put_records(std::slice::from_ref(&record)).await.unwrap();
-        assert!(results.len() == 1 && is_expected(&results[0]), "{described}: {results:?}");
+        let results = stream.put_records(std::slice::from_ref(&record)).await;
+        assert_eq!(results, Ok(vec![expected]));
     }
     // A result too few is no acknowledgement of anything.
     let stream = KinesisStream::new(&aws(|_| answer(&[None])), "the-stream");
@@ -214,7 +207,7 @@ async fn results_are_told_apart() {
         &aws(|_| refusal(400, "ProvisionedThroughputExceededException")),
         "the-stream",
     );
-    assert_eq!(stream.put_records(&[record]).await, Err(throttled));
+    assert_eq!(stream.put_records(&[record]).await, Err(throttled()));
     assert_eq!(stream.put_records(&[]).await, Ok(Vec::new()));
 }
 

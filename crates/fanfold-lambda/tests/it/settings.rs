@@ -57,7 +57,7 @@ fn what_is_wrong_is_named() {
         ("FANFOLD_DEAD_LETTERS", "arn:aws:sqs:eu-west-1:1:dead"),
         ("FANFOLD_CANARIES", "many"),
         ("FANFOLD_CANARIES", "101"),
-        ("FANFOLD_LOG", "info,=,="),
+        ("FANFOLD_LOG", "info=debug=warn"),
     ] {
         let mut variables = GOOD.to_vec();
         variables.push((name, value));

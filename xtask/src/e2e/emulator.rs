@@ -44,7 +44,8 @@ impl Emulator {
         command.env_clear().envs(kept()).envs(ACCOUNT).env("TMPDIR", &state);
         command.env("STATE_DIR", &state).env("S3_DATA_DIR", state.join("s3"));
         command.env("DOCKER_HOST", format!("unix://{}", state.join("no-docker.sock").display()));
-        command.env("SFTP_ENABLED", "0");
+        // Other ports, which it would open for everybody.
+        command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
         // It checks signatures, and what each role may do.
         command.env("AUTH", "true");
         command.env("BIND_HOST", "127.0.0.1").env("MINISTACK_HOST", "127.0.0.1");

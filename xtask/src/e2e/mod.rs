@@ -76,7 +76,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     });
     let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     for failure in &failures {
-        println!("\n{failure:?}");
+        println!("\n{failure:#}");
     }
     ensure!(failures.is_empty(), "{} of the stacks failed", failures.len());
     Ok(())

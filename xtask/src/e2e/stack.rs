@@ -106,15 +106,23 @@ impl<'a> Aws<'a> {
             &[
                 &["cloudformation", "deploy", "--template-file", &path, "--stack-name", NAME][..],
                 &["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-                &["--parameter-overrides", &delivery, &arch, "DeletionProtection=false"],
+                // In JSON it is longer than what may be sent itself.
+                &[
+                    "--s3-bucket",
+                    bucket,
+                    "--parameter-overrides",
+                    &delivery,
+                    &arch,
+                    "DeletionProtection=false",
+                ],
             ]
             .concat(),
         );
-        if deployed.is_err() {
-            // Why is only there.
-            self.run(&["cloudformation", "describe-stack-events", "--stack-name", NAME])?;
+        if let Err(error) = deployed {
+            // Which resource, and why, is only there; if it has come to a stack at all.
+            let _ = self.run(&["cloudformation", "describe-stack-events", "--stack-name", NAME]);
+            return Err(error);
         }
-        deployed?;
         let stacks = self.read(&["cloudformation", "describe-stacks", "--stack-name", NAME])?;
         let outputs = stacks.pointer("/Stacks/0/Outputs").and_then(Value::as_array);
         let outputs = outputs.context("the stack has no outputs")?;

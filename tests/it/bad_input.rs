@@ -242,7 +242,6 @@ fn reads() -> Vec<Case> {
         get("/views/balances/ledger/org:acme?seq=2", (404, "unknown-seq"), "no seq 2"),
         get("/views/balances/ledger/org:acme/none?seq=1&wait=5000", (404, "unknown-row"), "`none`"),
         get("/", (404, "unknown-route"), "`/`"),
-        get("/command/", (404, "unknown-route"), "`/command/`"),
         get("/logs/ledger", (404, "unknown-route"), "`/logs/ledger`"),
         get("/logs//org:acme", (400, "bad-name"), "`service`: must not be empty"),
         get("/logs/Ledger/org:acme", (400, "bad-name"), "`service`: contains 'L'"),
@@ -307,6 +306,7 @@ fn without_gateway() -> Vec<Case> {
         get("/views/tally/ledger/org:acme", (404, "unknown-view"), "does not read"),
         get("/views/narrow/counter/org:acme?seq=1", (400, "filtered-view"), "`seq`"),
         get("/logs/ledger/org:%FF", (400, "not-utf8"), "`partition`"),
+        get("/command/", (404, "unknown-route"), "`/command/`"),
         command(vec![b' '; 5 * 1024 * 1024], (413, "body-too-large"), "at most 1048576"),
         not_allowed("BREW", "/views/balances/ledger/org:acme/cash"),
     ]

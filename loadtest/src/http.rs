@@ -81,7 +81,9 @@ impl Target {
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            // Named: the SDK for AWS, built into the same program, brings another.
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .expect("ring does TLS 1.2 and 1.3")
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);

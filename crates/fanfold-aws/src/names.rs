@@ -1,5 +1,6 @@
-//! Every name that the template and the code share: tables, attributes, the index, and the
-//! variables by which a Lambda is told of its tables. A test of the template compares both.
+//! Every name that the template and the code share, but those of metrics, which the crate
+//! `fanfold-lambda` has: tables, attributes, the index, and the variables by which a Lambda is told
+//! what it needs. A test of the template compares both.
 
 /// The environment variable with the beginning of all table names: the stack's name.
 pub const TABLES: &str = "FANFOLD_TABLES";
@@ -10,6 +11,12 @@ pub const STREAM: &str = "FANFOLD_STREAM";
 pub const TOPICS: &str = "FANFOLD_TOPICS";
 /// The environment variable with the URL of the queue of a view's dead letters.
 pub const DEAD_LETTERS: &str = "FANFOLD_DEAD_LETTERS";
+/// The environment variable with the filter of the log: `info`, or `info,fanfold_pipeline=debug`.
+pub const LOG: &str = "FANFOLD_LOG";
+/// The environment variable with the number of canaries that the sweep sends.
+pub const CANARIES: &str = "FANFOLD_CANARIES";
+/// The environment variable with the number of logs that a sweep looks at in one run.
+pub const LOGS_PER_SWEEP: &str = "FANFOLD_LOGS_PER_SWEEP";
 
 /// The index of the commands table that is the catalogue of logs.
 pub const CATALOGUE_INDEX: &str = "catalogue";
@@ -47,22 +54,6 @@ pub mod attribute {
     pub const LOG: &str = "log";
     /// Row: when DynamoDB may remove a tombstone, in seconds; the table's TTL attribute.
     pub const TTL: &str = "ttl";
-}
-
-/// What the sweeps report, and the template's alarms watch, in CloudWatch.
-pub mod metric {
-    /// Where the metrics are found.
-    pub const NAMESPACE: &str = "Fanfold";
-    /// Their only dimension, with the stack's name: each combination of values is billed.
-    pub const STACK: &str = "Stack";
-    /// How long the log that stands still the longest has done so, in milliseconds.
-    pub const STANDSTILL: &str = "StandstillMsMax";
-    /// Logs with commands that wait.
-    pub const WAITING: &str = "Waiting";
-    /// How long the slowest canary has been on its way, in milliseconds.
-    pub const CANARY_AGE: &str = "CanaryAgeMsMax";
-    /// Logs that a view has parked.
-    pub const VIEW_PARKED: &str = "ViewParked";
 }
 
 /// The names of the tables, which all begin with the stack's.

@@ -1,11 +1,15 @@
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderName, HeaderValue, Method, Request};
-use fanfold_aws::events::{HttpRequest, http_request, http_response};
+use axum::response::{IntoResponse, Response};
+use fanfold_aws::events::{http_request, http_response};
+use fanfold_http::problem::{Kind, Problem};
 use fanfold_http::{Api, router};
+use fanfold_pipeline::ports::Env;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::budget::Budget;
@@ -13,58 +17,50 @@ use crate::error::InvocationError;
 use crate::handler::{Handler, Reply};
 use crate::metrics::Metrics;
 
-/// The longest answer of a Lambda, in bytes (its quota for synchronous invocations); the router's
-/// pages end well below it.
-const ANSWER_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// The longest body that Lambda can answer: 6,291,556 bytes of JSON (its quota for synchronous
+/// invocations), of which base64 takes four for three, and the rest 16 KiB. The router's pages are
+/// shorter.
+const BODY_BYTES_MAX: usize = (6_291_556 - 16 * 1024) / 4 * 3;
+/// What is left to answer that there is no answer.
+const ANSWER_MS: u64 = 100;
+/// Seconds until a client should try again: what it asked for has taken as long as it may.
+const RETRY_AFTER_S: u64 = 5;
 
 /// The router behind an HTTP API.
 pub struct ApiHandler {
     router: Router,
+    env: Arc<dyn Env>,
 }
 
 impl ApiHandler {
     /// Serves what the router serves.
-    pub fn new(api: Api) -> Self {
-        Self { router: router(api) }
+    pub fn new(api: Api, env: Arc<dyn Env>) -> Self {
+        Self { router: router(api), env }
+    }
+
+    /// The router's answer; or, when the time is over, that there is none: API Gateway would make a
+    /// 500 of an invocation that fails.
+    async fn route(&self, request: axum::extract::Request, budget: Budget) -> Response {
+        let left_ms = budget.end.since_ms(self.env.now()).saturating_sub(ANSWER_MS);
+        let answered = self.router.clone().oneshot(request);
+        match timeout(Duration::from_millis(left_ms), answered).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => {
+                let detail = "the tables take too long: whether a command was accepted is unknown, \
+                              so send it again with the same id";
+                Problem::new(Kind::UNAVAILABLE, detail).retry_after(RETRY_AFTER_S).into_response()
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Handler for ApiHandler {
-    async fn handle(&self, event: &str, _: Budget) -> Result<Reply, InvocationError> {
-        let request = request(http_request(event)?);
-        // A router has an answer to everything.
-        let response = match self.router.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
+    async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
+        let response = self.route(http_request(event)?.map(Body::from), budget).await;
         let (parts, body) = response.into_parts();
-        let body = to_bytes(body, ANSWER_BYTES_MAX).await;
-        let body = body.map_err(|error| InvocationError::Panicked(error.to_string()))?;
-        let mut headers: BTreeMap<String, String> = BTreeMap::new();
-        for (name, value) in &parts.headers {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            let entry = headers.entry(name.as_str().to_owned()).or_default();
-            if !entry.is_empty() {
-                entry.push_str(", ");
-            }
-            entry.push_str(&value);
-        }
-        Reply::new(&http_response(parts.status.as_u16(), headers, &body), Metrics::new())
+        let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(InvocationError::Body)?;
+        Reply::new(&http_response(Response::from_parts(parts, body)), Metrics::new())
     }
-}
-
-/// Headers that no HTTP client could have sent are left out.
-fn request(request: HttpRequest) -> Request<Body> {
-    let HttpRequest { method, uri, headers, body } = request;
-    let mut made = Request::new(Body::from(body));
-    *made.method_mut() = Method::from_bytes(method.as_bytes()).unwrap_or(Method::TRACE);
-    // Its path and query were encoded when it was read.
-    *made.uri_mut() = uri.parse().unwrap_or_default();
-    for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-            made.headers_mut().append(name, value);
-        }
-    }
-    made
 }

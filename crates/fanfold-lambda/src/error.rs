@@ -27,6 +27,9 @@ pub enum InvocationError {
     /// A bug, here or in an author's code.
     #[error("the handler panicked: {0}")]
     Panicked(String),
+    /// An answer that is longer than Lambda takes.
+    #[error("the answer has no end that could be answered")]
+    Body(#[source] axum::Error),
     /// An answer that is no JSON.
     #[error("the answer cannot be written")]
     Answer(#[from] serde_json::Error),
@@ -41,6 +44,7 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Unavailable(_) => "Unavailable",
             InvocationError::OutOfTime => "OutOfTime",
             InvocationError::Panicked(_) => "Panicked",
+            InvocationError::Body(_) => "Body",
             InvocationError::Answer(_) => "Answer",
         };
         Self { error_type: format!("Fanfold.{error_type}"), error_message: error.to_string() }

@@ -14,7 +14,7 @@
 //! not the process; and that what is wrong with the environment is said at the start, all at once.
 //!
 //! It knows nothing of what services decide, and nothing of the template but the names in
-//! [`fanfold_aws::names`].
+//! [`fanfold_aws::names`] and in [`metrics`].
 
 mod api;
 mod budget;
@@ -37,5 +37,5 @@ pub use metrics::{Dimensions, Metrics};
 pub use processor::ProcessorHandler;
 pub use relay::RelayHandler;
 pub use start::{api, processor, relay, sweep, view};
-pub use sweep::{LOGS_PER_RUN, SweepHandler};
+pub use sweep::SweepHandler;
 pub use view::ViewHandler;

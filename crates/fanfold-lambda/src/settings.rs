@@ -1,12 +1,11 @@
 //! What the template tells a Lambda, by its environment.
 
-use fanfold_aws::names::{DEAD_LETTERS, STREAM, TABLES, TOPICS, Tables};
-use tracing_subscriber::filter::Targets;
+use std::ops::RangeInclusive;
 
-/// The environment variable with the filter of the log: `info`, or `info,fanfold_pipeline=debug`.
-pub const LOG: &str = "FANFOLD_LOG";
-/// The environment variable with the number of canaries that the sweep sends.
-pub const CANARIES: &str = "FANFOLD_CANARIES";
+use fanfold_aws::names::{
+    CANARIES, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, STREAM, TABLES, TOPICS, Tables,
+};
+use tracing_subscriber::filter::Targets;
 
 /// Set by Lambda itself: the memory of the function, in MB.
 const MEMORY: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
@@ -14,6 +13,11 @@ const MEMORY: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
 const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// More canaries than shards of a stream that anybody has by default show no more.
 const CANARIES_MAX: usize = 100;
+/// Logs that one run of a sweep looks at, if nobody says; the next run goes on behind them. 60,000
+/// have their turn once an hour.
+const LOGS_PER_SWEEP_DEFAULT: usize = 1_000;
+/// About what a run of less than a minute can look at: 16 at a time, each for some 30 ms.
+const LOGS_PER_SWEEP_MAX: usize = 10_000;
 
 /// What is wrong with the environment, all at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,15 +70,13 @@ impl<'a> Environment<'a> {
 
     /// How many canaries; one, if nobody says.
     pub fn canaries(&mut self) -> usize {
-        let Some(text) = (self.get)(CANARIES).filter(|text| !text.is_empty()) else { return 1 };
-        match text.parse() {
-            Ok(n) if n <= CANARIES_MAX => n,
-            _ => {
-                let holds = format!("a number of canaries, 0 to {CANARIES_MAX}");
-                self.problems.push(format!("{CANARIES} is `{text}`, and should hold {holds}"));
-                1
-            }
-        }
+        self.number(CANARIES, "a number of canaries", 1, 0..=CANARIES_MAX)
+    }
+
+    /// How many logs a run of a sweep looks at; a thousand, if nobody says.
+    pub fn logs_per_sweep(&mut self) -> usize {
+        let range = 1..=LOGS_PER_SWEEP_MAX;
+        self.number(LOGS_PER_SWEEP, "a number of logs", LOGS_PER_SWEEP_DEFAULT, range)
     }
 
     /// Bytes of logs that the processor keeps: a quarter of the memory that Lambda gives it.
@@ -97,6 +99,24 @@ impl<'a> Environment<'a> {
     /// Everything that was wrong.
     pub fn check(self) -> Result<(), SettingsError> {
         if self.problems.is_empty() { Ok(()) } else { Err(SettingsError(self.problems)) }
+    }
+
+    fn number(
+        &mut self,
+        name: &str,
+        what: &str,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> usize {
+        let Some(text) = (self.get)(name).filter(|text| !text.is_empty()) else { return default };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let holds = format!("{what}, {} to {}", range.start(), range.end());
+                self.problems.push(format!("{name} is `{text}`, and should hold {holds}"));
+                default
+            }
+        }
     }
 
     fn required(&mut self, name: &str, holds: &str, resource: &str) -> String {

@@ -49,8 +49,9 @@ pub fn api(services: Services, views: Views) -> ExitCode {
                 services.clone(),
                 env.clone(),
             );
-            let reads = Reads::new(commands, journal, served, services, Arc::new(waits), env);
-            ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() })
+            let reads =
+                Reads::new(commands, journal, served, services, Arc::new(waits), env.clone());
+            ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() }, env)
         },
     )
 }
@@ -99,9 +100,9 @@ pub fn view<V: View>() -> ExitCode {
     let service = format!("view-{}", V::NAME);
     run(
         &service,
-        |environment| environment.dead_letters(),
+        |environment| (environment.dead_letters(), environment.logs_per_sweep()),
         async |context| {
-            let Context { aws, tables, env, settings: dead_letters } = context;
+            let Context { aws, tables, env, settings: (dead_letters, logs) } = context;
             let name = tables.view(V::NAME, V::VERSION);
             let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
             if let Some(log) = Canary::log(0) {
@@ -115,16 +116,18 @@ pub fn view<V: View>() -> ExitCode {
             let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
             let sweep =
                 ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
-            ViewHandler::new(projector, sweep, Arc::new(Positions::new(&aws, name)))
+            ViewHandler::new(projector, sweep, logs, Arc::new(Positions::new(&aws, name)))
         },
     )
 }
 
 /// The sweep, on a schedule.
 pub fn sweep() -> ExitCode {
-    let read = |environment: &mut Environment<'_>| (environment.stream(), environment.canaries());
+    let read = |environment: &mut Environment<'_>| {
+        (environment.stream(), environment.canaries(), environment.logs_per_sweep())
+    };
     run("sweep", read, async |context| {
-        let Context { aws, tables, env, settings: (stream, canaries) } = context;
+        let Context { aws, tables, env, settings: (stream, canaries, logs) } = context;
         let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
         warm_commands(&commands).await;
         let sweep = Sweep::new(
@@ -137,7 +140,7 @@ pub fn sweep() -> ExitCode {
         let services = Services::new().with::<Canary>();
         let ingest = Ingest::new(commands, Arc::new(OpenAdmission), services, env);
         let sweep = sweep.with_canaries(ingest, canaries);
-        SweepHandler::new(sweep, Arc::new(Positions::new(&aws, tables.state())))
+        SweepHandler::new(sweep, logs, Arc::new(Positions::new(&aws, tables.state())))
     })
 }
 

@@ -12,20 +12,17 @@ use crate::metrics::{
     ATTEMPTED, CANARY_AGE_MS_MAX, LOGS, Metrics, NUDGED, STANDSTILL_MS_MAX, WAITING,
 };
 
-/// Logs that one run of a sweep looks at; the next run goes on behind them. Each costs about three
-/// reads, and has its turn within the hour while there are at most 60,000 and a run each minute.
-pub const LOGS_PER_RUN: usize = 1_000;
-
 /// The sweep on its schedule.
 pub struct SweepHandler {
     sweep: Sweep,
+    logs_per_run: usize,
     bookmark: Arc<dyn Bookmark>,
 }
 
 impl SweepHandler {
-    /// Of this stage.
-    pub fn new(sweep: Sweep, bookmark: Arc<dyn Bookmark>) -> Self {
-        Self { sweep, bookmark }
+    /// Of this stage. A run looks at `logs_per_run` logs, the next at those behind them.
+    pub fn new(sweep: Sweep, logs_per_run: usize, bookmark: Arc<dyn Bookmark>) -> Self {
+        Self { sweep, logs_per_run, bookmark }
     }
 }
 
@@ -37,7 +34,7 @@ impl Handler for SweepHandler {
             return Err(WrongEvent { expected: "a scheduled event", found }.into());
         }
         let after = self.bookmark.load().await?;
-        let report = self.sweep.sweep(after, LOGS_PER_RUN).await?;
+        let report = self.sweep.sweep(after, self.logs_per_run).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(LOGS, report.logs as f64);

@@ -11,19 +11,25 @@ use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply};
 use crate::metrics::{Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
-use crate::sweep::LOGS_PER_RUN;
 
 /// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
 pub struct ViewHandler {
     projector: Arc<Projector>,
     sweep: ViewSweep,
+    logs_per_run: usize,
     bookmark: Arc<dyn Bookmark>,
 }
 
 impl ViewHandler {
-    /// Of these stages, of one view.
-    pub fn new(projector: Arc<Projector>, sweep: ViewSweep, bookmark: Arc<dyn Bookmark>) -> Self {
-        Self { projector, sweep, bookmark }
+    /// Of these stages, of one view. A run of its sweep looks at `logs_per_run` logs, the next at
+    /// those behind them.
+    pub fn new(
+        projector: Arc<Projector>,
+        sweep: ViewSweep,
+        logs_per_run: usize,
+        bookmark: Arc<dyn Bookmark>,
+    ) -> Self {
+        Self { projector, sweep, logs_per_run, bookmark }
     }
 
     async fn of_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
@@ -37,7 +43,7 @@ impl ViewHandler {
 
     async fn on_schedule(&self, budget: Budget) -> Result<Reply, InvocationError> {
         let after = self.bookmark.load().await?;
-        let report = self.sweep.sweep(after, LOGS_PER_RUN, budget.deadline).await?;
+        let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(VIEW_BEHIND, report.caught_up.len() as f64);

@@ -14,8 +14,9 @@ use crate::ports::{
 const COMMITS_PER_READ: usize = 100;
 
 /// A page of entries, or of rows, ends behind the commit, or the row, with which it has this many
-/// bytes: answers through Lambda may have 6 MB.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// bytes. Answers through Lambda may have 6 MB, which are 4.5 MB in base64; a commit, and what
+/// entries have beside their payload, are well below one.
+const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 /// A view with the table that holds it.
 #[derive(Clone)]

@@ -1,110 +1,68 @@
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
+use aws_lambda_events::apigw::{ApiGatewayV2httpRequest, ApiGatewayV2httpResponse};
+use aws_lambda_events::encodings::Body;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use http::{Request, Response, Uri};
 
 use super::{WrongEvent, shape};
 
 const EXPECTED: &str = "a request of an HTTP API (payload format 2.0)";
-
-/// A request as API Gateway describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpRequest {
-    /// The method.
-    pub method: String,
-    /// Path and query; always a valid URI.
-    pub uri: String,
-    /// The headers, their names in lower case.
-    pub headers: BTreeMap<String, String>,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// What API Gateway is answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpResponse {
-    status_code: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
-    is_base64_encoded: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event<'a> {
-    #[serde(borrow)]
-    raw_path: Cow<'a, str>,
-    #[serde(borrow, default)]
-    raw_query_string: Cow<'a, str>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(borrow, default)]
-    body: Option<Cow<'a, str>>,
-    #[serde(default)]
-    is_base64_encoded: bool,
-    #[serde(borrow)]
-    request_context: RequestContext<'a>,
-}
-
-#[derive(Deserialize)]
-struct RequestContext<'a> {
-    #[serde(borrow, default)]
-    stage: Cow<'a, str>,
-    #[serde(borrow)]
-    http: Http<'a>,
-}
-
-#[derive(Deserialize)]
-struct Http<'a> {
-    #[serde(borrow)]
-    method: Cow<'a, str>,
-}
 
 /// Reads a request of an HTTP API.
 ///
 /// API Gateway decodes the path (all but `%25`), so it may hold what no URI can: that is encoded
 /// again. (What it has made a slash of stays one; the routes take both.) Text comes as it is if its
 /// content type says that it is text; all else, as what `curl -d` sends, in base64.
-pub fn http_request(event: &str) -> Result<HttpRequest, WrongEvent> {
+///
+/// The crate `lambda_http` would take a `?` that was `%3F` in the path for the beginning of the
+/// query, and panics at what is no base64, or no URI.
+pub fn http_request(event: &str) -> Result<Request<Bytes>, WrongEvent> {
     let wrong = |found| WrongEvent { expected: EXPECTED, found };
-    let Event { raw_path, raw_query_string, headers, body, is_base64_encoded, request_context } =
+    let event: ApiGatewayV2httpRequest =
         serde_json::from_str(event).map_err(|error| wrong(shape(event, &error)))?;
-    let body = body.unwrap_or_default();
-    let body = if is_base64_encoded {
-        let decoded = BASE64_STANDARD.decode(&*body);
+    let body = event.body.unwrap_or_default();
+    let body = if event.is_base64_encoded {
+        let decoded = BASE64_STANDARD.decode(body);
         decoded.map_err(|error| wrong(format!("has a body that is no base64: {error}")))?.into()
     } else {
-        Bytes::from(body.into_owned())
+        Bytes::from(body)
     };
-    let mut uri = String::with_capacity(raw_path.len() + raw_query_string.len() + 1);
-    push_encoded(&mut uri, without_stage(&raw_path, &request_context.stage), b"?#");
-    if !uri.starts_with('/') {
-        uri.insert(0, '/');
-    }
-    if !raw_query_string.is_empty() {
-        uri.push('?');
-        push_encoded(&mut uri, &raw_query_string, b"#");
-    }
-    let headers = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let method = request_context.http.method.into_owned();
-    Ok(HttpRequest { method, uri, headers: headers.collect(), body })
+    let path = event.raw_path.unwrap_or_default();
+    let stage = event.request_context.stage.unwrap_or_default();
+    let uri = uri(without_stage(&path, &stage), &event.raw_query_string.unwrap_or_default());
+    let mut request = Request::new(body);
+    *request.uri_mut() = uri.map_err(|error| wrong(format!("has a path that is none: {error}")))?;
+    *request.method_mut() = event.request_context.http.method;
+    *request.headers_mut() = event.headers;
+    Ok(request)
 }
 
-/// Makes an answer. Bytes that are no text go in base64.
-pub fn http_response(
-    status_code: u16,
-    headers: BTreeMap<String, String>,
-    body: &[u8],
-) -> HttpResponse {
-    let (body, is_base64_encoded) = match std::str::from_utf8(body) {
-        Ok(text) => (text.to_owned(), false),
-        Err(_) => (BASE64_STANDARD.encode(body), true),
-    };
-    HttpResponse { status_code, headers, body, is_base64_encoded }
+/// Makes an answer of a response. Its body goes as text or in base64, whichever is shorter as JSON:
+/// what Lambda may answer is bounded, and a text of quotes would grow to twice its size.
+pub fn http_response(response: Response<Bytes>) -> ApiGatewayV2httpResponse {
+    let (parts, body) = response.into_parts();
+    let text = std::str::from_utf8(&body).ok();
+    let text = text.filter(|text| escaped_bytes(text) <= body.len().div_ceil(3) * 4);
+    let mut answer = ApiGatewayV2httpResponse::default();
+    answer.status_code = parts.status.as_u16().into();
+    answer.headers = parts.headers;
+    answer.is_base64_encoded = text.is_none();
+    answer.body = Some(match text {
+        Some(text) => Body::Text(text.to_owned()),
+        None => Body::Binary(body.to_vec()),
+    });
+    answer
+}
+
+/// Bytes of a text in a JSON string.
+fn escaped_bytes(text: &str) -> usize {
+    let more = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 1,
+        byte if byte < b' ' => 5,
+        _ => 0,
+    });
+    text.len() + more.sum::<usize>()
 }
 
 /// A stage that is not the default one is the path's first part.
@@ -114,6 +72,19 @@ fn without_stage<'a>(path: &'a str, stage: &str) -> &'a str {
         Some(rest) if !stage.is_empty() && (rest.is_empty() || rest.starts_with('/')) => rest,
         _ => path,
     }
+}
+
+fn uri(path: &str, query: &str) -> Result<Uri, http::uri::InvalidUri> {
+    let mut uri = String::with_capacity(path.len() + query.len() + 2);
+    if !path.starts_with('/') {
+        uri.push('/');
+    }
+    push_encoded(&mut uri, path, b"?#");
+    if !query.is_empty() {
+        uri.push('?');
+        push_encoded(&mut uri, query, b"#");
+    }
+    uri.parse()
 }
 
 /// Encodes what is not allowed in a URI, and what is in `also`; what is encoded already stays.

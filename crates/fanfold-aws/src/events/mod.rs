@@ -1,10 +1,8 @@
 //! What Lambda brings: pure functions from an event's JSON to what the stages take, and back to
 //! what Lambda is answered.
 //!
-//! Each record is read by itself, and only what is needed of it. So a record that cannot be read
-//! is passed over, and blocks nobody, and whatever else AWS writes beside it may be of any shape.
-//! (The types of the crate `aws_lambda_events` read an event as a whole or not at all: an arrival
-//! time with microseconds, for one, would make a batch fail for ever.)
+//! The shapes are those of the crate `aws_lambda_events`, but each record is read by itself: one
+//! that cannot be read is passed over, and blocks nobody.
 
 mod changes;
 mod http;
@@ -17,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use changes::changes;
-pub use http::{HttpRequest, HttpResponse, http_request, http_response};
+pub use http::{http_request, http_response};
 pub use messages::{ViewEvent, messages_of_dead_letter, view_event};
 pub use records::records;
 

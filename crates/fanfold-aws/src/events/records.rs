@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 
 use super::{Batch, WrongEvent, records_of, time_of_seconds};
 
+/// Not the type of `aws_lambda_events` (1.2): that takes the digits of an arrival time behind the
+/// point for milliseconds, so that `.5` is 5 ms, and a time with microseconds makes it refuse the
+/// whole record.
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow)]

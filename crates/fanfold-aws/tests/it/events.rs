@@ -1,12 +1,15 @@
 //! What Lambda brings, as AWS documents it.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use fanfold::{Seq, Time};
 use fanfold_aws::events::{
-    BatchResponse, HttpRequest, ViewEvent, changes, http_request, http_response, records,
-    view_event,
+    BatchResponse, ViewEvent, changes, http_request, http_response, records, view_event,
 };
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Token;
+use http::Response;
 use serde_json::{Value, json};
 
 /// A record of a table's stream, as Lambda passes it on (developer guide, "Using Lambda with
@@ -309,9 +312,9 @@ fn a_request_is_read_as_it_was_sent() {
         ("", "", "/"),
     ] {
         let read = http_request(&request("GET", path, query, None).to_string()).unwrap();
-        assert_eq!(read.uri, uri, "{path}");
-        assert_eq!((read.method.as_str(), &read.body[..]), ("GET", &b""[..]));
-        assert_eq!(read.headers["header1"], "value1");
+        assert_eq!(read.uri(), uri, "{path}");
+        assert_eq!((read.method().as_str(), &read.body()[..]), ("GET", &b""[..]));
+        assert_eq!(read.headers()["header1"], "value1");
     }
     for (stage, path, uri) in [
         ("prod", "/prod/command", "/command"),
@@ -322,7 +325,7 @@ fn a_request_is_read_as_it_was_sent() {
     ] {
         let mut event = request("POST", path, "", None);
         event["requestContext"]["stage"] = json!(stage);
-        assert_eq!(http_request(&event.to_string()).unwrap().uri, uri, "{path} of {stage}");
+        assert_eq!(http_request(&event.to_string()).unwrap().uri(), uri, "{path} of {stage}");
     }
 }
 
@@ -335,8 +338,7 @@ fn bodies_come_as_text_or_in_base64() {
         (None, b""),
     ] {
         let event = request("POST", "/command", "", body).to_string();
-        let HttpRequest { body, .. } = http_request(&event).unwrap();
-        assert_eq!(&body[..], expected);
+        assert_eq!(&http_request(&event).unwrap().body()[..], expected);
     }
     let event = request("POST", "/command", "", Some(("not base64", true))).to_string();
     assert!(http_request(&event).unwrap_err().to_string().contains("no base64"));
@@ -344,17 +346,23 @@ fn bodies_come_as_text_or_in_base64() {
 }
 
 #[test]
-fn answers_are_text_or_base64() {
+fn answers_are_text_or_base64_whichever_is_shorter() {
     let answer = |body: &[u8]| {
-        let headers = [("content-type".to_owned(), "application/json".to_owned())].into();
-        serde_json::to_value(http_response(202, headers, body)).unwrap()
+        let response = Response::builder().status(202).header("content-type", "application/json");
+        let response = response.body(Bytes::copy_from_slice(body)).unwrap();
+        serde_json::to_value(http_response(response)).unwrap()
     };
     let expected = |body: &str, is_base64: bool| {
         json!({
             "statusCode": 202, "headers": { "content-type": "application/json" },
-            "body": body, "isBase64Encoded": is_base64,
+            "multiValueHeaders": {}, "cookies": [], "body": body, "isBase64Encoded": is_base64,
         })
     };
     assert_eq!(answer(b"{}"), expected("{}", false));
     assert_eq!(answer(&[0xFF]), expected("/w==", true));
+    assert_eq!(answer(b""), expected("", false));
+    let of_quotes = "\"".repeat(1_000);
+    assert_eq!(answer(of_quotes.as_bytes()), expected(&BASE64_STANDARD.encode(of_quotes), true));
+    let with_quotes = "\"key\":".repeat(1_000);
+    assert_eq!(answer(with_quotes.as_bytes()), expected(&with_quotes, false));
 }

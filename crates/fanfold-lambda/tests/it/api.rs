@@ -54,6 +54,8 @@ async fn an_answer_is_what_api_gateway_takes() {
             "content-length": "33",
             "location": "/logs/ledger/org:acme/1",
         },
+        "multiValueHeaders": {},
+        "cookies": [],
         "body": "{\"log\":\"ledger/org:acme\",\"seq\":1}",
         "isBase64Encoded": false,
     });
@@ -76,7 +78,7 @@ async fn what_is_wrong_is_a_problem() {
         ("GET", "/logs/nope/org:acme", "", 404),
         ("GET", "/logs/ledger/org:acme/1", "wait=26000", 400),
         ("GET", "/command", "", 405),
-        ("BREW ME", "/command", "", 405),
+        ("BREW", "/command", "", 405),
         ("GET", "/healthz", "", 200),
         ("GET", "", "", 404),
     ] {
@@ -84,15 +86,32 @@ async fn what_is_wrong_is_a_problem() {
         let answer = world.answer(&world.api, &event).await;
         assert_eq!(answer["statusCode"], expected, "{method} {path}: {answer}");
     }
-    // Headers that no client could send stop nobody.
     let mut event = http("GET", "/healthz", "", None);
-    event["headers"] = json!({ "not a name": "x", "x": "ä\n", "accept": "*/*" });
+    event["headers"] = json!({ "accept": "*/*", "x": "ä" });
     assert_eq!(world.answer(&world.api, &event).await["statusCode"], 200);
 
-    let event = json!({ "Records": [] });
-    let error = world.call(&world.api, &event).await.unwrap_err().to_string();
-    assert!(error.contains("expected a request of an HTTP API"), "{error}");
+    // What API Gateway cannot have let through.
+    let (mut header, mut method) = (event.clone(), event.clone());
+    header["headers"] = json!({ "not a name": "x" });
+    method["requestContext"]["http"]["method"] = json!("BREW ME");
+    for event in [json!({ "Records": [] }), header, method] {
+        let error = world.call(&world.api, &event).await.unwrap_err().to_string();
+        assert!(error.contains("expected a request of an HTTP API"), "{error}");
+    }
     let mut event = http("POST", "/command", "", Some(&json!({})));
     event["body"] = json!("this is no base64");
     assert!(world.call(&world.api, &event).await.is_err());
+}
+
+#[tokio::test]
+async fn who_asks_for_longer_than_there_is_gets_an_answer_in_time() {
+    let world = World::new();
+    world.command(1, "acme", "open", json!({ "account": "cash" })).await;
+    // The entry never comes, and the invocation ends before the wait does.
+    let event = http("GET", "/logs/ledger/org:acme/1", "wait=25000", None);
+    let answer = world.answer_within(&world.api, &event, 300).await;
+    assert_eq!(answer["statusCode"], 503, "{answer}");
+    assert!(answer["headers"]["retry-after"].is_string(), "{answer}");
+    let problem: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    assert!(problem["detail"].as_str().unwrap().contains("same id"), "{problem}");
 }

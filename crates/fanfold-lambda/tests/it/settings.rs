@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use fanfold_lambda::settings::Environment;
 use tracing_subscriber::filter::LevelFilter;
 
+/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache.
+type Read = (String, Vec<String>, [usize; 3]);
+
 /// Reads everything there is to read.
-fn read(variables: &[(&str, &str)]) -> Result<(String, Vec<String>, usize, usize), Vec<String>> {
+fn read(variables: &[(&str, &str)]) -> Result<Read, Vec<String>> {
     let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let get = |name: &str| variables.get(name).map(|value| (*value).to_owned());
     let mut environment = Environment::new(&get);
@@ -14,9 +17,9 @@ fn read(variables: &[(&str, &str)]) -> Result<(String, Vec<String>, usize, usize
     environment.stream();
     let topics = environment.topics();
     environment.dead_letters();
-    let (canaries, cache) = (environment.canaries(), environment.cache_bytes());
+    let numbers = [environment.canaries(), environment.logs_per_sweep(), environment.cache_bytes()];
     environment.log();
-    environment.check().map(|()| (stack, topics, canaries, cache)).map_err(|error| error.0)
+    environment.check().map(|()| (stack, topics, numbers)).map_err(|error| error.0)
 }
 
 const GOOD: [(&str, &str); 4] = [
@@ -28,14 +31,15 @@ const GOOD: [(&str, &str); 4] = [
 
 #[test]
 fn what_is_there_is_read() {
-    let (stack, topics, canaries, cache) = read(&GOOD).unwrap();
+    let (stack, topics, numbers) = read(&GOOD).unwrap();
     assert_eq!(stack, "shop");
     assert_eq!(topics, ["arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b"]);
-    assert_eq!((canaries, cache), (1, 128 * 1024 * 1024));
+    assert_eq!(numbers, [1, 1_000, 128 * 1024 * 1024]);
     let mut more = GOOD.to_vec();
-    more.extend([("FANFOLD_CANARIES", "0"), ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")]);
-    let (_, _, canaries, cache) = read(&more).unwrap();
-    assert_eq!((canaries, cache), (0, 64 * 1024 * 1024));
+    more.extend([("FANFOLD_CANARIES", "0"), ("FANFOLD_LOGS_PER_SWEEP", "10")]);
+    more.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"));
+    let (_, _, numbers) = read(&more).unwrap();
+    assert_eq!(numbers, [0, 10, 64 * 1024 * 1024]);
 }
 
 #[test]
@@ -57,6 +61,8 @@ fn what_is_wrong_is_named() {
         ("FANFOLD_DEAD_LETTERS", "arn:aws:sqs:eu-west-1:1:dead"),
         ("FANFOLD_CANARIES", "many"),
         ("FANFOLD_CANARIES", "101"),
+        ("FANFOLD_LOGS_PER_SWEEP", "0"),
+        ("FANFOLD_LOGS_PER_SWEEP", "10001"),
         ("FANFOLD_LOG", "info=debug=warn"),
     ] {
         let mut variables = GOOD.to_vec();

@@ -30,6 +30,9 @@ use ledger::Ledger;
 use ledger::views::{Balances, Statement};
 use serde_json::{Value, json};
 
+/// More than any test has.
+const LOGS_PER_RUN: usize = 100;
+
 /// A clock that goes on where somebody sleeps, and where a test says so.
 #[derive(Default)]
 pub(crate) struct Clock(Mutex<u64>);
@@ -233,6 +236,18 @@ impl World {
         handler.handle(&event.to_string(), Budget::of(now, now)).await
     }
 
+    /// The answer of an invocation that may last so long.
+    pub(crate) async fn answer_within(
+        &self,
+        handler: &dyn Handler,
+        event: &Value,
+        ms: u64,
+    ) -> Value {
+        let now = self.clock.now();
+        let handled = handler.handle(&event.to_string(), Budget::of(now, now.plus_ms(ms))).await;
+        serde_json::from_str(&handled.expect("the invocation succeeds").answer).unwrap()
+    }
+
     /// The answer of an invocation with a minute.
     pub(crate) async fn answer(&self, handler: &dyn Handler, event: &Value) -> Value {
         let reply = self.call(handler, event).await.expect("the invocation succeeds");
@@ -334,8 +349,8 @@ impl Parts<'_> {
             waits,
             env.clone(),
         );
-        let ingest = Ingest::new(commands, admission, services.clone(), env);
-        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() })
+        let ingest = Ingest::new(commands, admission, services.clone(), env.clone());
+        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() }, env)
     }
 
     fn relay(&self) -> RelayHandler {
@@ -360,7 +375,7 @@ impl Parts<'_> {
         let sweep = Sweep::new(commands.clone(), journal, parked, stream, self.env.clone());
         let services = Services::new().with::<fanfold::canary::Canary>();
         let ingest = Ingest::new(commands, admission, services, self.env.clone());
-        SweepHandler::new(sweep.with_canaries(ingest, 1), note)
+        SweepHandler::new(sweep.with_canaries(ingest, 1), LOGS_PER_RUN, note)
     }
 
     fn view<V: View>(&self, note: Arc<Note>) -> ViewHandler {
@@ -372,7 +387,7 @@ impl Parts<'_> {
         let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
         let projector = Arc::new(projector);
         let sweep = ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
-        ViewHandler::new(projector, sweep, note)
+        ViewHandler::new(projector, sweep, LOGS_PER_RUN, note)
     }
 }
 

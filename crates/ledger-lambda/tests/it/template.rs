@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::MetadataCommand;
-use fanfold::View;
+use fanfold::{Time, View};
 use fanfold_aws::names::attribute::{BUCKET, PK, SK, TTL};
-use fanfold_aws::names::{CATALOGUE_INDEX, DEAD_LETTERS, STREAM, TABLES, TOPICS, Tables, metric};
+use fanfold_aws::names::{
+    CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, STREAM, TABLES, TOPICS, Tables,
+};
+use fanfold_lambda::metrics::{self, Dimensions, Metrics};
 use ledger::views::{Balances, Statement, Totals};
 use serde_json::{Value, json};
 
@@ -134,15 +137,16 @@ fn what_is_stored_or_sent_is_encrypted_with_the_key_that_is_given() {
 
 #[test]
 fn functions_are_the_bins_with_the_variables_that_they_read() {
-    let both = [(TABLES, STACK), ("FANFOLD_LOG", "info")];
+    let both = [(TABLES, STACK), (LOG, "info")];
+    let logs = (LOGS_PER_SWEEP, "1000");
     let own: &[(&str, &[(&str, &str)])] = &[
         ("api", &[]),
         ("relay", &[(STREAM, "Stream")]),
         ("processor", &[(TOPICS, "Topic")]),
-        ("sweep", &[(STREAM, "Stream"), ("FANFOLD_CANARIES", "1")]),
-        (Balances::NAME, &[(DEAD_LETTERS, "BalancesDeadLetters")]),
-        (Statement::NAME, &[(DEAD_LETTERS, "StatementDeadLetters")]),
-        (Totals::NAME, &[(DEAD_LETTERS, "TotalsDeadLetters")]),
+        ("sweep", &[(STREAM, "Stream"), (CANARIES, "1"), logs]),
+        (Balances::NAME, &[(DEAD_LETTERS, "BalancesDeadLetters"), logs]),
+        (Statement::NAME, &[(DEAD_LETTERS, "StatementDeadLetters"), logs]),
+        (Totals::NAME, &[(DEAD_LETTERS, "TotalsDeadLetters"), logs]),
     ];
     let variables = |own: &[(&str, &str)]| {
         let all = both.iter().chain(own);
@@ -211,8 +215,10 @@ fn sweeps_run_each_minute() {
         assert_eq!(event["Type"], "Schedule", "{name}");
         assert_eq!(event["Properties"], json!({ "Schedule": "rate(1 minute)" }), "{name}");
     }
-    let timeout = functions["SweepFunction"]["Timeout"].as_u64();
-    assert!(timeout < Some(60), "the sweep is done before the next one starts");
+    let sweep = &functions["SweepFunction"];
+    let timeout = sweep["Timeout"].as_u64().expect("it is a number");
+    assert!(timeout < 60, "the sweep is done before the next one starts");
+    assert_eq!(sweep["EventInvokeConfig"]["MaximumRetryAttempts"], 0, "nor is it tried again then");
 }
 
 #[test]
@@ -310,38 +316,69 @@ fn every_route_leads_to_the_api() {
     assert!(from.ends_with(":Api/*"), "of this API only: {from}");
 }
 
+/// What the sweeps report of the stack that somebody has to be told of.
+const REPORTED: [&str; 6] = [
+    metrics::STANDSTILL_MS_MAX,
+    metrics::WAITING,
+    metrics::CANARY_AGE_MS_MAX,
+    metrics::VIEW_PARKED,
+    metrics::VIEW_FAILED,
+    metrics::VIEW_BEHIND,
+];
+
 #[test]
 fn alarms_watch_every_function_every_queue_and_what_the_sweeps_report() {
-    let template = Template::with(&[]);
-    let mut expected = BTreeSet::new();
-    let mut watch = |namespace: &str, metric: &str, dimension: &str, of: &str| {
-        expected.insert([namespace, metric, dimension, of].map(str::to_owned));
-    };
-    for function in template.functions().keys() {
-        watch("AWS/Lambda", "Errors", "FunctionName", function);
-        watch("AWS/Lambda", "Throttles", "FunctionName", function);
+    for delivery in ["direct", "queue"] {
+        let template = Template::with(&[("ViewDelivery", delivery)]);
+        let mut expected = BTreeSet::new();
+        let mut watch = |namespace: &str, metric: &str, dimension: &str, of: &str| {
+            expected.insert([namespace, metric, dimension, of].map(str::to_owned));
+        };
+        for function in template.functions().keys() {
+            watch("AWS/Lambda", "Errors", "FunctionName", function);
+            watch("AWS/Lambda", "Throttles", "FunctionName", function);
+        }
+        watch("AWS/Lambda", "IteratorAge", "FunctionName", "RelayFunction");
+        watch("AWS/Lambda", "IteratorAge", "FunctionName", "ProcessorFunction");
+        watch("AWS/Lambda", "Invocations", "FunctionName", "SweepFunction");
+        watch("AWS/ApiGateway", "5xx", "ApiId", "Api");
+        watch("AWS/Kinesis", "WriteProvisionedThroughputExceeded", "StreamName", "Stream");
+        watch("AWS/DynamoDB", "WriteThrottleEvents", "TableName", "CommandsTable");
+        watch("AWS/DynamoDB", "WriteThrottleEvents", "TableName", "JournalTable");
+        for view in VIEWS {
+            let queue = |of| format!("{}.QueueName", id(view, of));
+            let letters = queue("DeadLetters");
+            watch("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", &letters);
+            if delivery == "queue" {
+                watch("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", &queue("Queue"));
+            }
+        }
+        for name in REPORTED {
+            watch(metrics::NAMESPACE, name, metrics::STACK, STACK);
+        }
+        let alarms = template.of_type("AWS::CloudWatch::Alarm");
+        let found = alarms.values().map(|alarm| {
+            assert_eq!(alarm["AlarmActions"], json!(["Alarms"]));
+            let dimension = &alarm["Dimensions"][0];
+            let of = ["Namespace", "MetricName"].map(|name| as_text(&alarm[name]));
+            let [namespace, metric] = of;
+            [namespace, metric, as_text(&dimension["Name"]), as_text(&dimension["Value"])]
+        });
+        assert_eq!(found.collect::<BTreeSet<_>>(), expected);
+        assert_eq!(alarms.len(), expected.len());
     }
-    watch("AWS/Lambda", "IteratorAge", "FunctionName", "RelayFunction");
-    watch("AWS/Lambda", "IteratorAge", "FunctionName", "ProcessorFunction");
-    watch("AWS/Lambda", "Invocations", "FunctionName", "SweepFunction");
-    watch("AWS/Kinesis", "WriteProvisionedThroughputExceeded", "StreamName", "Stream");
-    for view in VIEWS {
-        let queue = format!("{}.QueueName", id(view, "DeadLetters"));
-        watch("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", &queue);
+}
+
+/// A log has its turn once in a walk over the catalogue, which may take an hour.
+#[test]
+fn what_is_seen_of_a_log_once_in_an_hour_is_enough_for_an_alarm() {
+    let alarms = Template::with(&[]).of_type("AWS::CloudWatch::Alarm");
+    for name in ["LogsStandStill", "CommandsWait", "ViewsParked"] {
+        let alarm = &alarms[name];
+        let is = |property: &str| alarm[property].as_u64().expect("it is a number");
+        assert_eq!(is("DatapointsToAlarm"), 1, "{name}");
+        assert_eq!(is("Period") * is("EvaluationPeriods"), 3_600, "{name}");
     }
-    for name in [metric::STANDSTILL, metric::WAITING, metric::CANARY_AGE, metric::VIEW_PARKED] {
-        watch(metric::NAMESPACE, name, metric::STACK, STACK);
-    }
-    let alarms = template.of_type("AWS::CloudWatch::Alarm");
-    let found = alarms.values().map(|alarm| {
-        assert_eq!(alarm["AlarmActions"], json!(["Alarms"]));
-        let dimension = &alarm["Dimensions"][0];
-        let of = ["Namespace", "MetricName"].map(|name| as_text(&alarm[name]));
-        let [namespace, metric] = of;
-        [namespace, metric, as_text(&dimension["Name"]), as_text(&dimension["Value"])]
-    });
-    assert_eq!(found.collect::<BTreeSet<_>>(), expected);
-    assert_eq!(alarms.len(), expected.len());
 }
 
 #[test]
@@ -351,10 +388,25 @@ fn the_dashboard_is_json_and_names_what_the_sweeps_report() {
     let body: Value = serde_json::from_str(&as_text(&dashboard["DashboardBody"])).expect("JSON");
     let widgets = body["widgets"].as_array().expect("it has widgets").iter();
     let metrics = widgets.flat_map(|widget| widget["properties"]["metrics"].as_array()).flatten();
-    let ours = metrics.filter(|line| line[0] == metric::NAMESPACE);
+    let ours = metrics.filter(|line| line[0] == metrics::NAMESPACE);
     let ours: BTreeSet<_> = ours.map(|line| [1, 2, 3].map(|at| as_text(&line[at]))).collect();
-    let names = [metric::STANDSTILL, metric::WAITING, metric::CANARY_AGE, metric::VIEW_PARKED];
-    assert_eq!(ours, names.map(|name| [name, metric::STACK, STACK].map(str::to_owned)).into());
+    assert_eq!(ours, REPORTED.map(|name| [name, metrics::STACK, STACK].map(str::to_owned)).into());
+}
+
+/// The names above are those that are written: whoever reports one of them writes it like this.
+#[test]
+fn reports_are_of_the_stack_alone() {
+    for name in REPORTED {
+        let mut metrics = Metrics::new();
+        metrics.of_stack(name, 1.0);
+        let of = Dimensions { stack: STACK.to_owned(), service: "sweep".to_owned() };
+        let line: Value = serde_json::from_str(&metrics.line(&of, Time(0))).expect("JSON");
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(directive["Namespace"], metrics::NAMESPACE);
+        assert_eq!(directive["Dimensions"], json!([[metrics::STACK]]));
+        assert_eq!(directive["Metrics"][0]["Name"], name);
+        assert_eq!((&line[name], &line[metrics::STACK]), (&json!(1.0), &json!(STACK)));
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) const LAMBDAS: [(&str, &str); 7] = [
 const PACKAGES: [&str; 4] = ["--package", "fanfold-lambda", "--package", "ledger-lambda"];
 /// The C library of Amazon Linux 2023, on which `provided.al2023` runs.
 const GLIBC: (u32, u32) = (2, 34);
-/// A Lambda loads its program at each cold start: README promises no more than this.
+/// A Lambda loads its program at each cold start.
 const BYTES_MAX: u64 = 12 * 1024 * 1024;
 
 /// What the Lambdas run on.
@@ -72,9 +72,10 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
     crate::cargo_with("lambdas", &[&zigbuild[..], &PACKAGES].concat(), &[("PATH", &path)])?;
     let built = crate::target()?.join(arch.target()).join("lambda");
     let mut too_large = Vec::new();
+    let folder = folder(Packages::Release)?;
     println!("\n{:<12} {:>12} {:>14}", "lambda", "bytes", "needs glibc");
     for (name, _) in LAMBDAS {
-        let bootstrap = lay_out(name, &built)?;
+        let bootstrap = lay_out(name, &built, &folder)?;
         let (bytes, glibc) = (fs::metadata(&bootstrap)?.len(), newest_glibc(&bootstrap)?);
         println!("{name:<12} {bytes:>12} {:>14}", format!("{}.{}", glibc.0, glibc.1));
         ensure!(glibc <= GLIBC, "{name} needs a newer glibc than Amazon Linux 2023 has: {GLIBC:?}");
@@ -83,17 +84,19 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
         }
     }
     ensure!(too_large.is_empty(), "larger than {BYTES_MAX} bytes: {too_large:?}");
-    println!("in {}", folder()?.display());
+    println!("in {}", folder.display());
     Ok(())
 }
 
-/// Builds all of them for this machine alone, quickly: for the emulator, which runs them here.
+/// Builds all of them for this machine alone, quickly: for the emulator, which runs them here. They
+/// are never where the template looks for what is to be deployed.
 pub(crate) fn fast() -> Result<()> {
     // In the profile of the tests, which have built most of it already.
     crate::cargo("lambdas", &[&["build", "--bins"], &PACKAGES[..]].concat())?;
     let built = crate::target()?.join("debug");
+    let folder = folder(Packages::Fast)?;
     for (name, _) in LAMBDAS {
-        let bootstrap = lay_out(name, &built)?;
+        let bootstrap = lay_out(name, &built, &folder)?;
         // Each is packed, sent and unpacked: what only a debugger reads makes that slow.
         let status = Command::new("strip").arg(&bootstrap).status();
         ensure!(binutils(status, "strip")?.success(), "cannot strip {}", bootstrap.display());
@@ -101,9 +104,18 @@ pub(crate) fn fast() -> Result<()> {
     Ok(())
 }
 
-/// Puts what was built where the template looks for it: in the clone, wherever cargo builds.
-fn lay_out(name: &str, built: &Path) -> Result<PathBuf> {
-    let folder = folder()?.join(name);
+/// Which packages: those that the template names, or those of the emulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packages {
+    /// Of [`release`].
+    Release,
+    /// Of [`fast`].
+    Fast,
+}
+
+/// Puts what was built into a folder of its own.
+fn lay_out(name: &str, built: &Path, folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join(name);
     fs::create_dir_all(&folder)?;
     let (from, bootstrap) = (built.join(name), folder.join("bootstrap"));
     // One that runs cannot be written over, but removed.
@@ -114,8 +126,13 @@ fn lay_out(name: &str, built: &Path) -> Result<PathBuf> {
     Ok(bootstrap)
 }
 
-fn folder() -> Result<PathBuf> {
-    Ok(crate::root()?.join("target/lambda"))
+/// Where packages are: in the clone, wherever cargo builds.
+pub(crate) fn folder(packages: Packages) -> Result<PathBuf> {
+    let name = match packages {
+        Packages::Release => "target/lambda",
+        Packages::Fast => "target/lambda-fast",
+    };
+    Ok(crate::root()?.join(name))
 }
 
 fn must_be_installed(target: &str) -> Result<()> {

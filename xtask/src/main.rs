@@ -26,7 +26,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that must hold: format, lints, tests, docs, the simulation.
+    /// Everything that must hold: format, lints, tests, docs, the simulation, a load with a kill, the
+    /// stack on an emulator.
     Ci,
     /// Deploys the template to an emulator of AWS, and runs the scenarios and the auditor there.
     E2e(e2e::Options),
@@ -35,9 +36,6 @@ enum Task {
         /// What they run on: the template's parameter `Architecture`.
         #[arg(long, value_enum, default_value = "arm64")]
         arch: lambdas::Arch,
-        /// Quickly, large, and for this machine only, as the emulator takes them.
-        #[arg(long, conflicts_with = "arch")]
-        fast: bool,
     },
     /// A small load on `fanfold up`, killed in the middle, and audited.
     Load,
@@ -59,8 +57,7 @@ fn main() -> Result<()> {
     match Options::parse().task {
         Task::Ci => ci(),
         Task::E2e(options) => e2e::run(options),
-        Task::Lambdas { fast: true, .. } => lambdas::fast(),
-        Task::Lambdas { arch, .. } => lambdas::release(arch),
+        Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
         Task::Sim { seeds, from, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());

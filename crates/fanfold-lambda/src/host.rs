@@ -5,7 +5,7 @@ use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanfold::Time;
 use fanfold_aws::names::Tables;
@@ -67,6 +67,7 @@ fn start<S, H: Handler + 'static>(
     let settings = read(&mut environment);
     environment.check()?;
 
+    let began = Instant::now();
     // One thread: an invocation has about one processor, and nobody else on it.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -81,6 +82,7 @@ fn start<S, H: Handler + 'static>(
             async move { host.invoke(event.payload.get(), Time(event.context.deadline)).await }
         });
         let runtime = Runtime::new(handle).layer(TracingLayer::new());
+        tracing::info!(service, init_ms = began.elapsed().as_millis() as u64, "ready");
         runtime.run().await.map_err(StartError::RuntimeApi)
     })
 }

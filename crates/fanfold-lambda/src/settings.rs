@@ -13,9 +13,9 @@ const MEMORY: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
 const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// More canaries than shards of a stream that anybody has by default show no more.
 const CANARIES_MAX: usize = 100;
-/// Logs that one run of a sweep looks at, if nobody says; the next run goes on behind them. 60,000
-/// have their turn once an hour.
-const LOGS_PER_SWEEP_DEFAULT: usize = 1_000;
+/// Logs that one run of a sweep looks at, if nobody says; the next run goes on behind them. 15,000
+/// have their turn once an hour; what it costs is in `infra/README.md`.
+const LOGS_PER_SWEEP_DEFAULT: usize = 250;
 /// About what a run of less than a minute can look at: 16 at a time, each for some 30 ms.
 const LOGS_PER_SWEEP_MAX: usize = 10_000;
 
@@ -73,7 +73,7 @@ impl<'a> Environment<'a> {
         self.number(CANARIES, "a number of canaries", 1, 0..=CANARIES_MAX)
     }
 
-    /// How many logs a run of a sweep looks at; a thousand, if nobody says.
+    /// How many logs a run of a sweep looks at; 250, if nobody says.
     pub fn logs_per_sweep(&mut self) -> usize {
         let range = 1..=LOGS_PER_SWEEP_MAX;
         self.number(LOGS_PER_SWEEP, "a number of logs", LOGS_PER_SWEEP_DEFAULT, range)

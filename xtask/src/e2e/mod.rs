@@ -4,11 +4,12 @@
 mod emulator;
 mod mutations;
 mod stack;
+mod starts;
 mod without;
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use self::emulator::Emulator;
 pub(crate) use self::stack::Delivery;
 use self::stack::{Aws, NAME};
 pub(crate) use self::without::Without;
+use crate::lambdas::{self, Arch, Packages};
 use crate::venv::Venv;
 
 /// What the generator sends: 500 commands, and at a rate that an emulator keeps up with.
@@ -39,7 +41,21 @@ pub(crate) struct Options {
     /// The same for everything that must not be missing, one after the other.
     #[arg(long, conflicts_with_all = ["delivery", "without"])]
     mutations: bool,
+    /// With the packages that are deployed to AWS, instead of ones that are built quickly.
+    #[arg(long)]
+    release: bool,
+    /// Only measures how long the Lambdas take to start, and to answer.
+    #[arg(long, conflicts_with_all = ["delivery", "without", "mutations"])]
+    starts: bool,
 }
+
+/// Scenarios of a host in the same process, wherever everything else runs.
+const LOCAL: [&str; 4] = [
+    "bad_input::bad_input_gets_its_problem_without_a_gateway",
+    "isolation::",
+    "services::two_services_keep_separate_logs_for_one_org",
+    "tour::the_host_counts",
+];
 
 /// What is built once, for all that is run.
 struct Built {
@@ -51,9 +67,13 @@ struct Built {
 
 /// All of it.
 pub(crate) fn run(options: Options) -> Result<()> {
-    let built = Built::build()?;
+    let packages = if options.release { Packages::Release } else { Packages::Fast };
+    let built = Built::build(packages)?;
     if options.mutations {
         return mutations::run(&built);
+    }
+    if options.starts {
+        return starts::run(&built);
     }
     let deliveries = match options.delivery {
         Some(delivery) => vec![delivery],
@@ -83,18 +103,36 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 impl Built {
-    fn build() -> Result<Self> {
+    fn build(packages: Packages) -> Result<Self> {
         let venv = Venv::ready()?;
-        let template = crate::root()?.join("infra/template.yaml");
+        let mut template = crate::root()?.join("infra/template.yaml");
         println!("\n== lint of the template");
         let lint = venv.command("cfn-lint").arg(&template).status()?;
         ensure!(lint.success(), "cfn-lint has findings");
-        crate::lambdas::fast()?;
+        match packages {
+            Packages::Release => lambdas::release(Arch::here())?,
+            Packages::Fast => {
+                lambdas::fast()?;
+                template = with_fast_packages(&template)?;
+            }
+        }
         crate::cargo("load generator", &["build", "--package", "loadtest"])?;
         let suite = build_suite()?;
         let generator = crate::target()?.join("debug/loadtest");
         Ok(Self { venv, template, suite, generator })
     }
+}
+
+/// A copy of the template that names the packages of the emulator, beside them.
+fn with_fast_packages(template: &Path) -> Result<PathBuf> {
+    let (from, text) = ("CodeUri: ../target/lambda/", fs::read_to_string(template)?);
+    ensure!(
+        text.matches(from).count() == lambdas::LAMBDAS.len(),
+        "the template has other packages"
+    );
+    let copy = lambdas::folder(Packages::Fast)?.join("template.yaml");
+    fs::write(&copy, text.replace(from, "CodeUri: ./"))?;
+    Ok(copy)
 }
 
 /// Builds the scenarios; the program that runs them.
@@ -160,7 +198,7 @@ impl<'a> Deployed<'a> {
             return Ok(());
         }
         let log = self.log(name);
-        let text = std::fs::read_to_string(&log)?;
+        let text = fs::read_to_string(&log)?;
         let lines: Vec<&str> = text.lines().collect();
         let end = lines[lines.len().saturating_sub(60)..].join("\n");
         bail!("{} ({}): {name} failed; {} ends:\n{end}", NAME, self.delivery.name(), log.display())
@@ -175,7 +213,9 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     let stack = Deployed::deploy(built, delivery, &[])?;
     clock.lap("deployed");
     // Some only wait, most of the time.
-    let held = stack.scenarios("scenarios", &["--test-threads", "4"], PATIENCE)?;
+    let mut arguments = vec!["--test-threads", "4"];
+    arguments.extend(LOCAL.iter().flat_map(|name| ["--skip", name]));
+    let held = stack.scenarios("scenarios", &arguments, PATIENCE)?;
     stack.must("scenarios", held)?;
     clock.lap("the scenarios held");
     audited_load(&stack)?;
@@ -184,24 +224,21 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     let held = stack.scenarios("failures", &["--ignored", "--test-threads", "1"], PATIENCE)?;
     stack.must("failures", held)?;
     clock.lap("what had failed caught up");
+    Aws::new(&built.venv, &stack.emulator, &stack.folder).tear_down()?;
+    clock.lap("torn down");
     let folder = stack.folder.clone();
     drop(stack);
-    std::fs::remove_dir_all(folder)?;
+    fs::remove_dir_all(folder)?;
     Ok(())
 }
 
+/// Commands of many organisations; all got in, and the auditor is content.
 fn audited_load(stack: &Deployed<'_>) -> Result<()> {
-    let report = stack.folder.join("report.json");
-    let rate = (COMMANDS / SECONDS).to_string();
-    let mut generator = Command::new(&stack.built.generator);
-    generator.args(["run", "--target", &stack.url, "--rate", &rate]);
-    generator.args(["--duration", &format!("{SECONDS}s"), "--tenants", "50", "--users", "3"]);
-    generator.args(["--zipf", "0", "--duplicates", "0.05", "--out-of-order", "0.05"]);
-    generator.args(["--rejected", "0.05", "--connections", "16", "--samples", "10"]);
-    generator.args([OsStr::new("--json"), report.as_os_str()]);
-    let held = stack.run("load", &mut generator)?;
-    stack.must("load", held)?;
-    let report: Value = serde_json::from_reader(File::open(&report)?)?;
+    let (rate, seconds) = ((COMMANDS / SECONDS).to_string(), format!("{SECONDS}s"));
+    let much = ["--rate", &rate, "--duration", &seconds, "--tenants", "50", "--users", "3"];
+    let what = ["--zipf", "0", "--duplicates", "0.05", "--out-of-order", "0.05"];
+    let how = ["--rejected", "0.05", "--connections", "16", "--samples", "10"];
+    let report = load(stack, &[&much[..], &what, &how].concat())?;
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
     ensure!(
         count("/counts/accepted") >= Some(COMMANDS)
@@ -211,6 +248,17 @@ fn audited_load(stack: &Deployed<'_>) -> Result<()> {
     );
     ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all were audited");
     Ok(())
+}
+
+/// Runs the generator and its auditor; its report.
+fn load(stack: &Deployed<'_>, arguments: &[&str]) -> Result<Value> {
+    let report = stack.folder.join("report.json");
+    let mut generator = Command::new(&stack.built.generator);
+    generator.args(["run", "--target", &stack.url]).args(arguments);
+    generator.args([OsStr::new("--json"), report.as_os_str()]);
+    let held = stack.run("load", &mut generator)?;
+    stack.must("load", held)?;
+    Ok(serde_json::from_reader(File::open(&report)?)?)
 }
 
 /// Says what has been done, and how long that took.

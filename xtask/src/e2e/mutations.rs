@@ -14,13 +14,14 @@ const PATIENCE_SWEEP: Duration = Duration::from_secs(100);
 
 /// Everything that must not be missing, with either delivery: each mapping, schedule and
 /// subscription, and of each role something that it may do.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "RelayFunction.Changes",
     "ProcessorFunction.Commands",
     "SweepFunction.EachMinute",
     "BalancesFunction.EachMinute",
     "StatementFunction.EachMinute",
     "TotalsFunction.EachMinute",
+    "ApiPermission",
     "ApiRole.dynamodb:UpdateItem",
     "RelayRole.kinesis:PutRecords",
     "ProcessorRole.sns:Publish",
@@ -31,6 +32,7 @@ const COMMON: [&str; 13] = [
 ];
 const SUBSCRIPTIONS: [&str; 3] =
     ["BalancesSubscription", "StatementSubscription", "TotalsSubscription"];
+const OF_TOPICS: [&str; 3] = ["BalancesPermission", "StatementPermission", "TotalsPermission"];
 const OF_QUEUES: [&str; 6] = [
     "BalancesMapping",
     "StatementMapping",
@@ -49,7 +51,8 @@ enum Seen {
 
 /// Runs all of them, each on a stack of its own.
 pub(super) fn run(built: &Built) -> Result<()> {
-    let direct = COMMON.iter().chain(&SUBSCRIPTIONS).map(|what| (Delivery::Direct, *what));
+    let direct = COMMON.iter().chain(&SUBSCRIPTIONS).chain(&OF_TOPICS);
+    let direct = direct.map(|what| (Delivery::Direct, *what));
     let queue = SUBSCRIPTIONS.iter().chain(&OF_QUEUES).map(|what| (Delivery::Queue, *what));
     let mut table = Vec::new();
     for delivery in Delivery::ALL {

@@ -18,6 +18,9 @@ pub(super) const NAME: &str = "fanfold";
 /// Where the packages go.
 const BUCKET: &str = "s3://fanfold-packages";
 
+/// What `package` makes of the template, in the stack's folder.
+const PACKAGED: &str = "packaged.json";
+
 /// How commits come to a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Delivery {
@@ -67,7 +70,7 @@ impl<'a> Aws<'a> {
         Ok(())
     }
 
-    fn read(&self, arguments: &[&str]) -> Result<Value> {
+    pub(super) fn read(&self, arguments: &[&str]) -> Result<Value> {
         let output = self.command(arguments).args(["--output", "json"]).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "`aws {}` failed: {error}", arguments.join(" "));
@@ -82,7 +85,7 @@ impl<'a> Aws<'a> {
         delivery: Delivery,
         without: &[Without],
     ) -> Result<String> {
-        let packaged = folder.join("packaged.json");
+        let packaged = folder.join(PACKAGED);
         let [template, path] = [template, &packaged].map(|path| path.to_string_lossy());
         self.run(&["s3", "mb", BUCKET])?;
         let bucket = BUCKET.trim_start_matches("s3://");
@@ -100,34 +103,61 @@ impl<'a> Aws<'a> {
             }
             fs::write(&packaged, serde_json::to_vec_pretty(&template)?)?;
         }
-        let delivery = format!("ViewDelivery={}", delivery.name());
-        let arch = format!("Architecture={}", Arch::here().name());
-        let deployed = self.run(
-            &[
-                &["cloudformation", "deploy", "--template-file", &path, "--stack-name", NAME][..],
-                &["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-                // In JSON it is longer than what may be sent itself.
-                &[
-                    "--s3-bucket",
-                    bucket,
-                    "--parameter-overrides",
-                    &delivery,
-                    &arch,
-                    "DeletionProtection=false",
-                ],
-            ]
-            .concat(),
-        );
-        if let Err(error) = deployed {
+        let mut overrides = vec![format!("Architecture={}", Arch::here().name())];
+        if delivery == Delivery::Queue {
+            // What else can be chosen, at one go.
+            overrides.push(format!("ViewDelivery={}", delivery.name()));
+            overrides.push(format!("KmsKeyArn={}", self.make_key()?));
+            overrides.push("StreamMode=ON_DEMAND".to_owned());
+        }
+        if let Err(error) = self.deploy_with(&path, &overrides) {
             // Which resource, and why, is only there; if it has come to a stack at all.
             let _ = self.run(&["cloudformation", "describe-stack-events", "--stack-name", NAME]);
             return Err(error);
         }
+        self.output("ApiId")
+    }
+
+    fn output(&self, key: &str) -> Result<String> {
         let stacks = self.read(&["cloudformation", "describe-stacks", "--stack-name", NAME])?;
         let outputs = stacks.pointer("/Stacks/0/Outputs").and_then(Value::as_array);
         let outputs = outputs.context("the stack has no outputs")?;
-        let id = outputs.iter().find(|output| output["OutputKey"] == "ApiId");
-        let id = id.and_then(|output| output["OutputValue"].as_str());
-        Ok(id.context("the stack has no output ApiId")?.to_owned())
+        let output = outputs.iter().find(|output| output["OutputKey"] == key);
+        let value = output.and_then(|output| output["OutputValue"].as_str());
+        Ok(value.with_context(|| format!("the stack has no output {key}"))?.to_owned())
+    }
+
+    /// As `infra/README.md` has it. Parameters that are not named keep their values.
+    fn deploy_with(&self, packaged: &str, overrides: &[String]) -> Result<()> {
+        let bucket = BUCKET.trim_start_matches("s3://");
+        let deploy = ["cloudformation", "deploy", "--template-file", packaged];
+        let into = ["--s3-bucket", bucket, "--stack-name", NAME, "--capabilities"];
+        let may = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND", "--parameter-overrides"];
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        self.run(&[&deploy[..], &into, &may, &overrides].concat())
+    }
+
+    /// As `infra/README.md` has it: nothing is left but the packages.
+    pub(super) fn tear_down(&self) -> Result<()> {
+        let journal = self.output("JournalTableName")?;
+        let describe = ["dynamodb", "describe-table", "--table-name", &journal];
+        let is_protected = || -> Result<bool> {
+            Ok(self.read(&describe)?["Table"]["DeletionProtectionEnabled"] == true)
+        };
+        ensure!(is_protected()?, "the journal of a new stack is not protected");
+        let packaged = self.log.with_file_name(PACKAGED);
+        self.deploy_with(&packaged.to_string_lossy(), &["DeletionProtection=false".to_owned()])?;
+        ensure!(!is_protected()?, "the journal is still protected");
+        self.run(&["cloudformation", "delete-stack", "--stack-name", NAME])?;
+        self.run(&["cloudformation", "wait", "stack-delete-complete", "--stack-name", NAME])?;
+        let tables = self.read(&["dynamodb", "list-tables"])?;
+        ensure!(tables["TableNames"] == serde_json::json!([]), "tables are left: {tables}");
+        Ok(())
+    }
+
+    fn make_key(&self) -> Result<String> {
+        let made = self.read(&["kms", "create-key"])?;
+        let arn = made.pointer("/KeyMetadata/Arn").and_then(Value::as_str);
+        Ok(arn.context("a key has an ARN")?.to_owned())
     }
 }

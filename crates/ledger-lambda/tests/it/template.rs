@@ -138,7 +138,7 @@ fn what_is_stored_or_sent_is_encrypted_with_the_key_that_is_given() {
 #[test]
 fn functions_are_the_bins_with_the_variables_that_they_read() {
     let both = [(TABLES, STACK), (LOG, "info")];
-    let logs = (LOGS_PER_SWEEP, "1000");
+    let logs = (LOGS_PER_SWEEP, "250");
     let own: &[(&str, &[(&str, &str)])] = &[
         ("api", &[]),
         ("relay", &[(STREAM, "Stream")]),

@@ -64,3 +64,29 @@ impl Handler for ApiHandler {
         Reply::new(&http_response(Response::from_parts(parts, body)), Metrics::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Request;
+    use axum::routing::get;
+    use fanfold_aws::SystemEnv;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_answered_in_time() {
+        let minute = || tokio::time::sleep(Duration::from_secs(60));
+        let router = Router::new().route("/", get(minute));
+        let handler = ApiHandler { router, env: Arc::new(SystemEnv) };
+        let budget = Budget::of(SystemEnv.now(), SystemEnv.now().plus_ms(400));
+        let response = handler.route(Request::new(Body::empty()), budget).await;
+        assert!(SystemEnv.now() < budget.end, "there is time left to answer");
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().contains_key("retry-after"));
+        let body = to_bytes(response.into_body(), BODY_BYTES_MAX).await.expect("it has a body");
+        let problem: Value = serde_json::from_slice(&body).expect("it is JSON");
+        let detail = problem["detail"].as_str().expect("it says why");
+        assert!(detail.contains("same id"), "{detail}");
+    }
+}

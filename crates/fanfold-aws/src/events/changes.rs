@@ -1,14 +1,42 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use aws_lambda_events::dynamodb::EventRecord;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{Change, Token};
-use serde_dynamo::AttributeValue;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Batch, WrongEvent, records_of};
 use crate::names::attribute::{AT, BODY, N, PK, SEQ, TOKEN};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    #[serde(borrow, default)]
+    event_name: Cow<'a, str>,
+    #[serde(borrow)]
+    dynamodb: StreamRecord<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamRecord<'a> {
+    #[serde(borrow, default)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow, default)]
+    new_image: Option<HashMap<Cow<'a, str>, &'a RawValue>>,
+}
+
+/// The attributes of an item that a slot has. Numbers are strings on this wire.
+#[derive(Deserialize)]
+enum Attribute<'a> {
+    S(#[serde(borrow)] Cow<'a, str>),
+    N(#[serde(borrow)] Cow<'a, str>),
+    B(#[serde(borrow)] Cow<'a, str>),
+}
 
 /// The changes that a stream of the commands table tells of (view type NEW_IMAGE, or more).
 ///
@@ -39,54 +67,51 @@ pub fn changes(event: &str) -> Result<Batch<Change>, WrongEvent> {
 }
 
 fn read(record: &RawValue) -> Result<Option<(String, Change)>, String> {
-    let record: EventRecord =
+    let record: Record<'_> =
         serde_json::from_str(record.get()).map_err(|error| format!("no stream record: {error}"))?;
+    let StreamRecord { sequence_number, new_image } = record.dynamodb;
     if record.event_name == "REMOVE" {
         return Ok(None);
     }
-    let id = record.change.sequence_number.unwrap_or_default();
-    let image = record.change.new_image.into_inner();
-    let change = change(image).map_err(|problem| format!("record {id}: {problem}"))?;
-    Ok(Some((id, change)))
+    let at = |problem: String| format!("record {sequence_number}: {problem}");
+    let image = new_image.ok_or_else(|| at("no new image".to_owned()))?;
+    let change = change(&image).map_err(at)?;
+    Ok(Some((sequence_number.into_owned(), change)))
 }
 
-fn change(mut image: HashMap<String, AttributeValue>) -> Result<Change, String> {
-    let mut attribute = |name| image.remove(name).ok_or_else(|| format!("no attribute `{name}`"));
-    let log = text(PK, attribute(PK)?)?;
-    let log: LogId = log.parse().map_err(|e| format!("attribute `{PK}`: {e}"))?;
-    let (last, n) = (Seq(number(SEQ, attribute(SEQ)?)?), number(N, attribute(N)?)?);
+fn change(image: &HashMap<Cow<'_, str>, &RawValue>) -> Result<Change, String> {
+    let attribute = |name: &str| {
+        let json = image.get(name).ok_or_else(|| format!("no attribute `{name}`"))?;
+        serde_json::from_str::<Attribute<'_>>(json.get())
+            .map_err(|error| format!("attribute `{name}`: {error}"))
+    };
+    let string = |name: &str| match attribute(name)? {
+        Attribute::S(text) => Ok(text.into_owned()),
+        _ => Err(format!("attribute `{name}` is no string")),
+    };
+    let number = |name: &str| match attribute(name)? {
+        Attribute::N(text) => text.parse::<u64>().map_err(|e| format!("attribute `{name}`: {e}")),
+        _ => Err(format!("attribute `{name}` is no number")),
+    };
+    let bytes = |name: &str| match attribute(name)? {
+        Attribute::B(text) => {
+            BASE64_STANDARD.decode(&*text).map_err(|e| format!("attribute `{name}`: {e}"))
+        }
+        _ => Err(format!("attribute `{name}` is not binary")),
+    };
+    let log: LogId = string(PK)?.parse().map_err(|e| format!("attribute `{PK}`: {e}"))?;
+    let (last, n) = (Seq(number(SEQ)?), number(N)?);
     if n == 0 || n > last.0 {
         return Err(format!("{n} commands up to {last}"));
     }
-    let token = bytes(TOKEN, attribute(TOKEN)?)?;
+    let token = bytes(TOKEN)?;
     let token = token.try_into().map_err(|_| format!("attribute `{TOKEN}` has not 16 bytes"))?;
     Ok(Change {
         log,
         last,
         n,
-        at: Time(number(AT, attribute(AT)?)?),
+        at: Time(number(AT)?),
         token: Token(u128::from_be_bytes(token)),
-        body: Bytes::from(bytes(BODY, attribute(BODY)?)?),
+        body: Bytes::from(bytes(BODY)?),
     })
-}
-
-fn text(name: &str, value: AttributeValue) -> Result<String, String> {
-    match value {
-        AttributeValue::S(text) => Ok(text),
-        _ => Err(format!("attribute `{name}` is no string")),
-    }
-}
-
-fn number(name: &str, value: AttributeValue) -> Result<u64, String> {
-    match value {
-        AttributeValue::N(digits) => digits.parse().map_err(|e| format!("attribute `{name}`: {e}")),
-        _ => Err(format!("attribute `{name}` is no number")),
-    }
-}
-
-fn bytes(name: &str, value: AttributeValue) -> Result<Vec<u8>, String> {
-    match value {
-        AttributeValue::B(bytes) => Ok(bytes),
-        _ => Err(format!("attribute `{name}` is not binary")),
-    }
 }

@@ -1,8 +1,12 @@
 //! What Lambda brings: pure functions from an event's JSON to what the stages take, and back to
 //! what Lambda is answered.
 //!
-//! The shapes are those of the crate `aws_lambda_events`, but each record is read by itself: one
-//! that cannot be read is passed over, and blocks nobody.
+//! Each record is read by itself, and only what is needed of it. So a record that cannot be read
+//! is passed over, and blocks nobody, and whatever else AWS writes beside it may be of any shape.
+//!
+//! The types of the crate `aws_lambda_events` are used for HTTP. For records they ask for too much:
+//! a change without `SizeBytes`, or one that arrived at a time with microseconds, would be unreadable,
+//! and its commands passed over. The tests read here what those types write.
 
 mod changes;
 mod http;

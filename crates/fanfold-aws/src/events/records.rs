@@ -9,9 +9,8 @@ use serde_json::value::RawValue;
 
 use super::{Batch, WrongEvent, records_of, time_of_seconds};
 
-/// Not the type of `aws_lambda_events` (1.2): that takes the digits of an arrival time behind the
-/// point for milliseconds, so that `.5` is 5 ms, and a time with microseconds makes it refuse the
-/// whole record.
+/// (That of `aws_lambda_events` 1.2 takes the digits of an arrival time behind the point for
+/// milliseconds, so that `.5` is 5 ms, and refuses a record with more of them.)
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow)]

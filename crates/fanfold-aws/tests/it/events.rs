@@ -366,3 +366,31 @@ fn answers_are_text_or_base64_whichever_is_shorter() {
     let with_quotes = "\"key\":".repeat(1_000);
     assert_eq!(answer(with_quotes.as_bytes()), expected(&with_quotes, false));
 }
+
+/// As the crate `aws_lambda_events` has them, which is written from what AWS really sends.
+#[test]
+fn what_others_know_of_aws_is_read_the_same() {
+    use aws_lambda_events::dynamodb::EventRecord;
+    use aws_lambda_events::sns::SnsRecord;
+    use aws_lambda_events::sqs::SqsMessage;
+
+    fn event_of(record: &impl serde::Serialize) -> String {
+        event(&[serde_json::to_value(record).unwrap()])
+    }
+    let mut changed: EventRecord =
+        serde_json::from_value(slot_record("MODIFY", "111", slot())).unwrap();
+    changed.change.size_bytes = 1_234;
+    let batch = changes(&event_of(&changed)).unwrap();
+    assert_eq!((batch.items.len(), batch.ids), (1, vec!["111".to_owned()]));
+    assert_eq!(batch.items[0].last, Seq(17));
+
+    let mut published = SnsRecord::default();
+    published.sns.message = "[1]".to_owned();
+    assert_eq!(view_event(&event_of(&published)).unwrap(), ViewEvent::Topic(vec!["[1]".into()]));
+
+    let mut queued = SqsMessage::default();
+    (queued.message_id, queued.body) = (Some("m".to_owned()), Some("[2]".to_owned()));
+    queued.attributes.insert("ApproximateReceiveCount".to_owned(), "1".to_owned());
+    let ViewEvent::Queue { batch, .. } = view_event(&event_of(&queued)).unwrap() else { panic!() };
+    assert_eq!((batch.items, batch.ids), (vec!["[2]".into()], vec!["m".to_owned()]));
+}

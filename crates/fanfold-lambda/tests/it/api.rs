@@ -102,16 +102,3 @@ async fn what_is_wrong_is_a_problem() {
     event["body"] = json!("this is no base64");
     assert!(world.call(&world.api, &event).await.is_err());
 }
-
-#[tokio::test]
-async fn who_asks_for_longer_than_there_is_gets_an_answer_in_time() {
-    let world = World::new();
-    world.command(1, "acme", "open", json!({ "account": "cash" })).await;
-    // The entry never comes, and the invocation ends before the wait does.
-    let event = http("GET", "/logs/ledger/org:acme/1", "wait=25000", None);
-    let answer = world.answer_within(&world.api, &event, 300).await;
-    assert_eq!(answer["statusCode"], 503, "{answer}");
-    assert!(answer["headers"]["retry-after"].is_string(), "{answer}");
-    let problem: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
-    assert!(problem["detail"].as_str().unwrap().contains("same id"), "{problem}");
-}

@@ -236,18 +236,6 @@ impl World {
         handler.handle(&event.to_string(), Budget::of(now, now)).await
     }
 
-    /// The answer of an invocation that may last so long.
-    pub(crate) async fn answer_within(
-        &self,
-        handler: &dyn Handler,
-        event: &Value,
-        ms: u64,
-    ) -> Value {
-        let now = self.clock.now();
-        let handled = handler.handle(&event.to_string(), Budget::of(now, now.plus_ms(ms))).await;
-        serde_json::from_str(&handled.expect("the invocation succeeds").answer).unwrap()
-    }
-
     /// The answer of an invocation with a minute.
     pub(crate) async fn answer(&self, handler: &dyn Handler, event: &Value) -> Value {
         let reply = self.call(handler, event).await.expect("the invocation succeeds");

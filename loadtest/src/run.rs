@@ -129,7 +129,8 @@ fn audited(
 ) -> Result<Verdict> {
     let options = Options {
         sample: how.audit_sample.map(|logs| logs as usize),
-        seed: how.audit_seed.unwrap_or_else(rand::random),
+        // Short, since somebody may have to type it.
+        seed: how.audit_seed.unwrap_or_else(|| rand::random::<u32>().into()),
         patience: how.audit_patience,
         stop: Some(enough),
         ..Options::default()

@@ -7,7 +7,8 @@
 //!
 //! In the order of a run: `options` says what is asked; `load` drives the target with threads
 //! (`openings`: the accounts; `open_loop`: when requests leave; `exchange`: one request; `samples`:
-//! what becomes of some), which write down what they are told (`receipts`); `audit` reads back; `report` shows it.
+//! what becomes of some), which write down what they are told (`receipts`); `audit` reads back;
+//! `report` shows it.
 
 pub mod audit;
 pub mod http;

@@ -107,8 +107,9 @@ impl<'a> Desk<'a> {
         self.next.is_some() && self.open + self.plan.batch <= self.plan.commands_open
     }
 
-    /// The request that is due now.
-    fn leave(&mut self, due: Duration) -> Request {
+    /// The request that is due now, if one is.
+    fn leave(&mut self) -> Option<Request> {
+        let due = std::mem::replace(&mut self.next, self.arrivals.next())?;
         let (now, commands) = (self.context.now(), self.plan.batch as u64);
         let mut measures = self.context.measures.borrow_mut();
         measures.due(due, commands);
@@ -117,8 +118,7 @@ impl<'a> Desk<'a> {
         self.context.live.left(now.saturating_sub(due).as_micros() as u64);
         let orders = self.workload.next_request(self.plan.batch, self.plan.batch_of_one_tenant);
         self.open += orders.len();
-        self.next = self.arrivals.next();
-        Request::new(orders, due)
+        Some(Request::new(orders, due))
     }
 
     fn came_back(&mut self, attempt: Attempt) -> io::Result<()> {
@@ -217,22 +217,24 @@ pub(crate) async fn open_loop(desk: &mut Desk<'_>, pacer: &mut Pacer) -> io::Res
     let mut look = tokio::time::interval(LOOK);
     loop {
         let is_free = under_way.len() < connections;
-        let due = desk.next.unwrap_or_default();
+        let has_rested = tokio::time::sleep_until(desk.rested_at().into());
+        let is_due = pacer.until(context.began + desk.next.unwrap_or_default());
         tokio::select! {
             biased;
-            Some(attempt) = under_way.next() => desk.came_back(attempt)?,
-            Some(line) = looking.next() => desk.seen(line)?,
-            () = tokio::time::sleep_until(desk.rested_at().into()), if is_free && !desk.resting.is_empty() => {
-                under_way.extend(desk.wake()?.map(|request| context.attempt(request)));
-            }
-            () = pacer.until(context.began + due), if is_free && desk.may_leave() => {
-                under_way.push(context.attempt(desk.leave(due)));
-            }
+            // First: if more is due than this thread can do, all the others are always ready.
             _ = look.tick() => {
                 desk.look(looking.len())?;
                 if context.live.is_stopped() {
                     looking.clear();
                 }
+            }
+            Some(attempt) = under_way.next() => desk.came_back(attempt)?,
+            Some(line) = looking.next() => desk.seen(line)?,
+            () = has_rested, if is_free && !desk.resting.is_empty() => {
+                under_way.extend(desk.wake()?.map(|request| context.attempt(request)));
+            }
+            () = is_due, if is_free && desk.may_leave() => {
+                under_way.extend(desk.leave().map(|request| context.attempt(request)));
             }
         }
         while looking.len() < samples::UNDER_WAY_MAX

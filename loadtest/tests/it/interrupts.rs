@@ -98,6 +98,19 @@ fn while_requests_wait_for_a_connection() {
 }
 
 #[test]
+fn while_more_is_due_than_can_be_sent() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace("--rate 300 --duration 1s", "--rate 500000 --duration 300s");
+    let running = started(&format!("{line} --audit-sample 1 --json"), &[&to_json]);
+    thread::sleep(Duration::from_secs(2));
+    interrupt(&running);
+    let output = ended(running, Duration::from_secs(20));
+    assert!(output.status.success(), "{output:?}");
+    assert!(count(&json(&to_json), "/counts/unsent") > 100_000, "{output:?}");
+}
+
+#[test]
 fn the_second_ends_the_audit_and_what_it_found_is_reported() {
     let (fake, folder) =
         (Fake::with(Some(Plant::Hole), Manner::ViewsStand), TempDir::new().expect("a folder"));

@@ -42,6 +42,11 @@ impl Shape {
         Self(vec![third(rate), third(spike), third(rate)])
     }
 
+    /// The highest rate.
+    pub(crate) fn highest(&self) -> f64 {
+        self.0.iter().map(|piece| piece.from.max(piece.to)).fold(0.0, f64::max)
+    }
+
     /// Seconds.
     pub(crate) fn seconds(&self) -> f64 {
         self.0.iter().map(|piece| piece.seconds).sum()

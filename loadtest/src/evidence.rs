@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::receipts::{FORMAT, Line, Receipt, Run};
+use crate::exchange::Fate;
+use crate::receipts::{End, FORMAT, Line, Run};
 use crate::workload::{Order, Spec};
 
 /// Bytes that are handed over at once.
@@ -46,8 +47,14 @@ impl Writer {
         Evidence { chunks: self.chunks.clone(), lines: Vec::with_capacity(2 * CHUNK_BYTES) }
     }
 
-    /// Waits until all is written: once every [`Evidence`] is dropped.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    /// Waits until all is written: once every [`Evidence`] is dropped. The file has its end if it
+    /// `is_whole`: if everything that was sent is in it.
+    pub(crate) fn finish(self, is_whole: bool) -> io::Result<()> {
+        if is_whole {
+            let end = serde_json::to_string(&Line::End(End {}))? + "\n";
+            // If nobody takes it, the thread says why.
+            let _ = self.chunks.send(end.into_bytes());
+        }
         drop(self.chunks);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the writer has panicked")))
     }
@@ -61,18 +68,13 @@ fn write_all(file: &mut File, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
 }
 
 impl Evidence {
-    /// A command got a 202, or, without a seq, never did.
-    pub(crate) fn sent(&mut self, spec: &Spec, order: &Order, seq: Option<u64>) -> io::Result<()> {
+    /// What became of a command.
+    pub(crate) fn sent(&mut self, spec: &Spec, order: &Order, fate: Fate) -> io::Result<()> {
         let sent = order.sent(spec);
-        self.line(&match seq {
-            Some(seq) => Line::Receipt(Receipt {
-                log: sent.log,
-                seq,
-                user: sent.user,
-                id: sent.id,
-                command: sent.command,
-            }),
-            None => Line::Unanswered(sent),
+        self.line(&match fate {
+            Fate::Accepted(seq) => Line::Receipt(sent.promised(seq)),
+            Fate::Refused => Line::Refused(sent),
+            Fate::Unknown => Line::Unanswered(sent),
         })
     }
 

@@ -5,10 +5,9 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use rand::Rng;
-use serde::Deserialize;
 
+use crate::answers::{Outcome, outcomes};
 use crate::http::{Answer, HttpError, Target};
 use crate::live::Live;
 use crate::measure::{Kind, Measures};
@@ -18,6 +17,9 @@ use crate::workload::{Order, Spec};
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause, also if the target asks for more.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the load was stopped.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a request is tried.
 #[derive(Debug, Clone, Copy)]
@@ -41,118 +43,182 @@ pub(crate) struct Context<'a> {
     pub(crate) clock: Instant,
 }
 
-/// What became of a request.
-pub(crate) struct Exchange {
-    /// Its intended start, since the beginning of the run.
+/// Commands that were due together, as many of them as nothing is known of yet.
+pub(crate) struct Request {
+    /// The intended start, since the beginning of what is driven.
     pub(crate) due: Duration,
-    /// The commands, each with the seq of its receipt.
-    pub(crate) outcomes: Vec<(Order, Option<u64>)>,
+    pub(crate) orders: Vec<Order>,
+    pause_max: Duration,
+    was_sent: bool,
+    /// Whether some of its commands have their 202.
+    was_accepted: bool,
+}
+
+/// What is known of a command for which nothing more is done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fate {
+    /// It has the place of its receipt.
+    Accepted(u64),
+    /// It was sent once, and refused: it has no entry.
+    Refused,
+    /// It may have an entry, or not.
+    Unknown,
+}
+
+/// What came of sending a request once.
+pub(crate) struct Attempt {
+    /// Its intended start.
+    pub(crate) due: Duration,
+    /// Commands for which nothing more is done.
+    pub(crate) settled: Vec<(Order, Fate)>,
     /// Why the first command without a receipt has none.
     pub(crate) refusal: Option<String>,
+    /// What is to be sent again, and after which pause.
+    pub(crate) again: Option<(Request, Duration)>,
+    /// Whether some of it was sent before.
+    pub(crate) was_repeated: bool,
 }
 
-/// The answer to one command, and, without `results`, to `POST /command`.
-#[derive(Deserialize)]
-struct Answered<'a> {
-    #[serde(borrow)]
-    log: Option<&'a str>,
-    seq: Option<u64>,
-    problem: Option<Problem>,
+impl Attempt {
+    fn of(request: &Request) -> Self {
+        let (due, was_repeated) = (request.due, request.was_sent);
+        Self { due, settled: Vec::new(), refusal: None, again: None, was_repeated }
+    }
 }
 
-#[derive(Deserialize)]
-struct AllAnswered<'a> {
-    #[serde(borrow)]
-    results: Vec<Answered<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Problem {
-    status: u16,
-    #[serde(default)]
-    detail: String,
-}
-
-/// What an attempt came to, for one command.
-enum Outcome {
-    Receipt(u64),
-    Refused(String),
-    Again(String),
+impl Request {
+    pub(crate) fn new(orders: Vec<Order>, due: Duration) -> Self {
+        Self { due, orders, pause_max: PAUSE_MIN, was_sent: false, was_accepted: false }
+    }
 }
 
 impl Context<'_> {
-    /// Since the beginning of the run.
+    /// Since the beginning of what is driven.
     pub(crate) fn now(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Sends the commands until each has a receipt, is refused, or the patience is over.
-    pub(crate) async fn exchange(&self, mut orders: Vec<Order>, due: Duration) -> Exchange {
-        let mut done = Exchange { due, outcomes: Vec::with_capacity(orders.len()), refusal: None };
-        let mut pause_max = PAUSE_MIN;
-        loop {
-            let answer = self.attempt(&orders).await;
-            let Some((again, why)) = self.settle(&answer, orders, &mut done) else { return done };
-            let asked = answer.ok().and_then(|answer| answer.retry_after).unwrap_or_default();
-            let jitter = rand::rng().random_range(Duration::ZERO..=pause_max);
-            let pause = jitter.max(asked).min(PAUSE_MAX);
-            if self.now() + pause > due + self.patience.give_up || self.live.is_stopped() {
-                self.measures.borrow_mut().counts.unanswered += again.len() as u64;
-                done.outcomes.extend(again.into_iter().map(|order| (order, None)));
-                done.refusal.get_or_insert(why);
-                return done;
+    /// What is left of the patience with something that was due then.
+    pub(crate) fn patience_left(&self, due: Duration) -> Duration {
+        (due + self.patience.give_up).saturating_sub(self.now())
+    }
+
+    /// What comes of `work`; `None`: the load was stopped before.
+    pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let stopped = async {
+            while !self.live.is_stopped() {
+                tokio::time::sleep(LOOK).await;
             }
-            self.measures.borrow_mut().retried(why);
-            tokio::time::sleep(pause).await;
-            pause_max = (pause_max * 2).min(PAUSE_MAX);
-            orders = again;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = stopped => None,
         }
     }
 
-    /// Takes in what an attempt came to; returns what is to be sent again, and why.
+    /// Sends the commands until each has a receipt, is refused, or the patience is over.
+    pub(crate) async fn exchange(&self, orders: Vec<Order>, due: Duration) -> Attempt {
+        let mut request = Request::new(orders, due);
+        let mut done = Attempt::of(&request);
+        loop {
+            let attempt = self.attempt(request).await;
+            done.settled.extend(attempt.settled);
+            done.refusal = done.refusal.or(attempt.refusal);
+            done.was_repeated |= attempt.was_repeated;
+            let Some((again, pause)) = attempt.again else { return done };
+            tokio::time::sleep(pause).await;
+            request = again;
+        }
+    }
+
+    /// Sends the commands once.
+    pub(crate) async fn attempt(&self, request: Request) -> Attempt {
+        let answer = self.send(&request.orders).await;
+        let (mut attempt, left, why) = self.settle(&answer, request);
+        if left.orders.is_empty() {
+            return attempt;
+        }
+        let asked = answer.ok().and_then(|answer| answer.retry_after).unwrap_or_default();
+        let jitter = rand::rng().random_range(Duration::ZERO..=left.pause_max);
+        let pause = jitter.max(asked).min(PAUSE_MAX);
+        if pause > self.patience_left(left.due) || self.live.is_stopped() {
+            let given_up = self.give_up(left, why);
+            attempt.settled.extend(given_up.settled);
+            attempt.refusal = attempt.refusal.or(given_up.refusal);
+            return attempt;
+        }
+        self.measures.borrow_mut().retried(why);
+        let pause_max = (left.pause_max * 2).min(PAUSE_MAX);
+        attempt.again = Some((Request { pause_max, ..left }, pause));
+        attempt
+    }
+
+    /// Nothing more is done for these: they have waited in vain until now, at least.
+    pub(crate) fn give_up(&self, request: Request, why: String) -> Attempt {
+        let mut attempt = Attempt::of(&request);
+        let mut measures = self.measures.borrow_mut();
+        measures.counts.unanswered += request.orders.len() as u64;
+        measures.took(Kind::Accept, request.due, self.now());
+        attempt.settled.extend(request.orders.into_iter().map(|order| (order, Fate::Unknown)));
+        attempt.refusal = Some(why);
+        attempt
+    }
+
+    /// Takes in what an attempt came to; returns also what it has left open, and why.
     fn settle(
         &self,
         answer: &Result<Answer, HttpError>,
-        orders: Vec<Order>,
-        done: &mut Exchange,
-    ) -> Option<(Vec<Order>, String)> {
-        let outcomes = outcomes(answer, &orders, self.spec);
-        let (mut accepted, mut refused, mut again, mut why) = (0, 0, Vec::new(), None);
-        for (order, outcome) in orders.into_iter().zip(outcomes) {
-            match outcome {
-                Outcome::Receipt(seq) => {
-                    accepted += 1;
-                    done.outcomes.push((order, Some(seq)));
-                }
-                Outcome::Refused(refusal) => {
-                    refused += 1;
-                    done.outcomes.push((order, None));
-                    done.refusal.get_or_insert(refusal);
-                }
+        request: Request,
+    ) -> (Attempt, Request, String) {
+        let mut attempt = Attempt::of(&request);
+        let mut left = Request { orders: Vec::new(), was_sent: true, ..request };
+        let (mut accepted, mut refused, mut why) = (0, 0, None);
+        let outcomes = outcomes(answer, &request.orders, self.spec);
+        for (order, outcome) in request.orders.into_iter().zip(outcomes) {
+            let fate = match outcome {
+                Outcome::Receipt(seq) => Fate::Accepted(seq),
+                // One that was sent before may have been taken in then.
+                Outcome::Refused(_) if !request.was_sent => Fate::Refused,
+                Outcome::Refused(_) | Outcome::Odd(_) => Fate::Unknown,
                 Outcome::Again(reason) => {
-                    again.push(order);
+                    left.orders.push(order);
                     why.get_or_insert(reason);
+                    continue;
                 }
+            };
+            attempt.settled.push((order, fate));
+            match outcome {
+                Outcome::Refused(refusal) | Outcome::Odd(refusal) => {
+                    refused += 1;
+                    attempt.refusal.get_or_insert(refusal);
+                }
+                _ => accepted += 1,
             }
         }
+        left.was_accepted |= accepted > 0;
+        self.count(answer.is_ok(), accepted, refused, &left);
+        (attempt, left, why.unwrap_or_default())
+    }
+
+    fn count(&self, is_answered: bool, accepted: u64, refused: u64, left: &Request) {
         let now = self.now();
         let mut measures = self.measures.borrow_mut();
         measures.last = now;
-        measures.counts.requests += u64::from(answer.is_ok());
+        measures.counts.requests += u64::from(is_answered);
         measures.counts.refused += refused;
         measures.accepted(now, accepted);
         self.live.add_accepted(accepted);
-        if refused > 0 || !again.is_empty() {
+        if refused > 0 || !left.orders.is_empty() {
             measures.failed(now);
             self.live.add_error();
         }
-        if again.is_empty() && done.outcomes.iter().any(|(_, seq)| seq.is_some()) {
-            measures.took(Kind::Accept, done.due, now);
+        if left.orders.is_empty() && left.was_accepted {
+            measures.took(Kind::Accept, left.due, now);
         }
-        why.map(|why| (again, why))
     }
 
-    async fn attempt(&self, orders: &[Order]) -> Result<Answer, HttpError> {
+    async fn send(&self, orders: &[Order]) -> Result<Answer, HttpError> {
         let mut body = Vec::with_capacity(orders.len() * self.spec.payload.max(192) + 2);
         let path = match orders {
             [order] => {
@@ -170,59 +236,4 @@ impl Context<'_> {
         };
         self.target.post(path, Bytes::from(body), self.patience.timeout).await
     }
-}
-
-/// What an answer says of each command.
-fn outcomes(answer: &Result<Answer, HttpError>, orders: &[Order], spec: &Spec) -> Vec<Outcome> {
-    let all = |outcome: fn(String) -> Outcome, why: String| {
-        orders.iter().map(|_| outcome(why.clone())).collect()
-    };
-    let answer = match answer {
-        Ok(answer) if answer.status == StatusCode::ACCEPTED => answer,
-        Ok(answer) if is_passing(answer.status.as_u16()) => {
-            return all(Outcome::Again, answer.status.as_u16().to_string());
-        }
-        Ok(answer) => {
-            let body = String::from_utf8_lossy(&answer.body);
-            return all(Outcome::Refused, format!("{}: {body}", answer.status));
-        }
-        Err(HttpError::TimedOut(_)) => return all(Outcome::Again, "timeout".into()),
-        Err(_) => return all(Outcome::Again, "connection".into()),
-    };
-    let parsed: Result<Vec<Answered<'_>>, _> = match orders {
-        [_] => serde_json::from_slice(&answer.body).map(|one| vec![one]),
-        _ => serde_json::from_slice(&answer.body).map(|all: AllAnswered<'_>| all.results),
-    };
-    let results = match parsed {
-        Ok(results) if results.len() == orders.len() => results,
-        Ok(results) => {
-            let (results, sent) = (results.len(), orders.len());
-            return all(
-                Outcome::Refused,
-                format!("a 202 with {results} results for {sent} commands"),
-            );
-        }
-        Err(error) => return all(Outcome::Refused, format!("a 202 that cannot be read: {error}")),
-    };
-    let outcome = |(result, order): (Answered<'_>, &Order)| match result {
-        Answered { log: Some(log), seq: Some(seq), .. } if order.is_of_log(spec, log) => {
-            Outcome::Receipt(seq)
-        }
-        Answered { problem: Some(Problem { status, .. }), .. } if is_passing(status) => {
-            Outcome::Again(status.to_string())
-        }
-        Answered { problem: Some(Problem { status, detail }), .. } => {
-            Outcome::Refused(format!("{status}: {detail}"))
-        }
-        Answered { log, seq, .. } => {
-            let sent = order.log(spec);
-            Outcome::Refused(format!("a receipt for {log:?} {seq:?} of a command for {sent}"))
-        }
-    };
-    results.into_iter().zip(orders).map(outcome).collect()
-}
-
-/// Whether the same request may have another answer later.
-pub(crate) fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }

@@ -61,6 +61,11 @@ pub enum HttpError {
     TimedOut(Duration),
 }
 
+/// Whether the same request may have another answer later.
+pub(crate) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
 impl Target {
     /// `url`: where the API's paths begin, for example `http://127.0.0.1:8080`.
     pub fn new(url: &str, token: Option<&str>) -> Result<Self, TargetError> {

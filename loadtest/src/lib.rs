@@ -6,8 +6,9 @@
 //! both sides.
 //!
 //! In the order of a run: `options` says what is asked; `load` drives the target with threads
-//! (`drive`: the open loop; `exchange`: one request; `samples`: what becomes of some), which write
-//! down what they are told (`receipts`); `audit` reads back; `report` shows it.
+//! (`openings`: the accounts; `open_loop`: when requests leave; `exchange`: one request; `samples`:
+//! what becomes of some), which write down what they are told (`receipts`); `audit` reads back;
+//! `report` shows it.
 
 pub mod audit;
 pub mod http;
@@ -15,20 +16,25 @@ pub mod options;
 pub mod receipts;
 pub mod report;
 
+mod answers;
 mod arrivals;
 mod drive;
 mod evidence;
 mod exchange;
 mod interrupt;
+mod limits;
 mod live;
 mod load;
 mod machine;
 mod measure;
+mod open_loop;
+mod openings;
 mod pacer;
 mod progress;
 mod run;
 mod samples;
 mod search;
+mod text;
 mod workload;
 
 use std::process::ExitCode;
@@ -46,7 +52,8 @@ pub fn main(options: &Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // The target may have had its say in it.
+            eprintln!("error: {}", text::shown(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,19 +15,28 @@ use crate::http::Target;
 use crate::live::Live;
 use crate::machine;
 use crate::measure::{Measures, add};
+use crate::openings::Opened;
 use crate::options::{Kind, Run};
 use crate::progress::Progress;
 use crate::report::{Counts, Report, Search, Workload as Asked};
 use crate::search::search;
-use crate::workload::{OPENINGS, Spec, Workload};
+use crate::workload::{AFTER_NAME, OPENINGS, Spec, Workload};
 
 /// How often the progress is shown.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// How often it is looked whether all threads are done.
 const LOOKED_EVERY: Duration = Duration::from_millis(10);
 
-/// Opens the accounts, and drives the target as the options say. The report is without an audit.
-pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Report> {
+/// What came of a load.
+pub(crate) struct Loaded {
+    /// Without an audit.
+    pub(crate) report: Report,
+    /// Why the receipts are not all there: nothing can be audited by them.
+    pub(crate) unwritten: Option<anyhow::Error>,
+}
+
+/// Opens the accounts, and drives the target as the options say.
+pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
     let (started, clock) = (Timestamp::now(), Instant::now());
     let spec = spec(run, started);
     let cannot_write = || format!("cannot write the receipts to {}", receipts.display());
@@ -37,23 +46,19 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Report> {
         let target = Target::new(&run.place.target, run.place.token.as_deref())?;
         lanes.push(Lane::new(Workload::new(spec.clone(), lane), target, writer.evidence(), clock)?);
     }
-    let mut fleet = Fleet { run, live, lanes, refusal: None, counts: Counts::default() };
-    fleet.open_accounts(&spec)?;
-    let (measures, search) = match run.arrivals {
-        Kind::Search => {
-            let (found, best) = search(&run.slo, run.rate, |rate| fleet.step(rate))?;
-            (best.unwrap_or_else(|| Measures::new(1.0)), Some(found))
-        }
-        Kind::Constant | Kind::Ramp | Kind::Spike => (fleet.drive(run.rate)?, None),
-    };
-    let Fleet { lanes, refusal, counts, .. } = fleet;
+    let mut fleet =
+        Fleet { run, live, lanes, refusal: None, counts: Counts::default(), broken: None };
+    let driven = fleet.run(&spec);
+    let Fleet { lanes, refusal, counts, broken, .. } = fleet;
     drop(lanes);
-    writer.finish().with_context(cannot_write)?;
+    // The writer knows why nobody could write; the others only that they could not.
+    let written = writer.finish(broken.is_none() && driven.is_ok()).and(broken.map_or(Ok(()), Err));
+    let (measures, search) = driven?;
     let counts = match &search {
         Some(_) => counts,
         None => measures.counts(),
     };
-    Ok(Report {
+    let report = Report {
         started: started.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         target: run.place.target.clone(),
@@ -64,9 +69,10 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Report> {
         timeline: measures.timeline(),
         search,
         refusal,
-        interrupted: live.is_stopped(),
+        interrupted: live.is_stopped() && written.is_ok(),
         audit: None,
-    })
+    };
+    Ok(Loaded { report, unwritten: written.with_context(cannot_write).err() })
 }
 
 /// The threads.
@@ -77,6 +83,8 @@ struct Fleet<'a> {
     refusal: Option<String>,
     /// Over everything that was driven.
     counts: Counts,
+    /// Why the receipts could not be written any more.
+    broken: Option<io::Error>,
 }
 
 impl Fleet<'_> {
@@ -84,25 +92,48 @@ impl Fleet<'_> {
         Patience { timeout: self.run.timeout, give_up: self.run.give_up }
     }
 
+    /// Opens the accounts, and drives the target. Whoever stops it has what was measured until then.
+    fn run(&mut self, spec: &Spec) -> Result<(Measures, Option<Search>)> {
+        self.open_accounts(spec)?;
+        if self.live.is_stopped() {
+            return Ok((Measures::new(1.0), None));
+        }
+        if self.run.arrivals != Kind::Search {
+            return Ok((self.drive(self.run.rate)?, None));
+        }
+        let (slo, first) = (self.run.slo, self.run.rate);
+        let (found, best) = search(&slo, first, |rate| {
+            let measures = self.drive(rate)?;
+            anyhow::Ok((measures, !self.live.is_stopped()))
+        })?;
+        Ok((best.unwrap_or_else(|| Measures::new(1.0)), Some(found)))
+    }
+
     fn open_accounts(&mut self, spec: &Spec) -> Result<()> {
         let bar = Progress::counting("opening accounts", OPENINGS as u64 * u64::from(spec.tenants));
         let (patience, per_request) = (self.patience(), self.run.openings_per_request());
         let opener = &mut self.lanes[0];
-        let opened =
-            opener.open_accounts(patience, per_request, self.live, |count| bar.count(count))?;
-        if self.live.is_stopped() {
-            bail!("stopped while the accounts were opened");
+        let count = |settled| bar.count(settled);
+        match opener.open_accounts(spec, patience, per_request, self.live, count) {
+            Ok(Opened::Yes) => Ok(()),
+            Ok(Opened::Refused(refusal)) if !self.live.is_stopped() => {
+                bail!("the accounts cannot be opened: {refusal}")
+            }
+            Ok(Opened::Refused(refusal)) => {
+                self.refusal = Some(refusal);
+                Ok(())
+            }
+            Ok(Opened::UsedBefore) => bail!(
+                "the target knows commands of users whose names begin with `{}` already: what they \
+                 send now would be taken for repetitions; choose another --name",
+                spec.user_prefix
+            ),
+            Err(broken) => {
+                self.broken = Some(broken);
+                self.live.stop();
+                Ok(())
+            }
         }
-        match opened.refusal {
-            Some(refusal) => bail!("the accounts cannot be opened: {refusal}"),
-            None => Ok(()),
-        }
-    }
-
-    /// A step of a search; `None`: it was stopped.
-    fn step(&mut self, rate: f64) -> Result<Option<Measures>> {
-        let measures = self.drive(rate)?;
-        Ok((!self.live.is_stopped()).then_some(measures))
     }
 
     /// Drives the target with all threads, up to a rate.
@@ -117,12 +148,13 @@ impl Fleet<'_> {
             batch: run.batch,
             batch_of_one_tenant: run.batch_of_one_tenant,
             connections: run.connections() as usize / threads,
-            samples: (run.samples / rate.max(run.highest_rate())).min(1.0),
+            commands_open: run.commands_open() / threads,
+            samples: (run.samples / (shape.highest() * run.batch as f64)).min(1.0),
             patience,
         };
-        let mut bar = Progress::lasting(format!("{rate:.0}/s"), run.duration);
+        let mut bar = Progress::lasting(format!("{rate:.0}/s"), run.duration, live);
         let began = Instant::now();
-        let driven: Vec<io::Result<Driven>> = thread::scope(|scope| {
+        let driven: Vec<thread::Result<Driven>> = thread::scope(|scope| {
             let mut threads = Vec::new();
             for (number, lane) in self.lanes.iter_mut().enumerate() {
                 let plan = plan(number);
@@ -138,14 +170,14 @@ impl Fleet<'_> {
                     bar.show(live, began.elapsed());
                 }
             }
-            let panicked = |_| Err(io::Error::other("a thread of the load has panicked"));
-            io::Result::Ok(threads.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+            io::Result::Ok(threads.into_iter().map(ScopedJoinHandle::join).collect())
         })?;
         let mut all = Measures::new(shape.seconds());
         for driven in driven {
-            let driven = driven?;
+            let Ok(driven) = driven else { bail!("a thread of the load has panicked") };
             all.merge(&driven.measures);
             self.refusal = self.refusal.take().or(driven.refusal);
+            self.broken = self.broken.take().or(driven.broken);
         }
         let (counts, before) = (all.counts(), self.counts.elapsed_s);
         add(&mut self.counts, &counts);
@@ -158,13 +190,14 @@ impl Fleet<'_> {
 }
 
 fn spec(run: &Run, started: Timestamp) -> Spec {
-    let name = || format!("r{:x}-", started.as_millisecond());
+    let name = || format!("r{:x}", started.as_millisecond());
+    let name = run.name.clone().unwrap_or_else(name);
     Spec {
         tenants: run.tenants,
         org_prefix: run.org_prefix.clone(),
         zipf: run.zipf,
         users: run.users,
-        user_prefix: run.name.clone().unwrap_or_else(name),
+        user_prefix: format!("{name}{AFTER_NAME}"),
         payload: run.payload,
         duplicates: run.duplicates,
         out_of_order: run.out_of_order,

@@ -165,6 +165,11 @@ impl Measures {
         ms(self.all[kind as usize].value_at_percentile(percent))
     }
 
+    /// How many were measured.
+    pub(crate) fn count(&self, kind: Kind) -> u64 {
+        self.all[kind as usize].len()
+    }
+
     pub(crate) fn latencies(&self) -> Vec<Latency> {
         Kind::ALL.map(|kind| latency(kind.name(), &self.all[kind as usize])).into()
     }

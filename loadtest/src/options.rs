@@ -7,17 +7,17 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::arrivals::Shape;
+use crate::limits::{COMMAND_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX};
 use crate::search::Slo;
+use crate::workload::AFTER_NAME;
 
 /// Ids that a log remembers of a user: a client keeps fewer under way. Half of them, since a hot
 /// organisation has more than its share at times.
 const IDS_UNDER_WAY_MAX: f64 = 1_024.0;
 /// Commands under way, about, if nothing else is asked for: 64 requests of 100.
 const COMMANDS_UNDER_WAY: u32 = 6_400;
-/// Bytes of a command, commands of a request, bytes of a request: what the API takes.
-const COMMAND_BYTES_MAX: usize = 64 * 1024;
-const REQUEST_COMMANDS_MAX: usize = 500;
-const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Commands under way or waiting to be sent again, at most, whoever's they are: about 20 MB.
+const COMMANDS_OPEN_MAX: usize = 1 << 18;
 /// Bytes of the longest command without a memo, with the longest names that are taken here.
 const PLAIN_COMMAND_BYTES_MAX: usize = 400;
 /// Bytes of a prefix of names: they are followed by numbers, and a name has at most 128.
@@ -68,8 +68,11 @@ pub(crate) struct Audit {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HowToAudit {
     /// Audits so many logs, chosen at random, instead of all.
-    #[arg(long, value_name = "LOGS")]
-    pub(crate) audit_sample: Option<usize>,
+    #[arg(long, value_name = "LOGS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) audit_sample: Option<u32>,
+    /// Draws the same logs again; by default from the clock.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) audit_seed: Option<u64>,
     /// How long views may take to reach the ends of their logs.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) audit_patience: Duration,
@@ -131,7 +134,7 @@ pub(crate) struct Run {
     /// Bytes of each command: shorter ones are filled up with a memo.
     #[arg(long, default_value_t = 0)]
     pub(crate) payload: usize,
-    /// Share of commands that are sent again, although they were answered.
+    /// Share of commands that are sent again, whatever became of them.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) duplicates: f64,
     /// Share of commands whose id is below one that their user has sent.
@@ -149,7 +152,7 @@ pub(crate) struct Run {
     pub(crate) seed: u64,
     /// How the names of the users begin; by default from the clock, so that nobody has had them.
     /// The same name and seed send the same commands.
-    #[arg(long, value_parser = prefix)]
+    #[arg(long, value_parser = name)]
     pub(crate) name: Option<String>,
     /// How the names of the organisations begin.
     #[arg(long, default_value = "load-", value_parser = prefix)]
@@ -213,6 +216,8 @@ pub enum OptionsError {
     Duration,
     #[error("--rate must be above zero")]
     Rate,
+    #[error("--slo `{0}` is about samples, and --samples is 0")]
+    Unsampled(String),
 }
 
 impl Run {
@@ -241,13 +246,27 @@ impl Run {
         if self.rate == 0.0 {
             return Err(OptionsError::Rate);
         }
-        let ids = self.hottest_share() * self.batch as f64 * f64::from(self.connections())
-            / f64::from(self.users);
+        if self.arrivals == Kind::Search && self.samples == 0.0 && self.slo.is_of_samples() {
+            return Err(OptionsError::Unsampled(self.slo.to_string()));
+        }
+        let ids = self.ids_open(self.batch * self.connections() as usize);
         if ids > IDS_UNDER_WAY_MAX {
             let users = (f64::from(self.users) * ids / IDS_UNDER_WAY_MAX).ceil() as u64;
             return Err(OptionsError::UnderWay { ids, users });
         }
         Ok(())
+    }
+
+    /// Commands under way or waiting to be sent again, at most: as many as leave every user enough
+    /// ids that its log remembers.
+    pub(crate) fn commands_open(&self) -> usize {
+        let remembered = IDS_UNDER_WAY_MAX / self.ids_open(1);
+        (remembered as usize).min(COMMANDS_OPEN_MAX).max(self.batch * self.connections() as usize)
+    }
+
+    /// Ids of one user of the first organisation, about, that so many commands have.
+    fn ids_open(&self, commands: usize) -> f64 {
+        self.hottest_share() * commands as f64 / f64::from(self.users)
     }
 
     /// Requests under way at the same time, at most.
@@ -338,6 +357,14 @@ fn prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// As [`prefix`], and it cannot be taken for the beginning of another.
+fn name(text: &str) -> Result<String, String> {
+    match text.contains(AFTER_NAME) {
+        true => Err(format!("names of runs cannot have `{AFTER_NAME}`, which stands behind them")),
+        false => prefix(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +386,8 @@ mod tests {
             "--payload 65536 --batch 15",
             "--tenants 1000000",
             "--arrivals search",
+            "--samples 0",
+            "--arrivals search --samples 0 --slo accept\u{a0}p99\u{a0}1s",
         ] {
             assert_eq!(check(more), Ok(()), "{more}");
         }
@@ -375,6 +404,7 @@ mod tests {
             ("--tenants 1000000 --users 21", Users(21_000_000)),
             ("--threads 5 --connections 4", Connections { threads: 5, connections: 4 }),
             ("--duration 0s", Duration),
+            ("--arrivals search --samples 0", Unsampled("view p99 < 100ms".into())),
             (
                 "--tenants 1 --users 1 --batch 100 --connections 64",
                 UnderWay { ids: 6_400.0, users: 7 },
@@ -393,6 +423,8 @@ mod tests {
             ("--duplicates", "1.1"),
             ("--org-prefix", "a/b"),
             ("--name", ""),
+            ("--name", "ci+2"),
+            ("--audit-sample", "0"),
             ("--slo", "view p98 1s"),
             ("--duration", "20"),
             ("--tenants", "0"),

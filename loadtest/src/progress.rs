@@ -19,9 +19,12 @@ impl Progress {
     }
 
     /// For a load that lasts so long.
-    pub(crate) fn lasting(what: String, time: Duration) -> Self {
+    pub(crate) fn lasting(what: String, time: Duration, live: &Live) -> Self {
         let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self::new(length, "{prefix} {bar:20} {elapsed} {msg}", what)
+        let mut bar = Self::new(length, "{prefix} {bar:20} {elapsed} {msg}", what);
+        // What was accepted before is none of its rate.
+        bar.before.1 = live.look().accepted;
+        bar
     }
 
     fn new(length: u64, template: &str, what: impl Into<std::borrow::Cow<'static, str>>) -> Self {

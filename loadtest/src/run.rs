@@ -1,6 +1,7 @@
 //! `loadtest run`: load, audit, report.
 
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempPath;
 use tokio::runtime::Builder;
-use tokio::sync::Notify;
+use tokio::sync::watch::Receiver;
 
 use crate::audit::{self, Options, Verdict};
 use crate::http::Target;
 use crate::interrupt;
 use crate::live::Live;
-use crate::load::load;
+use crate::load::{Loaded, load};
 use crate::options::{Audit, HowToAudit, Run, Where};
 use crate::progress::Progress;
-use crate::report::verdict_table;
+use crate::report::{Report, verdict_table};
+use crate::text::shown;
 
 /// How long the target may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(10);
@@ -27,38 +29,82 @@ const AUDIT_THREADS: usize = 2;
 /// Whether everything was as it should be.
 pub(crate) fn run(run: &Run) -> Result<bool> {
     run.check()?;
+    let (json, html) = (Output::open(run.json.as_deref())?, Output::open(run.html.as_deref())?);
     let target = reach(&run.place)?;
     let live = Arc::new(Live::default());
-    let enough = interrupt::watch(Arc::clone(&live))?;
+    let enough = interrupt::watch(Some(Arc::clone(&live)))?;
     let receipts = Receipts::new(run.receipts.as_deref())?;
-    let mut report = load(run, receipts.path(), &live)?;
-    if !run.no_audit {
-        report.audit = Some(audited(&target, receipts.path(), &run.how, &enough)?);
+    let done = drive_and_audit(run, &target, receipts.path(), &live, enough);
+    let (is_clean, is_breached) = match &done {
+        Ok(Done { report: Report { audit: Some(audit), .. }, .. }) => {
+            (audit.is_clean(), audit.breaches > 0)
+        }
+        Ok(Done { trouble, .. }) => (trouble.is_none(), false),
+        Err(_) => (false, false),
+    };
+    // Before anything else can fail: it is what a breach is shown with.
+    let kept = (!is_clean).then(|| receipts.keep());
+    let told = done.and_then(|Done { report, trouble }| {
+        println!("{}", report.table());
+        let mut written = json.write(|| Ok(serde_json::to_string_pretty(&report)?));
+        written = written.and(html.write(|| report.html()));
+        trouble.map_or(written, Err).map(|()| report.counts.accepted > 0)
+    });
+    match kept {
+        None => {}
+        Some(Ok(path)) => println!("The receipts are kept: {}", path.display()),
+        Some(Err(error)) => eprintln!("error: the receipts cannot be kept: {error:#}"),
     }
-    println!("{}", report.table());
-    if let Some(path) = &run.json {
-        write(path, &serde_json::to_string_pretty(&report)?)?;
-    }
-    if let Some(path) = &run.html {
-        write(path, &report.html()?)?;
-    }
-    let is_clean = report.audit.as_ref().is_none_or(Verdict::is_clean);
-    if !is_clean {
-        println!("The receipts are kept: {}", receipts.keep()?.display());
-    }
-    Ok(is_clean && report.counts.accepted > 0)
+    outranked(is_breached, told.map(|accepted| is_clean && accepted))
 }
 
 /// Whether the audit found nothing. One that did not come to its end has found something.
 pub(crate) fn audit(audit: &Audit) -> Result<bool> {
+    let json = Output::open(audit.json.as_deref())?;
     let target = reach(&audit.place)?;
-    let enough = interrupt::watch(Arc::default())?;
-    let verdict = audited(&target, &audit.receipts, &audit.how, &enough)?;
+    let enough = interrupt::watch(None)?;
+    let verdict = audited(&target, &audit.receipts, &audit.how, enough)?;
     println!("{}", verdict_table(&verdict));
-    if let Some(path) = &audit.json {
-        write(path, &serde_json::to_string_pretty(&verdict)?)?;
+    let written = json.write(|| Ok(serde_json::to_string_pretty(&verdict)?));
+    outranked(verdict.breaches > 0, written.map(|()| verdict.is_clean()))
+}
+
+/// A breach outranks whatever else went wrong, which is said nevertheless.
+fn outranked(is_breached: bool, told: Result<bool>) -> Result<bool> {
+    match told {
+        Err(error) if is_breached => {
+            eprintln!("error: {}", shown(&format!("{error:#}")));
+            Ok(false)
+        }
+        told => told,
     }
-    Ok(verdict.is_clean())
+}
+
+/// What came of a run.
+struct Done {
+    report: Report,
+    /// What kept it from being done as it was asked for.
+    trouble: Option<anyhow::Error>,
+}
+
+fn drive_and_audit(
+    run: &Run,
+    target: &Target,
+    receipts: &Path,
+    live: &Live,
+    enough: Receiver<bool>,
+) -> Result<Done> {
+    let Loaded { mut report, unwritten } = load(run, receipts, live)?;
+    if run.no_audit || unwritten.is_some() {
+        return Ok(Done { report, trouble: unwritten });
+    }
+    match audited(target, receipts, &run.how, enough) {
+        Ok(verdict) => {
+            report.audit = Some(verdict);
+            Ok(Done { report, trouble: None })
+        }
+        Err(error) => Ok(Done { report, trouble: Some(error) }),
+    }
 }
 
 /// Sees that somebody is there, before anything is sent.
@@ -75,27 +121,56 @@ fn reach(place: &Where) -> Result<Target> {
     Ok(Target::new(&place.target, place.token.as_deref())?)
 }
 
-fn audited(target: &Target, receipts: &Path, how: &HowToAudit, enough: &Notify) -> Result<Verdict> {
-    let options =
-        Options { sample: how.audit_sample, patience: how.audit_patience, ..Options::default() };
+fn audited(
+    target: &Target,
+    receipts: &Path,
+    how: &HowToAudit,
+    enough: Receiver<bool>,
+) -> Result<Verdict> {
+    let options = Options {
+        sample: how.audit_sample.map(|logs| logs as usize),
+        // Short, since somebody may have to type it.
+        seed: how.audit_seed.unwrap_or_else(|| rand::random::<u32>().into()),
+        patience: how.audit_patience,
+        stop: Some(enough),
+        ..Options::default()
+    };
     let bar = Progress::counting("auditing logs", 0);
     let audit =
         audit::audit(target, receipts, &options, |far| bar.count_of(far.logs, far.logs_total));
     // More than one thread: pages are parsed while others come.
     let runtime = Builder::new_multi_thread().worker_threads(AUDIT_THREADS).enable_all().build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            verdict = audit => Ok(verdict?),
-            () = enough.notified() => Ok(Verdict {
-                unfinished: Some("ended by Ctrl-C".to_owned()),
-                ..Verdict::default()
-            }),
-        }
-    })
+    let verdict = runtime.block_on(audit);
+    // If it was ended, somebody may still be reading the file.
+    runtime.shutdown_background();
+    Ok(verdict?)
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// A file that is to be written in the end. It is opened before anything is done, and what is in it
+/// stays until then.
+struct Output(Option<(PathBuf, File)>);
+
+impl Output {
+    fn open(path: Option<&Path>) -> Result<Self> {
+        let open = |path: &Path| {
+            let file = File::options().create(true).truncate(false).write(true).open(path);
+            let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+            anyhow::Ok((path.to_owned(), file))
+        };
+        Ok(Self(path.map(open).transpose()?))
+    }
+
+    fn write(self, text: impl FnOnce() -> Result<String>) -> Result<()> {
+        let Some((path, mut file)) = self.0 else { return Ok(()) };
+        let text = text()?;
+        let begin_anew = |file: &File| match file.metadata()?.is_file() {
+            true => file.set_len(0),
+            // A pipe, a terminal.
+            false => Ok(()),
+        };
+        let written = begin_anew(&file).and_then(|()| file.write_all(text.as_bytes()));
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
 }
 
 /// The file of receipts: where it was asked for, or one that goes when nothing is wrong.

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::exchange::{Context, is_passing};
+use crate::exchange::Context;
+use crate::http::{Answer, HttpError, is_passing};
+use crate::limits::{NEWEST_ROWS, PAGE_MAX, WAIT_MS_MAX};
 use crate::measure::Kind;
 use crate::receipts::{Line, SeenEntry, SeenRow, SeenRows};
 
@@ -17,10 +20,6 @@ use crate::receipts::{Line, SeenEntry, SeenRow, SeenRows};
 pub(crate) const UNDER_WAY_MAX: usize = 64;
 /// Samples that wait for their turn: theirs is then an upper bound. More are dropped, and counted.
 pub(crate) const WAITING_MAX: usize = 4_096;
-/// The longest `wait` that the API takes.
-const WAIT_MS: u64 = 25_000;
-/// Until a request is given up that was to wait: the wait, and time for the answer.
-const TIMEOUT: Duration = Duration::from_millis(WAIT_MS + 10_000);
 /// Before a request that failed is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,13 +60,13 @@ impl Turns {
 }
 
 impl Sample {
-    fn path(&self) -> String {
+    fn path(&self, wait_ms: u64) -> String {
         let Self { log, seq, .. } = self;
-        let view = |view, more| format!("/views/{view}/{log}?seq={seq}&wait={WAIT_MS}{more}");
+        let view = |view, more: &str| format!("/views/{view}/{log}?seq={seq}&wait={wait_ms}{more}");
         match self.place {
-            Place::Entry => format!("/logs/{log}/{seq}?wait={WAIT_MS}"),
-            Place::Balances => view("balances", "&limit=1000"),
-            Place::Statement => view("statement", "&order=desc&limit=10"),
+            Place::Entry => format!("/logs/{log}/{seq}?wait={wait_ms}"),
+            Place::Balances => view("balances", &format!("&limit={PAGE_MAX}")),
+            Place::Statement => view("statement", &format!("&order=desc&limit={NEWEST_ROWS}")),
             Place::Totals => view("totals", ""),
         }
     }
@@ -108,38 +107,60 @@ struct Page {
     rows: Vec<SeenRow>,
 }
 
+/// What is not there yet.
+#[derive(Deserialize)]
+struct Pending {
+    parked: Option<IgnoredAny>,
+}
+
+/// Whether asking again can change an answer.
+fn may_come(answer: &Result<Answer, HttpError>) -> bool {
+    let Ok(answer) = answer else { return true };
+    let pending = || serde_json::from_slice::<Pending>(&answer.body);
+    match answer.status {
+        // A view that is parked stands still until somebody sees to it.
+        StatusCode::ACCEPTED => pending().map_or(true, |pending| pending.parked.is_none()),
+        status => status.is_success() || is_passing(status.as_u16()),
+    }
+}
+
 impl Context<'_> {
-    /// Waits until the command is there; `None`: the patience is over, or the load was stopped.
+    /// Waits until the command is there; `None`: the patience is over, or it will not come.
     pub(crate) async fn look_for(&self, sample: &Sample) -> Option<Line> {
-        let path = sample.path();
         loop {
+            let left = self.patience_left(sample.due);
+            if left.is_zero() || self.live.is_stopped() {
+                return None;
+            }
+            let wait = left.min(Duration::from_millis(WAIT_MS_MAX));
+            let path = sample.path(u64::try_from(wait.as_millis()).unwrap_or(WAIT_MS_MAX));
             let (began, sent) = (self.now(), self.clock.elapsed());
-            let answer = self.target.get(&path, TIMEOUT).await;
+            let answer = self.target.get(&path, wait + self.patience.timeout).await;
             let now = self.now();
-            let status = answer.as_ref().map(|answer| answer.status.as_u16());
-            // Not there, or not to be read: asking again changes nothing.
-            let is_refused = status.is_ok_and(|status| status >= 300 && !is_passing(status));
             let line = answer
+                .as_ref()
                 .ok()
                 .filter(|answer| answer.status == StatusCode::OK)
                 .and_then(|answer| sample.line(&answer.body, sent, self.clock.elapsed()).ok());
             if let Some(line) = line {
-                let mut measures = self.measures.borrow_mut();
-                measures.took(sample.kind(), sample.due, now);
-                if sample.kind() == Kind::View {
-                    let us = now.saturating_sub(sample.due).as_micros();
-                    self.live.seen_in_view(u64::try_from(us).unwrap_or(u64::MAX));
-                }
+                self.seen(sample, now);
                 return Some(line);
             }
-            let is_over = now > sample.due + self.patience.give_up;
-            if is_refused || is_over || self.live.is_stopped() {
+            if !may_come(&answer) {
                 return None;
             }
             // A wait that was over has taken its time already.
             if now < began + PAUSE {
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+
+    fn seen(&self, sample: &Sample, now: Duration) {
+        self.measures.borrow_mut().took(sample.kind(), sample.due, now);
+        if sample.kind() == Kind::View {
+            let us = now.saturating_sub(sample.due).as_micros();
+            self.live.seen_in_view(u64::try_from(us).unwrap_or(u64::MAX));
         }
     }
 }

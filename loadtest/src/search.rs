@@ -11,8 +11,10 @@ use crate::report::{Search, Step};
 const NEAR: f64 = 1.05;
 /// Rates that are tried: from 1/s to the highest that a machine sends, and back in.
 const STEPS_MAX: usize = 24;
-/// A rate holds only if so much of it was accepted.
-const ACCEPTED_MIN: f64 = 0.97;
+/// Of how few no percentile is known.
+const MEASURED_MIN: f64 = 20.0;
+/// As much of what is allowed, spent before a request has left, may be the generator's doing.
+const LATE_SHARE: f64 = 0.25;
 /// The lowest rate that is tried, in commands per second.
 const RATE_MIN: f64 = 1.0;
 
@@ -67,8 +69,18 @@ impl Slo {
         self.below.as_secs_f64() * 1e3
     }
 
+    /// Whether it is known from samples alone.
+    pub(crate) fn is_of_samples(&self) -> bool {
+        self.kind != Kind::Accept
+    }
+
+    /// How many must be measured so that one of them is beyond the percentile.
+    fn measured_min(&self) -> u64 {
+        (100.0 / (100.0 - self.percent)).max(MEASURED_MIN).round() as u64
+    }
+
     /// Why a rate did not hold; `None`: it did.
-    fn failed(&self, rate: f64, measures: &Measures) -> Option<String> {
+    fn failed(&self, measures: &Measures) -> Option<String> {
         let counts = measures.counts();
         for (count, what) in [
             (counts.refused, "refused"),
@@ -80,37 +92,59 @@ impl Slo {
                 return Some(format!("{count} {what}"));
             }
         }
-        if counts.accepted_per_s < ACCEPTED_MIN * rate {
-            return Some(format!("accepted only {:.0}/s", counts.accepted_per_s));
+        // Not by time: a rate that holds may have one answer that is late.
+        if counts.accepted < counts.due {
+            return Some(format!("accepted only {} of {}", counts.accepted, counts.due));
+        }
+        let (measured, min) = (measures.count(self.kind), self.measured_min());
+        if measured < min {
+            return Some(format!("too few to tell: {measured} measured, {min} are needed"));
         }
         let took = measures.percentile_ms(self.kind, self.percent);
         let below = self.below_ms();
         (took >= below).then(|| format!("{:.1} ms, not below {below} ms", took))
     }
+
+    /// Whether it may have been the generator that could not do more.
+    fn may_be_the_generator(&self, measures: &Measures) -> bool {
+        let late_ms = measures.percentile_ms(Kind::Send, self.percent);
+        measures.counts.unsent > 0 || late_ms >= LATE_SHARE * self.below_ms()
+    }
+
+    fn step(&self, rate: f64, measures: &Measures) -> Step {
+        let failed = self.failed(measures);
+        Step {
+            rate,
+            accepted_per_s: measures.counts().accepted_per_s,
+            accept_p99_ms: measures.percentile_ms(Kind::Accept, 99.0),
+            view_p99_ms: measures.percentile_ms(Kind::View, 99.0),
+            send_p99_ms: measures.percentile_ms(Kind::Send, 99.0),
+            may_be_the_generator: failed.is_some() && self.may_be_the_generator(measures),
+            failed,
+        }
+    }
 }
 
 /// Tries rates, and says which was the highest that held, with what was measured at it; if none
-/// did, with what was measured last.
+/// did, with what was measured last. `drive` also says whether it came to its end: if somebody has
+/// stopped it, what was found so far stands.
 pub(crate) fn search<E>(
     slo: &Slo,
     first: f64,
-    mut drive: impl FnMut(f64) -> Result<Option<Measures>, E>,
+    mut drive: impl FnMut(f64) -> Result<(Measures, bool), E>,
 ) -> Result<(Search, Option<Measures>), E> {
     let mut found =
         Search { slo: slo.to_string(), slo_ms: slo.below_ms(), steps: Vec::new(), highest: None };
     let (mut rate, mut failed, mut best) = (first, None::<f64>, None);
     while found.steps.len() < STEPS_MAX {
-        // Stopped by whoever watches: what is found so far stands.
-        let Some(measures) = drive(rate)? else { break };
-        let why = slo.failed(rate, &measures);
-        let held = why.is_none();
-        found.steps.push(Step {
-            rate,
-            accepted_per_s: measures.counts().accepted_per_s,
-            accept_p99_ms: measures.percentile_ms(Kind::Accept, 99.0),
-            view_p99_ms: measures.percentile_ms(Kind::View, 99.0),
-            failed: why,
-        });
+        let (measures, is_whole) = drive(rate)?;
+        if !is_whole {
+            best = best.or(Some(measures));
+            break;
+        }
+        let step = slo.step(rate, &measures);
+        let held = step.failed.is_none();
+        found.steps.push(step);
         if held || found.highest.is_none() {
             best = Some(measures);
         }
@@ -118,14 +152,18 @@ pub(crate) fn search<E>(
             true => found.highest = Some(rate),
             false => failed = Some(rate),
         }
-        rate = match (found.highest, failed) {
+        let next = match (found.highest, failed) {
             (Some(held), Some(failed)) if failed / held <= NEAR => break,
             (Some(held), Some(failed)) => (held * failed).sqrt(),
             (Some(held), None) => held * 2.0,
             (None, _) if rate <= RATE_MIN => break,
             (None, _) => (rate / 2.0).max(RATE_MIN),
         };
-        rate = rate.round();
+        rate = next.round();
+        // Between them there is no whole number more.
+        if found.highest == Some(rate) || failed == Some(rate) {
+            break;
+        }
     }
     Ok((found, best))
 }
@@ -136,28 +174,35 @@ mod tests {
 
     use super::*;
 
-    /// A target that accepts everything at once, and shows it within 10 ms up to a rate.
-    fn holds_up_to(limit: f64) -> impl FnMut(f64) -> Result<Option<Measures>, Infallible> {
-        move |rate| {
-            let mut measures = Measures::new(1.0);
-            let second = Duration::from_secs(1);
-            measures.accepted(second, rate as u64);
-            measures.last = second;
-            let took = Duration::from_millis(if rate <= limit { 10 } else { 1_000 });
-            measures.took(Kind::View, Duration::ZERO, took);
-            Ok(Some(measures))
+    /// Everything accepted, and seen in a view within a time.
+    fn measured(rate: f64, view_ms: u64) -> Measures {
+        let mut measures = Measures::new(1.0);
+        let second = Duration::from_secs(1);
+        measures.due(Duration::ZERO, rate as u64);
+        measures.accepted(second, rate as u64);
+        measures.last = second;
+        for _ in 0..100 {
+            measures.took(Kind::View, Duration::ZERO, Duration::from_millis(view_ms));
+            measures.took(Kind::Accept, Duration::ZERO, Duration::from_millis(1));
         }
+        measures
+    }
+
+    /// A target that accepts everything at once, and shows it within 10 ms up to a rate.
+    fn holds_up_to(limit: f64) -> impl FnMut(f64) -> Result<(Measures, bool), Infallible> {
+        move |rate| Ok((measured(rate, if rate <= limit { 10 } else { 1_000 }), true))
     }
 
     #[test]
     fn it_finds_the_highest_rate() {
         let slo: Slo = "view p99 100ms".parse().expect("it is one");
-        for (limit, first) in [
-            (2_345.0, 100.0),
-            (2_345.0, 50_000.0),
-            (100.0, 100.0),
-            (7.0, 1_000.0),
-            (180_000.0, 1_000.0),
+        for (limit, first, steps_max) in [
+            (2_345.0, 100.0, 11),
+            (2_345.0, 50_000.0, 11),
+            (100.0, 100.0, 6),
+            (7.0, 1_000.0, 11),
+            (13.0, 1.0, 8),
+            (180_000.0, 1_000.0, 14),
         ] {
             let Ok((found, best)) = search(&slo, first, holds_up_to(limit));
             let highest = found.highest.expect("one holds");
@@ -167,6 +212,26 @@ mod tests {
             }
             let best = best.expect("it was measured").counts().accepted;
             assert_eq!(best, highest as u64);
+            let mut rates: Vec<_> = found.steps.iter().map(|step| step.rate).collect();
+            assert!(rates.len() <= steps_max, "{limit} from {first}: {rates:?}");
+            rates.sort_by(f64::total_cmp);
+            rates.dedup();
+            assert_eq!(rates.len(), found.steps.len(), "a rate was tried twice: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_stopped_is_reported_if_nothing_else_is() {
+        let slo: Slo = "view p99 100ms".parse().expect("it is one");
+        for (steps, accepted) in [(0, 100), (1, 100), (2, 200)] {
+            let mut left = steps;
+            let (found, best) = search(&slo, 100.0, |rate| {
+                left -= 1;
+                Ok::<_, Infallible>((measured(rate, 10), left >= 0))
+            })
+            .expect("nothing fails");
+            assert_eq!(found.steps.len(), steps as usize);
+            assert_eq!(best.expect("it was measured").counts().accepted, accepted);
         }
     }
 
@@ -183,13 +248,46 @@ mod tests {
     #[test]
     fn what_was_not_accepted_does_not_hold() {
         let slo: Slo = "accept p99 1s".parse().expect("it is one");
-        let mut slow = Measures::new(1.0);
-        slow.accepted(Duration::from_secs(1), 90);
-        slow.last = Duration::from_secs(1);
-        assert_eq!(slo.failed(100.0, &slow).as_deref(), Some("accepted only 90/s"));
-        assert_eq!(slo.failed(90.0, &slow), None);
-        slow.counts.unsent = 1;
-        assert_eq!(slo.failed(90.0, &slow).as_deref(), Some("1 not sent in time"));
+        let mut measures = measured(100.0, 10);
+        assert_eq!(slo.failed(&measures), None);
+        // One that is late, and yet within the percentile, changes nothing.
+        measures.last = Duration::from_secs(30);
+        assert_eq!(slo.failed(&measures), None);
+        measures.counts.accepted = 99;
+        assert_eq!(slo.failed(&measures).as_deref(), Some("accepted only 99 of 100"));
+        measures.counts.unsent = 1;
+        assert_eq!(slo.failed(&measures).as_deref(), Some("1 not sent in time"));
+    }
+
+    #[test]
+    fn what_was_measured_too_seldom_is_not_known() {
+        for (slo, min) in [
+            ("view p50 1s", 20),
+            ("view p90 1s", 20),
+            ("view p99 1s", 100),
+            ("entry p999 1s", 1_000),
+        ] {
+            let slo: Slo = slo.parse().expect("it is one");
+            let mut measures = Measures::new(1.0);
+            for n in 0..=min {
+                let failed = slo.failed(&measures);
+                assert_eq!(failed.is_none(), n >= min, "{slo} of {n}: {failed:?}");
+                measures.took(slo.kind, Duration::ZERO, Duration::from_millis(1));
+            }
+        }
+    }
+
+    #[test]
+    fn the_generator_is_suspected_if_requests_left_late() {
+        let slo: Slo = "view p99 100ms".parse().expect("it is one");
+        for (late_ms, is) in [(10, false), (30, true)] {
+            let mut measures = measured(100.0, 200);
+            measures.took(Kind::Send, Duration::ZERO, Duration::from_millis(late_ms));
+            assert_eq!(slo.step(100.0, &measures).may_be_the_generator, is, "{late_ms}");
+            measures.counts.unsent = 1;
+            assert!(slo.step(100.0, &measures).may_be_the_generator);
+        }
+        assert!(!slo.step(100.0, &measured(100.0, 10)).may_be_the_generator, "it held");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::Zipf;
 
-use crate::receipts::{Command, Sent};
+use crate::receipts::{Command, Digest, Sent};
 
 /// Commands that open the accounts of an organisation.
 pub(crate) const OPENINGS: usize = 3;
@@ -19,6 +19,16 @@ const BEGIN_WITH: i64 = 1_000_000_000_000;
 const TOO_MUCH: i64 = i64::MAX;
 /// The largest amount of a command, in minor units.
 const AMOUNT_MAX: i64 = 1_000;
+/// What stands between the name of a run and the rest of its users' names: no name holds it, so
+/// that no run's users are taken for another's.
+pub(crate) const AFTER_NAME: char = '+';
+/// Where a memo begins, and how every request ends.
+const MEMO: &[u8] = br#","memo":""#;
+const END: &[u8] = b"}}";
+/// What memos are written with: 64 letters, so that six random bits are one.
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Letters that a random number of 64 bits gives.
+const LETTERS_PER_NUMBER: usize = 10;
 /// Commands that are remembered, so that they can be sent again. Far below the 2,048 ids that a log
 /// remembers of a user: what is sent again must be known there.
 const REMEMBERED_MAX: usize = 512;
@@ -40,7 +50,7 @@ pub(crate) struct Spec {
     pub(crate) user_prefix: String,
     /// Bytes of each command; shorter ones are filled up with a memo.
     pub(crate) payload: usize,
-    /// Share of commands that are sent again, although they were answered.
+    /// Share of commands that are sent again, whatever became of them.
     pub(crate) duplicates: f64,
     /// Share of commands whose id is below one that their user has sent.
     pub(crate) out_of_order: f64,
@@ -84,20 +94,24 @@ pub(crate) struct Workload {
     spec: Spec,
     lane: u16,
     random: SmallRng,
+    /// Chooses what is sent again: of its own, so that nothing else depends on it.
+    again: SmallRng,
     zipf: Zipf<f64>,
     /// The last id of every user of every tenant.
     ids: Vec<u32>,
-    answered: VecDeque<Order>,
+    /// What was sent last, answered or not: that is not known before the run, and what is sent is.
+    sent: VecDeque<Order>,
     held_back: VecDeque<Order>,
 }
 
 impl Workload {
     pub(crate) fn new(spec: Spec, lane: u16) -> Self {
-        let random = SmallRng::seed_from_u64(spec.seed ^ (u64::from(lane) << 48));
+        let seed = spec.seed ^ (u64::from(lane) << 48);
+        let (random, again) = (SmallRng::seed_from_u64(seed), SmallRng::seed_from_u64(!seed));
         let zipf = Zipf::new(f64::from(spec.tenants), spec.zipf).expect("the options were checked");
         let ids = vec![0; spec.tenants as usize * spec.users as usize];
-        let (answered, held_back) = (VecDeque::new(), VecDeque::new());
-        Self { spec, lane, random, zipf, ids, answered, held_back }
+        let (sent, held_back) = (VecDeque::new(), VecDeque::new());
+        Self { spec, lane, random, again, zipf, ids, sent, held_back }
     }
 
     pub(crate) fn spec(&self) -> &Spec {
@@ -129,27 +143,33 @@ impl Workload {
             .collect()
     }
 
-    /// It may be sent again.
-    pub(crate) fn was_answered(&mut self, order: &Order) {
-        if self.spec.duplicates > 0.0 {
-            if self.answered.len() == REMEMBERED_MAX {
-                self.answered.pop_front();
-            }
-            self.answered.push_back(*order);
+    fn next(&mut self, tenant: u32) -> Order {
+        if let Some(order) = self.sent_before() {
+            return order;
         }
+        let order = self.not_sent_before(tenant);
+        if self.sent.len() == REMEMBERED_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(order);
+        order
     }
 
-    fn next(&mut self, tenant: u32) -> Order {
-        if self.rolls(self.spec.duplicates) && !self.answered.is_empty() {
-            return self.answered[self.random.random_range(0..self.answered.len())];
+    fn sent_before(&mut self) -> Option<Order> {
+        let share = self.spec.duplicates;
+        if share == 0.0 || self.sent.is_empty() || !self.again.random_bool(share) {
+            return None;
         }
+        Some(self.sent[self.again.random_range(0..self.sent.len())])
+    }
+
+    fn not_sent_before(&mut self, tenant: u32) -> Order {
         if self.rolls(self.spec.out_of_order)
             && let Some(late) = self.held_back.pop_front()
         {
             return late;
         }
-        let user =
-            User::Number { lane: self.lane, user: self.random.random_range(0..self.spec.users) };
+        let user = self.random.random_range(0..self.spec.users);
         let order = self.fresh(tenant, user);
         if self.rolls(self.spec.out_of_order) && self.held_back.len() < HELD_BACK_MAX {
             // Its user goes on with the id after it; it comes later.
@@ -159,9 +179,9 @@ impl Workload {
         order
     }
 
-    fn fresh(&mut self, tenant: u32, user: User) -> Order {
-        let deed = self.deed();
-        Order { tenant, user, id: self.next_id(tenant, user), deed }
+    fn fresh(&mut self, tenant: u32, user: u32) -> Order {
+        let (deed, id) = (self.deed(), self.next_id(tenant, user));
+        Order { tenant, user: User::Number { lane: self.lane, user }, id, deed }
     }
 
     fn deed(&mut self) -> Deed {
@@ -179,8 +199,7 @@ impl Workload {
         }
     }
 
-    fn next_id(&mut self, tenant: u32, user: User) -> u64 {
-        let User::Number { user, .. } = user else { return 1 };
+    fn next_id(&mut self, tenant: u32, user: u32) -> u64 {
         let id = &mut self.ids[tenant as usize * self.spec.users as usize + user as usize];
         *id += 1;
         u64::from(*id)
@@ -228,13 +247,37 @@ impl Order {
                 Command::Transfer { from: account(from), to: account(to), amount }
             }
         };
-        Sent { log: self.log(spec), user: self.user(spec), id: self.id, command }
+        let memo = self.memo(spec).map(|memo| Digest::of(&memo));
+        Sent { log: self.log(spec), user: self.user(spec), id: self.id, command, memo }
+    }
+
+    /// What fills the command up to the bytes that were asked for, if there is room for it.
+    fn memo(&self, spec: &Spec) -> Option<String> {
+        if spec.payload == 0 || matches!(self.deed, Deed::Open(_)) {
+            return None;
+        }
+        let mut plain = Vec::new();
+        self.write_plain(spec, &mut plain);
+        let least = plain.len() + MEMO.len() + 1 + END.len();
+        let bytes = spec.payload.checked_sub(least).filter(|bytes| *bytes > 0)?;
+        let whose = format!("{} {} {}", self.log(spec), self.user(spec), self.id);
+        Some(letters(Digest::of(&whose).number(), bytes))
     }
 
     /// Appends the request, as the API takes it. Every name is of characters that JSON shows as
     /// they are.
     pub(crate) fn write_request(&self, spec: &Spec, out: &mut Vec<u8>) {
-        let began = out.len();
+        self.write_plain(spec, out);
+        if let Some(memo) = self.memo(spec) {
+            out.extend_from_slice(MEMO);
+            out.extend_from_slice(memo.as_bytes());
+            out.push(b'"');
+        }
+        out.extend_from_slice(END);
+    }
+
+    /// The request without memo and end.
+    fn write_plain(&self, spec: &Spec, out: &mut Vec<u8>) {
         let (org, tenant, id) = (&spec.org_prefix, self.tenant, self.id);
         let user = self.user(spec);
         let name = match self.deed {
@@ -251,7 +294,7 @@ impl Order {
         ));
         match self.deed {
             Deed::Open(of) => {
-                return write(format_args!(r#"{{"account":"{}"}}}}"#, ACCOUNTS[of]));
+                write(format_args!(r#"{{"account":"{}""#, ACCOUNTS[of]));
             }
             Deed::Deposit(of, amount) | Deed::Withdraw(of, amount) => {
                 write(format_args!(r#"{{"account":"{}","amount":{amount}"#, ACCOUNTS[of]));
@@ -261,18 +304,20 @@ impl Order {
                 write(format_args!(r#"{{"from":"{from}","to":"{to}","amount":{amount}"#));
             }
         }
-        let end = b"}}";
-        let memo = br#","memo":""#;
-        let least = out.len() - began + end.len() + memo.len() + 1;
-        if let Some(fill) = spec.payload.checked_sub(least).filter(|fill| *fill > 0) {
-            out.extend_from_slice(memo);
-            // Of the id, so that no two are the same text.
-            let text = format!("{id:x} of {user} ");
-            out.extend(text.bytes().cycle().take(fill));
-            out.push(b'"');
-        }
-        out.extend_from_slice(end);
     }
+}
+
+/// Text that no compression makes much shorter, the same whenever it is wanted.
+fn letters(seed: u64, count: usize) -> String {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut text = String::with_capacity(count + LETTERS_PER_NUMBER);
+    while text.len() < count {
+        let number: u64 = random.random();
+        let letter = |at: usize| char::from(LETTERS[(number >> (6 * at)) as usize % LETTERS.len()]);
+        text.extend((0..LETTERS_PER_NUMBER).map(letter));
+    }
+    text.truncate(count);
+    text
 }
 
 #[cfg(test)]
@@ -304,7 +349,6 @@ mod tests {
         let mut orders = Vec::new();
         for _ in 0..n {
             orders.extend(workload.next_request(1, false));
-            workload.was_answered(orders.last().expect("there is one"));
         }
         orders
     }
@@ -396,11 +440,27 @@ mod tests {
                 let memo = data.as_object_mut().expect("data").remove("memo");
                 let command = serde_json::to_value(&sent.command).expect("a command is JSON");
                 assert_eq!(data, command[request["command"].as_str().expect("command")]);
+                let digest = memo.as_ref().map(|memo| Digest::of(memo.as_str().expect("a text")));
+                assert_eq!(digest, sent.memo);
                 if memo.is_some() {
                     assert_eq!(body.len(), payload);
                 }
             }
         }
+    }
+
+    #[test]
+    fn memos_are_of_their_command_alone_and_no_compression_shortens_them() {
+        let spec = Spec { payload: 2_000, ..spec() };
+        let memos: HashSet<String> =
+            orders(spec.clone(), 500).iter().filter_map(|order| order.memo(&spec)).collect();
+        assert_eq!(memos.len(), 500, "each is another");
+        let long = letters(7, 64_000);
+        // Of each pair of letters there are about as many: 64,000 / 4,096 = 16, Poisson.
+        let mut pairs = HashMap::new();
+        long.as_bytes().windows(2).for_each(|pair| *pairs.entry(pair).or_insert(0) += 1);
+        assert!(pairs.len() > 4_000 && pairs.values().all(|n| *n < 50), "{}", pairs.len());
+        assert_eq!(letters(7, 64_000), long);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) fn load(built: &Path) -> Result<()> {
     ensure!(status.success(), "the generator or its auditor is not content: {status}");
     let report: Value = serde_json::from_reader(File::open(&report)?)?;
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
-    let felt = report.pointer("/counts/retries/connection").and_then(Value::as_u64);
+    let felt = count("/counts/retries/connection");
     ensure!(felt > Some(0), "the generator has not felt the crash: {}", report["counts"]);
     ensure!(
         count("/counts/due") == count("/counts/accepted"),

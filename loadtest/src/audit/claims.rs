@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::AuditError;
 use super::ledger::Asked;
-use crate::receipts::{Command, FORMAT, Line, Run, SeenEntry, SeenRows, Sent};
+use crate::receipts::{Command, Digest, FORMAT, Line, Receipt, Run, SeenEntry, SeenRows, Sent};
 
 /// Bytes of a line: rows of many accounts are long.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -35,6 +35,8 @@ pub enum LineError {
     Format(u32),
     #[error("names the log `{0}`, which is no log of a ledger")]
     BadLog(String),
+    #[error("stands after the end of the file")]
+    AfterEnd,
     #[error("has a seq or an id of zero")]
     Zero,
     #[error("is longer than {LINE_BYTES_MAX} bytes")]
@@ -49,6 +51,8 @@ pub(super) struct Index {
     pub(super) logs: Vec<(String, usize)>,
     /// Whether its last line broke off.
     pub(super) broke_off: bool,
+    /// Whether it says that nothing more was sent than it holds.
+    pub(super) has_end: bool,
 }
 
 /// The parts of a line that say where it belongs.
@@ -56,10 +60,13 @@ pub(super) struct Index {
 #[serde(rename_all = "snake_case")]
 enum Brief<'a> {
     Run(serde::de::IgnoredAny),
+    End(serde::de::IgnoredAny),
     #[serde(borrow)]
     Receipt(OfLog<'a>),
     #[serde(borrow)]
     Unanswered(OfLog<'a>),
+    #[serde(borrow)]
+    Refused(OfLog<'a>),
     #[serde(borrow)]
     Entry(OfLog<'a>),
     #[serde(borrow)]
@@ -108,18 +115,20 @@ fn is_log(log: &str) -> bool {
     !name.is_empty() && name.len() <= 256 && name.bytes().all(is_good)
 }
 
-fn check(line: &Line) -> Result<&str, LineError> {
+/// The log that a line is of, if it is of one.
+fn check(line: &Line) -> Result<Option<&str>, LineError> {
     let (log, numbers) = match line {
         Line::Run(_) => return Err(LineError::SecondRun),
+        Line::End(_) => return Ok(None),
         Line::Receipt(receipt) => (&receipt.log, receipt.seq.min(receipt.id)),
-        Line::Unanswered(sent) => (&sent.log, sent.id),
+        Line::Unanswered(sent) | Line::Refused(sent) => (&sent.log, sent.id),
         Line::Entry(seen) => (&seen.log, seen.seq),
         Line::Rows(seen) => (&seen.log, 1),
     };
     match numbers {
         0 => Err(LineError::Zero),
         _ if !is_log(log) => Err(LineError::BadLog(log.clone())),
-        _ => Ok(log),
+        _ => Ok(Some(log)),
     }
 }
 
@@ -130,7 +139,7 @@ fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, LineError> {
 impl Index {
     /// Reads and checks all of the file.
     pub(super) fn read(path: &Path) -> Result<Self, AuditError> {
-        let mut run = None;
+        let (mut run, mut has_end) = (None, false);
         let mut logs: HashMap<String, usize> = HashMap::new();
         let broke_off = lines(path, |number, bytes| {
             let line: Line = parse(bytes)?;
@@ -142,7 +151,13 @@ impl Index {
                 run = Some(found);
                 return Ok(());
             }
-            let log = check(&line)?;
+            if has_end {
+                return Err(LineError::AfterEnd);
+            }
+            let Some(log) = check(&line)? else {
+                has_end = true;
+                return Ok(());
+            };
             let weight = match line {
                 Line::Entry(_) | Line::Rows(_) => 1 + bytes.len() / RECEIPT_BYTES,
                 _ => 1,
@@ -156,7 +171,16 @@ impl Index {
         let no_run = AuditError::Line { number: 1, error: LineError::NoRun };
         let mut logs: Vec<(String, usize)> = logs.into_iter().collect();
         logs.sort();
-        Ok(Self { run: run.ok_or(no_run)?, logs, broke_off })
+        Ok(Self { run: run.ok_or(no_run)?, logs, broke_off, has_end })
+    }
+
+    /// What is to be known of the file besides.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let broke_off = "the last line of the receipts broke off, and was left out";
+        let no_end = "the receipts have no end: whoever wrote them was stopped, and an entry that \
+                      they do not name was not held against the target";
+        let notes = [(self.broke_off, broke_off), (!self.has_end, no_end)];
+        notes.into_iter().filter(|(is, _)| *is).map(|(_, note)| note.to_owned())
     }
 
     /// Cuts the logs into groups, none heavier than `max` but one log alone.
@@ -247,8 +271,17 @@ pub(super) struct Claim {
     /// The seq that was promised for it; zero: none was.
     pub(super) seq: u64,
     pub(super) user: u32,
+    /// Whether every answer to it refused it: it can have no entry.
+    pub(super) refused: bool,
     pub(super) id: u64,
     pub(super) deed: Deed,
+    pub(super) memo: Option<Digest>,
+}
+
+impl Claim {
+    fn command(&self) -> (Deed, Option<Digest>) {
+        (self.deed, self.memo)
+    }
 }
 
 /// What the file says of one log.
@@ -286,20 +319,28 @@ impl Claims {
     pub(super) fn sent(&self, user: u32, id: u64) -> Option<Told> {
         let first = self.by_id.partition_point(|at| self.key(*at) < (user, id));
         let same = self.by_id[first..].iter().take_while(|at| self.key(**at) == (user, id));
-        let mut deeds = same.map(|at| self.all[*at as usize].deed);
-        let deed = deeds.next()?;
-        match deeds.all(|other| other == deed) {
-            true => Some(Told::Command(deed)),
-            false => Some(Told::Several),
+        let mut claims = same.map(|at| &self.all[*at as usize]);
+        let first = claims.next()?;
+        let (mut refused, mut is_one) = (first.refused, true);
+        for other in claims {
+            refused &= other.refused;
+            is_one &= other.command() == first.command();
         }
+        Some(match (refused, is_one) {
+            (true, _) => Told::Refused,
+            (false, true) => Told::Command(first.deed, first.memo),
+            (false, false) => Told::Several,
+        })
     }
 }
 
 /// What the file says of an id.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Told {
-    /// It is this command's.
-    Command(Deed),
+    /// It is this command's, with this memo.
+    Command(Deed, Option<Digest>),
+    /// It is of a command that was refused whenever it was sent.
+    Refused,
     /// It was used for different commands.
     Several,
 }
@@ -323,6 +364,7 @@ impl Group {
         lines(path, |_, bytes| {
             let (Brief::Receipt(OfLog { log })
             | Brief::Unanswered(OfLog { log })
+            | Brief::Refused(OfLog { log })
             | Brief::Entry(OfLog { log })
             | Brief::Rows(OfLog { log })) = parse(bytes)?
             else {
@@ -330,14 +372,18 @@ impl Group {
             };
             let Some(claims) = of_log.get_mut(log.as_ref()) else { return Ok(()) };
             let names = &mut group.names;
-            let mut claim = |seq, user: &str, id, command: &Command| {
-                let (user, deed) = (names.number(user), names.deed(command));
-                claims.all.push(Claim { seq, user, id, deed });
+            let mut claim = |(seq, refused), sent: Sent| {
+                let (user, deed) = (names.number(&sent.user), names.deed(&sent.command));
+                let Sent { id, memo, .. } = sent;
+                claims.all.push(Claim { seq, user, refused, id, deed, memo });
             };
             match parse(bytes)? {
-                Line::Run(_) => {}
-                Line::Receipt(it) => claim(it.seq, &it.user, it.id, &it.command),
-                Line::Unanswered(Sent { user, id, command, .. }) => claim(0, &user, id, &command),
+                Line::Run(_) | Line::End(_) => {}
+                Line::Receipt(Receipt { log, seq, user, id, command, memo }) => {
+                    claim((seq, false), Sent { log, user, id, command, memo });
+                }
+                Line::Unanswered(sent) => claim((0, false), sent),
+                Line::Refused(sent) => claim((0, true), sent),
                 Line::Entry(seen) => claims.entries.push(seen),
                 Line::Rows(seen) => claims.rows.push(seen),
             }
@@ -386,6 +432,7 @@ mod tests {
             (format!("{RUN}\n{}\n", receipt("ledger/org:a/../b", 1, 1)), 2, "no log"),
             (format!("{RUN}\n{}\n", receipt("ledger/org:a", 0, 1)), 2, "zero"),
             (format!("{RUN}\n{}\n", receipt("ledger/org:a", 1, 0)), 2, "zero"),
+            (format!("{RUN}\n{{\"end\":{{}}}}\n{good}\n"), 3, "after the end"),
         ] {
             match Index::read(file(&text).path()) {
                 Err(AuditError::Line { number: found, error }) => {
@@ -417,7 +464,7 @@ mod tests {
     fn groups_hold_as_much_as_they_may() {
         let logs = [3, 3, 9, 1, 1, 1].iter().map(|weight| ("ledger/org:a".to_owned(), *weight));
         let run = Run { format: FORMAT, users: String::new() };
-        let index = Index { run, logs: logs.collect(), broke_off: false };
+        let index = Index { run, logs: logs.collect(), broke_off: false, has_end: true };
         for (max, expected) in
             [(6, vec![2, 1, 3]), (7, vec![2, 1, 3]), (100, vec![6]), (1, vec![1; 6])]
         {
@@ -441,7 +488,7 @@ mod tests {
         assert_eq!(group.logs.len(), 1);
         assert_eq!(claims.receipts().iter().map(|c| c.seq).collect::<Vec<_>>(), [1, 2]);
         let user = group.names.find("r-0").expect("it is named");
-        let Some(Told::Command(deed)) = claims.sent(user, 2) else { panic!("it was sent") };
+        let Some(Told::Command(deed, None)) = claims.sent(user, 2) else { panic!("it was sent") };
         assert_eq!(group.names.asked(deed), Asked::Open("a"));
         assert_eq!(claims.sent(user, 3), Some(Told::Several));
         assert_eq!(claims.sent(user, 4), None);

@@ -83,7 +83,7 @@ pub(super) struct Data {
     amount: Option<i64>,
     /// What is left in the account.
     balance: Option<i64>,
-    /// What the client wrote on it. The receipts do not have it.
+    /// What the client wrote on it.
     pub(super) memo: Option<Box<str>>,
 }
 

@@ -7,15 +7,16 @@ use rand::{Rng, SeedableRng};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::claims::{Claims, Names};
+use super::claims::{Claim, Claims, Names};
 use super::findings::Findings;
 use super::ledger::{Event, Ledger};
-use super::reader::{EntriesPage, PAGE_MAX, Reader, Trouble};
+use super::reader::{EntriesPage, Reader, Trouble};
 use super::rows::{Cursor, Place, Stop};
 use super::seen::Watch;
 use super::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
 use super::window::Window;
-use super::{F1, F3, F6};
+use super::{F1, F3, F6, unless};
+use crate::limits::PAGE_MAX;
 
 mod judge;
 
@@ -30,16 +31,23 @@ pub(super) struct Task<'a> {
     pub(super) reader: Reader<'a>,
     pub(super) log: &'a str,
     pub(super) names: &'a Names,
-    /// How the names of our users begin.
-    pub(super) users: &'a str,
+    /// Whose receipts these are.
+    pub(super) run: &'a Whose,
     /// By when everything that was accepted must be everywhere.
     pub(super) until: Instant,
     /// Movements that wait to be compared, at most.
     pub(super) lines_max: usize,
     /// Which entry is read once more, alone.
     pub(super) seed: u64,
-    /// Is told how many entries were folded, each time some are.
-    pub(super) folded: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Whose receipts a file holds.
+#[derive(Debug)]
+pub(super) struct Whose {
+    /// How the names of our users begin.
+    pub(super) users: String,
+    /// Whether the file has an end: what it does not name was not sent.
+    pub(super) is_whole: bool,
 }
 
 /// What is known of one log in the end.
@@ -58,14 +66,23 @@ pub(super) struct Audited {
     pub(super) trouble: Option<Trouble>,
     /// It grew faster than it could be followed.
     pub(super) moving: bool,
+    /// It was not looked at to its end since the audit was told to end.
+    pub(super) stopped: bool,
 }
 
-/// Audits one log.
-pub(super) async fn audit_log(task: Task<'_>, claims: Claims) -> Audited {
+/// Audits one log, until its end or until `stopped`: what was found before counts.
+pub(super) async fn audit_log(
+    task: Task<'_>,
+    claims: Claims,
+    stopped: impl Future<Output = ()>,
+) -> Audited {
     let mut audit = LogAudit::new(task, claims);
-    if let Err(trouble) = audit.run().await {
-        audit.done.trouble = Some(trouble);
+    match unless(stopped, audit.run()).await {
+        Some(Ok(())) => {}
+        Some(Err(trouble)) => audit.done.trouble = Some(trouble),
+        None => audit.done.stopped = true,
     }
+    audit.done.receipts = audit.receipts_done as u64;
     audit.done.seen += audit.watch.compared;
     audit.done.balance = audit.ledger.held();
     audit.done
@@ -164,18 +181,13 @@ impl<'a> LogAudit<'a> {
     /// Two receipts for one place.
     fn check_receipts(&mut self) {
         let receipts = self.claims.receipts();
-        self.done.receipts = receipts.len() as u64;
         for pair in receipts.windows(2).filter(|pair| pair[0].seq == pair[1].seq) {
-            let (a, b) = (pair[0], pair[1]);
-            if a != b {
-                let user = |number| self.task.names.text(number);
-                let (first, second) = (user(a.user), user(b.user));
-                let what = format!(
-                    "the place was promised to {} {first} has sent, and to {} of {second}",
-                    a.id, b.id
-                );
-                self.done.findings.add(F1, self.task.log, Some(a.seq), what);
-            }
+            // Also of the same command: each time it was accepted it has an entry of its own.
+            let whose =
+                |claim: Claim| format!("{} of {}", claim.id, self.task.names.text(claim.user));
+            let (first, second) = (whose(pair[0]), whose(pair[1]));
+            let what = format!("the place was promised to {first}, and again to {second}");
+            self.done.findings.add(F1, self.task.log, Some(pair[0].seq), what);
         }
     }
 
@@ -202,14 +214,13 @@ impl<'a> LogAudit<'a> {
         loop {
             let (from, end) = (self.next, self.tail);
             self.check_page(&page, from);
-            let (of, mut folded) = (page.entries.len() as u64, 0);
+            let (of, mut folded) = (page.entries.len(), 0);
             for raw in page.entries {
                 if self.next > end || !self.entry(&raw) {
                     break;
                 }
                 folded += 1;
             }
-            (self.task.folded)(folded);
             let next = (self.next <= page.tail).then_some(self.next);
             if folded == of && page.next != next {
                 let what = format!("the page goes on at {:?}, not at {next:?}", page.next);

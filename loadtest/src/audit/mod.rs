@@ -23,13 +23,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::http::Target;
@@ -47,7 +47,7 @@ mod window;
 pub use claims::LineError;
 use claims::{Group, Index};
 use findings::Findings;
-use log::{Audited, Task, audit_log};
+use log::{Audited, Task, Whose, audit_log};
 use reader::{Reader, Trouble};
 
 /// Breaches that are kept; the others are counted.
@@ -56,7 +56,7 @@ pub const BREACHES_MAX: usize = 10;
 /// Logs that are audited at the same time, by default.
 pub const CONCURRENCY: usize = 16;
 
-/// Receipts that are held in memory, by default: about 100 MB.
+/// Receipts that are held in memory, by default: about 140 MB.
 pub const RECEIPTS_MAX: usize = 2_000_000;
 
 /// Movements of a log that wait to be compared, by default: about 2 MB.
@@ -77,7 +77,7 @@ const F8: &str = "F8";
 pub struct Options {
     /// So many logs, drawn by lot; `None`: all of them.
     pub sample: Option<usize>,
-    /// Of everything random.
+    /// Of everything random: which logs are drawn, and which entries are read twice.
     pub seed: u64,
     /// How long entries and views may take, from the start, until they have what was accepted.
     pub patience: Duration,
@@ -88,6 +88,8 @@ pub struct Options {
     pub receipts_max: usize,
     /// Movements in memory, per log, that were folded and whose rows are not compared yet.
     pub lines_max: usize,
+    /// Ends the audit once it is true: the verdict has what was found until then.
+    pub stop: Option<watch::Receiver<bool>>,
 }
 
 impl Default for Options {
@@ -99,6 +101,7 @@ impl Default for Options {
             concurrency: CONCURRENCY,
             receipts_max: RECEIPTS_MAX,
             lines_max: LINES_MAX,
+            stop: None,
         }
     }
 }
@@ -110,10 +113,6 @@ pub struct Progress {
     pub logs: u64,
     /// Logs that are to be done.
     pub logs_total: u64,
-    /// Entries that were folded.
-    pub entries: u64,
-    /// Breaches in the logs that are done.
-    pub breaches: u64,
 }
 
 /// Why there is no verdict: it is the file's fault. The target's are in the [`Verdict`].
@@ -133,6 +132,8 @@ pub struct Verdict {
     pub logs: u64,
     /// Logs that the receipts name.
     pub logs_named: u64,
+    /// Which logs were drawn, if not all are read, and which entries were read twice.
+    pub seed: u64,
     /// Entries that were read and folded.
     pub entries: u64,
     /// Of them, by status: `accepted`, `rejected`, `duplicate`, …
@@ -143,8 +144,7 @@ pub struct Verdict {
     pub rows: u64,
     /// What readers had seen during the run, entries and rows, and that was compared.
     pub seen: u64,
-    /// Money in all accounts of these logs, in minor units, as a string of digits would be in a
-    /// bank's books: it may be more than 64 bits hold.
+    /// Money in all accounts of these logs, in minor units: it may be more than 64 bits hold.
     pub balance: i128,
     /// Whether it came to its end; if not, why.
     pub unfinished: Option<String>,
@@ -161,9 +161,10 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether everything was looked at, and is as it should be.
+    /// Whether everything was looked at, and is as it should be. To have looked at nothing is no
+    /// success.
     pub fn is_clean(&self) -> bool {
-        self.breaches == 0 && self.unfinished.is_none()
+        self.breaches == 0 && self.unfinished.is_none() && self.receipts > 0
     }
 }
 
@@ -180,69 +181,96 @@ pub struct Breach {
     pub what: String,
 }
 
-/// Audits `target` against the file at `receipts`. `progress` is called each time entries have been
-/// folded, or a log is done.
+/// Audits `target` against the file at `receipts`. `progress` is called each time a log is done.
 pub async fn audit(
     target: &Target,
     receipts: &Path,
     options: &Options,
-    progress: impl Fn(Progress) + Sync,
+    progress: impl Fn(Progress),
 ) -> Result<Verdict, AuditError> {
     let began = Instant::now();
     let path = receipts.to_owned();
-    let mut index = read(move || Index::read(&path)).await?;
-    let logs_named = index.logs.len() as u64;
-    if let Some(sample) = options.sample.filter(|sample| *sample < index.logs.len()) {
-        let mut rng = SmallRng::seed_from_u64(options.seed);
-        let mut drawn = rand::seq::index::sample(&mut rng, index.logs.len(), sample).into_vec();
-        drawn.sort_unstable();
-        index.logs = drawn.into_iter().map(|at| std::mem::take(&mut index.logs[at])).collect();
-    }
-    let mut sum = Sum { logs_total: index.logs.len() as u64, ..Sum::default() };
-    let far = Mutex::new(Progress { logs_total: sum.logs_total, ..Progress::default() });
-    let tell = |change: &dyn Fn(&mut Progress)| {
-        let mut far = far.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut far);
-        progress(*far);
+    let Some(index) = unless(stopped(options), read(move || Index::read(&path))).await else {
+        return Ok(Sum { stopped: true, ..Sum::default() }.finish());
     };
-    let folded = |more: u64| tell(&|far| far.entries += more);
+    let mut index = index?;
+    let (named, drawn) = (index.logs.len() as u64, draw(&mut index, options));
+    let mut sum = Sum::default();
+    (sum.verdict.logs_named, sum.verdict.seed) = (named, options.seed);
+    sum.verdict.notes.extend(drawn.into_iter().chain(index.notes()));
+    let logs_total = index.logs.len() as u64;
+    let whose = Whose { users: index.run.users.clone(), is_whole: index.has_end };
     for range in index.groups(options.receipts_max) {
         let first = range.start as u64;
         let names: Vec<String> = index.logs[range].iter().map(|(log, _)| log.clone()).collect();
         let path = receipts.to_owned();
-        let group = read(move || Group::read(&path, names.iter().map(String::as_str))).await?;
-        let Group { names, logs } = group;
+        let group = read(move || Group::read(&path, names.iter().map(String::as_str)));
+        let Some(group) = unless(stopped(options), group).await else {
+            sum.stopped = true;
+            break;
+        };
+        let Group { names, logs } = group?;
         let audits = logs.into_iter().zip(first..).map(|((log, claims), at)| {
-            let (names, folded, users) = (&names, &folded, &index.run.users);
+            let (names, run) = (&names, &whose);
             async move {
                 let patience = Instant::now() + options.patience.min(PATIENCE_MIN);
                 let until = (began + options.patience).max(patience);
                 let seed = options.seed ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let reader = Reader { target };
+                let reader = Reader { target, until };
                 let lines_max = options.lines_max;
-                let task = Task { reader, log: &log, names, users, until, lines_max, seed, folded };
-                let audited = audit_log(task, claims).await;
+                let task = Task { reader, log: &log, names, run, until, lines_max, seed };
+                let audited = audit_log(task, claims, stopped(options)).await;
                 (log, audited)
             }
         });
         let mut audits = stream::iter(audits).buffer_unordered(options.concurrency.max(1));
         while let Some((log, audited)) = audits.next().await {
             sum.add(&log, audited);
-            tell(&|far| (far.logs, far.breaches) = (sum.verdict.logs, sum.findings.count()));
+            progress(Progress { logs: sum.verdict.logs, logs_total });
             if sum.unreachable {
                 break;
             }
         }
-        if sum.unreachable {
+        if sum.unreachable || sum.stopped {
             break;
         }
     }
-    let mut verdict = sum.finish(logs_named);
-    if index.broke_off {
-        verdict.notes.push("the last line of the receipts broke off, and was left out".to_owned());
-    }
+    let mut verdict = sum.finish();
     verdict.seconds = began.elapsed().as_secs_f64();
     Ok(verdict)
+}
+
+/// Leaves so many logs as are to be audited, drawn by lot, and says so if it is not all of them.
+fn draw(index: &mut Index, options: &Options) -> Option<String> {
+    let of = index.logs.len();
+    let sample = options.sample.filter(|sample| *sample < of)?;
+    let mut rng = SmallRng::seed_from_u64(options.seed);
+    let mut drawn = rand::seq::index::sample(&mut rng, of, sample).into_vec();
+    drawn.sort_unstable();
+    index.logs = drawn.into_iter().map(|at| std::mem::take(&mut index.logs[at])).collect();
+    let seed = options.seed;
+    Some(format!(
+        "{sample} of {of} logs were drawn by lot: the same again with --audit-seed {seed}"
+    ))
+}
+
+/// Returns once the audit is to end; never, if nobody can say so any more.
+async fn stopped(options: &Options) {
+    if let Some(mut stop) = options.stop.clone()
+        && stop.wait_for(|stopped| *stopped).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// What comes of `work`; `None`: it was stopped before.
+async fn unless<T>(stopped: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        done = work => Some(done),
+    }
 }
 
 /// Reads the file, on a thread of its own.
@@ -260,12 +288,13 @@ async fn read<T: Send + 'static>(
 struct Sum {
     verdict: Verdict,
     findings: Findings,
-    logs_total: u64,
     given_up: u64,
     moving: Troubled,
     troubled: Troubled,
     /// Nobody answers: the other logs are not tried.
     unreachable: bool,
+    /// It was told to end.
+    stopped: bool,
 }
 
 /// Logs that were not looked at to their end: how many, and the first by name, with the reason.
@@ -295,7 +324,8 @@ impl Troubled {
 impl Sum {
     fn add(&mut self, log: &str, audited: Audited) {
         let verdict = &mut self.verdict;
-        verdict.logs += 1;
+        verdict.logs += u64::from(!audited.stopped);
+        self.stopped |= audited.stopped;
         verdict.entries += audited.entries;
         verdict.receipts += audited.receipts;
         verdict.rows += audited.rows;
@@ -315,12 +345,12 @@ impl Sum {
         }
     }
 
-    fn finish(self, logs_named: u64) -> Verdict {
+    fn finish(self) -> Verdict {
         let mut verdict = self.verdict;
+        let stopped = self.stopped.then(|| "ended by Ctrl-C".to_owned());
         let why: Vec<String> =
-            [self.troubled.say(), self.moving.say()].into_iter().flatten().collect();
+            [stopped, self.troubled.say(), self.moving.say()].into_iter().flatten().collect();
         verdict.unfinished = (!why.is_empty()).then(|| why.join("; "));
-        verdict.logs_named = logs_named;
         verdict.breaches = self.findings.count();
         (verdict.broken, verdict.examples) = self.findings.finish();
         if self.given_up > 0 {

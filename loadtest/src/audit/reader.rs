@@ -10,16 +10,13 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
-use crate::http::{Answer, Target};
+use crate::http::{Answer, HttpError, Target, is_passing};
+use crate::limits::WAIT_MS_MAX;
 
-/// Entries or rows that are asked for at a time: the API gives no more.
-pub(super) const PAGE_MAX: u64 = 1_000;
-/// The longest wait that the API allows, in ms.
-const WAIT_MS_MAX: u64 = 25_000;
 /// How long an answer may take, beyond what it was asked to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often a request is sent.
-const ATTEMPTS_MAX: u32 = 8;
+/// How often a request is sent at least, also when the patience is over.
+const ATTEMPTS_MIN: u32 = 8;
 /// Before the second attempt; doubled before each further one, up to the maximum, and half of it
 /// at random.
 const BACKOFF_MS: u64 = 50;
@@ -33,8 +30,8 @@ const SHOWN_BYTES: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     /// However often it was tried. Nothing else will be read either.
-    #[error("`{path}` is not answered, after {ATTEMPTS_MAX} attempts: {why}")]
-    Unreachable { path: String, why: String },
+    #[error("`{path}` is not answered, after {attempts} attempts: {why}")]
+    Unreachable { path: String, attempts: u32, why: String },
     /// There is an answer, and nothing can be made of it.
     #[error("`{path}` is answered with {why}")]
     Odd { path: String, why: String },
@@ -93,35 +90,30 @@ pub(super) struct Range {
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) target: &'a Target,
+    /// Until when what fails is tried again.
+    pub(super) until: Instant,
 }
 
 impl Reader<'_> {
+    /// An answer that will not be another the next time.
     async fn get(&self, path: &str, wait_ms: u64) -> Result<Answer, Trouble> {
         let timeout = ANSWER_TIMEOUT + Duration::from_millis(wait_ms);
-        let mut why = String::new();
-        let mut pause = Duration::ZERO;
-        for attempt in 0..ATTEMPTS_MAX {
-            sleep(pause).await;
-            let mut asked = Duration::ZERO;
-            match self.target.get(path, timeout).await {
-                Ok(answer) => match answer.status {
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                        asked = answer.retry_after.unwrap_or_default();
-                        why = answer.status.to_string();
-                    }
-                    _ => return Ok(answer),
-                },
-                Err(error) => {
-                    let cause = std::error::Error::source(&error);
-                    why = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
-                }
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (trouble, asked) = match self.target.get(path, timeout).await {
+                Ok(answer) if !is_passing(answer.status.as_u16()) => return Ok(answer),
+                Ok(answer) => (failing(path, attempt, &answer), answer.retry_after),
+                Err(error) => (silent(path, attempt, &error), None),
+            };
+            if attempt >= ATTEMPTS_MIN && Instant::now() >= self.until {
+                return Err(trouble);
             }
-            let ms = (BACKOFF_MS << attempt).min(BACKOFF_MS_MAX);
-            let ms = rand::rng().random_range(ms / 2..=ms);
-            let asked = asked.min(Duration::from_millis(BACKOFF_MS_MAX));
-            pause = Duration::from_millis(ms).max(asked);
+            let ms = (BACKOFF_MS << (attempt - 1).min(ATTEMPTS_MIN)).min(BACKOFF_MS_MAX);
+            let pause = Duration::from_millis(rand::rng().random_range(ms / 2..=ms));
+            let asked = asked.unwrap_or_default().min(Duration::from_millis(BACKOFF_MS_MAX));
+            sleep(pause.max(asked)).await;
         }
-        Err(Trouble::Unreachable { path: path.to_owned(), why })
     }
 
     /// Entries from `from` on; `None`: there is no such log.
@@ -205,6 +197,24 @@ fn parse<T: DeserializeOwned>(path: &str, answer: &Answer) -> Result<T, Trouble>
         path: path.to_owned(),
         why: format!("no such JSON: {error}"),
     })
+}
+
+/// It says that it will answer otherwise later, and does not.
+fn failing(path: &str, attempts: u32, answer: &Answer) -> Trouble {
+    match answer.status {
+        // Not only here: it takes nothing at all.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            let (path, why) = (path.to_owned(), answer.status.to_string());
+            Trouble::Unreachable { path, attempts, why }
+        }
+        _ => odd(path, answer),
+    }
+}
+
+fn silent(path: &str, attempts: u32, error: &HttpError) -> Trouble {
+    let cause = std::error::Error::source(error);
+    let why = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
+    Trouble::Unreachable { path: path.to_owned(), attempts, why }
 }
 
 fn odd(path: &str, answer: &Answer) -> Trouble {

@@ -6,8 +6,9 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::findings::Findings;
-use super::reader::{PAGE_MAX, Range, Reader, Row, Rows, RowsPage, Trouble};
+use super::reader::{Range, Reader, Row, Rows, RowsPage, Trouble};
 use super::{F5, F6};
+use crate::limits::PAGE_MAX;
 
 /// What is known of one view of a log, from all answers so far.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use super::F6;
 use super::findings::Findings;
 use super::ledger::{Event, Kind, Ledger};
 use super::views::{
-    BALANCES, Movement, NEWEST, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
+    BALANCES, Movement, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
 };
+use crate::limits::NEWEST_ROWS;
 use crate::receipts::{SeenRow, SeenRows};
 
 /// Something to be checked once the fold has come to a seq.
@@ -211,7 +212,7 @@ fn check_read(
         }
         STATEMENT => {
             let keys = keys();
-            let last = read.rows.last().filter(|_| read.rows.len() >= NEWEST);
+            let last = read.rows.last().filter(|_| read.rows.len() >= NEWEST_ROWS);
             let last = last.map_or("", |seen| seen.key.as_str());
             let absent = statement.highest().rev().take_while(|key| *key > last);
             return match absent.into_iter().find(|key| !keys.contains(key)) {

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::findings::Findings;
 use super::ledger::{Account, Event, Ledger};
-use super::reader::PAGE_MAX;
 use super::rows::{Cursor, Place, Scan, Stop, same};
+use crate::limits::{NEWEST_ROWS, PAGE_MAX};
 
 /// A row for each open account.
 pub(super) const BALANCES: &str = "balances";
@@ -22,8 +22,6 @@ pub(super) const TOTAL: &str = "total";
 
 /// Bytes of their memos.
 const MEMO_BYTES_MAX: usize = 8 * 1_024 * 1_024;
-/// Rows of statements that readers ask for during a run.
-pub(super) const NEWEST: usize = 10;
 
 /// A row of `balances`.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -150,7 +148,7 @@ pub(super) struct Statement {
     accounts: BTreeMap<String, OfAccount>,
     lines: usize,
     memo_bytes: usize,
-    /// The [`NEWEST`] highest keys, if somebody wants to know them.
+    /// The [`NEWEST_ROWS`] highest keys, if somebody wants to know them.
     highest: Option<BTreeSet<String>>,
 }
 
@@ -160,7 +158,7 @@ impl Statement {
         Self { highest: highest.then(BTreeSet::new), ..Self::default() }
     }
 
-    /// The highest keys, at most [`NEWEST`].
+    /// The highest keys, at most [`NEWEST_ROWS`].
     pub(super) fn highest(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.highest.iter().flatten().map(String::as_str)
     }
@@ -171,7 +169,7 @@ impl Statement {
             let Some(movement) = Movement::of(seq, at, event) else { continue };
             if let Some(highest) = &mut self.highest {
                 highest.insert(line_key(&event.document, seq));
-                if highest.len() > NEWEST {
+                if highest.len() > NEWEST_ROWS {
                     highest.pop_first();
                 }
             }

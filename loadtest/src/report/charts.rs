@@ -5,9 +5,9 @@ use plotters::style::RGBColor;
 
 use super::axis::{self, Axis, drawn};
 use super::figures::{self, counted};
-use super::findings::shown;
 use super::plot::{Dot, DrawError, Line, MUTED, Plot, Stroke, Width};
 use super::{Interval, Report, Search};
+use crate::text::shown;
 
 /// Okabe and Ito's palette, some of it a little darker for text on white.
 pub(super) const ACCEPT: RGBColor = RGBColor(0x00, 0x72, 0xb2);

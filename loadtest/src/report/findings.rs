@@ -1,14 +1,12 @@
 //! What a report says in words: the terminal and the page say the same.
 
 use super::figures::{self, count, counted, duration, number};
-use super::{Latency, Report};
+use super::{Counts, Latency, Report, Search};
 use crate::audit::Verdict;
+use crate::text::shown;
 
 /// How late requests may leave, at p99, before it is worth a word.
 const LATE_MS: f64 = 10.0;
-
-/// Texts from outside are shown up to here; the JSON has all of them.
-const TEXT_MAX_CHARS: usize = 600;
 
 /// What the audit came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub(super) enum Outcome {
     Failed,
     /// It did not come to its end, and found nothing before that.
     Unfinished,
-    /// There was neither a receipt nor an entry.
+    /// There was no receipt.
     Nothing,
     /// It was not asked for.
     NotAsked,
@@ -31,7 +29,7 @@ impl Outcome {
             None => Self::NotAsked,
             Some(audit) if audit.breaches > 0 => Self::Failed,
             Some(audit) if audit.unfinished.is_some() => Self::Unfinished,
-            Some(audit) if audit.receipts == 0 && audit.entries == 0 => Self::Nothing,
+            Some(audit) if audit.receipts == 0 => Self::Nothing,
             Some(_) => Self::Passed,
         }
     }
@@ -68,16 +66,6 @@ pub(super) const INVARIANTS: [(&str, &str); 6] = [
     ("F8", "Whatever got a 202 is an entry in its log: nothing is lost."),
 ];
 
-/// A text from outside: on one line, not without end, and without what would steer a terminal.
-pub(super) fn shown(text: &str) -> String {
-    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut shown: String = chars.by_ref().take(TEXT_MAX_CHARS).collect();
-    if chars.next().is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 /// What the audit found, on one line.
 pub(super) fn verdict(audit: Option<&Verdict>) -> String {
     let outcome = Outcome::of(audit);
@@ -92,7 +80,7 @@ pub(super) fn verdict(audit: Option<&Verdict>) -> String {
             shown(why)
         ),
         (_, Some(why)) => format!("no breach, but it did not come to its end: {}", shown(why)),
-        (Outcome::Nothing, None) => "neither a receipt nor an entry".to_owned(),
+        (Outcome::Nothing, None) => "no receipt, so there was nothing to find".to_owned(),
         (_, None) => "no breach".to_owned(),
     };
     format!(
@@ -134,15 +122,26 @@ impl Report {
         }
         let mut said = format!("{} commands a second", number(self.counts.accepted_per_s));
         let p99 = |of| self.latency(of).map(|latency| duration(latency.p99_ms));
-        match (p99("accept"), p99("view")) {
-            (Some(accept), Some(view)) => {
-                said += &format!(": 99 % accepted within {accept}, visible within {view}");
-            }
-            (Some(accept), None) => said += &format!(": 99 % accepted within {accept}"),
-            (None, Some(view)) => said += &format!(": 99 % visible within {view}"),
-            (None, None) => {}
+        let (accept, view) = (p99("accept"), p99("view"));
+        let (accepted, seen) = match self.counts.accepted >= self.counts.due {
+            true => (": 99 % accepted within ", " visible within "),
+            // What was never accepted was not so within any time.
+            false => (": accept p99 ", " view p99 "),
+        };
+        said += &accept.map_or_else(|| ":".to_owned(), |accept| format!("{accepted}{accept},"));
+        said += &view.map_or_else(String::new, |view| format!("{seen}{view}"));
+        said.truncate(said.trim_end_matches([',', ':']).len());
+        if self.counts.accepted < self.counts.due {
+            said += &format!("; {} were accepted", self.accepted_share());
         }
         said
+    }
+
+    /// Rounded down: only all is 100 %.
+    fn accepted_share(&self) -> String {
+        let Counts { accepted, due, .. } = self.counts;
+        let hundredths = u128::from(accepted) * 10_000 / u128::from(due.max(1));
+        format!("{}.{:02} %", hundredths / 100, hundredths % 100)
     }
 
     /// What whoever reads the numbers must know.
@@ -161,14 +160,15 @@ impl Report {
         }
         if counts.unsent > 0 {
             notes.push(format!(
-                "{} due and never sent, since all connections were busy until the end: no \
-                 latency counts them.",
+                "{} due and never sent. In the latencies they count as accepted when they were \
+                 given up.",
                 counted(counts.unsent, "command was", "commands were"),
             ));
         }
         if counts.unanswered > 0 {
             notes.push(format!(
-                "{} never answered, however often sent: each may have its entry, or not.",
+                "{} never answered, however often sent: each may have its entry, or not. In the \
+                 latencies they count as accepted when they were given up.",
                 counted(counts.unanswered, "command was", "commands were"),
             ));
         }
@@ -178,6 +178,14 @@ impl Report {
                  connection or processor. The latencies include it.",
                 duration(send.p99_ms),
             ));
+        }
+        let suspects = |search: &Search| search.steps.iter().any(|step| step.may_be_the_generator);
+        if self.search.as_ref().is_some_and(suspects) {
+            notes.push(
+                "Where a rate did not hold, requests left late: that may be the limit of the \
+                 generator, not of the target. More --connections or --threads would tell."
+                    .to_owned(),
+            );
         }
         if counts.samples_unseen > 0 {
             notes.push(format!(

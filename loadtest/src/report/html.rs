@@ -4,11 +4,12 @@ use anyhow::Context;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::charts::{Chart, colour_of, css};
-use super::figures::{NONE, bytes, count, duration, number, plain, share};
-use super::findings::{INVARIANTS, Outcome, name_of, shown, verdict};
+use super::figures::{NONE, bytes, count, counted, duration, number, plain, share};
+use super::findings::{INVARIANTS, Outcome, name_of, verdict};
 use super::plot::Stroke;
 use super::{Latency, Report, Search, Workload};
 use crate::audit::{Breach, Verdict};
+use crate::text::shown;
 
 type OfLatency = fn(&Latency) -> f64;
 
@@ -243,7 +244,7 @@ impl Workload {
             ("users of each", count(self.users)),
             ("commands in a request", together),
             ("bytes of a command, about", count(self.payload as u64)),
-            ("sent again though answered", share(self.duplicates)),
+            ("sent again", share(self.duplicates)),
             ("ids out of order", share(self.out_of_order)),
             ("to be refused by the ledger", share(self.rejected)),
             ("seed", self.seed.to_string()),
@@ -285,6 +286,7 @@ fn steps(search: &Search) -> Markup {
                     th scope="col" { "accepted/s" }
                     th scope="col" { "accept p99, ms" }
                     th scope="col" { "view p99, ms" }
+                    th scope="col" { "sent late p99, ms" }
                     th.why scope="col" { "held?" }
                 } }
                 tbody {
@@ -294,6 +296,7 @@ fn steps(search: &Search) -> Markup {
                             td { (number(step.accepted_per_s)) }
                             td { (number(step.accept_p99_ms)) }
                             td { (number(step.view_p99_ms)) }
+                            td { (number(step.send_p99_ms)) }
                             td.why.failed[step.failed.is_some()] { (verdict(&step.failed)) }
                         }
                     }
@@ -337,13 +340,11 @@ fn outcomes(audit: &Verdict) -> Vec<(String, String)> {
 fn brief(outcome: Outcome, audit: Option<&Verdict>) -> String {
     let Some(audit) = audit else { return "of what became of the commands".to_owned() };
     match outcome {
-        Outcome::Failed => format!("{} found by the audit", plural(audit.breaches)),
+        Outcome::Failed => {
+            format!("{} found by the audit", counted(audit.breaches, "breach", "breaches"))
+        }
         _ => format!("audit of {} receipts", count(audit.receipts)),
     }
-}
-
-fn plural(breaches: u64) -> String {
-    super::figures::counted(breaches, "breach", "breaches")
 }
 
 fn badge(outcome: Outcome) -> Markup {

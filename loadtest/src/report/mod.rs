@@ -35,7 +35,8 @@ pub struct Report {
     /// What came of it, counted. In a search: over all its steps.
     pub counts: Counts,
     /// Each from the intended start of a request: `accept`, `entry`, `view`; and `send`, how late
-    /// requests left. In a search: those of the highest rate that held.
+    /// requests left. What was given up, or never sent, is in `accept` with the time that it had
+    /// waited until then. In a search: those of the highest rate that held.
     pub latencies: Vec<Latency>,
     /// In the order of time.
     pub timeline: Vec<Interval>,
@@ -70,7 +71,7 @@ pub struct Workload {
     pub batch_of_one_tenant: bool,
     /// Bytes of each command, about.
     pub payload: usize,
-    /// Share of commands that are sent again, although they were answered.
+    /// Share of commands that are sent again, whatever became of them.
     pub duplicates: f64,
     /// Share of commands whose id is below one that their user has sent.
     pub out_of_order: f64,
@@ -110,7 +111,8 @@ pub struct Counts {
     pub refused: u64,
     /// Commands that never got an answer, however often they were sent.
     pub unanswered: u64,
-    /// Commands that were due and never sent, since all connections were busy until the end.
+    /// Commands that were due and never sent, since all connections were busy until the end, or the
+    /// load was stopped.
     pub unsent: u64,
     /// Requests that got any answer.
     pub requests: u64,
@@ -201,6 +203,10 @@ pub struct Step {
     pub accept_p99_ms: f64,
     /// Milliseconds.
     pub view_p99_ms: f64,
+    /// Milliseconds that requests left late.
+    pub send_p99_ms: f64,
+    /// It did not hold, and requests left so late that this may be the generator's limit.
+    pub may_be_the_generator: bool,
     /// Why it did not hold; `None`: it did.
     pub failed: Option<String>,
 }

@@ -119,6 +119,8 @@ pub(super) fn search() -> Report {
         accepted_per_s: rate.min(14_350.0) * 0.999,
         accept_p99_ms: view * 0.31,
         view_p99_ms: view,
+        send_p99_ms: rate / 20_000.0,
+        may_be_the_generator: rate > 15_000.0,
         failed: failed.map(str::to_owned),
     };
     report.search = Some(Search {
@@ -182,6 +184,7 @@ fn passed() -> Verdict {
         entries: 40_376,
         outcomes: outcomes.map(|(status, times)| (status.to_owned(), times)).into(),
         receipts: 39_988,
+        seed: 7,
         rows: 7_115,
         seen: 4_871,
         balance: 1_288_440_100,

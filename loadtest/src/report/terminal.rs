@@ -5,9 +5,10 @@ use std::fmt::Write;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table, presets};
 
 use super::figures::{count, number, plain};
-use super::findings::{Outcome, name_of, shown, verdict};
+use super::findings::{Outcome, name_of, verdict};
 use super::{Report, Search};
 use crate::audit::Verdict;
+use crate::text::shown;
 
 /// Columns of a terminal that nobody has widened.
 const WIDTH: u16 = 80;
@@ -117,17 +118,18 @@ fn audit_lines(audit: Option<&Verdict>) -> String {
 }
 
 fn steps(search: &Search) -> String {
-    let header = ["rate/s", "accepted/s", "accept p99", "view p99", ""];
+    let header = ["rate/s", "accepted/s", "accept p99", "view p99", "sent late", ""];
     let rows = search.steps.iter().map(|step| {
         vec![
             plain(step.rate),
             number(step.accepted_per_s),
             number(step.accept_p99_ms),
             number(step.view_p99_ms),
+            number(step.send_p99_ms),
             step.failed.as_deref().map_or_else(|| "held".to_owned(), shown),
         ]
     });
-    figures_table(&header, rows.collect(), 4)
+    figures_table(&header, rows.collect(), 5)
 }
 
 /// The cells up to `right`, but for those that begin with a name, are aligned at their right.

@@ -193,12 +193,15 @@ fn latency(of: &'static str) -> impl Strategy<Value = Latency> {
 }
 
 fn searched() -> impl Strategy<Value = Search> {
-    let step = ([number(), number(), number(), number()], proptest::bool::ANY).prop_map(
-        |([rate, accepted_per_s, accept_p99_ms, view_p99_ms], failed)| Step {
+    let numbers = proptest::array::uniform5(number());
+    let step = (numbers, proptest::bool::ANY, proptest::bool::ANY).prop_map(
+        |([rate, accepted_per_s, accept_p99_ms, view_p99_ms, send_p99_ms], failed, late)| Step {
             rate,
             accepted_per_s,
             accept_p99_ms,
             view_p99_ms,
+            send_p99_ms,
+            may_be_the_generator: late,
             failed: failed.then(|| "too slow".to_owned()),
         },
     );

@@ -7,6 +7,7 @@ use loadtest::audit::{Options, Verdict, audit};
 use loadtest::http::Target;
 
 use crate::fake::Fake;
+use crate::manner::Manner;
 use crate::plant::Plant;
 use crate::script::Script;
 
@@ -66,6 +67,11 @@ fn what_is_planted_is_found() {
         (Plant::EntryTwice, "F1", "7 stands in this place"),
         (Plant::AcceptedAhead, "F1", "are accepted, and entries end at"),
         (Plant::PromisedTwice, "F1", "the place was promised to"),
+        (Plant::PromisedAgain, "F1", "the place was promised to"),
+        (Plant::RefusedAndTaken, "F3", "was refused, and has an entry"),
+        (Plant::MemoCut, "F6", "and has another, of"),
+        (Plant::MemoSwapped, "F6", "and has another, of"),
+        (Plant::MemoLost, "F6", "and has none"),
         (Plant::AnotherUser, "F3", "held by"),
         (Plant::AnotherUser, "F3", "has sent no"),
         (Plant::AnotherCommand, "F3", "`open` was sent, and became"),
@@ -177,17 +183,100 @@ fn a_sample_is_drawn_by_lot_and_the_end_of_the_file_may_be_missing() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         Script::short(&target, SEED).await.write(file.path());
         let length = std::fs::metadata(file.path()).expect("it is there").len();
+        // Of the line that says that it is the last.
         file.as_file().set_len(length - 3).expect("it is cut");
         let mut drawn = std::collections::BTreeSet::new();
         for seed in 0..8 {
             let options = Options { sample: Some(1), seed, ..options() };
             let once = verdict(&target, file.path(), &options).await;
             assert_eq!((once.logs, once.logs_named, once.breaches), (1, 2, 0), "{once:#?}");
-            assert!(once.notes[0].contains("broke off"), "{once:#?}");
+            for (note, says) in once.notes.iter().zip(["drawn by lot", "broke off", "no end"]) {
+                assert!(note.contains(says), "{once:#?}");
+            }
+            assert_eq!((once.notes.len(), once.seed), (3, seed), "{once:#?}");
             assert_eq!(once, verdict(&target, file.path(), &options).await, "seed {seed}");
             drawn.insert(once.entries);
         }
         assert_eq!(drawn.len(), 2, "the lot always falls on the same log");
+    });
+}
+
+/// The generator is killed: much of what it had sent it could not write down.
+#[test]
+fn what_the_receipts_do_not_name_is_no_breach_unless_they_say_that_they_are_whole() {
+    let fake = Fake::start(None);
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        let whole = std::fs::read_to_string(file.path()).expect("it is there");
+        let lines: Vec<&str> = whole.lines().collect();
+        let cut = |end: &str| lines[..lines.len() / 2].join("\n") + "\n" + end;
+        std::fs::write(file.path(), cut("{\"rec")).expect("it is written");
+        let killed = verdict(&target, file.path(), &options()).await;
+        assert!(killed.is_clean(), "{killed:#?}");
+        assert!(killed.notes.iter().any(|note| note.contains("have no end")), "{killed:#?}");
+        std::fs::write(file.path(), cut("{\"end\":{}}\n")).expect("it is written");
+        let complete = verdict(&target, file.path(), &options()).await;
+        assert!(complete.examples.iter().any(|b| b.what.contains("has sent no")), "{complete:#?}");
+    });
+}
+
+#[test]
+fn what_passes_is_waited_for() {
+    let fake = Fake::with(None, Manner::ReadsFail(12));
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        let options = Options { patience: Duration::from_secs(30), ..options() };
+        let patient = verdict(&target, file.path(), &options).await;
+        assert!(patient.is_clean(), "{patient:#?}");
+    });
+    // More often than it is tried without patience.
+    let fake = Fake::with(None, Manner::ReadsFail(1_000));
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        let impatient = verdict(&target, file.path(), &options()).await;
+        let why = impatient.unfinished.clone().expect("nothing was read");
+        assert!(why.contains("is answered with 500"), "{why}");
+    });
+}
+
+#[test]
+fn to_look_at_nothing_is_no_success() {
+    let fake = Fake::start(None);
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let lines = "{\"run\":{\"format\":1,\"users\":\"r-\"}}\n{\"end\":{}}\n";
+        std::fs::write(file.path(), lines).expect("it is written");
+        let nothing = verdict(&target, file.path(), &options()).await;
+        assert!(nothing.breaches == 0 && !nothing.is_clean(), "{nothing:#?}");
+    });
+}
+
+#[test]
+fn what_was_found_before_the_end_counts() {
+    let fake = Fake::with(Some(Plant::Hole), Manner::ViewsStand);
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let patience = Duration::from_secs(60);
+        let options = Options { patience, stop: Some(stopped), ..options() };
+        let began = std::time::Instant::now();
+        let (ended, ()) = tokio::join!(verdict(&target, file.path(), &options), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.send(true).expect("it listens");
+        });
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(ended.broken.contains_key("F1"), "{ended:#?}");
+        assert_eq!(ended.unfinished.as_deref(), Some("ended by Ctrl-C"));
+        assert!(ended.entries > 400 && ended.logs == 0, "{ended:#?}");
     });
 }
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::fake_log::Log;
+use crate::manner::{Manner, Mannered};
 use crate::plant::Plant;
 
 /// Bytes of a body.
@@ -35,6 +36,7 @@ pub(crate) struct Fake {
 #[derive(Clone)]
 struct Shared {
     plant: Option<Plant>,
+    mannered: Mannered,
     logs: Arc<Mutex<BTreeMap<String, Log>>>,
 }
 
@@ -47,6 +49,11 @@ impl Shared {
 impl Fake {
     /// Starts one.
     pub(crate) fn start(plant: Option<Plant>) -> Self {
+        Self::with(plant, Manner::Plain)
+    }
+
+    /// Starts one that answers in a manner of its own.
+    pub(crate) fn with(plant: Option<Plant>, manner: Manner) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("it may");
@@ -55,7 +62,7 @@ impl Fake {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("it is one");
-                let serve = axum::serve(listener, router(plant));
+                let serve = axum::serve(listener, router(plant, manner));
                 tokio::select! {
                     served = async { serve.await } => served.expect("it serves"),
                     _ = stopped => {}
@@ -75,7 +82,7 @@ impl Drop for Fake {
     }
 }
 
-fn router(plant: Option<Plant>) -> Router {
+fn router(plant: Option<Plant>, manner: Manner) -> Router {
     Router::new()
         .route("/healthz", get(async || answer(200, &json!({"status": "ok"}))))
         .route("/command", post(one))
@@ -83,8 +90,7 @@ fn router(plant: Option<Plant>) -> Router {
         .route("/logs/ledger/{partition}", get(entries))
         .route("/logs/ledger/{partition}/{seq}", get(entry))
         .route("/views/{view}/ledger/{partition}", get(rows))
-        .route("/views/{view}/ledger/{partition}/{row}", get(row))
-        .with_state(Shared { plant, logs: Arc::default() })
+        .with_state(Shared { plant, mannered: Mannered::new(manner), logs: Arc::default() })
 }
 
 fn answer(status: u16, body: &Value) -> Response {
@@ -118,7 +124,11 @@ impl Shared {
         let name = format!("ledger/{partition}");
         let mut logs = self.logs();
         let log = logs.entry(name.clone()).or_insert_with(|| Log::new(&name, self.plant));
-        Ok(json!({"log": name, "seq": log.take(user, id, command, &request["data"])}))
+        let seq = log.take(user, id, command, &request["data"]);
+        match log.is_refused_nevertheless(user) {
+            true => Err(problem(400, "it is not taken, so they say")),
+            false => Ok(json!({"log": name, "seq": seq})),
+        }
     }
 }
 
@@ -128,6 +138,11 @@ async fn body(body: Body) -> Vec<u8> {
 
 async fn one(State(shared): State<Shared>, request: Body) -> Response {
     match serde_json::from_slice(&body(request).await) {
+        Ok(request) if shared.mannered.is_busy(&request).await => {
+            let mut response = refuse(503, "come again");
+            response.headers_mut().insert("retry-after", HeaderValue::from_static("1"));
+            response
+        }
         Ok(request) => match shared.take(&request) {
             Ok(receipt) => answer(202, &receipt),
             Err(problem) => answer(400, &problem),
@@ -146,7 +161,11 @@ async fn many(State(shared): State<Shared>, request: Body) -> Response {
         Ok(requests) if requests.len() > 500 => refuse(413, "too many"),
         Ok(requests) => {
             let results = requests.iter().map(|request| {
-                shared.take(request).unwrap_or_else(|problem| json!({"problem": problem}))
+                let taken = match shared.mannered.instead(request) {
+                    Some(status) => Err(problem(status, "not this one")),
+                    None => shared.take(request),
+                };
+                taken.unwrap_or_else(|problem| json!({"problem": problem}))
             });
             answer(202, &json!({"results": results.collect::<Vec<Value>>()}))
         }
@@ -186,6 +205,9 @@ async fn entries(
     Path(partition): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
+    if shared.mannered.read_fails() {
+        return refuse(500, "it went wrong");
+    }
     let query = Query::read(query);
     let limit = query.number("limit", 100);
     if !(1..=1_000).contains(&limit) {
@@ -230,6 +252,10 @@ async fn rows(
     if !(1..=1_000).contains(&limit) || query.number("wait", 0) > 25_000 {
         return refuse(400, "limit or wait");
     }
+    if shared.mannered.manner == Manner::ViewsStand {
+        tokio::time::sleep(Duration::from_millis(query.number("wait", 0))).await;
+        return answer(202, &json!({"status": "pending", "seq": 0, "parked": null}));
+    }
     let (cursor, parked) = {
         let mut logs = shared.logs();
         let Some(log) = logs.get_mut(&name) else { return refuse(404, "there is no such log") };
@@ -263,32 +289,4 @@ async fn rows(
     };
     query.wait().await;
     answer(202, &json!({"status": "pending", "seq": cursor, "parked": parked}))
-}
-
-async fn row(
-    State(shared): State<Shared>,
-    Path((view, partition, key)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let (query, name) = (Query::read(query), format!("ledger/{partition}"));
-    let (cursor, row) = {
-        let mut logs = shared.logs();
-        let Some(log) = logs.get_mut(&name) else { return refuse(404, "there is no such log") };
-        let Some(rows) = log.rows(&view) else { return refuse(404, "no such view") };
-        (log.cursor(&view).0, rows.into_iter().find(|row| row["key"] == *key))
-    };
-    if cursor < query.number("seq", 0) {
-        query.wait().await;
-        return answer(202, &json!({"status": "pending", "seq": cursor}));
-    }
-    match row {
-        Some(row) => answer(
-            200,
-            &json!({
-                "view": view, "version": 1, "log": name, "seq": cursor, "parked": null,
-                "key": key, "rowSeq": row["seq"], "row": row["row"],
-            }),
-        ),
-        None => refuse(404, "there is no such row"),
-    }
 }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::plant::Plant;
 
+mod rows;
+
 /// Ids that a window holds.
 const WINDOW_IDS: usize = 2_048;
 /// Most plants wait until a log has as many entries.
@@ -112,10 +114,36 @@ impl Log {
             }));
             return seq;
         }
+        let known = self.windows.get(user).and_then(|window| window.seqs.get(&id)).copied();
+        if let Some(seq) = known.filter(|_| user.starts_with("r-"))
+            && self.fires(Plant::PromisedAgain)
+        {
+            return seq;
+        }
         let seq = self.append(user, id, command, data);
         match self.fires(Plant::PromisedTwice) {
             true => seq - 1,
             false => seq,
+        }
+    }
+
+    /// Whether what was taken last is said to be refused.
+    pub(crate) fn is_refused_nevertheless(&mut self, user: &str) -> bool {
+        user.starts_with("r-") && self.fires(Plant::RefusedAndTaken)
+    }
+
+    /// What becomes of a memo.
+    fn garble(&mut self, memo: &mut Value) {
+        let Some(text) = memo.as_str() else { return };
+        let (cut, swapped) = (text[1..].to_owned(), text.replace('h', "H"));
+        if self.fires(Plant::MemoCut) {
+            *memo = json!(cut);
+        }
+        if self.fires(Plant::MemoSwapped) {
+            *memo = json!(swapped);
+        }
+        if self.fires(Plant::MemoLost) {
+            *memo = Value::Null;
         }
     }
 
@@ -190,7 +218,11 @@ impl Log {
         }
         match self.decide(user, command, &data) {
             Ok(changes) => {
-                let events = self.apply(seq, at, user, &changes, &data["memo"]);
+                let mut memo = data["memo"].clone();
+                if user.starts_with("r-") && !changes.is_empty() {
+                    self.garble(&mut memo);
+                }
+                let events = self.apply(seq, at, user, &changes, &memo);
                 ("accepted", json!({"events": events}))
             }
             Err(code) => {
@@ -417,80 +449,4 @@ impl Log {
             _ => (tail, Value::Null),
         }
     }
-
-    /// All rows of a view, by key.
-    pub(crate) fn rows(&self, view: &str) -> Option<Vec<Value>> {
-        let mut rows: Vec<Value> = match view {
-            "balances" => {
-                self.accounts.iter().map(|(name, account)| balance_row(name, account)).collect()
-            }
-            "statement" => self.lines.values().cloned().collect(),
-            "totals" if self.totals_seq > 0 => vec![json!({
-                "key": "total",
-                "seq": self.totals_seq,
-                "row": {
-                    "accounts": self.accounts.len(), "balance": self.balance,
-                    "movements": self.movements, "rejected": self.rejected,
-                },
-            })],
-            "totals" => vec![],
-            _ => return None,
-        };
-        if let Some(plant) = self.plant {
-            self.plant_rows(plant, view, &mut rows);
-        }
-        Some(rows)
-    }
-
-    fn plant_rows(&self, plant: Plant, view: &str, rows: &mut Vec<Value>) {
-        let bump = |value: &mut Value| *value = json!(value.as_i64().unwrap_or(0) + 1);
-        let driven = !self.audited && self.tail() >= BEFORE;
-        match (plant, view) {
-            (Plant::WrongBalance, "balances") if self.audited => {
-                rows.iter_mut().take(1).for_each(|row| bump(&mut row["row"]["balance"]));
-            }
-            (Plant::WrongRowSeq, "balances") if self.audited => {
-                rows.iter_mut().take(1).for_each(|row| row["seq"] = json!(1));
-            }
-            (Plant::BalanceMissing, "balances") if self.audited => drop(rows.pop()),
-            (Plant::BalanceExtra, "balances") if self.audited => {
-                rows.push(balance_row("zz", &Account { balance: 0, movements: 0, seq: 1 }));
-            }
-            (Plant::WrongTotals, "totals") if self.audited => {
-                rows.iter_mut().for_each(|row| bump(&mut row["row"]["rejected"]));
-            }
-            (Plant::RowsDisordered, _) if self.audited => rows.reverse(),
-            (Plant::DisorderedSeen, _) if !self.audited => rows.reverse(),
-            (Plant::TotalsMissing, "totals") if self.audited => rows.clear(),
-            (Plant::StaleSeen, "balances") if driven => {
-                for row in rows {
-                    let name = row["key"].as_str().unwrap_or("").to_owned();
-                    if let Some(older) = self.older.get(&name) {
-                        *row = balance_row(&name, older);
-                    }
-                }
-            }
-            (Plant::OldAmountSeen, "balances") if driven => {
-                for row in rows {
-                    let older = self.older.get(row["key"].as_str().unwrap_or(""));
-                    older.inspect(|older| row["row"]["balance"] = json!(older.balance));
-                }
-            }
-            (Plant::MissingSeen, "balances") if driven => drop(rows.pop()),
-            (Plant::LineMissingSeen, "statement") if driven => drop(rows.pop()),
-            (Plant::WrongLineSeen, "statement") if driven => {
-                rows.iter_mut().for_each(|row| bump(&mut row["row"]["amount"]));
-            }
-            (Plant::WrongTotalsSeen, "totals") if driven => {
-                rows.iter_mut().for_each(|row| bump(&mut row["row"]["movements"]));
-            }
-            (Plant::TotalsMissingSeen, "totals") if driven => rows.clear(),
-            _ => {}
-        }
-    }
-}
-
-fn balance_row(name: &str, account: &Account) -> Value {
-    let Account { balance, movements, seq } = account;
-    json!({"key": name, "seq": seq, "row": {"balance": balance, "movements": movements}})
 }

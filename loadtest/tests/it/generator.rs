@@ -12,34 +12,34 @@ use crate::fake::Fake;
 use crate::plant::Plant;
 use crate::proxy::Proxy;
 
-fn loadtest(arguments: &str, more: &[&Path]) -> Command {
+pub(crate) fn loadtest(arguments: &str, more: &[&Path]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
     command.args(arguments.split_whitespace()).args(more).env_remove("FANFOLD_TOKEN");
     command
 }
 
-fn run(arguments: &str, more: &[&Path]) -> Output {
+pub(crate) fn run(arguments: &str, more: &[&Path]) -> Output {
     loadtest(arguments, more).output().expect("it starts")
 }
 
 /// A load of a second on a small target, with all that can be wished for.
-fn load(url: &str) -> String {
+pub(crate) fn load(url: &str) -> String {
     format!(
         "run --target {url} --rate 300 --duration 1s --tenants 5 --users 3 --samples 50 \
          --duplicates 0.1 --out-of-order 0.1 --rejected 0.1 --audit-patience 2s"
     )
 }
 
-fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     let text = std::fs::read(path).expect("the report was written");
     serde_json::from_slice(&text).expect("it is JSON")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn count(report: &Value, pointer: &str) -> u64 {
+pub(crate) fn count(report: &Value, pointer: &str) -> u64 {
     report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {report}"))
 }
 
@@ -102,7 +102,7 @@ fn a_search_finds_a_rate_and_what_was_seen_meanwhile_agrees() {
     assert!(count(&report, "/audit/seen") > 500, "{report}");
 }
 
-fn interrupt(running: &std::process::Child) {
+pub(crate) fn interrupt(running: &std::process::Child) {
     let stop = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
     assert!(stop.expect("kill is there").success());
 }

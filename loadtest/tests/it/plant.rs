@@ -14,6 +14,16 @@ pub(crate) enum Plant {
     AcceptedAhead,
     /// Two commands get the same receipt.
     PromisedTwice,
+    /// A command that comes again gets the receipt that it had, and no entry.
+    PromisedAgain,
+    /// A command is refused, and taken.
+    RefusedAndTaken,
+    /// A memo is cut.
+    MemoCut,
+    /// A memo is another of the same length.
+    MemoSwapped,
+    /// A memo gets lost.
+    MemoLost,
     /// An entry belongs to another user than it was promised to.
     AnotherUser,
     /// An entry is of another command than was sent.

@@ -119,27 +119,40 @@ impl<'a> Script<'a> {
     }
 
     async fn send(&mut self, log: &str, user: &str, id: u64, command: Value, noted: Noted) {
-        let memo = id.is_multiple_of(3).then(|| format!("the {id}th"));
-        let mut seq = None;
+        let has_amount =
+            command.as_object().and_then(|c| c.values().next()?.get("amount")).is_some();
+        let memo = (has_amount && id.is_multiple_of(3)).then(|| format!("the {id}th"));
+        let (mut seq, mut is_refused) = (None, false);
         if noted != Noted::Unsent {
-            let body = request(log, user, id, &command, memo).to_string();
+            let body = request(log, user, id, &command, memo.clone()).to_string();
             let receipt = self.post("/command", body).await;
             seq = receipt["seq"].as_u64().filter(|_| noted == Noted::Receipt);
+            is_refused = receipt["status"] == 400;
         }
         if noted != Noted::Never {
             self.note(seq, log, user, id, &command);
+        }
+        let line = self.lines.last_mut().and_then(Value::as_object_mut).expect("there are lines");
+        if let Some(memo) = memo
+            && noted != Noted::Never
+        {
+            line.values_mut().for_each(|line| line["memo"] = json!(digest(&memo)));
+        }
+        if is_refused {
+            let refused = line.remove("unanswered").expect("it has no receipt");
+            line.insert("refused".to_owned(), refused);
         }
     }
 
     fn note(&mut self, seq: Option<u64>, log: &str, user: &str, id: u64, command: &Value) {
         let log = format!("ledger/org:{log}");
+        let mut sent = json!({"log": log, "user": user, "id": id, "command": command});
         self.lines.push(match seq {
-            Some(seq) => json!({"receipt": {
-                "log": log, "seq": seq, "user": user, "id": id, "command": command,
-            }}),
-            None => json!({"unanswered": {
-                "log": log, "user": user, "id": id, "command": command,
-            }}),
+            Some(seq) => {
+                sent["seq"] = json!(seq);
+                json!({"receipt": sent})
+            }
+            None => json!({"unanswered": sent}),
         });
     }
 
@@ -154,6 +167,9 @@ impl<'a> Script<'a> {
             [("balances", "limit=1000"), ("statement", "order=desc&limit=10"), ("totals", "")]
         {
             let page = self.get(&format!("/views/{view}/ledger/org:{log}?{query}")).await;
+            if !page["rows"].is_array() {
+                continue;
+            }
             let began_us = self.clock_us + 10;
             self.clock_us = began_us + 10;
             self.lines.push(json!({"rows": {
@@ -176,7 +192,7 @@ impl<'a> Script<'a> {
     /// Writes the file, as the generator would.
     pub(crate) fn write(&self, path: &Path) {
         let mut file = std::fs::File::create(path).expect("a file");
-        for line in &self.lines {
+        for line in self.lines.iter().chain([&json!({"end": {}})]) {
             writeln!(file, "{line}").expect("it is written");
         }
     }
@@ -194,10 +210,18 @@ enum Noted {
     Never,
 }
 
+/// FNV-1a, 64 bits.
+fn digest(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
 fn request(log: &str, user: &str, id: u64, command: &Value, memo: Option<String>) -> Value {
     let (name, data) = command.as_object().and_then(|c| c.iter().next()).expect("a command");
     let mut data = data.clone();
-    if let Some(memo) = memo.filter(|_| data.get("amount").is_some()) {
+    if let Some(memo) = memo {
         data["memo"] = json!(memo);
     }
     json!({"type": "ledger", "command": name, "id": id, "user": user, "org": log, "data": data})

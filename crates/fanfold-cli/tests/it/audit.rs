@@ -6,9 +6,9 @@ use std::io::{BufWriter, Write};
 
 use loadtest::audit::{Options, Verdict, audit as audit_receipts};
 use loadtest::http::Target;
-use loadtest::receipts::{self, Command, FORMAT, Line, Receipt, Run};
+use loadtest::receipts::{self, End, FORMAT, Line, Run};
 
-use crate::load::{Deed, Load, Sent, USERS};
+use crate::load::{Load, Sent, USERS};
 
 /// Checks everything, once all that was accepted is processed.
 pub(crate) fn audit(url: &str, load: &Load) -> Verdict {
@@ -32,25 +32,17 @@ fn write(file: &File, load: &Load) -> serde_json::Result<()> {
     };
     line(&Line::Run(Run { format: FORMAT, users: USERS.to_owned() }))?;
     for sent in load.sent() {
-        let receipts::Sent { log, user, id, command } = of(sent);
         for seq in &sent.seqs {
-            let (log, user, command) = (log.clone(), user.clone(), command.clone());
-            line(&Line::Receipt(Receipt { log, seq: *seq, user, id, command }))?;
+            line(&Line::Receipt(of(sent).promised(*seq)))?;
         }
         if sent.seqs.is_empty() {
-            line(&Line::Unanswered(receipts::Sent { log, user, id, command }))?;
+            line(&Line::Unanswered(of(sent)))?;
         }
     }
-    Ok(())
+    line(&Line::End(End {}))
 }
 
 fn of(sent: &Sent) -> receipts::Sent {
-    let command = match sent.deed.clone() {
-        Deed::Open(account) => Command::Open { account },
-        Deed::Deposit(account, amount) => Command::Deposit { account, amount },
-        Deed::Withdraw(account, amount) => Command::Withdraw { account, amount },
-        Deed::Transfer(from, to, amount) => Command::Transfer { from, to, amount },
-    };
-    let log = format!("ledger/org:{}", sent.org);
-    receipts::Sent { log, user: sent.user.clone(), id: sent.id, command }
+    let Sent { org, user, id, command, .. } = sent.clone();
+    receipts::Sent { log: format!("ledger/org:{org}"), user, id, command, memo: None }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use loadtest::receipts::Command;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -17,41 +18,24 @@ const ACCOUNTS: u64 = 4;
 /// One command in so many is sent again, although it was answered.
 const REPEATED: u32 = 20;
 
-/// What is asked of the ledger.
-#[derive(Debug, Clone)]
-pub(crate) enum Deed {
-    Open(String),
-    Deposit(String, i64),
-    Withdraw(String, i64),
-    Transfer(String, String, i64),
-}
-
 /// A command, and the seqs that it was given: one each time it was acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) org: String,
     pub(crate) user: String,
     pub(crate) id: u64,
-    pub(crate) deed: Deed,
+    pub(crate) command: Command,
     pub(crate) seqs: Vec<u64>,
 }
 
 impl Sent {
     pub(crate) fn json(&self) -> Value {
-        let (command, data) = match &self.deed {
-            Deed::Open(account) => ("open", json!({"account": account})),
-            Deed::Deposit(account, amount) => {
-                ("deposit", json!({"account": account, "amount": amount}))
-            }
-            Deed::Withdraw(account, amount) => {
-                ("withdraw", json!({"account": account, "amount": amount}))
-            }
-            Deed::Transfer(from, to, amount) => {
-                ("transfer", json!({"from": from, "to": to, "amount": amount}))
-            }
-        };
         let Self { org, user, id, .. } = self;
-        json!({"type": "ledger", "command": command, "id": id, "user": user, "org": org, "data": data})
+        // As receipts show a command: its name, with its data.
+        let command = serde_json::to_value(&self.command).expect("a command is JSON");
+        let (name, data) =
+            command.as_object().and_then(|c| c.iter().next()).expect("it has a name");
+        json!({"type": "ledger", "command": name, "id": id, "user": user, "org": org, "data": data})
     }
 }
 
@@ -118,7 +102,8 @@ impl Load {
         let mut clients: Vec<Client> = (0..clients).map(client).collect();
         if let Some(first) = clients.first_mut() {
             let all = (0..ORGS).flat_map(|org| (0..ACCOUNTS).map(move |account| (org, account)));
-            let opens = all.map(|(org, account)| first.new_one(org, Deed::Open(name(account))));
+            let opens = all
+                .map(|(org, account)| first.new_one(org, Command::Open { account: name(account) }));
             let opens = opens.collect();
             first.unanswered.push(opens);
         }
@@ -198,18 +183,18 @@ impl Client {
         let (one, other) = (account(), account());
         // Some are not allowed, and some accounts hold less than is asked for.
         let amount = self.chance.random_range(0..100);
-        let deed = match self.chance.random_range(0..4) {
-            0 | 1 => Deed::Deposit(one, amount),
-            2 => Deed::Withdraw(one, 2 * amount),
-            _ => Deed::Transfer(one, other, amount),
+        let command = match self.chance.random_range(0..4) {
+            0 | 1 => Command::Deposit { account: one, amount },
+            2 => Command::Withdraw { account: one, amount: 2 * amount },
+            _ => Command::Transfer { from: one, to: other, amount },
         };
-        self.new_one(org, deed)
+        self.new_one(org, command)
     }
 
-    fn new_one(&mut self, org: u64, deed: Deed) -> usize {
+    fn new_one(&mut self, org: u64, command: Command) -> usize {
         let (org, user) = (format!("org-{org}"), self.user.clone());
         let id = self.sent.len() as u64 + 1;
-        self.sent.push(Sent { org, user, id, deed, seqs: Vec::new() });
+        self.sent.push(Sent { org, user, id, command, seqs: Vec::new() });
         self.sent.len() - 1
     }
 

@@ -9,6 +9,7 @@ use crate::audit::claims::Told;
 use crate::audit::ledger::{Event, Ledger, shown};
 use crate::audit::window::Sighting;
 use crate::audit::{F3, F4, F6, F8};
+use crate::receipts::Digest;
 
 /// An entry, as the target shows it.
 #[derive(Debug, Deserialize)]
@@ -90,8 +91,15 @@ impl LogAudit<'_> {
             return;
         };
         let told = self.task.names.find(user).and_then(|number| self.claims.sent(number, id));
-        if told.is_none() && user.starts_with(self.task.users) {
-            self.breach(F3, seq, format!("{user} has sent no {id}"));
+        match told {
+            None if self.task.run.is_whole && user.starts_with(&self.task.run.users) => {
+                self.breach(F3, seq, format!("{user} has sent no {id}"));
+            }
+            Some(Told::Refused) => {
+                let what = format!("{id} of {user} was refused, and has an entry");
+                self.breach(F3, seq, what);
+            }
+            _ => {}
         }
         let window = match self.windows.get_mut(user) {
             Some(window) => window,
@@ -129,10 +137,12 @@ impl LogAudit<'_> {
     fn accepted(&mut self, entry: &Entry, told: Option<Told>) {
         let (seq, events) = (entry.seq, &entry.events);
         let wrong = match told {
-            Some(Told::Command(deed)) => {
+            Some(Told::Command(deed, memo)) => {
                 let asked = self.task.names.asked(deed);
                 match self.ledger.decide(&asked) {
-                    Ok(expected) if Ledger::are(events, &expected) => None,
+                    Ok(expected) if Ledger::are(events, &expected) => {
+                        memo.and_then(|memo| wrong_memo(memo, events))
+                    }
                     Ok(expected) => Some(format!(
                         "{asked:?} led to {:?}, and should to {:?}",
                         events.iter().map(Event::to_string).collect::<Vec<_>>(),
@@ -151,7 +161,7 @@ impl LogAudit<'_> {
     }
 
     fn rejected(&mut self, entry: &Entry, told: Option<Told>) {
-        if let Some(Told::Command(deed)) = told {
+        if let Some(Told::Command(deed, _)) = told {
             let asked = self.task.names.asked(deed);
             let expected = self.ledger.decide(&asked).err();
             if expected != entry.code.as_deref() {
@@ -163,6 +173,15 @@ impl LogAudit<'_> {
         }
         self.ledger.reject(entry.seq);
     }
+}
+
+/// What is wrong with the memos of these events, each of which should have the same.
+fn wrong_memo(sent: Digest, events: &[Event]) -> Option<String> {
+    let memo = |event: &Event| event.data.memo.as_deref().map(Digest::of);
+    let event = events.iter().find(|event| event.moved().is_some() && memo(event) != Some(sent))?;
+    let found = event.data.memo.as_ref();
+    let found = found.map_or("none".to_owned(), |memo| format!("another, of {} bytes", memo.len()));
+    Some(format!("`{event}` should have the memo that was sent, and has {found}"))
 }
 
 /// JSON, to be compared.

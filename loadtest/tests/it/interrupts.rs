@@ -1,0 +1,151 @@
+//! Ctrl-C, whenever it comes: what was done is reported.
+
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::fake::Fake;
+use crate::generator::{count, interrupt, json, load, loadtest, run, text};
+use crate::manner::Manner;
+use crate::plant::Plant;
+
+fn started(line: &str, more: &[&Path]) -> Child {
+    let mut command = loadtest(line, more);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+}
+
+fn ended(child: Child, within: Duration) -> Output {
+    let began = Instant::now();
+    let output = child.wait_with_output().expect("it ends");
+    assert!(began.elapsed() < within, "{:?}: {output:?}", began.elapsed());
+    output
+}
+
+const SOON: Duration = Duration::from_secs(8);
+
+#[test]
+fn while_the_accounts_are_opened() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace("--tenants 5", "--tenants 2000000 --audit-sample 20");
+    let running = started(&format!("{line} --json"), &[&to_json]);
+    thread::sleep(Duration::from_secs(2));
+    interrupt(&running);
+    let output = ended(running, Duration::from_secs(20));
+    // Nothing was accepted of what was to be measured.
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report = json(&to_json);
+    assert_eq!((&report["interrupted"], count(&report, "/counts/due")), (&true.into(), 0));
+    assert_eq!(count(&report, "/audit/breaches"), 0, "{report}");
+    assert_eq!(count(&report, "/audit/receipts"), 20 * 3, "{report}");
+    let named = count(&report, "/audit/logs_named");
+    assert!((100..2_000_000).contains(&named), "{named}");
+}
+
+#[test]
+fn in_the_first_step_of_a_search() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace("--duration 1s", "--duration 300s --arrivals search");
+    let running = started(&format!("{line} --json"), &[&to_json]);
+    thread::sleep(Duration::from_secs(2));
+    interrupt(&running);
+    let output = ended(running, SOON);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&to_json);
+    assert_eq!(report["search"]["steps"].as_array().map(Vec::len), Some(0), "{report}");
+    assert!(count(&report, "/counts/accepted") > 50, "{report}");
+    assert!(count(&report, "/latencies/0/count") > 50, "{report}");
+}
+
+#[test]
+fn while_a_view_stands_still() {
+    let (fake, folder) = (Fake::with(None, Manner::ViewsStand), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace("--duration 1s", "--duration 300s --no-audit --give-up 3s");
+    let running = started(&format!("{line} --json"), &[&to_json]);
+    // Also the accounts are waited for, as long as that.
+    thread::sleep(Duration::from_secs(5));
+    interrupt(&running);
+    let output = ended(running, Duration::from_secs(2));
+    let report = json(&to_json);
+    assert!(output.status.success(), "{output:?}");
+    assert!(count(&report, "/counts/samples_unseen") > 10, "{report}");
+}
+
+#[test]
+fn while_requests_wait_for_a_connection() {
+    let stalls = Manner::Stalls { from_ms: 200, to_ms: 4_000 };
+    let (fake, folder) = (Fake::with(None, stalls), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace("--duration 1s", "--duration 300s --connections 1");
+    let running = started(&format!("{line} --json"), &[&to_json]);
+    thread::sleep(Duration::from_millis(2_500));
+    interrupt(&running);
+    let output = ended(running, SOON);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&to_json);
+    let counts = &report["counts"];
+    assert!(count(counts, "/unsent") > 100, "{report}");
+    assert_eq!(count(counts, "/due"), count(counts, "/accepted") + count(counts, "/unsent"));
+    // What never left has waited, too.
+    assert_eq!(count(&report, "/latencies/0/count"), count(counts, "/due"), "{report}");
+    let shown = text(&output.stdout).replace("\n", " ");
+    assert!(shown.contains("% were accepted"), "{shown}");
+}
+
+#[test]
+fn while_more_is_due_than_can_be_sent() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace("--rate 300 --duration 1s", "--rate 500000 --duration 300s");
+    let running = started(&format!("{line} --audit-sample 1 --json"), &[&to_json]);
+    thread::sleep(Duration::from_secs(2));
+    interrupt(&running);
+    let output = ended(running, Duration::from_secs(20));
+    assert!(output.status.success(), "{output:?}");
+    assert!(count(&json(&to_json), "/counts/unsent") > 100_000, "{output:?}");
+}
+
+#[test]
+fn the_second_ends_the_audit_and_what_it_found_is_reported() {
+    let (fake, folder) =
+        (Fake::with(Some(Plant::Hole), Manner::ViewsStand), TempDir::new().expect("a folder"));
+    let receipts = folder.path().join("receipts");
+    let line = load(&fake.url).replace("--audit-patience 2s", "--audit-patience 60s --give-up 1s");
+    let running = started(&format!("{line} --receipts"), &[&receipts]);
+    thread::sleep(Duration::from_secs(5));
+    interrupt(&running);
+    thread::sleep(Duration::from_millis(500));
+    interrupt(&running);
+    let output = ended(running, SOON);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("Audit: FAIL") && shown.contains("ended by Ctrl-C"), "{shown}");
+    assert!(shown.contains("F1  ledger/org:load-"), "{shown}");
+
+    // An audit alone has no load to end first.
+    let line = format!("audit --target {} --audit-patience 60s --receipts", fake.url);
+    let running = started(&line, &[&receipts]);
+    thread::sleep(Duration::from_secs(2));
+    interrupt(&running);
+    let output = ended(running, SOON);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stdout).contains("F1  ledger/org:load-"), "{output:?}");
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let fake = Fake::start(None);
+    let named = |name: &str| run(&format!("{} --name {name}", load(&fake.url)), &[]);
+    assert!(named("ci").status.success());
+    // Neither is the beginning of the other.
+    assert!(named("ci2").status.success());
+    let again = named("ci");
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    let said = text(&again.stderr);
+    assert!(said.contains("`ci+`") && said.contains("another --name"), "{said}");
+}

@@ -1,0 +1,172 @@
+//! The load is an open loop, times are counted from when requests were due, and every command is
+//! accounted for, whatever the target does.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::fake::Fake;
+use crate::generator::{count, json, loadtest};
+use crate::manner::Manner;
+use crate::plant::Plant;
+
+/// A load that is easily counted: the report, and the lines of the receipts.
+fn driven(fake: &Fake, flags: &str) -> (Value, Vec<Value>) {
+    let folder = TempDir::new().expect("a folder");
+    let (to_json, receipts) = (folder.path().join("r.json"), folder.path().join("receipts"));
+    let mut line = format!("run --target {} --tenants 5 --users 3 {flags}", fake.url);
+    for (flag, value) in [
+        ("--duplicates", "0"),
+        ("--out-of-order", "0"),
+        ("--rejected", "0"),
+        ("--samples", "0"),
+        ("--audit-patience", "2s"),
+    ] {
+        if !flags.contains(flag) {
+            line += &format!(" {flag} {value}");
+        }
+    }
+    line += " --json";
+    let output = loadtest(&line, &[&to_json, Path::new("--receipts"), &receipts]).output();
+    let output = output.expect("it starts");
+    assert!(to_json.metadata().is_ok_and(|file| file.len() > 0), "{flags}: {output:?}");
+    let lines = std::fs::read_to_string(receipts).expect("they were asked for");
+    let lines = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    (json(&to_json), lines)
+}
+
+fn latency(report: &Value, of: &str, figure: &str) -> f64 {
+    let all = report["latencies"].as_array().expect("a list");
+    let one = all.iter().find(|latency| latency["of"] == of).expect("it is there");
+    one[figure].as_f64().expect("a number")
+}
+
+/// Every command that was due is one of these, and every one that was sent is in the receipts.
+fn check_counts(report: &Value, lines: &[Value]) {
+    let of = |name: &str| count(report, &format!("/counts/{name}"));
+    let (accepted, refused) = (of("accepted"), of("refused"));
+    assert_eq!(of("due"), accepted + refused + of("unanswered") + of("unsent"), "{report}");
+    let named = |kind: &str| lines.iter().filter(|line| line.get(kind).is_some()).count() as u64;
+    // The accounts of five organisations were opened before.
+    assert_eq!(named("receipt"), accepted + 15, "{report}");
+    assert_eq!(named("refused") + named("unanswered"), refused + of("unanswered"), "{report}");
+    assert!(lines.last().is_some_and(|line| line.get("end").is_some()), "the file has no end");
+    assert_eq!(count(report, "/audit/breaches"), 0, "{}", report["audit"]);
+}
+
+#[test]
+fn a_target_that_stalls_is_charged_for_all_that_had_to_wait() {
+    // With two connections most requests cannot even leave: from when they left, few took long.
+    for connections in [2, 200] {
+        let fake = Fake::with(None, Manner::Stalls { from_ms: 500, to_ms: 1_500 });
+        let flags = format!("--rate 100 --duration 3s --connections {connections}");
+        let (report, lines) = driven(&fake, &flags);
+        check_counts(&report, &lines);
+        assert_eq!(count(&report, "/counts/accepted"), 300);
+        assert_eq!(latency(&report, "accept", "count"), 300.0);
+        // A third of all was due in that second: on average it waited for half of it.
+        let (p50, p99) =
+            (latency(&report, "accept", "p50_ms"), latency(&report, "accept", "p99_ms"));
+        assert!(p99 >= 900.0 && p50 < 500.0, "{connections}: {}", report["latencies"]);
+        assert!(latency(&report, "accept", "max_ms") >= 950.0, "{connections}");
+        assert!(latency(&report, "accept", "mean_ms") >= 140.0, "{connections}");
+        let late = latency(&report, "send", "p99_ms");
+        assert_eq!(late >= 900.0, connections == 2, "{connections}: {late}");
+    }
+}
+
+#[test]
+fn what_waits_to_be_sent_again_holds_up_nothing_that_is_due() {
+    let fake = Fake::with(None, Manner::Busy { until_ms: 1_000 });
+    let (report, lines) = driven(&fake, "--rate 100 --duration 2s --connections 8");
+    check_counts(&report, &lines);
+    assert_eq!(count(&report, "/counts/accepted"), 200);
+    assert!(count(&report, "/counts/retries/503") >= 80, "{report}");
+    // `Retry-After: 1`, and eight connections: eight requests would be under way in that second.
+    assert!(latency(&report, "send", "p99_ms") < 500.0, "{}", report["latencies"]);
+    assert!(latency(&report, "accept", "max_ms") >= 1_000.0, "{}", report["latencies"]);
+}
+
+#[test]
+fn what_is_never_answered_is_given_up_and_counts_as_slow() {
+    let fake = Fake::with(None, Manner::Deaf);
+    let flags = "--rate 200 --duration 2s --timeout 200ms --give-up 700ms";
+    let (report, lines) = driven(&fake, flags);
+    check_counts(&report, &lines);
+    let unanswered = count(&report, "/counts/unanswered");
+    assert!((10..80).contains(&unanswered), "{report}");
+    assert!(count(&report, "/counts/retries/timeout") > unanswered, "{report}");
+    assert_eq!(latency(&report, "accept", "count"), 400.0, "{}", report["latencies"]);
+    assert!(latency(&report, "accept", "p99_ms") >= 500.0, "{}", report["latencies"]);
+}
+
+#[test]
+fn each_command_of_a_batch_is_accounted_for() {
+    let flags = "--rate 400 --duration 1s --batch 10";
+    let fake = Fake::with(None, Manner::PartlyBusy);
+    let (report, lines) = driven(&fake, flags);
+    check_counts(&report, &lines);
+    assert_eq!(count(&report, "/counts/accepted"), 400);
+    assert!(count(&report, "/counts/retries/503") >= 40, "{report}");
+
+    let fake = Fake::with(None, Manner::PartlyRefused);
+    let (report, lines) = driven(&fake, flags);
+    check_counts(&report, &lines);
+    assert!((10..120).contains(&count(&report, "/counts/refused")), "{report}");
+    assert!(report["refusal"].as_str().is_some_and(|why| why.contains("not this one")), "{report}");
+}
+
+#[test]
+fn a_command_that_was_refused_has_no_entry() {
+    let fake = Fake::with(None, Manner::PartlyRefused);
+    let (_, lines) = driven(&fake, "--rate 400 --duration 1s --batch 10");
+    let refused: BTreeSet<String> =
+        lines.iter().filter_map(|line| Some(line.get("refused")?["id"].to_string())).collect();
+    assert!(!refused.is_empty());
+    assert!(refused.iter().all(|id| id.ends_with('5') || id.ends_with('0')), "{refused:?}");
+}
+
+#[test]
+fn a_view_that_stands_still_is_given_up_in_time() {
+    for (plant, manner, flags) in [
+        // It waits as long as it is asked to.
+        (None, Manner::ViewsStand, "--give-up 2s"),
+        // It says that it is parked: nobody waits for it.
+        (Some(Plant::ViewStuckParked), Manner::Plain, "--give-up 60s"),
+    ] {
+        let (fake, began) = (Fake::with(plant, manner), Instant::now());
+        let flags = format!("--rate 100 --duration 1s --samples 100 --no-audit {flags}");
+        let (report, _) = driven(&fake, &flags);
+        assert!(count(&report, "/counts/samples_unseen") > 10, "{report}");
+        assert_eq!(count(&report, "/counts/accepted"), 100, "{report}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{flags}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn the_same_name_and_seed_send_the_same_commands_whatever_the_answers() {
+    let sent = |manner| {
+        let fake = Fake::with(None, manner);
+        let flags = "--rate 300 --duration 1s --name ci --seed 5 --duplicates 0.2 \
+                     --out-of-order 0.1 --rejected 0.1 --payload 300";
+        let (_, lines) = driven(&fake, flags);
+        let mut sent: Vec<String> = lines
+            .into_iter()
+            .filter_map(|mut line| {
+                let mut receipt = line.get_mut("receipt")?.take();
+                receipt.as_object_mut()?.remove("seq");
+                Some(receipt.to_string())
+            })
+            .collect();
+        sent.sort();
+        sent
+    };
+    let (plain, stalled) = (sent(Manner::Plain), sent(Manner::Stalls { from_ms: 0, to_ms: 700 }));
+    assert_eq!(plain.len(), 315);
+    assert_eq!(plain, stalled);
+    let different: BTreeSet<&String> = plain.iter().collect();
+    assert!(different.len() < 290, "some were sent again: {}", different.len());
+}

@@ -1,0 +1,82 @@
+//! How a run ends, and what is left of it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::fake::Fake;
+use crate::generator::{load, loadtest, run, text};
+use crate::plant::Plant;
+
+/// Where the receipts are, as it was said; they are removed.
+fn kept(shown: &str) -> PathBuf {
+    let path = shown.lines().find_map(|line| line.strip_prefix("The receipts are kept: "));
+    let path = PathBuf::from(path.unwrap_or_else(|| panic!("nothing was kept: {shown}")));
+    assert!(path.metadata().is_ok_and(|file| file.len() > 0), "{}", path.display());
+    std::fs::remove_file(&path).expect("it is there");
+    path
+}
+
+#[test]
+fn a_breach_keeps_the_receipts_that_nobody_asked_for_whatever_else_goes_wrong() {
+    for full in [false, true] {
+        let fake = Fake::start(Some(Plant::WrongBalance));
+        let line = load(&fake.url);
+        let output = match full {
+            false => run(&line, &[]),
+            // It can be opened, and holds nothing.
+            true => run(&format!("{line} --json"), &[Path::new("/dev/full")]),
+        };
+        let shown = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(shown.contains("Audit: FAIL"), "{shown}");
+        assert_eq!(text(&output.stderr).contains("cannot write /dev/full"), full, "{output:?}");
+        kept(&shown);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_said_before_the_load() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    for flag in ["--json", "--html"] {
+        let began = Instant::now();
+        let line = load(&fake.url).replace("--duration 1s", "--duration 60s");
+        let output = run(&format!("{line} {flag}"), &[&folder.path().join("no/such/folder")]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains("cannot write"), "{output:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_keeps_the_receipts_of_a_good_run_out_of_the_way() {
+    let fake = Fake::start(None);
+    let output = run(&format!("{} --json", load(&fake.url)), &[Path::new("/dev/full")]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stdout).contains("Audit: PASS"), "{output:?}");
+}
+
+#[test]
+fn receipts_that_cannot_be_written_end_the_load_and_the_reason_is_said() {
+    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    let line = load(&fake.url).replace("--duration 1s", "--duration 60s --threads 2");
+    let began = Instant::now();
+    let mut command = loadtest(&format!("{line} --receipts"), &[&pipe]);
+    let reader = std::thread::spawn(move || {
+        // Takes a little, and is gone.
+        let mut little = [0; 4_096];
+        std::fs::File::open(pipe).and_then(|mut file| file.read_exact(&mut little))
+    });
+    let output = command.output().expect("it starts");
+    reader.join().expect("it does not panic").expect("something was written");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("cannot write the receipts") && said.contains("roken pipe"), "{said}");
+    assert!(text(&output.stdout).contains("Audit: NOT AUDITED"), "{output:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}

@@ -65,7 +65,7 @@ mod tests {
         assert_send(relay.relay(&[], Time(0)));
         assert_send(processor.process(&[], Time(0)));
         assert_send(projector.project(&[], Time(0)));
-        assert_send(sweep.sweep(None, 1));
+        assert_send(sweep.sweep(None, 1, Time(0)));
         assert_send(view_sweep.sweep(None, 1, Time(0)));
     }
 }

@@ -49,6 +49,8 @@ pub(crate) enum Op {
 pub(crate) enum Broken {
     /// It has no effect.
     Before,
+    /// It has no effect, and its caller is told so.
+    Throttled,
     /// It takes effect, and nobody hears of it.
     After,
     /// It takes effect when [`Faults::land`] is called, long after its caller has given up.
@@ -239,6 +241,7 @@ impl Faults {
         let result = match broken {
             None => effect.await,
             Some(Broken::Before) => Err(unanswered(op).into()),
+            Some(Broken::Throttled) => Err(Unavailable::Throttled { hop: "port" }.into()),
             Some(Broken::After) => {
                 // Whatever it says, nobody hears it.
                 let (Ok(_) | Err(_)) = effect.await;

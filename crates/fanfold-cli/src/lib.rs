@@ -15,7 +15,6 @@ mod gauges;
 pub mod host;
 pub mod log;
 pub mod output;
-pub mod panics;
 pub mod send;
 pub mod shards;
 pub mod up;

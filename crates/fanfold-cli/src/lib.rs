@@ -23,6 +23,7 @@ pub mod view;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+pub use fanfold_pipeline::panics;
 
 /// Event sourcing for high-volume multi-tenant systems.
 #[derive(Debug, Parser)]

@@ -205,5 +205,8 @@ async fn nothing_is_under_way_when_an_invocation_has_ended() {
     // The next one has its own time.
     let (answer, _) = invoke(&host, "1 answer").await;
     assert_eq!(answer.as_deref(), Ok("\"done\""));
-    assert_eq!(*host.handler.left_ms.lock().expect("no panic"), [9_500; 2]);
+    let left_ms = host.handler.left_ms.lock().expect("no panic");
+    // The system's clock goes on.
+    assert!(left_ms.iter().all(|ms| (9_000..=9_500).contains(ms)), "{left_ms:?}");
+    assert_eq!(left_ms.len(), 2);
 }

@@ -55,6 +55,9 @@ impl Projector {
         let suspects = messages.iter().zip(is_suspect).filter(|(_, is_suspect)| **is_suspect);
         let suspects: HashSet<&LogId> =
             suspects.flat_map(|(commits, _)| commits.iter().map(|commit| &commit.log)).collect();
+        if suspects.is_empty() {
+            return self.project_received(&slices(&messages), deadline).await;
+        }
         let of_logs = |suspect: bool| -> Vec<Vec<Received>> {
             let wanted = |commit: &&Received| suspects.contains(&commit.log) == suspect;
             messages

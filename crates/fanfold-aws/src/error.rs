@@ -32,6 +32,11 @@ const THROTTLED: &[&str] = &[
     "ReplicatedWriteConflictException",
 ];
 
+/// Whether a code says that it was too much at once: of a call, or of an entry in a batch.
+pub(crate) fn is_throttled(code: &str) -> bool {
+    THROTTLED.contains(&code)
+}
+
 /// A call and its target, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -98,11 +103,6 @@ pub enum CallError<E> {
 }
 
 impl<E> CallError<E> {
-    /// Whether the same call may do better in a moment.
-    pub fn is_worth_a_retry(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::TimedOut { .. } | Self::Failed { .. })
-    }
-
     /// Whether it is certain that nothing has happened, and nothing will.
     pub fn has_not_happened(&self) -> bool {
         matches!(self, Self::Throttled { .. } | Self::Conflict { .. } | Self::Refused { .. })
@@ -149,7 +149,7 @@ where
             && let SdkError::ServiceError(error) = error
         {
             Self::Conflict { call, error: Box::new(error.into_err()) }
-        } else if status == 429 || THROTTLED.contains(&code.as_str()) {
+        } else if status == 429 || is_throttled(&code) {
             Self::Throttled { call, said }
         } else if status >= 500 {
             Self::Failed { call, said }

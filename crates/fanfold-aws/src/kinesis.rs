@@ -5,13 +5,9 @@ use fanfold_pipeline::ports::{CommandStream, StreamRecord, Unavailable};
 
 use crate::Aws;
 use crate::call::Tries;
-use crate::error::Call;
+use crate::error::{Call, is_throttled};
 
 const HOP: &str = "command stream";
-
-/// The code of a record that its shard had no room for (Kinesis, PutRecords, response). All other
-/// codes leave open whether it was put.
-const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// The command stream on Kinesis. The partition key is the log; nothing is retried here, for only
 /// the relay knows what may follow what.
@@ -64,10 +60,11 @@ impl CommandStream for KinesisStream {
     }
 }
 
-/// A record without a sequence number has none because it is not in the stream.
+/// A record without a sequence number has none because it is not in the stream. All codes but those
+/// of a shard that had no room for it leave open whether it was put.
 fn result(entry: &PutRecordsResultEntry) -> Result<(), Unavailable> {
     match entry.error_code() {
-        Some(THROTTLED) => Err(Unavailable::Throttled { hop: HOP }),
+        Some(code) if is_throttled(code) => Err(Unavailable::Throttled { hop: HOP }),
         Some(code) => {
             let message = format!("{code}: {}", entry.error_message().unwrap_or_default());
             Err(Unavailable::Failed { hop: HOP, message })

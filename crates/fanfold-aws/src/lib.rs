@@ -14,10 +14,11 @@
 //! | [`PollingWaits`], [`OpenAdmission`], [`SystemEnv`] | the ports that need no service of AWS |
 //!
 //! What holds for all adapters: every attempt of a call is counted and asks what it consumed;
-//! reads are strongly consistent, but for the catalogue, which is an index; every query is read
-//! page by page; what the stages retry (appends to slots and to the journal, records, messages) is
-//! tried once, all else up to six times. An answer that was lost may hide that a write was made:
-//! then it is never said that it was not.
+//! reads are strongly consistent, but for the catalogue, which is an index, and for heads, which may
+//! be old ([`State::heads`](fanfold_pipeline::ports::State::heads)); every query is read page by
+//! page; what the stages retry (appends to slots and to the journal, records, messages) is tried
+//! once, all else up to six times. An answer that was lost may hide that a write was made: then it
+//! is never said that it was not.
 
 mod admission;
 pub mod call;

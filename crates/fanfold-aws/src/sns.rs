@@ -7,12 +7,9 @@ use fanfold_pipeline::ports::{Topic, Unavailable};
 
 use crate::Aws;
 use crate::call::Tries;
-use crate::error::Call;
+use crate::error::{Call, is_throttled};
 
 const HOP: &str = "topic";
-
-/// Codes of an entry that SNS had no room for.
-const THROTTLED: &[&str] = &["Throttled", "ThrottledException", "Throttling", "KMSThrottling"];
 
 /// The topics on SNS. Nothing is retried here: the processor publishes again what was not.
 #[derive(Debug, Clone)]
@@ -106,7 +103,7 @@ fn array(values: &BTreeSet<String>) -> Option<MessageAttributeValue> {
 }
 
 fn unavailable(entry: &BatchResultErrorEntry) -> Unavailable {
-    if THROTTLED.contains(&entry.code()) {
+    if is_throttled(entry.code()) {
         return Unavailable::Throttled { hop: HOP };
     }
     let message = format!("{}: {}", entry.code(), entry.message().unwrap_or("without a message"));

@@ -59,6 +59,11 @@ impl Collector for Gauges {
                 "Logs of which a record has ended its process, as the last sweep saw it",
                 swept.attempted as u64,
             ),
+            (
+                "failed_logs",
+                "Logs that the last sweep could not look at, or not nudge",
+                swept.failed.len() as u64,
+            ),
             ("waiting_logs", "Logs in which something waits for an operator", swept.waiting as u64),
         ] {
             let gauge = ConstGauge::new(value as i64);

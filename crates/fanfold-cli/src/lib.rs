@@ -15,7 +15,6 @@ mod gauges;
 pub mod host;
 pub mod log;
 pub mod output;
-pub mod panics;
 pub mod send;
 pub mod shards;
 pub mod up;
@@ -24,6 +23,7 @@ pub mod view;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+pub use fanfold_pipeline::panics;
 
 /// Event sourcing for high-volume multi-tenant systems.
 #[derive(Debug, Parser)]

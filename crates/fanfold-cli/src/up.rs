@@ -12,14 +12,15 @@ use fanfold::{Services, Views};
 use fanfold_embedded::shards::ShardState;
 use fanfold_embedded::{Config, Engine};
 use fanfold_http::{Api, Metrics, router_with};
+use fanfold_pipeline::panics;
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::admin;
 use crate::gauges::Gauges;
 use crate::host::Bound;
-use crate::{admin, panics};
 
 /// The arguments.
 #[derive(Debug, Args)]

@@ -99,7 +99,8 @@ impl Start<'_> {
         self.sweeps.spawn(async move {
             let mut after = None;
             while every.pause().await {
-                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX).map_ok(|report| {
+                let deadline = every.env.now().plus_ms(every.ms);
+                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline).map_ok(|report| {
                     let next = report.next.clone();
                     *lock(&swept) = report;
                     next

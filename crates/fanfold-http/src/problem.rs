@@ -141,6 +141,10 @@ impl Problem {
             Unavailable::Throttled { .. } => Kind::THROTTLED,
             Unavailable::Full { .. } => Kind::DISK_FULL,
             Unavailable::TimedOut { .. } | Unavailable::Failed { .. } => Kind::UNAVAILABLE,
+            Unavailable::Damaged { .. } => {
+                tracing::error!(error = %unavailable, "what is stored cannot be read");
+                return Self::new(Kind::INTERNAL, detail);
+            }
         };
         tracing::warn!(error = %unavailable, "a request failed");
         Self::new(kind, detail).retry_after(RETRY_AFTER_S)
@@ -207,6 +211,9 @@ impl From<ReadError> for Problem {
             // What a table said is for the log, not for callers.
             ReadError::Unavailable(unavailable @ Unavailable::Failed { hop, .. }) => {
                 return Self::unavailable(unavailable, format!("the {hop} failed"));
+            }
+            ReadError::Unavailable(unavailable @ Unavailable::Damaged { hop, .. }) => {
+                return Self::unavailable(unavailable, format!("what is in the {hop} is damaged"));
             }
             ReadError::Unavailable(unavailable) => {
                 return Self::unavailable(unavailable, unavailable.to_string());

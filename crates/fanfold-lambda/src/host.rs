@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use fanfold::Time;
 use fanfold_aws::names::Tables;
 use fanfold_aws::{Aws, SystemEnv};
+use fanfold_pipeline::panics;
 use fanfold_pipeline::ports::{Env, Unavailable};
 use futures::FutureExt;
 use lambda_runtime::layers::TracingLayer;
@@ -24,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::budget::Budget;
 use crate::error::{InvocationError, StartError};
 use crate::handler::{Handler, Reply};
-use crate::metrics::{Dimensions, READ_UNITS, WRITE_UNITS};
+use crate::metrics::{Dimensions, Metrics, READ_UNITS, WRITE_UNITS};
 use crate::settings::Environment;
 
 /// What warming up may take of an init phase, of which Lambda gives 10 s, in milliseconds.
@@ -63,6 +64,7 @@ fn start<S, H: Handler + 'static>(
     let get = |name: &str| std::env::var(name).ok();
     let mut environment = Environment::new(&get);
     log(environment.log());
+    panics::log_all();
     let tables = environment.tables();
     let settings = read(&mut environment);
     environment.check()?;
@@ -79,7 +81,15 @@ fn start<S, H: Handler + 'static>(
         let host = Arc::new(Host { handler: make(context).await, aws, env, of });
         let handle = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
             let host = host.clone();
-            async move { host.invoke(event.payload.get(), Time(event.context.deadline)).await }
+            async move {
+                let until = Time(event.context.deadline);
+                let Invoked { answer, line } = host.invoke(event.payload.get(), until).await;
+                if let Some(line) = line {
+                    // Nobody could be told that stdout is closed.
+                    let _ = writeln!(std::io::stdout().lock(), "{line}");
+                }
+                answer
+            }
         });
         let runtime = Runtime::new(handle).layer(TracingLayer::new());
         tracing::info!(service, init_ms = began.elapsed().as_millis() as u64, "ready");
@@ -108,24 +118,34 @@ struct Host<H> {
     of: Dimensions,
 }
 
+/// What has come of an invocation.
+struct Invoked {
+    answer: Result<Box<RawValue>, InvocationError>,
+    /// For the log, from which CloudWatch takes the numbers.
+    line: Option<String>,
+}
+
 impl<H: Handler> Host<H> {
-    async fn invoke(&self, event: &str, until: Time) -> Result<Box<RawValue>, InvocationError> {
+    async fn invoke(&self, event: &str, until: Time) -> Invoked {
         let now = self.env.now();
         let budget = Budget::of(now, until);
         self.aws.deadline.set_in(Duration::from_millis(budget.end.since_ms(now)));
         let before = self.aws.meter.snapshot();
-        let Reply { answer, mut metrics } =
-            bounded(&self.handler, event, budget, &*self.env).await?;
-        // Of single requests nothing is said: the line would cost more than many of them.
-        if !metrics.is_empty() {
+        let handled = bounded(&self.handler, event, budget, &*self.env).await;
+        let (answer, mut metrics) = match handled {
+            Ok(Reply { answer, metrics }) => (Ok(answer), metrics),
+            Err(error) => (Err(error), Metrics::new()),
+        };
+        // Of single requests nothing is said: the line would cost more than many of them. What has
+        // failed comes again, and its units are spent each time.
+        let line = (answer.is_err() || !metrics.is_empty()).then(|| {
             let used = (self.aws.meter.snapshot() - &before).total();
             metrics.of_service(READ_UNITS, used.read);
             metrics.of_service(WRITE_UNITS, used.write + used.conflicts);
-            let line = metrics.line(&self.of, self.env.now());
-            // Nobody could be told that stdout is closed.
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
-        }
-        Ok(RawValue::from_string(answer)?)
+            metrics.line(&self.of, self.env.now())
+        });
+        let answer = answer.and_then(|answer| Ok(RawValue::from_string(answer)?));
+        Invoked { answer, line }
     }
 }
 
@@ -151,48 +171,4 @@ async fn bounded(
 }
 
 #[cfg(test)]
-mod tests {
-    use async_trait::async_trait;
-
-    use super::*;
-    use crate::metrics::Metrics;
-
-    enum Does {
-        Answers,
-        Panics,
-        Waits,
-        Fails,
-    }
-
-    #[async_trait]
-    impl Handler for Does {
-        async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
-            match self {
-                Self::Answers => Reply::new(&event, Metrics::new()),
-                Self::Panics => panic!("a test of what happens then"),
-                Self::Waits => {
-                    SystemEnv.sleep(60_000).await;
-                    Reply::new(&budget.end.0, Metrics::new())
-                }
-                Self::Fails => Err(InvocationError::NotApplied { failed: 1, messages: 2 }),
-            }
-        }
-    }
-
-    #[test]
-    fn an_invocation_ends_in_time_and_without_the_process() {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime starts");
-        for (does, expected) in [
-            (Does::Answers, Ok("\"{}\"")),
-            (Does::Panics, Err("the handler panicked: a test of what happens then")),
-            (Does::Waits, Err("the invocation's time is over")),
-            (Does::Fails, Err("1 of 2 messages were not applied")),
-        ] {
-            let budget = Budget::of(SystemEnv.now(), SystemEnv.now().plus_ms(100));
-            let handled = runtime.block_on(bounded(&does, "{}", budget, &SystemEnv));
-            let handled = handled.map(|reply| reply.answer).map_err(|error| error.to_string());
-            assert_eq!(handled.as_deref().map_err(String::as_str), expected);
-        }
-    }
-}
+mod tests;

@@ -21,6 +21,8 @@ pub const CANARY_AGE_MS_MAX: &str = "CanaryAgeMsMax";
 pub const WAITING: &str = "Waiting";
 /// The sweep: logs that were nudged.
 pub const NUDGED: &str = "Nudged";
+/// The sweep: logs that could not be looked at, or not be nudged.
+pub const FAILED: &str = "Failed";
 /// The sweep: logs with a marker of an attempt that did not return.
 pub const ATTEMPTED: &str = "Attempted";
 /// The sweep: logs looked at.
@@ -34,6 +36,8 @@ pub const VIEW_BEHIND: &str = "ViewBehind";
 pub const VIEW_FAILED: &str = "ViewFailed";
 /// A view's sweep: dead letters that were delivered.
 pub const VIEW_DELIVERED: &str = "ViewDelivered";
+/// A view's sweep: dead letters that stay, and calls of their queue that failed.
+pub const VIEW_UNDELIVERED: &str = "ViewUndelivered";
 
 /// An invocation: records, or messages.
 pub const RECORDS: &str = "Records";

@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply};
 use crate::metrics::{
-    ATTEMPTED, CANARY_AGE_MS_MAX, LOGS, Metrics, NUDGED, STANDSTILL_MS_MAX, WAITING,
+    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, Metrics, NUDGED, STANDSTILL_MS_MAX, WAITING,
 };
 
 /// The sweep on its schedule.
@@ -28,17 +28,18 @@ impl SweepHandler {
 
 #[async_trait]
 impl Handler for SweepHandler {
-    async fn handle(&self, event: &str, _: Budget) -> Result<Reply, InvocationError> {
+    async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
         if view_event(event)? != ViewEvent::Schedule {
             let found = "has messages".to_owned();
             return Err(WrongEvent { expected: "a scheduled event", found }.into());
         }
         let after = self.bookmark.load().await?;
-        let report = self.sweep.sweep(after, self.logs_per_run).await?;
+        let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(LOGS, report.logs as f64);
         metrics.of_stack(NUDGED, report.nudged.len() as f64);
+        metrics.of_stack(FAILED, report.failed.len() as f64);
         metrics.of_stack(WAITING, report.waiting as f64);
         metrics.of_stack(ATTEMPTED, report.attempted as f64);
         metrics.of_stack(STANDSTILL_MS_MAX, report.standstill_ms_max as f64);
@@ -48,6 +49,7 @@ impl Handler for SweepHandler {
         let answer = json!({
             "logs": report.logs,
             "nudged": report.nudged,
+            "failed": report.failed,
             "waiting": report.waiting,
             "attempted": report.attempted,
             "standstill_ms_max": report.standstill_ms_max,

@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply};
-use crate::metrics::{Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
+use crate::metrics::{
+    Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED, VIEW_UNDELIVERED,
+};
 
 /// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
 pub struct ViewHandler {
@@ -50,12 +52,14 @@ impl ViewHandler {
         metrics.of_stack(VIEW_FAILED, report.failed.len() as f64);
         metrics.of_stack(VIEW_PARKED, report.parked as f64);
         metrics.of_stack(VIEW_DELIVERED, report.delivered as f64);
+        metrics.of_stack(VIEW_UNDELIVERED, report.undelivered as f64);
         let answer = json!({
             "logs": report.logs,
             "behind": report.caught_up.len(),
             "failed": report.failed.len(),
             "parked": report.parked,
             "delivered": report.delivered,
+            "undelivered": report.undelivered,
         });
         Reply::new(&answer, metrics)
     }
@@ -67,12 +71,13 @@ impl Handler for ViewHandler {
         match view_event(event)? {
             ViewEvent::Topic(messages) => self.of_topic(&messages, budget).await,
             ViewEvent::Queue { batch, received_before } => {
-                let failed = if received_before {
-                    let deadline = budget.deadline;
-                    self.projector.project_suspect(&batch.items, ATTEMPTS_MAX, deadline).await
-                } else {
-                    self.projector.project(&batch.items, budget.deadline).await
-                };
+                let failed = self.projector.project_with_suspects(
+                    &batch.items,
+                    &received_before,
+                    ATTEMPTS_MAX,
+                    budget.deadline,
+                );
+                let failed = failed.await;
                 let n = failed.len();
                 let response = BatchResponse::of_queue(failed, &batch.ids);
                 Reply::of_batch(&response, batch.items.len(), n, batch.unreadable)

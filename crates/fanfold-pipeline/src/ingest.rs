@@ -30,6 +30,7 @@ pub struct Ingest {
     admission: Arc<dyn Admission>,
     services: Services,
     env: Arc<dyn Env>,
+    appends_at_once: usize,
 }
 
 /// What the caller of an accepted command gets: it can be awaited, in the log or in a view.
@@ -71,7 +72,15 @@ impl Ingest {
         services: Services,
         env: Arc<dyn Env>,
     ) -> Self {
-        Self { commands, admission, services, env }
+        Self { commands, admission, services, env, appends_at_once: usize::MAX }
+    }
+
+    /// Appends so many logs' commands at the same time, instead of all of a request: for hosts that
+    /// need a connection for each.
+    #[must_use]
+    pub fn with_appends_at_once(mut self, appends_at_once: usize) -> Self {
+        self.appends_at_once = appends_at_once;
+        self
     }
 
     /// The services that this edge knows.
@@ -99,9 +108,10 @@ impl Ingest {
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
-        let all = Pace::of(groups.len());
+        // By default all: a provider in the same process gathers them into one write.
+        let pace = Pace::of(self.appends_at_once.min(groups.len()));
         let appends = groups.into_iter().map(|(log, group)| self.append_group(log, group));
-        at_once(all, appends, |group| {
+        at_once(pace, appends, |group| {
             for (index, answer) in group {
                 answers[index] = Some(answer);
             }
@@ -154,17 +164,22 @@ impl Ingest {
     }
 
     /// Appends one batch; returns the seq of its last command. All attempts carry one token, so
-    /// that an attempt whose answer was lost is recognised and not made twice.
+    /// that an attempt whose answer was lost is recognised and not made twice. That it was not
+    /// appended is only said if it holds for all attempts.
     async fn append(&self, log: &LogId, n: u64, body: Bytes) -> Result<Seq, IngestError> {
         let mut token = self.token();
         let mut attempt = 1;
+        let mut may_have_happened = None;
         loop {
             let append = Append { n, body: body.clone(), at: self.env.now(), token };
             let unavailable = match self.commands.append(log, append).await {
                 Ok(last) => return Ok(last),
                 Err(AppendError::Refused(slot)) if slot.token == token => return Ok(slot.seq),
                 Err(AppendError::Refused(slot)) if slot.closed => {
-                    return Err(IngestError::Closed { log: log.clone() });
+                    return Err(match may_have_happened {
+                        Some(earlier) => IngestError::Unavailable(earlier),
+                        None => IngestError::Closed { log: log.clone() },
+                    });
                 }
                 Err(AppendError::Refused(_)) => Unavailable::Failed {
                     hop: "commands table",
@@ -173,7 +188,13 @@ impl Ingest {
                 Err(AppendError::Unavailable(unavailable)) => unavailable,
             };
             if !APPEND_BACKOFF.pause(attempt, &*self.env).await {
-                return Err(IngestError::Unavailable(unavailable));
+                return Err(IngestError::Unavailable(match may_have_happened {
+                    Some(earlier) if unavailable.has_not_happened() => earlier,
+                    _ => unavailable,
+                }));
+            }
+            if !unavailable.has_not_happened() {
+                may_have_happened = Some(unavailable);
             }
             attempt += 1;
             if planted(Bug::NewTokenOnRetry) {

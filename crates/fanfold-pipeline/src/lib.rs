@@ -5,7 +5,7 @@
 //! 3. [`process`]: decided, folded, appended to the journal, published;
 //! 4. [`project`]: folded into the rows of a view.
 //!
-//! [`sweep`] finds what stands still; [`read`] is what callers see.
+//! [`sweep`] finds what stands still; [`read`] is what callers see. Hosts have [`panics`] logged.
 //!
 //! None of the four calls another: what passes between them goes through [`ports`], and each resumes
 //! from its own checkpoint. (Sweeps use stages: their canaries, and their view's projector.) They
@@ -18,6 +18,7 @@ mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod ingest;
+pub mod panics;
 pub mod ports;
 pub mod process;
 pub mod project;
@@ -65,7 +66,7 @@ mod tests {
         assert_send(relay.relay(&[], Time(0)));
         assert_send(processor.process(&[], Time(0)));
         assert_send(projector.project(&[], Time(0)));
-        assert_send(sweep.sweep(None, 1));
+        assert_send(sweep.sweep(None, 1, Time(0)));
         assert_send(view_sweep.sweep(None, 1, Time(0)));
     }
 }

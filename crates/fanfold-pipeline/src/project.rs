@@ -252,7 +252,16 @@ impl Projector {
         log: &LogId,
         cursor: Cursor,
     ) -> Result<Cursor, ProjectError> {
-        let page = self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await?;
+        let page = match self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
+            Ok(page) => page,
+            Err(damaged @ Unavailable::Damaged { .. }) => {
+                let fault = Fault::new(damaged.to_string());
+                return self
+                    .park(log, cursor.clone(), ApplyFault { at: cursor.seq.next(), fault })
+                    .await;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
         let mut unreadable = None;
         for item in &page.commits {

@@ -4,6 +4,11 @@
 //! are parked. [`ViewSweep`] does the same for one view: it brings it on from the journal, and
 //! delivers its dead letters. What it applies has not come through before, perhaps because it ends
 //! its process: so the view's sweep is suspicious.
+//!
+//! A log that cannot be looked at is reported, and stops no other (F7): the walk goes on behind it,
+//! and comes to it again when it begins anew. What there was no time for, the next run begins with.
+
+mod view;
 
 use std::sync::Arc;
 
@@ -13,14 +18,15 @@ use fanfold::body::record::Record;
 use fanfold::canary::Canary;
 use fanfold::limits::PUT_RECORDS_MAX;
 use fanfold::{LogId, Seq, Time};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 
 use crate::ingest::Ingest;
 use crate::ports::{
-    CataloguePosition, CommandStream, Commands, DeadLetters, Env, Journal, ParkedTable,
-    StreamRecord, Unavailable, ViewTable,
+    CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
+    Unavailable,
 };
-use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
+
+pub use view::{ViewSweep, ViewSweepReport};
 
 /// What was accepted less than this ago is on its way: every hop together takes seconds.
 const STANDSTILL_MS: u64 = 10_000;
@@ -31,8 +37,6 @@ const ATTEMPT_MS: u64 = 60_000;
 const LOGS_AT_ONCE: usize = 16;
 /// Parked commands that are looked at, to see whether one could go on.
 const PARKED_PER_LOOK: usize = 100;
-/// Dead letters that one run delivers.
-const DEAD_LETTERS_PER_RUN: usize = 100;
 
 /// The stage.
 pub struct Sweep {
@@ -53,6 +57,8 @@ pub struct SweepReport {
     pub logs: usize,
     /// Those that were nudged.
     pub nudged: Vec<LogId>,
+    /// Those that could not be looked at, or not be nudged.
+    pub failed: Vec<LogId>,
     /// For how long a log whose commands have no entries yet has got no more commands, at most.
     pub standstill_ms_max: u64,
     /// The logs in which something waits for an operator.
@@ -93,50 +99,62 @@ impl Sweep {
         self
     }
 
-    /// Looks at up to `limit` logs from `after` on, and nudges those that stand still. Whoever
-    /// schedules it stores [`SweepReport::next`] for the next run.
+    /// Looks at up to `limit` logs from `after` on, as far as it comes until the deadline, and nudges
+    /// those that stand still. Whoever schedules it stores [`SweepReport::next`] for the next run.
     pub async fn sweep(
         &self,
         after: Option<CataloguePosition>,
         limit: usize,
+        deadline: Time,
     ) -> Result<SweepReport, Unavailable> {
-        let page = self.commands.catalogue(after, limit).await?;
-        let mut report =
-            SweepReport { next: page.next, logs: page.logs.len(), ..SweepReport::default() };
-        let looks = stream::iter(page.logs).map(|log| async move {
-            let look = self.look(&log).await?;
-            Ok::<_, Unavailable>((log, look))
+        // First: they say how the pipeline is, also when there is no time for all logs.
+        let (canary_age_ms_max, unheard) = self.sing().await;
+        let page = self.commands.catalogue(after.clone(), limit).await?;
+        let listed = page.logs.len();
+        let looks = stream::iter(page.logs.into_iter().enumerate()).map(|(at, log)| async move {
+            let look = if self.env.now() < deadline { Some(self.look(&log).await) } else { None };
+            (at, log, look)
         });
-        let mut looks: Vec<(LogId, Look)> =
-            looks.buffer_unordered(LOGS_AT_ONCE).try_collect().await?;
-        looks.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (log, look) in looks {
-            report.standstill_ms_max = report.standstill_ms_max.max(look.standstill_ms);
-            report.waiting += usize::from(look.waiting);
-            report.attempted += usize::from(look.attempted);
-            if look.nudge {
-                report.nudged.push(log);
+        let mut looks: Vec<_> = looks.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        looks.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+        let mut report =
+            SweepReport { failed: unheard, canary_age_ms_max, ..SweepReport::default() };
+        let (mut looked, mut still) = (listed, Vec::new());
+        for (at, log, look) in looks {
+            match look {
+                None => looked = looked.min(at),
+                Some(look) => {
+                    still.extend(report.note(&log, look).then_some(log));
+                }
             }
         }
-        self.nudge(&report.nudged).await?;
-        report.canary_age_ms_max = self.sing().await?;
+        self.nudge(still, &mut report).await;
+        report.failed.sort();
+        report.failed.dedup();
+        report.next = match looked == listed {
+            true => page.next,
+            false => behind(&*self.commands, after, looked).await,
+        };
         tracing::debug!(?report, "swept");
         Ok(report)
     }
 
-    /// How the canaries of the last run fared; then sends the next.
-    async fn sing(&self) -> Result<Option<u64>, Unavailable> {
-        let Some((ingest, n)) = &self.canaries else { return Ok(None) };
-        let now = self.env.now();
-        let mut age_ms_max = None;
+    /// How the canaries of the last run fared, and of which that cannot be told; then sends the
+    /// next.
+    async fn sing(&self) -> (Option<u64>, Vec<LogId>) {
+        let Some((ingest, n)) = &self.canaries else { return (None, Vec::new()) };
+        let (mut age_ms_max, mut unheard) = (None, Vec::new());
         for log in (0..*n).filter_map(Canary::log) {
-            let tail = self.journal.tail(&log).await?;
-            let page = self.journal.read(&log, tail, 1).await?;
-            if let Some(commit) = page.commits.first() {
-                age_ms_max = age_ms_max.max(Some(now.since_ms(commit.at)));
+            match self.canary_age_ms(&log).await {
+                Ok(age_ms) => age_ms_max = age_ms_max.max(age_ms),
+                Err(error) => {
+                    tracing::warn!(%log, %error, "a canary could not be looked at");
+                    unheard.push(log);
+                }
             }
         }
         // The time is an id that grows from run to run.
+        let now = self.env.now();
         let command = |number| {
             let user = Canary::user(number);
             format!(r#"{{"type":"canary","command":"sing","id":{},"user":"{user}"}}"#, now.0)
@@ -148,7 +166,14 @@ impl Sweep {
                 tracing::warn!(%error, "a canary was not let in");
             }
         }
-        Ok(age_ms_max)
+        (age_ms_max, unheard)
+    }
+
+    /// How long ago the last command of a canary came to its entry, if any has.
+    async fn canary_age_ms(&self, log: &LogId) -> Result<Option<u64>, Unavailable> {
+        let tail = self.journal.tail(log).await?;
+        let page = self.journal.read(log, tail, 1).await?;
+        Ok(page.commits.first().map(|commit| self.env.now().since_ms(commit.at)))
     }
 
     async fn look(&self, log: &LogId) -> Result<Look, Unavailable> {
@@ -189,7 +214,9 @@ impl Sweep {
         Ok(look)
     }
 
-    async fn nudge(&self, logs: &[LogId]) -> Result<(), Unavailable> {
+    /// Nudges these logs, which the report did not count yet. What is not put now is nudged by a
+    /// later run.
+    async fn nudge(&self, logs: Vec<LogId>, report: &mut SweepReport) {
         for logs in logs.chunks(PUT_RECORDS_MAX) {
             let nudge = |log: &LogId| {
                 // A name is all it holds, which JSON always can.
@@ -197,211 +224,58 @@ impl Sweep {
                 StreamRecord { key: log.clone(), data }
             };
             let records: Vec<StreamRecord> = logs.iter().map(nudge).collect();
-            // What is not put now is nudged by a later run.
-            for result in self.stream.put_records(&records).await? {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "a nudge was not put");
+            let results = match self.stream.put_records(&records).await {
+                Ok(results) => results,
+                Err(error) => vec![Err(error); logs.len()],
+            };
+            for (log, result) in logs.iter().zip(results) {
+                match result {
+                    Ok(()) => report.nudged.push(log.clone()),
+                    Err(error) => {
+                        tracing::warn!(%log, %error, "a nudge was not put");
+                        report.failed.push(log.clone());
+                    }
                 }
             }
         }
-        Ok(())
     }
 }
 
-/// The sweep of one view, run by the view's own host.
-pub struct ViewSweep {
-    projector: Arc<Projector>,
-    /// The same, for what has perhaps ended a process before.
-    suspicious: Projector,
-    table: Arc<dyn ViewTable>,
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    dead_letters: Arc<dyn DeadLetters>,
-    env: Arc<dyn Env>,
-}
-
-/// What one run of a view's sweep saw.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ViewSweepReport {
-    /// Where the next run goes on; `None`: from the start of the catalogue.
-    pub next: Option<CataloguePosition>,
-    /// The view's logs looked at.
-    pub logs: usize,
-    /// Those that were brought on.
-    pub caught_up: Vec<LogId>,
-    /// Those that could not be.
-    pub failed: Vec<LogId>,
-    /// Those for which the view is parked.
-    pub parked: usize,
-    /// The dead letters delivered.
-    pub delivered: usize,
-}
-
-enum Brought {
-    Standing,
-    /// An attempt has not returned: it has to go alone.
-    Suspect,
-    On,
-    Parked,
-    Failed,
-}
-
-/// When a log's view is brought on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
-    /// When the entry after the cursor has been in the journal for some time.
-    StandsStill,
-    /// When there is an entry after the cursor.
-    Now,
-}
-
-impl ViewSweepReport {
-    fn note(&mut self, log: LogId, brought: Result<Brought, ProjectError>) {
+impl SweepReport {
+    /// Counts a log; whether it is to be nudged.
+    fn note(&mut self, log: &LogId, look: Result<Look, Unavailable>) -> bool {
         self.logs += 1;
-        match brought {
-            Ok(Brought::Standing) => {}
-            Ok(Brought::On) => self.caught_up.push(log),
-            Ok(Brought::Parked) => self.parked += 1,
-            Ok(Brought::Suspect | Brought::Failed) | Err(_) => self.failed.push(log),
+        match look {
+            Ok(look) => {
+                self.standstill_ms_max = self.standstill_ms_max.max(look.standstill_ms);
+                self.waiting += usize::from(look.waiting);
+                self.attempted += usize::from(look.attempted);
+                look.nudge
+            }
+            Err(error) => {
+                tracing::warn!(%log, %error, "a log could not be looked at");
+                self.failed.push(log.clone());
+                false
+            }
         }
     }
 }
 
-impl ViewSweep {
-    /// A sweep for the projector's view, which keeps its rows in `table`.
-    pub fn new(
-        projector: Arc<Projector>,
-        table: Arc<dyn ViewTable>,
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        dead_letters: Arc<dyn DeadLetters>,
-        env: Arc<dyn Env>,
-    ) -> Self {
-        let suspicious = projector.suspicious(ATTEMPTS_MAX);
-        Self { projector, suspicious, table, commands, journal, dead_letters, env }
+/// Where the next run goes on if only so many of the logs listed from `after` on had their turn.
+/// Only the catalogue knows its own order.
+async fn behind(
+    commands: &dyn Commands,
+    after: Option<CataloguePosition>,
+    looked: usize,
+) -> Option<CataloguePosition> {
+    if looked == 0 {
+        return after;
     }
-
-    /// Parks the view for a log after so many attempts that have ended their process, instead of
-    /// [`ATTEMPTS_MAX`]. At least two: logs are brought on at the same time, and a death counts for
-    /// all of them; from then on they go alone.
-    #[must_use]
-    pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
-        self.suspicious = self.projector.suspicious(attempts_max.max(2));
-        self
-    }
-
-    /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
-    /// never heard of, because the first message was lost. Each is brought on by a bounded step.
-    pub async fn sweep(
-        &self,
-        after: Option<CataloguePosition>,
-        limit: usize,
-        deadline: Time,
-    ) -> Result<ViewSweepReport, Unavailable> {
-        let mut report =
-            ViewSweepReport { delivered: self.deliver(deadline).await?, ..Default::default() };
-        let page = self.commands.catalogue(after, limit).await?;
-        report.next = page.next;
-        let services = self.projector.view().services();
-        let logs = page.logs.into_iter().filter(|log| services.contains(&log.service()));
-        let due = Due::StandsStill;
-        let logs = stream::iter(logs).map(|log| async move {
-            let brought = self.bring_on(&self.suspicious, &log, due, false, deadline).await;
-            (log, brought)
-        });
-        let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
-        for (log, mut brought) in logs {
-            if matches!(brought, Ok(Brought::Suspect)) {
-                brought = self.bring_on(&self.suspicious, &log, due, true, deadline).await;
-            }
-            report.note(log, brought);
+    match commands.catalogue(after.clone(), looked).await {
+        Ok(page) => page.next,
+        Err(error) => {
+            tracing::warn!(%error, "the next sweep begins where this one did");
+            after
         }
-        tracing::debug!(view = self.projector.view().name(), ?report, "swept");
-        Ok(report)
-    }
-
-    /// Brings the view on to the ends of these logs, now, until the deadline: for hosts that know
-    /// that notifications of them were lost. What is not at its end by then counts as failed.
-    /// `attempts_max`: log by log, and each parked after so many attempts that have ended their
-    /// process; see [`Projector::suspicious`].
-    pub async fn bring_on_logs(
-        &self,
-        logs: &[LogId],
-        attempts_max: Option<u32>,
-        deadline: Time,
-    ) -> ViewSweepReport {
-        let services = self.projector.view().services();
-        let logs = logs.iter().filter(|log| services.contains(&log.service()));
-        let (projector, at_once) = match attempts_max {
-            Some(attempts_max) => (self.projector.suspicious(attempts_max), 1),
-            None => ((*self.projector).clone(), LOGS_AT_ONCE),
-        };
-        let projector = &projector;
-        let logs: Vec<_> = logs
-            .map(|log| async move {
-                let brought = self.bring_on(projector, log, Due::Now, true, deadline).await;
-                (log.clone(), brought)
-            })
-            .collect();
-        let mut logs = stream::iter(logs).buffer_unordered(at_once);
-        let mut report = ViewSweepReport::default();
-        while let Some((log, brought)) = logs.next().await {
-            report.note(log, brought);
-        }
-        report
-    }
-
-    /// `is_alone`: no other log is under way, so that it may be one that has ended its process.
-    async fn bring_on(
-        &self,
-        projector: &Projector,
-        log: &LogId,
-        due: Due,
-        is_alone: bool,
-        deadline: Time,
-    ) -> Result<Brought, ProjectError> {
-        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
-        let mut brought = Brought::Standing;
-        while cursor.parked.is_none() && self.env.now() < deadline {
-            if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
-                return Ok(brought);
-            }
-            if cursor.attempts > 0 && !is_alone {
-                return Ok(Brought::Suspect);
-            }
-            let before = cursor.seq;
-            cursor = projector.read_on(log, cursor).await?;
-            if cursor.seq == before && cursor.parked.is_none() {
-                return Ok(Brought::Failed);
-            }
-            brought = Brought::On;
-        }
-        Ok(match cursor.parked {
-            Some(_) => Brought::Parked,
-            // What stands still is brought on by the next run.
-            None if due == Due::StandsStill => brought,
-            None => Brought::Failed,
-        })
-    }
-
-    async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
-        let page = self.journal.read(log, cursor.next(), 1).await?;
-        let age_ms = page.commits.first().map(|item| self.env.now().since_ms(item.at));
-        Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
-    }
-
-    async fn deliver(&self, deadline: Time) -> Result<usize, Unavailable> {
-        let view = self.projector.view().name();
-        let letters = self.dead_letters.list(view, DEAD_LETTERS_PER_RUN).await?;
-        let bodies: Vec<_> = letters.iter().map(|letter| letter.body.clone()).collect();
-        let failed = self.suspicious.project(&bodies, deadline).await;
-        let mut delivered = 0;
-        for (index, letter) in letters.iter().enumerate() {
-            if !failed.contains(&index) {
-                self.dead_letters.remove(view, letter.id).await?;
-                delivered += 1;
-            }
-        }
-        Ok(delivered)
     }
 }

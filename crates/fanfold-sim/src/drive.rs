@@ -302,9 +302,9 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
     let mut next = None;
     loop {
         stage.world.sleep(SWEEP_MS).await;
-        let (sweep, after) = (sweep.clone(), next.clone());
-        let report = stage.invoke(async move { sweep.sweep(after, SWEEP_LOGS).await }).await;
-        if let Some(Ok(report)) = report {
+        let (sweep, after, deadline) = (sweep.clone(), next.clone(), stage.deadline());
+        let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
+        if let Some(Ok(report)) = stage.invoke(swept).await {
             next = report.next;
         }
     }

@@ -47,28 +47,45 @@ impl DynamoCommands {
         after: Option<&LogId>,
         limit: usize,
     ) -> Result<(Vec<LogId>, bool), Unavailable> {
-        let of_bucket = (":h", number(bucket.into()));
+        let of_bucket = || (":h", number(bucket.into()));
         let only = Some("#pk");
         let (index, limit) = (Some(CATALOGUE_INDEX), Some(limit));
-        let page = match after {
-            Some(after) => {
-                let after = (":after", text(after.as_str()));
-                let keys = Expression("#h = :h AND #pk > :after", [of_bucket, after]);
-                self.table.query(Query { only, index, limit, ..Query::new(keys) }).await?
+        let mut start = None;
+        loop {
+            let page = match after {
+                Some(after) => {
+                    let after = (":after", text(after.as_str()));
+                    let keys = Expression("#h = :h AND #pk > :after", [of_bucket(), after]);
+                    self.table
+                        .query(Query { only, index, limit, start, ..Query::new(keys) })
+                        .await?
+                }
+                None => {
+                    let keys = Expression("#h = :h", [of_bucket()]);
+                    self.table
+                        .query(Query { only, index, limit, start, ..Query::new(keys) })
+                        .await?
+                }
+            };
+            let logs: Vec<LogId> = page.items.into_iter().filter_map(listed).collect();
+            // A place in the catalogue is behind a log: a page without any is none to end at.
+            if !logs.is_empty() || page.next.is_none() {
+                return Ok((logs, page.next.is_some()));
             }
-            None => {
-                let keys = Expression("#h = :h", [of_bucket]);
-                self.table.query(Query { only, index, limit, ..Query::new(keys) }).await?
-            }
-        };
-        let mut logs = Vec::with_capacity(page.items.len());
-        for mut item in page.items {
-            let log = item.text(PK).map_err(self.table.malformed())?;
-            let parsed = log.parse();
-            logs.push(parsed.map_err(|error| self.table.failed(format!("`{log}` {error}")))?);
+            start = page.next;
         }
-        Ok((logs, page.next.is_some()))
     }
+}
+
+/// A row of the catalogue. One that is no log's was not put there by Fanfold: it is passed over with
+/// an alarm, for the walk over all others must not end there (F7).
+fn listed(mut item: Item) -> Option<LogId> {
+    let name = item.text(PK).map_err(|error| error.to_string());
+    let log = name.and_then(|name| name.parse().map_err(|error| format!("`{name}` {error}")));
+    log.inspect_err(|problem| {
+        tracing::error!(alarm = "foreign_log", problem, "a row of the catalogue is passed over");
+    })
+    .ok()
 }
 
 /// The log's bucket in the catalogue: the same in every build, for it is stored.
@@ -108,7 +125,7 @@ impl Commands for DynamoCommands {
         found.map(slot).transpose().map_err(self.table.malformed())
     }
 
-    /// At most as many queries as there are buckets left and logs listed.
+    /// At most as many queries as there are buckets left and rows looked at.
     async fn catalogue(
         &self,
         after: Option<CataloguePosition>,

@@ -103,10 +103,19 @@ impl Journal for DynamoJournal {
         if !is_boundary {
             commits.extend(self.around(log, from, known).await?);
         }
+        let mut is_cut = false;
         for item in page.items {
-            commits.push(self.commit(log, item)?);
+            match self.commit(log, item) {
+                Ok(commit) => commits.push(commit),
+                // Whoever reads comes as far as can be read.
+                Err(Unavailable::Damaged { .. }) if !commits.is_empty() => {
+                    is_cut = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let more = page.next.is_some() || commits.len() > limit;
+        let more = is_cut || page.next.is_some() || commits.len() > limit;
         commits.truncate(limit);
         Ok(JournalPage { commits, more })
     }

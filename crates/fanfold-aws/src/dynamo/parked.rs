@@ -1,3 +1,5 @@
+use std::fmt::Display;
+
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use fanfold::{LogId, Seq};
@@ -18,7 +20,7 @@ const READS_MAX: usize = 5;
 ///
 /// An item of the table holds 400 KB, but what cannot be decoded may be a whole record of the
 /// stream, 1 MiB: a larger body is kept in parts. The log's own item has the first, and says how
-/// many there are (`n`) and of which body (`w`, its MD5). The others are under a partition key of
+/// many there are (`n`) and which call has stored them (`w`). The others are under a partition key of
 /// their own, so that they are in no list's way; they are stored before the item that names them,
 /// and deleted after it. What is left of an attempt that ended half-way is nobody's, and harmless.
 ///
@@ -34,7 +36,6 @@ pub struct DynamoParked {
 
 /// An item as it is stored: the first part of a body.
 struct First {
-    key: String,
     seq: Seq,
     body: Bytes,
     rest: Option<Rest>,
@@ -55,46 +56,58 @@ impl DynamoParked {
         Self { table: Table::new(aws, table, "parked table") }
     }
 
-    /// The whole of an item of which the first part was read; `None` if it was removed meanwhile.
-    async fn whole(
-        &self,
-        log: &LogId,
-        mut first: First,
-    ) -> Result<Option<ParkedItem>, Unavailable> {
+    /// The whole of an item that was found; `None` if it was removed meanwhile.
+    async fn whole(&self, log: &LogId, mut found: Item) -> Result<Option<ParkedItem>, Unavailable> {
+        // An item's key is always there, and a text.
+        let key = found.get(SK).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
+        let mut incomplete = None;
         for _ in 0..READS_MAX {
-            if let Some(body) = self.whole_body(log, &first).await? {
-                let identity = identity(&first.key).to_owned();
+            let first = match read(found) {
+                Ok(first) => first,
+                Err(error) => return Ok(Some(damaged(log, &key, Bytes::new(), &error))),
+            };
+            if let Some(body) = self.whole_body(log, &key, &first).await? {
+                let identity = identity(&key).to_owned();
                 return Ok(Some(ParkedItem { seq: first.seq, identity, body }));
             }
-            // Somebody has replaced or removed it since its first part was read.
+            // Parts are stored before the item that names them, and removed after it: of one that
+            // stays while they are looked for twice, they are gone.
+            if incomplete == first.rest {
+                return Ok(Some(damaged(log, &key, first.body, &"a part is missing")));
+            }
+            incomplete = first.rest;
+            // Or somebody has replaced or removed it since its first part was read.
             let itself = Expression(
                 "#pk = :pk AND #sk = :sk",
-                [(":pk", text(log.as_str())), (":sk", text(&first.key))],
+                [(":pk", text(log.as_str())), (":sk", text(&key))],
             );
             match self.table.query(Query::new(itself)).await?.items.pop() {
-                Some(found) => first = read(found).map_err(self.table.malformed())?,
+                Some(again) => found = again,
                 None => return Ok(None),
             }
         }
-        Err(self.table.failed(format!("a part of `{}` of {log} is missing", first.key)))
+        Err(self.table.failed(format!("`{key}` of {log} is replaced all the time")))
     }
 
     /// `None` if a part is missing.
-    async fn whole_body(&self, log: &LogId, first: &First) -> Result<Option<Bytes>, Unavailable> {
+    async fn whole_body(
+        &self,
+        log: &LogId,
+        key: &str,
+        first: &First,
+    ) -> Result<Option<Bytes>, Unavailable> {
         let Some(Rest { parts, nonce }) = first.rest else { return Ok(Some(first.body.clone())) };
         let mut body = BytesMut::from(&*first.body);
         let (mut found, mut start) = (1, None);
         loop {
             let of_this_call = Expression(
                 "#pk = :pk AND begins_with(#sk, :nonce)",
-                [
-                    (":pk", text(parts_key(log, &first.key))),
-                    (":nonce", text(part_key(nonce, None))),
-                ],
+                [(":pk", text(parts_key(log, key))), (":nonce", text(part_key(nonce, None)))],
             );
             let page = self.table.query(Query { start, ..Query::new(of_this_call) }).await?;
             for mut part in page.items {
-                body.extend(part.bytes(BODY).map_err(self.table.malformed())?);
+                let Ok(bytes) = part.bytes(BODY) else { return Ok(None) };
+                body.extend(bytes);
                 found += 1;
             }
             start = page.next;
@@ -143,7 +156,8 @@ impl ParkedTable for DynamoParked {
         }
         let put = self.table.put::<0>(stored, None, Tries::SOME).await;
         let before = put.map_err(|error| error.unavailable(&self.table))?;
-        let before = before.map(read).transpose().map_err(self.table.malformed())?;
+        // What names no parts has none.
+        let before = before.and_then(|before| read(before).ok());
         match before.and_then(|before| before.rest) {
             Some(before) if rest != Some(before) => self.remove_parts(log, &key, before).await,
             _ => Ok(()),
@@ -166,8 +180,7 @@ impl ParkedTable for DynamoParked {
             let left = Some(limit - items.len());
             let page = self.table.query(Query { limit: left, start, ..Query::new(keys) }).await?;
             for found in page.items {
-                let first = read(found).map_err(self.table.malformed())?;
-                items.extend(self.whole(log, first).await?);
+                items.extend(self.whole(log, found).await?);
             }
             start = page.next;
             if start.is_none() {
@@ -181,7 +194,7 @@ impl ParkedTable for DynamoParked {
         let sort_key = sort_key(seq, identity);
         let key = item([(PK, text(log.as_str())), (SK, text(&sort_key))]);
         let removed = self.table.delete(key).await?;
-        let removed = removed.map(read).transpose().map_err(self.table.malformed())?;
+        let removed = removed.and_then(|removed| read(removed).ok());
         match removed.and_then(|removed| removed.rest) {
             Some(rest) => self.remove_parts(log, &sort_key, rest).await,
             None => Ok(()),
@@ -196,6 +209,16 @@ fn sort_key(seq: Seq, identity: &str) -> String {
 
 fn identity(sort_key: &str) -> &str {
     sort_key.split_once('#').map_or("", |(_, identity)| identity)
+}
+
+/// What is listed of an item that cannot be read whole. What there is of its body is no body: nobody
+/// takes it up, and it waits for an operator. A put that takes effect after its item was removed,
+/// and with it the parts, leaves one behind.
+fn damaged(log: &LogId, sort_key: &str, body: Bytes, problem: &dyn Display) -> ParkedItem {
+    tracing::error!(alarm = "parked_damaged", %log, sort_key, %problem, "it cannot be read");
+    let seq = sort_key.split_once('#').and_then(|(seq, _)| seq.parse().ok());
+    let identity = identity(sort_key).to_owned();
+    ParkedItem { seq: seq.map_or(Seq::ZERO, Seq), identity, body }
 }
 
 /// A space is in no log's name: these partition keys are nobody else's.
@@ -216,7 +239,6 @@ fn part_of(log: &LogId, sort_key: &str, nonce: u128, part: u64) -> Item {
 fn read(mut item: Item) -> Result<First, Malformed> {
     let parts = item.take_number(N)?;
     Ok(First {
-        key: item.text(SK)?,
         seq: item.seq(SEQ)?,
         body: item.bytes(BODY)?,
         rest: match parts {

@@ -19,16 +19,17 @@ impl Positions {
         Self { table: Table::new(aws, table, "position of the sweep") }
     }
 
-    /// Where to go on; `None`: from the start of the catalogue.
+    /// Where to go on; `None`: from the start of the catalogue. So is one that cannot be read: the
+    /// walk would never begin again.
     pub async fn get(&self) -> Result<Option<CataloguePosition>, Unavailable> {
-        let Some(mut found) = self.table.get(key(), None).await? else { return Ok(None) };
-        let Some(bucket) = found.take_number(BUCKET).map_err(self.table.malformed())? else {
-            return Ok(None);
-        };
-        let bucket = u8::try_from(bucket).map_err(|error| self.table.failed(error))?;
-        let log = found.take_text(LOG).map_err(self.table.malformed())?;
-        let log = log.map(|log| log.parse()).transpose();
-        Ok(Some(CataloguePosition { bucket, log: log.map_err(|error| self.table.failed(error))? }))
+        let found = self.table.get(key(), None).await?;
+        let position = found.map(position).transpose();
+        Ok(position
+            .unwrap_or_else(|problem| {
+                tracing::warn!(problem, "the sweep begins anew: its position cannot be read");
+                None
+            })
+            .flatten())
     }
 
     /// Stores where to go on.
@@ -41,6 +42,16 @@ impl Positions {
         let put = self.table.put::<0>(item, None, Tries::SOME).await;
         put.map(|_| ()).map_err(|error| error.unavailable(&self.table))
     }
+}
+
+fn position(mut item: Item) -> Result<Option<CataloguePosition>, String> {
+    let Some(bucket) = item.take_number(BUCKET).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let bucket = u8::try_from(bucket).map_err(|error| error.to_string())?;
+    let log = item.take_text(LOG).map_err(|error| error.to_string())?;
+    let log = log.map(|log| log.parse()).transpose();
+    Ok(Some(CataloguePosition { bucket, log: log.map_err(|error| format!("{error}"))? }))
 }
 
 fn key() -> Item {

@@ -88,8 +88,12 @@ impl Table {
         Unavailable::Failed { hop: self.hop, message }
     }
 
+    /// An item that Fanfold did not write: the next attempt finds the same.
     pub(super) fn malformed(&self) -> impl Fn(Malformed) -> Unavailable {
-        |malformed| self.failed(malformed)
+        |malformed| {
+            let message = format!("{}: {malformed}", self.name);
+            Unavailable::Damaged { hop: self.hop, message }
+        }
     }
 
     pub(super) async fn get(

@@ -17,8 +17,8 @@ pub enum ViewEvent {
     Queue {
         /// The messages.
         batch: Batch<Bytes>,
-        /// Whether one of them was received before, and has perhaps ended its process.
-        received_before: bool,
+        /// Of each, whether it was received before, and has perhaps ended its process.
+        received_before: Vec<bool>,
     },
     /// The schedule of the view's sweep.
     Schedule,
@@ -64,7 +64,7 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
     }
     let mut topic = Vec::new();
     let mut queue = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
-    let mut received_before = false;
+    let mut received_before = Vec::new();
     for record in records_of(event, EXPECTED)? {
         let wrong = |error| WrongEvent { expected: EXPECTED, found: shape(record.get(), &error) };
         let record: AnyRecord<'_> = serde_json::from_str(record.get()).map_err(wrong)?;
@@ -72,7 +72,7 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
             AnyRecord { sns: Some(Envelope { message }), .. } => topic.push(bytes(message)),
             AnyRecord { message_id: Some(id), body: Some(body), attributes, .. } => {
                 let receives = attributes.approximate_receive_count.parse::<u64>();
-                received_before |= receives.is_ok_and(|n| n > 1);
+                received_before.push(receives.is_ok_and(|n| n > 1));
                 queue.items.push(bytes(unwrap(&body)));
                 queue.ids.push(id.into_owned());
             }

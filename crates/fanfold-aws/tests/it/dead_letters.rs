@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use fanfold_aws::SqsDeadLetters;
+use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{DeadLetter, DeadLetters};
 use serde_json::{Value, json};
 
@@ -17,12 +18,20 @@ struct Queue {
     visible: VecDeque<Value>,
     hidden: Vec<Value>,
     receives: usize,
+    /// How often what was hidden was shown again.
+    shown: usize,
 }
 
 impl Queue {
     fn of(bodies: &[String]) -> Self {
-        let message = |(at, body): (usize, &String)| json!({ "MessageId": format!("id-{at}"), "ReceiptHandle": format!("h-{at}"), "Body": body });
-        Self { visible: bodies.iter().enumerate().map(message).collect(), ..Self::default() }
+        let mut queue = Self::default();
+        bodies.iter().for_each(|body| queue.push(body));
+        queue
+    }
+
+    fn push(&mut self, body: &str) {
+        let at = self.visible.len();
+        self.visible.push_back(json!({ "MessageId": format!("id-{at}"), "ReceiptHandle": format!("h-{at}"), "Body": body }));
     }
 
     fn handle(&mut self, body: &str) -> String {
@@ -37,6 +46,16 @@ impl Queue {
         let received: Vec<Value> = self.visible.drain(..most.min(self.visible.len())).collect();
         self.hidden.extend(received.clone());
         json!({ "Messages": received }).to_string()
+    }
+
+    /// What was received comes again, in its order, with another handle: the old ones are void.
+    fn show_again(&mut self) {
+        self.shown += 1;
+        for mut message in std::mem::take(&mut self.hidden).into_iter().rev() {
+            let id = message["MessageId"].as_str().unwrap();
+            message["ReceiptHandle"] = json!(format!("{id}-{}", self.shown));
+            self.visible.push_front(message);
+        }
     }
 
     fn left(&self) -> Vec<&str> {
@@ -94,6 +113,17 @@ async fn a_letter_is_a_message_whoever_put_it_there() {
     assert_eq!(left(&queue), ["id-0", "id-2", "id-4", "id-5"], "half of the last is not done");
     letters.remove("balances", listed[5].id).await.unwrap();
     assert_eq!(left(&queue), ["id-0", "id-2", "id-4"]);
+}
+
+#[tokio::test]
+async fn the_ports_suite() {
+    let (letters, queue) = letters(&[]);
+    let kill = async |bodies: Vec<bytes::Bytes>| {
+        let mut queue = queue.lock().unwrap();
+        bodies.iter().for_each(|body| queue.push(std::str::from_utf8(body).unwrap()));
+    };
+    let show_again = async || queue.lock().unwrap().show_again();
+    conformance::dead_letters(&letters, "balances", kill, show_again).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod calls;
 mod capacity;
 mod conformance;
 mod costs;
+mod damaged;
 mod dead_letters;
 mod dense;
 mod dynamo;

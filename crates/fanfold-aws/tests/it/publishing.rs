@@ -1,6 +1,6 @@
 //! The processor over SNS, which fails in its own ways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -10,9 +10,9 @@ use fanfold::limits::PUBLISH_BATCH_BYTES_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_aws::SnsTopic;
 use fanfold_embedded::memory::{Memory, MemoryConfig};
-use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Env, Topic, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::{BatchOutcome, conformance};
 use percent_encoding::percent_decode_str;
 
 use crate::answers::{Answer, TestEnv, aws};
@@ -29,8 +29,33 @@ struct Entry {
     attributes: BTreeMap<String, (String, String)>,
 }
 
-/// The entries of a `PublishBatch`, as SNS's query protocol has them.
+/// What SNS takes in one call, in bytes: all messages with their attributes' names, types and values
+/// (`PublishBatch`, `BatchRequestTooLong`).
+const SNS_BATCH_BYTES_MAX: usize = 256 * 1024;
+/// What SNS takes in one call (`PublishBatch`, `TooManyEntriesInBatchRequest`).
+const SNS_BATCH_MAX: usize = 10;
+
+impl Entry {
+    /// As SNS counts it.
+    fn bytes(&self) -> usize {
+        let attribute = |(name, (kind, value)): (&String, &(String, String))| {
+            name.len() + kind.len() + value.len()
+        };
+        self.message.len() + self.attributes.iter().map(attribute).sum::<usize>()
+    }
+}
+
+/// The entries of a `PublishBatch`, as SNS's query protocol has them. SNS refuses more, or larger
+/// ones.
 fn entries_of(body: &str) -> Vec<Entry> {
+    let entries = all_entries_of(body);
+    assert!(entries.len() <= SNS_BATCH_MAX, "{} messages", entries.len());
+    let bytes: usize = entries.iter().map(Entry::bytes).sum();
+    assert!(bytes <= SNS_BATCH_BYTES_MAX, "{bytes} bytes");
+    entries
+}
+
+fn all_entries_of(body: &str) -> Vec<Entry> {
     let decoded = |text: &str| {
         percent_decode_str(&text.replace('+', " ")).decode_utf8().unwrap().into_owned()
     };
@@ -97,9 +122,18 @@ fn record(log: &str, commands: u64) -> ReceivedRecord {
     ReceivedRecord { key: log, data: data.into(), arrived: change.at }
 }
 
-/// Publishes what the commands of five logs come to, with SNS answering as `answers` does, given
+/// Publishes what the commands of three logs come to, with SNS answering as `answers` does, given
 /// the call's number and its entries. Returns the outcome, and the calls.
 async fn publish(
+    answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
+) -> (BatchOutcome, Vec<Vec<Entry>>) {
+    // About 50 KiB of notification each: a message each.
+    publish_of(["a", "b", "c"].map(|org| (org.to_owned(), 150)).to_vec(), answers).await
+}
+
+/// The same of other orgs, each with so many commands.
+async fn publish_of(
+    orgs: Vec<(String, u64)>,
     mut answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
 ) -> (BatchOutcome, Vec<Vec<Entry>>) {
     let calls: Arc<Mutex<Vec<Vec<Entry>>>> = Arc::default();
@@ -118,8 +152,10 @@ async fn publish(
         topic: Arc::new(SnsTopic::new(&aws, vec![ARN.to_owned()])),
         env: env.clone(),
     };
-    // About 50 KiB of notification each: a message each.
-    let records: Vec<_> = ["a", "b", "c"].map(|o| record(&format!("ledger/org:{o}"), 150)).into();
+    let records: Vec<_> = orgs
+        .iter()
+        .map(|(org, commands)| record(&format!("ledger/org:{org}"), *commands))
+        .collect();
     let processor = Processor::new(ports, services());
     let outcome = processor.process(&records, env.now().plus_ms(60_000)).await;
     let calls = calls.lock().unwrap().clone();
@@ -145,8 +181,55 @@ async fn messages_carry_what_filter_policies_need() {
         assert_eq!(attributes["kinds"], (array, r#"["ledger.opened"]"#.to_owned()));
         assert!(message.starts_with(r#"[{"specversion":"1.0""#), "{message}");
     }
-    let bytes: usize = calls[0].iter().map(|entry| entry.message.len()).sum();
-    assert!(bytes <= PUBLISH_BATCH_BYTES_MAX);
+}
+
+/// More than a call takes goes in as few calls as hold it, each below the limit, in order.
+#[tokio::test(start_paused = true)]
+async fn many_messages_are_several_calls() {
+    // Commands of each org by turns: messages of about 50 KiB, and pairs that do not fit into one.
+    for commands in [&[150][..], &[30, 165], &[10, 175, 90]] {
+        let names: Vec<String> = (10..26).map(|org| format!("o{org}")).collect();
+        let orgs = names.iter().cloned().zip(commands.iter().copied().cycle()).collect();
+        let (outcome, calls) = publish_of(orgs, |_, entries| all_done(entries)).await;
+        assert_eq!(outcome, BatchOutcome::DONE);
+        let messages: usize = calls.iter().map(Vec::len).sum();
+        assert!(messages > SNS_BATCH_MAX - 2, "{messages} messages");
+        let published = calls.iter().flat_map(|call| partitions(call)).collect::<String>();
+        let order: Vec<usize> = names.iter().filter_map(|name| published.find(name)).collect();
+        assert!(order.len() == names.len() && order.is_sorted(), "{published}");
+        let bytes = |call: &[Entry]| call.iter().map(Entry::bytes).sum::<usize>();
+        for pair in calls.windows(2) {
+            let with_next = bytes(&pair[0]) + pair[1][0].bytes();
+            assert!(
+                pair[0].len() == SNS_BATCH_MAX || with_next > PUBLISH_BATCH_BYTES_MAX - 4_096,
+                "the next one had fitted: {with_next} bytes"
+            );
+        }
+    }
+}
+
+/// The topic's own limits, where messages are small.
+#[tokio::test(start_paused = true)]
+async fn the_topics_suite() {
+    let bodies: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let (seen, mut calls) = (bodies.clone(), 0);
+    let aws = aws(move |body| {
+        calls += 1;
+        // By turns: throttled, a part of it fails, taken.
+        if calls % 3 == 1 {
+            return refusal(429, "Throttling");
+        }
+        let entries = entries_of(body);
+        let ids: BTreeSet<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(ids.len(), entries.len(), "ids are distinct in a batch");
+        let fate = |at: usize| (calls % 3 == 2 && at % 2 == 1).then_some("Throttled");
+        let taken = entries.iter().enumerate().filter(|(at, _)| fate(*at).is_none());
+        let taken = taken.map(|(_, entry)| Bytes::copy_from_slice(entry.message.as_bytes()));
+        seen.lock().unwrap().extend(taken);
+        answer(entries.iter().enumerate().map(|(at, entry)| (entry.id.as_str(), fate(at))))
+    });
+    let topic = SnsTopic::new(&aws, vec![ARN.to_owned()]);
+    conformance::topic(&topic, "t", async || std::mem::take(&mut *bodies.lock().unwrap())).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,9 +10,9 @@ use fanfold::body::record::Record;
 use fanfold::body::slot;
 use fanfold::{LogId, Request, Seq, Services};
 use fanfold_aws::KinesisStream;
-use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Change, CommandStream, Env, StreamRecord, Token, Unavailable};
 use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::{BatchOutcome, conformance};
 use ledger::Ledger;
 use serde_json::{Value, json};
 
@@ -227,4 +227,35 @@ async fn warming_asks_for_nothing_and_takes_a_refusal() {
     assert_eq!(*bodies.lock().unwrap(), BTreeMap::from([(body, 1)]));
     let stream = KinesisStream::new(&aws(|_| None), "the-stream");
     assert!(stream.warm().await.is_err(), "nobody answers");
+}
+
+/// What Kinesis takes in one call (`PutRecords`): records, and bytes with their partition keys.
+const KINESIS_RECORDS_MAX: usize = 500;
+const KINESIS_BYTES_MAX: usize = 5 * 1024 * 1024;
+
+#[tokio::test(start_paused = true)]
+async fn the_streams_suite() {
+    let stored: Arc<Mutex<Vec<StreamRecord>>> = Arc::default();
+    let (seen, mut calls) = (stored.clone(), 0);
+    let aws = aws(move |body| {
+        calls += 1;
+        let records = records_of(body);
+        let bytes: usize = records.iter().map(|(key, data)| key.len() + data.len()).sum();
+        assert!(records.len() <= KINESIS_RECORDS_MAX && bytes <= KINESIS_BYTES_MAX, "{bytes}");
+        // By turns: throttled as a whole, in part, put.
+        if calls % 3 == 1 {
+            return refusal(400, "ProvisionedThroughputExceededException");
+        }
+        let fails = |at: usize| calls % 3 == 2 && at % 2 == 1;
+        let code = |at| fails(at).then_some("ProvisionedThroughputExceededException");
+        let codes: Vec<_> = (0..records.len()).map(code).collect();
+        let put = records.into_iter().enumerate().filter(|(at, _)| !fails(*at));
+        let record =
+            |(key, data): (String, Bytes)| StreamRecord { key: key.parse().unwrap(), data };
+        seen.lock().unwrap().extend(put.map(|(_, put)| record(put)));
+        answer(&codes)
+    });
+    let stream = KinesisStream::new(&aws, "the-stream");
+    let arrived = async || std::mem::take(&mut *stored.lock().unwrap());
+    conformance::command_stream(&stream, "k", arrived).await;
 }

@@ -192,6 +192,23 @@ async fn a_throttled_slot_is_tried_again() {
     assert_eq!(slot.seq, Seq(1), "nothing was accepted");
 }
 
+/// That nothing was accepted is not said where it may have been: an answer was lost, and whoever
+/// asked again was throttled.
+#[tokio::test]
+async fn a_lost_answer_is_not_forgotten_for_a_throttled_one() {
+    let dynamo = Dynamo::start().await;
+    let (ingest, commands) = ingest(&dynamo);
+    let table = dynamo.tables.commands();
+    let throttled = Trouble::Answer(400, "ProvisionedThroughputExceededException");
+    dynamo.wire.trouble("UpdateItem", &table, 1, Trouble::LoseAnswer);
+    dynamo.wire.trouble("UpdateItem", &table, usize::MAX, throttled);
+    let answers = ingest.ingest(&[&nth(1)]).await;
+    let error = answers[0].as_ref().expect_err("throttled, at last");
+    assert!(matches!(error, IngestError::Unavailable(Unavailable::TimedOut { .. })), "{error:?}");
+    let slot = commands.slot(&acme()).await.expect("a slot").expect("a slot");
+    assert_eq!(slot.seq, Seq(1), "it was accepted");
+}
+
 /// The same nonce is our own: nothing is read again, and nothing is decided twice.
 #[tokio::test]
 async fn a_commit_that_was_written_without_an_answer_is_written_once() {

@@ -97,7 +97,7 @@ fn dead_letters() {
     let kill = async |bodies: Vec<Bytes>| {
         bodies.into_iter().for_each(|body| letters.push("balances", body));
     };
-    block_on(conformance::dead_letters(&letters, "balances", kill));
+    block_on(conformance::dead_letters_of_views(&letters, "balances", kill));
 }
 
 async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {

@@ -142,7 +142,7 @@ async fn dead_letters() {
     let kill = async |bodies: Vec<Bytes>| {
         bodies.into_iter().for_each(|body| letters.push("balances", body));
     };
-    conformance::dead_letters(&letters, "balances", kill).await;
+    conformance::dead_letters_of_views(&letters, "balances", kill).await;
 }
 
 #[tokio::test]

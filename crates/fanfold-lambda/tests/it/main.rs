@@ -2,6 +2,7 @@
 //! see what they make of what it brings.
 
 mod api;
+mod panics;
 mod settings;
 mod streams;
 mod sweeps;

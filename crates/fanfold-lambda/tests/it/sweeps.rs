@@ -1,7 +1,7 @@
 //! The sweep on its schedule.
 
 use fanfold_lambda::metrics::{
-    ATTEMPTED, CANARY_AGE_MS_MAX, LOGS, NUDGED, STANDSTILL_MS_MAX, WAITING,
+    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, NUDGED, STANDSTILL_MS_MAX, WAITING,
 };
 use fanfold_pipeline::ports::{CataloguePosition, Commands, Env};
 use serde_json::json;
@@ -23,7 +23,7 @@ async fn what_stands_still_is_nudged_and_goes_on() {
     let reply = world.call(&world.sweep, &schedule()).await.unwrap();
     assert_eq!(reply.metrics.get(LOGS), Some(2.0), "the ledger's and the canary's");
     assert_eq!(reply.metrics.get(NUDGED), Some(1.0));
-    assert_eq!([WAITING, ATTEMPTED].map(|n| reply.metrics.get(n)), [Some(0.0); 2]);
+    assert_eq!([WAITING, ATTEMPTED, FAILED].map(|n| reply.metrics.get(n)), [Some(0.0); 3]);
     assert!(reply.metrics.get(STANDSTILL_MS_MAX) >= Some(11_000.0));
     assert!(reply.metrics.get(CANARY_AGE_MS_MAX) >= Some(11_000.0));
     let records = world.records();

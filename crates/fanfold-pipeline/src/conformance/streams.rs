@@ -27,7 +27,11 @@ async fn until_taken<T: Clone>(
                 let failed = left.into_iter().zip(results).filter(|(_, result)| result.is_err());
                 left = failed.map(|(item, _)| item).collect();
             }
-            Err(e @ (Unavailable::Failed { .. } | Unavailable::Full { .. })) => {
+            Err(
+                e @ (Unavailable::Failed { .. }
+                | Unavailable::Full { .. }
+                | Unavailable::Damaged { .. }),
+            ) => {
                 panic!("sending: {e}")
             }
             Err(Unavailable::Throttled { .. } | Unavailable::TimedOut { .. }) => {}
@@ -145,37 +149,66 @@ fn largest(mut message: Message) -> Message {
 }
 
 /// The dead letters of `view`, which has none before. `kill` makes messages with these bodies
-/// undeliverable to it, in this order; it may wait until they are.
+/// undeliverable to it, in this order; it may wait until they are. `show_again` waits until what was
+/// listed is hidden no more.
 pub async fn dead_letters(
     port: &dyn DeadLetters,
     view: &str,
     mut kill: impl AsyncFnMut(Vec<Bytes>),
+    mut show_again: impl AsyncFnMut(),
 ) {
-    let list = async |limit| must("listing dead letters", port.list(view, limit).await);
-    let bodies_of =
-        |letters: &[DeadLetter]| letters.iter().map(|l| l.body.clone()).collect::<Vec<_>>();
-    assert_eq!(list(10).await, [], "the view has no dead letters yet");
+    assert_eq!(letters(port, view, 10).await, [], "the view has no dead letters yet");
     let bodies: Vec<Bytes> = (0..5).map(|i| Bytes::from(format!("[\"{i}\"]"))).collect();
     kill(bodies.clone()).await;
 
-    let letters = list(10).await;
-    assert_eq!(bodies_of(&letters), bodies, "the dead letters, the oldest first");
-    assert_eq!(list(2).await, letters[..2], "the oldest, at most as many as asked for");
-    let mut ids: Vec<u64> = letters.iter().map(|letter| letter.id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), letters.len(), "ids are unique per view");
+    for (limit, shown) in [(10, 5), (2, 2), (5, 5)] {
+        let listed = letters(port, view, limit).await;
+        assert_eq!(bodies_of(&listed), bodies[..shown], "the oldest {limit}, the oldest first");
+        let mut ids: Vec<u64> = listed.iter().map(|letter| letter.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), listed.len(), "ids are unique per view");
+        show_again().await;
+    }
 
-    must("removing a dead letter", port.remove(view, letters[1].id).await);
-    must("removing it again", port.remove(view, letters[1].id).await);
-    must("removing from another view", port.remove("another-view", letters[0].id).await);
-    let left: Vec<DeadLetter> =
-        letters.iter().filter(|letter| letter.id != letters[1].id).cloned().collect();
-    assert_eq!(list(10).await, left, "what is removed is gone, the rest stays");
-    let elsewhere = must("listing dead letters", port.list("another-view", 10).await);
-    assert_eq!(elsewhere, [], "each view has its own dead letters");
-    for letter in left {
+    let listed = letters(port, view, 10).await;
+    must("removing a dead letter", port.remove(view, listed[1].id).await);
+    must("removing it again", port.remove(view, listed[1].id).await);
+    must("removing none", port.remove(view, u64::MAX).await);
+    show_again().await;
+    let left = [&bodies[..1], &bodies[2..]].concat();
+    let listed = letters(port, view, 10).await;
+    assert_eq!(bodies_of(&listed), left, "what is removed is gone, the rest stays");
+    for letter in listed {
         must("removing a dead letter", port.remove(view, letter.id).await);
     }
-    assert_eq!(list(10).await, [], "nothing is left");
+    show_again().await;
+    assert_eq!(letters(port, view, 10).await, [], "nothing is left");
+}
+
+/// The dead letters of a provider that keeps those of all views in one place, and hides none.
+pub async fn dead_letters_of_views(
+    port: &dyn DeadLetters,
+    view: &str,
+    mut kill: impl AsyncFnMut(Vec<Bytes>),
+) {
+    dead_letters(port, view, &mut kill, async || {}).await;
+    kill((0..3).map(|i| Bytes::from(format!("[\"{i}\"]"))).collect()).await;
+    let listed = letters(port, view, 10).await;
+    assert_eq!(letters(port, view, 2).await, listed[..2], "none is hidden, and ids stay");
+    must("removing from another view", port.remove("another-view", listed[0].id).await);
+    assert_eq!(letters(port, view, 10).await, listed, "what another view removes is its own");
+    let elsewhere = letters(port, "another-view", 10).await;
+    assert_eq!(elsewhere, [], "each view has its own dead letters");
+    must("removing a dead letter", port.remove(view, listed[1].id).await);
+    let left = [&listed[..1], &listed[2..]].concat();
+    assert_eq!(letters(port, view, 10).await, left, "what is removed is gone, the rest stays");
+}
+
+async fn letters(port: &dyn DeadLetters, view: &str, limit: usize) -> Vec<DeadLetter> {
+    must("listing dead letters", port.list(view, limit).await)
+}
+
+fn bodies_of(letters: &[DeadLetter]) -> Vec<Bytes> {
+    letters.iter().map(|letter| letter.body.clone()).collect()
 }

@@ -60,6 +60,14 @@ pub enum Unavailable {
         /// Which port.
         hop: &'static str,
     },
+    /// What is stored was not written by Fanfold, or only in part: to ask again makes no sense.
+    #[error("what is in the {hop} cannot be read: {message}")]
+    Damaged {
+        /// Which port.
+        hop: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
     /// An error: it may have happened.
     #[error("the {hop} failed: {message}")]
     Failed {
@@ -68,4 +76,11 @@ pub enum Unavailable {
         /// What it said.
         message: String,
     },
+}
+
+impl Unavailable {
+    /// Whether it is certain that nothing has happened, and nothing will.
+    pub fn has_not_happened(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::Full { .. })
+    }
 }

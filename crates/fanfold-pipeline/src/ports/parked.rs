@@ -13,6 +13,10 @@ pub trait ParkedTable: Send + Sync {
 
     /// What waits at or above `from`, by seq and then identity: at most `limit`, fewer only if there
     /// is no more.
+    ///
+    /// What is stored only in part MUST NOT hide the others: it is listed, too, with a body that
+    /// nobody can decode, so that it waits for an operator. An attempt to park that takes effect
+    /// after its item was removed may leave that behind.
     async fn list(
         &self,
         log: &LogId,

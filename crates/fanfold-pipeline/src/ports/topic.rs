@@ -37,6 +37,10 @@ pub trait Topic: Send + Sync {
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
     /// The oldest, at most `limit`.
+    ///
+    /// What it shows MAY be hidden from later calls for a while, as a queue hides what somebody has
+    /// received. Unless it is removed, it MUST be shown again; its id MAY be another one then, and
+    /// MUST be good until then.
     async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable>;
 
     /// Removes one; not an error if it is not there.
@@ -46,7 +50,7 @@ pub trait DeadLetters: Send + Sync {
 /// A message that was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Unique per view.
+    /// Unique per view: how [`DeadLetters::remove`] knows it.
     pub id: u64,
     /// The message's body.
     pub body: Bytes,

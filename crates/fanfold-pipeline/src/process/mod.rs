@@ -37,7 +37,7 @@ use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
 use self::publish::publish;
 use self::suspect::{Caution, Suspects};
-use self::tables::{Appended, Stop};
+use self::tables::{Appended, Stop, report_faults};
 use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
 use crate::ports::{Env, Journal, ParkedTable, State, Topic};
@@ -188,11 +188,8 @@ impl Processor {
                 let detail = format!("no service `{}` is registered here", lane.id.service());
                 self.park_queue(&mut lane, Reason::NoService, &detail).await
             }
-            Err(Stop::CannotFold(error)) => {
-                let detail = chain(&error);
-                tracing::error!(alarm = "cannot_fold", log = %lane.id, detail);
-                self.park_queue(&mut lane, Reason::CannotFold, &detail).await
-            }
+            Err(Stop::CannotFold(error)) => self.park_unfoldable(&mut lane, &error).await,
+            Err(Stop::Damaged(error)) => self.park_unfoldable(&mut lane, &error).await,
             Err(Stop::Suspect(detail)) => {
                 tracing::error!(alarm = "suspect", log = %lane.id, detail);
                 let parked = self.park_queue(&mut lane, Reason::Suspect, &detail).await;
@@ -347,6 +344,7 @@ impl Processor {
                 return Ok(Pass::Again);
             }
             let notice = sealed.notice.clone();
+            report_faults(&notice);
             log.acknowledge(sealed);
             for command in commands.by_ref().take(notice.entries.len()) {
                 lane.take(command);
@@ -496,10 +494,4 @@ impl Lane {
             self.log = Some(log);
         }
     }
-}
-
-/// An error with all its sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

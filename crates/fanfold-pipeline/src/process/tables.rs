@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{DecodeError, commit, head::Head};
+use fanfold::entry::Outcome;
 use fanfold::log::{FoldError, Put, Sealed, Snapshot, Want};
 use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey, Time};
@@ -37,7 +39,7 @@ const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Unavailable(Unavailable),
     #[error("there is a gap, and it is young")]
     Gap,
     #[error("the deadline is over")]
@@ -50,6 +52,21 @@ pub(super) enum Stop {
     Suspect(String),
     #[error("this build cannot fold the log")]
     CannotFold(#[source] FoldError),
+    #[error("what is stored of the log is damaged")]
+    Damaged(#[source] Unavailable),
+}
+
+/// What cannot be read comes again for ever if it is taken for what does not answer now.
+impl From<Unavailable> for Stop {
+    fn from(error: Unavailable) -> Self {
+        match error {
+            Unavailable::Damaged { .. } => Self::Damaged(error),
+            Unavailable::Throttled { .. }
+            | Unavailable::Full { .. }
+            | Unavailable::TimedOut { .. }
+            | Unavailable::Failed { .. } => Self::Unavailable(error),
+        }
+    }
 }
 
 impl From<FoldError> for Stop {
@@ -264,6 +281,17 @@ impl Processor {
         Ok(())
     }
 
+    /// Parks all of the queue, of a log that would fail in the same way for ever.
+    pub(super) async fn park_unfoldable(
+        &self,
+        lane: &mut Lane,
+        error: &(dyn std::error::Error + Sync),
+    ) -> Result<(), Stop> {
+        let detail = chain(error);
+        tracing::error!(alarm = "cannot_fold", log = %lane.id, detail);
+        self.park_queue(lane, Reason::CannotFold, &detail).await
+    }
+
     pub(super) async fn park(
         &self,
         id: &LogId,
@@ -348,4 +376,19 @@ impl Processor {
         put(&snapshot.head).await?;
         Ok(())
     }
+}
+
+/// A fault is an outcome, and somebody's bug: who was told of the panic learns here whose it was.
+pub(super) fn report_faults(notice: &Notice) {
+    for entry in notice.entries.iter() {
+        if let Outcome::Faulted { message, .. } = &entry.outcome {
+            tracing::warn!(log = %notice.log, seq = %entry.seq, fault = message, "a command is faulted");
+        }
+    }
+}
+
+/// An error with all its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

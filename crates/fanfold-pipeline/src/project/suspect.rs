@@ -5,7 +5,10 @@
 //! Only logs that go one at a time can be told apart by it: a death counts for all that are under
 //! way.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
+use fanfold::body::notification::Received;
 use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};
 
@@ -34,6 +37,41 @@ impl Projector {
         deadline: Time,
     ) -> Vec<usize> {
         self.suspicious(attempts_max).project(messages, deadline).await
+    }
+
+    /// As [`Projector::project`], where some of the messages (`is_suspect`, one for each) have
+    /// perhaps ended a process before. The logs that these tell of go [suspiciously](Self::suspicious),
+    /// also in what the other messages say of them: a commit that is in line may be the one that
+    /// ends the process. All other logs go first, and as ever: they cost no more for it, and do not
+    /// wait for what perhaps takes all of the time.
+    pub async fn project_with_suspects(
+        &self,
+        messages: &[Bytes],
+        is_suspect: &[bool],
+        attempts_max: u32,
+        deadline: Time,
+    ) -> Vec<usize> {
+        let messages: Vec<Vec<Received>> = messages.iter().map(|body| self.decode(body)).collect();
+        let suspects = messages.iter().zip(is_suspect).filter(|(_, is_suspect)| **is_suspect);
+        let suspects: HashSet<&LogId> =
+            suspects.flat_map(|(commits, _)| commits.iter().map(|commit| &commit.log)).collect();
+        if suspects.is_empty() {
+            return self.project_received(&slices(&messages), deadline).await;
+        }
+        let of_logs = |suspect: bool| -> Vec<Vec<Received>> {
+            let wanted = |commit: &&Received| suspects.contains(&commit.log) == suspect;
+            messages
+                .iter()
+                .map(|commits| commits.iter().filter(wanted).cloned().collect())
+                .collect()
+        };
+        let (others, suspects) = (of_logs(false), of_logs(true));
+        let mut failed = self.project_received(&slices(&others), deadline).await;
+        let suspicious = self.suspicious(attempts_max);
+        failed.extend(suspicious.project_received(&slices(&suspects), deadline).await);
+        failed.sort_unstable();
+        failed.dedup();
+        failed
     }
 
     /// Applies what is next in line. A parked view stays as it is.
@@ -87,4 +125,8 @@ impl Projector {
             attempt += 1;
         }
     }
+}
+
+fn slices(messages: &[Vec<Received>]) -> Vec<&[Received]> {
+    messages.iter().map(Vec::as_slice).collect()
 }

@@ -49,6 +49,10 @@ pub(crate) enum Op {
 pub(crate) enum Broken {
     /// It has no effect.
     Before,
+    /// It has no effect, and its caller is told so.
+    Throttled,
+    /// What it finds is not what anybody wrote.
+    Damaged,
     /// It takes effect, and nobody hears of it.
     After,
     /// It takes effect when [`Faults::land`] is called, long after its caller has given up.
@@ -239,6 +243,10 @@ impl Faults {
         let result = match broken {
             None => effect.await,
             Some(Broken::Before) => Err(unanswered(op).into()),
+            Some(Broken::Throttled) => Err(Unavailable::Throttled { hop: "port" }.into()),
+            Some(Broken::Damaged) => {
+                Err(Unavailable::Damaged { hop: "port", message: "half of it".to_owned() }.into())
+            }
             Some(Broken::After) => {
                 // Whatever it says, nobody hears it.
                 let (Ok(_) | Err(_)) = effect.await;

@@ -105,6 +105,26 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
     });
 }
 
+/// A host with room for so many connections has so many appends under way; without a bound all
+/// groups of a request are appended at once.
+#[test]
+fn no_more_appends_are_under_way_than_may_be() {
+    play(async || {
+        let requests: Vec<Value> = (0..40).map(|n| request(&format!("o{n}"), 1)).collect();
+        for (bound, expected) in [(None, 40), (Some(1), 1), (Some(7), 7), (Some(64), 40)] {
+            let world = World::new();
+            let ingest = match bound {
+                Some(bound) => world.ingest().with_appends_at_once(bound),
+                None => world.ingest(),
+            };
+            let answers = ask(&ingest, &requests).await;
+            let accepted: Vec<String> = (0..40).map(|n| format!("org:o{n} 1")).collect();
+            assert_eq!(answers, accepted);
+            assert_eq!(world.faults.overlap(Op::SlotAppend), expected, "with {bound:?}");
+        }
+    });
+}
+
 /// §5: "each part acknowledged before the next": what stands behind a failed one is not tried, or
 /// the order of the group would be another one.
 #[test]
@@ -142,6 +162,38 @@ fn an_attempt_whose_answer_was_lost_is_recognised() {
             assert_eq!(calls.len(), attempts);
             assert!(calls.iter().all(|call| *call == calls[0]), "one token in all: {calls:?}");
         }
+    });
+}
+
+/// "Only `Throttled` … promise that it has not and will not": of an append of which one attempt may
+/// have taken effect nobody says that it did not happen.
+#[test]
+fn an_attempt_that_may_have_happened_is_not_forgotten() {
+    play(async || {
+        for (lost, is_certain) in [(0, true), (1, false), (3, false)] {
+            for how in [Broken::After, Broken::Before] {
+                let world = World::new();
+                world.faults.fail(Op::SlotAppend, "", 1..=lost, how);
+                world.faults.fail(Op::SlotAppend, "", lost + 1.., Broken::Throttled);
+                let json = request("acme", 1).to_string();
+                let answers = world.ingest().ingest(&[json.as_bytes()]).await;
+                let [Err(IngestError::Unavailable(unavailable))] = &answers[..] else {
+                    panic!("{answers:?}")
+                };
+                assert_eq!(unavailable.has_not_happened(), is_certain, "{lost} {how:?}");
+            }
+        }
+        // Nor that a log was closed to it, which has perhaps taken it before.
+        let world = World::new();
+        assert_eq!(ask(&world.ingest(), &[request("acme", 1)]).await, ["org:acme 1"]);
+        world.faults.fail(Op::SlotAppend, "", 1..=1, Broken::Before);
+        let closing = world.clone();
+        world.faults.before(Op::Sleep, "", move || {
+            let world = closing.clone();
+            async move { assert!(world.memory.commands.close(&acme())) }
+        });
+        assert_eq!(ask(&world.ingest(), &[request("acme", 2)]).await, ["unavailable"]);
+        assert_eq!(ask(&world.ingest(), &[request("acme", 2)]).await, ["closed"]);
     });
 }
 

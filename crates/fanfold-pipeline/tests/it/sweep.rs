@@ -65,7 +65,7 @@ fn what_stands_still_is_nudged() {
         world.env.pass(9_000);
 
         world.faults.forget();
-        let report = world.sweep().sweep(None, ALL).await.expect("memory");
+        let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
         let nudged = [gap, half, hidden, service, still].map(Clone::clone);
         assert_eq!(report.nudged, nudged);
         assert_eq!((report.logs, report.waiting, report.next), (8, 2, None));
@@ -94,10 +94,80 @@ fn a_lost_nudge_is_made_again() {
         world.env.pass(11_000);
         world.faults.leave_out(Op::PutRecords, "org:b", 1..=1);
         for expected in [vec!["a"], vec!["a", "a", "b"]] {
-            world.sweep().sweep(None, ALL).await.expect("memory");
+            world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
             let mut nudged: Vec<LogId> = world.records().into_iter().map(|r| r.key).collect();
             nudged.sort();
             assert_eq!(nudged, expected.into_iter().map(org).collect::<Vec<_>>());
+        }
+    });
+}
+
+/// F7: what cannot be looked at, or not be nudged, is reported, and stops neither the others nor the
+/// canaries.
+#[test]
+fn a_log_that_cannot_be_looked_at_stops_no_other() {
+    play(async || {
+        let world = World::new();
+        let logs = ["a", "b", "c", "d", "e"].map(org);
+        for log in &logs {
+            world.accept(log, 1).await;
+        }
+        let canary = Canary::log(0).expect("a canary");
+        world.env.pass(11_000);
+        world.faults.fail(Op::SlotGet, "org:a", .., Broken::Before);
+        world.faults.fail(Op::JournalTail, "org:b", .., Broken::Before);
+        world.faults.fail(Op::ParkedList, "org:c", .., Broken::Before);
+        world.faults.leave_out(Op::PutRecords, "org:d", 1..=1);
+        world.faults.fail(Op::JournalTail, canary.as_str(), 1..=1, Broken::Before);
+        let sweep = world.sweep().with_canaries(world.ingest(), 1);
+        let [a, b, c, d, e] = &logs;
+        let failed = [&canary, a, b, c, d].map(Clone::clone);
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
+        assert_eq!((report.failed, report.nudged), (failed.to_vec(), vec![e.clone()]));
+        assert_eq!((report.logs, report.next), (6, None), "the canary's log is a new one");
+
+        world.faults.heal();
+        world.faults.fail(Op::PutRecords, "", 1..=1, Broken::Before);
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
+        assert_eq!((report.failed, report.nudged), (logs.to_vec(), vec![]), "none was put");
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.failed, report.nudged), (vec![], logs.to_vec()));
+    });
+}
+
+/// What there was no time for, the next run begins with.
+#[test]
+fn a_walk_that_is_cut_off_goes_on_there() {
+    play(async || {
+        for ms in [1, 7, 20] {
+            let world = World::new();
+            let mut logs: Vec<LogId> = (0..50).map(|n| org(&format!("o{n}"))).collect();
+            for log in &logs {
+                world.accept(log, 1).await;
+            }
+            world.env.pass(11_000);
+            let clock = world.env.clone();
+            world.faults.after_every(Op::ParkedList, move || {
+                clock.pass(1);
+                std::future::ready(())
+            });
+            let (mut nudged, mut position, mut runs) = (Vec::new(), None, 0);
+            loop {
+                let deadline = world.env.now().plus_ms(ms);
+                let report = world.sweep().sweep(position, ALL, deadline).await.expect("memory");
+                nudged.extend(report.nudged);
+                runs += 1;
+                position = report.next;
+                if position.is_none() {
+                    break;
+                }
+                assert!(runs < 50, "each run comes forward");
+            }
+            logs.sort();
+            nudged.sort();
+            nudged.dedup();
+            assert_eq!(nudged, logs, "each has its turn, in {ms} ms a run");
+            assert!(runs > 1, "{runs}");
         }
     });
 }
@@ -115,7 +185,7 @@ fn the_catalogue_is_walked_page_by_page() {
             world.env.pass(11_000);
             let (mut nudged, mut position, mut runs) = (Vec::new(), None, 0);
             loop {
-                let report = world.sweep().sweep(position, limit).await.expect("memory");
+                let report = world.sweep().sweep(position, limit, NEVER).await.expect("memory");
                 assert!(report.logs <= limit);
                 nudged.extend(report.nudged);
                 runs += 1;
@@ -142,7 +212,7 @@ fn canaries_go_through_every_hop() {
         let processor = world.processor();
         let mut seen = Vec::new();
         for _ in 0..4 {
-            seen.push(sweep.sweep(None, ALL).await.expect("memory").canary_age_ms_max);
+            seen.push(sweep.sweep(None, ALL, NEVER).await.expect("memory").canary_age_ms_max);
             assert!(world.relay().relay(&world.changes(), NEVER).await.unfinished.is_none());
             if seen.len() != 3 {
                 done(&processor, &world.records()).await;
@@ -279,8 +349,104 @@ fn dead_letters_are_delivered() {
         // One that was delivered and could not be removed is delivered again, to no effect.
         world.memory.dead_letters.push("sums", letters[1].clone());
         world.faults.fail(Op::LetterRemove, "", 1..=1, Broken::Before);
-        assert!(sweep.sweep(None, ALL, NEVER).await.is_err());
-        assert_eq!(sweep.sweep(None, ALL, NEVER).await.expect("memory").delivered, 1);
+        for counts in [(0, 1), (1, 0)] {
+            let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!((report.delivered, report.undelivered), counts);
+        }
         world.audit_view("sums", &a).await;
+    });
+}
+
+/// Logs of which every message was lost, some of them with a dead letter that says so.
+async fn lost_messages(world: &World, names: &str, n: usize) -> (Vec<LogId>, Vec<Bytes>) {
+    let (mut logs, mut letters) = (Vec::new(), Vec::new());
+    for at in 0..n {
+        let log = org(&format!("{names}{at}"));
+        world.accept(&log, 1).await;
+        letters.push(world.commit(&log, &[add(1)]).await);
+        logs.push(log);
+    }
+    (logs, letters)
+}
+
+/// From now on each advance of a cursor takes a millisecond.
+fn slow_down(world: &World) {
+    let clock = world.env.clone();
+    world.faults.after_every(Op::Advance, move || {
+        clock.pass(1);
+        std::future::ready(())
+    });
+}
+
+/// A log that there was no time for is not passed over, and not said to be well.
+#[test]
+fn a_views_walk_that_is_cut_off_goes_on_there() {
+    play(async || {
+        for ms in [1, 7, 20] {
+            let world = World::new();
+            let (mut logs, _) = lost_messages(&world, "o", 50).await;
+            world.env.pass(11_000);
+            slow_down(&world);
+            let (mut seen, mut position, mut runs) = (Vec::new(), None, 0);
+            loop {
+                let deadline = world.env.now().plus_ms(ms);
+                let sweep = world.view_sweep("sums");
+                let report = sweep.sweep(position, ALL, deadline).await.expect("memory");
+                assert!(report.logs < 50, "{} logs in {ms} ms", report.logs);
+                seen.extend(report.caught_up);
+                runs += 1;
+                position = report.next;
+                if position.is_none() {
+                    break;
+                }
+                assert!(runs < 50, "each run comes forward");
+            }
+            logs.sort();
+            seen.sort();
+            assert_eq!(seen, logs, "each has its turn once, in {ms} ms a run");
+        }
+    });
+}
+
+/// Neither what stands still nor what was not delivered may starve the other.
+#[test]
+fn dead_letters_and_logs_share_the_time() {
+    play(async || {
+        let world = World::new();
+        let (_, _) = lost_messages(&world, "still", 60).await;
+        world.env.pass(11_000);
+        let (_, letters) = lost_messages(&world, "letter", 60).await;
+        letters.into_iter().for_each(|letter| world.memory.dead_letters.push("sums", letter));
+        slow_down(&world);
+        let deadline = world.env.now().plus_ms(60);
+        let report = world.view_sweep("sums").sweep(None, ALL, deadline).await.expect("memory");
+        assert!((20..60).contains(&report.caught_up.len()), "{}", report.caught_up.len());
+        assert!((20..60).contains(&report.delivered), "{}", report.delivered);
+        assert_eq!(report.delivered + report.undelivered, 60);
+        assert!(report.next.is_some(), "there was no time for all logs");
+    });
+}
+
+/// A queue that does not answer is counted, and keeps no log from being brought on.
+#[test]
+fn a_failing_queue_stops_no_log() {
+    play(async || {
+        let world = World::new();
+        let (logs, letters) = lost_messages(&world, "o", 3).await;
+        world.memory.dead_letters.push("sums", letters[0].clone());
+        world.env.pass(11_000);
+        world.faults.fail(Op::LetterList, "", 1..=1, Broken::Before);
+        let sweep = world.view_sweep("sums");
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
+        assert_eq!((report.caught_up.len(), report.undelivered), (logs.len(), 1));
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.delivered, report.undelivered), (1, 0));
+
+        // Nor does a catalogue that does not answer keep the letters.
+        world.memory.dead_letters.push("sums", letters[1].clone());
+        world.faults.fail(Op::Catalogue, "", 1..=1, Broken::Before);
+        sweep.sweep(None, ALL, NEVER).await.expect_err("there is no catalogue");
+        let left = world.memory.dead_letters.list("sums", 10).await.expect("memory");
+        assert_eq!(left, []);
     });
 }

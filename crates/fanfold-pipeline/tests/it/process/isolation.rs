@@ -180,6 +180,32 @@ fn a_log_that_cannot_be_folded_waits_for_another_build() {
     });
 }
 
+/// The same where an item is damaged: to ask for it again, for ever, would stop the shard (F7).
+#[test]
+fn a_log_of_which_something_is_damaged_waits_for_an_operator() {
+    let table = [
+        (Op::JournalRead, "its commits"),
+        (Op::StateGet, "its head, or a document"),
+        (Op::JournalAppend, "the commit that is there already"),
+    ];
+    play(async || {
+        for (op, what) in table {
+            let world = World::new();
+            done(&world.processor(), &[world.acme(1..=3)]).await;
+            world.faults.fail(op, acme().as_str(), .., Broken::Damaged);
+            let batch = [world.acme(4..=5), world.record(&other(), 1, &[add(1)])];
+            done(&world.processor(), &batch).await;
+            let parked = ["4 ann#4 CannotFold", "5 ann#5 CannotFold"];
+            assert_eq!(world.parked(&acme()).await, parked, "{what}");
+            assert_eq!(world.tail(&other()).await, Seq(1), "{what}");
+
+            world.faults.heal();
+            done(&world.processor(), &[world.nudge(&acme()), world.acme(6..=6)]).await;
+            assert_eq!(world.tail(&acme()).await, Seq(6), "{what}: once it is mended");
+        }
+    });
+}
+
 /// The other build goes on where this one could not.
 #[test]
 fn what_waits_for_another_build_is_taken_up_by_it() {

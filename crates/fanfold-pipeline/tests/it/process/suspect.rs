@@ -245,7 +245,7 @@ fn what_ends_its_process_while_loading_parks_the_log() {
         lives(&world, &next).await;
         assert_eq!(world.parked(&acme()).await, [&parked[..], &["7 ann#7 Suspect"]].concat());
         assert_eq!(world.faults.calls(Op::StateGet).join(" ").matches("acme").count(), 0);
-        let report = world.sweep().sweep(None, 100).await.expect("memory");
+        let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
         assert_eq!((report.nudged, report.waiting), (vec![], 1), "it stands still, in vain");
     });
 }
@@ -266,7 +266,7 @@ fn a_nudge_that_ends_its_process_parks_what_it_would_have_taken_up() {
         dies(&world, &nudge, 4).await;
         lives(&world, &nudge).await;
         assert_eq!(world.parked(&acme()).await, ["6 ann#6 Suspect", "7 ann#7 Suspect"]);
-        let report = world.sweep().sweep(None, 100).await.expect("memory");
+        let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
         assert_eq!((report.nudged, report.waiting), (vec![], 1));
     });
 }
@@ -388,10 +388,10 @@ fn an_old_marker_is_swept() {
             dies(&world, &record, 1).await;
             done(&world.processor(), &[record, world.acme(4..=4)]).await;
             assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
-            let young = world.sweep().sweep(None, 100).await.expect("memory");
+            let young = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
             assert_eq!((young.attempted, young.nudged), (0, vec![]));
             world.env.pass(60_001);
-            let report = world.sweep().sweep(None, 100).await.expect("memory");
+            let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
             assert_eq!((report.attempted, report.nudged, report.waiting), (1, vec![acme()], 0));
             let mut nudge = world.records();
             if is_alone {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::say;
 use crate::check::play;
-use crate::faults::Op;
+use crate::faults::{Broken, Op};
 use crate::tally::{Event, Sum, Sums, Tally};
 use crate::world::{NEVER, World, acme, add, applied, command, commit_of, done, log};
 
@@ -234,5 +234,23 @@ fn an_older_build_parks_nothing_that_a_newer_has_passed() {
             assert_eq!((cursor.seq, cursor.parked), (Seq(3), None), "{op:?} {passed}");
             assert_eq!(world.rows("sums").await, ["a@3 {\"total\":1,\"said\":\"helloagain\"}"]);
         }
+    });
+}
+
+/// And for a commit that is damaged where it is stored.
+#[test]
+fn a_damaged_commit_parks_the_view_too() {
+    play(async || {
+        let world = World::new();
+        world.commit(&acme(), &[add(1)]).await;
+        let second = world.commit(&acme(), &[add(2)]).await;
+        let other = world.commit(&log("tally/org:other"), &[add(1)]).await;
+        world.faults.fail(Op::JournalRead, acme().as_str(), .., Broken::Damaged);
+        applied(&world.projector("sums"), &[second, other]).await;
+        let cursor = world.cursor("sums", &acme()).await;
+        let parked = cursor.parked.expect("it is parked");
+        assert_eq!((cursor.seq, parked.seq), (Seq(0), Seq(1)));
+        assert!(parked.reason.contains("cannot be read: half of it"), "{}", parked.reason);
+        assert_eq!(world.cursor("sums", &log("tally/org:other")).await.seq, Seq(1));
     });
 }

@@ -103,6 +103,60 @@ fn suspects_are_applied_one_at_a_time() {
     });
 }
 
+/// A message that comes again makes its own logs suspect, and no others.
+#[test]
+fn one_message_that_comes_again_makes_no_other_suspect() {
+    play(async || {
+        let world = World::new();
+        let [a, b, c] = orgs();
+        let mut messages = Vec::new();
+        for (org, ids) in [(&a, 1..=1), (&b, 1..=1), (&c, 1..=1), (&b, 2..=2), (&c, 2..=2)] {
+            messages.push(world.commit(org, &run(ids)).await);
+        }
+        let projector = world.projector("sums");
+        let is_suspect = [false, true, false, false, false];
+        world.faults.fail(Op::PutRow, c.as_str(), 1..=1, Broken::Before);
+        let again = projector.project_with_suspects(&messages, &is_suspect, 3, NEVER).await;
+        assert_eq!(again, [2, 4], "c's messages, and only they, come again");
+        assert_eq!(cursors(&world).await, [(1, 0), (2, 0), (0, 0)]);
+        let attempts = world.faults.calls(Op::Attempt);
+        assert_eq!(attempts, [format!("{b} 1"), format!("{b} 0")], "both of b's commits at once");
+        let advanced = world.faults.calls(Op::Advance);
+        assert_eq!(advanced, [format!("{a} 1"), format!("{b} 2")], "the suspects go last");
+        let again = projector.project_with_suspects(&messages, &[false; 5], 3, NEVER).await;
+        assert_eq!((again, cursors(&world).await), (vec![], vec![(1, 0), (2, 0), (2, 0)]));
+    });
+}
+
+/// What ends the process is perhaps read from the journal, for a message that is behind it: so
+/// that message, too, goes behind an attempt.
+#[test]
+fn what_is_behind_a_suspect_is_suspect() {
+    play(async || {
+        let world = World::new();
+        let [a, b, c] = orgs();
+        let deadly = world.commit(&b, &[say(1, "doom")]).await;
+        let fresh = [
+            world.commit(&a, &run(1..=3)).await,
+            world.commit(&b, &[add(2)]).await,
+            world.commit(&c, &run(1..=3)).await,
+        ];
+        for attempt in 1..=4 {
+            let [a, b, c] = fresh.clone();
+            let messages = [a, deadly.clone(), b, c];
+            let is_suspect = [false, true, false, false];
+            let projector = world.projector("sums");
+            let project =
+                projector.project_with_suspects(&messages, &is_suspect, ATTEMPTS_MAX, NEVER);
+            let again = survives(project).await;
+            let expected = (attempt <= 3).then_some(attempt);
+            assert_eq!(again.is_none(), expected.is_some());
+            assert_eq!(cursors(&world).await, [(3, 0), (0, expected.unwrap_or(0)), (3, 0)]);
+        }
+        assert_only_the_second_is_parked(&world).await;
+    });
+}
+
 /// Every return sets the count back, also one that failed.
 #[test]
 fn every_return_sets_the_count_back() {

@@ -1,0 +1,212 @@
+//! One invocation after another, with a DynamoDB that answers what a test says.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_dynamodb::config::{
+    Credentials, HttpClient, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_types::body::SdkBody;
+use fanfold::{LogId, StateKey};
+use fanfold_aws::dynamo::DynamoState;
+use fanfold_pipeline::ports::State;
+use serde_json::Value;
+
+use super::*;
+use crate::metrics::RECORDS;
+
+enum Does {
+    Answers,
+    Panics,
+    Waits,
+    Fails,
+}
+
+#[async_trait]
+impl Handler for Does {
+    async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
+        match self {
+            Self::Answers => Reply::new(&event, Metrics::new()),
+            Self::Panics => panic!("a test of what happens then"),
+            Self::Waits => {
+                SystemEnv.sleep(60_000).await;
+                Reply::new(&budget.end.0, Metrics::new())
+            }
+            Self::Fails => Err(InvocationError::NotApplied { failed: 1, messages: 2 }),
+        }
+    }
+}
+
+#[test]
+fn an_invocation_ends_in_time_and_without_the_process() {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime starts");
+    for (does, expected) in [
+        (Does::Answers, Ok("\"{}\"")),
+        (Does::Panics, Err("the handler panicked: a test of what happens then")),
+        (Does::Waits, Err("the invocation's time is over")),
+        (Does::Fails, Err("1 of 2 messages were not applied")),
+    ] {
+        let budget = Budget::of(SystemEnv.now(), SystemEnv.now().plus_ms(100));
+        let handled = runtime.block_on(bounded(&does, "{}", budget, &SystemEnv));
+        let handled = handled.map(|reply| reply.answer).map_err(|error| error.to_string());
+        assert_eq!(handled.as_deref().map_err(String::as_str), expected);
+    }
+}
+
+/// Finds nothing, for a read unit, and counts how often it was asked.
+#[derive(Clone, Default)]
+struct EmptyTable(Arc<AtomicU64>);
+
+impl fmt::Debug for EmptyTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmptyTable")
+    }
+}
+
+impl HttpConnector for EmptyTable {
+    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let body = r#"{"ConsumedCapacity":{"TableName":"t","CapacityUnits":1.0}}"#;
+        let status = 200.try_into().expect("a status");
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
+    }
+}
+
+impl HttpClient for EmptyTable {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+/// Set when it is dropped.
+struct Dropped(Arc<AtomicBool>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reads as often as the event says, then does as it says: `2 answer`.
+struct Reads {
+    aws: Aws,
+    state: DynamoState,
+    /// What was left for calls when it began, in milliseconds.
+    left_ms: Mutex<Vec<u128>>,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Reads {
+    async fn read(&self) -> Result<(), InvocationError> {
+        let log: LogId = "ledger/org:acme".parse().expect("a log");
+        Ok(self.state.get(&log, &[StateKey::head(1)]).await.map(|_| ())?)
+    }
+}
+
+#[async_trait]
+impl Handler for Reads {
+    async fn handle(&self, event: &str, _: Budget) -> Result<Reply, InvocationError> {
+        let _dropped = Dropped(self.dropped.clone());
+        let left = self.aws.deadline.left().expect("an invocation has a deadline");
+        self.left_ms.lock().expect("no panic").push(left.as_millis());
+        let (reads, then) = event.split_once(' ').expect("two words");
+        for _ in 0..reads.parse().expect("a number") {
+            self.read().await?;
+        }
+        let mut metrics = Metrics::new();
+        match then {
+            "answer" => metrics.of_service(RECORDS, 1.0),
+            "answer a request" => {}
+            "fail" => return Err(InvocationError::NotApplied { failed: 1, messages: 1 }),
+            "panic" => panic!("a test of what happens then"),
+            _ => loop {
+                self.read().await?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            },
+        }
+        Reply::new(&"done", metrics)
+    }
+}
+
+/// A host, and how often its table is asked.
+fn host() -> (Host<Reads>, Arc<AtomicU64>) {
+    let table = EmptyTable::default();
+    let asked = table.0.clone();
+    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(SharedHttpClient::new(table))
+        .build();
+    let aws = Aws::new(&config);
+    let state = DynamoState::new(&aws, "t");
+    let handler =
+        Reads { aws: aws.clone(), state, left_ms: Mutex::default(), dropped: Arc::default() };
+    let of = Dimensions { stack: "shop".to_owned(), service: "relay".to_owned() };
+    (Host { handler, aws, env: Arc::new(SystemEnv), of }, asked)
+}
+
+/// An invocation of ten seconds: what it has answered, and its line.
+async fn invoke(host: &Host<Reads>, event: &str) -> (Result<String, String>, Option<Value>) {
+    let Invoked { answer, line } = host.invoke(event, host.env.now().plus_ms(10_000)).await;
+    let answer = answer.map(|answer| answer.to_string()).map_err(|error| error.to_string());
+    (answer, line.map(|line| serde_json::from_str(&line).expect("JSON")))
+}
+
+/// Of those that failed, too: what comes again is what costs most.
+#[tokio::test(start_paused = true)]
+async fn each_invocation_says_what_it_has_spent() {
+    let (host, _) = host();
+    for (event, answer, units) in [
+        ("2 answer", Ok("\"done\""), Some(2.0)),
+        ("3 answer", Ok("\"done\""), Some(3.0)),
+        ("1 answer a request", Ok("\"done\""), None),
+        ("4 fail", Err("1 of 1 messages were not applied"), Some(4.0)),
+        ("0 answer", Ok("\"done\""), Some(0.0)),
+        ("5 panic", Err("the handler panicked: a test of what happens then"), Some(5.0)),
+    ] {
+        let (answered, line) = invoke(&host, event).await;
+        assert_eq!(answered.as_deref().map_err(String::as_str), answer, "{event}");
+        let line = line.map(|line| {
+            assert_eq!((&line["Stack"], &line["Service"]), (&"shop".into(), &"relay".into()));
+            assert_eq!(line[WRITE_UNITS], 0.0, "{event}");
+            line[READ_UNITS].as_f64()
+        });
+        assert_eq!(line, units.map(Some), "{event}");
+    }
+}
+
+/// Lambda freezes what is under way when an invocation has ended, and thaws it in the next one.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_under_way_when_an_invocation_has_ended() {
+    let (host, asked) = host();
+    let (answer, line) = invoke(&host, "0 go on for ever").await;
+    assert_eq!(answer, Err("the invocation's time is over".to_owned()));
+    assert!(host.handler.dropped.load(Ordering::Relaxed), "the handler is no more");
+    let calls = asked.load(Ordering::Relaxed);
+    assert!((90..100).contains(&calls), "{calls}");
+    assert_eq!(line.expect("a line")[READ_UNITS], calls as f64, "and it has said what it cost");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), calls, "no call goes out any more");
+
+    // The next one has its own time.
+    let (answer, _) = invoke(&host, "1 answer").await;
+    assert_eq!(answer.as_deref(), Ok("\"done\""));
+    let left_ms = host.handler.left_ms.lock().expect("no panic");
+    // The system's clock goes on.
+    assert!(left_ms.iter().all(|ms| (9_000..=9_500).contains(ms)), "{left_ms:?}");
+    assert_eq!(left_ms.len(), 2);
+}

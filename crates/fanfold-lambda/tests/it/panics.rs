@@ -1,0 +1,52 @@
+//! What a panic says in the log of a Lambda.
+
+use std::io::{self, Write};
+use std::panic::{catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Mutex};
+
+use fanfold_pipeline::panics;
+use serde_json::Value;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Keeps what is written.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// A group of JSON lines finds no alarm in plain text on standard error.
+#[test]
+fn every_panic_is_a_line_of_json() {
+    let lines = Lines::default();
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines.clone());
+    let before = take_hook();
+    panics::log_all();
+    tracing::subscriber::with_default(log.finish(), || {
+        catch_unwind(|| panic!("a stage\nhas a bug")).unwrap_err();
+    });
+    set_hook(before);
+
+    let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<Value> =
+        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [bug] = &lines[..] else { panic!("{written}") };
+    assert_eq!((&bug["level"], &bug["alarm"]), (&"ERROR".into(), &"panic".into()));
+    let panic = bug["panic"].as_str().unwrap();
+    assert!(panic.contains("a stage has a bug") && panic.contains("panics.rs"), "{panic}");
+}

@@ -1,0 +1,273 @@
+//! The sweep of one view, run by the view's own host.
+
+use std::sync::Arc;
+
+use fanfold::{LogId, Seq, Time};
+use futures::stream::{self, StreamExt};
+
+use super::{LOGS_AT_ONCE, STANDSTILL_MS, behind};
+use crate::ports::{
+    CataloguePosition, Commands, DeadLetter, DeadLetters, Env, Journal, Unavailable, ViewTable,
+};
+use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
+
+/// Dead letters that one run delivers.
+const DEAD_LETTERS_PER_RUN: usize = 100;
+
+/// The sweep of one view, run by the view's own host.
+pub struct ViewSweep {
+    projector: Arc<Projector>,
+    /// The same, for what has perhaps ended a process before.
+    suspicious: Projector,
+    table: Arc<dyn ViewTable>,
+    commands: Arc<dyn Commands>,
+    journal: Arc<dyn Journal>,
+    dead_letters: Arc<dyn DeadLetters>,
+    env: Arc<dyn Env>,
+}
+
+/// What one run of a view's sweep saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ViewSweepReport {
+    /// Where the next run goes on; `None`: from the start of the catalogue.
+    pub next: Option<CataloguePosition>,
+    /// The view's logs looked at.
+    pub logs: usize,
+    /// Those that were brought on.
+    pub caught_up: Vec<LogId>,
+    /// Those that could not be.
+    pub failed: Vec<LogId>,
+    /// Those for which the view is parked.
+    pub parked: usize,
+    /// The dead letters delivered.
+    pub delivered: usize,
+    /// Those that stay, and calls of their queue that failed.
+    pub undelivered: usize,
+}
+
+enum Brought {
+    /// There was no time to look at it.
+    Unseen,
+    Standing,
+    /// An attempt has not returned: it has to go alone.
+    Suspect,
+    On,
+    Parked,
+    Failed,
+}
+
+/// When a log's view is brought on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// When the entry after the cursor has been in the journal for some time.
+    StandsStill,
+    /// When there is an entry after the cursor.
+    Now,
+}
+
+impl ViewSweepReport {
+    fn note(&mut self, log: LogId, brought: Result<Brought, ProjectError>) {
+        self.logs += 1;
+        match brought {
+            Ok(Brought::Standing) => {}
+            Ok(Brought::On) => self.caught_up.push(log),
+            Ok(Brought::Parked) => self.parked += 1,
+            Ok(Brought::Unseen | Brought::Suspect | Brought::Failed) => self.failed.push(log),
+            Err(error) => {
+                tracing::warn!(%log, %error, "a view could not be brought on");
+                self.failed.push(log);
+            }
+        }
+    }
+}
+
+impl ViewSweep {
+    /// A sweep for the projector's view, which keeps its rows in `table`.
+    pub fn new(
+        projector: Arc<Projector>,
+        table: Arc<dyn ViewTable>,
+        commands: Arc<dyn Commands>,
+        journal: Arc<dyn Journal>,
+        dead_letters: Arc<dyn DeadLetters>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        let suspicious = projector.suspicious(ATTEMPTS_MAX);
+        Self { projector, suspicious, table, commands, journal, dead_letters, env }
+    }
+
+    /// Parks the view for a log after so many attempts that have ended their process, instead of
+    /// [`ATTEMPTS_MAX`]. At least two: logs are brought on at the same time, and a death counts for
+    /// all of them; from then on they go alone.
+    #[must_use]
+    pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
+        self.suspicious = self.projector.suspicious(attempts_max.max(2));
+        self
+    }
+
+    /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
+    /// never heard of, because the first message was lost. Each is brought on by a bounded step.
+    /// Then it delivers dead letters: most of what they say is done by then. If there are some, each
+    /// of both gets half of the time until the deadline, so that neither starves the other.
+    pub async fn sweep(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+        deadline: Time,
+    ) -> Result<ViewSweepReport, Unavailable> {
+        let mut report = ViewSweepReport::default();
+        let letters = self.letters(&mut report).await;
+        let now = self.env.now();
+        let half = now.plus_ms(deadline.since_ms(now) / 2);
+        let until = if letters.is_empty() { deadline } else { half };
+        let walked = self.walk(after, limit, until, &mut report).await;
+        self.deliver(&letters, deadline, &mut report).await;
+        report.next = walked?;
+        tracing::debug!(view = self.projector.view().name(), ?report, "swept");
+        Ok(report)
+    }
+
+    /// Brings logs on; returns where the next run goes on, which is before the first log that there
+    /// was no time for.
+    async fn walk(
+        &self,
+        after: Option<CataloguePosition>,
+        limit: usize,
+        until: Time,
+        report: &mut ViewSweepReport,
+    ) -> Result<Option<CataloguePosition>, Unavailable> {
+        let page = self.commands.catalogue(after.clone(), limit).await?;
+        let listed = page.logs.len();
+        let services = self.projector.view().services();
+        let logs = page.logs.into_iter().enumerate();
+        let logs = logs.filter(|(_, log)| services.contains(&log.service()));
+        let due = Due::StandsStill;
+        let logs = stream::iter(logs).map(|(at, log)| async move {
+            let brought = match self.env.now() < until {
+                true => self.bring_on(&self.suspicious, &log, due, false, until).await,
+                false => Ok(Brought::Unseen),
+            };
+            (at, log, brought)
+        });
+        let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        let mut looked = listed;
+        for (at, log, mut brought) in logs {
+            if matches!(brought, Ok(Brought::Suspect)) {
+                brought = self.bring_on(&self.suspicious, &log, due, true, until).await;
+            }
+            match brought {
+                Ok(Brought::Unseen) => looked = looked.min(at),
+                brought => report.note(log, brought),
+            }
+        }
+        Ok(match looked == listed {
+            true => page.next,
+            false => behind(&*self.commands, after, looked).await,
+        })
+    }
+
+    /// Brings the view on to the ends of these logs, now, until the deadline: for hosts that know
+    /// that notifications of them were lost. What is not at its end by then counts as failed.
+    /// `attempts_max`: log by log, and each parked after so many attempts that have ended their
+    /// process; see [`Projector::suspicious`].
+    pub async fn bring_on_logs(
+        &self,
+        logs: &[LogId],
+        attempts_max: Option<u32>,
+        deadline: Time,
+    ) -> ViewSweepReport {
+        let services = self.projector.view().services();
+        let logs = logs.iter().filter(|log| services.contains(&log.service()));
+        let (projector, at_once) = match attempts_max {
+            Some(attempts_max) => (self.projector.suspicious(attempts_max), 1),
+            None => ((*self.projector).clone(), LOGS_AT_ONCE),
+        };
+        let projector = &projector;
+        let logs: Vec<_> = logs
+            .map(|log| async move {
+                let brought = self.bring_on(projector, log, Due::Now, true, deadline).await;
+                (log.clone(), brought)
+            })
+            .collect();
+        let mut logs = stream::iter(logs).buffer_unordered(at_once);
+        let mut report = ViewSweepReport::default();
+        while let Some((log, brought)) = logs.next().await {
+            report.note(log, brought);
+        }
+        report
+    }
+
+    /// `is_alone`: no other log is under way, so that it may be one that has ended its process.
+    async fn bring_on(
+        &self,
+        projector: &Projector,
+        log: &LogId,
+        due: Due,
+        is_alone: bool,
+        deadline: Time,
+    ) -> Result<Brought, ProjectError> {
+        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
+        let mut brought = Brought::Unseen;
+        while cursor.parked.is_none() && self.env.now() < deadline {
+            if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
+                return Ok(match brought {
+                    Brought::Unseen => Brought::Standing,
+                    brought => brought,
+                });
+            }
+            if cursor.attempts > 0 && !is_alone {
+                return Ok(Brought::Suspect);
+            }
+            let before = cursor.seq;
+            cursor = projector.read_on(log, cursor).await?;
+            if cursor.seq == before && cursor.parked.is_none() {
+                return Ok(Brought::Failed);
+            }
+            brought = Brought::On;
+        }
+        Ok(match cursor.parked {
+            Some(_) => Brought::Parked,
+            None if due == Due::Now => Brought::Failed,
+            // What was brought on a part of the way is brought on further when the walk comes again.
+            None => brought,
+        })
+    }
+
+    async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
+        let page = self.journal.read(log, cursor.next(), 1).await?;
+        let age_ms = page.commits.first().map(|item| self.env.now().since_ms(item.at));
+        Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
+    }
+
+    /// The dead letters of this run. A queue that does not answer has none.
+    async fn letters(&self, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
+        let view = self.projector.view().name();
+        match self.dead_letters.list(view, DEAD_LETTERS_PER_RUN).await {
+            Ok(letters) => letters,
+            Err(error) => {
+                tracing::warn!(view, %error, "the dead letters cannot be listed");
+                report.undelivered += 1;
+                Vec::new()
+            }
+        }
+    }
+
+    async fn deliver(&self, letters: &[DeadLetter], deadline: Time, report: &mut ViewSweepReport) {
+        let view = self.projector.view().name();
+        let bodies: Vec<_> = letters.iter().map(|letter| letter.body.clone()).collect();
+        let failed = self.suspicious.project(&bodies, deadline).await;
+        report.undelivered += failed.len();
+        for (index, letter) in letters.iter().enumerate() {
+            if failed.contains(&index) {
+                continue;
+            }
+            match self.dead_letters.remove(view, letter.id).await {
+                Ok(()) => report.delivered += 1,
+                Err(error) => {
+                    // It is delivered again, to no effect.
+                    tracing::warn!(view, %error, "a dead letter stays though it is delivered");
+                    report.undelivered += 1;
+                }
+            }
+        }
+    }
+}

@@ -64,7 +64,7 @@ impl DynamoParked {
         for _ in 0..READS_MAX {
             let first = match read(found) {
                 Ok(first) => first,
-                Err(error) => return Ok(Some(damaged(log, &key, Bytes::new(), &error))),
+                Err(error) => return Ok(Some(damaged(log, &key, &error))),
             };
             if let Some(body) = self.whole_body(log, &key, &first).await? {
                 let identity = identity(&key).to_owned();
@@ -73,7 +73,7 @@ impl DynamoParked {
             // Parts are stored before the item that names them, and removed after it: of one that
             // stays while they are looked for twice, they are gone.
             if incomplete == first.rest {
-                return Ok(Some(damaged(log, &key, first.body, &"a part is missing")));
+                return Ok(Some(damaged(log, &key, &"a part is missing")));
             }
             incomplete = first.rest;
             // Or somebody has replaced or removed it since its first part was read.
@@ -211,14 +211,14 @@ fn identity(sort_key: &str) -> &str {
     sort_key.split_once('#').map_or("", |(_, identity)| identity)
 }
 
-/// What is listed of an item that cannot be read whole. What there is of its body is no body: nobody
-/// takes it up, and it waits for an operator. A put that takes effect after its item was removed,
+/// What is listed of an item that cannot be read whole. It has no body, not even what there is of it,
+/// which somebody might take for a shorter one: it waits for an operator. A put that takes effect after its item was removed,
 /// and with it the parts, leaves one behind.
-fn damaged(log: &LogId, sort_key: &str, body: Bytes, problem: &dyn Display) -> ParkedItem {
+fn damaged(log: &LogId, sort_key: &str, problem: &dyn Display) -> ParkedItem {
     tracing::error!(alarm = "parked_damaged", %log, sort_key, %problem, "it cannot be read");
     let seq = sort_key.split_once('#').and_then(|(seq, _)| seq.parse().ok());
     let identity = identity(sort_key).to_owned();
-    ParkedItem { seq: seq.map_or(Seq::ZERO, Seq), identity, body }
+    ParkedItem { seq: seq.map_or(Seq::ZERO, Seq), identity, body: Bytes::new() }
 }
 
 /// A space is in no log's name: these partition keys are nobody else's.

@@ -73,17 +73,18 @@ async fn the_schedule_finds_what_was_not_delivered() {
     let world = World::new();
     let messages = messages(&world).await;
     world.memory.dead_letters.push("balances", letter(&messages[0]));
-    // b's message is lost, and found in the journal once that is old; c cannot be written to.
+    // b's message is lost, and found in the journal once that is old, as what a's dead letter says
+    // is; c cannot be written to.
     world.troubled.lock().unwrap().insert(log("c"));
     world.clock.sleep(11_000).await;
     let numbers = |reply: &Reply| {
         [VIEW_DELIVERED, VIEW_BEHIND, VIEW_FAILED, VIEW_PARKED].map(|n| reply.metrics.get(n))
     };
     let reply = world.call(&world.balances, &schedule()).await.unwrap();
-    assert_eq!(numbers(&reply), [Some(1.0), Some(1.0), Some(1.0), Some(0.0)]);
+    assert_eq!(numbers(&reply), [Some(1.0), Some(2.0), Some(1.0), Some(0.0)]);
     assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
     assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
-    let answer = json!({ "logs": 3, "behind": 1, "failed": 1, "parked": 0, "delivered": 1, "undelivered": 0 });
+    let answer = json!({ "logs": 3, "behind": 2, "failed": 1, "parked": 0, "delivered": 1, "undelivered": 0 });
     assert_eq!(reply.answer, answer.to_string());
     assert_eq!(*world.view_swept.0.lock().unwrap(), None, "the walk begins again");
 }

@@ -104,6 +104,11 @@ impl World {
         Self::at(url, PATIENCE_LOCAL, Some(Local { host, engine, runtime }))
     }
 
+    /// Whether it is in this process, where no answer is lost.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
     fn at(url: String, patience: Duration, local: Option<Local>) -> Self {
         let patience = match env::var(PATIENCE) {
             Ok(seconds) => Duration::from_secs(seconds.parse().expect("patience is in seconds")),

@@ -84,7 +84,7 @@ fn times(aws: &Aws<'_>, name: &str) -> Result<Times> {
     Ok(times)
 }
 
-/// `REPORT RequestId: …	Duration: 12 ms	…`
+/// `REPORT RequestId: …`, a tab, `Duration: 12 ms`, a tab, and so on.
 fn duration(line: &str) -> Option<u64> {
     let (_, rest) = line.strip_prefix("REPORT ")?.split_once("\tDuration: ")?;
     rest.split_once(" ms")?.0.parse().ok()

@@ -317,9 +317,10 @@ fn every_route_leads_to_the_api() {
 }
 
 /// What the sweeps report of the stack that somebody has to be told of.
-const REPORTED: [&str; 6] = [
+const REPORTED: [&str; 7] = [
     metrics::STANDSTILL_MS_MAX,
     metrics::WAITING,
+    metrics::FAILED,
     metrics::CANARY_AGE_MS_MAX,
     metrics::VIEW_PARKED,
     metrics::VIEW_FAILED,

@@ -211,9 +211,9 @@ fn identity(sort_key: &str) -> &str {
     sort_key.split_once('#').map_or("", |(_, identity)| identity)
 }
 
-/// What is listed of an item that cannot be read whole. It has no body, not even what there is of it,
-/// which somebody might take for a shorter one: it waits for an operator. A put that takes effect after its item was removed,
-/// and with it the parts, leaves one behind.
+/// What is listed of an item that cannot be read whole. It has no body, not even what there is of
+/// it, which somebody might take for a shorter one: it waits for an operator. A put that takes
+/// effect after its item was removed, and with it the parts, leaves one behind.
 fn damaged(log: &LogId, sort_key: &str, problem: &dyn Display) -> ParkedItem {
     tracing::error!(alarm = "parked_damaged", %log, sort_key, %problem, "it cannot be read");
     let seq = sort_key.split_once('#').and_then(|(seq, _)| seq.parse().ok());

@@ -79,6 +79,11 @@ impl Slo {
         (100.0 / (100.0 - self.percent)).max(MEASURED_MIN).round() as u64
     }
 
+    /// Whether the percentile is not known. At a lower rate it would be even less.
+    fn is_too_little(&self, measures: &Measures) -> bool {
+        measures.count(self.kind) < self.measured_min()
+    }
+
     /// Why a rate did not hold; `None`: it did.
     fn failed(&self, measures: &Measures) -> Option<String> {
         let counts = measures.counts();
@@ -96,9 +101,10 @@ impl Slo {
         if counts.accepted < counts.due {
             return Some(format!("accepted only {} of {}", counts.accepted, counts.due));
         }
-        let (measured, min) = (measures.count(self.kind), self.measured_min());
-        if measured < min {
-            return Some(format!("too few to tell: {measured} measured, {min} are needed"));
+        if self.is_too_little(measures) {
+            let (measured, min) = (measures.count(self.kind), self.measured_min());
+            let more = "give it longer steps (--duration), or more --samples";
+            return Some(format!("too few to tell: {measured} of {min}; {more}"));
         }
         let took = measures.percentile_ms(self.kind, self.percent);
         let below = self.below_ms();
@@ -145,6 +151,10 @@ pub(crate) fn search<E>(
         let step = slo.step(rate, &measures);
         let held = step.failed.is_none();
         found.steps.push(step);
+        if slo.is_too_little(&measures) {
+            best = best.or(Some(measures));
+            break;
+        }
         if held || found.highest.is_none() {
             best = Some(measures);
         }
@@ -232,6 +242,26 @@ mod tests {
             .expect("nothing fails");
             assert_eq!(found.steps.len(), steps as usize);
             assert_eq!(best.expect("it was measured").counts().accepted, accepted);
+        }
+    }
+
+    #[test]
+    fn it_does_not_look_lower_for_what_too_little_was_measured_of() {
+        let slo: Slo = "view p99 100ms".parse().expect("it is one");
+        let few = |rate| {
+            let mut measures = measured(rate, 1_000);
+            if rate < 100.0 {
+                measures = Measures::new(1.0);
+                measures.took(Kind::View, Duration::ZERO, Duration::from_millis(1));
+            }
+            Ok::<_, Infallible>((measures, true))
+        };
+        for (first, rates) in [(50.0, &[50.0][..]), (300.0, &[300.0, 150.0, 75.0])] {
+            let Ok((found, _)) = search(&slo, first, few);
+            assert_eq!(found.highest, None);
+            assert_eq!(found.steps.iter().map(|step| step.rate).collect::<Vec<_>>(), rates);
+            let why = found.steps.last().and_then(|step| step.failed.as_deref());
+            assert!(why.is_some_and(|why| why.contains("--duration")), "{why:?}");
         }
     }
 

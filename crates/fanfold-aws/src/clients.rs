@@ -1,9 +1,12 @@
 //! The clients of all services that Fanfold uses, and what they share.
 
+use std::env;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 
 use crate::call::{ATTEMPT_MS, Deadline};
 use crate::meter::Meter;
@@ -27,9 +30,19 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// From the environment: region, credentials, and `AWS_ENDPOINT_URL` if it is set.
-    pub async fn load() -> Self {
-        Self::new(&aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await)
+    /// As Lambda sets the environment: `AWS_REGION`, the credentials of the function's role; and
+    /// `AWS_ENDPOINT_URL`, if it is there. What else may have credentials (profiles, SSO, metadata
+    /// of machines) is not asked: it would be a good part of a program that is loaded at each cold
+    /// start.
+    pub fn of_environment() -> Self {
+        let credentials = EnvironmentVariableCredentialsProvider::new();
+        let mut config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        config.set_region(env::var("AWS_REGION").ok().map(Region::new));
+        let endpoint = env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty());
+        config.set_endpoint_url(endpoint);
+        Self::new(&config.build())
     }
 
     /// With a configuration, whose retries are switched off: see [`call`](crate::call).

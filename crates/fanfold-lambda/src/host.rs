@@ -74,7 +74,7 @@ fn start<S, H: Handler + 'static>(
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
-        let aws = Aws::load().await;
+        let aws = Aws::of_environment();
         aws.deadline.set_in(Duration::from_millis(WARM_MS));
         let of = Dimensions { stack: tables.stack().to_owned(), service: service.to_owned() };
         let context = Context { aws: aws.clone(), tables, env: env.clone(), settings };

@@ -20,7 +20,8 @@ pub(crate) fn audit(url: &str, load: &Load) -> Verdict {
         audit_receipts(&target, file.path(), &Options::default(), |_| ()).await
     });
     let verdict = verdict.expect("the receipts are as the auditor wants them");
-    assert!(verdict.is_clean(), "{verdict:#?}");
+    // Whoever dies soon enough has promised nothing yet: that is no breach.
+    assert!(verdict.breaches == 0 && verdict.unfinished.is_none(), "{verdict:#?}");
     verdict
 }
 

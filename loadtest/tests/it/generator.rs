@@ -77,16 +77,18 @@ fn a_load_is_driven_measured_audited_and_reported() {
 fn a_search_finds_a_rate_and_what_was_seen_meanwhile_agrees() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
-    // What nobody can hold, so that it ends soon.
+    // What nobody can hold, so that it ends soon: where too little is measured to know more.
     let search = "--arrivals search --slo";
-    let line = load(&fake.url).replace("--rate 300", "--rate 4");
-    let mut command = loadtest(&format!("{line} {search}"), &[Path::new("view p50 1us")]);
+    let line = load(&fake.url).replace("--rate 300", "--rate 80");
+    let mut command = loadtest(&format!("{line} {search}"), &[Path::new("accept p50 1us")]);
     let output = command.arg("--json").arg(&to_json).output().expect("it starts");
     assert!(output.status.success(), "{output:?}");
     let report = json(&to_json);
     assert_eq!(report["search"]["highest"], Value::Null);
-    assert_eq!(report["search"]["steps"].as_array().map(Vec::len), Some(3), "{report}");
-    assert_eq!(count(&report, "/counts/accepted"), 4 + 2 + 1);
+    assert_eq!(report["search"]["steps"].as_array().map(Vec::len), Some(4), "{report}");
+    let why = report["search"]["steps"][3]["failed"].as_str();
+    assert!(why.is_some_and(|why| why.starts_with("too few to tell: 10 of 20")), "{report}");
+    assert_eq!(count(&report, "/counts/accepted"), 80 + 40 + 20 + 10);
     assert_eq!(count(&report, "/audit/breaches"), 0);
     // And what can be held, with enough that is seen for it to be told apart by time.
     let line = load(&fake.url).replace("--samples 50", "--samples 1000");

@@ -11,8 +11,8 @@ use super::stack::{Aws, Delivery, NAME};
 use super::{Built, Deployed};
 use crate::lambdas::LAMBDAS;
 
-/// Long enough for the sweeps, which begin a minute after the stack, to run three times.
-const LOAD: [&str; 4] = ["--rate", "4", "--duration", "200s"];
+/// Long enough for the sweeps, which begin a minute after the stack, to run twice.
+const LOAD: [&str; 4] = ["--rate", "4", "--duration", "130s"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was seen of one function, in milliseconds.

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Batch, WrongEvent, records_of, shape};
 
@@ -28,6 +29,14 @@ pub enum ViewEvent {
 struct AnyEvent<'a> {
     #[serde(rename = "detail-type", borrow, default)]
     detail_type: Cow<'a, str>,
+}
+
+/// What Lambda says of an invocation that it gave up.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed<'a> {
+    #[serde(borrow)]
+    request_payload: &'a RawValue,
 }
 
 /// SNS writes its own records' fields with capitals, SQS does not.
@@ -93,10 +102,12 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
 }
 
 /// The messages in a dead letter of a view. Lambda writes there the event that it could not
-/// deliver, a queue the message itself. A scheduled event that failed has none: the next one does
-/// the same. What cannot be read is handed on as it is, so that the projector reports it.
+/// deliver, as the payload of a request (destination for failures) or as it is (dead-letter queue),
+/// a queue the message itself. A scheduled event that failed has none: the next one does the same.
+/// What cannot be read is handed on as it is, so that the projector reports it.
 pub fn messages_of_dead_letter(body: &str) -> Vec<Bytes> {
-    match view_event(body) {
+    let failed = serde_json::from_str::<Failed<'_>>(body);
+    match view_event(failed.map_or(body, |failed| failed.request_payload.get())) {
         Ok(ViewEvent::Topic(messages)) => messages,
         Ok(ViewEvent::Queue { batch, .. }) => batch.items,
         Ok(ViewEvent::Schedule) => Vec::new(),

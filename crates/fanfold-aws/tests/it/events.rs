@@ -5,7 +5,8 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanfold::{Seq, Time};
 use fanfold_aws::events::{
-    BatchResponse, ViewEvent, changes, http_request, http_response, records, view_event,
+    BatchResponse, ViewEvent, changes, http_request, http_response, messages_of_dead_letter,
+    records, view_event,
 };
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Token;
@@ -247,6 +248,36 @@ fn a_view_is_called_in_three_ways() {
     });
     assert_eq!(view_event(&schedule.to_string()).unwrap(), ViewEvent::Schedule);
     assert!(view_event(&event(&[sns_record("[]"), sqs_record("a", "[]", 1)])).is_err());
+}
+
+#[test]
+fn a_dead_letter_holds_messages_however_it_came_there() {
+    let by_topic = event(&[sns_record("[1]")]);
+    // Developer guide, "Retaining records of asynchronous invocations".
+    let destination = json!({
+        "version": "1.0",
+        "timestamp": "2019-11-14T18:16:05.568Z",
+        "requestContext": {
+            "requestId": "e4b46cbf-b738-xmpl-8880-a18cdf61200e",
+            "functionArn": "arn:aws:lambda:us-east-2:123456789012:function:s-balances:$LATEST",
+            "condition": "RetriesExhausted",
+            "approximateInvokeCount": 3,
+        },
+        "requestPayload": serde_json::from_str::<Value>(&by_topic).unwrap(),
+        "responseContext": { "statusCode": 200, "functionError": "Unhandled" },
+        "responsePayload": { "errorMessage": "1 of 1 messages were not applied" },
+    });
+    let schedule = json!({ "requestPayload": { "detail-type": "Scheduled Event" } });
+    for (body, messages) in [
+        (by_topic, &["[1]"][..]),
+        (destination.to_string(), &["[1]"]),
+        ("[1]".to_owned(), &["[1]"]),
+        (json!({ "Type": "Notification", "Message": "[1]" }).to_string(), &["[1]"]),
+        (schedule.to_string(), &[]),
+        ("what is this".to_owned(), &["what is this"]),
+    ] {
+        assert_eq!(messages_of_dead_letter(&body), messages, "{body}");
+    }
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn sns_calls_each_view() {
     let template = Template::with(&[("ViewDelivery", "direct")]);
     let subscriptions = template.of_type("AWS::SNS::Subscription");
     let permissions = template.of_type("AWS::Lambda::Permission");
-    let functions = template.functions();
+    let failures = template.of_type("AWS::Lambda::EventInvokeConfig");
     assert_eq!(subscriptions.len(), VIEWS.len());
     for view in VIEWS {
         let function = id(view, "Function");
@@ -239,9 +239,11 @@ fn sns_calls_each_view() {
             "Principal": "sns.amazonaws.com", "SourceArn": "Topic",
         });
         assert_eq!(permissions[&id(view, "Permission")], permission);
-        let dead =
-            json!({ "Type": "SQS", "TargetArn": format!("{}.Arn", id(view, "DeadLetters")) });
-        assert_eq!(functions[&function]["DeadLetterQueue"], dead);
+        let dead = json!({ "Destination": format!("{}.Arn", id(view, "DeadLetters")) });
+        let failures = &failures[&id(view, "Failures")];
+        assert_eq!(failures["FunctionName"], function);
+        assert_eq!(failures["Qualifier"], "$LATEST");
+        assert_eq!(failures["DestinationConfig"]["OnFailure"], dead);
     }
     assert!(template.of_type("AWS::Lambda::EventSourceMapping").is_empty());
     assert_eq!(template.of_type("AWS::SQS::Queue").len(), VIEWS.len(), "dead letters only");

@@ -4,6 +4,7 @@ use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Commands, Slot, Token, Unavailable,
 };
+use futures::future::try_join_all;
 use md5::{Digest, Md5};
 
 use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
@@ -16,6 +17,9 @@ use crate::names::attribute::{AT, CLOSED, N, PK, SEQ, TOKEN};
 /// Buckets of the catalogue: its index has this many partition keys, so that new logs of a whole
 /// system do not come upon one.
 pub const BUCKETS: u8 = 64;
+/// Buckets that are asked at the same time: a walk over a quiet system is 64 questions that find
+/// little, one after the other a second of a Lambda's time.
+const BUCKETS_AT_ONCE: usize = 8;
 
 const UPDATE: &str = "SET #seq = if_not_exists(#seq, :zero) + :n, #n = :n, #b = :b, #at = :at, \
                       #tok = :tok, #h = if_not_exists(#h, :h)";
@@ -125,7 +129,7 @@ impl Commands for DynamoCommands {
         found.map(slot).transpose().map_err(self.table.malformed())
     }
 
-    /// At most as many queries as there are buckets left and rows looked at.
+    /// At most as many queries as there are buckets left and rows looked at, some at the same time.
     async fn catalogue(
         &self,
         after: Option<CataloguePosition>,
@@ -134,14 +138,30 @@ impl Commands for DynamoCommands {
         let limit = limit.max(1);
         let mut at = after.unwrap_or(CataloguePosition { bucket: 0, log: None });
         let mut logs: Vec<LogId> = Vec::new();
+        let mut at_once = 1;
         while at.bucket < BUCKETS && logs.len() < limit {
             let left = limit - logs.len();
-            let (listed, more) = self.bucket(at.bucket, at.log.as_ref(), left).await?;
-            at = match listed.last() {
-                Some(last) if more => CataloguePosition { log: Some(last.clone()), ..at },
-                _ => CataloguePosition { bucket: at.bucket + 1, log: None },
-            };
-            logs.extend(listed);
+            let asked = (at.bucket..BUCKETS).take(at_once).map(|bucket| {
+                let after = at.log.as_ref().filter(|_| bucket == at.bucket);
+                self.bucket(bucket, after, left)
+            });
+            let pages = try_join_all(asked).await?;
+            // Buckets are about alike: no more of them than are likely to be needed.
+            let expected = pages.first().map_or(0, |(listed, _)| listed.len());
+            at_once = (left / expected.max(1)).clamp(1, BUCKETS_AT_ONCE);
+            for (mut listed, more) in pages {
+                let left = limit - logs.len();
+                let more = more || listed.len() > left;
+                listed.truncate(left);
+                at = match listed.last() {
+                    Some(last) if more => CataloguePosition { log: Some(last.clone()), ..at },
+                    _ => CataloguePosition { bucket: at.bucket + 1, log: None },
+                };
+                logs.extend(listed);
+                if more || logs.len() == limit {
+                    break;
+                }
+            }
         }
         Ok(CataloguePage { logs, next: (at.bucket < BUCKETS).then_some(at) })
     }

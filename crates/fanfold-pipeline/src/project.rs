@@ -9,38 +9,31 @@
 //! What the view cannot apply parks it for this log, and for no other (F7); so does what ends the
 //! process, if the projector is [suspicious](Projector::suspicious).
 
-mod suspect;
-
 mod group;
+mod rows;
+mod suspect;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::body::commit;
 use fanfold::body::notification::{self, Received};
-use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::planted::{Bug, planted};
-use fanfold::view::{AnyRecorded, ApplyFault};
+use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
+use futures::future::join;
 
-use self::group::{ByLog, Folded, Told, Touched, Touching};
+use self::group::{ByLog, Told, Touched, Touching};
+use self::rows::KEYS_PER_READ;
 use crate::at_once::{Pace, at_once};
 use crate::attempts::Unclosed;
-use crate::ports::{
-    Advanced, Cursor, Env, Journal, ParkedView, PutRowError, StoredRow, Unavailable, ViewTable,
-};
+use crate::ports::{Advanced, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable};
 
 pub use suspect::ATTEMPTS_MAX;
 
 /// Logs of one call that are worked on at the same time; see the processor. A call that waits for
 /// nothing runs through: the next one's commits are behind its own.
 const LOGS_AT_ONCE: Pace = Pace::of(32);
-/// Rows under way at the same time, per log.
-const ROWS_AT_ONCE: Pace = Pace::of(16);
-/// Keys that a view table is asked for at a time (its limit).
-const KEYS_PER_READ: usize = 1_000;
-/// How often a row that others write is loaded again.
-const ROW_ATTEMPTS_MAX: usize = 10;
 /// A commit whose predecessors are on their way waits this long for them, and this much more at
 /// random ...
 const TURN_WAIT_MS: u64 = 50;
@@ -51,8 +44,6 @@ const TURN_MS_MAX: u64 = 2_000;
 pub(crate) const CATCH_UP_ENTRIES_MAX: u64 = 5_000;
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
-/// How long the tombstone of a row stays: longer than any writer that knew the row may live.
-const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// The stage, for one view.
 #[derive(Clone)]
@@ -161,7 +152,12 @@ impl Projector {
     /// Brings the view on with one log's commits, in the order of their seqs.
     async fn bring_on(&self, told: &Told, deadline: Time) -> Result<(), ProjectError> {
         let log = &told.log;
-        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
+        let cursor = match self.attempts_max {
+            None => self.apply_at_once(told, deadline).await?,
+            // What ends the process is only touched behind an attempt.
+            Some(_) => Some(self.table.cursor(log).await?.unwrap_or_default()),
+        };
+        let Some(mut cursor) = cursor else { return Ok(()) };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
         for (commit, _) in &told.commits {
             if self.env.now() >= deadline {
@@ -191,6 +187,43 @@ impl Projector {
         }
         self.apply_next(log, cursor, next).await?;
         Ok(())
+    }
+
+    /// Applies everything, if it is next in line, as it is most often; else returns the cursor, to
+    /// go on from it step by step.
+    ///
+    /// The rows are loaded together with the cursor, which saves a round trip. So they may be older
+    /// than it: the guard of each row's write notices that, but a fault may come of it, and is only
+    /// believed when it comes again with rows that were loaded after the cursor.
+    async fn apply_at_once(
+        &self,
+        told: &Told,
+        deadline: Time,
+    ) -> Result<Option<Cursor>, ProjectError> {
+        let log = &told.log;
+        let entries = told.commits.iter().filter_map(|(commit, _)| commit.entries.as_ref());
+        let (entries, fault) = self.read(log, entries.flat_map(|entries| entries.iter()));
+        let end = told.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
+        let touching = Touching::group(&entries, end);
+        let is_possible = fault.is_none() && touching.keys.len() <= KEYS_PER_READ;
+        let keys = if is_possible { &touching.keys[..] } else { &[] };
+        let (cursor, rows) = join(self.table.cursor(log), self.table.rows(log, keys)).await;
+        let (cursor, rows) = (cursor?.unwrap_or_default(), rows?);
+        let mut at = cursor.seq;
+        let are_in_line = told.commits.iter().all(|(commit, _)| {
+            let is_next = commit.last > at && self.in_line(commit, at).is_some();
+            at = commit.last;
+            is_next
+        });
+        if !is_possible || !are_in_line || cursor.parked.is_some() || cursor.attempts > 0 {
+            return Ok(Some(cursor));
+        }
+        let Ok(rows) = self.fold_all(&touching, rows) else { return Ok(Some(cursor)) };
+        if self.env.now() >= deadline {
+            return Err(ProjectError::Deadline);
+        }
+        self.store_all(log, cursor, end, &touching, rows).await?;
+        Ok(None)
     }
 
     /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
@@ -289,43 +322,21 @@ impl Projector {
         }
     }
 
-    /// Applies what is next in line: rows first, then the cursor.
+    /// Applies what is next in line.
     async fn apply(&self, log: &LogId, cursor: Cursor, next: Next) -> Result<Cursor, ProjectError> {
         let above = next.commits.iter().flat_map(|entries| entries.iter());
         let (entries, mut fault) = self.read(log, above.filter(|entry| entry.seq > cursor.seq));
-        if planted(Bug::CursorBeforeRows) {
-            self.table.advance(log, next.to).await?;
-        }
         // A fault cuts the entries off before it, and what is left is folded anew.
-        let (touching, rows) = loop {
-            let end = fault.as_ref().map_or(next.to, |fault| fault.at.before());
-            let touching = Touching::group(&entries, end);
-            match self.fold_all(log, &touching).await? {
-                Ok(rows) => break (touching, rows),
+        let (to, touching, rows) = loop {
+            let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());
+            let touching = Touching::group(&entries, to);
+            let loaded = self.load(log, &touching.keys).await?;
+            match self.fold_all(&touching, loaded) {
+                Ok(rows) => break (to, touching, rows),
                 Err(earlier) => fault = Some(earlier),
             }
         };
-        // Most often there is one, or they are few.
-        let mut rows = rows.into_iter().map(|row| self.store(log, &touching, row));
-        match (rows.next(), rows.len()) {
-            (None, _) => {}
-            (Some(row), 0) => row.await?,
-            (Some(row), _) => {
-                // Collected first: only so the compiler sees that the stage is `Send`.
-                let rows: Vec<_> = std::iter::once(row).chain(rows).collect();
-                let mut stored = Ok(());
-                at_once(ROWS_AT_ONCE, rows, |row| {
-                    if row.is_err() {
-                        stored = row;
-                    }
-                })
-                .await;
-                stored?;
-            }
-        }
-
-        let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());
-        let cursor = if to > cursor.seq { self.move_to(log, cursor, to).await? } else { cursor };
+        let cursor = self.store_all(log, cursor, to, &touching, rows).await?;
         match fault {
             Some(fault) => self.park(log, cursor, fault).await,
             None => Ok(cursor),
@@ -381,104 +392,6 @@ impl Projector {
             }
         }
         (read, None)
-    }
-
-    /// Loads the rows that are touched, and folds them.
-    async fn fold_all(
-        &self,
-        log: &LogId,
-        touching: &Touching<'_>,
-    ) -> Result<Result<Vec<Folded>, ApplyFault>, ProjectError> {
-        let keys = &touching.keys;
-        let mut loaded = Vec::new();
-        for keys in keys.chunks(KEYS_PER_READ) {
-            match self.table.rows(log, keys).await? {
-                rows if loaded.is_empty() => loaded = rows,
-                rows => loaded.extend(rows),
-            }
-        }
-        let mut folded = Vec::with_capacity(keys.len());
-        let mut first: Option<ApplyFault> = None;
-        for (at, row) in loaded.into_iter().enumerate().take(keys.len()) {
-            match self.fold(&keys[at], row.as_ref(), touching.of(at)) {
-                Ok(None) => {}
-                Ok(Some(row_after)) => {
-                    let loaded = row.map(|row| row.seq);
-                    folded.push(Folded { at, loaded, row: row_after });
-                }
-                Err(fault) => {
-                    first = Some(first.filter(|first| first.at <= fault.at).unwrap_or(fault));
-                }
-            }
-        }
-        Ok(match first {
-            Some(fault) => Err(fault),
-            None => Ok(folded),
-        })
-    }
-
-    /// Folds into a row what is above it; `None` if nothing is.
-    fn fold(
-        &self,
-        key: &RowKey,
-        row: Option<&StoredRow>,
-        entries: &[&AnyRecorded],
-    ) -> Result<Option<StoredRow>, ApplyFault> {
-        let seq = row.map_or(Seq::ZERO, |row| row.seq);
-        let above = &entries[entries.partition_point(|entry| entry.seq <= seq)..];
-        let Some(last) = above.last() else { return Ok(None) };
-        let before = row.and_then(|row| row.body.as_deref());
-        let body = self.view.fold(key, before, above)?;
-        let too_large = |body: &Option<Vec<u8>>| {
-            body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX)
-        };
-        if let Some(mut bytes) = too_large(&body) {
-            // Halved again and again, to find an entry that makes it too large.
-            let (mut fits, mut end) = (0, above.len());
-            while fits + 1 < end {
-                let middle = fits.midpoint(end);
-                match too_large(&self.view.fold(key, before, &above[..middle])?) {
-                    Some(larger) => (bytes, end) = (larger, middle),
-                    None => fits = middle,
-                }
-            }
-            let fault = Fault::new(format!(
-                "the row `{key}` would be {bytes} bytes long, at most {ROW_BYTES_MAX} are allowed"
-            ));
-            return Err(ApplyFault { at: above[end - 1].seq, fault });
-        }
-        let expires = body.is_none().then(|| self.env.now().plus_ms(TOMBSTONE_MS));
-        Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))
-    }
-
-    /// Stores a row unless it has changed; then it is loaded and folded again.
-    async fn store(
-        &self,
-        log: &LogId,
-        touching: &Touching<'_>,
-        folded: Folded,
-    ) -> Result<(), ProjectError> {
-        let Folded { at, mut loaded, mut row } = folded;
-        let (key, entries) = (&touching.keys[at], touching.of(at));
-        for _ in 0..ROW_ATTEMPTS_MAX {
-            match self.table.put_row(log, key, &row, loaded).await {
-                Ok(()) => return Ok(()),
-                Err(PutRowError::Unavailable(unavailable)) => return Err(unavailable.into()),
-                Err(PutRowError::Conflict) => {}
-            }
-            let again = self.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
-            loaded = again.as_ref().map(|row| row.seq);
-            if planted(Bug::UnguardedRow) {
-                continue;
-            }
-            row = match self.fold(key, again.as_ref(), entries) {
-                Ok(Some(row)) => row,
-                Ok(None) => return Ok(()),
-                // Applying does not depend on who else applies: this comes again, and parks then.
-                Err(_) => break,
-            };
-        }
-        Err(ProjectError::Contended(key.clone()))
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{reset, say};
 use crate::check::{check, seeds};
-use crate::faults::{Broken, Op};
+use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, applied, command, services, views};
 
 #[test]
@@ -61,6 +61,18 @@ async fn storm(seed: u64, view: &str) {
             let broken = [Broken::Before, Broken::After, Broken::Late][pick(3) as usize];
             let first = 1 + pick(3) as usize;
             world.faults.fail(op, "", first..=first + pick(3) as usize, broken);
+        }
+        // The workers are not in step.
+        for op in [Op::Cursor, Op::Rows, Op::PutRow] {
+            let env = world.env.clone();
+            world.faults.before_every(op, move || {
+                let turns = env.random() % 4;
+                async move {
+                    for _ in 0..turns {
+                        give_way().await;
+                    }
+                }
+            });
         }
         let [one, other] = &workers;
         // One reads messages, the other gets the commits as they are.

@@ -13,7 +13,7 @@ use fanfold_pipeline::project::Projector;
 
 use super::{reset, singles};
 use crate::check::{check, play};
-use crate::faults::{Broken, Op};
+use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, add, applied, command, run};
 
 /// Rows first, "then advance the cursor": a row that is not written holds the cursor back.
@@ -91,6 +91,43 @@ fn a_row_that_another_has_written_is_loaded_again() {
             assert_eq!(world.cursor("sums", &acme()).await.seq.0, seq as u64);
             let row = format!("a@{seq} {{\"total\":{seq},\"said\":\"\"}}");
             assert_eq!(world.rows("sums").await, [row]);
+        }
+    });
+}
+
+/// Rows are loaded together with the cursor, and may be older than it: neither are they written
+/// back, nor is a fault believed that comes of them.
+#[test]
+fn rows_that_are_older_than_the_cursor_do_no_harm() {
+    let grow = |id: u64, bytes: usize| {
+        command("ann", id, "grow", serde_json::json!({"counter": "a", "bytes": bytes}))
+    };
+    play(async || {
+        // What the row would be with the third, if the second were missing: wrong, or too large.
+        for third in [grow(3, 5), grow(3, 100_000)] {
+            let world = World::new();
+            let first = world.commit(&acme(), &[grow(1, 250_000)]).await;
+            let second = world.commit(&acme(), &[reset(2)]).await;
+            let third = world.commit(&acme(), &[third]).await;
+            let projector = world.projector("sums");
+            applied(&projector, [&first]).await;
+            world.faults.forget();
+            let (other, faults) = (world.projector("sums"), world.faults.clone());
+            world.faults.before(Op::Cursor, "", move || {
+                let (other, second, faults) = (other.clone(), second.clone(), faults.clone());
+                async move {
+                    // The row is read, and then it changes, before the cursor is read.
+                    while faults.counts([Op::Rows]) == [0] {
+                        give_way().await;
+                    }
+                    give_way().await;
+                    applied(&other, &[second]).await;
+                }
+            });
+            applied(&projector, [&third]).await;
+            let cursor = world.cursor("sums", &acme()).await;
+            assert_eq!((cursor.seq, cursor.parked), (Seq(3), None));
+            world.audit_view("sums", &acme()).await;
         }
     });
 }

@@ -1,0 +1,163 @@
+//! The rows that a log's entries touch: loaded, folded, and stored before the cursor moves.
+
+use bytes::Bytes;
+use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::planted::{Bug, planted};
+use fanfold::view::{AnyRecorded, ApplyFault};
+use fanfold::{Fault, LogId, RowKey, Seq};
+
+use super::group::{Folded, Touching};
+use super::{ProjectError, Projector};
+use crate::at_once::{Pace, at_once};
+use crate::ports::{Cursor, PutRowError, StoredRow};
+
+/// Keys that a view table is asked for at a time (its limit).
+pub(super) const KEYS_PER_READ: usize = 1_000;
+/// Rows under way at the same time, per log.
+const ROWS_AT_ONCE: Pace = Pace::of(16);
+/// How often a row that others write is loaded again.
+const ROW_ATTEMPTS_MAX: usize = 10;
+/// How long the tombstone of a row stays: longer than any writer that knew the row may live.
+const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
+
+impl Projector {
+    /// The rows under these keys, in their order.
+    pub(super) async fn load(
+        &self,
+        log: &LogId,
+        keys: &[RowKey],
+    ) -> Result<Vec<Option<StoredRow>>, ProjectError> {
+        let mut loaded = Vec::new();
+        for keys in keys.chunks(KEYS_PER_READ) {
+            match self.table.rows(log, keys).await? {
+                rows if loaded.is_empty() => loaded = rows,
+                rows => loaded.extend(rows),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Folds the rows that are touched, which were loaded in their order.
+    pub(super) fn fold_all(
+        &self,
+        touching: &Touching<'_>,
+        loaded: Vec<Option<StoredRow>>,
+    ) -> Result<Vec<Folded>, ApplyFault> {
+        let keys = &touching.keys;
+        let mut folded = Vec::with_capacity(keys.len());
+        let mut first: Option<ApplyFault> = None;
+        for (at, row) in loaded.into_iter().enumerate().take(keys.len()) {
+            match self.fold(&keys[at], row.as_ref(), touching.of(at)) {
+                Ok(None) => {}
+                Ok(Some(row_after)) => {
+                    let loaded = row.map(|row| row.seq);
+                    folded.push(Folded { at, loaded, row: row_after });
+                }
+                Err(fault) => {
+                    first = Some(first.filter(|first| first.at <= fault.at).unwrap_or(fault));
+                }
+            }
+        }
+        match first {
+            Some(fault) => Err(fault),
+            None => Ok(folded),
+        }
+    }
+
+    /// Folds into a row what is above it; `None` if nothing is.
+    fn fold(
+        &self,
+        key: &RowKey,
+        row: Option<&StoredRow>,
+        entries: &[&AnyRecorded],
+    ) -> Result<Option<StoredRow>, ApplyFault> {
+        let seq = row.map_or(Seq::ZERO, |row| row.seq);
+        let above = &entries[entries.partition_point(|entry| entry.seq <= seq)..];
+        let Some(last) = above.last() else { return Ok(None) };
+        let before = row.and_then(|row| row.body.as_deref());
+        let body = self.view.fold(key, before, above)?;
+        let too_large = |body: &Option<Vec<u8>>| {
+            body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX)
+        };
+        if let Some(mut bytes) = too_large(&body) {
+            // Halved again and again, to find an entry that makes it too large.
+            let (mut fits, mut end) = (0, above.len());
+            while fits + 1 < end {
+                let middle = fits.midpoint(end);
+                match too_large(&self.view.fold(key, before, &above[..middle])?) {
+                    Some(larger) => (bytes, end) = (larger, middle),
+                    None => fits = middle,
+                }
+            }
+            let fault = Fault::new(format!(
+                "the row `{key}` would be {bytes} bytes long, at most {ROW_BYTES_MAX} are allowed"
+            ));
+            return Err(ApplyFault { at: above[end - 1].seq, fault });
+        }
+        let expires = body.is_none().then(|| self.env.now().plus_ms(TOMBSTONE_MS));
+        Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))
+    }
+
+    /// Rows first, then the cursor.
+    pub(super) async fn store_all(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        to: Seq,
+        touching: &Touching<'_>,
+        rows: Vec<Folded>,
+    ) -> Result<Cursor, ProjectError> {
+        if planted(Bug::CursorBeforeRows) {
+            self.table.advance(log, to).await?;
+        }
+        // Most often there is one, or they are few.
+        let mut rows = rows.into_iter().map(|row| self.store(log, touching, row));
+        match (rows.next(), rows.len()) {
+            (None, _) => {}
+            (Some(row), 0) => row.await?,
+            (Some(row), _) => {
+                // Collected first: only so the compiler sees that the stage is `Send`.
+                let rows: Vec<_> = std::iter::once(row).chain(rows).collect();
+                let mut stored = Ok(());
+                at_once(ROWS_AT_ONCE, rows, |row| {
+                    if row.is_err() {
+                        stored = row;
+                    }
+                })
+                .await;
+                stored?;
+            }
+        }
+        if to > cursor.seq { self.move_to(log, cursor, to).await } else { Ok(cursor) }
+    }
+
+    /// Stores a row unless it has changed; then it is loaded and folded again.
+    async fn store(
+        &self,
+        log: &LogId,
+        touching: &Touching<'_>,
+        folded: Folded,
+    ) -> Result<(), ProjectError> {
+        let Folded { at, mut loaded, mut row } = folded;
+        let (key, entries) = (&touching.keys[at], touching.of(at));
+        for _ in 0..ROW_ATTEMPTS_MAX {
+            match self.table.put_row(log, key, &row, loaded).await {
+                Ok(()) => return Ok(()),
+                Err(PutRowError::Unavailable(unavailable)) => return Err(unavailable.into()),
+                Err(PutRowError::Conflict) => {}
+            }
+            let again = self.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+            loaded = again.as_ref().map(|row| row.seq);
+            if planted(Bug::UnguardedRow) {
+                continue;
+            }
+            row = match self.fold(key, again.as_ref(), entries) {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(()),
+                // Applying does not depend on who else applies: this comes again, and parks then.
+                Err(_) => break,
+            };
+        }
+        Err(ProjectError::Contended(key.clone()))
+    }
+}

@@ -164,10 +164,13 @@ async fn run(has_view: bool) -> u64 {
     let stages: Vec<_> = (0..SHARDS).map(|shard| tokio::spawn(work(line.clone(), shard))).collect();
     // Every account is opened; this warms everything, too.
     clients(&line, ACCOUNTS, open).await;
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), aws.meter.snapshot());
     clients(&line, COMMANDS, |n| deposit(n % ACCOUNTS, n / ACCOUNTS)).await;
     let rate = COMMANDS as f64 / began.elapsed().as_secs_f64();
     stages.iter().for_each(tokio::task::JoinHandle::abort);
+    let calls = (aws.meter.snapshot() - &before).calls;
+    let calls = calls.iter().map(|(call, n)| format!("{call} {:.2}", *n as f64 / COMMANDS as f64));
+    println!("{rate:.0} commands/s; calls each: {}", calls.collect::<Vec<_>>().join(", "));
     rate as u64
 }
 

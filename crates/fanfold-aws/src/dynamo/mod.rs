@@ -12,6 +12,7 @@ mod parked;
 mod positions;
 mod state;
 mod table;
+mod together;
 mod view_table;
 
 pub use commands::{BUCKETS, DynamoCommands, bucket};

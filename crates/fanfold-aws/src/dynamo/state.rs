@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use fanfold::{LogId, StateKey};
 use fanfold_pipeline::ports::{Guarded, State, StateItem, Unavailable};
@@ -36,12 +34,9 @@ impl DynamoState {
         log: &LogId,
         keys: &[StateKey],
     ) -> Result<Vec<Option<StateItem>>, Unavailable> {
-        let sks = keys.iter().map(StateKey::as_str);
-        let found = table.get_many(log.as_str(), sks).await?;
-        let items = found.into_iter().map(|(sk, item)| Ok((sk, state_item(item)?)));
-        let items: HashMap<String, StateItem> =
-            items.collect::<Result<_, _>>().map_err(table.malformed())?;
-        Ok(keys.iter().map(|key| items.get(key.as_str()).cloned()).collect())
+        let found = table.get_many(log, keys.iter().map(StateKey::as_str)).await?;
+        let items = found.into_iter().map(|item| item.map(state_item).transpose());
+        items.collect::<Result<_, _>>().map_err(table.malformed())
     }
 }
 

@@ -3,21 +3,24 @@
 //! those that ask for less.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue,
     ReturnValuesOnConditionCheckFailure,
 };
+use fanfold::LogId;
 use fanfold_pipeline::ports::Unavailable;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 
-use super::item::{Item, Malformed, Take, item, text};
+use super::item::{Item, Malformed, item};
+use super::together::{Found, Key, Together};
 use crate::Aws;
 use crate::call::Tries;
 use crate::error::{Call, CallError};
-use crate::names::attribute::{PK, SK};
 
 /// Keys in one `BatchGetItem` (DynamoDB).
 const BATCH_GET_MAX: usize = 100;
@@ -31,6 +34,7 @@ pub(super) struct Table {
     /// What the port is called in errors.
     hop: &'static str,
     consistent: bool,
+    together: Arc<Together>,
 }
 
 /// An expression with `#names`, each the attribute of that name, and the values of its `:names`.
@@ -74,12 +78,13 @@ pub(super) enum WriteError {
 
 impl Table {
     pub(super) fn new(aws: &Aws, name: impl Into<String>, hop: &'static str) -> Self {
-        Self { aws: aws.clone(), name: name.into(), hop, consistent: true }
+        let together = Arc::default();
+        Self { aws: aws.clone(), name: name.into(), hop, consistent: true, together }
     }
 
     /// The same table, read by key as it was a moment ago, for half the price.
     pub(super) fn lagging(&self) -> Self {
-        Self { consistent: false, ..self.clone() }
+        Self { consistent: false, together: Arc::default(), ..self.clone() }
     }
 
     /// An error of this table's port.
@@ -118,62 +123,84 @@ impl Table {
         Ok(output.item)
     }
 
-    /// The items of a log under these sort keys, each by its own. Each is billed by itself.
+    /// The items of a log under these sort keys, in their order. Each is billed by itself, and all
+    /// that is asked for at the same time is read [together](Together).
     pub(super) async fn get_many<'a>(
         &self,
-        pk: &str,
+        log: &LogId,
         sks: impl IntoIterator<Item = &'a str>,
-    ) -> Result<HashMap<String, Item>, Unavailable> {
-        // `BatchGetItem` refuses to be asked twice for one key.
-        let sks: Vec<&str> = sks.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        if let [sk] = sks.as_slice() {
-            let found = self.get(item([(PK, text(pk)), (SK, text(*sk))]), None).await?;
-            return Ok(found.map(|item| ((*sk).to_owned(), item)).into_iter().collect());
+    ) -> Result<Vec<Option<Item>>, Unavailable> {
+        let key = |sk: &str| Key { pk: log.to_string(), sk: sk.to_owned() };
+        let keys: Vec<Key> = sks.into_iter().map(key).collect();
+        loop {
+            let (answered, reader) = self.together.ask(keys.clone());
+            if let Some(reader) = reader {
+                let all = reader.all_asked().await;
+                let found = self.read(all.keys()).await;
+                all.answer(&found);
+            }
+            if let Ok(answer) = answered.await {
+                return answer;
+            }
         }
-        let keys = sks.into_iter().map(|sk| item([(PK, text(pk)), (SK, text(sk))]));
-        let keys: Vec<Item> = keys.collect();
-        let batches = keys.chunks(BATCH_GET_MAX).map(|keys| self.get_batch(keys.to_vec()));
-        let batches: Vec<_> = batches.collect();
-        let found: Vec<Vec<Item>> =
-            stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE).try_collect().await?;
-        let mut by_key = HashMap::with_capacity(keys.len());
-        for mut item in found.into_iter().flatten() {
-            by_key.insert(item.text(SK).map_err(self.malformed())?, item);
+    }
+
+    async fn read(&self, keys: BTreeSet<Key>) -> Found {
+        let keys: Vec<Key> = keys.into_iter().collect();
+        if let [key] = &keys[..] {
+            let item = self.get(key.item(), None).await.transpose();
+            return item.map(|item| (key.clone(), item)).into_iter().collect();
         }
-        Ok(by_key)
+        let batches: Vec<_> =
+            keys.chunks(BATCH_GET_MAX).map(|keys| self.get_batch(keys.to_vec())).collect();
+        let batches = stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE);
+        batches.collect::<Vec<Found>>().await.into_iter().flatten().collect()
     }
 
     /// Asks again for the keys that were left out: an answer holds at most 16 MB, and is throttled
     /// key by key. Bounded, because each round that brings nothing counts as a failed attempt.
-    async fn get_batch(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, Unavailable> {
-        let mut found = Vec::with_capacity(keys.len());
+    async fn get_batch(&self, mut keys: Vec<Key>) -> Found {
+        let mut found = Found::with_capacity(keys.len());
         let mut attempt = 0;
-        loop {
+        let error = loop {
             let asked = keys.len();
-            let batch =
-                KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(self.consistent);
-            let batch = batch.build().map_err(|error| self.failed(error))?;
-            let request = self
-                .aws
-                .dynamodb
-                .batch_get_item()
-                .request_items(&self.name, batch)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let call = self.call("BatchGetItem");
-            let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
-            let output = sent.map_err(|error| error.unavailable(self.hop))?;
-            self.aws.meter.read(output.consumed_capacity());
-            found.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            let output = match self.get_batch_once(&keys).await {
+                Ok(output) => output,
+                Err(error) => break error,
+            };
+            let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
+            found.extend(items.filter_map(|item| Some((Key::of(&item)?, Ok(item)))));
             let left = output.unprocessed_keys.into_iter().flatten();
-            keys = left.flat_map(|(_, keys)| keys.keys).collect();
+            keys = left.flat_map(|(_, keys)| keys.keys).filter_map(|key| Key::of(&key)).collect();
             if keys.is_empty() {
-                return Ok(found);
+                return found;
             }
             attempt = if keys.len() < asked { 1 } else { attempt + 1 };
             if !Tries::SOME.pause(attempt, &self.aws.deadline).await {
-                return Err(Unavailable::Throttled { hop: self.hop });
+                break Unavailable::Throttled { hop: self.hop };
             }
-        }
+        };
+        // Those that did come are of others, perhaps (F7).
+        found.extend(keys.into_iter().map(|key| (key, Err(error.clone()))));
+        found
+    }
+
+    async fn get_batch_once(&self, keys: &[Key]) -> Result<BatchGetItemOutput, Unavailable> {
+        let batch = KeysAndAttributes::builder()
+            .set_keys(Some(keys.iter().map(Key::item).collect()))
+            .consistent_read(self.consistent);
+        let batch = batch.build().map_err(|error| self.failed(error))?;
+        let request = self
+            .aws
+            .dynamodb
+            .batch_get_item()
+            .request_items(&self.name, batch)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("BatchGetItem");
+        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let output = sent.map_err(|error| error.unavailable(self.hop))?;
+        self.aws.meter.read(output.consumed_capacity());
+        Ok(output)
     }
 
     /// Puts an item; returns the one that it replaces.

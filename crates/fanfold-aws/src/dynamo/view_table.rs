@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::ReturnValue;
 use fanfold::{LogId, RowKey, Seq, Time};
@@ -65,7 +63,7 @@ impl DynamoViewTable {
 #[async_trait]
 impl ViewTable for DynamoViewTable {
     async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
-        let found = self.table.get(cursor_key(log), None).await?;
+        let found = self.table.get_many(log, [CURSOR]).await?.pop().flatten();
         found.map(cursor).transpose().map_err(self.table.malformed())
     }
 
@@ -75,11 +73,9 @@ impl ViewTable for DynamoViewTable {
         keys: &[RowKey],
     ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
         let sks: Vec<String> = keys.iter().map(sort_key).collect();
-        let found = self.table.get_many(log.as_str(), sks.iter().map(String::as_str)).await?;
-        let rows = found.into_iter().map(|(sk, item)| Ok((sk, row(item)?)));
-        let rows: HashMap<String, StoredRow> =
-            rows.collect::<Result<_, _>>().map_err(self.table.malformed())?;
-        Ok(sks.iter().map(|sk| rows.get(sk).cloned()).collect())
+        let found = self.table.get_many(log, sks.iter().map(String::as_str)).await?;
+        let rows = found.into_iter().map(|item| item.map(row).transpose());
+        rows.collect::<Result<_, _>>().map_err(self.table.malformed())
     }
 
     /// A second attempt finds the row that the first has stored: the caller is told of a conflict,

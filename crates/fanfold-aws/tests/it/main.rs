@@ -16,5 +16,6 @@ mod relaying;
 mod schema;
 mod stages;
 mod tables;
+mod together;
 mod way;
 mod wire;

@@ -129,7 +129,7 @@ impl<H: Handler> Host<H> {
     async fn invoke(&self, event: &str, until: Time) -> Invoked {
         let now = self.env.now();
         let budget = Budget::of(now, until);
-        self.aws.deadline.set_in(Duration::from_millis(budget.end.since_ms(now)));
+        self.aws.deadline.set_in(Duration::from_millis(budget.calls_end.since_ms(now)));
         let before = self.aws.meter.snapshot();
         let handled = bounded(&self.handler, event, budget, &*self.env).await;
         let (answer, mut metrics) = match handled {

@@ -14,6 +14,11 @@ use crate::metrics::{
     Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED, VIEW_UNDELIVERED,
 };
 
+/// A run of the sweep begins nothing new after this, in milliseconds, however long the function may
+/// last: the next begins a minute after it, and two at a time would take each other's attempts for
+/// deaths of their process.
+const RUN_MS: u64 = 45_000;
+
 /// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
 pub struct ViewHandler {
     projector: Arc<Projector>,
@@ -43,9 +48,21 @@ impl ViewHandler {
         Reply::of_batch(&BatchResponse::default(), messages, 0, 0)
     }
 
+    /// What fails is said, and not an error of the invocation: Lambda would try it again beside the
+    /// next run, and take the event for a dead letter.
     async fn on_schedule(&self, budget: Budget) -> Result<Reply, InvocationError> {
+        self.run(budget).await.or_else(|error| {
+            tracing::error!(%error, "the view's sweep failed");
+            let mut metrics = Metrics::new();
+            metrics.of_stack(VIEW_FAILED, 1.0);
+            Reply::new(&json!({"failed": error.to_string()}), metrics)
+        })
+    }
+
+    async fn run(&self, budget: Budget) -> Result<Reply, InvocationError> {
         let after = self.bookmark.load().await?;
-        let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
+        let deadline = budget.deadline.min(budget.begin.plus_ms(RUN_MS));
+        let report = self.sweep.sweep(after, self.logs_per_run, deadline).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(VIEW_BEHIND, report.caught_up.len() as f64);

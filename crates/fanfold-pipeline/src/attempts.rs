@@ -17,7 +17,7 @@ pub(crate) const CLOSE_BACKOFF: Backoff =
 /// Logs of which a process remembers that; about 100 bytes each.
 const LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
-/// Logs whose marker this process could not write, or not remove, with an acknowledgement. What
+/// Logs whose marker this process has perhaps written, and not removed with an acknowledgement. What
 /// stands there tells of no death: whoever remembers it lives.
 pub(crate) struct Unclosed(Mutex<LruCache<LogId, ()>>);
 
@@ -30,7 +30,7 @@ impl Unclosed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(log)
     }
 
-    /// From now on; or not any more, since a marker was written that counts.
+    /// From now on; or not any more, since the marker was removed.
     pub(crate) fn note(&self, log: &LogId, unclosed: bool) {
         let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if unclosed {

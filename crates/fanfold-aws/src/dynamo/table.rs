@@ -17,7 +17,7 @@ use fanfold_pipeline::ports::Unavailable;
 use futures::stream::{self, StreamExt};
 
 use super::item::{Item, Malformed, item};
-use super::together::{Found, Key, Together};
+use super::together::{Found, Key, Outcome, Together};
 use crate::Aws;
 use crate::call::Tries;
 use crate::error::{Call, CallError};
@@ -125,6 +125,9 @@ impl Table {
 
     /// The items of a log under these sort keys, in their order. Each is billed by itself, and all
     /// that is asked for at the same time is read [together](Together).
+    ///
+    /// Keys that were left out are asked for again: an answer holds at most 16 MB, and is throttled
+    /// key by key. Bounded, because each round that brings nothing counts as a failed attempt.
     pub(super) async fn get_many<'a>(
         &self,
         log: &LogId,
@@ -132,6 +135,32 @@ impl Table {
     ) -> Result<Vec<Option<Item>>, Unavailable> {
         let key = |sk: &str| Key { pk: log.to_string(), sk: sk.to_owned() };
         let keys: Vec<Key> = sks.into_iter().map(key).collect();
+        let mut items: Vec<Option<Item>> = vec![None; keys.len()];
+        let mut left: Vec<usize> = (0..keys.len()).collect();
+        let mut attempt = 0;
+        loop {
+            let asked = left.len();
+            let wanted = left.iter().map(|at| keys[*at].clone()).collect();
+            for (at, outcome) in std::mem::take(&mut left).into_iter().zip(self.ask(wanted).await) {
+                match outcome {
+                    Some(Outcome::Item(item)) => items[at] = Some(item),
+                    None => {}
+                    Some(Outcome::LeftOut) => left.push(at),
+                    Some(Outcome::Failed(error)) => return Err(error),
+                }
+            }
+            if left.is_empty() {
+                return Ok(items);
+            }
+            attempt = if left.len() < asked { 1 } else { attempt + 1 };
+            if !Tries::SOME.pause(attempt, &self.aws.deadline).await {
+                return Err(Unavailable::Throttled { hop: self.hop });
+            }
+        }
+    }
+
+    /// What comes of asking for these keys once, in their order.
+    async fn ask(&self, keys: Vec<Key>) -> Vec<Option<Outcome>> {
         loop {
             let (answered, reader) = self.together.ask(keys.clone());
             if let Some(reader) = reader {
@@ -149,40 +178,27 @@ impl Table {
         let keys: Vec<Key> = keys.into_iter().collect();
         if let [key] = &keys[..] {
             let item = self.get(key.item(), None).await.transpose();
-            return item.map(|item| (key.clone(), item)).into_iter().collect();
+            let outcome = item.map(|item| item.map_or_else(Outcome::Failed, Outcome::Item));
+            return outcome.map(|outcome| (key.clone(), outcome)).into_iter().collect();
         }
-        let batches: Vec<_> =
-            keys.chunks(BATCH_GET_MAX).map(|keys| self.get_batch(keys.to_vec())).collect();
+        let batches: Vec<_> = keys.chunks(BATCH_GET_MAX).map(|keys| self.get_batch(keys)).collect();
         let batches = stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE);
         batches.collect::<Vec<Found>>().await.into_iter().flatten().collect()
     }
 
-    /// Asks again for the keys that were left out: an answer holds at most 16 MB, and is throttled
-    /// key by key. Bounded, because each round that brings nothing counts as a failed attempt.
-    async fn get_batch(&self, mut keys: Vec<Key>) -> Found {
-        let mut found = Found::with_capacity(keys.len());
-        let mut attempt = 0;
-        let error = loop {
-            let asked = keys.len();
-            let output = match self.get_batch_once(&keys).await {
-                Ok(output) => output,
-                Err(error) => break error,
-            };
-            let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
-            found.extend(items.filter_map(|item| Some((Key::of(&item)?, Ok(item)))));
-            let left = output.unprocessed_keys.into_iter().flatten();
-            keys = left.flat_map(|(_, keys)| keys.keys).filter_map(|key| Key::of(&key)).collect();
-            if keys.is_empty() {
-                return found;
-            }
-            attempt = if keys.len() < asked { 1 } else { attempt + 1 };
-            if !Tries::SOME.pause(attempt, &self.aws.deadline).await {
-                break Unavailable::Throttled { hop: self.hop };
+    async fn get_batch(&self, keys: &[Key]) -> Found {
+        let output = match self.get_batch_once(keys).await {
+            Ok(output) => output,
+            Err(error) => {
+                let failed = |key: &Key| (key.clone(), Outcome::Failed(error.clone()));
+                return keys.iter().map(failed).collect();
             }
         };
-        // Those that did come are of others, perhaps (F7).
-        found.extend(keys.into_iter().map(|key| (key, Err(error.clone()))));
-        found
+        let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
+        let found = items.filter_map(|item| Some((Key::of(&item)?, Outcome::Item(item))));
+        let left = output.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys);
+        let left = left.filter_map(|key| Some((Key::of(&key)?, Outcome::LeftOut)));
+        found.chain(left).collect()
     }
 
     async fn get_batch_once(&self, keys: &[Key]) -> Result<BatchGetItemOutput, Unavailable> {
@@ -262,7 +278,9 @@ impl Table {
             .set_expression_attribute_names(names([update, condition.unwrap_or_default()]))
             .set_expression_attribute_values(values_of(values))
             .return_values(returned)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .set_return_values_on_condition_check_failure(
+                condition.map(|_| ReturnValuesOnConditionCheckFailure::AllOld),
+            )
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("UpdateItem");
         match self.aws.call(call, tries, || request.clone().send()).await {

@@ -3,7 +3,8 @@
 //! The stages work on many logs at a time, and each log asks for its own few items. Whoever asks
 //! first lets the others ask too, and then reads for all of them: a `BatchGetItem` costs what its
 //! keys cost one by one, and saves a hundred calls. Nothing is kept, and nothing is read that
-//! nobody asked for.
+//! nobody asked for. What was left out of an answer is its asker's to ask for again: nobody else
+//! waits for it (F7).
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
@@ -36,11 +37,20 @@ impl Key {
     }
 }
 
-/// What was read of some keys; those that are not in it have no item.
-pub(super) type Found = HashMap<Key, Result<Item, Unavailable>>;
+/// What came of asking for a key.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    Item(Item),
+    /// It was left out: who wants it asks again.
+    LeftOut,
+    Failed(Unavailable),
+}
 
-/// What one asks for: the item of each key, or the first error.
-type Answer = Result<Vec<Option<Item>>, Unavailable>;
+/// What came of asking for some keys; those that are not in it have no item.
+pub(super) type Found = HashMap<Key, Outcome>;
+
+/// The same for one who asks, in the order of the keys.
+type Answer = Vec<Option<Outcome>>;
 
 /// Those who ask at the moment.
 #[derive(Debug, Default)]
@@ -104,9 +114,8 @@ impl AllAsked {
     /// Answers each.
     pub(super) fn answer(self, found: &Found) {
         for Asked { keys, answer } in self.0 {
-            let items = keys.iter().map(|key| found.get(key).cloned().transpose());
             // Who does not wait any more is not answered.
-            let _ = answer.send(items.collect());
+            let _ = answer.send(keys.iter().map(|key| found.get(key).cloned()).collect());
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Whatever PutRecords does, what the processor makes of it is the dense log.
+//! Whatever PutRecords does, what the processor makes of it is the dense log; and the relay sends
+//! nothing behind what is not acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use fanfold::body::commit;
+use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
 use fanfold::{LogId, Seq};
 use fanfold_aws::KinesisStream;
@@ -53,6 +55,8 @@ struct Kinesis {
     late: Vec<(usize, Vec<(String, Bytes)>)>,
     fates: Vec<Fate>,
     calls: usize,
+    /// Of each log, the first command that was sent and is not acknowledged.
+    unacknowledged: BTreeMap<String, Seq>,
 }
 
 impl Kinesis {
@@ -60,6 +64,7 @@ impl Kinesis {
         let fate = self.fates.get(self.calls).cloned().unwrap_or(Fate::Answered(vec![true]));
         self.calls += 1;
         self.arrive(self.calls);
+        self.note_sent(&records);
         let chosen = |put: &[bool]| -> Vec<(String, Bytes)> {
             let by_turns = records.iter().zip(put.iter().cycle());
             by_turns.filter(|(_, put)| **put).map(|(record, _)| record.clone()).collect()
@@ -67,6 +72,9 @@ impl Kinesis {
         match fate {
             Fate::Answered(put) => {
                 self.records.extend(chosen(&put));
+                for (log, _) in chosen(&put) {
+                    self.unacknowledged.remove(&log);
+                }
                 let codes = put.iter().cycle().take(records.len());
                 let codes = codes.map(|put| (!put).then_some("InternalFailure"));
                 answer(&codes.collect::<Vec<_>>())
@@ -80,6 +88,18 @@ impl Kinesis {
                 self.late.push((self.calls + calls, chosen(&put)));
                 None
             }
+        }
+    }
+
+    /// F2: one record of a log at a time, and never beyond what is not acknowledged.
+    fn note_sent(&mut self, records: &[(String, Bytes)]) {
+        let mut logs = BTreeSet::new();
+        for (log, data) in records {
+            assert!(logs.insert(log), "{log} has two records in one call");
+            let first = Record::decode(data).unwrap().parts[0].first();
+            let unacknowledged = self.unacknowledged.entry(log.clone()).or_insert(first);
+            assert!(first <= *unacknowledged, "{log}: {first} is sent, {unacknowledged} missing");
+            *unacknowledged = first;
         }
     }
 

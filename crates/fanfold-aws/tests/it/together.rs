@@ -1,5 +1,8 @@
 //! Reads that begin at the same time share a call, and nothing else: neither an error nor a fate.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use fanfold::{LogId, RowKey, Seq};
 use fanfold_aws::dynamo::DynamoViewTable;
@@ -74,19 +77,30 @@ async fn what_is_asked_for_at_once_is_one_call() {
     count(&["GetItem", "GetItem"]);
 }
 
-/// What is throttled is one log's, and stops no other (F7).
+/// What is throttled is one log's: it stops no other, and keeps none waiting (F7).
 #[tokio::test]
 async fn a_key_that_is_never_read_fails_only_who_asks_for_it() {
     let dynamo = Dynamo::start().await;
     let (view, table) = view(&dynamo, 10).await;
     dynamo.wire.trouble("BatchGetItem", &table, 1, Trouble::OnlyKeys(7));
     dynamo.wire.trouble("BatchGetItem", &table, ALWAYS, Trouble::OnlyKeys(0));
-    let rows = join_all((0..10).map(|i| seq_of_row(&view, i))).await;
-    let (read, throttled): (Vec<_>, Vec<_>) = rows.into_iter().partition(Result::is_ok);
+    let throttled = Trouble::Answer(400, "ProvisionedThroughputExceededException");
+    dynamo.wire.trouble("GetItem", &table, ALWAYS, throttled);
+    let calls = AtomicUsize::new(0);
+    let rows = join_all((0..10).map(async |i| {
+        let row = seq_of_row(&view, i).await;
+        let calls = calls.fetch_add(dynamo.wire.seen().len(), Ordering::Relaxed);
+        (row, calls)
+    }));
+    let rows = rows.await;
+    let (read, throttled): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(row, _)| row.is_ok());
     assert_eq!((read.len(), throttled.len()), (7, 3));
-    for error in throttled {
+    for (error, _) in throttled {
         assert!(matches!(error, Err(Unavailable::Throttled { .. })), "{error:?}");
     }
+    // The first of them has seen the one call that there was before.
+    let before = read.iter().map(|(_, calls)| *calls).collect::<BTreeSet<_>>();
+    assert_eq!(before, BTreeSet::from([0, 1]), "nobody waits for what others have to repeat");
 }
 
 /// Who reads for the others may be dropped, while they ask or while it reads.

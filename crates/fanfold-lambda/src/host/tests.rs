@@ -198,7 +198,7 @@ async fn nothing_is_under_way_when_an_invocation_has_ended() {
     assert_eq!(answer, Err("the invocation's time is over".to_owned()));
     assert!(host.handler.dropped.load(Ordering::Relaxed), "the handler is no more");
     let calls = asked.load(Ordering::Relaxed);
-    assert!((90..100).contains(&calls), "{calls}");
+    assert!((70..80).contains(&calls), "{calls}");
     assert_eq!(line.expect("a line")[READ_UNITS], calls as f64, "and it has said what it cost");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(asked.load(Ordering::Relaxed), calls, "no call goes out any more");
@@ -208,6 +208,6 @@ async fn nothing_is_under_way_when_an_invocation_has_ended() {
     assert_eq!(answer.as_deref(), Ok("\"done\""));
     let left_ms = host.handler.left_ms.lock().expect("no panic");
     // The system's clock goes on.
-    assert!(left_ms.iter().all(|ms| (9_000..=9_500).contains(ms)), "{left_ms:?}");
+    assert!(left_ms.iter().all(|ms| (7_000..=7_500).contains(ms)), "{left_ms:?}");
     assert_eq!(left_ms.len(), 2);
 }

@@ -35,7 +35,7 @@ pub use suspect::Suspicion;
 
 use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
-use self::publish::publish;
+use self::publish::{PUBLISH_MS, publish};
 use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, Stop, report_faults};
 use crate::BatchOutcome;
@@ -144,12 +144,13 @@ impl Processor {
             }
         }
         let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| &lane.publish).collect();
-        let published = publish(&*self.ports.topic, &*self.ports.env, &notices).await;
+        let until = deadline.plus_ms(PUBLISH_MS);
+        let published = publish(&*self.ports.topic, &*self.ports.env, &notices, until).await;
 
         let mut rest = published.as_slice();
         let finished = lanes.into_iter().map(|lane| {
             let published = rest.split_off(..lane.publish.len()).unwrap_or_default();
-            self.finish(lane, published)
+            self.finish(lane, published, deadline)
         });
         let mut outcome = BatchOutcome::DONE;
         at_once(LOGS_AT_ONCE, finished, |unfinished| {
@@ -397,7 +398,7 @@ impl Processor {
     /// After publishing: what is stored and told is noted, what was parked for it removed, a
     /// snapshot taken if due. Returns the first record that must come again.
     /// `published` says it of each of the lane's commits, in order.
-    async fn finish(&self, mut lane: Lane, published: &[bool]) -> Option<usize> {
+    async fn finish(&self, mut lane: Lane, published: &[bool], deadline: Time) -> Option<usize> {
         let all = published.iter().all(|published| *published);
         if let Some(log) = &mut lane.log {
             let told = lane.publish.iter().zip(published).filter(|(_, published)| **published);
@@ -412,7 +413,7 @@ impl Processor {
         }
         if let Some(mut log) = lane.log.take() {
             // A snapshot runs the author's code, and can be made later.
-            if lane.caution.is_none() {
+            if lane.caution.is_none() && self.ports.env.now() < deadline {
                 self.snapshot(&mut log).await;
             }
             self.cache.keep(log);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fanfold::Time;
 use fanfold::body::notification::{Message, Notice, pack, topic_of};
 use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
 
@@ -12,6 +13,10 @@ use crate::ports::{Env, Topic, Unavailable};
 /// batch comes again.
 const PUBLISH_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 50, longest_ms: 800 };
 
+/// How long after a call's deadline publishing may be tried again, in milliseconds: what was appended
+/// shall be published, and then its markers be removed, while calls still run.
+pub(super) const PUBLISH_MS: u64 = 3_000;
+
 /// A message on its way.
 struct Outgoing {
     message: Message,
@@ -19,8 +24,14 @@ struct Outgoing {
     notices: Vec<usize>,
 }
 
-/// Publishes the notices, packed across logs. Returns of each whether it was published.
-pub(super) async fn publish(topic: &dyn Topic, env: &dyn Env, notices: &[&Notice]) -> Vec<bool> {
+/// Publishes the notices, packed across logs. Returns of each whether it was published; what has
+/// failed is not tried again after `until`.
+pub(super) async fn publish(
+    topic: &dyn Topic,
+    env: &dyn Env,
+    notices: &[&Notice],
+    until: Time,
+) -> Vec<bool> {
     let mut published = vec![false; notices.len()];
     let topics = topic.topics();
     let mut by_topic: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -47,8 +58,9 @@ pub(super) async fn publish(topic: &dyn Topic, env: &dyn Env, notices: &[&Notice
         };
         let mut attempt = 1;
         while !left.is_empty() {
-            left = send(topic, index, left, &mut published).await;
-            if left.is_empty() || !PUBLISH_BACKOFF.pause(attempt, env).await {
+            left = send(topic, env, index, left, until, &mut published).await;
+            let may_retry = !left.is_empty() && env.now() < until;
+            if !may_retry || !PUBLISH_BACKOFF.pause(attempt, env).await {
                 break;
             }
             attempt += 1;
@@ -91,13 +103,20 @@ fn outgoing(notices: &[&Notice], places: &[usize]) -> Vec<Outgoing> {
 /// Sends each message once, and notes what was published. What was not is left.
 async fn send(
     topic: &dyn Topic,
+    env: &dyn Env,
     index: usize,
     messages: Vec<Outgoing>,
+    until: Time,
     published: &mut [bool],
 ) -> Vec<Outgoing> {
     let mut left = Vec::new();
     let mut messages = messages.into_iter().peekable();
     while messages.peek().is_some() {
+        // As long as it is heard, it goes on: what was stored is to be published.
+        if !left.is_empty() && env.now() >= until {
+            left.extend(messages);
+            break;
+        }
         let mut batch: Vec<Message> = Vec::new();
         let mut notices = Vec::new();
         let mut bytes = 0;

@@ -174,9 +174,9 @@ impl Processor {
         let attempt = Attempt { attempts, at: self.ports.env.now(), step };
         let body = attempt.encode().map_err(DecodeError::from)?.into();
         let item = ParkedItem { seq: Seq::ZERO, identity: Attempt::IDENTITY.to_owned(), body };
-        let written = self.ports.parked.park(id, &item).await;
-        self.suspects.unclosed.note(id, written.is_err());
-        Ok(written?)
+        // It tells of no death to this process, not even if the call is dropped where it stands.
+        self.suspects.unclosed.note(id, true);
+        Ok(self.ports.parked.park(id, &item).await?)
     }
 
     /// The call returns.
@@ -186,11 +186,11 @@ impl Processor {
         while let Err(error) = parked.remove(id, Seq::ZERO, Attempt::IDENTITY).await {
             if !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await {
                 tracing::warn!(log = %id, %error, "an attempt marker stays until it is swept");
-                self.suspects.unclosed.note(id, true);
-                return;
+                return self.suspects.unclosed.note(id, true);
             }
             attempt += 1;
         }
+        self.suspects.unclosed.note(id, false);
     }
 
     /// Decides the command that follows the tail, and appends it, alone. Returns as `decide` does.

@@ -14,7 +14,7 @@ use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::gather::Arrival;
-use super::publish::publish;
+use super::publish::{PUBLISH_MS, publish};
 use super::{Lane, Processor};
 use crate::backoff::Backoff;
 use crate::ports::{
@@ -144,7 +144,9 @@ impl Processor {
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
-                let published = publish(&*self.ports.topic, &*self.ports.env, &unpublished).await;
+                let (topic, env) = (&*self.ports.topic, &*self.ports.env);
+                let until = deadline.plus_ms(PUBLISH_MS);
+                let published = publish(topic, env, &unpublished, until).await;
                 let told = unpublished.iter().zip(published).filter(|(_, published)| *published);
                 told.for_each(|(notice, _)| log.published(notice.first()));
                 self.snapshot(log).await;

@@ -107,9 +107,9 @@ impl Projector {
         next: Next,
         attempt: u32,
     ) -> Result<Cursor, ProjectError> {
-        let marked = self.table.attempt(log, attempt).await;
-        self.unclosed.note(log, marked.is_err());
-        marked?;
+        // It tells of no death to this process, not even if the call is dropped where it stands.
+        self.unclosed.note(log, true);
+        self.table.attempt(log, attempt).await?;
         self.apply(log, cursor, next).await
     }
 
@@ -119,11 +119,11 @@ impl Projector {
         while let Err(error) = self.table.attempt(log, 0).await {
             if !CLOSE_BACKOFF.pause(attempt, &*self.env).await {
                 tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays counted");
-                self.unclosed.note(log, true);
-                return;
+                return self.unclosed.note(log, true);
             }
             attempt += 1;
         }
+        self.unclosed.note(log, false);
     }
 }
 

@@ -216,6 +216,25 @@ fn a_marker_that_could_not_be_removed_tells_of_no_death() {
     });
 }
 
+/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives on.
+#[test]
+fn a_call_that_is_dropped_tells_of_no_death() {
+    play(async || {
+        let world = World::new();
+        let record = old(&world, 1, &run(1..=2));
+        let record = std::slice::from_ref(&record);
+        let processor = world.processor();
+        for _ in 0..5 {
+            world.faults.before(Op::JournalAppend, "", dying);
+            assert_eq!(survives(processor.process(record, NEVER)).await, None);
+            assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+        }
+        done(&processor, record).await;
+        world.assert_run(2).await;
+        assert_eq!(world.attempt(&acme()).await, None);
+    });
+}
+
 /// "(while loading: the log's commands are parked)", for an operator: nothing of the log is loaded
 /// any more, however often the sweep looks, and all others go on.
 #[test]

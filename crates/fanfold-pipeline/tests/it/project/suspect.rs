@@ -206,6 +206,27 @@ fn a_count_that_could_not_be_set_back_tells_of_no_death() {
     });
 }
 
+/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives on.
+#[test]
+fn a_call_that_is_dropped_tells_of_no_death() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 1).await;
+        let projector = world.projector("sums");
+        for _ in 0..5 {
+            world.faults.before(Op::PutRow, "", || async {
+                crate::death::die();
+                std::future::pending().await
+            });
+            assert_eq!(survives(projector.project_suspect(&messages, 3, NEVER)).await, None);
+            assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+        }
+        assert!(projector.project_suspect(&messages, 3, NEVER).await.is_empty());
+        let cursor = world.cursor("sums", &acme()).await;
+        assert_eq!((cursor.seq, cursor.attempts, cursor.parked), (Seq(1), 0, None));
+    });
+}
+
 /// What is not suspect writes no attempts; but what comes through was no killer.
 #[test]
 fn what_is_not_suspect_writes_no_attempts() {

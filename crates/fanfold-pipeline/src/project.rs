@@ -211,7 +211,7 @@ impl Projector {
         let (cursor, rows) = (cursor?.unwrap_or_default(), rows?);
         let mut at = cursor.seq;
         let are_in_line = told.commits.iter().all(|(commit, _)| {
-            let is_next = commit.last > at && self.in_line(commit, at).is_some();
+            let is_next = commit.first > at && self.in_line(commit, at).is_some();
             at = commit.last;
             is_next
         });

@@ -12,6 +12,8 @@ use crate::ports::{
 
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
+/// Between looks for an entry that should be there and is not.
+const HOLE_MS: u64 = 1_000;
 
 /// A page of entries, or of rows, ends behind the commit, or the row, with which it has this many
 /// bytes. Answers through Lambda may have 6 MB, which are 4.5 MB in base64; a commit, and what
@@ -163,7 +165,9 @@ impl Reads {
             return Err(ReadError::UnknownSeq { log: log.clone(), seq, accepted });
         }
         let until = self.env.now().plus_ms(wait_ms);
+        let mut looks = 0;
         loop {
+            looks += 1;
             let page = self.journal.read(log, seq, 1).await?;
             if let Some(item) = page.commits.first() {
                 let (entries, _) = decode(item.first, &item.body)?;
@@ -177,7 +181,13 @@ impl Reads {
                     let seq = self.journal.tail(log).await?.min(seq.before());
                     return Ok(Awaited::Pending { seq, parked: None });
                 }
-                ms => self.waits.entry(log, seq, ms).await,
+                ms => {
+                    self.waits.entry(log, seq, ms).await;
+                    // Whoever has waited finds it, but where the journal has a hole.
+                    if looks > 1 {
+                        self.env.sleep(HOLE_MS.min(self.left(until))).await;
+                    }
+                }
             }
         }
     }

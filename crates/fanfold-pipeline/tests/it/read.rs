@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::check::{play, seeds};
 use crate::faults::{Op, give_way};
-use crate::world::{World, acme, add, applied, command, log, run};
+use crate::world::{World, acme, add, applied, command, commit_of, log, run};
 
 const EVERYTHING: RowRange =
     RowRange { prefix: String::new(), after: None, descending: false, limit: 100 };
@@ -169,6 +169,22 @@ fn who_waits_gets_what_comes_meanwhile() {
         assert_eq!(ready(entry).seq, Seq(3));
         assert_eq!(ready(rows).seq, Seq(3));
         assert!(world.env.now().since_ms(start) < 120_000);
+    });
+}
+
+/// An entry that the journal should have and has not is looked for now and then, not all the time.
+#[test]
+fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 4).await;
+        world.commit(&acme(), &run(1..=2)).await;
+        world.strange_commit(4, commit_of(4, "added", 1, &json!({"by": 1}))).await;
+        world.faults.forget();
+        let waited = world.reads().entry(&acme(), Seq(3), 20_000).await.expect("memory");
+        assert!(matches!(waited, Awaited::Pending { .. }), "{waited:?}");
+        let looks = world.faults.calls(Op::JournalRead).len();
+        assert!(looks <= 30, "{looks} looks in 20 s");
     });
 }
 

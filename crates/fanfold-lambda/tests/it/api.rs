@@ -52,7 +52,7 @@ async fn an_answer_is_what_api_gateway_takes() {
         "headers": {
             "content-type": "application/json",
             "content-length": "33",
-            "location": "/logs/ledger/org:acme/1",
+            "location": "logs/ledger/org:acme/1",
         },
         "multiValueHeaders": {},
         "cookies": [],

@@ -79,7 +79,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,

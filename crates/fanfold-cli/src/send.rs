@@ -127,7 +127,6 @@ enum Id {
 }
 
 impl Id {
-    #[expect(clippy::ref_option, reason = "serde calls it so")]
     fn is_no_number(id: &Option<Self>) -> bool {
         !matches!(id, Some(Self::Number(_)))
     }

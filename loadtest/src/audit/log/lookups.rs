@@ -15,8 +15,8 @@ use crate::audit::reader::{Found, Trouble};
 
 /// Ids of a log that are looked up.
 const LOOKUPS_MAX: usize = 4;
-/// How long what is not there is waited for: nothing is on its way when the log is read to its end.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long what has no entry yet is waited for: little is on its way when the log was read to its end.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Ids that are looked up, drawn from those that the log holds, each with its first entry's seq.
 #[derive(Debug)]

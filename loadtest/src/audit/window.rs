@@ -85,10 +85,15 @@ impl Window {
 
     /// The log has come to this `time`: if no new id came for too long, all ids fall out.
     pub(super) fn pass(&mut self, time: u64) {
-        if time.saturating_sub(self.touched) > IDLE_MS_MAX {
+        if self.is_idle(time) {
             self.floor = self.highest();
             self.ids.clear();
         }
+    }
+
+    /// Whether no new id came for too long, at this `time`.
+    pub(super) fn is_idle(&self, time: u64) -> bool {
+        time.saturating_sub(self.touched) > IDLE_MS_MAX
     }
 
     /// The highest id that ever came; zero: none has.

@@ -8,13 +8,16 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use fanfold::{LogId, Seq};
-use fanfold_http::limits::WAIT_MS_MAX;
+use fanfold_http::limits::WAIT_MS_EVERYWHERE;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::batches::{Batch, Batches};
 use crate::client::{Client, Server, Target};
 use crate::output::{Output, unless_closed};
+
+/// Waits for one outcome, of five seconds each: what every server allows.
+const WAITS_MAX: usize = 5;
 
 /// The arguments. Without flags for one command, and without a file, standard input is read.
 #[derive(Debug, Args)]
@@ -163,7 +166,14 @@ impl Sender {
     fn print_outcome(&mut self, receipt: &Receipt) -> anyhow::Result<()> {
         let (service, partition) = (receipt.log.service(), receipt.log.partition());
         let target = Target::path(&["logs", service, partition, &receipt.seq.to_string()]);
-        let answer = self.client.get(&target.query("wait", WAIT_MS_MAX))?;
+        let target = target.query("wait", WAIT_MS_EVERYWHERE);
+        let mut answer = self.client.get(&target)?;
+        for _ in 1..WAITS_MAX {
+            if !answer.is_pending() {
+                break;
+            }
+            answer = self.client.get(&target)?;
+        }
         self.all_well &= !answer.is_pending();
         self.output.line(answer.read()?)
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use serde_yaml_ng::Value as Yaml;
 
+use crate::for_each::expand;
+
 /// The stack's name.
 pub(crate) const STACK: &str = "shop";
 
@@ -22,7 +24,8 @@ impl Template {
         let text = std::fs::read_to_string(&path).expect("the template is there");
         let mut yaml: Yaml = serde_yaml_ng::from_str(&text).expect("the template is YAML");
         yaml.apply_merge().expect("merge keys name mappings");
-        let body = plain(&yaml);
+        let mut body = plain(&yaml);
+        expand(&mut body);
         let declared = body["Parameters"].as_object().expect("it has parameters");
         let default = |(name, of): (&String, &Value)| (name.clone(), of["Default"].clone());
         let mut parameters: BTreeMap<_, _> = declared.iter().map(default).collect();
@@ -41,6 +44,11 @@ impl Template {
         let allowed = self.body["Parameters"][parameter]["AllowedValues"].as_array();
         let allowed = allowed.expect("the parameter has a list of them").iter();
         allowed.map(|value| value.as_str().expect("they are strings").to_owned()).collect()
+    }
+
+    /// A parameter, as it is declared.
+    pub(crate) fn parameter(&self, name: &str) -> Value {
+        self.body["Parameters"][name].clone()
     }
 
     /// The resources that this stack has, by their logical ids.

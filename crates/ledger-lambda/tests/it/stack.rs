@@ -109,7 +109,11 @@ impl Template {
                 let holds = self.holds(with[0].as_str().expect("If has a condition"));
                 self.value(&with[if holds { 1 } else { 2 }])
             }
-            "Fn::Equals" => Some(json!(self.value(&with[0]) == self.value(&with[1]))),
+            // CloudFormation compares texts: a parameter's value is one, of whatever type.
+            "Fn::Equals" => {
+                let text = |of| self.value(of).map(|value| as_text(&value));
+                Some(json!(text(&with[0]) == text(&with[1])))
+            }
             "Fn::Not" => Some(json!(self.value(&with[0]) != Some(json!(true)))),
             "Fn::FindInMap" => {
                 let keys: Vec<String> =

@@ -33,7 +33,7 @@ pub enum ViewEvent {
 /// How a message of a queue came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// By which SQS knows this delivery.
+    /// By which SQS knows this delivery; empty if the event does not say.
     pub receipt_handle: String,
     /// How often the message was received, this time included: above 1, it has failed before, and
     /// has perhaps ended its process.
@@ -66,7 +66,7 @@ struct AnyRecord<'a> {
     #[serde(borrow, default)]
     body: Option<Cow<'a, str>>,
     #[serde(rename = "receiptHandle", borrow, default)]
-    receipt_handle: Cow<'a, str>,
+    receipt_handle: Option<Cow<'a, str>>,
     #[serde(default)]
     attributes: Attributes,
 }
@@ -106,7 +106,8 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
                 ..
             } => {
                 let times = attributes.approximate_receive_count.parse().unwrap_or(1);
-                deliveries.push(Delivery { receipt_handle: receipt_handle.into_owned(), times });
+                let receipt_handle = receipt_handle.unwrap_or_default().into_owned();
+                deliveries.push(Delivery { receipt_handle, times });
                 queue.items.push(bytes(unwrap(&body)));
                 queue.ids.push(id.into_owned());
             }

@@ -99,7 +99,7 @@ pub fn processor(services: Services) -> ExitCode {
             state,
             parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
             topic: Arc::new(topic),
-            // Not warmed: nudges are rare.
+            // Its order was looked at, so the connection is there.
             stream: Arc::new(KinesisStream::new(&aws, stream)),
             env,
         };

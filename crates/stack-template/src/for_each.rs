@@ -52,28 +52,33 @@ fn replaced(of: &Value, name: &str, item: &str) -> Value {
     }
 }
 
-#[test]
-fn a_loop_makes_resources_of_its_items() {
-    let mut template = json!({ "Resources": {
-        "Topic": { "Type": "T" },
-        "Fn::ForEach::All": ["Name", ["A", "B"], {
-            "${Name}Errors": {
-                "Of": { "Ref": { "Fn::Sub": "${Name}Function" } },
-                "Arn": { "Fn::GetAtt": [{ "Fn::Sub": "${Name}Queue" }, "Arn"] },
-                "Named": { "Fn::Sub": "${AWS::StackName}-${Name}" },
-                "Itself": [{ "Ref": "Name" }, { "Ref": "Topic" }, "${Name}"],
-            },
-        }],
-    }});
-    expand(&mut template);
-    let of = |name: &str| {
-        json!({
-            "Of": { "Ref": format!("{name}Function") },
-            "Arn": { "Fn::GetAtt": format!("{name}Queue.Arn") },
-            "Named": { "Fn::Sub": format!("${{AWS::StackName}}-{name}") },
-            "Itself": [name, { "Ref": "Topic" }, "${Name}"],
-        })
-    };
-    let expected = json!({ "Topic": { "Type": "T" }, "AErrors": of("A"), "BErrors": of("B") });
-    assert_eq!(template["Resources"], expected);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_makes_resources_of_its_items() {
+        let mut template = json!({ "Resources": {
+            "Topic": { "Type": "T" },
+            "Fn::ForEach::All": ["Name", ["A", "B"], {
+                "${Name}Errors": {
+                    "Of": { "Ref": { "Fn::Sub": "${Name}Function" } },
+                    "Arn": { "Fn::GetAtt": [{ "Fn::Sub": "${Name}Queue" }, "Arn"] },
+                    "Named": { "Fn::Sub": "${AWS::StackName}-${Name}" },
+                    "Itself": [{ "Ref": "Name" }, { "Ref": "Topic" }, "${Name}"],
+                },
+            }],
+        }});
+        expand(&mut template);
+        let of = |name: &str| {
+            json!({
+                "Of": { "Ref": format!("{name}Function") },
+                "Arn": { "Fn::GetAtt": format!("{name}Queue.Arn") },
+                "Named": { "Fn::Sub": format!("${{AWS::StackName}}-{name}") },
+                "Itself": [name, { "Ref": "Topic" }, "${Name}"],
+            })
+        };
+        let expected = json!({ "Topic": { "Type": "T" }, "AErrors": of("A"), "BErrors": of("B") });
+        assert_eq!(template["Resources"], expected);
+    }
 }

@@ -9,8 +9,10 @@
 //! - **F3** The entry at a receipt's place is of that user, id and command; it is in the log and at
 //!   the seq that was asked for; it never changes; pages go on where they end; none of our users
 //!   has an entry of a command that was never sent.
-//! - **F4** An id is decided upon once: what comes again is a `duplicate` that names the first, or
-//!   `stale` if the window has lost it, and nothing else is.
+//! - **F4** An id of a user, or of a user's client, is decided upon once: what comes again is a
+//!   `duplicate` that names the first; another command with it is `id_reused`, and names the first;
+//!   `stale` is what the window has lost, and nothing else is. So no id is swallowed. Who looks up an
+//!   id is shown its first entry, 404 if it was never sent, 410 if the window has lost it.
 //! - **F5** Views reach the tail in time, and are not parked.
 //! - **F6** A command leads to what the ledger's rules say, or is refused as they say; rows are the
 //!   fold of the entries, all of them and no others; money is neither made nor lost; what readers
@@ -144,6 +146,8 @@ pub struct Verdict {
     pub rows: u64,
     /// What readers had seen during the run, entries and rows, and that was compared.
     pub seen: u64,
+    /// Ids that were looked up.
+    pub lookups: u64,
     /// Money in all accounts of these logs, in minor units: it may be more than 64 bits hold.
     pub balance: i128,
     /// Whether it came to its end; if not, why.
@@ -330,6 +334,7 @@ impl Sum {
         verdict.receipts += audited.receipts;
         verdict.rows += audited.rows;
         verdict.seen += audited.seen;
+        verdict.lookups += audited.lookups;
         verdict.balance += audited.balance;
         for (status, count) in audited.outcomes {
             *verdict.outcomes.entry(status).or_default() += count;

@@ -1,7 +1,10 @@
 //! The outcome of one command in its log.
 
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::names::{DocumentId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
@@ -89,6 +92,33 @@ impl Raw {
     /// The text.
     pub fn get(&self) -> &str {
         self.0.get()
+    }
+
+    /// Writes a value. Panics if it cannot be written as JSON.
+    pub fn of(value: &(impl Serialize + ?Sized)) -> Self {
+        match to_raw_value(value) {
+            Ok(raw) => Self(raw),
+            Err(error) => panic!("a value cannot be written as JSON: {error}"),
+        }
+    }
+
+    /// Reads it. A [`Value`](serde_json::Value) holds numbers of 64 bits only: all others lose
+    /// digits there.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.get())
+    }
+
+    /// Changes the fields of an object; those that are not touched stay as they are written,
+    /// whatever their numbers. Panics if it is not an object.
+    #[must_use]
+    pub fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Self>)) -> Self {
+        match self.read() {
+            Ok(mut fields) => {
+                change(&mut fields);
+                Self::of(&fields)
+            }
+            Err(error) => panic!("it is not an object: {error}"),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::limits::PAGE_MAX;
 
 mod judge;
 
-use judge::{Entry, value};
+use judge::Entry;
 
 /// How often a log that grows meanwhile is followed.
 const ROUNDS_MAX: usize = 3;
@@ -365,7 +365,7 @@ impl<'a> LogAudit<'a> {
         let Task { reader, log, .. } = self.task;
         let (seq, Some(before)) = &self.probe else { return Ok(()) };
         let again = reader.entry(log, *seq, Instant::now()).await?;
-        if again.as_deref().map(value) != Some(value(before)) {
+        if !again.as_deref().is_some_and(|again| is_same(again, before)) {
             let again = again.map_or("nothing".to_owned(), |again| again.to_string());
             let what = format!("in its page it is {before}, and alone {again}");
             self.done.findings.add(F3, log, Some(*seq), what);

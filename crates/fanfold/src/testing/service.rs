@@ -5,12 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{ServiceKit, parsed, raw, same, shown, shown_event, stored, sure, valid, written};
 use crate::catch::Fault;
-use crate::entry::{Event, Outcome};
+use crate::entry::{Event, Outcome, Raw};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
 use crate::service::{AnyDocument, AnyService, Decision, Service, decode_event};
@@ -82,28 +81,29 @@ impl<S: Service> ServiceKit<S> {
     /// Fanfold's.
     #[track_caller]
     pub fn then_rejected(self, code: &str) -> Self {
-        let actual = shown(&self.last().outcome);
-        let message = &actual["message"];
-        let expected = json!({ "status": "rejected", "code": code, "message": message });
-        same("what came of the command", &expected, &actual);
+        let actual = &self.last().outcome;
+        let message = message(actual).to_owned();
+        let expected = Outcome::Rejected { code: code.to_owned(), message };
+        same("what came of the command", &shown(&expected), &shown(actual));
         self
     }
 
     /// The service could not decide: it panicked, or broke its contract. The reason has this in it.
     #[track_caller]
     pub fn then_faulted(self, part: &str) -> Self {
-        let actual = shown(&self.last().outcome);
-        let expected = json!({ "status": "faulted", "message": actual["message"] });
-        same("what came of the command", &expected, &actual);
+        let actual = &self.last().outcome;
+        let message = message(actual).to_owned();
+        let expected = Outcome::Faulted { message, data: Raw::empty(), timestamp: None };
+        same("what came of the command", &shown(&expected), &shown(actual));
         self.then_message(part)
     }
 
     /// The message of the refusal or fault has this in it.
     #[track_caller]
     pub fn then_message(self, part: &str) -> Self {
-        let actual = shown(&self.last().outcome);
-        let message = actual["message"].as_str().unwrap_or_default();
-        assert!(message.contains(part), "`{part}` is not in the message: {actual:#}");
+        let actual = &self.last().outcome;
+        let shown = shown(actual);
+        assert!(message(actual).contains(part), "`{part}` is not in the message: {}", shown.get());
         self
     }
 
@@ -111,8 +111,7 @@ impl<S: Service> ServiceKit<S> {
     #[track_caller]
     pub fn then_document(self, document: &str, expected: impl Serialize) -> Self {
         let actual = self.subject.documents.get(document).map_or(b"null".as_slice(), Vec::as_slice);
-        let expected = parsed(raw(expected).get().as_bytes());
-        same(&format!("the document `{document}`"), &expected, &parsed(actual));
+        same(&format!("the document `{document}`"), &raw(expected), &parsed(actual));
         self
     }
 
@@ -192,5 +191,13 @@ impl<S: Service> ServiceKit<S> {
         same(&what, &parsed(&bytes), &parsed(&again));
         self.subject.documents.insert(event.document.clone(), bytes);
         Ok(())
+    }
+}
+
+/// Of a refusal or a fault; of all else none.
+fn message(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Rejected { message, .. } | Outcome::Faulted { message, .. } => message,
+        _ => "",
     }
 }

@@ -93,6 +93,7 @@ async fn host(
             engine.shutdown().await;
             return Ok(ExitCode::SUCCESS);
         }
+        lost = engine.lost() => return Err(lost.into()),
     };
     if !recovered {
         tracing::warn!("not everything that was accepted before has been processed yet");
@@ -112,7 +113,13 @@ async fn host(
     }
     greet(host.address(), shards, data.as_deref())?;
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        lost = engine.lost() => {
+            host.drain().await?;
+            return Err(lost.into());
+        }
+    }
     let drained = async {
         host.drain().await?;
         anyhow::Ok(engine.shutdown().await)

@@ -25,7 +25,7 @@ use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
 use crate::start::{HostedView, Start};
 use crate::stop::Stopper;
 use crate::store::folder::Folder;
-use crate::store::{OpenError, Store};
+use crate::store::{OpenError, Store, StoreError};
 use crate::striped::lock;
 use crate::subscription::Deliveries;
 
@@ -250,6 +250,15 @@ impl Engine {
     pub async fn recovered(&self) -> bool {
         let Some(durable) = &self.watch.durable else { return true };
         timeout(Duration::from_millis(RECOVER_MS), until_recovered(durable)).await.is_ok()
+    }
+
+    /// Returns, with what to say, once the folder that everything is kept in is not there any more:
+    /// then nothing is accepted, and the engine is of no use. Never, if all is in memory.
+    pub async fn lost(&self) -> StoreError {
+        match &self.watch.durable {
+            Some(durable) => durable.store().folder().gone().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes commands.

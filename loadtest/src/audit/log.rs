@@ -16,6 +16,7 @@ use super::seen::Watch;
 use super::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
 use super::window::Window;
 use super::{F1, F3, F6, unless};
+use crate::exact::is_same;
 use crate::limits::PAGE_MAX;
 
 mod judge;

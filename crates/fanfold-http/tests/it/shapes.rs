@@ -21,6 +21,7 @@ fn opened(version: u32) -> Event {
 #[tokio::test]
 async fn numbers_are_shown_as_they_were_written() {
     let edge = Edge::new();
+    edge.open(1).await.expect(202);
     let data =
         r#"[340282366920938463463374607431768211455,1e400,-0.0,0.100000000000000000000000000001]"#;
     let event = Event { data: raw(data), ..opened(1) };

@@ -3,6 +3,8 @@
 mod audit;
 mod client;
 mod crash;
+#[cfg(all(feature = "fault-points", target_os = "linux", target_arch = "x86_64"))]
+mod crash_points;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod folder;

@@ -10,6 +10,7 @@ mod faults;
 mod folder;
 mod full_disk;
 mod gone;
+mod hostile;
 mod load;
 #[cfg(feature = "fault-points")]
 mod power_loss;
@@ -108,6 +109,11 @@ impl Up {
         let output = child.wait_with_output().expect("it ends");
         writer.join().expect("the writer ends").expect("it is read");
         output
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it, as a crash would.

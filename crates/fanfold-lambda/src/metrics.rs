@@ -34,6 +34,8 @@ pub const VIEW_PARKED: &str = "ViewParked";
 pub const VIEW_BEHIND: &str = "ViewBehind";
 /// A view's sweep: logs for which the view could not be brought on.
 pub const VIEW_FAILED: &str = "ViewFailed";
+/// A view's sweep: logs that another process was bringing on at the time: left alone.
+pub const VIEW_UNDER_WAY: &str = "ViewUnderWay";
 /// A view's sweep: dead letters that were delivered.
 pub const VIEW_DELIVERED: &str = "ViewDelivered";
 /// A view's sweep: dead letters that stay, and calls of their queue that failed.

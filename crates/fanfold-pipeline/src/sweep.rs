@@ -20,6 +20,7 @@ use fanfold::limits::PUT_RECORDS_MAX;
 use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt};
 
+use crate::attempts::may_run;
 use crate::ingest::Ingest;
 use crate::ports::{
     CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
@@ -30,9 +31,6 @@ pub use view::{ViewSweep, ViewSweepReport};
 
 /// What was accepted less than this ago is on its way: every hop together takes seconds.
 const STANDSTILL_MS: u64 = 10_000;
-/// An attempt marker that is older than this is of no call that is under way: about as long as one
-/// has, see the template. Nudging one that is does no harm.
-const ATTEMPT_MS: u64 = 60_000;
 /// Logs that are looked at at the same time.
 const LOGS_AT_ONCE: usize = 16;
 /// Parked commands that are looked at, to see whether one could go on.
@@ -63,8 +61,8 @@ pub struct SweepReport {
     pub standstill_ms_max: u64,
     /// The logs in which something waits for an operator.
     pub waiting: usize,
-    /// The logs with an old attempt marker: a record has ended its process, and did not come back
-    /// alone. They are nudged, which removes it.
+    /// The logs with an attempt marker whose call is over: a record has ended its process, and did not
+    /// come back alone. They are nudged, which removes it.
     pub attempted: usize,
     /// How long ago the last command of a canary came to its entry, at most over the canaries;
     /// `None` while none has. A healthy pipeline keeps it about as low as the sweep's schedule.
@@ -196,8 +194,9 @@ impl Sweep {
         let mut held = false;
         for item in items {
             if item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY {
-                let begun = Attempt::decode(&item.body).map_or(Time(0), |attempt| attempt.at);
-                look.attempted = self.env.now().since_ms(begun) > ATTEMPT_MS;
+                // One of another build says no more than that there is one.
+                let lease = Attempt::decode(&item.body).map(|attempt| attempt.lease);
+                look.attempted = lease.map_or(true, |lease| !may_run(&lease, self.env.now()));
                 continue;
             }
             match Parked::decode(&item.body) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use fanfold::body::attempt::Attempt;
+use fanfold::body::attempt::{Attempt, Lease};
 use fanfold::body::notification::Message;
 use fanfold::body::record::Record;
 use fanfold::planted::{Bug, planted};
@@ -14,7 +14,7 @@ use fanfold_embedded::memory::{
     MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
 };
 use fanfold_pipeline::ports::{
-    Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, Change,
+    Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
     NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State,
     StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
@@ -457,12 +457,18 @@ impl ViewTable for SimViewTable {
         self.watch.faults.call("view table", effect).await
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
         let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
-        let log = log.clone();
+        let (log, before, lease) = (log.clone(), before.copied(), *lease);
         let effect = async move {
-            watch.note(|| format!("attempt {view} {log} {attempts}"));
-            memory.attempt(&log, attempts).await
+            let result = memory.attempt(&log, before.as_ref(), &lease).await;
+            watch.note(|| format!("attempt {view} {log} {lease:?} {result:?}"));
+            result
         };
         self.watch.faults.call("view table", effect).await
     }

@@ -35,7 +35,8 @@ pub use state::{Guarded, State, StateItem};
 pub use stream::{CommandStream, StreamRecord};
 pub use topic::{DeadLetter, DeadLetters, Topic};
 pub use view_table::{
-    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, ViewTable,
+    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    ViewTable,
 };
 pub use waits::Waits;
 

@@ -110,7 +110,8 @@ enum Pass {
 impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
-        Self { ports, services, cache: Cache::new(WEIGHT_MAX), suspects: Suspects::new() }
+        let suspects = Suspects::new(&*ports.env);
+        Self { ports, services, cache: Cache::new(WEIGHT_MAX), suspects }
     }
 
     /// Keeps logs of about so many bytes together, instead of 128 MiB.
@@ -178,7 +179,7 @@ impl Processor {
         };
         let parked = self.park_unreadable(&lane.id, &unreadable).await;
         let driven = match self.services.get(lane.id.service()).cloned() {
-            Some(service) => match self.begin(&mut lane, nudged, suspicion).await {
+            Some(service) => match self.begin(&mut lane, nudged, suspicion, deadline).await {
                 Ok(()) => self.drive(&mut lane, service, nudged, deadline).await,
                 Err(stop) => Err(stop),
             },

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use fanfold::body::attempt::Lease;
 use fanfold::body::notification::{self, Message, Received};
 use fanfold::body::record::Record;
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_pipeline::ports::{
-    Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, CommandStream,
-    Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
+    Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition,
+    CommandStream, Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
     JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError,
     RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable,
     ViewTable,
@@ -272,9 +273,16 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
             .await
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
-        let (about, log) = (format!("{log} {attempts}"), log.clone());
-        let effect = |port: Arc<P>| async move { port.attempt(&log, attempts).await };
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
+        let (about, log) = (format!("{log} {}", lease.attempts), log.clone());
+        let (before, lease) = (before.copied(), *lease);
+        let effect =
+            |port: Arc<P>| async move { port.attempt(&log, before.as_ref(), &lease).await };
         self.call(Op::Attempt, about, effect).await
     }
 

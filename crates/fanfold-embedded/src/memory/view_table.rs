@@ -107,6 +107,14 @@ pub struct MemoryViewTable {
 }
 
 impl MemoryViewTable {
+    /// Lets a parked view go on: what `park` has noted is gone.
+    pub fn redrive(&self, log: &LogId) {
+        let mut logs = self.logs.of(log);
+        if let Some(cursor) = logs.get_mut(log).and_then(|log| log.cursor.as_mut()) {
+            cursor.parked = None;
+        }
+    }
+
     /// Those who wait for the view.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters

@@ -32,6 +32,7 @@ pub use env::Env;
 pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
 pub use parked::{ParkedItem, ParkedTable};
 pub use state::{Guarded, State, StateItem};
+pub(crate) use stream::put_len;
 pub use stream::{CommandStream, StreamRecord};
 pub use topic::{DeadLetter, DeadLetters, Topic};
 pub use view_table::{

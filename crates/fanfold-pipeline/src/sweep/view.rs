@@ -12,8 +12,9 @@ use crate::ports::{
 };
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
-/// Dead letters that one run delivers.
-const DEAD_LETTERS_PER_RUN: usize = 100;
+/// Dead letters that are listed at a time: few enough to be delivered before a queue shows them
+/// again, and to be held in memory with 256 KB each.
+const DEAD_LETTERS_PER_PAGE: usize = 100;
 
 /// The sweep of one view, run by the view's own host.
 pub struct ViewSweep {
@@ -132,13 +133,13 @@ impl ViewSweep {
     ) -> Result<ViewSweepReport, Unavailable> {
         let mut report = ViewSweepReport::default();
         let until = self.env.now().plus_ms(self.run_ms).min(deadline);
-        let letters = self.letters(&mut report).await;
+        let letters = self.letters(None, &mut report).await;
         let now = self.env.now();
         let half = now.plus_ms(until.since_ms(now) / 2);
         let suspicious = self.suspicious.returning_by(deadline);
         let walk_until = if letters.is_empty() { until } else { half };
         let walked = self.walk(&suspicious, after, limit, walk_until, &mut report).await;
-        self.deliver(&suspicious, &letters, until, &mut report).await;
+        self.deliver_all(&suspicious, letters, until, &mut report).await;
         report.next = walked?;
         tracing::debug!(view = self.projector.view().name(), ?report, "swept");
         Ok(report)
@@ -259,10 +260,28 @@ impl ViewSweep {
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 
-    /// The dead letters of this run. A queue that does not answer has none.
-    async fn letters(&self, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
+    /// Delivers page after page until there are no more, or no time. Each letter has one turn in a run,
+    /// whether it can be delivered or not.
+    async fn deliver_all(
+        &self,
+        suspicious: &Projector,
+        mut letters: Vec<DeadLetter>,
+        until: Time,
+        report: &mut ViewSweepReport,
+    ) {
+        while !letters.is_empty() {
+            self.deliver(suspicious, &letters, until, report).await;
+            if self.env.now() >= until {
+                break;
+            }
+            letters = self.letters(letters.last().map(|letter| letter.id), report).await;
+        }
+    }
+
+    /// Some dead letters. A queue that does not answer has none.
+    async fn letters(&self, after: Option<u64>, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
         let view = self.projector.view().name();
-        match self.dead_letters.list(view, DEAD_LETTERS_PER_RUN).await {
+        match self.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
             Ok(letters) => letters,
             Err(error) => {
                 tracing::warn!(view, %error, "the dead letters cannot be listed");

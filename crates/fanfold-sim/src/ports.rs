@@ -172,7 +172,9 @@ impl CommandStream for SimStream {
                         (Some(first), Some(last)) => {
                             let (first, last) = (first.first(), last.last);
                             watch.note(|| format!("stream {log} {first}-{last}"));
-                            watch.audit(|model| model.streamed(&log, first, last));
+                            for part in &decoded.parts {
+                                watch.audit(|m| m.streamed(&log, part.first(), part.last));
+                            }
                         }
                         _ => watch.note(|| format!("nudge {log}")),
                     }

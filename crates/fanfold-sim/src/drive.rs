@@ -367,7 +367,7 @@ pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
     let mut next = None;
     loop {
         stage.world.sleep(SWEEP_MS).await;
-        if stage.watch.faults.transport(Fault::SweepsPileUp) {
+        if stage.watch.faults.piles_up() {
             for _ in 0..stage.world.pick(1..PILED_UP_MAX) {
                 let (stage, sweep, after) = (stage.clone(), make(), next.clone());
                 let deadline = stage.deadline();

@@ -205,6 +205,11 @@ impl Faults {
         self.drawn(fault, self.rates.invocation)
     }
 
+    /// Whether sweeps pile up. So few run while faults are on that they often do.
+    pub fn piles_up(&self) -> bool {
+        self.drawn(Fault::SweepsPileUp, 500)
+    }
+
     /// Whether a change is lost.
     pub fn loses(&self) -> bool {
         self.drawn(Fault::ChangeLost, self.rates.loss)

@@ -420,7 +420,6 @@ impl Run {
         }
         let logs = watch.model().log_ids();
         self.audit_isolation(&logs).await;
-        self.audit_stopped(&logs).await;
         for log in &logs {
             watch.audit(|model| {
                 let unpublished = model.unpublished(log);
@@ -445,5 +444,7 @@ impl Run {
                 });
             }
         }
+        // Last: it sends canaries.
+        self.audit_stopped(&logs).await;
     }
 }

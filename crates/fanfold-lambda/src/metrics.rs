@@ -65,6 +65,7 @@ pub fn waiting_for(reason: Reason) -> &'static str {
         Reason::Conflict => "WaitingConflict",
         Reason::Undecodable => "WaitingUndecodable",
         Reason::Suspect => "WaitingSuspect",
+        Reason::Unpublished => "WaitingUnpublished",
     }
 }
 

@@ -19,6 +19,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fanfold::body::parked::Parked;
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
@@ -26,7 +27,7 @@ use fanfold_embedded::memory::{
 use fanfold_embedded::shard::Bound;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::Ingest;
-use fanfold_pipeline::ports::{DeadLetters, Env, ParkedTable, RowRange, ViewTable};
+use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Reads, ServedView};
@@ -38,8 +39,8 @@ use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
 use crate::model::{Invariant, Model, Violation};
 use crate::ports::{
-    AdmitAll, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic, SimViewTable,
-    Watch,
+    AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
+    SimViewTable, Watch,
 };
 use crate::transport::{Notifications, Queue};
 use crate::workload::Habits;
@@ -79,6 +80,7 @@ struct Run {
     changes: Vec<Queue<fanfold_pipeline::ports::Change>>,
     records: Vec<Queue<transport::Received>>,
     parked: Arc<MemoryParked>,
+    refusal: Refusal,
     dead_letters: Arc<MemoryDeadLetters>,
     views: Vec<(&'static str, Arc<MemoryViewTable>, Notifications)>,
     clients: Clients,
@@ -91,10 +93,11 @@ pub fn run(seed: u64) -> Report {
     let world = executor.world().clone();
     let start = world.now();
     let faults = Faults::new(world.clone());
-    let model = Model::new(workload::services(), workload::views());
+    let canaries_are_told = world.happens(300);
+    let model = Model::new(workload::services(), workload::views(), canaries_are_told);
     let watch = Watch::new(world.clone(), faults.clone(), model);
     let stage = Stage { executor: executor.clone(), world, watch, busy: Rc::new(Cell::new(0)) };
-    let run = Rc::new(Run::start(&stage));
+    let run = Rc::new(Run::start(&stage, canaries_are_told));
 
     let main = executor.spawn({
         let run = run.clone();
@@ -121,7 +124,7 @@ pub fn run(seed: u64) -> Report {
 
 impl Run {
     /// Wires the stages to the ports, and starts whoever drives them.
-    fn start(stage: &Stage) -> Self {
+    fn start(stage: &Stage, canaries_are_told: bool) -> Self {
         let Stage { executor, world, watch, .. } = stage;
         let env: Arc<dyn Env> = Arc::new(world.clone());
         let bound = Bound { items: usize::MAX, bytes: usize::MAX };
@@ -150,9 +153,11 @@ impl Run {
         });
         let memory_parked: Arc<MemoryParked> = Arc::default();
         let parked = Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
+        let refusal = Refusal::draw(world);
         let topic = Arc::new(SimTopic {
             subscribers: subscribers.clone(),
             topics: TOPICS,
+            refusal,
             watch: watch.clone(),
             world: world.clone(),
         });
@@ -173,13 +178,14 @@ impl Run {
             attempts_max: world.pick(0..3) as u32,
             faults_per_hour_max: world.pick(0..20) as usize,
         };
-        executor.spawn(drive::operate(stage.clone(), memory_parked.clone()));
+        executor.spawn(drive::operate(stage.clone(), memory_parked.clone(), stream.clone()));
         for shard in &records {
             let ports = ProcessorPorts {
                 journal: journal.clone(),
                 state: state.clone(),
                 parked: parked.clone(),
                 topic: topic.clone(),
+                stream: stream.clone(),
                 env: env.clone(),
             };
             let (shard, services) = (shard.clone(), workload::services());
@@ -190,6 +196,7 @@ impl Run {
                 ports,
                 services,
                 suspicion,
+                canaries_are_told,
                 memory,
             ));
         }
@@ -261,7 +268,7 @@ impl Run {
         }
         let parked = memory_parked;
         let stage = stage.clone();
-        Self { stage, changes, records, parked, dead_letters, views, clients, sweep }
+        Self { stage, changes, records, parked, refusal, dead_letters, views, clients, sweep }
     }
 
     /// Faults and work; then no faults; then everything must be quiet, and nothing be lost.
@@ -305,15 +312,18 @@ impl Run {
                 let model = self.stage.watch.model();
                 (model.accepted_seq(log), model.tail(log))
             };
-            if self.stage.watch.model().stopped(log).is_some() {
-                // What is behind waits, for ever; the audit looks at it.
-                continue;
-            }
-            if tail < accepted {
+            let is_stopped = self.stage.watch.model().stopped(log).is_some();
+            if tail < accepted && !is_stopped {
                 return Some(format!("{log} ends at {tail} of {accepted}"));
             }
-            let parked = self.parked.list(log, Seq::ZERO, 1).await.unwrap_or_default();
-            if let Some(item) = parked.first() {
+            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            // What the topic refuses for ever stays parked.
+            // So does what is behind a command that is lost; the audit looks at it.
+            let stays = |item: &ParkedItem| match item.identity == Parked::UNPUBLISHED {
+                true => self.refusal.keeps(log),
+                false => is_stopped,
+            };
+            if let Some(item) = parked.iter().find(|item| !stays(item)) {
                 return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
             }
         }

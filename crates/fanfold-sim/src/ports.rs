@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use fanfold::body::attempt::{Attempt, Lease};
 use fanfold::body::commit;
-use fanfold::body::notification::Message;
+use fanfold::body::notification::{self, Message};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
@@ -19,8 +19,8 @@ use fanfold_embedded::memory::{
 use fanfold_pipeline::ports::{
     Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
-    NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State,
-    StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+    NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError, RowPage, RowRange,
+    Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
 };
 
 use crate::attempts::{Attempts, counted};
@@ -342,6 +342,9 @@ impl ParkedTable for SimParked {
             if let Ok(Parked { reason: Reason::Suspect, detail, .. }) = Parked::decode(&item.body) {
                 watch.check_crashes(PARKED, &log, &detail);
             }
+            if item.identity == Parked::UNPUBLISHED {
+                watch.audit(|model| model.refused(&log, item.seq));
+            }
             memory.park(&log, &item).await
         };
         let result = self.watch.faults.call("parked table", effect).await;
@@ -372,7 +375,9 @@ impl ParkedTable for SimParked {
             // Neither attempt markers nor the count of suspects are commands.
             let is_command =
                 identity != Attempt::IDENTITY && !log.partition().starts_with("user:reactor:");
-            if is_command {
+            if identity == Parked::UNPUBLISHED {
+                watch.audit(|model| model.not_refused(&log, seq));
+            } else if is_command {
                 watch.audit(|model| model.unparked(&log, seq));
             }
             memory.remove(&log, seq, &identity).await
@@ -389,12 +394,54 @@ impl ParkedTable for SimParked {
     }
 }
 
+/// What the topics refuse for good: drawn once per seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal {
+    /// Of every third log, begun with this one; `None`: nothing.
+    logs: Option<u64>,
+    /// Also commits that are told by reference.
+    by_reference: bool,
+    /// Also when all other faults have stopped.
+    for_ever: bool,
+}
+
+impl Refusal {
+    /// Most often nothing.
+    pub fn draw(world: &World) -> Self {
+        Self {
+            logs: world.happens(400).then(|| world.pick(0..3)),
+            by_reference: world.happens(400),
+            for_ever: world.happens(500),
+        }
+    }
+
+    fn is_of(self, log: &LogId) -> bool {
+        let sum: u64 = log.as_str().bytes().map(u64::from).sum();
+        self.logs.is_some_and(|third| sum % 3 == third)
+    }
+
+    /// Whether commits of the log may stay unpublished for ever.
+    pub fn keeps(self, log: &LogId) -> bool {
+        self.by_reference && self.for_ever && self.is_of(log)
+    }
+
+    fn takes(self, message: &Message, faults: &Faults) -> bool {
+        let refuses = |commit: &notification::Received| {
+            self.is_of(&commit.log) && (self.by_reference || commit.entries.is_some())
+        };
+        !(self.for_ever || faults.are_on())
+            || !notification::decode(&message.body).unwrap_or_default().iter().any(refuses)
+    }
+}
+
 /// The topics.
 pub struct SimTopic {
     /// Each subscriber's notifications.
     pub subscribers: Vec<Notifications>,
     /// How many topics there are.
     pub topics: usize,
+    /// What they refuse.
+    pub refusal: Refusal,
     /// Who watches.
     pub watch: Watch,
     /// When notifications arrive.
@@ -411,14 +458,18 @@ impl Topic for SimTopic {
         &self,
         topic: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         let left_out = self.watch.faults.parts_left_out(messages.len(), Fault::PartialPublish);
-        let (watch, world) = (self.watch.clone(), self.world.clone());
+        let (watch, world, refusal) = (self.watch.clone(), self.world.clone(), self.refusal);
         let (subscribers, messages) = (self.subscribers.clone(), messages.to_vec());
         let effect = async move {
             let publish = |(message, left_out): (Message, bool)| {
                 if left_out {
-                    return Err(Unavailable::Throttled { hop: "topic" });
+                    return Err(Unavailable::Throttled { hop: "topic" }.into());
+                }
+                if !refusal.takes(&message, &watch.faults) {
+                    watch.faults.count(Fault::MessageRefused);
+                    return Err(PublishError::Refused("injected".to_owned()));
                 }
                 watch.note(|| format!("publish {topic} {} bytes", message.body.len()));
                 watch.audit(|model| model.published(&message.body));

@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::LogId;
+use fanfold::body::record::Record;
 use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 
 use super::Unavailable;
@@ -30,6 +31,13 @@ pub struct StreamRecord {
 }
 
 impl StreamRecord {
+    /// A nudge: look at this log again.
+    pub fn nudge(log: LogId) -> Self {
+        // A name is all it holds, which JSON always can.
+        let data = Record::nudge(log.clone()).encode().unwrap_or_default().into();
+        Self { key: log, data }
+    }
+
     /// What it counts for in a call.
     pub(crate) fn bytes(&self) -> usize {
         self.data.len() + self.key.as_str().len()

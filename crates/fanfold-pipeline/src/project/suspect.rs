@@ -141,7 +141,9 @@ impl Projector {
                 Ok(Attempted::Refused(attempt)) => {
                     return applied.map(|cursor| Cursor { attempt, ..cursor });
                 }
-                Err(error) if !CLOSE_BACKOFF.pause(attempt, &*self.env).await => {
+                Err(error)
+                    if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.env).await =>
+                {
                     tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays noted");
                     return applied;
                 }

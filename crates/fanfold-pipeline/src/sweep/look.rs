@@ -154,7 +154,7 @@ impl Sweep {
         }
         // The processor takes up what is parked behind it, or where nothing else helps, if asked.
         if !look.is_resent || parked.could_go_on || parked.attempted {
-            look.records.push(nudge(log));
+            look.records.push(StreamRecord::nudge(log.clone()));
         }
         Ok(look)
     }
@@ -197,19 +197,11 @@ impl ParkedOfLog {
     }
 }
 
-fn nudge(log: &LogId) -> StreamRecord {
-    record(log, Record::nudge(log.clone()))
-}
-
 /// As the relay makes it.
 fn resent(batch: &Change) -> StreamRecord {
     let Change { log, last, n, at, body, .. } = batch;
     let parts = vec![Part { last: *last, n: *n, at: *at, body }];
-    record(log, Record { log: log.clone(), parts })
-}
-
-fn record(log: &LogId, record: Record<'_>) -> StreamRecord {
     // Its header is names and numbers, which JSON can always hold.
-    let data = record.encode().unwrap_or_default().into();
+    let data = Record { log: log.clone(), parts }.encode().unwrap_or_default().into();
     StreamRecord { key: log.clone(), data }
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use fanfold::{Services, Views};
 use fanfold_embedded::shards::ShardState;
 use fanfold_embedded::{Config, Engine};
+use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router_with};
 use fanfold_pipeline::panics;
 use ledger::Ledger;
@@ -155,6 +156,7 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
         ingest: engine.ingest().clone(),
         reads: engine.reads().clone(),
         metrics: Metrics::new(),
+        wait_ms_max: WAIT_MS_MAX,
     };
     let gauges = Gauges(engine.watch().clone());
     api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));

@@ -111,7 +111,7 @@ pub(crate) async fn entry(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let (log, seq) = (path.log()?, path.seq()?);
-    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms()?;
+    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms(api.wait_ms_max)?;
     match api.reads.entry(&log, seq, wait_ms).await? {
         Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
         Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),

@@ -12,7 +12,7 @@ use fanfold::limits::SEQ_END;
 use fanfold::{LogId, Partition, RowKey, Seq, ServiceName};
 use percent_encoding::percent_decode_str;
 
-use crate::limits::{PAGE_DEFAULT, PAGE_MAX, WAIT_MS_MAX};
+use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 use crate::problem::{Kind, Problem};
 
 /// The parameters of the path.
@@ -91,9 +91,9 @@ impl<'a> Query<'a> {
         self.get(name).map(|text| number(name, text, least, most)).transpose()
     }
 
-    /// `wait`, in milliseconds.
-    pub(crate) fn wait_ms(&self) -> Result<u64, Problem> {
-        Ok(self.number("wait", 0, WAIT_MS_MAX)?.unwrap_or(0))
+    /// `wait`, in milliseconds, of which the host allows `most`.
+    pub(crate) fn wait_ms(&self, most: u64) -> Result<u64, Problem> {
+        Ok(self.number("wait", 0, most)?.unwrap_or(0))
     }
 
     /// `limit`.
@@ -150,6 +150,7 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WAIT_MS_MAX;
 
     const KNOWN: &[&str] = &["wait", "limit", "from", "after", "prefix", "order"];
 
@@ -163,7 +164,7 @@ mod tests {
             .expect("all are known");
         let prefix = query.key("prefix").expect("it is a key").expect("it is given");
         assert_eq!(prefix.as_str(), "a+b/c");
-        assert_eq!(query.wait_ms(), Ok(25_000));
+        assert_eq!(query.wait_ms(WAIT_MS_MAX), Ok(25_000));
         assert_eq!(query.limit(), Ok(1));
         assert_eq!(query.seq("from"), Ok(Some(Seq(7))));
         assert_eq!(query.key("after"), Ok(None));
@@ -191,7 +192,7 @@ mod tests {
             ("=", "``: unknown parameter"),
         ] {
             let checked = parse(raw).and_then(|query| {
-                query.wait_ms()?;
+                query.wait_ms(WAIT_MS_MAX)?;
                 query.limit()?;
                 query.seq("from")?;
                 query.key("after")?;

@@ -11,6 +11,8 @@ mod hostile;
 mod load;
 #[cfg(feature = "fault-points")]
 mod power_loss;
+mod scripted;
+mod send;
 mod shards;
 mod up;
 

@@ -232,7 +232,7 @@ fn is_amidst_writes(steps: &[Step], at: usize) -> bool {
         _ => None,
     };
     let around = at.saturating_sub(2)..=at + 2;
-    at >= 2 && at % 16 != 0 && around.into_iter().all(|near| file(near) == file(at))
+    at >= 2 && !at.is_multiple_of(16) && around.into_iter().all(|near| file(near) == file(at))
 }
 
 /// Passes on all different states of a record, and returns how many calls it has.

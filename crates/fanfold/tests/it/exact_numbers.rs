@@ -34,7 +34,7 @@ enum Command {
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
-enum Measured {
+enum Happened {
     Measured { atoms: u128 },
     Noted { text: Raw },
     Renamed { atoms: u128, by: String },
@@ -54,7 +54,7 @@ impl Service for Measures {
     const DOCUMENT_VERSION: u32 = 1;
     const EVENTS: &'static [(&'static str, u32)] = &[("measured", 2), ("noted", 2), ("renamed", 2)];
     type Command = Command;
-    type Event = Measured;
+    type Event = Happened;
     type Document = Raw;
     type Rejection = Never;
 
@@ -70,15 +70,15 @@ impl Service for Measures {
         _: &Documents<'_, Raw>,
         Command::Measure { atoms }: &Command,
         _: &Context,
-    ) -> Result<Vec<(DocumentId, Measured)>, Never> {
-        Ok(vec![(valid("star"), Measured::Measured { atoms: *atoms })])
+    ) -> Result<Vec<(DocumentId, Happened)>, Never> {
+        Ok(vec![(valid("star"), Happened::Measured { atoms: *atoms })])
     }
 
-    fn evolve(doc: &mut Raw, event: &Measured) {
+    fn evolve(doc: &mut Raw, event: &Happened) {
         *doc = match event {
-            Measured::Measured { atoms } => Raw::of(atoms),
-            Measured::Noted { text } => text.clone(),
-            Measured::Renamed { atoms, by } => Raw::of(&(atoms, by)),
+            Happened::Measured { atoms } => Raw::of(atoms),
+            Happened::Noted { text } => text.clone(),
+            Happened::Renamed { atoms, by } => Raw::of(&(atoms, by)),
         };
     }
 
@@ -102,17 +102,17 @@ impl View for Notes {
     const VERSION: u32 = 1;
     const SERVICES: &'static [&'static str] = &["measures"];
     const EVENTS: &'static [(&'static str, u32)] = &[("measured", 2), ("noted", 2)];
-    type Event = Measured;
+    type Event = Happened;
     type Row = Raw;
 
-    fn rows(_: &Recorded<Measured>) -> Vec<RowKey> {
+    fn rows(_: &Recorded<Happened>) -> Vec<RowKey> {
         vec![RowKey::new("last").expect("it is a key")]
     }
 
-    fn apply(_: Option<Raw>, _: &RowKey, entry: &Recorded<Measured>) -> Option<Raw> {
+    fn apply(_: Option<Raw>, _: &RowKey, entry: &Recorded<Happened>) -> Option<Raw> {
         entry.events().last().map(|(_, event)| match event {
-            Measured::Noted { text } => text.clone(),
-            Measured::Measured { atoms } | Measured::Renamed { atoms, .. } => Raw::of(atoms),
+            Happened::Noted { text } => text.clone(),
+            Happened::Measured { atoms } | Happened::Renamed { atoms, .. } => Raw::of(atoms),
         })
     }
 }
@@ -138,7 +138,7 @@ fn an_old_event_comes_to_documents_and_rows_as_it_was_written() {
             .given_stored("star", "measured", 1, &old)
             .then_document("star", Raw::of(&atoms))
             .when("measure", &old)
-            .then([("star", Measured::Measured { atoms })])
+            .then([("star", Happened::Measured { atoms })])
             .given_stored(
                 "star",
                 "renamed",
@@ -179,8 +179,8 @@ fn the_kit_tells_numbers_apart_that_64_bits_cannot() {
     let atoms = u128::MAX - 1_000_000_000;
     let measured = || testing::service::<Measures>().when("measure", Raw::of(&Atoms { atoms }));
     let fails = |test: &dyn Fn()| catch_unwind(AssertUnwindSafe(test)).is_err();
-    measured().then([("star", Measured::Measured { atoms })]);
-    assert!(fails(&|| drop(measured().then([("star", Measured::Measured { atoms: u128::MAX })]))));
+    measured().then([("star", Happened::Measured { atoms })]);
+    assert!(fails(&|| drop(measured().then([("star", Happened::Measured { atoms: u128::MAX })]))));
     assert!(fails(&|| drop(measured().then_document("star", Raw::of(&u128::MAX)))));
     let row = || testing::view::<Notes>().given(measured().entries());
     row().then_row("last", Raw::of(&atoms));

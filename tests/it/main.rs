@@ -8,6 +8,7 @@ mod counter;
 mod dedup;
 mod deployed;
 mod isolation;
+mod names;
 mod parallel;
 mod services;
 mod tour;

@@ -13,7 +13,7 @@ use fanfold_pipeline::ingest::IngestError;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::params::Query;
+use crate::params::{Query, encoded};
 use crate::problem::{Kind, Problem};
 use crate::{Api, body, json};
 
@@ -46,8 +46,8 @@ pub(crate) async fn one(
     match ingest(&api, &[&body]).await.pop() {
         Some(Answer::Receipt(receipt)) => {
             let mut response = json::answer(StatusCode::ACCEPTED, &receipt)?;
-            // Every character that names may have stands for itself in a path.
-            let location = format!("/logs/{}/{}", receipt.log, receipt.seq);
+            let (service, partition) = (receipt.log.service(), receipt.log.partition());
+            let location = format!("/logs/{service}/{}/{}", encoded(partition), receipt.seq);
             if let Ok(location) = HeaderValue::try_from(location) {
                 response.headers_mut().insert(LOCATION, location);
             }

@@ -232,7 +232,7 @@ impl Run {
         executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
         let waits = Arc::new(drive::Naps(world.clone()));
         let services = workload::services();
-        let reads = Reads::new(commands, journal, served, services, waits, env);
+        let reads = Reads::new(commands, journal, state, served, services, waits, env);
         // Nobody waits for a filtered view, or reads one of another service.
         let names = vec!["balances", "statement", "totals"];
         executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));
@@ -359,7 +359,7 @@ impl Run {
             watch.audit(|model| {
                 let entry = model.entry(&promise.log, promise.seq);
                 let kept = entry.is_some_and(|entry| {
-                    entry.origin.as_str() == promise.user && entry.id.get() == promise.id
+                    entry.origin.as_str() == promise.origin && entry.id.get() == promise.id
                 });
                 let found = format!("{promise:?}, found {entry:?}");
                 model.check(Invariant::F8, kept, || found);

@@ -8,6 +8,7 @@ mod faults;
 mod folder;
 mod full_disk;
 mod load;
+mod names;
 #[cfg(feature = "fault-points")]
 mod power_loss;
 mod shards;

@@ -7,6 +7,7 @@ mod gaps;
 mod isolation;
 mod order;
 mod publishing;
+mod reuse;
 mod snapshots;
 mod suspect;
 mod versions;

@@ -164,6 +164,7 @@ impl Processor {
     ) -> Result<(), Stop> {
         for _ in 0..2 {
             let wants = log.wants(works);
+            let any_window = wants.iter().any(|want| matches!(want, Want::Window(_)));
             let entry = |want: &Want| if let Want::Entry(seq) = want { Some(*seq) } else { None };
             let seqs: Vec<Seq> = wants.iter().filter_map(entry).collect();
             self.provide(log, wants).await?;
@@ -171,6 +172,9 @@ impl Processor {
             let per_read = seqs.len().min(COMMITS_PER_READ);
             let mut sent = self.commands_at(log.id(), &seqs, per_read, deadline).await?;
             seqs.iter().for_each(|seq| log.provide_entry(*seq, sent.remove(seq)));
+            if !any_window {
+                break;
+            }
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The body of a commit: consecutive entries of one log.
 //!
-//! Keys: `t` time, `o` origin, `i` id, `c` command, `h` digest of its data, `r` result; results: `a` accepted (events:
-//! `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate of, `s` stale,
-//! `f` faulted, `l` lost. An entry's seq is its place: the commit's first and onwards.
+//! Keys: `t` time, `o` origin, `i` id, `c` command, `h` digest of its data, `r` result; results:
+//! `a` accepted (events: `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate
+//! of, `s` stale, `f` faulted, `l` lost. An entry's seq is its place: the commit's first and onwards.
 
 use std::borrow::Cow;
 

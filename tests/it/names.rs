@@ -37,7 +37,7 @@ fn awkward_names_come_back_from_every_route() {
         world.send("ledger", "deposit", 1, &org, data).expect(202);
 
         // Where the answer says that the entry is, and where a client that encodes all finds it.
-        let location = receipt.header("location").to_owned();
+        let location = format!("/{}", receipt.header("location"));
         let path = format!("/logs/ledger/{}/1", encoded(&format!("org:{org}")));
         for path in [&location, &path] {
             let entry = world.reach(path).json;

@@ -20,7 +20,7 @@ fn the_tour() {
     // Open two accounts, pay something in: a receipt, where its outcome is, and the outcome.
     let opened = send("open", 1, json!({"account": "cash"}));
     assert_eq!(text(&opened), r#"{"log":"ledger/org:acme","seq":1}"#);
-    assert_eq!(opened.header("location"), format!("/logs/ledger/org:{org}/1"));
+    assert_eq!(opened.header("location"), format!("logs/ledger/org:{org}/1"));
     assert_eq!(opened.header("content-type"), "application/json");
     send("open", 2, json!({"account": "savings"}));
     send("deposit", 17, json!({"account": "cash", "amount": 100}));

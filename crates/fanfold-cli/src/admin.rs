@@ -10,8 +10,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -95,9 +94,9 @@ async fn list<T: Clone>(State(shards): State<Arc<Shards<T>>>) -> Result<Response
 
 async fn split<T: Clone + Send + Sync + 'static>(
     State(shards): State<Arc<Shards<T>>>,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let fields = Fields::parse(&body::read(body).await?, &["shard", "at"])?;
+    let fields = Fields::parse(&body::read(request).await?, &["shard", "at"])?;
     let shard = shard("shard", fields.required("shard")?)?;
     let at = fields.0.get("at").filter(|at| !at.is_null()).map(hash_key).transpose()?;
     reshard(move || shards.split(shard, at)).await
@@ -105,9 +104,9 @@ async fn split<T: Clone + Send + Sync + 'static>(
 
 async fn merge<T: Clone + Send + Sync + 'static>(
     State(shards): State<Arc<Shards<T>>>,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let fields = Fields::parse(&body::read(body).await?, &["shards"])?;
+    let fields = Fields::parse(&body::read(request).await?, &["shards"])?;
     let Value::Array(two) = fields.required("shards")? else {
         return Err(wrong_type("shards", "an array of two strings"));
     };
@@ -162,6 +161,7 @@ struct Fields(Map<String, Value>);
 
 impl Fields {
     fn parse(body: &[u8], known: &[&str]) -> Result<Self, Problem> {
+        body::not_empty(body)?;
         let parsed = serde_json::from_slice(body).map_err(|error| {
             Problem::new(Kind::NOT_JSON, format!("the request is not JSON: {error}"))
         })?;

@@ -8,12 +8,16 @@
 //!
 //! It knows nothing of stages and storage: [`host`] puts an engine and the router together.
 
+#![warn(clippy::print_stderr, clippy::print_stdout)] // They panic: see `console`.
+
 pub mod admin;
 pub mod batches;
 pub mod client;
+pub mod console;
 mod gauges;
 pub mod host;
 pub mod log;
+mod logging;
 pub mod output;
 pub mod send;
 pub mod shards;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use fanfold_cli::Cli;
+use fanfold_cli::{Cli, console};
 use mimalloc::MiMalloc;
 
 /// A command makes some dozens of small allocations, and frees most of them in another thread.
@@ -12,7 +12,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     Cli::parse().run().unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        console::tell(format_args!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -14,6 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::batches::{Batch, Batches};
 use crate::client::{Client, Server, Target};
+use crate::console;
 use crate::output::{Output, unless_closed};
 
 /// The arguments. Without flags for one command, and without a file, standard input is read.
@@ -102,7 +103,7 @@ impl Send {
             }
             (None, None) => {
                 if io::stdin().is_terminal() {
-                    eprintln!("reading commands, one a line; Ctrl-D ends");
+                    console::tell("reading commands, one a line; Ctrl-D ends");
                 }
                 Box::new(io::stdin())
             }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -20,15 +21,24 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin;
 use crate::gauges::Gauges;
-use crate::host::Bound;
+use crate::host::{Bound, HostName, Limits};
+use crate::logging;
 
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct Up {
     /// Where to listen; port 0 is any that is free. There is no authentication: whoever reaches
-    /// this address may do everything.
+    /// this address may do everything. On loopback, requests for another host than `localhost` or
+    /// its addresses are refused; elsewhere the names of this host are not known, and all are
+    /// served: give them with `--host`, so that web pages cannot have requests sent here under names
+    /// of their own.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// A name of this host, as in the requests that a proxy passes on. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<HostName>,
+    #[command(flatten)]
+    bounds: Bounds,
     /// Where everything is kept; made if it is not there. What was accepted survives a crash.
     #[arg(long, default_value = ".fanfold", value_name = "FOLDER")]
     data: PathBuf,
@@ -51,10 +61,46 @@ pub struct Up {
     log: EnvFilter,
 }
 
+/// Bounds of the HTTP host that tests make small.
+#[derive(Debug, Args)]
+struct Bounds {
+    /// Connections at most; without it, as many as the limit of open files has room for.
+    #[arg(long, hide = true)]
+    connections_max: Option<usize>,
+    #[arg(long, hide = true)]
+    body_bytes_max: Option<usize>,
+    #[arg(long, hide = true)]
+    head_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    body_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    idle_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    write_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    grace_ms: Option<u64>,
+}
+
+impl Bounds {
+    fn limits(&self) -> Limits {
+        let base = Limits::of_process();
+        let or = |ms: Option<u64>, base| ms.map_or(base, Duration::from_millis);
+        Limits {
+            connections_max: self.connections_max.unwrap_or(base.connections_max),
+            body_bytes_max: self.body_bytes_max.unwrap_or(base.body_bytes_max),
+            head: or(self.head_ms, base.head),
+            body: or(self.body_ms, base.body),
+            idle: or(self.idle_ms, base.idle),
+            write: or(self.write_ms, base.write),
+            grace: or(self.grace_ms, base.grace),
+        }
+    }
+}
+
 impl Up {
     /// Runs until a signal stops it; then takes nothing more, and finishes what it has accepted.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        tracing_subscriber::fmt().with_env_filter(self.log).with_writer(io::stderr).init();
+        let repeats = logging::begin(self.log);
         panics::log_those_caught();
         let config = Config {
             services: Services::new().with::<Ledger>(),
@@ -67,21 +113,28 @@ impl Up {
             .build()
             .context("cannot start")?;
         let data = (!self.in_memory).then_some(self.data);
-        let ended = runtime.block_on(host(self.listen, config, data));
+        let listens =
+            Listens { address: self.listen, names: self.host, limits: self.bounds.limits() };
+        runtime.spawn(repeats.clone().tell());
+        let ended = runtime.block_on(host(listens, config, data));
         // What does not come back by itself, a service's endless loop say, must not hold the exit.
         runtime.shutdown_background();
+        repeats.tell_now();
         ended
     }
 }
 
-async fn host(
-    listen: SocketAddr,
-    config: Config,
-    data: Option<PathBuf>,
-) -> anyhow::Result<ExitCode> {
+/// Where and how the API is served.
+struct Listens {
+    address: SocketAddr,
+    names: Vec<HostName>,
+    limits: Limits,
+}
+
+async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     // First what may be taken: a folder that was opened has to be closed again.
-    let bound = Bound::take(listen).await?;
+    let bound = Bound::take(listens.address).await?;
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
         None => Engine::start(config),
@@ -106,19 +159,20 @@ async fn host(
     let gauges = Gauges(engine.watch().clone());
     api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     let api = router_with(api, admin::routes(engine.command_shards().clone()));
-    let host = bound.serve(api);
-    if !listen.ip().is_loopback() {
-        tracing::warn!(%listen, "others may reach this address, and there is no authentication");
+    let host = bound.serve(api, &listens.names, listens.limits);
+    if !listens.address.ip().is_loopback() {
+        tracing::warn!(listen = %listens.address, "others may reach this address, and there is no authentication");
     }
-    greet(host.address(), shards, data.as_deref())?;
+    // Somebody may have closed standard output, or no disk may be left for it: that ends no host.
+    let _ = greet(host.address(), shards, data.as_deref());
 
     signals.next().await;
     let drained = async {
-        host.drain().await?;
-        anyhow::Ok(engine.shutdown().await)
+        host.drain().await;
+        engine.shutdown().await
     };
     tokio::select! {
-        drained = drained => match drained? {
+        drained = drained => match drained {
             true => Ok(ExitCode::SUCCESS),
             false => bail!("stopped before everything that was accepted had been processed"),
         },

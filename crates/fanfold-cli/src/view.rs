@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::client::{Answer, Client, Server, Target};
+use crate::console;
 use crate::output::{Output, unless_closed};
 
 /// The arguments.
@@ -96,7 +97,7 @@ impl View {
             let answer = self.get(client, target)?;
             let page: Page<'_> = answer.read()?;
             if let (None, Some(parked)) = (&after, page.parked) {
-                eprintln!("the view stands still for this log: {}", parked.get());
+                console::tell(format_args!("the view stands still for this log: {}", parked.get()));
             }
             for row in &page.rows {
                 output.line(row)?;

@@ -3,6 +3,7 @@
 //! under way comes again at the next start, and is found out if it does so again.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -53,8 +54,10 @@ impl Watchdog {
             while let Some(watchdog) = watchdog.upgrade() {
                 if let Some(what) = watchdog.overdue(hang) {
                     let seconds = hang.as_secs_f32();
-                    // Whatever else can be told, this must be.
-                    eprintln!(
+                    // Whatever else can be told, this must be. If it cannot, the end matters more:
+                    // `eprintln!` would panic before it.
+                    let _ = writeln!(
+                        io::stderr(),
                         "error: {what} did not come back within {seconds} s: the process ends"
                     );
                     std::process::abort();
@@ -73,7 +76,11 @@ pub(crate) struct Vital(pub(crate) &'static str);
 impl Drop for Vital {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("error: the thread of {} panicked: the process ends", self.0);
+            let _ = writeln!(
+                io::stderr(),
+                "error: the thread of {} panicked: the process ends",
+                self.0
+            );
             std::process::abort();
         }
     }

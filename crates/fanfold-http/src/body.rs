@@ -1,34 +1,64 @@
-//! Request bodies: read whole, up to a limit, whatever their content type.
+//! Request bodies: read whole, up to a limit, whatever their content type, as UTF-8.
 
 use axum::body::{Body, HttpBody};
-use bytes::{Bytes, BytesMut};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, HeaderName, TRANSFER_ENCODING};
+use bytes::{Buf, Bytes, BytesMut};
 use fanfold::limits::REQUEST_BYTES_MAX;
 use http_body_util::BodyExt;
 
-use crate::limits::DRAIN_BYTES_MAX;
 use crate::problem::{Kind, Problem};
 
-/// The body, if it is at most [`REQUEST_BYTES_MAX`] long. A body that came in one piece, as small
-/// ones do, is not copied.
-pub async fn read(mut body: Body) -> Result<Bytes, Problem> {
+/// What some editors and shells put before UTF-8: a byte-order mark. It says nothing here.
+pub(crate) const MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Codings that change nothing of what is read here: HTTP itself takes chunks apart.
+const NO_CODINGS: [&[u8]; 3] = [b"", b"identity", b"chunked"];
+
+/// The request's body, if it is at most [`REQUEST_BYTES_MAX`] long, without a byte-order mark. A
+/// body that came in one piece, as small ones do, is not copied. One that is announced as too long
+/// is not read at all.
+pub async fn read(request: Request) -> Result<Bytes, Problem> {
+    let (parts, body) = request.into_parts();
+    check_codings(&parts.headers)?;
+    text(collect(body).await?)
+}
+
+fn check_codings(headers: &HeaderMap) -> Result<(), Problem> {
+    let of = |name: HeaderName| headers.get_all(name).into_iter();
+    for value in of(CONTENT_ENCODING).chain(of(TRANSFER_ENCODING)) {
+        let codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let is_none = |coding: &[u8]| NO_CODINGS.iter().any(|no| no.eq_ignore_ascii_case(coding));
+        if let Some(coding) = codings.into_iter().find(|coding| !is_none(coding)) {
+            let coding = String::from_utf8_lossy(coding);
+            let detail = format!(
+                "`content-encoding`: is `{coding}`: send the body as it is, not compressed"
+            );
+            return Err(Problem::new(Kind::UNSUPPORTED_ENCODING, detail));
+        }
+    }
+    Ok(())
+}
+
+async fn collect(mut body: Body) -> Result<Bytes, Problem> {
     let announced = body.size_hint().lower();
     if announced > REQUEST_BYTES_MAX as u64 {
-        return Err(too_large(body, announced).await);
+        return Err(too_large(announced));
     }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(piece) = next(&mut body).await? {
         let length = first.len().max(all.len()) + piece.len();
         if length > REQUEST_BYTES_MAX {
-            return Err(too_large(body, length as u64).await);
+            return Err(too_large(length as u64));
         }
         if first.is_empty() {
             first = piece;
         } else {
             if all.is_empty() {
-                all.reserve(length.max(announced as usize));
                 all.extend_from_slice(&first);
             }
+            // Grows by doubling, not to what is announced: the rest may never come.
             all.extend_from_slice(&piece);
         }
     }
@@ -47,19 +77,37 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     Ok(None)
 }
 
-async fn too_large(mut body: Body, at_least: u64) -> Problem {
-    if body.size_hint().lower() <= DRAIN_BYTES_MAX {
-        let mut drained = 0;
-        while let Ok(Some(piece)) = next(&mut body).await
-            && drained < DRAIN_BYTES_MAX
-        {
-            drained += piece.len() as u64;
-        }
-    }
+fn too_large(at_least: u64) -> Problem {
     let detail = format!(
         "the body is at least {at_least} bytes long, at most {REQUEST_BYTES_MAX} are allowed"
     );
     Problem::new(Kind::BODY_TOO_LARGE, detail)
+}
+
+/// What is behind a byte-order mark, if there is one; unless it is of another encoding.
+fn text(mut body: Bytes) -> Result<Bytes, Problem> {
+    if body.starts_with(MARK) {
+        body.advance(MARK.len());
+    }
+    // The mark of UTF-16 (and, followed by zeros, of UTF-32), or ASCII in it. No JSON has a zero.
+    let is_wide = match body.first_chunk::<2>() {
+        Some([0xFF, 0xFE] | [0xFE, 0xFF]) => true,
+        Some([a, b]) => *a == 0 || *b == 0,
+        None => false,
+    };
+    if is_wide {
+        let detail = "the body is UTF-16 or UTF-32: send it as UTF-8";
+        return Err(Problem::new(Kind::NOT_UTF8, detail));
+    }
+    Ok(body)
+}
+
+/// A problem, if there is nothing in the body.
+pub fn not_empty(body: &[u8]) -> Result<(), Problem> {
+    if body.trim_ascii().is_empty() {
+        return Err(Problem::new(Kind::NOT_JSON, "the body is empty: it must be a JSON object"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -80,24 +128,60 @@ mod tests {
         for (pieces, whole) in
             [(&[][..], ""), (&[&b""[..], b"a", b""], "a"), (&[b"ab", b"c", b"", b"def"], "abcdef")]
         {
-            let read = block_on(read(in_pieces(pieces))).expect("it is short");
-            assert_eq!(read, whole);
+            let collected = block_on(collect(in_pieces(pieces))).expect("it is short");
+            assert_eq!(collected, whole);
         }
     }
 
     #[test]
     fn the_limit_holds_announced_or_not() {
         let (most, more) = (vec![b' '; REQUEST_BYTES_MAX], vec![b' '; REQUEST_BYTES_MAX + 1]);
-        assert!(block_on(read(Body::from(most.clone()))).is_ok());
-        assert!(block_on(read(Body::from(more))).is_err());
-        assert!(block_on(read(in_pieces(&[&most]))).is_ok());
-        assert!(block_on(read(in_pieces(&[&most, b" "]))).is_err());
-        assert!(block_on(read(in_pieces(&[b" ", &most]))).is_err());
+        assert!(block_on(collect(Body::from(most.clone()))).is_ok());
+        assert!(block_on(collect(Body::from(more))).is_err());
+        assert!(block_on(collect(in_pieces(&[&most]))).is_ok());
+        assert!(block_on(collect(in_pieces(&[&most, b" "]))).is_err());
+        assert!(block_on(collect(in_pieces(&[b" ", &most]))).is_err());
     }
 
     #[test]
     fn a_body_that_breaks_off_is_a_problem() {
         let broken = stream::iter([Ok("{"), Err(std::io::Error::other("reset"))]);
-        assert!(block_on(read(Body::from_stream(broken))).is_err());
+        assert!(block_on(collect(Body::from_stream(broken))).is_err());
+    }
+
+    #[test]
+    fn marks_are_skipped_and_other_encodings_are_named() {
+        let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let utf32: Vec<u8> = "{}".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+        for (body, expected) in [
+            (&b"{}"[..], Some(&b"{}"[..])),
+            (b"\xEF\xBB\xBF{}", Some(b"{}")),
+            (b"\xEF\xBB\xBF", Some(b"")),
+            (b"\xEF\xBB", Some(b"\xEF\xBB")),
+            (b"{", Some(b"{")),
+            (&utf16, None),
+            (&marked, None),
+            (&utf32, None),
+        ] {
+            let read = text(Bytes::copy_from_slice(body));
+            assert_eq!(read.ok().as_deref(), expected, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn compressed_bodies_are_refused() {
+        for (name, value, is_fine) in [
+            ("content-encoding", "identity", true),
+            ("content-encoding", "", true),
+            ("content-encoding", "GZIP", false),
+            ("content-encoding", "identity, br", false),
+            ("transfer-encoding", "Chunked", true),
+            ("transfer-encoding", "gzip, chunked", false),
+        ] {
+            let request = Request::builder().header(name, value).body(Body::from("{}"));
+            let read = block_on(read(request.expect("it is a request")));
+            assert_eq!(read.is_ok(), is_fine, "{name}: {value}");
+        }
     }
 }

@@ -2,20 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::response::Response;
 use fanfold::limits::REQUEST_COMMANDS_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ingest::IngestError;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::params::{Query, encoded};
+use crate::params::Query;
 use crate::problem::{Kind, Problem};
 use crate::{Api, body, json};
+
+/// What stands for itself in a path's segment is left (RFC 3986, `pchar`): of that, what names have
+/// often.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b':').remove(b'@').remove(b'-').remove(b'~');
 
 #[derive(Serialize)]
 struct Receipt {
@@ -39,16 +45,15 @@ struct Answers {
 pub(crate) async fn one(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
-    let body = body::read(body).await?;
+    let body = body::read(request).await?;
+    body::not_empty(&body)?;
     match ingest(&api, &[&body]).await.pop() {
         Some(Answer::Receipt(receipt)) => {
             let mut response = json::answer(StatusCode::ACCEPTED, &receipt)?;
-            let (service, partition) = (receipt.log.service(), receipt.log.partition());
-            let location = format!("/logs/{service}/{}/{}", encoded(partition), receipt.seq);
-            if let Ok(location) = HeaderValue::try_from(location) {
+            if let Ok(location) = HeaderValue::try_from(location(&receipt)) {
                 response.headers_mut().insert(LOCATION, location);
             }
             Ok(response)
@@ -58,14 +63,22 @@ pub(crate) async fn one(
     }
 }
 
+/// Where the entry will be, relative to the request's own path: so it holds behind a proxy, or a
+/// stage of a gateway, that puts a prefix before all paths.
+fn location(receipt: &Receipt) -> String {
+    let encoded = |name| utf8_percent_encode(name, ENCODED);
+    let (service, partition) = (receipt.log.service(), receipt.log.partition());
+    format!("logs/{}/{}/{}", encoded(service), encoded(partition), receipt.seq)
+}
+
 /// A batch: 202 whatever became of each.
 pub(crate) async fn many(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
-    let body = body::read(body).await?;
+    let body = body::read(request).await?;
     let results = ingest(&api, &split(&body)?).await;
     let retry_after_s = results.iter().filter_map(|answer| match answer {
         Answer::Receipt(_) => None,
@@ -92,7 +105,7 @@ async fn ingest(api: &Api, requests: &[&[u8]]) -> Vec<Answer> {
 
 /// The requests of a batch: the elements of a JSON array if it begins with `[`, else its lines but
 /// for blank ones. What is wrong with a request is for the ingest stage to find.
-fn split(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+fn split<'a>(body: &'a [u8]) -> Result<Vec<&'a [u8]>, Problem> {
     let requests: Vec<&[u8]> = if body.trim_ascii_start().starts_with(b"[") {
         let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|e| {
             let at = e.to_string();
@@ -103,8 +116,12 @@ fn split(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
         })?;
         elements.into_iter().map(|element| element.get().as_bytes()).collect()
     } else {
-        let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-        lines.filter(|line| !line.is_empty()).collect()
+        // Files that were put together may have a byte-order mark in the middle.
+        let unmarked = |line: &'a [u8]| line.strip_prefix(body::MARK).unwrap_or(line);
+        let lines = body.split(|byte| *byte == b'\n').map(unmarked).map(<[u8]>::trim_ascii);
+        let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+        check_lines(body, &lines)?;
+        lines
     };
     match requests.len() {
         0 => Err(Problem::new(Kind::NO_COMMANDS, "the batch holds no commands")),
@@ -114,6 +131,29 @@ fn split(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
             format!("the batch holds {n} commands, at most {REQUEST_COMMANDS_MAX} are allowed"),
         )),
     }
+}
+
+/// Objects that go over several lines, as people write them, are no lines of JSON. Told once: else
+/// each of their lines has a problem of its own, and none of these says why.
+fn check_lines(body: &[u8], lines: &[&[u8]]) -> Result<(), Problem> {
+    let is_json = |text: &[u8]| serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    if lines.len() < 2 || is_json(lines[0]) {
+        return Ok(());
+    }
+    let mut objects = 0;
+    for object in serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>() {
+        if object.is_err() {
+            return Ok(());
+        }
+        objects += 1;
+    }
+    let detail = format!(
+        "the batch holds {objects} JSON object{} on {} lines: send each command on one line, or all \
+         of them as a JSON array, or a single one to `/command`",
+        if objects == 1 { "" } else { "s" },
+        lines.len(),
+    );
+    Err(Problem::new(Kind::NOT_LINES, detail))
 }
 
 fn not_utf8(at: usize) -> Problem {
@@ -136,6 +176,8 @@ mod tests {
             (" \r\n [ 1 ]\n", &["1"]),
             ("{}\n\n{\"a\":1}\r\nnonsense\n  \n{}", &["{}", "{\"a\":1}", "nonsense", "{}"]),
             ("{}", &["{}"]),
+            ("\u{feff}{}\n\u{feff}{}", &["{}", "{}"]),
+            ("{\n}\n{]", &["{", "}", "{]"]),
         ] {
             assert_eq!(requests(body), expected, "{body}");
         }
@@ -158,6 +200,33 @@ mod tests {
             Kind::TOO_MANY_COMMANDS.urn
         );
         assert_eq!(split("{}\n".repeat(500).as_bytes()).map(|r| r.len()), Ok(500));
+    }
+
+    #[test]
+    fn a_location_holds_behind_a_prefix() {
+        let log: LogId = "ledger/org:acme@x+y".parse().expect("it is a log");
+        let location = location(&Receipt { log, seq: Seq(17) });
+        for (command, entry) in [
+            ("http://h/command", "http://h/logs/ledger/org:acme@x%2By/17"),
+            ("http://h/prefix/command?x", "http://h/prefix/logs/ledger/org:acme@x%2By/17"),
+        ] {
+            let command = url::Url::parse(command).expect("it is a URL");
+            assert_eq!(command.join(&location).expect("it is relative").as_str(), entry);
+        }
+    }
+
+    #[test]
+    fn objects_over_several_lines_are_told_so() {
+        for (body, says) in [
+            ("{\n  \"a\": 1\n}\n", "1 JSON object on 3 lines"),
+            ("{\n}\n{\n}\n", "2 JSON objects on 4 lines"),
+        ] {
+            let problem = split(body.as_bytes()).expect_err(body);
+            let problem = serde_json::to_value(&problem).expect("a problem can be written");
+            assert_eq!(problem["type"], Kind::NOT_LINES.urn);
+            let detail = problem["detail"].as_str().expect("it has one");
+            assert!(detail.contains(says) && detail.contains("`/command`"), "{detail}");
+        }
     }
 
     #[test]

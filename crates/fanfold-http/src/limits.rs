@@ -7,7 +7,3 @@ pub const WAIT_MS_MAX: u64 = 25_000;
 pub const PAGE_DEFAULT: u64 = 100;
 /// Entries or rows of a page at most: a bound for one answer.
 pub const PAGE_MAX: u64 = 1_000;
-/// Bytes of a body beyond the limit that are still read, and dropped: a client that is cut off
-/// while it sends may never look at the answer that says why. Room for a first mistake, a batch a
-/// few times too large.
-pub const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;

@@ -7,21 +7,10 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use fanfold::limits::{COMMAND_ID_END, SEQ_END};
 use fanfold::{CommandId, LogId, Name, Origin, Partition, RowKey, Seq, ServiceName};
-use percent_encoding::{
-    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode,
-};
+use percent_encoding::percent_decode_str;
 
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX, WAIT_MS_MAX};
 use crate::problem::{Kind, Problem};
-
-/// What stands for itself in a path, whoever reads it.
-const PLAIN: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b':').remove(b'@').remove(b'-').remove(b'~');
-
-/// A segment of a path.
-pub(crate) fn encoded(segment: &str) -> PercentEncode<'_> {
-    utf8_percent_encode(segment, PLAIN)
-}
 
 /// The parameters of the path.
 pub(crate) struct Path(RawPathParams);

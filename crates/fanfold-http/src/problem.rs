@@ -4,7 +4,7 @@
 //! on every host and behind every proxy. It never changes its meaning, and it alone is for
 //! programs; `detail` is for people, and begins with the field or parameter at fault, if one is.
 
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Response as HttpResponse, StatusCode};
 use axum::response::{IntoResponse, Response};
 use fanfold::{NameError, RequestError};
@@ -64,11 +64,15 @@ kinds! {
     UNKNOWN_COMMAND = BAD_REQUEST "unknown-command" "The service has no such command";
     INVALID_DATA = BAD_REQUEST "invalid-data" "The data does not fit the command";
     NO_COMMANDS = BAD_REQUEST "no-commands" "The batch is empty";
+    NOT_LINES = BAD_REQUEST "not-lines" "The batch is not one command a line";
     INCOMPLETE_BODY = BAD_REQUEST "incomplete-body" "The body broke off";
     UNKNOWN_PARAMETER = BAD_REQUEST "unknown-parameter" "A query parameter is unknown";
     REPEATED_PARAMETER = BAD_REQUEST "repeated-parameter" "A query parameter is given twice";
     BAD_PARAMETER = BAD_REQUEST "bad-parameter" "A parameter has a bad value";
     FILTERED_VIEW = BAD_REQUEST "filtered-view" "The view cannot be waited for";
+    BAD_HOST = BAD_REQUEST "bad-host" "The request names no host, or none that can be";
+    FOREIGN_HOST = FORBIDDEN "foreign-host" "The request is for another host";
+    FOREIGN_ORIGIN = FORBIDDEN "foreign-origin" "The request comes from another origin's page";
     UNKNOWN_ROUTE = NOT_FOUND "unknown-route" "There is nothing at this path";
     UNKNOWN_SERVICE = NOT_FOUND "unknown-service" "There is no such service";
     UNKNOWN_LOG = NOT_FOUND "unknown-log" "There is no such log";
@@ -77,14 +81,17 @@ kinds! {
     UNKNOWN_VIEW = NOT_FOUND "unknown-view" "There is no such view";
     UNKNOWN_ROW = NOT_FOUND "unknown-row" "The view has no such row";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "The method is not allowed here";
+    REQUEST_TIMEOUT = REQUEST_TIMEOUT "request-timeout" "The request took too long to arrive";
     ID_BELOW_WINDOW = GONE "id-below-window" "The id is too old to be known";
     LOG_CLOSED = CONFLICT "log-closed" "The log is closed to commands";
     COMMAND_TOO_LARGE = PAYLOAD_TOO_LARGE "command-too-large" "The command is too large";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "The body is too large";
     TOO_MANY_COMMANDS = PAYLOAD_TOO_LARGE "too-many-commands" "The batch has too many commands";
+    UNSUPPORTED_ENCODING = UNSUPPORTED_MEDIA_TYPE "unsupported-encoding" "The body is compressed";
     THROTTLED = TOO_MANY_REQUESTS "throttled" "Too much at once";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something is broken here";
     NOT_ADMITTING = SERVICE_UNAVAILABLE "not-admitting" "No commands are admitted now";
+    OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
     DISK_FULL = SERVICE_UNAVAILABLE "disk-full" "The disk is full";
     UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "A table does not answer";
 }
@@ -118,6 +125,17 @@ impl Problem {
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// Its HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// As the body of an answer.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A problem is numbers and text: it can always be written.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// When to try again, in seconds; `None` if trying again as it is makes no sense.
@@ -232,15 +250,15 @@ impl From<ReadError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        // A problem is numbers and text: it can always be written.
-        let json = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = HttpResponse::new(json.into());
-        *response.status_mut() =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = HttpResponse::new(self.to_json().into());
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if self.urn == Kind::UNSUPPORTED_ENCODING.urn {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

@@ -70,12 +70,17 @@ async fn catch_panics(request: Request, next: Next) -> Response {
 }
 
 async fn unknown_route(uri: Uri) -> Problem {
-    Problem::new(Kind::UNKNOWN_ROUTE, format!("there is nothing at `{}`", uri.path()))
+    let hint = if uri.path().ends_with('/') { ": no path here ends with a slash" } else { "" };
+    Problem::new(Kind::UNKNOWN_ROUTE, format!("there is nothing at `{}`{hint}", uri.path()))
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+/// The header `Allow` is put to both answers.
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let detail = format!("`{}` does not take `{method}`", uri.path());
-    Problem::new(Kind::METHOD_NOT_ALLOWED, detail)
+    Problem::new(Kind::METHOD_NOT_ALLOWED, detail).into_response()
 }
 
 async fn healthz() -> Result<Response, Problem> {

@@ -7,6 +7,7 @@ mod crash;
 mod faults;
 mod folder;
 mod full_disk;
+mod hostile;
 mod load;
 mod names;
 #[cfg(feature = "fault-points")]
@@ -99,6 +100,11 @@ impl Up {
         let output = child.wait_with_output().expect("it ends");
         writer.join().expect("the writer ends").expect("it is read");
         output
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it, as a crash would.

@@ -117,8 +117,9 @@ fn a_request_at_hand_is_answered_before_the_end() {
     let mut stream = TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
     let (head, tail) = ARTICLE.split_at(20);
     let length = ARTICLE.len();
-    let start =
-        format!("POST /command HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{head}");
+    let start = format!(
+        "POST /command HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{head}"
+    );
     stream.write_all(start.as_bytes()).expect("it reads");
     // It has the request's beginning before it has the signal.
     thread::sleep(Duration::from_millis(200));
@@ -136,7 +137,7 @@ fn a_request_that_never_ends_is_cut_off() {
     let up = Up::new();
     let mut stream = TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
     stream
-        .write_all(b"POST /command HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        .write_all(b"POST /command HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         .expect("it reads");
     thread::sleep(Duration::from_millis(200));
     let asked = Instant::now();

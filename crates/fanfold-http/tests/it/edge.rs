@@ -21,6 +21,8 @@ async fn even_what_no_route_takes_is_a_problem() {
         assert_eq!(answer.header("allow"), allow, "{method} {path}");
     }
     assert_eq!(edge.call("HEAD", "/healthz", "").await.expect(200).text, "");
+    let options = edge.call("OPTIONS", "/command", "").await.expect(204);
+    assert_eq!(options.header("allow"), "POST");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ async fn entries_of_every_status() {
     for id in 1..=8 {
         let receipt = edge.open(id).await.expect(202);
         assert_eq!(receipt.text, format!(r#"{{"log":"ledger/org:acme","seq":{id}}}"#));
-        assert_eq!(receipt.header("location"), format!("/logs/ledger/org:acme/{id}"));
+        assert_eq!(receipt.header("location"), format!("logs/ledger/org:acme/{id}"));
     }
     let text = |text: &str| text.to_owned();
     let outcomes = vec![

@@ -1,0 +1,247 @@
+//! All connections, and what each is about: so that those that have waited longest for their
+//! clients can be ended when their places or their memory are needed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::limits::{Limits, UNCOUNTED_BYTES};
+
+/// What a connection is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It waits for a request's first byte.
+    Idle,
+    /// It has a part of a request's head.
+    Head,
+    /// It has a request, and not all of its body.
+    Body,
+    /// The request is worked on.
+    Work,
+    /// The answer is being written.
+    Answer,
+}
+
+const PHASES: [Phase; 5] = [Phase::Idle, Phase::Head, Phase::Body, Phase::Work, Phase::Answer];
+
+impl Phase {
+    fn time_max(self, limits: &Limits) -> Option<Duration> {
+        match self {
+            Self::Idle => Some(limits.idle),
+            Self::Head => Some(limits.head),
+            Self::Body => Some(limits.body),
+            // The router bounds it: the longest are waits of 25 s.
+            Self::Work => None,
+            Self::Answer => Some(limits.write),
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Connection {
+    id: u64,
+    all: Arc<Connections>,
+    /// Milliseconds from the host's start to the phase's beginning times 8, plus the phase.
+    phase: AtomicU64,
+    /// What it counts for among the bytes of bodies.
+    bytes: AtomicUsize,
+    is_refused: AtomicBool,
+    is_unread: AtomicBool,
+    is_cut: AtomicBool,
+    cut: Notify,
+}
+
+/// All of them.
+pub(super) struct Connections {
+    pub(super) limits: Limits,
+    began: Instant,
+    open: Mutex<Open>,
+    /// Of all bodies.
+    bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    by_id: HashMap<u64, Arc<Connection>>,
+}
+
+impl Connections {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        let (began, open) = (Instant::now(), Mutex::default());
+        Arc::new(Self { limits, began, open, bytes: AtomicUsize::new(0) })
+    }
+
+    /// A place for one more connection; `None` if there is none, and all that are there are worked
+    /// for or have just begun.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Entered> {
+        let mut open = self.open();
+        if open.by_id.len() >= self.limits.connections_max {
+            // Some at a time, so that a flood of connections does not look through all for each.
+            let some = open.by_id.len() / 64 + 1;
+            if self.cut_oldest(&open, some, |_| 1) == 0 {
+                return None;
+            }
+        }
+        let id = open.next;
+        open.next += 1;
+        let connection = Arc::new(Connection {
+            id,
+            all: self.clone(),
+            phase: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            is_refused: AtomicBool::new(false),
+            is_unread: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
+            cut: Notify::new(),
+        });
+        connection.set(Phase::Idle);
+        open.by_id.insert(id, connection.clone());
+        Some(Entered(connection))
+    }
+
+    /// Ends those that have waited longest for their clients, until what they are worth comes to
+    /// `enough`; none that is still in its grace. They are gone soon, not at once. Returns what
+    /// they are worth.
+    fn cut_oldest(
+        &self,
+        open: &Open,
+        enough: usize,
+        worth: impl Fn(&Connection) -> usize,
+    ) -> usize {
+        let until_ms = self.now_ms().saturating_sub(self.limits.grace.as_millis() as u64);
+        let found = open.by_id.values().filter_map(|connection| {
+            let (phase, since_ms) = connection.phase();
+            let can_end = phase != Phase::Work && since_ms <= until_ms && worth(connection) > 0;
+            let is_cut = connection.is_cut.load(Ordering::Relaxed);
+            (can_end && !is_cut).then_some((since_ms, connection))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable_by_key(|(since_ms, _)| *since_ms);
+        let mut sum = 0;
+        for (_, connection) in found {
+            if sum >= enough {
+                break;
+            }
+            sum += worth(connection);
+            connection.is_cut.store(true, Ordering::Relaxed);
+            connection.cut.notify_one();
+            connection.release();
+        }
+        sum
+    }
+
+    /// Counts `n` more bytes of bodies. False if there is no room, nor can be made.
+    fn take(&self, n: usize) -> bool {
+        let all = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
+        let Some(missing) = all.checked_sub(self.limits.body_bytes_max) else { return true };
+        let worth = |connection: &Connection| connection.bytes.load(Ordering::Relaxed);
+        if missing == 0 || self.cut_oldest(&self.open(), missing, worth) >= missing {
+            return true;
+        }
+        self.bytes.fetch_sub(n, Ordering::Relaxed);
+        false
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Nothing that holds it can panic between two changes.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.open().by_id.len()
+    }
+}
+
+impl Connection {
+    /// It is in this phase from now on.
+    pub(super) fn set(&self, phase: Phase) {
+        self.phase.store(self.all.now_ms() << 3 | phase as u64, Ordering::Relaxed);
+    }
+
+    /// The phase, and the milliseconds from the host's start to its beginning.
+    pub(super) fn phase(&self) -> (Phase, u64) {
+        let packed = self.phase.load(Ordering::Relaxed);
+        (PHASES[(packed & 7) as usize], packed >> 3)
+    }
+
+    /// When its phase must be over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let (phase, since_ms) = self.phase();
+        let time_max = phase.time_max(&self.all.limits)?;
+        Some(self.all.began + Duration::from_millis(since_ms) + time_max)
+    }
+
+    /// Counts `n` more bytes of a body, of which there were `before`. False if there is no room.
+    pub(super) fn take(&self, before: usize, n: usize) -> bool {
+        let counted = |bytes: usize| bytes.saturating_sub(UNCOUNTED_BYTES);
+        let more = counted(before + n) - counted(before);
+        let fits = more == 0 || (!self.is_cut.load(Ordering::Relaxed) && self.all.take(more));
+        if fits {
+            self.bytes.fetch_add(more, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Its body is gone.
+    pub(super) fn release(&self) {
+        self.all.bytes.fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// There was no room for its body.
+    pub(super) fn refuse(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last request has bytes that were not read.
+    pub(super) fn set_unread(&self, is_unread: bool) {
+        self.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        self.is_unread.load(Ordering::Relaxed)
+    }
+
+    /// Returns when it should end, for its place or its memory is needed.
+    pub(super) async fn cut(&self) {
+        loop {
+            self.cut.notified().await;
+            if self.phase().0 != Phase::Work {
+                return;
+            }
+            // A request has come in the meantime.
+            self.is_cut.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection's place. It is free when this is dropped.
+pub(super) struct Entered(Arc<Connection>);
+
+impl std::ops::Deref for Entered {
+    type Target = Arc<Connection>;
+
+    fn deref(&self) -> &Arc<Connection> {
+        &self.0
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.release();
+        self.0.all.open().by_id.remove(&self.0.id);
+    }
+}

@@ -1,0 +1,257 @@
+//! Which requests are refused unseen: those that a web page of somebody else has made.
+//!
+//! A browser that runs on the same machine reaches what listens on loopback, and lets every page
+//! send it requests. It says so, in `Origin` and `Sec-Fetch-Site`. And a page's name may be made to
+//! mean 127.0.0.1 after it was loaded (DNS rebinding): then the host of its requests is that name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use axum::http::header::{HOST, HeaderName, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Request, Version};
+use fanfold_http::problem::{Kind, Problem};
+
+/// W3C, Fetch Metadata Request Headers.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What it needs to know to tell.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    /// Names that requests may be for. Without any, all may.
+    hosts: Option<Hosts>,
+}
+
+#[derive(Debug, Clone)]
+struct Hosts {
+    names: Vec<String>,
+    ip: IpAddr,
+}
+
+impl Guard {
+    /// For a host that listens there, and is known by these names, too: of a proxy before it, say.
+    /// On an address that is not loopback, and without names, requests for any host are served.
+    pub fn new(listens: SocketAddr, names: &[HostName]) -> Self {
+        let ip = listens.ip();
+        let names: Vec<String> = names.iter().map(|name| name.0.clone()).collect();
+        let is_known = ip.to_canonical().is_loopback() || !names.is_empty();
+        Self { hosts: is_known.then_some(Hosts { names, ip }) }
+    }
+
+    /// Whether the request may be served.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let headers = request.headers();
+        let host = host(headers, request.version())?;
+        let target = request.uri().authority();
+        for authority in host.iter().chain(target) {
+            self.check_host(authority)?;
+        }
+        check_origin(headers, target.or(host.as_ref()))
+    }
+
+    fn check_host(&self, authority: &Authority) -> Result<(), Problem> {
+        let name = authority.host();
+        let is_ours = self.hosts.as_ref().is_none_or(|hosts| {
+            let is_local = match ip(name) {
+                Some(ip) => ip.to_canonical().is_loopback() || ip == hosts.ip,
+                None => name.eq_ignore_ascii_case("localhost"),
+            };
+            is_local || hosts.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+        });
+        if is_ours {
+            return Ok(());
+        }
+        let detail = format!(
+            "`host`: this host is not known as `{name}`: use 127.0.0.1 or localhost, or start it \
+             with `--host {name}` if a proxy passes requests for that name"
+        );
+        Err(Problem::new(Kind::FOREIGN_HOST, detail))
+    }
+}
+
+/// A bracketed address is one of version 6.
+fn ip(name: &str) -> Option<IpAddr> {
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    bare.unwrap_or(name).parse().ok()
+}
+
+/// The host that the request names. HTTP/1.1 demands one (RFC 9112, 3.2).
+fn host(headers: &HeaderMap, version: Version) -> Result<Option<Authority>, Problem> {
+    let bad = |why: &str| Err(Problem::new(Kind::BAD_HOST, format!("`host`: {why}")));
+    let mut all = headers.get_all(HOST).iter();
+    match (all.next(), all.next()) {
+        (None, _) if version < Version::HTTP_11 => Ok(None),
+        (None, _) => bad("the header is missing"),
+        (Some(_), Some(_)) => bad("the header is there twice"),
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(host) if !host.as_str().contains('@') => Ok(Some(host)),
+            _ => bad("is no name of a host, nor name and port"),
+        },
+    }
+}
+
+/// Whether the request comes from no web page, or from one of this very host.
+fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Problem> {
+    let foreign = |what: String| {
+        let detail = format!(
+            "{what}: a web page of another origin may not use this host. Let the page's own server \
+             send the request, or a proxy of the same origin"
+        );
+        Err(Problem::new(Kind::FOREIGN_ORIGIN, detail))
+    };
+    for origin in headers.get_all(ORIGIN) {
+        let text = String::from_utf8_lossy(origin.as_bytes());
+        if !host.is_some_and(|host| is_of(&text, host)) {
+            return foreign(format!("`origin`: is `{text}`"));
+        }
+    }
+    for site in headers.get_all(SEC_FETCH_SITE) {
+        // `none` is a person who has typed the address. `same-site` is another port of this machine.
+        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+            let text = String::from_utf8_lossy(site.as_bytes());
+            return foreign(format!("`sec-fetch-site`: is `{text}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether pages of `origin` come from `host`, perhaps through a proxy that speaks TLS.
+fn is_of(origin: &str, host: &Authority) -> bool {
+    let (authority, port) = match origin.split_once("://") {
+        Some(("http", authority)) => (authority, 80),
+        Some(("https", authority)) => (authority, 443),
+        _ => return false,
+    };
+    Authority::from_str(authority).is_ok_and(|origin| {
+        origin.host().eq_ignore_ascii_case(host.host())
+            && origin.port_u16().unwrap_or(port) == host.port_u16().unwrap_or(port)
+    })
+}
+
+/// The name of a host, without a port.
+#[derive(Debug, Clone)]
+pub struct HostName(String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Authority::from_str(text) {
+            Ok(authority) if authority.host() == text => Ok(Self(text.to_owned())),
+            _ => Err("must be the name of a host, without scheme and port".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(listens: &str, names: &[&str]) -> Guard {
+        let names: Vec<HostName> =
+            names.iter().map(|name| name.parse().expect("it is a name")).collect();
+        Guard::new(listens.parse().expect("it is an address"), &names)
+    }
+
+    #[track_caller]
+    fn check(guard: &Guard, headers: &[(&str, &str)], expected: Result<(), Kind>) {
+        let mut request = Request::builder().uri("/command");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let checked = guard.check(&request.body(()).expect("it is a request"));
+        let expected = expected.map_err(|kind| kind.status);
+        assert_eq!(checked.map_err(|problem| problem.status()), expected, "{headers:?}");
+    }
+
+    #[test]
+    fn on_loopback_only_requests_for_loopback() {
+        let guard = guard("127.0.0.1:8080", &["app.example"]);
+        for host in [
+            "localhost",
+            "LocalHost:1",
+            "127.0.0.1:8080",
+            "127.9.8.7",
+            "[::1]:8080",
+            "[::1]",
+            "[::ffff:127.0.0.1]:80",
+            "app.example",
+            "APP.example:443",
+        ] {
+            check(&guard, &[("host", host)], Ok(()));
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8080",
+            "10.0.0.1",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[::2]",
+            "2130706433",
+        ] {
+            check(&guard, &[("host", host)], Err(Kind::FOREIGN_HOST));
+        }
+        for host in ["", "a b", "ann@localhost", "http://localhost"] {
+            check(&guard, &[("host", host)], Err(Kind::BAD_HOST));
+        }
+        check(&guard, &[], Err(Kind::BAD_HOST));
+        check(&guard, &[("host", "localhost"), ("host", "localhost")], Err(Kind::BAD_HOST));
+    }
+
+    #[test]
+    fn elsewhere_names_are_checked_if_there_are_any() {
+        check(&guard("0.0.0.0:8080", &[]), &[("host", "anything.example")], Ok(()));
+        let named = guard("10.0.0.7:8080", &["app.example"]);
+        for host in ["app.example", "10.0.0.7:8080", "localhost"] {
+            check(&named, &[("host", host)], Ok(()));
+        }
+        check(&named, &[("host", "evil.example")], Err(Kind::FOREIGN_HOST));
+    }
+
+    #[test]
+    fn what_the_target_says_counts_too() {
+        let guard = guard("[::1]:8080", &[]);
+        for (target, host, version, is_fine) in [
+            ("http://localhost:8080/command", "localhost", Version::HTTP_11, true),
+            ("http://evil.example/command", "localhost", Version::HTTP_11, false),
+            ("http://localhost/command", "evil.example", Version::HTTP_11, false),
+            ("/command", "", Version::HTTP_10, true),
+        ] {
+            let mut request = Request::builder().uri(target).version(version);
+            if !host.is_empty() {
+                request = request.header("host", host);
+            }
+            let request = request.body(()).expect("it is a request");
+            assert_eq!(guard.check(&request).is_ok(), is_fine, "{target} {host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let guard = guard("127.0.0.1:8080", &["app.example"]);
+        for (host, more, is_fine) in [
+            ("localhost:8080", ("origin", "http://localhost:8080"), true),
+            ("127.0.0.1:8080", ("origin", "http://127.0.0.1:8080"), true),
+            ("app.example", ("origin", "https://app.example"), true),
+            ("app.example", ("origin", "http://app.example:80"), true),
+            ("app.example", ("origin", "https://app.example:444"), false),
+            ("localhost:8080", ("origin", "http://localhost:3000"), false),
+            ("localhost:8080", ("origin", "http://127.0.0.1:8080"), false),
+            ("localhost:8080", ("origin", "https://evil.example"), false),
+            ("localhost:8080", ("origin", "null"), false),
+            ("localhost:8080", ("origin", ""), false),
+            ("localhost:8080", ("origin", "file://"), false),
+            ("localhost:8080", ("sec-fetch-site", "same-origin"), true),
+            ("localhost:8080", ("sec-fetch-site", "none"), true),
+            ("localhost:8080", ("sec-fetch-site", "cross-site"), false),
+            ("localhost:8080", ("sec-fetch-site", "same-site"), false),
+        ] {
+            let expected = if is_fine { Ok(()) } else { Err(Kind::FOREIGN_ORIGIN) };
+            check(&guard, &[("host", host), more], expected);
+        }
+        // Where any host is served, too.
+        let guard = Guard::default();
+        let headers = [("host", "a.example"), ("origin", "https://evil.example")];
+        check(&guard, &headers, Err(Kind::FOREIGN_ORIGIN));
+    }
+}

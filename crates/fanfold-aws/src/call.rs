@@ -100,7 +100,8 @@ impl Aws {
                     return Err(error);
                 }
                 CallError::Refused { .. } => {
-                    tracing::error!(%error);
+                    // No stage repeats it: one line a call, however often the batch comes again.
+                    tracing::error!(alarm = "refused", %error);
                     return Err(error);
                 }
                 _ => {}

@@ -83,7 +83,7 @@ pub enum CallError<E> {
     Refused {
         /// What was called.
         call: Call,
-        /// AWS's code and message.
+        /// AWS's code and message, such as `ValidationException: too long`.
         said: String,
     },
     /// No answer in time: it may have happened.
@@ -113,7 +113,8 @@ impl<E> CallError<E> {
         match self {
             Self::Throttled { .. } => Unavailable::Throttled { hop },
             Self::TimedOut { .. } => Unavailable::TimedOut { hop },
-            Self::Conflict { .. } | Self::Refused { .. } | Self::Failed { .. } => {
+            Self::Refused { .. } => Unavailable::Refused { hop, message: self.to_string() },
+            Self::Conflict { .. } | Self::Failed { .. } => {
                 Unavailable::Failed { hop, message: self.to_string() }
             }
         }

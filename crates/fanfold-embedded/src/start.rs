@@ -72,6 +72,7 @@ impl Start<'_> {
             state: self.ports.state.clone(),
             parked: self.ports.parked.clone(),
             topic: self.ports.topic.clone(),
+            stream: self.ports.stream.clone(),
             env: self.env.clone(),
         };
         let processor = Processor::new(ports, self.config.services.clone());

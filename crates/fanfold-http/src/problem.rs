@@ -17,6 +17,9 @@ use serde::Serialize;
 /// second already.
 const RETRY_AFTER_S: u64 = 1;
 
+/// The same when a table refuses the call: until an operator has looked at it.
+const RETRY_AFTER_REFUSAL_S: u64 = 30;
+
 /// What to do while the disk is full.
 const WHEN_THERE_IS_ROOM: &str = "send the command again, with the same id, when there is room";
 
@@ -94,6 +97,7 @@ kinds! {
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
     DISK_FULL = SERVICE_UNAVAILABLE "disk-full" "The disk is full";
     UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "A table does not answer";
+    REFUSED = SERVICE_UNAVAILABLE "refused" "A table refuses the call";
 }
 
 /// One problem.
@@ -164,6 +168,13 @@ impl Problem {
             Unavailable::Throttled { .. } => Kind::THROTTLED,
             Unavailable::Full { .. } => Kind::DISK_FULL,
             Unavailable::TimedOut { .. } | Unavailable::Failed { .. } => Kind::UNAVAILABLE,
+            Unavailable::Refused { hop, .. } => {
+                tracing::warn!(error = %unavailable, "a request failed");
+                let detail = format!(
+                    "the {hop} refuses the call, and nothing has happened: an operator has to look at the host's log"
+                );
+                return Self::new(Kind::REFUSED, detail).retry_after(RETRY_AFTER_REFUSAL_S);
+            }
             Unavailable::Damaged { .. } => {
                 tracing::error!(error = %unavailable, "what is stored cannot be read");
                 return Self::new(Kind::INTERNAL, detail);
@@ -296,6 +307,13 @@ mod tests {
         let problem = Problem::from(ReadError::Unavailable(failed));
         assert_eq!((problem.status, problem.retry_after_s), (503, Some(RETRY_AFTER_S)));
         assert_eq!(problem.detail, "the journal failed");
+        let message = "AccessDeniedException: secret".to_owned();
+        let refused = Unavailable::Refused { hop: "commands table", message };
+        let problem = Problem::from(IngestError::Unavailable(refused));
+        assert_eq!((problem.status, problem.retry_after_s), (503, Some(RETRY_AFTER_REFUSAL_S)));
+        assert_eq!(problem.urn, Kind::REFUSED.urn);
+        assert!(problem.detail.contains("nothing has happened"), "{}", problem.detail);
+        assert!(!problem.detail.contains("secret"), "{}", problem.detail);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use fanfold::canary::Canary;
-use fanfold::{Services, StateKey, View, Views};
+use fanfold::{Service, Services, StateKey, View, Views};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions,
 };
@@ -77,12 +77,14 @@ pub fn relay() -> ExitCode {
     )
 }
 
-/// The processor of these services, and of the canary that the sweep sends.
+/// The processor of these services, and of the canary that the sweep sends. What the canaries do is
+/// published only if [`Canary`] is among `services`: a host with a view of it says so.
 pub fn processor(services: Services) -> ExitCode {
-    let read =
-        |environment: &mut Environment<'_>| (environment.topics(), environment.cache_bytes());
+    let read = |environment: &mut Environment<'_>| {
+        (environment.topics(), environment.stream(), environment.cache_bytes())
+    };
     run("processor", read, async |context| {
-        let Context { aws, tables, env, settings: (topics, cache_bytes) } = context;
+        let Context { aws, tables, env, settings: (topics, stream, cache_bytes) } = context;
         let state = Arc::new(DynamoState::new(&aws, tables.state()));
         if let Some(log) = Canary::log(0) {
             report_warm("state table", state.get(&log, &[StateKey::head(1)]).await.map(|_| ()));
@@ -94,9 +96,14 @@ pub fn processor(services: Services) -> ExitCode {
             state,
             parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
             topic: Arc::new(topic),
+            // Not warmed: nudges are rare.
+            stream: Arc::new(KinesisStream::new(&aws, stream)),
             env,
         };
-        let processor = Processor::new(ports, services.with::<Canary>());
+        let processor = match services.get(Canary::NAME) {
+            Some(_) => Processor::new(ports, services).with_canaries_told(),
+            None => Processor::new(ports, services.with::<Canary>()),
+        };
         ProcessorHandler::new(processor.with_cache_bytes(cache_bytes))
     })
 }

@@ -91,6 +91,7 @@ impl World {
             state: ports.state.clone(),
             parked: ports.parked.clone(),
             topic: ports.topic.clone(),
+            stream: ports.stream.clone(),
             env: env.clone(),
         };
         let projector = |view: &Arc<dyn fanfold::AnyView>| {

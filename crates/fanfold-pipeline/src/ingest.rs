@@ -187,7 +187,8 @@ impl Ingest {
                 },
                 Err(AppendError::Unavailable(unavailable)) => unavailable,
             };
-            if !APPEND_BACKOFF.pause(attempt, &*self.env).await {
+            let retry = unavailable.may_pass() && APPEND_BACKOFF.pause(attempt, &*self.env).await;
+            if !retry {
                 return Err(IngestError::Unavailable(match may_have_happened {
                     Some(earlier) if unavailable.has_not_happened() => earlier,
                     _ => unavailable,

@@ -45,6 +45,8 @@ struct Queue<'a> {
 struct Round {
     acknowledged: bool,
     failed: bool,
+    /// The stream refuses calls: the same round would fail again.
+    refused: bool,
 }
 
 impl Relay {
@@ -67,13 +69,13 @@ impl Relay {
         let mut queues = self.queues(changes);
         let mut failures = 0;
         while !queues.is_empty() && self.env.now() < deadline {
-            let Round { acknowledged, failed } = self.round(&mut queues).await;
+            let Round { acknowledged, failed, refused } = self.round(&mut queues).await;
             failures = match (acknowledged, failed) {
                 (_, false) => 0,
                 (true, true) => 1,
                 (false, true) => failures + 1,
             };
-            if failed && !PUT_BACKOFF.pause(failures, &*self.env).await {
+            if refused || failed && !PUT_BACKOFF.pause(failures, &*self.env).await {
                 break;
             }
         }
@@ -122,7 +124,7 @@ impl Relay {
                 }
             }
         }
-        let mut round = Round { acknowledged: false, failed: false };
+        let mut round = Round { acknowledged: false, failed: false, refused: false };
         let mut rest = records.as_slice();
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(chunk_len(rest));
@@ -144,6 +146,7 @@ impl Relay {
                 Err(error) => {
                     tracing::warn!(%error, records = put.len(), "put_records failed");
                     round.failed = true;
+                    round.refused |= !error.may_pass();
                 }
             }
         }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use fanfold::body::attempt::Attempt;
 use fanfold::body::parked::{Parked, Reason};
-use fanfold::body::record::Record;
 use fanfold::canary::Canary;
 use fanfold::limits::PUT_RECORDS_MAX;
 use fanfold::{LogId, Seq, Time};
@@ -218,12 +217,7 @@ impl Sweep {
     /// later run.
     async fn nudge(&self, logs: Vec<LogId>, report: &mut SweepReport) {
         for logs in logs.chunks(PUT_RECORDS_MAX) {
-            let nudge = |log: &LogId| {
-                // A name is all it holds, which JSON always can.
-                let data = Record::nudge(log.clone()).encode().unwrap_or_default().into();
-                StreamRecord { key: log.clone(), data }
-            };
-            let records: Vec<StreamRecord> = logs.iter().map(nudge).collect();
+            let records: Vec<_> = logs.iter().cloned().map(StreamRecord::nudge).collect();
             let results = match self.stream.put_records(&records).await {
                 Ok(results) => results,
                 Err(error) => vec![Err(error); logs.len()],

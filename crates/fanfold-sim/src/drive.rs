@@ -14,7 +14,9 @@ use fanfold::{CommandId, LogId, Origin, Seq, Services, Time};
 use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
-use fanfold_pipeline::ports::{Change, Env, ParkedItem, ParkedTable, RowRange, ViewTable, Waits};
+use fanfold_pipeline::ports::{
+    Change, CommandStream, Env, ParkedItem, ParkedTable, RowRange, StreamRecord, ViewTable, Waits,
+};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Awaited, ReadError, Reads};
@@ -41,7 +43,7 @@ const DEATH_MS: std::ops::Range<u64> = 0..400;
 /// Waits between polls, and after failures.
 const POLL_MS: std::ops::Range<u64> = 5..60;
 const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
-/// How long a shard stands still: longer than a gap counts as young.
+/// How long a shard stands still: longer than most batches take to come again.
 const SHARD_DELAY_MS_MAX: u64 = 15_000;
 /// SNS retries twice.
 const DELIVERIES_MAX: u32 = 3;
@@ -105,7 +107,8 @@ impl Stage {
         }
     }
 
-    /// Drives one shard: batches in order, again from the first that is not finished.
+    /// Drives one shard: batches in order, again from the first record that is not finished. As with
+    /// Lambda, a batch that comes again is what was left of it, or a half of that, and never more.
     async fn drive<T: Clone + Send + 'static, F: Future<Output = BatchOutcome> + 'static>(
         &self,
         shard: &Queue<T>,
@@ -113,9 +116,12 @@ impl Stage {
         acknowledged: impl AsyncFn(&[T]),
     ) {
         let size_max = 1 + self.world.pick(0..BATCH_MAX);
-        let mut size = size_max;
+        // What is left of a batch, in the parts in which it comes again, the next one last.
+        let mut parts: Vec<usize> = Vec::new();
         loop {
-            let batch = shard.take(1 + self.world.pick(0..size) as usize);
+            let next = parts.pop();
+            let batch =
+                shard.take(next.unwrap_or_else(|| 1 + self.world.pick(0..size_max) as usize));
             if batch.is_empty() {
                 self.pause(POLL_MS).await;
                 continue;
@@ -130,16 +136,19 @@ impl Stage {
             };
             acknowledged(&batch[..done]).await;
             if done == batch.len() && self.watch.faults.transport(Fault::BatchTwice) {
+                parts.push(done);
                 continue;
             }
             shard.pass(done);
-            if done == batch.len() {
-                size = size_max;
-            } else {
-                if size > 1 {
-                    self.watch.faults.count(Fault::Bisected);
-                }
-                size = (size / 2).max(1);
+            let left = batch.len() - done;
+            let half = left.div_ceil(2);
+            if done == 0 && half < left {
+                self.watch.faults.count(Fault::Bisected);
+                parts.extend([left - half, half]);
+            } else if left > 0 {
+                parts.push(left);
+            }
+            if left > 0 {
                 self.pause(BACKOFF_MS).await;
             }
         }
@@ -194,13 +203,15 @@ pub async fn process(
     ports: ProcessorPorts,
     services: Services,
     suspicion: Suspicion,
+    canaries_are_told: bool,
     parked: Arc<MemoryParked>,
 ) {
     // Some remember next to nothing, and load each log from its head for each batch.
     let forgets = stage.world.happens(250);
     let make = || {
         let processor = Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
-        if forgets { processor.with_cache_bytes(0) } else { processor }
+        let processor = if forgets { processor.with_cache_bytes(0) } else { processor };
+        if canaries_are_told { processor.with_canaries_told() } else { processor }
     };
     let processors = Environments::new(make);
     let invoke = |batch: Vec<Received>| {
@@ -310,14 +321,17 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
     }
 }
 
-/// The operator: finds nothing wrong with what is parked as a suspect, and lets it go on.
-pub async fn operate(stage: Stage, parked: Arc<MemoryParked>) {
+/// The operator: finds nothing wrong with what is parked as a suspect, and lets it go on; and has
+/// what the topic has refused published again.
+pub async fn operate(stage: Stage, parked: Arc<MemoryParked>, stream: Arc<dyn CommandStream>) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
         let logs = stage.watch.model().log_ids();
         for log in logs {
+            let mut is_refused = false;
             for item in parked.list(&log, Seq::ZERO, usize::MAX).await.unwrap_or_default() {
                 let Ok(suspect) = Parked::decode(&item.body) else { continue };
+                is_refused |= suspect.reason == Reason::Unpublished;
                 if suspect.reason == Reason::Suspect {
                     stage.watch.note(|| format!("release {log} {}", item.seq));
                     let body = Parked { reason: Reason::Gap, ..suspect }.encode();
@@ -325,6 +339,10 @@ pub async fn operate(stage: Stage, parked: Arc<MemoryParked>) {
                     // Memory does not fail.
                     let _ = parked.park(&log, &ParkedItem { body, ..item }).await;
                 }
+            }
+            if is_refused {
+                // If it fails, there is another round.
+                let _ = stream.put_records(&[StreamRecord::nudge(log)]).await;
             }
         }
     }

@@ -6,6 +6,8 @@
 //! - gets no answer, and takes effect much later, or never;
 //! - succeeds for a part of its records or messages only.
 //!
+//! And in some runs the topics refuse messages of some logs for good ([`crate::ports::Refusal`]).
+//!
 //! The transport (`drive`) adds the rest: invocations that die between any two calls, or go on as
 //! zombies beside their retry; several environments; records and notifications that come twice,
 //! late, and out of order.
@@ -39,6 +41,8 @@ pub enum Fault {
     PartialPut,
     /// Some messages of a `publish` were not published.
     PartialPublish,
+    /// The topic refused a message for good.
+    MessageRefused,
     /// An invocation died between two port calls.
     Killed,
     /// An invocation went on beside its retry.
@@ -75,7 +79,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
@@ -84,6 +88,7 @@ impl Fault {
         Self::Outage,
         Self::PartialPut,
         Self::PartialPublish,
+        Self::MessageRefused,
         Self::Killed,
         Self::Zombie,
         Self::OtherEnvironment,

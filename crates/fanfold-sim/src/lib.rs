@@ -18,13 +18,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fanfold::body::parked::Parked;
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
 };
 use fanfold_embedded::shard::Bound;
 use fanfold_pipeline::ingest::Ingest;
-use fanfold_pipeline::ports::{DeadLetters, Env, ParkedTable, RowRange, ViewTable};
+use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::read::{Reads, ServedView};
@@ -36,8 +37,8 @@ use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
 use crate::model::{Invariant, Model, Violation};
 use crate::ports::{
-    AdmitAll, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic, SimViewTable,
-    Watch,
+    AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
+    SimViewTable, Watch,
 };
 use crate::transport::{Notifications, Queue};
 use crate::workload::Habits;
@@ -75,6 +76,7 @@ struct Run {
     changes: Vec<Queue<fanfold_pipeline::ports::Change>>,
     records: Vec<Queue<transport::Received>>,
     parked: Arc<MemoryParked>,
+    refusal: Refusal,
     dead_letters: Arc<MemoryDeadLetters>,
     views: Vec<(&'static str, Arc<MemoryViewTable>, Notifications)>,
     clients: Clients,
@@ -86,10 +88,11 @@ pub fn run(seed: u64) -> Report {
     let world = executor.world().clone();
     let start = world.now();
     let faults = Faults::new(world.clone());
-    let model = Model::new(workload::services(), workload::views());
+    let canaries_are_told = world.happens(300);
+    let model = Model::new(workload::services(), workload::views(), canaries_are_told);
     let watch = Watch::new(world.clone(), faults.clone(), model);
     let stage = Stage { executor: executor.clone(), world, watch, busy: Rc::new(Cell::new(0)) };
-    let run = Rc::new(Run::start(&stage));
+    let run = Rc::new(Run::start(&stage, canaries_are_told));
 
     let main = executor.spawn({
         let run = run.clone();
@@ -116,7 +119,7 @@ pub fn run(seed: u64) -> Report {
 
 impl Run {
     /// Wires the stages to the ports, and starts whoever drives them.
-    fn start(stage: &Stage) -> Self {
+    fn start(stage: &Stage, canaries_are_told: bool) -> Self {
         let Stage { executor, world, watch, .. } = stage;
         let env: Arc<dyn Env> = Arc::new(world.clone());
         let bound = Bound { items: usize::MAX, bytes: usize::MAX };
@@ -145,9 +148,11 @@ impl Run {
         });
         let memory_parked: Arc<MemoryParked> = Arc::default();
         let parked = Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
+        let refusal = Refusal::draw(world);
         let topic = Arc::new(SimTopic {
             subscribers: subscribers.clone(),
             topics: TOPICS,
+            refusal,
             watch: watch.clone(),
             world: world.clone(),
         });
@@ -168,13 +173,14 @@ impl Run {
             attempts_max: world.pick(0..3) as u32,
             faults_per_hour_max: world.pick(0..20) as usize,
         };
-        executor.spawn(drive::operate(stage.clone(), memory_parked.clone()));
+        executor.spawn(drive::operate(stage.clone(), memory_parked.clone(), stream.clone()));
         for shard in &records {
             let ports = ProcessorPorts {
                 journal: journal.clone(),
                 state: state.clone(),
                 parked: parked.clone(),
                 topic: topic.clone(),
+                stream: stream.clone(),
                 env: env.clone(),
             };
             let (shard, services) = (shard.clone(), workload::services());
@@ -185,6 +191,7 @@ impl Run {
                 ports,
                 services,
                 suspicion,
+                canaries_are_told,
                 memory,
             ));
         }
@@ -248,7 +255,8 @@ impl Run {
             });
         }
         let parked = memory_parked;
-        Self { stage: stage.clone(), changes, records, parked, dead_letters, views, clients }
+        let stage = stage.clone();
+        Self { stage, changes, records, parked, refusal, dead_letters, views, clients }
     }
 
     /// Faults and work; then no faults; then everything must be quiet, and nothing be lost.
@@ -295,8 +303,11 @@ impl Run {
             if tail < accepted {
                 return Some(format!("{log} ends at {tail} of {accepted}"));
             }
-            let parked = self.parked.list(log, Seq::ZERO, 1).await.unwrap_or_default();
-            if let Some(item) = parked.first() {
+            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            // What the topic refuses for ever stays parked.
+            let stays =
+                |item: &ParkedItem| item.identity == Parked::UNPUBLISHED && self.refusal.keeps(log);
+            if let Some(item) = parked.iter().find(|item| !stays(item)) {
                 return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
             }
         }

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fanfold::body::notification::entry_kinds;
 use fanfold::body::{commit, head, notification, slot};
+use fanfold::canary::Canary;
 use fanfold::catch::Fault as Panic;
 use fanfold::entry::{Entry, Outcome};
 use fanfold::service::{AnyDocument, Decision, InvalidCommand};
 use fanfold::window::{Sighting, Window};
 use fanfold::{
-    AnyView, Command, CommandId, Context, DocumentId, LogId, Origin, RowKey, Seq, Services,
-    StateKey, Time, Views,
+    AnyView, Command, CommandId, Context, DocumentId, LogId, Origin, RowKey, Seq, Service,
+    Services, StateKey, Time, Views,
 };
 use fanfold_pipeline::ports::{CommitItem, StateItem, StoredRow};
 use serde_json::Value;
@@ -29,7 +30,8 @@ pub enum Invariant {
     F3,
     /// A (log, origin, id) is used at most once.
     F4,
-    /// A stream batch is not acknowledged before every commit it caused has been published.
+    /// A stream batch is not acknowledged before every commit it caused has been published, or is
+    /// parked because the topic refuses it.
     F5,
     /// A view row equals the fold of all entries up to its seq; a cursor never passes an entry
     /// whose rows are not written.
@@ -40,7 +42,7 @@ pub enum Invariant {
     F8,
     /// Folding a log twice gives the same documents and rows.
     F9,
-    /// The head's promise: everything up to it is stored, and published.
+    /// The head's promise: everything up to it is stored, and published or parked.
     Head,
 }
 
@@ -69,6 +71,8 @@ struct LogModel {
     /// first -> last
     commits: BTreeMap<Seq, Seq>,
     published: BTreeSet<Seq>,
+    /// The commits that are parked because the topic refuses them.
+    refused: BTreeSet<Seq>,
     used: HashMap<(Origin, CommandId), Seq>,
     documents: BTreeMap<DocumentId, (AnyDocumentBox, History<Vec<u8>>)>,
     windows: BTreeMap<Origin, History<Window>>,
@@ -97,14 +101,20 @@ pub struct Model {
     services: Services,
     views: Views,
     logs: BTreeMap<LogId, LogModel>,
+    canaries_are_told: bool,
     /// What was found.
     pub violations: Vec<Violation>,
 }
 
 impl Model {
     /// Nothing has happened yet.
-    pub fn new(services: Services, views: Views) -> Self {
-        Self { services, views, logs: BTreeMap::new(), violations: Vec::new() }
+    pub fn new(services: Services, views: Views, canaries_are_told: bool) -> Self {
+        let (logs, violations) = (BTreeMap::new(), Vec::new());
+        Self { services, views, logs, canaries_are_told, violations }
+    }
+
+    fn is_told(&self, log: &LogId) -> bool {
+        self.canaries_are_told || log.service() != Canary::NAME
     }
 
     fn log(&mut self, log: &LogId) -> &mut LogModel {
@@ -186,7 +196,12 @@ impl Model {
         if !self.violations.is_empty() {
             return;
         }
-        self.log(log).commits.insert(first, item.last());
+        let is_told = self.is_told(log);
+        let model = self.log(log);
+        model.commits.insert(first, item.last());
+        if !is_told {
+            model.published.insert(first);
+        }
         for entry in entries {
             self.entered(log, entry);
         }
@@ -336,6 +351,8 @@ impl Model {
         };
         for received in commits {
             let log = received.log.clone();
+            let is_told = self.is_told(&log);
+            self.check(Invariant::F5, is_told, || format!("{log}: a canary is published"));
             let model = self.log(&log);
             let stored = model.commits.get(&received.first) == Some(&received.last);
             let prev = at(&model.prev, received.first.before()).map(|(_, prev)| prev.clone());
@@ -350,6 +367,26 @@ impl Model {
                 format!("{log}: `prev` of {} is {:?}", received.first, received.prev)
             });
         }
+    }
+
+    /// The commit from `first` on is parked, because the topic refuses it.
+    pub fn refused(&mut self, log: &LogId, first: Seq) {
+        let model = self.log(log);
+        model.refused.insert(first);
+        let stored = model.commits.contains_key(&first);
+        self.check(Invariant::F5, stored, || {
+            format!("{log}: {first} is parked as refused, and no commit begins there")
+        });
+    }
+
+    /// It is not parked any more: it must have been published.
+    pub fn not_refused(&mut self, log: &LogId, first: Seq) {
+        let model = self.log(log);
+        model.refused.remove(&first);
+        let published = model.published.contains(&first);
+        self.check(Invariant::F5, published, || {
+            format!("{log}: the commit from {first} is no longer parked, and was never published")
+        });
     }
 
     /// What was parked is not any more: its entry must have been told, for nobody else will.
@@ -503,10 +540,10 @@ impl Model {
         });
     }
 
-    /// The commits that were never published.
+    /// The commits that were never published, and are not parked for it.
     pub fn unpublished(&self, log: &LogId) -> Vec<Seq> {
         let Some(model) = self.logs.get(log) else { return Vec::new() };
-        model.commits.keys().filter(|first| !model.published.contains(first)).copied().collect()
+        model.commits.keys().filter(|first| !model.is_done(first)).copied().collect()
     }
 }
 
@@ -527,11 +564,16 @@ fn repeated(accepted: &[(Time, Command)], command: &Command, of: Seq) -> Outcome
 }
 
 impl LogModel {
+    /// Whether the commit from `first` on is published, or parked for it.
+    fn is_done(&self, first: &Seq) -> bool {
+        self.published.contains(first) || self.refused.contains(first)
+    }
+
     /// Whether the entry at `seq` is stored, and whether its commit was published.
     fn commit_at(&self, seq: Seq) -> (bool, bool) {
         let commit = self.commits.range(..=seq).next_back().filter(|(_, last)| **last >= seq);
         match commit {
-            Some((first, _)) => (true, self.published.contains(first)),
+            Some((first, _)) => (true, self.is_done(first)),
             None => (false, false),
         }
     }
@@ -565,8 +607,7 @@ impl LogModel {
         if at(&self.prev, through).map(|(_, prev)| prev) != Some(&head.prev) {
             wrong.push(format!("head {through}: `prev` is {:?}", head.prev));
         }
-        let unpublished =
-            self.commits.range(..=through).find(|(first, _)| !self.published.contains(first));
+        let unpublished = self.commits.range(..=through).find(|(first, _)| !self.is_done(first));
         if let Some((first, last)) = unpublished {
             wrong.push(format!("head {through}: {first} to {last} was never published"));
         }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use fanfold::body::attempt::Attempt;
-use fanfold::body::notification::Message;
+use fanfold::body::notification::{self, Message};
+use fanfold::body::parked::Parked;
 use fanfold::body::record::Record;
 use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, RowKey, Seq, StateKey};
@@ -16,8 +17,8 @@ use fanfold_embedded::memory::{
 use fanfold_pipeline::ports::{
     Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
-    NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State,
-    StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+    NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError, RowPage, RowRange,
+    Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
 };
 
 use crate::executor::World;
@@ -304,6 +305,9 @@ impl ParkedTable for SimParked {
         let (log, item) = (log.clone(), item.clone());
         let effect = async move {
             watch.note(|| format!("park {log} {} {}", item.seq, item.identity));
+            if item.identity == Parked::UNPUBLISHED {
+                watch.audit(|model| model.refused(&log, item.seq));
+            }
             memory.park(&log, &item).await
         };
         self.watch.faults.call("parked table", effect).await
@@ -328,12 +332,54 @@ impl ParkedTable for SimParked {
             // Neither attempt markers nor the count of suspects are commands.
             let is_command =
                 identity != Attempt::IDENTITY && !log.partition().starts_with("user:reactor:");
-            if is_command {
+            if identity == Parked::UNPUBLISHED {
+                watch.audit(|model| model.not_refused(&log, seq));
+            } else if is_command {
                 watch.audit(|model| model.unparked(&log, seq));
             }
             memory.remove(&log, seq, &identity).await
         };
         self.watch.faults.call("parked table", effect).await
+    }
+}
+
+/// What the topics refuse for good: drawn once per seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal {
+    /// Of every third log, begun with this one; `None`: nothing.
+    logs: Option<u64>,
+    /// Also commits that are told by reference.
+    by_reference: bool,
+    /// Also when all other faults have stopped.
+    for_ever: bool,
+}
+
+impl Refusal {
+    /// Most often nothing.
+    pub fn draw(world: &World) -> Self {
+        Self {
+            logs: world.happens(400).then(|| world.pick(0..3)),
+            by_reference: world.happens(400),
+            for_ever: world.happens(500),
+        }
+    }
+
+    fn is_of(self, log: &LogId) -> bool {
+        let sum: u64 = log.as_str().bytes().map(u64::from).sum();
+        self.logs.is_some_and(|third| sum % 3 == third)
+    }
+
+    /// Whether commits of the log may stay unpublished for ever.
+    pub fn keeps(self, log: &LogId) -> bool {
+        self.by_reference && self.for_ever && self.is_of(log)
+    }
+
+    fn takes(self, message: &Message, faults: &Faults) -> bool {
+        let refuses = |commit: &notification::Received| {
+            self.is_of(&commit.log) && (self.by_reference || commit.entries.is_some())
+        };
+        !(self.for_ever || faults.are_on())
+            || !notification::decode(&message.body).unwrap_or_default().iter().any(refuses)
     }
 }
 
@@ -343,6 +389,8 @@ pub struct SimTopic {
     pub subscribers: Vec<Notifications>,
     /// How many topics there are.
     pub topics: usize,
+    /// What they refuse.
+    pub refusal: Refusal,
     /// Who watches.
     pub watch: Watch,
     /// When notifications arrive.
@@ -359,14 +407,18 @@ impl Topic for SimTopic {
         &self,
         topic: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         let left_out = self.watch.faults.parts_left_out(messages.len(), Fault::PartialPublish);
-        let (watch, world) = (self.watch.clone(), self.world.clone());
+        let (watch, world, refusal) = (self.watch.clone(), self.world.clone(), self.refusal);
         let (subscribers, messages) = (self.subscribers.clone(), messages.to_vec());
         let effect = async move {
             let publish = |(message, left_out): (Message, bool)| {
                 if left_out {
-                    return Err(Unavailable::Throttled { hop: "topic" });
+                    return Err(Unavailable::Throttled { hop: "topic" }.into());
+                }
+                if !refusal.takes(&message, &watch.faults) {
+                    watch.faults.count(Fault::MessageRefused);
+                    return Err(PublishError::Refused("injected".to_owned()));
                 }
                 watch.note(|| format!("publish {topic} {} bytes", message.body.len()));
                 watch.audit(|model| model.published(&message.body));

@@ -13,7 +13,7 @@ use crate::faults::{Fault, Faults};
 
 /// How far before its place a record may come: "small reorderings".
 const REORDER_DISTANCE: usize = 3;
-/// How much later a record may come than others of its log: longer than a gap counts as young.
+/// How much later a record may come than others of its log: long after those are parked.
 const RECORD_LATE_MS_MAX: u64 = 12_000;
 /// How much later a notification may come.
 const NOTIFICATION_LATE_MS_MAX: u64 = 30_000;
@@ -43,7 +43,8 @@ pub struct Queue<T>(Arc<Mutex<Shard<T>>>);
 #[derive(Debug)]
 struct Shard<T> {
     items: VecDeque<T>,
-    /// The first so many may be in an invocation right now: their order is fixed.
+    /// The first so many are a batch, or what is left of one: their order is fixed, and nothing comes
+    /// in between.
     taken: usize,
     /// On their way.
     late: usize,
@@ -106,7 +107,7 @@ impl<T: Clone + Send + 'static> Queue<T> {
     /// The first `n`, which stay.
     pub fn take(&self, n: usize) -> Vec<T> {
         let mut shard = self.lock();
-        shard.taken = n.min(shard.items.len());
+        shard.taken = shard.taken.max(n.min(shard.items.len()));
         shard.items.iter().take(n).cloned().collect()
     }
 
@@ -114,7 +115,7 @@ impl<T: Clone + Send + 'static> Queue<T> {
     pub fn pass(&self, n: usize) {
         let mut shard = self.lock();
         shard.items.drain(..n);
-        shard.taken = 0;
+        shard.taken -= n;
     }
 
     /// Whether nothing is left.

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::names::{DocumentId, LogId, Name, Partition, ServiceName};
 use crate::service::{Code, Context, Documents, Service};
 
-/// The service. A host registers it to be watched; a view of it watches the hops behind the topic.
+/// The service. A host registers it to be watched. What its canaries do is not published by default,
+/// for subscribers cannot read their logs; a host with a view of it, which watches the hops behind the
+/// topic, has its processor publish it.
 pub struct Canary;
 
 /// What one may ask of it.

@@ -17,6 +17,8 @@ pub enum Bug {
     NoRepublishOnColdLoad,
     /// Process: the batch is acknowledged although publishing failed.
     AcknowledgeBeforePublishing,
+    /// Process: a commit that the topic refuses for good is not parked.
+    DropRefused,
     /// Process: after an unacknowledged append the cached log stays.
     KeepAfterUnacknowledged,
     /// Process: after a conflict the commit is put behind the other one, without a reload.
@@ -31,6 +33,8 @@ pub enum Bug {
     NoCatchUp,
     /// Process: after parking, the tail is not read again.
     NoLookAfterParking,
+    /// Process: after parking, no nudge is put on the stream.
+    NoNudgeAfterParking,
     /// Process: ids of rejected commands are not remembered when the log is folded.
     WindowWithoutRejected,
     /// Process: a repeat at its own seq is not compared with what stands there.

@@ -25,57 +25,79 @@ const ACCOUNT: [(&str, &str); 3] = [
     ("AWS_SECRET_ACCESS_KEY", "test"),
 ];
 
-/// A running emulator. It ends when this is dropped.
+/// A server with all that it has started. They end when this is dropped.
+pub(super) struct Guarded(Child);
+
+impl Guarded {
+    /// Starts it, and returns when it answers on this port. `prepare` adds to its command.
+    pub(super) fn start(
+        what: &str,
+        program: &Path,
+        port: u16,
+        log: &Path,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let output = File::create(log)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh"]).arg(program);
+        // Nothing of this machine's AWS, Docker or earlier runs.
+        command.env_clear().envs(kept()).envs(ACCOUNT);
+        prepare(&mut command);
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        let guard = command.process_group(0).spawn();
+        let mut guarded = Self(guard.with_context(|| format!("cannot start {what}"))?);
+        let began = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if let Some(status) = guarded.0.try_wait()? {
+                bail!("{what} ended: {status}, see {}", log.display());
+            }
+            ensure!(began.elapsed() < READY, "{what} does not answer, see {}", log.display());
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(guarded)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // It ends itself, with all others in its group.
+        let _ = self.0.wait();
+    }
+}
+
+/// A running `ministack`. It ends when this is dropped.
 pub(super) struct Emulator {
-    guard: Child,
+    _guarded: Guarded,
     port: u16,
 }
 
 impl Emulator {
     /// Starts one that keeps everything in this folder, and knows nothing yet.
     pub(super) fn start(venv: &Venv, folder: &Path) -> Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let (state, log) = (folder.join("emulator"), folder.join("emulator.log"));
+        let (port, state) = (free_port()?, folder.join("emulator"));
         fs::create_dir_all(&state)?;
-        let output = File::create(&log)?;
-        let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh"]).arg(venv.program("ministack"));
-        // Nothing of this machine's AWS, Docker or earlier runs.
-        command.env_clear().envs(kept()).envs(ACCOUNT).env("TMPDIR", &state);
-        command.env("STATE_DIR", &state).env("S3_DATA_DIR", state.join("s3"));
-        command.env("DOCKER_HOST", format!("unix://{}", state.join("no-docker.sock").display()));
-        // Other ports, which it would open for everybody.
-        command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
-        // It checks signatures, and what each role may do.
-        command.env("AUTH", "true");
-        command.env("BIND_HOST", "127.0.0.1").env("MINISTACK_HOST", "127.0.0.1");
-        command.env("GATEWAY_PORT", port.to_string());
-        // The Lambdas find AWS by it.
-        command.env("AWS_ENDPOINT_URL", url(port));
-        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
-        let guard = command.process_group(0).spawn().context("cannot start the emulator")?;
-        let mut emulator = Self { guard, port };
-        let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if let Some(status) = emulator.guard.try_wait()? {
-                bail!("the emulator ended: {status}, see {}", log.display());
-            }
-            ensure!(began.elapsed() < READY, "the emulator does not answer, see {}", log.display());
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(emulator)
+        let (program, log) = (venv.program("ministack"), folder.join("emulator.log"));
+        let guarded = Guarded::start("the emulator", &program, port, &log, |command| {
+            command.env("TMPDIR", &state);
+            command.env("STATE_DIR", &state).env("S3_DATA_DIR", state.join("s3"));
+            command
+                .env("DOCKER_HOST", format!("unix://{}", state.join("no-docker.sock").display()));
+            // Other ports, which it would open for everybody.
+            command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
+            // It checks signatures, and what each role may do.
+            command.env("AUTH", "true");
+            command.env("BIND_HOST", "127.0.0.1").env("MINISTACK_HOST", "127.0.0.1");
+            command.env("GATEWAY_PORT", port.to_string());
+            // The Lambdas find AWS by it.
+            command.env("AWS_ENDPOINT_URL", url(port));
+        })?;
+        Ok(Self { _guarded: guarded, port })
     }
 
     /// What a program needs to know to find this AWS, and no other.
     pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
-        let mut environment: Vec<_> =
-            ACCOUNT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        environment.push(("AWS_ENDPOINT_URL", url(self.port)));
-        // Whatever is configured for the user who runs this.
-        environment.push(("AWS_CONFIG_FILE", "/dev/null".to_owned()));
-        environment.push(("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()));
-        environment.push(("AWS_PAGER", String::new()));
-        environment
+        environment(self.port)
     }
 
     /// Where an HTTP API answers: its own host name is none that this machine could look up.
@@ -84,15 +106,23 @@ impl Emulator {
     }
 }
 
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        // It ends itself, with all others in its group.
-        let _ = self.guard.wait();
-    }
+/// What a program needs to know to find the AWS on this port, and no other.
+pub(super) fn environment(port: u16) -> Vec<(&'static str, String)> {
+    let mut environment: Vec<_> =
+        ACCOUNT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    environment.push(("AWS_ENDPOINT_URL", url(port)));
+    // Whatever is configured for the user who runs this.
+    environment.push(("AWS_CONFIG_FILE", "/dev/null".to_owned()));
+    environment.push(("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()));
+    environment.push(("AWS_PAGER", String::new()));
+    environment
 }
 
-fn url(port: u16) -> String {
+pub(super) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+pub(super) fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 

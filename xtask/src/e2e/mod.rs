@@ -2,6 +2,7 @@
 //! same scenarios and the same auditor as the engine in one process.
 
 mod emulator;
+mod moto;
 mod mutations;
 mod stack;
 mod starts;
@@ -9,13 +10,14 @@ mod without;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use self::emulator::Emulator;
@@ -30,8 +32,22 @@ use crate::venv::Venv;
 const COMMANDS: u64 = 500;
 const SECONDS: u64 = 25;
 
+/// What plays AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum On {
+    /// `ministack`: takes the whole template, and checks roles. It ignores `batchItemFailures` of
+    /// streams.
+    Ministack,
+    /// `moto` with our own `lambda-host`: takes only the template's tables, streams, topic and
+    /// queues, and knows no roles. It is made to fail.
+    Moto,
+}
+
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
+    /// What plays AWS; both, one after the other, if nothing is said.
+    #[arg(long, value_enum, conflicts_with_all = ["delivery", "without", "mutations", "starts"])]
+    on: Option<On>,
     /// How commits come to the views; both, one beside the other, if nothing is said.
     #[arg(long, value_enum)]
     delivery: Option<Delivery>,
@@ -50,6 +66,9 @@ pub(crate) struct Options {
     starts: bool,
 }
 
+/// What a cold stack on a busy machine may take.
+const PATIENCE: Duration = Duration::from_secs(100);
+
 /// Scenarios of a host in the same process, wherever everything else runs.
 const LOCAL: [&str; 4] = [
     "bad_input::bad_input_gets_its_problem_without_a_gateway",
@@ -62,6 +81,7 @@ const LOCAL: [&str; 4] = [
 struct Built {
     venv: Venv,
     template: PathBuf,
+    packages: Packages,
     suite: PathBuf,
     generator: PathBuf,
 }
@@ -86,11 +106,20 @@ pub(crate) fn run(options: Options) -> Result<()> {
         }
         return Ok(());
     }
+    if options.on != Some(On::Moto) {
+        on_ministack(&built, deliveries)?;
+    }
+    // Who asks for a delivery asks for the emulator that has it.
+    if options.on != Some(On::Ministack) && options.delivery.is_none() {
+        moto::run(&built)?;
+    }
+    Ok(())
+}
+
+/// A stack for each delivery, one beside the other.
+fn on_ministack(built: &Built, deliveries: Vec<Delivery>) -> Result<()> {
     let results: Vec<Result<()>> = thread::scope(|scope| {
-        let start = |delivery| {
-            let built = &built;
-            scope.spawn(move || full(built, delivery))
-        };
+        let start = |delivery| scope.spawn(move || full(built, delivery));
         let runs: Vec<_> = deliveries.into_iter().map(start).collect();
         let panicked = |_| Err(anyhow::anyhow!("it panicked"));
         runs.into_iter().map(|run| run.join().unwrap_or_else(panicked)).collect()
@@ -110,17 +139,23 @@ impl Built {
         println!("\n== lint of the template");
         let lint = venv.command("cfn-lint").arg(&template).status()?;
         ensure!(lint.success(), "cfn-lint has findings");
+        let programs = ["--package", "loadtest", "--package", "lambda-host"];
         match packages {
-            Packages::Release => lambdas::release(Arch::here())?,
+            Packages::Release => {
+                lambdas::release(Arch::here())?;
+                crate::cargo(
+                    "generator and host",
+                    &[&["build", "--bins"], &programs[..]].concat(),
+                )?;
+            }
             Packages::Fast => {
-                lambdas::fast()?;
+                lambdas::fast(&programs)?;
                 template = with_fast_packages(&template)?;
             }
         }
-        crate::cargo("load generator", &["build", "--package", "loadtest"])?;
         let suite = build_suite()?;
         let generator = crate::target()?.join("debug/loadtest");
-        Ok(Self { venv, template, suite, generator })
+        Ok(Self { venv, template, packages, suite, generator })
     }
 }
 
@@ -152,39 +187,61 @@ fn build_suite() -> Result<PathBuf> {
     programs.next_back().context("cargo has built no scenarios")
 }
 
+/// Something that answers the API, and what is run against it.
+struct Target<'a> {
+    built: &'a Built,
+    /// What it is called where something is said of it.
+    name: String,
+    folder: PathBuf,
+    url: String,
+    /// What programs have to know to find its AWS, and no other.
+    environment: Vec<(&'static str, String)>,
+}
+
 /// A deployed stack. It ends when this is dropped.
 struct Deployed<'a> {
-    built: &'a Built,
-    delivery: Delivery,
-    folder: PathBuf,
+    target: Target<'a>,
     emulator: Emulator,
-    url: String,
+}
+
+impl<'a> Deref for Deployed<'a> {
+    type Target = Target<'a>;
+
+    fn deref(&self) -> &Target<'a> {
+        &self.target
+    }
 }
 
 impl<'a> Deployed<'a> {
     fn deploy(built: &'a Built, delivery: Delivery, without: &[Without]) -> Result<Self> {
         let folder = emulator::folder()?;
-        say(delivery, &format!("logs: {}", folder.display()));
+        let name = format!("delivery {}", delivery.name());
+        say(&name, &format!("logs: {}", folder.display()));
         let emulator = Emulator::start(&built.venv, &folder)?;
         let aws = Aws::new(&built.venv, &emulator, &folder);
         let api = aws.deploy(&built.template, &folder, delivery, without)?;
         let url = emulator.api(&api);
-        Ok(Self { built, delivery, folder, emulator, url })
+        let mut environment = emulator.environment();
+        environment.push(("FANFOLD_STACK", NAME.to_owned()));
+        environment.push(("FANFOLD_DELIVERY", delivery.name().to_owned()));
+        environment.push(("FANFOLD_AWS", built.venv.program("aws").display().to_string()));
+        let target = Target { built, name, folder, url, environment };
+        Ok(Self { target, emulator })
     }
+}
 
+impl Target<'_> {
     /// Runs scenarios against it; whether they held. `name`: of their log.
     fn scenarios(&self, name: &str, arguments: &[&str], patience: Duration) -> Result<bool> {
         let mut suite = Command::new(&self.built.suite);
         suite.args(arguments).env("SCENARIO_PATIENCE", patience.as_secs().to_string());
-        suite.env("FANFOLD_STACK", NAME).env("FANFOLD_DELIVERY", self.delivery.name());
-        suite.env("FANFOLD_AWS", self.built.venv.program("aws"));
         self.run(name, suite.env("FANFOLD_URL", &self.url))
     }
 
     /// Runs something that finds this AWS and no other, and keeps what it prints.
     fn run(&self, name: &str, command: &mut Command) -> Result<bool> {
         let output = File::create(self.log(name))?;
-        command.envs(self.emulator.environment()).stdin(Stdio::null());
+        command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
         let status = command.stdout(output.try_clone()?).stderr(output).status()?;
         Ok(status.success())
     }
@@ -193,7 +250,7 @@ impl<'a> Deployed<'a> {
         self.folder.join(name).with_extension("log")
     }
 
-    /// As [`Deployed::run`]'s answer, with what the log ends with if it is no.
+    /// As [`Target::run`]'s answer, with what the log ends with if it is no.
     fn must(&self, name: &str, held: bool) -> Result<()> {
         if held {
             return Ok(());
@@ -202,27 +259,34 @@ impl<'a> Deployed<'a> {
         let text = fs::read_to_string(&log)?;
         let lines: Vec<&str> = text.lines().collect();
         let end = lines[lines.len().saturating_sub(60)..].join("\n");
-        bail!("{} ({}): {name} failed; {} ends:\n{end}", NAME, self.delivery.name(), log.display())
+        bail!("{}: {name} failed; {} ends:\n{end}", self.name, log.display())
     }
+}
+
+/// All scenarios that need nothing but the API.
+fn all_scenarios(target: &Target<'_>) -> Result<()> {
+    // Some only wait, most of the time.
+    let mut arguments = vec!["--test-threads", "4"];
+    arguments.extend(LOCAL.iter().flat_map(|name| ["--skip", name]));
+    let held = target.scenarios("scenarios", &arguments, PATIENCE)?;
+    target.must("scenarios", held)
 }
 
 /// Everything on one stack.
 fn full(built: &Built, delivery: Delivery) -> Result<()> {
-    /// What a cold stack on a busy machine may take.
-    const PATIENCE: Duration = Duration::from_secs(100);
-    let mut clock = Clock { delivery, began: Instant::now() };
+    let mut clock = Clock::start(&format!("delivery {}", delivery.name()));
     let stack = Deployed::deploy(built, delivery, &[])?;
     clock.lap("deployed");
-    // Some only wait, most of the time.
-    let mut arguments = vec!["--test-threads", "4"];
-    arguments.extend(LOCAL.iter().flat_map(|name| ["--skip", name]));
-    let held = stack.scenarios("scenarios", &arguments, PATIENCE)?;
-    stack.must("scenarios", held)?;
+    all_scenarios(&stack)?;
     clock.lap("the scenarios held");
     audited_load(&stack)?;
     clock.lap("500 commands were audited");
     // Each of these takes something away from all others.
-    let held = stack.scenarios("failures", &["--ignored", "--test-threads", "1"], PATIENCE)?;
+    let held = stack.scenarios(
+        "failures",
+        &["deployed::", "--ignored", "--test-threads", "1"],
+        PATIENCE,
+    )?;
     stack.must("failures", held)?;
     clock.lap("what had failed caught up");
     Aws::new(&built.venv, &stack.emulator, &stack.folder).tear_down()?;
@@ -234,7 +298,7 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
 }
 
 /// Commands of many organisations; all got in, and the auditor is content.
-fn audited_load(stack: &Deployed<'_>) -> Result<()> {
+fn audited_load(stack: &Target<'_>) -> Result<()> {
     let (rate, seconds) = ((COMMANDS / SECONDS).to_string(), format!("{SECONDS}s"));
     let much = ["--rate", &rate, "--duration", &seconds, "--tenants", "50", "--users", "3"];
     let what = ["--zipf", "0", "--duplicates", "0.05", "--out-of-order", "0.05"];
@@ -252,7 +316,7 @@ fn audited_load(stack: &Deployed<'_>) -> Result<()> {
 }
 
 /// Runs the generator and its auditor; its report.
-fn load(stack: &Deployed<'_>, arguments: &[&str]) -> Result<Value> {
+fn load(stack: &Target<'_>, arguments: &[&str]) -> Result<Value> {
     let report = stack.folder.join("report.json");
     let mut generator = Command::new(&stack.built.generator);
     generator.args(["run", "--target", &stack.url]).args(arguments);
@@ -264,17 +328,21 @@ fn load(stack: &Deployed<'_>, arguments: &[&str]) -> Result<Value> {
 
 /// Says what has been done, and how long that took.
 struct Clock {
-    delivery: Delivery,
+    name: String,
     began: Instant,
 }
 
 impl Clock {
+    fn start(name: &str) -> Self {
+        Self { name: name.to_owned(), began: Instant::now() }
+    }
+
     fn lap(&mut self, what: &str) {
-        say(self.delivery, &format!("{what}: {} s", self.began.elapsed().as_secs()));
+        say(&self.name, &format!("{what}: {} s", self.began.elapsed().as_secs()));
         self.began = Instant::now();
     }
 }
 
-fn say(delivery: Delivery, what: &str) {
-    println!("== e2e, delivery {}: {what}", delivery.name());
+fn say(name: &str, what: &str) {
+    println!("== e2e, {name}: {what}");
 }

@@ -135,6 +135,6 @@ fn probe(built: &Built, delivery: Delivery, without: &[Without]) -> Result<Seen>
         Seen::Red(scenario) => scenario,
     };
     let what = format!("without [{}]: {noticed}", names.join(", "));
-    super::say(delivery, &format!("{what}: {} s", began.elapsed().as_secs()));
+    super::say(&stack.name, &format!("{what}: {} s", began.elapsed().as_secs()));
     Ok(seen)
 }

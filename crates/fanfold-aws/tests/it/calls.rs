@@ -30,11 +30,12 @@ const TROUBLES: &[(Trouble, Means, bool)] = &[
     (Trouble::LoseRequest, Means::TimedOut, true),
     (Trouble::Answer(500, "InternalServerError"), Means::Failed, true),
     (Trouble::Answer(503, "ServiceUnavailable"), Means::Failed, true),
-    (Trouble::Answer(400, "AccessDeniedException"), Means::Failed, false),
-    (Trouble::Answer(400, "ValidationException"), Means::Failed, false),
-    (Trouble::Answer(400, "ResourceNotFoundException"), Means::Failed, false),
-    (Trouble::Answer(400, "UnrecognizedClientException"), Means::Failed, false),
-    (Trouble::Answer(400, "NeverHeardOf"), Means::Failed, false),
+    (Trouble::Answer(400, "AccessDeniedException"), Means::Refused, false),
+    (Trouble::Answer(400, "ValidationException"), Means::Refused, false),
+    (Trouble::Answer(400, "ResourceNotFoundException"), Means::Refused, false),
+    (Trouble::Answer(400, "UnrecognizedClientException"), Means::Refused, false),
+    (Trouble::Answer(400, "KMSAccessDeniedException"), Means::Refused, false),
+    (Trouble::Answer(400, "NeverHeardOf"), Means::Refused, false),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,7 @@ enum Means {
     Throttled,
     TimedOut,
     Failed,
+    Refused,
 }
 
 fn log() -> LogId {
@@ -52,7 +54,8 @@ fn assert_means(error: &Unavailable, means: Means, trouble: Trouble, operation: 
     match (error, means) {
         (Unavailable::Throttled { .. }, Means::Throttled)
         | (Unavailable::TimedOut { .. }, Means::TimedOut) => {}
-        (Unavailable::Failed { message, .. }, Means::Failed) => {
+        (Unavailable::Failed { message, .. }, Means::Failed)
+        | (Unavailable::Refused { message, .. }, Means::Refused) => {
             let Trouble::Answer(_, code) = trouble else { panic!("{trouble:?}: {message}") };
             for part in [operation, table, code, "the test says so"] {
                 assert!(message.contains(part), "`{part}` is in: {message}");

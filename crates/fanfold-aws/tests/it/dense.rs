@@ -191,6 +191,7 @@ async fn process_all(plan: &Plan, records: Vec<(String, Bytes)>, env: &Arc<TestE
         state: memory.state.clone(),
         parked: memory.parked.clone(),
         topic: memory.topic.clone(),
+        stream: memory.stream.clone(),
         env: env.clone(),
     };
     let processor = Processor::new(ports, services());

@@ -10,7 +10,7 @@ use fanfold::limits::PUBLISH_BATCH_BYTES_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_aws::SnsTopic;
 use fanfold_embedded::memory::{Memory, MemoryConfig};
-use fanfold_pipeline::ports::{Env, Topic, Unavailable};
+use fanfold_pipeline::ports::{Env, ParkedTable, PublishError, Topic, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::{BatchOutcome, conformance};
 use percent_encoding::percent_decode_str;
@@ -82,6 +82,10 @@ fn all_entries_of(body: &str) -> Vec<Entry> {
     entries
 }
 
+/// Codes of entries with which SNS says that it is the sender's fault.
+const SENDER_FAULTS: [&str; 4] =
+    ["InvalidParameter", "NotFound", "AuthorizationError", "KMSAccessDenied"];
+
 /// The answer to a `PublishBatch`; of each entry its error's code, or none.
 fn answer<'a>(entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Answer {
     let (mut failed, mut successful) = (String::new(), String::new());
@@ -89,7 +93,8 @@ fn answer<'a>(entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> 
         match code {
             Some(code) => failed.push_str(&format!(
                 "<member><Id>{id}</Id><Code>{code}</Code><Message>so it is</Message>\
-                 <SenderFault>false</SenderFault></member>"
+                 <SenderFault>{}</SenderFault></member>",
+                SENDER_FAULTS.contains(&code)
             )),
             None => successful
                 .push_str(&format!("<member><Id>{id}</Id><MessageId>m-{id}</MessageId></member>")),
@@ -134,8 +139,17 @@ async fn publish(
 /// The same of other orgs, each with so many commands.
 async fn publish_of(
     orgs: Vec<(String, u64)>,
-    mut answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
+    answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
 ) -> (BatchOutcome, Vec<Vec<Entry>>) {
+    let (outcome, calls, _) = publish_and_park(orgs, answers).await;
+    (outcome, calls)
+}
+
+/// The same, and which of the orgs have something parked.
+async fn publish_and_park(
+    orgs: Vec<(String, u64)>,
+    mut answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
+) -> (BatchOutcome, Vec<Vec<Entry>>, Vec<String>) {
     let calls: Arc<Mutex<Vec<Vec<Entry>>>> = Arc::default();
     let seen = calls.clone();
     let aws = aws(move |body| {
@@ -148,8 +162,9 @@ async fn publish_of(
     let ports = ProcessorPorts {
         journal: memory.journal,
         state: memory.state,
-        parked: memory.parked,
+        parked: memory.parked.clone(),
         topic: Arc::new(SnsTopic::new(&aws, vec![ARN.to_owned()])),
+        stream: memory.stream,
         env: env.clone(),
     };
     let records: Vec<_> = orgs
@@ -159,7 +174,13 @@ async fn publish_of(
     let processor = Processor::new(ports, services());
     let outcome = processor.process(&records, env.now().plus_ms(60_000)).await;
     let calls = calls.lock().unwrap().clone();
-    (outcome, calls)
+    let mut parked = Vec::new();
+    for record in &records {
+        if !memory.parked.list(&record.key, Seq::ZERO, 1).await.unwrap().is_empty() {
+            parked.push(record.key.partition().to_owned());
+        }
+    }
+    (outcome, calls, parked)
 }
 
 fn partitions(entries: &[Entry]) -> Vec<String> {
@@ -274,21 +295,87 @@ async fn a_call_that_failed_is_made_again() {
 
 #[tokio::test(start_paused = true)]
 async fn results_are_told_apart() {
-    let aws = aws(|_| answer([("0", None), ("1", Some("Throttled")), ("2", Some("NotFound"))]));
+    let codes = ["Throttled", "NotFound", "KMSAccessDenied", "InvalidParameter", "InternalError"];
+    let aws = aws(move |_| {
+        let failed = codes.iter().zip(["1", "2", "3", "4", "5"]);
+        answer([("0", None)].into_iter().chain(failed.map(|(code, id)| (id, Some(*code)))))
+    });
     let topic = SnsTopic::new(&aws, vec![ARN.to_owned()]);
     // Of duplicates only: it has no kinds, and an attribute must not be empty.
     let message = Message { body: "[]".to_owned(), attributes: Attributes::default() };
-    let results = topic.publish(0, &vec![message; 4]).await.unwrap();
-    let failed = |said: &str| Err(Unavailable::Failed { hop: "topic", message: said.to_owned() });
+    let results = topic.publish(0, &vec![message; 7]).await.unwrap();
+    let hop = "topic";
+    let failed = |said: &str| Unavailable::Failed { hop, message: said.to_owned() };
+    let refused = |said: &str| Unavailable::Refused { hop, message: said.to_owned() };
     let expected = [
         Ok(()),
-        Err(Unavailable::Throttled { hop: "topic" }),
-        failed("NotFound: so it is"),
-        failed("neither acknowledged nor refused"),
+        Err(Unavailable::Throttled { hop }.into()),
+        // Not the message's doing.
+        Err(refused("NotFound: so it is").into()),
+        Err(refused("KMSAccessDenied: so it is").into()),
+        Err(PublishError::Refused("InvalidParameter: so it is".to_owned())),
+        Err(failed("InternalError: so it is").into()),
+        Err(failed("neither acknowledged nor refused").into()),
     ];
     assert_eq!(results, expected);
     assert!(topic.publish(1, &[]).await.is_err(), "there is no such topic");
     assert_eq!(topic.publish(0, &[]).await, Ok(Vec::new()));
+}
+
+/// SNS refuses one commit for what is in it: as an entry's sender fault, or the whole call for it.
+/// The others are published, and it is told without its entries; or parked, if it is refused even so.
+#[tokio::test(start_paused = true)]
+async fn a_refused_message_stops_no_other() {
+    let is_of_b = |entry: &Entry| entry.attributes["partitions"].1.contains("org:b");
+    for (whole_call, always) in [(false, false), (false, true), (true, false), (true, true)] {
+        let orgs = ["a", "b", "c"].map(|org| (org.to_owned(), 2)).to_vec();
+        let published: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let telling = published.clone();
+        let (outcome, calls, parked) = publish_and_park(orgs, move |_, entries| {
+            let refused = |entry: &Entry| {
+                is_of_b(entry) && (always || !entry.message.contains(r#""body":"journal""#))
+            };
+            if whole_call && entries.iter().any(refused) {
+                return refusal(400, "InvalidParameter");
+            }
+            let told = entries.iter().filter(|entry| !refused(entry)).flat_map(|entry| {
+                ["org:a", "org:b", "org:c"]
+                    .into_iter()
+                    .filter(|org| entry.attributes["partitions"].1.contains(org))
+            });
+            telling.lock().unwrap().extend(told.map(str::to_owned));
+            let code = |entry: &Entry| refused(entry).then_some("InvalidParameter");
+            answer(entries.iter().map(|entry| (entry.id.as_str(), code(entry))))
+        })
+        .await;
+        let what = format!("whole call: {whole_call}, always: {always}");
+        assert_eq!(outcome, BatchOutcome::DONE, "{what}");
+        let expected: &[&str] =
+            if always { &["org:a", "org:c"] } else { &["org:a", "org:b", "org:c"] };
+        assert_eq!(published.lock().unwrap().iter().collect::<Vec<_>>(), expected, "{what}");
+        assert_eq!(parked, if always { vec!["org:b"] } else { vec![] }, "{what}");
+        assert!(calls.len() <= 8, "{what}: {} calls", calls.len());
+    }
+}
+
+/// What would stop every message is no message's fault: nothing is parked, the batch comes again, and
+/// nothing is tried again at once.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_refuses_everything_is_an_outage() {
+    for code in ["AuthorizationError", "NotFound", "KMSAccessDenied"] {
+        for whole_call in [true, false] {
+            let orgs = ["a", "b"].map(|org| (org.to_owned(), 2)).to_vec();
+            let (outcome, calls, parked) = publish_and_park(orgs, move |_, entries| {
+                if whole_call {
+                    return refusal(403, code);
+                }
+                answer(entries.iter().map(|entry| (entry.id.as_str(), Some(code))))
+            })
+            .await;
+            assert_eq!(outcome, BatchOutcome { unfinished: Some(0) }, "{code}");
+            assert_eq!((calls.len(), parked), (1, vec![]), "{code}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

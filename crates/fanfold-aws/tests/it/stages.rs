@@ -12,9 +12,12 @@ use fanfold::entry::Outcome;
 use fanfold::{Command, Entry, LogId, Request, Seq, Services, Time};
 use fanfold_aws::dynamo::{DynamoCommands, DynamoJournal, DynamoParked, DynamoState};
 use fanfold_aws::{OpenAdmission, SystemEnv};
+use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
-use fanfold_pipeline::ports::{Commands, CommitItem, Env, Journal, Topic, Unavailable};
+use fanfold_pipeline::ports::{
+    Commands, CommitItem, Env, Journal, PublishError, Topic, Unavailable,
+};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use ledger::Ledger;
 use rand::distr::{Alphanumeric, SampleString};
@@ -85,7 +88,7 @@ impl Topic for Announced {
         &self,
         _topic: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         self.0.lock().expect("no panic").extend(messages.iter().cloned());
         Ok(vec![Ok(()); messages.len()])
     }
@@ -100,6 +103,7 @@ fn processor(dynamo: &Dynamo, state: &str) -> (Processor, Arc<Announced>) {
         state: Arc::new(DynamoState::new(&aws, state)),
         parked: Arc::new(DynamoParked::new(&aws, dynamo.tables.parked())),
         topic: topic.clone(),
+        stream: Memory::new(&MemoryConfig::default(), [], Arc::new(SystemEnv)).stream,
         env: Arc::new(SystemEnv),
     };
     (Processor::new(ports, services()), topic)

@@ -15,7 +15,7 @@ use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream, Commands, Env,
-    Slot, StreamRecord, Topic, Unavailable, ViewTable,
+    PublishError, Slot, StreamRecord, Topic, Unavailable, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -113,7 +113,7 @@ impl Topic for Told {
         &self,
         _: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.messages.items().extend_from_slice(messages);
         Ok(vec![Ok(()); messages.len()])
@@ -149,7 +149,7 @@ impl Way {
                 env.clone(),
             ),
             relay: Relay::new(Arc::clone(&records) as Arc<dyn CommandStream>, env),
-            processor: Self::processor(aws, tables, &told, services.clone()),
+            processor: Self::processor(aws, tables, &told, &records, services.clone()),
             services,
             changes,
             records,
@@ -159,12 +159,19 @@ impl Way {
         way
     }
 
-    fn processor(aws: &Aws, tables: &Tables, told: &Arc<Told>, services: Services) -> Processor {
+    fn processor(
+        aws: &Aws,
+        tables: &Tables,
+        told: &Arc<Told>,
+        records: &Arc<Between<ReceivedRecord>>,
+        services: Services,
+    ) -> Processor {
         let ports = ProcessorPorts {
             journal: Arc::new(DynamoJournal::new(aws, tables.journal())),
             state: Arc::new(DynamoState::new(aws, tables.state())),
             parked: Arc::new(DynamoParked::new(aws, tables.parked())),
             topic: told.clone(),
+            stream: records.clone(),
             env: Arc::new(SystemEnv),
         };
         Processor::new(ports, services)
@@ -173,7 +180,8 @@ impl Way {
     /// From now on the processor is one that remembers nothing.
     pub(crate) fn forget(&mut self) {
         let services = self.services.clone();
-        self.processor = Self::processor(&self.aws, &self.tables, &self.told, services);
+        self.processor =
+            Self::processor(&self.aws, &self.tables, &self.told, &self.records, services);
     }
 
     pub(crate) fn projector(&self, view: Arc<dyn AnyView>) -> Projector {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::body::notification::{Attributes, Message, Notice, Received, pack};
 use fanfold::limits::{NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
-use fanfold_pipeline::ports::{Topic, Unavailable};
+use fanfold_pipeline::ports::{PublishError, Topic, Unavailable};
 use fanfold_pipeline::project::Projector;
 
 use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
@@ -128,10 +128,11 @@ impl MemoryTopic {
         }
     }
 
-    fn publish_one(&self, topic: usize, message: &Message) -> Result<(), Unavailable> {
+    fn publish_one(&self, topic: usize, message: &Message) -> Result<(), PublishError> {
         let bytes = message.bytes();
         if bytes > NOTIFICATION_BYTES_MAX {
-            return Err(beyond_limit(HOP, bytes, NOTIFICATION_BYTES_MAX, "bytes in a message"));
+            let most = format!("{bytes} bytes, at most {NOTIFICATION_BYTES_MAX} are taken");
+            return Err(PublishError::Refused(most));
         }
         let body = Bytes::copy_from_slice(message.body.as_bytes());
         let attributes = message.attributes.clone();
@@ -166,7 +167,7 @@ impl Topic for MemoryTopic {
         &self,
         topic: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         self.check(topic)?;
         if messages.len() > PUBLISH_BATCH_MAX {
             return Err(beyond_limit(HOP, messages.len(), PUBLISH_BATCH_MAX, "messages"));

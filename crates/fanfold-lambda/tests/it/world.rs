@@ -353,6 +353,7 @@ impl Parts<'_> {
             state: self.memory.state.clone(),
             parked: self.memory.parked.clone(),
             topic: self.memory.topic.clone(),
+            stream: self.memory.stream.clone(),
             env: self.env.clone(),
         };
         let services = services.clone().with::<fanfold::canary::Canary>();

@@ -15,9 +15,9 @@ use super::{LOOKS_MAX, log, must};
 use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
 
 /// Sends again what failed, until everything was taken.
-async fn until_taken<T: Clone>(
+async fn until_taken<T: Clone, E>(
     items: &[T],
-    mut send: impl AsyncFnMut(&[T]) -> Result<Vec<Result<(), Unavailable>>, Unavailable>,
+    mut send: impl AsyncFnMut(&[T]) -> Result<Vec<Result<(), E>>, Unavailable>,
 ) {
     let mut left: Vec<T> = items.to_vec();
     for _ in 0..LOOKS_MAX {
@@ -30,6 +30,7 @@ async fn until_taken<T: Clone>(
             Err(
                 e @ (Unavailable::Failed { .. }
                 | Unavailable::Full { .. }
+                | Unavailable::Refused { .. }
                 | Unavailable::Damaged { .. }),
             ) => {
                 panic!("sending: {e}")

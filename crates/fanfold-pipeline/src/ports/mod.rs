@@ -7,7 +7,8 @@
 //!   if what is left is a prefix of that order, and if what led to them comes to the stages again:
 //!   never an accepted command, what was parked, or an attempt.
 //! - A call that fails with [`Unavailable`] MAY have taken effect, and MAY still take effect later.
-//!   Only [`Unavailable::Throttled`] and [`Unavailable::Full`] promise that it has not and will not.
+//!   Only [`Unavailable::Throttled`], [`Unavailable::Full`] and [`Unavailable::Refused`] promise
+//!   that it has not and will not.
 //! - A call that is dropped before it returns counts as one that failed.
 //! - Reads are strongly consistent: they see every write acknowledged before they began. (The
 //!   catalogue, and [`State::heads`], say what they may miss.)
@@ -33,7 +34,7 @@ pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
 pub use parked::{ParkedItem, ParkedTable};
 pub use state::{Guarded, State, StateItem};
 pub use stream::{CommandStream, StreamRecord};
-pub use topic::{DeadLetter, DeadLetters, Topic};
+pub use topic::{DeadLetter, DeadLetters, PublishError, Topic};
 pub use view_table::{
     Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, ViewTable,
 };
@@ -53,6 +54,15 @@ pub enum Unavailable {
     Full {
         /// Which port.
         hop: &'static str,
+    },
+    /// The provider refuses this very call: there is no right to make it, no such table, or it is not
+    /// valid. It has not happened. Asking again makes no sense before somebody has changed that.
+    #[error("the {hop} refuses the call: {message}")]
+    Refused {
+        /// Which port.
+        hop: &'static str,
+        /// What it said.
+        message: String,
     },
     /// No answer in time: it may have happened.
     #[error("the {hop} did not answer in time")]
@@ -81,6 +91,12 @@ pub enum Unavailable {
 impl Unavailable {
     /// Whether it is certain that nothing has happened, and nothing will.
     pub fn has_not_happened(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Full { .. })
+        matches!(self, Self::Throttled { .. } | Self::Full { .. } | Self::Refused { .. })
+    }
+
+    /// Whether the same call may succeed a moment later. What may not is not retried at once: the
+    /// batch comes again later, and an operator may have mended the cause by then.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Refused { .. } | Self::Damaged { .. })
     }
 }

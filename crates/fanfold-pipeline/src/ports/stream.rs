@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::LogId;
+use fanfold::body::record::Record;
 
 use super::Unavailable;
 
@@ -26,4 +27,13 @@ pub struct StreamRecord {
     pub key: LogId,
     /// The body, at most 1 MiB.
     pub data: Bytes,
+}
+
+impl StreamRecord {
+    /// A nudge: look at this log again.
+    pub fn nudge(log: LogId) -> Self {
+        // A name is all it holds, which JSON always can.
+        let data = Record::nudge(log.clone()).encode().unwrap_or_default().into();
+        Self { key: log, data }
+    }
 }

@@ -4,6 +4,19 @@ use fanfold::body::notification::{Message, Notice};
 
 use super::Unavailable;
 
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The topic refuses this very message for its content or its size, and always would: it was not
+    /// published, and will not be. This MUST NOT be said for what stops other messages, too (no
+    /// right, no key, no such topic): that is [`Unavailable::Refused`].
+    #[error("the topic refuses the message: {0}")]
+    Refused(String),
+    /// It may be published later.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// The topics: what is published reaches every subscriber, at least once, in any order.
 ///
 /// Delivery is retried a few times; then the message goes to the subscriber's dead letters.
@@ -13,12 +26,13 @@ pub trait Topic: Send + Sync {
     fn topics(&self) -> usize;
 
     /// Publishes messages to one topic: at most 10, at most 240 KiB together. One result per
-    /// message, in order: a part of them MAY fail while others are published.
+    /// message, in order: a part of them MAY fail while others are published. A topic that refuses
+    /// one for good MUST NOT refuse the others of the call with it.
     async fn publish(
         &self,
         topic: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable>;
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable>;
 
     /// Takes commits as they are, instead of the messages that tell of them: for a topic whose
     /// subscribers are in the same process, and need no bytes. It takes all or none, and MUST

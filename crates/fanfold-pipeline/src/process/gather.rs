@@ -29,8 +29,6 @@ pub(super) struct Arrival {
     pub command: Arc<Command>,
     /// The record with this index in the batch.
     pub record: Option<usize>,
-    /// When that arrived on the stream.
-    pub arrived: Time,
     /// The parked table has it too.
     pub parked: bool,
 }
@@ -109,7 +107,6 @@ fn read(record: &ReceivedRecord, index: usize, batch: &mut LogBatch) {
                     at,
                     command: Arc::new(command),
                     record: Some(index),
-                    arrived: record.arrived,
                     parked: false,
                 }));
             }

@@ -7,7 +7,9 @@
 //!   it is known to have been;
 //! - **next**: decided, folded, appended to the journal;
 //! - **beyond** a gap: another environment may have gone on, so the journal is read first, then
-//!   what is parked. Still a gap: young ones fail and come again, old ones are parked.
+//!   what is parked. Still a gap: what is missing can only come in a later batch, because a batch
+//!   that comes again never grows. So the commands are parked at once, and a nudge is put on the
+//!   command stream, behind what is missing: it takes them up.
 //!
 //! Then everything is published, packed across logs; then snapshots are taken where due; only
 //! then is the batch answered (F5). A log that fails stops no other (F7): it reports its first
@@ -25,7 +27,7 @@ use std::sync::Arc;
 
 use fanfold::body::attempt::Step;
 use fanfold::body::notification::Notice;
-use fanfold::body::parked::Reason;
+use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Place, Work};
 use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
@@ -35,12 +37,12 @@ pub use suspect::Suspicion;
 
 use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
-use self::publish::{PUBLISH_MS, publish};
+use self::publish::Told;
 use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, COMMITS_PER_READ, Stop, report_faults};
 use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
-use crate::ports::{Env, Journal, ParkedTable, State, Topic};
+use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
 
 /// Logs of one batch that are worked on at the same time: enough to hide the latency of the
 /// tables, few enough to stay below their connections. A batch may take long, and shares its
@@ -54,9 +56,6 @@ const IDLE_PASSES_MAX: usize = 16;
 /// Commands that are decided at a time: about what one commit holds when they are small.
 const RUN_MAX: usize = 2_000;
 
-/// Younger gaps are most likely small reorderings of the stream, and what is missing is behind.
-const GAP_AGE_MS: u64 = 5_000;
-
 /// What the stage needs.
 #[derive(Clone)]
 pub struct ProcessorPorts {
@@ -68,6 +67,8 @@ pub struct ProcessorPorts {
     pub parked: Arc<dyn ParkedTable>,
     /// Where commits are announced.
     pub topic: Arc<dyn Topic>,
+    /// The stream that the records come from: for nudges.
+    pub stream: Arc<dyn CommandStream>,
     /// Time and chance.
     pub env: Arc<dyn Env>,
 }
@@ -78,6 +79,7 @@ pub struct Processor {
     services: Services,
     cache: Cache,
     suspects: Suspects,
+    canaries_are_told: bool,
 }
 
 /// One log's part of a batch, under way.
@@ -110,7 +112,16 @@ enum Pass {
 impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
-        Self { ports, services, cache: Cache::new(WEIGHT_MAX), suspects: Suspects::new() }
+        let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new());
+        Self { ports, services, cache, suspects, canaries_are_told: false }
+    }
+
+    /// Also publishes the commits of the service [`Canary`](fanfold::canary::Canary): for a host
+    /// with a view of it. By default they count as published: subscribers could do nothing with them.
+    #[must_use]
+    pub fn with_canaries_told(mut self) -> Self {
+        self.canaries_are_told = true;
+        self
     }
 
     /// Keeps logs of about so many bytes together, instead of 128 MiB.
@@ -144,13 +155,12 @@ impl Processor {
             }
         }
         let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| &lane.publish).collect();
-        let until = deadline.plus_ms(PUBLISH_MS);
-        let published = publish(&*self.ports.topic, &*self.ports.env, &notices, until).await;
+        let told = self.tell(&notices, deadline).await;
 
-        let mut rest = published.as_slice();
+        let mut rest = told.as_slice();
         let finished = lanes.into_iter().map(|lane| {
-            let published = rest.split_off(..lane.publish.len()).unwrap_or_default();
-            self.finish(lane, published, deadline)
+            let told = rest.split_off(..lane.publish.len()).unwrap_or_default();
+            self.finish(lane, told, deadline)
         });
         let mut outcome = BatchOutcome::DONE;
         at_once(LOGS_AT_ONCE, finished, |unfinished| {
@@ -366,18 +376,14 @@ impl Processor {
         if !planted(Bug::NoCatchUp) {
             self.catch_up(log, deadline).await?;
         }
-        let waiting = self.take_up_parked(lane, log, log.tail().next()).await?;
+        self.take_up_parked(lane, log, log.tail().next()).await?;
         let closed = |lane: &Lane, log: &Log| {
             lane.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
         };
         if log.tail() > tail || closed(lane, log) {
             return Ok(Pass::Again);
         }
-        let arrived = lane.queue.iter().map(|arrival| arrival.arrived).min();
-        let age_ms = arrived.map_or(0, |arrived| self.ports.env.now().since_ms(arrived));
-        if age_ms < GAP_AGE_MS && !waiting {
-            return Err(Stop::Gap);
-        }
+        let parks_more = lane.queue.iter().any(|arrival| !arrival.parked);
         if planted(Bug::DropBeyond) {
             lane.queue.clear();
         }
@@ -391,18 +397,23 @@ impl Processor {
                 return Ok(Pass::Again);
             }
         }
+        // A nudge parks nothing that was not parked before, and so puts no other.
+        if parks_more && !planted(Bug::NoNudgeAfterParking) {
+            self.nudge(&lane.id, deadline).await;
+        }
         Ok(Pass::Done)
     }
 
     /// After publishing: what is stored and told is noted, what was parked for it removed, a
     /// snapshot taken if due. Returns the first record that must come again.
-    /// `published` says it of each of the lane's commits, in order.
-    async fn finish(&self, mut lane: Lane, published: &[bool], deadline: Time) -> Option<usize> {
-        let all = published.iter().all(|published| *published);
+    /// `told` says of each of the lane's commits, in order, what became of it.
+    async fn finish(&self, mut lane: Lane, told: &[Told], deadline: Time) -> Option<usize> {
+        let all = told.iter().all(Told::is_done);
         if let Some(log) = &mut lane.log {
-            let told = lane.publish.iter().zip(published).filter(|(_, published)| **published);
-            told.for_each(|(notice, _)| log.published(notice.first()));
+            let done = lane.publish.iter().zip(told).filter(|(_, told)| told.is_done());
+            done.for_each(|(notice, _)| log.published(notice.first()));
         }
+        lane.keep_refused(told);
         if !all && !planted(Bug::AcknowledgeBeforePublishing) {
             lane.fail_from(lane.first_record);
         }
@@ -468,6 +479,14 @@ impl Lane {
             self.publish.push(notice);
         } else if let Err(at) = self.publish.binary_search_by_key(&first, Notice::first) {
             self.publish.insert(at, notice);
+        }
+    }
+
+    /// What stays parked because the topic has refused it again.
+    fn keep_refused(&mut self, told: &[Told]) {
+        for (notice, _) in self.publish.iter().zip(told).filter(|(_, t)| **t != Told::Published) {
+            let refused = (notice.first(), Parked::UNPUBLISHED);
+            self.unpark.retain(|(seq, identity)| (*seq, identity.as_str()) != refused);
         }
     }
 

@@ -184,7 +184,7 @@ impl Processor {
         let parked = &self.ports.parked;
         let mut attempt = 1;
         while let Err(error) = parked.remove(id, Seq::ZERO, Attempt::IDENTITY).await {
-            if !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await {
+            if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await {
                 tracing::warn!(log = %id, %error, "an attempt marker stays until it is swept");
                 return self.suspects.unclosed.note(id, true);
             }

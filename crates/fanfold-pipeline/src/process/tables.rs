@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::body::{DecodeError, commit, head::Head};
+use fanfold::body::{
+    DecodeError, commit,
+    head::{Head, Prev},
+};
 use fanfold::entry::Outcome;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::planted::{Bug, planted};
@@ -14,11 +17,11 @@ use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::gather::Arrival;
-use super::publish::{PUBLISH_MS, publish};
 use super::{Lane, Processor};
 use crate::backoff::Backoff;
 use crate::ports::{
-    CommitItem, Guarded, JournalAppendError, Nonce, ParkedItem, StateItem, Unavailable,
+    CommitItem, Guarded, JournalAppendError, Nonce, ParkedItem, StateItem, StreamRecord,
+    Unavailable,
 };
 
 /// Commits that one look into the journal asks for: about a page of DynamoDB's (1 MB) when they
@@ -28,6 +31,8 @@ pub(super) const COMMITS_PER_READ: usize = 100;
 const KEYS_PER_READ: usize = 1_000;
 /// Parked commands that are taken up at a time.
 pub(super) const PARKED_PER_READ: usize = 1_000;
+/// Commits refused by the topic that are read, and published, again at a time: 350 KiB each at most.
+const REFUSED_PER_READ: usize = 100;
 /// Puts of one snapshot under way at the same time.
 const PUTS_AT_ONCE: usize = 16;
 /// Heads of older document versions that are looked for beside the log's own.
@@ -40,8 +45,6 @@ const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest
 pub(super) enum Stop {
     #[error(transparent)]
     Unavailable(Unavailable),
-    #[error("there is a gap, and it is young")]
-    Gap,
     #[error("the deadline is over")]
     Deadline,
     #[error("others write to the log all the time")]
@@ -63,6 +66,7 @@ impl From<Unavailable> for Stop {
             Unavailable::Damaged { .. } => Self::Damaged(error),
             Unavailable::Throttled { .. }
             | Unavailable::Full { .. }
+            | Unavailable::Refused { .. }
             | Unavailable::TimedOut { .. }
             | Unavailable::Failed { .. } => Self::Unavailable(error),
         }
@@ -144,11 +148,9 @@ impl Processor {
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
-                let (topic, env) = (&*self.ports.topic, &*self.ports.env);
-                let until = deadline.plus_ms(PUBLISH_MS);
-                let published = publish(topic, env, &unpublished, until).await;
-                let told = unpublished.iter().zip(published).filter(|(_, published)| *published);
-                told.for_each(|(notice, _)| log.published(notice.first()));
+                let told = self.tell(&unpublished, deadline).await;
+                let done = unpublished.iter().zip(told).filter(|(_, told)| told.is_done());
+                done.for_each(|(notice, _)| log.published(notice.first()));
                 self.snapshot(log).await;
             }
         }
@@ -217,7 +219,7 @@ impl Processor {
                 }
                 Err(JournalAppendError::Exists(_)) => return Ok(Appended::Conflict),
                 Err(JournalAppendError::Unavailable(unavailable)) => {
-                    if !APPEND_BACKOFF.pause(attempt, env).await {
+                    if !unavailable.may_pass() || !APPEND_BACKOFF.pause(attempt, env).await {
                         return Err(unavailable.into());
                     }
                     attempt += 1;
@@ -258,7 +260,8 @@ impl Processor {
     }
 
     /// Adds what is parked for the log at or above `from`, and could go on, to the queue. Whether
-    /// anything was there.
+    /// anything was there. Commits that the topic has refused are to be published again: perhaps it
+    /// takes them now.
     pub(super) async fn take_up_parked(
         &self,
         lane: &mut Lane,
@@ -266,13 +269,20 @@ impl Processor {
         from: Seq,
     ) -> Result<bool, Stop> {
         let items = self.ports.parked.list(&lane.id, from, PARKED_PER_READ).await?;
-        let mut any = false;
+        let (mut any, mut refused) = (false, 0);
         for item in items {
             // What cannot be read, and what conflicts, waits for an operator.
-            let Ok(Parked { reason, at, content: Content::Command(command), .. }) =
-                Parked::decode(&item.body)
-            else {
+            let Ok(Parked { reason, at, content, .. }) = Parked::decode(&item.body) else {
                 continue;
+            };
+            let command = match content {
+                Content::Command(command) => command,
+                Content::Commit { prev, .. } if refused < REFUSED_PER_READ => {
+                    refused += 1;
+                    self.take_up_refused(lane, item.seq, prev).await?;
+                    continue;
+                }
+                Content::Commit { .. } | Content::Bytes(_) => continue,
             };
             // A suspect, too, but the log waits for it; unless somebody else has decided it.
             let is_undecided = reason == Reason::Suspect && item.seq > log.tail();
@@ -282,13 +292,24 @@ impl Processor {
             }
             any = true;
             let command = Arc::new(command);
-            let (seq, arrived) = (item.seq, at);
-            let arrival = Arrival { seq, at, arrived, command, record: None, parked: true };
+            let arrival = Arrival { seq: item.seq, at, command, record: None, parked: true };
             lane.queue.push_back(arrival);
         }
         lane.sort();
         self.cache.note_parked(&lane.id, any);
         Ok(any)
+    }
+
+    /// The commit from `first` on is to be published again, and to be removed from the parked table
+    /// if it is.
+    async fn take_up_refused(&self, lane: &mut Lane, first: Seq, prev: Prev) -> Result<(), Stop> {
+        let page = self.ports.journal.read(&lane.id, first, 1).await?;
+        if let Some(item) = page.commits.first().filter(|item| item.first == first) {
+            let entries = commit::decode(first, &item.body)?.0.into();
+            lane.publish(Notice { log: lane.id.clone(), entries, prev: Arc::new(prev) });
+            lane.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
+        }
+        Ok(())
     }
 
     /// Parks all of the queue, for one reason; what is parked already stays as it is.
@@ -307,6 +328,21 @@ impl Processor {
             lane.queue.pop_front();
         }
         Ok(())
+    }
+
+    /// Has the log looked at again behind all that is on the stream now: one attempt, for a sweep
+    /// finds what is parked, too.
+    pub(super) async fn nudge(&self, id: &LogId, deadline: Time) {
+        if self.check(deadline).is_err() {
+            return;
+        }
+        let put = match self.ports.stream.put_records(&[StreamRecord::nudge(id.clone())]).await {
+            Ok(results) => results.into_iter().collect::<Result<(), Unavailable>>(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = put {
+            tracing::warn!(log = %id, %error, "a nudge was not put");
+        }
     }
 
     /// Parks all of the queue, of a log that would fail in the same way for ever.

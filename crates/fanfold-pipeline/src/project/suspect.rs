@@ -117,7 +117,7 @@ impl Projector {
     async fn close(&self, log: &LogId) {
         let mut attempt = 1;
         while let Err(error) = self.table.attempt(log, 0).await {
-            if !CLOSE_BACKOFF.pause(attempt, &*self.env).await {
+            if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.env).await {
                 tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays counted");
                 return self.unclosed.note(log, true);
             }

@@ -51,6 +51,8 @@ pub(crate) enum Broken {
     Before,
     /// It has no effect, and its caller is told so.
     Throttled,
+    /// The provider refuses the call for good.
+    Refused,
     /// What it finds is not what anybody wrote.
     Damaged,
     /// It takes effect, and nobody hears of it.
@@ -67,7 +69,11 @@ enum Action {
     Before(Hook),
     After(Hook),
     LeaveOut(String),
+    Refuse(Refuses),
 }
+
+/// Whether a message with this description is refused for good.
+type Refuses = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 struct Rule {
     op: Op,
@@ -112,6 +118,18 @@ impl Faults {
     /// take the others.
     pub(crate) fn leave_out(&self, op: Op, about: &str, calls: impl RangeBounds<usize>) {
         self.rule(op, about, calls, Action::LeaveOut(about.to_owned()));
+    }
+
+    /// From now on the topic refuses for good the messages of which `refuses` says so.
+    pub(crate) fn refuse_messages(&self, refuses: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.rule(Op::Publish, "", .., Action::Refuse(Arc::new(refuses)));
+    }
+
+    /// Whether a message with this description is refused for good.
+    pub(crate) fn refuses(&self, message: &str) -> bool {
+        let script = self.script();
+        let refuses = |rule: &Rule| matches!(&rule.action, Action::Refuse(is) if is(message));
+        script.rules.iter().any(refuses)
     }
 
     /// Runs something while the first such call is under way: before its effect.
@@ -244,6 +262,7 @@ impl Faults {
             None => effect.await,
             Some(Broken::Before) => Err(unanswered(op).into()),
             Some(Broken::Throttled) => Err(Unavailable::Throttled { hop: "port" }.into()),
+            Some(Broken::Refused) => Err(refused().into()),
             Some(Broken::Damaged) => {
                 Err(Unavailable::Damaged { hop: "port", message: "half of it".to_owned() }.into())
             }
@@ -295,6 +314,10 @@ impl Script {
             self.under_way.swap_remove(at);
         }
     }
+}
+
+fn refused() -> Unavailable {
+    Unavailable::Refused { hop: "port", message: "the test does not allow it".to_owned() }
 }
 
 fn unanswered(op: Op) -> Unavailable {

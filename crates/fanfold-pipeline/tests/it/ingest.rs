@@ -197,6 +197,26 @@ fn an_attempt_that_may_have_happened_is_not_forgotten() {
     });
 }
 
+/// What the table refuses has not happened, and is not tried again: no retry gives back a right.
+/// After an attempt that may have happened it is unknown, though.
+#[test]
+fn what_the_table_refuses_is_not_tried_again() {
+    play(async || {
+        for (lost, is_certain, attempts) in [(0, true, 1), (1, false, 2)] {
+            let world = World::new();
+            world.faults.fail(Op::SlotAppend, "", 1..=lost, Broken::Before);
+            world.faults.fail(Op::SlotAppend, "", lost + 1.., Broken::Refused);
+            let json = request("acme", 1).to_string();
+            let answers = world.ingest().ingest(&[json.as_bytes()]).await;
+            let [Err(IngestError::Unavailable(unavailable))] = &answers[..] else {
+                panic!("{answers:?}")
+            };
+            assert_eq!(unavailable.has_not_happened(), is_certain);
+            assert_eq!(world.faults.counts([Op::SlotAppend]), [attempts]);
+        }
+    });
+}
+
 /// §4: "one random `tok` per append": an attempt that comes long after its caller has tried again
 /// is refused, for the slot has its token already.
 #[test]

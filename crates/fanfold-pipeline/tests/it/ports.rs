@@ -11,9 +11,9 @@ use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_pipeline::ports::{
     Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, CommandStream,
     Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
-    JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView, PutRowError,
-    RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable,
-    ViewTable,
+    JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
+    PublishError, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord,
+    Topic, Unavailable, ViewTable,
 };
 
 use crate::faults::{Faults, Op};
@@ -110,22 +110,25 @@ fn describe(record: &StreamRecord) -> String {
     }
 }
 
-/// `ledger/org:acme 4-6`, for each commit.
+/// `ledger/org:acme 4-6`, for each commit; with ` in the journal`, if it is not inline.
 fn describe_message(message: &Message) -> String {
     let commits = notification::decode(&message.body).unwrap_or_default();
-    let describe = |commit: &Received| format!("{} {}-{}", commit.log, commit.first, commit.last);
+    let describe = |commit: &Received| {
+        let place = if commit.entries.is_some() { "" } else { " in the journal" };
+        format!("{} {}-{}{place}", commit.log, commit.first, commit.last)
+    };
     commits.iter().map(describe).collect::<Vec<_>>().join(" ")
 }
 
 /// The results of what was passed on, and errors for what was left out.
-fn with_gaps(
-    passed: Vec<Result<(), Unavailable>>,
+fn with_gaps<E: From<Unavailable>>(
+    passed: Vec<Result<(), E>>,
     left_out: &[usize],
-) -> Vec<Result<(), Unavailable>> {
+) -> Vec<Result<(), E>> {
     let mut results = passed;
     // Ascending, so that each finds its place.
     for at in left_out {
-        results.insert(*at, Err(Unavailable::Throttled { hop: "port" }));
+        results.insert(*at, Err(Unavailable::Throttled { hop: "port" }.into()));
     }
     results
 }
@@ -213,14 +216,21 @@ impl<P: Topic + 'static> Topic for Faulty<P> {
         &self,
         topic: usize,
         messages: &[Message],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         let parts: Vec<String> = messages.iter().map(describe_message).collect();
+        let refused: Vec<bool> = parts.iter().map(|part| self.faults.refuses(part)).collect();
         let (memory, messages) = (Arc::clone(&self.memory), messages.to_vec());
         let effect = move |left_out: Vec<usize>| async move {
-            let kept = messages.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
-            let kept: Vec<Message> = kept.map(|(_, message)| message.clone()).collect();
-            let published = memory.publish(topic, &kept).await?;
-            Ok(with_gaps(published, &left_out))
+            let kept = messages.iter().zip(&refused).enumerate();
+            let kept = kept.filter(|(at, (_, refused))| !left_out.contains(at) && !**refused);
+            let kept: Vec<Message> = kept.map(|(_, (message, _))| message.clone()).collect();
+            let mut published = memory.publish(topic, &kept).await?.into_iter();
+            let results = refused.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
+            let results = results.map(|(_, refused)| match refused {
+                true => Err(PublishError::Refused("the test says so".to_owned())),
+                false => published.next().expect("one result per message"),
+            });
+            Ok(with_gaps(results.collect(), &left_out))
         };
         self.faults.call_in_parts(Op::Publish, &parts, effect).await
     }

@@ -200,6 +200,23 @@ fn it_gives_up_when_nothing_is_acknowledged_any_more() {
     });
 }
 
+/// What the stream refuses is not sent again at once, and is not passed over: the batch comes again,
+/// and goes through when somebody has given the right back.
+#[test]
+fn what_the_stream_refuses_is_reported_at_once() {
+    play(async || {
+        let world = World::new();
+        world.faults.fail(Op::PutRecords, "", .., Broken::Refused);
+        let (relay, changes) = (world.relay(), mixed(&logs(["a"]), 3, 50));
+        let start = world.env.now();
+        assert_eq!(relay.relay(&changes, NEVER).await.unfinished, Some(0));
+        assert_eq!(world.faults.counts([Op::PutRecords]), [1]);
+        assert_eq!(world.env.now(), start);
+        world.faults.heal();
+        assert_eq!(relay.relay(&changes, NEVER).await.unfinished, None);
+    });
+}
+
 /// "A warm relay remembers per log the (seq, tok) that was acknowledged, and does not send it again
 /// when the batch comes again." Only exactly this: a restored table counts from a lower seq again.
 #[test]

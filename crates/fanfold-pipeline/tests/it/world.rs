@@ -161,6 +161,7 @@ impl World {
             state: self.faulty(&self.memory.state),
             parked: self.faulty(&self.memory.parked),
             topic: self.faulty(&self.memory.topic),
+            stream: self.faulty(&self.memory.stream),
             env: Arc::clone(&self.env) as _,
         };
         Processor::new(ports, services)
@@ -168,12 +169,13 @@ impl World {
 
     /// A processor that nothing goes wrong with: another environment, in another place.
     pub(crate) fn elsewhere(&self) -> Processor {
-        let (Memory { journal, state, parked, topic, .. }, env) = (&self.memory, &self.env);
+        let (Memory { journal, state, parked, topic, stream, .. }, env) = (&self.memory, &self.env);
         let ports = ProcessorPorts {
             journal: Arc::clone(journal) as _,
             state: Arc::clone(state) as _,
             parked: Arc::clone(parked) as _,
             topic: Arc::clone(topic) as _,
+            stream: Arc::clone(stream) as _,
             env: Arc::clone(env) as _,
         };
         Processor::new(ports, services())

@@ -50,6 +50,7 @@ fn every_planted_bug_is_found() {
         Bug::NoRepublish,
         Bug::NoRepublishOnColdLoad,
         Bug::AcknowledgeBeforePublishing,
+        Bug::DropRefused,
         Bug::KeepAfterUnacknowledged,
         Bug::CommitWithoutReload,
         Bug::UnparkBeforePublishing,

@@ -100,8 +100,14 @@ pub struct Attributes {
 impl Attributes {
     fn bytes(&self) -> usize {
         let all = self.services.iter().chain(&self.kinds).chain(&self.partitions);
-        // Each in quotes, behind a comma; quotes inside are escaped.
-        let bytes = |value: &String| value.len() + value.matches('"').count() + 3;
+        // Quoted and with a comma. A quote in a name is escaped; so are some characters that begin
+        // with this byte, for three bytes more.
+        let escapes = |byte: u8| match byte {
+            b'"' => 1,
+            0xEF => 3,
+            _ => 0,
+        };
+        let bytes = |value: &String| value.len() + 3 + value.bytes().map(escapes).sum::<usize>();
         ATTRIBUTES_BYTES + all.map(bytes).sum::<usize>()
     }
 
@@ -227,6 +233,13 @@ pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Re
     Ok(messages)
 }
 
+/// A message that tells of one commit without its entries, however small it is.
+pub fn by_reference(notice: &Notice) -> serde_json::Result<Message> {
+    let body = write_commit(notice, Body::Journal)?;
+    let message = Message { body, attributes: attributes(notice) };
+    Ok(close(Packed { message, notices: 1 }).message)
+}
+
 fn close(mut packed: Packed) -> Packed {
     packed.message.body.insert(0, '[');
     packed.message.body.push(']');
@@ -262,6 +275,12 @@ fn write_commit(notice: &Notice, body: Body) -> serde_json::Result<String> {
     }
     let json = serde_json::to_string(&events)?;
     Ok(as_xml_characters(&json[1..json.len() - 1]).into_owned())
+}
+
+/// The value of a message attribute of the type `String.Array`.
+pub fn string_array(values: &BTreeSet<String>) -> String {
+    // Texts can always be written.
+    as_xml_characters(&serde_json::to_string(values).unwrap_or_default()).into_owned()
 }
 
 /// SNS and SQS take only characters that XML 1.0 has. Of those that it lacks JSON may hold two

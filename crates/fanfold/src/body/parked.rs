@@ -1,12 +1,13 @@
-//! A parked command: what waits, and for what.
+//! What is parked, and what it waits for: a command, or a commit that could not be published.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::head::Prev;
 use super::{DecodeError, envelope};
 use crate::command::Command;
-use crate::position::Time;
+use crate::position::{Seq, Time};
 
 const FORMAT: u8 = 1;
 
@@ -26,16 +27,18 @@ pub enum Reason {
     Undecodable,
     /// For an operator: its process ended, again and again, while it or its log was worked on.
     Suspect,
+    /// For an operator: the topic refuses its commit. A nudge publishes it again.
+    Unpublished,
 }
 
 impl Reason {
     /// Whether it waits for an operator; what does not goes on by itself, once it can.
     pub fn is_for_operator(self) -> bool {
-        matches!(self, Self::Conflict | Self::Undecodable | Self::Suspect)
+        matches!(self, Self::Conflict | Self::Undecodable | Self::Suspect | Self::Unpublished)
     }
 }
 
-/// A command that was set aside.
+/// What was set aside.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parked {
     /// Why it waits.
@@ -48,11 +51,19 @@ pub struct Parked {
     pub content: Content,
 }
 
-/// What was set aside.
+/// The thing itself that was set aside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// A command.
     Command(Command),
+    /// The commit in the journal that begins at the item's seq.
+    Commit {
+        /// The seq of its last entry.
+        last: Seq,
+        /// For every kind, the seq of the last entry before the commit that has it: what a
+        /// notification says, and nothing but the whole log could tell later.
+        prev: Prev,
+    },
     /// Bytes that could not be read: a slot body, or a whole record of the command stream.
     Bytes(Vec<u8>),
 }
@@ -64,29 +75,45 @@ struct Stored<'a> {
     detail: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     command: Option<Cow<'a, Command>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<Cow<'a, Commit>>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Commit {
+    last: Seq,
+    prev: Prev,
 }
 
 impl Parked {
+    /// The identity of a commit, of which only one begins at a seq.
+    pub const UNPUBLISHED: &str = "unpublished";
+
     /// Tells apart what is parked under one seq.
     pub fn identity(&self) -> String {
         match &self.content {
             Content::Command(command) => command.identity(),
+            Content::Commit { .. } => Self::UNPUBLISHED.to_owned(),
             Content::Bytes(bytes) => format!("bytes#{:016x}", fingerprint(bytes)),
         }
     }
 
     /// The bytes to store.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let (command, bytes) = match &self.content {
-            Content::Command(command) => (Some(Cow::Borrowed(command)), &[][..]),
-            Content::Bytes(bytes) => (None, bytes.as_slice()),
-        };
+        let (mut command, mut commit, mut content) = (None, None, &[][..]);
+        match &self.content {
+            Content::Command(parked) => command = Some(Cow::Borrowed(parked)),
+            Content::Commit { last, prev } => {
+                commit = Some(Cow::Owned(Commit { last: *last, prev: prev.clone() }));
+            }
+            Content::Bytes(bytes) => content = bytes,
+        }
         let detail = self.detail.as_str().into();
-        let stored = Stored { reason: self.reason, at: self.at, detail, command };
+        let stored = Stored { reason: self.reason, at: self.at, detail, command, commit };
         let header = serde_json::to_vec(&stored)?;
         let mut payload = (header.len() as u32).to_be_bytes().to_vec();
         payload.extend(header);
-        payload.extend_from_slice(bytes);
+        payload.extend_from_slice(content);
         Ok(envelope::seal(FORMAT, &payload))
     }
 
@@ -97,9 +124,13 @@ impl Parked {
         let len = u32::from_be_bytes(*len) as usize;
         let (header, bytes) = rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
         let stored: Stored<'_> = serde_json::from_slice(header)?;
-        let content = match stored.command {
-            Some(command) => Content::Command(command.into_owned()),
-            None => Content::Bytes(bytes.to_vec()),
+        let content = match (stored.command, stored.commit) {
+            (Some(command), _) => Content::Command(command.into_owned()),
+            (None, Some(commit)) => {
+                let Commit { last, prev } = commit.into_owned();
+                Content::Commit { last, prev }
+            }
+            (None, None) => Content::Bytes(bytes.to_vec()),
         };
         let detail = stored.detail.into_owned();
         Ok(Self { reason: stored.reason, at: stored.at, detail, content })

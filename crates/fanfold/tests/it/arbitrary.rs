@@ -153,9 +153,13 @@ pub(crate) fn parked() -> impl Strategy<Value = Parked> {
         Reason::Conflict,
         Reason::Undecodable,
         Reason::Suspect,
+        Reason::Unpublished,
     ];
+    // Of commits only one begins at a seq.
+    let prev = [("ledger.opened", Seq(3))].into_iter().collect();
     let content = prop_oneof![
         command().prop_map(Content::Command),
+        Just(Content::Commit { last: Seq(17), prev }),
         vec(any::<u8>(), 0..2_000).prop_map(Content::Bytes),
     ];
     (proptest::sample::select(reasons.to_vec()), time(), any::<String>(), content)

@@ -218,6 +218,10 @@ fn parked() {
     let commands = commands();
     let cases = [
         ("command", Reason::Gap, Content::Command(commands[0].clone())),
+        ("commit", Reason::Unpublished, {
+            let prev = [("ledger.opened", Seq(3)), ("fanfold.rejected", Seq(11))];
+            Content::Commit { last: Seq(17), prev: prev.into_iter().collect() }
+        }),
         ("bytes", Reason::Undecodable, Content::Bytes(b"\x01\x00[nonsense\xff".to_vec())),
     ];
     for (name, reason, content) in cases {
@@ -234,6 +238,7 @@ fn parked() {
         (Reason::Conflict, "conflict"),
         (Reason::Undecodable, "undecodable"),
         (Reason::Suspect, "suspect"),
+        (Reason::Unpublished, "unpublished"),
     ] {
         assert_eq!(json!(reason), json!(stored));
     }

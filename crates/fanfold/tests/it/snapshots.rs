@@ -214,54 +214,50 @@ fn windows_leave_the_head_when_they_are_large() {
 fn clients_that_do_not_come_back_leave_little_behind() {
     const CLIENTS: u64 = 10_000;
     let client = |n: u64| Origin::client(&valid("ann"), &valid(&format!("c{n}"))).unwrap();
-    let nothing = json!({});
-    let mut bench = Bench::new();
-    let (mut stored, mut bytes, mut largest) = (BTreeMap::new(), 0, 0);
-    let mut store = |bench: &mut Bench| {
-        bench.store();
-        if let Some(snapshot) = bench.log.snapshot() {
-            bench.log.snapshotted(&snapshot);
-            for put in snapshot.puts {
-                stored.insert(put.key.as_str().to_owned(), put.body.len());
-            }
-            bytes = stored.values().sum();
-            largest = stored.values().max().copied().unwrap_or_default();
-        }
-        bench.log.shrink();
-        (bytes, largest)
-    };
     // As clients number by the clock: no id follows another one.
-    let id = |n: u64| 1_795_401_660_000_000 + n * 1_000_000_000 + n * 7_919 * 104_729 % 999_999_937;
-    for n in 0..CLIENTS {
-        let many = if n % 100 == 0 { 400 } else { 1 };
-        for n_th in 0..many {
-            bench.decide_at(Time(1_000 + n), &client(n), id(n_th), "nothing", &nothing);
+    let id = |n: u64| 1_795_401_660_000_000 + n * 1_000_000_000 + n * 829_348_951 % 999_999_937;
+    let (nothing, large) = (json!({}), json!({"counter": "a", "by": 0, "note": 9_000}));
+    let (mut bench, mut stored, mut bobs) = (Bench::new(), BTreeMap::new(), 0);
+    // So much that a snapshot is due, whatever it costs.
+    let mut fill = |bench: &mut Bench, now: Time| {
+        for _ in 0..1_100 {
+            bobs += 1;
+            bench.decide_at(now, &user("bob"), bobs, "add", &large);
+            bench.store();
+            if let Some(snapshot) = bench.log.snapshot() {
+                bench.log.snapshotted(&snapshot);
+                let windows = snapshot.puts.iter().filter(|put| put.key.as_str().contains("#win#"));
+                stored.extend(windows.map(|put| (put.key.clone(), put.body.len())));
+                bench.log.shrink();
+                return (stored.values().sum::<usize>(), stored.values().max().copied());
+            }
         }
-        store(&mut bench);
+        panic!("no snapshot is due");
+    };
+    for n in 0..CLIENTS {
+        let many = if n % 500 == 0 { 400 } else { 1 };
+        for nth in 0..many {
+            bench.decide_at(Time(1_000 + n), &client(n), id(nth), "nothing", &nothing);
+        }
     }
-    let late = Time(1_000 + CLIENTS + WINDOW_IDLE_MS_MAX);
-    let (mut bytes, mut largest) = store(&mut bench);
-    assert!(largest > WRITE_UNIT_BYTES, "{largest}");
-    let mut n = 0;
-    while largest > WRITE_UNIT_BYTES {
-        assert!(n < 200_000, "no snapshot writes the idle windows: {bytes} bytes, {largest}");
-        (0..100).for_each(|_| {
-            n += 1;
-            bench.decide_at(late, &user("bob"), n, "nothing", &nothing);
-        });
-        (bytes, largest) = store(&mut bench);
-    }
+    bench.store();
+    let (_, largest) = fill(&mut bench, Time(1_000 + CLIENTS));
+    assert!(largest > Some(WRITE_UNIT_BYTES), "{largest:?}");
+
+    let late = Time(1_001 + CLIENTS + WINDOW_IDLE_MS_MAX);
+    let (bytes, largest) = fill(&mut bench, late);
+    assert!(largest <= Some(WRITE_UNIT_BYTES), "{largest:?}");
     assert!(bytes < CLIENTS as usize * 100, "{bytes} bytes are stored");
     let weight = bench.log.weight();
     assert!(weight < CLIENTS as usize * 300, "{weight} bytes in memory");
 
     // What they sent then is known to have been sent, but no longer as what.
-    for (n, number, status) in
+    for (n, nth, status) in
         [(0, 0, "stale"), (0, 399, "stale"), (0, 400, "accepted"), (1, 1, "accepted")]
     {
-        bench.decide_at(late, &client(n), id(number), "nothing", &nothing);
+        bench.decide_at(late, &client(n), id(nth), "nothing", &nothing);
         let entry = bench.log.seal()[0].notice.entries[0].clone();
-        assert_eq!(entry.outcome.status(), status, "{n} {number}");
+        assert_eq!(entry.outcome.status(), status, "{n} {nth}");
     }
 }
 

@@ -28,7 +28,9 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     (
         "processor",
         "Stream.Arn",
-        "kinesis: DescribeStream DescribeStreamSummary GetRecords GetShardIterator ListShards",
+        // It puts nudges for what it has parked.
+        "kinesis: DescribeStream DescribeStreamSummary GetRecords GetShardIterator ListShards \
+         PutRecords",
     ),
     ("processor", ALL_STREAMS, "kinesis: ListStreams"),
     ("processor", "JournalTable.Arn", "dynamodb: PutItem Query"),

@@ -142,7 +142,7 @@ fn functions_are_the_bins_with_the_variables_that_they_read() {
     let own: &[(&str, &[(&str, &str)])] = &[
         ("api", &[]),
         ("relay", &[(STREAM, "Stream")]),
-        ("processor", &[(TOPICS, "Topic")]),
+        ("processor", &[(TOPICS, "Topic"), (STREAM, "Stream")]),
         ("sweep", &[(STREAM, "Stream"), (CANARIES, "1"), logs]),
         (Balances::NAME, &[(DEAD_LETTERS, "BalancesDeadLetters"), logs]),
         (Statement::NAME, &[(DEAD_LETTERS, "StatementDeadLetters"), logs]),

@@ -203,3 +203,18 @@ fn what_cannot_be_read_is_not_decided() {
         }
     });
 }
+
+/// A journal that refuses the processor is an outage: one attempt, and the batch comes again.
+#[test]
+fn what_the_journal_refuses_comes_again() {
+    play(async || {
+        let world = World::new();
+        world.faults.fail(Op::JournalAppend, "", .., Broken::Refused);
+        let processor = world.processor();
+        assert_eq!(unfinished(&processor, &[world.acme(1..=3)]).await, 0);
+        assert_eq!(world.faults.counts([Op::JournalAppend, Op::Park]), [1, 0]);
+        world.faults.heal();
+        done(&processor, &[world.acme(1..=3)]).await;
+        world.assert_run(3).await;
+    });
+}

@@ -1,0 +1,91 @@
+//! By HTTP: what a host has seen, and faults to plant in it.
+//!
+//! | | |
+//! |---|---|
+//! | `GET /counts` | what has happened to each function and mapping |
+//! | `PUT /mappings/<function>/<on, off or drop>` | see [`Mode`](crate::mapping::Mode) |
+//! | `PUT /kill/<function>` | all its processes, now |
+//! | `PUT /kill/<function>/<invocations>/<ms>` | those of the next invocations, each within so many milliseconds |
+//! | `PUT /schedules/<function>` | invokes it as its schedule does, and answers when it has ended |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::function::Functions;
+use crate::mapping::{Mappings, Mode};
+
+/// What is controlled.
+pub struct Controlled {
+    /// The functions.
+    pub functions: Functions,
+    /// The mappings, subscriptions among them.
+    pub mappings: Mappings,
+    /// What schedules invoke functions with.
+    pub schedule: Box<dyn Fn(&str) -> Value + Send + Sync>,
+}
+
+/// Serves it, for ever.
+pub async fn serve(listener: TcpListener, controlled: Controlled) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/counts", get(counts))
+        .route("/mappings/{name}/{mode}", put(set_mode))
+        .route("/kill/{name}", put(kill))
+        .route("/kill/{name}/{invocations}/{ms}", put(kill_next))
+        .route("/schedules/{name}", put(schedule))
+        .with_state(Arc::new(controlled));
+    axum::serve(listener, router).await
+}
+
+type Shared = State<Arc<Controlled>>;
+
+async fn counts(State(host): Shared) -> Json<Value> {
+    let functions = host.functions.iter();
+    let functions: serde_json::Map<_, _> =
+        functions.map(|(name, of)| (name.clone(), json!(of.invocations()))).collect();
+    let mappings = host.mappings.iter();
+    let mappings: serde_json::Map<_, _> =
+        mappings.map(|(name, of)| (name.clone(), json!(of.counts()))).collect();
+    Json(json!({ "functions": functions, "mappings": mappings }))
+}
+
+async fn set_mode(State(host): Shared, Path((name, mode)): Path<(String, Mode)>) -> Response {
+    let Some(mapping) = host.mappings.get(&name) else { return unknown(&name) };
+    mapping.set(mode);
+    Json(json!({ "mode": mode })).into_response()
+}
+
+async fn kill(State(host): Shared, Path(name): Path<String>) -> Response {
+    let Some(function) = host.functions.get(&name) else { return unknown(&name) };
+    Json(json!({ "idle": function.kill().await })).into_response()
+}
+
+async fn kill_next(
+    State(host): Shared,
+    Path((name, invocations, ms)): Path<(String, u64, u64)>,
+) -> Response {
+    let Some(function) = host.functions.get(&name) else { return unknown(&name) };
+    function.kill_next(invocations, Duration::from_millis(ms));
+    Json(json!({ "invocations": invocations })).into_response()
+}
+
+async fn schedule(State(host): Shared, Path(name): Path<String>) -> Response {
+    let Some(function) = host.functions.get(&name) else { return unknown(&name) };
+    let event = (host.schedule)(&name);
+    match function.invoke(Bytes::from(event.to_string())).await {
+        Ok(answer) => answer.into_response(),
+        Err(failed) => (StatusCode::BAD_GATEWAY, failed.to_string()).into_response(),
+    }
+}
+
+fn unknown(name: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("there is no {name}")).into_response()
+}

@@ -1,0 +1,217 @@
+//! A Lambda: so many environments, invoked by whatever has an event for it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::config::{Config, OnError};
+use crate::worker::{Failed, Planted, Program, Worker};
+
+/// Asynchronous invocations of a function that are not done.
+const ASYNCHRONOUS_MAX: usize = 1_000;
+
+/// What has happened to a function's invocations.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct Invocations {
+    /// All of them.
+    pub invoked: u64,
+    /// That had no answer, whatever the reason.
+    pub failed: u64,
+    /// Of these: killed in the middle by a planted fault.
+    pub killed: u64,
+    /// Of these: because their process ended by itself, or did not answer in time.
+    pub died: u64,
+    /// Asynchronous events that were given up.
+    pub given_up: u64,
+}
+
+/// Kills that are to come.
+#[derive(Debug, Default)]
+struct Kills {
+    invocations: u64,
+    within: Duration,
+}
+
+/// One Lambda.
+pub struct Function {
+    name: String,
+    program: Program,
+    on_error: OnError,
+    sqs: aws_sdk_sqs::Client,
+    permits: Semaphore,
+    idle: Mutex<Vec<Worker>>,
+    asynchronous: Semaphore,
+    kills: Mutex<Kills>,
+    /// Changes when all processes are to be killed.
+    kill_now: watch::Sender<u64>,
+    counts: Mutex<Invocations>,
+    last_id: AtomicU64,
+}
+
+impl Function {
+    /// One that has no process yet.
+    pub fn new(name: &str, config: &Config, sqs: &aws_sdk_sqs::Client) -> Option<Arc<Self>> {
+        let function = config.functions.get(name)?;
+        Some(Arc::new(Self {
+            name: name.to_owned(),
+            program: Program::new(name, function, config),
+            on_error: function.on_error.clone(),
+            sqs: sqs.clone(),
+            permits: Semaphore::new(function.workers),
+            idle: Mutex::new((0..function.workers).map(|_| Worker::default()).collect()),
+            asynchronous: Semaphore::new(ASYNCHRONOUS_MAX),
+            kills: Mutex::default(),
+            kill_now: watch::Sender::new(0),
+            counts: Mutex::default(),
+            last_id: AtomicU64::new(0),
+        }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its ARN.
+    pub fn arn(&self) -> &str {
+        self.program.arn()
+    }
+
+    /// What has happened until now.
+    pub fn invocations(&self) -> Invocations {
+        lock(&self.counts).clone()
+    }
+
+    /// Invokes it, as soon as an environment is free: the one that was used last.
+    pub async fn invoke(&self, event: Bytes) -> Result<Bytes, Failed> {
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Err(Failed::Exited("the host ends".to_owned()));
+        };
+        // There is one for each permit.
+        let mut worker = lock(&self.idle).pop().unwrap_or_default();
+        let planted = self.planted();
+        let mut kill_now = self.kill_now.subscribe();
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed);
+        let id = format!("00000000-0000-4000-8000-{id:012x}");
+        let invoked = tokio::select! {
+            invoked = worker.invoke(&self.program, id, event, planted) => Some(invoked),
+            _ = kill_now.changed() => None,
+        };
+        let result = invoked.unwrap_or(Err(Failed::Killed));
+        lock(&self.idle).push(worker);
+        let mut counts = lock(&self.counts);
+        counts.invoked += 1;
+        if let Err(failed) = &result {
+            counts.failed += 1;
+            counts.killed += u64::from(matches!(failed, Failed::Killed));
+            counts.died += u64::from(matches!(failed, Failed::Exited(_) | Failed::TimedOut(_)));
+            tracing::info!(function = self.name, %failed, "an invocation has no answer");
+        }
+        result
+    }
+
+    /// Invokes it some time, as Lambda's own queue does: what fails is tried again, and then goes to
+    /// the destination for failures. Returns when there is room for it.
+    pub async fn invoke_later(self: &Arc<Self>, event: Value) {
+        let function = self.clone();
+        // As for `permits`: it is never closed.
+        let Ok(permit) = self.asynchronous.acquire().await else { return };
+        permit.forget();
+        tokio::spawn(async move {
+            function.try_for_a_while(event).await;
+            function.asynchronous.add_permits(1);
+        });
+    }
+
+    async fn try_for_a_while(&self, event: Value) {
+        let (OnError { retries, retry_ms, age_ms_max, .. }, began) =
+            (self.on_error.clone(), Instant::now());
+        let body = Bytes::from(event.to_string());
+        let mut error = String::new();
+        let mut tries = 0;
+        for attempt in 0..=retries {
+            if attempt > 0 {
+                sleep(Duration::from_millis(retry_ms << (attempt - 1).min(10))).await;
+            }
+            if began.elapsed() > Duration::from_millis(age_ms_max) {
+                break;
+            }
+            tries += 1;
+            match self.invoke(body.clone()).await {
+                Ok(_) => return,
+                Err(failed) => error = failed.to_string(),
+            }
+        }
+        lock(&self.counts).given_up += 1;
+        let condition = if tries > retries { "RetriesExhausted" } else { "EventAgeExceeded" };
+        let Some(queue) = &self.on_error.destination else { return };
+        let letter = json!({
+            "version": "1.0",
+            "timestamp": jiff::Timestamp::now().to_string(),
+            "requestContext": {
+                "requestId": "00000000-0000-4000-8000-000000000000",
+                "functionArn": format!("{}:$LATEST", self.arn()),
+                "condition": condition,
+                "approximateInvokeCount": tries,
+            },
+            "requestPayload": event,
+            "responseContext": {
+                "statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled",
+            },
+            "responsePayload": {"errorMessage": error},
+        });
+        let send = self.sqs.send_message().queue_url(queue).message_body(letter.to_string());
+        if let Err(error) = send.send().await {
+            tracing::error!(function = self.name, ?error, "a dead letter is lost");
+        }
+    }
+
+    /// Kills all its processes: those that are invoked at the moment, and those that wait. How many
+    /// of the latter there were.
+    pub async fn kill(&self) -> u64 {
+        self.kill_now.send_modify(|generation| *generation += 1);
+        let mut killed = 0;
+        for place in 0.. {
+            let Some(mut worker) = ({
+                let mut idle = lock(&self.idle);
+                (place < idle.len()).then(|| std::mem::take(&mut idle[place]))
+            }) else {
+                break;
+            };
+            killed += u64::from(worker.kill().await);
+        }
+        killed
+    }
+
+    /// Kills the processes of so many invocations that come, each at a random time until `within`
+    /// has passed, or at its end: its answer is lost.
+    pub fn kill_next(&self, invocations: u64, within: Duration) {
+        *lock(&self.kills) = Kills { invocations, within };
+    }
+
+    fn planted(&self) -> Planted {
+        let mut kills = lock(&self.kills);
+        if kills.invocations == 0 {
+            return Planted::default();
+        }
+        kills.invocations -= 1;
+        let micros = kills.within.as_micros().min(u128::from(u64::MAX)) as u64;
+        let after = Duration::from_micros(rand::rng().random_range(0..=micros));
+        Planted { kill_after: Some(after) }
+    }
+}
+
+/// All functions of a host, by name.
+pub type Functions = BTreeMap<String, Arc<Function>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,96 @@
+//! The shards of a stream: which may be read, and the lanes of one that is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::answer::Outcome;
+use crate::lane::{Finished, Lane, Rules};
+
+/// The lanes of one shard.
+#[derive(Debug)]
+pub struct Shard<R> {
+    lanes: Vec<Lane<R>>,
+}
+
+impl<R: Clone> Shard<R> {
+    /// With as many lanes as the parallelization factor says.
+    pub fn new(rules: Rules, lanes: usize) -> Self {
+        Self { lanes: (0..lanes.max(1)).map(|_| Lane::new(rules)).collect() }
+    }
+
+    /// A record that was read now. All of one key come into one lane.
+    pub fn push(&mut self, key: &[u8], record: R, now_ms: u64) {
+        let place = hash(key) % self.lanes.len() as u64;
+        self.lanes[place as usize].push(record, now_ms);
+    }
+
+    /// Records that are not done.
+    pub fn len(&self) -> usize {
+        self.lanes.iter().map(Lane::len).sum()
+    }
+
+    /// Whether all records are done.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the next batch is due.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.lanes.iter().filter_map(Lane::due_ms).min()
+    }
+
+    /// The batches that are due, with their lanes.
+    pub fn take(&mut self, now_ms: u64) -> Vec<(usize, Vec<R>)> {
+        let lanes = self.lanes.iter_mut().enumerate();
+        lanes.filter_map(|(place, lane)| Some((place, lane.take(now_ms)?))).collect()
+    }
+
+    /// The invocation for a lane has ended.
+    pub fn finish(&mut self, lane: usize, outcome: Outcome, now_ms: u64) -> Finished {
+        self.lanes[lane].finish(outcome, now_ms)
+    }
+}
+
+/// FNV-1a: the same in every run.
+fn hash(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Which shards of a stream are known, read, and finished. A shard is read when its parents are
+/// finished, or are not there any more.
+#[derive(Debug, Default)]
+pub struct Family {
+    parents: BTreeMap<String, Vec<String>>,
+    started: BTreeSet<String>,
+    finished: BTreeSet<String>,
+}
+
+impl Family {
+    /// The stream has these shards now, each with its parents. What is not among them any more is
+    /// forgotten.
+    pub fn learn(&mut self, shards: Vec<(String, Vec<String>)>) {
+        self.parents = shards.into_iter().collect();
+        self.started.retain(|shard| self.parents.contains_key(shard));
+        self.finished.retain(|shard| self.parents.contains_key(shard));
+    }
+
+    /// The shards to read from now on. Each is returned once.
+    pub fn start(&mut self) -> Vec<String> {
+        let is_past =
+            |parent: &String| self.finished.contains(parent) || !self.parents.contains_key(parent);
+        let ready = self.parents.iter().filter(|(shard, parents)| {
+            !self.started.contains(*shard) && parents.iter().all(is_past)
+        });
+        let ready: Vec<String> = ready.map(|(shard, _)| shard.clone()).collect();
+        self.started.extend(ready.iter().cloned());
+        ready
+    }
+
+    /// All records of a shard are done, and no more will come.
+    pub fn finish(&mut self, shard: &str) {
+        if self.parents.contains_key(shard) {
+            self.finished.insert(shard.to_owned());
+        }
+    }
+}

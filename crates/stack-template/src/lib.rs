@@ -1,0 +1,233 @@
+//! A template of CloudFormation (with SAM's functions and globals) as it is deployed: parameters
+//! have values, conditions are decided, references are replaced.
+//!
+//! It knows the intrinsic functions that `infra/template.yaml` uses, and refuses others. It makes
+//! no resources: what a reference to one stands for is told by [`Template::know`], and until then
+//! the reference stays as its own text (`Topic`, `Stream.Arn`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use serde_yaml_ng::Value as Yaml;
+
+/// Why a template cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// It cannot be read.
+    #[error("the template is no YAML")]
+    Yaml(#[from] serde_yaml_ng::Error),
+    /// A scalar that JSON does not have.
+    #[error("the template has a value that JSON does not have")]
+    Scalar(#[from] serde_json::Error),
+    /// Something that it should have.
+    #[error("the template has no {0}")]
+    Missing(String),
+    /// A parameter with a value that it may not have.
+    #[error("the parameter {parameter} may not be `{value}`")]
+    NotAllowed {
+        /// Its name.
+        parameter: String,
+        /// The value.
+        value: String,
+    },
+    /// A function of CloudFormation that this crate does not know, or that is used in a form that
+    /// it does not know.
+    #[error("cannot evaluate {0}")]
+    Function(String),
+}
+
+/// A template with its parameters' values.
+#[derive(Debug, Clone)]
+pub struct Template {
+    body: Value,
+    /// What stands for a reference.
+    known: BTreeMap<String, Value>,
+}
+
+impl Template {
+    /// A template in YAML, with the defaults of its parameters.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut yaml: Yaml = serde_yaml_ng::from_str(text)?;
+        yaml.apply_merge()?;
+        let body = plain(&yaml)?;
+        let declared = body["Parameters"].as_object().into_iter().flatten();
+        let known = declared.map(|(name, of)| (name.clone(), of["Default"].clone())).collect();
+        Ok(Self { body, known })
+    }
+
+    /// Gives a parameter a value, if it may have that.
+    pub fn set(&mut self, parameter: &str, value: &str) -> Result<(), TemplateError> {
+        let of = &self.body["Parameters"][parameter];
+        if of.is_null() {
+            return Err(TemplateError::Missing(format!("parameter {parameter}")));
+        }
+        if of["AllowedValues"].as_array().is_some_and(|allowed| !allowed.contains(&json!(value))) {
+            let (parameter, value) = (parameter.to_owned(), value.to_owned());
+            return Err(TemplateError::NotAllowed { parameter, value });
+        }
+        self.know(parameter, json!(value));
+        Ok(())
+    }
+
+    /// Says what a reference stands for: `AWS::StackName`, `Topic` (of a `Ref`), `Topic.Arn` (of a
+    /// `GetAtt`).
+    pub fn know(&mut self, reference: &str, value: Value) {
+        self.known.insert(reference.to_owned(), value);
+    }
+
+    /// The values that a parameter may have.
+    pub fn allowed(&self, parameter: &str) -> Result<Vec<String>, TemplateError> {
+        let allowed = self.body["Parameters"][parameter]["AllowedValues"].as_array();
+        let missing = || TemplateError::Missing(format!("list of values for {parameter}"));
+        Ok(allowed.ok_or_else(missing)?.iter().map(as_text).collect())
+    }
+
+    /// The resources that the stack has, by their logical ids.
+    pub fn resources(&self) -> Result<BTreeMap<String, Value>, TemplateError> {
+        let mut resources = BTreeMap::new();
+        for (id, of) in self.body["Resources"].as_object().into_iter().flatten() {
+            let is_there = of["Condition"].as_str().map_or(Ok(true), |name| self.holds(name));
+            if is_there? {
+                resources.insert(id.clone(), self.value(of)?.unwrap_or_default());
+            }
+        }
+        Ok(resources)
+    }
+
+    /// The resources of a type, by their logical ids, with their properties.
+    pub fn of_type(&self, kind: &str) -> Result<BTreeMap<String, Value>, TemplateError> {
+        let all = self.resources()?.into_iter().filter(|(_, of)| of["Type"] == kind);
+        Ok(all.map(|(id, of)| (id, of["Properties"].clone())).collect())
+    }
+
+    /// The functions by their logical ids, with what is the same for all.
+    pub fn functions(&self) -> Result<BTreeMap<String, Value>, TemplateError> {
+        let global = self.value(&self.body["Globals"]["Function"])?.unwrap_or_default();
+        let mut functions = self.of_type("AWS::Serverless::Function")?;
+        for properties in functions.values_mut() {
+            let own = std::mem::replace(properties, global.clone());
+            merge(properties, own);
+        }
+        Ok(functions)
+    }
+
+    fn holds(&self, condition: &str) -> Result<bool, TemplateError> {
+        let body = &self.body["Conditions"][condition];
+        if !body.is_object() {
+            return Err(TemplateError::Missing(format!("condition {condition}")));
+        }
+        Ok(self.value(body)? == Some(json!(true)))
+    }
+
+    /// `None`: the property is not there.
+    fn value(&self, of: &Value) -> Result<Option<Value>, TemplateError> {
+        match of {
+            Value::Array(items) => {
+                let values = items.iter().map(|item| self.value(item));
+                let values: Result<Vec<_>, _> = values.filter_map(Result::transpose).collect();
+                Ok(Some(Value::Array(values?)))
+            }
+            Value::Object(fields) => match fields.iter().next() {
+                Some((name, with)) if name == "Ref" || name.starts_with("Fn::") => {
+                    self.function(name, with)
+                }
+                _ => {
+                    let mut kept = Map::new();
+                    for (key, of) in fields {
+                        if let Some(value) = self.value(of)? {
+                            kept.insert(key.clone(), value);
+                        }
+                    }
+                    Ok(Some(Value::Object(kept)))
+                }
+            },
+            other => Ok(Some(other.clone())),
+        }
+    }
+
+    fn function(&self, name: &str, with: &Value) -> Result<Option<Value>, TemplateError> {
+        let not_known = || TemplateError::Function(format!("{name} {with}"));
+        let text = |of: &Value| of.as_str().map(str::to_owned).ok_or_else(not_known);
+        Ok(match name {
+            "Ref" | "Fn::GetAtt" => self.reference(&text(with)?),
+            "Fn::Sub" => Some(json!(self.substitute(&text(with)?).ok_or_else(not_known)?)),
+            "Fn::If" => {
+                let holds = self.holds(&text(&with[0])?)?;
+                self.value(&with[if holds { 1 } else { 2 }])?
+            }
+            "Fn::Equals" => Some(json!(self.value(&with[0])? == self.value(&with[1])?)),
+            "Fn::Not" => Some(json!(self.value(&with[0])? != Some(json!(true)))),
+            "Fn::FindInMap" => {
+                let mut found = &self.body["Mappings"];
+                for place in 0..3 {
+                    found = &found[as_text(&self.value(&with[place])?.unwrap_or_default())];
+                }
+                if found.is_null() {
+                    return Err(TemplateError::Missing(format!("entry of a mapping for {with}")));
+                }
+                Some(found.clone())
+            }
+            _ => return Err(not_known()),
+        })
+    }
+
+    fn reference(&self, name: &str) -> Option<Value> {
+        match name {
+            "AWS::NoValue" => None,
+            _ => Some(self.known.get(name).cloned().unwrap_or_else(|| json!(name))),
+        }
+    }
+
+    /// A reference that nothing is known of stays as it is, without the braces. `None`: a brace is
+    /// not closed.
+    fn substitute(&self, text: &str) -> Option<String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (name, after) = after.split_once('}')?;
+            out.push_str(before);
+            out.push_str(&as_text(&self.reference(name).unwrap_or_default()));
+            rest = after;
+        }
+        Some(out + rest)
+    }
+}
+
+/// A value as CloudFormation writes it into a text.
+pub fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The short forms (`!Ref`) as the long ones (`{"Ref": …}`).
+fn plain(yaml: &Yaml) -> Result<Value, TemplateError> {
+    Ok(match yaml {
+        Yaml::Tagged(tagged) => {
+            let name = tagged.tag.to_string();
+            let name = name.trim_start_matches('!');
+            let name = if name == "Ref" { name.to_owned() } else { format!("Fn::{name}") };
+            json!({ name: plain(&tagged.value)? })
+        }
+        Yaml::Mapping(fields) => {
+            let mut out = Map::new();
+            for (key, value) in fields {
+                let key =
+                    key.as_str().ok_or_else(|| TemplateError::Function(format!("{key:?}")))?;
+                out.insert(key.to_owned(), plain(value)?);
+            }
+            Value::Object(out)
+        }
+        Yaml::Sequence(items) => Value::Array(items.iter().map(plain).collect::<Result<_, _>>()?),
+        other => serde_json::to_value(other)?,
+    })
+}
+
+fn merge(into: &mut Value, own: Value) {
+    match (into, own) {
+        (Value::Object(into), Value::Object(own)) => {
+            for (key, value) in own {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, own) => *into = own,
+    }
+}

@@ -1,0 +1,342 @@
+//! What a stack on moto is made of, as the template says it: resources for moto's CloudFormation,
+//! which knows neither SAM nor subscriptions, and the file that `lambda-host` runs from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+use stack_template::{Template, as_text};
+
+use super::Ports;
+use crate::e2e::emulator;
+use crate::e2e::stack::NAME;
+
+pub(super) const REGION: &str = "us-east-1";
+/// moto's.
+const ACCOUNT: &str = "123456789012";
+/// Two shards, so that there are some beside each other.
+const SHARDS: u64 = 2;
+/// This view gets commits by its queue, all others by SNS.
+const BY_QUEUE: &str = "Statement";
+/// The schedules say a minute, which would be long for a test.
+const SCHEDULE_MS: u64 = 5_000;
+/// Logs that each of the four sweeps looks at then. Each costs moto some calls, of which it does about
+/// 250 in a second.
+const LOGS_PER_SWEEP: u64 = 40;
+/// How often streams and queues are asked, in milliseconds: each time costs moto some of them.
+const STREAM_POLL_MS: u64 = 100;
+const QUEUE_POLL_MS: u64 = 250;
+
+/// All of it.
+pub(super) struct Plan {
+    /// A template without references.
+    pub(super) resources: Value,
+    pub(super) subscriptions: Vec<Subscription>,
+    /// The host's configuration.
+    pub(super) host: Value,
+}
+
+/// A queue that a topic feeds.
+pub(super) struct Subscription {
+    pub(super) topic: String,
+    pub(super) queue: String,
+    pub(super) is_raw: bool,
+}
+
+/// Of this template, with these packages (`<name>/bootstrap`).
+pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) -> Result<Plan> {
+    let text = fs::read_to_string(template)?;
+    let [direct, queue] = ["direct", "queue"].map(|delivery| evaluated(&text, delivery, ports));
+    let (direct, queue) = (direct?, queue?);
+    let of_view = |id: &str| id.starts_with(BY_QUEUE);
+    let mut all: Vec<(String, Value)> =
+        direct.resources()?.into_iter().filter(|(id, _)| !of_view(id)).collect();
+    all.extend(queue.resources()?.into_iter().filter(|(id, _)| of_view(id)));
+    let resources = Resources(all);
+    // Globals are the same for all, and functions of both deliveries too.
+    let functions = direct.functions()?;
+
+    let mut made = Map::new();
+    for kind in
+        ["AWS::DynamoDB::Table", "AWS::Kinesis::Stream", "AWS::SNS::Topic", "AWS::SQS::Queue"]
+    {
+        for (id, of) in resources.of(kind) {
+            made.insert(id.clone(), json!({ "Type": kind, "Properties": of["Properties"] }));
+        }
+    }
+    let (mut subscriptions, mut by_sns) = (Vec::new(), Map::new());
+    for (id, of) in resources.of("AWS::SNS::Subscription") {
+        let (of, topic) = (&of["Properties"], as_text(&of["Properties"]["TopicArn"]));
+        let endpoint = as_text(&of["Endpoint"]);
+        let is_raw = of["RawMessageDelivery"] == true;
+        if of["Protocol"] == "sqs" {
+            subscriptions.push(Subscription { topic, queue: endpoint, is_raw });
+            continue;
+        }
+        // moto would run the function itself, in Docker: so there is a queue instead.
+        let function = last(&endpoint, ':');
+        let name = format!("{function}-deliveries");
+        let queue = json!({ "Type": "AWS::SQS::Queue", "Properties": { "QueueName": name } });
+        made.insert(format!("{id}Deliveries"), queue);
+        let delivery = json!({ "url": queue_url(ports, &name), "poll_ms": QUEUE_POLL_MS });
+        by_sns.insert(function, delivery);
+        subscriptions.push(Subscription { topic, queue: arn("sqs", &name), is_raw: false });
+    }
+    dead_letters_first(&mut made);
+    let mut host = host(&functions, &resources, packages, ports)?;
+    host["subscriptions"] = Value::Object(by_sns);
+    host["logs"] = json!(logs);
+    Ok(Plan { resources: json!({ "Resources": made }), subscriptions, host })
+}
+
+/// A queue with a redrive policy needs the other one.
+fn dead_letters_first(made: &mut Map<String, Value>) {
+    let is_queue = |of: &Value| of["Type"] == "AWS::SQS::Queue";
+    let redrives = |of: &Value| !of["Properties"]["RedrivePolicy"].is_null();
+    let first = made.iter().filter(|(_, of)| is_queue(of) && !redrives(of));
+    let first: Vec<String> = first.map(|(id, _)| id.clone()).collect();
+    for of in made.values_mut().filter(|of| redrives(of)) {
+        of["DependsOn"] = json!(first);
+    }
+}
+
+/// The template with what references to its resources stand for on moto.
+fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
+    let mut template = Template::parse(text)?;
+    template.set("ViewDelivery", delivery)?;
+    template.know("StreamShards", json!(SHARDS));
+    template.know("LogsPerSweep", json!(LOGS_PER_SWEEP));
+    for (name, value) in [
+        ("AWS::StackName", NAME),
+        ("AWS::Region", REGION),
+        ("AWS::AccountId", ACCOUNT),
+        ("AWS::Partition", "aws"),
+    ] {
+        template.know(name, json!(value));
+    }
+    for (id, of) in template.resources()? {
+        let name = |property: &str| as_text(&of["Properties"][property]);
+        let (kind, reference, own_arn) = match of["Type"].as_str().unwrap_or_default() {
+            "AWS::DynamoDB::Table" => {
+                let name = name("TableName");
+                // Its stream's ARN is made by moto; the host looks for it by the table's name.
+                template.know(&format!("{id}.StreamArn"), json!(name));
+                ("dynamodb", name.clone(), arn("dynamodb", &format!("table/{name}")))
+            }
+            "AWS::Kinesis::Stream" => {
+                ("kinesis", name("Name"), arn("kinesis", &format!("stream/{}", name("Name"))))
+            }
+            "AWS::SNS::Topic" => {
+                let arn = arn("sns", &name("TopicName"));
+                ("sns", arn.clone(), arn)
+            }
+            "AWS::SQS::Queue" => {
+                let name = name("QueueName");
+                ("sqs", queue_url(ports, &name), arn("sqs", &name))
+            }
+            "AWS::Serverless::Function" => {
+                let name = name("FunctionName");
+                ("lambda", name.clone(), arn("lambda", &format!("function:{name}")))
+            }
+            _ => continue,
+        };
+        ensure!(reference != "null", "the template gives {id} no name ({kind})");
+        template.know(&id, json!(reference));
+        template.know(&format!("{id}.Arn"), json!(own_arn));
+    }
+    Ok(template)
+}
+
+/// The resources that there are, by their logical ids.
+struct Resources(Vec<(String, Value)>);
+
+impl Resources {
+    fn of(&self, kind: &str) -> impl Iterator<Item = &(String, Value)> {
+        self.0.iter().filter(move |(_, of)| of["Type"] == kind)
+    }
+}
+
+/// The configuration of the host, without subscriptions.
+fn host(
+    functions: &BTreeMap<String, Value>,
+    resources: &Resources,
+    packages: &Path,
+    ports: Ports,
+) -> Result<Value> {
+    let (mut all, mut streams, mut schedules) = (Map::new(), Map::new(), Map::new());
+    for (id, of) in functions {
+        let name = as_text(&of["FunctionName"]);
+        let invoke = of["EventInvokeConfig"].clone();
+        let mut function = function(of, packages, ports).with_context(|| id.clone())?;
+        function["on_error"] = on_error(&invoke, ports)?;
+        all.insert(name.clone(), function);
+        for event in of["Events"].as_object().into_iter().flatten().map(|(_, event)| event) {
+            let event_of = &event["Properties"];
+            match event["Type"].as_str().unwrap_or_default() {
+                "DynamoDB" => {
+                    let source = json!({ "table": as_text(&event_of["Stream"]) });
+                    streams.insert(name.clone(), stream(event_of, source)?);
+                }
+                "Kinesis" => {
+                    let source = json!({ "kinesis": last(&as_text(&event_of["Stream"]), '/') });
+                    streams.insert(name.clone(), stream(event_of, source)?);
+                }
+                "Schedule" | "ScheduleV2" => {
+                    schedules.insert(name.clone(), json!(SCHEDULE_MS));
+                }
+                other => anyhow::bail!("{id} has an event {other}, which this does not know"),
+            }
+        }
+    }
+    for (_, of) in resources.of("AWS::Lambda::EventInvokeConfig") {
+        let of = &of["Properties"];
+        let function = all.get_mut(&as_text(&of["FunctionName"]));
+        function.context("a configuration without its function")?["on_error"] =
+            on_error(of, ports)?;
+    }
+    let mut queues = Map::new();
+    for (_, of) in resources.of("AWS::Lambda::EventSourceMapping") {
+        let of = &of["Properties"];
+        let url = queue_url(ports, &last(&as_text(&of["EventSourceArn"]), ':'));
+        let mapping = json!({
+            "url": url,
+            "batch_size": number(&of["BatchSize"])?,
+            "window_ms": number(&of["MaximumBatchingWindowInSeconds"])? * 1_000,
+            "concurrency": number(&of["ScalingConfig"]["MaximumConcurrency"])?,
+            "report_failures": reports_failures(of),
+            "poll_ms": QUEUE_POLL_MS,
+        });
+        queues.insert(as_text(&of["FunctionName"]), mapping);
+    }
+    let is_all = all.len() == crate::lambdas::LAMBDAS.len()
+        && (streams.len(), queues.len(), schedules.len()) == (2, 1, 4);
+    ensure!(is_all, "not all of the template was understood: {streams:?} {queues:?} {schedules:?}");
+    let api = functions.get("ApiFunction").context("there is no function for the API")?;
+    Ok(json!({
+        "endpoint": emulator::url(ports.moto),
+        "region": REGION,
+        "account": ACCOUNT,
+        "control": format!("127.0.0.1:{}", ports.control),
+        "front": {
+            "listen": format!("127.0.0.1:{}", ports.front),
+            "function": as_text(&api["FunctionName"]),
+        },
+        "functions": all,
+        "streams": streams,
+        "queues": queues,
+        "schedules": schedules,
+    }))
+}
+
+fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
+    let code = as_text(&of["CodeUri"]);
+    let package = last(code.trim_end_matches('/'), '/');
+    let variables = of["Environment"]["Variables"].as_object().context("it has no environment")?;
+    let mut env: Map<String, Value> =
+        variables.iter().map(|(name, value)| (name.clone(), json!(as_text(value)))).collect();
+    for (name, value) in emulator::environment(ports.moto) {
+        env.insert(name.to_owned(), json!(value));
+    }
+    // As many at the same time as Lambda would have at this load.
+    let workers = match package.as_str() {
+        "api" => 16,
+        "sweep" => 1,
+        _ => 4,
+    };
+    Ok(json!({
+        "bootstrap": packages.join(&package).join("bootstrap"),
+        "env": env,
+        "workers": workers,
+        "timeout_ms": number(&of["Timeout"])? * 1_000,
+        "memory_mb": number(&of["MemorySize"])?,
+    }))
+}
+
+/// Of an `EventInvokeConfig`, or nothing.
+fn on_error(of: &Value, ports: Ports) -> Result<Value> {
+    let mut out = json!({});
+    if !of["MaximumRetryAttempts"].is_null() {
+        out["retries"] = json!(number(&of["MaximumRetryAttempts"])?);
+    }
+    if !of["MaximumEventAgeInSeconds"].is_null() {
+        out["age_ms_max"] = json!(number(&of["MaximumEventAgeInSeconds"])? * 1_000);
+    }
+    if let Some(queue) = of["DestinationConfig"]["OnFailure"]["Destination"].as_str() {
+        out["destination"] = json!(queue_url(ports, &last(queue, ':')));
+    }
+    Ok(out)
+}
+
+fn stream(of: &Value, source: Value) -> Result<Value> {
+    Ok(json!({
+        "source": source,
+        "batch_size": number(&of["BatchSize"])?,
+        "window_ms": number(&of["MaximumBatchingWindowInSeconds"])? * 1_000,
+        "parallelization": number(&of["ParallelizationFactor"])?,
+        "bisect": of["BisectBatchOnFunctionError"] == true,
+        "report_failures": reports_failures(of),
+        "poll_ms": STREAM_POLL_MS,
+    }))
+}
+
+fn reports_failures(of: &Value) -> bool {
+    of["FunctionResponseTypes"] == json!(["ReportBatchItemFailures"])
+}
+
+/// A number, which may come as a text.
+fn number(of: &Value) -> Result<u64> {
+    as_text(of).parse().with_context(|| format!("{of} is no number"))
+}
+
+fn last(text: &str, before: char) -> String {
+    text.rsplit(before).next().unwrap_or_default().to_owned()
+}
+
+fn arn(service: &str, resource: &str) -> String {
+    format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}")
+}
+
+fn queue_url(ports: Ports, name: &str) -> String {
+    format!("{}/{ACCOUNT}/{name}", emulator::url(ports.moto))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORTS: Ports = Ports { moto: 1, front: 2, control: 3 };
+
+    #[test]
+    fn the_template_is_understood() {
+        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/template.yaml");
+        let (packages, logs) = (Path::new("/packages"), Path::new("/logs"));
+        let plan = plan(&template, packages, PORTS, logs).expect("it can be planned");
+        let resources = plan.resources["Resources"].as_object().expect("there are some");
+        let text = plan.resources.to_string() + &plan.host.to_string();
+        assert!(!text.contains("\"Ref\"") && !text.contains("Fn::"), "{text}");
+        let count = |kind: &str| resources.values().filter(|of| of["Type"] == kind).count();
+        assert_eq!(count("AWS::DynamoDB::Table"), 7);
+        // Three for dead letters, one of a view, two for deliveries.
+        assert_eq!(count("AWS::SQS::Queue"), 6);
+        assert_eq!(resources["Stream"]["Properties"]["ShardCount"], 2);
+        assert_eq!(plan.subscriptions.len(), 3);
+        assert_eq!(plan.subscriptions.iter().filter(|of| of.is_raw).count(), 1);
+        let processor = &plan.host["functions"]["fanfold-processor"];
+        assert_eq!(processor["bootstrap"], "/packages/processor/bootstrap");
+        assert_eq!(
+            processor["env"]["FANFOLD_TOPICS"],
+            "arn:aws:sns:us-east-1:123456789012:fanfold-commits"
+        );
+        let balances = &plan.host["functions"]["fanfold-balances"];
+        let letters = "http://127.0.0.1:1/123456789012/fanfold-balances-dead-letters";
+        assert_eq!(balances["env"]["FANFOLD_DEAD_LETTERS"], letters);
+        assert_eq!(balances["on_error"]["destination"], letters);
+        let commands = &plan.host["streams"]["fanfold-processor"];
+        assert_eq!(commands["source"], json!({ "kinesis": "fanfold-commands" }));
+        assert_eq!(commands["bisect"], true);
+        assert_eq!(plan.host["streams"]["fanfold-relay"]["source"]["table"], "fanfold-commands");
+        assert_eq!(plan.host["queues"]["fanfold-statement"]["report_failures"], true);
+    }
+}

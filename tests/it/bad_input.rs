@@ -86,7 +86,7 @@ fn with_raw(field: &str, value: &str) -> String {
 fn documents() -> Vec<Case> {
     let deep = |n| "[".repeat(n) + &"]".repeat(n);
     vec![
-        command("", (400, "not-json"), "not JSON"),
+        command("", (400, "not-json"), "the body is empty"),
         command("nonsense", (400, "not-json"), "line 1 column 2"),
         command(r#"{"type":"ledger""#, (400, "not-json"), "not JSON"),
         command(with("org", json!("x")) + "}", (400, "not-json"), "not JSON"),
@@ -115,7 +115,7 @@ fn documents() -> Vec<Case> {
             "at most 65536",
         ),
         command(vec![b' '; 1024 * 1024 + 1], (413, "body-too-large"), "at most 1048576"),
-        command(vec![b' '; 1024 * 1024], (413, "command-too-large"), "1048576 bytes long"),
+        command(vec![b'x'; 1024 * 1024], (413, "command-too-large"), "1048576 bytes long"),
     ]
 }
 

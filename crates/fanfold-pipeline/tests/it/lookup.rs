@@ -75,12 +75,14 @@ fn an_id_is_found_or_pending_or_was_never_sent() {
 fn it_is_found_wherever_it_stands() {
     let refused = |id| command("ann", id, "add", json!({"counter": "a", "by": 0}));
     play(async || {
-        for (users, is_below_head) in [(1, false), (1, true), (300, true)] {
+        // So many ids of ann's make a snapshot due, also one in which many users have windows.
+        for (users, ids) in [(1, 3), (1, DUE), (60, 6 * DUE)] {
+            let is_below_head = ids > 3;
             let world = World::new();
             let first = [add(1), refused(2), by("ann/till 1", refused(1)), add(1), refused(1)];
             let user = |n: u64| format!("{n:04}{}", "@".repeat(100));
             let others = (0..users).map(|n| by(&user(n), add(n + 1)));
-            let many = (3..DUE * u64::from(is_below_head)).map(add);
+            let many = (3..ids).map(add);
             let commands: Vec<Command> = first.into_iter().chain(others).chain(many).collect();
             world.accept(&acme(), commands.len() as u64).await;
             done(&world.processor(), &[world.record(&acme(), 1, &commands)]).await;

@@ -57,7 +57,7 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
             let again = [
                 // As it was, and as it was but written in another way.
                 run([3]).remove(0),
-                with_data(6, r#"{ "by": 1.0, "c\\u006funter": "a" }"#),
+                with_data(6, r#"{ "by": 1.0, "c\u006funter": "a" }"#),
                 // Another one, and another kind.
                 adds(6, 7),
                 command("ann", 9, "nothing", json!({})),

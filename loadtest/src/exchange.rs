@@ -49,7 +49,8 @@ pub(crate) struct Request {
     pub(crate) due: Duration,
     pub(crate) orders: Vec<Order>,
     pause_max: Duration,
-    was_sent: bool,
+    /// Whether it was sent before.
+    pub(crate) was_sent: bool,
     /// Whether some of its commands have their 202.
     was_accepted: bool,
 }

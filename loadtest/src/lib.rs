@@ -21,6 +21,7 @@ mod arrivals;
 mod drive;
 mod evidence;
 mod exchange;
+mod held;
 mod interrupt;
 mod limits;
 mod live;
@@ -53,7 +54,7 @@ pub fn main(options: &Options) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // The target may have had its say in it.
-            eprintln!("error: {}", text::shown(&format!("{error:#}")));
+            text::complain(&format!("error: {}", text::shown(&format!("{error:#}"))));
             ExitCode::from(2)
         }
     }

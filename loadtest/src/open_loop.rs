@@ -3,7 +3,8 @@
 //! If all connections are busy when a request is due, it leaves late; its time counts from when it
 //! was due, so that a target which stands still is seen as its users would see it. What waits to be
 //! sent again holds no connection meanwhile, or a target that asks to be spared would be spared what
-//! is due as well.
+//! is due as well. What has to wait for a command of the same origin (see `held`) is late in the same
+//! way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,6 +19,7 @@ use crate::arrivals::Arrivals;
 use crate::drive::Plan;
 use crate::evidence::Evidence;
 use crate::exchange::{Attempt, Context, Fate, LOOK, Request};
+use crate::held::{Held, Waiting};
 use crate::measure::Kind;
 use crate::pacer::Pacer;
 use crate::receipts::Line;
@@ -66,9 +68,13 @@ pub(crate) struct Desk<'a> {
     next: Option<Duration>,
     /// What waits to be sent again, by when.
     resting: BTreeMap<(Instant, u64), Request>,
+    /// What waits for something that is to be sent again.
+    held: Held,
+    /// What has waited for that, and leaves as soon as a connection is free: in order.
+    ready: VecDeque<Request>,
     /// How often something was laid to rest: no two have the same number.
     rests: u64,
-    /// Commands under way or resting.
+    /// Commands under way, resting, held or ready.
     open: usize,
     /// Why the first command that was refused was.
     pub(crate) refusal: Option<String>,
@@ -87,6 +93,7 @@ impl<'a> Desk<'a> {
             None => Arrivals::even(plan.shape.clone(), plan.offset),
         };
         let (next, resting) = (arrivals.next(), BTreeMap::new());
+        let (held, ready) = (Held::default(), VecDeque::new());
         let (rests, open, refusal) = (0, 0, None);
         Self {
             plan,
@@ -97,6 +104,8 @@ impl<'a> Desk<'a> {
             arrivals,
             next,
             resting,
+            held,
+            ready,
             rests,
             open,
             refusal,
@@ -107,7 +116,7 @@ impl<'a> Desk<'a> {
         self.next.is_some() && self.open + self.plan.batch <= self.plan.commands_open
     }
 
-    /// The request that is due now, if one is.
+    /// The request that is due now, if one is, and not all of it has to wait.
     fn leave(&mut self) -> Option<Request> {
         let due = std::mem::replace(&mut self.next, self.arrivals.next())?;
         let (now, commands) = (self.context.now(), self.plan.batch as u64);
@@ -115,10 +124,30 @@ impl<'a> Desk<'a> {
         measures.due(due, commands);
         measures.took(Kind::Send, due, now);
         drop(measures);
-        self.context.live.left(now.saturating_sub(due).as_micros() as u64);
-        let orders = self.workload.next_request(self.plan.batch, self.plan.batch_of_one_tenant);
+        let mut orders = self.workload.next_request(self.plan.batch, self.plan.batch_of_one_tenant);
         self.open += orders.len();
+        self.held.hold(&mut orders, due);
+        if orders.is_empty() {
+            return None;
+        }
+        self.context.live.left(now.saturating_sub(due).as_micros() as u64);
         Some(Request::new(orders, due))
+    }
+
+    /// These need not wait any more: those of one moment are one request.
+    fn release(&mut self, waiting: impl IntoIterator<Item = Waiting>) {
+        let mut last = None;
+        for Waiting { due, order } in waiting {
+            match self.ready.back_mut().filter(|_| last == Some(due)) {
+                Some(request) => request.orders.push(order),
+                None => {
+                    let late = self.context.now().saturating_sub(due);
+                    self.context.live.left(late.as_micros() as u64);
+                    self.ready.push_back(Request::new(vec![order], due));
+                }
+            }
+            last = Some(due);
+        }
     }
 
     fn came_back(&mut self, attempt: Attempt) -> io::Result<()> {
@@ -128,12 +157,19 @@ impl<'a> Desk<'a> {
             if let Fate::Accepted(seq) = fate {
                 self.sampler.offer(self.context, order, *seq, attempt.due);
             }
+            if attempt.was_repeated {
+                let waiting = self.held.settled(order);
+                self.release(waiting);
+            }
         }
         if self.refusal.is_none() {
             self.refusal = attempt.refusal;
         }
         match attempt.again {
             Some((request, pause)) => {
+                if !attempt.was_repeated {
+                    request.orders.iter().for_each(|order| self.held.refused(order));
+                }
                 self.rests += 1;
                 self.resting.insert((Instant::now() + pause, self.rests), request);
             }
@@ -147,12 +183,23 @@ impl<'a> Desk<'a> {
         self.resting.first_key_value().map_or_else(Instant::now, |((at, _), _)| *at)
     }
 
-    /// What has rested enough, unless its patience ended while it waited for a connection.
+    /// What is ready, or has rested enough, unless its patience ended while it waited.
     fn wake(&mut self) -> io::Result<Option<Request>> {
-        let Some((_, request)) = self.resting.pop_first() else { return Ok(None) };
+        let ready = self.ready.pop_front();
+        let rested = || self.resting.pop_first().map(|(_, request)| request);
+        let Some(mut request) = ready.or_else(rested) else { return Ok(None) };
         if self.context.patience_left(request.due).is_zero() {
-            self.give_up(request, "no connection was free in time")?;
+            let why = "no connection was free, or what was before it was not in, in time";
+            self.give_up(request, why)?;
             return Ok(None);
+        }
+        if !request.was_sent {
+            // What is before it may have been refused again.
+            self.held.hold(&mut request.orders, request.due);
+            if request.orders.is_empty() {
+                self.context.live.came_back();
+                return Ok(None);
+            }
         }
         Ok(Some(request))
     }
@@ -183,7 +230,10 @@ impl<'a> Desk<'a> {
         if is_stopped {
             self.unseen(looking + self.sampler.waiting.len());
             self.sampler.waiting.clear();
-            while let Some((_, request)) = self.resting.pop_first() {
+            let waiting = self.held.take_waiting();
+            self.release(waiting);
+            let rested = std::mem::take(&mut self.resting).into_values();
+            for request in std::mem::take(&mut self.ready).into_iter().chain(rested) {
                 self.give_up(request, "the load was stopped")?;
             }
         }
@@ -217,7 +267,12 @@ pub(crate) async fn open_loop(desk: &mut Desk<'_>, pacer: &mut Pacer) -> io::Res
     let mut look = tokio::time::interval(LOOK);
     loop {
         let is_free = under_way.len() < connections;
-        let has_rested = tokio::time::sleep_until(desk.rested_at().into());
+        let (is_ready, rested_at) = (!desk.ready.is_empty(), desk.rested_at());
+        let has_rested = async move {
+            if !is_ready {
+                tokio::time::sleep_until(rested_at.into()).await;
+            }
+        };
         let is_due = pacer.until(context.began + desk.next.unwrap_or_default());
         tokio::select! {
             biased;
@@ -230,7 +285,7 @@ pub(crate) async fn open_loop(desk: &mut Desk<'_>, pacer: &mut Pacer) -> io::Res
             }
             Some(attempt) = under_way.next() => desk.came_back(attempt)?,
             Some(line) = looking.next() => desk.seen(line)?,
-            () = has_rested, if is_free && !desk.resting.is_empty() => {
+            () = has_rested, if is_free && (is_ready || !desk.resting.is_empty()) => {
                 under_way.extend(desk.wake()?.map(|request| context.attempt(request)));
             }
             () = is_due, if is_free && desk.may_leave() => {
@@ -242,7 +297,8 @@ pub(crate) async fn open_loop(desk: &mut Desk<'_>, pacer: &mut Pacer) -> io::Res
         {
             looking.push(async move { context.look_for(&sample).await });
         }
-        let is_quiet = under_way.is_empty() && desk.resting.is_empty() && looking.is_empty();
+        let is_resting = !desk.resting.is_empty() || !desk.ready.is_empty();
+        let is_quiet = under_way.is_empty() && !is_resting && looking.is_empty();
         if desk.next.is_none() && is_quiet {
             return desk.evidence.flush();
         }

@@ -22,7 +22,8 @@ const COMMANDS_OPEN_MAX: usize = 1 << 18;
 const PLAIN_COMMAND_BYTES_MAX: usize = 400;
 /// Bytes of a prefix of names: they are followed by numbers, and a name has at most 128.
 const PREFIX_BYTES_MAX: usize = 64;
-/// Users of all organisations: an id is kept of each, of 4 bytes, by each thread.
+/// Users of all organisations, times their clients: an id is kept of each, of 8 bytes, by each
+/// thread.
 const USERS_MAX: u64 = 20_000_000;
 
 /// Drives a ledger over HTTP at a rate, and audits from outside what became of it.
@@ -125,6 +126,10 @@ pub(crate) struct Run {
     /// Users of each organisation (and thread).
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) users: u32,
+    /// Clients of each user, which number their commands by the clock (milliseconds × 1,024 + the
+    /// client's number), each for itself; 0: each user numbers its commands 1, 2, 3 …
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=1_024))]
+    pub(crate) clients: u32,
     /// Commands in a request.
     #[arg(long, default_value_t = 1)]
     pub(crate) batch: usize,
@@ -137,6 +142,9 @@ pub(crate) struct Run {
     /// Share of commands that are sent again, whatever became of them.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) duplicates: f64,
+    /// Share of commands that have the id of another command that was sent: each must be refused.
+    #[arg(long, default_value = "0", value_parser = share)]
+    pub(crate) reused: f64,
     /// Share of commands whose id is below one that their user has sent.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) out_of_order: f64,
@@ -203,7 +211,7 @@ pub enum OptionsError {
          {REQUEST_BYTES_MAX} bytes"
     )]
     Request { batch: usize, payload: usize },
-    #[error("--tenants times --users is {0}, at most {USERS_MAX} are possible")]
+    #[error("--tenants times --users times --clients is {0}, at most {USERS_MAX} are possible")]
     Users(u64),
     #[error(
         "about {ids:.0} ids of one user would be under way, and a log may forget them at 2,048: \
@@ -232,7 +240,8 @@ impl Run {
         if self.batch * (self.payload + 1) + 1 > REQUEST_BYTES_MAX {
             return Err(OptionsError::Request { batch: self.batch, payload: self.payload });
         }
-        let users = u64::from(self.tenants) * u64::from(self.users);
+        let clients = u64::from(self.clients.max(1));
+        let users = u64::from(self.tenants) * u64::from(self.users) * clients;
         if users > USERS_MAX {
             return Err(OptionsError::Users(users));
         }
@@ -266,7 +275,8 @@ impl Run {
 
     /// Ids of one user of the first organisation, about, that so many commands have.
     fn ids_open(&self, commands: usize) -> f64 {
-        self.hottest_share() * commands as f64 / f64::from(self.users)
+        let origins = f64::from(self.users) * f64::from(self.clients.max(1));
+        self.hottest_share() * commands as f64 / origins
     }
 
     /// Requests under way at the same time, at most.

@@ -11,6 +11,7 @@
 //! {"end":{}}
 //! ```
 //!
+//! A command of a user's client that numbers for itself has `"client":"…"` beside its `user`.
 //! A command with a memo has `"memo":"<16 hex digits>"` beside its `command`: FNV-1a, 64 bits, of the
 //! memo's bytes. A file without its `end` is that of a client which was stopped: it may have sent more
 //! than it could write down.
@@ -62,7 +63,10 @@ pub struct Sent {
     pub log: String,
     /// The user.
     pub user: String,
-    /// Numbered by the user, per log.
+    /// The client of the user, if it numbers its commands for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Numbered by the user, or its client, per log.
     pub id: u64,
     /// What was asked.
     pub command: Command,
@@ -80,7 +84,10 @@ pub struct Receipt {
     pub seq: u64,
     /// The user.
     pub user: String,
-    /// Numbered by the user, per log.
+    /// The client of the user, if it numbers its commands for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Numbered by the user, or its client, per log.
     pub id: u64,
     /// What was asked.
     pub command: Command,
@@ -92,13 +99,13 @@ pub struct Receipt {
 impl Sent {
     /// With the place that was promised for it.
     pub fn promised(self, seq: u64) -> Receipt {
-        let Self { log, user, id, command, memo } = self;
-        Receipt { log, seq, user, id, command, memo }
+        let Self { log, user, client, id, command, memo } = self;
+        Receipt { log, seq, user, client, id, command, memo }
     }
 }
 
 /// What is kept of a text: enough to see that another was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(u64);
 
 impl Digest {

@@ -19,7 +19,7 @@ use crate::load::{Loaded, load};
 use crate::options::{Audit, HowToAudit, Run, Where};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
-use crate::text::shown;
+use crate::text::{complain, print, shown};
 
 /// How long the target may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(10);
@@ -45,15 +45,15 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
     // Before anything else can fail: it is what a breach is shown with.
     let kept = (!is_clean).then(|| receipts.keep());
     let told = done.and_then(|Done { report, trouble }| {
-        println!("{}", report.table());
+        print(&report.table());
         let mut written = json.write(|| Ok(serde_json::to_string_pretty(&report)?));
         written = written.and(html.write(|| report.html()));
         trouble.map_or(written, Err).map(|()| report.counts.accepted > 0)
     });
     match kept {
         None => {}
-        Some(Ok(path)) => println!("The receipts are kept: {}", path.display()),
-        Some(Err(error)) => eprintln!("error: the receipts cannot be kept: {error:#}"),
+        Some(Ok(path)) => print(&format!("The receipts are kept: {}", path.display())),
+        Some(Err(error)) => complain(&format!("error: the receipts cannot be kept: {error:#}")),
     }
     outranked(is_breached, told.map(|accepted| is_clean && accepted))
 }
@@ -64,7 +64,7 @@ pub(crate) fn audit(audit: &Audit) -> Result<bool> {
     let target = reach(&audit.place)?;
     let enough = interrupt::watch(None)?;
     let verdict = audited(&target, &audit.receipts, &audit.how, enough)?;
-    println!("{}", verdict_table(&verdict));
+    print(&verdict_table(&verdict));
     let written = json.write(|| Ok(serde_json::to_string_pretty(&verdict)?));
     outranked(verdict.breaches > 0, written.map(|()| verdict.is_clean()))
 }
@@ -73,7 +73,7 @@ pub(crate) fn audit(audit: &Audit) -> Result<bool> {
 fn outranked(is_breached: bool, told: Result<bool>) -> Result<bool> {
     match told {
         Err(error) if is_breached => {
-            eprintln!("error: {}", shown(&format!("{error:#}")));
+            complain(&format!("error: {}", shown(&format!("{error:#}"))));
             Ok(false)
         }
         told => told,

@@ -1,4 +1,6 @@
-//! Text from outside, before anybody sees it.
+//! Text from outside before it is shown, and showing it.
+
+use std::io::{self, Write};
 
 /// Longer texts are cut here.
 const CHARS_MAX: usize = 600;
@@ -18,6 +20,17 @@ pub(crate) fn shown(text: &str) -> String {
 /// The same of what may be no text.
 pub(crate) fn shown_bytes(bytes: &[u8]) -> String {
     shown(&String::from_utf8_lossy(&bytes[..bytes.len().min(BYTES_MAX + 1)]))
+}
+
+/// A line on standard output, if that can be written: the receipts, the report's files and the exit
+/// code do not depend on it.
+pub(crate) fn print(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// A line on standard error, likewise.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -32,6 +33,9 @@ const LETTERS_PER_NUMBER: usize = 10;
 /// Commands that are remembered, so that they can be sent again. Far below the 2,048 ids that a log
 /// remembers of a user: what is sent again must be known there.
 const REMEMBERED_MAX: usize = 512;
+/// Ids of one millisecond, where clients number by the clock: the number of the client tells apart
+/// the ids of several.
+const IDS_PER_MS: u64 = 1_024;
 /// Ids that were left out, and are sent later.
 const HELD_BACK_MAX: usize = 256;
 
@@ -46,12 +50,17 @@ pub(crate) struct Spec {
     pub(crate) zipf: f64,
     /// Users of each organisation.
     pub(crate) users: u32,
+    /// Clients of each user, which number by the clock, each for itself; 0: each user numbers its
+    /// commands 1, 2, 3 …, without a client.
+    pub(crate) clients: u32,
     /// How the names of this run's users begin.
     pub(crate) user_prefix: String,
     /// Bytes of each command; shorter ones are filled up with a memo.
     pub(crate) payload: usize,
     /// Share of commands that are sent again, whatever became of them.
     pub(crate) duplicates: f64,
+    /// Share of commands that have the id of another one that was sent.
+    pub(crate) reused: f64,
     /// Share of commands whose id is below one that their user has sent.
     pub(crate) out_of_order: f64,
     /// Share of commands that the ledger will refuse.
@@ -71,14 +80,23 @@ pub(crate) struct Order {
     deed: Deed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Who numbers commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum User {
     /// Opens the accounts.
     Opener,
     Number {
         lane: u16,
         user: u32,
+        client: Option<u32>,
     },
+}
+
+/// Whose commands of which log: they are to be taken in the order of their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Origin {
+    tenant: u32,
+    user: User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,8 +115,8 @@ pub(crate) struct Workload {
     /// Chooses what is sent again: of its own, so that nothing else depends on it.
     again: SmallRng,
     zipf: Zipf<f64>,
-    /// The last id of every user of every tenant.
-    ids: Vec<u32>,
+    /// The last id of every client of every user of every tenant.
+    ids: Vec<u64>,
     /// What was sent last, answered or not: that is not known before the run, and what is sent is.
     sent: VecDeque<Order>,
     held_back: VecDeque<Order>,
@@ -109,7 +127,8 @@ impl Workload {
         let seed = spec.seed ^ (u64::from(lane) << 48);
         let (random, again) = (SmallRng::seed_from_u64(seed), SmallRng::seed_from_u64(!seed));
         let zipf = Zipf::new(f64::from(spec.tenants), spec.zipf).expect("the options were checked");
-        let ids = vec![0; spec.tenants as usize * spec.users as usize];
+        let origins = spec.tenants as usize * spec.users as usize * spec.clients.max(1) as usize;
+        let ids = vec![0; origins];
         let (sent, held_back) = (VecDeque::new(), VecDeque::new());
         Self { spec, lane, random, again, zipf, ids, sent, held_back }
     }
@@ -147,6 +166,9 @@ impl Workload {
         if let Some(order) = self.sent_before() {
             return order;
         }
+        if let Some(order) = self.with_a_used_id() {
+            return order;
+        }
         let order = self.not_sent_before(tenant);
         if self.sent.len() == REMEMBERED_MAX {
             self.sent.pop_front();
@@ -163,6 +185,20 @@ impl Workload {
         Some(self.sent[self.again.random_range(0..self.sent.len())])
     }
 
+    /// Another command with an id that was sent.
+    fn with_a_used_id(&mut self) -> Option<Order> {
+        let share = self.spec.reused;
+        if share == 0.0 || self.sent.is_empty() || !self.again.random_bool(share) {
+            return None;
+        }
+        let first = self.sent[self.again.random_range(0..self.sent.len())];
+        let deed = match first.deed {
+            Deed::Deposit(to, amount) => Deed::Deposit(to, amount + 1),
+            _ => Deed::Deposit(0, 1),
+        };
+        Some(Order { deed, ..first })
+    }
+
     fn not_sent_before(&mut self, tenant: u32) -> Order {
         if self.rolls(self.spec.out_of_order)
             && let Some(late) = self.held_back.pop_front()
@@ -170,18 +206,21 @@ impl Workload {
             return late;
         }
         let user = self.random.random_range(0..self.spec.users);
-        let order = self.fresh(tenant, user);
+        // Without clients nothing is drawn: so that it changes nothing else.
+        let clients = Some(self.spec.clients).filter(|clients| *clients > 0);
+        let client = clients.map(|clients| self.random.random_range(0..clients));
+        let order = self.fresh(tenant, user, client);
         if self.rolls(self.spec.out_of_order) && self.held_back.len() < HELD_BACK_MAX {
             // Its user goes on with the id after it; it comes later.
             self.held_back.push_back(order);
-            return self.fresh(tenant, user);
+            return self.fresh(tenant, user, client);
         }
         order
     }
 
-    fn fresh(&mut self, tenant: u32, user: u32) -> Order {
-        let (deed, id) = (self.deed(), self.next_id(tenant, user));
-        Order { tenant, user: User::Number { lane: self.lane, user }, id, deed }
+    fn fresh(&mut self, tenant: u32, user: u32, client: Option<u32>) -> Order {
+        let (deed, id) = (self.deed(), self.next_id(tenant, user, client));
+        Order { tenant, user: User::Number { lane: self.lane, user, client }, id, deed }
     }
 
     fn deed(&mut self) -> Deed {
@@ -199,10 +238,15 @@ impl Workload {
         }
     }
 
-    fn next_id(&mut self, tenant: u32, user: u32) -> u64 {
-        let id = &mut self.ids[tenant as usize * self.spec.users as usize + user as usize];
-        *id += 1;
-        u64::from(*id)
+    fn next_id(&mut self, tenant: u32, user: u32, client: Option<u32>) -> u64 {
+        let at = tenant as usize * self.spec.users as usize + user as usize;
+        let Some(client) = client else {
+            self.ids[at] += 1;
+            return self.ids[at];
+        };
+        let last = &mut self.ids[at * self.spec.clients as usize + client as usize];
+        *last = (*last + 1).max(now_ms() * IDS_PER_MS + u64::from(client) % IDS_PER_MS);
+        *last
     }
 
     fn tenant(&mut self) -> u32 {
@@ -216,7 +260,17 @@ impl Workload {
     }
 }
 
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
+}
+
 impl Order {
+    /// Who numbered it, and in which log.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { tenant: self.tenant, user: self.user }
+    }
+
     /// Its log.
     pub(crate) fn log(&self, spec: &Spec) -> String {
         format!("ledger/org:{}{}", spec.org_prefix, self.tenant)
@@ -232,7 +286,14 @@ impl Order {
     fn user(&self, spec: &Spec) -> String {
         match self.user {
             User::Opener => format!("{}opener", spec.user_prefix),
-            User::Number { lane, user } => format!("{}{lane}.{user}", spec.user_prefix),
+            User::Number { lane, user, .. } => format!("{}{lane}.{user}", spec.user_prefix),
+        }
+    }
+
+    fn client(&self) -> Option<String> {
+        match self.user {
+            User::Number { client: Some(client), .. } => Some(format!("w{client}")),
+            User::Opener | User::Number { client: None, .. } => None,
         }
     }
 
@@ -248,7 +309,8 @@ impl Order {
             }
         };
         let memo = self.memo(spec).map(|memo| Digest::of(&memo));
-        Sent { log: self.log(spec), user: self.user(spec), id: self.id, command, memo }
+        let (log, user, client) = (self.log(spec), self.user(spec), self.client());
+        Sent { log, user, client, id: self.id, command, memo }
     }
 
     /// What fills the command up to the bytes that were asked for, if there is room for it.
@@ -290,8 +352,12 @@ impl Order {
             out.write_fmt(text).expect("writing to memory never fails");
         };
         write(format_args!(
-            r#"{{"type":"ledger","command":"{name}","id":{id},"user":"{user}","org":"{org}{tenant}","data":"#
+            r#"{{"type":"ledger","command":"{name}","id":{id},"user":"{user}","org":"{org}{tenant}","#
         ));
+        if let Some(client) = self.client() {
+            write(format_args!(r#""client":"{client}","#));
+        }
+        write(format_args!(r#""data":"#));
         match self.deed {
             Deed::Open(of) => {
                 write(format_args!(r#"{{"account":"{}""#, ACCOUNTS[of]));
@@ -334,9 +400,11 @@ mod tests {
             org_prefix: "load-".into(),
             zipf: 1.0,
             users: 3,
+            clients: 0,
             user_prefix: "r7-".into(),
             payload: 0,
             duplicates: 0.0,
+            reused: 0.0,
             out_of_order: 0.0,
             rejected: 0.0,
             transfers: 0.0,
@@ -373,6 +441,35 @@ mod tests {
             *id += 1;
             assert_eq!(sent.id, *id);
         }
+    }
+
+    #[test]
+    fn clients_number_by_the_clock_each_for_itself() {
+        let spec = Spec { clients: 4, ..spec() };
+        let (before, mut last) = (now_ms() * IDS_PER_MS - 1, HashMap::new());
+        let all = orders(spec.clone(), 5_000);
+        let after = (now_ms() + 5_000) * IDS_PER_MS;
+        for order in all {
+            let sent = order.sent(&spec);
+            let client = sent.client.expect("each is of a client");
+            let last = last.entry((sent.log, sent.user, client)).or_insert(before);
+            assert!((*last..after).contains(&sent.id) && *last < sent.id, "{}", sent.id);
+            *last = sent.id;
+        }
+        assert!(last.len() > 400, "100 organisations, 3 users, 4 clients: {}", last.len());
+    }
+
+    #[test]
+    fn ids_are_used_again_for_other_commands() {
+        let spec = Spec { reused: 0.1, ..spec() };
+        let mut first = HashMap::new();
+        let all = orders(spec, 20_000);
+        let again = all.iter().filter(|order| {
+            let first = *first.entry((order.origin(), order.id)).or_insert(order.deed);
+            first != order.deed
+        });
+        let again = share(again.count(), all.len());
+        assert!((0.09..0.11).contains(&again), "{again}");
     }
 
     #[test]
@@ -421,7 +518,8 @@ mod tests {
     #[test]
     fn a_request_is_what_its_receipt_will_say() {
         for payload in [0, 150, 1_000, 60_000] {
-            let spec = Spec { payload, rejected: 0.1, transfers: 0.3, ..spec() };
+            let clients = u32::from(payload > 150);
+            let spec = Spec { payload, clients, rejected: 0.1, transfers: 0.3, ..spec() };
             let openings = Workload::openings(0..2);
             for order in orders(spec.clone(), 200).iter().chain(&openings) {
                 let mut body = Vec::new();
@@ -436,6 +534,7 @@ mod tests {
                     (&request["user"], &request["id"]),
                     (&sent.user.into(), &sent.id.into())
                 );
+                assert_eq!(request["client"].as_str(), sent.client.as_deref());
                 let mut data = request["data"].clone();
                 let memo = data.as_object_mut().expect("data").remove("memo");
                 let command = serde_json::to_value(&sent.command).expect("a command is JSON");

@@ -1,157 +1,247 @@
 //! Commands from a file or a pipe, in batches that one request takes.
 
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::vec;
 
 use anyhow::{Context, bail};
 use fanfold::limits::{REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-/// One request's worth of commands, as NDJSON.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The lines, each with its end.
-    pub body: Vec<u8>,
-    /// How many.
-    pub commands: usize,
+/// What some editors put at the beginning of a file: it says that the file is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// One command as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The line that it begins in, from 1 on.
+    pub line: u64,
+    /// The command, on one line, without the line's end.
+    pub json: Vec<u8>,
 }
 
 /// Batches out of NDJSON or one JSON array. A batch is closed when it is full, and when nothing
 /// more is there at the moment: commands from a pipe are sent as they come.
 pub struct Batches {
-    input: BufReader<Box<dyn Read>>,
-    /// A line that did not fit into the last batch.
-    left: Vec<u8>,
-    line: u64,
+    source: Source,
+    /// The command that did not fit into the last batch.
+    left: Option<Item>,
+    commands_max: usize,
+}
+
+enum Source {
+    Lines { input: BufReader<Box<dyn Read>>, line: u64, commands: u64 },
+    Array(vec::IntoIter<Item>),
 }
 
 impl Batches {
-    /// Out of what `input` holds; looks at its beginning.
-    pub fn new(input: Box<dyn Read>) -> anyhow::Result<Self> {
+    /// Out of what `input` holds, at most `commands_max` in each; looks at its beginning.
+    pub fn new(mut input: Box<dyn Read>, commands_max: usize) -> anyhow::Result<Self> {
+        let head = head(&mut input)?;
+        let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head).to_vec();
+        let input: Box<dyn Read> = Box::new(Cursor::new(head).chain(input));
         let mut input = BufReader::with_capacity(REQUEST_BYTES_MAX, input);
-        if is_array(&mut input)? {
-            let mut json = Vec::new();
+        let (is_array, lines) = begins_array(&mut input)?;
+        let source = if is_array {
+            // Blank lines count, for the lines that errors name.
+            let mut json = vec![b'\n'; lines];
             input.read_to_end(&mut json)?;
-            let lines: Box<dyn Read> = Box::new(Cursor::new(elements(&json)?));
-            input = BufReader::with_capacity(REQUEST_BYTES_MAX, lines);
-        }
-        Ok(Self { input, left: Vec::new(), line: 0 })
+            Source::Array(elements(&json)?.into_iter())
+        } else {
+            Source::Lines { input, line: lines as u64, commands: 0 }
+        };
+        Ok(Self { source, left: None, commands_max: commands_max.min(REQUEST_COMMANDS_MAX) })
     }
 
     /// The next batch; `None` at the end.
-    pub fn next_batch(&mut self) -> anyhow::Result<Option<Batch>> {
-        let mut batch = Batch::default();
+    pub fn next_batch(&mut self) -> anyhow::Result<Option<Vec<Item>>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         loop {
-            if self.left.is_empty() {
-                self.left = self.read_line()?;
+            if self.left.is_none() {
+                self.left = self.source.read()?;
             }
-            let fits = batch.commands < REQUEST_COMMANDS_MAX
-                && batch.body.len() + self.left.len() <= REQUEST_BYTES_MAX;
-            if self.left.is_empty() || !fits {
+            let more = |item: &mut Item| bytes + item.json.len() < REQUEST_BYTES_MAX;
+            if batch.len() == self.commands_max {
                 break;
             }
-            batch.body.append(&mut self.left);
-            batch.commands += 1;
-            if !self.input.buffer().contains(&b'\n') {
+            let Some(item) = self.left.take_if(more) else { break };
+            bytes += item.json.len() + 1;
+            batch.push(item);
+            if !self.source.is_at_hand() {
                 break;
             }
         }
-        Ok((batch.commands > 0).then_some(batch))
+        Ok((!batch.is_empty()).then_some(batch))
+    }
+}
+
+impl Source {
+    /// The next command; `None` at the end.
+    fn read(&mut self) -> anyhow::Result<Option<Item>> {
+        match self {
+            Self::Array(items) => Ok(items.next()),
+            Self::Lines { input, line: number, commands } => loop {
+                let mut line = Vec::new();
+                input.by_ref().take(REQUEST_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
+                *number += 1;
+                if line.len() >= REQUEST_BYTES_MAX {
+                    bail!("line {number}: it is longer than {REQUEST_BYTES_MAX} bytes");
+                }
+                if line.is_empty() {
+                    return Ok(None);
+                }
+                let json = line.trim_ascii();
+                if json.is_empty() {
+                    continue;
+                }
+                *commands += 1;
+                if *commands == 1 && goes_on(json) {
+                    bail!(
+                        "line {number}: the command goes on in the next line; each must be on a \
+                         line of its own (`jq -c .` makes it so), or an element of one array"
+                    );
+                }
+                return Ok(Some(Item { line: *number, json: json.to_vec() }));
+            },
+        }
     }
 
-    /// The next line that is not blank, with its end; empty when there is none.
-    fn read_line(&mut self) -> anyhow::Result<Vec<u8>> {
-        loop {
-            let mut line = Vec::new();
-            let most = REQUEST_BYTES_MAX as u64;
-            self.input.by_ref().take(most).read_until(b'\n', &mut line)?;
-            self.line += 1;
-            if line.is_empty() {
-                return Ok(line);
-            }
-            if !line.ends_with(b"\n") {
-                if line.len() >= REQUEST_BYTES_MAX {
-                    bail!("line {} is longer than {REQUEST_BYTES_MAX} bytes", self.line);
-                }
-                line.push(b'\n');
-            }
-            if !line.trim_ascii().is_empty() {
-                return Ok(line);
-            }
+    /// Whether the next command can be read without waiting for it.
+    fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Lines { input, .. } => input.buffer().contains(&b'\n'),
+            Self::Array(_) => true,
         }
     }
 }
 
-/// Whether the first byte that is not blank is a `[`. Takes the blank ones.
-fn is_array(input: &mut impl BufRead) -> anyhow::Result<bool> {
+/// What there is at once, and at least as much as a byte-order mark.
+fn head(input: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let (mut head, mut length) = (vec![0; REQUEST_BYTES_MAX], 0);
+    while length < BYTE_ORDER_MARK.len() {
+        match input.read(&mut head[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    head.truncate(length);
+    Ok(head)
+}
+
+/// Whether this is the beginning of JSON that is longer.
+fn goes_on(line: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
+}
+
+/// Whether the first byte that is not blank is a `[`, and how many lines end before it. Takes the
+/// blank bytes.
+fn begins_array(input: &mut impl BufRead) -> anyhow::Result<(bool, usize)> {
+    let mut lines = 0;
     loop {
         let buffer = input.fill_buf()?;
-        match buffer.iter().position(|byte| !byte.is_ascii_whitespace()) {
-            Some(at) => return Ok(buffer[at] == b'['),
-            None if buffer.is_empty() => return Ok(false),
-            None => {
-                let blank = buffer.len();
-                input.consume(blank);
-            }
+        let blank = buffer.iter().position(|byte| !byte.is_ascii_whitespace());
+        let (is_array, is_end) = (blank.is_some_and(|at| buffer[at] == b'['), buffer.is_empty());
+        let blanks = blank.unwrap_or(buffer.len());
+        lines += buffer[..blanks].iter().filter(|byte| **byte == b'\n').count();
+        input.consume(blanks);
+        if blank.is_some() || is_end {
+            return Ok((is_array, lines));
         }
     }
 }
 
-/// The elements of an array, a line each. A line's end inside of an element is white space: JSON
-/// has none in strings.
-fn elements(json: &[u8]) -> anyhow::Result<Vec<u8>> {
+/// The elements of an array. A line's end inside of an element is white space: JSON has none in
+/// strings.
+fn elements(json: &[u8]) -> anyhow::Result<Vec<Item>> {
     let elements: Vec<&RawValue> =
-        serde_json::from_slice(json).context("the input begins with `[`, but is no JSON array")?;
-    let mut lines = Vec::with_capacity(json.len());
-    for element in elements {
-        let on_one_line = element.get().bytes().map(|b| if b == b'\n' { b' ' } else { b });
-        lines.extend(on_one_line);
-        lines.push(b'\n');
-    }
-    Ok(lines)
+        serde_json::from_slice(json).context("it begins with `[`, but is no JSON array")?;
+    let (mut line, mut counted) = (1, 0);
+    let items = elements.into_iter().map(|element| {
+        let element = element.get();
+        // Elements are slices of the array, in order.
+        let begins = element.as_ptr() as usize - json.as_ptr() as usize;
+        line += json[counted..begins].iter().filter(|byte| **byte == b'\n').count() as u64;
+        counted = begins;
+        let on_one_line = |byte: u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
+        Item { line, json: element.bytes().map(on_one_line).collect() }
+    });
+    Ok(items.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn batches(input: &str) -> Vec<(String, usize)> {
-        let input = Box::new(Cursor::new(input.as_bytes().to_vec()));
-        let mut batches = Batches::new(input).expect("it can be read");
+    fn opened(input: &[u8]) -> anyhow::Result<Batches> {
+        Batches::new(Box::new(Cursor::new(input.to_vec())), REQUEST_COMMANDS_MAX)
+    }
+
+    fn read(input: &[u8]) -> anyhow::Result<Vec<Vec<Item>>> {
+        let mut batches = opened(input)?;
         let mut all = Vec::new();
-        while let Some(batch) = batches.next_batch().expect("it can be read") {
-            assert!(batch.body.len() <= REQUEST_BYTES_MAX);
-            assert!(batch.commands <= REQUEST_COMMANDS_MAX);
-            all.push((String::from_utf8(batch.body).expect("it is text"), batch.commands));
+        while let Some(batch) = batches.next_batch()? {
+            assert!(
+                batch.iter().map(|item| item.json.len() + 1).sum::<usize>() <= REQUEST_BYTES_MAX
+            );
+            assert!(batch.len() <= REQUEST_COMMANDS_MAX);
+            all.push(batch);
         }
-        all
+        Ok(all)
+    }
+
+    #[track_caller]
+    fn check(input: &str, expected: &[(u64, &str)]) {
+        for mark in [&b""[..], BYTE_ORDER_MARK] {
+            let batches = read(&[mark, input.as_bytes()].concat()).expect("it can be read");
+            let items = batches.iter().flatten();
+            let found: Vec<_> =
+                items.map(|item| (item.line, str::from_utf8(&item.json).expect("text"))).collect();
+            assert_eq!(found, expected, "{input:?}");
+        }
     }
 
     #[test]
-    fn lines_and_arrays_are_the_same() {
-        let expected = [("{\"a\":1}\nbad\n".to_owned(), 2)];
-        assert_eq!(batches("\n{\"a\":1}\n \r\nbad\n"), expected);
-        assert_eq!(batches(" [ {\"a\":1},\n3]"), [("{\"a\":1}\n3\n".to_owned(), 2)]);
-        assert_eq!(batches("[{\"a\":\n1}]"), [("{\"a\": 1}\n".to_owned(), 1)]);
-        for empty in ["", " \n", "[]"] {
-            assert_eq!(batches(empty), [], "{empty:?}");
+    fn each_command_has_its_line() {
+        check("{}", &[(1, "{}")]);
+        check("\n{\"a\":1}\n \r\nbad\r\n", &[(2, "{\"a\":1}"), (4, "bad")]);
+        check("1\n2", &[(1, "1"), (2, "2")]);
+        check(" [ {\"a\":1},\n3]", &[(1, "{\"a\":1}"), (2, "3")]);
+        check("\r\n\n[{\"a\":\r\n1},\n\n2,3]\n", &[(3, "{\"a\":  1}"), (6, "2"), (6, "3")]);
+        for empty in ["", " \n", "[]", "\n\n[\n]"] {
+            check(empty, &[]);
         }
     }
 
     #[test]
-    fn what_stands_last_needs_no_line_end() {
-        let sent: String = batches("1\n2").into_iter().map(|(body, _)| body).collect();
-        assert_eq!(sent, "1\n2\n");
+    fn what_cannot_be_read_is_said_with_its_line() {
+        let long = [&b"\n"[..], &vec![b'x'; REQUEST_BYTES_MAX]].concat();
+        for (input, says) in [
+            (&b"\n\n{\n  \"type\": \"ledger\"\n}\n"[..], "line 3: the command goes on"),
+            (b"\n[1,\n2", "line 3"),
+            (b"[1] 2", "line 1"),
+            (&long, "line 2: it is longer"),
+        ] {
+            let error = format!("{:#}", read(input).expect_err(says));
+            assert!(error.contains(says), "{error}");
+        }
+        // Only the first can tell how the file is written; others are for the server to refuse.
+        check("{}\n{\n}\n", &[(1, "{}"), (2, "{"), (3, "}")]);
     }
 
     #[test]
     fn batches_keep_to_the_limits() {
         let counts = |input: &str| -> Vec<usize> {
-            batches(input).into_iter().map(|(_, commands)| commands).collect()
+            read(input.as_bytes()).expect("it can be read").iter().map(Vec::len).collect()
         };
         assert_eq!(counts(&"{}\n".repeat(1_001)), [500, 500, 1]);
+        assert_eq!(counts(&format!("[{}0]", "0,".repeat(1_000))), [500, 500, 1]);
         let long = format!("{}\n", "x".repeat(300 * 1024 - 1));
         assert_eq!(counts(&long.repeat(4)).iter().sum::<usize>(), 4);
-        let too_long = Box::new(Cursor::new(vec![b'x'; REQUEST_BYTES_MAX]));
-        assert!(Batches::new(too_long).expect("it can be read").next_batch().is_err());
+        let mut one_by_one =
+            Batches::new(Box::new(Cursor::new(b"1\n2\n".to_vec())), 1).expect("it can be read");
+        let next = one_by_one.next_batch().expect("it can be read").map(|batch| batch.len());
+        assert_eq!(next, Some(1));
     }
 }

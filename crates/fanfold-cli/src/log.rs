@@ -4,14 +4,17 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 use fanfold::LogId;
 use fanfold_http::limits::PAGE_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::client::{Client, Server, Target};
+use crate::client::{Answer, Client, Server, Target};
+use crate::console;
 use crate::output::{Output, unless_closed};
+use crate::retry::Backoff;
 
 /// How often `--follow` looks, when there is nothing new: as often as people notice.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
@@ -28,13 +31,14 @@ pub struct Log {
     /// The seq to begin at.
     #[arg(long, default_value_t = 1, value_name = "SEQ")]
     from: u64,
-    /// Go on with new entries as they come.
+    /// Go on with new entries as they come: also while the log, or the server, is not there.
     #[arg(long)]
     follow: bool,
 }
 
 #[derive(Deserialize)]
 struct Page<'a> {
+    tail: u64,
     #[serde(borrow)]
     entries: Vec<&'a RawValue>,
     next: Option<u64>,
@@ -47,15 +51,28 @@ impl Log {
     }
 
     fn print(&self) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.server);
+        let client = Client::new(&self.server)?;
         let mut output = Output::default();
         let mut from = self.from;
         loop {
             let target = Target::path(&["logs", self.log.service(), self.log.partition()])
                 .query("from", from)
                 .query("limit", PAGE_MAX);
-            let answer = client.get(&target)?;
+            let answer = self.page(&client, &target)?;
+            if self.follow && answer.is_problem("unknown-log") {
+                sleep(FOLLOW_EVERY);
+                continue;
+            }
             let page: Page<'_> = answer.read()?;
+            if from > self.from && page.tail < from - 1 {
+                bail!(
+                    "{} entries of {} were printed, and {} now has only {}: it is not the same log",
+                    from - 1,
+                    self.log,
+                    client.url(),
+                    page.tail
+                );
+            }
             for entry in &page.entries {
                 output.line(entry)?;
             }
@@ -68,5 +85,20 @@ impl Log {
                 None => return Ok(ExitCode::SUCCESS),
             }
         }
+    }
+
+    fn page(&self, client: &Client, target: &Target) -> anyhow::Result<Answer> {
+        if !self.follow {
+            return Ok(client.get(target)?);
+        }
+        let mut backoff = Backoff::for_ever();
+        let mut said = false;
+        let answer = client.get_patiently(target, &mut backoff, |why| {
+            if !said {
+                console::tell(format!("waiting: {why}"));
+            }
+            said = true;
+        });
+        Ok(answer?)
     }
 }

@@ -17,7 +17,12 @@ impl Default for Output {
 impl Output {
     /// Writes a document, as it stands.
     pub fn line(&mut self, json: &RawValue) -> anyhow::Result<()> {
-        self.0.write_all(json.get().as_bytes())?;
+        self.bytes(json.get().as_bytes())
+    }
+
+    /// Writes a document that was put together.
+    pub fn bytes(&mut self, json: &[u8]) -> anyhow::Result<()> {
+        self.0.write_all(json)?;
         Ok(self.0.write_all(b"\n")?)
     }
 
@@ -35,6 +40,7 @@ pub fn unless_closed(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCod
     }
 }
 
-fn is_closed(error: &anyhow::Error) -> bool {
+/// Whether nobody reads any more.
+pub fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -64,14 +64,14 @@ impl Shards {
     /// Does it, and prints the shards.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let answer = match self.action {
-            Action::List { server } => Client::new(&server).get(&Target::path(&["shards"]))?,
+            Action::List { server } => Client::new(&server)?.get(&Target::path(&["shards"]))?,
             Action::Split { server, shard, at } => {
                 let body = json!({ "shard": shard, "at": at }).to_string();
-                Client::new(&server).post(&Target::path(&["shards", "split"]), body.as_bytes())?
+                Client::new(&server)?.post(&Target::path(&["shards", "split"]), body.as_bytes())?
             }
             Action::Merge { server, one, other } => {
                 let body = json!({ "shards": [one, other] }).to_string();
-                Client::new(&server).post(&Target::path(&["shards", "merge"]), body.as_bytes())?
+                Client::new(&server)?.post(&Target::path(&["shards", "merge"]), body.as_bytes())?
             }
         };
         unless_closed(print(&answer))

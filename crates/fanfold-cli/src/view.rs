@@ -71,7 +71,7 @@ impl View {
     }
 
     fn print(&self) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.server);
+        let client = Client::new(&self.server)?;
         let mut output = Output::default();
         match &self.row {
             Some(row) => {

@@ -186,7 +186,7 @@ impl Function {
             }) else {
                 break;
             };
-            killed += u64::from(worker.kill().await);
+            killed += u64::from(worker.kill());
         }
         killed
     }

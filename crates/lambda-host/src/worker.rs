@@ -2,19 +2,22 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::{Config, Function};
 use crate::runtime_api::{Job, Reply, RuntimeApi};
 
 /// What a process may take until it asks for work (Lambda's init phase).
 const INIT: Duration = Duration::from_secs(10);
+
+/// How often a running process is asked whether it has ended. (`tokio`'s feature `process` would
+/// have everything that depends on `tokio` built once more in this workspace.)
+const EXIT_POLL: Duration = Duration::from_millis(20);
 
 /// Why an invocation has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -117,22 +120,13 @@ impl Worker {
                 self.process = Some(process);
                 result
             }
-            Err(failed) => {
-                process.end().await;
-                Err(failed)
-            }
+            Err(failed) => Err(failed),
         }
     }
 
     /// Kills the process, if there is one; whether there was.
-    pub(crate) async fn kill(&mut self) -> bool {
-        match self.process.take() {
-            Some(mut process) => {
-                process.end().await;
-                true
-            }
-            None => false,
-        }
+    pub(crate) fn kill(&mut self) -> bool {
+        self.process.take().is_some()
     }
 }
 
@@ -142,7 +136,7 @@ async fn start(program: &Program) -> std::io::Result<Process> {
     let mut command = Command::new(&program.bootstrap);
     command.env_clear().envs(program.env.iter().map(|(name, value)| (name, value)));
     command.env("AWS_LAMBDA_RUNTIME_API", api.address.to_string());
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Ok(Process { child: command.spawn()?, api })
 }
 
@@ -164,7 +158,7 @@ impl Process {
             Some(reply) = self.api.replies.recv() => {
                 return Err(said_at_start(reply));
             }
-            status = self.child.wait() => return Err(exited(status)),
+            status = ended(&mut self.child) => return Err(exited(status)),
         };
         if !matches!(handed_over, Ok(Ok(()))) {
             return Err(Failed::Init(format!("not within {INIT:?}")));
@@ -174,16 +168,29 @@ impl Process {
         let killed = planted.kill_after.map_or(end, |after| began + after);
         let reply = tokio::select! {
             reply = reply_to(&mut self.api.replies, &id) => reply,
-            status = self.child.wait() => Err(exited(status)),
+            status = ended(&mut self.child) => Err(exited(status)),
             () = sleep_until(end.min(killed)) => Err(Failed::TimedOut(timeout_ms)),
         };
         if planted.kill_after.is_some() { Err(Failed::Killed) } else { reply }
     }
+}
 
-    async fn end(&mut self) {
-        if let Err(error) = self.child.kill().await {
+impl Drop for Process {
+    /// Kills it, and waits until the kernel has ended it.
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             tracing::warn!(%error, "a process cannot be killed");
         }
+    }
+}
+
+/// Until the process has ended by itself.
+async fn ended(child: &mut Child) -> std::io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        sleep(EXIT_POLL).await;
     }
 }
 

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::Path;
 
@@ -256,7 +258,7 @@ impl Names {
 }
 
 /// A command, with the numbers of its names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Deed {
     Open(u32),
     Deposit(u32, i64),
@@ -265,11 +267,34 @@ pub(super) enum Deed {
     Close(u32),
 }
 
+/// What a command asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Content {
+    pub(super) deed: Deed,
+    /// Of its memo; `None`: whatever it is, it is not compared.
+    pub(super) memo: Option<Digest>,
+}
+
+impl Content {
+    /// Enough to see that another was not sent.
+    pub(super) fn digest(&self) -> NonZeroU64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN)
+    }
+}
+
+/// Who numbered a command, as one text: names hold no slash.
+pub(super) fn origin<'a>(user: &'a str, client: Option<&str>) -> Cow<'a, str> {
+    client.map_or(Cow::Borrowed(user), |client| Cow::Owned(format!("{user}/{client}")))
+}
+
 /// A command that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
     /// The seq that was promised for it; zero: none was.
     pub(super) seq: u64,
+    /// Of the name of its [`origin`].
     pub(super) user: u32,
     /// Whether every answer to it refused it: it can have no entry.
     pub(super) refused: bool,
@@ -279,8 +304,9 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    fn command(&self) -> (Deed, Option<Digest>) {
-        (self.deed, self.memo)
+    /// What was asked.
+    pub(super) fn content(&self) -> Content {
+        Content { deed: self.deed, memo: self.memo }
     }
 }
 
@@ -315,7 +341,7 @@ impl Claims {
         &self.all[self.all.partition_point(|claim| claim.seq == 0)..]
     }
 
-    /// What is known of a command; `None`: nobody has sent it.
+    /// What is known of an id; `None`: no command with it was sent.
     pub(super) fn sent(&self, user: u32, id: u64) -> Option<Told> {
         let first = self.by_id.partition_point(|at| self.key(*at) < (user, id));
         let same = self.by_id[first..].iter().take_while(|at| self.key(**at) == (user, id));
@@ -324,11 +350,11 @@ impl Claims {
         let (mut refused, mut is_one) = (first.refused, true);
         for other in claims {
             refused &= other.refused;
-            is_one &= other.command() == first.command();
+            is_one &= other.content() == first.content();
         }
         Some(match (refused, is_one) {
             (true, _) => Told::Refused,
-            (false, true) => Told::Command(first.deed, first.memo),
+            (false, true) => Told::Command(first.content()),
             (false, false) => Told::Several,
         })
     }
@@ -337,8 +363,8 @@ impl Claims {
 /// What the file says of an id.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Told {
-    /// It is this command's, with this memo.
-    Command(Deed, Option<Digest>),
+    /// It is this command's.
+    Command(Content),
     /// It is of a command that was refused whenever it was sent.
     Refused,
     /// It was used for different commands.
@@ -373,14 +399,15 @@ impl Group {
             let Some(claims) = of_log.get_mut(log.as_ref()) else { return Ok(()) };
             let names = &mut group.names;
             let mut claim = |(seq, refused), sent: Sent| {
-                let (user, deed) = (names.number(&sent.user), names.deed(&sent.command));
+                let origin = origin(&sent.user, sent.client.as_deref());
+                let (user, deed) = (names.number(&origin), names.deed(&sent.command));
                 let Sent { id, memo, .. } = sent;
                 claims.all.push(Claim { seq, user, refused, id, deed, memo });
             };
             match parse(bytes)? {
                 Line::Run(_) | Line::End(_) => {}
-                Line::Receipt(Receipt { log, seq, user, id, command, memo }) => {
-                    claim((seq, false), Sent { log, user, id, command, memo });
+                Line::Receipt(Receipt { log, seq, user, client, id, command, memo }) => {
+                    claim((seq, false), Sent { log, user, client, id, command, memo });
                 }
                 Line::Unanswered(sent) => claim((0, false), sent),
                 Line::Refused(sent) => claim((0, true), sent),
@@ -488,7 +515,9 @@ mod tests {
         assert_eq!(group.logs.len(), 1);
         assert_eq!(claims.receipts().iter().map(|c| c.seq).collect::<Vec<_>>(), [1, 2]);
         let user = group.names.find("r-0").expect("it is named");
-        let Some(Told::Command(deed, None)) = claims.sent(user, 2) else { panic!("it was sent") };
+        let Some(Told::Command(Content { deed, memo: None })) = claims.sent(user, 2) else {
+            panic!("it was sent")
+        };
         assert_eq!(group.names.asked(deed), Asked::Open("a"));
         assert_eq!(claims.sent(user, 3), Some(Told::Several));
         assert_eq!(claims.sent(user, 4), None);

@@ -19,8 +19,10 @@ use super::{F1, F3, F6, unless};
 use crate::limits::PAGE_MAX;
 
 mod judge;
+mod lookups;
 
 use judge::{Entry, value};
+use lookups::Lookups;
 
 /// How often a log that grows meanwhile is followed.
 const ROUNDS_MAX: usize = 3;
@@ -61,6 +63,10 @@ pub(super) struct Audited {
     pub(super) given_up: u64,
     pub(super) rows: u64,
     pub(super) seen: u64,
+    /// Ids that were looked up.
+    pub(super) lookups: u64,
+    /// The target does not look up ids.
+    pub(super) looks_nothing_up: bool,
     pub(super) balance: i128,
     /// Why it was not looked at to its end.
     pub(super) trouble: Option<Trouble>,
@@ -100,7 +106,11 @@ struct LogAudit<'a> {
     accepted: u64,
     tail: u64,
     ledger: Ledger,
+    /// By origin.
     windows: HashMap<String, Window>,
+    /// The highest time of the entries so far.
+    time: u64,
+    lookups: Lookups,
     statement: Statement,
     watch: Watch,
     cursors: [Cursor; 3],
@@ -124,6 +134,8 @@ impl<'a> LogAudit<'a> {
             tail: 0,
             ledger: Ledger::default(),
             windows: HashMap::new(),
+            time: 0,
+            lookups: Lookups::new(SmallRng::seed_from_u64(!task.seed)),
             statement,
             watch,
             cursors: [BALANCES, STATEMENT, TOTALS].map(|view| Cursor::new(view, 0)),
@@ -174,6 +186,7 @@ impl<'a> LogAudit<'a> {
             self.fold_from(page).await?;
         }
         self.read_again().await?;
+        self.look_up().await?;
         self.finish();
         Ok(())
     }
@@ -295,8 +308,8 @@ impl<'a> LogAudit<'a> {
             self.probe.1 = Some(raw.to_owned());
         }
         self.check_seen(seq, Some(raw));
-        self.check_claims(&entry);
-        self.judge(&entry);
+        let promised = self.check_claims(&entry);
+        self.judge(&entry, promised);
         self.advance_watch(seq, entry.at, &entry.events);
         true
     }

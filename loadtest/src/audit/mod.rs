@@ -9,8 +9,10 @@
 //! - **F3** The entry at a receipt's place is of that user, id and command; it is in the log and at
 //!   the seq that was asked for; it never changes; pages go on where they end; none of our users
 //!   has an entry of a command that was never sent.
-//! - **F4** An id is decided upon once: what comes again is a `duplicate` that names the first, or
-//!   `stale` if the window has lost it, and nothing else is.
+//! - **F4** An id of a user, or of a user's client, is decided upon once: what comes again is a
+//!   `duplicate` that names the first; another command with it is `id_reused`, and names the first;
+//!   `stale` is what the window has lost, and nothing else is. So no id is swallowed. Who looks up an
+//!   id is shown its first entry, 404 if it was never sent, 410 if the window has lost it.
 //! - **F5** Views reach the tail in time, and are not parked.
 //! - **F6** A command leads to what the ledger's rules say, or is refused as they say; rows are the
 //!   fold of the entries, all of them and no others; money is neither made nor lost; what readers
@@ -144,6 +146,8 @@ pub struct Verdict {
     pub rows: u64,
     /// What readers had seen during the run, entries and rows, and that was compared.
     pub seen: u64,
+    /// Ids that were looked up.
+    pub lookups: u64,
     /// Money in all accounts of these logs, in minor units: it may be more than 64 bits hold.
     pub balance: i128,
     /// Whether it came to its end; if not, why.
@@ -289,6 +293,7 @@ struct Sum {
     verdict: Verdict,
     findings: Findings,
     given_up: u64,
+    looks_nothing_up: bool,
     moving: Troubled,
     troubled: Troubled,
     /// Nobody answers: the other logs are not tried.
@@ -330,12 +335,14 @@ impl Sum {
         verdict.receipts += audited.receipts;
         verdict.rows += audited.rows;
         verdict.seen += audited.seen;
+        verdict.lookups += audited.lookups;
         verdict.balance += audited.balance;
         for (status, count) in audited.outcomes {
             *verdict.outcomes.entry(status).or_default() += count;
         }
         self.findings.merge(audited.findings);
         self.given_up += audited.given_up;
+        self.looks_nothing_up |= audited.looks_nothing_up;
         if audited.moving {
             self.moving.add(log, "it grew faster than it could be followed".to_owned());
         }
@@ -359,6 +366,10 @@ impl Sum {
                 self.given_up
             );
             verdict.notes.push(what);
+        }
+        if self.looks_nothing_up {
+            let what = "no ids were looked up: the target answers 400 to that";
+            verdict.notes.push(what.to_owned());
         }
         verdict
     }

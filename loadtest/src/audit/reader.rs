@@ -78,6 +78,34 @@ pub(super) enum Rows {
     Pending(Pending),
 }
 
+/// What looking up an id comes to.
+#[derive(Debug)]
+pub(super) enum Found<T> {
+    /// The first entry with it.
+    Entry(T),
+    /// 404: it was never sent.
+    Unknown,
+    /// 410: it is below the window.
+    Below,
+    /// 202: it may be among what has no entries yet.
+    Pending,
+    /// 400: the target does not look up ids.
+    Unserved,
+}
+
+impl Found<Box<RawValue>> {
+    /// For people.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Entry(entry) => entry.to_string(),
+            Self::Unknown => "404".to_owned(),
+            Self::Below => "410".to_owned(),
+            Self::Pending => "202, pending".to_owned(),
+            Self::Unserved => "400".to_owned(),
+        }
+    }
+}
+
 /// Which rows.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Range {
@@ -147,6 +175,34 @@ impl Reader<'_> {
                 StatusCode::OK => return parse(&path, &answer).map(Some),
                 StatusCode::NOT_FOUND => return Ok(None),
                 StatusCode::ACCEPTED if Instant::now() >= until => return Ok(None),
+                StatusCode::ACCEPTED => sleep(LOOK_AGAIN).await,
+                _ => return Err(odd(&path, &answer)),
+            }
+        }
+    }
+
+    /// Looks up an id, and waits until `until` for what has no entries yet.
+    pub(super) async fn find(
+        &self,
+        log: &str,
+        user: &str,
+        client: Option<&str>,
+        id: u64,
+        until: Instant,
+    ) -> Result<Found<Box<RawValue>>, Trouble> {
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let client = client.map(|client| format!("&client={}", encoded(client)));
+        let whose = format!("user={}{}", encoded(user), client.unwrap_or_default());
+        loop {
+            let wait_ms = left_ms(until);
+            let path = format!("/logs/{log}?{whose}&id={id}&wait={wait_ms}");
+            let answer = self.get(&path, wait_ms).await?;
+            match answer.status {
+                StatusCode::OK => return parse(&path, &answer).map(Found::Entry),
+                StatusCode::NOT_FOUND => return Ok(Found::Unknown),
+                StatusCode::GONE => return Ok(Found::Below),
+                StatusCode::BAD_REQUEST => return Ok(Found::Unserved),
+                StatusCode::ACCEPTED if Instant::now() >= until => return Ok(Found::Pending),
                 StatusCode::ACCEPTED => sleep(LOOK_AGAIN).await,
                 _ => return Err(odd(&path, &answer)),
             }

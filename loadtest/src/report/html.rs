@@ -242,6 +242,7 @@ impl Workload {
             ("organisations", count(self.tenants)),
             ("how busy each is", spread),
             ("users of each", count(self.users)),
+            ("clients of each user", count(self.clients)),
             ("commands in a request", together),
             ("bytes of a command, about", count(self.payload as u64)),
             ("sent again", share(self.duplicates)),

@@ -65,6 +65,8 @@ pub struct Workload {
     pub zipf: f64,
     /// Users of each organisation.
     pub users: u32,
+    /// Clients of each user; 0: none is named.
+    pub clients: u32,
     /// Commands in a request.
     pub batch: usize,
     /// Whether all commands of a request are of one organisation.
@@ -73,6 +75,8 @@ pub struct Workload {
     pub payload: usize,
     /// Share of commands that are sent again, whatever became of them.
     pub duplicates: f64,
+    /// Share of commands that have the id of another one.
+    pub reused: f64,
     /// Share of commands whose id is below one that their user has sent.
     pub out_of_order: f64,
     /// Share of commands that the ledger will refuse.

@@ -87,6 +87,7 @@ fn router(plant: Option<Plant>, manner: Manner) -> Router {
         .route("/healthz", get(async || answer(200, &json!({"status": "ok"}))))
         .route("/command", post(one))
         .route("/commands", post(many))
+        .route("/pass/{partition}/{ms}", post(pass))
         .route("/logs/ledger/{partition}", get(entries))
         .route("/logs/ledger/{partition}/{seq}", get(entry))
         .route("/views/{view}/ledger/{partition}", get(rows))
@@ -122,9 +123,13 @@ impl Shared {
             None => format!("user:{user}"),
         };
         let name = format!("ledger/{partition}");
+        let origin = match request["client"].as_str() {
+            Some(client) => format!("{user}/{client}"),
+            None => user.to_owned(),
+        };
         let mut logs = self.logs();
         let log = logs.entry(name.clone()).or_insert_with(|| Log::new(&name, self.plant));
-        let seq = log.take(user, id, command, &request["data"]);
+        let seq = log.take(&origin, id, command, &request["data"]);
         match log.is_refused_nevertheless(user) {
             true => Err(problem(400, "it is not taken, so they say")),
             false => Ok(json!({"log": name, "seq": seq})),
@@ -173,6 +178,17 @@ async fn many(State(shared): State<Shared>, request: Body) -> Response {
     }
 }
 
+/// Sets the clock of a log forward.
+async fn pass(
+    State(shared): State<Shared>,
+    Path((partition, ms)): Path<(String, u64)>,
+) -> Response {
+    if let Some(log) = shared.logs().get_mut(&format!("ledger/{partition}")) {
+        log.pass(ms);
+    }
+    answer(200, &json!({}))
+}
+
 /// What a query asks for.
 struct Query(BTreeMap<String, String>);
 
@@ -209,12 +225,25 @@ async fn entries(
         return refuse(500, "it went wrong");
     }
     let query = Query::read(query);
+    let name = format!("ledger/{partition}");
+    if !query.text("id").is_empty() {
+        let origin = match query.text("client") {
+            "" => query.text("user").to_owned(),
+            client => format!("{}/{client}", query.text("user")),
+        };
+        let logs = shared.logs();
+        let Some(log) = logs.get(&name) else { return refuse(404, "there is no such log") };
+        return match log.look_up(&origin, query.number("id", 0)) {
+            (_, Some(entry)) => answer(200, &entry),
+            (status, None) => refuse(status, "it is not known"),
+        };
+    }
     let limit = query.number("limit", 100);
     if !(1..=1_000).contains(&limit) {
         return refuse(400, "limit");
     }
     let is_gone = shared.plant == Some(Plant::Gone) && query.number("from", 1) > 1;
-    match shared.logs().get_mut(&format!("ledger/{partition}")).filter(|_| !is_gone) {
+    match shared.logs().get_mut(&name).filter(|_| !is_gone) {
         Some(log) => answer(200, &log.page(query.number("from", 1), limit)),
         None => refuse(404, "there is no such log"),
     }

@@ -10,6 +10,8 @@ mod rows;
 
 /// Ids that a window holds.
 const WINDOW_IDS: usize = 2_048;
+/// A window without a new id for longer, in ms, is forgotten.
+const WEEK_MS: u64 = 604_800_000;
 /// Most plants wait until a log has as many entries.
 const BEFORE: u64 = 6;
 /// From here on a log forgets what it is sent, with [`Plant::Forgets`].
@@ -22,10 +24,13 @@ struct Account {
     seq: u64,
 }
 
+/// The ids of an origin: a user, or a client of a user.
 #[derive(Default)]
 struct Window {
     floor: u64,
-    seqs: BTreeMap<u64, u64>,
+    /// The seq of each id, and the command with its data.
+    seqs: BTreeMap<u64, (u64, Value)>,
+    touched: u64,
 }
 
 /// An event: its type, its account, and how much more there is in the account then.
@@ -38,6 +43,8 @@ pub(crate) struct Log {
     /// Whether somebody has read pages: only auditors do.
     audited: bool,
     forgotten: u64,
+    /// Milliseconds by which its clock was set forward.
+    passed_ms: u64,
     grows: bool,
     views_read: u64,
     entries: Vec<Value>,
@@ -60,6 +67,7 @@ impl Log {
             fired: false,
             audited: false,
             forgotten: 0,
+            passed_ms: 0,
             grows: true,
             views_read: 0,
             entries: Vec::new(),
@@ -97,6 +105,29 @@ impl Log {
         }
     }
 
+    /// Its clock goes forward.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.passed_ms += ms;
+    }
+
+    fn time(&self, seq: u64) -> u64 {
+        1_795_401_660_000 + self.passed_ms + seq * 7
+    }
+
+    /// What looking up an id comes to: a status, and the entry if it is 200.
+    pub(crate) fn look_up(&self, origin: &str, id: u64) -> (u16, Option<Value>) {
+        let window = self.windows.get(origin);
+        let found = window.and_then(|window| window.seqs.get(&id));
+        let of_another = u64::from(self.has(Plant::LookupOfAnother));
+        match (found, window) {
+            (Some(_), _) if self.has(Plant::LookupFindsNothing) => (404, None),
+            (Some((seq, _)), _) => (200, self.entry(seq - of_another)),
+            (None, Some(window)) if id <= window.floor => (410, None),
+            _ if self.has(Plant::LookupInvents) => (200, self.entry(1)),
+            _ => (404, None),
+        }
+    }
+
     /// Takes a command; the seq that is promised for it.
     pub(crate) fn take(&mut self, user: &str, id: u64, command: &str, data: &Value) -> u64 {
         if self.has(Plant::Forgets) && self.tail() >= FORGETS_AFTER {
@@ -109,13 +140,13 @@ impl Log {
         if user.starts_with("r-") && self.fires(Plant::GivenUp) {
             let seq = self.tail() + 1;
             self.entries.push(json!({
-                "log": self.name, "seq": seq, "status": "lost", "at": 1_795_401_660_000 + seq * 7,
+                "log": self.name, "seq": seq, "status": "lost", "at": self.time(seq),
                 "reason": "it was never read",
             }));
             return seq;
         }
-        let known = self.windows.get(user).and_then(|window| window.seqs.get(&id)).copied();
-        if let Some(seq) = known.filter(|_| user.starts_with("r-"))
+        let known = self.windows.get(user).and_then(|window| window.seqs.get(&id));
+        if let Some(seq) = known.map(|(seq, _)| *seq).filter(|_| user.starts_with("r-"))
             && self.fires(Plant::PromisedAgain)
         {
             return seq;
@@ -149,10 +180,14 @@ impl Log {
 
     fn append(&mut self, user: &str, id: u64, command: &str, data: &Value) -> u64 {
         let seq = self.tail() + 1;
-        let at = 1_795_401_660_000 + seq * 7;
+        let at = self.time(seq);
+        let (name, client) = user.split_once('/').map_or((user, None), |(u, c)| (u, Some(c)));
         let mut entry = json!({
-            "log": self.name, "seq": seq, "user": user, "id": id, "at": at, "command": command,
+            "log": self.name, "seq": seq, "user": name, "id": id, "at": at, "command": command,
         });
+        if let Some(client) = client.filter(|_| !self.fires(Plant::ClientForgotten)) {
+            entry["client"] = json!(client);
+        }
         let (status, more) = self.outcome(seq, at, user, id, command, data);
         entry["status"] = json!(status);
         for (name, value) in more.as_object().into_iter().flatten() {
@@ -190,16 +225,45 @@ impl Log {
         data: &Value,
     ) -> (&'static str, Value) {
         let stale_is_decided = self.has(Plant::StaleIsDecided);
-        let window = self.windows.entry(user.to_owned()).or_default();
-        let known = window.seqs.get(&id).copied();
+        let week_ms = match self.plant {
+            Some(Plant::NeverIdle) => u64::MAX,
+            Some(Plant::IdleTooSoon) => WEEK_MS / 2,
+            _ => WEEK_MS,
+        };
+        let whose = match self.plant {
+            // Clients of a user share its ids.
+            Some(Plant::ClientsMixed) => user.split('/').next().unwrap_or(user),
+            _ => user,
+        };
+        let window = self.windows.entry(whose.to_owned()).or_default();
+        if at - window.touched > week_ms {
+            let highest = window.seqs.last_key_value().map_or(window.floor, |(id, _)| *id);
+            window.floor = highest;
+            window.seqs.clear();
+        }
+        let content = json!([command, data]);
+        let known = window.seqs.get(&id).cloned();
+        let is_another = known.as_ref().is_some_and(|(_, first)| *first != content);
+        let known = known.map(|(seq, _)| seq);
         let stale = known.is_none() && id <= window.floor && !stale_is_decided;
         if known.is_none() && !stale {
-            window.seqs.insert(id, seq);
+            window.touched = at;
+            window.seqs.insert(id, (seq, content));
             if window.seqs.len() > WINDOW_IDS {
                 window.floor = window.seqs.pop_first().map_or(0, |(id, _)| id);
             }
         }
         match known {
+            Some(of)
+                if is_another && !self.fires(Plant::ReusedIsDuplicate)
+                    || !is_another && user.starts_with("r-") && self.fires(Plant::SameIsReused) =>
+            {
+                let wrong = u64::from(self.fires(Plant::ReusedWrongFirst));
+                self.rejected += 1;
+                self.totals_seq = seq;
+                let of = of - wrong;
+                return ("rejected", json!({"code": "id_reused", "message": "another", "of": of}));
+            }
             Some(of) if !self.fires(Plant::AcceptedTwice) => {
                 let wrong = u64::from(self.fires(Plant::WrongFirst));
                 return ("duplicate", json!({"of": of - wrong}));

@@ -45,7 +45,12 @@ pub(crate) fn count(report: &Value, pointer: &str) -> u64 {
 
 #[test]
 fn a_load_is_driven_measured_audited_and_reported() {
-    for (how, commands) in [("", 300), ("--batch 10", 300), ("--threads 3 --poisson", 0)] {
+    for (how, commands) in [
+        ("", 300),
+        ("--batch 10", 300),
+        ("--threads 3 --poisson", 0),
+        ("--clients 3 --reused 0.1", 300),
+    ] {
         let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
         let (to_json, to_html) = (folder.path().join("r.json"), folder.path().join("r.html"));
         let line = format!("{} {how} --json", load(&fake.url));

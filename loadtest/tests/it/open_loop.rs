@@ -1,7 +1,7 @@
 //! The load is an open loop, times are counted from when requests were due, and every command is
 //! accounted for, whatever the target does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -78,13 +78,44 @@ fn a_target_that_stalls_is_charged_for_all_that_had_to_wait() {
     }
 }
 
+/// With one connection no two commands of an origin are under way at the same time.
 #[test]
-fn what_waits_to_be_sent_again_holds_up_nothing_that_is_due() {
+fn no_command_passes_one_of_its_origin_that_is_to_be_sent_again() {
+    for flags in ["", "--batch 10", "--clients 2 --reused 0"] {
+        let manner = match flags.contains("batch") {
+            true => Manner::PartlyBusy,
+            false => Manner::Busy { until_ms: 1_000 },
+        };
+        let fake = Fake::with(None, manner);
+        let flags = format!("--rate 200 --duration 2s --connections 1 {flags}");
+        let (report, lines) = driven(&fake, &flags);
+        check_counts(&report, &lines);
+        assert_eq!(count(&report, "/counts/accepted"), 400, "{report}");
+        let mut origins: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+        for receipt in lines.iter().filter_map(|line| line.get("receipt")) {
+            let origin = format!("{} {} {}", receipt["log"], receipt["user"], receipt["client"]);
+            let number = |field: &str| receipt[field].as_u64().expect("a number");
+            origins.entry(origin).or_default().push((number("seq"), number("id")));
+        }
+        for (origin, mut commands) in origins {
+            commands.sort_unstable();
+            // Commands of one batch are answered together: those that were taken are before those
+            // that were not.
+            let late = commands.windows(2).filter(|pair| pair[0].1 >= pair[1].1).count();
+            let of_batch = flags.contains("batch");
+            assert!(late == 0 || of_batch, "{flags}: {origin}: {commands:?}");
+        }
+    }
+}
+
+#[test]
+fn what_waits_to_be_sent_again_holds_up_no_other_origin() {
     let fake = Fake::with(None, Manner::Busy { until_ms: 1_000 });
     let (report, lines) = driven(&fake, "--rate 100 --duration 2s --connections 8");
     check_counts(&report, &lines);
     assert_eq!(count(&report, "/counts/accepted"), 200);
-    assert!(count(&report, "/counts/retries/503") >= 80, "{report}");
+    // Three users of five organisations, and each waits for the first of its commands.
+    assert!(count(&report, "/counts/retries/503") >= 10, "{report}");
     // `Retry-After: 1`, and eight connections: eight requests would be under way in that second.
     assert!(latency(&report, "send", "p99_ms") < 500.0, "{}", report["latencies"]);
     assert!(latency(&report, "accept", "max_ms") >= 1_000.0, "{}", report["latencies"]);

@@ -48,6 +48,26 @@ pub(crate) enum Plant {
     NewIsStale,
     /// An id below the window is decided.
     StaleIsDecided,
+    /// A command with the id of another one is called a duplicate: it is swallowed.
+    ReusedIsDuplicate,
+    /// A command that comes again is said to have the id of another one.
+    SameIsReused,
+    /// A command with the id of another one names another entry than the first of its id.
+    ReusedWrongFirst,
+    /// An entry does not say of which client it is.
+    ClientForgotten,
+    /// Clients of one user share their ids.
+    ClientsMixed,
+    /// Ids are known although no new one came for more than a week.
+    NeverIdle,
+    /// Ids are forgotten before no new one came for a week.
+    IdleTooSoon,
+    /// Looking up an id shows the entry before its own.
+    LookupOfAnother,
+    /// Looking up an id finds nothing.
+    LookupFindsNothing,
+    /// Looking up an id that was never sent shows an entry.
+    LookupInvents,
     /// A deposit is of another amount.
     AmountChanged,
     /// Somebody withdraws more than there is.

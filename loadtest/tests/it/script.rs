@@ -72,11 +72,27 @@ impl<'a> Script<'a> {
         self.read_views(log).await;
     }
 
+    /// A log whose users rest for days.
+    pub(crate) async fn idle(&mut self) {
+        let (log, day_ms) = ("idle", 86_400_000);
+        let open = json!({"open": {"account": "cash"}});
+        let deposit = json!({"deposit": {"account": "cash", "amount": 1}});
+        self.send(log, "r-8/w1", 5, open.clone(), Noted::Receipt).await;
+        for (days, id) in [(0, 6), (5, 5), (1, 6), (2, 6), (0, 4), (0, 7), (6, 7), (2, 9)] {
+            self.post(&format!("/pass/org:{log}/{}", days * day_ms), String::new()).await;
+            let command = if id == 5 { &open } else { &deposit };
+            self.send(log, "r-8/w1", id, command.clone(), Noted::Receipt).await;
+        }
+        self.read_views(log).await;
+    }
+
     async fn drive(&mut self, log: &str) {
         for at in 0..COMMANDS {
             let user = match self.rng.random_range(0..10) {
                 // Somebody of whom the file does not know.
                 0 | 1 => "zoe".to_owned(),
+                // Clients of one user, with the same ids.
+                n @ (2 | 3) => format!("r-7/w{n}"),
                 n => format!("r-{}", n % 3),
             };
             let next = self.ids.entry((log.to_owned(), user.clone())).or_insert(1);
@@ -92,6 +108,10 @@ impl<'a> Script<'a> {
             self.send(log, &user, id, command.clone(), noted).await;
             if self.rng.random_range(0..10) == 0 && noted != Noted::Unsent {
                 self.send(log, &user, id, command, noted).await;
+            }
+            if self.rng.random_range(0..10) == 0 && noted == Noted::Receipt {
+                let another = json!({"deposit": {"account": "rent", "amount": 1_000 + at}});
+                self.send(log, &user, id, another, noted).await;
             }
             if at % READ_EVERY == READ_EVERY - 1 {
                 self.read_entry(log, (at as u64).min(10)).await;
@@ -146,7 +166,11 @@ impl<'a> Script<'a> {
 
     fn note(&mut self, seq: Option<u64>, log: &str, user: &str, id: u64, command: &Value) {
         let log = format!("ledger/org:{log}");
+        let (user, client) = user.split_once('/').map_or((user, None), |(u, c)| (u, Some(c)));
         let mut sent = json!({"log": log, "user": user, "id": id, "command": command});
+        if let Some(client) = client {
+            sent["client"] = json!(client);
+        }
         self.lines.push(match seq {
             Some(seq) => {
                 sent["seq"] = json!(seq);
@@ -224,5 +248,10 @@ fn request(log: &str, user: &str, id: u64, command: &Value, memo: Option<String>
     if let Some(memo) = memo {
         data["memo"] = json!(memo);
     }
-    json!({"type": "ledger", "command": name, "id": id, "user": user, "org": log, "data": data})
+    let (user, client) = user.split_once('/').map_or((user, None), |(u, c)| (u, Some(c)));
+    let mut request = json!({"type": "ledger", "command": name, "id": id, "user": user, "org": log, "data": data});
+    if let Some(client) = client {
+        request["client"] = json!(client);
+    }
+    request
 }

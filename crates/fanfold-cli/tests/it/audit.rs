@@ -45,5 +45,5 @@ fn write(file: &File, load: &Load) -> serde_json::Result<()> {
 
 fn of(sent: &Sent) -> receipts::Sent {
     let Sent { org, user, id, command, .. } = sent.clone();
-    receipts::Sent { log: format!("ledger/org:{org}"), user, id, command, memo: None }
+    receipts::Sent { log: format!("ledger/org:{org}"), user, client: None, id, command, memo: None }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -111,6 +112,44 @@ fn a_log_can_be_followed() {
     }
     child.kill().expect("it runs");
     child.wait().expect("it ends");
+}
+
+/// `up` on this folder and address.
+fn up_at(folder: &Path, address: &str) -> Up {
+    let mut command = fanfold(&["up", "--listen", address, "--data"]);
+    Up::start(command.arg(folder))
+}
+
+#[test]
+fn a_log_is_followed_before_it_is_there_and_across_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = free.local_addr().expect("it has one").to_string();
+    drop(free);
+    let mut command = fanfold(&["log", "ledger/org:acme", "--follow", "--url", &address]);
+    let mut child = command.spawn().expect("the binary starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut next = || {
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it is text");
+        json_of(&line)["seq"].clone()
+    };
+    let data = r#"{"account":"cash"}"#;
+    for seqs in [[1, 2], [3, 4]] {
+        let mut up = up_at(folder.path(), &address);
+        for seq in seqs {
+            send(&up, "open", &seq.to_string(), data, &["--wait"], 0);
+            assert_eq!(next(), seq);
+        }
+        up.kill();
+    }
+    // Another log of the same name.
+    let other = tempfile::tempdir().expect("a folder");
+    let up = up_at(other.path(), &address);
+    send(&up, "open", "1", data, &["--wait"], 0);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("it is not the same log"), "{}", stderr(&output));
 }
 
 #[test]

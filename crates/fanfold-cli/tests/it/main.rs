@@ -12,6 +12,8 @@ mod load;
 mod names;
 #[cfg(feature = "fault-points")]
 mod power_loss;
+mod scripted;
+mod send;
 mod shards;
 mod up;
 

@@ -1,11 +1,13 @@
 //! One entry: whether it is what was promised for its place, and what its command must lead to.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::LogAudit;
-use crate::audit::claims::Told;
+use crate::audit::claims::{Content, Told, origin};
 use crate::audit::ledger::{Event, Ledger, shown};
 use crate::audit::window::Sighting;
 use crate::audit::{F3, F4, F6, F8};
@@ -18,6 +20,7 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     pub(super) status: String,
     pub(super) user: Option<String>,
+    pub(super) client: Option<String>,
     pub(super) id: Option<u64>,
     pub(super) at: u64,
     pub(super) command: Option<String>,
@@ -25,6 +28,24 @@ pub(super) struct Entry {
     pub(super) events: Vec<Event>,
     pub(super) code: Option<String>,
     pub(super) of: Option<u64>,
+}
+
+/// The code of a command with the id of another one.
+const ID_REUSED: &str = "id_reused";
+
+impl Entry {
+    /// Who numbered its command.
+    fn origin(&self) -> Option<Cow<'_, str>> {
+        Some(origin(self.user.as_deref()?, self.client.as_deref()))
+    }
+
+    /// Its status; of those that were rejected for their ids, why.
+    fn shown_status(&self) -> &str {
+        match (self.status.as_str(), self.code.as_deref()) {
+            ("rejected", Some(ID_REUSED)) => ID_REUSED,
+            (status, _) => status,
+        }
+    }
 }
 
 impl LogAudit<'_> {
@@ -42,10 +63,12 @@ impl LogAudit<'_> {
         }
     }
 
-    /// The receipts for this place, and those before it that nobody has come by.
-    pub(super) fn check_claims(&mut self, entry: &Entry) {
+    /// The receipts for this place, and those before it that have no entry. Returns what was asked
+    /// by the command that was promised this place.
+    pub(super) fn check_claims(&mut self, entry: &Entry) -> Option<Content> {
         let names = self.task.names;
-        let same_user = |number| entry.user.as_deref() == Some(names.text(number));
+        let (whose, mut promised) = (entry.origin(), None);
+        let same_user = |number| whose.as_deref() == Some(names.text(number));
         while let Some(claim) = self.claims.receipts().get(self.receipts_done).copied()
             && claim.seq <= entry.seq
         {
@@ -64,7 +87,7 @@ impl LogAudit<'_> {
                     claim.id,
                     names.text(claim.user),
                     entry.id,
-                    entry.user
+                    whose
                 );
                 self.breach(F3, entry.seq, what);
                 continue;
@@ -74,23 +97,26 @@ impl LogAudit<'_> {
                 let what = format!("`{asked}` was sent, and became {:?}", entry.command);
                 self.breach(F3, entry.seq, what);
             }
+            promised.get_or_insert(claim.content());
         }
+        promised
     }
 
     pub(super) fn lost(&mut self, seq: u64) {
         self.breach(F8, seq, "a command got a receipt, and no entry is there");
     }
 
-    /// Whether the entry is what its command must lead to; then folds it.
-    pub(super) fn judge(&mut self, entry: &Entry) {
+    /// Whether the entry is what its command must lead to; then folds it. `promised`: what was asked
+    /// by the command with the receipt for its place.
+    pub(super) fn judge(&mut self, entry: &Entry, promised: Option<Content>) {
         let seq = entry.seq;
-        let (Some(user), Some(id)) = (&entry.user, entry.id) else {
+        let (Some(user), Some(id)) = (entry.origin(), entry.id) else {
             if entry.status != "lost" {
                 self.breach(F3, seq, format!("`{}`, and nobody's", entry.status));
             }
             return;
         };
-        let told = self.task.names.find(user).and_then(|number| self.claims.sent(number, id));
+        let told = self.task.names.find(&user).and_then(|number| self.claims.sent(number, id));
         match told {
             None if self.task.run.is_whole && user.starts_with(&self.task.run.users) => {
                 self.breach(F3, seq, format!("{user} has sent no {id}"));
@@ -101,43 +127,61 @@ impl LogAudit<'_> {
             }
             _ => {}
         }
-        let window = match self.windows.get_mut(user) {
+        let asked = promised.or(match told {
+            Some(Told::Command(content)) => Some(content),
+            _ => None,
+        });
+        let window = match self.windows.get_mut(&*user) {
             Some(window) => window,
-            None => self.windows.entry(user.clone()).or_default(),
+            None => self.windows.entry(user.clone().into_owned()).or_default(),
         };
-        let sighting = window.take(id, seq);
-        let wrong = match (sighting, entry.status.as_str()) {
-            (Sighting::Known(of), "duplicate") if entry.of == Some(of) => None,
-            (Sighting::BelowFloor, "stale") => None,
-            (Sighting::New, "accepted" | "rejected" | "faulted" | "lost") => None,
-            (_, "accepted" | "rejected" | "faulted" | "lost" | "duplicate" | "stale") => {
-                Some((F4, sighting))
+        self.time = self.time.max(entry.at);
+        let sighting = window.take(id, seq, self.time, asked.map(|content| content.digest()));
+        let wrong = match (sighting, entry.shown_status()) {
+            (Sighting::Known { of, is_same }, "duplicate") if is_same != Some(false) => {
+                entry.of != Some(of)
             }
-            (_, _) => Some((F3, sighting)),
+            (Sighting::Known { of, is_same }, ID_REUSED) if is_same != Some(true) => {
+                entry.of != Some(of)
+            }
+            (Sighting::BelowFloor, "stale") => false,
+            (Sighting::New, "accepted" | "rejected" | "faulted" | "lost") => false,
+            _ => true,
         };
-        if let Some((invariant, sighting)) = wrong {
+        if wrong {
             let should = match sighting {
-                Sighting::Known(of) => format!("a duplicate of {of}"),
+                Sighting::Known { of, is_same: Some(true) } => format!("a duplicate of {of}"),
+                Sighting::Known { of, is_same: Some(false) } => {
+                    format!("`{ID_REUSED}` of {of}, whose command is another")
+                }
+                Sighting::Known { of, is_same: None } => {
+                    format!("a duplicate of {of}, or `{ID_REUSED}`")
+                }
                 Sighting::BelowFloor => "stale".to_owned(),
-                Sighting::New => "neither a duplicate nor stale".to_owned(),
+                Sighting::New => format!("neither a duplicate nor stale nor `{ID_REUSED}`"),
             };
             let of = entry.of.map_or(String::new(), |of| format!(" of {of}"));
-            let what =
-                format!("id {id} of {user} is `{}`{of}, and should be {should}", entry.status);
-            self.breach(invariant, seq, what);
+            let status = entry.shown_status();
+            let is_known = ["accepted", "rejected", "faulted", "lost", "duplicate", "stale"]
+                .contains(&entry.status.as_str());
+            let what = format!("id {id} of {user} is `{status}`{of}, and should be {should}");
+            self.breach(if is_known { F4 } else { F3 }, seq, what);
+        } else if sighting == Sighting::New {
+            self.lookups.offer(&user, id, seq);
         }
-        let told = told.filter(|_| wrong.is_none());
-        match entry.status.as_str() {
-            "accepted" => self.accepted(entry, told),
-            "rejected" => self.rejected(entry, told),
+        let asked = asked.filter(|_| !wrong);
+        match entry.shown_status() {
+            "accepted" => self.accepted(entry, asked),
+            ID_REUSED => self.ledger.reject(seq),
+            "rejected" => self.rejected(entry, asked),
             _ => {}
         }
     }
 
-    fn accepted(&mut self, entry: &Entry, told: Option<Told>) {
+    fn accepted(&mut self, entry: &Entry, asked: Option<Content>) {
         let (seq, events) = (entry.seq, &entry.events);
-        let wrong = match told {
-            Some(Told::Command(deed, memo)) => {
+        let wrong = match asked {
+            Some(Content { deed, memo }) => {
                 let asked = self.task.names.asked(deed);
                 match self.ledger.decide(&asked) {
                     Ok(expected) if Ledger::are(events, &expected) => {
@@ -151,7 +195,7 @@ impl LogAudit<'_> {
                     Err(code) => Some(format!("{asked:?} is accepted, and should be `{code}`")),
                 }
             }
-            _ => self.ledger.check(entry.command.as_deref(), events).err(),
+            None => self.ledger.check(entry.command.as_deref(), events).err(),
         };
         if let Some(what) = wrong {
             self.breach(F6, seq, what);
@@ -160,8 +204,8 @@ impl LogAudit<'_> {
         self.statement.add(seq, entry.at, events);
     }
 
-    fn rejected(&mut self, entry: &Entry, told: Option<Told>) {
-        if let Some(Told::Command(deed, _)) = told {
+    fn rejected(&mut self, entry: &Entry, asked: Option<Content>) {
+        if let Some(Content { deed, .. }) = asked {
             let asked = self.task.names.asked(deed);
             let expected = self.ledger.decide(&asked).err();
             if expected != entry.code.as_deref() {

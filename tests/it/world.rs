@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use fanfold::{Services, Views};
 use fanfold_cli::host::Host;
 use fanfold_embedded::{Config, Engine};
+use fanfold_http::limits::{WAIT_MS_EVERYWHERE, WAIT_MS_MAX};
 use fanfold_http::{Api, Metrics, router};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
@@ -27,8 +28,6 @@ const URL: &str = "FANFOLD_URL";
 const PATIENCE: &str = "SCENARIO_PATIENCE";
 const PATIENCE_LOCAL: Duration = Duration::from_secs(25);
 const PATIENCE_DEPLOYED: Duration = Duration::from_secs(100);
-/// The longest wait that the API allows.
-const WAIT_MS_MAX: u128 = 25_000;
 /// Longer than any wait: an answer that takes this long is none.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -96,6 +95,7 @@ impl World {
                 ingest: engine.ingest().clone(),
                 reads: engine.reads().clone(),
                 metrics: Metrics::new(),
+                wait_ms_max: WAIT_MS_MAX,
             };
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             (Host::listen(any_port, router(api)).await.expect("a port is free"), engine)
@@ -192,7 +192,7 @@ impl Caller {
     #[track_caller]
     pub(crate) fn reach(&self, path: &str) -> Answer {
         let and = if path.contains('?') { '&' } else { '?' };
-        let wait_ms = self.patience.as_millis().min(WAIT_MS_MAX);
+        let wait_ms = self.patience.as_millis().min(WAIT_MS_EVERYWHERE.into());
         let path = format!("{path}{and}wait={wait_ms}");
         let began = Instant::now();
         let mut answer = self.get(&path);

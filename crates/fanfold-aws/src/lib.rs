@@ -9,7 +9,8 @@
 //! | [`call`] | the one way to make a call: counted, bounded, never after the deadline |
 //! | [`error`] | throttled, conflicting, refused, timed out, failed |
 //! | [`dynamo`] | commands, journal, state, parked, views, on DynamoDB; what each call costs |
-//! | [`KinesisStream`], [`SnsTopic`], [`SqsDeadLetters`] | the command stream, the topics, a view's dead letters |
+//! | [`KinesisStream`], [`StreamOrder`], [`SnsTopic`] | the command stream, whether it keeps the order, the topics |
+//! | [`SqsDeadLetters`], [`SqsQueue`] | a view's dead letters; its queue, if it has one |
 //! | [`events`] | what Lambda brings, decoded; what it is answered |
 //! | [`PollingWaits`], [`OpenAdmission`], [`SystemEnv`] | the ports that need no service of AWS |
 //!
@@ -30,8 +31,10 @@ pub mod events;
 mod kinesis;
 pub mod meter;
 pub mod names;
+mod queue;
 mod sns;
 mod sqs;
+mod stream_order;
 mod waits;
 mod warm;
 
@@ -39,6 +42,8 @@ pub use admission::OpenAdmission;
 pub use clients::Aws;
 pub use env::SystemEnv;
 pub use kinesis::KinesisStream;
+pub use queue::{SqsQueue, hidden_for};
 pub use sns::SnsTopic;
 pub use sqs::SqsDeadLetters;
+pub use stream_order::StreamOrder;
 pub use waits::PollingWaits;

@@ -11,6 +11,11 @@ pub const STREAM: &str = "FANFOLD_STREAM";
 pub const TOPICS: &str = "FANFOLD_TOPICS";
 /// The environment variable with the URL of the queue of a view's dead letters.
 pub const DEAD_LETTERS: &str = "FANFOLD_DEAD_LETTERS";
+/// The environment variable with the URL of the queue that a view is behind; not set if SNS calls
+/// the view itself.
+pub const QUEUE: &str = "FANFOLD_QUEUE";
+/// The environment variable with the longest `wait` of a request, in milliseconds.
+pub const WAIT_MS_MAX: &str = "FANFOLD_WAIT_MS_MAX";
 /// The environment variable with the filter of the log: `info`, or `info,fanfold_pipeline=debug`.
 pub const LOG: &str = "FANFOLD_LOG";
 /// The environment variable with the number of canaries that the sweep sends.

@@ -8,12 +8,40 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::host::Usage;
+
 /// Asks the engine when it is asked.
 pub(crate) struct Gauges(pub Watch);
 
 impl fmt::Debug for Gauges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Gauges")
+    }
+}
+
+/// Asks the HTTP host when it is asked.
+pub(crate) struct HostGauges(pub Usage);
+
+impl fmt::Debug for HostGauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostGauges")
+    }
+}
+
+impl Collector for HostGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let ((connections, connections_max), (bytes, bytes_max)) =
+            (self.0.connections(), self.0.body_bytes());
+        for (name, help, value) in [
+            ("http_connections", "Connections of clients", connections),
+            ("http_connections_max", "Connections of clients at most", connections_max),
+            ("http_body_bytes", "Bytes of long bodies under way", bytes),
+            ("http_body_bytes_max", "Bytes of long bodies under way at most", bytes_max),
+        ] {
+            let gauge = ConstGauge::new(value as i64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

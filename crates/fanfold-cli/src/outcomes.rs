@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use fanfold::LogId;
-use fanfold_http::limits::{PAGE_MAX, WAIT_MS_MAX};
+use fanfold_http::limits::{PAGE_MAX, WAIT_MS_EVERYWHERE};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -72,8 +72,8 @@ pub fn entries(
     let left = || until.saturating_duration_since(Instant::now());
     let get = |target: &Target| client.get_patiently(target, &mut Backoff::within(left()), |_| ());
     let tail = loop {
-        let wait_ms =
-            u64::try_from(left().as_millis()).map_or(WAIT_MS_MAX, |ms| ms.min(WAIT_MS_MAX));
+        let wait_ms = u64::try_from(left().as_millis())
+            .map_or(WAIT_MS_EVERYWHERE, |ms| ms.min(WAIT_MS_EVERYWHERE));
         let answer = get(&path(&[&last.to_string()]).query("wait", wait_ms))?;
         if !answer.is_pending() {
             let entry = answer.read::<Box<RawValue>>()?;

@@ -12,6 +12,7 @@ use clap::Args;
 use fanfold::{Services, Views};
 use fanfold_embedded::shards::ShardState;
 use fanfold_embedded::{Config, Engine};
+use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router_with};
 use fanfold_pipeline::panics;
 use ledger::Ledger;
@@ -20,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin;
-use crate::gauges::Gauges;
+use crate::gauges::{Gauges, HostGauges};
 use crate::host::{Bound, HostName, Limits};
 use crate::logging;
 
@@ -155,11 +156,15 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
         ingest: engine.ingest().clone(),
         reads: engine.reads().clone(),
         metrics: Metrics::new(),
+        wait_ms_max: WAIT_MS_MAX,
     };
     let gauges = Gauges(engine.watch().clone());
-    api.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
+    let metrics = api.metrics.clone();
+    metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     let api = router_with(api, admin::routes(engine.command_shards().clone()));
     let host = bound.serve(api, &listens.names, listens.limits);
+    let gauges = HostGauges(host.usage());
+    metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     if !listens.address.ip().is_loopback() {
         tracing::warn!(listen = %listens.address, "others may reach this address, and there is no authentication");
     }

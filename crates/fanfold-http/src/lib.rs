@@ -45,4 +45,6 @@ pub struct Api {
     pub reads: Reads,
     /// Counts.
     pub metrics: Metrics,
+    /// The longest `wait` that a caller may ask for, in milliseconds; see [`limits::WAIT_MS_MAX`].
+    pub wait_ms_max: u64,
 }

@@ -115,7 +115,7 @@ pub(crate) async fn entry(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let (log, seq) = (path.log()?, path.seq()?);
-    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms()?;
+    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms(api.wait_ms_max)?;
     match api.reads.entry(&log, seq, wait_ms).await? {
         Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
         Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
@@ -132,7 +132,8 @@ pub(crate) async fn entries(
     if Query::has_any(query.as_deref(), &["user", "client", "id"]) {
         let query = Query::parse(query.as_deref(), &["user", "client", "id", "wait"])?;
         let (origin, id) = (query.origin()?, query.id()?);
-        return match api.reads.lookup(&log, &origin, id, query.wait_ms()?).await? {
+        let wait_ms = query.wait_ms(api.wait_ms_max)?;
+        return match api.reads.lookup(&log, &origin, id, wait_ms).await? {
             Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
             Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
         };

@@ -9,7 +9,7 @@ use fanfold::limits::{COMMAND_ID_END, SEQ_END};
 use fanfold::{CommandId, LogId, Name, Origin, Partition, RowKey, Seq, ServiceName};
 use percent_encoding::percent_decode_str;
 
-use crate::limits::{PAGE_DEFAULT, PAGE_MAX, WAIT_MS_MAX};
+use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 use crate::problem::{Kind, Problem};
 
 /// The parameters of the path.
@@ -95,9 +95,9 @@ impl Query {
         self.get(name).map(|text| number(name, text, least, most)).transpose()
     }
 
-    /// `wait`, in milliseconds.
-    pub(crate) fn wait_ms(&self) -> Result<u64, Problem> {
-        Ok(self.number("wait", 0, WAIT_MS_MAX)?.unwrap_or(0))
+    /// `wait`, in milliseconds, of which the host allows `most`.
+    pub(crate) fn wait_ms(&self, most: u64) -> Result<u64, Problem> {
+        Ok(self.number("wait", 0, most)?.unwrap_or(0))
     }
 
     /// `limit`.
@@ -181,6 +181,7 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WAIT_MS_MAX;
 
     const KNOWN: &[&str] = &["wait", "limit", "from", "after", "prefix", "order"];
 
@@ -194,7 +195,7 @@ mod tests {
             parse("prefix=Zo%C3%AB+M%2Bb%2Fc+&&wait=25000&order=desc&limit=1&from=7&after=")
                 .expect("all are known");
         assert_eq!(query.prefix(), Ok("Zoë M+b/c ".to_owned()));
-        assert_eq!(query.wait_ms(), Ok(25_000));
+        assert_eq!(query.wait_ms(WAIT_MS_MAX), Ok(25_000));
         assert_eq!(query.limit(), Ok(1));
         assert_eq!(query.seq("from"), Ok(Some(Seq(7))));
         assert_eq!(query.after(), Ok(None));
@@ -224,7 +225,7 @@ mod tests {
             ("=", "``: unknown parameter"),
         ] {
             let checked = parse(raw).and_then(|query| {
-                query.wait_ms()?;
+                query.wait_ms(WAIT_MS_MAX)?;
                 query.limit()?;
                 query.seq("from")?;
                 query.after()?;

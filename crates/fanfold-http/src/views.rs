@@ -75,7 +75,7 @@ pub(crate) async fn rows(
         descending: query.descending()?,
         limit: query.limit()?,
     };
-    let (seq, wait_ms) = (query.seq("seq")?, query.wait_ms()?);
+    let (seq, wait_ms) = (query.seq("seq")?, query.wait_ms(api.wait_ms_max)?);
     let page = match api.reads.rows(view, &log, &range, seq, wait_ms).await? {
         Awaited::Ready(page) => page,
         Awaited::Pending { seq, parked } => return pending(seq, parked.as_ref()),
@@ -106,7 +106,7 @@ pub(crate) async fn row(
 ) -> Result<Response, Problem> {
     let (view, log, key) = (path.text("view"), path.log()?, path.row()?);
     let query = Query::parse(query.as_deref(), &["seq", "wait"])?;
-    let (seq, wait_ms) = (query.seq("seq")?, query.wait_ms()?);
+    let (seq, wait_ms) = (query.seq("seq")?, query.wait_ms(api.wait_ms_max)?);
     let page = match api.reads.row(view, &log, &key, seq, wait_ms).await? {
         Awaited::Ready(page) => page,
         Awaited::Pending { seq, parked } => return pending(seq, parked.as_ref()),

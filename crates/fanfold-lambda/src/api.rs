@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use fanfold_aws::events::{http_request, http_response};
 use fanfold_http::problem::{Kind, Problem};
 use fanfold_http::{Api, router};
@@ -33,9 +34,10 @@ pub struct ApiHandler {
 }
 
 impl ApiHandler {
-    /// Serves what the router serves.
+    /// Serves what the router serves, but for its metrics.
     pub fn new(api: Api, env: Arc<dyn Env>) -> Self {
-        Self { router: router(api), env }
+        let router = Router::new().route("/metrics", any(no_metrics)).fallback_service(router(api));
+        Self { router, env }
     }
 
     /// The router's answer; or, when the time is over, that there is none: API Gateway would make a
@@ -53,6 +55,13 @@ impl ApiHandler {
             }
         }
     }
+}
+
+/// Each environment counts only what it has answered itself, and which one answers is chance.
+async fn no_metrics() -> Problem {
+    let detail = "there is nothing at `/metrics` here: requests are counted by CloudWatch \
+                  (AWS/ApiGateway), and what the stages do is in its namespace `Fanfold`";
+    Problem::new(Kind::UNKNOWN_ROUTE, detail)
 }
 
 #[async_trait]

@@ -18,7 +18,9 @@ use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde_json::value::RawValue;
 use tokio::runtime;
 use tokio::time::timeout;
+use tracing::Subscriber;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -99,9 +101,18 @@ fn start<S, H: Handler + 'static>(
 
 /// One JSON object a line: Lambda's log takes what is on stdout.
 fn log(filter: Targets) {
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false);
     // Another one, of whoever runs this inside of something else, stays.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let _ = lines(filter, std::io::stdout).try_init();
+}
+
+/// Writes each event as a line of JSON, with its fields beside `timestamp`, `level` and `message`:
+/// the metric filters of the template look for the field `alarm` there.
+pub fn lines<W>(filter: Targets, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false);
+    tracing_subscriber::registry().with(filter).with(lines.with_writer(writer))
 }
 
 /// A connection that is not there yet is made by the first call that needs it.

@@ -33,6 +33,7 @@ pub use api::ApiHandler;
 pub use budget::Budget;
 pub use error::{InvocationError, StartError};
 pub use handler::{Bookmark, Handler, Reply};
+pub use host::lines;
 pub use metrics::{Dimensions, Metrics};
 pub use processor::ProcessorHandler;
 pub use relay::RelayHandler;

@@ -43,8 +43,10 @@ pub const VIEW_UNDELIVERED: &str = "ViewUndelivered";
 pub const RECORDS: &str = "Records";
 /// An invocation: those that come again.
 pub const UNFINISHED: &str = "Unfinished";
-/// An invocation: those that were passed over because they cannot be read.
+/// Of the stack: changes, records and messages that were passed over because they cannot be read.
 pub const UNREADABLE: &str = "Unreadable";
+/// An invocation: scheduled events that came when the next had been sent, and were dropped.
+pub const SCHEDULES_DROPPED: &str = "SchedulesDropped";
 /// An invocation: read units of DynamoDB.
 pub const READ_UNITS: &str = "ReadUnits";
 /// An invocation: write units of DynamoDB, with one for each condition that failed.

@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 
 use fanfold_aws::names::{
-    CANARIES, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, STREAM, TABLES, TOPICS, Tables,
+    CANARIES, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, STREAM, TABLES, TOPICS, Tables, WAIT_MS_MAX,
 };
+use fanfold_http::limits;
 use tracing_subscriber::filter::Targets;
 
 /// Set by Lambda itself: the memory of the function, in MB.
@@ -66,6 +67,24 @@ impl<'a> Environment<'a> {
             self.problems.push(format!("{DEAD_LETTERS} is `{url}`, and should hold {holds}"));
         }
         url
+    }
+
+    /// The URL of the queue that a view is behind; `None` if SNS calls it.
+    pub fn queue(&mut self) -> Option<String> {
+        let url = (self.get)(QUEUE).filter(|url| !url.trim().is_empty())?;
+        if !url.starts_with("http") {
+            let problem =
+                format!("{QUEUE} is `{url}`, and should hold the URL of the view's queue");
+            self.problems.push(problem);
+        }
+        Some(url)
+    }
+
+    /// The longest `wait` of a request, in milliseconds; 5,000, if nobody says.
+    pub fn wait_ms_max(&mut self) -> u64 {
+        let [default, most] =
+            [limits::WAIT_MS_EVERYWHERE, limits::WAIT_MS_MAX].map(|ms| ms as usize);
+        self.number(WAIT_MS_MAX, "a number of milliseconds", default, 0..=most) as u64
     }
 
     /// How many canaries; one, if nobody says.

@@ -8,7 +8,9 @@ use fanfold::{Service, Services, StateKey, View, Views};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions,
 };
-use fanfold_aws::{KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters};
+use fanfold_aws::{
+    KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue, StreamOrder,
+};
 use fanfold_http::{Api, Metrics};
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{Commands, State, ViewTable};
@@ -35,8 +37,8 @@ const APPENDS_AT_ONCE: usize = 64;
 pub fn api(services: Services, views: Views) -> ExitCode {
     run(
         "api",
-        |_| (),
-        async |Context { aws, tables, env, .. }| {
+        |environment| environment.wait_ms_max(),
+        async |Context { aws, tables, env, settings: wait_ms_max }| {
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             warm_commands(&commands).await;
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
@@ -58,7 +60,8 @@ pub fn api(services: Services, views: Views) -> ExitCode {
             let state = Arc::new(DynamoState::new(&aws, tables.state()));
             let waits = Arc::new(waits);
             let reads = Reads::new(commands, journal, state, served, services, waits, env.clone());
-            ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() }, env)
+            let api = Api { ingest, reads, metrics: Metrics::new(), wait_ms_max };
+            ApiHandler::new(api, env)
         },
     )
 }
@@ -70,8 +73,9 @@ pub fn relay() -> ExitCode {
         |environment| environment.stream(),
         async |context| {
             let Context { aws, env, settings: stream, .. } = context;
+            // Makes the connection, too.
+            StreamOrder::new(&aws, &stream).check().await;
             let stream = KinesisStream::new(&aws, stream);
-            report_warm("command stream", stream.warm().await);
             RelayHandler::new(Relay::new(Arc::new(stream), env))
         },
     )
@@ -80,23 +84,23 @@ pub fn relay() -> ExitCode {
 /// The processor of these services, and of the canary that the sweep sends. What the canaries do is
 /// published only if [`Canary`] is among `services`: a host with a view of it says so.
 pub fn processor(services: Services) -> ExitCode {
-    let read = |environment: &mut Environment<'_>| {
-        (environment.topics(), environment.stream(), environment.cache_bytes())
-    };
+    let read = |of: &mut Environment<'_>| (of.stream(), of.topics(), of.cache_bytes());
     run("processor", read, async |context| {
-        let Context { aws, tables, env, settings: (topics, stream, cache_bytes) } = context;
+        let Context { aws, tables, env, settings: (stream, topics, cache_bytes) } = context;
         let state = Arc::new(DynamoState::new(&aws, tables.state()));
         if let Some(log) = Canary::log(0) {
             report_warm("state table", state.get(&log, &[StateKey::head(1)]).await.map(|_| ()));
         }
         let topic = SnsTopic::new(&aws, topics);
-        report_warm("topic", topic.warm().await);
+        let order = StreamOrder::new(&aws, &stream);
+        let ((), warmed) = tokio::join!(order.check(), topic.warm());
+        report_warm("topic", warmed);
         let ports = ProcessorPorts {
             journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
             state,
             parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
             topic: Arc::new(topic),
-            // Not warmed: nudges are rare.
+            // Its order was looked at, so the connection is there.
             stream: Arc::new(KinesisStream::new(&aws, stream)),
             env,
         };
@@ -114,9 +118,9 @@ pub fn view<V: View>() -> ExitCode {
     let service = format!("view-{}", V::NAME);
     run(
         &service,
-        |environment| (environment.dead_letters(), environment.logs_per_sweep()),
+        |of| (of.dead_letters(), of.queue(), of.logs_per_sweep()),
         async |context| {
-            let Context { aws, tables, env, settings: (dead_letters, logs) } = context;
+            let Context { aws, tables, env, settings: (dead_letters, queue, logs) } = context;
             let name = tables.view(V::NAME, V::VERSION);
             let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
             if let Some(log) = Canary::log(0) {
@@ -130,7 +134,9 @@ pub fn view<V: View>() -> ExitCode {
             let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
             let sweep =
                 ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
-            ViewHandler::new(projector, sweep, logs, Arc::new(Positions::new(&aws, name)))
+            let bookmark = Arc::new(Positions::new(&aws, name));
+            let queue = queue.map(|url| SqsQueue::new(&aws, url));
+            ViewHandler::new(projector, sweep, logs, bookmark).with_queue(queue)
         },
     )
 }
@@ -148,13 +154,14 @@ pub fn sweep() -> ExitCode {
             commands.clone(),
             Arc::new(DynamoJournal::new(&aws, tables.journal())),
             Arc::new(DynamoParked::new(&aws, tables.parked())),
-            Arc::new(KinesisStream::new(&aws, stream)),
+            Arc::new(KinesisStream::new(&aws, &stream)),
             env.clone(),
         );
         let services = Services::new().with::<Canary>();
         let ingest = Ingest::new(commands, Arc::new(OpenAdmission), services, env);
         let sweep = sweep.with_canaries(ingest, canaries);
-        SweepHandler::new(sweep, logs, Arc::new(Positions::new(&aws, tables.state())))
+        let bookmark = Arc::new(Positions::new(&aws, tables.state()));
+        SweepHandler::new(sweep, logs, bookmark).with_order_of(StreamOrder::new(&aws, stream))
     })
 }
 

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fanfold_aws::StreamOrder;
 use fanfold_aws::events::{ViewEvent, WrongEvent, view_event};
 use fanfold_pipeline::sweep::Sweep;
 use serde_json::json;
 
 use crate::budget::Budget;
 use crate::error::InvocationError;
-use crate::handler::{Bookmark, Handler, Reply};
+use crate::handler::{Bookmark, Handler, Reply, dropped_schedule, is_over};
 use crate::metrics::{
     ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, Metrics, NUDGED, STANDSTILL_MS_MAX, WAITING,
 };
@@ -17,21 +18,35 @@ pub struct SweepHandler {
     sweep: Sweep,
     logs_per_run: usize,
     bookmark: Arc<dyn Bookmark>,
+    order: Option<StreamOrder>,
 }
 
 impl SweepHandler {
     /// Of this stage. A run looks at `logs_per_run` logs, the next at those behind them.
     pub fn new(sweep: Sweep, logs_per_run: usize, bookmark: Arc<dyn Bookmark>) -> Self {
-        Self { sweep, logs_per_run, bookmark }
+        Self { sweep, logs_per_run, bookmark, order: None }
+    }
+
+    /// Looks in each run whether the command stream keeps the order.
+    #[must_use]
+    pub fn with_order_of(mut self, order: StreamOrder) -> Self {
+        self.order = Some(order);
+        self
     }
 }
 
 #[async_trait]
 impl Handler for SweepHandler {
     async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
-        if view_event(event)? != ViewEvent::Schedule {
+        let ViewEvent::Schedule { due } = view_event(event)? else {
             let found = "has messages".to_owned();
             return Err(WrongEvent { expected: "a scheduled event", found }.into());
+        };
+        if is_over(due, budget) {
+            return dropped_schedule(due);
+        }
+        if let Some(order) = &self.order {
+            order.check().await;
         }
         let after = self.bookmark.load().await?;
         let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;

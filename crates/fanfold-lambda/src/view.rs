@@ -2,14 +2,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold_aws::events::{BatchResponse, ViewEvent, view_event};
+use fanfold_aws::SqsQueue;
+use fanfold_aws::events::{Batch, BatchResponse, Delivery, ViewEvent, view_event};
 use fanfold_pipeline::project::{ATTEMPTS_MAX, Projector};
 use fanfold_pipeline::sweep::ViewSweep;
 use serde_json::json;
 
 use crate::budget::Budget;
 use crate::error::InvocationError;
-use crate::handler::{Bookmark, Handler, Reply};
+use crate::handler::{Bookmark, Handler, Reply, dropped_schedule, is_over};
 use crate::metrics::{
     Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED, VIEW_UNDELIVERED,
 };
@@ -25,6 +26,7 @@ pub struct ViewHandler {
     sweep: ViewSweep,
     logs_per_run: usize,
     bookmark: Arc<dyn Bookmark>,
+    queue: Option<SqsQueue>,
 }
 
 impl ViewHandler {
@@ -36,7 +38,14 @@ impl ViewHandler {
         logs_per_run: usize,
         bookmark: Arc<dyn Bookmark>,
     ) -> Self {
-        Self { projector, sweep, logs_per_run, bookmark }
+        Self { projector, sweep, logs_per_run, bookmark, queue: None }
+    }
+
+    /// Behind this queue.
+    #[must_use]
+    pub fn with_queue(mut self, queue: Option<SqsQueue>) -> Self {
+        self.queue = queue;
+        self
     }
 
     async fn of_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
@@ -46,6 +55,32 @@ impl ViewHandler {
             return Err(InvocationError::NotApplied { failed, messages });
         }
         Reply::of_batch(&BatchResponse::default(), messages, 0, 0)
+    }
+
+    async fn of_queue(
+        &self,
+        batch: &Batch<Bytes>,
+        deliveries: &[Delivery],
+        budget: Budget,
+    ) -> Result<Reply, InvocationError> {
+        let received_before: Vec<bool> = deliveries.iter().map(|d| d.times > 1).collect();
+        let failed = self.projector.project_with_suspects(
+            &batch.items,
+            &received_before,
+            ATTEMPTS_MAX,
+            budget.deadline,
+        );
+        let failed: Vec<usize> = failed.await.into_iter().collect();
+        if let Some(queue) = self.queue.as_ref().filter(|_| !failed.is_empty()) {
+            let failed: Vec<&Delivery> =
+                failed.iter().filter_map(|at| deliveries.get(*at)).collect();
+            if let Err(error) = queue.show_again(&failed).await {
+                tracing::warn!(%error, "messages come again only after the visibility time-out");
+            }
+        }
+        let unfinished = failed.len();
+        let response = BatchResponse::of_queue(failed, &batch.ids);
+        Reply::of_batch(&response, batch.items.len(), unfinished, batch.unreadable)
     }
 
     /// What fails is said, and not an error of the invocation: Lambda would try it again beside the
@@ -87,19 +122,11 @@ impl Handler for ViewHandler {
     async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
         match view_event(event)? {
             ViewEvent::Topic(messages) => self.of_topic(&messages, budget).await,
-            ViewEvent::Queue { batch, received_before } => {
-                let failed = self.projector.project_with_suspects(
-                    &batch.items,
-                    &received_before,
-                    ATTEMPTS_MAX,
-                    budget.deadline,
-                );
-                let failed = failed.await;
-                let n = failed.len();
-                let response = BatchResponse::of_queue(failed, &batch.ids);
-                Reply::of_batch(&response, batch.items.len(), n, batch.unreadable)
+            ViewEvent::Queue { batch, deliveries } => {
+                self.of_queue(&batch, &deliveries, budget).await
             }
-            ViewEvent::Schedule => self.on_schedule(budget).await,
+            ViewEvent::Schedule { due } if is_over(due, budget) => dropped_schedule(due),
+            ViewEvent::Schedule { .. } => self.on_schedule(budget).await,
         }
     }
 }

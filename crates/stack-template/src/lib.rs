@@ -5,10 +5,14 @@
 //! no resources: what a reference to one stands for is told by [`Template::know`], and until then
 //! the reference stays as its own text (`Topic`, `Stream.Arn`).
 
+mod for_each;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use serde_yaml_ng::Value as Yaml;
+
+use crate::for_each::expand;
 
 /// Why a template cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,8 @@ impl Template {
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut yaml: Yaml = serde_yaml_ng::from_str(text)?;
         yaml.apply_merge()?;
-        let body = plain(&yaml)?;
+        let mut body = plain(&yaml)?;
+        expand(&mut body);
         let declared = body["Parameters"].as_object().into_iter().flatten();
         let known = declared.map(|(name, of)| (name.clone(), of["Default"].clone())).collect();
         Ok(Self { body, known })
@@ -73,6 +78,11 @@ impl Template {
     /// `GetAtt`).
     pub fn know(&mut self, reference: &str, value: Value) {
         self.known.insert(reference.to_owned(), value);
+    }
+
+    /// A parameter, as it is declared.
+    pub fn parameter(&self, name: &str) -> &Value {
+        &self.body["Parameters"][name]
     }
 
     /// The values that a parameter may have.
@@ -155,7 +165,13 @@ impl Template {
                 let holds = self.holds(&text(&with[0])?)?;
                 self.value(&with[if holds { 1 } else { 2 }])?
             }
-            "Fn::Equals" => Some(json!(self.value(&with[0])? == self.value(&with[1])?)),
+            // CloudFormation compares texts: a parameter's value is one, of whatever type.
+            "Fn::Equals" => {
+                let text = |of: &Value| -> Result<Option<String>, TemplateError> {
+                    Ok(self.value(of)?.map(|value| as_text(&value)))
+                };
+                Some(json!(text(&with[0])? == text(&with[1])?))
+            }
             "Fn::Not" => Some(json!(self.value(&with[0])? != Some(json!(true)))),
             "Fn::FindInMap" => {
                 let mut found = &self.body["Mappings"];

@@ -33,9 +33,11 @@ const COMMON: [&str; 13] = [
     "StatementRole.dynamodb:UpdateItem",
     "TotalsRole.sqs:DeleteMessage",
 ];
-const SUBSCRIPTIONS: [&str; 3] =
-    ["BalancesSubscription", "StatementSubscription", "TotalsSubscription"];
-const OF_QUEUES: [&str; 6] = [
+const OF_TOPIC: [&str; 3] = ["BalancesSubscription", "StatementSubscription", "TotalsSubscription"];
+const OF_QUEUES: [&str; 9] = [
+    "BalancesQueueSubscription",
+    "StatementQueueSubscription",
+    "TotalsQueueSubscription",
     "BalancesMapping",
     "StatementMapping",
     "TotalsMapping",
@@ -57,8 +59,8 @@ enum Seen {
 
 /// Runs all of them, each on a stack of its own.
 pub(super) fn run(built: &Built) -> Result<()> {
-    let direct = COMMON.iter().chain(&SUBSCRIPTIONS).map(|what| (Delivery::Direct, *what));
-    let queue = SUBSCRIPTIONS.iter().chain(&OF_QUEUES).map(|what| (Delivery::Queue, *what));
+    let direct = COMMON.iter().chain(&OF_TOPIC).map(|what| (Delivery::Direct, *what));
+    let queue = OF_QUEUES.iter().map(|what| (Delivery::Queue, *what));
     let whole = Delivery::ALL.map(|delivery| (delivery, None));
     let parts = direct.chain(queue).map(|(delivery, what)| (delivery, Some(what)));
     let table = probe_all(built, whole.into_iter().chain(parts).collect())?;

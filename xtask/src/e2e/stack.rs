@@ -104,11 +104,14 @@ impl<'a> Aws<'a> {
             fs::write(&packaged, serde_json::to_vec_pretty(&template)?)?;
         }
         let mut overrides = vec![format!("Architecture={}", Arch::here().name())];
+        overrides.push("ApiAuthorization=NONE".to_owned());
         if delivery == Delivery::Queue {
             // What else can be chosen, at one go.
             overrides.push(format!("ViewDelivery={}", delivery.name()));
             overrides.push(format!("KmsKeyArn={}", self.make_key()?));
             overrides.push("StreamMode=ON_DEMAND".to_owned());
+            // A dead letter after 30 s.
+            overrides.push("ViewQueueReceives=2".to_owned());
         }
         if let Err(error) = self.deploy_with(&path, &overrides) {
             // Which resource, and why, is only there; if it has come to a stack at all.

@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 
+use aws_sdk_dynamodb::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
+use fanfold::Time;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -18,17 +20,32 @@ pub enum ViewEvent {
     Queue {
         /// The messages.
         batch: Batch<Bytes>,
-        /// Of each, whether it was received before, and has perhaps ended its process.
-        received_before: Vec<bool>,
+        /// Of each, how it came.
+        deliveries: Vec<Delivery>,
     },
     /// The schedule of the view's sweep.
-    Schedule,
+    Schedule {
+        /// When it was due; `None` if the event does not say, as one that an operator sends.
+        due: Option<Time>,
+    },
+}
+
+/// How a message of a queue came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// By which SQS knows this delivery; empty if the event does not say.
+    pub receipt_handle: String,
+    /// How often the message was received, this time included: above 1, it has failed before, and
+    /// has perhaps ended its process.
+    pub times: u32,
 }
 
 #[derive(Deserialize)]
 struct AnyEvent<'a> {
     #[serde(rename = "detail-type", borrow, default)]
     detail_type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    time: Cow<'a, str>,
 }
 
 /// What Lambda says of an invocation that it gave up.
@@ -48,6 +65,8 @@ struct AnyRecord<'a> {
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     body: Option<Cow<'a, str>>,
+    #[serde(rename = "receiptHandle", borrow, default)]
+    receipt_handle: Option<Cow<'a, str>>,
     #[serde(default)]
     attributes: Attributes,
 }
@@ -68,20 +87,27 @@ struct Envelope<'a> {
 
 /// Tells the three apart by their shapes.
 pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
-    if is_schedule(event) {
-        return Ok(ViewEvent::Schedule);
+    if let Some(due) = schedule(event) {
+        return Ok(ViewEvent::Schedule { due });
     }
     let mut topic = Vec::new();
     let mut queue = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
-    let mut received_before = Vec::new();
+    let mut deliveries = Vec::new();
     for record in records_of(event, EXPECTED)? {
         let wrong = |error| WrongEvent { expected: EXPECTED, found: shape(record.get(), &error) };
         let record: AnyRecord<'_> = serde_json::from_str(record.get()).map_err(wrong)?;
         match record {
             AnyRecord { sns: Some(Envelope { message }), .. } => topic.push(bytes(message)),
-            AnyRecord { message_id: Some(id), body: Some(body), attributes, .. } => {
-                let receives = attributes.approximate_receive_count.parse::<u64>();
-                received_before.push(receives.is_ok_and(|n| n > 1));
+            AnyRecord {
+                message_id: Some(id),
+                body: Some(body),
+                receipt_handle,
+                attributes,
+                ..
+            } => {
+                let times = attributes.approximate_receive_count.parse().unwrap_or(1);
+                let receipt_handle = receipt_handle.unwrap_or_default().into_owned();
+                deliveries.push(Delivery { receipt_handle, times });
                 queue.items.push(bytes(unwrap(&body)));
                 queue.ids.push(id.into_owned());
             }
@@ -93,7 +119,7 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
     }
     match (topic.is_empty(), queue.items.is_empty()) {
         (false, true) => Ok(ViewEvent::Topic(topic)),
-        (true, false) => Ok(ViewEvent::Queue { batch: queue, received_before }),
+        (true, false) => Ok(ViewEvent::Queue { batch: queue, deliveries }),
         _ => {
             let found = "has records of both, or none".to_owned();
             Err(WrongEvent { expected: EXPECTED, found })
@@ -110,13 +136,18 @@ pub fn messages_of_dead_letter(body: &str) -> Vec<Bytes> {
     match view_event(failed.map_or(body, |failed| failed.request_payload.get())) {
         Ok(ViewEvent::Topic(messages)) => messages,
         Ok(ViewEvent::Queue { batch, .. }) => batch.items,
-        Ok(ViewEvent::Schedule) => Vec::new(),
+        Ok(ViewEvent::Schedule { .. }) => Vec::new(),
         Err(_) => vec![bytes(unwrap(body))],
     }
 }
 
-fn is_schedule(event: &str) -> bool {
-    serde_json::from_str::<AnyEvent<'_>>(event).is_ok_and(|e| e.detail_type == "Scheduled Event")
+/// When a scheduled event was due, if it says so; `None` for an event of another kind.
+fn schedule(event: &str) -> Option<Option<Time>> {
+    let event = serde_json::from_str::<AnyEvent<'_>>(event).ok()?;
+    (event.detail_type == "Scheduled Event").then(|| {
+        let time = DateTime::from_str(&event.time, DateTimeFormat::DateTime).ok()?;
+        u64::try_from(time.to_millis().ok()?).ok().map(Time)
+    })
 }
 
 /// A notification is an array, and comes as it is with raw delivery; an object is SNS's envelope.

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 pub use changes::changes;
 pub use http::{http_request, http_response};
-pub use messages::{ViewEvent, messages_of_dead_letter, view_event};
+pub use messages::{Delivery, ViewEvent, messages_of_dead_letter, view_event};
 pub use records::records;
 
 /// An event that is not of the kind that this Lambda is for: it is wired to something else, or

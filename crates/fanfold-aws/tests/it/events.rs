@@ -223,15 +223,17 @@ fn a_view_is_called_in_three_ways() {
     assert_eq!(topic, ViewEvent::Topic(vec!["[\"\\n\"]".into()]));
 
     let envelope = json!({ "Type": "Notification", "MessageId": "m", "Message": "[2]" });
-    for (receives, before) in [(1, false), (2, true)] {
+    for receives in [1, 2] {
         let queue = view_event(&event(&[
             sqs_record("a", "[1]", 1),
             sqs_record("b", &envelope.to_string(), receives),
         ]));
-        let ViewEvent::Queue { batch, received_before } = queue.unwrap() else { panic!() };
+        let ViewEvent::Queue { batch, deliveries } = queue.unwrap() else { panic!() };
         assert_eq!(batch.items, ["[1]", "[2]"]);
         assert_eq!(batch.ids, ["a", "b"]);
-        assert_eq!(received_before, [false, before], "only what was received before");
+        let times: Vec<u32> = deliveries.iter().map(|delivery| delivery.times).collect();
+        assert_eq!(times, [1, receives]);
+        assert_eq!(deliveries[0].receipt_handle, "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a...");
     }
 
     // EventBridge, "Scheduled Event".
@@ -246,7 +248,10 @@ fn a_view_is_called_in_three_ways() {
         "resources": ["arn:aws:events:us-east-1:123456789012:rule/my-scheduled-rule"],
         "detail": {},
     });
-    assert_eq!(view_event(&schedule.to_string()).unwrap(), ViewEvent::Schedule);
+    let due = Some(Time(1_444_323_186_000));
+    assert_eq!(view_event(&schedule.to_string()).unwrap(), ViewEvent::Schedule { due });
+    let by_hand = json!({ "detail-type": "Scheduled Event" });
+    assert_eq!(view_event(&by_hand.to_string()).unwrap(), ViewEvent::Schedule { due: None });
     assert!(view_event(&event(&[sns_record("[]"), sqs_record("a", "[]", 1)])).is_err());
 }
 

@@ -12,6 +12,7 @@ mod dense;
 mod dynamo;
 mod events;
 mod publishing;
+mod queues;
 mod relaying;
 mod schema;
 mod stages;

@@ -160,6 +160,11 @@ impl Connections {
     pub(super) fn count(&self) -> usize {
         self.open().by_id.len()
     }
+
+    /// Bytes of bodies, as they count.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Connection {
@@ -243,5 +248,84 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.0.release();
         self.0.all.open().by_id.remove(&self.0.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn all(connections_max: usize, body_bytes_max: usize) -> Arc<Connections> {
+        let grace = Duration::ZERO;
+        Connections::new(Limits { connections_max, body_bytes_max, grace, ..Limits::default() })
+    }
+
+    fn is_cut(connection: &Connection) -> bool {
+        connection.is_cut.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn those_that_wait_make_room_and_those_that_are_worked_for_do_not() {
+        let all = all(2, 0);
+        let (works, waits) = (all.enter().expect("one"), all.enter().expect("two"));
+        works.set(Phase::Work);
+        let next = all.enter().expect("the one that waits makes room");
+        assert!(is_cut(&waits) && !is_cut(&works));
+        next.set(Phase::Work);
+        assert!(all.enter().is_none(), "one that is cut makes room once");
+        drop((waits, next));
+        assert!(all.enter().is_some());
+    }
+
+    #[test]
+    fn a_body_that_waits_makes_room_for_another() {
+        let all = all(9, 100);
+        let (first, second) = (all.enter().expect("one"), all.enter().expect("two"));
+        first.set(Phase::Body);
+        assert!(first.take(0, UNCOUNTED_BYTES + 80));
+        first.set(Phase::Work);
+        assert!(!second.take(0, UNCOUNTED_BYTES + 30), "the first one is worked on");
+        first.set(Phase::Answer);
+        assert!(second.take(0, UNCOUNTED_BYTES + 30));
+        assert!(is_cut(&first) && !first.take(UNCOUNTED_BYTES + 80, 1));
+        assert!(second.take(UNCOUNTED_BYTES + 30, 70));
+        assert_eq!(all.bytes(), 100);
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_come_back() {
+        for seed in 0..100 {
+            let mut chance = SmallRng::seed_from_u64(seed);
+            let all = all(5, 1_000);
+            let mut open: Vec<(Entered, usize)> = Vec::new();
+            for _ in 0..300 {
+                let at = chance.random_range(0..=open.len());
+                match open.get_mut(at) {
+                    None => open.extend(all.enter().map(|entered| (entered, UNCOUNTED_BYTES))),
+                    Some((connection, length)) => match chance.random_range(0..8) {
+                        0 => drop(open.swap_remove(at)),
+                        1 => {
+                            connection.release();
+                            *length = UNCOUNTED_BYTES;
+                        }
+                        phase @ 2..5 => connection.set(PHASES[phase]),
+                        _ => {
+                            let n = chance.random_range(0..400);
+                            *length += if connection.take(*length, n) { n } else { 0 };
+                        }
+                    },
+                }
+                // One that was cut goes soon.
+                open.retain(|(connection, _)| !is_cut(connection) || chance.random_bool(0.5));
+                let bytes = |(c, _): &(Entered, usize)| c.bytes.load(Ordering::Relaxed);
+                assert_eq!(all.bytes(), open.iter().map(bytes).sum::<usize>(), "seed {seed}");
+                assert!(all.bytes() <= 1_000, "seed {seed}");
+            }
+            drop(open);
+            assert_eq!((all.bytes(), all.count()), (0, 0), "seed {seed}");
+        }
     }
 }

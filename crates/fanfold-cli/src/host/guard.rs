@@ -25,17 +25,17 @@ pub struct Guard {
 #[derive(Debug, Clone)]
 struct Hosts {
     names: Vec<String>,
-    ip: IpAddr,
+    is_loopback: bool,
 }
 
 impl Guard {
     /// For a host that listens there, and is known by these names, too: of a proxy before it, say.
     /// On an address that is not loopback, and without names, requests for any host are served.
     pub fn new(listens: SocketAddr, names: &[HostName]) -> Self {
-        let ip = listens.ip();
+        let is_loopback = listens.ip().to_canonical().is_loopback();
         let names: Vec<String> = names.iter().map(|name| name.0.clone()).collect();
-        let is_known = ip.to_canonical().is_loopback() || !names.is_empty();
-        Self { hosts: is_known.then_some(Hosts { names, ip }) }
+        let is_known = is_loopback || !names.is_empty();
+        Self { hosts: is_known.then_some(Hosts { names, is_loopback }) }
     }
 
     /// Whether the request may be served.
@@ -53,7 +53,8 @@ impl Guard {
         let name = authority.host();
         let is_ours = self.hosts.as_ref().is_none_or(|hosts| {
             let is_local = match ip(name) {
-                Some(ip) => ip.to_canonical().is_loopback() || ip == hosts.ip,
+                // To rebind takes a name: an address is what it is.
+                Some(ip) => ip.to_canonical().is_loopback() || !hosts.is_loopback,
                 None => name.eq_ignore_ascii_case("localhost"),
             };
             is_local || hosts.names.iter().any(|known| known.eq_ignore_ascii_case(name))
@@ -202,7 +203,7 @@ mod tests {
     fn elsewhere_names_are_checked_if_there_are_any() {
         check(&guard("0.0.0.0:8080", &[]), &[("host", "anything.example")], Ok(()));
         let named = guard("10.0.0.7:8080", &["app.example"]);
-        for host in ["app.example", "10.0.0.7:8080", "localhost"] {
+        for host in ["app.example", "10.0.0.7:8080", "203.0.113.9", "localhost"] {
             check(&named, &[("host", host)], Ok(()));
         }
         check(&named, &[("host", "evil.example")], Err(Kind::FOREIGN_HOST));

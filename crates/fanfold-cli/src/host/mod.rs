@@ -52,6 +52,7 @@ enum Stage {
 /// A listening router.
 pub struct Host {
     address: SocketAddr,
+    connections: Arc<Connections>,
     stage: watch::Sender<Stage>,
 }
 
@@ -79,16 +80,17 @@ impl Bound {
     pub fn serve(self, api: Router, names: &[HostName], limits: Limits) -> Host {
         let (stage, stages) = watch::channel(Stage::Serving);
         let served = Served { api, guard: Guard::new(self.address, names) };
+        let connections = Connections::new(limits);
         let accepting = Accepting {
             listener: self.listener,
-            connections: Connections::new(limits),
+            connections: connections.clone(),
             served: Arc::new(served),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             spare: File::open(SPARE).ok(),
             stages,
         };
         tokio::spawn(accepting.run());
-        Host { address: self.address, stage }
+        Host { address: self.address, connections, stage }
     }
 }
 
@@ -103,6 +105,11 @@ impl Host {
         self.address
     }
 
+    /// What its clients take, for as long as somebody wants to know.
+    pub fn usage(&self) -> Usage {
+        Usage(self.connections.clone())
+    }
+
     /// Takes no more requests, and lets those at hand finish.
     pub async fn drain(self) {
         self.stage.send_replace(Stage::Draining);
@@ -110,6 +117,21 @@ impl Host {
             tracing::warn!("some requests were cut off");
             self.stage.send_replace(Stage::Ended);
         }
+    }
+}
+
+/// What the clients of a host take.
+pub struct Usage(Arc<Connections>);
+
+impl Usage {
+    /// Connections that are open, and how many may be.
+    pub fn connections(&self) -> (usize, usize) {
+        (self.0.count(), self.0.limits.connections_max)
+    }
+
+    /// Bytes of bodies under way, and how many may be.
+    pub fn body_bytes(&self) -> (usize, usize) {
+        (self.0.bytes(), self.0.limits.body_bytes_max)
     }
 }
 

@@ -98,6 +98,11 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     let expected: Vec<u64> = taken.iter().copied().chain([2_000_000]).collect();
     assert_eq!(accounts(&up), expected);
     up.kill();
+    // Each command that was refused is a warning, of which the log has only some.
+    let (_, log) = up.end();
+    let warned = log.lines().count();
+    assert!((1..1_000).contains(&warned), "{warned} lines, as {:?}", log.lines().last());
+    println!("{warned} lines in the log");
     let up = Up::on(&folder);
     audit(&up.url, &load);
     assert_eq!(accounts(&up), expected);

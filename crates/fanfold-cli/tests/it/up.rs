@@ -195,6 +195,9 @@ fn metrics_tell_of_the_engine() {
         "fanfold_backlog{stage=\"process\"} 0",
         "fanfold_deliveries_total{view=\"totals\",outcome=\"dead\"} 0",
         "fanfold_standstill_ms 0",
+        // The one that asks.
+        "fanfold_http_connections 1",
+        "fanfold_http_body_bytes 0",
     ] {
         let mut text = metrics();
         while !text.lines().any(|found| found == line) {

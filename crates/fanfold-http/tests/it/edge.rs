@@ -62,6 +62,19 @@ async fn a_closed_log_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn the_longest_wait_is_the_hosts() {
+    for (most, too_long) in [(25_000, 25_001), (5_000, 5_001), (0, 1)] {
+        let edge = Edge::with_wait_ms_max(most);
+        for path in ["/logs/ledger/org:acme/1?", "/views/balances/ledger/org:acme?seq=1&"] {
+            let refused = edge.get(&format!("{path}wait={too_long}")).await;
+            let refused = refused.expect_problem(400, "bad-parameter");
+            let detail = format!("`wait`: must be an integer from 0 to {most}");
+            assert!(refused.text.contains(&detail), "{}", refused.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn requests_and_commands_are_counted() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);

@@ -15,6 +15,7 @@ use fanfold::entry::{Entry, Outcome};
 use fanfold::{CommandId, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
 use fanfold_embedded::SystemEnv;
 use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router};
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
@@ -41,6 +42,10 @@ pub(crate) struct Answer {
 
 impl Edge {
     pub(crate) fn new() -> Self {
+        Self::with_wait_ms_max(WAIT_MS_MAX)
+    }
+
+    pub(crate) fn with_wait_ms_max(wait_ms_max: u64) -> Self {
         let env = Arc::new(SystemEnv);
         let views = Views::new().with::<Balances>();
         let names = views.iter().map(|view| view.name());
@@ -60,7 +65,7 @@ impl Edge {
             env.clone(),
         );
         let ingest = Ingest::new(memory.commands.clone(), memory.admission.clone(), services, env);
-        let router = router(Api { ingest, reads, metrics: Metrics::new() });
+        let router = router(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max });
         Self { memory, router }
     }
 

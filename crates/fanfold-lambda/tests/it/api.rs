@@ -76,7 +76,10 @@ async fn what_is_wrong_is_a_problem() {
         ("GET", "/", "", 404),
         ("GET", "/nothing is here/ü", "", 404),
         ("GET", "/logs/nope/org:acme", "", 404),
-        ("GET", "/logs/ledger/org:acme/1", "wait=26000", 400),
+        ("GET", "/logs/ledger/org:acme/1", "wait=5001", 400),
+        ("GET", "/views/balances/ledger/org:acme", "seq=1&wait=5001", 400),
+        ("GET", "/metrics", "", 404),
+        ("POST", "/metrics", "", 404),
         ("GET", "/command", "", 405),
         ("BREW", "/command", "", 405),
         ("GET", "/healthz", "", 200),
@@ -86,6 +89,11 @@ async fn what_is_wrong_is_a_problem() {
         let answer = world.answer(&world.api, &event).await;
         assert_eq!(answer["statusCode"], expected, "{method} {path}: {answer}");
     }
+    let detail = async |path, query| get(&world, path, query).await.1["detail"].clone();
+    let wait = detail("/logs/ledger/org:acme/1", "wait=5001").await;
+    assert_eq!(wait, "`wait`: must be an integer from 0 to 5000");
+    let metrics = detail("/metrics", "").await;
+    assert!(metrics.as_str().unwrap().contains("CloudWatch"), "{metrics}");
     let mut event = http("GET", "/healthz", "", None);
     event["headers"] = json!({ "accept": "*/*", "x": "ä" });
     assert_eq!(world.answer(&world.api, &event).await["statusCode"], 200);

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use fanfold_pipeline::panics;
 use serde_json::Value;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Keeps what is written.
@@ -34,10 +36,10 @@ impl<'a> MakeWriter<'a> for Lines {
 #[test]
 fn every_panic_is_a_line_of_json() {
     let lines = Lines::default();
-    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines.clone());
+    let log = fanfold_lambda::lines(Targets::new().with_default(Level::INFO), lines.clone());
     let before = take_hook();
     panics::log_all();
-    tracing::subscriber::with_default(log.finish(), || {
+    tracing::subscriber::with_default(log, || {
         catch_unwind(|| panic!("a stage\nhas a bug")).unwrap_err();
     });
     set_hook(before);

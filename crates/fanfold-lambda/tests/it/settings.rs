@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use fanfold_lambda::settings::Environment;
 use tracing_subscriber::filter::LevelFilter;
 
-/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache.
-type Read = (String, Vec<String>, [usize; 3]);
+/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache, the
+/// longest wait.
+type Read = (String, Vec<String>, [usize; 4]);
 
 /// Reads everything there is to read.
 fn read(variables: &[(&str, &str)]) -> Result<Read, Vec<String>> {
@@ -17,7 +18,10 @@ fn read(variables: &[(&str, &str)]) -> Result<Read, Vec<String>> {
     environment.stream();
     let topics = environment.topics();
     environment.dead_letters();
-    let numbers = [environment.canaries(), environment.logs_per_sweep(), environment.cache_bytes()];
+    environment.queue();
+    let [canaries, logs] = [environment.canaries(), environment.logs_per_sweep()];
+    let wait_ms = environment.wait_ms_max() as usize;
+    let numbers = [canaries, logs, environment.cache_bytes(), wait_ms];
     environment.log();
     environment.check().map(|()| (stack, topics, numbers)).map_err(|error| error.0)
 }
@@ -34,12 +38,12 @@ fn what_is_there_is_read() {
     let (stack, topics, numbers) = read(&GOOD).unwrap();
     assert_eq!(stack, "shop");
     assert_eq!(topics, ["arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b"]);
-    assert_eq!(numbers, [1, 250, 128 * 1024 * 1024]);
+    assert_eq!(numbers, [1, 250, 128 * 1024 * 1024, 5_000]);
     let mut more = GOOD.to_vec();
     more.extend([("FANFOLD_CANARIES", "0"), ("FANFOLD_LOGS_PER_SWEEP", "10")]);
-    more.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"));
+    more.extend([("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"), ("FANFOLD_WAIT_MS_MAX", "25000")]);
     let (_, _, numbers) = read(&more).unwrap();
-    assert_eq!(numbers, [0, 10, 64 * 1024 * 1024]);
+    assert_eq!(numbers, [0, 10, 64 * 1024 * 1024, 25_000]);
 }
 
 #[test]
@@ -64,6 +68,8 @@ fn what_is_wrong_is_named() {
         ("FANFOLD_LOGS_PER_SWEEP", "0"),
         ("FANFOLD_LOGS_PER_SWEEP", "10001"),
         ("FANFOLD_LOG", "info=debug=warn"),
+        ("FANFOLD_WAIT_MS_MAX", "25001"),
+        ("FANFOLD_QUEUE", "arn:aws:sqs:eu-west-1:1:balances"),
     ] {
         let mut variables = GOOD.to_vec();
         variables.push((name, value));

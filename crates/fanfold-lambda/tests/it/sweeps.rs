@@ -1,12 +1,14 @@
 //! The sweep on its schedule.
 
+use fanfold_lambda::Handler;
 use fanfold_lambda::metrics::{
-    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, NUDGED, STANDSTILL_MS_MAX, WAITING,
+    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, NUDGED, SCHEDULES_DROPPED, STANDSTILL_MS_MAX,
+    WAITING,
 };
 use fanfold_pipeline::ports::{CataloguePosition, Commands, Env};
 use serde_json::json;
 
-use crate::world::{World, by_topic, failures, schedule};
+use crate::world::{World, by_topic, failures, schedule, schedule_at};
 
 #[tokio::test]
 async fn what_stands_still_is_nudged_and_goes_on() {
@@ -42,6 +44,32 @@ async fn it_goes_on_where_it_was() {
     for logs in [0.0, 2.0] {
         let reply = world.call(&world.sweep, &schedule()).await.unwrap();
         assert_eq!(reply.metrics.get(LOGS), Some(logs));
+    }
+}
+
+/// After a throttle, Lambda brings all that it has kept at the same time.
+#[tokio::test]
+async fn a_schedule_whose_next_one_was_sent_is_dropped() {
+    // The clock of the tests begins at 02:41:00.
+    for (time, age_ms, is_dropped) in [
+        ("2026-11-23T02:40:30Z", 0, false),
+        ("2026-11-23T02:40:00Z", 0, true),
+        ("2026-11-22T20:41:00Z", 0, true),
+        ("2026-11-23T02:41:00Z", 30_000, false),
+        ("2026-11-23T02:41:00Z", 60_000, true),
+        ("2026-11-23T02:50:00Z", 0, false),
+        ("what is this", 0, false),
+    ] {
+        let world = World::new();
+        world.clock.sleep(age_ms).await;
+        for handler in [&world.sweep as &dyn Handler, &world.balances] {
+            let reply = world.call(handler, &schedule_at(time)).await.unwrap();
+            let dropped = reply.metrics.get(SCHEDULES_DROPPED);
+            assert_eq!(dropped, is_dropped.then_some(1.0), "{time} and {age_ms} ms");
+            assert_eq!(reply.answer == r#"{"dropped":true}"#, is_dropped);
+        }
+        let sent = !world.changes()["Records"].as_array().unwrap().is_empty();
+        assert_eq!(sent, !is_dropped, "a sweep sends canaries");
     }
 }
 

@@ -1,10 +1,16 @@
 //! A view, called in its three ways.
 
+use std::sync::{Arc, Mutex};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_http_client::test_util::infallible_client_fn;
 use fanfold::Seq;
+use fanfold_aws::{Aws, SqsQueue};
 use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
 use fanfold_lambda::{InvocationError, Reply};
 use fanfold_pipeline::ports::{Env, ViewTable};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{World, by_queue, by_topic, failures, letter, log, schedule};
 
@@ -41,6 +47,59 @@ async fn a_queue_is_told_all_that_failed() {
     assert_eq!(*world.attempts.lock().unwrap(), 2, "a and c went behind an attempt; b was done");
     for org in ["a", "b", "c"] {
         assert_eq!(cursor(&world, org).await, Some(Seq(1)), "{org}");
+    }
+}
+
+/// A queue whose calls have this status, and what it was asked.
+fn queue(status: u16) -> (SqsQueue, Arc<Mutex<Vec<Value>>>) {
+    let asked = Arc::<Mutex<Vec<Value>>>::default();
+    let asking = asked.clone();
+    let client = infallible_client_fn(move |request| {
+        let body = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        asking.lock().unwrap().push(body);
+        axum::http::Response::builder().status(status).body("{}").unwrap()
+    });
+    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(client)
+        .build();
+    (SqsQueue::new(&Aws::new(&config), "https://sqs/balances"), asked)
+}
+
+#[tokio::test]
+async fn what_failed_comes_back_before_the_visibility_timeout() {
+    for status in [200, 500, 403] {
+        let mut world = World::new();
+        let messages = messages(&world).await;
+        world.troubled.lock().unwrap().extend([log("a"), log("c")]);
+        let (queue, asked) = queue(status);
+        world.balances = world.balances.with_queue(Some(queue));
+        let both = failures(&["0".to_owned(), "2".to_owned()]);
+        for (receives, seconds) in [(1, 10), (4, 80)] {
+            let event = by_queue(&messages, receives, true);
+            let answer = world.answer(&world.balances, &event).await;
+            assert_eq!(answer, both, "whatever the queue says: {status}");
+            let change = asked.lock().unwrap().pop().unwrap();
+            let of = |at: usize| {
+                let entry = &change["Entries"][at];
+                (entry["ReceiptHandle"].clone(), entry["VisibilityTimeout"].clone())
+            };
+            assert_eq!(change["Entries"].as_array().unwrap().len(), 2);
+            assert_eq!(
+                [of(0), of(1)],
+                [("h-0", seconds), ("h-2", seconds)].map(|(h, s)| (json!(h), json!(s)))
+            );
+        }
+        world.troubled.lock().unwrap().clear();
+        asked.lock().unwrap().clear();
+        assert_eq!(
+            world.answer(&world.balances, &by_queue(&messages, 2, true)).await,
+            failures(&[])
+        );
+        assert!(asked.lock().unwrap().is_empty(), "nothing failed");
     }
 }
 

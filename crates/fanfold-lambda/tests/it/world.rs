@@ -339,7 +339,7 @@ impl Parts<'_> {
             env.clone(),
         );
         let ingest = Ingest::new(commands, admission, services.clone(), env.clone());
-        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new() }, env)
+        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max: 5_000 }, env)
     }
 
     fn relay(&self) -> RelayHandler {
@@ -420,6 +420,7 @@ pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Valu
         let envelope = json!({ "Type": "Notification", "MessageId": "1", "Message": message });
         json!({
             "messageId": at.to_string(),
+            "receiptHandle": format!("h-{at}"),
             "eventSource": "aws:sqs",
             "body": if is_raw { message.clone() } else { envelope.to_string() },
             "attributes": { "ApproximateReceiveCount": receives.to_string() },
@@ -427,11 +428,19 @@ pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Valu
     }))
 }
 
+/// A scheduled event that does not say when it was due.
 pub(crate) fn schedule() -> Value {
     json!({
         "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events",
         "detail": {},
     })
+}
+
+/// One that was due at this time.
+pub(crate) fn schedule_at(time: &str) -> Value {
+    let mut event = schedule();
+    event["time"] = json!(time);
+    event
 }
 
 /// A request as an HTTP API makes it, its body as that of `curl -d`.

@@ -24,7 +24,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("api", "TotalsTable.Arn", "dynamodb: GetItem Query"),
     ("relay", "CommandsTable.StreamArn", "dynamodb: DescribeStream GetRecords GetShardIterator"),
     ("relay", "CommandsTable.Arn/stream/*", "dynamodb: ListStreams"),
-    ("relay", "Stream.Arn", "kinesis: PutRecords"),
+    ("relay", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
     (
         "processor",
         "Stream.Arn",
@@ -42,7 +42,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("sweep", "JournalTable.Arn", "dynamodb: Query"),
     ("sweep", "ParkedTable.Arn", "dynamodb: Query"),
     ("sweep", "StateTable.Arn", "dynamodb: GetItem PutItem"),
-    ("sweep", "Stream.Arn", "kinesis: PutRecords"),
+    ("sweep", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
 ];
 
 /// The same for each view: resource, actions. `{}` is the view's name in logical ids.
@@ -91,7 +91,8 @@ fn expected(by_queue: bool, with_key: bool) -> BTreeMap<String, Permissions> {
             may(view, &resource.replace("{}", id), actions);
         }
         if by_queue {
-            let actions = "sqs: DeleteMessage GetQueueAttributes ReceiveMessage";
+            let actions =
+                "sqs: ChangeMessageVisibility DeleteMessage GetQueueAttributes ReceiveMessage";
             may(view, &format!("{id}Queue.Arn"), actions);
         }
     }

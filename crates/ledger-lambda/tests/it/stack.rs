@@ -30,6 +30,11 @@ impl Template {
         self.0.allowed(parameter).expect("the parameter has a list of them")
     }
 
+    /// A parameter, as it is declared.
+    pub(crate) fn parameter(&self, name: &str) -> Value {
+        self.0.parameter(name).clone()
+    }
+
     /// The resources that this stack has, by their logical ids.
     pub(crate) fn resources(&self) -> BTreeMap<String, Value> {
         self.0.resources().expect("it can be evaluated")

@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::MetadataCommand;
-use fanfold::{Time, View};
+use fanfold::View;
 use fanfold_aws::names::attribute::{BUCKET, PK, SK, TTL};
 use fanfold_aws::names::{
-    CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, STREAM, TABLES, TOPICS, Tables,
+    CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, STREAM, TABLES, TOPICS,
+    Tables, WAIT_MS_MAX,
 };
-use fanfold_lambda::metrics::{self, Dimensions, Metrics};
 use ledger::views::{Balances, Statement, Totals};
 use serde_json::{Value, json};
 
 use crate::stack::{STACK, Template, as_text};
 
-const VIEWS: [&str; 3] = [Balances::NAME, Statement::NAME, Totals::NAME];
+pub(crate) const VIEWS: [&str; 3] = [Balances::NAME, Statement::NAME, Totals::NAME];
 
 /// `BalancesTable`, of `balances` and `Table`.
-fn id(name: &str, what: &str) -> String {
+pub(crate) fn id(name: &str, what: &str) -> String {
     format!("{}{}{what}", name[..1].to_uppercase(), &name[1..])
 }
 
@@ -52,6 +52,7 @@ fn tables_are_those_that_the_code_reads_and_writes() {
     };
     let commands = Shape {
         stream: json!("NEW_IMAGE"),
+        recoverable: true,
         index: keys(&[(BUCKET, "N"), (PK, "S")]),
         protected: true,
         ..shape(&[])
@@ -140,9 +141,9 @@ fn functions_are_the_bins_with_the_variables_that_they_read() {
     let both = [(TABLES, STACK), (LOG, "info")];
     let logs = (LOGS_PER_SWEEP, "250");
     let own: &[(&str, &[(&str, &str)])] = &[
-        ("api", &[]),
+        ("api", &[(WAIT_MS_MAX, "5000")]),
         ("relay", &[(STREAM, "Stream")]),
-        ("processor", &[(TOPICS, "Topic"), (STREAM, "Stream")]),
+        ("processor", &[(STREAM, "Stream"), (TOPICS, "Topic")]),
         ("sweep", &[(STREAM, "Stream"), (CANARIES, "1"), logs]),
         (Balances::NAME, &[(DEAD_LETTERS, "BalancesDeadLetters"), logs]),
         (Statement::NAME, &[(DEAD_LETTERS, "StatementDeadLetters"), logs]),
@@ -199,11 +200,16 @@ fn both_streams_are_read_from_the_beginning_and_tried_for_ever() {
             ("BisectBatchOnFunctionError", json!(true)),
             ("MaximumRetryAttempts", json!(-1)),
             ("MaximumRecordAgeInSeconds", json!(-1)),
+            ("MetricsConfig", json!({ "Metrics": ["EventCount"] })),
+            // With a tumbling window, one lane a shard would be left.
+            ("TumblingWindowInSeconds", Value::Null),
+            ("DestinationConfig", Value::Null),
         ];
         for (property, value) in expected {
             assert_eq!(mapping[property], value, "{function}: {property}");
         }
         assert_eq!(mapping["Enabled"], Value::Null, "{function} is always on");
+        assert!(mapping["ParallelizationFactor"].as_u64() >= Some(1), "{function}");
     }
 }
 
@@ -213,12 +219,17 @@ fn sweeps_run_each_minute() {
     for name in ["sweep"].into_iter().chain(VIEWS) {
         let event = &functions[&id(name, "Function")]["Events"]["EachMinute"];
         assert_eq!(event["Type"], "Schedule", "{name}");
-        assert_eq!(event["Properties"], json!({ "Schedule": "rate(1 minute)" }), "{name}");
+        let properties = json!({
+            "Schedule": "rate(1 minute)",
+            "RetryPolicy": { "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 },
+        });
+        assert_eq!(event["Properties"], properties, "{name}");
     }
     let sweep = &functions["SweepFunction"];
     let timeout = sweep["Timeout"].as_u64().expect("it is a number");
     assert!(timeout < 60, "the sweep is done before the next one starts");
-    assert_eq!(sweep["EventInvokeConfig"]["MaximumRetryAttempts"], 0, "nor is it tried again then");
+    let once = json!({ "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 });
+    assert_eq!(sweep["EventInvokeConfig"], once, "nor is it tried again then");
 }
 
 #[test]
@@ -232,8 +243,11 @@ fn sns_calls_each_view() {
         let function = id(view, "Function");
         let subscription = json!({
             "TopicArn": "Topic", "Protocol": "lambda", "Endpoint": format!("{function}.Arn"),
+            "RedrivePolicy": { "deadLetterTargetArn": format!("{}.Arn", id(view, "DeadLetters")) },
         });
         assert_eq!(subscriptions[&id(view, "Subscription")], subscription);
+        let after = json!([id(view, "DeadLettersPolicy"), id(view, "Permission")]);
+        assert_eq!(template.resources()[&id(view, "Subscription")]["DependsOn"], after);
         let permission = json!({
             "FunctionName": function, "Action": "lambda:InvokeFunction",
             "Principal": "sns.amazonaws.com", "SourceArn": "Topic",
@@ -244,6 +258,8 @@ fn sns_calls_each_view() {
         assert_eq!(failures["FunctionName"], function);
         assert_eq!(failures["Qualifier"], "$LATEST");
         assert_eq!(failures["DestinationConfig"]["OnFailure"], dead);
+        assert_eq!(failures["MaximumEventAgeInSeconds"], 21_600, "messages: as long as can be");
+        assert_eq!(failures["MaximumRetryAttempts"], 2);
     }
     assert!(template.of_type("AWS::Lambda::EventSourceMapping").is_empty());
     assert_eq!(template.of_type("AWS::SQS::Queue").len(), VIEWS.len(), "dead letters only");
@@ -266,8 +282,18 @@ fn a_queue_of_its_own_feeds_each_view() {
             let arn = format!("{}.Arn", id(view, "Queue"));
             let subscription = json!({
                 "TopicArn": "Topic", "Protocol": "sqs", "Endpoint": arn, "RawMessageDelivery": true,
+                "RedrivePolicy": { "deadLetterTargetArn": format!("{}.Arn", id(view, "DeadLetters")) },
             });
-            assert_eq!(subscriptions[&id(view, "Subscription")], subscription);
+            assert_eq!(subscriptions[&id(view, "QueueSubscription")], subscription);
+            let after = json!([id(view, "DeadLettersPolicy"), id(view, "QueuePolicy")]);
+            assert_eq!(template.resources()[&id(view, "QueueSubscription")]["DependsOn"], after);
+            let variables =
+                &template.functions()[&id(view, "Function")]["Environment"]["Variables"];
+            assert_eq!(variables[QUEUE], id(view, "Queue"));
+            let failures =
+                &template.of_type("AWS::Lambda::EventInvokeConfig")[&id(view, "Failures")];
+            assert_eq!(failures["MaximumEventAgeInSeconds"], 60, "only the schedule invokes it");
+            assert_eq!(failures["MaximumRetryAttempts"], 0);
             let statement = &policies[&id(view, "QueuePolicy")]["PolicyDocument"]["Statement"][0];
             assert_eq!(statement["Resource"], arn);
             assert_eq!(statement["Principal"], json!({ "Service": "sns.amazonaws.com" }));
@@ -319,61 +345,6 @@ fn every_route_leads_to_the_api() {
     assert!(from.ends_with(":Api/*"), "of this API only: {from}");
 }
 
-/// What the sweeps report of the stack that somebody has to be told of.
-const REPORTED: [&str; 8] = [
-    metrics::STANDSTILL_MS_MAX,
-    metrics::WAITING,
-    metrics::FAILED,
-    metrics::CANARY_AGE_MS_MAX,
-    metrics::VIEW_PARKED,
-    metrics::VIEW_FAILED,
-    metrics::VIEW_BEHIND,
-    metrics::VIEW_UNDELIVERED,
-];
-
-#[test]
-fn alarms_watch_every_function_every_queue_and_what_the_sweeps_report() {
-    for delivery in ["direct", "queue"] {
-        let template = Template::with(&[("ViewDelivery", delivery)]);
-        let mut expected = BTreeSet::new();
-        let mut watch = |namespace: &str, metric: &str, dimension: &str, of: &str| {
-            expected.insert([namespace, metric, dimension, of].map(str::to_owned));
-        };
-        for function in template.functions().keys() {
-            watch("AWS/Lambda", "Errors", "FunctionName", function);
-            watch("AWS/Lambda", "Throttles", "FunctionName", function);
-        }
-        watch("AWS/Lambda", "IteratorAge", "FunctionName", "RelayFunction");
-        watch("AWS/Lambda", "IteratorAge", "FunctionName", "ProcessorFunction");
-        watch("AWS/Lambda", "Invocations", "FunctionName", "SweepFunction");
-        watch("AWS/ApiGateway", "5xx", "ApiId", "Api");
-        watch("AWS/Kinesis", "WriteProvisionedThroughputExceeded", "StreamName", "Stream");
-        watch("AWS/DynamoDB", "WriteThrottleEvents", "TableName", "CommandsTable");
-        watch("AWS/DynamoDB", "WriteThrottleEvents", "TableName", "JournalTable");
-        for view in VIEWS {
-            let queue = |of| format!("{}.QueueName", id(view, of));
-            let letters = queue("DeadLetters");
-            watch("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", &letters);
-            if delivery == "queue" {
-                watch("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", &queue("Queue"));
-            }
-        }
-        for name in REPORTED {
-            watch(metrics::NAMESPACE, name, metrics::STACK, STACK);
-        }
-        let alarms = template.of_type("AWS::CloudWatch::Alarm");
-        let found = alarms.values().map(|alarm| {
-            assert_eq!(alarm["AlarmActions"], json!(["Alarms"]));
-            let dimension = &alarm["Dimensions"][0];
-            let of = ["Namespace", "MetricName"].map(|name| as_text(&alarm[name]));
-            let [namespace, metric] = of;
-            [namespace, metric, as_text(&dimension["Name"]), as_text(&dimension["Value"])]
-        });
-        assert_eq!(found.collect::<BTreeSet<_>>(), expected);
-        assert_eq!(alarms.len(), expected.len());
-    }
-}
-
 /// What a view's sweep has received is hidden from the next one no longer than until that begins.
 #[test]
 fn each_sweep_sees_the_dead_letters() {
@@ -381,52 +352,6 @@ fn each_sweep_sees_the_dead_letters() {
     for view in VIEWS {
         let hidden = queues[&id(view, "DeadLetters")]["VisibilityTimeout"].as_u64();
         assert!(hidden.is_some_and(|seconds| (46..60).contains(&seconds)), "{view}: {hidden:?}");
-    }
-}
-
-/// A log has its turn once in a walk over the catalogue, which may take an hour.
-#[test]
-fn what_is_seen_of_a_log_once_in_an_hour_is_enough_for_an_alarm() {
-    let alarms = Template::with(&[]).of_type("AWS::CloudWatch::Alarm");
-    for name in ["LogsStandStill", "CommandsWait", "ViewsParked"] {
-        let alarm = &alarms[name];
-        let is = |property: &str| alarm[property].as_u64().expect("it is a number");
-        assert_eq!(is("DatapointsToAlarm"), 1, "{name}");
-        assert_eq!(is("Period") * is("EvaluationPeriods"), 3_600, "{name}");
-    }
-    // What fails once may be a hiccup: here it is the same log in two walks.
-    for name in ["SweepFails", "ViewsFail"] {
-        let alarm = &alarms[name];
-        let is = |property: &str| alarm[property].as_u64().expect("it is a number");
-        assert_eq!((is("Period"), is("DatapointsToAlarm")), (3_600, 2), "{name}");
-    }
-}
-
-#[test]
-fn the_dashboard_is_json_and_names_what_the_sweeps_report() {
-    let template = Template::with(&[]);
-    let dashboard = &template.of_type("AWS::CloudWatch::Dashboard")["Dashboard"];
-    let body: Value = serde_json::from_str(&as_text(&dashboard["DashboardBody"])).expect("JSON");
-    let widgets = body["widgets"].as_array().expect("it has widgets").iter();
-    let metrics = widgets.flat_map(|widget| widget["properties"]["metrics"].as_array()).flatten();
-    let ours = metrics.filter(|line| line[0] == metrics::NAMESPACE);
-    let ours: BTreeSet<_> = ours.map(|line| [1, 2, 3].map(|at| as_text(&line[at]))).collect();
-    assert_eq!(ours, REPORTED.map(|name| [name, metrics::STACK, STACK].map(str::to_owned)).into());
-}
-
-/// The names above are those that are written: whoever reports one of them writes it like this.
-#[test]
-fn reports_are_of_the_stack_alone() {
-    for name in REPORTED {
-        let mut metrics = Metrics::new();
-        metrics.of_stack(name, 1.0);
-        let of = Dimensions { stack: STACK.to_owned(), service: "sweep".to_owned() };
-        let line: Value = serde_json::from_str(&metrics.line(&of, Time(0))).expect("JSON");
-        let directive = &line["_aws"]["CloudWatchMetrics"][0];
-        assert_eq!(directive["Namespace"], metrics::NAMESPACE);
-        assert_eq!(directive["Dimensions"], json!([[metrics::STACK]]));
-        assert_eq!(directive["Metrics"][0]["Name"], name);
-        assert_eq!((&line[name], &line[metrics::STACK]), (&json!(1.0), &json!(STACK)));
     }
 }
 
@@ -441,5 +366,63 @@ fn logs_go_where_the_role_may_write_and_are_kept_for_a_while() {
         let name = as_text(&function["FunctionName"]);
         assert_eq!(group["LogGroupName"], format!("/aws/lambda/{name}"));
         assert_eq!(group["RetentionInDays"], 30);
+    }
+}
+
+/// What can be chosen is chosen: an API that everybody may call is not made by leaving something out.
+#[test]
+fn the_deployer_says_who_may_call() {
+    let declared = Template::with(&[]).parameter("ApiAuthorization");
+    assert_eq!(declared["Default"], Value::Null, "there is no default");
+    assert_eq!(declared["AllowedValues"], json!(["NONE", "AWS_IAM"]));
+    for authorization in ["NONE", "AWS_IAM"] {
+        let template = Template::with(&[("ApiAuthorization", authorization)]);
+        for (id, route) in template.of_type("AWS::ApiGatewayV2::Route") {
+            let expected = if id == "HealthRoute" { Value::Null } else { json!(authorization) };
+            assert_eq!(route["AuthorizationType"], expected, "{id}");
+        }
+    }
+    let stage = &Template::with(&[]).of_type("AWS::ApiGatewayV2::Stage")["ApiStage"];
+    assert_eq!(stage["AccessLogSettings"]["DestinationArn"], "AccessLog.Arn");
+    let format = as_text(&stage["AccessLogSettings"]["Format"]);
+    let fields: Value = serde_json::from_str(&format).expect("a line is JSON");
+    assert_eq!(fields["status"], "$context.status");
+    assert!(!format.contains("context.path"), "paths name organisations and users");
+}
+
+#[test]
+fn concurrency_and_writes_are_bounded_where_a_parameter_says_so() {
+    let reserved = |given: &[(&str, &str)]| {
+        let functions = Template::with(given).functions();
+        let of =
+            |(id, f): (&String, &Value)| (id.clone(), f["ReservedConcurrentExecutions"].clone());
+        functions.iter().map(of).filter(|(_, of)| !of.is_null()).collect::<BTreeMap<_, _>>()
+    };
+    assert!(reserved(&[]).is_empty(), "an account with a small quota can deploy it");
+    for name in ["Api", "Relay", "Processor"] {
+        let parameter = format!("{name}ReservedConcurrency");
+        let expected = BTreeMap::from([(format!("{name}Function"), json!("7"))]);
+        assert_eq!(reserved(&[(&parameter, "7")]), expected);
+    }
+    for (units, expected) in
+        [("4000", json!({ "MaxWriteRequestUnits": "4000" })), ("0", Value::Null)]
+    {
+        let template = Template::with(&[("CommandWriteUnitsMax", units)]);
+        for (id, table) in template.of_type("AWS::DynamoDB::Table") {
+            let expected = if id == "CommandsTable" { &expected } else { &Value::Null };
+            assert_eq!(table["OnDemandThroughput"], *expected, "{id}: {units}");
+        }
+    }
+}
+
+/// `AUTO` would ignore partition keys. Only on-demand streams know the property.
+#[test]
+fn the_stream_keeps_the_order_of_a_log() {
+    for (mode, strategy) in
+        [("ON_DEMAND", json!("USER_PARTITION_KEY")), ("PROVISIONED", Value::Null)]
+    {
+        let stream =
+            &Template::with(&[("StreamMode", mode)]).of_type("AWS::Kinesis::Stream")["Stream"];
+        assert_eq!(stream["RecordDistributionStrategy"], strategy, "{mode}");
     }
 }

@@ -1,0 +1,86 @@
+//! A view's queue, and the order of the command stream.
+
+use std::sync::{Arc, Mutex};
+
+use fanfold_aws::events::Delivery;
+use fanfold_aws::{SqsQueue, StreamOrder};
+use fanfold_pipeline::ports::Unavailable;
+use serde_json::{Value, json};
+
+use crate::answers::aws;
+
+const URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/balances";
+
+fn delivery(at: u32) -> Delivery {
+    Delivery { receipt_handle: format!("h-{at}"), times: at }
+}
+
+#[tokio::test]
+async fn what_failed_comes_again_by_how_often_it_was_received() {
+    let asked = Arc::new(Mutex::new(Vec::<Value>::new()));
+    let asking = asked.clone();
+    let aws = aws(move |body| {
+        let request: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(request["QueueUrl"], URL);
+        asking.lock().unwrap().extend(request["Entries"].as_array().unwrap().clone());
+        assert!(request["Entries"].as_array().unwrap().len() <= 10);
+        Some((200, json!({ "Successful": [], "Failed": [] }).to_string()))
+    });
+    let failed: Vec<Delivery> = (1..=25).map(delivery).collect();
+    let queue = SqsQueue::new(&aws, URL);
+    queue.show_again(&failed.iter().collect::<Vec<_>>()).await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 25, "each once");
+    for (handle, seconds) in [("h-1", 10), ("h-2", 20), ("h-3", 40), ("h-6", 300), ("h-25", 300)] {
+        let entry = asked.iter().find(|entry| entry["ReceiptHandle"] == handle).unwrap();
+        assert_eq!(entry["VisibilityTimeout"], seconds, "{handle}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_fails_is_said() {
+    for (status, answer) in [
+        (
+            200,
+            json!({ "Successful": [], "Failed": [{ "Id": "0", "SenderFault": true, "Code": "ReceiptHandleIsInvalid" }] }),
+        ),
+        (403, json!({ "__type": "AccessDeniedException", "message": "no" })),
+    ] {
+        let answer = answer.to_string();
+        let aws = aws(move |_| Some((status, answer.clone())));
+        let failed = SqsQueue::new(&aws, URL).show_again(&[&delivery(1)]).await;
+        assert!(matches!(failed, Err(Unavailable::Failed { .. })), "{status}: {failed:?}");
+    }
+}
+
+/// The answer of DescribeStreamSummary (API reference), with a strategy.
+fn summary(strategy: Option<&str>) -> String {
+    let mut summary = json!({
+        "StreamName": "s", "StreamARN": "arn:aws:kinesis:eu-west-1:123456789012:stream/s",
+        "StreamStatus": "ACTIVE", "RetentionPeriodHours": 168,
+        "StreamCreationTimestamp": 1_795_401_660, "EnhancedMonitoring": [], "OpenShardCount": 4,
+        "StreamModeDetails": { "StreamMode": "ON_DEMAND" },
+    });
+    if let Some(strategy) = strategy {
+        summary["RecordDistributionStrategy"] = json!(strategy);
+    }
+    json!({ "StreamDescriptionSummary": summary }).to_string()
+}
+
+#[tokio::test]
+async fn a_stream_that_ignores_partition_keys_is_seen() {
+    for (strategy, keeps) in
+        [(Some("AUTO"), false), (Some("USER_PARTITION_KEY"), true), (None, true)]
+    {
+        let answer = summary(strategy);
+        let aws = aws(move |body| {
+            assert_eq!(body, r#"{"StreamName":"s"}"#);
+            Some((200, answer.clone()))
+        });
+        let found = StreamOrder::new(&aws, "s").keeps().await.unwrap();
+        assert_eq!(found, keeps, "{strategy:?}");
+    }
+    let refused = json!({ "__type": "AccessDeniedException", "message": "no" }).to_string();
+    let aws = aws(move |_| Some((400, refused.clone())));
+    assert!(StreamOrder::new(&aws, "s").keeps().await.is_err(), "not knowing is not knowing");
+}

@@ -1,0 +1,125 @@
+//! What the policies of resources say, evaluated: who may do what to the journal and the topic.
+
+use serde_json::Value;
+
+use crate::stack::{Template, as_text};
+
+/// The processor, as a session of its role; the role; and somebody else in the account.
+const PROCESSOR: [&str; 2] = [
+    "ProcessorRole.Arn",
+    "arn:AWS::Partition:sts::AWS::AccountId:assumed-role/ProcessorRole/an-instance",
+];
+const OTHERS: [&str; 3] =
+    ["arn:aws:iam::1:role/Admin", "arn:aws:iam::1:root", "arn:aws:sts::1:assumed-role/ApiRole/x"];
+
+/// Whether a policy denies a call, as IAM evaluates one: some statement with `Deny` has the
+/// principal, the action, the resource, and all of its conditions.
+fn denies(policy: &Value, principal: &str, action: &str, resource: &str) -> bool {
+    let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
+    let mut denied = statements.filter(|statement| statement["Effect"] == "Deny");
+    denied.any(|statement| {
+        assert_eq!(statement["Principal"], "*", "this test knows no other principal of a denial");
+        let names = |field: &str, wanted: &str| {
+            let of = &statement[field];
+            let all = of.as_array().map_or_else(|| vec![of.clone()], Clone::clone);
+            all.iter().any(|of| matches(&as_text(of), wanted))
+        };
+        names("Action", action)
+            && names("Resource", resource)
+            && holds(&statement["Condition"], principal)
+    })
+}
+
+fn holds(condition: &Value, principal: &str) -> bool {
+    let Some(operators) = condition.as_object() else { return true };
+    operators.iter().all(|(operator, keys)| {
+        assert_eq!(operator, "ArnNotLike", "this test knows no other operator");
+        let keys = keys.as_object().expect("an operator has keys");
+        keys.iter().all(|(key, patterns)| {
+            assert_eq!(key, "aws:PrincipalArn", "this test knows no other key");
+            let patterns = patterns.as_array().expect("a list");
+            !patterns.iter().any(|pattern| matches(&as_text(pattern), principal))
+        })
+    })
+}
+
+/// A pattern with at most one `*`.
+fn matches(pattern: &str, text: &str) -> bool {
+    pattern.split_once('*').map_or(pattern == text, |(begin, end)| {
+        text.len() >= begin.len() + end.len() && text.starts_with(begin) && text.ends_with(end)
+    })
+}
+
+/// Calls that change or delete an item that is there (service authorization reference of DynamoDB):
+/// those of a transaction are allowed by the same actions as single ones. A put, too, replaces an
+/// item, but the processor has to put; and an insert by PartiQL replaces none.
+#[test]
+fn the_journal_denies_everybody_what_would_change_it() {
+    let table = &Template::with(&[]).of_type("AWS::DynamoDB::Table")["JournalTable"];
+    let policy = &table["ResourcePolicy"]["PolicyDocument"];
+    let arn = "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-journal";
+    assert!(arn.ends_with(&as_text(&table["TableName"])));
+    for principal in PROCESSOR.iter().chain(&OTHERS) {
+        for action in
+            ["UpdateItem", "DeleteItem", "BatchWriteItem", "PartiQLUpdate", "PartiQLDelete"]
+        {
+            let action = format!("dynamodb:{action}");
+            assert!(denies(policy, principal, &action, arn), "{principal}: {action}");
+            assert!(!denies(policy, principal, &action, &format!("{arn}2")), "no other table");
+        }
+        // The stages' own calls, and what an operator and CloudFormation need: a policy that denies
+        // these locks everybody out, and the stack can be neither updated nor deleted.
+        for action in [
+            "PutItem",
+            "Query",
+            "GetItem",
+            "DescribeTable",
+            "UpdateTable",
+            "DeleteTable",
+            "UpdateContinuousBackups",
+            "UpdateContributorInsights",
+            "GetResourcePolicy",
+            "PutResourcePolicy",
+            "DeleteResourcePolicy",
+        ] {
+            let action = format!("dynamodb:{action}");
+            assert!(!denies(policy, principal, &action, arn), "{principal}: {action}");
+        }
+    }
+}
+
+#[test]
+fn only_the_processor_publishes_and_the_account_subscribes() {
+    let template = Template::with(&[]);
+    let policy = &template.of_type("AWS::SNS::TopicPolicy")["TopicPolicy"];
+    assert_eq!(policy["Topics"], serde_json::json!(["Topic"]));
+    let policy = &policy["PolicyDocument"];
+    for (principals, denied) in [(&PROCESSOR[..], false), (&OTHERS[..], true)] {
+        for principal in principals {
+            let publishes = denies(policy, principal, "sns:Publish", "Topic");
+            assert_eq!(publishes, denied, "{principal}");
+            assert!(!denies(policy, principal, "sns:Subscribe", "Topic"));
+            assert!(!denies(policy, principal, "sns:SetTopicAttributes", "Topic"), "no lock-out");
+        }
+    }
+    let allowed = &policy["Statement"][1];
+    assert_eq!(allowed["Effect"], "Allow");
+    assert_eq!(allowed["Principal"]["AWS"], "arn:AWS::Partition:iam::AWS::AccountId:root");
+    let actions = allowed["Action"].as_array().expect("a list");
+    assert!(actions.contains(&"sns:Subscribe".into()) && !actions.contains(&"sns:Publish".into()));
+}
+
+/// What SNS cannot give to a function or a queue at all.
+#[test]
+fn the_topic_may_write_dead_letters() {
+    let policies = Template::with(&[]).of_type("AWS::SQS::QueuePolicy");
+    for view in ["Balances", "Statement", "Totals"] {
+        let policy = &policies[&format!("{view}DeadLettersPolicy")];
+        let queue = format!("{view}DeadLetters");
+        assert_eq!(policy["Queues"], serde_json::json!([queue]));
+        let statement = &policy["PolicyDocument"]["Statement"][0];
+        assert_eq!(statement["Resource"], format!("{queue}.Arn"));
+        assert_eq!(statement["Principal"], serde_json::json!({ "Service": "sns.amazonaws.com" }));
+        assert_eq!(statement["Condition"]["ArnEquals"]["aws:SourceArn"], "Topic");
+    }
+}

@@ -25,6 +25,7 @@ use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
 use serde_json::Value;
 
+use crate::attempts::counted;
 use crate::executor::{Executor, Join, World};
 use crate::faults::Fault;
 use crate::model::Invariant;
@@ -38,6 +39,8 @@ const ENVIRONMENTS: u64 = 3;
 const BATCH_MAX: u64 = 30;
 /// How long an invocation may take.
 const DEADLINE_MS: std::ops::Range<u64> = 2_000..15_000;
+/// How long one may go on behind its deadline: then it is ended.
+pub const GRACE_MS: u64 = 10_000;
 /// How long an invocation lives that dies, or is given up.
 const DEATH_MS: std::ops::Range<u64> = 0..400;
 /// Waits between polls, and after failures.
@@ -52,6 +55,8 @@ const DELIVERIES_AT_ONCE: usize = 3;
 /// The sweeps' schedule, and how many logs they look at.
 const SWEEP_MS: u64 = 15_000;
 const SWEEP_LOGS: usize = 5;
+/// Runs of a view's sweep beside the one that is due, one less than this.
+const PILED_UP_MAX: u64 = 5;
 /// How often an operator looks at what is parked as a suspect.
 const OPERATOR_MS: u64 = 40_000;
 /// How often somebody looks at a view, and how long a wait sleeps.
@@ -82,21 +87,45 @@ impl Stage {
         self.world.now().plus_ms(self.world.pick(DEADLINE_MS))
     }
 
-    /// Calls a stage as Lambda does. `None`: it died, or nobody waits for it any more.
-    async fn invoke<T: 'static>(&self, invocation: impl Future<Output = T> + 'static) -> Option<T> {
+    /// Calls a stage as Lambda does, which ends what has not returned some time after its deadline.
+    /// `None`: it died, or nobody waits for it any more.
+    async fn invoke<T: 'static>(
+        &self,
+        deadline: Time,
+        invocation: impl Future<Output = T> + 'static,
+    ) -> Option<T> {
         self.busy.set(self.busy.get() + 1);
         let join = self.executor.spawn(invocation);
+        let end = Box::pin(self.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(self.world.now())));
         let result = if self.watch.faults.invocation(Fault::Killed) {
             let lived = self.within(&join).await;
-            join.kill();
+            self.kill(&join);
             lived
         } else if self.watch.faults.invocation(Fault::Zombie) {
-            self.within(&join).await
+            let lived = self.within(&join).await;
+            let stage = self.clone();
+            self.executor.spawn(async move {
+                stage.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(stage.world.now())).await;
+                stage.kill(&join);
+            });
+            lived
         } else {
-            Some((&join).await)
+            match select(&join, end).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(_) => {
+                    self.kill(&join);
+                    None
+                }
+            }
         };
         self.busy.set(self.busy.get() - 1);
         result
+    }
+
+    fn kill<T>(&self, join: &Join<T>) {
+        if join.kill() {
+            self.watch.killed(join.id());
+        }
     }
 
     async fn within<T: 'static>(&self, join: &Join<T>) -> Option<T> {
@@ -112,7 +141,7 @@ impl Stage {
     async fn drive<T: Clone + Send + 'static, F: Future<Output = BatchOutcome> + 'static>(
         &self,
         shard: &Queue<T>,
-        invoke: impl Fn(Vec<T>) -> F,
+        invoke: impl Fn(Vec<T>, Time) -> F,
         acknowledged: impl AsyncFn(&[T]),
     ) {
         let size_max = 1 + self.world.pick(0..BATCH_MAX);
@@ -129,7 +158,8 @@ impl Stage {
             if self.watch.faults.transport(Fault::ShardDelayed) {
                 self.pause(0..SHARD_DELAY_MS_MAX).await;
             }
-            let outcome = self.invoke(invoke(batch.clone())).await;
+            let deadline = self.deadline();
+            let outcome = self.invoke(deadline, invoke(batch.clone(), deadline)).await;
             let done = match outcome {
                 Some(BatchOutcome { unfinished }) => unfinished.unwrap_or(batch.len()),
                 None => 0,
@@ -184,8 +214,8 @@ impl<T> Environments<T> {
 /// The change stream's mapping.
 pub async fn relay(stage: Stage, shard: Queue<Change>, make: impl Fn() -> Relay) {
     let relays = Environments::new(&make);
-    let invoke = |batch: Vec<Change>| {
-        let (relay, deadline) = (relays.pick(&stage, &make), stage.deadline());
+    let invoke = |batch: Vec<Change>, deadline| {
+        let relay = relays.pick(&stage, &make);
         async move { relay.relay(&batch, deadline).await }
     };
     let acknowledged = async |batch: &[Change]| {
@@ -214,8 +244,8 @@ pub async fn process(
         if canaries_are_told { processor.with_canaries_told() } else { processor }
     };
     let processors = Environments::new(make);
-    let invoke = |batch: Vec<Received>| {
-        let (processor, deadline) = (processors.pick(&stage, make), stage.deadline());
+    let invoke = |batch: Vec<Received>, deadline| {
+        let processor = processors.pick(&stage, make);
         let records = batch.into_iter().map(|Received { record, arrived }| ReceivedRecord {
             key: record.key,
             data: record.data,
@@ -283,7 +313,7 @@ async fn deliver(
     let (view, deadline) = (projector.view().clone(), stage.deadline());
     let messages = vec![body.clone()];
     let invocation = async move { projector.project(&messages, deadline).await };
-    match stage.invoke(invocation).await {
+    match stage.invoke(deadline, invocation).await {
         Some(failed) if failed.is_empty() => {
             let text = std::str::from_utf8(&body).unwrap_or_default();
             for commit in notification::decode(text).unwrap_or_default() {
@@ -315,7 +345,7 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
         stage.world.sleep(SWEEP_MS).await;
         let (sweep, after, deadline) = (sweep.clone(), next.clone(), stage.deadline());
         let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
-        if let Some(Ok(report)) = stage.invoke(swept).await {
+        if let Some(Ok(report)) = stage.invoke(deadline, swept).await {
             next = report.next;
         }
     }
@@ -348,15 +378,44 @@ pub async fn operate(stage: Stage, parked: Arc<MemoryParked>, stream: Arc<dyn Co
     }
 }
 
-/// The schedule of a view's sweep.
-pub async fn sweep_view(stage: Stage, sweep: Rc<ViewSweep>) {
+/// The schedule of a view's sweep. Now and then several runs begin at the same place, each in an
+/// environment of its own.
+pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
+    let sweeps = Environments::new(&make);
     let mut next = None;
     loop {
         stage.world.sleep(SWEEP_MS).await;
-        let (sweep, after, deadline) = (sweep.clone(), next.clone(), stage.deadline());
+        if stage.watch.faults.piles_up() {
+            for _ in 0..stage.world.pick(1..PILED_UP_MAX) {
+                let (stage, sweep, after) = (stage.clone(), make(), next.clone());
+                let deadline = stage.deadline();
+                stage.executor.clone().spawn(async move {
+                    stage.pause(DEATH_MS).await;
+                    let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
+                    stage.invoke(deadline, swept).await
+                });
+            }
+        }
+        let (sweep, after) = (sweeps.pick(&stage, &make), next.clone());
+        let deadline = stage.deadline();
         let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
-        if let Some(Ok(report)) = stage.invoke(swept).await {
+        if let Some(Ok(report)) = stage.invoke(deadline, swept).await {
             next = report.next;
+        }
+    }
+}
+
+/// The operator: a view that was parked because its processes ended goes on.
+pub async fn redrive(stage: Stage, view: &'static str, table: Arc<MemoryViewTable>) {
+    loop {
+        stage.world.sleep(OPERATOR_MS).await;
+        let logs = stage.watch.model().log_ids();
+        for log in logs {
+            let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
+            if cursor.parked.is_some_and(|parked| counted(&parked.reason).is_some()) {
+                stage.watch.note(|| format!("redrive {view} {log}"));
+                table.redrive(&log);
+            }
         }
     }
 }
@@ -397,7 +456,7 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
         let asked = stage.world.happens(500).then_some(receipt.seq);
         let range = RowRange { limit: usize::MAX, ..RowRange::default() };
         let read = async move { reads.rows(view, &log, &range, asked, 2_000).await };
-        if let Some(Ok(Awaited::Ready(page))) = stage.invoke(read).await {
+        if let Some(Ok(Awaited::Ready(page))) = stage.invoke(stage.deadline(), read).await {
             let rows: Vec<_> = page.rows.iter().map(|row| (row.key.clone(), row.seq)).collect();
             stage.watch.audit(|model| {
                 model.seen(view, &receipt.log, page.seq, &rows);
@@ -494,7 +553,7 @@ impl Clients {
     async fn send(&self, stage: &Stage, ingest: &Rc<Ingest>, batch: Vec<Value>) -> Vec<Value> {
         let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
         let ingest = ingest.clone();
-        let answers = stage.invoke(async move {
+        let answers = stage.invoke(stage.deadline(), async move {
             let requests: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
             ingest.ingest(&requests).await
         });

@@ -66,6 +66,11 @@ fn at<T>(history: &History<T>, seq: Seq) -> Option<&(Seq, T)> {
 #[derive(Default)]
 struct LogModel {
     accepted: Vec<(Time, Command)>,
+    /// The first of the batch in the slot.
+    in_slot: Seq,
+    /// Of changes that were lost.
+    lost: BTreeSet<Seq>,
+    on_stream: BTreeSet<Seq>,
     streamed: Seq,
     entries: Vec<Entry>,
     /// first -> last
@@ -132,9 +137,30 @@ impl Model {
     pub fn accepted(&mut self, log: &LogId, last: Seq, at: Time, body: &[u8]) {
         let commands = slot::decode(body).unwrap_or_default();
         let model = self.log(log);
+        model.in_slot = Seq(model.accepted.len() as u64).next();
         model.accepted.extend(commands.into_iter().map(|command| (at, command)));
         let n = model.accepted.len() as u64;
         self.check(Invariant::F1, n == last.0, || format!("{log}: {n} commands, last seq {last}"));
+    }
+
+    /// The change of the batch that ends at `last` will never be on the change stream.
+    pub fn lost(&mut self, log: &LogId, last: Seq, n: u64) {
+        self.log(log).lost.extend((last.0 + 1 - n..=last.0).map(Seq));
+    }
+
+    /// Where a log stands for ever: the command behind its tail was lost, and what its slot held of
+    /// it was overwritten.
+    pub fn stopped(&self, log: &LogId) -> Option<Seq> {
+        let (model, next) = (self.logs.get(log)?, self.tail(log).next());
+        let is_lost = model.lost.contains(&next) && !model.on_stream.contains(&next);
+        (is_lost && next < model.in_slot).then_some(next)
+    }
+
+    /// The commands behind the tail that were on the stream, which nobody may forget.
+    pub fn waiting(&self, log: &LogId) -> Vec<Seq> {
+        let tail = self.tail(log);
+        let Some(model) = self.logs.get(log) else { return Vec::new() };
+        model.on_stream.range(tail.next()..).copied().collect()
     }
 
     /// A record with the commands `first..=last` is on the stream.
@@ -142,7 +168,10 @@ impl Model {
         let model = self.log(log);
         let before = model.streamed;
         model.streamed = before.max(last);
-        self.check(Invariant::F2, first <= before.next(), || {
+        model.on_stream.extend((first.0..=last.0).map(Seq));
+        let is_lost = |seq| model.lost.contains(&Seq(seq));
+        let follows = (before.0 + 1..first.0).all(is_lost);
+        self.check(Invariant::F2, follows, || {
             format!("{log}: {first} to {last} on the stream, which ended at {before}")
         });
     }

@@ -112,7 +112,7 @@ enum Pass {
 impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
-        let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new());
+        let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new(&*ports.env));
         Self { ports, services, cache, suspects, canaries_are_told: false }
     }
 
@@ -188,7 +188,7 @@ impl Processor {
         };
         let parked = self.park_unreadable(&lane.id, &unreadable).await;
         let driven = match self.services.get(lane.id.service()).cloned() {
-            Some(service) => match self.begin(&mut lane, nudged, suspicion).await {
+            Some(service) => match self.begin(&mut lane, nudged, suspicion, deadline).await {
                 Ok(()) => self.drive(&mut lane, service, nudged, deadline).await,
                 Err(stop) => Err(stop),
             },

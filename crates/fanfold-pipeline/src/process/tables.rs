@@ -49,6 +49,8 @@ pub(super) enum Stop {
     Deadline,
     #[error("others write to the log all the time")]
     Contended,
+    #[error("another process is perhaps at it")]
+    UnderWay,
     #[error("no such service is registered here")]
     NoService,
     #[error("it is suspect of ending its process: {0}")]

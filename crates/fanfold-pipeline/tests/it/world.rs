@@ -40,6 +40,11 @@ use crate::tally::{Resets, Sums, Tally};
 /// A deadline that never comes.
 pub(crate) const NEVER: Time = Time(u64::MAX);
 
+/// How long a call has, in these tests, and then until its lease is over: its deadline, the grace of
+/// its host, and what clocks may be apart.
+const CALL_MS: u64 = 60_000;
+pub(crate) const LEASE_MS: u64 = CALL_MS + 10_000 + 5_001;
+
 /// All that lies in a shard.
 const ALL: usize = usize::MAX;
 
@@ -237,6 +242,11 @@ impl World {
         )
     }
 
+    /// The deadline of a call that begins now.
+    pub(crate) fn soon(&self) -> Time {
+        self.env.now().plus_ms(CALL_MS)
+    }
+
     // What goes in.
 
     /// A record of the stream that has just arrived: commands accepted just now, from `first` on.
@@ -363,7 +373,7 @@ impl World {
         let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
         let marker = items.first().filter(|item| item.identity == Attempt::IDENTITY)?;
         let attempt = Attempt::decode(&marker.body).expect("a marker");
-        Some((attempt.attempts, attempt.step))
+        Some((attempt.lease.attempts, attempt.step))
     }
 
     /// `7 ann#7 Gap`, for each parked item, but an attempt marker.

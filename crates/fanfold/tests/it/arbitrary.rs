@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::entry::{Event, Outcome, Raw};
@@ -142,7 +142,12 @@ pub(crate) fn notice() -> impl Strategy<Value = Notice> {
 
 pub(crate) fn attempt() -> impl Strategy<Value = Attempt> {
     let step = prop_oneof![Just(Step::Whole), Just(Step::Loading), seq().prop_map(Step::Deciding)];
-    (any::<u32>(), time(), step).prop_map(|(attempts, at, step)| Attempt { attempts, at, step })
+    (any::<u32>(), time(), time(), any::<u64>(), step).prop_map(
+        |(attempts, at, until, owner, step)| Attempt {
+            lease: Lease { attempts, at, until, owner },
+            step,
+        },
+    )
 }
 
 pub(crate) fn parked() -> impl Strategy<Value = Parked> {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::notification::{self, Notice, Received};
 use fanfold::body::parked::{Content, Parked, Reason};
@@ -249,7 +249,9 @@ fn attempt() {
     let deciding = Step::Deciding(Seq(17));
     for (name, step) in [("whole", Step::Whole), ("loading", Step::Loading), ("deciding", deciding)]
     {
-        let attempt = Attempt { attempts: 3, at: Time(1_795_401_660_123), step };
+        let at = Time(1_795_401_660_123);
+        let lease = Lease { attempts: 3, at, until: at.plus_ms(60_000), owner: u64::MAX };
+        let attempt = Attempt { lease, step };
         check(&format!("attempt.v1.{name}.txt"), &attempt.encode().unwrap(), |golden| {
             assert_eq!(Attempt::decode(golden).unwrap(), attempt);
         });

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
@@ -79,6 +79,7 @@ fn bodies() -> [Vec<u8>; 9] {
     let prev = [("ledger.sent", Seq(3))].into_iter().collect();
     let head = Head { time: Time(5), prev, windows: Some(windows) };
     let [content, _] = commands;
+    let lease = Lease { attempts: 3, at: Time(5), until: Time(65), owner: 7 };
     let content = Content::Command(content);
     let parked = Parked { reason: Reason::Gap, at: Time(5), detail: "gap".to_owned(), content };
     let record = record.encode().unwrap();
@@ -90,7 +91,7 @@ fn bodies() -> [Vec<u8>; 9] {
         encode_window(&window).unwrap(),
         encode_document(br#"{"balance":100}"#),
         parked.encode().unwrap(),
-        Attempt { attempts: 3, at: Time(5), step: Step::Deciding(Seq(17)) }.encode().unwrap(),
+        Attempt { lease, step: Step::Deciding(Seq(17)) }.encode().unwrap(),
         notification(),
     ]
 }

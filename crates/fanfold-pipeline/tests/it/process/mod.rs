@@ -5,6 +5,7 @@ mod append;
 mod cost;
 mod gaps;
 mod isolation;
+mod leases;
 mod order;
 mod publishing;
 mod reuse;

@@ -471,7 +471,8 @@ async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
     let origin = serde_json::from_value::<Origin>(receipt.origin.into());
     let (Ok(origin), Some(id)) = (origin, CommandId::new(receipt.id)) else { return };
     let (log, by) = (receipt.log.clone(), origin.clone());
-    let found = match stage.invoke(async move { reads.lookup(&log, &by, id, 500).await }).await {
+    let asked = async move { reads.lookup(&log, &by, id, 500).await };
+    let found = match stage.invoke(stage.deadline(), asked).await {
         Some(Ok(Awaited::Ready(entry))) => Some(entry.seq),
         Some(Err(ReadError::UnknownId { .. } | ReadError::BelowWindow { .. })) => None,
         Some(Ok(Awaited::Pending { .. }) | Err(_)) | None => return,

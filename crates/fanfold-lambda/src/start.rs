@@ -52,9 +52,9 @@ pub fn api(services: Services, views: Views) -> ExitCode {
                 ServedView { view: view.clone(), table: Arc::new(table) }
             });
             let served: Vec<ServedView> = served.collect();
-            let tables =
+            let of_views =
                 served.iter().map(|s| (s.view.name().to_owned(), s.table.clone())).collect();
-            let waits = PollingWaits::new(journal.clone(), tables, env.clone());
+            let waits = PollingWaits::new(journal.clone(), of_views, env.clone());
             let ingest = Ingest::new(
                 commands.clone(),
                 Arc::new(OpenAdmission),
@@ -62,8 +62,9 @@ pub fn api(services: Services, views: Views) -> ExitCode {
                 env.clone(),
             )
             .with_appends_at_once(APPENDS_AT_ONCE);
-            let reads =
-                Reads::new(commands, journal, served, services, Arc::new(waits), env.clone());
+            let state = Arc::new(DynamoState::new(&aws, tables.state()));
+            let waits = Arc::new(waits);
+            let reads = Reads::new(commands, journal, state, served, services, waits, env.clone());
             let api = Api { ingest, reads, metrics: Metrics::new(), wait_ms_max };
             ApiHandler::new(api, env)
         },

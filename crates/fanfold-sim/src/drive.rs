@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
-use fanfold::{LogId, Seq, Services, Time};
+use fanfold::{CommandId, LogId, Origin, Seq, Services, Time};
 use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
@@ -19,7 +19,7 @@ use fanfold_pipeline::ports::{
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Awaited, Reads};
+use fanfold_pipeline::read::{Awaited, ReadError, Reads};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
@@ -434,7 +434,8 @@ impl Waits for Naps {
     }
 }
 
-/// Somebody who looks at views, also while they are written, and waits for receipts.
+/// Somebody who looks at views, also while they are written, and waits for receipts; and who asks
+/// by its id what became of a command.
 pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients: Clients) {
     loop {
         stage.pause(READ_MS).await;
@@ -446,6 +447,10 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
             }
             promises[stage.world.pick(0..n) as usize].clone()
         };
+        if stage.world.happens(200) {
+            look_up(&stage, reads.clone(), receipt).await;
+            continue;
+        }
         let view = views[stage.world.pick(0..views.len() as u64) as usize];
         let (reads, log) = (reads.clone(), receipt.log.clone());
         let asked = stage.world.happens(500).then_some(receipt.seq);
@@ -462,6 +467,19 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
     }
 }
 
+async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
+    let origin = serde_json::from_value::<Origin>(receipt.origin.into());
+    let (Ok(origin), Some(id)) = (origin, CommandId::new(receipt.id)) else { return };
+    let (log, by) = (receipt.log.clone(), origin.clone());
+    let asked = async move { reads.lookup(&log, &by, id, 500).await };
+    let found = match stage.invoke(stage.deadline(), asked).await {
+        Some(Ok(Awaited::Ready(entry))) => Some(entry.seq),
+        Some(Err(ReadError::UnknownId { .. } | ReadError::BelowWindow { .. })) => None,
+        Some(Ok(Awaited::Pending { .. }) | Err(_)) | None => return,
+    };
+    stage.watch.audit(|model| model.looked_up(&receipt.log, (origin, id), found));
+}
+
 /// What a client was promised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promise {
@@ -469,8 +487,8 @@ pub struct Promise {
     pub log: LogId,
     /// The receipt's seq.
     pub seq: Seq,
-    /// The user who sent the command.
-    pub user: String,
+    /// Who numbered the command: a user, or a client of one.
+    pub origin: String,
     /// Its id.
     pub id: u64,
 }
@@ -501,6 +519,15 @@ pub async fn client(stage: Stage, ingest: Rc<Ingest>, habits: Habits, clients: C
     }
 }
 
+/// Who numbers a command, as its entry says it.
+fn origin(command: &Value) -> String {
+    let text = |field: &str| command[field].as_str().unwrap_or_default();
+    match text("client") {
+        "" => text("user").to_owned(),
+        client => format!("{}/{client}", text("user")),
+    }
+}
+
 impl Clients {
     /// A new command; or, now and then, one that was sent before.
     fn command(&self, stage: &Stage, habits: &Habits) -> Value {
@@ -510,10 +537,13 @@ impl Clients {
             let at = stage.world.pick(0..sent.len() as u64) as usize;
             return sent[at].clone();
         }
-        let command = habits.command(&stage.world, |org, user| {
+        let command = habits.command(&stage.world, |org, origin| {
             let mut ids = self.ids.borrow_mut();
-            let id = ids.entry((org.to_owned(), user.to_owned())).or_default();
-            *id += 1;
+            let id = ids.entry((org.to_owned(), origin.to_owned())).or_default();
+            // Now and then a client gives an id to two commands.
+            if *id == 0 || !stage.world.happens(15) {
+                *id += 1;
+            }
             *id
         });
         sent.push(command.clone());
@@ -535,7 +565,7 @@ impl Clients {
                 Ok(receipt) => self.promises.borrow_mut().push(Promise {
                     log: receipt.log,
                     seq: receipt.seq,
-                    user: command["user"].as_str().unwrap_or_default().to_owned(),
+                    origin: origin(&command),
                     id: command["id"].as_u64().unwrap_or_default(),
                 }),
                 Err(IngestError::Unavailable(_) | IngestError::NotAdmitted(_)) => {

@@ -251,7 +251,7 @@ impl Run {
         executor.spawn(drive::sweep(stage.clone(), sweep.clone()));
         let waits = Arc::new(drive::Naps(world.clone()));
         let services = workload::services();
-        let reads = Reads::new(commands, journal, served, services, waits, env);
+        let reads = Reads::new(commands, journal, state, served, services, waits, env);
         // Nobody waits for a filtered view, or reads one of another service.
         let names = vec!["balances", "statement", "totals"];
         executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));
@@ -420,7 +420,7 @@ impl Run {
                 let entry = model.entry(&promise.log, promise.seq);
                 let kept = match (entry, model.stopped(&promise.log)) {
                     (Some(entry), _) => {
-                        entry.origin.as_str() == promise.user && entry.id.get() == promise.id
+                        entry.origin.as_str() == promise.origin && entry.id.get() == promise.id
                     }
                     (None, stopped) => stopped.is_some_and(|stopped| promise.seq >= stopped),
                 };

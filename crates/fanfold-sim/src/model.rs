@@ -17,6 +17,7 @@ use fanfold::{
     Services, StateKey, Time, Views,
 };
 use fanfold_pipeline::ports::{CommitItem, StateItem, StoredRow};
+use serde_json::Value;
 
 /// The invariants, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -249,9 +250,10 @@ impl Model {
                     format!("{}: its command is {}", describe(&entry), command.identity())
                 });
                 let repeated = matches!(
-                    (&outcome, &entry.outcome),
-                    (Outcome::Duplicate { .. }, other) if other.uses_id()
+                    &outcome,
+                    Outcome::Duplicate { .. } | Outcome::Rejected { of: Some(_), .. }
                 );
+                let repeated = repeated && entry.outcome.uses_id();
                 let invariant = if repeated { Invariant::F4 } else { Invariant::F9 };
                 let equal = match (&outcome, &entry.outcome) {
                     (Outcome::Faulted { .. }, Outcome::Faulted { .. }) => true,
@@ -259,6 +261,11 @@ impl Model {
                     (expected, Outcome::Faulted { message, .. }) if expected.uses_id() => {
                         message.starts_with("it has ended its process")
                     }
+                    // How it is said is not the model's business.
+                    (
+                        Outcome::Rejected { code: expected, of: of @ Some(_), .. },
+                        Outcome::Rejected { code, of: found, .. },
+                    ) => (expected, of) == (code, found),
                     (expected, found) => expected == found,
                 };
                 self.check(invariant, equal, || {
@@ -285,7 +292,7 @@ impl Model {
             model.used.insert((entry.origin.clone(), entry.id), seq);
             let history = model.windows.entry(entry.origin.clone()).or_default();
             let mut window = history.last().map(|(_, w)| w.clone()).unwrap_or_default();
-            window.insert(entry.id, seq);
+            window.insert(entry.id, seq, entry.time);
             history.push((seq, window));
         }
         let mut prev = model.prev.last().map(|(_, prev)| prev.clone()).unwrap_or_default();
@@ -305,8 +312,9 @@ impl Model {
         let model = self.logs.get(log)?;
         let (_, command) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
         let window = model.windows.get(&command.origin).and_then(|history| history.last());
-        let outcome = match window.map_or(Sighting::New, |(_, window)| window.sight(command.id)) {
-            Sighting::Known(of) => Outcome::Duplicate { of },
+        let sight = |(_, window): &(Seq, Window)| window.sight(command.id, entry.time);
+        let outcome = match window.map_or(Sighting::New, sight) {
+            Sighting::Known(of) => repeated(&model.accepted, command, of),
             Sighting::Unknown => Outcome::Stale,
             Sighting::New => self.decided(model, log, entry, command)?,
         };
@@ -357,7 +365,7 @@ impl Model {
         };
         Some(match service.decide(&docs, &parsed, &ctx) {
             Err(fault) => faulted(&fault),
-            Ok(Decision::Rejected { code, message }) => Outcome::Rejected { code, message },
+            Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { events, .. }) => Outcome::Accepted(events),
         })
     }
@@ -553,6 +561,14 @@ impl Model {
         self.check(Invariant::F6, wrong.is_none(), || format!("{view} {log}: read {wrong:?}"));
     }
 
+    /// A client has asked by its id for a command that was accepted before.
+    pub fn looked_up(&mut self, log: &LogId, by: (Origin, CommandId), found: Option<Seq>) {
+        let first = self.log(log).used.get(&by).copied();
+        self.check(Invariant::F8, found.is_some() && found == first, || {
+            format!("{log}: asked for {by:?}, found {found:?}, it stands at {first:?}")
+        });
+    }
+
     /// The commits that were never published, and are not parked for it.
     pub fn unpublished(&self, log: &LogId) -> Vec<Seq> {
         let Some(model) = self.logs.get(log) else { return Vec::new() };
@@ -561,7 +577,19 @@ impl Model {
 }
 
 fn rejected(invalid: &InvalidCommand) -> Outcome {
-    Outcome::Rejected { code: invalid.code().to_owned(), message: invalid.to_string() }
+    Outcome::rejected(invalid.code(), invalid.to_string())
+}
+
+/// A command with an id that was used at `of`: the same one again, or another one.
+fn repeated(accepted: &[(Time, Command)], command: &Command, of: Seq) -> Outcome {
+    let json = |command: &Command| serde_json::from_str::<Value>(command.data.get()).ok();
+    let first = accepted.get((of.0 as usize).saturating_sub(1)).map(|(_, first)| first);
+    match first {
+        Some(first) if first.name != command.name || json(first) != json(command) => {
+            Outcome::Rejected { code: "id_reused".to_owned(), message: String::new(), of: Some(of) }
+        }
+        _ => Outcome::Duplicate { of },
+    }
 }
 
 impl LogModel {

@@ -152,6 +152,14 @@ impl<T> Kit<T> {
         self
     }
 
+    /// Goes on as a client of a user.
+    #[track_caller]
+    #[must_use]
+    pub fn by_client(mut self, user: &str, client: &str) -> Self {
+        self.origin = sure(user, Origin::client(&valid(user), &valid(client)));
+        self
+    }
+
     /// The time of the next entry; each later one is a second younger.
     #[must_use]
     pub fn at(mut self, time: Time) -> Self {
@@ -185,7 +193,7 @@ impl<T> Kit<T> {
     fn push(&mut self, command: &str, outcome: Outcome) {
         let Context { seq, time, origin, id, .. } = self.context();
         let command = Some(valid(command));
-        self.entries.push(Entry { seq, time, origin, id, command, outcome });
+        self.entries.push(Entry { seq, time, origin, id, command, digest: None, outcome });
         self.time = time.plus_ms(1_000);
     }
 }
@@ -209,7 +217,7 @@ fn shown(outcome: &Outcome) -> Raw {
             let events: Vec<Raw> = events.iter().map(shown_event).collect();
             object([status, ("events", raw(events))])
         }
-        Outcome::Rejected { code, message } => {
+        Outcome::Rejected { code, message, .. } => {
             object([status, ("code", raw(code)), ("message", raw(message))])
         }
         Outcome::Faulted { message, .. } => object([status, ("message", raw(message))]),

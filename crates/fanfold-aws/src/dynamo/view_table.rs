@@ -224,8 +224,7 @@ impl Bounds {
     /// `None` if the range is empty.
     fn of(log: &LogId, range: &RowRange) -> Option<Self> {
         let mut lowest = format!("{ROW}{}", range.prefix);
-        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
-        let mut highest = format!("{lowest}\u{7f}");
+        let mut highest = format!("{ROW}{}", range.end());
         let Some(after) = range.after.as_ref().map(sort_key) else {
             return Some(Self { lowest, highest, start: None });
         };

@@ -12,6 +12,7 @@ mod full_disk;
 mod gone;
 mod hostile;
 mod load;
+mod names;
 #[cfg(feature = "fault-points")]
 mod power_loss;
 mod scripted;

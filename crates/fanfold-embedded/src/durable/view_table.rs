@@ -288,10 +288,7 @@ impl ViewTable for DurableViewTable {
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
-        let prefix = range.prefix.as_str();
-        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
-        let end = format!("{prefix}\u{7f}");
-        let (mut low, mut high) = (prefix.to_owned(), end.clone());
+        let (mut low, mut high) = (range.prefix.clone(), range.end());
         match range.after.as_ref().map(RowKey::as_str) {
             Some(after) if range.descending => high = high.min(after.to_owned()),
             // Behind a key: the key with the lowest byte added.

@@ -70,8 +70,7 @@ impl ViewLog {
     /// The live rows of a range, in the order asked for.
     fn range(&self, range: &RowRange) -> Box<dyn Iterator<Item = Row> + '_> {
         let prefix = range.prefix.as_str();
-        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
-        let end = format!("{prefix}\u{7f}");
+        let end = range.end();
         let (mut low, mut high) = (Included(prefix), Excluded(end.as_str()));
         match range.after.as_ref().map(RowKey::as_str) {
             Some(after) if range.descending && after <= prefix => return Box::new(empty()),

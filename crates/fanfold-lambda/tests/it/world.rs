@@ -329,7 +329,7 @@ impl Parts<'_> {
     }
 
     fn api(&self, services: &Services, views: &Views) -> ApiHandler {
-        let Memory { commands, journal, waits, admission, .. } = self.memory.clone();
+        let Memory { commands, journal, state, waits, admission, .. } = self.memory.clone();
         let served = views.iter().map(|view| ServedView {
             view: view.clone(),
             table: self.memory.views[view.name()].clone(),
@@ -338,6 +338,7 @@ impl Parts<'_> {
         let reads = Reads::new(
             commands.clone(),
             journal,
+            state,
             served.collect(),
             services.clone(),
             waits,

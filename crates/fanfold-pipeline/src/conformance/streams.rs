@@ -137,6 +137,7 @@ fn notice(log: LogId) -> Notice {
         origin: Origin::nobody(),
         id: CommandId::NONE,
         command: None,
+        digest: None,
         outcome: Outcome::Lost { reason },
     };
     Notice { log, entries: [entry].into(), prev: Arc::default() }

@@ -142,6 +142,14 @@ pub struct RowRange {
     pub limit: usize,
 }
 
+impl RowRange {
+    /// Behind every key that begins with the prefix, in the order of their bytes: no key has the last
+    /// of all code points.
+    pub fn end(&self) -> String {
+        format!("{}{}", self.prefix, char::MAX)
+    }
+}
+
 /// A row of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {

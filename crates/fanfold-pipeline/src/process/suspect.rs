@@ -235,11 +235,10 @@ impl Processor {
             self.mark(lane, Step::Deciding(seq)).await?;
             log.prepare(seq, at, command)
         };
-        let wants = log.wants([&work]);
-        if !wants.is_empty() {
+        if !log.wants([&work]).is_empty() {
             // Reading documents is the author's code, too, and not this command's doing.
             self.mark(lane, Step::Loading).await?;
-            self.provide(log, wants).await?;
+            self.provide_for(log, std::slice::from_ref(&work), deadline).await?;
             if log.is_behind() {
                 self.catch_up(log, deadline).await?;
                 return Ok(Pass::Again);

@@ -91,7 +91,8 @@ pub(crate) fn commit_of(seq: u64, kind: &str, version: u32, data: &Value) -> Vec
         data: Raw(serde_json::value::to_raw_value(data).expect("JSON")),
     };
     let outcome = Outcome::Accepted(vec![event]);
-    let entry = Entry { seq: Seq(seq), time: Time(0), origin, id, command: Some(name), outcome };
+    let (seq, time, command) = (Seq(seq), Time(0), Some(name));
+    let entry = Entry { seq, time, origin, id, command, digest: None, outcome };
     let mut payload = b"[".to_vec();
     commit::write_entry(&entry, &mut payload).expect("JSON");
     payload.push(b']');
@@ -233,6 +234,7 @@ impl World {
         Reads::new(
             self.faulty(&self.memory.commands),
             self.faulty(&self.memory.journal),
+            self.faulty(&self.memory.state),
             views().iter().map(served).collect(),
             services(),
             Arc::clone(&self.memory.waits) as _,

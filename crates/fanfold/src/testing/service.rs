@@ -83,7 +83,7 @@ impl<S: Service> ServiceKit<S> {
     pub fn then_rejected(self, code: &str) -> Self {
         let actual = &self.last().outcome;
         let message = message(actual).to_owned();
-        let expected = Outcome::Rejected { code: code.to_owned(), message };
+        let expected = Outcome::rejected(code, message);
         same("what came of the command", &shown(&expected), &shown(actual));
         self
     }
@@ -127,8 +127,7 @@ impl<S: Service> ServiceKit<S> {
         let command = match service.parse(name, data) {
             Ok(command) => command,
             Err(invalid) => {
-                let (code, message) = (invalid.code().to_owned(), invalid.to_string());
-                return Ok(Outcome::Rejected { code, message });
+                return Ok(Outcome::rejected(invalid.code(), invalid.to_string()));
             }
         };
         let mut loaded = Vec::new();
@@ -140,9 +139,7 @@ impl<S: Service> ServiceKit<S> {
         let context = self.context();
         let decide = || {
             Ok(match service.decide(&before, &command, &context)? {
-                Decision::Rejected { code, message } => {
-                    (Outcome::Rejected { code, message }, vec![])
-                }
+                Decision::Rejected { code, message } => (Outcome::rejected(code, message), vec![]),
                 Decision::Accepted { events, documents } => (Outcome::Accepted(events), documents),
             })
         };
@@ -150,7 +147,7 @@ impl<S: Service> ServiceKit<S> {
         same("the same command, decided twice", &shown(&outcome), &shown(&again));
         if let Some((id, ..)) = after.iter().find(|(.., bytes)| *bytes > DOCUMENT_BYTES_MAX) {
             let message = format!("the document `{id}` would be too large");
-            return Ok(Outcome::Rejected { code: "too_large".to_owned(), message });
+            return Ok(Outcome::rejected("too_large", message));
         }
         if let Outcome::Accepted(events) = &outcome {
             for event in events {

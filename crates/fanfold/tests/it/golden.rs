@@ -103,11 +103,11 @@ fn slot_body(commands: &[Command]) -> Vec<u8> {
 fn window() -> Window {
     let mut window = Window::default();
     for n in 1..=2_049 {
-        window.insert(id(n), Seq(n));
+        window.insert(id(n), Seq(n), Time(1_795_401_660_000));
     }
-    window.insert(id(4_000), Seq(2_060));
-    window.insert(id(4_001), Seq(2_061));
-    window.insert(id(9_000_000_000_000_000), Seq(2_062));
+    for (seq, number) in [(2_060, 4_000), (2_061, 4_001), (2_062, 9_000_000_000_000_000)] {
+        window.insert(id(number), Seq(seq), Time(1_795_401_660_000 + seq));
+    }
     window
 }
 

@@ -8,6 +8,7 @@ mod isolation;
 mod leases;
 mod order;
 mod publishing;
+mod reuse;
 mod snapshots;
 mod suspect;
 mod versions;

@@ -231,7 +231,8 @@ impl Engine {
         let ingest =
             Ingest::new(commands.clone(), ports.admission.clone(), services.clone(), env.clone());
         let served = views.iter().map(|view| view.served.clone()).collect();
-        let reads = Reads::new(commands, journal, served, services, ports.waits.clone(), env);
+        let (state, waits) = (ports.state.clone(), ports.waits.clone());
+        let reads = Reads::new(commands, journal, state, served, services, waits, env);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         let engine = Self {
             watch: Watch { ports, deliveries, swept, durable: None },

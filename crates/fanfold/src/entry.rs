@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::digest::Digest;
 use crate::names::{DocumentId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
 
@@ -19,6 +20,8 @@ pub struct Entry {
     pub id: CommandId,
     /// The command's name; `None` for lost entries.
     pub command: Option<Name>,
+    /// Of the command's data, where it uses up its id. What came in a notification has none.
+    pub digest: Option<Digest>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -34,6 +37,8 @@ pub enum Outcome {
         code: String,
         /// For people.
         message: String,
+        /// Where the first command with this id stands, if this is another one.
+        of: Option<Seq>,
     },
     /// The same (origin, id) stands at `of` already.
     Duplicate {
@@ -105,9 +110,18 @@ impl From<&RawValue> for Raw {
 }
 
 impl Outcome {
+    /// Refused with this code, for this reason.
+    pub fn rejected(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Rejected { code: code.into(), message: message.into(), of: None }
+    }
+
     /// Whether this uses up the command's id: it does unless the id was used before.
     pub fn uses_id(&self) -> bool {
-        matches!(self, Self::Accepted(_) | Self::Rejected { .. } | Self::Faulted { .. })
+        match self {
+            Self::Accepted(_) | Self::Faulted { .. } => true,
+            Self::Rejected { of, .. } => of.is_none(),
+            Self::Duplicate { .. } | Self::Stale | Self::Lost { .. } => false,
+        }
     }
 
     /// As in `"status":"accepted"`.

@@ -149,6 +149,14 @@ impl<T> Kit<T> {
         self
     }
 
+    /// Goes on as a client of a user.
+    #[track_caller]
+    #[must_use]
+    pub fn by_client(mut self, user: &str, client: &str) -> Self {
+        self.origin = sure(user, Origin::client(&valid(user), &valid(client)));
+        self
+    }
+
     /// The time of the next entry; each later one is a second younger.
     #[must_use]
     pub fn at(mut self, time: Time) -> Self {
@@ -182,7 +190,7 @@ impl<T> Kit<T> {
     fn push(&mut self, command: &str, outcome: Outcome) {
         let Context { seq, time, origin, id, .. } = self.context();
         let command = Some(valid(command));
-        self.entries.push(Entry { seq, time, origin, id, command, outcome });
+        self.entries.push(Entry { seq, time, origin, id, command, digest: None, outcome });
         self.time = time.plus_ms(1_000);
     }
 }
@@ -210,7 +218,7 @@ fn shown(outcome: &Outcome) -> Value {
             let events: Vec<_> = events.iter().map(shown_event).collect();
             json!({ "status": status, "events": events })
         }
-        Outcome::Rejected { code, message } => {
+        Outcome::Rejected { code, message, .. } => {
             json!({ "status": status, "code": code, "message": message })
         }
         Outcome::Faulted { message, .. } => json!({ "status": status, "message": message }),

@@ -124,7 +124,7 @@ impl<E: DeserializeOwned> Recorded<E> {
                 }
                 Outcome::Accepted(understood)
             }
-            entry::Outcome::Rejected { code, message } => {
+            entry::Outcome::Rejected { code, message, .. } => {
                 Outcome::Rejected { code: code.clone(), message: message.clone() }
             }
             entry::Outcome::Faulted { message, .. } => {

@@ -11,11 +11,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -47,25 +47,25 @@ pub async fn serve(listener: TcpListener, controlled: Controlled) -> std::io::Re
 
 type Shared = State<Arc<Controlled>>;
 
-async fn counts(State(host): Shared) -> Json<Value> {
+async fn counts(State(host): Shared) -> Response {
     let functions = host.functions.iter();
     let functions: serde_json::Map<_, _> =
         functions.map(|(name, of)| (name.clone(), json!(of.invocations()))).collect();
     let mappings = host.mappings.iter();
     let mappings: serde_json::Map<_, _> =
         mappings.map(|(name, of)| (name.clone(), json!(of.counts()))).collect();
-    Json(json!({ "functions": functions, "mappings": mappings }))
+    answer(&json!({ "functions": functions, "mappings": mappings }))
 }
 
 async fn set_mode(State(host): Shared, Path((name, mode)): Path<(String, Mode)>) -> Response {
     let Some(mapping) = host.mappings.get(&name) else { return unknown(&name) };
     mapping.set(mode);
-    Json(json!({ "mode": mode })).into_response()
+    answer(&json!({ "mode": mode }))
 }
 
 async fn kill(State(host): Shared, Path(name): Path<String>) -> Response {
     let Some(function) = host.functions.get(&name) else { return unknown(&name) };
-    Json(json!({ "idle": function.kill().await })).into_response()
+    answer(&json!({ "idle": function.kill().await }))
 }
 
 async fn kill_next(
@@ -74,7 +74,7 @@ async fn kill_next(
 ) -> Response {
     let Some(function) = host.functions.get(&name) else { return unknown(&name) };
     function.kill_next(invocations, Duration::from_millis(ms));
-    Json(json!({ "invocations": invocations })).into_response()
+    answer(&json!({ "invocations": invocations }))
 }
 
 async fn schedule(State(host): Shared, Path(name): Path<String>) -> Response {
@@ -84,6 +84,10 @@ async fn schedule(State(host): Shared, Path(name): Path<String>) -> Response {
         Ok(answer) => answer.into_response(),
         Err(failed) => (StatusCode::BAD_GATEWAY, failed.to_string()).into_response(),
     }
+}
+
+fn answer(with: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], with.to_string()).into_response()
 }
 
 fn unknown(name: &str) -> Response {

@@ -9,6 +9,7 @@ mod folder;
 mod full_disk;
 mod hostile;
 mod load;
+mod names;
 #[cfg(feature = "fault-points")]
 mod power_loss;
 mod scripted;

@@ -466,6 +466,11 @@ impl Commands for DurableCommands {
         slot.map_err(|error| unavailable(HOP, &error))
     }
 
+    /// What was accepted comes out of the command log again: no change is ever lost.
+    async fn batch(&self, _: &LogId) -> Result<Option<Change>, Unavailable> {
+        Ok(None)
+    }
+
     async fn catalogue(
         &self,
         after: Option<CataloguePosition>,

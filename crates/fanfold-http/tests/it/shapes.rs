@@ -30,7 +30,7 @@ async fn entries_of_every_status() {
     let outcomes = vec![
         Outcome::Accepted(vec![opened(1), opened(2)]),
         Outcome::Accepted(vec![]),
-        Outcome::Rejected { code: text("already_open"), message: text("\"cash\" is open") },
+        Outcome::rejected("already_open", "\"cash\" is open"),
         Outcome::Duplicate { of: Seq(1) },
         Outcome::Stale,
         Outcome::Faulted {

@@ -128,8 +128,7 @@ impl<S: Service> ServiceKit<S> {
         let command = match service.parse(name, data) {
             Ok(command) => command,
             Err(invalid) => {
-                let (code, message) = (invalid.code().to_owned(), invalid.to_string());
-                return Ok(Outcome::Rejected { code, message });
+                return Ok(Outcome::rejected(invalid.code(), invalid.to_string()));
             }
         };
         let mut loaded = Vec::new();
@@ -141,9 +140,7 @@ impl<S: Service> ServiceKit<S> {
         let context = self.context();
         let decide = || {
             Ok(match service.decide(&before, &command, &context)? {
-                Decision::Rejected { code, message } => {
-                    (Outcome::Rejected { code, message }, vec![])
-                }
+                Decision::Rejected { code, message } => (Outcome::rejected(code, message), vec![]),
                 Decision::Accepted { events, documents } => (Outcome::Accepted(events), documents),
             })
         };
@@ -151,7 +148,7 @@ impl<S: Service> ServiceKit<S> {
         same("the same command, decided twice", &shown(&outcome), &shown(&again));
         if let Some((id, ..)) = after.iter().find(|(.., bytes)| *bytes > DOCUMENT_BYTES_MAX) {
             let message = format!("the document `{id}` would be too large");
-            return Ok(Outcome::Rejected { code: "too_large".to_owned(), message });
+            return Ok(Outcome::rejected("too_large", message));
         }
         if let Outcome::Accepted(events) = &outcome {
             for event in events {

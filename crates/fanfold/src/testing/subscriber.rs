@@ -49,7 +49,7 @@ impl<T: ?Sized> Kit<Arc<T>> {
     /// One rejected entry.
     #[must_use]
     pub fn given_rejected(mut self, code: &str) -> Self {
-        self.push("given", Outcome::Rejected { code: code.to_owned(), message: code.to_owned() });
+        self.push("given", Outcome::rejected(code, code));
         self
     }
 

@@ -124,10 +124,13 @@ impl<S: Source> Mapping<S> {
         // Where it reads on: an iterator, or behind the last record, or nowhere.
         let (mut iterator, mut last, mut has_ended) = (None::<String>, None::<String>, false);
         let (mut is_reading, mut read_at_ms) = (false, self.clock.now_ms());
+        // Switched on again, it reads before it makes batches, as if it had just begun.
+        let mut was_off = false;
         while !(has_ended && shard.is_empty() && running.is_empty()) {
             let now_ms = self.clock.now_ms();
             let is_on = *mode.borrow_and_update() != Mode::Off;
-            if is_on {
+            was_off |= !is_on;
+            if is_on && !was_off {
                 for (lane, batch) in shard.take(now_ms) {
                     let mapping = self.clone();
                     running.spawn(async move {
@@ -136,13 +139,15 @@ impl<S: Source> Mapping<S> {
                 }
             }
             let may_read = is_on && !is_reading && !has_ended && shard.len() < ahead;
+            was_off &= is_reading || may_read || !is_on;
             if may_read && read_at_ms <= now_ms {
                 is_reading = true;
                 let (mapping, id) = (self.clone(), id.to_owned());
                 let (iterator, last) = (iterator.take(), last.clone());
                 running.spawn(async move { Ended::Read(mapping.read(&id, iterator, last).await) });
             }
-            let due_ms = [shard.due_ms(), (may_read && !is_reading).then_some(read_at_ms)];
+            let batch_due_ms = shard.due_ms().filter(|_| !was_off);
+            let due_ms = [batch_due_ms, (may_read && !is_reading).then_some(read_at_ms)];
             let due_ms = due_ms.into_iter().flatten().min().filter(|_| is_on);
             let ended = tokio::select! {
                 Some(ended) = running.join_next() => ended,
@@ -152,6 +157,7 @@ impl<S: Source> Mapping<S> {
             match ended {
                 Ok(Ended::Read(page)) => {
                     is_reading = false;
+                    was_off = false;
                     let now_ms = self.clock.now_ms();
                     read_at_ms = now_ms + config.poll_ms;
                     match page {

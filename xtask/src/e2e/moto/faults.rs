@@ -15,6 +15,7 @@ use crate::e2e::{load, say};
 /// Of each load. It begins before the fault, and ends behind it.
 const LOAD: [&str; 4] = ["--rate", "10", "--duration", "8s"];
 const BEFORE: Duration = Duration::from_millis(1_500);
+const GATHER: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(4);
 /// What must have happened to a mapping happens within this time after the fault, or not at all.
 const SEEN: Duration = Duration::from_secs(20);
@@ -51,7 +52,7 @@ fn faults() -> Vec<Fault> {
     let lost = |share: f64| json!({ "type": "InternalServerError", "status": 500, "after": true, "share": share });
     vec![
         calls("journal-denied", "PutItem", journal.clone(), refused(denied, 1.0)),
-        calls("journal-throttled", "PutItem", journal.clone(), refused(throttled, 0.7)),
+        calls("journal-throttled", "PutItem", journal.clone(), refused(throttled, 0.5)),
         calls("journal-lost", "PutItem", journal, lost(0.5)),
         // One log of several in a batch: what is before it is done, and it comes again.
         calls(
@@ -104,7 +105,7 @@ pub(super) fn run(stack: &Moto<'_>) -> Result<()> {
 /// A load, and the fault in the middle of it.
 fn one(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
     let prefix = format!("{}-", fault.name);
-    let who = ["--tenants", "6", "--users", "3", "--zipf", "0", "--org-prefix", &prefix];
+    let who = ["--tenants", "12", "--users", "3", "--zipf", "0", "--org-prefix", &prefix];
     let what = ["--duplicates", "0.05", "--out-of-order", "0.05", "--rejected", "0.05"];
     let how = ["--connections", "16", "--samples", "3", "--give-up", "60s"];
     let arguments = [&LOAD[..], &who, &what, &how].concat();
@@ -126,7 +127,11 @@ fn one(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
 fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
     match what {
         What::Calls(fault) => {
+            // So that the first batches that meet the fault are large.
+            stack.tell_host("/mappings/fanfold-processor/off")?;
+            thread::sleep(GATHER);
             stack.fault(Some(fault))?;
+            stack.tell_host("/mappings/fanfold-processor/on")?;
             thread::sleep(LASTS);
             let met = stack.fault(None)?;
             ensure!(met > 0, "the fault has met no call: {fault}");
@@ -155,7 +160,7 @@ fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
                 // The other one runs, so that what this one gets then is much at once.
                 stack.tell_host(&format!("/mappings/fanfold-{stage}/off"))?;
                 thread::sleep(LASTS / 2);
-                stack.tell_host(&format!("/kill/fanfold-{stage}/2/0"))?;
+                stack.tell_host(&format!("/kill/fanfold-{stage}/3/0"))?;
                 stack.tell_host(&format!("/mappings/fanfold-{stage}/on"))?;
             }
             for name in &mappings[2..] {

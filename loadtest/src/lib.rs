@@ -20,6 +20,7 @@ mod answers;
 mod arrivals;
 mod drive;
 mod evidence;
+mod exact;
 mod exchange;
 mod held;
 mod interrupt;

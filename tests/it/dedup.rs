@@ -139,3 +139,85 @@ fn shuffled_ids_are_accepted_once_and_those_below_the_floor_are_stale() {
     assert_eq!(all[5_002]["status"], "stale");
     assert_eq!(cash(&world, &org, 5_003), 4_999);
 }
+
+/// A deposit of a client of ann's.
+fn of_client(world: &World, client: &str, id: u64, org: &str, amount: u64) -> Value {
+    let data = json!({"account": "cash", "amount": amount});
+    let mut request = world.request("ledger", "deposit", id, org, data);
+    request["client"] = json!(client);
+    request
+}
+
+#[test]
+fn clients_of_a_user_number_by_themselves() {
+    let world = World::new();
+    let org = world.name("acme");
+    open(&world, &org);
+    let requests = (1..=40).map(|n| {
+        let client = ["till 1", "till 2", "büro"][n as usize % 3];
+        of_client(&world, client, n / 3 + 1, &org, 1)
+    });
+    let body: String = requests.map(|request| format!("{request}\n")).collect();
+    world.post("/commands", body.as_bytes()).expect(202);
+    let all = entries(&world, &format!("ledger/org:{org}"), 41);
+    for entry in &all[1..] {
+        assert_eq!(
+            (&entry["status"], &entry["user"]),
+            (&json!("accepted"), &json!("ann")),
+            "{entry}"
+        );
+        assert!(entry["client"].is_string(), "{entry}");
+    }
+    assert_eq!(cash(&world, &org, 41), 40);
+}
+
+#[test]
+fn an_id_with_other_content_is_no_duplicate() {
+    let world = World::new();
+    let org = world.name("acme");
+    open(&world, &org);
+    let send = |request: &Value| world.post("/command", request.to_string().as_bytes()).expect(202);
+    send(&of_client(&world, "till", 1, &org, 5));
+    // The same, written in another way; another amount; another command.
+    let again = of_client(&world, "till", 1, &org, 5).to_string().replace(":5", ": 5");
+    world.post("/command", again.as_bytes()).expect(202);
+    send(&of_client(&world, "till", 1, &org, 6));
+    let mut other = of_client(&world, "till", 1, &org, 5);
+    other["command"] = json!("withdraw");
+    send(&other);
+    let all = entries(&world, &format!("ledger/org:{org}"), 5);
+    assert_eq!((&all[2]["status"], &all[2]["of"]), (&json!("duplicate"), &json!(2)));
+    for (entry, what) in [(&all[3], "with other `data`"), (&all[4], "for the command `deposit`")] {
+        assert_eq!(entry["status"], "rejected");
+        assert_eq!((&entry["code"], &entry["of"]), (&json!("id_reused"), &json!(2)));
+        let message = entry["message"].as_str().expect("a text");
+        assert!(message.contains(what) && message.contains("use a new one"), "{message}");
+    }
+    assert_eq!(cash(&world, &org, 5), 5);
+}
+
+#[test]
+fn who_has_lost_an_answer_can_ask() {
+    let world = World::new();
+    let org = world.name("acme");
+    let log = format!("/logs/ledger/org:{org}");
+    world.get(&format!("{log}?user=ann&id=1")).expect(404);
+    open(&world, &org);
+    let request = of_client(&world, "till 7", 4, &org, 5);
+    for _ in 0..2 {
+        world.post("/command", request.to_string().as_bytes()).expect(202);
+    }
+    let entry = world.reach(&format!("{log}/2")).json;
+    world.reach(&format!("{log}/3"));
+    assert_eq!(entry["client"], "till 7");
+    assert_eq!(world.reach(&format!("{log}?user=ann&client=till+7&id=4")).json, entry);
+    for query in ["user=ann&id=4", "user=ann&client=till+7&id=3", "user=cy&id=1"] {
+        let answer = world.get(&format!("{log}?{query}"));
+        assert_eq!(answer.check_problem(404, "unknown-id", "has had no command"), Ok(()));
+    }
+    // What fell out of the window is not known any more.
+    send_ids(&world, &org, &(1..=2_060).collect::<Vec<_>>());
+    world.reach(&format!("{log}/2063"));
+    let answer = world.get(&format!("{log}?user=ann&id=7"));
+    assert_eq!(answer.check_problem(410, "id-below-window", "look for it in the log"), Ok(()));
+}

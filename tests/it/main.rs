@@ -10,6 +10,7 @@ mod dedup;
 mod deployed;
 mod hosted;
 mod isolation;
+mod names;
 mod parallel;
 mod services;
 mod tour;

@@ -29,6 +29,8 @@ enum Task {
     /// Everything that must hold: format, lints, tests, docs, the simulation, a load with a kill, the
     /// stack on an emulator.
     Ci,
+    /// Crashes, power cuts and errors at every system call by which `fanfold up` changes its folder.
+    CrashPoints,
     /// Deploys the template to an emulator of AWS, and runs the scenarios and the auditor there.
     E2e(e2e::Options),
     /// Builds the Lambdas for Amazon Linux 2023: `target/lambda/<name>/bootstrap`.
@@ -56,6 +58,7 @@ enum Task {
 fn main() -> Result<()> {
     match Options::parse().task {
         Task::Ci => ci(),
+        Task::CrashPoints => crash_points(),
         Task::E2e(options) => e2e::run(options),
         Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
@@ -95,6 +98,15 @@ fn load() -> Result<()> {
     cargo("the programs", &["build", "--package", "fanfold-cli", "--package", "loadtest"])?;
     println!("\n== load");
     load::load(&target()?.join("debug"))
+}
+
+/// All of what the tests try a sample of.
+fn crash_points() -> Result<()> {
+    let package = ["test", "--package", "fanfold-cli", "--features", "fault-points"];
+    let test = ["--test", "it", "crash_points"];
+    let alone = ["--", "--nocapture", "--test-threads", "1"];
+    let all = [("FANFOLD_POINTS", OsStr::new("all"))];
+    cargo_with("crash points", &[&package[..], &test, &alone].concat(), &all)
 }
 
 fn sim(arguments: &[&str]) -> Result<()> {

@@ -53,8 +53,15 @@ pub mod attribute {
     pub const BEHIND: &str = "behind";
     /// Cursor: why the view stands still, as JSON.
     pub const PARKED: &str = "parked";
-    /// Cursor: attempts that have not returned.
+    /// Cursor: attempts that have not returned; when the last was begun, when its call is over, and
+    /// the process that has begun it.
     pub const ATTEMPTS: &str = "attempts";
+    /// See [`ATTEMPTS`].
+    pub const ATTEMPT_AT: &str = "begun";
+    /// See [`ATTEMPTS`].
+    pub const UNTIL: &str = "until";
+    /// See [`ATTEMPTS`].
+    pub const OWNER: &str = "owner";
     /// Position of a sweep: the log behind which it goes on.
     pub const LOG: &str = "log";
     /// Row: when DynamoDB may remove a tombstone, in seconds; the table's TTL attribute.

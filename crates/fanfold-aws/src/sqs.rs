@@ -15,7 +15,7 @@ const HOP: &str = "dead letters";
 /// Messages that one receive returns (SQS, ReceiveMessage).
 const RECEIVE_MAX: usize = 10;
 
-/// Letters whose handles are kept: more than a sweep takes in a run. Older handles are forgotten;
+/// Letters whose handles are kept: more than a sweep lists at a time. Older handles are forgotten;
 /// their messages become visible again.
 const HANDLES_MAX: usize = 1_000;
 
@@ -83,8 +83,13 @@ impl Handles {
 
 #[async_trait]
 impl DeadLetters for SqsDeadLetters {
-    /// The queue is that of one view: the name is not needed.
-    async fn list(&self, _: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
+    /// The queue is that of one view: the name is not needed. What was listed is hidden.
+    async fn list(
+        &self,
+        _: &str,
+        _: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Unavailable> {
         let mut letters: Vec<DeadLetter> = Vec::new();
         // Each round takes a message off the queue, or is the last.
         for _ in 0..limit {

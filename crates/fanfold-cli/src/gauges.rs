@@ -92,7 +92,11 @@ impl Collector for Gauges {
                 "Logs that the last sweep could not look at, or not nudge",
                 swept.failed.len() as u64,
             ),
-            ("waiting_logs", "Logs in which something waits for an operator", swept.waiting as u64),
+            (
+                "waiting_logs",
+                "Logs in which something waits for an operator, or waits too long",
+                swept.waiting as u64,
+            ),
         ] {
             let gauge = ConstGauge::new(value as i64);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;

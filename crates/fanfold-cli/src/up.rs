@@ -147,6 +147,7 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
             engine.shutdown().await;
             return Ok(ExitCode::SUCCESS);
         }
+        lost = engine.lost() => return Err(lost.into()),
     };
     if !recovered {
         tracing::warn!("not everything that was accepted before has been processed yet");
@@ -171,7 +172,13 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
     // Somebody may have closed standard output, or no disk may be left for it: that ends no host.
     let _ = greet(host.address(), shards, data.as_deref());
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        lost = engine.lost() => {
+            host.drain().await;
+            return Err(lost.into());
+        }
+    }
     let drained = async {
         host.drain().await;
         engine.shutdown().await

@@ -25,7 +25,7 @@ use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
 use crate::start::{HostedView, Start};
 use crate::stop::Stopper;
 use crate::store::folder::Folder;
-use crate::store::{OpenError, Store};
+use crate::store::{OpenError, Store, StoreError};
 use crate::striped::lock;
 use crate::subscription::Deliveries;
 
@@ -231,7 +231,8 @@ impl Engine {
         let ingest =
             Ingest::new(commands.clone(), ports.admission.clone(), services.clone(), env.clone());
         let served = views.iter().map(|view| view.served.clone()).collect();
-        let reads = Reads::new(commands, journal, served, services, ports.waits.clone(), env);
+        let (state, waits) = (ports.state.clone(), ports.waits.clone());
+        let reads = Reads::new(commands, journal, state, served, services, waits, env);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         let engine = Self {
             watch: Watch { ports, deliveries, swept, durable: None },
@@ -250,6 +251,15 @@ impl Engine {
     pub async fn recovered(&self) -> bool {
         let Some(durable) = &self.watch.durable else { return true };
         timeout(Duration::from_millis(RECOVER_MS), until_recovered(durable)).await.is_ok()
+    }
+
+    /// Returns, with what to say, once the folder that everything is kept in is not there any more:
+    /// then nothing is accepted, and the engine is of no use. Never, if all is in memory.
+    pub async fn lost(&self) -> StoreError {
+        match &self.watch.durable {
+            Some(durable) => durable.store().folder().gone().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes commands.

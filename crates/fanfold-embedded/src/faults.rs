@@ -5,6 +5,7 @@
 //! - `FANFOLD_CHECKPOINT_FIRST=1` makes a checkpoint before that, so that the effect is on disk, and
 //!   what should come of it is not; after a while, in which everything else goes on, so that whoever
 //!   takes for done what is not says so.
+//! - `FANFOLD_SEGMENT_BYTES=300` begins another file of the command log so early.
 //! - `FANFOLD_TRACE_SYNCS=<file>` gets a line `<bytes> <path>` after each sync of a log: what of it
 //!   a power cut leaves as it is.
 
@@ -47,6 +48,10 @@ mod none {
     pub(crate) fn reached(_effect: &'static str) {}
 
     pub(crate) fn before_death(_checkpoint: impl Fn() + Send + Sync + 'static) {}
+
+    pub(crate) fn segment_bytes(bytes: u64) -> u64 {
+        bytes
+    }
 
     pub(crate) fn synced(_path: &Path, _bytes: u64) {}
 
@@ -135,6 +140,12 @@ mod points {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
+    }
+
+    /// What a segment of the command log grows to, instead of `bytes`.
+    pub(crate) fn segment_bytes(bytes: u64) -> u64 {
+        let wanted = std::env::var("FANFOLD_SEGMENT_BYTES").ok();
+        wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(bytes)
     }
 
     /// So much of a file is synced.

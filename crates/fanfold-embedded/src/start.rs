@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use fanfold::AnyView;
 use fanfold::body::notification::Received;
+use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -76,7 +77,8 @@ impl Start<'_> {
             env: self.env.clone(),
         };
         let processor = Processor::new(ports, self.config.services.clone());
-        let processor = processor.with_cache_bytes(CACHE_BYTES);
+        // The folder's lock, or memory itself, admits one process at a time.
+        let processor = processor.with_cache_bytes(CACHE_BYTES).among(Others::HaveEnded);
         let processor = Arc::new(processor.with_suspicion(self.again.suspicion()));
         let (again, hosted) = (self.again.clone(), processor.clone());
         let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
@@ -120,7 +122,7 @@ impl Start<'_> {
         let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
         let projector =
             Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
-        let projector = Arc::new(projector);
+        let projector = Arc::new(projector.among(Others::HaveEnded));
 
         let sweep = ViewSweep::new(
             projector.clone(),

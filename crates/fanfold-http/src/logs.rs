@@ -24,6 +24,8 @@ struct EntryJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<CommandId>,
     at: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +64,8 @@ impl<'a> EntryJson<'a> {
             log,
             seq: entry.seq,
             status: entry.outcome.status(),
-            user: known.then(|| entry.origin.as_str()),
+            user: known.then(|| entry.origin.user_name()),
+            client: entry.origin.client_name(),
             id: known.then_some(entry.id),
             at: entry.time,
             command: entry.command.as_ref(),
@@ -82,9 +85,10 @@ impl<'a> EntryJson<'a> {
                 });
                 json.events = Some(events.collect());
             }
-            Outcome::Rejected { code, message } => {
+            Outcome::Rejected { code, message, of } => {
                 json.code = Some(code);
                 json.message = Some(message);
+                json.of = *of;
             }
             Outcome::Duplicate { of } => json.of = Some(*of),
             Outcome::Stale => {}
@@ -118,13 +122,22 @@ pub(crate) async fn entry(
     }
 }
 
-/// Some entries.
+/// Some entries; or, asked by `user`, `client` and `id`, the one of the first command with this id.
 pub(crate) async fn entries(
     State(api): State<Arc<Api>>,
     path: Path,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let log = path.log()?;
+    if Query::has_any(query.as_deref(), &["user", "client", "id"]) {
+        let query = Query::parse(query.as_deref(), &["user", "client", "id", "wait"])?;
+        let (origin, id) = (query.origin()?, query.id()?);
+        let wait_ms = query.wait_ms(api.wait_ms_max)?;
+        return match api.reads.lookup(&log, &origin, id, wait_ms).await? {
+            Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
+            Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
+        };
+    }
     let query = Query::parse(query.as_deref(), &["from", "limit"])?;
     let (from, limit) = (query.seq("from")?.unwrap_or(Seq(1)), query.limit()?);
     let page = api.reads.entries(&log, from, limit).await?;

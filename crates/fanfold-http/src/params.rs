@@ -1,15 +1,12 @@
 //! Parameters of paths and queries: decoded, checked, and named when they are wrong.
 //!
-//! A `+` in a query stands for itself, not for a space: names may contain it, and no parameter has
-//! a value with a space.
-
-use std::borrow::Cow;
+//! In a query, a `+` is a space, as forms write it; in a path it stands for itself.
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use fanfold::limits::SEQ_END;
-use fanfold::{LogId, Partition, RowKey, Seq, ServiceName};
+use fanfold::limits::{COMMAND_ID_END, SEQ_END};
+use fanfold::{CommandId, LogId, Name, Origin, Partition, RowKey, Seq, ServiceName};
 use percent_encoding::percent_decode_str;
 
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
@@ -59,12 +56,12 @@ impl Path {
 }
 
 /// The parameters of the query.
-pub(crate) struct Query<'a>(Vec<(&'static str, Cow<'a, str>)>);
+pub(crate) struct Query(Vec<(&'static str, String)>);
 
-impl<'a> Query<'a> {
+impl Query {
     /// Reads `raw`; only parameters in `known` may be there, each once.
-    pub(crate) fn parse(raw: Option<&'a str>, known: &[&'static str]) -> Result<Self, Problem> {
-        let mut params: Vec<(&'static str, Cow<'a, str>)> = Vec::with_capacity(known.len());
+    pub(crate) fn parse(raw: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
+        let mut params: Vec<(&'static str, String)> = Vec::with_capacity(known.len());
         for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = percent_decode_str(name).decode_utf8_lossy();
@@ -75,16 +72,23 @@ impl<'a> Query<'a> {
                 let detail = format!("`{name}`: is given twice");
                 return Err(Problem::new(Kind::REPEATED_PARAMETER, detail));
             }
-            let value = percent_decode_str(value)
+            let value = value.replace('+', " ");
+            let value = percent_decode_str(&value)
                 .decode_utf8()
                 .map_err(|_| bad(name, "is not valid UTF-8 once decoded"))?;
-            params.push((name, value));
+            params.push((name, value.into_owned()));
         }
         Ok(Self(params))
     }
 
+    /// Whether any of these parameters is there.
+    pub(crate) fn has_any(raw: Option<&str>, names: &[&str]) -> bool {
+        let mut pairs = raw.unwrap_or_default().split('&');
+        pairs.any(|pair| names.contains(&pair.split_once('=').map_or(pair, |(name, _)| name)))
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(param, _)| *param == name).map(|(_, value)| value.as_ref())
+        self.0.iter().find(|(param, _)| *param == name).map(|(_, value)| value.as_str())
     }
 
     fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
@@ -106,13 +110,40 @@ impl<'a> Query<'a> {
         Ok(self.number(name, 1, SEQ_END - 1)?.map(Seq))
     }
 
-    /// `after` or `prefix`: a row's key, or the beginning of one. Empty is none.
-    pub(crate) fn key(&self, name: &str) -> Result<Option<RowKey>, Problem> {
-        match self.get(name) {
-            None | Some("") => Ok(None),
-            Some(text) => {
-                RowKey::new(text).map(Some).map_err(|error| bad(name, &error.to_string()))
-            }
+    /// `user` and, if it is there, `client`.
+    pub(crate) fn origin(&self) -> Result<Origin, Problem> {
+        let name = |param: &'static str, text: &str| {
+            Name::new(text).map_err(|error| Problem::name(param, &error))
+        };
+        let user = name("user", self.get("user").ok_or_else(|| bad("user", "is required"))?)?;
+        let origin = match self.get("client") {
+            Some(client) => Origin::client(&user, &name("client", client)?),
+            None => Origin::user(&user),
+        };
+        origin.map_err(|error| Problem::name("user", &error))
+    }
+
+    /// `id`, of a command.
+    pub(crate) fn id(&self) -> Result<CommandId, Problem> {
+        let id = self.number("id", 1, COMMAND_ID_END - 1)?;
+        id.and_then(CommandId::new).ok_or_else(|| bad("id", "is required"))
+    }
+
+    /// `after`: a row's key. Empty is none.
+    pub(crate) fn after(&self) -> Result<Option<RowKey>, Problem> {
+        let after = self.get("after").filter(|after| !after.is_empty());
+        let key = after.map(RowKey::new).transpose();
+        key.map_err(|error| bad("after", &error.to_string()))
+    }
+
+    /// `prefix`: the beginning of rows' keys, perhaps empty.
+    pub(crate) fn prefix(&self) -> Result<String, Problem> {
+        match self.get("prefix") {
+            None | Some("") => Ok(String::new()),
+            Some(prefix) => match RowKey::check_prefix(prefix) {
+                Ok(()) => Ok(prefix.to_owned()),
+                Err(error) => Err(bad("prefix", &error.to_string())),
+            },
         }
     }
 
@@ -154,20 +185,20 @@ mod tests {
 
     const KNOWN: &[&str] = &["wait", "limit", "from", "after", "prefix", "order"];
 
-    fn parse(raw: &str) -> Result<Query<'_>, Problem> {
+    fn parse(raw: &str) -> Result<Query, Problem> {
         Query::parse(Some(raw), KNOWN)
     }
 
     #[test]
     fn values_are_decoded() {
-        let query = parse("prefix=a+b%2Fc&&wait=25000&order=desc&limit=1&from=7&after=")
-            .expect("all are known");
-        let prefix = query.key("prefix").expect("it is a key").expect("it is given");
-        assert_eq!(prefix.as_str(), "a+b/c");
+        let query =
+            parse("prefix=Zo%C3%AB+M%2Bb%2Fc+&&wait=25000&order=desc&limit=1&from=7&after=")
+                .expect("all are known");
+        assert_eq!(query.prefix(), Ok("Zoë M+b/c ".to_owned()));
         assert_eq!(query.wait_ms(WAIT_MS_MAX), Ok(25_000));
         assert_eq!(query.limit(), Ok(1));
         assert_eq!(query.seq("from"), Ok(Some(Seq(7))));
-        assert_eq!(query.key("after"), Ok(None));
+        assert_eq!(query.after(), Ok(None));
         assert_eq!(query.descending(), Ok(true));
     }
 
@@ -185,7 +216,9 @@ mod tests {
             ("from=0", "`from`: must be an integer from 1 to 140737488355327"),
             ("from=99999999999999999999", "`from`: "),
             ("order=down", "`order`: must be"),
-            ("after=a%20b", "`after`: contains ' '"),
+            ("after=a%3Fb", "`after`: contains '?' (U+003F)"),
+            ("after=+b", "`after`: begins or ends with U+0020"),
+            ("prefix=e%CC%81", "`prefix`: is not in Unicode normalization form C"),
             ("prefix=%FF", "`prefix`: is not valid UTF-8"),
             ("wait=1&wait=1", "`wait`: is given twice"),
             ("wiat=1", "`wiat`: unknown parameter"),
@@ -195,7 +228,8 @@ mod tests {
                 query.wait_ms(WAIT_MS_MAX)?;
                 query.limit()?;
                 query.seq("from")?;
-                query.key("after")?;
+                query.after()?;
+                query.prefix()?;
                 query.descending()
             });
             let problem = checked.expect_err(raw);

@@ -80,10 +80,12 @@ kinds! {
     UNKNOWN_SERVICE = NOT_FOUND "unknown-service" "There is no such service";
     UNKNOWN_LOG = NOT_FOUND "unknown-log" "There is no such log";
     UNKNOWN_SEQ = NOT_FOUND "unknown-seq" "The log has no such seq";
+    UNKNOWN_ID = NOT_FOUND "unknown-id" "No command has this id";
     UNKNOWN_VIEW = NOT_FOUND "unknown-view" "There is no such view";
     UNKNOWN_ROW = NOT_FOUND "unknown-row" "The view has no such row";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "The method is not allowed here";
     REQUEST_TIMEOUT = REQUEST_TIMEOUT "request-timeout" "The request took too long to arrive";
+    ID_BELOW_WINDOW = GONE "id-below-window" "The id is too old to be known";
     LOG_CLOSED = CONFLICT "log-closed" "The log is closed to commands";
     COMMAND_TOO_LARGE = PAYLOAD_TOO_LARGE "command-too-large" "The command is too large";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "The body is too large";
@@ -152,6 +154,9 @@ impl Problem {
             NameError::Empty
             | NameError::TooLong { .. }
             | NameError::BadCharacter { .. }
+            | NameError::BadEdge { .. }
+            | NameError::DotSegment
+            | NameError::NotNfc
             | NameError::NotAPartition
             | NameError::NotALog => Kind::BAD_NAME,
         };
@@ -230,6 +235,8 @@ impl From<ReadError> for Problem {
             ReadError::UnknownService(_) => Kind::UNKNOWN_SERVICE,
             ReadError::UnknownLog(_) => Kind::UNKNOWN_LOG,
             ReadError::UnknownSeq { .. } => Kind::UNKNOWN_SEQ,
+            ReadError::UnknownId { .. } => Kind::UNKNOWN_ID,
+            ReadError::BelowWindow { .. } => Kind::ID_BELOW_WINDOW,
             ReadError::UnknownView(_) | ReadError::NotItsService { .. } => Kind::UNKNOWN_VIEW,
             ReadError::UnknownRow { .. } => Kind::UNKNOWN_ROW,
             ReadError::Filtered(_) => Kind::FILTERED_VIEW,

@@ -70,8 +70,8 @@ pub(crate) async fn rows(
     let known = ["seq", "wait", "prefix", "after", "limit", "order"];
     let query = Query::parse(query.as_deref(), &known)?;
     let range = RowRange {
-        prefix: query.key("prefix")?.map_or_else(String::new, |key| key.as_str().to_owned()),
-        after: query.key("after")?,
+        prefix: query.prefix()?,
+        after: query.after()?,
         descending: query.descending()?,
         limit: query.limit()?,
     };

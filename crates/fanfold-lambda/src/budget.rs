@@ -2,7 +2,8 @@ use fanfold::Time;
 
 /// What a stage still has to do when it starts nothing new: publish what it appended (for 3 s, and an
 /// attempt of 3 s that is under way then), remove its markers, note where it stands. In milliseconds.
-const WIND_UP_MS: u64 = 10_000;
+/// Behind an invocation's deadline there is never more: then Lambda ends it.
+pub(crate) const WIND_UP_MS: u64 = 10_000;
 /// What a stage still has to do when no call runs any more: pause between attempts that are in vain
 /// (0.75 s for each marker, and they are removed at the same time), and report what is not done. In
 /// milliseconds.

@@ -4,6 +4,7 @@
 //! its service. The template's alarms and dashboard use these names.
 
 use fanfold::Time;
+use fanfold::body::parked::Reason;
 use serde_json::{Map, Value, json};
 
 /// Where CloudWatch shows them.
@@ -13,12 +14,15 @@ pub const STACK: &str = "Stack";
 /// The dimension of what an invocation did: `relay`, `processor`, `sweep`, or `view-<name>`.
 pub const SERVICE: &str = "Service";
 
-/// The sweep: for how long a log with commands that have no entries has stood still, at most.
+/// The sweep: for how long the oldest command without an entry has waited, at most.
 pub const STANDSTILL_MS_MAX: &str = "StandstillMsMax";
 /// The sweep: how old the last entry of a canary is, at most.
 pub const CANARY_AGE_MS_MAX: &str = "CanaryAgeMsMax";
-/// The sweep: logs in which something waits for an operator.
+/// The sweep: logs in which something waits for an operator, or has waited for minutes for what
+/// should come by itself.
 pub const WAITING: &str = "Waiting";
+/// The sweep: logs whose slot's batch was put on the command stream again.
+pub const RESENT: &str = "Resent";
 /// The sweep: logs that were nudged.
 pub const NUDGED: &str = "Nudged";
 /// The sweep: logs that could not be looked at, or not be nudged.
@@ -34,6 +38,8 @@ pub const VIEW_PARKED: &str = "ViewParked";
 pub const VIEW_BEHIND: &str = "ViewBehind";
 /// A view's sweep: logs for which the view could not be brought on.
 pub const VIEW_FAILED: &str = "ViewFailed";
+/// A view's sweep: logs that another process was bringing on at the time: left alone.
+pub const VIEW_UNDER_WAY: &str = "ViewUnderWay";
 /// A view's sweep: dead letters that were delivered.
 pub const VIEW_DELIVERED: &str = "ViewDelivered";
 /// A view's sweep: dead letters that stay, and calls of their queue that failed.
@@ -51,6 +57,19 @@ pub const SCHEDULES_DROPPED: &str = "SchedulesDropped";
 pub const READ_UNITS: &str = "ReadUnits";
 /// An invocation: write units of DynamoDB, with one for each condition that failed.
 pub const WRITE_UNITS: &str = "WriteUnits";
+
+/// The sweep: logs in which something waits so, by what it waits for.
+pub fn waiting_for(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Gap => "WaitingGap",
+        Reason::NoService => "WaitingNoService",
+        Reason::CannotFold => "WaitingCannotFold",
+        Reason::Conflict => "WaitingConflict",
+        Reason::Undecodable => "WaitingUndecodable",
+        Reason::Suspect => "WaitingSuspect",
+        Reason::Unpublished => "WaitingUnpublished",
+    }
+}
 
 /// What one invocation has to say in numbers.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -12,6 +12,7 @@ use fanfold_aws::{
     KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue, StreamOrder,
 };
 use fanfold_http::{Api, Metrics};
+use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{Commands, State, ViewTable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
@@ -21,6 +22,7 @@ use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 
 use crate::api::ApiHandler;
+use crate::budget::WIND_UP_MS;
 use crate::host::{Context, report_warm, run};
 use crate::processor::ProcessorHandler;
 use crate::relay::RelayHandler;
@@ -32,6 +34,9 @@ use crate::view::ViewHandler;
 /// which 500 users in a request would open 500, more TLS handshakes than the request has time for;
 /// eight rounds of 64 take some 50 ms.
 const APPENDS_AT_ONCE: usize = 64;
+
+/// Other environments may be at the same log: a batch comes again after a time-out, sweeps overlap.
+const OTHERS: Others = Others::MayRun { grace_ms: WIND_UP_MS };
 
 /// The HTTP API, for these services and views.
 pub fn api(services: Services, views: Views) -> ExitCode {
@@ -47,9 +52,9 @@ pub fn api(services: Services, views: Views) -> ExitCode {
                 ServedView { view: view.clone(), table: Arc::new(table) }
             });
             let served: Vec<ServedView> = served.collect();
-            let tables =
+            let of_views =
                 served.iter().map(|s| (s.view.name().to_owned(), s.table.clone())).collect();
-            let waits = PollingWaits::new(journal.clone(), tables, env.clone());
+            let waits = PollingWaits::new(journal.clone(), of_views, env.clone());
             let ingest = Ingest::new(
                 commands.clone(),
                 Arc::new(OpenAdmission),
@@ -57,8 +62,9 @@ pub fn api(services: Services, views: Views) -> ExitCode {
                 env.clone(),
             )
             .with_appends_at_once(APPENDS_AT_ONCE);
-            let reads =
-                Reads::new(commands, journal, served, services, Arc::new(waits), env.clone());
+            let state = Arc::new(DynamoState::new(&aws, tables.state()));
+            let waits = Arc::new(waits);
+            let reads = Reads::new(commands, journal, state, served, services, waits, env.clone());
             let api = Api { ingest, reads, metrics: Metrics::new(), wait_ms_max };
             ApiHandler::new(api, env)
         },
@@ -107,6 +113,7 @@ pub fn processor(services: Services) -> ExitCode {
             Some(_) => Processor::new(ports, services).with_canaries_told(),
             None => Processor::new(ports, services.with::<Canary>()),
         };
+        let processor = processor.among(OTHERS);
         ProcessorHandler::new(processor.with_cache_bytes(cache_bytes))
     })
 }
@@ -128,7 +135,7 @@ pub fn view<V: View>() -> ExitCode {
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
             let view = views.get(V::NAME).expect("it was added").clone();
             let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
-            let projector = Arc::new(projector);
+            let projector = Arc::new(projector.among(OTHERS));
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
             let sweep =

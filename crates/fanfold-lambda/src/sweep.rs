@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fanfold::body::parked::Reason;
 use fanfold_aws::StreamOrder;
 use fanfold_aws::events::{ViewEvent, WrongEvent, view_event};
 use fanfold_pipeline::sweep::Sweep;
@@ -10,7 +11,8 @@ use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply, dropped_schedule, is_over};
 use crate::metrics::{
-    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, Metrics, NUDGED, STANDSTILL_MS_MAX, WAITING,
+    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, Metrics, NUDGED, RESENT, STANDSTILL_MS_MAX,
+    WAITING, waiting_for,
 };
 
 /// The sweep on its schedule.
@@ -56,6 +58,11 @@ impl Handler for SweepHandler {
         metrics.of_stack(NUDGED, report.nudged.len() as f64);
         metrics.of_stack(FAILED, report.failed.len() as f64);
         metrics.of_stack(WAITING, report.waiting as f64);
+        for reason in Reason::ALL {
+            let logs = report.waiting_for.get(&reason).copied().unwrap_or_default();
+            metrics.of_stack(waiting_for(reason), logs as f64);
+        }
+        metrics.of_stack(RESENT, report.resent.len() as f64);
         metrics.of_stack(ATTEMPTED, report.attempted as f64);
         metrics.of_stack(STANDSTILL_MS_MAX, report.standstill_ms_max as f64);
         if let Some(age_ms) = report.canary_age_ms_max {
@@ -64,8 +71,10 @@ impl Handler for SweepHandler {
         let answer = json!({
             "logs": report.logs,
             "nudged": report.nudged,
+            "resent": report.resent,
             "failed": report.failed,
             "waiting": report.waiting,
+            "waiting_for": report.waiting_for,
             "attempted": report.attempted,
             "standstill_ms_max": report.standstill_ms_max,
             "canary_age_ms_max": report.canary_age_ms_max,

@@ -13,11 +13,11 @@ use crate::error::InvocationError;
 use crate::handler::{Bookmark, Handler, Reply, dropped_schedule, is_over};
 use crate::metrics::{
     Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED, VIEW_UNDELIVERED,
+    VIEW_UNDER_WAY,
 };
 
 /// A run of the sweep begins nothing new after this, in milliseconds, however long the function may
-/// last: the next begins a minute after it, and two at a time would take each other's attempts for
-/// deaths of their process.
+/// last: the next begins a minute after it, and two at a time read the same logs for nothing.
 const RUN_MS: u64 = 45_000;
 
 /// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
@@ -38,6 +38,7 @@ impl ViewHandler {
         logs_per_run: usize,
         bookmark: Arc<dyn Bookmark>,
     ) -> Self {
+        let sweep = sweep.with_run_ms(RUN_MS);
         Self { projector, sweep, logs_per_run, bookmark, queue: None }
     }
 
@@ -96,12 +97,12 @@ impl ViewHandler {
 
     async fn run(&self, budget: Budget) -> Result<Reply, InvocationError> {
         let after = self.bookmark.load().await?;
-        let deadline = budget.deadline.min(budget.begin.plus_ms(RUN_MS));
-        let report = self.sweep.sweep(after, self.logs_per_run, deadline).await?;
+        let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
         self.bookmark.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(VIEW_BEHIND, report.caught_up.len() as f64);
         metrics.of_stack(VIEW_FAILED, report.failed.len() as f64);
+        metrics.of_stack(VIEW_UNDER_WAY, report.under_way as f64);
         metrics.of_stack(VIEW_PARKED, report.parked as f64);
         metrics.of_stack(VIEW_DELIVERED, report.delivered as f64);
         metrics.of_stack(VIEW_UNDELIVERED, report.undelivered as f64);
@@ -109,6 +110,7 @@ impl ViewHandler {
             "logs": report.logs,
             "behind": report.caught_up.len(),
             "failed": report.failed.len(),
+            "under_way": report.under_way,
             "parked": report.parked,
             "delivered": report.delivered,
             "undelivered": report.undelivered,

@@ -26,6 +26,8 @@ pub mod read;
 pub mod relay;
 pub mod sweep;
 
+pub use attempts::Others;
+
 /// What a stage says of a batch of records, in the way Lambda's event source mappings read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchOutcome {

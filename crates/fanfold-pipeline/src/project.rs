@@ -26,7 +26,7 @@ use futures::future::join;
 use self::group::{ByLog, Told, Touched, Touching};
 use self::rows::KEYS_PER_READ;
 use crate::at_once::{Pace, at_once};
-use crate::attempts::Unclosed;
+use crate::attempts::{Found, Leases, Others};
 use crate::ports::{Advanced, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable};
 
 pub use suspect::ATTEMPTS_MAX;
@@ -56,8 +56,10 @@ pub struct Projector {
     kinds: Vec<String>,
     /// Set if what it applies may end its process.
     attempts_max: Option<u32>,
-    /// Shared by all that were made of one.
-    unclosed: Arc<Unclosed>,
+    /// When calls have to return, if that is not when they have to begin nothing more.
+    returns_by: Option<Time>,
+    /// Those of this process, of all that were made of one.
+    leases: Leases,
 }
 
 /// Why a log's commits were not applied. They come again.
@@ -75,6 +77,9 @@ pub enum ProjectError {
     /// Others write the same rows all the time.
     #[error("the row `{0}` is contended")]
     Contended(RowKey),
+    /// Another process is perhaps applying what is next, and may not come back from that.
+    #[error("another process is perhaps at it")]
+    UnderWay,
     /// Somebody else, of another build perhaps, has applied what this one cannot.
     #[error("entry {0}, which cannot be applied here, has been applied")]
     Overtaken(Seq),
@@ -92,8 +97,20 @@ impl Projector {
         env: Arc<dyn Env>,
     ) -> Self {
         let kinds = view.kinds();
-        let unclosed = Arc::new(Unclosed::new());
-        Self { view, table, journal, env, kinds, attempts_max: None, unclosed }
+        let leases = Leases::new(&*env);
+        Self { view, table, journal, env, kinds, attempts_max: None, returns_by: None, leases }
+    }
+
+    /// Among other processes than the default ones.
+    #[must_use]
+    pub fn among(self, others: Others) -> Self {
+        Self { leases: self.leases.among(others), ..self }
+    }
+
+    /// Whether an attempt stands in the cursor that has ended its process, or is under way in
+    /// another.
+    pub(crate) fn found(&self, cursor: &Cursor) -> Found {
+        self.leases.find(cursor.attempt.as_ref(), self.env.now())
     }
 
     /// The view.
@@ -172,20 +189,20 @@ impl Projector {
                 next.to = commit.last;
                 continue;
             }
-            cursor = self.apply_next(log, cursor, std::mem::take(&mut next)).await?;
+            cursor = self.apply_next(log, cursor, std::mem::take(&mut next), deadline).await?;
             cursor = self.wait_for_turn(log, commit, cursor).await?;
             if cursor.parked.is_none() && commit.last > cursor.seq {
                 cursor = match self.in_line(commit, cursor.seq) {
                     Some(entries) => {
                         let next = Next { commits: vec![entries], to: commit.last };
-                        self.apply_next(log, cursor, next).await?
+                        self.apply_next(log, cursor, next, deadline).await?
                     }
-                    None => self.catch_up(log, cursor, commit.last).await?,
+                    None => self.catch_up(log, cursor, commit.last, deadline).await?,
                 };
             }
             next.to = cursor.seq;
         }
-        self.apply_next(log, cursor, next).await?;
+        self.apply_next(log, cursor, next, deadline).await?;
         Ok(())
     }
 
@@ -215,7 +232,8 @@ impl Projector {
             at = commit.last;
             is_next
         });
-        if !is_possible || !are_in_line || cursor.parked.is_some() || cursor.attempts > 0 {
+        let is_attempted = cursor.attempt.is_some_and(|lease| lease.attempts > 0);
+        if !is_possible || !are_in_line || cursor.parked.is_some() || is_attempted {
             return Ok(Some(cursor));
         }
         let Ok(rows) = self.fold_all(&touching, rows) else { return Ok(Some(cursor)) };
@@ -262,6 +280,7 @@ impl Projector {
         log: &LogId,
         mut cursor: Cursor,
         target: Seq,
+        deadline: Time,
     ) -> Result<Cursor, ProjectError> {
         if cursor.is_behind() {
             self.table.mark_behind(log, target).await?;
@@ -274,16 +293,17 @@ impl Projector {
                 cursor.behind = Some(target);
                 return Ok(cursor);
             }
-            cursor = self.read_on(log, cursor).await?;
+            cursor = self.read_on(log, cursor, deadline).await?;
         }
         Ok(cursor)
     }
 
-    /// Applies one page of the journal, from the cursor on.
+    /// Applies one page of the journal, from the cursor on. `deadline` is that of the call.
     pub(crate) async fn read_on(
         &self,
         log: &LogId,
         cursor: Cursor,
+        deadline: Time,
     ) -> Result<Cursor, ProjectError> {
         let page = match self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
             Ok(page) => page,
@@ -314,9 +334,9 @@ impl Projector {
         }
         match (unreadable, page.commits.is_empty()) {
             (_, true) => Err(ProjectError::Hole { expected: cursor.seq.next() }),
-            (None, false) => self.apply_next(log, cursor, next).await,
+            (None, false) => self.apply_next(log, cursor, next, deadline).await,
             (Some(fault), false) => {
-                let cursor = self.apply_next(log, cursor, next).await?;
+                let cursor = self.apply_next(log, cursor, next, deadline).await?;
                 self.park(log, cursor, fault).await
             }
         }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fanfold::body::{DecodeError, commit};
-use fanfold::{AnyView, Entry, LogId, RowKey, Seq, Services, Time};
+use fanfold::{AnyView, CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
 
 use crate::ports::{
-    Commands, Cursor, Env, Journal, ParkedView, Row, RowRange, Unavailable, ViewTable, Waits,
+    Commands, Cursor, Env, Journal, ParkedView, Row, RowRange, State, StateItem, Unavailable,
+    ViewTable, Waits,
 };
+
+mod lookup;
 
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
@@ -34,6 +37,7 @@ pub struct ServedView {
 pub struct Reads {
     commands: Arc<dyn Commands>,
     journal: Arc<dyn Journal>,
+    state: Arc<dyn State>,
     views: BTreeMap<&'static str, ServedView>,
     services: Services,
     waits: Arc<dyn Waits>,
@@ -58,6 +62,28 @@ pub enum ReadError {
         seq: Seq,
         /// The last accepted.
         accepted: Seq,
+    },
+    /// Nobody has sent a command with this id.
+    #[error("`{log}` has had no command {id} of `{origin}`")]
+    UnknownId {
+        /// The log.
+        log: LogId,
+        /// Who would have numbered it.
+        origin: Origin,
+        /// The id asked for.
+        id: CommandId,
+    },
+    /// The id is below the window.
+    #[error(
+        "`id`: {id} is below the ids that `{log}` remembers of `{origin}`: look for it in the log"
+    )]
+    BelowWindow {
+        /// The log.
+        log: LogId,
+        /// Who would have numbered it.
+        origin: Origin,
+        /// The id asked for.
+        id: CommandId,
     },
     /// No such view here.
     #[error("there is no view `{0}` here")]
@@ -144,13 +170,14 @@ impl Reads {
     pub fn new(
         commands: Arc<dyn Commands>,
         journal: Arc<dyn Journal>,
+        state: Arc<dyn State>,
         views: Vec<ServedView>,
         services: Services,
         waits: Arc<dyn Waits>,
         env: Arc<dyn Env>,
     ) -> Self {
         let views = views.into_iter().map(|served| (served.view.name(), served)).collect();
-        Self { commands, journal, views, services, waits, env }
+        Self { commands, journal, state, views, services, waits, env }
     }
 
     /// The entry at `seq`; waits for it up to `wait_ms`.
@@ -168,12 +195,8 @@ impl Reads {
         let mut looks = 0;
         loop {
             looks += 1;
-            let page = self.journal.read(log, seq, 1).await?;
-            if let Some(item) = page.commits.first() {
-                let (entries, _) = decode(item.first, &item.body)?;
-                if let Some(entry) = entries.into_iter().find(|entry| entry.seq == seq) {
-                    return Ok(Awaited::Ready(entry));
-                }
+            if let Some(entry) = self.stored(log, seq).await? {
+                return Ok(Awaited::Ready(entry));
             }
             match self.left(until) {
                 0 => {
@@ -286,6 +309,18 @@ impl Reads {
             rows: vec![row],
             next: None,
         }))
+    }
+
+    /// The entry at `seq`, if it is there.
+    async fn stored(&self, log: &LogId, seq: Seq) -> Result<Option<Entry>, ReadError> {
+        let page = self.journal.read(log, seq, 1).await?;
+        let Some(item) = page.commits.first() else { return Ok(None) };
+        let (entries, _) = decode(item.first, &item.body)?;
+        Ok(entries.into_iter().find(|entry| entry.seq == seq))
+    }
+
+    async fn state_item(&self, log: &LogId, key: StateKey) -> Result<Option<StateItem>, ReadError> {
+        Ok(self.state.get(log, &[key]).await?.pop().flatten())
     }
 
     async fn accepted(&self, log: &LogId) -> Result<Seq, ReadError> {

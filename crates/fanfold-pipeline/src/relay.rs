@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::body::record::{Part, Record};
-use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_SOFT};
+use fanfold::limits::STREAM_RECORD_BYTES_SOFT;
 use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, Seq, Time};
 use foldhash::fast::RandomState;
@@ -17,7 +17,7 @@ use lru::LruCache;
 
 use crate::BatchOutcome;
 use crate::backoff::Backoff;
-use crate::ports::{Change, CommandStream, Env, StreamRecord, Token};
+use crate::ports::{Change, CommandStream, Env, StreamRecord, Token, put_len};
 
 /// Rounds in a row in which nothing at all was acknowledged. What is left is reported, and the
 /// event source brings it again.
@@ -127,7 +127,8 @@ impl Relay {
         let mut round = Round { acknowledged: false, failed: false, refused: false };
         let mut rest = records.as_slice();
         while !rest.is_empty() {
-            let (chunk, behind) = rest.split_at(chunk_len(rest));
+            let sizes = rest.iter().map(|(_, _, record)| record.bytes());
+            let (chunk, behind) = rest.split_at(put_len(sizes));
             rest = behind;
             let put: Vec<StreamRecord> =
                 chunk.iter().map(|(_, _, record)| record.clone()).collect();
@@ -182,14 +183,4 @@ impl Relay {
             acknowledged.put(queue.log.clone(), (change.last, change.token));
         }
     }
-}
-
-/// How many of the records one `PutRecords` takes.
-fn chunk_len(records: &[(usize, usize, StreamRecord)]) -> usize {
-    let mut bytes = 0;
-    let fits = records.iter().take(PUT_RECORDS_MAX).take_while(|(_, _, record)| {
-        bytes += record.data.len() + record.key.as_str().len();
-        bytes <= PUT_RECORDS_BYTES_MAX
-    });
-    fits.count().max(1)
 }

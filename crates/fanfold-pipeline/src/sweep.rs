@@ -5,33 +5,37 @@
 //! delivers its dead letters. What it applies has not come through before, perhaps because it ends
 //! its process: so the view's sweep is suspicious.
 //!
+//! What has not come through, and stands in its slot still, the sweep puts on the stream again: the
+//! change stream may have lost it. What was lost and has been overwritten in the slot since, nothing
+//! can bring back: such a log stands still, and is reported for ever.
+//!
 //! A log that cannot be looked at is reported, and stops no other (F7): the walk goes on behind it,
 //! and comes to it again when it begins anew. What there was no time for, the next run begins with.
 
+mod look;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fanfold::body::attempt::Attempt;
-use fanfold::body::parked::{Parked, Reason};
+use fanfold::body::parked::Reason;
 use fanfold::canary::Canary;
-use fanfold::limits::PUT_RECORDS_MAX;
-use fanfold::{LogId, Seq, Time};
+use fanfold::{LogId, Time};
 use futures::stream::{self, StreamExt};
 
+use self::look::{Look, Memory};
 use crate::ingest::Ingest;
 use crate::ports::{
     CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
-    Unavailable,
+    Unavailable, put_len,
 };
 
 pub use view::{ViewSweep, ViewSweepReport};
 
 /// What was accepted less than this ago is on its way: every hop together takes seconds.
 const STANDSTILL_MS: u64 = 10_000;
-/// An attempt marker that is older than this is of no call that is under way: about as long as one
-/// has, see the template. Nudging one that is does no harm.
-const ATTEMPT_MS: u64 = 60_000;
+/// Ids of a canary within a millisecond: as clients are told to number, and below 2^53 for long.
+const IDS_PER_MS: u64 = 1_024;
 /// Logs that are looked at at the same time.
 const LOGS_AT_ONCE: usize = 16;
 /// Parked commands that are looked at, to see whether one could go on.
@@ -45,6 +49,7 @@ pub struct Sweep {
     stream: Arc<dyn CommandStream>,
     env: Arc<dyn Env>,
     canaries: Option<(Ingest, usize)>,
+    memory: Memory,
 }
 
 /// What one run saw.
@@ -54,28 +59,26 @@ pub struct SweepReport {
     pub next: Option<CataloguePosition>,
     /// The logs looked at.
     pub logs: usize,
-    /// Those that were nudged.
+    /// Those that were nudged, or whose batch was put on the stream again.
     pub nudged: Vec<LogId>,
+    /// Those of them whose slot's batch was put on the stream again: it has not come through.
+    pub resent: Vec<LogId>,
     /// Those that could not be looked at, or not be nudged.
     pub failed: Vec<LogId>,
-    /// For how long a log whose commands have no entries yet has got no more commands, at most.
+    /// For how long the oldest command without an entry has waited, at most. A log with several
+    /// batches behind its tail and nothing parked counts at least since this sweep first saw it so.
     pub standstill_ms_max: u64,
-    /// The logs in which something waits for an operator.
+    /// The logs in which something waits for an operator, or has waited for some minutes for what
+    /// should come by itself.
     pub waiting: usize,
-    /// The logs with an old attempt marker: a record has ended its process, and did not come back
-    /// alone. They are nudged, which removes it.
+    /// For what: a log may count several times.
+    pub waiting_for: BTreeMap<Reason, usize>,
+    /// The logs with an attempt marker whose call is over: a record has ended its process, and did not
+    /// come back alone. They are nudged, which removes it.
     pub attempted: usize,
     /// How long ago the last command of a canary came to its entry, at most over the canaries;
     /// `None` while none has. A healthy pipeline keeps it about as low as the sweep's schedule.
     pub canary_age_ms_max: Option<u64>,
-}
-
-/// How one log stands.
-struct Look {
-    nudge: bool,
-    standstill_ms: u64,
-    waiting: bool,
-    attempted: bool,
 }
 
 impl Sweep {
@@ -87,7 +90,8 @@ impl Sweep {
         stream: Arc<dyn CommandStream>,
         env: Arc<dyn Env>,
     ) -> Self {
-        Self { commands, journal, parked, stream, env, canaries: None }
+        let memory = Memory::new();
+        Self { commands, journal, parked, stream, env, canaries: None, memory }
     }
 
     /// Also sends a command of each of `n` canaries through every hop, each run. More canaries
@@ -123,11 +127,11 @@ impl Sweep {
             match look {
                 None => looked = looked.min(at),
                 Some(look) => {
-                    still.extend(report.note(&log, look).then_some(log));
+                    still.extend(report.note(&log, look).map(|look| (log, look)));
                 }
             }
         }
-        self.nudge(still, &mut report).await;
+        self.put(still, &mut report).await;
         report.failed.sort();
         report.failed.dedup();
         report.next = match looked == listed {
@@ -152,11 +156,13 @@ impl Sweep {
                 }
             }
         }
-        // The time is an id that grows from run to run.
-        let now = self.env.now();
+        // The time and some chance: an id that grows from run to run, and that two runs at the same
+        // time do not share. A command that is refused, or comes late, is never sent again: what
+        // counts is that some command comes through, and the window takes them in any order.
+        let id = self.env.now().0.saturating_mul(IDS_PER_MS) + self.env.random() % IDS_PER_MS;
         let command = |number| {
             let user = Canary::user(number);
-            format!(r#"{{"type":"canary","command":"sing","id":{},"user":"{user}"}}"#, now.0)
+            format!(r#"{{"type":"canary","command":"sing","id":{id},"user":"{user}"}}"#)
         };
         let commands: Vec<String> = (0..*n).map(command).collect();
         let commands: Vec<&[u8]> = commands.iter().map(String::as_bytes).collect();
@@ -175,81 +181,65 @@ impl Sweep {
         Ok(page.commits.first().map(|commit| self.env.now().since_ms(commit.at)))
     }
 
-    async fn look(&self, log: &LogId) -> Result<Look, Unavailable> {
-        let accepted = self.commands.slot(log).await?;
-        let tail = self.journal.tail(log).await?;
-        let standstill_ms = accepted
-            .filter(|slot| slot.seq > tail)
-            .map_or(0, |slot| self.env.now().since_ms(slot.at));
-        let mut items = self.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
-        if items.len() == PARKED_PER_LOOK {
-            // What waits for an operator must not hide what could go on.
-            items.extend(self.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
-        }
-        let mut look = Look {
-            nudge: standstill_ms > STANDSTILL_MS,
-            standstill_ms,
-            waiting: false,
-            attempted: false,
-        };
-        let mut held = false;
-        for item in items {
-            if item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY {
-                let begun = Attempt::decode(&item.body).map_or(Time(0), |attempt| attempt.at);
-                look.attempted = self.env.now().since_ms(begun) > ATTEMPT_MS;
-                continue;
-            }
-            match Parked::decode(&item.body) {
-                Ok(parked) if !parked.reason.is_for_operator() => look.nudge = true,
-                Ok(parked) if parked.reason == Reason::Suspect => {
-                    look.waiting = true;
-                    held |= item.seq > tail;
-                }
-                _ => look.waiting = true,
-            }
-        }
-        // A log that waits for a suspect can go no further, however often it is nudged.
-        look.nudge = look.nudge && !held || look.attempted;
-        Ok(look)
-    }
-
-    /// Nudges these logs, which the report did not count yet. What is not put now is nudged by a
+    /// Puts what these logs need, which the report did not count yet. What is not put now is put by a
     /// later run.
-    async fn nudge(&self, logs: Vec<LogId>, report: &mut SweepReport) {
-        for logs in logs.chunks(PUT_RECORDS_MAX) {
-            let records: Vec<_> = logs.iter().cloned().map(StreamRecord::nudge).collect();
+    async fn put(&self, looks: Vec<(LogId, Look)>, report: &mut SweepReport) {
+        let all = looks.iter().enumerate();
+        let all =
+            all.flat_map(|(at, (_, look))| look.records.iter().map(move |record| (at, record)));
+        let all: Vec<(usize, &StreamRecord)> = all.collect();
+        let mut failed = vec![false; looks.len()];
+        let mut rest = all.as_slice();
+        while !rest.is_empty() {
+            let sizes = rest.iter().map(|(_, record)| record.bytes());
+            let (chunk, behind) = rest.split_at(put_len(sizes));
+            rest = behind;
+            let records: Vec<StreamRecord> = chunk.iter().map(|(_, r)| (*r).clone()).collect();
             let results = match self.stream.put_records(&records).await {
                 Ok(results) => results,
-                Err(error) => vec![Err(error); logs.len()],
+                Err(error) => vec![Err(error); records.len()],
             };
-            for (log, result) in logs.iter().zip(results) {
-                match result {
-                    Ok(()) => report.nudged.push(log.clone()),
-                    Err(error) => {
-                        tracing::warn!(%log, %error, "a nudge was not put");
-                        report.failed.push(log.clone());
-                    }
+            for ((at, record), result) in chunk.iter().zip(results) {
+                if let Err(error) = result {
+                    tracing::warn!(log = %record.key, %error, "a record of the sweep was not put");
+                    failed[*at] = true;
                 }
             }
+        }
+        let now = self.env.now();
+        for ((log, look), failed) in looks.into_iter().zip(failed) {
+            if failed {
+                report.failed.push(log);
+                continue;
+            }
+            self.memory.put(&log, now);
+            if look.is_resent {
+                tracing::warn!(%log, "the slot's batch was put on the stream again");
+                report.resent.push(log.clone());
+            }
+            report.nudged.push(log);
         }
     }
 }
 
 impl SweepReport {
-    /// Counts a log; whether it is to be nudged.
-    fn note(&mut self, log: &LogId, look: Result<Look, Unavailable>) -> bool {
+    /// Counts a log; how it stands, if something is to be put for it.
+    fn note(&mut self, log: &LogId, look: Result<Look, Unavailable>) -> Option<Look> {
         self.logs += 1;
         match look {
             Ok(look) => {
                 self.standstill_ms_max = self.standstill_ms_max.max(look.standstill_ms);
-                self.waiting += usize::from(look.waiting);
+                self.waiting += usize::from(!look.waiting.is_empty());
+                for reason in &look.waiting {
+                    *self.waiting_for.entry(*reason).or_default() += 1;
+                }
                 self.attempted += usize::from(look.attempted);
-                look.nudge
+                Some(look).filter(|look| !look.records.is_empty())
             }
             Err(error) => {
                 tracing::warn!(%log, %error, "a log could not be looked at");
                 self.failed.push(log.clone());
-                false
+                None
             }
         }
     }

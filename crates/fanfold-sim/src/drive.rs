@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
-use fanfold::{LogId, Seq, Services, Time};
+use fanfold::{CommandId, LogId, Origin, Seq, Services, Time};
 use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
@@ -19,12 +19,13 @@ use fanfold_pipeline::ports::{
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Awaited, Reads};
+use fanfold_pipeline::read::{Awaited, ReadError, Reads};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
 use serde_json::Value;
 
+use crate::attempts::counted;
 use crate::executor::{Executor, Join, World};
 use crate::faults::Fault;
 use crate::model::Invariant;
@@ -38,6 +39,8 @@ const ENVIRONMENTS: u64 = 3;
 const BATCH_MAX: u64 = 30;
 /// How long an invocation may take.
 const DEADLINE_MS: std::ops::Range<u64> = 2_000..15_000;
+/// How long one may go on behind its deadline: then it is ended.
+pub const GRACE_MS: u64 = 10_000;
 /// How long an invocation lives that dies, or is given up.
 const DEATH_MS: std::ops::Range<u64> = 0..400;
 /// Waits between polls, and after failures.
@@ -52,6 +55,8 @@ const DELIVERIES_AT_ONCE: usize = 3;
 /// The sweeps' schedule, and how many logs they look at.
 const SWEEP_MS: u64 = 15_000;
 const SWEEP_LOGS: usize = 5;
+/// Runs of a view's sweep beside the one that is due, one less than this.
+const PILED_UP_MAX: u64 = 5;
 /// How often an operator looks at what is parked as a suspect.
 const OPERATOR_MS: u64 = 40_000;
 /// How often somebody looks at a view, and how long a wait sleeps.
@@ -82,21 +87,45 @@ impl Stage {
         self.world.now().plus_ms(self.world.pick(DEADLINE_MS))
     }
 
-    /// Calls a stage as Lambda does. `None`: it died, or nobody waits for it any more.
-    async fn invoke<T: 'static>(&self, invocation: impl Future<Output = T> + 'static) -> Option<T> {
+    /// Calls a stage as Lambda does, which ends what has not returned some time after its deadline.
+    /// `None`: it died, or nobody waits for it any more.
+    async fn invoke<T: 'static>(
+        &self,
+        deadline: Time,
+        invocation: impl Future<Output = T> + 'static,
+    ) -> Option<T> {
         self.busy.set(self.busy.get() + 1);
         let join = self.executor.spawn(invocation);
+        let end = Box::pin(self.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(self.world.now())));
         let result = if self.watch.faults.invocation(Fault::Killed) {
             let lived = self.within(&join).await;
-            join.kill();
+            self.kill(&join);
             lived
         } else if self.watch.faults.invocation(Fault::Zombie) {
-            self.within(&join).await
+            let lived = self.within(&join).await;
+            let stage = self.clone();
+            self.executor.spawn(async move {
+                stage.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(stage.world.now())).await;
+                stage.kill(&join);
+            });
+            lived
         } else {
-            Some((&join).await)
+            match select(&join, end).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(_) => {
+                    self.kill(&join);
+                    None
+                }
+            }
         };
         self.busy.set(self.busy.get() - 1);
         result
+    }
+
+    fn kill<T>(&self, join: &Join<T>) {
+        if join.kill() {
+            self.watch.killed(join.id());
+        }
     }
 
     async fn within<T: 'static>(&self, join: &Join<T>) -> Option<T> {
@@ -112,7 +141,7 @@ impl Stage {
     async fn drive<T: Clone + Send + 'static, F: Future<Output = BatchOutcome> + 'static>(
         &self,
         shard: &Queue<T>,
-        invoke: impl Fn(Vec<T>) -> F,
+        invoke: impl Fn(Vec<T>, Time) -> F,
         acknowledged: impl AsyncFn(&[T]),
     ) {
         let size_max = 1 + self.world.pick(0..BATCH_MAX);
@@ -129,7 +158,8 @@ impl Stage {
             if self.watch.faults.transport(Fault::ShardDelayed) {
                 self.pause(0..SHARD_DELAY_MS_MAX).await;
             }
-            let outcome = self.invoke(invoke(batch.clone())).await;
+            let deadline = self.deadline();
+            let outcome = self.invoke(deadline, invoke(batch.clone(), deadline)).await;
             let done = match outcome {
                 Some(BatchOutcome { unfinished }) => unfinished.unwrap_or(batch.len()),
                 None => 0,
@@ -184,8 +214,8 @@ impl<T> Environments<T> {
 /// The change stream's mapping.
 pub async fn relay(stage: Stage, shard: Queue<Change>, make: impl Fn() -> Relay) {
     let relays = Environments::new(&make);
-    let invoke = |batch: Vec<Change>| {
-        let (relay, deadline) = (relays.pick(&stage, &make), stage.deadline());
+    let invoke = |batch: Vec<Change>, deadline| {
+        let relay = relays.pick(&stage, &make);
         async move { relay.relay(&batch, deadline).await }
     };
     let acknowledged = async |batch: &[Change]| {
@@ -214,8 +244,8 @@ pub async fn process(
         if canaries_are_told { processor.with_canaries_told() } else { processor }
     };
     let processors = Environments::new(make);
-    let invoke = |batch: Vec<Received>| {
-        let (processor, deadline) = (processors.pick(&stage, make), stage.deadline());
+    let invoke = |batch: Vec<Received>, deadline| {
+        let processor = processors.pick(&stage, make);
         let records = batch.into_iter().map(|Received { record, arrived }| ReceivedRecord {
             key: record.key,
             data: record.data,
@@ -283,7 +313,7 @@ async fn deliver(
     let (view, deadline) = (projector.view().clone(), stage.deadline());
     let messages = vec![body.clone()];
     let invocation = async move { projector.project(&messages, deadline).await };
-    match stage.invoke(invocation).await {
+    match stage.invoke(deadline, invocation).await {
         Some(failed) if failed.is_empty() => {
             let text = std::str::from_utf8(&body).unwrap_or_default();
             for commit in notification::decode(text).unwrap_or_default() {
@@ -315,7 +345,7 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
         stage.world.sleep(SWEEP_MS).await;
         let (sweep, after, deadline) = (sweep.clone(), next.clone(), stage.deadline());
         let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
-        if let Some(Ok(report)) = stage.invoke(swept).await {
+        if let Some(Ok(report)) = stage.invoke(deadline, swept).await {
             next = report.next;
         }
     }
@@ -348,15 +378,44 @@ pub async fn operate(stage: Stage, parked: Arc<MemoryParked>, stream: Arc<dyn Co
     }
 }
 
-/// The schedule of a view's sweep.
-pub async fn sweep_view(stage: Stage, sweep: Rc<ViewSweep>) {
+/// The schedule of a view's sweep. Now and then several runs begin at the same place, each in an
+/// environment of its own.
+pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
+    let sweeps = Environments::new(&make);
     let mut next = None;
     loop {
         stage.world.sleep(SWEEP_MS).await;
-        let (sweep, after, deadline) = (sweep.clone(), next.clone(), stage.deadline());
+        if stage.watch.faults.piles_up() {
+            for _ in 0..stage.world.pick(1..PILED_UP_MAX) {
+                let (stage, sweep, after) = (stage.clone(), make(), next.clone());
+                let deadline = stage.deadline();
+                stage.executor.clone().spawn(async move {
+                    stage.pause(DEATH_MS).await;
+                    let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
+                    stage.invoke(deadline, swept).await
+                });
+            }
+        }
+        let (sweep, after) = (sweeps.pick(&stage, &make), next.clone());
+        let deadline = stage.deadline();
         let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
-        if let Some(Ok(report)) = stage.invoke(swept).await {
+        if let Some(Ok(report)) = stage.invoke(deadline, swept).await {
             next = report.next;
+        }
+    }
+}
+
+/// The operator: a view that was parked because its processes ended goes on.
+pub async fn redrive(stage: Stage, view: &'static str, table: Arc<MemoryViewTable>) {
+    loop {
+        stage.world.sleep(OPERATOR_MS).await;
+        let logs = stage.watch.model().log_ids();
+        for log in logs {
+            let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
+            if cursor.parked.is_some_and(|parked| counted(&parked.reason).is_some()) {
+                stage.watch.note(|| format!("redrive {view} {log}"));
+                table.redrive(&log);
+            }
         }
     }
 }
@@ -375,7 +434,8 @@ impl Waits for Naps {
     }
 }
 
-/// Somebody who looks at views, also while they are written, and waits for receipts.
+/// Somebody who looks at views, also while they are written, and waits for receipts; and who asks
+/// by its id what became of a command.
 pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients: Clients) {
     loop {
         stage.pause(READ_MS).await;
@@ -387,12 +447,16 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
             }
             promises[stage.world.pick(0..n) as usize].clone()
         };
+        if stage.world.happens(200) {
+            look_up(&stage, reads.clone(), receipt).await;
+            continue;
+        }
         let view = views[stage.world.pick(0..views.len() as u64) as usize];
         let (reads, log) = (reads.clone(), receipt.log.clone());
         let asked = stage.world.happens(500).then_some(receipt.seq);
         let range = RowRange { limit: usize::MAX, ..RowRange::default() };
         let read = async move { reads.rows(view, &log, &range, asked, 2_000).await };
-        if let Some(Ok(Awaited::Ready(page))) = stage.invoke(read).await {
+        if let Some(Ok(Awaited::Ready(page))) = stage.invoke(stage.deadline(), read).await {
             let rows: Vec<_> = page.rows.iter().map(|row| (row.key.clone(), row.seq)).collect();
             stage.watch.audit(|model| {
                 model.seen(view, &receipt.log, page.seq, &rows);
@@ -403,6 +467,19 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
     }
 }
 
+async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
+    let origin = serde_json::from_value::<Origin>(receipt.origin.into());
+    let (Ok(origin), Some(id)) = (origin, CommandId::new(receipt.id)) else { return };
+    let (log, by) = (receipt.log.clone(), origin.clone());
+    let asked = async move { reads.lookup(&log, &by, id, 500).await };
+    let found = match stage.invoke(stage.deadline(), asked).await {
+        Some(Ok(Awaited::Ready(entry))) => Some(entry.seq),
+        Some(Err(ReadError::UnknownId { .. } | ReadError::BelowWindow { .. })) => None,
+        Some(Ok(Awaited::Pending { .. }) | Err(_)) | None => return,
+    };
+    stage.watch.audit(|model| model.looked_up(&receipt.log, (origin, id), found));
+}
+
 /// What a client was promised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promise {
@@ -410,8 +487,8 @@ pub struct Promise {
     pub log: LogId,
     /// The receipt's seq.
     pub seq: Seq,
-    /// The user who sent the command.
-    pub user: String,
+    /// Who numbered the command: a user, or a client of one.
+    pub origin: String,
     /// Its id.
     pub id: u64,
 }
@@ -442,6 +519,15 @@ pub async fn client(stage: Stage, ingest: Rc<Ingest>, habits: Habits, clients: C
     }
 }
 
+/// Who numbers a command, as its entry says it.
+fn origin(command: &Value) -> String {
+    let text = |field: &str| command[field].as_str().unwrap_or_default();
+    match text("client") {
+        "" => text("user").to_owned(),
+        client => format!("{}/{client}", text("user")),
+    }
+}
+
 impl Clients {
     /// A new command; or, now and then, one that was sent before.
     fn command(&self, stage: &Stage, habits: &Habits) -> Value {
@@ -451,10 +537,13 @@ impl Clients {
             let at = stage.world.pick(0..sent.len() as u64) as usize;
             return sent[at].clone();
         }
-        let command = habits.command(&stage.world, |org, user| {
+        let command = habits.command(&stage.world, |org, origin| {
             let mut ids = self.ids.borrow_mut();
-            let id = ids.entry((org.to_owned(), user.to_owned())).or_default();
-            *id += 1;
+            let id = ids.entry((org.to_owned(), origin.to_owned())).or_default();
+            // Now and then a client gives an id to two commands.
+            if *id == 0 || !stage.world.happens(15) {
+                *id += 1;
+            }
             *id
         });
         sent.push(command.clone());
@@ -465,7 +554,7 @@ impl Clients {
     async fn send(&self, stage: &Stage, ingest: &Rc<Ingest>, batch: Vec<Value>) -> Vec<Value> {
         let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
         let ingest = ingest.clone();
-        let answers = stage.invoke(async move {
+        let answers = stage.invoke(stage.deadline(), async move {
             let requests: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
             ingest.ingest(&requests).await
         });
@@ -476,7 +565,7 @@ impl Clients {
                 Ok(receipt) => self.promises.borrow_mut().push(Promise {
                     log: receipt.log,
                     seq: receipt.seq,
-                    user: command["user"].as_str().unwrap_or_default().to_owned(),
+                    origin: origin(&command),
                     id: command["id"].as_u64().unwrap_or_default(),
                 }),
                 Err(IngestError::Unavailable(_) | IngestError::NotAdmitted(_)) => {

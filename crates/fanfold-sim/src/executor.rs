@@ -22,7 +22,8 @@ use rand::{Rng, RngCore, SeedableRng};
 /// When every simulated world begins: 2026-01-01T00:00:00Z.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
-type TaskId = u64;
+/// Tells tasks apart.
+pub type TaskId = u64;
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Time and chance, as the stages see them.
@@ -36,6 +37,8 @@ struct Shared {
     wakers: BTreeMap<u64, Waker>,
     next_timer: u64,
     ready: Vec<TaskId>,
+    /// The task that runs, or ran last.
+    task: TaskId,
     detached: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
     stopped: bool,
 }
@@ -53,6 +56,11 @@ impl World {
     /// Starts a task that nobody waits for.
     pub fn detach(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.lock().detached.push(Box::pin(task));
+    }
+
+    /// The task that calls this.
+    pub fn task(&self) -> TaskId {
+        self.lock().task
     }
 
     /// Ends the run after the present step.
@@ -152,6 +160,7 @@ impl Executor {
             wakers: BTreeMap::new(),
             next_timer: 0,
             ready: Vec::new(),
+            task: 0,
             detached: Vec::new(),
             stopped: false,
         };
@@ -228,6 +237,7 @@ impl Executor {
             };
             // Out of the table while it runs: it may start and stop others.
             let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { continue };
+            self.world.lock().task = next;
             let waker = Waker::from(Arc::new(TaskWaker { id: next, world: self.world.clone() }));
             if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
                 self.tasks.borrow_mut().insert(next, task);
@@ -255,10 +265,15 @@ pub struct Join<T> {
 }
 
 impl<T> Join<T> {
-    /// Ends the task where it stands.
-    pub fn kill(&self) {
+    /// Which task it is.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Ends the task where it stands; `false`: it has ended already.
+    pub fn kill(&self) -> bool {
         let task = self.executor.tasks.borrow_mut().remove(&self.id);
-        drop(task);
+        task.is_some()
     }
 
     /// Its result, once it has one.

@@ -75,11 +75,15 @@ pub enum Fault {
     StaleHead,
     /// A client sent a command again.
     Repeated,
+    /// Several sweeps of a view began at the same place.
+    SweepsPileUp,
+    /// A change was never on the change stream.
+    ChangeLost,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
@@ -105,6 +109,8 @@ impl Fault {
         Self::DeadLetter,
         Self::StaleHead,
         Self::Repeated,
+        Self::SweepsPileUp,
+        Self::ChangeLost,
     ];
 }
 
@@ -123,6 +129,8 @@ pub struct Rates {
     pub transport: u64,
     /// Of a call to begin an outage of its port, in hundred-thousandths.
     pub outage: u64,
+    /// Of a change to be lost. Seldom: what is overwritten before it is found, stops its log.
+    pub loss: u64,
 }
 
 /// The longest time that a port call takes before, and after, its effect.
@@ -151,6 +159,7 @@ impl Faults {
             invocation: draw(250),
             transport: draw(400),
             outage: draw(400),
+            loss: if world.happens(150) { world.pick(1..80) } else { 0 },
         };
         Self {
             world,
@@ -199,6 +208,16 @@ impl Faults {
     /// Whether a fault of an invocation happens now.
     pub fn invocation(&self, fault: Fault) -> bool {
         self.drawn(fault, self.rates.invocation)
+    }
+
+    /// Whether sweeps pile up. So few run while faults are on that they often do.
+    pub fn piles_up(&self) -> bool {
+        self.drawn(Fault::SweepsPileUp, 500)
+    }
+
+    /// Whether a change is lost.
+    pub fn loses(&self) -> bool {
+        self.drawn(Fault::ChangeLost, self.rates.loss)
     }
 
     /// Whether a replica that is asked lags behind. So few are asked that it often does.

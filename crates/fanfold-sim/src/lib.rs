@@ -6,6 +6,7 @@
 //! bounded time everything must have become quiet, with nothing lost. The same seed gives the same
 //! bytes again.
 
+pub mod attempts;
 pub mod drive;
 pub mod executor;
 pub mod faults;
@@ -24,6 +25,7 @@ use fanfold_embedded::memory::{
     MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
 };
 use fanfold_embedded::shard::Bound;
+use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
@@ -47,6 +49,8 @@ use crate::workload::Habits;
 const RUN_MS_MAX: u64 = 4 * 60 * 60 * 1_000;
 /// How long it may take after the faults have stopped until all is quiet.
 const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
+/// For how long at least a log that has lost commands stands still when all is quiet.
+const STANDSTILL_MS: u64 = 5_000;
 const SHARDS: usize = 2;
 const TOPICS: usize = 2;
 const CANARIES: usize = 2;
@@ -80,6 +84,7 @@ struct Run {
     dead_letters: Arc<MemoryDeadLetters>,
     views: Vec<(&'static str, Arc<MemoryViewTable>, Notifications)>,
     clients: Clients,
+    sweep: Rc<Sweep>,
 }
 
 /// Runs one seed.
@@ -203,28 +208,34 @@ impl Run {
                 memory: memory.clone(),
                 watch: watch.clone(),
             });
-            let projector =
-                Projector::new(view.clone(), table.clone(), journal.clone(), env.clone());
-            let projector = Arc::new(projector);
+            let others = Others::MayRun { grace_ms: drive::GRACE_MS };
+            let make = {
+                let (view, table) = (view.clone(), table.clone());
+                let (journal, env) = (journal.clone(), env.clone());
+                move || {
+                    let projector =
+                        Projector::new(view.clone(), table.clone(), journal.clone(), env.clone());
+                    Arc::new(projector.among(others))
+                }
+            };
             executor.spawn(drive::subscribe(
                 stage.clone(),
                 notifications.clone(),
-                projector.clone(),
+                make(),
                 memory.clone(),
                 dead_letters.clone(),
             ));
             served.push(ServedView { view: view.clone(), table: table.clone() });
-            let sweep = ViewSweep::new(
-                projector,
-                table,
-                commands.clone(),
-                journal.clone(),
-                dead_letters.clone(),
-                env.clone(),
-            )
-            // A view that is parked for nothing would stay so: nobody can redrive it yet.
-            .with_attempts_max(u32::MAX);
-            executor.spawn(drive::sweep_view(stage.clone(), Rc::new(sweep)));
+            executor.spawn(drive::redrive(stage.clone(), view.name(), memory.clone()));
+            let (commands, journal) = (commands.clone(), journal.clone());
+            let (dead_letters, env) = (dead_letters.clone(), env.clone());
+            let sweep = move || {
+                let (projector, table) = (make(), table.clone());
+                let (commands, journal) = (commands.clone(), journal.clone());
+                let (dead_letters, env) = (dead_letters.clone(), env.clone());
+                ViewSweep::new(projector, table, commands, journal, dead_letters, env)
+            };
+            executor.spawn(drive::sweep_view(stage.clone(), sweep));
             views.push((view.name(), memory, notifications));
         }
         let clients = Clients::default();
@@ -236,10 +247,11 @@ impl Run {
         ));
         let sweep = Sweep::new(commands.clone(), journal.clone(), parked, stream, env.clone())
             .with_canaries((*ingest).clone(), CANARIES);
-        executor.spawn(drive::sweep(stage.clone(), Rc::new(sweep)));
+        let sweep = Rc::new(sweep);
+        executor.spawn(drive::sweep(stage.clone(), sweep.clone()));
         let waits = Arc::new(drive::Naps(world.clone()));
         let services = workload::services();
-        let reads = Reads::new(commands, journal, served, services, waits, env);
+        let reads = Reads::new(commands, journal, state, served, services, waits, env);
         // Nobody waits for a filtered view, or reads one of another service.
         let names = vec!["balances", "statement", "totals"];
         executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));
@@ -256,7 +268,7 @@ impl Run {
         }
         let parked = memory_parked;
         let stage = stage.clone();
-        Self { stage, changes, records, parked, refusal, dead_letters, views, clients }
+        Self { stage, changes, records, parked, refusal, dead_letters, views, clients, sweep }
     }
 
     /// Faults and work; then no faults; then everything must be quiet, and nothing be lost.
@@ -300,19 +312,23 @@ impl Run {
                 let model = self.stage.watch.model();
                 (model.accepted_seq(log), model.tail(log))
             };
-            if tail < accepted {
+            let is_stopped = self.stage.watch.model().stopped(log).is_some();
+            if tail < accepted && !is_stopped {
                 return Some(format!("{log} ends at {tail} of {accepted}"));
             }
             let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
             // What the topic refuses for ever stays parked.
-            let stays =
-                |item: &ParkedItem| item.identity == Parked::UNPUBLISHED && self.refusal.keeps(log);
+            // So does what is behind a command that is lost; the audit looks at it.
+            let stays = |item: &ParkedItem| match item.identity == Parked::UNPUBLISHED {
+                true => self.refusal.keeps(log),
+                false => is_stopped,
+            };
             if let Some(item) = parked.iter().find(|item| !stays(item)) {
                 return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
             }
         }
         for (view, table, notifications) in &self.views {
-            let letters = self.dead_letters.list(view, 1).await.unwrap_or_default();
+            let letters = self.dead_letters.list(view, None, 1).await.unwrap_or_default();
             if !notifications.is_empty() || !letters.is_empty() {
                 return Some(format!("notifications of {view}"));
             }
@@ -350,7 +366,8 @@ impl Run {
             watch.audit(|model| {
                 let (accepted, tail) = (model.accepted_seq(log), model.tail(log));
                 let faulted = model.has_faults(log);
-                model.check(Invariant::F7, tail == accepted, || {
+                let is_at_end = tail == accepted || model.stopped(log).is_some();
+                model.check(Invariant::F7, is_at_end, || {
                     format!("{log} ends at {tail} of {accepted}, faulted: {faulted}")
                 });
             });
@@ -363,15 +380,50 @@ impl Run {
         }
     }
 
+    /// What is lost is reported, and what is behind it is kept.
+    async fn audit_stopped(&self, logs: &[LogId]) {
+        let watch = &self.stage.watch;
+        let mut is_any = false;
+        for log in logs {
+            let (stopped, waiting) = {
+                let model = watch.model();
+                (model.stopped(log), model.waiting(log))
+            };
+            if stopped.is_none() {
+                continue;
+            }
+            is_any = true;
+            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            let is_parked = |seq: &Seq| parked.iter().any(|item| item.seq == *seq);
+            watch.audit(|model| {
+                model.check(Invariant::F8, waiting.iter().all(is_parked), || {
+                    format!("{log} stands at {stopped:?}, and of {waiting:?} only {parked:?} wait")
+                });
+            });
+        }
+        if is_any {
+            let swept = self.sweep.sweep(None, usize::MAX, Time(u64::MAX)).await;
+            let standstill_ms = swept.map_or(0, |report| report.standstill_ms_max);
+            watch.audit(|model| {
+                model.check(Invariant::F8, standstill_ms > STANDSTILL_MS, || {
+                    format!("a log has lost commands, and the sweep reports {standstill_ms} ms")
+                });
+            });
+        }
+    }
+
     /// After all is quiet: every promise is kept, every commit told, every row as it should be.
     async fn audit_end(&self) {
         let watch = &self.stage.watch;
         for promise in self.clients.promises.borrow().iter() {
             watch.audit(|model| {
                 let entry = model.entry(&promise.log, promise.seq);
-                let kept = entry.is_some_and(|entry| {
-                    entry.origin.as_str() == promise.user && entry.id.get() == promise.id
-                });
+                let kept = match (entry, model.stopped(&promise.log)) {
+                    (Some(entry), _) => {
+                        entry.origin.as_str() == promise.origin && entry.id.get() == promise.id
+                    }
+                    (None, stopped) => stopped.is_some_and(|stopped| promise.seq >= stopped),
+                };
                 let found = format!("{promise:?}, found {entry:?}");
                 model.check(Invariant::F8, kept, || found);
             });
@@ -402,5 +454,7 @@ impl Run {
                 });
             }
         }
+        // Last: it sends canaries.
+        self.audit_stopped(&logs).await;
     }
 }

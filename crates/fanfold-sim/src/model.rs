@@ -17,6 +17,7 @@ use fanfold::{
     Services, StateKey, Time, Views,
 };
 use fanfold_pipeline::ports::{CommitItem, StateItem, StoredRow};
+use serde_json::Value;
 
 /// The invariants, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,11 @@ fn at<T>(history: &History<T>, seq: Seq) -> Option<&(Seq, T)> {
 #[derive(Default)]
 struct LogModel {
     accepted: Vec<(Time, Command)>,
+    /// The first of the batch in the slot.
+    in_slot: Seq,
+    /// Of changes that were lost.
+    lost: BTreeSet<Seq>,
+    on_stream: BTreeSet<Seq>,
     streamed: Seq,
     entries: Vec<Entry>,
     /// first -> last
@@ -131,9 +137,30 @@ impl Model {
     pub fn accepted(&mut self, log: &LogId, last: Seq, at: Time, body: &[u8]) {
         let commands = slot::decode(body).unwrap_or_default();
         let model = self.log(log);
+        model.in_slot = Seq(model.accepted.len() as u64).next();
         model.accepted.extend(commands.into_iter().map(|command| (at, command)));
         let n = model.accepted.len() as u64;
         self.check(Invariant::F1, n == last.0, || format!("{log}: {n} commands, last seq {last}"));
+    }
+
+    /// The change of the batch that ends at `last` will never be on the change stream.
+    pub fn lost(&mut self, log: &LogId, last: Seq, n: u64) {
+        self.log(log).lost.extend((last.0 + 1 - n..=last.0).map(Seq));
+    }
+
+    /// Where a log stands for ever: the command behind its tail was lost, and what its slot held of
+    /// it was overwritten.
+    pub fn stopped(&self, log: &LogId) -> Option<Seq> {
+        let (model, next) = (self.logs.get(log)?, self.tail(log).next());
+        let is_lost = model.lost.contains(&next) && !model.on_stream.contains(&next);
+        (is_lost && next < model.in_slot).then_some(next)
+    }
+
+    /// The commands behind the tail that were on the stream, which nobody may forget.
+    pub fn waiting(&self, log: &LogId) -> Vec<Seq> {
+        let tail = self.tail(log);
+        let Some(model) = self.logs.get(log) else { return Vec::new() };
+        model.on_stream.range(tail.next()..).copied().collect()
     }
 
     /// A record with the commands `first..=last` is on the stream.
@@ -141,7 +168,10 @@ impl Model {
         let model = self.log(log);
         let before = model.streamed;
         model.streamed = before.max(last);
-        self.check(Invariant::F2, first <= before.next(), || {
+        model.on_stream.extend((first.0..=last.0).map(Seq));
+        let is_lost = |seq| model.lost.contains(&Seq(seq));
+        let follows = (before.0 + 1..first.0).all(is_lost);
+        self.check(Invariant::F2, follows, || {
             format!("{log}: {first} to {last} on the stream, which ended at {before}")
         });
     }
@@ -220,9 +250,10 @@ impl Model {
                     format!("{}: its command is {}", describe(&entry), command.identity())
                 });
                 let repeated = matches!(
-                    (&outcome, &entry.outcome),
-                    (Outcome::Duplicate { .. }, other) if other.uses_id()
+                    &outcome,
+                    Outcome::Duplicate { .. } | Outcome::Rejected { of: Some(_), .. }
                 );
+                let repeated = repeated && entry.outcome.uses_id();
                 let invariant = if repeated { Invariant::F4 } else { Invariant::F9 };
                 let equal = match (&outcome, &entry.outcome) {
                     (Outcome::Faulted { .. }, Outcome::Faulted { .. }) => true,
@@ -230,6 +261,11 @@ impl Model {
                     (expected, Outcome::Faulted { message, .. }) if expected.uses_id() => {
                         message.starts_with("it has ended its process")
                     }
+                    // How it is said is not the model's business.
+                    (
+                        Outcome::Rejected { code: expected, of: of @ Some(_), .. },
+                        Outcome::Rejected { code, of: found, .. },
+                    ) => (expected, of) == (code, found),
                     (expected, found) => expected == found,
                 };
                 self.check(invariant, equal, || {
@@ -256,7 +292,7 @@ impl Model {
             model.used.insert((entry.origin.clone(), entry.id), seq);
             let history = model.windows.entry(entry.origin.clone()).or_default();
             let mut window = history.last().map(|(_, w)| w.clone()).unwrap_or_default();
-            window.insert(entry.id, seq);
+            window.insert(entry.id, seq, entry.time);
             history.push((seq, window));
         }
         let mut prev = model.prev.last().map(|(_, prev)| prev.clone()).unwrap_or_default();
@@ -276,8 +312,9 @@ impl Model {
         let model = self.logs.get(log)?;
         let (_, command) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
         let window = model.windows.get(&command.origin).and_then(|history| history.last());
-        let outcome = match window.map_or(Sighting::New, |(_, window)| window.sight(command.id)) {
-            Sighting::Known(of) => Outcome::Duplicate { of },
+        let sight = |(_, window): &(Seq, Window)| window.sight(command.id, entry.time);
+        let outcome = match window.map_or(Sighting::New, sight) {
+            Sighting::Known(of) => repeated(&model.accepted, command, of),
             Sighting::Unknown => Outcome::Stale,
             Sighting::New => self.decided(model, log, entry, command)?,
         };
@@ -328,7 +365,7 @@ impl Model {
         };
         Some(match service.decide(&docs, &parsed, &ctx) {
             Err(fault) => faulted(&fault),
-            Ok(Decision::Rejected { code, message }) => Outcome::Rejected { code, message },
+            Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { events, .. }) => Outcome::Accepted(events),
         })
     }
@@ -524,6 +561,14 @@ impl Model {
         self.check(Invariant::F6, wrong.is_none(), || format!("{view} {log}: read {wrong:?}"));
     }
 
+    /// A client has asked by its id for a command that was accepted before.
+    pub fn looked_up(&mut self, log: &LogId, by: (Origin, CommandId), found: Option<Seq>) {
+        let first = self.log(log).used.get(&by).copied();
+        self.check(Invariant::F8, found.is_some() && found == first, || {
+            format!("{log}: asked for {by:?}, found {found:?}, it stands at {first:?}")
+        });
+    }
+
     /// The commits that were never published, and are not parked for it.
     pub fn unpublished(&self, log: &LogId) -> Vec<Seq> {
         let Some(model) = self.logs.get(log) else { return Vec::new() };
@@ -532,7 +577,19 @@ impl Model {
 }
 
 fn rejected(invalid: &InvalidCommand) -> Outcome {
-    Outcome::Rejected { code: invalid.code().to_owned(), message: invalid.to_string() }
+    Outcome::rejected(invalid.code(), invalid.to_string())
+}
+
+/// A command with an id that was used at `of`: the same one again, or another one.
+fn repeated(accepted: &[(Time, Command)], command: &Command, of: Seq) -> Outcome {
+    let json = |command: &Command| serde_json::from_str::<Value>(command.data.get()).ok();
+    let first = accepted.get((of.0 as usize).saturating_sub(1)).map(|(_, first)| first);
+    match first {
+        Some(first) if first.name != command.name || json(first) != json(command) => {
+            Outcome::Rejected { code: "id_reused".to_owned(), message: String::new(), of: Some(of) }
+        }
+        _ => Outcome::Duplicate { of },
+    }
 }
 
 impl LogModel {

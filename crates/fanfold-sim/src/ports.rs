@@ -5,25 +5,28 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use fanfold::body::attempt::Attempt;
+use fanfold::body::attempt::{Attempt, Lease};
+use fanfold::body::commit;
 use fanfold::body::notification::{self, Message};
-use fanfold::body::parked::Parked;
+use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
+use fanfold::entry::Outcome;
 use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
 };
 use fanfold_pipeline::ports::{
-    Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, Change,
+    Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
     NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError, RowPage, RowRange,
     Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
 };
 
-use crate::executor::World;
+use crate::attempts::{Attempts, counted};
+use crate::executor::{TaskId, World};
 use crate::faults::{Fault, Faults};
-use crate::model::Model;
+use crate::model::{Invariant, Model};
 use crate::transport::{Notifications, Queue, Received};
 
 /// What all ports share: who breaks them, and who watches.
@@ -34,17 +37,24 @@ pub struct Watch {
     world: World,
     model: Arc<Mutex<Model>>,
     trace: Arc<Mutex<Vec<String>>>,
+    attempts: Arc<Mutex<Attempts>>,
 }
 
 impl Watch {
     /// Watched by `model`.
     pub fn new(world: World, faults: Faults, model: Model) -> Self {
-        Self { faults, world, model: Arc::new(Mutex::new(model)), trace: Arc::default() }
+        let model = Arc::new(Mutex::new(model));
+        Self { faults, world, model, trace: Arc::default(), attempts: Arc::default() }
     }
 
     /// The auditor.
     pub fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attempts that have ended their processes.
+    pub fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What has happened, a line an effect.
@@ -69,7 +79,7 @@ impl Watch {
     }
 }
 
-/// Slots. Every append that takes effect leaves its change in `changes`.
+/// Slots. Every append that takes effect leaves its change in `changes`, but for those that are lost.
 pub struct SimCommands {
     /// What really holds them.
     pub memory: Arc<MemoryCommands>,
@@ -90,7 +100,12 @@ impl Commands for SimCommands {
                 let Append { n, body, at, token } = append;
                 watch.note(|| format!("slot {log} +{n} = {last}"));
                 watch.audit(|model| model.accepted(&log, last, at, &body));
-                changes.push(Change { log, last, n, at, token, body });
+                if watch.faults.loses() {
+                    watch.note(|| format!("lost {log} +{n} = {last}"));
+                    watch.audit(|model| model.lost(&log, last, n));
+                } else {
+                    changes.push(Change { log, last, n, at, token, body });
+                }
             }
             result
         };
@@ -100,6 +115,11 @@ impl Commands for SimCommands {
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
         let (memory, log) = (self.memory.clone(), log.clone());
         self.watch.faults.call("commands table", async move { memory.slot(&log).await }).await
+    }
+
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
+        let (memory, log) = (self.memory.clone(), log.clone());
+        self.watch.faults.call("commands table", async move { memory.batch(&log).await }).await
     }
 
     async fn catalogue(
@@ -152,7 +172,9 @@ impl CommandStream for SimStream {
                         (Some(first), Some(last)) => {
                             let (first, last) = (first.first(), last.last);
                             watch.note(|| format!("stream {log} {first}-{last}"));
-                            watch.audit(|model| model.streamed(&log, first, last));
+                            for part in &decoded.parts {
+                                watch.audit(|m| m.streamed(&log, part.first(), part.last));
+                            }
                         }
                         _ => watch.note(|| format!("nudge {log}")),
                     }
@@ -185,6 +207,11 @@ impl Journal for SimJournal {
             if result.is_ok() {
                 watch.note(|| format!("journal {log} {}-{}", commit.first, commit.last()));
                 watch.audit(|model| model.committed(&log, &commit));
+                for entry in commit::decode(commit.first, &commit.body).unwrap_or_default().0 {
+                    if let Outcome::Faulted { message, .. } = &entry.outcome {
+                        watch.check_crashes(PARKED, &log, message);
+                    }
+                }
             }
             result
         };
@@ -303,14 +330,28 @@ impl ParkedTable for SimParked {
     async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable> {
         let (memory, watch) = (self.memory.clone(), self.watch.clone());
         let (log, item) = (log.clone(), item.clone());
+        let attempt = Attempt::decode(&item.body).ok();
+        let attempt = attempt.filter(|_| item.identity == Attempt::IDENTITY);
+        let task = self.watch.world.task();
+        if attempt.is_some() {
+            self.watch.attempts().begun(PARKED, &log, task);
+        }
+        let (of, checked) = (log.clone(), watch.clone());
         let effect = async move {
-            watch.note(|| format!("park {log} {} {}", item.seq, item.identity));
+            watch.note(|| format!("park {log} {} {} {attempt:?}", item.seq, item.identity));
+            if let Ok(Parked { reason: Reason::Suspect, detail, .. }) = Parked::decode(&item.body) {
+                watch.check_crashes(PARKED, &log, &detail);
+            }
             if item.identity == Parked::UNPUBLISHED {
                 watch.audit(|model| model.refused(&log, item.seq));
             }
             memory.park(&log, &item).await
         };
-        self.watch.faults.call("parked table", effect).await
+        let result = self.watch.faults.call("parked table", effect).await;
+        if let Some(Attempt { lease, .. }) = attempt.filter(|_| result.is_err()) {
+            checked.attempts().unanswered(PARKED, &of, lease.attempts);
+        }
+        result
     }
 
     async fn list(
@@ -326,7 +367,9 @@ impl ParkedTable for SimParked {
 
     async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
         let (memory, watch) = (self.memory.clone(), self.watch.clone());
+        let (of, is_attempt) = (log.clone(), identity == Attempt::IDENTITY);
         let (log, identity) = (log.clone(), identity.to_owned());
+        let task = self.watch.world.task();
         let effect = async move {
             watch.note(|| format!("unpark {log} {seq} {identity}"));
             // Neither attempt markers nor the count of suspects are commands.
@@ -339,7 +382,15 @@ impl ParkedTable for SimParked {
             }
             memory.remove(&log, seq, &identity).await
         };
-        self.watch.faults.call("parked table", effect).await
+        let result = self.watch.faults.call("parked table", effect).await;
+        if is_attempt {
+            // Nothing guards a removal: the count may go on all the same.
+            match result {
+                Ok(()) => self.watch.attempts().ended(PARKED, &of, task),
+                Err(_) => self.watch.attempts().unanswered(PARKED, &of, 1),
+            }
+        }
+        result
     }
 }
 
@@ -433,6 +484,27 @@ impl Topic for SimTopic {
     }
 }
 
+/// The parked table, among those with attempts.
+const PARKED: &str = "parked";
+
+impl Watch {
+    /// An invocation was ended.
+    pub fn killed(&self, task: TaskId) {
+        self.attempts().killed(task);
+    }
+
+    /// What says that so many crashes were counted may only say so if there were as many.
+    fn check_crashes(&self, table: &'static str, log: &LogId, text: &str) {
+        let Some(counted) = counted(text) else { return };
+        let crashes = self.attempts().crashes(table, log);
+        self.audit(|model| {
+            model.check(Invariant::F7, counted <= crashes, || {
+                format!("{table} {log}: {crashes} crashes, and `{text}`")
+            });
+        });
+    }
+}
+
 /// A view's table.
 pub struct SimViewTable {
     /// Whose it is.
@@ -503,20 +575,40 @@ impl ViewTable for SimViewTable {
         let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
         let (log, parked) = (log.clone(), parked.clone());
         let effect = async move {
-            watch.note(|| format!("park {view} {log} {}", parked.seq));
+            watch.note(|| format!("park {view} {log} {} {}", parked.seq, parked.reason));
+            watch.check_crashes(view, &log, &parked.reason);
             memory.park(&log, at, &parked).await
         };
         self.watch.faults.call("view table", effect).await
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
         let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
-        let log = log.clone();
+        let (of, log, before, lease) = (log.clone(), log.clone(), before.copied(), *lease);
+        let task = self.watch.world.task();
+        if lease.attempts > 0 {
+            self.watch.attempts().begun(view, &of, task);
+        }
         let effect = async move {
-            watch.note(|| format!("attempt {view} {log} {attempts}"));
-            memory.attempt(&log, attempts).await
+            let result = memory.attempt(&log, before.as_ref(), &lease).await;
+            watch.note(|| format!("attempt {view} {log} {lease:?} {result:?}"));
+            if lease.attempts == 0 && result == Ok(Attempted::Noted) {
+                watch.attempts().reset(view, &log);
+            }
+            result
         };
-        self.watch.faults.call("view table", effect).await
+        let result = self.watch.faults.call("view table", effect).await;
+        match &result {
+            Ok(Attempted::Noted) if lease.attempts > 0 => {}
+            Ok(_) => self.watch.attempts().ended(view, &of, task),
+            Err(_) => self.watch.attempts().unanswered(view, &of, 1),
+        }
+        result
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {

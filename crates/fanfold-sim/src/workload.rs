@@ -129,6 +129,8 @@ pub struct Habits {
     pub orgs: u64,
     /// Users of each.
     pub users: u64,
+    /// Clients of each user that number by themselves; 0: users do.
+    pub numbering: u64,
     /// Clients at the same time.
     pub clients: u64,
     /// Requests of each client.
@@ -150,6 +152,7 @@ impl Habits {
         Self {
             orgs: world.pick(1..4),
             users: if crowd { 250 } else { world.pick(1..5) },
+            numbering: world.pick(0..3),
             clients: world.pick(1..5),
             // Only long runs see many heads come and go.
             requests: match (crowd, world.happens(100)) {
@@ -164,14 +167,19 @@ impl Habits {
         }
     }
 
-    /// One command of a client; ids are counted by the caller, per (org, user).
+    /// One command of a client; ids are counted by the caller, per (org, origin).
     pub fn command(&self, world: &World, id: impl FnOnce(&str, &str) -> u64) -> Value {
         let pad = "x".repeat(self.padding);
         let org = format!("o{}", world.pick(0..self.orgs));
         let user = format!("u{}{pad}", world.pick(0..self.users));
         let account = |n: u64| format!("a{n}{pad}");
         let account = || account(world.pick(0..3));
-        let id = id(&org, &user);
+        let client = match world.pick(0..self.numbering + 1) {
+            0 => None,
+            n => Some(format!("c{n}")),
+        };
+        let origin = client.as_ref().map_or_else(|| user.clone(), |c| format!("{user}/{c}"));
+        let id = id(&org, &origin);
         let amount = || match world.pick(0..20) {
             0 => 0,
             1 => -5,
@@ -193,6 +201,9 @@ impl Habits {
             18 if world.happens(200) => ("mine", "explode", json!({})),
             _ => ("mine", "dig", json!({})),
         };
-        json!({"type": kind, "command": command, "id": id, "user": user, "org": org, "data": data})
+        json!({
+            "type": kind, "command": command, "id": id, "user": user, "client": client, "org": org,
+            "data": data,
+        })
     }
 }

@@ -12,7 +12,7 @@ use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
 use fanfold::log::{Log, Sealed};
 use fanfold::window::Window;
-use fanfold::{Command, CommandId, LogId, Request, RowKey, Seq, Services, Time, Views};
+use fanfold::{Command, CommandId, Digest, LogId, Request, RowKey, Seq, Services, Time, Views};
 use ledger::Ledger;
 use ledger::views::{Balances, Totals};
 
@@ -107,6 +107,11 @@ fn main() {
 }
 
 #[divan::bench]
+fn digest() -> Digest {
+    Digest::of_json(divan::black_box(r#"{"account":"a17","amount":100}"#))
+}
+
+#[divan::bench]
 fn request_parse(bencher: Bencher<'_, '_>) {
     let (services, json) = (services(), request(17));
     bencher.bench_local(|| Request::parse(black_box(json.as_bytes()), &services));
@@ -117,7 +122,7 @@ fn window_insert(bencher: Bencher<'_, '_>) {
     let (mut window, mut id) = (Window::default(), 0);
     bencher.bench_local(|| {
         id += 1;
-        window.insert(CommandId::new(id).expect("it is in range"), Seq(id));
+        window.insert(CommandId::new(id).expect("it is in range"), Seq(id), NOW);
     });
 }
 

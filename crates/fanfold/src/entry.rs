@@ -1,8 +1,12 @@
 //! The outcome of one command in its log.
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::digest::Digest;
 use crate::names::{DocumentId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
 
@@ -19,6 +23,8 @@ pub struct Entry {
     pub id: CommandId,
     /// The command's name; `None` for lost entries.
     pub command: Option<Name>,
+    /// Of the command's data, where it uses up its id. What came in a notification has none.
+    pub digest: Option<Digest>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -34,6 +40,8 @@ pub enum Outcome {
         code: String,
         /// For people.
         message: String,
+        /// Where the first command with this id stands, if this is another one.
+        of: Option<Seq>,
     },
     /// The same (origin, id) stands at `of` already.
     Duplicate {
@@ -90,6 +98,33 @@ impl Raw {
     pub fn get(&self) -> &str {
         self.0.get()
     }
+
+    /// Writes a value. Panics if it cannot be written as JSON.
+    pub fn of(value: &(impl Serialize + ?Sized)) -> Self {
+        match to_raw_value(value) {
+            Ok(raw) => Self(raw),
+            Err(error) => panic!("a value cannot be written as JSON: {error}"),
+        }
+    }
+
+    /// Reads it. A [`Value`](serde_json::Value) holds numbers of 64 bits only: all others lose
+    /// digits there.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.get())
+    }
+
+    /// Changes the fields of an object; those that are not touched stay as they are written,
+    /// whatever their numbers. Panics if it is not an object.
+    #[must_use]
+    pub fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Self>)) -> Self {
+        match self.read() {
+            Ok(mut fields) => {
+                change(&mut fields);
+                Self::of(&fields)
+            }
+            Err(error) => panic!("it is not an object: {error}"),
+        }
+    }
 }
 
 impl PartialEq for Raw {
@@ -105,9 +140,18 @@ impl From<&RawValue> for Raw {
 }
 
 impl Outcome {
+    /// Refused with this code, for this reason.
+    pub fn rejected(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Rejected { code: code.into(), message: message.into(), of: None }
+    }
+
     /// Whether this uses up the command's id: it does unless the id was used before.
     pub fn uses_id(&self) -> bool {
-        matches!(self, Self::Accepted(_) | Self::Rejected { .. } | Self::Faulted { .. })
+        match self {
+            Self::Accepted(_) | Self::Faulted { .. } => true,
+            Self::Rejected { of, .. } => of.is_none(),
+            Self::Duplicate { .. } | Self::Stale | Self::Lost { .. } => false,
+        }
     }
 
     /// As in `"status":"accepted"`.

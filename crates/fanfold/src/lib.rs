@@ -13,6 +13,7 @@ pub mod body;
 pub mod canary;
 pub mod catch;
 pub mod command;
+pub mod digest;
 pub mod entry;
 pub mod limits;
 pub mod log;
@@ -29,6 +30,7 @@ pub mod window;
 
 pub use catch::Fault;
 pub use command::Command;
+pub use digest::Digest;
 pub use entry::Entry;
 pub use log::{Log, StateKey};
 pub use names::{DocumentId, LogId, Name, NameError, Origin, Partition, RowKey, ServiceName};

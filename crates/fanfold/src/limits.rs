@@ -52,6 +52,10 @@ pub const SEQ_END: u64 = 1 << 47;
 pub const EVENT_KINDS_MAX: usize = 64;
 /// Ids remembered per (log, origin). A client keeps fewer than that in flight per log.
 pub const WINDOW_IDS_MAX: usize = 2_048;
+/// Milliseconds of a log's own time for which a window keeps its ids without a new one. Longer than
+/// a client is offline between sending a command and sending it again; it bounds what a log keeps of
+/// thousands of clients that come once.
+pub const WINDOW_IDLE_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Bytes of windows inside the head; above that they get items of their own.
 pub const HEAD_WINDOWS_BYTES_MAX: usize = 8 * 1024;
 /// A snapshot is due when the journal has grown by this many bytes since the head: one read unit of
@@ -62,7 +66,7 @@ pub const SNAPSHOT_FACTOR: usize = 20;
 /// It is also due after this many entries since the head, if they are [`SNAPSHOT_FACTOR`] times the
 /// write units that it would take ...
 pub const SNAPSHOT_ENTRIES_MIN: usize = 1_024;
-/// ... or so many, which a cold load has to fold, and a warm log keeps in memory (40 bytes each) ...
+/// ... or so many, which a cold load has to fold, and a warm log keeps in memory (72 bytes each) ...
 pub const SNAPSHOT_ENTRIES_MAX: usize = 65_536;
 /// ... or so many bytes, which a cold load has to read: eight pages of DynamoDB's.
 pub const SNAPSHOT_JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;

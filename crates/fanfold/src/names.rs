@@ -22,14 +22,26 @@ pub enum NameError {
         /// The limit.
         max: usize,
     },
-    /// A character outside the alphabet.
-    #[error("contains {character:?}, allowed are {allowed}")]
+    /// A character that is not allowed.
+    #[error("contains {}, allowed are {allowed}", shown(*.character))]
     BadCharacter {
         /// The first offending character.
         character: char,
-        /// The alphabet.
+        /// What is allowed instead.
         allowed: &'static str,
     },
+    /// A blank, or an invisible joiner, at the beginning or the end.
+    #[error("begins or ends with {}: send it without blanks and joiners around it", shown(*.character))]
+    BadEdge {
+        /// The character.
+        character: char,
+    },
+    /// URLs resolve such segments away, so that no client could address the thing.
+    #[error("must not be `.` or `..`, nor have one of these between slashes: no URL can name it")]
+    DotSegment,
+    /// The same text could be written with other code points.
+    #[error("is not in Unicode normalization form C (NFC): normalize it before it is sent")]
+    NotNfc,
     /// Kept for Fanfold's own origins.
     #[error("is reserved: a user must not be called `resend` or begin with `reactor:`")]
     Reserved,
@@ -41,50 +53,116 @@ pub enum NameError {
     NotALog,
 }
 
-const NAME_ALPHABET: &str = "[A-Za-z0-9._:@=+-]";
-const SERVICE_ALPHABET: &str = "[a-z][a-z0-9-]*";
-const ROW_KEY_ALPHABET: &str = "[A-Za-z0-9._:@=+/-]";
+const NAME_CHARACTERS: &str = "printable characters without `/ ? # % \\`";
+const SERVICE_CHARACTERS: &str = "[a-z][a-z0-9-]*";
+const ROW_KEY_CHARACTERS: &str = "printable characters without `? # % \\`";
 
-fn is_name_character(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "._:@=+-".contains(character)
-}
-
-fn check(
-    text: &str,
-    max: usize,
-    allowed: &'static str,
-    is_allowed: impl Fn(char) -> bool,
-) -> Result<(), NameError> {
-    if text.is_empty() {
-        return Err(NameError::Empty);
-    }
-    if text.len() > max {
-        return Err(NameError::TooLong { bytes: text.len(), max });
-    }
-    match text.chars().find(|c| !is_allowed(*c)) {
-        Some(character) => Err(NameError::BadCharacter { character, allowed }),
-        None => Ok(()),
+/// The character as a code point, and as itself where that can be seen.
+fn shown(character: char) -> String {
+    let code = u32::from(character);
+    if character.is_ascii_graphic() {
+        format!("{character:?} (U+{code:04X})")
+    } else {
+        format!("U+{code:04X}")
     }
 }
 
-fn check_name(text: &str) -> Result<(), NameError> {
-    check(text, NAME_BYTES_MAX, NAME_ALPHABET, is_name_character)
-}
-
-fn check_service(text: &str) -> Result<(), NameError> {
-    check(text, SERVICE_NAME_BYTES_MAX, SERVICE_ALPHABET, |c| {
-        c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
-    })?;
-    match text.chars().next() {
-        Some(first) if !first.is_ascii_lowercase() => {
-            Err(NameError::BadCharacter { character: first, allowed: SERVICE_ALPHABET })
-        }
+fn check_bytes(text: &str, max: usize) -> Result<(), NameError> {
+    match text.len() {
+        0 => Err(NameError::Empty),
+        bytes if bytes > max => Err(NameError::TooLong { bytes, max }),
         _ => Ok(()),
     }
 }
 
+/// Invisible, but words of some scripts, and emoji, are spelled with them.
+fn is_joiner(character: char) -> bool {
+    matches!(character, '\u{200C}' | '\u{200D}')
+}
+
+fn is_printable(character: char) -> bool {
+    use unicode_general_category::{GeneralCategory as Category, get_general_category};
+    match character {
+        ' '..='~' => true,
+        character if is_joiner(character) => true,
+        // What is unassigned may come to be something that is not in NFC.
+        character => !matches!(
+            get_general_category(character),
+            Category::Control
+                | Category::Format
+                | Category::LineSeparator
+                | Category::ParagraphSeparator
+                | Category::PrivateUse
+                | Category::Surrogate
+                | Category::Unassigned
+        ),
+    }
+}
+
+/// What holds for every part of a name: allowed characters, in NFC.
+fn check_characters(text: &str, with_slash: bool) -> Result<(), NameError> {
+    let is_allowed = |c: char| match c {
+        '?' | '#' | '%' | '\\' => false,
+        '/' => with_slash,
+        c => is_printable(c),
+    };
+    if let Some(character) = text.chars().find(|c| !is_allowed(*c)) {
+        let allowed = if with_slash { ROW_KEY_CHARACTERS } else { NAME_CHARACTERS };
+        return Err(NameError::BadCharacter { character, allowed });
+    }
+    if text.is_ascii() || unicode_normalization::is_nfc(text) {
+        Ok(())
+    } else {
+        Err(NameError::NotNfc)
+    }
+}
+
+fn check_edges(text: &str) -> Result<(), NameError> {
+    let is_bad = |c: &char| c.is_whitespace() || is_joiner(*c);
+    let edges = text.chars().next().into_iter().chain(text.chars().next_back());
+    match edges.into_iter().find(is_bad) {
+        Some(character) => Err(NameError::BadEdge { character }),
+        None => Ok(()),
+    }
+}
+
+/// Names are read for every command: most often nothing in them needs a closer look.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:@=+-/".contains(&byte))
+}
+
+fn check_name(text: &str) -> Result<(), NameError> {
+    check_bytes(text, NAME_BYTES_MAX)?;
+    if !is_plain(text) || text.contains('/') {
+        check_characters(text, false)?;
+        check_edges(text)?;
+    }
+    if matches!(text, "." | "..") { Err(NameError::DotSegment) } else { Ok(()) }
+}
+
+fn check_service(text: &str) -> Result<(), NameError> {
+    check_bytes(text, SERVICE_NAME_BYTES_MAX)?;
+    let is_allowed = |(at, c): &(usize, char)| {
+        c.is_ascii_lowercase() || (*at > 0 && (c.is_ascii_digit() || *c == '-'))
+    };
+    match text.char_indices().find(|found| !is_allowed(found)) {
+        Some((_, character)) => {
+            Err(NameError::BadCharacter { character, allowed: SERVICE_CHARACTERS })
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_row_key(text: &str) -> Result<(), NameError> {
-    check(text, ROW_KEY_BYTES_MAX, ROW_KEY_ALPHABET, |c| is_name_character(c) || c == '/')
+    check_bytes(text, ROW_KEY_BYTES_MAX)?;
+    if !is_plain(text) {
+        check_characters(text, true)?;
+        check_edges(text)?;
+    }
+    match text.split('/').find(|segment| matches!(*segment, "." | "..")) {
+        Some(_) => Err(NameError::DotSegment),
+        None => Ok(()),
+    }
 }
 
 /// Implements a validated text: parse, display, serde, comparison with `str`.
@@ -162,7 +240,8 @@ macro_rules! text {
 }
 
 text! {
-    /// A user, an organisation, a command or an event type: up to 128 bytes of `[A-Za-z0-9._:@=+-]`.
+    /// A user, a client, an organisation, a command or an event type: up to 128 bytes of printable
+    /// Unicode in NFC, but `/ ? # % \`, blanks at its ends, `.` and `..`.
     Name, check_name
 }
 text! {
@@ -174,7 +253,7 @@ text! {
     DocumentId, check_name
 }
 text! {
-    /// A row of a view within its log: up to 512 bytes of `[A-Za-z0-9._:@=+/-]`.
+    /// A row of a view within its log: up to 512 bytes, as [`Name`] but with slashes.
     RowKey, check_row_key
 }
 text! {
@@ -212,6 +291,12 @@ impl RowKey {
         // Into a string it cannot fail.
         let _ = write!(joined, "{part}");
         Self(joined.into())
+    }
+
+    /// The beginning of keys, which may end anywhere: with a blank, say.
+    pub fn check_prefix(text: &str) -> Result<(), NameError> {
+        check_bytes(text, ROW_KEY_BYTES_MAX)?;
+        check_characters(text, true)
     }
 
     /// Says again whether the key is within the limits; [`RowKey::join`] does not.
@@ -297,7 +382,8 @@ impl<'de> Deserialize<'de> for LogId {
     }
 }
 
-/// Who numbers a command's id: a user, or one of Fanfold's own, which no client can claim.
+/// Who numbers a command's id: a user, a client of a user, or one of Fanfold's own, which no
+/// request can claim.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Origin(CompactString);
@@ -310,6 +396,12 @@ impl Origin {
             text if text.starts_with("reactor:") => Err(NameError::Reserved),
             _ => Ok(Self(name.0.clone())),
         }
+    }
+
+    /// A client of a user, which numbers its commands by itself; refused if the user's name is
+    /// reserved.
+    pub fn client(user: &Name, client: &Name) -> Result<Self, NameError> {
+        Self::user(user).map(|Self(user)| Self(format_compact!("{user}/{client}")))
     }
 
     /// A reactor that answers the entries of `source`.
@@ -332,9 +424,26 @@ impl Origin {
         Self(text.into())
     }
 
-    /// The text: the user's name for users.
+    /// The text: `<user>`, or `<user>/<client>`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The user, without the client; the whole text for Fanfold's own.
+    pub fn user_name(&self) -> &str {
+        self.split().0
+    }
+
+    /// The client of the user, if the request named one.
+    pub fn client_name(&self) -> Option<&str> {
+        self.split().1
+    }
+
+    fn split(&self) -> (&str, Option<&str>) {
+        match self.0.split_once('/') {
+            Some((user, client)) if !self.is_reactor() => (user, Some(client)),
+            _ => (&self.0, None),
+        }
     }
 
     /// A reactor's command is never resent.

@@ -55,6 +55,9 @@ pub enum Bug {
     ApplyBeyond,
     /// Project: a message is acknowledged although its commits were not applied.
     AcknowledgeUnapplied,
+    /// Process, project: an attempt that is under way in another process counts as one that has
+    /// ended its process.
+    LeaseWithoutUntil,
 }
 
 #[cfg(feature = "planted")]

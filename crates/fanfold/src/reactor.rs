@@ -6,12 +6,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::catch::{Fault, catch};
 use crate::command::Command;
-use crate::entry::Entry;
+use crate::entry::{Entry, Raw};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::names::{LogId, Name, Origin, Partition, ServiceName};
 use crate::position::CommandId;
@@ -34,7 +33,7 @@ pub trait Reactor: Send + Sync + 'static {
     type Event: DeserializeOwned + Send + Sync;
 
     /// As [`Service::upcast`](crate::Service::upcast).
-    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
         let _ = (kind, from);
         data
     }

@@ -51,7 +51,7 @@ pub enum RequestError {
     },
     /// A field that requests do not have.
     #[error(
-        "`{field}`: unknown field, expected one of `type`, `command`, `id`, `timestamp`, `user`, `org`, `data`"
+        "`{field}`: unknown field, expected one of `type`, `command`, `id`, `timestamp`, `user`, `client`, `org`, `data`"
     )]
     UnknownField {
         /// The field.
@@ -117,9 +117,12 @@ impl Request {
         let name = fields.name("command")?;
         let id = fields.id()?;
         let user = fields.name("user")?;
-        let origin =
-            Origin::user(&user).map_err(|error| RequestError::BadName { field: "user", error })?;
-        let partition = match fields.get("org") {
+        let origin = match fields.optional("client") {
+            Some(_) => Origin::client(&user, &fields.name("client")?),
+            None => Origin::user(&user),
+        };
+        let origin = origin.map_err(|error| RequestError::BadName { field: "user", error })?;
+        let partition = match fields.optional("org") {
             Some(_) => Partition::org(&fields.name("org")?),
             None => Partition::user(&user),
         };
@@ -135,7 +138,7 @@ impl Request {
     }
 }
 
-const FIELDS: [&str; 7] = ["type", "command", "id", "timestamp", "user", "org", "data"];
+const FIELDS: [&str; 8] = ["type", "command", "id", "timestamp", "user", "client", "org", "data"];
 
 /// The fields of a request, each as the raw JSON of its value.
 #[derive(Default)]
@@ -162,6 +165,11 @@ impl<'a> Fields<'a> {
 
     fn get(&self, field: &str) -> Option<&'a RawValue> {
         FIELDS.iter().position(|f| *f == field).and_then(|at| self.values[at])
+    }
+
+    /// `null` stands for what is not there.
+    fn optional(&self, field: &str) -> Option<&'a RawValue> {
+        self.get(field).filter(|raw| raw.get() != "null")
     }
 
     fn required(&self, field: &'static str) -> Result<&'a RawValue, RequestError> {
@@ -195,11 +203,11 @@ impl<'a> Fields<'a> {
     fn timestamp(&self) -> Result<Option<u64>, RequestError> {
         let expected = "an integer from 0 on: milliseconds";
         let wrong = |_| RequestError::WrongType { field: "timestamp", expected };
-        self.get("timestamp").map(|raw| raw.get().parse().map_err(wrong)).transpose()
+        self.optional("timestamp").map(|raw| raw.get().parse().map_err(wrong)).transpose()
     }
 
     fn data(&self) -> Result<Box<RawValue>, RequestError> {
-        let Some(raw) = self.get("data") else {
+        let Some(raw) = self.optional("data") else {
             let empty = RawValue::from_string("{}".to_owned());
             return empty.map_err(|e| RequestError::NotJson(e.to_string()));
         };

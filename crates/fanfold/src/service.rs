@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::catch::{Fault, catch, truncated};
@@ -56,7 +55,8 @@ pub trait Service: Send + Sync + 'static {
     /// Folds one event into its document.
     fn evolve(doc: &mut Self::Document, event: &Self::Event);
     /// Brings the data of an event of version `from` to the current version of its type.
-    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+    /// [`Raw::change`] renames, adds and removes fields, and leaves all others as they are stored.
+    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
         let _ = (kind, from);
         data
     }
@@ -253,7 +253,7 @@ pub(crate) fn current_version(events: &[(&str, u32)], kind: &str) -> Option<u32>
 /// Reads a stored event; `None` if its type is not listed.
 pub(crate) fn decode_event<E: DeserializeOwned>(
     events: &[(&str, u32)],
-    upcast: fn(&str, u32, Value) -> Value,
+    upcast: fn(&str, u32, Raw) -> Raw,
     event: &Event,
 ) -> Result<Option<E>, Fault> {
     let kind = event.kind.as_str();
@@ -278,10 +278,8 @@ pub(crate) fn decode_event<E: DeserializeOwned>(
     if event.version == current {
         return read(&event.data.0).map(Some);
     }
-    let old = serde_json::from_str(event.data.get()).map_err(|e| unreadable(e.to_string()))?;
-    let new = catch("upcast", || upcast(kind, event.version, old))?;
-    let new = serde_json::value::to_raw_value(&new).map_err(|e| unreadable(e.to_string()))?;
-    read(&new).map(Some)
+    let new = catch("upcast", || upcast(kind, event.version, event.data.clone()))?;
+    read(&new.0).map(Some)
 }
 
 impl<S: Service> AnyService for Hosted<S> {

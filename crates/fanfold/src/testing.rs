@@ -65,12 +65,12 @@
 //!     .then_rejected("invalid_data");
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::entry::{Entry, Event, Outcome, Raw};
@@ -80,12 +80,15 @@ use crate::reactor::{AnyReactor, Reactor, Reactors};
 use crate::service::{Context, Service, Services, Written, current_version};
 use crate::view::{AnyView, View, Views};
 
+mod exact;
 mod service;
 mod subscriber;
 #[cfg(test)]
 mod tests;
 
 pub use service::UnderTest;
+
+use exact::Exact;
 
 /// The kit of a service. Given events, when a command comes, then events follow, or a refusal.
 pub type ServiceKit<S> = Kit<UnderTest<S>>;
@@ -149,6 +152,14 @@ impl<T> Kit<T> {
         self
     }
 
+    /// Goes on as a client of a user.
+    #[track_caller]
+    #[must_use]
+    pub fn by_client(mut self, user: &str, client: &str) -> Self {
+        self.origin = sure(user, Origin::client(&valid(user), &valid(client)));
+        self
+    }
+
     /// The time of the next entry; each later one is a second younger.
     #[must_use]
     pub fn at(mut self, time: Time) -> Self {
@@ -182,47 +193,48 @@ impl<T> Kit<T> {
     fn push(&mut self, command: &str, outcome: Outcome) {
         let Context { seq, time, origin, id, .. } = self.context();
         let command = Some(valid(command));
-        self.entries.push(Entry { seq, time, origin, id, command, outcome });
+        self.entries.push(Entry { seq, time, origin, id, command, digest: None, outcome });
         self.time = time.plus_ms(1_000);
     }
 }
 
 /// Panics with a diff unless both are the same.
 #[track_caller]
-fn same(what: &str, expected: &Value, actual: &Value) {
+fn same(what: &str, expected: &Raw, actual: &Raw) {
+    let [expected, actual] = [expected, actual].map(|json| sure("JSON", Exact::read(&json.0)));
     if expected != actual {
-        // Whether serde_json keeps an object's order is for any crate of the build to say.
-        let [expected, actual] = [expected, actual].map(|json| {
-            let mut json = json.clone();
-            json.sort_all_objects();
-            format!("{json:#}\n")
-        });
+        let [expected, actual] = [expected, actual].map(|json| json.to_string());
         let diff = TextDiff::from_lines(&expected, &actual);
         panic!("{what}:\n{}", diff.unified_diff().context_radius(20).header("expected", "actual"));
     }
 }
 
 /// An outcome as the HTTP API shows it.
-fn shown(outcome: &Outcome) -> Value {
-    let status = outcome.status();
+fn shown(outcome: &Outcome) -> Raw {
+    let status = ("status", raw(outcome.status()));
     match outcome {
         Outcome::Accepted(events) => {
-            let events: Vec<_> = events.iter().map(shown_event).collect();
-            json!({ "status": status, "events": events })
+            let events: Vec<Raw> = events.iter().map(shown_event).collect();
+            object([status, ("events", raw(events))])
         }
-        Outcome::Rejected { code, message } => {
-            json!({ "status": status, "code": code, "message": message })
+        Outcome::Rejected { code, message, .. } => {
+            object([status, ("code", raw(code)), ("message", raw(message))])
         }
-        Outcome::Faulted { message, .. } => json!({ "status": status, "message": message }),
-        Outcome::Duplicate { .. } | Outcome::Stale | Outcome::Lost { .. } => {
-            json!({ "status": status })
-        }
+        Outcome::Faulted { message, .. } => object([status, ("message", raw(message))]),
+        Outcome::Duplicate { .. } | Outcome::Stale | Outcome::Lost { .. } => object([status]),
     }
 }
 
-fn shown_event(event: &Event) -> Value {
-    let data = parsed(event.data.get().as_bytes());
-    json!({ "document": event.document, "type": event.kind, "data": data })
+fn shown_event(event: &Event) -> Raw {
+    object([
+        ("document", raw(&event.document)),
+        ("type", raw(&event.kind)),
+        ("data", event.data.clone()),
+    ])
+}
+
+fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Raw)>) -> Raw {
+    raw(BTreeMap::from_iter(fields))
 }
 
 /// An event as its service writes it. Types that are not in `events` have version 1: whoever lists
@@ -243,11 +255,11 @@ fn stored(document: &str, kind: &str, version: u32, data: impl Serialize) -> Eve
 
 #[track_caller]
 fn raw(json: impl Serialize) -> Raw {
-    Raw(sure("JSON", serde_json::value::to_raw_value(&json)))
+    Raw::of(&json)
 }
 
 #[track_caller]
-fn parsed(json: &[u8]) -> Value {
+fn parsed(json: &[u8]) -> Raw {
     sure("JSON", serde_json::from_slice(json))
 }
 

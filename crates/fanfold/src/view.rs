@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::catch::{Fault, catch};
-use crate::entry::{self, Entry, kinds};
+use crate::entry::{self, Entry, Raw, kinds};
 use crate::names::{DocumentId, LogId, Origin, RowKey, ServiceName};
 use crate::position::{CommandId, Seq, Time};
 use crate::service::{Services, check_author, current_version, decode_event};
@@ -35,7 +34,7 @@ pub trait View: Send + Sync + 'static {
     type Row: Serialize + DeserializeOwned;
 
     /// As [`Service::upcast`](crate::Service::upcast).
-    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
         let _ = (kind, from);
         data
     }
@@ -109,7 +108,7 @@ impl<E: DeserializeOwned> Recorded<E> {
         log: &LogId,
         entry: &Entry,
         events: &[(&str, u32)],
-        upcast: fn(&str, u32, Value) -> Value,
+        upcast: fn(&str, u32, Raw) -> Raw,
     ) -> Result<Option<Self>, Fault> {
         let outcome = match &entry.outcome {
             entry::Outcome::Accepted(all) => {
@@ -124,7 +123,7 @@ impl<E: DeserializeOwned> Recorded<E> {
                 }
                 Outcome::Accepted(understood)
             }
-            entry::Outcome::Rejected { code, message } => {
+            entry::Outcome::Rejected { code, message, .. } => {
                 Outcome::Rejected { code: code.clone(), message: message.clone() }
             }
             entry::Outcome::Faulted { message, .. } => {

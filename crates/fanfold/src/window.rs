@@ -1,15 +1,17 @@
 //! The ids seen per (log, origin): how repeats are recognised (F4).
 //!
 //! Kept are the [`WINDOW_IDS_MAX`] highest ids, each with the seq of its entry, as runs in which id
-//! and seq grow together; and a floor, the highest id that fell out. A window is folded from the
-//! log like a document: no clock, no expiry.
+//! and seq grow together; and a floor, the highest id that fell out. One that got no new id for
+//! [`WINDOW_IDLE_MS_MAX`] is its floor only: all ids that it had are below it. A window is folded
+//! from the log like a document: the only clock is the time of the log's entries, which never goes
+//! back, so it does not matter whether what is idle was stored as it was, or as its floor.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{COMMAND_ID_END, SEQ_END, WINDOW_IDS_MAX};
-use crate::position::{CommandId, Seq};
+use crate::limits::{COMMAND_ID_END, SEQ_END, WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
+use crate::position::{CommandId, Seq, Time};
 
 /// What a window knows of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,9 @@ pub struct Window {
     /// The ids in `runs`.
     #[serde(rename = "n")]
     ids: usize,
+    /// The time of the entry that brought the last new id.
+    #[serde(rename = "t")]
+    touched: Time,
 }
 
 /// A window as it was read, before its rules are checked.
@@ -57,12 +62,15 @@ struct Stored {
     f: u64,
     r: VecDeque<Run>,
     n: usize,
+    t: Time,
 }
 
 impl TryFrom<Stored> for Window {
     type Error = &'static str;
 
-    fn try_from(Stored { f: floor, r: runs, n: ids }: Stored) -> Result<Self, Self::Error> {
+    fn try_from(
+        Stored { f: floor, r: runs, n: ids, t: touched }: Stored,
+    ) -> Result<Self, Self::Error> {
         let mut below = floor;
         let mut counted = 0u64;
         for Run(id, seq, len) in &runs {
@@ -76,17 +84,19 @@ impl TryFrom<Stored> for Window {
         if counted != ids as u64 || ids > WINDOW_IDS_MAX {
             return Err("a window has another number of ids than its runs");
         }
-        Ok(Self { floor, runs, ids })
+        Ok(Self { floor, runs, ids, touched })
     }
 }
 
 impl Window {
-    /// Whether `id` was seen before.
-    pub fn sight(&self, id: CommandId) -> Sighting {
-        let id = id.get();
-        if id <= self.floor {
-            return Sighting::Unknown;
-        }
+    /// Whether `id` was seen before, asked at the time of an entry that is not older than any
+    /// folded so far.
+    pub fn sight(&self, id: CommandId, now: Time) -> Sighting {
+        let floor = if self.is_idle(now) { self.highest() } else { self.floor };
+        if id.get() <= floor { Sighting::Unknown } else { self.find(id.get()) }
+    }
+
+    fn find(&self, id: u64) -> Sighting {
         match self.place(id).checked_sub(1) {
             Some(at) if id <= self.runs[at].last_id() => {
                 Sighting::Known(Seq(self.runs[at].1 + (id - self.runs[at].0)))
@@ -95,12 +105,14 @@ impl Window {
         }
     }
 
-    /// Remembers that the entry of `id` stands at `seq`. An id that is known or below the floor
-    /// changes nothing: the first sighting counts.
-    pub fn insert(&mut self, id: CommandId, seq: Seq) {
-        if self.sight(id) != Sighting::New {
+    /// Remembers that the entry of `id` stands at `seq` and has this time. An id that is known or
+    /// below the floor changes nothing: the first sighting counts.
+    pub fn insert(&mut self, id: CommandId, seq: Seq, time: Time) {
+        if self.sight(id, time) != Sighting::New {
             return;
         }
+        self.forget_if_idle(time);
+        self.touched = time;
         let (id, seq) = (id.get(), seq.0);
         let at = self.place(id);
         match at.checked_sub(1).map(|before| &mut self.runs[before]) {
@@ -110,6 +122,23 @@ impl Window {
         self.ids += 1;
         while self.ids > WINDOW_IDS_MAX {
             self.drop_lowest();
+        }
+    }
+
+    fn highest(&self) -> u64 {
+        self.runs.back().map_or(self.floor, Run::last_id)
+    }
+
+    fn is_idle(&self, now: Time) -> bool {
+        now.since_ms(self.touched) > WINDOW_IDLE_MS_MAX
+    }
+
+    /// Shrinks to the floor if it is idle at this time of the log.
+    pub fn forget_if_idle(&mut self, now: Time) {
+        if self.is_idle(now) {
+            self.floor = self.highest();
+            self.runs = VecDeque::new();
+            self.ids = 0;
         }
     }
 
@@ -135,7 +164,7 @@ impl Window {
 
     /// About the bytes that this takes when stored: a run is three numbers.
     pub fn weight(&self) -> usize {
-        24 + self.runs.len() * 24
+        32 + self.runs.len() * 24
     }
 }
 
@@ -151,15 +180,24 @@ mod tests {
         CommandId::new(id).expect("ids in these tests are in range")
     }
 
-    /// The definition, word for word: the highest ids with their seqs, and a floor.
+    /// The definition, word for word: the highest ids with their seqs, a floor, and the last touch.
     #[derive(Default)]
     struct Model {
         floor: u64,
         ids: BTreeMap<u64, u64>,
+        touched: u64,
     }
 
     impl Model {
-        fn sight(&self, id: u64) -> Sighting {
+        fn pass(&mut self, now: u64) {
+            if now > self.touched + WINDOW_IDLE_MS_MAX {
+                self.floor = self.ids.last_key_value().map_or(self.floor, |(id, _)| *id);
+                self.ids.clear();
+            }
+        }
+
+        fn sight(&mut self, id: u64, now: u64) -> Sighting {
+            self.pass(now);
             match self.ids.get(&id) {
                 Some(seq) => Sighting::Known(Seq(*seq)),
                 None if id <= self.floor => Sighting::Unknown,
@@ -167,8 +205,9 @@ mod tests {
             }
         }
 
-        fn insert(&mut self, id: u64, seq: u64) {
-            if self.sight(id) == Sighting::New {
+        fn insert(&mut self, id: u64, seq: u64, now: u64) {
+            if self.sight(id, now) == Sighting::New {
+                self.touched = now;
                 self.ids.insert(id, seq);
                 if self.ids.len() > WINDOW_IDS_MAX {
                     self.floor = self.ids.pop_first().map_or(self.floor, |(id, _)| id);
@@ -177,27 +216,47 @@ mod tests {
         }
     }
 
+    /// As it comes back from where it is stored, perhaps as its floor.
+    fn stored(window: &Window, now: Time) -> Window {
+        let mut window = window.clone();
+        window.forget_if_idle(now);
+        let json = serde_json::to_string(&window).unwrap();
+        let read = serde_json::from_str(&json).unwrap();
+        assert_eq!(window, read);
+        read
+    }
+
     proptest! {
         #[test]
         fn a_window_does_as_its_definition(
-            starts in prop::collection::vec((1u64..20_000, 1u64..400), 1..60)
+            starts in prop::collection::vec(
+                (1u64..20_000, 1u64..400, prop_oneof![
+                    20 => 0..WINDOW_IDLE_MS_MAX / 4,
+                    1 => WINDOW_IDLE_MS_MAX - 1..WINDOW_IDLE_MS_MAX + 2,
+                ], any::<bool>()),
+                1..60,
+            )
         ) {
             let (mut window, mut model) = (Window::default(), Model::default());
-            let mut seq = 0;
-            for (start, len) in starts {
+            let (mut seq, mut now) = (0, 1_000_000);
+            for (start, len, passed_ms, is_stored) in starts {
+                now += passed_ms;
+                if is_stored {
+                    window = stored(&window, Time(now));
+                }
                 for n in start..start + len {
                     seq += 1;
-                    prop_assert_eq!(window.sight(id(n)), model.sight(n));
-                    window.insert(id(n), Seq(seq));
-                    model.insert(n, seq);
-                    prop_assert_eq!(window.sight(id(n)), model.sight(n));
+                    prop_assert_eq!(window.sight(id(n), Time(now)), model.sight(n, now));
+                    window.insert(id(n), Seq(seq), Time(now));
+                    model.insert(n, seq, now);
+                    prop_assert_eq!(window.sight(id(n), Time(now)), model.sight(n, now));
                 }
             }
+            let stored = stored(&window, Time(now));
             for n in 1..20_500 {
-                prop_assert_eq!(window.sight(id(n)), model.sight(n));
+                prop_assert_eq!(window.sight(id(n), Time(now)), model.sight(n, now));
+                prop_assert_eq!(stored.sight(id(n), Time(now)), model.sight(n, now));
             }
-            let stored = serde_json::to_string(&window).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Window>(&stored).unwrap(), window);
         }
     }
 
@@ -205,10 +264,11 @@ mod tests {
     fn consecutive_ids_are_one_run() {
         let mut window = Window::default();
         for n in 1..=10_000 {
-            window.insert(id(n), Seq(n));
+            window.insert(id(n), Seq(n), Time(n));
         }
         assert_eq!(window.runs.len(), 1);
-        assert_eq!(window.sight(id(10_000 - WINDOW_IDS_MAX as u64)), Sighting::Unknown);
-        assert_eq!(window.sight(id(10_001 - WINDOW_IDS_MAX as u64)), Sighting::Known(Seq(7_953)));
+        let sight = |n: u64| window.sight(id(n), Time(10_000));
+        assert_eq!(sight(10_000 - WINDOW_IDS_MAX as u64), Sighting::Unknown);
+        assert_eq!(sight(10_001 - WINDOW_IDS_MAX as u64), Sighting::Known(Seq(7_953)));
     }
 }

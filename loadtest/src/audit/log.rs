@@ -16,12 +16,13 @@ use super::seen::Watch;
 use super::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
 use super::window::Window;
 use super::{F1, F3, F6, unless};
+use crate::exact::is_same;
 use crate::limits::PAGE_MAX;
 
 mod judge;
 mod lookups;
 
-use judge::{Entry, value};
+use judge::Entry;
 use lookups::Lookups;
 
 /// How often a log that grows meanwhile is followed.
@@ -378,7 +379,7 @@ impl<'a> LogAudit<'a> {
         let Task { reader, log, .. } = self.task;
         let (seq, Some(before)) = &self.probe else { return Ok(()) };
         let again = reader.entry(log, *seq, Instant::now()).await?;
-        if again.as_deref().map(value) != Some(value(before)) {
+        if !again.as_deref().is_some_and(|again| is_same(again, before)) {
             let again = again.map_or("nothing".to_owned(), |again| again.to_string());
             let what = format!("in its page it is {before}, and alone {again}");
             self.done.findings.add(F3, log, Some(*seq), what);

@@ -2,7 +2,8 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::ReturnValue;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{
-    Append, AppendError, CataloguePage, CataloguePosition, Commands, Slot, Token, Unavailable,
+    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Token,
+    Unavailable,
 };
 use futures::future::try_join_all;
 use md5::{Digest, Md5};
@@ -12,7 +13,7 @@ use super::table::{Expression, Query, Table, WriteError};
 use crate::Aws;
 use crate::call::Tries;
 use crate::names::CATALOGUE_INDEX;
-use crate::names::attribute::{AT, CLOSED, N, PK, SEQ, TOKEN};
+use crate::names::attribute::{AT, BODY, CLOSED, N, PK, SEQ, TOKEN};
 
 /// Buckets of the catalogue: its index has this many partition keys, so that new logs of a whole
 /// system do not come upon one.
@@ -31,7 +32,7 @@ const CONDITION: &str =
 /// | call | costs |
 /// |---|---|
 /// | `append` | a write unit per KB of the larger of the new slot and the one before; one more at the log's very first. One attempt, the ingest stage retries |
-/// | `slot` | a read unit per 4 KB of the slot, its batch included |
+/// | `slot`, `batch` | a read unit per 4 KB of the slot, its batch included |
 /// | `catalogue` | half a unit for each bucket begun, and for each 4 KB of names |
 #[derive(Debug)]
 pub struct DynamoCommands {
@@ -127,6 +128,16 @@ impl Commands for DynamoCommands {
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
         let found = self.table.get(key(log), Some("#seq, #n, #at, #tok, #closed")).await?;
         found.map(slot).transpose().map_err(self.table.malformed())
+    }
+
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
+        let found = self.table.get(key(log), Some("#seq, #n, #at, #tok, #b")).await?;
+        let batch = |mut item: Item| {
+            let body = item.bytes(BODY)?;
+            let Slot { seq: last, n, at, token, .. } = slot(item)?;
+            Ok(Change { log: log.clone(), last, n, at, token, body })
+        };
+        found.map(batch).transpose().map_err(self.table.malformed())
     }
 
     /// At most as many queries as there are buckets left and rows looked at, some at the same time.

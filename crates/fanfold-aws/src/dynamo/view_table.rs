@@ -1,16 +1,19 @@
 use async_trait::async_trait;
-use aws_sdk_dynamodb::types::ReturnValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, Unavailable,
-    ViewTable,
+    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    Unavailable, ViewTable,
 };
 
 use super::item::{Item, Malformed, Take, bytes, item, number, text};
 use super::table::{Expression, Query, Table, WriteError};
 use crate::Aws;
 use crate::call::Tries;
-use crate::names::attribute::{ATTEMPTS, BEHIND, BODY, PARKED, PK, SEQ, SK, TTL};
+use crate::names::attribute::{
+    ATTEMPT_AT, ATTEMPTS, BEHIND, BODY, OWNER, PARKED, PK, SEQ, SK, TTL, UNTIL,
+};
 
 const CURSOR: &str = "cursor";
 const ROW: &str = "row#";
@@ -134,10 +137,36 @@ impl ViewTable for DynamoViewTable {
         self.change(log, update, Some(condition)).await.map(|_| ())
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
-        let attempts = number(attempts.into());
-        let update = Expression("SET #attempts = :attempts", [(":attempts", attempts)]);
-        self.change(log, update, None).await.map(|_| ())
+    /// A second try finds what the first has noted.
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
+        let set = "SET #attempts = :attempts, #begun = :begun, #until = :until, #owner = :owner";
+        let [attempts, begun, until, owner] = numbers(lease);
+        let new =
+            [(":attempts", attempts), (":begun", begun), (":until", until), (":owner", owner)];
+        let refused = match before.map(numbers) {
+            None => {
+                let condition = "attribute_not_exists(#attempts)";
+                self.change(log, Expression(set, new), Some(condition)).await?
+            }
+            Some(was) => {
+                let condition =
+                    "#attempts = :was0 AND #begun = :was1 AND #until = :was2 AND #owner = :was3";
+                let ([n0, n1, n2, n3], [w0, w1, w2, w3]) = (new, was);
+                let values =
+                    [n0, n1, n2, n3, (":was0", w0), (":was1", w1), (":was2", w2), (":was3", w3)];
+                self.change(log, Expression(set, values), Some(condition)).await?
+            }
+        };
+        Ok(match refused {
+            None => Attempted::Noted,
+            Some(cursor) if cursor.attempt.as_ref() == Some(lease) => Attempted::Noted,
+            Some(cursor) => Attempted::Refused(cursor.attempt),
+        })
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
@@ -195,8 +224,7 @@ impl Bounds {
     /// `None` if the range is empty.
     fn of(log: &LogId, range: &RowRange) -> Option<Self> {
         let mut lowest = format!("{ROW}{}", range.prefix);
-        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
-        let mut highest = format!("{lowest}\u{7f}");
+        let mut highest = format!("{ROW}{}", range.end());
         let Some(after) = range.after.as_ref().map(sort_key) else {
             return Some(Self { lowest, highest, start: None });
         };
@@ -223,14 +251,28 @@ fn sort_key(key: &RowKey) -> String {
 fn cursor(mut item: Item) -> Result<Cursor, Malformed> {
     let parked = item.take_text(PARKED)?;
     let parked = parked.map(|json| serde_json::from_str(&json)).transpose();
-    let attempts = item.take_number(ATTEMPTS)?.unwrap_or_default();
     Ok(Cursor {
         seq: Seq(item.take_number(SEQ)?.unwrap_or_default()),
         behind: item.take_number(BEHIND)?.map(Seq),
         parked: parked.map_err(|_| Malformed { attribute: PARKED, problem: "not a reason" })?,
-        attempts: u32::try_from(attempts)
-            .map_err(|_| Malformed { attribute: ATTEMPTS, problem: "too large" })?,
+        attempt: lease(&mut item)?,
     })
+}
+
+/// Of its attributes: attempts, begun, until, owner.
+fn numbers(lease: &Lease) -> [AttributeValue; 4] {
+    [lease.attempts.into(), lease.at.0, lease.until.0, lease.owner].map(number)
+}
+
+fn lease(item: &mut Item) -> Result<Option<Lease>, Malformed> {
+    let Some(attempts) = item.take_number(ATTEMPTS)? else { return Ok(None) };
+    let attempts = u32::try_from(attempts);
+    Ok(Some(Lease {
+        attempts: attempts.map_err(|_| Malformed { attribute: ATTEMPTS, problem: "too large" })?,
+        at: item.time(ATTEMPT_AT)?,
+        until: item.time(UNTIL)?,
+        owner: item.number(OWNER)?,
+    }))
 }
 
 fn row(mut item: Item) -> Result<StoredRow, Malformed> {

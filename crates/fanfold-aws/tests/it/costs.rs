@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanfold::body::attempt::Lease;
 use fanfold::{DocumentId, LogId, RowKey, Seq, StateKey, Time};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions,
@@ -183,7 +184,12 @@ async fn views() {
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));
     assert_eq!(costs(&dynamo, table.advance(&log(), Seq(1))).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, table.mark_behind(&log(), Seq(9))).await, (0.0, 1.0));
-    assert_eq!(costs(&dynamo, table.attempt(&log(), 1)).await, (0.0, 1.0));
+    let lease = Lease { attempts: 1, at: Time(1), until: Time(2), owner: 3 };
+    for before in [None, Some(lease)] {
+        let log = log();
+        let noted = table.attempt(&log, before.as_ref(), &lease);
+        assert_eq!(costs(&dynamo, noted).await, (0.0, 1.0));
+    }
     let why = ParkedView { seq: Seq(2), reason: "a test".to_owned(), at: Time(1) };
     assert_eq!(costs(&dynamo, table.park(&log(), Seq(1), &why)).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));

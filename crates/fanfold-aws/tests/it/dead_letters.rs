@@ -99,7 +99,7 @@ async fn a_letter_is_a_message_whoever_put_it_there() {
         "of somebody else".to_owned(),
         event(&["[4]", "[5]"]),
     ]);
-    let listed = letters.list("balances", 100).await.unwrap();
+    let listed = letters.list("balances", None, 100).await.unwrap();
     assert_eq!(bodies(&listed), ["[1]", "[2]", "[3]", "of somebody else", "[4]", "[5]"]);
     assert_eq!(queue.lock().unwrap().left().len(), 5, "the scheduled event says nothing");
 
@@ -131,7 +131,7 @@ async fn listing_is_bounded() {
     let many: Vec<String> = (0..35).map(|n| format!("[{n}]")).collect();
     for (limit, receives) in [(1, 1), (10, 1), (25, 3), (100, 5)] {
         let (letters, queue) = letters(&many);
-        let listed = letters.list("balances", limit).await.unwrap();
+        let listed = letters.list("balances", None, limit).await.unwrap();
         assert_eq!(bodies(&listed), many[..limit.min(35)]);
         assert_eq!(queue.lock().unwrap().receives, receives, "of {limit}");
     }

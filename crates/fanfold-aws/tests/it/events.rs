@@ -345,6 +345,8 @@ fn a_request_is_read_as_it_was_sent() {
         ("/views/v/s/org:a/50%25", "", "/views/v/s/org:a/50%25"),
         ("/views/v/s/org:a/50%/a%2Fb", "", "/views/v/s/org:a/50%25/a%2Fb"),
         ("/views/v/s/org:a/what?#", "x=1", "/views/v/s/org:a/what%3F%23?x=1"),
+        ("/logs/s/org:\"q\" <b>&{1}|+;~/1", "", "/logs/s/org:%22q%22%20%3Cb%3E&%7B1%7D%7C+;~/1"),
+        ("/logs/s/org:山田 太郎/1", "", "/logs/s/org:%E5%B1%B1%E7%94%B0%20%E5%A4%AA%E9%83%8E/1"),
         ("/x", "prefix=a%20b&after=ü #", "/x?prefix=a%20b&after=%C3%BC%20%23"),
         ("", "", "/"),
     ] {

@@ -65,6 +65,10 @@ impl Commands for Streamed {
         self.table.slot(log).await
     }
 
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
+        self.table.batch(log).await
+    }
+
     async fn catalogue(
         &self,
         after: Option<CataloguePosition>,

@@ -1,9 +1,15 @@
 //! Folders that cannot be used: one line that says what to do, and nothing is made there.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
+use serde_json::json;
+
+use crate::load::{agent, get, post};
 use crate::{Up, fanfold, lines, stderr, up_on};
 
 /// The line on standard error; there is no other, and the exit code is 1.
@@ -105,15 +111,231 @@ fn a_folder_with_other_things_in_it_is_left_alone() {
     assert_eq!(names(folder), ["FORMAT", "letter.txt"]);
 }
 
+/// Makes files, with their text, and folders, whose names end with a slash.
+fn make(folder: &Path, content: &[(&str, &str)]) {
+    for (name, text) in content {
+        let path = folder.join(name);
+        let above = if name.ends_with('/') { Some(&*path) } else { path.parent() };
+        fs::create_dir_all(above.expect("a folder")).expect("a folder");
+        if !name.ends_with('/') {
+            fs::write(path, text).expect("a file");
+        }
+    }
+}
+
+const WHOLE: &str = "fanfold embedded 1\n";
+
 #[test]
 fn a_start_that_broke_off_leaves_a_folder_that_can_be_used() {
-    for begun in [&["LOCK"][..], &["LOCK", "FORMAT.new"]] {
+    let states: &[&[(&str, &str)]] = &[
+        &[("LOCK", "")],
+        &[("LOCK", ""), ("FORMAT.new", "")],
+        &[("FORMAT.new", "fanfold embe")],
+        &[("FORMAT.new", WHOLE), ("tables/0.jnl", ""), ("tables/version", "")],
+        &[
+            ("FORMAT.new", WHOLE),
+            ("commands/00000000000000000001.log", "FF"),
+            ("tables.probe/x", ""),
+        ],
+        &[("FORMAT", WHOLE)],
+        &[("FORMAT", WHOLE), ("tables/0.jnl", "")],
+        &[("FORMAT", WHOLE), ("tables/version", ""), ("tables/keyspaces/", ""), ("commands/", "")],
+    ];
+    for state in states {
         let folder = tempfile::tempdir().expect("a folder");
-        for name in begun {
-            fs::write(folder.path().join(name), "").expect("a file");
+        make(folder.path(), state);
+        for _ in 0..2 {
+            Up::on(folder.path());
+            assert_eq!(names(folder.path()), ["FORMAT", "LOCK", "commands", "tables"], "{state:?}");
         }
-        Up::on(folder.path());
     }
+}
+
+#[test]
+fn what_file_systems_and_desktops_put_into_a_folder_does_not_make_it_foreign() {
+    let others =
+        ["lost+found/", ".DS_Store", ".git/config", ".gitkeep", "Thumbs.db", "desktop.ini"];
+    let folder = tempfile::tempdir().expect("a folder");
+    make(folder.path(), &others.map(|name| (name, "theirs")));
+    for _ in 0..2 {
+        Up::on(folder.path());
+        for other in others.iter().filter(|other| !other.ends_with('/')) {
+            assert_eq!(
+                fs::read_to_string(folder.path().join(other)).ok().as_deref(),
+                Some("theirs")
+            );
+        }
+        assert!(folder.path().join("lost+found").is_dir());
+    }
+}
+
+#[test]
+fn what_is_not_fanfolds_is_neither_used_nor_removed() {
+    let foreign: &[&[(&str, &str)]] = &[
+        &[("tables/mine", "")],
+        &[("commands/", "")],
+        &[("FORMAT.new", ""), ("tables/mine", "")],
+        &[("FORMAT.new", WHOLE), ("tables/mine", ""), ("letter.txt", "")],
+        &[("FORMAT/", "")],
+    ];
+    for content in foreign {
+        let folder = tempfile::tempdir().expect("a folder");
+        make(folder.path(), content);
+        let before = names(folder.path());
+        let error = refused(folder.path());
+        assert!(error.contains("holds something else than fanfold's data"), "{error}");
+        assert_eq!(names(folder.path()), before);
+        assert_eq!(
+            folder.path().join("tables").exists(),
+            folder.path().join("tables/mine").exists()
+        );
+    }
+}
+
+/// A folder in which two accounts were opened, and the process killed.
+fn used() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut up = Up::on(folder.path());
+    assert_eq!(open(&up, 1), Some(1));
+    assert_eq!(open(&up, 2), Some(2));
+    up.kill();
+    folder
+}
+
+/// Opens an account; the seq, if that was acknowledged.
+pub(crate) fn open(up: &Up, id: u64) -> Option<u64> {
+    let command = json!({
+        "type": "ledger", "command": "open", "id": id, "user": "ann", "org": "acme",
+        "data": {"account": format!("a{id}")},
+    });
+    let answer = post(&agent(), &format!("{}/command", up.url), &command.to_string());
+    answer.ok().filter(|(status, _)| *status == 202).and_then(|(_, answer)| answer["seq"].as_u64())
+}
+
+/// How many entries there are.
+pub(crate) fn tail(up: &Up) -> Option<u64> {
+    get(&format!("{}/logs/ledger/org:acme", up.url)).1["tail"].as_u64()
+}
+
+#[test]
+fn a_folder_without_its_format_is_left_alone_and_the_line_says_what_to_write() {
+    let folder = used();
+    let format = folder.path().join("FORMAT");
+    for damage in
+        [None, Some(&b""[..]), Some(b"\xff\xfe"), Some(b"fanfold embedded\n"), Some(b"A4")]
+    {
+        match damage {
+            None => fs::remove_file(&format).expect("it is there"),
+            Some(bytes) => fs::write(&format, bytes).expect("a file"),
+        }
+        let shown = format.display();
+        assert_eq!(
+            refused(folder.path()),
+            format!(
+                "error: the file {shown} is missing or damaged: write the line `fanfold embedded 1` into it if fanfold has made this folder, or choose another folder"
+            )
+        );
+    }
+    fs::write(&format, WHOLE).expect("a file");
+    assert_eq!(tail(&Up::on(folder.path())), Some(2));
+}
+
+#[test]
+fn a_folder_of_which_a_part_is_missing_is_not_begun_anew() {
+    for part in ["commands", "tables"] {
+        let folder = used();
+        fs::rename(folder.path().join(part), folder.path().join("moved")).expect("it is there");
+        let error = refused(folder.path());
+        assert!(error.contains("cannot be opened") && error.contains(part), "{error}");
+        assert!(error.contains("missing"), "{error}");
+        let _ = fs::remove_dir_all(folder.path().join(part));
+        fs::rename(folder.path().join("moved"), folder.path().join(part)).expect("it is there");
+        assert_eq!(tail(&Up::on(folder.path())), Some(2));
+    }
+}
+
+#[test]
+fn a_file_in_place_of_the_folder_is_no_folder() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let shown = file.path().display();
+    let expected = format!("error: {shown} is no folder: choose another place");
+    assert_eq!(refused(file.path()), expected);
+}
+
+#[test]
+fn a_link_leads_to_the_folder_or_the_line_says_that_it_does_not() {
+    let folder = used();
+    let place = tempfile::tempdir().expect("a folder");
+    let link = place.path().join("link");
+    symlink(folder.path(), &link).expect("a link");
+    {
+        let up = Up::on(&link);
+        assert_eq!(tail(&up), Some(2));
+        // It is the same folder.
+        assert!(refused(folder.path()).contains("is in use by another process"));
+    }
+    let moved = place.path().join("moved");
+    fs::rename(folder.path(), &moved).expect("it is there");
+    let shown = (link.display(), folder.path().display());
+    assert_eq!(
+        refused(&link),
+        format!(
+            "error: the folder {} is a link to {}, which is not there: change that, or choose another folder",
+            shown.0, shown.1
+        )
+    );
+    fs::remove_file(&link).expect("it is there");
+    symlink(&moved, &link).expect("a link");
+    assert_eq!(tail(&Up::on(&link)), Some(2));
+    // And by a path from where one is.
+    let mut command = up_on(Path::new("moved"));
+    assert_eq!(tail(&Up::start(command.current_dir(place.path()))), Some(2));
+}
+
+#[test]
+fn two_that_start_at_the_same_time_in_an_empty_folder_do_not_both_get_it() {
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let both: Vec<_> = thread::scope(|scope| {
+            let start = || scope.spawn(|| Up::try_start(&mut up_on(folder.path())));
+            let both = [start(), start()];
+            both.map(|one| one.join().expect("it does not panic")).into_iter().collect()
+        });
+        let mut hosts = 0;
+        for one in &both {
+            match one {
+                Ok(up) => {
+                    hosts += 1;
+                    assert_eq!(open(up, 1), Some(1));
+                }
+                Err(said) => assert!(said.contains("is in use by another process"), "{said}"),
+            }
+        }
+        assert_eq!(hosts, 1);
+    }
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_to_is_refused() {
+    let folder = used();
+    let run = || {
+        let mut command = up_on(folder.path());
+        // One who may not do everything.
+        command.uid(65_534).gid(65_534).output()
+    };
+    let Ok(output) = run() else {
+        println!("skipped: this process may not become another user");
+        return;
+    };
+    let error = stderr(&output);
+    let shown = folder.path().display();
+    assert_eq!(lines(&output, 1), Vec::<String>::new());
+    assert!(
+        error.starts_with(&format!(
+            "error: the folder {shown} cannot be written to (Permission denied"
+        )),
+        "{error}"
+    );
 }
 
 #[test]

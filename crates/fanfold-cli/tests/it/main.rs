@@ -3,12 +3,16 @@
 mod audit;
 mod client;
 mod crash;
+#[cfg(all(feature = "fault-points", target_os = "linux", target_arch = "x86_64"))]
+mod crash_points;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod folder;
 mod full_disk;
+mod gone;
 mod hostile;
 mod load;
+mod names;
 #[cfg(feature = "fault-points")]
 mod power_loss;
 mod scripted;
@@ -61,7 +65,13 @@ impl Up {
     }
 
     /// A command like [`up_on`].
+    #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::try_start(command).unwrap_or_else(|said| panic!("it did not start: {said}"))
+    }
+
+    /// As [`Up::start`]; if it does not start, what it said.
+    pub(crate) fn try_start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = || {
@@ -77,12 +87,13 @@ impl Up {
         });
         let first = line();
         if first.is_empty() {
-            panic!("it did not start: {}", stderr.join().expect("it is read"));
+            child.wait().expect("it ends");
+            return Err(stderr.join().expect("it is read"));
         }
         let url = first.split_once(" on ").and_then(|(_, rest)| rest.split_once(','));
         let url = url.unwrap_or_else(|| panic!("no address in `{first}`")).0.to_owned();
         let to_paste = (0..5).map(|_| line()).filter(|line| line.starts_with("curl ")).collect();
-        Self { child, url, to_paste, _stdout: stdout, stderr: Some(stderr) }
+        Ok(Self { child, url, to_paste, _stdout: stdout, stderr: Some(stderr) })
     }
 
     /// Runs a client of it.

@@ -26,6 +26,8 @@ use crate::watchdog::{Vital, Watchdog};
 const LOOK_MS: u64 = 20;
 /// What is written is on disk after this, in milliseconds: what a crash makes it necessary to do again.
 const CHECKPOINT_MS: u64 = 500;
+/// How often it is looked whether the folder is still there, in milliseconds.
+const FOLDER_MS: u64 = 250;
 /// After a checkpoint that failed, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
@@ -102,6 +104,7 @@ impl<S: Stages> Checkpoints<S> {
         thread.spawn(move || {
             let _vital = Vital("the checkpoints");
             let mut due = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
+            let mut looked = Instant::now();
             while !stop.is_told() {
                 let store = self.store.clone();
                 let wanted = runtime.block_on(async {
@@ -109,6 +112,14 @@ impl<S: Stages> Checkpoints<S> {
                     let look = timeout(Duration::from_millis(LOOK_MS), wanted);
                     stop.or(look).await.is_some_and(|wanted| wanted.is_ok())
                 });
+                if looked.elapsed() >= Duration::from_millis(FOLDER_MS) {
+                    looked = Instant::now();
+                    // It says so itself, and whoever has the engine ends it.
+                    let _ = store.folder().check();
+                }
+                if store.folder().is_gone() {
+                    continue;
+                }
                 while self.look() {}
                 let is_behind =
                     store.is_unsaved() || self.done.load(Ordering::Relaxed) > self.saved;

@@ -128,7 +128,7 @@ impl DurableCommands {
     pub fn open(store: Arc<Store>, shards: usize, bound: Bound) -> Result<Self, StoreError> {
         let changes = Shards::equal(shards);
         let done = store.done()?;
-        let folder = store.folder().path().join("commands");
+        let folder = store.folder().commands();
         let mut replayed = BTreeSet::new();
         let mut replayed_until = Time::default();
         let log = CommandLog::open(&folder, done, |position, group| {
@@ -220,6 +220,10 @@ impl DurableCommands {
 
     /// Why nothing can be taken now, if that is so.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        if self.store.folder().is_gone() {
+            let gone = StoreError::Gone(self.store.folder().path().to_owned());
+            return Some(Obstacle::Gone(gone.to_string()));
+        }
         if self.uptime_ms() < self.full_until_ms.load(Ordering::Relaxed) {
             return Some(Obstacle::Full);
         }
@@ -351,7 +355,10 @@ impl DurableCommands {
                 if matches!(error, StoreError::Full) {
                     self.full_until_ms.store(self.uptime_ms() + FULL_MS, Ordering::Relaxed);
                 }
-                tracing::error!(alarm = "not_durable", %error, "commands were not accepted");
+                // That the folder is gone was said already.
+                if !matches!(error, StoreError::Gone(_)) {
+                    tracing::error!(alarm = "not_durable", %error, "commands were not accepted");
+                }
                 let changes = changes.into_iter().map(|(_, _, answer)| answer);
                 for answer in changes.chain(refused.into_iter().map(|(answer, _)| answer)) {
                     let _ = answer.send(Err(unavailable(HOP, &error).into()));
@@ -369,8 +376,14 @@ impl DurableCommands {
     }
 
     fn append_bytes(&self, bytes: &[u8]) -> Result<u64, StoreError> {
+        if self.store.folder().is_gone() {
+            return Err(self.store.folder().lose());
+        }
         let mut log = lock(&self.log);
-        let position = log.append(bytes)?;
+        let position = log.append(bytes).map_err(|error| match error {
+            StoreError::Gone(_) => self.store.folder().lose(),
+            error => error,
+        })?;
         self.counts.groups.fetch_add(1, Ordering::Relaxed);
         self.counts.log_bytes.store(log.bytes(), Ordering::Relaxed);
         Ok(position)
@@ -464,6 +477,11 @@ impl Commands for DurableCommands {
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
         let slot = slot(&self.store, HashKey::of_log(log), log);
         slot.map_err(|error| unavailable(HOP, &error))
+    }
+
+    /// What was accepted comes out of the command log again: no change is ever lost.
+    async fn batch(&self, _: &LogId) -> Result<Option<Change>, Unavailable> {
+        Ok(None)
     }
 
     async fn catalogue(

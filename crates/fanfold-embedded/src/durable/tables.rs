@@ -340,10 +340,11 @@ impl DurableDeadLetters {
         [view.as_bytes(), &[0], &id.to_be_bytes()].concat().into()
     }
 
-    fn letters(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+    /// Those with ids from `first` on.
+    fn letters(&self, view: &str, first: u64, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let mut letters = Vec::new();
         let end = [view.as_bytes(), &[1]].concat();
-        let start = Self::key(view, 0);
+        let start = Self::key(view, first);
         self.store.scan(Space::DEAD_LETTERS, &start, &end, false, |key, body| {
             let id = key.last_chunk::<8>().map(|id| u64::from_be_bytes(*id));
             letters.extend(id.map(|id| DeadLetter { id, body }));
@@ -354,7 +355,7 @@ impl DurableDeadLetters {
 
     fn add(&self, view: &str, body: Bytes) -> Result<(), StoreError> {
         let _alone = lock(&self.writing);
-        let letters = self.letters(view, usize::MAX)?;
+        let letters = self.letters(view, 0, usize::MAX)?;
         let next = letters.last().map_or(0, |last| last.id + 1);
         let (mut items, mut bytes) = (letters.len() + 1, body.len());
         bytes += letters.iter().map(|letter| letter.body.len()).sum::<usize>();
@@ -384,8 +385,14 @@ impl Undelivered for DurableDeadLetters {
 
 #[async_trait]
 impl DeadLetters for DurableDeadLetters {
-    async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
-        let letters = if limit == 0 { Ok(Vec::new()) } else { self.letters(view, limit) };
+    async fn list(
+        &self,
+        view: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Unavailable> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let letters = if limit == 0 { Ok(Vec::new()) } else { self.letters(view, first, limit) };
         letters.map_err(|error| unavailable("dead letters", &error))
     }
 

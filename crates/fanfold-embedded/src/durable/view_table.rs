@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, Unavailable,
-    ViewTable,
+    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    Unavailable, ViewTable,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,7 @@ struct More {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     behind: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    attempts: Option<u32>,
+    attempt: Option<Lease>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parked: Option<ParkedView>,
 }
@@ -163,10 +164,10 @@ fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
     let mut value = cursor.seq.0.to_be_bytes().to_vec();
     let more = More {
         behind: cursor.behind.map(|seq| seq.0),
-        attempts: Some(cursor.attempts).filter(|attempts| *attempts > 0),
+        attempt: cursor.attempt,
         parked: cursor.parked.clone(),
     };
-    if more.behind.is_some() || more.attempts.is_some() || more.parked.is_some() {
+    if more.behind.is_some() || more.attempt.is_some() || more.parked.is_some() {
         // Numbers and a message: nothing that JSON cannot hold.
         let _ = serde_json::to_writer(&mut value, &more);
     }
@@ -179,8 +180,8 @@ fn decode_cursor(mut value: Bytes) -> Option<Cursor> {
         true => More::default(),
         false => serde_json::from_slice(&value).ok()?,
     };
-    let More { behind, attempts, parked } = more;
-    Some(Cursor { seq, behind: behind.map(Seq), attempts: attempts.unwrap_or(0), parked })
+    let More { behind, attempt, parked } = more;
+    Some(Cursor { seq, behind: behind.map(Seq), attempt, parked })
 }
 
 #[async_trait]
@@ -244,19 +245,28 @@ impl ViewTable for DurableViewTable {
         Ok(())
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
         self.store.room().await?;
         {
             let _alone = self.stripes.of(log);
-            let cursor = self.read_cursor(log)?;
-            self.put_cursor(log, &Cursor { attempts, ..cursor.unwrap_or_default() });
+            let cursor = self.read_cursor(log)?.unwrap_or_default();
+            let stands = cursor.attempt;
+            if stands.as_ref() != before && stands.as_ref() != Some(lease) {
+                return Ok(Attempted::Refused(stands));
+            }
+            self.put_cursor(log, &Cursor { attempt: Some(*lease), ..cursor });
         }
         // One that has begun must be known after the crash that it may be; one that has returned
         // may be thought not to have.
-        if attempts > 0 {
+        if lease.attempts > 0 {
             self.store.durable().await?;
         }
-        Ok(())
+        Ok(Attempted::Noted)
     }
 
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
@@ -278,10 +288,7 @@ impl ViewTable for DurableViewTable {
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
-        let prefix = range.prefix.as_str();
-        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
-        let end = format!("{prefix}\u{7f}");
-        let (mut low, mut high) = (prefix.to_owned(), end.clone());
+        let (mut low, mut high) = (range.prefix.clone(), range.end());
         match range.after.as_ref().map(RowKey::as_str) {
             Some(after) if range.descending => high = high.min(after.to_owned()),
             // Behind a key: the key with the lowest byte added.

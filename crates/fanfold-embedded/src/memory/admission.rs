@@ -28,6 +28,8 @@ pub enum Obstacle {
     Full,
     /// What was taken is too far from being done; says how far.
     Behind(String),
+    /// There is no place for it any more; says why.
+    Gone(String),
 }
 
 impl MemoryAdmission {
@@ -63,7 +65,7 @@ impl Admission for MemoryAdmission {
         if let Some(obstacle) = self.obstacle.as_ref().and_then(|obstacle| obstacle()) {
             let (reason, is_full) = match obstacle {
                 Obstacle::Full => ("the disk is full".to_owned(), true),
-                Obstacle::Behind(reason) => (reason, false),
+                Obstacle::Behind(reason) | Obstacle::Gone(reason) => (reason, false),
             };
             return Err(NotAdmitted { reason, retry_after_s: RETRY_AFTER_S, is_full });
         }

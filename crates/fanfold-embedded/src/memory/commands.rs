@@ -3,6 +3,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Unavailable,
@@ -14,8 +15,8 @@ use crate::shard::Bound;
 use crate::shards::Shards;
 use crate::striped::lock;
 
-/// The slots of a bucket, in the catalogue's order.
-type Slots = BTreeMap<LogId, Slot>;
+/// The slots of a bucket with the bodies of their batches, in the catalogue's order.
+type Slots = BTreeMap<LogId, (Slot, Bytes)>;
 
 /// Slots, by the catalogue's buckets; and the change stream.
 pub struct MemoryCommands {
@@ -40,7 +41,7 @@ impl MemoryCommands {
     /// Freezes a log: its slot refuses appends. `false`: it has no slot.
     pub fn close(&self, log: &LogId) -> bool {
         let mut slots = self.bucket(HashKey::of_log(log));
-        slots.get_mut(log).map(|slot| slot.closed = true).is_some()
+        slots.get_mut(log).map(|(slot, _)| slot.closed = true).is_some()
     }
 
     /// The bucket of a log with this key.
@@ -81,11 +82,12 @@ impl Commands for MemoryCommands {
         let key = HashKey::of_log(log);
         let mut slots = self.bucket(key);
         let slot = slots.get_mut(log);
-        if let Some(slot) = slot.as_deref().filter(|slot| slot.closed || slot.token == token) {
+        let before = slot.as_deref().map(|(slot, _)| slot);
+        if let Some(slot) = before.filter(|slot| slot.closed || slot.token == token) {
             return Err(AppendError::Refused(slot.clone()));
         }
-        let last = slot.as_deref().map_or(Seq::ZERO, |slot| slot.seq).plus(n);
-        let appended = Slot { seq: last, n, at, token, closed: false };
+        let last = before.map_or(Seq::ZERO, |slot| slot.seq).plus(n);
+        let appended = (Slot { seq: last, n, at, token, closed: false }, body.clone());
         match slot {
             Some(slot) => *slot = appended,
             None => {
@@ -98,7 +100,15 @@ impl Commands for MemoryCommands {
     }
 
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
-        Ok(self.bucket(HashKey::of_log(log)).get(log).cloned())
+        Ok(self.bucket(HashKey::of_log(log)).get(log).map(|(slot, _)| slot.clone()))
+    }
+
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
+        let slots = self.bucket(HashKey::of_log(log));
+        Ok(slots.get(log).map(|(slot, body)| {
+            let Slot { seq: last, n, at, token, .. } = *slot;
+            Change { log: log.clone(), last, n, at, token, body: body.clone() }
+        }))
     }
 
     async fn catalogue(

@@ -65,9 +65,15 @@ impl Undelivered for MemoryDeadLetters {
 
 #[async_trait]
 impl DeadLetters for MemoryDeadLetters {
-    async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
+    async fn list(
+        &self,
+        view: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Unavailable> {
         let views = lock(&self.views);
         let letters = views.get(view).into_iter().flat_map(|letters| &letters.letters);
+        let letters = letters.filter(|letter| after.is_none_or(|after| letter.id > after));
         Ok(letters.take(limit).cloned().collect())
     }
 

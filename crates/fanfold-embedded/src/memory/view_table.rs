@@ -4,10 +4,11 @@ use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, Unavailable,
-    ViewTable,
+    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    Unavailable, ViewTable,
 };
 
 use super::beyond_limit;
@@ -69,8 +70,7 @@ impl ViewLog {
     /// The live rows of a range, in the order asked for.
     fn range(&self, range: &RowRange) -> Box<dyn Iterator<Item = Row> + '_> {
         let prefix = range.prefix.as_str();
-        // Keys are ASCII below DEL, in the order of their bytes: here ends the prefix.
-        let end = format!("{prefix}\u{7f}");
+        let end = range.end();
         let (mut low, mut high) = (Included(prefix), Excluded(end.as_str()));
         match range.after.as_ref().map(RowKey::as_str) {
             Some(after) if range.descending && after <= prefix => return Box::new(empty()),
@@ -106,6 +106,14 @@ pub struct MemoryViewTable {
 }
 
 impl MemoryViewTable {
+    /// Lets a parked view go on: what `park` has noted is gone.
+    pub fn redrive(&self, log: &LogId) {
+        let mut logs = self.logs.of(log);
+        if let Some(cursor) = logs.get_mut(log).and_then(|log| log.cursor.as_mut()) {
+            cursor.parked = None;
+        }
+    }
+
     /// Those who wait for the view.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
@@ -179,10 +187,20 @@ impl ViewTable for MemoryViewTable {
         Ok(())
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
         let mut logs = self.logs.of(log);
-        logs.entry(log.clone()).or_default().cursor.get_or_insert_default().attempts = attempts;
-        Ok(())
+        let cursor = &mut logs.entry(log.clone()).or_default().cursor;
+        let stands = cursor.as_ref().and_then(|cursor| cursor.attempt);
+        if stands.as_ref() != before && stands.as_ref() != Some(lease) {
+            return Ok(Attempted::Refused(stands));
+        }
+        cursor.get_or_insert_default().attempt = Some(*lease);
+        Ok(Attempted::Noted)
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {

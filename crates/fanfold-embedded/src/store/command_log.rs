@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::StoreError;
-use super::folder::sync_folder;
+use super::folder::{is_at, sync_folder};
 use crate::faults;
 
 const MAGIC: &[u8; 8] = b"FFCMDS\x00\x01";
@@ -49,15 +49,20 @@ struct Segment {
 }
 
 impl CommandLog {
-    /// Opens the log in `folder`, which is made if it is not there. `done` is the position below
-    /// which everything may be gone. Calls `group` with each group from there on.
+    /// Makes an empty log in `folder`.
+    pub fn make(folder: &Path) -> Result<(), StoreError> {
+        fs::create_dir_all(folder)?;
+        create(folder, 1).map(drop)
+    }
+
+    /// Opens the log in `folder`. `done` is the position below which everything may be gone. Calls
+    /// `group` with each group from there on.
     pub fn open(
         folder: &Path,
         done: u64,
         mut group: impl FnMut(u64, Bytes) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
-        fs::create_dir_all(folder)?;
-        let mut segments: VecDeque<Segment> = segments(folder)?.into();
+        let mut segments: VecDeque<Segment> = used_segments(folder)?.into();
         let mut next = done.max(1);
         let mut synced_bytes = 0;
         let count = segments.len();
@@ -85,25 +90,18 @@ impl CommandLog {
             }
             synced_bytes = groups.valid_bytes;
         }
-        let (file, is_torn) = match segments.back() {
-            // Also a header may be torn: then nothing is valid.
-            Some(last) => (File::options().read(true).write(true).open(&last.path)?, true),
-            None => {
-                let (segment, file) = create(folder, next)?;
-                synced_bytes = segment.bytes;
-                segments.push_back(segment);
-                (file, false)
-            }
-        };
+        let last = segments.back().ok_or_else(|| broken(folder, "the command log is missing"))?;
+        let file = File::options().read(true).write(true).open(&last.path)?;
         let mut log = Self {
             folder: folder.to_owned(),
             segments,
             file,
             synced_bytes,
-            is_torn,
+            // Also a header may be torn: then nothing is valid.
+            is_torn: true,
             next,
             buffer: Vec::new(),
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes: faults::segment_bytes(SEGMENT_BYTES),
             syncs: 0,
         };
         log.mend()?;
@@ -133,6 +131,13 @@ impl CommandLog {
         self.file.write_all(&self.buffer)?;
         faults::reached("command_log.written");
         self.file.sync_data()?;
+        // What was removed, moved or replaced meanwhile is not found at the next start.
+        if let Some(last) = self.segments.back()
+            && !is_at(&last.path, &self.file)
+        {
+            self.mend()?;
+            return Err(StoreError::Gone(self.folder.clone()));
+        }
         self.is_torn = false;
         self.syncs += 1;
         self.synced_bytes += self.buffer.len() as u64;
@@ -224,8 +229,43 @@ fn write_group(buffer: &mut Vec<u8>, position: u64, payload: &[u8]) {
     buffer.extend_from_slice(payload);
 }
 
+/// Whether no group was ever written to a log in this folder; or there is none.
+pub(super) fn is_empty(folder: &Path) -> io::Result<bool> {
+    match segments(folder) {
+        Ok(segments) => Ok(segments.iter().all(|segment| segment.bytes <= MAGIC.len() as u64)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// The segments without those that were begun, and then not written to, as the disk was full or the
+/// process ended: the log may have gone on in the one before. The last one is needed in any case.
+fn used_segments(folder: &Path) -> Result<Vec<Segment>, StoreError> {
+    let mut used = match segments(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        used => used?,
+    };
+    let mut at = used.len();
+    while at > 0 && used.len() > 1 {
+        at -= 1;
+        if used[at].bytes <= MAGIC.len() as u64 {
+            fs::remove_file(&used.remove(at).path)?;
+        }
+    }
+    Ok(used)
+}
+
 fn create(folder: &Path, first: u64) -> Result<(Segment, File), StoreError> {
     let path = folder.join(format!("{first:020}.log"));
+    let created = create_at(folder, first, path.clone());
+    if created.is_err() {
+        // The log goes on in the segment before. Opening removes it, too.
+        let _ = fs::remove_file(&path);
+    }
+    created
+}
+
+fn create_at(folder: &Path, first: u64, path: PathBuf) -> Result<(Segment, File), StoreError> {
     // One of this name holds nothing that was acknowledged: it would have been read otherwise.
     let mut file =
         File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
@@ -235,14 +275,15 @@ fn create(folder: &Path, first: u64) -> Result<(Segment, File), StoreError> {
     Ok((Segment { first, path, bytes: MAGIC.len() as u64 }, file))
 }
 
-fn segments(folder: &Path) -> Result<Vec<Segment>, StoreError> {
+fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for found in fs::read_dir(folder)? {
-        let path = found?.path();
+        let found = found?;
+        let path = found.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let first = name.and_then(|name| name.strip_suffix(".log")?.parse().ok());
         let Some(first) = first else { continue };
-        segments.push(Segment { first, path, bytes: 0 });
+        segments.push(Segment { first, path, bytes: found.metadata()?.len() });
     }
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)

@@ -29,6 +29,7 @@ use tokio::time::timeout;
 pub use self::folder::OpenError;
 pub use self::tables::{Space, StoreError};
 
+use self::command_log::CommandLog;
 use self::folder::Folder;
 use self::layers::Layers;
 use self::tables::Tables;
@@ -99,7 +100,11 @@ impl Writes<'_> {
 impl Store {
     /// Opens a folder, or makes one. `views` are the names of the views' tables.
     pub fn open(folder: Folder, views: &[String]) -> Result<Self, OpenError> {
-        let tables = Tables::open(&folder, views)?;
+        let tables = match folder.is_unfinished() {
+            true => Self::make(&folder, views),
+            false => Tables::open(&folder, views),
+        };
+        let tables = tables.map_err(|error| folder.explain(error))?;
         let layers =
             (0..tables.len()).map(|index| Mutex::new(Layers::new(Space::prefix_len(index))));
         let layers = layers.collect();
@@ -115,6 +120,16 @@ impl Store {
             saved: watch::Sender::new(0),
             wanted: Notify::new(),
         })
+    }
+
+    /// Makes everything that belongs into a new folder: all of it is there, or the next start makes
+    /// it again.
+    fn make(folder: &Folder, views: &[String]) -> Result<Tables, StoreError> {
+        folder.begin()?;
+        CommandLog::make(&folder.commands())?;
+        let tables = Tables::open(folder, views)?;
+        folder.finish()?;
+        Ok(tables)
     }
 
     /// The folder.
@@ -246,6 +261,7 @@ impl Store {
     /// Stores everything written so far, and that all commands below `done` need not be read again.
     /// After an error everything is still in memory, and the next checkpoint tries again.
     pub fn checkpoint(&self, done: u64) -> Result<(), StoreError> {
+        self.folder.check()?;
         let _alone = lock(&self.checkpointing);
         // What could not be stored the last time comes first: it is older.
         if self.layers.iter().any(|layers| lock(layers).is_sealed()) {
@@ -287,6 +303,7 @@ impl Store {
         key: &[u8],
         value: Option<Bytes>,
     ) -> Result<(), StoreError> {
+        self.folder.check()?;
         let _alone = lock(&self.checkpointing);
         self.tables.put_now(space, key, value)?;
         faults::synced_tables(self.folder.path());

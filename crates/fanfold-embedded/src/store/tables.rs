@@ -1,6 +1,7 @@
 //! The tables on disk: one `fjall` database, which only checkpoints write.
 
-use std::io;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::folder::{Folder, OpenError};
+use super::folder::{Folder, sync_folder};
 use super::items::Items;
 use super::torn_log;
 use crate::faults;
@@ -22,6 +23,11 @@ const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Commits from this size on are stored beside the keys, and never moved again: they are
 /// immutable, and would otherwise be rewritten whenever keys are merged.
 const SEPARATE_BYTES: u32 = 128;
+
+/// The file that `fjall` makes when it has made everything else.
+const MARKER: &str = "version";
+/// The folder with what is in the tables.
+const KEYSPACES: &str = "keyspaces";
 
 /// A table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +76,12 @@ pub enum StoreError {
     /// What `fjall` says.
     #[error("the tables failed: {0}")]
     Tables(fjall::Error),
+    /// The folder's path does not lead to it any more.
+    #[error(
+        "the folder {} was removed, moved or replaced while it was in use: nothing more is accepted; \
+         start again on the folder where it is now", .0.display()
+    )]
+    Gone(PathBuf),
     /// The tables could not be opened again after an error; the next checkpoint tries.
     #[error("the tables are closed after an error")]
     Closed,
@@ -117,11 +129,14 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn open(folder: &Folder, views: &[String]) -> Result<Self, OpenError> {
+    pub(super) fn open(folder: &Folder, views: &[String]) -> Result<Self, StoreError> {
         let names = NAMES.iter().map(|&name| name.to_owned()).chain(views.iter().cloned());
         let names: Vec<String> = names.collect();
-        let path = folder.path().join("tables");
-        let opened = open(&path, &names).map_err(|error| folder.explain(error))?;
+        let path = folder.tables();
+        let opened = match folder.is_unfinished() {
+            true => open_whole(&path, &names)?,
+            false => open(&path, &names)?,
+        };
         Ok(Self { path, names, opened: RwLock::new(Some(opened)) })
     }
 
@@ -251,9 +266,36 @@ impl Tables {
     }
 }
 
-/// Opens the tables. If their log cannot be read, what a power cut can have left behind its last
+/// Where the log of some tables is tried out.
+pub(super) fn probe(tables: &Path) -> PathBuf {
+    tables.with_extension("probe")
+}
+
+/// Whether the making of tables broke off: `fjall` writes its marker when the folder for what is in
+/// them is there, and still empty.
+pub(super) fn are_unfinished(tables: &Path) -> io::Result<bool> {
+    let is_marked = match fs::metadata(tables.join(MARKER)) {
+        Ok(marker) => marker.len() > 0,
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if is_marked {
+        return Ok(false);
+    }
+    match fs::read_dir(tables.join(KEYSPACES)) {
+        Ok(mut found) => Ok(found.next().is_none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens tables that were made before. If their log cannot be read, what a power cut can have left behind its last
 /// whole batch is set aside, and they are opened without.
 fn open(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
+    // `fjall` would make new ones, without what was accepted.
+    if !path.join(MARKER).exists() {
+        return Err(StoreError::damaged(format!("the tables {} are missing", path.display())));
+    }
     let try_open = || torn_log::catch(|| open_whole(path, names));
     match try_open() {
         Err(error) if torn_log::may_be_torn(&error) => match torn_log::cut(path, &error)? {
@@ -282,5 +324,7 @@ fn open_whole(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
     };
     let keyspaces = names.iter().map(|name| database.keyspace(name, || options(name)));
     let keyspaces = keyspaces.collect::<Result<_, _>>()?;
+    // `fjall` syncs what is in each, but not that they are there.
+    sync_folder(&path.join(KEYSPACES))?;
     Ok(Opened { keyspaces, database })
 }

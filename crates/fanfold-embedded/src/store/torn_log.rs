@@ -20,6 +20,7 @@ use fjall::Database;
 
 use super::StoreError;
 use super::folder::sync_folder;
+use super::tables::probe;
 
 /// What `fjall` reads of a damaged log may make it panic, in builds that check more than others.
 pub(super) fn catch<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -40,10 +41,10 @@ pub(super) fn may_be_torn(error: &StoreError) -> bool {
 pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError> {
     let Some(log) = newest(tables)? else { return Ok(false) };
     let end = data_end(&log)?;
-    let probe = Probe::new(tables)?;
+    let trial = Probe::new(tables)?;
     // It reads `good`, and does not read `bad`. Nothing can always be read.
     let (mut good, mut bad) = (0, end + 1);
-    if probe.reads(&log, end)? {
+    if trial.reads(&log, end)? {
         if fs::metadata(&log)?.len() == end {
             return Ok(false);
         }
@@ -52,7 +53,7 @@ pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError>
     }
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
-        match probe.reads(&log, middle)? {
+        match trial.reads(&log, middle)? {
             true => good = middle,
             false => bad = middle,
         }
@@ -86,10 +87,10 @@ struct Probe {
 
 impl Probe {
     fn new(tables: &Path) -> Result<Self, StoreError> {
-        let probe = Self { path: tables.with_extension("probe") };
-        probe.clear();
-        drop(Database::builder(&probe.path).open()?);
-        Ok(probe)
+        let trial = Self { path: probe(tables) };
+        trial.clear();
+        drop(Database::builder(&trial.path).open()?);
+        Ok(trial)
     }
 
     fn reads(&self, log: &Path, bytes: u64) -> Result<bool, StoreError> {

@@ -4,14 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
-    Advanced, Append, AppendError, CataloguePage, CataloguePosition, Commands, CommitItem, Cursor,
-    Env, Guarded, Journal, JournalAppendError, JournalPage, ParkedItem, ParkedTable, ParkedView,
-    PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, Token, Unavailable,
-    ViewTable, Waits,
+    Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change, Commands,
+    CommitItem, Cursor, Env, Guarded, Journal, JournalAppendError, JournalPage, ParkedItem,
+    ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow,
+    Token, Unavailable, ViewTable, Waits,
 };
 use futures::executor::block_on;
 
@@ -23,6 +24,7 @@ enum Bug {
     // Commands.
     TokensAreNotCompared,
     RefusalShowsNoSlot,
+    BatchIsMiscounted,
     CatalogueLeavesOneOut,
     // Journal.
     FromInsideIsMissed,
@@ -45,6 +47,7 @@ enum Bug {
     AttemptsMoveTheCursor,
     AdvancingForgetsAttempts,
     ParkedAttemptsStay,
+    AttemptsAreNotGuarded,
     TombstonesAreHidden,
     RowsAreNotGuarded,
     AlwaysAscending,
@@ -84,6 +87,14 @@ impl Commands for Broken {
 
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
         self.0.commands.slot(log).await
+    }
+
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
+        let mut batch = self.0.commands.batch(log).await?;
+        if let Some(batch) = batch.as_mut().filter(|_| self.has(Bug::BatchIsMiscounted)) {
+            batch.n += 1;
+        }
+        Ok(batch)
     }
 
     async fn catalogue(
@@ -229,8 +240,12 @@ impl ViewTable for Broken {
     }
 
     async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
-        if self.has(Bug::AdvancingForgetsAttempts) && self.table().cursor(log).await?.is_some() {
-            self.table().attempt(log, 0).await?;
+        let noted = self.table().cursor(log).await?.and_then(|cursor| cursor.attempt);
+        if self.has(Bug::AdvancingForgetsAttempts)
+            && let Some(noted) = noted
+        {
+            let none = Lease { attempts: 0, ..noted };
+            self.table().attempt(log, Some(&noted), &none).await?;
         }
         match self.table().advance(log, to).await? {
             Advanced::Refused(_) if self.has(Bug::EveryAdvanceMoves) => Ok(Advanced::Moved),
@@ -251,16 +266,24 @@ impl ViewTable for Broken {
         self.table().park(log, at, parked).await
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
         let cursor = self.table().cursor(log).await?.unwrap_or_default();
         match self.1 {
             Bug::AttemptsMoveTheCursor => {
                 self.table().advance(log, cursor.seq.next()).await?;
             }
-            Bug::ParkedAttemptsStay if cursor.parked.is_some() => return Ok(()),
+            Bug::ParkedAttemptsStay if cursor.parked.is_some() => return Ok(Attempted::Noted),
+            Bug::AttemptsAreNotGuarded => {
+                return self.table().attempt(log, cursor.attempt.as_ref(), lease).await;
+            }
             _ => {}
         }
-        self.table().attempt(log, attempts).await
+        self.table().attempt(log, before, lease).await
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
@@ -327,7 +350,10 @@ fn is_found(port: &str, bug: Bug) -> bool {
 fn every_broken_sentence_is_found() {
     use Bug::*;
     for (port, bugs) in [
-        ("commands", &[TokensAreNotCompared, RefusalShowsNoSlot, CatalogueLeavesOneOut][..]),
+        (
+            "commands",
+            &[TokensAreNotCompared, RefusalShowsNoSlot, BatchIsMiscounted, CatalogueLeavesOneOut][..],
+        ),
         (
             "journal",
             &[
@@ -350,6 +376,7 @@ fn every_broken_sentence_is_found() {
                 AttemptsMoveTheCursor,
                 AdvancingForgetsAttempts,
                 ParkedAttemptsStay,
+                AttemptsAreNotGuarded,
                 TombstonesAreHidden,
                 RowsAreNotGuarded,
                 AlwaysAscending,

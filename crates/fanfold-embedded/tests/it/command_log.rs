@@ -18,6 +18,9 @@ type Groups = Vec<(u64, Bytes)>;
 
 fn open(folder: &Path, done: u64) -> Result<(CommandLog, Groups), StoreError> {
     let mut groups = Groups::new();
+    if segments(folder).is_empty() {
+        CommandLog::make(folder)?;
+    }
     let log = CommandLog::open(folder, done, |position, group| {
         groups.push((position, group));
         Ok(())

@@ -158,8 +158,8 @@ async fn dead_letters_are_bounded_the_oldest_go() {
     let left = |found: Vec<fanfold_pipeline::ports::DeadLetter>| -> Vec<(u64, u8)> {
         found.iter().map(|letter| (letter.id, letter.body[0])).collect()
     };
-    assert_eq!(left(letters.list("balances", 10).await.unwrap()), [(2, 2), (3, 3), (4, 4)]);
-    assert_eq!(left(letters.list("others", 10).await.unwrap()), [(4, 4)]);
+    assert_eq!(left(letters.list("balances", None, 10).await.unwrap()), [(2, 2), (3, 3), (4, 4)]);
+    assert_eq!(left(letters.list("others", None, 10).await.unwrap()), [(4, 4)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,7 @@ async fn dead_letters_are_bounded() {
         (101, vec![], 6),
     ] {
         letters.push("balances", vec![b'x'; size].into());
-        let left = letters.list("balances", 10).await.unwrap();
+        let left = letters.list("balances", None, 10).await.unwrap();
         let sizes: Vec<usize> = left.iter().map(|letter| letter.body.len()).collect();
         assert_eq!((sizes, letters.dropped("balances")), (expected, dropped), "after {size}");
     }

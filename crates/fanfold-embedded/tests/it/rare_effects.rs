@@ -40,7 +40,7 @@ struct Found {
 async fn find(folder: &Path) -> Found {
     let store = open(folder);
     let parked = DurableParked::new(store.clone()).list(&log(), Seq(0), 10).await;
-    let letters = DurableDeadLetters::new(store.clone(), ROOMY).list("balances", 10).await;
+    let letters = DurableDeadLetters::new(store.clone(), ROOMY).list("balances", None, 10).await;
     let cursor = view_table(&store).cursor(&log()).await.expect("a cursor").unwrap_or_default();
     Found {
         parked: parked.expect("a list").iter().map(|item| item.seq.0).collect(),

@@ -62,7 +62,8 @@ async fn it_goes_on_where_it_was_and_knows_what_it_has_seen() {
         }
         let id = round as u64 + 1;
         send(&engine, orgs, id, "deposit", r#"{"account":"cash","amount":10}"#).await;
-        // The same again, and that of the round before: duplicates, which change nothing.
+        // The same again, and the id of the round before with another amount: neither changes
+        // anything.
         send(&engine, orgs, id, "deposit", r#"{"account":"cash","amount":10}"#).await;
         let last =
             send(&engine, orgs, id - 1, "deposit", r#"{"account":"cash","amount":99}"#).await;

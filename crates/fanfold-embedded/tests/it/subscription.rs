@@ -73,7 +73,7 @@ impl Bench {
     }
 
     async fn dead(&self) -> Vec<String> {
-        let letters = self.letters.list(VIEW, 1_000).await.unwrap();
+        let letters = self.letters.list(VIEW, None, 1_000).await.unwrap();
         letters.iter().map(|letter| String::from_utf8_lossy(&letter.body).into_owned()).collect()
     }
 }
@@ -287,7 +287,7 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     assert_eq!(calls[..2], ["abc", "e"]);
     calls.sort();
     assert_eq!(calls, ["abc", "b", "b", "c", "c", "e", "e", "e"]);
-    let letters = letters.list(VIEW, 10).await.unwrap();
+    let letters = letters.list(VIEW, None, 10).await.unwrap();
     let mut dead: Vec<&[u8]> = letters.iter().map(|letter| &letter.body[..]).collect();
     dead.sort();
     assert_eq!(dead, [&b"b"[..], b"c", b"e"]);

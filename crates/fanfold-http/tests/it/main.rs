@@ -2,6 +2,7 @@
 //! written, a test writes itself; so every shape and every status can be shown.
 
 mod edge;
+mod ids;
 mod shapes;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ impl Edge {
         let reads = Reads::new(
             memory.commands.clone(),
             memory.journal.clone(),
+            memory.state.clone(),
             served.collect(),
             services.clone(),
             memory.waits.clone(),
@@ -101,6 +103,7 @@ impl Edge {
                 origin: if lost { Origin::nobody() } else { user },
                 id: if lost { CommandId::NONE } else { CommandId::new(seq).expect("in range") },
                 command: (!lost).then(|| name("open")),
+                digest: None,
                 outcome: outcome.clone(),
             };
             payload.push(if payload.is_empty() { b'[' } else { b',' });

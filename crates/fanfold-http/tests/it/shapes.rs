@@ -19,6 +19,27 @@ fn opened(version: u32) -> Event {
 }
 
 #[tokio::test]
+async fn numbers_are_shown_as_they_were_written() {
+    let edge = Edge::new();
+    edge.open(1).await.expect(202);
+    let data =
+        r#"[340282366920938463463374607431768211455,1e400,-0.0,0.100000000000000000000000000001]"#;
+    let event = Event { data: raw(data), ..opened(1) };
+    edge.commit(1, vec![Outcome::Accepted(vec![event])]).await;
+    edge.put_row("cash", 1, data).await;
+    let row = r#""row":"#;
+    for (path, name) in [
+        ("/logs/ledger/org:acme/1", r#""data":"#),
+        ("/logs/ledger/org:acme?from=1", r#""data":"#),
+        ("/views/balances/ledger/org:acme", row),
+        ("/views/balances/ledger/org:acme/cash", row),
+    ] {
+        let text = edge.get(path).await.expect(200).text;
+        assert!(text.contains(&format!("{name}{data}")), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn entries_of_every_status() {
     let edge = Edge::new();
     for id in 1..=8 {
@@ -30,7 +51,7 @@ async fn entries_of_every_status() {
     let outcomes = vec![
         Outcome::Accepted(vec![opened(1), opened(2)]),
         Outcome::Accepted(vec![]),
-        Outcome::Rejected { code: text("already_open"), message: text("\"cash\" is open") },
+        Outcome::rejected("already_open", "\"cash\" is open"),
         Outcome::Duplicate { of: Seq(1) },
         Outcome::Stale,
         Outcome::Faulted {

@@ -1,9 +1,10 @@
 //! The sweep on its schedule.
 
+use fanfold::body::parked::Reason;
 use fanfold_lambda::Handler;
 use fanfold_lambda::metrics::{
-    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, NUDGED, SCHEDULES_DROPPED, STANDSTILL_MS_MAX,
-    WAITING,
+    ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, NUDGED, RESENT, SCHEDULES_DROPPED,
+    STANDSTILL_MS_MAX, WAITING, waiting_for,
 };
 use fanfold_pipeline::ports::{CataloguePosition, Commands, Env};
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::world::{World, by_topic, failures, schedule, schedule_at};
 async fn what_stands_still_is_nudged_and_goes_on() {
     let world = World::new();
     world.command(1, "acme", "open", json!({ "account": "cash" })).await;
-    // The change is lost, and with it the record; the next one shows the gap.
+    // The change is lost, and with it the record: the slot still holds what it said.
     world.changes();
     let reply = world.call(&world.sweep, &schedule()).await.unwrap();
     assert_eq!(reply.metrics.get(NUDGED), Some(0.0), "it is on its way, for all that is known");
@@ -24,13 +25,19 @@ async fn what_stands_still_is_nudged_and_goes_on() {
     world.clock.sleep(11_000).await;
     let reply = world.call(&world.sweep, &schedule()).await.unwrap();
     assert_eq!(reply.metrics.get(LOGS), Some(2.0), "the ledger's and the canary's");
-    assert_eq!(reply.metrics.get(NUDGED), Some(1.0));
+    assert_eq!([NUDGED, RESENT].map(|n| reply.metrics.get(n)), [Some(1.0); 2]);
+    for reason in Reason::ALL {
+        assert_eq!(reply.metrics.get(waiting_for(reason)), Some(0.0));
+    }
     assert_eq!([WAITING, ATTEMPTED, FAILED].map(|n| reply.metrics.get(n)), [Some(0.0); 3]);
     assert!(reply.metrics.get(STANDSTILL_MS_MAX) >= Some(11_000.0));
     assert!(reply.metrics.get(CANARY_AGE_MS_MAX) >= Some(11_000.0));
     let records = world.records();
     assert_eq!(records["Records"][0]["kinesis"]["partitionKey"], "ledger/org:acme");
     assert_eq!(world.answer(&world.processor, &records).await, failures(&[]));
+    let reply = world.call(&world.sweep, &schedule()).await.unwrap();
+    let put = [NUDGED, RESENT].map(|name| reply.metrics.get(name));
+    assert_eq!(put, [Some(0.0); 2], "it has gone on");
 }
 
 #[tokio::test]

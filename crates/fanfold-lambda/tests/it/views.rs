@@ -143,7 +143,7 @@ async fn the_schedule_finds_what_was_not_delivered() {
     assert_eq!(numbers(&reply), [Some(1.0), Some(2.0), Some(1.0), Some(0.0)]);
     assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
     assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
-    let answer = json!({ "logs": 3, "behind": 2, "failed": 1, "parked": 0, "delivered": 1, "undelivered": 0 });
+    let answer = json!({ "logs": 3, "behind": 2, "failed": 1, "under_way": 0, "parked": 0, "delivered": 1, "undelivered": 0 });
     assert_eq!(reply.answer, answer.to_string());
     assert_eq!(*world.view_swept.0.lock().unwrap(), None, "the walk begins again");
 }

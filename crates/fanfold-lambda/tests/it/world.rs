@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Services, Time, View, Views};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shards::Shards;
@@ -17,9 +18,9 @@ use fanfold_lambda::{
 };
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{
-    Advanced, CataloguePosition, Change, CommandStream, CommitItem, Cursor, Env, Journal,
-    JournalAppendError, JournalPage, ParkedView, PutRowError, RowPage, RowRange, StoredRow,
-    StreamRecord, Unavailable, ViewTable,
+    Advanced, Attempted, CataloguePosition, Change, CommandStream, CommitItem, Cursor, Env,
+    Journal, JournalAppendError, JournalPage, ParkedView, PutRowError, RowPage, RowRange,
+    StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -145,9 +146,14 @@ impl ViewTable for Trouble<dyn ViewTable> {
         self.port.park(log, at, parked).await
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
-        *self.attempts.lock().unwrap() += usize::from(attempts > 0);
-        self.port.attempt(log, attempts).await
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
+        *self.attempts.lock().unwrap() += usize::from(lease.attempts > 0);
+        self.port.attempt(log, before, lease).await
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
@@ -323,7 +329,7 @@ impl Parts<'_> {
     }
 
     fn api(&self, services: &Services, views: &Views) -> ApiHandler {
-        let Memory { commands, journal, waits, admission, .. } = self.memory.clone();
+        let Memory { commands, journal, state, waits, admission, .. } = self.memory.clone();
         let served = views.iter().map(|view| ServedView {
             view: view.clone(),
             table: self.memory.views[view.name()].clone(),
@@ -332,6 +338,7 @@ impl Parts<'_> {
         let reads = Reads::new(
             commands.clone(),
             journal,
+            state,
             served.collect(),
             services.clone(),
             waits,

@@ -42,6 +42,7 @@ pub async fn commands(port: &dyn Commands, prefix: &str) {
 async fn appends_number_their_commands(port: &dyn Commands, prefix: &str) {
     let (here, there) = (log(prefix, "appends"), log(prefix, "appends-elsewhere"));
     assert_eq!(slot(port, &here).await, None, "a log without an append has no slot");
+    assert_eq!(must("reading a batch", port.batch(&here).await), None, "nor a batch");
     let mut accepted = 0;
     for (token, n) in [(11, 1), (12, 3), (13, 500)] {
         accepted += n;
@@ -50,6 +51,10 @@ async fn appends_number_their_commands(port: &dyn Commands, prefix: &str) {
         assert_eq!(seq, Seq(accepted), "an append returns the seq of its last command");
         let stored = slot(port, &here).await;
         assert_eq!(stored, Some(slot_of(accepted, &append)), "the slot shows the last append");
+        let Append { n, body, at, token } = append;
+        let change = Change { log: here.clone(), last: seq, n, at, token, body };
+        let held = must("reading a batch", port.batch(&here).await);
+        assert!(held.is_none_or(|held| held == change), "the slot holds the last append, if any");
     }
     assert_eq!(slot(port, &there).await, None, "an append must not touch another log");
     let seq = must("an append", port.append(&there, batch(2, 13)).await);

@@ -1,13 +1,14 @@
 //! [`ViewTable`]: cursors.
 
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, Seq, Time};
 use futures::future::join_all;
 
 use super::{RACERS, log, must};
-use crate::ports::{Advanced, Cursor, ParkedView, ViewTable};
+use crate::ports::{Advanced, Attempted, Cursor, ParkedView, ViewTable};
 
 fn at(seq: u64) -> Cursor {
-    Cursor { seq: Seq(seq), behind: None, parked: None, attempts: 0 }
+    Cursor { seq: Seq(seq), behind: None, parked: None, attempt: None }
 }
 
 fn reason(seq: u64) -> ParkedView {
@@ -30,8 +31,17 @@ async fn park(port: &dyn ViewTable, log: &LogId, at: u64, parked: &ParkedView) {
     must("parking a view", port.park(log, Seq(at), parked).await);
 }
 
-async fn attempt(port: &dyn ViewTable, log: &LogId, attempts: u32) {
-    must("noting an attempt", port.attempt(log, attempts).await);
+fn lease(attempts: u32, owner: u64) -> Lease {
+    Lease { attempts, at: Time(1_000), until: Time(61_000), owner }
+}
+
+async fn attempt(
+    port: &dyn ViewTable,
+    log: &LogId,
+    before: Option<Lease>,
+    lease: Lease,
+) -> Attempted {
+    must("noting an attempt", port.attempt(log, before.as_ref(), &lease).await)
 }
 
 /// The port's cursors: advancing, falling behind, parking, attempts.
@@ -40,7 +50,7 @@ pub async fn cursors(port: &dyn ViewTable, prefix: &str) {
     behind_is_the_highest_target(port, prefix).await;
     a_parked_cursor_stands_still(port, prefix).await;
     parking_needs_an_unmoved_cursor(port, prefix).await;
-    attempts_are_counted_apart(port, prefix).await;
+    attempts_are_noted_apart(port, prefix).await;
     one_of_many_racers_advances(port, prefix).await;
 }
 
@@ -127,32 +137,63 @@ async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
     assert_eq!(cursor(port, &marked).await, Some(expected), "a cursor at zero is parked at zero");
 }
 
-async fn attempts_are_counted_apart(port: &dyn ViewTable, prefix: &str) {
+async fn attempts_are_noted_apart(port: &dyn ViewTable, prefix: &str) {
     let (here, there) = (log(prefix, "attempts"), log(prefix, "attempts-elsewhere"));
-    let mut expected = Cursor { attempts: 1, ..at(0) };
-    attempt(port, &here, 1).await;
+    let first = lease(1, u64::MAX);
+    let refused = attempt(port, &here, Some(first), lease(2, 7)).await;
+    assert_eq!(refused, Attempted::Refused(None), "nothing was noted yet");
+    let absent = cursor(port, &here).await.unwrap_or_default();
+    assert_eq!(absent, at(0), "a refused note changes nothing");
+    let mut expected = Cursor { attempt: Some(first), ..at(0) };
+    assert_eq!(attempt(port, &here, None, first).await, Attempted::Noted);
     let made = cursor(port, &here).await;
     assert_eq!(made, Some(expected.clone()), "an attempt makes a cursor at zero");
-    for attempts in [2, 3, 0, 7, u32::MAX, 1] {
-        attempt(port, &here, attempts).await;
-        expected.attempts = attempts;
+    assert_eq!(attempt(port, &here, None, first).await, Attempted::Noted, "the same once more");
+
+    let mut stands = first;
+    let [late, other] = [Time(2_000), Time(62_000)];
+    for next in [
+        lease(2, 0),
+        lease(0, 0),
+        Lease { at: late, ..lease(u32::MAX, 0) },
+        Lease { until: other, at: late, ..lease(u32::MAX, 0) },
+        lease(1, 7),
+    ] {
+        for another in [
+            None,
+            Some(Lease { attempts: stands.attempts ^ 1, ..stands }),
+            Some(Lease { at: Time(stands.at.0 + 1), ..stands }),
+            Some(Lease { until: Time(stands.until.0 + 1), ..stands }),
+            Some(Lease { owner: stands.owner ^ 1, ..stands }),
+        ] {
+            let refused = attempt(port, &here, another, next).await;
+            assert_eq!(refused, Attempted::Refused(Some(stands)), "{another:?} is not there");
+        }
+        assert_eq!(cursor(port, &here).await, Some(expected.clone()), "nothing has changed");
+        assert_eq!(attempt(port, &here, Some(stands), next).await, Attempted::Noted);
+        (expected.attempt, stands) = (Some(next), next);
         assert_eq!(cursor(port, &here).await, Some(expected.clone()), "it is what was said last");
     }
     assert_eq!(advance(port, &here, 4).await, Advanced::Moved, "advancing during an attempt");
     expected.seq = Seq(4);
-    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "advancing leaves attempts");
+    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "advancing leaves the attempt");
     let refused = Advanced::Refused(expected.clone());
-    assert_eq!(advance(port, &here, 4).await, refused, "a refusal shows the attempts");
+    assert_eq!(advance(port, &here, 4).await, refused, "a refusal shows the attempt");
     mark_behind(port, &here, 9).await;
     park(port, &here, 4, &reason(5)).await;
     (expected.behind, expected.parked) = (Some(Seq(9)), Some(reason(5)));
     let parked = cursor(port, &here).await;
-    assert_eq!(parked, Some(expected.clone()), "marking and parking leave attempts");
-    attempt(port, &here, 0).await;
-    expected.attempts = 0;
+    assert_eq!(parked, Some(expected.clone()), "marking and parking leave the attempt");
+    assert_eq!(attempt(port, &here, Some(stands), lease(0, 7)).await, Attempted::Noted);
+    expected.attempt = Some(lease(0, 7));
     let stands = cursor(port, &here).await;
-    assert_eq!(stands, Some(expected), "attempts of a parked cursor, and nothing else");
+    assert_eq!(stands, Some(expected), "the attempt of a parked cursor, and nothing else");
     assert_eq!(cursor(port, &there).await, None, "attempts must not touch another log");
+
+    let raced = log(prefix, "attempts-race");
+    let racers = join_all((0..RACERS).map(|i| attempt(port, &raced, None, lease(1, i)))).await;
+    let noted = racers.iter().filter(|attempted| **attempted == Attempted::Noted).count();
+    assert_eq!(noted, 1, "of {RACERS} attempts at the same place exactly one is noted");
 }
 
 async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {

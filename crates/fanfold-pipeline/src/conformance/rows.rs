@@ -156,7 +156,10 @@ async fn walk(port: &dyn ViewTable, log: &LogId, range: &RowRange) -> Vec<Row> {
 
 async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
     let (here, there) = (log(prefix, "ranges"), log(prefix, "ranges-elsewhere"));
-    let names = ["+", "A", "Z", "a", "a+", "a/1", "a/10", "a/2", "aa", "b", "b/1", "row", "z=z"];
+    let names = [
+        "+", "A", "Z", "a", "a+", "a/1", "a/10", "a/2", "aa", "a~", "b", "b/1", "row", "z=z", "~",
+        "é/1", "山 田", "\u{ffee}", "😀", "😀/1",
+    ];
     let mut live: Vec<Row> = Vec::new();
     for (seq, name) in (1..).zip(names) {
         let key = row_key(name);
@@ -172,8 +175,8 @@ async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
     // A cursor in the same table is no row.
     must("advancing a cursor", port.advance(&here, Seq(1)).await);
     live.sort_by(|a, b| a.key.cmp(&b.key));
-    let afters = ["+", "B", "a/1", "a/3", "c", "zz"];
-    for prefix in ["", "a", "a/", "b", "nothing", "z"] {
+    let afters = ["+", "B", "a/1", "a/3", "c", "zz", "~~", "😀"];
+    for prefix in ["", "a", "a/", "b", "nothing", "z", "é", "山 ", "😀"] {
         for after in afters.iter().map(|name| Some(row_key(name))).chain([None]) {
             for descending in [false, true] {
                 let behind = |key: &RowKey| match &after {

@@ -137,6 +137,7 @@ fn notice(log: LogId) -> Notice {
         origin: Origin::nobody(),
         id: CommandId::NONE,
         command: None,
+        digest: None,
         outcome: Outcome::Lost { reason },
     };
     Notice { log, entries: [entry].into(), prev: Arc::default() }
@@ -171,6 +172,16 @@ pub async fn dead_letters(
         assert_eq!(ids.len(), listed.len(), "ids are unique per view");
         show_again().await;
     }
+
+    let (mut walked, mut after) = (Vec::new(), None);
+    loop {
+        let page = must("listing dead letters", port.list(view, after, 2).await);
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        walked.extend(bodies_of(&page));
+    }
+    assert_eq!(walked, bodies, "page by page each is shown once");
+    show_again().await;
 
     let listed = letters(port, view, 10).await;
     must("removing a dead letter", port.remove(view, listed[1].id).await);
@@ -207,7 +218,7 @@ pub async fn dead_letters_of_views(
 }
 
 async fn letters(port: &dyn DeadLetters, view: &str, limit: usize) -> Vec<DeadLetter> {
-    must("listing dead letters", port.list(view, limit).await)
+    must("listing dead letters", port.list(view, None, limit).await)
 }
 
 fn bodies_of(letters: &[DeadLetter]) -> Vec<Bytes> {

@@ -25,6 +25,10 @@ pub trait Commands: Send + Sync {
     /// The slot; `None` if nothing was ever appended.
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable>;
 
+    /// The last append that took effect, as its change says it: what the slot holds. `None` if there
+    /// was none, and in a provider that never loses a change and need not keep it.
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable>;
+
     /// Logs, in the catalogue's order, from `after` on: at most `limit`. A log MUST be listed
     /// soon after its first append, for ever, and once in a walk over an unchanging catalogue.
     async fn catalogue(
@@ -62,6 +66,17 @@ pub struct Slot {
     pub closed: bool,
 }
 
+impl Slot {
+    /// The seq of the first command of the last batch.
+    pub fn first(&self) -> Seq {
+        first(self.seq, self.n)
+    }
+}
+
+fn first(last: Seq, n: u64) -> Seq {
+    Seq(last.0.saturating_sub(n)).next()
+}
+
 /// Why a batch was not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -88,6 +103,13 @@ pub struct Change {
     pub token: Token,
     /// The slot body.
     pub body: Bytes,
+}
+
+impl Change {
+    /// The seq of the batch's first command.
+    pub fn first(&self) -> Seq {
+        first(self.last, self.n)
+    }
 }
 
 /// A place in the catalogue, behind the log it names.

@@ -33,10 +33,12 @@ pub use env::Env;
 pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
 pub use parked::{ParkedItem, ParkedTable};
 pub use state::{Guarded, State, StateItem};
+pub(crate) use stream::put_len;
 pub use stream::{CommandStream, StreamRecord};
 pub use topic::{DeadLetter, DeadLetters, PublishError, Topic};
 pub use view_table::{
-    Advanced, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow, ViewTable,
+    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    ViewTable,
 };
 pub use waits::Waits;
 

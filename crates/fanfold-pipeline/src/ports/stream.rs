@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::LogId;
 use fanfold::body::record::Record;
+use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 
 use super::Unavailable;
 
@@ -36,4 +37,19 @@ impl StreamRecord {
         let data = Record::nudge(log.clone()).encode().unwrap_or_default().into();
         Self { key: log, data }
     }
+
+    /// What it counts for in a call.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len() + self.key.as_str().len()
+    }
+}
+
+/// How many records of these sizes one call takes: at least one.
+pub(crate) fn put_len(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = sizes.take(PUT_RECORDS_MAX).take_while(|size| {
+        bytes += size;
+        bytes <= PUT_RECORDS_BYTES_MAX
+    });
+    fits.count().max(1)
 }

@@ -50,12 +50,18 @@ pub trait Topic: Send + Sync {
 /// there are too many: the journal has what they say, and the view's sweep finds it there.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// The oldest, at most `limit`.
+    /// The oldest, at most `limit`; behind the one with the id `after`, which an earlier call has
+    /// shown.
     ///
     /// What it shows MAY be hidden from later calls for a while, as a queue hides what somebody has
-    /// received. Unless it is removed, it MUST be shown again; its id MAY be another one then, and
+    /// received; such a provider shows what is not hidden, whatever `after` says. Unless it is removed, it MUST be shown again; its id MAY be another one then, and
     /// MUST be good until then.
-    async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable>;
+    async fn list(
+        &self,
+        view: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Unavailable>;
 
     /// Removes one; not an error if it is not there.
     async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable>;

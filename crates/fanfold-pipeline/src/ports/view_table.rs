@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
+use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 
 use super::Unavailable;
@@ -28,7 +29,7 @@ pub trait ViewTable: Send + Sync {
     ) -> Result<(), PutRowError>;
 
     /// Moves the cursor to `to`. MUST be one atomic, conditional write: refused if it is there or
-    /// further on already, or parked; what `behind` and `attempts` say stays.
+    /// further on already, or parked; what `behind` and `attempt` say stays.
     async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable>;
 
     /// Notes that the cursor has to reach `target` by the view's sweep: `behind` becomes the
@@ -39,10 +40,17 @@ pub trait ViewTable: Send + Sync {
     /// none, or one at zero), or is parked.
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable>;
 
-    /// Notes how many attempts to apply what is next were begun, and have not returned. MUST change
-    /// nothing else, and nothing else MUST change it; whether the cursor is parked does not matter.
-    /// Makes a cursor at zero if there is none.
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable>;
+    /// Notes an attempt to apply what is next, or its return, in place of what `before` says. MUST be
+    /// one atomic, conditional write: refused if neither `before` stands there (`None`: nothing was
+    /// ever noted) nor `lease` itself, which is an earlier try of the same call. MUST change nothing
+    /// else, and nothing else MUST change it; whether the cursor is parked does not matter. Makes a
+    /// cursor at zero if there is none.
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable>;
 
     /// The log's rows in a range, without tombstones: at most `range.limit`, at least one if there
     /// is one.
@@ -58,9 +66,9 @@ pub struct Cursor {
     pub behind: Option<Seq>,
     /// Why it stands still, if it does.
     pub parked: Option<ParkedView>,
-    /// Attempts to apply what is next that have not returned: each is under way, or has ended its
-    /// process.
-    pub attempts: u32,
+    /// The last attempt to apply what is next behind a lease. If it has not returned, it is under
+    /// way, or has ended its process.
+    pub attempt: Option<Lease>,
 }
 
 impl Cursor {
@@ -112,6 +120,15 @@ pub enum Advanced {
     Refused(Cursor),
 }
 
+/// What became of a note of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempted {
+    /// It stands there.
+    Noted,
+    /// Another stands there.
+    Refused(Option<Lease>),
+}
+
 /// Which rows, and in which order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowRange {
@@ -123,6 +140,14 @@ pub struct RowRange {
     pub descending: bool,
     /// At most this many, at least 1.
     pub limit: usize,
+}
+
+impl RowRange {
+    /// Behind every key that begins with the prefix, in the order of their bytes: no key has the last
+    /// of all code points.
+    pub fn end(&self) -> String {
+        format!("{}{}", self.prefix, char::MAX)
+    }
 }
 
 /// A row of a range.

@@ -39,7 +39,7 @@ use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
 use self::publish::Told;
 use self::suspect::{Caution, Suspects};
-use self::tables::{Appended, Stop, report_faults};
+use self::tables::{Appended, COMMITS_PER_READ, Stop, report_faults};
 use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
@@ -112,7 +112,7 @@ enum Pass {
 impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
-        let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new());
+        let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new(&*ports.env));
         Self { ports, services, cache, suspects, canaries_are_told: false }
     }
 
@@ -188,7 +188,7 @@ impl Processor {
         };
         let parked = self.park_unreadable(&lane.id, &unreadable).await;
         let driven = match self.services.get(lane.id.service()).cloned() {
-            Some(service) => match self.begin(&mut lane, nudged, suspicion).await {
+            Some(service) => match self.begin(&mut lane, nudged, suspicion, deadline).await {
                 Ok(()) => self.drive(&mut lane, service, nudged, deadline).await,
                 Err(stop) => Err(stop),
             },
@@ -282,12 +282,12 @@ impl Processor {
         let done = lane.queue.partition_point(|a| log.place(a.seq) == Place::Done);
         let below = lane.queue.iter().take(done).take_while(|a| a.seq <= log.head());
         let below: Vec<Seq> = below.map(|a| a.seq).collect();
-        let stored = self.commands_at(&lane.id, &below, deadline).await?;
+        let stored = self.commands_at(&lane.id, &below, COMMITS_PER_READ, deadline).await?;
         for _ in 0..done {
             let Some(arrival) = lane.queue.front() else { break };
             let (seq, command) = (arrival.seq, &arrival.command);
             let entry = log.command_at(seq).or_else(|| stored.get(&seq));
-            let same = entry.is_some_and(|(o, id)| *o == command.origin && *id == command.id);
+            let same = entry.is_some_and(|e| e.origin == command.origin && e.id == command.id);
             if same || planted(Bug::NoIdentityCheck) {
                 if let Some(notice) = log.unpublished_at(seq)
                     && !planted(Bug::NoRepublish)
@@ -324,8 +324,7 @@ impl Processor {
                 break;
             }
         }
-        let wants = log.wants(&works);
-        self.provide(log, wants).await?;
+        self.provide_for(log, &works, deadline).await?;
         if log.is_behind() {
             self.catch_up(log, deadline).await?;
             return Ok(Pass::Again);

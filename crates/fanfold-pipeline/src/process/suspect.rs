@@ -13,6 +13,9 @@
 //! - where that attempt ends, too, shows what it was: the command becomes a fault without being
 //!   run; or, while loading, the log's commands are parked.
 //!
+//! A marker is a lease: while the call of another process may be under way, its record, or a repeat
+//! of that, comes again later, and nothing is counted.
+//!
 //! A log with such a command parked above its tail is **held**: it can go no further, and loading
 //! it is perhaps what ends the process. A nudge does nothing with it.
 //!
@@ -22,7 +25,7 @@
 use std::sync::{PoisonError, RwLock};
 
 use fanfold::body::DecodeError;
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Prepared, Work};
 use fanfold::{Fault, Log, LogId, Seq, Time};
@@ -31,8 +34,8 @@ use super::gather::{Arrival, ReceivedRecord};
 use super::tables::{PARKED_PER_READ, Stop};
 use super::{Lane, Pass, Processor};
 use crate::BatchOutcome;
-use crate::attempts::{CLOSE_BACKOFF, Unclosed};
-use crate::ports::{ParkedItem, Unavailable};
+use crate::attempts::{CLOSE_BACKOFF, Found, Leases, Others};
+use crate::ports::{Env, ParkedItem, Unavailable};
 
 /// What only fails comes through before it is so old, or fails for another reason than itself.
 /// DESIGN §6.
@@ -68,22 +71,24 @@ impl Default for Suspicion {
 /// What a processor keeps of it.
 pub(super) struct Suspects {
     suspicion: RwLock<Suspicion>,
-    unclosed: Unclosed,
+    leases: Leases,
 }
 
 impl Suspects {
-    pub(super) fn new() -> Self {
-        Self { suspicion: RwLock::default(), unclosed: Unclosed::new() }
+    pub(super) fn new(env: &dyn Env) -> Self {
+        Self { suspicion: RwLock::default(), leases: Leases::new(env) }
     }
 }
 
 /// How a lane goes whose commands go one at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Caution {
-    /// This attempt's number.
-    attempt: u32,
+    /// The attempts that have ended their processes.
+    crashes: u32,
     /// Where the last one ended, and its process with it.
     died_at: Step,
+    /// When this call has to answer.
+    deadline: Time,
     faults_per_hour_max: usize,
 }
 
@@ -100,6 +105,13 @@ impl Processor {
     #[must_use]
     pub fn with_suspicion(self, suspicion: Suspicion) -> Self {
         self.suspect(suspicion);
+        self
+    }
+
+    /// Among other processes than the default ones.
+    #[must_use]
+    pub fn among(mut self, others: Others) -> Self {
+        self.suspects.leases = self.suspects.leases.among(others);
         self
     }
 
@@ -134,48 +146,57 @@ impl Processor {
         lane: &mut Lane,
         nudged: bool,
         suspicion: Option<Suspicion>,
+        deadline: Time,
     ) -> Result<(), Stop> {
         if suspicion.is_none() && !nudged && !self.cache.has_parked(&lane.id) {
             return Ok(());
         }
         let Look { attempt, items, held_at } = self.look(&lane.id).await?;
-        lane.marked = attempt.is_some() && (suspicion.is_some() || nudged);
+        let lease = attempt.as_ref().map(|attempt| &attempt.lease);
+        let found = self.suspects.leases.find(lease, self.ports.env.now());
+        let is_free = found != Found::UnderWay;
+        lane.marked = attempt.is_some() && is_free && (suspicion.is_some() || nudged);
         if let Some(seq) = held_at {
             return Err(Stop::Suspect(format!("the log waits for {seq}, which is suspect")));
         }
         // In a batch of many nobody knows which it was: only a lone record leaves a marker.
         let Some(suspicion) = suspicion else { return Ok(()) };
-        let attempt = attempt.filter(|_| !self.suspects.unclosed.has(&lane.id));
-        let (attempts, died_at) = attempt.map_or((0, Step::Whole), |a| (a.attempts, a.step));
+        let Found::Free { crashes, is_crash } = found else { return Err(Stop::UnderWay) };
+        let died_at = attempt.filter(|_| is_crash).map_or(Step::Whole, |attempt| attempt.step);
         if died_at == Step::Loading {
-            let detail = format!("its process ended {attempts} times, at last while loading it");
+            let detail = format!("its process ended {crashes} times, at last while loading it");
             if nudged {
                 self.hold_parked(&lane.id, items, &detail).await?;
             }
             return Err(Stop::Suspect(detail));
         }
-        let attempt = attempts.saturating_add(1);
         let faults_per_hour_max = suspicion.faults_per_hour_max;
-        let is_alone = attempts >= suspicion.attempts_max || died_at != Step::Whole;
-        lane.caution = is_alone.then_some(Caution { attempt, died_at, faults_per_hour_max });
+        let is_alone = crashes >= suspicion.attempts_max || died_at != Step::Whole;
+        let caution = Caution { crashes, died_at, deadline, faults_per_hour_max };
+        lane.caution = is_alone.then_some(caution);
         lane.marked = true;
-        self.write(&lane.id, attempt, if is_alone { Step::Loading } else { Step::Whole }).await
+        let step = if is_alone { Step::Loading } else { Step::Whole };
+        self.write(&lane.id, crashes, step, deadline).await
     }
 
     /// Says what is next, before it ends the process. Only if commands go one at a time.
     pub(super) async fn mark(&self, lane: &Lane, step: Step) -> Result<(), Stop> {
         match lane.caution {
-            Some(caution) => self.write(&lane.id, caution.attempt, step).await,
+            Some(caution) => self.write(&lane.id, caution.crashes, step, caution.deadline).await,
             None => Ok(()),
         }
     }
 
-    async fn write(&self, id: &LogId, attempts: u32, step: Step) -> Result<(), Stop> {
-        let attempt = Attempt { attempts, at: self.ports.env.now(), step };
-        let body = attempt.encode().map_err(DecodeError::from)?.into();
+    async fn write(
+        &self,
+        id: &LogId,
+        crashes: u32,
+        step: Step,
+        deadline: Time,
+    ) -> Result<(), Stop> {
+        let lease = self.suspects.leases.begin(crashes, self.ports.env.now(), deadline);
+        let body = Attempt { lease, step }.encode().map_err(DecodeError::from)?.into();
         let item = ParkedItem { seq: Seq::ZERO, identity: Attempt::IDENTITY.to_owned(), body };
-        // It tells of no death to this process, not even if the call is dropped where it stands.
-        self.suspects.unclosed.note(id, true);
         Ok(self.ports.parked.park(id, &item).await?)
     }
 
@@ -186,11 +207,10 @@ impl Processor {
         while let Err(error) = parked.remove(id, Seq::ZERO, Attempt::IDENTITY).await {
             if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await {
                 tracing::warn!(log = %id, %error, "an attempt marker stays until it is swept");
-                return self.suspects.unclosed.note(id, true);
+                return;
             }
             attempt += 1;
         }
-        self.suspects.unclosed.note(id, false);
     }
 
     /// Decides the command that follows the tail, and appends it, alone. Returns as `decide` does.
@@ -205,7 +225,7 @@ impl Processor {
         let first = lane.queue.front().filter(|arrival| arrival.seq == next).cloned();
         let Some(Arrival { seq, at, command, .. }) = first else { return Ok(Pass::Done) };
         let work = if caution.died_at == Step::Deciding(seq) {
-            let detail = format!("it has ended its process {} times", caution.attempt - 1);
+            let detail = format!("it has ended its process {} times", caution.crashes);
             tracing::error!(alarm = "suspect", log = %lane.id, %seq, detail);
             if !self.may_fault(&lane.id, seq, caution.faults_per_hour_max).await? {
                 return self.hold(lane, &detail).await;
@@ -215,11 +235,10 @@ impl Processor {
             self.mark(lane, Step::Deciding(seq)).await?;
             log.prepare(seq, at, command)
         };
-        let wants = log.wants([&work]);
-        if !wants.is_empty() {
+        if !log.wants([&work]).is_empty() {
             // Reading documents is the author's code, too, and not this command's doing.
             self.mark(lane, Step::Loading).await?;
-            self.provide(log, wants).await?;
+            self.provide_for(log, std::slice::from_ref(&work), deadline).await?;
             if log.is_behind() {
                 self.catch_up(log, deadline).await?;
                 return Ok(Pass::Again);
@@ -264,7 +283,8 @@ impl Processor {
         let is_marker =
             |item: &ParkedItem| item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY;
         // One of another build says no more than that there is one.
-        let unreadable = Attempt { attempts: 0, at: Time(0), step: Step::Whole };
+        let lease = Lease { attempts: 0, at: Time(0), until: Time(0), owner: 0 };
+        let unreadable = Attempt { lease, step: Step::Whole };
         let attempt = items.first().filter(|item| is_marker(item));
         let attempt = attempt.map(|item| Attempt::decode(&item.body).unwrap_or(unreadable));
         items.retain(|item| !is_marker(item));
@@ -306,7 +326,7 @@ impl Processor {
         if others >= max {
             return Ok(false);
         }
-        let fault = Attempt { attempts: 0, at: now, step: Step::Deciding(seq) };
+        let fault = Attempt { lease: self.suspects.leases.end(now), step: Step::Deciding(seq) };
         let body = fault.encode().map_err(DecodeError::from)?.into();
         parked.park(&faults, &ParkedItem { seq: Seq(now.0), identity, body }).await?;
         Ok(true)

@@ -11,9 +11,9 @@ use fanfold::body::{
     head::{Head, Prev},
 };
 use fanfold::entry::Outcome;
-use fanfold::log::{FoldError, Put, Sealed, Snapshot, Want};
+use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::planted::{Bug, planted};
-use fanfold::{AnyService, CommandId, Log, LogId, Origin, Seq, StateKey, Time};
+use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::gather::Arrival;
@@ -26,7 +26,7 @@ use crate::ports::{
 
 /// Commits that one look into the journal asks for: about a page of DynamoDB's (1 MB) when they
 /// are small.
-const COMMITS_PER_READ: usize = 100;
+pub(super) const COMMITS_PER_READ: usize = 100;
 /// Keys of the state table that are asked for at a time (its limit).
 const KEYS_PER_READ: usize = 1_000;
 /// Parked commands that are taken up at a time.
@@ -49,6 +49,8 @@ pub(super) enum Stop {
     Deadline,
     #[error("others write to the log all the time")]
     Contended,
+    #[error("another process is perhaps at it")]
+    UnderWay,
     #[error("no such service is registered here")]
     NoService,
     #[error("it is suspect of ending its process: {0}")]
@@ -156,12 +158,37 @@ impl Processor {
         }
     }
 
-    /// Loads what the log wants to know.
-    pub(super) async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Stop> {
-        let wants: Vec<Want> = wants.into_iter().collect();
-        for wants in wants.chunks(KEYS_PER_READ) {
-            let keys: Vec<StateKey> = wants.iter().map(|want| log.state_key(want)).collect();
-            let items = self.ports.state.get(log.id(), &keys).await?;
+    /// Loads what must be known to decide the works. Which entries of the journal that are, shows
+    /// only when the windows are there; then nothing more is wanted.
+    pub(super) async fn provide_for(
+        &self,
+        log: &mut Log,
+        works: &[Work],
+        deadline: Time,
+    ) -> Result<(), Stop> {
+        for _ in 0..2 {
+            let wants = log.wants(works);
+            let any_window = wants.iter().any(|want| matches!(want, Want::Window(_)));
+            let entry = |want: &Want| if let Want::Entry(seq) = want { Some(*seq) } else { None };
+            let seqs: Vec<Seq> = wants.iter().filter_map(entry).collect();
+            self.provide(log, wants).await?;
+            // Repeats of clients may be far apart: each costs about its own commit.
+            let per_read = seqs.len().min(COMMITS_PER_READ);
+            let mut sent = self.commands_at(log.id(), &seqs, per_read, deadline).await?;
+            seqs.iter().for_each(|seq| log.provide_entry(*seq, sent.remove(seq)));
+            if !any_window {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads what the log wants to know of the state table.
+    async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Stop> {
+        let stored = wants.into_iter().filter_map(|want| Some((log.state_key(&want)?, want)));
+        let (keys, wants): (Vec<StateKey>, Vec<Want>) = stored.unzip();
+        for (keys, wants) in keys.chunks(KEYS_PER_READ).zip(wants.chunks(KEYS_PER_READ)) {
+            let items = self.ports.state.get(log.id(), keys).await?;
             for (want, item) in wants.iter().zip(items) {
                 log.provide(want.clone(), item.as_ref().map(|item| (item.seq, &*item.body)))?;
             }
@@ -207,14 +234,15 @@ impl Processor {
         if self.ports.env.now() < deadline { Ok(()) } else { Err(Stop::Deadline) }
     }
 
-    /// Who sent the commands whose entries stand at `seqs`, which ascend. Reads no more of the
-    /// journal than holds them.
+    /// What the commands were whose entries stand at `seqs`, which ascend. Looks into the journal
+    /// for so many commits at a time, and for no more than hold them.
     pub(super) async fn commands_at(
         &self,
         id: &LogId,
         seqs: &[Seq],
+        commits_per_read: usize,
         deadline: Time,
-    ) -> Result<BTreeMap<Seq, (Origin, CommandId)>, Stop> {
+    ) -> Result<BTreeMap<Seq, Sent>, Stop> {
         let mut commands = BTreeMap::new();
         let mut read_to = Seq::ZERO;
         for seq in seqs {
@@ -222,11 +250,11 @@ impl Processor {
                 continue;
             }
             self.check(deadline)?;
-            let page = self.ports.journal.read(id, *seq, COMMITS_PER_READ).await?;
+            let page = self.ports.journal.read(id, *seq, commits_per_read).await?;
             for item in &page.commits {
                 let (entries, _) = commit::decode(item.first, &item.body)?;
-                let asked = entries.into_iter().filter(|e| seqs.binary_search(&e.seq).is_ok());
-                commands.extend(asked.map(|e| (e.seq, (e.origin, e.id))));
+                let asked = entries.iter().filter(|e| seqs.binary_search(&e.seq).is_ok());
+                commands.extend(asked.map(|e| (e.seq, Sent::from(e))));
                 read_to = item.last();
             }
         }

@@ -1,20 +1,25 @@
-//! What ends the process while it is applied: an apply that never returns leaves its attempt
-//! counted in the cursor, and one that returns sets the count back. See the processor's suspect
-//! mode, which does the same for commands.
+//! What ends the process while it is applied: an apply that never returns leaves its attempt noted
+//! in the cursor, and one that returns takes the note back. See the processor's suspect mode, which
+//! does the same for commands.
 //!
-//! Only logs that go one at a time can be told apart by it: a death counts for all that are under
+//! The note is a lease. While the call of another process may be under way, this one leaves the log
+//! alone, and its messages come again later. So a crash is counted once, and a log that is slow
+//! counts none, however many calls come upon it.
+//!
+//! Only logs that go one at a time can be told apart by it: a crash counts for all that are under
 //! way.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use fanfold::body::attempt::Lease;
 use fanfold::body::notification::Received;
 use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};
 
 use super::{Next, ProjectError, Projector};
-use crate::attempts::CLOSE_BACKOFF;
-use crate::ports::Cursor;
+use crate::attempts::{CLOSE_BACKOFF, Found};
+use crate::ports::{Attempted, Cursor};
 
 /// Attempts to apply what is next that may end the process; then the view is parked. DESIGN §6.
 pub const ATTEMPTS_MAX: u32 = 3;
@@ -28,15 +33,9 @@ impl Projector {
         Self { attempts_max: Some(attempts_max), ..self.clone() }
     }
 
-    /// As [`Projector::project`], but suspicious: for messages that have perhaps ended a process
-    /// before. See [`Projector::suspicious`], and [`ATTEMPTS_MAX`].
-    pub async fn project_suspect(
-        &self,
-        messages: &[Bytes],
-        attempts_max: u32,
-        deadline: Time,
-    ) -> Vec<usize> {
-        self.suspicious(attempts_max).project(messages, deadline).await
+    /// One whose calls may last until this deadline, though they begin nothing after an earlier one.
+    pub(crate) fn returning_by(&self, deadline: Time) -> Self {
+        Self { returns_by: Some(deadline), ..self.clone() }
     }
 
     /// As [`Projector::project`], where some of the messages (`is_suspect`, one for each) have
@@ -80,50 +79,77 @@ impl Projector {
         log: &LogId,
         cursor: Cursor,
         next: Next,
+        deadline: Time,
     ) -> Result<Cursor, ProjectError> {
         if next.to <= cursor.seq || cursor.parked.is_some() {
             return Ok(cursor);
         }
-        let attempts = if self.unclosed.has(log) { 0 } else { cursor.attempts };
-        let applied = match self.attempts_max {
-            // Nothing is written for what is not suspect, unless it was.
-            None if cursor.attempts == 0 => return self.apply(log, cursor, next).await,
-            None => self.apply(log, cursor, next).await,
-            Some(max) if attempts < max => self.attempt(log, cursor, next, attempts + 1).await,
-            Some(_) => {
-                let fault = format!("the process ended {attempts} times while this was applied");
-                let fault = ApplyFault { at: cursor.seq.next(), fault: Fault::new(fault) };
-                self.park(log, cursor, fault).await
+        let stands = cursor.attempt.filter(|lease| lease.attempts > 0);
+        let (crashes, max) = match (self.found(&cursor), self.attempts_max) {
+            (Found::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
+            // What is not suspect goes on beside it, and writes nothing unless there was a crash.
+            (Found::UnderWay, None) => return self.apply(log, cursor, next).await,
+            (Found::Free { .. }, None) => {
+                let applied = self.apply(log, cursor, next).await;
+                return self.end(log, applied, stands, None).await;
             }
+            (Found::Free { crashes, .. }, Some(max)) => (crashes, max),
         };
-        self.close(log).await;
-        applied.map(|cursor| Cursor { attempts: 0, ..cursor })
+        if crashes >= max {
+            let fault = format!("the process ended {crashes} times while this was applied");
+            let fault = ApplyFault { at: cursor.seq.next(), fault: Fault::new(fault) };
+            let parked = self.park(log, cursor, fault).await;
+            return self.end(log, parked, stands, None).await;
+        }
+        let before = cursor.attempt;
+        let returns_by = self.returns_by.unwrap_or(deadline);
+        let lease = self.leases.begin(crashes, self.env.now(), returns_by);
+        let applied = match self.table.attempt(log, before.as_ref(), &lease).await {
+            Ok(Attempted::Noted) => {
+                self.apply(log, Cursor { attempt: Some(lease), ..cursor }, next).await
+            }
+            // Others came between, or what this process could not note, or take back, before.
+            Ok(Attempted::Refused(_)) => return Err(ProjectError::UnderWay),
+            // It may be noted still: then it must not stay.
+            Err(error) => Err(error.into()),
+        };
+        self.end(log, applied, Some(lease), before).await
     }
 
-    async fn attempt(
+    /// Nothing is under way any more: takes back what stands in the cursor. `before` stood there
+    /// until then, and does so still if the note of `lease` has not taken effect; what is put in
+    /// its place keeps that from taking effect later.
+    async fn end(
         &self,
         log: &LogId,
-        cursor: Cursor,
-        next: Next,
-        attempt: u32,
+        applied: Result<Cursor, ProjectError>,
+        lease: Option<Lease>,
+        before: Option<Lease>,
     ) -> Result<Cursor, ProjectError> {
-        // It tells of no death to this process, not even if the call is dropped where it stands.
-        self.unclosed.note(log, true);
-        self.table.attempt(log, attempt).await?;
-        self.apply(log, cursor, next).await
-    }
-
-    /// Nothing is under way any more.
-    async fn close(&self, log: &LogId) {
-        let mut attempt = 1;
-        while let Err(error) = self.table.attempt(log, 0).await {
-            if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.env).await {
-                tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays counted");
-                return self.unclosed.note(log, true);
+        let Some(lease) = lease else { return applied };
+        let end = self.leases.end(self.env.now());
+        let (mut stands, mut attempt) = (Some(lease), 1);
+        loop {
+            match self.table.attempt(log, stands.as_ref(), &end).await {
+                Ok(Attempted::Noted) => {
+                    return applied.map(|cursor| Cursor { attempt: Some(end), ..cursor });
+                }
+                Ok(Attempted::Refused(there)) if there == before && stands != before => {
+                    stands = before;
+                }
+                // Another's by now.
+                Ok(Attempted::Refused(attempt)) => {
+                    return applied.map(|cursor| Cursor { attempt, ..cursor });
+                }
+                Err(error)
+                    if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.env).await =>
+                {
+                    tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays noted");
+                    return applied;
+                }
+                Err(_) => attempt += 1,
             }
-            attempt += 1;
         }
-        self.unclosed.note(log, false);
     }
 }
 

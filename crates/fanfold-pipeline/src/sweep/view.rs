@@ -6,13 +6,15 @@ use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt};
 
 use super::{LOGS_AT_ONCE, STANDSTILL_MS, behind};
+use crate::attempts::Found;
 use crate::ports::{
     CataloguePosition, Commands, DeadLetter, DeadLetters, Env, Journal, Unavailable, ViewTable,
 };
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
-/// Dead letters that one run delivers.
-const DEAD_LETTERS_PER_RUN: usize = 100;
+/// Dead letters that are listed at a time: few enough to be delivered before a queue shows them
+/// again, and to be held in memory with 256 KB each.
+const DEAD_LETTERS_PER_PAGE: usize = 100;
 
 /// The sweep of one view, run by the view's own host.
 pub struct ViewSweep {
@@ -24,6 +26,7 @@ pub struct ViewSweep {
     journal: Arc<dyn Journal>,
     dead_letters: Arc<dyn DeadLetters>,
     env: Arc<dyn Env>,
+    run_ms: u64,
 }
 
 /// What one run of a view's sweep saw.
@@ -37,6 +40,8 @@ pub struct ViewSweepReport {
     pub caught_up: Vec<LogId>,
     /// Those that could not be.
     pub failed: Vec<LogId>,
+    /// Those that another process is perhaps bringing on: left alone.
+    pub under_way: usize,
     /// Those for which the view is parked.
     pub parked: usize,
     /// The dead letters delivered.
@@ -49,8 +54,10 @@ enum Brought {
     /// There was no time to look at it.
     Unseen,
     Standing,
-    /// An attempt has not returned: it has to go alone.
+    /// An attempt has ended its process: it has to go alone.
     Suspect,
+    /// An attempt of another process has not returned yet.
+    UnderWay,
     On,
     Parked,
     Failed,
@@ -72,6 +79,7 @@ impl ViewSweepReport {
             Ok(Brought::Standing) => {}
             Ok(Brought::On) => self.caught_up.push(log),
             Ok(Brought::Parked) => self.parked += 1,
+            Ok(Brought::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
             Ok(Brought::Unseen | Brought::Suspect | Brought::Failed) => self.failed.push(log),
             Err(error) => {
                 tracing::warn!(%log, %error, "a view could not be brought on");
@@ -92,7 +100,8 @@ impl ViewSweep {
         env: Arc<dyn Env>,
     ) -> Self {
         let suspicious = projector.suspicious(ATTEMPTS_MAX);
-        Self { projector, suspicious, table, commands, journal, dead_letters, env }
+        let run_ms = u64::MAX;
+        Self { projector, suspicious, table, commands, journal, dead_letters, env, run_ms }
     }
 
     /// Parks the view for a log after so many attempts that have ended their process, instead of
@@ -101,6 +110,14 @@ impl ViewSweep {
     #[must_use]
     pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
         self.suspicious = self.projector.suspicious(attempts_max.max(2));
+        self
+    }
+
+    /// Begins nothing more in a run after so many milliseconds, however far away its deadline is:
+    /// for hosts that begin the next one then.
+    #[must_use]
+    pub fn with_run_ms(mut self, run_ms: u64) -> Self {
+        self.run_ms = run_ms;
         self
     }
 
@@ -115,12 +132,14 @@ impl ViewSweep {
         deadline: Time,
     ) -> Result<ViewSweepReport, Unavailable> {
         let mut report = ViewSweepReport::default();
-        let letters = self.letters(&mut report).await;
+        let until = self.env.now().plus_ms(self.run_ms).min(deadline);
+        let letters = self.letters(None, &mut report).await;
         let now = self.env.now();
-        let half = now.plus_ms(deadline.since_ms(now) / 2);
-        let until = if letters.is_empty() { deadline } else { half };
-        let walked = self.walk(after, limit, until, &mut report).await;
-        self.deliver(&letters, deadline, &mut report).await;
+        let half = now.plus_ms(until.since_ms(now) / 2);
+        let suspicious = self.suspicious.returning_by(deadline);
+        let walk_until = if letters.is_empty() { until } else { half };
+        let walked = self.walk(&suspicious, after, limit, walk_until, &mut report).await;
+        self.deliver_all(&suspicious, letters, until, &mut report).await;
         report.next = walked?;
         tracing::debug!(view = self.projector.view().name(), ?report, "swept");
         Ok(report)
@@ -130,6 +149,7 @@ impl ViewSweep {
     /// was no time for.
     async fn walk(
         &self,
+        suspicious: &Projector,
         after: Option<CataloguePosition>,
         limit: usize,
         until: Time,
@@ -143,7 +163,7 @@ impl ViewSweep {
         let due = Due::StandsStill;
         let logs = stream::iter(logs).map(|(at, log)| async move {
             let brought = match self.env.now() < until {
-                true => self.bring_on(&self.suspicious, &log, due, false, until).await,
+                true => self.bring_on(suspicious, &log, due, false, until).await,
                 false => Ok(Brought::Unseen),
             };
             (at, log, brought)
@@ -152,7 +172,7 @@ impl ViewSweep {
         let mut looked = listed;
         for (at, log, mut brought) in logs {
             if matches!(brought, Ok(Brought::Suspect)) {
-                brought = self.bring_on(&self.suspicious, &log, due, true, until).await;
+                brought = self.bring_on(suspicious, &log, due, true, until).await;
             }
             match brought {
                 Ok(Brought::Unseen) => looked = looked.min(at),
@@ -214,11 +234,13 @@ impl ViewSweep {
                     brought => brought,
                 });
             }
-            if cursor.attempts > 0 && !is_alone {
-                return Ok(Brought::Suspect);
+            match projector.found(&cursor) {
+                Found::UnderWay => return Ok(Brought::UnderWay),
+                Found::Free { crashes: 1.., .. } if !is_alone => return Ok(Brought::Suspect),
+                Found::Free { .. } => {}
             }
             let before = cursor.seq;
-            cursor = projector.read_on(log, cursor).await?;
+            cursor = projector.read_on(log, cursor, deadline).await?;
             if cursor.seq == before && cursor.parked.is_none() {
                 return Ok(Brought::Failed);
             }
@@ -238,10 +260,28 @@ impl ViewSweep {
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 
-    /// The dead letters of this run. A queue that does not answer has none.
-    async fn letters(&self, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
+    /// Delivers page after page until there are no more, or no time. Each letter has one turn in a run,
+    /// whether it can be delivered or not.
+    async fn deliver_all(
+        &self,
+        suspicious: &Projector,
+        mut letters: Vec<DeadLetter>,
+        until: Time,
+        report: &mut ViewSweepReport,
+    ) {
+        while !letters.is_empty() {
+            self.deliver(suspicious, &letters, until, report).await;
+            if self.env.now() >= until {
+                break;
+            }
+            letters = self.letters(letters.last().map(|letter| letter.id), report).await;
+        }
+    }
+
+    /// Some dead letters. A queue that does not answer has none.
+    async fn letters(&self, after: Option<u64>, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
         let view = self.projector.view().name();
-        match self.dead_letters.list(view, DEAD_LETTERS_PER_RUN).await {
+        match self.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
             Ok(letters) => letters,
             Err(error) => {
                 tracing::warn!(view, %error, "the dead letters cannot be listed");
@@ -251,10 +291,16 @@ impl ViewSweep {
         }
     }
 
-    async fn deliver(&self, letters: &[DeadLetter], deadline: Time, report: &mut ViewSweepReport) {
+    async fn deliver(
+        &self,
+        suspicious: &Projector,
+        letters: &[DeadLetter],
+        until: Time,
+        report: &mut ViewSweepReport,
+    ) {
         let view = self.projector.view().name();
         let bodies: Vec<_> = letters.iter().map(|letter| letter.body.clone()).collect();
-        let failed = self.suspicious.project(&bodies, deadline).await;
+        let failed = suspicious.project(&bodies, until).await;
         report.undelivered += failed.len();
         for (index, letter) in letters.iter().enumerate() {
             if failed.contains(&index) {

@@ -30,7 +30,7 @@ impl Folded {
             }
             if entry.outcome.uses_id() {
                 let (window, last) = folded.windows.entry(entry.origin.clone()).or_default();
-                window.insert(entry.id, entry.seq);
+                window.insert(entry.id, entry.seq, entry.time);
                 *last = entry.seq;
             }
             if let Outcome::Accepted(events) = &entry.outcome {

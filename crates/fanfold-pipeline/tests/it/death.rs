@@ -8,6 +8,8 @@ use std::task::Poll;
 
 use futures::future::{Either, select};
 
+use crate::world::{LEASE_MS, World};
+
 thread_local! {
     static IS_DEAD: Cell<bool> = const { Cell::new(false) };
     static DEATHS: Cell<usize> = const { Cell::new(0) };
@@ -29,6 +31,16 @@ pub(crate) async fn or_never() {
     if IS_DEAD.get() {
         pending::<()>().await;
     }
+}
+
+/// What the call returns; `None` if it has ended its process, and nothing of it can be under way any
+/// more.
+pub(crate) async fn fate<T>(world: &World, call: impl Future<Output = T>) -> Option<T> {
+    let survived = survives(call).await;
+    if survived.is_none() {
+        world.env.pass(LEASE_MS);
+    }
+    survived
 }
 
 /// What the call returns; `None` if it has ended its process.

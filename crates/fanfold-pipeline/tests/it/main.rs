@@ -7,6 +7,7 @@ mod check;
 mod death;
 mod faults;
 mod ingest;
+mod lookup;
 mod ports;
 mod process;
 mod project;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use fanfold::body::attempt::Lease;
 use fanfold::body::notification::{self, Message, Received};
 use fanfold::body::record::Record;
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_pipeline::ports::{
-    Admission, Advanced, Append, AppendError, CataloguePage, CataloguePosition, CommandStream,
-    Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
+    Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
+    CommandStream, Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
     JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
     PublishError, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord,
     Topic, Unavailable, ViewTable,
@@ -55,6 +56,11 @@ impl<P: Commands + 'static> Commands for Faulty<P> {
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
         let (about, log) = (log.to_string(), log.clone());
         self.call(Op::SlotGet, about, |port| async move { port.slot(&log).await }).await
+    }
+
+    async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
+        let (about, log) = (log.to_string(), log.clone());
+        self.call(Op::SlotGet, about, |port| async move { port.batch(&log).await }).await
     }
 
     async fn catalogue(
@@ -282,9 +288,16 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
             .await
     }
 
-    async fn attempt(&self, log: &LogId, attempts: u32) -> Result<(), Unavailable> {
-        let (about, log) = (format!("{log} {attempts}"), log.clone());
-        let effect = |port: Arc<P>| async move { port.attempt(&log, attempts).await };
+    async fn attempt(
+        &self,
+        log: &LogId,
+        before: Option<&Lease>,
+        lease: &Lease,
+    ) -> Result<Attempted, Unavailable> {
+        let (about, log) = (format!("{log} {}", lease.attempts), log.clone());
+        let (before, lease) = (before.copied(), *lease);
+        let effect =
+            |port: Arc<P>| async move { port.attempt(&log, before.as_ref(), &lease).await };
         self.call(Op::Attempt, about, effect).await
     }
 
@@ -296,9 +309,15 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
 
 #[async_trait]
 impl<P: DeadLetters + 'static> DeadLetters for Faulty<P> {
-    async fn list(&self, view: &str, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
+    async fn list(
+        &self,
+        view: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Unavailable> {
         let (about, view) = (view.to_owned(), view.to_owned());
-        self.call(Op::LetterList, about, |port| async move { port.list(&view, limit).await }).await
+        let effect = |port: Arc<P>| async move { port.list(&view, after, limit).await };
+        self.call(Op::LetterList, about, effect).await
     }
 
     async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable> {

@@ -5,6 +5,7 @@
 //! letters by the project stage."
 
 use bytes::Bytes;
+use fanfold::body::parked::Reason;
 use fanfold::canary::Canary;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
@@ -23,7 +24,8 @@ fn org(name: &str) -> LogId {
 
 /// `count` commands that wait behind a gap, and may wait for no longer.
 async fn park(world: &World, log: &LogId, first: u64, count: u64) {
-    let record = world.record(log, first, &run(first..first + count));
+    let commands: Vec<_> = (first..first + count).map(add).collect();
+    let record = world.record(log, first, &commands);
     world.env.pass(5_000);
     done(&world.processor(), &[record]).await;
 }
@@ -49,7 +51,7 @@ fn what_stands_still_is_nudged() {
             &[finished, conflict, hidden].map(|l| world.record(l, 1, &run(1..=2))),
         )
         .await;
-        done(&world.elsewhere(), &[world.record(half, 1, &run(1..=1))]).await;
+        done(&world.elsewhere(), &[world.record(half, 1, &[add(1)])]).await;
         park(&world, gap, 2, 1).await;
         let without = world.processor_of(fanfold::Services::new());
         done(&without, &[world.record(service, 1, &run(1..=2))]).await;
@@ -71,7 +73,11 @@ fn what_stands_still_is_nudged() {
         assert_eq!((report.logs, report.waiting, report.next), (8, 2, None));
         assert_eq!(report.standstill_ms_max, 24_000);
         let put = world.faults.calls(Op::PutRecords);
-        assert_eq!(put, [nudged.map(|log| format!("nudge {log}")).join(", ")]);
+        // What the slot still holds, if it is next, and a nudge for what is parked behind it.
+        let [gap_1, half_1, still_1] = [gap, half, still].map(|log| format!("{log} 1-2"));
+        let [gap_2, hidden, at_service] = [gap, hidden, service].map(|log| format!("nudge {log}"));
+        assert_eq!(put, [[gap_1, gap_2, half_1, hidden, at_service, still_1].join(", ")]);
+        assert_eq!(report.resent, [gap, half, still].map(Clone::clone));
         // "decides nothing".
         let writes = [Op::SlotAppend, Op::JournalAppend, Op::StatePut, Op::Park, Op::ParkedRemove];
         assert_eq!(world.faults.counts(writes), [0; 5]);
@@ -79,7 +85,10 @@ fn what_stands_still_is_nudged() {
         // And nudging helps, where the processor can.
         let records = world.records();
         done(&world.processor(), &records).await;
-        assert_eq!(world.tail(service).await, Seq(2));
+        for log in [still, half, gap, service] {
+            assert_eq!(world.tail(log).await, Seq(2), "{log}");
+        }
+        assert_eq!(world.parked(gap).await, [] as [String; 0]);
     });
 }
 
@@ -128,10 +137,121 @@ fn a_log_that_cannot_be_looked_at_stops_no_other() {
 
         world.faults.heal();
         world.faults.fail(Op::PutRecords, "", 1..=1, Broken::Before);
+        let sweep = world.sweep().with_canaries(world.ingest(), 1);
         let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
         assert_eq!((report.failed, report.nudged), (logs.to_vec(), vec![]), "none was put");
         let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
         assert_eq!((report.failed, report.nudged), (vec![], logs.to_vec()));
+    });
+}
+
+/// A busy tenant whose commands are parked: it gets a new one all the time, and the oldest waits.
+#[test]
+fn standstill_is_measured_from_the_oldest_command() {
+    play(async || {
+        let world = World::new();
+        let (log, sweep) = (org("busy"), world.sweep());
+        let without = world.processor_of(fanfold::Services::new());
+        let mut seen = Vec::new();
+        for seq in 1..=42 {
+            world.accept(&log, 1).await;
+            done(&without, &[world.record(&log, seq, &run([seq]))]).await;
+            world.env.pass(10_000);
+            if seq % 6 == 0 {
+                let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+                let waiting = report.waiting_for.get(&Reason::NoService).copied();
+                seen.push((report.standstill_ms_max / 1_000, report.waiting, waiting));
+            }
+        }
+        let expected = [60, 120, 180, 240, 300, 360, 420].map(|s| match s > 300 {
+            true => (s, 1, Some(1)),
+            false => (s, 0, None),
+        });
+        assert_eq!(seen, expected);
+    });
+}
+
+/// Several batches behind the tail, and nothing is parked: the sweep knows the log from its first
+/// look on. One that goes on is well, however far behind it is, and however old its entries are.
+#[test]
+fn a_log_that_goes_on_does_not_stand_still() {
+    play(async || {
+        for goes_on in [false, true] {
+            let world = World::new();
+            let (log, sweep) = (org("busy"), world.sweep());
+            world.accept(&log, 1).await;
+            world.commit(&log, &run([1])).await;
+            world.env.pass(24 * 60 * 60 * 1_000);
+            let mut seen = Vec::new();
+            for seq in 2..=25 {
+                world.accept(&log, 1).await;
+                world.env.pass(10_000);
+                if seq > 4 && goes_on {
+                    world.commit(&log, &run([seq - 3])).await;
+                }
+                if seq % 6 == 0 {
+                    let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+                    seen.push(report.standstill_ms_max / 1_000);
+                }
+            }
+            let expected = if goes_on { [10; 4] } else { [10, 60, 120, 180] };
+            assert_eq!(seen, expected);
+        }
+    });
+}
+
+/// Commands whose change was lost, and that were overwritten in the slot, are gone: the log stands
+/// still, which is said each time; and nothing is put in vain every minute for ever.
+#[test]
+fn what_was_overwritten_is_reported() {
+    play(async || {
+        let world = World::new();
+        let (log, sweep) = (org("lost"), world.sweep());
+        world.accept(&log, 1).await;
+        world.accept(&log, 1).await;
+        park(&world, &log, 2, 1).await;
+        for minute in 1..=60 {
+            world.env.pass(60_000);
+            let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!(report.standstill_ms_max, minute * 60_000 + 5_000);
+            assert_eq!((report.resent, report.waiting), (vec![], usize::from(minute >= 5)));
+        }
+        let nudges = world.records().len();
+        assert!((12..=16).contains(&nudges), "{nudges} nudges in an hour");
+        // What is behind is kept, for whoever fills the hole.
+        assert_eq!(world.parked(&log).await, ["2 ann#2 Gap"]);
+        world.commit(&log, &[add(1)]).await;
+        sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        done(&world.processor(), &world.records()).await;
+        assert_eq!(world.tail(&log).await, Seq(2));
+    });
+}
+
+/// A change that was lost, and stands in the slot still.
+#[test]
+fn what_the_slot_still_holds_is_sent_again() {
+    play(async || {
+        for is_decided in [0, 1, 3] {
+            let world = World::new();
+            let log = org("lost");
+            world.accept(&log, 3).await;
+            if is_decided > 0 {
+                let decided: Vec<_> = (1..=is_decided).map(add).collect();
+                done(&world.elsewhere(), &[world.record(&log, 1, &decided)]).await;
+            }
+            world.env.pass(10_000);
+            let young = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!(young.nudged, []);
+            world.env.pass(1_000);
+            let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            let expected = if is_decided < 3 { vec![log.clone()] } else { vec![] };
+            assert_eq!((report.resent, report.nudged), (expected.clone(), expected));
+            done(&world.processor(), &world.records()).await;
+            let entries = ["1 ann#1 accepted", "2 ann#2 accepted", "3 ann#3 accepted"];
+            assert_eq!(world.outcomes(&log).await, entries);
+            let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!((report.nudged, report.standstill_ms_max), (vec![], 0));
+        }
     });
 }
 
@@ -332,7 +452,7 @@ fn dead_letters_are_delivered() {
             world.memory.dead_letters.push("sums", letter.clone());
         }
         let left = async || {
-            let left = world.memory.dead_letters.list("sums", 10).await.expect("memory");
+            let left = world.memory.dead_letters.list("sums", None, 10).await.expect("memory");
             left.into_iter().map(|letter| letter.body).collect::<Vec<_>>()
         };
         world.faults.fail(Op::PutRow, "org:b", 1..=1, Broken::Before);
@@ -354,6 +474,60 @@ fn dead_letters_are_delivered() {
             assert_eq!((report.delivered, report.undelivered), counts);
         }
         world.audit_view("sums", &a).await;
+    });
+}
+
+/// Two runs at the same time send a command each: neither is taken for a repeat of the other.
+#[test]
+fn canaries_of_two_sweeps_are_told_apart() {
+    play(async || {
+        let world = World::new();
+        for _ in 0..2 {
+            let sweep = world.sweep().with_canaries(world.ingest(), 1);
+            sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        }
+        assert!(world.relay().relay(&world.changes(), NEVER).await.unfinished.is_none());
+        done(&world.processor(), &world.records()).await;
+        let entries = world.outcomes(&Canary::log(0).expect("a canary")).await;
+        assert_eq!(entries.len(), 2);
+        assert!(entries.iter().all(|entry| entry.ends_with("accepted")), "{entries:?}");
+    });
+}
+
+/// All of them in one run, page by page, if there is time; each has one turn, and what cannot be
+/// delivered keeps nothing from what is behind it.
+#[test]
+fn dead_letters_are_drained() {
+    play(async || {
+        let world = World::new();
+        let (_, bad) = lost_messages(&world, "bad", 150).await;
+        let (_, good) = lost_messages(&world, "good", 160).await;
+        for letter in bad.iter().chain(&good) {
+            world.memory.dead_letters.push("sums", letter.clone());
+        }
+        world.faults.fail(Op::PutRow, "org:bad", .., Broken::Before);
+        let sweep = world.view_sweep("sums");
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.delivered, report.undelivered), (160, 150));
+        world.faults.heal();
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.delivered, report.undelivered), (150, 0));
+        // What there is no time for stays.
+        for letter in &good {
+            world.memory.dead_letters.push("sums", letter.clone());
+        }
+        let clock = world.env.clone();
+        world.faults.after_every(Op::LetterRemove, move || {
+            clock.pass(1);
+            std::future::ready(())
+        });
+        let deadline = world.env.now().plus_ms(50);
+        let report = sweep.sweep(None, ALL, deadline).await.expect("memory");
+        assert_eq!(report.delivered, 100, "a page");
+        assert_eq!(
+            world.memory.dead_letters.list("sums", None, ALL).await.expect("memory").len(),
+            60
+        );
     });
 }
 
@@ -446,7 +620,7 @@ fn a_failing_queue_stops_no_log() {
         world.memory.dead_letters.push("sums", letters[1].clone());
         world.faults.fail(Op::Catalogue, "", 1..=1, Broken::Before);
         sweep.sweep(None, ALL, NEVER).await.expect_err("there is no catalogue");
-        let left = world.memory.dead_letters.list("sums", 10).await.expect("memory");
+        let left = world.memory.dead_letters.list("sums", None, 10).await.expect("memory");
         assert_eq!(left, []);
     });
 }

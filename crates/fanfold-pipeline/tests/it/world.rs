@@ -40,6 +40,11 @@ use crate::tally::{Resets, Sums, Tally};
 /// A deadline that never comes.
 pub(crate) const NEVER: Time = Time(u64::MAX);
 
+/// How long a call has, in these tests, and then until its lease is over: its deadline, the grace of
+/// its host, and what clocks may be apart.
+const CALL_MS: u64 = 60_000;
+pub(crate) const LEASE_MS: u64 = CALL_MS + 10_000 + 5_001;
+
 /// All that lies in a shard.
 const ALL: usize = usize::MAX;
 
@@ -86,7 +91,8 @@ pub(crate) fn commit_of(seq: u64, kind: &str, version: u32, data: &Value) -> Vec
         data: Raw(serde_json::value::to_raw_value(data).expect("JSON")),
     };
     let outcome = Outcome::Accepted(vec![event]);
-    let entry = Entry { seq: Seq(seq), time: Time(0), origin, id, command: Some(name), outcome };
+    let (seq, time, command) = (Seq(seq), Time(0), Some(name));
+    let entry = Entry { seq, time, origin, id, command, digest: None, outcome };
     let mut payload = b"[".to_vec();
     commit::write_entry(&entry, &mut payload).expect("JSON");
     payload.push(b']');
@@ -228,11 +234,17 @@ impl World {
         Reads::new(
             self.faulty(&self.memory.commands),
             self.faulty(&self.memory.journal),
+            self.faulty(&self.memory.state),
             views().iter().map(served).collect(),
             services(),
             Arc::clone(&self.memory.waits) as _,
             Arc::clone(&self.env) as _,
         )
+    }
+
+    /// The deadline of a call that begins now.
+    pub(crate) fn soon(&self) -> Time {
+        self.env.now().plus_ms(CALL_MS)
     }
 
     // What goes in.
@@ -361,7 +373,7 @@ impl World {
         let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
         let marker = items.first().filter(|item| item.identity == Attempt::IDENTITY)?;
         let attempt = Attempt::decode(&marker.body).expect("a marker");
-        Some((attempt.attempts, attempt.step))
+        Some((attempt.lease.attempts, attempt.step))
     }
 
     /// `7 ann#7 Gap`, for each parked item, but an attempt marker.

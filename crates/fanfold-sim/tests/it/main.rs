@@ -64,6 +64,7 @@ fn every_planted_bug_is_found() {
         Bug::UnguardedRow,
         Bug::ApplyBeyond,
         Bug::AcknowledgeUnapplied,
+        Bug::LeaseWithoutUntil,
     ];
     let left = Mutex::new(bugs.to_vec());
     let missed = Mutex::new(Vec::new());

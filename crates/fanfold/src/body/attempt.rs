@@ -1,6 +1,7 @@
-//! An attempt marker: a record that perhaps ends its process was begun. Stands in the parked table
-//! beside what is parked of the log. Every call that returns removes its marker, so one that stays
-//! tells of a death, and where it was died.
+//! An attempt marker: a call that perhaps ends its process was begun. The processor's stands in the
+//! parked table beside what is parked of the log, a view's in its cursor. Every call that returns
+//! removes its marker. So a marker that is there after its call can no longer run tells of a crash,
+//! and of the step at which it happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,13 +22,25 @@ pub enum Step {
     Deciding(Seq),
 }
 
-/// An attempt marker.
+/// Which process has begun an attempt, and how long the attempt may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// The attempts begun since one has returned, this one included.
+pub struct Lease {
+    /// The attempts begun since one has returned, this one included; zero: it has returned.
     pub attempts: u32,
     /// When this one was begun.
     pub at: Time,
+    /// From here on its call cannot run any more: its deadline, and the grace of its host.
+    pub until: Time,
+    /// The process that has begun it: a number that it drew at random when it started.
+    pub owner: u64,
+}
+
+/// The processor's attempt marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Who has begun it, and until when it may run.
+    #[serde(flatten)]
+    pub lease: Lease,
     /// How far it has come.
     pub step: Step,
 }

@@ -1,14 +1,15 @@
 //! The body of a commit: consecutive entries of one log.
 //!
-//! Keys: `t` time, `o` origin, `i` id, `c` command, `r` result; results: `a` accepted (events:
-//! `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate of, `s` stale,
-//! `f` faulted, `l` lost. An entry's seq is its place: the commit's first and onwards.
+//! Keys: `t` time, `o` origin, `i` id, `c` command, `h` digest of its data, `r` result; results:
+//! `a` accepted (events: `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate
+//! of, `s` stale, `f` faulted, `l` lost. An entry's seq is its place: the commit's first and onwards.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, envelope};
+use crate::digest::Digest;
 use crate::entry::{Entry, Event, Outcome, Raw};
 use crate::limits::SEQ_END;
 use crate::names::{Name, Origin};
@@ -25,6 +26,8 @@ struct Stored<'a> {
     i: Option<CommandId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     c: Option<Cow<'a, Name>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    h: Option<Digest>,
     r: Verdict<'a>,
 }
 
@@ -33,7 +36,12 @@ enum Verdict<'a> {
     #[serde(rename = "a")]
     Accepted(Cow<'a, [Event]>),
     #[serde(rename = "r")]
-    Rejected { code: Cow<'a, str>, message: Cow<'a, str> },
+    Rejected {
+        code: Cow<'a, str>,
+        message: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Seq>,
+    },
     #[serde(rename = "d")]
     Duplicate(Seq),
     #[serde(rename = "s")]
@@ -57,10 +65,11 @@ pub fn write_entry(entry: &Entry, payload: &mut Vec<u8>) -> Result<(), serde_jso
         o: by_command.then_some(Cow::Borrowed(&entry.origin)),
         i: by_command.then_some(entry.id),
         c: entry.command.as_ref().map(Cow::Borrowed),
+        h: entry.digest,
         r: match &entry.outcome {
             Outcome::Accepted(events) => Verdict::Accepted(Cow::Borrowed(events)),
-            Outcome::Rejected { code, message } => {
-                Verdict::Rejected { code: code.into(), message: message.into() }
+            Outcome::Rejected { code, message, of } => {
+                Verdict::Rejected { code: code.into(), message: message.into(), of: *of }
             }
             Outcome::Duplicate { of } => Verdict::Duplicate(*of),
             Outcome::Stale => Verdict::Stale,
@@ -92,10 +101,11 @@ pub fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), DecodeErro
         origin: stored.o.map_or_else(Origin::nobody, Cow::into_owned),
         id: stored.i.unwrap_or(CommandId::NONE),
         command: stored.c.map(Cow::into_owned),
+        digest: stored.h,
         outcome: match stored.r {
             Verdict::Accepted(events) => Outcome::Accepted(events.into_owned()),
-            Verdict::Rejected { code, message } => {
-                Outcome::Rejected { code: code.into_owned(), message: message.into_owned() }
+            Verdict::Rejected { code, message, of } => {
+                Outcome::Rejected { code: code.into_owned(), message: message.into_owned(), of }
             }
             Verdict::Duplicate(of) => Outcome::Duplicate { of },
             Verdict::Stale => Outcome::Stale,

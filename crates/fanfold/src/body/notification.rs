@@ -53,7 +53,7 @@ impl Notice {
             Outcome::Accepted(events) => {
                 events.iter().map(|event| ENTRY_BYTES + event.data.get().len()).sum()
             }
-            Outcome::Rejected { code, message } => code.len() + message.len(),
+            Outcome::Rejected { code, message, .. } => code.len() + message.len(),
             Outcome::Faulted { message, data, .. } => message.len() + data.get().len(),
             Outcome::Lost { reason } => reason.len(),
             Outcome::Duplicate { .. } | Outcome::Stale => 0,
@@ -176,6 +176,8 @@ enum Body {
 struct RejectedData<'a> {
     code: Cow<'a, str>,
     message: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<Seq>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -339,8 +341,8 @@ fn write_entry<'a>(
                 push(index, kind, Some(document), Cow::Borrowed(&*data.0));
             }
         }
-        Outcome::Rejected { code, message } => {
-            let data = RejectedData { code: code.into(), message: message.into() };
+        Outcome::Rejected { code, message, of } => {
+            let data = RejectedData { code: code.into(), message: message.into(), of: *of };
             push(0, common(kinds::REJECTED), None, Cow::Owned(to_raw_value(&data)?));
         }
         Outcome::Faulted { message, .. } => {
@@ -368,7 +370,7 @@ pub struct Received {
     /// For every kind, the seq of the last entry before this commit that has it.
     pub prev: Arc<Prev>,
     /// The entries; `None` if they must be read from the journal. From a message come only those
-    /// that subscribers are shown, without their commands' names and data.
+    /// that subscribers are shown, without their commands' names, data and digests.
     pub entries: Option<Arc<[Entry]>>,
 }
 
@@ -461,8 +463,8 @@ fn read_event(
 ) -> Result<(), DecodeError> {
     let outcome = match event.kind.strip_suffix(".v1") {
         Some(kinds::REJECTED) => {
-            let RejectedData { code, message } = serde_json::from_str(event.data.get())?;
-            Outcome::Rejected { code: code.into_owned(), message: message.into_owned() }
+            let RejectedData { code, message, of } = serde_json::from_str(event.data.get())?;
+            Outcome::Rejected { code: code.into_owned(), message: message.into_owned(), of }
         }
         Some(kinds::FAULTED) => {
             let FaultedData { message } = serde_json::from_str(event.data.get())?;
@@ -495,6 +497,7 @@ fn read_event(
         origin,
         id: id.unwrap_or(CommandId::NONE),
         command: None,
+        digest: None,
         outcome,
     });
     Ok(())

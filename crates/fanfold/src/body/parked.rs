@@ -12,7 +12,7 @@ use crate::position::{Seq, Time};
 const FORMAT: u8 = 1;
 
 /// Why a command waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// For the commands before it.
@@ -32,6 +32,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Gap,
+        Self::NoService,
+        Self::CannotFold,
+        Self::Conflict,
+        Self::Undecodable,
+        Self::Suspect,
+        Self::Unpublished,
+    ];
+
     /// Whether it waits for an operator; what does not goes on by itself, once it can.
     pub fn is_for_operator(self) -> bool {
         matches!(self, Self::Conflict | Self::Undecodable | Self::Suspect | Self::Unpublished)

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
+use crate::limits::{NAME_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
 use crate::names::LogId;
 use crate::position::{Seq, Time};
 
@@ -14,8 +15,8 @@ const PREFIX_BYTES: usize = 6;
 /// Bytes that one part adds to the header, at most: four numbers of twenty digits with their keys.
 const PART_HEADER_BYTES: usize = 110;
 
-/// A log's name has at most 32 and 128 bytes, and some more for what is around them.
-const NUDGE_BYTES_MAX: usize = PREFIX_BYTES + 256;
+/// A log's name, whose quotes are escaped, and some more for what is around it.
+const NUDGE_BYTES_MAX: usize = PREFIX_BYTES + SERVICE_NAME_BYTES_MAX + 2 * NAME_BYTES_MAX + 64;
 
 /// One batch of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Log;
 use super::shelf::Held;
+use super::{Log, Sent};
 use crate::body::commit;
 use crate::body::head::Prev;
 use crate::body::notification::Notice;
 use crate::catch::Fault;
 use crate::command::Command;
+use crate::digest::Digest;
 use crate::entry::{Entry, Outcome, Raw};
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
@@ -18,6 +19,9 @@ use crate::window::Sighting;
 
 /// Brackets around the entries, and a comma before each.
 const COMMIT_PUNCTUATION_BYTES: usize = 3;
+
+/// The code of a command that comes with the id of another one.
+const ID_REUSED: &str = "id_reused";
 
 /// Enough for the payload of a commit with a few small entries.
 const PAYLOAD_BYTES: usize = 512;
@@ -92,15 +96,17 @@ impl Log {
         }
         let time = self.time.max(work.at.min(now));
         let mut changed = Vec::new();
-        let outcome = match self.sight(&work.command) {
-            Sighting::Known(of) => Outcome::Duplicate { of },
+        let digest = Digest::of_json(work.command.data.get());
+        let outcome = match self.sight(&work.command, time) {
+            Sighting::Known(of) => self.repeated(&work.command, digest, of),
             Sighting::Unknown => Outcome::Stale,
             Sighting::New => self.outcome(&work, time, &mut changed),
         };
         let seq = work.seq;
         let Command { origin, id, name, .. } = &*work.command;
         let (origin, command) = (origin.clone(), Some(name.clone()));
-        let mut entry = Entry { seq, time, origin, id: *id, command, outcome };
+        let digest = outcome.uses_id().then_some(digest);
+        let mut entry = Entry { seq, time, origin, id: *id, command, digest, outcome };
         let start = self.open.payload.len();
         if start == 0 {
             self.open.payload.reserve(PAYLOAD_BYTES);
@@ -130,11 +136,38 @@ impl Log {
         Ok(())
     }
 
-    fn sight(&self, command: &Command) -> Sighting {
+    pub(super) fn sight(&self, command: &Command, now: Time) -> Sighting {
         match self.windows.get(&command.origin) {
-            Some(held) => held.value.sight(command.id),
+            Some(held) => held.value.sight(command.id, now),
             None => Sighting::New,
         }
+    }
+
+    /// A command whose id was used before: the same command again, or another one.
+    fn repeated(&self, command: &Command, digest: Digest, of: Seq) -> Outcome {
+        let Some(first) = self.first(of) else { return Outcome::Duplicate { of } };
+        let id = command.id;
+        let message = if let Some(name) = first.command.filter(|name| *name != command.name) {
+            format!("`id`: {id} was used at seq {of} for the command `{name}`: use a new one")
+        } else if first.digest.is_some_and(|first| first != digest) {
+            format!("`id`: {id} was used at seq {of} with other `data`: use a new one")
+        } else {
+            return Outcome::Duplicate { of };
+        };
+        Outcome::Rejected { code: ID_REUSED.to_owned(), message, of: Some(of) }
+    }
+
+    /// What stands at `seq`, which is not below the head, or was wanted and is provided.
+    fn first(&self, seq: Seq) -> Option<Sent> {
+        let decided = self.sealed.iter().map(|sealed| &*sealed.notice.entries);
+        let decided = decided.chain([&*self.open.entries]);
+        let entry = decided.flat_map(|entries| {
+            let first = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
+            seq.0.checked_sub(first.0).and_then(|at| entries.get(at as usize))
+        });
+        let known = || self.command_at(seq).cloned();
+        let provided = || self.firsts.get(&seq).cloned().flatten();
+        entry.map(Sent::from).next().or_else(known).or_else(provided)
     }
 
     fn outcome(
@@ -152,10 +185,8 @@ impl Log {
         let (command, documents) = match &work.prepared {
             Prepared::Ready { command, documents } => (command, documents),
             Prepared::Invalid(invalid) => {
-                return Outcome::Rejected {
-                    code: invalid.code().to_owned(),
-                    message: Fault::new(invalid.to_string()).message().to_owned(),
-                };
+                let message = Fault::new(invalid.to_string()).message().to_owned();
+                return Outcome::rejected(invalid.code(), message);
             }
             Prepared::Faulted(fault) => return faulted(fault),
         };
@@ -176,7 +207,7 @@ impl Log {
         };
         match self.service.decide(&docs, command, &ctx) {
             Err(fault) => faulted(&fault),
-            Ok(Decision::Rejected { code, message }) => Outcome::Rejected { code, message },
+            Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { events, documents }) => {
                 if let Some((id, _, bytes)) =
                     documents.iter().find(|(_, _, bytes)| *bytes > DOCUMENT_BYTES_MAX)
@@ -192,6 +223,7 @@ impl Log {
     /// The commits to append, in order, one after another: everything decided since the last call.
     pub fn seal(&mut self) -> Vec<Sealed> {
         self.close();
+        self.firsts.clear();
         self.sealed.drain(..).collect()
     }
 
@@ -216,10 +248,8 @@ impl Log {
 }
 
 fn too_large(what: &str, bytes: usize, max: usize) -> Outcome {
-    Outcome::Rejected {
-        code: "too_large".to_owned(),
-        message: format!("{what} would be {bytes} bytes long, at most {max} are allowed"),
-    }
+    let message = format!("{what} would be {bytes} bytes long, at most {max} are allowed");
+    Outcome::rejected("too_large", message)
 }
 
 /// Appends the entry's JSON, behind a bracket or a comma; returns its bytes, without that. What

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::shelf::{Held, Since};
-use super::{Log, Want};
+use super::{Log, Sent, Want};
 use crate::body::DecodeError;
 use crate::body::head::{decode_document, decode_window};
 use crate::body::notification::{Notice, entry_kinds};
@@ -54,7 +54,12 @@ impl Log {
         wants
     }
 
-    /// Takes in what the state table holds (`None`: nothing) for something wanted.
+    /// Takes in what stands in the journal at a seq that was wanted.
+    pub fn provide_entry(&mut self, seq: Seq, sent: Option<Sent>) {
+        self.firsts.insert(seq, sent);
+    }
+
+    /// Takes in what the state table holds (`None`: nothing) for something wanted of it.
     pub fn provide(&mut self, want: Want, item: Option<(Seq, &[u8])>) -> Result<(), FoldError> {
         let seq = item.map_or(Seq::ZERO, |(seq, _)| seq);
         let bytes = item.map_or(0, |(_, body)| body.len());
@@ -81,6 +86,8 @@ impl Log {
                     self.windows.put(origin, Held { value, seq, stored: seq, bytes });
                 }
             }
+            // The state table has none.
+            Want::Entry(seq) => self.provide_entry(seq, None),
         }
         Ok(())
     }
@@ -136,7 +143,7 @@ impl Log {
                 && matches!(entry.outcome, Outcome::Rejected { .. });
             self.windows.change(&entry.origin, Window::default, |held| {
                 if entry.seq > held.stored && !forgotten {
-                    held.value.insert(entry.id, entry.seq);
+                    held.value.insert(entry.id, entry.seq, entry.time);
                     held.seq = entry.seq;
                     held.bytes = held.value.weight();
                 }
@@ -156,7 +163,7 @@ impl Log {
 
     /// Keeps of a stored commit what is needed until the head has passed it.
     pub(super) fn remember(&mut self, notice: Notice, bytes: usize) {
-        let commands = notice.entries.iter().map(|e| (e.origin.clone(), e.id)).collect();
+        let commands = notice.entries.iter().map(Sent::from).collect();
         let (first, last) = (notice.first(), notice.last());
         let notice = (last > self.published_before).then_some(notice);
         self.since.push(Since { first, last, bytes, commands, notice });

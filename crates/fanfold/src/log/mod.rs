@@ -15,7 +15,7 @@ mod fold;
 mod shelf;
 mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,10 +27,12 @@ pub use snapshot::{Put, Snapshot};
 
 use crate::body::head::{Head, Prev};
 use crate::body::notification::Notice;
-use crate::names::{DocumentId, LogId, Origin};
+use crate::digest::Digest;
+use crate::entry::Entry;
+use crate::names::{DocumentId, LogId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
 use crate::service::{AnyDocument, AnyService};
-use crate::window::Window;
+use crate::window::{Sighting, Window};
 
 use self::shelf::{AboveHead, Held, OVERHEAD_BYTES, Shelf};
 
@@ -77,6 +79,28 @@ pub enum Want {
     Document(DocumentId),
     /// The window of an origin.
     Window(Origin),
+    /// What stands at a seq of the journal: the first command with an id that comes again.
+    Entry(Seq),
+}
+
+/// What a command was, as its entry keeps it: by this its repeats are told from other commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Who numbered it.
+    pub origin: Origin,
+    /// Its id.
+    pub id: CommandId,
+    /// Its name.
+    pub command: Option<Name>,
+    /// Of its data.
+    pub digest: Option<Digest>,
+}
+
+impl From<&Entry> for Sent {
+    fn from(entry: &Entry) -> Self {
+        let Entry { origin, id, command, digest, .. } = entry;
+        Self { origin: origin.clone(), id: *id, command: command.clone(), digest: *digest }
+    }
 }
 
 /// Where a seq lies, seen from a log's tail.
@@ -106,6 +130,8 @@ pub struct Log {
     windows: Shelf<Origin, Window>,
     /// Whether windows have items of their own, so that an absent one may be stored.
     windows_split: bool,
+    /// What was wanted of the journal for the commands to decide next; `None`: nothing is there.
+    firsts: HashMap<Seq, Option<Sent>>,
     prev: Arc<Prev>,
     since: AboveHead,
     open: decide::Open,
@@ -143,6 +169,7 @@ impl Log {
             documents: Shelf::default(),
             windows,
             windows_split,
+            firsts: HashMap::new(),
             prev: Arc::new(head.prev),
             since: AboveHead::default(),
             open: decide::Open::default(),
@@ -192,8 +219,8 @@ impl Log {
         }
     }
 
-    /// Who sent the command at `seq`, for seqs above the head and up to the last stored commit.
-    pub fn command_at(&self, seq: Seq) -> Option<&(Origin, CommandId)> {
+    /// What the command at `seq` was, for seqs above the head and up to the last stored commit.
+    pub fn command_at(&self, seq: Seq) -> Option<&Sent> {
         let commit = self.since.at(seq)?;
         commit.commands.get((seq.0 - commit.first.0) as usize)
     }
@@ -213,11 +240,18 @@ impl Log {
         self.since.told(first);
     }
 
-    /// What must be provided before these can be decided.
+    /// What must be provided before these can be decided. To be asked once more when windows were
+    /// provided: only then it shows which ids come again.
     pub fn wants<'a>(&self, works: impl IntoIterator<Item = &'a Work>) -> BTreeSet<Want> {
         let mut wants = BTreeSet::new();
         for work in works {
             self.want_window(&work.command.origin, &mut wants);
+            if let Sighting::Known(first) = self.sight(&work.command, self.time)
+                && first <= self.head
+                && !self.firsts.contains_key(&first)
+            {
+                wants.insert(Want::Entry(first));
+            }
             if let Prepared::Ready { documents, .. } = &work.prepared {
                 documents.iter().for_each(|id| self.want_document(id, &mut wants));
             }
@@ -237,12 +271,13 @@ impl Log {
         }
     }
 
-    /// Where what is wanted is stored.
-    pub fn state_key(&self, want: &Want) -> StateKey {
+    /// Where what is wanted is stored in the state table; `None`: it is in the journal.
+    pub fn state_key(&self, want: &Want) -> Option<StateKey> {
         let version = self.service.document_version();
         match want {
-            Want::Document(id) => StateKey::document(version, id),
-            Want::Window(origin) => StateKey::window(version, origin),
+            Want::Document(id) => Some(StateKey::document(version, id)),
+            Want::Window(origin) => Some(StateKey::window(version, origin)),
+            Want::Entry(_) => None,
         }
     }
 

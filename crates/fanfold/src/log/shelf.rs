@@ -7,8 +7,9 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 
 use crate::body::notification::Notice;
-use crate::names::Origin;
-use crate::position::{CommandId, Seq};
+use crate::position::Seq;
+
+use super::Sent;
 
 /// Bytes that anything in memory takes beside its content: an estimate, so that many small things
 /// count for what they are.
@@ -81,6 +82,12 @@ impl<K: Hash + Eq + Clone, T> Shelf<K, T> {
         result
     }
 
+    /// Changes all values.
+    pub(super) fn change_all(&mut self, change: impl Fn(&mut Held<T>)) {
+        self.held.values_mut().for_each(change);
+        self.bytes = self.held.values().map(|held| held.bytes).sum();
+    }
+
     /// What was there at `seq` is stored, unless it has changed since `head`.
     pub(super) fn stored(&mut self, key: &K, head: Seq) {
         if let Some(held) = self.held.get_mut(key).filter(|held| held.seq <= head) {
@@ -114,8 +121,8 @@ pub(super) struct Since {
     pub first: Seq,
     pub last: Seq,
     pub bytes: usize,
-    /// Per entry, who sent its command: repeats of the record stream are compared with it.
-    pub commands: Box<[(Origin, CommandId)]>,
+    /// Per entry: repeats, of the record stream and of clients, are compared with it.
+    pub commands: Box<[Sent]>,
     /// `None` once this process knows that it was published.
     pub notice: Option<Notice>,
 }

@@ -95,6 +95,7 @@ impl Log {
             puts.push(Put { key, seq: held.seq, body });
             documents.push(id.clone());
         }
+        self.shrink_idle_windows();
         let weights = self.windows.iter().map(|(o, held)| o.as_str().len() + held.value.weight());
         let weight: usize = weights.sum();
         let split = self.windows_split || weight > HEAD_WINDOWS_BYTES_MAX;
@@ -123,6 +124,25 @@ impl Log {
         }
         puts.sort_by(|a, b| a.key.cmp(&b.key));
         Some(Snapshot { puts, head, documents, windows, split })
+    }
+
+    /// Windows that are idle are stored as their floors. Those with items of their own are stored
+    /// again for that only if it makes their items smaller by a write unit.
+    fn shrink_idle_windows(&mut self) {
+        let (now, tail) = (self.time, self.tail);
+        let is_split = self.windows_split;
+        self.windows.change_all(|held| {
+            let before = held.value.weight();
+            if is_split && before <= WRITE_UNIT_BYTES {
+                return;
+            }
+            held.value.forget_if_idle(now);
+            if held.value.weight() < before {
+                // No entry up to the tail has changed it: so this is what it is there.
+                held.seq = tail;
+                held.bytes = held.value.weight();
+            }
+        });
     }
 
     /// Takes over a head that another process has stored meanwhile: what it covers need not be

@@ -5,12 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{ServiceKit, parsed, raw, same, shown, shown_event, stored, sure, valid, written};
 use crate::catch::Fault;
-use crate::entry::{Event, Outcome};
+use crate::entry::{Event, Outcome, Raw};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
 use crate::service::{AnyDocument, AnyService, Decision, Service, decode_event};
@@ -82,28 +81,29 @@ impl<S: Service> ServiceKit<S> {
     /// Fanfold's.
     #[track_caller]
     pub fn then_rejected(self, code: &str) -> Self {
-        let actual = shown(&self.last().outcome);
-        let message = &actual["message"];
-        let expected = json!({ "status": "rejected", "code": code, "message": message });
-        same("what came of the command", &expected, &actual);
+        let actual = &self.last().outcome;
+        let message = message(actual).to_owned();
+        let expected = Outcome::rejected(code, message);
+        same("what came of the command", &shown(&expected), &shown(actual));
         self
     }
 
     /// The service could not decide: it panicked, or broke its contract. The reason has this in it.
     #[track_caller]
     pub fn then_faulted(self, part: &str) -> Self {
-        let actual = shown(&self.last().outcome);
-        let expected = json!({ "status": "faulted", "message": actual["message"] });
-        same("what came of the command", &expected, &actual);
+        let actual = &self.last().outcome;
+        let message = message(actual).to_owned();
+        let expected = Outcome::Faulted { message, data: Raw::empty(), timestamp: None };
+        same("what came of the command", &shown(&expected), &shown(actual));
         self.then_message(part)
     }
 
     /// The message of the refusal or fault has this in it.
     #[track_caller]
     pub fn then_message(self, part: &str) -> Self {
-        let actual = shown(&self.last().outcome);
-        let message = actual["message"].as_str().unwrap_or_default();
-        assert!(message.contains(part), "`{part}` is not in the message: {actual:#}");
+        let actual = &self.last().outcome;
+        let shown = shown(actual);
+        assert!(message(actual).contains(part), "`{part}` is not in the message: {}", shown.get());
         self
     }
 
@@ -111,8 +111,7 @@ impl<S: Service> ServiceKit<S> {
     #[track_caller]
     pub fn then_document(self, document: &str, expected: impl Serialize) -> Self {
         let actual = self.subject.documents.get(document).map_or(b"null".as_slice(), Vec::as_slice);
-        let expected = parsed(raw(expected).get().as_bytes());
-        same(&format!("the document `{document}`"), &expected, &parsed(actual));
+        same(&format!("the document `{document}`"), &raw(expected), &parsed(actual));
         self
     }
 
@@ -128,8 +127,7 @@ impl<S: Service> ServiceKit<S> {
         let command = match service.parse(name, data) {
             Ok(command) => command,
             Err(invalid) => {
-                let (code, message) = (invalid.code().to_owned(), invalid.to_string());
-                return Ok(Outcome::Rejected { code, message });
+                return Ok(Outcome::rejected(invalid.code(), invalid.to_string()));
             }
         };
         let mut loaded = Vec::new();
@@ -141,9 +139,7 @@ impl<S: Service> ServiceKit<S> {
         let context = self.context();
         let decide = || {
             Ok(match service.decide(&before, &command, &context)? {
-                Decision::Rejected { code, message } => {
-                    (Outcome::Rejected { code, message }, vec![])
-                }
+                Decision::Rejected { code, message } => (Outcome::rejected(code, message), vec![]),
                 Decision::Accepted { events, documents } => (Outcome::Accepted(events), documents),
             })
         };
@@ -151,7 +147,7 @@ impl<S: Service> ServiceKit<S> {
         same("the same command, decided twice", &shown(&outcome), &shown(&again));
         if let Some((id, ..)) = after.iter().find(|(.., bytes)| *bytes > DOCUMENT_BYTES_MAX) {
             let message = format!("the document `{id}` would be too large");
-            return Ok(Outcome::Rejected { code: "too_large".to_owned(), message });
+            return Ok(Outcome::rejected("too_large", message));
         }
         if let Outcome::Accepted(events) = &outcome {
             for event in events {
@@ -192,5 +188,13 @@ impl<S: Service> ServiceKit<S> {
         same(&what, &parsed(&bytes), &parsed(&again));
         self.subject.documents.insert(event.document.clone(), bytes);
         Ok(())
+    }
+}
+
+/// Of a refusal or a fault; of all else none.
+fn message(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Rejected { message, .. } | Outcome::Faulted { message, .. } => message,
+        _ => "",
     }
 }

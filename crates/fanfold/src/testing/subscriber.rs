@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Kit, ReactorKit, ViewKit, parsed, raw, same, stored, sure, written};
+use super::{Kit, ReactorKit, ViewKit, object, parsed, raw, same, stored, sure, written};
 use crate::catch::Fault;
 use crate::command::Command;
-use crate::entry::{Entry, Outcome};
+use crate::entry::{Entry, Outcome, Raw};
 use crate::limits::ROW_BYTES_MAX;
 use crate::names::{LogId, RowKey};
 use crate::service::{Service, Services};
@@ -41,7 +41,13 @@ impl<T: ?Sized> Kit<Arc<T>> {
     /// One accepted entry with an event as it was stored, perhaps by an older build.
     #[track_caller]
     #[must_use]
-    pub fn given_stored(mut self, document: &str, kind: &str, version: u32, data: Value) -> Self {
+    pub fn given_stored(
+        mut self,
+        document: &str,
+        kind: &str,
+        version: u32,
+        data: impl Serialize,
+    ) -> Self {
         self.push("given", Outcome::Accepted(vec![stored(document, kind, version, data)]));
         self
     }
@@ -49,7 +55,7 @@ impl<T: ?Sized> Kit<Arc<T>> {
     /// One rejected entry.
     #[must_use]
     pub fn given_rejected(mut self, code: &str) -> Self {
-        self.push("given", Outcome::Rejected { code: code.to_owned(), message: code.to_owned() });
+        self.push("given", Outcome::rejected(code, code));
         self
     }
 
@@ -58,7 +64,7 @@ impl<T: ?Sized> Kit<Arc<T>> {
     pub fn given_faulted(mut self, message: &str) -> Self {
         self.push(
             "given",
-            Outcome::Faulted { message: message.to_owned(), data: raw(json!({})), timestamp: None },
+            Outcome::Faulted { message: message.to_owned(), data: Raw::empty(), timestamp: None },
         );
         self
     }
@@ -75,21 +81,21 @@ impl ViewKit {
     /// The row is there, and is this.
     #[track_caller]
     pub fn then_row(self, key: &str, expected: impl Serialize) -> Self {
-        let actual: Value = self.rows().remove(key).unwrap_or_default();
-        same(&format!("the row `{key}`"), &parsed(raw(expected).get().as_bytes()), &actual);
+        let actual = self.rows().remove(key).unwrap_or_else(|| raw(()));
+        same(&format!("the row `{key}`"), &raw(expected), &actual);
         self
     }
 
     /// There is no such row.
     #[track_caller]
     pub fn then_no_row(self, key: &str) -> Self {
-        self.then_row(key, Value::Null)
+        self.then_row(key, ())
     }
 
     /// These are all rows.
     #[track_caller]
     pub fn then_rows<'a>(self, expected: impl IntoIterator<Item = (&'a str, Value)>) -> Self {
-        same("the rows", &json!(BTreeMap::from_iter(expected)), &json!(self.rows::<Value>()));
+        same("the rows", &raw(BTreeMap::from_iter(expected)), &raw(self.rows::<Raw>()));
         self
     }
 
@@ -103,7 +109,7 @@ impl ViewKit {
         self
     }
 
-    /// All rows, by key; `Row` is the view's, or a [`Value`].
+    /// All rows, by key; `Row` is the view's, a [`Value`], or [`Raw`].
     #[track_caller]
     pub fn rows<Row: DeserializeOwned>(&self) -> BTreeMap<String, Row> {
         let rows = self.fold().map_err(|parked| format!("{parked}: {}", parked.fault));
@@ -142,7 +148,7 @@ impl ViewKit {
         for (key, entries) in touching {
             let at_once = view.fold(&key, None, &entries)?;
             let [one_by_one, at_once] = [rows.get(&key), at_once.as_ref()]
-                .map(|row| row.map_or(Value::Null, |row| parsed(row)));
+                .map(|row| row.map_or_else(|| raw(()), |row| parsed(row)));
             same(&format!("the row `{key}`, folded one by one and at once"), &one_by_one, &at_once);
         }
         Ok(rows)
@@ -154,9 +160,9 @@ impl ReactorKit {
     /// `("ledger/org:acme", "deposit", json!({…}))`.
     #[track_caller]
     pub fn then<'a>(self, expected: impl IntoIterator<Item = (&'a str, &'a str, Value)>) -> Self {
-        let one = |(log, command, data)| json!({ "log": log, "command": command, "data": data });
-        let expected = expected.into_iter().map(one).collect();
-        same("the answer", &expected, &shown(&sure("the reactor parks", self.react())));
+        let one = |(log, command, data)| shown_command(log, command, raw(data));
+        let expected: Vec<Raw> = expected.into_iter().map(one).collect();
+        same("the answer", &raw(expected), &shown(&sure("the reactor parks", self.react())));
         self
     }
 
@@ -164,7 +170,7 @@ impl ReactorKit {
     #[track_caller]
     pub fn then_parked(self, part: &str) -> Self {
         match self.react() {
-            Ok(commands) => panic!("the entry was answered: {:#}", shown(&commands)),
+            Ok(commands) => panic!("the entry was answered: {}", shown(&commands).get()),
             Err(fault) => assert!(fault.message().contains(part), "{fault}"),
         }
         self
@@ -193,10 +199,13 @@ impl ReactorKit {
     }
 }
 
-fn shown(commands: &[(LogId, Command)]) -> Value {
+fn shown(commands: &[(LogId, Command)]) -> Raw {
     let one = |(log, command): &(LogId, Command)| {
-        let data = parsed(command.data.get().as_bytes());
-        json!({ "log": log, "command": command.name, "data": data })
+        shown_command(log.as_str(), command.name.as_str(), command.data.as_ref().into())
     };
-    commands.iter().map(one).collect()
+    raw(commands.iter().map(one).collect::<Vec<Raw>>())
+}
+
+fn shown_command(log: &str, command: &str, data: Raw) -> Raw {
+    object([("log", raw(log)), ("command", raw(command)), ("data", data)])
 }

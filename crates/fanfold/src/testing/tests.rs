@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use expect_test::expect;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::names::{DocumentId, Name, Partition, RowKey, ServiceName};
@@ -120,8 +121,12 @@ impl Service for Careless {
         }
     }
 
-    fn upcast(_: &str, _: u32, data: Value) -> Value {
-        json!({ "by": data["n"] })
+    fn upcast(_: &str, _: u32, data: Raw) -> Raw {
+        data.change(|fields| {
+            if let Some(n) = fields.remove("n") {
+                fields.insert("by".to_owned(), n);
+            }
+        })
     }
 }
 
@@ -143,7 +148,7 @@ impl View for Forgetful {
     type Event = Done;
     type Row = Row;
 
-    fn upcast(kind: &str, from: u32, data: Value) -> Value {
+    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
         Careless::upcast(kind, from, data)
     }
 

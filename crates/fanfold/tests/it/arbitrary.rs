@@ -4,30 +4,41 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::limits::{COMMAND_ID_END, SEQ_END};
-use fanfold::{Command, CommandId, Entry, LogId, Name, Origin, Seq, Time};
+use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, Time};
 use proptest::collection::{btree_map, vec};
+use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::samples::{id, raw, reactor, user, valid};
+use crate::samples::{AWKWARD_NAMES, id, raw, reactor, user, valid};
 
 pub(crate) fn name() -> impl Strategy<Value = Name> {
-    "[A-Za-z0-9._:@=+-]{1,20}".prop_map(|text| valid(&text))
+    name_text().prop_map(|text| valid(&text))
+}
+
+fn name_text() -> impl Strategy<Value = String> {
+    let plain = "[A-Za-z0-9._:@=+-]{1,20}".prop_filter("a dot segment", |t| t != "." && t != "..");
+    prop_oneof![
+        3 => plain,
+        1 => proptest::sample::select(&AWKWARD_NAMES[..]).prop_map(str::to_owned),
+    ]
 }
 
 pub(crate) fn log() -> impl Strategy<Value = LogId> {
-    "[a-z][a-z0-9-]{0,8}/(org|user):[A-Za-z0-9._:@=+-]{1,20}".prop_map(|text| valid(&text))
+    ("[a-z][a-z0-9-]{0,8}/(org|user):", name_text())
+        .prop_map(|(begin, name)| valid(&format!("{begin}{name}")))
 }
 
 pub(crate) fn origin() -> impl Strategy<Value = Origin> {
     let names = "[a-z][a-z0-9@.=+-]{0,12}".prop_filter("reserved", |name| name != "resend");
     prop_oneof![
-        6 => names.prop_map(|name| user(&name)),
+        4 => names.prop_map(|name| user(&name)),
+        2 => (name(), name()).prop_filter_map("reserved", |(u, c)| Origin::client(&u, &c).ok()),
         1 => Just(reactor()),
         1 => Just(Origin::resend()),
     ]
@@ -81,16 +92,19 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    (name(), 1u32..9, "[a-z0-9:@.]{1,12}", data()).prop_map(|(kind, version, document, data)| {
-        Event { kind, version, document: valid(&document), data }
+    (name(), 1u32..9, name_text(), data()).prop_map(|(kind, version, document, data)| Event {
+        kind,
+        version,
+        document: valid(&document),
+        data,
     })
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         4 => vec(event(), 0..4).prop_map(Outcome::Accepted),
-        1 => ("[a-z_]{1,20}", any::<String>())
-            .prop_map(|(code, message)| Outcome::Rejected { code, message }),
+        1 => ("[a-z_]{1,20}", any::<String>(), option::of(seq()))
+            .prop_map(|(code, message, of)| Outcome::Rejected { code, message, of }),
         1 => seq().prop_map(|of| Outcome::Duplicate { of }),
         1 => Just(Outcome::Stale),
         1 => (any::<String>(), data())
@@ -108,9 +122,10 @@ pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
             let seq = Seq(seq);
             if let Outcome::Lost { .. } = outcome {
                 let (origin, id) = (Origin::nobody(), CommandId::NONE);
-                return Entry { seq, time, origin, id, command: None, outcome };
+                return Entry { seq, time, origin, id, command: None, digest: None, outcome };
             }
-            Entry { seq, time, origin, id, command: Some(command), outcome }
+            let digest = (id.get() % 2 == 0).then(|| Digest::of_json(&id.to_string()));
+            Entry { seq, time, origin, id, command: Some(command), digest, outcome }
         });
         entries.collect()
     })
@@ -127,7 +142,12 @@ pub(crate) fn notice() -> impl Strategy<Value = Notice> {
 
 pub(crate) fn attempt() -> impl Strategy<Value = Attempt> {
     let step = prop_oneof![Just(Step::Whole), Just(Step::Loading), seq().prop_map(Step::Deciding)];
-    (any::<u32>(), time(), step).prop_map(|(attempts, at, step)| Attempt { attempts, at, step })
+    (any::<u32>(), time(), time(), any::<u64>(), step).prop_map(
+        |(attempts, at, until, owner, step)| Attempt {
+            lease: Lease { attempts, at, until, owner },
+            step,
+        },
+    )
 }
 
 pub(crate) fn parked() -> impl Strategy<Value = Parked> {

@@ -153,7 +153,7 @@ wrong! {
     BadName: NAME &'static str = "Good";
     LongName: NAME &'static str = "a23456789-123456789-123456789-123";
     Reserved: NAME &'static str = "fanfold";
-    BadKind: EVENTS Events = &[("sent away", 1)];
+    BadKind: EVENTS Events = &[("sent/away", 1)];
     TwoOfAKind: EVENTS Events = &[("sent", 1), ("sent", 2)];
     NoVersion: EVENTS Events = &[("sent", 0)];
     ManyKinds: EVENTS Events = &[("sent", 1); 65];
@@ -178,16 +178,17 @@ fn hosts_do_not_start_with_wrong_constants() {
         ["service", "view", "reactor"].map(|what| Some(message.replace("{}", what)))
     };
     let names = "[a-z][a-z0-9-]*";
-    let kinds = "[A-Za-z0-9._:@=+-]";
+    let kinds = "printable characters without `/ ? # % \\`";
     assert_eq!(said::<Good>(), [None, None, None]);
     assert_eq!(said::<NoName>(), all("the name of the {} `` must not be empty"));
-    let bad = format!("the name of the {{}} `Good` contains 'G', allowed are {names}");
+    let bad = format!("the name of the {{}} `Good` contains 'G' (U+0047), allowed are {names}");
     assert_eq!(said::<BadName>(), all(&bad));
     let long = "the name of the {} `a23456789-123456789-123456789-123` is 33 bytes long, \
                 at most 32 are allowed";
     assert_eq!(said::<LongName>(), all(long));
-    let bad =
-        format!("the event type `sent away` of the {{}} `good` contains ' ', allowed are {kinds}");
+    let bad = format!(
+        "the event type `sent/away` of the {{}} `good` contains '/' (U+002F), allowed are {kinds}"
+    );
     assert_eq!(said::<BadKind>(), all(&bad));
     assert_eq!(said::<TwoOfAKind>(), all("the {} `good` lists the event type `sent` twice"));
     assert_eq!(said::<NoVersion>(), all("the event type `sent` of the {} `good` has version 0"));
@@ -196,7 +197,9 @@ fn hosts_do_not_start_with_wrong_constants() {
     // `fanfold.rejected` of a service would be taken for Fanfold's own.
     let reserved = "a service must not be called `fanfold`: the kinds of that name are not its own";
     assert_eq!(said::<Reserved>(), [Some(reserved.to_owned()), None, None]);
-    let bad = format!("reads the service `Ledger`, whose name contains 'L', allowed are {names}");
+    let bad = format!(
+        "reads the service `Ledger`, whose name contains 'L' (U+004C), allowed are {names}"
+    );
     let [service, view, _] = said::<BadService>();
     assert_eq!((service, view), (None, Some(format!("the view `good` {bad}"))));
 }

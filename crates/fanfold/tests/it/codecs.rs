@@ -9,7 +9,7 @@ use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
 use fanfold::limits::SLOT_BODY_BYTES_MAX;
 use fanfold::window::Window;
-use fanfold::{Command, Seq};
+use fanfold::{Command, Seq, Time};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::json;
@@ -22,7 +22,7 @@ fn window(runs: Vec<(u64, u64)>) -> Window {
     let mut window = Window::default();
     let ids = runs.into_iter().flat_map(|(first, len)| first..first + len);
     for (seq, number) in (1..).zip(ids) {
-        window.insert(id(number), Seq(seq));
+        window.insert(id(number), Seq(seq), Time(seq));
     }
     window
 }

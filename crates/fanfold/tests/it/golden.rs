@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::notification::{self, Notice, Received};
 use fanfold::body::parked::{Content, Parked, Reason};
@@ -103,11 +103,11 @@ fn slot_body(commands: &[Command]) -> Vec<u8> {
 fn window() -> Window {
     let mut window = Window::default();
     for n in 1..=2_049 {
-        window.insert(id(n), Seq(n));
+        window.insert(id(n), Seq(n), Time(1_795_401_660_000));
     }
-    window.insert(id(4_000), Seq(2_060));
-    window.insert(id(4_001), Seq(2_061));
-    window.insert(id(9_000_000_000_000_000), Seq(2_062));
+    for (seq, number) in [(2_060, 4_000), (2_061, 4_001), (2_062, 9_000_000_000_000_000)] {
+        window.insert(id(number), Seq(seq), Time(1_795_401_660_000 + seq));
+    }
     window
 }
 
@@ -249,7 +249,9 @@ fn attempt() {
     let deciding = Step::Deciding(Seq(17));
     for (name, step) in [("whole", Step::Whole), ("loading", Step::Loading), ("deciding", deciding)]
     {
-        let attempt = Attempt { attempts: 3, at: Time(1_795_401_660_123), step };
+        let at = Time(1_795_401_660_123);
+        let lease = Lease { attempts: 3, at, until: at.plus_ms(60_000), owner: u64::MAX };
+        let attempt = Attempt { lease, step };
         check(&format!("attempt.v1.{name}.txt"), &attempt.encode().unwrap(), |golden| {
             assert_eq!(Attempt::decode(golden).unwrap(), attempt);
         });

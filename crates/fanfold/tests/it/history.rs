@@ -6,11 +6,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use fanfold::limits::WINDOW_IDLE_MS_MAX;
 use fanfold::{Seq, Time};
 
 use crate::world::{Process, World, service, timeless};
 
-/// A client's command: who, how far its id is from its last one, what.
+/// A client's command: who, how far its id is from its last one, what. With the last id it is most
+/// often the last command again; with others that were there before, it is another one.
 type Sent = (u16, i64, &'static str, Value);
 
 const FEW: u16 = 3;
@@ -46,7 +48,7 @@ fn commands(users: u16) -> impl Strategy<Value = Sent> {
             .prop_map(|(counter, bytes)| ("grow", json!({"counter": counter, "bytes": bytes}))),
     ];
     // Most ids grow by one; some leave a hole, some repeat.
-    let ahead = prop_oneof![8 => Just(1i64), 2 => 2i64..9, 2 => -6i64..1];
+    let ahead = prop_oneof![8 => Just(1i64), 2 => 2i64..9, 2 => -6i64..1, 1 => Just(0)];
     (0..users, ahead, what).prop_map(|(user, ahead, (name, data))| (user, ahead, name, data))
 }
 
@@ -63,6 +65,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// An id this far ahead comes after a time in which windows have become idle.
+const LATE: i64 = 8;
+
 /// Few users send many commands; or many users few each, until their windows leave the head.
 fn history() -> impl Strategy<Value = (Vec<Sent>, Vec<Step>)> {
     prop_oneof![
@@ -71,14 +76,22 @@ fn history() -> impl Strategy<Value = (Vec<Sent>, Vec<Step>)> {
     ]
 }
 
-fn accept(world: &mut World, commands: &[Sent]) {
-    let mut last_ids = std::collections::BTreeMap::<u16, u64>::new();
+fn accept(world: &mut World, commands: &[Sent], idle: bool) {
+    let mut lasts = std::collections::BTreeMap::<u16, (u64, &'static str, &Value)>::new();
+    let mut passed_ms = 1_000;
     for (at, (user, ahead, name, data)) in commands.iter().enumerate() {
-        let last = last_ids.entry(*user).or_insert(0);
+        let (last, ..) = lasts.get(user).copied().unwrap_or((0, name, data));
         let id = last.saturating_add_signed(*ahead).max(1);
-        *last = id.max(*last);
+        let again = lasts.get(user).filter(|_| *ahead == 0 && at % 4 != 0);
+        let (_, name, data) = again.copied().unwrap_or((id, name, data));
+        if id >= last {
+            lasts.insert(*user, (id, name, data));
+        }
+        if idle && *ahead == LATE {
+            passed_ms += WINDOW_IDLE_MS_MAX - 50 + at as u64;
+        }
         // The accepting clocks do not agree with each other, nor with the deciding ones.
-        world.now = Time(1_000 + at as u64 * 10 - (at as u64 * 7919) % 50);
+        world.now = Time(passed_ms + at as u64 * 10 - (at as u64 * 7919) % 50);
         // Long names weigh: with many users, windows soon leave the head.
         let padding = if *user < FEW { 0 } else { 100 };
         world.accept(&format!("u{user}{:@<padding$}", ""), id, name, data);
@@ -94,20 +107,23 @@ fn probes(commands: &[Sent]) -> Vec<Sent> {
 }
 
 /// Plays a history; the number of snapshots that it led to.
-fn play(mut commands: Vec<Sent>, steps: &[Step]) -> usize {
+fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
     commands.extend(probes(&commands));
+    // Behind all accepting clocks.
+    let late = Time(WINDOW_IDLE_MS_MAX * 1_000);
 
     let mut straight = World::new();
-    accept(&mut straight, &commands);
-    straight.now = Time(1_000_000);
+    accept(&mut straight, &commands, idle);
+    straight.now = late;
     let mut process = Process::new(service::<1>());
     for seq in 1..=commands.len() as u64 {
         straight.process(&mut process, &[Seq(seq)]).expect("it lives");
     }
 
     let mut world = World::new();
-    accept(&mut world, &commands);
-    world.now = Time(1_200);
+    accept(&mut world, &commands, idle);
+    // Where entries take their times from deciding clocks, the same windows must be idle.
+    world.now = if idle { late } else { Time(1_200) };
     let all = commands.len() as u64;
     let mut processes = [service::<1>(), service::<1>(), service::<2>()].map(Process::new);
     for step in steps {
@@ -139,6 +155,7 @@ fn play(mut commands: Vec<Sent>, steps: &[Step]) -> usize {
     }
 
     assert_eq!(timeless(&world.entries), timeless(&straight.entries));
+    world.check_repeats();
     let published: Vec<Seq> = world.published.keys().copied().collect();
     assert_eq!(published, world.journal.keys().copied().collect::<Vec<_>>(), "F5");
     world.snapshots
@@ -148,8 +165,8 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(96) })]
 
     #[test]
-    fn every_history_gives_the_same_log((commands, steps) in history()) {
-        play(commands, &steps);
+    fn every_history_gives_the_same_log((commands, steps) in history(), idle in any::<bool>()) {
+        play(commands, &steps, idle);
     }
 }
 
@@ -164,7 +181,7 @@ fn histories_take_snapshots() {
     let deliver =
         |process| Step::Deliver { process, before: 3, len: 9, left_out: vec![], life: usize::MAX };
     let steps: Vec<Step> = (0..60).map(|n| deliver(n % 3)).collect();
-    assert!(play(commands.collect(), &steps) > 5);
+    assert!(play(commands.collect(), &steps, false) > 5);
 }
 
 #[cfg(feature = "planted")]
@@ -177,7 +194,7 @@ fn planted_bugs_are_found() {
         let config =
             Config { max_shrink_iters: 0, failure_persistence: None, ..Config::with_cases(200) };
         let found = TestRunner::new(config).run(&history(), |(commands, steps)| {
-            bug.plant(|| play(commands, &steps));
+            bug.plant(|| play(commands, &steps, false));
             Ok(())
         });
         assert!(found.is_err(), "{bug:?}");

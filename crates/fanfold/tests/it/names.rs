@@ -12,11 +12,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::samples::{reactor, user, valid};
+use crate::samples::{AWKWARD_NAMES, reactor, user, valid};
 
-const NAMES: &str = "[A-Za-z0-9._:@=+-]";
+const NAMES: &str = "printable characters without `/ ? # % \\`";
 const SERVICES: &str = "[a-z][a-z0-9-]*";
-const ROW_KEYS: &str = "[A-Za-z0-9._:@=+/-]";
+const ROW_KEYS: &str = "printable characters without `? # % \\`";
 
 /// The text is a `T`, also as JSON, and shown as it was given.
 fn good<T>(texts: &[&str])
@@ -55,14 +55,34 @@ fn too_long(bytes: usize, max: usize) -> NameError {
 fn names() {
     let longest = "a".repeat(NAME_BYTES_MAX);
     good::<Name>(&["a", "-", "Ann_B", "a.b:c@d=e+f-9", &longest]);
+    good::<Name>(&AWKWARD_NAMES);
+    // What is visible of more than one code point; blanks of other scripts, inside.
+    good::<Name>(&["👩‍👩‍👧", "❤️", "می‌خواهم", "a\u{a0}b", "...", ".a", "a.", "..a"]);
     good::<DocumentId>(&["cash", "2026-07", &longest]);
+    good::<DocumentId>(&AWKWARD_NAMES);
     bad::<Name>("", NameError::Empty);
     bad::<Name>(&"a".repeat(129), too_long(129, 128));
     // Bytes count, not characters; and a text is measured before it is read.
     bad::<Name>(&"ü".repeat(65), too_long(130, 128));
-    for c in ['/', ' ', '#', '%', '\n', '\0', 'ü', '"', '\u{feff}'] {
+    bad::<Name>(&"?".repeat(129), too_long(129, 128));
+    let refused = "/?#%\\\n\0\u{7f}\u{85}\u{ad}\u{200b}\u{200e}\u{202e}\u{2028}\u{2029}\u{2066}\u{feff}\
+                   \u{e000}\u{fffe}\u{10ffff}\u{378}\u{e0067}";
+    for c in refused.chars() {
         bad::<Name>(&format!("a{c}b"), character(c, NAMES));
         bad::<DocumentId>(&c.to_string(), character(c, NAMES));
+    }
+    for c in [' ', '\u{a0}', '\u{2003}', '\u{3000}', '\u{200c}', '\u{200d}'] {
+        for text in [format!("{c}a"), format!("a{c}"), c.to_string()] {
+            bad::<Name>(&text, NameError::BadEdge { character: c });
+        }
+        good::<Name>(&[&format!("a{c}b")]);
+    }
+    for text in [".", ".."] {
+        bad::<Name>(text, NameError::DotSegment);
+    }
+    // `é` of two code points, the Angstrom sign, a Hangul syllable of its parts.
+    for text in ["Zoe\u{308}", "\u{212b}", "\u{1100}\u{1161}"] {
+        bad::<Name>(text, NameError::NotNfc);
     }
 }
 
@@ -86,6 +106,9 @@ fn partitions_and_logs() {
     bad::<Partition>("org:", NameError::Empty);
     bad::<Partition>("org:a/b", character('/', NAMES));
     bad::<Partition>(&format!("org:{longest}a"), too_long(129, 128));
+    bad::<Partition>("org:..", NameError::DotSegment);
+    bad::<Partition>("org: a", NameError::BadEdge { character: ' ' });
+    good::<Partition>(&["org:山田 太郎", "user:auth0|64b7"]);
 
     good::<LogId>(&["ledger/org:acme", "ledger/user:ann"]);
     bad::<LogId>("ledger", NameError::NotALog);
@@ -105,11 +128,23 @@ fn row_keys() {
     good::<RowKey>(&["total", "cash/17", "/", &longest]);
     bad::<RowKey>("", NameError::Empty);
     bad::<RowKey>(&format!("{longest}a"), too_long(513, 512));
-    bad::<RowKey>("a b", character(' ', ROW_KEYS));
+    good::<RowKey>(&AWKWARD_NAMES);
+    good::<RowKey>(&["山田 太郎/17", "a//b", "a/", ".../..a"]);
+    bad::<RowKey>("a?b", character('?', ROW_KEYS));
+    bad::<RowKey>(" a/b", NameError::BadEdge { character: ' ' });
+    bad::<RowKey>("Zoe\u{308}/1", NameError::NotNfc);
+    for text in [".", "..", "a/.", "../a", "a/../b", "./"] {
+        bad::<RowKey>(text, NameError::DotSegment);
+    }
+    for prefix in ["a", "cash/", "Zoë ", ".", "a/.", &longest] {
+        assert_eq!(RowKey::check_prefix(prefix), Ok(()));
+    }
+    assert_eq!(RowKey::check_prefix("a#"), Err(character('#', ROW_KEYS)));
+    assert_eq!(RowKey::check_prefix("Zoe\u{308}"), Err(NameError::NotNfc));
 
     let key = RowKey::from(&valid::<DocumentId>("cash")).join(17);
     assert_eq!((key.as_str(), key.check()), ("cash/17", Ok(())));
-    assert_eq!(key.join("a b").check(), Err(character(' ', ROW_KEYS)));
+    assert_eq!(key.join("a%b").check(), Err(character('%', ROW_KEYS)));
     assert_eq!(key.join(&longest).check(), Err(too_long(520, 512)));
 }
 
@@ -122,6 +157,13 @@ fn origins() {
         assert_eq!(user(free).as_str(), free);
         assert!(!user(free).is_reactor());
     }
+    let client = |user: &str, client: &str| Origin::client(&valid(user), &valid(client));
+    assert_eq!(client("resend", "x"), Err(NameError::Reserved));
+    let till = client("Zoë", "till 7").unwrap();
+    assert_eq!(till.as_str(), "Zoë/till 7");
+    assert_eq!((till.user_name(), till.client_name()), ("Zoë", Some("till 7")));
+    assert_eq!((user("Zoë").user_name(), user("Zoë").client_name()), ("Zoë", None));
+    assert_eq!((reactor().user_name(), reactor().client_name()), (reactor().as_str(), None));
     assert_eq!(reactor().as_str(), "reactor:interest@ledger/org:bank");
     assert!(reactor().is_reactor() && !Origin::resend().is_reactor());
     assert!(Origin::nobody().is_nobody() && !user("ann").is_nobody());
@@ -132,7 +174,26 @@ fn messages_say_what_is_wrong() {
     for (error, message) in [
         (NameError::Empty, "must not be empty"),
         (too_long(129, 128), "is 129 bytes long, at most 128 are allowed"),
-        (character('/', NAMES), "contains '/', allowed are [A-Za-z0-9._:@=+-]"),
+        (
+            character('/', NAMES),
+            "contains '/' (U+002F), allowed are printable characters without `/ ? # % \\`",
+        ),
+        (
+            character('\u{200b}', ROW_KEYS),
+            "contains U+200B, allowed are printable characters without `? # % \\`",
+        ),
+        (
+            NameError::BadEdge { character: ' ' },
+            "begins or ends with U+0020: send it without blanks and joiners around it",
+        ),
+        (
+            NameError::DotSegment,
+            "must not be `.` or `..`, nor have one of these between slashes: no URL can name it",
+        ),
+        (
+            NameError::NotNfc,
+            "is not in Unicode normalization form C (NFC): normalize it before it is sent",
+        ),
         (
             NameError::Reserved,
             "is reserved: a user must not be called `resend` or begin with `reactor:`",
@@ -150,6 +211,10 @@ fn keys_of_the_state_table() {
         (StateKey::head(1), "v1#head"),
         (StateKey::document(2, &valid("cash")), "v2#doc#cash"),
         (StateKey::window(12, &user("ann")), "v12#win#ann"),
+        (
+            StateKey::window(1, &Origin::client(&valid("ann"), &valid("a 1")).unwrap()),
+            "v1#win#ann/a 1",
+        ),
         (StateKey::window(1, &reactor()), "v1#win#reactor:interest@ledger/org:bank"),
     ] {
         assert_eq!(key.as_str(), text);

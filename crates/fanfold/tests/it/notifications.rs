@@ -227,7 +227,7 @@ fn topics_are_those_of_every_build() {
 #[test]
 fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
     let [newer, other] = ["counters/org:newer", "counters/org:other"].map(|log| {
-        let rejected = Outcome::Rejected { code: "no".to_owned(), message: "never".to_owned() };
+        let rejected = Outcome::rejected("no", "never");
         notice(log, vec![entry(1, rejected.clone()), entry(2, rejected)], &[])
     });
     let body = pack([&newer, &other]).expect("JSON")[0].message.body.clone();

@@ -60,6 +60,10 @@ fn a_good_request_is_read() {
         ("ann", 17, "add")
     );
     assert_eq!(command.timestamp, Some(11_178));
+    let mut request = good();
+    request["client"] = json!("till 7");
+    let request = Request::parse(request.to_string().as_bytes(), &services()).unwrap();
+    assert_eq!(request.command.origin.as_str(), "ann/till 7");
     assert_eq!(serde_json::from_str::<Value>(command.data.get()).unwrap(), good()["data"]);
 }
 
@@ -67,6 +71,15 @@ fn a_good_request_is_read() {
 fn what_is_optional_may_be_absent() {
     check("org", None, "accepted for counters/user:ann");
     check("timestamp", None, "accepted for counters/org:acme");
+    check("client", None, "accepted for counters/org:acme");
+    // `null` stands for what is absent.
+    check("org", json!(null), "accepted for counters/user:ann");
+    for field in ["timestamp", "client"] {
+        check(field, json!(null), "accepted for counters/org:acme");
+    }
+    let null = r#"{"user":"ann","id":1,"type":"counters","command":"nothing","data":null}"#;
+    let request = Request::parse(null.as_bytes(), &services()).unwrap();
+    assert_eq!(request.command.data.get(), "{}");
     let short = r#"{"user":"ann","id":1,"type":"counters","command":"nothing"}"#;
     let request = Request::parse(short.as_bytes(), &services()).unwrap();
     assert_eq!((request.command.timestamp, request.command.data.get()), (None, "{}"));
@@ -99,11 +112,11 @@ fn required_fields_are_required() {
 
 #[test]
 fn names_must_be_names() {
-    for field in ["type", "command", "user", "org"] {
+    for field in ["type", "command", "user", "client", "org"] {
         let said = |error: &str| format!("`{field}`: {error}");
         let (max, allowed) = match field {
             "type" => (32, "[a-z][a-z0-9-]*"),
-            _ => (128, "[A-Za-z0-9._:@=+-]"),
+            _ => (128, "printable characters without `/ ? # % \\`"),
         };
         check(field, json!(""), &said("must not be empty"));
         check(
@@ -111,15 +124,19 @@ fn names_must_be_names() {
             json!("a".repeat(max + 1)),
             &said(&format!("is {} bytes long, at most {max} are allowed", max + 1)),
         );
-        for (text, character) in [("a b", "' '"), ("a/b", "'/'"), ("a\nb", r"'\n'"), ("aé", "'é'")]
-        {
+        for (text, character) in [
+            ("a/b", "'/' (U+002F)"),
+            ("a%b", "'%' (U+0025)"),
+            ("a\nb", "U+000A"),
+            ("a\0", "U+0000"),
+        ] {
             check(
                 field,
                 json!(text),
                 &said(&format!("contains {character}, allowed are {allowed}")),
             );
         }
-        for value in [json!(null), json!(7), json!(true), json!(["ann"]), json!({"a": 1})] {
+        for value in [json!(7), json!(true), json!(["ann"]), json!({"a": 1})] {
             check(field, value, &said("must be a string"));
         }
     }
@@ -129,6 +146,10 @@ fn names_must_be_names() {
             json!(reserved),
             "`user`: is reserved: a user must not be called `resend` or begin with `reactor:`",
         );
+    }
+    check("client", json!("resend"), "accepted for counters/org:acme");
+    for field in ["type", "command", "user"] {
+        check(field, json!(null), &format!("`{field}`: must be a string"));
     }
     // Only users number commands.
     check("org", json!("resend"), "accepted for counters/org:resend");
@@ -144,7 +165,7 @@ fn ids_and_timestamps_must_be_integers() {
         check_text("id", id, "`id`: must be an integer");
     }
     check_text("id", "9007199254740991", "accepted for counters/org:acme");
-    for timestamp in ["-1", "1.5", "null", "\"11178\"", "[]", "18446744073709551616"] {
+    for timestamp in ["-1", "1.5", "\"11178\"", "[]", "18446744073709551616"] {
         check_text(
             "timestamp",
             timestamp,
@@ -156,7 +177,7 @@ fn ids_and_timestamps_must_be_integers() {
 
 #[test]
 fn data_must_fit_its_command() {
-    for data in [json!(null), json!([]), json!("{}"), json!(7)] {
+    for data in [json!([]), json!("{}"), json!(7)] {
         check("data", data, "`data`: must be a JSON object");
     }
     for (data, said) in [
@@ -180,7 +201,7 @@ fn unknown_and_repeated_fields_are_named() {
     let unknown = |field: &str| {
         format!(
             "`{field}`: unknown field, expected one of `type`, `command`, `id`, `timestamp`, \
-             `user`, `org`, `data`"
+             `user`, `client`, `org`, `data`"
         )
     };
     check("tenant", json!("acme"), &unknown("tenant"));
@@ -276,7 +297,7 @@ fn deep_nesting_is_refused() {
 
 /// Requests that are almost right: the fields have odd values, and odd fields come along.
 fn almost() -> impl Strategy<Value = Value> {
-    let fields = ["type", "command", "id", "timestamp", "user", "org", "data", "x"];
+    let fields = ["type", "command", "id", "timestamp", "user", "client", "org", "data", "x"];
     let values = prop_oneof![
         arbitrary::json(),
         select(vec![
@@ -310,7 +331,9 @@ proptest! {
     fn what_is_taken_keeps_the_rules(request in almost()) {
         let text = request.to_string();
         if let Ok(parsed) = Request::parse(text.as_bytes(), &services()) {
-            prop_assert_eq!(parsed.command.origin.as_str(), request["user"].as_str().unwrap());
+            let origin = &parsed.command.origin;
+            prop_assert_eq!(origin.user_name(), request["user"].as_str().unwrap());
+            prop_assert_eq!(origin.client_name(), request["client"].as_str());
             prop_assert_eq!(parsed.command.id.get(), request["id"].as_u64().unwrap());
             prop_assert!(!parsed.command.origin.is_reactor());
             // It goes through a slot as it is.

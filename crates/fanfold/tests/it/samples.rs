@@ -7,9 +7,25 @@ use std::sync::Arc;
 use fanfold::body::commit;
 use fanfold::body::notification::Notice;
 use fanfold::entry::{Event, Outcome, Raw};
-use fanfold::{Command, CommandId, Entry, LogId, Name, Origin, Seq, ServiceName, Time};
+use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, ServiceName, Time};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+/// Names as people and identity providers have them.
+pub(crate) const AWKWARD_NAMES: [&str; 12] = [
+    "auth0|64b7",
+    "google-oauth2|1",
+    "Zoë Müller",
+    "山田 太郎",
+    "山田\u{3000}太郎",
+    "a+b@x.io",
+    "user{1}",
+    "\"q\"",
+    "<b>",
+    "&",
+    "🦀👩‍🚀",
+    "a;b=~'c'",
+];
 
 /// A name, a log, a document: whatever is read from a text.
 #[track_caller]
@@ -51,6 +67,7 @@ pub(crate) fn entry(seq: u64, outcome: Outcome) -> Entry {
         origin: user("ann"),
         id: id(seq * 10),
         command: Some(valid("deposit")),
+        digest: outcome.uses_id().then(|| Digest::of_json("{}")),
         outcome,
     }
 }
@@ -58,11 +75,11 @@ pub(crate) fn entry(seq: u64, outcome: Outcome) -> Entry {
 /// An entry of every kind, from `first` on: the first with two events, the second without any.
 pub(crate) fn entries_of_all_kinds(first: u64) -> Vec<Entry> {
     let moved = |kind, document| event(kind, 1, document, &json!({"amount": 5, "note": "ü \"\n"}));
-    let code = "overdrawn".to_owned();
+    let code = "overdrawn";
     let outcomes = [
         Outcome::Accepted(vec![moved("sent", "cash"), event("received", 2, "bank", &json!({}))]),
         Outcome::Accepted(vec![]),
-        Outcome::Rejected { code, message: "`cash` holds 5".to_owned() },
+        Outcome::rejected(code, "`cash` holds 5"),
         Outcome::Duplicate { of: Seq(first) },
         Outcome::Stale,
         Outcome::Faulted {
@@ -112,7 +129,7 @@ pub(crate) fn as_subscribers_see(entries: &[Entry]) -> Vec<Entry> {
         Outcome::Rejected { .. } | Outcome::Faulted { .. } | Outcome::Lost { .. } => true,
     });
     let shown = shown.cloned().map(|mut entry| {
-        entry.command = None;
+        (entry.command, entry.digest) = (None, None);
         if let Outcome::Accepted(events) = &mut entry.outcome {
             for event in events {
                 let data = event.data.get();

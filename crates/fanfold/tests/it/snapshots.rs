@@ -1,13 +1,15 @@
 //! When a snapshot is due, what it writes, and what a later version does with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fanfold::body::head::Head;
 use fanfold::limits::{
     HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN, SNAPSHOT_FACTOR, SNAPSHOT_JOURNAL_BYTES_MIN,
+    WINDOW_IDLE_MS_MAX, WRITE_UNIT_BYTES,
 };
 use fanfold::log::Snapshot;
-use fanfold::{Log, Seq, StateKey, Time};
+use fanfold::{Log, Origin, Seq, StateKey, Time};
 use serde_json::{Value, json};
 
 use crate::samples::{command, user, valid};
@@ -27,13 +29,18 @@ impl Bench {
     }
 
     fn decide(&mut self, by: &str, name: &str, data: &Value) {
+        let id = self.log.tail().next().0;
+        self.decide_at(Time(5), &user(by), id, name, data);
+    }
+
+    fn decide_at(&mut self, now: Time, by: &Origin, id: u64, name: &str, data: &Value) {
         let seq = self.log.tail().next();
-        let command = Arc::new(command(user(by), seq.0, name, data));
-        let work = self.log.prepare(seq, Time(5), command);
+        let command = Arc::new(command(by.clone(), id, name, data));
+        let work = self.log.prepare(seq, now, command);
         for want in self.log.wants([&work]) {
             self.log.provide(want, None).unwrap();
         }
-        assert!(self.log.decide(work, Time(5)).is_ok());
+        assert!(self.log.decide(work, now).is_ok());
     }
 
     /// What was decided is stored and published.
@@ -199,6 +206,59 @@ fn windows_leave_the_head_when_they_are_large() {
     let (next, ..) = bench.until_due(&name(1), "add", &add);
     assert_eq!(windows(&next), [name(1)]);
     assert_eq!(Head::decode(&next.head.body).unwrap().windows, None);
+}
+
+/// Ten thousand clients of one user, some of whom have numbered much: a week after they were last
+/// heard of, the log keeps of each no more than its highest id.
+#[test]
+fn clients_that_do_not_come_back_leave_little_behind() {
+    const CLIENTS: u64 = 10_000;
+    let client = |n: u64| Origin::client(&valid("ann"), &valid(&format!("c{n}"))).unwrap();
+    // As clients number by the clock: no id follows another one.
+    let id = |n: u64| 1_795_401_660_000_000 + n * 1_000_000_000 + n * 829_348_951 % 999_999_937;
+    let (nothing, large) = (json!({}), json!({"counter": "a", "by": 0, "note": 9_000}));
+    let (mut bench, mut stored, mut bobs) = (Bench::new(), BTreeMap::new(), 0);
+    // So much that a snapshot is due, whatever it costs.
+    let mut fill = |bench: &mut Bench, now: Time| {
+        for _ in 0..1_100 {
+            bobs += 1;
+            bench.decide_at(now, &user("bob"), bobs, "add", &large);
+            bench.store();
+            if let Some(snapshot) = bench.log.snapshot() {
+                bench.log.snapshotted(&snapshot);
+                let windows = snapshot.puts.iter().filter(|put| put.key.as_str().contains("#win#"));
+                stored.extend(windows.map(|put| (put.key.clone(), put.body.len())));
+                bench.log.shrink();
+                return (stored.values().sum::<usize>(), stored.values().max().copied());
+            }
+        }
+        panic!("no snapshot is due");
+    };
+    for n in 0..CLIENTS {
+        let many = if n % 500 == 0 { 400 } else { 1 };
+        for nth in 0..many {
+            bench.decide_at(Time(1_000 + n), &client(n), id(nth), "nothing", &nothing);
+        }
+    }
+    bench.store();
+    let (_, largest) = fill(&mut bench, Time(1_000 + CLIENTS));
+    assert!(largest > Some(WRITE_UNIT_BYTES), "{largest:?}");
+
+    let late = Time(1_001 + CLIENTS + WINDOW_IDLE_MS_MAX);
+    let (bytes, largest) = fill(&mut bench, late);
+    assert!(largest <= Some(WRITE_UNIT_BYTES), "{largest:?}");
+    assert!(bytes < CLIENTS as usize * 100, "{bytes} bytes are stored");
+    let weight = bench.log.weight();
+    assert!(weight < CLIENTS as usize * 300, "{weight} bytes in memory");
+
+    // What they sent then is known to have been sent, but no longer as what.
+    for (n, nth, status) in
+        [(0, 0, "stale"), (0, 399, "stale"), (0, 400, "accepted"), (1, 1, "accepted")]
+    {
+        bench.decide_at(late, &client(n), id(nth), "nothing", &nothing);
+        let entry = bench.log.seal()[0].notice.entries[0].clone();
+        assert_eq!(entry.outcome.status(), status, "{n} {nth}");
+    }
 }
 
 /// So many documents of 8,000 bytes are more than a log keeps in memory without need (4 MiB), and

@@ -12,7 +12,7 @@ use fanfold::limits::{
     COMMIT_BYTES_MAX, SNAPSHOT_ENTRIES_MIN, SNAPSHOT_FACTOR, SNAPSHOT_JOURNAL_BYTES_MIN,
     WRITE_UNIT_BYTES,
 };
-use fanfold::log::{Place, Sealed, Snapshot, Want, Work};
+use fanfold::log::{Place, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::window::Window;
 use fanfold::{
     AnyService, Command, CommandId, DocumentId, Entry, Log, LogId, Origin, Seq, Services, StateKey,
@@ -137,9 +137,17 @@ impl World {
 
     pub(crate) fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) {
         for want in wants {
-            let item = self.state.get(&log.state_key(&want));
-            let item = item.map(|(seq, body)| (*seq, body.as_slice()));
-            log.provide(want, item).expect("what was stored can be read");
+            match (log.state_key(&want), want) {
+                (None, Want::Entry(seq)) => {
+                    let entry = self.entries.get(seq.0 as usize - 1);
+                    log.provide_entry(seq, entry.map(Sent::from));
+                }
+                (key, want) => {
+                    let item = key.and_then(|key| self.state.get(&key));
+                    let item = item.map(|(seq, body)| (*seq, body.as_slice()));
+                    log.provide(want, item).expect("what was stored can be read");
+                }
+            }
         }
     }
 
@@ -210,7 +218,7 @@ impl World {
         let (command, _) = &self.stream[seq.0 as usize - 1];
         let known = log.command_at(seq);
         assert_eq!(known.is_some(), seq > log.head(), "known above the head");
-        if let Some((origin, id)) = known {
+        if let Some(Sent { origin, id, .. }) = known {
             assert_eq!((origin, *id), (&command.origin, command.id));
         }
     }
@@ -228,8 +236,11 @@ impl World {
                 log.prepare(*seq, *at, Arc::clone(command))
             })
             .collect();
-        let wants = log.wants(&works);
-        self.provide(log, wants);
+        for _ in 0..2 {
+            let wants = log.wants(&works);
+            self.provide(log, wants);
+        }
+        assert!(log.wants(&works).is_empty(), "two rounds are enough");
         if log.is_behind() {
             self.catch_up(log);
             return Ok(());
@@ -309,7 +320,7 @@ impl World {
             }
             if entry.outcome.uses_id() {
                 let ids: &mut Vec<_> = folded.windows.entry(&entry.origin).or_default();
-                ids.push((entry.seq, entry.id));
+                ids.push((entry.seq, entry.id, entry.time));
             }
             if let Outcome::Accepted(events) = &entry.outcome {
                 for event in events {
@@ -345,7 +356,8 @@ impl World {
             let Some((seq, body)) = self.state.get(&StateKey::window(version, origin)) else {
                 continue;
             };
-            assert_eq!(decode_window(body).unwrap(), window(ids, *seq), "{origin}@{seq}");
+            let stored = decode_window(body).unwrap();
+            assert_eq!(self.idle(stored), self.idle(window(ids, *seq)), "{origin}@{seq}");
         }
         let Some((head, body)) = self.state.get(&StateKey::head(version)) else { return };
         let folded = self.fold_to(*head);
@@ -360,9 +372,10 @@ impl World {
         match windows {
             Some(windows) => {
                 let expected = folded.windows.iter();
-                let expected =
-                    expected.map(|(origin, ids)| ((*origin).clone(), window(ids, *head)));
-                assert_eq!(windows, expected.collect());
+                let expected = expected
+                    .map(|(origin, ids)| ((*origin).clone(), self.idle(window(ids, *head))));
+                let found = windows.into_iter().map(|(origin, window)| (origin, self.idle(window)));
+                assert_eq!(found.collect::<BTreeMap<_, _>>(), expected.collect());
             }
             None => folded.windows.iter().for_each(|(origin, ids)| {
                 is_stored(StateKey::window(version, origin), ids.last().expect("touched").0);
@@ -371,6 +384,44 @@ impl World {
         let unpublished =
             self.journal.range(..=head).find(|(first, _)| !self.published.contains_key(first));
         assert!(unpublished.is_none(), "F5");
+    }
+
+    /// A window as whoever asks it now sees it: when it was stored does not matter.
+    fn idle(&self, mut window: Window) -> Window {
+        window.forget_if_idle(self.entries.last().map_or(Time(0), |entry| entry.time));
+        window
+    }
+
+    /// F4 by its words: of each origin the first command with an id counts; the same one again
+    /// names it, another one is told so.
+    pub(crate) fn check_repeats(&self) {
+        let json = |command: &Command| {
+            serde_json::from_str::<Value>(command.data.get()).expect("it is JSON")
+        };
+        let mut firsts = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.outcome != Outcome::Stale) {
+            let command = &self.stream[entry.seq.0 as usize - 1].0;
+            let key = (&entry.origin, entry.id);
+            let Some(of) = firsts.get(&key).copied() else {
+                assert!(entry.outcome.uses_id(), "F4: {entry:?} is the first");
+                firsts.insert(key, entry.seq);
+                continue;
+            };
+            let first: &Command = &self.stream[of.0 as usize - 1].0;
+            match &entry.outcome {
+                Outcome::Duplicate { of: found } => {
+                    assert_eq!(*found, of, "F4");
+                    assert_eq!((&first.name, json(first)), (&command.name, json(command)));
+                }
+                Outcome::Rejected { code, of: Some(found), message } => {
+                    assert_eq!((code.as_str(), *found), ("id_reused", of), "F4");
+                    let what = if first.name == command.name { "`data`" } else { "the command" };
+                    assert!(message.contains(what), "{message}");
+                    assert_ne!((&first.name, json(first)), (&command.name, json(command)));
+                }
+                other => panic!("F4: {other:?} at {} has the id of {of}", entry.seq),
+            }
+        }
     }
 }
 
@@ -382,13 +433,14 @@ pub(crate) struct Folded<'a> {
     /// By document, its events.
     documents: BTreeMap<&'a DocumentId, Vec<(Seq, &'a Event)>>,
     /// By origin, the ids that it has used.
-    windows: BTreeMap<&'a Origin, Vec<(Seq, CommandId)>>,
+    windows: BTreeMap<&'a Origin, Vec<(Seq, CommandId, Time)>>,
 }
 
 /// The window of these ids, as of `seq`.
-fn window(ids: &[(Seq, CommandId)], seq: Seq) -> Window {
+fn window(ids: &[(Seq, CommandId, Time)], seq: Seq) -> Window {
     let mut window = Window::default();
-    ids.iter().take_while(|(at, _)| *at <= seq).for_each(|(at, id)| window.insert(*id, *at));
+    let ids = ids.iter().take_while(|(at, ..)| *at <= seq);
+    ids.for_each(|(at, id, time)| window.insert(*id, *at, *time));
     window
 }
 

@@ -18,6 +18,7 @@ const ALL_STREAMS: &str = "arn:AWS::Partition:kinesis:AWS::Region:AWS::AccountId
 const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("api", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
     ("api", "JournalTable.Arn", "dynamodb: Query"),
+    ("api", "StateTable.Arn", "dynamodb: GetItem"),
     ("api", "BalancesTable.Arn", "dynamodb: GetItem Query"),
     ("api", "StatementTable.Arn", "dynamodb: GetItem Query"),
     ("api", "TotalsTable.Arn", "dynamodb: GetItem Query"),

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::LogAudit;
@@ -11,6 +10,7 @@ use crate::audit::claims::{Content, Told, origin};
 use crate::audit::ledger::{Event, Ledger, shown};
 use crate::audit::window::Sighting;
 use crate::audit::{F3, F4, F6, F8};
+use crate::exact::is_same;
 use crate::receipts::Digest;
 
 /// An entry, as the target shows it.
@@ -55,7 +55,7 @@ impl LogAudit<'_> {
             self.seen_done += 1;
             self.done.seen += 1;
             let now = raw.filter(|_| seen.seq == seq);
-            if now.is_none_or(|now| value(now) != value(&seen.entry)) {
+            if now.is_none_or(|now| !is_same(now, &seen.entry)) {
                 let now = now.map_or("there is none", |now| now.get());
                 let what = format!("a reader saw {}, and now {now}", seen.entry);
                 self.done.findings.add(F3, self.task.log, Some(seen.seq), what);
@@ -226,9 +226,4 @@ fn wrong_memo(sent: Digest, events: &[Event]) -> Option<String> {
     let found = event.data.memo.as_ref();
     let found = found.map_or("none".to_owned(), |memo| format!("another, of {} bytes", memo.len()));
     Some(format!("`{event}` should have the memo that was sent, and has {found}"))
-}
-
-/// JSON, to be compared.
-pub(super) fn value(raw: &RawValue) -> Option<Value> {
-    serde_json::from_str(raw.get()).ok()
 }

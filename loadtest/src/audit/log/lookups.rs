@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::LogAudit;
-use super::judge::value;
 use crate::audit::F4;
 use crate::audit::reader::{Found, Trouble};
+use crate::exact::is_same;
 
 /// Ids of a log that are looked up.
 const LOOKUPS_MAX: usize = 4;
@@ -72,7 +72,7 @@ impl LogAudit<'_> {
                 Found::Entry(found) => {
                     let reader = self.task.reader;
                     let entry = reader.entry(self.task.log, *seq, Instant::now()).await?;
-                    let is_it = entry.as_deref().map(value) == Some(value(&found));
+                    let is_it = entry.as_deref().is_some_and(|entry| is_same(entry, &found));
                     (!is_it).then(|| format!("{found}"))
                 }
                 Found::Below if may_be_lost => None,

@@ -54,7 +54,7 @@ fn what_a_service_cannot_do_becomes_an_entry() {
                     assert_eq!(kept.get(), data.to_string(), "it can be sent again");
                     format!("faulted: {message}")
                 }
-                Outcome::Rejected { code, message } => format!("{code}: {message}"),
+                Outcome::Rejected { code, message, .. } => format!("{code}: {message}"),
                 outcome => outcome.status().to_owned(),
             };
             assert!(shown.starts_with(expected), "{shown} for {name} {data}");

@@ -161,13 +161,14 @@ fn every_id_is_used_once() {
             let mut processor = world.processor();
             let refused = command("ann", 2, "add", json!({"counter": "a", "by": 0}));
             let faulted = json!({"counter": "a", "how": "panic_in_decide"});
-            let first = [add(1), refused.clone(), command("ann", 3, "fail", faulted)];
+            let faulted = command("ann", 3, "fail", faulted);
+            let first = [add(1), refused.clone(), faulted.clone()];
             done(&processor, &[world.record(&acme(), 1, &first)]).await;
             if is_cold {
                 processor = world.processor();
             }
             let bobs = command("bob", 1, "add", json!({"counter": "a", "by": 1}));
-            let again = [add(1), add(2), add(3), bobs, add(4)];
+            let again = [add(1), refused, faulted, bobs, add(4)];
             done(&processor, &[world.record(&acme(), 4, &again)]).await;
             let expected = [
                 "1 ann#1 accepted",

@@ -15,9 +15,11 @@ use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
 use serde_json::json;
 
 use crate::check::play;
-use crate::death::{deaths, die, survives};
+use crate::death::{deaths, die, fate, survives};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, add, command, commit_of, done, log, run, unfinished};
+use crate::world::{
+    LEASE_MS, NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
+};
 
 /// The default, and a moment more.
 const OLD_MS: u64 = 5 * 60 * 1_000;
@@ -37,7 +39,7 @@ fn old(world: &World, first: u64, commands: &[Command]) -> ReceivedRecord {
 /// One call, of a process that has just begun.
 async fn call(world: &World, record: &ReceivedRecord) -> Option<BatchOutcome> {
     let processor = world.processor();
-    survives(processor.process(std::slice::from_ref(record), NEVER)).await
+    fate(world, processor.process(std::slice::from_ref(record), world.soon())).await
 }
 
 /// Ends the process before a call of a port takes effect.
@@ -321,7 +323,7 @@ fn too_many_faults_an_hour_are_parked() {
             let record = [world.record(&id, 1, &[fatal(1, "die_in_decide"), add(2)])];
             for survived in [false, true] {
                 let processor = world.processor().with_suspicion(suspicion);
-                let outcome = survives(processor.process(&record, NEVER)).await;
+                let outcome = fate(&world, processor.process(&record, world.soon())).await;
                 assert_eq!(outcome, survived.then_some(BatchOutcome::DONE), "{org}");
             }
             assert_eq!(world.attempt(&id).await, None);
@@ -404,12 +406,14 @@ fn an_old_marker_is_swept() {
             world.accept(&acme(), 4).await;
             let record = old(&world, 1, &run(1..=3));
             world.faults.before(Op::JournalAppend, "", dying);
-            dies(&world, &record, 1).await;
+            let call = world.processor();
+            let call = call.process(std::slice::from_ref(&record), world.soon());
+            assert_eq!(survives(call).await, None);
             done(&world.processor(), &[record, world.acme(4..=4)]).await;
             assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
             let young = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
             assert_eq!((young.attempted, young.nudged), (0, vec![]));
-            world.env.pass(60_001);
+            world.env.pass(LEASE_MS);
             let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
             assert_eq!((report.attempted, report.nudged, report.waiting), (1, vec![acme()], 0));
             let mut nudge = world.records();

@@ -3,6 +3,7 @@
 
 mod cursor;
 mod filtered;
+mod leases;
 mod parking;
 mod random;
 mod rows;

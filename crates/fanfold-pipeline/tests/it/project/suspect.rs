@@ -4,14 +4,14 @@
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{Cursor, Env, ParkedView};
-use fanfold_pipeline::project::{ATTEMPTS_MAX, Projector};
+use fanfold_pipeline::project::ATTEMPTS_MAX;
 use fanfold_pipeline::sweep::ViewSweepReport;
 
 use super::{say, singles};
 use crate::check::play;
-use crate::death::survives;
+use crate::death::{fate, survives};
 use crate::faults::{Broken, Op};
-use crate::world::{NEVER, World, acme, add, applied, done, log, run};
+use crate::world::{World, acme, add, applied, done, log, run};
 
 /// More logs than there are in these tests.
 const ALL: usize = 1_000;
@@ -39,9 +39,9 @@ async fn deadly(world: &World) -> Bytes {
 
 /// One delivery to a process that has just begun.
 async fn deliver(world: &World, message: &Bytes) -> Option<Vec<usize>> {
-    let projector = world.projector("sums");
+    let projector = world.projector("sums").suspicious(ATTEMPTS_MAX);
     let messages = std::slice::from_ref(message);
-    survives(projector.project_suspect(messages, ATTEMPTS_MAX, NEVER)).await
+    fate(world, projector.project(messages, world.soon())).await
 }
 
 /// Per log: how far its cursor is, and the attempts that have not returned.
@@ -49,9 +49,14 @@ async fn cursors(world: &World) -> Vec<(u64, u32)> {
     let mut cursors = Vec::new();
     for org in orgs() {
         let cursor = world.cursor("sums", &org).await;
-        cursors.push((cursor.seq.0, cursor.attempts));
+        cursors.push((cursor.seq.0, attempts(&cursor)));
     }
     cursors
+}
+
+/// The attempts that have not returned.
+fn attempts(cursor: &Cursor) -> u32 {
+    cursor.attempt.map_or(0, |lease| lease.attempts)
 }
 
 async fn assert_only_the_second_is_parked(world: &World) {
@@ -92,13 +97,13 @@ fn suspects_are_applied_one_at_a_time() {
         let records = [&a, &b, &c].map(|org| world.record(org, 1, &run(1..=3)));
         done(&world.elsewhere(), &records).await;
         let projector = world.projector("sums");
-        assert!(projector.project_suspect(&world.messages(), 3, NEVER).await.is_empty());
+        assert!(projector.suspicious(3).project(&world.messages(), world.soon()).await.is_empty());
         assert_eq!(cursors(&world).await, [(3, 0); 3]);
-        let attempts = world.faults.calls(Op::Attempt);
+        let noted = world.faults.calls(Op::Attempt);
         let expected = [&a, &b, &c].map(|org| [format!("{org} 1"), format!("{org} 0")]).concat();
-        assert_eq!(attempts, expected, "one has returned before the next begins");
+        assert_eq!(noted, expected, "one has returned before the next begins");
         // What is done, or not the view's, is no attempt.
-        assert!(projector.project_suspect(&world.messages(), 3, NEVER).await.is_empty());
+        assert!(projector.suspicious(3).project(&world.messages(), world.soon()).await.is_empty());
         assert_eq!(world.faults.calls(Op::Attempt).len(), 6);
     });
 }
@@ -116,14 +121,14 @@ fn one_message_that_comes_again_makes_no_other_suspect() {
         let projector = world.projector("sums");
         let is_suspect = [false, true, false, false, false];
         world.faults.fail(Op::PutRow, c.as_str(), 1..=1, Broken::Before);
-        let again = projector.project_with_suspects(&messages, &is_suspect, 3, NEVER).await;
+        let again = projector.project_with_suspects(&messages, &is_suspect, 3, world.soon()).await;
         assert_eq!(again, [2, 4], "c's messages, and only they, come again");
         assert_eq!(cursors(&world).await, [(1, 0), (2, 0), (0, 0)]);
-        let attempts = world.faults.calls(Op::Attempt);
-        assert_eq!(attempts, [format!("{b} 1"), format!("{b} 0")], "both of b's commits at once");
+        let noted = world.faults.calls(Op::Attempt);
+        assert_eq!(noted, [format!("{b} 1"), format!("{b} 0")], "both of b's commits at once");
         let advanced = world.faults.calls(Op::Advance);
         assert_eq!(advanced, [format!("{a} 1"), format!("{b} 2")], "the suspects go last");
-        let again = projector.project_with_suspects(&messages, &[false; 5], 3, NEVER).await;
+        let again = projector.project_with_suspects(&messages, &[false; 5], 3, world.soon()).await;
         assert_eq!((again, cursors(&world).await), (vec![], vec![(1, 0), (2, 0), (2, 0)]));
     });
 }
@@ -147,8 +152,8 @@ fn what_is_behind_a_suspect_is_suspect() {
             let is_suspect = [false, true, false, false];
             let projector = world.projector("sums");
             let project =
-                projector.project_with_suspects(&messages, &is_suspect, ATTEMPTS_MAX, NEVER);
-            let again = survives(project).await;
+                projector.project_with_suspects(&messages, &is_suspect, ATTEMPTS_MAX, world.soon());
+            let again = fate(&world, project).await;
             let expected = (attempt <= 3).then_some(attempt);
             assert_eq!(again.is_none(), expected.is_some());
             assert_eq!(cursors(&world).await, [(3, 0), (0, expected.unwrap_or(0)), (3, 0)]);
@@ -169,21 +174,21 @@ fn every_return_sets_the_count_back() {
             }
             world.faults.fail(op, "", 1..=1, Broken::After);
             let projector = world.projector("sums");
-            let again = projector.project_suspect(&messages, 3, NEVER).await;
+            let again = projector.suspicious(3).project(&messages, world.soon()).await;
             assert!(!again.is_empty(), "{op:?}");
-            assert_eq!(world.cursor("sums", &acme()).await.attempts, 0, "{op:?}");
-            let again = projector.project_suspect(&messages, 3, NEVER).await;
+            assert_eq!(attempts(&world.cursor("sums", &acme()).await), 0, "{op:?}");
+            let again = projector.suspicious(3).project(&messages, world.soon()).await;
             assert!(again.is_empty(), "{op:?}");
             let cursor = world.cursor("sums", &acme()).await;
-            assert_eq!(cursor, Cursor { seq: Seq(3), ..Cursor::default() });
+            assert_eq!((cursor.seq, attempts(&cursor), cursor.parked), (Seq(3), 0, None));
         }
         // So does what parks the view by itself.
         let world = World::new();
         let message = world.commit(&acme(), &[say(1, "boo")]).await;
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
         let cursor = world.cursor("sums", &acme()).await;
-        assert!(cursor.parked.is_some_and(|parked| parked.reason.contains("afraid")));
-        assert_eq!(cursor.attempts, 0);
+        assert!(cursor.parked.as_ref().is_some_and(|parked| parked.reason.contains("afraid")));
+        assert_eq!(attempts(&cursor), 0);
     });
 }
 
@@ -197,12 +202,12 @@ fn a_count_that_could_not_be_set_back_tells_of_no_death() {
         world.faults.fail(Op::PutRow, "", .., Broken::Before);
         world.faults.fail(Op::Attempt, " 0", .., Broken::Before);
         for _ in 0..5 {
-            assert_eq!(projector.project_suspect(&messages, 3, NEVER).await, [0]);
-            assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+            assert_eq!(projector.suspicious(3).project(&messages, world.soon()).await, [0]);
+            assert_eq!(attempts(&world.cursor("sums", &acme()).await), 1);
         }
         world.faults.heal();
-        assert!(projector.project_suspect(&messages, 3, NEVER).await.is_empty());
-        assert_eq!(world.cursor("sums", &acme()).await.attempts, 0);
+        assert!(projector.suspicious(3).project(&messages, world.soon()).await.is_empty());
+        assert_eq!(attempts(&world.cursor("sums", &acme()).await), 0);
     });
 }
 
@@ -218,12 +223,15 @@ fn a_call_that_is_dropped_tells_of_no_death() {
                 crate::death::die();
                 std::future::pending().await
             });
-            assert_eq!(survives(projector.project_suspect(&messages, 3, NEVER)).await, None);
-            assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+            assert_eq!(
+                survives(projector.suspicious(3).project(&messages, world.soon())).await,
+                None
+            );
+            assert_eq!(attempts(&world.cursor("sums", &acme()).await), 1);
         }
-        assert!(projector.project_suspect(&messages, 3, NEVER).await.is_empty());
+        assert!(projector.suspicious(3).project(&messages, world.soon()).await.is_empty());
         let cursor = world.cursor("sums", &acme()).await;
-        assert_eq!((cursor.seq, cursor.attempts, cursor.parked), (Seq(1), 0, None));
+        assert_eq!((cursor.seq, attempts(&cursor), cursor.parked), (Seq(1), 0, None));
     });
 }
 
@@ -241,10 +249,10 @@ fn what_is_not_suspect_writes_no_attempts() {
             std::future::pending().await
         });
         assert_eq!(deliver(&world, &messages[2]).await, None);
-        assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+        assert_eq!(attempts(&world.cursor("sums", &acme()).await), 1);
         applied(&projector, &messages[2..]).await;
         let cursor = world.cursor("sums", &acme()).await;
-        assert_eq!((cursor.seq, cursor.attempts), (Seq(4), 0));
+        assert_eq!((cursor.seq, attempts(&cursor)), (Seq(4), 0));
         assert_eq!(
             world.faults.calls(Op::Attempt),
             [format!("{} 1", acme()), format!("{} 0", acme())]
@@ -254,7 +262,7 @@ fn what_is_not_suspect_writes_no_attempts() {
 
 async fn sweep(world: &World) -> Option<ViewSweepReport> {
     let sweep = world.view_sweep("sums");
-    let swept = survives(sweep.sweep(None, ALL, NEVER)).await;
+    let swept = fate(world, sweep.sweep(None, ALL, world.soon())).await;
     swept.map(|report| report.expect("memory"))
 }
 
@@ -306,13 +314,14 @@ fn logs_are_brought_on_at_once() {
             }
             let [a, b, c] = orgs();
             let logs = [a.clone(), log("ledger/org:a"), b.clone(), log("tally/org:unheard")];
-            let report = world.view_sweep("sums").bring_on_logs(&logs, attempts_max, NEVER).await;
+            let report =
+                world.view_sweep("sums").bring_on_logs(&logs, attempts_max, world.soon()).await;
             let mut caught_up = report.caught_up;
             caught_up.sort();
             assert_eq!((report.logs, caught_up, report.failed), (3, vec![a, b], vec![]));
             assert_eq!(cursors(&world).await, [(3, 0), (3, 0), (0, 0)], "it is young");
-            let attempts = world.faults.counts([Op::Attempt]);
-            assert_eq!(attempts, [if attempts_max.is_some() { 4 } else { 0 }]);
+            let noted = world.faults.counts([Op::Attempt]);
+            assert_eq!(noted, [if attempts_max.is_some() { 4 } else { 0 }]);
             // There is no time.
             let now = world.env.now();
             let late =
@@ -330,7 +339,7 @@ fn logs_are_brought_on_behind_attempts() {
         deadly(&world).await;
         let bring_on = async || {
             let sweep = world.view_sweep("sums");
-            survives(sweep.bring_on_logs(&orgs(), Some(ATTEMPTS_MAX), NEVER)).await
+            fate(&world, sweep.bring_on_logs(&orgs(), Some(ATTEMPTS_MAX), world.soon())).await
         };
         for attempt in 1..=3 {
             assert_eq!(bring_on().await, None);
@@ -348,7 +357,7 @@ fn attempts_count_for_one_step_only() {
     play(async || {
         let world = World::new();
         singles(&world, 250).await;
-        let suspicious: Projector = world.projector("sums").suspicious(2);
+        let suspicious = || world.projector("sums").suspicious(2);
         let last = world.messages().pop().expect("many");
         for killed_at in [" 200", " 250"] {
             world.faults.before(Op::Advance, killed_at, || async {
@@ -356,11 +365,12 @@ fn attempts_count_for_one_step_only() {
                 std::future::pending().await
             });
             let messages = [last.clone()];
-            assert_eq!(survives(suspicious.project(&messages, NEVER)).await, None);
-            assert_eq!(world.cursor("sums", &acme()).await.attempts, 1);
+            let (projector, soon) = (suspicious(), world.soon());
+            assert_eq!(fate(&world, projector.project(&messages, soon)).await, None);
+            assert_eq!(attempts(&world.cursor("sums", &acme()).await), 1);
         }
-        applied(&suspicious, [&last]).await;
+        applied(&suspicious(), [&last]).await;
         let cursor = world.cursor("sums", &acme()).await;
-        assert_eq!((cursor.seq, cursor.attempts, cursor.parked), (Seq(250), 0, None));
+        assert_eq!((cursor.seq, attempts(&cursor), cursor.parked), (Seq(250), 0, None));
     });
 }

@@ -1,0 +1,101 @@
+//! What became of the command that an origin has given an id.
+
+use fanfold::body::head::{Head, decode_window};
+use fanfold::window::{Sighting, Window};
+use fanfold::{CommandId, Entry, LogId, Origin, Seq, StateKey, Time};
+
+use super::{Awaited, COMMITS_PER_READ, HOLE_MS, ReadError, Reads, decode};
+
+impl Reads {
+    /// The entry of the first command that `origin` has sent with `id`, among all that were
+    /// accepted for the log before the call; waits up to `wait_ms` for those that have no entry
+    /// yet.
+    ///
+    /// Costs the head, perhaps a window, and one commit if it has the id; else the journal
+    /// behind the head.
+    pub async fn lookup(
+        &self,
+        log: &LogId,
+        origin: &Origin,
+        id: CommandId,
+        wait_ms: u64,
+    ) -> Result<Awaited<Entry>, ReadError> {
+        let until = self.env.now().plus_ms(wait_ms);
+        let accepted = self.accepted(log).await?;
+        let (mut window, through) = self.window(log, origin).await?;
+        // As a command that is accepted now would be seen.
+        let sight = |window: &Window| window.sight(id, self.env.now());
+        let never = |window: &Window| {
+            let (log, origin) = (log.clone(), origin.clone());
+            match sight(window) {
+                Sighting::Unknown => ReadError::BelowWindow { log, origin, id },
+                Sighting::New | Sighting::Known(_) => ReadError::UnknownId { log, origin, id },
+            }
+        };
+        // What is still stored is shown, though the window may be idle by now.
+        if let Sighting::Known(seq) = window.sight(id, Time(0)) {
+            let unknown = || ReadError::UnknownSeq { log: log.clone(), seq, accepted };
+            return self.stored(log, seq).await?.map(Awaited::Ready).ok_or_else(unknown);
+        }
+        if sight(&window) == Sighting::Unknown {
+            return Err(never(&window));
+        }
+        let (mut next, mut looks) = (through.next(), 0);
+        loop {
+            looks += 1;
+            while next <= accepted {
+                let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+                // Behind a hole nothing is known: what it lacks may be what is asked for.
+                if page.commits.first().is_none_or(|item| item.first > next) {
+                    break;
+                }
+                for item in &page.commits {
+                    if item.first > next {
+                        break;
+                    }
+                    let (entries, _) = decode(item.first, &item.body)?;
+                    for entry in entries.into_iter().filter(|entry| entry.seq >= next) {
+                        if entry.origin != *origin || !entry.outcome.uses_id() {
+                            continue;
+                        }
+                        if entry.id == id {
+                            return Ok(Awaited::Ready(entry));
+                        }
+                        window.insert(entry.id, entry.seq, entry.time);
+                    }
+                    next = item.last().next();
+                }
+            }
+            match self.left(until) {
+                _ if next > accepted => return Err(never(&window)),
+                0 => return Ok(Awaited::Pending { seq: next.before(), parked: None }),
+                ms => {
+                    self.waits.entry(log, accepted, ms).await;
+                    if looks > 1 {
+                        self.env.sleep(HOLE_MS.min(self.left(until))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The origin's window, and the seq through which it is folded. The head is read first: what
+    /// has a window of its own is then at least as new.
+    async fn window(&self, log: &LogId, origin: &Origin) -> Result<(Window, Seq), ReadError> {
+        let version = self.services.get(log.service()).map_or(0, |s| s.document_version());
+        let Some(head) = self.state_item(log, StateKey::head(version)).await? else {
+            return Ok((Window::default(), Seq::ZERO));
+        };
+        let unreadable = |error| ReadError::Undecodable { first: head.seq, error };
+        match Head::decode(&head.body).map_err(unreadable)?.windows {
+            Some(mut inline) => Ok((inline.remove(origin).unwrap_or_default(), head.seq)),
+            None => match self.state_item(log, StateKey::window(version, origin)).await? {
+                Some(item) => {
+                    let window = decode_window(&item.body).map_err(unreadable)?;
+                    Ok((window, item.seq.max(head.seq)))
+                }
+                None => Ok((Window::default(), head.seq)),
+            },
+        }
+    }
+}

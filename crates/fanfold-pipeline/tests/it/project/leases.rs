@@ -1,0 +1,154 @@
+//! An attempt is a lease: as long as the call of another process may be under way, it counts as no
+//! crash, and its log is left alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fanfold::Seq;
+use fanfold::planted::Bug;
+use fanfold_pipeline::project::ATTEMPTS_MAX;
+
+use super::singles;
+use crate::check::{check, play};
+use crate::death::fate;
+use crate::faults::{Broken, Op};
+use crate::world::{World, acme, add, run};
+
+/// More logs than there are in these tests.
+const ALL: usize = 1_000;
+
+/// How far the view has come in the log, attempts that have not returned, and whether it is parked.
+async fn stands(world: &World) -> (Seq, u32, bool) {
+    let cursor = world.cursor("sums", &acme()).await;
+    let attempts = cursor.attempt.map_or(0, |lease| lease.attempts);
+    (cursor.seq, attempts, cursor.parked.is_some())
+}
+
+/// Sweeps that pile up from one bookmark, each in a process of its own: a log that is slow, and
+/// under way in the first of them, is left alone by all others.
+#[test]
+fn sweeps_that_pile_up_park_no_slow_log() {
+    check(&[Bug::LeaseWithoutUntil], async || {
+        let world = World::new();
+        world.accept(&acme(), 1).await;
+        singles(&world, 3).await;
+        world.env.pass(11_000);
+        let (sweeps, inside) = (Arc::new(AtomicUsize::new(0)), world.clone());
+        world.faults.before_every(Op::Advance, move || {
+            let (sweeps, world) = (sweeps.clone(), inside.clone());
+            async move {
+                world.env.pass(15_000);
+                if sweeps.fetch_add(1, Ordering::Relaxed) < 4 {
+                    let sweep = world.view_sweep("sums");
+                    let report = sweep.sweep(None, ALL, world.soon()).await.expect("memory");
+                    assert_eq!((report.parked, report.under_way), (0, 1), "{report:?}");
+                    assert_eq!((report.caught_up, report.failed), (vec![], vec![]));
+                }
+            }
+        });
+        let report = world.view_sweep("sums").sweep(None, ALL, world.soon()).await;
+        assert_eq!(report.expect("memory").caught_up, [acme()]);
+        assert_eq!(stands(&world).await, (Seq(3), 0, false));
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// A run that begins nothing more after its time may last longer all the same.
+#[test]
+fn a_lease_lasts_as_long_as_the_call() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 1).await;
+        singles(&world, 3).await;
+        world.env.pass(11_000);
+        let inside = world.clone();
+        world.faults.before(Op::Advance, "", move || {
+            let world = inside.clone();
+            async move {
+                world.env.pass(59_000);
+                let report = world.view_sweep("sums").sweep(None, ALL, world.soon()).await;
+                assert_eq!(report.expect("memory").under_way, 1);
+            }
+        });
+        let sweep = world.view_sweep("sums").with_run_ms(1_000);
+        sweep.sweep(None, ALL, world.soon()).await.expect("memory");
+        assert_eq!(stands(&world).await, (Seq(3), 0, false));
+    });
+}
+
+/// A queue brings a message again while it is under way: it comes again later, and nothing is
+/// counted.
+#[test]
+fn a_message_that_comes_again_too_early_comes_again_later() {
+    check(&[Bug::LeaseWithoutUntil], async || {
+        let world = World::new();
+        let messages = vec![world.commit(&acme(), &[add(1)]).await];
+        let (inside, again) = (world.clone(), messages.clone());
+        world.faults.before(Op::PutRow, "", move || {
+            let (world, messages) = (inside.clone(), again.clone());
+            async move {
+                for _ in 0..4 {
+                    let other = world.projector("sums");
+                    let again =
+                        other.project_with_suspects(&messages, &[true], ATTEMPTS_MAX, world.soon());
+                    assert_eq!(again.await, [0]);
+                    assert_eq!(stands(&world).await, (Seq(0), 1, false));
+                }
+            }
+        });
+        let projector = world.projector("sums");
+        let project =
+            projector.project_with_suspects(&messages, &[true], ATTEMPTS_MAX, world.soon());
+        assert_eq!(project.await, [0_usize; 0]);
+        assert_eq!(stands(&world).await, (Seq(1), 0, false));
+    });
+}
+
+/// What is not suspect does not wait for it, and does not take it back.
+#[test]
+fn what_is_not_suspect_goes_on_beside_an_attempt() {
+    play(async || {
+        let world = World::new();
+        let messages = singles(&world, 2).await;
+        let (inside, first) = (world.clone(), messages[0].clone());
+        world.faults.before(Op::PutRow, "", move || {
+            let (world, first) = (inside.clone(), first.clone());
+            async move {
+                let other = world.projector("sums");
+                assert_eq!(other.project(&[first], world.soon()).await, [0_usize; 0]);
+                assert_eq!(stands(&world).await, (Seq(1), 1, false));
+            }
+        });
+        let suspicious = world.projector("sums").suspicious(ATTEMPTS_MAX);
+        assert_eq!(suspicious.project(&messages, world.soon()).await, [0_usize; 0]);
+        assert_eq!(stands(&world).await, (Seq(2), 0, false));
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// A note that takes effect after its call has returned stays nowhere: its place is taken.
+#[test]
+fn a_note_that_comes_late_is_refused() {
+    play(async || {
+        for crashes in 0..3 {
+            let world = World::new();
+            let messages = vec![world.commit(&acme(), &run(1..=3)).await];
+            for _ in 0..crashes {
+                world.faults.before(Op::PutRow, "", || async {
+                    crate::death::die();
+                    std::future::pending().await
+                });
+                let suspicious = world.projector("sums").suspicious(ATTEMPTS_MAX);
+                assert_eq!(fate(&world, suspicious.project(&messages, world.soon())).await, None);
+            }
+            assert_eq!(stands(&world).await, (Seq(0), crashes, false));
+            let own = format!(" {}", crashes + 1);
+            world.faults.fail(Op::Attempt, &own, 1..=1, Broken::Late);
+            let suspicious = world.projector("sums").suspicious(ATTEMPTS_MAX);
+            assert_eq!(suspicious.project(&messages, world.soon()).await, [0]);
+            assert_eq!(stands(&world).await, (Seq(0), 0, false));
+            world.faults.land().await;
+            assert_eq!(stands(&world).await, (Seq(0), 0, false), "after {crashes} crashes");
+        }
+    });
+}

@@ -39,17 +39,19 @@ async fn what_failed_comes_again_by_how_often_it_was_received() {
 
 #[tokio::test]
 async fn a_change_that_fails_is_said() {
-    for (status, answer) in [
-        (
-            200,
-            json!({ "Successful": [], "Failed": [{ "Id": "0", "SenderFault": true, "Code": "ReceiptHandleIsInvalid" }] }),
-        ),
-        (403, json!({ "__type": "AccessDeniedException", "message": "no" })),
+    let failed = json!([{ "Id": "0", "SenderFault": true, "Code": "ReceiptHandleIsInvalid" }]);
+    for (status, answer, is_refused) in [
+        (200, json!({ "Successful": [], "Failed": failed }), false),
+        (403, json!({ "__type": "AccessDeniedException", "message": "no" }), true),
     ] {
         let answer = answer.to_string();
         let aws = aws(move |_| Some((status, answer.clone())));
-        let failed = SqsQueue::new(&aws, URL).show_again(&[&delivery(1)]).await;
-        assert!(matches!(failed, Err(Unavailable::Failed { .. })), "{status}: {failed:?}");
+        let said = match SqsQueue::new(&aws, URL).show_again(&[&delivery(1)]).await {
+            Err(Unavailable::Failed { .. }) => Some(false),
+            Err(Unavailable::Refused { .. }) => Some(true),
+            _ => None,
+        };
+        assert_eq!(said, Some(is_refused), "{status}");
     }
 }
 

@@ -402,6 +402,8 @@ impl Run {
             });
         }
         if is_any {
+            // What was lost may have been accepted a moment ago.
+            self.stage.world.sleep(STANDSTILL_MS + 1).await;
             let swept = self.sweep.sweep(None, usize::MAX, Time(u64::MAX)).await;
             let standstill_ms = swept.map_or(0, |report| report.standstill_ms_max);
             watch.audit(|model| {

@@ -28,9 +28,12 @@ fn a_command_whose_decision_panics_is_a_faulted_entry() {
     }
 
     // Its id is used up.
-    let again = world.send("counter", "explode", 2, "acme", json!({"why": "again"})).expect(202);
-    let again = world.get(&format!("/logs/counter/org:acme/{}?wait=5000", again.seq())).expect(200);
-    assert_eq!((&again.json["status"], &again.json["of"]), (&json!("duplicate"), &json!(2)));
+    for (why, status) in [("so there", "duplicate"), ("again", "rejected")] {
+        let again = world.send("counter", "explode", 2, "acme", json!({"why": why})).expect(202);
+        let entry = format!("/logs/counter/org:acme/{}?wait=5000", again.seq());
+        let again = world.get(&entry).expect(200).json;
+        assert_eq!((&again["status"], &again["of"]), (&json!(status), &json!(2)), "{why}");
+    }
 }
 
 #[test]

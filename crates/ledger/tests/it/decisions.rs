@@ -103,7 +103,7 @@ fn data_that_does_not_fit_names_the_field() {
     for (command, data, field) in [
         ("open", json!({}), "`account`"),
         ("open", json!({ "acount": "cash" }), "`acount`"),
-        ("open", json!({ "account": "petty cash" }), "`data.account`"),
+        ("open", json!({ "account": "petty/cash" }), "`data.account`"),
         ("open", json!({ "account": "" }), "`data.account`"),
         ("deposit", json!({ "account": "cash", "amount": 1, "currency": "EUR" }), "`currency`"),
         ("deposit", json!({ "account": "cash" }), "`amount`"),

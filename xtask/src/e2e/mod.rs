@@ -66,6 +66,18 @@ pub(crate) struct Options {
     starts: bool,
 }
 
+impl Options {
+    /// Both deliveries on `ministack`.
+    pub(crate) const ON_MINISTACK: Self = Self {
+        on: Some(On::Ministack),
+        delivery: None,
+        without: Vec::new(),
+        mutations: false,
+        release: false,
+        starts: false,
+    };
+}
+
 /// What a cold stack on a busy machine may take.
 const PATIENCE: Duration = Duration::from_secs(100);
 

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `GET /counts` | what has happened to each function and mapping |
-//! | `PUT /mappings/<function>/<on, off or drop>` | see [`Mode`](crate::mapping::Mode) |
+//! | `PUT /mappings/<function>/<on, off or drop>` | see [`Mode`] |
 //! | `PUT /kill/<function>` | all its processes, now |
 //! | `PUT /kill/<function>/<invocations>/<ms>` | those of the next invocations, each within so many milliseconds |
 //! | `PUT /schedules/<function>` | invokes it as its schedule does, and answers when it has ended |

@@ -68,7 +68,7 @@ impl Repeats {
 impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // Who asks for more than warnings wants to see all of it.
+        // A user who asks for more than warnings wants to see all of them.
         if *metadata.level() > Level::WARN || metadata.target() == module_path!() {
             return true;
         }

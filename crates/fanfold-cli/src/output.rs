@@ -40,7 +40,7 @@ pub fn unless_closed(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCod
     }
 }
 
-/// Whether nobody reads any more.
+/// Whether the reader of the output has gone.
 pub fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -420,7 +420,7 @@ impl Sender {
     }
 }
 
-/// Standard output, which nobody has to read: commands are sent nevertheless.
+/// Standard output. Commands are sent also when its reader has gone.
 #[derive(Default)]
 struct Printer {
     output: Output,
@@ -440,7 +440,7 @@ impl Printer {
         }
     }
 
-    /// What could not be written is an error, unless nobody reads it.
+    /// What could not be written is an error, unless the reader has gone.
     fn finish(&mut self) -> anyhow::Result<()> {
         self.flush();
         match self.failed.take() {

@@ -80,7 +80,7 @@ impl<'a> Environment<'a> {
         Some(url)
     }
 
-    /// The longest `wait` of a request, in milliseconds; 5,000, if nobody says.
+    /// The longest `wait` of a request, in milliseconds; 5,000 by default.
     pub fn wait_ms_max(&mut self) -> u64 {
         let [default, most] =
             [limits::WAIT_MS_EVERYWHERE, limits::WAIT_MS_MAX].map(|ms| ms as usize);

@@ -137,7 +137,7 @@ mod tests {
             (100_000, 2, Found::UnderWay, free(3, true)),
             (165_000, 2, Found::UnderWay, free(3, true)),
             (165_001, 2, free(3, true), free(3, true)),
-            // Our own: whoever asks, lives.
+            // Our own marker: this process has not crashed.
             (100_000, 1, free(2, false), free(2, false)),
             (900_000, 1, free(2, false), free(2, false)),
         ] {

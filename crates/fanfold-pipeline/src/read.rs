@@ -63,7 +63,7 @@ pub enum ReadError {
         /// The last accepted.
         accepted: Seq,
     },
-    /// Nobody has sent a command with this id.
+    /// No command with this id was sent.
     #[error("`{log}` has had no command {id} of `{origin}`")]
     UnknownId {
         /// The log.

@@ -2,7 +2,7 @@
 //! be parked, or faulted, for it.
 //!
 //! A crash is an invocation that is ended while its attempt stands. What was noted, or taken back,
-//! without an answer may be counted as one, too: nobody can know better.
+//! without an answer may be counted as one, too: the two cannot be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 

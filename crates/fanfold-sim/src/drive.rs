@@ -88,7 +88,7 @@ impl Stage {
     }
 
     /// Calls a stage as Lambda does, which ends what has not returned some time after its deadline.
-    /// `None`: it died, or nobody waits for it any more.
+    /// `None`: it died, or its caller waits no longer.
     async fn invoke<T: 'static>(
         &self,
         deadline: Time,

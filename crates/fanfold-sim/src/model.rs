@@ -156,7 +156,7 @@ impl Model {
         (is_lost && next < model.in_slot).then_some(next)
     }
 
-    /// The commands behind the tail that were on the stream, which nobody may forget.
+    /// The commands behind the tail that were on the stream, which must not be forgotten.
     pub fn waiting(&self, log: &LogId) -> Vec<Seq> {
         let tail = self.tail(log);
         let Some(model) = self.logs.get(log) else { return Vec::new() };

@@ -174,7 +174,7 @@ impl Reader<'_> {
         let character = char::decode_utf16([unit, low]).next();
         match character {
             Some(Ok(character)) => hash.bytes(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            // Half a pair is no character, but serde_json lets it through where nobody reads it.
+            // Half a pair is no character, but serde_json lets it through in text that is not decoded.
             _ => hash.byte(0xFE).number(unit.into()),
         }
     }

@@ -121,7 +121,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     if options.on != Some(On::Moto) {
         on_ministack(&built, deliveries)?;
     }
-    // Who asks for a delivery asks for the emulator that has it.
+    // A delivery is asked for on the emulator that has it.
     if options.on != Some(On::Ministack) && options.delivery.is_none() {
         moto::run(&built)?;
     }

@@ -56,7 +56,7 @@ pub struct Host {
     stage: watch::Sender<Stage>,
 }
 
-/// An address that is this process's own, and not served yet: who comes waits.
+/// An address that is this process's own, and not served yet: clients that connect meanwhile wait.
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,

@@ -164,7 +164,7 @@ fn no_room() -> Problem {
 }
 
 async fn say(mut stream: TcpStream, answer: &[u8]) {
-    // Who does not read it goes without.
+    // A client that does not read it goes without an answer.
     if matches!(timeout(LINGER_MAX, stream.write_all(answer)).await, Ok(Ok(()))) {
         linger(stream).await;
     }

@@ -114,7 +114,7 @@ impl<S: Stages> Checkpoints<S> {
                 });
                 if looked.elapsed() >= Duration::from_millis(FOLDER_MS) {
                     looked = Instant::now();
-                    // It says so itself, and whoever has the engine ends it.
+                    // The store logs it, and the host ends the engine.
                     let _ = store.folder().check();
                 }
                 if store.folder().is_gone() {

@@ -281,7 +281,7 @@ fn make(path: &Path) -> io::Result<()> {
         made => made?,
     }
     match sync_folder(above) {
-        // Whoever may write to a folder need not be allowed to read it.
+        // A user with the right to write to a folder may lack the right to read it.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }

@@ -1,4 +1,4 @@
-//! What a caller is told who asks by an id.
+//! What a caller that asks by an id is told.
 
 use fanfold::Seq;
 use fanfold::entry::Outcome;

@@ -1,4 +1,4 @@
-//! Who has lost an answer can ask what became of a command, by its id.
+//! A caller that has lost an answer can ask by its id what became of a command.
 
 use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};

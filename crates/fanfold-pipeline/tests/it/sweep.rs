@@ -219,7 +219,7 @@ fn what_was_overwritten_is_reported() {
         }
         let nudges = world.records().len() - before;
         assert!((12..=16).contains(&nudges), "{nudges} nudges in an hour");
-        // What is behind is kept, for whoever fills the hole.
+        // What is behind is kept until the hole is filled.
         assert_eq!(world.parked(&log).await, ["2 ann#2 Gap"]);
         world.commit(&log, &[add(1)]).await;
         sweep.sweep(None, ALL, NEVER).await.expect("memory");

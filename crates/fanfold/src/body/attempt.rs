@@ -38,7 +38,7 @@ pub struct Lease {
 /// The processor's attempt marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Who has begun it, and until when it may run.
+    /// The process that has begun it, and until when it may run.
     #[serde(flatten)]
     pub lease: Lease,
     /// How far it has come.

@@ -386,7 +386,7 @@ impl World {
         assert!(unpublished.is_none(), "F5");
     }
 
-    /// A window as whoever asks it now sees it: when it was stored does not matter.
+    /// A window as it answers now: when it was stored does not matter.
     fn idle(&self, mut window: Window) -> Window {
         window.forget_if_idle(self.entries.last().map_or(Time(0), |entry| entry.time));
         window

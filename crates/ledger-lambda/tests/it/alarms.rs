@@ -115,7 +115,7 @@ fn the_dashboard_is_json_and_names_what_the_sweeps_report() {
     assert_eq!(ours, REPORTED.map(|name| [name, metrics::STACK, STACK].map(str::to_owned)).into());
 }
 
-/// The names above are those that are written: whoever reports one of them writes it like this.
+/// The names above are those that are written: every report of one of them writes it like this.
 #[test]
 fn reports_are_of_the_stack_alone() {
     for name in REPORTED {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, authority, call, open};
 use crate::{Up, fanfold};
 
-/// A port that nobody has at the moment.
+/// A port that is free at the moment.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has one").port()

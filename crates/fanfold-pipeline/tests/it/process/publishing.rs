@@ -224,7 +224,7 @@ fn a_commit_that_is_refused_for_its_content_is_told_by_reference() {
     });
 }
 
-/// What is refused even so is parked and reported, and stops nobody; its views find it in the
+/// What is refused even so is parked and reported, and stops no other commit; its views find it in the
 /// journal. A nudge publishes it again, with the `prev` of its time, and removes it once it is
 /// through.
 #[test]

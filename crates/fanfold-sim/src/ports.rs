@@ -339,6 +339,9 @@ impl ParkedTable for SimParked {
         let (of, checked) = (log.clone(), watch.clone());
         let effect = async move {
             watch.note(|| format!("park {log} {} {} {attempt:?}", item.seq, item.identity));
+            if let Some(Attempt { lease, .. }) = attempt {
+                watch.check_lease(PARKED, &log, &lease);
+            }
             if let Ok(Parked { reason: Reason::Suspect, detail, .. }) = Parked::decode(&item.body) {
                 watch.check_crashes(PARKED, &log, &detail);
             }
@@ -495,7 +498,18 @@ impl Watch {
 
     /// What says that so many crashes were counted may only say so if there were as many.
     fn check_crashes(&self, table: &'static str, log: &LogId, text: &str) {
-        let Some(counted) = counted(text) else { return };
+        if let Some(counted) = counted(text) {
+            self.check_counted(table, log, counted, text);
+        }
+    }
+
+    /// A lease counts itself, and the crashes before it.
+    fn check_lease(&self, table: &'static str, log: &LogId, lease: &Lease) {
+        let counted = lease.attempts.saturating_sub(1);
+        self.check_counted(table, log, counted, &format!("{lease:?}"));
+    }
+
+    fn check_counted(&self, table: &'static str, log: &LogId, counted: u32, text: &str) {
         let crashes = self.attempts().crashes(table, log);
         self.audit(|model| {
             model.check(Invariant::F7, counted <= crashes, || {
@@ -597,8 +611,12 @@ impl ViewTable for SimViewTable {
         let effect = async move {
             let result = memory.attempt(&log, before.as_ref(), &lease).await;
             watch.note(|| format!("attempt {view} {log} {lease:?} {result:?}"));
-            if lease.attempts == 0 && result == Ok(Attempted::Noted) {
-                watch.attempts().reset(view, &log);
+            if result == Ok(Attempted::Noted) {
+                if lease.attempts > 0 {
+                    watch.check_lease(view, &log, &lease);
+                } else {
+                    watch.attempts().reset(view, &log);
+                }
             }
             result
         };

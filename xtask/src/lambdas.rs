@@ -89,11 +89,10 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
 }
 
 /// Builds all of them for this machine alone, quickly: for the emulator, which runs them here. They
-/// are never where the template looks for what is to be deployed. `beside` (`--package`, a name …) is
-/// built with them: by itself it would build most libraries again, with fewer features.
-pub(crate) fn fast(beside: &[&str]) -> Result<()> {
+/// are never where the template looks for what is to be deployed.
+pub(crate) fn fast() -> Result<()> {
     // In the profile of the tests, which have built most of it already.
-    crate::cargo("lambdas", &[&["build", "--bins"], &PACKAGES[..], beside].concat())?;
+    crate::cargo("lambdas", &[&["build", "--bins"], &PACKAGES[..], &crate::SHARED].concat())?;
     let built = crate::target()?.join("debug");
     let folder = folder(Packages::Fast)?;
     for (name, _) in LAMBDAS {

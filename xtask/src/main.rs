@@ -16,6 +16,8 @@ use clap::{Parser, Subcommand};
 
 /// Seeds that CI simulates.
 const CI_SEEDS: u64 = 1_000;
+/// Built beside whatever else is, so that every build shares its libraries with the tests. See there.
+const SHARED: [&str; 2] = ["--package", "shared-build"];
 
 #[derive(Parser)]
 #[command(about = "What one does with this repository")]
@@ -82,37 +84,44 @@ fn ci() -> Result<()> {
     // As it ships: without planted bugs.
     cargo(
         "lints of the binary",
-        &[&["clippy", "--locked", "-p", "fanfold-cli"], &deny[..]].concat(),
+        &[&["clippy", "--locked", "--package", "fanfold-cli"], &SHARED[..], &deny].concat(),
     )?;
     cargo("tests", &["test", "--workspace", "--all-features", "--all-targets"])?;
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
     load()?;
-    // The second emulator, with faults under load, takes five minutes more: a task of its own.
-    e2e::run(e2e::Options::ON_MINISTACK)?;
+    e2e::run(e2e::Options::IN_CI)?;
     println!("\nall of it held, in {} s", began.elapsed().as_secs());
     Ok(())
 }
 
 fn load() -> Result<()> {
-    cargo("the programs", &["build", "--package", "fanfold-cli", "--package", "loadtest"])?;
+    let programs = ["build", "--package", "fanfold-cli", "--package", "loadtest"];
+    cargo("the programs", &[&programs[..], &SHARED].concat())?;
     println!("\n== load");
     load::load(&target()?.join("debug"))
 }
 
 /// All of what the tests try a sample of.
 fn crash_points() -> Result<()> {
-    let package = ["test", "--package", "fanfold-cli", "--features", "fault-points"];
+    let package = ["test", "--package", "fanfold-cli", "--features", "fanfold-cli/fault-points"];
     let test = ["--test", "it", "crash_points"];
     let alone = ["--", "--nocapture", "--test-threads", "1"];
     let all = [("FANFOLD_POINTS", OsStr::new("all"))];
-    cargo_with("crash points", &[&package[..], &test, &alone].concat(), &all)
+    cargo_with("crash points", &[&package[..], &SHARED, &test, &alone].concat(), &all)
 }
 
 fn sim(arguments: &[&str]) -> Result<()> {
-    let run = ["run", "--quiet", "--package", "fanfold-sim", "--"];
-    cargo("simulation", &[&run[..], arguments].concat())
+    cargo("the simulator", &[&["build", "--package", "fanfold-sim"], &SHARED[..]].concat())?;
+    let began = Instant::now();
+    println!("\n== simulation");
+    let status = Command::new(target()?.join("debug/fanfold-sim")).args(arguments).status();
+    if !status.context("cannot run the simulator")?.success() {
+        bail!("an invariant does not hold");
+    }
+    println!("== simulation: {} s", began.elapsed().as_secs());
+    Ok(())
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
@@ -135,6 +144,13 @@ fn cargo_with(what: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) ->
 fn cargo_command(arguments: &[&str]) -> Result<Command> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
+    // What `cargo run` has told this program of itself. Build scripts would run again for it.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command.args(arguments).current_dir(root()?).env("RUSTDOCFLAGS", "--deny warnings");
     if let Some(target) = target_outside_the_clone() {
         command.env("CARGO_TARGET_DIR", target);
@@ -167,4 +183,46 @@ fn root() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.parent().context("xtask lies in the workspace")?;
     Ok(root.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Libraries of others with their features, as cargo builds them for this selection.
+    fn libraries(selection: &[&str]) -> BTreeSet<String> {
+        let tree = ["tree", "--locked", "--prefix", "none", "--format", "{p}|{f}"];
+        let output = cargo_command(&[&tree[..], selection].concat())
+            .and_then(|mut command| Ok(command.stderr(std::process::Stdio::inherit()).output()?));
+        let output = output.expect("there is cargo");
+        assert!(output.status.success(), "{selection:?}");
+        let text = String::from_utf8(output.stdout).expect("it is text");
+        let own = root().expect("it is known").display().to_string();
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.contains(&own));
+        lines.map(|line| line.replace(" (*)", "").replace(" (proc-macro)", "")).collect()
+    }
+
+    #[test]
+    fn every_build_shares_its_libraries_with_the_tests() {
+        let tests = libraries(&["--workspace", "--all-features", "--edges", "normal,build,dev"]);
+        assert!(tests.len() > 100, "{tests:?}");
+        let (programs, with_tests) = ("normal,build", "normal,build,dev");
+        for (packages, edges) in [
+            (&["fanfold-cli", "loadtest"][..], programs),
+            (&["fanfold-lambda", "ledger-lambda"], programs),
+            (&["loadtest", "lambda-host"], programs),
+            (&["fanfold-sim"], programs),
+            (&["scenarios"], with_tests),
+        ] {
+            let packages = packages.iter().flat_map(|name| ["--package", name]);
+            let selection: Vec<&str> = packages.chain(SHARED).chain(["--edges", edges]).collect();
+            let others: Vec<_> = libraries(&selection).difference(&tests).cloned().collect();
+            assert!(
+                others.is_empty(),
+                "shared-build lacks something for {selection:?}: {others:?}"
+            );
+        }
+    }
 }

@@ -92,20 +92,27 @@ impl Ingest {
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];
         let mut groups: Vec<(LogId, Vec<(usize, Command)>)> = Vec::new();
-        let mut group_of: HashMap<LogId, usize, RandomState> =
+        // Admission is asked once for a log: after a command that is refused, none of the same log
+        // may be let in.
+        let mut group_of: HashMap<LogId, Result<usize, NotAdmitted>, RandomState> =
             HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
         for (index, json) in requests.iter().enumerate() {
-            let request = Request::parse(json, &self.services).map_err(IngestError::from);
-            match request.and_then(|r| self.admission.admit(&r.log).map(|()| r).map_err(Into::into))
-            {
-                Ok(Request { log, command }) => {
-                    let at = *group_of.entry(log.clone()).or_insert_with(|| {
-                        groups.push((log, Vec::with_capacity(1)));
-                        groups.len() - 1
-                    });
-                    groups[at].1.push((index, command));
+            let Request { log, command } = match Request::parse(json, &self.services) {
+                Ok(request) => request,
+                Err(error) => {
+                    answers[index] = Some(Err(error.into()));
+                    continue;
                 }
-                Err(error) => answers[index] = Some(Err(error)),
+            };
+            let group = group_of.entry(log.clone()).or_insert_with(|| {
+                self.admission.admit(&log).map(|()| {
+                    groups.push((log, Vec::with_capacity(1)));
+                    groups.len() - 1
+                })
+            });
+            match group {
+                Ok(at) => groups[*at].1.push((index, command)),
+                Err(refused) => answers[index] = Some(Err(refused.clone().into())),
             }
         }
         // By default all: a provider in the same process gathers them into one write.

@@ -304,6 +304,20 @@ fn what_is_not_admitted_is_not_appended() {
     });
 }
 
+/// Its provider may change its mind within one request; the order of a log must not suffer.
+#[test]
+fn what_stands_behind_a_command_that_is_not_admitted_is_not_admitted_either() {
+    play(async || {
+        let world = World::new();
+        world.faults.fail(Op::Admit, "org:b", 1..=1, Broken::Before);
+        let requests = [request("b", 1), request("a", 1), request("b", 2)];
+        let answers = ask(&world.ingest(), &requests).await;
+        assert_eq!(answers, ["not admitted", "org:a 1", "not admitted"]);
+        // Another request asks again.
+        assert_eq!(ask(&world.ingest(), &requests).await, ["org:b 1", "org:a 2", "org:b 2"]);
+    });
+}
+
 /// §6: "answers a receipt or a problem per request"; §8: "one bad request does not spoil the
 /// others". §4: the edge knows the services.
 #[test]

@@ -66,8 +66,6 @@ pub(super) struct Audited {
     pub(super) seen: u64,
     /// Ids that were looked up.
     pub(super) lookups: u64,
-    /// The target does not look up ids.
-    pub(super) looks_nothing_up: bool,
     pub(super) balance: i128,
     /// Why it was not looked at to its end.
     pub(super) trouble: Option<Trouble>,

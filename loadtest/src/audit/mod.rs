@@ -293,7 +293,6 @@ struct Sum {
     verdict: Verdict,
     findings: Findings,
     given_up: u64,
-    looks_nothing_up: bool,
     moving: Troubled,
     troubled: Troubled,
     /// Nobody answers: the other logs are not tried.
@@ -342,7 +341,6 @@ impl Sum {
         }
         self.findings.merge(audited.findings);
         self.given_up += audited.given_up;
-        self.looks_nothing_up |= audited.looks_nothing_up;
         if audited.moving {
             self.moving.add(log, "it grew faster than it could be followed".to_owned());
         }
@@ -366,10 +364,6 @@ impl Sum {
                 self.given_up
             );
             verdict.notes.push(what);
-        }
-        if self.looks_nothing_up {
-            let what = "no ids were looked up: the target answers 400 to that";
-            verdict.notes.push(what.to_owned());
         }
         verdict
     }

@@ -89,8 +89,8 @@ pub(super) enum Found<T> {
     Below,
     /// 202: it may be among what has no entries yet.
     Pending,
-    /// 400: the target does not look up ids.
-    Unserved,
+    /// 400: the target refuses to look it up.
+    Refused,
 }
 
 impl Found<Box<RawValue>> {
@@ -101,7 +101,7 @@ impl Found<Box<RawValue>> {
             Self::Unknown => "404".to_owned(),
             Self::Below => "410".to_owned(),
             Self::Pending => "202, pending".to_owned(),
-            Self::Unserved => "400".to_owned(),
+            Self::Refused => "400".to_owned(),
         }
     }
 }
@@ -201,7 +201,7 @@ impl Reader<'_> {
                 StatusCode::OK => return parse(&path, &answer).map(Found::Entry),
                 StatusCode::NOT_FOUND => return Ok(Found::Unknown),
                 StatusCode::GONE => return Ok(Found::Below),
-                StatusCode::BAD_REQUEST => return Ok(Found::Unserved),
+                StatusCode::BAD_REQUEST => return Ok(Found::Refused),
                 StatusCode::ACCEPTED if Instant::now() >= until => return Ok(Found::Pending),
                 StatusCode::ACCEPTED => sleep(LOOK_AGAIN).await,
                 _ => return Err(odd(&path, &answer)),

@@ -114,6 +114,7 @@ fn what_is_planted_is_found() {
         (Plant::IdleTooSoon, "F4", "is `stale`, and should be a duplicate"),
         (Plant::LookupOfAnother, "F4", "is looked up: "),
         (Plant::LookupFindsNothing, "F4", "is looked up: 404, and should be the entry"),
+        (Plant::LookupRefused, "F4", "is looked up: 400, and should be the entry"),
         (Plant::LookupInvents, "F4", "and it was never sent"),
         (Plant::AmountChanged, "F6", "and should to"),
         (Plant::OverdrawnAccepted, "F6", "is accepted, and should be `overdrawn`"),

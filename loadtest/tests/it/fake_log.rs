@@ -121,6 +121,7 @@ impl Log {
         let of_another = u64::from(self.has(Plant::LookupOfAnother));
         match (found, window) {
             (Some(_), _) if self.has(Plant::LookupFindsNothing) => (404, None),
+            (Some(_), _) if self.has(Plant::LookupRefused) => (400, None),
             (Some((seq, _)), _) => (200, self.entry(seq - of_another)),
             (None, Some(window)) if id <= window.floor => (410, None),
             _ if self.has(Plant::LookupInvents) => (200, self.entry(1)),

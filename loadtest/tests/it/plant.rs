@@ -66,6 +66,8 @@ pub(crate) enum Plant {
     LookupOfAnother,
     /// Looking up an id finds nothing.
     LookupFindsNothing,
+    /// Looking up an id is refused, as if there were no such thing.
+    LookupRefused,
     /// Looking up an id that was never sent shows an entry.
     LookupInvents,
     /// A deposit is of another amount.

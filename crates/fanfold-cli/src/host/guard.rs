@@ -85,10 +85,17 @@ fn host(headers: &HeaderMap, version: Version) -> Result<Option<Authority>, Prob
         (None, _) => bad("the header is missing"),
         (Some(_), Some(_)) => bad("the header is there twice"),
         (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(host) if !host.as_str().contains('@') => Ok(Some(host)),
+            Ok(host) if has_fine_port(&host) => Ok(Some(host)),
             _ => bad("is no name of a host, nor name and port"),
         },
     }
+}
+
+/// Whether there is nothing but the name and perhaps a port, which may be empty (RFC 9110, 7.2).
+fn has_fine_port(host: &Authority) -> bool {
+    let (text, name) = (host.as_str(), host.host());
+    let behind = text.strip_prefix(name).unwrap_or(text);
+    matches!(behind, "" | ":") || host.port_u16().is_some() && !text.contains('@')
 }
 
 /// Whether the request comes from no web page, or from one of this very host.
@@ -192,7 +199,15 @@ mod tests {
         ] {
             check(&guard, &[("host", host)], Err(Kind::FOREIGN_HOST));
         }
-        for host in ["", "a b", "ann@localhost", "http://localhost"] {
+        for host in [
+            "",
+            "a b",
+            "ann@localhost",
+            "ann@localhost:80",
+            "http://localhost",
+            "localhost:x",
+            "localhost:65536",
+        ] {
             check(&guard, &[("host", host)], Err(Kind::BAD_HOST));
         }
         check(&guard, &[], Err(Kind::BAD_HOST));

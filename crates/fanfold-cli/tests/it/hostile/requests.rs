@@ -93,6 +93,14 @@ fn bodies_say_what_is_wrong_with_them() {
     check(&up, post("/commands", "", lines.as_bytes()), "202 ", r#""seq":3"#);
     let array = format!("\u{feff}[{}]", open(4, "bytes"));
     check(&up, post("/commands", "", array.as_bytes()), "202 ", r#""seq":4"#);
+    let fields = r#""org":null,"client":null,"timestamp":null,"type":"ledger","command":"open""#;
+    let nulls = format!(r#"{{"user":"ann","id":1,{fields},"data":{{"account":"cash"}}}}"#);
+    check(
+        &up,
+        post("/command", "", nulls.as_bytes()),
+        "202 ",
+        r#""log":"ledger/user:ann","seq":1"#,
+    );
     let utf16: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
     check(&up, post("/command", "", &utf16), "400 ", "UTF-16");
     let gzip = post("/command", "Content-Encoding: gzip\r\n", b"\x1f\x8b\x08");

@@ -31,6 +31,8 @@ pub struct Invocations {
     pub died: u64,
     /// Asynchronous events that were given up.
     pub given_up: u64,
+    /// Planted kills that are to come.
+    pub kills_left: u64,
 }
 
 /// Kills that are to come.
@@ -87,7 +89,8 @@ impl Function {
 
     /// What has happened until now.
     pub fn invocations(&self) -> Invocations {
-        lock(&self.counts).clone()
+        let kills_left = lock(&self.kills).invocations;
+        Invocations { kills_left, ..lock(&self.counts).clone() }
     }
 
     /// Invokes it, as soon as an environment is free: the one that was used last.

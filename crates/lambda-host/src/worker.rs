@@ -154,6 +154,8 @@ impl Process {
         // One at a time: there is room for it.
         let _ = self.api.jobs.send(job).await;
         let handed_over = tokio::select! {
+            // A process that answers at once has been handed it before: that is looked at first.
+            biased;
             handed_over = timeout(INIT, is_taken) => handed_over,
             Some(reply) = self.api.replies.recv() => {
                 return Err(said_at_start(reply));

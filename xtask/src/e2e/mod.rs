@@ -27,8 +27,8 @@ pub(crate) use self::without::Without;
 use crate::lambdas::{self, Arch, Packages};
 use crate::venv::Venv;
 
-/// What the generator sends: 500 commands, and at a rate that two emulators keep up with on two
-/// busy cores. (What they answer late is sent late; what would be later than 10 s is not sent.)
+/// What the generator sends to each of two stacks on ministack, at a rate that both keep up with on
+/// two busy cores. (What they answer late is sent late; what would be later than 10 s is not sent.)
 const COMMANDS: u64 = 500;
 const SECONDS: u64 = 25;
 
@@ -64,12 +64,16 @@ pub(crate) struct Options {
     /// Only measures how long the Lambdas take to start, and to answer.
     #[arg(long, conflicts_with_all = ["delivery", "without", "mutations"])]
     starts: bool,
+    /// On moto only some of the faults: what `ci` runs.
+    #[arg(long)]
+    some_faults: bool,
 }
 
 impl Options {
-    /// Both deliveries on `ministack`.
-    pub(crate) const ON_MINISTACK: Self = Self {
-        on: Some(On::Ministack),
+    /// All that has a place in CI.
+    pub(crate) const IN_CI: Self = Self {
+        some_faults: true,
+        on: None,
         delivery: None,
         without: Vec::new(),
         mutations: false,
@@ -123,7 +127,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     // A delivery is asked for on the emulator that has it.
     if options.on != Some(On::Ministack) && options.delivery.is_none() {
-        moto::run(&built)?;
+        moto::run(&built, !options.some_faults)?;
     }
     Ok(())
 }
@@ -151,20 +155,15 @@ impl Built {
         println!("\n== lint of the template");
         let lint = venv.command("cfn-lint").arg(&template).status()?;
         ensure!(lint.success(), "cfn-lint has findings");
-        let programs = ["--package", "loadtest", "--package", "lambda-host"];
         match packages {
-            Packages::Release => {
-                lambdas::release(Arch::here())?;
-                crate::cargo(
-                    "generator and host",
-                    &[&["build", "--bins"], &programs[..]].concat(),
-                )?;
-            }
+            Packages::Release => lambdas::release(Arch::here())?,
             Packages::Fast => {
-                lambdas::fast(&programs)?;
+                lambdas::fast()?;
                 template = with_fast_packages(&template)?;
             }
         }
+        let programs = ["build", "--bins", "--package", "loadtest", "--package", "lambda-host"];
+        crate::cargo("generator and host", &[&programs[..], &crate::SHARED].concat())?;
         let suite = build_suite()?;
         let generator = crate::target()?.join("debug/loadtest");
         Ok(Self { venv, template, packages, suite, generator })
@@ -185,7 +184,8 @@ fn with_fast_packages(template: &Path) -> Result<PathBuf> {
 
 /// Builds the scenarios; the program that runs them.
 fn build_suite() -> Result<PathBuf> {
-    let arguments = ["test", "--package", "scenarios", "--no-run", "--message-format", "json"];
+    let suite = ["test", "--package", "scenarios", "--no-run", "--message-format", "json"];
+    let arguments = [&suite[..], &crate::SHARED].concat();
     println!("\n== scenarios: cargo {}", arguments.join(" "));
     let output = crate::cargo_command(&arguments)?.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the scenarios cannot be built");
@@ -291,8 +291,8 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     clock.lap("deployed");
     all_scenarios(&stack)?;
     clock.lap("the scenarios held");
-    audited_load(&stack)?;
-    clock.lap("500 commands were audited");
+    audited_load(&stack, COMMANDS)?;
+    clock.lap(&format!("{COMMANDS} commands were audited"));
     // Each of these takes something away from all others.
     let held = stack.scenarios(
         "failures",
@@ -310,15 +310,15 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
 }
 
 /// Commands of many organisations; all got in, and the auditor is content.
-fn audited_load(stack: &Target<'_>) -> Result<()> {
-    let (rate, seconds) = ((COMMANDS / SECONDS).to_string(), format!("{SECONDS}s"));
+fn audited_load(stack: &Target<'_>, commands: u64) -> Result<()> {
+    let (rate, seconds) = ((commands / SECONDS).to_string(), format!("{SECONDS}s"));
     let much = ["--rate", &rate, "--duration", &seconds, "--tenants", "50", "--users", "3"];
     let what = ["--zipf", "0", "--duplicates", "0.05", "--out-of-order", "0.05"];
     let how = ["--rejected", "0.05", "--connections", "16", "--samples", "10"];
     let report = load(stack, &[&much[..], &what, &how].concat())?;
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
     ensure!(
-        count("/counts/accepted") >= Some(COMMANDS)
+        count("/counts/accepted") >= Some(commands)
             && count("/counts/accepted") == count("/counts/due"),
         "not all got in: {}",
         report["counts"]

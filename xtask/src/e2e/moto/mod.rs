@@ -18,6 +18,8 @@ use crate::lambdas;
 
 /// What it is called where something is said of it.
 const NAME: &str = "moto";
+/// What the generator sends: half of what is sent to ministack, for moto is slower by then.
+const COMMANDS: u64 = super::COMMANDS / 2;
 /// Serves moto; its own text says what it adds.
 const SERVER: &str = "xtask/src/e2e/moto/server.py";
 
@@ -38,17 +40,17 @@ struct Moto<'a> {
 }
 
 /// Everything on one stack.
-pub(super) fn run(built: &Built) -> Result<()> {
+pub(super) fn run(built: &Built, all_faults: bool) -> Result<()> {
     let mut clock = Clock::start(NAME);
     let stack = Moto::start(built)?;
     clock.lap("deployed");
     // First: what is left to the sweeps comes sooner while there are few logs.
-    faults::run(&stack)?;
+    faults::run(&stack, all_faults)?;
     clock.lap("it held under faults");
     super::all_scenarios(&stack.target)?;
     clock.lap("the scenarios held");
-    super::audited_load(&stack.target)?;
-    clock.lap("500 commands were audited");
+    super::audited_load(&stack.target, COMMANDS)?;
+    clock.lap(&format!("{COMMANDS} commands were audited"));
     // Takes something away from all others.
     let alone = ["hosted::", "--ignored", "--test-threads", "1"];
     let held = stack.target.scenarios("hosted", &alone, super::PATIENCE)?;

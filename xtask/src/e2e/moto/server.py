@@ -6,6 +6,8 @@
   {"target": "PutItem", "texts": ["of the request", "all of them"], "type": "AccessDeniedException", "status": 400,
   "share": 1.0, "after": false}, `DELETE /_fault` ends it, and each of them, as `GET /_fault`, answers how many calls it has met.
 
+- It is faster: what a call would look for on the disk, or sort a whole table for, is known.
+
 Whatever is answered with an error is written to the file REFUSED: the call, and why.
 """
 import io
@@ -14,9 +16,10 @@ import random
 import sys
 import threading
 
-from moto.dynamodb.models.table import StreamShard
+import waitress
+from moto import backends
+from moto.dynamodb.models.table import StreamShard, Table
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, run_simple
 
 ONE_AT_A_TIME = ("DynamoDB", "Kinesis")
 LOCK = threading.Lock()
@@ -33,6 +36,31 @@ def add_whole_items(shard, old, new):
 
 
 StreamShard.add = add_whole_items
+
+# Each call reads a folder of 200 modules.
+modules = frozenset(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: modules
+
+# Each query sorts the whole table, and looks at every item.
+all_items, query = Table.all_items, Table.query
+
+
+def items_asked_for(table):
+    asked_for = getattr(table, "asked_for", None)
+    return all_items(table) if asked_for is None else list(table.items[asked_for].values())
+
+
+def query_one_key(table, hash_key, *arguments, **named):
+    index = arguments[6] if len(arguments) > 6 else named.get("index_name")
+    is_alone = index is None and table.range_key_attr and hash_key in table.items
+    table.asked_for = hash_key if is_alone else None
+    try:
+        return query(table, hash_key, *arguments, **named)
+    finally:
+        table.asked_for = None
+
+
+Table.all_items, Table.query = items_asked_for, query_one_key
 
 
 class Fault:
@@ -103,11 +131,5 @@ def serve(environ, start_response):
     return call(environ, start_response)
 
 
-class Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_request(self, *_):
-        pass
-
-
-run_simple("127.0.0.1", int(sys.argv[1]), serve, threaded=True, request_handler=Quiet)
+# Keeps connections open, and has its threads already. The longest call is a poll of a queue.
+waitress.serve(serve, host="127.0.0.1", port=int(sys.argv[1]), threads=16, connection_limit=1000)

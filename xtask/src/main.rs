@@ -225,4 +225,41 @@ mod tests {
             );
         }
     }
+
+    /// What is text of ours, below this folder.
+    fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).expect("it is a folder") {
+            let path = entry.expect("it can be listed").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" {
+                    texts(&path, found);
+                }
+            } else if name.ends_with(".rs") || name.ends_with(".md") {
+                found.push((path.clone(), std::fs::read_to_string(&path).expect("it is text")));
+            }
+        }
+    }
+
+    #[test]
+    fn every_section_of_the_design_that_is_cited_is_there() {
+        let root = root().expect("it is known");
+        let design = std::fs::read_to_string(root.join("docs/design.md")).expect("it is there");
+        let headings = design.lines().filter_map(|line| line.strip_prefix("## "));
+        let anchors: BTreeSet<String> =
+            headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
+        let mut files = Vec::new();
+        texts(&root, &mut files);
+        let mut cited = 0;
+        for (path, text) in files {
+            // Not to find this line.
+            for rest in text.split(concat!("design.md", "#")).skip(1) {
+                let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
+                let anchor = &rest[..end.unwrap_or(rest.len())];
+                assert!(anchors.contains(anchor), "{}: `{anchor}`", path.display());
+                cited += 1;
+            }
+        }
+        assert!(cited > 10, "only {cited} citations were found");
+    }
 }

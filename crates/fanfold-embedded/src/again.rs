@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::watchdog::Watchdog;
 
 /// Starts at one place in the command log, without a proper end, after which everything there is
-/// suspect: once may be bad luck. DESIGN §6.
+/// suspect: once may be bad luck. `docs/design.md#suspects`.
 const UNCLEAN_STARTS_MAX: u64 = 2;
 /// Attempts that may end the process while everything is suspect, before what is at hand is taken
 /// for the cause. Two starts before, the process ended there, too; but one may be a stray signal.

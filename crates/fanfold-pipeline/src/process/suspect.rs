@@ -38,11 +38,12 @@ use crate::attempts::{CLOSE_BACKOFF, Found, Leases, Others};
 use crate::ports::{Env, ParkedItem, Unavailable};
 
 /// What only fails comes through before it is so old, or fails for another reason than itself.
-/// DESIGN §6.
+/// `docs/design.md#suspects`.
 const AGE_MS: u64 = 5 * 60 * 1_000;
-/// DESIGN §6.
+/// `docs/design.md#suspects`.
 const ATTEMPTS_MAX: u32 = 3;
-/// DESIGN §6. More of them are the service's fault, or the build's, and no single command's.
+/// `docs/design.md#suspects`. More of them are the service's fault, or the build's, and no single
+/// command's.
 const FAULTS_PER_HOUR_MAX: usize = 10;
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 

@@ -21,7 +21,8 @@ use super::{Next, ProjectError, Projector};
 use crate::attempts::{CLOSE_BACKOFF, Found};
 use crate::ports::{Attempted, Cursor};
 
-/// Attempts to apply what is next that may end the process; then the view is parked. DESIGN §6.
+/// Attempts to apply what is next that may end the process; then the view is parked.
+/// `docs/design.md#suspects`.
 pub const ATTEMPTS_MAX: u32 = 3;
 
 impl Projector {

@@ -1,6 +1,7 @@
-//! §6 "ingest(requests) validates, groups by log, appends each group to its slot (group order =
-//! request order), answers a receipt or a problem per request", and the sentences of §4 and §5
-//! about the slot.
+//! Ingest validates requests, groups them by log, appends each group to its slot (group order =
+//! request order), and answers each with a receipt or a problem.
+//!
+//! `docs/design.md#ingest`, and `#requests` of the slot.
 
 use fanfold::LogId;
 use fanfold::body::slot;
@@ -53,8 +54,7 @@ fn batches(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     changes.map(|change| ids(&change.body)).collect()
 }
 
-/// §6: "groups by log, appends each group to its slot (group order = request order)".
-/// §5: "One slot write per accepted batch".
+/// A group is in the order of its requests. One slot write per accepted batch.
 #[test]
 fn a_group_is_one_append_in_the_order_of_its_requests() {
     play(async || {
@@ -70,8 +70,8 @@ fn a_group_is_one_append_in_the_order_of_its_requests() {
     });
 }
 
-/// §5: "slot bodies stay small (section 10), and a group above that is appended in order, each
-/// part acknowledged before the next".
+/// Slot bodies stay small: a larger group is appended in order, each part acknowledged before the
+/// next.
 #[test]
 fn a_large_group_is_appended_in_parts_one_after_another() {
     play(async || {
@@ -125,7 +125,7 @@ fn no_more_appends_are_under_way_than_may_be() {
     });
 }
 
-/// §5: "each part acknowledged before the next": what stands behind a failed one is not tried, or
+/// Each part is acknowledged before the next: what stands behind a failed one is not tried, or
 /// the order of the group would be another one.
 #[test]
 fn what_stands_behind_a_failed_part_is_not_tried() {
@@ -147,8 +147,8 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
     });
 }
 
-/// §4: "one random `tok` per append, the same in all its attempts … ours means that an earlier
-/// attempt had succeeded, and gives its receipt".
+/// One random `tok` per append, the same in all its attempts … ours means that an earlier
+/// attempt had succeeded, and gives its receipt.
 #[test]
 fn an_attempt_whose_answer_was_lost_is_recognised() {
     check(&[Bug::NewTokenOnRetry], async || {
@@ -217,7 +217,7 @@ fn what_the_table_refuses_is_not_tried_again() {
     });
 }
 
-/// §4: "one random `tok` per append": an attempt that comes long after its caller has tried again
+/// One random `tok` per append: an attempt that comes long after its caller has tried again
 /// is refused, for the slot has its token already.
 #[test]
 fn an_attempt_that_comes_late_is_refused() {
@@ -231,7 +231,7 @@ fn an_attempt_that_comes_late_is_refused() {
     });
 }
 
-/// §4: each append has a token of its own, or the second of two equal batches would be lost.
+/// Each append has a token of its own, or the second of two equal batches would be lost.
 #[test]
 fn equal_batches_are_two() {
     play(async || {
@@ -243,7 +243,7 @@ fn equal_batches_are_two() {
     });
 }
 
-/// §4: "If another writer came between, the batch stands twice, the second time as duplicates."
+/// If another writer came between, the batch stands twice, the second time as duplicates.
 #[test]
 fn with_another_writer_in_between_the_batch_stands_twice() {
     play(async || {
@@ -269,8 +269,8 @@ fn with_another_writer_in_between_the_batch_stands_twice() {
     });
 }
 
-/// §5: "`closed` (set when a log is frozen: the update's condition refuses)". §4: "on failure
-/// compare `tok` first": what was appended before the log was closed has its receipt.
+/// The update's condition refuses when a log is frozen. Ingest compares `tok` first then: what was
+/// appended before the log was closed has its receipt.
 #[test]
 fn a_closed_log_refuses_but_not_what_it_has_taken() {
     play(async || {
@@ -318,8 +318,8 @@ fn what_stands_behind_a_command_that_is_not_admitted_is_not_admitted_either() {
     });
 }
 
-/// §6: "answers a receipt or a problem per request"; §8: "one bad request does not spoil the
-/// others". §4: the edge knows the services.
+/// Each request has a receipt or a problem; one bad request does not spoil the others. The edge knows
+/// the services.
 #[test]
 fn one_bad_request_does_not_spoil_the_others() {
     let without = |field: &str| {
@@ -360,7 +360,7 @@ fn one_bad_request_does_not_spoil_the_others() {
     });
 }
 
-/// §5: `at` is the accept time, of the attempt.
+/// `at` is the accept time, of the attempt.
 #[test]
 fn a_batch_carries_its_accept_time() {
     play(async || {

@@ -1,5 +1,7 @@
-//! What callers read. F6: readers never go backwards; §8: "The cursor is read before the rows, and
-//! the seq reported for a log never goes down."
+//! What callers read. F6: readers never go backwards. The cursor is read before the rows, and
+//! the seq reported for a log never goes down.
+//!
+//! `docs/design.md#http`.
 
 use fanfold::{LogId, RowKey, Seq};
 use fanfold_pipeline::ports::{Env, RowRange};
@@ -206,7 +208,7 @@ fn pending_is_below_what_was_asked_for() {
     });
 }
 
-/// §8: "The cursor is read before the rows": so what is in the rows may be more than the seq says,
+/// The cursor is read before the rows: so what is in the rows may be more than the seq says,
 /// and never less; and with a receipt's seq everybody reads their own writes.
 #[test]
 fn the_cursor_is_read_before_the_rows() {
@@ -281,7 +283,7 @@ fn readers_never_go_backwards() {
     });
 }
 
-/// §9: "Its cursor may lag rightly, so `wait` on a filtered view is 400."
+/// Its cursor may lag rightly, so `wait` on a filtered view is 400.
 #[test]
 fn nobody_can_wait_for_a_filtered_view() {
     play(async || {

@@ -1,7 +1,9 @@
-//! §6 "relay(changes) groups by log in order, packs each log's commands into one record per round
+//! The relay groups changes by log in order, packs each log's commands into one record per round
 //! (up to 256 KiB, at most 1 MiB), sends rounds with PutRecords (500 records, 5 MiB), retries only
 //! what failed with backoff and jitter, and starts a log's next round only when its last was
-//! acknowledged (F2)."
+//! acknowledged (F2).
+//!
+//! `docs/design.md#relay`.
 
 use bytes::Bytes;
 use fanfold::body::record::Record;

@@ -1,8 +1,10 @@
-//! §6 "sweep(scheduled, each minute) decides nothing. It walks the catalogue of logs from a stored
+//! The sweep runs each minute, and decides nothing. It walks the catalogue of logs from a stored
 //! position, a bounded number a run, compares `accepted` with the tail, looks for parked commands …,
 //! puts a nudge on the command stream for what stands still, sends canary commands through every
 //! hop …. Each view's host sweeps its own cursors (behind, or short of the tail) and its own dead
-//! letters by the project stage."
+//! letters by the project stage.
+//!
+//! `docs/design.md#sweep`.
 
 use bytes::Bytes;
 use fanfold::body::parked::Reason;

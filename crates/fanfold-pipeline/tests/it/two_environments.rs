@@ -13,8 +13,8 @@ use crate::check::{check, play, seeds};
 use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, command, done, log, run};
 
-/// §6: "another environment may have gone on (Lambda promises no affinity), so first read the
-/// journal from the cached tail and fold": nothing parks, nothing fails, nothing is decided twice.
+/// Another environment may have gone on (Lambda promises no affinity), so first read the
+/// journal from the cached tail and fold: nothing parks, nothing fails, nothing is decided twice.
 #[test]
 fn they_take_turns_on_one_log() {
     check(&[Bug::NoCatchUp], async || {
@@ -96,7 +96,7 @@ fn a_stale_cache_parks_nothing() {
     });
 }
 
-/// §5: `attribute_not_exists` on `first` "makes the chain linear (F3)": one of both wins, the
+/// `attribute_not_exists` on `first` makes the chain linear (F3): one of both wins, the
 /// other decides nothing again.
 #[test]
 fn they_get_the_same_batch_at_the_same_time() {
@@ -123,8 +123,8 @@ fn they_get_the_same_batch_at_the_same_time() {
     });
 }
 
-/// §5: "`head = S` is written last, and only when every document and window touched in
-/// (old head, S], replayed commits included, is stored": the other's documents too.
+/// `head = S` is written last, and only when every document and window touched in
+/// (old head, S], replayed commits included, is stored: the other's documents too.
 #[test]
 fn the_head_of_one_hides_nothing_of_the_other() {
     let touch =

@@ -1,4 +1,6 @@
-//! §5 "Append": one attempt's nonce, what another writer means, what is not acknowledged.
+//! Append: one attempt's nonce, what another writer means, what is not acknowledged.
+//!
+//! `docs/design.md#tables`.
 
 use fanfold::body::envelope;
 use fanfold::body::head::encode_document;

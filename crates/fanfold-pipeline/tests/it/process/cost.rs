@@ -1,5 +1,7 @@
-//! §5 "Cost is a feature. One slot write per accepted batch; one journal write per log per
-//! processor batch; no transactions on the hot path." Counted, call by call.
+//! Cost is a feature. One slot write per accepted batch; one journal write per log per
+//! processor batch; no transactions on the hot path. Counted, call by call.
+//!
+//! `docs/design.md#tables`.
 
 use fanfold::LogId;
 

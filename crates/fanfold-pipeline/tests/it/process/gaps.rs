@@ -1,8 +1,10 @@
-//! §6 "above: another environment may have gone on …, so first read the journal from the cached
-//! tail and fold, then the parked commands of the log." Still a gap: its commands are parked and
+//! Above the next seq: another environment may have gone on, so the processor first reads the
+//! journal from the cached tail, then the parked commands of the log. Still a gap: its commands are parked and
 //! acknowledged at once, for a batch that comes again holds nothing new, and a nudge is put behind
-//! them. "After parking, read the tail again and go on if the gap has closed. A parked item is
-//! deleted only after its commit is published."
+//! them. After parking, read the tail again and go on if the gap has closed. A parked item is
+//! deleted only after its commit is published.
+//!
+//! `docs/design.md#process`.
 
 use fanfold::Services;
 use fanfold::planted::Bug;

@@ -20,10 +20,10 @@ fn other() -> LogId {
     log("tally/org:other")
 }
 
-/// "A panic in any of them becomes a `faulted` entry that keeps the command … Events on a document
-/// that the command did not declare are a fault too." "an entry, or a document (256 KiB), that
-/// would be too large makes the command `rejected: too_large`." §4: "The processor checks again,
-/// since reactors write too".
+/// A panic in any of them becomes a `faulted` entry that keeps the command … Events on a document
+/// that the command did not declare are a fault too. An entry, or a document (256 KiB), that
+/// would be too large makes the command `rejected: too_large`. The processor checks again,
+/// since reactors write too.
 #[test]
 fn what_a_service_cannot_do_becomes_an_entry() {
     let fail = |how: &str| ("fail", json!({"counter": "a", "how": how}));

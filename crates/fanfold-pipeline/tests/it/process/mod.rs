@@ -1,5 +1,7 @@
-//! §6 "process(stream records): decodes, groups by log, sorts each log's commands by seq, runs logs
-//! concurrently (bounded)", and what §5 says of the journal and the state table.
+//! The processor decodes records, groups commands by log, sorts each log's commands by seq, and works
+//! on logs concurrently, within a bound. How it uses the journal and the state table.
+//!
+//! `docs/design.md#process`.
 
 mod append;
 mod cost;

@@ -151,8 +151,8 @@ fn a_long_queue_is_decided_in_bounded_runs() {
     });
 }
 
-/// §4: "A known id becomes a `duplicate` entry that names the seq of the first; an id at or below
-/// the floor and not known becomes a `stale` entry … Rejected and faulted ids are used up too."
+/// A known id becomes a `duplicate` entry that names the seq of the first; an id at or below
+/// the floor and not known becomes a `stale` entry … Rejected and faulted ids are used up too.
 #[test]
 fn every_id_is_used_once() {
     check(&[Bug::WindowWithoutRejected], async || {
@@ -186,7 +186,7 @@ fn every_id_is_used_once() {
     });
 }
 
-/// §4: the window holds 2,048 ids; what is below its floor is stale, and used up by nothing.
+/// The window holds 2,048 ids; what is below its floor is stale, and used up by nothing.
 #[test]
 fn an_id_below_the_window_is_stale() {
     play(async || {

@@ -115,7 +115,7 @@ fn only_the_logs_of_failed_messages_come_again() {
     });
 }
 
-/// §9: "It packs the commits of one invocation, of many logs", so that a thousand quiet tenants do
+/// A message packs the commits of one invocation, of many logs, so that a thousand quiet tenants do
 /// not cost a thousand messages.
 #[test]
 fn the_commits_of_a_batch_share_messages() {
@@ -131,7 +131,7 @@ fn the_commits_of_a_batch_share_messages() {
     });
 }
 
-/// §9: "Topics are a list; a log always uses the same one, by hash": and one that fails stops only
+/// Topics are a list; a log always uses the same one, by hash: and one that fails stops only
 /// its own logs.
 #[test]
 fn a_log_always_uses_the_same_topic() {

@@ -1,4 +1,6 @@
-//! §5 "Snapshots are a fuzzy checkpoint of documents and windows, written after publishing".
+//! Snapshots are a fuzzy checkpoint of documents and windows, written after publishing.
+//!
+//! `docs/design.md#snapshots`.
 
 use fanfold::body::envelope;
 use fanfold::body::head::Head;

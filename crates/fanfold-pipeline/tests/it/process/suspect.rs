@@ -1,8 +1,10 @@
-//! §6 "**Suspect mode.** A record that kills the process … comes back alone, by bisection. A lone
+//! Suspect mode. A record that kills the process … comes back alone, by bisection. A lone
 //! record older than a parameter (5 minutes) first writes an attempt marker, which every controlled
 //! return closes; after three attempts that never returned its commands run and commit one at a
 //! time, and the one that dies again is `faulted` without being run (while loading: the log's
-//! commands are parked). More than ten such faults an hour in one service: it parks instead."
+//! commands are parked). More than ten such faults an hour in one service: it parks instead.
+//!
+//! `docs/design.md#suspects`.
 
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
-//! §5 "A new `DOCUMENT_VERSION` of a service uses new keys: old and new code never share documents.
+//! A new `DOCUMENT_VERSION` of a service uses new keys: old and new code never share documents.
 //! The long first load writes heads as it goes; nothing at or below the old version's head is
-//! published again."
+//! published again.
+//!
+//! `docs/design.md#snapshots`.
 
 use fanfold::{Command, DocumentId, Seq, Services, StateKey};
 use fanfold_pipeline::ports::Env;

@@ -1,7 +1,9 @@
-//! §9 "`prev`: for every kind …, the seq of the last entry before this commit that has it. A
+//! `prev`: for every kind …, the seq of the last entry before this commit that has it. A
 //! subscriber that filters on kinds T with cursor c: last <= c, done; m = max of prev over T
 //! (absent: 0); m > c, read the journal over (c, first); apply what is of T above c; cursor = last.
-//! Exact under loss, disorder and repetition, but for a lost newest message."
+//! Exact under loss, disorder and repetition, but for a lost newest message.
+//!
+//! `docs/design.md#notification`.
 
 use bytes::Bytes;
 use fanfold::body::notification::{self, Received};

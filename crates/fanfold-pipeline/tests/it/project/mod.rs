@@ -1,5 +1,7 @@
-//! §6 "project(notification) for one view, commit by commit: at or below the cursor: done. Next in
-//! line: apply. Beyond: wait …; then read the journal from the cursor on."
+//! The projector of one view takes a notification commit by commit. At or below the cursor: done.
+//! Next in line: apply. Beyond: wait, then read the journal from the cursor on.
+//!
+//! `docs/design.md#project`.
 
 mod cursor;
 mod filtered;

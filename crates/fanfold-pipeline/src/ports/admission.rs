@@ -1,6 +1,6 @@
 use fanfold::LogId;
 
-/// Whether new commands are let in. Asked before every append by the ingest stage.
+/// Whether new commands are let in. Ingest asks once for each log of a call, before it appends.
 pub trait Admission: Send + Sync {
     /// MUST answer at once, from memory: whether to admit depends on nothing that a request could
     /// wait for. A provider refuses while what it has admitted is too far from being processed.

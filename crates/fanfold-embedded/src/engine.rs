@@ -2,82 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fanfold::{AnyView, Services, Views};
+use fanfold::AnyView;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::Env;
-use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::read::Reads;
 use fanfold_pipeline::sweep::SweepReport;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use futures::future::{Either, select};
 
-use crate::again::Again;
-use crate::durable::{Durability, Stages};
-use crate::env::{LaterEnv, SystemEnv};
+use crate::config::{Config, Machine};
+use crate::env::LaterEnv;
 use crate::hash_key::HashKey;
-use crate::memory::{Memory, MemoryConfig};
 use crate::ports::Ports;
-use crate::shard::Position;
+use crate::recovery::{Downstream, Durability, Replay};
 use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
 use crate::start::{HostedView, Start};
 use crate::stop::Stopper;
 use crate::store::folder::Folder;
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{Driver, OpenError, Store, StoreError};
 use crate::striped::lock;
 use crate::subscription::Deliveries;
+use crate::tasks::{TaskSet, Tasks};
+use crate::transit::Position;
 
-/// How long the tasks have to end, once they are told to, in milliseconds: an invocation that is
-/// under way may come to its end.
+/// How long the tasks have to end, once they are told to, in milliseconds: an invocation that is under way may come to its
+/// end.
 const STOP_MS: u64 = 5_000;
-/// How long a start waits for what is done again, in milliseconds. Most often that is half a second of
-/// work; one thing at a time it may take a while.
+/// How long a start waits until everything is processed again, in milliseconds. Most often that is half a second of work;
+/// one record at a time it may take a while.
 const RECOVER_MS: u64 = 60_000;
 /// How often a draining engine looks whether it is empty, in milliseconds.
 const DRAIN_LOOK_MS: u64 = 5;
-
-/// What an engine hosts, and how.
-#[derive(Clone)]
-pub struct Config {
-    /// The services.
-    pub services: Services,
-    /// The views.
-    pub views: Views,
-    /// Shards of the command stream: so many batches are processed at the same time, times
-    /// `parallelization`.
-    pub shards: usize,
-    /// Lanes per shard, 1 to 10.
-    pub parallelization: usize,
-    /// How much is kept of what is on its way. Its `shards` are those above.
-    pub memory: MemoryConfig,
-    /// How often the sweeps run, in milliseconds. On AWS a run costs money, here it does not.
-    pub sweep_ms: u64,
-    /// What has not come back after so many milliseconds ends the process of a durable engine.
-    pub hang_ms: u64,
-    /// How long a shutdown waits for what is on its way, in milliseconds.
-    pub drain_ms: u64,
-}
-
-impl Default for Config {
-    /// Hosts nothing.
-    fn default() -> Self {
-        Self {
-            services: Services::default(),
-            views: Views::default(),
-            shards: MemoryConfig::default().shards,
-            parallelization: 1,
-            memory: MemoryConfig::default(),
-            // What stands still is left alone for ten seconds: looking more often finds no more.
-            sweep_ms: 10_000,
-            // An invocation has a minute, and ten seconds more before it is given up.
-            hang_ms: 80_000,
-            // Half of what service managers commonly wait before they kill.
-            drain_ms: 5_000,
-        }
-    }
-}
 
 /// How much is on its way, and what became of deliveries.
 #[derive(Debug, Clone)]
@@ -94,19 +53,20 @@ pub struct Status {
     pub swept: SweepReport,
 }
 
-/// Looks at a running engine, also from elsewhere: for metrics.
+/// What a running engine reports of itself: for metrics.
 #[derive(Clone)]
-pub struct Watch {
+pub struct Monitor {
     ports: Ports,
     deliveries: Vec<(&'static str, Arc<Deliveries>)>,
     swept: Arc<Mutex<SweepReport>>,
-    durable: Option<Arc<Durability>>,
+    durability: Arc<Durability>,
+    is_durable: bool,
 }
 
-impl Watch {
-    /// The store and its threads, if the engine is durable.
+impl Monitor {
+    /// The store and its loops, if the engine is durable.
     pub fn durable(&self) -> Option<&Durability> {
-        self.durable.as_deref()
+        self.is_durable.then_some(&*self.durability)
     }
 
     /// What is going on.
@@ -122,144 +82,145 @@ impl Watch {
 }
 
 /// The stages behind the change stream.
-struct Behind {
-    watch: Watch,
-    again: Arc<Again>,
+struct Stages {
+    ports: Ports,
+    deliveries: Vec<Arc<Deliveries>>,
+    replay: Arc<Replay>,
 }
 
-impl Stages for Behind {
+impl Downstream for Stages {
     fn records(&self) -> &Shards<ReceivedRecord> {
-        self.watch.ports.stream.records()
+        self.ports.stream.records()
     }
 
     fn published(&self) -> Position {
-        self.watch.ports.topic.log().end()
+        self.ports.topic.log().end()
     }
 
     fn is_projected(&self, below: Position) -> bool {
-        let mut deliveries = self.watch.deliveries.iter();
-        self.again.is_brought_on() && deliveries.all(|(_, view)| view.has_passed(below))
+        self.replay.has_caught_up() && self.deliveries.iter().all(|view| view.has_passed(below))
     }
 }
 
 /// The running engine. Dropping it stops it in the middle; see [`Engine::shutdown`].
 pub struct Engine {
-    watch: Watch,
+    monitor: Monitor,
     ingest: Ingest,
     reads: Reads,
+    env: Arc<dyn Env>,
     drain_ms: u64,
-    sweeps: JoinSet<()>,
-    stages: JoinSet<()>,
+    sweeps: TaskSet,
+    stages: TaskSet,
     stopper: Stopper,
 }
 
 impl Engine {
-    /// Starts an engine that keeps everything in memory. Must be called inside of a tokio runtime
-    /// with a timer.
-    pub fn start(config: Config) -> Self {
-        let env: Arc<dyn Env> = Arc::new(SystemEnv);
-        let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
-        let names = config.views.iter().map(|view| view.name());
-        let ports = Memory::new(&memory, names, env.clone()).into();
-        Self::run(config, ports, Again::nothing(), env).0
+    /// Starts an engine that keeps everything in memory. Must be called inside of a tokio runtime with a timer.
+    pub fn start(config: Config) -> Result<Self, OpenError> {
+        let mut engine = Self::open_on(Machine::in_memory(), config, Path::new("/memory"))?;
+        engine.monitor.is_durable = false;
+        Ok(engine)
     }
 
-    /// Starts an engine that keeps everything in a folder, which is made if it is not there; and
-    /// goes on with what it finds there. Must be called inside of a tokio runtime with a timer.
+    /// Starts an engine that keeps everything in a folder, which is made if it is not there; and goes on with what it
+    /// finds there. Must be called inside of a tokio runtime with a timer.
     pub fn open(config: Config, folder: &Path) -> Result<Self, OpenError> {
-        let later = Arc::new(LaterEnv::default());
+        Self::open_on(Machine::this(), config, folder)
+    }
+
+    /// As [`Engine::open`], on another machine.
+    pub fn open_on(machine: Machine, config: Config, folder: &Path) -> Result<Self, OpenError> {
+        let later = Arc::new(LaterEnv::new(machine.env));
         let env: Arc<dyn Env> = later.clone();
-        let memory = MemoryConfig { shards: config.shards, ..config.memory.clone() };
         let table = |view: &Arc<dyn AnyView>| {
             (view.name().to_owned(), format!("view-{}-v{}", view.name(), view.version()))
         };
         let views: BTreeMap<String, String> = config.views.iter().map(table).collect();
         let tables: Vec<String> = views.values().cloned().collect();
-        let began = Instant::now();
-        let ms = move || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let store = Arc::new(Store::open(Folder::take(folder)?, &tables)?);
-        tracing::info!(ms = ms(), "the tables are open");
-        let (ports, commands) = Ports::durable(&memory, &views, &store, env.clone())
+        let began = env.now();
+        let ms = move |env: &Arc<dyn Env>| env.now().since_ms(began);
+        let folder = Folder::take(machine.disk, folder)?;
+        let store = Arc::new(Store::open(folder, &tables, env.clone(), Driver::Loops)?);
+        tracing::info!(ms = ms(&env), "the tables are open");
+        let ports = Ports::new(&config.transit, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
-        later.not_before(commands.replayed_until());
-        let mut durability = Durability::begin(store, commands)?;
-        let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
-        tracing::info!(ms = ms(), logs = logs.len(), unclean_starts, "the command log is read");
-        let known = Some(durability.store().clone());
-        let again = Again::new(logs, views.len(), unclean_starts, known);
-        let hang = Duration::from_millis(config.hang_ms);
-        again.watchdog().start(hang).map_err(|error| durability.explain(error))?;
-        let (mut engine, processor) = Self::run(config, ports, again.clone(), env);
-        let behind = Behind { watch: engine.watch.clone(), again: again.clone() };
-        durability.start(behind, again.watchdog().clone())?;
+        later.not_before(ports.commands.replayed_until());
+        let writers = Tasks::new(machine.spawner.clone());
+        let durability = Durability::begin(store.clone(), ports.commands.clone(), writers)?;
         let durability = Arc::new(durability);
-        engine.watch.durable = Some(durability.clone());
-        engine.sweeps.spawn(async move {
-            until_recovered(&durability).await;
-            tracing::info!(ms = ms(), "everything is done again");
-            again.trust(&processor);
-            durability.recovered();
-        });
-        Ok(engine)
-    }
+        let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
+        tracing::info!(ms = ms(&env), logs = logs.len(), unclean_starts, "the command log is read");
+        let replay = Replay::new(logs, views.len(), unclean_starts, store);
+        if machine.has_watchdog {
+            let hang = Duration::from_millis(config.hang_ms);
+            replay.watchdog().start(hang).map_err(|error| durability.explain(error))?;
+        }
 
-    fn run(
-        config: Config,
-        ports: Ports,
-        again: Arc<Again>,
-        env: Arc<dyn Env>,
-    ) -> (Self, Arc<Processor>) {
         let (stopper, stop) = Stopper::new();
-        let mut start = Start {
+        let swept = Arc::<Mutex<SweepReport>>::default();
+        let start = Start {
             config: &config,
             ports: &ports,
-            again,
+            replay: replay.clone(),
             env: env.clone(),
             stop,
-            stages: JoinSet::new(),
-            sweeps: JoinSet::new(),
-            swept: Arc::default(),
+            stages: Tasks::new(machine.spawner.clone()),
+            sweeps: Tasks::new(machine.spawner),
+            swept: swept.clone(),
         };
+        let (stages, sweeps) = (TaskSet(start.stages.clone()), TaskSet(start.sweeps.clone()));
         start.relay();
         let processor = start.process();
         start.sweep();
-        let views: Vec<HostedView> = config.views.iter().map(|view| start.view(view)).collect();
-        let Start { stages, sweeps, swept, .. } = start;
+        let views = config.views.iter().map(|view| start.view(view));
+        let views: Vec<HostedView> =
+            views.collect::<Result<_, _>>().map_err(|error| durability.explain(error))?;
 
-        let (commands, journal) = (ports.commands.clone(), ports.journal.clone());
+        let deliveries = views.iter().map(|view| view.deliveries.clone()).collect();
+        let downstream = Stages { ports: ports.clone(), deliveries, replay: replay.clone() };
+        durability.start(downstream, env.clone(), replay.watchdog().clone())?;
+        let (durable, waiting) = (durability.clone(), env.clone());
+        sweeps.0.spawn(async move {
+            until_recovered(&durable, &*waiting).await;
+            tracing::info!(ms = ms(&waiting), "everything is processed again");
+            replay.trust(&processor);
+            durable.recovered();
+        });
+
         let services = config.services;
-        let ingest =
-            Ingest::new(commands.clone(), ports.admission.clone(), services.clone(), env.clone());
+        let ingest = Ingest::new(
+            ports.commands.clone(),
+            ports.admission.clone(),
+            services.clone(),
+            env.clone(),
+        );
         let served = views.iter().map(|view| view.served.clone()).collect();
-        let (state, waits) = (ports.state.clone(), ports.waits.clone());
-        let reads = Reads::new(commands, journal, state, served, services, waits, env);
+        let reads = Reads::new(
+            ports.commands.clone(),
+            ports.journal.clone(),
+            ports.state.clone(),
+            served,
+            services,
+            ports.waits.clone(),
+            env.clone(),
+        );
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
-        let engine = Self {
-            watch: Watch { ports, deliveries, swept, durable: None },
-            ingest,
-            reads,
-            drain_ms: config.drain_ms,
-            sweeps,
-            stages,
-            stopper,
-        };
-        (engine, processor)
+        let monitor = Monitor { ports, deliveries, swept, durability, is_durable: true };
+        let drain_ms = config.drain_ms;
+        Ok(Self { monitor, ingest, reads, env, drain_ms, sweeps, stages, stopper })
     }
 
-    /// Returns once everything that was on its way when the engine ended the last time has come to
-    /// its entries and views; `false`: it has not, after a minute.
+    /// Returns once everything that was on its way when the engine ended the last time has come to its entries and views;
+    /// `false`: it has not, after a minute.
     pub async fn recovered(&self) -> bool {
-        let Some(durable) = &self.watch.durable else { return true };
-        timeout(Duration::from_millis(RECOVER_MS), until_recovered(durable)).await.is_ok()
+        let recovered = pin!(until_recovered(&self.monitor.durability, &*self.env));
+        matches!(select(recovered, self.env.sleep(RECOVER_MS)).await, Either::Left(_))
     }
 
-    /// Returns, with what to say, once the folder that everything is kept in is not there any more:
-    /// then nothing is accepted, and the engine is of no use. Never, if all is in memory.
+    /// Returns, with what to say, once the folder that everything is kept in is not there any more: then nothing is
+    /// accepted, and the engine is of no use. Never, if everything is in memory.
     pub async fn lost(&self) -> StoreError {
-        match &self.watch.durable {
-            Some(durable) => durable.store().folder().gone().await,
-            None => std::future::pending().await,
-        }
+        self.monitor.durability.store().folder().gone().await
     }
 
     /// Takes commands.
@@ -274,20 +235,20 @@ impl Engine {
 
     /// The ports below both.
     pub fn ports(&self) -> &Ports {
-        &self.watch.ports
+        &self.monitor.ports
     }
 
-    /// For whoever reports what is going on.
-    pub fn watch(&self) -> &Watch {
-        &self.watch
+    /// Reports on the engine.
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
     }
 
-    /// What is going on.
+    /// How much is on its way, and what became of deliveries.
     pub fn status(&self) -> Status {
-        self.watch.status()
+        self.monitor.status()
     }
 
-    /// The shards of the command stream, for whoever splits and merges them from elsewhere.
+    /// The shards of the command stream, to be split and merged from elsewhere.
     pub fn command_shards(&self) -> &Arc<Shards<ReceivedRecord>> {
         self.ports().stream.records()
     }
@@ -315,30 +276,35 @@ impl Engine {
         self.command_shards().merge(one, other)
     }
 
-    /// Admits nothing more, waits until what was accepted has come to its entries and views, and
-    /// stops all tasks. `false`: that took longer than `drain_ms`, and what was left is gone.
-    pub async fn shutdown(mut self) -> bool {
-        self.watch.ports.admission.close();
-        self.sweeps.shutdown().await;
+    /// Admits nothing more, waits until what was accepted has come to its entries and views, and stops all tasks. `false`:
+    /// that took longer than `drain_ms`; what was left is processed at the next start, and gone if it was in memory.
+    pub async fn shutdown(self) -> bool {
+        self.monitor.ports.admission.close();
+        self.sweeps.0.abort();
+        self.sweeps.0.ended().await;
         let drained = async {
             while !self.is_drained() {
-                tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+                self.env.sleep(DRAIN_LOOK_MS).await;
             }
         };
-        let drained = timeout(Duration::from_millis(self.drain_ms), drained).await.is_ok();
+        let drained = self.within(self.drain_ms, drained).await;
         self.stopper.stop();
-        let stopped = async { while self.stages.join_next().await.is_some() {} };
-        // Whoever does not end is not waited for: a thread cannot be ended from outside.
-        let stopped = timeout(Duration::from_millis(STOP_MS), stopped).await.is_ok();
+        // A task that does not end is not waited for: a thread cannot be ended from outside.
+        let stopped = self.within(STOP_MS, self.stages.0.ended()).await;
         let clean = drained && stopped;
         if !clean {
             tracing::warn!(drained, stopped, "the engine was stopped in the middle");
         }
-        match self.watch.durable.take() {
-            // What was accepted is on disk in any case; what was not done is done at the next start.
-            Some(durable) => durable.end(clean).await && stopped,
-            None => clean,
+        let saved = self.monitor.durability.end(clean).await;
+        match self.monitor.is_durable {
+            true => saved && stopped,
+            false => clean,
         }
+    }
+
+    /// Whether some work is done within some milliseconds.
+    async fn within(&self, ms: u64, work: impl Future<Output = ()>) -> bool {
+        matches!(select(pin!(work), self.env.sleep(ms)).await, Either::Left(_))
     }
 
     /// In the order of the stages: what leaves one is in the next before it is gone.
@@ -352,8 +318,8 @@ impl Engine {
     }
 }
 
-async fn until_recovered(durability: &Durability) {
+async fn until_recovered(durability: &Durability, env: &dyn Env) {
     while !durability.is_recovered() {
-        tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+        env.sleep(DRAIN_LOOK_MS).await;
     }
 }

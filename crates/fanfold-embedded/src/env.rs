@@ -1,5 +1,6 @@
-//! The clock and the chance of this machine.
+//! Time and random numbers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,21 +8,25 @@ use async_trait::async_trait;
 use fanfold::Time;
 use fanfold_pipeline::ports::Env;
 
-/// The system's clock, tokio's timer, and a generator of the cryptographic kind, seeded by the
-/// operating system: its numbers never repeat by accident, after a restart neither.
+/// The system's clock, tokio's timer, and a cryptographic random number generator, seeded by the operating system: its
+/// numbers never repeat by accident, also not after a restart.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEnv;
 
-/// The machine's, but that its time is never before one that was given out in an earlier run: a
-/// command that is decided again after a crash gets the time that it had.
-#[derive(Debug, Default)]
-pub struct LaterEnv {
+/// Another environment, whose time is never before one that was given out in an earlier run: a command that is decided
+/// again after a crash gets a time that is not before the one it had.
+pub(crate) struct LaterEnv {
+    env: Arc<dyn Env>,
     not_before: AtomicU64,
 }
 
 impl LaterEnv {
+    pub(crate) fn new(env: Arc<dyn Env>) -> Self {
+        Self { env, not_before: AtomicU64::new(0) }
+    }
+
     /// From now on the time is not before this.
-    pub fn not_before(&self, time: Time) {
+    pub(crate) fn not_before(&self, time: Time) {
         self.not_before.fetch_max(time.0, Ordering::Relaxed);
     }
 }
@@ -29,15 +34,15 @@ impl LaterEnv {
 #[async_trait]
 impl Env for LaterEnv {
     fn now(&self) -> Time {
-        SystemEnv.now().max(Time(self.not_before.load(Ordering::Relaxed)))
+        self.env.now().max(Time(self.not_before.load(Ordering::Relaxed)))
     }
 
     fn random(&self) -> u64 {
-        SystemEnv.random()
+        self.env.random()
     }
 
     async fn sleep(&self, ms: u64) {
-        SystemEnv.sleep(ms).await;
+        self.env.sleep(ms).await;
     }
 }
 

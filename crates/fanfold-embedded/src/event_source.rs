@@ -23,13 +23,15 @@ use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use futures::FutureExt;
 use futures::future::{Either, select};
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::yield_now;
 
 use crate::hash_key::HashKey;
-use crate::shard::{Batch, Bound, Position, Shard};
+use crate::limit::Limit;
 use crate::shards::{ShardId, Shards};
 use crate::stop::Stop;
 use crate::striped::lock;
+use crate::tasks::Tasks;
+use crate::transit::{Batch, Position, Shard};
 
 /// Records in one batch (Lambda, DynamoDB and Kinesis event sources).
 pub const BATCH_ITEMS_MAX: usize = 10_000;
@@ -47,7 +49,7 @@ pub struct EventSourceConfig {
     /// What it is called, for people.
     pub name: &'static str,
     /// The largest batch; at most [`BATCH_ITEMS_MAX`] and [`BATCH_BYTES_MAX`].
-    pub batch: Bound,
+    pub batch: Limit,
     /// How long to wait for a batch to fill up, in milliseconds, once it has a record.
     pub window_ms: u64,
     /// Lanes per shard, 1 to [`PARALLELIZATION_MAX`].
@@ -66,7 +68,7 @@ impl EventSourceConfig {
         Self {
             name,
             // Large enough to pack well, small enough that one that fails costs little.
-            batch: Bound { items: 1_000, bytes: BATCH_BYTES_MAX },
+            batch: Limit { items: 1_000, bytes: BATCH_BYTES_MAX },
             window_ms: 0,
             parallelization: 1,
             // As the Lambda functions of the template.
@@ -92,7 +94,7 @@ impl<I> EventSource<I> {
     /// what has failed is not tried again.
     pub fn new(config: EventSourceConfig, env: Arc<dyn Env>, stop: Stop, invoke: I) -> Arc<Self> {
         let config = EventSourceConfig {
-            batch: Bound {
+            batch: Limit {
                 items: config.batch.items.clamp(1, BATCH_ITEMS_MAX),
                 bytes: config.batch.bytes.clamp(1, BATCH_BYTES_MAX),
             },
@@ -104,7 +106,7 @@ impl<I> EventSource<I> {
 
     /// Starts to drive the stage from a shard: one task a lane. They end when it is time to stop, or
     /// when the shard is closed and drained.
-    pub fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &mut JoinSet<()>)
+    pub fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
         I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
@@ -120,28 +122,24 @@ impl<I> EventSource<I> {
     }
 
     /// Starts to drive the stage from all shards of a stream, those included that come while it
-    /// runs: one task that watches the shards, and one a lane, which end before it does.
-    pub fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &mut JoinSet<()>)
+    /// runs: one task that watches the shards, and one a lane.
+    pub fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
         I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
         F: Future<Output = BatchOutcome> + Send,
     {
-        let (source, shards) = (self.clone(), shards.clone());
+        let (source, shards, lanes) = (self.clone(), shards.clone(), tasks.clone());
         tasks.spawn(async move {
-            let mut lanes = JoinSet::new();
             let mut driven: BTreeSet<ShardId> = BTreeSet::new();
             while let Some(readable) = source.stop.or(shards.readable_unlike(&driven)).await {
                 for (id, shard) in &readable {
                     if !driven.contains(id) {
-                        source.drive(shard, &mut lanes);
+                        source.drive(shard, &lanes);
                     }
                 }
                 driven = readable.into_keys().collect();
-                // Those of shards that are gone have ended, or are about to.
-                while lanes.try_join_next().is_some() {}
             }
-            while lanes.join_next().await.is_some() {}
         });
     }
 }
@@ -208,7 +206,7 @@ where
     async fn finish(&self, items: &[(Position, T)]) -> Option<()> {
         let (mut left, mut size, mut failures) = (items, items.len(), 0);
         while !left.is_empty() {
-            if self.source.stop.is_told() {
+            if self.source.stop.is_given() {
                 return None;
             }
             let part = &left[..size.min(left.len())];

@@ -42,7 +42,6 @@ pub use self::points::*;
 
 #[cfg(not(feature = "fault-points"))]
 mod none {
-    use std::io;
     use std::path::Path;
 
     pub(crate) fn reached(_effect: &'static str) {}
@@ -57,8 +56,8 @@ mod none {
 
     pub(crate) fn synced_tables(_folder: &Path) {}
 
-    pub(crate) fn disk(_: &Path, _: &mut impl io::Write, _: &[u8]) -> io::Result<()> {
-        Ok(())
+    pub(crate) fn is_full(_: &Path) -> bool {
+        false
     }
 }
 
@@ -133,13 +132,9 @@ mod points {
         };
     }
 
-    /// Fails if the disk is full; half of `bytes` is written then.
-    pub(crate) fn disk(below: &Path, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-        if lock(&FULL).iter().any(|full| below.starts_with(full)) {
-            file.write_all(&bytes[..bytes.len() / 2])?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
+    /// Whether the disk is full for what is in `below`.
+    pub(crate) fn is_full(below: &Path) -> bool {
+        lock(&FULL).iter().any(|full| below.starts_with(full))
     }
 
     /// What a segment of the command log grows to, instead of `bytes`.

@@ -1,48 +1,47 @@
-//! The whole of Fanfold in one process: for development, for tests, and for users whom one machine
-//! still serves.
+//! The whole of Fanfold in one process: for development, for tests, and for users whose load one machine can take.
 //!
 //! In reading order:
 //!
-//! 1. [`hash_key`]: which shard, lane and bucket a log belongs to;
-//! 2. [`shard`]: an ordered queue of what is on its way, and how much that is;
-//! 3. [`shards`]: a stream of them, which can be split and merged while it runs;
-//! 4. [`memory`]: all ports in memory;
-//! 5. [`store`]: a folder, with a command log and tables, of which checkpoints are made;
-//! 6. [`durable`]: all ports on a store;
-//! 7. [`ports`]: either of them;
-//! 8. [`waits`]: waiting for what the journal and the views come to;
-//! 9. [`event_source`]: drives a stage as Lambda's event source mappings do;
-//! 10. [`subscription`]: delivers notifications to a view as SNS does;
-//! 11. `again`: what is done again after a crash, and how, if the process ends there again;
-//! 12. [`engine`]: all of it together, with [`SystemEnv`], the clock and chance of this machine.
+//! 1. [`config`]: what an [`Engine`] hosts, and what it runs on;
+//! 2. [`disk`]: files and tables, real ones and ones in memory;
+//! 3. [`store`]: a folder with a command log and tables, of which checkpoints are made;
+//! 4. [`tables`]: the ports whose data is only tables;
+//! 5. [`commands`]: the commands table, and the loop that appends to the command log;
+//! 6. [`transit`] and [`shards`]: what is on its way; streams that can be split and merged while they run;
+//! 7. [`event_source`]: drives a stage as Lambda's event source mappings do;
+//! 8. [`subscription`]: delivers notifications to a view as SNS does;
+//! 9. [`recovery`]: checkpoints, and what is processed again after a crash;
+//! 10. [`engine`]: all of it together.
 //!
-//! It guarantees what the ports ask for; in memory all but durability. What is on its way is bounded
-//! in bytes and in count: [`memory::MemoryAdmission`] refuses commands before that grows without
-//! end. Ports in memory, and everything below them, need no runtime, no clock but the port
-//! [`Env`](fanfold_pipeline::ports::Env), and do the same in the same order each time: the simulator
-//! runs on them.
+//! It guarantees what the ports ask for. What is on its way is limited in bytes and in count: the admission refuses
+//! commands before that grows without end. Time, random numbers, files and tasks come in through a [`Machine`], so the
+//! simulator runs this very engine, deterministically, with crashes.
 //!
-//! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide.
-//! It knows nothing of HTTP, and nothing of what services decide.
+//! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide. It knows nothing of HTTP,
+//! and nothing of what services decide.
 
-mod again;
-pub mod durable;
+pub mod commands;
+pub mod config;
+pub mod disk;
 pub mod engine;
 pub mod env;
 pub mod event_source;
 pub mod faults;
 pub mod hash_key;
-pub mod memory;
+pub mod limit;
 pub mod ports;
-pub mod shard;
+pub mod recovery;
 pub mod shards;
 mod start;
 pub mod stop;
 pub mod store;
 mod striped;
 pub mod subscription;
+pub mod tables;
+pub mod tasks;
+pub mod transit;
 pub mod waits;
-mod watchdog;
 
-pub use engine::{Config, Engine, Status, Watch};
+pub use config::{Config, Machine, TransitConfig};
+pub use engine::{Engine, Monitor, Status};
 pub use env::SystemEnv;

@@ -1,85 +1,69 @@
-//! All ports of an engine, whichever of its two providers they are of.
+//! All ports of an engine.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use fanfold_pipeline::ports::{Env, Journal, ParkedTable, State, ViewTable};
+use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 
-use crate::durable::{
-    DurableCommands, DurableDeadLetters, DurableJournal, DurableParked, DurableState,
-    DurableViewTable,
-};
-use crate::memory::{Changing, Memory, MemoryAdmission, MemoryConfig, MemoryStream, MemoryTopic};
+use crate::commands::StoredCommands;
+use crate::config::TransitConfig;
+use crate::disk::MemoryDisk;
 use crate::shards::{Layout, Shards};
-use crate::store::{Space, Store, StoreError};
-use crate::subscription::Undelivered;
+use crate::store::folder::Folder;
+use crate::store::{Driver, OpenError, Store, StoreError, Table};
+use crate::tables::{StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView};
+use crate::transit::{MemoryAdmission, MemoryStream, MemoryTopic};
 use crate::waits::LocalWaits;
 
 /// The meta table's key of the layout of the command stream's shards.
 const LAYOUT_KEY: &[u8] = b"shards";
 
-/// The ports. What is on its way is in memory in both providers.
+/// The ports.
 #[derive(Clone)]
 pub struct Ports {
     /// Slots, the catalogue, and the change stream.
-    pub commands: Arc<dyn Changing>,
+    pub commands: Arc<StoredCommands>,
     /// The command stream.
     pub stream: Arc<MemoryStream>,
     /// The event logs.
-    pub journal: Arc<dyn Journal>,
+    pub journal: Arc<StoredJournal>,
     /// Heads, documents, windows.
-    pub state: Arc<dyn State>,
-    /// What waits.
-    pub parked: Arc<dyn ParkedTable>,
+    pub state: Arc<StoredState>,
+    /// Parked commands, and attempt markers.
+    pub parked: Arc<StoredParked>,
     /// The notifications.
     pub topic: Arc<MemoryTopic>,
     /// Those that could not be delivered.
-    pub dead_letters: Arc<dyn Undelivered>,
+    pub dead_letters: Arc<StoredDeadLetters>,
     /// The views' tables, by the views' names.
-    pub views: BTreeMap<String, Arc<dyn ViewTable>>,
+    pub views: BTreeMap<String, Arc<StoredView>>,
     /// Whether commands are let in.
     pub admission: Arc<MemoryAdmission>,
     /// Waiting for logs and views.
     pub waits: Arc<LocalWaits>,
 }
 
-impl From<Memory> for Ports {
-    fn from(memory: Memory) -> Self {
-        let views = memory.views.into_iter();
-        Self {
-            commands: memory.commands,
-            stream: memory.stream,
-            journal: memory.journal,
-            state: memory.state,
-            parked: memory.parked,
-            topic: memory.topic,
-            dead_letters: memory.dead_letters,
-            views: views.map(|(name, table)| (name, table as Arc<dyn ViewTable>)).collect(),
-            admission: memory.admission,
-            waits: memory.waits,
-        }
-    }
-}
-
 impl Ports {
     /// On a store, which has a table for each view: by the view's name, that of its table.
-    pub fn durable(
-        config: &MemoryConfig,
+    pub(crate) fn new(
+        config: &TransitConfig,
         views: &BTreeMap<String, String>,
         store: &Arc<Store>,
         env: Arc<dyn Env>,
-    ) -> Result<(Self, Arc<DurableCommands>), StoreError> {
-        let commands = DurableCommands::open(store.clone(), config.shards, config.backlog)?;
+    ) -> Result<Self, StoreError> {
+        let commands =
+            StoredCommands::open(store.clone(), config.shards, config.backlog, env.clone())?;
         let commands = Arc::new(commands);
         let records = command_shards(store, config.shards)?;
         let stream = Arc::new(MemoryStream::over(records, config.backlog, env.clone()));
-        let journal = Arc::new(DurableJournal::new(store.clone()));
+        let journal = Arc::new(StoredJournal::new(store.clone()));
         let mut waits = LocalWaits::new(env, journal.clone(), journal.waiters().clone());
-        let mut tables: BTreeMap<String, Arc<dyn ViewTable>> = BTreeMap::new();
+        let mut tables = BTreeMap::new();
         for (view, name) in views {
-            let Some(space) = store.view(name) else { continue };
-            let table = Arc::new(DurableViewTable::new(store.clone(), space));
+            let Some(table) = store.view(name) else { continue };
+            let table = Arc::new(StoredView::new(store.clone(), table));
             waits = waits.with_view(view, table.clone(), table.waiters().clone());
             tables.insert(view.clone(), table);
         }
@@ -87,28 +71,40 @@ impl Ports {
         let topic = Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max));
         commands.pace_by(stream.records().backlog().clone(), topic.clone());
         let accepting = commands.clone();
-        let ports = Self {
-            admission: Arc::new(
-                MemoryAdmission::new(on_the_way, config.backlog)
-                    .unless(move || accepting.obstacle()),
-            ),
+        let admission = MemoryAdmission::new(on_the_way, config.backlog);
+        Ok(Self {
+            admission: Arc::new(admission.unless(move || accepting.obstacle())),
             topic,
-            dead_letters: Arc::new(DurableDeadLetters::new(store.clone(), config.dead_letters)),
-            state: Arc::new(DurableState::new(store.clone())),
-            parked: Arc::new(DurableParked::new(store.clone())),
+            dead_letters: Arc::new(StoredDeadLetters::new(store.clone(), config.dead_letters)),
+            state: Arc::new(StoredState::new(store.clone())),
+            parked: Arc::new(StoredParked::new(store.clone())),
             waits: Arc::new(waits),
             views: tables,
-            commands: commands.clone(),
+            commands,
             stream,
             journal,
-        };
-        Ok((ports, commands))
+        })
+    }
+
+    /// In memory, without an engine: every call takes effect, completely, in the moment it is made. It needs no runtime,
+    /// and does the same in the same order each time. With a table for each view.
+    pub fn in_memory<'a>(
+        config: &TransitConfig,
+        views: impl IntoIterator<Item = &'a str>,
+        env: Arc<dyn Env>,
+    ) -> Result<Self, OpenError> {
+        let views = views.into_iter().map(|view| (view.to_owned(), view.to_owned()));
+        let views: BTreeMap<String, String> = views.collect();
+        let tables: Vec<String> = views.values().cloned().collect();
+        let folder = Folder::take(Arc::new(MemoryDisk::default()), Path::new("/memory"))?;
+        let store = Arc::new(Store::open(folder, &tables, env.clone(), Driver::Callers)?);
+        Self::new(config, &views, &store, env).map_err(|error| store.folder().explain(error))
     }
 }
 
 /// The shards of the command stream as they were, or as many as are wanted if there were none.
 fn command_shards(store: &Arc<Store>, wanted: usize) -> Result<Shards<ReceivedRecord>, StoreError> {
-    let layout = match store.get(Space::META, LAYOUT_KEY)? {
+    let layout = match store.get(Table::META, LAYOUT_KEY)? {
         Some(stored) => serde_json::from_slice(&stored).map_err(|error| {
             let message = format!("the layout of the shards cannot be read: {error}");
             StoreError::damaged(message)
@@ -118,6 +114,6 @@ fn command_shards(store: &Arc<Store>, wanted: usize) -> Result<Shards<ReceivedRe
     let store = store.clone();
     Ok(Shards::from_layout(layout).stored_by(move |layout| {
         let layout = serde_json::to_vec(layout)?;
-        Ok(store.put_now(Space::META, LAYOUT_KEY, Some(layout.into()))?)
+        Ok(store.put_now(Table::META, LAYOUT_KEY, Some(layout.into()))?)
     }))
 }

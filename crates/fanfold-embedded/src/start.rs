@@ -1,6 +1,7 @@
 //! Putting an engine together: each stage over its ports, driven by its source.
 
 use std::borrow::Cow;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
@@ -15,16 +16,15 @@ use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, SweepReport, ViewSweep};
 use futures::future::join;
 use futures::{FutureExt, TryFutureExt};
-use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 
-use crate::again::Again;
-use crate::engine::Config;
+use crate::config::Config;
 use crate::event_source::{EventSource, EventSourceConfig};
 use crate::ports::Ports;
+use crate::recovery::Replay;
 use crate::stop::Stop;
 use crate::striped::lock;
 use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
+use crate::tasks::Tasks;
 
 /// Bytes of logs that the processor keeps between batches: what is not kept is read from memory or
 /// a local disk.
@@ -41,11 +41,11 @@ pub(crate) struct HostedView {
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ports: &'a Ports,
-    pub(crate) again: Arc<Again>,
+    pub(crate) replay: Arc<Replay>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) stop: Stop,
-    pub(crate) stages: JoinSet<()>,
-    pub(crate) sweeps: JoinSet<()>,
+    pub(crate) stages: Tasks,
+    pub(crate) sweeps: Tasks,
     pub(crate) swept: Arc<Mutex<SweepReport>>,
 }
 
@@ -56,18 +56,18 @@ impl Start<'_> {
         EventSource::new(config, self.env.clone(), self.stop.clone(), invoke)
     }
 
-    pub(crate) fn relay(&mut self) {
+    pub(crate) fn relay(&self) {
         let relay = Arc::new(Relay::new(self.ports.stream.clone(), self.env.clone()));
         let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
             let relay = relay.clone();
             async move { relay.relay(&changes, deadline).await }
         });
         for (_, shard) in self.ports.commands.changes().iter() {
-            source.drive(&shard, &mut self.stages);
+            source.drive(&shard, &self.stages);
         }
     }
 
-    pub(crate) fn process(&mut self) -> Arc<Processor> {
+    pub(crate) fn process(&self) -> Arc<Processor> {
         let ports = ProcessorPorts {
             journal: self.ports.journal.clone(),
             state: self.ports.state.clone(),
@@ -77,19 +77,19 @@ impl Start<'_> {
             env: self.env.clone(),
         };
         let processor = Processor::new(ports, self.config.services.clone());
-        // The folder's lock, or memory itself, admits one process at a time.
+        // The folder's lock admits one process at a time.
         let processor = processor.with_cache_bytes(CACHE_BYTES).among(Others::HaveEnded);
-        let processor = Arc::new(processor.with_suspicion(self.again.suspicion()));
-        let (again, hosted) = (self.again.clone(), processor.clone());
+        let processor = Arc::new(processor.with_suspicion(self.replay.suspicion()));
+        let (replay, hosted) = (self.replay.clone(), processor.clone());
         let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
-            let (again, processor) = (again.clone(), hosted.clone());
-            async move { again.process(&processor, &records, deadline).await }
+            let (replay, processor) = (replay.clone(), hosted.clone());
+            async move { replay.process(&processor, &records, deadline).await }
         });
-        source.drive_all(self.ports.stream.records(), &mut self.stages);
+        source.drive_all(self.ports.stream.records(), &self.stages);
         processor
     }
 
-    pub(crate) fn sweep(&mut self) {
+    pub(crate) fn sweep(&self) {
         let Ports { commands, journal, parked, stream, .. } = self.ports;
         let sweep = Sweep::new(
             commands.clone(),
@@ -113,9 +113,8 @@ impl Start<'_> {
         });
     }
 
-    /// A view has a thread of its own: folding is the author's code, which may take its time, and
-    /// must not take that of others.
-    pub(crate) fn view(&mut self, view: &Arc<dyn AnyView>) -> HostedView {
+    /// A view has a thread of its own: folding is the author's code, which may take its time, and must not delay others.
+    pub(crate) fn view(&self, view: &Arc<dyn AnyView>) -> io::Result<HostedView> {
         let name = view.name();
         // There is one for each view: the tables were made from the same list.
         let table = self.ports.views[name].clone();
@@ -132,14 +131,14 @@ impl Start<'_> {
             dead_letters.clone(),
             self.env.clone(),
         );
-        let again = self.again.clone();
+        let replay = self.replay.clone();
         let deliver = move |messages: Messages, deadline| {
-            let (again, projector) = (again.clone(), projector.clone());
+            let (replay, projector) = (replay.clone(), projector.clone());
             async move {
                 let commits = messages.iter().map(|message| message.commits(&projector));
                 let commits: Vec<Cow<'_, [Received]>> = commits.collect();
                 let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
-                again.project(&projector, &commits, deadline).await
+                replay.project(&projector, &commits, deadline).await
             }
         };
         let subscription = Subscription::new(
@@ -151,24 +150,24 @@ impl Start<'_> {
             deliver,
         );
         let deliveries = subscription.deliveries().clone();
-        let (every, runtime, again) = (self.every(), Handle::current(), self.again.clone());
-        self.stages.spawn_blocking(move || {
-            let sweeping = async {
-                if !again.is_brought_on() {
-                    let bring_on = again.bring_on(name, &sweep, &*every.env);
-                    every.stop.or(bring_on).await;
-                }
-                let mut after = None;
-                while every.pause().await {
-                    let deadline = every.env.now().plus_ms(every.ms);
-                    let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
-                    let run = again.sweep(run).map(|run| run.map(|run| run.next));
-                    after = every.run(name, after, run).await;
-                }
-            };
-            runtime.block_on(join(subscription.run(), sweeping));
-        });
-        HostedView { served: ServedView { view: view.clone(), table }, deliveries }
+        let (every, replay) = (self.every(), self.replay.clone());
+        let sweeping = async move {
+            if !replay.has_caught_up() {
+                let catch_up = replay.catch_up(name, &sweep, &*every.env);
+                every.stop.or(catch_up).await;
+            }
+            let mut after = None;
+            while every.pause().await {
+                let deadline = every.env.now().plus_ms(every.ms);
+                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
+                let run = replay.sweep(run).map(|run| run.map(|run| run.next));
+                after = every.run(name, after, run).await;
+            }
+        };
+        self.stages.spawn_thread(&format!("fanfold-view-{name}"), async move {
+            join(subscription.run(), sweeping).await;
+        })?;
+        Ok(HostedView { served: ServedView { view: view.clone(), table }, deliveries })
     }
 
     fn every(&self) -> Every {

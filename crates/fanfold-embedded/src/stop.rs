@@ -1,43 +1,43 @@
-//! Telling everything that runs to stop.
+//! A signal to stop.
 
 use std::pin::pin;
 
 use futures::future::{Either, select};
 use tokio::sync::watch;
 
-/// Who says when. Dropping it says so, too.
+/// Gives the signal; dropping it gives the signal, too.
 #[derive(Debug)]
 pub struct Stopper(watch::Sender<bool>);
 
-/// Who is told. Cheap to clone.
+/// Receives the signal. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<bool>);
 
 impl Stopper {
-    /// Nobody has been told yet.
+    /// A pair; the signal is not given yet.
     pub fn new() -> (Self, Stop) {
         let (sender, receiver) = watch::channel(false);
         (Self(sender), Stop(receiver))
     }
 
-    /// Tells everybody.
+    /// Gives the signal.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Stop {
-    /// Whether it is time to stop.
-    pub fn is_told(&self) -> bool {
-        // A stopper that was dropped is as good as one that spoke.
+    /// Whether the signal was given.
+    pub fn is_given(&self) -> bool {
+        // Dropping the `Stopper` also signals stop.
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Does the work; `None` if it is time to stop before it is done.
+    /// Does the work; `None` if the signal comes before it is done.
     pub async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut receiver = self.0.clone();
-        let told = async move { receiver.wait_for(|stop| *stop).await.is_ok() };
-        match select(pin!(told), pin!(work)).await {
+        let stopped = async move { receiver.wait_for(|stop| *stop).await.is_ok() };
+        match select(pin!(stopped), pin!(work)).await {
             Either::Left(_) => None,
             Either::Right((done, _)) => Some(done),
         }

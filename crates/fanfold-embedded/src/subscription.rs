@@ -26,10 +26,9 @@ use futures::future::{Either, join_all, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::task::consume_budget;
 
-use crate::memory::{MemoryTopic, Notification};
-use crate::shard::Position;
 use crate::stop::Stop;
 use crate::striped::lock;
+use crate::transit::{MemoryTopic, Notification, Position};
 
 /// How long a delivery may go on behind its deadline, in milliseconds, before it is given up.
 const GRACE_MS: u64 = 10_000;

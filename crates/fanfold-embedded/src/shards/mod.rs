@@ -25,8 +25,9 @@ pub use id::{NotAShardId, ShardId};
 pub use layout::{Layout, LayoutError, OpenShard, SHARDS_OPEN_MAX};
 
 use crate::hash_key::{HashKey, HashKeyRange};
-use crate::shard::{Backlog, Position, Shard};
+use crate::limit::Backlog;
 use crate::striped::lock;
+use crate::transit::{Position, Shard};
 
 /// Closed shards that may wait to be drained: so many that all open ones can be split at once.
 pub const SHARDS_CLOSED_MAX: usize = SHARDS_OPEN_MAX;

@@ -9,29 +9,32 @@
 //! the last segment was never acknowledged: a crash cut it off, and so does opening.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::StoreError;
-use super::folder::{is_at, sync_folder};
+use crate::disk::{Disk, DiskFile, ReadFrom};
 use crate::faults;
 
 const MAGIC: &[u8; 8] = b"FFCMDS\x00\x01";
 const GROUP_HEADER_BYTES: usize = 16;
 /// What a segment grows to before the next begins: small, as a segment is dropped whole.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes that opening reads at a time.
+const READ_BYTES: usize = 1024 * 1024;
 /// A group is at most this large: what a damaged length must not make anybody allocate.
 pub const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The log, open at its end.
 pub struct CommandLog {
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     /// Oldest first; the last is written to.
     segments: VecDeque<Segment>,
-    file: File,
+    file: Box<dyn DiskFile>,
     /// The bytes of the last segment that are synced. What is behind them counts for nothing.
     synced_bytes: u64,
     /// Something may be behind them.
@@ -50,25 +53,27 @@ struct Segment {
 
 impl CommandLog {
     /// Makes an empty log in `folder`.
-    pub fn make(folder: &Path) -> Result<(), StoreError> {
-        fs::create_dir_all(folder)?;
-        create(folder, 1).map(drop)
+    pub fn make(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
+        disk.make_folder(folder)?;
+        create(disk, folder, 1).map(drop)
     }
 
     /// Opens the log in `folder`. `done` is the position below which everything may be gone. Calls
     /// `group` with each group from there on.
     pub fn open(
+        disk: Arc<dyn Disk>,
         folder: &Path,
         done: u64,
         mut group: impl FnMut(u64, Bytes) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
-        let mut segments: VecDeque<Segment> = used_segments(folder)?.into();
+        let mut segments: VecDeque<Segment> = used_segments(&*disk, folder)?.into();
         let mut next = done.max(1);
         let mut synced_bytes = 0;
         let count = segments.len();
         for (index, segment) in segments.iter_mut().enumerate() {
             let is_last = index + 1 == count;
-            let mut groups = Groups::open(&segment.path)?;
+            let file = disk.open(&segment.path)?;
+            let mut groups = Groups::open(&*file)?;
             while let Some((position, payload)) = groups.next()? {
                 if position >= done {
                     if position > next {
@@ -82,7 +87,7 @@ impl CommandLog {
             if groups.valid_bytes < groups.file_bytes {
                 // A group is synced before the next is written: one that is not whole, with a whole
                 // one behind it, was whole once.
-                if !is_last || groups.goes_on(&segment.path, done)? {
+                if !is_last || groups.goes_on(done)? {
                     return Err(broken(&segment.path, "damaged in the middle of the log"));
                 }
                 let bytes = groups.file_bytes - groups.valid_bytes;
@@ -91,8 +96,9 @@ impl CommandLog {
             synced_bytes = groups.valid_bytes;
         }
         let last = segments.back().ok_or_else(|| broken(folder, "the command log is missing"))?;
-        let file = File::options().read(true).write(true).open(&last.path)?;
+        let file = disk.open(&last.path)?;
         let mut log = Self {
+            disk,
             folder: folder.to_owned(),
             segments,
             file,
@@ -127,14 +133,11 @@ impl CommandLog {
         self.buffer.clear();
         write_group(&mut self.buffer, position, payload);
         self.is_torn = true;
-        faults::disk(&self.folder, &mut self.file, &self.buffer)?;
-        self.file.write_all(&self.buffer)?;
+        self.file.write_at(self.synced_bytes, &self.buffer)?;
         faults::reached("command_log.written");
-        self.file.sync_data()?;
-        // What was removed, moved or replaced meanwhile is not found at the next start.
-        if let Some(last) = self.segments.back()
-            && !is_at(&last.path, &self.file)
-        {
+        self.file.sync()?;
+        // A file that was removed, moved or replaced meanwhile is not found at the next start.
+        if !self.file.is_linked() {
             self.mend()?;
             return Err(StoreError::Gone(self.folder.clone()));
         }
@@ -155,7 +158,7 @@ impl CommandLog {
     pub fn trim(&mut self, done: u64) -> Result<(), StoreError> {
         while self.segments.get(1).is_some_and(|second| second.first <= done) {
             let Some(oldest) = self.segments.pop_front() else { break };
-            if let Err(error) = fs::remove_file(&oldest.path)
+            if let Err(error) = self.disk.remove(&oldest.path)
                 && error.kind() != ErrorKind::NotFound
             {
                 self.segments.push_front(oldest);
@@ -196,13 +199,11 @@ impl CommandLog {
         }
         if self.synced_bytes < MAGIC.len() as u64 {
             self.file.set_len(0)?;
-            self.file.seek(SeekFrom::Start(0))?;
-            self.file.write_all(MAGIC)?;
+            self.file.write_at(0, MAGIC)?;
             self.synced_bytes = MAGIC.len() as u64;
         }
         self.file.set_len(self.synced_bytes)?;
-        self.file.seek(SeekFrom::Start(self.synced_bytes))?;
-        self.file.sync_data()?;
+        self.file.sync()?;
         self.is_torn = false;
         if let Some(last) = self.segments.back() {
             faults::synced(&last.path, self.synced_bytes);
@@ -211,7 +212,7 @@ impl CommandLog {
     }
 
     fn roll(&mut self) -> Result<(), StoreError> {
-        let (segment, file) = create(&self.folder, self.next)?;
+        let (segment, file) = create(&*self.disk, &self.folder, self.next)?;
         self.synced_bytes = segment.bytes;
         self.segments.push_back(segment);
         self.file = file;
@@ -230,18 +231,18 @@ fn write_group(buffer: &mut Vec<u8>, position: u64, payload: &[u8]) {
 }
 
 /// Whether no group was ever written to a log in this folder; or there is none.
-pub(super) fn is_empty(folder: &Path) -> io::Result<bool> {
-    match segments(folder) {
+pub(super) fn is_empty(disk: &dyn Disk, folder: &Path) -> io::Result<bool> {
+    match segments(disk, folder) {
         Ok(segments) => Ok(segments.iter().all(|segment| segment.bytes <= MAGIC.len() as u64)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }
 
-/// The segments without those that were begun, and then not written to, as the disk was full or the
-/// process ended: the log may have gone on in the one before. The last one is needed in any case.
-fn used_segments(folder: &Path) -> Result<Vec<Segment>, StoreError> {
-    let mut used = match segments(folder) {
+/// The segments without those that were begun and then not written to, because the disk was full or the process ended:
+/// the log may have gone on in the segment before. The last one is needed in any case.
+fn used_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segment>, StoreError> {
+    let mut used = match segments(disk, folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         used => used?,
     };
@@ -249,42 +250,42 @@ fn used_segments(folder: &Path) -> Result<Vec<Segment>, StoreError> {
     while at > 0 && used.len() > 1 {
         at -= 1;
         if used[at].bytes <= MAGIC.len() as u64 {
-            fs::remove_file(&used.remove(at).path)?;
+            disk.remove(&used.remove(at).path)?;
         }
     }
     Ok(used)
 }
 
-fn create(folder: &Path, first: u64) -> Result<(Segment, File), StoreError> {
+fn create(
+    disk: &dyn Disk,
+    folder: &Path,
+    first: u64,
+) -> Result<(Segment, Box<dyn DiskFile>), StoreError> {
     let path = folder.join(format!("{first:020}.log"));
-    let created = create_at(folder, first, path.clone());
+    let created = create_at(disk, folder, &path);
     if created.is_err() {
-        // The log goes on in the segment before. Opening removes it, too.
-        let _ = fs::remove_file(&path);
+        // The log goes on in the segment before. Opening removes this one, too.
+        let _ = disk.remove(&path);
     }
-    created
+    Ok((Segment { first, path, bytes: MAGIC.len() as u64 }, created?))
 }
 
-fn create_at(folder: &Path, first: u64, path: PathBuf) -> Result<(Segment, File), StoreError> {
-    // One of this name holds nothing that was acknowledged: it would have been read otherwise.
-    let mut file =
-        File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
-    file.write_all(MAGIC)?;
-    file.sync_all()?;
-    sync_folder(folder)?;
-    Ok((Segment { first, path, bytes: MAGIC.len() as u64 }, file))
+fn create_at(disk: &dyn Disk, folder: &Path, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    // A file of this name holds nothing that was acknowledged: otherwise it would have been read.
+    let mut file = disk.create(path)?;
+    file.write_at(0, MAGIC)?;
+    file.sync()?;
+    disk.sync_folder(folder)?;
+    Ok(file)
 }
 
-fn segments(folder: &Path) -> io::Result<Vec<Segment>> {
-    let mut segments = Vec::new();
-    for found in fs::read_dir(folder)? {
-        let found = found?;
-        let path = found.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let first = name.and_then(|name| name.strip_suffix(".log")?.parse().ok());
-        let Some(first) = first else { continue };
-        segments.push(Segment { first, path, bytes: found.metadata()?.len() });
-    }
+fn segments(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<Segment>> {
+    let segment = |(name, bytes): (String, u64)| {
+        let first = name.strip_suffix(".log")?.parse().ok()?;
+        Some(Segment { first, path: folder.join(&name), bytes })
+    };
+    let mut segments: Vec<Segment> =
+        disk.list(folder)?.into_iter().filter_map(segment).collect();
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
 }
@@ -294,28 +295,29 @@ fn broken(path: &Path, what: &str) -> StoreError {
 }
 
 /// Reads a segment, up to what is not a whole group.
-struct Groups {
-    file: io::BufReader<File>,
+struct Groups<'a> {
+    file: &'a dyn DiskFile,
+    reader: io::BufReader<ReadFrom<'a>>,
     file_bytes: u64,
     valid_bytes: u64,
     has_header: bool,
     expected: Option<u64>,
 }
 
-impl Groups {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path)?;
-        let file_bytes = file.metadata()?.len();
-        let mut file = io::BufReader::with_capacity(1024 * 1024, file);
+impl<'a> Groups<'a> {
+    fn open(file: &'a dyn DiskFile) -> Result<Self, StoreError> {
+        let file_bytes = file.bytes()?;
+        let buffer_bytes = READ_BYTES.min(file_bytes as usize);
+        let mut reader = io::BufReader::with_capacity(buffer_bytes, ReadFrom { file, at: 0 });
         let mut magic = [0; MAGIC.len()];
-        let has_header = read_whole(&mut file, &mut magic)? && magic == *MAGIC;
+        let has_header = read_whole(&mut reader, &mut magic)? && magic == *MAGIC;
         let valid_bytes = if has_header { MAGIC.len() as u64 } else { 0 };
-        Ok(Self { file, file_bytes, valid_bytes, has_header, expected: None })
+        Ok(Self { file, reader, file_bytes, valid_bytes, has_header, expected: None })
     }
 
     fn next(&mut self) -> Result<Option<(u64, Bytes)>, StoreError> {
         let mut header = [0; GROUP_HEADER_BYTES];
-        if !self.has_header || !read_whole(&mut self.file, &mut header)? {
+        if !self.has_header || !read_whole(&mut self.reader, &mut header)? {
             return Ok(None);
         }
         let number = |range: std::ops::Range<usize>| {
@@ -326,7 +328,7 @@ impl Groups {
             return Ok(None);
         }
         let mut payload = vec![0; length];
-        if !read_whole(&mut self.file, &mut payload)? {
+        if !read_whole(&mut self.reader, &mut payload)? {
             return Ok(None);
         }
         let mut found = crc32fast::Hasher::new();
@@ -339,15 +341,12 @@ impl Groups {
         self.expected = Some(position + 1);
         Ok(Some((position, payload.into())))
     }
-}
 
-impl Groups {
     /// Whether a whole group, later than those that were read, stands behind what is not one.
-    fn goes_on(&self, path: &Path, done: u64) -> Result<bool, StoreError> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(self.valid_bytes))?;
+    fn goes_on(&self, done: u64) -> Result<bool, StoreError> {
         let mut rest = Vec::new();
-        file.take(SEGMENT_BYTES + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;
+        let reader = ReadFrom { file: self.file, at: self.valid_bytes };
+        reader.take(SEGMENT_BYTES + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;
         // What was trimmed may still be there: it is done.
         let last = self.expected.unwrap_or(0).max(done);
         Ok((1..rest.len()).any(|at| group_at(&rest[at..]).is_some_and(|position| position > last)))

@@ -5,14 +5,15 @@
 //! accepted in it, and what this module knows to be fanfold's is removed and made again. A folder that
 //! has neither, and holds anything of its own, belongs to somebody else.
 
-use std::fs::{self, File, Metadata, TryLockError};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{StoreError, command_log, tables};
+use super::{StoreError, command_log};
+use crate::disk::{Disk, DiskFile};
 
 /// The format of what is in the folder: of the command log, and of the tables' keys and values.
 const FORMAT: u32 = 1;
@@ -27,7 +28,7 @@ const COMMANDS: &str = "commands";
 /// The folder of the tables.
 const TABLES: &str = "tables";
 /// What file systems and desktops put into any folder, beside files whose names begin with a dot.
-const NOBODYS: &[&str] = &["lost+found", "Thumbs.db", "desktop.ini"];
+const IGNORED: &[&str] = &["lost+found", "Thumbs.db", "desktop.ini"];
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,11 +93,10 @@ pub enum OpenError {
 }
 
 /// A folder that is this process's own until it is dropped.
-#[derive(Debug)]
 pub struct Folder {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Locked.
-    lock: File,
+    lock: Box<dyn DiskFile>,
     /// What was in it when it was taken.
     content: Content,
     gone: watch::Sender<bool>,
@@ -112,9 +112,9 @@ enum Content {
 
 impl Folder {
     /// Takes a folder, and makes it if it is not there.
-    pub fn take(path: &Path) -> Result<Self, OpenError> {
+    pub fn take(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OpenError> {
         let failed = |error| unwritable(path, error);
-        make(path).map_err(|error| match fs::symlink_metadata(path) {
+        disk.make_folder(path).map_err(|error| match fs::symlink_metadata(path) {
             Ok(found) if found.is_symlink() && !path.exists() => OpenError::Dangling {
                 path: path.to_owned(),
                 target: fs::read_link(path).unwrap_or_default(),
@@ -123,23 +123,22 @@ impl Folder {
             _ => failed(error),
         })?;
         let lock = path.join(LOCK_FILE);
-        // Nothing is made in a folder that is not fanfold's. What another process makes is seen
-        // whole only with the lock.
-        if !lock.exists()
-            && let Err(error) = content(path)
-            && !lock.exists()
+        // Nothing is made in a folder that is not fanfold's. What another process makes is seen whole only with the lock.
+        if disk.is_missing(&lock)
+            && let Err(error) = content(&*disk, path)
+            && disk.is_missing(&lock)
         {
             return Err(error);
         }
-        let lock = File::options().create(true).truncate(false).write(true).open(lock);
-        let lock = lock.map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        let content = content(path)?;
-        Ok(Self { path: path.to_owned(), lock, content, gone: watch::Sender::new(false) })
+        let lock = disk.lock(&lock).map_err(failed)?;
+        let lock = lock.ok_or_else(|| OpenError::Locked(path.to_owned()))?;
+        let content = content(&*disk, path)?;
+        Ok(Self { disk, path: path.to_owned(), lock, content, gone: watch::Sender::new(false) })
+    }
+
+    /// What it is on.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Whether its content is still to be made, between [`Folder::begin`] and [`Folder::finish`].
@@ -151,16 +150,16 @@ impl Folder {
     pub(super) fn begin(&self) -> io::Result<()> {
         let format = self.path.join(FORMAT_FILE);
         let unfinished = self.path.join(UNFINISHED_FORMAT_FILE);
-        if format.exists() {
-            fs::rename(format, unfinished)?;
-        } else if !is_format(&unfinished)? {
-            let mut file = File::create(&unfinished)?;
-            file.write_all(format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
-            file.sync_all()?;
+        if !self.disk.is_missing(&format) {
+            self.disk.rename(&format, &unfinished)?;
+        } else if !is_format(&*self.disk, &unfinished)? {
+            let mut file = self.disk.create(&unfinished)?;
+            file.write_at(0, format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
+            file.sync()?;
         }
-        sync_folder(&self.path)?;
-        for made in [self.commands(), self.tables(), tables::probe(&self.tables())] {
-            match fs::remove_dir_all(made) {
+        self.disk.sync_folder(&self.path)?;
+        for made in [self.commands(), self.tables(), probe(&self.tables())] {
+            match self.disk.remove_folder(&made) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -170,18 +169,19 @@ impl Folder {
 
     /// Everything that belongs into the folder is there, and durable.
     pub(super) fn finish(&self) -> io::Result<()> {
-        sync_folder(&self.path)?;
-        fs::rename(self.path.join(UNFINISHED_FORMAT_FILE), self.path.join(FORMAT_FILE))?;
-        sync_folder(&self.path)
+        let (unfinished, format) =
+            (self.path.join(UNFINISHED_FORMAT_FILE), self.path.join(FORMAT_FILE));
+        self.disk.sync_folder(&self.path)?;
+        self.disk.rename(&unfinished, &format)?;
+        self.disk.sync_folder(&self.path)
     }
 
-    /// Whether its path still leads to it. Once it does not, that stays so: what is found there
-    /// later is not what was written to.
+    /// Whether its path still leads to it. Once it does not, that stays so: what is found there later is not what was
+    /// written to.
     pub fn check(&self) -> Result<(), StoreError> {
         let is_there = || {
-            let names = [FORMAT_FILE, COMMANDS, TABLES];
-            is_at(&self.path.join(LOCK_FILE), &self.lock)
-                && names.iter().all(|name| !is_missing(&self.path.join(name)))
+            let mut names = [FORMAT_FILE, COMMANDS, TABLES].iter();
+            self.lock.is_linked() && names.all(|name| !self.disk.is_missing(&self.path.join(name)))
         };
         if self.is_gone() || !is_there() {
             return Err(self.lose());
@@ -235,7 +235,7 @@ impl Folder {
 
     /// The bytes of all files in it.
     pub fn bytes(&self) -> u64 {
-        bytes_below(&self.path)
+        self.disk.bytes_below(&self.path)
     }
 }
 
@@ -263,38 +263,14 @@ fn explain(path: &Path, error: StoreError) -> OpenError {
     }
 }
 
-/// Makes a folder, durably, with those above it.
-fn make(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let above = match path.parent() {
-        Some(above) if above != Path::new("") => above,
-        _ => Path::new("."),
-    };
-    make(above)?;
-    match fs::create_dir(path) {
-        Err(_) if path.is_dir() => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            return Err(ErrorKind::NotADirectory.into());
-        }
-        made => made?,
-    }
-    match sync_folder(above) {
-        // A user with the right to write to a folder may lack the right to read it.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-        synced => synced,
-    }
-}
-
 /// What is in a folder, if it is fanfold's, or can become so.
-fn content(path: &Path) -> Result<Content, OpenError> {
+fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
     let failed = |error| unwritable(path, error);
     let (mut names, mut others) = (Vec::new(), false);
-    for found in fs::read_dir(path).map_err(failed)? {
-        match found.map_err(failed)?.file_name().to_str() {
-            Some(name) if name.starts_with('.') || NOBODYS.contains(&name) => {}
-            Some(name) if is_ours(name) => names.push(name.to_owned()),
+    for (name, _) in disk.list(path).map_err(failed)? {
+        match name.as_str() {
+            name if name.starts_with('.') || IGNORED.contains(&name) => {}
+            ours if is_ours(ours) => names.push(name),
             _ => others = true,
         }
     }
@@ -303,7 +279,7 @@ fn content(path: &Path) -> Result<Content, OpenError> {
     if !has(FORMAT_FILE) {
         let is_new =
             names.iter().all(|name| [LOCK_FILE, UNFINISHED_FORMAT_FILE].contains(&&**name));
-        let begun = || is_format(&path.join(UNFINISHED_FORMAT_FILE)).map_err(failed);
+        let begun = || is_format(disk, &path.join(UNFINISHED_FORMAT_FILE)).map_err(failed);
         return match (others, is_new) {
             (false, true) => Ok(Content::Unfinished),
             (false, false) if begun()? => Ok(Content::Unfinished),
@@ -311,13 +287,13 @@ fn content(path: &Path) -> Result<Content, OpenError> {
             _ => Err(OpenError::Foreign(path.to_owned())),
         };
     }
-    let text = match fs::read(path.join(FORMAT_FILE)) {
+    let text = match disk.read(&path.join(FORMAT_FILE)) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == ErrorKind::IsADirectory => String::new(),
         Err(error) => return Err(failed(error)),
     };
     match number(&text) {
-        Some(FORMAT) if is_hollow(path).map_err(failed)? => Ok(Content::Unfinished),
+        Some(FORMAT) if is_hollow(disk, path).map_err(failed)? => Ok(Content::Unfinished),
         Some(FORMAT) => Ok(Content::Whole),
         Some(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
         _ if is_data => Err(OpenError::NoFormat(path.join(FORMAT_FILE))),
@@ -328,13 +304,14 @@ fn content(path: &Path) -> Result<Content, OpenError> {
 /// Whether fanfold makes something of this name in its folder.
 fn is_ours(name: &str) -> bool {
     let ours = [LOCK_FILE, FORMAT_FILE, UNFINISHED_FORMAT_FILE, COMMANDS, TABLES];
-    ours.contains(&name) || tables::probe(Path::new(TABLES)) == Path::new(name)
+    ours.contains(&name) || probe(Path::new(TABLES)) == Path::new(name)
 }
 
 /// Whether a folder that has a format holds nothing else that was ever finished: nothing was accepted
 /// there.
-fn is_hollow(path: &Path) -> Result<bool, io::Error> {
-    Ok(tables::are_unfinished(&path.join(TABLES))? && command_log::is_empty(&path.join(COMMANDS))?)
+fn is_hollow(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    Ok(disk.are_tables_unfinished(&path.join(TABLES))?
+        && command_log::is_empty(disk, &path.join(COMMANDS))?)
 }
 
 /// The number that a format file has.
@@ -343,45 +320,16 @@ fn number(text: &str) -> Option<u32> {
 }
 
 /// Whether a file is there, and is a whole format file of this version.
-fn is_format(path: &Path) -> io::Result<bool> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text.ends_with('\n') && number(&text) == Some(FORMAT)),
+fn is_format(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    match disk.read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => Ok(text.ends_with('\n') && number(&text) == Some(FORMAT)),
+        Ok(Err(_)) => Ok(false),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) if error.kind() == ErrorKind::InvalidData => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Whether a path leads to an open file. `true` also if that cannot be found out.
-pub(super) fn is_at(path: &Path, file: &File) -> bool {
-    let same = |at: &Metadata, of: &Metadata| (at.dev(), at.ino()) == (of.dev(), of.ino());
-    match (fs::metadata(path), file.metadata()) {
-        (Ok(at), Ok(of)) => same(&at, &of),
-        (Err(error), _) => !is_nothing(&error),
-        (_, Err(_)) => true,
-    }
-}
-
-fn is_missing(path: &Path) -> bool {
-    fs::metadata(path).is_err_and(|error| is_nothing(&error))
-}
-
-fn is_nothing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-/// Makes durable which files a folder has.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// What files take on disk (holes do not count); a file that goes away meanwhile counts nothing.
-fn bytes_below(path: &Path) -> u64 {
-    let Ok(found) = fs::read_dir(path) else { return 0 };
-    let bytes = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(data) if data.is_dir() => bytes_below(&entry.path()),
-        Ok(data) => data.blocks() * 512,
-        Err(_) => 0,
-    };
-    found.flatten().map(bytes).sum()
+/// Where the log of some tables is tried out.
+pub(super) fn probe(tables: &Path) -> PathBuf {
+    tables.with_extension("probe")
 }

@@ -1,38 +1,39 @@
-//! Where a durable engine keeps its data: a folder with two things in it.
+//! Where an engine keeps its data: a folder with two things in it.
 //!
-//! - The [`command_log`]: everything that was accepted, in one order, synced before anybody is told
-//!   or sees anything of it. It is the only thing that a command waits for.
-//! - The tables: what the stages have made of that, up to the last [`Store::checkpoint`].
+//! - The [`command_log`]: every accepted command, in one order, synced before it is answered or shown. It is the only
+//!   thing that a command waits for.
+//! - The [`tables`]: what the stages have made of that, up to the last [`Store::checkpoint`].
 //!
-//! In between, writes live in memory, where all readers see them. A checkpoint cuts them
-//! off at one moment, for all tables, and stores them in one atomic batch, together with the place
-//! in the command log up to which everything had then been done. So there is one order of effects, a
-//! crash leaves a prefix of it, and what is lost is made again from the command log.
+//! In between, writes live in memory, in layers that all readers see. A checkpoint cuts the layers off at one moment, for
+//! all tables, and stores them in one atomic batch, together with the position in the command log below which everything
+//! was done at that moment. So there is one order of effects, a crash leaves a prefix of it, and what is lost is made again
+//! from the command log.
 
 pub mod command_log;
+mod error;
 pub mod folder;
 mod items;
 mod layers;
-mod tables;
+pub(crate) mod tables;
 mod torn_log;
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fanfold_pipeline::ports::Unavailable;
+use fanfold_pipeline::ports::{Env, Unavailable};
+use futures::future::{Either, select};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
 
+pub use self::error::StoreError;
 pub use self::folder::OpenError;
-pub use self::tables::{Space, StoreError};
+pub use self::tables::{Table, Tables, Write};
 
 use self::command_log::CommandLog;
 use self::folder::Folder;
 use self::layers::Layers;
-use self::tables::Tables;
 use crate::faults;
 use crate::striped::lock;
 
@@ -55,9 +56,13 @@ const DONE_KEY: &[u8] = b"done";
 /// The tables, with what is not stored yet.
 pub struct Store {
     folder: Folder,
-    tables: Tables,
+    tables: Box<dyn Tables>,
+    /// The names of the tables, by their index.
+    names: Vec<String>,
+    env: Arc<dyn Env>,
+    driver: Driver,
     layers: Vec<Mutex<Layers>>,
-    /// Held by whoever writes, so that a checkpoint cuts between two calls and not inside of one.
+    /// Every write holds it for reading, so that a checkpoint cuts between two calls and not inside of one.
     cut: RwLock<()>,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
@@ -67,8 +72,17 @@ pub struct Store {
     begun: AtomicUsize,
     /// Checkpoints ended.
     saved: watch::Sender<usize>,
-    /// For whoever makes checkpoints: somebody waits for one.
+    /// Tells the loop that makes checkpoints that a caller waits for one.
     pub(crate) wanted: Notify,
+}
+
+/// What does the work that several callers share: syncs of the command log, and checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// Loops of an engine, which callers wait for.
+    Loops,
+    /// Each caller that needs it, at once: for ports without an engine.
+    Callers,
 }
 
 /// Writes of one call: together in one checkpoint.
@@ -79,18 +93,18 @@ pub struct Writes<'a> {
 
 impl Writes<'_> {
     /// Stores a value.
-    pub fn put(&mut self, space: Space, key: Bytes, value: Bytes) {
-        self.set(space, key, Some(value));
+    pub fn put(&mut self, table: Table, key: Bytes, value: Bytes) {
+        self.set(table, key, Some(value));
     }
 
     /// Removes one.
-    pub fn remove(&mut self, space: Space, key: Bytes) {
-        self.set(space, key, None);
+    pub fn remove(&mut self, table: Table, key: Bytes) {
+        self.set(table, key, None);
     }
 
-    fn set(&mut self, space: Space, key: Bytes, value: Option<Bytes>) {
+    fn set(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         let (key_bytes, value_bytes) = (key.len(), value.as_ref().map_or(0, Bytes::len));
-        self.bytes += match lock(&self.store.layers[space.index()]).set(key, value) {
+        self.bytes += match lock(&self.store.layers[table.index()]).set(key, value) {
             None => ITEM_OVERHEAD_BYTES + key_bytes + value_bytes,
             Some(before) => value_bytes.saturating_sub(before.map_or(0, |value| value.len())),
         };
@@ -99,18 +113,28 @@ impl Writes<'_> {
 
 impl Store {
     /// Opens a folder, or makes one. `views` are the names of the views' tables.
-    pub fn open(folder: Folder, views: &[String]) -> Result<Self, OpenError> {
+    pub fn open(
+        folder: Folder,
+        views: &[String],
+        env: Arc<dyn Env>,
+        driver: Driver,
+    ) -> Result<Self, OpenError> {
+        let names = tables::NAMES.iter().map(|&name| name.to_owned()).chain(views.iter().cloned());
+        let names: Vec<String> = names.collect();
         let tables = match folder.is_unfinished() {
-            true => Self::make(&folder, views),
-            false => Tables::open(&folder, views),
+            true => Self::make(&folder, &names),
+            false => folder.disk().open_tables(&folder.tables(), &names, false),
         };
         let tables = tables.map_err(|error| folder.explain(error))?;
-        let layers =
-            (0..tables.len()).map(|index| Mutex::new(Layers::new(Space::prefix_len(index))));
-        let layers = layers.collect();
+        let layers = (0..names.len())
+            .map(|index| Mutex::new(Layers::new(Table::at(index).prefix_bytes())))
+            .collect();
         Ok(Self {
             folder,
             tables,
+            names,
+            env,
+            driver,
             layers,
             cut: RwLock::default(),
             checkpointing: Mutex::default(),
@@ -122,12 +146,11 @@ impl Store {
         })
     }
 
-    /// Makes everything that belongs into a new folder: all of it is there, or the next start makes
-    /// it again.
-    fn make(folder: &Folder, views: &[String]) -> Result<Tables, StoreError> {
+    /// Makes everything that belongs into a new folder. If it breaks off, the next start makes it again.
+    fn make(folder: &Folder, names: &[String]) -> Result<Box<dyn Tables>, StoreError> {
         folder.begin()?;
-        CommandLog::make(&folder.commands())?;
-        let tables = Tables::open(folder, views)?;
+        CommandLog::make(&**folder.disk(), &folder.commands())?;
+        let tables = folder.disk().open_tables(&folder.tables(), names, true)?;
         folder.finish()?;
         Ok(tables)
     }
@@ -137,24 +160,30 @@ impl Store {
         &self.folder
     }
 
+    /// What does the shared work.
+    pub(crate) fn driver(&self) -> Driver {
+        self.driver
+    }
+
     /// The table of a view.
-    pub fn view(&self, name: &str) -> Option<Space> {
-        self.tables.view(name)
+    pub fn view(&self, name: &str) -> Option<Table> {
+        let views = self.names.iter().enumerate().skip(tables::NAMES.len());
+        views.into_iter().find(|(_, found)| *found == name).map(|(index, _)| Table::at(index))
     }
 
     /// The place in the command log from which it must be read again.
     pub fn done(&self) -> Result<u64, StoreError> {
-        let stored = self.get(Space::META, DONE_KEY)?;
+        let stored = self.get(Table::META, DONE_KEY)?;
         let number = stored.and_then(|bytes| bytes.as_ref().try_into().ok());
         Ok(number.map_or(0, u64::from_be_bytes))
     }
 
     /// The value under a key.
-    pub fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let unsaved = lock(&self.layers[space.index()]).get(key);
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let unsaved = lock(&self.layers[table.index()]).get(key);
         match unsaved {
             Some(value) => Ok(value),
-            None => self.tables.get(space, key),
+            None => self.tables.get(table, key),
         }
     }
 
@@ -168,20 +197,20 @@ impl Store {
     }
 
     /// Stores a value.
-    pub fn put(&self, space: Space, key: Bytes, value: Bytes) {
-        self.write(|writes| writes.put(space, key, value));
+    pub fn put(&self, table: Table, key: Bytes, value: Bytes) {
+        self.write(|writes| writes.put(table, key, value));
     }
 
     /// Removes one.
-    pub fn remove(&self, space: Space, key: Bytes) {
-        self.write(|writes| writes.remove(space, key));
+    pub fn remove(&self, table: Table, key: Bytes) {
+        self.write(|writes| writes.remove(table, key));
     }
 
     /// Visits the items between two keys, `from` included and `to` not, in their order or from the
     /// last to the first, until it is told to stop.
     pub fn scan(
         &self,
-        space: Space,
+        table: Table,
         from: &[u8],
         to: &[u8],
         descending: bool,
@@ -189,18 +218,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (mut from, mut to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
         while from < to {
-            let page = lock(&self.layers[space.index()]).page(&from, &to, descending, SCAN_ITEMS);
+            let page = lock(&self.layers[table.index()]).page(&from, &to, descending, SCAN_ITEMS);
             // Where memory was cut off, the tables are, too.
             let (low, high) = match (&page.end, descending) {
                 (None, _) => (from.clone(), to.clone()),
                 (Some(end), false) => (from.clone(), end.clone()),
                 (Some(end), true) => (end.clone(), to.clone()),
             };
-            if self.tables.merge(space, &low, &high, descending, page.items, &mut visit)?.is_break()
-            {
-                return Ok(());
-            }
-            if page.end.is_none() {
+            let visited = self.merge(table, (&low, &high), descending, page.items, &mut visit)?;
+            if visited.is_break() || page.end.is_none() {
                 return Ok(());
             }
             (from, to) = if descending { (from, low) } else { (high, to) };
@@ -208,10 +234,45 @@ impl Store {
         Ok(())
     }
 
+    /// Visits the stored items between two keys, with those in memory in their place.
+    fn merge(
+        &self,
+        table: Table,
+        (from, to): (&[u8], &[u8]),
+        descending: bool,
+        memory: Vec<(Bytes, Option<Bytes>)>,
+        visit: &mut impl FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut memory = memory.into_iter().peekable();
+        let is_before = |a: &[u8], b: &[u8]| if descending { a > b } else { a < b };
+        let mut visited = ControlFlow::Continue(());
+        self.tables.range(table, from, to, descending, &mut |key, value| {
+            while let Some((found, value)) = memory.next_if(|(found, _)| is_before(found, key)) {
+                if let Some(value) = value {
+                    visited = visit(&found, value);
+                    visited?;
+                }
+            }
+            visited = match memory.next_if(|(found, _)| found[..] == *key) {
+                Some((_, None)) => ControlFlow::Continue(()),
+                Some((_, Some(value))) => visit(key, value),
+                None => visit(key, value),
+            };
+            visited
+        })?;
+        if visited.is_continue() {
+            visited = memory.try_for_each(|(key, value)| match value {
+                Some(value) => visit(&key, value),
+                None => ControlFlow::Continue(()),
+            });
+        }
+        Ok(visited)
+    }
+
     /// The number of items in a table.
-    pub fn count(&self, space: Space) -> Result<usize, StoreError> {
+    pub fn count(&self, table: Table) -> Result<usize, StoreError> {
         let mut count = 0;
-        self.scan(space, &[], &[0xff; 256], false, |_, _| {
+        self.scan(table, &[], &[0xff; 256], false, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         })?;
@@ -228,9 +289,12 @@ impl Store {
         if self.unsaved_bytes() < UNSAVED_BYTES_MAX {
             return Ok(());
         }
-        let waited = async {
+        if self.driver == Driver::Callers {
+            return self.checkpoint_now();
+        }
+        let waited = pin!(async {
             loop {
-                let mut room = std::pin::pin!(self.room.notified());
+                let mut room = pin!(self.room.notified());
                 room.as_mut().enable();
                 if self.unsaved_bytes() < UNSAVED_BYTES_MAX {
                     return;
@@ -238,24 +302,34 @@ impl Store {
                 self.wanted.notify_one();
                 room.await;
             }
-        };
-        let waited = timeout(Duration::from_millis(WAIT_MS_MAX), waited).await;
-        waited.map_err(|_| Unavailable::Throttled { hop: "store" })
+        });
+        match select(waited, self.env.sleep(WAIT_MS_MAX)).await {
+            Either::Left(((), _)) => Ok(()),
+            Either::Right(((), _)) => Err(Unavailable::Throttled { hop: "store" }),
+        }
     }
 
     /// Returns once everything written so far is on disk.
     pub async fn durable(&self) -> Result<(), Unavailable> {
+        if self.driver == Driver::Callers {
+            return self.checkpoint_now();
+        }
         let next = {
             let _between = self.cut.read().unwrap_or_else(PoisonError::into_inner);
             self.begun.load(Ordering::Relaxed) + 1
         };
         let mut saved = self.saved.subscribe();
         self.wanted.notify_one();
-        let waited = saved.wait_for(|saved| *saved >= next);
-        match timeout(Duration::from_millis(WAIT_MS_MAX), waited).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Unavailable::TimedOut { hop: "store" }),
+        let waited = pin!(saved.wait_for(|saved| *saved >= next));
+        match select(waited, self.env.sleep(WAIT_MS_MAX)).await {
+            Either::Left((Ok(_), _)) => Ok(()),
+            _ => Err(Unavailable::TimedOut { hop: "store" }),
         }
+    }
+
+    fn checkpoint_now(&self) -> Result<(), Unavailable> {
+        let made = self.done().and_then(|done| self.checkpoint(done));
+        made.map_err(|error| error.unavailable("store"))
     }
 
     /// Stores everything written so far, and that all commands below `done` need not be read again.
@@ -268,7 +342,7 @@ impl Store {
             self.save(None)?;
         }
         let number = {
-            let _nobody_writes = self.cut.write().unwrap_or_else(PoisonError::into_inner);
+            let _no_writes = self.cut.write().unwrap_or_else(PoisonError::into_inner);
             self.layers.iter().for_each(|layers| lock(layers).seal());
             self.unsaved_bytes.store(0, Ordering::Relaxed);
             self.begun.fetch_add(1, Ordering::Relaxed) + 1
@@ -287,8 +361,12 @@ impl Store {
     fn save(&self, done: Option<u64>) -> Result<(), StoreError> {
         faults::reached("checkpoint.cut");
         let sealed: Vec<_> = self.layers.iter().map(|layers| lock(layers).sealed()).collect();
-        let done = done.map(|done| (DONE_KEY, Bytes::copy_from_slice(&done.to_be_bytes())));
-        self.tables.commit(&sealed, done)?;
+        let items = sealed.iter().enumerate().flat_map(|(index, items)| {
+            items.iter().map(move |(key, value)| (Table::at(index), key.clone(), value.clone()))
+        });
+        let done = done.map(|done| Bytes::copy_from_slice(&done.to_be_bytes()));
+        let done = done.map(|done| (Table::META, Bytes::from_static(DONE_KEY), Some(done)));
+        self.tables.commit(&mut items.chain(done))?;
         faults::reached("checkpoint.saved");
         faults::synced_tables(self.folder.path());
         let before: Vec<_> = self.layers.iter().map(|layers| lock(layers).keep_clean()).collect();
@@ -299,13 +377,14 @@ impl Store {
     /// Writes at once, and syncs: for what is known before anything runs.
     pub(crate) fn put_now(
         &self,
-        space: Space,
+        table: Table,
         key: &[u8],
         value: Option<Bytes>,
     ) -> Result<(), StoreError> {
         self.folder.check()?;
         let _alone = lock(&self.checkpointing);
-        self.tables.put_now(space, key, value)?;
+        let key = Bytes::copy_from_slice(key);
+        self.tables.commit(&mut std::iter::once((table, key, value)))?;
         faults::synced_tables(self.folder.path());
         Ok(())
     }

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use fjall::Database;
 
 use super::StoreError;
-use super::folder::sync_folder;
-use super::tables::probe;
+use super::folder::probe;
+use crate::disk::sync_folder;
 
 /// What `fjall` reads of a damaged log may make it panic, in builds that check more than others.
 pub(super) fn catch<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {

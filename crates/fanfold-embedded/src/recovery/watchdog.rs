@@ -1,6 +1,6 @@
-//! What never comes back: an endless loop in users' code cannot be ended from outside, and holds its
-//! lane for ever. A durable engine ends the process then, as Lambda does at its time-out: what was
-//! under way comes again at the next start, and is found out if it does so again.
+//! Ends the process when an invocation does not return: an endless loop in users' code cannot be ended from outside, and
+//! would stop its shard for ever. Lambda does the same at its time-out. What was under way comes again at the next start,
+//! and becomes suspect if it ends the process again.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::striped::lock;
 
-/// How often it is looked, as a part of the time that an invocation may take.
+/// How often the watchdog looks while an invocation takes as long as it may.
 const LOOKS: u32 = 4;
-/// It is looked at least so often.
+/// The longest time between two looks.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Knows which invocations are under way.
@@ -37,15 +37,15 @@ impl Watchdog {
         Watched { watchdog: self, number }
     }
 
-    /// What has been under way for so long.
+    /// An invocation that has been under way for longer than `hang`.
     fn overdue(&self, hang: Duration) -> Option<&'static str> {
         let under_way = lock(&self.under_way);
         let (began, what) = under_way.first_key_value().map(|(_, invocation)| *invocation)?;
         (began.elapsed() > hang).then_some(what)
     }
 
-    /// Ends the process when an invocation has been under way for longer than `hang`. The thread
-    /// goes on until nobody else has the watchdog.
+    /// Starts the thread that ends the process when an invocation has been under way for longer than `hang`. The thread
+    /// ends once nothing else has the watchdog.
     pub(crate) fn start(self: &Arc<Self>, hang: Duration) -> std::io::Result<()> {
         let watchdog = Arc::downgrade(self);
         let look = (hang / LOOKS).min(LOOK_MAX);
@@ -54,11 +54,10 @@ impl Watchdog {
             while let Some(watchdog) = watchdog.upgrade() {
                 if let Some(what) = watchdog.overdue(hang) {
                     let seconds = hang.as_secs_f32();
-                    // Whatever else can be told, this must be. If it cannot, the end matters more:
-                    // `eprintln!` would panic before it.
+                    // `eprintln!` would panic if standard error is closed: the end matters more.
                     let _ = writeln!(
                         io::stderr(),
-                        "error: {what} did not come back within {seconds} s: the process ends"
+                        "error: {what} did not return within {seconds} s: the process ends"
                     );
                     std::process::abort();
                 }

@@ -1,9 +1,3 @@
-//! The table of one view.
-//!
-//! Keys, behind `[log][0]`: `c` the cursor; `r` and a row's key; `t`, the time at which a tombstone
-//! expires, and the row's key. Values: a row is `[seq u64][expires u64][1][body]`, a tombstone ends
-//! with `[0]`; a cursor is `[seq u64]`, and JSON if there is more to say.
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -17,22 +11,23 @@ use fanfold_pipeline::ports::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::tables::{Stripes, key};
-use super::unavailable;
+use super::{KEYS_MAX, beyond_limit, key};
 use crate::faults;
-use crate::memory::{KEYS_MAX, TOMBSTONE_MS, beyond_limit};
-use crate::store::{Space, Store, StoreError};
+use crate::store::{Store, StoreError, Table};
+use crate::striped::Striped;
 use crate::waits::Waiters;
 
 const HOP: &str = "view table";
+/// How long tombstones are kept, in milliseconds: a day, by which writers set `expires`.
+const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1000;
 /// Tombstones that one put removes at most.
 const EXPIRED_PER_PUT: usize = 16;
 
 /// The rows and cursors of one view.
-pub struct DurableViewTable {
+pub struct StoredView {
     store: Arc<Store>,
-    space: Space,
-    stripes: Stripes,
+    table: Table,
+    stripes: Striped<()>,
     waiters: Arc<Waiters>,
 }
 
@@ -47,15 +42,24 @@ struct More {
     parked: Option<ParkedView>,
 }
 
-impl DurableViewTable {
+impl StoredView {
     /// A view's table in a store.
-    pub fn new(store: Arc<Store>, space: Space) -> Self {
-        Self { store, space, stripes: Stripes::default(), waiters: Arc::default() }
+    pub fn new(store: Arc<Store>, table: Table) -> Self {
+        Self { store, table, stripes: Striped::default(), waiters: Arc::default() }
     }
 
     /// Those who wait for the view.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
+    }
+
+    /// Lets a parked view go on: what `park` has noted is gone.
+    pub fn redrive(&self, log: &LogId) -> Result<(), Unavailable> {
+        let _alone = self.stripes.of(log);
+        if let Some(cursor) = self.read_cursor(log)? {
+            self.put_cursor(log, &Cursor { parked: None, ..cursor });
+        }
+        Ok(())
     }
 
     fn row_key(log: &LogId, row: &str) -> Bytes {
@@ -67,16 +71,16 @@ impl DurableViewTable {
     }
 
     fn row(&self, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-        Ok(self.store.get(self.space, key)?.and_then(decode_row))
+        Ok(self.store.get(self.table, key)?.and_then(decode_row))
     }
 
     fn read_cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
-        let stored = self.store.get(self.space, &key(log, [b"c"]));
-        Ok(stored.map_err(|error| unavailable(HOP, &error))?.and_then(decode_cursor))
+        let stored = self.store.get(self.table, &key(log, [b"c"]));
+        Ok(stored.map_err(|error| error.unavailable(HOP))?.and_then(decode_cursor))
     }
 
     fn put_cursor(&self, log: &LogId, cursor: &Cursor) {
-        self.store.put(self.space, key(log, [b"c"]), encode_cursor(cursor).into());
+        self.store.put(self.table, key(log, [b"c"]), encode_cursor(cursor).into());
     }
 
     fn put(
@@ -86,7 +90,7 @@ impl DurableViewTable {
         row: &StoredRow,
         loaded: Option<Seq>,
     ) -> Result<(), PutRowError> {
-        let failed = |error: StoreError| PutRowError::from(unavailable(HOP, &error));
+        let failed = |error: StoreError| PutRowError::from(error.unavailable(HOP));
         let _alone = self.stripes.of(log);
         let key = Self::row_key(log, name.as_str());
         let before = self.row(&key).map_err(failed)?;
@@ -101,17 +105,17 @@ impl DurableViewTable {
         };
         self.store.write(|writes| {
             if let Some(expires) = before.as_ref().and_then(expiry) {
-                writes.remove(self.space, Self::tombstone_key(log, expires, name.as_str()));
+                writes.remove(self.table, Self::tombstone_key(log, expires, name.as_str()));
             }
-            writes.put(self.space, key, encode_row(row).into());
+            writes.put(self.table, key, encode_row(row).into());
             if let Some(expires) = expires {
                 let key = Self::tombstone_key(log, expires, name.as_str());
-                writes.put(self.space, key, Bytes::new());
+                writes.put(self.table, key, Bytes::new());
             }
             for (tombstone, row) in expired {
-                writes.remove(self.space, tombstone);
+                writes.remove(self.table, tombstone);
                 if row != *name.as_str().as_bytes() {
-                    writes.remove(self.space, self::key(log, [b"r", &row]));
+                    writes.remove(self.table, self::key(log, [b"r", &row]));
                 }
             }
         });
@@ -124,7 +128,7 @@ impl DurableViewTable {
         let (from, to) = (key(log, [b"t"]), Self::tombstone_key(log, Time(now.0 + 1), ""));
         let row_at = from.len() + 8;
         let mut expired = Vec::new();
-        self.store.scan(self.space, &from, &to, false, |key, _| {
+        self.store.scan(self.table, &from, &to, false, |key, _| {
             let key = Bytes::copy_from_slice(key);
             if key.len() >= row_at {
                 expired.push((key.clone(), key.slice(row_at..)));
@@ -185,7 +189,7 @@ fn decode_cursor(mut value: Bytes) -> Option<Cursor> {
 }
 
 #[async_trait]
-impl ViewTable for DurableViewTable {
+impl ViewTable for StoredView {
     async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
         self.read_cursor(log)
     }
@@ -199,7 +203,7 @@ impl ViewTable for DurableViewTable {
             return Err(beyond_limit(HOP, keys.len(), KEYS_MAX, "keys"));
         }
         let rows = keys.iter().map(|key| self.row(&Self::row_key(log, key.as_str())));
-        rows.collect::<Result<_, _>>().map_err(|error| unavailable(HOP, &error))
+        rows.collect::<Result<_, _>>().map_err(|error| error.unavailable(HOP))
     }
 
     async fn put_row(
@@ -298,7 +302,7 @@ impl ViewTable for DurableViewTable {
         let (from, to) = (Self::row_key(log, &low), Self::row_key(log, &high));
         let name_at = log.as_str().len() + 2;
         let mut page = RowPage::default();
-        let scanned = self.store.scan(self.space, &from, &to, range.descending, |key, value| {
+        let scanned = self.store.scan(self.table, &from, &to, range.descending, |key, value| {
             let row = || {
                 let key = std::str::from_utf8(key.get(name_at..)?).ok()?.parse().ok()?;
                 let StoredRow { seq, body, .. } = decode_row(value)?;
@@ -312,7 +316,7 @@ impl ViewTable for DurableViewTable {
             page.rows.push(row);
             ControlFlow::Continue(())
         });
-        scanned.map_err(|error| unavailable(HOP, &error))?;
+        scanned.map_err(|error| error.unavailable(HOP))?;
         Ok(page)
     }
 }

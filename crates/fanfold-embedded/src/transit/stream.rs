@@ -5,32 +5,32 @@ use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTE
 use fanfold_pipeline::ports::{CommandStream, Env, StreamRecord, Unavailable};
 use fanfold_pipeline::process::ReceivedRecord;
 
-use super::commands::twice;
-use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
+use super::ITEM_OVERHEAD_BYTES;
 use crate::faults;
 use crate::hash_key::HashKey;
-use crate::shard::Bound;
+use crate::limit::Limit;
 use crate::shards::Shards;
+use crate::tables::beyond_limit;
 
 const HOP: &str = "command stream";
 
 /// The command stream: shards by ranges of the keys' MD5s, as Kinesis has them.
 pub struct MemoryStream {
     records: Arc<Shards<ReceivedRecord>>,
-    bound: Bound,
+    limit: Limit,
     env: Arc<dyn Env>,
 }
 
 impl MemoryStream {
-    /// Shards of equal width. Puts are throttled while more than twice `bound` is in them: a
+    /// Shards of equal width. Puts are throttled while more than twice `limit` is in them: a
     /// relay that sends again and again what is not processed fills no memory.
-    pub fn new(shards: usize, bound: Bound, env: Arc<dyn Env>) -> Self {
-        Self::over(Shards::equal(shards), bound, env)
+    pub fn new(shards: usize, limit: Limit, env: Arc<dyn Env>) -> Self {
+        Self::over(Shards::equal(shards), limit, env)
     }
 
     /// As [`MemoryStream::new`], with these shards.
-    pub fn over(records: Shards<ReceivedRecord>, bound: Bound, env: Arc<dyn Env>) -> Self {
-        Self { records: Arc::new(records), bound: twice(bound), env }
+    pub fn over(records: Shards<ReceivedRecord>, limit: Limit, env: Arc<dyn Env>) -> Self {
+        Self { records: Arc::new(records), limit: limit.twice(), env }
     }
 
     /// What was put, in the order in which it was acknowledged. Its shards can be split and merged.
@@ -43,7 +43,7 @@ impl MemoryStream {
         if bytes > STREAM_RECORD_BYTES_MAX {
             return Err(beyond_limit(HOP, bytes, STREAM_RECORD_BYTES_MAX, "bytes in a record"));
         }
-        if self.records.backlog().exceeds(self.bound) {
+        if self.records.backlog().exceeds(self.limit) {
             return Err(Unavailable::Throttled { hop: HOP });
         }
         let StreamRecord { key, data } = record.clone();

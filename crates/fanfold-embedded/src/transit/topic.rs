@@ -9,11 +9,12 @@ use fanfold::limits::{NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, PUBLISH_B
 use fanfold_pipeline::ports::{PublishError, Topic, Unavailable};
 use fanfold_pipeline::project::Projector;
 
-use super::{ITEM_OVERHEAD_BYTES, beyond_limit};
+use super::{ITEM_OVERHEAD_BYTES, Position, Shard};
 use crate::faults;
 use crate::hash_key::HashKey;
-use crate::shard::{Backlog, Position, Shard};
+use crate::limit::Backlog;
 use crate::striped::lock;
+use crate::tables::beyond_limit;
 
 const HOP: &str = "topic";
 

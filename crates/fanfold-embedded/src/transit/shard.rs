@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::hash_key::HashKey;
+use crate::limit::{Backlog, Limit};
 use crate::striped::lock;
 
 /// A place in a shard: its first item has 0, the next 1 …
@@ -34,49 +34,6 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
-}
-
-/// How much lies in some shards together.
-#[derive(Debug, Default)]
-pub struct Backlog {
-    items: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Backlog {
-    /// How many items.
-    pub fn items(&self) -> usize {
-        self.items.load(Ordering::Relaxed)
-    }
-
-    /// How many bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether one of both is above the bound.
-    pub fn exceeds(&self, bound: Bound) -> bool {
-        self.items() > bound.items || self.bytes() > bound.bytes
-    }
-
-    fn add(&self, bytes: usize) {
-        self.items.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, bytes: usize) {
-        self.items.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// A bound in both items and bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
-    /// At most so many items.
-    pub items: usize,
-    /// At most so many bytes together.
-    pub bytes: usize,
 }
 
 /// Items read from a shard, in order, and how far that was.
@@ -179,10 +136,10 @@ impl<T: Clone> Shard<T> {
 
     /// Adds what came meanwhile, and whose keys are wanted, to a batch. The first item is taken
     /// however large it is.
-    pub fn fill(&self, batch: &mut Batch<T>, bound: Bound, is_wanted: impl Fn(HashKey) -> bool) {
+    pub fn fill(&self, batch: &mut Batch<T>, limit: Limit, is_wanted: impl Fn(HashKey) -> bool) {
         let queue = lock(&self.queue);
         for (position, stored) in queue.from(batch.next).filter(|(_, s)| is_wanted(s.key)) {
-            let fits = batch.items.len() < bound.items && batch.bytes + stored.bytes <= bound.bytes;
+            let fits = batch.items.len() < limit.items && batch.bytes + stored.bytes <= limit.bytes;
             if !fits && !batch.items.is_empty() {
                 batch.next = position;
                 batch.is_full = true;

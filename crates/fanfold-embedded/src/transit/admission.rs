@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fanfold::LogId;
 use fanfold_pipeline::ports::{Admission, NotAdmitted};
 
-use crate::shard::{Backlog, Bound};
+use crate::limit::{Backlog, Limit};
 
 /// A stage that lags by so much catches up with some of it in about this time.
 const RETRY_AFTER_S: u64 = 1;
@@ -16,7 +16,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// by what comes in together: a request of 1 MiB for each caller, at most.
 pub struct MemoryAdmission {
     on_the_way: [Arc<Backlog>; 2],
-    bound: Bound,
+    limit: Limit,
     closed: AtomicBool,
     obstacle: Option<Box<dyn Fn() -> Option<Obstacle> + Send + Sync>>,
 }
@@ -34,8 +34,8 @@ pub enum Obstacle {
 
 impl MemoryAdmission {
     /// Looks at what lies in the change stream and in the command stream, together.
-    pub fn new(on_the_way: [Arc<Backlog>; 2], bound: Bound) -> Self {
-        Self { on_the_way, bound, closed: AtomicBool::new(false), obstacle: None }
+    pub fn new(on_the_way: [Arc<Backlog>; 2], limit: Limit) -> Self {
+        Self { on_the_way, limit, closed: AtomicBool::new(false), obstacle: None }
     }
 
     /// Also refuses while there is an obstacle.
@@ -71,7 +71,7 @@ impl Admission for MemoryAdmission {
         }
         let items: usize = self.on_the_way.iter().map(|backlog| backlog.items()).sum();
         let bytes: usize = self.on_the_way.iter().map(|backlog| backlog.bytes()).sum();
-        if items > self.bound.items || bytes > self.bound.bytes {
+        if items > self.limit.items || bytes > self.limit.bytes {
             return refused(format!(
                 "{items} batches of commands, {bytes} bytes, are waiting to be processed"
             ));

@@ -1,11 +1,11 @@
-//! What a durable engine does again after it has ended, and how it does so when it ends again and
-//! again: then something that it does again ends its process.
+//! What an engine processes again after it has ended, and how it does so if it ends again and again: then something that
+//! it processes again ends its process.
 //!
-//! - **What was told** is lost with the memory: each view is brought on from the journal, in the logs
-//!   whose commands are done again, and the command log is kept until that is so.
-//! - **After the second start at one place** without a proper end, the stages are suspicious (see
-//!   [`Suspicion`]): one record, one message at a time in the whole engine, each behind a marker that
-//!   is on disk. So what dies next is known at the start after.
+//! - **Notifications** are lost with the memory: each view catches up from the journal, in the logs whose commands are
+//!   processed again, and the command log is kept until that is so.
+//! - **After the second start at one position** without a proper end, the stages are suspicious (see [`Suspicion`]): one
+//!   record, one message at a time in the whole engine, each behind a marker that is on disk. So the next start knows at
+//!   which one the process ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,45 +21,45 @@ use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::sweep::ViewSweep;
 use tokio::sync::Mutex;
 
+use super::Watchdog;
 use crate::store::Store;
-use crate::watchdog::Watchdog;
 
-/// Starts at one place in the command log, without a proper end, after which everything there is
-/// suspect: once may be bad luck. `docs/design.md#suspects`.
+/// Starts at one position in the command log, without a proper end, after which everything there is suspect: one may have
+/// another cause. `docs/design.md#suspects`.
 const UNCLEAN_STARTS_MAX: u64 = 2;
-/// Attempts that may end the process while everything is suspect, before what is at hand is taken
-/// for the cause. Two starts before, the process ended there, too; but one may be a stray signal.
+/// Attempts that may end the process while everything is suspect, before the record or message is taken for the cause. The
+/// two starts before ended there, too; but one of them may have been ended by a signal.
 const ATTEMPTS_MAX: u32 = 1;
-/// How long a view is brought on before the rest is left to its sweep, in milliseconds.
-const BRING_ON_MS: u64 = 30_000;
+/// How long a view catches up before the rest is left to its sweep, in milliseconds.
+const CATCH_UP_MS: u64 = 30_000;
 
-/// What is done again.
-pub(crate) struct Again {
-    /// The logs of the commands that are done again.
+/// What is processed again.
+pub(crate) struct Replay {
+    /// The logs of the commands that are processed again.
     logs: Vec<LogId>,
-    /// Views that are not brought on yet.
+    /// Views that have not caught up yet.
     views: AtomicUsize,
     is_suspicious: AtomicBool,
-    /// Whoever is suspicious holds it while users' code runs.
+    /// A suspicious stage holds it while users' code runs.
     turn: Mutex<()>,
     watchdog: Arc<Watchdog>,
-    /// Where it is known after a crash what has come back.
-    store: Option<Arc<Store>>,
+    /// Makes markers durable.
+    store: Arc<Store>,
 }
 
-impl Again {
+impl Replay {
     pub(crate) fn new(
         logs: &[LogId],
         views: usize,
         unclean_starts: u64,
-        store: Option<Arc<Store>>,
+        store: Arc<Store>,
     ) -> Arc<Self> {
         let is_suspicious = unclean_starts >= UNCLEAN_STARTS_MAX;
         if is_suspicious {
             tracing::warn!(
                 unclean_starts,
                 logs = logs.len(),
-                "the process has ended at the same place before: one thing at a time"
+                "the process has ended at the same position before: one record at a time"
             );
         }
         Arc::new(Self {
@@ -72,18 +72,13 @@ impl Again {
         })
     }
 
-    /// Nothing: for an engine that has not ended before.
-    pub(crate) fn nothing() -> Arc<Self> {
-        Self::new(&[], 0, 0, None)
-    }
-
-    /// Knows what is under way.
+    /// Knows which invocations are under way.
     pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
         &self.watchdog
     }
 
-    /// Whether all views are brought on.
-    pub(crate) fn is_brought_on(&self) -> bool {
+    /// Whether all views have caught up.
+    pub(crate) fn has_caught_up(&self) -> bool {
         self.views.load(Ordering::Acquire) == 0
     }
 
@@ -91,7 +86,7 @@ impl Again {
         self.is_suspicious.load(Ordering::Relaxed)
     }
 
-    /// A processor's suspicion while this lasts.
+    /// A processor's suspicion, until [`Replay::trust`].
     pub(crate) fn suspicion(&self) -> Suspicion {
         match self.is_suspicious() {
             true => Suspicion { age_ms: 0, attempts_max: ATTEMPTS_MAX, ..Suspicion::default() },
@@ -99,7 +94,7 @@ impl Again {
         }
     }
 
-    /// Everything was done again.
+    /// Everything was processed again.
     pub(crate) fn trust(&self, processor: &Processor) {
         self.is_suspicious.store(false, Ordering::Relaxed);
         processor.suspect(self.suspicion());
@@ -112,9 +107,8 @@ impl Again {
         deadline: Time,
     ) -> BatchOutcome {
         let is_suspicious = self.is_suspicious();
-        // What a nudge takes up is not done again after a crash: only its marker tells of it.
-        let is_nudge =
-            |record: &ReceivedRecord| self.store.is_some() && Record::is_nudge(&record.data);
+        // What a nudge takes up is not processed again after a crash: only its marker says that it was at hand.
+        let is_nudge = |record: &ReceivedRecord| Record::is_nudge(&record.data);
         if !is_suspicious && !records.iter().any(is_nudge) {
             let _watched = self.watchdog.watch("a processor's invocation");
             return processor.process(records, deadline).await;
@@ -128,7 +122,7 @@ impl Again {
             let _watched = self.watchdog.watch("a processor's invocation");
             let record = std::slice::from_ref(record);
             let outcome = processor.process_suspect(record, suspicion, deadline).await;
-            self.is_durable().await;
+            self.make_durable().await;
             if outcome.unfinished.is_some() {
                 return BatchOutcome { unfinished: Some(index) };
             }
@@ -136,12 +130,10 @@ impl Again {
         BatchOutcome::DONE
     }
 
-    /// That it came back is on disk, before the next may die.
-    async fn is_durable(&self) {
-        if let Some(store) = &self.store
-            && let Err(error) = store.durable().await
-        {
-            tracing::warn!(%error, "that something came back is perhaps not known after a crash");
+    /// Makes it durable that an attempt has returned, before the next one can end the process.
+    async fn make_durable(&self) {
+        if let Err(error) = self.store.durable().await {
+            tracing::warn!(%error, "a marker may still stand after a crash, though its attempt has returned");
         }
     }
 
@@ -163,7 +155,7 @@ impl Again {
             if !projector.project_received(&[message], deadline).await.is_empty() {
                 failed.push(index);
             }
-            self.is_durable().await;
+            self.make_durable().await;
         }
         failed
     }
@@ -178,20 +170,16 @@ impl Again {
         run.await
     }
 
-    /// Brings a view on, which may not have been told of everything that the journal has.
-    pub(crate) async fn bring_on(&self, view: &'static str, sweep: &ViewSweep, env: &dyn Env) {
+    /// Lets a view catch up, which may have lost notifications of what the journal has.
+    pub(crate) async fn catch_up(&self, view: &'static str, sweep: &ViewSweep, env: &dyn Env) {
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
-        let bring_on = async {
-            let deadline = env.now().plus_ms(BRING_ON_MS);
+        let catch_up = async {
+            let deadline = env.now().plus_ms(CATCH_UP_MS);
             sweep.bring_on_logs(&self.logs, attempts_max, deadline).await
         };
-        let report = self.sweep(bring_on).await;
-        tracing::info!(
-            view,
-            logs = self.logs.len(),
-            caught_up = report.caught_up.len(),
-            "brought on"
-        );
+        let report = self.sweep(catch_up).await;
+        let caught_up = report.caught_up.len();
+        tracing::info!(view, logs = self.logs.len(), caught_up, "the view has caught up");
         if !report.failed.is_empty() {
             tracing::warn!(view, logs = report.failed.len(), "left to the view's sweep");
         }

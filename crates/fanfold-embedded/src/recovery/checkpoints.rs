@@ -1,0 +1,172 @@
+//! When checkpoints are made, and below which position the command log need not be read again.
+//!
+//! That position is found without asking any stage about single commands. Note where the command log is on the change
+//! stream. Once the relay has passed everything that was there, note the end of the command stream. Once the processor has
+//! passed that, note the end of the notifications. Once every view has passed that, everything below the first position is
+//! done, and a checkpoint that is cut after that holds all of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::process::ReceivedRecord;
+use futures::future::{Either, select};
+
+use super::watchdog::Watchdog;
+use crate::commands::StoredCommands;
+use crate::faults;
+use crate::shards::{Mark, Shards};
+use crate::stop::Stop;
+use crate::store::{CHECKPOINT_BYTES, Store, StoreError};
+use crate::transit::Position;
+
+/// How often the loop looks how far the stages are, in milliseconds.
+const LOOK_MS: u64 = 20;
+/// How often a checkpoint is made, in milliseconds: so much work a crash makes necessary to do again.
+const CHECKPOINT_MS: u64 = 500;
+/// How often the loop looks whether the folder is still there, in milliseconds.
+const FOLDER_MS: u64 = 250;
+/// How long the loop waits after a checkpoint that failed, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// The stages behind the change stream.
+pub(crate) trait Downstream: Send + Sync + 'static {
+    /// The records on the command stream.
+    fn records(&self) -> &Shards<ReceivedRecord>;
+    /// The end of the notifications.
+    fn published(&self) -> Position;
+    /// Whether every view has passed everything below.
+    fn is_projected(&self, below: Position) -> bool;
+}
+
+/// What the loop waits for next.
+enum Wait {
+    Relayed(Mark),
+    Processed(Mark),
+    Projected(Position),
+}
+
+/// How far checkpoints are; shared with everything that reports it.
+#[derive(Debug, Default)]
+pub(crate) struct CheckpointCounts {
+    /// Everything in the command log below is done.
+    pub(crate) done: AtomicU64,
+    /// How many checkpoints were made.
+    pub(crate) made: AtomicU64,
+}
+
+/// The loop that makes checkpoints.
+pub(crate) struct CheckpointLoop<D> {
+    store: Arc<Store>,
+    commands: Arc<StoredCommands>,
+    downstream: D,
+    env: Arc<dyn Env>,
+    watchdog: Arc<Watchdog>,
+    counts: Arc<CheckpointCounts>,
+    /// A position in the command log, and what is waited for until everything below it is done.
+    next: Option<(u64, Wait)>,
+    /// The position that the last checkpoint has stored.
+    saved: u64,
+}
+
+impl<D: Downstream> CheckpointLoop<D> {
+    /// None made yet.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        commands: Arc<StoredCommands>,
+        downstream: D,
+        env: Arc<dyn Env>,
+        watchdog: Arc<Watchdog>,
+        counts: Arc<CheckpointCounts>,
+    ) -> Self {
+        let saved = counts.done.load(Ordering::Relaxed);
+        Self { store, commands, downstream, env, watchdog, counts, next: None, saved }
+    }
+
+    /// Makes checkpoints until `stop`, and then a last one.
+    pub(crate) async fn run(mut self, stop: Stop) -> Result<(), StoreError> {
+        // Counted in pauses: the clock may jump.
+        let (mut checkpoint_ms, mut folder_ms) = (0, 0);
+        while !stop.is_given() {
+            let is_wanted = {
+                let wanted = std::pin::pin!(self.store.wanted.notified());
+                let pause = self.env.sleep(LOOK_MS);
+                matches!(stop.or(select(wanted, pause)).await, Some(Either::Left(_)))
+            };
+            if !is_wanted {
+                (checkpoint_ms, folder_ms) = (checkpoint_ms + LOOK_MS, folder_ms + LOOK_MS);
+            }
+            if folder_ms >= FOLDER_MS {
+                folder_ms = 0;
+                // The store logs that the folder is gone, and the host ends the engine.
+                let _ = self.store.folder().check();
+            }
+            if self.store.folder().is_gone() {
+                continue;
+            }
+            while self.advance() {}
+            let is_due = checkpoint_ms >= CHECKPOINT_MS && self.is_behind();
+            if is_wanted || is_due || self.store.unsaved_bytes() >= CHECKPOINT_BYTES {
+                checkpoint_ms = 0;
+                if let Err(error) = self.checkpoint() {
+                    tracing::error!(alarm = "not_durable", %error, "no checkpoint was made");
+                    stop.or(self.env.sleep(RETRY_MS)).await;
+                    checkpoint_ms = CHECKPOINT_MS;
+                }
+            }
+        }
+        // What is done now was done before the stop: nothing is added any more.
+        while self.advance() {}
+        self.checkpoint()
+    }
+
+    fn done(&self) -> u64 {
+        self.counts.done.load(Ordering::Relaxed)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.store.is_unsaved() || self.done() > self.saved
+    }
+
+    /// Whether a stage has passed what the loop waited for.
+    fn advance(&mut self) -> bool {
+        let (position, wait) = match self.next.take() {
+            Some(next) => next,
+            None => {
+                // First the position, then the mark: the mark covers everything below the position.
+                let position = self.commands.shown();
+                if position <= self.done() {
+                    return false;
+                }
+                (position, Wait::Relayed(self.commands.changes().mark()))
+            }
+        };
+        let (wait, has_passed) = match wait {
+            Wait::Relayed(mark) if self.commands.changes().has_passed(&mark) => {
+                (Some(Wait::Processed(self.downstream.records().mark())), true)
+            }
+            Wait::Processed(mark) if self.downstream.records().has_passed(&mark) => {
+                (Some(Wait::Projected(self.downstream.published())), true)
+            }
+            Wait::Projected(below) if self.downstream.is_projected(below) => (None, true),
+            wait => (Some(wait), false),
+        };
+        match wait {
+            Some(wait) => self.next = Some((position, wait)),
+            None => self.counts.done.store(position, Ordering::Relaxed),
+        }
+        has_passed
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let done = self.done();
+        // A disk that fills up at the wrong moment makes `fjall` wait for itself.
+        let _watched = self.watchdog.watch("a checkpoint");
+        self.store.checkpoint(done)?;
+        self.saved = done;
+        self.counts.made.fetch_add(1, Ordering::Relaxed);
+        self.commands.trim(done)?;
+        faults::reached("checkpoint.trimmed");
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! What an engine does so that it survives crashes: checkpoints, and processing again what the last one lacks.
+
+mod checkpoints;
+mod replay;
+mod run;
+mod watchdog;
+
+pub(crate) use checkpoints::Downstream;
+pub(crate) use replay::Replay;
+pub use run::Durability;
+pub(crate) use watchdog::Watchdog;

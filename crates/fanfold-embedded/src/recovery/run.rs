@@ -1,0 +1,186 @@
+//! The loops of an engine that write to the store, and what the store notes of the engine's starts.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use fanfold::LogId;
+use fanfold_pipeline::ports::Env;
+
+use super::checkpoints::{CheckpointCounts, CheckpointLoop, Downstream};
+use super::watchdog::{Vital, Watchdog};
+use crate::commands::StoredCommands;
+use crate::faults;
+use crate::stop::{Stop, Stopper};
+use crate::store::{OpenError, Store, StoreError, Table};
+use crate::striped::lock;
+use crate::tasks::Tasks;
+
+/// The meta table's key of what is known of a run that has not ended properly.
+const RUN_KEY: &[u8] = b"run";
+
+/// The store, and the loops that write to it.
+pub struct Durability {
+    store: Arc<Store>,
+    commands: Arc<StoredCommands>,
+    tasks: Tasks,
+    stopper: Stopper,
+    stop: Stop,
+    /// Whether the last checkpoint was made; `None`: the loop has not ended.
+    last: Arc<Mutex<Option<Result<(), StoreError>>>>,
+    /// How often the engine has been started at this position without ending properly before.
+    unclean_starts: u64,
+    /// Everything in the command log below was there at the start.
+    replayed: u64,
+    counts: Arc<CheckpointCounts>,
+}
+
+impl Durability {
+    /// Notes that the engine runs. The command log has been read.
+    pub(crate) fn begin(
+        store: Arc<Store>,
+        commands: Arc<StoredCommands>,
+        tasks: Tasks,
+    ) -> Result<Self, OpenError> {
+        let explain = |error| store.folder().explain(error);
+        let done = store.done().map_err(explain)?;
+        let before = store.get(Table::META, RUN_KEY).map_err(explain)?.and_then(decode);
+        // A run that has got further since is another matter; unless it went one command at a time, and got further
+        // because of that.
+        let unclean_starts = match before {
+            Some((at, starts)) if at == done || starts > 1 => starts + 1,
+            Some(_) => 1,
+            None => 0,
+        };
+        let run = encode(done, unclean_starts);
+        store.put_now(Table::META, RUN_KEY, Some(run)).map_err(explain)?;
+        let (stopper, stop) = Stopper::new();
+        let counts = CheckpointCounts { done: done.into(), ..CheckpointCounts::default() };
+        Ok(Self {
+            replayed: commands.shown(),
+            store,
+            commands,
+            tasks,
+            stopper,
+            stop,
+            last: Arc::default(),
+            unclean_starts,
+            counts: Arc::new(counts),
+        })
+    }
+
+    /// Starts the loops.
+    pub(crate) fn start(
+        &self,
+        downstream: impl Downstream,
+        env: Arc<dyn Env>,
+        watchdog: Arc<Watchdog>,
+    ) -> Result<(), OpenError> {
+        let (store, commands) = (self.store.clone(), self.commands.clone());
+        let counts = self.counts.clone();
+        let checkpoints =
+            CheckpointLoop::new(store, commands, downstream, env, watchdog, counts);
+        let (store, counts) = (Arc::downgrade(&self.store), self.counts.clone());
+        let commands = Arc::downgrade(&self.commands);
+        faults::before_death(move || {
+            let done = counts.done.load(Ordering::Relaxed);
+            let shown = commands.upgrade().map(|commands| commands.shown());
+            let saved = store.upgrade().map(|store| store.checkpoint(done));
+            tracing::debug!(done, shown, ?saved, "a checkpoint before the end");
+        });
+        let (stop, last) = (self.stop.clone(), self.last.clone());
+        let checkpoints = async move {
+            let _vital = Vital("the checkpoints");
+            let saved = checkpoints.run(stop).await;
+            *lock(&last) = Some(saved);
+        };
+        let commands = self.commands.clone();
+        let commands = async move {
+            let _vital = Vital("the commands");
+            commands.run().await;
+        };
+        let started = self.tasks.spawn_thread("fanfold-checkpoints", checkpoints);
+        let started = started.and_then(|()| self.tasks.spawn_thread("fanfold-commands", commands));
+        started.map_err(|error| self.explain(error))
+    }
+
+    /// What is wrong, if this went wrong while the engine was started.
+    pub(crate) fn explain(&self, error: io::Error) -> OpenError {
+        self.store.folder().explain(StoreError::Io(error))
+    }
+
+    /// The logs whose commands are processed again.
+    pub(crate) fn replayed_logs(&self) -> &[LogId] {
+        self.commands.replayed_logs()
+    }
+
+    /// How often the engine was started before at the same position in the command log, and did not end properly.
+    pub(crate) fn unclean_starts(&self) -> u64 {
+        self.unclean_starts
+    }
+
+    /// Whether everything that was in the command log at the start is done.
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.counts.done.load(Ordering::Relaxed) >= self.replayed
+    }
+
+    /// Notes that the engine has recovered: how this run ends says nothing about what was replayed.
+    pub(crate) fn recovered(&self) {
+        let run = encode(self.counts.done.load(Ordering::Relaxed), 0);
+        if let Err(error) = self.store.put_now(Table::META, RUN_KEY, Some(run)) {
+            tracing::warn!(%error, "it was not noted that everything was processed again");
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The commands table.
+    pub fn commands(&self) -> &Arc<StoredCommands> {
+        &self.commands
+    }
+
+    /// How many checkpoints were made.
+    pub fn checkpoints(&self) -> u64 {
+        self.counts.made.load(Ordering::Relaxed)
+    }
+
+    /// Makes a last checkpoint, and ends the loops. `clean`: nothing was left to do. `false`: what the last checkpoint
+    /// lacks is processed again at the next start.
+    pub(crate) async fn end(&self, clean: bool) -> bool {
+        self.commands.end();
+        self.stopper.stop();
+        self.tasks.ended().await;
+        let saved = match lock(&self.last).take() {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::error!(%error, "the last checkpoint was not made");
+                false
+            }
+            None => false,
+        };
+        match saved && clean {
+            true => self.store.put_now(Table::META, RUN_KEY, None).is_ok(),
+            false => saved,
+        }
+    }
+}
+
+impl Drop for Durability {
+    /// Without [`Durability::end`] the loops stop where they are; the next start does the rest.
+    fn drop(&mut self) {
+        self.commands.end();
+    }
+}
+
+fn encode(at: u64, starts: u64) -> Bytes {
+    [at.to_be_bytes(), starts.to_be_bytes()].concat().into()
+}
+
+fn decode(value: Bytes) -> Option<(u64, u64)> {
+    let (at, starts) = value.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*at), u64::from_be_bytes(starts.try_into().ok()?)))
+}

@@ -1,0 +1,117 @@
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+
+use super::{Table, Tables, Write};
+use crate::store::StoreError;
+
+type Items = BTreeMap<Bytes, Bytes>;
+
+/// Tables in memory. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemoryTables {
+    by_name: Arc<RwLock<Vec<(String, Items)>>>,
+    /// Where each of the tables that were asked for is in `by_name`.
+    places: Vec<usize>,
+}
+
+/// Items that a range takes at a time, so that no lock is held while they are visited.
+const PAGE_ITEMS: usize = 64;
+
+impl MemoryTables {
+    /// The tables of these names, made if they are not there.
+    pub(crate) fn named(&self, names: &[String]) -> Self {
+        let mut by_name = self.write();
+        let place = |name: &String| match by_name.iter().position(|(found, _)| found == name) {
+            Some(place) => place,
+            None => {
+                by_name.push((name.clone(), Items::new()));
+                by_name.len() - 1
+            }
+        };
+        let places = names.iter().map(place).collect();
+        drop(by_name);
+        Self { by_name: self.by_name.clone(), places }
+    }
+
+    /// The same content, shared with nothing.
+    pub(crate) fn copied(&self) -> Self {
+        let by_name = Arc::new(RwLock::new(self.read().clone()));
+        Self { by_name, places: self.places.clone() }
+    }
+
+    /// The bytes of all keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        let tables = self.read();
+        let items = tables.iter().flat_map(|(_, items)| items);
+        items.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<(String, Items)>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<(String, Items)>> {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn page(&self, table: Table, from: &[u8], to: &[u8], descending: bool) -> Vec<(Bytes, Bytes)> {
+        let tables = self.read();
+        let range = tables[self.places[table.index()]].1.range::<[u8], _>((Included(from), Excluded(to)));
+        let owned = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
+        match descending {
+            true => range.rev().take(PAGE_ITEMS).map(owned).collect(),
+            false => range.take(PAGE_ITEMS).map(owned).collect(),
+        }
+    }
+}
+
+impl Tables for MemoryTables {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.read()[self.places[table.index()]].1.get(key).cloned())
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        descending: bool,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let (mut from, mut to) = (from.to_vec(), to.to_vec());
+        while from < to {
+            let page = self.page(table, &from, &to, descending);
+            let is_last = page.len() < PAGE_ITEMS;
+            for (key, value) in page {
+                if visit(&key, value).is_break() {
+                    return Ok(());
+                }
+                match descending {
+                    true => to = key.to_vec(),
+                    // Behind the key: the key with the lowest byte added.
+                    false => from = [&key[..], &[0]].concat(),
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, batch: &mut dyn Iterator<Item = Write>) -> Result<(), StoreError> {
+        let mut tables = self.write();
+        for (table, key, value) in batch {
+            let items = &mut tables[self.places[table.index()]].1;
+            match value {
+                Some(value) => items.insert(key, value),
+                None => items.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}

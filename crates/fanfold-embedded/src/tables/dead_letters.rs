@@ -1,0 +1,96 @@
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Unavailable};
+
+use crate::faults;
+use crate::limit::Limit;
+use crate::store::{Store, StoreError, Table};
+use crate::striped::lock;
+use crate::subscription::Undelivered;
+
+/// The messages that could not be delivered, by view, the oldest dropped when there are too many.
+///
+/// Key: view and id. Value: the body.
+pub struct StoredDeadLetters {
+    store: Arc<Store>,
+    limit: Limit,
+    /// One writer at a time: letters are rare.
+    writing: Mutex<()>,
+}
+
+impl StoredDeadLetters {
+    /// The dead letters in a store; of each view at most `limit`.
+    pub fn new(store: Arc<Store>, limit: Limit) -> Self {
+        Self { store, limit, writing: Mutex::default() }
+    }
+
+    fn key(view: &str, id: u64) -> Bytes {
+        [view.as_bytes(), &[0], &id.to_be_bytes()].concat().into()
+    }
+
+    /// Those with ids from `first` on.
+    fn letters(&self, view: &str, first: u64, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        let mut letters = Vec::new();
+        let end = [view.as_bytes(), &[1]].concat();
+        let start = Self::key(view, first);
+        self.store.scan(Table::DEAD_LETTERS, &start, &end, false, |key, body| {
+            let id = key.last_chunk::<8>().map(|id| u64::from_be_bytes(*id));
+            letters.extend(id.map(|id| DeadLetter { id, body }));
+            if letters.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(letters)
+    }
+
+    fn add(&self, view: &str, body: Bytes) -> Result<(), StoreError> {
+        let _alone = lock(&self.writing);
+        let letters = self.letters(view, 0, usize::MAX)?;
+        let next = letters.last().map_or(0, |last| last.id + 1);
+        let (mut items, mut bytes) = (letters.len() + 1, body.len());
+        bytes += letters.iter().map(|letter| letter.body.len()).sum::<usize>();
+        self.store.write(|writes| {
+            writes.put(Table::DEAD_LETTERS, Self::key(view, next), body);
+            for oldest in letters {
+                if items <= self.limit.items && bytes <= self.limit.bytes {
+                    break;
+                }
+                (items, bytes) = (items - 1, bytes - oldest.body.len());
+                writes.remove(Table::DEAD_LETTERS, Self::key(view, oldest.id));
+            }
+        });
+        faults::reached("dead_letters.push");
+        Ok(())
+    }
+}
+
+impl Undelivered for StoredDeadLetters {
+    fn push(&self, view: &str, body: Bytes) {
+        if let Err(error) = self.add(view, body) {
+            // The view's sweep finds in the journal what it says.
+            tracing::error!(view, %error, "a dead letter was not kept");
+        }
+    }
+}
+
+#[async_trait]
+impl DeadLetters for StoredDeadLetters {
+    async fn list(
+        &self,
+        view: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Unavailable> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let letters = if limit == 0 { Ok(Vec::new()) } else { self.letters(view, first, limit) };
+        letters.map_err(|error| error.unavailable("dead letters"))
+    }
+
+    async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable> {
+        let _alone = lock(&self.writing);
+        self.store.remove(Table::DEAD_LETTERS, Self::key(view, id));
+        faults::reached("dead_letters.remove");
+        Ok(())
+    }
+}

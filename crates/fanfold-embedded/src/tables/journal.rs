@@ -1,0 +1,163 @@
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use fanfold::{LogId, Seq, Time};
+use fanfold_pipeline::ports::{
+    CommitItem, Journal, JournalAppendError, JournalPage, Nonce, Unavailable,
+};
+use lru::LruCache;
+
+use super::{end, key};
+use crate::faults;
+use crate::store::{Store, StoreError, Table};
+use crate::striped::{Striped, lock};
+use crate::waits::Waiters;
+
+/// Logs whose tail is remembered; about 150 bytes each.
+const TAILS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+/// Bytes of bodies with which a page of commits ends (DynamoDB's pages have 1 MB).
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// The event logs.
+///
+/// Key: log and first seq. Value: `[n u64][at u64][nonce u128][body]`, big-endian.
+pub struct StoredJournal {
+    store: Arc<Store>,
+    stripes: Striped<()>,
+    tails: Mutex<LruCache<LogId, Seq>>,
+    waiters: Arc<Waiters>,
+}
+
+impl StoredJournal {
+    /// The journal in a store.
+    pub fn new(store: Arc<Store>) -> Self {
+        let tails = Mutex::new(LruCache::new(TAILS_MAX));
+        Self { store, stripes: Striped::default(), tails, waiters: Arc::default() }
+    }
+
+    /// Those who wait for entries.
+    pub fn waiters(&self) -> &Arc<Waiters> {
+        &self.waiters
+    }
+
+    fn key(log: &LogId, first: Seq) -> Bytes {
+        key(log, [&first.0.to_be_bytes()])
+    }
+
+    fn decode(key: &[u8], mut value: Bytes) -> Option<CommitItem> {
+        let first = key.last_chunk::<8>().map(|first| u64::from_be_bytes(*first))?;
+        Some(CommitItem {
+            first: Seq(first),
+            n: value.try_get_u64().ok()?,
+            at: Time(value.try_get_u64().ok()?),
+            nonce: Nonce(value.try_get_u128().ok()?),
+            body: value,
+        })
+    }
+
+    /// The last commit that begins at or below `seq`.
+    fn last_at(&self, log: &LogId, seq: Seq) -> Result<Option<CommitItem>, StoreError> {
+        let mut found = None;
+        let (from, to) = (Self::key(log, Seq::ZERO), Self::key(log, seq.next()));
+        self.store.scan(Table::JOURNAL, &from, &to, true, |key, value| {
+            found = Self::decode(key, value);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    fn tail(&self, log: &LogId) -> Result<Seq, StoreError> {
+        if let Some(tail) = lock(&self.tails).get(log) {
+            return Ok(*tail);
+        }
+        // Who appends meanwhile must not find an older tail remembered than its own.
+        let _alone = self.stripes.of(log);
+        self.tail_alone(log)
+    }
+
+    /// With the log's stripe held.
+    fn tail_alone(&self, log: &LogId) -> Result<Seq, StoreError> {
+        if let Some(tail) = lock(&self.tails).get(log) {
+            return Ok(*tail);
+        }
+        let last = self.last_at(log, Seq(u64::MAX - 1))?;
+        let tail = last.map_or(Seq::ZERO, |commit| commit.last());
+        lock(&self.tails).put(log.clone(), tail);
+        Ok(tail)
+    }
+
+    fn append(&self, log: &LogId, commit: &CommitItem) -> Result<Seq, JournalAppendError> {
+        let failed = |error: StoreError| JournalAppendError::from(error.unavailable("journal"));
+        let _alone = self.stripes.of(log);
+        let tail = self.tail_alone(log).map_err(failed)?;
+        let key = Self::key(log, commit.first);
+        // Behind the tail there is nothing to look for.
+        if commit.first <= tail
+            && let Some(stored) = self.store.get(Table::JOURNAL, &key).map_err(failed)?
+            && let Some(stored) = Self::decode(&key, stored)
+        {
+            return Err(JournalAppendError::Exists(stored));
+        }
+        let mut value = Vec::with_capacity(32 + commit.body.len());
+        value.extend(commit.n.to_be_bytes());
+        value.extend(commit.at.0.to_be_bytes());
+        value.extend(commit.nonce.0.to_be_bytes());
+        value.extend_from_slice(&commit.body);
+        self.store.put(Table::JOURNAL, key, value.into());
+        let tail = tail.max(commit.last());
+        lock(&self.tails).put(log.clone(), tail);
+        Ok(tail)
+    }
+
+    fn page(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, StoreError> {
+        // The last commit that begins at or below `from` may hold it.
+        let holding = self.last_at(log, from)?.filter(|commit| commit.last() >= from);
+        let start = holding.map_or(from, |commit| commit.first);
+        let mut page = JournalPage::default();
+        let mut bytes = 0;
+        self.store.scan(
+            Table::JOURNAL,
+            &Self::key(log, start),
+            &end(log),
+            false,
+            |key, value| {
+                if page.commits.len() == limit.max(1) || bytes >= PAGE_BYTES {
+                    page.more = true;
+                    return ControlFlow::Break(());
+                }
+                bytes += value.len();
+                page.commits.extend(Self::decode(key, value));
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl Journal for StoredJournal {
+    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
+        self.store.room().await?;
+        let tail = self.append(log, commit)?;
+        faults::reached("journal.append");
+        self.waiters.reached(log, tail);
+        Ok(())
+    }
+
+    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
+        // Whoever catches up looks behind the tail first, and mostly finds nothing.
+        let tail = self.tail(log).map_err(|error| error.unavailable("journal"))?;
+        if from > tail {
+            return Ok(JournalPage::default());
+        }
+        self.page(log, from, limit).map_err(|error| error.unavailable("journal"))
+    }
+
+    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
+        self.tail(log).map_err(|error| error.unavailable("journal"))
+    }
+}
+

@@ -1,0 +1,16 @@
+//! What is on its way: shards, the command stream, the topic, and the admission that keeps them small. All of it is in
+//! memory; after a crash it is made again from the command log and the journal.
+
+mod admission;
+mod shard;
+mod stream;
+mod topic;
+
+pub use admission::{MemoryAdmission, Obstacle};
+pub use shard::{Batch, Position, Shard};
+pub use stream::MemoryStream;
+pub use topic::{Content, MemoryTopic, Notification};
+
+/// Bytes that an item on its way takes beside its key and body: an estimate, so that many small items count for what they
+/// are.
+pub(crate) const ITEM_OVERHEAD_BYTES: usize = 128;

@@ -164,14 +164,14 @@ impl StoredCommands {
     }
 
     /// Takes what waits, again and again, until the table is closed.
-    pub(crate) async fn run(&self) {
+    pub async fn run(&self) {
         while self.take_waiting() {
             self.arrived.notified().await;
         }
     }
 
     /// Nothing is taken any more. The loop ends once it has answered everything.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         lock(&self.queue).is_closed = true;
         self.arrived.notify_one();
     }

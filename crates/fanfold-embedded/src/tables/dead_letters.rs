@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
@@ -17,14 +18,14 @@ use crate::subscription::Undelivered;
 pub struct StoredDeadLetters {
     store: Arc<Store>,
     limit: Limit,
-    /// One writer at a time: letters are rare.
-    writing: Mutex<()>,
+    /// The next ids, by view. One writer at a time: letters are rare.
+    next_ids: Mutex<BTreeMap<String, u64>>,
 }
 
 impl StoredDeadLetters {
     /// The dead letters in a store; of each view at most `limit`.
     pub fn new(store: Arc<Store>, limit: Limit) -> Self {
-        Self { store, limit, writing: Mutex::default() }
+        Self { store, limit, next_ids: Mutex::default() }
     }
 
     fn key(view: &str, id: u64) -> Bytes {
@@ -45,14 +46,17 @@ impl StoredDeadLetters {
     }
 
     fn add(&self, view: &str, body: Bytes) -> Result<(), StoreError> {
-        let _alone = lock(&self.writing);
+        let mut next_ids = lock(&self.next_ids);
         let letters = self.letters(view, 0, usize::MAX)?;
-        let next = letters.last().map_or(0, |last| last.id + 1);
+        let stored = letters.last().map_or(0, |last| last.id + 1);
+        let next = next_ids.entry(view.to_owned()).or_default();
+        let id = stored.max(*next);
+        *next = id + 1;
         let (mut items, mut bytes) = (letters.len() + 1, body.len());
         bytes += letters.iter().map(|letter| letter.body.len()).sum::<usize>();
         self.store.write(|writes| {
-            writes.put(Table::DEAD_LETTERS, Self::key(view, next), body);
-            for oldest in letters {
+            writes.put(Table::DEAD_LETTERS, Self::key(view, id), body.clone());
+            for oldest in letters.into_iter().chain([DeadLetter { id, body }]) {
                 if items <= self.limit.items && bytes <= self.limit.bytes {
                     break;
                 }
@@ -88,7 +92,7 @@ impl DeadLetters for StoredDeadLetters {
     }
 
     async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable> {
-        let _alone = lock(&self.writing);
+        let _alone = lock(&self.next_ids);
         self.store.remove(Table::DEAD_LETTERS, Self::key(view, id));
         faults::reached("dead_letters.remove");
         Ok(())

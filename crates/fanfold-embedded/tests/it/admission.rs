@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fanfold::{LogId, Time};
-use fanfold_embedded::memory::{Memory, MemoryConfig};
-use fanfold_embedded::shard::Bound;
+use fanfold_embedded::{TransitConfig, ports::Ports};
+use fanfold_embedded::limit::Limit;
 use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::ports::{
     Admission, Append, AppendError, CommandStream, Commands, StreamRecord, Token, Unavailable,
@@ -15,13 +15,13 @@ fn log() -> LogId {
     "ledger/org:acme".parse().expect("a log")
 }
 
-async fn append(memory: &Memory, token: u128, bytes: usize) -> Result<(), AppendError> {
+async fn append(memory: &Ports, token: u128, bytes: usize) -> Result<(), AppendError> {
     let body = Bytes::from(vec![b'x'; bytes]);
     let append = Append { n: 1, body, at: Time(0), token: Token(token) };
     memory.commands.append(&log(), append).await.map(|_| ())
 }
 
-async fn put(memory: &Memory, bytes: usize) -> Result<(), Unavailable> {
+async fn put(memory: &Ports, bytes: usize) -> Result<(), Unavailable> {
     let record = StreamRecord { key: log(), data: vec![b'x'; bytes].into() };
     memory.stream.put_records(&[record]).await?.remove(0)
 }
@@ -34,15 +34,15 @@ fn consume<T: Clone>(shards: &Shards<T>) {
 async fn commands_are_refused_while_too_much_is_on_its_way() {
     for (bound, bytes, appends, puts) in [
         // By count, by bytes; in changes only, in records only, in both together.
-        (Bound { items: 10, bytes: 1 << 30 }, 1, 11, 0),
-        (Bound { items: 10, bytes: 1 << 30 }, 1, 0, 11),
-        (Bound { items: 10, bytes: 1 << 30 }, 1, 5, 6),
-        (Bound { items: 1_000, bytes: 10_000 }, 1_000, 9, 0),
-        (Bound { items: 1_000, bytes: 10_000 }, 1_000, 0, 9),
-        (Bound { items: 1_000, bytes: 10_000 }, 1_000, 4, 5),
+        (Limit { items: 10, bytes: 1 << 30 }, 1, 11, 0),
+        (Limit { items: 10, bytes: 1 << 30 }, 1, 0, 11),
+        (Limit { items: 10, bytes: 1 << 30 }, 1, 5, 6),
+        (Limit { items: 1_000, bytes: 10_000 }, 1_000, 9, 0),
+        (Limit { items: 1_000, bytes: 10_000 }, 1_000, 0, 9),
+        (Limit { items: 1_000, bytes: 10_000 }, 1_000, 4, 5),
     ] {
-        let config = MemoryConfig { backlog: bound, ..MemoryConfig::default() };
-        let memory = Memory::new(&config, [], PausedEnv::new());
+        let config = TransitConfig { backlog: bound, ..TransitConfig::default() };
+        let memory = Ports::in_memory(&config, [], PausedEnv::new()).expect("ports");
         for token in 0..appends {
             memory.admission.admit(&log()).expect("below the bound");
             append(&memory, token, bytes).await.expect("below the bound");
@@ -61,9 +61,9 @@ async fn commands_are_refused_while_too_much_is_on_its_way() {
 
 #[tokio::test]
 async fn who_does_not_ask_is_throttled_and_nothing_happened() {
-    let bound = Bound { items: 10, bytes: 1 << 30 };
-    let config = MemoryConfig { backlog: bound, ..MemoryConfig::default() };
-    let memory = Memory::new(&config, [], PausedEnv::new());
+    let bound = Limit { items: 10, bytes: 1 << 30 };
+    let config = TransitConfig { backlog: bound, ..TransitConfig::default() };
+    let memory = Ports::in_memory(&config, [], PausedEnv::new()).expect("ports");
     for token in 0..21 {
         append(&memory, token, 1).await.expect("below twice the bound");
         put(&memory, 1).await.expect("below twice the bound");
@@ -81,7 +81,7 @@ async fn who_does_not_ask_is_throttled_and_nothing_happened() {
 
 #[tokio::test]
 async fn a_closed_admission_lets_nothing_in() {
-    let memory = Memory::new(&MemoryConfig::default(), [], PausedEnv::new());
+    let memory = Ports::in_memory(&TransitConfig::default(), [], PausedEnv::new()).expect("ports");
     memory.admission.admit(&log()).expect("open");
     memory.admission.close();
     memory.admission.admit(&log()).expect_err("closed");

@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fanfold_embedded::disk::FileDisk;
 use fanfold_embedded::store::StoreError;
 use fanfold_embedded::store::command_log::CommandLog;
 use proptest::prelude::*;
@@ -19,9 +21,9 @@ type Groups = Vec<(u64, Bytes)>;
 fn open(folder: &Path, done: u64) -> Result<(CommandLog, Groups), StoreError> {
     let mut groups = Groups::new();
     if segments(folder).is_empty() {
-        CommandLog::make(folder)?;
+        CommandLog::make(&FileDisk, folder)?;
     }
-    let log = CommandLog::open(folder, done, |position, group| {
+    let log = CommandLog::open(Arc::new(FileDisk), folder, done, |position, group| {
         groups.push((position, group));
         Ok(())
     })?;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold_embedded::SystemEnv;
-use fanfold_embedded::memory::{
-    Memory, MemoryCommands, MemoryConfig, MemoryDeadLetters, MemoryJournal, MemoryParked,
-    MemoryState, MemoryStream, MemoryTopic, MemoryViewTable,
-};
-use fanfold_embedded::shard::{Bound, Position};
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::ports::Ports;
 use fanfold_embedded::shards::Shards;
+use fanfold_embedded::subscription::Undelivered;
+use fanfold_embedded::transit::{MemoryStream, MemoryTopic, Position};
+use fanfold_embedded::{SystemEnv, TransitConfig};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
     Append, CommandStream, Commands, Env, Journal, ParkedTable, State, StreamRecord, Token,
@@ -19,7 +18,11 @@ use futures::executor::block_on;
 
 use crate::paused_env::PausedEnv;
 
-const ROOMY: Bound = Bound { items: 100_000, bytes: 1 << 30 };
+fn ports(env: Arc<dyn Env>) -> Ports {
+    Ports::in_memory(&TransitConfig::default(), ["v"], env).expect("ports")
+}
+
+const ROOMY: Limit = Limit { items: 100_000, bytes: 1 << 30 };
 
 /// Reads everything that has come to some shards since the last call, and trims it.
 pub(crate) fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
@@ -33,39 +36,40 @@ pub(crate) fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
 
 #[test]
 fn commands() {
-    let commands = MemoryCommands::new(3, ROOMY);
+    let ports = ports(Arc::new(SystemEnv));
+    let commands = &*ports.commands;
     block_on(async {
-        conformance::commands(&commands, "c").await;
-        conformance::catalogue(&commands, "c").await;
+        conformance::commands(commands, "c").await;
+        conformance::catalogue(commands, "c").await;
         drained(commands.changes());
-        conformance::changes(&commands, "c", async || drained(commands.changes())).await;
+        conformance::changes(commands, "c", async || drained(commands.changes())).await;
         let log = "conformance/org:closed".parse().unwrap();
-        assert!(!commands.close(&log), "no slot, nothing to close");
+        assert!(!commands.close(&log).await.unwrap(), "no slot, nothing to close");
         let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
         commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
-        assert!(commands.close(&log));
-        conformance::closed_slot(&commands, &log).await;
+        assert!(commands.close(&log).await.unwrap());
+        conformance::closed_slot(commands, &log).await;
     });
 }
 
 #[test]
 fn journal() {
-    block_on(conformance::journal(&MemoryJournal::default(), "j"));
+    block_on(conformance::journal(&*ports(Arc::new(SystemEnv)).journal, "j"));
 }
 
 #[test]
 fn state() {
-    block_on(conformance::state(&MemoryState::default(), "s"));
+    block_on(conformance::state(&*ports(Arc::new(SystemEnv)).state, "s"));
 }
 
 #[test]
 fn parked() {
-    block_on(conformance::parked(&MemoryParked::default(), "p"));
+    block_on(conformance::parked(&*ports(Arc::new(SystemEnv)).parked, "p"));
 }
 
 #[test]
 fn view_table() {
-    block_on(conformance::view_table(&MemoryViewTable::default(), "v"));
+    block_on(conformance::view_table(&*ports(Arc::new(SystemEnv)).views["v"], "v"));
 }
 
 #[test]
@@ -93,15 +97,15 @@ fn topic() {
 
 #[test]
 fn dead_letters() {
-    let letters = MemoryDeadLetters::new(ROOMY);
+    let letters = ports(Arc::new(SystemEnv)).dead_letters;
     let kill = async |bodies: Vec<Bytes>| {
         bodies.into_iter().for_each(|body| letters.push("balances", body));
     };
-    block_on(conformance::dead_letters_of_views(&letters, "balances", kill));
+    block_on(conformance::dead_letters_of_views(&*letters, "balances", kill));
 }
 
 async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {
-    let memory = Memory::new(&MemoryConfig::default(), ["balances"], env.clone());
+    let memory = Ports::in_memory(&TransitConfig::default(), ["balances"], env.clone()).expect("ports");
     let table = memory.views["balances"].clone();
     let ports = conformance::WaitsPorts {
         waits: &*memory.waits,
@@ -128,7 +132,7 @@ async fn waits_in_real_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_on_threads() {
     const RACERS: u128 = 8;
-    let memory = Memory::new(&MemoryConfig::default(), ["v"], Arc::new(SystemEnv));
+    let memory = Ports::in_memory(&TransitConfig::default(), ["v"], Arc::new(SystemEnv)).expect("ports");
     for round in 0..200_u64 {
         let racers: Vec<_> = (0..RACERS)
             .map(|racer| {
@@ -146,7 +150,7 @@ async fn races_on_threads() {
 }
 
 /// Whether one racer's append, commit, snapshot and row were taken.
-async fn race(memory: &Memory, round: u64, racer: u128) -> [bool; 4] {
+async fn race(memory: &Ports, round: u64, racer: u128) -> [bool; 4] {
     use fanfold::{Seq, StateKey, Time};
     use fanfold_pipeline::ports::{CommitItem, Guarded, Nonce, StateItem, StoredRow};
 

@@ -1,5 +1,5 @@
-//! The suite of the ports, on the durable ports: while checkpoints are made all the time, so that
-//! what is read lies in memory, in the tables, and in between.
+//! The suite of the ports, on files, while checkpoints are made all the time: what is read lies in memory, in the tables,
+//! and in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold_embedded::SystemEnv;
-use fanfold_embedded::durable::{
-    DurableCommands, DurableDeadLetters, DurableJournal, DurableParked, DurableState,
-    DurableViewTable,
+use fanfold_embedded::commands::StoredCommands;
+use fanfold_embedded::disk::FileDisk;
+use fanfold_embedded::tables::{
+    StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,
 };
-use fanfold_embedded::memory::Changing;
-use fanfold_embedded::shard::Bound;
-use fanfold_embedded::store::Store;
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::store::{Driver, Store};
 use fanfold_embedded::store::folder::Folder;
 use fanfold_embedded::subscription::Undelivered;
 use fanfold_embedded::waits::LocalWaits;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::conformance::drained;
 
-const ROOMY: Bound = Bound { items: 100_000, bytes: 1 << 30 };
+const ROOMY: Limit = Limit { items: 100_000, bytes: 1 << 30 };
 const VIEW: &str = "view-balances-v1";
 
 /// A store in a folder of its own, of which checkpoints are made until it is dropped.
@@ -61,15 +61,19 @@ impl Drop for Stored {
 }
 
 pub(crate) fn open(folder: &std::path::Path) -> Arc<Store> {
-    let folder = Folder::take(folder).expect("a folder");
-    Arc::new(Store::open(folder, &[VIEW.to_owned()]).expect("a store"))
+    let folder = Folder::take(Arc::new(FileDisk), folder).expect("a folder");
+    let store = Store::open(folder, &[VIEW.to_owned()], Arc::new(SystemEnv), Driver::Loops);
+    Arc::new(store.expect("a store"))
 }
 
 #[tokio::test]
 async fn commands() {
     let stored = Stored::new();
-    let commands = Arc::new(DurableCommands::open(stored.store.clone(), 3, ROOMY).unwrap());
-    let thread = commands.start().unwrap();
+    let commands =
+        StoredCommands::open(stored.store.clone(), 3, ROOMY, Arc::new(SystemEnv)).unwrap();
+    let commands = Arc::new(commands);
+    let running = commands.clone();
+    let running = tokio::spawn(async move { running.run().await });
     conformance::commands(&*commands, "c").await;
     conformance::catalogue(&*commands, "c").await;
     drained(commands.changes());
@@ -81,13 +85,13 @@ async fn commands() {
     assert!(commands.close(&log).await.unwrap());
     conformance::closed_slot(&*commands, &log).await;
     commands.end();
-    thread.join().unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test]
 async fn journal() {
     let stored = Stored::new();
-    conformance::journal(&DurableJournal::new(stored.store.clone()), "j").await;
+    conformance::journal(&StoredJournal::new(stored.store.clone()), "j").await;
 }
 
 /// Whoever looks for a log's tail while its first commit is appended must not leave an older one
@@ -97,7 +101,7 @@ async fn tails_never_go_back() {
     use fanfold::{LogId, Seq, Time};
     use fanfold_pipeline::ports::{CommitItem, Journal, Nonce};
     let stored = Stored::new();
-    let journal = Arc::new(DurableJournal::new(stored.store.clone()));
+    let journal = Arc::new(StoredJournal::new(stored.store.clone()));
     for n in 0..300 {
         let log: LogId = format!("conformance/org:raced{n}").parse().unwrap();
         let readers: Vec<_> = (0..4)
@@ -119,26 +123,26 @@ async fn tails_never_go_back() {
 #[tokio::test]
 async fn state() {
     let stored = Stored::new();
-    conformance::state(&DurableState::new(stored.store.clone()), "s").await;
+    conformance::state(&StoredState::new(stored.store.clone()), "s").await;
 }
 
 #[tokio::test]
 async fn parked() {
     let stored = Stored::new();
-    conformance::parked(&DurableParked::new(stored.store.clone()), "p").await;
+    conformance::parked(&StoredParked::new(stored.store.clone()), "p").await;
 }
 
 #[tokio::test]
 async fn view_table() {
     let stored = Stored::new();
     let space = stored.store.view(VIEW).unwrap();
-    conformance::view_table(&DurableViewTable::new(stored.store.clone(), space), "v").await;
+    conformance::view_table(&StoredView::new(stored.store.clone(), space), "v").await;
 }
 
 #[tokio::test]
 async fn dead_letters() {
     let stored = Stored::new();
-    let letters = DurableDeadLetters::new(stored.store.clone(), ROOMY);
+    let letters = StoredDeadLetters::new(stored.store.clone(), ROOMY);
     let kill = async |bodies: Vec<Bytes>| {
         bodies.into_iter().for_each(|body| letters.push("balances", body));
     };
@@ -149,8 +153,8 @@ async fn dead_letters() {
 async fn dead_letters_are_bounded_the_oldest_go() {
     use fanfold_pipeline::ports::DeadLetters;
     let stored = Stored::new();
-    let bound = Bound { items: 3, bytes: 100 };
-    let letters = DurableDeadLetters::new(stored.store.clone(), bound);
+    let bound = Limit { items: 3, bytes: 100 };
+    let letters = StoredDeadLetters::new(stored.store.clone(), bound);
     for n in 0..5_u8 {
         letters.push("balances", Bytes::from(vec![n; 10]));
         letters.push("others", Bytes::from(vec![n; 60]));
@@ -166,9 +170,9 @@ async fn dead_letters_are_bounded_the_oldest_go() {
 async fn waits() {
     let stored = Stored::new();
     let env = Arc::new(SystemEnv);
-    let journal = Arc::new(DurableJournal::new(stored.store.clone()));
+    let journal = Arc::new(StoredJournal::new(stored.store.clone()));
     let space = stored.store.view(VIEW).unwrap();
-    let table = Arc::new(DurableViewTable::new(stored.store.clone(), space));
+    let table = Arc::new(StoredView::new(stored.store.clone(), space));
     let waits = LocalWaits::new(env.clone(), journal.clone(), journal.waiters().clone()).with_view(
         "balances",
         table.clone(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fanfold::entry::Outcome;
 use fanfold::{LogId, Seq, Services, Views};
-use fanfold_embedded::memory::MemoryConfig;
-use fanfold_embedded::shard::Bound;
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::limit::Limit;
 use fanfold_embedded::shards::ShardState;
 use fanfold_embedded::{Config, Engine};
 use fanfold_pipeline::ingest::{IngestError, Receipt};
@@ -74,7 +74,7 @@ async fn deposit(engine: &Engine, orgs: u64, deposits: u64) -> BTreeMap<String, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_sent_comes_to_entries_and_views() {
-    let engine = Engine::start(config());
+    let engine = Engine::start(config()).expect("an engine");
     let last = deposit(&engine, 50, 40).await;
     for (org, seq) in last {
         match engine.reads().entry(&log(&org), seq, WAIT_MS).await.expect("the journal answers") {
@@ -116,7 +116,7 @@ async fn reshard(engine: Arc<Engine>) {
 async fn shards_are_split_and_merged_under_load() {
     const ORGS: u64 = 60;
     const DEPOSITS: u64 = 300;
-    let engine = Arc::new(Engine::start(config()));
+    let engine = Arc::new(Engine::start(config()).expect("an engine"));
     // Not in this task: it would seldom have its turn, as ports in memory never wait.
     let resharding = tokio::spawn(reshard(engine.clone()));
     let last = deposit(&engine, ORGS, DEPOSITS).await;
@@ -141,7 +141,7 @@ async fn shards_are_split_and_merged_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_are_duplicates_and_refusals_are_entries() {
-    let engine = Engine::start(config());
+    let engine = Engine::start(config()).expect("an engine");
     let open = request("acme", 1, "open", r#"{"account":"cash"}"#);
     let overdraw = request("acme", 2, "withdraw", r#"{"account":"cash","amount":1}"#);
     let unknown = request("acme", 3, "withdraw", r#"{"account":"cash"}"#);
@@ -163,7 +163,7 @@ async fn repeats_are_duplicates_and_refusals_are_entries() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_drains_what_was_accepted() {
-    let engine = Engine::start(config());
+    let engine = Engine::start(config()).expect("an engine");
     let last = deposit(&engine, 20, 20).await;
     let ports = engine.ports().clone();
     let reads = engine.reads().clone();
@@ -181,7 +181,7 @@ async fn a_shutdown_drains_what_was_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_engine_admits_nothing() {
-    let engine = Engine::start(config());
+    let engine = Engine::start(config()).expect("an engine");
     let ingest = engine.ingest().clone();
     assert!(engine.shutdown().await);
     let open = request("acme", 1, "open", r#"{"account":"cash"}"#);
@@ -192,8 +192,8 @@ async fn a_stopped_engine_admits_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_notifications_are_swept_up() {
     // A log of notifications that holds next to nothing, and sweeps that come soon.
-    let memory = MemoryConfig { notifications_bytes_max: 1, ..MemoryConfig::default() };
-    let engine = Engine::start(Config { memory, sweep_ms: 100, ..config() });
+    let transit = TransitConfig { notifications_bytes_max: 1, ..TransitConfig::default() };
+    let engine = Engine::start(Config { transit, sweep_ms: 100, ..config() }).expect("an engine");
     let last = deposit(&engine, 5, 5).await;
     let mut lost = 0;
     for (org, seq) in last {
@@ -209,11 +209,12 @@ async fn lost_notifications_are_swept_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_commands_are_refused_and_none_is_lost() {
-    let backlog = Bound { items: 200, bytes: 1 << 20 };
+    let backlog = Limit { items: 200, bytes: 1 << 20 };
     let engine = Engine::start(Config {
-        memory: MemoryConfig { backlog, ..MemoryConfig::default() },
+        transit: TransitConfig { backlog, ..TransitConfig::default() },
         ..config()
     });
+    let engine = engine.expect("an engine");
     let mut accepted: BTreeMap<String, u64> = BTreeMap::new();
     let mut refused = 0;
     for round in 0..200 {

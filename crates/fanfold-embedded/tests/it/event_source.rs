@@ -8,12 +8,13 @@ use std::time::Duration;
 use fanfold::Time;
 use fanfold_embedded::event_source::{EventSource, EventSourceConfig};
 use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::shard::{Bound, Position, Shard};
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::transit::{Position, Shard};
 use fanfold_embedded::stop::{Stop, Stopper};
+use fanfold_embedded::tasks::{Tasks, TokioSpawner};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use proptest::prelude::*;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::paused_env::PausedEnv;
@@ -106,8 +107,8 @@ async fn with_failures(item: u64, failures: usize, how: Failure) -> Vec<(u64, us
             }
         }
     });
-    let mut tasks = JoinSet::new();
-    source.drive(&shard, &mut tasks);
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+    source.drive(&shard, &tasks);
     emptied(&shard).await;
     calls.all()
 }
@@ -149,8 +150,8 @@ async fn retries_go_on_for_ever_with_bounded_pauses() {
         noted.lock().expect("no test panics in here").push(now);
         async { FAILED_AT(0) }
     });
-    let mut tasks = JoinSet::new();
-    source.drive(&shard, &mut tasks);
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+    source.drive(&shard, &tasks);
     sleep(Duration::from_secs(3_600)).await;
 
     let times = times.lock().unwrap().clone();
@@ -179,13 +180,13 @@ async fn batches_are_bounded() {
         let calls = Calls::default();
         let noted = calls.clone();
         let (_stopper, stop) = stopper();
-        let config = EventSourceConfig { batch: Bound { items, bytes }, ..config() };
+        let config = EventSourceConfig { batch: Limit { items, bytes }, ..config() };
         let source = EventSource::new(config, PausedEnv::new(), stop, move |got: Vec<u64>, _| {
             noted.note(&got);
             async { BatchOutcome::DONE }
         });
-        let mut tasks = JoinSet::new();
-        source.drive(&shard, &mut tasks);
+        let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+        source.drive(&shard, &tasks);
         emptied(&shard).await;
         assert_eq!(calls.all(), expected, "at most {items} items, {bytes} bytes");
     }
@@ -208,14 +209,14 @@ async fn a_window_waits_for_a_batch_to_fill_up() {
         let calls = Calls::default();
         let noted = calls.clone();
         let (_stopper, stop) = stopper();
-        let batch = Bound { items, bytes: 1_000_000 };
+        let batch = Limit { items, bytes: 1_000_000 };
         let config = EventSourceConfig { window_ms, batch, ..config() };
         let source = EventSource::new(config, PausedEnv::new(), stop, move |got: Vec<u64>, _| {
             noted.note(&got);
             async { BatchOutcome::DONE }
         });
-        let mut tasks = JoinSet::new();
-        source.drive(&shard, &mut tasks);
+        let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+        source.drive(&shard, &tasks);
         for item in 0..10 {
             append(&shard, item..item + 1);
             sleep(Duration::from_millis(10)).await;
@@ -238,8 +239,8 @@ async fn the_shard_is_trimmed_to_the_lowest_checkpoint() {
         let at = items.iter().position(|item| *item == 3).filter(|_| !is_open);
         async move { BatchOutcome { unfinished: at } }
     });
-    let mut tasks = JoinSet::new();
-    source.drive(&shard, &mut tasks);
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+    source.drive(&shard, &tasks);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(shard.start(), Position(3), "the even lane is further");
     append(&shard, 10..12);
@@ -258,7 +259,7 @@ async fn who_stops_finishes_what_is_under_way_and_no_more() {
     let noted = calls.clone();
     let env = PausedEnv::new();
     let timer = env.clone();
-    let config = EventSourceConfig { batch: Bound { items: 1, bytes: 100 }, ..config() };
+    let config = EventSourceConfig { batch: Limit { items: 1, bytes: 100 }, ..config() };
     let source = EventSource::new(config, env, stop, move |got: Vec<u64>, _| {
         let (noted, timer) = (noted.clone(), timer.clone());
         async move {
@@ -267,11 +268,11 @@ async fn who_stops_finishes_what_is_under_way_and_no_more() {
             BatchOutcome::DONE
         }
     });
-    let mut tasks = JoinSet::new();
-    source.drive(&shard, &mut tasks);
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+    source.drive(&shard, &tasks);
     sleep(Duration::from_millis(150)).await;
     stopper.stop();
-    while tasks.join_next().await.is_some() {}
+    tasks.ended().await;
     assert_eq!(calls.all(), [(0, 1), (1, 1)], "the second was under way");
     assert_eq!(shard.start(), Position(2), "what was finished is noted, the rest is left");
 }
@@ -281,13 +282,13 @@ async fn who_waits_is_stopped_at_once() {
     let (stopper, stop) = stopper();
     let source =
         EventSource::new(config(), PausedEnv::new(), stop, |_: Vec<u64>, _| async { FAILED_AT(0) });
-    let mut tasks = JoinSet::new();
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
     for items in [0, 5] {
-        source.drive(&shard_of(0..items), &mut tasks);
+        source.drive(&shard_of(0..items), &tasks);
     }
     sleep(Duration::from_secs(60)).await;
     drop(stopper);
-    while tasks.join_next().await.is_some() {}
+    tasks.ended().await;
 }
 
 /// What happened to one key.
@@ -307,7 +308,7 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
     let (noted, chance) = (seen.clone(), env.clone());
     let config = EventSourceConfig {
         parallelization: lanes,
-        batch: Bound { items: batch, bytes: 1_000_000 },
+        batch: Limit { items: batch, bytes: 1_000_000 },
         ..config()
     };
     let invoke = move |got: Vec<(u64, u64)>, _| {
@@ -342,8 +343,8 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
         }
     };
     let source = EventSource::new(config, env, stop, invoke);
-    let mut tasks = JoinSet::new();
-    source.drive(&shard, &mut tasks);
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+    source.drive(&shard, &tasks);
     let mut expected: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for item in 0..items {
         let key = item.wrapping_mul(seed | 1) % keys;

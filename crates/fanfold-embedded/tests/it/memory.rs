@@ -1,13 +1,15 @@
-//! What the ports in memory do beyond their specification: limits, bounds, expiry.
+//! What the ports do beyond their specification: limits, bounds, expiry.
 
 use bytes::Bytes;
 use fanfold::body::notification::{Attributes, Message};
 use fanfold::limits::{PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
-use fanfold_embedded::memory::{
-    MemoryDeadLetters, MemoryState, MemoryStream, MemoryTopic, MemoryViewTable,
-};
-use fanfold_embedded::shard::{Bound, Position};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::subscription::Undelivered;
+use fanfold_embedded::transit::{MemoryStream, MemoryTopic};
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::ports::Ports;
+use fanfold_embedded::transit::Position;
 use fanfold_pipeline::ports::{
     CommandStream, DeadLetters, State, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
 };
@@ -15,6 +17,11 @@ use fanfold_pipeline::ports::{
 use crate::paused_env::PausedEnv;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+fn ports() -> Ports {
+    let config = TransitConfig::default();
+    Ports::in_memory(&config, ["balances"], PausedEnv::new()).expect("ports")
+}
 
 fn log(org: &str) -> LogId {
     format!("ledger/org:{org}").parse().expect("a log")
@@ -26,7 +33,7 @@ fn message(body: &str) -> Message {
 
 #[tokio::test]
 async fn tombstones_go_when_a_younger_one_comes_a_day_later() {
-    let (table, log) = (MemoryViewTable::default(), log("tombstones"));
+    let (table, log) = (ports().views["balances"].clone(), log("tombstones"));
     let key = |name: &str| RowKey::new(name).expect("a key");
     let dead = |expires| StoredRow { seq: Seq(1), body: None, expires: Some(Time(expires)) };
     let live = StoredRow { seq: Seq(2), body: Some(Bytes::from_static(b"1")), expires: None };
@@ -48,7 +55,7 @@ async fn tombstones_go_when_a_younger_one_comes_a_day_later() {
 
 #[tokio::test]
 async fn limits_are_refused_as_on_aws() {
-    let bound = Bound { items: 10_000, bytes: 100 << 20 };
+    let bound = Limit { items: 10_000, bytes: 100 << 20 };
     let stream = MemoryStream::new(1, bound, PausedEnv::new());
     let record = |bytes: usize| StreamRecord { key: log("a"), data: vec![0; bytes].into() };
     let too_many = vec![record(1); PUT_RECORDS_MAX + 1];
@@ -68,7 +75,7 @@ async fn limits_are_refused_as_on_aws() {
     assert!(matches!(topic.publish(0, &too_large).await, Err(Unavailable::Failed { .. })));
 
     let keys: Vec<StateKey> = (0..1_001).map(StateKey::head).collect();
-    let state = MemoryState::default();
+    let state = ports().state;
     assert!(matches!(state.get(&log("a"), &keys).await, Err(Unavailable::Failed { .. })));
 }
 
@@ -96,19 +103,24 @@ async fn a_topic_keeps_what_somebody_has_not_passed_up_to_its_bound() {
 
 #[tokio::test]
 async fn dead_letters_are_bounded() {
-    let letters = MemoryDeadLetters::new(Bound { items: 3, bytes: 100 });
-    for (size, expected, dropped) in [
-        (10, vec![10], 0),
-        (20, vec![10, 20], 0),
-        (30, vec![10, 20, 30], 0),
-        (40, vec![20, 30, 40], 1),
-        (90, vec![90], 4),
-        (101, vec![], 6),
+    let dead_letters = Limit { items: 3, bytes: 100 };
+    let config = TransitConfig { dead_letters, ..TransitConfig::default() };
+    let ports = Ports::in_memory(&config, [], PausedEnv::new()).expect("ports");
+    let letters = ports.dead_letters;
+    for (size, expected) in [
+        (10, vec![10]),
+        (20, vec![10, 20]),
+        (30, vec![10, 20, 30]),
+        (40, vec![20, 30, 40]),
+        (90, vec![90]),
+        (101, vec![]),
+        (50, vec![50]),
     ] {
         letters.push("balances", vec![b'x'; size].into());
         let left = letters.list("balances", None, 10).await.unwrap();
         let sizes: Vec<usize> = left.iter().map(|letter| letter.body.len()).collect();
-        assert_eq!((sizes, letters.dropped("balances")), (expected, dropped), "after {size}");
+        assert_eq!(sizes, expected, "after {size}");
     }
-    assert_eq!(letters.dropped("totals"), 0);
+    let left = letters.list("balances", None, 10).await.unwrap();
+    assert_eq!(left[0].id, 6, "an id is never given twice");
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
-use fanfold_embedded::durable::{DurableDeadLetters, DurableParked, DurableViewTable};
+use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_embedded::faults::{RARE_EFFECTS, before_death};
-use fanfold_embedded::shard::Bound;
+use fanfold_embedded::limit::Limit;
 use fanfold_embedded::store::Store;
 use fanfold_embedded::subscription::Undelivered;
 use fanfold_pipeline::ports::{DeadLetters, ParkedItem, ParkedTable, ParkedView, ViewTable};
@@ -18,14 +18,14 @@ use crate::child;
 use crate::durable::open;
 
 const VIEW: &str = "view-balances-v1";
-const ROOMY: Bound = Bound { items: 100, bytes: 1 << 20 };
+const ROOMY: Limit = Limit { items: 100, bytes: 1 << 20 };
 
 fn log() -> LogId {
     "ledger/org:acme".parse().expect("a log")
 }
 
-fn view_table(store: &Arc<Store>) -> DurableViewTable {
-    DurableViewTable::new(store.clone(), store.view(VIEW).expect("its table"))
+fn view_table(store: &Arc<Store>) -> StoredView {
+    StoredView::new(store.clone(), store.view(VIEW).expect("its table"))
 }
 
 /// What is on disk: parked commands, dead letters, how far the view is behind, whether it is parked.
@@ -39,8 +39,8 @@ struct Found {
 
 async fn find(folder: &Path) -> Found {
     let store = open(folder);
-    let parked = DurableParked::new(store.clone()).list(&log(), Seq(0), 10).await;
-    let letters = DurableDeadLetters::new(store.clone(), ROOMY).list("balances", None, 10).await;
+    let parked = StoredParked::new(store.clone()).list(&log(), Seq(0), 10).await;
+    let letters = StoredDeadLetters::new(store.clone(), ROOMY).list("balances", None, 10).await;
     let cursor = view_table(&store).cursor(&log()).await.expect("a cursor").unwrap_or_default();
     Found {
         parked: parked.expect("a list").iter().map(|item| item.seq.0).collect(),
@@ -57,8 +57,8 @@ async fn all_rare_effects() {
     let store = open(&folder);
     let made = store.clone();
     before_death(move || made.checkpoint(0).expect("a checkpoint"));
-    let (log, parked, view) = (log(), DurableParked::new(store.clone()), view_table(&store));
-    let letters = DurableDeadLetters::new(store.clone(), ROOMY);
+    let (log, parked, view) = (log(), StoredParked::new(store.clone()), view_table(&store));
+    let letters = StoredDeadLetters::new(store.clone(), ROOMY);
     // What is promised to be on disk asks for a checkpoint.
     let checkpoints = |n: usize| {
         let store = store.clone();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::shard::{Batch, Bound, Position};
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::transit::{Batch, Position};
 use fanfold_embedded::shards::{
     Layout, Mark, ReshardError, SHARDS_CLOSED_MAX, SHARDS_OPEN_MAX, ShardId, ShardInfo, ShardState,
     Shards,
@@ -386,7 +387,7 @@ impl Model {
             self.checkpoints.entry(id).or_insert_with(|| vec![Position::START; self.lanes]);
         let mut batch = Batch::starting_at(checkpoints[lane]);
         let lanes = self.lanes;
-        shard.fill(&mut batch, Bound { items: records, bytes: 1_000 }, |k| k.lane(lanes) == lane);
+        shard.fill(&mut batch, Limit { items: records, bytes: 1_000 }, |k| k.lane(lanes) == lane);
         checkpoints[lane] = batch.next;
         for (_, (key, nth)) in batch.items {
             let next = self.read.entry(key).or_default();

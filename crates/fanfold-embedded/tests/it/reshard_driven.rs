@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use fanfold_embedded::event_source::{EventSource, EventSourceConfig};
 use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::shard::{Bound, Shard};
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::transit::Shard;
 use fanfold_embedded::shards::{ShardId, Shards};
 use fanfold_embedded::stop::Stopper;
+use fanfold_embedded::tasks::{Tasks, TokioSpawner};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use proptest::prelude::*;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::paused_env::PausedEnv;
@@ -54,7 +55,7 @@ struct Driven {
     stage: Arc<Stage>,
     shards: Arc<Shards<u64>>,
     stopper: Stopper,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 impl Driven {
@@ -66,8 +67,8 @@ impl Driven {
             let outcome = invoked.invoke(&items);
             async move { outcome }
         });
-        let mut tasks = JoinSet::new();
-        source.drive_all(&shards, &mut tasks);
+        let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+        source.drive_all(&shards, &tasks);
         Self { stage, shards, stopper, tasks }
     }
 }
@@ -103,7 +104,7 @@ async fn children_are_driven_when_their_parents_are_finished() {
 async fn shards_that_come_later_are_driven_and_those_that_went_are_left() {
     for lanes in [1, 3] {
         let config = EventSourceConfig { parallelization: lanes, ..config() };
-        let Driven { stage, shards, stopper, mut tasks } = Driven::new(1, config);
+        let Driven { stage, shards, stopper, tasks } = Driven::new(1, config);
         for_ms(1_000).await;
         let mut last = ShardId(0);
         let mut gone: Vec<Weak<Shard<u64>>> = Vec::new();
@@ -119,7 +120,7 @@ async fn shards_that_come_later_are_driven_and_those_that_went_are_left() {
         assert_eq!(shards.list().len(), 1);
         assert!(gone.iter().all(|shard| shard.upgrade().is_none()), "their lanes have ended");
         stopper.stop();
-        while tasks.join_next().await.is_some() {}
+        tasks.ended().await;
     }
 }
 
@@ -127,7 +128,7 @@ async fn shards_that_come_later_are_driven_and_those_that_went_are_left() {
 async fn who_watches_for_shards_is_stopped_at_once() {
     // Idle, in the middle of failures, and with children that wait.
     for (items, reshards) in [(0, false), (5, false), (5, true)] {
-        let Driven { stage, shards, stopper, mut tasks } = Driven::new(1, config());
+        let Driven { stage, shards, stopper, tasks } = Driven::new(1, config());
         stage.fail_at(Some(0));
         for item in 0..items {
             shards.append(LOWEST, 10, item);
@@ -137,7 +138,7 @@ async fn who_watches_for_shards_is_stopped_at_once() {
         }
         for_ms(60_000).await;
         drop(stopper);
-        let ended = async { while tasks.join_next().await.is_some() {} };
+        let ended = tasks.ended();
         assert!(timeout(Duration::from_millis(1), ended).await.is_ok());
         assert_eq!(shards.backlog().items(), items as usize, "what was not finished is left");
     }
@@ -170,7 +171,7 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
     let (_stopper, stop) = Stopper::new();
     let config = EventSourceConfig {
         parallelization: lanes,
-        batch: Bound { items: batch, bytes: 1_000_000 },
+        batch: Limit { items: batch, bytes: 1_000_000 },
         ..config()
     };
     let (noted, chance) = (seen.clone(), env.clone());
@@ -209,8 +210,8 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
         }
     };
     let shards = Arc::new(Shards::equal(2));
-    let mut tasks = JoinSet::new();
-    EventSource::new(config, env.clone(), stop, invoke).drive_all(&shards, &mut tasks);
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
+    EventSource::new(config, env.clone(), stop, invoke).drive_all(&shards, &tasks);
     let mut expected: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for item in 0..items {
         let key = item.wrapping_mul(seed | 1) % keys;

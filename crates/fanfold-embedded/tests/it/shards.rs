@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use fanfold_embedded::hash_key::{HashKey, HashKeyRange};
-use fanfold_embedded::memory::MemoryStream;
-use fanfold_embedded::shard::{Backlog, Batch, Bound, Position, Shard};
+use fanfold_embedded::limit::{Backlog, Limit};
+use fanfold_embedded::transit::{Batch, MemoryStream, Position, Shard};
 use fanfold_pipeline::ports::{CommandStream, StreamRecord};
 use futures::FutureExt;
 use futures::executor::block_on;
 
 use crate::paused_env::PausedEnv;
 
-const EVERYTHING: Bound = Bound { items: 1_000, bytes: 1_000_000 };
+const EVERYTHING: Limit = Limit { items: 1_000, bytes: 1_000_000 };
 
 fn shard_of(items: u64) -> Shard<u64> {
     let shard = Shard::new(Arc::default());
@@ -76,9 +76,9 @@ fn a_backlog_counts_what_lies_in_its_shards() {
         shards[shard].append(HashKey(0), bytes, ());
     }
     assert_eq!((backlog.items(), backlog.bytes()), (3, 60));
-    assert!(!backlog.exceeds(Bound { items: 3, bytes: 60 }));
-    assert!(backlog.exceeds(Bound { items: 2, bytes: 60 }));
-    assert!(backlog.exceeds(Bound { items: 3, bytes: 59 }));
+    assert!(!backlog.exceeds(Limit { items: 3, bytes: 60 }));
+    assert!(backlog.exceeds(Limit { items: 2, bytes: 60 }));
+    assert!(backlog.exceeds(Limit { items: 3, bytes: 59 }));
     shards[1].trim(Position(1));
     assert_eq!((backlog.items(), backlog.bytes()), (2, 40));
     shards.iter().for_each(|shard| shard.trim(shard.end()));
@@ -90,10 +90,10 @@ fn batches_are_bounded_and_go_on_where_they_ended() {
     let odd = |key: HashKey| key.0 % 2 == 1;
     for (bound, expected, next, is_full) in [
         (EVERYTHING, vec![1, 3, 5, 7, 9], 10, false),
-        (Bound { items: 2, ..EVERYTHING }, vec![1, 3], 5, true),
-        (Bound { items: 5, ..EVERYTHING }, vec![1, 3, 5, 7, 9], 10, false),
-        (Bound { bytes: 29, ..EVERYTHING }, vec![1, 3], 5, true),
-        (Bound { bytes: 1, ..EVERYTHING }, vec![1], 3, true),
+        (Limit { items: 2, ..EVERYTHING }, vec![1, 3], 5, true),
+        (Limit { items: 5, ..EVERYTHING }, vec![1, 3, 5, 7, 9], 10, false),
+        (Limit { bytes: 29, ..EVERYTHING }, vec![1, 3], 5, true),
+        (Limit { bytes: 1, ..EVERYTHING }, vec![1], 3, true),
     ] {
         let shard = shard_of(10);
         let mut batch = Batch::starting_at(Position(0));
@@ -127,7 +127,7 @@ fn arrivals_are_noticed_without_a_runtime() {
 
 #[tokio::test]
 async fn records_go_to_the_shard_of_their_key() {
-    let bound = Bound { items: 1_000, bytes: 1 << 20 };
+    let bound = Limit { items: 1_000, bytes: 1 << 20 };
     let stream = MemoryStream::new(3, bound, PausedEnv::new());
     let record = |org: usize| StreamRecord {
         key: format!("ledger/org:{org}").parse().unwrap(),

@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fanfold_embedded::SystemEnv;
+use fanfold_embedded::disk::FileDisk;
 use fanfold_embedded::faults::fill_disk;
 use fanfold_embedded::store::folder::Folder;
-use fanfold_embedded::store::{Space, Store, StoreError};
+use fanfold_embedded::store::{Driver, Store, StoreError, Table};
 use proptest::prelude::*;
 
 use crate::child::quick_folder;
 
 /// One of them keeps its values apart from its keys.
-const SPACES: [Space; 2] = [Space::STATE, Space::JOURNAL];
+const SPACES: [Table; 2] = [Table::STATE, Table::JOURNAL];
 
 type Map = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
 
@@ -60,7 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn open(folder: &Path) -> Store {
-    Store::open(Folder::take(folder).expect("a folder"), &[]).expect("a store")
+    let folder = Folder::take(Arc::new(FileDisk), folder).expect("a folder");
+    Store::open(folder, &[], Arc::new(SystemEnv), Driver::Loops).expect("a store")
 }
 
 fn many_key(n: u16) -> Vec<u8> {

@@ -7,17 +7,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfold::Time;
 use fanfold::body::notification::{Attributes, Message};
-use fanfold_embedded::memory::{MemoryDeadLetters, MemoryTopic};
-use fanfold_embedded::shard::Bound;
+use fanfold_embedded::ports::Ports;
+use fanfold_embedded::tables::StoredDeadLetters;
+use fanfold_embedded::transit::MemoryTopic;
+use fanfold_embedded::TransitConfig;
 use fanfold_embedded::stop::Stopper;
 use fanfold_embedded::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
+use fanfold_embedded::tasks::{Tasks, TokioSpawner};
 use fanfold_pipeline::ports::{DeadLetters, Env, Topic};
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::paused_env::PausedEnv;
 
 const VIEW: &str = "balances";
+
+fn letters() -> Arc<StoredDeadLetters> {
+    let config = TransitConfig::default();
+    Ports::in_memory(&config, [], PausedEnv::new()).expect("ports").dead_letters
+}
 
 fn message(services: &[&str], body: &str) -> Message {
     let services = services.iter().map(|&service| service.to_owned()).collect();
@@ -28,9 +35,9 @@ fn message(services: &[&str], body: &str) -> Message {
 struct Bench {
     env: Arc<PausedEnv>,
     topic: Arc<MemoryTopic>,
-    letters: Arc<MemoryDeadLetters>,
+    letters: Arc<StoredDeadLetters>,
     deliveries: Arc<Deliveries>,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
     stopper: Stopper,
 }
 
@@ -42,9 +49,9 @@ impl Bench {
     ) -> Self {
         let env = PausedEnv::new();
         let topic = Arc::new(MemoryTopic::new(2, bytes_max));
-        let letters = Arc::new(MemoryDeadLetters::new(Bound { items: 100, bytes: 1 << 20 }));
+        let letters = letters();
         let (stopper, stop) = Stopper::new();
-        let mut tasks = JoinSet::new();
+        let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
         let config = SubscriptionConfig {
             concurrency,
             batch: 1,
@@ -233,7 +240,7 @@ async fn who_is_slow_loses_the_oldest_and_memory_stays_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn who_stops_ends_what_is_under_way() {
-    let mut bench = Bench::new(4, 1 << 20, |env, body, _| async move {
+    let bench = Bench::new(4, 1 << 20, |env, body, _| async move {
         env.sleep(100).await;
         body != "bad"
     });
@@ -243,7 +250,7 @@ async fn who_stops_ends_what_is_under_way() {
     sleep(Duration::from_millis(50)).await;
     assert_eq!(bench.deliveries.under_way(), 3);
     bench.stopper.stop();
-    while bench.tasks.join_next().await.is_some() {}
+    bench.tasks.ended().await;
     assert_eq!((bench.deliveries.delivered(), bench.deliveries.under_way()), (2, 0));
     assert_eq!(bench.dead().await, ["bad"], "one that has to stop is tried no more");
 }
@@ -252,7 +259,7 @@ async fn who_stops_ends_what_is_under_way() {
 async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     let env = PausedEnv::new();
     let topic = Arc::new(MemoryTopic::new(1, 1 << 20));
-    let letters = Arc::new(MemoryDeadLetters::new(Bound { items: 100, bytes: 1 << 20 }));
+    let letters = letters();
     let (_stopper, stop) = Stopper::new();
     let config = SubscriptionConfig { batch: 3, ..SubscriptionConfig::new(VIEW, &["ledger"]) };
     let calls: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -280,7 +287,7 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
         topic.publish(0, &[message(&[services], body)]).await.unwrap()[0].clone().unwrap();
     }
     let deliveries = subscription.deliveries().clone();
-    let mut tasks = JoinSet::new();
+    let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
     tasks.spawn(subscription.run());
     sleep(Duration::from_secs(10)).await;
     let mut calls = calls.lock().unwrap().clone();

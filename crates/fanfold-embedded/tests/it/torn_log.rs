@@ -3,11 +3,14 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fanfold_embedded::SystemEnv;
+use fanfold_embedded::disk::FileDisk;
 use fanfold_embedded::faults::{data_end, newest_table_log};
 use fanfold_embedded::store::folder::Folder;
-use fanfold_embedded::store::{Space, Store, StoreError};
+use fanfold_embedded::store::{Driver, Store, StoreError, Table};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,7 +20,8 @@ const BATCHES: u64 = 3;
 const CUTS: u64 = 40;
 
 fn open(folder: &Path) -> Result<Store, fanfold_embedded::store::OpenError> {
-    Store::open(Folder::take(folder)?, &[])
+    let folder = Folder::take(Arc::new(FileDisk), folder)?;
+    Store::open(folder, &[], Arc::new(SystemEnv), Driver::Loops)
 }
 
 /// Makes a store with some batches; where the last of them begins in the log, and ends.
@@ -32,7 +36,7 @@ fn fill(folder: &Path, chance: &mut SmallRng) -> (u64, u64) {
         for key in 0..20_u8 {
             let value: Vec<u8> =
                 (0..chance.random_range(0..200)).map(|_| chance.random()).collect();
-            store.put(Space::STATE, Bytes::from(vec![batch as u8, key]), value.into());
+            store.put(Table::STATE, Bytes::from(vec![batch as u8, key]), value.into());
         }
         store.checkpoint(batch).expect("a checkpoint");
         from = end;
@@ -42,7 +46,7 @@ fn fill(folder: &Path, chance: &mut SmallRng) -> (u64, u64) {
 }
 
 fn items(store: &Store) -> usize {
-    store.count(Space::STATE).expect("it can be read")
+    store.count(Table::STATE).expect("it can be read")
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn a_batch_that_was_torn_is_cut_off() {
         set_aside += usize::from(log.with_extension("jnl.cut").exists());
         assert!(!folder.join("tables.probe").exists());
         // And goes on.
-        store.put(Space::STATE, Bytes::from_static(b"later"), Bytes::from_static(b"1"));
+        store.put(Table::STATE, Bytes::from_static(b"later"), Bytes::from_static(b"1"));
         store.checkpoint(9).expect("a checkpoint");
         drop(store);
         let store = open(folder).expect("it opens");
@@ -115,9 +119,9 @@ fn a_full_disk_keeps_the_tables_readable() {
 
     let folder = quick_folder();
     let store = open(folder.path()).expect("a store");
-    store.put(Space::STATE, Bytes::from_static(b"a"), Bytes::from_static(b"1"));
+    store.put(Table::STATE, Bytes::from_static(b"a"), Bytes::from_static(b"1"));
     store.checkpoint(1).expect("there is room");
-    store.put(Space::STATE, Bytes::from_static(b"b"), Bytes::from_static(b"2"));
+    store.put(Table::STATE, Bytes::from_static(b"b"), Bytes::from_static(b"2"));
     fill_disk(folder.path(), true);
     for _ in 0..3 {
         assert!(matches!(store.checkpoint(2), Err(StoreError::Full)));

@@ -6,21 +6,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::SystemEnv;
-use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_embedded::{TransitConfig, ports::Ports};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, ParkedView, ViewTable, Waits};
 use tokio::time::timeout;
 
 /// Far longer than everything here takes: a wait that runs this long was missed.
 const LONG_MS: u64 = 30_000;
 
-async fn append(memory: &Memory, log: &LogId, seq: u64) {
+async fn append(memory: &Ports, log: &LogId, seq: u64) {
     let body = Bytes::from_static(b"[]");
     let commit = CommitItem { first: Seq(seq), n: 1, at: Time(0), nonce: Nonce(0), body };
     memory.journal.append(log, &commit).await.expect("a new commit");
 }
 
-fn memory() -> Memory {
-    Memory::new(&MemoryConfig::default(), ["balances"], Arc::new(SystemEnv))
+fn memory() -> Ports {
+    Ports::in_memory(&TransitConfig::default(), ["balances"], Arc::new(SystemEnv)).expect("ports")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

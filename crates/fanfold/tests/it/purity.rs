@@ -34,8 +34,8 @@ const NEVER: [(&str, &[&str]); 4] = [
     ("fanfold-embedded", &["aws", "lambda"]),
 ];
 
-/// The crates that see Fanfold from outside. They and their tests may link each other, and no other crate of the
-/// workspace: code that they shared with Fanfold would hide a bug of both.
+/// The crates that see Fanfold from outside. They and their tests may link each other, and no other
+/// crate of the workspace: code that they shared with Fanfold would hide a bug of both.
 const OUTSIDE: [&str; 3] = ["auditor", "fake-target", "loadtest"];
 
 /// What is built for whom, dependencies of tests left out.

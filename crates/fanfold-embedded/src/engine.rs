@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fanfold::{AnyView, Services, Views};
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
-use fanfold_pipeline::read::Reads;
+use fanfold_pipeline::read::{ReadPorts, Reads};
 use fanfold_pipeline::sweep::SweepReport;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -228,11 +228,18 @@ impl Engine {
 
         let (commands, journal) = (ports.commands.clone(), ports.journal.clone());
         let services = config.services;
-        let ingest =
-            Ingest::new(commands.clone(), ports.admission.clone(), services.clone(), env.clone());
+        let ingest = Ingest::new(
+            IngestPorts {
+                commands: commands.clone(),
+                admission: ports.admission.clone(),
+                env: env.clone(),
+            },
+            services.clone(),
+        );
         let served = views.iter().map(|view| view.served.clone()).collect();
         let (state, waits) = (ports.state.clone(), ports.waits.clone());
-        let reads = Reads::new(commands, journal, state, served, services, waits, env);
+        let read_ports = ReadPorts { commands, journal, state, waits, env };
+        let reads = Reads::new(read_ports, served, services);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         let engine = Self {
             watch: Watch { ports, deliveries, swept, durable: None },

@@ -9,10 +9,10 @@ use fanfold::body::notification::Received;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::ServedView;
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, SweepReport, ViewSweep};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, SweepReport, ViewSweep, ViewSweepPorts};
 use futures::future::join;
 use futures::{FutureExt, TryFutureExt};
 use tokio::runtime::Handle;
@@ -57,7 +57,8 @@ impl Start<'_> {
     }
 
     pub(crate) fn relay(&mut self) {
-        let relay = Arc::new(Relay::new(self.ports.stream.clone(), self.env.clone()));
+        let ports = RelayPorts { stream: self.ports.stream.clone(), env: self.env.clone() };
+        let relay = Arc::new(Relay::new(ports));
         let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
             let relay = relay.clone();
             async move { relay.relay(&changes, deadline).await }
@@ -90,14 +91,13 @@ impl Start<'_> {
     }
 
     pub(crate) fn sweep(&mut self) {
-        let Ports { commands, journal, parked, stream, .. } = self.ports;
-        let sweep = Sweep::new(
-            commands.clone(),
-            journal.clone(),
-            parked.clone(),
-            stream.clone(),
-            self.env.clone(),
-        );
+        let sweep = Sweep::new(SweepPorts {
+            commands: self.ports.commands.clone(),
+            journal: self.ports.journal.clone(),
+            parked: self.ports.parked.clone(),
+            stream: self.ports.stream.clone(),
+            env: self.env.clone(),
+        });
         let (every, swept) = (self.every(), self.swept.clone());
         self.sweeps.spawn(async move {
             let mut after = None;
@@ -120,18 +120,16 @@ impl Start<'_> {
         // There is one for each view: the tables were made from the same list.
         let table = self.ports.views[name].clone();
         let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
-        let projector =
-            Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
-        let projector = Arc::new(projector.among(Others::HaveEnded));
-
-        let sweep = ViewSweep::new(
-            projector.clone(),
-            table.clone(),
-            commands.clone(),
-            journal.clone(),
-            dead_letters.clone(),
-            self.env.clone(),
-        );
+        let ports = ProjectorPorts {
+            table: table.clone(),
+            journal: journal.clone(),
+            env: self.env.clone(),
+        };
+        let projector = Projector::new(view.clone(), ports).among(Others::HaveEnded);
+        let projector = Arc::new(projector);
+        let ports =
+            ViewSweepPorts { commands: commands.clone(), dead_letters: dead_letters.clone() };
+        let sweep = ViewSweep::new(projector.clone(), ports);
         let again = self.again.clone();
         let deliver = move |messages: Messages, deadline| {
             let (again, projector) = (again.clone(), projector.clone());

@@ -17,11 +17,11 @@ use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shard::Position;
 use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
 use futures::executor::block_on;
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
@@ -95,19 +95,21 @@ impl World {
             env: env.clone(),
         };
         let projector = |view: &Arc<dyn fanfold::AnyView>| {
-            let table = ports.views[view.name()].clone();
-            Projector::new(view.clone(), table, ports.journal.clone(), env.clone())
+            let (table, journal) = (ports.views[view.name()].clone(), ports.journal.clone());
+            Projector::new(view.clone(), ProjectorPorts { table, journal, env: env.clone() })
         };
         let mut world = Self {
             load: Load { commands: 2 * load.logs, ..load },
             sent: 0,
             ingest: Ingest::new(
-                ports.commands.clone(),
-                ports.admission.clone(),
+                IngestPorts {
+                    commands: ports.commands.clone(),
+                    admission: ports.admission.clone(),
+                    env: env.clone(),
+                },
                 services.clone(),
-                env.clone(),
             ),
-            relay: Relay::new(ports.stream.clone(), env.clone()),
+            relay: Relay::new(RelayPorts { stream: ports.stream.clone(), env: env.clone() }),
             processor: Processor::new(processor_ports, services),
             projectors: views.iter().map(projector).collect(),
             told: Position::START,

@@ -45,13 +45,22 @@ pub(crate) const CATCH_UP_ENTRIES_MAX: u64 = 5_000;
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
 
+/// The ports of a projector.
+#[derive(Clone)]
+pub struct ProjectorPorts {
+    /// The table of the view.
+    pub table: Arc<dyn ViewTable>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
 /// The stage, for one view.
 #[derive(Clone)]
 pub struct Projector {
     view: Arc<dyn AnyView>,
-    table: Arc<dyn ViewTable>,
-    journal: Arc<dyn Journal>,
-    env: Arc<dyn Env>,
+    pub(crate) ports: ProjectorPorts,
     /// By which a commit's `prev` says whether the view misses something.
     kinds: Vec<String>,
     /// Set if what it applies may end its process.
@@ -89,16 +98,11 @@ pub enum ProjectError {
 }
 
 impl Projector {
-    /// A projector for `view`, which keeps its rows in `table`.
-    pub fn new(
-        view: Arc<dyn AnyView>,
-        table: Arc<dyn ViewTable>,
-        journal: Arc<dyn Journal>,
-        env: Arc<dyn Env>,
-    ) -> Self {
+    /// A projector for `view`.
+    pub fn new(view: Arc<dyn AnyView>, ports: ProjectorPorts) -> Self {
         let kinds = view.kinds();
-        let leases = Leases::new(&*env);
-        Self { view, table, journal, env, kinds, attempts_max: None, returns_by: None, leases }
+        let leases = Leases::new(&*ports.env);
+        Self { view, ports, kinds, attempts_max: None, returns_by: None, leases }
     }
 
     /// Among other processes than the default ones.
@@ -110,7 +114,7 @@ impl Projector {
     /// Whether an attempt stands in the cursor that has ended its process, or is under way in
     /// another.
     pub(crate) fn found(&self, cursor: &Cursor) -> Found {
-        self.leases.find(cursor.attempt.as_ref(), self.env.now())
+        self.leases.find(cursor.attempt.as_ref(), self.ports.env.now())
     }
 
     /// The view.
@@ -172,12 +176,12 @@ impl Projector {
         let cursor = match self.attempts_max {
             None => self.apply_at_once(told, deadline).await?,
             // What ends the process is only touched behind an attempt.
-            Some(_) => Some(self.table.cursor(log).await?.unwrap_or_default()),
+            Some(_) => Some(self.ports.table.cursor(log).await?.unwrap_or_default()),
         };
         let Some(mut cursor) = cursor else { return Ok(()) };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
         for (commit, _) in &told.commits {
-            if self.env.now() >= deadline {
+            if self.ports.env.now() >= deadline {
                 return Err(ProjectError::Deadline);
             }
             // A view that is parked is redriven from the journal.
@@ -224,7 +228,8 @@ impl Projector {
         let touching = Touching::group(&entries, end);
         let is_possible = fault.is_none() && touching.keys.len() <= KEYS_PER_READ;
         let keys = if is_possible { &touching.keys[..] } else { &[] };
-        let (cursor, rows) = join(self.table.cursor(log), self.table.rows(log, keys)).await;
+        let (cursor, rows) =
+            join(self.ports.table.cursor(log), self.ports.table.rows(log, keys)).await;
         let (cursor, rows) = (cursor?.unwrap_or_default(), rows?);
         let mut at = cursor.seq;
         let are_in_line = told.commits.iter().all(|(commit, _)| {
@@ -237,7 +242,7 @@ impl Projector {
             return Ok(Some(cursor));
         }
         let Ok(rows) = self.fold_all(&touching, rows) else { return Ok(Some(cursor)) };
-        if self.env.now() >= deadline {
+        if self.ports.env.now() >= deadline {
             return Err(ProjectError::Deadline);
         }
         self.store_all(log, cursor, end, &touching, rows).await?;
@@ -257,14 +262,17 @@ impl Projector {
         commit: &Received,
         mut cursor: Cursor,
     ) -> Result<Cursor, ProjectError> {
-        let until = self.env.now().plus_ms(TURN_MS_MAX);
+        let until = self.ports.env.now().plus_ms(TURN_MS_MAX);
         while !commit.follows(cursor.seq, &self.kinds)
             && cursor.parked.is_none()
             && !cursor.is_behind()
-            && self.env.now() < until
+            && self.ports.env.now() < until
         {
-            self.env.sleep(TURN_WAIT_MS + self.env.random() % (TURN_JITTER_MS + 1)).await;
-            let moved = self.table.cursor(log).await?.unwrap_or_default();
+            self.ports
+                .env
+                .sleep(TURN_WAIT_MS + self.ports.env.random() % (TURN_JITTER_MS + 1))
+                .await;
+            let moved = self.ports.table.cursor(log).await?.unwrap_or_default();
             let stands = moved.seq == cursor.seq;
             cursor = moved;
             if stands {
@@ -283,13 +291,13 @@ impl Projector {
         deadline: Time,
     ) -> Result<Cursor, ProjectError> {
         if cursor.is_behind() {
-            self.table.mark_behind(log, target).await?;
+            self.ports.table.mark_behind(log, target).await?;
             return Ok(cursor);
         }
         let start = cursor.seq;
         while cursor.seq < target && cursor.parked.is_none() {
             if cursor.seq.0 - start.0 >= CATCH_UP_ENTRIES_MAX {
-                self.table.mark_behind(log, target).await?;
+                self.ports.table.mark_behind(log, target).await?;
                 cursor.behind = Some(target);
                 return Ok(cursor);
             }
@@ -305,7 +313,7 @@ impl Projector {
         cursor: Cursor,
         deadline: Time,
     ) -> Result<Cursor, ProjectError> {
-        let page = match self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
+        let page = match self.ports.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
             Ok(page) => page,
             Err(damaged @ Unavailable::Damaged { .. }) => {
                 let fault = Fault::new(damaged.to_string());
@@ -364,7 +372,7 @@ impl Projector {
     }
 
     async fn move_to(&self, log: &LogId, cursor: Cursor, to: Seq) -> Result<Cursor, ProjectError> {
-        match self.table.advance(log, to).await? {
+        match self.ports.table.advance(log, to).await? {
             Advanced::Moved => Ok(Cursor { seq: to, ..cursor }),
             Advanced::Refused(actual) => Ok(actual),
         }
@@ -381,10 +389,10 @@ impl Projector {
             return Err(ProjectError::Overtaken(seq));
         }
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
-        let parked = ParkedView { seq, reason, at: self.env.now() };
-        self.table.park(log, cursor.seq, &parked).await?;
+        let parked = ParkedView { seq, reason, at: self.ports.env.now() };
+        self.ports.table.park(log, cursor.seq, &parked).await?;
         // Refused, if another has moved the cursor meanwhile: then there is more to apply.
-        let parked = self.table.cursor(log).await?.unwrap_or_default();
+        let parked = self.ports.table.cursor(log).await?.unwrap_or_default();
         if parked.parked.is_none() {
             return Err(ProjectError::Overtaken(seq));
         }

@@ -32,16 +32,27 @@ pub struct ServedView {
     pub table: Arc<dyn ViewTable>,
 }
 
+/// The ports of the reading side, beside the views' tables.
+#[derive(Clone)]
+pub struct ReadPorts {
+    /// The slots.
+    pub commands: Arc<dyn Commands>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// Heads and windows.
+    pub state: Arc<dyn State>,
+    /// Waiting for a log or a view to reach a seq.
+    pub waits: Arc<dyn Waits>,
+    /// Time.
+    pub env: Arc<dyn Env>,
+}
+
 /// The reading side.
 #[derive(Clone)]
 pub struct Reads {
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    state: Arc<dyn State>,
+    ports: ReadPorts,
     views: BTreeMap<&'static str, ServedView>,
     services: Services,
-    waits: Arc<dyn Waits>,
-    env: Arc<dyn Env>,
 }
 
 /// Why nothing can be read.
@@ -167,17 +178,9 @@ pub struct ViewPage {
 
 impl Reads {
     /// `views` are those that this host serves.
-    pub fn new(
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        state: Arc<dyn State>,
-        views: Vec<ServedView>,
-        services: Services,
-        waits: Arc<dyn Waits>,
-        env: Arc<dyn Env>,
-    ) -> Self {
+    pub fn new(ports: ReadPorts, views: Vec<ServedView>, services: Services) -> Self {
         let views = views.into_iter().map(|served| (served.view.name(), served)).collect();
-        Self { commands, journal, state, views, services, waits, env }
+        Self { ports, views, services }
     }
 
     /// The entry at `seq`; waits for it up to `wait_ms`.
@@ -191,7 +194,7 @@ impl Reads {
         if seq == Seq::ZERO || seq > accepted {
             return Err(ReadError::UnknownSeq { log: log.clone(), seq, accepted });
         }
-        let until = self.env.now().plus_ms(wait_ms);
+        let until = self.ports.env.now().plus_ms(wait_ms);
         let mut looks = 0;
         loop {
             looks += 1;
@@ -201,14 +204,14 @@ impl Reads {
             match self.left(until) {
                 0 => {
                     // It may have come just now: who is told to wait is not told that it is there.
-                    let seq = self.journal.tail(log).await?.min(seq.before());
+                    let seq = self.ports.journal.tail(log).await?.min(seq.before());
                     return Ok(Awaited::Pending { seq, parked: None });
                 }
                 ms => {
-                    self.waits.entry(log, seq, ms).await;
+                    self.ports.waits.entry(log, seq, ms).await;
                     // Whoever has waited finds it, but where the journal has a hole.
                     if looks > 1 {
-                        self.env.sleep(HOLE_MS.min(self.left(until))).await;
+                        self.ports.env.sleep(HOLE_MS.min(self.left(until))).await;
                     }
                 }
             }
@@ -223,13 +226,13 @@ impl Reads {
         limit: usize,
     ) -> Result<LogPage, ReadError> {
         // In this order, so that nobody sees more entries than accepted commands.
-        let tail = self.journal.tail(log).await?;
+        let tail = self.ports.journal.tail(log).await?;
         let accepted = self.accepted(log).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
         let mut bytes = 0;
         while next <= tail && entries.len() < limit && bytes < PAGE_BYTES {
-            let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+            let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await?;
             if page.commits.is_empty() {
                 break;
             }
@@ -313,21 +316,21 @@ impl Reads {
 
     /// The entry at `seq`, if it is there.
     async fn stored(&self, log: &LogId, seq: Seq) -> Result<Option<Entry>, ReadError> {
-        let page = self.journal.read(log, seq, 1).await?;
+        let page = self.ports.journal.read(log, seq, 1).await?;
         let Some(item) = page.commits.first() else { return Ok(None) };
         let (entries, _) = decode(item.first, &item.body)?;
         Ok(entries.into_iter().find(|entry| entry.seq == seq))
     }
 
     async fn state_item(&self, log: &LogId, key: StateKey) -> Result<Option<StateItem>, ReadError> {
-        Ok(self.state.get(log, &[key]).await?.pop().flatten())
+        Ok(self.ports.state.get(log, &[key]).await?.pop().flatten())
     }
 
     async fn accepted(&self, log: &LogId) -> Result<Seq, ReadError> {
         if self.services.get(log.service()).is_none() {
             return Err(ReadError::UnknownService(log.service().to_owned()));
         }
-        match self.commands.slot(log).await? {
+        match self.ports.commands.slot(log).await? {
             Some(slot) => Ok(slot.seq),
             None => Err(ReadError::UnknownLog(log.clone())),
         }
@@ -355,7 +358,7 @@ impl Reads {
             return Err(ReadError::Filtered(view));
         }
         let wanted = seq.unwrap_or(Seq::ZERO);
-        let until = self.env.now().plus_ms(wait_ms);
+        let until = self.ports.env.now().plus_ms(wait_ms);
         let mut checked = false;
         loop {
             let cursor = served.table.cursor(log).await?.unwrap_or_default();
@@ -372,7 +375,7 @@ impl Reads {
             }
             match self.left(until) {
                 ms if ms > 0 && cursor.parked.is_none() => {
-                    self.waits.view(view, log, wanted, ms).await;
+                    self.ports.waits.view(view, log, wanted, ms).await;
                 }
                 _ => return Ok(Awaited::Pending { seq: cursor.seq, parked: cursor.parked }),
             }
@@ -380,7 +383,7 @@ impl Reads {
     }
 
     fn left(&self, until: Time) -> u64 {
-        until.since_ms(self.env.now())
+        until.since_ms(self.ports.env.now())
     }
 }
 

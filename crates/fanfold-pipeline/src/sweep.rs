@@ -30,7 +30,7 @@ use crate::ports::{
     Unavailable, put_len,
 };
 
-pub use view::{ViewSweep, ViewSweepReport};
+pub use view::{ViewSweep, ViewSweepPorts, ViewSweepReport};
 
 /// What was accepted less than this ago is on its way: every hop together takes seconds.
 const STANDSTILL_MS: u64 = 10_000;
@@ -41,13 +41,24 @@ const LOGS_AT_ONCE: usize = 16;
 /// Parked commands that are looked at, to see whether one could go on.
 const PARKED_PER_LOOK: usize = 100;
 
+/// The ports of the sweep.
+#[derive(Clone)]
+pub struct SweepPorts {
+    /// The slots, and the catalogue of logs.
+    pub commands: Arc<dyn Commands>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// What waits.
+    pub parked: Arc<dyn ParkedTable>,
+    /// Where nudges go.
+    pub stream: Arc<dyn CommandStream>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
 /// The stage.
 pub struct Sweep {
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    parked: Arc<dyn ParkedTable>,
-    stream: Arc<dyn CommandStream>,
-    env: Arc<dyn Env>,
+    ports: SweepPorts,
     canaries: Option<(Ingest, usize)>,
     memory: Memory,
 }
@@ -82,16 +93,9 @@ pub struct SweepReport {
 }
 
 impl Sweep {
-    /// A sweep over these tables.
-    pub fn new(
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        parked: Arc<dyn ParkedTable>,
-        stream: Arc<dyn CommandStream>,
-        env: Arc<dyn Env>,
-    ) -> Self {
-        let memory = Memory::new();
-        Self { commands, journal, parked, stream, env, canaries: None, memory }
+    /// A sweep that remembers nothing yet.
+    pub fn new(ports: SweepPorts) -> Self {
+        Self { ports, canaries: None, memory: Memory::new() }
     }
 
     /// Also sends a command of each of `n` canaries through every hop, each run. More canaries
@@ -112,10 +116,11 @@ impl Sweep {
     ) -> Result<SweepReport, Unavailable> {
         // First: they say how the pipeline is, also when there is no time for all logs.
         let (canary_age_ms_max, unheard) = self.sing().await;
-        let page = self.commands.catalogue(after.clone(), limit).await?;
+        let page = self.ports.commands.catalogue(after.clone(), limit).await?;
         let listed = page.logs.len();
         let looks = stream::iter(page.logs.into_iter().enumerate()).map(|(at, log)| async move {
-            let look = if self.env.now() < deadline { Some(self.look(&log).await) } else { None };
+            let look =
+                if self.ports.env.now() < deadline { Some(self.look(&log).await) } else { None };
             (at, log, look)
         });
         let mut looks: Vec<_> = looks.buffer_unordered(LOGS_AT_ONCE).collect().await;
@@ -136,7 +141,7 @@ impl Sweep {
         report.failed.dedup();
         report.next = match looked == listed {
             true => page.next,
-            false => behind(&*self.commands, after, looked).await,
+            false => behind(&*self.ports.commands, after, looked).await,
         };
         tracing::debug!(?report, "swept");
         Ok(report)
@@ -159,7 +164,8 @@ impl Sweep {
         // The time and some chance: an id that grows from run to run, and that two runs at the same
         // time do not share. A command that is refused, or comes late, is never sent again: what
         // counts is that some command comes through, and the window takes them in any order.
-        let id = self.env.now().0.saturating_mul(IDS_PER_MS) + self.env.random() % IDS_PER_MS;
+        let id = self.ports.env.now().0.saturating_mul(IDS_PER_MS)
+            + self.ports.env.random() % IDS_PER_MS;
         let command = |number| {
             let user = Canary::user(number);
             format!(r#"{{"type":"canary","command":"sing","id":{id},"user":"{user}"}}"#)
@@ -176,9 +182,9 @@ impl Sweep {
 
     /// How long ago the last command of a canary came to its entry, if any has.
     async fn canary_age_ms(&self, log: &LogId) -> Result<Option<u64>, Unavailable> {
-        let tail = self.journal.tail(log).await?;
-        let page = self.journal.read(log, tail, 1).await?;
-        Ok(page.commits.first().map(|commit| self.env.now().since_ms(commit.at)))
+        let tail = self.ports.journal.tail(log).await?;
+        let page = self.ports.journal.read(log, tail, 1).await?;
+        Ok(page.commits.first().map(|commit| self.ports.env.now().since_ms(commit.at)))
     }
 
     /// Puts what these logs need, which the report did not count yet. What is not put now is put by a
@@ -195,7 +201,7 @@ impl Sweep {
             let (chunk, behind) = rest.split_at(put_len(sizes));
             rest = behind;
             let records: Vec<StreamRecord> = chunk.iter().map(|(_, r)| (*r).clone()).collect();
-            let results = match self.stream.put_records(&records).await {
+            let results = match self.ports.stream.put_records(&records).await {
                 Ok(results) => results,
                 Err(error) => vec![Err(error); records.len()],
             };
@@ -206,7 +212,7 @@ impl Sweep {
                 }
             }
         }
-        let now = self.env.now();
+        let now = self.ports.env.now();
         for ((log, look), failed) in looks.into_iter().zip(failed) {
             if failed {
                 report.failed.push(log);

@@ -26,13 +26,13 @@ use fanfold_embedded::memory::{
 };
 use fanfold_embedded::shard::Bound;
 use fanfold_pipeline::Others;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
 use crate::drive::{Clients, Stage};
 use crate::executor::Executor;
@@ -166,9 +166,9 @@ impl Run {
         // Small records make rounds: a log's next one has to wait for the last.
         let record_bytes = world.pick(300..10_000) as usize;
         for shard in &changes {
-            let (stream, env) = (stream.clone(), env.clone());
+            let ports = RelayPorts { stream: stream.clone(), env: env.clone() };
             let bytes = record_bytes;
-            let make = move || Relay::new(stream.clone(), env.clone()).with_record_bytes(bytes);
+            let make = move || Relay::new(ports.clone()).with_record_bytes(bytes);
             executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
         }
         // Invocations die of nothing, here: so any command may be taken for the cause, or all of a
@@ -211,12 +211,8 @@ impl Run {
             let others = Others::MayRun { grace_ms: drive::GRACE_MS };
             let make = {
                 let (view, table) = (view.clone(), table.clone());
-                let (journal, env) = (journal.clone(), env.clone());
-                move || {
-                    let projector =
-                        Projector::new(view.clone(), table.clone(), journal.clone(), env.clone());
-                    Arc::new(projector.among(others))
-                }
+                let ports = ProjectorPorts { table, journal: journal.clone(), env: env.clone() };
+                move || Arc::new(Projector::new(view.clone(), ports.clone()).among(others))
             };
             executor.spawn(drive::subscribe(
                 stage.clone(),
@@ -227,31 +223,28 @@ impl Run {
             ));
             served.push(ServedView { view: view.clone(), table: table.clone() });
             executor.spawn(drive::redrive(stage.clone(), view.name(), memory.clone()));
-            let (commands, journal) = (commands.clone(), journal.clone());
-            let (dead_letters, env) = (dead_letters.clone(), env.clone());
-            let sweep = move || {
-                let (projector, table) = (make(), table.clone());
-                let (commands, journal) = (commands.clone(), journal.clone());
-                let (dead_letters, env) = (dead_letters.clone(), env.clone());
-                ViewSweep::new(projector, table, commands, journal, dead_letters, env)
-            };
+            let (commands, dead_letters) = (commands.clone(), dead_letters.clone());
+            let ports = ViewSweepPorts { commands, dead_letters };
+            let sweep = move || ViewSweep::new(make(), ports.clone());
             executor.spawn(drive::sweep_view(stage.clone(), sweep));
             views.push((view.name(), memory, notifications));
         }
         let clients = Clients::default();
-        let ingest = Rc::new(Ingest::new(
-            commands.clone(),
-            Arc::new(AdmitAll),
-            workload::services(),
-            env.clone(),
-        ));
-        let sweep = Sweep::new(commands.clone(), journal.clone(), parked, stream, env.clone())
-            .with_canaries((*ingest).clone(), CANARIES);
-        let sweep = Rc::new(sweep);
+        let (admission, services) = (Arc::new(AdmitAll), workload::services());
+        let ports = IngestPorts { commands: commands.clone(), admission, env: env.clone() };
+        let ingest = Rc::new(Ingest::new(ports, services.clone()));
+        let ports = SweepPorts {
+            commands: commands.clone(),
+            journal: journal.clone(),
+            parked,
+            stream,
+            env: env.clone(),
+        };
+        let sweep = Rc::new(Sweep::new(ports).with_canaries((*ingest).clone(), CANARIES));
         executor.spawn(drive::sweep(stage.clone(), sweep.clone()));
         let waits = Arc::new(drive::Naps(world.clone()));
-        let services = workload::services();
-        let reads = Reads::new(commands, journal, state, served, services, waits, env);
+        let ports = ReadPorts { commands, journal, state, waits, env };
+        let reads = Reads::new(ports, served, services);
         // Nobody waits for a filtered view, or reads one of another service.
         let names = vec!["balances", "statement", "totals"];
         executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));

@@ -13,7 +13,7 @@ use fanfold_aws::KinesisStream;
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_pipeline::ports::{Change, Env, Journal};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::relay::{Relay, RelayPorts};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -164,7 +164,7 @@ async fn relay_all(plan: &Plan, changes: &[Change], env: &Arc<TestEnv>) -> Vec<(
     let aws = aws(move |body| put.lock().unwrap().put_records(records_of(body)));
     let relay = || {
         let stream = Arc::new(KinesisStream::new(&aws, "the-stream"));
-        Relay::new(stream, env.clone()).with_record_bytes(plan.record_bytes)
+        Relay::new(RelayPorts { stream, env: env.clone() }).with_record_bytes(plan.record_bytes)
     };
     let mut warm = relay();
     let mut rest = changes;

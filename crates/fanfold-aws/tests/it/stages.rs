@@ -14,7 +14,7 @@ use fanfold_aws::dynamo::{DynamoCommands, DynamoJournal, DynamoParked, DynamoSta
 use fanfold_aws::{OpenAdmission, SystemEnv};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::{Ingest, IngestError};
+use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts};
 use fanfold_pipeline::ports::{
     Commands, CommitItem, Env, Journal, PublishError, Topic, Unavailable,
 };
@@ -147,7 +147,8 @@ fn ingest(dynamo: &Dynamo) -> (Ingest, Arc<DynamoCommands>) {
     let aws = dynamo.aws.clone().with_attempt_timeout(ATTEMPT);
     let commands = Arc::new(DynamoCommands::new(&aws, dynamo.tables.commands()));
     let env = Arc::new(SystemEnv);
-    (Ingest::new(commands.clone(), Arc::new(OpenAdmission), services(), env), commands)
+    let ports = IngestPorts { commands: commands.clone(), admission: Arc::new(OpenAdmission), env };
+    (Ingest::new(ports, services()), commands)
 }
 
 /// An answer that was lost, after the slot was written, costs another attempt, and nothing else.

@@ -17,9 +17,9 @@ use fanfold_embedded::SystemEnv;
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router};
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
-use fanfold_pipeline::read::{Reads, ServedView};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use http_body_util::BodyExt;
 use ledger::Ledger;
 use ledger::views::Balances;
@@ -55,16 +55,16 @@ impl Edge {
             view: view.clone(),
             table: memory.views[view.name()].clone(),
         });
-        let reads = Reads::new(
-            memory.commands.clone(),
-            memory.journal.clone(),
-            memory.state.clone(),
-            served.collect(),
-            services.clone(),
-            memory.waits.clone(),
-            env.clone(),
-        );
-        let ingest = Ingest::new(memory.commands.clone(), memory.admission.clone(), services, env);
+        let ports = ReadPorts {
+            commands: memory.commands.clone(),
+            journal: memory.journal.clone(),
+            state: memory.state.clone(),
+            waits: memory.waits.clone(),
+            env: env.clone(),
+        };
+        let reads = Reads::new(ports, served.collect(), services.clone());
+        let (commands, admission) = (memory.commands.clone(), memory.admission.clone());
+        let ingest = Ingest::new(IngestPorts { commands, admission, env }, services);
         let router = router(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max });
         Self { memory, router }
     }

@@ -29,7 +29,7 @@ impl Projector {
     ) -> Result<Vec<Option<StoredRow>>, ProjectError> {
         let mut loaded = Vec::new();
         for keys in keys.chunks(KEYS_PER_READ) {
-            match self.table.rows(log, keys).await? {
+            match self.ports.table.rows(log, keys).await? {
                 rows if loaded.is_empty() => loaded = rows,
                 rows => loaded.extend(rows),
             }
@@ -94,7 +94,7 @@ impl Projector {
             ));
             return Err(ApplyFault { at: above[end - 1].seq, fault });
         }
-        let expires = body.is_none().then(|| self.env.now().plus_ms(TOMBSTONE_MS));
+        let expires = body.is_none().then(|| self.ports.env.now().plus_ms(TOMBSTONE_MS));
         Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))
     }
 
@@ -108,7 +108,7 @@ impl Projector {
         rows: Vec<Folded>,
     ) -> Result<Cursor, ProjectError> {
         if planted(Bug::CursorBeforeRows) {
-            self.table.advance(log, to).await?;
+            self.ports.table.advance(log, to).await?;
         }
         // Most often there is one, or they are few.
         let mut rows = rows.into_iter().map(|row| self.store(log, touching, row));
@@ -141,12 +141,13 @@ impl Projector {
         let Folded { at, mut loaded, mut row } = folded;
         let (key, entries) = (&touching.keys[at], touching.of(at));
         for _ in 0..ROW_ATTEMPTS_MAX {
-            match self.table.put_row(log, key, &row, loaded).await {
+            match self.ports.table.put_row(log, key, &row, loaded).await {
                 Ok(()) => return Ok(()),
                 Err(PutRowError::Unavailable(unavailable)) => return Err(unavailable.into()),
                 Err(PutRowError::Conflict) => {}
             }
-            let again = self.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+            let again =
+                self.ports.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
             loaded = again.as_ref().map(|row| row.seq);
             if planted(Bug::UnguardedRow) {
                 continue;

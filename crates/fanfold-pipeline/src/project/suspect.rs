@@ -104,8 +104,8 @@ impl Projector {
         }
         let before = cursor.attempt;
         let returns_by = self.returns_by.unwrap_or(deadline);
-        let lease = self.leases.begin(crashes, self.env.now(), returns_by);
-        let applied = match self.table.attempt(log, before.as_ref(), &lease).await {
+        let lease = self.leases.begin(crashes, self.ports.env.now(), returns_by);
+        let applied = match self.ports.table.attempt(log, before.as_ref(), &lease).await {
             Ok(Attempted::Noted) => {
                 self.apply(log, Cursor { attempt: Some(lease), ..cursor }, next).await
             }
@@ -128,10 +128,10 @@ impl Projector {
         before: Option<Lease>,
     ) -> Result<Cursor, ProjectError> {
         let Some(lease) = lease else { return applied };
-        let end = self.leases.end(self.env.now());
+        let end = self.leases.end(self.ports.env.now());
         let (mut stands, mut attempt) = (Some(lease), 1);
         loop {
-            match self.table.attempt(log, stands.as_ref(), &end).await {
+            match self.ports.table.attempt(log, stands.as_ref(), &end).await {
                 Ok(Attempted::Noted) => {
                     return applied.map(|cursor| Cursor { attempt: Some(end), ..cursor });
                 }
@@ -143,7 +143,8 @@ impl Projector {
                     return applied.map(|cursor| Cursor { attempt, ..cursor });
                 }
                 Err(error)
-                    if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.env).await =>
+                    if !error.may_pass()
+                        || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await =>
                 {
                     tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays noted");
                     return applied;

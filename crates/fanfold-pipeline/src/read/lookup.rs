@@ -20,11 +20,11 @@ impl Reads {
         id: CommandId,
         wait_ms: u64,
     ) -> Result<Awaited<Entry>, ReadError> {
-        let until = self.env.now().plus_ms(wait_ms);
+        let until = self.ports.env.now().plus_ms(wait_ms);
         let accepted = self.accepted(log).await?;
         let (mut window, through) = self.window(log, origin).await?;
         // As a command that is accepted now would be seen.
-        let sight = |window: &Window| window.sight(id, self.env.now());
+        let sight = |window: &Window| window.sight(id, self.ports.env.now());
         let never = |window: &Window| {
             let (log, origin) = (log.clone(), origin.clone());
             match sight(window) {
@@ -44,7 +44,7 @@ impl Reads {
         loop {
             looks += 1;
             while next <= accepted {
-                let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+                let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await?;
                 // Behind a hole nothing is known: what it lacks may be what is asked for.
                 if page.commits.first().is_none_or(|item| item.first > next) {
                     break;
@@ -70,9 +70,9 @@ impl Reads {
                 _ if next > accepted => return Err(never(&window)),
                 0 => return Ok(Awaited::Pending { seq: next.before(), parked: None }),
                 ms => {
-                    self.waits.entry(log, accepted, ms).await;
+                    self.ports.waits.entry(log, accepted, ms).await;
                     if looks > 1 {
-                        self.env.sleep(HOLE_MS.min(self.left(until))).await;
+                        self.ports.env.sleep(HOLE_MS.min(self.left(until))).await;
                     }
                 }
             }

@@ -108,10 +108,10 @@ impl Memory {
 
 impl Sweep {
     pub(super) async fn look(&self, log: &LogId) -> Result<Look, Unavailable> {
-        let slot = self.commands.slot(log).await?;
-        let tail = self.journal.tail(log).await?;
+        let slot = self.ports.commands.slot(log).await?;
+        let tail = self.ports.journal.tail(log).await?;
         let parked = self.parked_of(log, tail).await?;
-        let now = self.env.now();
+        let now = self.ports.env.now();
         let ahead = slot.filter(|slot| slot.seq > tail);
         let may_go_on = ahead.is_some() || parked.could_go_on || parked.attempted;
         if !may_go_on {
@@ -147,7 +147,7 @@ impl Sweep {
             && stands_still
             && !parked.is_held
             && parked.first.is_none_or(|(first, _)| first > tail.next());
-        if is_lost && let Some(batch) = self.commands.batch(log).await? {
+        if is_lost && let Some(batch) = self.ports.commands.batch(log).await? {
             let is_next = batch.first() <= tail.next() && batch.last > tail;
             look.is_resent = is_next;
             look.records.extend(is_next.then(|| resent(&batch)));
@@ -160,14 +160,14 @@ impl Sweep {
     }
 
     async fn parked_of(&self, log: &LogId, tail: Seq) -> Result<ParkedOfLog, Unavailable> {
-        let mut items = self.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
+        let mut items = self.ports.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
         if items.len() == PARKED_PER_LOOK {
             // What waits for an operator must not hide what could go on.
-            items.extend(self.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
+            items.extend(self.ports.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
         }
         let mut parked = ParkedOfLog::default();
         for item in items {
-            parked.note(&item, tail, self.env.now());
+            parked.note(&item, tail, self.ports.env.now());
         }
         Ok(parked)
     }

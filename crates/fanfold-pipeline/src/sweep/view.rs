@@ -7,25 +7,28 @@ use futures::stream::{self, StreamExt};
 
 use super::{LOGS_AT_ONCE, STANDSTILL_MS, behind};
 use crate::attempts::Found;
-use crate::ports::{
-    CataloguePosition, Commands, DeadLetter, DeadLetters, Env, Journal, Unavailable, ViewTable,
-};
+use crate::ports::{CataloguePosition, Commands, DeadLetter, DeadLetters, Unavailable};
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
 /// Dead letters that are listed at a time: few enough to be delivered before a queue shows them
 /// again, and to be held in memory with 256 KB each.
 const DEAD_LETTERS_PER_PAGE: usize = 100;
 
+/// The ports of a view's sweep, beside those of its projector.
+#[derive(Clone)]
+pub struct ViewSweepPorts {
+    /// The catalogue of logs.
+    pub commands: Arc<dyn Commands>,
+    /// What the view's subscription could not deliver.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
 /// The sweep of one view, run by the view's own host.
 pub struct ViewSweep {
     projector: Arc<Projector>,
     /// The same, for what has perhaps ended a process before.
     suspicious: Projector,
-    table: Arc<dyn ViewTable>,
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    dead_letters: Arc<dyn DeadLetters>,
-    env: Arc<dyn Env>,
+    ports: ViewSweepPorts,
     run_ms: u64,
 }
 
@@ -90,18 +93,10 @@ impl ViewSweepReport {
 }
 
 impl ViewSweep {
-    /// A sweep for the projector's view, which keeps its rows in `table`.
-    pub fn new(
-        projector: Arc<Projector>,
-        table: Arc<dyn ViewTable>,
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        dead_letters: Arc<dyn DeadLetters>,
-        env: Arc<dyn Env>,
-    ) -> Self {
+    /// A sweep for the projector's view.
+    pub fn new(projector: Arc<Projector>, ports: ViewSweepPorts) -> Self {
         let suspicious = projector.suspicious(ATTEMPTS_MAX);
-        let run_ms = u64::MAX;
-        Self { projector, suspicious, table, commands, journal, dead_letters, env, run_ms }
+        Self { projector, suspicious, ports, run_ms: u64::MAX }
     }
 
     /// Parks the view for a log after so many attempts that have ended their process, instead of
@@ -132,9 +127,9 @@ impl ViewSweep {
         deadline: Time,
     ) -> Result<ViewSweepReport, Unavailable> {
         let mut report = ViewSweepReport::default();
-        let until = self.env.now().plus_ms(self.run_ms).min(deadline);
+        let until = self.projector.ports.env.now().plus_ms(self.run_ms).min(deadline);
         let letters = self.letters(None, &mut report).await;
-        let now = self.env.now();
+        let now = self.projector.ports.env.now();
         let half = now.plus_ms(until.since_ms(now) / 2);
         let suspicious = self.suspicious.returning_by(deadline);
         let walk_until = if letters.is_empty() { until } else { half };
@@ -155,14 +150,14 @@ impl ViewSweep {
         until: Time,
         report: &mut ViewSweepReport,
     ) -> Result<Option<CataloguePosition>, Unavailable> {
-        let page = self.commands.catalogue(after.clone(), limit).await?;
+        let page = self.ports.commands.catalogue(after.clone(), limit).await?;
         let listed = page.logs.len();
         let services = self.projector.view().services();
         let logs = page.logs.into_iter().enumerate();
         let logs = logs.filter(|(_, log)| services.contains(&log.service()));
         let due = Due::StandsStill;
         let logs = stream::iter(logs).map(|(at, log)| async move {
-            let brought = match self.env.now() < until {
+            let brought = match self.projector.ports.env.now() < until {
                 true => self.bring_on(suspicious, &log, due, false, until).await,
                 false => Ok(Brought::Unseen),
             };
@@ -181,7 +176,7 @@ impl ViewSweep {
         }
         Ok(match looked == listed {
             true => page.next,
-            false => behind(&*self.commands, after, looked).await,
+            false => behind(&*self.ports.commands, after, looked).await,
         })
     }
 
@@ -225,9 +220,9 @@ impl ViewSweep {
         is_alone: bool,
         deadline: Time,
     ) -> Result<Brought, ProjectError> {
-        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
+        let mut cursor = self.projector.ports.table.cursor(log).await?.unwrap_or_default();
         let mut brought = Brought::Unseen;
-        while cursor.parked.is_none() && self.env.now() < deadline {
+        while cursor.parked.is_none() && self.projector.ports.env.now() < deadline {
             if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
                 return Ok(match brought {
                     Brought::Unseen => Brought::Standing,
@@ -255,8 +250,9 @@ impl ViewSweep {
     }
 
     async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
-        let page = self.journal.read(log, cursor.next(), 1).await?;
-        let age_ms = page.commits.first().map(|item| self.env.now().since_ms(item.at));
+        let page = self.projector.ports.journal.read(log, cursor.next(), 1).await?;
+        let age_ms =
+            page.commits.first().map(|item| self.projector.ports.env.now().since_ms(item.at));
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 
@@ -271,7 +267,7 @@ impl ViewSweep {
     ) {
         while !letters.is_empty() {
             self.deliver(suspicious, &letters, until, report).await;
-            if self.env.now() >= until {
+            if self.projector.ports.env.now() >= until {
                 break;
             }
             letters = self.letters(letters.last().map(|letter| letter.id), report).await;
@@ -281,7 +277,7 @@ impl ViewSweep {
     /// Some dead letters. A queue that does not answer has none.
     async fn letters(&self, after: Option<u64>, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
         let view = self.projector.view().name();
-        match self.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
+        match self.ports.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
             Ok(letters) => letters,
             Err(error) => {
                 tracing::warn!(view, %error, "the dead letters cannot be listed");
@@ -306,7 +302,7 @@ impl ViewSweep {
             if failed.contains(&index) {
                 continue;
             }
-            match self.dead_letters.remove(view, letter.id).await {
+            match self.ports.dead_letters.remove(view, letter.id).await {
                 Ok(()) => report.delivered += 1,
                 Err(error) => {
                     // It is delivered again, to no effect.

@@ -19,16 +19,16 @@ use fanfold_embedded::memory::{Memory, MemoryConfig, MemoryViewTable};
 use fanfold_embedded::shard::Position;
 use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{
     Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State,
     StateItem, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 use ledger::Ledger;
 use ledger::views::Balances;
 use serde_json::{Value, json};
@@ -147,13 +147,17 @@ impl World {
     // The stages, cold.
 
     pub(crate) fn ingest(&self) -> Ingest {
-        let commands = self.faulty(&self.memory.commands);
-        let admission = self.faulty(&self.memory.admission);
-        Ingest::new(commands, admission, services(), Arc::clone(&self.env) as _)
+        let ports = IngestPorts {
+            commands: self.faulty(&self.memory.commands),
+            admission: self.faulty(&self.memory.admission),
+            env: Arc::clone(&self.env) as _,
+        };
+        Ingest::new(ports, services())
     }
 
     pub(crate) fn relay(&self) -> Relay {
-        Relay::new(self.faulty(&self.memory.stream), Arc::clone(&self.env) as _)
+        let stream = self.faulty(&self.memory.stream);
+        Relay::new(RelayPorts { stream, env: Arc::clone(&self.env) as _ })
     }
 
     pub(crate) fn processor(&self) -> Processor {
@@ -196,34 +200,30 @@ impl World {
 
     /// A projector of another build.
     pub(crate) fn projector_of(&self, view: &str, views: &Views) -> Arc<Projector> {
-        let projector = Projector::new(
-            Arc::clone(views.get(view).expect("a view")),
-            self.faulty(self.table(view)),
-            self.faulty(&self.memory.journal),
-            Arc::clone(&self.env) as _,
-        );
-        Arc::new(projector)
+        let ports = ProjectorPorts {
+            table: self.faulty(self.table(view)),
+            journal: self.faulty(&self.memory.journal),
+            env: Arc::clone(&self.env) as _,
+        };
+        Arc::new(Projector::new(Arc::clone(views.get(view).expect("a view")), ports))
     }
 
     pub(crate) fn sweep(&self) -> Sweep {
-        Sweep::new(
-            self.faulty(&self.memory.commands),
-            self.faulty(&self.memory.journal),
-            self.faulty(&self.memory.parked),
-            self.faulty(&self.memory.stream),
-            Arc::clone(&self.env) as _,
-        )
+        Sweep::new(SweepPorts {
+            commands: self.faulty(&self.memory.commands),
+            journal: self.faulty(&self.memory.journal),
+            parked: self.faulty(&self.memory.parked),
+            stream: self.faulty(&self.memory.stream),
+            env: Arc::clone(&self.env) as _,
+        })
     }
 
     pub(crate) fn view_sweep(&self, view: &str) -> ViewSweep {
-        ViewSweep::new(
-            self.projector(view),
-            self.faulty(self.table(view)),
-            self.faulty(&self.memory.commands),
-            self.faulty(&self.memory.journal),
-            self.faulty(&self.memory.dead_letters),
-            Arc::clone(&self.env) as _,
-        )
+        let ports = ViewSweepPorts {
+            commands: self.faulty(&self.memory.commands),
+            dead_letters: self.faulty(&self.memory.dead_letters),
+        };
+        ViewSweep::new(self.projector(view), ports)
     }
 
     pub(crate) fn reads(&self) -> Reads {
@@ -231,15 +231,14 @@ impl World {
             view: Arc::clone(view),
             table: self.faulty(self.table(view.name())),
         };
-        Reads::new(
-            self.faulty(&self.memory.commands),
-            self.faulty(&self.memory.journal),
-            self.faulty(&self.memory.state),
-            views().iter().map(served).collect(),
-            services(),
-            Arc::clone(&self.memory.waits) as _,
-            Arc::clone(&self.env) as _,
-        )
+        let ports = ReadPorts {
+            commands: self.faulty(&self.memory.commands),
+            journal: self.faulty(&self.memory.journal),
+            state: self.faulty(&self.memory.state),
+            waits: Arc::clone(&self.memory.waits) as _,
+            env: Arc::clone(&self.env) as _,
+        };
+        Reads::new(ports, views().iter().map(served).collect(), services())
     }
 
     /// The deadline of a call that begins now.

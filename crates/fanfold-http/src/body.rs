@@ -1,4 +1,4 @@
-//! Request bodies: read whole, up to a limit, whatever their content type, as UTF-8.
+//! Request bodies. The router reads them whole, up to a limit, and as UTF-8; it ignores their content type.
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -10,14 +10,16 @@ use http_body_util::BodyExt;
 
 use crate::problem::{Kind, Problem};
 
-/// What some editors and shells put before UTF-8: a byte-order mark. It says nothing here.
-pub(crate) const MARK: &[u8] = b"\xEF\xBB\xBF";
-/// Codings that change nothing of what is read here: HTTP itself takes chunks apart.
-const NO_CODINGS: [&[u8]; 3] = [b"", b"identity", b"chunked"];
+/// The byte-order mark that some editors and shells put before UTF-8.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Codings that leave the body as it is. HTTP itself decodes `chunked`.
+const IDENTITY_CODINGS: [&[u8]; 3] = [b"", b"identity", b"chunked"];
 
-/// The request's body, if it is at most [`REQUEST_BYTES_MAX`] long, without a byte-order mark. A
-/// body that came in one piece, as small ones do, is not copied. One that is announced as too long
-/// is not read at all.
+/// Reads the request's body, without a byte-order mark.
+///
+/// A body that comes in one piece, as small ones do, is not copied. Refuses a body that is
+/// compressed, longer than [`REQUEST_BYTES_MAX`], incomplete, or in UTF-16 or UTF-32. If its
+/// announced length is too long, nothing of it is read.
 pub async fn read(request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     check_codings(&parts.headers)?;
@@ -25,15 +27,14 @@ pub async fn read(request: Request) -> Result<Bytes, Problem> {
 }
 
 fn check_codings(headers: &HeaderMap) -> Result<(), Problem> {
-    let of = |name: HeaderName| headers.get_all(name).into_iter();
-    for value in of(CONTENT_ENCODING).chain(of(TRANSFER_ENCODING)) {
-        let codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        let is_none = |coding: &[u8]| NO_CODINGS.iter().any(|no| no.eq_ignore_ascii_case(coding));
-        if let Some(coding) = codings.into_iter().find(|coding| !is_none(coding)) {
+    let of = |name: HeaderName| headers.get_all(&name).into_iter().map(move |v| (name.clone(), v));
+    for (name, value) in of(CONTENT_ENCODING).chain(of(TRANSFER_ENCODING)) {
+        let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let is_identity =
+            |coding: &[u8]| IDENTITY_CODINGS.iter().any(|i| i.eq_ignore_ascii_case(coding));
+        if let Some(coding) = codings.find(|coding| !is_identity(coding)) {
             let coding = String::from_utf8_lossy(coding);
-            let detail = format!(
-                "`content-encoding`: is `{coding}`: send the body as it is, not compressed"
-            );
+            let detail = format!("`{name}`: is `{coding}`: send the body without compression");
             return Err(Problem::new(Kind::UNSUPPORTED_ENCODING, detail));
         }
     }
@@ -58,7 +59,7 @@ async fn collect(mut body: Body) -> Result<Bytes, Problem> {
             if all.is_empty() {
                 all.extend_from_slice(&first);
             }
-            // Grows by doubling, not to what is announced: the rest may never come.
+            // Grows by doubling, not to the announced length: the rest may never come.
             all.extend_from_slice(&piece);
         }
     }
@@ -69,7 +70,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|e| Problem::new(Kind::INCOMPLETE_BODY, format!("the body broke off: {e}")))?;
-        // Trailers say nothing here.
+        // A frame without data holds trailers, which have no meaning here.
         if let Ok(piece) = frame.into_data() {
             return Ok(Some(piece));
         }
@@ -78,18 +79,18 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 }
 
 fn too_large(at_least: u64) -> Problem {
-    let detail = format!(
-        "the body is at least {at_least} bytes long, at most {REQUEST_BYTES_MAX} are allowed"
-    );
+    let detail =
+        format!("the body has at least {at_least} bytes, at most {REQUEST_BYTES_MAX} are allowed");
     Problem::new(Kind::BODY_TOO_LARGE, detail)
 }
 
-/// What is behind a byte-order mark, if there is one; unless it is of another encoding.
+/// Removes a UTF-8 byte-order mark, and refuses UTF-16 and UTF-32.
 fn text(mut body: Bytes) -> Result<Bytes, Problem> {
-    if body.starts_with(MARK) {
-        body.advance(MARK.len());
+    if body.starts_with(BYTE_ORDER_MARK) {
+        body.advance(BYTE_ORDER_MARK.len());
     }
-    // The mark of UTF-16 (and, followed by zeros, of UTF-32), or ASCII in it. No JSON has a zero.
+    // A wide encoding begins with its own byte-order mark, or has a zero byte beside each ASCII
+    // character. JSON in UTF-8 has no zero byte.
     let is_wide = match body.first_chunk::<2>() {
         Some([0xFF, 0xFE] | [0xFE, 0xFF]) => true,
         Some([a, b]) => *a == 0 || *b == 0,
@@ -102,7 +103,7 @@ fn text(mut body: Bytes) -> Result<Bytes, Problem> {
     Ok(body)
 }
 
-/// A problem, if there is nothing in the body.
+/// Refuses a body that is empty, or has nothing but white space.
 pub fn not_empty(body: &[u8]) -> Result<(), Problem> {
     if body.trim_ascii().is_empty() {
         return Err(Problem::new(Kind::NOT_JSON, "the body is empty: it must be a JSON object"));
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_put_together() {
+    fn a_body_in_pieces_is_put_together() {
         for (pieces, whole) in
             [(&[][..], ""), (&[&b""[..], b"a", b""], "a"), (&[b"ab", b"c", b"", b"def"], "abcdef")]
         {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_announced_or_not() {
+    fn the_limit_holds_with_and_without_an_announced_length() {
         let (most, more) = (vec![b' '; REQUEST_BYTES_MAX], vec![b' '; REQUEST_BYTES_MAX + 1]);
         assert!(block_on(collect(Body::from(most.clone()))).is_ok());
         assert!(block_on(collect(Body::from(more))).is_err());
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_skipped_and_other_encodings_are_named() {
+    fn a_byte_order_mark_is_skipped_and_wide_encodings_are_refused() {
         let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let marked: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_be_bytes).collect();
         let utf32: Vec<u8> = "{}".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();

@@ -18,8 +18,8 @@ use crate::params::Query;
 use crate::problem::{Kind, Problem};
 use crate::{Api, body, json};
 
-/// What stands for itself in a path's segment is left (RFC 3986, `pchar`): of that, what names have
-/// often.
+/// Characters to encode in a path's segment: all but letters, digits, and those that RFC 3986
+/// allows there (`pchar`) and that names often have.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b':').remove(b'@').remove(b'-').remove(b'~');
 
@@ -41,7 +41,7 @@ struct Answers {
     results: Vec<Answer>,
 }
 
-/// One request.
+/// Handles `POST /command`.
 pub(crate) async fn one(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
@@ -59,19 +59,19 @@ pub(crate) async fn one(
             Ok(response)
         }
         Some(Answer::Problem { problem }) => Err(*problem),
-        None => Err(Problem::new(Kind::INTERNAL, "the request was not answered")),
+        None => Err(Problem::new(Kind::INTERNAL, "ingest gave no answer")),
     }
 }
 
-/// Where the entry will be, relative to the request's own path: so it holds behind a proxy, or a
-/// stage of a gateway, that puts a prefix before all paths.
+/// The entry's path, relative to the request's own path. So it also holds behind a proxy, or a
+/// stage of API Gateway, that puts a prefix before all paths.
 fn location(receipt: &Receipt) -> String {
     let encoded = |name| utf8_percent_encode(name, ENCODED);
     let (service, partition) = (receipt.log.service(), receipt.log.partition());
     format!("logs/{}/{}/{}", encoded(service), encoded(partition), receipt.seq)
 }
 
-/// A batch: 202 whatever became of each.
+/// Handles `POST /commands`. The status is 202 even if all commands were refused.
 pub(crate) async fn many(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
@@ -103,21 +103,22 @@ async fn ingest(api: &Api, requests: &[&[u8]]) -> Vec<Answer> {
     answers
 }
 
-/// The requests of a batch: the elements of a JSON array if it begins with `[`, else its lines but
-/// for blank ones. What is wrong with a request is for the ingest stage to find.
+/// Splits a batch into its requests: the elements of a JSON array if it begins with `[`, else its
+/// lines without the blank ones. The ingest stage checks each request.
 fn split<'a>(body: &'a [u8]) -> Result<Vec<&'a [u8]>, Problem> {
     let requests: Vec<&[u8]> = if body.trim_ascii_start().starts_with(b"[") {
-        let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|e| {
-            let at = e.to_string();
-            match std::str::from_utf8(body) {
-                Ok(_) => Problem::new(Kind::NOT_JSON, format!("the batch is not JSON: {at}")),
-                Err(e) => not_utf8(e.valid_up_to()),
-            }
-        })?;
+        let elements: Vec<&RawValue> =
+            serde_json::from_slice(body).map_err(|error| match std::str::from_utf8(body) {
+                Ok(_) => Problem::new(Kind::NOT_JSON, format!("the batch is not JSON: {error}")),
+                Err(e) => Problem::new(
+                    Kind::NOT_UTF8,
+                    format!("the batch is not valid UTF-8 from byte {} on", e.valid_up_to()),
+                ),
+            })?;
         elements.into_iter().map(|element| element.get().as_bytes()).collect()
     } else {
-        // Files that were put together may have a byte-order mark in the middle.
-        let unmarked = |line: &'a [u8]| line.strip_prefix(body::MARK).unwrap_or(line);
+        // Concatenated files may have a byte-order mark in the middle.
+        let unmarked = |line: &'a [u8]| line.strip_prefix(body::BYTE_ORDER_MARK).unwrap_or(line);
         let lines = body.split(|byte| *byte == b'\n').map(unmarked).map(<[u8]>::trim_ascii);
         let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
         check_lines(body, &lines)?;
@@ -133,8 +134,8 @@ fn split<'a>(body: &'a [u8]) -> Result<Vec<&'a [u8]>, Problem> {
     }
 }
 
-/// Objects that go over several lines, as people write them, are no lines of JSON. Told once: else
-/// each of their lines has a problem of its own, and none of these says why.
+/// Refuses JSON objects that each take several lines, as people write them. Otherwise each line
+/// would get a problem of its own, and none of these would name the cause.
 fn check_lines(body: &[u8], lines: &[&[u8]]) -> Result<(), Problem> {
     let is_json = |text: &[u8]| serde_json::from_slice::<IgnoredAny>(text).is_ok();
     if lines.len() < 2 || is_json(lines[0]) {
@@ -154,10 +155,6 @@ fn check_lines(body: &[u8], lines: &[&[u8]]) -> Result<(), Problem> {
         lines.len(),
     );
     Err(Problem::new(Kind::NOT_LINES, detail))
-}
-
-fn not_utf8(at: usize) -> Problem {
-    Problem::new(Kind::NOT_UTF8, format!("the batch is not valid UTF-8 from byte {at} on"))
 }
 
 #[cfg(test)]
@@ -184,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_neither_broken_nor_empty_nor_too_long() {
+    fn a_broken_an_empty_and_a_too_long_batch_are_refused() {
         let kind = |body: &[u8]| {
             let problem = split(body).expect_err("it is a problem");
             serde_json::to_value(problem).expect("a problem can be written")["type"].clone()
@@ -203,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_holds_behind_a_prefix() {
+    fn a_location_keeps_the_prefix_of_the_request() {
         let log: LogId = "ledger/org:acme@x+y".parse().expect("it is a log");
         let location = location(&Receipt { log, seq: Seq(17) });
         for (command, entry) in [
@@ -216,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_over_several_lines_are_told_so() {
+    fn objects_over_several_lines_get_one_problem_that_says_so() {
         for (body, says) in [
             ("{\n  \"a\": 1\n}\n", "1 JSON object on 3 lines"),
             ("{\n}\n{\n}\n", "2 JSON objects on 4 lines"),
@@ -230,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_costs_no_stack() {
+    fn deep_nesting_does_not_overflow_the_stack() {
         let deep = format!("[{}{}]", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(split(deep.as_bytes()).map(|requests| requests.len()), Ok(1));
     }

@@ -1,4 +1,4 @@
-//! Answers in JSON: written once, straight into the body.
+//! Answers in JSON.
 
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response as HttpResponse, StatusCode};
@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::problem::{Kind, Problem};
 
-/// `value` as the body.
+/// An answer whose body is `value` as JSON. If it cannot be encoded, the problem is
+/// [`Kind::INTERNAL`].
 pub fn answer(status: StatusCode, value: &impl Serialize) -> Result<Response, Problem> {
     let json = serde_json::to_vec(value)
         .map_err(|e| Problem::new(Kind::INTERNAL, format!("the answer cannot be written: {e}")))?;
@@ -19,7 +20,7 @@ pub fn answer(status: StatusCode, value: &impl Serialize) -> Result<Response, Pr
     Ok(response)
 }
 
-/// Stored JSON, to be carried as it stands.
+/// Stored JSON, to be put into an answer unchanged. `what` names it in the problem if it is not JSON.
 pub(crate) fn stored<'a>(what: &str, json: &'a [u8]) -> Result<&'a RawValue, Problem> {
     serde_json::from_slice(json)
         .map_err(|e| Problem::new(Kind::INTERNAL, format!("{what} is not stored as JSON: {e}")))

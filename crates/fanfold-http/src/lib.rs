@@ -1,5 +1,5 @@
-//! The HTTP API of Fanfold: one axum [`router`] over the ingest stage and the reading side, the
-//! same for a Lambda and for one process.
+//! The HTTP API of Fanfold: one axum [`router`] over the ingest stage and the reading side. The
+//! Lambda and the embedded engine serve the same router.
 //!
 //! | route | what |
 //! |---|---|
@@ -11,12 +11,15 @@
 //! | `GET /views/{view}/{service}/{partition}/{row}` | one row: `seq`, `wait` |
 //! | `GET /healthz`, `GET /metrics` | liveness; counters |
 //!
-//! It guarantees that 202 to a command means durable, that every error is an RFC 9457 [`problem`]
-//! whose detail names the field at fault, that a wait holds no thread, and that no request stops
-//! another, not even one that makes a handler panic.
+//! The router guarantees:
 //!
-//! A body's content type is not looked at: the article's `curl -d` sends a form's. It knows
-//! nothing of storage, of AWS, or of who listens on which address.
+//! - 202 to a command means that it is durable.
+//! - Every error is an RFC 9457 [`problem`], whose detail names the field at fault.
+//! - A wait holds no thread.
+//! - No request stops another, not even one that makes a handler panic.
+//!
+//! The router ignores a body's content type, because a plain `curl -d` sends that of a form. This
+//! crate depends on no provider and listens on no socket: hosts do.
 
 pub mod body;
 mod commands;
@@ -36,15 +39,16 @@ pub use metrics::Metrics;
 pub use problem::Problem;
 pub use router::{router, router_with};
 
-/// What the router serves. Cheap to clone.
+/// What the router serves. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct Api {
-    /// Takes commands.
+    /// The stage that accepts commands.
     pub ingest: Ingest,
-    /// Reads logs and views.
+    /// The reading side: entries of logs and rows of views.
     pub reads: Reads,
-    /// Counts.
+    /// The counters of requests and commands.
     pub metrics: Metrics,
-    /// The longest `wait` that a caller may ask for, in milliseconds; see [`limits::WAIT_MS_MAX`].
+    /// The longest `wait` that a caller may ask for, in milliseconds: at most
+    /// [`limits::WAIT_MS_MAX`].
     pub wait_ms_max: u64,
 }

@@ -1,13 +1,15 @@
 //! The limits of the API itself; those of commands and names are in [`fanfold::limits`].
 
-/// The longest `wait` that a host may allow, in milliseconds: API Gateway gives an integration 30 s
-/// at most (HTTP APIs, quotas), and the answer needs some of it.
+/// The longest `wait` that a host may allow, in milliseconds. Source: API Gateway ends an
+/// integration of an HTTP API after 30 s (its quota), and the answer needs some of that time.
 pub const WAIT_MS_MAX: u64 = 25_000;
-/// The longest `wait` that every host allows unless its operator chose less, in milliseconds: what a
-/// client asks for that does not know its host. On AWS a longer one costs more than the command
-/// (`infra/README.md`).
+/// The longest `wait`, in milliseconds, that every host allows unless its operator chose less. A
+/// client that does not know its host asks for no more. Source: on AWS a longer wait costs more than
+/// the command (`infra/README.md`).
 pub const WAIT_MS_EVERYWHERE: u64 = 5_000;
-/// Entries or rows of a page, if the caller does not say: more than people read at once.
+/// Entries or rows of a page if the caller does not ask for a number. Source: our choice, more than
+/// people read at once.
 pub const PAGE_DEFAULT: u64 = 100;
-/// Entries or rows of a page at most: a bound for one answer.
+/// The most entries or rows that a caller may ask for in one page. Source: our choice; `PAGE_BYTES`
+/// of the reading side bounds an answer's size.
 pub const PAGE_MAX: u64 = 1_000;

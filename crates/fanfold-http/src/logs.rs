@@ -14,13 +14,13 @@ use crate::params::{Path, Query};
 use crate::problem::Problem;
 use crate::{Api, json, views};
 
-/// An entry, as callers see it: what they all have, and then what its status brings.
+/// An entry as callers see it: the fields of all entries, then those of its status.
 #[derive(Serialize)]
 struct EntryJson<'a> {
     log: &'a LogId,
     seq: Seq,
     status: &'static str,
-    // No command stands behind a lost entry.
+    // An entry that an operator gave up as lost has no command, so it has no user, client or id.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ struct EventJson<'a> {
     kind: &'a Name,
     document: &'a DocumentId,
     data: &'a Raw,
-    // Absent is 1: most types never get another.
+    // Absent means 1, since most event types never get another version.
     #[serde(skip_serializing_if = "is_first_version")]
     version: u32,
 }
@@ -108,7 +108,7 @@ struct PageJson<'a> {
     next: Option<Seq>,
 }
 
-/// One entry.
+/// Handles `GET /logs/{service}/{partition}/{seq}`.
 pub(crate) async fn entry(
     State(api): State<Arc<Api>>,
     path: Path,
@@ -116,13 +116,18 @@ pub(crate) async fn entry(
 ) -> Result<Response, Problem> {
     let (log, seq) = (path.log()?, path.seq()?);
     let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms(api.wait_ms_max)?;
-    match api.reads.entry(&log, seq, wait_ms).await? {
-        Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
+    answer(&log, api.reads.entry(&log, seq, wait_ms).await?)
+}
+
+fn answer(log: &LogId, entry: Awaited<Entry>) -> Result<Response, Problem> {
+    match entry {
+        Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(log, &entry)),
         Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
     }
 }
 
-/// Some entries; or, asked by `user`, `client` and `id`, the one of the first command with this id.
+/// Handles `GET /logs/{service}/{partition}`: a page of entries, or, if the query has `user`,
+/// `client` or `id`, the entry of the first command with this id.
 pub(crate) async fn entries(
     State(api): State<Arc<Api>>,
     path: Path,
@@ -133,10 +138,7 @@ pub(crate) async fn entries(
         let query = Query::parse(query.as_deref(), &["user", "client", "id", "wait"])?;
         let (origin, id) = (query.origin()?, query.id()?);
         let wait_ms = query.wait_ms(api.wait_ms_max)?;
-        return match api.reads.lookup(&log, &origin, id, wait_ms).await? {
-            Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(&log, &entry)),
-            Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
-        };
+        return answer(&log, api.reads.lookup(&log, &origin, id, wait_ms).await?);
     }
     let query = Query::parse(query.as_deref(), &["from", "limit"])?;
     let (from, limit) = (query.seq("from")?.unwrap_or(Seq(1)), query.limit()?);

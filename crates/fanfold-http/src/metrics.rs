@@ -1,4 +1,4 @@
-//! What is counted, for Prometheus.
+//! Counters of requests and commands, in the text format that Prometheus reads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,10 +10,10 @@ use prometheus_client::registry::Registry;
 
 use crate::problem::{Kind, Problem};
 
-/// The media type of what [`Metrics::encode`] writes (OpenMetrics 1.0, which Prometheus reads).
+/// The media type of what [`Metrics::encode`] writes: OpenMetrics 1.0.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The counters of one host. Cheap to clone; clones count together.
+/// The counters of one host. Clones are cheap and share the counters.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -40,7 +40,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Counters that are all zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("fanfold");
         let (requests, commands) = (Family::default(), Family::default());
@@ -53,12 +53,14 @@ impl Metrics {
         Self { registry: Arc::new(Mutex::new(registry)), requests, commands }
     }
 
-    /// Lets another layer add its own metrics, under the prefix `fanfold_`.
+    /// Lets the host add its own metrics to those that the router shows. Their names get the prefix
+    /// `fanfold_`.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// `route` has a fixed number of values, so that no caller can make series without end.
+    /// Counts one request. `route` is a route's pattern or `other`, never the caller's path, so
+    /// callers cannot add series without bound.
     pub(crate) fn count_request(&self, method: &Method, route: &'static str, status: StatusCode) {
         let method = match *method {
             Method::GET => "GET",
@@ -76,7 +78,7 @@ impl Metrics {
         }
     }
 
-    /// All of them, as text.
+    /// All metrics, as OpenMetrics text.
     pub(crate) fn encode(&self) -> Result<String, Problem> {
         let mut encoded = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! Parameters of paths and queries: decoded, checked, and named when they are wrong.
+//! Parameters of paths and queries, decoded and checked. A problem names the wrong parameter.
 //!
-//! In a query, a `+` is a space, as forms write it; in a path it stands for itself.
+//! In a query a `+` means a space, as forms write it; in a path it means itself.
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -30,12 +30,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Path {
 }
 
 impl Path {
-    /// The parameter, decoded. The routes have every parameter that is asked for here.
+    /// The parameter `name`, decoded. The routes have every parameter that the handlers ask for; the
+    /// value of any other is empty.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.0.iter().find(|(param, _)| *param == name).map_or("", |(_, value)| value)
     }
 
-    /// `{service}/{partition}`.
+    /// The log that `{service}` and `{partition}` name.
     pub(crate) fn log(&self) -> Result<LogId, Problem> {
         let service = ServiceName::new(self.text("service"))
             .map_err(|error| Problem::name("service", &error))?;
@@ -44,12 +45,12 @@ impl Path {
         Ok(LogId::new(&service, &partition))
     }
 
-    /// `{seq}`.
+    /// The seq in `{seq}`.
     pub(crate) fn seq(&self) -> Result<Seq, Problem> {
         number("seq", self.text("seq"), 1, SEQ_END - 1).map(Seq)
     }
 
-    /// `{row}`.
+    /// The row's key in `{row}`.
     pub(crate) fn row(&self) -> Result<RowKey, Problem> {
         RowKey::new(self.text("row")).map_err(|error| Problem::name("row", &error))
     }
@@ -59,7 +60,7 @@ impl Path {
 pub(crate) struct Query(Vec<(&'static str, String)>);
 
 impl Query {
-    /// Reads `raw`; only parameters in `known` may be there, each once.
+    /// Reads the query `raw`. Refuses parameters that are not in `known`, and repeated ones.
     pub(crate) fn parse(raw: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
         let mut params: Vec<(&'static str, String)> = Vec::with_capacity(known.len());
         for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -81,7 +82,7 @@ impl Query {
         Ok(Self(params))
     }
 
-    /// Whether any of these parameters is there.
+    /// Whether `raw` has any parameter of `names`.
     pub(crate) fn has_any(raw: Option<&str>, names: &[&str]) -> bool {
         let mut pairs = raw.unwrap_or_default().split('&');
         pairs.any(|pair| names.contains(&pair.split_once('=').map_or(pair, |(name, _)| name)))
@@ -95,22 +96,22 @@ impl Query {
         self.get(name).map(|text| number(name, text, least, most)).transpose()
     }
 
-    /// `wait`, in milliseconds, of which the host allows `most`.
+    /// The value of `wait`, in milliseconds: at most `most`, 0 if it is absent.
     pub(crate) fn wait_ms(&self, most: u64) -> Result<u64, Problem> {
         Ok(self.number("wait", 0, most)?.unwrap_or(0))
     }
 
-    /// `limit`.
+    /// The value of `limit`, or [`PAGE_DEFAULT`].
     pub(crate) fn limit(&self) -> Result<usize, Problem> {
         Ok(self.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT) as usize)
     }
 
-    /// `from` or `seq`.
+    /// The value of `from` or `seq`.
     pub(crate) fn seq(&self, name: &str) -> Result<Option<Seq>, Problem> {
         Ok(self.number(name, 1, SEQ_END - 1)?.map(Seq))
     }
 
-    /// `user` and, if it is there, `client`.
+    /// The origin that `user` and, if present, `client` name.
     pub(crate) fn origin(&self) -> Result<Origin, Problem> {
         let name = |param: &'static str, text: &str| {
             Name::new(text).map_err(|error| Problem::name(param, &error))
@@ -123,27 +124,26 @@ impl Query {
         origin.map_err(|error| Problem::name("user", &error))
     }
 
-    /// `id`, of a command.
+    /// The command's id in `id`.
     pub(crate) fn id(&self) -> Result<CommandId, Problem> {
         let id = self.number("id", 1, COMMAND_ID_END - 1)?;
         id.and_then(CommandId::new).ok_or_else(|| bad("id", "is required"))
     }
 
-    /// `after`: a row's key. Empty is none.
+    /// The row's key in `after`. An empty value means `None`.
     pub(crate) fn after(&self) -> Result<Option<RowKey>, Problem> {
         let after = self.get("after").filter(|after| !after.is_empty());
         let key = after.map(RowKey::new).transpose();
         key.map_err(|error| bad("after", &error.to_string()))
     }
 
-    /// `prefix`: the beginning of rows' keys, perhaps empty.
+    /// The value of `prefix`, with which the keys of rows begin. It may be empty.
     pub(crate) fn prefix(&self) -> Result<String, Problem> {
         match self.get("prefix") {
             None | Some("") => Ok(String::new()),
-            Some(prefix) => match RowKey::check_prefix(prefix) {
-                Ok(()) => Ok(prefix.to_owned()),
-                Err(error) => Err(bad("prefix", &error.to_string())),
-            },
+            Some(prefix) => RowKey::check_prefix(prefix)
+                .map(|()| prefix.to_owned())
+                .map_err(|error| bad("prefix", &error.to_string())),
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_decoded() {
+    fn parameters_are_decoded() {
         let query =
             parse("prefix=Zo%C3%AB+M%2Bb%2Fc+&&wait=25000&order=desc&limit=1&from=7&after=")
                 .expect("all are known");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn a_problem_names_the_wrong_parameter() {
         for (raw, starts) in [
             ("wait=25001", "`wait`: must be an integer from 0 to 25000"),
             ("wait=-1", "`wait`: "),

@@ -1,8 +1,8 @@
 //! Errors as RFC 9457 problems: `{"type","title","status","detail"}`, `application/problem+json`.
 //!
-//! A problem's type is `urn:fanfold:problem:<slug>`: absolute, as the RFC recommends, and the same
-//! on every host and behind every proxy. It never changes its meaning, and it alone is for
-//! programs; `detail` is for people, and begins with the field or parameter at fault, if one is.
+//! A problem's `type` is `urn:fanfold:problem:<slug>`. It is absolute, as the RFC recommends, so it
+//! is the same on every host and behind every proxy. Programs match `type`, whose meaning never
+//! changes. People read `detail`, which begins with the field or parameter at fault, if there is one.
 
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Response as HttpResponse, StatusCode};
@@ -13,24 +13,25 @@ use fanfold_pipeline::ports::Unavailable;
 use fanfold_pipeline::read::ReadError;
 use serde::Serialize;
 
-/// Seconds until a client should try again when a table does not answer: it was tried for about a
-/// second already.
+/// Seconds after which a client should try again if a table is throttled, full or does not answer.
+/// Source: our choice; the stage or its adapter has already retried for about a second.
 const RETRY_AFTER_S: u64 = 1;
 
-/// The same when a table refuses the call: until an operator has looked at it.
+/// Seconds after which a client should try again if a table refuses the call. Source: our choice; an
+/// operator has to change something first.
 const RETRY_AFTER_REFUSAL_S: u64 = 30;
 
 /// What to do while the disk is full.
 const WHEN_THERE_IS_ROOM: &str = "send the command again, with the same id, when there is room";
 
-/// What kind of problem: everything that is the same for all of them.
+/// A kind of problem: what all problems of one `type` share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// The `type`.
+    /// The problem's `type`.
     pub urn: &'static str,
-    /// The `title`.
+    /// The problem's `title`.
     pub title: &'static str,
-    /// The `status`.
+    /// The problem's `status`, also that of the answer.
     pub status: StatusCode,
 }
 
@@ -46,7 +47,7 @@ macro_rules! kinds {
                 };
             )*
 
-            /// All there are.
+            /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$name),*];
         }
     };
@@ -68,12 +69,12 @@ kinds! {
     INVALID_DATA = BAD_REQUEST "invalid-data" "The data does not fit the command";
     NO_COMMANDS = BAD_REQUEST "no-commands" "The batch is empty";
     NOT_LINES = BAD_REQUEST "not-lines" "The batch is not one command a line";
-    INCOMPLETE_BODY = BAD_REQUEST "incomplete-body" "The body broke off";
+    INCOMPLETE_BODY = BAD_REQUEST "incomplete-body" "The body is incomplete";
     UNKNOWN_PARAMETER = BAD_REQUEST "unknown-parameter" "A query parameter is unknown";
     REPEATED_PARAMETER = BAD_REQUEST "repeated-parameter" "A query parameter is given twice";
     BAD_PARAMETER = BAD_REQUEST "bad-parameter" "A parameter has a bad value";
     FILTERED_VIEW = BAD_REQUEST "filtered-view" "The view cannot be waited for";
-    BAD_HOST = BAD_REQUEST "bad-host" "The request names no host, or none that can be";
+    BAD_HOST = BAD_REQUEST "bad-host" "The request names no valid host";
     FOREIGN_HOST = FORBIDDEN "foreign-host" "The request is for another host";
     FOREIGN_ORIGIN = FORBIDDEN "foreign-origin" "The request comes from another origin's page";
     UNKNOWN_ROUTE = NOT_FOUND "unknown-route" "There is nothing at this path";
@@ -85,14 +86,14 @@ kinds! {
     UNKNOWN_ROW = NOT_FOUND "unknown-row" "The view has no such row";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "The method is not allowed here";
     REQUEST_TIMEOUT = REQUEST_TIMEOUT "request-timeout" "The request took too long to arrive";
-    ID_BELOW_WINDOW = GONE "id-below-window" "The id is too old to be known";
+    ID_BELOW_WINDOW = GONE "id-below-window" "The id is older than the ids that the log remembers";
     LOG_CLOSED = CONFLICT "log-closed" "The log is closed to commands";
     COMMAND_TOO_LARGE = PAYLOAD_TOO_LARGE "command-too-large" "The command is too large";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "The body is too large";
     TOO_MANY_COMMANDS = PAYLOAD_TOO_LARGE "too-many-commands" "The batch has too many commands";
     UNSUPPORTED_ENCODING = UNSUPPORTED_MEDIA_TYPE "unsupported-encoding" "The body is compressed";
-    THROTTLED = TOO_MANY_REQUESTS "throttled" "Too much at once";
-    INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something is broken here";
+    THROTTLED = TOO_MANY_REQUESTS "throttled" "Too many requests at once";
+    INTERNAL = INTERNAL_SERVER_ERROR "internal" "The host failed";
     NOT_ADMITTING = SERVICE_UNAVAILABLE "not-admitting" "No commands are admitted now";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
     DISK_FULL = SERVICE_UNAVAILABLE "disk-full" "The disk is full";
@@ -100,7 +101,7 @@ kinds! {
     REFUSED = SERVICE_UNAVAILABLE "refused" "A table refuses the call";
 }
 
-/// One problem.
+/// A problem: the answer to a request that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     #[serde(rename = "type")]
@@ -113,7 +114,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of this kind.
+    /// A problem of this kind. `detail` begins with the field or parameter at fault, if there is one.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self {
             urn: kind.urn,
@@ -124,30 +125,30 @@ impl Problem {
         }
     }
 
-    /// The same, which may be gone after so many seconds.
+    /// The same problem, with the seconds after which the client should try again.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
 
-    /// Its HTTP status.
+    /// The HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// As the body of an answer.
+    /// The problem as JSON: the body of the answer.
     pub fn to_json(&self) -> Vec<u8> {
-        // A problem is numbers and text: it can always be written.
+        // A problem has only numbers and text, so encoding it cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// When to try again, in seconds; `None` if trying again as it is makes no sense.
+    /// Seconds after which the client should try again; `None` if the same request would fail again.
     pub fn retry_after_s(&self) -> Option<u64> {
         self.retry_after_s
     }
 
-    /// A name that is none; `field` is the field or path parameter.
+    /// The problem of an invalid name; `field` is the field or parameter that has it.
     pub fn name(field: &str, error: &NameError) -> Self {
         let kind = match error {
             NameError::Reserved => Kind::RESERVED_NAME,
@@ -244,7 +245,8 @@ impl From<ReadError> for Problem {
                 tracing::error!(error = ?error, "a stored commit cannot be read");
                 Kind::INTERNAL
             }
-            // What a table said is for the log, not for callers.
+            // The table's own message goes into the host's log and not to callers, since it may name
+            // resources.
             ReadError::Unavailable(unavailable @ Unavailable::Failed { hop, .. }) => {
                 return Self::unavailable(unavailable, format!("the {hop} failed"));
             }
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_as_the_rfc_has_it() {
+    fn a_problem_has_the_members_of_rfc_9457() {
         let problem = Problem::from(RequestError::Missing { field: "id" });
         assert_eq!(
             serde_json::to_string(&problem).expect("a problem can be written"),
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_work_later_says_when() {
+    fn a_table_that_fails_or_refuses_says_when_to_retry_and_hides_its_message() {
         let throttled = Unavailable::Throttled { hop: "journal" };
         let problem = Problem::from(ReadError::Unavailable(throttled));
         assert_eq!((problem.status, problem.retry_after_s), (429, Some(RETRY_AFTER_S)));
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_the_same_problem_before_an_append_and_in_it() {
+    fn a_full_disk_is_the_same_problem_at_admission_and_at_the_append() {
         let full = IngestError::Unavailable(Unavailable::Full { hop: "commands table" });
         let not = NotAdmitted { reason: "full".to_owned(), retry_after_s: 1, is_full: true };
         assert_eq!(Problem::from(IngestError::NotAdmitted(not.clone())), Problem::from(full));

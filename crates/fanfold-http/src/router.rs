@@ -1,4 +1,4 @@
-//! The routes, and what holds for all of them.
+//! The routes, and the layers around all of them: a panic is answered, and each request is counted.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ const COMMANDS: &str = "/commands";
 const ENTRIES: &str = "/logs/{service}/{partition}";
 const ENTRY: &str = "/logs/{service}/{partition}/{seq}";
 const ROWS: &str = "/views/{view}/{service}/{partition}";
-// A key's slash is `%2F`; proxies decode it, so it may also stand as itself.
+// Clients encode a slash in a row's key as `%2F`. Some proxies decode it, so it is also taken as `/`.
 const ROW: &str = "/views/{view}/{service}/{partition}/{*row}";
 const HEALTHZ: &str = "/healthz";
 const METRICS: &str = "/metrics";
 const PATHS: [&str; 8] = [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ, METRICS];
 
-/// The whole API.
+/// The router of the whole API.
 pub fn router(api: Api) -> Router {
     router_with(api, Router::new())
 }
 
-/// The whole API, and what a host has beside it. Of these routes the same holds: a panic is an
-/// answer, what is not there is a problem, and requests are counted, as those to `other`.
+/// The router of the whole API and of the host's own routes, `more`. For those, too, a panic is
+/// answered with a problem, and requests are counted, under the route `other`.
 pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
-    // Every layer clones it for every request.
+    // Every layer clones its state for every request.
     let api = Arc::new(api);
     more.route(COMMAND, post(commands::one))
         .route(COMMANDS, post(commands::many))
@@ -60,7 +60,7 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Makes a panic an answer, instead of a connection that breaks off.
+/// Answers 500 if a handler panics. Without this the connection would end without an answer.
 async fn catch_panics(request: Request, next: Next) -> Response {
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     answered.unwrap_or_else(|_| {
@@ -74,7 +74,7 @@ async fn unknown_route(uri: Uri) -> Problem {
     Problem::new(Kind::UNKNOWN_ROUTE, format!("there is nothing at `{}`{hint}", uri.path()))
 }
 
-/// The header `Allow` is put to both answers.
+/// Answers a method that the path does not have. axum adds the header `Allow`.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
@@ -99,9 +99,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_answer() {
+    async fn a_panic_is_answered_with_500() {
         async fn panics() {
-            panic!("a test of what happens then")
+            panic!("this test panics on purpose")
         }
         let router = Router::new().route("/", get(panics)).layer(from_fn(catch_panics));
         let request = Request::builder().uri("/").body(Body::empty()).expect("it is a request");

@@ -54,13 +54,13 @@ struct PendingJson<'a> {
     parked: Option<&'a ParkedView>,
 }
 
-/// Accepted, but the wait is over: 202 with how far it is, and why it will come no further if it
-/// is parked.
+/// The answer 202 to a wait that timed out: the seq that the log or view has reached, and, if the
+/// view is parked, why.
 pub(crate) fn pending(seq: Seq, parked: Option<&ParkedView>) -> Result<Response, Problem> {
     json::answer(StatusCode::ACCEPTED, &PendingJson { status: "pending", seq, parked })
 }
 
-/// Some rows.
+/// Handles `GET /views/{view}/{service}/{partition}`.
 pub(crate) async fn rows(
     State(api): State<Arc<Api>>,
     path: Path,
@@ -98,7 +98,7 @@ pub(crate) async fn rows(
     )
 }
 
-/// One row.
+/// Handles `GET /views/{view}/{service}/{partition}/{row}`.
 pub(crate) async fn row(
     State(api): State<Arc<Api>>,
     path: Path,

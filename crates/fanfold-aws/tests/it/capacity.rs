@@ -1,6 +1,6 @@
 //! What a command costs, in DynamoDB's units and in messages, counted by the meter over the real
-//! stages and the real tables: exact, so that each bound is a test. README's table is what these
-//! tests print: `cargo test -p fanfold-aws --test it capacity -- --nocapture --test-threads 1`.
+//! stages and the real tables: exact, so that each bound is a test. These tests print the table of
+//! `docs/costs.md`: `cargo test -p fanfold-aws --test it capacity -- --nocapture --test-threads 1`.
 
 use bytes::Bytes;
 use fanfold::body::notification::Message;

@@ -44,7 +44,7 @@ impl Default for Limits {
         Self {
             connections_max: CONNECTIONS_MAX as usize,
             // 64 bodies of the largest size: about what the engine works off in four seconds (100,000
-            // commands of 150 bytes a second, README).
+            // commands of 150 bytes a second, `docs/performance.md`).
             body_bytes_max: 64 * 1024 * 1024,
             // The head of a request fits into a few packets. As haproxy's documentation advises for
             // `timeout http-request`.

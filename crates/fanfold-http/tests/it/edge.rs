@@ -1,11 +1,11 @@
-//! What every answer has, whatever was asked.
+//! What holds for every route: problems, limits and counters.
 
 use axum::body::Body;
 
 use crate::{Edge, acme};
 
 #[tokio::test]
-async fn even_what_no_route_takes_is_a_problem() {
+async fn an_unknown_path_or_method_is_a_problem() {
     let edge = Edge::new();
     for path in ["/", "/nothing", "/command/", "/logs/ledger", "/logs/ledger/", "/views/balances"] {
         edge.get(path).await.expect_problem(404, "unknown-route");
@@ -26,7 +26,7 @@ async fn even_what_no_route_takes_is_a_problem() {
 }
 
 #[tokio::test]
-async fn bodies_have_a_limit_announced_or_not() {
+async fn a_too_long_body_is_refused_with_and_without_an_announced_length() {
     let edge = Edge::new();
     let too_long = || vec![b' '; 1024 * 1024 + 1];
     for path in ["/command", "/commands"] {
@@ -39,7 +39,7 @@ async fn bodies_have_a_limit_announced_or_not() {
 }
 
 #[tokio::test]
-async fn what_is_not_admitted_may_come_again() {
+async fn a_command_that_is_not_admitted_is_told_when_to_retry() {
     let edge = Edge::new();
     edge.memory.admission.close();
     let answer = edge.open(1).await.expect_problem(503, "not-admitting");
@@ -62,7 +62,7 @@ async fn a_closed_log_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn the_longest_wait_is_the_hosts() {
+async fn a_wait_longer_than_the_host_allows_is_refused() {
     for (most, too_long) in [(25_000, 25_001), (5_000, 5_001), (0, 1)] {
         let edge = Edge::with_wait_ms_max(most);
         for path in ["/logs/ledger/org:acme/1?", "/views/balances/ledger/org:acme?seq=1&"] {

@@ -1,4 +1,4 @@
-//! What a caller that asks by an id is told.
+//! Answers to a lookup by id.
 
 use fanfold::Seq;
 use fanfold::entry::Outcome;
@@ -28,7 +28,7 @@ async fn an_entry_is_found_by_its_id() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_question_is_named() {
+async fn a_wrong_lookup_names_the_parameter() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
     for (query, kind, detail) in [

@@ -1,5 +1,5 @@
-//! The router over the in-memory ports. No stage runs here but ingest: what the others would have
-//! written, a test writes itself; so every shape and every status can be shown.
+//! The router over the in-memory ports. Ingest is the only stage that runs. Tests write what the
+//! processor and the projector would write, so they can produce every shape and every status.
 
 mod edge;
 mod ids;
@@ -26,13 +26,13 @@ use ledger::views::Balances;
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// A router with the ports beneath it.
+/// A router and the ports below it.
 pub(crate) struct Edge {
     pub(crate) memory: Memory,
     router: Router,
 }
 
-/// An answer, read whole.
+/// An answer with its whole body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -83,7 +83,7 @@ impl Edge {
         self.call("GET", path, "").await
     }
 
-    /// Opens an account, as ann for acme.
+    /// Sends `open` of the account `cash`, as ann for acme.
     pub(crate) async fn open(&self, id: u64) -> Answer {
         let request = format!(
             r#"{{"type":"ledger","command":"open","id":{id},"user":"ann","org":"acme","data":{{"account":"cash"}}}}"#
@@ -91,7 +91,7 @@ impl Edge {
         self.call("POST", "/command", request).await
     }
 
-    /// Writes what the processor would have: one commit, with an entry per outcome.
+    /// Writes a commit with an entry per outcome, as the processor would.
     pub(crate) async fn commit(&self, first: u64, outcomes: Vec<Outcome>) {
         let mut payload = Vec::new();
         for (seq, outcome) in (first..).zip(&outcomes) {
@@ -120,7 +120,7 @@ impl Edge {
         self.memory.journal.append(&acme(), &item).await.expect("it is the next one");
     }
 
-    /// Writes what the projector would have: a row, and the cursor.
+    /// Writes a row and moves the cursor to `seq`, as the projector would.
     pub(crate) async fn put_row(&self, key: &str, seq: u64, json: &str) {
         let table = &self.memory.views["balances"];
         let body = Some(json.to_owned().into());

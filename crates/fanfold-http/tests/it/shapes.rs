@@ -1,4 +1,4 @@
-//! What the answers look like, to the byte: clients rely on it.
+//! The exact bytes of the answers, on which clients rely.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn numbers_are_shown_as_they_were_written() {
 }
 
 #[tokio::test]
-async fn entries_of_every_status() {
+async fn entries_of_every_status_have_their_shape() {
     let edge = Edge::new();
     for id in 1..=8 {
         let receipt = edge.open(id).await.expect(202);
@@ -96,7 +96,7 @@ async fn entries_of_every_status() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_when_what_it_waits_for_is_there() {
+async fn a_wait_ends_as_soon_as_the_entry_or_row_exists() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
     let waiting = edge.get("/logs/ledger/org:acme/1?wait=25000");
@@ -117,7 +117,7 @@ async fn a_wait_ends_when_what_it_waits_for_is_there() {
 }
 
 #[tokio::test]
-async fn rows() {
+async fn rows_have_their_shape() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
     edge.open(2).await.expect(202);
@@ -151,7 +151,7 @@ async fn rows() {
 }
 
 #[tokio::test]
-async fn a_parked_view_says_so() {
+async fn a_parked_view_shows_why() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
     let parked = ParkedView { seq: Seq(1), reason: "no".to_owned(), at: Time(7) };

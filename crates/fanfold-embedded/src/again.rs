@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fanfold::LogId;
 use fanfold::Time;
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::body::record::Record;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
@@ -148,19 +148,19 @@ impl Again {
     pub(crate) async fn project(
         &self,
         projector: &Projector,
-        messages: &[&[Received]],
+        messages: &[&[ReceivedCommit]],
         deadline: Time,
     ) -> Vec<usize> {
         if !self.is_suspicious() {
             let _watched = self.watchdog.watch("a view's invocation");
-            return projector.project_received(messages, deadline).await;
+            return projector.project_commits(messages, deadline).await;
         }
         let projector = projector.suspicious(ATTEMPTS_MAX + 1);
         let mut failed = Vec::new();
         for (index, message) in messages.iter().enumerate() {
             let _turn = self.turn.lock().await;
             let _watched = self.watchdog.watch("a view's invocation");
-            if !projector.project_received(&[message], deadline).await.is_empty() {
+            if !projector.project_commits(&[message], deadline).await.is_empty() {
                 failed.push(index);
             }
             self.is_durable().await;

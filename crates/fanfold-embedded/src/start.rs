@@ -1,11 +1,10 @@
 //! Putting an engine together: each stage over its ports, driven by its source.
 
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use fanfold::AnyView;
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
@@ -134,9 +133,8 @@ impl Start<'_> {
         let deliver = move |messages: Messages, deadline| {
             let (again, projector) = (again.clone(), projector.clone());
             async move {
-                let commits = messages.iter().map(|message| message.commits(&projector));
-                let commits: Vec<Cow<'_, [Received]>> = commits.collect();
-                let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
+                let commits: Vec<&[ReceivedCommit]> =
+                    messages.iter().map(|message| &message.commits[..]).collect();
                 again.project(&projector, &commits, deadline).await
             }
         };

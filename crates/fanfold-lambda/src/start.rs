@@ -14,6 +14,7 @@ use fanfold_aws::{
 use fanfold_http::{Api, Metrics};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{Commands, State, ViewTable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
@@ -108,13 +109,13 @@ pub fn processor(services: Services) -> ExitCode {
             journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
             state,
             parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
-            topic: Arc::new(topic),
+            topic: Arc::new(PackingTopic::new(Arc::new(topic), env.clone())),
             // Its order was looked at, so the connection is there.
             stream: Arc::new(KinesisStream::new(&aws, stream)),
             env,
         };
         let processor = match services.get(Canary::NAME) {
-            Some(_) => Processor::new(ports, services).with_canaries_told(),
+            Some(_) => Processor::new(ports, services).with_canaries_published(),
             None => Processor::new(ports, services.with::<Canary>()),
         };
         let processor = processor.among(OTHERS);

@@ -3,7 +3,6 @@
 //!
 //! `cargo bench -p fanfold-pipeline --bench pipeline`
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::{Services, Time, Views};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shard::Position;
@@ -162,10 +161,9 @@ impl World {
     fn project(&mut self) {
         let messages = self.ports.topic.log().read(self.told, usize::MAX);
         for projector in &self.projectors {
-            let commits = messages.iter().map(|(_, message)| message.commits(projector));
-            let commits: Vec<Cow<'_, [Received]>> = commits.collect();
-            let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
-            let failed = block_on(projector.project_received(&commits, NEVER));
+            let commits: Vec<&[ReceivedCommit]> =
+                messages.iter().map(|(_, message)| &message.commits[..]).collect();
+            let failed = block_on(projector.project_commits(&commits, NEVER));
             assert!(failed.is_empty(), "nothing fails here");
         }
         self.told = self.ports.topic.log().end();

@@ -23,7 +23,7 @@ pub use journal::journal;
 pub use parked::parked;
 pub use rows::{rows, scans};
 pub use state::state;
-pub use streams::{command_stream, dead_letters, dead_letters_of_views, topic};
+pub use streams::{command_stream, dead_letters, dead_letters_of_views, message_topics, topic};
 pub use waits::{WaitsPorts, waits};
 
 use std::fmt::Display;

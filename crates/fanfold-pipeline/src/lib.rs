@@ -18,6 +18,7 @@ mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod ingest;
+pub mod packing;
 pub mod panics;
 pub mod ports;
 pub mod process;

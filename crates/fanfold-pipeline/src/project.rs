@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::body::commit;
-use fanfold::body::notification::{self, Received};
+use fanfold::body::notification::{self, ReceivedCommit};
 use fanfold::planted::{Bug, planted};
 use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
@@ -125,14 +125,15 @@ impl Projector {
     /// Applies the commits of messages, each given by its body. Returns the indices of those that
     /// must come again.
     pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
-        let messages: Vec<Vec<Received>> = messages.iter().map(|body| self.decode(body)).collect();
-        let messages: Vec<&[Received]> = messages.iter().map(Vec::as_slice).collect();
-        self.project_received(&messages, deadline).await
+        let messages: Vec<Vec<ReceivedCommit>> =
+            messages.iter().map(|body| self.decode(body)).collect();
+        let messages: Vec<&[ReceivedCommit]> = messages.iter().map(Vec::as_slice).collect();
+        self.project_commits(&messages, deadline).await
     }
 
     /// The commits of a message. One that cannot be read has none: it will never be readable, and
     /// hides nothing, for the journal has what it says, and the view's sweep finds it there.
-    pub fn decode(&self, body: &[u8]) -> Vec<Received> {
+    pub fn decode(&self, body: &[u8]) -> Vec<ReceivedCommit> {
         match std::str::from_utf8(body).ok().map(notification::decode) {
             Some(Ok(commits)) => commits,
             _ => {
@@ -145,7 +146,11 @@ impl Projector {
 
     /// Applies the commits of messages, as [`Projector::project`] does: for hosts that have them
     /// without bytes.
-    pub async fn project_received(&self, messages: &[&[Received]], deadline: Time) -> Vec<usize> {
+    pub async fn project_commits(
+        &self,
+        messages: &[&[ReceivedCommit]],
+        deadline: Time,
+    ) -> Vec<usize> {
         let mut failed = Vec::new();
         let logs = ByLog::new(messages, self.view.services());
         let logs = logs.map(|told| self.advance(told, deadline));
@@ -250,7 +255,7 @@ impl Projector {
     }
 
     /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
-    fn in_line(&self, commit: &Received, cursor: Seq) -> Option<Arc<[Entry]>> {
+    fn in_line(&self, commit: &ReceivedCommit, cursor: Seq) -> Option<Arc<[Entry]>> {
         let follows = commit.follows(cursor, &self.kinds) || planted(Bug::ApplyBeyond);
         commit.entries.as_ref().filter(|_| follows).cloned()
     }
@@ -259,7 +264,7 @@ impl Projector {
     async fn wait_for_turn(
         &self,
         log: &LogId,
-        commit: &Received,
+        commit: &ReceivedCommit,
         mut cursor: Cursor,
     ) -> Result<Cursor, ProjectError> {
         let until = self.ports.env.now().plus_ms(TURN_MS_MAX);

@@ -241,7 +241,7 @@ pub async fn process(
     let make = || {
         let processor = Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
         let processor = if forgets { processor.with_cache_bytes(0) } else { processor };
-        if canaries_are_told { processor.with_canaries_told() } else { processor }
+        if canaries_are_told { processor.with_canaries_published() } else { processor }
     };
     let processors = Environments::new(make);
     let invoke = |batch: Vec<Received>, deadline| {

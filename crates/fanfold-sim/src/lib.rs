@@ -27,6 +27,7 @@ use fanfold_embedded::memory::{
 use fanfold_embedded::shard::Bound;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
@@ -154,13 +155,14 @@ impl Run {
         let memory_parked: Arc<MemoryParked> = Arc::default();
         let parked = Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
         let refusal = Refusal::draw(world);
-        let topic = Arc::new(SimTopic {
+        let topics = Arc::new(SimTopic {
             subscribers: subscribers.clone(),
             topics: TOPICS,
             refusal,
             watch: watch.clone(),
             world: world.clone(),
         });
+        let topic = Arc::new(PackingTopic::new(topics, env.clone()));
         let dead_letters = Arc::new(MemoryDeadLetters::new(bound));
 
         // Small records make rounds: a log's next one has to wait for the last.

@@ -16,11 +16,12 @@ use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
 };
+use fanfold_pipeline::packing::MessageTopics;
 use fanfold_pipeline::ports::{
     Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
     NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError, RowPage, RowRange,
-    Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+    Slot, State, StateItem, StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 
 use crate::attempts::{Attempts, counted};
@@ -429,7 +430,7 @@ impl Refusal {
     }
 
     fn takes(self, message: &Message, faults: &Faults) -> bool {
-        let refuses = |commit: &notification::Received| {
+        let refuses = |commit: &notification::ReceivedCommit| {
             self.is_of(&commit.log) && (self.by_reference || commit.entries.is_some())
         };
         !(self.for_ever || faults.are_on())
@@ -452,12 +453,12 @@ pub struct SimTopic {
 }
 
 #[async_trait]
-impl Topic for SimTopic {
+impl MessageTopics for SimTopic {
     fn topics(&self) -> usize {
         self.topics
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         topic: usize,
         messages: &[Message],

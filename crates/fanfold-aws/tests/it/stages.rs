@@ -15,9 +15,8 @@ use fanfold_aws::{OpenAdmission, SystemEnv};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts};
-use fanfold_pipeline::ports::{
-    Commands, CommitItem, Env, Journal, PublishError, Topic, Unavailable,
-};
+use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
+use fanfold_pipeline::ports::{Commands, CommitItem, Env, Journal, PublishError, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use ledger::Ledger;
 use rand::distr::{Alphanumeric, SampleString};
@@ -79,12 +78,12 @@ fn record_of(first: u64, commands: &[Command]) -> ReceivedRecord {
 struct Announced(Mutex<Vec<Message>>);
 
 #[async_trait]
-impl Topic for Announced {
+impl MessageTopics for Announced {
     fn topics(&self) -> usize {
         1
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         _topic: usize,
         messages: &[Message],
@@ -102,7 +101,7 @@ fn processor(dynamo: &Dynamo, state: &str) -> (Processor, Arc<Announced>) {
         journal: Arc::new(DynamoJournal::new(&aws, dynamo.tables.journal())),
         state: Arc::new(DynamoState::new(&aws, state)),
         parked: Arc::new(DynamoParked::new(&aws, dynamo.tables.parked())),
-        topic: topic.clone(),
+        topic: Arc::new(PackingTopic::new(topic.clone(), Arc::new(SystemEnv))),
         stream: Memory::new(&MemoryConfig::default(), [], Arc::new(SystemEnv)).stream,
         env: Arc::new(SystemEnv),
     };

@@ -13,9 +13,10 @@ use fanfold_aws::dynamo::{
 use fanfold_aws::{Aws, OpenAdmission, SystemEnv};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts, Receipt};
+use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream, Commands, Env,
-    PublishError, Slot, StreamRecord, Topic, Unavailable,
+    PublishError, Slot, StreamRecord, Unavailable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
@@ -108,12 +109,12 @@ impl Told {
 }
 
 #[async_trait]
-impl Topic for Told {
+impl MessageTopics for Told {
     fn topics(&self) -> usize {
         1
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         _: usize,
         messages: &[Message],
@@ -177,7 +178,7 @@ impl Way {
             journal: Arc::new(DynamoJournal::new(aws, tables.journal())),
             state: Arc::new(DynamoState::new(aws, tables.state())),
             parked: Arc::new(DynamoParked::new(aws, tables.parked())),
-            topic: told.clone(),
+            topic: Arc::new(PackingTopic::new(told.clone(), Arc::new(SystemEnv))),
             stream: records.clone(),
             env: Arc::new(SystemEnv),
         };

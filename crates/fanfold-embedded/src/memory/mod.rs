@@ -35,7 +35,7 @@ pub use parked::MemoryParked;
 pub(crate) use state::KEYS_MAX;
 pub use state::MemoryState;
 pub use stream::MemoryStream;
-pub use topic::{Content, MemoryTopic, Notification};
+pub use topic::{MemoryTopic, Notification};
 pub use view_table::MemoryViewTable;
 pub(crate) use view_table::TOMBSTONE_MS;
 
@@ -51,8 +51,6 @@ pub(crate) const ITEM_OVERHEAD_BYTES: usize = 128;
 pub struct MemoryConfig {
     /// Shards of the change stream and of the command stream, each.
     pub shards: usize,
-    /// Topics; one log of notifications holds those of all.
-    pub topics: usize,
     /// How much may be on its way before commands are refused.
     pub backlog: Bound,
     /// Bytes of notifications kept for subscribers that have not come to them yet.
@@ -67,7 +65,6 @@ impl Default for MemoryConfig {
         Self {
             // As many as cores, on the machines that one process is enough for.
             shards: 4,
-            topics: 1,
             // Some seconds of work.
             backlog: Bound { items: 200_000, bytes: 128 * 1024 * 1024 },
             notifications_bytes_max: 64 * 1024 * 1024,
@@ -121,7 +118,7 @@ impl Memory {
         let on_the_way = [commands.changes().backlog().clone(), stream.records().backlog().clone()];
         Self {
             admission: Arc::new(MemoryAdmission::new(on_the_way, config.backlog)),
-            topic: Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max)),
+            topic: Arc::new(MemoryTopic::new(config.notifications_bytes_max)),
             dead_letters: Arc::new(MemoryDeadLetters::new(config.dead_letters)),
             state: Arc::default(),
             parked: Arc::default(),

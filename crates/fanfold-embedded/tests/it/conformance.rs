@@ -80,13 +80,13 @@ fn command_stream() {
 
 #[test]
 fn topic() {
-    let topic = MemoryTopic::new(3, 1 << 30);
+    let topic = MemoryTopic::new(1 << 30);
     let mut next = topic.subscribe("everything");
     let arrived = async || {
         let messages = topic.log().read(next, usize::MAX);
         next = topic.log().end();
         topic.pass("everything", next);
-        messages.into_iter().flat_map(|(_, message)| message.bodies()).collect()
+        messages.into_iter().flat_map(|(_, message)| message.commits.clone()).collect()
     };
     block_on(conformance::topic(&topic, "t", arrived));
 }

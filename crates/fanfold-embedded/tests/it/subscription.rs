@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use fanfold::Time;
-use fanfold::body::notification::{Attributes, Message};
-use fanfold_embedded::memory::{MemoryDeadLetters, MemoryTopic};
+use fanfold::body::notification::{self, Commit};
+use fanfold::entry::Outcome;
+use fanfold::{CommandId, Entry, Origin, Seq, Time};
+use fanfold_embedded::memory::{MemoryDeadLetters, MemoryTopic, Notification};
 use fanfold_embedded::shard::Bound;
 use fanfold_embedded::stop::Stopper;
 use fanfold_embedded::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
-use fanfold_pipeline::ports::{DeadLetters, Env, Topic};
+use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Env, PublishError, Topic};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -19,9 +19,32 @@ use crate::paused_env::PausedEnv;
 
 const VIEW: &str = "balances";
 
-fn message(services: &[&str], body: &str) -> Message {
-    let services = services.iter().map(|&service| service.to_owned()).collect();
-    Message { body: body.to_owned(), attributes: Attributes { services, ..Attributes::default() } }
+/// Publishes a commit of each of these services for one organisation.
+pub(crate) async fn publish(
+    topic: &MemoryTopic,
+    services: &[&str],
+    org: &str,
+) -> Vec<Result<(), PublishError>> {
+    let commit = |service: &&str| {
+        let entry = Entry {
+            seq: Seq(1),
+            time: Time(0),
+            origin: Origin::nobody(),
+            id: CommandId::NONE,
+            command: None,
+            digest: None,
+            outcome: Outcome::Stale,
+        };
+        let log = format!("{service}/org:{org}").parse().expect("a log");
+        Commit { log, entries: [entry].into(), prev: Arc::default() }
+    };
+    let commits: Vec<Commit> = services.iter().map(commit).collect();
+    topic.publish(&commits.iter().collect::<Vec<_>>(), Time(u64::MAX)).await
+}
+
+/// The organisation of a notification.
+fn org(notification: &Notification) -> String {
+    notification.commits[0].log.partition().strip_prefix("org:").expect("an org").to_owned()
 }
 
 /// A topic with one subscriber.
@@ -38,10 +61,10 @@ impl Bench {
     fn new<F: Future<Output = bool> + Send + 'static>(
         concurrency: usize,
         bytes_max: usize,
-        deliver: impl Fn(Arc<PausedEnv>, Bytes, Time) -> F + Send + Sync + 'static,
+        deliver: impl Fn(Arc<PausedEnv>, String, Time) -> F + Send + Sync + 'static,
     ) -> Self {
         let env = PausedEnv::new();
-        let topic = Arc::new(MemoryTopic::new(2, bytes_max));
+        let topic = Arc::new(MemoryTopic::new(bytes_max));
         let letters = Arc::new(MemoryDeadLetters::new(Bound { items: 100, bytes: 1 << 20 }));
         let (stopper, stop) = Stopper::new();
         let mut tasks = JoinSet::new();
@@ -58,7 +81,7 @@ impl Bench {
             env.clone(),
             stop,
             move |messages: Messages, deadline| {
-                let delivered = deliver(timer.clone(), messages[0].bodies().remove(0), deadline);
+                let delivered = deliver(timer.clone(), org(&messages[0]), deadline);
                 async move { if delivered.await { vec![] } else { vec![0] } }
             },
         );
@@ -68,21 +91,26 @@ impl Bench {
     }
 
     async fn publish(&self, services: &[&str], body: &str) {
-        let results = self.topic.publish(0, &[message(services, body)]).await.unwrap();
-        assert_eq!(results, [Ok(())]);
+        let results = publish(&self.topic, services, body).await;
+        assert_eq!(results, vec![Ok(()); services.len()]);
     }
 
     async fn dead(&self) -> Vec<String> {
         let letters = self.letters.list(VIEW, None, 1_000).await.unwrap();
-        letters.iter().map(|letter| String::from_utf8_lossy(&letter.body).into_owned()).collect()
+        letters.iter().map(org_of_letter).collect()
     }
 }
 
 /// What was delivered, in the order in which it started.
 type Started = Arc<Mutex<Vec<String>>>;
 
-fn note(started: &Started, body: &Bytes) {
-    started.lock().unwrap().push(String::from_utf8_lossy(body).into_owned());
+fn note(started: &Started, org: &str) {
+    started.lock().unwrap().push(org.to_owned());
+}
+
+fn org_of_letter(letter: &DeadLetter) -> String {
+    let body = std::str::from_utf8(&letter.body).expect("text");
+    org(&Notification { commits: notification::decode(body).expect("a batch") })
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +279,7 @@ async fn who_stops_ends_what_is_under_way() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     let env = PausedEnv::new();
-    let topic = Arc::new(MemoryTopic::new(1, 1 << 20));
+    let topic = Arc::new(MemoryTopic::new(1 << 20));
     let letters = Arc::new(MemoryDeadLetters::new(Bound { items: 100, bytes: 1 << 20 }));
     let (_stopper, stop) = Stopper::new();
     let config = SubscriptionConfig { batch: 3, ..SubscriptionConfig::new(VIEW, &["ledger"]) };
@@ -264,9 +292,7 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
         env,
         stop,
         move |messages: Messages, _| {
-            let bodies = messages.iter().flat_map(|message| message.bodies());
-            let bodies: Vec<String> =
-                bodies.map(|body| String::from_utf8_lossy(&body).into_owned()).collect();
+            let bodies: Vec<String> = messages.iter().map(|message| org(message)).collect();
             noted.lock().unwrap().push(bodies.concat());
             async move {
                 assert_ne!(bodies.concat(), "e", "planted");
@@ -277,7 +303,7 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     for (services, body) in
         [("ledger", "a"), ("ledger", "b"), ("ledger", "c"), ("other", "d"), ("ledger", "e")]
     {
-        topic.publish(0, &[message(&[services], body)]).await.unwrap()[0].clone().unwrap();
+        assert_eq!(publish(&topic, &[services], body).await, [Ok(())]);
     }
     let deliveries = subscription.deliveries().clone();
     let mut tasks = JoinSet::new();
@@ -288,9 +314,9 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     calls.sort();
     assert_eq!(calls, ["abc", "b", "b", "c", "c", "e", "e", "e"]);
     let letters = letters.list(VIEW, None, 10).await.unwrap();
-    let mut dead: Vec<&[u8]> = letters.iter().map(|letter| &letter.body[..]).collect();
+    let mut dead: Vec<String> = letters.iter().map(org_of_letter).collect();
     dead.sort();
-    assert_eq!(dead, [&b"b"[..], b"c", b"e"]);
+    assert_eq!(dead, ["b", "c", "e"]);
     let counts = (deliveries.delivered(), deliveries.retried(), deliveries.dead());
     assert_eq!((counts, deliveries.under_way()), ((1, 6, 3), 0));
 }

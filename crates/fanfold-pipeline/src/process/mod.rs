@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanfold::body::attempt::Step;
-use fanfold::body::notification::Notice;
+use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Place, Work};
 use fanfold::planted::{Bug, planted};
@@ -37,7 +37,7 @@ pub use suspect::Suspicion;
 
 use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
-use self::publish::Told;
+use self::publish::Publication;
 use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, COMMITS_PER_READ, Stop, report_faults};
 use crate::BatchOutcome;
@@ -79,7 +79,7 @@ pub struct Processor {
     services: Services,
     cache: Cache,
     suspects: Suspects,
-    canaries_are_told: bool,
+    publishes_canaries: bool,
 }
 
 /// One log's part of a batch, under way.
@@ -92,7 +92,7 @@ struct Lane {
     /// Taken up from the parked table and done: removed there after publishing.
     unpark: Vec<(Seq, String)>,
     /// The commits to publish before the batch is answered, by their first seq.
-    publish: Vec<Notice>,
+    publish: Vec<Commit>,
     first_record: usize,
     /// The first record that must come again.
     unfinished: Option<usize>,
@@ -113,14 +113,14 @@ impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
         let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new(&*ports.env));
-        Self { ports, services, cache, suspects, canaries_are_told: false }
+        Self { ports, services, cache, suspects, publishes_canaries: false }
     }
 
     /// Also publishes the commits of the service [`Canary`](fanfold::canary::Canary): for a host
-    /// with a view of it. By default they count as published: subscribers could do nothing with them.
+    /// with a view of it. By default they count as published, since no subscriber can read them.
     #[must_use]
-    pub fn with_canaries_told(mut self) -> Self {
-        self.canaries_are_told = true;
+    pub fn with_canaries_published(mut self) -> Self {
+        self.publishes_canaries = true;
         self
     }
 
@@ -154,13 +154,13 @@ impl Processor {
                 let _ = self.remove_parked(lane).await;
             }
         }
-        let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| &lane.publish).collect();
-        let told = self.tell(&notices, deadline).await;
+        let commits: Vec<&Commit> = lanes.iter().flat_map(|lane| &lane.publish).collect();
+        let publications = self.publish(&commits, deadline).await;
 
-        let mut rest = told.as_slice();
+        let mut rest = publications.as_slice();
         let finished = lanes.into_iter().map(|lane| {
-            let told = rest.split_off(..lane.publish.len()).unwrap_or_default();
-            self.finish(lane, told, deadline)
+            let publications = rest.split_off(..lane.publish.len()).unwrap_or_default();
+            self.finish(lane, publications, deadline)
         });
         let mut outcome = BatchOutcome::DONE;
         at_once(LOGS_AT_ONCE, finished, |unfinished| {
@@ -289,10 +289,10 @@ impl Processor {
             let entry = log.command_at(seq).or_else(|| stored.get(&seq));
             let same = entry.is_some_and(|e| e.origin == command.origin && e.id == command.id);
             if same || planted(Bug::NoIdentityCheck) {
-                if let Some(notice) = log.unpublished_at(seq)
+                if let Some(commit) = log.unpublished_at(seq)
                     && !planted(Bug::NoRepublish)
                 {
-                    lane.publish(notice.clone());
+                    lane.publish(commit.clone());
                 }
                 lane.take_front();
             } else {
@@ -353,13 +353,13 @@ impl Processor {
                 *log = self.load(&lane.id, &log.service().clone(), deadline).await?;
                 return Ok(Pass::Again);
             }
-            let notice = sealed.notice.clone();
-            report_faults(&notice);
+            let commit = sealed.commit.clone();
+            report_faults(&commit);
             log.acknowledge(sealed);
-            for command in commands.by_ref().take(notice.entries.len()) {
+            for command in commands.by_ref().take(commit.entries.len()) {
                 lane.take(command);
             }
-            lane.publish(notice);
+            lane.publish(commit);
         }
         Ok(Pass::Done)
     }
@@ -404,16 +404,21 @@ impl Processor {
         Ok(Pass::Done)
     }
 
-    /// After publishing: what is stored and told is noted, what was parked for it removed, a
-    /// snapshot taken if due. Returns the first record that must come again.
-    /// `told` says of each of the lane's commits, in order, what became of it.
-    async fn finish(&self, mut lane: Lane, told: &[Told], deadline: Time) -> Option<usize> {
-        let all = told.iter().all(Told::is_done);
+    /// After publishing: notes what is published, removes what was parked for it, and takes a
+    /// snapshot if one is due. Returns the first record that must come again. `publications` has one
+    /// item per commit of the lane, in order.
+    async fn finish(
+        &self,
+        mut lane: Lane,
+        publications: &[Publication],
+        deadline: Time,
+    ) -> Option<usize> {
+        let all = publications.iter().all(|publication| publication.is_done());
         if let Some(log) = &mut lane.log {
-            let done = lane.publish.iter().zip(told).filter(|(_, told)| told.is_done());
-            done.for_each(|(notice, _)| log.published(notice.first()));
+            let done = lane.publish.iter().zip(publications).filter(|(_, p)| p.is_done());
+            done.for_each(|(commit, _)| log.published(commit.first()));
         }
-        lane.keep_refused(told);
+        lane.keep_refused(publications);
         if !all && !planted(Bug::AcknowledgeBeforePublishing) {
             lane.fail_from(lane.first_record);
         }
@@ -472,35 +477,36 @@ impl Lane {
     }
 
     /// Adds a commit to what is to be published, unless it is there.
-    fn publish(&mut self, notice: Notice) {
-        let first = notice.first();
-        // Most often it is behind all others.
+    fn publish(&mut self, commit: Commit) {
+        let first = commit.first();
+        // Fast path: it is behind all others.
         if self.publish.last().is_none_or(|last| last.first() < first) {
-            self.publish.push(notice);
-        } else if let Err(at) = self.publish.binary_search_by_key(&first, Notice::first) {
-            self.publish.insert(at, notice);
+            self.publish.push(commit);
+        } else if let Err(at) = self.publish.binary_search_by_key(&first, Commit::first) {
+            self.publish.insert(at, commit);
         }
     }
 
     /// What stays parked because the topic has refused it again.
-    fn keep_refused(&mut self, told: &[Told]) {
-        for (notice, _) in self.publish.iter().zip(told).filter(|(_, t)| **t != Told::Published) {
-            let refused = (notice.first(), Parked::UNPUBLISHED);
+    fn keep_refused(&mut self, publications: &[Publication]) {
+        let unpublished = self.publish.iter().zip(publications);
+        for (commit, _) in unpublished.filter(|(_, p)| **p != Publication::Published) {
+            let refused = (commit.first(), Parked::UNPUBLISHED);
             self.unpark.retain(|(seq, identity)| (*seq, identity.as_str()) != refused);
         }
     }
 
     fn publish_through(&mut self, log: &Log, through: Seq) {
-        log.unpublished(through).for_each(|notice| self.publish(notice.clone()));
+        log.unpublished(through).for_each(|commit| self.publish(commit.clone()));
     }
 
     /// Whether a snapshot may be due, and what others have appended would have to be published
     /// for it, again.
     fn would_repeat_others(&self) -> bool {
         self.log.as_ref().is_some_and(|log| {
-            let mut untold = log.unpublished(log.tail()).map(Notice::first);
-            let ours = |first| self.publish.binary_search_by_key(&first, Notice::first).is_ok();
-            log.may_snapshot() && log.is_settled() && untold.any(|first| !ours(first))
+            let mut unpublished = log.unpublished(log.tail()).map(Commit::first);
+            let ours = |first| self.publish.binary_search_by_key(&first, Commit::first).is_ok();
+            log.may_snapshot() && log.is_settled() && unpublished.any(|first| !ours(first))
         })
     }
 

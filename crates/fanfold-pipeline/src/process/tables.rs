@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fanfold::body::notification::Notice;
+use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{
     DecodeError, commit,
@@ -150,9 +150,9 @@ impl Processor {
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
-                let told = self.tell(&unpublished, deadline).await;
-                let done = unpublished.iter().zip(told).filter(|(_, told)| told.is_done());
-                done.for_each(|(notice, _)| log.published(notice.first()));
+                let publications = self.publish(&unpublished, deadline).await;
+                let done = unpublished.iter().zip(publications).filter(|(_, p)| p.is_done());
+                done.for_each(|(commit, _)| log.published(commit.first()));
                 self.snapshot(log).await;
             }
         }
@@ -201,8 +201,8 @@ impl Processor {
     pub(super) async fn append(&self, id: &LogId, sealed: &mut Sealed) -> Result<Appended, Stop> {
         let env = &*self.ports.env;
         let mut item = CommitItem {
-            first: sealed.notice.first(),
-            n: sealed.notice.entries.len() as u64,
+            first: sealed.commit.first(),
+            n: sealed.commit.entries.len() as u64,
             at: sealed.at,
             nonce: Nonce(u128::from(env.random()) << 64 | u128::from(env.random())),
             body: std::mem::take(&mut sealed.body).into(),
@@ -308,7 +308,7 @@ impl Processor {
         let page = self.ports.journal.read(&lane.id, first, 1).await?;
         if let Some(item) = page.commits.first().filter(|item| item.first == first) {
             let entries = commit::decode(first, &item.body)?.0.into();
-            lane.publish(Notice { log: lane.id.clone(), entries, prev: Arc::new(prev) });
+            lane.publish(Commit { log: lane.id.clone(), entries, prev: Arc::new(prev) });
             lane.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
         }
         Ok(())
@@ -445,10 +445,10 @@ impl Processor {
 }
 
 /// A fault is an outcome, and somebody's bug: who was told of the panic learns here whose it was.
-pub(super) fn report_faults(notice: &Notice) {
-    for entry in notice.entries.iter() {
+pub(super) fn report_faults(commit: &Commit) {
+    for entry in commit.entries.iter() {
         if let Outcome::Faulted { message, .. } = &entry.outcome {
-            tracing::warn!(log = %notice.log, seq = %entry.seq, fault = message, "a command is faulted");
+            tracing::warn!(log = %commit.log, seq = %entry.seq, fault = message, "a command is faulted");
         }
     }
 }

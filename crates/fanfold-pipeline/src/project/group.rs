@@ -1,6 +1,6 @@
 //! What is done at a time: the commits of a log, and the entries that touch a row.
 
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::view::AnyRecorded;
 use fanfold::{LogId, RowKey, Seq};
 
@@ -10,20 +10,20 @@ use crate::ports::StoredRow;
 pub(super) struct Told {
     pub log: LogId,
     /// In the order of their seqs, each with the index of its message.
-    pub commits: Vec<(Received, usize)>,
+    pub commits: Vec<(ReceivedCommit, usize)>,
 }
 
 /// What messages say, log by log.
 pub(super) struct ByLog<'a> {
     /// In order, each with the index of its message.
-    commits: Vec<(&'a Received, usize)>,
+    commits: Vec<(&'a ReceivedCommit, usize)>,
     /// Those below are handed out.
     next: usize,
 }
 
 impl<'a> ByLog<'a> {
     /// Only logs of these services.
-    pub(super) fn new(messages: &[&'a [Received]], services: &[&str]) -> Self {
+    pub(super) fn new(messages: &[&'a [ReceivedCommit]], services: &[&str]) -> Self {
         let numbered = messages.iter().enumerate();
         let commits = numbered.flat_map(|(index, commits)| commits.iter().map(move |c| (c, index)));
         let mut commits: Vec<_> =

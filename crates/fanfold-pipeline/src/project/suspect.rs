@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use fanfold::body::attempt::Lease;
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};
 
@@ -51,24 +51,25 @@ impl Projector {
         attempts_max: u32,
         deadline: Time,
     ) -> Vec<usize> {
-        let messages: Vec<Vec<Received>> = messages.iter().map(|body| self.decode(body)).collect();
+        let messages: Vec<Vec<ReceivedCommit>> =
+            messages.iter().map(|body| self.decode(body)).collect();
         let suspects = messages.iter().zip(is_suspect).filter(|(_, is_suspect)| **is_suspect);
         let suspects: HashSet<&LogId> =
             suspects.flat_map(|(commits, _)| commits.iter().map(|commit| &commit.log)).collect();
         if suspects.is_empty() {
-            return self.project_received(&slices(&messages), deadline).await;
+            return self.project_commits(&slices(&messages), deadline).await;
         }
-        let of_logs = |suspect: bool| -> Vec<Vec<Received>> {
-            let wanted = |commit: &&Received| suspects.contains(&commit.log) == suspect;
+        let of_logs = |suspect: bool| -> Vec<Vec<ReceivedCommit>> {
+            let wanted = |commit: &&ReceivedCommit| suspects.contains(&commit.log) == suspect;
             messages
                 .iter()
                 .map(|commits| commits.iter().filter(wanted).cloned().collect())
                 .collect()
         };
         let (others, suspects) = (of_logs(false), of_logs(true));
-        let mut failed = self.project_received(&slices(&others), deadline).await;
+        let mut failed = self.project_commits(&slices(&others), deadline).await;
         let suspicious = self.suspicious(attempts_max);
-        failed.extend(suspicious.project_received(&slices(&suspects), deadline).await);
+        failed.extend(suspicious.project_commits(&slices(&suspects), deadline).await);
         failed.sort_unstable();
         failed.dedup();
         failed
@@ -155,6 +156,6 @@ impl Projector {
     }
 }
 
-fn slices(messages: &[Vec<Received>]) -> Vec<&[Received]> {
+fn slices(messages: &[Vec<ReceivedCommit>]) -> Vec<&[ReceivedCommit]> {
     messages.iter().map(Vec::as_slice).collect()
 }

@@ -20,6 +20,7 @@ use fanfold_embedded::shard::Position;
 use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{
     Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State,
     StateItem, ViewTable,
@@ -34,7 +35,7 @@ use ledger::views::Balances;
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
-use crate::ports::{Faulty, ManualEnv};
+use crate::ports::{Faulty, ManualEnv, SentMessages};
 use crate::tally::{Resets, Sums, Tally};
 
 /// A deadline that never comes.
@@ -110,6 +111,7 @@ pub(crate) fn views() -> Views {
 /// Everything, in memory.
 pub(crate) struct World {
     pub(crate) memory: Memory,
+    pub(crate) topics: Arc<SentMessages>,
     pub(crate) faults: Faults,
     pub(crate) env: Arc<ManualEnv>,
 }
@@ -133,11 +135,11 @@ impl World {
     fn laid_out(seed: u64, topics: usize) -> Arc<Self> {
         let faults = Faults::default();
         let env = ManualEnv::new(seed, &faults);
-        let config = MemoryConfig { shards: 1, topics, ..MemoryConfig::default() };
+        let config = MemoryConfig { shards: 1, ..MemoryConfig::default() };
         let views = views();
         let names = views.iter().map(|view| view.name());
         let memory = Memory::new(&config, names, Arc::clone(&env) as _);
-        Arc::new(Self { memory, faults, env })
+        Arc::new(Self { memory, topics: SentMessages::new(topics), faults, env })
     }
 
     fn faulty<P: Send + Sync + 'static>(&self, memory: &Arc<P>) -> Arc<Faulty<P>> {
@@ -169,7 +171,7 @@ impl World {
             journal: self.faulty(&self.memory.journal),
             state: self.faulty(&self.memory.state),
             parked: self.faulty(&self.memory.parked),
-            topic: self.faulty(&self.memory.topic),
+            topic: Arc::new(PackingTopic::new(self.faulty(&self.topics), self.env.clone())),
             stream: self.faulty(&self.memory.stream),
             env: Arc::clone(&self.env) as _,
         };
@@ -178,12 +180,12 @@ impl World {
 
     /// A processor that nothing goes wrong with: another environment, in another place.
     pub(crate) fn elsewhere(&self) -> Processor {
-        let (Memory { journal, state, parked, topic, stream, .. }, env) = (&self.memory, &self.env);
+        let (Memory { journal, state, parked, stream, .. }, env) = (&self.memory, &self.env);
         let ports = ProcessorPorts {
             journal: Arc::clone(journal) as _,
             state: Arc::clone(state) as _,
             parked: Arc::clone(parked) as _,
-            topic: Arc::clone(topic) as _,
+            topic: Arc::new(PackingTopic::new(self.topics.clone(), self.env.clone())),
             stream: Arc::clone(stream) as _,
             env: Arc::clone(env) as _,
         };
@@ -329,8 +331,7 @@ impl World {
 
     /// The bodies of all messages, in the order in which they were published.
     pub(crate) fn messages(&self) -> Vec<Bytes> {
-        let log = self.memory.topic.log().read(Position::START, ALL);
-        log.into_iter().flat_map(|(_, notification)| notification.bodies()).collect()
+        self.topics.all().into_iter().map(|(_, message)| message.body.into()).collect()
     }
 
     /// The commits that were published of a log, as often as they were.

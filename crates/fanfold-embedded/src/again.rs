@@ -183,7 +183,7 @@ impl Again {
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
         let bring_on = async {
             let deadline = env.now().plus_ms(BRING_ON_MS);
-            sweep.bring_on_logs(&self.logs, attempts_max, deadline).await
+            sweep.catch_up(&self.logs, attempts_max, deadline).await
         };
         let report = self.sweep(bring_on).await;
         tracing::info!(

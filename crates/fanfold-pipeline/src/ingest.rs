@@ -52,7 +52,7 @@ pub struct Receipt {
 }
 
 /// Why a request was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
     /// It never will be: it is wrong.
     #[error(transparent)]
@@ -66,6 +66,9 @@ pub enum IngestError {
         /// The log.
         log: LogId,
     },
+    /// The host cannot write the commands of the log; none of them was accepted.
+    #[error("the commands cannot be written to the slot")]
+    Unencodable(#[source] Arc<serde_json::Error>),
     /// Whether it was accepted is unknown: send it again, with the same id.
     #[error(
         "the commands table does not answer; the outcome is unknown, send the command again with the same id"
@@ -145,7 +148,7 @@ impl Ingest {
         let bodies = match slot::encode(&commands) {
             Ok(bodies) => bodies,
             Err(e) => {
-                let error = IngestError::Invalid(RequestError::NotJson(e.to_string()));
+                let error = IngestError::Unencodable(Arc::new(e));
                 return group.iter().map(|(index, _)| (*index, Err(error.clone()))).collect();
             }
         };

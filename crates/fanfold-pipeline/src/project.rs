@@ -23,10 +23,10 @@ use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
 use futures::future::join;
 
-use self::group::{ByLog, Told, Touched, Touching};
+use self::group::{ByLog, LogCommits, Touched, Touching};
 use self::rows::KEYS_PER_READ;
 use crate::at_once::{Pace, at_once};
-use crate::attempts::{Found, Leases, Others};
+use crate::leases::{Leases, Others, Standing};
 use crate::ports::{Advanced, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable};
 
 pub use suspect::ATTEMPTS_MAX;
@@ -113,8 +113,8 @@ impl Projector {
 
     /// Whether an attempt stands in the cursor that has ended its process, or is under way in
     /// another.
-    pub(crate) fn found(&self, cursor: &Cursor) -> Found {
-        self.leases.find(cursor.attempt.as_ref(), self.ports.env.now())
+    pub(crate) fn standing(&self, cursor: &Cursor) -> Standing {
+        self.leases.read(cursor.attempt.as_ref(), self.ports.env.now())
     }
 
     /// The view.
@@ -153,14 +153,17 @@ impl Projector {
     ) -> Vec<usize> {
         let mut failed = Vec::new();
         let logs = ByLog::new(messages, self.view.services());
-        let logs = logs.map(|told| self.advance(told, deadline));
+        let logs = logs.map(|of_log| async move {
+            let result = self.project_log(&of_log, deadline).await;
+            (of_log, result)
+        });
         let pace = if self.attempts_max.is_some() { Pace::of(1) } else { LOGS_AT_ONCE };
-        at_once(pace, logs, |(told, result)| {
+        at_once(pace, logs, |(of_log, result)| {
             if let Err(error) = result {
-                let log = told.log;
+                let log = of_log.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
                 if !planted(Bug::AcknowledgeUnapplied) {
-                    failed.extend(told.commits.iter().map(|(_, index)| *index));
+                    failed.extend(of_log.commits.iter().map(|(_, index)| *index));
                 }
             }
         })
@@ -170,22 +173,17 @@ impl Projector {
         failed
     }
 
-    async fn advance(&self, told: Told, deadline: Time) -> (Told, Result<(), ProjectError>) {
-        let result = self.bring_on(&told, deadline).await;
-        (told, result)
-    }
-
-    /// Brings the view on with one log's commits, in the order of their seqs.
-    async fn bring_on(&self, told: &Told, deadline: Time) -> Result<(), ProjectError> {
-        let log = &told.log;
+    /// Applies one log's commits, in the order of their seqs.
+    async fn project_log(&self, of_log: &LogCommits, deadline: Time) -> Result<(), ProjectError> {
+        let log = &of_log.log;
         let cursor = match self.attempts_max {
-            None => self.apply_at_once(told, deadline).await?,
+            None => self.apply_in_one_read(of_log, deadline).await?,
             // What ends the process is only touched behind an attempt.
             Some(_) => Some(self.ports.table.cursor(log).await?.unwrap_or_default()),
         };
         let Some(mut cursor) = cursor else { return Ok(()) };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
-        for (commit, _) in &told.commits {
+        for (commit, _) in &of_log.commits {
             if self.ports.env.now() >= deadline {
                 return Err(ProjectError::Deadline);
             }
@@ -198,20 +196,20 @@ impl Projector {
                 next.to = commit.last;
                 continue;
             }
-            cursor = self.apply_next(log, cursor, std::mem::take(&mut next), deadline).await?;
+            cursor = self.apply(log, cursor, std::mem::take(&mut next), deadline).await?;
             cursor = self.wait_for_turn(log, commit, cursor).await?;
             if cursor.parked.is_none() && commit.last > cursor.seq {
                 cursor = match self.in_line(commit, cursor.seq) {
                     Some(entries) => {
                         let next = Next { commits: vec![entries], to: commit.last };
-                        self.apply_next(log, cursor, next, deadline).await?
+                        self.apply(log, cursor, next, deadline).await?
                     }
                     None => self.catch_up(log, cursor, commit.last, deadline).await?,
                 };
             }
             next.to = cursor.seq;
         }
-        self.apply_next(log, cursor, next, deadline).await?;
+        self.apply(log, cursor, next, deadline).await?;
         Ok(())
     }
 
@@ -221,15 +219,15 @@ impl Projector {
     /// The rows are loaded together with the cursor, which saves a round trip. So they may be older
     /// than it: the guard of each row's write notices that, but a fault may come of it, and is only
     /// believed when it comes again with rows that were loaded after the cursor.
-    async fn apply_at_once(
+    async fn apply_in_one_read(
         &self,
-        told: &Told,
+        of_log: &LogCommits,
         deadline: Time,
     ) -> Result<Option<Cursor>, ProjectError> {
-        let log = &told.log;
-        let entries = told.commits.iter().filter_map(|(commit, _)| commit.entries.as_ref());
+        let log = &of_log.log;
+        let entries = of_log.commits.iter().filter_map(|(commit, _)| commit.entries.as_ref());
         let (entries, fault) = self.read(log, entries.flat_map(|entries| entries.iter()));
-        let end = told.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
+        let end = of_log.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
         let touching = Touching::group(&entries, end);
         let is_possible = fault.is_none() && touching.keys.len() <= KEYS_PER_READ;
         let keys = if is_possible { &touching.keys[..] } else { &[] };
@@ -237,7 +235,7 @@ impl Projector {
             join(self.ports.table.cursor(log), self.ports.table.rows(log, keys)).await;
         let (cursor, rows) = (cursor?.unwrap_or_default(), rows?);
         let mut at = cursor.seq;
-        let are_in_line = told.commits.iter().all(|(commit, _)| {
+        let are_in_line = of_log.commits.iter().all(|(commit, _)| {
             let is_next = commit.first > at && self.in_line(commit, at).is_some();
             at = commit.last;
             is_next
@@ -250,7 +248,7 @@ impl Projector {
         if self.ports.env.now() >= deadline {
             return Err(ProjectError::Deadline);
         }
-        self.store_all(log, cursor, end, &touching, rows).await?;
+        self.store(log, cursor, end, &touching, rows).await?;
         Ok(None)
     }
 
@@ -306,13 +304,13 @@ impl Projector {
                 cursor.behind = Some(target);
                 return Ok(cursor);
             }
-            cursor = self.read_on(log, cursor, deadline).await?;
+            cursor = self.apply_page(log, cursor, deadline).await?;
         }
         Ok(cursor)
     }
 
     /// Applies one page of the journal, from the cursor on. `deadline` is that of the call.
-    pub(crate) async fn read_on(
+    pub(crate) async fn apply_page(
         &self,
         log: &LogId,
         cursor: Cursor,
@@ -347,16 +345,21 @@ impl Projector {
         }
         match (unreadable, page.commits.is_empty()) {
             (_, true) => Err(ProjectError::Hole { expected: cursor.seq.next() }),
-            (None, false) => self.apply_next(log, cursor, next, deadline).await,
+            (None, false) => self.apply(log, cursor, next, deadline).await,
             (Some(fault), false) => {
-                let cursor = self.apply_next(log, cursor, next, deadline).await?;
+                let cursor = self.apply(log, cursor, next, deadline).await?;
                 self.park(log, cursor, fault).await
             }
         }
     }
 
     /// Applies what is next in line.
-    async fn apply(&self, log: &LogId, cursor: Cursor, next: Next) -> Result<Cursor, ProjectError> {
+    async fn fold_and_store(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        next: Next,
+    ) -> Result<Cursor, ProjectError> {
         let above = next.commits.iter().flat_map(|entries| entries.iter());
         let (entries, mut fault) = self.read(log, above.filter(|entry| entry.seq > cursor.seq));
         // A fault cuts the entries off before it, and what is left is folded anew.
@@ -369,14 +372,19 @@ impl Projector {
                 Err(earlier) => fault = Some(earlier),
             }
         };
-        let cursor = self.store_all(log, cursor, to, &touching, rows).await?;
+        let cursor = self.store(log, cursor, to, &touching, rows).await?;
         match fault {
             Some(fault) => self.park(log, cursor, fault).await,
             None => Ok(cursor),
         }
     }
 
-    async fn move_to(&self, log: &LogId, cursor: Cursor, to: Seq) -> Result<Cursor, ProjectError> {
+    async fn move_cursor(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        to: Seq,
+    ) -> Result<Cursor, ProjectError> {
         match self.ports.table.advance(log, to).await? {
             Advanced::Moved => Ok(Cursor { seq: to, ..cursor }),
             Advanced::Refused(actual) => Ok(actual),

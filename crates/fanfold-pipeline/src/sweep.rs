@@ -12,7 +12,7 @@
 //! A log that cannot be looked at is reported, and stops no other (F7): the walk goes on behind it,
 //! and comes to it again when it begins anew. What there was no time for, the next run begins with.
 
-mod look;
+mod inspect;
 mod view;
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use fanfold::canary::Canary;
 use fanfold::{LogId, Time};
 use futures::stream::{self, StreamExt};
 
-use self::look::{Look, Memory};
+use self::inspect::{Inspection, Memory};
 use crate::ingest::Ingest;
 use crate::ports::{
     CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
@@ -118,21 +118,25 @@ impl Sweep {
         let (canary_age_ms_max, unheard) = self.sing().await;
         let page = self.ports.commands.catalogue(after.clone(), limit).await?;
         let listed = page.logs.len();
-        let looks = stream::iter(page.logs.into_iter().enumerate()).map(|(at, log)| async move {
-            let look =
-                if self.ports.env.now() < deadline { Some(self.look(&log).await) } else { None };
-            (at, log, look)
-        });
-        let mut looks: Vec<_> = looks.buffer_unordered(LOGS_AT_ONCE).collect().await;
-        looks.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+        let inspections =
+            stream::iter(page.logs.into_iter().enumerate()).map(|(at, log)| async move {
+                let inspection = if self.ports.env.now() < deadline {
+                    Some(self.inspect(&log).await)
+                } else {
+                    None
+                };
+                (at, log, inspection)
+            });
+        let mut inspections: Vec<_> = inspections.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        inspections.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         let mut report =
             SweepReport { failed: unheard, canary_age_ms_max, ..SweepReport::default() };
         let (mut looked, mut still) = (listed, Vec::new());
-        for (at, log, look) in looks {
-            match look {
+        for (at, log, inspection) in inspections {
+            match inspection {
                 None => looked = looked.min(at),
-                Some(look) => {
-                    still.extend(report.note(&log, look).map(|look| (log, look)));
+                Some(inspection) => {
+                    still.extend(report.note(&log, inspection).map(|inspection| (log, inspection)));
                 }
             }
         }
@@ -189,12 +193,13 @@ impl Sweep {
 
     /// Puts what these logs need, which the report did not count yet. What is not put now is put by a
     /// later run.
-    async fn put(&self, looks: Vec<(LogId, Look)>, report: &mut SweepReport) {
-        let all = looks.iter().enumerate();
-        let all =
-            all.flat_map(|(at, (_, look))| look.records.iter().map(move |record| (at, record)));
+    async fn put(&self, inspections: Vec<(LogId, Inspection)>, report: &mut SweepReport) {
+        let all = inspections.iter().enumerate();
+        let all = all.flat_map(|(at, (_, inspection))| {
+            inspection.records.iter().map(move |record| (at, record))
+        });
         let all: Vec<(usize, &StreamRecord)> = all.collect();
-        let mut failed = vec![false; looks.len()];
+        let mut failed = vec![false; inspections.len()];
         let mut rest = all.as_slice();
         while !rest.is_empty() {
             let sizes = rest.iter().map(|(_, record)| record.bytes());
@@ -213,13 +218,13 @@ impl Sweep {
             }
         }
         let now = self.ports.env.now();
-        for ((log, look), failed) in looks.into_iter().zip(failed) {
+        for ((log, inspection), failed) in inspections.into_iter().zip(failed) {
             if failed {
                 report.failed.push(log);
                 continue;
             }
             self.memory.put(&log, now);
-            if look.is_resent {
+            if inspection.is_resent {
                 tracing::warn!(%log, "the slot's batch was put on the stream again");
                 report.resent.push(log.clone());
             }
@@ -230,17 +235,21 @@ impl Sweep {
 
 impl SweepReport {
     /// Counts a log; how it stands, if something is to be put for it.
-    fn note(&mut self, log: &LogId, look: Result<Look, Unavailable>) -> Option<Look> {
+    fn note(
+        &mut self,
+        log: &LogId,
+        inspection: Result<Inspection, Unavailable>,
+    ) -> Option<Inspection> {
         self.logs += 1;
-        match look {
-            Ok(look) => {
-                self.standstill_ms_max = self.standstill_ms_max.max(look.standstill_ms);
-                self.waiting += usize::from(!look.waiting.is_empty());
-                for reason in &look.waiting {
+        match inspection {
+            Ok(inspection) => {
+                self.standstill_ms_max = self.standstill_ms_max.max(inspection.standstill_ms);
+                self.waiting += usize::from(!inspection.waiting.is_empty());
+                for reason in &inspection.waiting {
                     *self.waiting_for.entry(*reason).or_default() += 1;
                 }
-                self.attempted += usize::from(look.attempted);
-                Some(look).filter(|look| !look.records.is_empty())
+                self.attempted += usize::from(inspection.attempted);
+                Some(inspection).filter(|inspection| !inspection.records.is_empty())
             }
             Err(error) => {
                 tracing::warn!(%log, %error, "a log could not be looked at");

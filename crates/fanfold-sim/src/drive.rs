@@ -19,7 +19,7 @@ use fanfold_pipeline::ports::{
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Awaited, ReadError, Reads};
+use fanfold_pipeline::read::{Awaited, LookupError, Reads};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
@@ -474,7 +474,7 @@ async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
     let asked = async move { reads.lookup(&log, &by, id, 500).await };
     let found = match stage.invoke(stage.deadline(), asked).await {
         Some(Ok(Awaited::Ready(entry))) => Some(entry.seq),
-        Some(Err(ReadError::UnknownId { .. } | ReadError::BelowWindow { .. })) => None,
+        Some(Err(LookupError::UnknownId { .. } | LookupError::BelowWindow { .. })) => None,
         Some(Ok(Awaited::Pending { .. }) | Err(_)) | None => return,
     };
     stage.watch.audit(|model| model.looked_up(&receipt.log, (origin, id), found));
@@ -571,7 +571,11 @@ impl Clients {
                 Err(IngestError::Unavailable(_) | IngestError::NotAdmitted(_)) => {
                     again.push(command);
                 }
-                Err(IngestError::Invalid(_) | IngestError::Closed { .. }) => {}
+                Err(
+                    IngestError::Invalid(_)
+                    | IngestError::Closed { .. }
+                    | IngestError::Unencodable(_),
+                ) => {}
             }
         }
         again

@@ -1,6 +1,6 @@
 //! Publishing the commits of a batch.
 //!
-//! A commit that the topic refuses for good must not stop its lane: it is parked for an operator,
+//! A commit that the topic refuses for good must not blocked its work: it is parked for an operator,
 //! and the views find it in the journal by their sweeps.
 
 use fanfold::Service;
@@ -73,8 +73,8 @@ impl Processor {
         let parked = Parked { reason: Reason::Unpublished, at, detail: said.to_owned(), content };
         match self.park_body(log, first, &parked).await {
             Ok(()) => Publication::Parked,
-            Err(stop) => {
-                tracing::debug!(%log, %stop, "a refused commit was not parked");
+            Err(blocked) => {
+                tracing::debug!(%log, %blocked, "a refused commit was not parked");
                 Publication::Failed
             }
         }

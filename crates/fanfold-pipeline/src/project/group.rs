@@ -7,7 +7,7 @@ use fanfold::{LogId, RowKey, Seq};
 use crate::ports::StoredRow;
 
 /// What messages say of one log.
-pub(super) struct Told {
+pub(super) struct LogCommits {
     pub log: LogId,
     /// In the order of their seqs, each with the index of its message.
     pub commits: Vec<(ReceivedCommit, usize)>,
@@ -34,15 +34,15 @@ impl<'a> ByLog<'a> {
 }
 
 impl Iterator for ByLog<'_> {
-    type Item = Told;
+    type Item = LogCommits;
 
-    fn next(&mut self) -> Option<Told> {
+    fn next(&mut self) -> Option<LogCommits> {
         let left = &self.commits[self.next..];
         let log = &left.first()?.0.log;
         let n = left.iter().take_while(|(commit, _)| commit.log == *log).count();
         self.next += n;
         let commits = left[..n].iter().map(|(commit, index)| ((*commit).clone(), *index));
-        Some(Told { log: log.clone(), commits: commits.collect() })
+        Some(LogCommits { log: log.clone(), commits: commits.collect() })
     }
 }
 

@@ -99,7 +99,7 @@ impl Projector {
     }
 
     /// Rows first, then the cursor.
-    pub(super) async fn store_all(
+    pub(super) async fn store(
         &self,
         log: &LogId,
         cursor: Cursor,
@@ -111,7 +111,7 @@ impl Projector {
             self.ports.table.advance(log, to).await?;
         }
         // Most often there is one, or they are few.
-        let mut rows = rows.into_iter().map(|row| self.store(log, touching, row));
+        let mut rows = rows.into_iter().map(|row| self.store_row(log, touching, row));
         match (rows.next(), rows.len()) {
             (None, _) => {}
             (Some(row), 0) => row.await?,
@@ -128,11 +128,11 @@ impl Projector {
                 stored?;
             }
         }
-        if to > cursor.seq { self.move_to(log, cursor, to).await } else { Ok(cursor) }
+        if to > cursor.seq { self.move_cursor(log, cursor, to).await } else { Ok(cursor) }
     }
 
     /// Stores a row unless it has changed; then it is loaded and folded again.
-    async fn store(
+    async fn store_row(
         &self,
         log: &LogId,
         touching: &Touching<'_>,

@@ -18,7 +18,7 @@ use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};
 
 use super::{Next, ProjectError, Projector};
-use crate::attempts::{CLOSE_BACKOFF, Found};
+use crate::leases::{CLOSE_BACKOFF, Standing};
 use crate::ports::{Attempted, Cursor};
 
 /// Attempts to apply what is next that may end the process; then the view is parked.
@@ -76,7 +76,7 @@ impl Projector {
     }
 
     /// Applies what is next in line. A parked view stays as it is.
-    pub(super) async fn apply_next(
+    pub(super) async fn apply(
         &self,
         log: &LogId,
         cursor: Cursor,
@@ -87,15 +87,15 @@ impl Projector {
             return Ok(cursor);
         }
         let stands = cursor.attempt.filter(|lease| lease.attempts > 0);
-        let (crashes, max) = match (self.found(&cursor), self.attempts_max) {
-            (Found::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
+        let (crashes, max) = match (self.standing(&cursor), self.attempts_max) {
+            (Standing::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
             // What is not suspect goes on beside it, and writes nothing unless there was a crash.
-            (Found::UnderWay, None) => return self.apply(log, cursor, next).await,
-            (Found::Free { .. }, None) => {
-                let applied = self.apply(log, cursor, next).await;
+            (Standing::UnderWay, None) => return self.fold_and_store(log, cursor, next).await,
+            (Standing::Free { .. }, None) => {
+                let applied = self.fold_and_store(log, cursor, next).await;
                 return self.end(log, applied, stands, None).await;
             }
-            (Found::Free { crashes, .. }, Some(max)) => (crashes, max),
+            (Standing::Free { crashes, .. }, Some(max)) => (crashes, max),
         };
         if crashes >= max {
             let fault = format!("the process ended {crashes} times while this was applied");
@@ -108,7 +108,7 @@ impl Projector {
         let lease = self.leases.begin(crashes, self.ports.env.now(), returns_by);
         let applied = match self.ports.table.attempt(log, before.as_ref(), &lease).await {
             Ok(Attempted::Noted) => {
-                self.apply(log, Cursor { attempt: Some(lease), ..cursor }, next).await
+                self.fold_and_store(log, Cursor { attempt: Some(lease), ..cursor }, next).await
             }
             // Others came between, or what this process could not note, or take back, before.
             Ok(Attempted::Refused(_)) => return Err(ProjectError::UnderWay),

@@ -6,7 +6,7 @@ use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt};
 
 use super::{LOGS_AT_ONCE, STANDSTILL_MS, behind};
-use crate::attempts::Found;
+use crate::leases::Standing;
 use crate::ports::{CataloguePosition, Commands, DeadLetter, DeadLetters, Unavailable};
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
@@ -39,7 +39,7 @@ pub struct ViewSweepReport {
     pub next: Option<CataloguePosition>,
     /// The view's logs looked at.
     pub logs: usize,
-    /// Those that were brought on.
+    /// Those that were caught_up on.
     pub caught_up: Vec<LogId>,
     /// Those that could not be.
     pub failed: Vec<LogId>,
@@ -53,20 +53,20 @@ pub struct ViewSweepReport {
     pub undelivered: usize,
 }
 
-enum Brought {
+enum CatchUp {
     /// There was no time to look at it.
     Unseen,
-    Standing,
+    NotDue,
     /// An attempt has ended its process: it has to go alone.
     Suspect,
     /// An attempt of another process has not returned yet.
     UnderWay,
-    On,
+    Progress,
     Parked,
     Failed,
 }
 
-/// When a log's view is brought on.
+/// When a log's view is caught_up on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Due {
     /// When the entry after the cursor has been in the journal for some time.
@@ -76,16 +76,16 @@ enum Due {
 }
 
 impl ViewSweepReport {
-    fn note(&mut self, log: LogId, brought: Result<Brought, ProjectError>) {
+    fn note(&mut self, log: LogId, caught_up: Result<CatchUp, ProjectError>) {
         self.logs += 1;
-        match brought {
-            Ok(Brought::Standing) => {}
-            Ok(Brought::On) => self.caught_up.push(log),
-            Ok(Brought::Parked) => self.parked += 1,
-            Ok(Brought::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
-            Ok(Brought::Unseen | Brought::Suspect | Brought::Failed) => self.failed.push(log),
+        match caught_up {
+            Ok(CatchUp::NotDue) => {}
+            Ok(CatchUp::Progress) => self.caught_up.push(log),
+            Ok(CatchUp::Parked) => self.parked += 1,
+            Ok(CatchUp::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
+            Ok(CatchUp::Unseen | CatchUp::Suspect | CatchUp::Failed) => self.failed.push(log),
             Err(error) => {
-                tracing::warn!(%log, %error, "a view could not be brought on");
+                tracing::warn!(%log, %error, "a view could not be caught_up on");
                 self.failed.push(log);
             }
         }
@@ -100,7 +100,7 @@ impl ViewSweep {
     }
 
     /// Parks the view for a log after so many attempts that have ended their process, instead of
-    /// [`ATTEMPTS_MAX`]. At least two: logs are brought on at the same time, and a death counts for
+    /// [`ATTEMPTS_MAX`]. At least two: logs are caught_up on at the same time, and a death counts for
     /// all of them; from then on they go alone.
     #[must_use]
     pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
@@ -117,7 +117,7 @@ impl ViewSweep {
     }
 
     /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
-    /// never heard of, because the first message was lost. Each is brought on by a bounded step.
+    /// never heard of, because the first message was lost. Each is caught_up on by a bounded step.
     /// Then it delivers dead letters: most of what they say is done by then. If there are some, each
     /// of both gets half of the time until the deadline, so that neither starves the other.
     pub async fn sweep(
@@ -157,21 +157,21 @@ impl ViewSweep {
         let logs = logs.filter(|(_, log)| services.contains(&log.service()));
         let due = Due::StandsStill;
         let logs = stream::iter(logs).map(|(at, log)| async move {
-            let brought = match self.projector.ports.env.now() < until {
-                true => self.bring_on(suspicious, &log, due, false, until).await,
-                false => Ok(Brought::Unseen),
+            let caught_up = match self.projector.ports.env.now() < until {
+                true => self.catch_up_log(suspicious, &log, due, false, until).await,
+                false => Ok(CatchUp::Unseen),
             };
-            (at, log, brought)
+            (at, log, caught_up)
         });
         let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
         let mut looked = listed;
-        for (at, log, mut brought) in logs {
-            if matches!(brought, Ok(Brought::Suspect)) {
-                brought = self.bring_on(suspicious, &log, due, true, until).await;
+        for (at, log, mut caught_up) in logs {
+            if matches!(caught_up, Ok(CatchUp::Suspect)) {
+                caught_up = self.catch_up_log(suspicious, &log, due, true, until).await;
             }
-            match brought {
-                Ok(Brought::Unseen) => looked = looked.min(at),
-                brought => report.note(log, brought),
+            match caught_up {
+                Ok(CatchUp::Unseen) => looked = looked.min(at),
+                caught_up => report.note(log, caught_up),
             }
         }
         Ok(match looked == listed {
@@ -184,7 +184,7 @@ impl ViewSweep {
     /// that notifications of them were lost. What is not at its end by then counts as failed.
     /// `attempts_max`: log by log, and each parked after so many attempts that have ended their
     /// process; see [`Projector::suspicious`].
-    pub async fn bring_on_logs(
+    pub async fn catch_up(
         &self,
         logs: &[LogId],
         attempts_max: Option<u32>,
@@ -199,53 +199,53 @@ impl ViewSweep {
         let projector = &projector;
         let logs: Vec<_> = logs
             .map(|log| async move {
-                let brought = self.bring_on(projector, log, Due::Now, true, deadline).await;
-                (log.clone(), brought)
+                let caught_up = self.catch_up_log(projector, log, Due::Now, true, deadline).await;
+                (log.clone(), caught_up)
             })
             .collect();
         let mut logs = stream::iter(logs).buffer_unordered(at_once);
         let mut report = ViewSweepReport::default();
-        while let Some((log, brought)) = logs.next().await {
-            report.note(log, brought);
+        while let Some((log, caught_up)) = logs.next().await {
+            report.note(log, caught_up);
         }
         report
     }
 
     /// `is_alone`: no other log is under way, so that it may be one that has ended its process.
-    async fn bring_on(
+    async fn catch_up_log(
         &self,
         projector: &Projector,
         log: &LogId,
         due: Due,
         is_alone: bool,
         deadline: Time,
-    ) -> Result<Brought, ProjectError> {
+    ) -> Result<CatchUp, ProjectError> {
         let mut cursor = self.projector.ports.table.cursor(log).await?.unwrap_or_default();
-        let mut brought = Brought::Unseen;
+        let mut caught_up = CatchUp::Unseen;
         while cursor.parked.is_none() && self.projector.ports.env.now() < deadline {
             if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
-                return Ok(match brought {
-                    Brought::Unseen => Brought::Standing,
-                    brought => brought,
+                return Ok(match caught_up {
+                    CatchUp::Unseen => CatchUp::NotDue,
+                    caught_up => caught_up,
                 });
             }
-            match projector.found(&cursor) {
-                Found::UnderWay => return Ok(Brought::UnderWay),
-                Found::Free { crashes: 1.., .. } if !is_alone => return Ok(Brought::Suspect),
-                Found::Free { .. } => {}
+            match projector.standing(&cursor) {
+                Standing::UnderWay => return Ok(CatchUp::UnderWay),
+                Standing::Free { crashes: 1.., .. } if !is_alone => return Ok(CatchUp::Suspect),
+                Standing::Free { .. } => {}
             }
             let before = cursor.seq;
-            cursor = projector.read_on(log, cursor, deadline).await?;
+            cursor = projector.apply_page(log, cursor, deadline).await?;
             if cursor.seq == before && cursor.parked.is_none() {
-                return Ok(Brought::Failed);
+                return Ok(CatchUp::Failed);
             }
-            brought = Brought::On;
+            caught_up = CatchUp::Progress;
         }
         Ok(match cursor.parked {
-            Some(_) => Brought::Parked,
-            None if due == Due::Now => Brought::Failed,
-            // What was brought on a part of the way is brought on further when the walk comes again.
-            None => brought,
+            Some(_) => CatchUp::Parked,
+            None if due == Due::Now => CatchUp::Failed,
+            // What was caught_up on a part of the way is caught_up on further when the walk comes again.
+            None => caught_up,
         })
     }
 

@@ -42,6 +42,7 @@ fn show(answer: Result<Receipt, IngestError>) -> String {
         Err(IngestError::Invalid(error)) => error.to_string(),
         Err(IngestError::NotAdmitted(_)) => "not admitted".to_owned(),
         Err(IngestError::Closed { .. }) => "closed".to_owned(),
+        Err(IngestError::Unencodable(_)) => "unencodable".to_owned(),
         Err(IngestError::Unavailable(_)) => "unavailable".to_owned(),
     }
 }

@@ -6,7 +6,6 @@
 //! It counts as a crash only if another process has begun it, and its call cannot run any more.
 
 use fanfold::body::attempt::{Attempt, Lease, Step};
-use fanfold::planted::{Bug, planted};
 use fanfold::{Seq, Time};
 
 use crate::backoff::Backoff;
@@ -107,9 +106,7 @@ impl Leases {
             // Of a clock that cannot be compared with this one: it must not hold the log until that
             // time has come.
             Others::MayRun { .. } if lease.at > now.plus_ms(SKEW_MS) => uncounted,
-            Others::MayRun { .. } if may_run(lease, now) && !planted(Bug::LeaseWithoutUntil) => {
-                Standing::UnderWay
-            }
+            Others::MayRun { .. } if may_run(lease, now) => Standing::UnderWay,
             Others::MayRun { .. } => crash,
         }
     }

@@ -29,7 +29,6 @@ use fanfold::body::attempt::Step;
 use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Place, Work};
-use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 
 pub use gather::ReceivedRecord;
@@ -149,11 +148,6 @@ impl Processor {
         at_once(LOGS_AT_ONCE, batches, |work| works.push(work)).await;
 
         works.iter_mut().for_each(LogWork::publish_for_snapshot);
-        if planted(Bug::UnparkBeforePublishing) {
-            for work in &works {
-                let _ = self.remove_parked(work).await;
-            }
-        }
         let commits: Vec<&Commit> = works.iter().flat_map(|work| &work.publish).collect();
         let publications = self.publish(&commits, deadline).await;
 
@@ -241,7 +235,7 @@ impl Processor {
         let driven = self.passes(work, &mut log, nudged, deadline).await;
         let intact = !matches!(driven, Err(Blocked::CannotFold(_)));
         // What was decided and is perhaps not stored is forgotten with the log.
-        if intact && (log.is_settled() || planted(Bug::KeepAfterUnacknowledged)) {
+        if intact && log.is_settled() {
             work.log = Some(log);
         }
         driven
@@ -293,10 +287,8 @@ impl Processor {
             let (seq, command) = (arrival.seq, &arrival.command);
             let entry = log.command_at(seq).or_else(|| stored.get(&seq));
             let same = entry.is_some_and(|e| e.origin == command.origin && e.id == command.id);
-            if same || planted(Bug::NoIdentityCheck) {
-                if let Some(commit) = log.unpublished_at(seq)
-                    && !planted(Bug::NoRepublish)
-                {
+            if same {
+                if let Some(commit) = log.unpublished_at(seq) {
                     work.publish(commit.clone());
                 }
                 work.take_front();
@@ -383,9 +375,7 @@ impl Processor {
     ) -> Result<Pass, Blocked> {
         let tail = log.tail();
         self.mark(work, Step::Loading).await?;
-        if !planted(Bug::NoCatchUp) {
-            self.catch_up(log, deadline).await?;
-        }
+        self.catch_up(log, deadline).await?;
         self.take_up_parked(work, log, log.tail().next()).await?;
         let closed = |work: &LogWork, log: &Log| {
             work.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
@@ -394,21 +384,16 @@ impl Processor {
             return Ok(Pass::Again);
         }
         let parks_more = work.queue.iter().any(|arrival| !arrival.parked);
-        if planted(Bug::DropBeyond) {
-            work.queue.clear();
-        }
         let detail = format!("the log ends at {tail}");
         self.park_queue(work, Reason::Gap, &detail).await?;
         // Who closed the gap meanwhile did not yet see what is parked now.
-        if !planted(Bug::NoLookAfterParking) {
-            self.catch_up(log, deadline).await?;
-            if log.tail() > tail {
-                self.take_up_parked(work, log, tail.next()).await?;
-                return Ok(Pass::Again);
-            }
+        self.catch_up(log, deadline).await?;
+        if log.tail() > tail {
+            self.take_up_parked(work, log, tail.next()).await?;
+            return Ok(Pass::Again);
         }
         // A nudge parks nothing that was not parked before, and so puts no other.
-        if parks_more && !planted(Bug::NoNudgeAfterParking) {
+        if parks_more {
             self.nudge(&work.id, deadline).await;
         }
         Ok(Pass::Done)
@@ -429,7 +414,7 @@ impl Processor {
             done.for_each(|(commit, _)| log.published(commit.first()));
         }
         work.keep_refused(publications);
-        if !all && !planted(Bug::AcknowledgeBeforePublishing) {
+        if !all {
             work.fail_from(work.first_record);
         }
         if all && let Err(blocked) = self.remove_parked(&work).await {
@@ -523,7 +508,7 @@ impl LogWork {
     /// A head says that everything up to it is published: also what others appended.
     fn publish_for_snapshot(&mut self) {
         if let Some(log) = self.log.take() {
-            if log.may_snapshot() && log.is_settled() && !planted(Bug::HeadBeforePublishing) {
+            if log.may_snapshot() && log.is_settled() {
                 self.publish_through(&log, log.tail());
             }
             self.log = Some(log);

@@ -8,7 +8,6 @@ use fanfold::Time;
 use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::canary::Canary;
-use fanfold::planted::{Bug, planted};
 
 use super::Processor;
 use crate::ports::PublishError;
@@ -63,9 +62,6 @@ impl Processor {
     }
 
     async fn park_unpublished(&self, commit: &Commit, said: &str) -> Publication {
-        if planted(Bug::DropRefused) {
-            return Publication::Parked;
-        }
         let (log, first, last) = (&commit.log, commit.first(), commit.last());
         tracing::error!(alarm = "unpublished", %log, %first, %last, detail = said);
         let at = commit.entries.last().map_or(Time(0), |entry| entry.time);

@@ -90,7 +90,7 @@ impl World {
                     .with::<Fragile>()
                     .with::<Narrow>(),
                 ..Config::default()
-            });
+            }).expect("an engine");
             let api = Api {
                 ingest: engine.ingest().clone(),
                 reads: engine.reads().clone(),

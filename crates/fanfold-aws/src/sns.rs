@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use aws_sdk_sns::operation::publish_batch::PublishBatchError;
 use aws_sdk_sns::types::{BatchResultErrorEntry, MessageAttributeValue, PublishBatchRequestEntry};
 use fanfold::body::notification::{Message, string_array};
-use fanfold_pipeline::ports::{PublishError, Topic, Unavailable};
+use fanfold_pipeline::packing::MessageTopics;
+use fanfold_pipeline::ports::{PublishError, Unavailable};
 
 use crate::Aws;
 use crate::call::Tries;
@@ -38,7 +39,8 @@ const OF_THE_TOPIC: &[&str] = &[
     "OptInRequired",
 ];
 
-/// The topics on SNS. Nothing is retried here: the processor publishes again what was not.
+/// The topics on SNS. Nothing is retried here: [`PackingTopic`](fanfold_pipeline::packing::PackingTopic)
+/// sends again what failed.
 #[derive(Debug, Clone)]
 pub struct SnsTopic {
     aws: Aws,
@@ -60,12 +62,16 @@ impl SnsTopic {
 }
 
 #[async_trait]
-impl Topic for SnsTopic {
+impl MessageTopics for SnsTopic {
     fn topics(&self) -> usize {
         self.arns.len().max(1)
     }
 
-    async fn publish(&self, topic: usize, messages: &[Message]) -> Result<Published, Unavailable> {
+    async fn publish_messages(
+        &self,
+        topic: usize,
+        messages: &[Message],
+    ) -> Result<Published, Unavailable> {
         let Some(arn) = self.arns.get(topic) else {
             let message = format!("there is no topic {topic}, they are {}", self.arns.len());
             return Err(Unavailable::Failed { hop: HOP, message });

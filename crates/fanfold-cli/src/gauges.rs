@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fanfold_embedded::Watch;
+use fanfold_embedded::Monitor;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::host::Usage;
 
 /// Asks the engine when it is asked.
-pub(crate) struct Gauges(pub Watch);
+pub(crate) struct Gauges(pub Monitor);
 
 impl fmt::Debug for Gauges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

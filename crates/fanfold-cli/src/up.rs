@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use fanfold::{Services, Views};
 use fanfold_embedded::shards::ShardState;
-use fanfold_embedded::{Config, Engine};
+use fanfold_embedded::{Config, Engine, TransitConfig};
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router_with};
 use fanfold_pipeline::panics;
@@ -106,7 +106,7 @@ impl Up {
         let config = Config {
             services: Services::new().with::<Ledger>(),
             views: Views::new().with::<Balances>().with::<Statement>().with::<Totals>(),
-            shards: self.shards.into(),
+            transit: TransitConfig { shards: self.shards.into(), ..TransitConfig::default() },
             ..Config::default()
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -138,7 +138,7 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
     let bound = Bound::take(listens.address).await?;
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
-        None => Engine::start(config),
+        None => Engine::start(config)?,
     };
     // So that nobody sees less than before a crash.
     let recovered = tokio::select! {
@@ -159,7 +159,7 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
         metrics: Metrics::new(),
         wait_ms_max: WAIT_MS_MAX,
     };
-    let gauges = Gauges(engine.watch().clone());
+    let gauges = Gauges(engine.monitor().clone());
     let metrics = api.metrics.clone();
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     let api = router_with(api, admin::routes(engine.command_shards().clone()));

@@ -52,8 +52,6 @@ impl Default for Config {
 pub struct TransitConfig {
     /// Shards of the change stream and, in a new folder, of the command stream.
     pub shards: usize,
-    /// Topics; one log of notifications holds those of all.
-    pub topics: usize,
     /// How much may be on its way before commands are refused.
     pub backlog: Limit,
     /// Bytes of notifications kept for subscribers that have not come to them yet.
@@ -68,7 +66,6 @@ impl Default for TransitConfig {
         Self {
             // As many as cores, on the machines that one process is enough for.
             shards: 4,
-            topics: 1,
             // Some seconds of work.
             backlog: Limit { items: 200_000, bytes: 128 * 1024 * 1024 },
             notifications_bytes_max: 64 * 1024 * 1024,

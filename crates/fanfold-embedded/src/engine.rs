@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfold::AnyView;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
-use fanfold_pipeline::read::Reads;
+use fanfold_pipeline::read::{ReadPorts, Reads};
 use fanfold_pipeline::sweep::SweepReport;
 use futures::future::{Either, select};
 
@@ -189,21 +189,22 @@ impl Engine {
 
         let services = config.services;
         let ingest = Ingest::new(
-            ports.commands.clone(),
-            ports.admission.clone(),
+            IngestPorts {
+                commands: ports.commands.clone(),
+                admission: ports.admission.clone(),
+                env: env.clone(),
+            },
             services.clone(),
-            env.clone(),
         );
         let served = views.iter().map(|view| view.served.clone()).collect();
-        let reads = Reads::new(
-            ports.commands.clone(),
-            ports.journal.clone(),
-            ports.state.clone(),
-            served,
-            services,
-            ports.waits.clone(),
-            env.clone(),
-        );
+        let read_ports = ReadPorts {
+            commands: ports.commands.clone(),
+            journal: ports.journal.clone(),
+            state: ports.state.clone(),
+            waits: ports.waits.clone(),
+            env: env.clone(),
+        };
+        let reads = Reads::new(read_ports, served, services);
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         let monitor = Monitor { ports, deliveries, swept, durability, is_durable: true };
         let drain_ms = config.drain_ms;

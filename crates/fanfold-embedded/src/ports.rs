@@ -68,7 +68,7 @@ impl Ports {
             tables.insert(view.clone(), table);
         }
         let on_the_way = [commands.changes().backlog().clone(), stream.records().backlog().clone()];
-        let topic = Arc::new(MemoryTopic::new(config.topics, config.notifications_bytes_max));
+        let topic = Arc::new(MemoryTopic::new(config.notifications_bytes_max));
         commands.pace_by(stream.records().backlog().clone(), topic.clone());
         let accepting = commands.clone();
         let admission = MemoryAdmission::new(on_the_way, config.backlog);

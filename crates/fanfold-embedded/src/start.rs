@@ -1,19 +1,18 @@
 //! Putting an engine together: each stage over its ports, driven by its source.
 
-use std::borrow::Cow;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use fanfold::AnyView;
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::ServedView;
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, SweepReport, ViewSweep};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, SweepReport, ViewSweep, ViewSweepPorts};
 use futures::future::join;
 use futures::{FutureExt, TryFutureExt};
 
@@ -57,7 +56,8 @@ impl Start<'_> {
     }
 
     pub(crate) fn relay(&self) {
-        let relay = Arc::new(Relay::new(self.ports.stream.clone(), self.env.clone()));
+        let ports = RelayPorts { stream: self.ports.stream.clone(), env: self.env.clone() };
+        let relay = Arc::new(Relay::new(ports));
         let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
             let relay = relay.clone();
             async move { relay.relay(&changes, deadline).await }
@@ -90,14 +90,13 @@ impl Start<'_> {
     }
 
     pub(crate) fn sweep(&self) {
-        let Ports { commands, journal, parked, stream, .. } = self.ports;
-        let sweep = Sweep::new(
-            commands.clone(),
-            journal.clone(),
-            parked.clone(),
-            stream.clone(),
-            self.env.clone(),
-        );
+        let sweep = Sweep::new(SweepPorts {
+            commands: self.ports.commands.clone(),
+            journal: self.ports.journal.clone(),
+            parked: self.ports.parked.clone(),
+            stream: self.ports.stream.clone(),
+            env: self.env.clone(),
+        });
         let (every, swept) = (self.every(), self.swept.clone());
         self.sweeps.spawn(async move {
             let mut after = None;
@@ -119,25 +118,22 @@ impl Start<'_> {
         // There is one for each view: the tables were made from the same list.
         let table = self.ports.views[name].clone();
         let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
-        let projector =
-            Projector::new(view.clone(), table.clone(), journal.clone(), self.env.clone());
-        let projector = Arc::new(projector.among(Others::HaveEnded));
-
-        let sweep = ViewSweep::new(
-            projector.clone(),
-            table.clone(),
-            commands.clone(),
-            journal.clone(),
-            dead_letters.clone(),
-            self.env.clone(),
-        );
+        let ports = ProjectorPorts {
+            table: table.clone(),
+            journal: journal.clone(),
+            env: self.env.clone(),
+        };
+        let projector = Projector::new(view.clone(), ports).among(Others::HaveEnded);
+        let projector = Arc::new(projector);
+        let ports =
+            ViewSweepPorts { commands: commands.clone(), dead_letters: dead_letters.clone() };
+        let sweep = ViewSweep::new(projector.clone(), ports);
         let replay = self.replay.clone();
         let deliver = move |messages: Messages, deadline| {
             let (replay, projector) = (replay.clone(), projector.clone());
             async move {
-                let commits = messages.iter().map(|message| message.commits(&projector));
-                let commits: Vec<Cow<'_, [Received]>> = commits.collect();
-                let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
+                let commits: Vec<&[ReceivedCommit]> =
+                    messages.iter().map(|message| &message.commits[..]).collect();
                 replay.project(&projector, &commits, deadline).await
             }
         };

@@ -18,9 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use bytes::Bytes;
 use fanfold::Time;
-use fanfold_pipeline::ports::{DeadLetters, Env};
+use fanfold_pipeline::ports::Env;
 use futures::FutureExt;
 use futures::future::{Either, join_all, select};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -28,6 +27,7 @@ use tokio::task::consume_budget;
 
 use crate::stop::Stop;
 use crate::striped::lock;
+use crate::tables::StoredDeadLetters;
 use crate::transit::{MemoryTopic, Notification, Position};
 
 /// How long a delivery may go on behind its deadline, in milliseconds, before it is given up.
@@ -67,12 +67,6 @@ impl SubscriptionConfig {
             invocation_ms: 60_000,
         }
     }
-}
-
-/// Dead letters that a subscription can add to.
-pub trait Undelivered: DeadLetters {
-    /// Adds a message that could not be delivered.
-    fn push(&self, view: &str, body: Bytes);
 }
 
 /// What became of the messages so far.
@@ -148,7 +142,7 @@ pub type Messages = Vec<Arc<Notification>>;
 /// returns the indices of those that must come again.
 pub struct Subscription<D> {
     topic: Arc<MemoryTopic>,
-    dead_letters: Arc<dyn Undelivered>,
+    dead_letters: Arc<StoredDeadLetters>,
     config: SubscriptionConfig,
     env: Arc<dyn Env>,
     stop: Stop,
@@ -165,7 +159,7 @@ where
     /// Subscribes: what is published from now on waits to be delivered.
     pub fn new(
         topic: Arc<MemoryTopic>,
-        dead_letters: Arc<dyn Undelivered>,
+        dead_letters: Arc<StoredDeadLetters>,
         config: SubscriptionConfig,
         env: Arc<dyn Env>,
         stop: Stop,

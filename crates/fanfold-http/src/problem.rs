@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use fanfold::{NameError, RequestError};
 use fanfold_pipeline::ingest::IngestError;
 use fanfold_pipeline::ports::Unavailable;
-use fanfold_pipeline::read::ReadError;
+use fanfold_pipeline::read::{EntryError, LogError, LookupError, UnknownSeq, ViewError};
 use serde::Serialize;
 
 /// Seconds after which a client should try again if a table is throttled, full or does not answer.
@@ -222,6 +222,10 @@ impl From<IngestError> for Problem {
                 Self::new(Kind::NOT_ADMITTING, detail).retry_after(not.retry_after_s)
             }
             IngestError::Closed { .. } => Self::new(Kind::LOG_CLOSED, detail),
+            IngestError::Unencodable(source) => {
+                tracing::error!(error = %source, "commands cannot be written");
+                Self::new(Kind::INTERNAL, detail)
+            }
             IngestError::Unavailable(full @ Unavailable::Full { .. }) => {
                 Self::unavailable(&full, format!("the disk is full: {WHEN_THERE_IS_ROOM}"))
             }
@@ -230,34 +234,70 @@ impl From<IngestError> for Problem {
     }
 }
 
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
         let kind = match &error {
-            ReadError::UnknownService(_) => Kind::UNKNOWN_SERVICE,
-            ReadError::UnknownLog(_) => Kind::UNKNOWN_LOG,
-            ReadError::UnknownSeq { .. } => Kind::UNKNOWN_SEQ,
-            ReadError::UnknownId { .. } => Kind::UNKNOWN_ID,
-            ReadError::BelowWindow { .. } => Kind::ID_BELOW_WINDOW,
-            ReadError::UnknownView(_) | ReadError::NotItsService { .. } => Kind::UNKNOWN_VIEW,
-            ReadError::UnknownRow { .. } => Kind::UNKNOWN_ROW,
-            ReadError::Filtered(_) => Kind::FILTERED_VIEW,
-            ReadError::Undecodable { .. } => {
+            LogError::UnknownService(_) => Kind::UNKNOWN_SERVICE,
+            LogError::UnknownLog(_) => Kind::UNKNOWN_LOG,
+            LogError::Undecodable { .. } => {
                 tracing::error!(error = ?error, "a stored commit cannot be read");
                 Kind::INTERNAL
             }
             // The table's own message goes into the host's log and not to callers, since it may name
             // resources.
-            ReadError::Unavailable(unavailable @ Unavailable::Failed { hop, .. }) => {
+            LogError::Unavailable(unavailable @ Unavailable::Failed { hop, .. }) => {
                 return Self::unavailable(unavailable, format!("the {hop} failed"));
             }
-            ReadError::Unavailable(unavailable @ Unavailable::Damaged { hop, .. }) => {
+            LogError::Unavailable(unavailable @ Unavailable::Damaged { hop, .. }) => {
                 return Self::unavailable(unavailable, format!("what is in the {hop} is damaged"));
             }
-            ReadError::Unavailable(unavailable) => {
+            LogError::Unavailable(unavailable) => {
                 return Self::unavailable(unavailable, unavailable.to_string());
             }
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<UnknownSeq> for Problem {
+    fn from(error: UnknownSeq) -> Self {
+        Self::new(Kind::UNKNOWN_SEQ, error.to_string())
+    }
+}
+
+impl From<EntryError> for Problem {
+    fn from(error: EntryError) -> Self {
+        match error {
+            EntryError::Log(error) => error.into(),
+            EntryError::UnknownSeq(error) => error.into(),
+        }
+    }
+}
+
+impl From<LookupError> for Problem {
+    fn from(error: LookupError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LookupError::Log(error) => error.into(),
+            LookupError::NoEntry(error) => error.into(),
+            LookupError::UnknownId { .. } => Self::new(Kind::UNKNOWN_ID, detail),
+            LookupError::BelowWindow { .. } => Self::new(Kind::ID_BELOW_WINDOW, detail),
+        }
+    }
+}
+
+impl From<ViewError> for Problem {
+    fn from(error: ViewError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ViewError::Log(error) => error.into(),
+            ViewError::UnknownSeq(error) => error.into(),
+            ViewError::UnknownView(_) | ViewError::NotItsService { .. } => {
+                Self::new(Kind::UNKNOWN_VIEW, detail)
+            }
+            ViewError::UnknownRow { .. } => Self::new(Kind::UNKNOWN_ROW, detail),
+            ViewError::Filtered(_) => Self::new(Kind::FILTERED_VIEW, detail),
+        }
     }
 }
 
@@ -303,10 +343,10 @@ mod tests {
     #[test]
     fn a_table_that_fails_or_refuses_says_when_to_retry_and_hides_its_message() {
         let throttled = Unavailable::Throttled { hop: "journal" };
-        let problem = Problem::from(ReadError::Unavailable(throttled));
+        let problem = Problem::from(LogError::Unavailable(throttled));
         assert_eq!((problem.status, problem.retry_after_s), (429, Some(RETRY_AFTER_S)));
         let failed = Unavailable::Failed { hop: "journal", message: "secret".to_owned() };
-        let problem = Problem::from(ReadError::Unavailable(failed));
+        let problem = Problem::from(LogError::Unavailable(failed));
         assert_eq!((problem.status, problem.retry_after_s), (503, Some(RETRY_AFTER_S)));
         assert_eq!(problem.detail, "the journal failed");
         let message = "AccessDeniedException: secret".to_owned();

@@ -13,13 +13,14 @@ use fanfold_aws::{
 };
 use fanfold_http::{Api, Metrics};
 use fanfold_pipeline::Others;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{Commands, State, ViewTable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
 use crate::api::ApiHandler;
 use crate::budget::WIND_UP_MS;
@@ -55,16 +56,20 @@ pub fn api(services: Services, views: Views) -> ExitCode {
             let of_views =
                 served.iter().map(|s| (s.view.name().to_owned(), s.table.clone())).collect();
             let waits = PollingWaits::new(journal.clone(), of_views, env.clone());
-            let ingest = Ingest::new(
-                commands.clone(),
-                Arc::new(OpenAdmission),
-                services.clone(),
-                env.clone(),
-            )
-            .with_appends_at_once(APPENDS_AT_ONCE);
-            let state = Arc::new(DynamoState::new(&aws, tables.state()));
-            let waits = Arc::new(waits);
-            let reads = Reads::new(commands, journal, state, served, services, waits, env.clone());
+            let ports = IngestPorts {
+                commands: commands.clone(),
+                admission: Arc::new(OpenAdmission),
+                env: env.clone(),
+            };
+            let ingest = Ingest::new(ports, services.clone()).with_appends_at_once(APPENDS_AT_ONCE);
+            let ports = ReadPorts {
+                commands,
+                journal,
+                state: Arc::new(DynamoState::new(&aws, tables.state())),
+                waits: Arc::new(waits),
+                env: env.clone(),
+            };
+            let reads = Reads::new(ports, served, services);
             let api = Api { ingest, reads, metrics: Metrics::new(), wait_ms_max };
             ApiHandler::new(api, env)
         },
@@ -80,8 +85,8 @@ pub fn relay() -> ExitCode {
             let Context { aws, env, settings: stream, .. } = context;
             // Makes the connection, too.
             StreamOrder::new(&aws, &stream).check().await;
-            let stream = KinesisStream::new(&aws, stream);
-            RelayHandler::new(Relay::new(Arc::new(stream), env))
+            let stream = Arc::new(KinesisStream::new(&aws, stream));
+            RelayHandler::new(Relay::new(RelayPorts { stream, env }))
         },
     )
 }
@@ -104,13 +109,13 @@ pub fn processor(services: Services) -> ExitCode {
             journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
             state,
             parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
-            topic: Arc::new(topic),
+            topic: Arc::new(PackingTopic::new(Arc::new(topic), env.clone())),
             // Its order was looked at, so the connection is there.
             stream: Arc::new(KinesisStream::new(&aws, stream)),
             env,
         };
         let processor = match services.get(Canary::NAME) {
-            Some(_) => Processor::new(ports, services).with_canaries_told(),
+            Some(_) => Processor::new(ports, services).with_canaries_published(),
             None => Processor::new(ports, services.with::<Canary>()),
         };
         let processor = processor.among(OTHERS);
@@ -134,12 +139,12 @@ pub fn view<V: View>() -> ExitCode {
             }
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
             let view = views.get(V::NAME).expect("it was added").clone();
-            let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
-            let projector = Arc::new(projector.among(OTHERS));
+            let ports = ProjectorPorts { table, journal, env };
+            let projector = Arc::new(Projector::new(view, ports).among(OTHERS));
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
-            let sweep =
-                ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
+            let ports = ViewSweepPorts { commands, dead_letters };
+            let sweep = ViewSweep::new(projector.clone(), ports);
             let bookmark = Arc::new(Positions::new(&aws, name));
             let queue = queue.map(|url| SqsQueue::new(&aws, url));
             ViewHandler::new(projector, sweep, logs, bookmark).with_queue(queue)
@@ -156,16 +161,16 @@ pub fn sweep() -> ExitCode {
         let Context { aws, tables, env, settings: (stream, canaries, logs) } = context;
         let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
         warm_commands(&commands).await;
-        let sweep = Sweep::new(
-            commands.clone(),
-            Arc::new(DynamoJournal::new(&aws, tables.journal())),
-            Arc::new(DynamoParked::new(&aws, tables.parked())),
-            Arc::new(KinesisStream::new(&aws, &stream)),
-            env.clone(),
-        );
+        let ports = SweepPorts {
+            commands: commands.clone(),
+            journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
+            parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
+            stream: Arc::new(KinesisStream::new(&aws, &stream)),
+            env: env.clone(),
+        };
         let services = Services::new().with::<Canary>();
-        let ingest = Ingest::new(commands, Arc::new(OpenAdmission), services, env);
-        let sweep = sweep.with_canaries(ingest, canaries);
+        let ingest = IngestPorts { commands, admission: Arc::new(OpenAdmission), env };
+        let sweep = Sweep::new(ports).with_canaries(Ingest::new(ingest, services), canaries);
         let bookmark = Arc::new(Positions::new(&aws, tables.state()));
         SweepHandler::new(sweep, logs, bookmark).with_order_of(StreamOrder::new(&aws, stream))
     })

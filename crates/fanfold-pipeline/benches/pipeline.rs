@@ -3,7 +3,6 @@
 //!
 //! `cargo bench -p fanfold-pipeline --bench pipeline`
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,17 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::{Services, Time, Views};
-use fanfold_embedded::memory::{Memory, MemoryConfig};
-use fanfold_embedded::shard::Position;
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
+use fanfold_embedded::transit::Position;
 use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
 use futures::executor::block_on;
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
@@ -70,7 +70,7 @@ impl Env for BenchEnv {
 struct World {
     load: Load,
     sent: u64,
-    ports: Memory,
+    ports: Ports,
     ingest: Ingest,
     relay: Relay,
     processor: Processor,
@@ -85,7 +85,7 @@ impl World {
         let services = Services::new().with::<Ledger>();
         let views = Views::new().with::<Balances>().with::<Statement>().with::<Totals>();
         let names = views.iter().map(|view| view.name());
-        let ports = Memory::new(&MemoryConfig::default(), names, env.clone());
+        let ports = Ports::in_memory(&TransitConfig::default(), names, env.clone()).expect("ports");
         let processor_ports = ProcessorPorts {
             journal: ports.journal.clone(),
             state: ports.state.clone(),
@@ -95,19 +95,21 @@ impl World {
             env: env.clone(),
         };
         let projector = |view: &Arc<dyn fanfold::AnyView>| {
-            let table = ports.views[view.name()].clone();
-            Projector::new(view.clone(), table, ports.journal.clone(), env.clone())
+            let (table, journal) = (ports.views[view.name()].clone(), ports.journal.clone());
+            Projector::new(view.clone(), ProjectorPorts { table, journal, env: env.clone() })
         };
         let mut world = Self {
             load: Load { commands: 2 * load.logs, ..load },
             sent: 0,
             ingest: Ingest::new(
-                ports.commands.clone(),
-                ports.admission.clone(),
+                IngestPorts {
+                    commands: ports.commands.clone(),
+                    admission: ports.admission.clone(),
+                    env: env.clone(),
+                },
                 services.clone(),
-                env.clone(),
             ),
-            relay: Relay::new(ports.stream.clone(), env.clone()),
+            relay: Relay::new(RelayPorts { stream: ports.stream.clone(), env: env.clone() }),
             processor: Processor::new(processor_ports, services),
             projectors: views.iter().map(projector).collect(),
             told: Position::START,
@@ -160,10 +162,9 @@ impl World {
     fn project(&mut self) {
         let messages = self.ports.topic.log().read(self.told, usize::MAX);
         for projector in &self.projectors {
-            let commits = messages.iter().map(|(_, message)| message.commits(projector));
-            let commits: Vec<Cow<'_, [Received]>> = commits.collect();
-            let commits: Vec<&[Received]> = commits.iter().map(|c| &**c).collect();
-            let failed = block_on(projector.project_received(&commits, NEVER));
+            let commits: Vec<&[ReceivedCommit]> =
+                messages.iter().map(|(_, message)| &message.commits[..]).collect();
+            let failed = block_on(projector.project_commits(&commits, NEVER));
             assert!(failed.is_empty(), "nothing fails here");
         }
         self.told = self.ports.topic.log().end();

@@ -8,6 +8,7 @@
 //!
 //! What it cannot show: that `Ok` survives a crash, and that nothing blocks its thread.
 
+mod bodies;
 mod commands;
 mod cursors;
 mod journal;
@@ -17,13 +18,14 @@ mod state;
 mod streams;
 mod waits;
 
+pub use bodies::WithBodies;
 pub use commands::{catalogue, changes, closed_slot, commands};
 pub use cursors::cursors;
 pub use journal::journal;
 pub use parked::parked;
 pub use rows::{rows, scans};
 pub use state::state;
-pub use streams::{command_stream, dead_letters, dead_letters_of_views, topic};
+pub use streams::{command_stream, dead_letters, dead_letters_of_views, message_topics, topic};
 pub use waits::{WaitsPorts, waits};
 
 use std::fmt::Display;

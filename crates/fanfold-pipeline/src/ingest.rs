@@ -22,13 +22,22 @@ use crate::ports::{
 /// A client waits for its answer: together under a second.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 20, longest_ms: 320 };
 
+/// The ports of ingest.
+#[derive(Clone)]
+pub struct IngestPorts {
+    /// The slots.
+    pub commands: Arc<dyn Commands>,
+    /// Whether a log takes commands now.
+    pub admission: Arc<dyn Admission>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
 /// The stage.
 #[derive(Clone)]
 pub struct Ingest {
-    commands: Arc<dyn Commands>,
-    admission: Arc<dyn Admission>,
+    ports: IngestPorts,
     services: Services,
-    env: Arc<dyn Env>,
     appends_at_once: usize,
 }
 
@@ -42,7 +51,7 @@ pub struct Receipt {
 }
 
 /// Why a request was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
     /// It never will be: it is wrong.
     #[error(transparent)]
@@ -56,6 +65,9 @@ pub enum IngestError {
         /// The log.
         log: LogId,
     },
+    /// The host cannot write the commands of the log; none of them was accepted.
+    #[error("the commands cannot be written to the slot")]
+    Unencodable(#[source] Arc<serde_json::Error>),
     /// Whether it was accepted is unknown: send it again, with the same id.
     #[error(
         "the commands table does not answer; the outcome is unknown, send the command again with the same id"
@@ -65,13 +77,8 @@ pub enum IngestError {
 
 impl Ingest {
     /// `services` are those that this edge knows.
-    pub fn new(
-        commands: Arc<dyn Commands>,
-        admission: Arc<dyn Admission>,
-        services: Services,
-        env: Arc<dyn Env>,
-    ) -> Self {
-        Self { commands, admission, services, env, appends_at_once: usize::MAX }
+    pub fn new(ports: IngestPorts, services: Services) -> Self {
+        Self { ports, services, appends_at_once: usize::MAX }
     }
 
     /// Appends so many logs' commands at the same time, instead of all of a request: for hosts that
@@ -104,7 +111,7 @@ impl Ingest {
                 }
             };
             let group = group_of.entry(log.clone()).or_insert_with(|| {
-                self.admission.admit(&log).map(|()| {
+                self.ports.admission.admit(&log).map(|()| {
                     groups.push((log, Vec::with_capacity(1)));
                     groups.len() - 1
                 })
@@ -140,7 +147,7 @@ impl Ingest {
         let bodies = match slot::encode(&commands) {
             Ok(bodies) => bodies,
             Err(e) => {
-                let error = IngestError::Invalid(RequestError::NotJson(e.to_string()));
+                let error = IngestError::Unencodable(Arc::new(e));
                 return group.iter().map(|(index, _)| (*index, Err(error.clone()))).collect();
             }
         };
@@ -177,8 +184,8 @@ impl Ingest {
         let mut attempt = 1;
         let mut may_have_happened = None;
         loop {
-            let append = Append { n, body: body.clone(), at: self.env.now(), token };
-            let unavailable = match self.commands.append(log, append).await {
+            let append = Append { n, body: body.clone(), at: self.ports.env.now(), token };
+            let unavailable = match self.ports.commands.append(log, append).await {
                 Ok(last) => return Ok(last),
                 Err(AppendError::Refused(slot)) if slot.token == token => return Ok(slot.seq),
                 Err(AppendError::Refused(slot)) if slot.closed => {
@@ -193,7 +200,8 @@ impl Ingest {
                 },
                 Err(AppendError::Unavailable(unavailable)) => unavailable,
             };
-            let retry = unavailable.may_pass() && APPEND_BACKOFF.pause(attempt, &*self.env).await;
+            let retry =
+                unavailable.may_pass() && APPEND_BACKOFF.pause(attempt, &*self.ports.env).await;
             if !retry {
                 return Err(IngestError::Unavailable(match may_have_happened {
                     Some(earlier) if unavailable.has_not_happened() => earlier,
@@ -208,6 +216,7 @@ impl Ingest {
     }
 
     fn token(&self) -> Token {
-        Token(u128::from(self.env.random()) << 64 | u128::from(self.env.random()))
+        let env = &self.ports.env;
+        Token(u128::from(env.random()) << 64 | u128::from(env.random()))
     }
 }

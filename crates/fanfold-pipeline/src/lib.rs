@@ -13,11 +13,12 @@
 //! as the port [`Env`](ports::Env). No task outlives a call.
 
 mod at_once;
-mod attempts;
 mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod ingest;
+mod leases;
+pub mod packing;
 pub mod panics;
 pub mod ports;
 pub mod process;
@@ -26,7 +27,7 @@ pub mod read;
 pub mod relay;
 pub mod sweep;
 
-pub use attempts::Others;
+pub use leases::Others;
 
 /// What a stage says of a batch of records, in the way Lambda's event source mappings read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

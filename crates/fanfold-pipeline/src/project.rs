@@ -17,15 +17,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::body::commit;
-use fanfold::body::notification::{self, Received};
+use fanfold::body::notification::{self, ReceivedCommit};
 use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
 use futures::future::join;
 
-use self::group::{ByLog, Told, Touched, Touching};
+use self::group::{ByLog, LogCommits, Touched, Touching};
 use self::rows::KEYS_PER_READ;
 use crate::at_once::{Pace, at_once};
-use crate::attempts::{Found, Leases, Others};
+use crate::leases::{Leases, Others, Standing};
 use crate::ports::{Advanced, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable};
 
 pub use suspect::ATTEMPTS_MAX;
@@ -44,13 +44,22 @@ pub(crate) const CATCH_UP_ENTRIES_MAX: u64 = 5_000;
 /// Commits that one look into the journal asks for.
 const COMMITS_PER_READ: usize = 100;
 
+/// The ports of a projector.
+#[derive(Clone)]
+pub struct ProjectorPorts {
+    /// The table of the view.
+    pub table: Arc<dyn ViewTable>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
 /// The stage, for one view.
 #[derive(Clone)]
 pub struct Projector {
     view: Arc<dyn AnyView>,
-    table: Arc<dyn ViewTable>,
-    journal: Arc<dyn Journal>,
-    env: Arc<dyn Env>,
+    pub(crate) ports: ProjectorPorts,
     /// By which a commit's `prev` says whether the view misses something.
     kinds: Vec<String>,
     /// Set if what it applies may end its process.
@@ -88,16 +97,11 @@ pub enum ProjectError {
 }
 
 impl Projector {
-    /// A projector for `view`, which keeps its rows in `table`.
-    pub fn new(
-        view: Arc<dyn AnyView>,
-        table: Arc<dyn ViewTable>,
-        journal: Arc<dyn Journal>,
-        env: Arc<dyn Env>,
-    ) -> Self {
+    /// A projector for `view`.
+    pub fn new(view: Arc<dyn AnyView>, ports: ProjectorPorts) -> Self {
         let kinds = view.kinds();
-        let leases = Leases::new(&*env);
-        Self { view, table, journal, env, kinds, attempts_max: None, returns_by: None, leases }
+        let leases = Leases::new(&*ports.env);
+        Self { view, ports, kinds, attempts_max: None, returns_by: None, leases }
     }
 
     /// Among other processes than the default ones.
@@ -108,8 +112,8 @@ impl Projector {
 
     /// Whether an attempt stands in the cursor that has ended its process, or is under way in
     /// another.
-    pub(crate) fn found(&self, cursor: &Cursor) -> Found {
-        self.leases.find(cursor.attempt.as_ref(), self.env.now())
+    pub(crate) fn standing(&self, cursor: &Cursor) -> Standing {
+        self.leases.read(cursor.attempt.as_ref(), self.ports.env.now())
     }
 
     /// The view.
@@ -120,14 +124,15 @@ impl Projector {
     /// Applies the commits of messages, each given by its body. Returns the indices of those that
     /// must come again.
     pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
-        let messages: Vec<Vec<Received>> = messages.iter().map(|body| self.decode(body)).collect();
-        let messages: Vec<&[Received]> = messages.iter().map(Vec::as_slice).collect();
-        self.project_received(&messages, deadline).await
+        let messages: Vec<Vec<ReceivedCommit>> =
+            messages.iter().map(|body| self.decode(body)).collect();
+        let messages: Vec<&[ReceivedCommit]> = messages.iter().map(Vec::as_slice).collect();
+        self.project_commits(&messages, deadline).await
     }
 
     /// The commits of a message. One that cannot be read has none: it will never be readable, and
     /// hides nothing, for the journal has what it says, and the view's sweep finds it there.
-    pub fn decode(&self, body: &[u8]) -> Vec<Received> {
+    pub fn decode(&self, body: &[u8]) -> Vec<ReceivedCommit> {
         match std::str::from_utf8(body).ok().map(notification::decode) {
             Some(Ok(commits)) => commits,
             _ => {
@@ -140,16 +145,23 @@ impl Projector {
 
     /// Applies the commits of messages, as [`Projector::project`] does: for hosts that have them
     /// without bytes.
-    pub async fn project_received(&self, messages: &[&[Received]], deadline: Time) -> Vec<usize> {
+    pub async fn project_commits(
+        &self,
+        messages: &[&[ReceivedCommit]],
+        deadline: Time,
+    ) -> Vec<usize> {
         let mut failed = Vec::new();
         let logs = ByLog::new(messages, self.view.services());
-        let logs = logs.map(|told| self.advance(told, deadline));
+        let logs = logs.map(|of_log| async move {
+            let result = self.project_log(&of_log, deadline).await;
+            (of_log, result)
+        });
         let pace = if self.attempts_max.is_some() { Pace::of(1) } else { LOGS_AT_ONCE };
-        at_once(pace, logs, |(told, result)| {
+        at_once(pace, logs, |(of_log, result)| {
             if let Err(error) = result {
-                let log = told.log;
+                let log = of_log.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
-                failed.extend(told.commits.iter().map(|(_, index)| *index));
+                failed.extend(of_log.commits.iter().map(|(_, index)| *index));
             }
         })
         .await;
@@ -158,23 +170,18 @@ impl Projector {
         failed
     }
 
-    async fn advance(&self, told: Told, deadline: Time) -> (Told, Result<(), ProjectError>) {
-        let result = self.bring_on(&told, deadline).await;
-        (told, result)
-    }
-
-    /// Brings the view on with one log's commits, in the order of their seqs.
-    async fn bring_on(&self, told: &Told, deadline: Time) -> Result<(), ProjectError> {
-        let log = &told.log;
+    /// Applies one log's commits, in the order of their seqs.
+    async fn project_log(&self, of_log: &LogCommits, deadline: Time) -> Result<(), ProjectError> {
+        let log = &of_log.log;
         let cursor = match self.attempts_max {
-            None => self.apply_at_once(told, deadline).await?,
+            None => self.apply_in_one_read(of_log, deadline).await?,
             // What ends the process is only touched behind an attempt.
-            Some(_) => Some(self.table.cursor(log).await?.unwrap_or_default()),
+            Some(_) => Some(self.ports.table.cursor(log).await?.unwrap_or_default()),
         };
         let Some(mut cursor) = cursor else { return Ok(()) };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
-        for (commit, _) in &told.commits {
-            if self.env.now() >= deadline {
+        for (commit, _) in &of_log.commits {
+            if self.ports.env.now() >= deadline {
                 return Err(ProjectError::Deadline);
             }
             // A view that is parked is redriven from the journal.
@@ -186,20 +193,20 @@ impl Projector {
                 next.to = commit.last;
                 continue;
             }
-            cursor = self.apply_next(log, cursor, std::mem::take(&mut next), deadline).await?;
+            cursor = self.apply(log, cursor, std::mem::take(&mut next), deadline).await?;
             cursor = self.wait_for_turn(log, commit, cursor).await?;
             if cursor.parked.is_none() && commit.last > cursor.seq {
                 cursor = match self.in_line(commit, cursor.seq) {
                     Some(entries) => {
                         let next = Next { commits: vec![entries], to: commit.last };
-                        self.apply_next(log, cursor, next, deadline).await?
+                        self.apply(log, cursor, next, deadline).await?
                     }
                     None => self.catch_up(log, cursor, commit.last, deadline).await?,
                 };
             }
             next.to = cursor.seq;
         }
-        self.apply_next(log, cursor, next, deadline).await?;
+        self.apply(log, cursor, next, deadline).await?;
         Ok(())
     }
 
@@ -209,22 +216,23 @@ impl Projector {
     /// The rows are loaded together with the cursor, which saves a round trip. So they may be older
     /// than it: the guard of each row's write notices that, but a fault may come of it, and is only
     /// believed when it comes again with rows that were loaded after the cursor.
-    async fn apply_at_once(
+    async fn apply_in_one_read(
         &self,
-        told: &Told,
+        of_log: &LogCommits,
         deadline: Time,
     ) -> Result<Option<Cursor>, ProjectError> {
-        let log = &told.log;
-        let entries = told.commits.iter().filter_map(|(commit, _)| commit.entries.as_ref());
+        let log = &of_log.log;
+        let entries = of_log.commits.iter().filter_map(|(commit, _)| commit.entries.as_ref());
         let (entries, fault) = self.read(log, entries.flat_map(|entries| entries.iter()));
-        let end = told.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
+        let end = of_log.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
         let touching = Touching::group(&entries, end);
         let is_possible = fault.is_none() && touching.keys.len() <= KEYS_PER_READ;
         let keys = if is_possible { &touching.keys[..] } else { &[] };
-        let (cursor, rows) = join(self.table.cursor(log), self.table.rows(log, keys)).await;
+        let (cursor, rows) =
+            join(self.ports.table.cursor(log), self.ports.table.rows(log, keys)).await;
         let (cursor, rows) = (cursor?.unwrap_or_default(), rows?);
         let mut at = cursor.seq;
-        let are_in_line = told.commits.iter().all(|(commit, _)| {
+        let are_in_line = of_log.commits.iter().all(|(commit, _)| {
             let is_next = commit.first > at && self.in_line(commit, at).is_some();
             at = commit.last;
             is_next
@@ -234,15 +242,15 @@ impl Projector {
             return Ok(Some(cursor));
         }
         let Ok(rows) = self.fold_all(&touching, rows) else { return Ok(Some(cursor)) };
-        if self.env.now() >= deadline {
+        if self.ports.env.now() >= deadline {
             return Err(ProjectError::Deadline);
         }
-        self.store_all(log, cursor, end, &touching, rows).await?;
+        self.store(log, cursor, end, &touching, rows).await?;
         Ok(None)
     }
 
     /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
-    fn in_line(&self, commit: &Received, cursor: Seq) -> Option<Arc<[Entry]>> {
+    fn in_line(&self, commit: &ReceivedCommit, cursor: Seq) -> Option<Arc<[Entry]>> {
         let follows = commit.follows(cursor, &self.kinds);
         commit.entries.as_ref().filter(|_| follows).cloned()
     }
@@ -251,17 +259,20 @@ impl Projector {
     async fn wait_for_turn(
         &self,
         log: &LogId,
-        commit: &Received,
+        commit: &ReceivedCommit,
         mut cursor: Cursor,
     ) -> Result<Cursor, ProjectError> {
-        let until = self.env.now().plus_ms(TURN_MS_MAX);
+        let until = self.ports.env.now().plus_ms(TURN_MS_MAX);
         while !commit.follows(cursor.seq, &self.kinds)
             && cursor.parked.is_none()
             && !cursor.is_behind()
-            && self.env.now() < until
+            && self.ports.env.now() < until
         {
-            self.env.sleep(TURN_WAIT_MS + self.env.random() % (TURN_JITTER_MS + 1)).await;
-            let moved = self.table.cursor(log).await?.unwrap_or_default();
+            self.ports
+                .env
+                .sleep(TURN_WAIT_MS + self.ports.env.random() % (TURN_JITTER_MS + 1))
+                .await;
+            let moved = self.ports.table.cursor(log).await?.unwrap_or_default();
             let stands = moved.seq == cursor.seq;
             cursor = moved;
             if stands {
@@ -280,29 +291,29 @@ impl Projector {
         deadline: Time,
     ) -> Result<Cursor, ProjectError> {
         if cursor.is_behind() {
-            self.table.mark_behind(log, target).await?;
+            self.ports.table.mark_behind(log, target).await?;
             return Ok(cursor);
         }
         let start = cursor.seq;
         while cursor.seq < target && cursor.parked.is_none() {
             if cursor.seq.0 - start.0 >= CATCH_UP_ENTRIES_MAX {
-                self.table.mark_behind(log, target).await?;
+                self.ports.table.mark_behind(log, target).await?;
                 cursor.behind = Some(target);
                 return Ok(cursor);
             }
-            cursor = self.read_on(log, cursor, deadline).await?;
+            cursor = self.apply_page(log, cursor, deadline).await?;
         }
         Ok(cursor)
     }
 
     /// Applies one page of the journal, from the cursor on. `deadline` is that of the call.
-    pub(crate) async fn read_on(
+    pub(crate) async fn apply_page(
         &self,
         log: &LogId,
         cursor: Cursor,
         deadline: Time,
     ) -> Result<Cursor, ProjectError> {
-        let page = match self.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
+        let page = match self.ports.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
             Ok(page) => page,
             Err(damaged @ Unavailable::Damaged { .. }) => {
                 let fault = Fault::new(damaged.to_string());
@@ -331,16 +342,21 @@ impl Projector {
         }
         match (unreadable, page.commits.is_empty()) {
             (_, true) => Err(ProjectError::Hole { expected: cursor.seq.next() }),
-            (None, false) => self.apply_next(log, cursor, next, deadline).await,
+            (None, false) => self.apply(log, cursor, next, deadline).await,
             (Some(fault), false) => {
-                let cursor = self.apply_next(log, cursor, next, deadline).await?;
+                let cursor = self.apply(log, cursor, next, deadline).await?;
                 self.park(log, cursor, fault).await
             }
         }
     }
 
     /// Applies what is next in line.
-    async fn apply(&self, log: &LogId, cursor: Cursor, next: Next) -> Result<Cursor, ProjectError> {
+    async fn fold_and_store(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        next: Next,
+    ) -> Result<Cursor, ProjectError> {
         let above = next.commits.iter().flat_map(|entries| entries.iter());
         let (entries, mut fault) = self.read(log, above.filter(|entry| entry.seq > cursor.seq));
         // A fault cuts the entries off before it, and what is left is folded anew.
@@ -353,15 +369,20 @@ impl Projector {
                 Err(earlier) => fault = Some(earlier),
             }
         };
-        let cursor = self.store_all(log, cursor, to, &touching, rows).await?;
+        let cursor = self.store(log, cursor, to, &touching, rows).await?;
         match fault {
             Some(fault) => self.park(log, cursor, fault).await,
             None => Ok(cursor),
         }
     }
 
-    async fn move_to(&self, log: &LogId, cursor: Cursor, to: Seq) -> Result<Cursor, ProjectError> {
-        match self.table.advance(log, to).await? {
+    async fn move_cursor(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+        to: Seq,
+    ) -> Result<Cursor, ProjectError> {
+        match self.ports.table.advance(log, to).await? {
             Advanced::Moved => Ok(Cursor { seq: to, ..cursor }),
             Advanced::Refused(actual) => Ok(actual),
         }
@@ -378,10 +399,10 @@ impl Projector {
             return Err(ProjectError::Overtaken(seq));
         }
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
-        let parked = ParkedView { seq, reason, at: self.env.now() };
-        self.table.park(log, cursor.seq, &parked).await?;
+        let parked = ParkedView { seq, reason, at: self.ports.env.now() };
+        self.ports.table.park(log, cursor.seq, &parked).await?;
         // Refused, if another has moved the cursor meanwhile: then there is more to apply.
-        let parked = self.table.cursor(log).await?.unwrap_or_default();
+        let parked = self.ports.table.cursor(log).await?.unwrap_or_default();
         if parked.parked.is_none() {
             return Err(ProjectError::Overtaken(seq));
         }

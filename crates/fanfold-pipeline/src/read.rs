@@ -32,43 +32,90 @@ pub struct ServedView {
     pub table: Arc<dyn ViewTable>,
 }
 
+/// The ports of the reading side, beside the views' tables.
+#[derive(Clone)]
+pub struct ReadPorts {
+    /// The slots.
+    pub commands: Arc<dyn Commands>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// Heads and windows.
+    pub state: Arc<dyn State>,
+    /// Waiting for a log or a view to reach a seq.
+    pub waits: Arc<dyn Waits>,
+    /// Time.
+    pub env: Arc<dyn Env>,
+}
+
 /// The reading side.
 #[derive(Clone)]
 pub struct Reads {
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    state: Arc<dyn State>,
+    ports: ReadPorts,
     views: BTreeMap<&'static str, ServedView>,
     services: Services,
-    waits: Arc<dyn Waits>,
-    env: Arc<dyn Env>,
 }
 
-/// Why nothing can be read.
+/// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No such service here.
+pub enum LogError {
+    /// This host does not serve the service.
     #[error("there is no service `{0}` here")]
     UnknownService(String),
     /// No command was ever accepted for this log.
     #[error("there is no log `{0}`: no command was ever accepted for it")]
     UnknownLog(LogId),
-    /// No such seq.
-    #[error("`{log}` has no seq {seq}: its last accepted command has {accepted}")]
-    UnknownSeq {
-        /// The log.
-        log: LogId,
-        /// The seq asked for.
-        seq: Seq,
-        /// The last accepted.
-        accepted: Seq,
+    /// A commit cannot be read by this build.
+    #[error("the commit at {first} cannot be read")]
+    Undecodable {
+        /// The commit's first seq.
+        first: Seq,
+        /// Why.
+        #[source]
+        error: DecodeError,
     },
+    /// A table does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A seq that the log has not assigned.
+#[derive(Debug, thiserror::Error)]
+#[error("`{log}` has no seq {seq}: its last accepted command has {accepted}")]
+pub struct UnknownSeq {
+    /// The log.
+    pub log: LogId,
+    /// The seq asked for.
+    pub seq: Seq,
+    /// The last accepted.
+    pub accepted: Seq,
+}
+
+/// Why an entry cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// No command was accepted with this seq.
+    #[error(transparent)]
+    UnknownSeq(#[from] UnknownSeq),
+}
+
+/// Why an id cannot be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The window knows the id, but the journal has no entry at its seq.
+    #[error(transparent)]
+    NoEntry(#[from] UnknownSeq),
     /// No command with this id was sent.
     #[error("`{log}` has had no command {id} of `{origin}`")]
     UnknownId {
         /// The log.
         log: LogId,
-        /// Who would have numbered it.
+        /// The origin asked for.
         origin: Origin,
         /// The id asked for.
         id: CommandId,
@@ -80,12 +127,23 @@ pub enum ReadError {
     BelowWindow {
         /// The log.
         log: LogId,
-        /// Who would have numbered it.
+        /// The origin asked for.
         origin: Origin,
         /// The id asked for.
         id: CommandId,
     },
-    /// No such view here.
+}
+
+/// Why rows of a view cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The log, or the view's table, cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// No command was accepted with the seq to wait for.
+    #[error(transparent)]
+    UnknownSeq(#[from] UnknownSeq),
+    /// This host does not serve the view.
     #[error("there is no view `{0}` here")]
     UnknownView(String),
     /// The view reads other services.
@@ -107,20 +165,8 @@ pub enum ReadError {
         key: RowKey,
     },
     /// The view is filtered: its cursor may rightly never reach a seq.
-    #[error("`seq`: the view `{0}` reads only some event types, nobody can wait for it")]
+    #[error("`seq`: the view `{0}` reads only some event types, so a seq cannot be waited for")]
     Filtered(&'static str),
-    /// A commit cannot be read by this build.
-    #[error("the commit at {first} cannot be read")]
-    Undecodable {
-        /// The commit.
-        first: Seq,
-        /// Why.
-        #[source]
-        error: DecodeError,
-    },
-    /// A table does not answer.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
 }
 
 /// Something that may not be there yet.
@@ -167,17 +213,9 @@ pub struct ViewPage {
 
 impl Reads {
     /// `views` are those that this host serves.
-    pub fn new(
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        state: Arc<dyn State>,
-        views: Vec<ServedView>,
-        services: Services,
-        waits: Arc<dyn Waits>,
-        env: Arc<dyn Env>,
-    ) -> Self {
+    pub fn new(ports: ReadPorts, views: Vec<ServedView>, services: Services) -> Self {
         let views = views.into_iter().map(|served| (served.view.name(), served)).collect();
-        Self { commands, journal, state, views, services, waits, env }
+        Self { ports, views, services }
     }
 
     /// The entry at `seq`; waits for it up to `wait_ms`.
@@ -186,12 +224,12 @@ impl Reads {
         log: &LogId,
         seq: Seq,
         wait_ms: u64,
-    ) -> Result<Awaited<Entry>, ReadError> {
+    ) -> Result<Awaited<Entry>, EntryError> {
         let accepted = self.accepted(log).await?;
         if seq == Seq::ZERO || seq > accepted {
-            return Err(ReadError::UnknownSeq { log: log.clone(), seq, accepted });
+            return Err(UnknownSeq { log: log.clone(), seq, accepted }.into());
         }
-        let until = self.env.now().plus_ms(wait_ms);
+        let until = self.ports.env.now().plus_ms(wait_ms);
         let mut looks = 0;
         loop {
             looks += 1;
@@ -201,14 +239,15 @@ impl Reads {
             match self.left(until) {
                 0 => {
                     // It may have come just now: who is told to wait is not told that it is there.
-                    let seq = self.journal.tail(log).await?.min(seq.before());
+                    let tail = self.ports.journal.tail(log).await.map_err(LogError::from)?;
+                    let seq = tail.min(seq.before());
                     return Ok(Awaited::Pending { seq, parked: None });
                 }
                 ms => {
-                    self.waits.entry(log, seq, ms).await;
+                    self.ports.waits.entry(log, seq, ms).await;
                     // Whoever has waited finds it, but where the journal has a hole.
                     if looks > 1 {
-                        self.env.sleep(HOLE_MS.min(self.left(until))).await;
+                        self.ports.env.sleep(HOLE_MS.min(self.left(until))).await;
                     }
                 }
             }
@@ -216,20 +255,15 @@ impl Reads {
     }
 
     /// The entries from `from` on: at most `limit`, fewer if they are large.
-    pub async fn entries(
-        &self,
-        log: &LogId,
-        from: Seq,
-        limit: usize,
-    ) -> Result<LogPage, ReadError> {
+    pub async fn entries(&self, log: &LogId, from: Seq, limit: usize) -> Result<LogPage, LogError> {
         // In this order, so that nobody sees more entries than accepted commands.
-        let tail = self.journal.tail(log).await?;
+        let tail = self.ports.journal.tail(log).await?;
         let accepted = self.accepted(log).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
         let mut bytes = 0;
         while next <= tail && entries.len() < limit && bytes < PAGE_BYTES {
-            let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+            let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await?;
             if page.commits.is_empty() {
                 break;
             }
@@ -255,13 +289,13 @@ impl Reads {
         range: &RowRange,
         seq: Option<Seq>,
         wait_ms: u64,
-    ) -> Result<Awaited<ViewPage>, ReadError> {
+    ) -> Result<Awaited<ViewPage>, ViewError> {
         let served = self.view(view, log)?;
         let cursor = match self.reached(served, log, seq, wait_ms).await? {
             Awaited::Ready(cursor) => cursor,
             Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
         };
-        let mut page = served.table.scan(log, range).await?;
+        let mut page = served.table.scan(log, range).await.map_err(LogError::from)?;
         let mut bytes = 0;
         let fits = page.rows.iter().take_while(|row| {
             let fits = bytes < PAGE_BYTES;
@@ -289,15 +323,16 @@ impl Reads {
         key: &RowKey,
         seq: Option<Seq>,
         wait_ms: u64,
-    ) -> Result<Awaited<ViewPage>, ReadError> {
+    ) -> Result<Awaited<ViewPage>, ViewError> {
         let served = self.view(view, log)?;
         let cursor = match self.reached(served, log, seq, wait_ms).await? {
             Awaited::Ready(cursor) => cursor,
             Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
         };
-        let row = served.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+        let rows = served.table.rows(log, std::slice::from_ref(key)).await;
+        let row = rows.map_err(LogError::from)?.pop().flatten();
         let row = row.and_then(|row| Some(Row { key: key.clone(), seq: row.seq, body: row.body? }));
-        let row = row.ok_or_else(|| ReadError::UnknownRow {
+        let row = row.ok_or_else(|| ViewError::UnknownRow {
             view: served.view.name(),
             log: log.clone(),
             key: key.clone(),
@@ -312,32 +347,32 @@ impl Reads {
     }
 
     /// The entry at `seq`, if it is there.
-    async fn stored(&self, log: &LogId, seq: Seq) -> Result<Option<Entry>, ReadError> {
-        let page = self.journal.read(log, seq, 1).await?;
+    async fn stored(&self, log: &LogId, seq: Seq) -> Result<Option<Entry>, LogError> {
+        let page = self.ports.journal.read(log, seq, 1).await?;
         let Some(item) = page.commits.first() else { return Ok(None) };
         let (entries, _) = decode(item.first, &item.body)?;
         Ok(entries.into_iter().find(|entry| entry.seq == seq))
     }
 
-    async fn state_item(&self, log: &LogId, key: StateKey) -> Result<Option<StateItem>, ReadError> {
-        Ok(self.state.get(log, &[key]).await?.pop().flatten())
+    async fn state_item(&self, log: &LogId, key: StateKey) -> Result<Option<StateItem>, LogError> {
+        Ok(self.ports.state.get(log, &[key]).await?.pop().flatten())
     }
 
-    async fn accepted(&self, log: &LogId) -> Result<Seq, ReadError> {
+    async fn accepted(&self, log: &LogId) -> Result<Seq, LogError> {
         if self.services.get(log.service()).is_none() {
-            return Err(ReadError::UnknownService(log.service().to_owned()));
+            return Err(LogError::UnknownService(log.service().to_owned()));
         }
-        match self.commands.slot(log).await? {
+        match self.ports.commands.slot(log).await? {
             Some(slot) => Ok(slot.seq),
-            None => Err(ReadError::UnknownLog(log.clone())),
+            None => Err(LogError::UnknownLog(log.clone())),
         }
     }
 
-    fn view(&self, view: &str, log: &LogId) -> Result<&ServedView, ReadError> {
-        let served = self.views.get(view).ok_or_else(|| ReadError::UnknownView(view.to_owned()))?;
+    fn view(&self, view: &str, log: &LogId) -> Result<&ServedView, ViewError> {
+        let served = self.views.get(view).ok_or_else(|| ViewError::UnknownView(view.to_owned()))?;
         if !served.view.services().contains(&log.service()) {
             let (view, service) = (served.view.name(), log.service().to_owned());
-            return Err(ReadError::NotItsService { view, service });
+            return Err(ViewError::NotItsService { view, service });
         }
         Ok(served)
     }
@@ -349,21 +384,22 @@ impl Reads {
         log: &LogId,
         seq: Option<Seq>,
         wait_ms: u64,
-    ) -> Result<Awaited<Cursor>, ReadError> {
+    ) -> Result<Awaited<Cursor>, ViewError> {
         let view = served.view.name();
         if seq.is_some() && served.view.is_filtered(&self.services) {
-            return Err(ReadError::Filtered(view));
+            return Err(ViewError::Filtered(view));
         }
         let wanted = seq.unwrap_or(Seq::ZERO);
-        let until = self.env.now().plus_ms(wait_ms);
+        let until = self.ports.env.now().plus_ms(wait_ms);
         let mut checked = false;
         loop {
-            let cursor = served.table.cursor(log).await?.unwrap_or_default();
+            let cursor =
+                served.table.cursor(log).await.map_err(LogError::from)?.unwrap_or_default();
             if !checked && (cursor.seq == Seq::ZERO || cursor.seq < wanted) {
                 let accepted = self.accepted(log).await?;
                 if wanted > accepted {
                     let (log, seq) = (log.clone(), wanted);
-                    return Err(ReadError::UnknownSeq { log, seq, accepted });
+                    return Err(UnknownSeq { log, seq, accepted }.into());
                 }
                 checked = true;
             }
@@ -372,7 +408,7 @@ impl Reads {
             }
             match self.left(until) {
                 ms if ms > 0 && cursor.parked.is_none() => {
-                    self.waits.view(view, log, wanted, ms).await;
+                    self.ports.waits.view(view, log, wanted, ms).await;
                 }
                 _ => return Ok(Awaited::Pending { seq: cursor.seq, parked: cursor.parked }),
             }
@@ -380,10 +416,10 @@ impl Reads {
     }
 
     fn left(&self, until: Time) -> u64 {
-        until.since_ms(self.env.now())
+        until.since_ms(self.ports.env.now())
     }
 }
 
-fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), ReadError> {
-    commit::decode(first, body).map_err(|error| ReadError::Undecodable { first, error })
+fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), LogError> {
+    commit::decode(first, body).map_err(|error| LogError::Undecodable { first, error })
 }

@@ -25,10 +25,18 @@ const PUT_BACKOFF: Backoff = Backoff { attempts_max: 6, first_ms: 50, longest_ms
 /// Logs of which a warm relay remembers what was acknowledged; about 100 bytes each.
 const REMEMBERED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
+/// The ports of the relay.
+#[derive(Clone)]
+pub struct RelayPorts {
+    /// Where records go.
+    pub stream: Arc<dyn CommandStream>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
 /// The stage.
 pub struct Relay {
-    stream: Arc<dyn CommandStream>,
-    env: Arc<dyn Env>,
+    ports: RelayPorts,
     acknowledged: Mutex<LruCache<LogId, (Seq, Token), RandomState>>,
     record_bytes_soft: usize,
 }
@@ -50,10 +58,10 @@ struct Round {
 
 impl Relay {
     /// A relay that remembers nothing yet.
-    pub fn new(stream: Arc<dyn CommandStream>, env: Arc<dyn Env>) -> Self {
+    pub fn new(ports: RelayPorts) -> Self {
         let remembered = LruCache::with_hasher(REMEMBERED_LOGS_MAX, RandomState::default());
         let acknowledged = Mutex::new(remembered);
-        Self { stream, env, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT }
+        Self { ports, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT }
     }
 
     /// Closes records at `bytes` instead of [`STREAM_RECORD_BYTES_SOFT`].
@@ -67,14 +75,14 @@ impl Relay {
     pub async fn relay(&self, changes: &[Change], deadline: Time) -> BatchOutcome {
         let mut queues = self.queues(changes);
         let mut failures = 0;
-        while !queues.is_empty() && self.env.now() < deadline {
+        while !queues.is_empty() && self.ports.env.now() < deadline {
             let Round { acknowledged, failed, refused } = self.round(&mut queues).await;
             failures = match (acknowledged, failed) {
                 (_, false) => 0,
                 (true, true) => 1,
                 (false, true) => failures + 1,
             };
-            if refused || failed && !PUT_BACKOFF.pause(failures, &*self.env).await {
+            if refused || failed && !PUT_BACKOFF.pause(failures, &*self.ports.env).await {
                 break;
             }
         }
@@ -123,7 +131,7 @@ impl Relay {
             rest = behind;
             let put: Vec<StreamRecord> =
                 chunk.iter().map(|(_, _, record)| record.clone()).collect();
-            match self.stream.put_records(&put).await {
+            match self.ports.stream.put_records(&put).await {
                 Ok(results) => {
                     for ((at, n, _), result) in chunk.iter().zip(results) {
                         match result {

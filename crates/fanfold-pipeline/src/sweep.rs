@@ -12,7 +12,7 @@
 //! A log that cannot be looked at is reported, and stops no other (F7): the walk goes on behind it,
 //! and comes to it again when it begins anew. What there was no time for, the next run begins with.
 
-mod look;
+mod inspect;
 mod view;
 
 use std::collections::BTreeMap;
@@ -23,14 +23,14 @@ use fanfold::canary::Canary;
 use fanfold::{LogId, Time};
 use futures::stream::{self, StreamExt};
 
-use self::look::{Look, Memory};
+use self::inspect::{Inspection, Memory};
 use crate::ingest::Ingest;
 use crate::ports::{
     CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
     Unavailable, put_len,
 };
 
-pub use view::{ViewSweep, ViewSweepReport};
+pub use view::{ViewSweep, ViewSweepPorts, ViewSweepReport};
 
 /// What was accepted less than this ago is on its way: every hop together takes seconds.
 const STANDSTILL_MS: u64 = 10_000;
@@ -41,13 +41,24 @@ const LOGS_AT_ONCE: usize = 16;
 /// Parked commands that are looked at, to see whether one could go on.
 const PARKED_PER_LOOK: usize = 100;
 
+/// The ports of the sweep.
+#[derive(Clone)]
+pub struct SweepPorts {
+    /// The slots, and the catalogue of logs.
+    pub commands: Arc<dyn Commands>,
+    /// The event logs.
+    pub journal: Arc<dyn Journal>,
+    /// What waits.
+    pub parked: Arc<dyn ParkedTable>,
+    /// Where nudges go.
+    pub stream: Arc<dyn CommandStream>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
 /// The stage.
 pub struct Sweep {
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    parked: Arc<dyn ParkedTable>,
-    stream: Arc<dyn CommandStream>,
-    env: Arc<dyn Env>,
+    ports: SweepPorts,
     canaries: Option<(Ingest, usize)>,
     memory: Memory,
 }
@@ -82,16 +93,9 @@ pub struct SweepReport {
 }
 
 impl Sweep {
-    /// A sweep over these tables.
-    pub fn new(
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        parked: Arc<dyn ParkedTable>,
-        stream: Arc<dyn CommandStream>,
-        env: Arc<dyn Env>,
-    ) -> Self {
-        let memory = Memory::new();
-        Self { commands, journal, parked, stream, env, canaries: None, memory }
+    /// A sweep that remembers nothing yet.
+    pub fn new(ports: SweepPorts) -> Self {
+        Self { ports, canaries: None, memory: Memory::new() }
     }
 
     /// Also sends a command of each of `n` canaries through every hop, each run. More canaries
@@ -112,22 +116,27 @@ impl Sweep {
     ) -> Result<SweepReport, Unavailable> {
         // First: they say how the pipeline is, also when there is no time for all logs.
         let (canary_age_ms_max, unheard) = self.sing().await;
-        let page = self.commands.catalogue(after.clone(), limit).await?;
+        let page = self.ports.commands.catalogue(after.clone(), limit).await?;
         let listed = page.logs.len();
-        let looks = stream::iter(page.logs.into_iter().enumerate()).map(|(at, log)| async move {
-            let look = if self.env.now() < deadline { Some(self.look(&log).await) } else { None };
-            (at, log, look)
-        });
-        let mut looks: Vec<_> = looks.buffer_unordered(LOGS_AT_ONCE).collect().await;
-        looks.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+        let inspections =
+            stream::iter(page.logs.into_iter().enumerate()).map(|(at, log)| async move {
+                let inspection = if self.ports.env.now() < deadline {
+                    Some(self.inspect(&log).await)
+                } else {
+                    None
+                };
+                (at, log, inspection)
+            });
+        let mut inspections: Vec<_> = inspections.buffer_unordered(LOGS_AT_ONCE).collect().await;
+        inspections.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         let mut report =
             SweepReport { failed: unheard, canary_age_ms_max, ..SweepReport::default() };
         let (mut looked, mut still) = (listed, Vec::new());
-        for (at, log, look) in looks {
-            match look {
+        for (at, log, inspection) in inspections {
+            match inspection {
                 None => looked = looked.min(at),
-                Some(look) => {
-                    still.extend(report.note(&log, look).map(|look| (log, look)));
+                Some(inspection) => {
+                    still.extend(report.note(&log, inspection).map(|inspection| (log, inspection)));
                 }
             }
         }
@@ -136,7 +145,7 @@ impl Sweep {
         report.failed.dedup();
         report.next = match looked == listed {
             true => page.next,
-            false => behind(&*self.commands, after, looked).await,
+            false => behind(&*self.ports.commands, after, looked).await,
         };
         tracing::debug!(?report, "swept");
         Ok(report)
@@ -159,7 +168,8 @@ impl Sweep {
         // The time and some chance: an id that grows from run to run, and that two runs at the same
         // time do not share. A command that is refused, or comes late, is never sent again: what
         // counts is that some command comes through, and the window takes them in any order.
-        let id = self.env.now().0.saturating_mul(IDS_PER_MS) + self.env.random() % IDS_PER_MS;
+        let id = self.ports.env.now().0.saturating_mul(IDS_PER_MS)
+            + self.ports.env.random() % IDS_PER_MS;
         let command = |number| {
             let user = Canary::user(number);
             format!(r#"{{"type":"canary","command":"sing","id":{id},"user":"{user}"}}"#)
@@ -176,26 +186,27 @@ impl Sweep {
 
     /// How long ago the last command of a canary came to its entry, if any has.
     async fn canary_age_ms(&self, log: &LogId) -> Result<Option<u64>, Unavailable> {
-        let tail = self.journal.tail(log).await?;
-        let page = self.journal.read(log, tail, 1).await?;
-        Ok(page.commits.first().map(|commit| self.env.now().since_ms(commit.at)))
+        let tail = self.ports.journal.tail(log).await?;
+        let page = self.ports.journal.read(log, tail, 1).await?;
+        Ok(page.commits.first().map(|commit| self.ports.env.now().since_ms(commit.at)))
     }
 
     /// Puts what these logs need, which the report did not count yet. What is not put now is put by a
     /// later run.
-    async fn put(&self, looks: Vec<(LogId, Look)>, report: &mut SweepReport) {
-        let all = looks.iter().enumerate();
-        let all =
-            all.flat_map(|(at, (_, look))| look.records.iter().map(move |record| (at, record)));
+    async fn put(&self, inspections: Vec<(LogId, Inspection)>, report: &mut SweepReport) {
+        let all = inspections.iter().enumerate();
+        let all = all.flat_map(|(at, (_, inspection))| {
+            inspection.records.iter().map(move |record| (at, record))
+        });
         let all: Vec<(usize, &StreamRecord)> = all.collect();
-        let mut failed = vec![false; looks.len()];
+        let mut failed = vec![false; inspections.len()];
         let mut rest = all.as_slice();
         while !rest.is_empty() {
             let sizes = rest.iter().map(|(_, record)| record.bytes());
             let (chunk, behind) = rest.split_at(put_len(sizes));
             rest = behind;
             let records: Vec<StreamRecord> = chunk.iter().map(|(_, r)| (*r).clone()).collect();
-            let results = match self.stream.put_records(&records).await {
+            let results = match self.ports.stream.put_records(&records).await {
                 Ok(results) => results,
                 Err(error) => vec![Err(error); records.len()],
             };
@@ -206,14 +217,14 @@ impl Sweep {
                 }
             }
         }
-        let now = self.env.now();
-        for ((log, look), failed) in looks.into_iter().zip(failed) {
+        let now = self.ports.env.now();
+        for ((log, inspection), failed) in inspections.into_iter().zip(failed) {
             if failed {
                 report.failed.push(log);
                 continue;
             }
             self.memory.put(&log, now);
-            if look.is_resent {
+            if inspection.is_resent {
                 tracing::warn!(%log, "the slot's batch was put on the stream again");
                 report.resent.push(log.clone());
             }
@@ -224,17 +235,21 @@ impl Sweep {
 
 impl SweepReport {
     /// Counts a log; how it stands, if something is to be put for it.
-    fn note(&mut self, log: &LogId, look: Result<Look, Unavailable>) -> Option<Look> {
+    fn note(
+        &mut self,
+        log: &LogId,
+        inspection: Result<Inspection, Unavailable>,
+    ) -> Option<Inspection> {
         self.logs += 1;
-        match look {
-            Ok(look) => {
-                self.standstill_ms_max = self.standstill_ms_max.max(look.standstill_ms);
-                self.waiting += usize::from(!look.waiting.is_empty());
-                for reason in &look.waiting {
+        match inspection {
+            Ok(inspection) => {
+                self.standstill_ms_max = self.standstill_ms_max.max(inspection.standstill_ms);
+                self.waiting += usize::from(!inspection.waiting.is_empty());
+                for reason in &inspection.waiting {
                     *self.waiting_for.entry(*reason).or_default() += 1;
                 }
-                self.attempted += usize::from(look.attempted);
-                Some(look).filter(|look| !look.records.is_empty())
+                self.attempted += usize::from(inspection.attempted);
+                Some(inspection).filter(|inspection| !inspection.records.is_empty())
             }
             Err(error) => {
                 tracing::warn!(%log, %error, "a log could not be looked at");

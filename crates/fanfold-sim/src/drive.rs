@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
 use fanfold::{CommandId, LogId, Origin, Seq, Services, Time};
-use fanfold_embedded::memory::{MemoryDeadLetters, MemoryParked, MemoryViewTable};
+use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
 use fanfold_pipeline::ports::{
@@ -19,7 +19,7 @@ use fanfold_pipeline::ports::{
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Awaited, ReadError, Reads};
+use fanfold_pipeline::read::{Awaited, LookupError, Reads};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
@@ -234,14 +234,14 @@ pub async fn process(
     services: Services,
     suspicion: Suspicion,
     canaries_are_told: bool,
-    parked: Arc<MemoryParked>,
+    parked: Arc<StoredParked>,
 ) {
     // Some remember next to nothing, and load each log from its head for each batch.
     let forgets = stage.world.happens(250);
     let make = || {
         let processor = Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
         let processor = if forgets { processor.with_cache_bytes(0) } else { processor };
-        if canaries_are_told { processor.with_canaries_told() } else { processor }
+        if canaries_are_told { processor.with_canaries_published() } else { processor }
     };
     let processors = Environments::new(make);
     let invoke = |batch: Vec<Received>, deadline| {
@@ -275,8 +275,8 @@ pub async fn subscribe(
     stage: Stage,
     notifications: Notifications,
     projector: Arc<Projector>,
-    table: Arc<MemoryViewTable>,
-    dead_letters: Arc<MemoryDeadLetters>,
+    table: Arc<StoredView>,
+    dead_letters: Arc<StoredDeadLetters>,
 ) {
     let under_way = Rc::new(Cell::new(0));
     loop {
@@ -306,8 +306,8 @@ async fn deliver(
     notification: Notification,
     notifications: &Notifications,
     projector: Arc<Projector>,
-    table: &MemoryViewTable,
-    dead_letters: &MemoryDeadLetters,
+    table: &StoredView,
+    dead_letters: &StoredDeadLetters,
 ) {
     let Notification { attempts, body, .. } = notification;
     let (view, deadline) = (projector.view().clone(), stage.deadline());
@@ -353,7 +353,7 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
 
 /// The operator: finds nothing wrong with what is parked as a suspect, and lets it go on; and has
 /// what the topic has refused published again.
-pub async fn operate(stage: Stage, parked: Arc<MemoryParked>, stream: Arc<dyn CommandStream>) {
+pub async fn operate(stage: Stage, parked: Arc<StoredParked>, stream: Arc<dyn CommandStream>) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
         let logs = stage.watch.model().log_ids();
@@ -406,7 +406,7 @@ pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
 }
 
 /// The operator: a view that was parked because its processes ended goes on.
-pub async fn redrive(stage: Stage, view: &'static str, table: Arc<MemoryViewTable>) {
+pub async fn redrive(stage: Stage, view: &'static str, table: Arc<StoredView>) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
         let logs = stage.watch.model().log_ids();
@@ -414,7 +414,8 @@ pub async fn redrive(stage: Stage, view: &'static str, table: Arc<MemoryViewTabl
             let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
             if cursor.parked.is_some_and(|parked| counted(&parked.reason).is_some()) {
                 stage.watch.note(|| format!("redrive {view} {log}"));
-                table.redrive(&log);
+                // Memory does not fail.
+                let _ = table.redrive(&log);
             }
         }
     }
@@ -474,7 +475,7 @@ async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
     let asked = async move { reads.lookup(&log, &by, id, 500).await };
     let found = match stage.invoke(stage.deadline(), asked).await {
         Some(Ok(Awaited::Ready(entry))) => Some(entry.seq),
-        Some(Err(ReadError::UnknownId { .. } | ReadError::BelowWindow { .. })) => None,
+        Some(Err(LookupError::UnknownId { .. } | LookupError::BelowWindow { .. })) => None,
         Some(Ok(Awaited::Pending { .. }) | Err(_)) | None => return,
     };
     stage.watch.audit(|model| model.looked_up(&receipt.log, (origin, id), found));
@@ -571,7 +572,11 @@ impl Clients {
                 Err(IngestError::Unavailable(_) | IngestError::NotAdmitted(_)) => {
                     again.push(command);
                 }
-                Err(IngestError::Invalid(_) | IngestError::Closed { .. }) => {}
+                Err(
+                    IngestError::Invalid(_)
+                    | IngestError::Closed { .. }
+                    | IngestError::Unencodable(_),
+                ) => {}
             }
         }
         again

@@ -21,18 +21,20 @@ use std::sync::Arc;
 
 use fanfold::body::parked::Parked;
 use fanfold::{LogId, Seq, Time};
-use fanfold_embedded::memory::{
-    MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
-};
-use fanfold_embedded::shard::Bound;
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::ports::Ports;
+use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
+use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::Others;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
 use crate::drive::{Clients, Stage};
 use crate::executor::Executor;
@@ -79,10 +81,10 @@ struct Run {
     stage: Stage,
     changes: Vec<Queue<fanfold_pipeline::ports::Change>>,
     records: Vec<Queue<transport::Received>>,
-    parked: Arc<MemoryParked>,
+    parked: Arc<StoredParked>,
     refusal: Refusal,
-    dead_letters: Arc<MemoryDeadLetters>,
-    views: Vec<(&'static str, Arc<MemoryViewTable>, Notifications)>,
+    dead_letters: Arc<StoredDeadLetters>,
+    views: Vec<(&'static str, Arc<StoredView>, Notifications)>,
     clients: Clients,
     sweep: Rc<Sweep>,
 }
@@ -127,13 +129,24 @@ impl Run {
     fn start(stage: &Stage, canaries_are_told: bool) -> Self {
         let Stage { executor, world, watch, .. } = stage;
         let env: Arc<dyn Env> = Arc::new(world.clone());
-        let bound = Bound { items: usize::MAX, bytes: usize::MAX };
+        let unlimited = Limit { items: usize::MAX, bytes: usize::MAX };
+        let config = TransitConfig {
+            shards: 1,
+            backlog: unlimited,
+            dead_letters: unlimited,
+            ..TransitConfig::default()
+        };
+        let names = workload::views();
+        let names = names.iter().map(|view| view.name());
+        // A disk in memory without faults does not fail.
+        let memory = Ports::in_memory(&config, names, env.clone()).expect("ports in memory");
         let (changes, records) = (Queue::shards(SHARDS), Queue::shards(SHARDS));
         let subscribers: Vec<Notifications> =
             workload::views().iter().map(|_| Notifications::default()).collect();
 
         let commands = Arc::new(SimCommands {
-            memory: Arc::new(MemoryCommands::new(1, bound)),
+            memory: Arc::new(WithBodies::new(memory.commands.clone())),
+            stored: memory.commands.clone(),
             changes: changes.clone(),
             watch: watch.clone(),
         });
@@ -142,32 +155,33 @@ impl Run {
             watch: watch.clone(),
             world: world.clone(),
         });
-        let journal: Arc<SimJournal> =
-            Arc::new(SimJournal { memory: Arc::<MemoryJournal>::default(), watch: watch.clone() });
+        let journal =
+            Arc::new(SimJournal { memory: memory.journal.clone(), watch: watch.clone() });
         let state = Arc::new(SimState {
-            memory: Arc::<MemoryState>::default(),
+            memory: memory.state.clone(),
             watch: watch.clone(),
             before: Arc::default(),
             world: world.clone(),
         });
-        let memory_parked: Arc<MemoryParked> = Arc::default();
+        let memory_parked = memory.parked.clone();
         let parked = Arc::new(SimParked { memory: memory_parked.clone(), watch: watch.clone() });
         let refusal = Refusal::draw(world);
-        let topic = Arc::new(SimTopic {
+        let topics = Arc::new(SimTopic {
             subscribers: subscribers.clone(),
             topics: TOPICS,
             refusal,
             watch: watch.clone(),
             world: world.clone(),
         });
-        let dead_letters = Arc::new(MemoryDeadLetters::new(bound));
+        let topic = Arc::new(PackingTopic::new(topics, env.clone()));
+        let dead_letters = memory.dead_letters.clone();
 
         // Small records make rounds: a log's next one has to wait for the last.
         let record_bytes = world.pick(300..10_000) as usize;
         for shard in &changes {
-            let (stream, env) = (stream.clone(), env.clone());
+            let ports = RelayPorts { stream: stream.clone(), env: env.clone() };
             let bytes = record_bytes;
-            let make = move || Relay::new(stream.clone(), env.clone()).with_record_bytes(bytes);
+            let make = move || Relay::new(ports.clone()).with_record_bytes(bytes);
             executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
         }
         // Invocations die of nothing, here: so any command may be taken for the cause, or all of a
@@ -201,7 +215,7 @@ impl Run {
         }
         let (mut views, mut served) = (Vec::new(), Vec::new());
         for (view, notifications) in workload::views().iter().zip(subscribers) {
-            let memory: Arc<MemoryViewTable> = Arc::default();
+            let memory = memory.views[view.name()].clone();
             let table = Arc::new(SimViewTable {
                 view: view.name(),
                 memory: memory.clone(),
@@ -210,12 +224,8 @@ impl Run {
             let others = Others::MayRun { grace_ms: drive::GRACE_MS };
             let make = {
                 let (view, table) = (view.clone(), table.clone());
-                let (journal, env) = (journal.clone(), env.clone());
-                move || {
-                    let projector =
-                        Projector::new(view.clone(), table.clone(), journal.clone(), env.clone());
-                    Arc::new(projector.among(others))
-                }
+                let ports = ProjectorPorts { table, journal: journal.clone(), env: env.clone() };
+                move || Arc::new(Projector::new(view.clone(), ports.clone()).among(others))
             };
             executor.spawn(drive::subscribe(
                 stage.clone(),
@@ -226,31 +236,28 @@ impl Run {
             ));
             served.push(ServedView { view: view.clone(), table: table.clone() });
             executor.spawn(drive::redrive(stage.clone(), view.name(), memory.clone()));
-            let (commands, journal) = (commands.clone(), journal.clone());
-            let (dead_letters, env) = (dead_letters.clone(), env.clone());
-            let sweep = move || {
-                let (projector, table) = (make(), table.clone());
-                let (commands, journal) = (commands.clone(), journal.clone());
-                let (dead_letters, env) = (dead_letters.clone(), env.clone());
-                ViewSweep::new(projector, table, commands, journal, dead_letters, env)
-            };
+            let (commands, dead_letters) = (commands.clone(), dead_letters.clone());
+            let ports = ViewSweepPorts { commands, dead_letters };
+            let sweep = move || ViewSweep::new(make(), ports.clone());
             executor.spawn(drive::sweep_view(stage.clone(), sweep));
             views.push((view.name(), memory, notifications));
         }
         let clients = Clients::default();
-        let ingest = Rc::new(Ingest::new(
-            commands.clone(),
-            Arc::new(AdmitAll),
-            workload::services(),
-            env.clone(),
-        ));
-        let sweep = Sweep::new(commands.clone(), journal.clone(), parked, stream, env.clone())
-            .with_canaries((*ingest).clone(), CANARIES);
-        let sweep = Rc::new(sweep);
+        let (admission, services) = (Arc::new(AdmitAll), workload::services());
+        let ports = IngestPorts { commands: commands.clone(), admission, env: env.clone() };
+        let ingest = Rc::new(Ingest::new(ports, services.clone()));
+        let ports = SweepPorts {
+            commands: commands.clone(),
+            journal: journal.clone(),
+            parked,
+            stream,
+            env: env.clone(),
+        };
+        let sweep = Rc::new(Sweep::new(ports).with_canaries((*ingest).clone(), CANARIES));
         executor.spawn(drive::sweep(stage.clone(), sweep.clone()));
         let waits = Arc::new(drive::Naps(world.clone()));
-        let services = workload::services();
-        let reads = Reads::new(commands, journal, state, served, services, waits, env);
+        let ports = ReadPorts { commands, journal, state, waits, env };
+        let reads = Reads::new(ports, served, services);
         // Nobody waits for a filtered view, or reads one of another service.
         let names = vec!["balances", "statement", "totals"];
         executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));
@@ -340,7 +347,7 @@ impl Run {
         None
     }
 
-    async fn lagging(&self, view: &str, table: &MemoryViewTable, log: &LogId) -> Option<String> {
+    async fn lagging(&self, view: &str, table: &StoredView, log: &LogId) -> Option<String> {
         if !workload::views().get(view)?.services().contains(&log.service()) {
             return None;
         }

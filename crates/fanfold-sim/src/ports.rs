@@ -12,14 +12,16 @@ use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
 use fanfold::{LogId, RowKey, Seq, StateKey};
-use fanfold_embedded::memory::{
-    MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
-};
+use fanfold_embedded::commands::StoredCommands;
+use fanfold_embedded::transit::Position;
+use fanfold_embedded::tables::{StoredJournal, StoredParked, StoredState, StoredView};
+use fanfold_pipeline::conformance::WithBodies;
+use fanfold_pipeline::packing::MessageTopics;
 use fanfold_pipeline::ports::{
     Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
     NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError, RowPage, RowRange,
-    Slot, State, StateItem, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+    Slot, State, StateItem, StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 
 use crate::attempts::{Attempts, counted};
@@ -79,31 +81,46 @@ impl Watch {
 }
 
 /// Slots. Every append that takes effect leaves its change in `changes`, but for those that are lost.
+#[derive(Clone)]
 pub struct SimCommands {
-    /// What really holds them.
-    pub memory: Arc<MemoryCommands>,
+    /// What really holds them, with the bodies of the last batches.
+    pub memory: Arc<WithBodies<StoredCommands>>,
+    /// The same, without the bodies.
+    pub stored: Arc<StoredCommands>,
     /// The change stream, by shard.
     pub changes: Vec<Queue<Change>>,
     /// Who watches.
     pub watch: Watch,
 }
 
+impl SimCommands {
+    /// Takes what an append has left on the embedded change stream.
+    fn changes_made(&self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (_, shard) in self.stored.changes().iter() {
+            changes.extend(shard.read(Position::START, usize::MAX).into_iter().map(|(_, c)| c));
+            shard.trim(shard.end());
+        }
+        changes
+    }
+}
+
 #[async_trait]
 impl Commands for SimCommands {
     async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError> {
-        let (memory, watch, log) = (self.memory.clone(), self.watch.clone(), log.clone());
-        let changes = Queue::of(&self.changes, &log).clone();
+        let (this, log) = (self.clone(), log.clone());
         let effect = async move {
-            let result = memory.append(&log, append.clone()).await;
-            if let Ok(last) = result {
-                let Append { n, body, at, token } = append;
+            let result = this.memory.append(&log, append).await;
+            for change in this.changes_made() {
+                let Change { log, last, n, at, body, .. } = change.clone();
+                let watch = &this.watch;
                 watch.note(|| format!("slot {log} +{n} = {last}"));
                 watch.audit(|model| model.accepted(&log, last, at, &body));
                 if watch.faults.loses() {
                     watch.note(|| format!("lost {log} +{n} = {last}"));
                     watch.audit(|model| model.lost(&log, last, n));
                 } else {
-                    changes.push(Change { log, last, n, at, token, body });
+                    Queue::of(&this.changes, &log).push(change);
                 }
             }
             result
@@ -112,13 +129,15 @@ impl Commands for SimCommands {
     }
 
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable> {
-        let (memory, log) = (self.memory.clone(), log.clone());
-        self.watch.faults.call("commands table", async move { memory.slot(&log).await }).await
+        let (this, log) = (self.clone(), log.clone());
+        let effect = async move { this.memory.slot(&log).await };
+        self.watch.faults.call("commands table", effect).await
     }
 
     async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable> {
-        let (memory, log) = (self.memory.clone(), log.clone());
-        self.watch.faults.call("commands table", async move { memory.batch(&log).await }).await
+        let (this, log) = (self.clone(), log.clone());
+        let effect = async move { this.memory.batch(&log).await };
+        self.watch.faults.call("commands table", effect).await
     }
 
     async fn catalogue(
@@ -126,8 +145,8 @@ impl Commands for SimCommands {
         after: Option<CataloguePosition>,
         limit: usize,
     ) -> Result<CataloguePage, Unavailable> {
-        let memory = self.memory.clone();
-        let effect = async move { memory.catalogue(after, limit).await };
+        let this = self.clone();
+        let effect = async move { this.memory.catalogue(after, limit).await };
         self.watch.faults.call("commands table", effect).await
     }
 }
@@ -191,7 +210,7 @@ impl CommandStream for SimStream {
 /// The journal.
 pub struct SimJournal {
     /// What really holds it.
-    pub memory: Arc<MemoryJournal>,
+    pub memory: Arc<StoredJournal>,
     /// Who watches.
     pub watch: Watch,
 }
@@ -235,7 +254,7 @@ pub type Before = BTreeMap<(LogId, StateKey), Vec<StateItem>>;
 /// The state table.
 pub struct SimState {
     /// What really holds it.
-    pub memory: Arc<MemoryState>,
+    pub memory: Arc<StoredState>,
     /// Who watches.
     pub watch: Watch,
     /// All that was ever stored, for those who read what was there before.
@@ -299,7 +318,7 @@ impl State for SimState {
 /// The parked table.
 pub struct SimParked {
     /// What really holds it.
-    pub memory: Arc<MemoryParked>,
+    pub memory: Arc<StoredParked>,
     /// Who watches.
     pub watch: Watch,
 }
@@ -408,7 +427,7 @@ impl Refusal {
     }
 
     fn takes(self, message: &Message, faults: &Faults) -> bool {
-        let refuses = |commit: &notification::Received| {
+        let refuses = |commit: &notification::ReceivedCommit| {
             self.is_of(&commit.log) && (self.by_reference || commit.entries.is_some())
         };
         !(self.for_ever || faults.are_on())
@@ -431,12 +450,12 @@ pub struct SimTopic {
 }
 
 #[async_trait]
-impl Topic for SimTopic {
+impl MessageTopics for SimTopic {
     fn topics(&self) -> usize {
         self.topics
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         topic: usize,
         messages: &[Message],
@@ -503,7 +522,7 @@ pub struct SimViewTable {
     /// Whose it is.
     pub view: &'static str,
     /// What really holds it.
-    pub memory: Arc<MemoryViewTable>,
+    pub memory: Arc<StoredView>,
     /// Who watches.
     pub watch: Watch,
 }

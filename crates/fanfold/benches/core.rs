@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use divan::{AllocProfiler, Bencher};
-use fanfold::body::notification::{self, Notice};
+use fanfold::body::notification::{self, Commit};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
 use fanfold::log::{Log, Sealed};
@@ -85,7 +85,7 @@ impl Bench {
         }
         let sealed = self.log.seal();
         for sealed in sealed.clone() {
-            let first = sealed.notice.first();
+            let first = sealed.commit.first();
             self.log.acknowledge(sealed);
             self.log.published(first);
         }
@@ -175,18 +175,18 @@ fn record_decode(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = BATCHES)]
 fn commit_decode(bencher: Bencher<'_, '_>, n: u64) {
     let sealed = Bench::sealed(n);
-    bencher.bench_local(|| commit::decode(sealed.notice.first(), black_box(&sealed.body)));
+    bencher.bench_local(|| commit::decode(sealed.commit.first(), black_box(&sealed.body)));
 }
 
 #[divan::bench(args = BATCHES)]
 fn notification_pack(bencher: Bencher<'_, '_>, n: u64) {
-    let notices: Vec<Notice> = vec![Bench::sealed(n).notice];
-    bencher.bench_local(|| notification::pack(black_box(&notices)));
+    let commits: Vec<Commit> = vec![Bench::sealed(n).commit];
+    bencher.bench_local(|| notification::pack(black_box(&commits)));
 }
 
 #[divan::bench(args = BATCHES)]
 fn notification_decode(bencher: Bencher<'_, '_>, n: u64) {
-    let packed = notification::pack([&Bench::sealed(n).notice]).expect("it can be written");
+    let packed = notification::pack([&Bench::sealed(n).commit]).expect("it can be written");
     bencher.bench_local(|| notification::decode(black_box(&packed[0].message.body)));
 }
 
@@ -194,11 +194,11 @@ fn notification_decode(bencher: Bencher<'_, '_>, n: u64) {
 fn view_read_and_fold(bencher: Bencher<'_, '_>, view: &str) {
     let views = Views::new().with::<Balances>().with::<Totals>();
     let view = views.get(view).expect("it is there");
-    let notice = Bench::sealed(1).notice;
+    let commit = Bench::sealed(1).commit;
     let mut rows: BTreeMap<RowKey, Vec<u8>> = BTreeMap::new();
     bencher.bench_local(|| {
-        for entry in notice.entries.iter() {
-            let recorded = view.read(&notice.log, entry).expect("it can be read");
+        for entry in commit.entries.iter() {
+            let recorded = view.read(&commit.log, entry).expect("it can be read");
             let recorded = recorded.expect("it is of use");
             for key in view.rows(&recorded).expect("it has rows") {
                 let row = rows.get(&key).map(Vec::as_slice);

@@ -10,10 +10,11 @@ use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
 use fanfold::{LogId, Seq};
 use fanfold_aws::KinesisStream;
-use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
 use fanfold_pipeline::ports::{Change, Env, Journal};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::relay::{Relay, RelayPorts};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -164,7 +165,7 @@ async fn relay_all(plan: &Plan, changes: &[Change], env: &Arc<TestEnv>) -> Vec<(
     let aws = aws(move |body| put.lock().unwrap().put_records(records_of(body)));
     let relay = || {
         let stream = Arc::new(KinesisStream::new(&aws, "the-stream"));
-        Relay::new(stream, env.clone()).with_record_bytes(plan.record_bytes)
+        Relay::new(RelayPorts { stream, env: env.clone() }).with_record_bytes(plan.record_bytes)
     };
     let mut warm = relay();
     let mut rest = changes;
@@ -184,8 +185,8 @@ async fn relay_all(plan: &Plan, changes: &[Change], env: &Arc<TestEnv>) -> Vec<(
     panic!("the relay does not come to its end");
 }
 
-async fn process_all(plan: &Plan, records: Vec<(String, Bytes)>, env: &Arc<TestEnv>) -> Memory {
-    let memory = Memory::new(&MemoryConfig::default(), [], env.clone());
+async fn process_all(plan: &Plan, records: Vec<(String, Bytes)>, env: &Arc<TestEnv>) -> Ports {
+    let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
     let ports = ProcessorPorts {
         journal: memory.journal.clone(),
         state: memory.state.clone(),

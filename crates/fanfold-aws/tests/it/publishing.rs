@@ -9,8 +9,10 @@ use fanfold::body::record::{Part, Record};
 use fanfold::limits::PUBLISH_BATCH_BYTES_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_aws::SnsTopic;
-use fanfold_embedded::memory::{Memory, MemoryConfig};
-use fanfold_pipeline::ports::{Env, ParkedTable, PublishError, Topic, Unavailable};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
+use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
+use fanfold_pipeline::ports::{Env, ParkedTable, PublishError, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::{BatchOutcome, conformance};
 use percent_encoding::percent_decode_str;
@@ -158,12 +160,13 @@ async fn publish_and_park(
         answers(seen.lock().unwrap().len(), &entries)
     });
     let env = Arc::new(TestEnv::new(2));
-    let memory = Memory::new(&MemoryConfig::default(), [], env.clone());
+    let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
+    let topic = Arc::new(SnsTopic::new(&aws, vec![ARN.to_owned()]));
     let ports = ProcessorPorts {
         journal: memory.journal,
         state: memory.state,
         parked: memory.parked.clone(),
-        topic: Arc::new(SnsTopic::new(&aws, vec![ARN.to_owned()])),
+        topic: Arc::new(PackingTopic::new(topic, env.clone())),
         stream: memory.stream,
         env: env.clone(),
     };
@@ -251,7 +254,8 @@ async fn the_topics_suite() {
         answer(entries.iter().enumerate().map(|(at, entry)| (entry.id.as_str(), fate(at))))
     });
     let topic = SnsTopic::new(&aws, vec![ARN.to_owned()]);
-    conformance::topic(&topic, "t", async || std::mem::take(&mut *bodies.lock().unwrap())).await;
+    conformance::message_topics(&topic, "t", async || std::mem::take(&mut *bodies.lock().unwrap()))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,7 +307,7 @@ async fn results_are_told_apart() {
     let topic = SnsTopic::new(&aws, vec![ARN.to_owned()]);
     // Of duplicates only: it has no kinds, and an attribute must not be empty.
     let message = Message { body: "[]".to_owned(), attributes: Attributes::default() };
-    let results = topic.publish(0, &vec![message; 7]).await.unwrap();
+    let results = topic.publish_messages(0, &vec![message; 7]).await.unwrap();
     let hop = "topic";
     let failed = |said: &str| Unavailable::Failed { hop, message: said.to_owned() };
     let refused = |said: &str| Unavailable::Refused { hop, message: said.to_owned() };
@@ -318,8 +322,8 @@ async fn results_are_told_apart() {
         Err(failed("neither acknowledged nor refused").into()),
     ];
     assert_eq!(results, expected);
-    assert!(topic.publish(1, &[]).await.is_err(), "there is no such topic");
-    assert_eq!(topic.publish(0, &[]).await, Ok(Vec::new()));
+    assert!(topic.publish_messages(1, &[]).await.is_err(), "there is no such topic");
+    assert_eq!(topic.publish_messages(0, &[]).await, Ok(Vec::new()));
 }
 
 /// SNS refuses one commit for what is in it: as an entry's sender fault, or the whole call for it.
@@ -389,7 +393,7 @@ async fn an_empty_attribute_is_left_out() {
     let attributes = Attributes { services: ["ledger".to_owned()].into(), ..Attributes::default() };
     let message = Message { body: "[]".to_owned(), attributes };
     let topic = SnsTopic::new(&aws, vec![ARN.to_owned()]);
-    assert_eq!(topic.publish(0, &[message]).await, Ok(vec![Ok(())]));
+    assert_eq!(topic.publish_messages(0, &[message]).await, Ok(vec![Ok(())]));
     let body = String::from_utf8(bodies.lock().unwrap()[0].to_vec()).unwrap();
     let attributes = entries_of(&body).remove(0).attributes;
     assert_eq!(attributes.keys().collect::<Vec<_>>(), ["services"]);

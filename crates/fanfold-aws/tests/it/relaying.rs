@@ -11,7 +11,7 @@ use fanfold::body::slot;
 use fanfold::{LogId, Request, Seq, Services};
 use fanfold_aws::KinesisStream;
 use fanfold_pipeline::ports::{Change, CommandStream, Env, StreamRecord, Token, Unavailable};
-use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::{BatchOutcome, conformance};
 use ledger::Ledger;
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn relay(mut answers: impl FnMut(usize, &[String]) -> Answer + Send + 'static) -
     let env = Arc::new(TestEnv::new(1));
     let stream = Arc::new(KinesisStream::new(&aws, "the-stream"));
     // Every change is a record of its own.
-    let relay = Relay::new(stream, env.clone()).with_record_bytes(1);
+    let relay = Relay::new(RelayPorts { stream, env: env.clone() }).with_record_bytes(1);
     Fixture { relay, env, calls }
 }
 

@@ -12,12 +12,12 @@ use fanfold::entry::Outcome;
 use fanfold::{Command, Entry, LogId, Request, Seq, Services, Time};
 use fanfold_aws::dynamo::{DynamoCommands, DynamoJournal, DynamoParked, DynamoState};
 use fanfold_aws::{OpenAdmission, SystemEnv};
-use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::{Ingest, IngestError};
-use fanfold_pipeline::ports::{
-    Commands, CommitItem, Env, Journal, PublishError, Topic, Unavailable,
-};
+use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts};
+use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
+use fanfold_pipeline::ports::{Commands, CommitItem, Env, Journal, PublishError, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use ledger::Ledger;
 use rand::distr::{Alphanumeric, SampleString};
@@ -79,12 +79,12 @@ fn record_of(first: u64, commands: &[Command]) -> ReceivedRecord {
 struct Announced(Mutex<Vec<Message>>);
 
 #[async_trait]
-impl Topic for Announced {
+impl MessageTopics for Announced {
     fn topics(&self) -> usize {
         1
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         _topic: usize,
         messages: &[Message],
@@ -102,8 +102,8 @@ fn processor(dynamo: &Dynamo, state: &str) -> (Processor, Arc<Announced>) {
         journal: Arc::new(DynamoJournal::new(&aws, dynamo.tables.journal())),
         state: Arc::new(DynamoState::new(&aws, state)),
         parked: Arc::new(DynamoParked::new(&aws, dynamo.tables.parked())),
-        topic: topic.clone(),
-        stream: Memory::new(&MemoryConfig::default(), [], Arc::new(SystemEnv)).stream,
+        topic: Arc::new(PackingTopic::new(topic.clone(), Arc::new(SystemEnv))),
+        stream: Ports::in_memory(&TransitConfig::default(), [], Arc::new(SystemEnv)).expect("ports").stream,
         env: Arc::new(SystemEnv),
     };
     (Processor::new(ports, services()), topic)
@@ -147,7 +147,8 @@ fn ingest(dynamo: &Dynamo) -> (Ingest, Arc<DynamoCommands>) {
     let aws = dynamo.aws.clone().with_attempt_timeout(ATTEMPT);
     let commands = Arc::new(DynamoCommands::new(&aws, dynamo.tables.commands()));
     let env = Arc::new(SystemEnv);
-    (Ingest::new(commands.clone(), Arc::new(OpenAdmission), services(), env), commands)
+    let ports = IngestPorts { commands: commands.clone(), admission: Arc::new(OpenAdmission), env };
+    (Ingest::new(ports, services()), commands)
 }
 
 /// An answer that was lost, after the slot was written, costs another attempt, and nothing else.

@@ -12,14 +12,15 @@ use fanfold_aws::dynamo::{
 };
 use fanfold_aws::{Aws, OpenAdmission, SystemEnv};
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
+use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts, Receipt};
+use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream, Commands, Env,
-    PublishError, Slot, StreamRecord, Topic, Unavailable, ViewTable,
+    PublishError, Slot, StreamRecord, Unavailable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
 
 use fanfold_aws::names::Tables;
 
@@ -108,12 +109,12 @@ impl Told {
 }
 
 #[async_trait]
-impl Topic for Told {
+impl MessageTopics for Told {
     fn topics(&self) -> usize {
         1
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         _: usize,
         messages: &[Message],
@@ -139,7 +140,8 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) fn new(aws: &Aws, tables: &Tables, services: Services) -> Self {
-        let (changes, records, told) = (Arc::default(), Arc::default(), Arc::<Told>::default());
+        let (changes, told) = (Arc::default(), Arc::<Told>::default());
+        let records = Arc::<Between<ReceivedRecord>>::default();
         let table = DynamoCommands::new(aws, tables.commands());
         let commands = Streamed { table, changes: Arc::clone(&changes) };
         let env = Arc::new(SystemEnv);
@@ -147,12 +149,14 @@ impl Way {
             aws: aws.clone(),
             tables: tables.clone(),
             ingest: Ingest::new(
-                Arc::new(commands),
-                Arc::new(OpenAdmission),
+                IngestPorts {
+                    commands: Arc::new(commands),
+                    admission: Arc::new(OpenAdmission),
+                    env: env.clone(),
+                },
                 services.clone(),
-                env.clone(),
             ),
-            relay: Relay::new(Arc::clone(&records) as Arc<dyn CommandStream>, env),
+            relay: Relay::new(RelayPorts { stream: records.clone(), env }),
             processor: Self::processor(aws, tables, &told, &records, services.clone()),
             services,
             changes,
@@ -174,7 +178,7 @@ impl Way {
             journal: Arc::new(DynamoJournal::new(aws, tables.journal())),
             state: Arc::new(DynamoState::new(aws, tables.state())),
             parked: Arc::new(DynamoParked::new(aws, tables.parked())),
-            topic: told.clone(),
+            topic: Arc::new(PackingTopic::new(told.clone(), Arc::new(SystemEnv))),
             stream: records.clone(),
             env: Arc::new(SystemEnv),
         };
@@ -190,9 +194,9 @@ impl Way {
 
     pub(crate) fn projector(&self, view: Arc<dyn AnyView>) -> Projector {
         let table = DynamoViewTable::new(&self.aws, self.tables.view(view.name(), view.version()));
-        let table: Arc<dyn ViewTable> = Arc::new(table);
         let journal = Arc::new(DynamoJournal::new(&self.aws, self.tables.journal()));
-        Projector::new(view, table, journal, Arc::new(SystemEnv))
+        let env = Arc::new(SystemEnv);
+        Projector::new(view, ProjectorPorts { table: Arc::new(table), journal, env })
     }
 
     /// Sends one request, of one or many commands.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fanfold::LogId;
 use fanfold::Time;
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::body::record::Record;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
@@ -140,19 +140,19 @@ impl Replay {
     pub(crate) async fn project(
         &self,
         projector: &Projector,
-        messages: &[&[Received]],
+        messages: &[&[ReceivedCommit]],
         deadline: Time,
     ) -> Vec<usize> {
         if !self.is_suspicious() {
             let _watched = self.watchdog.watch("a view's invocation");
-            return projector.project_received(messages, deadline).await;
+            return projector.project_commits(messages, deadline).await;
         }
         let projector = projector.suspicious(ATTEMPTS_MAX + 1);
         let mut failed = Vec::new();
         for (index, message) in messages.iter().enumerate() {
             let _turn = self.turn.lock().await;
             let _watched = self.watchdog.watch("a view's invocation");
-            if !projector.project_received(&[message], deadline).await.is_empty() {
+            if !projector.project_commits(&[message], deadline).await.is_empty() {
                 failed.push(index);
             }
             self.make_durable().await;
@@ -175,7 +175,7 @@ impl Replay {
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
         let catch_up = async {
             let deadline = env.now().plus_ms(CATCH_UP_MS);
-            sweep.bring_on_logs(&self.logs, attempts_max, deadline).await
+            sweep.catch_up(&self.logs, attempts_max, deadline).await
         };
         let report = self.sweep(catch_up).await;
         let caught_up = report.caught_up.len();

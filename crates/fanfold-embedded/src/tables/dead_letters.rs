@@ -10,7 +10,6 @@ use crate::faults;
 use crate::limit::Limit;
 use crate::store::{Store, StoreError, Table};
 use crate::striped::lock;
-use crate::subscription::Undelivered;
 
 /// The messages that could not be delivered, by view, the oldest dropped when there are too many.
 ///
@@ -45,6 +44,14 @@ impl StoredDeadLetters {
         Ok(letters)
     }
 
+    /// Adds a message that could not be delivered.
+    pub fn push(&self, view: &str, body: Bytes) {
+        if let Err(error) = self.add(view, body) {
+            // The view's sweep finds in the journal what it says.
+            tracing::error!(view, %error, "a dead letter was not kept");
+        }
+    }
+
     fn add(&self, view: &str, body: Bytes) -> Result<(), StoreError> {
         let mut next_ids = lock(&self.next_ids);
         let letters = self.letters(view, 0, usize::MAX)?;
@@ -66,15 +73,6 @@ impl StoredDeadLetters {
         });
         faults::reached("dead_letters.push");
         Ok(())
-    }
-}
-
-impl Undelivered for StoredDeadLetters {
-    fn push(&self, view: &str, body: Bytes) {
-        if let Err(error) = self.add(view, body) {
-            // The view's sweep finds in the journal what it says.
-            tracing::error!(view, %error, "a dead letter was not kept");
-        }
     }
 }
 

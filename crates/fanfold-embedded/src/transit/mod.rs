@@ -9,7 +9,7 @@ mod topic;
 pub use admission::{MemoryAdmission, Obstacle};
 pub use shard::{Batch, Position, Shard};
 pub use stream::MemoryStream;
-pub use topic::{Content, MemoryTopic, Notification};
+pub use topic::{MemoryTopic, Notification};
 
 /// Bytes that an item on its way takes beside its key and body: an estimate, so that many small items count for what they
 /// are.

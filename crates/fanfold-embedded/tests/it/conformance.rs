@@ -6,7 +6,6 @@ use bytes::Bytes;
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::ports::Ports;
 use fanfold_embedded::shards::Shards;
-use fanfold_embedded::subscription::Undelivered;
 use fanfold_embedded::transit::{MemoryStream, MemoryTopic, Position};
 use fanfold_embedded::{SystemEnv, TransitConfig};
 use fanfold_pipeline::conformance;
@@ -84,13 +83,13 @@ fn command_stream() {
 
 #[test]
 fn topic() {
-    let topic = MemoryTopic::new(3, 1 << 30);
+    let topic = MemoryTopic::new(1 << 30);
     let mut next = topic.subscribe("everything");
     let arrived = async || {
         let messages = topic.log().read(next, usize::MAX);
         next = topic.log().end();
         topic.pass("everything", next);
-        messages.into_iter().flat_map(|(_, message)| message.bodies()).collect()
+        messages.into_iter().flat_map(|(_, message)| message.commits.clone()).collect()
     };
     block_on(conformance::topic(&topic, "t", arrived));
 }

@@ -16,7 +16,6 @@ use fanfold_embedded::tables::{
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::store::{Driver, Store};
 use fanfold_embedded::store::folder::Folder;
-use fanfold_embedded::subscription::Undelivered;
 use fanfold_embedded::waits::LocalWaits;
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{Append, Commands, Token};

@@ -1,20 +1,19 @@
 //! What the ports do beyond their specification: limits, bounds, expiry.
 
 use bytes::Bytes;
-use fanfold::body::notification::{Attributes, Message};
-use fanfold::limits::{PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
+use fanfold::limits::{PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::subscription::Undelivered;
 use fanfold_embedded::transit::{MemoryStream, MemoryTopic};
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::ports::Ports;
 use fanfold_embedded::transit::Position;
 use fanfold_pipeline::ports::{
-    CommandStream, DeadLetters, State, StoredRow, StreamRecord, Topic, Unavailable, ViewTable,
+    CommandStream, DeadLetters, State, StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 
 use crate::paused_env::PausedEnv;
+use crate::subscription::publish;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -25,10 +24,6 @@ fn ports() -> Ports {
 
 fn log(org: &str) -> LogId {
     format!("ledger/org:{org}").parse().expect("a log")
-}
-
-fn message(body: &str) -> Message {
-    Message { body: body.to_owned(), attributes: Attributes::default() }
 }
 
 #[tokio::test]
@@ -67,13 +62,6 @@ async fn limits_are_refused_as_on_aws() {
     let taken: Vec<bool> = results.iter().map(Result::is_ok).collect();
     assert_eq!(taken, [true, false, true], "a part fails while others are put");
 
-    let topic = MemoryTopic::new(2, 1 << 30);
-    let too_many = vec![message("[]"); PUBLISH_BATCH_MAX + 1];
-    assert!(matches!(topic.publish(0, &too_many).await, Err(Unavailable::Failed { .. })));
-    assert!(matches!(topic.publish(2, &[message("[]")]).await, Err(Unavailable::Failed { .. })));
-    let too_large = [message(&"x".repeat(300_000))];
-    assert!(matches!(topic.publish(0, &too_large).await, Err(Unavailable::Failed { .. })));
-
     let keys: Vec<StateKey> = (0..1_001).map(StateKey::head).collect();
     let state = ports().state;
     assert!(matches!(state.get(&log("a"), &keys).await, Err(Unavailable::Failed { .. })));
@@ -81,11 +69,11 @@ async fn limits_are_refused_as_on_aws() {
 
 #[tokio::test]
 async fn a_topic_keeps_what_somebody_has_not_passed_up_to_its_bound() {
-    let topic = MemoryTopic::new(1, 3_000);
+    let topic = MemoryTopic::new(3_000);
     assert_eq!(topic.subscribe("fast"), Position(0));
     assert_eq!(topic.subscribe("slow"), Position(0));
     for _ in 0..5 {
-        topic.publish(0, &[message("[]")]).await.unwrap();
+        assert_eq!(publish(&topic, &["ledger"], "acme").await, [Ok(())]);
     }
     topic.pass("fast", Position(5));
     assert_eq!(topic.log().start(), Position(0), "the slow one has not passed");
@@ -94,7 +82,7 @@ async fn a_topic_keeps_what_somebody_has_not_passed_up_to_its_bound() {
     topic.pass("slow", Position(1));
     assert_eq!(topic.subscribe("slow"), Position(2), "a subscriber goes on where it was");
     for _ in 0..100 {
-        topic.publish(0, &[message("[]")]).await.unwrap();
+        assert_eq!(publish(&topic, &["ledger"], "acme").await, [Ok(())]);
         assert!(topic.backlog().bytes() <= 3_000, "{:?}", topic.backlog());
     }
     assert!(topic.log().start() > Position(80), "the oldest were dropped");

@@ -11,7 +11,6 @@ use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_embedded::faults::{RARE_EFFECTS, before_death};
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::store::Store;
-use fanfold_embedded::subscription::Undelivered;
 use fanfold_pipeline::ports::{DeadLetters, ParkedItem, ParkedTable, ParkedView, ViewTable};
 
 use crate::child;

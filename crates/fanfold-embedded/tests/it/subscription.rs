@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use fanfold::Time;
-use fanfold::body::notification::{Attributes, Message};
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::tables::StoredDeadLetters;
-use fanfold_embedded::transit::MemoryTopic;
+use fanfold::body::notification::{self, Commit};
+use fanfold::entry::Outcome;
+use fanfold::{CommandId, Entry, Origin, Seq, Time};
 use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
 use fanfold_embedded::stop::Stopper;
 use fanfold_embedded::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
+use fanfold_embedded::tables::StoredDeadLetters;
 use fanfold_embedded::tasks::{Tasks, TokioSpawner};
-use fanfold_pipeline::ports::{DeadLetters, Env, Topic};
+use fanfold_embedded::transit::{MemoryTopic, Notification};
+use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Env, PublishError, Topic};
 use tokio::time::sleep;
 
 use crate::paused_env::PausedEnv;
@@ -26,9 +26,32 @@ fn letters() -> Arc<StoredDeadLetters> {
     Ports::in_memory(&config, [], PausedEnv::new()).expect("ports").dead_letters
 }
 
-fn message(services: &[&str], body: &str) -> Message {
-    let services = services.iter().map(|&service| service.to_owned()).collect();
-    Message { body: body.to_owned(), attributes: Attributes { services, ..Attributes::default() } }
+/// Publishes a commit of each of these services for one organisation.
+pub(crate) async fn publish(
+    topic: &MemoryTopic,
+    services: &[&str],
+    org: &str,
+) -> Vec<Result<(), PublishError>> {
+    let commit = |service: &&str| {
+        let entry = Entry {
+            seq: Seq(1),
+            time: Time(0),
+            origin: Origin::nobody(),
+            id: CommandId::NONE,
+            command: None,
+            digest: None,
+            outcome: Outcome::Stale,
+        };
+        let log = format!("{service}/org:{org}").parse().expect("a log");
+        Commit { log, entries: [entry].into(), prev: Arc::default() }
+    };
+    let commits: Vec<Commit> = services.iter().map(commit).collect();
+    topic.publish(&commits.iter().collect::<Vec<_>>(), Time(u64::MAX)).await
+}
+
+/// The organisation of a notification.
+fn org(notification: &Notification) -> String {
+    notification.commits[0].log.partition().strip_prefix("org:").expect("an org").to_owned()
 }
 
 /// A topic with one subscriber.
@@ -45,10 +68,10 @@ impl Bench {
     fn new<F: Future<Output = bool> + Send + 'static>(
         concurrency: usize,
         bytes_max: usize,
-        deliver: impl Fn(Arc<PausedEnv>, Bytes, Time) -> F + Send + Sync + 'static,
+        deliver: impl Fn(Arc<PausedEnv>, String, Time) -> F + Send + Sync + 'static,
     ) -> Self {
         let env = PausedEnv::new();
-        let topic = Arc::new(MemoryTopic::new(2, bytes_max));
+        let topic = Arc::new(MemoryTopic::new(bytes_max));
         let letters = letters();
         let (stopper, stop) = Stopper::new();
         let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
@@ -65,7 +88,7 @@ impl Bench {
             env.clone(),
             stop,
             move |messages: Messages, deadline| {
-                let delivered = deliver(timer.clone(), messages[0].bodies().remove(0), deadline);
+                let delivered = deliver(timer.clone(), org(&messages[0]), deadline);
                 async move { if delivered.await { vec![] } else { vec![0] } }
             },
         );
@@ -75,21 +98,26 @@ impl Bench {
     }
 
     async fn publish(&self, services: &[&str], body: &str) {
-        let results = self.topic.publish(0, &[message(services, body)]).await.unwrap();
-        assert_eq!(results, [Ok(())]);
+        let results = publish(&self.topic, services, body).await;
+        assert_eq!(results, vec![Ok(()); services.len()]);
     }
 
     async fn dead(&self) -> Vec<String> {
         let letters = self.letters.list(VIEW, None, 1_000).await.unwrap();
-        letters.iter().map(|letter| String::from_utf8_lossy(&letter.body).into_owned()).collect()
+        letters.iter().map(org_of_letter).collect()
     }
 }
 
 /// What was delivered, in the order in which it started.
 type Started = Arc<Mutex<Vec<String>>>;
 
-fn note(started: &Started, body: &Bytes) {
-    started.lock().unwrap().push(String::from_utf8_lossy(body).into_owned());
+fn note(started: &Started, org: &str) {
+    started.lock().unwrap().push(org.to_owned());
+}
+
+fn org_of_letter(letter: &DeadLetter) -> String {
+    let body = std::str::from_utf8(&letter.body).expect("text");
+    org(&Notification { commits: notification::decode(body).expect("a batch") })
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +286,7 @@ async fn who_stops_ends_what_is_under_way() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     let env = PausedEnv::new();
-    let topic = Arc::new(MemoryTopic::new(1, 1 << 20));
+    let topic = Arc::new(MemoryTopic::new(1 << 20));
     let letters = letters();
     let (_stopper, stop) = Stopper::new();
     let config = SubscriptionConfig { batch: 3, ..SubscriptionConfig::new(VIEW, &["ledger"]) };
@@ -271,9 +299,7 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
         env,
         stop,
         move |messages: Messages, _| {
-            let bodies = messages.iter().flat_map(|message| message.bodies());
-            let bodies: Vec<String> =
-                bodies.map(|body| String::from_utf8_lossy(&body).into_owned()).collect();
+            let bodies: Vec<String> = messages.iter().map(|message| org(message)).collect();
             noted.lock().unwrap().push(bodies.concat());
             async move {
                 assert_ne!(bodies.concat(), "e", "planted");
@@ -284,7 +310,7 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     for (services, body) in
         [("ledger", "a"), ("ledger", "b"), ("ledger", "c"), ("other", "d"), ("ledger", "e")]
     {
-        topic.publish(0, &[message(&[services], body)]).await.unwrap()[0].clone().unwrap();
+        assert_eq!(publish(&topic, &[services], body).await, [Ok(())]);
     }
     let deliveries = subscription.deliveries().clone();
     let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
@@ -295,9 +321,9 @@ async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
     calls.sort();
     assert_eq!(calls, ["abc", "b", "b", "c", "c", "e", "e", "e"]);
     let letters = letters.list(VIEW, None, 10).await.unwrap();
-    let mut dead: Vec<&[u8]> = letters.iter().map(|letter| &letter.body[..]).collect();
+    let mut dead: Vec<String> = letters.iter().map(org_of_letter).collect();
     dead.sort();
-    assert_eq!(dead, [&b"b"[..], b"c", b"e"]);
+    assert_eq!(dead, ["b", "c", "e"]);
     let counts = (deliveries.delivered(), deliveries.retried(), deliveries.dead());
     assert_eq!((counts, deliveries.under_way()), ((1, 6, 3), 0));
 }

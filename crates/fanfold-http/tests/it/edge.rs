@@ -57,7 +57,7 @@ async fn a_command_that_is_not_admitted_is_told_when_to_retry() {
 async fn a_closed_log_is_a_conflict() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
-    assert!(edge.memory.commands.close(&acme()));
+    assert!(edge.memory.commands.close(&acme()).await.expect("memory"));
     edge.open(2).await.expect_problem(409, "log-closed");
 }
 

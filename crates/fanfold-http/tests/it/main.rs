@@ -14,12 +14,13 @@ use fanfold::body::commit;
 use fanfold::entry::{Entry, Outcome};
 use fanfold::{CommandId, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
 use fanfold_embedded::SystemEnv;
-use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router};
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
-use fanfold_pipeline::read::{Reads, ServedView};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use http_body_util::BodyExt;
 use ledger::Ledger;
 use ledger::views::Balances;
@@ -28,7 +29,7 @@ use tower::ServiceExt;
 
 /// A router and the ports below it.
 pub(crate) struct Edge {
-    pub(crate) memory: Memory,
+    pub(crate) memory: Ports,
     router: Router,
 }
 
@@ -49,22 +50,22 @@ impl Edge {
         let env = Arc::new(SystemEnv);
         let views = Views::new().with::<Balances>();
         let names = views.iter().map(|view| view.name());
-        let memory = Memory::new(&MemoryConfig::default(), names, env.clone());
+        let memory = Ports::in_memory(&TransitConfig::default(), names, env.clone()).expect("ports");
         let services = Services::new().with::<Ledger>();
         let served = views.iter().map(|view| ServedView {
             view: view.clone(),
             table: memory.views[view.name()].clone(),
         });
-        let reads = Reads::new(
-            memory.commands.clone(),
-            memory.journal.clone(),
-            memory.state.clone(),
-            served.collect(),
-            services.clone(),
-            memory.waits.clone(),
-            env.clone(),
-        );
-        let ingest = Ingest::new(memory.commands.clone(), memory.admission.clone(), services, env);
+        let ports = ReadPorts {
+            commands: memory.commands.clone(),
+            journal: memory.journal.clone(),
+            state: memory.state.clone(),
+            waits: memory.waits.clone(),
+            env: env.clone(),
+        };
+        let reads = Reads::new(ports, served.collect(), services.clone());
+        let (commands, admission) = (memory.commands.clone(), memory.admission.clone());
+        let ingest = Ingest::new(IngestPorts { commands, admission, env }, services);
         let router = router(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max });
         Self { memory, router }
     }

@@ -9,24 +9,25 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Services, Time, View, Views};
-use fanfold_embedded::memory::{Memory, MemoryConfig};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::ports::Ports;
 use fanfold_embedded::shards::Shards;
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
     ApiHandler, Bookmark, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
     SweepHandler, ViewHandler,
 };
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{
     Advanced, Attempted, CataloguePosition, Change, CommandStream, CommitItem, Cursor, Env,
     Journal, JournalAppendError, JournalPage, ParkedView, PutRowError, RowPage, RowRange,
     StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement};
 use serde_json::{Value, json};
@@ -179,7 +180,7 @@ impl Bookmark for Note {
 
 /// The Lambdas of a stack.
 pub(crate) struct World {
-    pub(crate) memory: Memory,
+    pub(crate) memory: Ports,
     pub(crate) clock: Arc<Clock>,
     pub(crate) troubled: Troubled,
     pub(crate) attempts: Arc<Mutex<usize>>,
@@ -199,8 +200,8 @@ impl World {
         let env: Arc<dyn Env> = clock.clone();
         let views = Views::new().with::<Balances>().with::<Statement>();
         let names = views.iter().map(|view| view.name());
-        let config = MemoryConfig { shards: 1, ..MemoryConfig::default() };
-        let memory = Memory::new(&config, names, env.clone());
+        let config = TransitConfig { shards: 1, ..TransitConfig::default() };
+        let memory = Ports::in_memory(&config, names, env.clone()).expect("ports");
         let services = Services::new().with::<Ledger>();
         let troubled = Troubled::default();
         let (swept, view_swept) = (Arc::<Note>::default(), Arc::<Note>::default());
@@ -316,7 +317,7 @@ impl World {
 
 /// What Lambdas are made of.
 struct Parts<'a> {
-    memory: &'a Memory,
+    memory: &'a Ports,
     env: Arc<dyn Env>,
     troubled: &'a Troubled,
     attempts: &'a Arc<Mutex<usize>>,
@@ -329,28 +330,23 @@ impl Parts<'_> {
     }
 
     fn api(&self, services: &Services, views: &Views) -> ApiHandler {
-        let Memory { commands, journal, state, waits, admission, .. } = self.memory.clone();
+        let Ports { commands, journal, state, waits, admission, .. } = self.memory.clone();
         let served = views.iter().map(|view| ServedView {
             view: view.clone(),
             table: self.memory.views[view.name()].clone(),
         });
         let env = self.env.clone();
-        let reads = Reads::new(
-            commands.clone(),
-            journal,
-            state,
-            served.collect(),
-            services.clone(),
-            waits,
-            env.clone(),
-        );
-        let ingest = Ingest::new(commands, admission, services.clone(), env.clone());
+        let ports =
+            ReadPorts { commands: commands.clone(), journal, state, waits, env: env.clone() };
+        let reads = Reads::new(ports, served.collect(), services.clone());
+        let ports = IngestPorts { commands, admission, env: env.clone() };
+        let ingest = Ingest::new(ports, services.clone());
         ApiHandler::new(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max: 5_000 }, env)
     }
 
     fn relay(&self) -> RelayHandler {
         let stream = self.trouble::<dyn CommandStream>(self.memory.stream.clone());
-        RelayHandler::new(Relay::new(stream, self.env.clone()))
+        RelayHandler::new(Relay::new(RelayPorts { stream, env: self.env.clone() }))
     }
 
     fn processor(&self, services: &Services) -> ProcessorHandler {
@@ -367,22 +363,23 @@ impl Parts<'_> {
     }
 
     fn sweep(&self, note: Arc<Note>) -> SweepHandler {
-        let Memory { commands, journal, parked, stream, admission, .. } = self.memory.clone();
-        let sweep = Sweep::new(commands.clone(), journal, parked, stream, self.env.clone());
+        let Ports { commands, journal, parked, stream, admission, .. } = self.memory.clone();
+        let env = self.env.clone();
+        let ports =
+            SweepPorts { commands: commands.clone(), journal, parked, stream, env: env.clone() };
         let services = Services::new().with::<fanfold::canary::Canary>();
-        let ingest = Ingest::new(commands, admission, services, self.env.clone());
-        SweepHandler::new(sweep.with_canaries(ingest, 1), LOGS_PER_RUN, note)
+        let ingest = Ingest::new(IngestPorts { commands, admission, env }, services);
+        SweepHandler::new(Sweep::new(ports).with_canaries(ingest, 1), LOGS_PER_RUN, note)
     }
 
     fn view<V: View>(&self, note: Arc<Note>) -> ViewHandler {
         let views = Views::new().with::<V>();
         let view = views.get(V::NAME).unwrap().clone();
         let table = self.trouble::<dyn ViewTable>(self.memory.views[V::NAME].clone());
-        let Memory { commands, journal, dead_letters, .. } = self.memory.clone();
+        let Ports { commands, journal, dead_letters, .. } = self.memory.clone();
         let env = self.env.clone();
-        let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
-        let projector = Arc::new(projector);
-        let sweep = ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
+        let projector = Arc::new(Projector::new(view, ProjectorPorts { table, journal, env }));
+        let sweep = ViewSweep::new(projector.clone(), ViewSweepPorts { commands, dead_letters });
         ViewHandler::new(projector, sweep, LOGS_PER_RUN, note)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::notification::{Attributes, Message, Notice, pack};
+use fanfold::body::notification::{Attributes, Commit, Message, ReceivedCommit};
 use fanfold::entry::Outcome;
 use fanfold::limits::{
     NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX,
@@ -12,6 +12,7 @@ use fanfold::limits::{
 use fanfold::{CommandId, Entry, LogId, Origin, Seq, Time};
 
 use super::{LOOKS_MAX, log, must};
+use crate::packing::MessageTopics;
 use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
 
 /// Sends again what failed, until everything was taken.
@@ -80,9 +81,46 @@ pub async fn command_stream(
     assert_eq!(strange, None, "a record comes as it was put");
 }
 
-/// The topics. `arrived` returns the bodies that a subscriber of everything has received since its
-/// last call, those of messages that say the same as what was handed over included; it is called until nothing is missing, and may wait a little.
-pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut() -> Vec<Bytes>) {
+/// The topic. `arrived` returns the commits that a subscriber of everything has received since its
+/// last call; it is called until nothing is missing, and may wait a little.
+pub async fn topic(
+    port: &dyn Topic,
+    prefix: &str,
+    mut arrived: impl AsyncFnMut() -> Vec<ReceivedCommit>,
+) {
+    let commits: Vec<Commit> =
+        (0..PUBLISH_BATCH_MAX + 1).map(|i| commit(log(prefix, &i.to_string()))).collect();
+    let commits: Vec<&Commit> = commits.iter().collect();
+    until_taken(&commits, async |commits| Ok(port.publish(commits, Time(u64::MAX)).await)).await;
+    let none = port.publish(&[], Time(u64::MAX)).await;
+    assert!(none.is_empty(), "one result per commit");
+    let mut missing: Vec<&Commit> = commits;
+    for _ in 0..LOOKS_MAX {
+        let arrived = arrived().await;
+        // Of an entry a subscriber may see less than the journal has.
+        let is_same = |commit: &Commit, other: &ReceivedCommit| {
+            let entries = other.entries.as_deref().map(|entries| entries.len());
+            commit.log == other.log
+                && (commit.first(), commit.last()) == (other.first, other.last)
+                && commit.prev == other.prev
+                && entries.is_none_or(|entries| entries == commit.entries.len())
+        };
+        missing.retain(|commit| !arrived.iter().any(|other| is_same(commit, other)));
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("{} commits were lost, the first is {:?}", missing.len(), missing.first());
+}
+
+/// The topics of a provider that takes messages. `arrived` returns the bodies that a subscriber of
+/// everything has received since its last call; it is called until nothing is missing, and may wait
+/// a little.
+pub async fn message_topics(
+    port: &dyn MessageTopics,
+    prefix: &str,
+    mut arrived: impl AsyncFnMut() -> Vec<Bytes>,
+) {
     assert!(port.topics() >= 1, "there is at least one topic");
     let message = |text: String| {
         let log = log(prefix, &text);
@@ -98,21 +136,12 @@ pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut(
         let mut batch: Vec<Message> =
             (0..PUBLISH_BATCH_MAX).map(|i| message(format!("{topic}-{i}"))).collect();
         for batch in [std::mem::take(&mut batch), vec![largest(message(format!("{topic}-l")))]] {
-            until_taken(&batch, async |messages| port.publish(topic, messages).await).await;
+            until_taken(&batch, async |messages| port.publish_messages(topic, messages).await)
+                .await;
             expected.extend(batch.into_iter().map(|message| (message.body.into(), 0)));
         }
-        let none = must("publishing nothing", port.publish(topic, &[]).await);
+        let none = must("publishing nothing", port.publish_messages(topic, &[]).await);
         assert!(none.is_empty(), "one result per message");
-        let told = [
-            notice(log(prefix, &format!("{topic}-a"))),
-            notice(log(prefix, &format!("{topic}-b"))),
-        ];
-        if let Some(taken) = port.hand_over(topic, &told.each_ref()) {
-            must("handing over", taken);
-            let packed = pack(&told).unwrap_or_default();
-            expected.extend(packed.into_iter().map(|p| (p.message.body.into(), 0)));
-            must("handing over nothing", port.hand_over(topic, &[]).unwrap_or(Ok(())));
-        }
     }
     for _ in 0..LOOKS_MAX {
         for body in arrived().await {
@@ -129,7 +158,7 @@ pub async fn topic(port: &dyn Topic, prefix: &str, mut arrived: impl AsyncFnMut(
     panic!("{} messages were lost, the first is {:?}", lost.len(), lost.first());
 }
 
-fn notice(log: LogId) -> Notice {
+fn commit(log: LogId) -> Commit {
     let reason = "the test says so".to_owned();
     let entry = Entry {
         seq: Seq(1),
@@ -140,7 +169,7 @@ fn notice(log: LogId) -> Notice {
         digest: None,
         outcome: Outcome::Lost { reason },
     };
-    Notice { log, entries: [entry].into(), prev: Arc::default() }
+    Commit { log, entries: [entry].into(), prev: Arc::default() }
 }
 
 /// The same message, filled up to the largest that a topic takes.

@@ -1,49 +1,35 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::notification::{Message, Notice};
+use fanfold::Time;
+use fanfold::body::notification::Commit;
 
 use super::Unavailable;
 
-/// Why a message was not published.
+/// Why a commit, or a message, was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The topic refuses this very message for its content or its size, and always would: it was not
-    /// published, and will not be. This MUST NOT be said for what stops other messages, too (no
+    /// The topic refuses this very commit for its content or its size, and always would: it was not
+    /// published, and will not be. This MUST NOT be said for what stops other commits, too (no
     /// right, no key, no such topic): that is [`Unavailable::Refused`].
-    #[error("the topic refuses the message: {0}")]
+    #[error("the topic refuses it: {0}")]
     Refused(String),
     /// It may be published later.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// The topics: what is published reaches every subscriber, at least once, in any order.
+/// Where commits are published. Each reaches every subscriber, at least once, in any order.
 ///
-/// Delivery is retried a few times; then the message goes to the subscriber's dead letters.
+/// Delivery is retried a few times; then the commit goes to the subscriber's dead letters.
 #[async_trait]
 pub trait Topic: Send + Sync {
-    /// How many topics there are, at least 1. A log always uses the same one, by hash.
-    fn topics(&self) -> usize;
-
-    /// Publishes messages to one topic: at most 10, at most 240 KiB together. One result per
-    /// message, in order: a part of them MAY fail while others are published. A topic that refuses
-    /// one for good MUST NOT refuse the others of the call with it.
-    async fn publish(
-        &self,
-        topic: usize,
-        messages: &[Message],
-    ) -> Result<Vec<Result<(), PublishError>>, Unavailable>;
-
-    /// Takes commits as they are, instead of the messages that tell of them: for a topic whose
-    /// subscribers are in the same process, and need no bytes. It takes all or none, and MUST
-    /// answer at once, from memory. What reaches the subscribers MUST be what they would read from
-    /// the messages ([`pack`](fanfold::body::notification::pack)).
+    /// Publishes commits. One result per commit, in order: a part of them MAY fail while others are
+    /// published. A commit that is refused for good MUST NOT stop the others.
     ///
-    /// `None`, as provided: it takes messages only, and these commits MUST be published.
-    fn hand_over(&self, topic: usize, notices: &[&Notice]) -> Option<Result<(), Unavailable>> {
-        let _ = (topic, notices);
-        None
-    }
+    /// A provider retries what failed if a retry at once may help, but begins no attempt after
+    /// `until`, unless nothing has failed so far. The processor does not retry: what was not
+    /// published comes again with its batch.
+    async fn publish(&self, commits: &[&Commit], until: Time) -> Vec<Result<(), PublishError>>;
 }
 
 /// The messages that a view's subscription could not deliver. A provider MAY drop the oldest when

@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanfold::body::attempt::Step;
-use fanfold::body::notification::Notice;
+use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Place, Work};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
@@ -36,9 +36,9 @@ pub use suspect::Suspicion;
 
 use self::cache::{Cache, WEIGHT_MAX};
 use self::gather::{Arrival, LogBatch, gather};
-use self::publish::Told;
+use self::publish::Publication;
 use self::suspect::{Caution, Suspects};
-use self::tables::{Appended, COMMITS_PER_READ, Stop, report_faults};
+use self::tables::{Appended, Blocked, COMMITS_PER_READ, report_faults};
 use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
@@ -78,11 +78,11 @@ pub struct Processor {
     services: Services,
     cache: Cache,
     suspects: Suspects,
-    canaries_are_told: bool,
+    publishes_canaries: bool,
 }
 
 /// One log's part of a batch, under way.
-struct Lane {
+struct LogWork {
     id: LogId,
     /// To be kept for the next batch.
     log: Option<Box<Log>>,
@@ -91,7 +91,7 @@ struct Lane {
     /// Taken up from the parked table and done: removed there after publishing.
     unpark: Vec<(Seq, String)>,
     /// The commits to publish before the batch is answered, by their first seq.
-    publish: Vec<Notice>,
+    publish: Vec<Commit>,
     first_record: usize,
     /// The first record that must come again.
     unfinished: Option<usize>,
@@ -112,14 +112,14 @@ impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
         let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new(&*ports.env));
-        Self { ports, services, cache, suspects, canaries_are_told: false }
+        Self { ports, services, cache, suspects, publishes_canaries: false }
     }
 
     /// Also publishes the commits of the service [`Canary`](fanfold::canary::Canary): for a host
-    /// with a view of it. By default they count as published: subscribers could do nothing with them.
+    /// with a view of it. By default they count as published, since no subscriber can read them.
     #[must_use]
-    pub fn with_canaries_told(mut self) -> Self {
-        self.canaries_are_told = true;
+    pub fn with_canaries_published(mut self) -> Self {
+        self.publishes_canaries = true;
         self
     }
 
@@ -143,18 +143,18 @@ impl Processor {
         deadline: Time,
     ) -> BatchOutcome {
         let batches = gather(records);
-        let mut lanes: Vec<Lane> = Vec::with_capacity(batches.len());
+        let mut works: Vec<LogWork> = Vec::with_capacity(batches.len());
         let batches = batches.into_iter().map(|batch| self.advance(batch, suspicion, deadline));
-        at_once(LOGS_AT_ONCE, batches, |lane| lanes.push(lane)).await;
+        at_once(LOGS_AT_ONCE, batches, |work| works.push(work)).await;
 
-        lanes.iter_mut().for_each(Lane::publish_for_snapshot);
-        let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| &lane.publish).collect();
-        let told = self.tell(&notices, deadline).await;
+        works.iter_mut().for_each(LogWork::publish_for_snapshot);
+        let commits: Vec<&Commit> = works.iter().flat_map(|work| &work.publish).collect();
+        let publications = self.publish(&commits, deadline).await;
 
-        let mut rest = told.as_slice();
-        let finished = lanes.into_iter().map(|lane| {
-            let told = rest.split_off(..lane.publish.len()).unwrap_or_default();
-            self.finish(lane, told, deadline)
+        let mut rest = publications.as_slice();
+        let finished = works.into_iter().map(|work| {
+            let publications = rest.split_off(..work.publish.len()).unwrap_or_default();
+            self.finish(work, publications, deadline)
         });
         let mut outcome = BatchOutcome::DONE;
         at_once(LOGS_AT_ONCE, finished, |unfinished| {
@@ -167,9 +167,14 @@ impl Processor {
     }
 
     /// Takes one log as far as it goes before publishing.
-    async fn advance(&self, batch: LogBatch, suspicion: Option<Suspicion>, deadline: Time) -> Lane {
+    async fn advance(
+        &self,
+        batch: LogBatch,
+        suspicion: Option<Suspicion>,
+        deadline: Time,
+    ) -> LogWork {
         let LogBatch { log, arrivals, nudged, first_record, unreadable } = batch;
-        let mut lane = Lane {
+        let mut work = LogWork {
             id: log,
             log: None,
             queue: arrivals.into(),
@@ -180,118 +185,118 @@ impl Processor {
             caution: None,
             marked: false,
         };
-        let parked = self.park_unreadable(&lane.id, &unreadable).await;
-        let driven = match self.services.get(lane.id.service()).cloned() {
-            Some(service) => match self.begin(&mut lane, nudged, suspicion, deadline).await {
-                Ok(()) => self.drive(&mut lane, service, nudged, deadline).await,
-                Err(stop) => Err(stop),
+        let parked = self.park_unreadable(&work.id, &unreadable).await;
+        let driven = match self.services.get(work.id.service()).cloned() {
+            Some(service) => match self.begin(&mut work, nudged, suspicion, deadline).await {
+                Ok(()) => self.drive(&mut work, service, nudged, deadline).await,
+                Err(blocked) => Err(blocked),
             },
-            None => Err(Stop::NoService),
+            None => Err(Blocked::NoService),
         };
         let driven = match driven {
-            Err(Stop::NoService) => {
-                let detail = format!("no service `{}` is registered here", lane.id.service());
-                self.park_queue(&mut lane, Reason::NoService, &detail).await
+            Err(Blocked::NoService) => {
+                let detail = format!("no service `{}` is registered here", work.id.service());
+                self.park_queue(&mut work, Reason::NoService, &detail).await
             }
-            Err(Stop::CannotFold(error)) => self.park_unfoldable(&mut lane, &error).await,
-            Err(Stop::Damaged(error)) => self.park_unfoldable(&mut lane, &error).await,
-            Err(Stop::Suspect(detail)) => {
-                tracing::error!(alarm = "suspect", log = %lane.id, detail);
-                let parked = self.park_queue(&mut lane, Reason::Suspect, &detail).await;
-                self.cache.note_parked(&lane.id, true);
+            Err(Blocked::CannotFold(error)) => self.park_unfoldable(&mut work, &error).await,
+            Err(Blocked::Damaged(error)) => self.park_unfoldable(&mut work, &error).await,
+            Err(Blocked::Suspect(detail)) => {
+                tracing::error!(alarm = "suspect", log = %work.id, detail);
+                let parked = self.park_queue(&mut work, Reason::Suspect, &detail).await;
+                self.cache.note_parked(&work.id, true);
                 parked
             }
             driven => driven,
         };
-        if let Err(stop) = driven {
-            tracing::debug!(log = %lane.id, %stop, "the log's commands must come again");
-            let first = lane.queue.iter().filter_map(|arrival| arrival.record).min();
-            lane.fail_from(first.unwrap_or(lane.first_record));
+        if let Err(blocked) = driven {
+            tracing::debug!(log = %work.id, %blocked, "the log's commands must come again");
+            let first = work.queue.iter().filter_map(|arrival| arrival.record).min();
+            work.fail_from(first.unwrap_or(work.first_record));
         }
-        if let Err(stop) = parked {
-            tracing::debug!(log = %lane.id, %stop, "what cannot be read must come again");
-            lane.fail_from(lane.first_record);
+        if let Err(blocked) = parked {
+            tracing::debug!(log = %work.id, %blocked, "what cannot be read must come again");
+            work.fail_from(work.first_record);
         }
-        self.look_for_newer_head(&mut lane).await;
-        lane
+        self.look_for_newer_head(&mut work).await;
+        work
     }
 
     async fn drive(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         service: Arc<dyn AnyService>,
         nudged: bool,
         deadline: Time,
-    ) -> Result<(), Stop> {
-        let mut log = match self.cache.take(&lane.id).filter(|_| !nudged) {
+    ) -> Result<(), Blocked> {
+        let mut log = match self.cache.take(&work.id).filter(|_| !nudged) {
             Some(log) => log,
-            None => Box::new(self.load(&lane.id, &service, deadline).await?),
+            None => Box::new(self.load(&work.id, &service, deadline).await?),
         };
-        let driven = self.passes(lane, &mut log, nudged, deadline).await;
-        let intact = !matches!(driven, Err(Stop::CannotFold(_)));
+        let driven = self.passes(work, &mut log, nudged, deadline).await;
+        let intact = !matches!(driven, Err(Blocked::CannotFold(_)));
         // What was decided and is perhaps not stored is forgotten with the log.
         if intact && log.is_settled() {
-            lane.log = Some(log);
+            work.log = Some(log);
         }
         driven
     }
 
     async fn passes(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         log: &mut Log,
         nudged: bool,
         deadline: Time,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         if nudged {
             // Also what has its entry already, and was not removed.
-            self.take_up_parked(lane, log, Seq::ZERO).await?;
-            lane.publish_through(log, log.tail());
+            self.take_up_parked(work, log, Seq::ZERO).await?;
+            work.publish_through(log, log.tail());
         }
-        if nudged || self.cache.has_parked(&lane.id) {
-            self.take_up_parked(lane, log, log.tail().next()).await?;
+        if nudged || self.cache.has_parked(&work.id) {
+            self.take_up_parked(work, log, log.tail().next()).await?;
         }
         let mut idle = 0;
         while idle < IDLE_PASSES_MAX {
             self.check(deadline)?;
-            let waiting = lane.queue.len();
-            self.settle(lane, log, deadline).await?;
-            let decided = self.decide(lane, log, deadline).await?;
-            let pass = match lane.queue.front().map(|arrival| log.place(arrival.seq)) {
+            let waiting = work.queue.len();
+            self.settle(work, log, deadline).await?;
+            let decided = self.decide(work, log, deadline).await?;
+            let pass = match work.queue.front().map(|arrival| log.place(arrival.seq)) {
                 None => Pass::Done,
                 _ if decided == Pass::Again => Pass::Again,
-                Some(Place::Beyond) => self.close_gap(lane, log, deadline).await?,
+                Some(Place::Beyond) => self.close_gap(work, log, deadline).await?,
                 Some(Place::Done | Place::Next) => Pass::Again,
             };
             if pass == Pass::Done {
                 return Ok(());
             }
-            idle = if lane.queue.len() < waiting { 0 } else { idle + 1 };
+            idle = if work.queue.len() < waiting { 0 } else { idle + 1 };
         }
-        Err(Stop::Contended)
+        Err(Blocked::Contended)
     }
 
     /// Takes out of the queue what has its entry already: a repeat of the record stream.
-    async fn settle(&self, lane: &mut Lane, log: &Log, deadline: Time) -> Result<(), Stop> {
-        let done = lane.queue.partition_point(|a| log.place(a.seq) == Place::Done);
-        let below = lane.queue.iter().take(done).take_while(|a| a.seq <= log.head());
+    async fn settle(&self, work: &mut LogWork, log: &Log, deadline: Time) -> Result<(), Blocked> {
+        let done = work.queue.partition_point(|a| log.place(a.seq) == Place::Done);
+        let below = work.queue.iter().take(done).take_while(|a| a.seq <= log.head());
         let below: Vec<Seq> = below.map(|a| a.seq).collect();
-        let stored = self.commands_at(&lane.id, &below, COMMITS_PER_READ, deadline).await?;
+        let stored = self.commands_at(&work.id, &below, COMMITS_PER_READ, deadline).await?;
         for _ in 0..done {
-            let Some(arrival) = lane.queue.front() else { break };
+            let Some(arrival) = work.queue.front() else { break };
             let (seq, command) = (arrival.seq, &arrival.command);
             let entry = log.command_at(seq).or_else(|| stored.get(&seq));
             let same = entry.is_some_and(|e| e.origin == command.origin && e.id == command.id);
             if same {
-                if let Some(notice) = log.unpublished_at(seq) {
-                    lane.publish(notice.clone());
+                if let Some(commit) = log.unpublished_at(seq) {
+                    work.publish(commit.clone());
                 }
-                lane.take_front();
+                work.take_front();
             } else {
                 let detail = format!("{entry:?} stands at {seq}");
-                tracing::error!(alarm = "conflict", log = %lane.id, %seq, detail);
-                self.park(&lane.id, arrival, Reason::Conflict, detail).await?;
-                lane.queue.pop_front();
+                tracing::error!(alarm = "conflict", log = %work.id, %seq, detail);
+                self.park(&work.id, arrival, Reason::Conflict, detail).await?;
+                work.queue.pop_front();
             }
         }
         Ok(())
@@ -299,12 +304,17 @@ impl Processor {
 
     /// Decides the run of commands that follows the tail, and appends it. `Again`: the log is not
     /// where memory had it; `log` is then up to date, and nothing was decided.
-    async fn decide(&self, lane: &mut Lane, log: &mut Log, deadline: Time) -> Result<Pass, Stop> {
-        if let Some(caution) = lane.caution {
-            return self.decide_alone(lane, log, caution, deadline).await;
+    async fn decide(
+        &self,
+        work: &mut LogWork,
+        log: &mut Log,
+        deadline: Time,
+    ) -> Result<Pass, Blocked> {
+        if let Some(caution) = work.caution {
+            return self.decide_alone(work, log, caution, deadline).await;
         }
         let mut works: Vec<Work> = Vec::new();
-        for arrival in &lane.queue {
+        for arrival in &work.queue {
             if works.len() == RUN_MAX {
                 break;
             }
@@ -321,17 +331,17 @@ impl Processor {
             self.catch_up(log, deadline).await?;
             return Ok(Pass::Again);
         }
-        self.commit(lane, log, works, deadline).await
+        self.commit(work, log, works, deadline).await
     }
 
     /// Decides what is prepared, and appends it.
     async fn commit(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         log: &mut Log,
         works: Vec<Work>,
         deadline: Time,
-    ) -> Result<Pass, Stop> {
+    ) -> Result<Pass, Blocked> {
         let now = self.ports.env.now();
         let commands: Vec<Arc<Command>> = works.iter().map(|work| work.command.clone()).collect();
         for work in works {
@@ -340,18 +350,18 @@ impl Processor {
         }
         let mut commands = commands.iter();
         for mut sealed in log.seal() {
-            if self.append(&lane.id, &mut sealed).await? == Appended::Conflict {
-                self.mark(lane, Step::Loading).await?;
-                *log = self.load(&lane.id, &log.service().clone(), deadline).await?;
+            if self.append(&work.id, &mut sealed).await? == Appended::Conflict {
+                self.mark(work, Step::Loading).await?;
+                *log = self.load(&work.id, &log.service().clone(), deadline).await?;
                 return Ok(Pass::Again);
             }
-            let notice = sealed.notice.clone();
-            report_faults(&notice);
+            let commit = sealed.commit.clone();
+            report_faults(&commit);
             log.acknowledge(sealed);
-            for command in commands.by_ref().take(notice.entries.len()) {
-                lane.take(command);
+            for command in commands.by_ref().take(commit.entries.len()) {
+                work.take(command);
             }
-            lane.publish(notice);
+            work.publish(commit);
         }
         Ok(Pass::Done)
     }
@@ -359,68 +369,73 @@ impl Processor {
     /// Something is missing before the queue's first command.
     async fn close_gap(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         log: &mut Log,
         deadline: Time,
-    ) -> Result<Pass, Stop> {
+    ) -> Result<Pass, Blocked> {
         let tail = log.tail();
-        self.mark(lane, Step::Loading).await?;
+        self.mark(work, Step::Loading).await?;
         self.catch_up(log, deadline).await?;
-        self.take_up_parked(lane, log, log.tail().next()).await?;
-        let closed = |lane: &Lane, log: &Log| {
-            lane.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
+        self.take_up_parked(work, log, log.tail().next()).await?;
+        let closed = |work: &LogWork, log: &Log| {
+            work.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
         };
-        if log.tail() > tail || closed(lane, log) {
+        if log.tail() > tail || closed(work, log) {
             return Ok(Pass::Again);
         }
-        let parks_more = lane.queue.iter().any(|arrival| !arrival.parked);
+        let parks_more = work.queue.iter().any(|arrival| !arrival.parked);
         let detail = format!("the log ends at {tail}");
-        self.park_queue(lane, Reason::Gap, &detail).await?;
+        self.park_queue(work, Reason::Gap, &detail).await?;
         // Who closed the gap meanwhile did not yet see what is parked now.
         self.catch_up(log, deadline).await?;
         if log.tail() > tail {
-            self.take_up_parked(lane, log, tail.next()).await?;
+            self.take_up_parked(work, log, tail.next()).await?;
             return Ok(Pass::Again);
         }
         // A nudge parks nothing that was not parked before, and so puts no other.
         if parks_more {
-            self.nudge(&lane.id, deadline).await;
+            self.nudge(&work.id, deadline).await;
         }
         Ok(Pass::Done)
     }
 
-    /// After publishing: what is stored and told is noted, what was parked for it removed, a
-    /// snapshot taken if due. Returns the first record that must come again.
-    /// `told` says of each of the lane's commits, in order, what became of it.
-    async fn finish(&self, mut lane: Lane, told: &[Told], deadline: Time) -> Option<usize> {
-        let all = told.iter().all(Told::is_done);
-        if let Some(log) = &mut lane.log {
-            let done = lane.publish.iter().zip(told).filter(|(_, told)| told.is_done());
-            done.for_each(|(notice, _)| log.published(notice.first()));
+    /// After publishing: notes what is published, removes what was parked for it, and takes a
+    /// snapshot if one is due. Returns the first record that must come again. `publications` has one
+    /// item per commit of the work, in order.
+    async fn finish(
+        &self,
+        mut work: LogWork,
+        publications: &[Publication],
+        deadline: Time,
+    ) -> Option<usize> {
+        let all = publications.iter().all(|publication| publication.is_done());
+        if let Some(log) = &mut work.log {
+            let done = work.publish.iter().zip(publications).filter(|(_, p)| p.is_done());
+            done.for_each(|(commit, _)| log.published(commit.first()));
         }
-        lane.keep_refused(told);
+        work.keep_refused(publications);
         if !all {
-            lane.fail_from(lane.first_record);
+            work.fail_from(work.first_record);
         }
-        if all && let Err(stop) = self.remove_parked(&lane).await {
+        if all && let Err(blocked) = self.remove_parked(&work).await {
             // It stays parked though it is done: whoever takes it up next finds that out.
-            tracing::debug!(log = %lane.id, %stop, "a parked command was not removed");
+            tracing::debug!(log = %work.id, %blocked, "a parked command was not removed");
         }
-        if let Some(mut log) = lane.log.take() {
+        if let Some(mut log) = work.log.take() {
             // A snapshot runs the author's code, and can be made later.
-            if lane.caution.is_none() && self.ports.env.now() < deadline {
+            if work.caution.is_none() && self.ports.env.now() < deadline {
                 self.snapshot(&mut log).await;
             }
             self.cache.keep(log);
         }
-        if lane.marked {
-            self.close(&lane.id).await;
+        if work.marked {
+            self.close(&work.id).await;
         }
-        lane.unfinished
+        work.unfinished
     }
 }
 
-impl Lane {
+impl LogWork {
     fn fail_from(&mut self, record: usize) {
         self.unfinished = Some(self.unfinished.map_or(record, |at| at.min(record)));
     }
@@ -457,35 +472,36 @@ impl Lane {
     }
 
     /// Adds a commit to what is to be published, unless it is there.
-    fn publish(&mut self, notice: Notice) {
-        let first = notice.first();
-        // Most often it is behind all others.
+    fn publish(&mut self, commit: Commit) {
+        let first = commit.first();
+        // Fast path: it is behind all others.
         if self.publish.last().is_none_or(|last| last.first() < first) {
-            self.publish.push(notice);
-        } else if let Err(at) = self.publish.binary_search_by_key(&first, Notice::first) {
-            self.publish.insert(at, notice);
+            self.publish.push(commit);
+        } else if let Err(at) = self.publish.binary_search_by_key(&first, Commit::first) {
+            self.publish.insert(at, commit);
         }
     }
 
     /// What stays parked because the topic has refused it again.
-    fn keep_refused(&mut self, told: &[Told]) {
-        for (notice, _) in self.publish.iter().zip(told).filter(|(_, t)| **t != Told::Published) {
-            let refused = (notice.first(), Parked::UNPUBLISHED);
+    fn keep_refused(&mut self, publications: &[Publication]) {
+        let unpublished = self.publish.iter().zip(publications);
+        for (commit, _) in unpublished.filter(|(_, p)| **p != Publication::Published) {
+            let refused = (commit.first(), Parked::UNPUBLISHED);
             self.unpark.retain(|(seq, identity)| (*seq, identity.as_str()) != refused);
         }
     }
 
     fn publish_through(&mut self, log: &Log, through: Seq) {
-        log.unpublished(through).for_each(|notice| self.publish(notice.clone()));
+        log.unpublished(through).for_each(|commit| self.publish(commit.clone()));
     }
 
     /// Whether a snapshot may be due, and what others have appended would have to be published
     /// for it, again.
     fn would_repeat_others(&self) -> bool {
         self.log.as_ref().is_some_and(|log| {
-            let mut untold = log.unpublished(log.tail()).map(Notice::first);
-            let ours = |first| self.publish.binary_search_by_key(&first, Notice::first).is_ok();
-            log.may_snapshot() && log.is_settled() && untold.any(|first| !ours(first))
+            let mut unpublished = log.unpublished(log.tail()).map(Commit::first);
+            let ours = |first| self.publish.binary_search_by_key(&first, Commit::first).is_ok();
+            log.may_snapshot() && log.is_settled() && unpublished.any(|first| !ours(first))
         })
     }
 

@@ -24,17 +24,16 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use fanfold::body::DecodeError;
-use fanfold::body::attempt::{Attempt, Lease, Step};
+use fanfold::body::attempt::{Attempt, Step};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Prepared, Work};
 use fanfold::{Fault, Log, LogId, Seq, Time};
 
 use super::gather::{Arrival, ReceivedRecord};
-use super::tables::{PARKED_PER_READ, Stop};
-use super::{Lane, Pass, Processor};
+use super::tables::{Blocked, PARKED_PER_READ};
+use super::{LogWork, Pass, Processor};
 use crate::BatchOutcome;
-use crate::attempts::{CLOSE_BACKOFF, Found, Leases, Others};
+use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_marker};
 use crate::ports::{Env, ParkedItem, Unavailable};
 
 /// What only fails comes through before it is so old, or fails for another reason than itself.
@@ -81,7 +80,7 @@ impl Suspects {
     }
 }
 
-/// How a lane goes whose commands go one at a time.
+/// How a work goes whose commands go one at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Caution {
     /// The attempts that have ended their processes.
@@ -94,7 +93,7 @@ pub(super) struct Caution {
 }
 
 /// What of a log is in the parked table.
-struct Look {
+struct ParkedOfLog {
     attempt: Option<Attempt>,
     items: Vec<ParkedItem>,
     /// The first suspect above the tail.
@@ -144,46 +143,46 @@ impl Processor {
     /// somebody asks for it, or this process knows that something of the log is in there.
     pub(super) async fn begin(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         nudged: bool,
         suspicion: Option<Suspicion>,
         deadline: Time,
-    ) -> Result<(), Stop> {
-        if suspicion.is_none() && !nudged && !self.cache.has_parked(&lane.id) {
+    ) -> Result<(), Blocked> {
+        if suspicion.is_none() && !nudged && !self.cache.has_parked(&work.id) {
             return Ok(());
         }
-        let Look { attempt, items, held_at } = self.look(&lane.id).await?;
+        let ParkedOfLog { attempt, items, held_at } = self.parked_of(&work.id).await?;
         let lease = attempt.as_ref().map(|attempt| &attempt.lease);
-        let found = self.suspects.leases.find(lease, self.ports.env.now());
-        let is_free = found != Found::UnderWay;
-        lane.marked = attempt.is_some() && is_free && (suspicion.is_some() || nudged);
+        let standing = self.suspects.leases.read(lease, self.ports.env.now());
+        let is_free = standing != Standing::UnderWay;
+        work.marked = attempt.is_some() && is_free && (suspicion.is_some() || nudged);
         if let Some(seq) = held_at {
-            return Err(Stop::Suspect(format!("the log waits for {seq}, which is suspect")));
+            return Err(Blocked::Suspect(format!("the log waits for {seq}, which is suspect")));
         }
         // In a batch of many nobody knows which it was: only a lone record leaves a marker.
         let Some(suspicion) = suspicion else { return Ok(()) };
-        let Found::Free { crashes, is_crash } = found else { return Err(Stop::UnderWay) };
+        let Standing::Free { crashes, is_crash } = standing else { return Err(Blocked::UnderWay) };
         let died_at = attempt.filter(|_| is_crash).map_or(Step::Whole, |attempt| attempt.step);
         if died_at == Step::Loading {
             let detail = format!("its process ended {crashes} times, at last while loading it");
             if nudged {
-                self.hold_parked(&lane.id, items, &detail).await?;
+                self.hold_parked(&work.id, items, &detail).await?;
             }
-            return Err(Stop::Suspect(detail));
+            return Err(Blocked::Suspect(detail));
         }
         let faults_per_hour_max = suspicion.faults_per_hour_max;
         let is_alone = crashes >= suspicion.attempts_max || died_at != Step::Whole;
         let caution = Caution { crashes, died_at, deadline, faults_per_hour_max };
-        lane.caution = is_alone.then_some(caution);
-        lane.marked = true;
+        work.caution = is_alone.then_some(caution);
+        work.marked = true;
         let step = if is_alone { Step::Loading } else { Step::Whole };
-        self.write(&lane.id, crashes, step, deadline).await
+        self.write(&work.id, crashes, step, deadline).await
     }
 
     /// Says what is next, before it ends the process. Only if commands go one at a time.
-    pub(super) async fn mark(&self, lane: &Lane, step: Step) -> Result<(), Stop> {
-        match lane.caution {
-            Some(caution) => self.write(&lane.id, caution.crashes, step, caution.deadline).await,
+    pub(super) async fn mark(&self, work: &LogWork, step: Step) -> Result<(), Blocked> {
+        match work.caution {
+            Some(caution) => self.write(&work.id, caution.crashes, step, caution.deadline).await,
             None => Ok(()),
         }
     }
@@ -194,9 +193,9 @@ impl Processor {
         crashes: u32,
         step: Step,
         deadline: Time,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         let lease = self.suspects.leases.begin(crashes, self.ports.env.now(), deadline);
-        let body = Attempt { lease, step }.encode().map_err(DecodeError::from)?.into();
+        let body = Attempt { lease, step }.encode().map_err(Blocked::Unencodable)?.into();
         let item = ParkedItem { seq: Seq::ZERO, identity: Attempt::IDENTITY.to_owned(), body };
         Ok(self.ports.parked.park(id, &item).await?)
     }
@@ -217,46 +216,45 @@ impl Processor {
     /// Decides the command that follows the tail, and appends it, alone. Returns as `decide` does.
     pub(super) async fn decide_alone(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         log: &mut Log,
         caution: Caution,
         deadline: Time,
-    ) -> Result<Pass, Stop> {
-        let next = log.tail().next();
-        let first = lane.queue.front().filter(|arrival| arrival.seq == next).cloned();
+    ) -> Result<Pass, Blocked> {
+        let first = work.queue.front().filter(|arrival| arrival.seq == log.tail().next()).cloned();
         let Some(Arrival { seq, at, command, .. }) = first else { return Ok(Pass::Done) };
-        let work = if caution.died_at == Step::Deciding(seq) {
+        let next = if caution.died_at == Step::Deciding(seq) {
             let detail = format!("it has ended its process {} times", caution.crashes);
-            tracing::error!(alarm = "suspect", log = %lane.id, %seq, detail);
-            if !self.may_fault(&lane.id, seq, caution.faults_per_hour_max).await? {
-                return self.hold(lane, &detail).await;
+            tracing::error!(alarm = "suspect", log = %work.id, %seq, detail);
+            if !self.may_fault(&work.id, seq, caution.faults_per_hour_max).await? {
+                return self.hold(work, &detail).await;
             }
             Work { seq, at, command, prepared: Prepared::Faulted(Fault::new(detail)) }
         } else {
-            self.mark(lane, Step::Deciding(seq)).await?;
+            self.mark(work, Step::Deciding(seq)).await?;
             log.prepare(seq, at, command)
         };
-        if !log.wants([&work]).is_empty() {
+        if !log.wants([&next]).is_empty() {
             // Reading documents is the author's code, too, and not this command's doing.
-            self.mark(lane, Step::Loading).await?;
-            self.provide_for(log, std::slice::from_ref(&work), deadline).await?;
+            self.mark(work, Step::Loading).await?;
+            self.provide_for(log, std::slice::from_ref(&next), deadline).await?;
             if log.is_behind() {
                 self.catch_up(log, deadline).await?;
                 return Ok(Pass::Again);
             }
-            self.mark(lane, Step::Deciding(seq)).await?;
+            self.mark(work, Step::Deciding(seq)).await?;
         }
-        self.commit(lane, log, vec![work], deadline).await
+        self.commit(work, log, vec![next], deadline).await
     }
 
     /// Parks the queue: its first command for an operator, what is behind it with it.
-    async fn hold(&self, lane: &mut Lane, detail: &str) -> Result<Pass, Stop> {
-        if let Some(arrival) = lane.queue.front() {
-            self.park(&lane.id, arrival, Reason::Suspect, detail.to_owned()).await?;
+    async fn hold(&self, work: &mut LogWork, detail: &str) -> Result<Pass, Blocked> {
+        if let Some(arrival) = work.queue.front() {
+            self.park(&work.id, arrival, Reason::Suspect, detail.to_owned()).await?;
             let behind = format!("the log waits for {}, which is suspect", arrival.seq);
-            lane.queue.pop_front();
-            self.park_queue(lane, Reason::Gap, &behind).await?;
-            self.cache.note_parked(&lane.id, true);
+            work.queue.pop_front();
+            self.park_queue(work, Reason::Gap, &behind).await?;
+            self.cache.note_parked(&work.id, true);
         }
         Ok(Pass::Done)
     }
@@ -267,7 +265,7 @@ impl Processor {
         id: &LogId,
         items: Vec<ParkedItem>,
         detail: &str,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         for item in items {
             if let Ok(parked) = Parked::decode(&item.body)
                 && !parked.reason.is_for_operator()
@@ -279,17 +277,9 @@ impl Processor {
         Ok(())
     }
 
-    async fn look(&self, id: &LogId) -> Result<Look, Unavailable> {
+    async fn parked_of(&self, id: &LogId) -> Result<ParkedOfLog, Unavailable> {
         let mut items = self.ports.parked.list(id, Seq::ZERO, PARKED_PER_READ).await?;
-        let is_marker =
-            |item: &ParkedItem| item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY;
-        // One of another build says no more than that there is one.
-        let lease = Lease { attempts: 0, at: Time(0), until: Time(0), owner: 0 };
-        let unreadable = Attempt { lease, step: Step::Whole };
-        let attempt = items.first().filter(|item| is_marker(item));
-        let attempt = attempt.map(|item| Attempt::decode(&item.body).unwrap_or(unreadable));
-        items.retain(|item| !is_marker(item));
-
+        let attempt = take_marker(&mut items);
         let is_suspect = |item: &ParkedItem| {
             Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
         };
@@ -303,13 +293,13 @@ impl Processor {
             let above = items.iter().filter(|item| item.seq > tail && is_suspect(item));
             held_at = above.map(|item| item.seq).min();
         }
-        Ok(Look { attempt, items, held_at })
+        Ok(ParkedOfLog { attempt, items, held_at })
     }
 
     /// Whether one more command of the service may be faulted within this hour, and notes it. The
     /// count stands in the parked table, below a log that no client can have, under the time for a
     /// seq: in memory it would end with the processes whose ends it counts.
-    async fn may_fault(&self, id: &LogId, seq: Seq, max: usize) -> Result<bool, Stop> {
+    async fn may_fault(&self, id: &LogId, seq: Seq, max: usize) -> Result<bool, Blocked> {
         let Ok(faults) = format!("{}/user:reactor:suspect", id.service()).parse::<LogId>() else {
             return Ok(true);
         };
@@ -328,7 +318,7 @@ impl Processor {
             return Ok(false);
         }
         let fault = Attempt { lease: self.suspects.leases.end(now), step: Step::Deciding(seq) };
-        let body = fault.encode().map_err(DecodeError::from)?.into();
+        let body = fault.encode().map_err(Blocked::Unencodable)?.into();
         parked.park(&faults, &ParkedItem { seq: Seq(now.0), identity, body }).await?;
         Ok(true)
     }

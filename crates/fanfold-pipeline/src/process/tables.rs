@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fanfold::body::notification::Notice;
+use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{
     DecodeError, commit,
@@ -16,7 +16,7 @@ use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::gather::Arrival;
-use super::{Lane, Processor};
+use super::{LogWork, Processor};
 use crate::backoff::Backoff;
 use crate::ports::{
     CommitItem, Guarded, JournalAppendError, Nonce, ParkedItem, StateItem, StreamRecord,
@@ -41,7 +41,7 @@ const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest
 
 /// Why a log cannot go on now.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Stop {
+pub(super) enum Blocked {
     #[error(transparent)]
     Unavailable(Unavailable),
     #[error("the deadline is over")]
@@ -54,6 +54,8 @@ pub(super) enum Stop {
     NoService,
     #[error("it is suspect of ending its process: {0}")]
     Suspect(String),
+    #[error("what is to be parked cannot be written")]
+    Unencodable(#[source] serde_json::Error),
     #[error("this build cannot fold the log")]
     CannotFold(#[source] FoldError),
     #[error("what is stored of the log is damaged")]
@@ -61,7 +63,7 @@ pub(super) enum Stop {
 }
 
 /// What cannot be read comes again for ever if it is taken for what does not answer now.
-impl From<Unavailable> for Stop {
+impl From<Unavailable> for Blocked {
     fn from(error: Unavailable) -> Self {
         match error {
             Unavailable::Damaged { .. } => Self::Damaged(error),
@@ -74,13 +76,13 @@ impl From<Unavailable> for Stop {
     }
 }
 
-impl From<FoldError> for Stop {
+impl From<FoldError> for Blocked {
     fn from(error: FoldError) -> Self {
         Self::CannotFold(error)
     }
 }
 
-impl From<DecodeError> for Stop {
+impl From<DecodeError> for Blocked {
     fn from(error: DecodeError) -> Self {
         Self::CannotFold(error.into())
     }
@@ -101,7 +103,7 @@ impl Processor {
         id: &LogId,
         service: &Arc<dyn AnyService>,
         deadline: Time,
-    ) -> Result<Log, Stop> {
+    ) -> Result<Log, Blocked> {
         let version = service.document_version();
         // Versions are counted from 1 on; one that is 0 has none before it.
         let oldest = version.saturating_sub(OLD_VERSIONS_MAX).max(1).min(version);
@@ -122,7 +124,7 @@ impl Processor {
 
     /// Folds what the journal has above the tail. Nothing may be undecided. A log for which that
     /// takes too long stops at the deadline; heads written on the way keep what was done.
-    pub(super) async fn catch_up(&self, log: &mut Log, deadline: Time) -> Result<(), Stop> {
+    pub(super) async fn catch_up(&self, log: &mut Log, deadline: Time) -> Result<(), Blocked> {
         let id = log.id().clone();
         loop {
             self.check(deadline)?;
@@ -145,9 +147,9 @@ impl Processor {
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
-                let told = self.tell(&unpublished, deadline).await;
-                let done = unpublished.iter().zip(told).filter(|(_, told)| told.is_done());
-                done.for_each(|(notice, _)| log.published(notice.first()));
+                let publications = self.publish(&unpublished, deadline).await;
+                let done = unpublished.iter().zip(publications).filter(|(_, p)| p.is_done());
+                done.for_each(|(commit, _)| log.published(commit.first()));
                 self.snapshot(log).await;
             }
         }
@@ -160,7 +162,7 @@ impl Processor {
         log: &mut Log,
         works: &[Work],
         deadline: Time,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         for _ in 0..2 {
             let wants = log.wants(works);
             let any_window = wants.iter().any(|want| matches!(want, Want::Window(_)));
@@ -179,7 +181,7 @@ impl Processor {
     }
 
     /// Loads what the log wants to know of the state table.
-    async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Stop> {
+    async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Blocked> {
         let stored = wants.into_iter().filter_map(|want| Some((log.state_key(&want)?, want)));
         let (keys, wants): (Vec<StateKey>, Vec<Want>) = stored.unzip();
         for (keys, wants) in keys.chunks(KEYS_PER_READ).zip(wants.chunks(KEYS_PER_READ)) {
@@ -193,11 +195,15 @@ impl Processor {
 
     /// Puts a commit, whose body it takes. All attempts carry one nonce, so that one whose answer
     /// was lost is recognised.
-    pub(super) async fn append(&self, id: &LogId, sealed: &mut Sealed) -> Result<Appended, Stop> {
+    pub(super) async fn append(
+        &self,
+        id: &LogId,
+        sealed: &mut Sealed,
+    ) -> Result<Appended, Blocked> {
         let env = &*self.ports.env;
-        let item = CommitItem {
-            first: sealed.notice.first(),
-            n: sealed.notice.entries.len() as u64,
+        let mut item = CommitItem {
+            first: sealed.commit.first(),
+            n: sealed.commit.entries.len() as u64,
             at: sealed.at,
             nonce: Nonce(u128::from(env.random()) << 64 | u128::from(env.random())),
             body: std::mem::take(&mut sealed.body).into(),
@@ -220,8 +226,8 @@ impl Processor {
         }
     }
 
-    pub(super) fn check(&self, deadline: Time) -> Result<(), Stop> {
-        if self.ports.env.now() < deadline { Ok(()) } else { Err(Stop::Deadline) }
+    pub(super) fn check(&self, deadline: Time) -> Result<(), Blocked> {
+        if self.ports.env.now() < deadline { Ok(()) } else { Err(Blocked::Deadline) }
     }
 
     /// What the commands were whose entries stand at `seqs`, which ascend. Looks into the journal
@@ -232,7 +238,7 @@ impl Processor {
         seqs: &[Seq],
         commits_per_read: usize,
         deadline: Time,
-    ) -> Result<BTreeMap<Seq, Sent>, Stop> {
+    ) -> Result<BTreeMap<Seq, Sent>, Blocked> {
         let mut commands = BTreeMap::new();
         let mut read_to = Seq::ZERO;
         for seq in seqs {
@@ -256,11 +262,11 @@ impl Processor {
     /// takes them now.
     pub(super) async fn take_up_parked(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         log: &Log,
         from: Seq,
-    ) -> Result<bool, Stop> {
-        let items = self.ports.parked.list(&lane.id, from, PARKED_PER_READ).await?;
+    ) -> Result<bool, Blocked> {
+        let items = self.ports.parked.list(&work.id, from, PARKED_PER_READ).await?;
         let (mut any, mut refused) = (false, 0);
         for item in items {
             // What cannot be read, and what conflicts, waits for an operator.
@@ -271,7 +277,7 @@ impl Processor {
                 Content::Command(command) => command,
                 Content::Commit { prev, .. } if refused < REFUSED_PER_READ => {
                     refused += 1;
-                    self.take_up_refused(lane, item.seq, prev).await?;
+                    self.take_up_refused(work, item.seq, prev).await?;
                     continue;
                 }
                 Content::Commit { .. } | Content::Bytes(_) => continue,
@@ -285,21 +291,26 @@ impl Processor {
             any = true;
             let command = Arc::new(command);
             let arrival = Arrival { seq: item.seq, at, command, record: None, parked: true };
-            lane.queue.push_back(arrival);
+            work.queue.push_back(arrival);
         }
-        lane.sort();
-        self.cache.note_parked(&lane.id, any);
+        work.sort();
+        self.cache.note_parked(&work.id, any);
         Ok(any)
     }
 
     /// The commit from `first` on is to be published again, and to be removed from the parked table
     /// if it is.
-    async fn take_up_refused(&self, lane: &mut Lane, first: Seq, prev: Prev) -> Result<(), Stop> {
-        let page = self.ports.journal.read(&lane.id, first, 1).await?;
+    async fn take_up_refused(
+        &self,
+        work: &mut LogWork,
+        first: Seq,
+        prev: Prev,
+    ) -> Result<(), Blocked> {
+        let page = self.ports.journal.read(&work.id, first, 1).await?;
         if let Some(item) = page.commits.first().filter(|item| item.first == first) {
             let entries = commit::decode(first, &item.body)?.0.into();
-            lane.publish(Notice { log: lane.id.clone(), entries, prev: Arc::new(prev) });
-            lane.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
+            work.publish(Commit { log: work.id.clone(), entries, prev: Arc::new(prev) });
+            work.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
         }
         Ok(())
     }
@@ -307,17 +318,17 @@ impl Processor {
     /// Parks all of the queue, for one reason; what is parked already stays as it is.
     pub(super) async fn park_queue(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         reason: Reason,
         detail: &str,
-    ) -> Result<(), Stop> {
-        self.cache.note_parked(&lane.id, !lane.queue.is_empty());
-        while let Some(arrival) = lane.queue.front() {
+    ) -> Result<(), Blocked> {
+        self.cache.note_parked(&work.id, !work.queue.is_empty());
+        while let Some(arrival) = work.queue.front() {
             if !arrival.parked {
-                tracing::warn!(log = %lane.id, seq = %arrival.seq, ?reason, detail, "parked");
-                self.park(&lane.id, arrival, reason, detail.to_owned()).await?;
+                tracing::warn!(log = %work.id, seq = %arrival.seq, ?reason, detail, "parked");
+                self.park(&work.id, arrival, reason, detail.to_owned()).await?;
             }
-            lane.queue.pop_front();
+            work.queue.pop_front();
         }
         Ok(())
     }
@@ -340,12 +351,12 @@ impl Processor {
     /// Parks all of the queue, of a log that would fail in the same way for ever.
     pub(super) async fn park_unfoldable(
         &self,
-        lane: &mut Lane,
+        work: &mut LogWork,
         error: &(dyn std::error::Error + Sync),
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         let detail = chain(error);
-        tracing::error!(alarm = "cannot_fold", log = %lane.id, detail);
-        self.park_queue(lane, Reason::CannotFold, &detail).await
+        tracing::error!(alarm = "cannot_fold", log = %work.id, detail);
+        self.park_queue(work, Reason::CannotFold, &detail).await
     }
 
     pub(super) async fn park(
@@ -354,7 +365,7 @@ impl Processor {
         arrival: &Arrival,
         reason: Reason,
         detail: String,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         let content = Content::Command((*arrival.command).clone());
         let parked = Parked { reason, at: arrival.at, detail, content };
         self.park_body(id, arrival.seq, &parked).await
@@ -364,7 +375,7 @@ impl Processor {
         &self,
         id: &LogId,
         unreadable: &[(Seq, Parked)],
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Blocked> {
         for (seq, parked) in unreadable {
             tracing::error!(alarm = "undecodable", log = %id, %seq, detail = parked.detail);
             self.park_body(id, *seq, parked).await?;
@@ -377,30 +388,29 @@ impl Processor {
         id: &LogId,
         seq: Seq,
         parked: &Parked,
-    ) -> Result<(), Stop> {
-        // Names, numbers and what was JSON before: nothing that JSON cannot hold.
-        let body = parked.encode().map_err(DecodeError::from)?.into();
+    ) -> Result<(), Blocked> {
+        let body = parked.encode().map_err(Blocked::Unencodable)?.into();
         let item = ParkedItem { seq, identity: parked.identity(), body };
         Ok(self.ports.parked.park(id, &item).await?)
     }
 
     /// What was taken up from the parked table has its entry, and that is published.
-    pub(super) async fn remove_parked(&self, lane: &Lane) -> Result<(), Stop> {
-        for (seq, identity) in &lane.unpark {
-            self.ports.parked.remove(&lane.id, *seq, identity).await?;
+    pub(super) async fn remove_parked(&self, work: &LogWork) -> Result<(), Blocked> {
+        for (seq, identity) in &work.unpark {
+            self.ports.parked.remove(&work.id, *seq, identity).await?;
         }
         Ok(())
     }
 
     /// Where environments take turns on a log, one of them takes its snapshots, and the others look
     /// for its head before they publish again what that says is published.
-    pub(super) async fn look_for_newer_head(&self, lane: &mut Lane) {
-        if !lane.would_repeat_others() {
+    pub(super) async fn look_for_newer_head(&self, work: &mut LogWork) {
+        if !work.would_repeat_others() {
             return;
         }
-        let Some(log) = lane.log.as_mut() else { return };
+        let Some(log) = work.log.as_mut() else { return };
         let key = StateKey::head(log.service().document_version());
-        let found = self.ports.state.get(&lane.id, std::slice::from_ref(&key)).await;
+        let found = self.ports.state.get(&work.id, std::slice::from_ref(&key)).await;
         let Ok(Some(item)) = found.map(|mut found| found.pop().flatten()) else { return };
         if let Ok(head) = Head::decode(&item.body) {
             log.adopt(item.seq, &head);
@@ -432,10 +442,10 @@ impl Processor {
 }
 
 /// A fault is an outcome, and somebody's bug: who was told of the panic learns here whose it was.
-pub(super) fn report_faults(notice: &Notice) {
-    for entry in notice.entries.iter() {
+pub(super) fn report_faults(commit: &Commit) {
+    for entry in commit.entries.iter() {
         if let Outcome::Faulted { message, .. } = &entry.outcome {
-            tracing::warn!(log = %notice.log, seq = %entry.seq, fault = message, "a command is faulted");
+            tracing::warn!(log = %commit.log, seq = %entry.seq, fault = message, "a command is faulted");
         }
     }
 }

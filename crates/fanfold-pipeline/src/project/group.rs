@@ -1,29 +1,29 @@
 //! What is done at a time: the commits of a log, and the entries that touch a row.
 
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::view::AnyRecorded;
 use fanfold::{LogId, RowKey, Seq};
 
 use crate::ports::StoredRow;
 
 /// What messages say of one log.
-pub(super) struct Told {
+pub(super) struct LogCommits {
     pub log: LogId,
     /// In the order of their seqs, each with the index of its message.
-    pub commits: Vec<(Received, usize)>,
+    pub commits: Vec<(ReceivedCommit, usize)>,
 }
 
 /// What messages say, log by log.
 pub(super) struct ByLog<'a> {
     /// In order, each with the index of its message.
-    commits: Vec<(&'a Received, usize)>,
+    commits: Vec<(&'a ReceivedCommit, usize)>,
     /// Those below are handed out.
     next: usize,
 }
 
 impl<'a> ByLog<'a> {
     /// Only logs of these services.
-    pub(super) fn new(messages: &[&'a [Received]], services: &[&str]) -> Self {
+    pub(super) fn new(messages: &[&'a [ReceivedCommit]], services: &[&str]) -> Self {
         let numbered = messages.iter().enumerate();
         let commits = numbered.flat_map(|(index, commits)| commits.iter().map(move |c| (c, index)));
         let mut commits: Vec<_> =
@@ -34,15 +34,15 @@ impl<'a> ByLog<'a> {
 }
 
 impl Iterator for ByLog<'_> {
-    type Item = Told;
+    type Item = LogCommits;
 
-    fn next(&mut self) -> Option<Told> {
+    fn next(&mut self) -> Option<LogCommits> {
         let left = &self.commits[self.next..];
         let log = &left.first()?.0.log;
         let n = left.iter().take_while(|(commit, _)| commit.log == *log).count();
         self.next += n;
         let commits = left[..n].iter().map(|(commit, index)| ((*commit).clone(), *index));
-        Some(Told { log: log.clone(), commits: commits.collect() })
+        Some(LogCommits { log: log.clone(), commits: commits.collect() })
     }
 }
 

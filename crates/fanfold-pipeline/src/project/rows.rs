@@ -28,7 +28,7 @@ impl Projector {
     ) -> Result<Vec<Option<StoredRow>>, ProjectError> {
         let mut loaded = Vec::new();
         for keys in keys.chunks(KEYS_PER_READ) {
-            match self.table.rows(log, keys).await? {
+            match self.ports.table.rows(log, keys).await? {
                 rows if loaded.is_empty() => loaded = rows,
                 rows => loaded.extend(rows),
             }
@@ -93,12 +93,12 @@ impl Projector {
             ));
             return Err(ApplyFault { at: above[end - 1].seq, fault });
         }
-        let expires = body.is_none().then(|| self.env.now().plus_ms(TOMBSTONE_MS));
+        let expires = body.is_none().then(|| self.ports.env.now().plus_ms(TOMBSTONE_MS));
         Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))
     }
 
     /// Rows first, then the cursor.
-    pub(super) async fn store_all(
+    pub(super) async fn store(
         &self,
         log: &LogId,
         cursor: Cursor,
@@ -107,7 +107,7 @@ impl Projector {
         rows: Vec<Folded>,
     ) -> Result<Cursor, ProjectError> {
         // Most often there is one, or they are few.
-        let mut rows = rows.into_iter().map(|row| self.store(log, touching, row));
+        let mut rows = rows.into_iter().map(|row| self.store_row(log, touching, row));
         match (rows.next(), rows.len()) {
             (None, _) => {}
             (Some(row), 0) => row.await?,
@@ -124,11 +124,11 @@ impl Projector {
                 stored?;
             }
         }
-        if to > cursor.seq { self.move_to(log, cursor, to).await } else { Ok(cursor) }
+        if to > cursor.seq { self.move_cursor(log, cursor, to).await } else { Ok(cursor) }
     }
 
     /// Stores a row unless it has changed; then it is loaded and folded again.
-    async fn store(
+    async fn store_row(
         &self,
         log: &LogId,
         touching: &Touching<'_>,
@@ -137,12 +137,13 @@ impl Projector {
         let Folded { at, mut loaded, mut row } = folded;
         let (key, entries) = (&touching.keys[at], touching.of(at));
         for _ in 0..ROW_ATTEMPTS_MAX {
-            match self.table.put_row(log, key, &row, loaded).await {
+            match self.ports.table.put_row(log, key, &row, loaded).await {
                 Ok(()) => return Ok(()),
                 Err(PutRowError::Unavailable(unavailable)) => return Err(unavailable.into()),
                 Err(PutRowError::Conflict) => {}
             }
-            let again = self.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
+            let again =
+                self.ports.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
             loaded = again.as_ref().map(|row| row.seq);
             row = match self.fold(key, again.as_ref(), entries) {
                 Ok(Some(row)) => row,

@@ -13,12 +13,12 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use fanfold::body::attempt::Lease;
-use fanfold::body::notification::Received;
+use fanfold::body::notification::ReceivedCommit;
 use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};
 
 use super::{Next, ProjectError, Projector};
-use crate::attempts::{CLOSE_BACKOFF, Found};
+use crate::leases::{CLOSE_BACKOFF, Standing};
 use crate::ports::{Attempted, Cursor};
 
 /// Attempts to apply what is next that may end the process; then the view is parked.
@@ -51,31 +51,32 @@ impl Projector {
         attempts_max: u32,
         deadline: Time,
     ) -> Vec<usize> {
-        let messages: Vec<Vec<Received>> = messages.iter().map(|body| self.decode(body)).collect();
+        let messages: Vec<Vec<ReceivedCommit>> =
+            messages.iter().map(|body| self.decode(body)).collect();
         let suspects = messages.iter().zip(is_suspect).filter(|(_, is_suspect)| **is_suspect);
         let suspects: HashSet<&LogId> =
             suspects.flat_map(|(commits, _)| commits.iter().map(|commit| &commit.log)).collect();
         if suspects.is_empty() {
-            return self.project_received(&slices(&messages), deadline).await;
+            return self.project_commits(&slices(&messages), deadline).await;
         }
-        let of_logs = |suspect: bool| -> Vec<Vec<Received>> {
-            let wanted = |commit: &&Received| suspects.contains(&commit.log) == suspect;
+        let of_logs = |suspect: bool| -> Vec<Vec<ReceivedCommit>> {
+            let wanted = |commit: &&ReceivedCommit| suspects.contains(&commit.log) == suspect;
             messages
                 .iter()
                 .map(|commits| commits.iter().filter(wanted).cloned().collect())
                 .collect()
         };
         let (others, suspects) = (of_logs(false), of_logs(true));
-        let mut failed = self.project_received(&slices(&others), deadline).await;
+        let mut failed = self.project_commits(&slices(&others), deadline).await;
         let suspicious = self.suspicious(attempts_max);
-        failed.extend(suspicious.project_received(&slices(&suspects), deadline).await);
+        failed.extend(suspicious.project_commits(&slices(&suspects), deadline).await);
         failed.sort_unstable();
         failed.dedup();
         failed
     }
 
     /// Applies what is next in line. A parked view stays as it is.
-    pub(super) async fn apply_next(
+    pub(super) async fn apply(
         &self,
         log: &LogId,
         cursor: Cursor,
@@ -86,15 +87,15 @@ impl Projector {
             return Ok(cursor);
         }
         let stands = cursor.attempt.filter(|lease| lease.attempts > 0);
-        let (crashes, max) = match (self.found(&cursor), self.attempts_max) {
-            (Found::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
+        let (crashes, max) = match (self.standing(&cursor), self.attempts_max) {
+            (Standing::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
             // What is not suspect goes on beside it, and writes nothing unless there was a crash.
-            (Found::UnderWay, None) => return self.apply(log, cursor, next).await,
-            (Found::Free { .. }, None) => {
-                let applied = self.apply(log, cursor, next).await;
+            (Standing::UnderWay, None) => return self.fold_and_store(log, cursor, next).await,
+            (Standing::Free { .. }, None) => {
+                let applied = self.fold_and_store(log, cursor, next).await;
                 return self.end(log, applied, stands, None).await;
             }
-            (Found::Free { crashes, .. }, Some(max)) => (crashes, max),
+            (Standing::Free { crashes, .. }, Some(max)) => (crashes, max),
         };
         if crashes >= max {
             let fault = format!("the process ended {crashes} times while this was applied");
@@ -104,10 +105,10 @@ impl Projector {
         }
         let before = cursor.attempt;
         let returns_by = self.returns_by.unwrap_or(deadline);
-        let lease = self.leases.begin(crashes, self.env.now(), returns_by);
-        let applied = match self.table.attempt(log, before.as_ref(), &lease).await {
+        let lease = self.leases.begin(crashes, self.ports.env.now(), returns_by);
+        let applied = match self.ports.table.attempt(log, before.as_ref(), &lease).await {
             Ok(Attempted::Noted) => {
-                self.apply(log, Cursor { attempt: Some(lease), ..cursor }, next).await
+                self.fold_and_store(log, Cursor { attempt: Some(lease), ..cursor }, next).await
             }
             // Others came between, or what this process could not note, or take back, before.
             Ok(Attempted::Refused(_)) => return Err(ProjectError::UnderWay),
@@ -128,10 +129,10 @@ impl Projector {
         before: Option<Lease>,
     ) -> Result<Cursor, ProjectError> {
         let Some(lease) = lease else { return applied };
-        let end = self.leases.end(self.env.now());
+        let end = self.leases.end(self.ports.env.now());
         let (mut stands, mut attempt) = (Some(lease), 1);
         loop {
-            match self.table.attempt(log, stands.as_ref(), &end).await {
+            match self.ports.table.attempt(log, stands.as_ref(), &end).await {
                 Ok(Attempted::Noted) => {
                     return applied.map(|cursor| Cursor { attempt: Some(end), ..cursor });
                 }
@@ -143,7 +144,8 @@ impl Projector {
                     return applied.map(|cursor| Cursor { attempt, ..cursor });
                 }
                 Err(error)
-                    if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.env).await =>
+                    if !error.may_pass()
+                        || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await =>
                 {
                     tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays noted");
                     return applied;
@@ -154,6 +156,6 @@ impl Projector {
     }
 }
 
-fn slices(messages: &[Vec<Received>]) -> Vec<&[Received]> {
+fn slices(messages: &[Vec<ReceivedCommit>]) -> Vec<&[ReceivedCommit]> {
     messages.iter().map(Vec::as_slice).collect()
 }

@@ -4,7 +4,7 @@ use fanfold::body::head::{Head, decode_window};
 use fanfold::window::{Sighting, Window};
 use fanfold::{CommandId, Entry, LogId, Origin, Seq, StateKey, Time};
 
-use super::{Awaited, COMMITS_PER_READ, HOLE_MS, ReadError, Reads, decode};
+use super::{Awaited, COMMITS_PER_READ, HOLE_MS, LogError, LookupError, Reads, UnknownSeq, decode};
 
 impl Reads {
     /// The entry of the first command that `origin` has sent with `id`, among all that were
@@ -19,22 +19,22 @@ impl Reads {
         origin: &Origin,
         id: CommandId,
         wait_ms: u64,
-    ) -> Result<Awaited<Entry>, ReadError> {
-        let until = self.env.now().plus_ms(wait_ms);
+    ) -> Result<Awaited<Entry>, LookupError> {
+        let until = self.ports.env.now().plus_ms(wait_ms);
         let accepted = self.accepted(log).await?;
         let (mut window, through) = self.window(log, origin).await?;
         // As a command that is accepted now would be seen.
-        let sight = |window: &Window| window.sight(id, self.env.now());
+        let sight = |window: &Window| window.sight(id, self.ports.env.now());
         let never = |window: &Window| {
             let (log, origin) = (log.clone(), origin.clone());
             match sight(window) {
-                Sighting::Unknown => ReadError::BelowWindow { log, origin, id },
-                Sighting::New | Sighting::Known(_) => ReadError::UnknownId { log, origin, id },
+                Sighting::Unknown => LookupError::BelowWindow { log, origin, id },
+                Sighting::New | Sighting::Known(_) => LookupError::UnknownId { log, origin, id },
             }
         };
         // What is still stored is shown, though the window may be idle by now.
         if let Sighting::Known(seq) = window.sight(id, Time(0)) {
-            let unknown = || ReadError::UnknownSeq { log: log.clone(), seq, accepted };
+            let unknown = || UnknownSeq { log: log.clone(), seq, accepted }.into();
             return self.stored(log, seq).await?.map(Awaited::Ready).ok_or_else(unknown);
         }
         if sight(&window) == Sighting::Unknown {
@@ -44,7 +44,8 @@ impl Reads {
         loop {
             looks += 1;
             while next <= accepted {
-                let page = self.journal.read(log, next, COMMITS_PER_READ).await?;
+                let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await;
+                let page = page.map_err(LogError::from)?;
                 // Behind a hole nothing is known: what it lacks may be what is asked for.
                 if page.commits.first().is_none_or(|item| item.first > next) {
                     break;
@@ -70,9 +71,9 @@ impl Reads {
                 _ if next > accepted => return Err(never(&window)),
                 0 => return Ok(Awaited::Pending { seq: next.before(), parked: None }),
                 ms => {
-                    self.waits.entry(log, accepted, ms).await;
+                    self.ports.waits.entry(log, accepted, ms).await;
                     if looks > 1 {
-                        self.env.sleep(HOLE_MS.min(self.left(until))).await;
+                        self.ports.env.sleep(HOLE_MS.min(self.left(until))).await;
                     }
                 }
             }
@@ -81,12 +82,12 @@ impl Reads {
 
     /// The origin's window, and the seq through which it is folded. The head is read first: what
     /// has a window of its own is then at least as new.
-    async fn window(&self, log: &LogId, origin: &Origin) -> Result<(Window, Seq), ReadError> {
+    async fn window(&self, log: &LogId, origin: &Origin) -> Result<(Window, Seq), LogError> {
         let version = self.services.get(log.service()).map_or(0, |s| s.document_version());
         let Some(head) = self.state_item(log, StateKey::head(version)).await? else {
             return Ok((Window::default(), Seq::ZERO));
         };
-        let unreadable = |error| ReadError::Undecodable { first: head.seq, error };
+        let unreadable = |error| LogError::Undecodable { first: head.seq, error };
         match Head::decode(&head.body).map_err(unreadable)?.windows {
             Some(mut inline) => Ok((inline.remove(origin).unwrap_or_default(), head.seq)),
             None => match self.state_item(log, StateKey::window(version, origin)).await? {

@@ -6,26 +6,29 @@ use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt};
 
 use super::{LOGS_AT_ONCE, STANDSTILL_MS, behind};
-use crate::attempts::Found;
-use crate::ports::{
-    CataloguePosition, Commands, DeadLetter, DeadLetters, Env, Journal, Unavailable, ViewTable,
-};
+use crate::leases::Standing;
+use crate::ports::{CataloguePosition, Commands, DeadLetter, DeadLetters, Unavailable};
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
 /// Dead letters that are listed at a time: few enough to be delivered before a queue shows them
 /// again, and to be held in memory with 256 KB each.
 const DEAD_LETTERS_PER_PAGE: usize = 100;
 
+/// The ports of a view's sweep, beside those of its projector.
+#[derive(Clone)]
+pub struct ViewSweepPorts {
+    /// The catalogue of logs.
+    pub commands: Arc<dyn Commands>,
+    /// What the view's subscription could not deliver.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
 /// The sweep of one view, run by the view's own host.
 pub struct ViewSweep {
     projector: Arc<Projector>,
     /// The same, for what has perhaps ended a process before.
     suspicious: Projector,
-    table: Arc<dyn ViewTable>,
-    commands: Arc<dyn Commands>,
-    journal: Arc<dyn Journal>,
-    dead_letters: Arc<dyn DeadLetters>,
-    env: Arc<dyn Env>,
+    ports: ViewSweepPorts,
     run_ms: u64,
 }
 
@@ -36,7 +39,7 @@ pub struct ViewSweepReport {
     pub next: Option<CataloguePosition>,
     /// The view's logs looked at.
     pub logs: usize,
-    /// Those that were brought on.
+    /// Those that were caught_up on.
     pub caught_up: Vec<LogId>,
     /// Those that could not be.
     pub failed: Vec<LogId>,
@@ -50,20 +53,20 @@ pub struct ViewSweepReport {
     pub undelivered: usize,
 }
 
-enum Brought {
+enum CatchUp {
     /// There was no time to look at it.
     Unseen,
-    Standing,
+    NotDue,
     /// An attempt has ended its process: it has to go alone.
     Suspect,
     /// An attempt of another process has not returned yet.
     UnderWay,
-    On,
+    Progress,
     Parked,
     Failed,
 }
 
-/// When a log's view is brought on.
+/// When a log's view is caught_up on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Due {
     /// When the entry after the cursor has been in the journal for some time.
@@ -73,16 +76,16 @@ enum Due {
 }
 
 impl ViewSweepReport {
-    fn note(&mut self, log: LogId, brought: Result<Brought, ProjectError>) {
+    fn note(&mut self, log: LogId, caught_up: Result<CatchUp, ProjectError>) {
         self.logs += 1;
-        match brought {
-            Ok(Brought::Standing) => {}
-            Ok(Brought::On) => self.caught_up.push(log),
-            Ok(Brought::Parked) => self.parked += 1,
-            Ok(Brought::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
-            Ok(Brought::Unseen | Brought::Suspect | Brought::Failed) => self.failed.push(log),
+        match caught_up {
+            Ok(CatchUp::NotDue) => {}
+            Ok(CatchUp::Progress) => self.caught_up.push(log),
+            Ok(CatchUp::Parked) => self.parked += 1,
+            Ok(CatchUp::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
+            Ok(CatchUp::Unseen | CatchUp::Suspect | CatchUp::Failed) => self.failed.push(log),
             Err(error) => {
-                tracing::warn!(%log, %error, "a view could not be brought on");
+                tracing::warn!(%log, %error, "a view could not be caught_up on");
                 self.failed.push(log);
             }
         }
@@ -90,22 +93,14 @@ impl ViewSweepReport {
 }
 
 impl ViewSweep {
-    /// A sweep for the projector's view, which keeps its rows in `table`.
-    pub fn new(
-        projector: Arc<Projector>,
-        table: Arc<dyn ViewTable>,
-        commands: Arc<dyn Commands>,
-        journal: Arc<dyn Journal>,
-        dead_letters: Arc<dyn DeadLetters>,
-        env: Arc<dyn Env>,
-    ) -> Self {
+    /// A sweep for the projector's view.
+    pub fn new(projector: Arc<Projector>, ports: ViewSweepPorts) -> Self {
         let suspicious = projector.suspicious(ATTEMPTS_MAX);
-        let run_ms = u64::MAX;
-        Self { projector, suspicious, table, commands, journal, dead_letters, env, run_ms }
+        Self { projector, suspicious, ports, run_ms: u64::MAX }
     }
 
     /// Parks the view for a log after so many attempts that have ended their process, instead of
-    /// [`ATTEMPTS_MAX`]. At least two: logs are brought on at the same time, and a death counts for
+    /// [`ATTEMPTS_MAX`]. At least two: logs are caught_up on at the same time, and a death counts for
     /// all of them; from then on they go alone.
     #[must_use]
     pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
@@ -122,7 +117,7 @@ impl ViewSweep {
     }
 
     /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
-    /// never heard of, because the first message was lost. Each is brought on by a bounded step.
+    /// never heard of, because the first message was lost. Each is caught_up on by a bounded step.
     /// Then it delivers dead letters: most of what they say is done by then. If there are some, each
     /// of both gets half of the time until the deadline, so that neither starves the other.
     pub async fn sweep(
@@ -132,9 +127,9 @@ impl ViewSweep {
         deadline: Time,
     ) -> Result<ViewSweepReport, Unavailable> {
         let mut report = ViewSweepReport::default();
-        let until = self.env.now().plus_ms(self.run_ms).min(deadline);
+        let until = self.projector.ports.env.now().plus_ms(self.run_ms).min(deadline);
         let letters = self.letters(None, &mut report).await;
-        let now = self.env.now();
+        let now = self.projector.ports.env.now();
         let half = now.plus_ms(until.since_ms(now) / 2);
         let suspicious = self.suspicious.returning_by(deadline);
         let walk_until = if letters.is_empty() { until } else { half };
@@ -155,33 +150,33 @@ impl ViewSweep {
         until: Time,
         report: &mut ViewSweepReport,
     ) -> Result<Option<CataloguePosition>, Unavailable> {
-        let page = self.commands.catalogue(after.clone(), limit).await?;
+        let page = self.ports.commands.catalogue(after.clone(), limit).await?;
         let listed = page.logs.len();
         let services = self.projector.view().services();
         let logs = page.logs.into_iter().enumerate();
         let logs = logs.filter(|(_, log)| services.contains(&log.service()));
         let due = Due::StandsStill;
         let logs = stream::iter(logs).map(|(at, log)| async move {
-            let brought = match self.env.now() < until {
-                true => self.bring_on(suspicious, &log, due, false, until).await,
-                false => Ok(Brought::Unseen),
+            let caught_up = match self.projector.ports.env.now() < until {
+                true => self.catch_up_log(suspicious, &log, due, false, until).await,
+                false => Ok(CatchUp::Unseen),
             };
-            (at, log, brought)
+            (at, log, caught_up)
         });
         let logs: Vec<_> = logs.buffer_unordered(LOGS_AT_ONCE).collect().await;
         let mut looked = listed;
-        for (at, log, mut brought) in logs {
-            if matches!(brought, Ok(Brought::Suspect)) {
-                brought = self.bring_on(suspicious, &log, due, true, until).await;
+        for (at, log, mut caught_up) in logs {
+            if matches!(caught_up, Ok(CatchUp::Suspect)) {
+                caught_up = self.catch_up_log(suspicious, &log, due, true, until).await;
             }
-            match brought {
-                Ok(Brought::Unseen) => looked = looked.min(at),
-                brought => report.note(log, brought),
+            match caught_up {
+                Ok(CatchUp::Unseen) => looked = looked.min(at),
+                caught_up => report.note(log, caught_up),
             }
         }
         Ok(match looked == listed {
             true => page.next,
-            false => behind(&*self.commands, after, looked).await,
+            false => behind(&*self.ports.commands, after, looked).await,
         })
     }
 
@@ -189,7 +184,7 @@ impl ViewSweep {
     /// that notifications of them were lost. What is not at its end by then counts as failed.
     /// `attempts_max`: log by log, and each parked after so many attempts that have ended their
     /// process; see [`Projector::suspicious`].
-    pub async fn bring_on_logs(
+    pub async fn catch_up(
         &self,
         logs: &[LogId],
         attempts_max: Option<u32>,
@@ -204,59 +199,60 @@ impl ViewSweep {
         let projector = &projector;
         let logs: Vec<_> = logs
             .map(|log| async move {
-                let brought = self.bring_on(projector, log, Due::Now, true, deadline).await;
-                (log.clone(), brought)
+                let caught_up = self.catch_up_log(projector, log, Due::Now, true, deadline).await;
+                (log.clone(), caught_up)
             })
             .collect();
         let mut logs = stream::iter(logs).buffer_unordered(at_once);
         let mut report = ViewSweepReport::default();
-        while let Some((log, brought)) = logs.next().await {
-            report.note(log, brought);
+        while let Some((log, caught_up)) = logs.next().await {
+            report.note(log, caught_up);
         }
         report
     }
 
     /// `is_alone`: no other log is under way, so that it may be one that has ended its process.
-    async fn bring_on(
+    async fn catch_up_log(
         &self,
         projector: &Projector,
         log: &LogId,
         due: Due,
         is_alone: bool,
         deadline: Time,
-    ) -> Result<Brought, ProjectError> {
-        let mut cursor = self.table.cursor(log).await?.unwrap_or_default();
-        let mut brought = Brought::Unseen;
-        while cursor.parked.is_none() && self.env.now() < deadline {
+    ) -> Result<CatchUp, ProjectError> {
+        let mut cursor = self.projector.ports.table.cursor(log).await?.unwrap_or_default();
+        let mut caught_up = CatchUp::Unseen;
+        while cursor.parked.is_none() && self.projector.ports.env.now() < deadline {
             if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
-                return Ok(match brought {
-                    Brought::Unseen => Brought::Standing,
-                    brought => brought,
+                return Ok(match caught_up {
+                    CatchUp::Unseen => CatchUp::NotDue,
+                    caught_up => caught_up,
                 });
             }
-            match projector.found(&cursor) {
-                Found::UnderWay => return Ok(Brought::UnderWay),
-                Found::Free { crashes: 1.., .. } if !is_alone => return Ok(Brought::Suspect),
-                Found::Free { .. } => {}
+            match projector.standing(&cursor) {
+                Standing::UnderWay => return Ok(CatchUp::UnderWay),
+                Standing::Free { crashes: 1.., .. } if !is_alone => return Ok(CatchUp::Suspect),
+                Standing::Free { .. } => {}
             }
             let before = cursor.seq;
-            cursor = projector.read_on(log, cursor, deadline).await?;
+            cursor = projector.apply_page(log, cursor, deadline).await?;
             if cursor.seq == before && cursor.parked.is_none() {
-                return Ok(Brought::Failed);
+                return Ok(CatchUp::Failed);
             }
-            brought = Brought::On;
+            caught_up = CatchUp::Progress;
         }
         Ok(match cursor.parked {
-            Some(_) => Brought::Parked,
-            None if due == Due::Now => Brought::Failed,
-            // What was brought on a part of the way is brought on further when the walk comes again.
-            None => brought,
+            Some(_) => CatchUp::Parked,
+            None if due == Due::Now => CatchUp::Failed,
+            // What was caught_up on a part of the way is caught_up on further when the walk comes again.
+            None => caught_up,
         })
     }
 
     async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
-        let page = self.journal.read(log, cursor.next(), 1).await?;
-        let age_ms = page.commits.first().map(|item| self.env.now().since_ms(item.at));
+        let page = self.projector.ports.journal.read(log, cursor.next(), 1).await?;
+        let age_ms =
+            page.commits.first().map(|item| self.projector.ports.env.now().since_ms(item.at));
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 
@@ -271,7 +267,7 @@ impl ViewSweep {
     ) {
         while !letters.is_empty() {
             self.deliver(suspicious, &letters, until, report).await;
-            if self.env.now() >= until {
+            if self.projector.ports.env.now() >= until {
                 break;
             }
             letters = self.letters(letters.last().map(|letter| letter.id), report).await;
@@ -281,7 +277,7 @@ impl ViewSweep {
     /// Some dead letters. A queue that does not answer has none.
     async fn letters(&self, after: Option<u64>, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
         let view = self.projector.view().name();
-        match self.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
+        match self.ports.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
             Ok(letters) => letters,
             Err(error) => {
                 tracing::warn!(view, %error, "the dead letters cannot be listed");
@@ -306,7 +302,7 @@ impl ViewSweep {
             if failed.contains(&index) {
                 continue;
             }
-            match self.dead_letters.remove(view, letter.id).await {
+            match self.ports.dead_letters.remove(view, letter.id).await {
                 Ok(()) => report.delivered += 1,
                 Err(error) => {
                     // It is delivered again, to no effect.

@@ -41,6 +41,7 @@ fn show(answer: Result<Receipt, IngestError>) -> String {
         Err(IngestError::Invalid(error)) => error.to_string(),
         Err(IngestError::NotAdmitted(_)) => "not admitted".to_owned(),
         Err(IngestError::Closed { .. }) => "closed".to_owned(),
+        Err(IngestError::Unencodable(_)) => "unencodable".to_owned(),
         Err(IngestError::Unavailable(_)) => "unavailable".to_owned(),
     }
 }
@@ -189,7 +190,7 @@ fn an_attempt_that_may_have_happened_is_not_forgotten() {
         let closing = world.clone();
         world.faults.before(Op::Sleep, "", move || {
             let world = closing.clone();
-            async move { assert!(world.memory.commands.close(&acme())) }
+            async move { assert!(world.memory.commands.close(&acme()).await.expect("memory")) }
         });
         assert_eq!(ask(&world.ingest(), &[request("acme", 2)]).await, ["unavailable"]);
         assert_eq!(ask(&world.ingest(), &[request("acme", 2)]).await, ["closed"]);
@@ -279,7 +280,7 @@ fn a_closed_log_refuses_but_not_what_it_has_taken() {
         let closing = world.clone();
         world.faults.before(Op::Sleep, "", move || {
             let world = closing.clone();
-            async move { assert!(world.memory.commands.close(&acme())) }
+            async move { assert!(world.memory.commands.close(&acme()).await.expect("memory")) }
         });
         let requests = [request("acme", 1), request("other", 1)];
         assert_eq!(ask(&ingest, &requests).await, ["org:acme 1", "org:other 1"]);

@@ -3,7 +3,7 @@
 use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};
 use fanfold_pipeline::ports::Env;
-use fanfold_pipeline::read::{Awaited, ReadError};
+use fanfold_pipeline::read::{Awaited, LookupError};
 use futures::future::join;
 use serde_json::json;
 
@@ -36,8 +36,8 @@ async fn asked(world: &World, by: &str, id: u64, wait_ms: u64) -> String {
             format!("{} {}", entry.seq, entry.outcome.status())
         }
         Ok(Awaited::Pending { seq, .. }) => format!("pending at {seq}"),
-        Err(ReadError::UnknownId { .. }) => "never".to_owned(),
-        Err(ReadError::BelowWindow { .. }) => "below".to_owned(),
+        Err(LookupError::UnknownId { .. }) => "never".to_owned(),
+        Err(LookupError::BelowWindow { .. }) => "below".to_owned(),
         Err(error) => error.to_string(),
     }
 }

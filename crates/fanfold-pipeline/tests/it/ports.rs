@@ -1,23 +1,62 @@
 //! The real ports in memory, each behind the fault layer. A call is described by what it is about,
 //! log first.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use fanfold::body::attempt::Lease;
-use fanfold::body::notification::{self, Message, Received};
+use fanfold::body::notification::{self, Message, ReceivedCommit};
 use fanfold::body::record::Record;
+use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
+use fanfold_pipeline::packing::MessageTopics;
 use fanfold_pipeline::ports::{
     Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
     JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
     PublishError, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord,
-    Topic, Unavailable, ViewTable,
+    Unavailable, ViewTable,
 };
 
 use crate::faults::{Faults, Op};
+
+/// Topics that keep every message.
+pub(crate) struct SentMessages {
+    topics: usize,
+    sent: Mutex<Vec<(usize, Message)>>,
+}
+
+impl SentMessages {
+    pub(crate) fn new(topics: usize) -> Arc<Self> {
+        Arc::new(Self { topics, sent: Mutex::default() })
+    }
+
+    /// Each with its topic, in the order in which they were published.
+    pub(crate) fn all(&self) -> Vec<(usize, Message)> {
+        self.sent.lock().expect("no panic").clone()
+    }
+}
+
+#[async_trait]
+impl MessageTopics for SentMessages {
+    fn topics(&self) -> usize {
+        self.topics
+    }
+
+    async fn publish_messages(
+        &self,
+        topic: usize,
+        messages: &[Message],
+    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
+        assert!(messages.len() <= PUBLISH_BATCH_MAX, "{} messages", messages.len());
+        let bytes: usize = messages.iter().map(Message::bytes).sum();
+        assert!(bytes <= PUBLISH_BATCH_BYTES_MAX, "{bytes} bytes");
+        let sent = messages.iter().map(|message| (topic, message.clone()));
+        self.sent.lock().expect("no panic").extend(sent);
+        Ok(vec![Ok(()); messages.len()])
+    }
+}
 
 /// A port in memory, and what may go wrong with it.
 pub(crate) struct Faulty<P> {
@@ -119,7 +158,7 @@ fn describe(record: &StreamRecord) -> String {
 /// `ledger/org:acme 4-6`, for each commit; with ` in the journal`, if it is not inline.
 fn describe_message(message: &Message) -> String {
     let commits = notification::decode(&message.body).unwrap_or_default();
-    let describe = |commit: &Received| {
+    let describe = |commit: &ReceivedCommit| {
         let place = if commit.entries.is_some() { "" } else { " in the journal" };
         format!("{} {}-{}{place}", commit.log, commit.first, commit.last)
     };
@@ -213,12 +252,12 @@ impl<P: ParkedTable + 'static> ParkedTable for Faulty<P> {
 }
 
 #[async_trait]
-impl<P: Topic + 'static> Topic for Faulty<P> {
+impl<P: MessageTopics + 'static> MessageTopics for Faulty<P> {
     fn topics(&self) -> usize {
         self.memory.topics()
     }
 
-    async fn publish(
+    async fn publish_messages(
         &self,
         topic: usize,
         messages: &[Message],
@@ -230,7 +269,7 @@ impl<P: Topic + 'static> Topic for Faulty<P> {
             let kept = messages.iter().zip(&refused).enumerate();
             let kept = kept.filter(|(at, (_, refused))| !left_out.contains(at) && !**refused);
             let kept: Vec<Message> = kept.map(|(_, (message, _))| message.clone()).collect();
-            let mut published = memory.publish(topic, &kept).await?.into_iter();
+            let mut published = memory.publish_messages(topic, &kept).await?.into_iter();
             let results = refused.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
             let results = results.map(|(_, refused)| match refused {
                 true => Err(PublishError::Refused("the test says so".to_owned())),

@@ -5,7 +5,7 @@
 
 use fanfold::{LogId, RowKey, Seq};
 use fanfold_pipeline::ports::{Env, RowRange};
-use fanfold_pipeline::read::{Awaited, ReadError, Reads, ViewPage};
+use fanfold_pipeline::read::{Awaited, EntryError, Reads, UnknownSeq, ViewError, ViewPage};
 use futures::future::join;
 use serde_json::json;
 
@@ -16,11 +16,11 @@ use crate::world::{World, acme, add, applied, command, commit_of, log, run};
 const EVERYTHING: RowRange =
     RowRange { prefix: String::new(), after: None, descending: false, limit: 100 };
 
-async fn page(reads: &Reads, view: &str, seq: Option<u64>) -> Result<Awaited<ViewPage>, ReadError> {
+async fn page(reads: &Reads, view: &str, seq: Option<u64>) -> Result<Awaited<ViewPage>, ViewError> {
     reads.rows(view, &acme(), &EVERYTHING, seq.map(Seq), 0).await
 }
 
-fn ready<T>(awaited: Result<Awaited<T>, ReadError>) -> T {
+fn ready<T, E: std::fmt::Display>(awaited: Result<Awaited<T>, E>) -> T {
     match awaited {
         Ok(Awaited::Ready(there)) => there,
         Ok(Awaited::Pending { seq, .. }) => panic!("pending at {seq}"),
@@ -128,7 +128,10 @@ fn an_entry_is_there_or_pending_or_unknown() {
         assert_eq!(world.env.now().since_ms(start), 5_000);
         for seq in [0, 4] {
             let error = reads.entry(&acme(), Seq(seq), 5_000).await.expect_err("no such seq");
-            assert!(matches!(error, ReadError::UnknownSeq { accepted: Seq(3), .. }), "{error}");
+            assert!(
+                matches!(error, EntryError::UnknownSeq(UnknownSeq { accepted: Seq(3), .. })),
+                "{error}"
+            );
         }
         for (name, expected) in
             [("tally/org:nobody", "there is no log"), ("fly/org:acme", "there is no service")]
@@ -293,7 +296,7 @@ fn nobody_can_wait_for_a_filtered_view() {
         applied(&world.projector("resets"), [&message]).await;
         let reads = world.reads();
         let error = page(&reads, "resets", Some(1)).await.expect_err("it is filtered");
-        assert!(matches!(error, ReadError::Filtered("resets")), "{error}");
+        assert!(matches!(error, ViewError::Filtered("resets")), "{error}");
         // Without a seq it is read as any other.
         assert_eq!(ready(page(&reads, "resets", None).await).seq, Seq(1));
     });
@@ -335,7 +338,7 @@ fn a_view_says_what_it_does_not_have() {
         assert!(rows("sums", &acme(), 9).await.contains("has no seq 9"));
         assert!(rows("sums", &log("tally/org:x"), 1).await.starts_with("there is no log"));
         let error = reads.row("sums", &acme(), &key("b"), None, 0).await.expect_err("no such row");
-        assert!(matches!(error, ReadError::UnknownRow { .. }), "{error}");
+        assert!(matches!(error, ViewError::UnknownRow { .. }), "{error}");
     });
 }
 
@@ -371,7 +374,7 @@ fn rows_come_in_pages_without_the_deleted() {
         assert_eq!(seen, ["a", "c"]);
         let deleted: RowKey = "b".parse().expect("a key");
         let error = reads.row("sums", &acme(), &deleted, None, 0).await.expect_err("no such row");
-        assert!(matches!(error, ReadError::UnknownRow { .. }), "{error}");
+        assert!(matches!(error, ViewError::UnknownRow { .. }), "{error}");
     });
 }
 

@@ -15,26 +15,31 @@ use fanfold::{
     Command, CommandId, DocumentId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time,
     Views,
 };
-use fanfold_embedded::memory::{Memory, MemoryConfig, MemoryViewTable};
-use fanfold_embedded::shard::Position;
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::commands::StoredCommands;
+use fanfold_embedded::ports::Ports;
+use fanfold_embedded::tables::StoredView;
+use fanfold_embedded::transit::Position;
 use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::conformance::WithBodies;
+use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{
     Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State,
     StateItem, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Reads, ServedView};
-use fanfold_pipeline::relay::Relay;
-use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::project::{Projector, ProjectorPorts};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 use ledger::Ledger;
 use ledger::views::Balances;
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
-use crate::ports::{Faulty, ManualEnv};
+use crate::ports::{Faulty, ManualEnv, SentMessages};
 use crate::tally::{Resets, Sums, Tally};
 
 /// A deadline that never comes.
@@ -109,7 +114,10 @@ pub(crate) fn views() -> Views {
 
 /// Everything, in memory.
 pub(crate) struct World {
-    pub(crate) memory: Memory,
+    pub(crate) memory: Ports,
+    /// Those of `memory`, with bodies in their slots, as on AWS.
+    commands: Arc<WithBodies<StoredCommands>>,
+    pub(crate) topics: Arc<SentMessages>,
     pub(crate) faults: Faults,
     pub(crate) env: Arc<ManualEnv>,
 }
@@ -133,11 +141,12 @@ impl World {
     fn laid_out(seed: u64, topics: usize) -> Arc<Self> {
         let faults = Faults::default();
         let env = ManualEnv::new(seed, &faults);
-        let config = MemoryConfig { shards: 1, topics, ..MemoryConfig::default() };
+        let config = TransitConfig { shards: 1, ..TransitConfig::default() };
         let views = views();
         let names = views.iter().map(|view| view.name());
-        let memory = Memory::new(&config, names, Arc::clone(&env) as _);
-        Arc::new(Self { memory, faults, env })
+        let memory = Ports::in_memory(&config, names, Arc::clone(&env) as _).expect("ports");
+        let commands = Arc::new(WithBodies::new(Arc::clone(&memory.commands)));
+        Arc::new(Self { memory, commands, topics: SentMessages::new(topics), faults, env })
     }
 
     fn faulty<P: Send + Sync + 'static>(&self, memory: &Arc<P>) -> Arc<Faulty<P>> {
@@ -147,13 +156,17 @@ impl World {
     // The stages, cold.
 
     pub(crate) fn ingest(&self) -> Ingest {
-        let commands = self.faulty(&self.memory.commands);
-        let admission = self.faulty(&self.memory.admission);
-        Ingest::new(commands, admission, services(), Arc::clone(&self.env) as _)
+        let ports = IngestPorts {
+            commands: self.faulty(&self.commands),
+            admission: self.faulty(&self.memory.admission),
+            env: Arc::clone(&self.env) as _,
+        };
+        Ingest::new(ports, services())
     }
 
     pub(crate) fn relay(&self) -> Relay {
-        Relay::new(self.faulty(&self.memory.stream), Arc::clone(&self.env) as _)
+        let stream = self.faulty(&self.memory.stream);
+        Relay::new(RelayPorts { stream, env: Arc::clone(&self.env) as _ })
     }
 
     pub(crate) fn processor(&self) -> Processor {
@@ -165,7 +178,7 @@ impl World {
             journal: self.faulty(&self.memory.journal),
             state: self.faulty(&self.memory.state),
             parked: self.faulty(&self.memory.parked),
-            topic: self.faulty(&self.memory.topic),
+            topic: Arc::new(PackingTopic::new(self.faulty(&self.topics), self.env.clone())),
             stream: self.faulty(&self.memory.stream),
             env: Arc::clone(&self.env) as _,
         };
@@ -174,19 +187,19 @@ impl World {
 
     /// A processor that nothing goes wrong with: another environment, in another place.
     pub(crate) fn elsewhere(&self) -> Processor {
-        let (Memory { journal, state, parked, topic, stream, .. }, env) = (&self.memory, &self.env);
+        let (Ports { journal, state, parked, stream, .. }, env) = (&self.memory, &self.env);
         let ports = ProcessorPorts {
             journal: Arc::clone(journal) as _,
             state: Arc::clone(state) as _,
             parked: Arc::clone(parked) as _,
-            topic: Arc::clone(topic) as _,
+            topic: Arc::new(PackingTopic::new(self.topics.clone(), self.env.clone())),
             stream: Arc::clone(stream) as _,
             env: Arc::clone(env) as _,
         };
         Processor::new(ports, services())
     }
 
-    pub(crate) fn table(&self, view: &str) -> &Arc<MemoryViewTable> {
+    pub(crate) fn table(&self, view: &str) -> &Arc<StoredView> {
         &self.memory.views[view]
     }
 
@@ -196,34 +209,30 @@ impl World {
 
     /// A projector of another build.
     pub(crate) fn projector_of(&self, view: &str, views: &Views) -> Arc<Projector> {
-        let projector = Projector::new(
-            Arc::clone(views.get(view).expect("a view")),
-            self.faulty(self.table(view)),
-            self.faulty(&self.memory.journal),
-            Arc::clone(&self.env) as _,
-        );
-        Arc::new(projector)
+        let ports = ProjectorPorts {
+            table: self.faulty(self.table(view)),
+            journal: self.faulty(&self.memory.journal),
+            env: Arc::clone(&self.env) as _,
+        };
+        Arc::new(Projector::new(Arc::clone(views.get(view).expect("a view")), ports))
     }
 
     pub(crate) fn sweep(&self) -> Sweep {
-        Sweep::new(
-            self.faulty(&self.memory.commands),
-            self.faulty(&self.memory.journal),
-            self.faulty(&self.memory.parked),
-            self.faulty(&self.memory.stream),
-            Arc::clone(&self.env) as _,
-        )
+        Sweep::new(SweepPorts {
+            commands: self.faulty(&self.commands),
+            journal: self.faulty(&self.memory.journal),
+            parked: self.faulty(&self.memory.parked),
+            stream: self.faulty(&self.memory.stream),
+            env: Arc::clone(&self.env) as _,
+        })
     }
 
     pub(crate) fn view_sweep(&self, view: &str) -> ViewSweep {
-        ViewSweep::new(
-            self.projector(view),
-            self.faulty(self.table(view)),
-            self.faulty(&self.memory.commands),
-            self.faulty(&self.memory.journal),
-            self.faulty(&self.memory.dead_letters),
-            Arc::clone(&self.env) as _,
-        )
+        let ports = ViewSweepPorts {
+            commands: self.faulty(&self.commands),
+            dead_letters: self.faulty(&self.memory.dead_letters),
+        };
+        ViewSweep::new(self.projector(view), ports)
     }
 
     pub(crate) fn reads(&self) -> Reads {
@@ -231,15 +240,14 @@ impl World {
             view: Arc::clone(view),
             table: self.faulty(self.table(view.name())),
         };
-        Reads::new(
-            self.faulty(&self.memory.commands),
-            self.faulty(&self.memory.journal),
-            self.faulty(&self.memory.state),
-            views().iter().map(served).collect(),
-            services(),
-            Arc::clone(&self.memory.waits) as _,
-            Arc::clone(&self.env) as _,
-        )
+        let ports = ReadPorts {
+            commands: self.faulty(&self.commands),
+            journal: self.faulty(&self.memory.journal),
+            state: self.faulty(&self.memory.state),
+            waits: Arc::clone(&self.memory.waits) as _,
+            env: Arc::clone(&self.env) as _,
+        };
+        Reads::new(ports, views().iter().map(served).collect(), services())
     }
 
     /// The deadline of a call that begins now.
@@ -330,8 +338,7 @@ impl World {
 
     /// The bodies of all messages, in the order in which they were published.
     pub(crate) fn messages(&self) -> Vec<Bytes> {
-        let log = self.memory.topic.log().read(Position::START, ALL);
-        log.into_iter().flat_map(|(_, notification)| notification.bodies()).collect()
+        self.topics.all().into_iter().map(|(_, message)| message.body.into()).collect()
     }
 
     /// The commits that were published of a log, as often as they were.

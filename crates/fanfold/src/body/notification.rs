@@ -27,7 +27,7 @@ const ENTRY_BYTES: usize = 128;
 
 /// A commit to tell subscribers about.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Notice {
+pub struct Commit {
     /// Whose commit.
     pub log: LogId,
     /// Its entries, at least one.
@@ -36,7 +36,7 @@ pub struct Notice {
     pub prev: Arc<Prev>,
 }
 
-impl Notice {
+impl Commit {
     /// The seq of the first entry.
     pub fn first(&self) -> Seq {
         self.entries.first().map_or(Seq::ZERO, |entry| entry.seq)
@@ -190,29 +190,29 @@ struct LostData<'a> {
     reason: Cow<'a, str>,
 }
 
-/// A message, and how many of the notices given it holds: the next ones, in order.
+/// A message, and how many of the commits given it holds: the next ones, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
     /// The message.
     pub message: Message,
     /// The number of its commits.
-    pub notices: usize,
+    pub commits: usize,
 }
 
-/// Packs notices, in order, into messages up to the soft limit. A commit above it travels alone,
+/// Packs commits, in order, into messages up to the soft limit. A commit above it travels alone,
 /// one above the hard limit without its entries (`"body":"journal"`).
-pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Result<Vec<Packed>> {
+pub fn pack<'a>(commits: impl IntoIterator<Item = &'a Commit>) -> serde_json::Result<Vec<Packed>> {
     let mut messages = Vec::new();
     let mut open: Option<Packed> = None;
-    for notice in notices {
+    for commit in commits {
         let mut next =
-            Message { body: write_commit(notice, Body::Inline)?, attributes: attributes(notice) };
+            Message { body: write_commit(commit, Body::Inline)?, attributes: attributes(commit) };
         // Two brackets close the batch.
         if next.bytes() + 2 > NOTIFICATION_BYTES_MAX {
-            next.body = write_commit(notice, Body::Journal)?;
+            next.body = write_commit(commit, Body::Journal)?;
         }
         open = Some(match open.take() {
-            None => Packed { message: next, notices: 1 },
+            None => Packed { message: next, commits: 1 },
             Some(mut packed) => {
                 let attributes = packed.message.attributes.merged(&next.attributes);
                 let bytes = packed.message.body.len() + next.body.len() + 3 + attributes.bytes();
@@ -220,11 +220,11 @@ pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Re
                     packed.message.body.push(',');
                     packed.message.body.push_str(&next.body);
                     packed.message.attributes = attributes;
-                    packed.notices += 1;
+                    packed.commits += 1;
                     packed
                 } else {
                     messages.push(close(packed));
-                    Packed { message: next, notices: 1 }
+                    Packed { message: next, commits: 1 }
                 }
             }
         });
@@ -234,10 +234,10 @@ pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Re
 }
 
 /// A message that tells of one commit without its entries, however small it is.
-pub fn by_reference(notice: &Notice) -> serde_json::Result<Message> {
-    let body = write_commit(notice, Body::Journal)?;
-    let message = Message { body, attributes: attributes(notice) };
-    Ok(close(Packed { message, notices: 1 }).message)
+pub fn by_reference(commit: &Commit) -> serde_json::Result<Message> {
+    let body = write_commit(commit, Body::Journal)?;
+    let message = Message { body, attributes: attributes(commit) };
+    Ok(close(Packed { message, commits: 1 }).message)
 }
 
 fn close(mut packed: Packed) -> Packed {
@@ -246,31 +246,31 @@ fn close(mut packed: Packed) -> Packed {
     packed
 }
 
-fn attributes(notice: &Notice) -> Attributes {
-    let service = notice.log.service();
-    let kinds = notice.entries.iter().flat_map(|entry| entry_kinds(service, entry));
+fn attributes(commit: &Commit) -> Attributes {
+    let service = commit.log.service();
+    let kinds = commit.entries.iter().flat_map(|entry| entry_kinds(service, entry));
     Attributes {
         services: [service.to_owned()].into(),
         kinds: kinds.map(Cow::into_owned).collect(),
-        partitions: [notice.log.partition().to_owned()].into(),
+        partitions: [commit.log.partition().to_owned()].into(),
     }
 }
 
-fn write_commit(notice: &Notice, body: Body) -> serde_json::Result<String> {
-    let (first, last) = (notice.first(), notice.last());
-    let time = notice.entries.last().map_or(Time(0), |entry| entry.time);
-    let data = CommitData { first, last, prev: Cow::Borrowed(&notice.prev), body };
+fn write_commit(commit: &Commit, body: Body) -> serde_json::Result<String> {
+    let (first, last) = (commit.first(), commit.last());
+    let time = commit.entries.last().map_or(Time(0), |entry| entry.time);
+    let data = CommitData { first, last, prev: Cow::Borrowed(&commit.prev), body };
     let mut events = vec![event(
-        notice,
-        format!("{}@{first}-{last}", notice.log),
+        commit,
+        format!("{}@{first}-{last}", commit.log),
         COMMIT_TYPE.to_owned(),
         last,
         time,
         Cow::Owned(to_raw_value(&data)?),
     )];
     if body == Body::Inline {
-        for entry in notice.entries.iter() {
-            write_entry(notice, entry, &mut events)?;
+        for entry in commit.entries.iter() {
+            write_entry(commit, entry, &mut events)?;
         }
     }
     let json = serde_json::to_string(&events)?;
@@ -294,7 +294,7 @@ fn as_xml_characters(json: &str) -> Cow<'_, str> {
 }
 
 fn event<'a>(
-    notice: &'a Notice,
+    commit: &'a Commit,
     id: String,
     kind: String,
     seq: Seq,
@@ -304,12 +304,12 @@ fn event<'a>(
     CloudEvent {
         specversion: "1.0".into(),
         id: id.into(),
-        source: format!("fanfold/{}", notice.log.service()).into(),
+        source: format!("fanfold/{}", commit.log.service()).into(),
         kind: kind.into(),
         subject: None,
         time: time.to_string().into(),
         datacontenttype: JSON.into(),
-        log: notice.log.as_str().into(),
+        log: commit.log.as_str().into(),
         seq: seq.to_string().into(),
         origin: None,
         commandid: None,
@@ -318,13 +318,13 @@ fn event<'a>(
 }
 
 fn write_entry<'a>(
-    notice: &'a Notice,
+    commit: &'a Commit,
     entry: &'a Entry,
     events: &mut Vec<CloudEvent<'a>>,
 ) -> serde_json::Result<()> {
     let mut push = |index: usize, kind: String, subject: Option<&'a DocumentId>, data| {
-        let id = format!("{}@{}.{index}", notice.log, entry.seq);
-        let mut event = event(notice, id, kind, entry.seq, entry.time, data);
+        let id = format!("{}@{}.{index}", commit.log, entry.seq);
+        let mut event = event(commit, id, kind, entry.seq, entry.time, data);
         event.subject = subject.map(|document| document.as_str().into());
         if !entry.origin.is_nobody() {
             event.origin = Some(entry.origin.as_str().into());
@@ -335,7 +335,7 @@ fn write_entry<'a>(
     let common = |kind: &str| format!("{kind}.v1");
     match &entry.outcome {
         Outcome::Accepted(all) => {
-            let service = notice.log.service();
+            let service = commit.log.service();
             for (index, Event { kind, version, document, data }) in all.iter().enumerate() {
                 let kind = format!("{service}.{kind}.v{version}");
                 push(index, kind, Some(document), Cow::Borrowed(&*data.0));
@@ -360,7 +360,7 @@ fn write_entry<'a>(
 
 /// A commit as a subscriber receives it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Received {
+pub struct ReceivedCommit {
     /// Whose commit.
     pub log: LogId,
     /// The seq of its first entry.
@@ -375,19 +375,19 @@ pub struct Received {
 }
 
 /// The commit as a subscriber in the same process receives it: nothing is copied.
-impl From<&Notice> for Received {
-    fn from(notice: &Notice) -> Self {
+impl From<&Commit> for ReceivedCommit {
+    fn from(commit: &Commit) -> Self {
         Self {
-            log: notice.log.clone(),
-            first: notice.first(),
-            last: notice.last(),
-            prev: notice.prev.clone(),
-            entries: Some(notice.entries.clone()),
+            log: commit.log.clone(),
+            first: commit.first(),
+            last: commit.last(),
+            prev: commit.prev.clone(),
+            entries: Some(commit.entries.clone()),
         }
     }
 }
 
-impl Received {
+impl ReceivedCommit {
     /// Whether a subscriber that reads `kinds`, and has applied everything up to `cursor`, misses
     /// nothing before this commit.
     pub fn follows(&self, cursor: Seq, kinds: &[String]) -> bool {
@@ -397,17 +397,17 @@ impl Received {
     }
 
     /// The commit as it was told; `None` if the entries are not here.
-    pub fn notice(&self) -> Option<Notice> {
+    pub fn commit(&self) -> Option<Commit> {
         let entries = self.entries.clone()?;
-        Some(Notice { log: self.log.clone(), entries, prev: self.prev.clone() })
+        Some(Commit { log: self.log.clone(), entries, prev: self.prev.clone() })
     }
 }
 
 /// Reads the body of a message.
-pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
+pub fn decode(body: &str) -> Result<Vec<ReceivedCommit>, DecodeError> {
     let events: Vec<CloudEvent<'_>> = serde_json::from_str(body)?;
     // Each with the entries read so far; `None` if they are in the journal only.
-    let mut commits: Vec<(Received, Option<Vec<Entry>>)> = Vec::new();
+    let mut commits: Vec<(ReceivedCommit, Option<Vec<Entry>>)> = Vec::new();
     let mut from_journal = false;
     for event in events {
         if event.kind == COMMIT_TYPE {
@@ -432,7 +432,9 @@ pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
         read_event(&event, seq, entries)?;
     }
     let commits = commits.into_iter();
-    Ok(commits.map(|(c, entries)| Received { entries: entries.map(Arc::from), ..c }).collect())
+    Ok(commits
+        .map(|(c, entries)| ReceivedCommit { entries: entries.map(Arc::from), ..c })
+        .collect())
 }
 
 fn is_unknown(kind: &str) -> bool {
@@ -441,12 +443,14 @@ fn is_unknown(kind: &str) -> bool {
         && !kind.strip_suffix(".v1").is_some_and(|kind| known.contains(&kind))
 }
 
-fn read_commit(event: &CloudEvent<'_>) -> Result<(Received, Option<Vec<Entry>>), DecodeError> {
+fn read_commit(
+    event: &CloudEvent<'_>,
+) -> Result<(ReceivedCommit, Option<Vec<Entry>>), DecodeError> {
     let data: CommitData<'_> = serde_json::from_str(event.data.get())?;
     if data.first == Seq::ZERO || data.last < data.first {
         return Err(DecodeError::Inconsistent("a commit's first and last"));
     }
-    let commit = Received {
+    let commit = ReceivedCommit {
         log: event.log.parse().map_err(|_| DecodeError::Inconsistent("a commit's log"))?,
         first: data.first,
         last: data.last,

@@ -6,7 +6,7 @@ use super::shelf::Held;
 use super::{Log, Sent};
 use crate::body::commit;
 use crate::body::head::Prev;
-use crate::body::notification::Notice;
+use crate::body::notification::Commit;
 use crate::catch::Fault;
 use crate::command::Command;
 use crate::digest::Digest;
@@ -61,7 +61,7 @@ pub struct Sealed {
     /// The body to store.
     pub body: Vec<u8>,
     /// What is published once it is stored.
-    pub notice: Notice,
+    pub commit: Commit,
     payload_bytes: usize,
 }
 
@@ -159,7 +159,7 @@ impl Log {
 
     /// What stands at `seq`, which is not below the head, or was wanted and is provided.
     fn first(&self, seq: Seq) -> Option<Sent> {
-        let decided = self.sealed.iter().map(|sealed| &*sealed.notice.entries);
+        let decided = self.sealed.iter().map(|sealed| &*sealed.commit.entries);
         let decided = decided.chain([&*self.open.entries]);
         let entry = decided.flat_map(|entries| {
             let first = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
@@ -232,18 +232,18 @@ impl Log {
         let Some(last) = entries.last() else { return };
         let at = last.time;
         payload.push(b']');
-        let notice = Notice { log: self.id.clone(), entries: entries.into(), prev };
+        let commit = Commit { log: self.id.clone(), entries: entries.into(), prev };
         self.sealed.push_back(Sealed {
             at,
             body: commit::seal(&payload),
-            notice,
+            commit,
             payload_bytes: payload.len(),
         });
     }
 
     /// The journal has acknowledged a commit.
     pub fn acknowledge(&mut self, sealed: Sealed) {
-        self.remember(sealed.notice, sealed.payload_bytes);
+        self.remember(sealed.commit, sealed.payload_bytes);
     }
 }
 

@@ -7,7 +7,7 @@ use super::shelf::{Held, Since};
 use super::{Log, Sent, Want};
 use crate::body::DecodeError;
 use crate::body::head::{decode_document, decode_window};
-use crate::body::notification::{Notice, entry_kinds};
+use crate::body::notification::{Commit, entry_kinds};
 use crate::catch::Fault;
 use crate::entry::{Entry, Event, Outcome};
 use crate::position::Seq;
@@ -108,8 +108,8 @@ impl Log {
             }
             self.advance(entry);
         }
-        let notice = Notice { log: self.id.clone(), entries: entries.into(), prev };
-        self.remember(notice, payload_bytes);
+        let commit = Commit { log: self.id.clone(), entries: entries.into(), prev };
+        self.remember(commit, payload_bytes);
         Ok(())
     }
 
@@ -156,10 +156,10 @@ impl Log {
     }
 
     /// Keeps of a stored commit what is needed until the head has passed it.
-    pub(super) fn remember(&mut self, notice: Notice, bytes: usize) {
-        let commands = notice.entries.iter().map(Sent::from).collect();
-        let (first, last) = (notice.first(), notice.last());
-        let notice = (last > self.published_before).then_some(notice);
-        self.since.push(Since { first, last, bytes, commands, notice });
+    pub(super) fn remember(&mut self, commit: Commit, bytes: usize) {
+        let commands = commit.entries.iter().map(Sent::from).collect();
+        let (first, last) = (commit.first(), commit.last());
+        let unpublished = (last > self.published_before).then_some(commit);
+        self.since.push(Since { first, last, bytes, commands, unpublished });
     }
 }

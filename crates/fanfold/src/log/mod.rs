@@ -1,6 +1,6 @@
 //! The state machine of one log: where it stands, what its service's documents and windows are,
 //! and what must be stored and told next. No I/O: what must happen comes back as data
-//! ([`Sealed`], [`Notice`], [`Snapshot`]), and the processor carries it out.
+//! ([`Sealed`], [`Commit`], [`Snapshot`]), and the processor carries it out.
 //!
 //! The way of a command through it: [`Log::prepare`], [`Log::wants`] (what must be loaded first,
 //! handed over with [`Log::provide`]), [`Log::decide`], [`Log::seal`], and once the journal has it
@@ -26,7 +26,7 @@ pub use fold::FoldError;
 pub use snapshot::{Put, Snapshot};
 
 use crate::body::head::{Head, Prev};
-use crate::body::notification::Notice;
+use crate::body::notification::Commit;
 use crate::digest::Digest;
 use crate::entry::Entry;
 use crate::names::{DocumentId, LogId, Name, Origin};
@@ -226,18 +226,18 @@ impl Log {
     }
 
     /// The commits up to `through` that are not known to be published, in order.
-    pub fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Notice> {
-        self.since.untold(through)
+    pub fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Commit> {
+        self.since.unpublished(through)
     }
 
     /// The commit that holds `seq`, if it is not known to be published.
-    pub fn unpublished_at(&self, seq: Seq) -> Option<&Notice> {
-        self.since.at(seq)?.notice.as_ref()
+    pub fn unpublished_at(&self, seq: Seq) -> Option<&Commit> {
+        self.since.at(seq)?.unpublished.as_ref()
     }
 
     /// The commit that starts at `first` is published.
     pub fn published(&mut self, first: Seq) {
-        self.since.told(first);
+        self.since.published(first);
     }
 
     /// What must be provided before these can be decided. To be asked once more when windows were

@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-use crate::body::notification::Notice;
+use crate::body::notification::Commit;
 use crate::position::Seq;
 
 use super::Sent;
@@ -124,7 +124,7 @@ pub(super) struct Since {
     /// Per entry: repeats, of the record stream and of clients, are compared with it.
     pub commands: Box<[Sent]>,
     /// `None` once this process knows that it was published.
-    pub notice: Option<Notice>,
+    pub unpublished: Option<Commit>,
 }
 
 /// The stored commits above the head.
@@ -134,17 +134,17 @@ pub(super) struct AboveHead {
     bytes: usize,
     entries: usize,
     /// Those not known to be published.
-    untold: usize,
-    untold_bytes: usize,
+    unpublished: usize,
+    unpublished_bytes: usize,
 }
 
 impl AboveHead {
     pub(super) fn push(&mut self, commit: Since) {
         self.bytes += commit.bytes;
         self.entries += commit.commands.len();
-        if commit.notice.is_some() {
-            self.untold += 1;
-            self.untold_bytes += commit.bytes;
+        if commit.unpublished.is_some() {
+            self.unpublished += 1;
+            self.unpublished_bytes += commit.bytes;
         }
         self.commits.push_back(commit);
     }
@@ -161,32 +161,32 @@ impl AboveHead {
     }
 
     /// Those up to `through` that are not known to be published, in order.
-    pub(super) fn untold(&self, through: Seq) -> impl Iterator<Item = &Notice> {
+    pub(super) fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Commit> {
         // Most often it is the last one only, or none.
-        let first = match self.untold {
+        let first = match self.unpublished {
             0 => self.commits.len(),
-            1 if self.commits.back().is_some_and(|commit| commit.notice.is_some()) => {
+            1 if self.commits.back().is_some_and(|commit| commit.unpublished.is_some()) => {
                 self.commits.len() - 1
             }
             _ => 0,
         };
         let commits = self.commits.range(first..);
         let commits = commits.take_while(move |commit| commit.first <= through);
-        commits.filter_map(|commit| commit.notice.as_ref())
+        commits.filter_map(|commit| commit.unpublished.as_ref())
     }
 
     /// The commit that starts at `first` is published.
-    pub(super) fn told(&mut self, first: Seq) {
+    pub(super) fn published(&mut self, first: Seq) {
         // Most often it is the last.
         let at = match self.commits.back() {
             Some(last) if last.first == first => self.commits.len() - 1,
             _ => self.commits.partition_point(|commit| commit.last < first),
         };
         if let Some(commit) = self.commits.get_mut(at).filter(|commit| commit.first == first)
-            && commit.notice.take().is_some()
+            && commit.unpublished.take().is_some()
         {
-            self.untold -= 1;
-            self.untold_bytes -= commit.bytes;
+            self.unpublished -= 1;
+            self.unpublished_bytes -= commit.bytes;
         }
     }
 
@@ -197,9 +197,9 @@ impl AboveHead {
         {
             self.bytes -= commit.bytes;
             self.entries -= commit.commands.len();
-            if commit.notice.is_some() {
-                self.untold -= 1;
-                self.untold_bytes -= commit.bytes;
+            if commit.unpublished.is_some() {
+                self.unpublished -= 1;
+                self.unpublished_bytes -= commit.bytes;
             }
         }
     }
@@ -215,6 +215,6 @@ impl AboveHead {
 
     /// About the bytes that they take in memory.
     pub(super) fn weight(&self) -> usize {
-        self.entries * OVERHEAD_BYTES + 2 * self.untold_bytes
+        self.entries * OVERHEAD_BYTES + 2 * self.unpublished_bytes
     }
 }

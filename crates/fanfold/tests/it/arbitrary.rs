@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use fanfold::body::attempt::{Attempt, Lease, Step};
-use fanfold::body::notification::Notice;
+use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::limits::{COMMAND_ID_END, SEQ_END};
@@ -131,9 +131,9 @@ pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
     })
 }
 
-pub(crate) fn notice() -> impl Strategy<Value = Notice> {
+pub(crate) fn commit() -> impl Strategy<Value = Commit> {
     let prev = btree_map("[a-z]{1,8}\\.[a-z]{1,8}", seq(), 0..5);
-    (log(), entries(), prev).prop_map(|(log, entries, prev): (_, _, BTreeMap<_, _>)| Notice {
+    (log(), entries(), prev).prop_map(|(log, entries, prev): (_, _, BTreeMap<_, _>)| Commit {
         log,
         entries: entries.into(),
         prev: Arc::new(prev.into_iter().collect()),

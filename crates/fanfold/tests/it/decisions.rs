@@ -202,11 +202,11 @@ fn commits_are_split_below_their_limit() {
     assert!(sealed.len() > 2);
     for pair in sealed.windows(2) {
         let [one, next] = pair else { continue };
-        assert_eq!(next.notice.first(), one.notice.last().next());
-        let first = entry_json(&next.notice.entries[0]).to_string().len();
+        assert_eq!(next.commit.first(), one.commit.last().next());
+        let first = entry_json(&next.commit.entries[0]).to_string().len();
         assert!(payload(one) + 1 + first + 1 > COMMIT_BYTES_MAX, "split too early");
         // What a commit has of its predecessors, it has of those in the same batch too.
-        assert_eq!(next.notice.prev["counters.added"], one.notice.last());
+        assert_eq!(next.commit.prev["counters.added"], one.commit.last());
     }
     assert!(sealed.iter().all(|sealed| payload(sealed) <= COMMIT_BYTES_MAX));
     assert!(log.seal().is_empty());
@@ -329,7 +329,7 @@ fn seqs_are_done_next_or_beyond() {
         }
         decide(&mut log, tail + 1, now, now, "nothing", &json!({}));
     }
-    let entries: usize = log.seal().iter().map(|sealed| sealed.notice.entries.len()).sum();
+    let entries: usize = log.seal().iter().map(|sealed| sealed.commit.entries.len()).sum();
     assert_eq!((entries, log.tail()), (3, Seq(3)));
 }
 
@@ -344,10 +344,10 @@ fn lost_entries_use_no_id_and_have_a_kind() {
         Sent { origin: Origin::nobody(), id: CommandId::NONE, command: None, digest: None };
     assert_eq!(log.command_at(Seq(1)), Some(&nothing));
     decide(&mut log, 2, now, now, "nothing", &json!({}));
-    let notice = log.seal().remove(0).notice;
-    assert_eq!(json!(*notice.prev), json!({"fanfold.lost": 1}));
+    let commit = log.seal().remove(0).commit;
+    assert_eq!(json!(*commit.prev), json!({"fanfold.lost": 1}));
     // The lost entry's time is far ahead of this command's.
-    assert!(notice.entries[0].time > now);
+    assert!(commit.entries[0].time > now);
 }
 
 /// An error with what is below it.

@@ -11,7 +11,7 @@ use fanfold::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::samples::{commit_body, entry, notice, raw, valid};
+use crate::samples::{commit, commit_body, entry, raw, valid};
 
 const NUMBERS: [&str; 7] = [
     "340282366920938463463374607431768211455",
@@ -164,7 +164,7 @@ fn an_event_travels_as_it_was_written() {
         let entries = vec![entry(1, Outcome::Accepted(vec![event]))];
         let (read, _) = commit::decode(Seq(1), &commit_body(&entries)).expect("a commit");
         assert_eq!(read, entries);
-        let packed = pack([&notice("measures/org:acme", read, &[])]).expect("JSON");
+        let packed = pack([&commit("measures/org:acme", read, &[])]).expect("JSON");
         let received = decode(&packed[0].message.body).expect("a notification");
         let Outcome::Accepted(events) = &received[0].entries.as_deref().expect("inline")[0].outcome
         else {

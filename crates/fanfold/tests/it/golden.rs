@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use expect_test::expect;
 use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
-use fanfold::body::notification::{self, Notice, Received};
+use fanfold::body::notification::{self, Commit, ReceivedCommit};
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
@@ -20,7 +20,7 @@ use fanfold::{Command, Seq, Time};
 use serde_json::json;
 
 use crate::samples::{
-    as_subscribers_see, command, commit_body, entries_of_all_kinds, entry, event, id, notice,
+    as_subscribers_see, command, commit, commit_body, entries_of_all_kinds, entry, event, id,
     reactor, user, valid,
 };
 
@@ -259,40 +259,40 @@ fn attempt() {
 }
 
 /// Several commits of several logs, of all kinds, one of them too large to be inline.
-pub(crate) fn notices() -> Vec<Notice> {
+pub(crate) fn commits() -> Vec<Commit> {
     let closed = Outcome::Accepted(vec![event("closed", 1, "cash", &json!({}))]);
     let large = event("noted", 1, "cash", &json!({ "text": "a".repeat(TOO_LARGE_TO_INLINE) }));
     let prev = [("fanfold.rejected", 3), ("ledger.received", 9), ("ledger.sent", 16)];
     vec![
-        notice("ledger/org:acme", entries_of_all_kinds(17), &prev),
-        notice("doors/user:ann", vec![entry(1, Outcome::Stale)], &[]),
-        notice("ledger/org:acme", vec![entry(24, closed)], &prev),
-        notice("ledger/org:bank", vec![entry(5, Outcome::Accepted(vec![large]))], &prev[..1]),
+        commit("ledger/org:acme", entries_of_all_kinds(17), &prev),
+        commit("doors/user:ann", vec![entry(1, Outcome::Stale)], &[]),
+        commit("ledger/org:acme", vec![entry(24, closed)], &prev),
+        commit("ledger/org:bank", vec![entry(5, Outcome::Accepted(vec![large]))], &prev[..1]),
     ]
 }
 
-/// Those of [`notices`] in one message, as they are sent.
+/// Those of [`commits`] in one message, as they are sent.
 pub(crate) fn notification() -> Vec<u8> {
     golden("notification.v1.json")
 }
 
 #[test]
 fn notification_of_all_kinds() {
-    let notices = notices();
-    let mut packed = notification::pack(&notices).unwrap();
+    let commits = commits();
+    let mut packed = notification::pack(&commits).unwrap();
     assert_eq!(packed.len(), 1);
     let message = packed.remove(0).message;
     check("notification.v1.json", message.body.as_bytes(), |golden| {
         let read = notification::decode(std::str::from_utf8(golden).unwrap()).unwrap();
-        let expected: Vec<Received> = notices
+        let expected: Vec<ReceivedCommit> = commits
             .iter()
-            .map(|notice| Received {
-                log: notice.log.clone(),
-                first: notice.first(),
-                last: notice.last(),
-                prev: notice.prev.clone(),
-                entries: (notice.log.as_str() != "ledger/org:bank")
-                    .then(|| as_subscribers_see(&notice.entries).into()),
+            .map(|commit| ReceivedCommit {
+                log: commit.log.clone(),
+                first: commit.first(),
+                last: commit.last(),
+                prev: commit.prev.clone(),
+                entries: (commit.log.as_str() != "ledger/org:bank")
+                    .then(|| as_subscribers_see(&commit.entries).into()),
             })
             .collect();
         assert_eq!(read, expected);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fanfold::body::notification::{
-    Attributes, Notice, Packed, Received, decode, entry_kinds, pack, topic_of,
+    Attributes, Commit, Packed, ReceivedCommit, decode, entry_kinds, pack, topic_of,
 };
 use fanfold::entry::{Outcome, kinds};
 use fanfold::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
@@ -13,12 +13,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::arbitrary;
-use crate::samples::{as_subscribers_see, entries_of_all_kinds, entry, event, notice, valid};
+use crate::samples::{as_subscribers_see, commit, entries_of_all_kinds, entry, event, valid};
 
 /// What the design says of attributes, word for word.
-fn attributes_of(notices: &[Notice]) -> Attributes {
+fn attributes_of(commits: &[Commit]) -> Attributes {
     let mut attributes = Attributes::default();
-    for Notice { log, entries, .. } in notices {
+    for Commit { log, entries, .. } in commits {
         attributes.services.insert(log.service().to_owned());
         attributes.partitions.insert(log.partition().to_owned());
         for entry in entries.iter() {
@@ -55,17 +55,17 @@ fn is_of_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r') || ranges.iter().any(|range| range.contains(&c))
 }
 
-/// Everything that holds of packed notices; gives them as subscribers see them.
-fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
-    let packed = pack(notices).unwrap();
+/// Everything that holds of packed commits; gives them as subscribers see them.
+fn check(commits: &[Commit]) -> (Vec<Packed>, Vec<ReceivedCommit>) {
+    let packed = pack(commits).unwrap();
     let mut received = Vec::new();
-    let mut rest = notices;
-    for Packed { message, notices } in &packed {
-        let (inside, after) = rest.split_at(*notices);
+    let mut rest = commits;
+    for Packed { message, commits } in &packed {
+        let (inside, after) = rest.split_at(*commits);
         let bytes = message.body.len() + bytes_of(&message.attributes);
         assert!(message.bytes() >= bytes, "attributes are counted");
         assert!(message.bytes() <= NOTIFICATION_BYTES_MAX);
-        assert!(message.bytes() <= NOTIFICATION_BYTES_SOFT || *notices == 1);
+        assert!(message.bytes() <= NOTIFICATION_BYTES_SOFT || *commits == 1);
         assert!(message.body.chars().all(is_of_xml), "SNS takes no other characters");
         assert_eq!(message.attributes, attributes_of(inside));
         let events: Vec<Value> = serde_json::from_str(&message.body).unwrap();
@@ -74,19 +74,19 @@ fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
         received.extend(decode(&message.body).unwrap());
         rest = after;
     }
-    assert!(rest.is_empty(), "every notice is in one message");
-    assert_eq!(received.len(), notices.len());
-    for (received, notice) in received.iter().zip(notices) {
-        let expected = Received {
-            log: notice.log.clone(),
-            first: notice.first(),
-            last: notice.last(),
-            prev: notice.prev.clone(),
-            entries: received.entries.is_some().then(|| as_subscribers_see(&notice.entries).into()),
+    assert!(rest.is_empty(), "every commit is in one message");
+    assert_eq!(received.len(), commits.len());
+    for (received, commit) in received.iter().zip(commits) {
+        let expected = ReceivedCommit {
+            log: commit.log.clone(),
+            first: commit.first(),
+            last: commit.last(),
+            prev: commit.prev.clone(),
+            entries: received.entries.is_some().then(|| as_subscribers_see(&commit.entries).into()),
         };
         assert_eq!(*received, expected);
         // Small ones are always inline: the rest of an event is at most some hundred bytes.
-        let events = notice.entries.iter().map(|entry| match &entry.outcome {
+        let events = commit.entries.iter().map(|entry| match &entry.outcome {
             Outcome::Accepted(events) => events.iter().map(|e| e.data.get().len() + 1_000).sum(),
             _ => 2_000,
         });
@@ -100,11 +100,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn notices_are_packed(notices in vec(arbitrary::notice(), 0..24)) {
-        let (packed, _) = check(&notices);
+    fn commits_are_packed(commits in vec(arbitrary::commit(), 0..24)) {
+        let (packed, _) = check(&commits);
         // None is closed before it is full.
-        let mut rest = &notices[..];
-        for Packed { notices: n, .. } in packed {
+        let mut rest = &commits[..];
+        for Packed { commits: n, .. } in packed {
             if rest.len() > n {
                 prop_assert_eq!(pack(&rest[..=n]).unwrap().len(), 2);
             }
@@ -114,9 +114,9 @@ proptest! {
 }
 
 /// A commit at this seq, of one event with so many bytes of text.
-fn sized(log: &str, seq: u64, bytes: usize) -> Notice {
+fn sized(log: &str, seq: u64, bytes: usize) -> Commit {
     let noted = event("noted", 1, "cash", &json!({ "text": "a".repeat(bytes) }));
-    notice(log, vec![entry(seq, Outcome::Accepted(vec![noted]))], &[])
+    commit(log, vec![entry(seq, Outcome::Accepted(vec![noted]))], &[])
 }
 
 /// The bytes of text with which a commit alone makes a message of so many bytes.
@@ -148,9 +148,9 @@ fn commits_are_sized_to_the_byte() {
         (vec![hard, hard + 1, hard], vec![1, 1, 1], vec![true, false, true]),
     ] {
         let numbered = (1..).zip(&sizes);
-        let notices: Vec<Notice> = numbered.map(|(seq, bytes)| sized(log, seq, *bytes)).collect();
-        let (packed, received) = check(&notices);
-        let numbers: Vec<usize> = packed.iter().map(|packed| packed.notices).collect();
+        let commits: Vec<Commit> = numbered.map(|(seq, bytes)| sized(log, seq, *bytes)).collect();
+        let (packed, received) = check(&commits);
+        let numbers: Vec<usize> = packed.iter().map(|packed| packed.commits).collect();
         assert_eq!(numbers, messages, "{sizes:?}");
         let inlined: Vec<bool> = received.iter().map(|commit| commit.entries.is_some()).collect();
         assert_eq!(inlined, inline, "{sizes:?}");
@@ -161,8 +161,8 @@ fn commits_are_sized_to_the_byte() {
 fn attributes_count() {
     // A thousand quiet tenants: their partitions weigh almost as much as their commits.
     let tenant = |n| sized(&format!("ledger/org:{}{n:03}", "t".repeat(100)), 1, 0);
-    let notices: Vec<Notice> = (0..1_000).map(tenant).collect();
-    let (packed, _) = check(&notices);
+    let commits: Vec<Commit> = (0..1_000).map(tenant).collect();
+    let (packed, _) = check(&commits);
     assert!(packed.len() < 20, "{} messages", packed.len());
 }
 
@@ -186,12 +186,12 @@ fn kinds_are_those_of_the_entries() {
 
 #[test]
 fn a_commit_follows_a_cursor_that_has_all_it_must() {
-    let notice = notice(
+    let commit = commit(
         "ledger/org:acme",
         vec![entry(20, Outcome::Stale)],
         &[("ledger.sent", 12), ("ledger.received", 17)],
     );
-    let packed = pack(&[notice]).unwrap();
+    let packed = pack(&[commit]).unwrap();
     let commit = decode(&packed[0].message.body).unwrap().remove(0);
     for (cursor, kinds, follows) in [
         (0, &[][..], true),
@@ -228,7 +228,7 @@ fn topics_are_those_of_every_build() {
 fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
     let [newer, other] = ["counters/org:newer", "counters/org:other"].map(|log| {
         let rejected = Outcome::rejected("no", "never");
-        notice(log, vec![entry(1, rejected.clone()), entry(2, rejected)], &[])
+        commit(log, vec![entry(1, rejected.clone()), entry(2, rejected)], &[])
     });
     let body = pack([&newer, &other]).expect("JSON")[0].message.body.clone();
     for unknown in ["fanfold.rejected.v2", "fanfold.pondered.v1"] {
@@ -245,7 +245,7 @@ fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
 fn what_xml_lacks_is_escaped_and_says_the_same() {
     let data = json!({ "x": "a\\\u{FFFF}\u{FFFE}\u{FFFD}\u{7F}\u{0}" });
     let outcome = Outcome::Accepted(vec![event("happened", 1, "cash", &data)]);
-    let (packed, received) = check(&[notice("ledger/org:acme", vec![entry(1, outcome)], &[])]);
+    let (packed, received) = check(&[commit("ledger/org:acme", vec![entry(1, outcome)], &[])]);
     let body = &packed[0].message.body;
     assert!(body.contains(r#"a\\\uffff\ufffe"#), "{body}");
     let entries = received[0].entries.as_deref().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use fanfold::body::commit;
-use fanfold::body::notification::Notice;
+use fanfold::body::notification::Commit;
 use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, ServiceName, Time};
 use serde_json::value::RawValue;
@@ -98,9 +98,9 @@ pub(crate) fn entries_of_all_kinds(first: u64) -> Vec<Entry> {
     entries
 }
 
-pub(crate) fn notice(log: &str, entries: Vec<Entry>, prev: &[(&str, u64)]) -> Notice {
+pub(crate) fn commit(log: &str, entries: Vec<Entry>, prev: &[(&str, u64)]) -> Commit {
     let prev = prev.iter().map(|(kind, seq)| ((*kind).to_owned(), Seq(*seq))).collect();
-    Notice { log: valid::<LogId>(log), entries: entries.into(), prev: Arc::new(prev) }
+    Commit { log: valid::<LogId>(log), entries: entries.into(), prev: Arc::new(prev) }
 }
 
 /// The body of a commit.

@@ -40,9 +40,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_is_sent_fits(notices in vec(arbitrary::notice(), 1..6)) {
+    fn what_is_sent_fits(commits in vec(arbitrary::commit(), 1..6)) {
         let schema = schema();
-        for packed in pack(&notices).unwrap() {
+        for packed in pack(&commits).unwrap() {
             check(&schema, &serde_json::from_str(&packed.message.body).unwrap());
         }
     }

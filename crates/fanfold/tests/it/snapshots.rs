@@ -46,7 +46,7 @@ impl Bench {
     /// What was decided is stored and published.
     fn store(&mut self) {
         for sealed in self.log.seal() {
-            let first = sealed.notice.first();
+            let first = sealed.commit.first();
             self.bytes += fanfold::body::envelope::open(1, &sealed.body).unwrap().len();
             self.log.acknowledge(sealed);
             self.log.published(first);
@@ -256,7 +256,7 @@ fn clients_that_do_not_come_back_leave_little_behind() {
         [(0, 0, "stale"), (0, 399, "stale"), (0, 400, "accepted"), (1, 1, "accepted")]
     {
         bench.decide_at(late, &client(n), id(nth), "nothing", &nothing);
-        let entry = bench.log.seal()[0].notice.entries[0].clone();
+        let entry = bench.log.seal()[0].commit.entries[0].clone();
         assert_eq!(entry.outcome.status(), status, "{n} {nth}");
     }
 }
@@ -296,7 +296,7 @@ fn only_what_is_stored_is_forgotten() {
     // Windows that live in the head are not forgotten: nobody could load them.
     assert!(bench.log.command_at(Seq(MANY as u64 + 1)).is_some());
     bench.decide("ann", "add", &counter(7));
-    assert_eq!(bench.log.seal()[0].notice.entries[0].outcome.status(), "accepted");
+    assert_eq!(bench.log.seal()[0].commit.entries[0].outcome.status(), "accepted");
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
     let mut new = Process::new(service::<2>());
     let log = world.load(&mut new);
     assert_eq!((log.head(), log.tail()), (Seq::ZERO, Seq(30)));
-    let unpublished: Vec<Seq> = log.unpublished(log.tail()).map(|notice| notice.first()).collect();
+    let unpublished: Vec<Seq> = log.unpublished(log.tail()).map(|commit| commit.first()).collect();
     assert_eq!(unpublished, (old_head.0 + 1..=30).map(Seq).collect::<Vec<_>>());
     new.log = Some(log);
     world.send(&mut new, ("ann", 31), "add", &json!({"counter": "a", "by": 1}));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use fanfold::body::head::{Head, Prev, decode_document, decode_window};
-use fanfold::body::notification::{Notice, entry_kinds};
+use fanfold::body::notification::{Commit, entry_kinds};
 use fanfold::body::{commit, envelope};
 use fanfold::entry::{Event, Outcome};
 use fanfold::limits::{
@@ -65,7 +65,7 @@ pub(crate) struct World {
     /// Those of the journal.
     pub(crate) entries: Vec<Entry>,
     pub(crate) state: BTreeMap<StateKey, (Seq, Vec<u8>)>,
-    pub(crate) published: BTreeMap<Seq, Notice>,
+    pub(crate) published: BTreeMap<Seq, Commit>,
     /// Snapshots whose head was stored.
     pub(crate) snapshots: usize,
 }
@@ -153,7 +153,7 @@ impl World {
 
     /// Whether it stands in the journal now: nothing stood there before.
     pub(crate) fn append(&mut self, sealed: &Sealed) -> bool {
-        let first = sealed.notice.first();
+        let first = sealed.commit.first();
         if self.journal.contains_key(&first) {
             return false;
         }
@@ -162,7 +162,7 @@ impl World {
         let payload_bytes = envelope::open(1, &sealed.body).expect("a commit").len();
         assert!(payload_bytes <= COMMIT_BYTES_MAX);
         let mut time = before.map_or(Time(0), |entry| entry.time);
-        for entry in sealed.notice.entries.iter() {
+        for entry in sealed.commit.entries.iter() {
             let (command, at) = &self.stream[entry.seq.0 as usize - 1];
             assert_eq!((&entry.origin, entry.id), (&command.origin, command.id));
             time = time.max((*at).min(self.now));
@@ -186,7 +186,7 @@ impl World {
             assert!(round < ROUNDS_MAX, "the log makes no progress");
             while let Some(seq) = queue.front().filter(|seq| log.place(**seq) == Place::Done) {
                 self.settle(&log, *seq);
-                publish.extend(log.unpublished_at(*seq).map(Notice::first));
+                publish.extend(log.unpublished_at(*seq).map(Commit::first));
                 queue.pop_front();
             }
             match queue.front().map(|seq| log.place(*seq)) {
@@ -202,7 +202,7 @@ impl World {
             }
         }
         if log.may_snapshot() {
-            publish.extend(log.unpublished(log.tail()).map(Notice::first));
+            publish.extend(log.unpublished(log.tail()).map(Commit::first));
         }
         for first in publish {
             self.publish(process, &mut log, first)?;
@@ -265,13 +265,13 @@ impl World {
 
     fn publish(&mut self, process: &mut Process, log: &mut Log, first: Seq) -> Result<(), Died> {
         // Loaded afresh after a conflict, the log may know that another process has published it.
-        let Some(notice) = log.unpublished_at(first).cloned() else { return Ok(()) };
-        assert!(notice.last() > process.old_head, "published by an older version");
+        let Some(commit) = log.unpublished_at(first).cloned() else { return Ok(()) };
+        assert!(commit.last() > process.old_head, "published by an older version");
         process.effect()?;
         let (entries, _) = commit::decode(first, &self.journal[&first]).expect("a commit");
-        assert_eq!(*notice.entries, *entries);
-        assert_eq!(*notice.prev, self.fold_to(first.before()).prev);
-        self.published.insert(first, notice);
+        assert_eq!(*commit.entries, *entries);
+        assert_eq!(*commit.prev, self.fold_to(first.before()).prev);
+        self.published.insert(first, commit);
         process.effect()?;
         log.published(first);
         assert!(log.unpublished_at(first).is_none());

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use fanfold::LogId;
 use fanfold::body::notification;
 use fanfold::canary::Canary;
-use fanfold_embedded::shard::Position;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use serde_json::json;
@@ -147,19 +146,17 @@ fn a_log_always_uses_the_same_topic() {
                 done(&processor, &records[from..]).await;
             }
         }
-        let notifications = world.memory.topic.log().read(Position::START, usize::MAX);
+        let messages = world.topics.all();
         for log in &logs {
             let commits = world.published(log);
             assert_eq!(commits, [(1, 1), (2, 2), (3, 3)], "{log}");
             let name = format!("\"{log}\"");
-            let of_log = notifications
-                .iter()
-                .filter(|(_, n)| String::from_utf8_lossy(&n.bodies()[0]).contains(&name))
-                .map(|(_, n)| n.topic);
+            let of_log =
+                messages.iter().filter(|(_, m)| m.body.contains(&name)).map(|(topic, _)| *topic);
             let topics: BTreeSet<usize> = of_log.collect();
             assert_eq!(topics.len(), 1, "{log}");
         }
-        let used: BTreeSet<usize> = notifications.iter().map(|(_, n)| n.topic).collect();
+        let used: BTreeSet<usize> = messages.iter().map(|(topic, _)| *topic).collect();
         assert_eq!(used.len(), 3);
     });
 }
@@ -339,7 +336,7 @@ fn canaries_are_not_told_by_default() {
         for are_told in [false, true] {
             let world = World::new();
             let processor = world.processor();
-            let processor = if are_told { processor.with_canaries_told() } else { processor };
+            let processor = if are_told { processor.with_canaries_published() } else { processor };
             let canary = Canary::log(0).expect("a canary");
             let sings = |ids: std::ops::RangeInclusive<u64>| -> Vec<_> {
                 ids.map(|id| command("canary-0", id, "sing", json!({}))).collect()

@@ -6,7 +6,7 @@
 //! `docs/design.md#notification`.
 
 use bytes::Bytes;
-use fanfold::body::notification::{self, Received};
+use fanfold::body::notification::{self, ReceivedCommit};
 use fanfold::{Command, Seq};
 use serde_json::json;
 
@@ -141,7 +141,8 @@ fn a_commit_is_told_the_same_by_whoever_tells_it() {
         done(&world.processor(), &[world.nudge(&acme())]).await;
         let messages = world.messages();
         let read = |body: &Bytes| notification::decode(std::str::from_utf8(body).expect("text"));
-        let told: Vec<Received> = messages.iter().flat_map(|m| read(m).expect("a batch")).collect();
+        let told: Vec<ReceivedCommit> =
+            messages.iter().flat_map(|m| read(m).expect("a batch")).collect();
         let (first, again) = told.split_at(9);
         assert_eq!(first, again);
     });

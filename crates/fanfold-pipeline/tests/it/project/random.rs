@@ -2,7 +2,7 @@
 //! same time; calls fail in every way.
 
 use bytes::Bytes;
-use fanfold::body::notification::{Received, decode};
+use fanfold::body::notification::{ReceivedCommit, decode};
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
 use futures::future::join;
@@ -75,8 +75,8 @@ async fn storm(seed: u64, view: &str) {
         let [one, other] = &workers;
         // One reads messages, the other gets the commits as they are.
         let commits = handed_over(&world, &batches[1]).await;
-        let commits: Vec<&[Received]> = commits.iter().map(Vec::as_slice).collect();
-        join(one.project(&batches[0], NEVER), other.project_received(&commits, NEVER)).await;
+        let commits: Vec<&[ReceivedCommit]> = commits.iter().map(Vec::as_slice).collect();
+        join(one.project(&batches[0], NEVER), other.project_commits(&commits, NEVER)).await;
         if pick(5) == 0 {
             world.faults.land().await;
         }
@@ -99,11 +99,11 @@ async fn storm(seed: u64, view: &str) {
 
 /// The commits of these messages as a topic in the same process has them: with all that the journal
 /// knows of their entries.
-async fn handed_over(world: &World, messages: &[Bytes]) -> Vec<Vec<Received>> {
+async fn handed_over(world: &World, messages: &[Bytes]) -> Vec<Vec<ReceivedCommit>> {
     let entries = world.entries(&acme()).await;
-    let commit = |told: Received| {
+    let commit = |told: ReceivedCommit| {
         let inside = entries.iter().filter(|e| (told.first..=told.last).contains(&e.seq));
-        Received { entries: Some(inside.cloned().collect()), ..told }
+        ReceivedCommit { entries: Some(inside.cloned().collect()), ..told }
     };
     let commits = messages.iter().map(|body| {
         let told = decode(&String::from_utf8_lossy(body)).expect("a message");

@@ -314,8 +314,7 @@ fn logs_are_brought_on_at_once() {
             }
             let [a, b, c] = orgs();
             let logs = [a.clone(), log("ledger/org:a"), b.clone(), log("tally/org:unheard")];
-            let report =
-                world.view_sweep("sums").bring_on_logs(&logs, attempts_max, world.soon()).await;
+            let report = world.view_sweep("sums").catch_up(&logs, attempts_max, world.soon()).await;
             let mut caught_up = report.caught_up;
             caught_up.sort();
             assert_eq!((report.logs, caught_up, report.failed), (3, vec![a, b], vec![]));
@@ -324,8 +323,7 @@ fn logs_are_brought_on_at_once() {
             assert_eq!(noted, [if attempts_max.is_some() { 4 } else { 0 }]);
             // There is no time.
             let now = world.env.now();
-            let late =
-                world.view_sweep("sums").bring_on_logs(&orgs()[2..], attempts_max, now).await;
+            let late = world.view_sweep("sums").catch_up(&orgs()[2..], attempts_max, now).await;
             assert_eq!(late.failed, [c]);
         }
     });
@@ -339,7 +337,7 @@ fn logs_are_brought_on_behind_attempts() {
         deadly(&world).await;
         let bring_on = async || {
             let sweep = world.view_sweep("sums");
-            fate(&world, sweep.bring_on_logs(&orgs(), Some(ATTEMPTS_MAX), world.soon())).await
+            fate(&world, sweep.catch_up(&orgs(), Some(ATTEMPTS_MAX), world.soon())).await
         };
         for attempt in 1..=3 {
             assert_eq!(bring_on().await, None);

@@ -5,11 +5,11 @@
 //! A lease that stands there is of a call that is under way, or of one that has ended its process.
 //! It counts as a crash only if another process has begun it, and its call cannot run any more.
 
-use fanfold::Time;
-use fanfold::body::attempt::Lease;
+use fanfold::body::attempt::{Attempt, Lease, Step};
+use fanfold::{Seq, Time};
 
 use crate::backoff::Backoff;
-use crate::ports::Env;
+use crate::ports::{Env, ParkedItem};
 
 /// A lease that is not taken back tells of a crash that was none: it is tried for some seconds.
 pub(crate) const CLOSE_BACKOFF: Backoff =
@@ -52,7 +52,7 @@ pub(crate) struct Leases {
 
 /// What a lease says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum Standing {
     /// Nothing is under way, as far as this process can tell.
     Free {
         /// The attempts that have ended their processes, one after another.
@@ -92,12 +92,13 @@ impl Leases {
         lease.owner == self.owner
     }
 
-    pub(crate) fn find(self, lease: Option<&Lease>, now: Time) -> Found {
+    /// What stands in a log, as this process reads it.
+    pub(crate) fn read(self, lease: Option<&Lease>, now: Time) -> Standing {
         let Some(lease) = lease.filter(|lease| lease.attempts > 0) else {
-            return Found::Free { crashes: 0, is_crash: false };
+            return Standing::Free { crashes: 0, is_crash: false };
         };
-        let crash = Found::Free { crashes: lease.attempts, is_crash: true };
-        let uncounted = Found::Free { crashes: lease.attempts - 1, is_crash: false };
+        let crash = Standing::Free { crashes: lease.attempts, is_crash: true };
+        let uncounted = Standing::Free { crashes: lease.attempts - 1, is_crash: false };
         match self.others {
             // This process lives.
             _ if self.is_own(lease) => uncounted,
@@ -105,7 +106,7 @@ impl Leases {
             // Of a clock that cannot be compared with this one: it must not hold the log until that
             // time has come.
             Others::MayRun { .. } if lease.at > now.plus_ms(SKEW_MS) => uncounted,
-            Others::MayRun { .. } if may_run(lease, now) => Found::UnderWay,
+            Others::MayRun { .. } if may_run(lease, now) => Standing::UnderWay,
             Others::MayRun { .. } => crash,
         }
     }
@@ -116,6 +117,16 @@ pub(crate) fn may_run(lease: &Lease, now: Time) -> bool {
     lease.attempts > 0 && now <= lease.until.plus_ms(SKEW_MS)
 }
 
+/// Takes the attempt marker out of what is parked of a log. A marker that this build cannot read
+/// says only that there is one.
+pub(crate) fn take_marker(items: &mut Vec<ParkedItem>) -> Option<Attempt> {
+    let is_marker = |item: &ParkedItem| item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY;
+    let at = items.iter().position(is_marker)?;
+    let lease = Lease { attempts: 0, at: Time(0), until: Time(0), owner: 0 };
+    let unreadable = Attempt { lease, step: Step::Whole };
+    Some(Attempt::decode(&items.remove(at).body).unwrap_or(unreadable))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,27 +135,27 @@ mod tests {
     fn only_a_lease_that_is_over_tells_of_a_crash() {
         let here = Leases { owner: 1, others: Others::MayRun { grace_ms: 10_000 } };
         let alone = here.among(Others::HaveEnded);
-        let free = |crashes, is_crash| Found::Free { crashes, is_crash };
+        let free = |crashes, is_crash| Standing::Free { crashes, is_crash };
         let lease = Leases { owner: 2, ..here }.begin(2, Time(100_000), Time(150_000));
         assert_eq!((lease.attempts, lease.until), (3, Time(160_000)));
         for (now, owner, others, alone_finds) in [
             // Its process wrote it with a clock that goes ahead, by little and by much.
-            (96_000, 2, Found::UnderWay, free(3, true)),
+            (96_000, 2, Standing::UnderWay, free(3, true)),
             (94_000, 2, free(2, false), free(3, true)),
-            (100_000, 2, Found::UnderWay, free(3, true)),
-            (165_000, 2, Found::UnderWay, free(3, true)),
+            (100_000, 2, Standing::UnderWay, free(3, true)),
+            (165_000, 2, Standing::UnderWay, free(3, true)),
             (165_001, 2, free(3, true), free(3, true)),
             // Our own marker: this process has not crashed.
             (100_000, 1, free(2, false), free(2, false)),
             (900_000, 1, free(2, false), free(2, false)),
         ] {
             let lease = Lease { owner, ..lease };
-            assert_eq!(here.find(Some(&lease), Time(now)), others, "{now} {owner}");
-            assert_eq!(alone.find(Some(&lease), Time(now)), alone_finds, "{now} {owner}");
+            assert_eq!(here.read(Some(&lease), Time(now)), others, "{now} {owner}");
+            assert_eq!(alone.read(Some(&lease), Time(now)), alone_finds, "{now} {owner}");
         }
         let ended = Leases { owner: 2, ..here }.end(Time(100_000));
         for lease in [None, Some(&ended)] {
-            assert_eq!(here.find(lease, Time(100_000)), free(0, false));
+            assert_eq!(here.read(lease, Time(100_000)), free(0, false));
         }
     }
 }

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use fanfold::body::attempt::Attempt;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::{LogId, Seq, Time};
 use lru::LruCache;
 
 use super::{PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
-use crate::attempts::may_run;
+use crate::leases::{may_run, take_marker};
 use crate::ports::{Change, ParkedItem, StreamRecord, Unavailable};
 
 /// What is parked for something that comes by itself (the commands before it, a build that knows
@@ -28,7 +27,7 @@ const PAUSE_LONGEST_MS: u64 = 5 * 60 * 1_000;
 const LOGS_REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
 /// How one log stands.
-pub(super) struct Look {
+pub(super) struct Inspection {
     /// For how long the oldest command without an entry has waited.
     pub standstill_ms: u64,
     /// For what something has waited too long.
@@ -107,17 +106,17 @@ impl Memory {
 }
 
 impl Sweep {
-    pub(super) async fn look(&self, log: &LogId) -> Result<Look, Unavailable> {
-        let slot = self.commands.slot(log).await?;
-        let tail = self.journal.tail(log).await?;
+    pub(super) async fn inspect(&self, log: &LogId) -> Result<Inspection, Unavailable> {
+        let slot = self.ports.commands.slot(log).await?;
+        let tail = self.ports.journal.tail(log).await?;
         let parked = self.parked_of(log, tail).await?;
-        let now = self.env.now();
+        let now = self.ports.env.now();
         let ahead = slot.filter(|slot| slot.seq > tail);
         let may_go_on = ahead.is_some() || parked.could_go_on || parked.attempted;
         if !may_go_on {
             self.memory.forget(log);
         }
-        let mut look = Look {
+        let mut inspection = Inspection {
             standstill_ms: 0,
             waiting: parked.waiting,
             attempted: parked.attempted,
@@ -125,7 +124,7 @@ impl Sweep {
             is_resent: false,
         };
         if !may_go_on {
-            return Ok(look);
+            return Ok(inspection);
         }
         let (since, may_put) = self.memory.note(log, tail, ahead.is_some(), now);
         // The batch in the slot is the newest. Unless it begins right behind the tail, there are
@@ -135,39 +134,42 @@ impl Sweep {
         if let Some(slot) = &ahead {
             let older = [parked.first.map(|(_, at)| at), since].into_iter().flatten();
             let oldest = if is_next { slot.at } else { older.fold(slot.at, Time::min) };
-            look.standstill_ms = now.since_ms(oldest);
+            inspection.standstill_ms = now.since_ms(oldest);
         }
-        let stands_still = look.standstill_ms > STANDSTILL_MS;
+        let stands_still = inspection.standstill_ms > STANDSTILL_MS;
         let is_due = (stands_still || parked.could_go_on) && !parked.is_held || parked.attempted;
         if !is_due || !may_put {
-            return Ok(look);
+            return Ok(inspection);
         }
         // What is parked at the place, a nudge takes up.
         let is_lost = is_next
             && stands_still
             && !parked.is_held
             && parked.first.is_none_or(|(first, _)| first > tail.next());
-        if is_lost && let Some(batch) = self.commands.batch(log).await? {
+        if is_lost && let Some(batch) = self.ports.commands.batch(log).await? {
             let is_next = batch.first() <= tail.next() && batch.last > tail;
-            look.is_resent = is_next;
-            look.records.extend(is_next.then(|| resent(&batch)));
+            inspection.is_resent = is_next;
+            inspection.records.extend(is_next.then(|| resent(&batch)));
         }
         // The processor takes up what is parked behind it, or where nothing else helps, if asked.
-        if !look.is_resent || parked.could_go_on || parked.attempted {
-            look.records.push(StreamRecord::nudge(log.clone()));
+        if !inspection.is_resent || parked.could_go_on || parked.attempted {
+            inspection.records.push(StreamRecord::nudge(log.clone()));
         }
-        Ok(look)
+        Ok(inspection)
     }
 
     async fn parked_of(&self, log: &LogId, tail: Seq) -> Result<ParkedOfLog, Unavailable> {
-        let mut items = self.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
+        let mut items = self.ports.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
         if items.len() == PARKED_PER_LOOK {
             // What waits for an operator must not hide what could go on.
-            items.extend(self.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
+            items.extend(self.ports.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
         }
-        let mut parked = ParkedOfLog::default();
+        let now = self.ports.env.now();
+        let marker = take_marker(&mut items);
+        let attempted = marker.is_some_and(|attempt| !may_run(&attempt.lease, now));
+        let mut parked = ParkedOfLog { attempted, ..ParkedOfLog::default() };
         for item in items {
-            parked.note(&item, tail, self.env.now());
+            parked.note(&item, tail, now);
         }
         Ok(parked)
     }
@@ -175,12 +177,6 @@ impl Sweep {
 
 impl ParkedOfLog {
     fn note(&mut self, item: &ParkedItem, tail: Seq, now: Time) {
-        if item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY {
-            // One of another build says no more than that there is one.
-            let lease = Attempt::decode(&item.body).map(|attempt| attempt.lease);
-            self.attempted = lease.map_or(true, |lease| !may_run(&lease, now));
-            return;
-        }
         let Ok(Parked { reason, at, content, .. }) = Parked::decode(&item.body) else {
             self.waiting.insert(Reason::Undecodable);
             return;

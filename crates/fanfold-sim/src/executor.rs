@@ -63,6 +63,11 @@ impl World {
         self.lock().task
     }
 
+    /// Lets a run that was stopped go on.
+    pub fn resume(&self) {
+        self.lock().stopped = false;
+    }
+
     /// Ends the run after the present step.
     pub fn stop(&self) {
         self.lock().stopped = true;

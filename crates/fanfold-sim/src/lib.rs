@@ -8,6 +8,7 @@
 
 pub mod attempts;
 pub mod drive;
+pub mod engine;
 pub mod executor;
 pub mod faults;
 pub mod model;

@@ -1,13 +1,16 @@
 //! `fanfold-sim`: runs seeds, on all cores; a seed that fails is printed with the end of its trace.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use fanfold_sim::faults::{Counts, Fault};
-use fanfold_sim::{Report, run};
+use fanfold_sim::faults::Fault;
+use fanfold_sim::model::Violation;
+use fanfold_sim::{engine, run};
 
 /// The lines of a failed run's trace that are printed.
 const TRACE_LINES: usize = 40;
@@ -21,12 +24,49 @@ struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Starts no more seeds once one has failed.
+    /// Runs the embedded engine itself, with crashes, instead of the stages behind faults of their ports.
     #[arg(long)]
-    fail_fast: bool,
+    engine: bool,
     /// Prints every effect of every run.
     #[arg(long)]
     trace: bool,
+}
+
+/// What a run of either kind came to.
+struct Outcome {
+    seed: u64,
+    violations: Vec<Violation>,
+    trace: Vec<String>,
+    /// By name, so that both kinds fit.
+    faults: BTreeMap<String, u64>,
+    commands: u64,
+}
+
+fn named<F: Debug>(faults: BTreeMap<F, u64>) -> BTreeMap<String, u64> {
+    faults.into_iter().map(|(fault, n)| (format!("{fault:?}"), n)).collect()
+}
+
+fn outcome(seed: u64, of_engine: bool) -> Outcome {
+    match of_engine {
+        true => {
+            let engine::Report { violations, trace, faults, commands, .. } = engine::run(seed);
+            Outcome { seed, violations, trace, faults: named(faults), commands }
+        }
+        false => {
+            let report = run(seed);
+            let (violations, trace) = (report.violations, report.trace);
+            let (faults, commands) = (named(report.faults), report.commands);
+            Outcome { seed, violations, trace, faults, commands }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    faults: BTreeMap<String, u64>,
+    commands: u64,
+    lines: u64,
+    failed: Vec<u64>,
 }
 
 fn main() -> ExitCode {
@@ -41,7 +81,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(options.from);
     let end = options.from + options.seeds;
-    let totals = Mutex::new((Counts::new(), 0u64, 0u64, Vec::new()));
+    let totals = Mutex::new(Totals::default());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -51,38 +91,39 @@ fn main() -> ExitCode {
                     if seed >= end {
                         return;
                     }
-                    let report = run(seed);
+                    let run = outcome(seed, options.engine);
                     if options.trace {
-                        println!("seed {seed}\n{}", report.trace.join("\n"));
+                        println!("seed {seed}\n{}", run.trace.join("\n"));
                     }
                     let mut totals = totals.lock().unwrap_or_else(|e| e.into_inner());
-                    for (fault, n) in &report.faults {
-                        *totals.0.entry(*fault).or_default() += n;
+                    for (fault, n) in &run.faults {
+                        *totals.faults.entry(fault.clone()).or_default() += n;
                     }
-                    totals.1 += report.commands;
-                    totals.2 += report.trace.len() as u64;
-                    if !report.violations.is_empty() {
-                        print(&report);
-                        totals.3.push(seed);
-                        if options.fail_fast {
-                            next.store(end, Ordering::Relaxed);
-                        }
+                    totals.commands += run.commands;
+                    totals.lines += run.trace.len() as u64;
+                    if !run.violations.is_empty() {
+                        print(&run);
+                        totals.failed.push(seed);
                     }
                 }
             });
         }
     });
-    let (faults, commands, effects, failed) =
+    let Totals { faults, commands, lines, failed } =
         totals.into_inner().unwrap_or_else(|e| e.into_inner());
     println!(
-        "{} seeds from {} in {:.1} s: {commands} commands, {effects} effects",
+        "{} seeds from {} in {:.1} s: {commands} commands, {lines} effects",
         options.seeds,
         options.from,
         began.elapsed().as_secs_f64()
     );
-    let counts: Vec<String> = Fault::ALL
+    let all: Vec<String> = match options.engine {
+        true => engine::Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect(),
+        false => Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect(),
+    };
+    let counts: Vec<String> = all
         .iter()
-        .map(|fault| format!("{fault:?} {}", faults.get(fault).copied().unwrap_or_default()))
+        .map(|fault| format!("{fault} {}", faults.get(fault).copied().unwrap_or_default()))
         .collect();
     println!("faults: {}", counts.join(", "));
     if failed.is_empty() {
@@ -93,7 +134,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn print(report: &Report) {
+fn print(report: &Outcome) {
     println!("seed {} failed", report.seed);
     for violation in report.violations.iter().take(5) {
         println!("  {:?}: {}", violation.invariant, violation.what);

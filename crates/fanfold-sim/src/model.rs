@@ -236,8 +236,13 @@ impl Model {
         }
     }
 
-    fn entered(&mut self, log: &LogId, entry: Entry) {
+    /// An entry was stored behind the tail.
+    pub fn entered(&mut self, log: &LogId, entry: Entry) {
         let seq = entry.seq;
+        let before = self.log(log).entries.last().map_or(Time::default(), |last| last.time);
+        self.check(Invariant::F9, entry.time >= before, || {
+            format!("{log}: the time goes back from {} to {} at {seq}", before.0, entry.time.0)
+        });
         let expected = self.expected(log, &entry);
         let describe = |entry: &Entry| format!("{log}: {entry:?}");
         match expected {
@@ -255,20 +260,7 @@ impl Model {
                 );
                 let repeated = repeated && entry.outcome.uses_id();
                 let invariant = if repeated { Invariant::F4 } else { Invariant::F9 };
-                let equal = match (&outcome, &entry.outcome) {
-                    (Outcome::Faulted { .. }, Outcome::Faulted { .. }) => true,
-                    // It has not been run, because invocations died of nothing.
-                    (expected, Outcome::Faulted { message, .. }) if expected.uses_id() => {
-                        message.starts_with("it has ended its process")
-                    }
-                    // How it is said is not the model's business.
-                    (
-                        Outcome::Rejected { code: expected, of: of @ Some(_), .. },
-                        Outcome::Rejected { code, of: found, .. },
-                    ) => (expected, of) == (code, found),
-                    (expected, found) => expected == found,
-                };
-                self.check(invariant, equal, || {
+                self.check(invariant, agrees(&outcome, &entry.outcome), || {
                     format!("{}: expected {outcome:?}", describe(&entry))
                 });
             }
@@ -307,10 +299,33 @@ impl Model {
         model.entries.push(entry);
     }
 
+    /// A command was accepted behind all others of the log.
+    pub fn accept(&mut self, log: &LogId, at: Time, command: Command) {
+        self.log(log).accepted.push((at, command));
+    }
+
+    /// Whether `command` at the place of this entry comes to this entry.
+    pub fn explains(&self, log: &LogId, entry: &Entry, command: &Command) -> bool {
+        let empty = LogModel::default();
+        let model = self.logs.get(log).unwrap_or(&empty);
+        let expected = self.expected_of(model, log, entry, command);
+        expected.is_some_and(|expected| agrees(&expected, &entry.outcome))
+    }
+
     /// What the entry at this place should be, decided anew.
     fn expected(&self, log: &LogId, entry: &Entry) -> Option<(Command, Outcome)> {
         let model = self.logs.get(log)?;
         let (_, command) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
+        Some((command.clone(), self.expected_of(model, log, entry, command)?))
+    }
+
+    fn expected_of(
+        &self,
+        model: &LogModel,
+        log: &LogId,
+        entry: &Entry,
+        command: &Command,
+    ) -> Option<Outcome> {
         let window = model.windows.get(&command.origin).and_then(|history| history.last());
         let sight = |(_, window): &(Seq, Window)| window.sight(command.id, entry.time);
         let outcome = match window.map_or(Sighting::New, sight) {
@@ -322,9 +337,9 @@ impl Model {
             && outcome.uses_id()
         {
             // The window itself forgot: 2,048 ids are enough for every simulated client.
-            return Some((command.clone(), Outcome::Duplicate { of: *of }));
+            return Some(Outcome::Duplicate { of: *of });
         }
-        Some((command.clone(), outcome))
+        Some(outcome)
     }
 
     fn decided(
@@ -524,6 +539,63 @@ impl Model {
         });
     }
 
+    /// The stored rows of a view whose cursor is at `cursor`: each must be the fold at its seq, and none may be older than
+    /// the cursor says. `rows` has live rows only.
+    pub fn rows_stored(
+        &mut self,
+        view: &'static str,
+        log: &LogId,
+        cursor: Seq,
+        rows: &BTreeMap<RowKey, (Seq, Vec<u8>)>,
+    ) {
+        let fold = self.log(log).views.entry(view).or_default();
+        let mut wrong = Vec::new();
+        for (key, (seq, body)) in rows {
+            let expected = fold.rows.get(key).and_then(|history| at(history, *seq));
+            let same = |(since, row): &(Seq, Option<Vec<u8>>)| {
+                since == seq && row.as_ref() == Some(body)
+            };
+            if !expected.is_some_and(same) {
+                wrong.push(format!("{key} at {seq} is not its fold, which is {expected:?}"));
+            }
+        }
+        for (key, history) in &fold.rows {
+            let Some((since, row)) = at(history, cursor) else { continue };
+            let shown = rows.get(key).map(|(seq, _)| *seq);
+            // A row that is missing may have been removed behind the cursor.
+            let is_removed_later =
+                history.iter().any(|(later, row)| later > since && row.is_none());
+            if row.is_some() && shown < Some(*since) && !(shown.is_none() && is_removed_later) {
+                wrong.push(format!("{key} at {shown:?}, {since} is below the cursor {cursor}"));
+            }
+        }
+        for what in wrong {
+            self.check(Invariant::F6, false, || format!("{view} {log}: {what}"));
+        }
+    }
+
+    /// Rows that a reader saw once, of which some may have changed since.
+    pub fn row_seen(&mut self, view: &'static str, log: &LogId, key: &RowKey, seq: Seq, row: &[u8]) {
+        let fold = self.log(log).views.entry(view).or_default();
+        let expected = fold.rows.get(key).and_then(|history| at(history, seq)).cloned();
+        let same = matches!(&expected, Some((since, Some(body))) if *since == seq && body == row);
+        self.check(Invariant::F6, same, || {
+            format!("{view} {log}: a reader saw {key} at {seq}, its fold is {expected:?}")
+        });
+    }
+
+    /// The documents, windows and heads that the state table may have of a log.
+    pub fn state_keys(&self, log: &LogId) -> Vec<StateKey> {
+        let (Some(model), Some(service)) = (self.logs.get(log), self.services.get(log.service()))
+        else {
+            return Vec::new();
+        };
+        let version = service.document_version();
+        let documents = model.documents.keys().map(|id| StateKey::document(version, id));
+        let windows = model.windows.keys().map(|origin| StateKey::window(version, origin));
+        documents.chain(windows).chain([StateKey::head(version)]).collect()
+    }
+
     /// The rows of a view as they should be at the tail.
     pub fn rows(&self, view: &str, log: &LogId) -> BTreeMap<RowKey, (Seq, Option<Vec<u8>>)> {
         let rows = self.logs.get(log).and_then(|model| model.views.get(view));
@@ -573,6 +645,23 @@ impl Model {
     pub fn unpublished(&self, log: &LogId) -> Vec<Seq> {
         let Some(model) = self.logs.get(log) else { return Vec::new() };
         model.commits.keys().filter(|first| !model.is_done(first)).copied().collect()
+    }
+}
+
+/// Whether an outcome is the one that was expected.
+fn agrees(expected: &Outcome, found: &Outcome) -> bool {
+    match (expected, found) {
+        (Outcome::Faulted { .. }, Outcome::Faulted { .. }) => true,
+        // It was not run: invocations ended while it was at hand, and it was taken for the cause.
+        (expected, Outcome::Faulted { message, .. }) if expected.uses_id() => {
+            message.starts_with("it has ended its process")
+        }
+        // The text is not the model's business.
+        (
+            Outcome::Rejected { code: expected, of: of @ Some(_), .. },
+            Outcome::Rejected { code, of: found, .. },
+        ) => (expected, of) == (code, found),
+        (expected, found) => expected == found,
     }
 }
 

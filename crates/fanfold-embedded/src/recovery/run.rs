@@ -111,12 +111,12 @@ impl Durability {
     }
 
     /// The logs whose commands are processed again.
-    pub(crate) fn replayed_logs(&self) -> &[LogId] {
+    pub fn replayed_logs(&self) -> &[LogId] {
         self.commands.replayed_logs()
     }
 
     /// How often the engine was started before at the same position in the command log, and did not end properly.
-    pub(crate) fn unclean_starts(&self) -> u64 {
+    pub fn unclean_starts(&self) -> u64 {
         self.unclean_starts
     }
 

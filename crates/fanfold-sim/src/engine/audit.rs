@@ -1,0 +1,119 @@
+//! What must hold once an engine has recovered: everything that was promised and seen is there, and everything that is there
+//! is the fold of the commands.
+
+use fanfold::body::commit;
+use fanfold::{LogId, Seq, Services, Views};
+use fanfold_embedded::Engine;
+use fanfold_pipeline::ports::{Commands, Journal, RowRange, State, ViewTable};
+
+use super::seen::{Promises, Seen};
+use crate::attempts::counted;
+use crate::model::{Invariant, Model};
+
+/// Commits of a page.
+const COMMITS: usize = 64;
+
+/// Looks at all logs of an engine, in one step. What was promised must be there, if it is `due`.
+pub(super) async fn audit(
+    engine: &Engine,
+    services: &Services,
+    views: &Views,
+    seen: &Seen,
+    due: &Promises,
+) -> Model {
+    let mut model = Model::new(services.clone(), views.clone(), true);
+    let ports = engine.ports();
+    // Memory does not fail, and nothing else goes on.
+    let logs = ports.commands.catalogue(None, usize::MAX).await.map_or(vec![], |page| page.logs);
+    for log in &logs {
+        journal(engine, log, seen, &mut model).await;
+        state(engine, log, &mut model).await;
+        for view in views.iter().filter(|view| view.services().contains(&log.service())) {
+            let table = &ports.views[view.name()];
+            let cursor = table.cursor(log).await.ok().flatten().unwrap_or_default();
+            let broken = model.broken(view.name(), log);
+            let parked = cursor.parked.as_ref().filter(|parked| counted(&parked.reason).is_none());
+            let parked = parked.map(|parked| parked.seq);
+            model.check(Invariant::F7, parked.is_none() || parked == broken, || {
+                format!("{} of {log} is parked at {parked:?}, broken is {broken:?}", view.name())
+            });
+            if broken.is_some() {
+                continue;
+            }
+            let range = RowRange { limit: usize::MAX, ..RowRange::default() };
+            let rows = table.scan(log, &range).await.unwrap_or_default().rows.into_iter();
+            let rows = rows.map(|row| (row.key, (row.seq, row.body.to_vec()))).collect();
+            model.rows_stored(view.name(), log, cursor.seq, &rows);
+        }
+        let slot = ports.commands.slot(log).await.ok().flatten().map(|slot| slot.seq);
+        let tail = model.tail(log);
+        model.check(Invariant::F8, slot >= Some(tail), || {
+            format!("{log}: {slot:?} was accepted, and the journal ends at {tail}")
+        });
+    }
+    for ((log, seq), command) in due {
+        let entry = model.entry(log, *seq).cloned();
+        let kept =
+            entry.as_ref().is_some_and(|e| (&e.origin, e.id) == (&command.origin, command.id));
+        model.check(Invariant::F8, kept, || {
+            format!("{log} {seq} was promised to {}, and is {entry:?}", command.identity())
+        });
+    }
+    for ((log, seq), entry) in &seen.entries {
+        let found = model.entry(log, *seq).cloned();
+        model.check(Invariant::F3, found.as_ref() == Some(entry), || {
+            format!("{log}: a reader saw {entry:?}, and now it is {found:?}")
+        });
+    }
+    for ((view, log, key), rows) in &seen.rows {
+        for (seq, row) in rows {
+            model.row_seen(view, log, key, *seq, row);
+        }
+    }
+    model
+}
+
+/// Reads a whole log, and finds the command of each entry.
+async fn journal(engine: &Engine, log: &LogId, seen: &Seen, model: &mut Model) {
+    let mut next = Seq(1);
+    loop {
+        let page = engine.ports().journal.read(log, next, COMMITS).await.unwrap_or_default();
+        for item in &page.commits {
+            model.check(Invariant::F3, item.first == next, || {
+                format!("{log}: a commit begins at {}, behind {}", item.first, next.before())
+            });
+            let (entries, _) = commit::decode(item.first, &item.body).unwrap_or_default();
+            model.check(Invariant::F3, entries.len() as u64 == item.n, || {
+                format!("{log}: {} entries in a commit of {}", entries.len(), item.n)
+            });
+            next = item.last().next();
+            for entry in entries {
+                let candidates = seen.candidates(log, &entry);
+                let explains = candidates.iter().find(|c| model.explains(log, &entry, c));
+                match explains.or(candidates.first()).cloned() {
+                    Some(command) => model.accept(log, item.at, command),
+                    None => model.check(Invariant::F3, false, || {
+                        format!("{log}: no command was ever sent for {entry:?}")
+                    }),
+                }
+                if model.violations.is_empty() {
+                    model.entered(log, entry);
+                }
+            }
+        }
+        if !page.more {
+            return;
+        }
+    }
+}
+
+/// Documents and windows before the head, which says that they are there.
+async fn state(engine: &Engine, log: &LogId, model: &mut Model) {
+    for key in model.state_keys(log) {
+        let keys = std::slice::from_ref(&key);
+        let found = engine.ports().state.get(log, keys).await.unwrap_or_default();
+        if let Some(item) = found.into_iter().flatten().next() {
+            model.stored(log, &key, &item);
+        }
+    }
+}

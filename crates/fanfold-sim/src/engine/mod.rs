@@ -1,0 +1,544 @@
+//! Runs the embedded engine itself, life after life: command log, groups, layers, checkpoints, shards, event sources,
+//! subscriptions and recovery are those that ship. Only the disk, the clock and the threads are simulated.
+//!
+//! In each life clients send, readers read, shards are split and merged, the clock jumps, and the disk fails and fills up.
+//! Then the machine stops: between two steps or in the middle of a call of the disk; with what was not synced, or without
+//! it. After each start, once the engine has recovered, everything is audited. In the last life nothing goes wrong, and
+//! everything must become quiet, with nothing lost.
+
+mod audit;
+mod machine;
+mod seen;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fanfold::body::parked::{Parked, Reason};
+use fanfold::{LogId, Seq, Services, Time, Views};
+use fanfold_embedded::disk::MemoryDisk;
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::{Config, Engine, Machine, TransitConfig};
+use fanfold_pipeline::ingest::IngestError;
+use fanfold_pipeline::ports::{
+    CommandStream, Commands, Env, Journal, ParkedItem, ParkedTable, RowRange, StreamRecord,
+    ViewTable,
+};
+use fanfold_pipeline::read::Awaited;
+use serde_json::Value;
+
+use self::machine::{SimClock, SimDisk, SimSpawner};
+use self::seen::{Promises, Seen};
+use crate::attempts::counted;
+use crate::executor::{Executor, World};
+use crate::model::{Invariant, Model, Violation};
+use crate::workload::{self, Habits};
+
+/// The folder.
+const FOLDER: &str = "/data";
+/// How long a life takes, in milliseconds: from before the first checkpoint to after many.
+const LIFE_MS: std::ops::Range<u64> = 20..8_000;
+/// How long the last life may take until all is quiet, in milliseconds: longer than any retry, and than many sweeps.
+const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
+/// How long a life may take at most, in simulated time.
+const LIFE_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Lives of one run, the last one included.
+const LIVES: std::ops::Range<u64> = 2..7;
+/// Pauses of clients, of readers, and of everything that seldom happens.
+const CLIENT_MS: std::ops::Range<u64> = 0..120;
+const READER_MS: std::ops::Range<u64> = 5..400;
+const SELDOM_MS: std::ops::Range<u64> = 100..3_000;
+/// How far the clock jumps, in milliseconds.
+const JUMP_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
+/// How often an operator lets parked commands and views go on, in milliseconds.
+const OPERATOR_MS: u64 = 5_000;
+
+/// What went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The process was killed: what was written stays.
+    Killed,
+    /// The power went: what was not synced is lost, or half lost.
+    PowerCut,
+    /// The machine stopped in the middle of a call of the disk.
+    StoppedInCall,
+    /// A call of the disk failed, before or after its effect.
+    DiskError,
+    /// A part of a write took effect.
+    TornWrite,
+    /// The disk was full for a while.
+    DiskFull,
+    /// The clock jumped.
+    ClockJumped,
+    /// A shard was split.
+    Split,
+    /// Two shards were merged.
+    Merged,
+    /// The engine could not be opened.
+    NotOpened,
+    /// It was shut down properly.
+    ShutDown,
+    /// Commands were replayed.
+    Replayed,
+    /// The engine started again and again at one place.
+    Suspicious,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Killed,
+        Self::PowerCut,
+        Self::StoppedInCall,
+        Self::DiskError,
+        Self::TornWrite,
+        Self::DiskFull,
+        Self::ClockJumped,
+        Self::Split,
+        Self::Merged,
+        Self::NotOpened,
+        Self::ShutDown,
+        Self::Replayed,
+        Self::Suspicious,
+    ];
+}
+
+/// How often each fault came up.
+pub type Counts = BTreeMap<Fault, u64>;
+
+/// What one run came to.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What contradicted the invariants; empty if all is well.
+    pub violations: Vec<Violation>,
+    /// The lives of the engine.
+    pub lives: u64,
+    /// The commands in the journal at the end.
+    pub commands: u64,
+    /// The faults that came up.
+    pub faults: Counts,
+    /// What happened, a line each.
+    pub trace: Vec<String>,
+}
+
+/// What all lives share.
+#[derive(Clone)]
+struct Run {
+    executor: Executor,
+    world: World,
+    services: Services,
+    views: Views,
+    habits: Habits,
+    seen: Rc<RefCell<Seen>>,
+    ids: Rc<RefCell<BTreeMap<(String, String), u64>>>,
+    /// What was sent without an answer.
+    unanswered: Rc<RefCell<Vec<Value>>>,
+    offset_ms: Arc<AtomicI64>,
+    counts: Arc<Mutex<Counts>>,
+    trace: Rc<RefCell<Vec<String>>>,
+    commands: Rc<Cell<u64>>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Report {
+    let executor = Executor::new(seed);
+    let world = executor.world().clone();
+    let run = Run {
+        habits: Habits { requests: u64::MAX, ..Habits::draw(&world) },
+        services: workload::services(),
+        views: workload::views(),
+        executor,
+        world: world.clone(),
+        seen: Rc::default(),
+        ids: Rc::default(),
+        unanswered: Rc::default(),
+        offset_ms: Arc::default(),
+        counts: Arc::default(),
+        trace: Rc::default(),
+        commands: Rc::default(),
+    };
+    let mut disk = MemoryDisk::default();
+    let lives = world.pick(LIVES);
+    for life in 1..=lives {
+        disk = run.live(disk, life, life == lives);
+        if !run.seen.borrow().violations.is_empty() {
+            break;
+        }
+    }
+    let violations = std::mem::take(&mut run.seen.borrow_mut().violations);
+    let faults = run.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let trace = run.trace.take();
+    Report { seed, violations, lives, commands: run.commands.get(), faults, trace }
+}
+
+impl Run {
+    fn note(&self, line: impl FnOnce() -> String) {
+        self.trace.borrow_mut().push(format!("{} {}", self.world.now().0, line()));
+    }
+
+    fn count(&self, fault: Fault) {
+        self.note(|| format!("{fault:?}"));
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
+    }
+
+    async fn pause(&self, range: std::ops::Range<u64>) {
+        self.world.sleep(self.world.pick(range)).await;
+    }
+
+    fn config(&self) -> Config {
+        let world = &self.world;
+        let many = Limit { items: 100_000, bytes: 1 << 26 };
+        let backlog =
+            if world.happens(200) { Limit { items: 5, bytes: 20_000 } } else { many };
+        let notifications_bytes_max = if world.happens(300) { 4_000 } else { 1 << 24 };
+        Config {
+            services: self.services.clone(),
+            views: self.views.clone(),
+            parallelization: world.pick(1..4) as usize,
+            transit: TransitConfig {
+                shards: world.pick(1..4) as usize,
+                backlog,
+                notifications_bytes_max,
+                ..TransitConfig::default()
+            },
+            sweep_ms: world.pick(200..10_000),
+            drain_ms: world.pick(1..6_000),
+            ..Config::default()
+        }
+    }
+
+    /// One life of the engine; what its disk holds then.
+    fn live(&self, disk: MemoryDisk, life: u64, is_last: bool) -> MemoryDisk {
+        self.world.resume();
+        let faults = Arc::new(SimDisk::draw(&self.world, self.counts.clone()));
+        if is_last {
+            faults.off();
+        }
+        let clock =
+            SimClock { world: self.world.clone(), offset_ms: self.offset_ms.clone() };
+        let faulty = disk.with_faults(faults.clone());
+        let machine = Machine {
+            disk: Arc::new(faulty.clone()),
+            env: Arc::new(clock),
+            spawner: Arc::new(SimSpawner(self.world.clone())),
+            has_watchdog: false,
+        };
+        self.note(|| format!("life {life}"));
+        let is_clean = match Engine::open_on(machine, self.config(), Path::new(FOLDER)) {
+            Ok(engine) => {
+                let engine = Rc::new(engine);
+                let (run, spoiled) = (self.clone(), faults.clone());
+                let main = self.executor.spawn(async move {
+                    match is_last {
+                        true => run.end(engine).await,
+                        false => run.work(engine, spoiled).await,
+                    }
+                });
+                let until = Time(self.world.now().0 + LIFE_MS_MAX);
+                let ended = self.executor.run_until(&main, until);
+                let is_clean = main.take();
+                let stopped = faults.has_stopped();
+                self.seen.borrow_mut().check(Invariant::F8, ended || stopped, || {
+                    format!("life {life} stands still")
+                });
+                is_clean.unwrap_or(false)
+            }
+            Err(error) => {
+                self.count(Fault::NotOpened);
+                let excused = !is_last;
+                let what = || format!("life {life} does not begin: {error:?}");
+                self.seen.borrow_mut().check(Invariant::F8, excused, what);
+                false
+            }
+        };
+        // Nothing of this process takes effect any more.
+        self.executor.clear();
+        match (is_clean, self.world.happens(500)) {
+            (true, _) => faulty.copied(),
+            (false, true) => {
+                self.count(Fault::Killed);
+                faulty.copied()
+            }
+            (false, false) => {
+                self.count(Fault::PowerCut);
+                faulty.after_power_cut(&mut |n| self.world.pick(0..n))
+            }
+        }
+    }
+
+    /// A life with faults. `true`: it was shut down properly.
+    async fn work(&self, engine: Rc<Engine>, faults: Arc<SimDisk>) -> bool {
+        self.report(&engine);
+        for _ in 0..self.habits.clients {
+            let (run, engine) = (self.clone(), engine.clone());
+            self.executor.spawn(async move { run.send(&engine).await });
+        }
+        let (run, resharded) = (self.clone(), engine.clone());
+        self.executor.spawn(async move { run.reshard(&resharded).await });
+        let (run, filled) = (self.clone(), faults.clone());
+        self.executor.spawn(async move { run.spoil(&filled).await });
+        let (run, read) = (self.clone(), engine.clone());
+        let due = self.seen.borrow().promised.clone();
+        let reading = async move {
+            // As a host: nothing is answered before the engine has recovered.
+            if read.recovered().await {
+                run.note(|| "recovered".to_owned());
+                run.audit(&read, &due).await;
+                run.read(&read).await;
+            }
+        };
+        self.executor.spawn(reading);
+        self.pause(LIFE_MS).await;
+        if !self.world.happens(150) {
+            return false;
+        }
+        // Everything else goes on meanwhile.
+        faults.off();
+        engine.shutdown().await
+    }
+
+    fn report(&self, engine: &Engine) {
+        let Some(durability) = engine.monitor().durable() else { return };
+        if !durability.replayed_logs().is_empty() {
+            self.count(Fault::Replayed);
+        }
+        if durability.unclean_starts() >= 2 {
+            self.count(Fault::Suspicious);
+        }
+    }
+
+    /// The last life, without faults: everything becomes quiet.
+    async fn end(&self, engine: Rc<Engine>) -> bool {
+        self.report(&engine);
+        let recovered = engine.recovered().await;
+        let due = self.seen.borrow().promised.clone();
+        if recovered {
+            self.audit(&engine, &due).await;
+        }
+        let until = self.world.now().plus_ms(QUIET_MS_MAX);
+        let mut operated = self.world.now();
+        loop {
+            if self.world.now().since_ms(operated) >= OPERATOR_MS {
+                operated = self.world.now();
+                self.operate(&engine).await;
+            }
+            match self.unquiet(&engine).await {
+                None => break,
+                Some(what) if self.world.now() > until => {
+                    let what = || format!("never quiet (recovered: {recovered}): {what}");
+                    self.seen.borrow_mut().check(Invariant::F8, false, what);
+                    return false;
+                }
+                Some(_) => self.world.sleep(200).await,
+            }
+        }
+        let model = self.audit(&engine, &due).await;
+        self.commands.set(model.log_ids().iter().map(|log| model.tail(log).0).sum());
+        let is_clean = engine.shutdown().await;
+        self.seen.borrow_mut().check(Invariant::F8, is_clean, || {
+            "a quiet engine does not shut down properly".to_owned()
+        });
+        is_clean
+    }
+
+    async fn audit(&self, engine: &Engine, due: &Promises) -> Model {
+        // Reads of the ports never wait: nothing else runs meanwhile.
+        let mut seen = std::mem::take(&mut *self.seen.borrow_mut());
+        let mut model = audit::audit(engine, &self.services, &self.views, &seen, due).await;
+        seen.violations.append(&mut model.violations);
+        *self.seen.borrow_mut() = seen;
+        model
+    }
+
+    async fn logs(&self, engine: &Engine) -> Vec<LogId> {
+        let page = engine.ports().commands.catalogue(None, usize::MAX).await;
+        page.map_or(vec![], |page| page.logs)
+    }
+
+    /// Why the run is not over yet.
+    async fn unquiet(&self, engine: &Engine) -> Option<String> {
+        let ports = engine.ports();
+        let status = engine.status();
+        if status.changes + status.records > 0 {
+            return Some(format!("{} changes, {} records", status.changes, status.records));
+        }
+        for log in self.logs(engine).await {
+            let accepted = ports.commands.slot(&log).await.ok().flatten().map(|slot| slot.seq);
+            let tail = ports.journal.tail(&log).await.unwrap_or_default();
+            if accepted != Some(tail) {
+                return Some(format!("{log} ends at {tail} of {accepted:?}"));
+            }
+            let parked = ports.parked.list(&log, Seq::ZERO, 1).await.unwrap_or_default();
+            if let Some(item) = parked.first() {
+                return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
+            }
+            for view in self.views.iter().filter(|v| v.services().contains(&log.service())) {
+                let cursor = ports.views[view.name()].cursor(&log).await.ok().flatten();
+                let cursor = cursor.unwrap_or_default();
+                // A view that cannot apply an entry is parked there for ever: the audit looks at which.
+                let is_parked = cursor.parked.as_ref().is_some_and(|p| counted(&p.reason).is_none());
+                if cursor.seq < tail && !is_parked {
+                    return Some(format!("{} of {log} at {} of {tail}", view.name(), cursor.seq));
+                }
+            }
+        }
+        None
+    }
+
+    /// The operator finds nothing wrong with what is parked as suspect, and lets it go on.
+    async fn operate(&self, engine: &Engine) {
+        let ports = engine.ports();
+        for log in self.logs(engine).await {
+            let items = ports.parked.list(&log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            for item in items {
+                let Ok(parked) = Parked::decode(&item.body) else { continue };
+                if parked.reason == Reason::Suspect {
+                    self.note(|| format!("release {log} {}", item.seq));
+                    let body = Parked { reason: Reason::Gap, ..parked }.encode();
+                    let body = body.unwrap_or_default().into();
+                    let _ = ports.parked.park(&log, &ParkedItem { body, ..item }).await;
+                    let _ = ports.stream.put_records(&[StreamRecord::nudge(log.clone())]).await;
+                }
+            }
+            for table in ports.views.values() {
+                let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
+                if cursor.parked.is_some_and(|p| counted(&p.reason).is_some()) {
+                    let _ = table.redrive(&log);
+                }
+            }
+        }
+    }
+
+    /// One client.
+    async fn send(&self, engine: &Engine) {
+        loop {
+            self.pause(CLIENT_MS).await;
+            let batch = self.batch();
+            let requests: Vec<_> = batch
+                .iter()
+                .map(|command| self.seen.borrow_mut().sends(command, &self.services))
+                .collect();
+            let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
+            let bytes: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+            // If the machine stops before the answer, they stay there.
+            let from = self.unanswered.borrow().len();
+            self.unanswered.borrow_mut().extend(batch.iter().cloned());
+            let answers = engine.ingest().ingest(&bytes).await;
+            let mut again = Vec::new();
+            for ((command, request), answer) in batch.into_iter().zip(requests).zip(answers) {
+                match (answer, request) {
+                    (Ok(receipt), Some(request)) => {
+                        let mut seen = self.seen.borrow_mut();
+                        seen.promises(receipt.log, receipt.seq, request.command);
+                    }
+                    (Err(IngestError::Invalid(_) | IngestError::Closed { .. }), _) => {}
+                    _ => again.push(command),
+                }
+            }
+            let mut unanswered = self.unanswered.borrow_mut();
+            // Another client may have taken some of them.
+            let end = (from + texts.len()).min(unanswered.len());
+            unanswered.drain(from.min(end)..end);
+            unanswered.append(&mut again);
+        }
+    }
+
+    fn batch(&self) -> Vec<Value> {
+        let n = 1 + self.world.pick(0..self.habits.batch_max);
+        let mut batch = Vec::new();
+        for _ in 0..n {
+            let mut unanswered = self.unanswered.borrow_mut();
+            if !unanswered.is_empty() && self.world.happens(300) {
+                let at = self.world.pick(0..unanswered.len() as u64) as usize;
+                batch.push(unanswered.swap_remove(at));
+                continue;
+            }
+            batch.push(self.habits.command(&self.world, |org, origin| {
+                let mut ids = self.ids.borrow_mut();
+                let id = ids.entry((org.to_owned(), origin.to_owned())).or_default();
+                if *id == 0 || !self.world.happens(15) {
+                    *id += 1;
+                }
+                *id
+            }));
+        }
+        batch
+    }
+
+    /// Reads entries and views, also while they are written.
+    async fn read(&self, engine: &Engine) {
+        loop {
+            self.pause(READER_MS).await;
+            let promise = {
+                let seen = self.seen.borrow();
+                let n = seen.promised.len();
+                (n > 0).then(|| {
+                    let at = self.world.pick(0..n as u64) as usize;
+                    seen.promised.keys().nth(at).cloned()
+                })
+            };
+            let Some((log, seq)) = promise.flatten() else { continue };
+            if self.world.happens(500) {
+                let found = engine.reads().entry(&log, seq, self.world.pick(0..2_000)).await;
+                if let Ok(Awaited::Ready(entry)) = found {
+                    self.seen.borrow_mut().sees_entry(&log, &entry);
+                }
+                continue;
+            }
+            let range = RowRange { limit: usize::MAX, ..RowRange::default() };
+            let asked = self.world.happens(500).then_some(seq);
+            for view in ["balances", "statement", "totals"] {
+                let wait_ms = self.world.pick(0..2_000);
+                let found = engine.reads().rows(view, &log, &range, asked, wait_ms).await;
+                let Ok(Awaited::Ready(page)) = found else { continue };
+                let rows = page.rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
+                let rows: Vec<_> = rows.collect();
+                let mut seen = self.seen.borrow_mut();
+                seen.sees_rows(view, &log, page.seq, rows);
+                let reached = asked.is_none_or(|asked| page.seq >= asked);
+                seen.check(Invariant::F6, reached, || {
+                    format!("{view} {log} is shown at {} before {asked:?}", page.seq)
+                });
+            }
+        }
+    }
+
+    /// Splits and merges shards of the command stream.
+    async fn reshard(&self, engine: &Engine) {
+        loop {
+            self.pause(SELDOM_MS).await;
+            let shards = engine.shards();
+            let at = self.world.pick(0..shards.len() as u64) as usize;
+            let other = self.world.pick(0..shards.len() as u64) as usize;
+            if self.world.happens(500) && shards.len() < 8 {
+                if engine.split_shard(shards[at].id, None).is_ok() {
+                    self.count(Fault::Split);
+                }
+            } else if engine.merge_shards(shards[at].id, shards[other].id).is_ok() {
+                self.count(Fault::Merged);
+            }
+        }
+    }
+
+    /// Fills the disk for a while, and sets the clock.
+    async fn spoil(&self, faults: &SimDisk) {
+        loop {
+            self.pause(SELDOM_MS).await;
+            if self.world.happens(200) {
+                faults.fill(true);
+                self.pause(SELDOM_MS).await;
+                faults.fill(false);
+            }
+            if self.world.happens(200) {
+                let jump = self.world.pick(0..2 * JUMP_MS_MAX) as i64 - JUMP_MS_MAX as i64;
+                self.offset_ms.store(jump, Ordering::Relaxed);
+                self.count(Fault::ClockJumped);
+            }
+        }
+    }
+}

@@ -15,10 +15,10 @@ use fanfold_pipeline::sweep::SweepReport;
 use futures::future::{Either, select};
 
 use crate::config::{Config, Machine};
-use crate::env::LaterEnv;
+use crate::env::SteadyEnv;
 use crate::hash_key::HashKey;
 use crate::ports::Ports;
-use crate::recovery::{Downstream, Durability, Replay};
+use crate::recovery::{Downstream, Durability, Replay, StoredGaps};
 use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
 use crate::start::{HostedView, Start};
 use crate::stop::Stopper;
@@ -105,6 +105,7 @@ impl Downstream for Stages {
 /// The running engine. Dropping it stops it in the middle; see [`Engine::shutdown`].
 pub struct Engine {
     monitor: Monitor,
+    replay: Arc<Replay>,
     ingest: Ingest,
     reads: Reads,
     env: Arc<dyn Env>,
@@ -130,8 +131,8 @@ impl Engine {
 
     /// As [`Engine::open`], on another machine.
     pub fn open_on(machine: Machine, config: Config, folder: &Path) -> Result<Self, OpenError> {
-        let later = Arc::new(LaterEnv::new(machine.env));
-        let env: Arc<dyn Env> = later.clone();
+        let steady = Arc::new(SteadyEnv::new(machine.env));
+        let env: Arc<dyn Env> = steady.clone();
         let table = |view: &Arc<dyn AnyView>| {
             (view.name().to_owned(), format!("view-{}-v{}", view.name(), view.version()))
         };
@@ -144,13 +145,13 @@ impl Engine {
         tracing::info!(ms = ms(&env), "the tables are open");
         let ports = Ports::new(&config.transit, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
-        later.not_before(ports.commands.replayed_until());
+        steady.not_before(ports.commands.replayed_until());
         let writers = Tasks::new(machine.spawner.clone());
         let durability = Durability::begin(store.clone(), ports.commands.clone(), writers)?;
         let durability = Arc::new(durability);
         let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
         tracing::info!(ms = ms(&env), logs = logs.len(), unclean_starts, "the command log is read");
-        let replay = Replay::new(logs, views.len(), unclean_starts, store);
+        let replay = Replay::new(logs, views.len(), unclean_starts, store.clone());
         if machine.has_watchdog {
             let hang = Duration::from_millis(config.hang_ms);
             replay.watchdog().start(hang).map_err(|error| durability.explain(error))?;
@@ -162,6 +163,7 @@ impl Engine {
             config: &config,
             ports: &ports,
             replay: replay.clone(),
+            durability: durability.clone(),
             env: env.clone(),
             stop,
             stages: Tasks::new(machine.spawner.clone()),
@@ -172,18 +174,24 @@ impl Engine {
         start.relay();
         let processor = start.process();
         start.sweep();
-        let views = config.views.iter().map(|view| start.view(view));
+        let left = StoredGaps::left(&store).map_err(|error| store.folder().explain(error))?;
+        let views = config.views.iter().map(|view| start.view(view, left.contains(view.name())));
         let views: Vec<HostedView> =
             views.collect::<Result<_, _>>().map_err(|error| durability.explain(error))?;
 
         let deliveries = views.iter().map(|view| view.deliveries.clone()).collect();
         let downstream = Stages { ports: ports.clone(), deliveries, replay: replay.clone() };
-        durability.start(downstream, env.clone(), replay.watchdog().clone())?;
-        let (durable, waiting) = (durability.clone(), env.clone());
+        let gaps = views.iter().map(|view| view.gaps.clone()).collect();
+        let gaps = StoredGaps::new(store.clone(), gaps);
+        let gaps = gaps.map_err(|error| store.folder().explain(error))?;
+        durability.start(downstream, gaps, env.clone(), replay.watchdog().clone())?;
+        let (durable, waiting, replayed) = (durability.clone(), env.clone(), replay.clone());
         sweeps.0.spawn(async move {
-            until_recovered(&durable, &*waiting).await;
+            while !durable.is_recovered() {
+                waiting.sleep(DRAIN_LOOK_MS).await;
+            }
             tracing::info!(ms = ms(&waiting), "everything is processed again");
-            replay.trust(&processor);
+            replayed.trust(&processor);
             durable.recovered();
         });
 
@@ -208,14 +216,18 @@ impl Engine {
         let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
         let monitor = Monitor { ports, deliveries, swept, durability, is_durable: true };
         let drain_ms = config.drain_ms;
-        Ok(Self { monitor, ingest, reads, env, drain_ms, sweeps, stages, stopper })
+        Ok(Self { monitor, replay, ingest, reads, env, drain_ms, sweeps, stages, stopper })
     }
 
     /// Returns once everything that was on its way when the engine ended the last time has come to its entries and views;
     /// `false`: it has not, after a minute.
     pub async fn recovered(&self) -> bool {
-        let recovered = pin!(until_recovered(&self.monitor.durability, &*self.env));
-        matches!(select(recovered, self.env.sleep(RECOVER_MS)).await, Either::Left(_))
+        let recovered = async {
+            while !self.monitor.durability.is_recovered() || !self.replay.is_complete() {
+                self.env.sleep(DRAIN_LOOK_MS).await;
+            }
+        };
+        self.within(RECOVER_MS, recovered).await
     }
 
     /// Returns, with what to say, once the folder that everything is kept in is not there any more: then nothing is
@@ -316,11 +328,5 @@ impl Engine {
             && records == 0
             && (status.notifications == 0 || status.deliveries.is_empty())
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
-    }
-}
-
-async fn until_recovered(durability: &Durability, env: &dyn Env) {
-    while !durability.is_recovered() {
-        env.sleep(DRAIN_LOOK_MS).await;
     }
 }

@@ -1,40 +1,78 @@
 //! Time and random numbers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use fanfold::Time;
 use fanfold_pipeline::ports::Env;
+
+use crate::striped::lock;
 
 /// The system's clock, tokio's timer, and a cryptographic random number generator, seeded by the operating system: its
 /// numbers never repeat by accident, also not after a restart.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEnv;
 
-/// Another environment, whose time is never before one that was given out in an earlier run: a command that is decided
-/// again after a crash gets a time that is not before the one it had.
-pub(crate) struct LaterEnv {
+/// Another environment, whose time never goes back. While its clock is behind, because it was set back in this run or
+/// since an earlier one, time goes on at half speed until the clock has caught up: so everything that waits for some time
+/// to pass still comes to it.
+///
+/// A command's entry has the time at which it was accepted (`docs/design.md#process`), unless the processor's time is before
+/// that. Here it never is: a command that is decided again after a crash gets the same time.
+pub(crate) struct SteadyEnv {
     env: Arc<dyn Env>,
-    not_before: AtomicU64,
+    /// The latest time that was given out, in milliseconds.
+    latest_ms: AtomicU64,
+    /// Where time went on from when the clock was found to be behind.
+    behind: Mutex<Option<Behind>>,
 }
 
-impl LaterEnv {
+#[derive(Clone, Copy)]
+struct Behind {
+    from_ms: u64,
+    uptime_ms: u64,
+}
+
+impl SteadyEnv {
     pub(crate) fn new(env: Arc<dyn Env>) -> Self {
-        Self { env, not_before: AtomicU64::new(0) }
+        Self { env, latest_ms: AtomicU64::new(0), behind: Mutex::default() }
     }
 
     /// From now on the time is not before this.
     pub(crate) fn not_before(&self, time: Time) {
-        self.not_before.fetch_max(time.0, Ordering::Relaxed);
+        self.latest_ms.fetch_max(time.0, Ordering::Relaxed);
+    }
+
+    fn while_behind(&self) -> u64 {
+        let (uptime_ms, latest_ms) = (self.env.uptime_ms(), self.latest_ms.load(Ordering::Relaxed));
+        let mut behind = lock(&self.behind);
+        let passed = |from: Behind| from.from_ms + uptime_ms.saturating_sub(from.uptime_ms) / 2;
+        match *behind {
+            Some(from) if passed(from) >= latest_ms => passed(from),
+            _ => {
+                *behind = Some(Behind { from_ms: latest_ms, uptime_ms });
+                latest_ms
+            }
+        }
     }
 }
 
 #[async_trait]
-impl Env for LaterEnv {
+impl Env for SteadyEnv {
     fn now(&self) -> Time {
-        self.env.now().max(Time(self.not_before.load(Ordering::Relaxed)))
+        let clock_ms = self.env.now().0;
+        if clock_ms < self.latest_ms.load(Ordering::Relaxed) {
+            let now_ms = self.while_behind();
+            return Time(self.latest_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms));
+        }
+        // Another thread may have given out a later time meanwhile.
+        Time(self.latest_ms.fetch_max(clock_ms, Ordering::Relaxed).max(clock_ms))
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.env.uptime_ms()
     }
 
     fn random(&self) -> u64 {
@@ -54,11 +92,77 @@ impl Env for SystemEnv {
         Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
+    fn uptime_ms(&self) -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn random(&self) -> u64 {
         rand::random()
     }
 
     async fn sleep(&self, ms: u64) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+
+    /// A clock that is `ahead_ms` of the time that passes.
+    #[derive(Default)]
+    struct Clock {
+        passed_ms: AtomicU64,
+        ahead_ms: AtomicI64,
+    }
+
+    #[async_trait]
+    impl Env for Clock {
+        fn now(&self) -> Time {
+            Time(self.uptime_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
+        }
+
+        fn uptime_ms(&self) -> u64 {
+            self.passed_ms.load(Ordering::Relaxed)
+        }
+
+        fn random(&self) -> u64 {
+            0
+        }
+
+        async fn sleep(&self, _: u64) {}
+    }
+
+    #[test]
+    fn time_goes_on_at_half_speed_while_the_clock_is_behind() {
+        let clock = Arc::new(Clock::default());
+        let env = SteadyEnv::new(clock.clone());
+        // What passes, how far the clock is ahead then, and the time that is given out.
+        for (passed_ms, ahead_ms, expected) in [
+            (1_000, 0, 1_000),
+            (0, 500, 1_500),
+            (100, 500, 1_600),
+            (0, 0, 1_600),
+            (400, 0, 1_800),
+            (400, 0, 2_000),
+            (100, 0, 2_050),
+            (100, 0, 2_100),
+            (100, 0, 2_200),
+            (0, -1_000, 2_200),
+            (200, -1_000, 2_300),
+            (0, 7_000, 9_400),
+            (0, -1_000, 9_400),
+            (20, -1_000, 9_410),
+        ] {
+            clock.passed_ms.fetch_add(passed_ms, Ordering::Relaxed);
+            clock.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+            assert_eq!(env.now(), Time(expected), "after {passed_ms} ms, {ahead_ms} ms ahead");
+            assert_eq!(env.now(), Time(expected), "asked again");
+        }
+        env.not_before(Time(20_000));
+        assert_eq!(env.now(), Time(20_000));
     }
 }

@@ -19,7 +19,7 @@ use futures::{FutureExt, TryFutureExt};
 use crate::config::Config;
 use crate::event_source::{EventSource, EventSourceConfig};
 use crate::ports::Ports;
-use crate::recovery::Replay;
+use crate::recovery::{Durability, Replay, ViewGaps};
 use crate::stop::Stop;
 use crate::striped::lock;
 use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
@@ -34,6 +34,7 @@ const SWEEP_LOGS_MAX: usize = 10_000;
 pub(crate) struct HostedView {
     pub(crate) served: ServedView,
     pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) gaps: Arc<ViewGaps>,
 }
 
 /// An engine that is being put together.
@@ -41,6 +42,7 @@ pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ports: &'a Ports,
     pub(crate) replay: Arc<Replay>,
+    pub(crate) durability: Arc<Durability>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) stop: Stop,
     pub(crate) stages: Tasks,
@@ -113,7 +115,8 @@ impl Start<'_> {
     }
 
     /// A view has a thread of its own: folding is the author's code, which may take its time, and must not delay others.
-    pub(crate) fn view(&self, view: &Arc<dyn AnyView>) -> io::Result<HostedView> {
+    /// `has_gaps`: an earlier run has left some.
+    pub(crate) fn view(&self, view: &Arc<dyn AnyView>, has_gaps: bool) -> io::Result<HostedView> {
         let name = view.name();
         // There is one for each view: the tables were made from the same list.
         let table = self.ports.views[name].clone();
@@ -146,24 +149,24 @@ impl Start<'_> {
             deliver,
         );
         let deliveries = subscription.deliveries().clone();
+        let gaps = ViewGaps::new(name, deliveries.clone(), table.clone(), has_gaps);
+        let gaps = Arc::new(gaps);
         let (every, replay) = (self.every(), self.replay.clone());
+        let (ports, noted) = (self.ports.clone(), gaps.clone());
+        let durability = self.durability.clone();
         let sweeping = async move {
             if !replay.has_caught_up() {
-                let catch_up = replay.catch_up(name, &sweep, &*every.env);
+                let catch_up = replay.catch_up(&sweep, &noted, &ports, &*every.env);
                 every.stop.or(catch_up).await;
             }
-            let mut after = None;
-            while every.pause().await {
-                let deadline = every.env.now().plus_ms(every.ms);
-                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
-                let run = replay.sweep(run).map(|run| run.map(|run| run.next));
-                after = every.run(name, after, run).await;
-            }
+            let completed = replay.complete(&sweep, &noted, &durability, &*every.env);
+            let completed = every.stop.or(completed);
+            join(completed, every.walk(name, &sweep, &noted, &replay)).await;
         };
         self.stages.spawn_thread(&format!("fanfold-view-{name}"), async move {
             join(subscription.run(), sweeping).await;
         })?;
-        Ok(HostedView { served: ServedView { view: view.clone(), table }, deliveries })
+        Ok(HostedView { served: ServedView { view: view.clone(), table }, deliveries, gaps })
     }
 
     fn every(&self) -> Every {
@@ -182,6 +185,31 @@ impl Every {
     /// `false`: it is time to stop.
     async fn pause(&self) -> bool {
         self.stop.or(self.env.sleep(self.ms)).await.is_some()
+    }
+
+    /// Runs a view's sweep over all logs, again and again.
+    async fn walk(&self, name: &'static str, sweep: &ViewSweep, gaps: &ViewGaps, replay: &Replay) {
+        let mut after = None;
+        // The gaps that the walk at hand closes; `None`: it has missed a log.
+        let mut closes = None;
+        while self.pause().await {
+            if after.is_none() {
+                closes = Some(gaps.walk_begins(self.env.now()));
+            }
+            let deadline = self.env.now().plus_ms(self.ms);
+            let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
+            let mut is_whole = false;
+            let run = replay.sweep(run).map_ok(|report| {
+                let missed = report.failed.len() + report.under_way + report.undelivered;
+                is_whole = missed == 0;
+                report.next
+            });
+            after = self.run(name, after, run).await;
+            closes = closes.filter(|_| is_whole);
+            if let (None, Some(closed)) = (&after, closes) {
+                gaps.walk_ended(closed);
+            }
+        }
     }
 
     /// One run over a part of the catalogue; where the next one goes on.

@@ -26,8 +26,8 @@ use fanfold_embedded::TransitConfig;
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::ports::Ports;
 use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
-use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::Others;
+use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
@@ -156,8 +156,7 @@ impl Run {
             watch: watch.clone(),
             world: world.clone(),
         });
-        let journal =
-            Arc::new(SimJournal { memory: memory.journal.clone(), watch: watch.clone() });
+        let journal = Arc::new(SimJournal { memory: memory.journal.clone(), watch: watch.clone() });
         let state = Arc::new(SimState {
             memory: memory.state.clone(),
             watch: watch.clone(),

@@ -552,9 +552,8 @@ impl Model {
         let mut wrong = Vec::new();
         for (key, (seq, body)) in rows {
             let expected = fold.rows.get(key).and_then(|history| at(history, *seq));
-            let same = |(since, row): &(Seq, Option<Vec<u8>>)| {
-                since == seq && row.as_ref() == Some(body)
-            };
+            let same =
+                |(since, row): &(Seq, Option<Vec<u8>>)| since == seq && row.as_ref() == Some(body);
             if !expected.is_some_and(same) {
                 wrong.push(format!("{key} at {seq} is not its fold, which is {expected:?}"));
             }
@@ -575,7 +574,14 @@ impl Model {
     }
 
     /// Rows that a reader saw once, of which some may have changed since.
-    pub fn row_seen(&mut self, view: &'static str, log: &LogId, key: &RowKey, seq: Seq, row: &[u8]) {
+    pub fn row_seen(
+        &mut self,
+        view: &'static str,
+        log: &LogId,
+        key: &RowKey,
+        seq: Seq,
+        row: &[u8],
+    ) {
         let fold = self.log(log).views.entry(view).or_default();
         let expected = fold.rows.get(key).and_then(|history| at(history, seq)).cloned();
         let same = matches!(&expected, Some((since, Some(body))) if *since == seq && body == row);

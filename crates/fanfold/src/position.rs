@@ -98,6 +98,11 @@ impl Time {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// The milliseconds between this and another time, whichever comes first.
+    pub fn apart_ms(self, other: Time) -> u64 {
+        self.0.abs_diff(other.0)
+    }
+
     /// Reads what [`Time`]'s `Display` writes; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();

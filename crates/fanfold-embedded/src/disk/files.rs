@@ -84,7 +84,8 @@ impl Disk for FileDisk {
     fn list(&self, folder: &Path) -> io::Result<Vec<(String, u64)>> {
         let found = fs::read_dir(folder)?.map(|found| {
             let found = found?;
-            let bytes = found.metadata().map_or(0, |data| if data.is_file() { data.len() } else { 0 });
+            let bytes =
+                found.metadata().map_or(0, |data| if data.is_file() { data.len() } else { 0 });
             // A name that is no text is none of ours, and stays none.
             Ok((found.file_name().to_string_lossy().into_owned(), bytes))
         });

@@ -144,6 +144,15 @@ impl Shared {
         self.changes.push(change);
     }
 
+    /// Makes the names in a folder durable.
+    fn sync_names(&mut self, folder: &Path) {
+        let changes = std::mem::take(&mut self.changes);
+        let (synced, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| is_of(change, folder));
+        synced.iter().for_each(|change| apply(&mut self.durable_names, change));
+        self.changes = others;
+    }
+
     fn make_file(&mut self, path: &Path) -> Number {
         self.next += 1;
         let number = self.next;
@@ -288,9 +297,12 @@ impl DiskFile for MemoryFile {
 impl Disk for MemoryDisk {
     fn make_folder(&self, folder: &Path) -> io::Result<()> {
         self.call(DiskCall::Change, |shared| {
-            for path in folder.ancestors() {
-                shared.names.insert(path.to_owned(), None);
-                shared.durable_names.insert(path.to_owned(), None);
+            let mut missing: Vec<&Path> = folder.ancestors().collect();
+            missing.retain(|path| !shared.names.contains_key(*path));
+            for path in missing.into_iter().rev() {
+                let appears = Some((path.to_owned(), None));
+                shared.change(NameChange { appears, disappears: None });
+                path.parent().into_iter().for_each(|above| shared.sync_names(above));
             }
             Ok(())
         })
@@ -376,11 +388,7 @@ impl Disk for MemoryDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.call(DiskCall::Sync, |shared| {
-            let changes = std::mem::take(&mut shared.changes);
-            let (synced, others) = changes.into_iter().partition(|change| is_of(change, folder));
-            let synced: Vec<NameChange> = synced;
-            synced.iter().for_each(|change| apply(&mut shared.durable_names, change));
-            shared.changes = others;
+            shared.sync_names(folder);
             Ok(())
         })
     }
@@ -407,7 +415,8 @@ impl Disk for MemoryDisk {
             let is_there = is_new || shared.tables.contains_key(folder);
             Ok(is_there.then(|| shared.tables.entry(folder.to_owned()).or_default().clone()))
         })?;
-        let missing = || StoreError::damaged(format!("the tables {} are missing", folder.display()));
+        let missing =
+            || StoreError::damaged(format!("the tables {} are missing", folder.display()));
         let stored = stored.ok_or_else(missing)?;
         Ok(Box::new(OnMemoryDisk { disk: self.clone(), tables: stored.named(names) }))
     }

@@ -12,6 +12,7 @@ use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 use futures::future::{Either, select};
 
+use super::gaps::StoredGaps;
 use super::watchdog::Watchdog;
 use crate::commands::StoredCommands;
 use crate::faults;
@@ -63,6 +64,7 @@ pub(crate) struct CheckpointLoop<D> {
     env: Arc<dyn Env>,
     watchdog: Arc<Watchdog>,
     counts: Arc<CheckpointCounts>,
+    gaps: StoredGaps,
     /// A position in the command log, and what is waited for until everything below it is done.
     next: Option<(u64, Wait)>,
     /// The position that the last checkpoint has stored.
@@ -78,9 +80,10 @@ impl<D: Downstream> CheckpointLoop<D> {
         env: Arc<dyn Env>,
         watchdog: Arc<Watchdog>,
         counts: Arc<CheckpointCounts>,
+        gaps: StoredGaps,
     ) -> Self {
         let saved = counts.done.load(Ordering::Relaxed);
-        Self { store, commands, downstream, env, watchdog, counts, next: None, saved }
+        Self { store, commands, downstream, env, watchdog, counts, gaps, next: None, saved }
     }
 
     /// Makes checkpoints until `stop`, and then a last one.
@@ -162,6 +165,8 @@ impl<D: Downstream> CheckpointLoop<D> {
         let done = self.done();
         // A disk that fills up at the wrong moment makes `fjall` wait for itself.
         let _watched = self.watchdog.watch("a checkpoint");
+        // Behind `done`, which no view has passed before its gaps were counted.
+        self.gaps.store()?;
         self.store.checkpoint(done)?;
         self.saved = done;
         self.counts.made.fetch_add(1, Ordering::Relaxed);

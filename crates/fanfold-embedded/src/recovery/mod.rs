@@ -1,11 +1,13 @@
 //! What an engine does so that it survives crashes: checkpoints, and processing again what the last one lacks.
 
 mod checkpoints;
+mod gaps;
 mod replay;
 mod run;
 mod watchdog;
 
 pub(crate) use checkpoints::Downstream;
+pub(crate) use gaps::{StoredGaps, ViewGaps};
 pub(crate) use replay::Replay;
 pub use run::Durability;
 pub(crate) use watchdog::Watchdog;

@@ -15,13 +15,14 @@ use fanfold::Time;
 use fanfold::body::notification::ReceivedCommit;
 use fanfold::body::record::Record;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::ports::{Commands, Env};
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::sweep::ViewSweep;
 use tokio::sync::Mutex;
 
-use super::Watchdog;
+use super::{Durability, ViewGaps, Watchdog};
+use crate::ports::Ports;
 use crate::store::Store;
 
 /// Starts at one position in the command log, without a proper end, after which everything there is suspect: one may have
@@ -30,6 +31,10 @@ const UNCLEAN_STARTS_MAX: u64 = 2;
 /// Attempts that may end the process while everything is suspect, before the record or message is taken for the cause. The
 /// two starts before ended there, too; but one of them may have been ended by a signal.
 const ATTEMPTS_MAX: u32 = 1;
+/// How often a view looks whether everything is processed again, in milliseconds.
+const LOOK_MS: u64 = 5;
+/// Logs that a view catches up in at a time.
+const LOGS_PER_PAGE: usize = 10_000;
 /// How long a view catches up before the rest is left to its sweep, in milliseconds.
 const CATCH_UP_MS: u64 = 30_000;
 
@@ -39,6 +44,8 @@ pub(crate) struct Replay {
     logs: Vec<LogId>,
     /// Views that have not caught up yet.
     views: AtomicUsize,
+    /// Views that may still lack something that was processed again.
+    incomplete: AtomicUsize,
     is_suspicious: AtomicBool,
     /// A suspicious stage holds it while users' code runs.
     turn: Mutex<()>,
@@ -65,6 +72,7 @@ impl Replay {
         Arc::new(Self {
             logs: logs.to_vec(),
             views: AtomicUsize::new(views),
+            incomplete: AtomicUsize::new(views),
             is_suspicious: is_suspicious.into(),
             turn: Mutex::default(),
             watchdog: Arc::default(),
@@ -80,6 +88,11 @@ impl Replay {
     /// Whether all views have caught up.
     pub(crate) fn has_caught_up(&self) -> bool {
         self.views.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether all views have everything that was processed again.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.incomplete.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn is_suspicious(&self) -> bool {
@@ -170,19 +183,62 @@ impl Replay {
         run.await
     }
 
-    /// Lets a view catch up, which may have lost notifications of what the journal has.
-    pub(crate) async fn catch_up(&self, view: &'static str, sweep: &ViewSweep, env: &dyn Env) {
-        let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
-        let catch_up = async {
-            let deadline = env.now().plus_ms(CATCH_UP_MS);
-            sweep.catch_up(&self.logs, attempts_max, deadline).await
-        };
-        let report = self.sweep(catch_up).await;
-        let caught_up = report.caught_up.len();
-        tracing::info!(view, logs = self.logs.len(), caught_up, "the view has caught up");
-        if !report.failed.is_empty() {
-            tracing::warn!(view, logs = report.failed.len(), "left to the view's sweep");
+    /// Lets a view catch up, which may have lost notifications of what the journal has: in the logs whose commands are
+    /// processed again; in all logs, if an earlier run has left gaps.
+    pub(crate) async fn catch_up(
+        &self,
+        sweep: &ViewSweep,
+        gaps: &ViewGaps,
+        ports: &Ports,
+        env: &dyn Env,
+    ) {
+        let deadline = env.now().plus_ms(CATCH_UP_MS);
+        let mut failed = self.catch_up_in(&self.logs, sweep, deadline).await;
+        if gaps.are_left() {
+            let mut after = None;
+            loop {
+                let Ok(page) = ports.commands.catalogue(after, LOGS_PER_PAGE).await else {
+                    failed += 1;
+                    break;
+                };
+                failed += self.catch_up_in(&page.logs, sweep, deadline).await;
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        match failed {
+            0 => gaps.close_left(),
+            logs => tracing::warn!(view = gaps.view(), logs, "left to the view's sweep"),
         }
         self.views.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Once all commands are processed again: lets a view catch up that has lost notifications meanwhile.
+    pub(crate) async fn complete(
+        &self,
+        sweep: &ViewSweep,
+        gaps: &ViewGaps,
+        durability: &Durability,
+        env: &dyn Env,
+    ) {
+        while !durability.is_recovered() {
+            env.sleep(LOOK_MS).await;
+        }
+        if gaps.are_open() {
+            let deadline = env.now().plus_ms(CATCH_UP_MS);
+            self.catch_up_in(&self.logs, sweep, deadline).await;
+        }
+        self.incomplete.fetch_sub(1, Ordering::Release);
+    }
+
+    /// How many of these logs the view could not catch up in.
+    async fn catch_up_in(&self, logs: &[LogId], sweep: &ViewSweep, deadline: Time) -> usize {
+        let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
+        let report = self.sweep(sweep.catch_up(logs, attempts_max, deadline)).await;
+        let caught_up = report.caught_up.len();
+        tracing::info!(logs = logs.len(), caught_up, "a view has caught up");
+        report.failed.len() + report.under_way
     }
 }

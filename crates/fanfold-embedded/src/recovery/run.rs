@@ -9,6 +9,7 @@ use fanfold::LogId;
 use fanfold_pipeline::ports::Env;
 
 use super::checkpoints::{CheckpointCounts, CheckpointLoop, Downstream};
+use super::gaps::StoredGaps;
 use super::watchdog::{Vital, Watchdog};
 use crate::commands::StoredCommands;
 use crate::faults;
@@ -74,13 +75,14 @@ impl Durability {
     pub(crate) fn start(
         &self,
         downstream: impl Downstream,
+        gaps: StoredGaps,
         env: Arc<dyn Env>,
         watchdog: Arc<Watchdog>,
     ) -> Result<(), OpenError> {
         let (store, commands) = (self.store.clone(), self.commands.clone());
         let counts = self.counts.clone();
         let checkpoints =
-            CheckpointLoop::new(store, commands, downstream, env, watchdog, counts);
+            CheckpointLoop::new(store, commands, downstream, env, watchdog, counts, gaps);
         let (store, counts) = (Arc::downgrade(&self.store), self.counts.clone());
         let commands = Arc::downgrade(&self.commands);
         faults::before_death(move || {

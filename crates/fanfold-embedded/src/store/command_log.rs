@@ -284,8 +284,7 @@ fn segments(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<Segment>> {
         let first = name.strip_suffix(".log")?.parse().ok()?;
         Some(Segment { first, path: folder.join(&name), bytes })
     };
-    let mut segments: Vec<Segment> =
-        disk.list(folder)?.into_iter().filter_map(segment).collect();
+    let mut segments: Vec<Segment> = disk.list(folder)?.into_iter().filter_map(segment).collect();
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
 }

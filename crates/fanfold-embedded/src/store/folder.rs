@@ -155,8 +155,9 @@ impl Folder {
         } else if !is_format(&*self.disk, &unfinished)? {
             let mut file = self.disk.create(&unfinished)?;
             file.write_at(0, format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
-            file.sync()?;
         }
+        // Also if an earlier start has written it: that may have been killed before it synced.
+        self.disk.open(&unfinished)?.sync()?;
         self.disk.sync_folder(&self.path)?;
         for made in [self.commands(), self.tables(), probe(&self.tables())] {
             match self.disk.remove_folder(&made) {

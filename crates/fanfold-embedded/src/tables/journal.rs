@@ -160,4 +160,3 @@ impl Journal for StoredJournal {
         self.tail(log).map_err(|error| error.unavailable("journal"))
     }
 }
-

@@ -70,4 +70,3 @@ impl ParkedTable for StoredParked {
         Ok(())
     }
 }
-

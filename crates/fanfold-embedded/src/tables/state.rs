@@ -67,4 +67,3 @@ impl State for StoredState {
         Ok(Guarded::Stored)
     }
 }
-

@@ -1,5 +1,6 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
@@ -29,6 +30,8 @@ pub struct StoredView {
     table: Table,
     stripes: Striped<()>,
     waiters: Arc<Waiters>,
+    /// How often a log was marked as behind since the table was opened.
+    marked_behind: AtomicU64,
 }
 
 /// What a cursor seldom says.
@@ -45,12 +48,23 @@ struct More {
 impl StoredView {
     /// A view's table in a store.
     pub fn new(store: Arc<Store>, table: Table) -> Self {
-        Self { store, table, stripes: Striped::default(), waiters: Arc::default() }
+        Self {
+            store,
+            table,
+            stripes: Striped::default(),
+            waiters: Arc::default(),
+            marked_behind: AtomicU64::new(0),
+        }
     }
 
     /// Those who wait for the view.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
+    }
+
+    /// How often a log was marked as behind since the table was opened.
+    pub(crate) fn marked_behind(&self) -> u64 {
+        self.marked_behind.load(Ordering::Relaxed)
     }
 
     /// Lets a parked view go on: what `park` has noted is gone.
@@ -244,6 +258,8 @@ impl ViewTable for StoredView {
         let cursor = self.read_cursor(log)?;
         let cursor = cursor.unwrap_or_default();
         let behind = cursor.behind.max(Some(target));
+        // Counted before it is acknowledged that the view need not hear of it again.
+        self.marked_behind.fetch_add(1, Ordering::Relaxed);
         self.put_cursor(log, &Cursor { behind, ..cursor });
         faults::reached("view.mark_behind");
         Ok(())

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use fanfold::{LogId, Time};
-use fanfold_embedded::{TransitConfig, ports::Ports};
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::shards::Shards;
+use fanfold_embedded::{TransitConfig, ports::Ports};
 use fanfold_pipeline::ports::{
     Admission, Append, AppendError, CommandStream, Commands, StreamRecord, Token, Unavailable,
 };

@@ -1,7 +1,7 @@
 //! The suite finds what it is for: each of these ports breaks one sentence of its specification.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -321,7 +321,11 @@ impl Waits for Broken {
 }
 
 fn broken(bug: Bug) -> Broken {
-    Broken(Ports::in_memory(&TransitConfig::default(), ["v"], PausedEnv::new()).expect("ports"), bug, Mutex::default())
+    Broken(
+        Ports::in_memory(&TransitConfig::default(), ["v"], PausedEnv::new()).expect("ports"),
+        bug,
+        Mutex::default(),
+    )
 }
 
 /// Whether the suite of one kind of port finds the bug.

@@ -104,7 +104,8 @@ fn dead_letters() {
 }
 
 async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {
-    let memory = Ports::in_memory(&TransitConfig::default(), ["balances"], env.clone()).expect("ports");
+    let memory =
+        Ports::in_memory(&TransitConfig::default(), ["balances"], env.clone()).expect("ports");
     let table = memory.views["balances"].clone();
     let ports = conformance::WaitsPorts {
         waits: &*memory.waits,
@@ -131,7 +132,8 @@ async fn waits_in_real_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_on_threads() {
     const RACERS: u128 = 8;
-    let memory = Ports::in_memory(&TransitConfig::default(), ["v"], Arc::new(SystemEnv)).expect("ports");
+    let memory =
+        Ports::in_memory(&TransitConfig::default(), ["v"], Arc::new(SystemEnv)).expect("ports");
     for round in 0..200_u64 {
         let racers: Vec<_> = (0..RACERS)
             .map(|racer| {

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use fanfold_embedded::SystemEnv;
 use fanfold_embedded::commands::StoredCommands;
 use fanfold_embedded::disk::FileDisk;
+use fanfold_embedded::limit::Limit;
+use fanfold_embedded::store::folder::Folder;
+use fanfold_embedded::store::{Driver, Store};
 use fanfold_embedded::tables::{
     StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,
 };
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::store::{Driver, Store};
-use fanfold_embedded::store::folder::Folder;
 use fanfold_embedded::waits::LocalWaits;
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{Append, Commands, Token};

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use fanfold::limits::{PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::transit::{MemoryStream, MemoryTopic};
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::ports::Ports;
 use fanfold_embedded::transit::Position;
+use fanfold_embedded::transit::{MemoryStream, MemoryTopic};
 use fanfold_pipeline::ports::{
     CommandStream, DeadLetters, State, StoredRow, StreamRecord, Unavailable, ViewTable,
 };

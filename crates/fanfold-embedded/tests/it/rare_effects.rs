@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
-use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_embedded::faults::{RARE_EFFECTS, before_death};
 use fanfold_embedded::limit::Limit;
 use fanfold_embedded::store::Store;
+use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::ports::{DeadLetters, ParkedItem, ParkedTable, ParkedView, ViewTable};
 
 use crate::child;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfold_embedded::hash_key::HashKey;
 use fanfold_embedded::limit::Limit;
-use fanfold_embedded::transit::{Batch, Position};
 use fanfold_embedded::shards::{
     Layout, Mark, ReshardError, SHARDS_CLOSED_MAX, SHARDS_OPEN_MAX, ShardId, ShardInfo, ShardState,
     Shards,
 };
+use fanfold_embedded::transit::{Batch, Position};
 use futures::FutureExt;
 use proptest::prelude::*;
 

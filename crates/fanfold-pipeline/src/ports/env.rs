@@ -6,6 +6,10 @@ use fanfold::Time;
 pub trait Env: Send + Sync {
     /// The time. MAY jump, also backwards.
     fn now(&self) -> Time;
+    /// Milliseconds since some moment of this process: MUST NOT jump. As provided, the time: for clocks that do not jump.
+    fn uptime_ms(&self) -> u64 {
+        self.now().0
+    }
     /// 64 random bits. In production they MUST be unpredictable enough never to repeat by accident.
     fn random(&self) -> u64;
     /// Returns after about `ms` milliseconds.

@@ -134,7 +134,8 @@ impl Sweep {
         if let Some(slot) = &ahead {
             let older = [parked.first.map(|(_, at)| at), since].into_iter().flatten();
             let oldest = if is_next { slot.at } else { older.fold(slot.at, Time::min) };
-            inspection.standstill_ms = now.since_ms(oldest);
+            // A batch from far ahead is not young: the clock was set back.
+            inspection.standstill_ms = now.apart_ms(oldest);
         }
         let stands_still = inspection.standstill_ms > STANDSTILL_MS;
         let is_due = (stands_still || parked.could_go_on) && !parked.is_held || parked.attempted;

@@ -251,8 +251,9 @@ impl ViewSweep {
 
     async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
         let page = self.projector.ports.journal.read(log, cursor.next(), 1).await?;
+        // A commit from far ahead is not young: the clock was set back.
         let age_ms =
-            page.commits.first().map(|item| self.projector.ports.env.now().since_ms(item.at));
+            page.commits.first().map(|item| self.projector.ports.env.now().apart_ms(item.at));
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 

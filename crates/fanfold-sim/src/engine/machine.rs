@@ -130,6 +130,10 @@ impl Env for SimClock {
         Time(self.world.now().0.saturating_add_signed(self.offset_ms.load(Ordering::Relaxed)))
     }
 
+    fn uptime_ms(&self) -> u64 {
+        self.world.now().0
+    }
+
     fn random(&self) -> u64 {
         self.world.random()
     }

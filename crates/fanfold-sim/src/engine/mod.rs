@@ -193,8 +193,7 @@ impl Run {
     fn config(&self) -> Config {
         let world = &self.world;
         let many = Limit { items: 100_000, bytes: 1 << 26 };
-        let backlog =
-            if world.happens(200) { Limit { items: 5, bytes: 20_000 } } else { many };
+        let backlog = if world.happens(200) { Limit { items: 5, bytes: 20_000 } } else { many };
         let notifications_bytes_max = if world.happens(300) { 4_000 } else { 1 << 24 };
         Config {
             services: self.services.clone(),
@@ -219,8 +218,7 @@ impl Run {
         if is_last {
             faults.off();
         }
-        let clock =
-            SimClock { world: self.world.clone(), offset_ms: self.offset_ms.clone() };
+        let clock = SimClock { world: self.world.clone(), offset_ms: self.offset_ms.clone() };
         let faulty = disk.with_faults(faults.clone());
         let machine = Machine {
             disk: Arc::new(faulty.clone()),
@@ -243,13 +241,22 @@ impl Run {
                 let ended = self.executor.run_until(&main, until);
                 let is_clean = main.take();
                 let stopped = faults.has_stopped();
-                self.seen.borrow_mut().check(Invariant::F8, ended || stopped, || {
-                    format!("life {life} stands still")
-                });
+                self.seen
+                    .borrow_mut()
+                    .check(Invariant::F8, ended || stopped, || format!("life {life} stands still"));
                 is_clean.unwrap_or(false)
             }
             Err(error) => {
                 self.count(Fault::NotOpened);
+                    use fanfold_embedded::disk::Disk;
+                    eprintln!(
+                        "{error:?} {:?} {:?} {:?} {:?}",
+                        disk.list(Path::new(FOLDER)),
+                        disk.read(Path::new("/data/FORMAT")),
+                        disk.read(Path::new("/data/FORMAT.new")),
+                        disk.list(Path::new("/data/commands"))
+                    );
+                }
                 let excused = !is_last;
                 let what = || format!("life {life} does not begin: {error:?}");
                 self.seen.borrow_mut().check(Invariant::F8, excused, what);
@@ -298,12 +305,24 @@ impl Run {
             return false;
         }
         // Everything else goes on meanwhile.
-        faults.off();
-        engine.shutdown().await
+        let is_clean = engine.shutdown().await;
+        if is_clean {
+            self.count(Fault::ShutDown);
+        }
+        is_clean
     }
 
     fn report(&self, engine: &Engine) {
         let Some(durability) = engine.monitor().durable() else { return };
+            self.note(|| {
+                format!(
+                    "opened: replayed {:?} done {:?} deliveries {:?}",
+                    durability.replayed_logs(),
+                    durability.store().done(),
+                    engine.status().deliveries.len()
+                )
+            });
+        }
         if !durability.replayed_logs().is_empty() {
             self.count(Fault::Replayed);
         }
@@ -381,9 +400,10 @@ impl Run {
                 let cursor = ports.views[view.name()].cursor(&log).await.ok().flatten();
                 let cursor = cursor.unwrap_or_default();
                 // A view that cannot apply an entry is parked there for ever: the audit looks at which.
-                let is_parked = cursor.parked.as_ref().is_some_and(|p| counted(&p.reason).is_none());
+                let is_parked =
+                    cursor.parked.as_ref().is_some_and(|p| counted(&p.reason).is_none());
                 if cursor.seq < tail && !is_parked {
-                    return Some(format!("{} of {log} at {} of {tail}", view.name(), cursor.seq));
+                    return Some(format!("{} of {log} at {cursor:?} of {tail}", view.name()));
                 }
             }
         }
@@ -498,6 +518,18 @@ impl Run {
                 let Ok(Awaited::Ready(page)) = found else { continue };
                 let rows = page.rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
                 let rows: Vec<_> = rows.collect();
+                    self.note(|| {
+                        format!(
+                            "reads {view} {log} at {} {:?}",
+                            page.seq,
+                            engine.monitor().durable().map(|d| (
+                                d.checkpoints(),
+                                d.store().unsaved_bytes(),
+                                d.store().done()
+                            ))
+                        )
+                    });
+                }
                 let mut seen = self.seen.borrow_mut();
                 seen.sees_rows(view, &log, page.seq, rows);
                 let reached = asked.is_none_or(|asked| page.seq >= asked);

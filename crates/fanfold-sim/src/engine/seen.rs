@@ -28,7 +28,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
+    pub(super) fn check(
+        &mut self,
+        invariant: Invariant,
+        holds: bool,
+        what: impl FnOnce() -> String,
+    ) {
         if !holds {
             self.violations.push(Violation { invariant, what: what() });
         }

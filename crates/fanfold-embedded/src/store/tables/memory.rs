@@ -60,7 +60,8 @@ impl MemoryTables {
 
     fn page(&self, table: Table, from: &[u8], to: &[u8], descending: bool) -> Vec<(Bytes, Bytes)> {
         let tables = self.read();
-        let range = tables[self.places[table.index()]].1.range::<[u8], _>((Included(from), Excluded(to)));
+        let range =
+            tables[self.places[table.index()]].1.range::<[u8], _>((Included(from), Excluded(to)));
         let owned = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
         match descending {
             true => range.rev().take(PAGE_ITEMS).map(owned).collect(),

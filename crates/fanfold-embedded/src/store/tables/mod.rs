@@ -50,8 +50,7 @@ impl Table {
 }
 
 /// The names of the tables that every engine has, by their index. Those of the views follow.
-pub(super) const NAMES: [&str; 6] =
-    ["meta", "slots", "journal", "state", "parked", "dead-letters"];
+pub(super) const NAMES: [&str; 6] = ["meta", "slots", "journal", "state", "parked", "dead-letters"];
 
 /// One item of a batch; without a value it is removed.
 pub type Write = (Table, Bytes, Option<Bytes>);

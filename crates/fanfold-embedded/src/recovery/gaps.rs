@@ -1,0 +1,129 @@
+//! What a view may lack although its subscription has passed it: notifications that were dropped, dead letters, and logs
+//! that the projector has marked as behind. The view's sweep makes them good from the journal, at a time when their commands
+//! are in the command log no more. A crash after that would take rows back that readers have seen: so it is noted, durably,
+//! that a view has gaps, until they are closed, and after a crash such a view catches up in all logs.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use fanfold::Time;
+
+use crate::store::{Store, StoreError, Table};
+use crate::striped::lock;
+use crate::subscription::Deliveries;
+use crate::tables::StoredView;
+
+/// The meta table's key of the views with gaps.
+const GAPS_KEY: &[u8] = b"gaps";
+/// A sweep leaves alone what is younger than ten seconds (`docs/design.md#sweep`): a gap is closed by a walk that began so
+/// much later, in milliseconds.
+const YOUNG_MS: u64 = 12_000;
+
+/// The gaps of one view.
+pub(crate) struct ViewGaps {
+    view: &'static str,
+    deliveries: Arc<Deliveries>,
+    table: Arc<StoredView>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The gaps of this run that are closed.
+    closed: u64,
+    /// The gaps that there were at some time.
+    noted: (u64, Time),
+    /// Whether an earlier run has left gaps.
+    are_left: bool,
+}
+
+impl ViewGaps {
+    pub(crate) fn new(
+        view: &'static str,
+        deliveries: Arc<Deliveries>,
+        table: Arc<StoredView>,
+        are_left: bool,
+    ) -> Self {
+        let state = State { closed: 0, noted: (0, Time::default()), are_left };
+        Self { view, deliveries, table, state: Mutex::new(state) }
+    }
+
+    /// The view's name.
+    pub(crate) fn view(&self) -> &'static str {
+        self.view
+    }
+
+    fn count(&self) -> u64 {
+        self.deliveries.lost() + self.deliveries.dead() + self.table.marked_behind()
+    }
+
+    pub(crate) fn are_open(&self) -> bool {
+        let state = lock(&self.state);
+        state.are_left || self.count() > state.closed
+    }
+
+    /// Whether an earlier run has left gaps, which are not closed.
+    pub(crate) fn are_left(&self) -> bool {
+        lock(&self.state).are_left
+    }
+
+    /// The view has caught up in all logs.
+    pub(crate) fn close_left(&self) {
+        lock(&self.state).are_left = false;
+    }
+
+    /// A walk of the sweep over all logs begins. Returns the gaps that it closes, if it misses no log.
+    pub(crate) fn walk_begins(&self, now: Time) -> u64 {
+        let mut state = lock(&self.state);
+        let (noted, at) = state.noted;
+        if now.since_ms(at) < YOUNG_MS {
+            return state.closed;
+        }
+        state.noted = (self.count(), now);
+        noted
+    }
+
+    /// It has ended, and has missed none.
+    pub(crate) fn walk_ended(&self, closed: u64) {
+        let mut state = lock(&self.state);
+        state.closed = state.closed.max(closed);
+    }
+}
+
+/// The views with gaps that are stored.
+pub(crate) struct StoredGaps {
+    store: Arc<Store>,
+    views: Vec<Arc<ViewGaps>>,
+    stored: BTreeSet<String>,
+}
+
+impl StoredGaps {
+    /// The names of the views that an earlier run has left with gaps.
+    pub(crate) fn left(store: &Store) -> Result<BTreeSet<String>, StoreError> {
+        let stored = store.get(Table::META, GAPS_KEY)?;
+        let left = stored.map(|stored| serde_json::from_slice(&stored)).transpose();
+        left.map(Option::unwrap_or_default).map_err(|error| {
+            StoreError::damaged(format!("the views with gaps cannot be read: {error}"))
+        })
+    }
+
+    pub(crate) fn new(store: Arc<Store>, views: Vec<Arc<ViewGaps>>) -> Result<Self, StoreError> {
+        let stored = Self::left(&store)?;
+        Ok(Self { store, views, stored })
+    }
+
+    /// Stores which views have gaps, if that has changed: before a checkpoint after which the command log is cut off.
+    pub(crate) fn store(&mut self) -> Result<(), StoreError> {
+        let open = self.views.iter().filter(|view| view.are_open());
+        let mut open: BTreeSet<String> = open.map(|view| view.view.to_owned()).collect();
+        // A view that this run does not host keeps its gaps.
+        let is_hosted = |name: &String| self.views.iter().any(|view| view.view == name);
+        open.extend(self.stored.iter().filter(|name| !is_hosted(name)).cloned());
+        if open != self.stored {
+            // Names: nothing that JSON cannot hold.
+            let value = serde_json::to_vec(&open).unwrap_or_default();
+            self.store.put_now(Table::META, GAPS_KEY, Some(value.into()))?;
+            self.stored = open;
+        }
+        Ok(())
+    }
+}

@@ -1,12 +1,12 @@
-//! By HTTP: what a host has seen, and faults to plant in it.
+//! Controls a host by HTTP: its counters, and faults to plant in it.
 //!
 //! | | |
 //! |---|---|
-//! | `GET /counts` | what has happened to each function and mapping |
+//! | `GET /counts` | the counters of each function and mapping |
 //! | `PUT /mappings/<function>/<on, off or drop>` | see [`Mode`] |
-//! | `PUT /kill/<function>` | all its processes, now |
-//! | `PUT /kill/<function>/<invocations>/<ms>` | those of the next invocations, each within so many milliseconds |
-//! | `PUT /schedules/<function>` | invokes it as its schedule does, and answers when it has ended |
+//! | `PUT /kill/<function>` | kills all its processes now |
+//! | `PUT /kill/<function>/<invocations>/<ms>` | kills the processes of its next invocations, each within so many milliseconds |
+//! | `PUT /schedules/<function>` | invokes it as its schedule does, and answers when the invocation ends |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +23,17 @@ use tokio::net::TcpListener;
 use crate::function::Functions;
 use crate::mapping::{Mappings, Mode};
 
-/// What is controlled.
+/// What the control port controls.
 pub struct Controlled {
     /// The functions.
     pub functions: Functions,
     /// The mappings, subscriptions among them.
     pub mappings: Mappings,
-    /// What schedules invoke functions with.
+    /// Makes the event of a function's schedule.
     pub schedule: Box<dyn Fn(&str) -> Value + Send + Sync>,
 }
 
-/// Serves it, for ever.
+/// Serves the control port, without end.
 pub async fn serve(listener: TcpListener, controlled: Controlled) -> std::io::Result<()> {
     let router = Router::new()
         .route("/counts", get(counts))

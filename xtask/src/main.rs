@@ -243,25 +243,49 @@ mod tests {
         }
     }
 
+    /// The anchors of a document's headings, as GitHub makes them.
+    fn anchors(text: &str) -> BTreeSet<String> {
+        let headings = text.lines().filter(|line| line.starts_with('#'));
+        let is_kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+        let anchor = |heading: &str| {
+            let heading = heading.trim_start_matches('#').trim().to_lowercase();
+            heading.chars().filter(is_kept).collect::<String>().replace(' ', "-")
+        };
+        headings.map(anchor).collect()
+    }
+
     #[test]
-    fn every_cited_section_of_the_design_exists() {
-        let root = root().expect("it is known");
-        let design = std::fs::read_to_string(root.join("docs/design.md")).expect("it is there");
-        let headings = design.lines().filter_map(|line| line.strip_prefix("## "));
-        let anchors: BTreeSet<String> =
-            headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
+    fn every_link_of_a_document_and_every_cited_section_exists() {
+        let root = root().expect("the root is known");
         let mut files = Vec::new();
         texts(&root, &mut files);
         let mut cited = 0;
-        for (path, text) in files {
+        for (path, text) in &files {
+            let is_document = path.extension().is_some_and(|name| name == "md");
             // In two parts, so that this line is not a citation.
-            for rest in text.split(concat!("design.md", "#")).skip(1) {
-                let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
-                let anchor = &rest[..end.unwrap_or(rest.len())];
-                assert!(anchors.contains(anchor), "{}: `{anchor}`", path.display());
+            let link = if is_document { "](" } else { concat!("docs/design.md", "#") };
+            for rest in text.split(link).skip(1) {
+                let (file, anchor) = if is_document {
+                    let target = rest.split(')').next().unwrap_or_default();
+                    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+                    let folder = path.parent().expect("it is in a folder");
+                    (if file.is_empty() { path.clone() } else { folder.join(file) }, anchor)
+                } else {
+                    let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
+                    (root.join("docs/design.md"), &rest[..end.unwrap_or(rest.len())])
+                };
+                if file.to_string_lossy().contains("://") {
+                    continue;
+                }
+                let is_there = match anchor {
+                    "" => file.exists(),
+                    _ => std::fs::read_to_string(&file)
+                        .is_ok_and(|text| anchors(&text).contains(anchor)),
+                };
+                assert!(is_there, "{}: {}#{anchor}", path.display(), file.display());
                 cited += 1;
             }
         }
-        assert!(cited > 10, "only {cited} citations were found");
+        assert!(cited > 100, "only {cited} links were found");
     }
 }

@@ -6,7 +6,6 @@
 //! | `PUT /mappings/<function>/<on, off or drop>` | see [`Mode`] |
 //! | `PUT /kill/<function>` | kills all its processes now |
 //! | `PUT /kill/<function>/<invocations>/<ms>` | kills the processes of its next invocations, each within so many milliseconds |
-//! | `PUT /schedules/<function>` | invokes it as its schedule does, and answers when the invocation ends |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,6 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -29,8 +27,6 @@ pub struct Controlled {
     pub functions: Functions,
     /// The mappings, subscriptions among them.
     pub mappings: Mappings,
-    /// Makes the event of a function's schedule.
-    pub schedule: Box<dyn Fn(&str) -> Value + Send + Sync>,
 }
 
 /// Serves the control port, without end.
@@ -40,7 +36,6 @@ pub async fn serve(listener: TcpListener, controlled: Controlled) -> std::io::Re
         .route("/mappings/{name}/{mode}", put(set_mode))
         .route("/kill/{name}", put(kill))
         .route("/kill/{name}/{invocations}/{ms}", put(kill_next))
-        .route("/schedules/{name}", put(schedule))
         .with_state(Arc::new(controlled));
     axum::serve(listener, router).await
 }
@@ -75,15 +70,6 @@ async fn kill_next(
     let Some(function) = host.functions.get(&name) else { return unknown(&name) };
     function.kill_next(invocations, Duration::from_millis(ms));
     answer(&json!({ "invocations": invocations }))
-}
-
-async fn schedule(State(host): Shared, Path(name): Path<String>) -> Response {
-    let Some(function) = host.functions.get(&name) else { return unknown(&name) };
-    let event = (host.schedule)(&name);
-    match function.invoke(Bytes::from(event.to_string())).await {
-        Ok(answer) => answer.into_response(),
-        Err(failed) => (StatusCode::BAD_GATEWAY, failed.to_string()).into_response(),
-    }
 }
 
 fn answer(with: &Value) -> Response {

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, OnError};
-use crate::worker::{Failed, Planted, Program, Worker};
+use crate::worker::{Failed, Program, Worker};
 
 /// The most asynchronous invocations of a function that are pending.
 const ASYNCHRONOUS_MAX: usize = 1_000;
@@ -82,11 +82,6 @@ impl Function {
         &self.name
     }
 
-    /// Its ARN.
-    pub fn arn(&self) -> &str {
-        self.program.arn()
-    }
-
     /// Its counters.
     pub fn invocations(&self) -> Invocations {
         let kills_left = lock(&self.kills).invocations;
@@ -100,12 +95,12 @@ impl Function {
         };
         // There is one environment for each permit.
         let mut worker = lock(&self.idle).pop().unwrap_or_default();
-        let planted = self.planted();
+        let kill_after = self.kill_after();
         let mut kill_now = self.kill_now.subscribe();
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
         let id = format!("00000000-0000-4000-8000-{id:012x}");
         let invoked = tokio::select! {
-            invoked = worker.invoke(&self.program, id, event, planted) => Some(invoked),
+            invoked = worker.invoke(&self.program, id, event, kill_after) => Some(invoked),
             _ = kill_now.changed() => None,
         };
         let result = invoked.unwrap_or(Err(Failed::Killed));
@@ -161,7 +156,7 @@ impl Function {
             "timestamp": jiff::Timestamp::now().to_string(),
             "requestContext": {
                 "requestId": "00000000-0000-4000-8000-000000000000",
-                "functionArn": format!("{}:$LATEST", self.arn()),
+                "functionArn": format!("{}:$LATEST", self.program.arn),
                 "condition": condition,
                 "approximateInvokeCount": tries,
             },
@@ -203,15 +198,11 @@ impl Function {
         *lock(&self.kills) = Kills { invocations, within };
     }
 
-    fn planted(&self) -> Planted {
+    fn kill_after(&self) -> Option<Duration> {
         let mut kills = lock(&self.kills);
-        if kills.invocations == 0 {
-            return Planted::default();
-        }
-        kills.invocations -= 1;
+        kills.invocations = kills.invocations.checked_sub(1)?;
         let micros = kills.within.as_micros().min(u128::from(u64::MAX)) as u64;
-        let after = Duration::from_micros(rand::rng().random_range(0..=micros));
-        Planted { kill_after: Some(after) }
+        Some(Duration::from_micros(rand::rng().random_range(0..=micros)))
     }
 }
 

@@ -80,11 +80,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         mappings.insert(name.clone(), handle);
         parts.push(Box::pin(until_panic(queue::notify(reader))));
     }
-    let (region, account) = (config.region.clone(), config.account.clone());
-    let scheduled =
-        move |name: &str| event::of_schedule(name, &region, &account, jiff::Timestamp::now());
     for (name, every_ms) in &config.schedules {
-        let (function, scheduled, every_ms) = (function(name)?, scheduled.clone(), *every_ms);
+        let (function, every_ms) = (function(name)?, *every_ms);
+        let (region, account) = (config.region.clone(), config.account.clone());
         parts.push(Box::pin(until_panic(async move {
             let mut ticks = interval(Duration::from_millis(every_ms.max(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,7 +90,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                function.invoke_later(scheduled(function.name())).await;
+                let now = jiff::Timestamp::now();
+                let event = event::of_schedule(function.name(), &region, &account, now);
+                function.invoke_later(event).await;
             }
         })));
     }
@@ -107,8 +107,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Last, so that everything that it controls exists.
     let listener =
         TcpListener::bind(config.control).await.context("the control port cannot listen")?;
-    let controlled =
-        Controlled { functions: functions.clone(), mappings, schedule: Box::new(scheduled) };
+    let controlled = Controlled { functions: functions.clone(), mappings };
     parts.push(Box::pin(async move {
         control::serve(listener, controlled).await.context("the control port has ended")
     }));

@@ -48,7 +48,7 @@ pub(crate) struct Program {
     bootstrap: PathBuf,
     env: Vec<(String, String)>,
     log: PathBuf,
-    arn: String,
+    pub(crate) arn: String,
     timeout_ms: u64,
 }
 
@@ -78,22 +78,11 @@ impl Program {
             timeout_ms: function.timeout_ms,
         }
     }
-
-    pub(crate) fn arn(&self) -> &str {
-        &self.arn
-    }
 }
 
 struct Process {
     child: Child,
     api: RuntimeApi,
-}
-
-/// A fault planted in an invocation.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Planted {
-    /// The process is killed after this time, or when it answers. Its answer is lost.
-    pub(crate) kill_after: Option<Duration>,
 }
 
 /// One environment. Its process starts with the first invocation.
@@ -104,19 +93,19 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Invokes the function. The process survives only if the function answers, or reports an
-    /// error.
+    /// error. With `kill_after` it is killed after this time, or when it answers: its answer is lost.
     pub(crate) async fn invoke(
         &mut self,
         program: &Program,
         id: String,
         event: Bytes,
-        planted: Planted,
+        kill_after: Option<Duration>,
     ) -> Result<Bytes, Failed> {
         let mut process = match self.process.take() {
             Some(process) => process,
             None => start(program).await.map_err(Failed::Start)?,
         };
-        match process.invoke(program, id, event, planted).await {
+        match process.invoke(program, id, event, kill_after).await {
             result @ (Ok(_) | Err(Failed::Function(_))) => {
                 self.process = Some(process);
                 result
@@ -147,7 +136,7 @@ impl Process {
         program: &Program,
         id: String,
         event: Bytes,
-        planted: Planted,
+        kill_after: Option<Duration>,
     ) -> Result<Bytes, Failed> {
         let (taken, is_taken) = oneshot::channel();
         let (arn, timeout_ms) = (program.arn.clone(), program.timeout_ms);
@@ -169,13 +158,13 @@ impl Process {
         }
         let began = Instant::now();
         let end = began + Duration::from_millis(timeout_ms);
-        let killed = planted.kill_after.map_or(end, |after| began + after);
+        let killed = kill_after.map_or(end, |after| began + after);
         let reply = tokio::select! {
             reply = reply_to(&mut self.api.replies, &id) => reply,
             status = ended(&mut self.child) => Err(exited(status)),
             () = sleep_until(end.min(killed)) => Err(Failed::TimedOut(timeout_ms)),
         };
-        if planted.kill_after.is_some() { Err(Failed::Killed) } else { reply }
+        if kill_after.is_some() { Err(Failed::Killed) } else { reply }
     }
 }
 

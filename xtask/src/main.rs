@@ -3,6 +3,7 @@
 mod e2e;
 mod lambdas;
 mod load;
+mod mutate;
 mod venv;
 
 use std::env;
@@ -44,6 +45,8 @@ enum Task {
     },
     /// Run a small load on `fanfold up`, kill it in the middle, and audit it.
     Load,
+    /// Make small wrong changes to a copy of the sources: the tests and the simulator must find each.
+    Mutate(mutate::Options),
     /// Simulate. A failing seed is printed with the end of its trace.
     Sim {
         /// How many seeds to run.
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
         Task::E2e(options) => e2e::run(options),
         Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
+        Task::Mutate(options) => mutate::run(&options),
         Task::Sim { seeds, from, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());
             let mut arguments = vec!["--seeds", &seeds, "--from", &from];
@@ -82,7 +86,7 @@ fn ci() -> Result<()> {
     let everything = ["--workspace", "--all-targets", "--all-features"];
     let deny = ["--", "--deny", "warnings"];
     cargo("lints", &[&["clippy", "--locked"], &everything[..], &deny].concat())?;
-    // As it ships, without `planted`.
+    // As it ships, without features.
     cargo(
         "lints of the binary",
         &[&["clippy", "--locked", "--package", "fanfold-cli"], &SHARED[..], &deny].concat(),
@@ -91,6 +95,7 @@ fn ci() -> Result<()> {
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
+    mutate::run_in_ci()?;
     load()?;
     e2e::run(e2e::Options::IN_CI)?;
     println!("\nevery check passed, in {} s", began.elapsed().as_secs());
@@ -187,6 +192,23 @@ fn root() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
+/// The sources and documents below a folder.
+fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with('.') && name != "target" {
+                texts(&path, found)?;
+            }
+        } else if name.ends_with(".rs") || name.ends_with(".md") {
+            let text = std::fs::read_to_string(&path)?;
+            found.push((path, text));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -228,21 +250,6 @@ mod tests {
         }
     }
 
-    /// Adds the sources and documents below this folder to `found`.
-    fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
-        for entry in std::fs::read_dir(folder).expect("the folder can be read") {
-            let path = entry.expect("the entry can be read").path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if !name.starts_with('.') && name != "target" {
-                    texts(&path, found);
-                }
-            } else if name.ends_with(".rs") || name.ends_with(".md") {
-                found.push((path.clone(), std::fs::read_to_string(&path).expect("it is text")));
-            }
-        }
-    }
-
     /// The anchors of a document's headings, as GitHub makes them.
     fn anchors(text: &str) -> BTreeSet<String> {
         let headings = text.lines().filter(|line| line.starts_with('#'));
@@ -258,7 +265,7 @@ mod tests {
     fn every_link_of_a_document_and_every_cited_section_exists() {
         let root = root().expect("the root is known");
         let mut files = Vec::new();
-        texts(&root, &mut files);
+        texts(&root, &mut files).expect("the sources can be read");
         let mut cited = 0;
         for (path, text) in &files {
             let is_document = path.extension().is_some_and(|name| name == "md");

@@ -1,10 +1,10 @@
-//! Reads by key that begin at the same time are one call.
+//! Joins reads by key that begin at the same time into one call.
 //!
-//! The stages work on many logs at a time, and each log asks for its own few items. Whoever asks
-//! first lets the others ask too, and then reads for all of them: a `BatchGetItem` costs what its
-//! keys cost one by one, and saves a hundred calls. Nothing is kept, and nothing is read that
-//! nobody asked for. What was left out of an answer is its asker's to ask for again: nobody else
-//! waits for it (F7).
+//! The stages work on many logs at a time, and each log reads a few items of its own. The first read
+//! yields once, so that others can join it, and then makes one `BatchGetItem` for all of them. That
+//! costs as much as reading the keys one by one, and saves up to a hundred calls. Nothing is cached,
+//! and only requested keys are read. If DynamoDB leaves a key unprocessed, only the reads that
+//! requested this key retry it, so no other read waits for it (F7).
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
@@ -25,73 +25,74 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// As DynamoDB has it.
+    /// The key as DynamoDB takes it.
     pub(super) fn item(&self) -> Item {
         item([(PK, text(&self.pk)), (SK, text(&self.sk))])
     }
 
-    /// Of an item, or of a key. There is none without.
+    /// The key of an item. Every item has one.
     pub(super) fn of(item: &Item) -> Option<Self> {
         let part = |name| item.get(name)?.as_s().ok().cloned();
         Some(Self { pk: part(PK)?, sk: part(SK)? })
     }
 }
 
-/// What came of asking for a key.
+/// The result of reading a key that has an item, or that was not read.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome {
+pub(super) enum KeyResult {
     Item(Item),
-    /// It was left out: who wants it asks again.
-    LeftOut,
+    /// DynamoDB left it out of the answer: it can be requested again.
+    Unprocessed,
     Failed(Unavailable),
 }
 
-/// What came of asking for some keys; those that are not in it have no item.
-pub(super) type Found = HashMap<Key, Outcome>;
+/// The results of reading some keys. A key without a result has no item.
+pub(super) type Found = HashMap<Key, KeyResult>;
 
-/// The same for one who asks, in the order of the keys.
-type Answer = Vec<Option<Outcome>>;
+/// The results of one request, in the order of its keys.
+type Answer = Vec<Option<KeyResult>>;
 
-/// Those who ask at the moment.
+/// The requests that wait to be read together.
 #[derive(Debug, Default)]
-pub(super) struct Together(Mutex<Vec<Asked>>);
+pub(super) struct JoinedReads(Mutex<Vec<Request>>);
 
 #[derive(Debug)]
-struct Asked {
+struct Request {
     keys: Vec<Key>,
     answer: oneshot::Sender<Answer>,
 }
 
-impl Together {
-    /// Asks for the items of these keys. Whoever gets a [`Reader`] asks first, and has to read for
-    /// all; if that one is dropped, nobody answers, and all others have to ask anew.
+impl JoinedReads {
+    /// Adds a request for the items of these keys. The first request also gets a [`Reader`], and its
+    /// caller has to read for all requests. If the caller drops the reader, the other requests get no
+    /// answer, and have to be made again.
     pub(super) fn ask(&self, keys: Vec<Key>) -> (oneshot::Receiver<Answer>, Option<Reader<'_>>) {
         let (answer, answered) = oneshot::channel();
         let is_first = {
             let mut all = self.all();
-            all.push(Asked { keys, answer });
+            all.push(Request { keys, answer });
             all.len() == 1
         };
         (answered, is_first.then(|| Reader(Some(self))))
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Asked>> {
+    fn all(&self) -> MutexGuard<'_, Vec<Request>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The duty to read for all.
+/// The duty of the first request's caller to read for all requests.
 #[derive(Debug)]
-pub(super) struct Reader<'a>(Option<&'a Together>);
+pub(super) struct Reader<'a>(Option<&'a JoinedReads>);
 
 impl Reader<'_> {
-    /// Lets the others ask; then, what all of them ask for.
-    pub(super) async fn all_asked(mut self) -> AllAsked {
+    /// Yields once, so that others can add requests, then takes all of them.
+    pub(super) async fn join(mut self) -> JoinedRead {
         yield_now().await;
-        AllAsked(self.take())
+        JoinedRead(self.take())
     }
 
-    fn take(&mut self) -> Vec<Asked> {
+    fn take(&mut self) -> Vec<Request> {
         self.0.take().map_or_else(Vec::new, |together| mem::take(&mut *together.all()))
     }
 }
@@ -102,19 +103,19 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// Those who are answered by one read.
-pub(super) struct AllAsked(Vec<Asked>);
+/// The requests that one read answers.
+pub(super) struct JoinedRead(Vec<Request>);
 
-impl AllAsked {
-    /// The keys, each once: `BatchGetItem` refuses to be asked twice for one.
+impl JoinedRead {
+    /// The keys of all requests, each once, since `BatchGetItem` refuses repeated keys.
     pub(super) fn keys(&self) -> BTreeSet<Key> {
         self.0.iter().flat_map(|asked| &asked.keys).cloned().collect()
     }
 
-    /// Answers each.
+    /// Answers each request.
     pub(super) fn answer(self, found: &Found) {
-        for Asked { keys, answer } in self.0 {
-            // Who does not wait any more is not answered.
+        for Request { keys, answer } in self.0 {
+            // Fails if the caller no longer waits.
             let _ = answer.send(keys.iter().map(|key| found.get(key).cloned()).collect());
         }
     }

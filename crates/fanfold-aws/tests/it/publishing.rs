@@ -199,7 +199,7 @@ async fn warming_publishes_nothing_and_accepts_a_refusal() {
         refusal(400, "EmptyBatchRequest")
     });
     assert_eq!(SnsTopic::new(&refusing, vec![ARN.to_owned()]).warm().await, Ok(()));
-    let bodies = bodies.lock().unwrap();
+    let bodies = bodies.lock().unwrap().clone();
     let [body] = &bodies[..] else { panic!("{bodies:?}") };
     assert!(body.contains("Action=PublishBatch") && all_entries_of(body).is_empty(), "{body}");
     let silent = SnsTopic::new(&aws(|_| None), vec![ARN.to_owned()]);

@@ -3,6 +3,7 @@
 mod e2e;
 mod lambdas;
 mod load;
+mod mutate;
 mod venv;
 
 use std::env;
@@ -43,6 +44,8 @@ enum Task {
     },
     /// A small load on `fanfold up`, killed in the middle, and audited.
     Load,
+    /// Makes small wrong changes to a copy of the sources; the tests and the simulator must find each.
+    Mutate(mutate::Options),
     /// Simulates; a failing seed is printed with the end of its trace.
     Sim {
         /// How many seeds to run.
@@ -64,6 +67,7 @@ fn main() -> Result<()> {
         Task::E2e(options) => e2e::run(options),
         Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
+        Task::Mutate(options) => mutate::run(&options),
         Task::Sim { seeds, from, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());
             let mut arguments = vec!["--seeds", &seeds, "--from", &from];
@@ -81,7 +85,7 @@ fn ci() -> Result<()> {
     let everything = ["--workspace", "--all-targets", "--all-features"];
     let deny = ["--", "--deny", "warnings"];
     cargo("lints", &[&["clippy", "--locked"], &everything[..], &deny].concat())?;
-    // As it ships: without planted bugs.
+    // As it ships: without features.
     cargo(
         "lints of the binary",
         &[&["clippy", "--locked", "--package", "fanfold-cli"], &SHARED[..], &deny].concat(),
@@ -90,6 +94,7 @@ fn ci() -> Result<()> {
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
+    mutate::run_in_ci()?;
     load()?;
     e2e::run(e2e::Options::IN_CI)?;
     println!("\nall of it held, in {} s", began.elapsed().as_secs());
@@ -185,6 +190,23 @@ fn root() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
+/// The sources and documents below a folder.
+fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with('.') && name != "target" {
+                texts(&path, found)?;
+            }
+        } else if name.ends_with(".rs") || name.ends_with(".md") {
+            let text = std::fs::read_to_string(&path)?;
+            found.push((path, text));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -226,21 +248,6 @@ mod tests {
         }
     }
 
-    /// What is text of ours, below this folder.
-    fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
-        for entry in std::fs::read_dir(folder).expect("it is a folder") {
-            let path = entry.expect("it can be listed").path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if !name.starts_with('.') && name != "target" {
-                    texts(&path, found);
-                }
-            } else if name.ends_with(".rs") || name.ends_with(".md") {
-                found.push((path.clone(), std::fs::read_to_string(&path).expect("it is text")));
-            }
-        }
-    }
-
     #[test]
     fn every_section_of_the_design_that_is_cited_is_there() {
         let root = root().expect("it is known");
@@ -249,7 +256,7 @@ mod tests {
         let anchors: BTreeSet<String> =
             headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
         let mut files = Vec::new();
-        texts(&root, &mut files);
+        texts(&root, &mut files).expect("the sources can be read");
         let mut cited = 0;
         for (path, text) in files {
             // Not to find this line.

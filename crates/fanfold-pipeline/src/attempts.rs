@@ -7,7 +7,6 @@
 
 use fanfold::Time;
 use fanfold::body::attempt::Lease;
-use fanfold::planted::{Bug, planted};
 
 use crate::backoff::Backoff;
 use crate::ports::Env;
@@ -106,9 +105,7 @@ impl Leases {
             // Of a clock that cannot be compared with this one: it must not hold the log until that
             // time has come.
             Others::MayRun { .. } if lease.at > now.plus_ms(SKEW_MS) => uncounted,
-            Others::MayRun { .. } if may_run(lease, now) && !planted(Bug::LeaseWithoutUntil) => {
-                Found::UnderWay
-            }
+            Others::MayRun { .. } if may_run(lease, now) => Found::UnderWay,
             Others::MayRun { .. } => crash,
         }
     }

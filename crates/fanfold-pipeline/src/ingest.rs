@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::body::slot;
-use fanfold::planted::{Bug, planted};
 use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
 use foldhash::fast::RandomState;
 
@@ -174,7 +173,7 @@ impl Ingest {
     /// that an attempt whose answer was lost is recognised and not made twice. That it was not
     /// appended is only said if it holds for all attempts.
     async fn append(&self, log: &LogId, n: u64, body: Bytes) -> Result<Seq, IngestError> {
-        let mut token = self.token();
+        let token = self.token();
         let mut attempt = 1;
         let mut may_have_happened = None;
         loop {
@@ -205,9 +204,6 @@ impl Ingest {
                 may_have_happened = Some(unavailable);
             }
             attempt += 1;
-            if planted(Bug::NewTokenOnRetry) {
-                token = self.token();
-            }
         }
     }
 

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanfold::body::commit;
 use fanfold::body::notification::{self, Received};
-use fanfold::planted::{Bug, planted};
 use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
 use futures::future::join;
@@ -150,9 +149,7 @@ impl Projector {
             if let Err(error) = result {
                 let log = told.log;
                 tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
-                if !planted(Bug::AcknowledgeUnapplied) {
-                    failed.extend(told.commits.iter().map(|(_, index)| *index));
-                }
+                failed.extend(told.commits.iter().map(|(_, index)| *index));
             }
         })
         .await;
@@ -246,7 +243,7 @@ impl Projector {
 
     /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
     fn in_line(&self, commit: &Received, cursor: Seq) -> Option<Arc<[Entry]>> {
-        let follows = commit.follows(cursor, &self.kinds) || planted(Bug::ApplyBeyond);
+        let follows = commit.follows(cursor, &self.kinds);
         commit.entries.as_ref().filter(|_| follows).cloned()
     }
 

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::body::record::{Part, Record};
 use fanfold::limits::STREAM_RECORD_BYTES_SOFT;
-use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, Seq, Time};
 use foldhash::fast::RandomState;
 use lru::LruCache;
@@ -80,10 +79,8 @@ impl Relay {
             }
         }
         let mut outcome = BatchOutcome::DONE;
-        if !planted(Bug::RelayAcknowledgesFailures) {
-            let left = queues.iter().filter_map(|queue| queue.changes.first());
-            left.for_each(|(index, _)| outcome.fail_from(*index));
-        }
+        let left = queues.iter().filter_map(|queue| queue.changes.first());
+        left.for_each(|(index, _)| outcome.fail_from(*index));
         outcome
     }
 
@@ -115,14 +112,8 @@ impl Relay {
     async fn round(&self, queues: &mut Vec<Queue<'_>>) -> Round {
         let mut records = Vec::with_capacity(queues.len());
         for (at, queue) in queues.iter().enumerate() {
-            let mut behind = &queue.changes[..];
-            while let (record, n @ 1..) = self.pack(queue.log, behind) {
-                records.push((at, n, record));
-                behind = &behind[n..];
-                if !planted(Bug::RelayRetriesOutOfOrder) {
-                    break;
-                }
-            }
+            let (record, n) = self.pack(queue.log, &queue.changes);
+            records.push((at, n, record));
         }
         let mut round = Round { acknowledged: false, failed: false, refused: false };
         let mut rest = records.as_slice();

@@ -147,7 +147,6 @@ impl Run {
         let state = Arc::new(SimState {
             memory: Arc::<MemoryState>::default(),
             watch: watch.clone(),
-            overwritten: Arc::default(),
             before: Arc::default(),
             world: world.clone(),
         });

@@ -21,6 +21,9 @@ struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Starts no more seeds once one has failed.
+    #[arg(long)]
+    fail_fast: bool,
     /// Prints every effect of every run.
     #[arg(long)]
     trace: bool,
@@ -61,6 +64,9 @@ fn main() -> ExitCode {
                     if !report.violations.is_empty() {
                         print(&report);
                         totals.3.push(seed);
+                        if options.fail_fast {
+                            next.store(end, Ordering::Relaxed);
+                        }
                     }
                 }
             });

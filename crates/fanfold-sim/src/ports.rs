@@ -11,7 +11,6 @@ use fanfold::body::notification::{self, Message};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
-use fanfold::planted::{Bug, planted};
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
@@ -239,8 +238,6 @@ pub struct SimState {
     pub memory: Arc<MemoryState>,
     /// Who watches.
     pub watch: Watch,
-    /// With [`Bug::UnguardedSnapshot`]: what was written over something newer.
-    pub overwritten: Arc<Mutex<BTreeMap<(LogId, StateKey), StateItem>>>,
     /// All that was ever stored, for those who read what was there before.
     pub before: Arc<Mutex<Before>>,
     /// Decides how long before.
@@ -255,18 +252,7 @@ impl State for SimState {
         keys: &[StateKey],
     ) -> Result<Vec<Option<StateItem>>, Unavailable> {
         let (memory, log, keys) = (self.memory.clone(), log.clone(), keys.to_vec());
-        let overwritten = self.overwritten.clone();
-        let effect = async move {
-            let mut items = memory.get(&log, &keys).await?;
-            let overwritten = overwritten.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, item) in keys.into_iter().zip(&mut items) {
-                if let Some(over) = overwritten.get(&(log.clone(), key)) {
-                    *item = Some(over.clone());
-                }
-            }
-            Ok(items)
-        };
-        self.watch.faults.call("state table", effect).await
+        self.watch.faults.call("state table", async move { memory.get(&log, &keys).await }).await
     }
 
     async fn heads(
@@ -293,18 +279,11 @@ impl State for SimState {
         key: &StateKey,
         item: &StateItem,
     ) -> Result<Guarded, Unavailable> {
-        let (memory, watch, overwritten) =
-            (self.memory.clone(), self.watch.clone(), self.overwritten.clone());
+        let (memory, watch) = (self.memory.clone(), self.watch.clone());
         let before = self.before.clone();
         let (log, key, item) = (log.clone(), key.clone(), item.clone());
         let effect = async move {
             let result = memory.put(&log, &key, &item).await;
-            if planted(Bug::UnguardedSnapshot) {
-                watch.audit(|model| model.stored(&log, &key, &item));
-                let mut overwritten = overwritten.lock().unwrap_or_else(PoisonError::into_inner);
-                overwritten.insert((log, key), item);
-                return Ok(Guarded::Stored);
-            }
             if result == Ok(Guarded::Stored) {
                 watch.note(|| format!("state {log} {key:?} {}", item.seq));
                 watch.audit(|model| model.stored(&log, &key, &item));

@@ -18,7 +18,6 @@ pub mod entry;
 pub mod limits;
 pub mod log;
 pub mod names;
-pub mod planted;
 pub mod position;
 pub mod reactor;
 pub mod request;

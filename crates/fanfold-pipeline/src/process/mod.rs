@@ -29,7 +29,6 @@ use fanfold::body::attempt::Step;
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Place, Work};
-use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 
 pub use gather::ReceivedRecord;
@@ -149,11 +148,6 @@ impl Processor {
         at_once(LOGS_AT_ONCE, batches, |lane| lanes.push(lane)).await;
 
         lanes.iter_mut().for_each(Lane::publish_for_snapshot);
-        if planted(Bug::UnparkBeforePublishing) {
-            for lane in &lanes {
-                let _ = self.remove_parked(lane).await;
-            }
-        }
         let notices: Vec<&Notice> = lanes.iter().flat_map(|lane| &lane.publish).collect();
         let told = self.tell(&notices, deadline).await;
 
@@ -236,7 +230,7 @@ impl Processor {
         let driven = self.passes(lane, &mut log, nudged, deadline).await;
         let intact = !matches!(driven, Err(Stop::CannotFold(_)));
         // What was decided and is perhaps not stored is forgotten with the log.
-        if intact && (log.is_settled() || planted(Bug::KeepAfterUnacknowledged)) {
+        if intact && log.is_settled() {
             lane.log = Some(log);
         }
         driven
@@ -288,10 +282,8 @@ impl Processor {
             let (seq, command) = (arrival.seq, &arrival.command);
             let entry = log.command_at(seq).or_else(|| stored.get(&seq));
             let same = entry.is_some_and(|e| e.origin == command.origin && e.id == command.id);
-            if same || planted(Bug::NoIdentityCheck) {
-                if let Some(notice) = log.unpublished_at(seq)
-                    && !planted(Bug::NoRepublish)
-                {
+            if same {
+                if let Some(notice) = log.unpublished_at(seq) {
                     lane.publish(notice.clone());
                 }
                 lane.take_front();
@@ -373,9 +365,7 @@ impl Processor {
     ) -> Result<Pass, Stop> {
         let tail = log.tail();
         self.mark(lane, Step::Loading).await?;
-        if !planted(Bug::NoCatchUp) {
-            self.catch_up(log, deadline).await?;
-        }
+        self.catch_up(log, deadline).await?;
         self.take_up_parked(lane, log, log.tail().next()).await?;
         let closed = |lane: &Lane, log: &Log| {
             lane.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
@@ -384,21 +374,16 @@ impl Processor {
             return Ok(Pass::Again);
         }
         let parks_more = lane.queue.iter().any(|arrival| !arrival.parked);
-        if planted(Bug::DropBeyond) {
-            lane.queue.clear();
-        }
         let detail = format!("the log ends at {tail}");
         self.park_queue(lane, Reason::Gap, &detail).await?;
         // Who closed the gap meanwhile did not yet see what is parked now.
-        if !planted(Bug::NoLookAfterParking) {
-            self.catch_up(log, deadline).await?;
-            if log.tail() > tail {
-                self.take_up_parked(lane, log, tail.next()).await?;
-                return Ok(Pass::Again);
-            }
+        self.catch_up(log, deadline).await?;
+        if log.tail() > tail {
+            self.take_up_parked(lane, log, tail.next()).await?;
+            return Ok(Pass::Again);
         }
         // A nudge parks nothing that was not parked before, and so puts no other.
-        if parks_more && !planted(Bug::NoNudgeAfterParking) {
+        if parks_more {
             self.nudge(&lane.id, deadline).await;
         }
         Ok(Pass::Done)
@@ -414,7 +399,7 @@ impl Processor {
             done.for_each(|(notice, _)| log.published(notice.first()));
         }
         lane.keep_refused(told);
-        if !all && !planted(Bug::AcknowledgeBeforePublishing) {
+        if !all {
             lane.fail_from(lane.first_record);
         }
         if all && let Err(stop) = self.remove_parked(&lane).await {
@@ -507,7 +492,7 @@ impl Lane {
     /// A head says that everything up to it is published: also what others appended.
     fn publish_for_snapshot(&mut self) {
         if let Some(log) = self.log.take() {
-            if log.may_snapshot() && log.is_settled() && !planted(Bug::HeadBeforePublishing) {
+            if log.may_snapshot() && log.is_settled() {
                 self.publish_through(&log, log.tail());
             }
             self.log = Some(log);

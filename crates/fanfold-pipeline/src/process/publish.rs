@@ -12,7 +12,6 @@ use fanfold::body::notification::{Message, Notice, by_reference, pack, topic_of}
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::canary::Canary;
 use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
-use fanfold::planted::{Bug, planted};
 
 use super::Processor;
 use super::tables::Stop;
@@ -74,7 +73,6 @@ impl Processor {
         let mut told = publish(topic, env, notices, self.canaries_are_told, until).await;
         for (notice, told) in notices.iter().zip(&mut told) {
             if let Told::Refused(said) = told
-                && !planted(Bug::DropRefused)
                 && let Err(stop) = self.park_unpublished(notice, said).await
             {
                 tracing::debug!(log = %notice.log, %stop, "a refused commit was not parked");

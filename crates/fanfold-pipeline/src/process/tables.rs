@@ -12,7 +12,6 @@ use fanfold::body::{
 };
 use fanfold::entry::Outcome;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
-use fanfold::planted::{Bug, planted};
 use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -118,10 +117,6 @@ impl Processor {
         };
         let mut log = Log::new(id.clone(), service.clone(), head, old.unwrap_or(Seq::ZERO));
         self.catch_up(&mut log, deadline).await?;
-        if planted(Bug::NoRepublishOnColdLoad) {
-            let firsts: Vec<Seq> = log.unpublished(log.tail()).map(|n| n.first()).collect();
-            firsts.into_iter().for_each(|first| log.published(first));
-        }
         Ok(log)
     }
 
@@ -200,7 +195,7 @@ impl Processor {
     /// was lost is recognised.
     pub(super) async fn append(&self, id: &LogId, sealed: &mut Sealed) -> Result<Appended, Stop> {
         let env = &*self.ports.env;
-        let mut item = CommitItem {
+        let item = CommitItem {
             first: sealed.notice.first(),
             n: sealed.notice.entries.len() as u64,
             at: sealed.at,
@@ -211,13 +206,8 @@ impl Processor {
         loop {
             match self.ports.journal.append(id, &item).await {
                 Ok(()) => return Ok(Appended::Stored),
-                Err(JournalAppendError::Exists(stored))
-                    if stored.nonce == item.nonce && !planted(Bug::IgnoreNonce) =>
-                {
+                Err(JournalAppendError::Exists(stored)) if stored.nonce == item.nonce => {
                     return Ok(Appended::Stored);
-                }
-                Err(JournalAppendError::Exists(stored)) if planted(Bug::CommitWithoutReload) => {
-                    item.first = stored.last().next();
                 }
                 Err(JournalAppendError::Exists(_)) => return Ok(Appended::Conflict),
                 Err(JournalAppendError::Unavailable(unavailable)) => {
@@ -433,9 +423,6 @@ impl Processor {
             let key = put.key.clone();
             async move { self.ports.state.put(id, &key, &item).await }
         };
-        if planted(Bug::HeadBeforeDocuments) {
-            put(&snapshot.head).await?;
-        }
         let puts = stream::iter(snapshot.puts.iter().map(put)).buffer_unordered(PUTS_AT_ONCE);
         // Newer ones that are there already serve as well.
         puts.try_for_each(|_: Guarded| async { Ok(()) }).await?;

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use fanfold::limits::ROW_BYTES_MAX;
-use fanfold::planted::{Bug, planted};
 use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{Fault, LogId, RowKey, Seq};
 
@@ -107,9 +106,6 @@ impl Projector {
         touching: &Touching<'_>,
         rows: Vec<Folded>,
     ) -> Result<Cursor, ProjectError> {
-        if planted(Bug::CursorBeforeRows) {
-            self.table.advance(log, to).await?;
-        }
         // Most often there is one, or they are few.
         let mut rows = rows.into_iter().map(|row| self.store(log, touching, row));
         match (rows.next(), rows.len()) {
@@ -148,9 +144,6 @@ impl Projector {
             }
             let again = self.table.rows(log, std::slice::from_ref(key)).await?.pop().flatten();
             loaded = again.as_ref().map(|row| row.seq);
-            if planted(Bug::UnguardedRow) {
-                continue;
-            }
             row = match self.fold(key, again.as_ref(), entries) {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(()),

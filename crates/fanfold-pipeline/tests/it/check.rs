@@ -1,30 +1,13 @@
-//! How a scenario is played: once as it is, and once for each sentence of the design that it
-//! guards, with that sentence undone. It must hold, and then it must not.
+//! How the tests play their scenarios.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use fanfold::planted::Bug;
 use futures::executor::block_on;
 
-/// Plays a scenario that must hold, and must fail with each of these bugs.
-pub(crate) fn check(bugs: &[Bug], scenario: impl AsyncFn()) {
+/// Plays a scenario.
+pub(crate) fn play(scenario: impl AsyncFn()) {
     be_quiet_about_faults();
     block_on(scenario());
-    for bug in bugs {
-        // The panic is caught inside, so that the bug is dug up in any case.
-        let found = bug.plant(|| catch_unwind(AssertUnwindSafe(|| block_on(scenario()))));
-        match found {
-            Ok(()) => panic!("nobody notices {bug:?}"),
-            Err(panic) => println!("{bug:?}: {}", message(panic.as_ref())),
-        }
-    }
-}
-
-/// Plays a scenario that guards a sentence which no planted bug undoes.
-pub(crate) fn play(scenario: impl AsyncFn()) {
-    check(&[], scenario);
 }
 
 /// Plays a random scenario with each of so many seeds; the one that fails is printed.
@@ -54,9 +37,4 @@ fn be_quiet_about_faults() {
             }
         }));
     });
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
 }

@@ -99,7 +99,7 @@ pub(crate) struct Faults(Arc<Mutex<Script>>);
 
 impl Faults {
     fn script(&self) -> MutexGuard<'_, Script> {
-        // Scenarios with a planted bug panic wherever they like.
+        // A scenario that fails may panic while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -6,13 +6,12 @@
 use fanfold::LogId;
 use fanfold::body::slot;
 use fanfold::limits::SLOT_BODY_BYTES_MAX;
-use fanfold::planted::Bug;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::ports::Env;
 use serde_json::{Value, json};
 
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, log};
 
@@ -151,7 +150,7 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
 /// attempt had succeeded, and gives its receipt.
 #[test]
 fn an_attempt_whose_answer_was_lost_is_recognised() {
-    check(&[Bug::NewTokenOnRetry], async || {
+    play(async || {
         for (lost, attempts) in [(1..=1, 2), (1..=3, 4), (2..=2, 1)] {
             let world = World::new();
             world.faults.fail(Op::SlotAppend, "", lost.clone(), Broken::After);
@@ -221,7 +220,7 @@ fn what_the_table_refuses_is_not_tried_again() {
 /// is refused, for the slot has its token already.
 #[test]
 fn an_attempt_that_comes_late_is_refused() {
-    check(&[Bug::NewTokenOnRetry], async || {
+    play(async || {
         let world = World::new();
         world.faults.fail(Op::SlotAppend, "", 1..=2, Broken::Late);
         let answers = ask(&world.ingest(), &[request("acme", 1)]).await;

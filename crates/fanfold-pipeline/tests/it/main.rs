@@ -1,6 +1,5 @@
-//! The stages over the real ports in memory, with a fault layer in between. Every sentence of the
-//! design about the data and the stages closes a hole that someone found: each has a test here
-//! that fails without it. Where a bug can be planted, that is checked too: see [`check`].
+//! The stages over the real ports in memory, with a fault layer in between. Each sentence of the design about the data
+//! and the stages has a test here that fails without it; `mutations/` shows that of many of them.
 
 mod audit;
 mod check;

@@ -8,13 +8,12 @@
 use bytes::Bytes;
 use fanfold::body::record::Record;
 use fanfold::limits::{PUT_RECORDS_BYTES_MAX, STREAM_RECORD_BYTES_SOFT};
-use fanfold::planted::Bug;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Change, Env, Token};
 use fanfold_pipeline::process::ReceivedRecord;
 
-use crate::check::{check, play, seeds};
+use crate::check::{play, seeds};
 use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, log};
 
@@ -78,7 +77,7 @@ fn a_round_is_one_record_per_log_up_to_a_size() {
 /// command reaches the stream before those before it.
 #[test]
 fn the_next_record_waits_for_the_acknowledgement_of_the_last() {
-    check(&[Bug::RelayRetriesOutOfOrder], async || {
+    play(async || {
         let [a, b] = logs(["a", "b"]);
         let world = World::new();
         world.faults.leave_out(Op::PutRecords, "org:a 3-4", 1..=2);
@@ -135,7 +134,7 @@ fn after_a_failure_it_goes_back_to_the_first_unacknowledged() {
 /// "What is not acknowledged before the deadline is reported from its first change on."
 #[test]
 fn what_is_not_acknowledged_is_reported_from_its_first_change_on() {
-    check(&[Bug::RelayAcknowledgesFailures], async || {
+    play(async || {
         let [a, b] = logs(["a", "b"]);
         // a1 b1 a2 b2 a3 b3
         let changes = mixed(&[a.clone(), b], 3, 50);
@@ -311,7 +310,7 @@ fn a_round_is_put_within_the_limits() {
 /// reader that passes over what it has seen sees all, in order.
 #[test]
 fn nothing_is_lost_and_nothing_overtakes() {
-    check(&[Bug::RelayRetriesOutOfOrder, Bug::RelayAcknowledgesFailures], async || {
+    play(async || {
         seeds(60, async |seed| {
             let world = World::seeded(seed);
             let pick = |n: u64| world.env.random() % n;

@@ -10,7 +10,6 @@ use crate::body::head::{decode_document, decode_window};
 use crate::body::notification::{Notice, entry_kinds};
 use crate::catch::Fault;
 use crate::entry::{Entry, Event, Outcome};
-use crate::planted::{Bug, planted};
 use crate::position::Seq;
 use crate::window::Window;
 
@@ -127,9 +126,6 @@ impl Log {
                     held.seq = seq;
                     // How large it has become shows when it is next decided on, or stored.
                     held.bytes = held.bytes.max(event.data.get().len());
-                    if planted(Bug::ReplayedStayClean) {
-                        held.stored = seq;
-                    }
                 }
                 Ok(())
             },
@@ -139,10 +135,8 @@ impl Log {
     /// What every entry changes beside documents: tail, time, window, `prev`.
     pub(super) fn advance(&mut self, entry: &Entry) {
         if entry.outcome.uses_id() {
-            let forgotten = planted(Bug::WindowWithoutRejected)
-                && matches!(entry.outcome, Outcome::Rejected { .. });
             self.windows.change(&entry.origin, Window::default, |held| {
-                if entry.seq > held.stored && !forgotten {
+                if entry.seq > held.stored {
                     held.value.insert(entry.id, entry.seq, entry.time);
                     held.seq = entry.seq;
                     held.bytes = held.value.weight();

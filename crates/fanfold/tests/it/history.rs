@@ -183,20 +183,3 @@ fn histories_take_snapshots() {
     let steps: Vec<Step> = (0..60).map(|n| deliver(n % 3)).collect();
     assert!(play(commands.collect(), &steps, false) > 5);
 }
-
-#[cfg(feature = "planted")]
-#[test]
-fn planted_bugs_are_found() {
-    use fanfold::planted::Bug;
-    use proptest::test_runner::{Config, TestRunner};
-
-    for bug in [Bug::ReplayedStayClean, Bug::WindowWithoutRejected] {
-        let config =
-            Config { max_shrink_iters: 0, failure_persistence: None, ..Config::with_cases(200) };
-        let found = TestRunner::new(config).run(&history(), |(commands, steps)| {
-            bug.plant(|| play(commands, &steps, false));
-            Ok(())
-        });
-        assert!(found.is_err(), "{bug:?}");
-    }
-}

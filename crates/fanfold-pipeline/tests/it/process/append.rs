@@ -5,13 +5,12 @@
 use fanfold::body::envelope;
 use fanfold::body::head::encode_document;
 use fanfold::limits::COMMIT_BYTES_MAX;
-use fanfold::planted::Bug;
 use fanfold::{Seq, StateKey};
 use fanfold_pipeline::ports::{State, StateItem};
 use fanfold_pipeline::process::Processor;
 use serde_json::json;
 
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
 
@@ -27,7 +26,7 @@ async fn warm(world: &World) -> Processor {
 /// loaded again, for nobody else was there.
 #[test]
 fn an_attempt_of_ours_is_recognised_by_its_nonce() {
-    check(&[Bug::IgnoreNonce], async || {
+    play(async || {
         for lost in [1..=1, 1..=2] {
             let world = World::new();
             let processor = warm(&world).await;
@@ -46,9 +45,8 @@ fn an_attempt_of_ours_is_recognised_by_its_nonce() {
 
 /// "Any put that was not acknowledged evicts the log from the cache": whether it took effect or
 /// not, now or later, the log goes on from what the journal has.
-#[test]
-fn what_was_not_acknowledged_is_forgotten() {
-    let scenario = async |broken: Broken| {
+fn what_was_not_acknowledged_is_forgotten(broken: Broken) {
+    play(async || {
         let world = World::new();
         let processor = warm(&world).await;
         world.faults.fail(Op::JournalAppend, "", 1..=3, broken);
@@ -61,10 +59,22 @@ fn what_was_not_acknowledged_is_forgotten() {
         world.assert_run(8).await;
         world.audit(&acme()).await;
         assert_eq!(world.published(&acme()), [(1, 3), (4, 6), (7, 7), (8, 8)]);
-    };
-    for broken in [Broken::Before, Broken::After, Broken::Late] {
-        check(&[Bug::KeepAfterUnacknowledged], async || scenario(broken).await);
-    }
+    });
+}
+
+#[test]
+fn an_append_that_failed_is_forgotten() {
+    what_was_not_acknowledged_is_forgotten(Broken::Before);
+}
+
+#[test]
+fn an_append_without_an_answer_is_forgotten() {
+    what_was_not_acknowledged_is_forgotten(Broken::After);
+}
+
+#[test]
+fn an_append_that_takes_effect_late_is_forgotten() {
+    what_was_not_acknowledged_is_forgotten(Broken::Late);
 }
 
 /// The same, when it takes effect between the log's being read again and being appended to.
@@ -91,7 +101,7 @@ fn what_was_not_acknowledged_may_come_between() {
 /// "anything else means another writer": the log is loaded again, and decided again.
 #[test]
 fn a_conflict_is_decided_again_on_what_the_other_wrote() {
-    check(&[Bug::CommitWithoutReload], async || {
+    play(async || {
         for others in [4..=4, 4..=5, 4..=6, 4..=9] {
             let world = World::new();
             let stale = warm(&world).await;
@@ -167,7 +177,7 @@ fn a_large_batch_is_split_and_put_one_after_another() {
         world.audit(&acme()).await;
     });
     // What was acknowledged before one that was not stands, is published, and is not done again.
-    check(&[Bug::KeepAfterUnacknowledged], async || {
+    play(async || {
         let world = World::new();
         let processor = world.processor();
         world.faults.fail(Op::JournalAppend, " 6-10", .., Broken::Before);

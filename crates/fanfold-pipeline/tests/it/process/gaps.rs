@@ -7,12 +7,11 @@
 //! `docs/design.md#process`.
 
 use fanfold::Services;
-use fanfold::planted::Bug;
 use fanfold_pipeline::ports::{CommandStream, Env, StreamRecord};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use serde_json::json;
 
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::world::{World, acme, command, done, log, run, unfinished};
 
@@ -29,7 +28,7 @@ async fn with_a_gap(world: &World) -> Processor {
 /// once, however young they are, and no gap stops others.
 #[test]
 fn a_gap_is_parked_at_once() {
-    check(&[Bug::DropBeyond], async || {
+    play(async || {
         for age_ms in [0, 5_000, 3_600_000] {
             let world = World::new();
             let gap = world.acme(5..=6);
@@ -60,7 +59,7 @@ fn within_a_batch_the_order_does_not_matter() {
 /// by a look at the parked table, in whichever environment. It does not cause another nudge.
 #[test]
 fn a_nudge_follows_what_is_parked() {
-    check(&[Bug::NoNudgeAfterParking], async || {
+    play(async || {
         let world = World::new();
         done(&world.processor(), &[world.acme(1..=3)]).await;
         done(&world.processor(), &[world.acme(5..=6), world.acme(8..=8)]).await;
@@ -214,7 +213,7 @@ fn what_is_parked_is_taken_up_together_with_what_was_missing() {
 /// "A parked item is deleted only after its commit is published."
 #[test]
 fn what_is_parked_stays_until_its_commit_is_published() {
-    check(&[Bug::UnparkBeforePublishing], async || {
+    play(async || {
         let world = World::new();
         let processor = with_a_gap(&world).await;
         done(&world.elsewhere(), &[world.acme(4..=4)]).await;
@@ -249,7 +248,7 @@ fn what_could_not_be_deleted_is_deleted_later() {
 /// have seen what is parked now.
 #[test]
 fn a_gap_that_closes_while_its_commands_are_parked_is_noticed() {
-    check(&[Bug::NoLookAfterParking], async || {
+    play(async || {
         for missing in [4..=4, 4..=5] {
             let world = World::new();
             let processor = world.processor();

@@ -2,12 +2,11 @@
 //! crash, and the record comes again.
 
 use fanfold::body::attempt::Step;
-use fanfold::planted::Bug;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::process::Suspicion;
 
-use crate::check::{check, play};
+use crate::check::play;
 use crate::death::{die, survives};
 use crate::faults::Op;
 use crate::world::{World, acme, done};
@@ -18,7 +17,7 @@ const SUSPICION: Suspicion = Suspicion { age_ms: 0, attempts_max: 3, faults_per_
 /// three crashes each command would go alone, and with one more it would be a fault.
 #[test]
 fn a_record_that_is_under_way_elsewhere_comes_again() {
-    check(&[Bug::LeaseWithoutUntil], async || {
+    play(async || {
         let world = World::new();
         let record = world.acme(1..=3);
         let (inside, again) = (world.clone(), record.clone());

@@ -1,11 +1,10 @@
 //! What order commands are processed in, and how repeats are told from conflicts.
 
-use fanfold::planted::Bug;
 use fanfold::{Command, Time};
 use fanfold_pipeline::ports::Env;
 use serde_json::json;
 
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::Op;
 use crate::world::{World, acme, add, command, done, log, run};
 
@@ -62,7 +61,7 @@ fn logs_run_concurrently_and_not_all_at_once() {
 /// below it, where the journal does.
 #[test]
 fn another_command_at_a_taken_seq_is_a_conflict() {
-    check(&[Bug::NoIdentityCheck], async || {
+    play(async || {
         for (tail, snapshot) in [(3, false), (SNAPSHOT, true)] {
             for is_warm in [true, false] {
                 let world = World::new();
@@ -93,7 +92,7 @@ fn another_command_at_a_taken_seq_is_a_conflict() {
 /// received counts.
 #[test]
 fn of_two_commands_for_one_seq_one_is_a_conflict() {
-    check(&[Bug::NoIdentityCheck], async || {
+    play(async || {
         let world = World::new();
         let batch = [world.acme(1..=3), world.record(&acme(), 2, &[add(9)]), world.acme(2..=4)];
         done(&world.processor(), &batch).await;
@@ -155,7 +154,7 @@ fn a_long_queue_is_decided_in_bounded_runs() {
 /// the floor and not known becomes a `stale` entry … Rejected and faulted ids are used up too.
 #[test]
 fn every_id_is_used_once() {
-    check(&[Bug::WindowWithoutRejected], async || {
+    play(async || {
         for is_cold in [false, true] {
             let world = World::new();
             let mut processor = world.processor();

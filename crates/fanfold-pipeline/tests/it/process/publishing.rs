@@ -7,13 +7,12 @@ use bytes::Bytes;
 use fanfold::LogId;
 use fanfold::body::notification;
 use fanfold::canary::Canary;
-use fanfold::planted::Bug;
 use fanfold_embedded::shard::Position;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use serde_json::json;
 
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run, unfinished};
 
@@ -32,8 +31,7 @@ async fn unheard(world: &World) -> Processor {
 /// the process that stored it, when the batch comes again.
 #[test]
 fn what_was_not_published_is_when_the_batch_comes_again() {
-    let bugs = [Bug::AcknowledgeBeforePublishing, Bug::NoRepublish];
-    check(&bugs, async || {
+    play(async || {
         let world = World::new();
         let processor = unheard(&world).await;
         // Any of its commands is enough.
@@ -48,8 +46,7 @@ fn what_was_not_published_is_when_the_batch_comes_again() {
 /// The same, when another environment gets the batch: it cannot know.
 #[test]
 fn what_another_process_may_not_have_published_is_published_again() {
-    let bugs = [Bug::NoRepublish, Bug::NoRepublishOnColdLoad];
-    check(&bugs, async || {
+    play(async || {
         let world = World::new();
         unheard(&world).await;
         let cold = world.processor();
@@ -229,7 +226,7 @@ fn a_commit_that_is_refused_for_its_content_is_told_by_reference() {
 /// through.
 #[test]
 fn a_commit_that_is_always_refused_is_parked() {
-    check(&[Bug::DropRefused], async || {
+    play(async || {
         let world = World::new();
         world.faults.refuse_messages(|m| m.contains("org:b 3-4"));
         let (logs, records) = accepted(&world).await;

@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use fanfold::planted::Bug;
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{CommitItem, Env, Journal, Nonce};
 use serde_json::json;
 
 use super::singles;
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
 
@@ -54,7 +53,7 @@ fn what_comes_together_is_sorted() {
 /// the journal from the cursor on": exact, though a message was lost.
 #[test]
 fn what_is_beyond_waits_and_is_read_from_the_journal() {
-    check(&[Bug::ApplyBeyond], async || {
+    play(async || {
         for delivered in [vec![3], vec![0, 4], vec![5, 3], vec![1, 1]] {
             let world = World::new();
             let messages = singles(&world, 6).await;
@@ -122,7 +121,7 @@ fn it_waits_no_longer_than_two_seconds() {
 /// again, and others do not.
 #[test]
 fn what_is_not_applied_is_not_acknowledged() {
-    check(&[Bug::AcknowledgeUnapplied], async || {
+    play(async || {
         for op in [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead] {
             for broken in [Broken::Before, Broken::After] {
                 let world = World::new();

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfold::Seq;
-use fanfold::planted::Bug;
 use fanfold_pipeline::project::ATTEMPTS_MAX;
 
 use super::singles;
-use crate::check::{check, play};
+use crate::check::play;
 use crate::death::fate;
 use crate::faults::{Broken, Op};
 use crate::world::{World, acme, add, run};
@@ -28,7 +27,7 @@ async fn stands(world: &World) -> (Seq, u32, bool) {
 /// under way in the first of them, is left alone by all others.
 #[test]
 fn sweeps_that_pile_up_park_no_slow_log() {
-    check(&[Bug::LeaseWithoutUntil], async || {
+    play(async || {
         let world = World::new();
         world.accept(&acme(), 1).await;
         singles(&world, 3).await;
@@ -80,7 +79,7 @@ fn a_lease_lasts_as_long_as_the_call() {
 /// counted.
 #[test]
 fn a_message_that_comes_again_too_early_comes_again_later() {
-    check(&[Bug::LeaseWithoutUntil], async || {
+    play(async || {
         let world = World::new();
         let messages = vec![world.commit(&acme(), &[add(1)]).await];
         let (inside, again) = (world.clone(), messages.clone());

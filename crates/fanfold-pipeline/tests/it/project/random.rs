@@ -3,21 +3,19 @@
 
 use bytes::Bytes;
 use fanfold::body::notification::{Received, decode};
-use fanfold::planted::Bug;
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
 use futures::future::join;
 use serde_json::json;
 
 use super::{reset, say};
-use crate::check::{check, seeds};
+use crate::check::{play, seeds};
 use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, applied, command, services, views};
 
 #[test]
 fn views_are_exact_under_loss_disorder_and_repetition() {
-    let bugs = [Bug::CursorBeforeRows, Bug::UnguardedRow, Bug::ApplyBeyond];
-    check(&bugs, async || {
+    play(async || {
         seeds(40, async |seed| {
             for view in ["sums", "resets"] {
                 storm(seed, view).await;

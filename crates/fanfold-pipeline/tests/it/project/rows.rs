@@ -6,20 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use fanfold::planted::Bug;
 use fanfold::{RowKey, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
 use fanfold_pipeline::project::Projector;
 
 use super::{reset, singles};
-use crate::check::{check, play};
+use crate::check::play;
 use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, add, applied, command, run};
 
 /// Rows first, "then advance the cursor": a row that is not written holds the cursor back.
 #[test]
 fn the_cursor_moves_after_the_rows() {
-    check(&[Bug::CursorBeforeRows], async || {
+    play(async || {
         for broken in [Broken::Before, Broken::Late] {
             let world = World::new();
             let message = world.commit(&acme(), &run(1..=6)).await;
@@ -73,7 +72,7 @@ fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec
 /// where one writes what the other has loaded already.
 #[test]
 fn a_row_that_another_has_written_is_loaded_again() {
-    check(&[Bug::UnguardedRow], async || {
+    play(async || {
         // What this worker has, and what the other one applies meanwhile.
         for (mine, others) in [(0..1, 0..3), (0..3, 0..6), (0..6, 0..3), (3..6, 3..6), (0..4, 0..2)]
         {
@@ -167,7 +166,7 @@ fn a_contended_row_comes_again() {
 /// them, and raises nothing from the dead.
 #[test]
 fn a_deleted_row_stays_as_a_tombstone() {
-    check(&[Bug::UnguardedRow], async || {
+    play(async || {
         let world = World::new();
         let mut messages = vec![world.commit(&acme(), &[add(1), add(2)]).await];
         messages.push(world.commit(&acme(), &[reset(3)]).await);

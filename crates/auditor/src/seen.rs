@@ -1,0 +1,244 @@
+//! What readers saw while the target was driven, held against the fold as it comes by.
+//!
+//! A reader reads the cursor before the rows, so of every row it saw the state at the cursor or a
+//! later one. A row at or below the cursor is therefore the fold's at the cursor; a row above it is
+//! the fold's at the row's own seq; and a row that the fold has at the cursor may only be missing
+//! if it was deleted later.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::F6;
+use crate::findings::Findings;
+use crate::ledger::{Event, Kind, Ledger};
+use crate::limits::NEWEST_ROWS;
+use crate::receipts::{SeenRow, SeenRows};
+use crate::views::{
+    BALANCES, Movement, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
+};
+
+/// Something to be checked once the fold has come to a seq.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    /// All that was seen with this cursor.
+    Read { read: usize },
+    /// A row that is newer than its cursor, or of a statement.
+    Row { read: usize, row: usize },
+}
+
+/// What readers saw in one log.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    reads: Vec<SeenRows>,
+    due: BTreeMap<u64, Vec<Due>>,
+    /// Accounts that a read should have shown at its cursor, and that must be closed later: with
+    /// the cursors.
+    missing: HashMap<String, Vec<u64>>,
+    /// Rows, and reads without any, that were compared.
+    pub(crate) compared: u64,
+}
+
+impl Watch {
+    /// Takes what was seen, and finds what is wrong with it by itself.
+    pub(crate) fn new(log: &str, reads: Vec<SeenRows>, findings: &mut Findings) -> Self {
+        backwards(log, &reads, findings);
+        let mut due: BTreeMap<u64, Vec<Due>> = BTreeMap::new();
+        for (at, read) in reads.iter().enumerate() {
+            if ![BALANCES, STATEMENT, TOTALS].contains(&read.view.as_str()) {
+                continue;
+            }
+            due.entry(read.seq).or_default().push(Due::Read { read: at });
+            for (row, seen) in read.rows.iter().enumerate() {
+                if seen.seq > read.seq || read.view == STATEMENT {
+                    due.entry(seen.seq).or_default().push(Due::Row { read: at, row });
+                }
+            }
+            let ordered = read.rows.windows(2).all(|pair| match read.view.as_str() {
+                STATEMENT => pair[0].key > pair[1].key,
+                _ => pair[0].key < pair[1].key,
+            });
+            if !ordered {
+                let what = format!("{}: a reader saw rows in no order", read.view);
+                findings.add(F6, log, Some(read.seq), what);
+            }
+        }
+        Self { reads, due, missing: HashMap::new(), compared: 0 }
+    }
+
+    /// Whether somebody saw rows of this view.
+    pub(crate) fn has(&self, view: &str) -> bool {
+        self.reads.iter().any(|read| read.view == view)
+    }
+
+    /// The highest cursor of a view that was seen, up to `tail`.
+    pub(crate) fn highest(&self, view: &str, tail: u64) -> u64 {
+        let of_view = self.reads.iter().filter(|read| read.view == view && read.seq <= tail);
+        of_view.map(|read| read.seq).max().unwrap_or(0)
+    }
+
+    /// The fold has come to `seq` with these events.
+    pub(crate) fn advance(
+        &mut self,
+        log: &str,
+        (seq, at, events): (u64, u64, &[Event]),
+        ledger: &Ledger,
+        statement: &Statement,
+        findings: &mut Findings,
+    ) {
+        if !self.missing.is_empty() {
+            for event in events.iter().filter(|event| event.kind == Kind::Closed) {
+                self.missing.remove(&event.document);
+            }
+        }
+        // Holes were reported; what is due in them is held against what follows.
+        while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= seq) {
+            for due in first.remove() {
+                let wrong = match due {
+                    Due::Row { read, row } => {
+                        let read = &self.reads[read];
+                        self.compared += 1;
+                        let seen = &read.rows[row];
+                        let checked = check_new(&read.view, seen, (seq, at, events), ledger);
+                        checked.err().map(|what| (read, seen.seq, format!("`{}` {what}", seen.key)))
+                    }
+                    Due::Read { read } => {
+                        let read = &self.reads[read];
+                        let (compared, missing) = (&mut self.compared, &mut self.missing);
+                        let checked = check_read(read, ledger, statement, compared, missing);
+                        checked.err().map(|what| (read, read.seq, what))
+                    }
+                };
+                if let Some((read, seq, what)) = wrong {
+                    let what = format!("{}: a reader at {} saw: {what}", read.view, read.seq);
+                    findings.add(F6, log, Some(seq), what);
+                }
+            }
+        }
+    }
+
+    /// The log ends at `tail`.
+    pub(crate) fn finish(&mut self, log: &str, tail: u64, findings: &mut Findings) {
+        for (seq, dues) in std::mem::take(&mut self.due) {
+            for due in dues {
+                self.compared += 1;
+                let (read, what) = match due {
+                    Due::Read { read } => (&self.reads[read], "was beyond it".to_owned()),
+                    Due::Row { read, row } => {
+                        let read = &self.reads[read];
+                        (read, format!("showed `{}` of {seq}", read.rows[row].key))
+                    }
+                };
+                let what = format!("{}: the log ends at {tail}, a reader {what}", read.view);
+                findings.add(F6, log, Some(seq), what);
+            }
+        }
+        for (account, cursors) in std::mem::take(&mut self.missing) {
+            for seq in cursors {
+                let what = format!("{BALANCES}: a reader at {seq} saw no row `{account}`");
+                findings.add(F6, log, Some(seq), what);
+            }
+        }
+    }
+}
+
+/// Whether whoever began to read after somebody else had ended saw no less.
+fn backwards(log: &str, reads: &[SeenRows], findings: &mut Findings) {
+    for view in [BALANCES, STATEMENT, TOTALS] {
+        let of_view = || reads.iter().filter(|read| read.view == view);
+        let (mut begun, mut ended): (Vec<_>, Vec<_>) = (of_view().collect(), of_view().collect());
+        begun.sort_by_key(|read| read.began_us);
+        ended.sort_by_key(|read| read.ended_us);
+        let mut ended = ended.into_iter().peekable();
+        let mut highest = 0;
+        for read in begun {
+            while let Some(before) = ended.next_if(|before| before.ended_us < read.began_us) {
+                highest = highest.max(before.seq);
+            }
+            if read.seq < highest {
+                let what = format!("{view}: a reader saw {highest}, and a later one {}", read.seq);
+                findings.add(F6, log, Some(read.seq), what);
+            }
+        }
+    }
+}
+
+/// A row against the entry that it was last touched by.
+fn check_new(
+    view: &str,
+    seen: &SeenRow,
+    (seq, at, events): (u64, u64, &[Event]),
+    ledger: &Ledger,
+) -> Result<(), String> {
+    let touches = |account: &str| events.iter().rfind(|event| event.document == account);
+    let untouched = || format!("of {}, which did not touch it", seen.seq);
+    if seen.seq != seq {
+        return Err(untouched());
+    }
+    match view {
+        BALANCES => match ledger.accounts.get(&seen.key) {
+            Some(account) if account.seq == seq => is_balance(&seen.row, account),
+            _ => Err(untouched()),
+        },
+        TOTALS if seen.key == TOTAL && ledger.totals_seq == seq => is_total(&seen.row, ledger),
+        STATEMENT => {
+            let account = seen.key.rsplit_once('/').map_or("", |(account, _)| account);
+            let movement = touches(account).and_then(|event| Movement::of(seq, at, event));
+            match movement {
+                Some(movement) if line_key(account, seq) == seen.key => {
+                    movement.is_row(account, &seen.row)
+                }
+                _ => Err(untouched()),
+            }
+        }
+        _ => Err(untouched()),
+    }
+}
+
+/// All rows of a read against the fold at its cursor.
+fn check_read(
+    read: &SeenRows,
+    ledger: &Ledger,
+    statement: &Statement,
+    compared: &mut u64,
+    missing: &mut HashMap<String, Vec<u64>>,
+) -> Result<(), String> {
+    *compared += u64::from(read.rows.is_empty());
+    let keys = || read.rows.iter().map(|seen| seen.key.as_str()).collect::<HashSet<&str>>();
+    match read.view.as_str() {
+        BALANCES => {
+            let keys = keys();
+            for name in ledger.accounts.keys().filter(|name| !keys.contains(name.as_str())) {
+                missing.entry(name.clone()).or_default().push(read.seq);
+            }
+        }
+        STATEMENT => {
+            let keys = keys();
+            let last = read.rows.last().filter(|_| read.rows.len() >= NEWEST_ROWS);
+            let last = last.map_or("", |seen| seen.key.as_str());
+            let absent = statement.highest().rev().take_while(|key| *key > last);
+            return match absent.into_iter().find(|key| !keys.contains(key)) {
+                Some(key) => Err(format!("no row `{key}`")),
+                None => Ok(()),
+            };
+        }
+        _ if ledger.totals_seq > 0 && read.rows.is_empty() => return Err("no row".to_owned()),
+        _ => {}
+    }
+    let old = read.rows.iter().filter(|seen| seen.seq <= read.seq);
+    for seen in old {
+        *compared += 1;
+        let last = match read.view.as_str() {
+            BALANCES => ledger.accounts.get(&seen.key).map(|account| account.seq),
+            _ => Some(ledger.totals_seq).filter(|_| seen.key == TOTAL),
+        };
+        if last != Some(seen.seq) {
+            let last = last.map_or("there is none".to_owned(), |last| format!("it is of {last}"));
+            return Err(format!("`{}` of {}, and {last}", seen.key, seen.seq));
+        }
+        let checked = match read.view.as_str() {
+            BALANCES => is_balance(&seen.row, &ledger.accounts[&seen.key]),
+            _ => is_total(&seen.row, ledger),
+        };
+        checked.map_err(|what| format!("`{}` {what}", seen.key))?;
+    }
+    Ok(())
+}

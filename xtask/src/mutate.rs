@@ -1,0 +1,318 @@
+//! Mutations: small wrong changes of the sources, each with the checks that must find it. A test that cannot fail
+//! shows nothing. See `mutations/README.md`.
+
+mod copy;
+mod patch;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use copy::Copy;
+use patch::{Check, Mutation};
+
+/// How many mutations CI tries.
+const IN_CI: usize = 2;
+/// How long a check may take before it is ended: many times what the slowest one takes.
+const CHECK_S_MAX: u64 = 900;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Which mutations to try; all, if none is named.
+    names: Vec<String>,
+    /// Only sees that every mutation applies and names checks that exist.
+    #[arg(long, conflicts_with = "names")]
+    check: bool,
+}
+
+/// What a check made of a mutation.
+enum Verdict {
+    Found(String),
+    Missed,
+    /// It failed, but not because it found anything.
+    Broken(String),
+}
+
+/// A line of the table.
+struct Tried {
+    mutation: String,
+    check: String,
+    verdict: Verdict,
+    took: Duration,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let root = crate::root()?;
+    let mutations = check(&root)?;
+    if options.check {
+        return Ok(());
+    }
+    let named = |name: &String| {
+        let found = mutations.iter().find(|mutation| mutation.name == *name);
+        found.with_context(|| format!("no mutation is named {name}"))
+    };
+    let selected: Vec<&Mutation> = match options.names.as_slice() {
+        [] => mutations.iter().collect(),
+        names => names.iter().map(named).collect::<Result<_>>()?,
+    };
+    let copy = Copy::of(&root, &crate::target()?)?;
+    holds_without(&copy, &selected)?;
+    try_all(&copy, &selected)
+}
+
+/// A few mutations: the commit says which, so that every commit tries others, and the same ones again.
+pub(crate) fn run_in_ci() -> Result<()> {
+    let root = crate::root()?;
+    let mutations = check(&root)?;
+    let output = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&root).output()?;
+    let commit = String::from_utf8(output.stdout)?;
+    let number = u64::from_str_radix(commit.get(..12).context("no commit")?, 16)? as usize;
+    let from = mutations.iter().cycle().skip(number % mutations.len().max(1));
+    // The tests have just passed without them.
+    try_all(&Copy::of(&root, &crate::target()?)?, &from.take(IN_CI).collect::<Vec<_>>())
+}
+
+/// Every mutation applies to the sources as they are, and its checks exist.
+fn check(root: &Path) -> Result<Vec<Mutation>> {
+    println!("\n== mutations");
+    let mutations = Mutation::all(&root.join("mutations"))?;
+    let packages = copy::packages(root, root)?;
+    let mut wrong = 0;
+    for mutation in &mutations {
+        let applied = mutation.apply(root).map(|_| ());
+        let found = mutation.checks.iter().map(|check| exists(check, &packages));
+        for error in [applied].into_iter().chain(found).filter_map(Result::err) {
+            println!("{}: {error:#}", mutation.name);
+            wrong += 1;
+        }
+    }
+    ensure!(wrong == 0, "mend the mutations, or remove those that cannot be made any more");
+    println!("{} mutations apply", mutations.len());
+    Ok(mutations)
+}
+
+/// A function with the name of the test is in the package's integration tests.
+fn exists(check: &Check, packages: &[(String, PathBuf)]) -> Result<()> {
+    let Check::Test { package, name } = check else { return Ok(()) };
+    let folder = packages.iter().find(|(name, _)| name == package);
+    let (_, folder) = folder.with_context(|| format!("no package {package}"))?;
+    let mut files = Vec::new();
+    crate::texts(&folder.join("tests"), &mut files)?;
+    let function = format!("fn {}(", name.rsplit("::").next().unwrap_or(name));
+    let found = files.iter().any(|(_, text)| text.contains(&function));
+    ensure!(found, "{package} has no test {name}");
+    Ok(())
+}
+
+/// What fails anyway finds nothing.
+fn holds_without(copy: &Copy, mutations: &[&Mutation]) -> Result<()> {
+    let checks: Vec<&Check> = mutations.iter().flat_map(|mutation| &mutation.checks).collect();
+    println!("\n== the tests without a mutation");
+    for (package, names) in tests_of(&checks) {
+        for (name, verdict) in test(copy, package, &names)? {
+            match verdict {
+                Verdict::Missed => {}
+                Verdict::Found(_) => bail!("{package}: {name} fails without a mutation"),
+                Verdict::Broken(why) => bail!("{package}: {name}: {why}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn try_all(copy: &Copy, mutations: &[&Mutation]) -> Result<()> {
+    let began = Instant::now();
+    let mut tried = Vec::new();
+    for mutation in mutations {
+        println!("\n== {}", mutation.name);
+        let from = tried.len();
+        try_one(copy, mutation, &mut tried)?;
+        for Tried { check, verdict, .. } in &tried[from..] {
+            println!("{check}: {}", verdict.said());
+        }
+    }
+    print(&tried);
+    let missed = tried.iter().filter(|tried| !matches!(tried.verdict, Verdict::Found(_))).count();
+    println!("{} mutations in {} s", mutations.len(), began.elapsed().as_secs());
+    ensure!(missed == 0, "{missed} checks did not find their mutation");
+    Ok(())
+}
+
+fn try_one(copy: &Copy, mutation: &Mutation, tried: &mut Vec<Tried>) -> Result<()> {
+    let changed = mutation.apply(&crate::root()?)?;
+    copy.write(&changed)?;
+    let checks: Vec<&Check> = mutation.checks.iter().collect();
+    let result = try_checks(copy, &mutation.name, &checks, tried);
+    copy.restore(&changed)?;
+    result
+}
+
+fn try_checks(copy: &Copy, name: &str, checks: &[&Check], tried: &mut Vec<Tried>) -> Result<()> {
+    let mut add = |check: String, verdict, took| {
+        tried.push(Tried { mutation: name.to_owned(), check, verdict, took });
+    };
+    for (package, names) in tests_of(checks) {
+        let began = Instant::now();
+        for (test, verdict) in test(copy, package, &names)? {
+            add(format!("{package} {test}"), verdict, began.elapsed());
+        }
+    }
+    for check in checks {
+        if let Check::Sim { seeds } = check {
+            let began = Instant::now();
+            let verdict = simulate(copy, *seeds)?;
+            add(format!("sim --seeds {seeds}"), verdict, began.elapsed());
+        }
+    }
+    Ok(())
+}
+
+/// The tests among the checks, by package.
+fn tests_of<'a>(checks: &[&'a Check]) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut tests: Vec<(&str, Vec<&str>)> = Vec::new();
+    for check in checks {
+        let Check::Test { package, name } = check else { continue };
+        match tests.iter_mut().find(|(other, _)| other == package) {
+            Some((_, names)) if names.contains(&name.as_str()) => {}
+            Some((_, names)) => names.push(name),
+            None => tests.push((package, vec![name])),
+        }
+    }
+    tests
+}
+
+/// Runs tests of a package, and says of each whether it failed.
+fn test<'a>(copy: &Copy, package: &str, names: &[&'a str]) -> Result<Vec<(&'a str, Verdict)>> {
+    let all = |verdict: fn(String) -> Verdict, why: &str| {
+        Ok(names.iter().map(|name| (*name, verdict(why.to_owned()))).collect())
+    };
+    let arguments = ["test", "--no-run", "--test", "it", "--package", package];
+    let Some(program) = build(copy, &arguments, "it")? else {
+        return all(Verdict::Broken, "it does not compile");
+    };
+    let mut command = Command::new(program);
+    command.args(["--exact"]).args(names).current_dir(copy.folder(package)?);
+    let Some((_, output)) = finish(copy, command)? else {
+        return all(Verdict::Broken, "the tests do not end");
+    };
+    let verdict = |name: &&'a str| {
+        let said = |end: &str| output.lines().any(|line| line == format!("test {name} ... {end}"));
+        let verdict = match (said("FAILED"), said("ok")) {
+            (true, false) => Verdict::Found("it fails".to_owned()),
+            (false, true) => Verdict::Missed,
+            _ => Verdict::Broken("it did not run to its end".to_owned()),
+        };
+        (*name, verdict)
+    };
+    Ok(names.iter().map(verdict).collect())
+}
+
+fn simulate(copy: &Copy, seeds: u64) -> Result<Verdict> {
+    let Some(program) = build(copy, &["build", "--package", "fanfold-sim"], "fanfold-sim")? else {
+        return Ok(Verdict::Broken("it does not compile".to_owned()));
+    };
+    let mut command = Command::new(program);
+    command.args(["--fail-fast", "--seeds", &seeds.to_string()]);
+    let Some((succeeded, output)) = finish(copy, command)? else {
+        return Ok(Verdict::Broken("the simulation does not end".to_owned()));
+    };
+    Ok(match (succeeded, first_breach(&output)) {
+        (true, None) => Verdict::Missed,
+        (false, Some((seed, breach))) => Verdict::Found(format!("seed {seed}: {breach}")),
+        _ => Verdict::Broken("it ended without a breach of an invariant".to_owned()),
+    })
+}
+
+/// The lowest seed that failed, and the invariant.
+fn first_breach(output: &str) -> Option<(u64, String)> {
+    let mut lines = output.lines().peekable();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let seed = line.strip_prefix("seed ").and_then(|rest| rest.strip_suffix(" failed"));
+        if let (Some(seed), Some(breach)) = (seed.and_then(|seed| seed.parse().ok()), lines.peek())
+        {
+            let invariant = breach.trim().split(':').next().unwrap_or_default();
+            found.push((seed, invariant.to_owned()));
+        }
+    }
+    found.into_iter().min()
+}
+
+/// Builds in the copy, and finds the program. `None`: it does not compile.
+fn build(copy: &Copy, arguments: &[&str], name: &str) -> Result<Option<PathBuf>> {
+    let format = ["--message-format", "json-render-diagnostics"];
+    let arguments = [arguments, &crate::SHARED, &format].concat();
+    let mut command = copy.cargo(&arguments)?;
+    // A mutation leaves unused variables behind.
+    let output = command.output().context("cannot run cargo")?;
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        return Ok(None);
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let program = text.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_it = message["target"]["name"] == name;
+        message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+    });
+    program.with_context(|| format!("cargo {} built no {name}", arguments.join(" "))).map(Some)
+}
+
+/// Runs a check, and gives what it printed. `None`: it took too long.
+fn finish(copy: &Copy, mut command: Command) -> Result<Option<(bool, String)>> {
+    let path = copy.output();
+    let file = File::create(&path)?;
+    let mut child = command.stdout(file).stderr(Stdio::null()).spawn()?;
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            let output = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+            return Ok(Some((status.success(), output)));
+        }
+        if began.elapsed().as_secs() > CHECK_S_MAX {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Verdict {
+    fn said(&self) -> &str {
+        match self {
+            Self::Found(how) => how,
+            Self::Missed => "NOT FOUND",
+            Self::Broken(why) => why,
+        }
+    }
+}
+
+fn print(tried: &[Tried]) {
+    let width = |text: fn(&Tried) -> &str| tried.iter().map(|t| text(t).len()).max().unwrap_or(0);
+    let (mutation, check) = (width(|tried| &tried.mutation), width(|tried| &tried.check));
+    println!();
+    let mut last = "";
+    for Tried { mutation: name, check: by, verdict, took } in tried {
+        let shown = if name == last { "" } else { name };
+        let (said, seconds) = (verdict.said(), took.as_secs());
+        println!("{shown:mutation$}  {by:check$}  {seconds:>4} s  {said}");
+        last = name;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_seed_that_failed_is_reported_with_its_invariant() {
+        let output = "seed 9 failed\n  F3: a\n    1 x\nseed 4 failed\n  F5: b\n  F1: c\n";
+        assert_eq!(first_breach(output), Some((4, "F5".to_owned())));
+        assert_eq!(first_breach("10 seeds from 1\nall invariants held\n"), None);
+    }
+}

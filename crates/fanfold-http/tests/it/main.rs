@@ -50,7 +50,8 @@ impl Edge {
         let env = Arc::new(SystemEnv);
         let views = Views::new().with::<Balances>();
         let names = views.iter().map(|view| view.name());
-        let memory = Ports::in_memory(&TransitConfig::default(), names, env.clone()).expect("ports");
+        let memory =
+            Ports::in_memory(&TransitConfig::default(), names, env.clone()).expect("ports");
         let services = Services::new().with::<Ledger>();
         let served = views.iter().map(|view| ServedView {
             view: view.clone(),

@@ -201,7 +201,7 @@ impl Processor {
         sealed: &mut Sealed,
     ) -> Result<Appended, Blocked> {
         let env = &*self.ports.env;
-        let mut item = CommitItem {
+        let item = CommitItem {
             first: sealed.commit.first(),
             n: sealed.commit.entries.len() as u64,
             at: sealed.at,

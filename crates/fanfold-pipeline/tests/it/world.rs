@@ -18,9 +18,9 @@ use fanfold::{
 use fanfold_embedded::TransitConfig;
 use fanfold_embedded::commands::StoredCommands;
 use fanfold_embedded::ports::Ports;
+use fanfold_embedded::shards::Shards;
 use fanfold_embedded::tables::StoredView;
 use fanfold_embedded::transit::Position;
-use fanfold_embedded::shards::Shards;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};

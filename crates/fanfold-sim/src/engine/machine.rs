@@ -24,6 +24,7 @@ pub(super) struct SimDisk {
     stops_at: u64,
     calls: AtomicU64,
     has_stopped: AtomicBool,
+    has_failed: AtomicBool,
     is_full: AtomicBool,
     counts: Arc<Mutex<Counts>>,
 }
@@ -43,6 +44,7 @@ impl SimDisk {
             },
             calls: AtomicU64::new(0),
             has_stopped: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             counts,
         }
@@ -66,6 +68,11 @@ impl SimDisk {
         self.has_stopped.load(Ordering::Relaxed)
     }
 
+    /// Whether any call has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
     fn count(&self, fault: Fault) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(fault).or_default() += 1;
@@ -85,6 +92,16 @@ impl SimDisk {
 
 impl DiskFaults for SimDisk {
     fn fault(&self, call: DiskCall) -> DiskFault {
+        let fault = self.draw_fault(call);
+        if fault != DiskFault::None {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        fault
+    }
+}
+
+impl SimDisk {
+    fn draw_fault(&self, call: DiskCall) -> DiskFault {
         if self.has_stopped() {
             return DiskFault::Before(ErrorKind::Other, 0);
         }

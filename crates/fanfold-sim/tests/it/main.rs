@@ -1,7 +1,7 @@
 //! The simulator itself: the same seed gives the same run, and every fault is injected.
 
 use fanfold_sim::faults::{Counts, Fault};
-use fanfold_sim::run;
+use fanfold_sim::{engine, run};
 
 fn quiet() {
     std::panic::set_hook(Box::new(|info| {
@@ -33,4 +33,29 @@ fn every_fault_is_injected() {
     let missing: Vec<Fault> =
         Fault::ALL.into_iter().filter(|fault| !counts.contains_key(fault)).collect();
     assert!(missing.is_empty(), "never injected: {missing:?} ({counts:?})");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_lives_of_an_engine() {
+    quiet();
+    for seed in 1..=20 {
+        let (first, second) = (engine::run(seed), engine::run(seed));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert_eq!(first.faults, second.faults, "seed {seed}");
+        assert_eq!(first.commands, second.commands, "seed {seed}");
+    }
+}
+
+#[test]
+fn every_fault_of_an_engine_comes_up() {
+    quiet();
+    let mut counts = engine::Counts::new();
+    for seed in 1..=100 {
+        for (fault, n) in engine::run(seed).faults {
+            *counts.entry(fault).or_default() += n;
+        }
+    }
+    let missing: Vec<engine::Fault> =
+        engine::Fault::ALL.into_iter().filter(|fault| !counts.contains_key(fault)).collect();
+    assert!(missing.is_empty(), "never: {missing:?} ({counts:?})");
 }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::shards::ShardId;
+use fanfold_embedded::HashKey;
+use fanfold_embedded::ShardId;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use fanfold::{Services, Views};
-use fanfold_embedded::shards::ShardState;
+use fanfold_embedded::ShardState;
 use fanfold_embedded::{Config, Engine, TransitConfig};
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router_with};

@@ -35,12 +35,12 @@ pub const RARE_EFFECTS: &[&str] = &[
     "view.park",
 ];
 
-#[cfg(not(feature = "fault-points"))]
+#[cfg(not(any(test, feature = "fault-points")))]
 pub(crate) use self::none::*;
-#[cfg(feature = "fault-points")]
+#[cfg(any(test, feature = "fault-points"))]
 pub use self::points::*;
 
-#[cfg(not(feature = "fault-points"))]
+#[cfg(not(any(test, feature = "fault-points")))]
 mod none {
     use std::path::Path;
 
@@ -61,7 +61,7 @@ mod none {
     }
 }
 
-#[cfg(feature = "fault-points")]
+#[cfg(any(test, feature = "fault-points"))]
 mod points {
     use std::collections::{BTreeSet, HashMap};
     use std::fs::{self, File};

@@ -2,16 +2,16 @@
 //!
 //! In reading order:
 //!
-//! 1. [`config`]: what an [`Engine`] hosts, and what it runs on;
-//! 2. [`disk`]: files and tables, real ones and ones in memory;
-//! 3. [`store`]: a folder with a command log and tables, of which checkpoints are made;
-//! 4. [`tables`]: the ports whose data is only tables;
-//! 5. [`commands`]: the commands table, and the loop that appends to the command log;
-//! 6. [`transit`] and [`shards`]: what is on its way; streams that can be split and merged while they run;
-//! 7. [`event_source`]: drives a stage as Lambda's event source mappings do;
-//! 8. [`subscription`]: delivers notifications to a view as SNS does;
-//! 9. [`recovery`]: checkpoints, and what is processed again after a crash;
-//! 10. [`engine`]: all of it together.
+//! 1. `config`: what an [`Engine`] hosts, and what it runs on;
+//! 2. `disk`: files and tables, real ones and ones in memory;
+//! 3. `store`: a folder with a command log and tables, of which checkpoints are made;
+//! 4. `tables`: the ports whose data is only tables;
+//! 5. `commands`: the commands table, and the loop that appends to the command log;
+//! 6. `transit` and `shards`: what is on its way; streams that can be split and merged while they run;
+//! 7. `event_source`: drives a stage as Lambda's event source mappings do;
+//! 8. `subscription`: delivers notifications to a view as SNS does;
+//! 9. `recovery`: checkpoints, and what is processed again after a crash;
+//! 10. `engine`: all of it together.
 //!
 //! It guarantees what the ports ask for. What is on its way is limited in bytes and in count: the admission refuses
 //! commands before that grows without end. Time, random numbers, files and tasks come in through a [`Machine`], so the
@@ -20,28 +20,50 @@
 //! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide. It knows nothing of HTTP,
 //! and nothing of what services decide.
 
-pub mod commands;
-pub mod config;
-pub mod disk;
-pub mod engine;
-pub mod env;
-pub mod event_source;
-pub mod faults;
-pub mod hash_key;
-pub mod limit;
-pub mod ports;
-pub mod recovery;
-pub mod shards;
+mod commands;
+mod config;
+mod disk;
+mod engine;
+mod env;
+mod event_source;
+mod faults;
+mod hash_key;
+mod limit;
+mod ports;
+mod recovery;
+mod shards;
 mod start;
-pub mod stop;
-pub mod store;
+mod stop;
+mod store;
 mod striped;
-pub mod subscription;
-pub mod tables;
-pub mod tasks;
-pub mod transit;
-pub mod waits;
+mod subscription;
+mod tables;
+mod tasks;
+mod transit;
+mod waits;
 
 pub use config::{Config, Machine, TransitConfig};
 pub use engine::{Engine, Monitor, Status};
 pub use env::SystemEnv;
+pub use hash_key::{HashKey, HashKeyRange, NotAHashKey};
+pub use limit::Limit;
+pub use shards::{NotAShardId, ReshardError, ShardId, ShardInfo, ShardState, Shards};
+pub use store::{OpenError, StoreError};
+pub use subscription::Deliveries;
+
+/// What the simulator and the tests of other crates need beside: the ports by themselves, and machines that fail.
+pub mod testing {
+    pub use crate::commands::StoredCommands;
+    pub use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, DiskFile, MemoryDisk};
+    #[cfg(feature = "fault-points")]
+    pub use crate::faults::{EFFECTS, data_end, newest_table_log};
+    pub use crate::ports::Ports;
+    pub use crate::tables::{
+        StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,
+    };
+    pub use crate::tasks::Spawner;
+    pub use crate::transit::Position;
+}
+
+#[cfg(test)]
+mod tests;

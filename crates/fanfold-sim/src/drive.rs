@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
 use fanfold::{CommandId, LogId, Origin, Seq, Services, Time};
-use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
+use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
 use fanfold_pipeline::ports::{

@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use fanfold::body::parked::Parked;
 use fanfold::{LogId, Seq, Time};
+use fanfold_embedded::Limit;
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
+use fanfold_embedded::testing::Ports;
+use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};

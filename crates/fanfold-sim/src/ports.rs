@@ -12,9 +12,9 @@ use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
 use fanfold::{LogId, RowKey, Seq, StateKey};
-use fanfold_embedded::commands::StoredCommands;
-use fanfold_embedded::tables::{StoredJournal, StoredParked, StoredState, StoredView};
-use fanfold_embedded::transit::Position;
+use fanfold_embedded::testing::Position;
+use fanfold_embedded::testing::StoredCommands;
+use fanfold_embedded::testing::{StoredJournal, StoredParked, StoredState, StoredView};
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::packing::MessageTopics;
 use fanfold_pipeline::ports::{

@@ -11,7 +11,7 @@ use fanfold::entry::Outcome;
 use fanfold::{LogId, Seq};
 use fanfold_aws::KinesisStream;
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::ports::Ports;
+use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::ports::{Change, Env, Journal};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::relay::{Relay, RelayPorts};

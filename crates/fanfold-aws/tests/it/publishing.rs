@@ -10,7 +10,7 @@ use fanfold::limits::PUBLISH_BATCH_BYTES_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_aws::SnsTopic;
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::ports::Ports;
+use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
 use fanfold_pipeline::ports::{Env, ParkedTable, PublishError, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};

@@ -13,7 +13,7 @@ use fanfold::{Command, Entry, LogId, Request, Seq, Services, Time};
 use fanfold_aws::dynamo::{DynamoCommands, DynamoJournal, DynamoParked, DynamoState};
 use fanfold_aws::{OpenAdmission, SystemEnv};
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::ports::Ports;
+use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts};
 use fanfold_pipeline::packing::{MessageTopics, PackingTopic};

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use fanfold_embedded::faults::EFFECTS;
+use fanfold_embedded::testing::EFFECTS;
 
 use crate::audit::audit;
 use crate::crash::seed;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use fanfold_embedded::faults::{data_end, newest_table_log};
+use fanfold_embedded::testing::{data_end, newest_table_log};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -20,9 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use tokio::sync::Notify;
 
-pub use error::{LayoutStoreError, ReshardError};
+pub(crate) use error::LayoutStoreError;
+pub use error::ReshardError;
 pub use id::{NotAShardId, ShardId};
-pub use layout::{Layout, LayoutError, OpenShard, SHARDS_OPEN_MAX};
+pub(crate) use layout::{Layout, OpenShard, SHARDS_OPEN_MAX};
 
 use crate::hash_key::{HashKey, HashKeyRange};
 use crate::limit::Backlog;

@@ -7,7 +7,8 @@ mod stream;
 mod topic;
 
 pub use admission::{MemoryAdmission, Obstacle};
-pub use shard::{Batch, Position, Shard};
+pub(crate) use shard::{Batch, Shard};
+pub use shard::Position;
 pub use stream::MemoryStream;
 pub use topic::{MemoryTopic, Notification};
 

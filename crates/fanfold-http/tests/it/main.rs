@@ -15,7 +15,7 @@ use fanfold::entry::{Entry, Outcome};
 use fanfold::{CommandId, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
 use fanfold_embedded::SystemEnv;
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::ports::Ports;
+use fanfold_embedded::testing::Ports;
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router};
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};

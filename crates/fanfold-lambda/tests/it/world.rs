@@ -9,9 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Services, Time, View, Views};
+use fanfold_embedded::Shards;
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::shards::Shards;
+use fanfold_embedded::testing::Ports;
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
     ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,

@@ -15,12 +15,12 @@ use fanfold::{
     Command, CommandId, DocumentId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time,
     Views,
 };
+use fanfold_embedded::Shards;
 use fanfold_embedded::TransitConfig;
-use fanfold_embedded::commands::StoredCommands;
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::shards::Shards;
-use fanfold_embedded::tables::StoredView;
-use fanfold_embedded::transit::Position;
+use fanfold_embedded::testing::Ports;
+use fanfold_embedded::testing::Position;
+use fanfold_embedded::testing::StoredCommands;
+use fanfold_embedded::testing::StoredView;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};

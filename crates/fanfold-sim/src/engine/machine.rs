@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use fanfold::Time;
-use fanfold_embedded::disk::{DiskCall, DiskFault, DiskFaults};
-use fanfold_embedded::tasks::Spawner;
+use fanfold_embedded::testing::Spawner;
+use fanfold_embedded::testing::{DiskCall, DiskFault, DiskFaults};
 use fanfold_pipeline::ports::Env;
 use futures::future::BoxFuture;
 

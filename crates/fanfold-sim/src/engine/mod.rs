@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::{LogId, Seq, Services, Time, Views};
-use fanfold_embedded::disk::MemoryDisk;
-use fanfold_embedded::limit::Limit;
+use fanfold_embedded::Limit;
+use fanfold_embedded::testing::MemoryDisk;
 use fanfold_embedded::{Config, Engine, Machine, TransitConfig};
 use fanfold_pipeline::ingest::IngestError;
 use fanfold_pipeline::ports::{

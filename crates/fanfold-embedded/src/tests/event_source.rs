@@ -5,19 +5,19 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::event_source::{EventSource, EventSourceConfig};
+use crate::hash_key::HashKey;
+use crate::limit::Limit;
+use crate::stop::{Stop, Stopper};
+use crate::tasks::{Tasks, TokioSpawner};
+use crate::transit::{Position, Shard};
 use fanfold::Time;
-use fanfold_embedded::event_source::{EventSource, EventSourceConfig};
-use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::stop::{Stop, Stopper};
-use fanfold_embedded::tasks::{Tasks, TokioSpawner};
-use fanfold_embedded::transit::{Position, Shard};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use proptest::prelude::*;
 use tokio::time::sleep;
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 const FAILED_AT: fn(usize) -> BatchOutcome = |at| BatchOutcome { unfinished: Some(at) };
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::faults::{RARE_EFFECTS, before_death};
+use crate::limit::Limit;
+use crate::store::Store;
+use crate::tables::{StoredDeadLetters, StoredParked, StoredView};
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
-use fanfold_embedded::faults::{RARE_EFFECTS, before_death};
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::store::Store;
-use fanfold_embedded::tables::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::ports::{DeadLetters, ParkedItem, ParkedTable, ParkedView, ViewTable};
 
-use crate::child;
-use crate::durable::open;
+use super::child;
+use super::durable::open;
 
 const VIEW: &str = "view-balances-v1";
 const ROOMY: Limit = Limit { items: 100, bytes: 1 << 20 };
@@ -111,7 +111,7 @@ async fn rare_effects_are_on_disk_when_they_were_promised_to_be() {
             let point = format!("{effect}:1");
             let mut env = vec![("FANFOLD_DIE_AFTER", point.as_str())];
             env.extend(checkpoint_first.then_some(("FANFOLD_CHECKPOINT_FIRST", "1")));
-            let output = child::run("rare_effects::all_rare_effects", folder.path(), &env);
+            let output = child::run("tests::rare_effects::all_rare_effects", folder.path(), &env);
             assert!(!output.status.success(), "{effect} was not reached: {output:?}");
             let found = find(folder.path()).await;
             assert_eq!(found, expected, "{effect}, a checkpoint first: {checkpoint_first}");

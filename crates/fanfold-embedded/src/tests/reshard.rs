@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::shards::{
+use crate::hash_key::HashKey;
+use crate::limit::Limit;
+use crate::shards::{
     Layout, Mark, ReshardError, SHARDS_CLOSED_MAX, SHARDS_OPEN_MAX, ShardId, ShardInfo, ShardState,
     Shards,
 };
-use fanfold_embedded::transit::{Batch, Position};
+use crate::transit::{Batch, Position};
 use futures::FutureExt;
 use proptest::prelude::*;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::SystemEnv;
+use crate::{TransitConfig, ports::Ports};
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
-use fanfold_embedded::SystemEnv;
-use fanfold_embedded::{TransitConfig, ports::Ports};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, ParkedView, ViewTable, Waits};
 use tokio::time::timeout;
 

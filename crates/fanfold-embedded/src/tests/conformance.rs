@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::limit::Limit;
+use crate::ports::Ports;
+use crate::shards::Shards;
+use crate::transit::{MemoryStream, MemoryTopic, Position};
+use crate::{SystemEnv, TransitConfig};
 use bytes::Bytes;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::shards::Shards;
-use fanfold_embedded::transit::{MemoryStream, MemoryTopic, Position};
-use fanfold_embedded::{SystemEnv, TransitConfig};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
     Append, CommandStream, Commands, Env, Journal, ParkedTable, State, StreamRecord, Token,
@@ -15,7 +15,7 @@ use fanfold_pipeline::ports::{
 };
 use futures::executor::block_on;
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 fn ports(env: Arc<dyn Env>) -> Ports {
     Ports::in_memory(&TransitConfig::default(), ["v"], env).expect("ports")

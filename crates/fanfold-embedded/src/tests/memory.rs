@@ -1,19 +1,19 @@
 //! What the ports do beyond their specification: limits, bounds, expiry.
 
+use crate::TransitConfig;
+use crate::limit::Limit;
+use crate::ports::Ports;
+use crate::transit::Position;
+use crate::transit::{MemoryStream, MemoryTopic};
 use bytes::Bytes;
 use fanfold::limits::{PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
-use fanfold_embedded::TransitConfig;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::transit::Position;
-use fanfold_embedded::transit::{MemoryStream, MemoryTopic};
 use fanfold_pipeline::ports::{
     CommandStream, DeadLetters, State, StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 
-use crate::paused_env::PausedEnv;
-use crate::subscription::publish;
+use super::paused_env::PausedEnv;
+use super::subscription::publish;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 

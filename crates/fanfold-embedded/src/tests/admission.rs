@@ -1,15 +1,15 @@
 //! Memory stays bounded: what is on its way is refused before it is too much.
 
+use crate::limit::Limit;
+use crate::shards::Shards;
+use crate::{TransitConfig, ports::Ports};
 use bytes::Bytes;
 use fanfold::{LogId, Time};
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::shards::Shards;
-use fanfold_embedded::{TransitConfig, ports::Ports};
 use fanfold_pipeline::ports::{
     Admission, Append, AppendError, CommandStream, Commands, StreamRecord, Token, Unavailable,
 };
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 fn log() -> LogId {
     "ledger/org:acme".parse().expect("a log")

@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::TransitConfig;
+use crate::ports::Ports;
+use crate::stop::Stopper;
+use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
+use crate::tables::StoredDeadLetters;
+use crate::tasks::{Tasks, TokioSpawner};
+use crate::transit::{MemoryTopic, Notification};
 use fanfold::body::notification::{self, Commit};
 use fanfold::entry::Outcome;
 use fanfold::{CommandId, Entry, Origin, Seq, Time};
-use fanfold_embedded::TransitConfig;
-use fanfold_embedded::ports::Ports;
-use fanfold_embedded::stop::Stopper;
-use fanfold_embedded::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
-use fanfold_embedded::tables::StoredDeadLetters;
-use fanfold_embedded::tasks::{Tasks, TokioSpawner};
-use fanfold_embedded::transit::{MemoryTopic, Notification};
 use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Env, PublishError, Topic};
 use tokio::time::sleep;
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 const VIEW: &str = "balances";
 

@@ -5,21 +5,21 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::SystemEnv;
+use crate::disk::FileDisk;
+use crate::faults::{data_end, newest_table_log};
+use crate::store::folder::Folder;
+use crate::store::{Driver, Store, StoreError, Table};
 use bytes::Bytes;
-use fanfold_embedded::SystemEnv;
-use fanfold_embedded::disk::FileDisk;
-use fanfold_embedded::faults::{data_end, newest_table_log};
-use fanfold_embedded::store::folder::Folder;
-use fanfold_embedded::store::{Driver, Store, StoreError, Table};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::child::quick_folder;
+use super::child::quick_folder;
 
 const BATCHES: u64 = 3;
 const CUTS: u64 = 40;
 
-fn open(folder: &Path) -> Result<Store, fanfold_embedded::store::OpenError> {
+fn open(folder: &Path) -> Result<Store, crate::store::OpenError> {
     let folder = Folder::take(Arc::new(FileDisk), folder)?;
     Store::open(folder, &[], Arc::new(SystemEnv), Driver::Loops)
 }
@@ -115,7 +115,7 @@ fn what_is_cut_off_is_kept() {
 
 #[test]
 fn a_full_disk_keeps_the_tables_readable() {
-    use fanfold_embedded::faults::fill_disk;
+    use crate::faults::fill_disk;
 
     let folder = quick_folder();
     let store = open(folder.path()).expect("a store");

@@ -5,14 +5,14 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::FileDisk;
+use crate::store::StoreError;
+use crate::store::command_log::CommandLog;
 use bytes::Bytes;
-use fanfold_embedded::disk::FileDisk;
-use fanfold_embedded::store::StoreError;
-use fanfold_embedded::store::command_log::CommandLog;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::child::quick_folder;
+use super::child::quick_folder;
 
 const SEGMENT_BYTES: u64 = 2_000;
 
@@ -230,7 +230,7 @@ fn what_is_done_may_be_damaged() {
 #[cfg(feature = "fault-points")]
 #[test]
 fn an_append_that_failed_leaves_no_trace() {
-    use fanfold_embedded::faults::fill_disk;
+    use crate::faults::fill_disk;
 
     let folder = quick_folder();
     let (mut log, mut groups) = open(folder.path(), 0).expect("an empty log");

@@ -1,4 +1,4 @@
-//! The embedded engine against its promises: one binary.
+//! The embedded engine against its promises.
 
 mod admission;
 mod broken_ports;
@@ -12,15 +12,12 @@ mod lethal;
 mod many_logs;
 mod memory;
 mod paused_env;
-#[cfg(feature = "fault-points")]
 mod rare_effects;
 mod reshard;
 mod reshard_driven;
 mod restart;
 mod shards;
-#[cfg(feature = "fault-points")]
 mod store;
 mod subscription;
-#[cfg(feature = "fault-points")]
 mod torn_log;
 mod waits;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use fanfold_embedded::hash_key::{HashKey, HashKeyRange};
-use fanfold_embedded::limit::{Backlog, Limit};
-use fanfold_embedded::transit::{Batch, MemoryStream, Position, Shard};
+use crate::hash_key::{HashKey, HashKeyRange};
+use crate::limit::{Backlog, Limit};
+use crate::transit::{Batch, MemoryStream, Position, Shard};
 use fanfold_pipeline::ports::{CommandStream, StreamRecord};
 use futures::FutureExt;
 use futures::executor::block_on;
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 const EVERYTHING: Limit = Limit { items: 1_000, bytes: 1_000_000 };
 

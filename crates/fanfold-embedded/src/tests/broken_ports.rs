@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
+use crate::{TransitConfig, ports::Ports};
 use async_trait::async_trait;
 use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, StateKey};
-use fanfold_embedded::{TransitConfig, ports::Ports};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
     Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change, Commands,
@@ -17,7 +17,7 @@ use fanfold_pipeline::ports::{
 };
 use futures::executor::block_on;
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {

@@ -11,12 +11,12 @@ use std::path::Path;
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
+use crate::{Config, Engine};
 use fanfold::entry::Outcome;
 use fanfold::{
     Code, Context, DocumentId, Documents, LogId, Recorded, RowKey, Seq, Service, Services, View,
     Views,
 };
-use fanfold_embedded::{Config, Engine};
 use fanfold_pipeline::read::Awaited;
 use serde::{Deserialize, Serialize};
 
@@ -251,7 +251,7 @@ fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
     let binary = env::current_exe().expect("this binary");
     for (deaths, start) in (1..=STARTS_MAX).enumerate() {
         let child = Process::new(&binary)
-            .args(["lethal::lethal_child", "--exact", "--nocapture"])
+            .args(["tests::lethal::lethal_child", "--exact", "--nocapture"])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use fanfold_embedded::event_source::{EventSource, EventSourceConfig};
-use fanfold_embedded::hash_key::HashKey;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::shards::{ShardId, Shards};
-use fanfold_embedded::stop::Stopper;
-use fanfold_embedded::tasks::{Tasks, TokioSpawner};
-use fanfold_embedded::transit::Shard;
+use crate::event_source::{EventSource, EventSourceConfig};
+use crate::hash_key::HashKey;
+use crate::limit::Limit;
+use crate::shards::{ShardId, Shards};
+use crate::stop::Stopper;
+use crate::tasks::{Tasks, TokioSpawner};
+use crate::transit::Shard;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
-use crate::paused_env::PausedEnv;
+use super::paused_env::PausedEnv;
 
 const LOWEST: HashKey = HashKey(0);
 const HIGHEST: HashKey = HashKey(u128::MAX);

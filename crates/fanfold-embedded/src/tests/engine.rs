@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::TransitConfig;
+use crate::limit::Limit;
+use crate::shards::ShardState;
+use crate::{Config, Engine};
 use fanfold::entry::Outcome;
 use fanfold::{LogId, Seq, Services, Views};
-use fanfold_embedded::TransitConfig;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::shards::ShardState;
-use fanfold_embedded::{Config, Engine};
 use fanfold_pipeline::ingest::{IngestError, Receipt};
 use fanfold_pipeline::ports::RowRange;
 use fanfold_pipeline::read::Awaited;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use fanfold_embedded::Engine;
+use crate::Engine;
 
-use crate::child;
-use crate::engine::{config, request};
+use super::child;
+use super::engine::{config, request};
 
 /// Of a test; `FANFOLD_LOGS` asks for others.
 const LOGS: u64 = 1_000_000;
@@ -69,7 +69,7 @@ async fn touch_many_logs() {
 #[test]
 fn many_logs_need_bounded_memory() {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = child::run("many_logs::touch_many_logs", folder.path(), &[]);
+    let output = child::run("tests::many_logs::touch_many_logs", folder.path(), &[]);
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}");
     assert!(output.status.success(), "{output:?}");

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use crate::shards::ShardId;
+use crate::store::OpenError;
+use crate::{Config, Engine};
 use fanfold::{LogId, Seq, Services, Views};
-use fanfold_embedded::shards::ShardId;
-use fanfold_embedded::store::OpenError;
-use fanfold_embedded::{Config, Engine};
 use fanfold_pipeline::read::Awaited;
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};

@@ -6,15 +6,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::SystemEnv;
+use crate::disk::FileDisk;
+use crate::faults::fill_disk;
+use crate::store::folder::Folder;
+use crate::store::{Driver, Store, StoreError, Table};
 use bytes::Bytes;
-use fanfold_embedded::SystemEnv;
-use fanfold_embedded::disk::FileDisk;
-use fanfold_embedded::faults::fill_disk;
-use fanfold_embedded::store::folder::Folder;
-use fanfold_embedded::store::{Driver, Store, StoreError, Table};
 use proptest::prelude::*;
 
-use crate::child::quick_folder;
+use super::child::quick_folder;
 
 /// One of them keeps its values apart from its keys.
 const SPACES: [Table; 2] = [Table::STATE, Table::JOURNAL];

@@ -6,22 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::SystemEnv;
+use crate::commands::StoredCommands;
+use crate::disk::FileDisk;
+use crate::limit::Limit;
+use crate::store::folder::Folder;
+use crate::store::{Driver, Store};
+use crate::tables::{StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView};
+use crate::waits::LocalWaits;
 use bytes::Bytes;
-use fanfold_embedded::SystemEnv;
-use fanfold_embedded::commands::StoredCommands;
-use fanfold_embedded::disk::FileDisk;
-use fanfold_embedded::limit::Limit;
-use fanfold_embedded::store::folder::Folder;
-use fanfold_embedded::store::{Driver, Store};
-use fanfold_embedded::tables::{
-    StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,
-};
-use fanfold_embedded::waits::LocalWaits;
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{Append, Commands, Token};
 use tempfile::TempDir;
 
-use crate::conformance::drained;
+use super::conformance::drained;
 
 const ROOMY: Limit = Limit { items: 100_000, bytes: 1 << 30 };
 const VIEW: &str = "view-balances-v1";

@@ -9,7 +9,7 @@ mod memory;
 use std::io::{self, Read};
 use std::path::Path;
 
-pub use files::FileDisk;
+pub(crate) use files::FileDisk;
 pub(crate) use files::sync_folder;
 pub use memory::{DiskCall, DiskFault, DiskFaults, MemoryDisk};
 

@@ -34,18 +34,18 @@ use crate::tasks::Tasks;
 use crate::transit::{Batch, Position, Shard};
 
 /// Records in one batch (Lambda, DynamoDB and Kinesis event sources).
-pub const BATCH_ITEMS_MAX: usize = 10_000;
+pub(crate) const BATCH_ITEMS_MAX: usize = 10_000;
 /// Bytes in one batch (Lambda's payload).
-pub const BATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
+pub(crate) const BATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Lanes in one shard (Lambda's parallelization factor).
-pub const PARALLELIZATION_MAX: usize = 10;
+pub(crate) const PARALLELIZATION_MAX: usize = 10;
 /// How long an invocation may go on behind its deadline, in milliseconds, before it is given up.
 /// Stages look at the deadline between two calls of a port, which take milliseconds here.
 const GRACE_MS: u64 = 10_000;
 
 /// How a stage is driven.
 #[derive(Debug, Clone)]
-pub struct EventSourceConfig {
+pub(crate) struct EventSourceConfig {
     /// What it is called, for people.
     pub name: &'static str,
     /// The largest batch; at most [`BATCH_ITEMS_MAX`] and [`BATCH_BYTES_MAX`].
@@ -64,7 +64,7 @@ pub struct EventSourceConfig {
 
 impl EventSourceConfig {
     /// As Lambda has it by default, but that nothing waits for a batch to fill up.
-    pub fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self {
             name,
             // Large enough to pack well, small enough that one that fails costs little.
@@ -82,7 +82,7 @@ impl EventSourceConfig {
 }
 
 /// A stage, ready to be driven. `invoke` gets a batch and the deadline by which it has to answer.
-pub struct EventSource<I> {
+pub(crate) struct EventSource<I> {
     config: EventSourceConfig,
     env: Arc<dyn Env>,
     stop: Stop,
@@ -92,7 +92,12 @@ pub struct EventSource<I> {
 impl<I> EventSource<I> {
     /// A stage that takes batches until it is told to stop. What is under way then is finished,
     /// what has failed is not tried again.
-    pub fn new(config: EventSourceConfig, env: Arc<dyn Env>, stop: Stop, invoke: I) -> Arc<Self> {
+    pub(crate) fn new(
+        config: EventSourceConfig,
+        env: Arc<dyn Env>,
+        stop: Stop,
+        invoke: I,
+    ) -> Arc<Self> {
         let config = EventSourceConfig {
             batch: Limit {
                 items: config.batch.items.clamp(1, BATCH_ITEMS_MAX),
@@ -106,7 +111,7 @@ impl<I> EventSource<I> {
 
     /// Starts to drive the stage from a shard: one task a lane. They end when it is time to stop, or
     /// when the shard is closed and drained.
-    pub fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &Tasks)
+    pub(crate) fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
         I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
@@ -123,7 +128,7 @@ impl<I> EventSource<I> {
 
     /// Starts to drive the stage from all shards of a stream, those included that come while it
     /// runs: one task that watches the shards, and one a lane.
-    pub fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &Tasks)
+    pub(crate) fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
         I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,

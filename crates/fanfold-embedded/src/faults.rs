@@ -26,7 +26,7 @@ pub const EFFECTS: &[&str] = &[
 ];
 
 /// The effects that something unusual brings about.
-pub const RARE_EFFECTS: &[&str] = &[
+pub(crate) const RARE_EFFECTS: &[&str] = &[
     "parked.park",
     "parked.remove",
     "dead_letters.push",
@@ -120,12 +120,13 @@ mod points {
     }
 
     /// Says how a checkpoint is made before the end.
-    pub fn before_death(checkpoint: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn before_death(checkpoint: impl Fn() + Send + Sync + 'static) {
         *lock(&CHECKPOINT) = Some(Arc::new(checkpoint));
     }
 
     /// From now on, until it is called with `false`, the disk is full for what is in a folder.
-    pub fn fill_disk(folder: &Path, is_full: bool) {
+    #[cfg(test)]
+    pub(crate) fn fill_disk(folder: &Path, is_full: bool) {
         match is_full {
             true => lock(&FULL).insert(folder.to_owned()),
             false => lock(&FULL).remove(folder),

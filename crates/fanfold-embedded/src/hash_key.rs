@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 /// Buckets of the catalogue of logs: `hash(log) % 64`, in one byte.
-pub const BUCKETS: u8 = 64;
+pub(crate) const BUCKETS: u8 = 64;
 
 /// The MD5 of a partition key, as a number of 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -35,7 +35,7 @@ const GRACE_MS: u64 = 10_000;
 
 /// How messages are delivered.
 #[derive(Debug, Clone)]
-pub struct SubscriptionConfig {
+pub(crate) struct SubscriptionConfig {
     /// The subscriber: a view.
     pub name: String,
     /// Only messages about one of these services.
@@ -53,7 +53,7 @@ pub struct SubscriptionConfig {
 
 impl SubscriptionConfig {
     /// For a view of these services.
-    pub fn new(name: &str, services: &[&str]) -> Self {
+    pub(crate) fn new(name: &str, services: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
             services: services.iter().map(|&service| service.to_owned()).collect(),
@@ -136,11 +136,11 @@ impl Deliveries {
 }
 
 /// Messages to deliver.
-pub type Messages = Vec<Arc<Notification>>;
+pub(crate) type Messages = Vec<Arc<Notification>>;
 
 /// A subscriber with its place in the topic's log. `deliver` gets messages and a deadline, and
 /// returns the indices of those that must come again.
-pub struct Subscription<D> {
+pub(crate) struct Subscription<D> {
     topic: Arc<MemoryTopic>,
     dead_letters: Arc<StoredDeadLetters>,
     config: SubscriptionConfig,
@@ -157,7 +157,7 @@ where
     F: Future<Output = Vec<usize>>,
 {
     /// Subscribes: what is published from now on waits to be delivered.
-    pub fn new(
+    pub(crate) fn new(
         topic: Arc<MemoryTopic>,
         dead_letters: Arc<StoredDeadLetters>,
         config: SubscriptionConfig,
@@ -171,12 +171,12 @@ where
     }
 
     /// The counts.
-    pub fn deliveries(&self) -> &Arc<Deliveries> {
+    pub(crate) fn deliveries(&self) -> &Arc<Deliveries> {
         &self.deliveries
     }
 
     /// Delivers. Ends when it is time to stop, and what is under way has ended.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut next = self.from;
         let mut under_way = FuturesUnordered::new();
         let mut from = next;

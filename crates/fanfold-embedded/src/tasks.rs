@@ -23,11 +23,11 @@ pub trait Spawner: Send + Sync + 'static {
 
 /// On a tokio runtime.
 #[derive(Debug, Clone)]
-pub struct TokioSpawner(Handle);
+pub(crate) struct TokioSpawner(Handle);
 
 impl TokioSpawner {
     /// On the runtime that this is called in.
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self(Handle::current())
     }
 }
@@ -45,7 +45,7 @@ impl Spawner for TokioSpawner {
 
 /// Starts tasks of a set, from anywhere. Clones share the set.
 #[derive(Clone)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     spawner: Arc<dyn Spawner>,
     running: Arc<Running>,
 }
@@ -72,7 +72,7 @@ impl Drop for Entry {
 
 impl Tasks {
     /// None yet.
-    pub fn new(spawner: Arc<dyn Spawner>) -> Self {
+    pub(crate) fn new(spawner: Arc<dyn Spawner>) -> Self {
         Self { spawner, running: Arc::default() }
     }
 
@@ -90,12 +90,12 @@ impl Tasks {
     }
 
     /// Starts a task beside others.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.spawner.spawn(self.entered(task));
     }
 
     /// Starts a task on a thread of its own.
-    pub fn spawn_thread(
+    pub(crate) fn spawn_thread(
         &self,
         name: &str,
         task: impl Future<Output = ()> + Send + 'static,
@@ -104,7 +104,7 @@ impl Tasks {
     }
 
     /// Returns once no task runs.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         loop {
             let mut ended = pin!(self.running.ended.notified());
             // Registered before the look: a task that ends after it is not missed.
@@ -117,7 +117,7 @@ impl Tasks {
     }
 
     /// Ends all tasks where they next wait.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         lock(&self.running.handles).values().for_each(AbortHandle::abort);
     }
 }

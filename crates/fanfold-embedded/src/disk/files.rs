@@ -10,7 +10,7 @@ use crate::store::{StoreError, Tables};
 
 /// The files of this machine, and tables of `fjall`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct FileDisk;
+pub(crate) struct FileDisk;
 
 struct OpenFile {
     path: PathBuf,

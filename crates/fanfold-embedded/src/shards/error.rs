@@ -6,7 +6,7 @@ use super::{SHARDS_CLOSED_MAX, SHARDS_OPEN_MAX, ShardId};
 use crate::hash_key::HashKey;
 
 /// Whatever kept a layout from being stored.
-pub type LayoutStoreError = Box<dyn StdError + Send + Sync>;
+pub(crate) type LayoutStoreError = Box<dyn StdError + Send + Sync>;
 
 /// Why shards were not split or merged. Nothing has changed.
 #[derive(Debug, Error)]

@@ -8,7 +8,7 @@ use crate::hash_key::{HashKey, HashKeyRange};
 
 /// Open shards of one stream. A task a lane and a queue each are cheap: the bound keeps a mistake
 /// from becoming a million of them.
-pub const SHARDS_OPEN_MAX: usize = 1_024;
+pub(crate) const SHARDS_OPEN_MAX: usize = 1_024;
 
 /// The version of the stored form.
 const VERSION: u32 = 1;

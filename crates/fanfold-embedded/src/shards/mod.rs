@@ -31,7 +31,7 @@ use crate::striped::lock;
 use crate::transit::{Position, Shard};
 
 /// Closed shards that may wait to be drained: so many that all open ones can be split at once.
-pub const SHARDS_CLOSED_MAX: usize = SHARDS_OPEN_MAX;
+pub(crate) const SHARDS_CLOSED_MAX: usize = SHARDS_OPEN_MAX;
 
 /// Keeps a new layout before it comes into force.
 type LayoutStore = Box<dyn Fn(&Layout) -> Result<(), LayoutStoreError> + Send + Sync>;

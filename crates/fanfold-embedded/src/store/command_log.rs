@@ -26,10 +26,10 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes that opening reads at a time.
 const READ_BYTES: usize = 1024 * 1024;
 /// A group is at most this large: what a damaged length must not make anybody allocate.
-pub const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The log, open at its end.
-pub struct CommandLog {
+pub(crate) struct CommandLog {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     /// Oldest first; the last is written to.
@@ -42,7 +42,6 @@ pub struct CommandLog {
     next: u64,
     buffer: Vec<u8>,
     segment_bytes: u64,
-    syncs: u64,
 }
 
 struct Segment {
@@ -53,14 +52,14 @@ struct Segment {
 
 impl CommandLog {
     /// Makes an empty log in `folder`.
-    pub fn make(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
+    pub(crate) fn make(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
         disk.make_folder(folder)?;
         create(disk, folder, 1).map(drop)
     }
 
     /// Opens the log in `folder`. `done` is the position below which everything may be gone. Calls
     /// `group` with each group from there on.
-    pub fn open(
+    pub(crate) fn open(
         disk: Arc<dyn Disk>,
         folder: &Path,
         done: u64,
@@ -108,7 +107,6 @@ impl CommandLog {
             next,
             buffer: Vec::new(),
             segment_bytes: faults::segment_bytes(SEGMENT_BYTES),
-            syncs: 0,
         };
         log.mend()?;
         // What is done may be damaged, and nobody sees it: nothing must come behind it.
@@ -117,14 +115,15 @@ impl CommandLog {
     }
 
     /// Begins a new segment at `bytes` instead of 16 MiB.
+    #[cfg(test)]
     #[must_use]
-    pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
+    pub(crate) fn with_segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
     /// Appends a group, and syncs it. After an error it is not in the log, and will not be.
-    pub fn append(&mut self, payload: &[u8]) -> Result<u64, StoreError> {
+    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<u64, StoreError> {
         self.mend()?;
         if self.synced_bytes >= self.segment_bytes {
             self.roll()?;
@@ -142,7 +141,6 @@ impl CommandLog {
             return Err(StoreError::Gone(self.folder.clone()));
         }
         self.is_torn = false;
-        self.syncs += 1;
         self.synced_bytes += self.buffer.len() as u64;
         self.next += 1;
         if let Some(last) = self.segments.back_mut() {
@@ -155,7 +153,7 @@ impl CommandLog {
 
     /// Drops what is below a position, as far as whole segments go; everything, if nothing is at or
     /// above it.
-    pub fn trim(&mut self, done: u64) -> Result<(), StoreError> {
+    pub(crate) fn trim(&mut self, done: u64) -> Result<(), StoreError> {
         while self.segments.get(1).is_some_and(|second| second.first <= done) {
             let Some(oldest) = self.segments.pop_front() else { break };
             if let Err(error) = self.disk.remove(&oldest.path)
@@ -178,18 +176,13 @@ impl CommandLog {
     }
 
     /// The position that the next group gets.
-    pub fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
     /// The bytes of all segments.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
-    }
-
-    /// How often the log was synced since it was opened.
-    pub fn syncs(&self) -> u64 {
-        self.syncs
     }
 
     /// Cuts off what an append that failed, or a crash, has left.

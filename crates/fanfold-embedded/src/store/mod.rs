@@ -9,9 +9,9 @@
 //! was done at that moment. So there is one order of effects, a crash leaves a prefix of it, and what is lost is made again
 //! from the command log.
 
-pub mod command_log;
+pub(crate) mod command_log;
 mod error;
-pub mod folder;
+pub(crate) mod folder;
 mod items;
 mod layers;
 pub(crate) mod tables;
@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 
 pub use self::error::StoreError;
 pub use self::folder::OpenError;
-pub use self::tables::{Table, Tables, Write};
+pub(crate) use self::tables::{Table, Tables, Write};
 
 use self::command_log::CommandLog;
 use self::folder::Folder;
@@ -39,7 +39,7 @@ use crate::striped::lock;
 
 /// Unsaved bytes beyond which a checkpoint is due: at 100,000 commands per second some tenths of a
 /// second of work, and little to make again after a crash.
-pub const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// Unsaved bytes beyond which writers wait for a checkpoint: what a stalled disk may cost in memory.
 const UNSAVED_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// How long a write waits for a checkpoint, in milliseconds, before it is given up: less than a

@@ -6,11 +6,11 @@ mod shard;
 mod stream;
 mod topic;
 
-pub use admission::{MemoryAdmission, Obstacle};
-pub(crate) use shard::{Batch, Shard};
+pub(crate) use admission::{MemoryAdmission, Obstacle};
 pub use shard::Position;
-pub use stream::MemoryStream;
-pub use topic::{MemoryTopic, Notification};
+pub(crate) use shard::{Batch, Shard};
+pub(crate) use stream::MemoryStream;
+pub(crate) use topic::{MemoryTopic, Notification};
 
 /// Bytes that an item on its way takes beside its key and body: an estimate, so that many small items count for what they
 /// are.

@@ -53,7 +53,7 @@ impl Table {
 pub(super) const NAMES: [&str; 6] = ["meta", "slots", "journal", "state", "parked", "dead-letters"];
 
 /// One item of a batch; without a value it is removed.
-pub type Write = (Table, Bytes, Option<Bytes>);
+pub(crate) type Write = (Table, Bytes, Option<Bytes>);
 
 /// Tables that are stored. Readers never see a part of a batch.
 pub trait Tables: Send + Sync {

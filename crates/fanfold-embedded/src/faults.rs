@@ -10,6 +10,7 @@
 //!   a power cut leaves as it is.
 
 /// The effects that every load brings about.
+#[cfg(any(test, feature = "fault-points"))]
 pub const EFFECTS: &[&str] = &[
     "command_log.written",
     "command_log.synced",
@@ -26,6 +27,7 @@ pub const EFFECTS: &[&str] = &[
 ];
 
 /// The effects that something unusual brings about.
+#[cfg(any(test, feature = "fault-points"))]
 pub(crate) const RARE_EFFECTS: &[&str] = &[
     "parked.park",
     "parked.remove",

@@ -133,6 +133,8 @@ impl Folder {
         let lock = disk.lock(&lock).map_err(failed)?;
         let lock = lock.ok_or_else(|| OpenError::Locked(path.to_owned()))?;
         let content = content(&*disk, path)?;
+        // An earlier start may have been killed before it made durable that the folder is finished.
+        disk.sync_folder(path).map_err(failed)?;
         Ok(Self { disk, path: path.to_owned(), lock, content, gone: watch::Sender::new(false) })
     }
 

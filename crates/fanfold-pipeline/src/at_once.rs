@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn all_end_and_no_more_run_at_a_time_than_may() {
+    fn all_futures_end_and_at_most_the_limit_run_at_a_time() {
         for (limit, expected) in [(0, 1), (1, 1), (3, 3), (100, 67)] {
             let (running, most) = (Cell::default(), Cell::default());
             let waits = (0..100).map(|n| turns(n % 3, &running, &most));

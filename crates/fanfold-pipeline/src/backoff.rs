@@ -14,8 +14,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses after the failed attempt number `attempt` (counted from 1). `false`: that was the last
-    /// attempt, and there is no pause.
+    /// Pauses after the failed attempt number `attempt` (counted from 1). `false`: that was the
+    /// last attempt, and there is no pause.
     pub(crate) async fn pause(&self, attempt: u32, env: &dyn Env) -> bool {
         if attempt >= self.attempts_max {
             return false;

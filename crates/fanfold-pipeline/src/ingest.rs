@@ -2,8 +2,8 @@
 //!
 //! Ingest validates requests, groups them by log, and appends each group to its log's slot, in the
 //! order of the requests. It answers each request with a receipt or an error. A request that fails
-//! before its append took effect was not accepted. One whose append took effect without an answer was
-//! accepted: the client sends it again with the same id, and the window recognises it.
+//! before its append took effect was not accepted. One whose append took effect without an answer
+//! was accepted: the client sends it again with the same id, and the window recognises it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -81,8 +81,8 @@ impl Ingest {
         Self { ports, services, appends_at_once: usize::MAX }
     }
 
-    /// Appends to at most so many logs at the same time, instead of to all logs of a request. For hosts
-    /// that need a connection for each.
+    /// Appends to at most so many logs at the same time, instead of to all logs of a request. For
+    /// hosts that need a connection for each.
     #[must_use]
     pub fn with_appends_at_once(mut self, appends_at_once: usize) -> Self {
         self.appends_at_once = appends_at_once;
@@ -135,8 +135,8 @@ impl Ingest {
         answers.map(|a| a.unwrap_or_else(|| Err(IngestError::Unavailable(unanswered())))).collect()
     }
 
-    /// Appends one log's commands, in as many batches as their size requires, one after another. The
-    /// batches behind a failed one are not tried.
+    /// Appends one log's commands, in as many batches as their size requires, one after another.
+    /// The batches behind a failed one are not tried.
     async fn append_group(
         &self,
         log: LogId,
@@ -175,9 +175,9 @@ impl Ingest {
         answers
     }
 
-    /// Appends one batch; returns the seq of its last command. All attempts carry one token, so that
-    /// ingest recognises an attempt whose answer was lost, and does not append twice. It reports that
-    /// nothing was appended only if that is certain for all attempts.
+    /// Appends one batch; returns the seq of its last command. All attempts carry one token, so
+    /// that ingest recognises an attempt whose answer was lost, and does not append twice. It
+    /// reports that nothing was appended only if that is certain for all attempts.
     async fn append(&self, log: &LogId, n: u64, body: Bytes) -> Result<Seq, IngestError> {
         let token = self.token();
         let mut attempt = 1;

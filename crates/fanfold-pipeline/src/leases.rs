@@ -2,9 +2,10 @@
 //! share. `docs/design.md#suspects`.
 //!
 //! A stage stores a lease before it runs something that may end its process, and removes the lease
-//! when the call returns, whatever it returns. The processor keeps leases in the parked table, a view
-//! in its cursor. A stored lease belongs to a call that is under way, or to one that has ended its
-//! process. It counts as a crash only if another process stored it and its call can no longer run.
+//! when the call returns, whatever it returns. The processor keeps leases in the parked table, a
+//! view in its cursor. A stored lease belongs to a call that is under way, or to one that has ended
+//! its process. It counts as a crash only if another process stored it and its call can no longer
+//! run.
 
 use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::{Seq, Time};
@@ -17,9 +18,9 @@ use crate::ports::{Env, ParkedItem};
 pub(crate) const CLOSE_BACKOFF: Backoff =
     Backoff { attempts_max: 5, first_ms: 50, longest_ms: 800 };
 
-/// How far the clocks of two processes may be apart, in milliseconds. Source: Lambda's clocks follow
-/// the Amazon Time Sync Service to within milliseconds; a machine with NTP alone stays within a
-/// second.
+/// How far the clocks of two processes may be apart, in milliseconds. Source: Lambda's clocks
+/// follow the Amazon Time Sync Service to within milliseconds; a machine with NTP alone stays
+/// within a second.
 const SKEW_MS: u64 = 5_000;
 
 /// How long a call may run past its deadline, in milliseconds, unless the host says otherwise.

@@ -5,13 +5,13 @@
 //! 3. [`process`] decides commands, appends their entries to the journal and publishes the commits.
 //! 4. [`project`] folds commits into the rows of a view.
 //!
-//! [`sweep`] finds logs that stand still; [`read`] answers callers; [`packing`] publishes commits as
-//! messages; [`panics`] lets hosts log panics.
+//! [`sweep`] finds logs that stand still; [`read`] answers callers; [`packing`] publishes commits
+//! as messages; [`panics`] lets hosts log panics.
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
 //! resumes from its own checkpoint. (The sweeps do use stages: ingest for canaries, and a view's
-//! projector.) The stages know nothing of Lambda, AWS, HTTP or the embedded engine. Time, randomness
-//! and sleep reach them through the port [`Env`](ports::Env). No task outlives a call.
+//! projector.) The stages know nothing of Lambda, AWS, HTTP or the embedded engine. Time,
+//! randomness and sleep reach them through the port [`Env`](ports::Env). No task outlives a call.
 
 mod at_once;
 mod backoff;

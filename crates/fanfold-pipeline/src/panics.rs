@@ -18,8 +18,8 @@ pub fn log_those_caught() {
     }));
 }
 
-/// Installs a hook that logs every panic. One that does not become an outcome is a bug, and raises an
-/// alarm. For hosts of which only the log is read.
+/// Installs a hook that logs every panic. One that does not become an outcome is a bug, and raises
+/// an alarm. For hosts of which only the log is read.
 pub fn log_all() {
     panic::set_hook(Box::new(|info| {
         if fanfold::catch::is_catching() {

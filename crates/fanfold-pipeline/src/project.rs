@@ -1,16 +1,16 @@
 //! The fourth stage: commits become rows of one view.
 //!
-//! Seen from the log's cursor, a commit is **done** if it is at or below the cursor, **next** if the
-//! view misses nothing before it (the commit's `prev` says so), and **beyond** otherwise.
+//! Seen from the log's cursor, a commit is **done** if it is at or below the cursor, **next** if
+//! the view misses nothing before it (the commit's `prev` says so), and **beyond** otherwise.
 //!
-//! - The projector **applies** a commit that is next: it loads the rows that the commit touches, folds
-//!   all entries above each row's seq into it, and stores each row if it has not changed since. Only
-//!   then does the cursor move (F6).
-//! - For a commit beyond, the projector waits a little, since others may be applying what is missing.
-//!   Then it **catches up** from the journal.
+//! - The projector **applies** a commit that is next: it loads the rows that the commit touches,
+//!   folds all entries above each row's seq into it, and stores each row if it has not changed
+//!   since. Only then does the cursor move (F6).
+//! - For a commit beyond, the projector waits a little, since others may be applying what is
+//!   missing. Then it **catches up** from the journal.
 //!
-//! A commit that the view cannot apply parks the view for this log only (F7). So does one that ends the
-//! process, if the projector is [suspicious](Projector::suspicious).
+//! A commit that the view cannot apply parks the view for this log only (F7). So does one that ends
+//! the process, if the projector is [suspicious](Projector::suspicious).
 
 mod group;
 mod rows;
@@ -36,7 +36,8 @@ pub use suspect::ATTEMPTS_MAX;
 /// Logs of one call that are projected at the same time, as in the processor. A call does not yield
 /// between logs: the next call's commits come after its own.
 const LOGS_AT_ONCE: Pace = Pace::of(32);
-/// How long a commit waits for the commits before it, in milliseconds, before the cursor is read again.
+/// How long a commit waits for the commits before it, in milliseconds, before the cursor is read
+/// again.
 const TURN_WAIT_MS: u64 = 50;
 /// Up to this much is added to [`TURN_WAIT_MS`] at random, in milliseconds.
 const TURN_JITTER_MS: u64 = 150;
@@ -91,7 +92,8 @@ pub enum ProjectError {
     /// Another process may be applying what is next, and may crash on it.
     #[error("another process may be applying the log's next commits")]
     UnderWay,
-    /// Another projector, perhaps of another build, has applied an entry that this one cannot apply.
+    /// Another projector, perhaps of another build, has applied an entry that this one cannot
+    /// apply.
     #[error("entry {0}, which cannot be applied here, has been applied")]
     Overtaken(Seq),
     /// There was not enough time.
@@ -123,8 +125,8 @@ impl Projector {
         &self.view
     }
 
-    /// Applies the commits of messages, each given by its body. Returns the indices of the messages that
-    /// must come again.
+    /// Applies the commits of messages, each given by its body. Returns the indices of the messages
+    /// that must come again.
     pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
         let messages: Vec<Vec<ReceivedCommit>> =
             messages.iter().map(|body| self.decode(body)).collect();
@@ -132,8 +134,8 @@ impl Projector {
         self.project_commits(&messages, deadline).await
     }
 
-    /// The commits of a message. A message that cannot be read has none. It would never become readable,
-    /// and the view's sweep finds its commits in the journal.
+    /// The commits of a message. A message that cannot be read has none. It would never become
+    /// readable, and the view's sweep finds its commits in the journal.
     pub fn decode(&self, body: &[u8]) -> Vec<ReceivedCommit> {
         match std::str::from_utf8(body).ok().map(notification::decode) {
             Some(Ok(commits)) => commits,
@@ -219,8 +221,9 @@ impl Projector {
     /// Fast path: applies all commits if they are next, with one read of the cursor and the rows
     /// together. Otherwise returns the cursor, and the caller goes on step by step.
     ///
-    /// The rows may be older than the cursor. The guard of each row's write notices that. A fault may
-    /// come of it, too, so a fault counts only if it comes again with rows loaded after the cursor.
+    /// The rows may be older than the cursor. The guard of each row's write notices that. A fault
+    /// may come of it, too, so a fault counts only if it comes again with rows loaded after the
+    /// cursor.
     async fn apply_in_one_read(
         &self,
         of_log: &LogCommits,
@@ -254,7 +257,8 @@ impl Projector {
         Ok(None)
     }
 
-    /// The commit's entries, if it has them and nothing is missing between the cursor and the commit.
+    /// The commit's entries, if it has them and nothing is missing between the cursor and the
+    /// commit.
     fn in_line(&self, commit: &ReceivedCommit, cursor: Seq) -> Option<Arc<[Entry]>> {
         let follows = commit.follows(cursor, &self.kinds);
         commit.entries.as_ref().filter(|_| follows).cloned()

@@ -1,8 +1,8 @@
 //! The second stage: changes of the commands table go on to the command stream.
 //!
 //! The relay sends each log's changes in order, one record at a time. It sends the next record only
-//! when the last one was acknowledged. After a failure it goes on from the first command that was not
-//! (F2). It passes slot bodies on without reading them, so their content cannot stop it.
+//! when the last one was acknowledged. After a failure it goes on from the first command that was
+//! not (F2). It passes slot bodies on without reading them, so their content cannot stop it.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -18,8 +18,8 @@ use crate::BatchOutcome;
 use crate::backoff::Backoff;
 use crate::ports::{Change, CommandStream, Env, StreamRecord, Token, put_len};
 
-/// Limits rounds in a row in which nothing was acknowledged. Then the relay reports what is left, and
-/// the event source delivers it again.
+/// Limits rounds in a row in which nothing was acknowledged. Then the relay reports what is left,
+/// and the event source delivers it again.
 const PUT_BACKOFF: Backoff = Backoff { attempts_max: 6, first_ms: 50, longest_ms: 1_600 };
 
 /// Logs whose last acknowledged change a warm relay remembers; about 100 bytes each.
@@ -73,7 +73,8 @@ impl Relay {
         self
     }
 
-    /// Puts a batch of changes on the stream, and reports what was not acknowledged by the deadline.
+    /// Puts a batch of changes on the stream, and reports what was not acknowledged by the
+    /// deadline.
     pub async fn relay(&self, changes: &[Change], deadline: Time) -> BatchOutcome {
         let mut queues = self.queues(changes);
         let mut failures = 0;
@@ -156,8 +157,8 @@ impl Relay {
         round
     }
 
-    /// Packs as many changes, from the first on, as the soft limit allows into one record; returns it and
-    /// their number. It packs at least one, which cannot exceed the hard limit.
+    /// Packs as many changes, from the first on, as the soft limit allows into one record; returns
+    /// it and their number. It packs at least one, which cannot exceed the hard limit.
     fn pack(&self, log: &LogId, changes: &[(usize, &Change)]) -> (StreamRecord, usize) {
         let mut parts: Vec<Part<'_>> = Vec::new();
         let mut weight = 0;

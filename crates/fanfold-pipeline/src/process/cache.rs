@@ -8,8 +8,8 @@ use fanfold::{Log, LogId};
 use foldhash::fast::RandomState;
 use lru::LruCache;
 
-/// The bytes that all logs in the cache may take. Source: an eighth of a Lambda of 1,024 MB, which holds
-/// some hundred thousand small logs.
+/// The bytes that all logs in the cache may take. Source: an eighth of a Lambda of 1,024 MB, which
+/// holds some hundred thousand small logs.
 pub(super) const WEIGHT_MAX: usize = 128 * 1024 * 1024;
 
 /// Logs that this process remembers to have parked something of; about 100 bytes each.

@@ -12,10 +12,10 @@
 //!   at once, and puts a nudge on the command stream behind the missing ones. The nudge takes the
 //!   parked commands up.
 //!
-//! Then the processor publishes all commits, takes the snapshots that are due, and only then answers
-//! the batch (F5). A log that fails stops no other (F7): it reports its first unfinished record, and
-//! the other logs find their work done when the batch comes again. A record that ends the process
-//! comes back alone: see [`Suspicion`].
+//! Then the processor publishes all commits, takes the snapshots that are due, and only then
+//! answers the batch (F5). A log that fails stops no other (F7): it reports its first unfinished
+//! record, and the other logs find their work done when the batch comes again. A record that ends
+//! the process comes back alone: see [`Suspicion`].
 
 mod cache;
 mod gather;
@@ -44,13 +44,13 @@ use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
 
-/// Logs of one batch that are processed at the same time. Source: our choice, enough to hide the latency
-/// of the tables, and fewer than their connections. A batch may take long and shares its thread, so
-/// it yields after every `turn` logs.
+/// Logs of one batch that are processed at the same time. Source: our choice, enough to hide the
+/// latency of the tables, and fewer than their connections. A batch may take long and shares its
+/// thread, so it yields after every `turn` logs.
 const LOGS_AT_ONCE: Pace = Pace { limit: 32, turn: 32 };
 
-/// How many passes over a log may make no progress in one batch: after a conflict, a gap that closed, or
-/// a catch-up.
+/// How many passes over a log may make no progress in one batch: after a conflict, a gap that
+/// closed, or a catch-up.
 const IDLE_PASSES_MAX: usize = 16;
 
 /// Commands that are decided at a time. Source: about what one commit holds if they are small.
@@ -303,8 +303,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Decides the run of commands that follows the tail, and appends it. `Again`: another environment
-    /// has appended to the log. Then nothing was decided, and `log` is up to date.
+    /// Decides the run of commands that follows the tail, and appends it. `Again`: another
+    /// environment has appended to the log. Then nothing was decided, and `log` is up to date.
     async fn decide(
         &self,
         work: &mut LogWork,
@@ -401,8 +401,8 @@ impl Processor {
     }
 
     /// After publishing: notes what is published, removes what was parked for it, and takes a
-    /// snapshot if one is due. Returns the first record that must come again. `publications` has one
-    /// item per commit of the work, in order.
+    /// snapshot if one is due. Returns the first record that must come again. `publications` has
+    /// one item per commit of the work, in order.
     async fn finish(
         &self,
         mut work: LogWork,
@@ -505,8 +505,8 @@ impl LogWork {
         })
     }
 
-    /// Adds all unpublished commits if a snapshot may be due: its head says that everything up to it is
-    /// published, including what other environments appended.
+    /// Adds all unpublished commits if a snapshot may be due: its head says that everything up to
+    /// it is published, including what other environments appended.
     fn publish_for_snapshot(&mut self) {
         if let Some(log) = self.log.take() {
             if log.may_snapshot() && log.is_settled() {

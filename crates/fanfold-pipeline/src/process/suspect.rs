@@ -1,26 +1,26 @@
 //! Suspects: records that may end the process. `docs/design.md#suspects`.
 //!
-//! A panic is caught, but a stack overflow, exhausted memory or an endless loop ends the process. The
-//! only trace is a **marker** that was stored before the work and not removed after it: every call
-//! that returns removes its own marker, whatever it returns.
+//! A panic is caught, but a stack overflow, exhausted memory or an endless loop ends the process.
+//! The only trace is a **marker** that was stored before the work and not removed after it: every
+//! call that returns removes its own marker, whatever it returns.
 //!
 //! Event sources bisect failed batches and retry them, so a record that ends its process comes back
 //! alone and old. A call with one old record is therefore suspect:
 //!
 //! - At first the call works as any other, behind a marker that counts the attempts.
-//! - After [`Suspicion::attempts_max`] attempts its commands run and commit one at a time. The marker
-//!   says which command runs, or that the log is being loaded.
+//! - After [`Suspicion::attempts_max`] attempts its commands run and commit one at a time. The
+//!   marker says which command runs, or that the log is being loaded.
 //! - If that attempt ends the process, too, the marker shows the cause. A command becomes a fault
 //!   without being run. If loading was the cause, the log's commands are parked.
 //!
 //! A marker is a lease. While the call of another process may be under way, the record comes again
 //! later, and nothing is counted.
 //!
-//! A log with a suspect command parked above its tail is **held**: it cannot go on, and loading it may
-//! be what ends the process. A nudge does nothing with it.
+//! A log with a suspect command parked above its tail is **held**: it cannot go on, and loading it
+//! may be what ends the process. A nudge does nothing with it.
 //!
-//! A marker stays if its record comes back in a call that is not suspect. The sweep finds such a marker
-//! and nudges the log; the call for the nudge removes the marker.
+//! A marker stays if its record comes back in a call that is not suspect. The sweep finds such a
+//! marker and nudges the log; the call for the nudge removes the marker.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -36,8 +36,8 @@ use crate::BatchOutcome;
 use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_marker};
 use crate::ports::{Env, ParkedItem, Unavailable};
 
-/// Source: a record that only failed succeeds before it is this old, or fails for a reason other than
-/// itself. `docs/design.md#suspects`.
+/// Source: a record that only failed succeeds before it is this old, or fails for a reason other
+/// than itself. `docs/design.md#suspects`.
 const AGE_MS: u64 = 5 * 60 * 1_000;
 /// `docs/design.md#suspects`.
 const ATTEMPTS_MAX: u32 = 3;
@@ -49,12 +49,14 @@ const HOUR_MS: u64 = 60 * 60 * 1_000;
 /// When a record is suspect of ending its process, and how the processor handles it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suspicion {
-    /// A record that comes alone is suspect after it has been on the stream for so many milliseconds.
+    /// A record that comes alone is suspect after it has been on the stream for so many
+    /// milliseconds.
     pub age_ms: u64,
-    /// Attempts that may end their process before the record's commands run one at a time. With 0 they
-    /// do so from the first attempt on.
+    /// Attempts that may end their process before the record's commands run one at a time. With 0
+    /// they do so from the first attempt on.
     pub attempts_max: u32,
-    /// Suspect commands of one service that may become faults within an hour. Further ones are parked.
+    /// Suspect commands of one service that may become faults within an hour. Further ones are
+    /// parked.
     pub faults_per_hour_max: usize,
 }
 
@@ -115,8 +117,8 @@ impl Processor {
         self
     }
 
-    /// Uses `suspicion` for calls that begin from now on. For hosts that know more about the cause of a
-    /// crash than the age of a record says, as after a second unclean start.
+    /// Uses `suspicion` for calls that begin from now on. For hosts that know more about the cause
+    /// of a crash than the age of a record says, as after a second unclean start.
     pub fn suspect(&self, suspicion: Suspicion) {
         *self.suspects.suspicion.write().unwrap_or_else(PoisonError::into_inner) = suspicion;
     }
@@ -140,8 +142,8 @@ impl Processor {
     }
 
     /// Checks whether the log may go on, and stores a marker if the call is suspect. It runs before
-    /// anything is loaded, and reads the parked table only if the call is suspect or has a nudge, or
-    /// if this process has parked something of the log.
+    /// anything is loaded, and reads the parked table only if the call is suspect or has a nudge,
+    /// or if this process has parked something of the log.
     pub(super) async fn begin(
         &self,
         work: &mut LogWork,
@@ -215,7 +217,8 @@ impl Processor {
         }
     }
 
-    /// Decides the command that follows the tail, and appends its entry alone. Returns as `decide` does.
+    /// Decides the command that follows the tail, and appends its entry alone. Returns as `decide`
+    /// does.
     pub(super) async fn decide_alone(
         &self,
         work: &mut LogWork,
@@ -298,9 +301,9 @@ impl Processor {
         Ok(ParkedOfLog { attempt, items, held_at })
     }
 
-    /// Whether one more command of the service may become a fault within this hour; if so, counts it. The
-    /// count is kept in the parked table, because memory would be lost with the processes whose ends are
-    /// counted. It is under a log that no client can have, with the time as seq.
+    /// Whether one more command of the service may become a fault within this hour; if so, counts
+    /// it. The count is kept in the parked table, because memory would be lost with the processes
+    /// whose ends are counted. It is under a log that no client can have, with the time as seq.
     async fn may_fault(&self, id: &LogId, seq: Seq, max: usize) -> Result<bool, Blocked> {
         let Ok(faults) = format!("{}/user:reactor:suspect", id.service()).parse::<LogId>() else {
             return Ok(true);

@@ -1,5 +1,5 @@
-//! The processor's work with its tables: it loads logs, catches up with the journal, appends commits,
-//! parks commands, and stores snapshots.
+//! The processor's work with its tables: it loads logs, catches up with the journal, appends
+//! commits, parks commands, and stores snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,7 +61,8 @@ pub(super) enum Blocked {
     Damaged(#[source] Unavailable),
 }
 
-/// Damaged data is told apart from a table that does not answer: the batch would come again for ever.
+/// Damaged data is told apart from a table that does not answer: the batch would come again for
+/// ever.
 impl From<Unavailable> for Blocked {
     fn from(error: Unavailable) -> Self {
         match error {
@@ -110,7 +111,8 @@ impl Processor {
         let keys: Vec<StateKey> = versions.map(StateKey::head).collect();
         let mut heads = self.ports.state.heads(id, &keys).await?;
         let head = heads.pop().flatten();
-        // Needed even if the log has a head of this version: a long first load writes heads on its way.
+        // Needed even if the log has a head of this version: a long first load writes heads on its
+        // way.
         let old = heads.into_iter().flatten().map(|item| item.seq).max();
         let head = match head {
             Some(item) => Some((item.seq, Head::decode(&item.body)?)),
@@ -121,8 +123,9 @@ impl Processor {
         Ok(log)
     }
 
-    /// Folds the commits that the journal has above the tail. The log must have no undecided command. If
-    /// that takes too long, it stops at the deadline; heads written on the way keep what was done.
+    /// Folds the commits that the journal has above the tail. The log must have no undecided
+    /// command. If that takes too long, it stops at the deadline; heads written on the way keep
+    /// what was done.
     pub(super) async fn catch_up(&self, log: &mut Log, deadline: Time) -> Result<(), Blocked> {
         let id = log.id().clone();
         loop {
@@ -154,8 +157,8 @@ impl Processor {
         }
     }
 
-    /// Loads what the log needs to decide these commands. It takes two rounds at most: only the windows
-    /// show which entries of the journal are needed.
+    /// Loads what the log needs to decide these commands. It takes two rounds at most: only the
+    /// windows show which entries of the journal are needed.
     pub(super) async fn provide_for(
         &self,
         log: &mut Log,
@@ -192,8 +195,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Appends a commit to the journal, and takes its body. All attempts carry one nonce, so that the
-    /// processor recognises an attempt whose answer was lost.
+    /// Appends a commit to the journal, and takes its body. All attempts carry one nonce, so that
+    /// the processor recognises an attempt whose answer was lost.
     pub(super) async fn append(
         &self,
         id: &LogId,
@@ -229,8 +232,8 @@ impl Processor {
         if self.ports.env.now() < deadline { Ok(()) } else { Err(Blocked::Deadline) }
     }
 
-    /// The commands whose entries stand at `seqs`, which ascend. Each read asks for `commits_per_read`
-    /// commits, and only commits that hold one of the seqs are looked for.
+    /// The commands whose entries stand at `seqs`, which ascend. Each read asks for
+    /// `commits_per_read` commits, and only commits that hold one of the seqs are looked for.
     pub(super) async fn commands_at(
         &self,
         id: &LogId,
@@ -256,9 +259,9 @@ impl Processor {
         Ok(commands)
     }
 
-    /// Adds to the queue what is parked for the log at or above `from` and could go on. Commits that the
-    /// topic has refused are published again, since it may take them now. Returns whether there was
-    /// anything to take up.
+    /// Adds to the queue what is parked for the log at or above `from` and could go on. Commits
+    /// that the topic has refused are published again, since it may take them now. Returns whether
+    /// there was anything to take up.
     pub(super) async fn take_up_parked(
         &self,
         work: &mut LogWork,
@@ -332,8 +335,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Puts a nudge on the stream, behind everything that is there now. It makes one attempt, because the
-    /// sweep would find the parked commands, too.
+    /// Puts a nudge on the stream, behind everything that is there now. It makes one attempt,
+    /// because the sweep would find the parked commands, too.
     pub(super) async fn nudge(&self, id: &LogId, deadline: Time) {
         if self.check(deadline).is_err() {
             return;
@@ -401,8 +404,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Reads the head that another environment may have stored, before commits of that environment are
-    /// published again for a snapshot. So environments that take turns on a log repeat little.
+    /// Reads the head that another environment may have stored, before commits of that environment
+    /// are published again for a snapshot. So environments that take turns on a log repeat little.
     pub(super) async fn look_for_newer_head(&self, work: &mut LogWork) {
         if !work.would_repeat_others() {
             return;
@@ -416,8 +419,8 @@ impl Processor {
         }
     }
 
-    /// Stores a snapshot if one is due: first all documents and windows, then the head. A snapshot that
-    /// fails is taken again later, because nothing depends on it.
+    /// Stores a snapshot if one is due: first all documents and windows, then the head. A snapshot
+    /// that fails is taken again later, because nothing depends on it.
     pub(super) async fn snapshot(&self, log: &mut Log) {
         let Some(snapshot) = log.snapshot() else { return };
         match self.store(log.id(), &snapshot).await {

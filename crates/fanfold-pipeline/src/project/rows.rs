@@ -16,7 +16,8 @@ pub(super) const KEYS_PER_READ: usize = 1_000;
 const ROWS_AT_ONCE: Pace = Pace::of(16);
 /// How often a row is loaded again because another projector has written it.
 const ROW_ATTEMPTS_MAX: usize = 10;
-/// How long the tombstone of a row stays, in milliseconds. Source: longer than any call that knew the row.
+/// How long the tombstone of a row stays, in milliseconds. Source: longer than any call that knew
+/// the row.
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl Projector {
@@ -148,7 +149,8 @@ impl Projector {
             row = match self.fold(key, again.as_ref(), entries) {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(()),
-                // The fault depends on the other writer's row. If it is real, it comes again and parks.
+                // The fault depends on the other writer's row. If it is real, it comes again and
+                // parks.
                 Err(_) => break,
             };
         }

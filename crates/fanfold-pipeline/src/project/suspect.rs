@@ -1,5 +1,5 @@
-//! Suspects of a view: commits that may end the process while they are applied. The processor does the
-//! same for commands.
+//! Suspects of a view: commits that may end the process while they are applied. The processor does
+//! the same for commands.
 //!
 //! A suspicious projector stores a lease in the cursor before it applies something, and removes it
 //! afterwards. An apply that ends the process leaves its lease behind. While the call of another
@@ -20,28 +20,30 @@ use super::{Next, ProjectError, Projector};
 use crate::leases::{CLOSE_BACKOFF, Standing};
 use crate::ports::{Attempted, Cursor};
 
-/// Attempts to apply a log's next commits that may end their process. Then the view is parked for the
-/// log. `docs/design.md#suspects`.
+/// Attempts to apply a log's next commits that may end their process. Then the view is parked for
+/// the log. `docs/design.md#suspects`.
 pub const ATTEMPTS_MAX: u32 = 3;
 
 impl Projector {
-    /// The same projector, but suspicious: it applies log after log, one at a time, each behind a lease
-    /// in the cursor. After `attempts_max` attempts that ended their process, it parks the view for the
-    /// log.
+    /// The same projector, but suspicious: it applies log after log, one at a time, each behind a
+    /// lease in the cursor. After `attempts_max` attempts that ended their process, it parks the
+    /// view for the log.
     #[must_use]
     pub fn suspicious(&self, attempts_max: u32) -> Self {
         Self { attempts_max: Some(attempts_max), ..self.clone() }
     }
 
-    /// The same projector with a deadline for returning, which is later than that for beginning work.
+    /// The same projector with a deadline for returning, which is later than that for beginning
+    /// work.
     pub(crate) fn returning_by(&self, deadline: Time) -> Self {
         Self { returns_by: Some(deadline), ..self.clone() }
     }
 
-    /// As [`Projector::project`], where some messages may have ended a process before (`is_suspect`, one
-    /// for each). All logs of these messages are applied [suspiciously](Self::suspicious), including
-    /// their commits in other messages: any of these may be the cause. All other logs are applied first
-    /// and as usual, so that suspects cost them nothing and cannot use up their time.
+    /// As [`Projector::project`], where some messages may have ended a process before
+    /// (`is_suspect`, one for each). All logs of these messages are applied
+    /// [suspiciously](Self::suspicious), including their commits in other messages: any of these
+    /// may be the cause. All other logs are applied first and as usual, so that suspects cost them
+    /// nothing and cannot use up their time.
     pub async fn project_with_suspects(
         &self,
         messages: &[Bytes],
@@ -73,7 +75,8 @@ impl Projector {
         failed
     }
 
-    /// Applies what is next, behind a lease if the projector is suspicious. A parked view stays parked.
+    /// Applies what is next, behind a lease if the projector is suspicious. A parked view stays
+    /// parked.
     pub(super) async fn apply(
         &self,
         log: &LogId,
@@ -116,8 +119,8 @@ impl Projector {
         self.end(log, applied, Some(lease), before).await
     }
 
-    /// Ends `lease` in the cursor, because the call returns. If storing the lease has not taken effect,
-    /// `before` is still there. Replacing that keeps the lease from taking effect later.
+    /// Ends `lease` in the cursor, because the call returns. If storing the lease has not taken
+    /// effect, `before` is still there. Replacing that keeps the lease from taking effect later.
     async fn end(
         &self,
         log: &LogId,

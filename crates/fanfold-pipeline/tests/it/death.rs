@@ -1,5 +1,5 @@
-//! Users' code that ends its process. A test cannot end its own: so whatever has called [`die`] gets
-//! no answer from any port any more, and is dropped where it stands.
+//! Users' code that ends its process. A test cannot end its own process. So a call that has called
+//! [`die`] gets no answer from any port any more, and is dropped.
 
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
@@ -21,7 +21,7 @@ pub(crate) fn die() {
     DEATHS.set(DEATHS.get() + 1);
 }
 
-/// How often a process was ended since the last look.
+/// How often a process was ended since the last call of this function.
 pub(crate) fn deaths() -> usize {
     DEATHS.replace(0)
 }
@@ -33,8 +33,8 @@ pub(crate) async fn or_never() {
     }
 }
 
-/// What the call returns; `None` if it has ended its process, and nothing of it can be under way any
-/// more.
+/// What the call returns; `None` if it has ended its process, and nothing of it can be under way
+/// any more.
 pub(crate) async fn fate<T>(world: &World, call: impl Future<Output = T>) -> Option<T> {
     let survived = survives(call).await;
     if survived.is_none() {

@@ -1,8 +1,8 @@
-//! The fault layer: it stands before every real port, records the calls, and breaks those that a
-//! test names: before or after they took effect, or so late that others came between; or it runs
-//! something else meanwhile.
+//! The fault layer in front of every port. It records the calls, and breaks those that a test
+//! names: before or after they take effect, or so late that other calls come between. It can also
+//! run something during a call.
 //!
-//! Every call gives others their turn before and after its effect, so that what may overlap does.
+//! Every call yields before and after its effect, so that calls that may overlap do.
 
 use std::future::{Future, poll_fn};
 use std::ops::{Bound, RangeBounds};
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 
 use crate::death::or_never;
 
-/// What a stage may ask of a port.
+/// A call of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Op {
     SlotAppend,
@@ -49,13 +49,13 @@ pub(crate) enum Op {
 pub(crate) enum Broken {
     /// It has no effect.
     Before,
-    /// It has no effect, and its caller is told so.
+    /// It has no effect, and its error says so.
     Throttled,
     /// The provider refuses the call for good.
     Refused,
-    /// What it finds is not what anybody wrote.
+    /// It finds damaged data.
     Damaged,
-    /// It takes effect, and nobody hears of it.
+    /// It takes effect, but returns an error.
     After,
     /// It takes effect when [`Faults::land`] is called, long after its caller has given up.
     Late,
@@ -168,12 +168,12 @@ impl Faults {
         self.rule(op, "", .., Action::After(Arc::new(move || Box::pin(hook()))));
     }
 
-    /// From now on everything works.
+    /// Removes all faults.
     pub(crate) fn heal(&self) {
         self.script().rules.clear();
     }
 
-    /// What was so late takes effect now.
+    /// Lets the calls broken with [`Broken::Late`] take effect now.
     pub(crate) async fn land(&self) {
         let late = std::mem::take(&mut self.script().late);
         for effect in late {
@@ -227,7 +227,7 @@ impl Faults {
         self.call_in_parts(op, &[about], |_| effect).await
     }
 
-    /// As [`Faults::call`]; the effect is told which of its parts to leave out.
+    /// As [`Faults::call`]. The effect gets the parts that it must leave out.
     pub(crate) async fn call_in_parts<T, E, F>(
         &self,
         op: Op,
@@ -267,7 +267,7 @@ impl Faults {
                 Err(Unavailable::Damaged { hop: "port", message: "half of it".to_owned() }.into())
             }
             Some(Broken::After) => {
-                // Whatever it says, nobody hears it.
+                // The result is lost.
                 let (Ok(_) | Err(_)) = effect.await;
                 Err(unanswered(op).into())
             }
@@ -324,7 +324,7 @@ fn unanswered(op: Op) -> Unavailable {
     Unavailable::Failed { hop: "port", message: format!("{op:?} is broken by the test") }
 }
 
-/// Lets everything else that is ready run first.
+/// Yields, so that everything else that is ready runs first.
 pub(crate) async fn give_way() {
     let mut given = false;
     poll_fn(|context| {

@@ -163,7 +163,7 @@ fn what_comes_meanwhile_is_found() {
 
 /// What a hole lacks may be what is asked for.
 #[test]
-fn behind_a_hole_nothing_is_known() {
+fn a_lookup_stays_pending_at_a_hole() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 4).await;

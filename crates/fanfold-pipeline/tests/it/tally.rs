@@ -1,5 +1,5 @@
 //! The service of these tests: counters that notice when an event is missing or folded twice, and
-//! that can be told to break; and two views of them.
+//! that tests can break; and two views of them.
 
 use fanfold::view::Outcome;
 use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};

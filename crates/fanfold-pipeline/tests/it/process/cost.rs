@@ -64,7 +64,8 @@ fn a_batch_is_one_journal_write_per_log() {
 }
 
 /// "loaded cold (head, the commits after it by strongly consistent paginated query, and only the
-/// documents that the commands at hand need)"; the parked table is "never \[read\] on a plain load".
+/// documents that the commands at hand need)"; the parked table is "never \[read\] on a plain
+/// load".
 #[test]
 fn a_cold_load_reads_only_what_it_needs() {
     play(async || {

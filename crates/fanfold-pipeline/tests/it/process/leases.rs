@@ -48,8 +48,8 @@ fn a_record_that_is_under_way_elsewhere_comes_again() {
     });
 }
 
-/// Where a lock admits one process at a time, what another has begun has ended with it: no process has
-/// to wait for a crash to be one.
+/// Where a lock admits one process at a time, what another has begun has ended with it: no process
+/// has to wait for a crash to be one.
 #[test]
 fn without_others_a_crash_is_one_at_once() {
     play(async || {

@@ -127,7 +127,7 @@ fn what_is_not_suspect_goes_on_beside_an_attempt() {
 
 /// A note that takes effect after its call has returned stays nowhere: its place is taken.
 #[test]
-fn a_note_that_comes_late_is_refused() {
+fn a_lease_that_is_stored_late_is_refused() {
     play(async || {
         for crashes in 0..3 {
             let world = World::new();

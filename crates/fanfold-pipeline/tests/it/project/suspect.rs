@@ -1,5 +1,5 @@
-//! "What kills the process is projected log by log behind an attempt marker when it comes again;
-//! three deaths park (view, log)."
+//! A commit that ends the process is applied log by log behind a lease when it comes again; three
+//! crashes park the view for its log.
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
@@ -70,7 +70,7 @@ async fn assert_only_the_second_is_parked(world: &World) {
     }
 }
 
-/// "three deaths park (view, log)", and no other log of the message.
+/// Three crashes park the view for the log, and for no other log of the message.
 #[test]
 fn three_deaths_park_the_view_for_the_log() {
     play(async || {
@@ -88,7 +88,7 @@ fn three_deaths_park_the_view_for_the_log() {
     });
 }
 
-/// Log by log, or nobody could tell whose death it was.
+/// Log by log, because otherwise the cause of a crash would be unknown.
 #[test]
 fn suspects_are_applied_one_at_a_time() {
     play(async || {
@@ -164,7 +164,7 @@ fn what_is_behind_a_suspect_is_suspect() {
 
 /// Every return sets the count back, also one that failed.
 #[test]
-fn every_return_sets_the_count_back() {
+fn every_return_removes_the_lease() {
     play(async || {
         for op in [Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead, Op::Attempt] {
             let world = World::new();
@@ -192,9 +192,9 @@ fn every_return_sets_the_count_back() {
     });
 }
 
-/// A count that could not be set back tells of no death, to the process that lives on.
+/// A lease that could not be removed counts as no crash for the process that stored it.
 #[test]
-fn a_count_that_could_not_be_set_back_tells_of_no_death() {
+fn a_lease_that_could_not_be_removed_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 1).await;
@@ -211,9 +211,10 @@ fn a_count_that_could_not_be_set_back_tells_of_no_death() {
     });
 }
 
-/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives on.
+/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives
+/// on.
 #[test]
-fn a_call_that_is_dropped_tells_of_no_death() {
+fn a_dropped_call_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 1).await;
@@ -235,7 +236,7 @@ fn a_call_that_is_dropped_tells_of_no_death() {
     });
 }
 
-/// What is not suspect writes no attempts; but what comes through was no killer.
+/// A projector that is not suspicious stores no leases, but removes one of a crash after a success.
 #[test]
 fn what_is_not_suspect_writes_no_attempts() {
     play(async || {
@@ -305,7 +306,7 @@ fn a_dead_letter_that_ends_its_process_is_parked() {
 
 /// A host that has lost notifications brings their logs on, now.
 #[test]
-fn logs_are_brought_on_at_once() {
+fn logs_are_caught_up_at_once() {
     play(async || {
         for attempts_max in [None, Some(3)] {
             let world = World::new();
@@ -331,7 +332,7 @@ fn logs_are_brought_on_at_once() {
 
 /// The same with one that ends its process, which came to light at the restart.
 #[test]
-fn logs_are_brought_on_behind_attempts() {
+fn logs_are_caught_up_behind_leases() {
     play(async || {
         let world = World::new();
         deadly(&world).await;

@@ -99,10 +99,10 @@ fn a_lost_nudge_is_made_again() {
     });
 }
 
-/// F7: what cannot be looked at, or not be nudged, is reported, and stops neither the others nor the
+/// F7: a log that cannot be inspected or nudged is reported, and stops neither the others nor the
 /// canaries.
 #[test]
-fn a_log_that_cannot_be_looked_at_stops_no_other() {
+fn a_log_that_cannot_be_inspected_stops_no_other() {
     play(async || {
         let world = World::new();
         let logs = ["a", "b", "c", "d", "e"].map(org);
@@ -159,8 +159,8 @@ fn standstill_is_measured_from_the_oldest_command() {
     });
 }
 
-/// Several batches behind the tail, and nothing is parked: the sweep knows the log from its first
-/// look on. One that goes on is well, however far behind it is, and however old its entries are.
+/// Several batches behind the tail, and nothing is parked: the sweep measures from its first
+/// inspection on. A log that goes on does not stand still, however far behind it is.
 #[test]
 fn a_log_that_goes_on_does_not_stand_still() {
     play(async || {

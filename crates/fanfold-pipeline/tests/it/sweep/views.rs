@@ -12,7 +12,7 @@ use crate::world::{NEVER, World, acme, add, applied, done, log, run};
 /// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and
 /// what happened just now, of which the message is on its way.
 #[test]
-fn a_log_whose_message_was_lost_is_brought_on() {
+fn a_log_whose_message_was_lost_is_applied() {
     play(async || {
         for view in ["sums", "resets"] {
             let world = World::new();
@@ -76,7 +76,7 @@ fn a_sweep_goes_on_where_the_last_one_ended() {
 /// F7: a log that cannot be brought on, one for which the view is parked, and one of another
 /// service stop no other.
 #[test]
-fn a_sweep_passes_over_what_it_cannot_bring_on() {
+fn a_log_that_cannot_be_applied_stops_no_other() {
     play(async || {
         let world = World::new();
         let [a, b, c] = ["a", "b", "c"].map(org);
@@ -99,8 +99,8 @@ fn a_sweep_passes_over_what_it_cannot_bring_on() {
     });
 }
 
-/// "and its own dead letters by the project stage": delivered ones go, and those that nobody can
-/// read; others stay.
+/// "and its own dead letters by the project stage": delivered ones and unreadable ones are
+/// removed; others stay.
 #[test]
 fn dead_letters_are_delivered() {
     play(async || {

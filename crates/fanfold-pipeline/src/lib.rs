@@ -27,6 +27,8 @@ pub mod project;
 pub mod read;
 pub mod relay;
 pub mod sweep;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use leases::Others;
 

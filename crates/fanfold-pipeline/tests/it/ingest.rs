@@ -12,8 +12,8 @@ use fanfold_pipeline::ports::Env;
 use serde_json::{Value, json};
 
 use crate::check::play;
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, log};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 /// A request of Ann to add one.
 fn request(org: &str, id: u64) -> Value {

@@ -8,8 +8,8 @@ use futures::future::join;
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Op, give_way};
 use crate::world::{World, acme, add, command, commit_of, done, log, run};
+use fanfold_pipeline::testing::{Op, give_way};
 
 /// So many small entries make a snapshot due.
 const DUE: u64 = 300;

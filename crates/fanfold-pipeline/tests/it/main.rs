@@ -4,11 +4,9 @@
 
 mod audit;
 mod check;
-mod death;
-mod faults;
+mod crash;
 mod ingest;
 mod lookup;
-mod ports;
 mod process;
 mod project;
 mod read;

@@ -10,8 +10,8 @@ use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
-use crate::faults::{Op, give_way};
 use crate::world::{World, acme, add, applied, command, commit_of, log, run};
+use fanfold_pipeline::testing::{Op, give_way};
 
 const EVERYTHING: RowRange =
     RowRange { prefix: String::new(), after: None, descending: false, limit: 100 };

@@ -14,8 +14,8 @@ use fanfold_pipeline::ports::{Change, Env, Token};
 use fanfold_pipeline::process::ReceivedRecord;
 
 use crate::check::{play, seeds};
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, log};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// A change of one command with a body of so many unreadable bytes.
 fn change(log: &LogId, seq: u64, bytes: usize) -> Change {

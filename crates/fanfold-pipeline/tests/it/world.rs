@@ -34,9 +34,9 @@ use ledger::Ledger;
 use ledger::views::Balances;
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
-use crate::ports::{Faulty, ManualEnv, SentMessages};
 use crate::tally::{Resets, Sums, Tally};
+use fanfold_pipeline::testing::Faults;
+use fanfold_pipeline::testing::{Faulty, ManualEnv, SentMessages};
 
 /// A deadline that never comes.
 pub(crate) const NEVER: Time = Time(u64::MAX);

@@ -11,8 +11,8 @@ use fanfold_pipeline::process::Processor;
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// A log that a processor knows, up to 3.
 async fn warm(world: &World) -> Processor {

@@ -6,8 +6,8 @@
 use fanfold::LogId;
 
 use crate::check::play;
-use crate::faults::Op;
 use crate::world::{NEVER, World, acme, done, log, run};
+use fanfold_pipeline::testing::Op;
 
 const TABLES: [Op; 9] = [
     Op::SlotAppend,

@@ -12,8 +12,8 @@ use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{World, acme, command, done, log, run, unfinished};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
 async fn with_a_gap(world: &World) -> Processor {

@@ -11,9 +11,9 @@ use ledger::Ledger;
 use serde_json::{Value, json};
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::tally::Tally;
 use crate::world::{NEVER, World, acme, add, command, commit_of, done, log, run, unfinished};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// A log beside the one that something is wrong with.
 fn other() -> LogId {

@@ -7,9 +7,9 @@ use fanfold_pipeline::Others;
 use fanfold_pipeline::process::Suspicion;
 
 use crate::check::play;
-use crate::death::{die, survives};
-use crate::faults::Op;
+use crate::crash::{crash, survives};
 use crate::world::{World, acme, done};
+use fanfold_pipeline::testing::Op;
 
 const SUSPICION: Suspicion = Suspicion { age_ms: 0, attempts_max: 3, faults_per_hour_max: 10 };
 
@@ -58,7 +58,7 @@ fn without_others_a_crash_is_one_at_once() {
             let record = world.acme(1..=3);
             for _ in 0..2 {
                 world.faults.before(Op::JournalAppend, "", || async {
-                    die();
+                    crash();
                     std::future::pending().await
                 });
                 let processor = world.processor().with_suspicion(SUSPICION).among(others);

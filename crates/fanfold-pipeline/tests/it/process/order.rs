@@ -5,8 +5,8 @@ use fanfold_pipeline::ports::Env;
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::Op;
 use crate::world::{World, acme, add, command, done, log, run};
+use fanfold_pipeline::testing::Op;
 
 /// So many entries are more than a snapshot waits for.
 const SNAPSHOT: u64 = 300;

@@ -12,8 +12,8 @@ use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run, unfinished};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// A processor that could not publish what it has stored.
 async fn unheard(world: &World) -> Processor {

@@ -5,8 +5,8 @@ use fanfold::{Command, Origin, Seq};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{World, acme, command, done, run, unfinished};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// So many small entries make a snapshot due.
 const DUE: u64 = 300;

@@ -9,8 +9,8 @@ use fanfold::{Command, Origin, Seq, StateKey};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{World, acme, command, done, unfinished};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 /// So many small entries are more than 4 KiB, and more than twenty times their three counters.
 const DUE: u64 = 300;

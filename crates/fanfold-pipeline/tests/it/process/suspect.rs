@@ -17,11 +17,11 @@ use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
 use serde_json::json;
 
 use crate::check::play;
-use crate::death::{deaths, die, fate, survives};
-use crate::faults::{Broken, Op};
+use crate::crash::{crash, crashes, fate, survives};
 use crate::world::{
     LEASE_MS, NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
 };
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// The default, and a moment more.
 const OLD_MS: u64 = 5 * 60 * 1_000;
@@ -46,14 +46,14 @@ async fn call(world: &World, record: &ReceivedRecord) -> Option<BatchOutcome> {
 
 /// Ends the process before a call of a port takes effect.
 async fn dying() {
-    die();
+    crash();
     std::future::pending().await
 }
 
 /// So many calls that end their process.
 async fn dies(world: &World, record: &ReceivedRecord, times: usize) {
     for time in 1..=times {
-        assert_eq!(call(world, record).await, None, "death {time} of {times}");
+        assert_eq!(call(world, record).await, None, "crash {time} of {times}");
     }
 }
 
@@ -83,9 +83,9 @@ fn what_ends_its_process_is_faulted_without_being_run() {
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1, 1], "what is before it commits alone");
 
-            deaths();
+            crashes();
             lives(&world, &record).await;
-            assert_eq!(deaths(), 0, "{how}: it is not run again");
+            assert_eq!(crashes(), 0, "{how}: it is not run again");
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1; 5]);
             let entries = world.entries(&acme()).await;
@@ -189,13 +189,13 @@ fn without_a_marker_nothing_is_run() {
             let world = World::new();
             let record = old(&world, 1, &[fatal(1, "die_in_parse")]);
             world.faults.fail(Op::Park, "attempt", .., broken);
-            deaths();
+            crashes();
             assert_eq!(unfinished(&world.processor(), std::slice::from_ref(&record)).await, 0);
-            assert_eq!(deaths(), 0);
+            assert_eq!(crashes(), 0);
             assert_eq!(world.attempt(&acme()).await, None);
             world.faults.fail(Op::ParkedList, "", .., Broken::Before);
             assert_eq!(unfinished(&world.processor(), &[record]).await, 0);
-            assert_eq!(deaths(), 0);
+            assert_eq!(crashes(), 0);
         }
     });
 }

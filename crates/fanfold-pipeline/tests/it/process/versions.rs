@@ -9,9 +9,9 @@ use fanfold_pipeline::ports::Env;
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::tally::Tally;
 use crate::world::{World, acme, command, done, run, unfinished};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// A hundred of these are worth a head.
 fn padded(id: u64) -> Command {

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::singles;
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// "at or below the cursor: done. Next in line: apply": without the journal, and only once.
 #[test]

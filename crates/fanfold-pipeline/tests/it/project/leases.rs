@@ -9,9 +9,9 @@ use fanfold_pipeline::project::ATTEMPTS_MAX;
 
 use super::singles;
 use crate::check::play;
-use crate::death::fate;
-use crate::faults::{Broken, Op};
+use crate::crash::fate;
 use crate::world::{World, acme, add, run};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// More logs than there are in these tests.
 const ALL: usize = 1_000;
@@ -134,7 +134,7 @@ fn a_lease_that_is_stored_late_is_refused() {
             let messages = vec![world.commit(&acme(), &run(1..=3)).await];
             for _ in 0..crashes {
                 world.faults.before(Op::PutRow, "", || async {
-                    crate::death::die();
+                    crate::crash::crash();
                     std::future::pending().await
                 });
                 let suspicious = world.projector("sums").suspicious(ATTEMPTS_MAX);

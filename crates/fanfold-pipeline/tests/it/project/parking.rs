@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::say;
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::tally::{Event, Sum, Sums, Tally};
 use crate::world::{NEVER, World, acme, add, applied, command, commit_of, done, log};
+use fanfold_pipeline::testing::{Broken, Op};
 
 fn grow(id: u64, bytes: usize) -> Command {
     command("ann", id, "grow", json!({"counter": "a", "bytes": bytes}))

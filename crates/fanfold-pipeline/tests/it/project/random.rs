@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::{reset, say};
 use crate::check::{play, seeds};
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, applied, command, services, views};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 #[test]
 fn views_are_exact_under_loss_disorder_and_repetition() {

@@ -12,8 +12,8 @@ use fanfold_pipeline::project::Projector;
 
 use super::{reset, singles};
 use crate::check::play;
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, add, applied, command, run};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 /// Rows first, "then advance the cursor": a row that is not written holds the cursor back.
 #[test]

@@ -9,9 +9,9 @@ use fanfold_pipeline::sweep::ViewSweepReport;
 
 use super::{say, singles};
 use crate::check::play;
-use crate::death::{fate, survives};
-use crate::faults::{Broken, Op};
+use crate::crash::{fate, survives};
 use crate::world::{World, acme, add, applied, done, log, run};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// More logs than there are in these tests.
 const ALL: usize = 1_000;
@@ -72,7 +72,7 @@ async fn assert_only_the_second_is_parked(world: &World) {
 
 /// Three crashes park the view for the log, and for no other log of the message.
 #[test]
-fn three_deaths_park_the_view_for_the_log() {
+fn three_crashes_park_the_view_for_the_log() {
     play(async || {
         let world = World::new();
         let message = deadly(&world).await;
@@ -221,7 +221,7 @@ fn a_dropped_call_counts_as_no_crash() {
         let projector = world.projector("sums");
         for _ in 0..5 {
             world.faults.before(Op::PutRow, "", || async {
-                crate::death::die();
+                crate::crash::crash();
                 std::future::pending().await
             });
             assert_eq!(
@@ -246,7 +246,7 @@ fn what_is_not_suspect_writes_no_attempts() {
         applied(&projector, &messages[..2]).await;
         assert_eq!(world.faults.counts([Op::Attempt]), [0]);
         world.faults.before(Op::PutRow, "", || async {
-            crate::death::die();
+            crate::crash::crash();
             std::future::pending().await
         });
         assert_eq!(deliver(&world, &messages[2]).await, None);
@@ -275,15 +275,15 @@ fn a_sweep_parks_what_ends_its_process() {
         let world = World::new();
         deadly(&world).await;
         world.env.pass(11_000);
-        let mut deaths = 0;
+        let mut crashed = 0;
         let report = loop {
             match sweep(&world).await {
                 Some(report) => break report,
-                None => deaths += 1,
+                None => crashed += 1,
             }
-            assert!(deaths <= 3, "{:?}", cursors(&world).await);
+            assert!(crashed <= 3, "{:?}", cursors(&world).await);
         };
-        assert_eq!(deaths, 3);
+        assert_eq!(crashed, 3);
         assert_eq!((report.failed, report.parked), (vec![], 1));
         assert_only_the_second_is_parked(&world).await;
     });
@@ -360,7 +360,7 @@ fn attempts_count_for_one_step_only() {
         let last = world.messages().pop().expect("many");
         for killed_at in [" 200", " 250"] {
             world.faults.before(Op::Advance, killed_at, || async {
-                crate::death::die();
+                crate::crash::crash();
                 std::future::pending().await
             });
             let messages = [last.clone()];

@@ -5,8 +5,8 @@ use fanfold_pipeline::ports::Env;
 
 use super::ALL;
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, done};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// "sends canary commands through every hop, and reports ages".
 #[test]

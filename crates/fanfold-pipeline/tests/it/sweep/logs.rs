@@ -7,8 +7,8 @@ use fanfold_pipeline::process::ReceivedRecord;
 
 use super::{ALL, org};
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// `count` commands that wait behind a gap, and may wait for no longer.
 async fn park(world: &World, log: &LogId, first: u64, count: u64) {

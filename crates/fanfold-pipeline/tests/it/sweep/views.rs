@@ -6,8 +6,8 @@ use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
 
 use super::{ALL, org};
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, done, log, run};
+use fanfold_pipeline::testing::{Broken, Op};
 
 /// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and
 /// what happened just now, of which the message is on its way.

@@ -3,7 +3,7 @@
 use fanfold_lambda::metrics::{RECORDS, UNFINISHED, UNREADABLE};
 use serde_json::{Value, json};
 
-use crate::world::{World, failures, log, schedule, sequence_number};
+use crate::world::{World, failures, schedule, sequence_number};
 
 /// Four commands: a, b, a, c.
 async fn commands(world: &World) {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use fanfold::{Services, Time, View, Views};
+use fanfold::{LogId, Services, Time, View, Views};
 use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shards::Shards;
 use fanfold_http::{Api, Metrics};

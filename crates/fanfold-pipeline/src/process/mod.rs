@@ -516,3 +516,53 @@ impl LogWork {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use fanfold::entry::{Entry, Outcome};
+    use fanfold::{CommandId, Origin};
+
+    use super::*;
+
+    fn commit(seq: u64) -> Commit {
+        let entry = Entry {
+            seq: Seq(seq),
+            time: Time(0),
+            origin: Origin::nobody(),
+            id: CommandId::NONE,
+            command: None,
+            digest: None,
+            outcome: Outcome::Stale,
+        };
+        let log = "ledger/org:acme".parse().expect("a log");
+        Commit { log, entries: [entry].into(), prev: Arc::default() }
+    }
+
+    /// The list has a fast path for a commit behind all others; the model is a set. Every sequence of
+    /// five commits out of five is tried.
+    #[test]
+    fn commits_to_publish_are_kept_once_and_in_order() {
+        for sequence in 0..5_u64.pow(5) {
+            let mut work = LogWork {
+                id: "ledger/org:acme".parse().expect("a log"),
+                log: None,
+                queue: VecDeque::new(),
+                unpark: Vec::new(),
+                publish: Vec::new(),
+                first_record: 0,
+                unfinished: None,
+                caution: None,
+                marked: false,
+            };
+            let mut model = BTreeSet::new();
+            for digit in 0..5 {
+                let seq = sequence / 5_u64.pow(digit) % 5 + 1;
+                work.publish(commit(seq));
+                model.insert(Seq(seq));
+                assert!(work.publish.iter().map(Commit::first).eq(model.iter().copied()));
+            }
+        }
+    }
+}

@@ -1,12 +1,11 @@
 //! The commands that the sweep sends through every hop.
 
 use fanfold::canary::Canary;
-use fanfold_pipeline::ports::Env;
+use fanfold::{LogId, Seq};
 
 use super::ALL;
 use crate::check::play;
 use crate::world::{NEVER, World, done};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// "sends canary commands through every hop, and reports ages".
 #[test]

@@ -1,13 +1,14 @@
 //! The sweep of logs: what it nudges, sends again and reports.
 
 use fanfold::body::parked::Reason;
+use fanfold::canary::Canary;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 
 use super::{ALL, org};
 use crate::check::play;
-use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
+use crate::world::{NEVER, World, add, command, done, run};
 use fanfold_pipeline::testing::{Broken, Op};
 
 /// `count` commands that wait behind a gap, and may wait for no longer.

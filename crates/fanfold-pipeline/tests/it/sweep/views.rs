@@ -6,7 +6,7 @@ use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
 
 use super::{ALL, org};
 use crate::check::play;
-use crate::world::{NEVER, World, acme, add, applied, done, log, run};
+use crate::world::{NEVER, World, acme, add, applied, log, run};
 use fanfold_pipeline::testing::{Broken, Op};
 
 /// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and

@@ -9,11 +9,11 @@ use fanfold::limits::SLOT_BODY_BYTES_MAX;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 use serde_json::{Value, json};
 
 use crate::check::play;
 use crate::world::{NEVER, World, acme, log};
-use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 /// A request of Ann to add one.
 fn request(org: &str, id: u64) -> Value {

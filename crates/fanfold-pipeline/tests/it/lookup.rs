@@ -4,12 +4,12 @@ use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::read::{Awaited, LookupError};
+use fanfold_pipeline::testing::{Op, give_way};
 use futures::future::join;
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{World, acme, add, command, commit_of, done, log, run};
-use fanfold_pipeline::testing::{Op, give_way};
 
 /// So many small entries make a snapshot due.
 const DUE: u64 = 300;

@@ -6,12 +6,12 @@
 use fanfold::{LogId, RowKey, Seq};
 use fanfold_pipeline::ports::{Env, RowRange};
 use fanfold_pipeline::read::{Awaited, EntryError, Reads, UnknownSeq, ViewError, ViewPage};
+use fanfold_pipeline::testing::{Op, give_way};
 use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
 use crate::world::{World, acme, add, applied, command, commit_of, log, run};
-use fanfold_pipeline::testing::{Op, give_way};
 
 const EVERYTHING: RowRange =
     RowRange { prefix: String::new(), after: None, descending: false, limit: 100 };

@@ -12,10 +12,10 @@ use fanfold::{LogId, Seq};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Change, Env, Token};
 use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use crate::check::{play, seeds};
 use crate::world::{NEVER, World, log};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// A change of one command with a body of so many unreadable bytes.
 fn change(log: &LogId, seq: u64, bytes: usize) -> Change {

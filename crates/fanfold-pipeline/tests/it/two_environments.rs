@@ -5,12 +5,12 @@ use fanfold::Seq;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::Processor;
+use fanfold_pipeline::testing::{Broken, Op};
 use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
 use crate::world::{NEVER, World, acme, add, command, done, log, run};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// Another environment may have gone on (Lambda promises no affinity), so first read the
 /// journal from the cached tail and fold: nothing parks, nothing fails, nothing is decided twice.

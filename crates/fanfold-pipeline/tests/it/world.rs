@@ -30,12 +30,12 @@ use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
+use fanfold_pipeline::testing::Faults;
 use ledger::Ledger;
 use ledger::views::Balances;
 use serde_json::{Value, json};
 
 use crate::tally::{Resets, Sums, Tally};
-use fanfold_pipeline::testing::Faults;
 use fanfold_pipeline::testing::{Faulty, ManualEnv, SentMessages};
 
 /// A deadline that never comes.

@@ -8,11 +8,11 @@ use fanfold::limits::COMMIT_BYTES_MAX;
 use fanfold::{Seq, StateKey};
 use fanfold_pipeline::ports::{State, StateItem};
 use fanfold_pipeline::process::Processor;
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// A log that a processor knows, up to 3.
 async fn warm(world: &World) -> Processor {

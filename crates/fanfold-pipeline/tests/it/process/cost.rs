@@ -4,10 +4,10 @@
 //! `docs/design.md#tables`.
 
 use fanfold::LogId;
+use fanfold_pipeline::testing::Op;
 
 use crate::check::play;
 use crate::world::{NEVER, World, acme, done, log, run};
-use fanfold_pipeline::testing::Op;
 
 const TABLES: [Op; 9] = [
     Op::SlotAppend,

@@ -9,11 +9,11 @@
 use fanfold::Services;
 use fanfold_pipeline::ports::{CommandStream, Env, StreamRecord};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{World, acme, command, done, log, run, unfinished};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
 async fn with_a_gap(world: &World) -> Processor {

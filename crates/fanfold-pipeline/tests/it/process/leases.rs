@@ -5,11 +5,11 @@ use fanfold::body::attempt::Step;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::process::Suspicion;
+use fanfold_pipeline::testing::Op;
 
 use crate::check::play;
 use crate::crash::{crash, survives};
 use crate::world::{World, acme, done};
-use fanfold_pipeline::testing::Op;
 
 const SUSPICION: Suspicion = Suspicion { age_ms: 0, attempts_max: 3, faults_per_hour_max: 10 };
 

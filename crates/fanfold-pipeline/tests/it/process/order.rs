@@ -2,11 +2,11 @@
 
 use fanfold::{Command, Time};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::Op;
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{World, acme, add, command, done, log, run};
-use fanfold_pipeline::testing::Op;
 
 /// So many entries are more than a snapshot waits for.
 const SNAPSHOT: u64 = 300;

@@ -9,11 +9,11 @@ use fanfold::body::notification;
 use fanfold::canary::Canary;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run, unfinished};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// A processor that could not publish what it has stored.
 async fn unheard(world: &World) -> Processor {

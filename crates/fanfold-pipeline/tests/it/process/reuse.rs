@@ -2,11 +2,11 @@
 
 use fanfold::entry::Outcome;
 use fanfold::{Command, Origin, Seq};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{World, acme, command, done, run, unfinished};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// So many small entries make a snapshot due.
 const DUE: u64 = 300;

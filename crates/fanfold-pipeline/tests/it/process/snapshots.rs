@@ -6,11 +6,11 @@ use fanfold::body::envelope;
 use fanfold::body::head::Head;
 use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN};
 use fanfold::{Command, Origin, Seq, StateKey};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 use serde_json::json;
 
 use crate::check::play;
 use crate::world::{World, acme, command, done, unfinished};
-use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 /// So many small entries are more than 4 KiB, and more than twenty times their three counters.
 const DUE: u64 = 300;

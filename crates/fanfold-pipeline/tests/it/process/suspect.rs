@@ -14,6 +14,7 @@ use fanfold::{Command, LogId, Seq, Services};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
@@ -21,7 +22,6 @@ use crate::crash::{crash, crashes, fate, survives};
 use crate::world::{
     LEASE_MS, NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
 };
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// The default, and a moment more.
 const OLD_MS: u64 = 5 * 60 * 1_000;

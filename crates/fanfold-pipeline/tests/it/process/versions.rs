@@ -6,12 +6,12 @@
 
 use fanfold::{Command, DocumentId, Seq, Services, StateKey};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
 use crate::tally::Tally;
 use crate::world::{World, acme, command, done, run, unfinished};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// A hundred of these are worth a head.
 fn padded(id: u64) -> Command {

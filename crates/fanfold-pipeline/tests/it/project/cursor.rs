@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{CommitItem, Env, Journal, Nonce};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use super::singles;
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// "at or below the cursor: done. Next in line: apply": without the journal, and only once.
 #[test]

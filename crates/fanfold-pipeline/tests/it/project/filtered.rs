@@ -8,12 +8,12 @@
 use bytes::Bytes;
 use fanfold::body::notification::{self, ReceivedCommit};
 use fanfold::{Command, Seq};
+use fanfold_pipeline::testing::Op;
 use serde_json::json;
 
 use super::reset;
 use crate::check::play;
 use crate::world::{World, acme, add, applied, command, done};
-use fanfold_pipeline::testing::Op;
 
 /// What a log of resets and other things is made of: `r` a reset, `x` a refusal, `.` nothing to the
 /// view `resets`. One commit a letter; the messages.

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfold::Seq;
 use fanfold_pipeline::project::ATTEMPTS_MAX;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use super::singles;
 use crate::check::play;
 use crate::crash::fate;
 use crate::world::{World, acme, add, run};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// More logs than there are in these tests.
 const ALL: usize = 1_000;

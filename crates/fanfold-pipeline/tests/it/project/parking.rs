@@ -6,13 +6,13 @@ use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::view::View;
 use fanfold::{Command, Recorded, RowKey, Seq, Services, Views};
 use fanfold_pipeline::ports::Journal;
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use super::say;
 use crate::check::play;
 use crate::tally::{Event, Sum, Sums, Tally};
 use crate::world::{NEVER, World, acme, add, applied, command, commit_of, done, log};
-use fanfold_pipeline::testing::{Broken, Op};
 
 fn grow(id: u64, bytes: usize) -> Command {
     command("ann", id, "grow", json!({"counter": "a", "bytes": bytes}))

@@ -5,13 +5,13 @@ use bytes::Bytes;
 use fanfold::body::notification::{ReceivedCommit, decode};
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 use futures::future::join;
 use serde_json::json;
 
 use super::{reset, say};
 use crate::check::{play, seeds};
 use crate::world::{NEVER, World, acme, applied, command, services, views};
-use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 #[test]
 fn views_are_exact_under_loss_disorder_and_repetition() {

@@ -6,12 +6,12 @@ use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{Cursor, Env, ParkedView};
 use fanfold_pipeline::project::ATTEMPTS_MAX;
 use fanfold_pipeline::sweep::ViewSweepReport;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use super::{say, singles};
 use crate::check::play;
 use crate::crash::{fate, survives};
 use crate::world::{World, acme, add, applied, done, log, run};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// More logs than there are in these tests.
 const ALL: usize = 1_000;

@@ -5,11 +5,11 @@ use fanfold::canary::Canary;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use super::{ALL, org};
 use crate::check::play;
 use crate::world::{NEVER, World, add, command, done, run};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// `count` commands that wait behind a gap, and may wait for no longer.
 async fn park(world: &World, log: &LogId, first: u64, count: u64) {

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
+use fanfold_pipeline::testing::{Broken, Op};
 
 use super::{ALL, org};
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, log, run};
-use fanfold_pipeline::testing::{Broken, Op};
 
 /// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and
 /// what happened just now, of which the message is on its way.

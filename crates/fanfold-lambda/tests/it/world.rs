@@ -1,4 +1,4 @@
-//! A stack in memory, and the events that AWS would make of what is in it.
+//! A stack in memory, and the events that AWS would send for its content.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,8 +11,8 @@ use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shards::Shards;
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
-    ApiHandler, Bookmark, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
-    SweepHandler, ViewHandler,
+    ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
+    SweepHandler, SweepPosition, ViewHandler,
 };
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
@@ -26,10 +26,10 @@ use ledger::Ledger;
 use ledger::views::{Balances, Statement};
 use serde_json::{Value, json};
 
-/// More than any test has.
+/// More logs than any test has.
 const LOGS_PER_RUN: usize = 100;
 
-/// A clock that goes on where somebody sleeps, and where a test says so.
+/// A clock that advances only when something sleeps.
 #[derive(Default)]
 pub(crate) struct Clock(Mutex<u64>);
 
@@ -39,7 +39,7 @@ impl Env for Clock {
         Time(1_795_401_660_000 + *self.0.lock().unwrap())
     }
 
-    /// Different each time, which is all that one stack needs.
+    /// A different number each time, which is enough for one stack.
     fn random(&self) -> u64 {
         let mut now = self.0.lock().unwrap();
         *now += 1;
@@ -51,12 +51,12 @@ impl Env for Clock {
     }
 }
 
-/// Where a sweep goes on.
+/// The position of a sweep, in memory.
 #[derive(Default)]
-pub(crate) struct Note(pub(crate) Mutex<Option<CataloguePosition>>);
+pub(crate) struct StoredPosition(pub(crate) Mutex<Option<CataloguePosition>>);
 
 #[async_trait]
-impl Bookmark for Note {
+impl SweepPosition for StoredPosition {
     async fn load(&self) -> Result<Option<CataloguePosition>, Unavailable> {
         Ok(self.0.lock().unwrap().clone())
     }
@@ -72,8 +72,8 @@ pub(crate) struct World {
     pub(crate) memory: Memory,
     pub(crate) clock: Arc<Clock>,
     pub(crate) faults: Faults,
-    pub(crate) swept: Arc<Note>,
-    pub(crate) view_swept: Arc<Note>,
+    pub(crate) sweep_position: Arc<StoredPosition>,
+    pub(crate) view_sweep_position: Arc<StoredPosition>,
     pub(crate) api: ApiHandler,
     pub(crate) relay: RelayHandler,
     pub(crate) processor: ProcessorHandler,
@@ -92,20 +92,21 @@ impl World {
         let memory = Memory::new(&config, names, env.clone());
         let services = Services::new().with::<Ledger>();
         let faults = Faults::default();
-        let (swept, view_swept) = (Arc::<Note>::default(), Arc::<Note>::default());
+        let (sweep_position, view_sweep_position) =
+            (Arc::<StoredPosition>::default(), Arc::<StoredPosition>::default());
         let world = Parts { memory: &memory, env, faults: &faults };
         Self {
             api: world.api(&services, &views),
             relay: world.relay(),
             processor: world.processor(&services),
-            sweep: world.sweep(swept.clone()),
-            balances: world.view::<Balances>(view_swept.clone()),
+            sweep: world.sweep(sweep_position.clone()),
+            balances: world.view::<Balances>(view_sweep_position.clone()),
             statement: world.view::<Statement>(Arc::default()),
             memory,
             clock,
             faults,
-            swept,
-            view_swept,
+            sweep_position,
+            view_sweep_position,
         }
     }
 
@@ -122,7 +123,7 @@ impl World {
         self.faults.calls(Op::Attempt).iter().filter(|call| !call.ends_with(" 0")).count()
     }
 
-    /// An invocation with a minute.
+    /// Calls a handler with a budget of a minute.
     pub(crate) async fn call(
         &self,
         handler: &dyn Handler,
@@ -132,7 +133,7 @@ impl World {
         handler.handle(&event.to_string(), Budget::of(now, now.plus_ms(60_000))).await
     }
 
-    /// An invocation that has no time.
+    /// Calls a handler with a budget of no time.
     pub(crate) async fn call_late(
         &self,
         handler: &dyn Handler,
@@ -142,13 +143,13 @@ impl World {
         handler.handle(&event.to_string(), Budget::of(now, now)).await
     }
 
-    /// The answer of an invocation with a minute.
+    /// Calls a handler with a budget of a minute; returns its answer.
     pub(crate) async fn answer(&self, handler: &dyn Handler, event: &Value) -> Value {
         let reply = self.call(handler, event).await.expect("the invocation succeeds");
         serde_json::from_str(&reply.answer).unwrap()
     }
 
-    /// A command, as `curl -d` sends it; it must be accepted.
+    /// Sends a command as `curl -d` does; it must be accepted.
     pub(crate) async fn command(&self, id: u64, org: &str, command: &str, data: Value) {
         let body = json!({
             "type": "ledger", "command": command, "id": id, "user": "ann", "org": org, "data": data,
@@ -157,7 +158,7 @@ impl World {
         assert_eq!(answer["statusCode"], 202, "{answer}");
     }
 
-    /// What the stream of the commands table brings next.
+    /// The next event of the commands table's stream.
     pub(crate) fn changes(&self) -> Value {
         let record = |(at, change): (usize, Change)| {
             json!({
@@ -180,7 +181,7 @@ impl World {
         records(drain(self.memory.commands.changes()).into_iter().enumerate().map(record))
     }
 
-    /// What the command stream brings next.
+    /// The next event of the command stream.
     pub(crate) fn records(&self) -> Value {
         let record = |(at, record): (usize, ReceivedRecord)| {
             json!({
@@ -196,7 +197,7 @@ impl World {
         records(drain(self.memory.stream.records()).into_iter().enumerate().map(record))
     }
 
-    /// The messages that were published since.
+    /// The messages that were published since the last call.
     pub(crate) fn messages(&self) -> Vec<String> {
         let log = self.memory.topic.log();
         let published = log.read(log.start(), usize::MAX);
@@ -205,7 +206,7 @@ impl World {
         bodies.map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
     }
 
-    /// Commands to messages.
+    /// Runs the relay and the processor; returns the published messages.
     pub(crate) async fn until_published(&self) -> Vec<String> {
         let none = json!({ "batchItemFailures": [] });
         assert_eq!(self.answer(&self.relay, &self.changes()).await, none);
@@ -214,7 +215,7 @@ impl World {
     }
 }
 
-/// What Lambdas are made of.
+/// The parts that the handlers are made of.
 struct Parts<'a> {
     memory: &'a Memory,
     env: Arc<dyn Env>,
@@ -255,17 +256,17 @@ impl Parts<'_> {
         ProcessorHandler::new(Processor::new(ports, services))
     }
 
-    fn sweep(&self, note: Arc<Note>) -> SweepHandler {
+    fn sweep(&self, position: Arc<StoredPosition>) -> SweepHandler {
         let Memory { commands, journal, parked, stream, admission, .. } = self.memory.clone();
         let env = self.env.clone();
         let ports =
             SweepPorts { commands: commands.clone(), journal, parked, stream, env: env.clone() };
         let services = Services::new().with::<fanfold::canary::Canary>();
         let ingest = Ingest::new(IngestPorts { commands, admission, env }, services);
-        SweepHandler::new(Sweep::new(ports).with_canaries(ingest, 1), LOGS_PER_RUN, note)
+        SweepHandler::new(Sweep::new(ports).with_canaries(ingest, 1), LOGS_PER_RUN, position)
     }
 
-    fn view<V: View>(&self, note: Arc<Note>) -> ViewHandler {
+    fn view<V: View>(&self, position: Arc<StoredPosition>) -> ViewHandler {
         let views = Views::new().with::<V>();
         let view = views.get(V::NAME).unwrap().clone();
         let table = Faulty::new(&self.memory.views[V::NAME], self.faults);
@@ -273,7 +274,7 @@ impl Parts<'_> {
         let env = self.env.clone();
         let projector = Arc::new(Projector::new(view, ProjectorPorts { table, journal, env }));
         let sweep = ViewSweep::new(projector.clone(), ViewSweepPorts { commands, dead_letters });
-        ViewHandler::new(projector, sweep, LOGS_PER_RUN, note)
+        ViewHandler::new(projector, sweep, LOGS_PER_RUN, position)
     }
 }
 
@@ -286,7 +287,7 @@ fn drain<T: Clone + Send + Sync + 'static>(shards: &Shards<T>) -> Vec<T> {
     items
 }
 
-/// The sequence number of the record at this place of a batch.
+/// The sequence number of the record at this index of a batch.
 pub(crate) fn sequence_number(at: usize) -> String {
     format!("4959{at:04}")
 }
@@ -300,7 +301,7 @@ pub(crate) fn failures(ids: &[String]) -> Value {
     json!({ "batchItemFailures": ids.iter().map(failure).collect::<Vec<_>>() })
 }
 
-/// A message as SNS calls a Lambda with it.
+/// The event with which SNS delivers a message.
 pub(crate) fn by_topic(message: &str) -> Value {
     records(std::iter::once(json!({
         "EventSource": "aws:sns",
@@ -310,7 +311,7 @@ pub(crate) fn by_topic(message: &str) -> Value {
     })))
 }
 
-/// Messages as a queue has them, each with its place for its id.
+/// The event with which SQS delivers messages. A message's id is its index.
 pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Value {
     records(messages.iter().enumerate().map(|(at, message)| {
         let envelope = json!({ "Type": "Notification", "MessageId": "1", "Message": message });
@@ -324,7 +325,7 @@ pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Valu
     }))
 }
 
-/// A scheduled event that does not say when it was due.
+/// A scheduled event without a due time.
 pub(crate) fn schedule() -> Value {
     json!({
         "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events",
@@ -332,14 +333,14 @@ pub(crate) fn schedule() -> Value {
     })
 }
 
-/// One that was due at this time.
+/// A scheduled event with a due time.
 pub(crate) fn schedule_at(time: &str) -> Value {
     let mut event = schedule();
     event["time"] = json!(time);
     event
 }
 
-/// A request as an HTTP API makes it, its body as that of `curl -d`.
+/// The event of an HTTP API for a request, with the body as `curl -d` sends it.
 pub(crate) fn http(method: &str, path: &str, query: &str, body: Option<&Value>) -> Value {
     json!({
         "version": "2.0",

@@ -130,7 +130,6 @@ impl Projector {
     pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
         let messages: Vec<Vec<ReceivedCommit>> =
             messages.iter().map(|body| self.decode(body)).collect();
-        let messages: Vec<&[ReceivedCommit]> = messages.iter().map(Vec::as_slice).collect();
         self.project_commits(&messages, deadline).await
     }
 
@@ -155,7 +154,7 @@ impl Projector {
     /// [`Projector::project`].
     pub async fn project_commits(
         &self,
-        messages: &[&[ReceivedCommit]],
+        messages: &[impl AsRef<[ReceivedCommit]> + Sync],
         deadline: Time,
     ) -> Vec<usize> {
         let mut failed = Vec::new();

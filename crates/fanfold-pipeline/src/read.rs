@@ -211,6 +211,13 @@ pub struct ViewPage {
     pub next: Option<RowKey>,
 }
 
+impl ServedView {
+    fn page(&self, cursor: Cursor, rows: Vec<Row>, next: Option<RowKey>) -> ViewPage {
+        let Cursor { seq, parked, .. } = cursor;
+        ViewPage { version: self.view.version(), seq, parked, rows, next }
+    }
+}
+
 impl Reads {
     /// Serves these views, and the logs of these services.
     pub fn new(ports: ReadPorts, views: Vec<ServedView>, services: Services) -> Self {
@@ -308,13 +315,7 @@ impl Reads {
         page.more |= fits < page.rows.len();
         page.rows.truncate(fits);
         let next = page.rows.last().filter(|_| page.more).map(|row| row.key.clone());
-        Ok(Awaited::Ready(ViewPage {
-            version: served.view.version(),
-            seq: cursor.seq,
-            parked: cursor.parked,
-            rows: page.rows,
-            next,
-        }))
+        Ok(Awaited::Ready(served.page(cursor, page.rows, next)))
     }
 
     /// One row of a view. Otherwise as [`Reads::rows`].
@@ -339,13 +340,7 @@ impl Reads {
             log: log.clone(),
             key: key.clone(),
         })?;
-        Ok(Awaited::Ready(ViewPage {
-            version: served.view.version(),
-            seq: cursor.seq,
-            parked: cursor.parked,
-            rows: vec![row],
-            next: None,
-        }))
+        Ok(Awaited::Ready(served.page(cursor, vec![row], None)))
     }
 
     /// The entry at `seq`, if the journal has it.

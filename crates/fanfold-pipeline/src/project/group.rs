@@ -23,9 +23,10 @@ pub(super) struct ByLog<'a> {
 
 impl<'a> ByLog<'a> {
     /// Leaves out the logs of other services.
-    pub(super) fn new(messages: &[&'a [ReceivedCommit]], services: &[&str]) -> Self {
+    pub(super) fn new(messages: &'a [impl AsRef<[ReceivedCommit]>], services: &[&str]) -> Self {
         let numbered = messages.iter().enumerate();
-        let commits = numbered.flat_map(|(index, commits)| commits.iter().map(move |c| (c, index)));
+        let commits =
+            numbered.flat_map(|(index, commits)| commits.as_ref().iter().map(move |c| (c, index)));
         let mut commits: Vec<_> =
             commits.filter(|(commit, _)| services.contains(&commit.log.service())).collect();
         commits.sort_by(|(a, _), (b, _)| a.log.cmp(&b.log).then(a.last.cmp(&b.last)));

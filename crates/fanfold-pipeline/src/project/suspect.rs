@@ -57,7 +57,7 @@ impl Projector {
         let suspects: HashSet<&LogId> =
             suspects.flat_map(|(commits, _)| commits.iter().map(|commit| &commit.log)).collect();
         if suspects.is_empty() {
-            return self.project_commits(&slices(&messages), deadline).await;
+            return self.project_commits(&messages, deadline).await;
         }
         let of_logs = |suspect: bool| -> Vec<Vec<ReceivedCommit>> {
             let wanted = |commit: &&ReceivedCommit| suspects.contains(&commit.log) == suspect;
@@ -67,9 +67,9 @@ impl Projector {
                 .collect()
         };
         let (others, suspects) = (of_logs(false), of_logs(true));
-        let mut failed = self.project_commits(&slices(&others), deadline).await;
+        let mut failed = self.project_commits(&others, deadline).await;
         let suspicious = self.suspicious(attempts_max);
-        failed.extend(suspicious.project_commits(&slices(&suspects), deadline).await);
+        failed.extend(suspicious.project_commits(&suspects, deadline).await);
         failed.sort_unstable();
         failed.dedup();
         failed
@@ -154,8 +154,4 @@ impl Projector {
             }
         }
     }
-}
-
-fn slices(messages: &[Vec<ReceivedCommit>]) -> Vec<&[ReceivedCommit]> {
-    messages.iter().map(Vec::as_slice).collect()
 }

@@ -75,7 +75,6 @@ async fn storm(seed: u64, view: &str) {
         let [one, other] = &workers;
         // One reads messages, the other gets the commits as they are.
         let commits = handed_over(&world, &batches[1]).await;
-        let commits: Vec<&[ReceivedCommit]> = commits.iter().map(Vec::as_slice).collect();
         join(one.project(&batches[0], NEVER), other.project_commits(&commits, NEVER)).await;
         if pick(5) == 0 {
             world.faults.land().await;

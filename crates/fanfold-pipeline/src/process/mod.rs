@@ -402,7 +402,7 @@ impl Processor {
 
     /// After publishing: notes what is published, removes what was parked for it, and takes a
     /// snapshot if one is due. Returns the first record that must come again. `publications` has
-    /// one item per commit of the work, in order.
+    /// one item per commit of `work`, in order.
     async fn finish(
         &self,
         mut work: LogWork,

@@ -1,6 +1,6 @@
 //! Publishing the commits of a batch.
 //!
-//! A commit that the topic refuses for good must not blocked its work: it is parked for an
+//! A commit that the topic refuses for good must not stop its batch: it is parked for an
 //! operator, and the views find it in the journal by their sweeps.
 
 use fanfold::Service;

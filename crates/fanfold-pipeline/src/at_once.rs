@@ -1,4 +1,4 @@
-//! Many futures, some of them at the same time.
+//! Runs many futures, a limited number of them at the same time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,21 +11,21 @@ use futures::stream::{FuturesUnordered, StreamExt};
 pub(crate) struct Pace {
     /// At the same time, at most.
     pub limit: usize,
-    /// So many that do not wait are done in a row before others on the thread have their turn.
+    /// After so many futures the executor may run other tasks, even if none of the futures waited.
     pub turn: usize,
 }
 
 impl Pace {
-    /// So many at the same time; those that do not wait are done one after another.
+    /// At most `limit` at the same time, without yielding to other tasks.
     pub(crate) const fn of(limit: usize) -> Self {
         Self { limit, turn: usize::MAX }
     }
 }
 
-/// Runs all, and hands over what each comes to when it ends.
+/// Runs all futures, and calls `ended` with the result of each when it ends.
 ///
-/// One that need not wait ends where it starts: what a log asks for is most often in memory, and
-/// a thousand small tasks cost more than what they do.
+/// Fast path: a future that does not wait is polled once and costs no task. A log is usually in
+/// memory, and a thousand small tasks would cost more than their work.
 pub(crate) async fn at_once<F: Future>(
     pace: Pace,
     futures: impl IntoIterator<Item = F>,
@@ -58,7 +58,7 @@ pub(crate) async fn at_once<F: Future>(
     }
 }
 
-/// Room for one future after another.
+/// The memory of one future, reused for the next one if the future did not wait.
 struct Slot<F>(Pin<Box<Option<F>>>);
 
 impl<F: Future> Slot<F> {
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits so many turns.
+    /// A future that yields `n` times.
     async fn turns(n: u64, running: &Cell<usize>, most: &Cell<usize>) -> u64 {
         running.set(running.get() + 1);
         most.set(most.get().max(running.get()));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn all_end_and_no_more_run_at_a_time_than_may() {
+    fn all_futures_end_and_at_most_the_limit_run_at_a_time() {
         for (limit, expected) in [(0, 1), (1, 1), (3, 3), (100, 67)] {
             let (running, most) = (Cell::default(), Cell::default());
             let waits = (0..100).map(|n| turns(n % 3, &running, &most));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn who_need_not_wait_ends_in_order() {
+    fn futures_that_do_not_wait_end_in_order() {
         let mut ended = Vec::new();
         block_on(at_once(Pace::of(2), (0..100).map(std::future::ready), |n| ended.push(n)));
         assert_eq!(ended, (0..100).collect::<Vec<_>>());

@@ -1,20 +1,21 @@
-//! Waiting between attempts: exponential, with full jitter, bounded.
+//! Bounded exponential backoff with full jitter.
 
 use crate::ports::Env;
 
-/// How often something is tried, and how long is waited in between.
+/// How often a call is tried, and how long the pauses between attempts are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     /// Attempts in all, at least 1.
     pub attempts_max: u32,
-    /// The longest wait after the first attempt, in milliseconds; doubles with each.
+    /// The longest pause after the first attempt, in milliseconds. It doubles with each attempt.
     pub first_ms: u64,
-    /// The longest wait at all, in milliseconds.
+    /// The longest pause after any attempt, in milliseconds.
     pub longest_ms: u64,
 }
 
 impl Backoff {
-    /// Waits after the failed attempt number `attempt` (from 1 on). `false`: that was the last.
+    /// Pauses after the failed attempt number `attempt` (counted from 1). `false`: that was the
+    /// last attempt, and there is no pause.
     pub(crate) async fn pause(&self, attempt: u32, env: &dyn Env) -> bool {
         if attempt >= self.attempts_max {
             return false;

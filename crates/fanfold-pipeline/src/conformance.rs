@@ -1,12 +1,12 @@
-//! The suite that every provider must pass: per port, functions that panic with a readable message
-//! where a sentence of the port's docs does not hold.
+//! The suite that every provider must pass. For each port it has functions that panic with a
+//! readable message if a sentence of the port's docs does not hold.
 //!
-//! They need no particular runtime. All names are made from a prefix given by the caller, who
-//! chooses a new one for each run, so that a shared database will do; and what else is in there
-//! does not matter. What a port alone cannot show (what became of a change, a record, a message) is
-//! observed through a closure that the provider's tests bring along.
+//! The functions need no particular runtime. All names begin with a prefix. The caller gives a new
+//! one for each run, so a shared database can be used, and other data in it does not matter. What a
+//! port alone cannot show (where a change, a record or a message arrives), the suite observes
+//! through a closure of the provider's tests.
 //!
-//! What it cannot show: that `Ok` survives a crash, and that nothing blocks its thread.
+//! The suite cannot show that `Ok` survives a crash, or that a call does not block its thread.
 
 mod bodies;
 mod commands;
@@ -34,11 +34,12 @@ use fanfold::{LogId, Name, Partition, RowKey, ServiceName};
 
 use crate::ports::ViewTable;
 
-/// Concurrent writers in a race: enough to collide anywhere, few enough for any database.
+/// Concurrent writers in a race. Source: enough to collide anywhere, and few enough for any
+/// database.
 const RACERS: u64 = 16;
 
-/// How often a suite looks for what must arrive, before it says that it was lost. Closures and
-/// databases that need time take it at each look.
+/// How often the suite polls for what must arrive before it reports a loss. Closures and databases
+/// that need time take it at each poll.
 const LOOKS_MAX: usize = 200;
 
 /// All of [`ViewTable`]: [`cursors`], [`rows`] and [`scans`].
@@ -59,7 +60,7 @@ fn row_key(text: &str) -> RowKey {
     must("a row key of the suite", RowKey::new(text))
 }
 
-/// What must not fail.
+/// Unwraps a result that must be `Ok`.
 fn must<T, E: Display>(what: &str, result: Result<T, E>) -> T {
     match result {
         Ok(value) => value,

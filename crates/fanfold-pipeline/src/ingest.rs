@@ -1,9 +1,9 @@
-//! The first stage: requests become commands with a place in their log.
+//! The first stage: requests become commands with a seq in their log.
 //!
-//! Requests are validated, grouped by log, and each group is appended to its log's slot, in the
-//! order of the requests. The answer is a receipt or an error per request. What fails before an
-//! append took effect was never accepted; what fails after it, without an answer, was: the client
-//! sends it again with the same id, and the window knows it.
+//! Ingest validates requests, groups them by log, and appends each group to its log's slot, in the
+//! order of the requests. It answers each request with a receipt or an error. A request that fails
+//! before its append took effect was not accepted. One whose append took effect without an answer
+//! was accepted: the client sends it again with the same id, and the window recognises it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::ports::{
     Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable,
 };
 
-/// A client waits for its answer: together under a second.
+/// Together under a second, because a client waits for its answer.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 20, longest_ms: 320 };
 
 /// The ports of ingest.
@@ -41,25 +41,25 @@ pub struct Ingest {
     appends_at_once: usize,
 }
 
-/// What the caller of an accepted command gets: it can be awaited, in the log or in a view.
+/// The proof that a command was accepted. Its caller can wait for it in the log or in a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The command's log.
     pub log: LogId,
-    /// Its position there.
+    /// Its seq there.
     pub seq: Seq,
 }
 
 /// Why a request was not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
-    /// It never will be: it is wrong.
+    /// The request is wrong, and never will be accepted.
     #[error(transparent)]
     Invalid(#[from] RequestError),
-    /// Not now.
+    /// The host admits no commands now.
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
-    /// Its log is frozen.
+    /// The log is frozen.
     #[error("the log `{log}` is closed to commands")]
     Closed {
         /// The log.
@@ -76,30 +76,29 @@ pub enum IngestError {
 }
 
 impl Ingest {
-    /// `services` are those that this edge knows.
+    /// `services` are the services that this host accepts commands for.
     pub fn new(ports: IngestPorts, services: Services) -> Self {
         Self { ports, services, appends_at_once: usize::MAX }
     }
 
-    /// Appends so many logs' commands at the same time, instead of all of a request: for hosts that
-    /// need a connection for each.
+    /// Appends to at most so many logs at the same time, instead of to all logs of a request. For
+    /// hosts that need a connection for each.
     #[must_use]
     pub fn with_appends_at_once(mut self, appends_at_once: usize) -> Self {
         self.appends_at_once = appends_at_once;
         self
     }
 
-    /// The services that this edge knows.
+    /// The services that this host accepts commands for.
     pub fn services(&self) -> &Services {
         &self.services
     }
 
-    /// Takes requests, each as JSON; answers each, in order.
+    /// Accepts requests, each as JSON. One answer per request, in order.
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];
         let mut groups: Vec<(LogId, Vec<(usize, Command)>)> = Vec::new();
-        // Admission is asked once for a log: after a command that is refused, none of the same log
-        // may be let in.
+        // Admission is asked once per log, so that no command overtakes a refused one of its log.
         let mut group_of: HashMap<LogId, Result<usize, NotAdmitted>, RandomState> =
             HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
         for (index, json) in requests.iter().enumerate() {
@@ -121,7 +120,7 @@ impl Ingest {
                 Err(refused) => answers[index] = Some(Err(refused.clone().into())),
             }
         }
-        // By default all: a provider in the same process gathers them into one write.
+        // By default all at the same time: a provider in this process gathers them into one write.
         let pace = Pace::of(self.appends_at_once.min(groups.len()));
         let appends = groups.into_iter().map(|(log, group)| self.append_group(log, group));
         at_once(pace, appends, |group| {
@@ -130,14 +129,14 @@ impl Ingest {
             }
         })
         .await;
-        // Every request is in one group or has its error; none is left without an answer.
+        // Unreachable: every request is in a group or already has its error.
         let unanswered = || Unavailable::Failed { hop: "ingest", message: "no answer".to_owned() };
         let answers = answers.into_iter();
         answers.map(|a| a.unwrap_or_else(|| Err(IngestError::Unavailable(unanswered())))).collect()
     }
 
-    /// Appends one log's commands, in as many batches as their size asks for, one after another:
-    /// what stands behind a batch that failed is not tried.
+    /// Appends one log's commands, in as many batches as their size requires, one after another.
+    /// The batches behind a failed one are not tried.
     async fn append_group(
         &self,
         log: LogId,
@@ -177,8 +176,8 @@ impl Ingest {
     }
 
     /// Appends one batch; returns the seq of its last command. All attempts carry one token, so
-    /// that an attempt whose answer was lost is recognised and not made twice. That it was not
-    /// appended is only said if it holds for all attempts.
+    /// that ingest recognises an attempt whose answer was lost, and does not append twice. It
+    /// reports that nothing was appended only if that is certain for all attempts.
     async fn append(&self, log: &LogId, n: u64, body: Bytes) -> Result<Seq, IngestError> {
         let token = self.token();
         let mut attempt = 1;

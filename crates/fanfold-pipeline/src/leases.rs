@@ -1,9 +1,11 @@
-//! Leases of attempts: what is stored before something that perhaps ends its process, and taken back
-//! by every call that returns. The processor's stand in the parked table, the views' in their
-//! cursors.
+//! Leases of attempts: the policy for suspects that the processor, the projector and both sweeps
+//! share. `docs/design.md#suspects`.
 //!
-//! A lease that stands there is of a call that is under way, or of one that has ended its process.
-//! It counts as a crash only if another process has begun it, and its call cannot run any more.
+//! A stage stores a lease before it runs something that may end its process, and removes the lease
+//! when the call returns, whatever it returns. The processor keeps leases in the parked table, a
+//! view in its cursor. A stored lease belongs to a call that is under way, or to one that has ended
+//! its process. It counts as a crash only if another process stored it and its call can no longer
+//! run.
 
 use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::{Seq, Time};
@@ -11,29 +13,31 @@ use fanfold::{Seq, Time};
 use crate::backoff::Backoff;
 use crate::ports::{Env, ParkedItem};
 
-/// A lease that is not taken back tells of a crash that was none: it is tried for some seconds.
+/// A lease that stays after its call returned would later count as a crash that never happened, so
+/// its removal is retried for a few seconds.
 pub(crate) const CLOSE_BACKOFF: Backoff =
     Backoff { attempts_max: 5, first_ms: 50, longest_ms: 800 };
 
-/// How far the clocks of two processes may be apart, in milliseconds. Those of Lambda follow the
-/// Amazon Time Sync Service, to within milliseconds; a machine with NTP alone, to within a second.
+/// How far the clocks of two processes may be apart, in milliseconds. Source: Lambda's clocks
+/// follow the Amazon Time Sync Service to within milliseconds; a machine with NTP alone stays
+/// within a second.
 const SKEW_MS: u64 = 5_000;
 
-/// How long a call may go on behind its deadline, in milliseconds, unless the host says otherwise:
-/// what the Lambda host and the embedded engine give it.
+/// How long a call may run past its deadline, in milliseconds, unless the host says otherwise.
+/// Source: what the Lambda host and the embedded engine allow.
 const GRACE_MS: u64 = 10_000;
 
-/// What a process may take for granted of others, which work on the same logs.
+/// What a process may assume about other processes that work on the same logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Others {
-    /// They may be running. A call of theirs ends at the latest so many milliseconds after its
-    /// deadline, because its host ends it.
+    /// Other processes may be running. A host ends a call at the latest `grace_ms` after the call's
+    /// deadline.
     MayRun {
         /// In milliseconds.
         grace_ms: u64,
     },
-    /// There are none: whatever another process has begun has ended with that process. So it is
-    /// where a lock admits one process at a time.
+    /// No other process is running: a lock admits one at a time. Whatever another process began has
+    /// ended with it.
     HaveEnded,
 }
 
@@ -43,29 +47,29 @@ impl Default for Others {
     }
 }
 
-/// How one process makes leases, and reads them.
+/// Makes and reads leases, for one process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leases {
     owner: u64,
     others: Others,
 }
 
-/// What a lease says.
+/// What a stored lease means to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Nothing is under way, as far as this process can tell.
+    /// As far as this process can tell, no call is under way.
     Free {
-        /// The attempts that have ended their processes, one after another.
+        /// How many attempts in a row have ended their process.
         crashes: u32,
-        /// Whether the lease itself is of such an attempt, and none of this process.
+        /// Whether the stored lease itself belongs to such an attempt of another process.
         is_crash: bool,
     },
-    /// A call of another process.
+    /// A call of another process may be under way.
     UnderWay,
 }
 
 impl Leases {
-    /// Of a process that has just started.
+    /// For a process that has just started: it draws its owner id.
     pub(crate) fn new(env: &dyn Env) -> Self {
         Self { owner: env.random(), others: Others::default() }
     }
@@ -74,7 +78,7 @@ impl Leases {
         Self { others, ..self }
     }
 
-    /// A lease for a call with this deadline, after so many crashes.
+    /// The lease of a call with this deadline, after so many crashes.
     pub(crate) fn begin(self, crashes: u32, now: Time, deadline: Time) -> Lease {
         let until = match self.others {
             Others::MayRun { grace_ms } => deadline.plus_ms(grace_ms),
@@ -83,7 +87,7 @@ impl Leases {
         Lease { attempts: crashes.saturating_add(1), at: now, until, owner: self.owner }
     }
 
-    /// What says that a call has returned.
+    /// The lease that replaces another one when its call has returned.
     pub(crate) fn end(self, now: Time) -> Lease {
         Lease { attempts: 0, at: now, until: now, owner: self.owner }
     }
@@ -92,7 +96,7 @@ impl Leases {
         lease.owner == self.owner
     }
 
-    /// What stands in a log, as this process reads it.
+    /// What the stored lease means now.
     pub(crate) fn read(self, lease: Option<&Lease>, now: Time) -> Standing {
         let Some(lease) = lease.filter(|lease| lease.attempts > 0) else {
             return Standing::Free { crashes: 0, is_crash: false };
@@ -100,11 +104,11 @@ impl Leases {
         let crash = Standing::Free { crashes: lease.attempts, is_crash: true };
         let uncounted = Standing::Free { crashes: lease.attempts - 1, is_crash: false };
         match self.others {
-            // This process lives.
+            // This process has not crashed.
             _ if self.is_own(lease) => uncounted,
             Others::HaveEnded => crash,
-            // Of a clock that cannot be compared with this one: it must not hold the log until that
-            // time has come.
+            // The clock that wrote it is too far ahead to be compared. Waiting for that time could
+            // hold the log for very long.
             Others::MayRun { .. } if lease.at > now.plus_ms(SKEW_MS) => uncounted,
             Others::MayRun { .. } if may_run(lease, now) => Standing::UnderWay,
             Others::MayRun { .. } => crash,
@@ -112,7 +116,7 @@ impl Leases {
     }
 }
 
-/// Whether the call of a lease may be under way, by the clock of another process.
+/// Whether the call of a lease may still run, where clocks differ by at most [`SKEW_MS`].
 pub(crate) fn may_run(lease: &Lease, now: Time) -> bool {
     lease.attempts > 0 && now <= lease.until.plus_ms(SKEW_MS)
 }
@@ -132,20 +136,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_lease_that_is_over_tells_of_a_crash() {
+    fn a_lease_counts_as_a_crash_only_after_its_call_has_ended() {
         let here = Leases { owner: 1, others: Others::MayRun { grace_ms: 10_000 } };
         let alone = here.among(Others::HaveEnded);
         let free = |crashes, is_crash| Standing::Free { crashes, is_crash };
         let lease = Leases { owner: 2, ..here }.begin(2, Time(100_000), Time(150_000));
         assert_eq!((lease.attempts, lease.until), (3, Time(160_000)));
         for (now, owner, others, alone_finds) in [
-            // Its process wrote it with a clock that goes ahead, by little and by much.
+            // The other process's clock is ahead, by a little and by too much.
             (96_000, 2, Standing::UnderWay, free(3, true)),
             (94_000, 2, free(2, false), free(3, true)),
             (100_000, 2, Standing::UnderWay, free(3, true)),
             (165_000, 2, Standing::UnderWay, free(3, true)),
             (165_001, 2, free(3, true), free(3, true)),
-            // Our own marker: this process has not crashed.
+            // Our own lease: this process has not crashed.
             (100_000, 1, free(2, false), free(2, false)),
             (900_000, 1, free(2, false), free(2, false)),
         ] {

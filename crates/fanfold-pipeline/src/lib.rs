@@ -1,16 +1,17 @@
-//! The stages of Fanfold, as async functions over ports. In reading order, the way of one command:
+//! The stages of Fanfold, as async functions over ports. In reading order, the path of one command:
 //!
-//! 1. [`ingest`]: a request gets its place in its log, and is durable;
-//! 2. [`relay`]: what changed goes on to the command stream, in order;
-//! 3. [`process`]: decided, folded, appended to the journal, published;
-//! 4. [`project`]: folded into the rows of a view.
+//! 1. [`ingest`] assigns a request its seq in its log and makes it durable.
+//! 2. [`relay`] puts changes of the slots on the command stream, in order.
+//! 3. [`process`] decides commands, appends their entries to the journal and publishes the commits.
+//! 4. [`project`] folds commits into the rows of a view.
 //!
-//! [`sweep`] finds what stands still; [`read`] is what callers see. Hosts have [`panics`] logged.
+//! [`sweep`] finds logs that stand still; [`read`] answers callers; [`packing`] publishes commits
+//! as messages; [`panics`] lets hosts log panics.
 //!
-//! None of the four calls another: what passes between them goes through [`ports`], and each resumes
-//! from its own checkpoint. (Sweeps use stages: their canaries, and their view's projector.) They
-//! know nothing of Lambda, AWS, HTTP or the embedded engine; time, randomness and sleep reach them
-//! as the port [`Env`](ports::Env). No task outlives a call.
+//! None of the four stages calls another. What passes between them goes through [`ports`], and each
+//! resumes from its own checkpoint. (The sweeps do use stages: ingest for canaries, and a view's
+//! projector.) The stages know nothing of Lambda, AWS, HTTP or the embedded engine. Time,
+//! randomness and sleep reach them through the port [`Env`](ports::Env). No task outlives a call.
 
 mod at_once;
 mod backoff;
@@ -26,14 +27,16 @@ pub mod project;
 pub mod read;
 pub mod relay;
 pub mod sweep;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use leases::Others;
 
-/// What a stage says of a batch of records, in the way Lambda's event source mappings read it.
+/// A stage's answer to a batch of records, as Lambda's event source mappings read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchOutcome {
-    /// The index of the first record that is not finished: it and all behind it must come again.
-    /// `None`: the batch is done.
+    /// The index of the first record that is not finished. It and all records behind it must come
+    /// again. `None`: the batch is done.
     pub unfinished: Option<usize>,
 }
 
@@ -41,7 +44,7 @@ impl BatchOutcome {
     /// The batch is done.
     pub const DONE: Self = Self { unfinished: None };
 
-    /// Also unfinished from `index` on.
+    /// Marks the batch as unfinished from `index` on, too.
     pub fn fail_from(&mut self, index: usize) {
         self.unfinished = Some(self.unfinished.map_or(index, |at| at.min(index)));
     }
@@ -55,7 +58,8 @@ mod tests {
 
     fn assert_send(_: impl Send) {}
 
-    /// Hosts run the stages as tasks of any runtime. That this compiles is the test.
+    /// Hosts run the stages as tasks of any runtime, so their futures are `Send`. Compiling this is
+    /// the test.
     #[expect(dead_code, reason = "only its types are of interest")]
     fn stages_are_send(
         ingest: &ingest::Ingest,

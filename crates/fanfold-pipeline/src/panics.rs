@@ -1,12 +1,12 @@
-//! Panics as events of the log: what a hook of a host does with them.
+//! Panic hooks for hosts: they log panics.
 //!
-//! Those of users' code become outcomes, and the stages go on: they are told at `warn`. Which log it
-//! was, the stage says that makes the outcome of it.
+//! A panic in users' code becomes an outcome, and the stages go on, so it is logged at `warn`. The
+//! stage that makes the outcome logs which log it happened to.
 
 use std::panic::{self, PanicHookInfo};
 
-/// From now on a panic that becomes an outcome is only logged; all others go where they went
-/// before. For hosts whose standard error somebody reads.
+/// Installs a hook that only logs panics that become outcomes, and passes all others to the hook
+/// before it. For hosts whose standard error is read.
 pub fn log_those_caught() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -18,8 +18,8 @@ pub fn log_those_caught() {
     }));
 }
 
-/// From now on every panic is logged, one that is a bug with an alarm. For hosts whose log is all
-/// that anybody reads.
+/// Installs a hook that logs every panic. One that does not become an outcome is a bug, and raises
+/// an alarm. For hosts of which only the log is read.
 pub fn log_all() {
     panic::set_hook(Box::new(|info| {
         if fanfold::catch::is_catching() {
@@ -38,7 +38,7 @@ fn log_caught(info: &PanicHookInfo<'_>) {
     tracing::warn!(panic = one_line(info), "a service or a view panicked");
 }
 
-/// What it said, and where.
+/// The message and the place of a panic, on one line.
 fn one_line(info: &PanicHookInfo<'_>) -> String {
     info.to_string().replace('\n', " ")
 }

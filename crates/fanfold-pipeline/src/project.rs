@@ -1,13 +1,16 @@
-//! The fourth stage: notifications become rows of one view.
+//! The fourth stage: commits become rows of one view.
 //!
-//! Commit by commit, seen from the log's cursor: **done**, if it is at or below; **next**, if the
-//! view misses nothing before it (the commit's `prev` says so); **beyond** otherwise. What is next
-//! is applied: the rows it touches are loaded, all entries above each row's seq folded in, each
-//! row stored if it is still what was loaded; only then does the cursor move (F6). What is beyond
-//! waits a little for what is before it, and is then read from the journal.
+//! Seen from the log's cursor, a commit is **done** if it is at or below the cursor, **next** if
+//! the view misses nothing before it (the commit's `prev` says so), and **beyond** otherwise.
 //!
-//! What the view cannot apply parks it for this log, and for no other (F7); so does what ends the
-//! process, if the projector is [suspicious](Projector::suspicious).
+//! - The projector **applies** a commit that is next: it loads the rows that the commit touches,
+//!   folds all entries above each row's seq into it, and stores each row if it has not changed
+//!   since. Only then does the cursor move (F6).
+//! - For a commit beyond, the projector waits a little, since others may be applying what is
+//!   missing. Then it **catches up** from the journal.
+//!
+//! A commit that the view cannot apply parks the view for this log only (F7). So does one that ends
+//! the process, if the projector is [suspicious](Projector::suspicious).
 
 mod group;
 mod rows;
@@ -30,18 +33,19 @@ use crate::ports::{Advanced, Cursor, Env, Journal, ParkedView, Unavailable, View
 
 pub use suspect::ATTEMPTS_MAX;
 
-/// Logs of one call that are worked on at the same time; see the processor. A call that waits for
-/// nothing runs through: the next one's commits are behind its own.
+/// Logs of one call that are projected at the same time, as in the processor. A call does not yield
+/// between logs: the next call's commits come after its own.
 const LOGS_AT_ONCE: Pace = Pace::of(32);
-/// A commit whose predecessors are on their way waits this long for them, and this much more at
-/// random ...
+/// How long a commit waits for the commits before it, in milliseconds, before the cursor is read
+/// again.
 const TURN_WAIT_MS: u64 = 50;
+/// Up to this much is added to [`TURN_WAIT_MS`] at random, in milliseconds.
 const TURN_JITTER_MS: u64 = 150;
-/// ... again and again while the cursor moves, up to this.
+/// How long a commit waits at most while the cursor moves, in milliseconds.
 const TURN_MS_MAX: u64 = 2_000;
-/// Entries that one call catches up with; what is further behind is left to the view's sweep.
+/// Entries that one call applies from the journal. The rest is left to the view's sweep.
 pub(crate) const CATCH_UP_ENTRIES_MAX: u64 = 5_000;
-/// Commits that one look into the journal asks for.
+/// Commits per read of the journal.
 const COMMITS_PER_READ: usize = 100;
 
 /// The ports of a projector.
@@ -60,39 +64,40 @@ pub struct ProjectorPorts {
 pub struct Projector {
     view: Arc<dyn AnyView>,
     pub(crate) ports: ProjectorPorts,
-    /// By which a commit's `prev` says whether the view misses something.
+    /// The kinds of entries that the view reads, looked up in a commit's `prev`.
     kinds: Vec<String>,
-    /// Set if what it applies may end its process.
+    /// Set if the projector is suspicious: how many attempts may end their process.
     attempts_max: Option<u32>,
-    /// When calls have to return, if that is not when they have to begin nothing more.
+    /// When calls have to return, if that is later than when they may begin work.
     returns_by: Option<Time>,
-    /// Those of this process, of all that were made of one.
+    /// Shared by all projectors that were made of one.
     leases: Leases,
 }
 
-/// Why a log's commits were not applied. They come again.
+/// Why a log's commits were not applied. Their messages come again.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
     /// A table does not answer.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The journal has a hole, or ends before a commit that was announced.
+    /// The journal has a hole, or ends before a commit that was published.
     #[error("the journal has no commit from {expected} on")]
     Hole {
         /// The entry that is missing.
         expected: Seq,
     },
-    /// Others write the same rows all the time.
+    /// Other projectors write the same row all the time.
     #[error("the row `{0}` is contended")]
     Contended(RowKey),
-    /// Another process is perhaps applying what is next, and may not come back from that.
-    #[error("another process is perhaps at it")]
+    /// Another process may be applying what is next, and may crash on it.
+    #[error("another process may be applying the log's next commits")]
     UnderWay,
-    /// Somebody else, of another build perhaps, has applied what this one cannot.
+    /// Another projector, perhaps of another build, has applied an entry that this one cannot
+    /// apply.
     #[error("entry {0}, which cannot be applied here, has been applied")]
     Overtaken(Seq),
-    /// There was no time.
-    #[error("the deadline is over")]
+    /// There was not enough time.
+    #[error("the deadline has passed")]
     Deadline,
 }
 
@@ -104,14 +109,13 @@ impl Projector {
         Self { view, ports, kinds, attempts_max: None, returns_by: None, leases }
     }
 
-    /// Among other processes than the default ones.
+    /// Assumes `others` about other processes, instead of the default.
     #[must_use]
     pub fn among(self, others: Others) -> Self {
         Self { leases: self.leases.among(others), ..self }
     }
 
-    /// Whether an attempt stands in the cursor that has ended its process, or is under way in
-    /// another.
+    /// What the lease in the cursor means now.
     pub(crate) fn standing(&self, cursor: &Cursor) -> Standing {
         self.leases.read(cursor.attempt.as_ref(), self.ports.env.now())
     }
@@ -121,33 +125,36 @@ impl Projector {
         &self.view
     }
 
-    /// Applies the commits of messages, each given by its body. Returns the indices of those that
-    /// must come again.
+    /// Applies the commits of messages, each given by its body. Returns the indices of the messages
+    /// that must come again.
     pub async fn project(&self, messages: &[Bytes], deadline: Time) -> Vec<usize> {
         let messages: Vec<Vec<ReceivedCommit>> =
             messages.iter().map(|body| self.decode(body)).collect();
-        let messages: Vec<&[ReceivedCommit]> = messages.iter().map(Vec::as_slice).collect();
         self.project_commits(&messages, deadline).await
     }
 
-    /// The commits of a message. One that cannot be read has none: it will never be readable, and
-    /// hides nothing, for the journal has what it says, and the view's sweep finds it there.
+    /// The commits of a message. A message that cannot be read has none. It would never become
+    /// readable, and the view's sweep finds its commits in the journal.
     pub fn decode(&self, body: &[u8]) -> Vec<ReceivedCommit> {
         match std::str::from_utf8(body).ok().map(notification::decode) {
             Some(Ok(commits)) => commits,
             _ => {
                 let view = self.view.name();
-                tracing::error!(alarm = "unreadable", view, "a notification is passed over");
+                tracing::error!(
+                    alarm = "unreadable",
+                    view,
+                    "a message cannot be read and is skipped"
+                );
                 Vec::new()
             }
         }
     }
 
-    /// Applies the commits of messages, as [`Projector::project`] does: for hosts that have them
-    /// without bytes.
+    /// Applies commits that are decoded already, one list per message. Otherwise as
+    /// [`Projector::project`].
     pub async fn project_commits(
         &self,
-        messages: &[&[ReceivedCommit]],
+        messages: &[impl AsRef<[ReceivedCommit]> + Sync],
         deadline: Time,
     ) -> Vec<usize> {
         let mut failed = Vec::new();
@@ -175,7 +182,7 @@ impl Projector {
         let log = &of_log.log;
         let cursor = match self.attempts_max {
             None => self.apply_in_one_read(of_log, deadline).await?,
-            // What ends the process is only touched behind an attempt.
+            // A suspicious projector runs the author's code only behind a lease.
             Some(_) => Some(self.ports.table.cursor(log).await?.unwrap_or_default()),
         };
         let Some(mut cursor) = cursor else { return Ok(()) };
@@ -184,7 +191,7 @@ impl Projector {
             if self.ports.env.now() >= deadline {
                 return Err(ProjectError::Deadline);
             }
-            // A view that is parked is redriven from the journal.
+            // A parked view is brought on from the journal once an operator releases it.
             if commit.last <= next.to || cursor.parked.is_some() {
                 continue;
             }
@@ -210,12 +217,12 @@ impl Projector {
         Ok(())
     }
 
-    /// Applies everything, if it is next in line, as it is most often; else returns the cursor, to
-    /// go on from it step by step.
+    /// Fast path: applies all commits if they are next, with one read of the cursor and the rows
+    /// together. Otherwise returns the cursor, and the caller goes on step by step.
     ///
-    /// The rows are loaded together with the cursor, which saves a round trip. So they may be older
-    /// than it: the guard of each row's write notices that, but a fault may come of it, and is only
-    /// believed when it comes again with rows that were loaded after the cursor.
+    /// The rows may be older than the cursor. The guard of each row's write notices that. A fault
+    /// may come of it, too, so a fault counts only if it comes again with rows loaded after the
+    /// cursor.
     async fn apply_in_one_read(
         &self,
         of_log: &LogCommits,
@@ -249,13 +256,14 @@ impl Projector {
         Ok(None)
     }
 
-    /// The commit's entries, if nothing is missing between the cursor and it, and it has them.
+    /// The commit's entries, if it has them and nothing is missing between the cursor and the
+    /// commit.
     fn in_line(&self, commit: &ReceivedCommit, cursor: Seq) -> Option<Arc<[Entry]>> {
         let follows = commit.follows(cursor, &self.kinds);
         commit.entries.as_ref().filter(|_| follows).cloned()
     }
 
-    /// What is before the commit is perhaps being applied right now.
+    /// Waits while others may be applying what comes before the commit.
     async fn wait_for_turn(
         &self,
         log: &LogId,
@@ -282,7 +290,7 @@ impl Projector {
         Ok(cursor)
     }
 
-    /// Brings the view to `target` from the journal, or notes that its sweep has to.
+    /// Applies the journal up to `target`. If that is too far, leaves it to the view's sweep.
     pub(crate) async fn catch_up(
         &self,
         log: &LogId,
@@ -306,7 +314,7 @@ impl Projector {
         Ok(cursor)
     }
 
-    /// Applies one page of the journal, from the cursor on. `deadline` is that of the call.
+    /// Applies one page of the journal, from the cursor on. `deadline` is the call's.
     pub(crate) async fn apply_page(
         &self,
         log: &LogId,
@@ -350,7 +358,7 @@ impl Projector {
         }
     }
 
-    /// Applies what is next in line.
+    /// Folds what is next and stores the rows, then moves the cursor; parks the view on a fault.
     async fn fold_and_store(
         &self,
         log: &LogId,
@@ -359,7 +367,7 @@ impl Projector {
     ) -> Result<Cursor, ProjectError> {
         let above = next.commits.iter().flat_map(|entries| entries.iter());
         let (entries, mut fault) = self.read(log, above.filter(|entry| entry.seq > cursor.seq));
-        // A fault cuts the entries off before it, and what is left is folded anew.
+        // Entries from a fault on are dropped, and the rest is folded again.
         let (to, touching, rows) = loop {
             let to = fault.as_ref().map_or(next.to, |fault| fault.at.before());
             let touching = Touching::group(&entries, to);
@@ -401,7 +409,7 @@ impl Projector {
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
         let parked = ParkedView { seq, reason, at: self.ports.env.now() };
         self.ports.table.park(log, cursor.seq, &parked).await?;
-        // Refused, if another has moved the cursor meanwhile: then there is more to apply.
+        // Refused if another projector has moved the cursor meanwhile. Then there is more to apply.
         let parked = self.ports.table.cursor(log).await?.unwrap_or_default();
         if parked.parked.is_none() {
             return Err(ProjectError::Overtaken(seq));
@@ -409,7 +417,7 @@ impl Projector {
         Ok(parked)
     }
 
-    /// The entries as the view understands them, up to the first that it cannot read.
+    /// The entries as the view reads them, up to the first one that it cannot read.
     fn read<'a>(
         &self,
         log: &LogId,
@@ -433,7 +441,7 @@ impl Projector {
     }
 }
 
-/// What is next in line: everything between the cursor and `to`.
+/// What is next: all commits between the cursor and `to`.
 #[derive(Default)]
 struct Next {
     commits: Vec<Arc<[Entry]>>,

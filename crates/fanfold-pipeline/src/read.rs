@@ -1,4 +1,4 @@
-//! What callers read: entries of logs, rows of views; with a wait for what is not there yet.
+//! What callers read: entries of logs and rows of views. A read can wait for what is not there yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::ports::{
 
 mod lookup;
 
-/// Commits that one look into the journal asks for.
+/// Commits per read of the journal.
 const COMMITS_PER_READ: usize = 100;
-/// Between looks for an entry that should be there and is not.
+/// The pause before the journal is read again for an entry that should be there, in milliseconds.
 const HOLE_MS: u64 = 1_000;
 
-/// A page of entries, or of rows, ends behind the commit, or the row, with which it has this many
-/// bytes. Answers through Lambda may have 6 MB, which are 4.5 MB in base64; a commit, and what
-/// entries have beside their payload, are well below one.
+/// A page of entries or rows ends with the commit or row that fills it up to this many bytes.
+/// Source: an answer through Lambda may have 6 MB, which are 4.5 MB in base64; a commit, and the
+/// fields of entries beside their payloads, are well below 1 MB.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 /// A view with the table that holds it.
@@ -169,16 +169,16 @@ pub enum ViewError {
     Filtered(&'static str),
 }
 
-/// Something that may not be there yet.
+/// The answer of a read that can wait.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Awaited<T> {
-    /// It is there.
+    /// What was asked for.
     Ready(T),
-    /// Accepted, but the wait is over.
+    /// It was accepted, but is not there after the wait.
     Pending {
-        /// How far the log, or the view, has come.
+        /// The last seq that the log or the view has reached.
         seq: Seq,
-        /// Why it will come no further, if the view is parked.
+        /// Why the view cannot go on, if it is parked.
         parked: Option<ParkedView>,
     },
 }
@@ -190,9 +190,9 @@ pub struct LogPage {
     pub accepted: Seq,
     /// The seq of the last entry.
     pub tail: Seq,
-    /// In order.
+    /// Ascending.
     pub entries: Vec<Entry>,
-    /// Where to go on; `None` at the tail.
+    /// Where the next page begins; `None` at the tail.
     pub next: Option<Seq>,
 }
 
@@ -201,24 +201,31 @@ pub struct LogPage {
 pub struct ViewPage {
     /// The view's version.
     pub version: u32,
-    /// Everything up to here is in the rows.
+    /// All entries up to here are in the rows.
     pub seq: Seq,
-    /// Why the view stands still for this log, if it does.
+    /// Why the view is parked for this log, if it is.
     pub parked: Option<ParkedView>,
     /// In the order asked for.
     pub rows: Vec<Row>,
-    /// The key to go on after; `None` at the end of the range.
+    /// The key after which the next page begins; `None` at the end of the range.
     pub next: Option<RowKey>,
 }
 
+impl ServedView {
+    fn page(&self, cursor: Cursor, rows: Vec<Row>, next: Option<RowKey>) -> ViewPage {
+        let Cursor { seq, parked, .. } = cursor;
+        ViewPage { version: self.view.version(), seq, parked, rows, next }
+    }
+}
+
 impl Reads {
-    /// `views` are those that this host serves.
+    /// Serves these views, and the logs of these services.
     pub fn new(ports: ReadPorts, views: Vec<ServedView>, services: Services) -> Self {
         let views = views.into_iter().map(|served| (served.view.name(), served)).collect();
         Self { ports, views, services }
     }
 
-    /// The entry at `seq`; waits for it up to `wait_ms`.
+    /// The entry at `seq`. Waits for it up to `wait_ms` milliseconds.
     pub async fn entry(
         &self,
         log: &LogId,
@@ -238,14 +245,15 @@ impl Reads {
             }
             match self.left(until) {
                 0 => {
-                    // It may have come just now: who is told to wait is not told that it is there.
+                    // The entry may have arrived just now, but the answer must not contradict
+                    // itself.
                     let tail = self.ports.journal.tail(log).await.map_err(LogError::from)?;
                     let seq = tail.min(seq.before());
                     return Ok(Awaited::Pending { seq, parked: None });
                 }
                 ms => {
                     self.ports.waits.entry(log, seq, ms).await;
-                    // Whoever has waited finds it, but where the journal has a hole.
+                    // After a wait the entry is there, unless the journal has a hole.
                     if looks > 1 {
                         self.ports.env.sleep(HOLE_MS.min(self.left(until))).await;
                     }
@@ -254,9 +262,9 @@ impl Reads {
         }
     }
 
-    /// The entries from `from` on: at most `limit`, fewer if they are large.
+    /// The entries from `from` on: at most `limit`, or fewer if they are large.
     pub async fn entries(&self, log: &LogId, from: Seq, limit: usize) -> Result<LogPage, LogError> {
-        // In this order, so that nobody sees more entries than accepted commands.
+        // In this order, so that a page never has more entries than accepted commands.
         let tail = self.ports.journal.tail(log).await?;
         let accepted = self.accepted(log).await?;
         let mut entries: Vec<Entry> = Vec::new();
@@ -281,7 +289,8 @@ impl Reads {
         Ok(LogPage { accepted, tail, entries, next: (next <= tail).then_some(next) })
     }
 
-    /// Rows of a view. With `seq`, only once the view has reached it; waits up to `wait_ms`.
+    /// Rows of a view. With `seq`, waits up to `wait_ms` milliseconds until the view has reached
+    /// it.
     pub async fn rows(
         &self,
         view: &str,
@@ -306,16 +315,10 @@ impl Reads {
         page.more |= fits < page.rows.len();
         page.rows.truncate(fits);
         let next = page.rows.last().filter(|_| page.more).map(|row| row.key.clone());
-        Ok(Awaited::Ready(ViewPage {
-            version: served.view.version(),
-            seq: cursor.seq,
-            parked: cursor.parked,
-            rows: page.rows,
-            next,
-        }))
+        Ok(Awaited::Ready(served.page(cursor, page.rows, next)))
     }
 
-    /// One row of a view, otherwise as [`Reads::rows`].
+    /// One row of a view. Otherwise as [`Reads::rows`].
     pub async fn row(
         &self,
         view: &str,
@@ -337,16 +340,10 @@ impl Reads {
             log: log.clone(),
             key: key.clone(),
         })?;
-        Ok(Awaited::Ready(ViewPage {
-            version: served.view.version(),
-            seq: cursor.seq,
-            parked: cursor.parked,
-            rows: vec![row],
-            next: None,
-        }))
+        Ok(Awaited::Ready(served.page(cursor, vec![row], None)))
     }
 
-    /// The entry at `seq`, if it is there.
+    /// The entry at `seq`, if the journal has it.
     async fn stored(&self, log: &LogId, seq: Seq) -> Result<Option<Entry>, LogError> {
         let page = self.ports.journal.read(log, seq, 1).await?;
         let Some(item) = page.commits.first() else { return Ok(None) };
@@ -377,7 +374,7 @@ impl Reads {
         Ok(served)
     }
 
-    /// The view's cursor, read before any row, once it is at `seq`.
+    /// The view's cursor, once it is at `seq`. It is read before any row.
     async fn reached(
         &self,
         served: &ServedView,

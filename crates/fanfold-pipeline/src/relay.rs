@@ -1,8 +1,8 @@
-//! The second stage: what changed in the commands table goes on to the command stream.
+//! The second stage: changes of the commands table go on to the command stream.
 //!
-//! Per log in order, one record at a time: the next one is sent only when the last was
-//! acknowledged, and after a failure it goes on from the first command that was not (F2). Slot
-//! bodies are passed on as they are, so nothing in them can stop the relay.
+//! The relay sends each log's changes in order, one record at a time. It sends the next record only
+//! when the last one was acknowledged. After a failure it goes on from the first command that was
+//! not (F2). It passes slot bodies on without reading them, so their content cannot stop it.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -18,11 +18,11 @@ use crate::BatchOutcome;
 use crate::backoff::Backoff;
 use crate::ports::{Change, CommandStream, Env, StreamRecord, Token, put_len};
 
-/// Rounds in a row in which nothing at all was acknowledged. What is left is reported, and the
-/// event source brings it again.
+/// Limits rounds in a row in which nothing was acknowledged. Then the relay reports what is left,
+/// and the event source delivers it again.
 const PUT_BACKOFF: Backoff = Backoff { attempts_max: 6, first_ms: 50, longest_ms: 1_600 };
 
-/// Logs of which a warm relay remembers what was acknowledged; about 100 bytes each.
+/// Logs whose last acknowledged change a warm relay remembers; about 100 bytes each.
 const REMEMBERED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
 /// The ports of the relay.
@@ -48,11 +48,13 @@ struct Queue<'a> {
     changes: Vec<(usize, &'a Change)>,
 }
 
-/// What became of a round: of any of its records.
+/// The result of a round.
 struct Round {
+    /// A record was acknowledged.
     acknowledged: bool,
+    /// A record failed.
     failed: bool,
-    /// The stream refuses calls: the same round would fail again.
+    /// The stream refuses calls, so the same round would fail again.
     refused: bool,
 }
 
@@ -71,7 +73,8 @@ impl Relay {
         self
     }
 
-    /// Sends a batch on. What is not acknowledged by the deadline is reported.
+    /// Puts a batch of changes on the stream, and reports what was not acknowledged by the
+    /// deadline.
     pub async fn relay(&self, changes: &[Change], deadline: Time) -> BatchOutcome {
         let mut queues = self.queues(changes);
         let mut failures = 0;
@@ -92,7 +95,7 @@ impl Relay {
         outcome
     }
 
-    /// By log, without what is known to have been acknowledged when the batch came before.
+    /// The changes by log, without those that an earlier delivery of the batch got acknowledged.
     fn queues<'a>(&self, changes: &'a [Change]) -> Vec<Queue<'a>> {
         let mut queues: Vec<Queue<'a>> = Vec::new();
         let mut queue_of: HashMap<&LogId, usize, RandomState> = HashMap::default();
@@ -105,7 +108,7 @@ impl Relay {
         }
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         for queue in &mut queues {
-            // The very change, not just a seq: a restored table counts again from a lower one.
+            // Compares the token, too: a restored table assigns the same seqs to other changes.
             let known = acknowledged.get(queue.log);
             let is_known = |(_, c): &(usize, &Change)| known == Some(&(c.last, c.token));
             if let Some(at) = queue.changes.iter().rposition(is_known) {
@@ -154,8 +157,8 @@ impl Relay {
         round
     }
 
-    /// One record with as many changes, from the first on, as the soft limit allows (at least one,
-    /// which cannot exceed the hard limit); and how many those are.
+    /// Packs as many changes, from the first on, as the soft limit allows into one record; returns
+    /// it and their number. It packs at least one, which cannot exceed the hard limit.
     fn pack(&self, log: &LogId, changes: &[(usize, &Change)]) -> (StreamRecord, usize) {
         let mut parts: Vec<Part<'_>> = Vec::new();
         let mut weight = 0;
@@ -170,7 +173,7 @@ impl Relay {
         }
         let n = parts.len();
         let record = Record { log: log.clone(), parts };
-        // The header is names and numbers, which JSON can always hold.
+        // Cannot fail: the header has only names and numbers.
         let data = record.encode().unwrap_or_default().into();
         (StreamRecord { key: log.clone(), data }, n)
     }

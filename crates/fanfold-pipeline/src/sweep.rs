@@ -1,16 +1,17 @@
-//! The scheduled stage: finds what stands still. It decides nothing.
+//! The scheduled stage: it finds logs that stand still, and decides nothing.
 //!
-//! [`Sweep`] walks the catalogue of logs and nudges those whose commands have no entries yet, or
-//! are parked. [`ViewSweep`] does the same for one view: it brings it on from the journal, and
-//! delivers its dead letters. What it applies has not come through before, perhaps because it ends
-//! its process: so the view's sweep is suspicious.
+//! [`Sweep`] walks the catalogue of logs, and nudges those whose commands have no entries yet or
+//! are parked. [`ViewSweep`] does the same for one view: it applies the journal to the view, and
+//! delivers the view's dead letters. These commits may not have been applied before because they
+//! end the process, so the sweep of a view is suspicious.
 //!
-//! What has not come through, and stands in its slot still, the sweep puts on the stream again: the
-//! change stream may have lost it. What was lost and has been overwritten in the slot since, nothing
-//! can bring back: such a log stands still, and is reported for ever.
+//! The change stream may lose a batch. If the slot still holds it, the sweep puts the batch on the
+//! command stream again. If the slot was overwritten since, the batch cannot be restored: the log
+//! stands still, and each sweep reports it.
 //!
-//! A log that cannot be looked at is reported, and stops no other (F7): the walk goes on behind it,
-//! and comes to it again when it begins anew. What there was no time for, the next run begins with.
+//! A log that cannot be inspected is reported and stops no other (F7). The walk goes on behind it,
+//! and returns to it in the next walk. A run that had no time for some logs leaves them to the next
+//! run.
 
 mod inspect;
 mod view;
@@ -23,7 +24,7 @@ use fanfold::canary::Canary;
 use fanfold::{LogId, Time};
 use futures::stream::{self, StreamExt};
 
-use self::inspect::{Inspection, Memory};
+use self::inspect::{Inspection, SeenLogs};
 use crate::ingest::Ingest;
 use crate::ports::{
     CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
@@ -32,13 +33,14 @@ use crate::ports::{
 
 pub use view::{ViewSweep, ViewSweepPorts, ViewSweepReport};
 
-/// What was accepted less than this ago is on its way: every hop together takes seconds.
+/// A command accepted less than this ago, in milliseconds, is on its way. Source: all hops together
+/// take seconds.
 const STANDSTILL_MS: u64 = 10_000;
-/// Ids of a canary within a millisecond: as clients are told to number, and below 2^53 for long.
+/// Ids of a canary within a millisecond. Source: `docs/ids.md`; they stay below 2^53 for long.
 const IDS_PER_MS: u64 = 1_024;
-/// Logs that are looked at at the same time.
+/// Logs that are inspected at the same time.
 const LOGS_AT_ONCE: usize = 16;
-/// Parked commands that are looked at, to see whether one could go on.
+/// Parked items per read of the parked table.
 const PARKED_PER_LOOK: usize = 100;
 
 /// The ports of the sweep.
@@ -48,7 +50,7 @@ pub struct SweepPorts {
     pub commands: Arc<dyn Commands>,
     /// The event logs.
     pub journal: Arc<dyn Journal>,
-    /// What waits.
+    /// What is parked, and the markers of attempts.
     pub parked: Arc<dyn ParkedTable>,
     /// Where nudges go.
     pub stream: Arc<dyn CommandStream>,
@@ -60,62 +62,65 @@ pub struct SweepPorts {
 pub struct Sweep {
     ports: SweepPorts,
     canaries: Option<(Ingest, usize)>,
-    memory: Memory,
+    seen: SeenLogs,
 }
 
-/// What one run saw.
+/// What one run of the sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SweepReport {
-    /// Where the next run goes on; `None`: from the start of the catalogue.
+    /// Where the next run continues; `None`: at the start of the catalogue.
     pub next: Option<CataloguePosition>,
-    /// The logs looked at.
+    /// How many logs were inspected.
     pub logs: usize,
-    /// Those that were nudged, or whose batch was put on the stream again.
+    /// The logs that were nudged, or whose batch was put on the stream again.
     pub nudged: Vec<LogId>,
-    /// Those of them whose slot's batch was put on the stream again: it has not come through.
+    /// Those of them whose slot's batch was put on the stream again, because it seems to be lost.
     pub resent: Vec<LogId>,
-    /// Those that could not be looked at, or not be nudged.
+    /// The logs that could not be inspected or nudged.
     pub failed: Vec<LogId>,
-    /// For how long the oldest command without an entry has waited, at most. A log with several
-    /// batches behind its tail and nothing parked counts at least since this sweep first saw it so.
+    /// How long the oldest command without an entry has waited, in milliseconds: the maximum over
+    /// the logs. For a log with several batches above its tail and nothing parked, the time is
+    /// counted from when this sweep first saw it so, or later.
     pub standstill_ms_max: u64,
-    /// The logs in which something waits for an operator, or has waited for some minutes for what
+    /// How many logs have something that waits for an operator, or has waited for minutes for what
     /// should come by itself.
     pub waiting: usize,
-    /// For what: a log may count several times.
+    /// How many logs wait, by reason. A log may count several times.
     pub waiting_for: BTreeMap<Reason, usize>,
-    /// The logs with an attempt marker whose call is over: a record has ended its process, and did not
-    /// come back alone. They are nudged, which removes it.
+    /// How many logs have the marker of a call that has ended: a record has ended its process, and
+    /// has not come back alone. They are nudged, which removes the marker.
     pub attempted: usize,
-    /// How long ago the last command of a canary came to its entry, at most over the canaries;
-    /// `None` while none has. A healthy pipeline keeps it about as low as the sweep's schedule.
+    /// How long ago the last command of a canary got its entry, in milliseconds: the maximum over
+    /// the canaries; `None` while no canary has an entry. In a healthy pipeline it is about the
+    /// interval of the sweep.
     pub canary_age_ms_max: Option<u64>,
 }
 
 impl Sweep {
     /// A sweep that remembers nothing yet.
     pub fn new(ports: SweepPorts) -> Self {
-        Self { ports, canaries: None, memory: Memory::new() }
+        Self { ports, canaries: None, seen: SeenLogs::new() }
     }
 
-    /// Also sends a command of each of `n` canaries through every hop, each run. More canaries
-    /// reach more shards. The hosts behind `ingest` must know [`Canary`].
+    /// In each run, also sends a command of each of `n` canaries through every hop. More canaries
+    /// reach more shards. The processor's host must have the service [`Canary`], and `ingest` must
+    /// know it.
     #[must_use]
     pub fn with_canaries(mut self, ingest: Ingest, n: usize) -> Self {
         self.canaries = Some((ingest, n));
         self
     }
 
-    /// Looks at up to `limit` logs from `after` on, as far as it comes until the deadline, and nudges
-    /// those that stand still. Whoever schedules it stores [`SweepReport::next`] for the next run.
+    /// Inspects up to `limit` logs from `after` on, until the deadline, and nudges those that stand
+    /// still. The host stores [`SweepReport::next`] for the next run.
     pub async fn sweep(
         &self,
         after: Option<CataloguePosition>,
         limit: usize,
         deadline: Time,
     ) -> Result<SweepReport, Unavailable> {
-        // First: they say how the pipeline is, also when there is no time for all logs.
-        let (canary_age_ms_max, unheard) = self.sing().await;
+        // First, so that canaries are reported even if there is no time for all logs.
+        let (canary_age_ms_max, unheard) = self.send_canaries().await;
         let page = self.ports.commands.catalogue(after.clone(), limit).await?;
         let listed = page.logs.len();
         let inspections =
@@ -151,23 +156,23 @@ impl Sweep {
         Ok(report)
     }
 
-    /// How the canaries of the last run fared, and of which that cannot be told; then sends the
-    /// next.
-    async fn sing(&self) -> (Option<u64>, Vec<LogId>) {
+    /// Returns the age of the canaries' last entries and the canaries that could not be inspected;
+    /// then sends the next commands.
+    async fn send_canaries(&self) -> (Option<u64>, Vec<LogId>) {
         let Some((ingest, n)) = &self.canaries else { return (None, Vec::new()) };
         let (mut age_ms_max, mut unheard) = (None, Vec::new());
         for log in (0..*n).filter_map(Canary::log) {
             match self.canary_age_ms(&log).await {
                 Ok(age_ms) => age_ms_max = age_ms_max.max(age_ms),
                 Err(error) => {
-                    tracing::warn!(%log, %error, "a canary could not be looked at");
+                    tracing::warn!(%log, %error, "a canary could not be inspected");
                     unheard.push(log);
                 }
             }
         }
-        // The time and some chance: an id that grows from run to run, and that two runs at the same
-        // time do not share. A command that is refused, or comes late, is never sent again: what
-        // counts is that some command comes through, and the window takes them in any order.
+        // The time and a random part: the id grows from run to run, and two runs at the same time
+        // have different ids. A command that is refused or late is not sent again, because one
+        // command that gets its entry is enough.
         let id = self.ports.env.now().0.saturating_mul(IDS_PER_MS)
             + self.ports.env.random() % IDS_PER_MS;
         let command = |number| {
@@ -178,20 +183,20 @@ impl Sweep {
         let commands: Vec<&[u8]> = commands.iter().map(String::as_bytes).collect();
         for answer in ingest.ingest(&commands).await {
             if let Err(error) = answer {
-                tracing::warn!(%error, "a canary was not let in");
+                tracing::warn!(%error, "a canary's command was not accepted");
             }
         }
         (age_ms_max, unheard)
     }
 
-    /// How long ago the last command of a canary came to its entry, if any has.
+    /// How long ago the last command of a canary got its entry, if any has one.
     async fn canary_age_ms(&self, log: &LogId) -> Result<Option<u64>, Unavailable> {
         let tail = self.ports.journal.tail(log).await?;
         let page = self.ports.journal.read(log, tail, 1).await?;
         Ok(page.commits.first().map(|commit| self.ports.env.now().since_ms(commit.at)))
     }
 
-    /// Puts what these logs need, which the report did not count yet. What is not put now is put by a
+    /// Puts the records of these logs on the stream, and reports them. What fails is left to a
     /// later run.
     async fn put(&self, inspections: Vec<(LogId, Inspection)>, report: &mut SweepReport) {
         let all = inspections.iter().enumerate();
@@ -223,7 +228,7 @@ impl Sweep {
                 report.failed.push(log);
                 continue;
             }
-            self.memory.put(&log, now);
+            self.seen.put(&log, now);
             if inspection.is_resent {
                 tracing::warn!(%log, "the slot's batch was put on the stream again");
                 report.resent.push(log.clone());
@@ -234,7 +239,7 @@ impl Sweep {
 }
 
 impl SweepReport {
-    /// Counts a log; how it stands, if something is to be put for it.
+    /// Counts a log. Returns its inspection if records are to be put for it.
     fn note(
         &mut self,
         log: &LogId,
@@ -252,7 +257,7 @@ impl SweepReport {
                 Some(inspection).filter(|inspection| !inspection.records.is_empty())
             }
             Err(error) => {
-                tracing::warn!(%log, %error, "a log could not be looked at");
+                tracing::warn!(%log, %error, "a log could not be inspected");
                 self.failed.push(log.clone());
                 None
             }
@@ -260,8 +265,8 @@ impl SweepReport {
     }
 }
 
-/// Where the next run goes on if only so many of the logs listed from `after` on had their turn.
-/// Only the catalogue knows its own order.
+/// Where the next run continues if only `looked` of the logs listed from `after` on were inspected.
+/// It asks the catalogue, because only that knows its order.
 async fn behind(
     commands: &dyn Commands,
     after: Option<CataloguePosition>,
@@ -273,7 +278,7 @@ async fn behind(
     match commands.catalogue(after.clone(), looked).await {
         Ok(page) => page.next,
         Err(error) => {
-            tracing::warn!(%error, "the next sweep begins where this one did");
+            tracing::warn!(%error, "the next sweep begins at the same log as this one");
             after
         }
     }

@@ -140,8 +140,8 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(aws: &Aws, tables: &Tables, services: Services) -> Self {
-        let (changes, records, published) =
-            (Arc::default(), Arc::default(), Arc::<Published>::default());
+        let (changes, published) = (Arc::default(), Arc::<Published>::default());
+        let records = Arc::<Queue<ReceivedRecord>>::default();
         let table = DynamoCommands::new(aws, tables.commands());
         let commands = Streamed { table, changes: Arc::clone(&changes) };
         let env = Arc::new(SystemEnv);
@@ -156,7 +156,7 @@ impl Pipeline {
                 },
                 services.clone(),
             ),
-            relay: Relay::new(RelayPorts { stream: Arc::clone(&records) as _, env }),
+            relay: Relay::new(RelayPorts { stream: records.clone(), env }),
             processor: Self::processor(aws, tables, &published, &records, services.clone()),
             services,
             changes,

@@ -3,7 +3,7 @@
 use fanfold_lambda::metrics::{RECORDS, UNFINISHED, UNREADABLE};
 use serde_json::{Value, json};
 
-use crate::world::{World, failures, log, schedule, sequence_number};
+use crate::world::{World, failures, schedule, sequence_number};
 
 /// Sends four commands, for a, b, a and c.
 async fn commands(world: &World) {
@@ -16,7 +16,7 @@ async fn commands(world: &World) {
 async fn the_first_record_that_failed_is_reported() {
     let world = World::new();
     commands(&world).await;
-    world.troubled.lock().unwrap().insert(log("b"));
+    world.trouble("b");
     let changes = world.changes();
     let reply = world.call(&world.relay, &changes).await.unwrap();
     let answer: Value = serde_json::from_str(&reply.answer).unwrap();
@@ -27,7 +27,7 @@ async fn the_first_record_that_failed_is_reported() {
     assert_eq!(records["Records"].as_array().unwrap().len(), 2, "one of a, one of c");
 
     // Lambda delivers again from there. The relay remembers what it has put, and puts only b's change.
-    world.troubled.lock().unwrap().clear();
+    world.faults.heal();
     let again = json!({ "Records": changes["Records"].as_array().unwrap()[1..] });
     assert_eq!(world.answer(&world.relay, &again).await, failures(&[]));
     let b = world.records()["Records"].as_array().unwrap().clone();
@@ -40,7 +40,7 @@ async fn the_first_log_that_failed_is_reported() {
     let world = World::new();
     commands(&world).await;
     assert_eq!(world.answer(&world.relay, &world.changes()).await, failures(&[]));
-    world.troubled.lock().unwrap().insert(log("b"));
+    world.trouble("b");
     let records = world.records();
     let keys = records["Records"].as_array().unwrap().iter();
     let keys: Vec<&Value> = keys.map(|record| &record["kinesis"]["partitionKey"]).collect();
@@ -51,7 +51,7 @@ async fn the_first_log_that_failed_is_reported() {
     assert_eq!(reply.metrics.get(UNFINISHED), Some((keys.len() - b) as f64));
     assert_eq!(world.messages().len(), 1, "a's and c's are published");
 
-    world.troubled.lock().unwrap().clear();
+    world.faults.heal();
     assert_eq!(world.answer(&world.processor, &records).await, failures(&[]));
     let published = world.messages();
     assert!(published.len() == 1 && published[0].contains("ledger/org:b"), "{published:?}");

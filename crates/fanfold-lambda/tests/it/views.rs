@@ -34,17 +34,17 @@ async fn cursor(world: &World, org: &str) -> Option<Seq> {
 async fn the_answer_to_a_queue_names_all_failed_messages() {
     let world = World::new();
     let messages = messages(&world).await;
-    world.troubled.lock().unwrap().extend([log("a"), log("c")]);
+    ["a", "c"].iter().for_each(|org| world.trouble(org));
     let answer = world.answer(&world.balances, &by_queue(&messages, 1, true)).await;
     assert_eq!(answer, failures(&["0".to_owned(), "2".to_owned()]));
     assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
-    assert_eq!(*world.attempts.lock().unwrap(), 0, "nothing is suspect");
+    assert_eq!(world.attempts(), 0, "nothing is suspect");
 
     // A message that is received again may have ended its process, so it is suspect.
-    world.troubled.lock().unwrap().clear();
+    world.faults.heal();
     let answer = world.answer(&world.balances, &by_queue(&messages, 2, true)).await;
     assert_eq!(answer, failures(&[]));
-    assert_eq!(*world.attempts.lock().unwrap(), 2, "a and c went behind an attempt; b was done");
+    assert_eq!(world.attempts(), 2, "a and c went behind an attempt; b was done");
     for org in ["a", "b", "c"] {
         assert_eq!(cursor(&world, org).await, Some(Seq(1)), "{org}");
     }
@@ -74,7 +74,7 @@ async fn failed_messages_become_visible_before_the_visibility_timeout() {
     for status in [200, 500, 403] {
         let mut world = World::new();
         let messages = messages(&world).await;
-        world.troubled.lock().unwrap().extend([log("a"), log("c")]);
+        ["a", "c"].iter().for_each(|org| world.trouble(org));
         let (queue, asked) = queue(status);
         world.balances = world.balances.with_queue(Some(queue));
         let both = failures(&["0".to_owned(), "2".to_owned()]);
@@ -93,7 +93,7 @@ async fn failed_messages_become_visible_before_the_visibility_timeout() {
                 [("h-0", seconds), ("h-2", seconds)].map(|(h, s)| (json!(h), json!(s)))
             );
         }
-        world.troubled.lock().unwrap().clear();
+        world.faults.heal();
         asked.lock().unwrap().clear();
         assert_eq!(
             world.answer(&world.balances, &by_queue(&messages, 2, true)).await,
@@ -107,7 +107,7 @@ async fn failed_messages_become_visible_before_the_visibility_timeout() {
 async fn a_failed_message_of_a_topic_is_an_error_of_the_invocation() {
     let world = World::new();
     let messages = messages(&world).await;
-    world.troubled.lock().unwrap().insert(log("a"));
+    world.trouble("a");
     let failed = world.call(&world.balances, &by_topic(&messages[0])).await;
     assert!(matches!(failed, Err(InvocationError::NotApplied { failed: 1, messages: 1 })));
     assert!(world.call(&world.balances, &by_topic(&messages[1])).await.is_ok());
@@ -134,7 +134,7 @@ async fn the_sweep_applies_undelivered_commits_and_dead_letters() {
     world.memory.dead_letters.push("balances", letter(&messages[0]));
     // b's message is lost, but its commit is in the journal, and old enough for the sweep by now. So is
     // the commit of a's dead letter. c's rows cannot be written.
-    world.troubled.lock().unwrap().insert(log("c"));
+    world.trouble("c");
     world.clock.sleep(11_000).await;
     let numbers = |reply: &Reply| {
         [VIEW_DELIVERED, VIEW_BEHIND, VIEW_FAILED, VIEW_PARKED].map(|n| reply.metrics.get(n))

@@ -1,33 +1,27 @@
 //! A stack in memory, and the events that AWS would send for its content.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use fanfold::body::attempt::Lease;
-use fanfold::{LogId, RowKey, Seq, Services, Time, View, Views};
-use fanfold_embedded::Shards;
-use fanfold_embedded::TransitConfig;
+use fanfold::{LogId, Services, Time, View, Views};
 use fanfold_embedded::testing::Ports;
+use fanfold_embedded::{Shards, TransitConfig};
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
     ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
     SweepHandler, SweepPosition, ViewHandler,
 };
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
-use fanfold_pipeline::ports::{
-    Advanced, Attempted, CataloguePosition, Change, CommandStream, CommitItem, Cursor, Env,
-    Journal, JournalAppendError, JournalPage, ParkedView, PutRowError, RowPage, RowRange,
-    StoredRow, StreamRecord, Unavailable, ViewTable,
-};
+use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
+use fanfold_pipeline::testing::{Broken, Faults, Faulty, Op};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement};
 use serde_json::{Value, json};
@@ -57,111 +51,6 @@ impl Env for Clock {
     }
 }
 
-/// The logs whose writes fail.
-pub(crate) type Troubled = Arc<Mutex<BTreeSet<LogId>>>;
-
-/// A port in which the writes of some logs fail.
-struct Trouble<P: ?Sized> {
-    port: Arc<P>,
-    logs: Troubled,
-    /// The number of leases with attempts that a view table was asked to write.
-    attempts: Arc<Mutex<usize>>,
-}
-
-impl<P: ?Sized> Trouble<P> {
-    fn check(&self, log: &LogId) -> Result<(), Unavailable> {
-        if self.logs.lock().unwrap().contains(log) {
-            return Err(Unavailable::TimedOut { hop: "a test" });
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl CommandStream for Trouble<dyn CommandStream> {
-    async fn put_records(
-        &self,
-        records: &[StreamRecord],
-    ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
-        let mut results = Vec::new();
-        for record in records {
-            results.push(match self.check(&record.key) {
-                Ok(()) => self.port.put_records(std::slice::from_ref(record)).await?.remove(0),
-                failed => failed,
-            });
-        }
-        Ok(results)
-    }
-}
-
-#[async_trait]
-impl Journal for Trouble<dyn Journal> {
-    async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
-        self.check(log)?;
-        self.port.append(log, commit).await
-    }
-
-    async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
-        self.port.read(log, from, limit).await
-    }
-
-    async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
-        self.port.tail(log).await
-    }
-}
-
-#[async_trait]
-impl ViewTable for Trouble<dyn ViewTable> {
-    async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
-        self.port.cursor(log).await
-    }
-
-    async fn rows(
-        &self,
-        log: &LogId,
-        keys: &[RowKey],
-    ) -> Result<Vec<Option<StoredRow>>, Unavailable> {
-        self.port.rows(log, keys).await
-    }
-
-    async fn put_row(
-        &self,
-        log: &LogId,
-        key: &RowKey,
-        row: &StoredRow,
-        loaded: Option<Seq>,
-    ) -> Result<(), PutRowError> {
-        self.check(log)?;
-        self.port.put_row(log, key, row, loaded).await
-    }
-
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
-        self.port.advance(log, to).await
-    }
-
-    async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
-        self.port.mark_behind(log, target).await
-    }
-
-    async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
-        self.port.park(log, at, parked).await
-    }
-
-    async fn attempt(
-        &self,
-        log: &LogId,
-        before: Option<&Lease>,
-        lease: &Lease,
-    ) -> Result<Attempted, Unavailable> {
-        *self.attempts.lock().unwrap() += usize::from(lease.attempts > 0);
-        self.port.attempt(log, before, lease).await
-    }
-
-    async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
-        self.port.scan(log, range).await
-    }
-}
-
 /// The position of a sweep, in memory.
 #[derive(Default)]
 pub(crate) struct StoredPosition(pub(crate) Mutex<Option<CataloguePosition>>);
@@ -182,8 +71,7 @@ impl SweepPosition for StoredPosition {
 pub(crate) struct World {
     pub(crate) memory: Ports,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) troubled: Troubled,
-    pub(crate) attempts: Arc<Mutex<usize>>,
+    pub(crate) faults: Faults,
     pub(crate) sweep_position: Arc<StoredPosition>,
     pub(crate) view_sweep_position: Arc<StoredPosition>,
     pub(crate) api: ApiHandler,
@@ -203,11 +91,10 @@ impl World {
         let config = TransitConfig { shards: 1, ..TransitConfig::default() };
         let memory = Ports::in_memory(&config, names, env.clone()).expect("ports");
         let services = Services::new().with::<Ledger>();
-        let troubled = Troubled::default();
+        let faults = Faults::default();
         let (sweep_position, view_sweep_position) =
             (Arc::<StoredPosition>::default(), Arc::<StoredPosition>::default());
-        let attempts = Arc::default();
-        let world = Parts { memory: &memory, env, troubled: &troubled, attempts: &attempts };
+        let world = Parts { memory: &memory, env, faults: &faults };
         Self {
             api: world.api(&services, &views),
             relay: world.relay(),
@@ -217,11 +104,23 @@ impl World {
             statement: world.view::<Statement>(Arc::default()),
             memory,
             clock,
-            troubled,
-            attempts,
+            faults,
             sweep_position,
             view_sweep_position,
         }
+    }
+
+    /// From now on writes of this organisation's log fail.
+    pub(crate) fn trouble(&self, org: &str) {
+        let log = format!("ledger/org:{org} ");
+        self.faults.fail(Op::JournalAppend, &log, .., Broken::Before);
+        self.faults.fail(Op::PutRow, &log, .., Broken::Before);
+        self.faults.leave_out(Op::PutRecords, log.trim_end(), ..);
+    }
+
+    /// The attempts to apply commits that were stored in a view's table.
+    pub(crate) fn attempts(&self) -> usize {
+        self.faults.calls(Op::Attempt).iter().filter(|call| !call.ends_with(" 0")).count()
     }
 
     /// Calls a handler with a budget of a minute.
@@ -320,16 +219,10 @@ impl World {
 struct Parts<'a> {
     memory: &'a Ports,
     env: Arc<dyn Env>,
-    troubled: &'a Troubled,
-    attempts: &'a Arc<Mutex<usize>>,
+    faults: &'a Faults,
 }
 
 impl Parts<'_> {
-    fn trouble<P: ?Sized>(&self, port: Arc<P>) -> Arc<Trouble<P>> {
-        let (logs, attempts) = (self.troubled.clone(), self.attempts.clone());
-        Arc::new(Trouble { port, logs, attempts })
-    }
-
     fn api(&self, services: &Services, views: &Views) -> ApiHandler {
         let Ports { commands, journal, state, waits, admission, .. } = self.memory.clone();
         let served = views.iter().map(|view| ServedView {
@@ -346,13 +239,13 @@ impl Parts<'_> {
     }
 
     fn relay(&self) -> RelayHandler {
-        let stream = self.trouble::<dyn CommandStream>(self.memory.stream.clone());
+        let stream = Faulty::new(&self.memory.stream, self.faults);
         RelayHandler::new(Relay::new(RelayPorts { stream, env: self.env.clone() }))
     }
 
     fn processor(&self, services: &Services) -> ProcessorHandler {
         let ports = ProcessorPorts {
-            journal: self.trouble::<dyn Journal>(self.memory.journal.clone()),
+            journal: Faulty::new(&self.memory.journal, self.faults),
             state: self.memory.state.clone(),
             parked: self.memory.parked.clone(),
             topic: self.memory.topic.clone(),
@@ -376,7 +269,7 @@ impl Parts<'_> {
     fn view<V: View>(&self, position: Arc<StoredPosition>) -> ViewHandler {
         let views = Views::new().with::<V>();
         let view = views.get(V::NAME).unwrap().clone();
-        let table = self.trouble::<dyn ViewTable>(self.memory.views[V::NAME].clone());
+        let table = Faulty::new(&self.memory.views[V::NAME], self.faults);
         let Ports { commands, journal, dead_letters, .. } = self.memory.clone();
         let env = self.env.clone();
         let projector = Arc::new(Projector::new(view, ProjectorPorts { table, journal, env }));

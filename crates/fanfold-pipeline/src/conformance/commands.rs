@@ -1,4 +1,4 @@
-//! [`Commands`]: slots, their changes, the catalogue.
+//! [`Commands`]: slots, their changes and the catalogue.
 
 use std::collections::BTreeMap;
 
@@ -123,8 +123,7 @@ async fn racing_attempts_of_one_append_take_effect_once(port: &dyn Commands, pre
     assert_eq!(slot(port, &log).await, Some(slot_of(2, &append)), "and is counted once");
 }
 
-/// A slot that is closed. There is no port to close one: the caller does it, after at least one
-/// append to `closed`.
+/// A closed slot. No port can close one, so the caller does, after at least one append to `closed`.
 pub async fn closed_slot(port: &dyn Commands, closed: &LogId) {
     let before = slot(port, closed).await;
     let Some(before) = before else { panic!("`{closed}` must have a slot") };
@@ -167,7 +166,7 @@ pub async fn changes(
     if let Some(lost) = missing(&seen) {
         panic!("the change of {}@{} was lost", lost.log, lost.last);
     }
-    // Whatever a refused append might have caused would be behind it.
+    // A change that a refused append might have made would be behind it.
     seen.extend(arrived().await.into_iter().filter(|change| logs.contains(&change.log)));
     for (log, expected) in expected {
         let mut first_sights: Vec<Change> = Vec::new();
@@ -180,7 +179,7 @@ pub async fn changes(
     }
 }
 
-/// The catalogue: every log once in a walk, whatever the size of the steps.
+/// The catalogue lists every log once in a walk, in steps of any size.
 pub async fn catalogue(port: &dyn Commands, prefix: &str) {
     let mut logs: Vec<LogId> = (0..100).map(|i| log(prefix, &format!("catalogue-{i}"))).collect();
     logs.sort();
@@ -211,7 +210,7 @@ async fn walk(port: &dyn Commands, limit: usize) -> Vec<LogId> {
         if page.next.is_none() {
             return listed;
         }
-        assert_ne!(page.next, after, "a walk over the catalogue must come forward");
+        assert_ne!(page.next, after, "a walk over the catalogue must advance");
         after = page.next;
     }
 }

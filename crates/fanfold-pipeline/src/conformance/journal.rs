@@ -1,4 +1,4 @@
-//! [`Journal`]: conditional appends, ranges, pages.
+//! [`Journal`]: conditional appends, ranges and pages.
 
 use bytes::Bytes;
 use fanfold::limits::COMMIT_BYTES_MAX;
@@ -64,7 +64,7 @@ async fn reads_cover_every_range(port: &dyn Journal, prefix: &str) {
         let page = read(port, &here, from, 10).await;
         assert_eq!(page, JournalPage::default(), "a log without commits has no pages");
     }
-    // Commits of 1, 4, 1, 10, 2 and 3 entries; 9 to 10 digits are where texts and numbers differ.
+    // Commits of 1, 4, 1, 10, 2 and 3 entries: seqs of one and two digits sort differently as text.
     let mut commits = Vec::new();
     let mut first = 1;
     for n in [1, 4, 1, 10, 2, 3] {

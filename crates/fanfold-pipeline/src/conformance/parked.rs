@@ -1,4 +1,4 @@
-//! [`ParkedTable`]: what waits, under seq and identity.
+//! [`ParkedTable`]: items under seq and identity.
 
 use bytes::Bytes;
 use fanfold::limits::COMMAND_BYTES_MAX;

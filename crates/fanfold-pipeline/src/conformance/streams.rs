@@ -15,7 +15,7 @@ use super::{LOOKS_MAX, log, must};
 use crate::packing::MessageTopics;
 use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
 
-/// Sends again what failed, until everything was taken.
+/// Sends again what failed, until everything was accepted.
 async fn until_taken<T: Clone, E>(
     items: &[T],
     mut send: impl AsyncFnMut(&[T]) -> Result<Vec<Result<(), E>>, Unavailable>,
@@ -97,7 +97,7 @@ pub async fn topic(
     let mut missing: Vec<&Commit> = commits;
     for _ in 0..LOOKS_MAX {
         let arrived = arrived().await;
-        // Of an entry a subscriber may see less than the journal has.
+        // A message shows less of an entry than the journal has.
         let is_same = |commit: &Commit, other: &ReceivedCommit| {
             let entries = other.entries.as_deref().map(|entries| entries.len());
             commit.log == other.log
@@ -180,8 +180,8 @@ fn largest(mut message: Message) -> Message {
 }
 
 /// The dead letters of `view`, which has none before. `kill` makes messages with these bodies
-/// undeliverable to it, in this order; it may wait until they are. `show_again` waits until what was
-/// listed is hidden no more.
+/// undeliverable to it, in this order; it may wait until they are. `show_again` waits until what
+/// was listed is hidden no more.
 pub async fn dead_letters(
     port: &dyn DeadLetters,
     view: &str,

@@ -1,4 +1,4 @@
-//! [`Waits`]: at once, meanwhile, not for ever.
+//! [`Waits`]: waits that end at once, meanwhile, or after their time.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,12 +11,12 @@ use futures::future::{Either, join, join_all, select};
 use super::{RACERS, log, must};
 use crate::ports::{CommitItem, Env, Journal, Nonce, ViewTable, Waits};
 
-/// Longer than anything here takes that does not wait for time to pass.
+/// Longer than any call here takes that does not wait for time to pass.
 const LONG_MS: u64 = 20_000;
-/// Appends that somebody waits for, one after another, without a pause: races of every kind.
+/// Appends that are awaited one after another without a pause, to provoke races.
 const ROUNDS: u64 = 300;
 
-/// What there is to wait for, and a clock to see how long it takes.
+/// The port, what it watches, and a clock.
 pub struct WaitsPorts<'a> {
     /// The port.
     pub waits: &'a dyn Waits,
@@ -26,7 +26,7 @@ pub struct WaitsPorts<'a> {
     pub view: &'a str,
     /// and that view's table.
     pub table: &'a dyn ViewTable,
-    /// For pauses, and for the suite's own time-outs.
+    /// For pauses and the suite's own time-outs.
     pub env: &'a dyn Env,
 }
 

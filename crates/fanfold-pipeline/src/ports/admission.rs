@@ -1,20 +1,20 @@
 use fanfold::LogId;
 
-/// Whether new commands are let in. Ingest asks once for each log of a call, before it appends.
+/// Whether new commands are accepted. Ingest asks once per log and call, before it appends.
 pub trait Admission: Send + Sync {
-    /// MUST answer at once, from memory: whether to admit depends on nothing that a request could
-    /// wait for. A provider refuses while what it has admitted is too far from being processed.
+    /// MUST answer at once, from memory. A provider refuses as backpressure: while too much of what
+    /// it has admitted is not processed.
     fn admit(&self, log: &LogId) -> Result<(), NotAdmitted>;
 }
 
-/// Not now.
+/// Commands are not accepted now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not admitting commands: {reason}")]
 pub struct NotAdmitted {
-    /// For people.
+    /// Why, in words.
     pub reason: String,
     /// When to try again, in seconds.
     pub retry_after_s: u64,
-    /// Whether that is because the disk is full: more than a matter of waiting.
+    /// Whether the disk is full, so that waiting alone does not help.
     pub is_full: bool,
 }

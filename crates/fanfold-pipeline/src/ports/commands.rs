@@ -4,33 +4,34 @@ use fanfold::{LogId, Seq, Time};
 
 use super::Unavailable;
 
-/// Told apart from every other append: 128 random bits.
+/// Identifies an append: 128 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u128);
 
 /// The commands table: one slot per log, and the catalogue of logs.
 ///
-/// Every append overwrites the log's slot, and makes one [`Change`]. Changes reach the relay at
-/// least once, those of one log in the order of their seqs.
+/// Every append overwrites the log's slot and makes one [`Change`]. Changes reach the relay at
+/// least once, and those of one log in the order of their seqs.
 #[async_trait]
 pub trait Commands: Send + Sync {
-    /// Adds a batch to the log: `seq` grows by `append.n`. Returns the new `seq`, that of the
-    /// batch's last command.
+    /// Appends a batch to the log: `seq` grows by `append.n`. Returns the new `seq`, which is that
+    /// of the batch's last command.
     ///
-    /// MUST be one atomic, conditional write: refused if the slot is closed, or if its token is
-    /// `append.token`; the refusal MUST show the slot as it is. MUST make exactly one change if it
-    /// takes effect, none otherwise.
+    /// MUST be one atomic, conditional write. It is refused if the slot is closed or its token is
+    /// `append.token`, and the refusal MUST contain the slot. It MUST make exactly one change if it
+    /// takes effect, and none otherwise.
     async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError>;
 
-    /// The slot; `None` if nothing was ever appended.
+    /// The slot; `None` if the log has no append.
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable>;
 
-    /// The last append that took effect, as its change says it: what the slot holds. `None` if there
-    /// was none, and in a provider that never loses a change and need not keep it.
+    /// The change of the last append, which the slot holds. `None` if there was no append, or if
+    /// the provider never loses a change and does not keep it.
     async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable>;
 
-    /// Logs, in the catalogue's order, from `after` on: at most `limit`. A log MUST be listed
-    /// soon after its first append, for ever, and once in a walk over an unchanging catalogue.
+    /// At most `limit` logs, in the catalogue's order, from `after` on. From soon after its first
+    /// append, a log MUST be listed for ever, and once per walk over a catalogue that does not
+    /// change.
     async fn catalogue(
         &self,
         after: Option<CataloguePosition>,
@@ -47,7 +48,7 @@ pub struct Append {
     pub body: Bytes,
     /// When they were accepted.
     pub at: Time,
-    /// The same in all attempts of one append.
+    /// The same in all attempts of an append.
     pub token: Token,
 }
 
@@ -60,7 +61,7 @@ pub struct Slot {
     pub n: u64,
     /// When that was accepted.
     pub at: Time,
-    /// Whose append it was.
+    /// The token of that append.
     pub token: Token,
     /// Whether the log is frozen.
     pub closed: bool,
@@ -80,18 +81,18 @@ fn first(last: Seq, n: u64) -> Seq {
 /// Why a batch was not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The condition failed; the slot as it is.
-    #[error("the slot refused")]
+    /// The condition failed. Contains the slot.
+    #[error("the slot refused the append")]
     Refused(Slot),
     /// It may have been appended.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// What the table's stream says of an append.
+/// An append, as the table's change stream shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Whose slot changed.
+    /// The log whose slot changed.
     pub log: LogId,
     /// The seq of the batch's last command.
     pub last: Seq,
@@ -99,7 +100,7 @@ pub struct Change {
     pub n: u64,
     /// When they were accepted.
     pub at: Time,
-    /// Whose append it was.
+    /// The token of the append.
     pub token: Token,
     /// The slot body.
     pub body: Bytes,
@@ -112,20 +113,20 @@ impl Change {
     }
 }
 
-/// A place in the catalogue, behind the log it names.
+/// A position in the catalogue, behind the log that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CataloguePosition {
     /// The bucket: hash(log) % 64.
     pub bucket: u8,
-    /// The log within the bucket; `None`: before its first.
+    /// The log within the bucket; `None`: before its first log.
     pub log: Option<LogId>,
 }
 
-/// Some logs.
+/// A page of logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CataloguePage {
     /// In the catalogue's order.
     pub logs: Vec<LogId>,
-    /// Where to go on; `None` at the end.
+    /// Where the next page begins; `None` at the end.
     pub next: Option<CataloguePosition>,
 }

@@ -1,10 +1,11 @@
 use async_trait::async_trait;
 use fanfold::Time;
 
-/// Time and chance: the stages have neither of their own, so that the simulator can own both.
+/// Time and randomness. The stages have no other source of them, so that the simulator controls
+/// both.
 #[async_trait]
 pub trait Env: Send + Sync {
-    /// The time. MAY jump, also backwards.
+    /// The current time. It MAY jump, also backwards.
     fn now(&self) -> Time;
     /// Milliseconds since some moment of this process: MUST NOT jump. As provided, the time: for clocks that do not jump.
     fn uptime_ms(&self) -> u64 {

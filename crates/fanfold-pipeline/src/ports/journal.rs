@@ -4,24 +4,24 @@ use fanfold::{LogId, Seq, Time};
 
 use super::Unavailable;
 
-/// Told apart from every other attempt to append a commit: 128 random bits.
+/// Identifies an attempt to append a commit: 128 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nonce(pub u128);
 
-/// The journal: per log, commits under the seq of their first entry. Immutable.
+/// The journal: per log, immutable commits under the seq of their first entry.
 ///
-/// Writers append only after a boundary that they have read, or written with an acknowledgement;
-/// so the condition on `first` alone makes the chain linear (F3).
+/// Writers append only behind a boundary that they have read, or written with an acknowledgement.
+/// So the condition on `first` alone makes the chain linear (F3).
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Stores a commit. MUST be one atomic, conditional write: refused if the log has a commit
-    /// with this `first`; the refusal MUST show that commit. MUST NOT look at anything else, and
-    /// MUST NOT ever change or remove what is stored.
+    /// Stores a commit. MUST be one atomic, conditional write. It is refused if the log has a
+    /// commit with this `first`, and the refusal MUST contain that commit. It MUST NOT depend on
+    /// anything else, and MUST NOT change or remove what is stored.
     async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError>;
 
-    /// The commits that hold an entry at or above `from`, ascending: at most `limit`, at least one
-    /// if there is one. `from` MAY lie inside a commit. A page SHOULD end with about 1 MiB of
-    /// bodies, as DynamoDB's do: whoever reads holds a page in memory.
+    /// The commits that have an entry at or above `from`, ascending: at most `limit`, and at least
+    /// one if there is one. `from` MAY be inside a commit. A page SHOULD end with about 1 MiB of
+    /// bodies, as DynamoDB's do, because readers hold a page in memory.
     async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable>;
 
     /// The seq of the last entry; zero if there is none.
@@ -50,19 +50,19 @@ impl CommitItem {
     }
 }
 
-/// Some commits.
+/// A page of commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JournalPage {
     /// Ascending.
     pub commits: Vec<CommitItem>,
-    /// Whether the log has more behind them.
+    /// Whether the log has more commits behind them.
     pub more: bool,
 }
 
 /// Why a commit was not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalAppendError {
-    /// There is one with this `first`.
+    /// The log has a commit with this `first`.
     #[error("a commit from {} exists", .0.first)]
     Exists(CommitItem),
     /// It may have been stored.

@@ -1,17 +1,17 @@
-//! What the stages need from the world. The docs of each trait are its specification; the
+//! What the stages need from the outside. The docs of each trait are its specification, and the
 //! conformance suite checks it on every provider.
 //!
-//! What holds for all of them:
-//! - A call that returns `Ok` has taken effect, durably: it survives a crash of the provider. A
-//!   provider that keeps one order of the effects on all of its ports MAY lose some by a crash,
-//!   if what is left is a prefix of that order, and if what led to them comes to the stages again:
-//!   never an accepted command, what was parked, or an attempt.
+//! For all ports:
+//! - A call that returns `Ok` has taken effect durably: the effect survives a crash of the
+//!   provider. A provider that keeps one order of the effects on all of its ports MAY lose the last
+//!   ones by a crash, if their causes come to the stages again. It MUST NOT lose an accepted
+//!   command, a parked item or a lease.
 //! - A call that fails with [`Unavailable`] MAY have taken effect, and MAY still take effect later.
 //!   Only [`Unavailable::Throttled`], [`Unavailable::Full`] and [`Unavailable::Refused`] promise
 //!   that it has not and will not.
-//! - A call that is dropped before it returns counts as one that failed.
-//! - Reads are strongly consistent: they see every write acknowledged before they began. (The
-//!   catalogue, and [`State::heads`], say what they may miss.)
+//! - A call that is dropped before it returns counts as failed.
+//! - Reads are strongly consistent: they see every write acknowledged before they began. (The docs
+//!   of the catalogue and of [`State::heads`] say what these may miss.)
 //! - Calls MUST NOT block their thread.
 
 mod admission;
@@ -42,62 +42,62 @@ pub use view_table::{
 };
 pub use waits::Waits;
 
-/// A port could not do what was asked of it, now.
+/// Why a port did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// Too much at once: it has not happened. Ask again, later.
+    /// There were too many calls. It has not happened; try again later.
     #[error("the {hop} is throttled")]
     Throttled {
-        /// Which port.
+        /// The port.
         hop: &'static str,
     },
-    /// There is no room: it has not happened. Ask again when somebody has made some.
+    /// The disk is full. It has not happened; try again when there is room.
     #[error("the {hop} has no room: the disk is full")]
     Full {
-        /// Which port.
+        /// The port.
         hop: &'static str,
     },
-    /// The provider refuses this very call: there is no right to make it, no such table, or it is not
-    /// valid. It has not happened. Asking again makes no sense before somebody has changed that.
+    /// The provider refuses this call: the right for it or the table is missing, or it is not
+    /// valid. It has not happened. A retry fails until an operator changes that.
     #[error("the {hop} refuses the call: {message}")]
     Refused {
-        /// Which port.
+        /// The port.
         hop: &'static str,
-        /// What it said.
+        /// The provider's message.
         message: String,
     },
-    /// No answer in time: it may have happened.
+    /// There was no answer in time. It may have happened.
     #[error("the {hop} did not answer in time")]
     TimedOut {
-        /// Which port.
+        /// The port.
         hop: &'static str,
     },
-    /// What is stored was not written by Fanfold, or only in part: to ask again makes no sense.
+    /// What is stored was not written by Fanfold, or only in part. A retry fails, too.
     #[error("what is in the {hop} cannot be read: {message}")]
     Damaged {
-        /// Which port.
+        /// The port.
         hop: &'static str,
         /// What is wrong with it.
         message: String,
     },
-    /// An error: it may have happened.
+    /// The call failed. It may have happened.
     #[error("the {hop} failed: {message}")]
     Failed {
-        /// Which port.
+        /// The port.
         hop: &'static str,
-        /// What it said.
+        /// The provider's message.
         message: String,
     },
 }
 
 impl Unavailable {
-    /// Whether it is certain that nothing has happened, and nothing will.
+    /// Whether it is certain that the call has no effect, now or later.
     pub fn has_not_happened(&self) -> bool {
         matches!(self, Self::Throttled { .. } | Self::Full { .. } | Self::Refused { .. })
     }
 
-    /// Whether the same call may succeed a moment later. What may not is not retried at once: the
-    /// batch comes again later, and an operator may have mended the cause by then.
+    /// Whether the same call may succeed a moment later. Otherwise a stage does not retry it at
+    /// once: the batch comes again later, when an operator may have removed the cause.
     pub fn may_pass(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Damaged { .. })
     }

@@ -4,19 +4,19 @@ use fanfold::{LogId, Seq};
 
 use super::Unavailable;
 
-/// Commands that wait, and the markers of attempts. Cannot be rebuilt from anything.
+/// Parked commands and commits, and the markers of attempts. They cannot be rebuilt.
 #[async_trait]
 pub trait ParkedTable: Send + Sync {
-    /// Parks an item under its seq and identity, in place of one with the same identity. Several
-    /// identities MUST be able to wait under one seq.
+    /// Parks an item under its seq and identity, and replaces one with the same seq and identity.
+    /// There MUST be room for several identities under one seq.
     async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable>;
 
-    /// What waits at or above `from`, by seq and then identity: at most `limit`, fewer only if there
-    /// is no more.
+    /// The items at or above `from`, by seq and then identity: at most `limit`, and fewer only if
+    /// there are no more.
     ///
-    /// What is stored only in part MUST NOT hide the others: it is listed, too, with a body that
-    /// nobody can decode, so that it waits for an operator. An attempt to park that takes effect
-    /// after its item was removed may leave that behind.
+    /// An item that is stored only in part MUST NOT hide others. It is listed, too, with a body
+    /// that cannot be decoded, so that it waits for an operator. A park that takes effect after its
+    /// item was removed may leave such an item behind.
     async fn list(
         &self,
         log: &LogId,
@@ -28,12 +28,12 @@ pub trait ParkedTable: Send + Sync {
     async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable>;
 }
 
-/// Something that waits.
+/// A parked item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedItem {
-    /// The position it waits for.
+    /// The seq that it waits for.
     pub seq: Seq,
-    /// What it is, among those under one seq: `<origin>#<id>`, or the body's own.
+    /// Tells apart the items under one seq: `<origin>#<id>`, or an identity of the body's own.
     pub identity: String,
     /// The parked body.
     pub body: Bytes,

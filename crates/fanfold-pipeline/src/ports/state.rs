@@ -4,7 +4,7 @@ use fanfold::{LogId, Seq, StateKey};
 
 use super::Unavailable;
 
-/// The state table: heads, documents, windows. Can be rebuilt from the journal.
+/// The state table: heads, documents and windows. It can be rebuilt from the journal.
 #[async_trait]
 pub trait State: Send + Sync {
     /// The items under these keys, in their order; at most 1,000 keys.
@@ -14,9 +14,9 @@ pub trait State: Send + Sync {
         keys: &[StateKey],
     ) -> Result<Vec<Option<StateItem>>, Unavailable>;
 
-    /// As [`State::get`], for heads: MAY show an item as it was a little while ago, or none where
-    /// there was none then. What is loaded from an older head reads more of the journal, and is the
-    /// same. On DynamoDB such a read costs half.
+    /// As [`State::get`], for heads, but eventually consistent: it MAY return an older item, or
+    /// none where there was none a little earlier. A log loaded from an older head reads more of
+    /// the journal, and is the same. On DynamoDB such a read costs half.
     async fn heads(
         &self,
         log: &LogId,
@@ -25,8 +25,8 @@ pub trait State: Send + Sync {
         self.get(log, keys).await
     }
 
-    /// Stores an item, unless one is there whose seq is not lower. MUST be one atomic, conditional
-    /// write.
+    /// Stores an item, unless the stored one has the same or a higher seq. MUST be one atomic,
+    /// conditional write.
     async fn put(
         &self,
         log: &LogId,
@@ -38,17 +38,17 @@ pub trait State: Send + Sync {
 /// An item of the state table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateItem {
-    /// Folded up to here.
+    /// The seq up to which it is folded.
     pub seq: Seq,
     /// The body.
     pub body: Bytes,
 }
 
-/// What became of a guarded put.
+/// The result of a guarded put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guarded {
-    /// It is stored.
+    /// The item is stored.
     Stored,
-    /// One that is as new, or newer, was there, and stays.
+    /// The stored item is as new or newer, and stays.
     Newer,
 }

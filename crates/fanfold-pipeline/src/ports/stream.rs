@@ -9,12 +9,12 @@ use super::Unavailable;
 /// The command stream.
 ///
 /// Records reach the processor at least once. Those of one key come from one shard, nearly in the
-/// order in which they were acknowledged: small reorderings and repetitions MAY happen, losses
-/// MUST NOT.
+/// order in which they were acknowledged. Small reorderings and repetitions MAY happen, losses MUST
+/// NOT.
 #[async_trait]
 pub trait CommandStream: Send + Sync {
-    /// Puts records: at most 500, at most 5 MiB together. One result per record, in order: a part
-    /// of them MAY fail while others are put.
+    /// Puts records: at most 500, and at most 5 MiB together. One result per record, in order. Some
+    /// MAY fail while others are put.
     async fn put_records(
         &self,
         records: &[StreamRecord],
@@ -31,20 +31,20 @@ pub struct StreamRecord {
 }
 
 impl StreamRecord {
-    /// A nudge: look at this log again.
+    /// A nudge: a record that makes the processor load this log again.
     pub fn nudge(log: LogId) -> Self {
-        // A name is all it holds, which JSON always can.
+        // Cannot fail: it has only a name.
         let data = Record::nudge(log.clone()).encode().unwrap_or_default().into();
         Self { key: log, data }
     }
 
-    /// What it counts for in a call.
+    /// The bytes that it counts in a call.
     pub(crate) fn bytes(&self) -> usize {
         self.data.len() + self.key.as_str().len()
     }
 }
 
-/// How many records of these sizes one call takes: at least one.
+/// How many records of these sizes fit into one call, at least one.
 pub(crate) fn put_len(sizes: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
     let fits = sizes.take(PUT_RECORDS_MAX).take_while(|size| {

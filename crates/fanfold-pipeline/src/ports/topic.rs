@@ -32,16 +32,17 @@ pub trait Topic: Send + Sync {
     async fn publish(&self, commits: &[&Commit], until: Time) -> Vec<Result<(), PublishError>>;
 }
 
-/// The messages that a view's subscription could not deliver. A provider MAY drop the oldest when
-/// there are too many: the journal has what they say, and the view's sweep finds it there.
+/// The messages that a view's subscription could not deliver. A provider MAY drop the oldest if
+/// there are too many, because the view's sweep finds their commits in the journal.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// The oldest, at most `limit`; behind the one with the id `after`, which an earlier call has
-    /// shown.
+    /// At most `limit` of the oldest dead letters, behind the one with the id `after` of an earlier
+    /// call.
     ///
-    /// What it shows MAY be hidden from later calls for a while, as a queue hides what somebody has
-    /// received; such a provider shows what is not hidden, whatever `after` says. Unless it is removed, it MUST be shown again; its id MAY be another one then, and
-    /// MUST be good until then.
+    /// A provider MAY hide what it has listed from later calls for a while, as a queue hides what
+    /// was received. Such a provider lists what is not hidden, and ignores `after`. A letter that
+    /// is not removed MUST be listed again. Its id MUST be valid until then, and MAY be another one
+    /// then.
     async fn list(
         &self,
         view: &str,
@@ -56,7 +57,7 @@ pub trait DeadLetters: Send + Sync {
 /// A message that was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Unique per view: how [`DeadLetters::remove`] knows it.
+    /// Unique per view; an argument of [`DeadLetters::remove`].
     pub id: u64,
     /// The message's body.
     pub body: Bytes,

@@ -8,18 +8,18 @@ use super::Unavailable;
 /// The table of one view in one version: per log a cursor, and rows.
 #[async_trait]
 pub trait ViewTable: Send + Sync {
-    /// The log's cursor; `None` if the view has never seen the log.
+    /// The log's cursor; `None` if the view has not applied anything of the log.
     async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable>;
 
-    /// The rows under these keys, in their order, tombstones included; at most 1,000 keys.
+    /// The rows under these keys, in their order, including tombstones; at most 1,000 keys.
     async fn rows(
         &self,
         log: &LogId,
         keys: &[RowKey],
     ) -> Result<Vec<Option<StoredRow>>, Unavailable>;
 
-    /// Stores a row. MUST be one atomic, conditional write: refused unless the row's seq is
-    /// `loaded` (`None`: unless there is no such row, not even a tombstone).
+    /// Stores a row. MUST be one atomic, conditional write. It is refused unless the stored row's
+    /// seq is `loaded` (`None`: unless there is neither a row nor a tombstone).
     async fn put_row(
         &self,
         log: &LogId,
@@ -28,23 +28,23 @@ pub trait ViewTable: Send + Sync {
         loaded: Option<Seq>,
     ) -> Result<(), PutRowError>;
 
-    /// Moves the cursor to `to`. MUST be one atomic, conditional write: refused if it is there or
-    /// further on already, or parked; what `behind` and `attempt` say stays.
+    /// Moves the cursor to `to`. MUST be one atomic, conditional write. It is refused if the cursor
+    /// is at `to` or beyond, or parked. `behind` and `attempt` do not change.
     async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable>;
 
-    /// Notes that the cursor has to reach `target` by the view's sweep: `behind` becomes the
-    /// higher of both. Makes a cursor at zero if there is none.
+    /// Leaves it to the view's sweep to bring the cursor to `target`: `behind` becomes the higher
+    /// of both. Makes a cursor at zero if there is none.
     async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable>;
 
-    /// Parks the view for this log, unless its cursor has moved away from `at` (zero: there is
-    /// none, or one at zero), or is parked.
+    /// Parks the view for this log, unless its cursor is not at `at` any more (zero: no cursor, or
+    /// one at zero), or is parked.
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable>;
 
-    /// Notes an attempt to apply what is next, or its return, in place of what `before` says. MUST be
-    /// one atomic, conditional write: refused if neither `before` stands there (`None`: nothing was
-    /// ever noted) nor `lease` itself, which is an earlier try of the same call. MUST change nothing
-    /// else, and nothing else MUST change it; whether the cursor is parked does not matter. Makes a
-    /// cursor at zero if there is none.
+    /// Replaces the lease `before` (`None`: no lease was ever stored) by `lease`, which begins or
+    /// ends an attempt to apply what is next. MUST be one atomic, conditional write. It is refused
+    /// unless `before` is stored, or `lease` itself by an earlier try of the same call. It MUST
+    /// change nothing else, no other call may change the lease, and it does not matter whether the
+    /// cursor is parked. Makes a cursor at zero if there is none.
     async fn attempt(
         &self,
         log: &LogId,
@@ -52,33 +52,33 @@ pub trait ViewTable: Send + Sync {
         lease: &Lease,
     ) -> Result<Attempted, Unavailable>;
 
-    /// The log's rows in a range, without tombstones: at most `range.limit`, at least one if there
-    /// is one.
+    /// The log's rows in a range, without tombstones: at most `range.limit`, and at least one if
+    /// there is one.
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable>;
 }
 
-/// How far a view has come in a log.
+/// What a view has applied of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The last seq it has applied.
     pub seq: Seq,
-    /// The view is behind while this is above `seq`: its sweep goes on from there.
+    /// While this is above `seq`, the view's sweep has to catch up.
     pub behind: Option<Seq>,
-    /// Why it stands still, if it does.
+    /// Why it is parked, if it is.
     pub parked: Option<ParkedView>,
-    /// The last attempt to apply what is next behind a lease. If it has not returned, it is under
-    /// way, or has ended its process.
+    /// The lease of the last attempt to apply what is next. If its call has not returned, that is
+    /// under way or has ended its process.
     pub attempt: Option<Lease>,
 }
 
 impl Cursor {
-    /// Whether the view's sweep has to bring it on.
+    /// Whether the view's sweep has to catch up.
     pub fn is_behind(&self) -> bool {
         self.behind.is_some_and(|target| target > self.seq)
     }
 }
 
-/// Why a view stands still for a log.
+/// Why a view is parked for a log.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ParkedView {
     /// The entry that it cannot apply.
@@ -96,14 +96,14 @@ pub struct StoredRow {
     pub seq: Seq,
     /// Its JSON; `None` for a tombstone.
     pub body: Option<Bytes>,
-    /// When a tombstone MAY be removed; by then no writer that knew the row is left.
+    /// When a tombstone MAY be removed. By then no call that knew the row is left.
     pub expires: Option<Time>,
 }
 
 /// Why a row was not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PutRowError {
-    /// Somebody else has written the row meanwhile.
+    /// Another call has written the row since it was loaded.
     #[error("the row has changed since it was loaded")]
     Conflict,
     /// It may have been stored.
@@ -111,21 +111,21 @@ pub enum PutRowError {
     Unavailable(#[from] Unavailable),
 }
 
-/// What became of an advance.
+/// The result of moving a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advanced {
-    /// The cursor is where it should be.
+    /// The cursor was moved.
     Moved,
-    /// It was there, or further on, or is parked; as it is.
+    /// The cursor was there or beyond, or is parked. Contains it.
     Refused(Cursor),
 }
 
-/// What became of a note of an attempt.
+/// The result of replacing a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempted {
-    /// It stands there.
+    /// The lease is stored.
     Noted,
-    /// Another stands there.
+    /// Another lease is stored. Contains it.
     Refused(Option<Lease>),
 }
 
@@ -134,7 +134,7 @@ pub enum Attempted {
 pub struct RowRange {
     /// Only keys that begin with this; empty for all.
     pub prefix: String,
-    /// Only keys behind this one, in the order asked for.
+    /// Only keys behind this one, in the requested order.
     pub after: Option<RowKey>,
     /// From the last key to the first.
     pub descending: bool,
@@ -143,8 +143,8 @@ pub struct RowRange {
 }
 
 impl RowRange {
-    /// Behind every key that begins with the prefix, in the order of their bytes: no key has the last
-    /// of all code points.
+    /// A text behind every key that begins with the prefix, by bytes: no key contains the last code
+    /// point.
     pub fn end(&self) -> String {
         format!("{}{}", self.prefix, char::MAX)
     }
@@ -161,11 +161,11 @@ pub struct Row {
     pub body: Bytes,
 }
 
-/// Some rows.
+/// A page of rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowPage {
-    /// In the order asked for.
+    /// In the requested order.
     pub rows: Vec<Row>,
-    /// Whether the range has more behind them.
+    /// Whether the range has more rows behind them.
     pub more: bool,
 }

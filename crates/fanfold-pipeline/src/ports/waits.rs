@@ -3,14 +3,14 @@ use fanfold::{LogId, Seq};
 
 /// Waiting for a log or a view to reach a seq. Holds no thread.
 ///
-/// Both return when the seq is reached, or after about `ms` milliseconds. They MUST return at once
-/// if it was reached before the call, MUST NOT miss it if it is reached meanwhile, and MAY return
-/// early: the caller reads what it waits for, and waits again.
+/// Both calls return when the seq is reached, or after about `ms` milliseconds. They MUST return at
+/// once if it was reached before the call, and MUST NOT miss it if it is reached meanwhile. They
+/// MAY return early: the caller reads again, and waits again if necessary.
 #[async_trait]
 pub trait Waits: Send + Sync {
-    /// Until the journal has the entry.
+    /// Waits until the journal has the entry.
     async fn entry(&self, log: &LogId, seq: Seq, ms: u64);
 
-    /// Until the view's cursor is at `seq` or above.
+    /// Waits until the view's cursor is at `seq` or above.
     async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64);
 }

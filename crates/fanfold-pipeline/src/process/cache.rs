@@ -1,5 +1,5 @@
-//! Logs that a warm processor keeps between batches. Only a saving: dropping one loses nothing,
-//! and one that another environment has overtaken finds out at its next append.
+//! The logs that a warm processor keeps between batches. The cache only saves loads: dropping a log
+//! loses nothing. If another environment has appended to a cached log, the next append is refused.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -8,11 +8,11 @@ use fanfold::{Log, LogId};
 use foldhash::fast::RandomState;
 use lru::LruCache;
 
-/// What all logs in the cache may weigh, in bytes: an eighth of a Lambda of 1,024 MB, which is
-/// enough for some hundred thousand small logs.
+/// The bytes that all logs in the cache may take. Source: an eighth of a Lambda of 1,024 MB, which
+/// holds some hundred thousand small logs.
 pub(super) const WEIGHT_MAX: usize = 128 * 1024 * 1024;
 
-/// Logs of which this process remembers that it parked something; about 100 bytes each.
+/// Logs that this process remembers to have parked something of; about 100 bytes each.
 const PARKED_LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
 pub(super) struct Cache(Mutex<Held>);
@@ -21,7 +21,7 @@ struct Held {
     logs: LruCache<LogId, (Box<Log>, usize), RandomState>,
     weight: usize,
     weight_max: usize,
-    /// What was parked here is most likely taken up here: no need to wait for a nudge.
+    /// Logs of which this process has parked something. It can take that up without a nudge.
     parked: LruCache<LogId, (), RandomState>,
 }
 
@@ -35,7 +35,7 @@ impl Cache {
         }))
     }
 
-    /// Takes the log out: whoever works on it has it alone, and puts it back if it may be kept.
+    /// Takes the log out of the cache, so that one call has it alone. [`Cache::keep`] puts it back.
     pub(super) fn take(&self, id: &LogId) -> Option<Box<Log>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (log, weight) = held.logs.pop(id)?;
@@ -43,7 +43,7 @@ impl Cache {
         Some(log)
     }
 
-    /// Whether this process parked something of the log, and nobody has taken it up since.
+    /// Whether this process has parked something of the log, and has not taken it up since.
     pub(super) fn has_parked(&self, id: &LogId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).parked.contains(id)
     }

@@ -1,4 +1,4 @@
-//! A batch of the record stream, by log and in the order of seqs.
+//! Groups a batch of the command stream by log, and sorts it by seq.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use fanfold::body::slot;
 use fanfold::{Command, LogId, Seq, Time};
 use foldhash::fast::RandomState;
 
-/// A record as it comes from the command stream.
+/// A record received from the command stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedRecord {
     /// Its partition key.
@@ -21,35 +21,35 @@ pub struct ReceivedRecord {
     pub arrived: Time,
 }
 
-/// A command with its place in the log, and where it was found.
+/// A command with its seq, and where the processor found it.
 #[derive(Clone)]
 pub(super) struct Arrival {
     pub seq: Seq,
     pub at: Time,
     pub command: Arc<Command>,
-    /// The record with this index in the batch.
+    /// The index of its record in the batch; `None` if it was only parked.
     pub record: Option<usize>,
-    /// The parked table has it too.
+    /// Whether it is in the parked table.
     pub parked: bool,
 }
 
 impl Arrival {
-    /// Whether both are the same command at the same place.
+    /// Whether both are the same command at the same seq.
     pub(super) fn is_repeat_of(&self, other: &Self) -> bool {
         self.seq == other.seq && self.command.is_repeat_of(&other.command)
     }
 }
 
-/// What a batch holds for one log.
+/// The part of a batch for one log.
 pub(super) struct LogBatch {
     pub log: LogId,
     /// By seq.
     pub arrivals: Vec<Arrival>,
-    /// Whether somebody asks to look at the log afresh.
+    /// Whether a nudge is among the records: the log is to be loaded again.
     pub nudged: bool,
-    /// The first of its records in the batch.
+    /// The index of the first of its records.
     pub first_record: usize,
-    /// What could not be read: to be parked.
+    /// What this build cannot read. It is to be parked.
     pub unreadable: Vec<(Seq, Parked)>,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn gather(records: &[ReceivedRecord]) -> Vec<LogBatch> {
         read(record, index, &mut batches[at]);
     }
     for batch in &mut batches {
-        // Stable: among equals the earlier record counts.
+        // A stable sort: of repeats, the one of the earlier record stays.
         batch.arrivals.sort_by_key(|arrival| arrival.seq);
         batch.arrivals.dedup_by(|later, first| later.is_repeat_of(first));
     }

@@ -1,20 +1,21 @@
-//! The third stage: commands of the record stream become entries of their logs.
+//! The third stage: commands of the command stream become entries of their logs.
 //!
-//! Records are grouped by log; each log's commands are sorted by seq, and then, with the log as it
-//! is in memory or loaded from the state table and the journal:
+//! The processor groups a batch's records by log and sorts each log's commands by seq. With the log
+//! from its cache, or loaded from the state table and the journal, a command is:
 //!
-//! - **done** (at or below the tail): compared with what stands there, and published again unless
-//!   it is known to have been;
-//! - **next**: decided, folded, appended to the journal;
-//! - **beyond** a gap: another environment may have gone on, so the journal is read first, then
-//!   what is parked. Still a gap: what is missing can only come in a later batch, because a batch
-//!   that comes again never grows. So the commands are parked at once, and a nudge is put on the
-//!   command stream, behind what is missing: it takes them up.
+//! - **done** (at or below the tail): the processor compares it with the entry there, and publishes
+//!   that entry's commit again unless it knows that the commit was published;
+//! - **next**: the processor decides and folds it, and appends its entry to the journal;
+//! - **beyond** a gap: another environment may have gone on, so the processor first reads the
+//!   journal and then what is parked. If the gap remains, the missing commands can only come in a
+//!   later batch, because a batch that comes again never grows. So the processor parks the commands
+//!   at once, and puts a nudge on the command stream behind the missing ones. The nudge takes the
+//!   parked commands up.
 //!
-//! Then everything is published, packed across logs; then snapshots are taken where due; only
-//! then is the batch answered (F5). A log that fails stops no other (F7): it reports its first
-//! unfinished record, and the others find their work done when the batch comes again. What ends
-//! the process itself comes back alone: see [`Suspicion`].
+//! Then the processor publishes all commits, takes the snapshots that are due, and only then
+//! answers the batch (F5). A log that fails stops no other (F7): it reports its first unfinished
+//! record, and the other logs find their work done when the batch comes again. A record that ends
+//! the process comes back alone: see [`Suspicion`].
 
 mod cache;
 mod gather;
@@ -43,36 +44,36 @@ use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
 
-/// Logs of one batch that are worked on at the same time: enough to hide the latency of the
-/// tables, few enough to stay below their connections. A batch may take long, and shares its
-/// thread: others have their turn now and then.
+/// Logs of one batch that are processed at the same time. Source: our choice, enough to hide the
+/// latency of the tables, and fewer than their connections. A batch may take long and shares its
+/// thread, so it yields after every `turn` logs.
 const LOGS_AT_ONCE: Pace = Pace { limit: 32, turn: 32 };
 
-/// How often one batch starts over on a log without getting anywhere: after a conflict, a gap that
-/// closed, a catch-up.
+/// How many passes over a log may make no progress in one batch: after a conflict, a gap that
+/// closed, or a catch-up.
 const IDLE_PASSES_MAX: usize = 16;
 
-/// Commands that are decided at a time: about what one commit holds when they are small.
+/// Commands that are decided at a time. Source: about what one commit holds if they are small.
 const RUN_MAX: usize = 2_000;
 
-/// What the stage needs.
+/// The ports of the processor.
 #[derive(Clone)]
 pub struct ProcessorPorts {
     /// The event logs.
     pub journal: Arc<dyn Journal>,
-    /// Heads, documents, windows.
+    /// Heads, documents and windows.
     pub state: Arc<dyn State>,
-    /// What waits.
+    /// What is parked, and the markers of attempts.
     pub parked: Arc<dyn ParkedTable>,
-    /// Where commits are announced.
+    /// Where commits are published.
     pub topic: Arc<dyn Topic>,
-    /// The stream that the records come from: for nudges.
+    /// The stream that the records come from. Nudges go there.
     pub stream: Arc<dyn CommandStream>,
-    /// Time and chance.
+    /// Time and randomness.
     pub env: Arc<dyn Env>,
 }
 
-/// The stage. One per environment: it keeps logs in memory between batches.
+/// The stage. There is one per environment, because it keeps logs in memory between batches.
 pub struct Processor {
     ports: ProcessorPorts,
     services: Services,
@@ -81,27 +82,27 @@ pub struct Processor {
     publishes_canaries: bool,
 }
 
-/// One log's part of a batch, under way.
+/// The work of a batch on one log.
 struct LogWork {
     id: LogId,
-    /// To be kept for the next batch.
+    /// The log, if the cache may keep it.
     log: Option<Box<Log>>,
-    /// By seq; an arrival leaves when it has its entry, or is parked.
+    /// By seq. An arrival leaves when it has its entry or is parked.
     queue: VecDeque<Arrival>,
-    /// Taken up from the parked table and done: removed there after publishing.
+    /// Items taken up from the parked table that are done. They are removed there after publishing.
     unpark: Vec<(Seq, String)>,
     /// The commits to publish before the batch is answered, by their first seq.
     publish: Vec<Commit>,
     first_record: usize,
     /// The first record that must come again.
     unfinished: Option<usize>,
-    /// Set if its commands go one at a time.
+    /// Set if the log's commands run and commit one at a time.
     caution: Option<Caution>,
-    /// An attempt marker stands, and is removed when the call returns.
+    /// A marker of an attempt is stored, and is to be removed when the call returns.
     marked: bool,
 }
 
-/// Whether a log has gone as far as it goes.
+/// Whether a log needs another pass.
 #[derive(PartialEq, Eq)]
 enum Pass {
     Again,
@@ -123,14 +124,14 @@ impl Processor {
         self
     }
 
-    /// Keeps logs of about so many bytes together, instead of 128 MiB.
+    /// Keeps logs of about `bytes` together in memory, instead of 128 MiB.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache = Cache::new(bytes);
         self
     }
 
-    /// Processes a batch. What is not finished by the deadline is reported.
+    /// Processes a batch, and reports what is not finished by the deadline.
     pub async fn process(&self, records: &[ReceivedRecord], deadline: Time) -> BatchOutcome {
         let suspicion = self.suspicion_of(records);
         self.process_as(records, suspicion, deadline).await
@@ -144,7 +145,7 @@ impl Processor {
     ) -> BatchOutcome {
         let batches = gather(records);
         let mut works: Vec<LogWork> = Vec::with_capacity(batches.len());
-        let batches = batches.into_iter().map(|batch| self.advance(batch, suspicion, deadline));
+        let batches = batches.into_iter().map(|batch| self.work_on(batch, suspicion, deadline));
         at_once(LOGS_AT_ONCE, batches, |work| works.push(work)).await;
 
         works.iter_mut().for_each(LogWork::publish_for_snapshot);
@@ -166,8 +167,8 @@ impl Processor {
         outcome
     }
 
-    /// Takes one log as far as it goes before publishing.
-    async fn advance(
+    /// Does everything for one log that comes before publishing.
+    async fn work_on(
         &self,
         batch: LogBatch,
         suspicion: Option<Suspicion>,
@@ -234,7 +235,7 @@ impl Processor {
         };
         let driven = self.passes(work, &mut log, nudged, deadline).await;
         let intact = !matches!(driven, Err(Blocked::CannotFold(_)));
-        // What was decided and is perhaps not stored is forgotten with the log.
+        // Otherwise the log in memory may have entries that the journal does not have.
         if intact && log.is_settled() {
             work.log = Some(log);
         }
@@ -249,7 +250,7 @@ impl Processor {
         deadline: Time,
     ) -> Result<(), Blocked> {
         if nudged {
-            // Also what has its entry already, and was not removed.
+            // From zero on, to find what has its entry but was not removed.
             self.take_up_parked(work, log, Seq::ZERO).await?;
             work.publish_through(log, log.tail());
         }
@@ -276,7 +277,7 @@ impl Processor {
         Err(Blocked::Contended)
     }
 
-    /// Takes out of the queue what has its entry already: a repeat of the record stream.
+    /// Takes the commands that have their entries out of the queue: they are repeats of the stream.
     async fn settle(&self, work: &mut LogWork, log: &Log, deadline: Time) -> Result<(), Blocked> {
         let done = work.queue.partition_point(|a| log.place(a.seq) == Place::Done);
         let below = work.queue.iter().take(done).take_while(|a| a.seq <= log.head());
@@ -302,8 +303,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Decides the run of commands that follows the tail, and appends it. `Again`: the log is not
-    /// where memory had it; `log` is then up to date, and nothing was decided.
+    /// Decides the run of commands that follows the tail, and appends it. `Again`: another
+    /// environment has appended to the log. Then nothing was decided, and `log` is up to date.
     async fn decide(
         &self,
         work: &mut LogWork,
@@ -319,7 +320,7 @@ impl Processor {
                 break;
             }
             let next = log.tail().plus(works.len() as u64 + 1);
-            // Another command for a seq that is taken stays behind, and is settled later.
+            // A second command for the same seq stays in the queue, and `settle` parks it.
             if arrival.seq == next {
                 works.push(log.prepare(arrival.seq, arrival.at, arrival.command.clone()));
             } else if arrival.seq > next {
@@ -334,7 +335,7 @@ impl Processor {
         self.commit(work, log, works, deadline).await
     }
 
-    /// Decides what is prepared, and appends it.
+    /// Decides the prepared commands, and appends their entries.
     async fn commit(
         &self,
         work: &mut LogWork,
@@ -345,7 +346,7 @@ impl Processor {
         let now = self.ports.env.now();
         let commands: Vec<Arc<Command>> = works.iter().map(|work| work.command.clone()).collect();
         for work in works {
-            // Each stands behind the one before it: none is handed back.
+            // Never refused: each has the seq after the one before it.
             let _ = log.decide(work, now);
         }
         let mut commands = commands.iter();
@@ -366,7 +367,7 @@ impl Processor {
         Ok(Pass::Done)
     }
 
-    /// Something is missing before the queue's first command.
+    /// Handles a gap before the queue's first command: closes it, or parks the queue.
     async fn close_gap(
         &self,
         work: &mut LogWork,
@@ -386,13 +387,13 @@ impl Processor {
         let parks_more = work.queue.iter().any(|arrival| !arrival.parked);
         let detail = format!("the log ends at {tail}");
         self.park_queue(work, Reason::Gap, &detail).await?;
-        // Who closed the gap meanwhile did not yet see what is parked now.
+        // An environment that closed the gap meanwhile may not have seen what was parked now.
         self.catch_up(log, deadline).await?;
         if log.tail() > tail {
             self.take_up_parked(work, log, tail.next()).await?;
             return Ok(Pass::Again);
         }
-        // A nudge parks nothing that was not parked before, and so puts no other.
+        // A nudge parks nothing new, so it does not put another nudge.
         if parks_more {
             self.nudge(&work.id, deadline).await;
         }
@@ -400,8 +401,8 @@ impl Processor {
     }
 
     /// After publishing: notes what is published, removes what was parked for it, and takes a
-    /// snapshot if one is due. Returns the first record that must come again. `publications` has one
-    /// item per commit of the work, in order.
+    /// snapshot if one is due. Returns the first record that must come again. `publications` has
+    /// one item per commit of `work`, in order.
     async fn finish(
         &self,
         mut work: LogWork,
@@ -418,11 +419,11 @@ impl Processor {
             work.fail_from(work.first_record);
         }
         if all && let Err(blocked) = self.remove_parked(&work).await {
-            // It stays parked though it is done: whoever takes it up next finds that out.
+            // It stays parked although it is done. The next nudge finds its entry and removes it.
             tracing::debug!(log = %work.id, %blocked, "a parked command was not removed");
         }
         if let Some(mut log) = work.log.take() {
-            // A snapshot runs the author's code, and can be made later.
+            // A snapshot runs the author's code, and can be taken later.
             if work.caution.is_none() && self.ports.env.now() < deadline {
                 self.snapshot(&mut log).await;
             }
@@ -440,7 +441,7 @@ impl LogWork {
         self.unfinished = Some(self.unfinished.map_or(record, |at| at.min(record)));
     }
 
-    /// Puts the queue in the order of seqs again; what is in it twice becomes one.
+    /// Sorts the queue by seq, and merges repeats.
     fn sort(&mut self) {
         let mut arrivals: Vec<Arrival> = self.queue.drain(..).collect();
         arrivals.sort_by_key(|arrival| arrival.seq);
@@ -456,14 +457,14 @@ impl LogWork {
         }
     }
 
-    /// The first arrival has its entry.
+    /// Takes the first arrival, which has its entry, out of the queue.
     fn take_front(&mut self) {
         if let Some(Arrival { seq, command, parked: true, .. }) = self.queue.pop_front() {
             self.unpark.push((seq, command.identity()));
         }
     }
 
-    /// The arrival of this very command has its entry.
+    /// Takes this very command, which has its entry, out of the queue.
     fn take(&mut self, command: &Arc<Command>) {
         let at = self.queue.iter().position(|arrival| Arc::ptr_eq(&arrival.command, command));
         if let Some(Arrival { seq, parked: true, .. }) = at.and_then(|at| self.queue.remove(at)) {
@@ -471,7 +472,7 @@ impl LogWork {
         }
     }
 
-    /// Adds a commit to what is to be published, unless it is there.
+    /// Adds a commit to those to publish, unless it is among them.
     fn publish(&mut self, commit: Commit) {
         let first = commit.first();
         // Fast path: it is behind all others.
@@ -482,7 +483,7 @@ impl LogWork {
         }
     }
 
-    /// What stays parked because the topic has refused it again.
+    /// Keeps what the topic has refused again in the parked table.
     fn keep_refused(&mut self, publications: &[Publication]) {
         let unpublished = self.publish.iter().zip(publications);
         for (commit, _) in unpublished.filter(|(_, p)| **p != Publication::Published) {
@@ -495,8 +496,7 @@ impl LogWork {
         log.unpublished(through).for_each(|commit| self.publish(commit.clone()));
     }
 
-    /// Whether a snapshot may be due, and what others have appended would have to be published
-    /// for it, again.
+    /// Whether a snapshot may be due that would publish commits of other environments again.
     fn would_repeat_others(&self) -> bool {
         self.log.as_ref().is_some_and(|log| {
             let mut unpublished = log.unpublished(log.tail()).map(Commit::first);
@@ -505,13 +505,64 @@ impl LogWork {
         })
     }
 
-    /// A head says that everything up to it is published: also what others appended.
+    /// Adds all unpublished commits if a snapshot may be due: its head says that everything up to
+    /// it is published, including what other environments appended.
     fn publish_for_snapshot(&mut self) {
         if let Some(log) = self.log.take() {
             if log.may_snapshot() && log.is_settled() {
                 self.publish_through(&log, log.tail());
             }
             self.log = Some(log);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use fanfold::entry::{Entry, Outcome};
+    use fanfold::{CommandId, Origin};
+
+    use super::*;
+
+    fn commit(seq: u64) -> Commit {
+        let entry = Entry {
+            seq: Seq(seq),
+            time: Time(0),
+            origin: Origin::nobody(),
+            id: CommandId::NONE,
+            command: None,
+            digest: None,
+            outcome: Outcome::Stale,
+        };
+        let log = "ledger/org:acme".parse().expect("a log");
+        Commit { log, entries: [entry].into(), prev: Arc::default() }
+    }
+
+    /// The list has a fast path for a commit behind all others; the model is a set. Every sequence of
+    /// five commits out of five is tried.
+    #[test]
+    fn commits_to_publish_are_kept_once_and_in_order() {
+        for sequence in 0..5_u64.pow(5) {
+            let mut work = LogWork {
+                id: "ledger/org:acme".parse().expect("a log"),
+                log: None,
+                queue: VecDeque::new(),
+                unpark: Vec::new(),
+                publish: Vec::new(),
+                first_record: 0,
+                unfinished: None,
+                caution: None,
+                marked: false,
+            };
+            let mut model = BTreeSet::new();
+            for digit in 0..5 {
+                let seq = sequence / 5_u64.pow(digit) % 5 + 1;
+                work.publish(commit(seq));
+                model.insert(Seq(seq));
+                assert!(work.publish.iter().map(Commit::first).eq(model.iter().copied()));
+            }
         }
     }
 }

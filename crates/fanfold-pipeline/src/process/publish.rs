@@ -1,7 +1,7 @@
 //! Publishing the commits of a batch.
 //!
-//! A commit that the topic refuses for good must not blocked its work: it is parked for an operator,
-//! and the views find it in the journal by their sweeps.
+//! A commit that the topic refuses for good must not stop its batch: it is parked for an
+//! operator, and the views find it in the journal by their sweeps.
 
 use fanfold::Service;
 use fanfold::Time;

@@ -1,26 +1,26 @@
-//! Suspect mode: what ends the process itself.
+//! Suspects: records that may end the process. `docs/design.md#suspects`.
 //!
-//! A panic is caught. A stack overflow, memory, an endless loop end the process, and leave nothing
-//! behind that says so but a **marker** that was stored before, and not removed: every call that
-//! returns removes its own, whatever it returns.
+//! A panic is caught, but a stack overflow, exhausted memory or an endless loop ends the process.
+//! The only trace is a **marker** that was stored before the work and not removed after it: every
+//! call that returns removes its own marker, whatever it returns.
 //!
-//! What ends its process comes back alone, by bisection, and grows old. So a call is suspect if it
-//! has one record, and that is old:
+//! Event sources bisect failed batches and retry them, so a record that ends its process comes back
+//! alone and old. A call with one old record is therefore suspect:
 //!
-//! - it goes on as any other, behind a marker that counts the attempts;
-//! - after as many as are allowed its commands run and commit one at a time, and the marker says
-//!   which is at hand, or that the log is being loaded;
-//! - where that attempt ends, too, shows what it was: the command becomes a fault without being
-//!   run; or, while loading, the log's commands are parked.
+//! - At first the call works as any other, behind a marker that counts the attempts.
+//! - After [`Suspicion::attempts_max`] attempts its commands run and commit one at a time. The
+//!   marker says which command runs, or that the log is being loaded.
+//! - If that attempt ends the process, too, the marker shows the cause. A command becomes a fault
+//!   without being run. If loading was the cause, the log's commands are parked.
 //!
-//! A marker is a lease: while the call of another process may be under way, its record, or a repeat
-//! of that, comes again later, and nothing is counted.
+//! A marker is a lease. While the call of another process may be under way, the record comes again
+//! later, and nothing is counted.
 //!
-//! A log with such a command parked above its tail is **held**: it can go no further, and loading
-//! it is perhaps what ends the process. A nudge does nothing with it.
+//! A log with a suspect command parked above its tail is **held**: it cannot go on, and loading it
+//! may be what ends the process. A nudge does nothing with it.
 //!
-//! A marker outlives its record if that comes back in another call, which is not suspect. The sweep
-//! finds it, and a nudge's return removes it.
+//! A marker stays if its record comes back in a call that is not suspect. The sweep finds such a
+//! marker and nudges the log; the call for the nudge removes the marker.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -36,25 +36,27 @@ use crate::BatchOutcome;
 use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_marker};
 use crate::ports::{Env, ParkedItem, Unavailable};
 
-/// What only fails comes through before it is so old, or fails for another reason than itself.
-/// `docs/design.md#suspects`.
+/// Source: a record that only failed succeeds before it is this old, or fails for a reason other
+/// than itself. `docs/design.md#suspects`.
 const AGE_MS: u64 = 5 * 60 * 1_000;
 /// `docs/design.md#suspects`.
 const ATTEMPTS_MAX: u32 = 3;
-/// `docs/design.md#suspects`. More of them are the service's fault, or the build's, and no single
-/// command's.
+/// Source: if more commands are suspect, the cause is the service or the build, and not a single
+/// command. `docs/design.md#suspects`.
 const FAULTS_PER_HOUR_MAX: usize = 10;
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 
-/// When a record is suspect of ending its process, and what is done about it.
+/// When a record is suspect of ending its process, and how the processor handles it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suspicion {
-    /// A lone record is suspect once it has been on the stream for so long, in milliseconds.
+    /// A record that comes alone is suspect after it has been on the stream for so many
+    /// milliseconds.
     pub age_ms: u64,
-    /// Attempts that may go by without a return, before its commands go one at a time. With 0 they
-    /// do so from the first attempt on.
+    /// Attempts that may end their process before the record's commands run one at a time. With 0
+    /// they do so from the first attempt on.
     pub attempts_max: u32,
-    /// Commands of one service that may be faulted for it within an hour; what is beyond is parked.
+    /// Suspect commands of one service that may become faults within an hour. Further ones are
+    /// parked.
     pub faults_per_hour_max: usize,
 }
 
@@ -68,7 +70,7 @@ impl Default for Suspicion {
     }
 }
 
-/// What a processor keeps of it.
+/// How a processor treats suspects, and its leases.
 pub(super) struct Suspects {
     suspicion: RwLock<Suspicion>,
     leases: Leases,
@@ -80,48 +82,48 @@ impl Suspects {
     }
 }
 
-/// How a work goes whose commands go one at a time.
+/// The state of a log whose commands run one at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Caution {
     /// The attempts that have ended their processes.
     crashes: u32,
-    /// Where the last one ended, and its process with it.
+    /// The step at which the last attempt ended its process.
     died_at: Step,
-    /// When this call has to answer.
+    /// The deadline of this call.
     deadline: Time,
     faults_per_hour_max: usize,
 }
 
-/// What of a log is in the parked table.
+/// What the parked table has of a log.
 struct ParkedOfLog {
     attempt: Option<Attempt>,
     items: Vec<ParkedItem>,
-    /// The first suspect above the tail.
+    /// The seq of the first suspect above the tail.
     held_at: Option<Seq>,
 }
 
 impl Processor {
-    /// With another suspicion than the default one.
+    /// Uses `suspicion` instead of the default.
     #[must_use]
     pub fn with_suspicion(self, suspicion: Suspicion) -> Self {
         self.suspect(suspicion);
         self
     }
 
-    /// Among other processes than the default ones.
+    /// Assumes `others` about other processes, instead of the default.
     #[must_use]
     pub fn among(mut self, others: Others) -> Self {
         self.suspects.leases = self.suspects.leases.among(others);
         self
     }
 
-    /// Calls that begin from now on are suspect as this says: for hosts that know better than the
-    /// age of a record what has ended the process, as after a second unclean start.
+    /// Uses `suspicion` for calls that begin from now on. For hosts that know more about the cause
+    /// of a crash than the age of a record says, as after a second unclean start.
     pub fn suspect(&self, suspicion: Suspicion) {
         *self.suspects.suspicion.write().unwrap_or_else(PoisonError::into_inner) = suspicion;
     }
 
-    /// As [`Processor::process`], but suspect, however old the record is.
+    /// Processes one record as suspect, however old it is. Otherwise as [`Processor::process`].
     pub async fn process_suspect(
         &self,
         record: &[ReceivedRecord],
@@ -139,8 +141,9 @@ impl Processor {
         (age_ms >= suspicion.age_ms).then_some(suspicion)
     }
 
-    /// Before anything is loaded. Looks into the parked table only if the call is suspect, or
-    /// somebody asks for it, or this process knows that something of the log is in there.
+    /// Checks whether the log may go on, and stores a marker if the call is suspect. It runs before
+    /// anything is loaded, and reads the parked table only if the call is suspect or has a nudge,
+    /// or if this process has parked something of the log.
     pub(super) async fn begin(
         &self,
         work: &mut LogWork,
@@ -159,7 +162,7 @@ impl Processor {
         if let Some(seq) = held_at {
             return Err(Blocked::Suspect(format!("the log waits for {seq}, which is suspect")));
         }
-        // In a batch of many nobody knows which it was: only a lone record leaves a marker.
+        // Only a record that comes alone leaves a marker: in a larger batch the cause is unknown.
         let Some(suspicion) = suspicion else { return Ok(()) };
         let Standing::Free { crashes, is_crash } = standing else { return Err(Blocked::UnderWay) };
         let died_at = attempt.filter(|_| is_crash).map_or(Step::Whole, |attempt| attempt.step);
@@ -179,7 +182,8 @@ impl Processor {
         self.write(&work.id, crashes, step, deadline).await
     }
 
-    /// Says what is next, before it ends the process. Only if commands go one at a time.
+    /// Stores the next step in the marker, before the step can end the process. Does nothing unless
+    /// commands run one at a time.
     pub(super) async fn mark(&self, work: &LogWork, step: Step) -> Result<(), Blocked> {
         match work.caution {
             Some(caution) => self.write(&work.id, caution.crashes, step, caution.deadline).await,
@@ -200,7 +204,7 @@ impl Processor {
         Ok(self.ports.parked.park(id, &item).await?)
     }
 
-    /// The call returns.
+    /// Removes the marker, because the call returns.
     pub(super) async fn close(&self, id: &LogId) {
         let parked = &self.ports.parked;
         let mut attempt = 1;
@@ -213,7 +217,8 @@ impl Processor {
         }
     }
 
-    /// Decides the command that follows the tail, and appends it, alone. Returns as `decide` does.
+    /// Decides the command that follows the tail, and appends its entry alone. Returns as `decide`
+    /// does.
     pub(super) async fn decide_alone(
         &self,
         work: &mut LogWork,
@@ -235,7 +240,7 @@ impl Processor {
             log.prepare(seq, at, command)
         };
         if !log.wants([&next]).is_empty() {
-            // Reading documents is the author's code, too, and not this command's doing.
+            // Reading documents runs the author's code, too, but is not the command's fault.
             self.mark(work, Step::Loading).await?;
             self.provide_for(log, std::slice::from_ref(&next), deadline).await?;
             if log.is_behind() {
@@ -247,7 +252,7 @@ impl Processor {
         self.commit(work, log, vec![next], deadline).await
     }
 
-    /// Parks the queue: its first command for an operator, what is behind it with it.
+    /// Parks the queue: the first command as suspect, and those behind it as waiting for it.
     async fn hold(&self, work: &mut LogWork, detail: &str) -> Result<Pass, Blocked> {
         if let Some(arrival) = work.queue.front() {
             self.park(&work.id, arrival, Reason::Suspect, detail.to_owned()).await?;
@@ -259,7 +264,7 @@ impl Processor {
         Ok(Pass::Done)
     }
 
-    /// What is parked already, and could go on: a nudge has nothing else at hand.
+    /// Marks what is parked and could go on as suspect: a nudge has no commands of its own to park.
     async fn hold_parked(
         &self,
         id: &LogId,
@@ -296,9 +301,9 @@ impl Processor {
         Ok(ParkedOfLog { attempt, items, held_at })
     }
 
-    /// Whether one more command of the service may be faulted within this hour, and notes it. The
-    /// count stands in the parked table, below a log that no client can have, under the time for a
-    /// seq: in memory it would end with the processes whose ends it counts.
+    /// Whether one more command of the service may become a fault within this hour; if so, counts
+    /// it. The count is kept in the parked table, because memory would be lost with the processes
+    /// whose ends are counted. It is under a log that no client can have, with the time as seq.
     async fn may_fault(&self, id: &LogId, seq: Seq, max: usize) -> Result<bool, Blocked> {
         let Ok(faults) = format!("{}/user:reactor:suspect", id.service()).parse::<LogId>() else {
             return Ok(true);

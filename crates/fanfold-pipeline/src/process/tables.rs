@@ -1,5 +1,5 @@
-//! What the processor asks of its tables: loading a log, catching up, appending, parking,
-//! snapshots.
+//! The processor's work with its tables: it loads logs, catches up with the journal, appends
+//! commits, parks commands, and stores snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,20 +23,19 @@ use crate::ports::{
     Unavailable,
 };
 
-/// Commits that one look into the journal asks for: about a page of DynamoDB's (1 MB) when they
-/// are small.
+/// Commits per read of the journal. Source: about a page of DynamoDB (1 MB) if they are small.
 pub(super) const COMMITS_PER_READ: usize = 100;
-/// Keys of the state table that are asked for at a time (its limit).
+/// Keys per read of the state table. Source: the port's limit.
 const KEYS_PER_READ: usize = 1_000;
-/// Parked commands that are taken up at a time.
+/// Parked items per read of the parked table.
 pub(super) const PARKED_PER_READ: usize = 1_000;
-/// Commits refused by the topic that are read, and published, again at a time: 350 KiB each at most.
+/// Refused commits that one call reads and publishes again. Source: each has up to 350 KiB.
 const REFUSED_PER_READ: usize = 100;
-/// Puts of one snapshot under way at the same time.
+/// Puts of one snapshot that run at the same time.
 const PUTS_AT_ONCE: usize = 16;
-/// Heads of older document versions that are looked for beside the log's own.
+/// Older document versions whose heads are read beside the log's own.
 const OLD_VERSIONS_MAX: u32 = 100;
-/// The put of a commit stands between a command and its entry: short, then the batch comes again.
+/// Short, because the command waits for its entry meanwhile. Then the batch comes again.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest_ms: 100 };
 
 /// Why a log cannot go on now.
@@ -44,15 +43,15 @@ const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest
 pub(super) enum Blocked {
     #[error(transparent)]
     Unavailable(Unavailable),
-    #[error("the deadline is over")]
+    #[error("the deadline has passed")]
     Deadline,
-    #[error("others write to the log all the time")]
+    #[error("other environments append to the log all the time")]
     Contended,
-    #[error("another process is perhaps at it")]
+    #[error("another process may be working on the log")]
     UnderWay,
     #[error("no such service is registered here")]
     NoService,
-    #[error("it is suspect of ending its process: {0}")]
+    #[error("the log is suspect of ending its process: {0}")]
     Suspect(String),
     #[error("what is to be parked cannot be written")]
     Unencodable(#[source] serde_json::Error),
@@ -62,7 +61,8 @@ pub(super) enum Blocked {
     Damaged(#[source] Unavailable),
 }
 
-/// What cannot be read comes again for ever if it is taken for what does not answer now.
+/// Damaged data is told apart from a table that does not answer: the batch would come again for
+/// ever.
 impl From<Unavailable> for Blocked {
     fn from(error: Unavailable) -> Self {
         match error {
@@ -88,16 +88,16 @@ impl From<DecodeError> for Blocked {
     }
 }
 
-/// What became of a commit.
+/// The result of an append.
 #[derive(PartialEq, Eq)]
 pub(super) enum Appended {
     Stored,
-    /// Another writer was there first.
+    /// Another writer has appended a commit with the same first seq.
     Conflict,
 }
 
 impl Processor {
-    /// The log as its head, and the journal behind it, have it.
+    /// Loads the log from its head and the journal behind that.
     pub(super) async fn load(
         &self,
         id: &LogId,
@@ -105,13 +105,14 @@ impl Processor {
         deadline: Time,
     ) -> Result<Log, Blocked> {
         let version = service.document_version();
-        // Versions are counted from 1 on; one that is 0 has none before it.
+        // Versions begin at 1. Version 0 has none before it.
         let oldest = version.saturating_sub(OLD_VERSIONS_MAX).max(1).min(version);
         let versions = oldest..=version;
         let keys: Vec<StateKey> = versions.map(StateKey::head).collect();
         let mut heads = self.ports.state.heads(id, &keys).await?;
         let head = heads.pop().flatten();
-        // Also beside a head of its own: a long first load writes it long before it is through.
+        // Needed even if the log has a head of this version: a long first load writes heads on its
+        // way.
         let old = heads.into_iter().flatten().map(|item| item.seq).max();
         let head = match head {
             Some(item) => Some((item.seq, Head::decode(&item.body)?)),
@@ -122,8 +123,9 @@ impl Processor {
         Ok(log)
     }
 
-    /// Folds what the journal has above the tail. Nothing may be undecided. A log for which that
-    /// takes too long stops at the deadline; heads written on the way keep what was done.
+    /// Folds the commits that the journal has above the tail. The log must have no undecided
+    /// command. If that takes too long, it stops at the deadline; heads written on the way keep
+    /// what was done.
     pub(super) async fn catch_up(&self, log: &mut Log, deadline: Time) -> Result<(), Blocked> {
         let id = log.id().clone();
         loop {
@@ -143,7 +145,7 @@ impl Processor {
             if page.commits.is_empty() || !page.more && !log.is_behind() {
                 return Ok(());
             }
-            // A long first load writes heads as it goes, so that it is made only once.
+            // A long first load writes heads on its way, so that the next call continues there.
             if log.may_snapshot() {
                 let unpublished: Vec<_> = log.unpublished(log.tail()).cloned().collect();
                 let unpublished: Vec<_> = unpublished.iter().collect();
@@ -155,8 +157,8 @@ impl Processor {
         }
     }
 
-    /// Loads what must be known to decide the works. Which entries of the journal that are, shows
-    /// only when the windows are there; then nothing more is wanted.
+    /// Loads what the log needs to decide these commands. It takes two rounds at most: only the
+    /// windows show which entries of the journal are needed.
     pub(super) async fn provide_for(
         &self,
         log: &mut Log,
@@ -169,7 +171,7 @@ impl Processor {
             let entry = |want: &Want| if let Want::Entry(seq) = want { Some(*seq) } else { None };
             let seqs: Vec<Seq> = wants.iter().filter_map(entry).collect();
             self.provide(log, wants).await?;
-            // Repeats of clients may be far apart: each costs about its own commit.
+            // Repeated ids may be far apart in the journal, so each read asks for few commits.
             let per_read = seqs.len().min(COMMITS_PER_READ);
             let mut sent = self.commands_at(log.id(), &seqs, per_read, deadline).await?;
             seqs.iter().for_each(|seq| log.provide_entry(*seq, sent.remove(seq)));
@@ -180,7 +182,7 @@ impl Processor {
         Ok(())
     }
 
-    /// Loads what the log wants to know of the state table.
+    /// Loads items of the state table into the log.
     async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Blocked> {
         let stored = wants.into_iter().filter_map(|want| Some((log.state_key(&want)?, want)));
         let (keys, wants): (Vec<StateKey>, Vec<Want>) = stored.unzip();
@@ -193,8 +195,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Puts a commit, whose body it takes. All attempts carry one nonce, so that one whose answer
-    /// was lost is recognised.
+    /// Appends a commit to the journal, and takes its body. All attempts carry one nonce, so that
+    /// the processor recognises an attempt whose answer was lost.
     pub(super) async fn append(
         &self,
         id: &LogId,
@@ -230,8 +232,8 @@ impl Processor {
         if self.ports.env.now() < deadline { Ok(()) } else { Err(Blocked::Deadline) }
     }
 
-    /// What the commands were whose entries stand at `seqs`, which ascend. Looks into the journal
-    /// for so many commits at a time, and for no more than hold them.
+    /// The commands whose entries stand at `seqs`, which ascend. Each read asks for
+    /// `commits_per_read` commits, and only commits that hold one of the seqs are looked for.
     pub(super) async fn commands_at(
         &self,
         id: &LogId,
@@ -257,9 +259,9 @@ impl Processor {
         Ok(commands)
     }
 
-    /// Adds what is parked for the log at or above `from`, and could go on, to the queue. Whether
-    /// anything was there. Commits that the topic has refused are to be published again: perhaps it
-    /// takes them now.
+    /// Adds to the queue what is parked for the log at or above `from` and could go on. Commits
+    /// that the topic has refused are published again, since it may take them now. Returns whether
+    /// there was anything to take up.
     pub(super) async fn take_up_parked(
         &self,
         work: &mut LogWork,
@@ -269,7 +271,7 @@ impl Processor {
         let items = self.ports.parked.list(&work.id, from, PARKED_PER_READ).await?;
         let (mut any, mut refused) = (false, 0);
         for item in items {
-            // What cannot be read, and what conflicts, waits for an operator.
+            // What cannot be read waits for an operator.
             let Ok(Parked { reason, at, content, .. }) = Parked::decode(&item.body) else {
                 continue;
             };
@@ -282,7 +284,7 @@ impl Processor {
                 }
                 Content::Commit { .. } | Content::Bytes(_) => continue,
             };
-            // A suspect, too, but the log waits for it; unless somebody else has decided it.
+            // So does a suspect; the log waits for it, unless another process has decided it.
             let is_undecided = reason == Reason::Suspect && item.seq > log.tail();
             any |= is_undecided;
             if is_undecided || matches!(reason, Reason::Conflict | Reason::Undecodable) {
@@ -298,8 +300,8 @@ impl Processor {
         Ok(any)
     }
 
-    /// The commit from `first` on is to be published again, and to be removed from the parked table
-    /// if it is.
+    /// Has the commit from `first` on published again, and removed from the parked table if that
+    /// succeeds.
     async fn take_up_refused(
         &self,
         work: &mut LogWork,
@@ -315,7 +317,7 @@ impl Processor {
         Ok(())
     }
 
-    /// Parks all of the queue, for one reason; what is parked already stays as it is.
+    /// Parks the whole queue for one reason. What is parked already stays as it is.
     pub(super) async fn park_queue(
         &self,
         work: &mut LogWork,
@@ -333,8 +335,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Has the log looked at again behind all that is on the stream now: one attempt, for a sweep
-    /// finds what is parked, too.
+    /// Puts a nudge on the stream, behind everything that is there now. It makes one attempt,
+    /// because the sweep would find the parked commands, too.
     pub(super) async fn nudge(&self, id: &LogId, deadline: Time) {
         if self.check(deadline).is_err() {
             return;
@@ -348,7 +350,7 @@ impl Processor {
         }
     }
 
-    /// Parks all of the queue, of a log that would fail in the same way for ever.
+    /// Parks the whole queue of a log that would fail in the same way each time.
     pub(super) async fn park_unfoldable(
         &self,
         work: &mut LogWork,
@@ -394,7 +396,7 @@ impl Processor {
         Ok(self.ports.parked.park(id, &item).await?)
     }
 
-    /// What was taken up from the parked table has its entry, and that is published.
+    /// Removes the parked items whose entries are published.
     pub(super) async fn remove_parked(&self, work: &LogWork) -> Result<(), Blocked> {
         for (seq, identity) in &work.unpark {
             self.ports.parked.remove(&work.id, *seq, identity).await?;
@@ -402,8 +404,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Where environments take turns on a log, one of them takes its snapshots, and the others look
-    /// for its head before they publish again what that says is published.
+    /// Reads the head that another environment may have stored, before commits of that environment
+    /// are published again for a snapshot. So environments that take turns on a log repeat little.
     pub(super) async fn look_for_newer_head(&self, work: &mut LogWork) {
         if !work.would_repeat_others() {
             return;
@@ -417,8 +419,8 @@ impl Processor {
         }
     }
 
-    /// Stores a snapshot if one is due: documents and windows, and only when all of them are
-    /// stored the head. One that fails is made again later: nothing depends on it.
+    /// Stores a snapshot if one is due: first all documents and windows, then the head. A snapshot
+    /// that fails is taken again later, because nothing depends on it.
     pub(super) async fn snapshot(&self, log: &mut Log) {
         let Some(snapshot) = log.snapshot() else { return };
         match self.store(log.id(), &snapshot).await {
@@ -434,14 +436,14 @@ impl Processor {
             async move { self.ports.state.put(id, &key, &item).await }
         };
         let puts = stream::iter(snapshot.puts.iter().map(put)).buffer_unordered(PUTS_AT_ONCE);
-        // Newer ones that are there already serve as well.
+        // An item that is newer already serves as well.
         puts.try_for_each(|_: Guarded| async { Ok(()) }).await?;
         put(&snapshot.head).await?;
         Ok(())
     }
 }
 
-/// A fault is an outcome, and somebody's bug: who was told of the panic learns here whose it was.
+/// Logs each fault with its log and seq, which the panic hook does not know.
 pub(super) fn report_faults(commit: &Commit) {
     for entry in commit.entries.iter() {
         if let Outcome::Faulted { message, .. } = &entry.outcome {
@@ -450,7 +452,7 @@ pub(super) fn report_faults(commit: &Commit) {
     }
 }
 
-/// An error with all its sources.
+/// The text of an error and of all its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |error| error.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))

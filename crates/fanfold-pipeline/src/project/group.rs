@@ -1,4 +1,4 @@
-//! What is done at a time: the commits of a log, and the entries that touch a row.
+//! Groups commits by log, and entries by the row that they touch.
 
 use fanfold::body::notification::ReceivedCommit;
 use fanfold::view::AnyRecorded;
@@ -6,26 +6,27 @@ use fanfold::{LogId, RowKey, Seq};
 
 use crate::ports::StoredRow;
 
-/// What messages say of one log.
+/// The commits that a call has of one log.
 pub(super) struct LogCommits {
     pub log: LogId,
     /// In the order of their seqs, each with the index of its message.
     pub commits: Vec<(ReceivedCommit, usize)>,
 }
 
-/// What messages say, log by log.
+/// The commits of messages, log by log.
 pub(super) struct ByLog<'a> {
     /// In order, each with the index of its message.
     commits: Vec<(&'a ReceivedCommit, usize)>,
-    /// Those below are handed out.
+    /// The index of the first commit that was not returned yet.
     next: usize,
 }
 
 impl<'a> ByLog<'a> {
-    /// Only logs of these services.
-    pub(super) fn new(messages: &[&'a [ReceivedCommit]], services: &[&str]) -> Self {
+    /// Leaves out the logs of other services.
+    pub(super) fn new(messages: &'a [impl AsRef<[ReceivedCommit]>], services: &[&str]) -> Self {
         let numbered = messages.iter().enumerate();
-        let commits = numbered.flat_map(|(index, commits)| commits.iter().map(move |c| (c, index)));
+        let commits =
+            numbered.flat_map(|(index, commits)| commits.as_ref().iter().map(move |c| (c, index)));
         let mut commits: Vec<_> =
             commits.filter(|(commit, _)| services.contains(&commit.log.service())).collect();
         commits.sort_by(|(a, _), (b, _)| a.log.cmp(&b.log).then(a.last.cmp(&b.last)));
@@ -52,22 +53,22 @@ pub(super) struct Touched {
     pub rows: Vec<RowKey>,
 }
 
-/// The rows that entries touch, each with those that touch it, in order.
+/// The rows that entries touch, each with its entries in order.
 pub(super) struct Touching<'a> {
     /// In order.
     pub keys: Vec<RowKey>,
-    /// Of each key, where its entries end.
+    /// For each key, the end of its entries in `entries`.
     ends: Vec<usize>,
     entries: Vec<&'a AnyRecorded>,
 }
 
 impl<'a> Touching<'a> {
-    /// Of the entries up to `end`.
+    /// Groups the entries up to `end`.
     pub(super) fn group(entries: &'a [Touched], end: Seq) -> Self {
         let entries = entries.iter().take_while(|entry| entry.recorded.seq <= end);
         let mut touches: Vec<(&RowKey, &AnyRecorded)> =
             entries.flat_map(|entry| entry.rows.iter().map(|key| (key, &entry.recorded))).collect();
-        // Stable: those of one key stay in their order.
+        // A stable sort keeps the order of each key's entries.
         touches.sort_by_key(|(key, _)| *key);
         let mut touching = Self { keys: Vec::new(), ends: Vec::new(), entries: Vec::new() };
         touching.entries.reserve_exact(touches.len());
@@ -84,7 +85,7 @@ impl<'a> Touching<'a> {
         touching
     }
 
-    /// The entries that touch the row in this place.
+    /// The entries that touch the row at this index.
     pub(super) fn of(&self, at: usize) -> &[&'a AnyRecorded] {
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.entries[start..self.ends[at]]
@@ -93,7 +94,7 @@ impl<'a> Touching<'a> {
 
 /// A row to store.
 pub(super) struct Folded {
-    /// Which of those that are touched.
+    /// Its index among the touched rows.
     pub at: usize,
     /// The row's seq as it was loaded.
     pub loaded: Option<Seq>,

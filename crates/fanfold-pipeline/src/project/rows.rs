@@ -1,4 +1,4 @@
-//! The rows that a log's entries touch: loaded, folded, and stored before the cursor moves.
+//! Loads, folds and stores the rows that a log's entries touch, before the cursor moves.
 
 use bytes::Bytes;
 use fanfold::limits::ROW_BYTES_MAX;
@@ -10,13 +10,14 @@ use super::{ProjectError, Projector};
 use crate::at_once::{Pace, at_once};
 use crate::ports::{Cursor, PutRowError, StoredRow};
 
-/// Keys that a view table is asked for at a time (its limit).
+/// Keys per read of a view table. Source: the port's limit.
 pub(super) const KEYS_PER_READ: usize = 1_000;
-/// Rows under way at the same time, per log.
+/// Rows of one log that are stored at the same time.
 const ROWS_AT_ONCE: Pace = Pace::of(16);
-/// How often a row that others write is loaded again.
+/// How often a row is loaded again because another projector has written it.
 const ROW_ATTEMPTS_MAX: usize = 10;
-/// How long the tombstone of a row stays: longer than any writer that knew the row may live.
+/// How long the tombstone of a row stays, in milliseconds. Source: longer than any call that knew
+/// the row.
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl Projector {
@@ -36,7 +37,7 @@ impl Projector {
         Ok(loaded)
     }
 
-    /// Folds the rows that are touched, which were loaded in their order.
+    /// Folds the touched rows. `loaded` has them in the order of the keys.
     pub(super) fn fold_all(
         &self,
         touching: &Touching<'_>,
@@ -63,7 +64,7 @@ impl Projector {
         }
     }
 
-    /// Folds into a row what is above it; `None` if nothing is.
+    /// Folds the entries above the row's seq into it; `None` if there are none.
     fn fold(
         &self,
         key: &RowKey,
@@ -79,7 +80,7 @@ impl Projector {
             body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX)
         };
         if let Some(mut bytes) = too_large(&body) {
-            // Halved again and again, to find an entry that makes it too large.
+            // A binary search for an entry that makes the row too large.
             let (mut fits, mut end) = (0, above.len());
             while fits + 1 < end {
                 let middle = fits.midpoint(end);
@@ -97,7 +98,7 @@ impl Projector {
         Ok(Some(StoredRow { seq: last.seq, body: body.map(Bytes::from), expires }))
     }
 
-    /// Rows first, then the cursor.
+    /// Stores the rows, then moves the cursor.
     pub(super) async fn store(
         &self,
         log: &LogId,
@@ -106,13 +107,13 @@ impl Projector {
         touching: &Touching<'_>,
         rows: Vec<Folded>,
     ) -> Result<Cursor, ProjectError> {
-        // Most often there is one, or they are few.
+        // Fast path: one row needs no list.
         let mut rows = rows.into_iter().map(|row| self.store_row(log, touching, row));
         match (rows.next(), rows.len()) {
             (None, _) => {}
             (Some(row), 0) => row.await?,
             (Some(row), _) => {
-                // Collected first: only so the compiler sees that the stage is `Send`.
+                // Collected first, because otherwise the compiler cannot prove the stage `Send`.
                 let rows: Vec<_> = std::iter::once(row).chain(rows).collect();
                 let mut stored = Ok(());
                 at_once(ROWS_AT_ONCE, rows, |row| {
@@ -127,7 +128,7 @@ impl Projector {
         if to > cursor.seq { self.move_cursor(log, cursor, to).await } else { Ok(cursor) }
     }
 
-    /// Stores a row unless it has changed; then it is loaded and folded again.
+    /// Stores a row. If it has changed since it was loaded, loads and folds it again.
     async fn store_row(
         &self,
         log: &LogId,
@@ -148,7 +149,8 @@ impl Projector {
             row = match self.fold(key, again.as_ref(), entries) {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(()),
-                // Applying does not depend on who else applies: this comes again, and parks then.
+                // The fault depends on the other writer's row. If it is real, it comes again and
+                // parks.
                 Err(_) => break,
             };
         }

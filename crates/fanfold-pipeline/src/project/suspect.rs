@@ -1,13 +1,12 @@
-//! What ends the process while it is applied: an apply that never returns leaves its attempt noted
-//! in the cursor, and one that returns takes the note back. See the processor's suspect mode, which
-//! does the same for commands.
+//! Suspects of a view: commits that may end the process while they are applied. The processor does
+//! the same for commands.
 //!
-//! The note is a lease. While the call of another process may be under way, this one leaves the log
-//! alone, and its messages come again later. So a crash is counted once, and a log that is slow
-//! counts none, however many calls come upon it.
+//! A suspicious projector stores a lease in the cursor before it applies something, and removes it
+//! afterwards. An apply that ends the process leaves its lease behind. While the call of another
+//! process may be under way, this one leaves the log alone, and its messages come again later. So a
+//! crash is counted once, and a slow log counts as no crash.
 //!
-//! Only logs that go one at a time can be told apart by it: a crash counts for all that are under
-//! way.
+//! A crash counts for all logs that were under way in the process, so suspects run one at a time.
 
 use std::collections::HashSet;
 
@@ -21,29 +20,30 @@ use super::{Next, ProjectError, Projector};
 use crate::leases::{CLOSE_BACKOFF, Standing};
 use crate::ports::{Attempted, Cursor};
 
-/// Attempts to apply what is next that may end the process; then the view is parked.
-/// `docs/design.md#suspects`.
+/// Attempts to apply a log's next commits that may end their process. Then the view is parked for
+/// the log. `docs/design.md#suspects`.
 pub const ATTEMPTS_MAX: u32 = 3;
 
 impl Projector {
-    /// One that takes what it applies for suspect of ending its process: log by log, one at a time,
-    /// each behind an attempt that is counted in the cursor. What has not returned `attempts_max`
-    /// times parks the view for its log.
+    /// The same projector, but suspicious: it applies log after log, one at a time, each behind a
+    /// lease in the cursor. After `attempts_max` attempts that ended their process, it parks the
+    /// view for the log.
     #[must_use]
     pub fn suspicious(&self, attempts_max: u32) -> Self {
         Self { attempts_max: Some(attempts_max), ..self.clone() }
     }
 
-    /// One whose calls may last until this deadline, though they begin nothing after an earlier one.
+    /// The same projector with a deadline for returning, which is later than that for beginning
+    /// work.
     pub(crate) fn returning_by(&self, deadline: Time) -> Self {
         Self { returns_by: Some(deadline), ..self.clone() }
     }
 
-    /// As [`Projector::project`], where some of the messages (`is_suspect`, one for each) have
-    /// perhaps ended a process before. The logs that these tell of go [suspiciously](Self::suspicious),
-    /// also in what the other messages say of them: a commit that is in line may be the one that
-    /// ends the process. All other logs go first, and as ever: they cost no more for it, and do not
-    /// wait for what perhaps takes all of the time.
+    /// As [`Projector::project`], where some messages may have ended a process before
+    /// (`is_suspect`, one for each). All logs of these messages are applied
+    /// [suspiciously](Self::suspicious), including their commits in other messages: any of these
+    /// may be the cause. All other logs are applied first and as usual, so that suspects cost them
+    /// nothing and cannot use up their time.
     pub async fn project_with_suspects(
         &self,
         messages: &[Bytes],
@@ -57,7 +57,7 @@ impl Projector {
         let suspects: HashSet<&LogId> =
             suspects.flat_map(|(commits, _)| commits.iter().map(|commit| &commit.log)).collect();
         if suspects.is_empty() {
-            return self.project_commits(&slices(&messages), deadline).await;
+            return self.project_commits(&messages, deadline).await;
         }
         let of_logs = |suspect: bool| -> Vec<Vec<ReceivedCommit>> {
             let wanted = |commit: &&ReceivedCommit| suspects.contains(&commit.log) == suspect;
@@ -67,15 +67,16 @@ impl Projector {
                 .collect()
         };
         let (others, suspects) = (of_logs(false), of_logs(true));
-        let mut failed = self.project_commits(&slices(&others), deadline).await;
+        let mut failed = self.project_commits(&others, deadline).await;
         let suspicious = self.suspicious(attempts_max);
-        failed.extend(suspicious.project_commits(&slices(&suspects), deadline).await);
+        failed.extend(suspicious.project_commits(&suspects, deadline).await);
         failed.sort_unstable();
         failed.dedup();
         failed
     }
 
-    /// Applies what is next in line. A parked view stays as it is.
+    /// Applies what is next, behind a lease if the projector is suspicious. A parked view stays
+    /// parked.
     pub(super) async fn apply(
         &self,
         log: &LogId,
@@ -89,7 +90,7 @@ impl Projector {
         let stands = cursor.attempt.filter(|lease| lease.attempts > 0);
         let (crashes, max) = match (self.standing(&cursor), self.attempts_max) {
             (Standing::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
-            // What is not suspect goes on beside it, and writes nothing unless there was a crash.
+            // A projector that is not suspicious ignores the lease of a running call.
             (Standing::UnderWay, None) => return self.fold_and_store(log, cursor, next).await,
             (Standing::Free { .. }, None) => {
                 let applied = self.fold_and_store(log, cursor, next).await;
@@ -110,17 +111,16 @@ impl Projector {
             Ok(Attempted::Noted) => {
                 self.fold_and_store(log, Cursor { attempt: Some(lease), ..cursor }, next).await
             }
-            // Others came between, or what this process could not note, or take back, before.
+            // Another process came between, or an earlier write of this one took effect late.
             Ok(Attempted::Refused(_)) => return Err(ProjectError::UnderWay),
-            // It may be noted still: then it must not stay.
+            // The lease may still be stored later. Then it must not stay.
             Err(error) => Err(error.into()),
         };
         self.end(log, applied, Some(lease), before).await
     }
 
-    /// Nothing is under way any more: takes back what stands in the cursor. `before` stood there
-    /// until then, and does so still if the note of `lease` has not taken effect; what is put in
-    /// its place keeps that from taking effect later.
+    /// Ends `lease` in the cursor, because the call returns. If storing the lease has not taken
+    /// effect, `before` is still there. Replacing that keeps the lease from taking effect later.
     async fn end(
         &self,
         log: &LogId,
@@ -139,7 +139,7 @@ impl Projector {
                 Ok(Attempted::Refused(there)) if there == before && stands != before => {
                     stands = before;
                 }
-                // Another's by now.
+                // By now it is the lease of another process.
                 Ok(Attempted::Refused(attempt)) => {
                     return applied.map(|cursor| Cursor { attempt, ..cursor });
                 }
@@ -147,15 +147,11 @@ impl Projector {
                     if !error.may_pass()
                         || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await =>
                 {
-                    tracing::warn!(view = self.view.name(), %log, %error, "an attempt stays noted");
+                    tracing::warn!(view = self.view.name(), %log, %error, "the lease of an attempt stays");
                     return applied;
                 }
                 Err(_) => attempt += 1,
             }
         }
     }
-}
-
-fn slices(messages: &[Vec<ReceivedCommit>]) -> Vec<&[ReceivedCommit]> {
-    messages.iter().map(Vec::as_slice).collect()
 }

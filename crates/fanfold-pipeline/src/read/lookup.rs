@@ -1,4 +1,4 @@
-//! What became of the command that an origin has given an id.
+//! Looks up the entry of an id.
 
 use fanfold::body::head::{Head, decode_window};
 use fanfold::window::{Sighting, Window};
@@ -7,12 +7,12 @@ use fanfold::{CommandId, Entry, LogId, Origin, Seq, StateKey, Time};
 use super::{Awaited, COMMITS_PER_READ, HOLE_MS, LogError, LookupError, Reads, UnknownSeq, decode};
 
 impl Reads {
-    /// The entry of the first command that `origin` has sent with `id`, among all that were
-    /// accepted for the log before the call; waits up to `wait_ms` for those that have no entry
+    /// The entry of the first command that `origin` has sent with `id`, among all commands accepted
+    /// for the log before the call. Waits up to `wait_ms` milliseconds for those that have no entry
     /// yet.
     ///
-    /// Costs the head, perhaps a window, and one commit if it has the id; else the journal
-    /// behind the head.
+    /// It reads the head and perhaps a window. If they have the id, it reads one commit, and
+    /// otherwise the journal behind the head.
     pub async fn lookup(
         &self,
         log: &LogId,
@@ -23,7 +23,7 @@ impl Reads {
         let until = self.ports.env.now().plus_ms(wait_ms);
         let accepted = self.accepted(log).await?;
         let (mut window, through) = self.window(log, origin).await?;
-        // As a command that is accepted now would be seen.
+        // As the window would judge a command that is accepted now.
         let sight = |window: &Window| window.sight(id, self.ports.env.now());
         let never = |window: &Window| {
             let (log, origin) = (log.clone(), origin.clone());
@@ -32,7 +32,7 @@ impl Reads {
                 Sighting::New | Sighting::Known(_) => LookupError::UnknownId { log, origin, id },
             }
         };
-        // What is still stored is shown, though the window may be idle by now.
+        // Ignores that the window may be idle by now: a stored entry is shown.
         if let Sighting::Known(seq) = window.sight(id, Time(0)) {
             let unknown = || UnknownSeq { log: log.clone(), seq, accepted }.into();
             return self.stored(log, seq).await?.map(Awaited::Ready).ok_or_else(unknown);
@@ -46,7 +46,7 @@ impl Reads {
             while next <= accepted {
                 let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await;
                 let page = page.map_err(LogError::from)?;
-                // Behind a hole nothing is known: what it lacks may be what is asked for.
+                // A hole may hide the entry that is asked for.
                 if page.commits.first().is_none_or(|item| item.first > next) {
                     break;
                 }
@@ -80,8 +80,8 @@ impl Reads {
         }
     }
 
-    /// The origin's window, and the seq through which it is folded. The head is read first: what
-    /// has a window of its own is then at least as new.
+    /// The origin's window, and the seq up to which it is folded. The head is read first, so that a
+    /// window stored in an item of its own is at least as new.
     async fn window(&self, log: &LogId, origin: &Origin) -> Result<(Window, Seq), LogError> {
         let version = self.services.get(log.service()).map_or(0, |s| s.document_version());
         let Some(head) = self.state_item(log, StateKey::head(version)).await? else {

@@ -1,4 +1,4 @@
-//! How one log stands, and what is done about it.
+//! Inspects one log: whether it stands still, and what is put on the stream for it.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -13,26 +13,26 @@ use super::{PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
 use crate::leases::{may_run, take_marker};
 use crate::ports::{Change, ParkedItem, StreamRecord, Unavailable};
 
-/// What is parked for something that comes by itself (the commands before it, a build that knows
-/// its service, or can fold its log) has that within minutes: a nudge takes one, a deployment a few.
-/// In milliseconds.
+/// How long something may be parked for what should come by itself (the commands before it, or a
+/// build that hosts its service or can fold its log), in milliseconds. Source: a nudge takes a
+/// minute, a deployment a few.
 const WAITING_MS: u64 = 5 * 60 * 1_000;
-/// A log that was nudged, and has not gone on, is nudged again after this, in milliseconds; the pause
-/// doubles up to the longest. A nudge makes the processor load the log anew, for about five read
-/// units; and what is put on a stream that stands still piles up there.
+/// The pause before a log is nudged again if it has not gone on, in milliseconds. It doubles up to
+/// [`PAUSE_LONGEST_MS`]. Source: a nudge makes the processor load the log again, for about five
+/// read units, and records pile up on a stream that stands still.
 const PAUSE_FIRST_MS: u64 = STANDSTILL_MS;
 const PAUSE_LONGEST_MS: u64 = 5 * 60 * 1_000;
-/// Logs of which a sweep remembers how they stood; about 150 bytes each. Of more that stand still at
-/// the same time, some count as standing still since the last batch.
+/// Logs that a sweep remembers; about 150 bytes each. If more stand still at the same time, some
+/// count as standing still only since their last batch.
 const LOGS_REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
-/// How one log stands.
+/// The result of inspecting one log.
 pub(super) struct Inspection {
-    /// For how long the oldest command without an entry has waited.
+    /// How long the oldest command without an entry has waited, in milliseconds.
     pub standstill_ms: u64,
-    /// For what something has waited too long.
+    /// The reasons for which something has waited too long.
     pub waiting: BTreeSet<Reason>,
-    /// Whether a marker tells of an attempt that has ended its process.
+    /// Whether there is the marker of an attempt whose call has ended.
     pub attempted: bool,
     /// What to put on the stream.
     pub records: Vec<StreamRecord>,
@@ -40,53 +40,53 @@ pub(super) struct Inspection {
     pub is_resent: bool,
 }
 
-/// What is parked of a log.
+/// What the parked table has of a log.
 #[derive(Default)]
 struct ParkedOfLog {
     waiting: BTreeSet<Reason>,
     attempted: bool,
-    /// Something could go on.
+    /// Something could go on after a nudge.
     could_go_on: bool,
-    /// A suspect is above the tail: the log can go no further, however often it is nudged.
+    /// A suspect is parked above the tail, so that the log cannot go on, even if it is nudged.
     is_held: bool,
-    /// The first above the tail, and when it was accepted.
+    /// The seq of the first command above the tail, and when it was accepted.
     first: Option<(Seq, Time)>,
 }
 
-/// How a log stood when it was looked at before.
-struct Stood {
+/// A log as an earlier inspection found it.
+struct Seen {
     tail: Seq,
-    /// Since when that is known to be its tail, with commands behind it.
+    /// Since when this is known to be its tail while there are commands above it.
     since: Option<Time>,
-    /// How often something was put for it since.
+    /// How often records were put for it since.
     puts: u32,
-    /// When something may be put again.
+    /// When records may be put again.
     next: Time,
 }
 
-/// What a sweep remembers between its runs. A process that has just started knows nothing, and
-/// measures from its first look on.
-pub(super) struct Memory(Mutex<LruCache<LogId, Stood>>);
+/// What a sweep remembers of logs between its runs. A process that has just started remembers
+/// nothing, and measures from its first inspection on.
+pub(super) struct SeenLogs(Mutex<LruCache<LogId, Seen>>);
 
-impl Memory {
+impl SeenLogs {
     pub(super) fn new() -> Self {
         Self(Mutex::new(LruCache::new(LOGS_REMEMBERED_MAX)))
     }
 
-    /// Notes the log's tail. Since when it is known to stand there, with commands behind it; and
-    /// whether something may be put for it now.
+    /// Notes the log's tail. Returns since when that is known to be its tail while there are
+    /// commands above it, and whether records may be put for the log now.
     fn note(&self, log: &LogId, tail: Seq, has_more: bool, now: Time) -> (Option<Time>, bool) {
         let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = |stood: &&mut Stood| stood.tail == tail;
-        if let Some(stood) = logs.get_mut(log).filter(is_same) {
-            let since = stood.since.unwrap_or(now).min(now);
-            stood.since = has_more.then_some(since);
-            // A clock that went back must not silence a log.
-            let may_put = now >= stood.next || now.plus_ms(PAUSE_LONGEST_MS) < stood.next;
-            return (stood.since, may_put);
+        let is_same = |seen: &&mut Seen| seen.tail == tail;
+        if let Some(seen) = logs.get_mut(log).filter(is_same) {
+            let since = seen.since.unwrap_or(now).min(now);
+            seen.since = has_more.then_some(since);
+            // If the clock was set back, `next` may be far in the future.
+            let may_put = now >= seen.next || now.plus_ms(PAUSE_LONGEST_MS) < seen.next;
+            return (seen.since, may_put);
         }
         let since = has_more.then_some(now);
-        logs.put(log.clone(), Stood { tail, since, puts: 0, next: now });
+        logs.put(log.clone(), Seen { tail, since, puts: 0, next: now });
         (since, true)
     }
 
@@ -94,13 +94,13 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop(log);
     }
 
-    /// Something was put for the log.
+    /// Notes that records were put for the log.
     pub(super) fn put(&self, log: &LogId, now: Time) {
         let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stood) = logs.get_mut(log) {
-            let doubled = PAUSE_FIRST_MS.saturating_mul(1 << stood.puts.min(16));
-            stood.next = now.plus_ms(doubled.min(PAUSE_LONGEST_MS));
-            stood.puts = stood.puts.saturating_add(1);
+        if let Some(seen) = logs.get_mut(log) {
+            let doubled = PAUSE_FIRST_MS.saturating_mul(1 << seen.puts.min(16));
+            seen.next = now.plus_ms(doubled.min(PAUSE_LONGEST_MS));
+            seen.puts = seen.puts.saturating_add(1);
         }
     }
 }
@@ -114,7 +114,7 @@ impl Sweep {
         let ahead = slot.filter(|slot| slot.seq > tail);
         let may_go_on = ahead.is_some() || parked.could_go_on || parked.attempted;
         if !may_go_on {
-            self.memory.forget(log);
+            self.seen.forget(log);
         }
         let mut inspection = Inspection {
             standstill_ms: 0,
@@ -126,10 +126,10 @@ impl Sweep {
         if !may_go_on {
             return Ok(inspection);
         }
-        let (since, may_put) = self.memory.note(log, tail, ahead.is_some(), now);
-        // The batch in the slot is the newest. Unless it begins right behind the tail, there are
-        // older commands without an entry: older than the first that is parked, and than the time
-        // from which on the log is known to stand here.
+        let (since, may_put) = self.seen.note(log, tail, ahead.is_some(), now);
+        // The slot holds the newest batch. Unless that begins right behind the tail, there are
+        // older commands without an entry. They are at least as old as the first parked command,
+        // and as the time since which the log is known to stand here.
         let is_next = ahead.as_ref().is_some_and(|slot| slot.first() <= tail.next());
         if let Some(slot) = &ahead {
             let older = [parked.first.map(|(_, at)| at), since].into_iter().flatten();
@@ -142,7 +142,7 @@ impl Sweep {
         if !is_due || !may_put {
             return Ok(inspection);
         }
-        // What is parked at the place, a nudge takes up.
+        // If the next command is parked, it is not lost: a nudge takes it up.
         let is_lost = is_next
             && stands_still
             && !parked.is_held
@@ -152,7 +152,7 @@ impl Sweep {
             inspection.is_resent = is_next;
             inspection.records.extend(is_next.then(|| resent(&batch)));
         }
-        // The processor takes up what is parked behind it, or where nothing else helps, if asked.
+        // A nudge makes the processor take up what is parked, and remove a marker.
         if !inspection.is_resent || parked.could_go_on || parked.attempted {
             inspection.records.push(StreamRecord::nudge(log.clone()));
         }
@@ -162,7 +162,7 @@ impl Sweep {
     async fn parked_of(&self, log: &LogId, tail: Seq) -> Result<ParkedOfLog, Unavailable> {
         let mut items = self.ports.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
         if items.len() == PARKED_PER_LOOK {
-            // What waits for an operator must not hide what could go on.
+            // Items that wait for an operator must not hide those that could go on.
             items.extend(self.ports.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
         }
         let now = self.ports.env.now();
@@ -194,11 +194,11 @@ impl ParkedOfLog {
     }
 }
 
-/// As the relay makes it.
+/// The record of the batch, as the relay makes it.
 fn resent(batch: &Change) -> StreamRecord {
     let Change { log, last, n, at, body, .. } = batch;
     let parts = vec![Part { last: *last, n: *n, at: *at, body }];
-    // Its header is names and numbers, which JSON can always hold.
+    // Cannot fail: the header has only names and numbers.
     let data = Record { log: log.clone(), parts }.encode().unwrap_or_default().into();
     StreamRecord { key: log.clone(), data }
 }

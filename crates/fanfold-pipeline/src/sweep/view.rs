@@ -1,4 +1,4 @@
-//! The sweep of one view, run by the view's own host.
+//! The sweep of one view. The view's own host runs it.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::leases::Standing;
 use crate::ports::{CataloguePosition, Commands, DeadLetter, DeadLetters, Unavailable};
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
-/// Dead letters that are listed at a time: few enough to be delivered before a queue shows them
-/// again, and to be held in memory with 256 KB each.
+/// Dead letters per read. Source: few enough to deliver them before the queue shows them again, and
+/// to hold them in memory with 256 KB each.
 const DEAD_LETTERS_PER_PAGE: usize = 100;
 
 /// The ports of a view's sweep, beside those of its projector.
@@ -23,50 +23,51 @@ pub struct ViewSweepPorts {
     pub dead_letters: Arc<dyn DeadLetters>,
 }
 
-/// The sweep of one view, run by the view's own host.
+/// The sweep of one view. The view's own host runs it.
 pub struct ViewSweep {
     projector: Arc<Projector>,
-    /// The same, for what has perhaps ended a process before.
+    /// The same projector, for what may have ended a process before.
     suspicious: Projector,
     ports: ViewSweepPorts,
     run_ms: u64,
 }
 
-/// What one run of a view's sweep saw.
+/// What one run of a view's sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ViewSweepReport {
-    /// Where the next run goes on; `None`: from the start of the catalogue.
+    /// Where the next run continues; `None`: at the start of the catalogue.
     pub next: Option<CataloguePosition>,
-    /// The view's logs looked at.
+    /// How many of the view's logs were inspected.
     pub logs: usize,
-    /// Those that were caught_up on.
+    /// The logs that the sweep applied something of.
     pub caught_up: Vec<LogId>,
-    /// Those that could not be.
+    /// The logs for which that failed.
     pub failed: Vec<LogId>,
-    /// Those that another process is perhaps bringing on: left alone.
+    /// How many logs were left alone, because another process may be applying them.
     pub under_way: usize,
-    /// Those for which the view is parked.
+    /// How many logs the view is parked for.
     pub parked: usize,
-    /// The dead letters delivered.
+    /// How many dead letters were delivered.
     pub delivered: usize,
-    /// Those that stay, and calls of their queue that failed.
+    /// How many dead letters stay, plus the failed calls of their queue.
     pub undelivered: usize,
 }
 
+/// The result of catching up with one log.
 enum CatchUp {
-    /// There was no time to look at it.
+    /// There was no time to inspect it.
     Unseen,
     NotDue,
-    /// An attempt has ended its process: it has to go alone.
+    /// An attempt has ended its process. The log has to be applied alone.
     Suspect,
-    /// An attempt of another process has not returned yet.
+    /// An attempt of another process may be under way.
     UnderWay,
     Progress,
     Parked,
     Failed,
 }
 
-/// When a log's view is caught_up on.
+/// When a log is due.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Due {
     /// When the entry after the cursor has been in the journal for some time.
@@ -85,7 +86,7 @@ impl ViewSweepReport {
             Ok(CatchUp::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
             Ok(CatchUp::Unseen | CatchUp::Suspect | CatchUp::Failed) => self.failed.push(log),
             Err(error) => {
-                tracing::warn!(%log, %error, "a view could not be caught_up on");
+                tracing::warn!(%log, %error, "a view could not catch up");
                 self.failed.push(log);
             }
         }
@@ -100,26 +101,26 @@ impl ViewSweep {
     }
 
     /// Parks the view for a log after so many attempts that have ended their process, instead of
-    /// [`ATTEMPTS_MAX`]. At least two: logs are caught_up on at the same time, and a death counts for
-    /// all of them; from then on they go alone.
+    /// [`ATTEMPTS_MAX`]. At least two: logs are applied at the same time, and a crash counts for
+    /// all of them. After that they are applied alone.
     #[must_use]
     pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
         self.suspicious = self.projector.suspicious(attempts_max.max(2));
         self
     }
 
-    /// Begins nothing more in a run after so many milliseconds, however far away its deadline is:
-    /// for hosts that begin the next one then.
+    /// Begins no work in a run after so many milliseconds, even if the deadline is later. For hosts
+    /// that then start the next run.
     #[must_use]
     pub fn with_run_ms(mut self, run_ms: u64) -> Self {
         self.run_ms = run_ms;
         self
     }
 
-    /// Looks at up to `limit` logs of the catalogue from `after` on: also those that the view has
-    /// never heard of, because the first message was lost. Each is caught_up on by a bounded step.
-    /// Then it delivers dead letters: most of what they say is done by then. If there are some, each
-    /// of both gets half of the time until the deadline, so that neither starves the other.
+    /// Inspects up to `limit` logs of the catalogue from `after` on, including logs whose first
+    /// message was lost, and catches up with each that is due. Then it delivers dead letters, most
+    /// of whose commits are applied by then. If there are dead letters, both parts get half of the
+    /// time until the deadline, so that neither starves the other.
     pub async fn sweep(
         &self,
         after: Option<CataloguePosition>,
@@ -140,8 +141,8 @@ impl ViewSweep {
         Ok(report)
     }
 
-    /// Brings logs on; returns where the next run goes on, which is before the first log that there
-    /// was no time for.
+    /// Catches up with the logs that are due. Returns where the next run continues, which is before
+    /// the first log that there was no time for.
     async fn walk(
         &self,
         suspicious: &Projector,
@@ -180,10 +181,10 @@ impl ViewSweep {
         })
     }
 
-    /// Brings the view on to the ends of these logs, now, until the deadline: for hosts that know
-    /// that notifications of them were lost. What is not at its end by then counts as failed.
-    /// `attempts_max`: log by log, and each parked after so many attempts that have ended their
-    /// process; see [`Projector::suspicious`].
+    /// Catches up to the ends of these logs, now, until the deadline. For hosts that know that
+    /// commits of these logs were lost on the way to the view. A log that is not at its end by then
+    /// counts as failed. With `attempts_max`, the logs go one at a time and suspiciously; see
+    /// [`Projector::suspicious`].
     pub async fn catch_up(
         &self,
         logs: &[LogId],
@@ -211,7 +212,8 @@ impl ViewSweep {
         report
     }
 
-    /// `is_alone`: no other log is under way, so that it may be one that has ended its process.
+    /// Applies the journal to one log. `is_alone`: no other log is under way, so the log may be one
+    /// that has ended its process.
     async fn catch_up_log(
         &self,
         projector: &Projector,
@@ -244,7 +246,7 @@ impl ViewSweep {
         Ok(match cursor.parked {
             Some(_) => CatchUp::Parked,
             None if due == Due::Now => CatchUp::Failed,
-            // What was caught_up on a part of the way is caught_up on further when the walk comes again.
+            // The next walk continues with a log that has not reached its end.
             None => caught_up,
         })
     }
@@ -257,8 +259,8 @@ impl ViewSweep {
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
     }
 
-    /// Delivers page after page until there are no more, or no time. Each letter has one turn in a run,
-    /// whether it can be delivered or not.
+    /// Delivers page after page until there are no more dead letters, or no time. Each is tried
+    /// once in a run.
     async fn deliver_all(
         &self,
         suspicious: &Projector,
@@ -275,7 +277,7 @@ impl ViewSweep {
         }
     }
 
-    /// Some dead letters. A queue that does not answer has none.
+    /// Lists some dead letters; none if the queue does not answer.
     async fn letters(&self, after: Option<u64>, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
         let view = self.projector.view().name();
         match self.ports.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
@@ -306,7 +308,7 @@ impl ViewSweep {
             match self.ports.dead_letters.remove(view, letter.id).await {
                 Ok(()) => report.delivered += 1,
                 Err(error) => {
-                    // It is delivered again, to no effect.
+                    // It will be delivered again, without effect.
                     tracing::warn!(view, %error, "a dead letter stays though it is delivered");
                     report.undelivered += 1;
                 }

@@ -9,10 +9,10 @@ use fanfold::limits::SLOT_BODY_BYTES_MAX;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 use serde_json::{Value, json};
 
 use crate::check::play;
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, log};
 
 /// A request of Ann to add one.
@@ -108,7 +108,7 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
 /// A host with room for so many connections has so many appends under way; without a bound all
 /// groups of a request are appended at once.
 #[test]
-fn no_more_appends_are_under_way_than_may_be() {
+fn appends_at_the_same_time_are_bounded() {
     play(async || {
         let requests: Vec<Value> = (0..40).map(|n| request(&format!("o{n}"), 1)).collect();
         for (bound, expected) in [(None, 40), (Some(1), 1), (Some(7), 7), (Some(64), 40)] {
@@ -165,8 +165,8 @@ fn an_attempt_whose_answer_was_lost_is_recognised() {
     });
 }
 
-/// "Only `Throttled` … promise that it has not and will not": of an append of which one attempt may
-/// have taken effect nobody says that it did not happen.
+/// "Only `Throttled` … promise that it has not and will not": ingest does not report
+/// that an append did not happen if one attempt of it may have taken effect.
 #[test]
 fn an_attempt_that_may_have_happened_is_not_forgotten() {
     play(async || {
@@ -233,7 +233,7 @@ fn an_attempt_that_comes_late_is_refused() {
 
 /// Each append has a token of its own, or the second of two equal batches would be lost.
 #[test]
-fn equal_batches_are_two() {
+fn equal_batches_are_both_accepted() {
     play(async || {
         let world = World::new();
         let ingest = world.ingest();
@@ -318,8 +318,8 @@ fn what_stands_behind_a_command_that_is_not_admitted_is_not_admitted_either() {
     });
 }
 
-/// Each request has a receipt or a problem; one bad request does not spoil the others. The edge knows
-/// the services.
+/// Each request has a receipt or a problem; one bad request does not spoil the others. The edge
+/// knows the services.
 #[test]
 fn one_bad_request_does_not_spoil_the_others() {
     let without = |field: &str| {

@@ -4,11 +4,11 @@ use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::read::{Awaited, LookupError};
+use fanfold_pipeline::testing::{Op, give_way};
 use futures::future::join;
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Op, give_way};
 use crate::world::{World, acme, add, command, commit_of, done, log, run};
 
 /// So many small entries make a snapshot due.
@@ -163,7 +163,7 @@ fn what_comes_meanwhile_is_found() {
 
 /// What a hole lacks may be what is asked for.
 #[test]
-fn behind_a_hole_nothing_is_known() {
+fn a_lookup_stays_pending_at_a_hole() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 4).await;

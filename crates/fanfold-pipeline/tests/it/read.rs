@@ -6,11 +6,11 @@
 use fanfold::{LogId, RowKey, Seq};
 use fanfold_pipeline::ports::{Env, RowRange};
 use fanfold_pipeline::read::{Awaited, EntryError, Reads, UnknownSeq, ViewError, ViewPage};
+use fanfold_pipeline::testing::{Op, give_way};
 use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
-use crate::faults::{Op, give_way};
 use crate::world::{World, acme, add, applied, command, commit_of, log, run};
 
 const EVERYTHING: RowRange =
@@ -80,7 +80,7 @@ fn large_entries_make_short_pages() {
     });
 }
 
-/// Whoever reads while commands are accepted and processed sees no entry that was not accepted.
+/// A read while commands are accepted and processed shows no entry that was not accepted.
 #[test]
 fn no_more_entries_are_seen_than_were_accepted() {
     play(async || {
@@ -111,7 +111,7 @@ fn no_more_entries_are_seen_than_were_accepted() {
     });
 }
 
-/// An entry that is there, that will be, that may not be; and what nobody knows.
+/// An entry that is there, one that will be, seqs that do not exist, and unknown logs.
 #[test]
 fn an_entry_is_there_or_pending_or_unknown() {
     play(async || {
@@ -145,9 +145,9 @@ fn an_entry_is_there_or_pending_or_unknown() {
     });
 }
 
-/// Who waits gets it when it comes.
+/// A wait returns when the entry arrives.
 #[test]
-fn who_waits_gets_what_comes_meanwhile() {
+fn a_wait_ends_when_the_entry_arrives() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 3).await;
@@ -193,7 +193,7 @@ fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
     });
 }
 
-/// Who is told to wait on is not told that it is there.
+/// A pending answer never names the seq that was asked for.
 #[test]
 fn pending_is_below_what_was_asked_for() {
     play(async || {
@@ -212,7 +212,7 @@ fn pending_is_below_what_was_asked_for() {
 }
 
 /// The cursor is read before the rows: so what is in the rows may be more than the seq says,
-/// and never less; and with a receipt's seq everybody reads their own writes.
+/// and never less; and with a receipt's seq callers read their own writes.
 #[test]
 fn the_cursor_is_read_before_the_rows() {
     play(async || {
@@ -242,7 +242,7 @@ fn the_cursor_is_read_before_the_rows() {
     });
 }
 
-/// F6: "readers never go backwards", and never see less than the seq that they are told.
+/// F6: "readers never go backwards", and never see less than the seq in the answer.
 #[test]
 fn readers_never_go_backwards() {
     play(async || {
@@ -288,7 +288,7 @@ fn readers_never_go_backwards() {
 
 /// Its cursor may lag rightly, so `wait` on a filtered view is 400.
 #[test]
-fn nobody_can_wait_for_a_filtered_view() {
+fn a_filtered_view_cannot_be_waited_for() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 1).await;
@@ -312,7 +312,7 @@ fn a_view_says_what_it_does_not_have() {
         let message = world.commit(&acme(), &[add(1), said]).await;
         applied(&world.projector("sums"), [&message]).await;
         let (reads, start) = (world.reads(), world.env.now());
-        // Parked before 2: whoever waits for it learns that at once.
+        // Parked before 2: a wait for 2 returns at once.
         for seq in [2, 3] {
             let awaited = reads.rows("sums", &acme(), &EVERYTHING, Some(Seq(seq)), 9_000).await;
             let Ok(Awaited::Pending { seq: Seq(1), parked: Some(parked) }) = awaited else {

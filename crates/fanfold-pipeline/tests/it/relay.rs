@@ -12,12 +12,12 @@ use fanfold::{LogId, Seq};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Change, Env, Token};
 use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use crate::check::{play, seeds};
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, log};
 
-/// A change of one command whose body is of so many bytes, and nothing that anybody could read.
+/// A change of one command with a body of so many unreadable bytes.
 fn change(log: &LogId, seq: u64, bytes: usize) -> Change {
     Change {
         log: log.clone(),
@@ -201,8 +201,8 @@ fn it_gives_up_when_nothing_is_acknowledged_any_more() {
     });
 }
 
-/// What the stream refuses is not sent again at once, and is not passed over: the batch comes again,
-/// and goes through when somebody has given the right back.
+/// What the stream refuses is not sent again at once, and is not passed over: the batch comes
+/// again, and goes through when an operator has given the right back.
 #[test]
 fn what_the_stream_refuses_is_reported_at_once() {
     play(async || {

@@ -1,11 +1,11 @@
 //! The service of these tests: counters that notice when an event is missing or folded twice, and
-//! that can be told to break; and two views of them.
+//! that tests can break; and two views of them.
 
 use fanfold::view::Outcome;
 use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::death::die;
+use crate::crash::crash;
 
 /// `DOCUMENT`: the version of its documents; `ADDED`: the version of its event `added`.
 pub(crate) struct Tally<const DOCUMENT: u32 = 1, const ADDED: u32 = 1>;
@@ -61,7 +61,7 @@ pub(crate) enum How {
 fn how<'de, D: Deserializer<'de>>(deserializer: D) -> Result<How, D::Error> {
     let how = How::deserialize(deserializer)?;
     if how == How::DieInParse {
-        die();
+        crash();
     }
     Ok(how)
 }
@@ -116,7 +116,7 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
             Command::Share { one, other } => vec![one.clone(), other.clone()],
             Command::Fail { how: How::Undeclared, .. } => vec![],
             Command::Fail { counter, how: How::DieInDocuments } => {
-                die();
+                crash();
                 vec![counter.clone()]
             }
             Command::Add { counter, .. }
@@ -160,7 +160,7 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
                 }
                 How::DieInParse | How::DieInDocuments => vec![],
                 How::DieInDecide => {
-                    die();
+                    crash();
                     vec![]
                 }
                 How::LongEntry => {
@@ -178,7 +178,7 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
             }
             Event::Cleared => counter.total = 0,
             Event::Grown { bytes } => counter.pad = noise(*bytes),
-            Event::Said { text } if text == "die" => die(),
+            Event::Said { text } if text == "die" => crash(),
             Event::Said { .. } => {}
             Event::Broken => panic!("no hands"),
         }
@@ -228,7 +228,7 @@ impl View for Sums {
                 Event::Grown { bytes } => sum.said.push_str(&"g".repeat(*bytes)),
                 Event::Said { text } if text == "boo" => panic!("the view is afraid"),
                 Event::Said { text } if text == "doom" => {
-                    die();
+                    crash();
                     sum.said.push_str(text);
                 }
                 Event::Said { text } => sum.said.push_str(text),

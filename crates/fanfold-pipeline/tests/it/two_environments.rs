@@ -1,15 +1,15 @@
 //! Lambda promises no affinity: two environments, each with what it remembers, may get one log's
-//! batches in turn, or the same batch at the same time, or die in the middle of one.
+//! batches in turn, or the same batch at the same time, or crash in the middle of one.
 
 use fanfold::Seq;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::Processor;
+use fanfold_pipeline::testing::{Broken, Op};
 use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, command, done, log, run};
 
 /// Another environment may have gone on (Lambda promises no affinity), so first read the
@@ -35,15 +35,16 @@ fn they_take_turns_on_one_log() {
             let told = published.len();
             published.dedup();
             assert_eq!(published.len(), 40, "each is told");
-            // Once by whoever stored it, and once more by whoever takes the snapshot behind it.
+            // Once by the process that stored it, and once more by the one that takes the snapshot.
             assert!(told <= 2 * 40, "{told} times for 40 commits");
         })
         .await;
     });
 }
 
-/// The same, while the windows of many users leave the head: whoever takes over another's head must
-/// not take for stored what is only in there. Afterwards every command is known to who loads afresh.
+/// The same, while the windows of many users leave the head: a process that adopts
+/// another's head must not count as stored what is only in there. Afterwards a fresh load knows
+/// every command.
 #[test]
 fn they_take_turns_while_windows_leave_the_head() {
     play(async || {

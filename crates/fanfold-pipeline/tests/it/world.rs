@@ -1,5 +1,5 @@
 //! The world of one test: the ports in memory behind the fault layer, the stages over them, and
-//! what the test wants to see of them afterwards.
+//! what tests check afterwards.
 
 use std::sync::Arc;
 
@@ -34,19 +34,19 @@ use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
+use fanfold_pipeline::testing::Faults;
 use ledger::Ledger;
 use ledger::views::Balances;
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
-use crate::ports::{Faulty, ManualEnv, SentMessages};
 use crate::tally::{Resets, Sums, Tally};
+use fanfold_pipeline::testing::{Faulty, ManualEnv, SentMessages};
 
 /// A deadline that never comes.
 pub(crate) const NEVER: Time = Time(u64::MAX);
 
-/// How long a call has, in these tests, and then until its lease is over: its deadline, the grace of
-/// its host, and what clocks may be apart.
+/// How long a call has, in these tests, and then until its lease is over: its deadline, the grace
+/// of its host, and what clocks may be apart.
 const CALL_MS: u64 = 60_000;
 pub(crate) const LEASE_MS: u64 = CALL_MS + 10_000 + 5_001;
 
@@ -128,7 +128,7 @@ impl World {
         Self::seeded(1)
     }
 
-    /// Empty, with the chance of `seed`.
+    /// Empty, with the randomness of `seed`.
     pub(crate) fn seeded(seed: u64) -> Arc<Self> {
         Self::laid_out(seed, 1)
     }
@@ -185,7 +185,7 @@ impl World {
         Processor::new(ports, services)
     }
 
-    /// A processor that nothing goes wrong with: another environment, in another place.
+    /// A processor of another environment, without faults.
     pub(crate) fn elsewhere(&self) -> Processor {
         let (Ports { journal, state, parked, stream, .. }, env) = (&self.memory, &self.env);
         let ports = ProcessorPorts {
@@ -294,7 +294,7 @@ impl World {
         ReceivedRecord { key: log.clone(), data, arrived: self.env.now() }
     }
 
-    /// One commit of these commands, by another environment; the message that tells of it.
+    /// One commit of these commands, by another environment; its message.
     pub(crate) async fn commit(&self, log: &LogId, commands: &[Command]) -> Bytes {
         let first = self.tail(log).await.next().0;
         let record = self.record(log, first, commands);
@@ -309,7 +309,7 @@ impl World {
         self.memory.journal.append(&acme(), &item).await.expect("memory");
     }
 
-    /// Accepts so many commands of Ann for a log, with ids of their own; nobody hears of them yet.
+    /// Accepts so many commands of Ann for a log, each with its own id. No stage has seen them yet.
     pub(crate) async fn accept(&self, log: &LogId, commands: u64) {
         let known = self.memory.commands.slot(log).await.expect("memory");
         let known = known.map_or(0, |slot| slot.seq.0);

@@ -218,3 +218,111 @@ impl AboveHead {
         self.entries * OVERHEAD_BYTES + 2 * self.unpublished_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::{Entry, Outcome};
+    use crate::names::Origin;
+    use crate::position::{CommandId, Time};
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push { entries: u64, bytes: usize, is_published: bool },
+        Publish { seq: u64 },
+        Forget { head: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..4_u64, 0..1_000_usize, any::<bool>()).prop_map(
+                |(entries, bytes, is_published)| Step::Push { entries, bytes, is_published }
+            ),
+            3 => (0..40_u64).prop_map(|seq| Step::Publish { seq }),
+            1 => (0..40_u64).prop_map(|head| Step::Forget { head }),
+        ]
+    }
+
+    fn entry(seq: u64) -> Entry {
+        Entry {
+            seq: Seq(seq),
+            time: Time(0),
+            origin: Origin::nobody(),
+            id: CommandId::NONE,
+            command: None,
+            digest: None,
+            outcome: Outcome::Stale,
+        }
+    }
+
+    /// A commit of the naive model: its first and last seq, its bytes, and whether it is published.
+    type Naive = (u64, u64, usize, bool);
+
+    proptest! {
+        /// The bookkeeping has fast paths and running sums; the model walks a list each time.
+        #[test]
+        fn commits_above_the_head_are_kept_as_in_a_plain_list(steps in vec(step(), 0..60)) {
+            let mut above = AboveHead::default();
+            let mut model: Vec<Naive> = Vec::new();
+            let mut tail = 0;
+            for step in steps {
+                match step {
+                    Step::Push { entries, bytes, is_published } => {
+                        let (first, last) = (tail + 1, tail + entries);
+                        let entries: Vec<Entry> = (first..=last).map(entry).collect();
+                        let commands = entries.iter().map(Sent::from).collect();
+                        let log = "ledger/org:acme".parse().expect("a log");
+                        let commit =
+                            Commit { log, entries: entries.into(), prev: Arc::default() };
+                        let unpublished = (!is_published).then_some(commit);
+                        let (first_seq, last_seq) = (Seq(first), Seq(last));
+                        above.push(Since {
+                            first: first_seq,
+                            last: last_seq,
+                            bytes,
+                            commands,
+                            unpublished,
+                        });
+                        model.push((first, last, bytes, is_published));
+                        tail = last;
+                    }
+                    Step::Publish { seq } => {
+                        above.published(Seq(seq));
+                        let of = model.iter_mut().filter(|(first, ..)| *first == seq);
+                        of.for_each(|(.., is_published)| *is_published = true);
+                    }
+                    Step::Forget { head } => {
+                        above.forget(Seq(head));
+                        model.retain(|(_, last, ..)| *last > head);
+                    }
+                }
+                let of_all = |f: fn(&Naive) -> usize| model.iter().map(f).sum::<usize>();
+                let entries = of_all(|(first, last, ..)| (last - first + 1) as usize);
+                let unpublished_bytes = of_all(|(.., bytes, is_published)| {
+                    if *is_published { 0 } else { *bytes }
+                });
+                prop_assert_eq!(above.last(), model.last().map(|(_, last, ..)| Seq(*last)));
+                prop_assert_eq!(above.bytes(), of_all(|(_, _, bytes, _)| *bytes));
+                prop_assert_eq!(above.entries(), entries);
+                prop_assert_eq!(above.weight(), entries * OVERHEAD_BYTES + 2 * unpublished_bytes);
+                for seq in 0..=tail + 1 {
+                    let holds = |(first, last, ..): &&Naive| (*first..=*last).contains(&seq);
+                    let at = model.iter().find(holds).map(|(first, ..)| Seq(*first));
+                    prop_assert_eq!(above.at(Seq(seq)).map(|commit| commit.first), at);
+                    let unpublished: Vec<Seq> =
+                        above.unpublished(Seq(seq)).map(Commit::first).collect();
+                    let of_model = model.iter().filter(|(first, _, _, is_published)| {
+                        *first <= seq && !is_published
+                    });
+                    let of_model: Vec<Seq> = of_model.map(|(first, ..)| Seq(*first)).collect();
+                    prop_assert_eq!(unpublished, of_model);
+                }
+            }
+        }
+    }
+}

@@ -8,10 +8,10 @@ use fanfold::limits::COMMIT_BYTES_MAX;
 use fanfold::{Seq, StateKey};
 use fanfold_pipeline::ports::{State, StateItem};
 use fanfold_pipeline::process::Processor;
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
 
 /// A log that a processor knows, up to 3.
@@ -23,7 +23,7 @@ async fn warm(world: &World) -> Processor {
 }
 
 /// "On a failed condition …: the same nonce means our own first attempt had succeeded": nothing is
-/// loaded again, for nobody else was there.
+/// loaded again, because there was no other writer.
 #[test]
 fn an_attempt_of_ours_is_recognised_by_its_nonce() {
     play(async || {
@@ -115,9 +115,9 @@ fn a_conflict_is_decided_again_on_what_the_other_wrote() {
     });
 }
 
-/// Also against somebody who appends all the time: each conflict is a step forward.
+/// Also if another writer appends all the time: after each conflict there is less to do.
 #[test]
-fn a_log_that_others_write_to_all_the_time_gets_done() {
+fn a_log_with_constant_conflicts_is_finished() {
     play(async || {
         let world = World::new();
         let stale = warm(&world).await;
@@ -138,7 +138,7 @@ fn a_log_that_others_write_to_all_the_time_gets_done() {
 /// What never fits together (here a state table ahead of the journal, as after a restore) is tried
 /// a bounded number of times: the batch comes again, and other logs are done.
 #[test]
-fn a_log_that_gets_nowhere_comes_again() {
+fn a_log_without_progress_comes_again() {
     play(async || {
         let world = World::new();
         let processor = warm(&world).await;

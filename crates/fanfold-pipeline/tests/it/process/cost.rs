@@ -4,9 +4,9 @@
 //! `docs/design.md#tables`.
 
 use fanfold::LogId;
+use fanfold_pipeline::testing::Op;
 
 use crate::check::play;
-use crate::faults::Op;
 use crate::world::{NEVER, World, acme, done, log, run};
 
 const TABLES: [Op; 9] = [
@@ -64,7 +64,8 @@ fn a_batch_is_one_journal_write_per_log() {
 }
 
 /// "loaded cold (head, the commits after it by strongly consistent paginated query, and only the
-/// documents that the commands at hand need)"; the parked table is "never \[read\] on a plain load".
+/// documents that the commands at hand need)"; the parked table is "never \[read\] on a plain
+/// load".
 #[test]
 fn a_cold_load_reads_only_what_it_needs() {
     play(async || {

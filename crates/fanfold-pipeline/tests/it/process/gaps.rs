@@ -1,18 +1,18 @@
 //! Above the next seq: another environment may have gone on, so the processor first reads the
-//! journal from the cached tail, then the parked commands of the log. Still a gap: its commands are parked and
-//! acknowledged at once, for a batch that comes again holds nothing new, and a nudge is put behind
-//! them. After parking, read the tail again and go on if the gap has closed. A parked item is
-//! deleted only after its commit is published.
+//! journal from the cached tail, then the parked commands of the log. Still a gap: its commands are
+//! parked and acknowledged at once, for a batch that comes again holds nothing new, and a nudge is
+//! put behind them. After parking, read the tail again and go on if the gap has closed. A parked
+//! item is deleted only after its commit is published.
 //!
 //! `docs/design.md#process`.
 
 use fanfold::Services;
 use fanfold_pipeline::ports::{CommandStream, Env, StreamRecord};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{World, acme, command, done, log, run, unfinished};
 
 /// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
@@ -56,7 +56,7 @@ fn within_a_batch_the_order_does_not_matter() {
 }
 
 /// One nudge follows what was parked, so that what is missing before it on the stream is followed
-/// by a look at the parked table, in whichever environment. It does not cause another nudge.
+/// by a read of the parked table, in any environment. It does not cause another nudge.
 #[test]
 fn a_nudge_follows_what_is_parked() {
     play(async || {
@@ -165,7 +165,7 @@ fn behind_what_is_parked_a_gap_is_parked_too() {
 }
 
 /// What is parked is taken up when the gap has closed: at once by the process that parked it, by
-/// any other at the next gap or nudge. Nobody reads the parked table on a plain load.
+/// any other at the next gap or nudge. A plain load does not read the parked table.
 #[test]
 fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
     play(async || {
@@ -244,8 +244,8 @@ fn what_could_not_be_deleted_is_deleted_later() {
     });
 }
 
-/// "After parking, read the tail again and go on if the gap has closed": whoever closed it may not
-/// have seen what is parked now.
+/// "After parking, read the tail again and go on if the gap has closed": the environment that
+/// closed it may not have seen what is parked now.
 #[test]
 fn a_gap_that_closes_while_its_commands_are_parked_is_noticed() {
     play(async || {

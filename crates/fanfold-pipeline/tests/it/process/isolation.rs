@@ -7,11 +7,11 @@ use fanfold::limits::DOCUMENT_BYTES_MAX;
 use fanfold::{LogId, Seq, Services, Time};
 use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::testing::{Broken, Op};
 use ledger::Ledger;
 use serde_json::{Value, json};
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::tally::Tally;
 use crate::world::{NEVER, World, acme, add, command, commit_of, done, log, run, unfinished};
 

@@ -5,10 +5,10 @@ use fanfold::body::attempt::Step;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::process::Suspicion;
+use fanfold_pipeline::testing::Op;
 
 use crate::check::play;
-use crate::death::{die, survives};
-use crate::faults::Op;
+use crate::crash::{crash, survives};
 use crate::world::{World, acme, done};
 
 const SUSPICION: Suspicion = Suspicion { age_ms: 0, attempts_max: 3, faults_per_hour_max: 10 };
@@ -48,8 +48,8 @@ fn a_record_that_is_under_way_elsewhere_comes_again() {
     });
 }
 
-/// Where a lock admits one process at a time, what another has begun has ended with it: no process has
-/// to wait for a crash to be one.
+/// Where a lock admits one process at a time, what another has begun has ended with it: no process
+/// has to wait for a crash to be one.
 #[test]
 fn without_others_a_crash_is_one_at_once() {
     play(async || {
@@ -58,7 +58,7 @@ fn without_others_a_crash_is_one_at_once() {
             let record = world.acme(1..=3);
             for _ in 0..2 {
                 world.faults.before(Op::JournalAppend, "", || async {
-                    die();
+                    crash();
                     std::future::pending().await
                 });
                 let processor = world.processor().with_suspicion(SUSPICION).among(others);

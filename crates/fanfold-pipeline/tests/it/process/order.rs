@@ -1,11 +1,11 @@
-//! What order commands are processed in, and how repeats are told from conflicts.
+//! In which order commands are processed, and how repeats differ from conflicts.
 
 use fanfold::{Command, Time};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::Op;
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::Op;
 use crate::world::{World, acme, add, command, done, log, run};
 
 /// So many entries are more than a snapshot waits for.
@@ -192,7 +192,7 @@ fn an_id_below_the_window_is_stale() {
         let world = World::new();
         let commands: Vec<Command> = (11..=2_060).map(add).collect();
         done(&world.processor(), &[world.record(&acme(), 1, &commands)]).await;
-        // Ids 11 and 12 have fallen out, and nobody knows of 5.
+        // Ids 11 and 12 have left the window, and 5 was never in it.
         let late = [add(5), add(12), add(13), add(5), add(2_061)];
         done(&world.processor(), &[world.record(&acme(), 2_051, &late)]).await;
         let outcomes = world.outcomes(&acme()).await;

@@ -9,10 +9,10 @@ use fanfold::body::notification;
 use fanfold::canary::Canary;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run, unfinished};
 
 /// A processor that could not publish what it has stored.
@@ -29,7 +29,7 @@ async fn unheard(world: &World) -> Processor {
 /// "A done command's commit is published again unless … this process knows that it was published":
 /// the process that stored it, when the batch comes again.
 #[test]
-fn what_was_not_published_is_when_the_batch_comes_again() {
+fn an_unpublished_commit_is_published_when_the_batch_comes_again() {
     play(async || {
         let world = World::new();
         let processor = unheard(&world).await;
@@ -175,7 +175,7 @@ fn what_was_stored_before_the_deadline_is_published() {
             }
         });
         let deadline = world.env.now().plus_ms(5_000);
-        // Another has closed the gap, but there is no time for another look.
+        // Another has closed the gap, but there is no time to read the journal again.
         let processor = world.processor();
         let outcome = processor.process(&[world.acme(1..=3), world.acme(5..=5)], deadline).await;
         assert_eq!(outcome.unfinished, Some(1));
@@ -199,7 +199,7 @@ async fn accepted(world: &World) -> ([LogId; 3], Vec<ReceivedRecord>) {
 /// A topic that refuses a message for good says so of this message only (F7): its commits are sent
 /// one by one, and the one that is to blame without its entries.
 #[test]
-fn a_commit_that_is_refused_for_its_content_is_told_by_reference() {
+fn a_commit_that_is_refused_for_its_content_is_published_by_reference() {
     play(async || {
         let world = World::new();
         world.faults.refuse_messages(|m| m.contains("org:b 1-2") && !m.contains("in the journal"));
@@ -218,8 +218,8 @@ fn a_commit_that_is_refused_for_its_content_is_told_by_reference() {
     });
 }
 
-/// What is refused even so is parked and reported, and stops no other commit; its views find it in the
-/// journal. A nudge publishes it again, with the `prev` of its time, and removes it once it is
+/// What is refused even so is parked and reported, and stops no other commit; its views find it in
+/// the journal. A nudge publishes it again, with the `prev` of its time, and removes it once it is
 /// through.
 #[test]
 fn a_commit_that_is_always_refused_is_parked() {
@@ -295,7 +295,7 @@ fn a_snapshot_passes_what_is_parked_as_refused() {
 }
 
 /// A missing right is no fault of a message: nothing is parked for it, and nothing is tried again
-/// at once. The batch comes again, and is published when somebody has given the right back.
+/// at once. The batch comes again, and is published when an operator has given the right back.
 #[test]
 fn a_missing_right_is_an_outage() {
     play(async || {
@@ -331,7 +331,7 @@ fn a_refused_commit_that_cannot_be_parked_comes_again() {
 /// Subscribers can do nothing with a canary's commits: they count as published, unless the host has
 /// a view of them.
 #[test]
-fn canaries_are_not_told_by_default() {
+fn canaries_are_not_published_by_default() {
     play(async || {
         for are_told in [false, true] {
             let world = World::new();

@@ -1,11 +1,11 @@
-//! F4: the same command again is a duplicate; another one with the same id is told so.
+//! F4: the same command again is a duplicate; another one with the same id is rejected.
 
 use fanfold::entry::Outcome;
 use fanfold::{Command, Origin, Seq};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{World, acme, command, done, run, unfinished};
 
 /// So many small entries make a snapshot due.
@@ -96,7 +96,7 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
     });
 }
 
-/// A repeat that finds the journal out of reach comes again, and is then told apart as ever.
+/// A repeat that cannot read the journal comes again, and is then compared as usual.
 #[test]
 fn repeats_wait_for_the_journal() {
     play(async || {

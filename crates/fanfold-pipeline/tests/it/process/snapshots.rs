@@ -6,10 +6,10 @@ use fanfold::body::envelope;
 use fanfold::body::head::Head;
 use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN};
 use fanfold::{Command, Origin, Seq, StateKey};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{World, acme, command, done, unfinished};
 
 /// So many small entries are more than 4 KiB, and more than twenty times their three counters.
@@ -147,7 +147,7 @@ fn no_head_is_written_unless_every_document_is_stored() {
     });
 }
 
-/// A head of which nobody heard that it was stored.
+/// A head whose put took effect without an answer.
 #[test]
 fn a_head_without_an_answer_changes_nothing() {
     play(async || {
@@ -319,7 +319,7 @@ fn many_windows_leave_the_head() {
     });
 }
 
-/// The same, when they have lived in the head before: those that nobody touched since are stored
+/// The same, when they were in the head before: those that were not touched since are stored
 /// too, for the head no longer has them.
 #[test]
 fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {

@@ -1,7 +1,7 @@
-//! Suspect mode. A record that kills the process … comes back alone, by bisection. A lone
-//! record older than a parameter (5 minutes) first writes an attempt marker, which every controlled
-//! return closes; after three attempts that never returned its commands run and commit one at a
-//! time, and the one that dies again is `faulted` without being run (while loading: the log's
+//! Suspects. A record that ends the process comes back alone, by bisection. A lone record older
+//! than a parameter (5 minutes) first writes an attempt marker, which every controlled return
+//! closes; after three attempts that never returned its commands run and commit one at a time, and
+//! the one that ends its process again is `faulted` without being run (while loading: the log's
 //! commands are parked). More than ten such faults an hour in one service: it parks instead.
 //!
 //! `docs/design.md#suspects`.
@@ -14,11 +14,11 @@ use fanfold::{Command, LogId, Seq, Services};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::death::{deaths, die, fate, survives};
-use crate::faults::{Broken, Op};
+use crate::crash::{crash, crashes, fate, survives};
 use crate::world::{
     LEASE_MS, NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
 };
@@ -46,25 +46,25 @@ async fn call(world: &World, record: &ReceivedRecord) -> Option<BatchOutcome> {
 
 /// Ends the process before a call of a port takes effect.
 async fn dying() {
-    die();
+    crash();
     std::future::pending().await
 }
 
 /// So many calls that end their process.
 async fn dies(world: &World, record: &ReceivedRecord, times: usize) {
     for time in 1..=times {
-        assert_eq!(call(world, record).await, None, "death {time} of {times}");
+        assert_eq!(call(world, record).await, None, "crash {time} of {times}");
     }
 }
 
-/// Nothing dies, and nothing comes again.
+/// The call ends no process, and nothing comes again.
 async fn lives(world: &World, record: &ReceivedRecord) {
     assert_eq!(call(world, record).await, Some(BatchOutcome::DONE));
     assert_eq!(world.attempt(&acme()).await, None, "a return leaves no marker");
 }
 
 /// The whole of it: three attempts, then one at a time, then the fault; and whatever is around the
-/// killer goes on.
+/// suspect goes on.
 #[test]
 fn what_ends_its_process_is_faulted_without_being_run() {
     play(async || {
@@ -83,9 +83,9 @@ fn what_ends_its_process_is_faulted_without_being_run() {
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1, 1], "what is before it commits alone");
 
-            deaths();
+            crashes();
             lives(&world, &record).await;
-            assert_eq!(deaths(), 0, "{how}: it is not run again");
+            assert_eq!(crashes(), 0, "{how}: it is not run again");
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1; 5]);
             let entries = world.entries(&acme()).await;
@@ -107,9 +107,9 @@ fn what_ends_its_process_is_faulted_without_being_run() {
     });
 }
 
-/// Two in one record: each has to die by itself before it is given up.
+/// Two in one record: each has to end a process alone before it is faulted.
 #[test]
-fn each_command_dies_for_itself() {
+fn each_suspect_command_is_found_by_itself() {
     play(async || {
         let world = World::new();
         let record =
@@ -125,7 +125,7 @@ fn each_command_dies_for_itself() {
 
 /// One of those that are sent twice: it has its outcome already, and that is no fault.
 #[test]
-fn a_repeat_is_a_duplicate_though_it_died() {
+fn a_repeated_suspect_is_a_duplicate() {
     play(async || {
         let world = World::new();
         let record = old(&world, 1, &[add(1), add(1)]);
@@ -189,20 +189,20 @@ fn without_a_marker_nothing_is_run() {
             let world = World::new();
             let record = old(&world, 1, &[fatal(1, "die_in_parse")]);
             world.faults.fail(Op::Park, "attempt", .., broken);
-            deaths();
+            crashes();
             assert_eq!(unfinished(&world.processor(), std::slice::from_ref(&record)).await, 0);
-            assert_eq!(deaths(), 0);
+            assert_eq!(crashes(), 0);
             assert_eq!(world.attempt(&acme()).await, None);
             world.faults.fail(Op::ParkedList, "", .., Broken::Before);
             assert_eq!(unfinished(&world.processor(), &[record]).await, 0);
-            assert_eq!(deaths(), 0);
+            assert_eq!(crashes(), 0);
         }
     });
 }
 
-/// What could not be written or removed tells of no death, to the process that lives on.
+/// A marker that could not be written or removed counts as no crash for the process that wrote it.
 #[test]
-fn a_marker_that_could_not_be_removed_tells_of_no_death() {
+fn a_marker_that_could_not_be_removed_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let record = old(&world, 1, &run(1..=2));
@@ -220,9 +220,10 @@ fn a_marker_that_could_not_be_removed_tells_of_no_death() {
     });
 }
 
-/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives on.
+/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives
+/// on.
 #[test]
-fn a_call_that_is_dropped_tells_of_no_death() {
+fn a_dropped_call_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let record = old(&world, 1, &run(1..=2));
@@ -338,7 +339,7 @@ fn too_many_faults_an_hour_are_parked() {
         let id = kill(11).await;
         assert_eq!(world.tail(&id).await, Seq::ZERO);
         assert_eq!(world.parked(&id).await, ["1 ann#1 Suspect", "2 ann#2 Gap"]);
-        // It waits for an operator, with what is behind it, whoever finds it there.
+        // It waits for an operator, with what is behind it, also for another process.
         let behind = world.record(&id, 3, &[add(3)]);
         for batch in [vec![behind.clone()], vec![world.nudge(&id), behind]] {
             let processor = world.processor();

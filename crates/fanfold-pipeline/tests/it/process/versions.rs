@@ -6,10 +6,10 @@
 
 use fanfold::{Command, DocumentId, Seq, Services, StateKey};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::tally::Tally;
 use crate::world::{World, acme, command, done, run, unfinished};
 
@@ -119,7 +119,7 @@ fn a_load_that_is_cut_off_goes_on_from_its_last_head() {
         for seq in 1..=350 {
             done(&writer, &[world.record(&acme(), seq, &[padded(seq)])]).await;
         }
-        // Each look into the journal takes a second, and there are two and a half.
+        // Each read of the journal takes a second, and there are two and a half.
         let clock = world.env.clone();
         world.faults.after_every(Op::JournalRead, move || {
             clock.pass(1_000);

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{CommitItem, Env, Journal, Nonce};
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use super::singles;
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
 
 /// "at or below the cursor: done. Next in line: apply": without the journal, and only once.
@@ -188,7 +188,7 @@ fn what_is_not_for_the_view_is_passed_over() {
 /// "a catch-up of more than 5,000 entries has been marked `behind` in the cursor for the view's own
 /// sweep to continue in bounded steps".
 #[test]
-fn who_is_far_behind_is_left_to_the_sweep() {
+fn a_view_far_behind_is_left_to_the_sweep() {
     play(async || {
         let world = World::new();
         let mut messages = Vec::new();
@@ -201,7 +201,7 @@ fn who_is_far_behind_is_left_to_the_sweep() {
         applied(&projector, [&before]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(6_990))));
-        // What comes now only says how far it is to go: nothing is read, nobody waits.
+        // A further message only raises the target: nothing is read, and nothing waits.
         world.faults.forget();
         applied(&projector, [&last]).await;
         assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);

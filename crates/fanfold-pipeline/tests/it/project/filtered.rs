@@ -8,11 +8,11 @@
 use bytes::Bytes;
 use fanfold::body::notification::{self, ReceivedCommit};
 use fanfold::{Command, Seq};
+use fanfold_pipeline::testing::Op;
 use serde_json::json;
 
 use super::reset;
 use crate::check::play;
-use crate::faults::Op;
 use crate::world::{World, acme, add, applied, command, done};
 
 /// What a log of resets and other things is made of: `r` a reset, `x` a refusal, `.` nothing to the
@@ -39,8 +39,8 @@ async fn deliver(world: &World, messages: &[Bytes], which: &[usize]) {
     }
 }
 
-/// Who misses nothing of its kinds reads no journal: neither when it is sent everything, nor when a
-/// filter policy keeps from it what it does not understand.
+/// A view that misses nothing of its kinds reads no journal: neither when it is sent everything,
+/// nor when a filter policy keeps from it what it does not understand.
 #[test]
 fn a_filtered_view_reads_no_journal_while_it_misses_nothing() {
     play(async || {
@@ -80,7 +80,7 @@ fn a_filtered_view_reads_what_it_misses() {
             deliver(&world, &messages, &which).await;
             let reads = world.faults.calls(Op::JournalRead).len();
             assert_eq!(reads > 0, is_lost, "{which:?}");
-            // Who reads the journal reads all there is.
+            // A catch-up reads all of the journal.
             assert_eq!(world.rows("resets").await, ["a@4 2", "refused@8 1"], "{which:?}");
         }
     });
@@ -131,10 +131,10 @@ fn prev_survives_the_process_that_folded_it() {
     });
 }
 
-/// F9: a commit is told the same by whoever tells it, `prev` included: by the process that stored
+/// F9: every process publishes a commit the same, including `prev`: the process that stored
 /// it, and by one that has read it from the journal.
 #[test]
-fn a_commit_is_told_the_same_by_whoever_tells_it() {
+fn every_process_publishes_a_commit_the_same() {
     play(async || {
         let world = World::new();
         commits(&world, "..rr.x.rx").await;

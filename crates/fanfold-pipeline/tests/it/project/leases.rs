@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfold::Seq;
 use fanfold_pipeline::project::ATTEMPTS_MAX;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use super::singles;
 use crate::check::play;
-use crate::death::fate;
-use crate::faults::{Broken, Op};
+use crate::crash::fate;
 use crate::world::{World, acme, add, run};
 
 /// More logs than there are in these tests.
@@ -127,14 +127,14 @@ fn what_is_not_suspect_goes_on_beside_an_attempt() {
 
 /// A note that takes effect after its call has returned stays nowhere: its place is taken.
 #[test]
-fn a_note_that_comes_late_is_refused() {
+fn a_lease_that_is_stored_late_is_refused() {
     play(async || {
         for crashes in 0..3 {
             let world = World::new();
             let messages = vec![world.commit(&acme(), &run(1..=3)).await];
             for _ in 0..crashes {
                 world.faults.before(Op::PutRow, "", || async {
-                    crate::death::die();
+                    crate::crash::crash();
                     std::future::pending().await
                 });
                 let suspicious = world.projector("sums").suspicious(ATTEMPTS_MAX);

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::world::{World, acme, command, run};
 
-/// Commits of one entry each, of [`run`]; the messages that tell of them.
+/// Commits of one entry each, of [`run`]; their messages.
 async fn singles(world: &World, entries: u64) -> Vec<Bytes> {
     let mut messages = Vec::new();
     for seq in 1..=entries {

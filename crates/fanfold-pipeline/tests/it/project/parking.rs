@@ -6,11 +6,11 @@ use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::view::View;
 use fanfold::{Command, Recorded, RowKey, Seq, Services, Views};
 use fanfold_pipeline::ports::Journal;
+use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use super::say;
 use crate::check::play;
-use crate::faults::{Broken, Op};
 use crate::tally::{Event, Sum, Sums, Tally};
 use crate::world::{NEVER, World, acme, add, applied, command, commit_of, done, log};
 

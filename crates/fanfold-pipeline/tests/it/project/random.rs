@@ -5,12 +5,12 @@ use bytes::Bytes;
 use fanfold::body::notification::{ReceivedCommit, decode};
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 use futures::future::join;
 use serde_json::json;
 
 use super::{reset, say};
 use crate::check::{play, seeds};
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, applied, command, services, views};
 
 #[test]
@@ -75,7 +75,6 @@ async fn storm(seed: u64, view: &str) {
         let [one, other] = &workers;
         // One reads messages, the other gets the commits as they are.
         let commits = handed_over(&world, &batches[1]).await;
-        let commits: Vec<&[ReceivedCommit]> = commits.iter().map(Vec::as_slice).collect();
         join(one.project(&batches[0], NEVER), other.project_commits(&commits, NEVER)).await;
         if pick(5) == 0 {
             world.faults.land().await;

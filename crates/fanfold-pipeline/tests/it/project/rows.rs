@@ -9,10 +9,10 @@ use bytes::Bytes;
 use fanfold::{RowKey, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
 use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::testing::{Broken, Op, give_way};
 
 use super::{reset, singles};
 use crate::check::play;
-use crate::faults::{Broken, Op, give_way};
 use crate::world::{NEVER, World, acme, add, applied, command, run};
 
 /// Rows first, "then advance the cursor": a row that is not written holds the cursor back.

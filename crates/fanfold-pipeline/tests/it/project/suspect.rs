@@ -1,16 +1,16 @@
-//! "What kills the process is projected log by log behind an attempt marker when it comes again;
-//! three deaths park (view, log)."
+//! A commit that ends the process is applied log by log behind a lease when it comes again; three
+//! crashes park the view for its log.
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{Cursor, Env, ParkedView};
 use fanfold_pipeline::project::ATTEMPTS_MAX;
 use fanfold_pipeline::sweep::ViewSweepReport;
+use fanfold_pipeline::testing::{Broken, Op};
 
 use super::{say, singles};
 use crate::check::play;
-use crate::death::{fate, survives};
-use crate::faults::{Broken, Op};
+use crate::crash::{fate, survives};
 use crate::world::{World, acme, add, applied, done, log, run};
 
 /// More logs than there are in these tests.
@@ -70,9 +70,9 @@ async fn assert_only_the_second_is_parked(world: &World) {
     }
 }
 
-/// "three deaths park (view, log)", and no other log of the message.
+/// Three crashes park the view for the log, and for no other log of the message.
 #[test]
-fn three_deaths_park_the_view_for_the_log() {
+fn three_crashes_park_the_view_for_the_log() {
     play(async || {
         let world = World::new();
         let message = deadly(&world).await;
@@ -88,7 +88,7 @@ fn three_deaths_park_the_view_for_the_log() {
     });
 }
 
-/// Log by log, or nobody could tell whose death it was.
+/// Log by log, because otherwise the cause of a crash would be unknown.
 #[test]
 fn suspects_are_applied_one_at_a_time() {
     play(async || {
@@ -164,7 +164,7 @@ fn what_is_behind_a_suspect_is_suspect() {
 
 /// Every return sets the count back, also one that failed.
 #[test]
-fn every_return_sets_the_count_back() {
+fn every_return_removes_the_lease() {
     play(async || {
         for op in [Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead, Op::Attempt] {
             let world = World::new();
@@ -192,9 +192,9 @@ fn every_return_sets_the_count_back() {
     });
 }
 
-/// A count that could not be set back tells of no death, to the process that lives on.
+/// A lease that could not be removed counts as no crash for the process that stored it.
 #[test]
-fn a_count_that_could_not_be_set_back_tells_of_no_death() {
+fn a_lease_that_could_not_be_removed_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 1).await;
@@ -211,16 +211,17 @@ fn a_count_that_could_not_be_set_back_tells_of_no_death() {
     });
 }
 
-/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives on.
+/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives
+/// on.
 #[test]
-fn a_call_that_is_dropped_tells_of_no_death() {
+fn a_dropped_call_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 1).await;
         let projector = world.projector("sums");
         for _ in 0..5 {
             world.faults.before(Op::PutRow, "", || async {
-                crate::death::die();
+                crate::crash::crash();
                 std::future::pending().await
             });
             assert_eq!(
@@ -235,7 +236,7 @@ fn a_call_that_is_dropped_tells_of_no_death() {
     });
 }
 
-/// What is not suspect writes no attempts; but what comes through was no killer.
+/// A projector that is not suspicious stores no leases, but removes one of a crash after a success.
 #[test]
 fn what_is_not_suspect_writes_no_attempts() {
     play(async || {
@@ -245,7 +246,7 @@ fn what_is_not_suspect_writes_no_attempts() {
         applied(&projector, &messages[..2]).await;
         assert_eq!(world.faults.counts([Op::Attempt]), [0]);
         world.faults.before(Op::PutRow, "", || async {
-            crate::death::die();
+            crate::crash::crash();
             std::future::pending().await
         });
         assert_eq!(deliver(&world, &messages[2]).await, None);
@@ -274,15 +275,15 @@ fn a_sweep_parks_what_ends_its_process() {
         let world = World::new();
         deadly(&world).await;
         world.env.pass(11_000);
-        let mut deaths = 0;
+        let mut crashed = 0;
         let report = loop {
             match sweep(&world).await {
                 Some(report) => break report,
-                None => deaths += 1,
+                None => crashed += 1,
             }
-            assert!(deaths <= 3, "{:?}", cursors(&world).await);
+            assert!(crashed <= 3, "{:?}", cursors(&world).await);
         };
-        assert_eq!(deaths, 3);
+        assert_eq!(crashed, 3);
         assert_eq!((report.failed, report.parked), (vec![], 1));
         assert_only_the_second_is_parked(&world).await;
     });
@@ -305,7 +306,7 @@ fn a_dead_letter_that_ends_its_process_is_parked() {
 
 /// A host that has lost notifications brings their logs on, now.
 #[test]
-fn logs_are_brought_on_at_once() {
+fn logs_are_caught_up_at_once() {
     play(async || {
         for attempts_max in [None, Some(3)] {
             let world = World::new();
@@ -331,7 +332,7 @@ fn logs_are_brought_on_at_once() {
 
 /// The same with one that ends its process, which came to light at the restart.
 #[test]
-fn logs_are_brought_on_behind_attempts() {
+fn logs_are_caught_up_behind_leases() {
     play(async || {
         let world = World::new();
         deadly(&world).await;
@@ -359,7 +360,7 @@ fn attempts_count_for_one_step_only() {
         let last = world.messages().pop().expect("many");
         for killed_at in [" 200", " 250"] {
             world.faults.before(Op::Advance, killed_at, || async {
-                crate::death::die();
+                crate::crash::crash();
                 std::future::pending().await
             });
             let messages = [last.clone()];

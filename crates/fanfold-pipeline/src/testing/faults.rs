@@ -1,22 +1,23 @@
-//! The fault layer: it stands before every real port, records the calls, and breaks those that a
-//! test names: before or after they took effect, or so late that others came between; or it runs
-//! something else meanwhile.
+//! The fault layer in front of every port. It records the calls, and breaks those that a test
+//! names: before or after they take effect, or so late that other calls come between. It can also
+//! run something during a call.
 //!
-//! Every call gives others their turn before and after its effect, so that what may overlap does.
+//! Every call yields before and after its effect, so that calls that may overlap do.
 
 use std::future::{Future, poll_fn};
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use fanfold_pipeline::ports::Unavailable;
+use crate::ports::Unavailable;
 use futures::future::BoxFuture;
 
-use crate::death::or_never;
+use super::crash::or_never;
 
-/// What a stage may ask of a port.
+/// A call of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Op {
+#[expect(missing_docs, reason = "they are named as the ports' calls")]
+pub enum Op {
     SlotAppend,
     SlotGet,
     Catalogue,
@@ -46,16 +47,16 @@ pub(crate) enum Op {
 
 /// How a call is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// It has no effect.
     Before,
-    /// It has no effect, and its caller is told so.
+    /// It has no effect, and its error says so.
     Throttled,
     /// The provider refuses the call for good.
     Refused,
-    /// What it finds is not what anybody wrote.
+    /// It finds damaged data.
     Damaged,
-    /// It takes effect, and nobody hears of it.
+    /// It takes effect, but returns an error.
     After,
     /// It takes effect when [`Faults::land`] is called, long after its caller has given up.
     Late,
@@ -95,7 +96,7 @@ struct Script {
 
 /// The script of one world, shared by all of its ports.
 #[derive(Clone, Default)]
-pub(crate) struct Faults(Arc<Mutex<Script>>);
+pub struct Faults(Arc<Mutex<Script>>);
 
 impl Faults {
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -110,42 +111,38 @@ impl Faults {
     }
 
     /// Breaks the calls of `op` that have `about` in their description, from now on counted from 1.
-    pub(crate) fn fail(&self, op: Op, about: &str, calls: impl RangeBounds<usize>, how: Broken) {
+    pub fn fail(&self, op: Op, about: &str, calls: impl RangeBounds<usize>, how: Broken) {
         self.rule(op, about, calls, Action::Break(how));
     }
 
     /// Leaves the records or messages with `about` in their description out of such calls, which
     /// take the others.
-    pub(crate) fn leave_out(&self, op: Op, about: &str, calls: impl RangeBounds<usize>) {
+    pub fn leave_out(&self, op: Op, about: &str, calls: impl RangeBounds<usize>) {
         self.rule(op, about, calls, Action::LeaveOut(about.to_owned()));
     }
 
     /// From now on the topic refuses for good the messages of which `refuses` says so.
-    pub(crate) fn refuse_messages(&self, refuses: impl Fn(&str) -> bool + Send + Sync + 'static) {
+    pub fn refuse_messages(&self, refuses: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.rule(Op::Publish, "", .., Action::Refuse(Arc::new(refuses)));
     }
 
     /// Whether a message with this description is refused for good.
-    pub(crate) fn refuses(&self, message: &str) -> bool {
+    pub(super) fn refuses(&self, message: &str) -> bool {
         let script = self.script();
         let refuses = |rule: &Rule| matches!(&rule.action, Action::Refuse(is) if is(message));
         script.rules.iter().any(refuses)
     }
 
     /// Runs something while the first such call is under way: before its effect.
-    pub(crate) fn before<F>(
-        &self,
-        op: Op,
-        about: &str,
-        hook: impl Fn() -> F + Send + Sync + 'static,
-    ) where
+    pub fn before<F>(&self, op: Op, about: &str, hook: impl Fn() -> F + Send + Sync + 'static)
+    where
         F: Future<Output = ()> + Send + 'static,
     {
         self.rule(op, about, 1..=1, Action::Before(Arc::new(move || Box::pin(hook()))));
     }
 
     /// Runs something while the first such call is under way: after its effect.
-    pub(crate) fn after<F>(&self, op: Op, about: &str, hook: impl Fn() -> F + Send + Sync + 'static)
+    pub fn after<F>(&self, op: Op, about: &str, hook: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -153,7 +150,7 @@ impl Faults {
     }
 
     /// Runs something in every call of `op`, before its effect.
-    pub(crate) fn before_every<F>(&self, op: Op, hook: impl Fn() -> F + Send + Sync + 'static)
+    pub fn before_every<F>(&self, op: Op, hook: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -161,20 +158,20 @@ impl Faults {
     }
 
     /// Runs something in every call of `op`, after its effect.
-    pub(crate) fn after_every<F>(&self, op: Op, hook: impl Fn() -> F + Send + Sync + 'static)
+    pub fn after_every<F>(&self, op: Op, hook: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         self.rule(op, "", .., Action::After(Arc::new(move || Box::pin(hook()))));
     }
 
-    /// From now on everything works.
-    pub(crate) fn heal(&self) {
+    /// Removes all faults.
+    pub fn heal(&self) {
         self.script().rules.clear();
     }
 
-    /// What was so late takes effect now.
-    pub(crate) async fn land(&self) {
+    /// Lets the calls broken with [`Broken::Late`] take effect now.
+    pub async fn land(&self) {
         let late = std::mem::take(&mut self.script().late);
         for effect in late {
             effect.await;
@@ -182,31 +179,31 @@ impl Faults {
     }
 
     /// The calls of `op` since the last [`Faults::forget`], as they were described.
-    pub(crate) fn calls(&self, op: Op) -> Vec<String> {
+    pub fn calls(&self, op: Op) -> Vec<String> {
         let script = self.script();
         let of_op = script.calls.iter().filter(|(called, _)| *called == op);
         of_op.map(|(_, about)| about.clone()).collect()
     }
 
     /// How many calls of each of these there were since the last [`Faults::forget`].
-    pub(crate) fn counts<const N: usize>(&self, ops: [Op; N]) -> [usize; N] {
+    pub fn counts<const N: usize>(&self, ops: [Op; N]) -> [usize; N] {
         ops.map(|op| self.calls(op).len())
     }
 
     /// The most calls of `op` that were under way at the same time.
-    pub(crate) fn overlap(&self, op: Op) -> usize {
+    pub fn overlap(&self, op: Op) -> usize {
         self.script().overlap.iter().find(|(of, _)| *of == op).map_or(0, |(_, most)| *most)
     }
 
     /// Forgets what was called so far.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         let mut script = self.script();
         script.calls.clear();
         script.overlap.clear();
     }
 
     /// Notes a call that does not wait; whether it is to be refused.
-    pub(crate) fn refuse(&self, op: Op, about: &str) -> bool {
+    pub(super) fn refuse(&self, op: Op, about: &str) -> bool {
         let mut script = self.script();
         let actions = script.begin(op, about);
         script.end(op);
@@ -214,7 +211,7 @@ impl Faults {
     }
 
     /// Makes a call whose effect is given.
-    pub(crate) async fn call<T, E>(
+    pub(super) async fn call<T, E>(
         &self,
         op: Op,
         about: String,
@@ -227,8 +224,8 @@ impl Faults {
         self.call_in_parts(op, &[about], |_| effect).await
     }
 
-    /// As [`Faults::call`]; the effect is told which of its parts to leave out.
-    pub(crate) async fn call_in_parts<T, E, F>(
+    /// As [`Faults::call`]. The effect gets the parts that it must leave out.
+    pub(super) async fn call_in_parts<T, E, F>(
         &self,
         op: Op,
         parts: &[String],
@@ -267,7 +264,7 @@ impl Faults {
                 Err(Unavailable::Damaged { hop: "port", message: "half of it".to_owned() }.into())
             }
             Some(Broken::After) => {
-                // Whatever it says, nobody hears it.
+                // The result is lost.
                 let (Ok(_) | Err(_)) = effect.await;
                 Err(unanswered(op).into())
             }
@@ -324,8 +321,8 @@ fn unanswered(op: Op) -> Unavailable {
     Unavailable::Failed { hop: "port", message: format!("{op:?} is broken by the test") }
 }
 
-/// Lets everything else that is ready run first.
-pub(crate) async fn give_way() {
+/// Yields, so that everything else that is ready runs first.
+pub async fn give_way() {
     let mut given = false;
     poll_fn(|context| {
         if std::mem::replace(&mut given, true) {

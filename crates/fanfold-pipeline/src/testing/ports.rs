@@ -1,39 +1,39 @@
-//! The real ports in memory, each behind the fault layer. A call is described by what it is about,
-//! log first.
+//! Ports behind the fault layer. A call is described by what it is about, log first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use fanfold::body::attempt::Lease;
-use fanfold::body::notification::{self, Message, ReceivedCommit};
-use fanfold::body::record::Record;
-use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
-use fanfold::{LogId, RowKey, Seq, StateKey, Time};
-use fanfold_pipeline::packing::MessageTopics;
-use fanfold_pipeline::ports::{
+use crate::packing::MessageTopics;
+use crate::ports::{
     Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
     CommandStream, Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
     JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
     PublishError, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord,
     Unavailable, ViewTable,
 };
+use async_trait::async_trait;
+use fanfold::body::attempt::Lease;
+use fanfold::body::notification::{self, Message, ReceivedCommit};
+use fanfold::body::record::Record;
+use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
+use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 
-use crate::faults::{Faults, Op};
+use super::{Faults, Op};
 
 /// Topics that keep every message.
-pub(crate) struct SentMessages {
+pub struct SentMessages {
     topics: usize,
     sent: Mutex<Vec<(usize, Message)>>,
 }
 
 impl SentMessages {
-    pub(crate) fn new(topics: usize) -> Arc<Self> {
+    /// So many topics, without messages.
+    pub fn new(topics: usize) -> Arc<Self> {
         Arc::new(Self { topics, sent: Mutex::default() })
     }
 
-    /// Each with its topic, in the order in which they were published.
-    pub(crate) fn all(&self) -> Vec<(usize, Message)> {
+    /// All messages, each with its topic, in the order in which they were published.
+    pub fn all(&self) -> Vec<(usize, Message)> {
         self.sent.lock().expect("no panic").clone()
     }
 }
@@ -58,15 +58,16 @@ impl MessageTopics for SentMessages {
     }
 }
 
-/// A port in memory, and what may go wrong with it.
-pub(crate) struct Faulty<P> {
-    memory: Arc<P>,
+/// A port behind the fault layer.
+pub struct Faulty<P> {
+    port: Arc<P>,
     faults: Faults,
 }
 
 impl<P: Send + Sync + 'static> Faulty<P> {
-    pub(crate) fn new(memory: &Arc<P>, faults: &Faults) -> Arc<Self> {
-        Arc::new(Self { memory: Arc::clone(memory), faults: faults.clone() })
+    /// Puts `faults` in front of `port`.
+    pub fn new(port: &Arc<P>, faults: &Faults) -> Arc<Self> {
+        Arc::new(Self { port: Arc::clone(port), faults: faults.clone() })
     }
 
     async fn call<T, E, F>(
@@ -80,7 +81,7 @@ impl<P: Send + Sync + 'static> Faulty<P> {
         T: Send + 'static,
         E: From<Unavailable> + Send + 'static,
     {
-        self.faults.call(op, about, effect(Arc::clone(&self.memory))).await
+        self.faults.call(op, about, effect(Arc::clone(&self.port))).await
     }
 }
 
@@ -122,7 +123,7 @@ impl<P: Admission> Admission for Faulty<P> {
                 is_full: false,
             });
         }
-        self.memory.admit(log)
+        self.port.admit(log)
     }
 }
 
@@ -133,11 +134,11 @@ impl<P: CommandStream + 'static> CommandStream for Faulty<P> {
         records: &[StreamRecord],
     ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
         let parts: Vec<String> = records.iter().map(describe).collect();
-        let (memory, records) = (Arc::clone(&self.memory), records.to_vec());
+        let (port, records) = (Arc::clone(&self.port), records.to_vec());
         let effect = |left_out: Vec<usize>| async move {
             let kept = records.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
             let kept: Vec<StreamRecord> = kept.map(|(_, record)| record.clone()).collect();
-            let put = memory.put_records(&kept).await?;
+            let put = port.put_records(&kept).await?;
             Ok(with_gaps(put, &left_out))
         };
         self.faults.call_in_parts(Op::PutRecords, &parts, effect).await
@@ -254,7 +255,7 @@ impl<P: ParkedTable + 'static> ParkedTable for Faulty<P> {
 #[async_trait]
 impl<P: MessageTopics + 'static> MessageTopics for Faulty<P> {
     fn topics(&self) -> usize {
-        self.memory.topics()
+        self.port.topics()
     }
 
     async fn publish_messages(
@@ -264,12 +265,12 @@ impl<P: MessageTopics + 'static> MessageTopics for Faulty<P> {
     ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
         let parts: Vec<String> = messages.iter().map(describe_message).collect();
         let refused: Vec<bool> = parts.iter().map(|part| self.faults.refuses(part)).collect();
-        let (memory, messages) = (Arc::clone(&self.memory), messages.to_vec());
+        let (port, messages) = (Arc::clone(&self.port), messages.to_vec());
         let effect = move |left_out: Vec<usize>| async move {
             let kept = messages.iter().zip(&refused).enumerate();
             let kept = kept.filter(|(at, (_, refused))| !left_out.contains(at) && !**refused);
             let kept: Vec<Message> = kept.map(|(_, (message, _))| message.clone()).collect();
-            let mut published = memory.publish_messages(topic, &kept).await?.into_iter();
+            let mut published = port.publish_messages(topic, &kept).await?.into_iter();
             let results = refused.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
             let results = results.map(|(_, refused)| match refused {
                 true => Err(PublishError::Refused("the test says so".to_owned())),
@@ -365,22 +366,23 @@ impl<P: DeadLetters + 'static> DeadLetters for Faulty<P> {
     }
 }
 
-/// A clock that stands still but for the sleeps, and the same chance in every run.
-pub(crate) struct ManualEnv {
+/// A clock that only moves by sleeps and by [`ManualEnv::pass`], and randomness that is the same in
+/// every run.
+pub struct ManualEnv {
     clock: Arc<AtomicU64>,
     random: AtomicU64,
     faults: Faults,
 }
 
 impl ManualEnv {
-    /// It is noon; `seed` for the chance.
-    pub(crate) fn new(seed: u64, faults: &Faults) -> Arc<Self> {
+    /// The clock begins at noon; `seed` is for the randomness.
+    pub fn new(seed: u64, faults: &Faults) -> Arc<Self> {
         let clock = Arc::new(AtomicU64::new(12 * 60 * 60 * 1_000));
         Arc::new(Self { clock, random: AtomicU64::new(seed), faults: faults.clone() })
     }
 
-    /// Time passes.
-    pub(crate) fn pass(&self, ms: u64) {
+    /// Moves the clock on by `ms` milliseconds.
+    pub fn pass(&self, ms: u64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
     }
 }
@@ -405,7 +407,7 @@ impl Env for ManualEnv {
             clock.fetch_add(ms, Ordering::Relaxed);
             Ok::<(), Unavailable>(())
         };
-        // Nothing breaks a sleep; tests only run something meanwhile.
+        // A sleep cannot fail; tests only run something during it.
         let (Ok(()) | Err(_)) = self.faults.call(Op::Sleep, ms.to_string(), effect).await;
     }
 }

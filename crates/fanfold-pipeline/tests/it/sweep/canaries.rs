@@ -1,0 +1,50 @@
+//! The commands that the sweep sends through every hop.
+
+use fanfold::canary::Canary;
+use fanfold::{LogId, Seq};
+
+use super::ALL;
+use crate::check::play;
+use crate::world::{NEVER, World, done};
+
+/// "sends canary commands through every hop, and reports ages".
+#[test]
+fn canaries_go_through_every_hop() {
+    play(async || {
+        let world = World::new();
+        let sweep = world.sweep().with_canaries(world.ingest(), 2);
+        let canaries: Vec<LogId> = (0..2).filter_map(Canary::log).collect();
+        let processor = world.processor();
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(sweep.sweep(None, ALL, NEVER).await.expect("memory").canary_age_ms_max);
+            assert!(world.relay().relay(&world.changes(), NEVER).await.unfinished.is_none());
+            if seen.len() != 3 {
+                done(&processor, &world.records()).await;
+            }
+            world.env.pass(60_000);
+        }
+        assert_eq!(seen, [None, Some(60_000), Some(60_000), Some(120_000)]);
+        for canary in &canaries {
+            assert_eq!(world.tail(canary).await, Seq(4));
+            assert!(world.outcomes(canary).await.iter().all(|entry| entry.ends_with("accepted")));
+        }
+    });
+}
+
+/// Two runs at the same time send a command each: neither is taken for a repeat of the other.
+#[test]
+fn canaries_of_two_sweeps_are_told_apart() {
+    play(async || {
+        let world = World::new();
+        for _ in 0..2 {
+            let sweep = world.sweep().with_canaries(world.ingest(), 1);
+            sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        }
+        assert!(world.relay().relay(&world.changes(), NEVER).await.unfinished.is_none());
+        done(&world.processor(), &world.records()).await;
+        let entries = world.outcomes(&Canary::log(0).expect("a canary")).await;
+        assert_eq!(entries.len(), 2);
+        assert!(entries.iter().all(|entry| entry.ends_with("accepted")), "{entries:?}");
+    });
+}

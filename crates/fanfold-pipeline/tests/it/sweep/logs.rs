@@ -1,0 +1,313 @@
+//! The sweep of logs: what it nudges, sends again and reports.
+
+use fanfold::body::parked::Reason;
+use fanfold::canary::Canary;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::testing::{Broken, Op};
+
+use super::{ALL, org};
+use crate::check::play;
+use crate::world::{NEVER, World, add, command, done, run};
+
+/// `count` commands that wait behind a gap, and may wait for no longer.
+async fn park(world: &World, log: &LogId, first: u64, count: u64) {
+    let commands: Vec<_> = (first..first + count).map(add).collect();
+    let record = world.record(log, first, &commands);
+    world.env.pass(5_000);
+    done(&world.processor(), &[record]).await;
+}
+
+/// Another command than the one that stands at 1.
+fn other(world: &World, log: &LogId, id: u64) -> ReceivedRecord {
+    world.record(log, 1, &[command("bob", id, "add", serde_json::json!({"counter": "a", "by": 1}))])
+}
+
+/// What each log is like, and whether it is nudged, or waits for an operator.
+#[test]
+fn what_stands_still_is_nudged() {
+    play(async || {
+        let world = World::new();
+        let names = ["done", "still", "half", "gap", "service", "conflict", "hidden", "empty"];
+        let logs = names.map(org);
+        let [finished, still, half, gap, service, conflict, hidden, _] = &logs;
+        for log in [finished, still, half, gap, service, conflict, hidden] {
+            world.accept(log, 2).await;
+        }
+        done(
+            &world.elsewhere(),
+            &[finished, conflict, hidden].map(|l| world.record(l, 1, &run(1..=2))),
+        )
+        .await;
+        done(&world.elsewhere(), &[world.record(half, 1, &[add(1)])]).await;
+        park(&world, gap, 2, 1).await;
+        let without = world.processor_of(fanfold::Services::new());
+        done(&without, &[world.record(service, 1, &run(1..=2))]).await;
+        // What only an operator can do something about; so much of it that it could hide the rest.
+        done(&world.elsewhere(), &[other(&world, conflict, 1)]).await;
+        let conflicts: Vec<_> = (1..=120).map(|id| other(&world, hidden, id)).collect();
+        done(&world.elsewhere(), &conflicts).await;
+        park(&world, hidden, 4, 1).await;
+        // Accepted just now, and on its way.
+        let young = org("young");
+        world.env.pass(5_000);
+        world.accept(&young, 1).await;
+        world.env.pass(9_000);
+
+        world.faults.forget();
+        let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+        let nudged = [gap, half, hidden, service, still].map(Clone::clone);
+        assert_eq!(report.nudged, nudged);
+        assert_eq!((report.logs, report.waiting, report.next), (8, 2, None));
+        assert_eq!(report.standstill_ms_max, 24_000);
+        let put = world.faults.calls(Op::PutRecords);
+        // What the slot still holds, if it is next, and a nudge for what is parked behind it.
+        let [gap_1, half_1, still_1] = [gap, half, still].map(|log| format!("{log} 1-2"));
+        let [gap_2, hidden, at_service] = [gap, hidden, service].map(|log| format!("nudge {log}"));
+        assert_eq!(put, [[gap_1, gap_2, half_1, hidden, at_service, still_1].join(", ")]);
+        assert_eq!(report.resent, [gap, half, still].map(Clone::clone));
+        // "decides nothing".
+        let writes = [Op::SlotAppend, Op::JournalAppend, Op::StatePut, Op::Park, Op::ParkedRemove];
+        assert_eq!(world.faults.counts(writes), [0; 5]);
+
+        // And nudging helps, where the processor can.
+        let records = world.records();
+        done(&world.processor(), &records).await;
+        for log in [still, half, gap, service] {
+            assert_eq!(world.tail(log).await, Seq(2), "{log}");
+        }
+        assert_eq!(world.parked(gap).await, [] as [String; 0]);
+    });
+}
+
+/// A nudge that was not put is put by the next run.
+#[test]
+fn a_lost_nudge_is_made_again() {
+    play(async || {
+        let world = World::new();
+        for name in ["a", "b"] {
+            world.accept(&org(name), 1).await;
+        }
+        world.env.pass(11_000);
+        world.faults.leave_out(Op::PutRecords, "org:b", 1..=1);
+        for expected in [vec!["a"], vec!["a", "a", "b"]] {
+            world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            let mut nudged: Vec<LogId> = world.records().into_iter().map(|r| r.key).collect();
+            nudged.sort();
+            assert_eq!(nudged, expected.into_iter().map(org).collect::<Vec<_>>());
+        }
+    });
+}
+
+/// F7: a log that cannot be inspected or nudged is reported, and stops neither the others nor the
+/// canaries.
+#[test]
+fn a_log_that_cannot_be_inspected_stops_no_other() {
+    play(async || {
+        let world = World::new();
+        let logs = ["a", "b", "c", "d", "e"].map(org);
+        for log in &logs {
+            world.accept(log, 1).await;
+        }
+        let canary = Canary::log(0).expect("a canary");
+        world.env.pass(11_000);
+        world.faults.fail(Op::SlotGet, "org:a", .., Broken::Before);
+        world.faults.fail(Op::JournalTail, "org:b", .., Broken::Before);
+        world.faults.fail(Op::ParkedList, "org:c", .., Broken::Before);
+        world.faults.leave_out(Op::PutRecords, "org:d", 1..=1);
+        world.faults.fail(Op::JournalTail, canary.as_str(), 1..=1, Broken::Before);
+        let sweep = world.sweep().with_canaries(world.ingest(), 1);
+        let [a, b, c, d, e] = &logs;
+        let failed = [&canary, a, b, c, d].map(Clone::clone);
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
+        assert_eq!((report.failed, report.nudged), (failed.to_vec(), vec![e.clone()]));
+        assert_eq!((report.logs, report.next), (6, None), "the canary's log is a new one");
+
+        world.faults.heal();
+        world.faults.fail(Op::PutRecords, "", 1..=1, Broken::Before);
+        let sweep = world.sweep().with_canaries(world.ingest(), 1);
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
+        assert_eq!((report.failed, report.nudged), (logs.to_vec(), vec![]), "none was put");
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.failed, report.nudged), (vec![], logs.to_vec()));
+    });
+}
+
+/// A busy tenant whose commands are parked: it gets a new one all the time, and the oldest waits.
+#[test]
+fn standstill_is_measured_from_the_oldest_command() {
+    play(async || {
+        let world = World::new();
+        let (log, sweep) = (org("busy"), world.sweep());
+        let without = world.processor_of(fanfold::Services::new());
+        let mut seen = Vec::new();
+        for seq in 1..=42 {
+            world.accept(&log, 1).await;
+            done(&without, &[world.record(&log, seq, &run([seq]))]).await;
+            world.env.pass(10_000);
+            if seq % 6 == 0 {
+                let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+                let waiting = report.waiting_for.get(&Reason::NoService).copied();
+                seen.push((report.standstill_ms_max / 1_000, report.waiting, waiting));
+            }
+        }
+        let expected = [60, 120, 180, 240, 300, 360, 420].map(|s| match s > 300 {
+            true => (s, 1, Some(1)),
+            false => (s, 0, None),
+        });
+        assert_eq!(seen, expected);
+    });
+}
+
+/// Several batches behind the tail, and nothing is parked: the sweep measures from its first
+/// inspection on. A log that goes on does not stand still, however far behind it is.
+#[test]
+fn a_log_that_goes_on_does_not_stand_still() {
+    play(async || {
+        for goes_on in [false, true] {
+            let world = World::new();
+            let (log, sweep) = (org("busy"), world.sweep());
+            world.accept(&log, 1).await;
+            world.commit(&log, &run([1])).await;
+            world.env.pass(24 * 60 * 60 * 1_000);
+            let mut seen = Vec::new();
+            for seq in 2..=25 {
+                world.accept(&log, 1).await;
+                world.env.pass(10_000);
+                if seq > 4 && goes_on {
+                    world.commit(&log, &run([seq - 3])).await;
+                }
+                if seq % 6 == 0 {
+                    let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+                    seen.push(report.standstill_ms_max / 1_000);
+                }
+            }
+            let expected = if goes_on { [10; 4] } else { [10, 60, 120, 180] };
+            assert_eq!(seen, expected);
+        }
+    });
+}
+
+/// Commands whose change was lost, and that were overwritten in the slot, are gone: the log stands
+/// still, which is said each time; and nothing is put in vain every minute for ever.
+#[test]
+fn what_was_overwritten_is_reported() {
+    play(async || {
+        let world = World::new();
+        let (log, sweep) = (org("lost"), world.sweep());
+        world.accept(&log, 1).await;
+        world.accept(&log, 1).await;
+        park(&world, &log, 2, 1).await;
+        let before = world.records().len();
+        for minute in 1..=60 {
+            world.env.pass(60_000);
+            let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!(report.standstill_ms_max, minute * 60_000 + 5_000);
+            assert_eq!((report.resent, report.waiting), (vec![], usize::from(minute >= 5)));
+        }
+        let nudges = world.records().len() - before;
+        assert!((12..=16).contains(&nudges), "{nudges} nudges in an hour");
+        // What is behind is kept until the hole is filled.
+        assert_eq!(world.parked(&log).await, ["2 ann#2 Gap"]);
+        world.commit(&log, &[add(1)]).await;
+        sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        done(&world.processor(), &world.records()).await;
+        assert_eq!(world.tail(&log).await, Seq(2));
+    });
+}
+
+/// A change that was lost, and stands in the slot still.
+#[test]
+fn what_the_slot_still_holds_is_sent_again() {
+    play(async || {
+        for is_decided in [0, 1, 3] {
+            let world = World::new();
+            let log = org("lost");
+            world.accept(&log, 3).await;
+            if is_decided > 0 {
+                let decided: Vec<_> = (1..=is_decided).map(add).collect();
+                done(&world.elsewhere(), &[world.record(&log, 1, &decided)]).await;
+            }
+            world.env.pass(10_000);
+            let young = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!(young.nudged, []);
+            world.env.pass(1_000);
+            let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            let expected = if is_decided < 3 { vec![log.clone()] } else { vec![] };
+            assert_eq!((report.resent, report.nudged), (expected.clone(), expected));
+            done(&world.processor(), &world.records()).await;
+            let entries = ["1 ann#1 accepted", "2 ann#2 accepted", "3 ann#3 accepted"];
+            assert_eq!(world.outcomes(&log).await, entries);
+            let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!((report.nudged, report.standstill_ms_max), (vec![], 0));
+        }
+    });
+}
+
+/// What there was no time for, the next run begins with.
+#[test]
+fn a_walk_that_is_cut_off_goes_on_there() {
+    play(async || {
+        for ms in [1, 7, 20] {
+            let world = World::new();
+            let mut logs: Vec<LogId> = (0..50).map(|n| org(&format!("o{n}"))).collect();
+            for log in &logs {
+                world.accept(log, 1).await;
+            }
+            world.env.pass(11_000);
+            let clock = world.env.clone();
+            world.faults.after_every(Op::ParkedList, move || {
+                clock.pass(1);
+                std::future::ready(())
+            });
+            let (mut nudged, mut position, mut runs) = (Vec::new(), None, 0);
+            loop {
+                let deadline = world.env.now().plus_ms(ms);
+                let report = world.sweep().sweep(position, ALL, deadline).await.expect("memory");
+                nudged.extend(report.nudged);
+                runs += 1;
+                position = report.next;
+                if position.is_none() {
+                    break;
+                }
+                assert!(runs < 50, "each run comes forward");
+            }
+            logs.sort();
+            nudged.sort();
+            nudged.dedup();
+            assert_eq!(nudged, logs, "each has its turn, in {ms} ms a run");
+            assert!(runs > 1, "{runs}");
+        }
+    });
+}
+
+/// "from a stored position, a bounded number a run".
+#[test]
+fn the_catalogue_is_walked_page_by_page() {
+    play(async || {
+        for limit in [1, 3, 7, 23, 100] {
+            let world = World::new();
+            let mut logs: Vec<LogId> = (0..23).map(|n| org(&format!("o{n}"))).collect();
+            for log in &logs {
+                world.accept(log, 1).await;
+            }
+            world.env.pass(11_000);
+            let (mut nudged, mut position, mut runs) = (Vec::new(), None, 0);
+            loop {
+                let report = world.sweep().sweep(position, limit, NEVER).await.expect("memory");
+                assert!(report.logs <= limit);
+                nudged.extend(report.nudged);
+                runs += 1;
+                position = report.next;
+                if position.is_none() {
+                    break;
+                }
+            }
+            nudged.sort();
+            logs.sort();
+            assert_eq!(nudged, logs, "each once, {limit} at a time");
+            assert!(runs <= 23_usize.div_ceil(limit) + 1, "{runs}");
+        }
+    });
+}

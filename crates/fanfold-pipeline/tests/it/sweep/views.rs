@@ -1,0 +1,271 @@
+//! The sweep of one view: what it applies from the journal, and the dead letters.
+
+use bytes::Bytes;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
+use fanfold_pipeline::testing::{Broken, Op};
+
+use super::{ALL, org};
+use crate::check::play;
+use crate::world::{NEVER, World, acme, add, applied, log, run};
+
+/// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and
+/// what happened just now, of which the message is on its way.
+#[test]
+fn a_log_whose_message_was_lost_is_applied() {
+    play(async || {
+        for view in ["sums", "resets"] {
+            let world = World::new();
+            let [lost, short, young, finished] = ["lost", "short", "young", "finished"].map(org);
+            for log in [&lost, &short, &young, &finished] {
+                world.accept(log, 4).await;
+            }
+            let mut messages = Vec::new();
+            for log in [&lost, &short, &finished] {
+                messages.push(world.commit(log, &run(1..=3)).await);
+            }
+            world.commit(&short, &run(4..=4)).await;
+            let projector = world.projector(view);
+            applied(&projector, &messages[1..]).await;
+            let ages = [(9_000, vec![]), (2_000, vec![lost.clone(), short.clone()])];
+            for (ms, mut expected) in ages {
+                world.env.pass(ms);
+                if expected.is_empty() {
+                    world.commit(&young, &run(1..=4)).await;
+                }
+                let report = world.view_sweep(view).sweep(None, ALL, NEVER).await.expect("memory");
+                let mut caught_up = report.caught_up;
+                caught_up.sort();
+                expected.sort();
+                assert_eq!((caught_up, report.failed), (expected, vec![]), "{view}");
+            }
+            for (log, seq) in [(&lost, 3), (&short, 4), (&finished, 3), (&young, 0)] {
+                assert_eq!(world.cursor(view, log).await.seq, Seq(seq), "{view} {log}");
+                world.audit_view(view, log).await;
+            }
+        }
+    });
+}
+
+/// "for the view's own sweep to continue in bounded steps": each is kept, and the next run goes on.
+#[test]
+fn a_sweep_goes_on_where_the_last_one_ended() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 1).await;
+        for seq in 1..=350 {
+            world.commit(&acme(), &run(seq..=seq)).await;
+        }
+        world.env.pass(11_000);
+        let sweep = world.view_sweep("sums");
+        // Each step takes a millisecond.
+        let clock = world.env.clone();
+        world.faults.after_every(Op::Advance, move || {
+            clock.pass(1);
+            std::future::ready(())
+        });
+        for (steps, expected) in [(1, 100), (2, 300), (9, 350)] {
+            let deadline = world.env.now().plus_ms(steps);
+            sweep.sweep(None, ALL, deadline).await.expect("memory");
+            assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(expected));
+        }
+        world.audit_view("sums", &acme()).await;
+    });
+}
+
+/// F7: a log that cannot be brought on, one for which the view is parked, and one of another
+/// service stop no other.
+#[test]
+fn a_log_that_cannot_be_applied_stops_no_other() {
+    play(async || {
+        let world = World::new();
+        let [a, b, c] = ["a", "b", "c"].map(org);
+        for log in [&a, &b, &c] {
+            world.accept(log, 1).await;
+            world.commit(log, &[add(1)]).await;
+        }
+        let ledger = log("ledger/org:a");
+        let open = br#"{"type":"ledger","command":"open","id":1,"user":"ann","org":"a","data":{"account":"cash"}}"#;
+        assert!(world.ingest().ingest(&[open]).await[0].is_ok());
+        let stands = ParkedView { seq: Seq(1), reason: "a test".to_owned(), at: world.env.now() };
+        world.table("sums").park(&c, Seq::ZERO, &stands).await.expect("memory");
+        world.env.pass(11_000);
+        world.faults.fail(Op::JournalRead, "org:b", .., Broken::Before);
+        let report = world.view_sweep("sums").sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.logs, report.parked), (3, 1));
+        assert_eq!((report.caught_up, report.failed), (vec![a], vec![b]));
+        assert_eq!(world.cursor("sums", &c).await.seq, Seq::ZERO);
+        assert_eq!(world.cursor("sums", &ledger).await.seq, Seq::ZERO);
+    });
+}
+
+/// "and its own dead letters by the project stage": delivered ones and unreadable ones are
+/// removed; others stay.
+#[test]
+fn dead_letters_are_delivered() {
+    play(async || {
+        let world = World::new();
+        let [a, b] = ["a", "b"].map(org);
+        let mut letters = vec![Bytes::from_static(b"illegible")];
+        for log in [&a, &b] {
+            letters.push(world.commit(log, &[add(1)]).await);
+        }
+        for letter in &letters {
+            world.memory.dead_letters.push("sums", letter.clone());
+        }
+        let left = async || {
+            let left = world.memory.dead_letters.list("sums", None, 10).await.expect("memory");
+            left.into_iter().map(|letter| letter.body).collect::<Vec<_>>()
+        };
+        world.faults.fail(Op::PutRow, "org:b", 1..=1, Broken::Before);
+        let sweep = world.view_sweep("sums");
+        for (delivered, expected) in [(2, [2].as_slice()), (1, &[]), (0, &[])] {
+            let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!(report.delivered, delivered);
+            let expected: Vec<Bytes> = expected.iter().map(|at| letters[*at].clone()).collect();
+            assert_eq!(left().await, expected);
+        }
+        for log in [&a, &b] {
+            assert_eq!(world.cursor("sums", log).await.seq, Seq(1));
+        }
+        // One that was delivered and could not be removed is delivered again, to no effect.
+        world.memory.dead_letters.push("sums", letters[1].clone());
+        world.faults.fail(Op::LetterRemove, "", 1..=1, Broken::Before);
+        for counts in [(0, 1), (1, 0)] {
+            let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+            assert_eq!((report.delivered, report.undelivered), counts);
+        }
+        world.audit_view("sums", &a).await;
+    });
+}
+
+/// All of them in one run, page by page, if there is time; each has one turn, and what cannot be
+/// delivered keeps nothing from what is behind it.
+#[test]
+fn dead_letters_are_drained() {
+    play(async || {
+        let world = World::new();
+        let (_, bad) = lost_messages(&world, "bad", 150).await;
+        let (_, good) = lost_messages(&world, "good", 160).await;
+        for letter in bad.iter().chain(&good) {
+            world.memory.dead_letters.push("sums", letter.clone());
+        }
+        world.faults.fail(Op::PutRow, "org:bad", .., Broken::Before);
+        let sweep = world.view_sweep("sums");
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.delivered, report.undelivered), (160, 150));
+        world.faults.heal();
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.delivered, report.undelivered), (150, 0));
+        // What there is no time for stays.
+        for letter in &good {
+            world.memory.dead_letters.push("sums", letter.clone());
+        }
+        let clock = world.env.clone();
+        world.faults.after_every(Op::LetterRemove, move || {
+            clock.pass(1);
+            std::future::ready(())
+        });
+        let deadline = world.env.now().plus_ms(50);
+        let report = sweep.sweep(None, ALL, deadline).await.expect("memory");
+        assert_eq!(report.delivered, 100, "a page");
+        assert_eq!(
+            world.memory.dead_letters.list("sums", None, ALL).await.expect("memory").len(),
+            60
+        );
+    });
+}
+
+/// Logs of which every message was lost, some of them with a dead letter that says so.
+async fn lost_messages(world: &World, names: &str, n: usize) -> (Vec<LogId>, Vec<Bytes>) {
+    let (mut logs, mut letters) = (Vec::new(), Vec::new());
+    for at in 0..n {
+        let log = org(&format!("{names}{at}"));
+        world.accept(&log, 1).await;
+        letters.push(world.commit(&log, &[add(1)]).await);
+        logs.push(log);
+    }
+    (logs, letters)
+}
+
+/// From now on each advance of a cursor takes a millisecond.
+fn slow_down(world: &World) {
+    let clock = world.env.clone();
+    world.faults.after_every(Op::Advance, move || {
+        clock.pass(1);
+        std::future::ready(())
+    });
+}
+
+/// A log that there was no time for is not passed over, and not said to be well.
+#[test]
+fn a_views_walk_that_is_cut_off_goes_on_there() {
+    play(async || {
+        for ms in [1, 7, 20] {
+            let world = World::new();
+            let (mut logs, _) = lost_messages(&world, "o", 50).await;
+            world.env.pass(11_000);
+            slow_down(&world);
+            let (mut seen, mut position, mut runs) = (Vec::new(), None, 0);
+            loop {
+                let deadline = world.env.now().plus_ms(ms);
+                let sweep = world.view_sweep("sums");
+                let report = sweep.sweep(position, ALL, deadline).await.expect("memory");
+                assert!(report.logs < 50, "{} logs in {ms} ms", report.logs);
+                seen.extend(report.caught_up);
+                runs += 1;
+                position = report.next;
+                if position.is_none() {
+                    break;
+                }
+                assert!(runs < 50, "each run comes forward");
+            }
+            logs.sort();
+            seen.sort();
+            assert_eq!(seen, logs, "each has its turn once, in {ms} ms a run");
+        }
+    });
+}
+
+/// Neither what stands still nor what was not delivered may starve the other.
+#[test]
+fn dead_letters_and_logs_share_the_time() {
+    play(async || {
+        let world = World::new();
+        let (_, _) = lost_messages(&world, "still", 60).await;
+        world.env.pass(11_000);
+        let (_, letters) = lost_messages(&world, "letter", 60).await;
+        letters.into_iter().for_each(|letter| world.memory.dead_letters.push("sums", letter));
+        slow_down(&world);
+        let deadline = world.env.now().plus_ms(60);
+        let report = world.view_sweep("sums").sweep(None, ALL, deadline).await.expect("memory");
+        assert!((20..60).contains(&report.caught_up.len()), "{}", report.caught_up.len());
+        assert!((20..60).contains(&report.delivered), "{}", report.delivered);
+        assert_eq!(report.delivered + report.undelivered, 60);
+        assert!(report.next.is_some(), "there was no time for all logs");
+    });
+}
+
+/// A queue that does not answer is counted, and keeps no log from being brought on.
+#[test]
+fn a_failing_queue_stops_no_log() {
+    play(async || {
+        let world = World::new();
+        let (logs, letters) = lost_messages(&world, "o", 3).await;
+        world.memory.dead_letters.push("sums", letters[0].clone());
+        world.env.pass(11_000);
+        world.faults.fail(Op::LetterList, "", 1..=1, Broken::Before);
+        let sweep = world.view_sweep("sums");
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
+        assert_eq!((report.caught_up.len(), report.undelivered), (logs.len(), 1));
+        let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!((report.delivered, report.undelivered), (1, 0));
+
+        // Nor does a catalogue that does not answer keep the letters.
+        world.memory.dead_letters.push("sums", letters[1].clone());
+        world.faults.fail(Op::Catalogue, "", 1..=1, Broken::Before);
+        sweep.sweep(None, ALL, NEVER).await.expect_err("there is no catalogue");
+        let left = world.memory.dead_letters.list("sums", None, 10).await.expect("memory");
+        assert_eq!(left, []);
+    });
+}

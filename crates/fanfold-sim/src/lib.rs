@@ -37,7 +37,7 @@ use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use crate::drive::{Clients, Stage};
 use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
-use crate::model::{Invariant, Model, Violation};
+use crate::model::Model;
 use crate::ports::{
     AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
     SimViewTable, Watch,
@@ -63,7 +63,7 @@ pub struct Report {
     /// The seed.
     pub seed: u64,
     /// What contradicted the invariants; empty if all is well.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<Breach>,
     /// Every effect, in order.
     pub trace: Vec<String>,
     /// The faults injected.

@@ -86,7 +86,7 @@ impl Bench {
         let sealed = self.log.seal();
         for sealed in sealed.clone() {
             let first = sealed.notice.first();
-            self.log.acknowledge(sealed);
+            self.log.acknowledge(sealed).expect("it is the next");
             self.log.published(first);
         }
         if let Some(snapshot) = self.log.snapshot() {

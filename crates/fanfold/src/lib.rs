@@ -15,6 +15,7 @@ pub mod catch;
 pub mod command;
 pub mod digest;
 pub mod entry;
+pub mod invariant;
 pub mod limits;
 pub mod log;
 pub mod names;

@@ -106,10 +106,10 @@ impl Window {
     }
 
     /// Remembers that the entry of `id` stands at `seq` and has this time. An id that is known or
-    /// below the floor changes nothing: the first sighting counts.
-    pub fn insert(&mut self, id: CommandId, seq: Seq, time: Time) {
+    /// below the floor changes nothing, because the first sighting counts: then it is `false`.
+    pub fn insert(&mut self, id: CommandId, seq: Seq, time: Time) -> bool {
         if self.sight(id, time) != Sighting::New {
-            return;
+            return false;
         }
         self.forget_if_idle(time);
         self.touched = time;
@@ -123,6 +123,7 @@ impl Window {
         while self.ids > WINDOW_IDS_MAX {
             self.drop_lowest();
         }
+        true
     }
 
     fn highest(&self) -> u64 {

@@ -11,6 +11,7 @@ use crate::catch::Fault;
 use crate::command::Command;
 use crate::digest::Digest;
 use crate::entry::{Entry, Outcome, Raw};
+use crate::invariant::Breach;
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
 use crate::position::{Seq, Time};
@@ -241,9 +242,10 @@ impl Log {
         });
     }
 
-    /// The journal has acknowledged a commit.
-    pub fn acknowledge(&mut self, sealed: Sealed) {
-        self.remember(sealed.notice, sealed.payload_bytes);
+    /// The journal has acknowledged a commit: the first of those that are sealed. After an error the
+    /// log is to be dropped.
+    pub fn acknowledge(&mut self, sealed: Sealed) -> Result<(), Breach> {
+        self.remember(sealed.notice, sealed.payload_bytes)
     }
 }
 

@@ -10,20 +10,17 @@ use crate::body::head::{decode_document, decode_window};
 use crate::body::notification::{Notice, entry_kinds};
 use crate::catch::Fault;
 use crate::entry::{Entry, Event, Outcome};
+use crate::invariant;
+use crate::invariant::Breach;
 use crate::position::Seq;
 use crate::window::Window;
 
 /// Why this build cannot take in what is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
-    /// A commit does not start where the one before it ends (F3).
-    #[error("the chain is broken: expected a commit from {expected}, found one from {found}")]
-    Chain {
-        /// The seq after the tail.
-        expected: Seq,
-        /// The commit's first.
-        found: Seq,
-    },
+    /// What is stored contradicts an invariant.
+    #[error(transparent)]
+    Breach(#[from] Breach),
     /// A stored body cannot be read.
     #[error("a stored body cannot be read")]
     Body(#[from] DecodeError),
@@ -95,9 +92,12 @@ impl Log {
     /// error the log is to be dropped.
     pub fn fold(&mut self, entries: Vec<Entry>, payload_bytes: usize) -> Result<(), FoldError> {
         let found = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
-        if found != self.tail.next() {
-            return Err(FoldError::Chain { expected: self.tail.next(), found });
-        }
+        let expected = self.tail.next();
+        invariant!(
+            F3,
+            found == expected,
+            "expected a commit from {expected}, found one from {found}"
+        )?;
         let prev = self.prev.clone();
         for entry in &entries {
             if let Outcome::Accepted(events) = &entry.outcome {
@@ -106,11 +106,12 @@ impl Log {
                         .map_err(|fault| FoldError::Fault { at: entry.seq, fault })?;
                 }
             }
-            self.advance(entry);
+            let is_first = self.advance(entry);
+            let Entry { seq, origin, id, .. } = entry;
+            invariant!(F4, is_first, "entry {seq} uses the id {id} of {origin} again")?;
         }
         let notice = Notice { log: self.id.clone(), entries: entries.into(), prev };
-        self.remember(notice, payload_bytes);
-        Ok(())
+        Ok(self.remember(notice, payload_bytes)?)
     }
 
     fn fold_event(&mut self, seq: Seq, event: &Event) -> Result<(), Fault> {
@@ -132,12 +133,14 @@ impl Log {
         )
     }
 
-    /// What every entry changes beside documents: tail, time, window, `prev`.
-    pub(super) fn advance(&mut self, entry: &Entry) {
+    /// What every entry changes beside documents: tail, time, window, `prev`. Whether the window
+    /// did not know the entry's id.
+    pub(super) fn advance(&mut self, entry: &Entry) -> bool {
+        let mut is_first = true;
         if entry.outcome.uses_id() {
             self.windows.change(&entry.origin, Window::default, |held| {
                 if entry.seq > held.stored {
-                    held.value.insert(entry.id, entry.seq, entry.time);
+                    is_first = held.value.insert(entry.id, entry.seq, entry.time);
                     held.seq = entry.seq;
                     held.bytes = held.value.weight();
                 }
@@ -153,13 +156,22 @@ impl Log {
         }
         self.tail = entry.seq;
         self.time = self.time.max(entry.time);
+        is_first
     }
 
     /// Keeps of a stored commit what is needed until the head has passed it.
-    pub(super) fn remember(&mut self, notice: Notice, bytes: usize) {
+    pub(super) fn remember(&mut self, notice: Notice, bytes: usize) -> Result<(), Breach> {
+        let expected = self.since.last().unwrap_or(self.head).next();
+        let found = notice.first();
+        invariant!(
+            F3,
+            found == expected,
+            "the commit from {found} is not stored behind {expected}"
+        )?;
         let commands = notice.entries.iter().map(Sent::from).collect();
         let (first, last) = (notice.first(), notice.last());
         let notice = (last > self.published_before).then_some(notice);
         self.since.push(Since { first, last, bytes, commands, notice });
+        Ok(())
     }
 }

@@ -29,6 +29,8 @@ use crate::body::head::{Head, Prev};
 use crate::body::notification::Notice;
 use crate::digest::Digest;
 use crate::entry::Entry;
+use crate::invariant;
+use crate::invariant::Breach;
 use crate::names::{DocumentId, LogId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
 use crate::service::{AnyDocument, AnyService};
@@ -201,6 +203,12 @@ impl Log {
     /// Whether something that was loaded is further on than the tail: the journal has more.
     pub fn is_behind(&self) -> bool {
         self.seen > self.tail
+    }
+
+    /// Checks, once the journal is read to its end, that the state table is not ahead of it.
+    pub fn reaches_the_state_table(&self) -> Result<(), Breach> {
+        let Self { seen, tail, .. } = self;
+        invariant!(Head, seen <= tail, "the state table is at {seen}, the journal ends at {tail}")
     }
 
     /// Whether everything decided is known to be in the journal.

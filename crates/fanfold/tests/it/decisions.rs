@@ -211,7 +211,7 @@ fn commits_are_split_below_their_limit() {
     assert!(sealed.iter().all(|sealed| payload(sealed) <= COMMIT_BYTES_MAX));
     assert!(log.seal().is_empty());
     assert_eq!((log.tail(), log.is_settled()), (Seq(40), false));
-    sealed.into_iter().for_each(|sealed| log.acknowledge(sealed));
+    sealed.into_iter().for_each(|sealed| log.acknowledge(sealed).unwrap());
     assert!(log.is_settled());
 }
 
@@ -365,14 +365,18 @@ fn what_cannot_be_folded_is_an_error() {
     let unreadable = "what is stored at 2 cannot be folded: the event";
     let fail = Outcome::Accepted(vec![event("failed", 1, "a", &json!({"how": "panic_in_evolve"}))]);
     for (entries, error) in [
-        (vec![], "the chain is broken: expected a commit from 2, found one from 0"),
+        (vec![], "invariant F3 does not hold: expected a commit from 2, found one from 0"),
         (
             vec![entry(1, Outcome::Stale)],
-            "the chain is broken: expected a commit from 2, found one from 1",
+            "invariant F3 does not hold: expected a commit from 2, found one from 1",
         ),
         (
             vec![entry(3, Outcome::Stale)],
-            "the chain is broken: expected a commit from 2, found one from 3",
+            "invariant F3 does not hold: expected a commit from 2, found one from 3",
+        ),
+        (
+            vec![Entry { id: CommandId::new(10).unwrap(), ..entry(2, touched(1, "touched")) }],
+            "invariant F4 does not hold: entry 2 uses the id 10 of ann again",
         ),
         (
             vec![entry(2, touched(3, "touched"))],

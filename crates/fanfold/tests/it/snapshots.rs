@@ -48,7 +48,7 @@ impl Bench {
         for sealed in self.log.seal() {
             let first = sealed.notice.first();
             self.bytes += fanfold::body::envelope::open(1, &sealed.body).unwrap().len();
-            self.log.acknowledge(sealed);
+            self.log.acknowledge(sealed).unwrap();
             self.log.published(first);
         }
     }
@@ -147,7 +147,7 @@ fn nothing_is_snapshotted_that_is_not_stored_and_published() {
     let add = json!({"counter": "a", "by": 0, "note": 40_000});
     bench.decide("ann", "add", &add);
     let sealed = bench.log.seal().remove(0);
-    bench.log.acknowledge(sealed);
+    bench.log.acknowledge(sealed).unwrap();
     assert!(bench.log.may_snapshot());
     assert!(bench.log.snapshot().is_none(), "not published");
     bench.log.published(Seq(2));
@@ -157,7 +157,7 @@ fn nothing_is_snapshotted_that_is_not_stored_and_published() {
     assert!(bench.log.snapshot().is_none(), "the second command is not sealed");
     let sealed = bench.log.seal().remove(0);
     assert!(bench.log.snapshot().is_none(), "its commit is not stored");
-    bench.log.acknowledge(sealed);
+    bench.log.acknowledge(sealed).unwrap();
     bench.log.published(Seq(2));
     let snapshot = bench.log.snapshot().expect("it is due");
     // Until it is stored, all of it is due again, and more.

@@ -257,7 +257,7 @@ impl World {
             }
             // It may die before it hears that the commit is stored.
             process.effect()?;
-            log.acknowledge(sealed);
+            log.acknowledge(sealed).unwrap();
         }
         assert!(log.is_settled());
         Ok(())

@@ -3,9 +3,9 @@
 use hyper::StatusCode;
 use serde::Deserialize;
 
-use crate::http::{Answer, HttpError, is_passing};
 use crate::text::{shown, shown_bytes};
 use crate::workload::{Order, Spec};
+use auditor::http::{Answer, HttpError, is_passing};
 
 /// The answer to one command, and, without `results`, to `POST /command`.
 #[derive(Deserialize)]

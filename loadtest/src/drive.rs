@@ -11,13 +11,13 @@ use tokio::runtime::{Builder, Runtime};
 use crate::arrivals::Shape;
 use crate::evidence::Evidence;
 use crate::exchange::{Context, Patience};
-use crate::http::Target;
 use crate::live::Live;
 use crate::measure::Measures;
 use crate::open_loop::{Desk, Sampler, open_loop};
 use crate::pacer::Pacer;
 use crate::samples::Turns;
 use crate::workload::Workload;
+use auditor::http::Target;
 
 /// What one thread is to do.
 #[derive(Debug, Clone)]

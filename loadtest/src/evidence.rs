@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::exchange::Fate;
-use crate::receipts::{End, FORMAT, Line, Run};
 use crate::workload::{Order, Spec};
+use auditor::receipts::{End, FORMAT, Line, Run};
 
 /// Bytes that are handed over at once.
 const CHUNK_BYTES: usize = 64 * 1024;

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rand::Rng;
 
 use crate::answers::{Outcome, outcomes};
-use crate::http::{Answer, HttpError, Target};
 use crate::live::Live;
 use crate::measure::{Kind, Measures};
 use crate::workload::{Order, Spec};
+use auditor::http::{Answer, HttpError, Target};
 
 /// The first pause before a request is sent again; each next may be twice as long (full jitter).
 const PAUSE_MIN: Duration = Duration::from_millis(20);

@@ -10,21 +10,16 @@
 //! what becomes of some), which write down what they are told (`receipts`); `audit` reads back;
 //! `report` shows it.
 
-pub mod audit;
-pub mod http;
 pub mod options;
-pub mod receipts;
 pub mod report;
 
 mod answers;
 mod arrivals;
 mod drive;
 mod evidence;
-mod exact;
 mod exchange;
 mod held;
 mod interrupt;
-mod limits;
 mod live;
 mod load;
 mod machine;

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use crate::drive::{Driven, Lane, Plan};
 use crate::evidence::Writer;
 use crate::exchange::Patience;
-use crate::http::Target;
 use crate::live::Live;
 use crate::machine;
 use crate::measure::{Measures, add};
@@ -21,6 +20,7 @@ use crate::progress::Progress;
 use crate::report::{Counts, Report, Search, Workload as Asked};
 use crate::search::search;
 use crate::workload::{AFTER_NAME, OPENINGS, Spec, Workload};
+use auditor::http::Target;
 
 /// How often the progress is shown.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);

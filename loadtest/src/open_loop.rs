@@ -22,9 +22,9 @@ use crate::exchange::{Attempt, Context, Fate, LOOK, Request};
 use crate::held::{Held, Waiting};
 use crate::measure::Kind;
 use crate::pacer::Pacer;
-use crate::receipts::Line;
 use crate::samples::{self, Sample, Turns};
 use crate::workload::{Order, Workload};
+use auditor::receipts::Line;
 
 /// How long after the end requests may still leave that were due before it.
 const LATE_MAX: Duration = Duration::from_secs(10);

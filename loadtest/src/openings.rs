@@ -12,11 +12,11 @@ use serde::Deserialize;
 
 use crate::drive::Lane;
 use crate::exchange::{Attempt, Context, Fate, Patience};
-use crate::limits::WAIT_MS_MAX;
 use crate::live::Live;
 use crate::measure::Measures;
 use crate::samples::PLACES;
 use crate::workload::{OPENINGS, Spec, Workload};
+use auditor::limits::WAIT_MS_MAX;
 
 /// Requests under way.
 const UNDER_WAY_MAX: usize = 8;

@@ -7,10 +7,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::arrivals::Shape;
-use crate::limits::{COMMAND_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX};
 use crate::search::Slo;
 use crate::workload::AFTER_NAME;
 
+/// Commands of a request, by the API.
+const REQUEST_COMMANDS_MAX: usize = 500;
+/// Bytes of a request, by the API.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a command, by the API.
+const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// Ids that a log remembers of a user: a client keeps fewer under way. Half of them, since a hot
 /// organisation has more than its share at times.
 const IDS_UNDER_WAY_MAX: f64 = 1_024.0;

@@ -11,8 +11,6 @@ use tempfile::TempPath;
 use tokio::runtime::Builder;
 use tokio::sync::watch::Receiver;
 
-use crate::audit::{self, Options, Verdict};
-use crate::http::Target;
 use crate::interrupt;
 use crate::live::Live;
 use crate::load::{Loaded, load};
@@ -20,6 +18,8 @@ use crate::options::{Audit, HowToAudit, Run, Where};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
 use crate::text::{complain, print, shown};
+use auditor::http::Target;
+use auditor::{Options, Verdict};
 
 /// How long the target may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(10);
@@ -137,7 +137,7 @@ fn audited(
     };
     let bar = Progress::counting("auditing logs", 0);
     let audit =
-        audit::audit(target, receipts, &options, |far| bar.count_of(far.logs, far.logs_total));
+        auditor::audit(target, receipts, &options, |far| bar.count_of(far.logs, far.logs_total));
     // More than one thread: pages are parsed while others come.
     let runtime = Builder::new_multi_thread().worker_threads(AUDIT_THREADS).enable_all().build()?;
     let verdict = runtime.block_on(audit);

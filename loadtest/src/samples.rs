@@ -11,10 +11,10 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::exchange::Context;
-use crate::http::{Answer, HttpError, is_passing};
-use crate::limits::{NEWEST_ROWS, PAGE_MAX, WAIT_MS_MAX};
 use crate::measure::Kind;
-use crate::receipts::{Line, SeenEntry, SeenRow, SeenRows};
+use auditor::http::{Answer, HttpError, is_passing};
+use auditor::limits::{NEWEST_ROWS, PAGE_MAX, WAIT_MS_MAX};
+use auditor::receipts::{Line, SeenEntry, SeenRow, SeenRows};
 
 /// Samples under way. Each holds a connection while it waits.
 pub(crate) const UNDER_WAY_MAX: usize = 64;

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::Zipf;
 
-use crate::receipts::{Command, Digest, Sent};
+use auditor::receipts::{Command, Digest, Sent};
 
 /// Commands that open the accounts of an organisation.
 pub(crate) const OPENINGS: usize = 3;

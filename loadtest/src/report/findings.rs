@@ -2,8 +2,8 @@
 
 use super::figures::{self, count, counted, duration, number};
 use super::{Counts, Latency, Report, Search};
-use crate::audit::Verdict;
 use crate::text::shown;
+use auditor::Verdict;
 
 /// How late requests may leave, at p99, before it is worth a word.
 const LATE_MS: f64 = 10.0;

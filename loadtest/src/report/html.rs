@@ -8,8 +8,8 @@ use super::figures::{NONE, bytes, count, counted, duration, number, plain, share
 use super::findings::{INVARIANTS, Outcome, name_of, verdict};
 use super::plot::Stroke;
 use super::{Latency, Report, Search, Workload};
-use crate::audit::{Breach, Verdict};
 use crate::text::shown;
+use auditor::{Breach, Verdict};
 
 type OfLatency = fn(&Latency) -> f64;
 

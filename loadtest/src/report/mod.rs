@@ -16,7 +16,7 @@ mod tests;
 
 use serde::Serialize;
 
-use crate::audit::Verdict;
+use auditor::Verdict;
 
 /// Everything that is known after a run. This is what `--json` writes; the table and the page show
 /// the same.

@@ -1,7 +1,7 @@
 //! Reports as they come from runs, without a run.
 
 use super::{Counts, Interval, Latency, Machine, Report, Search, Step, Workload};
-use crate::audit::{Breach, Verdict};
+use auditor::{Breach, Verdict};
 
 /// Twenty seconds in which nothing happened.
 pub(super) fn normal() -> Report {

@@ -7,8 +7,8 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table, presets};
 use super::figures::{count, number, plain};
 use super::findings::{Outcome, name_of, verdict};
 use super::{Report, Search};
-use crate::audit::Verdict;
 use crate::text::shown;
+use auditor::Verdict;
 
 /// Columns of a terminal that nobody has widened.
 const WIDTH: u16 = 80;

@@ -2,7 +2,7 @@ use expect_test::expect_file;
 use proptest::prelude::*;
 
 use super::*;
-use crate::audit::{BREACHES_MAX, Breach};
+use auditor::{BREACHES_MAX, Breach};
 
 fn samples() -> [(&'static str, Report); 5] {
     [
@@ -143,7 +143,7 @@ fn what_is_too_long_or_no_number_does_no_harm() {
     }
     check("no samples", &report);
     report.search = Some(Search { slo: "none".into(), slo_ms: 0.0, steps: vec![], highest: None });
-    report.audit = Some(crate::audit::Verdict::default());
+    report.audit = Some(auditor::Verdict::default());
     check("no steps", &report);
 }
 

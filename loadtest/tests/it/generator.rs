@@ -5,11 +5,10 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use fake_target::{Fake, Plant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fake::Fake;
-use crate::plant::Plant;
 use crate::proxy::Proxy;
 
 pub(crate) fn loadtest(arguments: &str, more: &[&Path]) -> Command {

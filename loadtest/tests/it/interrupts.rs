@@ -5,12 +5,10 @@ use std::process::{Child, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fake_target::{Fake, Manner, Plant};
 use tempfile::TempDir;
 
-use crate::fake::Fake;
 use crate::generator::{count, interrupt, json, load, loadtest, run, text};
-use crate::manner::Manner;
-use crate::plant::Plant;
 
 fn started(line: &str, more: &[&Path]) -> Child {
     let mut command = loadtest(line, more);

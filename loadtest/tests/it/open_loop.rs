@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fake_target::{Fake, Manner, Plant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fake::Fake;
 use crate::generator::{count, json, loadtest};
-use crate::manner::Manner;
-use crate::plant::Plant;
 
 /// A load that is easily counted: the report, and the lines of the receipts.
 fn driven(fake: &Fake, flags: &str) -> (Value, Vec<Value>) {

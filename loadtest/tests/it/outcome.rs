@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fake_target::{Fake, Plant};
 use tempfile::TempDir;
 
-use crate::fake::Fake;
 use crate::generator::{load, loadtest, run, text};
-use crate::plant::Plant;
 
 /// Where the receipts are, as it was said; they are removed.
 fn kept(shown: &str) -> PathBuf {

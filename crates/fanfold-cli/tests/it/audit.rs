@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
-use loadtest::audit::{Options, Verdict, audit as audit_receipts};
-use loadtest::http::Target;
-use loadtest::receipts::{self, End, FORMAT, Line, Run};
+use auditor::http::Target;
+use auditor::receipts::{self, End, FORMAT, Line, Run};
+use auditor::{Options, Verdict};
 
 use crate::load::{Load, Sent, USERS};
 
@@ -17,7 +17,7 @@ pub(crate) fn audit(url: &str, load: &Load) -> Verdict {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let verdict = runtime.expect("a runtime starts").block_on(async {
         let target = Target::new(url, None).expect("it is a URL");
-        audit_receipts(&target, file.path(), &Options::default(), |_| ()).await
+        auditor::audit(&target, file.path(), &Options::default(), |_| ()).await
     });
     let verdict = verdict.expect("the receipts are as the auditor wants them");
     // Whoever dies soon enough has promised nothing yet: that is no breach.

@@ -15,12 +15,15 @@ const LAYERS: [&[&str]; 5] = [
 ];
 
 /// Crates whose dependencies in the workspace are these, and no others.
-const EXACTLY: [(&str, &[&str]); 5] = [
+const EXACTLY: [(&str, &[&str]); 8] = [
     ("fanfold", &[]),
     ("ledger", &["fanfold"]),
     ("fanfold-pipeline", &["fanfold"]),
     ("fanfold-embedded", &["fanfold", "fanfold-pipeline"]),
     ("fanfold-aws", &["fanfold", "fanfold-pipeline"]),
+    ("auditor", &[]),
+    ("fake-target", &[]),
+    ("loadtest", &["auditor"]),
 ];
 
 /// Beginnings of the names of crates that must not be anywhere below these.
@@ -30,6 +33,10 @@ const NEVER: [(&str, &[&str]); 4] = [
     ("fanfold-pipeline", &["fjall", "aws", "lambda"]),
     ("fanfold-embedded", &["aws", "lambda"]),
 ];
+
+/// The crates that see Fanfold from outside. They and their tests may link each other, and no other
+/// crate of the workspace: code that they shared with Fanfold would hide a bug of both.
+const OUTSIDE: [&str; 3] = ["auditor", "fake-target", "loadtest"];
 
 /// What is built for whom, dependencies of tests left out.
 struct Tree {
@@ -115,4 +122,22 @@ fn the_core_knows_no_runtime_no_store_and_no_cloud() {
     // A tree that is always empty would show nothing.
     let (id, _) = workspace["fanfold"];
     assert!(tree.all_below(id).contains("serde_json"));
+}
+
+#[test]
+fn what_sees_fanfold_from_outside_links_none_of_it() {
+    let tree = Tree::read();
+    let workspace = tree.workspace();
+    let nodes = tree.metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    // Dependencies of tests count, too.
+    let direct: BTreeMap<_, _> = nodes.map(|node| (&node.id, &node.deps)).collect();
+    for name in OUTSIDE {
+        let (id, _) = workspace[name];
+        let linked = direct[id].iter().map(|dep| tree.name(&dep.pkg));
+        for linked in linked.filter(|linked| workspace.contains_key(linked)) {
+            assert!(OUTSIDE.contains(&linked), "{name} links {linked}");
+        }
+    }
+    let (id, _) = workspace["loadtest"];
+    assert!(direct[id].iter().any(|dep| tree.name(&dep.pkg) == "fake-target"), "no tests' links");
 }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use loadtest::audit::{Options, Verdict, audit};
-use loadtest::http::Target;
+use auditor::http::Target;
+use auditor::{Options, Verdict, audit};
+use fake_target::{Fake, Manner, Plant};
 
-use crate::fake::Fake;
-use crate::manner::Manner;
-use crate::plant::Plant;
 use crate::script::Script;
+
+mod script;
 
 const SEED: u64 = 11;
 

@@ -28,7 +28,7 @@ const SHOWN_BYTES: usize = 200;
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// However often it was tried. Nothing else will be read either.
     #[error("`{path}` is not answered, after {attempts} attempts: {why}")]
     Unreachable { path: String, attempts: u32, why: String },
@@ -39,48 +39,48 @@ pub(super) enum Trouble {
 
 /// A page of entries, each as it came.
 #[derive(Debug, Deserialize)]
-pub(super) struct EntriesPage {
-    pub(super) log: String,
-    pub(super) accepted: u64,
-    pub(super) tail: u64,
-    pub(super) entries: Vec<Box<RawValue>>,
-    pub(super) next: Option<u64>,
+pub(crate) struct EntriesPage {
+    pub(crate) log: String,
+    pub(crate) accepted: u64,
+    pub(crate) tail: u64,
+    pub(crate) entries: Vec<Box<RawValue>>,
+    pub(crate) next: Option<u64>,
 }
 
 /// A page of rows.
 #[derive(Debug, Deserialize)]
-pub(super) struct RowsPage {
-    pub(super) seq: u64,
-    pub(super) parked: Option<IgnoredAny>,
-    pub(super) rows: Vec<Row>,
-    pub(super) next: Option<String>,
+pub(crate) struct RowsPage {
+    pub(crate) seq: u64,
+    pub(crate) parked: Option<IgnoredAny>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) next: Option<String>,
 }
 
 /// A row, as it came.
 #[derive(Debug, Deserialize)]
-pub(super) struct Row {
-    pub(super) key: String,
-    pub(super) seq: u64,
-    pub(super) row: Box<RawValue>,
+pub(crate) struct Row {
+    pub(crate) key: String,
+    pub(crate) seq: u64,
+    pub(crate) row: Box<RawValue>,
 }
 
 /// How far a view, or a log, is.
 #[derive(Debug, Deserialize)]
-pub(super) struct Pending {
-    pub(super) seq: u64,
-    pub(super) parked: Option<IgnoredAny>,
+pub(crate) struct Pending {
+    pub(crate) seq: u64,
+    pub(crate) parked: Option<IgnoredAny>,
 }
 
 /// Rows, or how far the view is.
 #[derive(Debug)]
-pub(super) enum Rows {
+pub(crate) enum Rows {
     Page(RowsPage),
     Pending(Pending),
 }
 
 /// What looking up an id comes to.
 #[derive(Debug)]
-pub(super) enum Found<T> {
+pub(crate) enum Found<T> {
     /// The first entry with it.
     Entry(T),
     /// 404: it was never sent.
@@ -95,7 +95,7 @@ pub(super) enum Found<T> {
 
 impl Found<Box<RawValue>> {
     /// For people.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
             Self::Entry(entry) => entry.to_string(),
             Self::Unknown => "404".to_owned(),
@@ -108,18 +108,18 @@ impl Found<Box<RawValue>> {
 
 /// Which rows.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Range {
-    pub(super) prefix: String,
-    pub(super) after: String,
-    pub(super) limit: u64,
+pub(crate) struct Range {
+    pub(crate) prefix: String,
+    pub(crate) after: String,
+    pub(crate) limit: u64,
 }
 
 /// Reads one target.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
-    pub(super) target: &'a Target,
+pub(crate) struct Reader<'a> {
+    pub(crate) target: &'a Target,
     /// Until when what fails is tried again.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
 }
 
 impl Reader<'_> {
@@ -145,7 +145,7 @@ impl Reader<'_> {
     }
 
     /// Entries from `from` on; `None`: there is no such log.
-    pub(super) async fn entries(
+    pub(crate) async fn entries(
         &self,
         log: &str,
         from: u64,
@@ -161,7 +161,7 @@ impl Reader<'_> {
     }
 
     /// One entry, waited for until `until`; `None`: it is not there.
-    pub(super) async fn entry(
+    pub(crate) async fn entry(
         &self,
         log: &str,
         seq: u64,
@@ -182,7 +182,7 @@ impl Reader<'_> {
     }
 
     /// Looks up an id, and waits until `until` for what has no entries yet.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         log: &str,
         user: &str,
@@ -210,7 +210,7 @@ impl Reader<'_> {
     }
 
     /// Rows of a view that has reached `seq`, which is waited for until `until`.
-    pub(super) async fn rows(
+    pub(crate) async fn rows(
         &self,
         view: &str,
         log: &str,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// What a user asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Asked<'a> {
+pub(crate) enum Asked<'a> {
     Open(&'a str),
     Deposit(&'a str, i64),
     Withdraw(&'a str, i64),
@@ -18,7 +18,7 @@ pub(super) enum Asked<'a> {
 
 impl Asked<'_> {
     /// As an entry calls it.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Open(_) => "open",
             Self::Deposit(..) => "deposit",
@@ -32,7 +32,7 @@ impl Asked<'_> {
 /// What can happen to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Opened,
     Deposited,
     Withdrawn,
@@ -43,7 +43,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// As events and statements call it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Opened => "opened",
             Self::Deposited => "deposited",
@@ -68,28 +68,28 @@ impl Kind {
 /// An event, as an entry shows it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Event {
+pub(crate) struct Event {
     #[serde(rename = "type")]
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// The account.
-    pub(super) document: String,
-    pub(super) data: Data,
+    pub(crate) document: String,
+    pub(crate) data: Data,
 }
 
 /// What an event holds: nothing, or money that moved.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Data {
+pub(crate) struct Data {
     amount: Option<i64>,
     /// What is left in the account.
     balance: Option<i64>,
     /// What the client wrote on it.
-    pub(super) memo: Option<Box<str>>,
+    pub(crate) memo: Option<Box<str>>,
 }
 
 impl Event {
     /// Amount and balance, if it is a movement.
-    pub(super) fn moved(&self) -> Option<(i64, i64)> {
+    pub(crate) fn moved(&self) -> Option<(i64, i64)> {
         self.data.amount.zip(self.data.balance)
     }
 
@@ -105,7 +105,7 @@ impl fmt::Display for Event {
 }
 
 /// An event, in words.
-pub(super) fn shown((kind, account, moved): &Expected<'_>) -> String {
+pub(crate) fn shown((kind, account, moved): &Expected<'_>) -> String {
     match moved {
         Some((amount, balance)) => format!("{} {account} {amount}, leaving {balance}", kind.name()),
         None => format!("{} {account}", kind.name()),
@@ -114,38 +114,38 @@ pub(super) fn shown((kind, account, moved): &Expected<'_>) -> String {
 
 /// An event that a decision leads to: what, on which account, and the movement as amount and
 /// balance.
-pub(super) type Expected<'a> = (Kind, &'a str, Option<(i64, i64)>);
+pub(crate) type Expected<'a> = (Kind, &'a str, Option<(i64, i64)>);
 
 /// An open account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Account {
-    pub(super) balance: i64,
+pub(crate) struct Account {
+    pub(crate) balance: i64,
     /// Since it was opened.
-    pub(super) movements: u64,
+    pub(crate) movements: u64,
     /// The last entry that touched it.
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
 }
 
 /// All accounts of a log, and their sums.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     /// The open ones.
-    pub(super) accounts: BTreeMap<String, Account>,
+    pub(crate) accounts: BTreeMap<String, Account>,
     /// As the view counts them.
-    pub(super) opened: i64,
+    pub(crate) opened: i64,
     /// As the view sums it up, from amounts.
-    pub(super) balance: i128,
-    pub(super) movements: u64,
-    pub(super) rejected: u64,
+    pub(crate) balance: i128,
+    pub(crate) movements: u64,
+    pub(crate) rejected: u64,
     /// The last entry that the sums changed with; zero: they have no row.
-    pub(super) totals_seq: u64,
+    pub(crate) totals_seq: u64,
     deposited: i128,
     withdrawn: i128,
 }
 
 impl Ledger {
     /// The events that a command must lead to now, or the code of its refusal.
-    pub(super) fn decide<'a>(&self, asked: &Asked<'a>) -> Result<Vec<Expected<'a>>, &'static str> {
+    pub(crate) fn decide<'a>(&self, asked: &Asked<'a>) -> Result<Vec<Expected<'a>>, &'static str> {
         let balance = |name: &str| match self.accounts.get(name) {
             Some(account) => Ok(account.balance),
             None => Err("no_such_account"),
@@ -187,14 +187,14 @@ impl Ledger {
     }
 
     /// Whether these events are the ones that were expected.
-    pub(super) fn are(events: &[Event], expected: &[Expected<'_>]) -> bool {
+    pub(crate) fn are(events: &[Event], expected: &[Expected<'_>]) -> bool {
         let pairs = || events.iter().zip(expected);
         events.len() == expected.len()
             && pairs().all(|(event, (kind, account, moved))| event.is(*kind, account, *moved))
     }
 
     /// Whether a command that nobody told us of can have led to these events; if not, why.
-    pub(super) fn check(&self, command: Option<&str>, events: &[Event]) -> Result<(), String> {
+    pub(crate) fn check(&self, command: Option<&str>, events: &[Event]) -> Result<(), String> {
         if let Some(command) = command
             && let Some(event) = events.iter().find(|event| !event.kind.is_of(command))
         {
@@ -244,7 +244,7 @@ impl Ledger {
     }
 
     /// Folds the events of an accepted entry, whatever they say: a view does so too.
-    pub(super) fn apply(&mut self, seq: u64, events: &[Event]) {
+    pub(crate) fn apply(&mut self, seq: u64, events: &[Event]) {
         for event in events {
             self.totals_seq = seq;
             let name = &event.document;
@@ -279,18 +279,18 @@ impl Ledger {
     }
 
     /// Folds a rejected entry.
-    pub(super) fn reject(&mut self, seq: u64) {
+    pub(crate) fn reject(&mut self, seq: u64) {
         self.rejected += 1;
         self.totals_seq = seq;
     }
 
     /// What came from outside, less what left: what all accounts must hold together.
-    pub(super) fn put_in(&self) -> i128 {
+    pub(crate) fn put_in(&self) -> i128 {
         self.deposited - self.withdrawn
     }
 
     /// What all accounts hold together.
-    pub(super) fn held(&self) -> i128 {
+    pub(crate) fn held(&self) -> i128 {
         self.accounts.values().map(|account| i128::from(account.balance)).sum()
     }
 }

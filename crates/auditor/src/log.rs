@@ -7,17 +7,17 @@ use rand::{Rng, SeedableRng};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::claims::{Claim, Claims, Names};
-use super::findings::Findings;
-use super::ledger::{Event, Ledger};
-use super::reader::{EntriesPage, Reader, Trouble};
-use super::rows::{Cursor, Place, Stop};
-use super::seen::Watch;
-use super::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
-use super::window::Window;
-use super::{F1, F3, F6, unless};
+use crate::claims::{Claim, Claims, Names};
 use crate::exact::is_same;
+use crate::findings::Findings;
+use crate::ledger::{Event, Ledger};
 use crate::limits::PAGE_MAX;
+use crate::reader::{EntriesPage, Reader, Trouble};
+use crate::rows::{Cursor, Place, Stop};
+use crate::seen::Watch;
+use crate::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
+use crate::window::Window;
+use crate::{F1, F3, F6, unless};
 
 mod judge;
 mod lookups;
@@ -30,53 +30,53 @@ const ROUNDS_MAX: usize = 3;
 
 /// What one log is audited with.
 #[derive(Clone, Copy)]
-pub(super) struct Task<'a> {
-    pub(super) reader: Reader<'a>,
-    pub(super) log: &'a str,
-    pub(super) names: &'a Names,
+pub(crate) struct Task<'a> {
+    pub(crate) reader: Reader<'a>,
+    pub(crate) log: &'a str,
+    pub(crate) names: &'a Names,
     /// Whose receipts these are.
-    pub(super) run: &'a Whose,
+    pub(crate) run: &'a Whose,
     /// By when everything that was accepted must be everywhere.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
     /// Movements that wait to be compared, at most.
-    pub(super) lines_max: usize,
+    pub(crate) lines_max: usize,
     /// Which entry is read once more, alone.
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// Whose receipts a file holds.
 #[derive(Debug)]
-pub(super) struct Whose {
+pub(crate) struct Whose {
     /// How the names of our users begin.
-    pub(super) users: String,
+    pub(crate) users: String,
     /// Whether the file has an end: what it does not name was not sent.
-    pub(super) is_whole: bool,
+    pub(crate) is_whole: bool,
 }
 
 /// What is known of one log in the end.
 #[derive(Debug, Default)]
-pub(super) struct Audited {
-    pub(super) findings: Findings,
-    pub(super) entries: u64,
-    pub(super) outcomes: BTreeMap<String, u64>,
-    pub(super) receipts: u64,
+pub(crate) struct Audited {
+    pub(crate) findings: Findings,
+    pub(crate) entries: u64,
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    pub(crate) receipts: u64,
     /// Receipts whose entry an operator has given up.
-    pub(super) given_up: u64,
-    pub(super) rows: u64,
-    pub(super) seen: u64,
+    pub(crate) given_up: u64,
+    pub(crate) rows: u64,
+    pub(crate) seen: u64,
     /// Ids that were looked up.
-    pub(super) lookups: u64,
-    pub(super) balance: i128,
+    pub(crate) lookups: u64,
+    pub(crate) balance: i128,
     /// Why it was not looked at to its end.
-    pub(super) trouble: Option<Trouble>,
+    pub(crate) trouble: Option<Trouble>,
     /// It grew faster than it could be followed.
-    pub(super) moving: bool,
+    pub(crate) moving: bool,
     /// It was not looked at to its end since the audit was told to end.
-    pub(super) stopped: bool,
+    pub(crate) stopped: bool,
 }
 
 /// Audits one log, until its end or until `stopped`: what was found before counts.
-pub(super) async fn audit_log(
+pub(crate) async fn audit_log(
     task: Task<'_>,
     claims: Claims,
     stopped: impl Future<Output = ()>,

@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::F6;
-use super::findings::Findings;
-use super::ledger::{Event, Kind, Ledger};
-use super::views::{
-    BALANCES, Movement, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
-};
+use crate::F6;
+use crate::findings::Findings;
+use crate::ledger::{Event, Kind, Ledger};
 use crate::limits::NEWEST_ROWS;
 use crate::receipts::{SeenRow, SeenRows};
+use crate::views::{
+    BALANCES, Movement, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
+};
 
 /// Something to be checked once the fold has come to a seq.
 #[derive(Debug, Clone, Copy)]
@@ -27,19 +27,19 @@ enum Due {
 
 /// What readers saw in one log.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     reads: Vec<SeenRows>,
     due: BTreeMap<u64, Vec<Due>>,
     /// Accounts that a read should have shown at its cursor, and that must be closed later: with
     /// the cursors.
     missing: HashMap<String, Vec<u64>>,
     /// Rows, and reads without any, that were compared.
-    pub(super) compared: u64,
+    pub(crate) compared: u64,
 }
 
 impl Watch {
     /// Takes what was seen, and finds what is wrong with it by itself.
-    pub(super) fn new(log: &str, reads: Vec<SeenRows>, findings: &mut Findings) -> Self {
+    pub(crate) fn new(log: &str, reads: Vec<SeenRows>, findings: &mut Findings) -> Self {
         backwards(log, &reads, findings);
         let mut due: BTreeMap<u64, Vec<Due>> = BTreeMap::new();
         for (at, read) in reads.iter().enumerate() {
@@ -65,18 +65,18 @@ impl Watch {
     }
 
     /// Whether somebody saw rows of this view.
-    pub(super) fn has(&self, view: &str) -> bool {
+    pub(crate) fn has(&self, view: &str) -> bool {
         self.reads.iter().any(|read| read.view == view)
     }
 
     /// The highest cursor of a view that was seen, up to `tail`.
-    pub(super) fn highest(&self, view: &str, tail: u64) -> u64 {
+    pub(crate) fn highest(&self, view: &str, tail: u64) -> u64 {
         let of_view = self.reads.iter().filter(|read| read.view == view && read.seq <= tail);
         of_view.map(|read| read.seq).max().unwrap_or(0)
     }
 
     /// The fold has come to `seq` with these events.
-    pub(super) fn advance(
+    pub(crate) fn advance(
         &mut self,
         log: &str,
         (seq, at, events): (u64, u64, &[Event]),
@@ -116,7 +116,7 @@ impl Watch {
     }
 
     /// The log ends at `tail`.
-    pub(super) fn finish(&mut self, log: &str, tail: u64, findings: &mut Findings) {
+    pub(crate) fn finish(&mut self, log: &str, tail: u64, findings: &mut Findings) {
         for (seq, dues) in std::mem::take(&mut self.due) {
             for due in dues {
                 self.compared += 1;

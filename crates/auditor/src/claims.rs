@@ -14,8 +14,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::AuditError;
-use super::ledger::Asked;
+use crate::AuditError;
+use crate::ledger::Asked;
 use crate::receipts::{Command, Digest, FORMAT, Line, Receipt, Run, SeenEntry, SeenRows, Sent};
 
 /// Bytes of a line: rows of many accounts are long.
@@ -47,14 +47,14 @@ pub enum LineError {
 
 /// What the file says of which logs.
 #[derive(Debug)]
-pub(super) struct Index {
-    pub(super) run: Run,
+pub(crate) struct Index {
+    pub(crate) run: Run,
     /// Names of logs in order, each with about how many receipts' memory it takes.
-    pub(super) logs: Vec<(String, usize)>,
+    pub(crate) logs: Vec<(String, usize)>,
     /// Whether its last line broke off.
-    pub(super) broke_off: bool,
+    pub(crate) broke_off: bool,
     /// Whether it says that nothing more was sent than it holds.
-    pub(super) has_end: bool,
+    pub(crate) has_end: bool,
 }
 
 /// The parts of a line that say where it belongs.
@@ -140,7 +140,7 @@ fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, LineError> {
 
 impl Index {
     /// Reads and checks all of the file.
-    pub(super) fn read(path: &Path) -> Result<Self, AuditError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, AuditError> {
         let (mut run, mut has_end) = (None, false);
         let mut logs: HashMap<String, usize> = HashMap::new();
         let broke_off = lines(path, |number, bytes| {
@@ -177,7 +177,7 @@ impl Index {
     }
 
     /// What is to be known of the file besides.
-    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
         let broke_off = "the last line of the receipts broke off, and was left out";
         let no_end = "the receipts have no end: whoever wrote them was stopped, and an entry that \
                       they do not name was not held against the target";
@@ -186,7 +186,7 @@ impl Index {
     }
 
     /// Cuts the logs into groups, none heavier than `max` but one log alone.
-    pub(super) fn groups(&self, max: usize) -> Vec<Range<usize>> {
+    pub(crate) fn groups(&self, max: usize) -> Vec<Range<usize>> {
         let mut groups: Vec<Range<usize>> = Vec::new();
         let mut weight = 0;
         for (at, (_, more)) in self.logs.iter().enumerate() {
@@ -205,7 +205,7 @@ impl Index {
 
 /// Names, each once.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     numbers: HashMap<Box<str>, u32>,
     texts: Vec<Box<str>>,
 }
@@ -222,12 +222,12 @@ impl Names {
     }
 
     /// The number of a name that was seen.
-    pub(super) fn find(&self, text: &str) -> Option<u32> {
+    pub(crate) fn find(&self, text: &str) -> Option<u32> {
         self.numbers.get(text).copied()
     }
 
     /// The name.
-    pub(super) fn text(&self, number: u32) -> &str {
+    pub(crate) fn text(&self, number: u32) -> &str {
         &self.texts[number as usize]
     }
 
@@ -244,7 +244,7 @@ impl Names {
     }
 
     /// The command.
-    pub(super) fn asked(&self, deed: Deed) -> Asked<'_> {
+    pub(crate) fn asked(&self, deed: Deed) -> Asked<'_> {
         match deed {
             Deed::Open(account) => Asked::Open(self.text(account)),
             Deed::Deposit(account, amount) => Asked::Deposit(self.text(account), amount),
@@ -259,7 +259,7 @@ impl Names {
 
 /// A command, with the numbers of its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Deed {
+pub(crate) enum Deed {
     Open(u32),
     Deposit(u32, i64),
     Withdraw(u32, i64),
@@ -269,15 +269,15 @@ pub(super) enum Deed {
 
 /// What a command asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Content {
-    pub(super) deed: Deed,
+pub(crate) struct Content {
+    pub(crate) deed: Deed,
     /// Of its memo; `None`: whatever it is, it is not compared.
-    pub(super) memo: Option<Digest>,
+    pub(crate) memo: Option<Digest>,
 }
 
 impl Content {
     /// Enough to see that another was not sent.
-    pub(super) fn digest(&self) -> NonZeroU64 {
+    pub(crate) fn digest(&self) -> NonZeroU64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN)
@@ -285,40 +285,40 @@ impl Content {
 }
 
 /// Who numbered a command, as one text: names hold no slash.
-pub(super) fn origin<'a>(user: &'a str, client: Option<&str>) -> Cow<'a, str> {
+pub(crate) fn origin<'a>(user: &'a str, client: Option<&str>) -> Cow<'a, str> {
     client.map_or(Cow::Borrowed(user), |client| Cow::Owned(format!("{user}/{client}")))
 }
 
 /// A command that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     /// The seq that was promised for it; zero: none was.
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
     /// Of the name of its [`origin`].
-    pub(super) user: u32,
+    pub(crate) user: u32,
     /// Whether every answer to it refused it: it can have no entry.
-    pub(super) refused: bool,
-    pub(super) id: u64,
-    pub(super) deed: Deed,
-    pub(super) memo: Option<Digest>,
+    pub(crate) refused: bool,
+    pub(crate) id: u64,
+    pub(crate) deed: Deed,
+    pub(crate) memo: Option<Digest>,
 }
 
 impl Claim {
     /// What was asked.
-    pub(super) fn content(&self) -> Content {
+    pub(crate) fn content(&self) -> Content {
         Content { deed: self.deed, memo: self.memo }
     }
 }
 
 /// What the file says of one log.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     /// Once [`Claims::sort`]ed, in order; what has no receipt comes first.
     all: Vec<Claim>,
     /// Places in `all`, in the order of user and id.
     by_id: Vec<u32>,
-    pub(super) entries: Vec<SeenEntry>,
-    pub(super) rows: Vec<SeenRows>,
+    pub(crate) entries: Vec<SeenEntry>,
+    pub(crate) rows: Vec<SeenRows>,
 }
 
 impl Claims {
@@ -337,12 +337,12 @@ impl Claims {
     }
 
     /// The receipts, in the order of their seqs.
-    pub(super) fn receipts(&self) -> &[Claim] {
+    pub(crate) fn receipts(&self) -> &[Claim] {
         &self.all[self.all.partition_point(|claim| claim.seq == 0)..]
     }
 
     /// What is known of an id; `None`: no command with it was sent.
-    pub(super) fn sent(&self, user: u32, id: u64) -> Option<Told> {
+    pub(crate) fn sent(&self, user: u32, id: u64) -> Option<Told> {
         let first = self.by_id.partition_point(|at| self.key(*at) < (user, id));
         let same = self.by_id[first..].iter().take_while(|at| self.key(**at) == (user, id));
         let mut claims = same.map(|at| &self.all[*at as usize]);
@@ -362,7 +362,7 @@ impl Claims {
 
 /// What the file says of an id.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It is this command's.
     Command(Content),
     /// It is of a command that was refused whenever it was sent.
@@ -373,14 +373,14 @@ pub(super) enum Told {
 
 /// What the file says of some logs.
 #[derive(Debug, Default)]
-pub(super) struct Group {
-    pub(super) names: Names,
-    pub(super) logs: BTreeMap<String, Claims>,
+pub(crate) struct Group {
+    pub(crate) names: Names,
+    pub(crate) logs: BTreeMap<String, Claims>,
 }
 
 impl Group {
     /// Reads the lines of these logs.
-    pub(super) fn read<'a>(
+    pub(crate) fn read<'a>(
         path: &Path,
         logs: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, AuditError> {

@@ -34,9 +34,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::http::Target;
+pub mod http;
+pub mod limits;
+pub mod receipts;
 
 mod claims;
+mod exact;
 mod findings;
 mod ledger;
 mod log;
@@ -49,6 +52,7 @@ mod window;
 pub use claims::LineError;
 use claims::{Group, Index};
 use findings::Findings;
+use http::Target;
 use log::{Audited, Task, Whose, audit_log};
 use reader::{Reader, Trouble};
 

@@ -1,4 +1,4 @@
-//! How a fake target answers, whatever it has in its logs.
+//! How a fake target answers, whatever is in its logs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,33 +6,37 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// What is peculiar. Times are counted from the first `POST /command`: accounts are opened before,
-/// by `POST /commands`.
+/// How a target answers. Times count from the first `POST /command`; the generator opens its accounts before that,
+/// with `POST /commands`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub enum Manner {
+    /// Every request is answered at once.
     Plain,
-    /// Who comes between these moments is answered at the second.
+    /// A command that arrives between these two moments is answered at the second.
     Stalls {
+        /// The first moment, in ms.
         from_ms: u64,
+        /// The second moment, in ms.
         to_ms: u64,
     },
-    /// Who comes before this moment is told to come again in a second.
+    /// A command that arrives before this moment is answered with 503 and `Retry-After: 1`.
     Busy {
+        /// The moment, in ms.
         until_ms: u64,
     },
-    /// Of the commands of a batch, each fifth is told to come again: the first time.
+    /// In batches, every fifth command is answered with 503, counted over all batches.
     PartlyBusy,
-    /// Of the commands of a batch, each whose id can be divided by five is refused.
+    /// In batches, every command whose id is a multiple of five is refused.
     PartlyRefused,
-    /// A command whose id can be divided by ten is never answered.
+    /// A command whose id is a multiple of ten is never answered.
     Deaf,
-    /// Who reads is told so often that it went wrong.
+    /// That many reads of entries are answered with 500.
     ReadsFail(u64),
-    /// Views stand still, and who waits for them waits as long as he asked to.
+    /// Views never advance, and every read of one takes the whole time of its `wait`.
     ViewsStand,
 }
 
-/// A manner, and what it needs to know.
+/// A manner with its state.
 #[derive(Clone)]
 pub(crate) struct Mannered {
     pub(crate) manner: Manner,
@@ -49,7 +53,7 @@ impl Mannered {
         self.count.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Before a command is taken; whether it is to come again.
+    /// Delays a command as the manner says. Returns whether to answer it with 503.
     pub(crate) async fn is_busy(&self, request: &Value) -> bool {
         let first = *self.first.get_or_init(Instant::now);
         let since = first.elapsed();
@@ -69,8 +73,8 @@ impl Mannered {
         false
     }
 
-    /// What a command of a batch gets instead of being taken.
-    pub(crate) fn instead(&self, request: &Value) -> Option<u16> {
+    /// The status that refuses this command of a batch, if the manner refuses it.
+    pub(crate) fn refusal_in_batch(&self, request: &Value) -> Option<u16> {
         let id = request["id"].as_u64().unwrap_or(0);
         match self.manner {
             Manner::PartlyBusy => self.next().is_multiple_of(5).then_some(503),
@@ -79,7 +83,7 @@ impl Mannered {
         }
     }
 
-    /// Whether reading goes wrong this time.
+    /// Whether this read is answered with 500.
     pub(crate) fn read_fails(&self) -> bool {
         matches!(self.manner, Manner::ReadsFail(times) if self.next() < times)
     }

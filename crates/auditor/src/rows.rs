@@ -5,36 +5,36 @@ use std::collections::VecDeque;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::findings::Findings;
-use super::reader::{Range, Reader, Row, Rows, RowsPage, Trouble};
-use super::{F5, F6};
+use crate::findings::Findings;
 use crate::limits::PAGE_MAX;
+use crate::reader::{Range, Reader, Row, Rows, RowsPage, Trouble};
+use crate::{F5, F6};
 
 /// What is known of one view of a log, from all answers so far.
 #[derive(Debug)]
-pub(super) struct Cursor {
-    pub(super) view: &'static str,
+pub(crate) struct Cursor {
+    pub(crate) view: &'static str,
     /// The highest that it was seen at.
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
     /// It never came to where it should be, or its rows are in no order: they are not looked at.
-    pub(super) given_up: bool,
+    pub(crate) given_up: bool,
     parked: bool,
 }
 
 impl Cursor {
-    pub(super) fn new(view: &'static str, seq: u64) -> Self {
+    pub(crate) fn new(view: &'static str, seq: u64) -> Self {
         Self { view, seq, given_up: false, parked: false }
     }
 
     /// It is looked at once more, and what was found with it is not kept.
-    pub(super) fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self) {
         (self.given_up, self.parked) = (false, false);
     }
 }
 
 /// Why no more rows are read.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Trouble(Trouble),
     /// It has been added to what is found.
     GivenUp,
@@ -48,17 +48,17 @@ impl From<Trouble> for Stop {
 
 /// Where rows are read, and from when on they count.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) reader: Reader<'a>,
-    pub(super) log: &'a str,
+pub(crate) struct Place<'a> {
+    pub(crate) reader: Reader<'a>,
+    pub(crate) log: &'a str,
     /// The view must have got here ...
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
     /// ... by now.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
 }
 
 /// Reads rows, and holds them against what is expected, both in the order of their keys.
-pub(super) struct Scan<'s, 'a> {
+pub(crate) struct Scan<'s, 'a> {
     place: Place<'a>,
     cursor: &'s mut Cursor,
     findings: &'s mut Findings,
@@ -67,12 +67,12 @@ pub(super) struct Scan<'s, 'a> {
     page: VecDeque<Row>,
     more: bool,
     /// Rows that were compared.
-    pub(super) rows: u64,
+    pub(crate) rows: u64,
 }
 
 impl<'s, 'a> Scan<'s, 'a> {
     /// Rows whose key begins with `prefix` and is greater than `after`.
-    pub(super) fn new(
+    pub(crate) fn new(
         place: Place<'a>,
         cursor: &'s mut Cursor,
         findings: &'s mut Findings,
@@ -84,7 +84,7 @@ impl<'s, 'a> Scan<'s, 'a> {
     }
 
     /// Goes on behind this key.
-    pub(super) fn jump(&mut self, after: String) {
+    pub(crate) fn jump(&mut self, after: String) {
         self.page.clear();
         self.more = true;
         self.after = after;
@@ -159,7 +159,7 @@ impl<'s, 'a> Scan<'s, 'a> {
 
     /// The next row is this one: of so many that are needed from here on. `check` says what is
     /// wrong with it.
-    pub(super) async fn expect(
+    pub(crate) async fn expect(
         &mut self,
         key: &str,
         seq: u64,
@@ -197,7 +197,7 @@ impl<'s, 'a> Scan<'s, 'a> {
     }
 
     /// There are no more rows.
-    pub(super) async fn end(&mut self) -> Result<(), Stop> {
+    pub(crate) async fn end(&mut self) -> Result<(), Stop> {
         while self.peek(PAGE_MAX).await?.is_some() {
             self.extra();
         }
@@ -206,7 +206,7 @@ impl<'s, 'a> Scan<'s, 'a> {
 }
 
 /// Whether `row` is what it should be; if not, both.
-pub(super) fn same<'a, T>(row: &'a RawValue, expected: &T) -> Result<(), String>
+pub(crate) fn same<'a, T>(row: &'a RawValue, expected: &T) -> Result<(), String>
 where
     T: serde::Deserialize<'a> + PartialEq + std::fmt::Debug,
 {

@@ -117,7 +117,7 @@ impl Digest {
     }
 
     /// From which whatever is to be as various as texts can be derived.
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.0
     }
 }

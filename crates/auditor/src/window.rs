@@ -14,7 +14,7 @@ const IDLE_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
 /// What a window says of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub(crate) enum Sighting {
     /// Its entry is decided upon.
     New,
     /// The first entry of the id is at this seq.
@@ -39,7 +39,7 @@ struct Known {
 
 /// The ids of one user, or one client of a user, in one log.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(crate) struct Window {
     floor: u64,
     /// Ascending by id, all above the floor.
     ids: VecDeque<Known>,
@@ -50,7 +50,7 @@ pub(super) struct Window {
 impl Window {
     /// What becomes of a command with this `id` and a digest of its `content`, whose entry is at
     /// `seq` and has this `time`; it counts from now on.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         id: u64,
         seq: u64,
@@ -84,7 +84,7 @@ impl Window {
     }
 
     /// The log has come to this `time`: if no new id came for too long, all ids fall out.
-    pub(super) fn pass(&mut self, time: u64) {
+    pub(crate) fn pass(&mut self, time: u64) {
         if self.is_idle(time) {
             self.floor = self.highest();
             self.ids.clear();
@@ -92,17 +92,17 @@ impl Window {
     }
 
     /// Whether no new id came for too long, at this `time`.
-    pub(super) fn is_idle(&self, time: u64) -> bool {
+    pub(crate) fn is_idle(&self, time: u64) -> bool {
         time.saturating_sub(self.touched) > IDLE_MS_MAX
     }
 
     /// The highest id that ever came; zero: none has.
-    pub(super) fn highest(&self) -> u64 {
+    pub(crate) fn highest(&self) -> u64 {
         self.ids.back().map_or(self.floor, |known| known.id)
     }
 
     /// The id at or below which nothing is known any more.
-    pub(super) fn floor(&self) -> u64 {
+    pub(crate) fn floor(&self) -> u64 {
         self.floor
     }
 }

@@ -17,9 +17,15 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::fake_log::Log;
-use crate::manner::{Manner, Mannered};
-use crate::plant::Plant;
+mod log;
+mod manner;
+mod plant;
+
+pub use crate::manner::Manner;
+pub use crate::plant::Plant;
+
+use crate::log::Log;
+use crate::manner::Mannered;
 
 /// Bytes of a body.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -27,8 +33,9 @@ const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const WAIT_MS_MAX: u64 = 50;
 
 /// A target on a port of the loopback device, until it is dropped.
-pub(crate) struct Fake {
-    pub(crate) url: String,
+pub struct Fake {
+    /// Where it listens.
+    pub url: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -48,12 +55,12 @@ impl Shared {
 
 impl Fake {
     /// Starts one.
-    pub(crate) fn start(plant: Option<Plant>) -> Self {
+    pub fn start(plant: Option<Plant>) -> Self {
         Self::with(plant, Manner::Plain)
     }
 
     /// Starts one that answers in a manner of its own.
-    pub(crate) fn with(plant: Option<Plant>, manner: Manner) -> Self {
+    pub fn with(plant: Option<Plant>, manner: Manner) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("it may");
@@ -166,7 +173,7 @@ async fn many(State(shared): State<Shared>, request: Body) -> Response {
         Ok(requests) if requests.len() > 500 => refuse(413, "too many"),
         Ok(requests) => {
             let results = requests.iter().map(|request| {
-                let taken = match shared.mannered.instead(request) {
+                let taken = match shared.mannered.refusal_in_batch(request) {
                     Some(status) => Err(problem(status, "not this one")),
                     None => shared.take(request),
                 };

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::LogAudit;
-use crate::audit::F4;
-use crate::audit::reader::{Found, Trouble};
+use crate::F4;
 use crate::exact::is_same;
+use crate::reader::{Found, Trouble};
 
 /// Ids of a log that are looked up.
 const LOOKUPS_MAX: usize = 4;

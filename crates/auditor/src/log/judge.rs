@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::LogAudit;
-use crate::audit::claims::{Content, Told, origin};
-use crate::audit::ledger::{Event, Ledger, shown};
-use crate::audit::window::Sighting;
-use crate::audit::{F3, F4, F6, F8};
+use crate::claims::{Content, Told, origin};
 use crate::exact::is_same;
+use crate::ledger::{Event, Ledger, shown};
 use crate::receipts::Digest;
+use crate::window::Sighting;
+use crate::{F3, F4, F6, F8};
 
 /// An entry, as the target shows it.
 #[derive(Debug, Deserialize)]

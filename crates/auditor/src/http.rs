@@ -62,7 +62,7 @@ pub enum HttpError {
 }
 
 /// Whether the same request may have another answer later.
-pub(crate) fn is_passing(status: u16) -> bool {
+pub fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 

@@ -2,26 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use super::{BREACHES_MAX, Breach};
+use crate::{BREACHES_MAX, Breach};
 
 /// Breaches that are held before the first are picked out.
 const HELD_MAX: usize = 8 * BREACHES_MAX;
 
 /// Breaches, the first of them in the order of their logs and seqs, whoever is found first.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     by_invariant: BTreeMap<&'static str, u64>,
     first: Vec<Breach>,
 }
 
 impl Findings {
     /// Of so many breaches.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.by_invariant.values().sum()
     }
 
     /// Adds one.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         invariant: &'static str,
         log: &str,
@@ -33,7 +33,7 @@ impl Findings {
     }
 
     /// Adds all of another.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (invariant, count) in other.by_invariant {
             *self.by_invariant.entry(invariant).or_default() += count;
         }
@@ -56,7 +56,7 @@ impl Findings {
     }
 
     /// How many there are of each invariant, and the first of all.
-    pub(super) fn finish(mut self) -> (BTreeMap<&'static str, u64>, Vec<Breach>) {
+    pub(crate) fn finish(mut self) -> (BTreeMap<&'static str, u64>, Vec<Breach>) {
         self.pick();
         (self.by_invariant, self.first)
     }

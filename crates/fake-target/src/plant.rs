@@ -3,7 +3,7 @@
 /// What is wrong with a target. Most of it happens once in each log; what is wrong with pages and
 /// rows, for as long as it is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Plant {
+pub enum Plant {
     /// A page leaves an entry out.
     Hole,
     /// A page holds an entry twice.

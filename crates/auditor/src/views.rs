@@ -6,19 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::findings::Findings;
-use super::ledger::{Account, Event, Ledger};
-use super::rows::{Cursor, Place, Scan, Stop, same};
+use crate::findings::Findings;
+use crate::ledger::{Account, Event, Ledger};
 use crate::limits::{NEWEST_ROWS, PAGE_MAX};
+use crate::rows::{Cursor, Place, Scan, Stop, same};
 
 /// A row for each open account.
-pub(super) const BALANCES: &str = "balances";
+pub(crate) const BALANCES: &str = "balances";
 /// A row for each movement.
-pub(super) const STATEMENT: &str = "statement";
+pub(crate) const STATEMENT: &str = "statement";
 /// One row.
-pub(super) const TOTALS: &str = "totals";
+pub(crate) const TOTALS: &str = "totals";
 /// Its key.
-pub(super) const TOTAL: &str = "total";
+pub(crate) const TOTAL: &str = "total";
 
 /// Bytes of their memos.
 const MEMO_BYTES_MAX: usize = 8 * 1_024 * 1_024;
@@ -57,18 +57,18 @@ struct LineRow<'a> {
 }
 
 /// Whether this is the account's row in `balances`.
-pub(super) fn is_balance(row: &RawValue, account: &Account) -> Result<(), String> {
+pub(crate) fn is_balance(row: &RawValue, account: &Account) -> Result<(), String> {
     same(row, &Balance { balance: account.balance, movements: account.movements })
 }
 
 /// Whether this is the row of `totals`.
-pub(super) fn is_total(row: &RawValue, ledger: &Ledger) -> Result<(), String> {
+pub(crate) fn is_total(row: &RawValue, ledger: &Ledger) -> Result<(), String> {
     let Ledger { opened: accounts, balance, movements, rejected, .. } = *ledger;
     same(row, &Total { accounts, balance, movements, rejected })
 }
 
 /// Compares all of `balances`; how many rows.
-pub(super) async fn compare_balances(
+pub(crate) async fn compare_balances(
     place: Place<'_>,
     cursor: &mut Cursor,
     ledger: &Ledger,
@@ -83,7 +83,7 @@ pub(super) async fn compare_balances(
 }
 
 /// Compares all of `totals`; how many rows.
-pub(super) async fn compare_totals(
+pub(crate) async fn compare_totals(
     place: Place<'_>,
     cursor: &mut Cursor,
     ledger: &Ledger,
@@ -99,7 +99,7 @@ pub(super) async fn compare_totals(
 
 /// A movement, as the statement must show it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Movement {
+pub(crate) struct Movement {
     seq: u64,
     at: u64,
     kind: &'static str,
@@ -110,14 +110,14 @@ pub(super) struct Movement {
 
 impl Movement {
     /// Of the entry at `seq`; `None`: no money moved.
-    pub(super) fn of(seq: u64, at: u64, event: &Event) -> Option<Self> {
+    pub(crate) fn of(seq: u64, at: u64, event: &Event) -> Option<Self> {
         let (amount, balance) = event.moved()?;
         let (kind, memo) = (event.kind.name(), event.data.memo.clone());
         Some(Self { seq, at, kind, amount, balance, memo })
     }
 
     /// Whether this is its row in `statement`.
-    pub(super) fn is_row(&self, account: &str, row: &RawValue) -> Result<(), String> {
+    pub(crate) fn is_row(&self, account: &str, row: &RawValue) -> Result<(), String> {
         let Self { at, kind, amount, balance, ref memo, .. } = *self;
         let (account, memo) = (account.into(), memo.as_deref().map(Cow::from));
         same(row, &LineRow { account, kind: kind.into(), amount, balance, at, memo })
@@ -129,7 +129,7 @@ impl Movement {
 }
 
 /// The key of a movement in `statement`.
-pub(super) fn line_key(account: &str, seq: u64) -> String {
+pub(crate) fn line_key(account: &str, seq: u64) -> String {
     format!("{account}/{seq:020}")
 }
 
@@ -143,7 +143,7 @@ struct OfAccount {
 
 /// The statement, of which only the newest part is held.
 #[derive(Debug, Default)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     /// By name and slash: that is the order of their rows.
     accounts: BTreeMap<String, OfAccount>,
     lines: usize,
@@ -154,17 +154,17 @@ pub(super) struct Statement {
 
 impl Statement {
     /// `highest`: whether [`Statement::highest`] will be asked for.
-    pub(super) fn new(highest: bool) -> Self {
+    pub(crate) fn new(highest: bool) -> Self {
         Self { highest: highest.then(BTreeSet::new), ..Self::default() }
     }
 
     /// The highest keys, at most [`NEWEST_ROWS`].
-    pub(super) fn highest(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub(crate) fn highest(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.highest.iter().flatten().map(String::as_str)
     }
 
     /// Adds the movements of an entry.
-    pub(super) fn add(&mut self, seq: u64, at: u64, events: &[Event]) {
+    pub(crate) fn add(&mut self, seq: u64, at: u64, events: &[Event]) {
         for event in events {
             let Some(movement) = Movement::of(seq, at, event) else { continue };
             if let Some(highest) = &mut self.highest {
@@ -186,12 +186,12 @@ impl Statement {
     }
 
     /// Whether it should be [`Statement::flush`]ed.
-    pub(super) fn is_full(&self, lines_max: usize) -> bool {
+    pub(crate) fn is_full(&self, lines_max: usize) -> bool {
         self.lines > lines_max || self.memo_bytes > MEMO_BYTES_MAX
     }
 
     /// Compares the lines of the accounts that have most, and forgets them; how many rows.
-    pub(super) async fn flush(
+    pub(crate) async fn flush(
         &mut self,
         place: Place<'_>,
         cursor: &mut Cursor,
@@ -228,7 +228,7 @@ impl Statement {
 
     /// Compares everything that was not compared yet, and that there is nothing else; how many
     /// rows.
-    pub(super) async fn compare(
+    pub(crate) async fn compare(
         &self,
         place: Place<'_>,
         cursor: &mut Cursor,

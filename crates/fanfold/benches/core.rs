@@ -1,4 +1,4 @@
-//! What the steps of one command cost, each for itself.
+//! The cost of each step of one command.
 //!
 //! `cargo bench -p fanfold --bench core`
 

@@ -1,4 +1,4 @@
-//! What the journal and the state table hold, taken in.
+//! Folds stored commits, and takes in items of the state table.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::invariant::Breach;
 use crate::position::Seq;
 use crate::window::Window;
 
-/// Why this build cannot take in what is stored.
+/// Why this build cannot fold stored data.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
-    /// What is stored contradicts an invariant.
+    /// The stored data contradicts an invariant.
     #[error(transparent)]
     Breach(#[from] Breach),
     /// A stored body cannot be read.
     #[error("a stored body cannot be read")]
     Body(#[from] DecodeError),
-    /// An event cannot be folded, or a document not be read.
+    /// An event cannot be folded, or a document cannot be read.
     #[error("what is stored at {at} cannot be folded")]
     Fault {
-        /// The entry's seq, or the document's.
+        /// The seq of the entry or document.
         at: Seq,
-        /// Why.
+        /// The reason.
         #[source]
         fault: Fault,
     },
@@ -50,12 +50,12 @@ impl Log {
         wants
     }
 
-    /// Takes in what stands in the journal at a seq that was wanted.
+    /// Takes in the command of a wanted entry of the journal; `None` if there is no entry.
     pub fn provide_entry(&mut self, seq: Seq, sent: Option<Sent>) {
         self.firsts.insert(seq, sent);
     }
 
-    /// Takes in what the state table holds (`None`: nothing) for something wanted of it.
+    /// Takes in a wanted item of the state table; `None` if there is none.
     pub fn provide(&mut self, want: Want, item: Option<(Seq, &[u8])>) -> Result<(), FoldError> {
         let seq = item.map_or(Seq::ZERO, |(seq, _)| seq);
         let bytes = item.map_or(0, |(_, body)| body.len());
@@ -82,14 +82,14 @@ impl Log {
                     self.windows.put(origin, Held { value, seq, stored: seq, bytes });
                 }
             }
-            // The state table has none.
+            // Entries are not in the state table.
             Want::Entry(seq) => self.provide_entry(seq, None),
         }
         Ok(())
     }
 
-    /// Takes in a stored commit: the next one. What it touches must have been provided. After an
-    /// error the log is to be dropped.
+    /// Folds the next stored commit. Everything that it touches must have been provided. After an error the caller drops
+    /// the log.
     pub fn fold(&mut self, entries: Vec<Entry>, payload_bytes: usize) -> Result<(), FoldError> {
         let found = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
         let expected = self.tail.next();
@@ -120,12 +120,12 @@ impl Log {
             &event.document,
             || None,
             |held| {
-                // A snapshot may have stored the document further on than the head (it is fuzzy).
-                // One entry may hold several events of a document: all are folded, or all were.
+                // Snapshots are fuzzy: the stored document may already include entries above the head. An entry may have
+                // several events of one document, so `stored`, not `seq`, decides: all of them are folded, or none.
                 if seq > held.stored {
                     held.value = Some(service.fold(held.value.take(), event)?);
                     held.seq = seq;
-                    // How large it has become shows when it is next decided on, or stored.
+                    // An estimate. The next decision on the document, or its next snapshot, measures it.
                     held.bytes = held.bytes.max(event.data.get().len());
                 }
                 Ok(())
@@ -133,8 +133,7 @@ impl Log {
         )
     }
 
-    /// What every entry changes beside documents: tail, time, window, `prev`. Whether the window
-    /// did not know the entry's id.
+    /// Applies an entry to tail, time, window and `prev`. Returns whether its id was new to the window.
     pub(super) fn advance(&mut self, entry: &Entry) -> bool {
         let mut is_first = true;
         if entry.outcome.uses_id() {
@@ -159,7 +158,7 @@ impl Log {
         is_first
     }
 
-    /// Keeps of a stored commit what is needed until the head has passed it.
+    /// Keeps the part of a stored commit that is needed until the head passes it.
     pub(super) fn remember(&mut self, notice: Notice, bytes: usize) -> Result<(), Breach> {
         let expected = self.since.last().unwrap_or(self.head).next();
         let found = notice.first();

@@ -217,3 +217,116 @@ impl AboveHead {
         self.entries * OVERHEAD_BYTES + 2 * self.unpublished_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::body::head::Prev;
+    use crate::entry::{Entry, Outcome};
+    use crate::names::Origin;
+    use crate::position::{CommandId, Time};
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push {
+            entries: u64,
+            bytes: usize,
+            is_published: bool,
+        },
+        /// The commit with this index is published.
+        Published(prop::sample::Index),
+        /// A seq is reported as published at which perhaps no commit begins.
+        PublishedAt(u64),
+        Forget(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (1u64..4, 0usize..100, prop::bool::weighted(0.3)).prop_map(
+                |(entries, bytes, is_published)| Step::Push { entries, bytes, is_published }
+            ),
+            3 => any::<prop::sample::Index>().prop_map(Step::Published),
+            1 => (0u64..60).prop_map(Step::PublishedAt),
+            1 => (0u64..60).prop_map(Step::Forget),
+        ];
+        prop::collection::vec(step, 1..40)
+    }
+
+    fn commit(first: u64, n: u64, bytes: usize, is_published: bool) -> Since {
+        let entry = |seq| Entry {
+            seq: Seq(seq),
+            time: Time(0),
+            origin: Origin::nobody(),
+            id: CommandId::NONE,
+            command: None,
+            digest: None,
+            outcome: Outcome::Stale,
+        };
+        let entries: Arc<[Entry]> = (first..first + n).map(entry).collect();
+        let commands = entries.iter().map(Sent::from).collect();
+        let log = "ledger/org:acme".parse().expect("a log");
+        let notice = Notice { log, entries, prev: Arc::new(Prev::default()) };
+        let (first, last) = (notice.first(), notice.last());
+        Since { first, last, bytes, commands, notice: (!is_published).then_some(notice) }
+    }
+
+    /// A commit of the naive model.
+    struct Naive {
+        first: u64,
+        last: u64,
+        bytes: usize,
+        is_published: bool,
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_paths_agree_with_a_plain_list(steps in steps()) {
+            let (mut shelf, mut model, mut tail) = (AboveHead::default(), Vec::<Naive>::new(), 0);
+            for step in steps {
+                match step {
+                    Step::Push { entries, bytes, is_published } => {
+                        let first = tail + 1;
+                        tail += entries;
+                        shelf.push(commit(first, entries, bytes, is_published));
+                        model.push(Naive { first, last: tail, bytes, is_published });
+                    }
+                    Step::Published(index) if !model.is_empty() => {
+                        let commit = &mut model[index.index(model.len())];
+                        commit.is_published = true;
+                        shelf.published(Seq(commit.first));
+                    }
+                    Step::Published(_) => {}
+                    Step::PublishedAt(seq) => {
+                        let at = model.iter_mut().find(|commit| commit.first == seq);
+                        at.into_iter().for_each(|commit| commit.is_published = true);
+                        shelf.published(Seq(seq));
+                    }
+                    Step::Forget(head) => {
+                        model.retain(|commit| commit.last > head);
+                        shelf.forget(Seq(head));
+                    }
+                }
+                let entries: u64 = model.iter().map(|commit| commit.last + 1 - commit.first).sum();
+                let bytes: usize = model.iter().map(|commit| commit.bytes).sum();
+                let left = model.iter().filter(|commit| !commit.is_published);
+                let left_bytes: usize = left.clone().map(|commit| commit.bytes).sum();
+                prop_assert_eq!((shelf.entries(), shelf.bytes()), (entries as usize, bytes));
+                prop_assert_eq!(shelf.weight(), entries as usize * OVERHEAD_BYTES + 2 * left_bytes);
+                prop_assert_eq!(shelf.last(), model.last().map(|commit| Seq(commit.last)));
+                for seq in 0..=tail + 1 {
+                    let found: Vec<Seq> = shelf.unpublished(Seq(seq)).map(Notice::first).collect();
+                    let expected = left.clone().map(|commit| Seq(commit.first));
+                    let expected: Vec<Seq> = expected.take_while(|first| first.0 <= seq).collect();
+                    prop_assert_eq!(found, expected);
+                    let holds = |commit: &&Naive| commit.first <= seq && seq <= commit.last;
+                    let expected = model.iter().find(holds).map(|commit| Seq(commit.first));
+                    prop_assert_eq!(shelf.at(Seq(seq)).map(|commit| commit.first), expected);
+                }
+            }
+        }
+    }
+}

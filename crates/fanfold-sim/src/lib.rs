@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fanfold::body::parked::Parked;
+use fanfold::invariant::{Breach, Invariant};
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,

@@ -295,7 +295,8 @@ mod tests {
                         model.push(Naive { first, last: tail, bytes, is_published });
                     }
                     Step::Published(index) if !model.is_empty() => {
-                        let commit = &mut model[index.index(model.len())];
+                        let at = index.index(model.len());
+                        let commit = &mut model[at];
                         commit.is_published = true;
                         shelf.published(Seq(commit.first));
                     }

@@ -439,7 +439,9 @@ pub(crate) struct Folded<'a> {
 fn window(ids: &[(Seq, CommandId, Time)], seq: Seq) -> Window {
     let mut window = Window::default();
     let ids = ids.iter().take_while(|(at, ..)| *at <= seq);
-    ids.for_each(|(at, id, time)| window.insert(*id, *at, *time));
+    for (at, id, time) in ids {
+        window.insert(*id, *at, *time);
+    }
     window
 }
 

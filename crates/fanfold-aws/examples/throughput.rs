@@ -4,10 +4,10 @@
 //!
 //! `cargo run --release -p fanfold-aws --example throughput`
 
+#[path = "../tests/it/pipeline.rs"]
+mod pipeline;
 #[path = "../tests/it/schema.rs"]
 mod schema;
-#[path = "../tests/it/way.rs"]
-mod way;
 
 use std::collections::HashMap;
 use std::env;
@@ -31,17 +31,17 @@ use ledger::views::Balances;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 
+use pipeline::{NEVER, Pipeline};
 use schema::make_tables;
-use way::{NEVER, Way};
 
-/// As for the alternatives.
+/// Commands in flight, as for the alternatives.
 const IN_FLIGHT: u64 = 32;
 const ACCOUNTS: u64 = 1_000;
 const COMMANDS: u64 = 20_000;
 /// Shards of the command stream, each with a processor and a view builder.
 const SHARDS: usize = 4;
 const RUNS: usize = 3;
-/// A command that takes longer is lost: the emulator answers within milliseconds.
+/// A command that takes longer counts as lost, since the emulator answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
@@ -58,14 +58,14 @@ fn main() {
     }
 }
 
-/// The emulator, until the one who started it is gone.
+/// Runs the emulator until the process is killed.
 async fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("{}", listener.local_addr().expect("its address"));
     dynoxide::server::serve_on(listener, dynoxide::Database::memory().expect("a database")).await;
 }
 
-/// The emulator's process; ends with this.
+/// The emulator's process. Dropping it kills the process.
 struct Server(Child);
 
 impl Server {
@@ -102,7 +102,7 @@ fn aws(endpoint: &str) -> Aws {
     Aws::new(&config)
 }
 
-/// Who waits for which command; `None`: it was done before anybody waited.
+/// The waiters by command; `None` means that the command was done before its client waited.
 #[derive(Default)]
 struct Waiting(Mutex<HashMap<(LogId, Seq), Waiter>>);
 
@@ -136,24 +136,26 @@ impl Waiting {
     }
 }
 
-/// What lies between the stages, and what wakes them.
+/// The stages of all shards, with the signals that wake them.
 struct Line {
-    shards: Vec<Way>,
+    shards: Vec<Pipeline>,
     projectors: Vec<Projector>,
     arrived: Vec<Notify>,
     waiting: Waiting,
     hash: RandomState,
 }
 
-/// One run: the rate of commands per second, each awaited by who sent it.
+/// Makes one run; returns the commands per second. Each client waits until its command is done.
 async fn run(has_view: bool) -> u64 {
     let (_server, endpoint) = Server::start();
     let (aws, tables) = (aws(&endpoint), Tables::new("throughput"));
     make_tables(&aws.dynamodb, &tables).await;
-    let shards: Vec<Way> =
-        (0..SHARDS).map(|_| Way::new(&aws, &tables, Services::new().with::<Ledger>())).collect();
+    let shards: Vec<Pipeline> = (0..SHARDS)
+        .map(|_| Pipeline::new(&aws, &tables, Services::new().with::<Ledger>()))
+        .collect();
     let view = Views::new().with::<Balances>().iter().next().expect("a view").clone();
-    let projectors = shards.iter().filter(|_| has_view).map(|way| way.projector(view.clone()));
+    let projectors =
+        shards.iter().filter(|_| has_view).map(|pipeline| pipeline.projector(view.clone()));
     let line = Arc::new(Line {
         projectors: projectors.collect(),
         arrived: shards.iter().map(|_| Notify::new()).collect(),
@@ -162,7 +164,7 @@ async fn run(has_view: bool) -> u64 {
         hash: RandomState::new(),
     });
     let stages: Vec<_> = (0..SHARDS).map(|shard| tokio::spawn(work(line.clone(), shard))).collect();
-    // Every account is opened; this warms everything, too.
+    // Opens every account, which also warms everything.
     clients(&line, ACCOUNTS, open).await;
     let (began, before) = (Instant::now(), aws.meter.snapshot());
     clients(&line, COMMANDS, |n| deposit(n % ACCOUNTS, n / ACCOUNTS)).await;
@@ -178,7 +180,7 @@ fn open(account: u64) -> String {
     request(account, 1, "open", String::new())
 }
 
-/// About 200 bytes, as for the alternatives.
+/// A command of about 200 bytes, as for the alternatives.
 fn deposit(account: u64, round: u64) -> String {
     request(account, round + 2, "deposit", format!(r#","amount":{}"#, 1 + round % 500))
 }
@@ -189,7 +191,7 @@ fn request(account: u64, id: u64, command: &str, amount: String) -> String {
     )
 }
 
-/// Sends `n` commands, each when one before it is done.
+/// Sends `n` commands with [`IN_FLIGHT`] clients, each of which waits until its last one is done.
 async fn clients(
     line: &Arc<Line>,
     n: u64,
@@ -218,21 +220,21 @@ async fn clients(
 impl Line {
     async fn send(&self, account: u64, command: String) {
         let shard = (self.hash.hash_one(account) % SHARDS as u64) as usize;
-        let way = &self.shards[shard];
-        let receipt = way.send(&[command]).await.pop().expect("an answer").expect("a receipt");
+        let pipeline = &self.shards[shard];
+        let receipt = pipeline.send(&[command]).await.pop().expect("an answer").expect("a receipt");
         self.arrived[shard].notify_one();
         let done = self.waiting.until(receipt.log, receipt.seq);
         tokio::time::timeout(PATIENCE, done).await.expect("it is done soon");
     }
 }
 
-/// The stages of one shard, from the change stream on.
+/// Runs the stages of one shard, from the change stream on.
 async fn work(line: Arc<Line>, shard: usize) {
-    let way = &line.shards[shard];
+    let pipeline = &line.shards[shard];
     loop {
         line.arrived[shard].notified().await;
-        let done = way.process().await;
-        let (_, messages) = way.told.take();
+        let done = pipeline.process().await;
+        let (_, messages) = pipeline.published.take();
         if let Some(projector) = line.projectors.get(shard) {
             let bodies: Vec<Bytes> = messages.into_iter().map(|m| m.body.into()).collect();
             assert!(projector.project(&bodies, NEVER).await.is_empty(), "all are applied");

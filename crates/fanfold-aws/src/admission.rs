@@ -1,10 +1,10 @@
-//! Admission where the provider has room for everything.
+//! Admission on AWS, which always has room.
 
 use fanfold::LogId;
 use fanfold_pipeline::ports::{Admission, NotAdmitted};
 
-/// Always admits: on AWS what is accepted waits in the tables and streams, however much it is, and
-/// a log that gets more than its slot can take is throttled there.
+/// Admits every command. On AWS, accepted commands wait in tables and streams without a bound, and
+/// DynamoDB throttles a log that gets more commands than its slot can take.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenAdmission;
 

@@ -1,7 +1,7 @@
-//! The one way to make a call: every attempt counted, bounded in time, and none after the deadline.
+//! Makes calls of AWS: counts every attempt, bounds its time, and makes none after the deadline.
 //!
-//! The SDK's own retries are switched off, so that the meter sees every attempt, and so that none
-//! is made behind the back of a stage that retries by itself.
+//! The SDK's own retries are switched off, so that the meter counts every attempt, and so that calls
+//! which a stage retries are not retried here, too.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,24 +12,19 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::Aws;
 use crate::error::{Call, CallError};
 
-/// How long one attempt may take, in milliseconds, unless told otherwise. DynamoDB and Kinesis
-/// answer within tens; an API call has 30 s for several attempts.
+/// How long one attempt may take by default, in milliseconds. Source: DynamoDB and Kinesis answer
+/// within tens of milliseconds, and a request of the API has 30 s for several attempts.
 pub const ATTEMPT_MS: u64 = 3_000;
 
-/// When this environment's invocation is over: one cell for all clients, set at each invocation's
-/// start. Without a deadline, calls are bounded by their attempts alone.
+/// When all calls of this environment's invocation end. All clients share it, and each invocation
+/// sets it at its start. Without a deadline, only the number of attempts bounds a call.
 #[derive(Debug, Clone, Default)]
 pub struct Deadline(Arc<Mutex<Option<Instant>>>);
 
 impl Deadline {
-    /// From now on, no call goes on for longer than this.
+    /// Ends all calls after `left`, counted from now.
     pub fn set_in(&self, left: Duration) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + left);
-    }
-
-    /// There is no deadline any more.
-    pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The time left; `None` without a deadline.
@@ -39,24 +34,25 @@ impl Deadline {
     }
 }
 
-/// How often a call is tried, and how long is waited in between: exponential, with full jitter.
+/// How often a call is tried, with exponential pauses and full jitter between the attempts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tries {
+pub(crate) struct RetryPolicy {
     attempts_max: u32,
     first_ms: u64,
     longest_ms: u64,
 }
 
-impl Tries {
-    /// For what the stages retry by themselves: no retry on a retry.
-    pub(crate) const ONE: Self = Self { attempts_max: 1, first_ms: 0, longest_ms: 0 };
+impl RetryPolicy {
+    /// One attempt, for calls that the stages retry themselves.
+    pub(crate) const NONE: Self = Self { attempts_max: 1, first_ms: 0, longest_ms: 0 };
 
-    /// For all else. 25 ms is the base that AWS's SDKs use for DynamoDB, and six attempts wait
-    /// for 0.4 s on average: a hiccup, not an outage, which the stages' own retries are for.
-    pub(crate) const SOME: Self = Self { attempts_max: 6, first_ms: 25, longest_ms: 1_000 };
+    /// Six attempts, for all other calls. Source: 25 ms is the base of AWS's SDKs for DynamoDB; six
+    /// attempts pause for 0.4 s on average, which covers a short fault. Longer ones are left to the
+    /// retries of the event sources.
+    pub(crate) const BRIEF: Self = Self { attempts_max: 6, first_ms: 25, longest_ms: 1_000 };
 
-    /// Waits after the failed attempt number `attempt` (from 1 on). `false`: no other may follow,
-    /// because of its number, or because the deadline comes first.
+    /// Sleeps after the failed attempt number `attempt`, counted from 1. Returns `false`, without a
+    /// pause, if no attempt may follow: it was the last one, or the deadline comes first.
     pub(crate) async fn pause(self, attempt: u32, deadline: &Deadline) -> bool {
         if attempt >= self.attempts_max {
             return false;
@@ -73,13 +69,14 @@ impl Tries {
 }
 
 impl Aws {
-    /// Makes a call. `send` sends it once, and is asked again for each attempt.
+    /// Makes a call. `send` sends the request, and is called for each attempt.
     ///
-    /// That it has not happened is only said if it holds for all attempts.
+    /// If any attempt may have had an effect, so may the call, whatever the last attempt returned:
+    /// then the error is that of the earlier attempt.
     pub(crate) async fn call<T, E, F>(
         &self,
         call: Call,
-        tries: Tries,
+        retries: RetryPolicy,
         send: impl Fn() -> F + Send,
     ) -> Result<T, CallError<E>>
     where
@@ -100,13 +97,13 @@ impl Aws {
                     return Err(error);
                 }
                 CallError::Refused { .. } => {
-                    // No stage repeats it: one line a call, however often the batch comes again.
+                    // No stage retries it, so this logs one line per call.
                     tracing::error!(alarm = "refused", %error);
                     return Err(error);
                 }
                 _ => {}
             }
-            if !tries.pause(attempt, &self.deadline).await {
+            if !retries.pause(attempt, &self.deadline).await {
                 return Err(match may_have_happened {
                     Some(earlier) if error.has_not_happened() => earlier,
                     _ => error,

@@ -1,4 +1,4 @@
-//! The clients of all services that Fanfold uses, and what they share.
+//! The clients of all services of AWS that Fanfold uses, with their shared meter and deadline.
 
 use std::env;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use crate::call::{ATTEMPT_MS, Deadline};
 use crate::meter::Meter;
 
-/// AWS, as this process reaches it. A clone shares everything with its original.
+/// The clients of AWS. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Aws {
-    /// DynamoDB.
+    /// The client of DynamoDB.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// Kinesis.
+    /// The client of Kinesis.
     pub kinesis: aws_sdk_kinesis::Client,
-    /// SNS.
+    /// The client of SNS.
     pub sns: aws_sdk_sns::Client,
-    /// SQS.
+    /// The client of SQS.
     pub sqs: aws_sdk_sqs::Client,
-    /// What the calls have cost.
+    /// The costs of all calls.
     pub meter: Meter,
-    /// Until when calls may go on.
+    /// When all calls end.
     pub deadline: Deadline,
     pub(crate) attempt_timeout: Duration,
 }
 
 impl Aws {
-    /// As Lambda sets the environment: `AWS_REGION`, the credentials of the function's role; and
-    /// `AWS_ENDPOINT_URL`, if it is there. What else may have credentials (profiles, SSO, metadata
-    /// of machines) is not asked: it would be a good part of a program that is loaded at each cold
-    /// start.
+    /// Clients with the settings that Lambda puts into environment variables: `AWS_REGION`, the
+    /// credentials of the function's role, and `AWS_ENDPOINT_URL` if it is set. Other sources of
+    /// credentials (profiles, SSO, instance metadata) are left out, because their code would be a
+    /// large part of the program that each cold start loads.
     pub fn of_environment() -> Self {
         let credentials = EnvironmentVariableCredentialsProvider::new();
         let mut config = SdkConfig::builder()
@@ -45,7 +45,7 @@ impl Aws {
         Self::new(&config.build())
     }
 
-    /// With a configuration, whose retries are switched off: see [`call`](crate::call).
+    /// Clients with this configuration. Its retries are switched off: see [`call`](crate::call).
     pub fn new(config: &SdkConfig) -> Self {
         let config = config.to_builder().retry_config(RetryConfig::disabled()).build();
         Self {
@@ -59,7 +59,7 @@ impl Aws {
         }
     }
 
-    /// Gives each attempt of a call this long, instead of [`ATTEMPT_MS`].
+    /// Sets how long an attempt of a call may take, instead of [`ATTEMPT_MS`].
     #[must_use]
     pub fn with_attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
         self.attempt_timeout = attempt_timeout;

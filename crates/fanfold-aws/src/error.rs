@@ -1,4 +1,4 @@
-//! What went wrong with a call, in the words by which one decides what to do about it.
+//! Errors of calls, told apart by what the caller can do about them.
 
 use std::fmt;
 
@@ -8,8 +8,9 @@ use fanfold_pipeline::ports::Unavailable;
 /// The code of a write whose condition failed.
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
-/// Codes by which DynamoDB, Kinesis, SNS, SQS and KMS say: too much at once, and it has not
-/// happened. Also that somebody else's transaction holds an item, which it does for a moment only.
+/// The codes with which DynamoDB, Kinesis, SNS, SQS and KMS refuse a call because there are too many:
+/// it has had no effect. Also the codes for an item that another transaction holds, which lasts only
+/// a moment.
 const THROTTLED: &[&str] = &[
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
@@ -32,22 +33,22 @@ const THROTTLED: &[&str] = &[
     "ReplicatedWriteConflictException",
 ];
 
-/// Whether a code says that it was too much at once: of a call, or of an entry in a batch.
+/// Whether a code, of a call or of an entry in a batch, means that it was throttled.
 pub(crate) fn is_throttled(code: &str) -> bool {
     THROTTLED.contains(&code)
 }
 
-/// A call and its target, for people.
+/// An operation and its target, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The operation of AWS, such as `PutItem`.
     pub operation: &'static str,
-    /// The table, stream, topic or queue.
+    /// The name, ARN or URL of the table, stream, topic or queue.
     pub target: String,
 }
 
 impl Call {
-    /// An operation on something that has a name.
+    /// An operation on this target.
     pub fn new(operation: &'static str, target: impl Into<String>) -> Self {
         Self { operation, target: target.into() }
     }
@@ -59,56 +60,56 @@ impl fmt::Display for Call {
     }
 }
 
-/// Why a call has no answer. `E` is the operation's own error, as the SDK has it.
+/// Why a call failed. `E` is the SDK's error of the operation.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError<E> {
-    /// Too much at once: it has not happened, and may be asked again.
-    #[error("{call} was throttled: {said}")]
+    /// It was throttled. It has had no effect, and may be retried.
+    #[error("{call} was throttled: {message}")]
     Throttled {
-        /// What was called.
+        /// The call.
         call: Call,
         /// AWS's code and message.
-        said: String,
+        message: String,
     },
-    /// The condition of a write failed: it has not happened. The operation's error has the item.
+    /// The condition of a write failed. It has had no effect. The operation's error has the item.
     #[error("the condition of {call} failed")]
     Conflict {
-        /// What was called.
+        /// The call.
         call: Call,
         /// The operation's error.
         error: Box<E>,
     },
-    /// Not allowed, malformed, no such table, too large: to ask again makes no sense.
-    #[error("{call} was refused: {said}")]
+    /// It was refused: not allowed, malformed, too large, or there is no such table. A retry fails, too.
+    #[error("{call} was refused: {message}")]
     Refused {
-        /// What was called.
+        /// The call.
         call: Call,
         /// AWS's code and message, such as `ValidationException: too long`.
-        said: String,
+        message: String,
     },
-    /// No answer in time: it may have happened.
+    /// There was no answer in time. It may have had an effect.
     #[error("{call} was not answered in time")]
     TimedOut {
-        /// What was called.
+        /// The call.
         call: Call,
     },
-    /// An error of AWS, or of the way to it: it may have happened, and may be asked again.
-    #[error("{call} failed: {said}")]
+    /// AWS or the network failed. It may have had an effect, and may be retried.
+    #[error("{call} failed: {message}")]
     Failed {
-        /// What was called.
+        /// The call.
         call: Call,
-        /// AWS's code and message, or what the way to it says.
-        said: String,
+        /// AWS's code and message, or the error of the network.
+        message: String,
     },
 }
 
 impl<E> CallError<E> {
-    /// Whether it is certain that nothing has happened, and nothing will.
+    /// Whether it is certain that the call has had no effect and will have none.
     pub fn has_not_happened(&self) -> bool {
         matches!(self, Self::Throttled { .. } | Self::Conflict { .. } | Self::Refused { .. })
     }
 
-    /// The same for a port, whose name is `hop`.
+    /// The error of the port `hop` that made the call.
     pub fn unavailable(self, hop: &'static str) -> Unavailable {
         match self {
             Self::Throttled { .. } => Unavailable::Throttled { hop },
@@ -125,7 +126,7 @@ impl<E> CallError<E>
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    /// What the SDK's error of this call means.
+    /// The error that the SDK's error of this call means.
     pub fn of(call: Call, error: SdkError<E>) -> Self {
         match &error {
             SdkError::TimeoutError(_) => return Self::TimedOut { call },
@@ -133,29 +134,29 @@ where
                 return Self::TimedOut { call };
             }
             SdkError::DispatchFailure(failure) if !failure.is_user() => {
-                return Self::Failed { call, said: DisplayErrorContext(&error).to_string() };
+                return Self::Failed { call, message: DisplayErrorContext(&error).to_string() };
             }
             SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
-                return Self::Refused { call, said: DisplayErrorContext(&error).to_string() };
+                return Self::Refused { call, message: DisplayErrorContext(&error).to_string() };
             }
             _ => {}
         }
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         let Some(code) = error.code().map(ToOwned::to_owned) else {
-            // An answer that cannot be read: what it answers may have happened.
-            return Self::Failed { call, said: DisplayErrorContext(&error).to_string() };
+            // The answer cannot be read, so the call may have had an effect.
+            return Self::Failed { call, message: DisplayErrorContext(&error).to_string() };
         };
-        let said = format!("{code}: {}", error.message().unwrap_or("without a message"));
+        let message = format!("{code}: {}", error.message().unwrap_or("without a message"));
         if code == CONDITION_FAILED
             && let SdkError::ServiceError(error) = error
         {
             Self::Conflict { call, error: Box::new(error.into_err()) }
         } else if status == 429 || is_throttled(&code) {
-            Self::Throttled { call, said }
+            Self::Throttled { call, message }
         } else if status >= 500 {
-            Self::Failed { call, said }
+            Self::Failed { call, message }
         } else {
-            Self::Refused { call, said }
+            Self::Refused { call, message }
         }
     }
 }

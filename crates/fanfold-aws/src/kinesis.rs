@@ -4,13 +4,13 @@ use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use fanfold_pipeline::ports::{CommandStream, StreamRecord, Unavailable};
 
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::error::{Call, is_throttled};
 
 const HOP: &str = "command stream";
 
-/// The command stream on Kinesis. The partition key is the log; nothing is retried here, for only
-/// the relay knows what may follow what.
+/// The command stream on Kinesis. The partition key is the log. It retries nothing, since only the
+/// relay knows which record may follow which.
 #[derive(Debug, Clone)]
 pub struct KinesisStream {
     aws: Aws,
@@ -18,16 +18,9 @@ pub struct KinesisStream {
 }
 
 impl KinesisStream {
-    /// The stream of this name.
+    /// The stream with this name.
     pub fn new(aws: &Aws, name: impl Into<String>) -> Self {
         Self { aws: aws.clone(), name: name.into() }
-    }
-
-    /// Makes the connection, and gets the credentials, before there is something to put. It puts
-    /// nothing: Kinesis refuses an empty batch, and no other permission is needed to be refused.
-    pub async fn warm(&self) -> Result<(), Unavailable> {
-        let request = self.aws.kinesis.put_records().stream_name(&self.name);
-        self.aws.warm(HOP, request.set_records(Some(Vec::new())).send()).await
     }
 }
 
@@ -42,14 +35,14 @@ impl CommandStream for KinesisStream {
         }
         let entry = |record: &StreamRecord| {
             let entry = PutRecordsRequestEntry::builder().partition_key(record.key.as_str());
-            // Both that it requires are set.
+            // Never fails, since both required fields are set.
             entry.data(Blob::new(record.data.clone())).build().ok()
         };
         let entries = records.iter().filter_map(entry).collect();
         let request = self.aws.kinesis.put_records().stream_name(&self.name);
         let request = request.set_records(Some(entries));
         let call = Call::new("PutRecords", &self.name);
-        let output = self.aws.call(call, Tries::ONE, || request.clone().send()).await;
+        let output = self.aws.call(call, RetryPolicy::NONE, || request.clone().send()).await;
         let output = output.map_err(|error| error.unavailable(HOP))?;
         let results: Vec<_> = output.records().iter().map(result).collect();
         if results.len() != records.len() {
@@ -60,8 +53,8 @@ impl CommandStream for KinesisStream {
     }
 }
 
-/// A record without a sequence number has none because it is not in the stream. All codes but those
-/// of a shard that had no room for it leave open whether it was put.
+/// The result of one record. A record that was put has a sequence number. Codes other than those of a
+/// throttled shard leave open whether it was put.
 fn result(entry: &PutRecordsResultEntry) -> Result<(), Unavailable> {
     match entry.error_code() {
         Some(code) if is_throttled(code) => Err(Unavailable::Throttled { hop: HOP }),

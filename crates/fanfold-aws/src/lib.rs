@@ -1,25 +1,27 @@
-//! The ports of Fanfold on DynamoDB, Kinesis, SNS and SQS, and the decoding of what Lambda brings
-//! from them.
+//! The ports of Fanfold on DynamoDB, Kinesis, SNS and SQS, and the decoding of Lambda's events.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`names`] | tables, attributes and variables, as the template has them too |
-//! | [`Aws`] | the clients, and what they share: a meter, and the invocation's deadline |
-//! | [`meter`] | what the calls have cost |
-//! | [`call`] | the one way to make a call: counted, bounded, never after the deadline |
+//! | [`names`] | names of tables, attributes and variables, which the template has, too |
+//! | [`Aws`] | the clients, with their shared meter and deadline |
+//! | [`meter`] | capacity units and calls that were spent |
+//! | [`call`] | makes every call: counted, bounded in time, none after the deadline |
 //! | [`error`] | throttled, conflicting, refused, timed out, failed |
-//! | [`dynamo`] | commands, journal, state, parked, views, on DynamoDB; what each call costs |
-//! | [`KinesisStream`], [`StreamOrder`], [`SnsTopic`] | the command stream, whether it keeps the order, the topics |
-//! | [`SqsDeadLetters`], [`SqsQueue`] | a view's dead letters; its queue, if it has one |
-//! | [`events`] | what Lambda brings, decoded; what it is answered |
+//! | [`dynamo`] | commands, journal, state, parked and view tables, with the costs of each call |
+//! | [`KinesisStream`], [`StreamOrder`], [`SnsTopic`] | the command stream, the check of its order, the topics |
+//! | [`SqsDeadLetters`], [`SqsQueue`] | a view's dead letters, and its queue if it has one |
+//! | [`events`] | events of Lambda decoded, answers encoded |
 //! | [`PollingWaits`], [`OpenAdmission`], [`SystemEnv`] | the ports that need no service of AWS |
 //!
-//! What holds for all adapters: every attempt of a call is counted and asks what it consumed;
-//! reads are strongly consistent, but for the catalogue, which is an index, and for heads, which may
-//! be old ([`State::heads`](fanfold_pipeline::ports::State::heads)); every query is read page by
-//! page; what the stages retry (appends to slots and to the journal, records, messages) is tried
-//! once, all else up to six times. An answer that was lost may hide that a write was made: then it
-//! is never said that it was not.
+//! All adapters keep these rules:
+//!
+//! - Every attempt of a call is counted, and asks for the capacity that it consumed.
+//! - Reads are strongly consistent, except those of the catalogue, which is an index, and of heads,
+//!   which may be old ([`State::heads`](fanfold_pipeline::ports::State::heads)).
+//! - Every query reads page by page.
+//! - Calls that the stages retry (appends to slots and to the journal, records, messages) are tried
+//!   once, all others up to six times.
+//! - A write whose answer was lost may have been made, so its error never says that it was not.
 
 mod admission;
 pub mod call;

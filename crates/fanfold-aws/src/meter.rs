@@ -1,4 +1,4 @@
-//! What the calls have cost: capacity units per table, calls per operation.
+//! The costs of calls: capacity units per table, and calls per operation.
 
 use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign, Sub};
@@ -6,57 +6,57 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
-/// Adds up what every call reports of itself. Clones share one sum.
+/// The sum of the costs of all calls. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(Arc<Mutex<Usage>>);
 
-/// A sum of costs. The difference of two snapshots of a meter is what was spent between them.
+/// A sum of costs. The difference of two snapshots of a meter is the cost between them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Usage {
-    /// Capacity per table, its indexes included.
+    /// Capacity units per table, with its indexes.
     pub tables: BTreeMap<String, Units>,
-    /// Attempts of calls per operation of AWS, such as `PutItem`; those that failed count, too.
+    /// Attempts per operation of AWS, such as `PutItem`, with those that failed.
     pub calls: BTreeMap<&'static str, u64>,
 }
 
-/// Capacity of one table, in DynamoDB's units. Halves are exact.
+/// Capacity of one table, in DynamoDB's units.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Units {
-    /// Read units: 4 KB, strongly consistent.
+    /// Read units: one for 4 KB read strongly consistent, half of one for 4 KB read eventually consistent.
     pub read: f64,
-    /// Write units: 1 KB.
+    /// Write units: one for 1 KB.
     pub write: f64,
-    /// Writes whose condition failed. DynamoDB bills them by the size of the item, but its answer
-    /// does not say how much: at least one unit each, which is not in `write`.
+    /// Writes whose condition failed. DynamoDB bills at least one unit for each, by the size of the
+    /// item, but does not report it, so `write` does not contain it.
     pub conflicts: f64,
 }
 
 impl Meter {
-    /// All that was spent since the meter was made.
+    /// All costs since the meter was made.
     pub fn snapshot(&self) -> Usage {
         self.usage().clone()
     }
 
-    /// An attempt of a call begins.
+    /// Counts an attempt of a call.
     pub(crate) fn called(&self, operation: &'static str) {
         *self.usage().calls.entry(operation).or_default() += 1;
     }
 
-    /// A call that reads has said what it consumed.
+    /// Adds the capacity that a read consumed.
     pub(crate) fn read<'a>(&self, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
         for (table, units) in consumed.into_iter().filter_map(total) {
             self.add(table, Units { read: units, ..Units::default() });
         }
     }
 
-    /// A call that writes has said what it consumed.
+    /// Adds the capacity that a write consumed.
     pub(crate) fn wrote<'a>(&self, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
         for (table, units) in consumed.into_iter().filter_map(total) {
             self.add(table, Units { write: units, ..Units::default() });
         }
     }
 
-    /// The condition of a write has failed.
+    /// Counts a write whose condition failed.
     pub(crate) fn conflicted(&self, table: &str) {
         self.add(table, Units { conflicts: 1.0, ..Units::default() });
     }
@@ -69,24 +69,24 @@ impl Meter {
         }
     }
 
-    /// Nothing that holds the lock can panic half-way.
+    /// No holder of the lock panics between two changes, so a poisoned sum is still right.
     fn usage(&self) -> MutexGuard<'_, Usage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Transactions say apart what they read and wrote; all other calls only do the one or the other.
+/// The table and the total units of a call. Only transactions both read and write, and there are none.
 fn total(consumed: &ConsumedCapacity) -> Option<(&str, f64)> {
     Some((table_name(consumed.table_name()?), consumed.capacity_units()?))
 }
 
-/// The answer may name the table by its ARN.
+/// The name of a table that may be given by its ARN.
 fn table_name(named: &str) -> &str {
     named.rsplit_once("table/").map_or(named, |(_, name)| name)
 }
 
 impl Usage {
-    /// The units of one table; zero if it was never used.
+    /// The units of one table; zero if no call used it.
     pub fn of(&self, table: &str) -> Units {
         self.tables.get(table).copied().unwrap_or_default()
     }
@@ -96,7 +96,7 @@ impl Usage {
         self.tables.values().copied().fold(Units::default(), Add::add)
     }
 
-    /// Attempts of one operation.
+    /// The attempts of one operation.
     pub fn calls_of(&self, operation: &str) -> u64 {
         self.calls.get(operation).copied().unwrap_or_default()
     }
@@ -132,7 +132,7 @@ impl Sub for Units {
 
 impl Sub<&Self> for Usage {
     type Output = Self;
-    /// What was spent since `earlier`, a snapshot of the same meter.
+    /// The costs since `earlier`, a snapshot of the same meter.
     fn sub(mut self, earlier: &Self) -> Self {
         for (table, units) in &mut self.tables {
             *units = *units - earlier.of(table);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spent_between_two_snapshots_is_their_difference() {
+    fn the_difference_of_two_snapshots_is_the_cost_between_them() {
         let meter = Meter::default();
         meter.called("GetItem");
         meter.read(Some(&consumed("a", 0.5)));

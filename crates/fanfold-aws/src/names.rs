@@ -1,18 +1,18 @@
-//! Every name that the template and the code share, but those of metrics, which the crate
-//! `fanfold-lambda` has: tables, attributes, the index, and the variables by which a Lambda is told
-//! what it needs. A test of the template compares both.
+//! The names that the template and the code share: tables, attributes, the index, and the environment
+//! variables of the Lambdas. Those of metrics are in the crate `fanfold-lambda`. A test of
+//! `ledger-lambda` compares the names with the template.
 
 /// The environment variable with the beginning of all table names: the stack's name.
 pub const TABLES: &str = "FANFOLD_TABLES";
 /// The environment variable with the name of the Kinesis stream of commands.
 pub const STREAM: &str = "FANFOLD_STREAM";
-/// The environment variable with the ARNs of the topics, separated by commas, always in the same
-/// order: a log's topic is chosen by its place.
+/// The environment variable with the ARNs of the topics, separated by commas. Their order must never
+/// change, since a log's topic is chosen by index.
 pub const TOPICS: &str = "FANFOLD_TOPICS";
 /// The environment variable with the URL of the queue of a view's dead letters.
 pub const DEAD_LETTERS: &str = "FANFOLD_DEAD_LETTERS";
-/// The environment variable with the URL of the queue that a view is behind; not set if SNS calls
-/// the view itself.
+/// The environment variable with the URL of the queue that is a view's event source; not set if SNS
+/// calls the view.
 pub const QUEUE: &str = "FANFOLD_QUEUE";
 /// The environment variable with the longest `wait` of a request, in milliseconds.
 pub const WAIT_MS_MAX: &str = "FANFOLD_WAIT_MS_MAX";
@@ -20,13 +20,13 @@ pub const WAIT_MS_MAX: &str = "FANFOLD_WAIT_MS_MAX";
 pub const LOG: &str = "FANFOLD_LOG";
 /// The environment variable with the number of canaries that the sweep sends.
 pub const CANARIES: &str = "FANFOLD_CANARIES";
-/// The environment variable with the number of logs that a sweep looks at in one run.
+/// The environment variable with the number of logs that a sweep visits in one run.
 pub const LOGS_PER_SWEEP: &str = "FANFOLD_LOGS_PER_SWEEP";
 
 /// The index of the commands table that is the catalogue of logs.
 pub const CATALOGUE_INDEX: &str = "catalogue";
 
-/// The attributes. Short: they are billed.
+/// The names of attributes. They are short, because they are billed.
 pub mod attribute {
     /// Partition key of every table: the log.
     pub const PK: &str = "pk";
@@ -46,36 +46,35 @@ pub mod attribute {
     pub const BUCKET: &str = "h";
     /// Slot: set when the log is frozen.
     pub const CLOSED: &str = "closed";
-    /// Commit: the nonce of the attempt that stored it. What is parked in parts: that of the call
+    /// Commit: the nonce of the attempt that stored it. Parked item in parts: the nonce of the call
     /// that stored them.
     pub const NONCE: &str = "w";
     /// Cursor: the seq that the view's sweep has to reach.
     pub const BEHIND: &str = "behind";
-    /// Cursor: why the view stands still, as JSON.
+    /// Cursor: why the view is parked, as JSON.
     pub const PARKED: &str = "parked";
-    /// Cursor: attempts that have not returned; when the last was begun, when its call is over, and
-    /// the process that has begun it.
+    /// Cursor, lease: the number of attempts that have not returned.
     pub const ATTEMPTS: &str = "attempts";
-    /// See [`ATTEMPTS`].
+    /// Cursor, lease: when the last attempt began, in milliseconds.
     pub const ATTEMPT_AT: &str = "begun";
-    /// See [`ATTEMPTS`].
+    /// Cursor, lease: when the last attempt's call is over, in milliseconds.
     pub const UNTIL: &str = "until";
-    /// See [`ATTEMPTS`].
+    /// Cursor, lease: the process that began the last attempt.
     pub const OWNER: &str = "owner";
-    /// Position of a sweep: the log behind which it goes on.
+    /// Position of a sweep: the log after which it continues.
     pub const LOG: &str = "log";
     /// Row: when DynamoDB may remove a tombstone, in seconds; the table's TTL attribute.
     pub const TTL: &str = "ttl";
 }
 
-/// The names of the tables, which all begin with the stack's.
+/// The names of a stack's tables, which all begin with the stack's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {
     prefix: String,
 }
 
 impl Tables {
-    /// Tables of a stack.
+    /// The tables of the stack with this name.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into() }
     }
@@ -85,27 +84,27 @@ impl Tables {
         &self.prefix
     }
 
-    /// Slots and the catalogue.
+    /// The table of slots, with the catalogue as its index.
     pub fn commands(&self) -> String {
         self.named("commands")
     }
 
-    /// The event logs.
+    /// The table of commits.
     pub fn journal(&self) -> String {
         self.named("journal")
     }
 
-    /// Heads, documents, windows.
+    /// The table of heads, documents and windows.
     pub fn state(&self) -> String {
         self.named("state")
     }
 
-    /// What waits.
+    /// The table of parked items.
     pub fn parked(&self) -> String {
         self.named("parked")
     }
 
-    /// A view's cursors and rows, in one version.
+    /// The table of a view's cursors and rows, in one version.
     pub fn view(&self, name: &str, version: u32) -> String {
         self.named(&format!("view-{name}-v{version}"))
     }

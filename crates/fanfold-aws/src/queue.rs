@@ -1,4 +1,5 @@
-//! A view's queue, for what the mapping does not do: say when a message that failed comes again.
+//! A view's queue. The event source mapping reads it; this module sets when failed messages become
+//! visible again, which the mapping cannot.
 
 use std::time::Duration;
 
@@ -7,31 +8,33 @@ use fanfold_pipeline::ports::Unavailable;
 use futures::{StreamExt, stream};
 
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::error::Call;
 use crate::events::Delivery;
 
 const HOP: &str = "queue of a view";
 
-/// Messages of one call (SQS, ChangeMessageVisibilityBatch).
+/// The most messages of one call. Source: SQS, `ChangeMessageVisibilityBatch`.
 const CHANGES_MAX: usize = 10;
-/// Calls at the same time: 10,000 failed messages, the most that a batch has, take some seconds.
+/// Calls at the same time. Source: our choice; 10,000 failed messages, the most that a batch has, then
+/// take some seconds.
 const CALLS_AT_ONCE: usize = 16;
 
-/// When a message comes again that failed for the first time, in seconds: longer than a throttle
-/// or a network fault lasts.
+/// How long a message stays hidden after its first failure, in seconds. Source: our choice; longer
+/// than most throttles and network faults.
 const AGAIN_S: u64 = 10;
-/// When one comes again at the latest, in seconds. The alarm `QueueOld` of the template is above it.
+/// The longest time that a failed message stays hidden, in seconds. Source: our choice; the template's
+/// alarm `QueueOld` has a higher threshold.
 const AGAIN_S_MAX: u64 = 300;
 
-/// How long a message that has been received so often stays hidden when it has failed: 10 s, then
-/// twice as long each time, up to 5 minutes.
+/// How long a failed message stays hidden after it was received `times` times: 10 s, then twice as
+/// long each time, up to 5 minutes.
 pub fn hidden_for(times: u32) -> Duration {
     let doubled = AGAIN_S << times.saturating_sub(1).min(10);
     Duration::from_secs(doubled.min(AGAIN_S_MAX))
 }
 
-/// The queue that a view's Lambda is behind.
+/// The queue that is the event source of a view's Lambda.
 #[derive(Debug, Clone)]
 pub struct SqsQueue {
     aws: Aws,
@@ -45,9 +48,9 @@ impl SqsQueue {
     }
 
     /// Makes failed messages visible again after [`hidden_for`], instead of after the queue's
-    /// visibility time-out, which is six times the function's time-out. Those of a call that fails
-    /// come again after the latter: nothing else depends on it. The first error is returned.
-    pub async fn show_again(&self, failed: &[&Delivery]) -> Result<(), Unavailable> {
+    /// visibility timeout, which is six times the function's timeout. Returns the first error. The
+    /// messages of a call that failed become visible after the queue's timeout.
+    pub async fn change_visibility(&self, failed: &[&Delivery]) -> Result<(), Unavailable> {
         let batches: Vec<Vec<Entry>> = failed.chunks(CHANGES_MAX).map(entries).collect();
         let calls = stream::iter(batches).map(|entries| self.change(entries));
         let results: Vec<_> = calls.buffer_unordered(CALLS_AT_ONCE).collect().await;
@@ -58,7 +61,7 @@ impl SqsQueue {
         let request = self.aws.sqs.change_message_visibility_batch().queue_url(&self.url);
         let request = request.set_entries(Some(entries));
         let call = Call::new("ChangeMessageVisibilityBatch", &self.url);
-        let output = self.aws.call(call, Tries::ONE, || request.clone().send()).await;
+        let output = self.aws.call(call, RetryPolicy::NONE, || request.clone().send()).await;
         let output = output.map_err(|error| error.unavailable(HOP))?;
         match output.failed().first() {
             None => Ok(()),
@@ -79,7 +82,7 @@ fn entries(failed: &[&Delivery]) -> Vec<Entry> {
             .receipt_handle(&delivery.receipt_handle)
             .visibility_timeout(i32::try_from(seconds).unwrap_or(i32::MAX))
             .build()
-            .ok() // Both that it requires are set.
+            .ok() // Never fails, since both required fields are set.
     };
     failed.iter().enumerate().filter_map(entry).collect()
 }
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_again_and_again_comes_ever_later() {
+    fn a_message_stays_hidden_longer_after_each_failure() {
         for (times, seconds) in
             [(0, 10), (1, 10), (2, 20), (3, 40), (4, 80), (5, 160), (6, 300), (u32::MAX, 300)]
         {

@@ -7,12 +7,12 @@ use fanfold::body::notification::{Message, string_array};
 use fanfold_pipeline::ports::{PublishError, Topic, Unavailable};
 
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::error::{Call, CallError, is_throttled};
 
 const HOP: &str = "topic";
 
-/// Codes by which SNS refuses a whole `PublishBatch` for what is in its messages.
+/// The codes with which SNS refuses a whole `PublishBatch` because of its messages.
 const OF_A_MESSAGE: &[&str] = &[
     "InvalidParameter",
     "InvalidParameterException",
@@ -23,8 +23,8 @@ const OF_A_MESSAGE: &[&str] = &[
     "BatchRequestTooLongException",
 ];
 
-/// Codes by which SNS refuses an entry of a `PublishBatch` for what would stop every other one, too.
-/// Those of the key begin with `KMS`.
+/// The codes with which SNS refuses an entry of a `PublishBatch` for a reason that concerns every
+/// message of the topic. Those of the encryption key begin with `KMS`.
 const OF_THE_TOPIC: &[&str] = &[
     "AccessDenied",
     "AccessDeniedException",
@@ -38,7 +38,7 @@ const OF_THE_TOPIC: &[&str] = &[
     "OptInRequired",
 ];
 
-/// The topics on SNS. Nothing is retried here: the processor publishes again what was not.
+/// The topics on SNS. It retries nothing: the processor publishes again what failed.
 #[derive(Debug, Clone)]
 pub struct SnsTopic {
     aws: Aws,
@@ -46,13 +46,13 @@ pub struct SnsTopic {
 }
 
 impl SnsTopic {
-    /// These topics; a log's is chosen by its place.
+    /// These topics. Their order matters: a log's topic is chosen by index.
     pub fn new(aws: &Aws, arns: Vec<String>) -> Self {
         Self { aws: aws.clone(), arns }
     }
 
-    /// Makes the connection before there is something to publish. It publishes nothing: SNS refuses
-    /// an empty batch, and no other permission is needed to be refused.
+    /// Opens the connection before there is something to publish. It publishes nothing, since SNS
+    /// refuses an empty batch, and needs no other permission than publishing.
     pub async fn warm(&self) -> Result<(), Unavailable> {
         let request = self.aws.sns.publish_batch().set_topic_arn(self.arns.first().cloned());
         self.aws.warm(HOP, request.set_publish_batch_request_entries(Some(Vec::new())).send()).await
@@ -67,7 +67,7 @@ impl Topic for SnsTopic {
 
     async fn publish(&self, topic: usize, messages: &[Message]) -> Result<Published, Unavailable> {
         let Some(arn) = self.arns.get(topic) else {
-            let message = format!("there is no topic {topic}, they are {}", self.arns.len());
+            let message = format!("there is no topic {topic}, only {}", self.arns.len());
             return Err(Unavailable::Failed { hop: HOP, message });
         };
         match self.publish_batch(arn, messages).await {
@@ -76,7 +76,7 @@ impl Topic for SnsTopic {
             Err(error) if messages.len() <= 1 => {
                 Ok(messages.iter().map(|_| Err(PublishError::Refused(error.to_string()))).collect())
             }
-            // It does not say which message it is.
+            // The error does not name the message, so each is published alone.
             Err(_) => {
                 let mut results = Vec::with_capacity(messages.len());
                 for message in messages.chunks(1) {
@@ -98,7 +98,7 @@ type Published = Vec<Result<(), PublishError>>;
 type BatchError = CallError<PublishBatchError>;
 
 impl SnsTopic {
-    /// One call. A message's own result says whether it was published.
+    /// Publishes messages with one call. Each message has its own result.
     async fn publish_batch(
         &self,
         arn: &str,
@@ -111,8 +111,8 @@ impl SnsTopic {
         let request = self.aws.sns.publish_batch().topic_arn(arn);
         let request = request.set_publish_batch_request_entries(Some(entries.collect()));
         let call = Call::new("PublishBatch", arn);
-        let output = self.aws.call(call, Tries::ONE, || request.clone().send()).await?;
-        // Whatever is in neither list was not acknowledged.
+        let output = self.aws.call(call, RetryPolicy::NONE, || request.clone().send()).await?;
+        // A message that is in neither list of the answer was not acknowledged.
         let unacknowledged = || {
             let message = "neither acknowledged nor refused".to_owned();
             Err(Unavailable::Failed { hop: HOP, message }.into())
@@ -133,7 +133,7 @@ impl SnsTopic {
     }
 }
 
-/// Its id is its place in the batch.
+/// The entry of a message in a batch. Its id is its index.
 fn entry(id: usize, message: &Message) -> Option<PublishBatchRequestEntry> {
     let mut entry =
         PublishBatchRequestEntry::builder().id(id.to_string()).message(message.body.clone());
@@ -143,12 +143,12 @@ fn entry(id: usize, message: &Message) -> Option<PublishBatchRequestEntry> {
         ("kinds", &attributes.kinds),
         ("partitions", &attributes.partitions),
     ] {
-        // A message of duplicates only has no kinds; an attribute must have a value.
+        // A message with only duplicates has no kinds, and SNS refuses an attribute without a value.
         if let Some(values) = array(values) {
             entry = entry.message_attributes(name, values);
         }
     }
-    // Both that it requires are set.
+    // Never fails, since both required fields are set.
     entry.build().ok()
 }
 
@@ -158,13 +158,13 @@ fn array(values: &BTreeSet<String>) -> Option<MessageAttributeValue> {
     value.build().ok()
 }
 
-/// Whether SNS has refused the call for what is in its messages. A bad ARN is a bad parameter, too,
-/// but the topic's.
+/// Whether SNS refused the call because of its messages. A wrong ARN has one of these codes, too, but
+/// concerns the topic.
 fn is_of_a_message(error: &BatchError) -> bool {
     match error {
-        CallError::Refused { said, .. } => {
-            let code = said.split(':').next().unwrap_or_default();
-            OF_A_MESSAGE.contains(&code) && !said.contains("TopicArn")
+        CallError::Refused { message, .. } => {
+            let code = message.split(':').next().unwrap_or_default();
+            OF_A_MESSAGE.contains(&code) && !message.contains("TopicArn")
         }
         _ => false,
     }

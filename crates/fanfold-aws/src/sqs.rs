@@ -6,23 +6,23 @@ use aws_sdk_sqs::types::Message;
 use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Unavailable};
 
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::error::Call;
 use crate::events::messages_of_dead_letter;
 
 const HOP: &str = "dead letters";
 
-/// Messages that one receive returns (SQS, ReceiveMessage).
+/// The most messages that one call returns. Source: SQS, `ReceiveMessage`.
 const RECEIVE_MAX: usize = 10;
 
-/// Letters whose handles are kept: more than a sweep lists at a time. Older handles are forgotten;
-/// their messages become visible again.
+/// The most letters whose handles are kept. Source: our choice; more than a sweep lists at a time. The
+/// messages of older handles become visible again.
 const HANDLES_MAX: usize = 1_000;
 
 /// The dead letters of one view, in a queue.
 ///
-/// What is listed is hidden from others for the queue's visibility time-out, and comes again unless
-/// it was removed by then.
+/// A letter that was listed is hidden from others for the queue's visibility timeout. Unless it is
+/// removed by then, it can be listed again.
 #[derive(Debug)]
 pub struct SqsDeadLetters {
     aws: Aws,
@@ -30,7 +30,7 @@ pub struct SqsDeadLetters {
     handles: Mutex<Handles>,
 }
 
-/// By the ids that were given out: the handles by which SQS knows their messages.
+/// The receipt handles of messages, by the ids of their letters.
 #[derive(Debug, Default)]
 struct Handles {
     last_id: u64,
@@ -48,14 +48,14 @@ impl SqsDeadLetters {
         let request = self.aws.sqs.receive_message().queue_url(&self.url);
         let request = request.max_number_of_messages(at_most).wait_time_seconds(0);
         let call = Call::new("ReceiveMessage", &self.url);
-        let output = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let output = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         Ok(output.map_err(|error| error.unavailable(HOP))?.messages.unwrap_or_default())
     }
 
     async fn delete(&self, handle: &str) -> Result<(), Unavailable> {
         let request = self.aws.sqs.delete_message().queue_url(&self.url).receipt_handle(handle);
         let call = Call::new("DeleteMessage", &self.url);
-        let output = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let output = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         output.map(|_| ()).map_err(|error| error.unavailable(HOP))
     }
 
@@ -65,6 +65,7 @@ impl SqsDeadLetters {
 }
 
 impl Handles {
+    /// Stores the handle of a letter's message; returns the letter's id.
     fn give(&mut self, handle: &str) -> u64 {
         self.last_id += 1;
         self.by_id.insert(self.last_id, handle.to_owned());
@@ -74,7 +75,7 @@ impl Handles {
         self.last_id
     }
 
-    /// The handle of the letter's message, if that has no other letter left.
+    /// Forgets a letter; returns the handle of its message if no other letter of the message is left.
     fn take(&mut self, id: u64) -> Option<String> {
         let handle = self.by_id.remove(&id)?;
         (!self.by_id.values().any(|other| *other == handle)).then_some(handle)
@@ -83,7 +84,8 @@ impl Handles {
 
 #[async_trait]
 impl DeadLetters for SqsDeadLetters {
-    /// The queue is that of one view: the name is not needed. What was listed is hidden.
+    /// Ignores the view's name, since the queue is that of one view, and the position, since listed
+    /// letters are hidden.
     async fn list(
         &self,
         _: &str,
@@ -91,7 +93,7 @@ impl DeadLetters for SqsDeadLetters {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, Unavailable> {
         let mut letters: Vec<DeadLetter> = Vec::new();
-        // Each round takes a message off the queue, or is the last.
+        // Each round receives at least one message, or is the last.
         for _ in 0..limit {
             if letters.len() >= limit {
                 break;

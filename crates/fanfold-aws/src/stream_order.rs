@@ -1,4 +1,4 @@
-//! Whether the command stream keeps a log's records in order.
+//! Checks whether the command stream keeps a log's records in order.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,16 +9,16 @@ use fanfold_pipeline::ports::Unavailable;
 use serde::Deserialize;
 
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::error::Call;
 
 const HOP: &str = "command stream";
 
-/// The strategy by which a stream ignores partition keys (`UpdateStreamRecordDistributionStrategy`).
-/// Only on-demand streams can have it, and anybody with the right can switch it on at any time.
+/// The strategy with which a stream ignores partition keys (`UpdateStreamRecordDistributionStrategy`).
+/// Only on-demand streams can have it. A user with the right to do so can switch it on at any time.
 const IGNORES_KEYS: &str = "AUTO";
 
-/// Looks at how the stream distributes records.
+/// The check of how a stream distributes records.
 #[derive(Debug, Clone)]
 pub struct StreamOrder {
     aws: Aws,
@@ -26,16 +26,16 @@ pub struct StreamOrder {
 }
 
 impl StreamOrder {
-    /// Of the stream with this name.
+    /// The check of the stream with this name.
     pub fn new(aws: &Aws, stream: impl Into<String>) -> Self {
         Self { aws: aws.clone(), stream: stream.into() }
     }
 
-    /// Raises an alarm if the stream ignores partition keys. Nothing is lost then: what overtakes
-    /// is seen by its seq, and is parked or tried again. But that is slow, and costs. That the
-    /// stream could not be asked is only logged.
+    /// Raises an alarm if the stream ignores partition keys. Nothing is lost then, since the processor
+    /// notices by the seqs that records overtook each other, and parks or retries them; but that is
+    /// slow and costs more. If the call fails, it only logs a warning.
     pub async fn check(&self) {
-        match self.keeps().await {
+        match self.keeps_order().await {
             Ok(true) => {}
             Ok(false) => tracing::error!(
                 alarm = "stream_order",
@@ -43,18 +43,20 @@ impl StreamOrder {
                 "the command stream ignores partition keys: set its record distribution strategy \
                  to USER_PARTITION_KEY"
             ),
-            Err(error) => tracing::warn!(%error, "the order of the command stream is not known"),
+            Err(error) => {
+                tracing::warn!(%error, "the order of the command stream cannot be checked");
+            }
         }
     }
 
-    /// Whether records with one partition key stay in order. A stream that does not say is an older
-    /// or a provisioned one: they do.
-    pub async fn keeps(&self) -> Result<bool, Unavailable> {
-        let body = Body::default();
+    /// Whether records with the same partition key stay in order. They do if the answer has no
+    /// strategy: then the stream is older or provisioned.
+    pub async fn keeps_order(&self) -> Result<bool, Unavailable> {
+        let body = RawAnswer::default();
         let request = self.aws.kinesis.describe_stream_summary().stream_name(&self.stream);
         let call = Call::new("DescribeStreamSummary", &self.stream);
         let send = || request.clone().customize().interceptor(body.clone()).send();
-        let output = self.aws.call(call, Tries::ONE, send).await;
+        let output = self.aws.call(call, RetryPolicy::NONE, send).await;
         output.map_err(|error| error.unavailable(HOP))?;
         let answer = body.0.get().and_then(|bytes| serde_json::from_slice::<Answer>(bytes).ok());
         let strategy = answer.and_then(|answer| answer.summary.strategy);
@@ -62,8 +64,8 @@ impl StreamOrder {
     }
 }
 
-/// The part of the answer that this version of the SDK (1.99) drops. Newer ones have the field, and
-/// need Rust 1.94.
+/// The field of the answer that this version of the SDK (1.99) drops. Newer versions have the field,
+/// and need Rust 1.94.
 #[derive(Deserialize)]
 struct Answer {
     #[serde(rename = "StreamDescriptionSummary")]
@@ -76,11 +78,11 @@ struct Summary {
     strategy: Option<String>,
 }
 
-/// Keeps the answer as it came.
+/// An interceptor that keeps the bytes of the answer.
 #[derive(Debug, Clone, Default)]
-struct Body(Arc<OnceLock<Vec<u8>>>);
+struct RawAnswer(Arc<OnceLock<Vec<u8>>>);
 
-impl Intercept for Body {
+impl Intercept for RawAnswer {
     fn name(&self) -> &'static str {
         "StreamOrder"
     }
@@ -92,7 +94,7 @@ impl Intercept for Body {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if let Some(bytes) = context.response().body().bytes() {
-            // Tried once, so there is one answer.
+            // Never set before, since the call has one attempt.
             let _ = self.0.set(bytes.to_vec());
         }
         Ok(())

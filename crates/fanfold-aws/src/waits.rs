@@ -1,4 +1,4 @@
-//! Waiting by looking again and again: reads are billed, so ever less often.
+//! Waits by polling. Reads are billed, so the pauses grow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,17 +7,18 @@ use async_trait::async_trait;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{Env, Journal, ViewTable, Waits};
 
-/// The pause after the first look: about what a command needs through all hops at best.
+/// The pause after the first read, in milliseconds. Source: about what a command needs through all
+/// hops at best.
 const FIRST_MS: u64 = 50;
-/// The longest pause.
+/// The longest pause, in milliseconds. Source: our choice; about thirty reads in the longest wait.
 const LONGEST_MS: u64 = 1_000;
 
-/// Looks at the tail of the log, or at the view's cursor, with pauses that double from 50 ms to
-/// 1 s: about thirty looks in the 25 s that a request may wait.
+/// Waits that poll the tail of the log or the view's cursor. The pauses double from 50 ms to 1 s, which
+/// makes about thirty reads in the 25 s that a request may wait.
 ///
-/// A look at a cursor costs a read unit. One at a tail, too, as long as nothing was appended: the
-/// [journal](crate::dynamo::DynamoJournal) remembers where the last commit ends that it has seen,
-/// so that no commit is read twice.
+/// A read of a cursor costs a read unit. So does a read of a tail while nothing was appended: the
+/// [journal](crate::dynamo::DynamoJournal) remembers the end of the last commit that it has seen, so
+/// it reads no commit twice.
 pub struct PollingWaits {
     journal: Arc<dyn Journal>,
     views: BTreeMap<String, Arc<dyn ViewTable>>,
@@ -25,7 +26,7 @@ pub struct PollingWaits {
 }
 
 impl PollingWaits {
-    /// Waits for this journal, and for the views in these tables.
+    /// Waits for entries of this journal, and for the views in these tables, by name.
     pub fn new(
         journal: Arc<dyn Journal>,
         views: BTreeMap<String, Arc<dyn ViewTable>>,
@@ -39,7 +40,7 @@ impl PollingWaits {
     }
 }
 
-/// The pauses between looks.
+/// The pauses between reads.
 struct Pauses<'a> {
     env: &'a dyn Env,
     until: Time,
@@ -47,7 +48,7 @@ struct Pauses<'a> {
 }
 
 impl Pauses<'_> {
-    /// `false`, at once, when the time is over.
+    /// Sleeps until the next read. Returns `false`, without a pause, if the time is over.
     async fn pause(&mut self) -> bool {
         let left_ms = self.until.since_ms(self.env.now());
         if left_ms > 0 {
@@ -58,7 +59,7 @@ impl Pauses<'_> {
     }
 }
 
-/// Who cannot look stops waiting: the caller looks by itself, and learns why.
+/// A wait ends if a read fails: the caller reads next, and gets the error.
 #[async_trait]
 impl Waits for PollingWaits {
     async fn entry(&self, log: &LogId, seq: Seq, ms: u64) {
@@ -69,7 +70,7 @@ impl Waits for PollingWaits {
         {}
     }
 
-    /// For a view that is not served here, nobody can wait.
+    /// Returns at once if the view is not served here.
     async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64) {
         let Some(table) = self.views.get(view) else { return };
         let mut pauses = self.pauses(ms);

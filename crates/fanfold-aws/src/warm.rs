@@ -5,8 +5,8 @@ use tokio::time::timeout;
 use crate::Aws;
 
 impl Aws {
-    /// Sends something that will be refused, so that the connection and the credentials are there
-    /// when something real is sent. Not a call: nothing is metered, and a refusal is what it is for.
+    /// Sends a request that the service refuses, which opens the connection and loads the credentials.
+    /// It does not count as a call in the meter, and a refusal is its success.
     pub(crate) async fn warm<T, E: std::error::Error + Send + Sync + 'static>(
         &self,
         hop: &'static str,

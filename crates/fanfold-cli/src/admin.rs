@@ -1,10 +1,10 @@
-//! Routes for operators, which only a host of the embedded engine has: its shards.
+//! Routes for operators of the embedded engine: the shards of its command stream.
 //!
-//! | route | what |
-//! |---|---|
-//! | `GET /shards` | those of the command stream |
-//! | `POST /shards/split` | `{"shard","at"}`: its children; `at`, a decimal hash key, may be left out |
-//! | `POST /shards/merge` | `{"shards":["…","…"]}`: their child |
+//! | route | body | answer |
+//! |---|---|---|
+//! | `GET /shards` | | all shards |
+//! | `POST /shards/split` | `{"shard","at"}`; `at` is the first hash key of the upper child, in decimal, by default the middle | the children |
+//! | `POST /shards/merge` | `{"shards":["…","…"]}` | the child |
 
 use std::error::Error;
 use std::sync::Arc;
@@ -38,23 +38,24 @@ const CANNOT_RESHARD: Kind = Kind {
     status: StatusCode::CONFLICT,
 };
 
-/// Seconds after which closed shards may have been drained, or a disk may work again.
+/// Seconds after which a client should try again: closed shards may be drained then, or the disk may
+/// work again. Source: our choice.
 const RETRY_AFTER_S: u64 = 1;
 
-/// A shard as callers see it. Hash keys are text: they have 128 bits.
+/// A shard as callers see it. Hash keys are text, since they have 128 bits.
 #[derive(Serialize)]
 struct Shard {
     id: ShardId,
     range: Range,
     state: &'static str,
     parents: Vec<ShardId>,
-    /// Records that are not finished.
+    /// Records that are not processed yet.
     backlog: usize,
-    /// How much of all hash keys it has.
+    /// The shard's part of all hash keys.
     percent: f64,
 }
 
-/// Both ends included.
+/// A range of hash keys, with both ends included.
 #[derive(Serialize)]
 struct Range {
     start: HashKey,
@@ -72,7 +73,7 @@ impl From<ShardInfo> for Shard {
             ShardState::Open => "open",
             ShardState::Closed => "closed",
         };
-        // Digits that nobody can read say nothing.
+        // Rounded to four decimal places, for people.
         let percent = (range.share() * 1e6).round() / 1e4;
         let range = Range { start: range.first, end: range.last };
         Self { id, range, state, parents, backlog, percent }
@@ -80,7 +81,7 @@ impl From<ShardInfo> for Shard {
 }
 
 /// The routes for the shards of a stream.
-pub fn routes<T: Clone + Send + Sync + 'static>(shards: Arc<Shards<T>>) -> Router<Arc<Api>> {
+pub(crate) fn routes<T: Clone + Send + Sync + 'static>(shards: Arc<Shards<T>>) -> Router<Arc<Api>> {
     Router::new()
         .route("/shards", get(list::<T>))
         .route("/shards/split", post(split::<T>))
@@ -117,7 +118,7 @@ async fn merge<T: Clone + Send + Sync + 'static>(
     reshard(move || shards.merge(one, other)).await
 }
 
-/// To store a layout takes as long as a disk does: that must not hold other requests.
+/// Reshards in a thread for blocking calls, since storing the layout waits for the disk.
 async fn reshard(
     reshard: impl FnOnce() -> Result<Vec<ShardInfo>, ReshardError> + Send + 'static,
 ) -> Result<Response, Problem> {
@@ -142,7 +143,7 @@ fn problem(error: ReshardError) -> Problem {
         | ReshardError::TooManyOpen
         | ReshardError::TooManyClosed => CANNOT_RESHARD,
         ReshardError::NotStored(_) => {
-            // What a disk said is for the log, not for callers.
+            // The disk's message goes into the log and not to callers.
             tracing::error!(error = error.source(), "the layout of the shards was not stored");
             Kind::UNAVAILABLE
         }
@@ -156,7 +157,7 @@ fn problem(error: ReshardError) -> Problem {
     }
 }
 
-/// The fields of a request.
+/// The fields of a request's body.
 struct Fields(Map<String, Value>);
 
 impl Fields {

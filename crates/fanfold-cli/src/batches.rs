@@ -1,4 +1,4 @@
-//! Commands from a file or a pipe, in batches that one request takes.
+//! Reads commands from a file or a pipe, in batches that fit into one request.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::vec;
@@ -8,24 +8,24 @@ use fanfold::limits::{REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-/// What some editors put at the beginning of a file: it says that the file is UTF-8.
+/// The byte-order mark that some editors put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// One command as it was read.
+/// One command of the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// The line that it begins in, from 1 on.
-    pub line: u64,
-    /// The command, on one line, without the line's end.
-    pub json: Vec<u8>,
+pub(crate) struct Item {
+    /// The line in which the command begins, counted from 1.
+    pub(crate) line: u64,
+    /// The command as one line, without the line's end.
+    pub(crate) json: Vec<u8>,
 }
 
-/// Batches out of NDJSON or one JSON array. A batch is closed when it is full, and when nothing
-/// more is there at the moment: commands from a pipe are sent as they come.
-pub struct Batches {
+/// The batches of NDJSON or of one JSON array. A batch ends when it is full, or when no further
+/// command is buffered, so that commands from a pipe are sent as they come.
+pub(crate) struct Batches {
     source: Source,
-    /// The command that did not fit into the last batch.
-    left: Option<Item>,
+    /// The command that was read but did not fit into the last batch.
+    pending: Option<Item>,
     commands_max: usize,
 }
 
@@ -35,39 +35,40 @@ enum Source {
 }
 
 impl Batches {
-    /// Out of what `input` holds, at most `commands_max` in each; looks at its beginning.
-    pub fn new(mut input: Box<dyn Read>, commands_max: usize) -> anyhow::Result<Self> {
-        let head = head(&mut input)?;
+    /// Batches of at most `commands_max` commands. Reads the beginning of `input` to find out how it
+    /// is written.
+    pub(crate) fn new(mut input: Box<dyn Read>, commands_max: usize) -> anyhow::Result<Self> {
+        let head = read_head(&mut input)?;
         let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head).to_vec();
         let input: Box<dyn Read> = Box::new(Cursor::new(head).chain(input));
         let mut input = BufReader::with_capacity(REQUEST_BYTES_MAX, input);
         let (is_array, lines) = begins_array(&mut input)?;
         let source = if is_array {
-            // Blank lines count, for the lines that errors name.
+            // Keeps the blank lines, so that errors name the right line.
             let mut json = vec![b'\n'; lines];
             input.read_to_end(&mut json)?;
             Source::Array(elements(&json)?.into_iter())
         } else {
             Source::Lines { input, line: lines as u64, commands: 0 }
         };
-        Ok(Self { source, left: None, commands_max: commands_max.min(REQUEST_COMMANDS_MAX) })
+        Ok(Self { source, pending: None, commands_max: commands_max.min(REQUEST_COMMANDS_MAX) })
     }
 
     /// The next batch; `None` at the end.
-    pub fn next_batch(&mut self) -> anyhow::Result<Option<Vec<Item>>> {
+    pub(crate) fn next_batch(&mut self) -> anyhow::Result<Option<Vec<Item>>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         loop {
-            if self.left.is_none() {
-                self.left = self.source.read()?;
+            if self.pending.is_none() {
+                self.pending = self.source.read()?;
             }
             let more = |item: &mut Item| bytes + item.json.len() < REQUEST_BYTES_MAX;
             if batch.len() == self.commands_max {
                 break;
             }
-            let Some(item) = self.left.take_if(more) else { break };
+            let Some(item) = self.pending.take_if(more) else { break };
             bytes += item.json.len() + 1;
             batch.push(item);
-            if !self.source.is_at_hand() {
+            if !self.source.is_buffered() {
                 break;
             }
         }
@@ -85,7 +86,9 @@ impl Source {
                 input.by_ref().take(REQUEST_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
                 *number += 1;
                 if line.len() >= REQUEST_BYTES_MAX {
-                    bail!("line {number}: it is longer than {REQUEST_BYTES_MAX} bytes");
+                    bail!(
+                        "line {number}: it is longer than {REQUEST_BYTES_MAX} bytes, so no request can hold it"
+                    );
                 }
                 if line.is_empty() {
                     return Ok(None);
@@ -95,10 +98,10 @@ impl Source {
                     continue;
                 }
                 *commands += 1;
-                if *commands == 1 && goes_on(json) {
+                if *commands == 1 && is_unfinished(json) {
                     bail!(
-                        "line {number}: the command goes on in the next line; each must be on a \
-                         line of its own (`jq -c .` makes it so), or an element of one array"
+                        "line {number}: the command goes on in the next line; write each command on \
+                         one line (`jq -c .` does that), or all of them as one JSON array"
                     );
                 }
                 return Ok(Some(Item { line: *number, json: json.to_vec() }));
@@ -106,8 +109,8 @@ impl Source {
         }
     }
 
-    /// Whether the next command can be read without waiting for it.
-    fn is_at_hand(&self) -> bool {
+    /// Whether the next command is buffered, so that reading it does not wait.
+    fn is_buffered(&self) -> bool {
         match self {
             Self::Lines { input, .. } => input.buffer().contains(&b'\n'),
             Self::Array(_) => true,
@@ -115,8 +118,8 @@ impl Source {
     }
 }
 
-/// What there is at once, and at least as much as a byte-order mark.
-fn head(input: &mut dyn Read) -> io::Result<Vec<u8>> {
+/// Reads what is available now, but at least as many bytes as a byte-order mark has.
+fn read_head(input: &mut dyn Read) -> io::Result<Vec<u8>> {
     let (mut head, mut length) = (vec![0; REQUEST_BYTES_MAX], 0);
     while length < BYTE_ORDER_MARK.len() {
         match input.read(&mut head[length..]) {
@@ -130,13 +133,12 @@ fn head(input: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Whether this is the beginning of JSON that is longer.
-fn goes_on(line: &[u8]) -> bool {
+/// Whether the line is the beginning of a longer JSON value.
+fn is_unfinished(line: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
 }
 
-/// Whether the first byte that is not blank is a `[`, and how many lines end before it. Takes the
-/// blank bytes.
+/// Reads white space; returns whether the next byte is a `[`, and how many lines end before it.
 fn begins_array(input: &mut impl BufRead) -> anyhow::Result<(bool, usize)> {
     let mut lines = 0;
     loop {
@@ -152,15 +154,15 @@ fn begins_array(input: &mut impl BufRead) -> anyhow::Result<(bool, usize)> {
     }
 }
 
-/// The elements of an array. A line's end inside of an element is white space: JSON has none in
-/// strings.
+/// The elements of a JSON array, each as one line. A line's end within an element is white space,
+/// since strings in JSON cannot have one.
 fn elements(json: &[u8]) -> anyhow::Result<Vec<Item>> {
     let elements: Vec<&RawValue> =
         serde_json::from_slice(json).context("it begins with `[`, but is no JSON array")?;
     let (mut line, mut counted) = (1, 0);
     let items = elements.into_iter().map(|element| {
         let element = element.get();
-        // Elements are slices of the array, in order.
+        // Each element borrows from `json`, so its address tells its position.
         let begins = element.as_ptr() as usize - json.as_ptr() as usize;
         line += json[counted..begins].iter().filter(|byte| **byte == b'\n').count() as u64;
         counted = begins;
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_has_its_line() {
+    fn each_command_knows_the_line_it_begins_in() {
         check("{}", &[(1, "{}")]);
         check("\n{\"a\":1}\n \r\nbad\r\n", &[(2, "{\"a\":1}"), (4, "bad")]);
         check("1\n2", &[(1, "1"), (2, "2")]);
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_said_with_its_line() {
+    fn an_error_names_the_line() {
         let long = [&b"\n"[..], &vec![b'x'; REQUEST_BYTES_MAX]].concat();
         for (input, says) in [
             (&b"\n\n{\n  \"type\": \"ledger\"\n}\n"[..], "line 3: the command goes on"),
@@ -226,12 +228,12 @@ mod tests {
             let error = format!("{:#}", read(input).expect_err(says));
             assert!(error.contains(says), "{error}");
         }
-        // Only the first can tell how the file is written; others are for the server to refuse.
+        // Only the first command shows how the file is written; the server refuses the others.
         check("{}\n{\n}\n", &[(1, "{}"), (2, "{"), (3, "}")]);
     }
 
     #[test]
-    fn batches_keep_to_the_limits() {
+    fn batches_keep_the_limits_of_a_request() {
         let counts = |input: &str| -> Vec<usize> {
             read(input.as_bytes()).expect("it can be read").iter().map(Vec::len).collect()
         };

@@ -1,4 +1,4 @@
-//! What the engine is about, for `/metrics`.
+//! The engine's and the host's gauges for `/metrics`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::host::Usage;
 
-/// Asks the engine when it is asked.
+/// Reads the engine's status at each scrape.
 pub(crate) struct Gauges(pub Watch);
 
 impl fmt::Debug for Gauges {
@@ -19,7 +19,7 @@ impl fmt::Debug for Gauges {
     }
 }
 
-/// Asks the HTTP host when it is asked.
+/// Reads the HTTP host's usage at each scrape.
 pub(crate) struct HostGauges(pub Usage);
 
 impl fmt::Debug for HostGauges {
@@ -34,9 +34,9 @@ impl Collector for HostGauges {
             (self.0.connections(), self.0.body_bytes());
         for (name, help, value) in [
             ("http_connections", "Connections of clients", connections),
-            ("http_connections_max", "Connections of clients at most", connections_max),
-            ("http_body_bytes", "Bytes of long bodies under way", bytes),
-            ("http_body_bytes_max", "Bytes of long bodies under way at most", bytes_max),
+            ("http_connections_max", "The most connections of clients", connections_max),
+            ("http_body_bytes", "Bytes of long bodies in memory", bytes),
+            ("http_body_bytes_max", "The most bytes of long bodies in memory", bytes_max),
         ] {
             let gauge = ConstGauge::new(value as i64);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
@@ -48,7 +48,7 @@ impl Collector for HostGauges {
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let status = self.0.status();
-        let help = "Items on their way into a stage";
+        let help = "Items that wait for a stage";
         let mut backlog =
             encoder.encode_descriptor("backlog", help, None, ConstGauge::new(0).metric_type())?;
         let hops = [
@@ -59,7 +59,7 @@ impl Collector for Gauges {
         for (stage, items) in hops {
             ConstGauge::new(items as i64).encode(backlog.encode_family(&[("stage", stage)])?)?;
         }
-        let help = "Deliveries of notifications to views, by what became of them";
+        let help = "Deliveries of notifications to views, by outcome";
         let kind = ConstCounter::new(0u64).metric_type();
         let mut deliveries = encoder.encode_descriptor("deliveries", help, None, kind)?;
         for (view, counts) in &status.deliveries {
@@ -78,23 +78,23 @@ impl Collector for Gauges {
         for (name, help, value) in [
             (
                 "standstill_ms",
-                "Since a log got its last command while some have no entry, at most",
+                "The longest time that a log has had a command without an entry",
                 swept.standstill_ms_max,
             ),
             ("nudged_logs", "Logs that the last sweep nudged", swept.nudged.len() as u64),
             (
                 "attempted_logs",
-                "Logs of which a record has ended its process, as the last sweep saw it",
+                "Logs with a record that has ended its process, as the last sweep saw them",
                 swept.attempted as u64,
             ),
             (
                 "failed_logs",
-                "Logs that the last sweep could not look at, or not nudge",
+                "Logs that the last sweep could not read or nudge",
                 swept.failed.len() as u64,
             ),
             (
                 "waiting_logs",
-                "Logs in which something waits for an operator, or waits too long",
+                "Logs with something that waits for an operator, or waits too long",
                 swept.waiting as u64,
             ),
         ] {
@@ -119,7 +119,7 @@ impl Collector for Gauges {
             ("command_log_bytes", "Bytes of the command log", counts.log_bytes()),
             (
                 "unsaved_bytes",
-                "Bytes that the next checkpoint stores",
+                "Bytes that the next checkpoint will store",
                 durable.store().unsaved_bytes() as u64,
             ),
         ] {

@@ -1,4 +1,4 @@
-//! `--id auto` and `--client`: what a command lacks is filled in before it is sent.
+//! Fills in the ids and clients that commands lack, for `--id auto` and `--client`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,29 +6,28 @@ use rand::Rng;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Ids of one millisecond: the worker's number tells apart the ids of several processes.
-const PER_MS: u64 = 1_024;
+/// Ids of one millisecond: as many workers can number commands without using the same ids.
+const IDS_PER_MS: u64 = 1_024;
 
-/// Numbers commands by the clock: milliseconds × 1,024 + the worker's number, and always above the
-/// last. Below 2^53 until the year 2248.
+/// Numbers commands by the clock: milliseconds × 1,024 + the worker's number, and always above its
+/// last id. The ids stay below 2^53 until the year 2248.
 #[derive(Debug)]
-pub struct Ids {
+pub(crate) struct Ids {
     worker: u64,
     last: u64,
 }
 
-/// What to fill in.
+/// The values to fill in.
 #[derive(Debug, Default)]
-pub struct Filling {
-    /// Ids for commands without one.
-    pub ids: Option<Ids>,
-    /// The client of commands without one.
-    pub client: Option<String>,
-    /// The client of commands without one whose id was filled in.
-    pub client_of_filled: Option<String>,
+pub(crate) struct Filling {
+    /// Numbers commands that have no id.
+    pub(crate) ids: Option<Ids>,
+    /// The client of commands that name none.
+    pub(crate) client: Option<String>,
+    /// The client of commands that name none and whose id was filled in.
+    pub(crate) client_if_id_filled: Option<String>,
 }
 
-/// The fields that may be absent.
 #[derive(Deserialize)]
 struct Given<'a> {
     #[serde(borrow)]
@@ -38,37 +37,38 @@ struct Given<'a> {
 }
 
 impl Ids {
-    /// With a worker's number by chance.
-    pub fn of_any_worker() -> Self {
-        Self { worker: rand::rng().random_range(0..PER_MS), last: 0 }
+    /// Numbers commands with a random worker's number.
+    pub(crate) fn with_random_worker() -> Self {
+        Self { worker: rand::rng().random_range(0..IDS_PER_MS), last: 0 }
     }
 
     fn next(&mut self, now_ms: u64) -> u64 {
-        self.last = (self.last + 1).max(now_ms * PER_MS + self.worker);
+        self.last = (self.last + 1).max(now_ms * IDS_PER_MS + self.worker);
         self.last
     }
 }
 
-/// A name for a client that no other process has.
-pub fn any_client() -> String {
+/// A random name of a client, which no other process has in practice.
+pub(crate) fn random_client() -> String {
     format!("send-{:016x}", rand::rng().random::<u64>())
 }
 
-/// The machine's clock, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
+/// The machine's clock: milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(0)
 }
 
 impl Filling {
-    /// Fills in what the command lacks. What is no JSON object stays as it is: the server says so.
-    pub fn fill(&mut self, json: &mut Vec<u8>, now_ms: u64) {
+    /// Fills in the fields that the command lacks. A command that is not a JSON object stays as it is,
+    /// and the server refuses it.
+    pub(crate) fn fill(&mut self, json: &mut Vec<u8>, now_ms: u64) {
         let Ok(given) = serde_json::from_slice::<Given<'_>>(json) else { return };
         let mut fields = String::new();
         let mut client = self.client.as_ref();
         if let (None, Some(ids)) = (given.id, &mut self.ids) {
             fields += &format!("\"id\":{},", ids.next(now_ms));
-            client = client.or(self.client_of_filled.as_ref());
+            client = client.or(self.client_if_id_filled.as_ref());
         }
         if let (None, Some(client)) = (given.client, client) {
             fields += &format!("\"client\":{},", serde_json::Value::from(client.as_str()));
@@ -77,7 +77,8 @@ impl Filling {
         if json[1..].trim_ascii_start().starts_with(b"}") {
             fields.pop();
         }
-        // The rest stays as it was written: numbers of any length, the order of the fields.
+        // Inserts text instead of writing JSON anew, which would change long numbers and the order of
+        // the fields.
         json.splice(1..1, fields.into_bytes());
     }
 }
@@ -95,9 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_absent_is_filled_in() {
+    fn only_absent_fields_are_filled_in() {
         let ids = || Some(Ids { worker: 3, last: 0 });
-        let mut auto = Filling { ids: ids(), client: None, client_of_filled: Some("c".to_owned()) };
+        let mut auto =
+            Filling { ids: ids(), client: None, client_if_id_filled: Some("c".to_owned()) };
         assert_eq!(filled(&mut auto, r#"{"user":"a"}"#), r#"{"id":7171,"client":"c","user":"a"}"#);
         assert_eq!(filled(&mut auto, "{ }"), r#"{"id":7172,"client":"c" }"#);
         assert_eq!(
@@ -114,8 +116,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_grow_whatever_the_clock_does(
-            worker in 0..PER_MS,
+        fn ids_grow_even_if_the_clock_goes_back(
+            worker in 0..IDS_PER_MS,
             clock in prop::collection::vec(0u64..1 << 42, 1..100),
         ) {
             let mut ids = Ids { worker, last: 0 };

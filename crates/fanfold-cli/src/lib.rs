@@ -1,33 +1,35 @@
-//! The `fanfold` command line: [`up`] hosts the example service in one process; [`send`], [`log`]
-//! and [`view`] talk over HTTP to that or to any other host of the API; [`shards`] to `up` alone,
-//! whose API has the routes of [`admin`], too.
+//! The `fanfold` command line. `up` hosts the example service in one process. `send`, `log` and
+//! `view` are clients of any host of the HTTP API. `shards` is a client of `up` alone, which has
+//! routes for its shards.
 //!
-//! It guarantees that results go to standard output, one JSON document a line, and everything
-//! else to standard error; that an error is one line that says what to do; and that the exit code
-//! is 0 only if all went well, 1 if something did not, 2 if the arguments are wrong.
+//! All commands keep these rules:
 //!
-//! It knows nothing of stages and storage: [`host`] puts an engine and the router together.
+//! - Results go to standard output, one JSON document a line; everything else to standard error.
+//! - An error is one line that says what to do.
+//! - The exit code is 0 if everything succeeded, 1 if something failed, 2 if the arguments are wrong.
+//!
+//! [`host`] serves a router on a TCP port.
 
-#![warn(clippy::print_stderr, clippy::print_stdout)] // They panic: see `console`.
+#![warn(clippy::print_stderr, clippy::print_stdout)] // These macros panic: see `console`.
 
-pub mod admin;
-pub mod batches;
-pub mod client;
-pub mod console;
+mod admin;
+mod batches;
+mod client;
+mod console;
 mod gauges;
 pub mod host;
-pub mod ids;
-pub mod log;
+mod ids;
+mod log;
 mod logging;
-pub mod outcomes;
-pub mod output;
-pub mod post;
-pub mod retry;
-pub mod send;
-pub mod server;
-pub mod shards;
-pub mod up;
-pub mod view;
+mod outcomes;
+mod output;
+mod post;
+mod retry;
+mod send;
+mod server;
+mod shards;
+mod up;
+mod view;
 
 use std::process::ExitCode;
 
@@ -37,7 +39,7 @@ pub use fanfold_pipeline::panics;
 /// Event sourcing for high-volume multi-tenant systems.
 #[derive(Debug, Parser)]
 #[command(name = "fanfold", version, arg_required_else_help = true)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -56,15 +58,17 @@ enum Command {
     Shards(shards::Shards),
 }
 
-impl Cli {
-    /// Does what was asked.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        match self.command {
-            Command::Up(up) => up.run(),
-            Command::Send(send) => send.run(),
-            Command::Log(log) => log.run(),
-            Command::View(view) => view.run(),
-            Command::Shards(shards) => shards.run(),
-        }
-    }
+/// Runs the command that the process's arguments name; returns the exit code.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(up) => up.run(),
+        Command::Send(send) => send.run(),
+        Command::Log(log) => log.run(),
+        Command::View(view) => view.run(),
+        Command::Shards(shards) => shards.run(),
+    };
+    result.unwrap_or_else(|error| {
+        console::print(format_args!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
 }

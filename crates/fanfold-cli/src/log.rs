@@ -16,13 +16,14 @@ use crate::console;
 use crate::output::{Output, unless_closed};
 use crate::retry::Backoff;
 
-/// How often `--follow` looks, when there is nothing new: as often as people notice.
+/// How often `--follow` asks while there is nothing new. Source: our choice; people hardly notice
+/// such a delay.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Prints one line of JSON per entry.")]
-pub struct Log {
+pub(crate) struct Log {
     #[command(flatten)]
     server: Server,
     /// The log, as `ledger/org:acme`.
@@ -31,7 +32,8 @@ pub struct Log {
     /// The seq to begin at.
     #[arg(long, default_value_t = 1, value_name = "SEQ")]
     from: u64,
-    /// Go on with new entries as they come: also while the log, or the server, is not there.
+    /// Continue with new entries as they come. Waits if the log does not exist yet, or the server does
+    /// not answer.
     #[arg(long)]
     follow: bool,
 }
@@ -46,7 +48,7 @@ struct Page<'a> {
 
 impl Log {
     /// Prints the entries.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         unless_closed(self.print())
     }
 
@@ -66,7 +68,7 @@ impl Log {
             let page: Page<'_> = answer.read()?;
             if from > self.from && page.tail < from - 1 {
                 bail!(
-                    "{} entries of {} were printed, and {} now has only {}: it is not the same log",
+                    "{} entries of {} were printed, and {} now has only {}: it is not the same log any more",
                     from - 1,
                     self.log,
                     client.url(),
@@ -92,12 +94,12 @@ impl Log {
             return Ok(client.get(target)?);
         }
         let mut backoff = Backoff::for_ever();
-        let mut said = false;
-        let answer = client.get_patiently(target, &mut backoff, |why| {
-            if !said {
-                console::tell(format!("waiting: {why}"));
+        let mut is_reported = false;
+        let answer = client.get_with_retries(target, &mut backoff, |why| {
+            if !is_reported {
+                console::print(format!("waiting: {why}"));
             }
-            said = true;
+            is_reported = true;
         });
         Ok(answer?)
     }

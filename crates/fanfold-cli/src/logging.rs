@@ -1,7 +1,8 @@
-//! The log: lines on standard error. What repeats is counted, and said once in a while.
+//! The process's log: lines on standard error, with repeated warnings counted instead of shown.
 //!
-//! While a disk is full, each command is a warning: the first of a kind are shown, and then how many
-//! there were. Lines are of a kind that come from the same place in the code, whatever their fields.
+//! While a disk is full, every command causes a warning. The log shows the first lines of a kind, and
+//! then at intervals how many more there were. Lines of one kind come from the same place in the code,
+//! whatever their fields are.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write};
@@ -18,23 +19,25 @@ use tracing_subscriber::{EnvFilter, fmt as lines};
 
 use crate::console::{self, BestEffort};
 
-/// Lines of a kind that are shown within [`EVERY`]: enough to see which logs or hops it is about.
+/// Lines of a kind to show within [`REPORT_EVERY`]. Source: our choice; enough to see which logs or
+/// hops are affected.
 const SHOWN_MAX: u64 = 5;
-/// How often it is said how many others there were: soon enough for people, and 8,640 lines a day.
-const EVERY: Duration = Duration::from_secs(10);
-/// Characters of a line's message that are kept for that.
+/// How often to report the number of lines that were not shown. Source: our choice; soon enough for
+/// people, and at most 8,640 lines a day for each kind.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// Characters of a line's message to keep for the report.
 const MESSAGE_CHARS_MAX: usize = 200;
 
-/// Begins to log what `filter` lets through. What repeats is told while [`Repeats::tell`] runs.
-pub(crate) fn begin(filter: EnvFilter) -> Repeats {
+/// Begins to log the lines that `filter` lets through. Repeats are reported while [`Repeats::run`]
+/// runs.
+pub(crate) fn init(filter: EnvFilter) -> Repeats {
     let repeats = Repeats::default();
     let lines = lines::layer().with_writer(|| BestEffort).with_ansi(console::has_colours());
     tracing_subscriber::registry().with(filter).with(repeats.clone()).with(lines).init();
     repeats
 }
 
-/// Warnings and errors of the last seconds, by where they come from: at most as many as the code
-/// has places.
+/// Counts of the latest warnings and errors, by their place in the code, which bounds the map.
 #[derive(Clone, Default)]
 pub(crate) struct Repeats(Arc<Mutex<HashMap<Identifier, Kind>>>);
 
@@ -44,18 +47,18 @@ struct Kind {
 }
 
 impl Repeats {
-    /// Tells of repeats, for ever.
-    pub(crate) async fn tell(self) {
-        let mut times = interval(EVERY);
+    /// Reports repeats at intervals, until dropped.
+    pub(crate) async fn run(self) {
+        let mut times = interval(REPORT_EVERY);
         times.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             times.tick().await;
-            self.tell_now();
+            self.report();
         }
     }
 
-    /// Tells of what was not shown since the last time, and begins anew.
-    pub(crate) fn tell_now(&self) {
+    /// Reports how many lines were not shown since the last report, and resets the counts.
+    pub(crate) fn report(&self) {
         let kinds = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for kind in kinds.into_values() {
             if let Some(repeats) = kind.seen.checked_sub(SHOWN_MAX).filter(|n| *n > 0) {
@@ -68,7 +71,7 @@ impl Repeats {
 impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // A user who asks for more than warnings wants to see all of them.
+        // A filter that lets more than warnings through asks for all of those lines.
         if *metadata.level() > Level::WARN || metadata.target() == module_path!() {
             return true;
         }
@@ -83,7 +86,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
     }
 }
 
-/// The message of an event; of one that has none, its fields.
+/// The message of an event, or its first field if it has no message.
 struct Message(String);
 
 impl Visit for Message {
@@ -100,7 +103,7 @@ impl Visit for Message {
         let mut text = String::new();
         let mut up_to = UpTo(&mut text, MESSAGE_CHARS_MAX);
         let is_message = field.name() == "message";
-        // Nothing here fails but a `Debug` that does, and its text is as good as it is.
+        // Only the value's own `Debug` can fail; then the text so far is kept.
         let _ = match is_message {
             true => write!(up_to, "{value:?}"),
             false => write!(up_to, "{}={value:?}", field.name()),
@@ -143,9 +146,9 @@ mod tests {
                 tracing::info!("a command");
             }
             tracing::error!(alarm = "other", "another kind");
-            repeats.tell_now();
+            repeats.report();
             tracing::warn!("once more");
-            repeats.tell_now();
+            repeats.report();
         });
         let text = String::from_utf8(shown.0.lock().expect("it is done").clone());
         let text = text.expect("it is text");

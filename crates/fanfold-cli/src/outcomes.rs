@@ -1,4 +1,4 @@
-//! What became of accepted commands: their entries, and whether each was done.
+//! Outcomes of accepted commands: reads their entries, and tells whether each command was done.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use serde_json::value::RawValue;
 use crate::client::{Client, Target};
 use crate::retry::Backoff;
 
-/// Seqs this close to each other are read in one page: what lies between costs less than another
-/// request.
+/// Entries whose seqs are no further apart than this are read in one page. Source: our choice; the
+/// entries between cost less than another request.
 const GAP_MAX: u64 = 8;
-/// Between two looks at an entry that is not there yet, if the server did not wait itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Pause before the next request for an entry that does not exist yet, in case the server does not
+/// wait.
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// What an entry says of its command.
 #[derive(Deserialize)]
-struct Outcome<'a> {
+struct EntryStatus<'a> {
     #[serde(borrow)]
     status: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
@@ -34,14 +34,14 @@ struct Page<'a> {
 }
 
 #[derive(Deserialize)]
-struct Place {
+struct SeqOf {
     seq: u64,
 }
 
-/// Why the command of this entry was not done, if so. A command that its service rejects is done,
-/// and so is a duplicate: its first entry has its outcome.
-pub fn undone(entry: &RawValue) -> Option<&'static str> {
-    let Ok(Outcome { status, code }) = serde_json::from_str(entry.get()) else {
+/// Why the command of this entry was not done; `None` if it was. A command that its service rejects
+/// counts as done, and so does a duplicate, since its first entry has the outcome.
+pub(crate) fn failure(entry: &RawValue) -> Option<&'static str> {
+    let Ok(EntryStatus { status, code }) = serde_json::from_str(entry.get()) else {
         return Some("its entry is not understood");
     };
     match (&*status, code.as_deref()) {
@@ -50,17 +50,17 @@ pub fn undone(entry: &RawValue) -> Option<&'static str> {
         }
         ("accepted" | "rejected" | "duplicate", _) => None,
         ("stale", _) => Some(
-            "`stale`: its id is so far below others that were sent that whether it was done before is unknown",
+            "`stale`: its id is so far below later ids that the log does not remember whether it was done",
         ),
         ("faulted", _) => Some("`faulted`: its service failed on it"),
-        ("lost", _) => Some("`lost`: an operator has given it up"),
+        ("lost", _) => Some("`lost`: an operator gave it up"),
         _ => Some("its entry has a status that this version does not know"),
     }
 }
 
-/// The entries at these seqs of a log, which ascend. Those that are not there by `until` are left
-/// out, and so is all behind them.
-pub fn entries(
+/// The entries of a log at these seqs, which ascend. Stops before the first seq that has no entry by
+/// `until`.
+pub(crate) fn entries(
     client: &Client,
     log: &LogId,
     seqs: &[u64],
@@ -70,7 +70,8 @@ pub fn entries(
     let path =
         |more: &[&str]| Target::path(&[&["logs", log.service(), log.partition()], more].concat());
     let left = || until.saturating_duration_since(Instant::now());
-    let get = |target: &Target| client.get_patiently(target, &mut Backoff::within(left()), |_| ());
+    let get =
+        |target: &Target| client.get_with_retries(target, &mut Backoff::within(left()), |_| ());
     let tail = loop {
         let wait_ms = u64::try_from(left().as_millis())
             .map_or(WAIT_MS_EVERYWHERE, |ms| ms.min(WAIT_MS_EVERYWHERE));
@@ -83,9 +84,9 @@ pub fn entries(
             break *last;
         }
         if left().is_zero() {
-            break answer.read::<Place>()?.seq;
+            break answer.read::<SeqOf>()?.seq;
         }
-        sleep(LOOK_AGAIN);
+        sleep(POLL_EVERY);
     };
     let seqs = &seqs[..seqs.partition_point(|seq| *seq <= tail)];
     let mut found: Vec<Box<RawValue>> = Vec::with_capacity(seqs.len());
@@ -96,13 +97,13 @@ pub fn entries(
         let to = seqs[before..].windows(2).take_while(close).last().map_or(from, |pair| pair[1]);
         let answer = get(&path(&[]).query("from", from).query("limit", to - from + 1))?;
         for entry in answer.read::<Page<'_>>()?.entries {
-            let Place { seq } = serde_json::from_str(entry.get())?;
+            let SeqOf { seq } = serde_json::from_str(entry.get())?;
             if seqs.get(found.len()) == Some(&seq) {
                 found.push(entry.to_owned());
             }
         }
         if found.len() == before {
-            bail!("{} shows no entry {from} of {log}", client.url());
+            bail!("{} does not show the entry at seq {from} of {log}", client.url());
         }
     }
     Ok(found)

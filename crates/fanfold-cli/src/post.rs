@@ -1,4 +1,4 @@
-//! `POST /commands`, until each command of a batch has its answer.
+//! Sends batches with `POST /commands` until each command has its final result.
 
 use std::time::{Duration, Instant};
 
@@ -9,34 +9,33 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::batches::Item;
-use crate::client::{Client, Target, status_passes};
+use crate::client::{Client, Target, is_temporary_status};
 use crate::console;
 use crate::retry::Backoff;
 
-/// What the server said of a command for good.
-pub enum Said {
-    /// It has its place.
+/// The final result of a command at the edge.
+pub(crate) enum CommandResult {
+    /// The command was accepted.
     Receipt {
-        /// The log.
+        /// The command's log.
         log: LogId,
-        /// Its place there.
+        /// Its position in the log.
         seq: u64,
-        /// The receipt, as it came.
+        /// The receipt as the server sent it.
         raw: Box<RawValue>,
     },
-    /// It is refused, with this problem.
+    /// The command was refused, with this problem.
     Refused(Box<RawValue>),
 }
 
-/// Sends batches.
-pub struct Post {
+/// Sends batches to one server.
+pub(crate) struct Post {
     client: Client,
     give_up: Duration,
-    /// Whether a server that has never answered is waited for.
+    /// Whether to retry even if the server has never answered.
     waits_for_first: bool,
 }
 
-/// The answer to a batch.
 #[derive(Deserialize)]
 struct Answers<'a> {
     #[serde(borrow)]
@@ -62,101 +61,116 @@ struct Problem {
     detail: String,
 }
 
-/// Why something has no answer for good yet.
-struct Passing {
+/// Why some commands have no final result yet.
+struct Temporary {
     why: String,
-    /// What `Retry-After` asks for.
-    asked: Option<Duration>,
+    /// The value of the header `Retry-After`.
+    retry_after: Option<Duration>,
 }
 
 impl Post {
-    /// Tries each batch again until `give_up` has passed.
-    pub fn new(client: Client, give_up: Duration, waits_for_first: bool) -> Self {
+    /// Retries each batch for `give_up`.
+    pub(crate) fn new(client: Client, give_up: Duration, waits_for_first: bool) -> Self {
         Self { client, give_up, waits_for_first }
     }
 
-    /// Asks the server.
-    pub fn client(&self) -> &Client {
+    /// The client of the same server.
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// When something that begins now is given up.
-    pub fn until(&self) -> Instant {
+    /// When to give up on something that begins now.
+    pub(crate) fn until(&self) -> Instant {
         let now = Instant::now();
-        // A time that no clock reaches is none: a year is as good.
+        // The sum may be later than an `Instant` can be. A year is as good.
         now.checked_add(self.give_up).unwrap_or(now + Duration::from_secs(365 * 86_400))
     }
 
-    /// Sends the commands until each has its answer; those that cannot be taken now again, in
-    /// place and with the same ids. An error: not all have, and nothing may be sent behind them.
-    pub fn batch(&self, items: &[Item], answers: &mut [Option<Said>]) -> anyhow::Result<()> {
+    /// Sends the commands until each has its result. Those that the server cannot take now are sent
+    /// again in their order and with the same ids. After an error some have no result, and the caller
+    /// must not send later commands.
+    pub(crate) fn batch(
+        &self,
+        items: &[Item],
+        answers: &mut [Option<CommandResult>],
+    ) -> anyhow::Result<()> {
         let mut backoff = Backoff::within(self.give_up);
         loop {
             let open: Vec<usize> = (0..items.len()).filter(|at| answers[*at].is_none()).collect();
             let Some(first) = open.first() else { return Ok(()) };
             let line = items[*first].line;
-            let Some(Passing { why, asked }) = self.once(items, &open, answers)? else { continue };
+            let Some(Temporary { why, retry_after }) = self.post_once(items, &open, answers)?
+            else {
+                continue;
+            };
             if backoff.attempts() == 1 {
                 let time = format_duration(self.give_up);
-                console::tell(format!("waiting, for {time} at most: {why}"));
+                console::print(format!("waiting, for {time} at most: {why}"));
             }
-            if !backoff.pause(asked) {
+            if !backoff.pause(retry_after) {
                 let time = format_duration(self.give_up);
                 bail!(
-                    "from line {line} on: not taken within {time} (--give-up), and nothing behind \
-                     these commands was sent: {why}"
+                    "from line {line} on: not taken within {time} (--give-up), and no later command \
+                     was sent: {why}"
                 );
             }
         }
     }
 
-    /// Sends the open ones once, and fills in their answers; why some have none yet.
-    fn once(
+    /// Sends the `open` commands once, and fills in their `answers`. Returns why some have none yet.
+    fn post_once(
         &self,
         items: &[Item],
         open: &[usize],
-        answers: &mut [Option<Said>],
-    ) -> anyhow::Result<Option<Passing>> {
+        answers: &mut [Option<CommandResult>],
+    ) -> anyhow::Result<Option<Temporary>> {
         let mut body = Vec::new();
         for at in open {
             body.extend_from_slice(&items[*at].json);
             body.push(b'\n');
         }
         let answer = match self.client.post(&Target::path(&["commands"]), &body) {
-            Ok(answer) if answer.passes() => {
-                let (why, asked) = (answer.error().to_string(), answer.retry_after);
-                return Ok(Some(Passing { why, asked }));
+            Ok(answer) if answer.is_temporary() => {
+                let (why, retry_after) = (answer.error().to_string(), answer.retry_after);
+                return Ok(Some(Temporary { why, retry_after }));
             }
             Ok(answer) => answer,
             Err(unanswered) => {
                 let waits = self.waits_for_first || self.client.has_answered();
-                if !unanswered.passes || !waits {
+                if !unanswered.is_temporary || !waits {
                     return Err(unanswered.into());
                 }
-                return Ok(Some(Passing { why: unanswered.to_string(), asked: None }));
+                return Ok(Some(Temporary { why: unanswered.to_string(), retry_after: None }));
             }
         };
-        // What refuses a whole request is not about one of its commands.
+        // A refusal of the whole request is an error of its own, not a result of its commands.
         let read: Answers<'_> = answer.read()?;
         if read.results.len() != open.len() {
-            bail!("{} commands got {} answers", open.len(), read.results.len());
+            bail!(
+                "{} answers {} commands with {} results",
+                self.client.url(),
+                open.len(),
+                read.results.len()
+            );
         }
         let mut passing = None;
         for (at, result) in open.iter().zip(read.results) {
             if let Ok(Receipt { log, seq }) = serde_json::from_str(result.get()) {
-                answers[*at] = Some(Said::Receipt { log, seq, raw: result.to_owned() });
+                answers[*at] = Some(CommandResult::Receipt { log, seq, raw: result.to_owned() });
                 continue;
             }
             let unclear = |_| anyhow!("an answer is neither a receipt nor a problem: {result}");
             let Refused { problem } = serde_json::from_str(result.get()).map_err(unclear)?;
             let Problem { status, detail } =
                 serde_json::from_str(problem.get()).map_err(unclear)?;
-            if status_passes(status) {
-                let why =
-                    || Passing { why: format!("{detail} ({status})"), asked: answer.retry_after };
+            if is_temporary_status(status) {
+                let why = || Temporary {
+                    why: format!("{detail} ({status})"),
+                    retry_after: answer.retry_after,
+                };
                 passing.get_or_insert_with(why);
             } else {
-                answers[*at] = Some(Said::Refused(problem.to_owned()));
+                answers[*at] = Some(CommandResult::Refused(problem.to_owned()));
             }
         }
         Ok(passing)

@@ -1,43 +1,43 @@
-//! How long to wait before a request is sent again.
+//! Pauses between the attempts of a request: exponential backoff with full jitter.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-/// The longest pause after the first attempt; doubles with each further one (full jitter).
+/// The longest pause after the first attempt. Doubles with each further attempt. Source: our choice.
 const FIRST_MS: u64 = 100;
-/// The longest pause at all, unless the server asks for more.
+/// The longest pause, unless the server asks for a longer one. Source: our choice.
 const LONGEST_MS: u64 = 5_000;
-/// Doublings after which the longest pause is reached for certain.
+/// The most doublings, so that the shift cannot overflow; [`LONGEST_MS`] is reached long before.
 const DOUBLINGS_MAX: u32 = 16;
 
-/// The pauses of one request.
+/// The pauses between the attempts of one request.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     until: Option<Instant>,
     attempts: u32,
 }
 
 impl Backoff {
-    /// Gives up after that time, counted from now.
-    pub fn within(give_up: Duration) -> Self {
-        // A time that no clock reaches is none.
+    /// Gives up after this time, counted from now.
+    pub(crate) fn within(give_up: Duration) -> Self {
+        // If the sum is later than an `Instant` can be, it never gives up.
         Self { until: Instant::now().checked_add(give_up), attempts: 0 }
     }
 
     /// Never gives up.
-    pub fn for_ever() -> Self {
+    pub(crate) fn for_ever() -> Self {
         Self { until: None, attempts: 0 }
     }
 
-    /// Waits until the next attempt, at least as long as the server has `asked` for; `false`: that
-    /// would be too late.
-    pub fn pause(&mut self, asked: Option<Duration>) -> bool {
+    /// Sleeps until the next attempt, at least for `retry_after`. Returns `false`, without a pause, if
+    /// the attempt would come too late.
+    pub(crate) fn pause(&mut self, retry_after: Option<Duration>) -> bool {
         let doubled = FIRST_MS << self.attempts.min(DOUBLINGS_MAX);
         self.attempts += 1;
         let chosen = rand::rng().random_range(1..=doubled.min(LONGEST_MS));
-        let pause = Duration::from_millis(chosen).max(asked.unwrap_or_default());
+        let pause = Duration::from_millis(chosen).max(retry_after.unwrap_or_default());
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| pause > left) {
             return false;
@@ -46,8 +46,8 @@ impl Backoff {
         true
     }
 
-    /// Attempts that were followed by a pause.
-    pub fn attempts(&self) -> u32 {
+    /// The number of calls of [`Backoff::pause`].
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_waits_as_long_as_it_is_asked_to_and_gives_up_in_time() {
+    fn a_pause_is_at_least_retry_after_and_none_ends_after_the_time_to_give_up() {
         let began = Instant::now();
         let mut backoff = Backoff::within(Duration::from_millis(400));
         assert!(backoff.pause(Some(Duration::from_millis(150))));

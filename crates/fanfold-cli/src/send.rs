@@ -21,39 +21,38 @@ use crate::Cli;
 use crate::batches::{Batches, Item};
 use crate::client::{Client, Server};
 use crate::console;
-use crate::ids::{Filling, Ids, any_client, now_ms};
+use crate::ids::{Filling, Ids, now_ms, random_client};
 use crate::outcomes;
 use crate::output::Output;
-use crate::post::{Post, Said};
+use crate::post::{CommandResult, Post};
 
-/// How long a command is tried again, unless something else is asked for: longer than a restart or
-/// a deployment takes.
+/// The default of --give-up. Source: our choice; longer than a restart or a deployment takes.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// Receipts whose outcomes are not looked at yet, at most.
+/// The most receipts whose outcomes are not checked yet. Source: our choice; it bounds the memory.
 const UNCHECKED_MAX: usize = 10_000;
 
-/// The arguments. Without flags for one command, and without a file, standard input is read.
+/// The arguments. Without flags for one command and without a file, commands come from standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line of JSON per command, in their order: its receipt, its entry with --wait, or its \
 problem with the line that it begins in.
 
-A command that the server cannot take now (429, 503, no answer) is sent again, with the same id, \
-and what follows it waits: so the commands of a user keep their order. After --give-up the rest is \
-not sent; to send the same file again is safe then: what was done is not done twice. What the \
-server refuses for good is reported, and what follows it is sent.
+If the server cannot take a command now (429, 503, no answer), the command is sent again with the \
+same id, and later commands wait: so the commands of a user keep their order. After --give-up the \
+rest is not sent. It is then safe to send the same file again: no command is done twice. A command \
+that the server refuses for good is reported, and later commands are sent.
 
-A receipt does not say what became of a command. So in the end the entries are read, unless \
---no-check is given.
+A receipt says that a command was accepted, not whether it was done. So in the end the entries are \
+read, unless --no-check is given.
 
-Exit codes: 0, every command has its receipt, and was done (`accepted`, `rejected` by its service, \
-or `duplicate`: it was done before); 1, some were refused, not sent, have no entry in time, or are \
-`stale`, `faulted`, `lost` or `id_reused`; 2, the arguments are wrong.
+Exit codes: 0, every command has a receipt and was done (`accepted`, `rejected` by its service, or \
+`duplicate`: it was done before); 1, some commands were refused, were not sent, have no entry in \
+time, or are `stale`, `faulted`, `lost` or `id_reused`; 2, the arguments are wrong.
 
-Processes that send for the same user to the same log need ids of their own: give each another \
---client. With --id auto each process makes up a client's name; a log remembers something of each \
+Processes that send for the same user to the same log must not use the same ids: give each its own \
+--client. With --id auto each process makes up a client's name. A log keeps something about each \
 client for ever, so name the clients of jobs that run often.")]
-pub struct Send {
+pub(crate) struct Send {
     #[command(flatten)]
     server: Server,
     /// A file of commands: NDJSON, or one JSON array.
@@ -62,21 +61,22 @@ pub struct Send {
     /// Wait for the outcomes, and print the entries instead of the receipts.
     #[arg(long)]
     wait: bool,
-    /// Do not look in the end what became of the commands: 0 then says that all have receipts.
+    /// Do not read the entries in the end. The exit code 0 then means only that all commands have
+    /// receipts.
     #[arg(long, conflicts_with = "wait")]
     no_check: bool,
-    /// How long a command is tried again, and its outcome waited for. By default 60s, and a server
-    /// that was never there is an error at once.
+    /// How long to retry a command, and to wait for its outcome. The default is 60s; without this flag,
+    /// a server that has never answered is an error at once.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     give_up: Option<Duration>,
-    /// Send one command after another, and none after one that is refused.
+    /// Send one command after another, and stop after the first that is refused.
     #[arg(long)]
     stop_at_error: bool,
-    /// Print the commands as they would be sent, and send nothing: with --id auto, a file that can
-    /// be sent again after whatever happens.
+    /// Print the commands as they would be sent, and send nothing. With --id auto this makes a file
+    /// that can safely be sent again.
     #[arg(long)]
     dry_run: bool,
-    /// The client of commands that name none: a user's ids are counted for each client.
+    /// The client of commands that name none. Each client of a user numbers its own commands.
     #[arg(long, value_name = "NAME")]
     client: Option<Name>,
     /// Read commands from standard input: NDJSON, or one JSON array.
@@ -90,31 +90,31 @@ pub struct Send {
 #[serde(rename_all = "lowercase")]
 #[command(next_help_heading = "One command")]
 struct One {
-    /// The service, as `ledger`.
+    /// The service, such as `ledger`.
     #[arg(long = "type", value_name = "SERVICE", requires_all = ["command", "id", "user"])]
     #[serde(rename = "type")]
     service: Option<String>,
-    /// What to do, as `deposit`.
+    /// The command, such as `deposit`.
     #[arg(long, requires = "service")]
     command: Option<String>,
-    /// Grows with each command of the user; the same again for the same command. `auto`, also for
-    /// a file's commands without an id: milliseconds × 1,024 + a random number of this process,
-    /// and each line of output shows under `sent` what was sent.
+    /// The command's id. It grows with each command of the user; a retry uses the same id. With `auto`,
+    /// which also fills in the ids that a file lacks, it is milliseconds × 1,024 + a random number of
+    /// this process, and each line of output shows the command under `sent`.
     #[arg(long, value_name = "ID|auto")]
-    #[serde(skip_serializing_if = "Id::is_no_number")]
+    #[serde(skip_serializing_if = "Id::is_not_number")]
     id: Option<Id>,
-    /// Your own time, in milliseconds.
+    /// The client's time, in milliseconds.
     #[arg(long, requires = "service", value_name = "MS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<u64>,
-    /// Who asks.
+    /// The user on whose behalf the command is sent.
     #[arg(long, requires = "service")]
     user: Option<String>,
-    /// For which organisation; none: for the user alone.
+    /// The organisation; without it, the command is for the user alone.
     #[arg(long, requires = "service")]
     #[serde(skip_serializing_if = "Option::is_none")]
     org: Option<String>,
-    /// What to do it with, as `{"account":"cash","amount":100}`.
+    /// The command's data, such as `{"account":"cash","amount":100}`.
     #[arg(long, requires = "service", value_name = "JSON", value_parser = json)]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Box<RawValue>>,
@@ -127,7 +127,7 @@ enum Id {
 }
 
 impl Id {
-    fn is_no_number(id: &Option<Self>) -> bool {
+    fn is_not_number(id: &Option<Self>) -> bool {
         !matches!(id, Some(Self::Number(_)))
     }
 }
@@ -138,7 +138,7 @@ impl FromStr for Id {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            text => text.parse().map(Self::Number).map_err(|_| "it is neither a number nor `auto`"),
+            text => text.parse().map(Self::Number).map_err(|_| "it must be a number or `auto`"),
         }
     }
 }
@@ -162,11 +162,11 @@ struct Detail {
 }
 
 impl Send {
-    /// Sends, batch by batch.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    /// Sends the commands in batches, and prints their results.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let is_auto = self.one.id == Some(Id::Auto);
         if self.one.service.is_none() && self.one.id.is_some() && !is_auto {
-            let what = "--id with a number is for one command, given with --type";
+            let what = "--id with a number is only for one command, given with --type";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
         let (name, input): (String, Box<dyn Read>) = match (&self.one.service, &self.file) {
@@ -180,15 +180,15 @@ impl Send {
             }
             (None, None) => {
                 if io::stdin().is_terminal() {
-                    console::tell("reading commands, one a line; Ctrl-D ends");
+                    console::print("reading commands, one a line; Ctrl-D ends");
                 }
                 ("standard input".to_owned(), Box::new(io::stdin()))
             }
         };
         let client = self.client.as_ref().map(|client| client.as_str().to_owned());
         let filling = Filling {
-            ids: is_auto.then(Ids::of_any_worker),
-            client_of_filled: is_auto.then(any_client),
+            ids: is_auto.then(Ids::with_random_worker),
+            client_if_id_filled: is_auto.then(random_client),
             client,
         };
         let mut sender = Sender {
@@ -202,7 +202,7 @@ impl Send {
             has_lines: self.one.service.is_none(),
             filling,
             unchecked: Vec::new(),
-            sum: Sum::default(),
+            summary: Summary::default(),
             args: self,
         };
         let sent = sender.send_all(input).and_then(|()| sender.check());
@@ -211,7 +211,7 @@ impl Send {
     }
 }
 
-/// A command that has its receipt.
+/// A command that has a receipt.
 struct Accepted {
     line: u64,
     log: LogId,
@@ -226,25 +226,26 @@ struct Sender {
     has_lines: bool,
     filling: Filling,
     unchecked: Vec<Accepted>,
-    sum: Sum,
+    summary: Summary,
 }
 
-/// What did not go well, and the first of each with its line.
+/// The number of commands, and those that failed.
 #[derive(Default)]
-struct Sum {
+struct Summary {
     commands: u64,
-    refused: Several,
-    undone: Several,
-    pending: Several,
+    refused: Failures,
+    not_done: Failures,
+    pending: Failures,
 }
 
+/// How many commands failed in one way, and the first of them with its line.
 #[derive(Default)]
-struct Several {
+struct Failures {
     count: u64,
     first: Option<(u64, String)>,
 }
 
-impl Several {
+impl Failures {
     fn add(&mut self, line: u64, why: impl Into<String>) {
         self.count += 1;
         self.first.get_or_insert_with(|| (line, why.into()));
@@ -261,22 +262,22 @@ impl Sender {
             if self.args.dry_run {
                 items.iter().for_each(|item| self.printer.bytes(&item.json));
             } else {
-                self.sum.commands += items.len() as u64;
+                self.summary.commands += items.len() as u64;
                 self.send(&items)?;
             }
             self.printer.flush();
-            if self.args.stop_at_error && self.sum.refused.count > 0 {
+            if self.args.stop_at_error && self.summary.refused.count > 0 {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Sends a batch until each has its answer, and prints the answers.
+    /// Sends a batch until each command has its result, and prints the results.
     fn send(&mut self, items: &[Item]) -> anyhow::Result<()> {
-        let mut answers: Vec<Option<Said>> = items.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<CommandResult>> = items.iter().map(|_| None).collect();
         let posted = self.post.batch(items, &mut answers);
-        // A server that takes nothing is not asked for long what became of the rest.
+        // If the server did not take all commands, the entries of the others are not waited for.
         let until = if posted.is_ok() { self.post.until() } else { Instant::now() };
         let entries = match self.args.wait {
             true => self.entries(&answers, until),
@@ -286,13 +287,13 @@ impl Sender {
         for (item, answer) in items.iter().zip(answers) {
             let line = item.line;
             match answer {
-                Some(Said::Receipt { log, seq, raw }) => {
+                Some(CommandResult::Receipt { log, seq, raw }) => {
                     let entry =
                         entries.as_ref().ok().and_then(|found| found.get(&(log.clone(), seq)));
                     match entry {
-                        Some(entry) => self.judge(line, &log, seq, entry),
+                        Some(entry) => self.check_entry(line, &log, seq, entry),
                         None if self.args.wait => {
-                            self.sum.pending.add(line, format!("seq {seq} of {log}"));
+                            self.summary.pending.add(line, format!("seq {seq} of {log}"));
                         }
                         None if !self.args.no_check => {
                             self.unchecked.push(Accepted { line, log, seq });
@@ -302,9 +303,9 @@ impl Sender {
                     let shown: &RawValue = entry.unwrap_or(&raw);
                     self.print(shown.get().to_owned(), item);
                 }
-                Some(Said::Refused(problem)) => {
+                Some(CommandResult::Refused(problem)) => {
                     let detail: Result<Detail, _> = serde_json::from_str(problem.get());
-                    self.sum
+                    self.summary
                         .refused
                         .add(line, detail.map_or_else(|_| problem.to_string(), |d| d.detail));
                     let mut shown = json!({});
@@ -335,7 +336,7 @@ impl Sender {
         }
     }
 
-    /// Prints an object, with what was sent if it was filled in.
+    /// Prints an object, with the command under `sent` if fields of it were filled in.
     fn print(&mut self, mut object: String, item: &Item) {
         let sent = serde_json::from_slice::<&RawValue>(&item.json).ok();
         if let Some(sent) = sent.filter(|_| self.shows_sent) {
@@ -345,21 +346,21 @@ impl Sender {
         self.printer.bytes(object.as_bytes());
     }
 
-    fn judge(&mut self, line: u64, log: &LogId, seq: u64, entry: &RawValue) {
-        if let Some(why) = outcomes::undone(entry) {
-            self.sum.undone.add(line, format!("seq {seq} of {log} is {why}"));
+    fn check_entry(&mut self, line: u64, log: &LogId, seq: u64, entry: &RawValue) {
+        if let Some(why) = outcomes::failure(entry) {
+            self.summary.not_done.add(line, format!("seq {seq} of {log} is {why}"));
         }
     }
 
-    /// The entries of those that have receipts, as far as they are there in time.
+    /// The entries of the commands that have receipts, without those that do not exist by `until`.
     fn entries(
         &self,
-        answers: &[Option<Said>],
+        answers: &[Option<CommandResult>],
         until: Instant,
     ) -> anyhow::Result<HashMap<(LogId, u64), Box<RawValue>>> {
         let mut seqs: BTreeMap<LogId, Vec<u64>> = BTreeMap::new();
         for answer in answers.iter().flatten() {
-            if let Said::Receipt { log, seq, .. } = answer {
+            if let CommandResult::Receipt { log, seq, .. } = answer {
                 seqs.entry(log.clone()).or_default().push(*seq);
             }
         }
@@ -372,7 +373,7 @@ impl Sender {
         Ok(all)
     }
 
-    /// Looks what became of those whose receipts were printed.
+    /// Reads the entries of the commands whose receipts were printed, and checks them.
     fn check(&mut self) -> anyhow::Result<()> {
         let mut logs: BTreeMap<LogId, Vec<(u64, u64)>> = BTreeMap::new();
         for Accepted { line, log, seq } in std::mem::take(&mut self.unchecked) {
@@ -384,35 +385,35 @@ impl Sender {
             let seqs: Vec<u64> = accepted.iter().map(|(seq, _)| *seq).collect();
             let entries = outcomes::entries(self.post.client(), &log, &seqs, until);
             let entries =
-                entries.context("all have receipts, and what became of them cannot be read")?;
+                entries.context("all commands have receipts, but their entries cannot be read")?;
             for (entry, (seq, line)) in entries.iter().zip(&accepted) {
-                self.judge(*line, &log, *seq, entry);
+                self.check_entry(*line, &log, *seq, entry);
             }
             for (seq, line) in &accepted[entries.len()..] {
-                self.sum.pending.add(*line, format!("seq {seq} of {log}"));
+                self.summary.pending.add(*line, format!("seq {seq} of {log}"));
             }
         }
         Ok(())
     }
 
-    /// Says what did not go well.
+    /// Reports the failures, and returns the exit code.
     fn finish(mut self, name: &str, sent: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-        let commands = self.sum.commands;
+        let commands = self.summary.commands;
         let mut is_well = true;
-        let mut say = |several: &Several, what: &str| {
-            let Some((line, why)) = &several.first else { return };
+        let mut report = |failures: &Failures, what: &str| {
+            let Some((line, why)) = &failures.first else { return };
             is_well = false;
             let place = if self.has_lines { format!("line {line}: ") } else { String::new() };
-            console::tell(format!(
+            console::print(format!(
                 "error: {name}: {} of {commands} commands {what}; the first: {place}{why}",
-                several.count
+                failures.count
             ));
         };
-        say(&self.sum.refused, "were refused");
-        say(&self.sum.undone, "have receipts, and were not done");
-        say(
-            &self.sum.pending,
-            "have receipts, and no entries in time (ask again with `fanfold log`)",
+        report(&self.summary.refused, "were refused");
+        report(&self.summary.not_done, "have receipts, and were not done");
+        report(
+            &self.summary.pending,
+            "have receipts, but no entries in time (read them later with `fanfold log`)",
         );
         self.printer.finish()?;
         sent?;
@@ -420,7 +421,7 @@ impl Sender {
     }
 }
 
-/// Standard output. Commands are sent also when its reader has gone.
+/// Standard output. An error of it does not stop the sending: `finish` returns it.
 #[derive(Default)]
 struct Printer {
     output: Output,
@@ -440,12 +441,12 @@ impl Printer {
         }
     }
 
-    /// What could not be written is an error, unless the reader has gone.
+    /// Returns the first error of writing, unless the reader has closed the pipe.
     fn finish(&mut self) -> anyhow::Result<()> {
         self.flush();
         match self.failed.take() {
             Some(error) if !crate::output::is_closed(&error) => {
-                Err(error.context("the answers cannot be printed"))
+                Err(error.context("cannot print the results"))
             }
             _ => Ok(()),
         }

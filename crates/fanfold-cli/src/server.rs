@@ -1,4 +1,4 @@
-//! Which server to ask, and through which proxy.
+//! The server's URL, and the proxy to reach it.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -6,25 +6,25 @@ use std::str::FromStr;
 use clap::Args;
 use ureq::http::Uri;
 
-/// What a URL should look like.
-const AS: &str = "write it as http://127.0.0.1:8080 or https://api.example.com/stage";
+/// How to write a URL: the end of each error.
+const EXAMPLES: &str = "write it as http://127.0.0.1:8080 or https://api.example.com/stage";
 
-/// Which server to ask.
+/// The argument that names the server.
 #[derive(Debug, Args)]
-pub struct Server {
+pub(crate) struct Server {
     /// Where the API is: `host:port`, or a URL, which may have a path before the API's own.
     #[arg(long, env = "FANFOLD_URL", default_value = "http://127.0.0.1:8080")]
-    pub(crate) url: Base,
+    pub(crate) url: BaseUrl,
 }
 
-/// Where the API's paths begin: a URL without a slash at its end.
+/// The URL that precedes the API's paths, without a slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Base {
+pub(crate) struct BaseUrl {
     url: String,
     uri: Uri,
 }
 
-impl FromStr for Base {
+impl FromStr for BaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -34,36 +34,39 @@ impl FromStr for Base {
             false => format!("http://{text}"),
         };
         let url = with_scheme.trim_end_matches('/').to_owned();
-        let uri: Uri = url.parse().map_err(|error| format!("{error}: {AS}"))?;
+        let uri: Uri = url.parse().map_err(|error| format!("{error}: {EXAMPLES}"))?;
         match uri.scheme_str() {
             Some("http" | "https") => {}
             scheme => {
-                return Err(format!("the scheme `{}` is unknown: {AS}", scheme.unwrap_or("")));
+                return Err(format!(
+                    "the scheme `{}` is unknown: {EXAMPLES}",
+                    scheme.unwrap_or("")
+                ));
             }
         }
         let authority = uri.authority().filter(|authority| !authority.host().is_empty());
-        let authority = authority.ok_or_else(|| format!("it names no host: {AS}"))?;
+        let authority = authority.ok_or_else(|| format!("it names no host: {EXAMPLES}"))?;
         let behind = authority.as_str().rsplit_once(authority.host()).map_or("", |(_, port)| port);
         if !behind.is_empty() && authority.port_u16().is_none() {
-            return Err(format!("`{behind}` is no port: {AS}"));
+            return Err(format!("`{behind}` is not a port: {EXAMPLES}"));
         }
         if uri.query().is_some() || url.contains('#') {
-            return Err(format!("it must end before `?` and `#`: {AS}"));
+            return Err(format!("it must end before `?` and `#`: {EXAMPLES}"));
         }
         Ok(Self { url, uri })
     }
 }
 
-impl Base {
+impl BaseUrl {
     /// The URL.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.url
     }
 
-    /// The proxy that the environment names for this server, as curl reads it: `http_proxy` or
-    /// `https_proxy`, then `all_proxy`, each in lower or upper case, unless `no_proxy` names the
-    /// host. None is ever used for this machine itself.
-    pub fn proxy(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    /// The proxy that the environment names for this server; `variable` reads a variable. As in curl,
+    /// it is `http_proxy` or `https_proxy`, then `all_proxy`, each in lower or upper case, unless
+    /// `no_proxy` names the host. This machine itself is never asked through a proxy.
+    pub(crate) fn proxy(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
         let read = |name: &str| {
             let value = variable(name).or_else(|| variable(&name.to_ascii_uppercase()));
             value.filter(|value| !value.trim().is_empty())
@@ -85,7 +88,7 @@ fn is_this_machine(host: &str) -> bool {
         || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified())
 }
 
-/// Whether a list as `example.com,.internal,10.0.0.7` names the host, or a domain that it is in.
+/// Whether a list such as `example.com,.internal,10.0.0.7` has the host, or a domain that it is in.
 fn is_named(host: &str, list: &str) -> bool {
     list.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
         let entry = entry.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
@@ -108,7 +111,7 @@ mod tests {
             ("api.example.com", "http://api.example.com"),
             (" https://api.example.com/stage/v1// ", "https://api.example.com/stage/v1"),
         ] {
-            assert_eq!(text.parse::<Base>().expect(text).as_str(), url);
+            assert_eq!(text.parse::<BaseUrl>().expect(text).as_str(), url);
         }
         for (text, says) in [
             ("", "127.0.0.1:8080"),
@@ -119,18 +122,18 @@ mod tests {
             ("http://a b", "127.0.0.1:8080"),
             ("http://a:port", "127.0.0.1:8080"),
         ] {
-            let error = text.parse::<Base>().expect_err(text);
+            let error = text.parse::<BaseUrl>().expect_err(text);
             assert!(error.contains(says), "{text}: {error}");
         }
     }
 
     #[test]
-    fn a_proxy_is_for_others_than_this_machine() {
+    fn the_environment_names_the_proxy_but_never_for_this_machine() {
         let all = [("HTTP_PROXY", "http://p:1"), ("HTTPS_PROXY", "http://p:2")];
         let of_scheme = [("http_proxy", "http://p:3"), ("ALL_PROXY", "http://p:4")];
         let but = |no_proxy| [("all_proxy", "http://p:5"), ("NO_PROXY", no_proxy)];
         let check = |variables: &[(&str, &str)], url: &str, expected: Option<&str>| {
-            let base: Base = url.parse().expect(url);
+            let base: BaseUrl = url.parse().expect(url);
             let variable = |name: &str| {
                 let found = variables.iter().find(|(known, _)| *known == name);
                 found.map(|(_, value)| (*value).to_owned())

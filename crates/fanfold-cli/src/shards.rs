@@ -15,40 +15,40 @@ use crate::output::{Output, unless_closed};
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints one line of JSON per shard: all there are, or those that came into being. \
-A closed shard is gone from the list once everything in it is processed; only then its children \
-are."
+    after_help = "Prints one line of JSON per shard: all shards, or those that the split or merge \
+created. A closed shard leaves the list after everything in it is processed; only then its children \
+are processed."
 )]
-pub struct Shards {
+pub(crate) struct Shards {
     #[command(subcommand)]
     action: Action,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List them, with the records that wait in each.
+    /// List all shards, with the number of records that wait in each.
     List {
         #[command(flatten)]
         server: Server,
     },
-    /// Split one in two: more batches are worked on at the same time.
+    /// Split a shard in two, so that more batches are processed in parallel.
     Split {
         #[command(flatten)]
         server: Server,
-        /// The shard, as `shardId-000000000004`.
+        /// The shard, such as `shardId-000000000004`.
         shard: ShardId,
-        /// The first hash key of the upper one, in decimal; without it, the middle.
+        /// The first hash key of the upper shard, in decimal; by default the middle.
         #[arg(long, value_name = "KEY")]
         at: Option<HashKey>,
     },
-    /// Merge two into one. Their ranges must meet.
+    /// Merge two shards into one. Their ranges must be adjacent.
     Merge {
         #[command(flatten)]
         server: Server,
-        /// The one.
+        /// The first shard.
         #[arg(value_name = "SHARD")]
         one: ShardId,
-        /// The other.
+        /// The second shard.
         #[arg(value_name = "SHARD")]
         other: ShardId,
     },
@@ -61,8 +61,8 @@ struct Listed<'a> {
 }
 
 impl Shards {
-    /// Does it, and prints the shards.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    /// Lists, splits or merges, and prints the shards.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let answer = match self.action {
             Action::List { server } => Client::new(&server)?.get(&Target::path(&["shards"]))?,
             Action::Split { server, shard, at } => {

@@ -22,36 +22,37 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin;
 use crate::gauges::{Gauges, HostGauges};
-use crate::host::{Bound, HostName, Limits};
+use crate::host::{BoundAddress, HostName, Limits};
 use crate::logging;
 
 /// The arguments.
 #[derive(Debug, Args)]
-pub struct Up {
-    /// Where to listen; port 0 is any that is free. There is no authentication: whoever reaches
-    /// this address may do everything. On loopback, requests for another host than `localhost` or
-    /// its addresses are refused; elsewhere the names of this host are not known, and all are
-    /// served: give them with `--host`, so that web pages cannot have requests sent here under names
-    /// of their own.
+pub(crate) struct Up {
+    /// The address to listen on; port 0 means any free port. There is no authentication: every client
+    /// that reaches this address may do everything. On loopback, only requests for `localhost` and
+    /// loopback addresses are served. On other addresses, requests for any host name are served, unless
+    /// --host names those that are right; without it a web page can make a browser send requests here
+    /// under the page's own name (DNS rebinding).
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// A name of this host, as in the requests that a proxy passes on. May be given several times.
+    /// A name of this host, such as the one in requests that a proxy passes on. Can be repeated.
     #[arg(long, value_name = "NAME")]
     host: Vec<HostName>,
     #[command(flatten)]
-    bounds: Bounds,
-    /// Where everything is kept; made if it is not there. What was accepted survives a crash.
+    limits: LimitArgs,
+    /// The folder that keeps everything; created if it does not exist. Accepted commands survive a
+    /// crash.
     #[arg(long, default_value = ".fanfold", value_name = "FOLDER")]
     data: PathBuf,
-    /// Keep everything in memory instead: it is gone when this ends.
+    /// Keep everything in memory instead; it is lost when the process ends.
     #[arg(long, conflicts_with = "data")]
     in_memory: bool,
-    /// Shards of the command stream: how many batches of logs are worked on at the same time. A
-    /// folder that has shards keeps those: see `fanfold shards`, which changes them.
+    /// The number of shards of the command stream, each of which is processed in parallel. A folder
+    /// that has shards already keeps those; `fanfold shards` changes them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
-    /// What to log to standard error, as `info` or `fanfold_pipeline=debug,warn`.
-    // Without the parser, clap takes the lenient conversion, which drops what it does not know.
+    /// What to log to standard error, such as `info` or `fanfold_pipeline=debug,warn`.
+    // Without this parser, clap uses the lenient conversion, which drops directives it cannot parse.
     #[arg(
         long,
         env = "FANFOLD_LOG",
@@ -62,10 +63,10 @@ pub struct Up {
     log: EnvFilter,
 }
 
-/// Bounds of the HTTP host that tests make small.
+/// The host's limits, which tests make small.
 #[derive(Debug, Args)]
-struct Bounds {
-    /// Connections at most; without it, as many as the limit of open files has room for.
+struct LimitArgs {
+    /// The most connections; by default as many as the limit of open files allows.
     #[arg(long, hide = true)]
     connections_max: Option<usize>,
     #[arg(long, hide = true)]
@@ -82,7 +83,7 @@ struct Bounds {
     grace_ms: Option<u64>,
 }
 
-impl Bounds {
+impl LimitArgs {
     fn limits(&self) -> Limits {
         let base = Limits::of_process();
         let or = |ms: Option<u64>, base| ms.map_or(base, Duration::from_millis);
@@ -99,9 +100,9 @@ impl Bounds {
 }
 
 impl Up {
-    /// Runs until a signal stops it; then takes nothing more, and finishes what it has accepted.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        let repeats = logging::begin(self.log);
+    /// Runs until a signal; then refuses new commands, and finishes those that it has accepted.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let repeats = logging::init(self.log);
         panics::log_those_caught();
         let config = Config {
             services: Services::new().with::<Ledger>(),
@@ -112,35 +113,39 @@ impl Up {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .context("cannot start")?;
+            .context("cannot start the runtime")?;
         let data = (!self.in_memory).then_some(self.data);
         let listens =
-            Listens { address: self.listen, names: self.host, limits: self.bounds.limits() };
-        runtime.spawn(repeats.clone().tell());
+            ListenConfig { address: self.listen, names: self.host, limits: self.limits.limits() };
+        runtime.spawn(repeats.clone().run());
         let ended = runtime.block_on(host(listens, config, data));
-        // What does not come back by itself, a service's endless loop say, must not hold the exit.
+        // A task that never returns, such as a service's endless loop, must not block the exit.
         runtime.shutdown_background();
-        repeats.tell_now();
+        repeats.report();
         ended
     }
 }
 
-/// Where and how the API is served.
-struct Listens {
+/// Where and how to serve the API.
+struct ListenConfig {
     address: SocketAddr,
     names: Vec<HostName>,
     limits: Limits,
 }
 
-async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+async fn host(
+    listens: ListenConfig,
+    config: Config,
+    data: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    // First what may be taken: a folder that was opened has to be closed again.
-    let bound = Bound::take(listens.address).await?;
+    // Binds before it opens the folder, since an opened folder would have to be closed again.
+    let bound = BoundAddress::bind(listens.address).await?;
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
         None => Engine::start(config),
     };
-    // So that nobody sees less than before a crash.
+    // Serves only after recovery, so that readers never see less than before a crash.
     let recovered = tokio::select! {
         recovered = engine.recovered() => recovered,
         () = signals.next() => {
@@ -150,7 +155,7 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
         lost = engine.lost() => return Err(lost.into()),
     };
     if !recovered {
-        tracing::warn!("not everything that was accepted before has been processed yet");
+        tracing::warn!("some commands that were accepted before the start are not processed yet");
     }
     let shards = engine.shards().iter().filter(|shard| shard.state == ShardState::Open).count();
     let api = Api {
@@ -167,9 +172,12 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
     let gauges = HostGauges(host.usage());
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));
     if !listens.address.ip().is_loopback() {
-        tracing::warn!(listen = %listens.address, "others may reach this address, and there is no authentication");
+        tracing::warn!(
+            listen = %listens.address,
+            "other machines may reach this address, and there is no authentication"
+        );
     }
-    // Somebody may have closed standard output, or no disk may be left for it: that ends no host.
+    // A closed standard output, or a full disk below it, must not end the host.
     let _ = greet(host.address(), shards, data.as_deref());
 
     tokio::select! {
@@ -186,7 +194,10 @@ async fn host(listens: Listens, config: Config, data: Option<PathBuf>) -> anyhow
     tokio::select! {
         drained = drained => match drained {
             true => Ok(ExitCode::SUCCESS),
-            false => bail!("stopped before everything that was accepted had been processed"),
+            false => bail!(
+                "stopped before all accepted commands were processed: the next start processes them, \
+                 unless they were in memory"
+            ),
         },
         () = signals.next() => bail!("stopped at once, at the second signal"),
     }
@@ -199,11 +210,11 @@ fn greet(address: SocketAddr, shards: usize, data: Option<&Path>) -> io::Result<
     match data {
         Some(folder) => {
             let folder = folder.display();
-            writeln!(stdout, "Everything is kept in the folder {folder}. Ctrl-C ends it. Try:")?;
+            writeln!(stdout, "It keeps everything in the folder {folder}. Ctrl-C ends it. Try:")?;
         }
         None => writeln!(
             stdout,
-            "Everything is in memory, and gone when this ends. Ctrl-C ends it. Try:"
+            "It keeps everything in memory, which is lost when it ends. Ctrl-C ends it. Try:"
         )?,
     }
     writeln!(stdout)?;
@@ -216,7 +227,7 @@ fn greet(address: SocketAddr, shards: usize, data: Option<&Path>) -> io::Result<
     stdout.flush()
 }
 
-/// Ctrl-C, and what service managers send.
+/// SIGINT (Ctrl-C) and SIGTERM (service managers).
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -224,7 +235,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen to signals");
+        let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

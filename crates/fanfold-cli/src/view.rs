@@ -16,7 +16,7 @@ use crate::output::{Output, unless_closed};
 /// The arguments.
 #[derive(Debug, Args)]
 #[command(after_help = "Prints one line of JSON per row.")]
-pub struct View {
+pub(crate) struct View {
     #[command(flatten)]
     server: Server,
     /// The view, as `balances`.
@@ -24,12 +24,12 @@ pub struct View {
     /// The log, as `ledger/org:acme`.
     #[arg(value_name = "SERVICE/PARTITION")]
     log: LogId,
-    /// Only the row with this key.
+    /// Show only the row with this key.
     row: Option<RowKey>,
-    /// Only once the view has reached this seq, that of a receipt: read your own writes.
+    /// Read only after the view has reached this seq, as a receipt has it: read your own writes.
     #[arg(long)]
     seq: Option<u64>,
-    /// Wait for that, this many milliseconds at most.
+    /// Wait at most this many milliseconds for the seq.
     #[arg(
         long,
         value_name = "MS",
@@ -37,13 +37,13 @@ pub struct View {
         default_value_if("seq", clap::builder::ArgPredicate::IsPresent, "5000")
     )]
     wait: Option<u64>,
-    /// Only rows whose keys begin with this.
+    /// Show only rows whose keys begin with this.
     #[arg(long, conflicts_with = "row")]
     prefix: Option<String>,
-    /// At most this many rows.
+    /// Show at most this many rows.
     #[arg(long, conflicts_with = "row", value_name = "ROWS")]
     limit: Option<u64>,
-    /// From the last key to the first.
+    /// Show the rows from the last key to the first.
     #[arg(long, conflicts_with = "row")]
     desc: bool,
 }
@@ -66,7 +66,7 @@ struct Pending<'a> {
 
 impl View {
     /// Prints the rows.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         unless_closed(self.print())
     }
 
@@ -90,14 +90,14 @@ impl View {
         loop {
             let target = self
                 .target(&[])
-                .maybe("prefix", self.prefix.as_ref())
-                .maybe("order", self.desc.then_some("desc"))
-                .maybe("after", after.as_ref())
+                .query_if("prefix", self.prefix.as_ref())
+                .query_if("order", self.desc.then_some("desc"))
+                .query_if("after", after.as_ref())
                 .query("limit", left.min(PAGE_MAX));
             let answer = self.get(client, target)?;
             let page: Page<'_> = answer.read()?;
             if let (None, Some(parked)) = (&after, page.parked) {
-                console::tell(format_args!("the view stands still for this log: {}", parked.get()));
+                console::print(format_args!("the view is parked for this log: {}", parked.get()));
             }
             for row in &page.rows {
                 output.line(row)?;
@@ -113,7 +113,7 @@ impl View {
 
     fn target(&self, row: &[&str]) -> Target {
         let log = ["views", &self.view, self.log.service(), self.log.partition()];
-        Target::path(&[&log, row].concat()).maybe("seq", self.seq).maybe("wait", self.wait)
+        Target::path(&[&log, row].concat()).query_if("seq", self.seq).query_if("wait", self.wait)
     }
 
     fn get(&self, client: &Client, target: Target) -> anyhow::Result<Answer> {
@@ -123,8 +123,8 @@ impl View {
         }
         let pending: Pending<'_> = answer.read()?;
         match pending.parked {
-            Some(parked) => bail!("the view stands still at seq {}: {}", pending.seq, parked.get()),
-            None => bail!("the view is only at seq {}", pending.seq),
+            Some(parked) => bail!("the view is parked at seq {}: {}", pending.seq, parked.get()),
+            None => bail!("the view has only reached seq {}: wait longer (--wait)", pending.seq),
         }
     }
 }

@@ -18,30 +18,30 @@ use crate::error::InvocationError;
 use crate::handler::{Handler, Reply};
 use crate::metrics::Metrics;
 
-/// The longest body that Lambda can answer: 6,291,556 bytes of JSON (its quota for synchronous
-/// invocations), of which base64 takes four for three, and the rest 16 KiB. The router's pages are
-/// shorter.
+/// The most bytes of a body. Source: Lambda's quota for the answer of a synchronous invocation is
+/// 6,291,556 bytes of JSON; base64 takes four bytes for three, and all other fields take less than
+/// 16 KiB. The router's pages are shorter.
 const BODY_BYTES_MAX: usize = (6_291_556 - 16 * 1024) / 4 * 3;
-/// What is left to answer that there is no answer.
+/// Time that is kept to answer that the tables took too long, in milliseconds. Source: our choice.
 const ANSWER_MS: u64 = 100;
-/// Seconds until a client should try again: what it asked for has taken as long as it may.
+/// Seconds after which a client should try again if the tables took too long. Source: our choice.
 const RETRY_AFTER_S: u64 = 5;
 
-/// The router behind an HTTP API.
+/// The router as a Lambda, whose event source is an HTTP API.
 pub struct ApiHandler {
     router: Router,
     env: Arc<dyn Env>,
 }
 
 impl ApiHandler {
-    /// Serves what the router serves, but for its metrics.
+    /// A handler that serves the router's routes except `/metrics`.
     pub fn new(api: Api, env: Arc<dyn Env>) -> Self {
         let router = Router::new().route("/metrics", any(no_metrics)).fallback_service(router(api));
         Self { router, env }
     }
 
-    /// The router's answer; or, when the time is over, that there is none: API Gateway would make a
-    /// 500 of an invocation that fails.
+    /// The router's answer, or 503 if the time is over. If the invocation failed instead, API Gateway
+    /// would answer 500.
     async fn route(&self, request: axum::extract::Request, budget: Budget) -> Response {
         let left_ms = budget.end.since_ms(self.env.now()).saturating_sub(ANSWER_MS);
         let answered = self.router.clone().oneshot(request);
@@ -57,7 +57,8 @@ impl ApiHandler {
     }
 }
 
-/// Each environment counts only what it has answered itself, and which one answers is chance.
+/// Answers `/metrics`, which is not served: each environment counts only the requests that it has
+/// answered itself, and API Gateway picks one at random.
 async fn no_metrics() -> Problem {
     let detail = "there is nothing at `/metrics` here: requests are counted by CloudWatch \
                   (AWS/ApiGateway), and what the stages do is in its namespace `Fanfold`";
@@ -84,13 +85,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_takes_too_long_is_answered_in_time() {
+    async fn a_request_that_takes_too_long_is_answered_with_503_in_time() {
         let minute = || tokio::time::sleep(Duration::from_secs(60));
         let router = Router::new().route("/", get(minute));
         let handler = ApiHandler { router, env: Arc::new(SystemEnv) };
         let budget = Budget::of(SystemEnv.now(), SystemEnv.now().plus_ms(400));
         let response = handler.route(Request::new(Body::empty()), budget).await;
-        assert!(SystemEnv.now() < budget.end, "there is time left to answer");
+        assert!(SystemEnv.now() < budget.end, "no time is left to answer");
         assert_eq!(response.status(), 503);
         assert!(response.headers().contains_key("retry-after"));
         let body = to_bytes(response.into_body(), BODY_BYTES_MAX).await.expect("it has a body");

@@ -1,34 +1,34 @@
 use fanfold::Time;
 
-/// What a stage still has to do when it starts nothing new: publish what it appended (for 3 s, and an
-/// attempt of 3 s that is under way then), remove its markers, note where it stands. In milliseconds.
-/// Behind an invocation's deadline there is never more: then Lambda ends it.
+/// Time from a stage's deadline to the end of the invocation, in milliseconds: the stage starts no new
+/// work, but finishes what it has begun. Source: it publishes what it appended (3 s, and 3 s for an
+/// attempt in progress), removes its leases, and stores its position.
 pub(crate) const WIND_UP_MS: u64 = 10_000;
-/// What a stage still has to do when no call runs any more: pause between attempts that are in vain
-/// (0.75 s for each marker, and they are removed at the same time), and report what is not done. In
-/// milliseconds.
+/// Time from the end of all calls to the end of the invocation, in milliseconds. Source: a stage still
+/// pauses between attempts that fail at once (0.75 s for each lease, in parallel), and reports what is
+/// not done.
 const GIVE_UP_MS: u64 = 2_500;
-/// What the host still has to do when no call may run any more: report, and answer Lambda, which
-/// ends the process when the invocation's time is over. In milliseconds.
+/// Time from the end of the handler to the end of the invocation, in milliseconds. Source: our choice;
+/// the host writes a line and answers Lambda, which ends the process when the invocation's time is over.
 const ANSWER_MS: u64 = 500;
 
 /// The time of one invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// The invocation begins.
+    /// When the invocation begins.
     pub begin: Time,
-    /// Stages begin nothing new from here on, and report what they have not come to.
+    /// When stages start no new work, and report what is not done.
     pub deadline: Time,
-    /// Calls of AWS end here, so that what waits for one still returns by itself: only then does it
-    /// leave nothing behind, neither markers nor logs that are out of the cache.
+    /// When all calls of AWS end, so that stages that wait for one can still return. A stage that
+    /// does not return leaves its leases behind, and loses the logs that it took out of the cache.
     pub calls_end: Time,
-    /// Everything ends here that has not returned.
+    /// When the handler is dropped if it has not returned.
     pub end: Time,
 }
 
 impl Budget {
-    /// Of an invocation that begins now and may last until `until`. A short one keeps half of its
-    /// time for work.
+    /// The budget of an invocation that begins at `now` and may last until `until`. At least half of
+    /// the time is left for work.
     pub fn of(now: Time, until: Time) -> Self {
         let left_ms = until.since_ms(now);
         let before = |ms: u64| now.plus_ms(left_ms - ms.min(left_ms / 2));
@@ -64,6 +64,6 @@ mod tests {
         let late = Budget::of(Time(5), Time(3));
         let now = Time(5);
         let none = Budget { begin: now, deadline: now, calls_end: now, end: now };
-        assert_eq!(late, none, "there is no time");
+        assert_eq!(late, none, "no time is left");
     }
 }

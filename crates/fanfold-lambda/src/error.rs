@@ -1,42 +1,44 @@
+use std::error::Error;
+
 use fanfold_aws::events::WrongEvent;
 use fanfold_pipeline::ports::Unavailable;
 use lambda_runtime::Diagnostic;
 
 use crate::settings::SettingsError;
 
-/// Why an invocation failed. Lambda shows it, and brings the event again.
+/// Why an invocation failed. Lambda logs it, and delivers the event again.
 #[derive(Debug, thiserror::Error)]
 pub enum InvocationError {
-    /// This is not for this Lambda.
+    /// The event is not of the kind that this Lambda handles.
     #[error(transparent)]
     WrongEvent(#[from] WrongEvent),
-    /// Messages that SNS has delivered itself, which has no partial batch response.
+    /// Some messages of SNS were not applied. SNS has no partial batch response.
     #[error("{failed} of {messages} messages were not applied")]
     NotApplied {
-        /// How many were not.
+        /// How many messages were not applied.
         failed: usize,
-        /// Of how many.
+        /// How many messages the event has.
         messages: usize,
     },
-    /// A table, or a queue, does not answer a sweep.
+    /// A table or a queue did not answer a sweep.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// It has not returned in time.
+    /// The handler did not return in time.
     #[error("the invocation's time is over")]
     OutOfTime,
-    /// A bug, here or in an author's code.
+    /// The handler panicked, which is a bug here or in an author's code.
     #[error("the handler panicked: {0}")]
     Panicked(String),
-    /// An answer that is longer than Lambda takes.
-    #[error("the answer has no end that could be answered")]
+    /// The body of the answer could not be read, or is longer than Lambda allows.
+    #[error("the body of the answer cannot be read, or is too long for Lambda")]
     Body(#[source] axum::Error),
-    /// An answer that is no JSON.
-    #[error("the answer cannot be written")]
+    /// The answer could not be encoded as JSON.
+    #[error("the answer cannot be encoded as JSON")]
     Answer(#[from] serde_json::Error),
 }
 
 impl From<InvocationError> for Diagnostic {
-    /// With types that stay the same, for whoever counts them.
+    /// Diagnostics whose types never change, so that operators can count them.
     fn from(error: InvocationError) -> Self {
         let error_type = match &error {
             InvocationError::WrongEvent(_) => "WrongEvent",
@@ -47,20 +49,45 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Body(_) => "Body",
             InvocationError::Answer(_) => "Answer",
         };
-        Self { error_type: format!("Fanfold.{error_type}"), error_message: error.to_string() }
+        Self { error_type: format!("Fanfold.{error_type}"), error_message: with_causes(&error) }
     }
 }
 
-/// Why a Lambda does not start.
+/// Why a Lambda ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Its environment is not what it needs.
+    /// Its environment variables are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// No runtime.
-    #[error("the runtime does not start")]
+    /// The tokio runtime could not be built.
+    #[error("cannot start the async runtime")]
     Runtime(#[from] std::io::Error),
-    /// Lambda's runtime API broke off.
-    #[error("the runtime API of Lambda does not answer: {0}")]
-    RuntimeApi(lambda_runtime::Error),
+    /// Lambda's runtime API failed.
+    #[error("the runtime API of Lambda failed")]
+    RuntimeApi(#[source] lambda_runtime::Error),
+}
+
+/// The error and its causes in one line. JSON lines of `tracing` have only the error itself.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diagnostic_has_the_causes_of_the_error() {
+        let cause = serde_json::from_str::<u8>("x").expect_err("it is not a number");
+        let message = format!("the answer cannot be encoded as JSON: {cause}");
+        assert_eq!(Diagnostic::from(InvocationError::Answer(cause)).error_message, message);
+        let broken = StartError::RuntimeApi("connection reset".into());
+        assert_eq!(with_causes(&broken), "the runtime API of Lambda failed: connection reset");
+    }
 }

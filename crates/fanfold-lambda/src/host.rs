@@ -1,5 +1,5 @@
-//! The bootstrap that all Lambdas share: log, environment, clients, and one invocation after
-//! another.
+//! The bootstrap of all Lambdas: it sets up the log, reads the environment variables, makes the
+//! clients, and runs one invocation after another.
 
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
@@ -25,34 +25,35 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::budget::Budget;
-use crate::error::{InvocationError, StartError};
+use crate::error::{InvocationError, StartError, with_causes};
 use crate::handler::{Handler, Reply};
 use crate::metrics::{Dimensions, Metrics, READ_UNITS, WRITE_UNITS};
-use crate::settings::Environment;
+use crate::settings::EnvVars;
 
-/// What warming up may take of an init phase, of which Lambda gives 10 s, in milliseconds.
+/// How long the calls of the init phase may take, in milliseconds. Source: half of the 10 s that
+/// Lambda gives an init phase.
 const WARM_MS: u64 = 5_000;
 
-/// What a handler is made of.
+/// What a Lambda's handler is made of.
 pub(crate) struct Context<S> {
     pub(crate) aws: Aws,
     pub(crate) tables: Tables,
     pub(crate) env: Arc<dyn Env>,
-    /// What the Lambda has read of its environment.
+    /// The values that the Lambda has read from its environment variables.
     pub(crate) settings: S,
 }
 
-/// Runs a Lambda, until Lambda ends it. `service` is its name in metrics, `read` what it needs of
-/// the environment, `make` how its handler is made, all connections included.
+/// Runs a Lambda until its process ends. `service` is its name in metrics, `read` reads its
+/// environment variables, and `make` makes its handler with open connections.
 pub(crate) fn run<S, H: Handler + 'static>(
     service: &str,
-    read: impl FnOnce(&mut Environment<'_>) -> S,
+    read: impl FnOnce(&mut EnvVars<'_>) -> S,
     make: impl AsyncFnOnce(Context<S>) -> H,
 ) -> ExitCode {
     match start(service, read, make) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "this Lambda does not run");
+            tracing::error!(error = with_causes(&error), "the Lambda ends with an error");
             ExitCode::FAILURE
         }
     }
@@ -60,11 +61,11 @@ pub(crate) fn run<S, H: Handler + 'static>(
 
 fn start<S, H: Handler + 'static>(
     service: &str,
-    read: impl FnOnce(&mut Environment<'_>) -> S,
+    read: impl FnOnce(&mut EnvVars<'_>) -> S,
     make: impl AsyncFnOnce(Context<S>) -> H,
 ) -> Result<(), StartError> {
     let get = |name: &str| std::env::var(name).ok();
-    let mut environment = Environment::new(&get);
+    let mut environment = EnvVars::new(&get);
     log(environment.log());
     panics::log_all();
     let tables = environment.tables();
@@ -72,7 +73,7 @@ fn start<S, H: Handler + 'static>(
     environment.check()?;
 
     let began = Instant::now();
-    // One thread: an invocation has about one processor, and nobody else on it.
+    // One thread, since an invocation has about one processor for itself.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
@@ -87,7 +88,7 @@ fn start<S, H: Handler + 'static>(
                 let until = Time(event.context.deadline);
                 let Invoked { answer, line } = host.invoke(event.payload.get(), until).await;
                 if let Some(line) = line {
-                    // Nobody could be told that stdout is closed.
+                    // If stdout is closed, there is no place to report it.
                     let _ = writeln!(std::io::stdout().lock(), "{line}");
                 }
                 answer
@@ -99,14 +100,14 @@ fn start<S, H: Handler + 'static>(
     })
 }
 
-/// One JSON object a line: Lambda's log takes what is on stdout.
+/// Logs to stdout, which Lambda copies into the log group.
 fn log(filter: Targets) {
-    // Another one, of whoever runs this inside of something else, stays.
+    // If the process has a subscriber already, that one stays.
     let _ = lines(filter, std::io::stdout).try_init();
 }
 
-/// Writes each event as a line of JSON, with its fields beside `timestamp`, `level` and `message`:
-/// the metric filters of the template look for the field `alarm` there.
+/// A subscriber that writes each event as a line of JSON, with its fields beside `timestamp`, `level`
+/// and `message`. The template's metric filters match the field `alarm` there.
 pub fn lines<W>(filter: Targets, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -115,10 +116,10 @@ where
     tracing_subscriber::registry().with(filter).with(lines.with_writer(writer))
 }
 
-/// A connection that is not there yet is made by the first call that needs it.
+/// Logs a connection that could not be opened in advance. The first call that needs it opens it.
 pub(crate) fn report_warm(hop: &str, warmed: Result<(), Unavailable>) {
     if let Err(error) = warmed {
-        tracing::warn!(hop, %error, "a client could not be warmed");
+        tracing::warn!(hop, %error, "a connection could not be opened in advance");
     }
 }
 
@@ -129,10 +130,10 @@ struct Host<H> {
     of: Dimensions,
 }
 
-/// What has come of an invocation.
+/// The result of an invocation.
 struct Invoked {
     answer: Result<Box<RawValue>, InvocationError>,
-    /// For the log, from which CloudWatch takes the numbers.
+    /// The log line from which CloudWatch extracts the metrics.
     line: Option<String>,
 }
 
@@ -147,8 +148,8 @@ impl<H: Handler> Host<H> {
             Ok(Reply { answer, metrics }) => (Ok(answer), metrics),
             Err(error) => (Err(error), Metrics::new()),
         };
-        // Of single requests nothing is said: the line would cost more than many of them. What has
-        // failed comes again, and its units are spent each time.
+        // Single requests of the API get no line, which would cost more than many of them. A failed
+        // invocation gets one, since it is retried and spends units each time.
         let line = (answer.is_err() || !metrics.is_empty()).then(|| {
             let used = (self.aws.meter.snapshot() - &before).total();
             metrics.of_service(READ_UNITS, used.read);
@@ -160,8 +161,8 @@ impl<H: Handler> Host<H> {
     }
 }
 
-/// Ends with the budget, whatever the handler does, short of never yielding; and a panic is an
-/// error of this invocation, not the end of the process.
+/// Calls the handler until the budget ends, if the handler yields. A panic becomes an error of this
+/// invocation.
 async fn bounded(
     handler: &dyn Handler,
     event: &str,
@@ -173,9 +174,9 @@ async fn bounded(
     match timeout(left, handled).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => {
-            let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(InvocationError::Panicked(said.unwrap_or_default()))
+            let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(InvocationError::Panicked(message.unwrap_or_default()))
         }
         Err(_) => Err(InvocationError::OutOfTime),
     }

@@ -1,19 +1,22 @@
-//! Fanfold's stages as Lambdas: one bootstrap for all of them, and a function for each, so that a
-//! `main` is a line.
+//! Fanfold's stages as Lambdas. One bootstrap runs all of them, and each has a function that a
+//! `main` of one line calls.
 //!
-//! | function | Lambda | behind |
+//! | function | what the Lambda does | event source |
 //! |---|---|---|
-//! | [`api`] | HTTP API | `POST /command` and all that can be read |
-//! | [`relay`] | changes to the command stream | the stream of the commands table |
-//! | [`processor`] | decides, folds, publishes | the command stream |
-//! | [`view`] | one view, and its sweep | a topic or a queue of it, and a schedule |
-//! | [`sweep`] | finds what stands still | a schedule |
+//! | [`api`] | accepts commands, reads logs and views | HTTP API |
+//! | [`relay`] | puts changes on the command stream | stream of the commands table |
+//! | [`processor`] | decides, folds and publishes | command stream |
+//! | [`view`] | applies notifications to one view, and sweeps it | topic or queue, and a schedule |
+//! | [`sweep`] | finds logs that stand still | schedule |
 //!
-//! It guarantees that an invocation ends before Lambda ends it and leaves nothing under way; that
-//! an event source is told exactly what has to come again; that a panic fails one invocation and
-//! not the process; and that what is wrong with the environment is said at the start, all at once.
+//! The crate guarantees:
 //!
-//! It knows nothing of what services decide, and nothing of the template but the names in
+//! - An invocation ends before Lambda ends it, and leaves no task behind.
+//! - The answer to an event source names exactly the records to deliver again.
+//! - A panic fails one invocation, not the process.
+//! - A start with wrong environment variables reports all of them at once.
+//!
+//! The crate does not depend on any service. It shares with the template only the names in
 //! [`fanfold_aws::names`] and in [`metrics`].
 
 mod api;
@@ -32,7 +35,7 @@ mod view;
 pub use api::ApiHandler;
 pub use budget::Budget;
 pub use error::{InvocationError, StartError};
-pub use handler::{Bookmark, Handler, Reply};
+pub use handler::{Handler, Reply, SweepPosition};
 pub use host::lines;
 pub use metrics::{Dimensions, Metrics};
 pub use processor::ProcessorHandler;

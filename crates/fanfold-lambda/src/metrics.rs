@@ -1,64 +1,64 @@
-//! Metrics as CloudWatch takes them out of a log: JSON lines in the embedded metric format.
+//! Metrics in CloudWatch's embedded metric format: JSON lines of the log.
 //!
-//! What the sweeps report is of the whole stack: alarms look at it. What an invocation did is of
-//! its service. The template's alarms and dashboard use these names.
+//! Metrics of the sweeps describe the whole stack, and alarms watch them. Metrics of an invocation
+//! describe its service. The template's alarms and dashboard use the same names.
 
 use fanfold::Time;
 use fanfold::body::parked::Reason;
 use serde_json::{Map, Value, json};
 
-/// Where CloudWatch shows them.
+/// The namespace of all metrics in CloudWatch.
 pub const NAMESPACE: &str = "Fanfold";
-/// The dimension of all: the stack's name.
+/// The dimension of all metrics: the stack's name.
 pub const STACK: &str = "Stack";
-/// The dimension of what an invocation did: `relay`, `processor`, `sweep`, or `view-<name>`.
+/// The second dimension of an invocation's metrics: `relay`, `processor`, `sweep`, or `view-<name>`.
 pub const SERVICE: &str = "Service";
 
-/// The sweep: for how long the oldest command without an entry has waited, at most.
+/// Sweep: the longest time that a log's oldest command without an entry has waited, in milliseconds.
 pub const STANDSTILL_MS_MAX: &str = "StandstillMsMax";
-/// The sweep: how old the last entry of a canary is, at most.
+/// Sweep: the age of the oldest canary's last entry, in milliseconds.
 pub const CANARY_AGE_MS_MAX: &str = "CanaryAgeMsMax";
-/// The sweep: logs in which something waits for an operator, or has waited for minutes for what
+/// Sweep: logs in which something waits for an operator, or has waited for minutes for something that
 /// should come by itself.
 pub const WAITING: &str = "Waiting";
-/// The sweep: logs whose slot's batch was put on the command stream again.
+/// Sweep: logs whose slot's batch was put on the command stream again.
 pub const RESENT: &str = "Resent";
-/// The sweep: logs that were nudged.
+/// Sweep: logs that were nudged.
 pub const NUDGED: &str = "Nudged";
-/// The sweep: logs that could not be looked at, or not be nudged.
+/// Sweep: logs that could not be read or nudged.
 pub const FAILED: &str = "Failed";
-/// The sweep: logs with a marker of an attempt that did not return.
+/// Sweep: logs with a lease of an attempt that did not return.
 pub const ATTEMPTED: &str = "Attempted";
-/// The sweep: logs looked at.
+/// Sweep: logs that were visited.
 pub const LOGS: &str = "Logs";
 
-/// A view's sweep: logs for which the view is parked.
+/// View sweep: logs for which the view is parked.
 pub const VIEW_PARKED: &str = "ViewParked";
-/// A view's sweep: logs for which the view was behind, and was brought on.
+/// View sweep: logs for which the view was behind, and caught up.
 pub const VIEW_BEHIND: &str = "ViewBehind";
-/// A view's sweep: logs for which the view could not be brought on.
+/// View sweep: logs for which the view could not catch up.
 pub const VIEW_FAILED: &str = "ViewFailed";
-/// A view's sweep: logs that another process was bringing on at the time: left alone.
+/// View sweep: logs that were skipped, since another process was catching up on them.
 pub const VIEW_UNDER_WAY: &str = "ViewUnderWay";
-/// A view's sweep: dead letters that were delivered.
+/// View sweep: dead letters that were delivered.
 pub const VIEW_DELIVERED: &str = "ViewDelivered";
-/// A view's sweep: dead letters that stay, and calls of their queue that failed.
+/// View sweep: dead letters that stay in the queue, and calls of the queue that failed.
 pub const VIEW_UNDELIVERED: &str = "ViewUndelivered";
 
-/// An invocation: records, or messages.
+/// Invocation: records or messages in the event.
 pub const RECORDS: &str = "Records";
-/// An invocation: those that come again.
+/// Invocation: records or messages that Lambda has to deliver again.
 pub const UNFINISHED: &str = "Unfinished";
-/// Of the stack: changes, records and messages that were passed over because they cannot be read.
+/// Stack: changes, records and messages that were skipped because they cannot be read.
 pub const UNREADABLE: &str = "Unreadable";
-/// An invocation: scheduled events that came when the next had been sent, and were dropped.
+/// Invocation: scheduled events that were dropped because the next one was sent already.
 pub const SCHEDULES_DROPPED: &str = "SchedulesDropped";
-/// An invocation: read units of DynamoDB.
+/// Invocation: read units of DynamoDB.
 pub const READ_UNITS: &str = "ReadUnits";
-/// An invocation: write units of DynamoDB, with one for each condition that failed.
+/// Invocation: write units of DynamoDB, with one for each condition that failed.
 pub const WRITE_UNITS: &str = "WriteUnits";
 
-/// The sweep: logs in which something waits so, by what it waits for.
+/// Sweep: the name of the metric that counts logs with something parked for this reason.
 pub fn waiting_for(reason: Reason) -> &'static str {
     match reason {
         Reason::Gap => "WaitingGap",
@@ -71,24 +71,24 @@ pub fn waiting_for(reason: Reason) -> &'static str {
     }
 }
 
-/// What one invocation has to say in numbers.
+/// The metrics of one invocation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metrics(Vec<Metric>);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Metric {
     name: &'static str,
-    of: Of,
+    scope: Scope,
     value: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
+enum Scope {
     Stack,
     Service,
 }
 
-/// Whose metrics they are.
+/// The values of the dimensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dimensions {
     /// See [`STACK`].
@@ -98,35 +98,35 @@ pub struct Dimensions {
 }
 
 impl Metrics {
-    /// None yet.
+    /// No metrics.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether there is nothing to say.
+    /// Whether there are no metrics.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds what a sweep reports of the stack.
+    /// Adds a metric of the whole stack.
     pub fn of_stack(&mut self, name: &'static str, value: f64) {
-        self.0.push(Metric { name, of: Of::Stack, value });
+        self.0.push(Metric { name, scope: Scope::Stack, value });
     }
 
-    /// Adds what an invocation of a service did.
+    /// Adds a metric of the invocation's service.
     pub fn of_service(&mut self, name: &'static str, value: f64) {
-        self.0.push(Metric { name, of: Of::Service, value });
+        self.0.push(Metric { name, scope: Scope::Service, value });
     }
 
-    /// The value of a metric.
+    /// The value of a metric; `None` if it was not added.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|metric| metric.name == name).map(|metric| metric.value)
     }
 
-    /// The line.
-    pub fn line(&self, whose: &Dimensions, now: Time) -> String {
-        let directive = |of: Of, dimensions: &[&str]| {
-            let metrics = self.0.iter().filter(|metric| metric.of == of);
+    /// The metrics as one line of the embedded metric format.
+    pub fn line(&self, dimensions: &Dimensions, now: Time) -> String {
+        let directive = |scope: Scope, dimensions: &[&str]| {
+            let metrics = self.0.iter().filter(|metric| metric.scope == scope);
             let metrics: Vec<Value> = metrics
                 .map(|metric| json!({ "Name": metric.name, "Unit": unit(metric.name) }))
                 .collect();
@@ -135,13 +135,13 @@ impl Metrics {
             })
         };
         let directives =
-            [directive(Of::Stack, &[STACK]), directive(Of::Service, &[STACK, SERVICE])];
+            [directive(Scope::Stack, &[STACK]), directive(Scope::Service, &[STACK, SERVICE])];
         let directives: Vec<Value> = directives.into_iter().flatten().collect();
         let mut line = Map::new();
         let about = json!({ "Timestamp": now.0, "CloudWatchMetrics": directives });
         line.insert("_aws".to_owned(), about);
-        line.insert(STACK.to_owned(), json!(whose.stack));
-        line.insert(SERVICE.to_owned(), json!(whose.service));
+        line.insert(STACK.to_owned(), json!(dimensions.stack));
+        line.insert(SERVICE.to_owned(), json!(dimensions.service));
         line.extend(self.0.iter().map(|metric| (metric.name.to_owned(), json!(metric.value))));
         Value::Object(line).to_string()
     }
@@ -157,12 +157,12 @@ mod tests {
 
     /// The shape of "Specification: Embedded metric format" of CloudWatch's user guide.
     #[test]
-    fn a_line_is_one_object_that_cloudwatch_reads() {
+    fn a_line_has_the_embedded_metric_format() {
         let mut metrics = Metrics::new();
         metrics.of_stack(STANDSTILL_MS_MAX, 12.0);
         metrics.of_service(READ_UNITS, 0.5);
-        let whose = Dimensions { stack: "shop".to_owned(), service: "sweep".to_owned() };
-        let line = metrics.line(&whose, Time(1_795_401_660_123));
+        let dimensions = Dimensions { stack: "shop".to_owned(), service: "sweep".to_owned() };
+        let line = metrics.line(&dimensions, Time(1_795_401_660_123));
         assert!(!line.contains('\n'));
         let expected = json!({
             "_aws": {

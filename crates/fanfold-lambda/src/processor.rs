@@ -6,14 +6,15 @@ use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Handler, Reply};
 
-/// The processor behind the command stream. What ends its process comes back alone and old, by the
-/// mapping's bisection; the stage sees that by itself.
+/// The processor as a Lambda, whose event source is the command stream. If a record ends the process,
+/// the mapping bisects the batch and delivers that record alone and old; the stage recognises it by
+/// its age.
 pub struct ProcessorHandler {
     processor: Processor,
 }
 
 impl ProcessorHandler {
-    /// Of this stage.
+    /// A handler that calls this stage.
     pub fn new(processor: Processor) -> Self {
         Self { processor }
     }

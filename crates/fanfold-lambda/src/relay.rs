@@ -6,13 +6,13 @@ use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Handler, Reply};
 
-/// The relay behind the commands table's stream.
+/// The relay as a Lambda, whose event source is the commands table's stream.
 pub struct RelayHandler {
     relay: Relay,
 }
 
 impl RelayHandler {
-    /// Of this stage.
+    /// A handler that calls this stage.
     pub fn new(relay: Relay) -> Self {
         Self { relay }
     }

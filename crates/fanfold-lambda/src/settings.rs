@@ -1,4 +1,4 @@
-//! What the template tells a Lambda, by its environment.
+//! The settings of a Lambda, which the template puts into its environment variables.
 
 use std::ops::RangeInclusive;
 
@@ -8,36 +8,38 @@ use fanfold_aws::names::{
 use fanfold_http::limits;
 use tracing_subscriber::filter::Targets;
 
-/// Set by Lambda itself: the memory of the function, in MB.
+/// The variable in which Lambda itself puts the function's memory, in MB.
 const MEMORY: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
-/// What the processor keeps by default.
+/// The most bytes of logs that the processor's cache keeps. Source: our choice.
 const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// More canaries than shards of a stream that anybody has by default show no more.
+/// The most canaries. Source: more canaries than the stream has shards show nothing more, and few
+/// streams have a hundred.
 const CANARIES_MAX: usize = 100;
-/// Logs that one run of a sweep looks at, if nobody says; the next run goes on behind them. 15,000
-/// have their turn once an hour; what it costs is in `infra/README.md`.
+/// Logs that a run of a sweep visits by default. Source: 15,000 logs are then visited once an hour, at
+/// the cost in `infra/README.md`.
 const LOGS_PER_SWEEP_DEFAULT: usize = 250;
-/// About what a run of less than a minute can look at: 16 at a time, each for some 30 ms.
+/// The most logs that a run of a sweep may visit. Source: about what a run of less than a minute can
+/// do, 16 logs at a time, each for some 30 ms.
 const LOGS_PER_SWEEP_MAX: usize = 10_000;
 
-/// What is wrong with the environment, all at once.
+/// All problems of the environment variables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the environment is not as the template makes it: {}", .0.join("; "))]
+#[error("the environment variables are not as the template sets them: {}", .0.join("; "))]
 pub struct SettingsError(pub Vec<String>);
 
-/// Reads variables, and notes what is wrong with them.
-pub struct Environment<'a> {
+/// Reads environment variables, and collects their problems.
+pub struct EnvVars<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
     problems: Vec<String>,
 }
 
-impl<'a> Environment<'a> {
-    /// Over whatever has the variables: a process's, or a test's.
+impl<'a> EnvVars<'a> {
+    /// Reads variables with `get`.
     pub fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { get, problems: Vec::new() }
     }
 
-    /// The stack's tables.
+    /// The names of the stack's tables.
     pub fn tables(&mut self) -> Tables {
         Tables::new(self.required(TABLES, "the beginning of the tables' names", "the stack's name"))
     }
@@ -54,28 +56,27 @@ impl<'a> Environment<'a> {
         let list = self.required(TOPICS, holds, "the resources of type AWS::SNS::Topic");
         let arns: Vec<String> = list.split(',').map(|arn| arn.trim().to_owned()).collect();
         if !list.is_empty() && arns.iter().any(|arn| !arn.starts_with("arn:")) {
-            self.problems.push(format!("{TOPICS} is `{list}`, and should hold {holds}"));
+            self.problems.push(format!("{TOPICS} is `{list}`, but must hold {holds}"));
         }
         arns
     }
 
-    /// The URL of a view's dead letters.
+    /// The URL of the queue of a view's dead letters.
     pub fn dead_letters(&mut self) -> String {
         let holds = "the URL of the queue of the view's dead letters";
         let url = self.required(DEAD_LETTERS, holds, "the view's resource of type AWS::SQS::Queue");
         if !url.is_empty() && !url.starts_with("http") {
-            self.problems.push(format!("{DEAD_LETTERS} is `{url}`, and should hold {holds}"));
+            self.problems.push(format!("{DEAD_LETTERS} is `{url}`, but must hold {holds}"));
         }
         url
     }
 
-    /// The URL of the queue that a view is behind; `None` if SNS calls it.
+    /// The URL of the queue that is a view's event source; `None` if SNS calls the view.
     pub fn queue(&mut self) -> Option<String> {
         let url = (self.get)(QUEUE).filter(|url| !url.trim().is_empty())?;
         if !url.starts_with("http") {
-            let problem =
-                format!("{QUEUE} is `{url}`, and should hold the URL of the view's queue");
-            self.problems.push(problem);
+            self.problems
+                .push(format!("{QUEUE} is `{url}`, but must hold the URL of the view's queue"));
         }
         Some(url)
     }
@@ -87,35 +88,36 @@ impl<'a> Environment<'a> {
         self.number(WAIT_MS_MAX, "a number of milliseconds", default, 0..=most) as u64
     }
 
-    /// How many canaries; one, if nobody says.
+    /// The number of canaries; 1 by default.
     pub fn canaries(&mut self) -> usize {
         self.number(CANARIES, "a number of canaries", 1, 0..=CANARIES_MAX)
     }
 
-    /// How many logs a run of a sweep looks at; 250, if nobody says.
+    /// The number of logs that a run of a sweep visits; 250 by default.
     pub fn logs_per_sweep(&mut self) -> usize {
         let range = 1..=LOGS_PER_SWEEP_MAX;
         self.number(LOGS_PER_SWEEP, "a number of logs", LOGS_PER_SWEEP_DEFAULT, range)
     }
 
-    /// Bytes of logs that the processor keeps: a quarter of the memory that Lambda gives it.
+    /// Bytes of logs that the processor's cache keeps: a quarter of the function's memory, at most
+    /// 128 MiB.
     pub fn cache_bytes(&mut self) -> usize {
         let megabytes = (self.get)(MEMORY).and_then(|text| text.parse::<usize>().ok());
         megabytes.map_or(CACHE_BYTES_MAX, |mb| (mb * 1024 * 1024 / 4).min(CACHE_BYTES_MAX))
     }
 
-    /// The filter of the log; `info`, if nobody says.
+    /// The filter of the log; `info` by default.
     pub fn log(&mut self) -> Targets {
         let text = (self.get)(LOG).filter(|text| !text.is_empty());
         let text = text.unwrap_or_else(|| "info".to_owned());
         text.parse().unwrap_or_else(|error| {
-            let holds = "levels by target, as `info` or `info,fanfold_pipeline=debug`";
-            self.problems.push(format!("{LOG} is `{text}`, and should hold {holds}: {error}"));
+            let holds = "levels by target, such as `info` or `info,fanfold_pipeline=debug`";
+            self.problems.push(format!("{LOG} is `{text}`, but must hold {holds}: {error}"));
             Targets::new().with_default(tracing::Level::INFO)
         })
     }
 
-    /// Everything that was wrong.
+    /// Fails with all problems if there are any.
     pub fn check(self) -> Result<(), SettingsError> {
         if self.problems.is_empty() { Ok(()) } else { Err(SettingsError(self.problems)) }
     }
@@ -132,7 +134,7 @@ impl<'a> Environment<'a> {
             Ok(number) if range.contains(&number) => number,
             _ => {
                 let holds = format!("{what}, {} to {}", range.start(), range.end());
-                self.problems.push(format!("{name} is `{text}`, and should hold {holds}"));
+                self.problems.push(format!("{name} is `{text}`, but must hold {holds}"));
                 default
             }
         }

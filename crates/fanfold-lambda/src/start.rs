@@ -1,4 +1,4 @@
-//! How each Lambda is put together.
+//! Puts each Lambda together from settings, adapters and stages.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fanfold::canary::Canary;
 use fanfold::{Service, Services, StateKey, View, Views};
 use fanfold_aws::dynamo::{
-    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions,
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
 };
 use fanfold_aws::{
     KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue, StreamOrder,
@@ -26,19 +26,20 @@ use crate::budget::WIND_UP_MS;
 use crate::host::{Context, report_warm, run};
 use crate::processor::ProcessorHandler;
 use crate::relay::RelayHandler;
-use crate::settings::Environment;
+use crate::settings::EnvVars;
 use crate::sweep::SweepHandler;
 use crate::view::ViewHandler;
 
-/// Appends to slots that one request has under way. Each has a connection of its own (HTTP/1.1), of
-/// which 500 users in a request would open 500, more TLS handshakes than the request has time for;
-/// eight rounds of 64 take some 50 ms.
+/// Appends to slots that one request makes at the same time. Source: each append needs a connection
+/// of its own (HTTP/1.1), and 500 TLS handshakes take longer than a request may. Eight rounds of 64
+/// take some 50 ms.
 const APPENDS_AT_ONCE: usize = 64;
 
-/// Other environments may be at the same log: a batch comes again after a time-out, sweeps overlap.
+/// Other environments may work on the same log: Lambda retries a batch after a timeout, and sweeps
+/// overlap.
 const OTHERS: Others = Others::MayRun { grace_ms: WIND_UP_MS };
 
-/// The HTTP API, for these services and views.
+/// Runs the HTTP API of these services and views.
 pub fn api(services: Services, views: Views) -> ExitCode {
     run(
         "api",
@@ -71,14 +72,14 @@ pub fn api(services: Services, views: Views) -> ExitCode {
     )
 }
 
-/// The relay, behind the stream of the commands table.
+/// Runs the relay, whose event source is the stream of the commands table.
 pub fn relay() -> ExitCode {
     run(
         "relay",
         |environment| environment.stream(),
         async |context| {
             let Context { aws, env, settings: stream, .. } = context;
-            // Makes the connection, too.
+            // This call also opens the connection.
             StreamOrder::new(&aws, &stream).check().await;
             let stream = KinesisStream::new(&aws, stream);
             RelayHandler::new(Relay::new(Arc::new(stream), env))
@@ -86,10 +87,10 @@ pub fn relay() -> ExitCode {
     )
 }
 
-/// The processor of these services, and of the canary that the sweep sends. What the canaries do is
-/// published only if [`Canary`] is among `services`: a host with a view of it says so.
+/// Runs the processor of these services, and of the canaries that the sweep sends. It publishes the
+/// canaries' commits only if [`Canary`] is among `services`, which a host with a view of it needs.
 pub fn processor(services: Services) -> ExitCode {
-    let read = |of: &mut Environment<'_>| (of.stream(), of.topics(), of.cache_bytes());
+    let read = |of: &mut EnvVars<'_>| (of.stream(), of.topics(), of.cache_bytes());
     run("processor", read, async |context| {
         let Context { aws, tables, env, settings: (stream, topics, cache_bytes) } = context;
         let state = Arc::new(DynamoState::new(&aws, tables.state()));
@@ -105,7 +106,7 @@ pub fn processor(services: Services) -> ExitCode {
             state,
             parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
             topic: Arc::new(topic),
-            // Its order was looked at, so the connection is there.
+            // The check of its order has opened the connection.
             stream: Arc::new(KinesisStream::new(&aws, stream)),
             env,
         };
@@ -118,7 +119,7 @@ pub fn processor(services: Services) -> ExitCode {
     })
 }
 
-/// The view `V`, behind a topic, or a queue of it; and its sweep, on a schedule.
+/// Runs the view `V`, whose event source is a topic or a queue, and its sweep on a schedule.
 pub fn view<V: View>() -> ExitCode {
     let views = Views::new().with::<V>();
     let service = format!("view-{}", V::NAME);
@@ -140,16 +141,16 @@ pub fn view<V: View>() -> ExitCode {
             let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
             let sweep =
                 ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
-            let bookmark = Arc::new(Positions::new(&aws, name));
+            let position = Arc::new(DynamoSweepPosition::new(&aws, name));
             let queue = queue.map(|url| SqsQueue::new(&aws, url));
-            ViewHandler::new(projector, sweep, logs, bookmark).with_queue(queue)
+            ViewHandler::new(projector, sweep, logs, position).with_queue(queue)
         },
     )
 }
 
-/// The sweep, on a schedule.
+/// Runs the sweep on a schedule.
 pub fn sweep() -> ExitCode {
-    let read = |environment: &mut Environment<'_>| {
+    let read = |environment: &mut EnvVars<'_>| {
         (environment.stream(), environment.canaries(), environment.logs_per_sweep())
     };
     run("sweep", read, async |context| {
@@ -166,8 +167,8 @@ pub fn sweep() -> ExitCode {
         let services = Services::new().with::<Canary>();
         let ingest = Ingest::new(commands, Arc::new(OpenAdmission), services, env);
         let sweep = sweep.with_canaries(ingest, canaries);
-        let bookmark = Arc::new(Positions::new(&aws, tables.state()));
-        SweepHandler::new(sweep, logs, bookmark).with_order_of(StreamOrder::new(&aws, stream))
+        let position = Arc::new(DynamoSweepPosition::new(&aws, tables.state()));
+        SweepHandler::new(sweep, logs, position).with_order_of(StreamOrder::new(&aws, stream))
     })
 }
 

@@ -9,27 +9,28 @@ use serde_json::json;
 
 use crate::budget::Budget;
 use crate::error::InvocationError;
-use crate::handler::{Bookmark, Handler, Reply, dropped_schedule, is_over};
+use crate::handler::{Handler, Reply, SweepPosition, dropped_schedule, is_outdated};
 use crate::metrics::{
     ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, Metrics, NUDGED, RESENT, STANDSTILL_MS_MAX,
     WAITING, waiting_for,
 };
 
-/// The sweep on its schedule.
+/// The sweep as a Lambda, which a schedule invokes.
 pub struct SweepHandler {
     sweep: Sweep,
     logs_per_run: usize,
-    bookmark: Arc<dyn Bookmark>,
+    position: Arc<dyn SweepPosition>,
     order: Option<StreamOrder>,
 }
 
 impl SweepHandler {
-    /// Of this stage. A run looks at `logs_per_run` logs, the next at those behind them.
-    pub fn new(sweep: Sweep, logs_per_run: usize, bookmark: Arc<dyn Bookmark>) -> Self {
-        Self { sweep, logs_per_run, bookmark, order: None }
+    /// A handler that calls this stage. A run visits `logs_per_run` logs, and the next run continues
+    /// after them.
+    pub fn new(sweep: Sweep, logs_per_run: usize, position: Arc<dyn SweepPosition>) -> Self {
+        Self { sweep, logs_per_run, position, order: None }
     }
 
-    /// Looks in each run whether the command stream keeps the order.
+    /// Checks in each run whether the command stream keeps the order of a log's records.
     #[must_use]
     pub fn with_order_of(mut self, order: StreamOrder) -> Self {
         self.order = Some(order);
@@ -44,15 +45,15 @@ impl Handler for SweepHandler {
             let found = "has messages".to_owned();
             return Err(WrongEvent { expected: "a scheduled event", found }.into());
         };
-        if is_over(due, budget) {
+        if is_outdated(due, budget) {
             return dropped_schedule(due);
         }
         if let Some(order) = &self.order {
             order.check().await;
         }
-        let after = self.bookmark.load().await?;
+        let after = self.position.load().await?;
         let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
-        self.bookmark.store(report.next.as_ref()).await?;
+        self.position.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(LOGS, report.logs as f64);
         metrics.of_stack(NUDGED, report.nudged.len() as f64);

@@ -10,39 +10,40 @@ use serde_json::json;
 
 use crate::budget::Budget;
 use crate::error::InvocationError;
-use crate::handler::{Bookmark, Handler, Reply, dropped_schedule, is_over};
+use crate::handler::{Handler, Reply, SweepPosition, dropped_schedule, is_outdated};
 use crate::metrics::{
     Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED, VIEW_UNDELIVERED,
     VIEW_UNDER_WAY,
 };
 
-/// A run of the sweep begins nothing new after this, in milliseconds, however long the function may
-/// last: the next begins a minute after it, and two at a time read the same logs for nothing.
+/// How long a run of the sweep begins new work, in milliseconds, even if the function has more time.
+/// Source: the next run begins a minute after this one, and two runs at the same time would read the
+/// same logs.
 const RUN_MS: u64 = 45_000;
 
-/// One view: behind a topic, or behind a queue of it, with its own sweep on a schedule.
+/// One view as a Lambda: its event source is a topic or a queue, and a schedule invokes its sweep.
 pub struct ViewHandler {
     projector: Arc<Projector>,
     sweep: ViewSweep,
     logs_per_run: usize,
-    bookmark: Arc<dyn Bookmark>,
+    position: Arc<dyn SweepPosition>,
     queue: Option<SqsQueue>,
 }
 
 impl ViewHandler {
-    /// Of these stages, of one view. A run of its sweep looks at `logs_per_run` logs, the next at
-    /// those behind them.
+    /// A handler that calls these stages of one view. A run of the sweep visits `logs_per_run` logs,
+    /// and the next run continues after them.
     pub fn new(
         projector: Arc<Projector>,
         sweep: ViewSweep,
         logs_per_run: usize,
-        bookmark: Arc<dyn Bookmark>,
+        position: Arc<dyn SweepPosition>,
     ) -> Self {
         let sweep = sweep.with_run_ms(RUN_MS);
-        Self { projector, sweep, logs_per_run, bookmark, queue: None }
+        Self { projector, sweep, logs_per_run, position, queue: None }
     }
 
-    /// Behind this queue.
+    /// Sets the queue that is the event source; `None` if SNS calls the Lambda itself.
     #[must_use]
     pub fn with_queue(mut self, queue: Option<SqsQueue>) -> Self {
         self.queue = queue;
@@ -75,8 +76,11 @@ impl ViewHandler {
         if let Some(queue) = self.queue.as_ref().filter(|_| !failed.is_empty()) {
             let failed: Vec<&Delivery> =
                 failed.iter().filter_map(|at| deliveries.get(*at)).collect();
-            if let Err(error) = queue.show_again(&failed).await {
-                tracing::warn!(%error, "messages come again only after the visibility time-out");
+            if let Err(error) = queue.change_visibility(&failed).await {
+                tracing::warn!(
+                    %error,
+                    "failed messages are delivered again only after the queue's visibility timeout"
+                );
             }
         }
         let unfinished = failed.len();
@@ -84,8 +88,8 @@ impl ViewHandler {
         Reply::of_batch(&response, batch.items.len(), unfinished, batch.unreadable)
     }
 
-    /// What fails is said, and not an error of the invocation: Lambda would try it again beside the
-    /// next run, and take the event for a dead letter.
+    /// Runs the sweep. A failure is logged and counted, but is not an error of the invocation: Lambda
+    /// would retry it beside the next run, and then move the event to the dead letters.
     async fn on_schedule(&self, budget: Budget) -> Result<Reply, InvocationError> {
         self.run(budget).await.or_else(|error| {
             tracing::error!(%error, "the view's sweep failed");
@@ -96,9 +100,9 @@ impl ViewHandler {
     }
 
     async fn run(&self, budget: Budget) -> Result<Reply, InvocationError> {
-        let after = self.bookmark.load().await?;
+        let after = self.position.load().await?;
         let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
-        self.bookmark.store(report.next.as_ref()).await?;
+        self.position.store(report.next.as_ref()).await?;
         let mut metrics = Metrics::new();
         metrics.of_stack(VIEW_BEHIND, report.caught_up.len() as f64);
         metrics.of_stack(VIEW_FAILED, report.failed.len() as f64);
@@ -127,7 +131,7 @@ impl Handler for ViewHandler {
             ViewEvent::Queue { batch, deliveries } => {
                 self.of_queue(&batch, &deliveries, budget).await
             }
-            ViewEvent::Schedule { due } if is_over(due, budget) => dropped_schedule(due),
+            ViewEvent::Schedule { due } if is_outdated(due, budget) => dropped_schedule(due),
             ViewEvent::Schedule { .. } => self.on_schedule(budget).await,
         }
     }

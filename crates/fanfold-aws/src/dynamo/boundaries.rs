@@ -4,11 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fanfold::{LogId, Seq};
 use lru::LruCache;
 
-/// Logs whose boundary is remembered, of about 100 bytes each.
+/// The most logs whose boundary is remembered. Source: our choice; each takes about 100 bytes.
 const LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-/// Per log, where the last commit ends that this process has seen. The journal never changes, so
-/// what is remembered stays true: nothing before a boundary has to be read to know what is behind.
+/// Per log, the end of the last commit that this process has seen. The journal is immutable, so a
+/// boundary stays true, and nothing before it has to be read to know what comes after it.
 #[derive(Debug)]
 pub(super) struct Boundaries(Mutex<LruCache<LogId, Seq>>);
 
@@ -19,13 +19,12 @@ impl Default for Boundaries {
 }
 
 impl Boundaries {
-    /// A seq that is inside no commit, with commits up to it, if there are any: the highest known.
-    /// Where nothing is known, 1.
+    /// The highest known seq at which a commit begins or will begin; 1 if none is known.
     pub(super) fn of(&self, log: &LogId) -> Seq {
         self.logs().get(log).copied().unwrap_or(Seq(1))
     }
 
-    /// A commit ends before `boundary`.
+    /// Remembers that a commit ends before `boundary`.
     pub(super) fn note(&self, log: &LogId, boundary: Seq) {
         let mut logs = self.logs();
         match logs.get_mut(log) {

@@ -11,15 +11,15 @@ use md5::{Digest, Md5};
 use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
 use super::table::{Expression, Query, Table, WriteError};
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::names::CATALOGUE_INDEX;
 use crate::names::attribute::{AT, BODY, CLOSED, N, PK, SEQ, TOKEN};
 
-/// Buckets of the catalogue: its index has this many partition keys, so that new logs of a whole
-/// system do not come upon one.
+/// The number of the catalogue's buckets, which are the partition keys of its index. Source: our
+/// choice; it spreads the new logs of the whole system over 64 partitions.
 pub const BUCKETS: u8 = 64;
-/// Buckets that are asked at the same time: a walk over a quiet system is 64 questions that find
-/// little, one after the other a second of a Lambda's time.
+/// Buckets that are queried at the same time. Source: our choice; a walk over a quiet system makes 64
+/// queries that find little, which one after another take about a second.
 const BUCKETS_AT_ONCE: usize = 8;
 
 const UPDATE: &str = "SET #seq = if_not_exists(#seq, :zero) + :n, #n = :n, #b = :b, #at = :at, \
@@ -31,7 +31,7 @@ const CONDITION: &str =
 ///
 /// | call | costs |
 /// |---|---|
-/// | `append` | a write unit per KB of the larger of the new slot and the one before; one more at the log's very first. One attempt, the ingest stage retries |
+/// | `append` | a write unit per KB of the larger of the new slot and the old one, and one more for the log's first; one attempt, the ingest stage retries |
 /// | `slot`, `batch` | a read unit per 4 KB of the slot, its batch included |
 /// | `catalogue` | half a unit for each bucket begun, and for each 4 KB of names |
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl DynamoCommands {
         Self { table: Table::new(aws, table, "commands table") }
     }
 
-    /// Logs of one bucket behind `after`: at most `limit`, and whether the bucket may have more.
+    /// Logs of one bucket after the log `after`, at most `limit`, and whether the bucket may have more.
     async fn bucket(
         &self,
         bucket: u8,
@@ -73,7 +73,7 @@ impl DynamoCommands {
                 }
             };
             let logs: Vec<LogId> = page.items.into_iter().filter_map(listed).collect();
-            // A place in the catalogue is behind a log: a page without any is none to end at.
+            // A position in the catalogue names a log, so the walk cannot stop at a page without any.
             if !logs.is_empty() || page.next.is_none() {
                 return Ok((logs, page.next.is_some()));
             }
@@ -82,18 +82,22 @@ impl DynamoCommands {
     }
 }
 
-/// A row of the catalogue. One that is no log's was not put there by Fanfold: it is passed over with
-/// an alarm, for the walk over all others must not end there (F7).
+/// The log of a row of the catalogue. Fanfold did not write a row without a log's name. Such a row is
+/// skipped with an alarm, so that the walk does not end there (F7).
 fn listed(mut item: Item) -> Option<LogId> {
     let name = item.text(PK).map_err(|error| error.to_string());
     let log = name.and_then(|name| name.parse().map_err(|error| format!("`{name}` {error}")));
     log.inspect_err(|problem| {
-        tracing::error!(alarm = "foreign_log", problem, "a row of the catalogue is passed over");
+        tracing::error!(
+            alarm = "foreign_log",
+            problem,
+            "a row of the catalogue is not Fanfold's and is skipped"
+        );
     })
     .ok()
 }
 
-/// The log's bucket in the catalogue: the same in every build, for it is stored.
+/// The log's bucket in the catalogue. It is stored, so every build must compute the same.
 pub fn bucket(log: &LogId) -> u8 {
     let digest: [u8; 16] = Md5::digest(log.as_str()).into();
     digest[0] % BUCKETS
@@ -113,10 +117,10 @@ impl Commands for DynamoCommands {
                 (":h", number(bucket(log).into())),
             ],
         );
-        // Nothing returns the seq alone. What comes with it is not billed.
+        // No option returns the seq alone. The other attributes are not billed.
         let returned = ReturnValue::UpdatedNew;
         let condition = Some(CONDITION);
-        match self.table.update(key(log), update, condition, returned, Tries::ONE).await {
+        match self.table.update(key(log), update, condition, returned, RetryPolicy::NONE).await {
             Ok(mut updated) => Ok(updated.seq(SEQ).map_err(self.table.malformed())?),
             Err(WriteError::Conflict(Some(stored))) => {
                 Err(AppendError::Refused(slot(stored).map_err(self.table.malformed())?))
@@ -140,7 +144,7 @@ impl Commands for DynamoCommands {
         found.map(batch).transpose().map_err(self.table.malformed())
     }
 
-    /// At most as many queries as there are buckets left and rows looked at, some at the same time.
+    /// Makes at most as many queries as there are buckets left and pages of rows, some at the same time.
     async fn catalogue(
         &self,
         after: Option<CataloguePosition>,
@@ -157,7 +161,7 @@ impl Commands for DynamoCommands {
                 self.bucket(bucket, after, left)
             });
             let pages = try_join_all(asked).await?;
-            // Buckets are about alike: no more of them than are likely to be needed.
+            // Buckets are about equally full, so this queries as many as are probably needed.
             let expected = pages.first().map_or(0, |(listed, _)| listed.len());
             at_once = (left / expected.max(1)).clamp(1, BUCKETS_AT_ONCE);
             for (mut listed, more) in pages {
@@ -196,7 +200,7 @@ fn slot(mut item: Item) -> Result<Slot, Malformed> {
 mod tests {
     use super::*;
 
-    /// Stored numbers: a build that changed them would list logs twice, or never.
+    /// The numbers are stored: a build that changed them would list logs twice, or never.
     #[test]
     fn buckets_never_change() {
         let buckets = ["ledger/org:acme", "ledger/user:ann", "canary/org:canary-0"];

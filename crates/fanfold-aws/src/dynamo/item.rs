@@ -1,4 +1,4 @@
-//! Attributes: what they are made of, and what is read from them.
+//! Encodes and decodes the attributes of items.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use fanfold::{Seq, Time};
 
-/// An item, or the key of one.
+/// An item, or the key of an item.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// Something in an item is not what Fanfold writes.
+/// An attribute of an item is not as Fanfold writes it.
 #[derive(Debug, thiserror::Error)]
 #[error("attribute `{attribute}` of an item is {problem}")]
 pub(super) struct Malformed {
@@ -30,7 +30,7 @@ pub(super) fn bytes(bytes: &[u8]) -> AttributeValue {
     AttributeValue::B(Blob::new(bytes))
 }
 
-/// 128 random bits, 16 bytes, the highest first.
+/// 128 random bits, as 16 bytes in big-endian order.
 pub(super) fn random_bits(bits: u128) -> AttributeValue {
     bytes(&bits.to_be_bytes())
 }
@@ -40,7 +40,7 @@ pub(super) fn item<const N: usize>(attributes: [(&str, AttributeValue); N]) -> I
     attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Takes attributes out of an item.
+/// Takes attributes out of an item. `take_…` return `None` if the attribute is missing, the others fail.
 pub(super) trait Take {
     fn take(&mut self, attribute: &'static str) -> Option<AttributeValue>;
 

@@ -8,7 +8,7 @@ use super::boundaries::Boundaries;
 use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
 use super::table::{Expression, Query, Table, WriteError};
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::names::attribute::{AT, BODY, N, NONCE, PK, SK};
 
 /// The journal table.
@@ -16,7 +16,7 @@ use crate::names::attribute::{AT, BODY, N, NONCE, PK, SK};
 /// | call | costs |
 /// |---|---|
 /// | `append` | a write unit per KB of the commit; one attempt, the processor retries |
-/// | `read` | a read unit per 4 KB of the commits returned and of one more, which says whether there is more; one unit, or the commit before, where no commit begins at `from` and this process does not know it as the log's end |
+/// | `read` | a read unit per 4 KB of the commits returned, and of one more, which tells whether there are more; if no commit begins at `from` and this process does not know `from` as the log's end, one more query for the commit before |
 /// | `tail` | one unit if nothing was appended since this process last saw the log's end, else a unit per 4 KB of the last commit |
 #[derive(Debug)]
 pub struct DynamoJournal {
@@ -36,8 +36,8 @@ impl DynamoJournal {
         Ok(commit)
     }
 
-    /// The commit that begins before `from` and holds it. `known` is a boundary: if it is before
-    /// `from`, the commit is behind it, and nothing before it needs to be looked at.
+    /// The commit that begins before `from` and contains it. `known` is a boundary: if it is before
+    /// `from`, the commit begins at or after it.
     async fn around(
         &self,
         log: &LogId,
@@ -73,7 +73,7 @@ impl Journal for DynamoJournal {
             (BODY, bytes(body)),
         ]);
         let is_new = Expression("attribute_not_exists(#pk)", []);
-        match self.table.put(item, Some(is_new), Tries::ONE).await {
+        match self.table.put(item, Some(is_new), RetryPolicy::NONE).await {
             Ok(_) => {
                 self.boundaries.note(log, commit.last().next());
                 Ok(())
@@ -92,12 +92,12 @@ impl Journal for DynamoJournal {
             "#pk = :pk AND #sk >= :from",
             [(":pk", text(log.as_str())), (":from", number(from.0))],
         );
-        // One more than asked for says whether there is more: that a query has a key to go on
-        // from does not.
+        // Reads one commit more than asked for, which tells whether there are more. A query's key to
+        // continue from does not tell that.
         let query = Query { limit: Some(limit.saturating_add(1)), ..Query::new(keys) };
         let page = self.table.query(query).await?;
         let mut commits = Vec::with_capacity(page.items.len() + 1);
-        // The chain has no holes (F3): only if no commit begins here, one may hold it.
+        // The chain has no holes (F3): a commit before can contain `from` only if none begins there.
         let begins = |item: &Item| item.get(SK) == Some(&number(from.0));
         let is_boundary = from == Seq(1) || from == known || page.items.first().is_some_and(begins);
         if !is_boundary {
@@ -107,7 +107,7 @@ impl Journal for DynamoJournal {
         for item in page.items {
             match self.commit(log, item) {
                 Ok(commit) => commits.push(commit),
-                // Whoever reads comes as far as can be read.
+                // Returns the commits before a damaged one.
                 Err(Unavailable::Damaged { .. }) if !commits.is_empty() => {
                     is_cut = true;
                     break;

@@ -1,23 +1,23 @@
 //! The ports on DynamoDB. Each adapter's docs say what its calls cost.
 //!
-//! The costs are DynamoDB's: a write unit per KB of the item, names and keys included, of the
-//! larger of before and after; a read unit per 4 KB of the items that a call looks at, whatever it
-//! returns of them, and one if it finds none. A write whose condition fails costs the same.
+//! DynamoDB bills a write by the larger of the item before and after, one write unit per KB with names
+//! and keys. A write whose condition fails costs the same. It bills a read by the items that the call
+//! reads, one read unit per 4 KB, whatever it returns of them, and one unit if there are none.
 
 mod boundaries;
 mod commands;
 mod item;
+mod joined_reads;
 mod journal;
 mod parked;
-mod positions;
 mod state;
+mod sweep_position;
 mod table;
-mod together;
 mod view_table;
 
 pub use commands::{BUCKETS, DynamoCommands, bucket};
 pub use journal::DynamoJournal;
 pub use parked::DynamoParked;
-pub use positions::Positions;
 pub use state::DynamoState;
+pub use sweep_position::DynamoSweepPosition;
 pub use view_table::DynamoViewTable;

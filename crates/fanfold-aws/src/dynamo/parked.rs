@@ -8,57 +8,57 @@ use fanfold_pipeline::ports::{ParkedItem, ParkedTable, Unavailable};
 use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
 use super::table::{Expression, Query, Table};
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::names::attribute::{BODY, N, NONCE, PK, SEQ, SK};
 
-/// Bytes of a body that one item takes; DynamoDB's items hold 400 KB, keys included.
+/// The most bytes of a body in one item. Source: DynamoDB's items hold 400 KB, with keys and names.
 const PART_BYTES_MAX: usize = 350 * 1024;
-/// How often an item is read that is replaced while it is read.
+/// How often to read an item that is replaced while it is read. Source: our choice.
 const READS_MAX: usize = 5;
 
 /// The parked table.
 ///
-/// An item of the table holds 400 KB, but what cannot be decoded may be a whole record of the
-/// stream, 1 MiB: a larger body is kept in parts. The log's own item has the first, and says how
-/// many there are (`n`) and which call has stored them (`w`). The others are under a partition key of
-/// their own, so that they are in no list's way; they are stored before the item that names them,
-/// and deleted after it. What is left of an attempt that ended half-way is nobody's, and harmless.
+/// An item of the table holds 400 KB, but a record that cannot be decoded may have 1 MiB, so a larger
+/// body is stored in parts. The log's own item has the first part, the number of parts (`n`), and the
+/// nonce of the call that stored them (`w`). The other parts have a partition key of their own, so
+/// lists do not read them. They are stored before the item that names them, and deleted after it. An
+/// attempt that ends half-way may leave parts without an item, which are never read.
 ///
 /// | call | costs |
 /// |---|---|
-/// | `park` | a write unit per KB of the larger of the new item and the one before, and of each further part |
-/// | `list` | a read unit for each 4 KB of the items listed, one if there is none |
-/// | `remove` | a write unit per KB of the item, one if it is not there |
+/// | `park` | a write unit per KB of the larger of the new item and the old one, and of each further part |
+/// | `list` | a read unit for each 4 KB of the items listed, one if there are none |
+/// | `remove` | a write unit per KB of the item, one if there is no item |
 #[derive(Debug)]
 pub struct DynamoParked {
     table: Table,
 }
 
-/// An item as it is stored: the first part of a body.
+/// A stored item: the first part of a body.
 struct First {
     seq: Seq,
     body: Bytes,
     rest: Option<Rest>,
 }
 
-/// Where the other parts of a body are.
+/// The other parts of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Rest {
-    /// How many parts there are in all.
+    /// The number of all parts, with the first.
     parts: u64,
-    /// The call that stored them.
+    /// The nonce of the call that stored them.
     nonce: u128,
 }
 
 impl DynamoParked {
-    /// What is parked in this table.
+    /// The parked table with this name.
     pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
         Self { table: Table::new(aws, table, "parked table") }
     }
 
-    /// The whole of an item that was found; `None` if it was removed meanwhile.
+    /// The parked item of a stored item, with all of its parts; `None` if it was removed meanwhile.
     async fn whole(&self, log: &LogId, mut found: Item) -> Result<Option<ParkedItem>, Unavailable> {
-        // An item's key is always there, and a text.
+        // Every item has a sort key, which is a text.
         let key = found.get(SK).and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
         let mut incomplete = None;
         for _ in 0..READS_MAX {
@@ -70,13 +70,13 @@ impl DynamoParked {
                 let identity = identity(&key).to_owned();
                 return Ok(Some(ParkedItem { seq: first.seq, identity, body }));
             }
-            // Parts are stored before the item that names them, and removed after it: of one that
-            // stays while they are looked for twice, they are gone.
+            // Parts are stored before the item that names them, and removed after it. If the item is
+            // the same after two reads without a part, the part is lost.
             if incomplete == first.rest {
                 return Ok(Some(damaged(log, &key, &"a part is missing")));
             }
             incomplete = first.rest;
-            // Or somebody has replaced or removed it since its first part was read.
+            // Otherwise the item may have been replaced or removed since its first part was read.
             let itself = Expression(
                 "#pk = :pk AND #sk = :sk",
                 [(":pk", text(log.as_str())), (":sk", text(&key))],
@@ -89,7 +89,7 @@ impl DynamoParked {
         Err(self.table.failed(format!("`{key}` of {log} is replaced all the time")))
     }
 
-    /// `None` if a part is missing.
+    /// The body with all parts; `None` if a part is missing.
     async fn whole_body(
         &self,
         log: &LogId,
@@ -148,15 +148,15 @@ impl ParkedTable for DynamoParked {
             for (part, body) in (1..).zip(parts) {
                 let mut item = part_of(log, &key, nonce, part);
                 item.insert(BODY.to_owned(), bytes(body));
-                let put = self.table.put::<0>(item, None, Tries::SOME).await;
+                let put = self.table.put::<0>(item, None, RetryPolicy::BRIEF).await;
                 put.map_err(|error| error.unavailable(&self.table))?;
             }
             stored.insert(N.to_owned(), number(n));
             stored.insert(NONCE.to_owned(), random_bits(nonce));
         }
-        let put = self.table.put::<0>(stored, None, Tries::SOME).await;
+        let put = self.table.put::<0>(stored, None, RetryPolicy::BRIEF).await;
         let before = put.map_err(|error| error.unavailable(&self.table))?;
-        // What names no parts has none.
+        // An old item that cannot be read names no parts to remove.
         let before = before.and_then(|before| read(before).ok());
         match before.and_then(|before| before.rest) {
             Some(before) if rest != Some(before) => self.remove_parts(log, &key, before).await,
@@ -202,7 +202,8 @@ impl ParkedTable for DynamoParked {
     }
 }
 
-/// Seqs in the order of their numbers: all with the same number of digits.
+/// The sort key of a parked item. All seqs have the same number of digits, so that texts sort as
+/// numbers.
 fn sort_key(seq: Seq, identity: &str) -> String {
     format!("{:020}#{identity}", seq.0)
 }
@@ -211,22 +212,28 @@ fn identity(sort_key: &str) -> &str {
     sort_key.split_once('#').map_or("", |(_, identity)| identity)
 }
 
-/// What is listed of an item that cannot be read whole. It has no body, not even what there is of
-/// it, which somebody might take for a shorter one: it waits for an operator. A put that takes
-/// effect after its item was removed, and with it the parts, leaves one behind.
+/// The parked item that is listed for a stored item that cannot be read whole. Its body is empty, since
+/// a part of it could be taken for a shorter body. It waits for an operator. Such an item appears if a
+/// put takes effect after the item and its parts were removed.
 fn damaged(log: &LogId, sort_key: &str, problem: &dyn Display) -> ParkedItem {
-    tracing::error!(alarm = "parked_damaged", %log, sort_key, %problem, "it cannot be read");
+    tracing::error!(
+        alarm = "parked_damaged",
+        %log,
+        sort_key,
+        %problem,
+        "a parked item cannot be read and waits for an operator"
+    );
     let seq = sort_key.split_once('#').and_then(|(seq, _)| seq.parse().ok());
     let identity = identity(sort_key).to_owned();
     ParkedItem { seq: seq.map_or(Seq::ZERO, Seq), identity, body: Bytes::new() }
 }
 
-/// A space is in no log's name: these partition keys are nobody else's.
+/// The partition key of an item's parts. No log's name has a space, so it cannot be that of a log.
 fn parts_key(log: &LogId, sort_key: &str) -> String {
     format!("{log} {sort_key}")
 }
 
-/// The sort key of a part, or what those of all parts that a call stored begin with.
+/// The sort key of a part, or without `part` the prefix of all parts that a call stored.
 fn part_key(nonce: u128, part: Option<u64>) -> String {
     let part = part.map(|part| format!("{part:04}"));
     format!("{nonce:032x}#{}", part.unwrap_or_default())

@@ -5,28 +5,28 @@ use fanfold_pipeline::ports::{Guarded, State, StateItem, Unavailable};
 use super::item::{Item, Malformed, Take, bytes, item, number, text};
 use super::table::{Expression, Table, WriteError};
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::names::attribute::{BODY, PK, SEQ, SK};
 
 /// The state table.
 ///
 /// | call | costs |
 /// |---|---|
-/// | `get` | per key a read unit for each 4 KB of its item, one if there is none |
-/// | `heads` | half of that: eventually consistent |
-/// | `put` | a write unit per KB of the larger of the new item and the one before |
+/// | `get` | per key a read unit for each 4 KB of its item, one if there is no item |
+/// | `heads` | half of that, since it is eventually consistent |
+/// | `put` | a write unit per KB of the larger of the new item and the old one |
 #[derive(Debug)]
 pub struct DynamoState {
     table: Table,
-    /// The same, as it was a moment ago.
-    lagging: Table,
+    /// The same table, read eventually consistent.
+    eventual: Table,
 }
 
 impl DynamoState {
     /// The state in this table.
     pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
         let table = Table::new(aws, table, "state table");
-        Self { lagging: table.lagging(), table }
+        Self { eventual: table.eventual(), table }
     }
 
     async fn read(
@@ -55,10 +55,11 @@ impl State for DynamoState {
         log: &LogId,
         keys: &[StateKey],
     ) -> Result<Vec<Option<StateItem>>, Unavailable> {
-        Self::read(&self.lagging, log, keys).await
+        Self::read(&self.eventual, log, keys).await
     }
 
-    /// A second attempt finds what the first has stored, which is as good as new.
+    /// If a first attempt stored the item without an answer, the second finds it, and returns
+    /// [`Guarded::Newer`], which is as good.
     async fn put(
         &self,
         log: &LogId,
@@ -73,7 +74,7 @@ impl State for DynamoState {
         ]);
         let is_newer =
             Expression("attribute_not_exists(#pk) OR #seq < :seq", [(":seq", number(state.seq.0))]);
-        match self.table.put(item, Some(is_newer), Tries::SOME).await {
+        match self.table.put(item, Some(is_newer), RetryPolicy::BRIEF).await {
             Ok(_) => Ok(Guarded::Stored),
             Err(WriteError::Conflict(_)) => Ok(Guarded::Newer),
             Err(WriteError::Unavailable(unavailable)) => Err(unavailable),

@@ -1,6 +1,6 @@
-//! One table, and the calls that the adapters make of it. All of them ask for the capacity they
-//! consumed, and all reads are strongly consistent but those of an index, which cannot be, and
-//! those that ask for less.
+//! The calls that the adapters make on one table. All of them ask for the capacity that they consumed.
+//! Reads are strongly consistent, except those of an index, which cannot be, and those of
+//! [`Table::eventual`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,42 +17,42 @@ use fanfold_pipeline::ports::Unavailable;
 use futures::stream::{self, StreamExt};
 
 use super::item::{Item, Malformed, item};
-use super::together::{Found, Key, Outcome, Together};
+use super::joined_reads::{Found, JoinedReads, Key, KeyResult};
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::error::{Call, CallError};
 
-/// Keys in one `BatchGetItem` (DynamoDB).
+/// The most keys of one `BatchGetItem`. Source: DynamoDB.
 const BATCH_GET_MAX: usize = 100;
-/// Batches of keys under way at the same time.
+/// Batches of keys that are read at the same time. Source: our choice.
 const BATCHES_AT_ONCE: usize = 4;
 
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     aws: Aws,
     name: String,
-    /// What the port is called in errors.
+    /// The name of the port in errors.
     hop: &'static str,
     consistent: bool,
-    together: Arc<Together>,
+    joined_reads: Arc<JoinedReads>,
 }
 
-/// An expression with `#names`, each the attribute of that name, and the values of its `:names`.
+/// An expression in which `#name` is the attribute of that name, with the values of its `:names`.
 pub(super) struct Expression<'a, const N: usize>(
     pub(super) &'a str,
     pub(super) [(&'static str, AttributeValue); N],
 );
 
-/// A part of the items under one partition key, by their sort keys.
+/// A query of items under one partition key.
 pub(super) struct Query<'a, const N: usize> {
-    /// What their keys must be.
+    /// The condition on the items' keys.
     pub keys: Expression<'a, N>,
-    /// Only these attributes are returned; `None`: all.
+    /// The attributes to return; `None` means all.
     pub only: Option<&'a str>,
     pub index: Option<&'static str>,
     pub descending: bool,
     pub limit: Option<usize>,
-    /// Goes on behind this key.
+    /// The key after which to continue.
     pub start: Option<Item>,
 }
 
@@ -62,38 +62,38 @@ impl<'a, const N: usize> Query<'a, N> {
     }
 }
 
-/// What one `Query` returns: at most 1 MB.
+/// One page of a query: at most 1 MB.
 pub(super) struct Page {
     pub items: Vec<Item>,
-    /// Where to go on; `None` at the end.
+    /// The key after which to continue; `None` at the end.
     pub next: Option<Item>,
 }
 
 /// Why a write was not made.
 pub(super) enum WriteError {
-    /// Its condition failed; the item as it is.
+    /// Its condition failed; with the item as it is.
     Conflict(Option<Item>),
     Unavailable(Unavailable),
 }
 
 impl Table {
     pub(super) fn new(aws: &Aws, name: impl Into<String>, hop: &'static str) -> Self {
-        let together = Arc::default();
-        Self { aws: aws.clone(), name: name.into(), hop, consistent: true, together }
+        let joined_reads = Arc::default();
+        Self { aws: aws.clone(), name: name.into(), hop, consistent: true, joined_reads }
     }
 
-    /// The same table, read by key as it was a moment ago, for half the price.
-    pub(super) fn lagging(&self) -> Self {
-        Self { consistent: false, together: Arc::default(), ..self.clone() }
+    /// The same table, read by key eventually consistent, at half the price.
+    pub(super) fn eventual(&self) -> Self {
+        Self { consistent: false, joined_reads: Arc::default(), ..self.clone() }
     }
 
-    /// An error of this table's port.
+    /// A failure of this table's port.
     pub(super) fn failed(&self, message: impl ToString) -> Unavailable {
         let message = format!("{}: {}", self.name, message.to_string());
         Unavailable::Failed { hop: self.hop, message }
     }
 
-    /// An item that Fanfold did not write: the next attempt finds the same.
+    /// The error of an item that Fanfold did not write. A retry finds the same.
     pub(super) fn malformed(&self) -> impl Fn(Malformed) -> Unavailable {
         |malformed| {
             let message = format!("{}: {malformed}", self.name);
@@ -117,17 +117,18 @@ impl Table {
             .consistent_read(self.consistent)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("GetItem");
-        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let sent = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         let output = sent.map_err(|error| error.unavailable(self.hop))?;
         self.aws.meter.read(output.consumed_capacity());
         Ok(output.item)
     }
 
-    /// The items of a log under these sort keys, in their order. Each is billed by itself, and all
-    /// that is asked for at the same time is read [together](Together).
+    /// The items of a log under these sort keys, in their order. Each is billed alone. Calls at the same
+    /// time are [joined](JoinedReads).
     ///
-    /// Keys that were left out are asked for again: an answer holds at most 16 MB, and is throttled
-    /// key by key. Bounded, because each round that brings nothing counts as a failed attempt.
+    /// Requests keys again that DynamoDB leaves unprocessed: an answer holds at most 16 MB, and single
+    /// keys are throttled. A round that reads no key counts as a failed attempt, which bounds the
+    /// rounds.
     pub(super) async fn get_many<'a>(
         &self,
         log: &LogId,
@@ -143,28 +144,28 @@ impl Table {
             let wanted = left.iter().map(|at| keys[*at].clone()).collect();
             for (at, outcome) in std::mem::take(&mut left).into_iter().zip(self.ask(wanted).await) {
                 match outcome {
-                    Some(Outcome::Item(item)) => items[at] = Some(item),
+                    Some(KeyResult::Item(item)) => items[at] = Some(item),
                     None => {}
-                    Some(Outcome::LeftOut) => left.push(at),
-                    Some(Outcome::Failed(error)) => return Err(error),
+                    Some(KeyResult::Unprocessed) => left.push(at),
+                    Some(KeyResult::Failed(error)) => return Err(error),
                 }
             }
             if left.is_empty() {
                 return Ok(items);
             }
             attempt = if left.len() < asked { 1 } else { attempt + 1 };
-            if !Tries::SOME.pause(attempt, &self.aws.deadline).await {
+            if !RetryPolicy::BRIEF.pause(attempt, &self.aws.deadline).await {
                 return Err(Unavailable::Throttled { hop: self.hop });
             }
         }
     }
 
-    /// What comes of asking for these keys once, in their order.
-    async fn ask(&self, keys: Vec<Key>) -> Vec<Option<Outcome>> {
+    /// Requests these keys once; returns the results in their order.
+    async fn ask(&self, keys: Vec<Key>) -> Vec<Option<KeyResult>> {
         loop {
-            let (answered, reader) = self.together.ask(keys.clone());
+            let (answered, reader) = self.joined_reads.ask(keys.clone());
             if let Some(reader) = reader {
-                let all = reader.all_asked().await;
+                let all = reader.join().await;
                 let found = self.read(all.keys()).await;
                 all.answer(&found);
             }
@@ -178,7 +179,7 @@ impl Table {
         let keys: Vec<Key> = keys.into_iter().collect();
         if let [key] = &keys[..] {
             let item = self.get(key.item(), None).await.transpose();
-            let outcome = item.map(|item| item.map_or_else(Outcome::Failed, Outcome::Item));
+            let outcome = item.map(|item| item.map_or_else(KeyResult::Failed, KeyResult::Item));
             return outcome.map(|outcome| (key.clone(), outcome)).into_iter().collect();
         }
         let batches: Vec<_> = keys.chunks(BATCH_GET_MAX).map(|keys| self.get_batch(keys)).collect();
@@ -190,14 +191,14 @@ impl Table {
         let output = match self.get_batch_once(keys).await {
             Ok(output) => output,
             Err(error) => {
-                let failed = |key: &Key| (key.clone(), Outcome::Failed(error.clone()));
+                let failed = |key: &Key| (key.clone(), KeyResult::Failed(error.clone()));
                 return keys.iter().map(failed).collect();
             }
         };
         let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
-        let found = items.filter_map(|item| Some((Key::of(&item)?, Outcome::Item(item))));
+        let found = items.filter_map(|item| Some((Key::of(&item)?, KeyResult::Item(item))));
         let left = output.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys);
-        let left = left.filter_map(|key| Some((Key::of(&key)?, Outcome::LeftOut)));
+        let left = left.filter_map(|key| Some((Key::of(&key)?, KeyResult::Unprocessed)));
         found.chain(left).collect()
     }
 
@@ -213,18 +214,18 @@ impl Table {
             .request_items(&self.name, batch)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("BatchGetItem");
-        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let sent = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         let output = sent.map_err(|error| error.unavailable(self.hop))?;
         self.aws.meter.read(output.consumed_capacity());
         Ok(output)
     }
 
-    /// Puts an item; returns the one that it replaces.
+    /// Puts an item; returns the item that it replaces if there is no condition.
     pub(super) async fn put<const N: usize>(
         &self,
         item: Item,
         condition: Option<Expression<'_, N>>,
-        tries: Tries,
+        retries: RetryPolicy,
     ) -> Result<Option<Item>, WriteError> {
         let mut request = self
             .aws
@@ -244,7 +245,7 @@ impl Table {
             None => request.return_values(ReturnValue::AllOld),
         };
         let call = self.call("PutItem");
-        match self.aws.call(call, tries, || request.clone().send()).await {
+        match self.aws.call(call, retries, || request.clone().send()).await {
             Ok(output) => {
                 self.aws.meter.wrote(output.consumed_capacity());
                 Ok(output.attributes)
@@ -257,14 +258,14 @@ impl Table {
         }
     }
 
-    /// Updates an item, or makes it; returns what `returned` says.
+    /// Updates an item, or creates it; returns the attributes that `returned` names.
     pub(super) async fn update<const N: usize>(
         &self,
         key: Item,
         update: Expression<'_, N>,
         condition: Option<&str>,
         returned: ReturnValue,
-        tries: Tries,
+        retries: RetryPolicy,
     ) -> Result<Item, WriteError> {
         let Expression(update, values) = update;
         let request = self
@@ -283,7 +284,7 @@ impl Table {
             )
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("UpdateItem");
-        match self.aws.call(call, tries, || request.clone().send()).await {
+        match self.aws.call(call, retries, || request.clone().send()).await {
             Ok(output) => {
                 self.aws.meter.wrote(output.consumed_capacity());
                 Ok(output.attributes.unwrap_or_default())
@@ -296,7 +297,7 @@ impl Table {
         }
     }
 
-    /// Deletes an item; returns it, if it was there.
+    /// Deletes an item; returns it, or `None` if there was none.
     pub(super) async fn delete(&self, key: Item) -> Result<Option<Item>, Unavailable> {
         let request = self
             .aws
@@ -307,7 +308,7 @@ impl Table {
             .return_values(ReturnValue::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("DeleteItem");
-        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let sent = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         let output = sent.map_err(|error| error.unavailable(self.hop))?;
         self.aws.meter.wrote(output.consumed_capacity());
         Ok(output.attributes)
@@ -334,7 +335,7 @@ impl Table {
             .set_exclusive_start_key(start)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("Query");
-        let sent = self.aws.call(call, Tries::SOME, || request.clone().send()).await;
+        let sent = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         let output = sent.map_err(|error| error.unavailable(self.hop))?;
         self.aws.meter.read(output.consumed_capacity());
         let items = output.items.unwrap_or_default();
@@ -347,17 +348,17 @@ impl Table {
 }
 
 impl WriteError {
-    /// Of a write whose condition cannot fail, or whose failed condition shows no item.
+    /// The error of a write whose condition cannot fail, or whose failed condition shows no item.
     pub(super) fn unavailable(self, table: &Table) -> Unavailable {
         match self {
             Self::Unavailable(unavailable) => unavailable,
-            Self::Conflict(_) => table.failed("a condition failed, and nothing says why"),
+            Self::Conflict(_) => table.failed("a condition failed, and the answer has no item"),
         }
     }
 }
 
-/// The `#names` of expressions, each standing for the attribute of that name: so no attribute can
-/// collide with one of DynamoDB's hundreds of reserved words.
+/// The `#names` of expressions, each for the attribute of the same name. So no attribute collides with
+/// one of DynamoDB's hundreds of reserved words.
 fn names<const N: usize>(expressions: [&str; N]) -> Option<HashMap<String, String>> {
     let words = expressions.into_iter().flat_map(|expression| expression.split('#').skip(1));
     let names: HashMap<String, String> = words
@@ -372,6 +373,6 @@ fn names<const N: usize>(expressions: [&str; N]) -> Option<HashMap<String, Strin
 fn values_of<const N: usize>(
     values: [(&'static str, AttributeValue); N],
 ) -> Option<HashMap<String, AttributeValue>> {
-    // An empty map is refused.
+    // DynamoDB refuses an empty map.
     (N > 0).then(|| item(values))
 }

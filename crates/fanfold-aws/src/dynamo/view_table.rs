@@ -10,17 +10,18 @@ use fanfold_pipeline::ports::{
 use super::item::{Item, Malformed, Take, bytes, item, number, text};
 use super::table::{Expression, Query, Table, WriteError};
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::names::attribute::{
     ATTEMPT_AT, ATTEMPTS, BEHIND, BODY, OWNER, PARKED, PK, SEQ, SK, TTL, UNTIL,
 };
 
 const CURSOR: &str = "cursor";
 const ROW: &str = "row#";
-/// A scan ends behind the row with which it has this many bytes: about a page of DynamoDB's.
+/// A scan ends after the row with which its rows have this many bytes. Source: about a page of
+/// DynamoDB.
 const PAGE_BYTES: usize = 1024 * 1024;
-/// Rows that a query of a scan looks at, at most: tombstones among them may make it look further
-/// than it was asked to.
+/// The most rows that one query of a scan reads. A scan may have to read more rows than it returns,
+/// since some may be tombstones. Source: our choice.
 const ROWS_PER_QUERY_MAX: usize = 1_000;
 
 /// The table of one view.
@@ -28,10 +29,10 @@ const ROWS_PER_QUERY_MAX: usize = 1_000;
 /// | call | costs |
 /// |---|---|
 /// | `cursor` | a read unit |
-/// | `rows` | per key a read unit for each 4 KB of its row, one if there is none |
-/// | `put_row` | a write unit per KB of the larger of the new row and the one before |
+/// | `rows` | per key a read unit for each 4 KB of its row, one if there is no row |
+/// | `put_row` | a write unit per KB of the larger of the new row and the old one |
 /// | `advance`, `mark_behind`, `park`, `attempt` | a write unit, refused or not |
-/// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which says whether there is more |
+/// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which tells whether there are more |
 #[derive(Debug)]
 pub struct DynamoViewTable {
     table: Table,
@@ -43,8 +44,7 @@ impl DynamoViewTable {
         Self { table: Table::new(aws, table, "view table") }
     }
 
-    /// Changes what `update` names of the cursor, if `condition` holds; else returns the cursor as
-    /// it is.
+    /// Updates the cursor if `condition` holds; otherwise returns the cursor as it is.
     async fn change<const N: usize>(
         &self,
         log: &LogId,
@@ -52,7 +52,7 @@ impl DynamoViewTable {
         condition: Option<&str>,
     ) -> Result<Option<Cursor>, Unavailable> {
         let (key, returned) = (cursor_key(log), ReturnValue::None);
-        match self.table.update(key, update, condition, returned, Tries::SOME).await {
+        match self.table.update(key, update, condition, returned, RetryPolicy::BRIEF).await {
             Ok(_) => Ok(None),
             Err(WriteError::Conflict(there)) => {
                 let there = there.unwrap_or_default();
@@ -81,8 +81,8 @@ impl ViewTable for DynamoViewTable {
         rows.collect::<Result<_, _>>().map_err(self.table.malformed())
     }
 
-    /// A second attempt finds the row that the first has stored: the caller is told of a conflict,
-    /// reloads it, and sees that it is done.
+    /// If a first attempt stored the row without an answer, the second returns a conflict. The caller
+    /// then reloads the row, and sees that it is done.
     async fn put_row(
         &self,
         log: &LogId,
@@ -93,17 +93,17 @@ impl ViewTable for DynamoViewTable {
         let mut item =
             item([(PK, text(log.as_str())), (SK, text(sort_key(key))), (SEQ, number(row.seq.0))]);
         item.extend(row.body.as_ref().map(|body| (BODY.to_owned(), bytes(body))));
-        // Never removed too early: rounded up.
+        // Rounded up, so that DynamoDB never removes the row too early.
         let expires_s = row.expires.map(|expires| expires.0.div_ceil(1_000));
         item.extend(expires_s.map(|expires_s| (TTL.to_owned(), number(expires_s))));
         let put = match loaded {
             Some(loaded) => {
                 let unchanged = Expression("#seq = :loaded", [(":loaded", number(loaded.0))]);
-                self.table.put(item, Some(unchanged), Tries::SOME).await
+                self.table.put(item, Some(unchanged), RetryPolicy::BRIEF).await
             }
             None => {
                 let is_new = Expression("attribute_not_exists(#pk)", []);
-                self.table.put(item, Some(is_new), Tries::SOME).await
+                self.table.put(item, Some(is_new), RetryPolicy::BRIEF).await
             }
         };
         match put {
@@ -137,7 +137,8 @@ impl ViewTable for DynamoViewTable {
         self.change(log, update, Some(condition)).await.map(|_| ())
     }
 
-    /// A second try finds what the first has noted.
+    /// If a first attempt stored the lease without an answer, the second finds it and returns
+    /// [`Attempted::Noted`].
     async fn attempt(
         &self,
         log: &LogId,
@@ -170,7 +171,7 @@ impl ViewTable for DynamoViewTable {
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
-        let Some(Bounds { lowest, highest, mut start }) = Bounds::of(log, range) else {
+        let Some(KeyRange { lowest, highest, mut start }) = KeyRange::of(log, range) else {
             return Ok(RowPage::default());
         };
         let limit = range.limit.max(1);
@@ -198,7 +199,7 @@ impl ViewTable for DynamoViewTable {
                 bytes += row.as_ref().map_or(0, |row| row.body.len());
                 rows.extend(row);
             }
-            // The one too many says that there is more, whatever else is behind it.
+            // A row too many tells that there are more, whether or not others follow it.
             let fits = limit.min(if bytes > PAGE_BYTES { rows.len() - 1 } else { limit }).max(1);
             if rows.len() > fits {
                 rows.truncate(fits);
@@ -206,21 +207,22 @@ impl ViewTable for DynamoViewTable {
             }
             let Some(next) = page.next else { return Ok(RowPage { rows, more: false }) };
             start = Some(next);
-            // Tombstones have made it too few, or large rows: there may be many more of both.
+            // Tombstones or large rows have made this page too short. There may be many more of them,
+            // so the next query reads more.
             looks_at = looks_at.saturating_mul(4);
         }
     }
 }
 
-/// Where the keys of a range begin and end, both included.
-struct Bounds {
+/// The sort keys of a range, with both ends included.
+struct KeyRange {
     lowest: String,
     highest: String,
-    /// The key to go on behind, which is one of both.
+    /// The key after which to continue: that of one of both ends.
     start: Option<Item>,
 }
 
-impl Bounds {
+impl KeyRange {
     /// `None` if the range is empty.
     fn of(log: &LogId, range: &RowRange) -> Option<Self> {
         let mut lowest = format!("{ROW}{}", range.prefix);
@@ -247,7 +249,7 @@ fn sort_key(key: &RowKey) -> String {
     format!("{ROW}{key}")
 }
 
-/// A cursor that was only marked, parked or tried has no seq yet: it stands at zero.
+/// The cursor of an item. One that was only marked behind, parked or leased has no seq yet: it is zero.
 fn cursor(mut item: Item) -> Result<Cursor, Malformed> {
     let parked = item.take_text(PARKED)?;
     let parked = parked.map(|json| serde_json::from_str(&json)).transpose();
@@ -259,7 +261,7 @@ fn cursor(mut item: Item) -> Result<Cursor, Malformed> {
     })
 }
 
-/// Of its attributes: attempts, begun, until, owner.
+/// The values of a lease's attributes: attempts, begun, until, owner.
 fn numbers(lease: &Lease) -> [AttributeValue; 4] {
     [lease.attempts.into(), lease.at.0, lease.until.0, lease.owner].map(number)
 }
@@ -284,7 +286,7 @@ fn row(mut item: Item) -> Result<StoredRow, Malformed> {
     })
 }
 
-/// `None` for a tombstone.
+/// The row of an item; `None` for a tombstone.
 fn live_row(mut item: Item) -> Result<Option<Row>, Malformed> {
     let Some(body) = item.take_bytes(BODY)? else { return Ok(None) };
     let sk = item.text(SK)?;

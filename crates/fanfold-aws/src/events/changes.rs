@@ -30,7 +30,7 @@ struct StreamRecord<'a> {
     new_image: Option<HashMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-/// The attributes of an item that a slot has. Numbers are strings on this wire.
+/// The types of a slot's attributes. DynamoDB writes numbers as strings.
 #[derive(Deserialize)]
 enum Attribute<'a> {
     S(#[serde(borrow)] Cow<'a, str>),
@@ -38,11 +38,11 @@ enum Attribute<'a> {
     B(#[serde(borrow)] Cow<'a, str>),
 }
 
-/// The changes that a stream of the commands table tells of (view type NEW_IMAGE, or more).
+/// Decodes an event of the commands table's stream (view type NEW_IMAGE, or more).
 ///
-/// A removed slot tells of nothing. One that cannot be read is passed over with an alarm: nobody
-/// but an operator could have written it, and it must not stop the shard's other logs (F7). Its log
-/// then has a gap, and the sweep reports it.
+/// Records of removed slots are ignored. A record that cannot be read is skipped with an alarm: only
+/// an operator can have written it, and it must not stop the shard's other logs (F7). Its log then has
+/// a gap, which the sweep reports.
 pub fn changes(event: &str) -> Result<Batch<Change>, WrongEvent> {
     let records = records_of(event, "records of the commands table's stream")?;
     let mut batch = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
@@ -58,7 +58,7 @@ pub fn changes(event: &str) -> Result<Batch<Change>, WrongEvent> {
                 tracing::error!(
                     alarm = "undecodable_slot",
                     problem,
-                    "a change of the commands table is passed over: the log stands still"
+                    "a change of the commands table cannot be read and is skipped: its log stands still"
                 );
             }
         }
@@ -67,8 +67,8 @@ pub fn changes(event: &str) -> Result<Batch<Change>, WrongEvent> {
 }
 
 fn read(record: &RawValue) -> Result<Option<(String, Change)>, String> {
-    let record: Record<'_> =
-        serde_json::from_str(record.get()).map_err(|error| format!("no stream record: {error}"))?;
+    let record: Record<'_> = serde_json::from_str(record.get())
+        .map_err(|error| format!("not a stream record: {error}"))?;
     let StreamRecord { sequence_number, new_image } = record.dynamodb;
     if record.event_name == "REMOVE" {
         return Ok(None);
@@ -87,11 +87,11 @@ fn change(image: &HashMap<Cow<'_, str>, &RawValue>) -> Result<Change, String> {
     };
     let string = |name: &str| match attribute(name)? {
         Attribute::S(text) => Ok(text.into_owned()),
-        _ => Err(format!("attribute `{name}` is no string")),
+        _ => Err(format!("attribute `{name}` is not a string")),
     };
     let number = |name: &str| match attribute(name)? {
         Attribute::N(text) => text.parse::<u64>().map_err(|e| format!("attribute `{name}`: {e}")),
-        _ => Err(format!("attribute `{name}` is no number")),
+        _ => Err(format!("attribute `{name}` is not a number")),
     };
     let bytes = |name: &str| match attribute(name)? {
         Attribute::B(text) => {
@@ -102,10 +102,10 @@ fn change(image: &HashMap<Cow<'_, str>, &RawValue>) -> Result<Change, String> {
     let log: LogId = string(PK)?.parse().map_err(|e| format!("attribute `{PK}`: {e}"))?;
     let (last, n) = (Seq(number(SEQ)?), number(N)?);
     if n == 0 || n > last.0 {
-        return Err(format!("{n} commands up to {last}"));
+        return Err(format!("`{N}` is {n}, but `{SEQ}` is {last}"));
     }
     let token = bytes(TOKEN)?;
-    let token = token.try_into().map_err(|_| format!("attribute `{TOKEN}` has not 16 bytes"))?;
+    let token = token.try_into().map_err(|_| format!("attribute `{TOKEN}` is not 16 bytes"))?;
     Ok(Change {
         log,
         last,

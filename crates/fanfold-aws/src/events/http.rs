@@ -9,14 +9,14 @@ use super::{WrongEvent, shape};
 
 const EXPECTED: &str = "a request of an HTTP API (payload format 2.0)";
 
-/// Reads a request of an HTTP API.
+/// Decodes a request of an HTTP API.
 ///
-/// API Gateway decodes the path (all but `%25`), so it may hold what no URI can: that is encoded
-/// again. (What it has made a slash of stays one; the routes take both.) Text comes as it is if its
-/// content type says that it is text; all else, as what `curl -d` sends, in base64.
+/// API Gateway decodes the path, except `%25`, so it may contain characters that a URI cannot: those
+/// are encoded again. A decoded slash stays a slash, which the routes accept. The body is text if the
+/// content type says so, and base64 otherwise, such as for `curl -d`.
 ///
-/// The crate `lambda_http` would take a `?` that was `%3F` in the path for the beginning of the
-/// query, and panics at what is no base64, or no URI.
+/// The crate `lambda_http` is not used: it takes a `?` that was `%3F` in the path for the beginning of
+/// the query, and panics if a body is not base64, or a path not a URI.
 pub fn http_request(event: &str) -> Result<Request<Bytes>, WrongEvent> {
     let wrong = |found| WrongEvent { expected: EXPECTED, found };
     let event: ApiGatewayV2httpRequest =
@@ -24,7 +24,7 @@ pub fn http_request(event: &str) -> Result<Request<Bytes>, WrongEvent> {
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded {
         let decoded = BASE64_STANDARD.decode(body);
-        decoded.map_err(|error| wrong(format!("has a body that is no base64: {error}")))?.into()
+        decoded.map_err(|error| wrong(format!("has a body that is not base64: {error}")))?.into()
     } else {
         Bytes::from(body)
     };
@@ -32,14 +32,15 @@ pub fn http_request(event: &str) -> Result<Request<Bytes>, WrongEvent> {
     let stage = event.request_context.stage.unwrap_or_default();
     let uri = uri(without_stage(&path, &stage), &event.raw_query_string.unwrap_or_default());
     let mut request = Request::new(body);
-    *request.uri_mut() = uri.map_err(|error| wrong(format!("has a path that is none: {error}")))?;
+    *request.uri_mut() =
+        uri.map_err(|error| wrong(format!("has a path or query that is not valid: {error}")))?;
     *request.method_mut() = event.request_context.http.method;
     *request.headers_mut() = event.headers;
     Ok(request)
 }
 
-/// Makes an answer of a response. Its body goes as text or in base64, whichever is shorter as JSON:
-/// what Lambda may answer is bounded, and a text of quotes would grow to twice its size.
+/// Encodes a response. Its body is text or base64, whichever is shorter as JSON: Lambda bounds the
+/// length of an answer, and escapes could double that of a text.
 pub fn http_response(response: Response<Bytes>) -> ApiGatewayV2httpResponse {
     let (parts, body) = response.into_parts();
     let text = std::str::from_utf8(&body).ok();
@@ -55,7 +56,7 @@ pub fn http_response(response: Response<Bytes>) -> ApiGatewayV2httpResponse {
     answer
 }
 
-/// Bytes of a text in a JSON string.
+/// The bytes of a text as a JSON string.
 fn escaped_bytes(text: &str) -> usize {
     let more = text.bytes().map(|byte| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 1,
@@ -65,7 +66,7 @@ fn escaped_bytes(text: &str) -> usize {
     text.len() + more.sum::<usize>()
 }
 
-/// A stage that is not the default one is the path's first part.
+/// The path without the stage, which is its first segment unless it is the default stage.
 fn without_stage<'a>(path: &'a str, stage: &str) -> &'a str {
     let behind = path.strip_prefix('/').and_then(|path| path.strip_prefix(stage));
     match behind {
@@ -87,7 +88,7 @@ fn uri(path: &str, query: &str) -> Result<Uri, http::uri::InvalidUri> {
     uri.parse()
 }
 
-/// Encodes what is not allowed in a URI, and what is in `also`; what is encoded already stays.
+/// Encodes characters that a URI cannot have, and those in `also`. Percent-encoded bytes stay.
 fn push_encoded(uri: &mut String, text: &str, also: &[u8]) {
     let bytes = text.as_bytes();
     for (at, byte) in bytes.iter().enumerate() {

@@ -10,33 +10,33 @@ use super::{Batch, WrongEvent, records_of, shape};
 
 const EXPECTED: &str = "messages of SNS or SQS, or a scheduled event";
 
-/// What a view's Lambda is called for.
+/// An event of a view's Lambda.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ViewEvent {
-    /// Messages that SNS delivers itself. What fails makes the invocation fail: Lambda tries it
-    /// again, and then puts the event to the dead letters.
+    /// Messages that SNS delivers. If one fails, the invocation has to fail: Lambda retries it, and
+    /// then moves the event to the dead letters.
     Topic(Vec<Bytes>),
-    /// Messages by way of a queue. What fails is reported by its id.
+    /// Messages that a queue delivers. The answer names those that failed.
     Queue {
         /// The messages.
         batch: Batch<Bytes>,
-        /// Of each, how it came.
+        /// The delivery of each message.
         deliveries: Vec<Delivery>,
     },
-    /// The schedule of the view's sweep.
+    /// A scheduled event, for the view's sweep.
     Schedule {
-        /// When it was due; `None` if the event does not say, as one that an operator sends.
+        /// When it was due; `None` if the event has no time, such as one that an operator sends.
         due: Option<Time>,
     },
 }
 
-/// How a message of a queue came.
+/// The delivery of a message by a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// By which SQS knows this delivery; empty if the event does not say.
+    /// The handle by which SQS knows this delivery; empty if the event has none.
     pub receipt_handle: String,
-    /// How often the message was received, this time included: above 1, it has failed before, and
-    /// has perhaps ended its process.
+    /// How often the message was received, with this time. If it is above 1, the message has failed
+    /// before, and may have ended its process.
     pub times: u32,
 }
 
@@ -48,7 +48,7 @@ struct AnyEvent<'a> {
     time: Cow<'a, str>,
 }
 
-/// What Lambda says of an invocation that it gave up.
+/// A dead letter of Lambda: the invocation that it gave up.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Failed<'a> {
@@ -56,7 +56,7 @@ struct Failed<'a> {
     request_payload: &'a RawValue,
 }
 
-/// SNS writes its own records' fields with capitals, SQS does not.
+/// A record of SNS or SQS. The fields of SNS begin with capitals, those of SQS do not.
 #[derive(Deserialize)]
 struct AnyRecord<'a> {
     #[serde(rename = "Sns", borrow, default)]
@@ -78,14 +78,14 @@ struct Attributes {
     approximate_receive_count: String,
 }
 
-/// What SNS wraps a message in: for Lambda, and for a queue without raw delivery.
+/// The envelope that SNS puts around a message for Lambda, and for a queue without raw delivery.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "Message", borrow)]
     message: Cow<'a, str>,
 }
 
-/// Tells the three apart by their shapes.
+/// Decodes an event of a view's Lambda, by its shape.
 pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
     if let Some(due) = schedule(event) {
         return Ok(ViewEvent::Schedule { due });
@@ -112,7 +112,7 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
                 queue.ids.push(id.into_owned());
             }
             _ => {
-                let found = "has a record of neither".to_owned();
+                let found = "has a record of neither SNS nor SQS".to_owned();
                 return Err(WrongEvent { expected: EXPECTED, found });
             }
         }
@@ -121,16 +121,18 @@ pub fn view_event(event: &str) -> Result<ViewEvent, WrongEvent> {
         (false, true) => Ok(ViewEvent::Topic(topic)),
         (true, false) => Ok(ViewEvent::Queue { batch: queue, deliveries }),
         _ => {
-            let found = "has records of both, or none".to_owned();
+            let found = "has records of both SNS and SQS, or no records".to_owned();
             Err(WrongEvent { expected: EXPECTED, found })
         }
     }
 }
 
-/// The messages in a dead letter of a view. Lambda writes there the event that it could not
-/// deliver, as the payload of a request (destination for failures) or as it is (dead-letter queue),
-/// a queue the message itself. A scheduled event that failed has none: the next one does the same.
-/// What cannot be read is handed on as it is, so that the projector reports it.
+/// The messages in a dead letter of a view.
+///
+/// Lambda writes the event that it could not deliver, either as the payload of a request (destination
+/// on failure) or unchanged (dead-letter queue). A queue writes the message itself. A scheduled event
+/// has no messages, since the next one does the same work. A letter that cannot be read is returned as
+/// one message, so that the projector reports it.
 pub fn messages_of_dead_letter(body: &str) -> Vec<Bytes> {
     let failed = serde_json::from_str::<Failed<'_>>(body);
     match view_event(failed.map_or(body, |failed| failed.request_payload.get())) {
@@ -141,7 +143,7 @@ pub fn messages_of_dead_letter(body: &str) -> Vec<Bytes> {
     }
 }
 
-/// When a scheduled event was due, if it says so; `None` for an event of another kind.
+/// When a scheduled event was due, if it has a time; `None` for an event of another kind.
 fn schedule(event: &str) -> Option<Option<Time>> {
     let event = serde_json::from_str::<AnyEvent<'_>>(event).ok()?;
     (event.detail_type == "Scheduled Event").then(|| {
@@ -150,7 +152,7 @@ fn schedule(event: &str) -> Option<Option<Time>> {
     })
 }
 
-/// A notification is an array, and comes as it is with raw delivery; an object is SNS's envelope.
+/// The message in a body: an object is SNS's envelope, and an array is a notification of raw delivery.
 fn unwrap(body: &str) -> Cow<'_, str> {
     if body.trim_start().starts_with('{')
         && let Ok(Envelope { message }) = serde_json::from_str(body)

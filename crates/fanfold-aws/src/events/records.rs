@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use super::{Batch, WrongEvent, records_of, time_of_seconds};
 
-/// (That of `aws_lambda_events` 1.2 takes the digits of an arrival time behind the point for
-/// milliseconds, so that `.5` is 5 ms, and refuses a record with more of them.)
+/// A record of Kinesis. The type of `aws_lambda_events` 1.2 is not used: it reads the fraction of an
+/// arrival time as milliseconds, so that `.5` is 5 ms, and refuses more than three digits.
 #[derive(Deserialize)]
 struct Record<'a> {
     #[serde(borrow)]
@@ -29,13 +29,13 @@ struct KinesisRecord<'a> {
     approximate_arrival_timestamp: f64,
 }
 
-/// The records of the command stream.
+/// Decodes an event of the command stream.
 ///
-/// The relay and the sweep put every record under its log. One under a key that is no log's name
-/// is of neither, and no accepted command is in it: it is passed over with an alarm, for there is
-/// no log to park it for, and it must not stop the shard (F7). It stays in the stream, at the
-/// sequence number that the alarm names, until it expires. What is wrong with the data of a record
-/// is the processor's to find: it parks that.
+/// The relay and the sweep put every record under its log's name. A record under another key comes
+/// from neither and has no accepted command. It is skipped with an alarm, because there is no log to
+/// park it for, and it must not stop the shard (F7). It stays in the stream, at the sequence number
+/// that the alarm names, until it expires. The data of a record is not checked here: the processor
+/// parks data that it cannot read.
 pub fn records(event: &str) -> Result<Batch<ReceivedRecord>, WrongEvent> {
     let records = records_of(event, "records of the command stream")?;
     let mut batch = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
@@ -50,7 +50,7 @@ pub fn records(event: &str) -> Result<Batch<ReceivedRecord>, WrongEvent> {
                 tracing::error!(
                     alarm = "foreign_record",
                     problem,
-                    "a record of the command stream is passed over"
+                    "a record of the command stream is not Fanfold's and is skipped"
                 );
             }
         }
@@ -60,7 +60,7 @@ pub fn records(event: &str) -> Result<Batch<ReceivedRecord>, WrongEvent> {
 
 fn read(record: &RawValue) -> Result<(String, ReceivedRecord), String> {
     let record: Record<'_> = serde_json::from_str(record.get())
-        .map_err(|error| format!("no record of a stream: {error}"))?;
+        .map_err(|error| format!("not a record of Kinesis: {error}"))?;
     let KinesisRecord { partition_key, sequence_number, data, approximate_arrival_timestamp } =
         record.kinesis;
     let at = |problem: String| format!("record {sequence_number}: {problem}");

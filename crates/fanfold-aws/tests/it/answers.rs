@@ -1,4 +1,4 @@
-//! AWS, as far as a test says what it answers.
+//! Clients of AWS whose answers a test gives.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -18,12 +18,12 @@ use fanfold::Time;
 use fanfold_aws::Aws;
 use fanfold_pipeline::ports::Env;
 
-/// An answer; `None`: there is none, ever.
+/// An answer; `None` means that there is never one.
 pub(crate) type Answer = Option<(u16, String)>;
 
 type Answers = dyn FnMut(&str) -> Answer + Send;
 
-/// Answers requests by their bodies.
+/// A wire that answers requests by their bodies.
 #[derive(Clone)]
 struct Wire(Arc<Mutex<Box<Answers>>>);
 
@@ -54,7 +54,7 @@ impl HttpClient for Wire {
     }
 }
 
-/// Clients of services that answer so.
+/// Clients of services that give these answers.
 pub(crate) fn aws(answers: impl FnMut(&str) -> Answer + Send + 'static) -> Aws {
     let wire = Wire(Arc::new(Mutex::new(Box::new(answers))));
     let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
@@ -67,7 +67,7 @@ pub(crate) fn aws(answers: impl FnMut(&str) -> Answer + Send + 'static) -> Aws {
     Aws::new(&config).with_attempt_timeout(Duration::from_secs(1))
 }
 
-/// A clock that goes on only where somebody sleeps, and numbers that a seed gives.
+/// A clock that advances only when something sleeps, and random numbers of a seed.
 pub(crate) struct TestEnv {
     now: Mutex<u64>,
     random: Mutex<u64>,

@@ -1,5 +1,5 @@
-//! One call: what its errors mean, how often it is tried, and until when. There is no database
-//! here, and time is the test's.
+//! Single calls: the meaning of errors, the number of attempts, and the deadline. There is no database
+//! here, and tokio's clock is paused.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::wire::Trouble;
 const ATTEMPTS: usize = 6;
 const ALWAYS: usize = usize::MAX;
 
-/// The errors of AWS that matter, each with what it means and whether to try again makes sense.
+/// Errors of AWS, each with its meaning, and whether the adapters retry it.
 const TROUBLES: &[(Trouble, Means, bool)] = &[
     (Trouble::Answer(400, "ProvisionedThroughputExceededException"), Means::Throttled, true),
     (Trouble::Answer(400, "RequestLimitExceeded"), Means::Throttled, true),
@@ -81,9 +81,9 @@ async fn errors_of_aws_are_told_apart() {
     }
 }
 
-/// No retry on a retry.
+/// The stages retry these calls, so the adapters must not.
 #[tokio::test(start_paused = true)]
-async fn what_the_stages_retry_is_tried_once() {
+async fn calls_that_the_stages_retry_have_one_attempt() {
     for (trouble, means, _) in TROUBLES.iter().copied() {
         let dynamo = Dynamo::nowhere();
         let (commands, journal) = (dynamo.tables.commands(), dynamo.tables.journal());
@@ -110,9 +110,10 @@ async fn what_the_stages_retry_is_tried_once() {
     }
 }
 
-/// [`Unavailable::Throttled`] promises that nothing has happened: only if no attempt may have.
+/// [`Unavailable::Throttled`] promises that there was no effect, so it is returned only if no attempt
+/// may have had one.
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_may_have_happened_is_not_forgotten() {
+async fn an_earlier_attempt_that_may_have_had_an_effect_decides_the_error() {
     let throttled = Trouble::Answer(400, "ThrottlingException");
     for (first, means) in [
         (throttled, Means::Throttled),
@@ -132,7 +133,7 @@ async fn an_attempt_that_may_have_happened_is_not_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_goes_on_after_the_deadline() {
+async fn no_call_lasts_longer_than_the_deadline() {
     let throttled = Trouble::Answer(400, "ThrottlingException");
     for (trouble, means) in [(throttled, Means::Throttled), (Trouble::LoseRequest, Means::TimedOut)]
     {
@@ -150,7 +151,7 @@ async fn nothing_goes_on_after_the_deadline() {
             let seen = dynamo.wire.seen();
             assert!(seen.iter().all(|call| call.at < begun + left), "{left:?}: {seen:?}");
             match left_ms {
-                // It was not even sent, which is not the same as throttled.
+                // It was not sent, which is not the same as throttled.
                 0 => assert!(seen.is_empty() && matches!(error, Unavailable::TimedOut { .. })),
                 _ => assert_means(&error, means, trouble, "Query", &table),
             }
@@ -168,14 +169,13 @@ async fn a_deadline_holds_until_the_next_is_set() {
     dynamo.wire.trouble("Query", &table, ALWAYS, Trouble::Answer(400, "ThrottlingException"));
     let journal = DynamoJournal::new(&dynamo.aws, &table);
     for (left, attempts) in [
+        (None, ATTEMPTS),
         (Some(Duration::ZERO), 0),
         (Some(Duration::from_secs(900)), ATTEMPTS),
         (Some(Duration::ZERO), 0),
-        (None, ATTEMPTS),
     ] {
-        match left {
-            Some(left) => dynamo.aws.deadline.set_in(left),
-            None => dynamo.aws.deadline.clear(),
+        if let Some(left) = left {
+            dynamo.aws.deadline.set_in(left);
         }
         journal.tail(&log()).await.expect_err("the wire is troubled");
         assert_eq!(dynamo.wire.count("Query", &table), attempts, "{left:?}");

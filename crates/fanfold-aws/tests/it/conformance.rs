@@ -1,4 +1,4 @@
-//! The suite of the ports. What becomes of a change is the relay's event source's to show.
+//! The conformance suite of the ports on DynamoDB.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the adapters say that their calls cost, as the meter sees it: exact, not a timing.
+//! The costs that the adapters' docs state, compared with the meter.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanfold::body::attempt::Lease;
 use fanfold::{DocumentId, LogId, RowKey, Seq, StateKey, Time};
 use fanfold_aws::dynamo::{
-    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions,
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
 };
 use fanfold_aws::{PollingWaits, SystemEnv};
 use fanfold_pipeline::ports::{
@@ -94,7 +94,7 @@ async fn commits() {
     assert!(matches!(exists, Err(JournalAppendError::Exists(_))));
     assert_eq!(cost, (0.0, 0.0, 1.0), "a failed condition is counted apart");
 
-    // Who has written or read the last commit does not pay for it again.
+    // A process that has written or read the last commit does not pay for it again.
     for (from, units, why) in [(12, 1.0, "from the end"), (40, 2.0, "from beyond it")] {
         let read = costs(&dynamo, journal.read(&log(), Seq(from), 100)).await;
         assert_eq!(read, (units, 0.0), "{why}");
@@ -114,9 +114,9 @@ async fn commits() {
     assert_eq!(costs(&dynamo, new().tail(&log())).await, (25.0, 0.0), "the last commit");
 }
 
-/// What a warm and a cold processor read of a log does not depend on its length.
+/// Neither a warm nor a cold processor reads more of a longer log.
 #[tokio::test]
-async fn the_length_of_a_log_costs_nothing() {
+async fn the_cost_of_reads_does_not_depend_on_a_logs_length() {
     let dynamo = Dynamo::start().await;
     let journal = DynamoJournal::new(&dynamo.aws, dynamo.tables.journal());
     for first in 1..=300 {
@@ -131,7 +131,7 @@ async fn the_length_of_a_log_costs_nothing() {
     }
 }
 
-/// A wait reads no commit twice, and looks ever less often.
+/// A wait reads no commit twice, and its pauses grow.
 #[tokio::test]
 async fn waits() {
     let dynamo = Dynamo::start().await;
@@ -140,7 +140,7 @@ async fn waits() {
     elsewhere.append(&log(), &commit(1, 1, 99_000)).await.expect("an append");
     let waits = PollingWaits::new(journal, [].into(), Arc::new(SystemEnv));
     let (spent, ()) = cost(&dynamo, waits.entry(&log(), Seq(2), 500)).await;
-    // Looks at 0, 50, 150, 350 and 500 ms: the first reads the commit.
+    // Reads at 0, 50, 150, 350 and 500 ms, of which the first reads the commit.
     assert!((26.0..=29.0).contains(&spent.0), "{spent:?}");
     let (spent, ()) = cost(&dynamo, waits.entry(&log(), Seq(2), 0)).await;
     assert_eq!(spent.0, 1.0, "nor in the next wait");
@@ -160,7 +160,7 @@ async fn state() {
     assert_eq!(costs(&dynamo, state.get(&log(), &keys[2..])).await, (1.0, 0.0), "none is one");
     assert_eq!(costs(&dynamo, state.get(&log(), &keys)).await, (3.0, 0.0), "each by itself");
     assert_eq!(costs(&dynamo, state.get(&log(), &[])).await, (0.0, 0.0));
-    let positions = Positions::new(&dynamo.aws, dynamo.tables.state());
+    let positions = DynamoSweepPosition::new(&dynamo.aws, dynamo.tables.state());
     assert_eq!(costs(&dynamo, positions.put(None)).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, positions.get()).await, (1.0, 0.0));
 }

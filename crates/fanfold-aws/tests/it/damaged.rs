@@ -1,5 +1,4 @@
-//! F7: what is in a table and was not put there by Fanfold, or only a part of it, stops no log but
-//! its own.
+//! F7: an item that Fanfold did not write, or not completely, stops no log but its own.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,7 +8,7 @@ use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::limits::STREAM_RECORD_BYTES_MAX;
 use fanfold::{LogId, Seq, StateKey, Time};
 use fanfold_aws::dynamo::{
-    BUCKETS, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, Positions, bucket,
+    BUCKETS, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, bucket,
 };
 use fanfold_aws::names::attribute::{BODY, BUCKET, LOG, N, PK, SEQ, SK};
 use fanfold_pipeline::ports::{
@@ -27,7 +26,7 @@ fn number(number: impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// Puts an item as nobody should.
+/// Puts an item of any shape.
 async fn put<const N: usize>(dynamo: &Dynamo, table: &str, item: [(&str, AttributeValue); N]) {
     let item: HashMap<String, AttributeValue> =
         item.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -36,7 +35,7 @@ async fn put<const N: usize>(dynamo: &Dynamo, table: &str, item: [(&str, Attribu
 }
 
 #[tokio::test]
-async fn rows_of_nobody_do_not_end_the_walk_over_the_catalogue() {
+async fn foreign_rows_do_not_end_the_walk_over_the_catalogue() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.commands();
     let commands = DynamoCommands::new(&dynamo.aws, &table);
@@ -46,7 +45,7 @@ async fn rows_of_nobody_do_not_end_the_walk_over_the_catalogue() {
         let append = Append { n: 1, body: Bytes::from_static(b"[]"), at: Time(1), token: Token(1) };
         commands.append(log, append).await.expect("an append");
     }
-    // Before, between and behind the logs of a bucket, and alone in one.
+    // Foreign rows before, between and after the logs of a bucket, and alone in a bucket.
     let crowded = bucket(logs.first().expect("a log"));
     let alone = (0..BUCKETS).find(|n| logs.iter().all(|log| bucket(log) != *n)).expect("a bucket");
     for (bucket, name) in [(crowded, "a"), (crowded, "ledger"), (crowded, "z"), (crowded, "zz")] {
@@ -61,7 +60,7 @@ async fn rows_of_nobody_do_not_end_the_walk_over_the_catalogue() {
             assert!(page.logs.len() <= limit);
             listed.extend(page.logs);
             pages += 1;
-            assert!(pages <= 2 * logs.len() + 1, "it comes forward");
+            assert!(pages <= 2 * logs.len() + 1, "the walk makes no progress");
             at = page.next;
             if at.is_none() {
                 break;
@@ -73,10 +72,10 @@ async fn rows_of_nobody_do_not_end_the_walk_over_the_catalogue() {
 }
 
 #[tokio::test]
-async fn a_sweep_whose_position_cannot_be_read_begins_anew() {
+async fn a_position_that_cannot_be_read_is_the_start_of_the_catalogue() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.state();
-    let positions = Positions::new(&dynamo.aws, &table);
+    let positions = DynamoSweepPosition::new(&dynamo.aws, &table);
     let position = CataloguePosition { bucket: 7, log: None };
     let key = || [(PK, text("sweep")), (SK, text("position"))];
     for (name, value) in
@@ -104,14 +103,14 @@ async fn raw(dynamo: &Dynamo, table: &str, sk: &str) -> HashMap<String, Attribut
     get.send().await.expect("a read").item.expect("an item")
 }
 
-/// "MAY still take effect later": the put of a large item that lands when the item was removed, and
-/// with it the parts that it names.
+/// A put without an answer "MAY still take effect later": here after the item and its parts were
+/// removed.
 #[tokio::test]
-async fn a_put_that_lands_late_hides_nothing_else() {
+async fn an_item_without_its_parts_hides_no_other_item() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.parked();
     let parked = DynamoParked::new(&dynamo.aws, &table);
-    // As it is parked: of bytes that do not get smaller.
+    // Random bytes, which cannot be compressed.
     let content =
         Content::Bytes((0..STREAM_RECORD_BYTES_MAX / 2).map(|_| rand::random()).collect());
     let large =
@@ -135,9 +134,9 @@ async fn a_put_that_lands_late_hides_nothing_else() {
     assert!(parked.list(&acme(), Seq::ZERO, 10).await.expect("a list") == [other]);
 }
 
-/// An item that is none waits for an operator, too.
+/// An item that is not a parked item waits for an operator, too.
 #[tokio::test]
-async fn what_is_no_parked_item_hides_nothing_else() {
+async fn a_foreign_item_hides_no_parked_item() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.parked();
     let parked = DynamoParked::new(&dynamo.aws, &table);
@@ -159,8 +158,8 @@ async fn what_is_no_parked_item_hides_nothing_else() {
     assert!(Parked::decode(b"").is_err(), "nobody takes it up");
 }
 
-/// Commits are read up to the damaged one. What reads that is told so, and not that the table does
-/// not answer: the next attempt would find the same.
+/// Commits are read up to a damaged one. A read of the damaged one is an error that a retry cannot
+/// mend, unlike an outage.
 #[tokio::test]
 async fn a_damaged_commit_is_told_apart_from_an_outage() {
     let dynamo = Dynamo::start().await;
@@ -192,7 +191,7 @@ async fn a_damaged_commit_is_told_apart_from_an_outage() {
     }
 }
 
-/// A document that was taken for missing would be folded from nothing.
+/// If a damaged document counted as missing, it would be folded from nothing.
 #[tokio::test]
 async fn a_damaged_document_is_not_a_missing_one() {
     let dynamo = Dynamo::start().await;

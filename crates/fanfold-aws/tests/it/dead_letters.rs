@@ -12,13 +12,13 @@ use crate::answers::aws;
 
 const URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/balances-dead";
 
-/// A queue: what is received is hidden, and deleted by its handle.
+/// A queue that hides received messages, and deletes them by their handles.
 #[derive(Default)]
 struct Queue {
     visible: VecDeque<Value>,
     hidden: Vec<Value>,
     receives: usize,
-    /// How often what was hidden was shown again.
+    /// How often hidden messages became visible again.
     shown: usize,
 }
 
@@ -48,7 +48,7 @@ impl Queue {
         json!({ "Messages": received }).to_string()
     }
 
-    /// What was received comes again, in its order, with another handle: the old ones are void.
+    /// Makes received messages visible again, in their order, with new handles.
     fn show_again(&mut self) {
         self.shown += 1;
         for mut message in std::mem::take(&mut self.hidden).into_iter().rev() {
@@ -75,7 +75,7 @@ fn bodies(letters: &[DeadLetter]) -> Vec<String> {
     letters.iter().map(|letter| String::from_utf8(letter.body.to_vec()).unwrap()).collect()
 }
 
-/// What Lambda puts there if SNS has called it in vain.
+/// The letter that Lambda writes if it cannot deliver an event of SNS.
 fn event(messages: &[&str]) -> String {
     let record = |message: &&str| {
         json!({
@@ -87,7 +87,7 @@ fn event(messages: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_letter_is_a_message_whoever_put_it_there() {
+async fn the_messages_of_a_letter_of_any_origin_are_listed() {
     let envelope = json!({ "Type": "Notification", "MessageId": "m", "Message": "[3]" });
     let schedule =
         json!({ "detail-type": "Scheduled Event", "source": "aws.events", "detail": {} });
@@ -116,7 +116,7 @@ async fn a_letter_is_a_message_whoever_put_it_there() {
 }
 
 #[tokio::test]
-async fn the_ports_suite() {
+async fn dead_letters_pass_the_conformance_suite() {
     let (letters, queue) = letters(&[]);
     let kill = async |bodies: Vec<bytes::Bytes>| {
         let mut queue = queue.lock().unwrap();
@@ -127,7 +127,7 @@ async fn the_ports_suite() {
 }
 
 #[tokio::test]
-async fn listing_is_bounded() {
+async fn listing_receives_no_more_than_it_needs() {
     let many: Vec<String> = (0..35).map(|n| format!("[{n}]")).collect();
     for (limit, receives) in [(1, 1), (10, 1), (25, 3), (100, 5)] {
         let (letters, queue) = letters(&many);

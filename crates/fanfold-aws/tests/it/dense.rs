@@ -1,5 +1,5 @@
-//! Whatever PutRecords does, what the processor makes of it is the dense log; and the relay sends
-//! nothing behind what is not acknowledged.
+//! The relay and the processor over a `PutRecords` that fails in random ways: the log is dense (F1), and
+//! the relay sends nothing behind an unacknowledged record (F2).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -20,21 +20,21 @@ use proptest::prelude::*;
 use crate::answers::{Answer, TestEnv, aws};
 use crate::relaying::{answer, change, records_of, refusal, services};
 
-/// Calls that fail before all of them succeed: a run must end.
+/// The most calls with a fate of their own. All later calls succeed, so that a run ends.
 const FATES_MAX: usize = 40;
-/// Turns in which a batch comes again until it is done: more than there are fates.
+/// The most deliveries of a batch: more than there are fates.
 const TURNS_MAX: usize = 400;
 
-/// What becomes of a `PutRecords`.
+/// The fate of a `PutRecords`.
 #[derive(Debug, Clone)]
 enum Fate {
-    /// Answered; of each record, by turns, whether it was put.
+    /// It is answered. The flags say, in turn, whether a record is put.
     Answered(Vec<bool>),
-    /// Refused as a whole, and nothing was put.
+    /// It is throttled as a whole, and puts nothing.
     Throttled,
-    /// Something was put, or all; the answer was lost, or was an error.
+    /// It puts some or all records, but the answer is lost or an error.
     Lost { put: Vec<bool>, is_error: bool },
-    /// Nobody answers; what was put arrives after so many other calls.
+    /// It is not answered, and its records arrive after this many other calls.
     Late { put: Vec<bool>, calls: usize },
 }
 
@@ -48,14 +48,14 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-/// What a stream holds, and what is still on its way to it.
+/// The records in a stream, and those that arrive later.
 #[derive(Default)]
 struct Kinesis {
     records: Vec<(String, Bytes)>,
     late: Vec<(usize, Vec<(String, Bytes)>)>,
     fates: Vec<Fate>,
     calls: usize,
-    /// Of each log, the first command that was sent and is not acknowledged.
+    /// Per log, the first command that was sent and is not acknowledged.
     unacknowledged: BTreeMap<String, Seq>,
 }
 
@@ -91,7 +91,8 @@ impl Kinesis {
         }
     }
 
-    /// F2: one record of a log at a time, and never beyond what is not acknowledged.
+    /// Checks F2: a call has one record of a log, which begins no later than the first unacknowledged
+    /// command.
     fn note_sent(&mut self, records: &[(String, Bytes)]) {
         let mut logs = BTreeSet::new();
         for (log, data) in records {
@@ -103,7 +104,7 @@ impl Kinesis {
         }
     }
 
-    /// What is late arrives, if its time has come.
+    /// Adds late records that are due at this call.
     fn arrive(&mut self, call: usize) {
         let (due, late) =
             std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= call);
@@ -113,16 +114,16 @@ impl Kinesis {
     }
 }
 
-/// What happens in a run.
+/// The plan of a run.
 #[derive(Debug, Clone)]
 struct Plan {
-    /// The log of each change, and how many commands it has.
+    /// The log of each change, and its number of commands.
     changes: Vec<(u8, u64)>,
     fates: Vec<Fate>,
     record_bytes: usize,
-    /// How many changes, and records, make a batch.
+    /// The number of changes, and of records, in a batch.
     batch: usize,
-    /// Whether every batch finds a relay that remembers nothing.
+    /// Whether every batch gets a new relay.
     is_cold: bool,
     seed: u64,
 }
@@ -146,7 +147,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         })
 }
 
-/// The changes that the plan's appends make, in the order of the commands table's stream.
+/// The changes of the plan, in the order of the commands table's stream.
 fn changes_of(plan: &Plan) -> Vec<Change> {
     let mut lasts: BTreeMap<u8, u64> = BTreeMap::new();
     let made = plan.changes.iter().map(|(log, n)| {
@@ -230,7 +231,7 @@ async fn check(plan: &Plan) {
         let seqs: Vec<u64> = entries.iter().map(|entry| entry.seq.0).collect();
         assert_eq!(seqs, (1..=accepted.0).collect::<Vec<_>>(), "{log} is dense");
         for entry in entries {
-            // Each command has its seq as its id, and opens an account of its own.
+            // Each command's id is its seq, and it opens an account of its own.
             assert_eq!(entry.id.get(), entry.seq.0, "{log}: each command once");
             assert!(matches!(entry.outcome, Outcome::Accepted(_)), "{log}: {entry:?}");
         }
@@ -241,7 +242,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_log_is_dense(plan in plan()) {
+    fn the_log_is_dense_whatever_put_records_does(plan in plan()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

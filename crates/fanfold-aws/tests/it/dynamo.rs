@@ -1,4 +1,4 @@
-//! A DynamoDB in memory, in the test's own runtime, with the tables of a stack.
+//! An in-memory DynamoDB in the test's own runtime, with the tables of a stack.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::schema::{make_table, make_tables};
 use crate::wire::Wire;
 
-/// Long enough for a table in memory, also on a busy machine.
+/// How long an attempt may take: long enough for a table in memory, even on a busy machine.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Dynamo {
@@ -24,7 +24,7 @@ pub(crate) struct Dynamo {
 }
 
 impl Dynamo {
-    /// With the tables of one stack, and of one view.
+    /// Starts a database with the tables of one stack and one view.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
@@ -36,7 +36,7 @@ impl Dynamo {
         dynamo
     }
 
-    /// Without a database: for calls that are answered by the wire alone.
+    /// Clients without a database, for calls that only the wire answers.
     pub(crate) fn nowhere() -> Self {
         Self::at("http://127.0.0.1:9")
     }
@@ -55,7 +55,7 @@ impl Dynamo {
         Self { aws, wire, tables: Tables::new("it") }
     }
 
-    /// A table whose keys are texts.
+    /// Creates a table whose keys are texts.
     pub(crate) async fn make_table(&self, name: &str) {
         make_table(&self.aws.dynamodb, name).await;
     }

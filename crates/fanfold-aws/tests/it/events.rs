@@ -1,4 +1,4 @@
-//! What Lambda brings, as AWS documents it.
+//! Events of Lambda, as AWS documents them.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -61,7 +61,7 @@ fn event(records: &[Value]) -> String {
 }
 
 #[test]
-fn a_slot_is_a_change() {
+fn a_record_of_a_slot_is_a_change() {
     for name in ["INSERT", "MODIFY"] {
         let batch = changes(&event(&[slot_record(name, "111", slot())])).unwrap();
         assert_eq!((batch.ids, batch.unreadable), (vec!["111".to_owned()], 0));
@@ -74,9 +74,9 @@ fn a_slot_is_a_change() {
 }
 
 #[test]
-fn what_is_no_slot_is_passed_over() {
+fn a_record_that_is_not_of_a_slot_is_skipped() {
     let good = || slot_record("MODIFY", "222", slot());
-    // How many are unreadable.
+    // Records, each with the number of unreadable ones among them.
     let cases = [
         (without(slot_record("REMOVE", "1", json!({})), "NewImage"), 0),
         (slot_record("REMOVE", "1", slot()), 0),
@@ -93,7 +93,7 @@ fn what_is_no_slot_is_passed_over() {
         (slot_record("INSERT", "1", with(slot(), "b", json!({ "M": {} }))), 1),
         (json!({ "eventName": "INSERT" }), 1),
         (json!("what is this"), 1),
-        // Whatever else is there is not looked at.
+        // Other attributes are ignored.
         (slot_record("MODIFY", "1", with(slot(), "x", json!({ "L": [{ "NULL": true }] }))), 0),
     ];
     for (record, unreadable) in cases {
@@ -125,7 +125,7 @@ fn kinesis_record(key: &str, data: &str, sequence_number: &str, arrived: Value) 
 }
 
 #[test]
-fn a_record_is_received_under_its_log() {
+fn a_record_has_its_log_data_and_arrival_time() {
     for (arrived, ms) in [
         (json!(1_545_084_650.987), 1_545_084_650_987),
         (json!(1_545_084_650), 1_545_084_650_000),
@@ -141,7 +141,7 @@ fn a_record_is_received_under_its_log() {
 }
 
 #[test]
-fn a_record_of_somebody_else_is_passed_over() {
+fn a_foreign_record_is_skipped() {
     let good = kinesis_record("ledger/org:acme", "", "2", json!(1.0));
     for bad in [
         kinesis_record("1", "SGVsbG8=", "1", json!(1.0)),
@@ -155,7 +155,7 @@ fn a_record_of_somebody_else_is_passed_over() {
 }
 
 #[test]
-fn events_of_another_kind_are_named() {
+fn an_event_of_another_kind_is_described_in_the_error() {
     let no_records =
         json!({ "detail-type": "Scheduled Event", "source": "aws.events" }).to_string();
     for (event, expected) in [
@@ -218,7 +218,7 @@ fn sqs_record(id: &str, body: &str, receives: u32) -> Value {
 }
 
 #[test]
-fn a_view_is_called_in_three_ways() {
+fn a_view_event_is_of_a_topic_a_queue_or_a_schedule() {
     let topic = view_event(&event(&[sns_record("[\"\\n\"]")])).unwrap();
     assert_eq!(topic, ViewEvent::Topic(vec!["[\"\\n\"]".into()]));
 
@@ -256,7 +256,7 @@ fn a_view_is_called_in_three_ways() {
 }
 
 #[test]
-fn a_dead_letter_holds_messages_however_it_came_there() {
+fn all_kinds_of_dead_letters_give_their_messages() {
     let by_topic = event(&[sns_record("[1]")]);
     // Developer guide, "Retaining records of asynchronous invocations".
     let destination = json!({
@@ -286,7 +286,7 @@ fn a_dead_letter_holds_messages_however_it_came_there() {
 }
 
 #[test]
-fn a_stream_is_told_the_first_a_queue_all_that_failed() {
+fn the_answer_to_a_stream_names_the_first_and_to_a_queue_all_failures() {
     let ids = ["1", "2", "3"].map(str::to_owned);
     let stream = |unfinished| {
         serde_json::to_value(BatchResponse::of_stream(BatchOutcome { unfinished }, &ids)).unwrap()
@@ -336,8 +336,8 @@ fn request(method: &str, path: &str, query: &str, body: Option<(&str, bool)>) ->
 }
 
 #[test]
-fn a_request_is_read_as_it_was_sent() {
-    // What API Gateway has made of the path, and what is to be made of that.
+fn a_request_is_decoded_as_it_was_sent() {
+    // Paths as API Gateway passes them on, and as they must be decoded.
     for (path, query, uri) in [
         ("/command", "", "/command"),
         ("/logs/ledger/org:acme/17", "wait=5000", "/logs/ledger/org:acme/17?wait=5000"),
@@ -369,7 +369,7 @@ fn a_request_is_read_as_it_was_sent() {
 }
 
 #[test]
-fn bodies_come_as_text_or_in_base64() {
+fn bodies_are_decoded_from_text_and_base64() {
     for (body, expected) in [
         (Some(("{\"a\":\"ü\"}", false)), "{\"a\":\"ü\"}".as_bytes()),
         (Some(("eyJhIjoxfQ==", true)), b"{\"a\":1}"),
@@ -385,7 +385,7 @@ fn bodies_come_as_text_or_in_base64() {
 }
 
 #[test]
-fn answers_are_text_or_base64_whichever_is_shorter() {
+fn an_answer_is_text_or_base64_whichever_is_shorter() {
     let answer = |body: &[u8]| {
         let response = Response::builder().status(202).header("content-type", "application/json");
         let response = response.body(Bytes::copy_from_slice(body)).unwrap();
@@ -406,9 +406,9 @@ fn answers_are_text_or_base64_whichever_is_shorter() {
     assert_eq!(answer(with_quotes.as_bytes()), expected(&with_quotes, false));
 }
 
-/// As the crate `aws_lambda_events` has them, which is written from what AWS really sends.
+/// Events that the types of the crate `aws_lambda_events` encode, which follow what AWS really sends.
 #[test]
-fn what_others_know_of_aws_is_read_the_same() {
+fn what_aws_lambda_events_encodes_is_decoded() {
     use aws_lambda_events::dynamodb::EventRecord;
     use aws_lambda_events::sns::SnsRecord;
     use aws_lambda_events::sqs::SqsMessage;

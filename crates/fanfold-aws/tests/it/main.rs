@@ -1,5 +1,5 @@
-//! The adapters to AWS: DynamoDB in the test's own process, over a wire that can be troubled; the
-//! others with answers that a test gives. And what Lambda brings.
+//! The adapters to AWS. DynamoDB is emulated in the test's own process, over a wire that can fail; the
+//! test gives the answers of the other services. Also tests of Lambda's events.
 
 mod answers;
 mod calls;
@@ -11,12 +11,12 @@ mod dead_letters;
 mod dense;
 mod dynamo;
 mod events;
+mod joined_reads;
+mod pipeline;
 mod publishing;
 mod queues;
 mod relaying;
 mod schema;
 mod stages;
 mod tables;
-mod together;
-mod way;
 mod wire;

@@ -1,4 +1,4 @@
-//! The processor over SNS, which fails in its own ways.
+//! The processor over SNS, with the failures of SNS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -25,18 +25,18 @@ const ARN: &str = "arn:aws:sns:eu-west-1:123456789012:commits";
 struct Entry {
     id: String,
     message: String,
-    /// By name: type and value.
+    /// Types and values, by name.
     attributes: BTreeMap<String, (String, String)>,
 }
 
-/// What SNS takes in one call, in bytes: all messages with their attributes' names, types and values
-/// (`PublishBatch`, `BatchRequestTooLong`).
+/// The most bytes of one call: all messages with their attributes' names, types and values. Source:
+/// SNS, `PublishBatch`, `BatchRequestTooLong`.
 const SNS_BATCH_BYTES_MAX: usize = 256 * 1024;
-/// What SNS takes in one call (`PublishBatch`, `TooManyEntriesInBatchRequest`).
+/// The most messages of one call. Source: SNS, `PublishBatch`, `TooManyEntriesInBatchRequest`.
 const SNS_BATCH_MAX: usize = 10;
 
 impl Entry {
-    /// As SNS counts it.
+    /// The bytes of the entry, as SNS counts them.
     fn bytes(&self) -> usize {
         let attribute = |(name, (kind, value)): (&String, &(String, String))| {
             name.len() + kind.len() + value.len()
@@ -45,8 +45,7 @@ impl Entry {
     }
 }
 
-/// The entries of a `PublishBatch`, as SNS's query protocol has them. SNS refuses more, or larger
-/// ones.
+/// The entries of a `PublishBatch` in SNS's query protocol. Checks the limits of SNS.
 fn entries_of(body: &str) -> Vec<Entry> {
     let entries = all_entries_of(body);
     assert!(entries.len() <= SNS_BATCH_MAX, "{} messages", entries.len());
@@ -82,11 +81,11 @@ fn all_entries_of(body: &str) -> Vec<Entry> {
     entries
 }
 
-/// Codes of entries with which SNS says that it is the sender's fault.
+/// The codes of entries that are the sender's fault.
 const SENDER_FAULTS: [&str; 4] =
     ["InvalidParameter", "NotFound", "AuthorizationError", "KMSAccessDenied"];
 
-/// The answer to a `PublishBatch`; of each entry its error's code, or none.
+/// The answer to a `PublishBatch`, with each entry's error code if it failed.
 fn answer<'a>(entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Answer {
     let (mut failed, mut successful) = (String::new(), String::new());
     for (id, code) in entries {
@@ -118,7 +117,7 @@ fn refusal(status: u16, code: &str) -> Answer {
     Some((status, body))
 }
 
-/// One record that opens many accounts: its notifications are several messages.
+/// A record that opens many accounts, so that its notifications are several messages.
 fn record(log: &str, commands: u64) -> ReceivedRecord {
     let change = change(log, commands, commands);
     let log: LogId = log.parse().unwrap();
@@ -127,16 +126,16 @@ fn record(log: &str, commands: u64) -> ReceivedRecord {
     ReceivedRecord { key: log, data: data.into(), arrived: change.at }
 }
 
-/// Publishes what the commands of three logs come to, with SNS answering as `answers` does, given
-/// the call's number and its entries. Returns the outcome, and the calls.
+/// Processes commands of three logs, and answers each `PublishBatch` with `answers`, which gets the
+/// call's number and its entries. Returns the outcome and the calls.
 async fn publish(
     answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
 ) -> (BatchOutcome, Vec<Vec<Entry>>) {
-    // About 50 KiB of notification each: a message each.
+    // About 50 KiB of notification each, so each has its own message.
     publish_of(["a", "b", "c"].map(|org| (org.to_owned(), 150)).to_vec(), answers).await
 }
 
-/// The same of other orgs, each with so many commands.
+/// Like [`publish`], with these orgs and their numbers of commands.
 async fn publish_of(
     orgs: Vec<(String, u64)>,
     answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
@@ -145,7 +144,7 @@ async fn publish_of(
     (outcome, calls)
 }
 
-/// The same, and which of the orgs have something parked.
+/// Like [`publish_of`]; also returns the orgs that have something parked.
 async fn publish_and_park(
     orgs: Vec<(String, u64)>,
     mut answers: impl FnMut(usize, &[Entry]) -> Answer + Send + 'static,
@@ -192,6 +191,22 @@ fn all_done(entries: &[Entry]) -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn warming_publishes_nothing_and_accepts_a_refusal() {
+    let bodies: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = bodies.clone();
+    let refusing = aws(move |body| {
+        seen.lock().unwrap().push(body.to_owned());
+        refusal(400, "EmptyBatchRequest")
+    });
+    assert_eq!(SnsTopic::new(&refusing, vec![ARN.to_owned()]).warm().await, Ok(()));
+    let bodies = bodies.lock().unwrap().clone();
+    let [body] = &bodies[..] else { panic!("{bodies:?}") };
+    assert!(body.contains("Action=PublishBatch") && all_entries_of(body).is_empty(), "{body}");
+    let silent = SnsTopic::new(&aws(|_| None), vec![ARN.to_owned()]);
+    assert!(silent.warm().await.is_err(), "there is no answer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_carry_what_filter_policies_need() {
     let (outcome, calls) = publish(|_, entries| all_done(entries)).await;
     assert_eq!((outcome, calls.len()), (BatchOutcome::DONE, 1));
@@ -204,11 +219,10 @@ async fn messages_carry_what_filter_policies_need() {
     }
 }
 
-/// More than a call takes goes in as few calls as hold it, each below the limit, in order.
+/// More messages than a call takes go in as few calls as possible, each within the limits, in order.
 #[tokio::test(start_paused = true)]
-async fn many_messages_are_several_calls() {
-    // Commands of each org by turns: messages of about 50 KiB, pairs that do not fit into one
-    // message, and pairs that do.
+async fn many_messages_need_few_calls_within_the_limits_of_sns() {
+    // In turn: messages of about 50 KiB, pairs that do not fit into one message, and pairs that do.
     for (commands, at_least) in [(&[150][..], 12), (&[120, 180], 12), (&[30, 165], 8)] {
         let names: Vec<String> = (10..26).map(|org| format!("o{org}")).collect();
         let orgs = names.iter().cloned().zip(commands.iter().copied().cycle()).collect();
@@ -232,12 +246,12 @@ async fn many_messages_are_several_calls() {
 
 /// The topic's own limits, where messages are small.
 #[tokio::test(start_paused = true)]
-async fn the_topics_suite() {
+async fn the_topic_passes_the_conformance_suite() {
     let bodies: Arc<Mutex<Vec<Bytes>>> = Arc::default();
     let (seen, mut calls) = (bodies.clone(), 0);
     let aws = aws(move |body| {
         calls += 1;
-        // By turns: throttled, a part of it fails, taken.
+        // In turn: throttled, some entries fail, published.
         if calls % 3 == 1 {
             return refusal(429, "Throttling");
         }
@@ -255,7 +269,7 @@ async fn the_topics_suite() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_failed_is_published_again() {
+async fn only_failed_messages_are_published_again() {
     for code in ["Throttled", "InternalError"] {
         let (outcome, calls) = publish(move |call, entries| {
             let fate = |at: usize| (at == 1 && call == 1).then_some(code);
@@ -269,7 +283,7 @@ async fn only_what_failed_is_published_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_never_published_is_reported() {
+async fn a_message_that_is_never_published_is_reported() {
     let (outcome, calls) = publish(|_, entries| {
         let fate =
             |at: &Entry| at.attributes["partitions"].1.contains("org:b").then_some("InternalError");
@@ -294,14 +308,14 @@ async fn a_call_that_failed_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn results_are_told_apart() {
+async fn each_result_has_its_error() {
     let codes = ["Throttled", "NotFound", "KMSAccessDenied", "InvalidParameter", "InternalError"];
     let aws = aws(move |_| {
         let failed = codes.iter().zip(["1", "2", "3", "4", "5"]);
         answer([("0", None)].into_iter().chain(failed.map(|(code, id)| (id, Some(*code)))))
     });
     let topic = SnsTopic::new(&aws, vec![ARN.to_owned()]);
-    // Of duplicates only: it has no kinds, and an attribute must not be empty.
+    // A message with only duplicates has no kinds, and an attribute must not be empty.
     let message = Message { body: "[]".to_owned(), attributes: Attributes::default() };
     let results = topic.publish(0, &vec![message; 7]).await.unwrap();
     let hop = "topic";
@@ -310,7 +324,7 @@ async fn results_are_told_apart() {
     let expected = [
         Ok(()),
         Err(Unavailable::Throttled { hop }.into()),
-        // Not the message's doing.
+        // Codes that do not concern the message.
         Err(refused("NotFound: so it is").into()),
         Err(refused("KMSAccessDenied: so it is").into()),
         Err(PublishError::Refused("InvalidParameter: so it is".to_owned())),
@@ -322,10 +336,10 @@ async fn results_are_told_apart() {
     assert_eq!(topic.publish(0, &[]).await, Ok(Vec::new()));
 }
 
-/// SNS refuses one commit for what is in it: as an entry's sender fault, or the whole call for it.
-/// The others are published, and it is told without its entries; or parked, if it is refused even so.
+/// SNS refuses one commit because of its content, either as an entry or with the whole call. The others
+/// are published. The refused one is published by reference, or parked if that is refused, too.
 #[tokio::test(start_paused = true)]
-async fn a_refused_message_stops_no_other() {
+async fn a_refused_message_does_not_stop_others() {
     let is_of_b = |entry: &Entry| entry.attributes["partitions"].1.contains("org:b");
     for (whole_call, always) in [(false, false), (false, true), (true, false), (true, true)] {
         let orgs = ["a", "b", "c"].map(|org| (org.to_owned(), 2)).to_vec();
@@ -358,10 +372,10 @@ async fn a_refused_message_stops_no_other() {
     }
 }
 
-/// What would stop every message is no message's fault: nothing is parked, the batch comes again, and
-/// nothing is tried again at once.
+/// A refusal that concerns every message parks nothing: the batch is unfinished, and nothing is retried
+/// at once.
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_refuses_everything_is_an_outage() {
+async fn a_topic_that_refuses_everything_parks_nothing() {
     for code in ["AuthorizationError", "NotFound", "KMSAccessDenied"] {
         for whole_call in [true, false] {
             let orgs = ["a", "b"].map(|org| (org.to_owned(), 2)).to_vec();

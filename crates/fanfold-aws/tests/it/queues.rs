@@ -16,7 +16,7 @@ fn delivery(at: u32) -> Delivery {
 }
 
 #[tokio::test]
-async fn what_failed_comes_again_by_how_often_it_was_received() {
+async fn a_failed_message_stays_hidden_longer_the_more_often_it_was_received() {
     let asked = Arc::new(Mutex::new(Vec::<Value>::new()));
     let asking = asked.clone();
     let aws = aws(move |body| {
@@ -28,7 +28,7 @@ async fn what_failed_comes_again_by_how_often_it_was_received() {
     });
     let failed: Vec<Delivery> = (1..=25).map(delivery).collect();
     let queue = SqsQueue::new(&aws, URL);
-    queue.show_again(&failed.iter().collect::<Vec<_>>()).await.unwrap();
+    queue.change_visibility(&failed.iter().collect::<Vec<_>>()).await.unwrap();
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 25, "each once");
     for (handle, seconds) in [("h-1", 10), ("h-2", 20), ("h-3", 40), ("h-6", 300), ("h-25", 300)] {
@@ -38,7 +38,7 @@ async fn what_failed_comes_again_by_how_often_it_was_received() {
 }
 
 #[tokio::test]
-async fn a_change_that_fails_is_said() {
+async fn a_change_of_visibility_that_fails_is_an_error() {
     let failed = json!([{ "Id": "0", "SenderFault": true, "Code": "ReceiptHandleIsInvalid" }]);
     for (status, answer, is_refused) in [
         (200, json!({ "Successful": [], "Failed": failed }), false),
@@ -46,12 +46,12 @@ async fn a_change_that_fails_is_said() {
     ] {
         let answer = answer.to_string();
         let aws = aws(move |_| Some((status, answer.clone())));
-        let said = match SqsQueue::new(&aws, URL).show_again(&[&delivery(1)]).await {
+        let refused = match SqsQueue::new(&aws, URL).change_visibility(&[&delivery(1)]).await {
             Err(Unavailable::Failed { .. }) => Some(false),
             Err(Unavailable::Refused { .. }) => Some(true),
             _ => None,
         };
-        assert_eq!(said, Some(is_refused), "{status}");
+        assert_eq!(refused, Some(is_refused), "{status}");
     }
 }
 
@@ -70,7 +70,7 @@ fn summary(strategy: Option<&str>) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_that_ignores_partition_keys_is_seen() {
+async fn a_stream_that_ignores_partition_keys_is_recognised() {
     for (strategy, keeps) in
         [(Some("AUTO"), false), (Some("USER_PARTITION_KEY"), true), (None, true)]
     {
@@ -79,10 +79,10 @@ async fn a_stream_that_ignores_partition_keys_is_seen() {
             assert_eq!(body, r#"{"StreamName":"s"}"#);
             Some((200, answer.clone()))
         });
-        let found = StreamOrder::new(&aws, "s").keeps().await.unwrap();
+        let found = StreamOrder::new(&aws, "s").keeps_order().await.unwrap();
         assert_eq!(found, keeps, "{strategy:?}");
     }
     let refused = json!({ "__type": "AccessDeniedException", "message": "no" }).to_string();
     let aws = aws(move |_| Some((400, refused.clone())));
-    assert!(StreamOrder::new(&aws, "s").keeps().await.is_err(), "not knowing is not knowing");
+    assert!(StreamOrder::new(&aws, "s").keeps_order().await.is_err(), "not knowing is not knowing");
 }

@@ -1,6 +1,5 @@
-//! The relay over Kinesis, which fails in its own ways.
+//! The relay over Kinesis, with the failures of Kinesis.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::answers::{Answer, TestEnv, aws};
 
-/// What Kinesis was asked to put: the keys and data of the records, call by call.
+/// The keys and data of the records of each `PutRecords`.
 pub(crate) type Calls = Arc<Mutex<Vec<Vec<(String, Bytes)>>>>;
 
 pub(crate) fn services() -> Services {
@@ -36,7 +35,7 @@ pub(crate) fn records_of(body: &str) -> Vec<(String, Bytes)> {
     request["Records"].as_array().unwrap().iter().map(record).collect()
 }
 
-/// The answer to a `PutRecords`; of each record its error's code, or none.
+/// The answer to a `PutRecords`, with each record's error code if it failed.
 pub(crate) fn answer(codes: &[Option<&str>]) -> Answer {
     let record = |(at, code): (usize, &Option<&str>)| match code {
         Some(code) => json!({ "ErrorCode": code, "ErrorMessage": "so it is" }),
@@ -52,7 +51,7 @@ pub(crate) fn refusal(status: u16, code: &str) -> Answer {
     Some((status, json!({ "__type": code, "message": "so it is" }).to_string()))
 }
 
-/// A change that accepts `n` deposits, the last of which stands at `last`.
+/// A change of `n` commands, the last of which has the seq `last`.
 pub(crate) fn change(log: &str, last: u64, n: u64) -> Change {
     let log: LogId = log.parse().unwrap();
     let commands: Vec<_> = (last + 1 - n..=last)
@@ -84,7 +83,7 @@ struct Fixture {
     calls: Calls,
 }
 
-/// A relay whose `PutRecords` are answered by `answers`, given the call's number and its keys.
+/// A relay whose `PutRecords` are answered by `answers`, which gets the call's number and its keys.
 fn relay(mut answers: impl FnMut(usize, &[String]) -> Answer + Send + 'static) -> Fixture {
     let calls: Calls = Arc::default();
     let seen = calls.clone();
@@ -96,13 +95,13 @@ fn relay(mut answers: impl FnMut(usize, &[String]) -> Answer + Send + 'static) -
     });
     let env = Arc::new(TestEnv::new(1));
     let stream = Arc::new(KinesisStream::new(&aws, "the-stream"));
-    // Every change is a record of its own.
+    // Makes every change a record of its own.
     let relay = Relay::new(stream, env.clone()).with_record_bytes(1);
     Fixture { relay, env, calls }
 }
 
-/// The calls, in the order in which they came: of each the keys and seqs of its records.
-fn told(calls: &Calls) -> Vec<Vec<(String, Vec<u64>)>> {
+/// The keys and seqs of the records of each call, in order.
+fn sent(calls: &Calls) -> Vec<Vec<(String, Vec<u64>)>> {
     let calls = calls.lock().unwrap();
     let call = |call: &Vec<(String, Bytes)>| {
         call.iter().map(|(key, data)| (key.clone(), seqs(data))).collect()
@@ -127,7 +126,7 @@ fn changes() -> Vec<Change> {
 
 /// The records of B fail in the first two calls, with HTTP 200.
 #[tokio::test(start_paused = true)]
-async fn what_failed_is_sent_again_in_order_and_nothing_else() {
+async fn only_failed_records_are_sent_again_in_order() {
     for code in ["ProvisionedThroughputExceededException", "InternalFailure"] {
         let Fixture { relay, env, calls } = relay(move |call, keys| {
             let code = |key: &String| (key == B && call <= 2).then_some(code);
@@ -137,11 +136,11 @@ async fn what_failed_is_sent_again_in_order_and_nothing_else() {
         assert_eq!(outcome, BatchOutcome::DONE);
         let rounds: [&[(&str, u64)]; 4] =
             [&[(A, 1), (B, 1), (C, 1)], &[(A, 2), (B, 1)], &[(A, 3), (B, 1)], &[(B, 2)]];
-        assert_eq!(told(&calls), expected(&rounds), "{code}");
+        assert_eq!(sent(&calls), expected(&rounds), "{code}");
     }
 }
 
-/// A whole call fails: throttled, broken, never answered.
+/// The whole call fails: it is throttled, broken, or never answered.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_failed_is_made_again() {
     let failures: [fn() -> Answer; 4] = [
@@ -161,14 +160,14 @@ async fn a_call_that_failed_is_made_again() {
         assert_eq!(outcome, BatchOutcome::DONE);
         let first: &[(&str, u64)] = &[(A, 1), (B, 1), (C, 1)];
         let rounds = [first, first, &[(A, 2), (B, 2)], &[(A, 3)]];
-        assert_eq!(told(&calls), expected(&rounds), "failure {index}");
+        assert_eq!(sent(&calls), expected(&rounds), "failure {index}");
     }
 }
 
-/// One log's records never go through: it is reported from its first change on, when the relay
-/// gives up, and the others are through.
+/// One log's records are never put. When the relay gives up, it reports this log's first change, and
+/// the others are put.
 #[tokio::test(start_paused = true)]
-async fn what_was_never_put_is_reported() {
+async fn a_record_that_is_never_put_is_reported() {
     let Fixture { relay, env, calls } = relay(|_, keys| {
         let code = |key: &String| (key == B).then_some("InternalFailure");
         answer(&keys.iter().map(code).collect::<Vec<_>>())
@@ -176,7 +175,7 @@ async fn what_was_never_put_is_reported() {
     let outcome = relay.relay(&changes(), env.now().plus_ms(60_000)).await;
     assert_eq!(outcome, BatchOutcome { unfinished: Some(1) });
     let sent_of = |log: &str| {
-        let records = told(&calls).into_iter().flatten().filter(|(key, _)| key == log);
+        let records = sent(&calls).into_iter().flatten().filter(|(key, _)| key == log);
         records.flat_map(|(_, seqs)| seqs).collect::<Vec<_>>()
     };
     assert_eq!((sent_of(A), sent_of(C)), (vec![1, 2, 3], vec![1]));
@@ -184,7 +183,7 @@ async fn what_was_never_put_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn results_are_told_apart() {
+async fn each_result_has_its_error() {
     let hop = "command stream";
     let throttled = || Unavailable::Throttled { hop };
     let failed = |said: &str| Err(Unavailable::Failed { hop, message: said.to_owned() });
@@ -200,7 +199,7 @@ async fn results_are_told_apart() {
         let results = stream.put_records(std::slice::from_ref(&record)).await;
         assert_eq!(results, Ok(vec![expected]));
     }
-    // A result too few is no acknowledgement of anything.
+    // An answer with too few results acknowledges nothing.
     let stream = KinesisStream::new(&aws(|_| answer(&[None])), "the-stream");
     assert!(stream.put_records(&[record.clone(), record.clone()]).await.is_err());
     let stream = KinesisStream::new(
@@ -211,30 +210,12 @@ async fn results_are_told_apart() {
     assert_eq!(stream.put_records(&[]).await, Ok(Vec::new()));
 }
 
-#[tokio::test(start_paused = true)]
-async fn warming_asks_for_nothing_and_takes_a_refusal() {
-    let bodies: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
-    let seen = bodies.clone();
-    let stream = KinesisStream::new(
-        &aws(move |body| {
-            *seen.lock().unwrap().entry(body.to_owned()).or_default() += 1;
-            refusal(400, "ValidationException")
-        }),
-        "the-stream",
-    );
-    assert_eq!(stream.warm().await, Ok(()));
-    let body = r#"{"Records":[],"StreamName":"the-stream"}"#.to_owned();
-    assert_eq!(*bodies.lock().unwrap(), BTreeMap::from([(body, 1)]));
-    let stream = KinesisStream::new(&aws(|_| None), "the-stream");
-    assert!(stream.warm().await.is_err(), "nobody answers");
-}
-
-/// What Kinesis takes in one call (`PutRecords`): records, and bytes with their partition keys.
+/// The most records, and the most bytes with partition keys, of one call. Source: Kinesis, `PutRecords`.
 const KINESIS_RECORDS_MAX: usize = 500;
 const KINESIS_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 #[tokio::test(start_paused = true)]
-async fn the_streams_suite() {
+async fn the_stream_passes_the_conformance_suite() {
     let stored: Arc<Mutex<Vec<StreamRecord>>> = Arc::default();
     let (seen, mut calls) = (stored.clone(), 0);
     let aws = aws(move |body| {
@@ -242,7 +223,7 @@ async fn the_streams_suite() {
         let records = records_of(body);
         let bytes: usize = records.iter().map(|(key, data)| key.len() + data.len()).sum();
         assert!(records.len() <= KINESIS_RECORDS_MAX && bytes <= KINESIS_BYTES_MAX, "{bytes}");
-        // By turns: throttled as a whole, in part, put.
+        // In turn: throttled as a whole, throttled in part, put.
         if calls % 3 == 1 {
             return refusal(400, "ProvisionedThroughputExceededException");
         }

@@ -1,4 +1,4 @@
-//! The tables of a stack with one view, as the template makes them, but without streams.
+//! The tables of a stack with one view, as the template defines them, but without streams.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
@@ -17,13 +17,13 @@ pub(crate) async fn make_tables(client: &Client, tables: &Tables) {
     }
 }
 
-/// A table whose keys are texts.
+/// Creates a table whose keys are texts.
 pub(crate) async fn make_table(client: &Client, name: &str) {
     use ScalarAttributeType::S;
     make(client, name, &[(PK, S), (SK, S)], None).await;
 }
 
-/// Makes a table with these keys; the index has a number and the table's partition key.
+/// Creates a table with these keys. Its index has a number and the table's partition key.
 async fn make(
     client: &Client,
     name: &str,

@@ -1,4 +1,4 @@
-//! The stages over the adapters, when DynamoDB answers late, never, or to somebody else first.
+//! The stages over the adapters, when DynamoDB answers late, never, or another writer comes first.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -27,7 +27,7 @@ use crate::dynamo::Dynamo;
 use crate::wire::Trouble;
 
 const NEVER: Time = Time(u64::MAX);
-/// How long an answer is waited for that never comes; also long enough for one that does.
+/// How long an attempt waits for its answer. It is long enough for answers that come.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 fn acme() -> LogId {
@@ -44,7 +44,7 @@ fn request(id: u64, command: &str, data: &Value) -> Vec<u8> {
     request.to_string().into_bytes()
 }
 
-/// The first command opens the account, each other pays in one cent.
+/// The first command opens the account, each other deposits one cent.
 fn nth(id: u64) -> Vec<u8> {
     match id {
         1 => request(1, "open", &json!({"account": "cash"})),
@@ -56,7 +56,7 @@ fn command(json: &[u8]) -> Command {
     Request::parse(json, &services()).expect("a request").command
 }
 
-/// The commands with the seqs, and ids, of a range, as they come from the stream.
+/// A record of the stream with commands whose seqs and ids are this range.
 fn record(seqs: std::ops::RangeInclusive<u64>) -> ReceivedRecord {
     let commands: Vec<Command> = seqs.clone().map(|id| command(&nth(id))).collect();
     record_of(*seqs.start(), &commands)
@@ -74,7 +74,7 @@ fn record_of(first: u64, commands: &[Command]) -> ReceivedRecord {
     ReceivedRecord { key: acme(), data: record.encode().expect("JSON").into(), arrived: at }
 }
 
-/// Where commits are announced: it takes all, and keeps them.
+/// A topic that keeps all messages.
 #[derive(Default)]
 struct Announced(Mutex<Vec<Message>>);
 
@@ -94,7 +94,7 @@ impl Topic for Announced {
     }
 }
 
-/// A processor in an environment of its own.
+/// A processor with a cache of its own.
 fn processor(dynamo: &Dynamo, state: &str) -> (Processor, Arc<Announced>) {
     let aws = dynamo.aws.clone().with_attempt_timeout(ATTEMPT);
     let topic = Arc::new(Announced::default());
@@ -130,7 +130,7 @@ async fn commits(dynamo: &Dynamo) -> Vec<(CommitItem, Vec<Entry>)> {
     }
 }
 
-/// That the log has these commits, each from one seq to another, and each command once.
+/// Checks that the log has these commits, given by first and last seq, and each command once.
 async fn assert_commits(dynamo: &Dynamo, expected: &[(u64, u64)]) {
     let commits = commits(dynamo).await;
     let ranges: Vec<(u64, u64)> =
@@ -150,15 +150,15 @@ fn ingest(dynamo: &Dynamo) -> (Ingest, Arc<DynamoCommands>) {
     (Ingest::new(commands.clone(), Arc::new(OpenAdmission), services(), env), commands)
 }
 
-/// An answer that was lost, after the slot was written, costs another attempt, and nothing else.
+/// An answer that is lost after the slot was written costs one more attempt, and nothing else.
 #[tokio::test]
-async fn a_slot_that_was_written_without_an_answer_is_written_once() {
+async fn a_slot_whose_answer_was_lost_is_written_once() {
     for lost in [1, 2] {
         let dynamo = Dynamo::start().await;
         let (ingest, commands) = ingest(&dynamo);
         let table = dynamo.tables.commands();
         dynamo.wire.trouble("UpdateItem", &table, 1, Trouble::LoseAnswer);
-        // A second attempt that does not arrive changes nothing.
+        // A second attempt that is lost changes nothing.
         dynamo.wire.trouble("UpdateItem", &table, lost - 1, Trouble::LoseRequest);
         let requests = [nth(1), nth(2)];
         let requests: Vec<&[u8]> = requests.iter().map(Vec::as_slice).collect();
@@ -176,9 +176,9 @@ async fn a_slot_that_was_written_without_an_answer_is_written_once() {
     }
 }
 
-/// Throttled attempts are made again, until they are too many; then nothing was accepted.
+/// Throttled attempts are retried up to a limit; after that, nothing was accepted.
 #[tokio::test]
-async fn a_throttled_slot_is_tried_again() {
+async fn a_throttled_append_is_retried() {
     let dynamo = Dynamo::start().await;
     let (ingest, commands) = ingest(&dynamo);
     let table = dynamo.tables.commands();
@@ -196,10 +196,10 @@ async fn a_throttled_slot_is_tried_again() {
     assert_eq!(slot.seq, Seq(1), "nothing was accepted");
 }
 
-/// That nothing was accepted is not said where it may have been: an answer was lost, and whoever
-/// asked again was throttled.
+/// An answer was lost, and the retries were throttled. The error must not say that nothing was
+/// accepted.
 #[tokio::test]
-async fn a_lost_answer_is_not_forgotten_for_a_throttled_one() {
+async fn a_lost_answer_leaves_the_outcome_unknown_after_a_throttle() {
     let dynamo = Dynamo::start().await;
     let (ingest, commands) = ingest(&dynamo);
     let table = dynamo.tables.commands();
@@ -213,9 +213,9 @@ async fn a_lost_answer_is_not_forgotten_for_a_throttled_one() {
     assert_eq!(slot.seq, Seq(1), "it was accepted");
 }
 
-/// The same nonce is our own: nothing is read again, and nothing is decided twice.
+/// The stored commit has the writer's own nonce, so nothing is read again or decided twice.
 #[tokio::test]
-async fn a_commit_that_was_written_without_an_answer_is_written_once() {
+async fn a_commit_whose_answer_was_lost_is_written_once() {
     for lost in [1, 2] {
         let dynamo = Dynamo::start().await;
         let (processor, topic) = processor(&dynamo, &dynamo.tables.state());
@@ -235,7 +235,7 @@ async fn a_commit_that_was_written_without_an_answer_is_written_once() {
     }
 }
 
-/// No answer at all: the batch comes again, to a processor that has forgotten the log.
+/// No attempt is answered. The batch is delivered again, to a processor without the log in its cache.
 #[tokio::test]
 async fn a_commit_whose_every_answer_is_lost_is_found_when_the_batch_comes_again() {
     let dynamo = Dynamo::start().await;
@@ -250,9 +250,9 @@ async fn a_commit_whose_every_answer_is_lost_is_found_when_the_batch_comes_again
     assert_commits(&dynamo, &[(1, 3), (4, 6), (7, 7)]).await;
 }
 
-/// Another environment has gone on: its commit is read, and what is left is decided on it.
+/// Another environment has appended a commit: it is read, and the rest of the batch decided after it.
 #[tokio::test]
-async fn a_commit_of_another_writer_is_read_and_what_is_left_decided_again() {
+async fn a_commit_of_another_writer_is_read_and_the_rest_decided_again() {
     for others in [4, 5, 6, 8] {
         let dynamo = Dynamo::start().await;
         let state = dynamo.tables.state();
@@ -273,14 +273,14 @@ async fn a_commit_of_another_writer_is_read_and_what_is_left_decided_again() {
     }
 }
 
-/// A log of more than one page, without any snapshot: folded whole, and gone on with.
+/// A log of several pages without a snapshot is folded from its beginning.
 #[tokio::test]
 async fn a_cold_processor_reads_a_journal_of_several_pages() {
     let dynamo = Dynamo::start().await;
     let (writer, _) = processor(&dynamo, &dynamo.tables.state());
     done(&writer, &[record(1..=1)]).await;
     let mut rng = rand::rng();
-    // Letters at random: zstd saves a quarter of them.
+    // Random letters, which zstd shortens only by a quarter.
     let mut large = |id: u64| {
         let memo = Alphanumeric.sample_string(&mut rng, 40_000);
         command(&request(id, "deposit", &json!({"account": "cash", "amount": 1, "memo": memo})))
@@ -308,9 +308,9 @@ async fn a_cold_processor_reads_a_journal_of_several_pages() {
     assert!(matches!(none.outcome, Outcome::Rejected { .. }), "nothing is left: {none:?}");
 }
 
-/// A refusal names what is missing from whose role, and is not tried again by the adapter.
+/// A refusal names the missing permission, and the adapter does not retry it.
 #[tokio::test]
-async fn a_table_that_may_not_be_read_leaves_the_batch_to_come_again() {
+async fn a_table_without_permission_leaves_the_batch_unfinished() {
     let dynamo = Dynamo::start().await;
     let (processor, _) = processor(&dynamo, &dynamo.tables.state());
     let table = dynamo.tables.state();

@@ -1,10 +1,12 @@
-//! What DynamoDB does to single adapters, beyond what the ports' suite can ask of any provider.
+//! Single adapters over DynamoDB, beyond what the conformance suite can check on every provider.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use fanfold::limits::STREAM_RECORD_BYTES_MAX;
 use fanfold::{DocumentId, LogId, Seq, StateKey, Time};
-use fanfold_aws::dynamo::{DynamoJournal, DynamoParked, DynamoState, DynamoViewTable, Positions};
+use fanfold_aws::dynamo::{
+    DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
+};
 use fanfold_pipeline::ports::{
     CataloguePosition, CommitItem, Journal, Nonce, ParkedItem, ParkedTable, State, StateItem,
     StoredRow, Unavailable, ViewTable,
@@ -20,7 +22,7 @@ fn log() -> LogId {
 }
 
 #[tokio::test]
-async fn keys_that_were_left_out_are_asked_for_again() {
+async fn unprocessed_keys_are_requested_again() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.state();
     let state = DynamoState::new(&dynamo.aws, &table);
@@ -41,7 +43,7 @@ async fn keys_that_were_left_out_are_asked_for_again() {
         for keys in &troubles {
             dynamo.wire.trouble("BatchGetItem", &table, 1, Trouble::OnlyKeys(*keys));
         }
-        // Twice the same key is one key.
+        // A repeated key counts once.
         let twice: Vec<StateKey> = keys.iter().chain(&keys).cloned().collect();
         let found = state.get(&log(), &twice).await.expect("a read");
         let seqs: Vec<u64> = found.iter().flatten().map(|item| item.seq.0).collect();
@@ -55,7 +57,7 @@ async fn keys_that_were_left_out_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn what_was_throttled_succeeds_when_asked_again() {
+async fn a_throttled_call_succeeds_after_a_retry() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.state();
     let state = DynamoState::new(&dynamo.aws, &table);
@@ -91,7 +93,7 @@ async fn a_journal_is_read_over_several_pages() {
     for commit in &commits {
         journal.append(&log(), commit).await.expect("an append");
     }
-    // Also from inside a commit, and by a process that knows nothing of the log.
+    // Also from inside a commit, and by a process that knows no boundary of the log.
     for from in [1, 2, 6, 7] {
         let journal = DynamoJournal::new(&dynamo.aws, &table);
         let expected: Vec<&CommitItem> =
@@ -114,9 +116,9 @@ async fn a_journal_is_read_over_several_pages() {
     }
 }
 
-/// Nothing that waits is lost or cut, however large it is (F8).
+/// A parked body of any size is neither lost nor cut off (F8).
 #[tokio::test]
-async fn what_is_larger_than_an_item_is_parked_in_parts() {
+async fn a_body_larger_than_an_item_is_parked_in_parts() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.parked();
     let parked = DynamoParked::new(&dynamo.aws, &table);
@@ -137,7 +139,7 @@ async fn what_is_larger_than_an_item_is_parked_in_parts() {
     assert!(listed == items[1..3], "parts do not count");
     assert_eq!(dynamo.partition_keys(&table).await.len(), 5 + 2 + 1 + 1, "items and parts");
 
-    // Replaced by the same, by another as large, by a small one, by a large one: and removed.
+    // The item is replaced by the same body, another large one, a small one and a large one, then removed.
     for (bytes, fill, parts) in
         [(sizes[0], 1, 3), (sizes[0], 9, 3), (500_000, 9, 2), (20, 9, 1), (sizes[0], 9, 3)]
     {
@@ -154,9 +156,9 @@ async fn what_is_larger_than_an_item_is_parked_in_parts() {
     assert_eq!(dynamo.partition_keys(&table).await, [] as [&str; 0], "nothing is left");
 }
 
-/// An attempt that ended half-way is not listed, and the next one makes it whole.
+/// An attempt that ended half-way is not listed, and a second attempt completes it.
 #[tokio::test]
-async fn parts_without_their_item_are_nobodys() {
+async fn parts_without_their_item_are_ignored() {
     let dynamo = Dynamo::start().await;
     let table = dynamo.tables.parked();
     let parked = DynamoParked::new(&dynamo.aws, &table);
@@ -170,14 +172,14 @@ async fn parts_without_their_item_are_nobodys() {
         assert_eq!(parked.list(&log(), Seq(0), 10).await.expect("a list"), []);
     }
     assert_eq!(dynamo.partition_keys(&table).await.len(), 3, "parts of three attempts are there");
-    // An attempt whose answer was lost does not take the parts away that it has just stored.
+    // A second attempt after a lost answer does not remove the parts that it has just stored.
     dynamo.wire.trouble("PutItem", &table, 2, Trouble::None);
     dynamo.wire.trouble("PutItem", &table, 1, Trouble::LoseAnswer);
     parked.park(&log(), &item).await.expect("parking");
     assert!(parked.list(&log(), Seq(0), 10).await.expect("a list") == [item.clone()]);
 
-    // If parts are gone, while their item is there, it waits for an operator: it is no error, which
-    // would hide all others (F7), and never a shorter body that somebody could take for the whole.
+    // An item whose parts are lost waits for an operator. It is not an error, which would hide all other
+    // items (F7), and not a shorter body, which could be taken for the whole.
     let keys = dynamo.partition_keys(&table).await;
     let parts = keys.iter().find(|key| **key != log().to_string()).expect("a part");
     let pk = AttributeValue::S(parts.clone());
@@ -195,7 +197,7 @@ async fn parts_without_their_item_are_nobodys() {
     let [first, second] = &listed[..] else { panic!("{} items", listed.len()) };
     assert_eq!((first.seq, &first.identity), (item.seq, &item.identity));
     assert!(first.body.is_empty() && *second == whole);
-    // It can be replaced, and be removed.
+    // It can be replaced and removed.
     parked.park(&log(), &item).await.expect("parking");
     assert!(parked.list(&log(), Seq(0), 1).await.expect("a list") == [item.clone()]);
     for ParkedItem { seq, identity, .. } in [&item, &whole] {
@@ -205,10 +207,10 @@ async fn parts_without_their_item_are_nobodys() {
 }
 
 #[tokio::test]
-async fn a_sweeps_position_is_kept() {
+async fn the_position_of_a_sweep_is_stored() {
     let dynamo = Dynamo::start().await;
     for table in [dynamo.tables.state(), dynamo.view()] {
-        let positions = Positions::new(&dynamo.aws, &table);
+        let positions = DynamoSweepPosition::new(&dynamo.aws, &table);
         assert_eq!(positions.get().await.expect("a position"), None);
         for position in [
             Some(CataloguePosition { bucket: 0, log: None }),
@@ -222,7 +224,7 @@ async fn a_sweeps_position_is_kept() {
     }
 }
 
-/// DynamoDB removes by the second: a tombstone is kept for a part of one longer.
+/// DynamoDB's expiry counts whole seconds, so a tombstone is kept up to a second longer.
 #[tokio::test]
 async fn tombstones_never_expire_early() {
     let dynamo = Dynamo::start().await;

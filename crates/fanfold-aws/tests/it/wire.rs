@@ -1,4 +1,4 @@
-//! The wire between the SDK and DynamoDB: passes everything on, but for what it is told to.
+//! A wire between the SDK and DynamoDB that passes calls on, except those that a test lets fail.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,23 +12,22 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// What happens to a call.
+/// A fault of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Trouble {
-    /// None, after all: the troubles behind it are for later calls.
+    /// No fault: the faults ordered after it are for later calls.
     None,
-    /// It does not arrive, and nobody says so.
+    /// The request is lost, and there is no answer.
     LoseRequest,
-    /// It is executed, but its answer does not come.
+    /// The call is executed, but its answer is lost.
     LoseAnswer,
-    /// It is not executed; the answer is an error with this status and code.
+    /// The call is not executed, and its answer is an error with this status and code.
     Answer(u16, &'static str),
-    /// Only so many of the keys that it asks for are looked at; the others are said to be
-    /// unprocessed.
+    /// Only this many of the requested keys are read; the answer lists the others as unprocessed.
     OnlyKeys(usize),
 }
 
-/// A call that was seen: its operation, its table, and when.
+/// A call that was seen, with its operation, table and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) operation: String,
@@ -56,7 +55,7 @@ impl Wire {
         Self { to_dynamodb, orders: Arc::default(), seen: Arc::default() }
     }
 
-    /// The next `times` calls of the operation on the table get into this trouble.
+    /// Lets the next `times` calls of the operation on the table have this fault.
     pub(crate) fn trouble(
         &self,
         operation: &'static str,
@@ -73,7 +72,7 @@ impl Wire {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
-    /// How many calls of an operation on a table were seen since the last time.
+    /// The number of calls of an operation on a table since the last time.
     pub(crate) fn count(&self, operation: &str, table: &str) -> usize {
         let seen = self.seen();
         seen.iter().filter(|call| call.operation == operation && call.table == table).count()
@@ -161,7 +160,8 @@ fn response(status: u16, body: &Value) -> HttpResponse {
     HttpResponse::new(status.try_into().unwrap(), body.to_string().into())
 }
 
-/// As DynamoDB does when it is short of capacity, or when the answer would be too large.
+/// Lists all but the first keys as unprocessed, as DynamoDB does without capacity or if the answer would
+/// be too large.
 async fn only_keys(
     to_dynamodb: &SharedHttpConnector,
     mut request: HttpRequest,

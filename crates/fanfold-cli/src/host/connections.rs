@@ -1,5 +1,5 @@
-//! All connections, and what each is about: so that those that have waited longest for their
-//! clients can be ended when their places or their memory are needed.
+//! All connections with their phases, so that those that have waited longest for their clients can be
+//! evicted when others need their places or memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 use super::limits::{Limits, UNCOUNTED_BYTES};
 
-/// What a connection is about.
+/// What a connection waits for or does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It waits for a request's first byte.
+    /// It waits for the first byte of a request.
     Idle,
-    /// It has a part of a request's head.
+    /// It has received a part of a request's head.
     Head,
-    /// It has a request, and not all of its body.
+    /// It has received a request's head and not all of its body.
     Body,
-    /// The request is worked on.
+    /// The router works on the request.
     Work,
     /// The answer is being written.
     Answer,
@@ -34,7 +34,7 @@ impl Phase {
             Self::Idle => Some(limits.idle),
             Self::Head => Some(limits.head),
             Self::Body => Some(limits.body),
-            // The router bounds it: the longest are waits of 25 s.
+            // The router bounds it: a wait lasts at most 25 s.
             Self::Work => None,
             Self::Answer => Some(limits.write),
         }
@@ -45,22 +45,22 @@ impl Phase {
 pub(super) struct Connection {
     id: u64,
     all: Arc<Connections>,
-    /// Milliseconds from the host's start to the phase's beginning times 8, plus the phase.
+    /// Milliseconds from the host's start to the phase's beginning, times 8, plus the phase.
     phase: AtomicU64,
-    /// What it counts for among the bytes of bodies.
+    /// Its part of [`Connections::bytes`].
     bytes: AtomicUsize,
     is_refused: AtomicBool,
     is_unread: AtomicBool,
-    is_cut: AtomicBool,
-    cut: Notify,
+    is_evicted: AtomicBool,
+    evicted: Notify,
 }
 
-/// All of them.
+/// All connections of a host.
 pub(super) struct Connections {
     pub(super) limits: Limits,
     began: Instant,
     open: Mutex<Open>,
-    /// Of all bodies.
+    /// Counted bytes of all bodies.
     bytes: AtomicUsize,
 }
 
@@ -76,14 +76,15 @@ impl Connections {
         Arc::new(Self { limits, began, open, bytes: AtomicUsize::new(0) })
     }
 
-    /// A place for one more connection; `None` if there is none, and all that are there are worked
-    /// for or have just begun.
+    /// Adds a connection, and evicts others if there is no place. `None` if none can be evicted: all
+    /// are at work, or have not waited as long as the grace.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Entered> {
         let mut open = self.open();
         if open.by_id.len() >= self.limits.connections_max {
-            // Some at a time, so that a flood of connections does not look through all for each.
+            // Evicts several at a time, so that a flood of connections does not scan all of them for
+            // each.
             let some = open.by_id.len() / 64 + 1;
-            if self.cut_oldest(&open, some, |_| 1) == 0 {
+            if self.evict_oldest(&open, some, |_| 1) == 0 {
                 return None;
             }
         }
@@ -96,18 +97,18 @@ impl Connections {
             bytes: AtomicUsize::new(0),
             is_refused: AtomicBool::new(false),
             is_unread: AtomicBool::new(false),
-            is_cut: AtomicBool::new(false),
-            cut: Notify::new(),
+            is_evicted: AtomicBool::new(false),
+            evicted: Notify::new(),
         });
         connection.set(Phase::Idle);
         open.by_id.insert(id, connection.clone());
         Some(Entered(connection))
     }
 
-    /// Ends those that have waited longest for their clients, until what they are worth comes to
-    /// `enough`; none that is still in its grace. They are gone soon, not at once. Returns what
-    /// they are worth.
-    fn cut_oldest(
+    /// Evicts the connections that have waited longest for their clients, until the sum of their
+    /// `worth` is `enough`, but none that has not waited as long as the grace. They end soon, not at
+    /// once. Returns the sum.
+    fn evict_oldest(
         &self,
         open: &Open,
         enough: usize,
@@ -117,8 +118,8 @@ impl Connections {
         let found = open.by_id.values().filter_map(|connection| {
             let (phase, since_ms) = connection.phase();
             let can_end = phase != Phase::Work && since_ms <= until_ms && worth(connection) > 0;
-            let is_cut = connection.is_cut.load(Ordering::Relaxed);
-            (can_end && !is_cut).then_some((since_ms, connection))
+            let is_evicted = connection.is_evicted.load(Ordering::Relaxed);
+            (can_end && !is_evicted).then_some((since_ms, connection))
         });
         let mut found: Vec<_> = found.collect();
         found.sort_unstable_by_key(|(since_ms, _)| *since_ms);
@@ -128,19 +129,19 @@ impl Connections {
                 break;
             }
             sum += worth(connection);
-            connection.is_cut.store(true, Ordering::Relaxed);
-            connection.cut.notify_one();
+            connection.is_evicted.store(true, Ordering::Relaxed);
+            connection.evicted.notify_one();
             connection.release();
         }
         sum
     }
 
-    /// Counts `n` more bytes of bodies. False if there is no room, nor can be made.
-    fn take(&self, n: usize) -> bool {
+    /// Counts `n` more bytes of bodies. False if there is no room, and evictions cannot make enough.
+    fn reserve(&self, n: usize) -> bool {
         let all = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
         let Some(missing) = all.checked_sub(self.limits.body_bytes_max) else { return true };
         let worth = |connection: &Connection| connection.bytes.load(Ordering::Relaxed);
-        if missing == 0 || self.cut_oldest(&self.open(), missing, worth) >= missing {
+        if missing == 0 || self.evict_oldest(&self.open(), missing, worth) >= missing {
             return true;
         }
         self.bytes.fetch_sub(n, Ordering::Relaxed);
@@ -148,7 +149,7 @@ impl Connections {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        // Nothing that holds it can panic between two changes.
+        // No holder of the lock panics between two changes, so a poisoned map is still consistent.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,53 +157,54 @@ impl Connections {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// How many there are.
+    /// The number of open connections.
     pub(super) fn count(&self) -> usize {
         self.open().by_id.len()
     }
 
-    /// Bytes of bodies, as they count.
+    /// Counted bytes of all bodies.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
 impl Connection {
-    /// It is in this phase from now on.
+    /// Begins a phase, also if it is the same as before.
     pub(super) fn set(&self, phase: Phase) {
         self.phase.store(self.all.now_ms() << 3 | phase as u64, Ordering::Relaxed);
     }
 
-    /// The phase, and the milliseconds from the host's start to its beginning.
+    /// The phase, and the milliseconds from the host's start to the phase's beginning.
     pub(super) fn phase(&self) -> (Phase, u64) {
         let packed = self.phase.load(Ordering::Relaxed);
         (PHASES[(packed & 7) as usize], packed >> 3)
     }
 
-    /// When its phase must be over.
+    /// The end of the phase's time; `None` if the phase has no bound here.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (phase, since_ms) = self.phase();
         let time_max = phase.time_max(&self.all.limits)?;
         Some(self.all.began + Duration::from_millis(since_ms) + time_max)
     }
 
-    /// Counts `n` more bytes of a body, of which there were `before`. False if there is no room.
-    pub(super) fn take(&self, before: usize, n: usize) -> bool {
+    /// Counts `n` more bytes of a body that has `before` bytes so far. False if there is no room.
+    pub(super) fn reserve(&self, before: usize, n: usize) -> bool {
         let counted = |bytes: usize| bytes.saturating_sub(UNCOUNTED_BYTES);
         let more = counted(before + n) - counted(before);
-        let fits = more == 0 || (!self.is_cut.load(Ordering::Relaxed) && self.all.take(more));
+        let fits =
+            more == 0 || (!self.is_evicted.load(Ordering::Relaxed) && self.all.reserve(more));
         if fits {
             self.bytes.fetch_add(more, Ordering::Relaxed);
         }
         fits
     }
 
-    /// Its body is gone.
+    /// Stops counting its body, which was dropped.
     pub(super) fn release(&self) {
         self.all.bytes.fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// There was no room for its body.
+    /// Remembers that there was no room for its body.
     pub(super) fn refuse(&self) {
         self.is_refused.store(true, Ordering::Relaxed);
     }
@@ -211,7 +213,7 @@ impl Connection {
         self.is_refused.load(Ordering::Relaxed)
     }
 
-    /// Whether the last request has bytes that were not read.
+    /// Remembers whether the last request has bytes that were not read.
     pub(super) fn set_unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
     }
@@ -220,20 +222,20 @@ impl Connection {
         self.is_unread.load(Ordering::Relaxed)
     }
 
-    /// Returns when it should end, for its place or its memory is needed.
-    pub(super) async fn cut(&self) {
+    /// Returns when the connection is evicted.
+    pub(super) async fn evicted(&self) {
         loop {
-            self.cut.notified().await;
+            self.evicted.notified().await;
             if self.phase().0 != Phase::Work {
                 return;
             }
-            // A request has come in the meantime.
-            self.is_cut.store(false, Ordering::Relaxed);
+            // A request arrived in the meantime, so the connection stays.
+            self.is_evicted.store(false, Ordering::Relaxed);
         }
     }
 }
 
-/// A connection's place. It is free when this is dropped.
+/// An open connection. Dropping it frees the place.
 pub(super) struct Entered(Arc<Connection>);
 
 impl std::ops::Deref for Entered {
@@ -263,40 +265,40 @@ mod tests {
         Connections::new(Limits { connections_max, body_bytes_max, grace, ..Limits::default() })
     }
 
-    fn is_cut(connection: &Connection) -> bool {
-        connection.is_cut.load(Ordering::Relaxed)
+    fn is_evicted(connection: &Connection) -> bool {
+        connection.is_evicted.load(Ordering::Relaxed)
     }
 
     #[test]
-    fn those_that_wait_make_room_and_those_that_are_worked_for_do_not() {
+    fn a_waiting_connection_is_evicted_for_a_new_one_and_a_working_one_is_not() {
         let all = all(2, 0);
         let (works, waits) = (all.enter().expect("one"), all.enter().expect("two"));
         works.set(Phase::Work);
-        let next = all.enter().expect("the one that waits makes room");
-        assert!(is_cut(&waits) && !is_cut(&works));
+        let next = all.enter().expect("the waiting one is evicted");
+        assert!(is_evicted(&waits) && !is_evicted(&works));
         next.set(Phase::Work);
-        assert!(all.enter().is_none(), "one that is cut makes room once");
+        assert!(all.enter().is_none(), "an evicted connection makes room only once");
         drop((waits, next));
         assert!(all.enter().is_some());
     }
 
     #[test]
-    fn a_body_that_waits_makes_room_for_another() {
+    fn a_connection_that_waits_with_a_body_is_evicted_for_another_body() {
         let all = all(9, 100);
         let (first, second) = (all.enter().expect("one"), all.enter().expect("two"));
         first.set(Phase::Body);
-        assert!(first.take(0, UNCOUNTED_BYTES + 80));
+        assert!(first.reserve(0, UNCOUNTED_BYTES + 80));
         first.set(Phase::Work);
-        assert!(!second.take(0, UNCOUNTED_BYTES + 30), "the first one is worked on");
+        assert!(!second.reserve(0, UNCOUNTED_BYTES + 30), "the first one is worked on");
         first.set(Phase::Answer);
-        assert!(second.take(0, UNCOUNTED_BYTES + 30));
-        assert!(is_cut(&first) && !first.take(UNCOUNTED_BYTES + 80, 1));
-        assert!(second.take(UNCOUNTED_BYTES + 30, 70));
+        assert!(second.reserve(0, UNCOUNTED_BYTES + 30));
+        assert!(is_evicted(&first) && !first.reserve(UNCOUNTED_BYTES + 80, 1));
+        assert!(second.reserve(UNCOUNTED_BYTES + 30, 70));
         assert_eq!(all.bytes(), 100);
     }
 
     #[test]
-    fn bytes_are_bounded_and_come_back() {
+    fn counted_bytes_stay_within_the_limit_and_are_all_released() {
         for seed in 0..100 {
             let mut chance = SmallRng::seed_from_u64(seed);
             let all = all(5, 1_000);
@@ -314,12 +316,12 @@ mod tests {
                         phase @ 2..5 => connection.set(PHASES[phase]),
                         _ => {
                             let n = chance.random_range(0..400);
-                            *length += if connection.take(*length, n) { n } else { 0 };
+                            *length += if connection.reserve(*length, n) { n } else { 0 };
                         }
                     },
                 }
-                // One that was cut goes soon.
-                open.retain(|(connection, _)| !is_cut(connection) || chance.random_bool(0.5));
+                // An evicted connection ends soon, not at once.
+                open.retain(|(connection, _)| !is_evicted(connection) || chance.random_bool(0.5));
                 let bytes = |(c, _): &(Entered, usize)| c.bytes.load(Ordering::Relaxed);
                 assert_eq!(all.bytes(), open.iter().map(bytes).sum::<usize>(), "seed {seed}");
                 assert!(all.bytes() <= 1_000, "seed {seed}");

@@ -1,8 +1,9 @@
-//! Which requests are refused unseen: those that a web page of somebody else has made.
+//! Refuses requests that web pages of other origins make a browser send.
 //!
-//! A browser that runs on the same machine reaches what listens on loopback, and lets every page
-//! send it requests. It says so, in `Origin` and `Sec-Fetch-Site`. And a page's name may be made to
-//! mean 127.0.0.1 after it was loaded (DNS rebinding): then the host of its requests is that name.
+//! A browser on the same machine reaches a host on loopback, and lets every page send it requests. It
+//! marks these requests with `Origin` and `Sec-Fetch-Site`, which the guard checks. A page can also
+//! make its own name mean 127.0.0.1 after it was loaded (DNS rebinding). Its requests then have that
+//! name as their host, so the guard checks the host, too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -15,10 +16,10 @@ use fanfold_http::problem::{Kind, Problem};
 /// W3C, Fetch Metadata Request Headers.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What it needs to know to tell.
+/// The hosts that requests may name.
 #[derive(Debug, Clone, Default)]
-pub struct Guard {
-    /// Names that requests may be for. Without any, all may.
+pub(super) struct Guard {
+    /// `None` if requests may name any host.
     hosts: Option<Hosts>,
 }
 
@@ -29,16 +30,16 @@ struct Hosts {
 }
 
 impl Guard {
-    /// For a host that listens there, and is known by these names, too: of a proxy before it, say.
-    /// On an address that is not loopback, and without names, requests for any host are served.
-    pub fn new(listens: SocketAddr, names: &[HostName]) -> Self {
+    /// The guard of a host that listens on this address and also has these names, such as those of a
+    /// proxy. If the address is not loopback and there are no names, requests may name any host.
+    pub(super) fn new(listens: SocketAddr, names: &[HostName]) -> Self {
         let is_loopback = listens.ip().to_canonical().is_loopback();
         let names: Vec<String> = names.iter().map(|name| name.0.clone()).collect();
         let is_known = is_loopback || !names.is_empty();
         Self { hosts: is_known.then_some(Hosts { names, is_loopback }) }
     }
 
-    /// Whether the request may be served.
+    /// Refuses a request for a foreign host, or from a page of another origin.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let headers = request.headers();
         let host = host(headers, request.version())?;
@@ -53,7 +54,7 @@ impl Guard {
         let name = authority.host();
         let is_ours = self.hosts.as_ref().is_none_or(|hosts| {
             let is_local = match ip(name) {
-                // To rebind takes a name: an address is what it is.
+                // DNS rebinding needs a name, so an address is trusted.
                 Some(ip) => ip.to_canonical().is_loopback() || !hosts.is_loopback,
                 None => name.eq_ignore_ascii_case("localhost"),
             };
@@ -63,46 +64,46 @@ impl Guard {
             return Ok(());
         }
         let detail = format!(
-            "`host`: this host is not known as `{name}`: use 127.0.0.1 or localhost, or start it \
+            "`host`: `{name}` is not a name of this host: use 127.0.0.1 or localhost, or start it \
              with `--host {name}` if a proxy passes requests for that name"
         );
         Err(Problem::new(Kind::FOREIGN_HOST, detail))
     }
 }
 
-/// A bracketed address is one of version 6.
+/// The address that a host's name is, if it is one; an IPv6 address has brackets.
 fn ip(name: &str) -> Option<IpAddr> {
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     bare.unwrap_or(name).parse().ok()
 }
 
-/// The host that the request names. HTTP/1.1 demands one (RFC 9112, 3.2).
+/// The host that the request names. HTTP/1.1 requires exactly one (RFC 9112, 3.2).
 fn host(headers: &HeaderMap, version: Version) -> Result<Option<Authority>, Problem> {
     let bad = |why: &str| Err(Problem::new(Kind::BAD_HOST, format!("`host`: {why}")));
     let mut all = headers.get_all(HOST).iter();
     match (all.next(), all.next()) {
         (None, _) if version < Version::HTTP_11 => Ok(None),
         (None, _) => bad("the header is missing"),
-        (Some(_), Some(_)) => bad("the header is there twice"),
+        (Some(_), Some(_)) => bad("the header is given twice"),
         (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(host) if has_fine_port(&host) => Ok(Some(host)),
-            _ => bad("is no name of a host, nor name and port"),
+            Ok(host) if is_name_and_port(&host) => Ok(Some(host)),
+            _ => bad("must be the name of a host, or name and port"),
         },
     }
 }
 
-/// Whether there is nothing but the name and perhaps a port, which may be empty (RFC 9110, 7.2).
-fn has_fine_port(host: &Authority) -> bool {
+/// Whether it is a name, perhaps with a port, which may be empty (RFC 9110, 7.2).
+fn is_name_and_port(host: &Authority) -> bool {
     let (text, name) = (host.as_str(), host.host());
     let behind = text.strip_prefix(name).unwrap_or(text);
     matches!(behind, "" | ":") || host.port_u16().is_some() && !text.contains('@')
 }
 
-/// Whether the request comes from no web page, or from one of this very host.
+/// Refuses a request from a web page, unless the page is of this host.
 fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Problem> {
     let foreign = |what: String| {
         let detail = format!(
-            "{what}: a web page of another origin may not use this host. Let the page's own server \
+            "{what}: a web page of another origin may not use this host: let the page's own server \
              send the request, or a proxy of the same origin"
         );
         Err(Problem::new(Kind::FOREIGN_ORIGIN, detail))
@@ -114,7 +115,7 @@ fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Pro
         }
     }
     for site in headers.get_all(SEC_FETCH_SITE) {
-        // `none` is a person who has typed the address. `same-site` is another port of this machine.
+        // `none`: a person has typed the address. `same-site`: a page of another port of this machine.
         if !matches!(site.as_bytes(), b"same-origin" | b"none") {
             let text = String::from_utf8_lossy(site.as_bytes());
             return foreign(format!("`sec-fetch-site`: is `{text}`"));
@@ -123,7 +124,7 @@ fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Pro
     Ok(())
 }
 
-/// Whether pages of `origin` come from `host`, perhaps through a proxy that speaks TLS.
+/// Whether `origin` is that of `host`, perhaps behind a proxy that adds TLS.
 fn is_of(origin: &str, host: &Authority) -> bool {
     let (authority, port) = match origin.split_once("://") {
         Some(("http", authority)) => (authority, 80),
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_only_requests_for_loopback() {
+    fn on_loopback_only_requests_for_loopback_or_a_given_name_are_served() {
         let guard = guard("127.0.0.1:8080", &["app.example"]);
         for host in [
             "localhost",
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_names_are_checked_if_there_are_any() {
+    fn on_another_address_the_host_is_checked_only_if_names_are_given() {
         check(&guard("0.0.0.0:8080", &[]), &[("host", "anything.example")], Ok(()));
         let named = guard("10.0.0.7:8080", &["app.example"]);
         for host in ["app.example", "10.0.0.7:8080", "203.0.113.9", "localhost"] {
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_target_says_counts_too() {
+    fn the_host_in_an_absolute_target_is_checked_too() {
         let guard = guard("[::1]:8080", &[]);
         for (target, host, version, is_fine) in [
             ("http://localhost:8080/command", "localhost", Version::HTTP_11, true),
@@ -265,7 +266,7 @@ mod tests {
             let expected = if is_fine { Ok(()) } else { Err(Kind::FOREIGN_ORIGIN) };
             check(&guard, &[("host", host), more], expected);
         }
-        // Where any host is served, too.
+        // The origin is checked even if requests may name any host.
         let guard = Guard::default();
         let headers = [("host", "a.example"), ("origin", "https://evil.example")];
         check(&guard, &headers, Err(Kind::FOREIGN_ORIGIN));

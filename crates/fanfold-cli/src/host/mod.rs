@@ -1,9 +1,9 @@
-//! The API on a TCP port, until it is told to stop.
+//! Serves a router on a TCP port.
 //!
-//! Everything that clients can take is bounded ([`Limits`]): connections, and the bytes of bodies.
-//! When there is no room for another, those make room that have waited longest for their clients;
-//! if there are none, the new one is told to come again (503, `Retry-After`). So clients that do
-//! nothing, or that do it slowly, keep no other client waiting.
+//! [`Limits`] bounds what clients can use: connections, and the bytes of bodies. When there is no room
+//! for one more, the host evicts the connections that have waited longest for their clients. If there
+//! are none, it refuses the new connection or request (503 with `Retry-After`). So idle and slow
+//! clients do not block others.
 
 mod connections;
 mod guard;
@@ -18,177 +18,182 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use connections::Connections;
+use guard::Guard;
 use limits::REFUSALS_MAX;
 use serve::Served;
 
-pub use guard::{Guard, HostName};
+pub use guard::HostName;
 pub use limits::Limits;
 
-/// How long requests may go on once the host is told to stop. Commands take milliseconds; what is
-/// cut off are long waits, whose callers ask again.
+/// How long requests may continue after the host begins to drain. Source: our choice; commands take
+/// milliseconds, and the callers of longer waits ask again.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// Between two tries to take a connection when it cannot be taken: time for others to end.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
-/// Whatever it is, it is one that can be closed.
-const SPARE: &str = "/dev/null";
+/// Pause after a connection could not be accepted, so that others can end. Source: our choice.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// The file to keep open as a spare: any file will do.
+const SPARE_FILE: &str = "/dev/null";
 
-/// What a host is about.
+/// The state of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Lifecycle {
     Serving,
-    /// No more requests; those at hand go on.
+    /// The host takes no new requests, and finishes those that it has.
     Draining,
-    /// Nothing goes on.
+    /// All connections end.
     Ended,
 }
 
-/// A listening router.
+/// A router that is served on an address.
 pub struct Host {
     address: SocketAddr,
     connections: Arc<Connections>,
-    stage: watch::Sender<Stage>,
+    lifecycle: watch::Sender<Lifecycle>,
 }
 
-/// An address that is this process's own, and not served yet: clients that connect meanwhile wait.
-pub struct Bound {
+/// An address that this process has bound but does not serve yet. Clients that connect wait.
+pub struct BoundAddress {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-impl Bound {
-    /// Takes an address; port 0 is any that is free.
-    pub async fn take(address: SocketAddr) -> anyhow::Result<Self> {
+impl BoundAddress {
+    /// Binds an address; port 0 means any free port.
+    pub async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
         let listener = match TcpListener::bind(address).await {
-            Ok(listener) => listener,
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 bail!("{address} is taken by another program: choose another with --listen")
             }
-            Err(e) => bail!("cannot listen on {address}: {e}"),
+            listener => listener.with_context(|| format!("cannot listen on {address}"))?,
         };
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
 
-    /// Serves it, under the name of its address and these.
+    /// Serves `api`. Requests may name the address or one of `names` as their host.
     pub fn serve(self, api: Router, names: &[HostName], limits: Limits) -> Host {
-        let (stage, stages) = watch::channel(Stage::Serving);
+        let (state, lifecycle) = watch::channel(Lifecycle::Serving);
         let served = Served { api, guard: Guard::new(self.address, names) };
         let connections = Connections::new(limits);
-        let accepting = Accepting {
+        let acceptor = Acceptor {
             listener: self.listener,
             connections: connections.clone(),
             served: Arc::new(served),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-            spare: File::open(SPARE).ok(),
-            stages,
+            spare: File::open(SPARE_FILE).ok(),
+            lifecycle,
         };
-        tokio::spawn(accepting.run());
-        Host { address: self.address, connections, stage }
+        tokio::spawn(acceptor.run());
+        Host { address: self.address, connections, lifecycle: state }
     }
 }
 
 impl Host {
-    /// Listens on `address`; port 0 is any that is free.
+    /// Binds an address and serves `api` with the default limits; port 0 means any free port.
     pub async fn listen(address: SocketAddr, api: Router) -> anyhow::Result<Self> {
-        Ok(Bound::take(address).await?.serve(api, &[], Limits::default()))
+        Ok(BoundAddress::bind(address).await?.serve(api, &[], Limits::default()))
     }
 
-    /// Where it listens.
+    /// The address that the host listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What its clients take, for as long as somebody wants to know.
+    /// A handle that reads what the clients use, also after the host has ended.
     pub fn usage(&self) -> Usage {
         Usage(self.connections.clone())
     }
 
-    /// Takes no more requests, and lets those at hand finish.
+    /// Takes no new requests, and waits up to 3 s for those that it has.
     pub async fn drain(self) {
-        self.stage.send_replace(Stage::Draining);
-        if timeout(DRAIN_MAX, self.stage.closed()).await.is_err() {
-            tracing::warn!("some requests were cut off");
-            self.stage.send_replace(Stage::Ended);
+        self.lifecycle.send_replace(Lifecycle::Draining);
+        if timeout(DRAIN_MAX, self.lifecycle.closed()).await.is_err() {
+            tracing::warn!("the host ends before some requests are answered");
+            self.lifecycle.send_replace(Lifecycle::Ended);
         }
     }
 }
 
-/// What the clients of a host take.
+/// What the clients of a host use.
 pub struct Usage(Arc<Connections>);
 
 impl Usage {
-    /// Connections that are open, and how many may be.
+    /// The number of open connections, and the most there may be.
     pub fn connections(&self) -> (usize, usize) {
         (self.0.count(), self.0.limits.connections_max)
     }
 
-    /// Bytes of bodies under way, and how many may be.
+    /// The bytes of bodies in memory, and the most there may be.
     pub fn body_bytes(&self) -> (usize, usize) {
         (self.0.bytes(), self.0.limits.body_bytes_max)
     }
 }
 
-/// The task that takes connections.
-struct Accepting {
+/// The task that accepts connections.
+struct Acceptor {
     listener: TcpListener,
     connections: Arc<Connections>,
     served: Arc<Served>,
     refusals: Arc<Semaphore>,
-    /// A file that is closed to take a connection when no more files can be opened.
+    /// A file to close when no more files can be opened, so that one connection can be accepted.
     spare: Option<File>,
-    stages: watch::Receiver<Stage>,
+    lifecycle: watch::Receiver<Lifecycle>,
 }
 
-impl Accepting {
+impl Acceptor {
     async fn run(mut self) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                // It says draining, or the host was dropped.
-                _ = self.stages.changed() => return,
+                // The host drains, or was dropped.
+                _ = self.lifecycle.changed() => return,
             };
             match accepted {
-                Ok((stream, _)) => self.begin(stream),
-                Err(error) if no_files(&error) => {
+                Ok((stream, _)) => self.serve(stream),
+                Err(error) if is_out_of_files(&error) => {
                     tracing::error!(
                         %error,
                         connections = self.connections.count(),
-                        "no more connections can be taken: raise the limit of open files"
+                        "no more connections can be accepted: raise the limit of open files"
                     );
-                    self.answer_one().await;
-                    sleep(ACCEPT_AGAIN).await;
+                    self.refuse_one().await;
+                    sleep(ACCEPT_RETRY).await;
                 }
-                // Of that one connection only: it was reset before it was taken.
+                // Only this connection failed: its client reset it before it was accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "a connection cannot be taken");
-                    sleep(ACCEPT_AGAIN).await;
+                    tracing::error!(%error, "a connection cannot be accepted");
+                    sleep(ACCEPT_RETRY).await;
                 }
             }
         }
     }
 
-    fn begin(&self, stream: TcpStream) {
-        // Answers are small and complete: they need not wait for more.
+    fn serve(&self, stream: TcpStream) {
+        // Answers are written whole, so waiting for more data only delays them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
         if let Some(entered) = self.connections.enter() {
-            tokio::spawn(serve::serve(stream, entered, self.served.clone(), self.stages.clone()));
+            tokio::spawn(serve::serve(
+                stream,
+                entered,
+                self.served.clone(),
+                self.lifecycle.clone(),
+            ));
             return;
         }
         tracing::warn!(
             connections = self.connections.count(),
-            "a connection is refused: as many as can be are worked for"
+            "a connection is refused: there are as many as there may be, and all of them are at work"
         );
-        // One that finds no permit is closed at once.
+        // Without a permit the connection is closed without an answer.
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
             tokio::spawn(async move {
                 serve::refuse(stream).await;
@@ -197,18 +202,18 @@ impl Accepting {
         }
     }
 
-    /// Takes one connection in the place of the spare file, and tells it to come again.
-    async fn answer_one(&mut self) {
+    /// Accepts one connection in place of the spare file, and answers it with 503.
+    async fn refuse_one(&mut self) {
         self.spare = None;
-        if let Ok(Ok((stream, _))) = timeout(ACCEPT_AGAIN, self.listener.accept()).await {
-            // Its file must be free again soon.
-            let _ = timeout(ACCEPT_AGAIN, serve::refuse(stream)).await;
+        if let Ok(Ok((stream, _))) = timeout(ACCEPT_RETRY, self.listener.accept()).await {
+            // The spare file needs the connection's file descriptor soon.
+            let _ = timeout(ACCEPT_RETRY, serve::refuse(stream)).await;
         }
-        self.spare = File::open(SPARE).ok();
+        self.spare = File::open(SPARE_FILE).ok();
     }
 }
 
-fn no_files(error: &io::Error) -> bool {
+fn is_out_of_files(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&errno))

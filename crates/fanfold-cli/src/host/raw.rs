@@ -1,19 +1,19 @@
-//! Answers beside hyper: to clients that are not served.
+//! Answers that are written without hyper, to clients that are not served.
 
 use fanfold_http::problem::Problem;
 
-/// How HTTP/2 begins (RFC 9113, 3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113, 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
-/// What HTTP/2 has for it: the server's settings, none, and a GOAWAY with HTTP_1_1_REQUIRED (RFC
-/// 9113, 6.5, 6.8 and 7).
+/// The refusal in HTTP/2's frames: empty settings, and a GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.5,
+/// 6.8 and 7).
 pub(super) const NO_HTTP2: &[u8] = b"\
 \0\0\0\x04\0\0\0\0\0\
 \0\0\x19\x07\0\0\0\0\0\
 \0\0\0\0\0\0\0\x0d\
 use HTTP/1.1 here";
 
-/// Whether this is a client that speaks HTTP/2 without having asked.
+/// Whether the client speaks HTTP/2 with prior knowledge, that is without an upgrade.
 pub(super) fn is_http2(begin: &[u8]) -> bool {
     begin.starts_with(HTTP2)
 }
@@ -41,19 +41,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_as_long_as_they_say() {
+    fn the_lengths_of_the_http2_frames_are_right() {
         let (mut left, mut kinds) = (NO_HTTP2, Vec::new());
         while let [a, b, c, kind, rest @ ..] = left {
             let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
             kinds.push(*kind);
-            // Flags and stream.
+            // Skips the flags and the stream's id.
             left = &rest[5 + length..];
         }
         assert_eq!((kinds, left), (vec![4, 7], &b""[..]));
     }
 
     #[test]
-    fn an_answer_is_whole() {
+    fn an_answer_has_status_headers_and_the_length_of_its_body() {
         let problem = Problem::new(Kind::OVERLOADED, "no room").retry_after(1);
         let answer = String::from_utf8(answer(&problem)).expect("it is text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("it has a head");

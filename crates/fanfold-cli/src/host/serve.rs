@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its end.
+//! Serves one connection, from its first byte to its end.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -23,22 +23,23 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::Stage;
+use super::Lifecycle;
 use super::connections::{Connection, Entered, Phase};
 use super::guard::Guard;
 use super::limits::BUFFER_BYTES_MAX;
 use super::raw;
-use super::socket::{Counted, Socket, Timer};
+use super::socket::{CountedBody, Socket, Timer};
 
-/// Seconds until a client should come again when there is no room: some waiting ones have to go.
+/// Seconds after which a client should try again if there is no room. Source: the default of
+/// [`Limits::grace`](super::Limits), after which an idle connection can be evicted.
 const RETRY_AFTER_S: u64 = 1;
-/// How long, and how much, is read of a client that was answered before it had sent everything: as
-/// long as it sends, the system would throw the answer away with the connection.
+/// How long to read, after an answer, what the client still sends. Closing a connection with unread
+/// bytes would reset it, and the client might lose the answer. Source: our choice.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// Room for a first mistake, a batch a few times too large.
+/// How many bytes to read after an answer. Source: our choice; a batch that is a few times too large.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What all connections are served with.
+/// What all connections share.
 pub(super) struct Served {
     pub(super) api: Router,
     pub(super) guard: Guard,
@@ -46,30 +47,30 @@ pub(super) struct Served {
 
 /// Why a connection ends.
 enum End {
-    /// HTTP says so, or the socket.
+    /// The client or HTTP ended it; `is_broken` after an error.
     Closed { is_broken: bool },
-    /// It took too long.
+    /// The time of its phase is over.
     Late,
-    /// Its place or its memory is needed.
-    Cut,
-    /// Its body does not fit.
+    /// Another connection needs its place or memory.
+    Evicted,
+    /// There is no room for its body.
     Refused,
-    /// The host ends.
+    /// The host ended.
     Stopped,
 }
 
-/// Serves it until it ends.
+/// Serves a connection until it ends.
 pub(super) async fn serve(
     stream: TcpStream,
     entered: Entered,
     served: Arc<Served>,
-    mut stage: watch::Receiver<Stage>,
+    mut lifecycle: watch::Receiver<Lifecycle>,
 ) {
     let connection = &*entered;
     let socket = TokioIo::new(Socket::new(stream, connection.clone()));
-    let answers = Answers { served, connection: connection.clone() };
+    let answers = GuardedRouter { served, connection: connection.clone() };
     let mut http = http1::Builder::new()
-        // The connection's own timer knows more.
+        // The connection's own timer covers this and the other phases.
         .header_read_timeout(None)
         .half_close(true)
         .max_buf_size(BUFFER_BYTES_MAX)
@@ -84,7 +85,7 @@ pub(super) async fn serve(
                 }
                 break End::Closed { is_broken: ended.is_err() };
             }
-            // What follows depends on what the poll above has done.
+            // The poll above may have refused the body or changed the phase.
             end = poll_fn(|cx| {
                 if connection.is_refused() {
                     return Poll::Ready(End::Refused);
@@ -94,12 +95,12 @@ pub(super) async fn serve(
                     None => Poll::Pending,
                 }
             }) => break end,
-            () = connection.cut() => break End::Cut,
-            // A host that was dropped ends, too.
-            changed = stage.changed() => match *stage.borrow_and_update() {
-                Stage::Serving if changed.is_ok() => {}
-                Stage::Ended => break End::Stopped,
-                Stage::Serving | Stage::Draining => {
+            () = connection.evicted() => break End::Evicted,
+            // A change that fails means that the host was dropped, which ends the connection, too.
+            changed = lifecycle.changed() => match *lifecycle.borrow_and_update() {
+                Lifecycle::Serving if changed.is_ok() => {}
+                Lifecycle::Ended => break End::Stopped,
+                Lifecycle::Serving | Lifecycle::Draining => {
                     Pin::new(&mut http).graceful_shutdown();
                     if changed.is_err() {
                         break End::Stopped;
@@ -111,13 +112,13 @@ pub(super) async fn serve(
     let phase = connection.phase().0;
     let http1::Parts { io, read_buf, .. } = http.into_parts();
     let stream = io.into_inner().into_stream();
-    // With the request its body is gone; what is left to do is short, and no reason to be cut.
+    // The request's body was dropped. The rest is short, so the connection is not evicted for it.
     connection.release();
     connection.set(Phase::Work);
     match end {
         End::Stopped => {}
         End::Closed { is_broken: true } if raw::is_http2(&read_buf) => {
-            say(stream, raw::NO_HTTP2).await;
+            answer_and_close(stream, raw::NO_HTTP2).await;
         }
         End::Closed { is_broken } => {
             if is_broken || connection.is_unread() {
@@ -125,30 +126,30 @@ pub(super) async fn serve(
             }
         }
         End::Late => match phase {
-            Phase::Head => say(stream, &raw::answer(&late("head"))).await,
-            Phase::Body => say(stream, &raw::answer(&late("body"))).await,
+            Phase::Head => answer_and_close(stream, &raw::answer(&late("head"))).await,
+            Phase::Body => answer_and_close(stream, &raw::answer(&late("body"))).await,
             Phase::Idle | Phase::Work | Phase::Answer => {}
         },
-        End::Cut => {
+        End::Evicted => {
             tracing::warn!(
                 ?phase,
-                "a connection is closed that has waited long for its client: others need the room"
+                "a connection is evicted: it has waited long for its client, and others need the room"
             );
             if matches!(phase, Phase::Head | Phase::Body) {
-                // Its place is given away already: no time for more than a try.
+                // Another connection waits for this one's place, so this write does not wait.
                 let _ = stream.try_write(&raw::answer(&no_room()));
             }
         }
         End::Refused => {
             tracing::warn!("a request is refused: there is no room for its body");
-            say(stream, &raw::answer(&no_room())).await;
+            answer_and_close(stream, &raw::answer(&no_room())).await;
         }
     }
 }
 
-/// Answers a client that cannot be served at all.
+/// Answers a connection for which there is no place.
 pub(super) async fn refuse(stream: TcpStream) {
-    say(stream, &raw::answer(&no_room())).await;
+    answer_and_close(stream, &raw::answer(&no_room())).await;
 }
 
 fn late(what: &str) -> Problem {
@@ -163,14 +164,14 @@ fn no_room() -> Problem {
     Problem::new(Kind::OVERLOADED, detail).retry_after(RETRY_AFTER_S)
 }
 
-async fn say(mut stream: TcpStream, answer: &[u8]) {
-    // A client that does not read it goes without an answer.
+async fn answer_and_close(mut stream: TcpStream, answer: &[u8]) {
+    // A client that does not read gets no answer.
     if matches!(timeout(LINGER_MAX, stream.write_all(answer)).await, Ok(Ok(()))) {
         linger(stream).await;
     }
 }
 
-/// Closes it when the client has had time to read what was said.
+/// Closes the connection after the client has had time to read the answer.
 async fn linger(mut stream: TcpStream) {
     let drained = async {
         stream.shutdown().await?;
@@ -184,17 +185,17 @@ async fn linger(mut stream: TcpStream) {
         }
         std::io::Result::Ok(())
     };
-    // The client may be gone, or say nothing more.
+    // Ignores errors and the timeout: the client may have closed, or send nothing more.
     let _ = timeout(LINGER_MAX, drained).await;
 }
 
-/// The router, as hyper calls it.
-struct Answers {
+/// The router behind the guard, as the service that hyper calls.
+struct GuardedRouter {
     served: Arc<Served>,
     connection: Arc<Connection>,
 }
 
-impl Service<Request<Incoming>> for Answers {
+impl Service<Request<Incoming>> for GuardedRouter {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -203,7 +204,7 @@ impl Service<Request<Incoming>> for Answers {
         let (served, connection) = (self.served.clone(), self.connection.clone());
         Box::pin(async move {
             let is_read = request.method() == Method::GET;
-            let request = request.map(|body| Body::new(Counted::new(body, connection.clone())));
+            let request = request.map(|body| Body::new(CountedBody::new(body, connection.clone())));
             let mut response = match served.guard.check(&request) {
                 Ok(()) => served.api.clone().oneshot(request).await?,
                 Err(problem) => {
@@ -211,10 +212,10 @@ impl Service<Request<Incoming>> for Answers {
                     problem.into_response()
                 }
             };
-            // The request's body is gone, and the answer's is there.
+            // From now on the answer's body counts instead of the request's.
             connection.release();
             let length = response.body().size_hint().lower() as usize;
-            if !connection.take(0, length) && is_read {
+            if !connection.reserve(0, length) && is_read {
                 response = no_room().into_response();
             }
             if connection.is_unread() {

@@ -1,4 +1,4 @@
-//! A connection's socket and bodies, which tell what the connection is about.
+//! A connection's socket and request bodies. Both keep the connection's phase up to date.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connections::{Connection, Phase};
 
-/// A socket that tells of what is read and written.
+/// A socket that sets the connection's phase as bytes are read and written.
 pub(super) struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
@@ -36,7 +36,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // hyper reads on only when the answer before is written.
+        // hyper reads the next request only after it has written the answer.
         if this.connection.phase().0 == Phase::Answer {
             this.connection.set(Phase::Idle);
         }
@@ -86,22 +86,22 @@ impl AsyncWrite for Socket {
 impl Socket {
     fn wrote(&self, written: usize) -> Poll<io::Result<usize>> {
         if self.connection.phase().0 == Phase::Answer {
-            // The time of an answer counts from its last progress.
+            // Restarts the phase's time: it counts from the last progress of the answer.
             self.connection.set(Phase::Answer);
         }
         Poll::Ready(Ok(written))
     }
 }
 
-/// A request's body, whose bytes are counted as they come.
-pub(super) struct Counted {
+/// A request's body that counts its bytes as they arrive.
+pub(super) struct CountedBody {
     body: Incoming,
     connection: Arc<Connection>,
     bytes: usize,
 }
 
-impl Counted {
-    /// The body of a request that begins now.
+impl CountedBody {
+    /// The body of a request whose head has just been read.
     pub(super) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
         connection.set_unread(!body.is_end_stream());
         connection.set(if body.is_end_stream() { Phase::Work } else { Phase::Body });
@@ -109,7 +109,7 @@ impl Counted {
     }
 }
 
-impl Body for Counted {
+impl Body for CountedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -121,8 +121,8 @@ impl Body for Counted {
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             let length = frame.data_ref().map_or(0, Bytes::len);
-            if !this.connection.take(this.bytes, length) {
-                // The connection answers, and ends.
+            if !this.connection.reserve(this.bytes, length) {
+                // `serve` sees the refusal, answers it, and ends the connection.
                 this.connection.refuse();
                 return Poll::Pending;
             }
@@ -144,21 +144,21 @@ impl Body for Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedBody {
     fn drop(&mut self) {
-        // What is not read of it by now is not waited for.
+        // The handler does not read the rest, so the connection no longer waits for its client.
         if self.connection.phase().0 == Phase::Body {
             self.connection.set(Phase::Work);
         }
     }
 }
 
-/// A timer that is set anew often, and runs off seldom.
+/// A timer whose deadline changes often, and that seldom expires.
 #[derive(Default)]
 pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Ready when `deadline` is over. Each call may have another.
+    /// Ready after `deadline`, which may differ from that of the last call.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if deadline < sleep.deadline() {

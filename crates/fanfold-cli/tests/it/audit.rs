@@ -1,5 +1,5 @@
-//! Whether what a host says agrees with what its clients were told: the load generator's auditor,
-//! which knows nothing of how a host does it.
+//! Compares a host's answers with the receipts of its clients, by the load generator's auditor, which
+//! shares no code with the host.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,7 +10,7 @@ use auditor::{Options, Verdict};
 
 use crate::load::{Load, Sent, USERS};
 
-/// Checks everything, once all that was accepted is processed.
+/// Waits until all accepted commands are processed, then checks everything.
 pub(crate) fn audit(url: &str, load: &Load) -> Verdict {
     let file = tempfile::NamedTempFile::new().expect("a file");
     write(file.as_file(), load).expect("the receipts are written");
@@ -20,7 +20,7 @@ pub(crate) fn audit(url: &str, load: &Load) -> Verdict {
         auditor::audit(&target, file.path(), &Options::default(), |_| ()).await
     });
     let verdict = verdict.expect("the receipts are as the auditor wants them");
-    // Whoever dies soon enough has promised nothing yet: that is no breach.
+    // A host that crashes before its first receipt has promised nothing, so "no receipts" is allowed.
     assert!(verdict.breaches == 0 && verdict.unfinished.is_none(), "{verdict:#?}");
     verdict
 }

@@ -38,7 +38,7 @@ fn one_command_from_flags() {
     let deposit = r#"{"account":"cash","amount":5}"#;
     let entry = send(&up, "deposit", "2", deposit, &["--wait"], 0);
     assert_eq!((&entry["seq"], &entry["status"]), (&json!(2), &json!("accepted")));
-    // A refusal is an outcome; a problem is none.
+    // A rejection by the service is an outcome, but a problem is not.
     let withdraw = r#"{"account":"cash","amount":6}"#;
     let entry = send(&up, "withdraw", "3", withdraw, &["--wait"], 0);
     assert_eq!((&entry["status"], &entry["code"]), (&json!("rejected"), &json!("overdrawn")));
@@ -68,12 +68,12 @@ fn many_commands_from_standard_input_and_from_a_file() {
     lines(&output, 1);
     assert!(stderr(&output).starts_with("error: cannot read /nowhere: "), "{}", stderr(&output));
 
-    // The log has them all, in order, whatever the size of a page.
+    // `log` prints all entries in order, across pages.
     let entries = lines(&up.client(&["log", "ledger/org:acme"]), 0);
     assert_eq!(entries.len(), 1_236);
     let entries = lines(&up.client(&["log", "ledger/org:acme", "--from", "1236"]), 0);
     assert_eq!(json_of(&entries[0])["events"][0]["document"], "y");
-    // And so has the view.
+    // `view` prints all rows.
     let rows = ["view", "balances", "ledger/org:acme", "--seq", "1236"];
     assert_eq!(lines(&up.client(&rows), 0).len(), 1_236);
 }
@@ -114,14 +114,14 @@ fn a_log_can_be_followed() {
     child.wait().expect("it ends");
 }
 
-/// `up` on this folder and address.
+/// Starts `up` on this folder and address.
 fn up_at(folder: &Path, address: &str) -> Up {
     let mut command = fanfold(&["up", "--listen", address, "--data"]);
     Up::start(command.arg(folder))
 }
 
 #[test]
-fn a_log_is_followed_before_it_is_there_and_across_a_restart() {
+fn a_log_is_followed_before_it_exists_and_across_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = free.local_addr().expect("it has one").to_string();
@@ -143,7 +143,7 @@ fn a_log_is_followed_before_it_is_there_and_across_a_restart() {
         }
         up.kill();
     }
-    // Another log of the same name.
+    // A log of the same name in another folder.
     let other = tempfile::tempdir().expect("a folder");
     let up = up_at(other.path(), &address);
     send(&up, "open", "1", data, &["--wait"], 0);
@@ -153,7 +153,7 @@ fn a_log_is_followed_before_it_is_there_and_across_a_restart() {
 }
 
 #[test]
-fn rows_of_a_view() {
+fn rows_of_a_view_are_printed_in_the_range_and_order_asked_for() {
     let up = Up::new();
     let opened: String = (1..=3).map(|id| open(id, &format!("a{id}")) + "\n").collect();
     lines(&up.client_reads(&["send"], opened.as_bytes()), 0);
@@ -185,7 +185,7 @@ fn rows_of_a_view() {
 }
 
 #[test]
-fn no_server_is_one_line() {
+fn an_absent_server_is_an_error_of_one_line() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}", free.local_addr().expect("it has one"));
     drop(free);

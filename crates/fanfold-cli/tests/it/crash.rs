@@ -1,4 +1,4 @@
-//! Crashes under load, and what a restart makes of them.
+//! Crashes under load, and the restarts after them.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::load::{Load, agent, get, post};
 const ROUNDS: u64 = 5;
 const CLIENTS: u64 = 8;
 
-/// Printed, and to be set with `FANFOLD_SEED`.
+/// The seed in `FANFOLD_SEED`, or a random one. Prints it.
 pub(crate) fn seed() -> u64 {
     let wanted = std::env::var("FANFOLD_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = wanted.unwrap_or_else(|| rand::random_range(0..1_000_000));
@@ -25,7 +25,7 @@ pub(crate) fn seed() -> u64 {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kill_9_under_load() {
+fn acknowledged_commands_survive_kill_9_under_load() {
     let folder = tempfile::tempdir().expect("a folder");
     let seed = seed();
     let mut chance = SmallRng::seed_from_u64(seed);
@@ -40,7 +40,7 @@ fn what_was_acknowledged_survives_kill_9_under_load() {
         let began = Instant::now();
         up = Up::on(folder.path());
         let started = began.elapsed();
-        // What was not answered is sent again in the next round.
+        // The next round sends again what was not answered in this one.
         let audited = audit(&up.url, &load);
         let acknowledged = load.acknowledged();
         println!(
@@ -56,7 +56,7 @@ fn what_was_acknowledged_survives_kill_9_under_load() {
 }
 
 #[test]
-fn what_is_sent_again_after_a_restart_is_a_duplicate() {
+fn a_command_that_is_sent_again_after_a_restart_is_a_duplicate() {
     let folder = tempfile::tempdir().expect("a folder");
     let open = json!({
         "type": "ledger", "command": "open", "id": 7, "user": "ann", "org": "acme",
@@ -80,19 +80,19 @@ fn what_is_sent_again_after_a_restart_is_a_duplicate() {
     let mut up = Up::on(folder.path());
     let entry = send(&up, 3);
     assert_eq!((&entry["status"], &entry["of"]), (&json!("duplicate"), &json!(1)));
-    // At once, before anything is on disk but the command itself.
+    // Killed at once, when only the command itself is on disk.
     up.kill();
     let up = Up::on(folder.path());
     let entry = send(&up, 4);
     assert_eq!((&entry["status"], &entry["of"]), (&json!("duplicate"), &json!(1)));
 }
 
-/// What is left of 200,000 small commands of 50 logs: their entries, rows and documents, and logs
-/// of the tables, which `fjall` makes 64 MiB large (but holes take no place).
+/// The most bytes of a folder after 200,000 small commands of 50 logs: their entries, rows and
+/// documents, and the logs of the tables, which `fjall` makes 64 MiB large with holes.
 const FOLDER_BYTES_MAX: u64 = 400 * 1024 * 1024;
 
 #[test]
-fn the_command_log_is_empty_when_everything_is_done() {
+fn the_command_log_is_empty_after_all_commands_are_processed() {
     let folder = tempfile::tempdir().expect("a folder");
     let up = Up::on(folder.path());
     let began = Instant::now();
@@ -137,7 +137,7 @@ fn the_command_log_is_empty_when_everything_is_done() {
     println!("and {} KiB after the end", disk_bytes(folder.path()) / 1024);
 }
 
-/// Sends lines until each has a receipt.
+/// Sends commands, one a line, until each has a receipt.
 fn send_all(agent: &ureq::Agent, url: &str, mut lines: Vec<String>) {
     while !lines.is_empty() {
         let (status, answer) = post(agent, url, &lines.join("\n")).expect("an answer");
@@ -151,7 +151,7 @@ fn send_all(agent: &ureq::Agent, url: &str, mut lines: Vec<String>) {
     }
 }
 
-/// Whether nothing is on its way.
+/// Whether no command waits for a stage.
 fn is_quiet(up: &Up) -> bool {
     let mut answer = agent().get(format!("{}/metrics", up.url)).call().expect("an answer");
     let text = answer.body_mut().read_to_string().expect("text");
@@ -167,7 +167,7 @@ fn log_bytes(folder: &Path) -> u64 {
     files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
-/// What files take on disk: holes do not count.
+/// The bytes that files use on disk, without holes.
 pub(crate) fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let files = fs::read_dir(path).expect("a folder").flatten();

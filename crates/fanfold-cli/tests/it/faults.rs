@@ -1,5 +1,5 @@
-//! The process ends right after each kind of effect, once with nothing of it on disk, and once with
-//! a checkpoint that holds the effect and nothing of what comes after it.
+//! The process aborts right after an effect of each kind: once before any of it is on disk, and once
+//! after a checkpoint that holds the effect and nothing later.
 
 use std::thread;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::crash::seed;
 use crate::load::Load;
 use crate::{Up, up_on};
 
-/// What `abort` sends.
+/// The signal of `abort`.
 const SIGABRT: i32 = 6;
-/// How often each effect happens first: not at all, and so often that others are under way.
+/// Which occurrence of the effect aborts: the first, and one during which others are in progress.
 const NTHS: [u64; 2] = [1, 20];
 
 #[test]
-fn nothing_is_lost_after_whichever_effect_the_process_dies() {
+fn nothing_is_lost_if_the_process_crashes_after_any_effect() {
     die_after_each(false);
 }
 
 #[test]
-fn nothing_is_lost_after_whichever_effect_the_process_dies_even_if_that_is_on_disk() {
+fn nothing_is_lost_if_the_process_crashes_after_an_effect_that_is_in_a_checkpoint() {
     die_after_each(true);
 }
 
 fn die_after_each(checkpoint_first: bool) {
     let seed = seed();
     for effect in EFFECTS {
-        // There is one checkpoint each 500 ms.
+        // There is a checkpoint only every 500 ms, so the 20th comes too late.
         let of_checkpoint = effect.starts_with("checkpoint.");
         if of_checkpoint && checkpoint_first {
             continue;
@@ -55,7 +55,7 @@ fn die_after(effect: &str, nth: u64, checkpoint_first: bool, seed: u64) {
         assert_eq!(died, Some(SIGABRT), "{effect}:{nth} was not reached");
     });
     let acknowledged = load.acknowledged();
-    // And again, while what was lost is done again, if that brings the effect about.
+    // Crashes again during recovery, if recovery causes the effect.
     drop(up);
     let mut again = command.spawn().expect("the binary starts");
     thread::sleep(Duration::from_millis(300));

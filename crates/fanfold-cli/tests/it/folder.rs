@@ -1,4 +1,4 @@
-//! Folders that cannot be used: one line that says what to do, and nothing is made there.
+//! Folders that cannot be used: the error is one line that says what to do, and nothing is created.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::load::{agent, get, post};
 use crate::{Up, fanfold, lines, stderr, up_on};
 
-/// The line on standard error; there is no other, and the exit code is 1.
+/// Runs `up` on a folder that it must refuse; returns the only line of its standard error.
 #[track_caller]
 fn refused(folder: &Path) -> String {
     let output = up_on(folder).output().expect("the binary starts");
@@ -22,7 +22,7 @@ fn refused(folder: &Path) -> String {
     stderr.trim_end().to_owned()
 }
 
-/// The names of what is in a folder.
+/// The names of a folder's files and folders, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder).expect("a folder").flatten();
     let mut names: Vec<String> =
@@ -47,7 +47,7 @@ fn a_folder_belongs_to_one_process() {
     assert_eq!(names(folder), before);
     up.signal("-TERM");
     assert_eq!(up.end(), (Some(0), String::new()));
-    // Then it is free.
+    // After the end the folder is free.
     Up::on(folder);
 }
 
@@ -80,7 +80,7 @@ fn a_folder_that_is_read_only_cannot_be_used() {
 }
 
 #[test]
-fn a_newer_format_is_left_alone() {
+fn a_folder_of_a_newer_format_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     fs::write(folder.join("FORMAT"), "fanfold embedded 2\n").expect("a file");
@@ -95,7 +95,7 @@ fn a_newer_format_is_left_alone() {
 }
 
 #[test]
-fn a_folder_with_other_things_in_it_is_left_alone() {
+fn a_folder_with_foreign_files_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let shown = folder.display();
@@ -105,13 +105,13 @@ fn a_folder_with_other_things_in_it_is_left_alone() {
     fs::write(folder.join("letter.txt"), "Dear Ann").expect("a file");
     assert_eq!(refused(folder), expected);
     assert_eq!(names(folder), ["letter.txt"]);
-    // Also one that happens to have a file of that name.
+    // Also if a foreign file has the name `FORMAT`.
     fs::write(folder.join("FORMAT"), "A4").expect("a file");
     assert_eq!(refused(folder), expected);
     assert_eq!(names(folder), ["FORMAT", "letter.txt"]);
 }
 
-/// Makes files, with their text, and folders, whose names end with a slash.
+/// Creates files with their text, and folders, whose names end with a slash.
 fn make(folder: &Path, content: &[(&str, &str)]) {
     for (name, text) in content {
         let path = folder.join(name);
@@ -126,7 +126,7 @@ fn make(folder: &Path, content: &[(&str, &str)]) {
 const WHOLE: &str = "fanfold embedded 1\n";
 
 #[test]
-fn a_start_that_broke_off_leaves_a_folder_that_can_be_used() {
+fn a_folder_of_an_interrupted_first_start_can_be_used() {
     let states: &[&[(&str, &str)]] = &[
         &[("LOCK", "")],
         &[("LOCK", ""), ("FORMAT.new", "")],
@@ -152,7 +152,7 @@ fn a_start_that_broke_off_leaves_a_folder_that_can_be_used() {
 }
 
 #[test]
-fn what_file_systems_and_desktops_put_into_a_folder_does_not_make_it_foreign() {
+fn files_of_file_systems_and_desktops_do_not_make_a_folder_foreign() {
     let others =
         ["lost+found/", ".DS_Store", ".git/config", ".gitkeep", "Thumbs.db", "desktop.ini"];
     let folder = tempfile::tempdir().expect("a folder");
@@ -170,7 +170,7 @@ fn what_file_systems_and_desktops_put_into_a_folder_does_not_make_it_foreign() {
 }
 
 #[test]
-fn what_is_not_fanfolds_is_neither_used_nor_removed() {
+fn foreign_files_are_neither_used_nor_removed() {
     let foreign: &[&[(&str, &str)]] = &[
         &[("tables/mine", "")],
         &[("commands/", "")],
@@ -192,7 +192,7 @@ fn what_is_not_fanfolds_is_neither_used_nor_removed() {
     }
 }
 
-/// A folder in which two accounts were opened, and the process killed.
+/// A folder of a process that opened two accounts and was killed.
 fn used() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let mut up = Up::on(folder.path());
@@ -202,7 +202,7 @@ fn used() -> tempfile::TempDir {
     folder
 }
 
-/// Opens an account; the seq, if that was acknowledged.
+/// Opens an account; returns the seq if the command was acknowledged.
 pub(crate) fn open(up: &Up, id: u64) -> Option<u64> {
     let command = json!({
         "type": "ledger", "command": "open", "id": id, "user": "ann", "org": "acme",
@@ -212,13 +212,13 @@ pub(crate) fn open(up: &Up, id: u64) -> Option<u64> {
     answer.ok().filter(|(status, _)| *status == 202).and_then(|(_, answer)| answer["seq"].as_u64())
 }
 
-/// How many entries there are.
+/// The number of entries.
 pub(crate) fn tail(up: &Up) -> Option<u64> {
     get(&format!("{}/logs/ledger/org:acme", up.url)).1["tail"].as_u64()
 }
 
 #[test]
-fn a_folder_without_its_format_is_left_alone_and_the_line_says_what_to_write() {
+fn a_folder_without_its_format_is_refused_and_the_error_says_what_to_write() {
     let folder = used();
     let format = folder.path().join("FORMAT");
     for damage in
@@ -241,7 +241,7 @@ fn a_folder_without_its_format_is_left_alone_and_the_line_says_what_to_write() {
 }
 
 #[test]
-fn a_folder_of_which_a_part_is_missing_is_not_begun_anew() {
+fn a_folder_with_a_missing_part_is_refused_and_not_started_anew() {
     for part in ["commands", "tables"] {
         let folder = used();
         fs::rename(folder.path().join(part), folder.path().join("moved")).expect("it is there");
@@ -255,7 +255,7 @@ fn a_folder_of_which_a_part_is_missing_is_not_begun_anew() {
 }
 
 #[test]
-fn a_file_in_place_of_the_folder_is_no_folder() {
+fn a_file_in_place_of_the_folder_is_refused() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let shown = file.path().display();
     let expected = format!("error: {shown} is no folder: choose another place");
@@ -263,7 +263,7 @@ fn a_file_in_place_of_the_folder_is_no_folder() {
 }
 
 #[test]
-fn a_link_leads_to_the_folder_or_the_line_says_that_it_does_not() {
+fn a_link_to_the_folder_works_and_a_broken_link_is_refused() {
     let folder = used();
     let place = tempfile::tempdir().expect("a folder");
     let link = place.path().join("link");
@@ -271,7 +271,7 @@ fn a_link_leads_to_the_folder_or_the_line_says_that_it_does_not() {
     {
         let up = Up::on(&link);
         assert_eq!(tail(&up), Some(2));
-        // It is the same folder.
+        // The link and its target are the same folder.
         assert!(refused(folder.path()).contains("is in use by another process"));
     }
     let moved = place.path().join("moved");
@@ -287,13 +287,13 @@ fn a_link_leads_to_the_folder_or_the_line_says_that_it_does_not() {
     fs::remove_file(&link).expect("it is there");
     symlink(&moved, &link).expect("a link");
     assert_eq!(tail(&Up::on(&link)), Some(2));
-    // And by a path from where one is.
+    // A relative path works, too.
     let mut command = up_on(Path::new("moved"));
     assert_eq!(tail(&Up::start(command.current_dir(place.path()))), Some(2));
 }
 
 #[test]
-fn two_that_start_at_the_same_time_in_an_empty_folder_do_not_both_get_it() {
+fn of_two_processes_that_start_on_an_empty_folder_one_gets_it() {
     for _ in 0..5 {
         let folder = tempfile::tempdir().expect("a folder");
         let both: Vec<_> = thread::scope(|scope| {
@@ -316,11 +316,11 @@ fn two_that_start_at_the_same_time_in_an_empty_folder_do_not_both_get_it() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_to_is_refused() {
+fn a_folder_without_write_permission_is_refused() {
     let folder = used();
     let run = || {
         let mut command = up_on(folder.path());
-        // One who may not do everything.
+        // A user without root's rights: `nobody`.
         command.uid(65_534).gid(65_534).output()
     };
     let Ok(output) = run() else {
@@ -339,21 +339,21 @@ fn a_folder_that_may_not_be_written_to_is_refused() {
 }
 
 #[test]
-fn a_folder_is_made_with_those_above_it() {
+fn a_folder_is_created_with_its_parents() {
     let place = tempfile::tempdir().expect("a folder");
     let folder = place.path().join("some/where");
     Up::on(&folder);
     assert_eq!(names(&folder), ["FORMAT", "LOCK", "commands", "tables"]);
-    // In memory, nothing is made.
+    // --data and --in-memory exclude each other.
     let output = fanfold(&["up", "--in-memory", "--data"]).arg(&folder).output();
     assert_eq!(output.expect("the binary starts").status.code(), Some(2));
 }
 
-/// Something that is mounted until it is dropped.
+/// A mounted file system. Dropping it unmounts it.
 pub(crate) struct Mounted(pub(crate) std::path::PathBuf);
 
 impl Mounted {
-    /// `None`: this process may not, as most may not.
+    /// Mounts at a folder; `None` if this process has no right to mount, as most have not.
     pub(crate) fn new(at: &Path, options: &[&str]) -> Option<Self> {
         let mounted = Command::new("mount").args(options).arg(at).output().ok()?;
         mounted.status.success().then(|| Self(at.to_owned()))
@@ -362,7 +362,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: who still has a file open there must not keep it.
+        // Lazily, since a process may still have a file open there.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

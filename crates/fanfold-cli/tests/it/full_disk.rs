@@ -1,4 +1,4 @@
-//! A disk that is full, and has room again.
+//! A disk that fills up, and later has room again.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,7 +37,7 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
         });
         post(&agent(), &format!("{}/command", up.url), &command.to_string()).expect("an answer")
     };
-    // There is some room in the last block, and in what was reserved.
+    // Some commands still fit into the last block and into reserved space.
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut taken = Vec::new();
     let problem = (1..).find_map(|id| match open(id) {
@@ -52,7 +52,8 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     assert_eq!((status, &problem["type"]), (503, &json!("urn:fanfold:problem:disk-full")));
     assert!(problem["detail"].as_str().is_some_and(|d| d.contains("full")), "{problem}");
 
-    // Reads go on, while checkpoints fail. What is done in the log of commands goes, and makes room.
+    // Reads continue while checkpoints fail. Processed parts of the command log are removed, which
+    // makes room again, so the disk is filled in each round.
     let mut refused = 0;
     let deadline = Instant::now() + Duration::from_secs(30);
     for id in 1_000_000.. {
@@ -75,14 +76,14 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     fs::remove_file(&filler).expect("it is there");
     let deadline = Instant::now() + Duration::from_secs(20);
     while open(2_000_000).0 != 202 {
-        assert!(Instant::now() < deadline, "it takes nothing, although there is room");
+        assert!(Instant::now() < deadline, "no command is accepted, although there is room");
         thread::sleep(Duration::from_millis(50));
     }
     load.run(&up.url, || thread::sleep(Duration::from_millis(1_500)));
     load.resend(&up.url);
     audit(&up.url, &load);
 
-    // What was refused is not there, what was taken is; also after a crash.
+    // Exactly the accepted commands have entries, also after a crash.
     let accounts = |up: &Up| {
         let tail = taken.len() + 1;
         let url =
@@ -98,7 +99,7 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     let expected: Vec<u64> = taken.iter().copied().chain([2_000_000]).collect();
     assert_eq!(accounts(&up), expected);
     up.kill();
-    // Each command that was refused is a warning, of which the log has only some.
+    // Each refused command is a warning, but the log shows only some of them.
     let (_, log) = up.end();
     let warned = log.lines().count();
     assert!((1..1_000).contains(&warned), "{warned} lines, as {:?}", log.lines().last());
@@ -107,7 +108,8 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     audit(&up.url, &load);
     assert_eq!(accounts(&up), expected);
 
-    // A start on a full disk says so, unless the blocks that there are will do; nothing is lost.
+    // A start on a full disk is an error that says so, unless the allocated blocks suffice. Nothing is
+    // lost.
     drop(up);
     fill(&filler);
     let new = disk.0.join("new");
@@ -130,10 +132,10 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     audit(&up.url, &load);
     assert_eq!(accounts(&up), expected);
     drop(up);
-    println!("{} commands fit into what seemed full", taken.len());
+    println!("{} commands were accepted on the full disk", taken.len());
 }
 
-/// Takes all room there is.
+/// Fills the disk.
 fn fill(path: &std::path::Path) {
     let mut file = File::options().create(true).append(true).open(path).expect("a file");
     for bytes in [1 << 20, 1 << 12, 1 << 6, 1] {

@@ -1,4 +1,5 @@
-//! The folder goes away under a running process: nothing is acknowledged any more, and it ends.
+//! The folder is removed, moved or replaced under a running process: it acknowledges nothing more,
+//! and ends.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::Up;
 use crate::folder::{open, tail};
 
-/// Runs a host on `data` in a new place while `goes` takes that away; then it must end by itself.
-/// `later` sees what is left.
+/// Runs a host on the folder `data` of a new place. After `goes` has changed the folder, the host must
+/// end by itself. Then `later` checks what is left.
 fn check(goes: impl Fn(&Path), later: impl Fn(&Path)) {
-    // With commands on their way, and without: a timer looks, too.
+    // With commands after the change, and without: a timer checks the folder, too.
     for is_busy in [true, false] {
         let place = tempfile::tempdir().expect("a folder");
         let place = place.path();
@@ -22,13 +23,13 @@ fn check(goes: impl Fn(&Path), later: impl Fn(&Path)) {
         let gone = Instant::now();
         if is_busy {
             for id in 2..5 {
-                assert_eq!(open(&up, id), None, "there is no place for it");
+                assert_eq!(open(&up, id), None, "it is acknowledged without a folder");
             }
         }
         let (code, said) = up.end();
         println!("it ended after {:?}", gone.elapsed());
         assert_eq!(code, Some(1));
-        // Tables that lose their files while they are closed may log that behind it.
+        // The store may log the loss of its files after the error.
         let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
         let shown = place.join("data");
         let expected = format!(
@@ -44,7 +45,7 @@ fn check(goes: impl Fn(&Path), later: impl Fn(&Path)) {
 fn a_folder_that_is_removed_ends_the_process() {
     let remove = |place: &Path| {
         let deadline = Instant::now() + Duration::from_secs(10);
-        // It may be written to at the same time.
+        // Fails while the host creates files in it.
         while fs::remove_dir_all(place.join("data")).is_err() {
             assert!(Instant::now() < deadline, "it cannot be removed");
             thread::sleep(Duration::from_millis(1));
@@ -79,7 +80,7 @@ fn a_folder_that_is_replaced_ends_the_process_and_leaves_the_other_alone() {
 #[test]
 fn a_link_that_leads_elsewhere_ends_the_process() {
     let change = |place: &Path| {
-        // The first time it is a folder: that becomes the target of a link.
+        // The host opened a folder. Now its path is a link to another folder.
         fs::rename(place.join("data"), place.join("target")).expect("it moves");
         fs::create_dir(place.join("other")).expect("a folder");
         symlink(place.join("other"), place.join("data")).expect("a link");
@@ -88,7 +89,7 @@ fn a_link_that_leads_elsewhere_ends_the_process() {
 }
 
 #[test]
-fn a_folder_whose_lock_is_removed_is_not_its_own_any_more() {
+fn a_removed_lock_ends_the_process() {
     let unlock = |place: &Path| fs::remove_file(place.join("data/LOCK")).expect("it is there");
     let place = tempfile::tempdir().expect("a folder");
     let up = Up::on(&place.path().join("data"));

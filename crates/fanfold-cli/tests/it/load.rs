@@ -1,5 +1,5 @@
-//! Clients of the ledger: each sends from a connection of its own, remembers what it was told, and
-//! sends again, with the same ids, what was not answered.
+//! Clients of the ledger. Each has its own connection, remembers its receipts, and sends unanswered
+//! commands again with the same ids.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +11,14 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-/// How the names of all users begin.
+/// The prefix of all users' names.
 pub(crate) const USERS: &str = "user-";
 const ORGS: u64 = 6;
 const ACCOUNTS: u64 = 4;
-/// One command in so many is sent again, although it was answered.
+/// One request in this many sends a command again that was answered.
 const REPEATED: u32 = 20;
 
-/// A command, and the seqs that it was given: one each time it was acknowledged.
+/// A command and the seqs of its receipts, one for each time that it was acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) org: String,
@@ -57,13 +57,13 @@ struct Client {
     chance: SmallRng,
     agent: ureq::Agent,
     sent: Vec<Sent>,
-    /// Requests without an answer: which commands they hold.
+    /// Requests without an answer, as indexes of `sent`.
     unanswered: Vec<Vec<usize>>,
-    /// A client that sent so many in one run waits for its end.
+    /// The most new commands of a run. Then the client waits for the run's end.
     per_run_max: usize,
 }
 
-/// An agent that takes what it gets.
+/// An HTTP client for which no status is an error.
 pub(crate) fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -71,14 +71,14 @@ pub(crate) fn agent() -> ureq::Agent {
     config.build().into()
 }
 
-/// The status, and the JSON.
+/// Sends a `GET`; returns the status and the JSON.
 pub(crate) fn get(url: &str) -> (u16, Value) {
     let mut answer = agent().get(url).call().unwrap_or_else(|error| panic!("{url}: {error}"));
     let body = answer.body_mut().read_to_vec().expect("a body");
     (answer.status().as_u16(), serde_json::from_slice(&body).expect("JSON"))
 }
 
-/// As [`get`]; `Err` if nobody answers.
+/// Sends a `POST`; returns the status and the JSON, or an error if there is no answer.
 pub(crate) fn post(
     agent: &ureq::Agent,
     url: &str,
@@ -110,7 +110,7 @@ impl Load {
         Self { clients }
     }
 
-    /// All clients send until what happens `meanwhile` has happened, or nobody answers.
+    /// Lets all clients send until `meanwhile` returns, or until the host does not answer.
     pub(crate) fn run(&mut self, url: &str, meanwhile: impl FnOnce()) {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -118,29 +118,29 @@ impl Load {
                 let stop = &stop;
                 scope.spawn(move || client.run(url, stop));
             }
-            // Also if what happens fails: the clients would go on for ever.
+            // Stops the clients also if `meanwhile` panics; otherwise they would never end.
             let _stop = StopOnDrop(&stop);
             meanwhile();
         });
     }
 
-    /// What was not answered is sent again, until all is answered.
+    /// Sends unanswered requests again until all are answered.
     pub(crate) fn resend(&mut self, url: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         for client in &mut self.clients {
             while let Some(request) = client.unanswered.pop() {
-                assert!(Instant::now() < deadline, "not everything is taken");
-                assert!(client.send(url, request), "nobody answers");
+                assert!(Instant::now() < deadline, "some commands are not accepted");
+                assert!(client.send(url, request), "the host does not answer");
             }
         }
     }
 
-    /// All commands that were ever sent.
+    /// All commands so far.
     pub(crate) fn sent(&self) -> impl Iterator<Item = &Sent> {
         self.clients.iter().flat_map(|client| &client.sent)
     }
 
-    /// How many of the commands were acknowledged.
+    /// The number of acknowledged commands.
     pub(crate) fn acknowledged(&self) -> usize {
         self.sent().filter(|sent| !sent.seqs.is_empty()).count()
     }
@@ -181,7 +181,7 @@ impl Client {
         let org = self.chance.random_range(0..ORGS);
         let mut account = || name(self.chance.random_range(0..ACCOUNTS));
         let (one, other) = (account(), account());
-        // Some are not allowed, and some accounts hold less than is asked for.
+        // Some amounts are invalid, and some are more than the account holds.
         let amount = self.chance.random_range(0..100);
         let command = match self.chance.random_range(0..4) {
             0 | 1 => Command::Deposit { account: one, amount },
@@ -198,7 +198,7 @@ impl Client {
         self.sent.len() - 1
     }
 
-    /// Whether somebody answered. What was not taken is unanswered.
+    /// Sends a request; returns whether the host answered. Commands without a receipt are unanswered.
     fn send(&mut self, url: &str, request: Vec<usize>) -> bool {
         let (route, mut body) = match request.len() {
             1 => ("command", String::new()),

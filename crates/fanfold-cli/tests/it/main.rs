@@ -27,7 +27,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// `fanfold`, not yet started.
+/// A command that runs `fanfold`.
 pub(crate) fn fanfold(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanfold"));
     command.args(args).env_remove("FANFOLD_URL").env_remove("FANFOLD_LOG");
@@ -35,7 +35,7 @@ pub(crate) fn fanfold(args: &[&str]) -> Command {
     command
 }
 
-/// `fanfold up` on a folder and a free port, not yet started.
+/// A command that runs `fanfold up` on a folder and a free port.
 pub(crate) fn up_on(folder: &Path) -> Command {
     let mut command = fanfold(&["up", "--listen", "127.0.0.1:0", "--data"]);
     command.arg(folder);
@@ -46,31 +46,31 @@ pub(crate) fn up_on(folder: &Path) -> Command {
 pub(crate) struct Up {
     child: Child,
     pub(crate) url: String,
-    /// The lines it prints to be pasted.
+    /// The `curl` commands that it prints.
     pub(crate) to_paste: Vec<String>,
     _stdout: BufReader<ChildStdout>,
-    /// Reads standard error, so that nobody waits for a reader.
+    /// Reads standard error, so that the process never blocks on a full pipe.
     stderr: Option<JoinHandle<String>>,
 }
 
 impl Up {
-    /// One that keeps everything in memory.
+    /// Starts one that keeps everything in memory.
     pub(crate) fn new() -> Self {
         Self::start(&mut fanfold(&["up", "--in-memory", "--listen", "127.0.0.1:0"]))
     }
 
-    /// One that keeps everything in a folder.
+    /// Starts one that keeps everything in a folder.
     pub(crate) fn on(folder: &Path) -> Self {
         Self::start(&mut up_on(folder))
     }
 
-    /// A command like [`up_on`].
+    /// Starts a command such as [`up_on`].
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
         Self::try_start(command).unwrap_or_else(|said| panic!("it did not start: {said}"))
     }
 
-    /// As [`Up::start`]; if it does not start, what it said.
+    /// Like [`Up::start`], but returns its standard error if it does not start.
     pub(crate) fn try_start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -96,12 +96,12 @@ impl Up {
         Ok(Self { child, url, to_paste, _stdout: stdout, stderr: Some(stderr) })
     }
 
-    /// Runs a client of it.
+    /// Runs `fanfold` as a client of it.
     pub(crate) fn client(&self, args: &[&str]) -> Output {
         fanfold(args).env("FANFOLD_URL", &self.url).output().expect("the binary starts")
     }
 
-    /// As [`Up::client`], with something to read.
+    /// Like [`Up::client`], with standard input.
     pub(crate) fn client_reads(&self, args: &[&str], stdin: &[u8]) -> Output {
         let mut command = fanfold(args);
         command.env("FANFOLD_URL", &self.url).stdin(Stdio::piped());
@@ -114,18 +114,18 @@ impl Up {
         output
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Kills it, as a crash would.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }
 
-    /// The signal that has ended it, if it ends within that time.
+    /// Waits up to `within` for its end; returns the signal that ended it, if one did.
     #[cfg_attr(not(feature = "fault-points"), expect(dead_code, reason = "only faults need it"))]
     pub(crate) fn died(&mut self, within: Duration) -> Option<i32> {
         let deadline = Instant::now() + within;
@@ -138,13 +138,13 @@ impl Up {
         None
     }
 
-    /// Sends it a signal, as `-TERM`.
+    /// Sends it a signal, such as `-TERM`.
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(sent.expect("there is `kill`").success());
     }
 
-    /// Waits for its end: the exit code, and what it wrote to standard error.
+    /// Waits for its end; returns the exit code and its standard error.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("it ends");
         let stderr = self.stderr.take().map(|stderr| stderr.join().expect("it is read"));
@@ -160,7 +160,7 @@ impl Drop for Up {
     }
 }
 
-/// The lines of standard output, and the exit code.
+/// The lines of standard output. Checks the exit code.
 #[track_caller]
 pub(crate) fn lines(output: &Output, code: i32) -> Vec<String> {
     let stdout = String::from_utf8(output.stdout.clone()).expect("it is text");

@@ -1,4 +1,4 @@
-//! Names as people and identity providers have them, as arguments and in what is printed.
+//! Names that people and identity providers use, as arguments and in the output.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn only(lines: &[String]) -> Value {
 }
 
 #[test]
-fn awkward_names_are_arguments_and_come_back() {
+fn unusual_names_work_as_arguments_and_are_printed_unchanged() {
     let up = Up::new();
     for name in NAMES {
         let log = format!("ledger/org:{name}");
@@ -33,7 +33,7 @@ fn awkward_names_are_arguments_and_come_back() {
 }
 
 #[test]
-fn what_no_url_can_name_is_refused_with_the_reason() {
+fn a_name_that_no_url_can_hold_is_refused_with_the_reason() {
     let up = Up::new();
     for (log, reason) in [
         ("ledger/org:..", "must not be `.` or `..`"),

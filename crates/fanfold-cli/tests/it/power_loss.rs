@@ -1,9 +1,9 @@
-//! The machine loses power.
+//! Power loss.
 //!
-//! The model: a file system keeps what was synced. Of what was written to a file after its last
-//! sync it keeps a prefix; or it knows of all of it, and some of the pages hold zeros, or what was
-//! on the disk before. Both logs are cut off or damaged behind the last sync, independently of each
-//! other, and a host that starts on that must say the same as one that was never stopped.
+//! The model of a file system: it keeps what was synced. Of the bytes written after a file's last
+//! sync it keeps a prefix, or it keeps the length while some pages hold zeros or old data. The tests
+//! cut off or damage both logs behind their last sync, independently of each other. A host that
+//! starts on the result must answer like one that never stopped.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,24 +21,24 @@ use crate::crash::seed;
 use crate::load::Load;
 use crate::{Up, up_on};
 
-/// Cuts of each test, unless `FANFOLD_CUTS` says otherwise.
+/// Power cuts of each test, unless `FANFOLD_CUTS` names another number.
 const CUTS: u64 = 12;
-/// What a disk stores or does not store, in one piece.
+/// The unit that a disk writes as a whole or not at all.
 const PAGE_BYTES: u64 = 512;
 
 #[test]
-fn what_was_acknowledged_survives_a_power_cut_at_any_time() {
+fn acknowledged_commands_survive_a_power_cut_at_any_time() {
     cut_after(None);
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_power_cut_before_commands_are_synced() {
+fn acknowledged_commands_survive_a_power_cut_before_a_sync_of_commands() {
     cut_after(Some("command_log.written:40"));
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_power_cut_while_a_checkpoint_is_synced() {
-    // It is noted as synced after this.
+fn acknowledged_commands_survive_a_power_cut_during_the_sync_of_a_checkpoint() {
+    // The checkpoint is recorded as synced only after this effect.
     cut_after(Some("checkpoint.saved:2"));
 }
 
@@ -87,7 +87,7 @@ fn cut_after(effect: Option<&str>) {
     assert!(acknowledged > 0);
 }
 
-/// By the file's name: how many of its bytes are synced.
+/// The number of synced bytes, by file name.
 fn read_trace(trace: &Path) -> HashMap<String, u64> {
     let text = fs::read_to_string(trace).expect("a trace");
     let lines = text.lines().filter_map(|line| {
@@ -103,11 +103,11 @@ fn newest_segment(folder: &Path) -> PathBuf {
     files.map(|file| file.path()).max().expect("a segment")
 }
 
-/// Damages a log somewhere behind what is synced of it.
+/// Damages a log somewhere behind its synced bytes; returns a description.
 fn damage(log: &Path, synced: &HashMap<String, u64>, chance: &mut SmallRng) -> String {
     let name = log.file_name().and_then(|name| name.to_str()).expect("a name");
     let end = data_end(log, 0).expect("a log");
-    // The log of commands may end with zeros.
+    // The command log may end with zeros, which `data_end` does not count.
     let end = if name.ends_with(".log") { fs::metadata(log).expect("a log").len() } else { end };
     let synced = synced.get(name).copied().unwrap_or(0).min(end);
     let mut file = File::options().read(true).write(true).open(log).expect("a log");
@@ -118,14 +118,14 @@ fn damage(log: &Path, synced: &HashMap<String, u64>, chance: &mut SmallRng) -> S
         (0..count).map(|_| if is_garbage { chance.random() } else { 0 }).collect()
     };
     if is_cut_off {
-        // Nothing behind a place, or zeros, or garbage.
+        // Cuts the file off, and appends nothing, zeros or garbage.
         let behind = bytes(at % 3 * 3_000);
         file.set_len(at).expect("it can be cut");
         file.seek(SeekFrom::Start(at)).expect("a place");
         file.write_all(&behind).expect("it can be written");
         format!("{synced} of {end} synced, cut at {at}, garbage {is_garbage}: {}", behind.len())
     } else {
-        // Some pages in the middle are lost.
+        // Loses some pages in the middle.
         let from = at.next_multiple_of(PAGE_BYTES).min(end);
         let lost = bytes(((at % 3 + 1) * PAGE_BYTES).min(end - from));
         file.seek(SeekFrom::Start(from)).expect("a place");
@@ -134,7 +134,7 @@ fn damage(log: &Path, synced: &HashMap<String, u64>, chance: &mut SmallRng) -> S
     }
 }
 
-/// Copies all files, but not their holes.
+/// Copies all files, and keeps holes as holes.
 fn copy_folder(from: &Path, to: &Path) {
     for found in fs::read_dir(from).expect("a folder").flatten() {
         let (source, target) = (found.path(), to.join(found.file_name()));

@@ -1,4 +1,4 @@
-//! A server that answers by a script, and remembers what it was asked.
+//! A server that answers by a script, and remembers the requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,33 +7,34 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// A request.
-pub(crate) struct Asked {
-    /// As `POST /commands`.
+/// A request that the server received.
+pub(crate) struct Received {
+    /// Method and target, such as `POST /commands`.
     pub(crate) what: String,
     pub(crate) body: String,
 }
 
-/// How a request is answered.
-pub(crate) enum Say {
-    /// With this status, these header lines and this body.
+/// The answer to a request.
+pub(crate) enum Reply {
+    /// This status, these header lines and this body.
     Status(u16, &'static str, String),
-    /// Not at all: the connection is closed.
+    /// No answer: the server closes the connection.
     Nothing,
 }
 
-/// It goes on until the process ends.
+/// The server. It runs until the process ends.
 pub(crate) struct Scripted {
     pub(crate) url: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Scripted {
-    /// Answers each request as `answer` says, given its number, from 0 on.
-    pub(crate) fn start(answer: impl FnMut(usize, &Asked) -> Say + Send + 'static) -> Self {
+    /// Starts a server that answers each request with `answer`, which gets the request's number, counted
+    /// from 0.
+    pub(crate) fn start(answer: impl FnMut(usize, &Received) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it has one"));
-        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let asked: Arc<Mutex<Vec<Received>>> = Arc::default();
         let (all, answer) = (Arc::clone(&asked), Arc::new(Mutex::new(answer)));
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -42,10 +43,10 @@ impl Scripted {
                     let mut stream = BufReader::new(stream.expect("it connects"));
                     while let Some(request) = read(&mut stream) {
                         let mut all = all.lock().expect("no thread panics");
-                        let say = answer.lock().expect("no thread panics")(all.len(), &request);
+                        let reply = answer.lock().expect("no thread panics")(all.len(), &request);
                         all.push(request);
                         drop(all);
-                        let Say::Status(status, headers, body) = say else { return };
+                        let Reply::Status(status, headers, body) = reply else { return };
                         let length = body.len();
                         let head =
                             format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}");
@@ -57,7 +58,7 @@ impl Scripted {
         Self { url, asked }
     }
 
-    /// The requests so far that began like this: their bodies.
+    /// The bodies of the requests so far whose method and target begin with `what`.
     pub(crate) fn bodies(&self, what: &str) -> Vec<String> {
         let asked = self.asked.lock().expect("no thread panics");
         let like = asked.iter().filter(|asked| asked.what.starts_with(what));
@@ -65,7 +66,7 @@ impl Scripted {
     }
 }
 
-fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
+fn read(stream: &mut BufReader<TcpStream>) -> Option<Received> {
     let (mut head, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();
@@ -83,16 +84,17 @@ fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     let what = head.split(" HTTP/").next().unwrap_or("").to_owned();
-    Some(Asked { what, body: String::from_utf8(body).expect("it is text") })
+    Some(Received { what, body: String::from_utf8(body).expect("it is text") })
 }
 
-/// The requests of a batch.
+/// The commands of a batch.
 pub(crate) fn requests(body: &str) -> Vec<Value> {
     body.lines().map(|line| serde_json::from_str(line).expect("a request a line")).collect()
 }
 
-/// 202, with receipts in a log whose seqs are the ids; a problem for ids of `refused`.
-pub(crate) fn receipts(body: &str, refused: impl Fn(u64) -> Option<u16>) -> Say {
+/// 202 with a result per command: a receipt whose seq is the id, or a problem with the status that
+/// `refused` gives.
+pub(crate) fn receipts(body: &str, refused: impl Fn(u64) -> Option<u16>) -> Reply {
     let results = requests(body).into_iter().map(|request| {
         let id = request["id"].as_u64().expect("an id");
         match refused(id) {
@@ -101,5 +103,5 @@ pub(crate) fn receipts(body: &str, refused: impl Fn(u64) -> Option<u16>) -> Say 
         }
     });
     let body = json!({"results": results.collect::<Vec<Value>>()}).to_string();
-    Say::Status(202, "", body)
+    Reply::Status(202, "", body)
 }

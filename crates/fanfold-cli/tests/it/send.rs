@@ -1,4 +1,4 @@
-//! `fanfold send`, when its server does not take everything, and what it says in the end.
+//! `fanfold send`: retries, refusals, outcomes, and what it prints.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::scripted::{Say, Scripted, receipts, requests};
+use crate::scripted::{Reply, Scripted, receipts, requests};
 use crate::{Up, fanfold, lines, stderr};
 
 fn file(text: &str) -> NamedTempFile {
@@ -34,7 +34,7 @@ fn json_of(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
-/// The ids that the server was sent, request by request.
+/// The ids that the server received, by request.
 fn ids(server: &Scripted) -> Vec<Vec<u64>> {
     let ids = |body: &String| {
         requests(body).iter().map(|request| request["id"].as_u64().expect("an id")).collect()
@@ -43,13 +43,13 @@ fn ids(server: &Scripted) -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn what_cannot_be_taken_now_is_sent_again_in_place_and_nothing_passes_it() {
+fn a_temporary_refusal_is_retried_and_no_later_command_overtakes_it() {
     let problem = || json!({"type": "urn:x", "status": 503, "detail": "full"}).to_string();
     let server = Scripted::start(move |number, asked| match number {
-        1 => Say::Status(503, "retry-after: 1\r\n", problem()),
-        2 => Say::Nothing,
-        3 => Say::Status(502, "", "<html>bad gateway</html>".to_owned()),
-        // Some of a batch, at its end.
+        1 => Reply::Status(503, "retry-after: 1\r\n", problem()),
+        2 => Reply::Nothing,
+        3 => Reply::Status(502, "", "<html>bad gateway</html>".to_owned()),
+        // Refuses a part of a batch, at its end.
         4 => receipts(&asked.body, |id| (id > 900).then_some(429)),
         5 => receipts(&asked.body, |id| (id > 999).then_some(503)),
         _ => receipts(&asked.body, |_| None),
@@ -74,7 +74,7 @@ fn what_cannot_be_taken_now_is_sent_again_in_place_and_nothing_passes_it() {
 }
 
 #[test]
-fn what_is_never_taken_ends_it_and_says_where() {
+fn after_give_up_it_ends_and_names_the_line() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |id| (id == 502).then_some(503)));
     let file = file(&format!("\u{feff}\n{}", commands(1..=1_200)));
     let output = send(&server.url, &file, &["--give-up", "300ms"]);
@@ -90,11 +90,11 @@ fn what_is_never_taken_ends_it_and_says_where() {
         said.contains(&file.path().display().to_string()) && said.contains("from line 503 on"),
         "{said}"
     );
-    assert!(ids(&server).iter().flatten().all(|id| *id <= 1_000), "nothing passes it");
+    assert!(ids(&server).iter().flatten().all(|id| *id <= 1_000), "no later command is sent");
 }
 
 #[test]
-fn a_server_that_was_never_there_is_waited_for_if_that_is_asked_for() {
+fn with_give_up_a_server_that_never_answered_is_waited_for() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it has one"));
     drop(listener);
@@ -104,7 +104,7 @@ fn a_server_that_was_never_there_is_waited_for_if_that_is_asked_for() {
 }
 
 #[test]
-fn what_is_refused_for_good_is_said_with_its_line_and_the_rest_is_sent() {
+fn a_permanent_refusal_names_its_line_and_the_rest_is_sent() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |id| (id == 2).then_some(400)));
     let file = file(&format!("[\n{}]", commands(1..=3).trim_end().replace('\n', ",\n")));
     let output = send(&server.url, &file, &["--no-check"]);
@@ -121,18 +121,18 @@ fn what_is_refused_for_good_is_said_with_its_line_and_the_rest_is_sent() {
     assert_eq!(printed.len(), 2);
     assert_eq!(ids(&server), [vec![1, 2, 3], vec![1], vec![2]]);
 
-    // A request that is refused as a whole is not about its commands.
+    // A refusal of the whole request is not counted as a refusal of its commands.
     let gateway =
-        Scripted::start(|_, _| Say::Status(301, "location: https://x\r\n", String::new()));
+        Scripted::start(|_, _| Reply::Status(301, "location: https://x\r\n", String::new()));
     let output = send(&gateway.url, &file, &[]);
     lines(&output, 1);
     assert!(stderr(&output).contains("sends to https://x"), "{}", stderr(&output));
 }
 
 #[test]
-fn a_receipt_is_no_success_until_its_command_is_done() {
+fn a_command_with_a_receipt_that_was_not_done_is_an_error() {
     let up = Up::new();
-    // More than a log remembers, and then one below.
+    // More ids than a log remembers, and then one below them.
     lines(&send(&up.url, &file(&commands(10..=2_200)), &[]), 0);
     let again = file(&(commands([5]) + &commands([2_100, 2_300])));
     for (flags, code) in [(&[][..], 1), (&["--wait"], 1), (&["--no-check"], 0)] {
@@ -171,7 +171,7 @@ fn ids_are_filled_in_and_shown() {
         assert!(printed.ends_with(&format!(",\"sent\":{sent}}}")), "{printed}");
     }
 
-    // A dry run makes a file of it.
+    // A dry run prints the commands and sends nothing.
     let dry = ["--id", "auto", "--client", "job 7", "--dry-run"];
     let printed = lines(&send(&server.url, &file, &dry), 0);
     assert_eq!(printed[1], r#"{"client":"job 7","user":"ann","id":7}"#);
@@ -187,7 +187,7 @@ fn ids_are_filled_in_and_shown() {
 fn a_server_may_be_behind_a_path_and_no_proxy_is_used_for_this_machine() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |_| None));
     let address = server.url.trim_start_matches("http://").to_owned();
-    let proxy = Scripted::start(|_, _| Say::Status(403, "", String::new()));
+    let proxy = Scripted::start(|_, _| Reply::Status(403, "", String::new()));
     let run = |url: &str| {
         let mut command = fanfold(&["send", "--no-check", "--url", url, "-"]);
         for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
@@ -213,7 +213,7 @@ fn a_server_may_be_behind_a_path_and_no_proxy_is_used_for_this_machine() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said_with_its_name_and_line() {
+fn an_error_in_a_file_names_file_and_line() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |_| None));
     for (text, says) in [
         ("\n{\n  \"type\": \"ledger\"\n}\n", "line 2: the command goes on"),
@@ -229,7 +229,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_line() {
 }
 
 #[test]
-fn everything_is_sent_also_if_nobody_reads_what_is_printed() {
+fn everything_is_sent_even_if_standard_output_is_closed_or_full() {
     let up = Up::new();
     let file = file(&commands(1..=1_100));
     for (stdout, code) in [(None, Some(0)), (Some("/dev/full"), Some(1))] {

@@ -1,4 +1,4 @@
-//! `fanfold shards` against `fanfold up`, under load and by mistake.
+//! `fanfold shards` against `fanfold up`: under load, and with wrong arguments.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -53,7 +53,7 @@ fn shards_are_listed_split_and_merged() {
 }
 
 #[test]
-fn what_cannot_be_done_is_one_line_that_says_what_to_do() {
+fn an_impossible_change_is_one_line_that_says_what_to_do() {
     let up = Up::new();
     let half = "85070591730234615865843651857942052864";
     for (args, expected) in [
@@ -143,7 +143,7 @@ fn load_goes_on_while_shards_are_split_and_merged() {
                 assert_eq!(lines(&up.client_reads(&["send"], round.as_bytes()), 0).len(), 40);
             }
         });
-        // From four shards to one, to eight, and so on.
+        // Merges four shards into one, then splits them into eight, and so on.
         let (mut grows, mut turns) = (false, 0);
         while !load.is_finished() {
             let mut open = shards(&up, &["list"]);
@@ -180,8 +180,8 @@ fn load_goes_on_while_shards_are_split_and_merged() {
             assert_eq!(found, (&json!(seq), &json!(seq), &json!("accepted")), "{log}");
         }
     }
-    // What was closed goes when it is drained: every command has its entry, but the last batch may
-    // not have been acknowledged yet.
+    // A closed shard leaves the list when it is drained. Every command has its entry by now, but the
+    // last batch may not be acknowledged yet.
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let states: BTreeMap<String, Value> = shards(&up, &["list"])

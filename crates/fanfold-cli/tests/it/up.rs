@@ -1,4 +1,4 @@
-//! `fanfold up`: the article's request by plain `curl`, and how it ends.
+//! `fanfold up`: requests with plain `curl`, its end, and its arguments.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,15 +16,15 @@ fn has_curl() -> bool {
     Command::new("curl").arg("--version").output().is_ok()
 }
 
-/// What `sh` prints for a line that somebody pastes.
+/// Runs a line in `sh`; returns its output as JSON.
 fn paste(line: &str) -> Value {
     let output = Command::new("sh").args(["-c", line]).output().expect("there is `sh`");
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{line}: {e}: {text} {output:?}"))
 }
 
-/// `curl -XPOST {url}{path} -d '{body}'`, or `curl '{url}{path}'` without a body: by curl itself,
-/// or by the bytes that it sends.
+/// Runs `curl -XPOST {url}{path} -d '{body}'`, or `curl '{url}{path}'` without a body. Where there is
+/// no curl, sends the bytes that it would send.
 fn curl(url: &str, path: &str, body: Option<&str>) -> Value {
     if has_curl() {
         return match body {
@@ -81,7 +81,7 @@ fn the_article_request_by_plain_curl_and_its_effect() {
 }
 
 #[test]
-fn what_it_prints_can_be_pasted() {
+fn the_printed_commands_work_in_a_shell() {
     let up = Up::new();
     assert_eq!(up.to_paste.len(), 2, "{:?}", up.to_paste);
     if !has_curl() {
@@ -93,7 +93,7 @@ fn what_it_prints_can_be_pasted() {
 }
 
 #[test]
-fn signals_end_it_well_and_soon() {
+fn a_signal_ends_it_soon_with_exit_code_0() {
     for signal in ["-TERM", "-INT"] {
         let up = Up::new();
         let batch: String = (1..=500)
@@ -112,7 +112,7 @@ fn signals_end_it_well_and_soon() {
 }
 
 #[test]
-fn a_request_at_hand_is_answered_before_the_end() {
+fn a_request_that_has_begun_is_answered_before_the_end() {
     let up = Up::new();
     let mut stream = TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
     let (head, tail) = ARTICLE.split_at(20);
@@ -121,7 +121,7 @@ fn a_request_at_hand_is_answered_before_the_end() {
         "POST /command HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{head}"
     );
     stream.write_all(start.as_bytes()).expect("it reads");
-    // It has the request's beginning before it has the signal.
+    // So that the beginning of the request arrives before the signal.
     thread::sleep(Duration::from_millis(200));
     up.signal("-TERM");
     thread::sleep(Duration::from_millis(200));
@@ -133,7 +133,7 @@ fn a_request_at_hand_is_answered_before_the_end() {
 }
 
 #[test]
-fn a_request_that_never_ends_is_cut_off() {
+fn a_request_that_never_ends_does_not_delay_the_end() {
     let up = Up::new();
     let mut stream = TcpStream::connect(up.url.trim_start_matches("http://")).expect("it listens");
     stream
@@ -147,7 +147,7 @@ fn a_request_that_never_ends_is_cut_off() {
 }
 
 #[test]
-fn a_taken_port_is_one_line() {
+fn a_taken_port_is_an_error_of_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it has one").to_string();
     let output =
@@ -161,7 +161,7 @@ fn a_taken_port_is_one_line() {
 
 #[test]
 fn bad_arguments_are_explained() {
-    // Where it cannot listen, should it come to that.
+    // An address that is taken, so that a command that wrongly accepts its arguments ends, too.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let taken = listener.local_addr().expect("it has one").to_string();
     for (args, expected) in [
@@ -180,7 +180,7 @@ fn bad_arguments_are_explained() {
 }
 
 #[test]
-fn metrics_tell_of_the_engine() {
+fn metrics_show_the_engine() {
     let up = Up::new();
     curl(&up.url, "/command", Some(ARTICLE));
     curl(&up.url, "/views/totals/ledger/org:acme?seq=1&wait=5000", None);
@@ -188,14 +188,14 @@ fn metrics_tell_of_the_engine() {
         let mut answer = ureq::get(format!("{}/metrics", up.url)).call().expect("it answers");
         answer.body_mut().read_to_string().expect("it is text")
     };
-    // The view may have the entry before the processor has answered for its batch.
+    // The view may have the entry before the processor has acknowledged its batch.
     let deadline = Instant::now() + Duration::from_secs(10);
     for line in [
         "fanfold_backlog{stage=\"relay\"} 0",
         "fanfold_backlog{stage=\"process\"} 0",
         "fanfold_deliveries_total{view=\"totals\",outcome=\"dead\"} 0",
         "fanfold_standstill_ms 0",
-        // The one that asks.
+        // The connection of this request.
         "fanfold_http_connections 1",
         "fanfold_http_body_bytes 0",
     ] {

@@ -1,4 +1,4 @@
-//! The relay: changes of the commands table go on to the command stream.
+//! The relay: puts changes of the commands table on the command stream.
 
 use std::process::ExitCode;
 

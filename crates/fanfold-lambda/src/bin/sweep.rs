@@ -1,4 +1,4 @@
-//! The sweep: finds what stands still, and sends canaries.
+//! The sweep: finds logs that stand still, and sends canaries.
 
 use std::process::ExitCode;
 

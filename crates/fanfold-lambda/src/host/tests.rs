@@ -1,4 +1,4 @@
-//! One invocation after another, with a DynamoDB that answers what a test says.
+//! Tests of invocations, with a DynamoDB whose answers the test gives.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -45,7 +45,7 @@ impl Handler for Does {
 }
 
 #[test]
-fn an_invocation_ends_in_time_and_without_the_process() {
+fn an_invocation_ends_in_time_and_a_panic_fails_only_it() {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime starts");
     for (does, expected) in [
@@ -61,7 +61,7 @@ fn an_invocation_ends_in_time_and_without_the_process() {
     }
 }
 
-/// Finds nothing, for a read unit, and counts how often it was asked.
+/// A table without items, which counts its calls. Each costs a read unit.
 #[derive(Clone, Default)]
 struct EmptyTable(Arc<AtomicU64>);
 
@@ -90,7 +90,7 @@ impl HttpClient for EmptyTable {
     }
 }
 
-/// Set when it is dropped.
+/// Sets the flag when it is dropped.
 struct Dropped(Arc<AtomicBool>);
 
 impl Drop for Dropped {
@@ -99,11 +99,11 @@ impl Drop for Dropped {
     }
 }
 
-/// Reads as often as the event says, then does as it says: `2 answer`.
+/// A handler whose event says how often to read, and what to do then, such as `2 answer`.
 struct Reads {
     aws: Aws,
     state: DynamoState,
-    /// What was left for calls when it began, in milliseconds.
+    /// The time that was left for calls at the beginning of each invocation, in milliseconds.
     left_ms: Mutex<Vec<u128>>,
     dropped: Arc<AtomicBool>,
 }
@@ -132,7 +132,7 @@ impl Handler for Reads {
             "fail" => return Err(InvocationError::NotApplied { failed: 1, messages: 1 }),
             "panic" => panic!("a test of what happens then"),
             _ => loop {
-                // Whatever it says: this one does not give up.
+                // This handler never gives up, even if reads fail.
                 let (Ok(()) | Err(_)) = self.read().await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             },
@@ -141,7 +141,7 @@ impl Handler for Reads {
     }
 }
 
-/// A host, and how often its table is asked.
+/// A host, and the number of calls of its table.
 fn host() -> (Host<Reads>, Arc<AtomicU64>) {
     let table = EmptyTable::default();
     let asked = table.0.clone();
@@ -160,16 +160,16 @@ fn host() -> (Host<Reads>, Arc<AtomicU64>) {
     (Host { handler, aws, env: Arc::new(SystemEnv), of }, asked)
 }
 
-/// An invocation of ten seconds: what it has answered, and its line.
+/// Runs an invocation of ten seconds; returns its answer and its line of metrics.
 async fn invoke(host: &Host<Reads>, event: &str) -> (Result<String, String>, Option<Value>) {
     let Invoked { answer, line } = host.invoke(event, host.env.now().plus_ms(10_000)).await;
     let answer = answer.map(|answer| answer.to_string()).map_err(|error| error.to_string());
     (answer, line.map(|line| serde_json::from_str(&line).expect("JSON")))
 }
 
-/// Of those that failed, too: what comes again is what costs most.
+/// Also of failed invocations: those are retried, and cost most.
 #[tokio::test(start_paused = true)]
-async fn each_invocation_says_what_it_has_spent() {
+async fn the_line_of_an_invocation_has_the_units_that_it_spent() {
     let (host, _) = host();
     for (event, answer, units) in [
         ("2 answer", Ok("\"done\""), Some(2.0)),
@@ -190,24 +190,28 @@ async fn each_invocation_says_what_it_has_spent() {
     }
 }
 
-/// Lambda freezes what is under way when an invocation has ended, and thaws it in the next one.
+/// Lambda freezes tasks that an invocation leaves behind, and they would continue in the next one.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_under_way_when_an_invocation_has_ended() {
+async fn an_invocation_leaves_no_task_behind() {
     let (host, asked) = host();
     let (answer, line) = invoke(&host, "0 go on for ever").await;
     assert_eq!(answer, Err("the invocation's time is over".to_owned()));
-    assert!(host.handler.dropped.load(Ordering::Relaxed), "the handler is no more");
+    assert!(host.handler.dropped.load(Ordering::Relaxed), "the handler was not dropped");
     let calls = asked.load(Ordering::Relaxed);
     assert!((70..80).contains(&calls), "{calls}");
-    assert_eq!(line.expect("a line")[READ_UNITS], calls as f64, "and it has said what it cost");
+    assert_eq!(
+        line.expect("a line")[READ_UNITS],
+        calls as f64,
+        "the units are not those of the calls"
+    );
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(asked.load(Ordering::Relaxed), calls, "no call goes out any more");
+    assert_eq!(asked.load(Ordering::Relaxed), calls, "a call was made after the invocation");
 
-    // The next one has its own time.
+    // The next invocation has its own time.
     let (answer, _) = invoke(&host, "1 answer").await;
     assert_eq!(answer.as_deref(), Ok("\"done\""));
     let left_ms = host.handler.left_ms.lock().expect("no panic");
-    // The system's clock goes on.
+    // A range, since the system's clock is not paused.
     assert!(left_ms.iter().all(|ms| (7_000..=7_500).contains(ms)), "{left_ms:?}");
     assert_eq!(left_ms.len(), 2);
 }

@@ -1,4 +1,4 @@
-//! The API, and the whole way of a command.
+//! The API, and a command on its way through all stages.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ async fn get(world: &World, path: &str, query: &str) -> (u64, Value) {
 }
 
 #[tokio::test]
-async fn a_command_goes_all_the_way() {
+async fn a_command_passes_all_stages_and_can_be_read() {
     let world = World::new();
     world.command(1, "acme", "open", json!({ "account": "cash" })).await;
     world.command(2, "acme", "deposit", json!({ "account": "cash", "amount": 100 })).await;
@@ -30,7 +30,7 @@ async fn a_command_goes_all_the_way() {
     assert_eq!((status, &entry["status"]), (200, &json!("accepted")));
     let (status, row) = get(&world, "/views/balances/ledger/org:acme/cash", "seq=2&wait=0").await;
     assert_eq!((status, &row["row"]["balance"]), (200, &json!(100)));
-    // A key with a slash: as an HTTP API decodes it, and as it was sent.
+    // A key with a slash: decoded, as an HTTP API passes it on, and encoded, as it was sent.
     let (_, rows) = get(&world, "/views/statement/ledger/org:acme", "").await;
     let key = rows["rows"][0]["key"].as_str().unwrap();
     assert!(key.contains('/'), "{key}");
@@ -42,7 +42,7 @@ async fn a_command_goes_all_the_way() {
 }
 
 #[tokio::test]
-async fn an_answer_is_what_api_gateway_takes() {
+async fn an_answer_has_the_format_of_api_gateway() {
     let world = World::new();
     let body = json!({ "type": "ledger", "command": "open", "id": 1, "user": "ann", "org": "acme",
         "data": { "account": "cash" } });
@@ -60,7 +60,7 @@ async fn an_answer_is_what_api_gateway_takes() {
         "isBase64Encoded": false,
     });
     assert_eq!(answer, expected);
-    // Of one text, as with `content-type: application/json`; and in many pieces.
+    // A body as text, as with `content-type: application/json`.
     let mut many = http("POST", "/commands", "", None);
     many["body"] = json!(json!([body, { "type": "nope" }]).to_string());
     let answer = world.answer(&world.api, &many).await;
@@ -70,7 +70,7 @@ async fn an_answer_is_what_api_gateway_takes() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_a_problem() {
+async fn a_wrong_request_is_a_problem_and_a_wrong_event_an_error() {
     let world = World::new();
     for (method, path, query, expected) in [
         ("GET", "/", "", 404),
@@ -98,7 +98,7 @@ async fn what_is_wrong_is_a_problem() {
     event["headers"] = json!({ "accept": "*/*", "x": "ä" });
     assert_eq!(world.answer(&world.api, &event).await["statusCode"], 200);
 
-    // What API Gateway cannot have let through.
+    // Events that API Gateway never sends.
     let (mut header, mut method) = (event.clone(), event.clone());
     header["headers"] = json!({ "not a name": "x" });
     method["requestContext"]["http"]["method"] = json!("BREW ME");
@@ -106,7 +106,7 @@ async fn what_is_wrong_is_a_problem() {
         let error = world.call(&world.api, &event).await.unwrap_err().to_string();
         assert!(error.contains("expected a request of an HTTP API"), "{error}");
     }
-    // A byte-order mark, in a text as API Gateway passes it on; and what no route reads.
+    // A byte-order mark in a text body, and a compressed body.
     let mut marked = http("POST", "/commands", "", None);
     marked["body"] = json!("\u{feff}[{}]");
     assert_eq!(world.answer(&world.api, &marked).await["statusCode"], 202);

@@ -1,5 +1,4 @@
-//! The Lambdas as functions from events to answers, over the ports in memory: AWS is not needed to
-//! see what they make of what it brings.
+//! The Lambdas as functions from events to answers, over the in-memory ports, without AWS.
 
 mod api;
 mod panics;

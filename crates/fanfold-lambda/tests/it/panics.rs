@@ -1,4 +1,4 @@
-//! What a panic says in the log of a Lambda.
+//! The line of a panic in the log of a Lambda.
 
 use std::io::{self, Write};
 use std::panic::{catch_unwind, set_hook, take_hook};
@@ -10,7 +10,7 @@ use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Keeps what is written.
+/// A writer that keeps everything.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -32,7 +32,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// A group of JSON lines finds no alarm in plain text on standard error.
+/// The template's metric filter matches JSON lines, not the plain text that a panic would print.
 #[test]
 fn every_panic_is_a_line_of_json() {
     let lines = Lines::default();

@@ -1,19 +1,19 @@
-//! What is wrong with the environment is said, all of it, with names.
+//! Settings from environment variables: an error names all wrong variables.
 
 use std::collections::BTreeMap;
 
-use fanfold_lambda::settings::Environment;
+use fanfold_lambda::settings::EnvVars;
 use tracing_subscriber::filter::LevelFilter;
 
-/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache, the
+/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache, and the
 /// longest wait.
 type Read = (String, Vec<String>, [usize; 4]);
 
-/// Reads everything there is to read.
+/// Reads all settings.
 fn read(variables: &[(&str, &str)]) -> Result<Read, Vec<String>> {
     let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let get = |name: &str| variables.get(name).map(|value| (*value).to_owned());
-    let mut environment = Environment::new(&get);
+    let mut environment = EnvVars::new(&get);
     let stack = environment.tables().stack().to_owned();
     environment.stream();
     let topics = environment.topics();
@@ -34,7 +34,7 @@ const GOOD: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn what_is_there_is_read() {
+fn variables_and_defaults_are_read() {
     let (stack, topics, numbers) = read(&GOOD).unwrap();
     assert_eq!(stack, "shop");
     assert_eq!(topics, ["arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b"]);
@@ -47,17 +47,17 @@ fn what_is_there_is_read() {
 }
 
 #[test]
-fn everything_that_is_missing_is_said_at_once() {
+fn an_error_names_all_missing_variables() {
     let problems = read(&[]).unwrap_err();
     assert_eq!(problems.len(), 4, "{problems:?}");
     for ((name, _), problem) in GOOD.iter().zip(&problems) {
         assert!(problem.starts_with(&format!("{name} is missing: ")), "{problem}");
-        assert!(problem.contains(", from "), "it says whence: {problem}");
+        assert!(problem.contains(", from "), "it does not name the resource: {problem}");
     }
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn an_error_names_a_wrong_variable_and_its_value() {
     for (name, value) in [
         ("FANFOLD_TABLES", " "),
         ("FANFOLD_TOPICS", "commits"),
@@ -82,10 +82,10 @@ fn what_is_wrong_is_named() {
 #[test]
 fn the_log_is_filtered_by_target() {
     let get = |_: &str| Some("warn,fanfold_pipeline=debug".to_owned());
-    let filter = Environment::new(&get).log();
+    let filter = EnvVars::new(&get).log();
     assert_eq!(filter.default_level(), Some(LevelFilter::WARN));
     assert!(filter.would_enable("fanfold_pipeline::relay", &tracing::Level::DEBUG));
     assert!(!filter.would_enable("aws_config", &tracing::Level::INFO));
     let none = |_: &str| None;
-    assert_eq!(Environment::new(&none).log().default_level(), Some(LevelFilter::INFO));
+    assert_eq!(EnvVars::new(&none).log().default_level(), Some(LevelFilter::INFO));
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, failures, log, schedule, sequence_number};
 
-/// Four commands: a, b, a, c.
+/// Sends four commands, for a, b, a and c.
 async fn commands(world: &World) {
     for (id, org) in [(1, "a"), (2, "b"), (3, "a"), (4, "c")] {
         world.command(id, org, "open", json!({ "account": format!("account-{id}") })).await;
@@ -26,7 +26,7 @@ async fn the_first_record_that_failed_is_reported() {
     let records = world.records();
     assert_eq!(records["Records"].as_array().unwrap().len(), 2, "one of a, one of c");
 
-    // It comes again from there, and only b's goes on: what is known to have been put is not again.
+    // Lambda delivers again from there. The relay remembers what it has put, and puts only b's change.
     world.troubled.lock().unwrap().clear();
     let again = json!({ "Records": changes["Records"].as_array().unwrap()[1..] });
     assert_eq!(world.answer(&world.relay, &again).await, failures(&[]));
@@ -57,9 +57,9 @@ async fn the_first_log_that_failed_is_reported() {
     assert!(published.len() == 1 && published[0].contains("ledger/org:b"), "{published:?}");
 }
 
-/// Nothing can be done, so everything comes again, and nothing is lost.
+/// Nothing is lost: the answer asks for all records again.
 #[tokio::test]
-async fn without_time_everything_comes_again() {
+async fn without_time_all_records_are_reported_as_unfinished() {
     let world = World::new();
     commands(&world).await;
     let changes = world.changes();
@@ -74,9 +74,9 @@ async fn without_time_everything_comes_again() {
     assert_eq!(world.messages().len(), 1);
 }
 
-/// Neither of them stops a shard because of what somebody else has written.
+/// A record that Fanfold has not written must not stop the shard.
 #[tokio::test]
-async fn what_cannot_be_read_stops_nobody() {
+async fn an_unreadable_record_is_counted_and_stops_no_other() {
     let world = World::new();
     world.command(1, "a", "open", json!({ "account": "cash" })).await;
     for (handler, mut event, strange) in [

@@ -12,10 +12,10 @@ use serde_json::json;
 use crate::world::{World, by_topic, failures, schedule, schedule_at};
 
 #[tokio::test]
-async fn what_stands_still_is_nudged_and_goes_on() {
+async fn a_log_whose_change_was_lost_is_resent_and_processed() {
     let world = World::new();
     world.command(1, "acme", "open", json!({ "account": "cash" })).await;
-    // The change is lost, and with it the record: the slot still holds what it said.
+    // The change is lost, but the slot still holds its batch.
     world.changes();
     let reply = world.call(&world.sweep, &schedule()).await.unwrap();
     assert_eq!(reply.metrics.get(NUDGED), Some(0.0), "it is on its way, for all that is known");
@@ -41,22 +41,22 @@ async fn what_stands_still_is_nudged_and_goes_on() {
 }
 
 #[tokio::test]
-async fn it_goes_on_where_it_was() {
+async fn a_run_continues_at_the_stored_position() {
     let world = World::new();
     world.command(1, "acme", "open", json!({ "account": "cash" })).await;
     let all = world.memory.commands.catalogue(None, 10).await.unwrap().logs;
     assert_eq!(all.len(), 1);
     let end = CataloguePosition { bucket: 63, log: Some("z/user:zzz".parse().unwrap()) };
-    *world.swept.0.lock().unwrap() = Some(end);
+    *world.sweep_position.0.lock().unwrap() = Some(end);
     for logs in [0.0, 2.0] {
         let reply = world.call(&world.sweep, &schedule()).await.unwrap();
         assert_eq!(reply.metrics.get(LOGS), Some(logs));
     }
 }
 
-/// After a throttle, Lambda brings all that it has kept at the same time.
+/// After a throttle, Lambda delivers all scheduled events that it has kept at the same time.
 #[tokio::test]
-async fn a_schedule_whose_next_one_was_sent_is_dropped() {
+async fn an_outdated_scheduled_event_is_dropped() {
     // The clock of the tests begins at 02:41:00.
     for (time, age_ms, is_dropped) in [
         ("2026-11-23T02:40:30Z", 0, false),

@@ -1,4 +1,4 @@
-//! A view, called in its three ways.
+//! A view with its three event sources: topic, queue and schedule.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, by_queue, by_topic, failures, letter, log, schedule};
 
-/// Messages of three logs, one each.
+/// Sends a command to each of three logs; returns their messages.
 async fn messages(world: &World) -> Vec<String> {
     let mut messages = Vec::new();
     for org in ["a", "b", "c"] {
@@ -31,7 +31,7 @@ async fn cursor(world: &World, org: &str) -> Option<Seq> {
 }
 
 #[tokio::test]
-async fn a_queue_is_told_all_that_failed() {
+async fn the_answer_to_a_queue_names_all_failed_messages() {
     let world = World::new();
     let messages = messages(&world).await;
     world.troubled.lock().unwrap().extend([log("a"), log("c")]);
@@ -40,7 +40,7 @@ async fn a_queue_is_told_all_that_failed() {
     assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
     assert_eq!(*world.attempts.lock().unwrap(), 0, "nothing is suspect");
 
-    // They come again: perhaps because they have ended their process.
+    // A message that is received again may have ended its process, so it is suspect.
     world.troubled.lock().unwrap().clear();
     let answer = world.answer(&world.balances, &by_queue(&messages, 2, true)).await;
     assert_eq!(answer, failures(&[]));
@@ -50,7 +50,7 @@ async fn a_queue_is_told_all_that_failed() {
     }
 }
 
-/// A queue whose calls have this status, and what it was asked.
+/// A queue whose calls are answered with this status, and the bodies of the calls.
 fn queue(status: u16) -> (SqsQueue, Arc<Mutex<Vec<Value>>>) {
     let asked = Arc::<Mutex<Vec<Value>>>::default();
     let asking = asked.clone();
@@ -70,7 +70,7 @@ fn queue(status: u16) -> (SqsQueue, Arc<Mutex<Vec<Value>>>) {
 }
 
 #[tokio::test]
-async fn what_failed_comes_back_before_the_visibility_timeout() {
+async fn failed_messages_become_visible_before_the_visibility_timeout() {
     for status in [200, 500, 403] {
         let mut world = World::new();
         let messages = messages(&world).await;
@@ -104,19 +104,19 @@ async fn what_failed_comes_back_before_the_visibility_timeout() {
 }
 
 #[tokio::test]
-async fn a_topic_is_told_by_an_error() {
+async fn a_failed_message_of_a_topic_is_an_error_of_the_invocation() {
     let world = World::new();
     let messages = messages(&world).await;
     world.troubled.lock().unwrap().insert(log("a"));
     let failed = world.call(&world.balances, &by_topic(&messages[0])).await;
     assert!(matches!(failed, Err(InvocationError::NotApplied { failed: 1, messages: 1 })));
     assert!(world.call(&world.balances, &by_topic(&messages[1])).await.is_ok());
-    // What nobody can read will never be readable: it must not come again.
+    // A message that cannot be read never will be, so it must not be delivered again.
     assert!(world.call(&world.balances, &by_topic("this is no notification")).await.is_ok());
 }
 
 #[tokio::test]
-async fn without_time_everything_comes_again() {
+async fn without_time_all_messages_are_reported_as_failed() {
     let world = World::new();
     let messages = messages(&world).await;
     let late = world.call_late(&world.balances, &by_queue(&messages, 1, true)).await.unwrap();
@@ -128,12 +128,12 @@ async fn without_time_everything_comes_again() {
 }
 
 #[tokio::test]
-async fn the_schedule_finds_what_was_not_delivered() {
+async fn the_sweep_applies_undelivered_commits_and_dead_letters() {
     let world = World::new();
     let messages = messages(&world).await;
     world.memory.dead_letters.push("balances", letter(&messages[0]));
-    // b's message is lost, and found in the journal once that is old, as what a's dead letter says
-    // is; c cannot be written to.
+    // b's message is lost, but its commit is in the journal, and old enough for the sweep by now. So is
+    // the commit of a's dead letter. c's rows cannot be written.
     world.troubled.lock().unwrap().insert(log("c"));
     world.clock.sleep(11_000).await;
     let numbers = |reply: &Reply| {
@@ -145,7 +145,7 @@ async fn the_schedule_finds_what_was_not_delivered() {
     assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
     let answer = json!({ "logs": 3, "behind": 2, "failed": 1, "under_way": 0, "parked": 0, "delivered": 1, "undelivered": 0 });
     assert_eq!(reply.answer, answer.to_string());
-    assert_eq!(*world.view_swept.0.lock().unwrap(), None, "the walk begins again");
+    assert_eq!(*world.view_sweep_position.0.lock().unwrap(), None, "the walk begins again");
 }
 
 #[tokio::test]

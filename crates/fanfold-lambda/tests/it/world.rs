@@ -1,4 +1,4 @@
-//! A stack in memory, and the events that AWS would make of what is in it.
+//! A stack in memory, and the events that AWS would send for its content.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,8 @@ use fanfold_embedded::memory::{Memory, MemoryConfig};
 use fanfold_embedded::shards::Shards;
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
-    ApiHandler, Bookmark, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
-    SweepHandler, ViewHandler,
+    ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
+    SweepHandler, SweepPosition, ViewHandler,
 };
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::{
@@ -31,10 +31,10 @@ use ledger::Ledger;
 use ledger::views::{Balances, Statement};
 use serde_json::{Value, json};
 
-/// More than any test has.
+/// More logs than any test has.
 const LOGS_PER_RUN: usize = 100;
 
-/// A clock that goes on where somebody sleeps, and where a test says so.
+/// A clock that advances only when something sleeps.
 #[derive(Default)]
 pub(crate) struct Clock(Mutex<u64>);
 
@@ -44,7 +44,7 @@ impl Env for Clock {
         Time(1_795_401_660_000 + *self.0.lock().unwrap())
     }
 
-    /// Different each time, which is all that one stack needs.
+    /// A different number each time, which is enough for one stack.
     fn random(&self) -> u64 {
         let mut now = self.0.lock().unwrap();
         *now += 1;
@@ -56,14 +56,14 @@ impl Env for Clock {
     }
 }
 
-/// Logs whose writes fail, in all ports that ask.
+/// The logs whose writes fail.
 pub(crate) type Troubled = Arc<Mutex<BTreeSet<LogId>>>;
 
-/// A port with trouble: writes of some logs fail.
+/// A port in which the writes of some logs fail.
 struct Trouble<P: ?Sized> {
     port: Arc<P>,
     logs: Troubled,
-    /// Attempts that were counted, of a view table.
+    /// The number of leases with attempts that a view table was asked to write.
     attempts: Arc<Mutex<usize>>,
 }
 
@@ -161,12 +161,12 @@ impl ViewTable for Trouble<dyn ViewTable> {
     }
 }
 
-/// Where a sweep goes on.
+/// The position of a sweep, in memory.
 #[derive(Default)]
-pub(crate) struct Note(pub(crate) Mutex<Option<CataloguePosition>>);
+pub(crate) struct StoredPosition(pub(crate) Mutex<Option<CataloguePosition>>);
 
 #[async_trait]
-impl Bookmark for Note {
+impl SweepPosition for StoredPosition {
     async fn load(&self) -> Result<Option<CataloguePosition>, Unavailable> {
         Ok(self.0.lock().unwrap().clone())
     }
@@ -183,8 +183,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<Clock>,
     pub(crate) troubled: Troubled,
     pub(crate) attempts: Arc<Mutex<usize>>,
-    pub(crate) swept: Arc<Note>,
-    pub(crate) view_swept: Arc<Note>,
+    pub(crate) sweep_position: Arc<StoredPosition>,
+    pub(crate) view_sweep_position: Arc<StoredPosition>,
     pub(crate) api: ApiHandler,
     pub(crate) relay: RelayHandler,
     pub(crate) processor: ProcessorHandler,
@@ -203,26 +203,27 @@ impl World {
         let memory = Memory::new(&config, names, env.clone());
         let services = Services::new().with::<Ledger>();
         let troubled = Troubled::default();
-        let (swept, view_swept) = (Arc::<Note>::default(), Arc::<Note>::default());
+        let (sweep_position, view_sweep_position) =
+            (Arc::<StoredPosition>::default(), Arc::<StoredPosition>::default());
         let attempts = Arc::default();
         let world = Parts { memory: &memory, env, troubled: &troubled, attempts: &attempts };
         Self {
             api: world.api(&services, &views),
             relay: world.relay(),
             processor: world.processor(&services),
-            sweep: world.sweep(swept.clone()),
-            balances: world.view::<Balances>(view_swept.clone()),
+            sweep: world.sweep(sweep_position.clone()),
+            balances: world.view::<Balances>(view_sweep_position.clone()),
             statement: world.view::<Statement>(Arc::default()),
             memory,
             clock,
             troubled,
             attempts,
-            swept,
-            view_swept,
+            sweep_position,
+            view_sweep_position,
         }
     }
 
-    /// An invocation with a minute.
+    /// Calls a handler with a budget of a minute.
     pub(crate) async fn call(
         &self,
         handler: &dyn Handler,
@@ -232,7 +233,7 @@ impl World {
         handler.handle(&event.to_string(), Budget::of(now, now.plus_ms(60_000))).await
     }
 
-    /// An invocation that has no time.
+    /// Calls a handler with a budget of no time.
     pub(crate) async fn call_late(
         &self,
         handler: &dyn Handler,
@@ -242,13 +243,13 @@ impl World {
         handler.handle(&event.to_string(), Budget::of(now, now)).await
     }
 
-    /// The answer of an invocation with a minute.
+    /// Calls a handler with a budget of a minute; returns its answer.
     pub(crate) async fn answer(&self, handler: &dyn Handler, event: &Value) -> Value {
         let reply = self.call(handler, event).await.expect("the invocation succeeds");
         serde_json::from_str(&reply.answer).unwrap()
     }
 
-    /// A command, as `curl -d` sends it; it must be accepted.
+    /// Sends a command as `curl -d` does; it must be accepted.
     pub(crate) async fn command(&self, id: u64, org: &str, command: &str, data: Value) {
         let body = json!({
             "type": "ledger", "command": command, "id": id, "user": "ann", "org": org, "data": data,
@@ -257,7 +258,7 @@ impl World {
         assert_eq!(answer["statusCode"], 202, "{answer}");
     }
 
-    /// What the stream of the commands table brings next.
+    /// The next event of the commands table's stream.
     pub(crate) fn changes(&self) -> Value {
         let record = |(at, change): (usize, Change)| {
             json!({
@@ -280,7 +281,7 @@ impl World {
         records(drain(self.memory.commands.changes()).into_iter().enumerate().map(record))
     }
 
-    /// What the command stream brings next.
+    /// The next event of the command stream.
     pub(crate) fn records(&self) -> Value {
         let record = |(at, record): (usize, ReceivedRecord)| {
             json!({
@@ -296,7 +297,7 @@ impl World {
         records(drain(self.memory.stream.records()).into_iter().enumerate().map(record))
     }
 
-    /// The messages that were published since.
+    /// The messages that were published since the last call.
     pub(crate) fn messages(&self) -> Vec<String> {
         let log = self.memory.topic.log();
         let published = log.read(log.start(), usize::MAX);
@@ -305,7 +306,7 @@ impl World {
         bodies.map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
     }
 
-    /// Commands to messages.
+    /// Runs the relay and the processor; returns the published messages.
     pub(crate) async fn until_published(&self) -> Vec<String> {
         let none = json!({ "batchItemFailures": [] });
         assert_eq!(self.answer(&self.relay, &self.changes()).await, none);
@@ -314,7 +315,7 @@ impl World {
     }
 }
 
-/// What Lambdas are made of.
+/// The parts that the handlers are made of.
 struct Parts<'a> {
     memory: &'a Memory,
     env: Arc<dyn Env>,
@@ -366,15 +367,15 @@ impl Parts<'_> {
         ProcessorHandler::new(Processor::new(ports, services))
     }
 
-    fn sweep(&self, note: Arc<Note>) -> SweepHandler {
+    fn sweep(&self, position: Arc<StoredPosition>) -> SweepHandler {
         let Memory { commands, journal, parked, stream, admission, .. } = self.memory.clone();
         let sweep = Sweep::new(commands.clone(), journal, parked, stream, self.env.clone());
         let services = Services::new().with::<fanfold::canary::Canary>();
         let ingest = Ingest::new(commands, admission, services, self.env.clone());
-        SweepHandler::new(sweep.with_canaries(ingest, 1), LOGS_PER_RUN, note)
+        SweepHandler::new(sweep.with_canaries(ingest, 1), LOGS_PER_RUN, position)
     }
 
-    fn view<V: View>(&self, note: Arc<Note>) -> ViewHandler {
+    fn view<V: View>(&self, position: Arc<StoredPosition>) -> ViewHandler {
         let views = Views::new().with::<V>();
         let view = views.get(V::NAME).unwrap().clone();
         let table = self.trouble::<dyn ViewTable>(self.memory.views[V::NAME].clone());
@@ -383,7 +384,7 @@ impl Parts<'_> {
         let projector = Projector::new(view, table.clone(), journal.clone(), env.clone());
         let projector = Arc::new(projector);
         let sweep = ViewSweep::new(projector.clone(), table, commands, journal, dead_letters, env);
-        ViewHandler::new(projector, sweep, LOGS_PER_RUN, note)
+        ViewHandler::new(projector, sweep, LOGS_PER_RUN, position)
     }
 }
 
@@ -396,7 +397,7 @@ fn drain<T: Clone + Send + Sync + 'static>(shards: &Shards<T>) -> Vec<T> {
     items
 }
 
-/// The sequence number of the record at this place of a batch.
+/// The sequence number of the record at this index of a batch.
 pub(crate) fn sequence_number(at: usize) -> String {
     format!("4959{at:04}")
 }
@@ -410,7 +411,7 @@ pub(crate) fn failures(ids: &[String]) -> Value {
     json!({ "batchItemFailures": ids.iter().map(failure).collect::<Vec<_>>() })
 }
 
-/// A message as SNS calls a Lambda with it.
+/// The event with which SNS delivers a message.
 pub(crate) fn by_topic(message: &str) -> Value {
     records(std::iter::once(json!({
         "EventSource": "aws:sns",
@@ -420,7 +421,7 @@ pub(crate) fn by_topic(message: &str) -> Value {
     })))
 }
 
-/// Messages as a queue has them, each with its place for its id.
+/// The event with which SQS delivers messages. A message's id is its index.
 pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Value {
     records(messages.iter().enumerate().map(|(at, message)| {
         let envelope = json!({ "Type": "Notification", "MessageId": "1", "Message": message });
@@ -434,7 +435,7 @@ pub(crate) fn by_queue(messages: &[String], receives: u32, is_raw: bool) -> Valu
     }))
 }
 
-/// A scheduled event that does not say when it was due.
+/// A scheduled event without a due time.
 pub(crate) fn schedule() -> Value {
     json!({
         "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events",
@@ -442,14 +443,14 @@ pub(crate) fn schedule() -> Value {
     })
 }
 
-/// One that was due at this time.
+/// A scheduled event with a due time.
 pub(crate) fn schedule_at(time: &str) -> Value {
     let mut event = schedule();
     event["time"] = json!(time);
     event
 }
 
-/// A request as an HTTP API makes it, its body as that of `curl -d`.
+/// The event of an HTTP API for a request, with the body as `curl -d` sends it.
 pub(crate) fn http(method: &str, path: &str, query: &str, body: Option<&Value>) -> Value {
     json!({
         "version": "2.0",

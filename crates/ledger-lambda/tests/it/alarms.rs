@@ -1,4 +1,5 @@
-//! Alarms, metric filters and the dashboard: what they watch is what is written.
+//! The template's alarms, metric filters and dashboard watch the metrics and log lines that the code
+//! writes.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use tracing_subscriber::filter::Targets;
 use crate::stack::{STACK, Template, as_text};
 use crate::template::{VIEWS, id};
 
-/// What the sweeps report of the stack that somebody has to be told of.
+/// The metrics of the sweeps that need an alarm.
 const REPORTED: [&str; 9] = [
     metrics::STANDSTILL_MS_MAX,
     metrics::WAITING,
@@ -28,7 +29,7 @@ const REPORTED: [&str; 9] = [
 ];
 
 #[test]
-fn alarms_watch_every_function_every_queue_and_what_the_sweeps_report() {
+fn alarms_watch_every_function_every_queue_and_all_reports_of_the_sweeps() {
     for delivery in ["direct", "queue"] {
         let template = Template::with(&[("ViewDelivery", delivery)]);
         let mut expected = BTreeSet::new();
@@ -72,7 +73,7 @@ fn alarms_watch_every_function_every_queue_and_what_the_sweeps_report() {
         let alarms = template.of_type("AWS::CloudWatch::Alarm");
         let found = alarms.values().map(|alarm| {
             assert_eq!(alarm["AlarmActions"], json!(["Alarms"]));
-            assert!(alarm["AlarmDescription"].is_string(), "it says what to do: {alarm}");
+            assert!(alarm["AlarmDescription"].is_string(), "it has no description: {alarm}");
             let dimension = &alarm["Dimensions"][0];
             let dimension = ["Name", "Value"].map(|of| dimension[of].as_str().unwrap_or_default());
             let of = ["Namespace", "MetricName"].map(|name| as_text(&alarm[name]));
@@ -80,14 +81,14 @@ fn alarms_watch_every_function_every_queue_and_what_the_sweeps_report() {
             [namespace, metric, dimension[0].to_owned(), dimension[1].to_owned()]
         });
         assert_eq!(found.collect::<BTreeSet<_>>(), expected);
-        // The relay's age and the canaries' are watched twice: a minute late, and an hour.
+        // Two alarms watch the relay's age, and two the canaries' age: after minutes, and after an hour.
         assert_eq!(alarms.len(), expected.len() + 2);
     }
 }
 
-/// A log has its turn once in a walk over the catalogue, which may take an hour.
+/// A sweep visits a log once in a walk over the catalogue, which may take an hour.
 #[test]
-fn what_is_seen_of_a_log_once_in_an_hour_is_enough_for_an_alarm() {
+fn one_report_of_a_log_in_an_hour_raises_an_alarm() {
     let alarms = Template::with(&[]).of_type("AWS::CloudWatch::Alarm");
     for name in ["LogsStandStill", "CommandsWait", "ViewsParked"] {
         let alarm = &alarms[name];
@@ -95,7 +96,7 @@ fn what_is_seen_of_a_log_once_in_an_hour_is_enough_for_an_alarm() {
         assert_eq!(is("DatapointsToAlarm"), 1, "{name}");
         assert_eq!(is("Period") * is("EvaluationPeriods"), 3_600, "{name}");
     }
-    // What fails once may be a hiccup: here it is the same log in two walks.
+    // A failure that occurs once may pass. These alarms need two hours in a row, so two walks.
     for name in ["SweepFails", "ViewsFail"] {
         let alarm = &alarms[name];
         let is = |property: &str| alarm[property].as_u64().expect("it is a number");
@@ -104,7 +105,7 @@ fn what_is_seen_of_a_log_once_in_an_hour_is_enough_for_an_alarm() {
 }
 
 #[test]
-fn the_dashboard_is_json_and_names_what_the_sweeps_report() {
+fn the_dashboard_shows_all_reports_of_the_sweeps() {
     let template = Template::with(&[]);
     let dashboard = &template.of_type("AWS::CloudWatch::Dashboard")["Dashboard"];
     let body: Value = serde_json::from_str(&as_text(&dashboard["DashboardBody"])).expect("JSON");
@@ -115,9 +116,9 @@ fn the_dashboard_is_json_and_names_what_the_sweeps_report() {
     assert_eq!(ours, REPORTED.map(|name| [name, metrics::STACK, STACK].map(str::to_owned)).into());
 }
 
-/// The names above are those that are written: every report of one of them writes it like this.
+/// The metrics of `REPORTED` are written as the alarms expect them.
 #[test]
-fn reports_are_of_the_stack_alone() {
+fn reports_of_the_sweeps_have_only_the_stack_as_dimension() {
     for name in REPORTED {
         let mut metrics = Metrics::new();
         metrics.of_stack(name, 1.0);
@@ -131,7 +132,7 @@ fn reports_are_of_the_stack_alone() {
     }
 }
 
-/// Keeps what is written.
+/// A writer that keeps everything.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -145,14 +146,15 @@ impl Write for Written {
     }
 }
 
-/// Whether a filter of the form `{ $.field = * }` takes a line: one that has the field.
-fn takes(pattern: &str, line: &Value) -> bool {
+/// Whether a filter of the form `{ $.field = * }` matches a line, which it does if the line has the
+/// field.
+fn matches(pattern: &str, line: &Value) -> bool {
     let field = pattern.strip_prefix("{ $.").and_then(|rest| rest.strip_suffix(" = * }"));
     let field = field.expect("the pattern has this form");
     field.split('.').try_fold(line, |of, name| of.get(name)).is_some()
 }
 
-/// The lines that a function prints for what it cannot read, and one that only warns.
+/// The lines that a function logs for two unreadable records, and for a warning without an alarm.
 fn printed() -> Vec<Value> {
     let written = Written::default();
     let writer = written.clone();
@@ -170,7 +172,7 @@ fn printed() -> Vec<Value> {
 }
 
 #[test]
-fn every_line_with_an_alarm_is_counted() {
+fn the_metric_filters_count_every_line_with_an_alarm() {
     let template = Template::with(&[]);
     let filters = template.of_type("AWS::Logs::MetricFilter");
     let alarm = &template.of_type("AWS::CloudWatch::Alarm")["LinesWithAlarm"];
@@ -182,7 +184,7 @@ fn every_line_with_an_alarm_is_counted() {
             filters.values().filter(|f| f["LogGroupName"] == *group).collect();
         let [filter] = filters[..] else { panic!("{group} has one filter, not {filters:?}") };
         let pattern = as_text(&filter["FilterPattern"]);
-        let taken: Vec<bool> = lines.iter().map(|line| takes(&pattern, line)).collect();
+        let taken: Vec<bool> = lines.iter().map(|line| matches(&pattern, line)).collect();
         assert_eq!(taken, [true, true, false], "{lines:?}");
         let [counts] = &filter["MetricTransformations"].as_array().expect("it counts")[..] else {
             panic!("one metric")
@@ -195,7 +197,7 @@ fn every_line_with_an_alarm_is_counted() {
 
 /// A stream of DynamoDB keeps a change for 24 hours.
 #[test]
-fn an_urgent_alarm_leaves_a_day_to_save_what_was_accepted() {
+fn urgent_alarms_leave_a_day_to_save_accepted_commands() {
     let alarms = Template::with(&[]).of_type("AWS::CloudWatch::Alarm");
     for (name, metric) in [("RelayStopped", "IteratorAge"), ("CanariesStopped", "CanaryAgeMsMax")] {
         let alarm = &alarms[name];
@@ -210,7 +212,7 @@ fn an_urgent_alarm_leaves_a_day_to_save_what_was_accepted() {
 }
 
 #[test]
-fn a_message_that_waits_to_be_tried_again_rings_nothing() {
+fn a_message_that_waits_for_a_retry_raises_no_alarm() {
     let alarms = Template::with(&[("ViewDelivery", "queue")]).of_type("AWS::CloudWatch::Alarm");
     for view in VIEWS {
         let threshold = alarms[&id(view, "QueueOld")]["Threshold"].as_u64().expect("a number");

@@ -1,4 +1,4 @@
-//! The template against the code: what both name must be the same.
+//! Compares the template with the code.
 
 mod alarms;
 mod permissions;

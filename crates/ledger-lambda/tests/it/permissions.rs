@@ -1,4 +1,4 @@
-//! What each Lambda may do: exactly this.
+//! The permissions of each Lambda.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::stack::{STACK, Template, as_text};
 
-/// Resource -> actions.
+/// The actions by resource.
 type Permissions = BTreeMap<String, BTreeSet<String>>;
 
 const KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/k";
 const CATALOGUE: &str = "CommandsTable.Arn/index/catalogue";
 const ALL_STREAMS: &str = "arn:AWS::Partition:kinesis:AWS::Region:AWS::AccountId:stream/*";
 
-/// What the functions have to do, as the crate `fanfold-aws` does it: function, resource, actions.
+/// The calls that the functions make through the crate `fanfold-aws`: function, resource, actions.
 const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("api", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
     ("api", "JournalTable.Arn", "dynamodb: Query"),
@@ -28,7 +28,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     (
         "processor",
         "Stream.Arn",
-        // It puts nudges for what it has parked.
+        // The processor puts nudges for commands that it has parked.
         "kinesis: DescribeStream DescribeStreamSummary GetRecords GetShardIterator ListShards \
          PutRecords",
     ),
@@ -45,7 +45,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("sweep", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
 ];
 
-/// The same for each view: resource, actions. `{}` is the view's name in logical ids.
+/// The calls of each view's function: resource, actions. `{}` is the view's name in logical ids.
 const OF_A_VIEW: &[(&str, &str)] = &[
     ("{}Table.Arn", "dynamodb: BatchGetItem GetItem PutItem UpdateItem"),
     ("JournalTable.Arn", "dynamodb: Query"),
@@ -57,7 +57,7 @@ const VIEWS: [(&str, &str); 3] =
     [("balances", "Balances"), ("statement", "Statement"), ("totals", "Totals")];
 
 #[test]
-fn each_function_may_do_what_it_has_to() {
+fn each_function_has_exactly_the_permissions_that_it_needs() {
     let key = [("KmsKeyArn", KEY)];
     for delivery in ["direct", "queue"] {
         for key in [&key[..], &[]] {
@@ -102,7 +102,7 @@ fn expected(by_queue: bool, with_key: bool) -> BTreeMap<String, Permissions> {
         may(function, &logs, "logs: CreateLogStream PutLogEvents");
         if with_key {
             let reads = "kms: Decrypt";
-            // Whoever sends to a stream, a topic or a queue encrypts.
+            // A function that sends to a stream, a topic or a queue encrypts.
             let sends = "kms: Decrypt GenerateDataKey";
             may(function, KEY, if function == "api" { reads } else { sends });
         }
@@ -110,7 +110,7 @@ fn expected(by_queue: bool, with_key: bool) -> BTreeMap<String, Permissions> {
     expected
 }
 
-/// `api`, of `shop-api`.
+/// The function's name without the stack's: `api` of `shop-api`.
 fn name_of(function: &Value) -> String {
     let name = as_text(&function["FunctionName"]);
     name.trim_start_matches(STACK).trim_start_matches('-').to_owned()
@@ -128,7 +128,8 @@ fn granted(template: &Template, function: &Value) -> Permissions {
     permissions
 }
 
-/// Of the function's role, which is nobody else's and has nothing but its own policy.
+/// The statements of the function's role, which no other function has, and which has only inline
+/// policies.
 fn statements(template: &Template, function: &Value) -> Vec<Value> {
     let role = as_text(&function["Role"]);
     let role = role.strip_suffix(".Arn").expect("the role is in the template").to_owned();
@@ -184,13 +185,13 @@ fn find_statements(of: &Value, found: &mut Vec<Value>) {
 }
 
 #[test]
-fn nobody_changes_or_deletes_what_is_in_the_journal() {
+fn no_function_may_update_or_delete_commits() {
     let changes = ["BatchWriteItem", "DeleteItem", "PartiQLDelete", "PartiQLUpdate", "UpdateItem"];
     let changes: BTreeSet<_> = changes.iter().map(|action| format!("dynamodb:{action}")).collect();
     let template = Template::with(&[]);
     for (id, function) in template.functions() {
         for (resource, actions) in granted(&template, &function) {
-            // A name, an ARN, a pattern: whatever has the journal in it.
+            // A resource that is the journal, by name, ARN or pattern.
             let is_journal = resource.to_lowercase().contains("journal") || resource == "*";
             let wrong: Vec<_> = actions.intersection(&changes).collect();
             assert!(!is_journal || wrong.is_empty(), "{id} may {wrong:?} on {resource}");

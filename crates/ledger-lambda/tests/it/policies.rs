@@ -1,10 +1,10 @@
-//! What the policies of resources say, evaluated: who may do what to the journal and the topic.
+//! Evaluates the resource policies of the journal and the topics.
 
 use serde_json::Value;
 
 use crate::stack::{Template, as_text};
 
-/// The processor, as a session of its role; the role; and somebody else in the account.
+/// The processor: its role, and a session of the role.
 const PROCESSOR: [&str; 2] = [
     "ProcessorRole.Arn",
     "arn:AWS::Partition:sts::AWS::AccountId:assumed-role/ProcessorRole/an-instance",
@@ -12,8 +12,8 @@ const PROCESSOR: [&str; 2] = [
 const OTHERS: [&str; 3] =
     ["arn:aws:iam::1:role/Admin", "arn:aws:iam::1:root", "arn:aws:sts::1:assumed-role/ApiRole/x"];
 
-/// Whether a policy denies a call, as IAM evaluates one: some statement with `Deny` has the
-/// principal, the action, the resource, and all of its conditions.
+/// Whether a policy denies a call, as IAM evaluates it: a statement with `Deny` matches the principal,
+/// the action and the resource, and all of its conditions hold.
 fn denies(policy: &Value, principal: &str, action: &str, resource: &str) -> bool {
     let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
     let mut denied = statements.filter(|statement| statement["Effect"] == "Deny");
@@ -43,18 +43,18 @@ fn holds(condition: &Value, principal: &str) -> bool {
     })
 }
 
-/// A pattern with at most one `*`.
+/// Whether a text matches a pattern with at most one `*`.
 fn matches(pattern: &str, text: &str) -> bool {
     pattern.split_once('*').map_or(pattern == text, |(begin, end)| {
         text.len() >= begin.len() + end.len() && text.starts_with(begin) && text.ends_with(end)
     })
 }
 
-/// Calls that change or delete an item that is there (service authorization reference of DynamoDB):
-/// those of a transaction are allowed by the same actions as single ones. A put, too, replaces an
-/// item, but the processor has to put; and an insert by PartiQL replaces none.
+/// The actions that change or delete an item (service authorization reference of DynamoDB). Calls within
+/// a transaction need the same actions as single ones. `PutItem` is missing, since the processor needs
+/// it, and `PartiQLInsert`, since it replaces no item.
 #[test]
-fn the_journal_denies_everybody_what_would_change_it() {
+fn the_journal_denies_updates_and_deletes_to_all_principals() {
     let table = &Template::with(&[]).of_type("AWS::DynamoDB::Table")["JournalTable"];
     let policy = &table["ResourcePolicy"]["PolicyDocument"];
     let arn = "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-journal";
@@ -67,8 +67,8 @@ fn the_journal_denies_everybody_what_would_change_it() {
             assert!(denies(policy, principal, &action, arn), "{principal}: {action}");
             assert!(!denies(policy, principal, &action, &format!("{arn}2")), "no other table");
         }
-        // The stages' own calls, and what an operator and CloudFormation need: a policy that denies
-        // these locks everybody out, and the stack can be neither updated nor deleted.
+        // The calls of the stages, of operators and of CloudFormation. A policy that denied the latter
+        // would lock everyone out: the stack could be neither updated nor deleted.
         for action in [
             "PutItem",
             "Query",
@@ -109,9 +109,9 @@ fn only_the_processor_publishes_and_the_account_subscribes() {
     assert!(actions.contains(&"sns:Subscribe".into()) && !actions.contains(&"sns:Publish".into()));
 }
 
-/// What SNS cannot give to a function or a queue at all.
+/// SNS moves messages there that it cannot deliver to a function or a queue.
 #[test]
-fn the_topic_may_write_dead_letters() {
+fn the_topic_may_send_to_the_queues_of_dead_letters() {
     let policies = Template::with(&[]).of_type("AWS::SQS::QueuePolicy");
     for view in ["Balances", "Statement", "Totals"] {
         let policy = &policies[&format!("{view}DeadLettersPolicy")];

@@ -1,4 +1,4 @@
-//! The template, as a test of it needs it: of a stack with a name, and sure to be right.
+//! The template of a stack with a name, for tests. Errors panic.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub(crate) const STACK: &str = "shop";
 pub(crate) struct Template(stack_template::Template);
 
 impl Template {
-    /// The template with its defaults, but for these parameters.
+    /// The template with these parameters, and the defaults of all others.
     pub(crate) fn with(given: &[(&str, &str)]) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/template.yaml");
         let text = std::fs::read_to_string(&path).expect("the template is there");
@@ -30,22 +30,22 @@ impl Template {
         self.0.allowed(parameter).expect("the parameter has a list of them")
     }
 
-    /// A parameter, as it is declared.
+    /// The declaration of a parameter.
     pub(crate) fn parameter(&self, name: &str) -> Value {
         self.0.parameter(name).clone()
     }
 
-    /// The resources that this stack has, by their logical ids.
+    /// The resources of this stack, by their logical ids.
     pub(crate) fn resources(&self) -> BTreeMap<String, Value> {
         self.0.resources().expect("it can be evaluated")
     }
 
-    /// The resources of a type, by their logical ids, with their properties.
+    /// The properties of the resources of a type, by their logical ids.
     pub(crate) fn of_type(&self, kind: &str) -> BTreeMap<String, Value> {
         self.0.of_type(kind).expect("it can be evaluated")
     }
 
-    /// The functions by their logical ids, with what is the same for all.
+    /// The properties of the functions, by their logical ids, with the global ones.
     pub(crate) fn functions(&self) -> BTreeMap<String, Value> {
         self.0.functions().expect("it can be evaluated")
     }

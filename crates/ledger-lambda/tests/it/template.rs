@@ -1,4 +1,4 @@
-//! Tables, functions, mappings, deliveries and alarms: as the code knows them.
+//! The template's tables, functions, mappings and deliveries are as the code expects them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,15 +16,15 @@ use crate::stack::{STACK, Template, as_text};
 
 pub(crate) const VIEWS: [&str; 3] = [Balances::NAME, Statement::NAME, Totals::NAME];
 
-/// `BalancesTable`, of `balances` and `Table`.
+/// The logical id of a view's or function's resource: `BalancesTable` of `balances` and `Table`.
 pub(crate) fn id(name: &str, what: &str) -> String {
     format!("{}{}{what}", name[..1].to_uppercase(), &name[1..])
 }
 
-/// What a table has to be, beside its name.
+/// The properties of a table.
 #[derive(Debug, PartialEq)]
 struct Shape {
-    /// Attribute, kind, type.
+    /// Attribute, kind and type of each key.
     keys: Vec<(String, String, String)>,
     stream: Value,
     expires_by: Value,
@@ -40,7 +40,7 @@ fn keys(of: &[(&str, &str)]) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn tables_are_those_that_the_code_reads_and_writes() {
+fn the_tables_are_those_that_the_code_uses() {
     let names = Tables::new(STACK);
     let shape = |sk: &[(&str, &str)]| Shape {
         keys: keys(&[&[(PK, "S")], sk].concat()),
@@ -118,7 +118,7 @@ fn protection_can_be_switched_off() {
 }
 
 #[test]
-fn what_is_stored_or_sent_is_encrypted_with_the_key_that_is_given() {
+fn a_given_key_encrypts_tables_stream_queues_and_topic() {
     let key = "arn:aws:kms:eu-central-1:111122223333:key/k";
     let template = Template::with(&[("KmsKeyArn", key), ("ViewDelivery", "queue")]);
     let all = [
@@ -137,7 +137,7 @@ fn what_is_stored_or_sent_is_encrypted_with_the_key_that_is_given() {
 }
 
 #[test]
-fn functions_are_the_bins_with_the_variables_that_they_read() {
+fn each_function_is_a_bin_with_the_variables_that_it_reads() {
     let both = [(TABLES, STACK), (LOG, "info")];
     let logs = (LOGS_PER_SWEEP, "250");
     let own: &[(&str, &[(&str, &str)])] = &[
@@ -182,7 +182,7 @@ fn bins() -> BTreeSet<String> {
 }
 
 #[test]
-fn both_streams_are_read_from_the_beginning_and_tried_for_ever() {
+fn both_streams_are_read_from_the_beginning_and_retried_for_ever() {
     let functions = Template::with(&[]).functions();
     let all = [
         ("RelayFunction", "DynamoDB", "CommandsTable.StreamArn"),
@@ -201,7 +201,7 @@ fn both_streams_are_read_from_the_beginning_and_tried_for_ever() {
             ("MaximumRetryAttempts", json!(-1)),
             ("MaximumRecordAgeInSeconds", json!(-1)),
             ("MetricsConfig", json!({ "Metrics": ["EventCount"] })),
-            // With a tumbling window, one lane a shard would be left.
+            // With a tumbling window, Lambda would process each shard with one lane only.
             ("TumblingWindowInSeconds", Value::Null),
             ("DestinationConfig", Value::Null),
         ];
@@ -233,7 +233,7 @@ fn sweeps_run_each_minute() {
 }
 
 #[test]
-fn sns_calls_each_view() {
+fn with_direct_delivery_sns_calls_each_view() {
     let template = Template::with(&[("ViewDelivery", "direct")]);
     let subscriptions = template.of_type("AWS::SNS::Subscription");
     let permissions = template.of_type("AWS::Lambda::Permission");
@@ -266,7 +266,7 @@ fn sns_calls_each_view() {
 }
 
 #[test]
-fn a_queue_of_its_own_feeds_each_view() {
+fn with_queues_each_view_has_its_own() {
     let seconds = Template::with(&[]).allowed("ViewTimeoutSeconds");
     assert!(seconds.contains(&"60".to_owned()));
     for seconds in &seconds {
@@ -318,7 +318,7 @@ fn a_queue_of_its_own_feeds_each_view() {
 }
 
 #[test]
-fn every_route_leads_to_the_api() {
+fn every_route_calls_the_api_function() {
     let template = Template::with(&[]);
     let routes = template.of_type("AWS::ApiGatewayV2::Route");
     let keys: BTreeSet<_> = routes.values().map(|route| as_text(&route["RouteKey"])).collect();
@@ -345,9 +345,9 @@ fn every_route_leads_to_the_api() {
     assert!(from.ends_with(":Api/*"), "of this API only: {from}");
 }
 
-/// What a view's sweep has received is hidden from the next one no longer than until that begins.
+/// Letters that a view's sweep has received must be visible again when the next sweep begins.
 #[test]
-fn each_sweep_sees_the_dead_letters() {
+fn dead_letters_are_visible_again_before_the_next_sweep() {
     let queues = Template::with(&[]).of_type("AWS::SQS::Queue");
     for view in VIEWS {
         let hidden = queues[&id(view, "DeadLetters")]["VisibilityTimeout"].as_u64();
@@ -356,7 +356,7 @@ fn each_sweep_sees_the_dead_letters() {
 }
 
 #[test]
-fn logs_go_where_the_role_may_write_and_are_kept_for_a_while() {
+fn each_function_logs_into_its_own_group_for_30_days() {
     let template = Template::with(&[]);
     let groups = template.of_type("AWS::Logs::LogGroup");
     for (id, function) in template.functions() {
@@ -369,9 +369,9 @@ fn logs_go_where_the_role_may_write_and_are_kept_for_a_while() {
     }
 }
 
-/// What can be chosen is chosen: an API that everybody may call is not made by leaving something out.
+/// A deployer must choose: leaving out a parameter must not make an API that everyone may call.
 #[test]
-fn the_deployer_says_who_may_call() {
+fn the_authorization_of_the_api_has_no_default() {
     let declared = Template::with(&[]).parameter("ApiAuthorization");
     assert_eq!(declared["Default"], Value::Null, "there is no default");
     assert_eq!(declared["AllowedValues"], json!(["NONE", "AWS_IAM"]));
@@ -391,7 +391,7 @@ fn the_deployer_says_who_may_call() {
 }
 
 #[test]
-fn concurrency_and_writes_are_bounded_where_a_parameter_says_so() {
+fn parameters_bound_concurrency_and_writes() {
     let reserved = |given: &[(&str, &str)]| {
         let functions = Template::with(given).functions();
         let of =

@@ -1,12 +1,12 @@
 //! Crashes, power cuts and errors at every system call that changes the folder.
 //!
-//! A short life of `fanfold up` is recorded: a start in an empty folder, commands, a checkpoint, a
-//! split of a shard, an end, a start, a kill, a start. Of every state that a crash can leave (see
-//! `record.rs`), and of half of each write, a host is started on a copy: what was acknowledged by then
-//! must be there, once, and it must take commands.
+//! The tests record a short run of `fanfold up`: a start in an empty folder, commands, a checkpoint, a
+//! split of a shard, an end, a start, a kill, a start. They start a host on a copy of every state that
+//! a crash can leave (see `record.rs`), also after half of each write. Commands acknowledged by then
+//! must have exactly one entry, and the host must accept commands.
 //!
-//! `FANFOLD_POINTS=all` tries all states, a number so many of each test, chosen by `FANFOLD_SEED`.
-//! `cargo xtask crash-points` tries all.
+//! `FANFOLD_POINTS=all` tries all states; a number tries that many in each test, chosen by
+//! `FANFOLD_SEED`. `cargo xtask crash-points` tries all.
 
 mod record;
 
@@ -32,16 +32,16 @@ use crate::crash::seed;
 use crate::load::{agent, get, post};
 use crate::{Up, up_on};
 
-/// States of each test, unless `FANFOLD_POINTS` says otherwise.
+/// States of each test, unless `FANFOLD_POINTS` names another number.
 const POINTS: usize = 40;
-/// What a file of the command log grows to: two or three commands.
+/// The most bytes of a file of the command log: two or three commands.
 const SEGMENT_BYTES: &str = "300";
 /// Hosts that are started at the same time.
 const AT_ONCE: usize = 2;
-/// Errors that calls fail with: `EIO` and `ENOSPC`.
+/// The errors with which calls fail.
 const ERRORS: [(&str, i32); 2] = [("EIO", 5), ("ENOSPC", 28)];
 
-/// A place for folders, and what is preloaded to see what happens there.
+/// A place for folders, and the shared library that records the calls on them.
 struct Bench {
     place: TempDir,
     shim: PathBuf,
@@ -60,14 +60,14 @@ impl Bench {
         Self { place, shim }
     }
 
-    /// A new folder of this name, for what a host keeps.
+    /// Creates a folder of this name, for the folder of a host.
     fn folder(&self, name: &str) -> PathBuf {
         let folder = self.place.path().join(name);
         fs::create_dir(&folder).expect("it is new");
         folder
     }
 
-    /// `fanfold up` on the folder `data` in a folder, recorded.
+    /// A command that runs `fanfold up` on the folder `data` in `folder`, recorded.
     fn watched(&self, folder: &Path) -> Command {
         let mut command = up_on(&folder.join("data"));
         command.env("LD_PRELOAD", &self.shim).env("FANFOLD_SHIM_FOLDER", folder);
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-/// The numbers of those that are to be tried, of so many.
+/// The indexes of the states to try, of `points` states.
 fn chosen(points: usize) -> HashSet<usize> {
     let wanted = match std::env::var("FANFOLD_POINTS") {
         Ok(all) if all == "all" => points,
@@ -97,7 +97,8 @@ fn chosen(points: usize) -> HashSet<usize> {
     all.into_iter().take(wanted).collect()
 }
 
-/// Checks all that `all` passes on, some at the same time. What fails says for which.
+/// Checks each value that `all` passes on, [`AT_ONCE`] at the same time. Prints the name of one that
+/// fails, and panics in the end.
 fn each<T: Send>(
     all: impl FnOnce(&mut dyn FnMut(T)),
     name: impl Fn(&T) -> String + Sync,
@@ -134,7 +135,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The command of this id: the first opens an account, the others put something into it.
+/// The command with this id: the first opens an account, the others deposit into it.
 fn command(id: u64, memo: &str) -> String {
     let (command, data) = match id {
         1 => ("open", json!({"account": "cash"})),
@@ -146,7 +147,7 @@ fn command(id: u64, memo: &str) -> String {
     .to_string()
 }
 
-/// Sends the command of this id; the seq of its receipt.
+/// Sends the command with this id; returns the seq of its receipt.
 fn send(up: &Up, id: u64) -> Option<u64> {
     match post(&agent(), &format!("{}/command", up.url), &command(id, "")) {
         Ok((202, answer)) => answer["seq"].as_u64(),
@@ -155,7 +156,7 @@ fn send(up: &Up, id: u64) -> Option<u64> {
     }
 }
 
-/// Waits until everything in the command log is done: then a checkpoint was made.
+/// Waits until a checkpoint has emptied the command log.
 fn checkpoint(folder: &Path) {
     let deadline = Instant::now() + Duration::from_secs(60);
     let bytes = || -> u64 {
@@ -175,7 +176,7 @@ fn split(up: &Up) {
     assert_eq!(split.0, 200, "{}", split.1);
 }
 
-/// Holds a folder against what was acknowledged: the commands from 1 on, of which `sent` were sent.
+/// Checks a folder after `sent` commands, of which `acknowledged` were acknowledged.
 fn check(folder: &Path, acknowledged: u64, sent: u64) {
     let up = Up::on(&folder.join("data"));
     let mut tail = 0;
@@ -206,7 +207,7 @@ fn check(folder: &Path, acknowledged: u64, sent: u64) {
     assert_eq!(entry["status"], json!("accepted"), "{entry}");
 }
 
-/// The last command that was acknowledged in what was recorded.
+/// The seq of the last command that a recorded answer acknowledges.
 fn acknowledged(answer: &str) -> Option<u64> {
     let (_, body) = answer.split_once("\r\n\r\n")?;
     let receipt: Value = serde_json::from_str(body).ok()?;
@@ -218,14 +219,15 @@ fn acknowledged(answer: &str) -> Option<u64> {
     last["seq"].as_u64().filter(|_| answer.starts_with("HTTP/1.1 202"))
 }
 
-/// What a crash may leave.
+/// A state that a crash can leave.
 struct State {
     tree: Tree,
     acknowledged: u64,
     what: String,
 }
 
-/// Whether the calls around it, and it, are writes to the same file: of these only each 16th counts.
+/// Whether this call is to be skipped: it is in the middle of a long row of writes to one file, and is
+/// not each 16th of them.
 fn is_amidst_writes(steps: &[Step], at: usize) -> bool {
     let file = |at: usize| match steps.get(at) {
         Some(Step::Call(Call::Write { ino, .. })) => Some(*ino),
@@ -235,7 +237,7 @@ fn is_amidst_writes(steps: &[Step], at: usize) -> bool {
     at >= 2 && !at.is_multiple_of(16) && around.into_iter().all(|near| file(near) == file(at))
 }
 
-/// Passes on all different states of a record, and returns how many calls it has.
+/// Passes on all different states of a record; returns the number of its calls.
 fn states(steps: &[Step], mut pass: impl FnMut(State)) -> usize {
     let (mut disk, mut acked, mut calls) = (Disk::new(), 0, 0);
     let mut seen = HashSet::new();
@@ -249,7 +251,6 @@ fn states(steps: &[Step], mut pass: impl FnMut(State)) -> usize {
         match step {
             Step::Answer(answer) => acked = acknowledged(answer).unwrap_or(0).max(acked),
             Step::Failed => calls += 1,
-            // The middle of a long row of writes to one file.
             Step::Call(call) if is_amidst_writes(steps, at) => {
                 calls += 1;
                 disk.apply(call);
@@ -266,7 +267,7 @@ fn states(steps: &[Step], mut pass: impl FnMut(State)) -> usize {
                 add(disk.tree(false), acked, &|| format!("call {calls}: {call}"));
             }
         }
-        // Also what is acknowledged only now must be in what is synced by now.
+        // What this step acknowledges must be synced by now.
         add(disk.tree(true), acked, &|| format!("what is synced after call {calls}"));
     }
     calls
@@ -299,15 +300,15 @@ fn every_state_that_a_crash_can_leave_opens_again() {
 }
 
 #[test]
-fn every_state_opens_again_also_where_files_come_and_go() {
-    // Enough that the tables write files of their own.
+fn every_state_opens_again_while_the_store_creates_and_removes_files() {
+    // Enough data that the store writes table files.
     const BATCHES: u64 = 20;
     const BATCH: u64 = 16;
     let bench = Bench::new();
     let folder = bench.folder("large");
     let up = Up::start(&mut bench.watched(&folder));
     let mut chance = SmallRng::seed_from_u64(1);
-    // Nothing that can be compressed to nothing.
+    // Random, so that it cannot be compressed.
     let memo: String = (0..60_000).map(|_| chance.random_range('0'..='z')).collect();
     for batch in 0..BATCHES {
         let ids = batch * BATCH + 1..=(batch + 1) * BATCH;
@@ -321,7 +322,7 @@ fn every_state_opens_again_also_where_files_come_and_go() {
     open_all_states(&bench, &folder, BATCHES * BATCH);
 }
 
-/// Opens what each call of a recorded life has left. So many commands were sent, and acknowledged.
+/// Opens the states of a recorded run, in which `sent` commands were sent and acknowledged.
 fn open_all_states(bench: &Bench, folder: &Path, sent: u64) {
     let steps = bench.steps(folder);
     let mut disk = Disk::new();
@@ -336,7 +337,7 @@ fn open_all_states(bench: &Bench, folder: &Path, sent: u64) {
         count += 1;
         last = state.acknowledged;
     });
-    assert_eq!(last, sent, "not all is recorded");
+    assert_eq!(last, sent, "the record is not complete");
     let chosen = chosen(count);
     let began = Instant::now();
     each(
@@ -363,15 +364,15 @@ fn open_all_states(bench: &Bench, folder: &Path, sent: u64) {
     );
 }
 
-/// What `fanfold up` was told to do at a call.
+/// A fault of a run: what happens instead of a call.
 struct Fault {
     at: usize,
-    /// `None`: it is killed there.
+    /// The error with which the call fails; `None` kills the process.
     error: Option<(&'static str, i32)>,
 }
 
-/// A life with a fault: some commands, and an end. How many calls there were; `false`: it was not
-/// reached.
+/// Runs `fanfold up` with a fault, some commands, and an end. Returns the number of calls, and whether
+/// the fault was reached.
 fn live_with(bench: &Bench, fault: &Fault) -> (usize, bool) {
     let what = fault.error.map_or("kill", |(name, _)| name);
     let folder = bench.folder(&format!("{what}-{}", fault.at));
@@ -395,7 +396,7 @@ fn live_with(bench: &Bench, fault: &Fault) -> (usize, bool) {
         }
         Err(said) if fault.error.is_some() => {
             let shown = folder.join("data").display().to_string();
-            // The tables may have logged something before.
+            // The store may have logged something before.
             let last = said.lines().last().unwrap_or_default();
             assert!(last.starts_with("error: ") && last.contains(&shown), "{said}");
         }
@@ -413,7 +414,7 @@ fn live_with(bench: &Bench, fault: &Fault) -> (usize, bool) {
 fn live_with_each(errors: &[Option<(&'static str, i32)>]) {
     let bench = Bench::new();
     let (calls, _) = live_with(&bench, &Fault { at: usize::MAX >> 1, error: None });
-    // How many calls there are is not the same each time.
+    // The number of calls differs from run to run.
     let faults = (1..=calls + calls / 10)
         .flat_map(|at| errors.iter().map(move |error| Fault { at, error: *error }));
     let faults: Vec<Fault> = faults.collect();

@@ -1,8 +1,8 @@
-//! What a process has done to a folder, call by call, and what a crash after any of them leaves.
+//! The calls by which a process changed a folder, and what a crash after any of them leaves.
 //!
-//! Two crashes: the process ends, and all that it did is there; or the machine loses power, and of
-//! each file and folder only what was synced is there. Syncing a file also makes it durable that it
-//! is there, under the name that it has, as the file systems of Linux do; nothing else is assumed.
+//! There are two kinds of crash. If the process ends, everything it did is kept. If the machine loses
+//! power, only what was synced of each file and folder is kept. Syncing a file also makes its name
+//! durable, as the file systems of Linux do; the model assumes nothing else.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -17,7 +17,7 @@ const O_CREAT: u64 = 0o100;
 const O_TRUNC: u64 = 0o1000;
 const AT_REMOVEDIR: u64 = 0x200;
 
-/// What was recorded, in order.
+/// One step of a record.
 pub(super) enum Step {
     Call(Call),
     /// An answer of the HTTP API: its first bytes.
@@ -54,7 +54,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// Reads what `shim.c` has written. Paths come back relative to `folder`.
+/// Reads a record that `shim.c` has written. Makes paths relative to `folder`.
 pub(super) fn read(record: &Path, folder: &Path) -> Vec<Step> {
     let bytes = fs::read(record).expect("a record");
     let mut rest = &bytes[..];
@@ -96,12 +96,12 @@ pub(super) fn read(record: &Path, folder: &Path) -> Vec<Step> {
     steps
 }
 
-/// The bytes of a file: those that are written out, and zeros up to its length.
+/// The content of a file: the written bytes, and zeros up to its length.
 #[derive(Clone, Default)]
 pub(super) struct Content {
     bytes: Arc<Vec<u8>>,
     len: u64,
-    /// How often files were changed before it was like this: no two contents share it.
+    /// The number of changes to files before this content, which is unique for each content.
     version: u64,
 }
 
@@ -130,14 +130,14 @@ enum Node {
         now: Content,
         synced: Content,
     },
-    /// By name: which node.
+    /// The indexes of nodes, by name.
     Folder {
         now: BTreeMap<String, usize>,
         synced: BTreeMap<String, usize>,
     },
 }
 
-/// A folder, as it is and as it is on disk.
+/// A folder, as processes see it and as it is synced to disk.
 pub(super) struct Disk {
     nodes: Vec<Node>,
     by_ino: HashMap<u64, usize>,
@@ -145,7 +145,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// The folder itself is not there yet: `root` is what it is in.
+    /// An empty root, in which the folder does not exist yet.
     pub(super) fn new() -> Self {
         let root = Node::Folder { now: BTreeMap::new(), synced: BTreeMap::new() };
         Self { nodes: vec![root], by_ino: HashMap::new(), versions: 0 }
@@ -236,7 +236,7 @@ impl Disk {
         }
     }
 
-    /// That a file, and the folders above it, are there under these names.
+    /// Makes the names of a file and of the folders above it durable.
     fn sync_name(&mut self, path: &Path) {
         for path in path.ancestors().filter(|path| *path != Path::new("")) {
             let (Some(at), Some(above)) = (self.find(path), self.find(above(path))) else { return };
@@ -246,7 +246,7 @@ impl Disk {
         }
     }
 
-    /// What is there if the process ends now; `synced`: if the machine does.
+    /// What is kept if the process ends now, or, if `synced`, if the machine loses power now.
     pub(super) fn tree(&self, synced: bool) -> Tree {
         let mut tree = Tree::new();
         self.gather(0, Path::new(""), synced, &mut tree);
@@ -277,7 +277,7 @@ fn name(path: &Path) -> String {
     path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned()
 }
 
-/// Makes it in a folder that is there and empty.
+/// Creates a tree in an empty folder.
 pub(super) fn make(tree: &Tree, folder: &Path) {
     for (path, content) in tree {
         let path = folder.join(path);
@@ -292,7 +292,7 @@ pub(super) fn make(tree: &Tree, folder: &Path) {
     }
 }
 
-/// Whether a folder is like this.
+/// Checks that a folder has exactly this tree.
 #[track_caller]
 pub(super) fn assert_is(tree: &Tree, folder: &Path) {
     let mut found = HashSet::new();
@@ -319,7 +319,7 @@ pub(super) fn assert_is(tree: &Tree, folder: &Path) {
     }
 }
 
-/// To know a tree again.
+/// A hash by which equal trees are found.
 pub(super) fn digest(tree: &Tree) -> u64 {
     let mut hasher = DefaultHasher::new();
     for (path, content) in tree {

@@ -1,10 +1,10 @@
-/* Sees every system call by which a process changes one folder, in their one order: seccomp traps them,
- * whoever makes them, and the handler makes them itself, one at a time.
+/* Records every system call by which a process changes one folder, in one order. seccomp traps the calls
+ * of all code in the process, and the handler makes them itself, one at a time.
  *
  * FANFOLD_SHIM_FOLDER  the folder, absolute
  * FANFOLD_SHIM_RECORD  a file to which each call is appended when it is done: see `record.rs`
- * FANFOLD_SHIM_AT      the number of a call, from 1: instead of it,
- * FANFOLD_SHIM_DO      `kill` kills the process; any other number is the error that it fails with
+ * FANFOLD_SHIM_AT      the number of a call, counted from 1, that is not made
+ * FANFOLD_SHIM_DO      the error with which that call fails; without it, the process is killed
  *
  * For Linux on x86-64, preloaded. */
 #define _GNU_SOURCE
@@ -28,7 +28,7 @@
 #define PATH_BYTES 4096
 #define ACK_BYTES 4096
 
-/* The one place whose system calls are not trapped. */
+/* The only place whose system calls are not trapped. */
 long made(long nr, long a, long b, long c, long d, long e, long f);
 extern char made_here[];
 __asm__(".text\n.globl made\nmade:\n mov %rdi,%rax\n mov %rsi,%rdi\n mov %rdx,%rsi\n mov %rcx,%rdx\n"
@@ -48,7 +48,7 @@ static long at, instead;
 static long calls;
 static volatile int busy;
 
-/* What is written for each call, with a path and data behind it. */
+/* The record of a call. A path, and another path or data, follow it. */
 struct call {
     uint64_t nr, ino, at, flags, one_bytes, two_bytes;
 };
@@ -91,7 +91,7 @@ static void note(struct call *call, const char *one, const void *two) {
     made(SYS_writev, record, (long)parts, 3, 0, 0, 0);
 }
 
-/* A first piece of what is sent over a socket: enough to see a receipt. */
+/* Records the first bytes of an answer over a socket: enough to see a receipt. */
 static void note_answer(long nr, long b, long c) {
     char text[ACK_BYTES];
     size_t bytes = 0;
@@ -124,7 +124,7 @@ static long handle(long nr, long a, long b, long c, long d, long e, long f) {
     case SYS_link: case SYS_symlink: path_of(AT_FDCWD, (char *)b, one); break;
     case SYS_linkat: path_of(c, (char *)d, one); break;
     case SYS_symlinkat: path_of(b, (char *)c, one); break;
-    /* All who use these fall back to `read` and `write`. */
+    /* Callers of these fall back to `read` and `write`. */
     case SYS_copy_file_range: return -ENOSYS;
     case SYS_sendfile: case SYS_splice: return -EINVAL;
     default: has_fd = 1; path_of_fd(a, one);
@@ -147,7 +147,7 @@ static long handle(long nr, long a, long b, long c, long d, long e, long f) {
     struct call call = {nr, has_fd ? ino_of(a) : 0, 0, flags, strlen(one), strlen(two)};
     const void *more = two;
     if (result < 0) {
-        /* It has changed nothing; only that it was called counts. */
+        /* It has changed nothing, but it counts as a call. */
         call.nr = -1;
         call.two_bytes = 0;
     } else if (opens) {

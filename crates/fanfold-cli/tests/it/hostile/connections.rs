@@ -1,4 +1,4 @@
-//! Connections without end.
+//! Slow, idle and broken connections.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use fanfold_cli::host::{Bound, Limits};
+use fanfold_cli::host::{BoundAddress, Limits};
 
 use super::{Neighbour, PATIENCE, connect, exchange, open, request, rest, up};
 use crate::Up;
@@ -17,7 +17,7 @@ use crate::Up;
 const HEAD: &str = "POST /command HTTP/1.1\r\nHost: localhost\r\n";
 
 #[test]
-fn what_sends_nothing_more_is_closed() {
+fn a_connection_that_stops_sending_is_closed() {
     let up = up(&["--head-ms", "300", "--body-ms", "500", "--idle-ms", "700"]);
     let neighbour = Neighbour::begin(&up);
     let half = format!("{HEAD}Content-Length: 900\r\n\r\n{{");
@@ -40,7 +40,7 @@ fn what_sends_nothing_more_is_closed() {
 }
 
 #[test]
-fn what_sends_a_byte_at_a_time_is_closed() {
+fn a_connection_that_sends_byte_by_byte_is_closed() {
     let up = up(&["--head-ms", "600", "--body-ms", "900"]);
     let neighbour = Neighbour::begin(&up);
     for (at_once, then) in [
@@ -68,7 +68,7 @@ fn what_sends_a_byte_at_a_time_is_closed() {
 }
 
 #[test]
-fn what_does_not_read_its_answers_is_closed() {
+fn a_connection_that_does_not_read_its_answers_is_closed() {
     let up = up(&["--write-ms", "500"]);
     let neighbour = Neighbour::begin(&up);
     for batch in 0..10 {
@@ -80,7 +80,7 @@ fn what_does_not_read_its_answers_is_closed() {
     let page = request("GET", "/logs/ledger/org:long?limit=1000", "", "");
     let mut stream = connect(&up);
     let began = Instant::now();
-    // The buffers between here and there are full some time, and then the host has waited enough.
+    // The socket buffers fill up; then the host waits `--write-ms`, and closes.
     let closed = loop {
         assert!(began.elapsed() < 3 * PATIENCE, "it is still open");
         if let Err(error) = stream.write_all(&page) {
@@ -93,7 +93,7 @@ fn what_does_not_read_its_answers_is_closed() {
 }
 
 #[test]
-fn half_sent_bodies_have_a_bound() {
+fn the_memory_of_half_sent_bodies_is_bounded() {
     let up = up(&["--body-bytes-max", "16777216", "--grace-ms", "200"]);
     let before_kb = resident_kb(&up);
     let neighbour = Neighbour::begin(&up);
@@ -107,7 +107,7 @@ fn half_sent_bodies_have_a_bound() {
                 let connected = (0..250).map(|_| {
                     let mut stream = TcpStream::connect(&url).expect("it listens");
                     stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a duration");
-                    // The host may have had enough before that.
+                    // Fails if the host refuses the body before its end.
                     let _ = stream.write_all(half.as_bytes());
                     stream
                 });
@@ -119,7 +119,7 @@ fn half_sent_bodies_have_a_bound() {
     let after_kb = resident_kb(&up);
     neighbour.end();
     println!("resident: {before_kb} kB, and with 1,000 half bodies {after_kb} kB");
-    // All that was sent is 450 MB.
+    // 450 MB were sent.
     assert!(after_kb < before_kb + 220_000, "{before_kb} kB, then {after_kb} kB");
     drop(streams);
 }
@@ -131,14 +131,14 @@ fn resident_kb(up: &Up) -> u64 {
 }
 
 #[test]
-fn a_reset_in_the_middle_of_anything_harms_no_other() {
+fn a_reset_at_any_byte_does_not_disturb_other_clients() {
     let up = up(&[]);
     let neighbour = Neighbour::begin(&up);
     let whole = request("POST", "/command", "", open(1, "reset"));
     for cut in (0..whole.len()).step_by(7).chain([whole.len()]) {
         let mut stream = connect(&up);
         stream.write_all(&whole[..cut]).expect("it reads");
-        // Unread bytes make it a reset.
+        // Closing with unread bytes of the answer resets the connection.
         if cut == whole.len() {
             stream.read_exact(&mut [0; 9]).expect("it answers");
         }
@@ -148,7 +148,7 @@ fn a_reset_in_the_middle_of_anything_harms_no_other() {
 }
 
 #[test]
-fn waits_are_no_idleness_and_a_drain_ends_what_is_half_open() {
+fn a_long_wait_is_not_idle_and_a_drain_closes_half_sent_requests() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -161,7 +161,7 @@ fn waits_are_no_idleness_and_a_drain_ends_what_is_half_open() {
     let host = runtime.block_on(async {
         let (head, body, idle) = (Duration::from_millis(300), Duration::from_secs(60), None);
         let limits = Limits { head, body, idle: idle.unwrap_or(head), ..Limits::default() };
-        let bound = Bound::take(([127, 0, 0, 1], 0).into()).await.expect("a port is free");
+        let bound = BoundAddress::bind(([127, 0, 0, 1], 0).into()).await.expect("a port is free");
         bound.serve(Router::new().route("/", get(wait)), &[], limits)
     });
     let ask = |text: &[u8]| {

@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, authority, call, open};
 use crate::{Up, fanfold};
 
-/// A port that is free at the moment.
+/// A port that is free now.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has one").port()
 }
 
-/// Something that a host logs.
+/// Sends bytes that are not HTTP, which the host logs.
 fn nonsense(address: &str) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.write_all(b"nonsense\r\n\r\n").expect("it reads");
     stream.read_to_end(&mut Vec::new()).expect("it answers, and closes");
 }
 
-/// Runs `fanfold up` with these redirections, until it has answered, then ends it with SIGTERM: the
-/// exit code.
+/// Runs `fanfold up` with these redirections until it has answered, then sends SIGTERM: it must end
+/// with exit code 0.
 #[track_caller]
 fn check(redirections: &str) {
     let port = free_port();
@@ -60,15 +60,15 @@ fn check(redirections: &str) {
 }
 
 #[test]
-fn a_host_outlives_its_console() {
+fn a_host_survives_a_closed_or_full_console() {
     check(">/dev/full 2>/dev/full");
     check(">&- 2>&-");
-    // The readers are gone before anything is written.
+    // The readers end before the host writes anything.
     check("> >(true) 2> >(true)");
 }
 
 #[test]
-fn results_for_a_reader_that_has_enough_are_no_error() {
+fn a_reader_that_closes_the_pipe_is_not_an_error() {
     let up = Up::new();
     let lines: String = (1..=500).map(|id| open(id, "much") + "\n").collect();
     assert!(up.client_reads(&["send"], lines.as_bytes()).status.success());
@@ -81,7 +81,7 @@ fn results_for_a_reader_that_has_enough_are_no_error() {
 }
 
 #[test]
-fn colours_are_for_terminals() {
+fn colours_are_written_only_to_terminals() {
     let mut command = fanfold(&["up", "--in-memory", "--listen", "127.0.0.1:0", "--log", "debug"]);
     let up = Up::start(&mut command);
     nonsense(authority(&up));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Neighbour, connect, exchange, request, rest};
 use crate::Up;
 
-/// An `up` in memory that may open so many files.
+/// Starts an `up` in memory that may open this many files.
 fn up(files: u32, arguments: &str) -> Up {
     let fanfold = env!("CARGO_BIN_EXE_fanfold");
     let line = format!(
@@ -21,14 +21,14 @@ fn up(files: u32, arguments: &str) -> Up {
 }
 
 #[test]
-fn silent_connections_make_room_for_others() {
+fn silent_connections_are_evicted_for_others() {
     let up = up(64, "--grace-ms 100");
     let mut silent: Vec<_> = (0..200).map(|_| connect(&up)).collect();
     thread::sleep(Duration::from_millis(200));
     let neighbour = Neighbour::begin(&up);
     thread::sleep(Duration::from_secs(1));
     neighbour.end();
-    // Those that were too many at that moment were told so.
+    // Connections for which there was no place then were answered with 503.
     let told = silent.iter_mut().rev().find_map(|stream| {
         stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a duration");
         let mut text = [0; 1024];
@@ -41,7 +41,7 @@ fn silent_connections_make_room_for_others() {
 }
 
 #[test]
-fn out_of_files_it_says_so_and_new_clients_are_answered() {
+fn without_free_files_it_logs_an_error_and_answers_new_clients() {
     let up = up(48, "--connections-max 1000 --idle-ms 3000 --grace-ms 100");
     let silent: Vec<_> = (0..48).map(|_| connect(&up)).collect();
     let mut late = connect(&up);

@@ -1,8 +1,8 @@
-//! Clients that do not behave, on a real `fanfold up`, over raw sockets. While they last, one that
-//! does behave must get its answers: each scenario has a [`Neighbour`].
+//! Misbehaving clients of a real `fanfold up`, over raw sockets. Meanwhile a well-behaved client, the
+//! [`Neighbour`], must get its answers.
 //!
-//! It lives here because cargo tells only the tests of this package where the binary is. Bounds are
-//! made small, so that no scenario waits for half a minute.
+//! The tests are in this package because cargo tells only these where the binary is. They make the
+//! host's limits small, so that no test waits for half a minute.
 
 mod connections;
 mod console;
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use crate::{Up, fanfold};
 
-/// Longer than anything takes here, on a machine that is busy with other things.
+/// Longer than anything takes here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An `up` in memory, with more arguments.
+/// Starts an `up` in memory with these arguments.
 fn up(arguments: &[&str]) -> Up {
     let begin = ["up", "--in-memory", "--listen", "127.0.0.1:0"];
     Up::start(&mut fanfold(&[&begin, arguments].concat()))
@@ -31,7 +31,7 @@ fn authority(up: &Up) -> &str {
     up.url.trim_start_matches("http://")
 }
 
-/// A connection that is waited for no longer than [`PATIENCE`].
+/// A connection with timeouts of [`PATIENCE`].
 fn connect(up: &Up) -> TcpStream {
     let stream = TcpStream::connect(authority(up)).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("it is a duration");
@@ -39,7 +39,7 @@ fn connect(up: &Up) -> TcpStream {
     stream
 }
 
-/// Everything that the host sends until it closes the connection.
+/// Reads until the host closes the connection.
 fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let mut piece = [0; 4096];
@@ -54,16 +54,16 @@ fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// The answers to `request`, after which the connection has nothing more.
+/// Sends bytes on a new connection, closes the sending side, and returns all answers.
 fn exchange(up: &Up, request: impl AsRef<[u8]>) -> String {
     let mut stream = connect(up);
-    // A host that answers early may close before it has everything.
+    // Fails if the host answers early and closes.
     let _ = stream.write_all(request.as_ref());
     let _ = stream.shutdown(std::net::Shutdown::Write);
     rest(&mut stream)
 }
 
-/// A whole request.
+/// The bytes of a whole request.
 fn request(method: &str, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}");
@@ -81,8 +81,8 @@ fn open(id: u64, org: &str) -> String {
     )
 }
 
-/// A client that behaves: commands, each on a connection of its own, and their entries; now and
-/// then a batch of 100 KB.
+/// A well-behaved client: it sends commands, each on its own connection, reads their entries, and
+/// sends a batch of 100 KB now and then.
 struct Neighbour {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u64, Duration)>,
@@ -111,7 +111,7 @@ impl Neighbour {
         Self { stop, thread }
     }
 
-    /// It got all of its answers.
+    /// Stops the client, and checks that it got all of its answers.
     fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let (rounds, slowest) = self.thread.join().expect("the neighbour is answered");
@@ -119,7 +119,7 @@ impl Neighbour {
     }
 }
 
-/// One request, which may be told to come again, as the API says.
+/// Sends a request until it is answered with success; retries after 503, as the API allows.
 fn call(url: &str, path: &str, body: Option<String>) {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))

@@ -1,4 +1,4 @@
-//! Requests that should not be, or are not as they should be.
+//! Foreign, wrong, too long and malformed requests.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Neighbour, connect, exchange, open, request, rest, up};
 use crate::{Up, fanfold};
 
-/// The answer begins like this, and says that.
+/// Checks that the answer has this status, and contains `says`.
 #[track_caller]
 fn check(up: &Up, request: impl AsRef<[u8]>, begins: &str, says: &str) {
     let answer = exchange(up, request.as_ref());
@@ -19,7 +19,7 @@ fn check(up: &Up, request: impl AsRef<[u8]>, begins: &str, says: &str) {
 }
 
 #[test]
-fn pages_and_names_of_others_are_refused_everywhere() {
+fn foreign_origins_and_hosts_are_refused_on_every_route() {
     let up = up(&["--host", "app.example"]);
     let command = open(1, "acme");
     for (method, path, body) in [
@@ -49,7 +49,7 @@ fn pages_and_names_of_others_are_refused_everywhere() {
         let absolute = rebound.replacen(path, &format!("http://evil.example{path}"), 1);
         check(&up, absolute, "403 ", ":foreign-host");
     }
-    // None of these commands was taken.
+    // None of these commands was accepted.
     check(&up, request("GET", "/logs/ledger/org:acme", "", ""), "404 ", ":unknown-log");
     let proxied = String::from_utf8(request("POST", "/command", "", &command)).expect("text");
     let proxied = proxied.replace("Host: localhost", "Host: app.example");
@@ -58,7 +58,7 @@ fn pages_and_names_of_others_are_refused_everywhere() {
 }
 
 #[test]
-fn plain_curl_works_by_every_name_of_loopback() {
+fn curl_works_with_every_name_of_loopback() {
     if Command::new("curl").arg("--version").output().is_err() {
         return;
     }
@@ -83,7 +83,7 @@ fn plain_curl_works_by_every_name_of_loopback() {
 }
 
 #[test]
-fn bodies_say_what_is_wrong_with_them() {
+fn a_wrong_body_is_answered_with_what_is_wrong() {
     let up = up(&[]);
     let neighbour = Neighbour::begin(&up);
     let post = |path: &str, headers: &str, body: &[u8]| request("POST", path, headers, body);
@@ -119,7 +119,7 @@ fn bodies_say_what_is_wrong_with_them() {
 }
 
 #[test]
-fn long_bodies_are_refused_before_they_are_read() {
+fn too_long_bodies_are_refused_before_they_are_read() {
     let up = up(&[]);
     for headers in ["", "Expect: 100-continue\r\n"] {
         let mut stream = connect(&up);
@@ -130,7 +130,7 @@ fn long_bodies_are_refused_before_they_are_read() {
         let mut begin = [0; 12];
         stream.read_exact(&mut begin).expect("it answers without the body");
         assert_eq!(&begin, b"HTTP/1.1 413");
-        // One that sends on all the same can still read the answer.
+        // A client that keeps sending can still read the answer.
         stream.write_all(&vec![b' '; 5_000_000]).expect("it is read");
         assert!(rest(&mut stream).contains(":body-too-large"));
     }
@@ -143,7 +143,7 @@ fn long_bodies_are_refused_before_they_are_read() {
 }
 
 #[test]
-fn a_client_that_waits_to_be_asked_is_asked() {
+fn a_client_that_expects_100_continue_gets_it() {
     let up = up(&[]);
     let mut stream = connect(&up);
     let body = open(1, "expect");
@@ -159,7 +159,7 @@ fn a_client_that_waits_to_be_asked_is_asked() {
 }
 
 #[test]
-fn what_is_no_http_is_answered_or_closed() {
+fn malformed_http_is_answered_or_closed() {
     let up = up(&[]);
     let neighbour = Neighbour::begin(&up);
     let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
@@ -184,7 +184,7 @@ fn what_is_no_http_is_answered_or_closed() {
 }
 
 #[test]
-fn requests_in_a_row_are_answered_in_order_also_when_half_closed() {
+fn pipelined_requests_are_answered_in_order_even_on_a_half_closed_connection() {
     let up = up(&[]);
     let row: Vec<u8> =
         (1..=50).flat_map(|id| request("POST", "/command", "", open(id, "row"))).collect();

@@ -3,43 +3,47 @@ use fanfold_pipeline::ports::{CataloguePosition, Unavailable};
 use super::item::{Item, Take, item, number, text};
 use super::table::Table;
 use crate::Aws;
-use crate::call::Tries;
+use crate::call::RetryPolicy;
 use crate::names::attribute::{BUCKET, LOG, PK, SK};
 
-/// Where a sweep's walk over the catalogue goes on: an item of the table that its host owns,
-/// beside the logs, whose names all have a slash. A read unit to get it, a write unit to put it.
+/// The position of a sweep in the catalogue: an item of a table that the sweep's host owns. Its key
+/// cannot be that of a log, whose name has a slash. It costs a read unit to get and a write unit to
+/// put.
 #[derive(Debug)]
-pub struct Positions {
+pub struct DynamoSweepPosition {
     table: Table,
 }
 
-impl Positions {
+impl DynamoSweepPosition {
     /// The position in this table.
     pub fn new(aws: &Aws, table: impl Into<String>) -> Self {
         Self { table: Table::new(aws, table, "position of the sweep") }
     }
 
-    /// Where to go on; `None`: from the start of the catalogue. So is one that cannot be read: the
-    /// walk would never begin again.
+    /// The position; `None` means the start of the catalogue. If the item cannot be read, it is `None`,
+    /// too: with an error the sweep would never run again.
     pub async fn get(&self) -> Result<Option<CataloguePosition>, Unavailable> {
         let found = self.table.get(key(), None).await?;
         let position = found.map(position).transpose();
         Ok(position
             .unwrap_or_else(|problem| {
-                tracing::warn!(problem, "the sweep begins anew: its position cannot be read");
+                tracing::warn!(
+                    problem,
+                    "the sweep starts at the beginning: its position cannot be read"
+                );
                 None
             })
             .flatten())
     }
 
-    /// Stores where to go on.
+    /// Stores the position.
     pub async fn put(&self, position: Option<&CataloguePosition>) -> Result<(), Unavailable> {
         let mut item = key();
         if let Some(CataloguePosition { bucket, log }) = position {
             item.insert(BUCKET.to_owned(), number((*bucket).into()));
             item.extend(log.as_ref().map(|log| (LOG.to_owned(), text(log.as_str()))));
         }
-        let put = self.table.put::<0>(item, None, Tries::SOME).await;
+        let put = self.table.put::<0>(item, None, RetryPolicy::BRIEF).await;
         put.map(|_| ()).map_err(|error| error.unavailable(&self.table))
     }
 }

@@ -1,4 +1,4 @@
-//! Reads that begin at the same time share a call, and nothing else: neither an error nor a fate.
+//! Reads that begin at the same time share a call, but not the errors of other keys.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ fn key() -> RowKey {
     RowKey::new("cash").expect("a key")
 }
 
-/// Logs below this have a row whose seq is their number and 1, and a cursor there.
+/// A view in which each log below `logs` has a row and a cursor whose seq is the log's number plus 1.
 async fn view(dynamo: &Dynamo, logs: u64) -> (DynamoViewTable, String) {
     let table = dynamo.view();
     let view = DynamoViewTable::new(&dynamo.aws, &table);
@@ -42,7 +42,7 @@ async fn seq_of_row(view: &DynamoViewTable, i: u64) -> Result<Option<Seq>, Unava
 }
 
 #[tokio::test]
-async fn what_is_asked_for_at_once_is_one_call() {
+async fn reads_at_the_same_time_are_one_call() {
     let dynamo = Dynamo::start().await;
     let (view, table) = view(&dynamo, 30).await;
     let count = |calls: &[&str]| {
@@ -61,7 +61,7 @@ async fn what_is_asked_for_at_once_is_one_call() {
     let spent = dynamo.aws.meter.snapshot() - &before;
     assert_eq!(spent.of(&table).read, 40.0, "a unit for each, and none for who asks again");
 
-    // Of different kinds, and more than a call takes.
+    // Cursors and rows together, more than a call takes.
     let cursors = join_all((0..150).map(async |i| view.cursor(&log(i)).await));
     let rows = join_all((0..10).map(|i| seq_of_row(&view, i)));
     let (cursors, rows) = futures::join!(cursors, rows);
@@ -70,16 +70,16 @@ async fn what_is_asked_for_at_once_is_one_call() {
     assert!(rows.into_iter().eq((0..10).map(|i| Ok(Some(Seq(i + 1))))));
     count(&["BatchGetItem", "BatchGetItem"]);
 
-    // One after the other.
+    // Reads one after another are not joined.
     for i in 0..2 {
         assert_eq!(seq_of_row(&view, i).await, Ok(Some(Seq(i + 1))));
     }
     count(&["GetItem", "GetItem"]);
 }
 
-/// What is throttled is one log's: it stops no other, and keeps none waiting (F7).
+/// A throttled key concerns one log, and neither stops nor delays the others (F7).
 #[tokio::test]
-async fn a_key_that_is_never_read_fails_only_who_asks_for_it() {
+async fn a_key_that_stays_unprocessed_fails_only_its_own_reads() {
     let dynamo = Dynamo::start().await;
     let (view, table) = view(&dynamo, 10).await;
     dynamo.wire.trouble("BatchGetItem", &table, 1, Trouble::OnlyKeys(7));
@@ -98,22 +98,22 @@ async fn a_key_that_is_never_read_fails_only_who_asks_for_it() {
     for (error, _) in throttled {
         assert!(matches!(error, Err(Unavailable::Throttled { .. })), "{error:?}");
     }
-    // The first of them has seen the one call that there was before.
+    // The first of them has counted the only call before.
     let before = read.iter().map(|(_, calls)| *calls).collect::<BTreeSet<_>>();
-    assert_eq!(before, BTreeSet::from([0, 1]), "nobody waits for what others have to repeat");
+    assert_eq!(before, BTreeSet::from([0, 1]), "a read waits for retries of others");
 }
 
-/// Who reads for the others may be dropped, while they ask or while it reads.
+/// The read that reads for the others may be dropped, before its call or during it.
 #[tokio::test]
-async fn who_waits_for_one_that_is_gone_reads_by_itself() {
+async fn reads_are_made_again_if_the_one_that_reads_is_dropped() {
     let dynamo = Dynamo::start().await;
     let (view, table) = view(&dynamo, 3).await;
     for reads in [false, true] {
         let mut first = Box::pin(seq_of_row(&view, 0));
         let others = join_all([1, 2].map(|i| seq_of_row(&view, i)));
         pin_mut!(others);
-        assert!(first.as_mut().now_or_never().is_none(), "it lets the others ask");
-        assert!(others.as_mut().now_or_never().is_none(), "they wait for it");
+        assert!(first.as_mut().now_or_never().is_none(), "it does not let others join");
+        assert!(others.as_mut().now_or_never().is_none(), "they do not wait for it");
         if reads {
             dynamo.wire.trouble("BatchGetItem", &table, 1, Trouble::LoseRequest);
             assert!(first.as_mut().now_or_never().is_none(), "it reads");

@@ -1,5 +1,5 @@
-//! The way of commands over the tables of DynamoDB, with what lies between the stages in memory:
-//! nothing of it costs capacity.
+//! All stages over the tables of DynamoDB. The streams and the topic between them are in memory, and cost
+//! no capacity.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,30 +25,30 @@ use fanfold_aws::names::Tables;
 
 pub(crate) const NEVER: Time = Time(u64::MAX);
 
-/// What waits between two stages.
-pub(crate) struct Between<T>(Mutex<Vec<T>>);
+/// The items that wait between two stages.
+pub(crate) struct Queue<T>(Mutex<Vec<T>>);
 
-impl<T> Default for Between<T> {
+impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T> Between<T> {
+impl<T> Queue<T> {
     fn items(&self) -> MutexGuard<'_, Vec<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of it, oldest first.
+    /// Takes all items, oldest first.
     pub(crate) fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.items())
     }
 }
 
-/// The commands table, and its stream.
+/// The commands table, with its stream.
 struct Streamed {
     table: DynamoCommands,
-    changes: Arc<Between<Change>>,
+    changes: Arc<Queue<Change>>,
 }
 
 #[async_trait]
@@ -79,7 +79,7 @@ impl Commands for Streamed {
 }
 
 #[async_trait]
-impl CommandStream for Between<ReceivedRecord> {
+impl CommandStream for Queue<ReceivedRecord> {
     async fn put_records(
         &self,
         records: &[StreamRecord],
@@ -95,20 +95,20 @@ impl CommandStream for Between<ReceivedRecord> {
 
 /// The topic: what was published, and in how many calls.
 #[derive(Default)]
-pub(crate) struct Told {
-    messages: Between<Message>,
+pub(crate) struct Published {
+    messages: Queue<Message>,
     calls: AtomicUsize,
 }
 
-impl Told {
-    /// The calls since the last look, and what they published.
+impl Published {
+    /// The number of calls since the last time, and the messages that they published.
     pub(crate) fn take(&self) -> (usize, Vec<Message>) {
         (self.calls.swap(0, Ordering::Relaxed), self.messages.take())
     }
 }
 
 #[async_trait]
-impl Topic for Told {
+impl Topic for Published {
     fn topics(&self) -> usize {
         1
     }
@@ -124,26 +124,27 @@ impl Topic for Told {
     }
 }
 
-/// The stages, and what lies between them.
-pub(crate) struct Way {
+/// The stages, and the queues between them.
+pub(crate) struct Pipeline {
     pub(crate) aws: Aws,
     tables: Tables,
     services: Services,
     pub(crate) ingest: Ingest,
     pub(crate) relay: Relay,
     pub(crate) processor: Processor,
-    pub(crate) changes: Arc<Between<Change>>,
-    pub(crate) records: Arc<Between<ReceivedRecord>>,
-    pub(crate) told: Arc<Told>,
+    pub(crate) changes: Arc<Queue<Change>>,
+    pub(crate) records: Arc<Queue<ReceivedRecord>>,
+    pub(crate) published: Arc<Published>,
 }
 
-impl Way {
+impl Pipeline {
     pub(crate) fn new(aws: &Aws, tables: &Tables, services: Services) -> Self {
-        let (changes, records, told) = (Arc::default(), Arc::default(), Arc::<Told>::default());
+        let (changes, records, published) =
+            (Arc::default(), Arc::default(), Arc::<Published>::default());
         let table = DynamoCommands::new(aws, tables.commands());
         let commands = Streamed { table, changes: Arc::clone(&changes) };
         let env = Arc::new(SystemEnv);
-        let mut way = Self {
+        let mut pipeline = Self {
             aws: aws.clone(),
             tables: tables.clone(),
             ingest: Ingest::new(
@@ -153,39 +154,39 @@ impl Way {
                 env.clone(),
             ),
             relay: Relay::new(Arc::clone(&records) as Arc<dyn CommandStream>, env),
-            processor: Self::processor(aws, tables, &told, &records, services.clone()),
+            processor: Self::processor(aws, tables, &published, &records, services.clone()),
             services,
             changes,
             records,
-            told,
+            published,
         };
-        way.forget();
-        way
+        pipeline.forget();
+        pipeline
     }
 
     fn processor(
         aws: &Aws,
         tables: &Tables,
-        told: &Arc<Told>,
-        records: &Arc<Between<ReceivedRecord>>,
+        published: &Arc<Published>,
+        records: &Arc<Queue<ReceivedRecord>>,
         services: Services,
     ) -> Processor {
         let ports = ProcessorPorts {
             journal: Arc::new(DynamoJournal::new(aws, tables.journal())),
             state: Arc::new(DynamoState::new(aws, tables.state())),
             parked: Arc::new(DynamoParked::new(aws, tables.parked())),
-            topic: told.clone(),
+            topic: published.clone(),
             stream: records.clone(),
             env: Arc::new(SystemEnv),
         };
         Processor::new(ports, services)
     }
 
-    /// From now on the processor is one that remembers nothing.
+    /// Replaces the processor with one whose cache is empty.
     pub(crate) fn forget(&mut self) {
         let services = self.services.clone();
         self.processor =
-            Self::processor(&self.aws, &self.tables, &self.told, &self.records, services);
+            Self::processor(&self.aws, &self.tables, &self.published, &self.records, services);
     }
 
     pub(crate) fn projector(&self, view: Arc<dyn AnyView>) -> Projector {
@@ -201,7 +202,7 @@ impl Way {
         self.ingest.ingest(&commands).await
     }
 
-    /// Takes everything that was sent to its entry, and has it published. Returns what that was.
+    /// Processes and publishes everything that was sent. Returns its changes.
     pub(crate) async fn process(&self) -> Vec<Change> {
         let changes = self.changes.take();
         assert_eq!(self.relay.relay(&changes, NEVER).await, BatchOutcome::DONE);

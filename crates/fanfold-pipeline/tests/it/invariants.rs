@@ -23,7 +23,7 @@ async fn details(world: &World) -> Vec<String> {
 
 /// A commit of one entry, which says that it has `n`.
 async fn append(world: &World, first: u64, n: u64, id: u64) {
-    let body = commit_of(id, "added", 1, &json!({"by": 1, "total": 9})).into();
+    let body = commit_of(id, "added", 1, &json!({"by": 1, "total": 2})).into();
     let item = CommitItem { first: Seq(first), n, at: Time(0), nonce: Nonce(1), body };
     world.memory.journal.append(&acme(), &item).await.expect("memory");
 }

@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fanfold::body::parked::Parked;
+use fanfold::invariant::{Breach, Invariant};
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::Limit;
 use fanfold_embedded::TransitConfig;
@@ -40,7 +41,7 @@ use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 use crate::drive::{Clients, Stage};
 use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
-use crate::model::{Invariant, Model, Violation};
+use crate::model::Model;
 use crate::ports::{
     AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
     SimViewTable, Watch,
@@ -66,7 +67,7 @@ pub struct Report {
     /// The seed.
     pub seed: u64,
     /// What contradicted the invariants; empty if all is well.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<Breach>,
     /// Every effect, in order.
     pub trace: Vec<String>,
     /// The faults injected.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use fanfold::invariant::Breach;
 use fanfold_sim::faults::Fault;
-use fanfold_sim::model::Violation;
 use fanfold_sim::{engine, run};
 
 /// The lines of a failed run's trace that are printed.
@@ -35,7 +35,7 @@ struct Options {
 /// What a run of either kind came to.
 struct Outcome {
     seed: u64,
-    violations: Vec<Violation>,
+    violations: Vec<Breach>,
     trace: Vec<String>,
     /// By name, so that both kinds fit.
     faults: BTreeMap<String, u64>,
@@ -137,7 +137,8 @@ fn main() -> ExitCode {
 fn print(report: &Outcome) {
     println!("seed {} failed", report.seed);
     for violation in report.violations.iter().take(5) {
-        println!("  {:?}: {}", violation.invariant, violation.what);
+        println!("  {}: {}", violation.invariant, violation.what);
+        println!("    {}: {}", violation.invariant, violation.invariant.text());
     }
     let skipped = report.trace.len().saturating_sub(TRACE_LINES);
     println!("  the last {} of {} effects:", report.trace.len() - skipped, report.trace.len());

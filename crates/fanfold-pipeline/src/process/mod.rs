@@ -42,6 +42,7 @@ use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, Blocked, COMMITS_PER_READ, report_faults};
 use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
+use crate::breach::report;
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
 
 /// Logs of one batch that are processed at the same time. Source: our choice, enough to hide the
@@ -201,6 +202,10 @@ impl Processor {
             }
             Err(Blocked::CannotFold(error)) => self.park_unfoldable(&mut work, &error).await,
             Err(Blocked::Damaged(error)) => self.park_unfoldable(&mut work, &error).await,
+            Err(Blocked::Breach(breach)) => {
+                report(&work.id, &breach);
+                self.park_queue(&mut work, Reason::CannotFold, &breach.to_string()).await
+            }
             Err(Blocked::Suspect(detail)) => {
                 tracing::error!(alarm = "suspect", log = %work.id, detail);
                 let parked = self.park_queue(&mut work, Reason::Suspect, &detail).await;
@@ -234,7 +239,7 @@ impl Processor {
             None => Box::new(self.load(&work.id, &service, deadline).await?),
         };
         let driven = self.passes(work, &mut log, nudged, deadline).await;
-        let intact = !matches!(driven, Err(Blocked::CannotFold(_)));
+        let intact = !matches!(driven, Err(Blocked::CannotFold(_) | Blocked::Breach(_)));
         // Otherwise the log in memory may have entries that the journal does not have.
         if intact && log.is_settled() {
             work.log = Some(log);
@@ -358,7 +363,7 @@ impl Processor {
             }
             let commit = sealed.commit.clone();
             report_faults(&commit);
-            log.acknowledge(sealed);
+            log.acknowledge(sealed)?;
             for command in commands.by_ref().take(commit.entries.len()) {
                 work.take(command);
             }

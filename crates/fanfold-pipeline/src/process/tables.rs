@@ -7,10 +7,11 @@ use std::sync::Arc;
 use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{
-    DecodeError, commit,
+    DecodeError,
     head::{Head, Prev},
 };
 use fanfold::entry::Outcome;
+use fanfold::invariant::Breach;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -59,6 +60,8 @@ pub(super) enum Blocked {
     CannotFold(#[source] FoldError),
     #[error("what is stored of the log is damaged")]
     Damaged(#[source] Unavailable),
+    #[error(transparent)]
+    Breach(#[from] Breach),
 }
 
 /// Damaged data is told apart from a table that does not answer: the batch would come again for
@@ -78,7 +81,10 @@ impl From<Unavailable> for Blocked {
 
 impl From<FoldError> for Blocked {
     fn from(error: FoldError) -> Self {
-        Self::CannotFold(error)
+        match error {
+            FoldError::Breach(breach) => Self::Breach(breach),
+            FoldError::Body(_) | FoldError::Fault { .. } => Self::CannotFold(error),
+        }
     }
 }
 
@@ -134,7 +140,7 @@ impl Processor {
             let mut decoded = Vec::with_capacity(page.commits.len());
             let mut wants = BTreeSet::new();
             for item in &page.commits {
-                let (entries, bytes) = commit::decode(item.first, &item.body)?;
+                let (entries, bytes) = item.entries()?;
                 wants.extend(log.wants_to_fold(&entries));
                 decoded.push((entries, bytes));
             }
@@ -143,7 +149,7 @@ impl Processor {
                 log.fold(entries, bytes)?;
             }
             if page.commits.is_empty() || !page.more && !log.is_behind() {
-                return Ok(());
+                return Ok(log.reaches_the_state_table()?);
             }
             // A long first load writes heads on its way, so that the next call continues there.
             if log.may_snapshot() {
@@ -250,7 +256,7 @@ impl Processor {
             self.check(deadline)?;
             let page = self.ports.journal.read(id, *seq, commits_per_read).await?;
             for item in &page.commits {
-                let (entries, _) = commit::decode(item.first, &item.body)?;
+                let (entries, _) = item.entries()?;
                 let asked = entries.iter().filter(|e| seqs.binary_search(&e.seq).is_ok());
                 commands.extend(asked.map(|e| (e.seq, Sent::from(e))));
                 read_to = item.last();
@@ -310,7 +316,7 @@ impl Processor {
     ) -> Result<(), Blocked> {
         let page = self.ports.journal.read(&work.id, first, 1).await?;
         if let Some(item) = page.commits.first().filter(|item| item.first == first) {
-            let entries = commit::decode(first, &item.body)?.0.into();
+            let entries = item.entries()?.0.into();
             work.publish(Commit { log: work.id.clone(), entries, prev: Arc::new(prev) });
             work.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
         }

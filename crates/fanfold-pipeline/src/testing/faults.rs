@@ -33,6 +33,8 @@ pub enum Op {
     ParkedRemove,
     Publish,
     Cursor,
+    /// The answer that a cursor is six entries further on than it is.
+    CursorAhead,
     Rows,
     PutRow,
     Advance,

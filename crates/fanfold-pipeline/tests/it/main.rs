@@ -6,6 +6,7 @@ mod audit;
 mod check;
 mod crash;
 mod ingest;
+mod invariants;
 mod lookup;
 mod process;
 mod project;

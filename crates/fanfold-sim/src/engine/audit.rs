@@ -2,13 +2,14 @@
 //! is the fold of the commands.
 
 use fanfold::body::commit;
+use fanfold::invariant::Invariant;
 use fanfold::{LogId, Seq, Services, Views};
 use fanfold_embedded::Engine;
 use fanfold_pipeline::ports::{Commands, Journal, RowRange, State, ViewTable};
 
 use super::seen::{Promises, Seen};
 use crate::attempts::counted;
-use crate::model::{Invariant, Model};
+use crate::model::Model;
 
 /// Commits of a page.
 const COMMITS: usize = 64;

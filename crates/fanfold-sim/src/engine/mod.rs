@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::body::parked::{Parked, Reason};
+use fanfold::invariant::{Breach, Invariant};
 use fanfold::{LogId, Seq, Services, Time, Views};
 use fanfold_embedded::Limit;
 use fanfold_embedded::testing::MemoryDisk;
@@ -34,7 +35,7 @@ use self::machine::{SimClock, SimDisk, SimSpawner};
 use self::seen::{Promises, Seen};
 use crate::attempts::counted;
 use crate::executor::{Executor, World};
-use crate::model::{Invariant, Model, Violation};
+use crate::model::Model;
 use crate::workload::{self, Habits};
 
 /// The folder.
@@ -115,7 +116,7 @@ pub struct Report {
     /// The seed.
     pub seed: u64,
     /// What contradicted the invariants; empty if all is well.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<Breach>,
     /// The lives of the engine.
     pub lives: u64,
     /// The commands in the journal at the end.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use fanfold::invariant::{Breach, Invariant};
 use fanfold::{Command, CommandId, Entry, LogId, Origin, Request, RowKey, Seq, Services};
 use serde_json::Value;
-
-use crate::model::{Invariant, Violation};
 
 type RowPlace = (&'static str, LogId, RowKey);
 
@@ -24,7 +23,7 @@ pub(super) struct Seen {
     /// Rows that a reader saw, by their seq.
     pub(super) rows: BTreeMap<RowPlace, BTreeMap<Seq, Vec<u8>>>,
     cursors: BTreeMap<(&'static str, LogId), Seq>,
-    pub(super) violations: Vec<Violation>,
+    pub(super) violations: Vec<Breach>,
 }
 
 impl Seen {
@@ -35,7 +34,7 @@ impl Seen {
         what: impl FnOnce() -> String,
     ) {
         if !holds {
-            self.violations.push(Violation { invariant, what: what() });
+            self.violations.push(Breach { invariant, what: what() });
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a log keeps in memory: documents and windows by their keys, and the commits above its head.
-//! Both count as they go, so that nobody has to add up.
+//! The memory of a log: documents and windows by their keys, and the commits above its head. Both keep running totals,
+//! so no walk over all of them is needed.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -11,21 +11,20 @@ use crate::position::Seq;
 
 use super::Sent;
 
-/// Bytes that anything in memory takes beside its content: an estimate, so that many small things
-/// count for what they are.
+/// An estimate of the bytes that a value in memory takes beside its content.
 pub(super) const OVERHEAD_BYTES: usize = 128;
 
-/// A value folded up to `seq`, of which the state table holds what was there at `stored`.
+/// A value folded up to `seq`. The state table holds it as it was at `stored`.
 pub(super) struct Held<T> {
     pub value: T,
     pub seq: Seq,
     pub stored: Seq,
-    /// About the bytes of its JSON.
+    /// An estimate of the bytes of its JSON.
     pub bytes: usize,
 }
 
 impl<T> Held<T> {
-    /// Of something that is not stored.
+    /// A value that is not stored.
     pub(super) fn new(value: T) -> Self {
         Self { value, seq: Seq::ZERO, stored: Seq::ZERO, bytes: 0 }
     }
@@ -56,7 +55,7 @@ impl<K: Hash + Eq + Clone, T> Shelf<K, T> {
         self.held.iter()
     }
 
-    /// Puts a value in the place of another.
+    /// Adds or replaces a value.
     pub(super) fn put(&mut self, key: K, held: Held<T>) {
         self.bytes += held.bytes;
         if let Some(before) = self.held.insert(key, held) {
@@ -64,7 +63,7 @@ impl<K: Hash + Eq + Clone, T> Shelf<K, T> {
         }
     }
 
-    /// Changes a value; makes it first, if there is none.
+    /// Changes a value, and makes it first if there is none.
     pub(super) fn change<R>(
         &mut self,
         key: &K,
@@ -88,21 +87,21 @@ impl<K: Hash + Eq + Clone, T> Shelf<K, T> {
         self.bytes = self.held.values().map(|held| held.bytes).sum();
     }
 
-    /// What was there at `seq` is stored, unless it has changed since `head`.
+    /// Marks a value as stored, unless it has changed since `head`.
     pub(super) fn stored(&mut self, key: &K, head: Seq) {
         if let Some(held) = self.held.get_mut(key).filter(|held| held.seq <= head) {
             held.stored = held.seq;
         }
     }
 
-    /// Everything as it was at `head` is stored.
+    /// Marks all values that have not changed since `head` as stored.
     pub(super) fn all_stored(&mut self, head: Seq) {
         for held in self.held.values_mut().filter(|held| held.seq <= head) {
             held.stored = held.seq;
         }
     }
 
-    /// Forgets what is stored as it is, if all of it is more than so many bytes.
+    /// Evicts the values that equal their stored items, if all values together exceed so many bytes.
     pub(super) fn shrink(&mut self, bytes_max: usize) {
         if self.weight() > bytes_max {
             self.held.retain(|_, held| held.is_dirty());
@@ -110,7 +109,7 @@ impl<K: Hash + Eq + Clone, T> Shelf<K, T> {
         }
     }
 
-    /// About the bytes that it takes in memory.
+    /// An estimate of the bytes that it takes in memory.
     pub(super) fn weight(&self) -> usize {
         self.held.len() * OVERHEAD_BYTES + self.bytes
     }
@@ -121,9 +120,9 @@ pub(super) struct Since {
     pub first: Seq,
     pub last: Seq,
     pub bytes: usize,
-    /// Per entry: repeats, of the record stream and of clients, are compared with it.
+    /// The command of each entry, to compare repeats with.
     pub commands: Box<[Sent]>,
-    /// `None` once this process knows that it was published.
+    /// The commit to publish; `None` once this process knows that it is published.
     pub unpublished: Option<Commit>,
 }
 
@@ -133,7 +132,7 @@ pub(super) struct AboveHead {
     commits: VecDeque<Since>,
     bytes: usize,
     entries: usize,
-    /// Those not known to be published.
+    /// The number of those that are not known to be published.
     unpublished: usize,
     unpublished_bytes: usize,
 }
@@ -160,9 +159,9 @@ impl AboveHead {
         self.commits.get(at).filter(|commit| commit.first <= seq)
     }
 
-    /// Those up to `through` that are not known to be published, in order.
+    /// The commits up to `through` that are not known to be published, in order.
     pub(super) fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Commit> {
-        // Most often it is the last one only, or none.
+        // Fast path: none, or only the last one.
         let first = match self.unpublished {
             0 => self.commits.len(),
             1 if self.commits.back().is_some_and(|commit| commit.unpublished.is_some()) => {
@@ -175,9 +174,9 @@ impl AboveHead {
         commits.filter_map(|commit| commit.unpublished.as_ref())
     }
 
-    /// The commit that starts at `first` is published.
+    /// Marks the commit from `first` on as published.
     pub(super) fn published(&mut self, first: Seq) {
-        // Most often it is the last.
+        // Fast path: it is the last one.
         let at = match self.commits.back() {
             Some(last) if last.first == first => self.commits.len() - 1,
             _ => self.commits.partition_point(|commit| commit.last < first),
@@ -190,7 +189,7 @@ impl AboveHead {
         }
     }
 
-    /// The head has moved on.
+    /// Removes the commits up to a new head.
     pub(super) fn forget(&mut self, head: Seq) {
         while self.commits.front().is_some_and(|commit| commit.last <= head)
             && let Some(commit) = self.commits.pop_front()
@@ -213,7 +212,7 @@ impl AboveHead {
         self.entries
     }
 
-    /// About the bytes that they take in memory.
+    /// An estimate of the bytes that they take in memory.
     pub(super) fn weight(&self) -> usize {
         self.entries * OVERHEAD_BYTES + 2 * self.unpublished_bytes
     }
@@ -223,33 +222,42 @@ impl AboveHead {
 mod tests {
     use std::sync::Arc;
 
-    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::body::head::Prev;
     use crate::entry::{Entry, Outcome};
     use crate::names::Origin;
     use crate::position::{CommandId, Time};
 
     #[derive(Debug, Clone)]
     enum Step {
-        Push { entries: u64, bytes: usize, is_published: bool },
-        Publish { seq: u64 },
-        Forget { head: u64 },
+        Push {
+            entries: u64,
+            bytes: usize,
+            is_published: bool,
+        },
+        /// The commit with this index is published.
+        Published(prop::sample::Index),
+        /// A seq is reported as published at which perhaps no commit begins.
+        PublishedAt(u64),
+        Forget(u64),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => (1..4_u64, 0..1_000_usize, any::<bool>()).prop_map(
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (1u64..4, 0usize..100, prop::bool::weighted(0.3)).prop_map(
                 |(entries, bytes, is_published)| Step::Push { entries, bytes, is_published }
             ),
-            3 => (0..40_u64).prop_map(|seq| Step::Publish { seq }),
-            1 => (0..40_u64).prop_map(|head| Step::Forget { head }),
-        ]
+            3 => any::<prop::sample::Index>().prop_map(Step::Published),
+            1 => (0u64..60).prop_map(Step::PublishedAt),
+            1 => (0u64..60).prop_map(Step::Forget),
+        ];
+        prop::collection::vec(step, 1..40)
     }
 
-    fn entry(seq: u64) -> Entry {
-        Entry {
+    fn commit(first: u64, n: u64, bytes: usize, is_published: bool) -> Since {
+        let entry = |seq| Entry {
             seq: Seq(seq),
             time: Time(0),
             origin: Origin::nobody(),
@@ -257,70 +265,67 @@ mod tests {
             command: None,
             digest: None,
             outcome: Outcome::Stale,
-        }
+        };
+        let entries: Arc<[Entry]> = (first..first + n).map(entry).collect();
+        let commands = entries.iter().map(Sent::from).collect();
+        let log = "ledger/org:acme".parse().expect("a log");
+        let commit = Commit { log, entries, prev: Arc::new(Prev::default()) };
+        let (first, last) = (commit.first(), commit.last());
+        Since { first, last, bytes, commands, unpublished: (!is_published).then_some(commit) }
     }
 
-    /// A commit of the naive model: its first and last seq, its bytes, and whether it is published.
-    type Naive = (u64, u64, usize, bool);
+    /// A commit of the naive model.
+    struct Naive {
+        first: u64,
+        last: u64,
+        bytes: usize,
+        is_published: bool,
+    }
 
     proptest! {
-        /// The bookkeeping has fast paths and running sums; the model walks a list each time.
         #[test]
-        fn commits_above_the_head_are_kept_as_in_a_plain_list(steps in vec(step(), 0..60)) {
-            let mut above = AboveHead::default();
-            let mut model: Vec<Naive> = Vec::new();
-            let mut tail = 0;
+        fn the_fast_paths_agree_with_a_plain_list(steps in steps()) {
+            let (mut shelf, mut model, mut tail) = (AboveHead::default(), Vec::<Naive>::new(), 0);
             for step in steps {
                 match step {
                     Step::Push { entries, bytes, is_published } => {
-                        let (first, last) = (tail + 1, tail + entries);
-                        let entries: Vec<Entry> = (first..=last).map(entry).collect();
-                        let commands = entries.iter().map(Sent::from).collect();
-                        let log = "ledger/org:acme".parse().expect("a log");
-                        let commit =
-                            Commit { log, entries: entries.into(), prev: Arc::default() };
-                        let unpublished = (!is_published).then_some(commit);
-                        let (first_seq, last_seq) = (Seq(first), Seq(last));
-                        above.push(Since {
-                            first: first_seq,
-                            last: last_seq,
-                            bytes,
-                            commands,
-                            unpublished,
-                        });
-                        model.push((first, last, bytes, is_published));
-                        tail = last;
+                        let first = tail + 1;
+                        tail += entries;
+                        shelf.push(commit(first, entries, bytes, is_published));
+                        model.push(Naive { first, last: tail, bytes, is_published });
                     }
-                    Step::Publish { seq } => {
-                        above.published(Seq(seq));
-                        let of = model.iter_mut().filter(|(first, ..)| *first == seq);
-                        of.for_each(|(.., is_published)| *is_published = true);
+                    Step::Published(index) if !model.is_empty() => {
+                        let at = index.index(model.len());
+                        let commit = &mut model[at];
+                        commit.is_published = true;
+                        shelf.published(Seq(commit.first));
                     }
-                    Step::Forget { head } => {
-                        above.forget(Seq(head));
-                        model.retain(|(_, last, ..)| *last > head);
+                    Step::Published(_) => {}
+                    Step::PublishedAt(seq) => {
+                        let at = model.iter_mut().find(|commit| commit.first == seq);
+                        at.into_iter().for_each(|commit| commit.is_published = true);
+                        shelf.published(Seq(seq));
+                    }
+                    Step::Forget(head) => {
+                        model.retain(|commit| commit.last > head);
+                        shelf.forget(Seq(head));
                     }
                 }
-                let of_all = |f: fn(&Naive) -> usize| model.iter().map(f).sum::<usize>();
-                let entries = of_all(|(first, last, ..)| (last - first + 1) as usize);
-                let unpublished_bytes = of_all(|(.., bytes, is_published)| {
-                    if *is_published { 0 } else { *bytes }
-                });
-                prop_assert_eq!(above.last(), model.last().map(|(_, last, ..)| Seq(*last)));
-                prop_assert_eq!(above.bytes(), of_all(|(_, _, bytes, _)| *bytes));
-                prop_assert_eq!(above.entries(), entries);
-                prop_assert_eq!(above.weight(), entries * OVERHEAD_BYTES + 2 * unpublished_bytes);
+                let entries: u64 = model.iter().map(|commit| commit.last + 1 - commit.first).sum();
+                let bytes: usize = model.iter().map(|commit| commit.bytes).sum();
+                let left = model.iter().filter(|commit| !commit.is_published);
+                let left_bytes: usize = left.clone().map(|commit| commit.bytes).sum();
+                prop_assert_eq!((shelf.entries(), shelf.bytes()), (entries as usize, bytes));
+                prop_assert_eq!(shelf.weight(), entries as usize * OVERHEAD_BYTES + 2 * left_bytes);
+                prop_assert_eq!(shelf.last(), model.last().map(|commit| Seq(commit.last)));
                 for seq in 0..=tail + 1 {
-                    let holds = |(first, last, ..): &&Naive| (*first..=*last).contains(&seq);
-                    let at = model.iter().find(holds).map(|(first, ..)| Seq(*first));
-                    prop_assert_eq!(above.at(Seq(seq)).map(|commit| commit.first), at);
-                    let unpublished: Vec<Seq> =
-                        above.unpublished(Seq(seq)).map(Commit::first).collect();
-                    let of_model = model.iter().filter(|(first, _, _, is_published)| {
-                        *first <= seq && !is_published
-                    });
-                    let of_model: Vec<Seq> = of_model.map(|(first, ..)| Seq(*first)).collect();
-                    prop_assert_eq!(unpublished, of_model);
+                    let found: Vec<Seq> = shelf.unpublished(Seq(seq)).map(Commit::first).collect();
+                    let expected = left.clone().map(|commit| Seq(commit.first));
+                    let expected: Vec<Seq> = expected.take_while(|first| first.0 <= seq).collect();
+                    prop_assert_eq!(found, expected);
+                    let holds = |commit: &&Naive| commit.first <= seq && seq <= commit.last;
+                    let expected = model.iter().find(holds).map(|commit| Seq(commit.first));
+                    prop_assert_eq!(shelf.at(Seq(seq)).map(|commit| commit.first), expected);
                 }
             }
         }

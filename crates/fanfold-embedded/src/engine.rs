@@ -291,7 +291,12 @@ impl Engine {
 
     /// Admits nothing more, waits until what was accepted has come to its entries and views, and stops all tasks. `false`:
     /// that took longer than `drain_ms`; what was left is processed at the next start, and gone if it was in memory.
-    pub async fn shutdown(&self) -> bool {
+    pub async fn shutdown(self) -> bool {
+        self.stop().await
+    }
+
+    /// As [`Engine::shutdown`], by reference: the folder stays in use until the engine is dropped.
+    pub async fn stop(&self) -> bool {
         self.monitor.ports.admission.close();
         self.sweeps.0.abort();
         self.sweeps.0.ended().await;

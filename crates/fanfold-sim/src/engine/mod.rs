@@ -297,7 +297,7 @@ impl Run {
             return false;
         }
         // Everything else goes on meanwhile.
-        let is_clean = engine.shutdown().await;
+        let is_clean = engine.stop().await;
         if is_clean {
             self.count(Fault::ShutDown);
         }
@@ -341,7 +341,7 @@ impl Run {
         }
         let model = self.audit(&engine, &due).await;
         self.commands.set(model.log_ids().iter().map(|log| model.tail(log).0).sum());
-        let is_clean = engine.shutdown().await;
+        let is_clean = engine.stop().await;
         self.seen.borrow_mut().check(Invariant::F8, is_clean, || {
             "a quiet engine does not shut down properly".to_owned()
         });

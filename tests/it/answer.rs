@@ -1,8 +1,8 @@
-//! What the API answered.
+//! Answers of the API.
 
 use serde_json::Value;
 
-/// An answer, read whole.
+/// An answer with its whole body.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -23,7 +23,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
     }
 
-    /// The answer, if it has this status.
+    /// Panics unless the answer has this status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
@@ -36,8 +36,8 @@ impl Answer {
         self.json["seq"].as_u64().unwrap_or_else(|| panic!("no seq in {}", self.text))
     }
 
-    /// Whether this is a problem of this type (without `urn:fanfold:problem:`), whose detail
-    /// contains `detail`; or what it is instead.
+    /// Checks that this is a problem of this type (without `urn:fanfold:problem:`), whose detail
+    /// contains `detail`. The error says what it is instead.
     pub(crate) fn check_problem(
         &self,
         status: u16,
@@ -55,7 +55,7 @@ impl Answer {
     }
 }
 
-/// As [`Answer::check_problem`], for a problem inside of an answer.
+/// As [`Answer::check_problem`], for a problem inside an answer.
 pub(crate) fn check_problem(
     problem: &Value,
     status: u16,

@@ -1,13 +1,13 @@
-//! What bad input gets: a problem that says what is wrong and where, and never more than that.
+//! Bad input is answered with a problem that says what is wrong and where, and has no other effect.
 //!
-//! `acme` and `victim` stand for orgs of the world's own.
+//! `acme` and `victim` stand for orgs of this world.
 
 use serde_json::{Value, json};
 
 use crate::answer::check_problem;
 use crate::world::World;
 
-/// One case: what is sent, and the problem that comes back.
+/// A request, and the problem in its answer.
 #[derive(Clone)]
 struct Case {
     name: String,
@@ -19,7 +19,7 @@ struct Case {
     detail: String,
 }
 
-/// What is said of `acme` and `victim`, said of this world's.
+/// Replaces `acme` and `victim` by the names of this world.
 fn in_world(world: &World, text: &str) -> String {
     let mut text = text.to_owned();
     for org in ["acme", "victim"] {
@@ -32,7 +32,7 @@ fn in_world(world: &World, text: &str) -> String {
 
 impl Case {
     fn in_world(&self, world: &World) -> Self {
-        // What is not text names no org.
+        // A body that is not text names no org.
         let body = std::str::from_utf8(&self.body).map(|body| in_world(world, body).into_bytes());
         Self {
             path: in_world(world, &self.path),
@@ -64,7 +64,7 @@ fn get(path: impl Into<String>, problem: (u16, &'static str), detail: &str) -> C
     case(("GET", path), "", problem, detail)
 }
 
-/// The article's request, with `field` changed; `null` leaves it out.
+/// The standard request, with `field` changed; `null` leaves it out.
 fn with(field: &str, value: Value) -> String {
     let mut request = json!({
         "type": "ledger", "command": "deposit", "id": 17, "timestamp": 11178, "user": "ann",
@@ -309,9 +309,8 @@ fn reads() -> Vec<Case> {
     cases
 }
 
-/// What a gateway does not let through as it is, where there is one: what its own decoding of a path
-/// replaces, and bodies that are too long for a Lambda. And of views of the second service, which is
-/// not deployed.
+/// Requests that a gateway changes or refuses itself: paths that it decodes, and bodies that are
+/// too long for a Lambda. Also requests for views of the second service, which is not deployed.
 fn without_gateway() -> Vec<Case> {
     vec![
         get("/views/tally/ledger/org:acme", (404, "unknown-view"), "does not read"),
@@ -320,7 +319,7 @@ fn without_gateway() -> Vec<Case> {
         get("/command/", (404, "unknown-route"), "`/command/`"),
         command(vec![b' '; 5 * 1024 * 1024], (413, "body-too-large"), "at most 1048576"),
         not_allowed("BREW", "/views/balances/ledger/org:acme/cash"),
-        // Lambda does not serve it.
+        // The Lambda does not serve it.
         not_allowed("POST", "/metrics"),
     ]
 }
@@ -329,7 +328,7 @@ fn not_allowed(method: &'static str, path: &str) -> Case {
     case((method, path), "", (405, "method-not-allowed"), format!("`{path}` does not take"))
 }
 
-/// Wrong methods, each with what is allowed instead.
+/// Wrong methods, each with the methods that are allowed.
 fn methods() -> Vec<(Case, &'static str)> {
     vec![
         (not_allowed("GET", "/command"), "POST"),
@@ -342,7 +341,7 @@ fn methods() -> Vec<(Case, &'static str)> {
     ]
 }
 
-/// Sends the cases, each with the `allow` that its answer has.
+/// Sends the cases, each with the header `allow` that its answer must have.
 #[track_caller]
 fn check<'a>(world: &World, cases: impl IntoIterator<Item = (&'a Case, &'a str)>) {
     let mut failures = Vec::new();
@@ -367,7 +366,7 @@ fn check<'a>(world: &World, cases: impl IntoIterator<Item = (&'a Case, &'a str)>
 }
 
 #[test]
-fn bad_input_gets_its_problem() {
+fn bad_input_is_answered_with_its_problem() {
     let world = World::new();
     let (acme, victim) = (world.name("acme"), world.name("victim"));
     world.send("ledger", "open", 1, &acme, json!({"account": "cash"})).expect(202);
@@ -376,7 +375,7 @@ fn bad_input_gets_its_problem() {
     check(&world, cases.iter().map(|case| (case, "")));
     check(&world, methods().iter().map(|(case, allow)| (case, *allow)));
 
-    // None of it was accepted, and nothing is broken.
+    // None of them was accepted, and the host still works.
     world.get(&format!("/logs/ledger/org:{victim}")).expect(404);
     let log = world.get(&format!("/logs/ledger/org:{acme}")).expect(200);
     assert_eq!(log.json["accepted"], 1);
@@ -386,7 +385,7 @@ fn bad_input_gets_its_problem() {
 }
 
 #[test]
-fn bad_input_gets_its_problem_without_a_gateway() {
+fn bad_input_is_answered_with_its_problem_without_a_gateway() {
     let world = World::local();
     let acme = world.name("acme");
     world.send("ledger", "open", 1, &acme, json!({"account": "cash"})).expect(202);
@@ -396,7 +395,7 @@ fn bad_input_gets_its_problem_without_a_gateway() {
 }
 
 #[test]
-fn bad_commands_in_a_batch_get_their_problems_and_the_others_receipts() {
+fn a_batch_has_problems_for_its_bad_commands_and_receipts_for_the_others() {
     let world = World::new();
     let victim = format!("ledger/org:{}", world.name("victim"));
     let deep = format!("{{\"type\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
@@ -427,7 +426,7 @@ fn bad_commands_in_a_batch_get_their_problems_and_the_others_receipts() {
 }
 
 #[test]
-fn what_is_just_within_the_limits_is_taken() {
+fn requests_just_within_the_limits_are_accepted() {
     let world = World::new();
     let victim = world.name("victim");
     let name = format!("{:x<128}", world.name("x"));

@@ -1,4 +1,4 @@
-//! A second, tiny service, which can be made to fail; and its views, one of which can, too.
+//! A second, tiny service that can be made to fail, and its views, one of which can fail, too.
 
 use std::convert::Infallible;
 
@@ -22,7 +22,7 @@ pub(crate) enum Event {
     Added { n: u32 },
 }
 
-/// Nothing is ever refused.
+/// The service refuses nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("never")]
 pub(crate) struct Never(Infallible);
@@ -75,10 +75,10 @@ impl Service for Counter {
 /// One row, `count`: the sum.
 pub(crate) struct Tally;
 
-/// As [`Tally`], but cannot apply anything of the org `cursed`.
+/// As [`Tally`], but panics on entries of the org `cursed`.
 pub(crate) struct Fragile;
 
-/// Only of a part of the events (of none, that is, for the counter has no other).
+/// A filtered view: it reads none of the events.
 pub(crate) struct Narrow;
 
 fn sum(row: Option<u64>, entry: &Recorded<Event>) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! F4: a repeat is recognised, at whatever pace it comes.
+//! F4: a repeated command is recognised, whenever it arrives.
 
 use std::thread;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// Every entry of a log, once it holds `accepted` commands.
+/// All entries of a log, once it has one for each of `accepted` commands.
 fn entries(world: &World, log: &str, accepted: u64) -> Vec<Value> {
     world.reach(&format!("/logs/{log}/{accepted}"));
     let mut entries = Vec::new();
@@ -25,12 +25,12 @@ fn entries(world: &World, log: &str, accepted: u64) -> Vec<Value> {
     entries
 }
 
-/// One more on the account that each of these scenarios has opened, as somebody else.
+/// The data of a deposit of 1.
 fn one() -> Value {
     json!({"account": "cash", "amount": 1})
 }
 
-/// Opens the account: the log's first command, of a user whose ids are not counted with ann's.
+/// Opens the account with the log's first command, as a user whose ids are separate from ann's.
 fn open(world: &World, org: &str) {
     let mut request = world.request("ledger", "open", 1, org, json!({"account": "cash"}));
     request["user"] = json!("bob");
@@ -38,13 +38,13 @@ fn open(world: &World, org: &str) {
     assert_eq!(receipt.seq(), 1);
 }
 
-/// What is on the account, once the views hold `seq`.
+/// The balance of the account, once the view has reached `seq`.
 fn cash(world: &World, org: &str, seq: u64) -> Value {
     let row = world.reach(&format!("/views/balances/ledger/org:{org}/cash?seq={seq}"));
     row.json["row"]["balance"].clone()
 }
 
-/// Sends `ids` in this order, in batches; every one of them gets a receipt.
+/// Sends deposits with these ids in this order, in batches. Each must get a receipt.
 fn send_ids(world: &World, org: &str, ids: &[u64]) {
     for batch in ids.chunks(500) {
         let lines = batch
@@ -59,7 +59,7 @@ fn send_ids(world: &World, org: &str, ids: &[u64]) {
 }
 
 #[test]
-fn the_same_request_twice() {
+fn a_repeated_request_becomes_a_duplicate_of_the_first() {
     let world = World::new();
     let org = world.name("acme");
     let send = || world.send("ledger", "open", 7, &org, json!({"account": "cash"})).expect(202);
@@ -72,10 +72,10 @@ fn the_same_request_twice() {
 }
 
 #[test]
-fn the_same_request_a_hundred_times_at_once() {
+fn of_a_hundred_parallel_repeats_one_is_accepted() {
     let world = World::new();
     let org = world.name("acme");
-    // Somebody else's is another command, though its id is the same.
+    // Another user's command with the same id is another command.
     open(&world, &org);
     thread::scope(|scope| {
         for connection in 0..8 {
@@ -89,13 +89,13 @@ fn the_same_request_a_hundred_times_at_once() {
             });
         }
     });
-    // More, where a slot's answer can be lost, and another writer come between.
+    // More on a stack: the answer to an append can be lost, and another writer come in between.
     let log = format!("ledger/org:{org}");
     let last = world.get(&format!("/logs/{log}?limit=1")).expect(200).json["accepted"].clone();
     let last = last.as_u64().expect("a number");
     assert!(if world.is_local() { last == 101 } else { last >= 101 }, "{last}");
     let entries = entries(&world, &log, last);
-    let (opened, deposits) = entries.split_first().expect("there are 101");
+    let (opened, deposits) = entries.split_first().expect("there are at least 101");
     assert_eq!((&opened["status"], &opened["user"]), (&json!("accepted"), &json!("bob")));
     let accepted: Vec<_> = deposits.iter().filter(|e| e["status"] == "accepted").collect();
     assert_eq!(accepted.len(), 1);
@@ -130,7 +130,7 @@ fn shuffled_ids_are_accepted_once_and_those_below_the_floor_are_stale() {
         assert_eq!((&entry["status"], &entry["id"]), (&json!("accepted"), &json!(id)));
     }
 
-    // Known: a duplicate. At or below the floor, seen before or not: nobody knows.
+    // A known id: duplicate. An id at or below the floor: stale, seen before or not.
     send_ids(&world, &org, &[4_990, LEFT_OUT, LEFT_OUT - 1]);
     let of = all.iter().find(|entry| entry["id"] == 4_990).expect("it was sent")["seq"].clone();
     let all = entries(&world, &log, 5_003);
@@ -140,7 +140,7 @@ fn shuffled_ids_are_accepted_once_and_those_below_the_floor_are_stale() {
     assert_eq!(cash(&world, &org, 5_003), 4_999);
 }
 
-/// A deposit of a client of ann's.
+/// A deposit of one of ann's clients.
 fn of_client(world: &World, client: &str, id: u64, org: &str, amount: u64) -> Value {
     let data = json!({"account": "cash", "amount": amount});
     let mut request = world.request("ledger", "deposit", id, org, data);
@@ -149,7 +149,7 @@ fn of_client(world: &World, client: &str, id: u64, org: &str, amount: u64) -> Va
 }
 
 #[test]
-fn clients_of_a_user_number_by_themselves() {
+fn clients_of_a_user_have_ids_of_their_own() {
     let world = World::new();
     let org = world.name("acme");
     open(&world, &org);
@@ -172,13 +172,13 @@ fn clients_of_a_user_number_by_themselves() {
 }
 
 #[test]
-fn an_id_with_other_content_is_no_duplicate() {
+fn a_known_id_with_another_command_or_other_data_is_rejected() {
     let world = World::new();
     let org = world.name("acme");
     open(&world, &org);
     let send = |request: &Value| world.post("/command", request.to_string().as_bytes()).expect(202);
     send(&of_client(&world, "till", 1, &org, 5));
-    // The same, written in another way; another amount; another command.
+    // The same command with other blanks; another amount; another command.
     let again = of_client(&world, "till", 1, &org, 5).to_string().replace(":5", ": 5");
     world.post("/command", again.as_bytes()).expect(202);
     send(&of_client(&world, "till", 1, &org, 6));
@@ -197,7 +197,7 @@ fn an_id_with_other_content_is_no_duplicate() {
 }
 
 #[test]
-fn who_has_lost_an_answer_can_ask() {
+fn a_client_can_look_up_an_id() {
     let world = World::new();
     let org = world.name("acme");
     let log = format!("/logs/ledger/org:{org}");
@@ -215,7 +215,7 @@ fn who_has_lost_an_answer_can_ask() {
         let answer = world.get(&format!("{log}?{query}"));
         assert_eq!(answer.check_problem(404, "unknown-id", "has had no command"), Ok(()));
     }
-    // What fell out of the window is not known any more, unless it is still stored.
+    // An id that fell out of the window is unknown, unless the last snapshot still has it.
     send_ids(&world, &org, &(1..=2_060).collect::<Vec<_>>());
     world.reach(&format!("{log}/2063"));
     let answer = world.get(&format!("{log}?user=ann&id=7"));

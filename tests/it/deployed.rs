@@ -1,6 +1,5 @@
-//! What only a deployed stack can show: a Lambda that fails, and the sweeps that bring on what it has
-//! left undone. These take something away from all other scenarios, so they run alone; `cargo xtask
-//! e2e` does that.
+//! Scenarios of a deployed stack: Lambdas fail, and the sweeps repair what they left undone. These
+//! break something that other scenarios need, so `cargo xtask e2e` runs them alone.
 
 use std::env;
 use std::process::Command;
@@ -13,12 +12,12 @@ use crate::world::World;
 
 /// The views of the ledger, each a Lambda.
 const VIEWS: [&str; 3] = ["balances", "statement", "totals"];
-/// A dead letter comes after a few tries, what a sweep does within two of its minutes.
+/// A dead letter arrives after a few tries, and a sweep acts within two of its minutes.
 const PATIENCE: Duration = Duration::from_secs(150);
-/// The policy that is put on a role for a while.
+/// The name of the policy that a scenario puts on a role for a while.
 const POLICY: &str = "Broken";
 
-/// The stack behind the API, as its operator reaches it.
+/// The stack behind the API, with its operator's access.
 struct Stack {
     name: String,
     aws: String,
@@ -32,13 +31,13 @@ impl Stack {
         Self { name: get("FANFOLD_STACK"), aws: get("FANFOLD_AWS"), is_direct }
     }
 
-    /// What `aws` answers; nothing, if it has nothing to say.
+    /// The output of `aws`; `null` if there is none.
     #[track_caller]
     fn aws(&self, arguments: &[&str]) -> Value {
         let mut command = Command::new(&self.aws);
         command.args(arguments).args(["--output", "json"]);
         if let Ok(endpoint) = env::var("AWS_ENDPOINT_URL") {
-            // `aws sqs` goes to AWS if it is only the environment that says otherwise.
+            // `aws sqs` ignores the endpoint in the environment.
             command.args(["--endpoint-url", &endpoint]);
         }
         let output = command.output().expect("aws can be run");
@@ -64,7 +63,7 @@ impl Stack {
         found["QueueUrl"].as_str().expect("a queue has a URL").to_owned()
     }
 
-    /// The messages in a queue, whether one can receive them at the moment or not.
+    /// The number of messages in a queue, visible or not.
     fn messages(&self, queue: &str) -> u64 {
         let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
         let ask = ["sqs", "get-queue-attributes", "--queue-url", queue, "--attribute-names"];
@@ -74,7 +73,7 @@ impl Stack {
     }
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 #[track_caller]
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -86,7 +85,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 #[ignore = "needs a deployed stack: cargo xtask e2e"]
-fn views_that_failed_are_brought_on_by_their_sweeps() {
+fn sweeps_bring_failed_views_forward_and_deliver_dead_letters() {
     let (world, stack) = (World::new(), Stack::of_environment());
     let org = world.name("acme");
     let rows = |view: &str, seq| format!("/views/{view}/ledger/org:{org}?seq={seq}");
@@ -98,7 +97,7 @@ fn views_that_failed_are_brought_on_by_their_sweeps() {
         assert_eq!(stack.messages(letters), 0, "{view} has dead letters from before");
     }
 
-    // Their roles lose what every write needs.
+    // Their roles lose the permission to write.
     let deny = json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Deny", "Action": ["dynamodb:PutItem", "dynamodb:UpdateItem"], "Resource": "*",
     }]});
@@ -107,7 +106,7 @@ fn views_that_failed_are_brought_on_by_their_sweeps() {
         stack.aws(&[&put[..], &["--policy-document", &deny.to_string()]].concat());
     }
     if !stack.is_direct {
-        // A template has this at six times the Lambda's timeout: minutes.
+        // The template sets six times the Lambda's timeout: minutes.
         for queue in VIEWS.map(|view| stack.queue(view)) {
             let set = ["sqs", "set-queue-attributes", "--queue-url", &queue, "--attributes"];
             stack.aws(&[&set[..], &["VisibilityTimeout=1"]].concat());
@@ -116,7 +115,7 @@ fn views_that_failed_are_brought_on_by_their_sweeps() {
     let deposit = json!({"account": "cash", "amount": 5});
     world.send("ledger", "deposit", 2, &org, deposit).expect(202);
     let entry = world.reach(&format!("/logs/ledger/org:{org}/2")).json;
-    assert_eq!(entry["status"], "accepted", "the log goes on without its views");
+    assert_eq!(entry["status"], "accepted", "the log does not depend on its views");
     if stack.is_direct {
         for view in VIEWS {
             notify_again(&stack, view, &org);
@@ -131,14 +130,14 @@ fn views_that_failed_are_brought_on_by_their_sweeps() {
     for role in &roles {
         stack.aws(&["iam", "delete-role-policy", "--policy-name", POLICY, "--role-name", role]);
     }
-    // Nothing more is sent: it is the sweeps that bring them on, and deliver the dead letters.
+    // No more commands: only the sweeps can bring the views forward and deliver the dead letters.
     for (view, letters) in VIEWS.iter().zip(&letters) {
-        until(&format!("{view} is brought on"), || world.get(&rows(view, 2)).status == 200);
+        until(&format!("{view} has caught up"), || world.get(&rows(view, 2)).status == 200);
         until(&format!("{view} has no dead letter"), || stack.messages(letters) == 0);
     }
     let cash = world.reach(&format!("/views/balances/ledger/org:{org}/cash?seq=2"));
     assert_eq!(cash.json["row"], json!({"balance": 5, "movements": 1}));
-    // And as before from here on.
+    // New commands reach the views again.
     let deposit = json!({"account": "cash", "amount": 1});
     world.send("ledger", "deposit", 3, &org, deposit).expect(202);
     for view in VIEWS {
@@ -146,8 +145,8 @@ fn views_that_failed_are_brought_on_by_their_sweeps() {
     }
 }
 
-/// Hands the notification of the second commit to Lambda's own queue, as SNS does: the emulator's
-/// calls the Lambda once, and forgets what fails.
+/// Queues an asynchronous invocation with the notification of the second commit, as SNS does. The
+/// emulator's SNS invokes the Lambda only once, and drops failures.
 fn notify_again(stack: &Stack, view: &str, org: &str) {
     let log = format!("ledger/org:{org}");
     let message = json!([{
@@ -161,20 +160,20 @@ fn notify_again(stack: &Stack, view: &str, org: &str) {
     }}]});
     let function = stack.function(view);
     let invoke = ["lambda", "invoke", "--function-name", &function, "--invocation-type", "Event"];
-    // As the command line's version 1 takes it, which is what PyPI has.
+    // The format of version 1 of the command line, which is the one on PyPI.
     stack.aws(&[&invoke[..], &["--payload", &event.to_string(), "/dev/null"]].concat());
 }
 
 #[test]
 #[ignore = "needs a deployed stack: cargo xtask e2e"]
-fn the_sweep_sends_its_canaries() {
+fn the_sweep_sends_canaries() {
     let stack = Stack::of_environment();
     let table = format!("{}-journal", stack.name);
     let values = json!({":log": {"S": "canary/user:canary-0"}}).to_string();
     let query = ["dynamodb", "query", "--table-name", &table, "--key-condition-expression"];
     let query = [&query[..], &["pk = :log", "--expression-attribute-values", &values]].concat();
     let entries = || stack.aws(&query)["Count"].as_u64().expect("a number");
-    // Its first has perhaps come long ago.
+    // The first canary may be older than this scenario.
     let before = entries();
     until("a canary in the journal", || entries() > before);
 }

@@ -1,4 +1,4 @@
-//! What only a stack can show whose Lambda host can be told to fail: `cargo xtask e2e --on moto`.
+//! Scenarios of a stack whose Lambda host can be made to fail: `cargo xtask e2e --on moto`.
 
 use std::env;
 use std::thread;
@@ -8,32 +8,32 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// What a change takes to come to its mapping, at most.
+/// How long a change may take to reach its mapping.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn control(path: &str) -> String {
     env::var("FANFOLD_CONTROL").expect("FANFOLD_CONTROL is set") + path
 }
 
-/// Has the host do something.
+/// Sends a request to the host's control port.
 #[track_caller]
 fn tell(path: &str) {
     let told = ureq::put(control(path)).send_empty();
     assert_eq!(told.unwrap_or_else(|e| panic!("PUT {path}: {e}")).status(), 200);
 }
 
-/// Changes that the relay's mapping has passed over.
+/// The number of changes that the relay's mapping has discarded.
 fn dropped() -> u64 {
     let mut counts = ureq::get(control("/counts")).call().expect("the host answers");
-    let counts = counts.body_mut().read_to_string().expect("with a text");
-    let counts: Value = serde_json::from_str(&counts).expect("of JSON");
-    counts["mappings"]["fanfold-relay"]["dropped"].as_u64().expect("it counts them")
+    let counts = counts.body_mut().read_to_string().expect("the body is text");
+    let counts: Value = serde_json::from_str(&counts).expect("the body is JSON");
+    counts["mappings"]["fanfold-relay"]["dropped"].as_u64().expect("the counter is a number")
 }
 
-/// As if the relay had been down for longer than the table's stream keeps a change.
+/// The change is lost, as if the relay had been down for longer than the table's stream keeps it.
 #[test]
 #[ignore = "needs a stack with lambda-host: cargo xtask e2e --on moto"]
-fn a_change_that_the_relay_never_gets_is_repaired_from_its_slot() {
+fn the_sweep_repairs_a_lost_change_from_its_slot() {
     let world = World::new();
     let org = world.name("lost");
     let entry = |seq| format!("/logs/ledger/org:{org}/{seq}");
@@ -45,10 +45,10 @@ fn a_change_that_the_relay_never_gets_is_repaired_from_its_slot() {
     world.send("ledger", "deposit", 2, &org, deposit).expect(202);
     let began = Instant::now();
     while dropped() == before {
-        assert!(began.elapsed() < PATIENCE, "no change was passed over");
+        assert!(began.elapsed() < PATIENCE, "no change was discarded");
         thread::sleep(Duration::from_millis(50));
     }
     tell("/mappings/fanfold-relay/on");
-    // Nothing more is sent: it is the sweep that finds it.
+    // No more commands: only the sweep can find it.
     assert_eq!(world.reach(&entry(2)).json["status"], "accepted");
 }

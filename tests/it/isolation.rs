@@ -1,4 +1,4 @@
-//! F7: what cannot be processed stops nobody else.
+//! F7: a command or event that cannot be processed stops no other log.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::world::World;
 
 #[test]
-fn a_command_whose_decision_panics_is_a_faulted_entry() {
+fn a_command_whose_decision_panics_becomes_a_faulted_entry() {
     let world = World::local();
     let add = |id, org| world.send("counter", "add", id, org, json!({"n": 1})).expect(202).seq();
     add(1, "acme");
@@ -21,7 +21,7 @@ fn a_command_whose_decision_panics_is_a_faulted_entry() {
     assert_eq!(faulted["message"], "`decide` panicked: so there");
     assert_eq!(faulted["command"], "explode");
 
-    // The log goes on, its view too, and so do others.
+    // The log, its view, and other logs go on.
     for (org, seq, count) in [("acme", last, 2), ("umbrella", other, 1)] {
         let row = format!("/views/tally/counter/org:{org}/count?seq={seq}&wait=5000");
         assert_eq!(world.get(&row).expect(200).json["row"], count, "{org}");
@@ -37,7 +37,7 @@ fn a_command_whose_decision_panics_is_a_faulted_entry() {
 }
 
 #[test]
-fn a_view_that_panics_for_one_org_is_parked_there_alone() {
+fn a_view_that_panics_for_one_org_is_parked_for_that_org_only() {
     let world = World::local();
     let add = |id, org| world.send("counter", "add", id, org, json!({"n": 1})).expect(202).seq();
     for org in ["cursed", "blessed"] {
@@ -45,14 +45,14 @@ fn a_view_that_panics_for_one_org_is_parked_there_alone() {
         add(2, org);
     }
 
-    // Who waits for it learns that it is in vain, long before the wait is over.
+    // A waiting reader is told that the view is parked, long before the wait is over.
     let asked = Instant::now();
     let pending = world.get("/views/fragile/counter/org:cursed?seq=2&wait=25000").expect(202).json;
     assert!(asked.elapsed() < Duration::from_secs(20), "took {:?}", asked.elapsed());
     assert_eq!(pending["status"], "pending");
     assert_eq!(pending["seq"], 0);
     assert_eq!(pending["parked"]["seq"], 1);
-    // Who does not wait sees it, too.
+    // A reader that does not wait sees it, too.
     let parked = world.get("/views/fragile/counter/org:cursed").expect(200).json;
     assert_eq!(parked["parked"]["seq"], 1);
     let reason = parked["parked"]["reason"].as_str().expect("a reason");
@@ -60,7 +60,7 @@ fn a_view_that_panics_for_one_org_is_parked_there_alone() {
     assert!(parked["parked"]["at"].as_u64() > Some(0), "{parked}");
     assert_eq!(parked["rows"], json!([]));
 
-    // Other orgs in the same view, and other views of the same org, go on; also later.
+    // Other orgs in the same view, and other views of the same org, go on, also later.
     for (view, org) in [("fragile", "blessed"), ("tally", "cursed"), ("tally", "blessed")] {
         let row = format!("/views/{view}/counter/org:{org}/count?seq=2&wait=5000");
         assert_eq!(world.get(&row).expect(200).json["row"], 2, "{view} {org}");

@@ -1,7 +1,7 @@
-//! What Fanfold promises, seen over HTTP, by callers who know nothing but the API: of the real engine
-//! behind the real router, on a port of this machine; or, with `FANFOLD_URL` set, of a deployed stack,
-//! as `cargo xtask e2e` does it. Clients that do not behave are in `crates/fanfold-cli/tests/it/hostile`,
-//! for they need the binary itself.
+//! Checks over HTTP what Fanfold guarantees: of the real engine behind the real router, on a port
+//! of this machine; or, with `FANFOLD_URL` set, of a deployed stack, as `cargo xtask e2e` does.
+//! Hostile clients are in `crates/fanfold-cli/tests/it/hostile`, because they need the binary
+//! itself.
 
 mod answer;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! Names as people and identity providers have them, through every route.
+//! Names of people and identity providers, through every route.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn encoded(text: &str) -> String {
 }
 
 #[test]
-fn awkward_names_come_back_from_every_route() {
+fn awkward_names_work_in_every_route() {
     let world = World::new();
     for name in NAMES {
         let org = world.name(name);
@@ -36,7 +36,7 @@ fn awkward_names_come_back_from_every_route() {
         let data = json!({"account": name, "amount": 1});
         world.send("ledger", "deposit", 1, &org, data).expect(202);
 
-        // Where the answer says that the entry is, and where a client that encodes all finds it.
+        // The location in the answer, and the path of a client that encodes everything.
         let location = format!("/{}", receipt.header("location"));
         let path = format!("/logs/ledger/{}/1", encoded(&format!("org:{org}")));
         for path in [&location, &path] {

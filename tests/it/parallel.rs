@@ -1,4 +1,4 @@
-//! F1, F3, for two logs at the same time: each is its own, and so are the views of it.
+//! F1, F3, for two logs in parallel: they and their views are independent.
 
 use std::thread;
 
@@ -10,7 +10,7 @@ use crate::world::World;
 const DEPOSITS: u64 = 50;
 
 #[test]
-fn two_orgs_in_parallel() {
+fn two_orgs_in_parallel_have_independent_logs_and_views() {
     let world = World::new();
     let orgs = [("acme", 1), ("umbrella", 10)].map(|(org, amount)| (world.name(org), amount));
     for (org, _) in &orgs {
@@ -22,7 +22,7 @@ fn two_orgs_in_parallel() {
                 let world = &world;
                 scope.spawn(move || {
                     let caller = world.another_connection();
-                    // Both orgs, and both users of each, count from the same id on.
+                    // Both orgs, and both users of each, use the same ids.
                     for id in 2..2 + DEPOSITS {
                         let data = json!({"account": "cash", "amount": amount});
                         let mut request = caller.request("ledger", "deposit", id, org, data);
@@ -42,8 +42,8 @@ fn two_orgs_in_parallel() {
         let entries = log["entries"].as_array().expect("an array");
         let seqs: Vec<_> = entries.iter().filter_map(|entry| entry["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=last).collect::<Vec<_>>(), "{org}: dense from 1 on");
-        // Where a slot's answer can be lost, and another writer come between, a command is appended
-        // again: it then stands there twice, and counts once.
+        // On a stack the answer to an append can be lost, and another writer come in between. Then
+        // the command is in the log twice, and counts once.
         let (again, entries): (Vec<_>, Vec<_>) =
             entries.iter().partition(|entry| entry["status"] == "duplicate");
         assert!(!world.is_local() || again.is_empty(), "{org}: {again:?}");
@@ -58,7 +58,7 @@ fn two_orgs_in_parallel() {
             entries[1..].iter().filter(|entry| entry["user"] == user).copied().collect()
         };
         for user in ["ann", "bob"] {
-            // As this user has sent them, one after the other.
+            // In the order in which this user has sent them.
             let ids: Vec<_> = of(user).iter().filter_map(|entry| entry["id"].as_u64()).collect();
             assert_eq!(ids, (2..2 + DEPOSITS).collect::<Vec<_>>(), "{org} {user}");
         }

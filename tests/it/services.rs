@@ -1,4 +1,4 @@
-//! Several services in one process, and partitions that are no org.
+//! Several services in one process, and partitions by user.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn two_services_keep_separate_logs_for_one_org() {
         let counted = world.send("counter", "add", id, &org, add.clone()).expect(202);
         assert_eq!(counted.json, json!({"log": format!("counter/org:{org}"), "seq": id}));
     }
-    // The same ids of the same user are no repeats: ids are per log.
+    // Ids are per log, so the same id in another log is not a repeat.
     let opened = world.send("ledger", "open", 1, &org, json!({"account": "cash"})).expect(202);
     assert_eq!(opened.json, json!({"log": format!("ledger/org:{org}"), "seq": 1}));
 

@@ -1,4 +1,4 @@
-//! The tour of the ledger: every shape of the API once, as clients rely on it.
+//! The tour of the ledger: every answer of the API once, in the exact form that clients rely on.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::world::World;
 fn the_tour() {
     let world = World::new();
     let org = world.name("acme");
-    // As it would be answered to the org `acme`.
+    // The answer as it would be for the org `acme`.
     let text = |answer: &Answer| answer.text.replace(&org, "acme");
     let send = |command, id, data| world.send("ledger", command, id, &org, data).expect(202);
     let entry = |seq: u64| world.reach(&format!("/logs/ledger/org:{org}/{seq}"));
@@ -17,7 +17,7 @@ fn the_tour() {
         text(answer).replace(&format!("\"at\":{}", answer.json["at"]), "\"at\":0")
     };
 
-    // Open two accounts, pay something in: a receipt, where its outcome is, and the outcome.
+    // Open two accounts, deposit money: the receipt, the location of its entry, and the entry.
     let opened = send("open", 1, json!({"account": "cash"}));
     assert_eq!(text(&opened), r#"{"log":"ledger/org:acme","seq":1}"#);
     assert_eq!(opened.header("location"), format!("logs/ledger/org:{org}/1"));
@@ -30,7 +30,7 @@ fn the_tour() {
         r#"{"log":"ledger/org:acme","seq":3,"status":"accepted","user":"ann","id":17,"at":0,"command":"deposit","events":[{"type":"deposited","document":"cash","data":{"amount":100,"balance":100}}]}"#
     );
 
-    // Too much: refused, and readable as such.
+    // Withdraw too much: the entry says why it was refused.
     send("withdraw", 18, json!({"account": "cash", "amount": 101}));
     let rejected = entry(4);
     assert_eq!(
@@ -43,7 +43,7 @@ fn the_tour() {
     let seq = send("transfer", 19, transfer).seq();
     assert_eq!(seq, 5);
 
-    // Read one's own write from each view.
+    // Read this write from each view.
     let balances = world.reach(&format!("/views/balances/ledger/org:{org}?seq={seq}"));
     assert_eq!(
         text(&balances),
@@ -95,7 +95,7 @@ fn the_tour() {
 }
 
 #[test]
-fn batches_are_answered_in_order_one_bad_line_or_not() {
+fn a_batch_is_answered_in_order_around_a_bad_line() {
     let world = World::new();
     let (acme, umbrella) = (world.name("acme"), world.name("umbrella"));
     let receipt = |org: &str, seq| json!({"log": format!("ledger/org:{org}"), "seq": seq});
@@ -125,13 +125,13 @@ fn batches_are_answered_in_order_one_bad_line_or_not() {
 }
 
 #[test]
-fn the_host_says_how_it_is() {
+fn the_host_reports_its_health() {
     let world = World::new();
     assert_eq!(world.get("/healthz").expect(200).json, json!({"status": "ok"}));
 }
 
 #[test]
-fn the_host_counts() {
+fn the_host_counts_requests_and_commands() {
     let world = World::local();
     world.send("ledger", "open", 1, "acme", json!({"account": "cash"})).expect(202);
     world.get("/logs/ledger/org:nobody").expect(404);

@@ -1,7 +1,7 @@
-//! Somewhere that the API answers, and callers of it: a host in this process, or a deployed stack.
+//! A running API, and its callers: a host in this process, or a deployed stack.
 //!
-//! With `FANFOLD_URL` set, [`World::new`] is the stack whose API is there. It is shared by all
-//! scenarios and has been used before: so each world has names of its own, see [`World::name`].
+//! With `FANFOLD_URL` set, [`World::new`] is the stack at this URL. All scenarios share it, and it
+//! has been used before, so each world has names of its own: see [`World::name`].
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,23 +22,23 @@ use tokio::runtime::{Builder, Runtime};
 use crate::answer::Answer;
 use crate::counter::{Counter, Fragile, Narrow, Tally};
 
-/// Where a deployed API's paths begin.
+/// The variable with the URL of a deployed API.
 const URL: &str = "FANFOLD_URL";
-/// Seconds after which what has not come does not come. A deployed stack may be cold, or busy.
+/// The variable with the seconds that a scenario waits. A deployed stack may be cold, or busy.
 const PATIENCE: &str = "SCENARIO_PATIENCE";
 const PATIENCE_LOCAL: Duration = Duration::from_secs(25);
 const PATIENCE_DEPLOYED: Duration = Duration::from_secs(100);
-/// Longer than any wait: an answer that takes this long is none.
+/// The timeout of a request, longer than any `wait`.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Somewhere that the API answers.
+/// A running API.
 pub(crate) struct World {
     caller: Caller,
     suffix: String,
     local: Option<Local>,
 }
 
-/// A host in this process. It ends with its world.
+/// A host in this process. Dropping the world ends it.
 struct Local {
     host: Host,
     engine: Engine,
@@ -61,7 +61,7 @@ impl std::ops::Deref for World {
 }
 
 impl World {
-    /// With the ledger and its views, and nothing else that a scenario may rely on.
+    /// An API with the ledger and its views. A scenario may rely on nothing else.
     pub(crate) fn new() -> Self {
         match env::var(URL) {
             Ok(url) => Self::at(url, PATIENCE_DEPLOYED, None),
@@ -69,9 +69,8 @@ impl World {
         }
     }
 
-    /// A host in this process, whatever else is deployed: with the router as callers meet it when
-    /// no gateway is before it, its metrics, and [`Counter`] with its views beside the ledger,
-    /// which can be made to fail.
+    /// A host in this process, even if a stack is deployed: the router without a gateway, its
+    /// metrics, and beside the ledger [`Counter`] with its views, which can be made to fail.
     pub(crate) fn local() -> Self {
         log_panics_once();
         let runtime = Builder::new_multi_thread()
@@ -104,7 +103,7 @@ impl World {
         Self::at(url, PATIENCE_LOCAL, Some(Local { host, engine, runtime }))
     }
 
-    /// Whether it is in this process, where no answer is lost.
+    /// Whether the host is in this process, where no answer is lost.
     pub(crate) fn is_local(&self) -> bool {
         self.local.is_some()
     }
@@ -118,7 +117,7 @@ impl World {
         Self { caller: Caller::new(url, patience), suffix, local }
     }
 
-    /// A name that begins so, and that no other world has: of an org, or of a user without one.
+    /// A name with this beginning that no other world has, for an org, or a user without one.
     pub(crate) fn name(&self, begin: &str) -> String {
         format!("{begin}{}", self.suffix)
     }
@@ -137,7 +136,7 @@ impl Drop for World {
                 engine.shutdown().await
             });
             if !std::thread::panicking() {
-                assert!(ended, "what was accepted is processed before the end");
+                assert!(ended, "accepted commands are processed before the end");
             }
         }
     }
@@ -154,7 +153,8 @@ impl Caller {
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
-            // After some answers the server closes the connection: no request must meet that.
+            // The server closes the connection after some answers. No request must use such a
+            // connection.
             .max_idle_connections(0)
             .build();
         Self { agent: config.into(), url, patience }
@@ -188,7 +188,7 @@ impl Caller {
         self.post("/command", request.to_string().as_bytes())
     }
 
-    /// What is at `path` once it has come, which is waited for.
+    /// Gets `path`, and waits until it is there.
     #[track_caller]
     pub(crate) fn reach(&self, path: &str) -> Answer {
         let and = if path.contains('?') { '&' } else { '?' };

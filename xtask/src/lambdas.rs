@@ -1,4 +1,4 @@
-//! The Lambdas, as they are deployed: `target/lambda/<name>/bootstrap`.
+//! Builds the Lambdas for deployment: `target/lambda/<name>/bootstrap`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use crate::venv::Venv;
 
-/// Every Lambda, and the package it is of. The template names the same folders.
+/// Every Lambda and its package. The template names the same folders.
 pub(crate) const LAMBDAS: [(&str, &str); 7] = [
     ("api", "ledger-lambda"),
     ("balances", "ledger-lambda"),
@@ -21,17 +21,16 @@ pub(crate) const LAMBDAS: [(&str, &str); 7] = [
     ("sweep", "fanfold-lambda"),
     ("totals", "ledger-lambda"),
 ];
-/// The packages with Lambdas.
 const PACKAGES: [&str; 4] = ["--package", "fanfold-lambda", "--package", "ledger-lambda"];
-/// The C library of Amazon Linux 2023, on which `provided.al2023` runs.
+/// The C library of Amazon Linux 2023, which the runtime `provided.al2023` uses.
 const GLIBC: (u32, u32) = (2, 34);
-/// A Lambda loads its program at each cold start.
+/// The largest program that we accept: a Lambda loads it at each cold start.
 const BYTES_MAX: u64 = 12 * 1024 * 1024;
 
-/// What the Lambdas run on.
+/// The processor of the Lambdas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arch {
-    /// Graviton: what the template takes if nothing is said.
+    /// Graviton, the template's default.
     #[value(name = "arm64")]
     Arm64,
     /// Intel and AMD.
@@ -40,12 +39,12 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    /// Of this machine.
+    /// This machine's.
     pub(crate) fn here() -> Self {
         if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86 }
     }
 
-    /// As CloudFormation calls it.
+    /// CloudFormation's name for it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arm64 => "arm64",
@@ -61,13 +60,13 @@ impl Arch {
     }
 }
 
-/// Builds all of them, small, and for Amazon Linux 2023 wherever this is run.
+/// Builds all Lambdas, small, for Amazon Linux 2023.
 pub(crate) fn release(arch: Arch) -> Result<()> {
     must_be_installed(arch.target())?;
     let venv = Venv::ready()?;
     let target = format!("{}.{}.{}", arch.target(), GLIBC.0, GLIBC.1);
     let zigbuild = ["zigbuild", "--locked", "--profile", "lambda", "--target", &target, "--bins"];
-    // `cargo zigbuild` is a program that cargo has to find.
+    // Cargo finds `cargo zigbuild` on the path.
     let path = venv.path()?;
     crate::cargo_with("lambdas", &[&zigbuild[..], &PACKAGES].concat(), &[("PATH", &path)])?;
     let built = crate::target()?.join(arch.target()).join("lambda");
@@ -78,47 +77,50 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
         let bootstrap = lay_out(name, &built, &folder)?;
         let (bytes, glibc) = (fs::metadata(&bootstrap)?.len(), newest_glibc(&bootstrap)?);
         println!("{name:<12} {bytes:>12} {:>14}", format!("{}.{}", glibc.0, glibc.1));
-        ensure!(glibc <= GLIBC, "{name} needs a newer glibc than Amazon Linux 2023 has: {GLIBC:?}");
+        ensure!(
+            glibc <= GLIBC,
+            "{name} needs a newer glibc than {GLIBC:?}, that of Amazon Linux 2023"
+        );
         if bytes > BYTES_MAX {
             too_large.push(name);
         }
     }
     ensure!(too_large.is_empty(), "larger than {BYTES_MAX} bytes: {too_large:?}");
-    println!("in {}", folder.display());
+    println!("built into {}", folder.display());
     Ok(())
 }
 
-/// Builds all of them for this machine alone, quickly: for the emulator, which runs them here. They
-/// are never where the template looks for what is to be deployed.
+/// Builds all Lambdas quickly, for an emulator on this machine. They are in another folder than
+/// those that the template deploys.
 pub(crate) fn fast() -> Result<()> {
-    // In the profile of the tests, which have built most of it already.
+    // In the profile of the tests, which share most of the build.
     crate::cargo("lambdas", &[&["build", "--bins"], &PACKAGES[..], &crate::SHARED].concat())?;
     let built = crate::target()?.join("debug");
     let folder = folder(Packages::Fast)?;
     for (name, _) in LAMBDAS {
         let bootstrap = lay_out(name, &built, &folder)?;
-        // Each is packed, sent and unpacked: what only a debugger reads makes that slow.
+        // Each is packed, sent and unpacked, and debug information would make that slow.
         let status = Command::new("strip").arg(&bootstrap).status();
         ensure!(binutils(status, "strip")?.success(), "cannot strip {}", bootstrap.display());
     }
     Ok(())
 }
 
-/// Which packages: those that the template names, or those of the emulator.
+/// Which build of the Lambdas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packages {
-    /// Of [`release`].
+    /// By [`release`]: the template names them.
     Release,
-    /// Of [`fast`].
+    /// By [`fast`]: for the emulators.
     Fast,
 }
 
-/// Puts what was built into a folder of its own.
+/// Copies a Lambda's program to `<folder>/<name>/bootstrap`.
 fn lay_out(name: &str, built: &Path, folder: &Path) -> Result<PathBuf> {
     let folder = folder.join(name);
     fs::create_dir_all(&folder)?;
     let (from, bootstrap) = (built.join(name), folder.join("bootstrap"));
-    // One that runs cannot be written over, but removed.
+    // A running program cannot be overwritten, only removed.
     if let Err(error) = fs::remove_file(&bootstrap) {
         ensure!(error.kind() == ErrorKind::NotFound, "cannot remove {bootstrap:?}: {error}");
     }
@@ -126,7 +128,7 @@ fn lay_out(name: &str, built: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(bootstrap)
 }
 
-/// Where packages are: in the clone, wherever cargo builds.
+/// The folder of the Lambdas, in the clone even if cargo's target folder is elsewhere.
 pub(crate) fn folder(packages: Packages) -> Result<PathBuf> {
     let name = match packages {
         Packages::Release => "target/lambda",
@@ -146,7 +148,7 @@ fn must_be_installed(target: &str) -> Result<()> {
     Ok(())
 }
 
-/// The newest version of glibc's symbols that a program asks for.
+/// The newest version among the glibc symbols that a program needs.
 fn newest_glibc(program: &Path) -> Result<(u32, u32)> {
     let output = Command::new("objdump").args([OsStr::new("-T"), program.as_os_str()]).output();
     let output = binutils(output, "objdump")?;
@@ -157,7 +159,7 @@ fn newest_glibc(program: &Path) -> Result<(u32, u32)> {
         .with_context(|| format!("{} has no symbol of glibc: is it static?", program.display()))
 }
 
-/// Every version in what `objdump -T` has printed.
+/// Every glibc version in the output of `objdump -T`.
 fn glibc_versions(symbols: &str) -> impl Iterator<Item = (u32, u32)> {
     symbols.split("GLIBC_").skip(1).filter_map(|rest| {
         let version = rest.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
@@ -169,7 +171,7 @@ fn glibc_versions(symbols: &str) -> impl Iterator<Item = (u32, u32)> {
 fn binutils<T>(result: std::io::Result<T>, program: &str) -> Result<T> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            bail!("`{program}` is missing: it is of the package binutils")
+            bail!("`{program}` is missing: install the package binutils")
         }
         result => result.with_context(|| format!("cannot run `{program}`")),
     }
@@ -180,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_glibc() {
+    fn glibc_versions_are_read_from_objdump() {
         let symbols = "
 0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.2.5) memcpy
 0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.34) __libc_start_main

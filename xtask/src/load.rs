@@ -1,4 +1,5 @@
-//! A small load on `fanfold up`, killed and started again in the middle, audited from outside.
+//! A small load on `fanfold up`, which is killed and restarted in the middle, and audited from
+//! outside.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -12,15 +13,15 @@ use serde_json::Value;
 
 /// Seconds of load.
 const SECONDS: u64 = 10;
-/// Commands per second: a debug build does several times as many on a busy machine.
+/// Commands per second. A debug build on a busy machine does several times as many.
 const RATE: &str = "500";
-/// How long the host may take until it answers, also after a crash.
+/// How long the host may take to answer, also after a crash.
 const READY: Duration = Duration::from_secs(60);
 
-/// Runs it, in a folder of its own, with the programs of `built`.
+/// Runs the load with the programs in the folder `built`.
 pub(crate) fn load(built: &Path) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("fanfold-load-").tempdir()?.keep();
-    println!("its logs and data: {}", folder.display());
+    println!("logs and data: {}", folder.display());
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let mut host = Host::start(built, port, &folder)?;
     let report = folder.join("report.json");
@@ -34,28 +35,28 @@ pub(crate) fn load(built: &Path) -> Result<()> {
         .context("cannot start the generator")?;
     let mut generator = Running(generator);
     thread::sleep(Duration::from_secs(SECONDS / 2));
-    println!("kill -9 of the host");
+    println!("kill -9 of `fanfold up`");
     host.kill()?;
     host = Host::start(built, port, &folder)?;
     let status = generator.0.wait()?;
-    ensure!(status.success(), "the generator or its auditor is not content: {status}");
+    ensure!(status.success(), "the load or its audit failed: {status}");
     let report: Value = serde_json::from_reader(File::open(&report)?)?;
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
-    let felt = count("/counts/retries/connection");
-    ensure!(felt > Some(0), "the generator has not felt the crash: {}", report["counts"]);
+    let retries = count("/counts/retries/connection");
+    ensure!(retries > Some(0), "no request met the crash: {}", report["counts"]);
     ensure!(
         count("/counts/due") == count("/counts/accepted"),
-        "not all got in: {}",
+        "not all commands were accepted: {}",
         report["counts"]
     );
-    ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all were audited");
+    ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all receipts were audited");
     ensure!(count("/audit/seen") > Some(0), "nothing was read during the load");
     drop(host);
     std::fs::remove_dir_all(folder)?;
     Ok(())
 }
 
-/// A process that ends when this is dropped.
+/// A process. It is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -90,7 +91,7 @@ impl Host {
         Ok(host)
     }
 
-    /// SIGKILL: nothing of it goes on.
+    /// Sends SIGKILL, and waits for the end.
     fn kill(&mut self) -> Result<()> {
         self.0.0.kill()?;
         self.0.0.wait()?;

@@ -1,4 +1,4 @@
-//! What one does with this repository. `cargo xtask ci` is all that CI runs.
+//! The tasks of this repository. CI runs `cargo xtask ci` and nothing else.
 
 mod e2e;
 mod lambdas;
@@ -17,11 +17,11 @@ use clap::{Parser, Subcommand};
 
 /// Seeds that CI simulates.
 const CI_SEEDS: u64 = 1_000;
-/// Built beside whatever else is, so that every build shares its libraries with the tests. See there.
+/// Selected in every build, so that all builds share their libraries with the tests. See its docs.
 const SHARED: [&str; 2] = ["--package", "shared-build"];
 
 #[derive(Parser)]
-#[command(about = "What one does with this repository")]
+#[command(about = "The tasks of this repository")]
 struct Options {
     #[command(subcommand)]
     task: Task,
@@ -29,24 +29,25 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that must hold: format, lints, tests, docs, the simulation, a load with a kill, the
-    /// stack on an emulator.
+    /// Run every check: format, lints, tests, docs, the simulation, a load with a kill, the stack
+    /// on two emulators.
     Ci,
-    /// Crashes, power cuts and errors at every system call by which `fanfold up` changes its folder.
+    /// Crash, cut the power and inject errors at every system call of `fanfold up` that changes its
+    /// folder.
     CrashPoints,
-    /// Deploys the template to an emulator of AWS, and runs the scenarios and the auditor there.
+    /// Deploy the template to emulators of AWS, and run the scenarios and the auditor there.
     E2e(e2e::Options),
-    /// Builds the Lambdas for Amazon Linux 2023: `target/lambda/<name>/bootstrap`.
+    /// Build the Lambdas for Amazon Linux 2023: `target/lambda/<name>/bootstrap`.
     Lambdas {
-        /// What they run on: the template's parameter `Architecture`.
+        /// The processor: the template's parameter `Architecture`.
         #[arg(long, value_enum, default_value = "arm64")]
         arch: lambdas::Arch,
     },
-    /// A small load on `fanfold up`, killed in the middle, and audited.
+    /// Run a small load on `fanfold up`, kill it in the middle, and audit it.
     Load,
-    /// Makes small wrong changes to a copy of the sources; the tests and the simulator must find each.
+    /// Make small wrong changes to a copy of the sources: the tests and the simulator must find each.
     Mutate(mutate::Options),
-    /// Simulates; a failing seed is printed with the end of its trace.
+    /// Simulate. A failing seed is printed with the end of its trace.
     Sim {
         /// How many seeds to run.
         #[arg(long, default_value_t = CI_SEEDS)]
@@ -54,7 +55,7 @@ enum Task {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// Prints every effect.
+        /// Print every effect.
         #[arg(long)]
         trace: bool,
     },
@@ -85,7 +86,7 @@ fn ci() -> Result<()> {
     let everything = ["--workspace", "--all-targets", "--all-features"];
     let deny = ["--", "--deny", "warnings"];
     cargo("lints", &[&["clippy", "--locked"], &everything[..], &deny].concat())?;
-    // As it ships: without features.
+    // As it ships, without features.
     cargo(
         "lints of the binary",
         &[&["clippy", "--locked", "--package", "fanfold-cli"], &SHARED[..], &deny].concat(),
@@ -97,18 +98,18 @@ fn ci() -> Result<()> {
     mutate::run_in_ci()?;
     load()?;
     e2e::run(e2e::Options::IN_CI)?;
-    println!("\nall of it held, in {} s", began.elapsed().as_secs());
+    println!("\nevery check passed, in {} s", began.elapsed().as_secs());
     Ok(())
 }
 
 fn load() -> Result<()> {
     let programs = ["build", "--package", "fanfold-cli", "--package", "loadtest"];
-    cargo("the programs", &[&programs[..], &SHARED].concat())?;
+    cargo("programs", &[&programs[..], &SHARED].concat())?;
     println!("\n== load");
     load::load(&target()?.join("debug"))
 }
 
-/// All of what the tests try a sample of.
+/// Tries every crash point; the tests try a sample.
 fn crash_points() -> Result<()> {
     let package = ["test", "--package", "fanfold-cli", "--features", "fanfold-cli/fault-points"];
     let test = ["--test", "it", "crash_points"];
@@ -118,7 +119,7 @@ fn crash_points() -> Result<()> {
 }
 
 fn sim(arguments: &[&str]) -> Result<()> {
-    cargo("the simulator", &[&["build", "--package", "fanfold-sim"], &SHARED[..]].concat())?;
+    cargo("simulator", &[&["build", "--package", "fanfold-sim"], &SHARED[..]].concat())?;
     let began = Instant::now();
     println!("\n== simulation");
     let status = Command::new(target()?.join("debug/fanfold-sim")).args(arguments).status();
@@ -149,7 +150,7 @@ fn cargo_with(what: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) ->
 fn cargo_command(arguments: &[&str]) -> Result<Command> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    // What `cargo run` has told this program of itself. Build scripts would run again for it.
+    // `cargo run` set these for xtask. They would make build scripts run again.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -161,13 +162,13 @@ fn cargo_command(arguments: &[&str]) -> Result<Command> {
         command.env("CARGO_TARGET_DIR", target);
     }
     if env::var_os("CI").is_some() {
-        // A clone is built once: what would speed up its next build only fills the disk.
+        // CI builds a clone once, so incremental data only fills the disk.
         command.env("CARGO_INCREMENTAL", "0");
     }
     Ok(command)
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's target folder.
 fn target() -> Result<PathBuf> {
     if let Some(target) = target_outside_the_clone() {
         return Ok(target);
@@ -178,7 +179,8 @@ fn target() -> Result<PathBuf> {
     })
 }
 
-/// CI starts from a fresh clone, and would build everything anew each time.
+/// The target folder of CI, which starts from a fresh clone and would otherwise build everything
+/// anew.
 fn target_outside_the_clone() -> Option<PathBuf> {
     env::var_os("CI").filter(|_| env::var_os("CARGO_TARGET_DIR").is_none())?;
     Some(PathBuf::from(env::var_os("HOME")?).join(".cache/fanfold/target"))
@@ -186,7 +188,7 @@ fn target_outside_the_clone() -> Option<PathBuf> {
 
 fn root() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = here.parent().context("xtask lies in the workspace")?;
+    let root = here.parent().context("xtask is not in a workspace")?;
     Ok(root.to_owned())
 }
 
@@ -213,15 +215,15 @@ mod tests {
 
     use super::*;
 
-    /// Libraries of others with their features, as cargo builds them for this selection.
+    /// The third-party libraries, with their features, that cargo builds for this selection.
     fn libraries(selection: &[&str]) -> BTreeSet<String> {
         let tree = ["tree", "--locked", "--prefix", "none", "--format", "{p}|{f}"];
         let output = cargo_command(&[&tree[..], selection].concat())
             .and_then(|mut command| Ok(command.stderr(std::process::Stdio::inherit()).output()?));
-        let output = output.expect("there is cargo");
+        let output = output.expect("cargo runs");
         assert!(output.status.success(), "{selection:?}");
         let text = String::from_utf8(output.stdout).expect("it is text");
-        let own = root().expect("it is known").display().to_string();
+        let own = root().expect("the root is known").display().to_string();
         let lines = text.lines().filter(|line| !line.is_empty() && !line.contains(&own));
         lines.map(|line| line.replace(" (*)", "").replace(" (proc-macro)", "")).collect()
     }
@@ -248,25 +250,49 @@ mod tests {
         }
     }
 
+    /// The anchors of a document's headings, as GitHub makes them.
+    fn anchors(text: &str) -> BTreeSet<String> {
+        let headings = text.lines().filter(|line| line.starts_with('#'));
+        let is_kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+        let anchor = |heading: &str| {
+            let heading = heading.trim_start_matches('#').trim().to_lowercase();
+            heading.chars().filter(is_kept).collect::<String>().replace(' ', "-")
+        };
+        headings.map(anchor).collect()
+    }
+
     #[test]
-    fn every_section_of_the_design_that_is_cited_is_there() {
-        let root = root().expect("it is known");
-        let design = std::fs::read_to_string(root.join("docs/design.md")).expect("it is there");
-        let headings = design.lines().filter_map(|line| line.strip_prefix("## "));
-        let anchors: BTreeSet<String> =
-            headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
+    fn every_link_of_a_document_and_every_cited_section_exists() {
+        let root = root().expect("the root is known");
         let mut files = Vec::new();
         texts(&root, &mut files).expect("the sources can be read");
         let mut cited = 0;
-        for (path, text) in files {
-            // Not to find this line.
-            for rest in text.split(concat!("design.md", "#")).skip(1) {
-                let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
-                let anchor = &rest[..end.unwrap_or(rest.len())];
-                assert!(anchors.contains(anchor), "{}: `{anchor}`", path.display());
+        for (path, text) in &files {
+            let is_document = path.extension().is_some_and(|name| name == "md");
+            // In two parts, so that this line is not a citation.
+            let link = if is_document { "](" } else { concat!("docs/design.md", "#") };
+            for rest in text.split(link).skip(1) {
+                let (file, anchor) = if is_document {
+                    let target = rest.split(')').next().unwrap_or_default();
+                    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+                    let folder = path.parent().expect("it is in a folder");
+                    (if file.is_empty() { path.clone() } else { folder.join(file) }, anchor)
+                } else {
+                    let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
+                    (root.join("docs/design.md"), &rest[..end.unwrap_or(rest.len())])
+                };
+                if file.to_string_lossy().contains("://") {
+                    continue;
+                }
+                let is_there = match anchor {
+                    "" => file.exists(),
+                    _ => std::fs::read_to_string(&file)
+                        .is_ok_and(|text| anchors(&text).contains(anchor)),
+                };
+                assert!(is_there, "{}: {}#{anchor}", path.display(), file.display());
                 cited += 1;
             }
         }
-        assert!(cited > 10, "only {cited} citations were found");
+        assert!(cited > 100, "only {cited} links were found");
     }
 }

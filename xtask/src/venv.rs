@@ -1,5 +1,5 @@
-//! The programs that come from PyPI, in `.venv`: the emulator, AWS's command line, the template's
-//! linter, the linker of the Lambdas. Always the same versions, installed once.
+//! The programs from PyPI, in `.venv`: the emulators, AWS's command line, the template's linter,
+//! the linker of the Lambdas. The versions are pinned, and installed once.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,17 +10,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-/// What is installed, and all that this needs, as pip has to find it.
+/// The packages, and the exact versions of all their dependencies.
 const REQUIREMENTS: &str = include_str!("../requirements.txt");
 const CONSTRAINTS: &str = include_str!("../constraints.txt");
-/// Holds what is installed. Written last: without it, an installation has not come to its end.
+/// Holds what is installed. It is written last, so an interrupted installation has none.
 const STAMP: &str = "installed";
 
-/// The folder with all of it.
+/// The virtual environment.
 pub(crate) struct Venv(PathBuf);
 
 impl Venv {
-    /// As it is, or made first.
+    /// The installed environment; installs it if it is missing or outdated.
     pub(crate) fn ready() -> Result<Self> {
         let folder = folder()?;
         let stamp = folder.join(STAMP);
@@ -32,7 +32,7 @@ impl Venv {
         Ok(Self(folder))
     }
 
-    /// One of its programs, without what this process knows of AWS accounts.
+    /// One of its programs, without the AWS variables of this process.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.program(program));
         for (name, _) in env::vars_os() {
@@ -43,12 +43,12 @@ impl Venv {
         command
     }
 
-    /// Where one of its programs is.
+    /// The path of one of its programs.
     pub(crate) fn program(&self, program: &str) -> PathBuf {
         self.0.join("bin").join(program)
     }
 
-    /// A `PATH` on which its programs come first.
+    /// A `PATH` with its programs first.
     pub(crate) fn path(&self) -> Result<OsString> {
         let before = env::var_os("PATH").unwrap_or_default();
         let folders = [self.0.join("bin")].into_iter().chain(env::split_paths(&before));
@@ -56,7 +56,7 @@ impl Venv {
     }
 }
 
-/// In the clone; but CI's clone is a fresh one each time, so beside what it keeps there.
+/// In the clone. CI starts from a fresh clone, so there it is beside CI's target folder.
 fn folder() -> Result<PathBuf> {
     Ok(match crate::target_outside_the_clone() {
         Some(target) => target.with_file_name("venv"),
@@ -70,7 +70,7 @@ fn install(folder: &Path) -> Result<()> {
     let requirements = crate::root()?.join("xtask/requirements.txt");
     let mut make = Command::new("python3");
     run(make.args(["-m", "venv", "--clear"]).arg(folder))
-        .context("python3 with its module venv (Debian: `apt install python3-venv`) is needed")?;
+        .context("install python3 with its module venv (Debian: `apt install python3-venv`)")?;
     let mut pip = Command::new(folder.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
     pip.arg(&requirements).arg("--constraint").arg(requirements.with_file_name("constraints.txt"));

@@ -1,22 +1,23 @@
-//! What a function's answer to a batch means (`ReportBatchItemFailures`).
+//! Reads a function's answer to a batch (`ReportBatchItemFailures`).
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// What becomes of a stream's batch.
+/// The outcome of a stream's batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// All of it is done.
     Done,
-    /// The checkpoint is before this record of the batch: it comes again, with all behind it.
+    /// The checkpoint is before this record of the batch: it is retried, with all records behind
+    /// it.
     From(usize),
     /// Nothing of it is done.
     Failed,
 }
 
-/// Of a batch of a stream, whose records have these sequence numbers, in order: the checkpoint is
-/// the lowest that is reported.
+/// The outcome of a stream's batch, whose records have these sequence numbers, in order. The
+/// checkpoint is the lowest that is reported.
 pub fn of_stream(answer: Option<&[u8]>, ids: &[&str]) -> Outcome {
     match failures(answer, ids) {
         None => Outcome::Failed,
@@ -24,11 +25,11 @@ pub fn of_stream(answer: Option<&[u8]>, ids: &[&str]) -> Outcome {
     }
 }
 
-/// The places of the records that failed. `None`: all, for the invocation failed (there is no
-/// `answer`), or has answered what Lambda takes for that.
+/// The indices of the records that failed. `None`: all of them, because the invocation failed
+/// (there is no `answer`), or gave an answer that Lambda treats as a failure.
 ///
-/// Nothing, `null`, an object without a list, and an empty list say that all is done. An identifier
-/// that is empty, missing, or of no record of the batch makes all of it fail.
+/// An empty answer, `null`, an object without a list, and an empty list mean that all are done. An
+/// identifier that is empty, missing, or not of the batch makes the whole batch fail.
 pub fn failures(answer: Option<&[u8]>, ids: &[&str]) -> Option<BTreeSet<usize>> {
     let answer = answer?;
     let answer: Value = match answer.trim_ascii() {

@@ -1,4 +1,4 @@
-//! What a host runs, as a file says it (JSON). Names are of functions unless said otherwise.
+//! The configuration of a host, a JSON file. Names are those of functions unless stated otherwise.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,23 +6,23 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// All of it.
+/// The configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where AWS answers.
+    /// The endpoint of AWS.
     pub endpoint: String,
-    /// The region that requests and ARNs name.
+    /// The region in requests and ARNs.
     pub region: String,
-    /// The account that ARNs name.
+    /// The account in ARNs.
     pub account: String,
-    /// A folder for what functions print, a file each.
+    /// The folder for the output of functions, a file each.
     pub logs: PathBuf,
     /// Where [`control`](crate::control) listens.
     pub control: SocketAddr,
     /// The HTTP API.
     pub front: Option<Front>,
-    /// By name.
+    /// The functions, by name.
     pub functions: BTreeMap<String, Function>,
     /// Event source mappings of streams, by the names of their functions.
     #[serde(default)]
@@ -30,10 +30,10 @@ pub struct Config {
     /// Event source mappings of queues, by the names of their functions.
     #[serde(default)]
     pub queues: BTreeMap<String, Queue>,
-    /// What SNS invokes functions with.
+    /// Subscriptions by which SNS invokes functions, by the names of the functions.
     #[serde(default)]
     pub subscriptions: BTreeMap<String, Subscription>,
-    /// How often functions are invoked by the clock, in milliseconds.
+    /// The period at which a schedule invokes each function, in milliseconds.
     #[serde(default)]
     pub schedules: BTreeMap<String, u64>,
 }
@@ -42,9 +42,9 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Front {
-    /// Where it listens.
+    /// The address that it listens on.
     pub listen: SocketAddr,
-    /// What it invokes.
+    /// The function that it invokes.
     pub function: String,
 }
 
@@ -54,42 +54,42 @@ pub struct Front {
 pub struct Function {
     /// Its program.
     pub bootstrap: PathBuf,
-    /// Its environment, beside what Lambda sets.
+    /// Its environment variables, beside those that Lambda sets.
     pub env: BTreeMap<String, String>,
-    /// Invocations at the same time, each in a process of its own.
+    /// Parallel invocations, each in a process of its own.
     pub workers: usize,
-    /// What an invocation may take, in milliseconds.
+    /// The timeout of an invocation, in milliseconds.
     pub timeout_ms: u64,
-    /// What Lambda says to it of its memory, in MB. Nothing is bounded by it.
+    /// The memory size in its environment, in MB. The host does not enforce it.
     pub memory_mb: u64,
-    /// What becomes of asynchronous invocations that fail.
+    /// How failed asynchronous invocations are handled.
     #[serde(default)]
     pub on_error: OnError,
 }
 
-/// Asynchronous invocations.
+/// How failed asynchronous invocations are handled.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnError {
-    /// Tries after the first one.
+    /// Retries after the first attempt.
     pub retries: u32,
-    /// The pause before the first of them, in milliseconds; before the second it is twice as long.
-    /// (Lambda waits one minute and two.)
+    /// The pause before the first retry, in milliseconds. It doubles with each. (Lambda waits one
+    /// minute, then two.)
     pub retry_ms: u64,
-    /// An event that is older is not tried any more, in milliseconds.
+    /// The age from which an event is not tried any more, in milliseconds.
     pub age_ms_max: u64,
-    /// The URL of the queue for what was given up.
+    /// The URL of the queue for events that were given up.
     pub destination: Option<String>,
 }
 
 impl Default for OnError {
     fn default() -> Self {
-        // Lambda's own: two retries, six hours.
+        // Lambda's defaults: two retries, six hours.
         Self { retries: 2, retry_ms: 1_000, age_ms_max: 6 * 3_600_000, destination: None }
     }
 }
 
-/// What a stream's mapping reads.
+/// The stream that a mapping reads.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Source {
@@ -101,23 +101,23 @@ pub enum Source {
     Kinesis(String),
 }
 
-/// A mapping of a stream. It begins at the oldest record, and tries for ever.
+/// A mapping of a stream. It begins at the oldest record, and retries without end.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stream {
-    /// What it reads.
+    /// The stream.
     pub source: Source,
-    /// Records a batch.
+    /// The most records of a batch.
     pub batch_size: usize,
     /// How long a batch that is not full waits, in milliseconds.
     pub window_ms: u64,
-    /// Lanes a shard.
+    /// Lanes per shard.
     pub parallelization: usize,
-    /// Whether a batch that failed comes again in halves.
+    /// Whether a batch that failed is retried in halves.
     pub bisect: bool,
     /// Whether the function reports what failed.
     pub report_failures: bool,
-    /// How often a shard is asked for records, in milliseconds.
+    /// How often it polls a shard, in milliseconds.
     pub poll_ms: u64,
 }
 
@@ -127,11 +127,11 @@ pub struct Stream {
 pub struct Queue {
     /// The queue.
     pub url: String,
-    /// Messages a batch.
+    /// The most messages of a batch.
     pub batch_size: usize,
     /// How long a batch that is not full waits, in milliseconds.
     pub window_ms: u64,
-    /// Invocations at the same time.
+    /// Parallel invocations.
     pub concurrency: usize,
     /// Whether the function reports what failed.
     pub report_failures: bool,
@@ -139,7 +139,7 @@ pub struct Queue {
     pub poll_ms: u64,
 }
 
-/// A function that SNS invokes: the messages come by a queue that is subscribed to the topic,
+/// A function that SNS invokes. The messages arrive through a queue that is subscribed to the topic
 /// without raw delivery.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,11 @@
-//! By HTTP: what a host has seen, and faults to plant in it.
+//! Controls a host by HTTP: its counters, and faults to plant in it.
 //!
 //! | | |
 //! |---|---|
-//! | `GET /counts` | what has happened to each function and mapping |
+//! | `GET /counts` | the counters of each function and mapping |
 //! | `PUT /mappings/<function>/<on, off or drop>` | see [`Mode`] |
-//! | `PUT /kill/<function>` | all its processes, now |
-//! | `PUT /kill/<function>/<invocations>/<ms>` | those of the next invocations, each within so many milliseconds |
-//! | `PUT /schedules/<function>` | invokes it as its schedule does, and answers when it has ended |
+//! | `PUT /kill/<function>` | kills all its processes now |
+//! | `PUT /kill/<function>/<invocations>/<ms>` | kills the processes of its next invocations, each within so many milliseconds |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,31 +15,27 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::function::Functions;
 use crate::mapping::{Mappings, Mode};
 
-/// What is controlled.
+/// What the control port controls.
 pub struct Controlled {
     /// The functions.
     pub functions: Functions,
     /// The mappings, subscriptions among them.
     pub mappings: Mappings,
-    /// What schedules invoke functions with.
-    pub schedule: Box<dyn Fn(&str) -> Value + Send + Sync>,
 }
 
-/// Serves it, for ever.
+/// Serves the control port, without end.
 pub async fn serve(listener: TcpListener, controlled: Controlled) -> std::io::Result<()> {
     let router = Router::new()
         .route("/counts", get(counts))
         .route("/mappings/{name}/{mode}", put(set_mode))
         .route("/kill/{name}", put(kill))
         .route("/kill/{name}/{invocations}/{ms}", put(kill_next))
-        .route("/schedules/{name}", put(schedule))
         .with_state(Arc::new(controlled));
     axum::serve(listener, router).await
 }
@@ -75,15 +70,6 @@ async fn kill_next(
     let Some(function) = host.functions.get(&name) else { return unknown(&name) };
     function.kill_next(invocations, Duration::from_millis(ms));
     answer(&json!({ "invocations": invocations }))
-}
-
-async fn schedule(State(host): Shared, Path(name): Path<String>) -> Response {
-    let Some(function) = host.functions.get(&name) else { return unknown(&name) };
-    let event = (host.schedule)(&name);
-    match function.invoke(Bytes::from(event.to_string())).await {
-        Ok(answer) => answer.into_response(),
-        Err(failed) => (StatusCode::BAD_GATEWAY, failed.to_string()).into_response(),
-    }
 }
 
 fn answer(with: &Value) -> Response {

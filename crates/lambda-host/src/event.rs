@@ -1,11 +1,11 @@
-//! Events as Lambda writes them.
+//! Events in Lambda's formats.
 
 use aws_sdk_dynamodbstreams::types::{AttributeValue, Record};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-/// Of a mapping: several records at once.
+/// The event of a mapping: several records.
 pub fn of_records(records: &[Value]) -> Value {
     json!({ "Records": records })
 }
@@ -46,7 +46,7 @@ pub fn of_change(record: &Record, stream_arn: &str, region: &str) -> Value {
 
 /// An item in DynamoDB's own JSON.
 pub fn item(item: &std::collections::HashMap<String, AttributeValue>) -> Value {
-    // Sorted, so that the same key is the same text.
+    // Sorted, so that equal keys have equal text.
     let mut fields: Vec<_> = item.iter().map(|(name, of)| (name.clone(), attribute(of))).collect();
     fields.sort_by(|(a, _), (b, _)| a.cmp(b));
     Value::Object(fields.into_iter().collect())
@@ -71,7 +71,7 @@ fn attribute(of: &AttributeValue) -> Value {
     }
 }
 
-/// A record of a Kinesis stream, read from this shard.
+/// A record of a Kinesis stream, which was read from this shard.
 pub fn of_kinesis(
     record: &aws_sdk_kinesis::types::Record,
     shard: &str,
@@ -115,14 +115,14 @@ pub fn of_message(message: &aws_sdk_sqs::types::Message, queue_arn: &str, region
     })
 }
 
-/// A notification, of the envelope that SNS puts into a queue without raw delivery. `None`: it is
-/// none.
+/// The event of a notification, from the envelope that SNS puts into a queue without raw delivery.
+/// `None`: the text is not such an envelope.
 pub fn of_notification(envelope: &str) -> Option<Value> {
     let mut envelope: Map<String, Value> = serde_json::from_str(envelope).ok()?;
     if !envelope.get("Message")?.is_string() {
         return None;
     }
-    // Lambda spells these in its own way.
+    // Lambda spells these differently.
     for (queue, lambda) in
         [("SigningCertURL", "SigningCertUrl"), ("UnsubscribeURL", "UnsubscribeUrl")]
     {
@@ -142,7 +142,7 @@ pub fn of_notification(envelope: &str) -> Option<Value> {
     }] }))
 }
 
-/// Of a schedule.
+/// The event of a schedule.
 pub fn of_schedule(function: &str, region: &str, account: &str, now: jiff::Timestamp) -> Value {
     json!({
         "version": "0",

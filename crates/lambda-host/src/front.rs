@@ -1,4 +1,4 @@
-//! An HTTP API before a function: API Gateway's payload format 2.0.
+//! An HTTP API before a function, in API Gateway's payload format 2.0.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use tokio::time::timeout;
 
 use crate::function::Function;
 
-/// What an integration may take (HTTP APIs).
+/// The timeout of an integration (quota of HTTP APIs).
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest request (HTTP APIs).
+/// The longest request body (quota of HTTP APIs).
 const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 struct Api {
@@ -28,7 +28,7 @@ struct Api {
     account: String,
 }
 
-/// Serves it, for ever.
+/// Serves the API, without end.
 pub async fn serve(
     listener: TcpListener,
     function: Arc<Function>,
@@ -57,7 +57,7 @@ fn message(status: StatusCode, text: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// A request, as the function gets it.
+/// The event of a request.
 fn event(parts: &axum::http::request::Parts, body: &[u8], account: &str) -> Value {
     let now = jiff::Timestamp::now();
     let path = decoded(parts.uri.path());
@@ -99,7 +99,7 @@ fn event(parts: &axum::http::request::Parts, body: &[u8], account: &str) -> Valu
     event
 }
 
-/// What API Gateway hands on as it is; all else goes in base64.
+/// Whether API Gateway passes the body as text. It encodes all others in base64.
 fn is_text(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -109,14 +109,14 @@ fn is_text(headers: &HeaderMap) -> bool {
             .contains(&kind.as_str())
 }
 
-/// API Gateway decodes a path, all but `%25`.
+/// Decodes a path as API Gateway does: everything but `%25`.
 fn decoded(path: &str) -> String {
     let mut parts = path.split("%25").map(|part| percent_decode(part.as_bytes()).decode_utf8());
     let parts: Result<Vec<_>, _> = parts.by_ref().collect();
     parts.map_or_else(|_| path.to_owned(), |parts| parts.join("%25"))
 }
 
-/// The values of one name are one.
+/// Joins the values of each header.
 fn headers(headers: &HeaderMap) -> Map<String, Value> {
     let names = headers.keys();
     let values = names.map(|name| {
@@ -127,7 +127,7 @@ fn headers(headers: &HeaderMap) -> Map<String, Value> {
     values.collect()
 }
 
-/// What the function has answered, as a response. `None`: it is none.
+/// The response in a function's answer. `None`: the answer is not a response.
 fn response(answer: &[u8]) -> Option<Response> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     let status = u16::try_from(answer["statusCode"].as_u64()?).ok()?;
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_as_api_gateway_does() {
+    fn events_of_requests_are_those_of_api_gateway() {
         for (kind, body, expected) in [
             ("application/json; charset=utf-8", "{}", Some(("{}", false))),
             ("text/csv", "a,b", Some(("a,b", false))),
@@ -169,7 +169,7 @@ mod tests {
             let (parts, ()) = request.body(()).expect("it is a request").into_parts();
             let event = event(&parts, body.as_bytes(), "1");
             let body = event["body"].as_str();
-            let encoded = event["isBase64Encoded"].as_bool().expect("it is said");
+            let encoded = event["isBase64Encoded"].as_bool().expect("the event has the flag");
             assert_eq!(body.map(|body| (body, encoded)), expected, "{kind}");
             assert_eq!(event["rawPath"], "/logs/a/b%2525");
             assert_eq!(event["rawQueryString"], "x=%20y");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_responses() {
+    async fn an_answer_becomes_a_response() {
         let answer = br#"{"statusCode":202,"headers":{"location":"/x"},"body":"e30=",
             "isBase64Encoded":true,"cookies":["a=b","c=d"]}"#;
         let response = response(answer).expect("it is one");

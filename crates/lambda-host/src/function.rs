@@ -1,4 +1,4 @@
-//! A Lambda: so many environments, invoked by whatever has an event for it.
+//! A Lambda: a fixed number of environments, and its invocations.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,29 +13,29 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, OnError};
-use crate::worker::{Failed, Planted, Program, Worker};
+use crate::worker::{Failed, Program, Worker};
 
-/// Asynchronous invocations of a function that are not done.
+/// The most asynchronous invocations of a function that are pending.
 const ASYNCHRONOUS_MAX: usize = 1_000;
 
-/// What has happened to a function's invocations.
+/// Counters of a function's invocations.
 #[derive(Debug, Default, Clone, Serialize)]
 pub struct Invocations {
-    /// All of them.
+    /// All invocations.
     pub invoked: u64,
-    /// That had no answer, whatever the reason.
+    /// Those without an answer, whatever the reason.
     pub failed: u64,
-    /// Of these: killed in the middle by a planted fault.
+    /// Of these: killed by a planted fault.
     pub killed: u64,
     /// Of these: because their process ended by itself, or did not answer in time.
     pub died: u64,
-    /// Asynchronous events that were given up.
+    /// Asynchronous events that were given up after their retries.
     pub given_up: u64,
-    /// Planted kills that are to come.
+    /// Planted kills that are still to come.
     pub kills_left: u64,
 }
 
-/// Kills that are to come.
+/// Planted kills that are still to come.
 #[derive(Debug, Default)]
 struct Kills {
     invocations: u64,
@@ -52,14 +52,14 @@ pub struct Function {
     idle: Mutex<Vec<Worker>>,
     asynchronous: Semaphore,
     kills: Mutex<Kills>,
-    /// Changes when all processes are to be killed.
+    /// Changes to kill all processes.
     kill_now: watch::Sender<u64>,
     counts: Mutex<Invocations>,
     last_id: AtomicU64,
 }
 
 impl Function {
-    /// One that has no process yet.
+    /// The function with this name, without processes. `None`: it is not configured.
     pub fn new(name: &str, config: &Config, sqs: &aws_sdk_sqs::Client) -> Option<Arc<Self>> {
         let function = config.functions.get(name)?;
         Some(Arc::new(Self {
@@ -82,30 +82,25 @@ impl Function {
         &self.name
     }
 
-    /// Its ARN.
-    pub fn arn(&self) -> &str {
-        self.program.arn()
-    }
-
-    /// What has happened until now.
+    /// Its counters.
     pub fn invocations(&self) -> Invocations {
         let kills_left = lock(&self.kills).invocations;
         Invocations { kills_left, ..lock(&self.counts).clone() }
     }
 
-    /// Invokes it, as soon as an environment is free: the one that was used last.
+    /// Invokes it once an environment is free: the one that was used last.
     pub async fn invoke(&self, event: Bytes) -> Result<Bytes, Failed> {
         let Ok(_permit) = self.permits.acquire().await else {
             return Err(Failed::Exited("the host ends".to_owned()));
         };
-        // There is one for each permit.
+        // There is one environment for each permit.
         let mut worker = lock(&self.idle).pop().unwrap_or_default();
-        let planted = self.planted();
+        let kill_after = self.kill_after();
         let mut kill_now = self.kill_now.subscribe();
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
         let id = format!("00000000-0000-4000-8000-{id:012x}");
         let invoked = tokio::select! {
-            invoked = worker.invoke(&self.program, id, event, planted) => Some(invoked),
+            invoked = worker.invoke(&self.program, id, event, kill_after) => Some(invoked),
             _ = kill_now.changed() => None,
         };
         let result = invoked.unwrap_or(Err(Failed::Killed));
@@ -121,11 +116,11 @@ impl Function {
         result
     }
 
-    /// Invokes it some time, as Lambda's own queue does: what fails is tried again, and then goes to
-    /// the destination for failures. Returns when there is room for it.
+    /// Queues an asynchronous invocation, as Lambda does. It is retried when it fails, and finally
+    /// goes to the destination for failures. Returns when there is room in the queue.
     pub async fn invoke_later(self: &Arc<Self>, event: Value) {
         let function = self.clone();
-        // As for `permits`: it is never closed.
+        // The semaphore is never closed.
         let Ok(permit) = self.asynchronous.acquire().await else { return };
         permit.forget();
         tokio::spawn(async move {
@@ -161,7 +156,7 @@ impl Function {
             "timestamp": jiff::Timestamp::now().to_string(),
             "requestContext": {
                 "requestId": "00000000-0000-4000-8000-000000000000",
-                "functionArn": format!("{}:$LATEST", self.arn()),
+                "functionArn": format!("{}:$LATEST", self.program.arn),
                 "condition": condition,
                 "approximateInvokeCount": tries,
             },
@@ -173,12 +168,15 @@ impl Function {
         });
         let send = self.sqs.send_message().queue_url(queue).message_body(letter.to_string());
         if let Err(error) = send.send().await {
-            tracing::error!(function = self.name, ?error, "a dead letter is lost");
+            tracing::error!(
+                function = self.name,
+                ?error,
+                "a dead letter could not be sent and is lost"
+            );
         }
     }
 
-    /// Kills all its processes: those that are invoked at the moment, and those that wait. How many
-    /// of the latter there were.
+    /// Kills all its processes, busy and idle. Returns the number of idle ones.
     pub async fn kill(&self) -> u64 {
         self.kill_now.send_modify(|generation| *generation += 1);
         let mut killed = 0;
@@ -194,21 +192,17 @@ impl Function {
         killed
     }
 
-    /// Kills the processes of so many invocations that come, each at a random time until `within`
-    /// has passed, or at its end: its answer is lost.
+    /// Kills the processes of the next invocations, each at a random time before `within` has
+    /// passed, or when it ends. Their answers are lost.
     pub fn kill_next(&self, invocations: u64, within: Duration) {
         *lock(&self.kills) = Kills { invocations, within };
     }
 
-    fn planted(&self) -> Planted {
+    fn kill_after(&self) -> Option<Duration> {
         let mut kills = lock(&self.kills);
-        if kills.invocations == 0 {
-            return Planted::default();
-        }
-        kills.invocations -= 1;
+        kills.invocations = kills.invocations.checked_sub(1)?;
         let micros = kills.within.as_micros().min(u128::from(u64::MAX)) as u64;
-        let after = Duration::from_micros(rand::rng().random_range(0..=micros));
-        Planted { kill_after: Some(after) }
+        Some(Duration::from_micros(rand::rng().random_range(0..=micros)))
     }
 }
 

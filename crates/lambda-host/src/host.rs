@@ -1,4 +1,4 @@
-//! All of it, put together.
+//! Starts all parts of a host.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::mapping::stream::Mapping;
 use crate::mapping::{Clock, Handle, Mappings};
 use crate::{event, front};
 
-/// Runs a host, until something of it ends, which is an error.
+/// Runs a host until one of its parts ends, which is an error.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.logs)?;
     let sdk = sdk(&config);
@@ -80,35 +80,36 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         mappings.insert(name.clone(), handle);
         parts.push(Box::pin(until_panic(queue::notify(reader))));
     }
-    let (region, account) = (config.region.clone(), config.account.clone());
-    let scheduled =
-        move |name: &str| event::of_schedule(name, &region, &account, jiff::Timestamp::now());
     for (name, every_ms) in &config.schedules {
-        let (function, scheduled, every_ms) = (function(name)?, scheduled.clone(), *every_ms);
+        let (function, every_ms) = (function(name)?, *every_ms);
+        let (region, account) = (config.region.clone(), config.account.clone());
         parts.push(Box::pin(until_panic(async move {
             let mut ticks = interval(Duration::from_millis(every_ms.max(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // The first is at once.
+            // The first tick is immediate.
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                function.invoke_later(scheduled(function.name())).await;
+                let now = jiff::Timestamp::now();
+                let event = event::of_schedule(function.name(), &region, &account, now);
+                function.invoke_later(event).await;
             }
         })));
     }
     if let Some(at) = &config.front {
-        let listener = TcpListener::bind(at.listen).await.context("the front cannot listen")?;
+        let listener =
+            TcpListener::bind(at.listen).await.context("the HTTP front cannot listen")?;
         let (function, account) = (function(&at.function)?, config.account.clone());
         parts.push(Box::pin(async move {
-            front::serve(listener, function, account).await.context("the front has ended")
+            front::serve(listener, function, account).await.context("the HTTP front has ended")
         }));
     }
-    // Last: what it answers is there.
-    let listener = TcpListener::bind(config.control).await.context("the control cannot listen")?;
-    let controlled =
-        Controlled { functions: functions.clone(), mappings, schedule: Box::new(scheduled) };
+    // Last, so that everything that it controls exists.
+    let listener =
+        TcpListener::bind(config.control).await.context("the control port cannot listen")?;
+    let controlled = Controlled { functions: functions.clone(), mappings };
     parts.push(Box::pin(async move {
-        control::serve(listener, controlled).await.context("the control has ended")
+        control::serve(listener, controlled).await.context("the control port has ended")
     }));
     match parts.next().await {
         Some(Err(error)) => Err(error),
@@ -116,13 +117,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// What runs for ever, unless it panics.
+/// Runs a part that never ends unless it panics.
 async fn until_panic(part: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
     tokio::spawn(part).await.context("a part of the host has panicked")
 }
 
 fn sdk(config: &Config) -> SdkConfig {
-    // No AWS: any are right.
+    // An emulator accepts any credentials.
     let credentials = Credentials::new("test", "test", None, None, "lambda-host");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

@@ -1,8 +1,8 @@
-//! The batches of one lane of a shard: in order, tried until they are done.
+//! The batches of one lane of a shard: in order, retried until they are done.
 //!
-//! A mapping has as many lanes a shard as its parallelization factor says. The records of one key
-//! are all in one lane, and a lane has one batch at a time. What fails comes again before anything
-//! else of the lane; a batch that is tried again holds only what is left of it.
+//! The parallelization factor of a mapping is the number of lanes per shard. The records of one key
+//! are all in one lane, and a lane has one batch at a time. The lane retries a failed batch before
+//! it takes anything else; a retried batch holds only the records of it that are left.
 
 use std::collections::VecDeque;
 
@@ -11,41 +11,41 @@ use crate::answer::Outcome;
 /// How a mapping makes batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// Records that a batch has at most.
+    /// The most records of a batch.
     pub size: usize,
     /// How long a batch that is not full waits for more, in milliseconds.
     pub window_ms: u64,
-    /// Whether a batch whose invocation failed is tried again in two halves.
+    /// Whether a batch whose invocation failed is retried in two halves.
     pub bisect: bool,
-    /// The first pause before a batch comes again, in milliseconds. It doubles with each try that
-    /// gets nothing done.
+    /// The pause before the first retry of a batch, in milliseconds. It doubles with each try that
+    /// finishes no record.
     pub retry_ms: u64,
     /// The longest pause, in milliseconds.
     pub retry_ms_max: u64,
 }
 
-/// One lane. Times are milliseconds since any moment.
+/// One lane. Times are milliseconds since some fixed moment.
 #[derive(Debug)]
 pub struct Lane<R> {
     rules: Rules,
-    /// What is in no batch yet, and when the first of it came.
+    /// The records in no batch yet, and when the first of them arrived.
     waiting: VecDeque<R>,
     since_ms: u64,
-    /// What is left of the batch under way, in the parts in which it comes.
+    /// What is left of the batch under way, in the parts in which it is retried.
     parts: VecDeque<Vec<R>>,
-    /// Whether the first part is with the function.
+    /// Whether the function is processing the first part.
     is_running: bool,
-    /// Tries of the first part in a row that got nothing done.
+    /// Consecutive tries of the first part that finished no record.
     vain_tries: u32,
     not_before_ms: u64,
 }
 
-/// What the end of an invocation has changed.
+/// The effect of an invocation's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// Records that are done.
     pub done: usize,
-    /// Whether the rest was cut in halves.
+    /// Whether the rest was bisected.
     pub bisected: bool,
 }
 
@@ -63,7 +63,7 @@ impl<R: Clone> Lane<R> {
         }
     }
 
-    /// A record that was read now, behind all others.
+    /// Adds a record that was read now, behind all others.
     pub fn push(&mut self, record: R, now_ms: u64) {
         if self.waiting.is_empty() {
             self.since_ms = now_ms;
@@ -81,8 +81,7 @@ impl<R: Clone> Lane<R> {
         self.len() == 0
     }
 
-    /// When there is a batch to invoke the function with; `None`: not before a record is pushed or
-    /// an invocation ends.
+    /// When the next batch is due. `None`: not before a record is pushed or an invocation ends.
     pub fn due_ms(&self) -> Option<u64> {
         if self.is_running {
             None
@@ -97,7 +96,7 @@ impl<R: Clone> Lane<R> {
         }
     }
 
-    /// The batch to invoke the function with, if one is due. [`finish`](Self::finish) must follow.
+    /// Takes the next batch, if one is due. [`finish`](Self::finish) must follow.
     pub fn take(&mut self, now_ms: u64) -> Option<Vec<R>> {
         if self.due_ms().is_none_or(|due_ms| due_ms > now_ms) {
             return None;
@@ -111,7 +110,7 @@ impl<R: Clone> Lane<R> {
         self.parts.front().cloned()
     }
 
-    /// The invocation with the batch that was taken has ended.
+    /// Ends the invocation with the batch that was taken.
     pub fn finish(&mut self, outcome: Outcome, now_ms: u64) -> Finished {
         self.is_running = false;
         let mut part = self.parts.pop_front().unwrap_or_default();

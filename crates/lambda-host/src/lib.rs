@@ -1,19 +1,21 @@
-//! Runs Lambdas' own binaries on this machine, over any endpoint of AWS, as Lambda does: the runtime
-//! API, event source mappings of streams and queues, asynchronous invocations with their retries,
-//! schedules, and an HTTP API before a function. Faults can be planted in it.
+//! Runs Lambdas' own binaries on this machine, over any endpoint of AWS, as Lambda does: the
+//! runtime API, event source mappings of streams and queues, asynchronous invocations with their
+//! retries, schedules, and an HTTP API before a function. Faults can be planted in it.
 //!
-//! It knows nothing of what the functions do. What it has in common with Lambda:
+//! It depends on nothing that the functions do. As in Lambda:
 //!
-//! - A process has one invocation at a time. One that ends, or does not answer in time, is killed
-//!   and replaced; the invocation has failed.
-//! - The records of one key of a stream come in order, and none is left out: a batch comes again
-//!   until it is done, from the lowest record that was reported, and with nothing new in it. One
-//!   that failed as a whole comes again in two halves, if the mapping says so.
+//! - A process has one invocation at a time. A process that ends, or does not answer in time, is
+//!   killed and replaced, and its invocation has failed.
+//! - The records of one key of a stream arrive in order, and none is skipped. A batch is retried
+//!   until it is done, from the lowest record that was reported, and without new records. A batch
+//!   that failed as a whole is retried in two halves, if the mapping bisects.
 //! - The children of a shard are read when all of its own records are done.
-//! - A queue's messages are deleted when they are done, and hidden until then by the queue alone.
+//! - A queue's messages are deleted when they are done. Until then only the queue's visibility
+//!   timeout hides them.
 //!
-//! What it has not: permissions, frozen processes, throttles, more processes than are configured,
-//! and a bound on the bytes of a batch. Its pauses between tries are shorter.
+//! Unlike Lambda, it has no permissions, no frozen processes, no throttles, no bound on the bytes
+//! of a batch, and only as many processes as are configured. Its pauses between retries are
+//! shorter.
 
 pub mod answer;
 pub mod config;

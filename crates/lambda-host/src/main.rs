@@ -1,4 +1,4 @@
-//! `lambda-host <config.json>`: runs until it is killed.
+//! `lambda-host <config.json>` runs until it is killed.
 
 use std::fs::File;
 use std::path::Path;

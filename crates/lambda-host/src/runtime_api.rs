@@ -1,4 +1,4 @@
-//! The runtime API of one process: it asks for work, is handed one event at a time, and answers.
+//! The runtime API of one process, which takes one event at a time and answers it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,18 +23,18 @@ pub(crate) struct Job {
     pub(crate) arn: String,
     pub(crate) timeout_ms: u64,
     pub(crate) event: Bytes,
-    /// The process has it now.
+    /// Signals that the process has taken the job.
     pub(crate) taken: oneshot::Sender<()>,
 }
 
-/// What the process says.
+/// A request of the process.
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// The answer to the invocation with this id.
     Answer { id: String, body: Bytes },
-    /// That invocation has failed.
+    /// The invocation with this id failed.
     Error { id: String, body: Bytes },
-    /// It cannot start.
+    /// The process cannot start.
     InitError(Bytes),
 }
 
@@ -43,7 +43,7 @@ struct Shared {
     replies: mpsc::Sender<Reply>,
 }
 
-/// One process's runtime API. It ends when this is dropped.
+/// The runtime API of one process. Dropping it ends the server.
 pub(crate) struct RuntimeApi {
     pub(crate) address: SocketAddr,
     pub(crate) jobs: mpsc::Sender<Job>,
@@ -102,7 +102,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
     }
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
-    // Its invocation has been given up, perhaps.
+    // The invocation may have been given up.
     let _ = job.taken.send(());
     response
 }

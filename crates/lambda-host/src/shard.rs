@@ -1,4 +1,4 @@
-//! The shards of a stream: which may be read, and the lanes of one that is read.
+//! The shards of a stream: which of them may be read, and the lanes of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ pub struct Shard<R> {
 }
 
 impl<R: Clone> Shard<R> {
-    /// With as many lanes as the parallelization factor says.
+    /// A shard with this many lanes: the parallelization factor.
     pub fn new(rules: Rules, lanes: usize) -> Self {
         Self { lanes: (0..lanes.max(1)).map(|_| Lane::new(rules)).collect() }
     }
 
-    /// A record that was read now. All of one key come into one lane.
+    /// Adds a record that was read now. All records of a key are in one lane.
     pub fn push(&mut self, key: &[u8], record: R, now_ms: u64) {
         let place = hash(key) % self.lanes.len() as u64;
         self.lanes[place as usize].push(record, now_ms);
@@ -44,21 +44,21 @@ impl<R: Clone> Shard<R> {
         lanes.filter_map(|(place, lane)| Some((place, lane.take(now_ms)?))).collect()
     }
 
-    /// The invocation for a lane has ended.
+    /// Ends the invocation of a lane.
     pub fn finish(&mut self, lane: usize, outcome: Outcome, now_ms: u64) -> Finished {
         self.lanes[lane].finish(outcome, now_ms)
     }
 }
 
-/// FNV-1a: the same in every run.
+/// FNV-1a, which is the same in every run.
 fn hash(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// Which shards of a stream are known, read, and finished. A shard is read when its parents are
-/// finished, or are not there any more.
+/// The shards of a stream that are known, being read, and finished. A shard is read once each of
+/// its parents is finished or gone from the stream.
 #[derive(Debug, Default)]
 pub struct Family {
     parents: BTreeMap<String, Vec<String>>,
@@ -67,15 +67,14 @@ pub struct Family {
 }
 
 impl Family {
-    /// The stream has these shards now, each with its parents. What is not among them any more is
-    /// forgotten.
+    /// Replaces the list of shards, each with its parents. Shards that are gone are forgotten.
     pub fn learn(&mut self, shards: Vec<(String, Vec<String>)>) {
         self.parents = shards.into_iter().collect();
         self.started.retain(|shard| self.parents.contains_key(shard));
         self.finished.retain(|shard| self.parents.contains_key(shard));
     }
 
-    /// The shards to read from now on. Each is returned once.
+    /// The shards to begin to read. Each is returned once.
     pub fn start(&mut self) -> Vec<String> {
         let is_past =
             |parent: &String| self.finished.contains(parent) || !self.parents.contains_key(parent);
@@ -87,7 +86,7 @@ impl Family {
         ready
     }
 
-    /// All records of a shard are done, and no more will come.
+    /// Marks a shard as finished: all its records are done, and it is closed.
     pub fn finish(&mut self, shard: &str) {
         if self.parents.contains_key(shard) {
             self.finished.insert(shard.to_owned());

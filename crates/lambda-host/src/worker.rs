@@ -1,4 +1,4 @@
-//! One execution environment of a function: a process, and what it is invoked with.
+//! One execution environment of a function: a process, and its invocations.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -12,26 +12,26 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::config::{Config, Function};
 use crate::runtime_api::{Job, Reply, RuntimeApi};
 
-/// What a process may take until it asks for work (Lambda's init phase).
+/// How long a process may take until it asks for work (Lambda's init phase).
 const INIT: Duration = Duration::from_secs(10);
 
-/// How often a running process is asked whether it has ended. (`tokio`'s feature `process` would
-/// have everything that depends on `tokio` built once more in this workspace.)
+/// How often to check whether a process has ended. (`tokio`'s feature `process` would make this
+/// workspace build everything that depends on `tokio` once more.)
 const EXIT_POLL: Duration = Duration::from_millis(20);
 
 /// Why an invocation has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// The function says so itself.
+    /// The function reported an error.
     #[error("the function failed: {0}")]
     Function(String),
     /// The process could not be started.
     #[error("the program does not start: {0}")]
     Start(std::io::Error),
-    /// The process did not ask for work.
+    /// The process did not ask for work in time.
     #[error("the process has not asked for work: {0}")]
     Init(String),
-    /// The process has ended meanwhile.
+    /// The process ended during the invocation.
     #[error("the process ended: {0}")]
     Exited(String),
     /// The process was killed because it did not answer.
@@ -42,13 +42,13 @@ pub enum Failed {
     Killed,
 }
 
-/// How its process is started.
+/// How a function's process is started.
 #[derive(Debug)]
 pub(crate) struct Program {
     bootstrap: PathBuf,
     env: Vec<(String, String)>,
     log: PathBuf,
-    arn: String,
+    pub(crate) arn: String,
     timeout_ms: u64,
 }
 
@@ -78,22 +78,11 @@ impl Program {
             timeout_ms: function.timeout_ms,
         }
     }
-
-    pub(crate) fn arn(&self) -> &str {
-        &self.arn
-    }
 }
 
 struct Process {
     child: Child,
     api: RuntimeApi,
-}
-
-/// What is to happen to an invocation beside what its function does.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Planted {
-    /// The process is killed after so long, or when it answers; its answer is lost.
-    pub(crate) kill_after: Option<Duration>,
 }
 
 /// One environment. Its process starts with the first invocation.
@@ -103,19 +92,20 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Invokes the function. After anything but an answer of the function the process is gone.
+    /// Invokes the function. The process survives only if the function answers, or reports an
+    /// error. With `kill_after` it is killed after this time, or when it answers: its answer is lost.
     pub(crate) async fn invoke(
         &mut self,
         program: &Program,
         id: String,
         event: Bytes,
-        planted: Planted,
+        kill_after: Option<Duration>,
     ) -> Result<Bytes, Failed> {
         let mut process = match self.process.take() {
             Some(process) => process,
             None => start(program).await.map_err(Failed::Start)?,
         };
-        match process.invoke(program, id, event, planted).await {
+        match process.invoke(program, id, event, kill_after).await {
             result @ (Ok(_) | Err(Failed::Function(_))) => {
                 self.process = Some(process);
                 result
@@ -124,7 +114,7 @@ impl Worker {
         }
     }
 
-    /// Kills the process, if there is one; whether there was.
+    /// Kills the process. Returns whether there was one.
     pub(crate) fn kill(&mut self) -> bool {
         self.process.take().is_some()
     }
@@ -146,15 +136,16 @@ impl Process {
         program: &Program,
         id: String,
         event: Bytes,
-        planted: Planted,
+        kill_after: Option<Duration>,
     ) -> Result<Bytes, Failed> {
         let (taken, is_taken) = oneshot::channel();
         let (arn, timeout_ms) = (program.arn.clone(), program.timeout_ms);
         let job = Job { id: id.clone(), arn, timeout_ms, event, taken };
-        // One at a time: there is room for it.
+        // One invocation at a time, so the channel has room.
         let _ = self.api.jobs.send(job).await;
         let handed_over = tokio::select! {
-            // A process that answers at once has been handed it before: that is looked at first.
+            // A process that answers immediately has taken the job before, so that is checked
+            // first.
             biased;
             handed_over = timeout(INIT, is_taken) => handed_over,
             Some(reply) = self.api.replies.recv() => {
@@ -167,18 +158,18 @@ impl Process {
         }
         let began = Instant::now();
         let end = began + Duration::from_millis(timeout_ms);
-        let killed = planted.kill_after.map_or(end, |after| began + after);
+        let killed = kill_after.map_or(end, |after| began + after);
         let reply = tokio::select! {
             reply = reply_to(&mut self.api.replies, &id) => reply,
             status = ended(&mut self.child) => Err(exited(status)),
             () = sleep_until(end.min(killed)) => Err(Failed::TimedOut(timeout_ms)),
         };
-        if planted.kill_after.is_some() { Err(Failed::Killed) } else { reply }
+        if kill_after.is_some() { Err(Failed::Killed) } else { reply }
     }
 }
 
 impl Drop for Process {
-    /// Kills it, and waits until the kernel has ended it.
+    /// Kills the process, and waits for its end.
     fn drop(&mut self) {
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             tracing::warn!(%error, "a process cannot be killed");
@@ -186,7 +177,7 @@ impl Drop for Process {
     }
 }
 
-/// Until the process has ended by itself.
+/// Waits until the process ends by itself.
 async fn ended(child: &mut Child) -> std::io::Result<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -200,7 +191,7 @@ fn said_at_start(reply: Reply) -> Failed {
     match reply {
         Reply::InitError(body) => Failed::Init(String::from_utf8_lossy(&body).into_owned()),
         Reply::Answer { id, .. } | Reply::Error { id, .. } => {
-            Failed::Init(format!("a reply to {id}, which is over"))
+            Failed::Init(format!("a reply to {id}, which has ended"))
         }
     }
 }
@@ -212,7 +203,7 @@ async fn reply_to(replies: &mut mpsc::Receiver<Reply>, wanted: &str) -> Result<B
             Reply::Error { id, body } if id == wanted => {
                 return Err(Failed::Function(String::from_utf8_lossy(&body).into_owned()));
             }
-            other => tracing::warn!(?other, "a reply to an invocation that is over"),
+            other => tracing::warn!(?other, "a reply to an invocation that has ended"),
         }
     }
     Err(Failed::Exited("its runtime API has ended".to_owned()))

@@ -1,10 +1,11 @@
-//! `Fn::ForEach` of the transform `AWS::LanguageExtensions`, as far as the template uses it.
+//! Expands `Fn::ForEach` of the transform `AWS::LanguageExtensions`, as far as the template uses
+//! it.
 
 use serde_json::{Map, Value, json};
 
-/// Replaces the loops among a template's resources by what they make. In what is repeated, the
-/// loop's name stands for an item in the logical ids, in a `Ref` and in the text of a `Fn::Sub`; no
-/// other place may name it.
+/// Replaces the loops among a template's resources by the resources that they make. Within a loop,
+/// its name stands for an item in logical ids, in a `Ref` and in the text of a `Fn::Sub`, and
+/// nowhere else.
 pub(crate) fn expand(template: &mut Value) {
     let Some(resources) = template["Resources"].as_object_mut() else { return };
     for (id, of) in std::mem::take(resources) {
@@ -25,7 +26,7 @@ fn placeholder(name: &str) -> String {
     format!("${{{name}}}")
 }
 
-/// Functions within `Ref` and `Fn::GetAtt` are decided here: nothing else allows them there.
+/// Also evaluates functions within `Ref` and `Fn::GetAtt`, which only loops allow there.
 fn replaced(of: &Value, name: &str, item: &str) -> Value {
     match of {
         Value::Array(items) => items.iter().map(|of| replaced(of, name, item)).collect(),
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_makes_resources_of_its_items() {
+    fn a_loop_makes_a_resource_of_each_item() {
         let mut template = json!({ "Resources": {
             "Topic": { "Type": "T" },
             "Fn::ForEach::All": ["Name", ["A", "B"], {

@@ -1,9 +1,9 @@
-//! A template of CloudFormation (with SAM's functions and globals) as it is deployed: parameters
-//! have values, conditions are decided, references are replaced.
+//! Evaluates a template of CloudFormation (with SAM's functions and globals): parameters,
+//! conditions, references, loops.
 //!
-//! It knows the intrinsic functions that `infra/template.yaml` uses, and refuses others. It makes
-//! no resources: what a reference to one stands for is told by [`Template::know`], and until then
-//! the reference stays as its own text (`Topic`, `Stream.Arn`).
+//! It supports the intrinsic functions that `infra/template.yaml` uses, and refuses others. It
+//! makes no resources: [`Template::know`] gives the value of a reference, and a reference without
+//! one evaluates to its own text (`Topic`, `Stream.Arn`).
 
 mod for_each;
 
@@ -17,25 +17,24 @@ use crate::for_each::expand;
 /// Why a template cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// It cannot be read.
-    #[error("the template is no YAML")]
+    /// It is not YAML.
+    #[error("the template is not YAML")]
     Yaml(#[from] serde_yaml_ng::Error),
-    /// A scalar that JSON does not have.
-    #[error("the template has a value that JSON does not have")]
+    /// A value that JSON cannot represent.
+    #[error("the template has a value that JSON cannot represent")]
     Scalar(#[from] serde_json::Error),
-    /// Something that it should have.
+    /// A part that it should have.
     #[error("the template has no {0}")]
     Missing(String),
-    /// A parameter with a value that it may not have.
-    #[error("the parameter {parameter} may not be `{value}`")]
+    /// A value that the parameter does not allow.
+    #[error("the parameter {parameter} does not allow `{value}`")]
     NotAllowed {
-        /// Its name.
+        /// The parameter.
         parameter: String,
         /// The value.
         value: String,
     },
-    /// A function of CloudFormation that this crate does not know, or that is used in a form that
-    /// it does not know.
+    /// A function of CloudFormation, or a form of it, that this crate does not support.
     #[error("cannot evaluate {0}")]
     Function(String),
 }
@@ -44,12 +43,12 @@ pub enum TemplateError {
 #[derive(Debug, Clone)]
 pub struct Template {
     body: Value,
-    /// What stands for a reference.
+    /// The values of references.
     known: BTreeMap<String, Value>,
 }
 
 impl Template {
-    /// A template in YAML, with the defaults of its parameters.
+    /// Parses a template in YAML. Parameters have their defaults.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut yaml: Yaml = serde_yaml_ng::from_str(text)?;
         yaml.apply_merge()?;
@@ -60,7 +59,7 @@ impl Template {
         Ok(Self { body, known })
     }
 
-    /// Gives a parameter a value, if it may have that.
+    /// Sets a parameter, if it allows the value.
     pub fn set(&mut self, parameter: &str, value: &str) -> Result<(), TemplateError> {
         let of = &self.body["Parameters"][parameter];
         if of.is_null() {
@@ -74,25 +73,25 @@ impl Template {
         Ok(())
     }
 
-    /// Says what a reference stands for: `AWS::StackName`, `Topic` (of a `Ref`), `Topic.Arn` (of a
+    /// Gives the value of a reference: `AWS::StackName`, `Topic` (of a `Ref`), `Topic.Arn` (of a
     /// `GetAtt`).
     pub fn know(&mut self, reference: &str, value: Value) {
         self.known.insert(reference.to_owned(), value);
     }
 
-    /// A parameter, as it is declared.
+    /// A parameter's declaration.
     pub fn parameter(&self, name: &str) -> &Value {
         &self.body["Parameters"][name]
     }
 
-    /// The values that a parameter may have.
+    /// The values that a parameter allows.
     pub fn allowed(&self, parameter: &str) -> Result<Vec<String>, TemplateError> {
         let allowed = self.body["Parameters"][parameter]["AllowedValues"].as_array();
         let missing = || TemplateError::Missing(format!("list of values for {parameter}"));
         Ok(allowed.ok_or_else(missing)?.iter().map(as_text).collect())
     }
 
-    /// The resources that the stack has, by their logical ids.
+    /// The resources of the stack whose conditions hold, evaluated, by their logical ids.
     pub fn resources(&self) -> Result<BTreeMap<String, Value>, TemplateError> {
         let mut resources = BTreeMap::new();
         for (id, of) in self.body["Resources"].as_object().into_iter().flatten() {
@@ -104,13 +103,13 @@ impl Template {
         Ok(resources)
     }
 
-    /// The resources of a type, by their logical ids, with their properties.
+    /// The properties of the resources of a type, by their logical ids.
     pub fn of_type(&self, kind: &str) -> Result<BTreeMap<String, Value>, TemplateError> {
         let all = self.resources()?.into_iter().filter(|(_, of)| of["Type"] == kind);
         Ok(all.map(|(id, of)| (id, of["Properties"].clone())).collect())
     }
 
-    /// The functions by their logical ids, with what is the same for all.
+    /// The properties of the functions, with the globals merged in, by their logical ids.
     pub fn functions(&self) -> Result<BTreeMap<String, Value>, TemplateError> {
         let global = self.value(&self.body["Globals"]["Function"])?.unwrap_or_default();
         let mut functions = self.of_type("AWS::Serverless::Function")?;
@@ -129,7 +128,7 @@ impl Template {
         Ok(self.value(body)? == Some(json!(true)))
     }
 
-    /// `None`: the property is not there.
+    /// Evaluates a value. `None`: the property is absent (`AWS::NoValue`).
     fn value(&self, of: &Value) -> Result<Option<Value>, TemplateError> {
         match of {
             Value::Array(items) => {
@@ -165,7 +164,7 @@ impl Template {
                 let holds = self.holds(&text(&with[0])?)?;
                 self.value(&with[if holds { 1 } else { 2 }])?
             }
-            // CloudFormation compares texts: a parameter's value is one, of whatever type.
+            // CloudFormation compares strings: a parameter's value is one, whatever its type.
             "Fn::Equals" => {
                 let text = |of: &Value| -> Result<Option<String>, TemplateError> {
                     Ok(self.value(of)?.map(|value| as_text(&value)))
@@ -194,8 +193,7 @@ impl Template {
         }
     }
 
-    /// A reference that nothing is known of stays as it is, without the braces. `None`: a brace is
-    /// not closed.
+    /// Evaluates the text of a `Fn::Sub`. `None`: a brace is not closed.
     fn substitute(&self, text: &str) -> Option<String> {
         let mut out = String::new();
         let mut rest = text;
@@ -209,12 +207,12 @@ impl Template {
     }
 }
 
-/// A value as CloudFormation writes it into a text.
+/// A value as CloudFormation writes it into a string.
 pub fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The short forms (`!Ref`) as the long ones (`{"Ref": …}`).
+/// Converts YAML to JSON, and the short forms (`!Ref`) to the long ones (`{"Ref": …}`).
 fn plain(yaml: &Yaml) -> Result<Value, TemplateError> {
     Ok(match yaml {
         Yaml::Tagged(tagged) => {

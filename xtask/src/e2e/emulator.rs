@@ -1,4 +1,4 @@
-//! AWS in a process of this machine: `ministack`, which runs the Lambdas' own binaries.
+//! Starts AWS on this machine: `ministack`, which runs the Lambdas' own binaries.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -12,24 +12,24 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::venv::Venv;
 
-/// How long it may take to answer.
+/// How long a server may take to answer.
 const READY: Duration = Duration::from_secs(60);
-/// Runs the emulator in the process group of this shell, until the pipe to it is closed: by us, or
-/// because we have ended, however that came. Then everything in the group ends, the Lambdas too. The
-/// emulator is started before the trap, which it would inherit.
+/// Runs the emulator in the process group of this shell until our end of the pipe closes: because
+/// we close it, or because we end, in whatever way. Then the shell ends everything in the group,
+/// the Lambdas too. It starts the emulator before the trap, which the emulator would inherit.
 const GUARD: &str = r#""$@" & trap '' TERM; read -r _; kill -TERM 0; sleep 0.5; kill -KILL 0"#;
-/// The region, and the account's root, whom the emulator lets do everything.
+/// The region, and the account's root, which the emulator allows everything.
 const ACCOUNT: [(&str, &str); 3] = [
     ("AWS_DEFAULT_REGION", "us-east-1"),
     ("AWS_ACCESS_KEY_ID", "test"),
     ("AWS_SECRET_ACCESS_KEY", "test"),
 ];
 
-/// A server with all that it has started. They end when this is dropped.
+/// A server with all processes that it has started. Dropping this ends them.
 pub(super) struct Guarded(Child);
 
 impl Guarded {
-    /// Starts it, and returns when it answers on this port. `prepare` adds to its command.
+    /// Starts a server, and returns when it answers on this port. `prepare` adds to its command.
     pub(super) fn start(
         what: &str,
         program: &Path,
@@ -40,7 +40,7 @@ impl Guarded {
         let output = File::create(log)?;
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "sh"]).arg(program);
-        // Nothing of this machine's AWS, Docker or earlier runs.
+        // Hides this machine's AWS, Docker and earlier runs.
         command.env_clear().envs(kept()).envs(ACCOUNT);
         prepare(&mut command);
         command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
@@ -61,19 +61,19 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // It ends itself, with all others in its group.
+        // The shell ends everything in its group, itself included.
         let _ = self.0.wait();
     }
 }
 
-/// A running `ministack`. It ends when this is dropped.
+/// A running `ministack`. Dropping this ends it.
 pub(super) struct Emulator {
     _guarded: Guarded,
     port: u16,
 }
 
 impl Emulator {
-    /// Starts one that keeps everything in this folder, and knows nothing yet.
+    /// Starts an empty one that stores everything in this folder.
     pub(super) fn start(venv: &Venv, folder: &Path) -> Result<Self> {
         let (port, state) = (free_port()?, folder.join("emulator"));
         fs::create_dir_all(&state)?;
@@ -83,35 +83,35 @@ impl Emulator {
             command.env("STATE_DIR", &state).env("S3_DATA_DIR", state.join("s3"));
             command
                 .env("DOCKER_HOST", format!("unix://{}", state.join("no-docker.sock").display()));
-            // Other ports, which it would open for everybody.
+            // It would open these ports on all interfaces.
             command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
-            // It checks signatures, and what each role may do.
+            // Checks signatures, and each role's permissions.
             command.env("AUTH", "true");
             command.env("BIND_HOST", "127.0.0.1").env("MINISTACK_HOST", "127.0.0.1");
             command.env("GATEWAY_PORT", port.to_string());
-            // The Lambdas find AWS by it.
+            // The Lambdas find AWS by this.
             command.env("AWS_ENDPOINT_URL", url(port));
         })?;
         Ok(Self { _guarded: guarded, port })
     }
 
-    /// What a program needs to know to find this AWS, and no other.
+    /// The variables by which a program finds this AWS, and no other.
     pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
         environment(self.port)
     }
 
-    /// Where an HTTP API answers: its own host name is none that this machine could look up.
+    /// The URL of an HTTP API. Its own host name does not resolve on this machine.
     pub(super) fn api(&self, id: &str) -> String {
         format!("{}/_aws/execute-api/{id}", url(self.port))
     }
 }
 
-/// What a program needs to know to find the AWS on this port, and no other.
+/// The variables by which a program finds the AWS on this port, and no other.
 pub(super) fn environment(port: u16) -> Vec<(&'static str, String)> {
     let mut environment: Vec<_> =
         ACCOUNT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     environment.push(("AWS_ENDPOINT_URL", url(port)));
-    // Whatever is configured for the user who runs this.
+    // Hides the configuration of the user that runs this.
     environment.push(("AWS_CONFIG_FILE", "/dev/null".to_owned()));
     environment.push(("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()));
     environment.push(("AWS_PAGER", String::new()));
@@ -130,7 +130,7 @@ fn kept() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
     ["HOME", "LANG", "PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
-/// A folder of its own, which stays: the message of a failure names it.
+/// A new folder. It stays after a failure, whose message names it.
 pub(super) fn folder() -> Result<PathBuf> {
     Ok(tempfile::Builder::new().prefix("fanfold-e2e-").tempdir()?.keep())
 }

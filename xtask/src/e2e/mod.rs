@@ -1,4 +1,4 @@
-//! The template, deployed to an emulator of AWS with the Lambdas' own binaries, and driven by the
+//! Deploys the template to emulators of AWS with the Lambdas' own binaries, and drives it with the
 //! same scenarios and the same auditor as the engine in one process.
 
 mod emulator;
@@ -27,50 +27,51 @@ pub(crate) use self::without::Without;
 use crate::lambdas::{self, Arch, Packages};
 use crate::venv::Venv;
 
-/// What the generator sends to each of two stacks on ministack, at a rate that both keep up with on
-/// two busy cores. (What they answer late is sent late; what would be later than 10 s is not sent.)
+/// The load on each of two stacks on ministack, at a rate that both sustain on two busy cores. (If
+/// they answer late, the generator sends late; it drops a request that would be more than 10 s
+/// late.)
 const COMMANDS: u64 = 500;
 const SECONDS: u64 = 25;
 
-/// What plays AWS.
+/// The emulator of AWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum On {
-    /// `ministack`: takes the whole template, and checks roles. It ignores `batchItemFailures` of
+    /// `ministack` deploys the whole template, and checks roles. It ignores `batchItemFailures` of
     /// streams.
     Ministack,
-    /// `moto` with our own `lambda-host`: takes only the template's tables, streams, topic and
-    /// queues, and knows no roles. It is made to fail.
+    /// `moto` with our own `lambda-host` deploys the template's tables, streams, topic and queues,
+    /// and has no roles. Faults are planted in both.
     Moto,
 }
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// What plays AWS; both, one after the other, if nothing is said.
+    /// The emulator; by default both, one after the other.
     #[arg(long, value_enum, conflicts_with_all = ["delivery", "without", "mutations", "starts"])]
     on: Option<On>,
-    /// How commits come to the views; both, one beside the other, if nothing is said.
+    /// How commits reach the views; by default both ways, in parallel.
     #[arg(long, value_enum)]
     delivery: Option<Delivery>,
-    /// Takes `<resource>`, `<function>.<event>` or `<role>.<service:Action>` out of the template,
-    /// and expects that this is noticed.
+    /// Remove `<resource>`, `<function>.<event>` or `<role>.<service:Action>` from the template,
+    /// and expect a scenario to fail.
     #[arg(long, value_name = "WHAT")]
     without: Vec<Without>,
-    /// The same for everything that must not be missing, one after the other.
+    /// The same for every mapping, subscription and schedule, and for a permission of each role.
     #[arg(long, conflicts_with_all = ["delivery", "without"])]
     mutations: bool,
-    /// With the packages that are deployed to AWS, instead of ones that are built quickly.
+    /// Use the packages that are deployed to AWS, instead of ones that are built quickly.
     #[arg(long)]
     release: bool,
-    /// Only measures how long the Lambdas take to start, and to answer.
+    /// Only measure how long the Lambdas take to start, and to answer.
     #[arg(long, conflicts_with_all = ["delivery", "without", "mutations"])]
     starts: bool,
-    /// On moto only some of the faults: what `ci` runs.
+    /// Plant only some of the faults on moto, as `ci` does.
     #[arg(long)]
     some_faults: bool,
 }
 
 impl Options {
-    /// All that has a place in CI.
+    /// The options of CI.
     pub(crate) const IN_CI: Self = Self {
         some_faults: true,
         on: None,
@@ -82,18 +83,18 @@ impl Options {
     };
 }
 
-/// What a cold stack on a busy machine may take.
+/// How long a cold stack on a busy machine may take.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Scenarios of a host in the same process, wherever everything else runs.
+/// Scenarios that need a host in the same process.
 const LOCAL: [&str; 4] = [
-    "bad_input::bad_input_gets_its_problem_without_a_gateway",
+    "bad_input::bad_input_is_answered_with_its_problem_without_a_gateway",
     "isolation::",
     "services::two_services_keep_separate_logs_for_one_org",
-    "tour::the_host_counts",
+    "tour::the_host_counts_requests_and_commands",
 ];
 
-/// What is built once, for all that is run.
+/// What is built once for all runs.
 struct Built {
     venv: Venv,
     template: PathBuf,
@@ -102,7 +103,7 @@ struct Built {
     generator: PathBuf,
 }
 
-/// All of it.
+/// Runs what the options select.
 pub(crate) fn run(options: Options) -> Result<()> {
     let packages = if options.release { Packages::Release } else { Packages::Fast };
     let built = Built::build(packages)?;
@@ -125,19 +126,19 @@ pub(crate) fn run(options: Options) -> Result<()> {
     if options.on != Some(On::Moto) {
         on_ministack(&built, deliveries)?;
     }
-    // A delivery is asked for on the emulator that has it.
+    // `--delivery` selects a stack of ministack.
     if options.on != Some(On::Ministack) && options.delivery.is_none() {
         moto::run(&built, !options.some_faults)?;
     }
     Ok(())
 }
 
-/// A stack for each delivery, one beside the other.
+/// Runs a stack for each delivery, in parallel.
 fn on_ministack(built: &Built, deliveries: Vec<Delivery>) -> Result<()> {
     let results: Vec<Result<()>> = thread::scope(|scope| {
         let start = |delivery| scope.spawn(move || full(built, delivery));
         let runs: Vec<_> = deliveries.into_iter().map(start).collect();
-        let panicked = |_| Err(anyhow::anyhow!("it panicked"));
+        let panicked = |_| Err(anyhow::anyhow!("a run panicked"));
         runs.into_iter().map(|run| run.join().unwrap_or_else(panicked)).collect()
     });
     let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
@@ -170,19 +171,19 @@ impl Built {
     }
 }
 
-/// A copy of the template that names the packages of the emulator, beside them.
+/// Writes a copy of the template that names the quickly built packages, beside them.
 fn with_fast_packages(template: &Path) -> Result<PathBuf> {
     let (from, text) = ("CodeUri: ../target/lambda/", fs::read_to_string(template)?);
     ensure!(
         text.matches(from).count() == lambdas::LAMBDAS.len(),
-        "the template has other packages"
+        "the template does not name the packages of all Lambdas"
     );
     let copy = lambdas::folder(Packages::Fast)?.join("template.yaml");
     fs::write(&copy, text.replace(from, "CodeUri: ./"))?;
     Ok(copy)
 }
 
-/// Builds the scenarios; the program that runs them.
+/// Builds the scenarios, and returns their program.
 fn build_suite() -> Result<PathBuf> {
     let suite = ["test", "--package", "scenarios", "--no-run", "--message-format", "json"];
     let arguments = [&suite[..], &crate::SHARED].concat();
@@ -196,21 +197,21 @@ fn build_suite() -> Result<PathBuf> {
         let program = message["executable"].as_str().filter(|_| is_test)?;
         Some(PathBuf::from(program))
     });
-    programs.next_back().context("cargo has built no scenarios")
+    programs.next_back().context("cargo named no program of the scenarios")
 }
 
-/// Something that answers the API, and what is run against it.
+/// A running API, and what runs against it.
 struct Target<'a> {
     built: &'a Built,
-    /// What it is called where something is said of it.
+    /// Its name in messages.
     name: String,
     folder: PathBuf,
     url: String,
-    /// What programs have to know to find its AWS, and no other.
+    /// The variables by which programs find its AWS, and no other.
     environment: Vec<(&'static str, String)>,
 }
 
-/// A deployed stack. It ends when this is dropped.
+/// A deployed stack. Dropping it ends the emulator.
 struct Deployed<'a> {
     target: Target<'a>,
     emulator: Emulator,
@@ -243,14 +244,15 @@ impl<'a> Deployed<'a> {
 }
 
 impl Target<'_> {
-    /// Runs scenarios against it; whether they held. `name`: of their log.
+    /// Runs scenarios against it, and returns whether they passed. `name` is that of their log.
     fn scenarios(&self, name: &str, arguments: &[&str], patience: Duration) -> Result<bool> {
         let mut suite = Command::new(&self.built.suite);
         suite.args(arguments).env("SCENARIO_PATIENCE", patience.as_secs().to_string());
         self.run(name, suite.env("FANFOLD_URL", &self.url))
     }
 
-    /// Runs something that finds this AWS and no other, and keeps what it prints.
+    /// Runs a command that finds this AWS and no other, and returns whether it succeeded. Its
+    /// output goes to the log `name`.
     fn run(&self, name: &str, command: &mut Command) -> Result<bool> {
         let output = File::create(self.log(name))?;
         command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
@@ -262,7 +264,7 @@ impl Target<'_> {
         self.folder.join(name).with_extension("log")
     }
 
-    /// As [`Target::run`]'s answer, with what the log ends with if it is no.
+    /// Turns a failed [`Target::run`] into an error with the end of its log.
     fn must(&self, name: &str, held: bool) -> Result<()> {
         if held {
             return Ok(());
@@ -275,32 +277,32 @@ impl Target<'_> {
     }
 }
 
-/// All scenarios that need nothing but the API.
+/// Runs all scenarios that need only the API.
 fn all_scenarios(target: &Target<'_>) -> Result<()> {
-    // Some only wait, most of the time.
+    // They wait most of the time.
     let mut arguments = vec!["--test-threads", "4"];
     arguments.extend(LOCAL.iter().flat_map(|name| ["--skip", name]));
     let held = target.scenarios("scenarios", &arguments, PATIENCE)?;
     target.must("scenarios", held)
 }
 
-/// Everything on one stack.
+/// Runs everything on one stack of ministack.
 fn full(built: &Built, delivery: Delivery) -> Result<()> {
     let mut clock = Clock::start(&format!("delivery {}", delivery.name()));
     let stack = Deployed::deploy(built, delivery, &[])?;
     clock.lap("deployed");
     all_scenarios(&stack)?;
-    clock.lap("the scenarios held");
+    clock.lap("the scenarios passed");
     audited_load(&stack, COMMANDS)?;
     clock.lap(&format!("{COMMANDS} commands were audited"));
-    // Each of these takes something away from all others.
+    // Each of these breaks something that the others need.
     let held = stack.scenarios(
         "failures",
         &["deployed::", "--ignored", "--test-threads", "1"],
         PATIENCE,
     )?;
     stack.must("failures", held)?;
-    clock.lap("what had failed caught up");
+    clock.lap("the stack recovered from failures");
     Aws::new(&built.venv, &stack.emulator, &stack.folder).tear_down()?;
     clock.lap("torn down");
     let folder = stack.folder.clone();
@@ -309,7 +311,7 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     Ok(())
 }
 
-/// Commands of many organisations; all got in, and the auditor is content.
+/// Loads the stack with commands of many organisations. All must be accepted, and pass the audit.
 fn audited_load(stack: &Target<'_>, commands: u64) -> Result<()> {
     let (rate, seconds) = ((commands / SECONDS).to_string(), format!("{SECONDS}s"));
     let much = ["--rate", &rate, "--duration", &seconds, "--tenants", "50", "--users", "3"];
@@ -320,14 +322,14 @@ fn audited_load(stack: &Target<'_>, commands: u64) -> Result<()> {
     ensure!(
         count("/counts/accepted") >= Some(commands)
             && count("/counts/accepted") == count("/counts/due"),
-        "not all got in: {}",
+        "not all commands were accepted: {}",
         report["counts"]
     );
-    ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all were audited");
+    ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all receipts were audited");
     Ok(())
 }
 
-/// Runs the generator and its auditor; its report.
+/// Runs the generator and its auditor, and returns the report.
 fn load(stack: &Target<'_>, arguments: &[&str]) -> Result<Value> {
     let report = stack.folder.join("report.json");
     let mut generator = Command::new(&stack.built.generator);
@@ -338,7 +340,7 @@ fn load(stack: &Target<'_>, arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_reader(File::open(&report)?)?)
 }
 
-/// Says what has been done, and how long that took.
+/// Prints each step with the time that it took.
 struct Clock {
     name: String,
     began: Instant,

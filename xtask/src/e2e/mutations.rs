@@ -1,4 +1,4 @@
-//! Whether each part of the template matters: without it, something must be red.
+//! Removes each part of the template in turn: without it, a scenario must fail.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -9,14 +9,13 @@ use anyhow::{Result, ensure};
 use super::stack::Delivery;
 use super::{Built, Deployed, Without};
 
-/// What a probe waits for, at most: less than the minute after which a sweep heals what a missing
-/// part has left undone. For the sweeps themselves there is no such bound.
+/// How long a probe waits: less than the minute after which a sweep repairs what the missing part
+/// left undone. For the sweeps themselves there is no such bound.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE_SWEEP: Duration = Duration::from_secs(100);
 
-/// Everything that must not be missing, with either delivery: each mapping, schedule and
-/// subscription, and of each role something that it may do. (Who may invoke a function, its own
-/// policy says, which the emulator does not ask.)
+/// The parts of both deliveries: each mapping and schedule, and one permission of each role. (A
+/// function's own policy says which callers may invoke it. The emulator does not check that.)
 const COMMON: [&str; 13] = [
     "RelayFunction.Changes",
     "ProcessorFunction.Commands",
@@ -26,7 +25,7 @@ const COMMON: [&str; 13] = [
     "TotalsFunction.EachMinute",
     "ApiRole.dynamodb:UpdateItem",
     "RelayRole.kinesis:PutRecords",
-    // AWS asks for `sns:Publish`, the emulator for the call's own name.
+    // AWS checks `sns:Publish`, the emulator the name of the call.
     "ProcessorRole.sns:PublishBatch",
     "SweepRole.dynamodb:UpdateItem",
     "BalancesRole.dynamodb:UpdateItem",
@@ -46,18 +45,18 @@ const OF_QUEUES: [&str; 9] = [
     "TotalsQueuePolicy",
 ];
 
-/// Stacks at the same time: most of the time they wait.
+/// Stacks in parallel: they wait most of the time.
 const AT_ONCE: usize = 3;
 
-/// What was seen of one.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy)]
 enum Seen {
     Held,
-    /// The scenario that did not.
+    /// The scenario that failed.
     Red(&'static str),
 }
 
-/// Runs all of them, each on a stack of its own.
+/// Probes every part, each on a stack of its own.
 pub(super) fn run(built: &Built) -> Result<()> {
     let direct = COMMON.iter().chain(&OF_TOPIC).map(|what| (Delivery::Direct, *what));
     let queue = OF_QUEUES.iter().map(|what| (Delivery::Queue, *what));
@@ -105,17 +104,17 @@ fn probe_all(
     Ok(table.into_iter().map(|(_, row)| row).collect())
 }
 
-/// Expects that this is noticed.
+/// Expects a scenario to fail without these parts.
 pub(super) fn expect_red(built: &Built, delivery: Delivery, without: &[Without]) -> Result<()> {
     let names: Vec<String> = without.iter().map(Without::to_string).collect();
     match probe(built, delivery, without)? {
         Seen::Red(_) => Ok(()),
-        Seen::Held => anyhow::bail!("nothing has noticed that {} was missing", names.join(", ")),
+        Seen::Held => anyhow::bail!("no scenario failed without {}", names.join(", ")),
     }
 }
 
-/// Deploys, and runs one scenario after the other until one does not hold. First the quick one: the
-/// sweeps, which begin a minute later, must not get to heal what it is to notice.
+/// Deploys a stack, and runs one scenario after another until one fails. The quick one is first,
+/// before the sweeps, which begin a minute later, can repair what it must notice.
 fn probe(built: &Built, delivery: Delivery, without: &[Without]) -> Result<Seen> {
     let began = Instant::now();
     let stack = Deployed::deploy(built, delivery, without)?;

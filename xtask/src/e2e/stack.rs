@@ -1,4 +1,4 @@
-//! The template, deployed as a user would, but to the emulator.
+//! Deploys the template as a user would, but to the emulator.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ use super::without::Without;
 use crate::lambdas::Arch;
 use crate::venv::Venv;
 
-/// The name of the stack, with which those of its tables begin.
+/// The name of the stack, and the prefix of its tables' names.
 pub(super) const NAME: &str = "fanfold";
-/// Where the packages go.
+/// The bucket of the packages.
 const BUCKET: &str = "s3://fanfold-packages";
 
-/// What `package` makes of the template, in the stack's folder.
+/// The packaged template, in the stack's folder.
 const PACKAGED: &str = "packaged.json";
 
-/// How commits come to a view.
+/// How commits reach a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Delivery {
     /// SNS invokes the view's Lambda.
@@ -33,7 +33,7 @@ pub(crate) enum Delivery {
 impl Delivery {
     pub(super) const ALL: [Self; 2] = [Self::Direct, Self::Queue];
 
-    /// As the template calls it.
+    /// The template's name for it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -42,7 +42,7 @@ impl Delivery {
     }
 }
 
-/// What calls `aws`, as the emulator's root.
+/// Calls `aws` as the emulator's root.
 pub(super) struct Aws<'a> {
     venv: &'a Venv,
     emulator: &'a Emulator,
@@ -50,7 +50,7 @@ pub(super) struct Aws<'a> {
 }
 
 impl<'a> Aws<'a> {
-    /// Its output goes to a file in `folder`.
+    /// The output goes to a file in `folder`.
     pub(super) fn new(venv: &'a Venv, emulator: &'a Emulator, folder: &Path) -> Self {
         Self { venv, emulator, log: folder.join("aws.log") }
     }
@@ -74,10 +74,10 @@ impl<'a> Aws<'a> {
         let output = self.command(arguments).args(["--output", "json"]).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "`aws {}` failed: {error}", arguments.join(" "));
-        serde_json::from_slice(&output.stdout).context("aws prints no JSON")
+        serde_json::from_slice(&output.stdout).context("`aws` printed something else than JSON")
     }
 
-    /// Packages and deploys the template, without something perhaps. The id of its API.
+    /// Packages and deploys the template, without some of its parts, and returns the id of its API.
     pub(super) fn deploy(
         &self,
         template: &Path,
@@ -106,7 +106,7 @@ impl<'a> Aws<'a> {
         let mut overrides = vec![format!("Architecture={}", Arch::here().name())];
         overrides.push("ApiAuthorization=NONE".to_owned());
         if delivery == Delivery::Queue {
-            // What else can be chosen, at one go.
+            // The other choices of the template, all in one stack.
             overrides.push(format!("ViewDelivery={}", delivery.name()));
             overrides.push(format!("KmsKeyArn={}", self.make_key()?));
             overrides.push("StreamMode=ON_DEMAND".to_owned());
@@ -114,7 +114,7 @@ impl<'a> Aws<'a> {
             overrides.push("ViewQueueReceives=2".to_owned());
         }
         if let Err(error) = self.deploy_with(&path, &overrides) {
-            // Which resource, and why, is only there; if it has come to a stack at all.
+            // Only the stack's events say which resource failed, and why. There may be no stack.
             let _ = self.run(&["cloudformation", "describe-stack-events", "--stack-name", NAME]);
             return Err(error);
         }
@@ -130,7 +130,7 @@ impl<'a> Aws<'a> {
         Ok(value.with_context(|| format!("the stack has no output {key}"))?.to_owned())
     }
 
-    /// As `infra/README.md` has it. Parameters that are not named keep their values.
+    /// Deploys as `infra/README.md` says. Parameters that are not named keep their values.
     fn deploy_with(&self, packaged: &str, overrides: &[String]) -> Result<()> {
         let bucket = BUCKET.trim_start_matches("s3://");
         let deploy = ["cloudformation", "deploy", "--template-file", packaged];
@@ -140,7 +140,7 @@ impl<'a> Aws<'a> {
         self.run(&[&deploy[..], &into, &may, &overrides].concat())
     }
 
-    /// As `infra/README.md` has it: nothing is left but the packages.
+    /// Tears down as `infra/README.md` says. Only the packages may be left.
     pub(super) fn tear_down(&self) -> Result<()> {
         let journal = self.output("JournalTableName")?;
         let describe = ["dynamodb", "describe-table", "--table-name", &journal];
@@ -161,6 +161,6 @@ impl<'a> Aws<'a> {
     fn make_key(&self) -> Result<String> {
         let made = self.read(&["kms", "create-key"])?;
         let arn = made.pointer("/KeyMetadata/Arn").and_then(Value::as_str);
-        Ok(arn.context("a key has an ARN")?.to_owned())
+        Ok(arn.context("the new key has no ARN")?.to_owned())
     }
 }

@@ -1,5 +1,5 @@
-//! How long the Lambdas take, as the emulator's runtime API sees it: a start with the first
-//! invocation, and invocations after it.
+//! Measures how long the Lambdas take, at the emulator's runtime API: a start with its first
+//! invocation, and later invocations.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::lambdas::LAMBDAS;
 const LOAD: [&str; 4] = ["--rate", "4", "--duration", "130s"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was seen of one function, in milliseconds.
+/// The times of one function, in milliseconds.
 #[derive(Debug, Default)]
 struct Times {
-    /// From the start of the program until it asks for work, as it says itself.
+    /// From the start of the program until it asks for work, as it logs.
     init: Vec<u64>,
-    /// Of invocations for which it was started: its start, `init`, and the invocation.
+    /// The first invocation of a process: its start, `init`, and the invocation.
     first: Vec<u64>,
-    /// Of all others.
+    /// All other invocations.
     warm: Vec<u64>,
 }
 
-/// Deploys, sends a few commands, and reads what was logged.
+/// Deploys a stack, sends a few commands, and reads the times from the logs.
 pub(super) fn run(built: &Built) -> Result<()> {
     let stack = Deployed::deploy(built, Delivery::Direct, &[])?;
     let held = stack.scenarios("tour", &["tour::the_tour", "--exact"], PATIENCE)?;
@@ -50,7 +50,7 @@ pub(super) fn run(built: &Built) -> Result<()> {
     Ok(())
 }
 
-/// The value below which so many of a hundred are; the largest of few.
+/// The percentile; of few values, the largest.
 fn at(values: &[u64], percent: usize) -> u64 {
     let mut values = values.to_vec();
     values.sort_unstable();
@@ -58,15 +58,15 @@ fn at(values: &[u64], percent: usize) -> u64 {
     values.get(place).copied().unwrap_or_default()
 }
 
-/// The emulator writes a stream for each invocation.
+/// The emulator writes a log stream for each invocation.
 fn times(aws: &Aws<'_>, name: &str) -> Result<Times> {
     let group = format!("/aws/lambda/{NAME}-{name}");
     let found = aws.read(&["logs", "filter-log-events", "--log-group-name", &group])?;
-    let events = found["events"].as_array().context("there are no events")?;
+    let events = found["events"].as_array().context("the logs have no events")?;
     let mut invocations: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for event in events {
-        let stream = event["logStreamName"].as_str().context("an event has a stream")?;
-        let message = event["message"].as_str().context("an event has a message")?;
+        let stream = event["logStreamName"].as_str().context("a log event has no stream")?;
+        let message = event["message"].as_str().context("a log event has no message")?;
         invocations.entry(stream).or_default().push(message);
     }
     let mut times = Times::default();
@@ -80,17 +80,20 @@ fn times(aws: &Aws<'_>, name: &str) -> Result<Times> {
             None => times.warm.push(ms),
         }
     }
-    ensure!(!times.init.is_empty() && !times.warm.is_empty(), "{name} was not seen: {times:?}");
+    ensure!(
+        !times.init.is_empty() && !times.warm.is_empty(),
+        "{name} has no start, or no later invocation: {times:?}"
+    );
     Ok(times)
 }
 
-/// `REPORT RequestId: …`, a tab, `Duration: 12 ms`, a tab, and so on.
+/// Reads `REPORT RequestId: …`, a tab, `Duration: 12 ms`, a tab, and so on.
 fn duration(line: &str) -> Option<u64> {
     let (_, rest) = line.strip_prefix("REPORT ")?.split_once("\tDuration: ")?;
     rest.split_once(" ms")?.0.parse().ok()
 }
 
-/// What the host says when it is ready.
+/// Reads the line that the Lambda logs when it is ready.
 fn init(line: &str) -> Option<u64> {
     serde_json::from_str::<Value>(line).ok()?.get("init_ms")?.as_u64()
 }
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_logged_is_read() {
+    fn times_are_read_from_log_lines() {
         let report = "REPORT RequestId: 1\tDuration: 12 ms\tBilled Duration: 13 ms\tMemory";
         assert_eq!(duration(report), Some(12));
         assert_eq!(duration("END RequestId: 1"), None);
@@ -110,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_values_that_were_seen() {
+    fn percentiles_are_measured_values() {
         for (values, percent, expected) in
             [(&[][..], 50, 0), (&[7], 99, 7), (&[3, 1, 2], 50, 2), (&[4, 3, 2, 1], 99, 4)]
         {

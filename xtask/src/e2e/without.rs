@@ -1,4 +1,4 @@
-//! The template without one thing that it needs. Whoever takes it out has to see red.
+//! Removes one part from the template, so that a scenario must fail.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,14 @@ use std::str::FromStr;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What is taken out.
+/// The part to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Without {
-    /// `<resource>`: all of it.
+    /// `<resource>`: the whole resource.
     Resource(String),
-    /// `<function>.<event>`: what invokes it.
+    /// `<function>.<event>`: what invokes the function.
     Event(String, String),
-    /// `<role>.<service:Action>`: this, wherever the role may do it.
+    /// `<role>.<service:Action>`: the action, in every statement of the role.
     Action(String, String),
 }
 
@@ -25,7 +25,7 @@ impl FromStr for Without {
             None => (text, None),
             Some((resource, part)) => (resource, Some(part.to_owned())),
         };
-        ensure!(!resource.is_empty(), "names no resource of the template");
+        ensure!(!resource.is_empty(), "it begins with no name of a resource");
         let resource = resource.to_owned();
         Ok(match part {
             None => Self::Resource(resource),
@@ -47,7 +47,7 @@ impl fmt::Display for Without {
 }
 
 impl Without {
-    /// Takes it out of a template in JSON. It must be there.
+    /// Removes the part from a template in JSON. It is an error if the template does not have it.
     pub(crate) fn apply(&self, template: &mut Value) -> Result<()> {
         let resources = template.pointer_mut("/Resources").and_then(Value::as_object_mut);
         let resources = resources.context("the template has no resources")?;
@@ -67,10 +67,10 @@ impl Without {
     }
 }
 
-/// Something that needs no permission: a statement has to allow something.
+/// An action that needs no permission. A statement must name at least one action.
 const NOTHING: &str = "sts:GetCallerIdentity";
 
-/// Takes the action out of all statements in `value`.
+/// Replaces the action in all statements in `value`. Returns whether there was one.
 fn take_action(value: &mut Value, action: &str) -> bool {
     match value {
         Value::String(text) if text == action => {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_taken_out_and_nothing_else() {
+    fn only_the_named_part_is_removed() {
         let statements = "/Resources/Role/Properties/Policies/0/PolicyDocument/Statement";
         let cases: &[(&str, &str, Value)] = &[
             ("Mapping", "/Resources/Mapping", Value::Null),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_cannot_be_taken_out() {
+    fn removing_a_missing_part_is_an_error() {
         for name in ["Nothing", "Relay.Nothing", "Role.sns:Nothing", "Mapping.sns:Publish"] {
             let without: Without = name.parse().expect("it is a name");
             let before = template();

@@ -187,7 +187,7 @@ mod tests {
             (format!("{HEADER}\n"), "changes nothing"),
             (format!("{HEADER}\n{}", DIFF.replace("-c\n+d\n", "")), "changes nothing"),
             (format!("{HEADER}\n{}", DIFF.replace(" b\n-c\n", "")), "its place"),
-            (format!("{HEADER}\n{}", DIFF.replace("--- a/", "--- c/")), "before `--- a/`"),
+            (format!("{HEADER}\n{}", DIFF.replace("--- a/src/a.rs\n", "")), "before `--- a/`"),
             (format!("{HEADER}\n{}", DIFF.replace("-c", "c")), "found `c`"),
         ] {
             let error = Mutation::parse("relay", &text).expect_err(&text).to_string();

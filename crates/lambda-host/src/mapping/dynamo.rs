@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::stream::{Page, Record, Source};
 use crate::event;
 
-/// Records that DynamoDB returns at once.
+/// The most records that one call returns (DynamoDB Streams).
 const RECORDS_MAX: usize = 1_000;
 
 /// A table's stream.
@@ -21,7 +21,7 @@ pub struct TableStream {
 }
 
 impl TableStream {
-    /// Of the table with this name.
+    /// The stream of the table with this name.
     pub fn new(client: Client, table: &str, region: &str) -> Self {
         let (table, region) = (table.to_owned(), region.to_owned());
         Self { client, table, region, arn: OnceCell::new() }
@@ -46,7 +46,9 @@ impl Source for TableStream {
         loop {
             let request = self.client.describe_stream().stream_arn(arn);
             let page = request.set_exclusive_start_shard_id(after).send().await?;
-            let stream = page.stream_description().context("a stream without a description")?;
+            let stream = page
+                .stream_description()
+                .context("DynamoDB returned no description of the stream")?;
             for shard in stream.shards() {
                 let id = shard.shard_id().unwrap_or_default().to_owned();
                 let parents = shard.parent_shard_id().map(str::to_owned).into_iter().collect();
@@ -67,7 +69,7 @@ impl Source for TableStream {
         let request = self.client.get_shard_iterator().stream_arn(self.arn().await?);
         let request = request.shard_id(shard).shard_iterator_type(kind);
         let iterator = request.set_sequence_number(after.map(str::to_owned)).send().await?;
-        Ok(iterator.shard_iterator().context("there is no iterator")?.to_owned())
+        Ok(iterator.shard_iterator().context("DynamoDB returned no iterator")?.to_owned())
     }
 
     async fn read(&self, _: &str, iterator: &str, limit: usize) -> anyhow::Result<Page> {
@@ -76,9 +78,12 @@ impl Source for TableStream {
         let request = self.client.get_records().shard_iterator(iterator).limit(limit);
         let page = request.send().await?;
         let record = |record: &aws_sdk_dynamodbstreams::types::Record| {
-            let change = record.dynamodb().context("a record without a change")?;
+            let change = record.dynamodb().context("a record has no change")?;
             Ok(Record {
-                seq: change.sequence_number().context("a change without a number")?.to_owned(),
+                seq: change
+                    .sequence_number()
+                    .context("a change has no sequence number")?
+                    .to_owned(),
                 key: change.keys().map(event::item).unwrap_or_default().to_string().into_bytes(),
                 event: event::of_change(record, arn, &self.region),
             })

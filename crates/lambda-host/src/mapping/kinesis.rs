@@ -8,7 +8,7 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use super::stream::{Page, Record, Source};
 use crate::event;
 
-/// Records that Kinesis returns at once.
+/// The most records that one call returns (Kinesis).
 const RECORDS_MAX: usize = 10_000;
 
 /// A Kinesis stream.
@@ -33,7 +33,7 @@ impl Source for KinesisStream {
         let mut shards = Vec::new();
         let mut next = None::<String>;
         loop {
-            // With a token, the stream may not be named.
+            // A request with a token must not name the stream.
             let name = next.is_none().then(|| self.name.clone());
             let request = self.client.list_shards().set_stream_name(name);
             let page = request.set_next_token(next.take()).send().await?;
@@ -58,7 +58,7 @@ impl Source for KinesisStream {
         let request = request.shard_iterator_type(kind);
         let iterator =
             request.set_starting_sequence_number(after.map(str::to_owned)).send().await?;
-        Ok(iterator.shard_iterator().context("there is no iterator")?.to_owned())
+        Ok(iterator.shard_iterator().context("Kinesis returned no iterator")?.to_owned())
     }
 
     async fn read(&self, shard: &str, iterator: &str, limit: usize) -> anyhow::Result<Page> {

@@ -1,4 +1,4 @@
-//! Event source mappings: what reads streams and queues, and invokes functions with batches.
+//! Event source mappings, which read streams and queues, and invoke functions with batches.
 
 pub mod dynamo;
 pub mod kinesis;
@@ -12,42 +12,42 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// What a mapping does at the moment.
+/// What a mapping does with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// It reads, and invokes.
+    /// Reads, and invokes the function.
     On,
-    /// It does neither. What is with the function is finished.
+    /// Does neither. Running invocations end normally.
     Off,
-    /// It passes over what it reads, as if that had expired before it came.
+    /// Discards what it reads, as if it had expired unread.
     Drop,
 }
 
-/// What has become of records and batches.
+/// Counters of records and batches.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Counts {
-    /// Records, or messages, that were read.
+    /// Records, or messages, read.
     pub read: u64,
-    /// That were done.
+    /// Records done.
     pub done: u64,
-    /// That were passed over.
+    /// Records discarded.
     pub dropped: u64,
     /// Invocations.
     pub batches: u64,
-    /// Answers that reported something, and so had a part come again.
+    /// Answers that reported failures, so that a part is retried.
     pub partial: u64,
-    /// Of these: with something done before what was reported.
+    /// Of these: with records done before the first failure.
     pub split: u64,
     /// Batches that failed as a whole.
     pub failed: u64,
-    /// Of these: that came again in two halves.
+    /// Of these: retried in two halves.
     pub bisected: u64,
-    /// Calls of AWS for records or messages that failed.
+    /// Failed calls of AWS for records or messages.
     pub refused: u64,
 }
 
-/// One mapping, as it is controlled and watched.
+/// Controls one mapping, and holds its counters.
 #[derive(Debug, Clone)]
 pub struct Handle {
     mode: Arc<watch::Sender<Mode>>,
@@ -64,28 +64,28 @@ impl Default for Handle {
 }
 
 impl Handle {
-    /// Changes what it does.
+    /// Sets its mode.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 
-    /// What it does, and when that changes.
+    /// Its mode, and changes of it.
     pub fn mode(&self) -> watch::Receiver<Mode> {
         self.mode.subscribe()
     }
 
-    /// What has happened until now.
+    /// Its counters.
     pub fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what has happened.
+    /// Updates its counters.
     pub fn count(&self, note: impl FnOnce(&mut Counts)) {
         note(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Milliseconds since the host has started.
+/// Milliseconds since the start of the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -100,7 +100,7 @@ impl Clock {
         self.0.elapsed().as_millis().min(u128::from(u64::MAX)) as u64
     }
 
-    /// Waits until then; for ever, if there is no time.
+    /// Waits until this time; without end for `None`.
     pub async fn until(self, ms: Option<u64>) {
         match ms {
             Some(ms) => {

@@ -1,4 +1,4 @@
-//! What comes by a queue: the mapping of a queue, and what SNS invokes a function with.
+//! Reads queues: for mappings, and for functions that SNS invokes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use crate::config;
 use crate::event;
 use crate::function::Function;
 
-/// Messages that one receive returns, and one call deletes (SQS).
+/// The most messages that one call receives, or deletes (SQS).
 const AT_ONCE: usize = 10;
 /// The pause after a call that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A queue, as it is read and controlled.
+/// Reads a queue.
 pub struct Reader {
     /// The client.
     pub client: Client,
     /// The queue.
     pub url: String,
-    /// The pause when there is nothing.
+    /// The pause when the queue is empty.
     pub poll: Duration,
-    /// What it invokes.
+    /// The function that it invokes.
     pub function: Arc<Function>,
-    /// By which it is controlled and watched.
+    /// Its control and counters.
     pub handle: Handle,
 }
 
 impl Reader {
-    /// Some messages, once it is not switched off; none if there are none.
+    /// Receives messages once the mapping is not off. Returns none if the queue is empty.
     async fn receive(&self, at_most: usize) -> Vec<Message> {
         let mut mode = self.handle.mode();
-        // It lives as long as the handle.
+        // The sender lives as long as the handle, so this cannot fail.
         let _ = mode.wait_for(|mode| *mode != Mode::Off).await;
         let request = self.client.receive_message().queue_url(&self.url).wait_time_seconds(0);
         let request = request.max_number_of_messages(at_most.min(AT_ONCE) as i32);
@@ -53,7 +53,7 @@ impl Reader {
             }
             Err(error) => {
                 let name = self.function.name();
-                tracing::warn!(name, ?error, "a queue cannot be read at the moment");
+                tracing::warn!(name, ?error, "the queue cannot be read now");
                 self.handle.count(|counts| counts.refused += 1);
                 sleep(RETRY).await;
                 Vec::new()
@@ -72,9 +72,9 @@ impl Reader {
         for entries in entries.unwrap_or_default().chunks(AT_ONCE) {
             let request = self.client.delete_message_batch().queue_url(&self.url);
             if let Err(error) = request.set_entries(Some(entries.to_vec())).send().await {
-                // They come again, which a queue may do at any time.
+                // They will be delivered again, which a queue may do at any time.
                 let name = self.function.name();
-                tracing::warn!(name, ?error, "messages that are done are not deleted");
+                tracing::warn!(name, ?error, "finished messages could not be deleted");
             }
         }
     }
@@ -85,7 +85,7 @@ impl Reader {
     }
 }
 
-/// The messages of a topic, each an asynchronous invocation: for ever.
+/// Invokes the function asynchronously with each message of a topic, without end.
 pub async fn notify(reader: Reader) {
     loop {
         let messages = reader.receive(AT_ONCE).await;
@@ -103,18 +103,18 @@ pub async fn notify(reader: Reader) {
                 _ => reader.handle.count(|counts| counts.dropped += 1),
             }
         }
-        // Lambda's own queue has them now.
+        // They are in the queue of asynchronous invocations now.
         reader.delete(messages.iter()).await;
     }
 }
 
-/// The mapping of a queue: for ever.
+/// Runs the mapping of a queue, without end.
 pub async fn map(reader: Reader, config: config::Queue, region: String, account: String) {
     let arn = reader.arn(&region, &account);
     let permits = Arc::new(Semaphore::new(config.concurrency.max(1)));
     let (reader, clock) = (Arc::new(reader), Clock::start());
     loop {
-        // As for a function's: it is never closed.
+        // The semaphore is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let mut batch: Vec<Message> = Vec::new();
         let mut due_ms = None;
@@ -137,8 +137,8 @@ pub async fn map(reader: Reader, config: config::Queue, region: String, account:
     }
 }
 
-/// What is done is deleted; the rest stays invisible until the queue's time-out is over, or
-/// whatever the function has set instead.
+/// Deletes the finished messages. The others stay invisible for the queue's visibility timeout, or
+/// for the time that the function has set.
 async fn invoke(reader: &Reader, batch: &[Message], arn: &str, region: &str, report: bool) {
     let events: Vec<Value> =
         batch.iter().map(|message| event::of_message(message, arn, region)).collect();

@@ -1,4 +1,4 @@
-//! The mapping of a stream: its shards, the children of each behind it, each with its lanes.
+//! The mapping of a stream: reads its shards, parents before children, each in lanes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,58 +17,59 @@ use crate::function::Function;
 use crate::lane::Rules;
 use crate::shard::{Family, Shard};
 
-/// How often shards are looked for, and what has failed is tried again.
+/// How often the shards are listed.
 const DISCOVER: Duration = Duration::from_secs(1);
+/// The pause after a read that failed.
 const RETRY_READ: Duration = Duration::from_millis(500);
-/// The first and the longest pause before a batch comes again, in milliseconds. Lambda says only
-/// that it backs off; here it is in a hurry.
+/// The first and the longest pause before a batch is retried, in milliseconds. Lambda does not
+/// document its pauses; these are short for tests.
 const RETRY_MS: u64 = 100;
 const RETRY_MS_MAX: u64 = 1_000;
-/// Batches that a lane has read ahead.
+/// Batches that a shard reads ahead for each lane.
 const BATCHES_AHEAD: usize = 2;
 
 /// A record of a stream.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// By which the mapping knows it.
+    /// Its sequence number.
     pub seq: String,
-    /// What is in order: a partition key, or the key of an item.
+    /// The key whose records are in order: a partition key, or the key of an item.
     pub key: Vec<u8>,
-    /// As the function gets it.
+    /// Its event for the function.
     pub event: Value,
 }
 
-/// What is read at once.
+/// The result of one read.
 #[derive(Debug)]
 pub struct Page {
-    /// In order.
+    /// The records, in order.
     pub records: Vec<Record>,
-    /// Where to go on; `None`: the shard has ended.
+    /// The next iterator. `None`: the shard has ended.
     pub next: Option<String>,
 }
 
-/// A stream that has shards.
+/// A stream with shards.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// The shards that there are, each with its parents.
+    /// The shards, each with its parents.
     async fn shards(&self) -> anyhow::Result<Vec<(String, Vec<String>)>>;
-    /// An iterator behind this record; without one, at the oldest.
+    /// An iterator behind this record, or at the oldest record.
     async fn iterator(&self, shard: &str, after: Option<&str>) -> anyhow::Result<String>;
-    /// Reads on.
+    /// Reads at most `limit` records.
     async fn read(&self, shard: &str, iterator: &str, limit: usize) -> anyhow::Result<Page>;
 }
 
 /// One mapping.
 pub struct Mapping<S> {
-    /// What it reads.
+    /// The stream.
     pub source: S,
-    /// What it invokes.
+    /// The function that it invokes.
     pub function: Arc<Function>,
-    /// How.
+    /// Its configuration.
     pub config: config::Stream,
-    /// By which it is controlled and watched.
+    /// Its control and counters.
     pub handle: Handle,
-    /// Its time.
+    /// The time.
     pub clock: Clock,
 }
 
@@ -78,7 +79,7 @@ enum Ended {
 }
 
 impl<S: Source> Mapping<S> {
-    /// Reads all shards, for ever.
+    /// Reads all shards, without end.
     pub async fn run(self: Arc<Self>) {
         let mut family = Family::default();
         let mut shards = JoinSet::new();
@@ -87,7 +88,7 @@ impl<S: Source> Mapping<S> {
                 Ok(listed) => family.learn(listed),
                 Err(error) => {
                     let name = self.function.name();
-                    tracing::warn!(name, ?error, "the shards of a stream cannot be listed");
+                    tracing::warn!(name, ?error, "the shards of the stream cannot be listed");
                 }
             }
             for shard in family.start() {
@@ -101,13 +102,13 @@ impl<S: Source> Mapping<S> {
                 () = sleep(DISCOVER) => {}
                 Some(ended) = shards.join_next() => match ended {
                     Ok(shard) => family.finish(&shard),
-                    Err(error) => tracing::error!(%error, "a shard is not read any more"),
+                    Err(error) => tracing::error!(%error, "the reader of a shard has panicked"),
                 },
             }
         }
     }
 
-    /// Returns when all of the shard's records are done, and no more will come.
+    /// Reads a shard until it has ended and all its records are done.
     async fn read_shard(self: &Arc<Self>, id: &str) {
         let config = &self.config;
         let rules = Rules {
@@ -121,10 +122,11 @@ impl<S: Source> Mapping<S> {
         let mut shard: Shard<Arc<Record>> = Shard::new(rules, config.parallelization);
         let mut mode = self.handle.mode();
         let mut running = JoinSet::new();
-        // Where it reads on: an iterator, or behind the last record, or nowhere.
+        // Where to read next: at the iterator, else behind the last record; nowhere once it has
+        // ended.
         let (mut iterator, mut last, mut has_ended) = (None::<String>, None::<String>, false);
         let (mut is_reading, mut read_at_ms) = (false, self.clock.now_ms());
-        // Switched on again, it reads before it makes batches, as if it had just begun.
+        // After it was off, it reads before it makes batches, as if it had just begun.
         let mut was_off = false;
         while !(has_ended && shard.is_empty() && running.is_empty()) {
             let now_ms = self.clock.now_ms();
@@ -171,7 +173,7 @@ impl<S: Source> Mapping<S> {
                         }
                         Err(error) => {
                             let name = self.function.name();
-                            tracing::warn!(name, ?error, "a shard cannot be read at the moment");
+                            tracing::warn!(name, ?error, "the shard cannot be read now");
                             self.handle.count(|counts| counts.refused += 1);
                             read_at_ms = now_ms + RETRY_READ.as_millis() as u64;
                         }
@@ -188,7 +190,7 @@ impl<S: Source> Mapping<S> {
                         counts.split += u64::from(partial && finished.done > 0);
                     });
                 }
-                // Neither of them panics, so this is a bug; its batch would never end.
+                // A panic here is a bug, and its batch would never end.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }

@@ -1,11 +1,11 @@
-//! What AWS documents of `ReportBatchItemFailures`.
+//! `ReportBatchItemFailures`, as AWS documents it.
 
 use lambda_host::answer::{Outcome, failures, of_stream};
 
 const IDS: [&str; 4] = ["10", "11", "12", "13"];
 
 #[test]
-fn the_checkpoint_is_the_lowest_that_is_reported() {
+fn the_checkpoint_is_the_lowest_reported_record() {
     for (answer, expected) in [
         (None, Outcome::Failed),
         (Some(""), Outcome::Done),
@@ -33,7 +33,7 @@ fn the_checkpoint_is_the_lowest_that_is_reported() {
 }
 
 #[test]
-fn of_a_queue_only_what_is_reported_stays() {
+fn only_reported_messages_of_a_queue_fail() {
     let answer = br#"{"batchItemFailures": [{"itemIdentifier": "13"}, {"itemIdentifier": "11"}]}"#;
     assert_eq!(failures(Some(answer), &IDS), Some([1, 3].into()));
     assert_eq!(failures(Some(b"{}"), &IDS), Some([].into()));

@@ -1,4 +1,4 @@
-//! A function whose program is a script: the runtime API as a process sees it.
+//! The runtime API, used by a function whose program is a shell script.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use lambda_host::Failed;
 use lambda_host::config::{Config, Function as FunctionConfig, OnError};
 use lambda_host::function::Function;
 
-/// Asks for work, and does what the event says; `curl` is all that it needs.
+/// Asks for work, and does what the event says. It needs only `curl`.
 const BOOTSTRAP: &str = r#"#!/bin/sh
 api="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime"
 while true; do
@@ -33,7 +33,7 @@ fn function(folder: &Path, workers: usize) -> Arc<Function> {
     let script = BOOTSTRAP.replace("headers.$$", &format!("{}/headers.$$", folder.display()));
     std::fs::write(&bootstrap, script).expect("it can be written");
     let executable = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&bootstrap, executable).expect("it is ours");
+    std::fs::set_permissions(&bootstrap, executable).expect("the file is ours");
     let function = FunctionConfig {
         bootstrap,
         env: BTreeMap::new(),
@@ -62,12 +62,12 @@ fn function(folder: &Path, workers: usize) -> Arc<Function> {
 
 fn pid(answer: &Bytes) -> String {
     let text = String::from_utf8(answer.to_vec()).expect("it is text");
-    let pid = text.split(['{', ':', ',']).nth(2).expect("it says its number");
+    let pid = text.split(['{', ':', ',']).nth(2).expect("the answer has a pid");
     pid.to_owned()
 }
 
 #[tokio::test]
-async fn a_process_has_one_invocation_after_the_other_and_is_replaced_when_it_ends() {
+async fn a_process_is_reused_until_it_ends_or_times_out() {
     let folder = tempfile::tempdir().expect("a folder");
     let function = function(folder.path(), 1);
     let invoke = |event: &'static str| function.invoke(Bytes::from_static(event.as_bytes()));
@@ -87,7 +87,7 @@ async fn a_process_has_one_invocation_after_the_other_and_is_replaced_when_it_en
 }
 
 #[tokio::test]
-async fn planted_kills_lose_the_answer() {
+async fn a_planted_kill_loses_the_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let function = function(folder.path(), 1);
     let invoke = |event: &'static str| function.invoke(Bytes::from_static(event.as_bytes()));
@@ -102,14 +102,14 @@ async fn planted_kills_lose_the_answer() {
         function.kill().await
     });
     assert!(matches!(slow, Err(Failed::Killed)));
-    assert_eq!(killed, 0, "no other process was there");
+    assert_eq!(killed, 0, "no process was idle");
     invoke("5").await.expect("there is another process");
-    assert_eq!(function.kill().await, 1, "one that waits");
+    assert_eq!(function.kill().await, 1, "one process was idle");
     assert_eq!(function.invocations().killed, 3);
 }
 
 #[tokio::test]
-async fn what_is_more_than_there_are_processes_waits() {
+async fn an_invocation_waits_for_a_free_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let function = function(folder.path(), 2);
     let invoke = || function.invoke(Bytes::from_static(b"\"slow\""));

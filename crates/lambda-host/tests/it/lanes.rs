@@ -1,10 +1,10 @@
-//! A lane against a list: what is to do, cut into the pieces in which it must come.
+//! A lane, compared with a plain list of the batches that must come.
 
 use lambda_host::answer::Outcome;
 use lambda_host::lane::{Lane, Rules};
 use proptest::prelude::*;
 
-/// What is left of the batch under way, piece by piece, and what is in none.
+/// What is left of the batch under way, in pieces; the records in no batch yet; the finished ones.
 #[derive(Debug, Default)]
 struct Model {
     pieces: Vec<Vec<u32>>,
@@ -42,7 +42,8 @@ impl Model {
 enum Step {
     Push(u32),
     Pass(u64),
-    /// Takes a batch, if one is due, and ends it: all, from a place in thousandths, or nothing.
+    /// Takes a batch if one is due, and ends it: from a place in thousandths on it fails, or as a
+    /// whole, or not at all.
     Invoke(Option<u32>, bool),
 }
 
@@ -84,7 +85,7 @@ proptest! {
                 Step::Pass(ms) => now_ms += ms,
                 Step::Invoke(from, fails) => {
                     let Some(batch) = lane.take(now_ms) else {
-                        // It waits for the window, or for its pause: never for both.
+                        // It waits for the window or for its pause, never for both.
                         let later = now_ms + 1..=now_ms + window_ms.max(1_000);
                         let is_later = lane.due_ms().is_none_or(|due_ms| later.contains(&due_ms));
                         prop_assert!(is_later, "due at {:?} of {}", lane.due_ms(), now_ms);
@@ -102,7 +103,7 @@ proptest! {
             }
             prop_assert_eq!(lane.len() + model.done.len(), pushed as usize);
         }
-        // What is done is done in order, and in the end all of it is.
+        // Records finish in order, and in the end all of them have.
         while !lane.is_empty() {
             now_ms += 10_000;
             let batch = lane.take(now_ms).expect("something is due");
@@ -115,7 +116,7 @@ proptest! {
 }
 
 #[test]
-fn a_pause_doubles_until_something_is_done() {
+fn pauses_double_until_a_record_is_done() {
     let rules = Rules { size: 4, window_ms: 0, bisect: false, retry_ms: 100, retry_ms_max: 500 };
     let mut lane = Lane::new(rules);
     (0..4).for_each(|record| lane.push(record, 0));

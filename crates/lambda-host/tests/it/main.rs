@@ -1,4 +1,4 @@
-//! The host: batches against a naive model, answers, shards, and a function that runs.
+//! The host: batches against a naive model, answers, shards, and a running function.
 
 mod answers;
 mod function;

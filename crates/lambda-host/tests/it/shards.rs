@@ -1,4 +1,4 @@
-//! Lanes and families of shards.
+//! The lanes of a shard, and the order of parents and children.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ const RULES: Rules =
     Rules { size: 3, window_ms: 0, bisect: true, retry_ms: 100, retry_ms_max: 1_000 };
 
 #[test]
-fn lanes_are_beside_each_other_and_keep_the_order_of_a_key() {
+fn lanes_run_in_parallel_and_keep_the_order_of_a_key() {
     let mut shard = Shard::new(RULES, 4);
     for n in 0..40_u32 {
         let key = format!("key-{}", n % 10);
@@ -55,7 +55,7 @@ fn a_lane_that_fails_stops_no_other() {
 }
 
 #[test]
-fn children_are_read_behind_their_parents() {
+fn children_are_read_after_their_parents() {
     let of = |name: &str, parents: &[&str]| {
         (name.to_owned(), parents.iter().map(|parent| (*parent).to_owned()).collect::<Vec<_>>())
     };
@@ -64,12 +64,12 @@ fn children_are_read_behind_their_parents() {
     family.learn(all());
     assert_eq!(family.start(), ["a", "b"]);
     family.finish("a");
-    assert_eq!(family.start(), Vec::<String>::new(), "one parent is not done");
+    assert_eq!(family.start(), Vec::<String>::new(), "one parent is not finished");
     family.finish("b");
     family.learn(all());
     assert_eq!(family.start(), ["ab"]);
-    assert_eq!(family.start(), Vec::<String>::new(), "each once");
-    // Its parents are gone from the stream, and it is not done: it is not started again.
+    assert_eq!(family.start(), Vec::<String>::new(), "each is started once");
+    // Its parents are gone from the stream, but it is already started.
     family.learn(vec![of("ab", &["a", "b"]), of("c", &["ab"])]);
     assert_eq!(family.start(), Vec::<String>::new());
     family.finish("ab");

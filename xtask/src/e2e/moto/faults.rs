@@ -1,7 +1,7 @@
-//! A load for each kind of fault: while it runs, calls of AWS are refused, throttled, or answered
-//! with an error after their effect; Lambdas are killed; mappings are switched off. Then everything
-//! that was accepted is there, once: the generator's auditor says so. And each fault must have
-//! happened, which the counters of moto and of the host say.
+//! Runs a load for each kind of fault. Meanwhile calls of AWS are refused, throttled, or answered
+//! with an error after their effect; Lambdas are killed; mappings are switched off. Then the
+//! generator's auditor must find everything that was accepted, once. The counters of moto and of
+//! the host must show that each fault has happened.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,33 +12,33 @@ use serde_json::{Value, json};
 use super::{Moto, NAME};
 use crate::e2e::{load, say};
 
-/// Of each load. It begins before the fault, and ends behind it.
+/// Each load. It begins before the fault and ends after it.
 const LOAD: [&str; 4] = ["--rate", "15", "--duration", "8s"];
 const BEFORE: Duration = Duration::from_millis(1_500);
 const GATHER: Duration = Duration::from_millis(2_500);
 const LASTS: Duration = Duration::from_secs(4);
-/// What must have happened to a mapping happens within this time after the fault, or not at all.
+/// How long after the fault its effects on a mapping may take to show.
 const SEEN: Duration = Duration::from_secs(20);
 
-/// The fault that only one log meets, and the beginning of its name.
+/// The fault that only one log meets, and the prefix of the log's name.
 const ONE_LOG: &str = "journal-denied-to-one";
 const OFF: &str = "mappings-off";
 const IN_CI: [&str; 4] = ["journal-lost", ONE_LOG, "kills", OFF];
-/// How often a fault is planted again to see what it shows only by chance.
+/// How often a fault is planted again for an effect that it shows only by chance.
 const AGAIN_MAX: usize = 5;
 
-/// Something that is wrong for a while.
+/// Something that fails for a while.
 struct Fault {
     name: &'static str,
     what: What,
 }
 
 enum What {
-    /// Calls of AWS, as moto's server takes them.
+    /// Calls of AWS fail, as described for moto's server.
     Calls(Value),
-    /// Processes of every function are killed: at once, and in the middle of what they do next.
+    /// Processes of every function are killed: immediately, and during their next invocations.
     Kills,
-    /// The mappings are off, and when they are on again, their first batches, which are large, fail.
+    /// The mappings are off. When they are on again, their first batches, which are large, fail.
     MappingsOff,
 }
 
@@ -58,7 +58,7 @@ fn faults() -> Vec<Fault> {
         calls("journal-denied", "PutItem", journal.clone(), refused(denied, 1.0)),
         calls("journal-throttled", "PutItem", journal.clone(), refused(throttled, 0.5)),
         calls("journal-lost", "PutItem", journal, lost(0.5)),
-        // One log of several in a batch: what is before it is done, and it comes again.
+        // One log of several in a batch: the records before it are done, and it comes again.
         calls(
             ONE_LOG,
             "PutItem",
@@ -73,15 +73,15 @@ fn faults() -> Vec<Fault> {
     ]
 }
 
-/// One after the other; in CI those alone that each show another thing.
+/// Runs the faults one after another; in CI only those that each cover something new.
 pub(super) fn run(stack: &Moto<'_>, all: bool) -> Result<()> {
     let mut faults = faults();
     faults.retain(|fault| all || IN_CI.contains(&fault.name));
     for fault in &faults {
         watched(stack, fault)?;
     }
-    // What a mapping of streams has to do for a function that is not done. Whether a record that is
-    // done lies before one that is not is chance: the faults that show it come again until it does.
+    // Every way in which a mapping of streams retries must have happened. Whether a finished record
+    // lies before an unfinished one is chance, so the faults are repeated until it does.
     for (mapping, what, by) in [
         ("fanfold-processor", "partial", ONE_LOG),
         ("fanfold-processor", "split", ONE_LOG),
@@ -91,19 +91,21 @@ pub(super) fn run(stack: &Moto<'_>, all: bool) -> Result<()> {
         let seen = || -> Result<bool> {
             Ok(stack.counts()?["mappings"][mapping][what].as_u64() > Some(0))
         };
-        let fault =
-            faults.iter().find(|fault| fault.name == by).context("there is no such fault")?;
+        let fault = faults
+            .iter()
+            .find(|fault| fault.name == by)
+            .with_context(|| format!("there is no fault `{by}`"))?;
         for _ in 0..AGAIN_MAX {
             if !seen()? {
                 watched(stack, fault)?;
             }
         }
-        ensure!(seen()?, "the mapping of {mapping} has seen nothing that was {what}");
+        ensure!(seen()?, "the mapping of {mapping} has counted no batch as {what}");
     }
     Ok(())
 }
 
-/// Says what the mappings of streams had to do meanwhile.
+/// Runs a load with the fault, and prints what the mappings of streams counted meanwhile.
 fn watched(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
     let began = Instant::now();
     let before = stack.counts()?;
@@ -122,39 +124,45 @@ fn watched(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
     Ok(())
 }
 
-/// A load, and the fault in the middle of it.
+/// Runs a load with the fault in the middle.
 fn one(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
     let prefix = format!("{}-", fault.name);
-    let who = ["--tenants", "12", "--users", "3", "--zipf", "0", "--org-prefix", &prefix];
+    let users = ["--tenants", "12", "--users", "3", "--zipf", "0", "--org-prefix", &prefix];
     let what = ["--duplicates", "0.05", "--out-of-order", "0.05", "--rejected", "0.05"];
     let how = ["--connections", "16", "--samples", "3", "--give-up", "60s"];
-    let arguments = [&LOAD[..], &who, &what, &how].concat();
+    let arguments = [&LOAD[..], &users, &what, &how].concat();
     thread::scope(|scope| {
         let audited = scope.spawn(|| load(&stack.target, &arguments));
         thread::sleep(BEFORE);
         let planted = plant(stack, &fault.what);
-        let report = audited.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked")))?;
+        let report =
+            audited.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the load panicked")))?;
         planted?;
         let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
         let accepted = count("/counts/accepted");
         ensure!(accepted > Some(0), "nothing was accepted: {}", report["counts"]);
-        ensure!(count("/audit/receipts") >= accepted, "not all were audited: {}", report["audit"]);
+        ensure!(
+            count("/audit/receipts") >= accepted,
+            "not all receipts were audited: {}",
+            report["audit"]
+        );
         Ok(())
     })
 }
 
-/// Has the fault happen for a while; it must have.
+/// Plants the fault for a while. It is an error if it met nothing.
 fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
     match what {
         What::Calls(fault) => {
-            // So that the first batches that meet the fault are large.
+            // While the mapping is off, records gather: the first batches that meet the fault are
+            // large.
             stack.tell_host("/mappings/fanfold-processor/off")?;
             thread::sleep(GATHER);
             stack.fault(Some(fault))?;
             stack.tell_host("/mappings/fanfold-processor/on")?;
             thread::sleep(LASTS);
             let met = stack.fault(None)?;
-            ensure!(met > 0, "the fault has met no call: {fault}");
+            ensure!(met > 0, "the fault met no call: {fault}");
         }
         What::Kills => {
             let functions = ["relay", "processor", "balances", "statement", "totals", "api"];
@@ -172,7 +180,7 @@ fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
         What::MappingsOff => {
             let mappings = ["relay", "processor", "balances", "statement", "totals"];
             for stage in ["relay", "processor"] {
-                // The other one runs, so that what this one gets then is much at once.
+                // The other stage runs, so this one then gets large batches.
                 stack.tell_host(&format!("/mappings/fanfold-{stage}/off"))?;
                 thread::sleep(LASTS / 2);
                 stack.tell_host(&format!("/kill/fanfold-{stage}/3/0"))?;
@@ -190,11 +198,11 @@ fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
     Ok(())
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !is_so()? {
-        ensure!(began.elapsed() < SEEN, "not after {SEEN:?}: {what}");
+        ensure!(began.elapsed() < SEEN, "not within {SEEN:?}: {what}");
         thread::sleep(Duration::from_millis(200));
     }
     Ok(())

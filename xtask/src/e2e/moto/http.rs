@@ -1,4 +1,4 @@
-//! The few requests that control moto and the host.
+//! Requests that control moto and the host.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What an answer may take.
+/// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks a server of this machine; its answer, which is JSON.
+/// Sends a request to a server of this machine, and returns its answer, which is JSON.
 pub(super) fn ask(port: u16, method: &str, path: &str, body: &Value) -> Result<Value> {
     let what = || format!("{method} {path} on port {port}");
     let answer = exchange(port, method, path, body).with_context(what)?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(what)?;
     let status = head.split(' ').nth(1).unwrap_or_default();
-    ensure!(status == "200", "{} is answered {status}: {body}", what());
+    ensure!(status == "200", "{} was answered {status}: {body}", what());
     serde_json::from_str(body).with_context(what)
 }
 

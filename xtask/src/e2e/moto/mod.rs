@@ -1,5 +1,5 @@
-//! The stack on another AWS: moto for its tables, streams, topic and queues, and `lambda-host` for
-//! its Lambdas, which honours `batchItemFailures`. Both can be told to fail.
+//! The stack on another AWS: moto for its tables, streams, topic and queues, and `lambda-host`,
+//! which honours `batchItemFailures`, for its Lambdas. Faults can be planted in both.
 
 mod faults;
 mod http;
@@ -16,14 +16,14 @@ use super::emulator::{self, Guarded};
 use super::{Built, Clock, Target, say};
 use crate::lambdas;
 
-/// What it is called where something is said of it.
+/// Its name in messages.
 const NAME: &str = "moto";
-/// What the generator sends: half of what is sent to ministack, for moto is slower by then.
+/// The load: half of that on ministack, because moto is slower by then.
 const COMMANDS: u64 = super::COMMANDS / 2;
-/// Serves moto; its own text says what it adds.
+/// The script that serves moto. Its docs say what it adds.
 const SERVER: &str = "xtask/src/e2e/moto/server.py";
 
-/// Where everything listens, on loopback.
+/// The ports, on loopback.
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     moto: u16,
@@ -31,7 +31,7 @@ struct Ports {
     control: u16,
 }
 
-/// A stack that runs. It ends when this is dropped: first the host, then moto.
+/// A running stack. Dropping it ends the host, then moto.
 struct Moto<'a> {
     target: Target<'a>,
     ports: Ports,
@@ -39,19 +39,19 @@ struct Moto<'a> {
     _server: Guarded,
 }
 
-/// Everything on one stack.
+/// Runs everything on one stack of moto.
 pub(super) fn run(built: &Built, all_faults: bool) -> Result<()> {
     let mut clock = Clock::start(NAME);
     let stack = Moto::start(built)?;
     clock.lap("deployed");
-    // First: what is left to the sweeps comes sooner while there are few logs.
+    // Faults first: the sweeps repair sooner while there are few logs.
     faults::run(&stack, all_faults)?;
-    clock.lap("it held under faults");
+    clock.lap("the audits passed under faults");
     super::all_scenarios(&stack.target)?;
-    clock.lap("the scenarios held");
+    clock.lap("the scenarios passed");
     super::audited_load(&stack.target, COMMANDS)?;
     clock.lap(&format!("{COMMANDS} commands were audited"));
-    // Takes something away from all others.
+    // Breaks something that the others need.
     let alone = ["hosted::", "--ignored", "--test-threads", "1"];
     let held = stack.target.scenarios("hosted", &alone, super::PATIENCE)?;
     stack.target.must("hosted", held)?;
@@ -89,17 +89,17 @@ impl<'a> Moto<'a> {
         Ok(Self { target, ports, _host: host, _server: server })
     }
 
-    /// What the host has counted.
+    /// The host's counters.
     fn counts(&self) -> Result<Value> {
         http::ask(self.ports.control, "GET", "/counts", &Value::Null)
     }
 
-    /// Has the host do something.
+    /// Sends a request to the host's control port.
     fn tell_host(&self, path: &str) -> Result<()> {
         http::ask(self.ports.control, "PUT", path, &Value::Null).map(|_| ())
     }
 
-    /// Plants a fault in moto's calls, or takes it away; how many calls the last one has met.
+    /// Plants a fault in moto's calls, or removes it. Returns how many calls the last fault met.
     fn fault(&self, fault: Option<&Value>) -> Result<u64> {
         let method = if fault.is_some() { "PUT" } else { "DELETE" };
         let fault = fault.cloned().unwrap_or_default();
@@ -117,7 +117,7 @@ fn serve(built: &Built, folder: &std::path::Path, ports: Ports) -> Result<Guarde
     })
 }
 
-/// Makes what the plan says.
+/// Creates the plan's resources and subscriptions.
 fn make(target: &Target<'_>, plan: &Plan) -> Result<()> {
     let template = target.folder.join("resources.json");
     fs::write(&template, serde_json::to_vec_pretty(&plan.resources)?)?;

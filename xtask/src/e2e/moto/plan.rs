@@ -1,5 +1,5 @@
-//! What a stack on moto is made of, as the template says it: resources for moto's CloudFormation,
-//! which knows neither SAM nor subscriptions, and the file that `lambda-host` runs from.
+//! Derives a stack on moto from the template: resources for moto's CloudFormation, which supports
+//! neither SAM nor subscriptions, and the configuration of `lambda-host`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,22 +14,22 @@ use crate::e2e::emulator;
 use crate::e2e::stack::NAME;
 
 pub(super) const REGION: &str = "us-east-1";
-/// moto's.
+/// The account of moto.
 const ACCOUNT: &str = "123456789012";
-/// Two shards, so that there are some beside each other.
+/// Two shards, so that shards run in parallel.
 const SHARDS: u64 = 2;
-/// This view gets commits by its queue, all others by SNS.
+/// The view that receives commits through its queue. SNS invokes all others.
 const BY_QUEUE: &str = "Statement";
-/// The schedules say a minute, which would be long for a test.
+/// The period of schedules: the template's minute would be long for a test.
 const SCHEDULE_MS: u64 = 5_000;
-/// Logs that each of the four sweeps looks at then. Each costs moto some calls, of which it does about
-/// 250 in a second.
+/// Logs that each of the four sweeps looks at in a run. Each log costs moto some calls, and it
+/// handles about 250 a second.
 const LOGS_PER_SWEEP: u64 = 40;
-/// How often streams and queues are asked, in milliseconds: each time costs moto some of them.
+/// How often streams and queues are polled, in milliseconds. Each poll costs moto some calls.
 const STREAM_POLL_MS: u64 = 100;
 const QUEUE_POLL_MS: u64 = 250;
 
-/// All of it.
+/// The stack on moto.
 pub(super) struct Plan {
     /// A template without references.
     pub(super) resources: Value,
@@ -38,14 +38,14 @@ pub(super) struct Plan {
     pub(super) host: Value,
 }
 
-/// A queue that a topic feeds.
+/// A queue that is subscribed to a topic.
 pub(super) struct Subscription {
     pub(super) topic: String,
     pub(super) queue: String,
     pub(super) is_raw: bool,
 }
 
-/// Of this template, with these packages (`<name>/bootstrap`).
+/// Plans the stack of this template, with these packages (`<name>/bootstrap`).
 pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) -> Result<Plan> {
     let text = fs::read_to_string(template)?;
     let [direct, queue] = ["direct", "queue"].map(|delivery| evaluated(&text, delivery, ports));
@@ -55,7 +55,7 @@ pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) 
         direct.resources()?.into_iter().filter(|(id, _)| !of_view(id)).collect();
     all.extend(queue.resources()?.into_iter().filter(|(id, _)| of_view(id)));
     let resources = Resources(all);
-    // Globals are the same for all, and functions of both deliveries too.
+    // The functions are the same in both deliveries.
     let functions = direct.functions()?;
 
     let mut made = Map::new();
@@ -75,7 +75,7 @@ pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) 
             subscriptions.push(Subscription { topic, queue: endpoint, is_raw });
             continue;
         }
-        // moto would run the function itself, in Docker: so there is a queue instead.
+        // moto would run the function itself, in Docker. So it gets a queue instead.
         let function = last(&endpoint, ':');
         let name = format!("{function}-deliveries");
         let queue = json!({ "Type": "AWS::SQS::Queue", "Properties": { "QueueName": name } });
@@ -91,7 +91,7 @@ pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) 
     Ok(Plan { resources: json!({ "Resources": made }), subscriptions, host })
 }
 
-/// A queue with a redrive policy needs the other one.
+/// Makes queues with a redrive policy depend on the queues that they may name.
 fn dead_letters_first(made: &mut Map<String, Value>) {
     let is_queue = |of: &Value| of["Type"] == "AWS::SQS::Queue";
     let redrives = |of: &Value| !of["Properties"]["RedrivePolicy"].is_null();
@@ -102,7 +102,7 @@ fn dead_letters_first(made: &mut Map<String, Value>) {
     }
 }
 
-/// The template with what references to its resources stand for on moto.
+/// Evaluates the template with the names and ARNs that its resources have on moto.
 fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
     let mut template = Template::parse(text)?;
     template.set("ViewDelivery", delivery)?;
@@ -121,7 +121,7 @@ fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
         let (kind, reference, own_arn) = match of["Type"].as_str().unwrap_or_default() {
             "AWS::DynamoDB::Table" => {
                 let name = name("TableName");
-                // Its stream's ARN is made by moto; the host looks for it by the table's name.
+                // moto makes the stream's ARN. The host finds it by the table's name.
                 template.know(&format!("{id}.StreamArn"), json!(name));
                 ("dynamodb", name.clone(), arn("dynamodb", &format!("table/{name}")))
             }
@@ -149,7 +149,7 @@ fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
     Ok(template)
 }
 
-/// The resources that there are, by their logical ids.
+/// The resources by their logical ids.
 struct Resources(Vec<(String, Value)>);
 
 impl Resources {
@@ -212,8 +212,11 @@ fn host(
     }
     let is_all = all.len() == crate::lambdas::LAMBDAS.len()
         && (streams.len(), queues.len(), schedules.len()) == (2, 1, 4);
-    ensure!(is_all, "not all of the template was understood: {streams:?} {queues:?} {schedules:?}");
-    let api = functions.get("ApiFunction").context("there is no function for the API")?;
+    ensure!(
+        is_all,
+        "the template has other mappings or schedules: {streams:?} {queues:?} {schedules:?}"
+    );
+    let api = functions.get("ApiFunction").context("the template has no `ApiFunction`")?;
     Ok(json!({
         "endpoint": emulator::url(ports.moto),
         "region": REGION,
@@ -233,13 +236,14 @@ fn host(
 fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
     let code = as_text(&of["CodeUri"]);
     let package = last(code.trim_end_matches('/'), '/');
-    let variables = of["Environment"]["Variables"].as_object().context("it has no environment")?;
+    let variables =
+        of["Environment"]["Variables"].as_object().context("a function has no environment")?;
     let mut env: Map<String, Value> =
         variables.iter().map(|(name, value)| (name.clone(), json!(as_text(value)))).collect();
     for (name, value) in emulator::environment(ports.moto) {
         env.insert(name.to_owned(), json!(value));
     }
-    // As many at the same time as Lambda would have at this load.
+    // As many in parallel as Lambda would have under this load.
     let workers = match package.as_str() {
         "api" => 16,
         "sweep" => 1,
@@ -254,7 +258,7 @@ fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
     }))
 }
 
-/// Of an `EventInvokeConfig`, or nothing.
+/// Reads an `EventInvokeConfig`.
 fn on_error(of: &Value, ports: Ports) -> Result<Value> {
     let mut out = json!({});
     if !of["MaximumRetryAttempts"].is_null() {
@@ -285,9 +289,9 @@ fn reports_failures(of: &Value) -> bool {
     of["FunctionResponseTypes"] == json!(["ReportBatchItemFailures"])
 }
 
-/// A number, which may come as a text.
+/// A number, which may be a string.
 fn number(of: &Value) -> Result<u64> {
-    as_text(of).parse().with_context(|| format!("{of} is no number"))
+    as_text(of).parse().with_context(|| format!("{of} is not a number"))
 }
 
 fn last(text: &str, before: char) -> String {
@@ -309,7 +313,7 @@ mod tests {
     const PORTS: Ports = Ports { moto: 1, front: 2, control: 3 };
 
     #[test]
-    fn the_template_is_understood() {
+    fn the_template_is_planned_without_references() {
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/template.yaml");
         let (packages, logs) = (Path::new("/packages"), Path::new("/logs"));
         let plan = plan(&template, packages, PORTS, logs).expect("it can be planned");

@@ -1,14 +1,13 @@
-"""moto's server on a port of loopback, with what it lacks as AWS to run Lambdas against: `server.py PORT REFUSED`.
+"""Serves moto on a port of loopback, with what it lacks to run Lambdas: `server.py PORT REFUSED`.
 
-- Calls of DynamoDB and Kinesis are made one at a time: moto's server is threaded, and its UpdateItem is not atomic.
-- An upsert writes one record to the table's stream, as DynamoDB does. moto writes two; the first has only the key.
-- Calls can be refused, or answered with an error after their effect: `PUT /_fault` plants
-  {"target": "PutItem", "texts": ["of the request", "all of them"], "type": "AccessDeniedException", "status": 400,
-  "share": 1.0, "after": false}, `DELETE /_fault` ends it, and each of them, as `GET /_fault`, answers how many calls it has met.
+- It runs calls of DynamoDB and Kinesis one at a time: moto's server is threaded, and its UpdateItem is not atomic.
+- An upsert writes one record to the table's stream, as in DynamoDB. moto writes two; the first has only the key.
+- Calls can be refused, or answered with an error after their effect. `PUT /_fault` plants
+  {"target": "PutItem", "texts": ["all of these are in", "the request"], "type": "AccessDeniedException", "status": 400,
+  "share": 1.0, "after": false}, `DELETE /_fault` ends it. Both, and `GET /_fault`, answer how many calls it has met.
+- It is faster: it remembers what a call would look for on the disk, or sort a whole table for.
 
-- It is faster: what a call would look for on the disk, or sort a whole table for, is known.
-
-Whatever is answered with an error is written to the file REFUSED: the call, and why.
+It writes each call that it answers with an error to the file REFUSED, with the reason.
 """
 import io
 import json
@@ -37,11 +36,11 @@ def add_whole_items(shard, old, new):
 
 StreamShard.add = add_whole_items
 
-# Each call reads a folder of 200 modules.
+# Otherwise each call reads a folder of 200 modules.
 modules = frozenset(backends.list_of_moto_modules())
 backends.list_of_moto_modules = lambda: modules
 
-# Each query sorts the whole table, and looks at every item.
+# Otherwise each query sorts the whole table, and looks at every item.
 all_items, query = Table.all_items, Table.query
 
 
@@ -64,7 +63,7 @@ Table.all_items, Table.query = items_asked_for, query_one_key
 
 
 class Fault:
-    """What is wrong with calls at the moment."""
+    """The planted fault, and the calls that it has met."""
 
     def __init__(self):
         self.planted, self.met = None, 0
@@ -131,5 +130,5 @@ def serve(environ, start_response):
     return call(environ, start_response)
 
 
-# Keeps connections open, and has its threads already. The longest call is a poll of a queue.
+# waitress keeps connections open and has a pool of threads. The longest call is a poll of a queue.
 waitress.serve(serve, host="127.0.0.1", port=int(sys.argv[1]), threads=16, connection_limit=1000)

@@ -1,4 +1,4 @@
-//! A target that accepts everything and keeps nothing: for measuring the generator itself.
+//! A target that accepts every command and stores none: it measures the generator itself.
 //!
 //! ```sh
 //! cargo run --release -p loadtest --example sink -- 127.0.0.1:8079
@@ -17,8 +17,10 @@ use axum::routing::{get, post};
 static SEQ: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> Result<()> {
-    let address = std::env::args().nth(1).context("say where to listen: 127.0.0.1:8079")?;
-    let address: SocketAddr = address.parse().context("this is no address")?;
+    let address = std::env::args()
+        .nth(1)
+        .context("the argument is the address to listen on, such as 127.0.0.1:8079")?;
+    let address: SocketAddr = address.parse().context("this is not an address")?;
     let routes = Router::new()
         .route("/command", post(one))
         .route("/commands", post(many))

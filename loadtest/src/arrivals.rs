@@ -1,8 +1,8 @@
-//! When requests are due: decided before the run, whatever the target does (open loop).
+//! When requests are due: decided before the run, independent of the target (open loop).
 //!
 //! The rate is a function of time, made of straight pieces. The n-th request is due when the
-//! integral of the rate reaches n; with Poisson arrivals, when it reaches the sum of n random waits
-//! of mean 1.
+//! integral of the rate reaches n. With Poisson arrivals it is due when the integral reaches the
+//! sum of n random waits with the mean 1.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::Exp1;
 
-/// A stretch of time in which the rate goes straight from one value to another.
+/// A piece of time in which the rate changes linearly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Piece {
     /// Seconds.
@@ -21,22 +21,22 @@ pub(crate) struct Piece {
     pub(crate) to: f64,
 }
 
-/// How the rate goes over time.
+/// The rate over time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shape(pub(crate) Vec<Piece>);
 
 impl Shape {
-    /// Always the same rate.
+    /// A constant rate.
     pub(crate) fn constant(rate: f64, seconds: f64) -> Self {
         Self(vec![Piece { seconds, from: rate, to: rate }])
     }
 
-    /// From one rate straight to another.
+    /// A linear change from one rate to another.
     pub(crate) fn ramp(from: f64, to: f64, seconds: f64) -> Self {
         Self(vec![Piece { seconds, from, to }])
     }
 
-    /// A rate, and in the middle third of the time another.
+    /// A rate, with another one in the middle third of the time.
     pub(crate) fn spike(rate: f64, spike: f64, seconds: f64) -> Self {
         let third = |rate| Piece { seconds: seconds / 3.0, from: rate, to: rate };
         Self(vec![third(rate), third(spike), third(rate)])
@@ -52,7 +52,7 @@ impl Shape {
         self.0.iter().map(|piece| piece.seconds).sum()
     }
 
-    /// Every rate times a factor.
+    /// The same shape with every rate multiplied by a factor.
     pub(crate) fn times(&self, factor: f64) -> Self {
         let scaled = |piece: &Piece| Piece {
             from: piece.from * factor,
@@ -62,7 +62,7 @@ impl Shape {
         Self(self.0.iter().map(scaled).collect())
     }
 
-    /// When the integral of the rate reaches `n`, in seconds; `None`: it never does.
+    /// The second at which the integral of the rate reaches `n`; `None`: it never does.
     fn reaches(&self, n: f64) -> Option<f64> {
         let (mut began, mut left) = (0.0, n);
         for piece in &self.0 {
@@ -80,7 +80,7 @@ impl Shape {
     }
 }
 
-/// The moments at which requests are due, rising, counted from the beginning of the run.
+/// The times at which requests are due, ascending, from the beginning of the run.
 pub(crate) struct Arrivals {
     shape: Shape,
     reached: f64,
@@ -88,13 +88,13 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Evenly spaced, as the rate says. `offset` (0 to 1) is where the first one stands in its gap:
-    /// so that several threads take turns.
+    /// Evenly spaced arrivals. `offset` (0 to 1) is the place of the first one in its gap, so that
+    /// several threads take turns.
     pub(crate) fn even(shape: Shape, offset: f64) -> Self {
         Self { shape, reached: offset, random: None }
     }
 
-    /// As independent users come.
+    /// Random arrivals, as of independent users.
     pub(crate) fn poisson(shape: Shape, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let reached = random.sample(Exp1);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_have_their_rates() {
+    fn each_shape_has_its_rate() {
         let ramp = || Arrivals::even(Shape::ramp(0.0, 1_000.0, 10.0), 0.0);
         assert_eq!((within(ramp(), 0.0, 10.0), within(ramp(), 9.0, 10.0)), (5_000, 950));
         let down = || Arrivals::even(Shape::ramp(1_000.0, 0.0, 10.0), 0.0);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_never_go_back() {
+    fn arrivals_are_ascending() {
         for shape in [
             Shape::constant(977.0, 3.0),
             Shape::ramp(0.0, 5_000.0, 3.0),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn poisson_arrivals_are_as_many_and_vary() {
+    fn poisson_arrivals_have_the_rate_and_its_variance() {
         let poisson = || Arrivals::poisson(Shape::constant(1_000.0, 100.0), 7);
         let all = poisson().count() as f64;
         // Six standard deviations of a Poisson count of 100,000.
@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn lanes_together_are_as_one() {
+    fn threads_together_have_even_arrivals() {
         let shape = Shape::constant(1_000.0, 2.0);
-        let mut lanes: Vec<_> = (0..4)
-            .flat_map(|lane| Arrivals::even(shape.times(0.25), f64::from(lane) / 4.0))
+        let mut arrivals: Vec<_> = (0..4)
+            .flat_map(|thread| Arrivals::even(shape.times(0.25), f64::from(thread) / 4.0))
             .collect();
-        lanes.sort();
-        let off = lanes.iter().zip(Arrivals::even(shape, 0.0)).map(|(a, b)| a.abs_diff(b)).max();
-        assert_eq!(lanes.len(), 2_000);
+        arrivals.sort();
+        let off = arrivals.iter().zip(Arrivals::even(shape, 0.0)).map(|(a, b)| a.abs_diff(b)).max();
+        assert_eq!(arrivals.len(), 2_000);
         assert!(off < Some(Duration::from_micros(1)), "{off:?}");
     }
 }

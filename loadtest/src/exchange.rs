@@ -1,5 +1,5 @@
-//! One request, until it is answered: sent again, with the same ids, whenever the answer says
-//! nothing or never comes. So does a client that can rely on "exactly once".
+//! Sends a request until each of its commands has a final answer. A retry has the same ids, as a
+//! client sends them that relies on "exactly once".
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::Rng;
 
-use crate::answers::{Outcome, outcomes};
 use crate::live::Live;
-use crate::measure::{Kind, Measures};
-use crate::workload::{Order, Spec};
+use crate::measure::{Measured, Measures};
+use crate::replies::{Reply, replies};
+use crate::workload::{ClientCommand, Spec};
 use auditor::http::{Answer, HttpError, Target};
 
-/// The first pause before a request is sent again; each next may be twice as long (full jitter).
+/// The longest first pause before a retry. It doubles with each retry (full jitter).
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause, also if the target asks for more.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether the load was stopped.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+/// The interval of the check whether the load was stopped.
+pub(crate) const POLL_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a request is tried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// For one answer.
+pub(crate) struct Timeouts {
+    /// The timeout of one answer.
     pub(crate) timeout: Duration,
-    /// From the intended start on.
+    /// When a request is given up, from when it was due.
     pub(crate) give_up: Duration,
 }
 
@@ -36,18 +36,18 @@ pub(crate) struct Context<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) live: &'a Live,
     pub(crate) measures: &'a RefCell<Measures>,
-    pub(crate) patience: Patience,
-    /// The beginning of what is driven now: times are measured from here.
+    pub(crate) timeouts: Timeouts,
+    /// The beginning of the current run of the thread, from which times count.
     pub(crate) began: Instant,
-    /// The beginning of the whole run: what was seen is told apart from what was seen later.
+    /// The beginning of the whole run, from which the receipts' times count.
     pub(crate) clock: Instant,
 }
 
-/// Commands that were due together, as many of them as nothing is known of yet.
+/// Commands that were due together, and have no final answer yet.
 pub(crate) struct Request {
-    /// The intended start, since the beginning of what is driven.
+    /// When it was due, from the beginning of the current run.
     pub(crate) due: Duration,
-    pub(crate) orders: Vec<Order>,
+    pub(crate) commands: Vec<ClientCommand>,
     pause_max: Duration,
     /// Whether it was sent before.
     pub(crate) was_sent: bool,
@@ -55,60 +55,60 @@ pub(crate) struct Request {
     was_accepted: bool,
 }
 
-/// What is known of a command for which nothing more is done.
+/// The last that is known of a command.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Fate {
-    /// It has the place of its receipt.
+pub(crate) enum FinalState {
+    /// It has a receipt with this seq.
     Accepted(u64),
-    /// It was sent once, and refused: it has no entry.
+    /// It was sent once and refused, so it has no entry.
     Refused,
-    /// It may have an entry, or not.
+    /// It may have an entry.
     Unknown,
 }
 
-/// What came of sending a request once.
+/// The result of sending a request once.
 pub(crate) struct Attempt {
-    /// Its intended start.
+    /// When the request was due.
     pub(crate) due: Duration,
-    /// Commands for which nothing more is done.
-    pub(crate) settled: Vec<(Order, Fate)>,
+    /// The commands that are not sent again.
+    pub(crate) settled: Vec<(ClientCommand, FinalState)>,
     /// Why the first command without a receipt has none.
     pub(crate) refusal: Option<String>,
-    /// What is to be sent again, and after which pause.
-    pub(crate) again: Option<(Request, Duration)>,
-    /// Whether some of it was sent before.
+    /// The commands to send again, and the pause before that.
+    pub(crate) retry: Option<(Request, Duration)>,
+    /// Whether the request was sent before.
     pub(crate) was_repeated: bool,
 }
 
 impl Attempt {
     fn of(request: &Request) -> Self {
         let (due, was_repeated) = (request.due, request.was_sent);
-        Self { due, settled: Vec::new(), refusal: None, again: None, was_repeated }
+        Self { due, settled: Vec::new(), refusal: None, retry: None, was_repeated }
     }
 }
 
 impl Request {
-    pub(crate) fn new(orders: Vec<Order>, due: Duration) -> Self {
-        Self { due, orders, pause_max: PAUSE_MIN, was_sent: false, was_accepted: false }
+    pub(crate) fn new(commands: Vec<ClientCommand>, due: Duration) -> Self {
+        Self { due, commands, pause_max: PAUSE_MIN, was_sent: false, was_accepted: false }
     }
 }
 
 impl Context<'_> {
-    /// Since the beginning of what is driven.
+    /// The time since the beginning of the current run.
     pub(crate) fn now(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// What is left of the patience with something that was due then.
-    pub(crate) fn patience_left(&self, due: Duration) -> Duration {
-        (due + self.patience.give_up).saturating_sub(self.now())
+    /// The time until something that was due then is given up.
+    pub(crate) fn time_left(&self, due: Duration) -> Duration {
+        (due + self.timeouts.give_up).saturating_sub(self.now())
     }
 
-    /// What comes of `work`; `None`: the load was stopped before.
+    /// The result of `work`; `None`: the load was stopped before.
     pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {
             while !self.live.is_stopped() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_EVERY).await;
             }
         };
         tokio::select! {
@@ -118,32 +118,32 @@ impl Context<'_> {
         }
     }
 
-    /// Sends the commands until each has a receipt, is refused, or the patience is over.
-    pub(crate) async fn exchange(&self, orders: Vec<Order>, due: Duration) -> Attempt {
-        let mut request = Request::new(orders, due);
+    /// Sends the commands until each has a receipt, is refused, or is given up.
+    pub(crate) async fn exchange(&self, commands: Vec<ClientCommand>, due: Duration) -> Attempt {
+        let mut request = Request::new(commands, due);
         let mut done = Attempt::of(&request);
         loop {
             let attempt = self.attempt(request).await;
             done.settled.extend(attempt.settled);
             done.refusal = done.refusal.or(attempt.refusal);
             done.was_repeated |= attempt.was_repeated;
-            let Some((again, pause)) = attempt.again else { return done };
+            let Some((retry, pause)) = attempt.retry else { return done };
             tokio::time::sleep(pause).await;
-            request = again;
+            request = retry;
         }
     }
 
     /// Sends the commands once.
     pub(crate) async fn attempt(&self, request: Request) -> Attempt {
-        let answer = self.send(&request.orders).await;
+        let answer = self.send(&request.commands).await;
         let (mut attempt, left, why) = self.settle(&answer, request);
-        if left.orders.is_empty() {
+        if left.commands.is_empty() {
             return attempt;
         }
-        let asked = answer.ok().and_then(|answer| answer.retry_after).unwrap_or_default();
+        let requested = answer.ok().and_then(|answer| answer.retry_after).unwrap_or_default();
         let jitter = rand::rng().random_range(Duration::ZERO..=left.pause_max);
-        let pause = jitter.max(asked).min(PAUSE_MAX);
-        if pause > self.patience_left(left.due) || self.live.is_stopped() {
+        let pause = jitter.max(requested).min(PAUSE_MAX);
+        if pause > self.time_left(left.due) || self.live.is_stopped() {
             let given_up = self.give_up(left, why);
             attempt.settled.extend(given_up.settled);
             attempt.refusal = attempt.refusal.or(given_up.refusal);
@@ -151,46 +151,48 @@ impl Context<'_> {
         }
         self.measures.borrow_mut().retried(why);
         let pause_max = (left.pause_max * 2).min(PAUSE_MAX);
-        attempt.again = Some((Request { pause_max, ..left }, pause));
+        attempt.retry = Some((Request { pause_max, ..left }, pause));
         attempt
     }
 
-    /// Nothing more is done for these: they have waited in vain until now, at least.
+    /// Gives these commands up. Their latency counts until now.
     pub(crate) fn give_up(&self, request: Request, why: String) -> Attempt {
         let mut attempt = Attempt::of(&request);
         let mut measures = self.measures.borrow_mut();
-        measures.counts.unanswered += request.orders.len() as u64;
-        measures.took(Kind::Accept, request.due, self.now());
-        attempt.settled.extend(request.orders.into_iter().map(|order| (order, Fate::Unknown)));
+        measures.counts.unanswered += request.commands.len() as u64;
+        measures.took(Measured::Accept, request.due, self.now());
+        attempt
+            .settled
+            .extend(request.commands.into_iter().map(|command| (command, FinalState::Unknown)));
         attempt.refusal = Some(why);
         attempt
     }
 
-    /// Takes in what an attempt came to; returns also what it has left open, and why.
+    /// Reads the answers to an attempt. Returns also the commands to send again, and why.
     fn settle(
         &self,
         answer: &Result<Answer, HttpError>,
         request: Request,
     ) -> (Attempt, Request, String) {
         let mut attempt = Attempt::of(&request);
-        let mut left = Request { orders: Vec::new(), was_sent: true, ..request };
+        let mut left = Request { commands: Vec::new(), was_sent: true, ..request };
         let (mut accepted, mut refused, mut why) = (0, 0, None);
-        let outcomes = outcomes(answer, &request.orders, self.spec);
-        for (order, outcome) in request.orders.into_iter().zip(outcomes) {
-            let fate = match outcome {
-                Outcome::Receipt(seq) => Fate::Accepted(seq),
-                // One that was sent before may have been taken in then.
-                Outcome::Refused(_) if !request.was_sent => Fate::Refused,
-                Outcome::Refused(_) | Outcome::Odd(_) => Fate::Unknown,
-                Outcome::Again(reason) => {
-                    left.orders.push(order);
+        let replies = replies(answer, &request.commands, self.spec);
+        for (command, reply) in request.commands.into_iter().zip(replies) {
+            let state = match reply {
+                Reply::Receipt(seq) => FinalState::Accepted(seq),
+                // It may have been accepted when it was sent before.
+                Reply::Refused(_) if !request.was_sent => FinalState::Refused,
+                Reply::Refused(_) | Reply::Unexpected(_) => FinalState::Unknown,
+                Reply::Retry(reason) => {
+                    left.commands.push(command);
                     why.get_or_insert(reason);
                     continue;
                 }
             };
-            attempt.settled.push((order, fate));
-            match outcome {
-                Outcome::Refused(refusal) | Outcome::Odd(refusal) => {
+            attempt.settled.push((command, state));
+            match reply {
+                Reply::Refused(refusal) | Reply::Unexpected(refusal) => {
                     refused += 1;
                     attempt.refusal.get_or_insert(refusal);
                 }
@@ -210,31 +212,31 @@ impl Context<'_> {
         measures.counts.refused += refused;
         measures.accepted(now, accepted);
         self.live.add_accepted(accepted);
-        if refused > 0 || !left.orders.is_empty() {
+        if refused > 0 || !left.commands.is_empty() {
             measures.failed(now);
             self.live.add_error();
         }
-        if left.orders.is_empty() && left.was_accepted {
-            measures.took(Kind::Accept, left.due, now);
+        if left.commands.is_empty() && left.was_accepted {
+            measures.took(Measured::Accept, left.due, now);
         }
     }
 
-    async fn send(&self, orders: &[Order]) -> Result<Answer, HttpError> {
-        let mut body = Vec::with_capacity(orders.len() * self.spec.payload.max(192) + 2);
-        let path = match orders {
-            [order] => {
-                order.write_request(self.spec, &mut body);
+    async fn send(&self, commands: &[ClientCommand]) -> Result<Answer, HttpError> {
+        let mut body = Vec::with_capacity(commands.len() * self.spec.payload.max(192) + 2);
+        let path = match commands {
+            [command] => {
+                command.write_request(self.spec, &mut body);
                 "/command"
             }
             _ => {
-                for order in orders {
+                for command in commands {
                     body.push(if body.is_empty() { b'[' } else { b',' });
-                    order.write_request(self.spec, &mut body);
+                    command.write_request(self.spec, &mut body);
                 }
                 body.push(b']');
                 "/commands"
             }
         };
-        self.target.post(path, Bytes::from(body), self.patience.timeout).await
+        self.target.post(path, Bytes::from(body), self.timeouts.timeout).await
     }
 }

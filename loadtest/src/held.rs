@@ -1,71 +1,72 @@
-//! Who waits: an origin of whose commands one is to be sent again sends nothing new until that is in.
+//! Holds commands back: while a command waits for its retry, its origin sends nothing new.
 //!
-//! A later command that passed it would take its place, and after 2,048 of them its id would be
-//! below what the log remembers, and lost. Commands that are under way at the same time may still
-//! overtake one another: the options keep those far below 2,048.
+//! Otherwise a later command would overtake it, and after 2,048 of them its id would be below the
+//! window, and lost. Commands that are under way at the same time may still overtake one another:
+//! the options keep them far below 2,048.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::workload::{Order, Origin};
+use crate::workload::{ClientCommand, Origin};
 
-/// A command that waits, with its intended start.
+/// A command that waits, and when it was due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Waiting {
     pub(crate) due: Duration,
-    pub(crate) order: Order,
+    pub(crate) command: ClientCommand,
 }
 
-/// What one origin has.
+/// The commands of one origin.
 #[derive(Debug, Default)]
-struct Line {
-    /// Commands that are to be sent again, or are under way again.
-    again: usize,
+struct OriginQueue {
+    /// The number of commands that wait for a retry or are retried now.
+    retrying: usize,
     /// Commands that wait for those, in order.
     waiting: VecDeque<Waiting>,
 }
 
-/// The origins that wait.
+/// The origins with commands that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    lines: HashMap<Origin, Line>,
+    queues: HashMap<Origin, OriginQueue>,
 }
 
 impl Held {
-    /// This command is to be sent again, for the first time.
-    pub(crate) fn refused(&mut self, order: &Order) {
-        self.lines.entry(order.origin()).or_default().again += 1;
+    /// Notes that a command waits for its first retry.
+    pub(crate) fn retry(&mut self, command: &ClientCommand) {
+        self.queues.entry(command.origin()).or_default().retrying += 1;
     }
 
-    /// A command that was to be sent again is settled. Returns what need not wait any more.
-    pub(crate) fn settled(&mut self, order: &Order) -> VecDeque<Waiting> {
-        if let Entry::Occupied(mut line) = self.lines.entry(order.origin()) {
-            line.get_mut().again -= 1;
-            if line.get().again == 0 {
-                return line.remove().waiting;
+    /// Notes that a retried command has its final answer. Returns the commands that need not wait
+    /// any more.
+    pub(crate) fn settled(&mut self, command: &ClientCommand) -> VecDeque<Waiting> {
+        if let Entry::Occupied(mut queue) = self.queues.entry(command.origin()) {
+            queue.get_mut().retrying -= 1;
+            if queue.get().retrying == 0 {
+                return queue.remove().waiting;
             }
         }
         VecDeque::new()
     }
 
-    /// Takes those of `orders` that have to wait, and leaves the others.
-    pub(crate) fn hold(&mut self, orders: &mut Vec<Order>, due: Duration) {
-        if self.lines.is_empty() {
+    /// Takes those of `commands` that have to wait, and leaves the others.
+    pub(crate) fn hold(&mut self, commands: &mut Vec<ClientCommand>, due: Duration) {
+        if self.queues.is_empty() {
             return;
         }
-        orders.retain(|order| match self.lines.get_mut(&order.origin()) {
-            Some(line) => {
-                line.waiting.push_back(Waiting { due, order: *order });
+        commands.retain(|command| match self.queues.get_mut(&command.origin()) {
+            Some(queue) => {
+                queue.waiting.push_back(Waiting { due, command: *command });
                 false
             }
             None => true,
         });
     }
 
-    /// All that waits, which then waits no more.
+    /// Takes all commands that wait.
     pub(crate) fn take_waiting(&mut self) -> Vec<Waiting> {
-        self.lines.values_mut().flat_map(|line| line.waiting.drain(..)).collect()
+        self.queues.values_mut().flat_map(|queue| queue.waiting.drain(..)).collect()
     }
 }
 
@@ -75,24 +76,24 @@ mod tests {
     use crate::workload::Workload;
 
     #[test]
-    fn what_waits_goes_on_in_order_once_all_before_it_is_settled() {
+    fn commands_wait_in_order_until_all_before_them_are_settled() {
         // Three commands of each of two origins.
         let all = Workload::openings(0..2);
         let (one, other) = (&all[..3], &all[3..]);
         let mut held = Held::default();
-        let hold = |held: &mut Held, orders: &[Order], due| {
-            let mut orders = orders.to_vec();
-            held.hold(&mut orders, Duration::from_secs(due));
-            orders
+        let hold = |held: &mut Held, commands: &[ClientCommand], due| {
+            let mut commands = commands.to_vec();
+            held.hold(&mut commands, Duration::from_secs(due));
+            commands
         };
         assert_eq!(hold(&mut held, &all, 0), all);
-        held.refused(&one[0]);
-        held.refused(&one[1]);
+        held.retry(&one[0]);
+        held.retry(&one[1]);
         assert_eq!(hold(&mut held, &[one[2], other[0], one[0]], 1), [other[0]]);
         assert_eq!(hold(&mut held, &[one[1]], 2), []);
         assert_eq!(held.settled(&one[0]), []);
         assert_eq!(held.settled(&other[0]), []);
-        let waiting = |order, due| Waiting { order, due: Duration::from_secs(due) };
+        let waiting = |command, due| Waiting { command, due: Duration::from_secs(due) };
         let expected = [waiting(one[2], 1), waiting(one[0], 1), waiting(one[1], 2)];
         assert_eq!(held.settled(&one[1]), expected);
         assert_eq!(hold(&mut held, one, 3), one);

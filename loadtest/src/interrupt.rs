@@ -1,5 +1,5 @@
 //! Ctrl-C: the first ends the load, and what was done is audited and reported; the second ends the
-//! audit, and what it has found is reported; the third ends everything at once.
+//! audit, and its findings are reported; the third ends the process.
 
 use std::process;
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use tokio::sync::watch;
 
 use crate::live::Live;
 
-/// What a shell makes of a process that SIGINT has ended: 128, and the signal's number.
+/// The exit code of a shell for a process that SIGINT ended: 128 plus the signal's number.
 const ENDED_BY_SIGINT: i32 = 130;
 
-/// Watches for Ctrl-C from now on. What is returned turns true when the audit is to end: at the
-/// second, or, without a load, at the first.
+/// Watches for Ctrl-C from now on. The returned channel turns true when the audit shall end: at the
+/// second Ctrl-C, or at the first if there is no load.
 pub(crate) fn watch(live: Option<Arc<Live>>) -> Result<watch::Receiver<bool>> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let (end, ended) = watch::channel(false);
     let wait = move || {
-        // Without signals there is nobody to wait for.
-        let heard = || runtime.block_on(ctrl_c()).is_ok();
+        // An error means that signals cannot be awaited.
+        let signalled = || runtime.block_on(ctrl_c()).is_ok();
         if let Some(live) = live {
-            if !heard() {
+            if !signalled() {
                 return;
             }
             live.stop();
         }
-        if heard() {
-            // Nobody may be auditing any more.
+        if signalled() {
+            // The receiver is gone if the audit is over.
             let _ = end.send(true);
         }
-        if heard() {
+        if signalled() {
             process::exit(ENDED_BY_SIGINT);
         }
     };

@@ -1,33 +1,31 @@
-//! The load generator and its auditor.
+//! The load generator: drives a ledger over HTTP at a rate, audits it, and reports.
 //!
-//! It drives a ledger over HTTP, whoever runs it, at a rate of its own (open loop), and then reads
-//! back what became of every command. It knows the API and the rules of the ledger, and nothing of
-//! how they are kept: no crate of Fanfold is linked here, so that a bug cannot hide by being on
-//! both sides.
+//! The load is an open loop: the rate does not depend on the target. The generator knows the API
+//! and the rules of the ledger. It links no crate of Fanfold but the [`auditor`], which links none.
 //!
-//! In the order of a run: `options` says what is asked; `load` drives the target with threads
-//! (`openings`: the accounts; `open_loop`: when requests leave; `exchange`: one request; `samples`:
-//! what becomes of some), which write down what they are told (`receipts`); `audit` reads back;
-//! `report` shows it.
+//! In the order of a run: `options` reads the command line; `load` drives the target with threads
+//! (`openings` opens the accounts; `open_loop` decides when requests are sent; `exchange` sends
+//! one; `samples` measures when commands become visible); `receipt_file` keeps the answers; the
+//! auditor reads everything back; `report` shows the results.
 
 pub mod options;
 pub mod report;
 
-mod answers;
 mod arrivals;
-mod drive;
-mod evidence;
 mod exchange;
 mod held;
 mod interrupt;
 mod live;
 mod load;
+mod load_thread;
 mod machine;
 mod measure;
 mod open_loop;
 mod openings;
 mod pacer;
 mod progress;
+mod receipt_file;
+mod replies;
 mod run;
 mod samples;
 mod search;
@@ -38,8 +36,8 @@ use std::process::ExitCode;
 
 use crate::options::{Options, Task};
 
-/// Does what the command line says. A breach, or a load of which nothing was accepted, is a failure;
-/// what kept it from being done is printed.
+/// Does what the command line says. Exit code 1: a breach, an unfinished audit, or no accepted
+/// command; 2: an error, which is printed.
 pub fn main(options: &Options) -> ExitCode {
     let clean = match &options.task {
         Task::Run(run) => run::run(run),
@@ -49,7 +47,7 @@ pub fn main(options: &Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // The target may have had its say in it.
+            // The text may come from the target.
             text::complain(&format!("error: {}", text::shown(&format!("{error:#}"))));
             ExitCode::from(2)
         }

@@ -1,8 +1,8 @@
-//! What is going on right now, for whoever watches; and the word to stop.
+//! The current numbers of a load, for the progress display, and the flag that stops it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Shared by the threads of a run. Numbers are since the beginning of the run.
+/// Shared by the threads of a run. The numbers count from its beginning.
 #[derive(Default)]
 pub(crate) struct Live {
     accepted: AtomicU64,
@@ -13,17 +13,17 @@ pub(crate) struct Live {
     stopped: AtomicBool,
 }
 
-/// What somebody sees who looks.
-pub(crate) struct Look {
-    /// Commands.
+/// A snapshot of the numbers.
+pub(crate) struct Numbers {
+    /// Commands that were accepted.
     pub(crate) accepted: u64,
     /// Failed requests.
     pub(crate) errors: u64,
-    /// How late the last request left, in ms.
+    /// How late the last request was sent, in ms.
     pub(crate) late_ms: f64,
-    /// How long the last sample took until a view had it, in ms.
+    /// How long the last sample of a view took, in ms.
     pub(crate) view_ms: f64,
-    /// Requests.
+    /// Requests that have no final answer yet.
     pub(crate) under_way: u64,
 }
 
@@ -36,16 +36,16 @@ impl Live {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn left(&self, late_us: u64) {
+    pub(crate) fn sent(&self, late_us: u64) {
         self.late_us.store(late_us, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn came_back(&self) {
+    pub(crate) fn finished(&self) {
         self.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn seen_in_view(&self, us: u64) {
+    pub(crate) fn saw_in_view(&self, us: u64) {
         self.view_us.store(us, Ordering::Relaxed);
     }
 
@@ -57,9 +57,9 @@ impl Live {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn numbers(&self) -> Numbers {
         let ms = |us: &AtomicU64| us.load(Ordering::Relaxed) as f64 / 1e3;
-        Look {
+        Numbers {
             accepted: self.accepted.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             late_ms: ms(&self.late_us),

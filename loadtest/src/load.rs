@@ -1,4 +1,4 @@
-//! The load of a run: threads that drive the target, and what they measured together.
+//! The load of a run: its threads, and what they measured together.
 
 use std::io;
 use std::path::Path;
@@ -8,30 +8,31 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use crate::drive::{Driven, Lane, Plan};
-use crate::evidence::Writer;
-use crate::exchange::Patience;
+use crate::exchange::Timeouts;
 use crate::live::Live;
+use crate::load_thread::{Driven, LoadThread};
 use crate::machine;
 use crate::measure::{Measures, add};
+use crate::open_loop::Plan;
 use crate::openings::Opened;
-use crate::options::{Kind, Run};
+use crate::options::{Profile, Run};
 use crate::progress::Progress;
+use crate::receipt_file::Writer;
 use crate::report::{Counts, Report, Search, Workload as Asked};
 use crate::search::search;
 use crate::workload::{AFTER_NAME, OPENINGS, Spec, Workload};
 use auditor::http::Target;
 
-/// How often the progress is shown.
+/// The interval of the progress display.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
-/// How often it is looked whether all threads are done.
+/// The interval of the check whether all threads are done.
 const LOOKED_EVERY: Duration = Duration::from_millis(10);
 
-/// What came of a load.
+/// The result of a load.
 pub(crate) struct Loaded {
-    /// Without an audit.
+    /// The report, without an audit.
     pub(crate) report: Report,
-    /// Why the receipts are not all there: nothing can be audited by them.
+    /// Why the receipts are incomplete, so that an audit is impossible.
     pub(crate) unwritten: Option<anyhow::Error>,
 }
 
@@ -43,15 +44,20 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
     let writer = Writer::create(receipts, &spec.user_prefix).with_context(cannot_write)?;
     let mut lanes = Vec::new();
     for lane in 0..run.threads {
-        let target = Target::new(&run.place.target, run.place.token.as_deref())?;
-        lanes.push(Lane::new(Workload::new(spec.clone(), lane), target, writer.evidence(), clock)?);
+        let target = Target::new(&run.target.url, run.target.token.as_deref())?;
+        lanes.push(LoadThread::new(
+            Workload::new(spec.clone(), lane),
+            target,
+            writer.lines(),
+            clock,
+        )?);
     }
-    let mut fleet =
-        Fleet { run, live, lanes, refusal: None, counts: Counts::default(), broken: None };
-    let driven = fleet.run(&spec);
-    let Fleet { lanes, refusal, counts, broken, .. } = fleet;
+    let mut threads =
+        LoadThreads { run, live, lanes, refusal: None, counts: Counts::default(), broken: None };
+    let driven = threads.run(&spec);
+    let LoadThreads { lanes, refusal, counts, broken, .. } = threads;
     drop(lanes);
-    // The writer knows why nobody could write; the others only that they could not.
+    // The writer knows the cause. The threads only know that they could not write.
     let written = writer.finish(broken.is_none() && driven.is_ok()).and(broken.map_or(Ok(()), Err));
     let (measures, search) = driven?;
     let counts = match &search {
@@ -61,9 +67,9 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
     let report = Report {
         started: started.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        target: run.place.target.clone(),
+        target: run.target.url.clone(),
         workload: asked(run, search.as_ref()),
-        machine: machine::this(&run.place.target),
+        machine: machine::this(&run.target.url),
         counts,
         latencies: measures.latencies(),
         timeline: measures.timeline(),
@@ -75,30 +81,31 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
     Ok(Loaded { report, unwritten: written.with_context(cannot_write).err() })
 }
 
-/// The threads.
-struct Fleet<'a> {
+/// The threads of a load.
+struct LoadThreads<'a> {
     run: &'a Run,
     live: &'a Live,
-    lanes: Vec<Lane>,
+    lanes: Vec<LoadThread>,
     refusal: Option<String>,
-    /// Over everything that was driven.
+    /// The counts of all runs of the threads.
     counts: Counts,
     /// Why the receipts could not be written any more.
     broken: Option<io::Error>,
 }
 
-impl Fleet<'_> {
-    fn patience(&self) -> Patience {
-        Patience { timeout: self.run.timeout, give_up: self.run.give_up }
+impl LoadThreads<'_> {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts { timeout: self.run.timeout, give_up: self.run.give_up }
     }
 
-    /// Opens the accounts, and drives the target. Whoever stops it has what was measured until then.
+    /// Opens the accounts, and drives the target. A stopped load returns what was measured until
+    /// then.
     fn run(&mut self, spec: &Spec) -> Result<(Measures, Option<Search>)> {
         self.open_accounts(spec)?;
         if self.live.is_stopped() {
             return Ok((Measures::new(1.0), None));
         }
-        if self.run.arrivals != Kind::Search {
+        if self.run.arrivals != Profile::Search {
             return Ok((self.drive(self.run.rate)?, None));
         }
         let (slo, first) = (self.run.slo, self.run.rate);
@@ -111,10 +118,10 @@ impl Fleet<'_> {
 
     fn open_accounts(&mut self, spec: &Spec) -> Result<()> {
         let bar = Progress::counting("opening accounts", OPENINGS as u64 * u64::from(spec.tenants));
-        let (patience, per_request) = (self.patience(), self.run.openings_per_request());
+        let (timeouts, per_request) = (self.timeouts(), self.run.openings_per_request());
         let opener = &mut self.lanes[0];
         let count = |settled| bar.count(settled);
-        match opener.open_accounts(spec, patience, per_request, self.live, count) {
+        match opener.open_accounts(spec, timeouts, per_request, self.live, count) {
             Ok(Opened::Yes) => Ok(()),
             Ok(Opened::Refused(refusal)) if !self.live.is_stopped() => {
                 bail!("the accounts cannot be opened: {refusal}")
@@ -123,9 +130,9 @@ impl Fleet<'_> {
                 self.refusal = Some(refusal);
                 Ok(())
             }
-            Ok(Opened::UsedBefore) => bail!(
-                "the target knows commands of users whose names begin with `{}` already: what they \
-                 send now would be taken for repetitions; choose another --name",
+            Ok(Opened::NamesUsedBefore) => bail!(
+                "the target already has commands of users whose names begin with `{}`, and would \
+                 take new ones for repetitions: choose another --name",
                 spec.user_prefix
             ),
             Err(broken) => {
@@ -136,10 +143,10 @@ impl Fleet<'_> {
         }
     }
 
-    /// Drives the target with all threads, up to a rate.
+    /// Drives the target with all threads, at up to `rate`.
     fn drive(&mut self, rate: f64) -> Result<Measures> {
         let (run, live, threads) = (self.run, self.live, self.lanes.len());
-        let patience = self.patience();
+        let timeouts = self.timeouts();
         let shape = run.shape(rate);
         let plan = |lane: usize| Plan {
             shape: shape.times(1.0 / threads as f64),
@@ -150,7 +157,7 @@ impl Fleet<'_> {
             connections: run.connections() as usize / threads,
             commands_open: run.commands_open() / threads,
             samples: (run.samples / (shape.highest() * run.batch as f64)).min(1.0),
-            patience,
+            timeouts,
         };
         let mut bar = Progress::lasting(format!("{rate:.0}/s"), run.duration, live);
         let began = Instant::now();
@@ -174,7 +181,7 @@ impl Fleet<'_> {
         })?;
         let mut all = Measures::new(shape.seconds());
         for driven in driven {
-            let Ok(driven) = driven else { bail!("a thread of the load has panicked") };
+            let Ok(driven) = driven else { bail!("a thread of the load panicked") };
             all.merge(&driven.measures);
             self.refusal = self.refusal.take().or(driven.refusal);
             self.broken = self.broken.take().or(driven.broken);

@@ -1,4 +1,4 @@
-//! Where the generator runs.
+//! The machine on which the generator runs.
 
 use hyper::Uri;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_this_machine() {
+    fn a_loopback_target_is_on_this_machine() {
         for (target, is) in [
             ("http://127.0.0.1:8080", true),
             ("http://localhost:1/a", true),

@@ -1,4 +1,4 @@
-//! What was measured: histograms and counts, of one thread, merged into those of the run.
+//! Measurements: histograms and counts of one thread, merged into those of the run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,33 +7,33 @@ use hdrhistogram::Histogram;
 
 use crate::report::{Counts, Interval, Latency};
 
-/// The longest time that is told apart: an hour, in µs.
+/// The longest time of the histograms, in µs: an hour.
 const LONGEST_US: u64 = 3_600_000_000;
-/// Stretches into which a run is cut for its curves: as many as a chart shows well.
+/// Intervals of a run for its charts: as many as a chart shows well.
 const INTERVALS: usize = 120;
-/// With those after its end, until the last answer has come.
+/// Intervals, with those after the end until the last answer.
 const INTERVALS_MAX: usize = 2 * INTERVALS;
 /// Decimal digits of the histograms of the whole run (HDR's usual).
 const DIGITS: u8 = 3;
-/// Decimal digits of those of an interval: there are many, and they only draw curves.
+/// Decimal digits of the histograms of an interval. They are many, and only draw curves.
 const INTERVAL_DIGITS: u8 = 2;
 /// The shortest interval, in seconds.
 const INTERVAL_S_MIN: f64 = 0.25;
 
-/// What a time is of. Each is counted from the intended start of a request.
+/// What a time measures. Each counts from when a request was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Until its 202.
+pub(crate) enum Measured {
+    /// Until the 202.
     Accept,
-    /// Until its entry was read in the log.
+    /// Until the entry was read from the log.
     Entry,
-    /// Until a view had applied it.
+    /// Until a view had applied the entry.
     View,
-    /// Until it left.
+    /// Until the request was sent.
     Send,
 }
 
-impl Kind {
+impl Measured {
     pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Entry, Self::View, Self::Send];
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,17 +46,17 @@ impl Kind {
     }
 }
 
-/// Everything that a thread measures.
+/// All measurements of a thread.
 pub(crate) struct Measures {
     all: [Histogram<u64>; 4],
-    intervals: Vec<Stretch>,
+    intervals: Vec<IntervalMeasures>,
     interval_s: f64,
     pub(crate) counts: Counts,
-    /// When the last answer came.
+    /// When the last answer arrived.
     pub(crate) last: Duration,
 }
 
-struct Stretch {
+struct IntervalMeasures {
     due: u64,
     accepted: u64,
     errors: u64,
@@ -69,10 +69,10 @@ fn histogram(digits: u8) -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_US, digits).expect("the bounds are fit for each other")
 }
 
-impl Stretch {
+impl IntervalMeasures {
     fn new() -> Self {
         let empty = || {
-            // They grow as they need to: most are of a few milliseconds.
+            // They grow on demand: most hold a few milliseconds.
             let mut histogram = Histogram::new(INTERVAL_DIGITS).expect("two digits are allowed");
             histogram.auto(true);
             histogram
@@ -83,7 +83,7 @@ impl Stretch {
 }
 
 impl Measures {
-    /// For a run of so many seconds.
+    /// Measurements of a run of this many seconds.
     pub(crate) fn new(seconds: f64) -> Self {
         let interval_s = (seconds / INTERVALS as f64).max(INTERVAL_S_MIN);
         Self {
@@ -95,58 +95,55 @@ impl Measures {
         }
     }
 
-    /// Commands were due.
     pub(crate) fn due(&mut self, at: Duration, commands: u64) {
         self.counts.due += commands;
-        self.stretch(at).due += commands;
+        self.interval_of(at).due += commands;
     }
 
-    /// Commands got their 202.
     pub(crate) fn accepted(&mut self, at: Duration, commands: u64) {
         self.counts.accepted += commands;
-        self.stretch(at).accepted += commands;
+        self.interval_of(at).accepted += commands;
     }
 
-    /// A request has failed, and will be sent again or not.
+    /// Counts a failed request, whether it is sent again or not.
     pub(crate) fn failed(&mut self, at: Duration) {
-        self.stretch(at).errors += 1;
+        self.interval_of(at).errors += 1;
     }
 
-    /// A request is sent again.
     pub(crate) fn retried(&mut self, why: String) {
         *self.counts.retries.entry(why).or_default() += 1;
     }
 
-    /// Something took from `due` to `now`.
-    pub(crate) fn took(&mut self, kind: Kind, due: Duration, now: Duration) {
+    /// Records a time from `due` to `now`.
+    pub(crate) fn took(&mut self, kind: Measured, due: Duration, now: Duration) {
         let us = u64::try_from(now.saturating_sub(due).as_micros()).unwrap_or(u64::MAX);
         self.all[kind as usize].saturating_record(us);
-        let stretch = self.stretch(due);
+        let interval_of = self.interval_of(due);
         let of_stretch = match kind {
-            Kind::Accept => &mut stretch.accept,
-            Kind::Entry => &mut stretch.entry,
-            Kind::View => &mut stretch.view,
-            Kind::Send => return,
+            Measured::Accept => &mut interval_of.accept,
+            Measured::Entry => &mut interval_of.entry,
+            Measured::View => &mut interval_of.view,
+            Measured::Send => return,
         };
-        // Not `saturating_record`: that would not let it grow.
+        // `saturating_record` would not let the histogram grow.
         of_stretch.record(us.min(LONGEST_US)).expect("it grows");
     }
 
-    fn stretch(&mut self, at: Duration) -> &mut Stretch {
+    fn interval_of(&mut self, at: Duration) -> &mut IntervalMeasures {
         let index = ((at.as_secs_f64() / self.interval_s) as usize).min(INTERVALS_MAX - 1);
         if self.intervals.len() <= index {
-            self.intervals.resize_with(index + 1, Stretch::new);
+            self.intervals.resize_with(index + 1, IntervalMeasures::new);
         }
         &mut self.intervals[index]
     }
 
-    /// Takes in what another thread measured in the same run.
+    /// Adds the measurements of another thread of the same run.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, other) in self.all.iter_mut().zip(&other.all) {
             *mine += other;
         }
         if self.intervals.len() < other.intervals.len() {
-            self.intervals.resize_with(other.intervals.len(), Stretch::new);
+            self.intervals.resize_with(other.intervals.len(), IntervalMeasures::new);
         }
         for (mine, other) in self.intervals.iter_mut().zip(&other.intervals) {
             mine.due += other.due;
@@ -160,40 +157,40 @@ impl Measures {
         self.last = self.last.max(other.last);
     }
 
-    /// The time, in ms, within which so many percent were.
-    pub(crate) fn percentile_ms(&self, kind: Kind, percent: f64) -> f64 {
+    /// The percentile of a time, in ms.
+    pub(crate) fn percentile_ms(&self, kind: Measured, percent: f64) -> f64 {
         ms(self.all[kind as usize].value_at_percentile(percent))
     }
 
-    /// How many were measured.
-    pub(crate) fn count(&self, kind: Kind) -> u64 {
+    /// The number of measurements.
+    pub(crate) fn count(&self, kind: Measured) -> u64 {
         self.all[kind as usize].len()
     }
 
     pub(crate) fn latencies(&self) -> Vec<Latency> {
-        Kind::ALL.map(|kind| latency(kind.name(), &self.all[kind as usize])).into()
+        Measured::ALL.map(|kind| latency(kind.name(), &self.all[kind as usize])).into()
     }
 
     pub(crate) fn timeline(&self) -> Vec<Interval> {
         let p = |histogram: &Histogram<u64>, percent| {
             (!histogram.is_empty()).then(|| ms(histogram.value_at_percentile(percent)))
         };
-        let interval = |(index, stretch): (usize, &Stretch)| Interval {
+        let interval = |(index, interval_of): (usize, &IntervalMeasures)| Interval {
             at_s: index as f64 * self.interval_s,
             seconds: self.interval_s,
-            due_per_s: stretch.due as f64 / self.interval_s,
-            accepted_per_s: stretch.accepted as f64 / self.interval_s,
-            errors: stretch.errors,
-            accept_p50_ms: p(&stretch.accept, 50.0),
-            accept_p99_ms: p(&stretch.accept, 99.0),
-            entry_p99_ms: p(&stretch.entry, 99.0),
-            view_p50_ms: p(&stretch.view, 50.0),
-            view_p99_ms: p(&stretch.view, 99.0),
+            due_per_s: interval_of.due as f64 / self.interval_s,
+            accepted_per_s: interval_of.accepted as f64 / self.interval_s,
+            errors: interval_of.errors,
+            accept_p50_ms: p(&interval_of.accept, 50.0),
+            accept_p99_ms: p(&interval_of.accept, 99.0),
+            entry_p99_ms: p(&interval_of.entry, 99.0),
+            view_p50_ms: p(&interval_of.view, 50.0),
+            view_p99_ms: p(&interval_of.view, 99.0),
         };
         self.intervals.iter().enumerate().map(interval).collect()
     }
 
-    /// The counts, with their rates.
+    /// The counts with their rates.
     pub(crate) fn counts(&self) -> Counts {
         let elapsed_s = self.last.as_secs_f64();
         let per_s = |count: u64| if elapsed_s > 0.0 { count as f64 / elapsed_s } else { 0.0 };
@@ -206,7 +203,7 @@ impl Measures {
     }
 }
 
-/// Adds what is counted; rates are for [`Measures::counts`].
+/// Adds counts. [`Measures::counts`] computes the rates.
 pub(crate) fn add(to: &mut Counts, other: &Counts) {
     to.due += other.due;
     to.accepted += other.accepted;
@@ -228,7 +225,7 @@ fn latency(of: &str, histogram: &Histogram<u64>) -> Latency {
         true => (0.0, 0.0),
         false => (histogram.mean() / 1e3, ms(histogram.max())),
     };
-    // As HDR's own plots: the steps halve with the distance to 100.
+    // As in HDR's own plots, the steps halve with the distance to 100.
     let percentiles = histogram
         .iter_quantiles(10)
         .map(|step| (step.quantile_iterated_to() * 100.0, ms(step.value_iterated_to())))
@@ -258,20 +255,20 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Within the precision of the histograms.
+    /// Equal within the precision of the histograms.
     fn is_near(a: f64, b: f64) -> bool {
         (a - b).abs() <= b * 0.02
     }
 
     #[test]
-    fn times_are_of_the_whole_run_and_of_the_interval_in_which_they_were_due() {
+    fn a_time_counts_for_the_run_and_for_the_interval_in_which_it_was_due() {
         let mut first = Measures::new(60.0);
-        first.took(Kind::Accept, ms(100), ms(110));
-        first.took(Kind::Accept, ms(700), ms(2_700));
-        first.took(Kind::View, ms(700), ms(750));
+        first.took(Measured::Accept, ms(100), ms(110));
+        first.took(Measured::Accept, ms(700), ms(2_700));
+        first.took(Measured::View, ms(700), ms(750));
         let mut second = Measures::new(60.0);
-        second.took(Kind::Accept, ms(1_100), ms(1_101));
-        second.took(Kind::Entry, ms(61_000), ms(61_005));
+        second.took(Measured::Accept, ms(1_100), ms(1_101));
+        second.took(Measured::Entry, ms(61_000), ms(61_005));
         let mut both = Measures::new(60.0);
         both.merge(&first);
         both.merge(&second);
@@ -298,7 +295,7 @@ mod tests {
         first.failed(ms(400));
         first.retried("503".to_owned());
         first.last = ms(4_000);
-        // Long after the end: the last interval takes it.
+        // It is long after the end, so the last interval counts it.
         first.accepted(Duration::from_secs(10_000), 10);
         let mut both = Measures::new(10.0);
         both.merge(&first);

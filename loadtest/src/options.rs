@@ -16,19 +16,19 @@ const REQUEST_COMMANDS_MAX: usize = 500;
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a command, by the API.
 const COMMAND_BYTES_MAX: usize = 64 * 1024;
-/// Ids that a log remembers of a user: a client keeps fewer under way. Half of them, since a hot
-/// organisation has more than its share at times.
+/// The maximum number of ids of one user under way: half of the 2,048 ids of a window, since the
+/// largest organisation may exceed its share.
 const IDS_UNDER_WAY_MAX: f64 = 1_024.0;
-/// Commands under way, about, if nothing else is asked for: 64 requests of 100.
+/// Commands under way, about, by default: 64 requests of 100.
 const COMMANDS_UNDER_WAY: u32 = 6_400;
-/// Commands under way or waiting to be sent again, at most, whoever's they are: about 20 MB.
+/// The maximum number of commands that are under way or wait: about 20 MB.
 const COMMANDS_OPEN_MAX: usize = 1 << 18;
-/// Bytes of the longest command without a memo, with the longest names that are taken here.
+/// Bytes of the longest command without a memo, with the longest names of these options.
 const PLAIN_COMMAND_BYTES_MAX: usize = 400;
-/// Bytes of a prefix of names: they are followed by numbers, and a name has at most 128.
+/// Bytes of a prefix of names. Numbers follow it, and a name has at most 128 bytes.
 const PREFIX_BYTES_MAX: usize = 64;
-/// Users of all organisations, times their clients: an id is kept of each, of 8 bytes, by each
-/// thread.
+/// The maximum number of users of all organisations times their clients. Each thread keeps an id of
+/// 8 bytes for each.
 const USERS_MAX: u64 = 20_000_000;
 
 /// Drives a ledger over HTTP at a rate, and audits from outside what became of it.
@@ -43,16 +43,16 @@ pub struct Options {
 pub(crate) enum Task {
     /// Sends commands at a rate, measures, audits, reports.
     Run(Box<Run>),
-    /// Audits again, by the receipts of a run.
+    /// Audits a target by the receipts of an earlier run.
     Audit(Audit),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Where {
-    /// Where the API's paths begin, for example http://127.0.0.1:8080.
-    #[arg(long, value_name = "URL")]
-    pub(crate) target: String,
-    /// Sent as a bearer token with each request. Better in the environment: others can see flags.
+pub(crate) struct TargetOptions {
+    /// The URL before the API's paths, for example http://127.0.0.1:8080.
+    #[arg(long = "target", value_name = "URL")]
+    pub(crate) url: String,
+    /// The bearer token of every request. Prefer the environment: others can see flags.
     #[arg(long, env = "FANFOLD_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
 }
@@ -60,23 +60,23 @@ pub(crate) struct Where {
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     #[command(flatten)]
-    pub(crate) place: Where,
-    /// The receipts, as `run --receipts` has kept them.
+    pub(crate) target: TargetOptions,
+    /// The file that `run --receipts` wrote.
     #[arg(long, value_name = "FILE")]
     pub(crate) receipts: PathBuf,
     #[command(flatten)]
-    pub(crate) how: HowToAudit,
+    pub(crate) audit: AuditOptions,
     /// Writes the verdict as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct HowToAudit {
-    /// Audits so many logs, chosen at random, instead of all.
+pub(crate) struct AuditOptions {
+    /// Audits this many logs, drawn at random, instead of all.
     #[arg(long, value_name = "LOGS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) audit_sample: Option<u32>,
-    /// Draws the same logs again; by default from the clock.
+    /// The seed that draws the logs; random by default.
     #[arg(long, value_name = "SEED")]
     pub(crate) audit_seed: Option<u64>,
     /// How long views may take to reach the ends of their logs.
@@ -85,156 +85,159 @@ pub(crate) struct HowToAudit {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
-pub(crate) enum Kind {
-    /// Always the same rate.
+pub(crate) enum Profile {
+    /// A constant rate.
     Constant,
     /// From --ramp-from to --rate.
     Ramp,
-    /// --rate, and --spike-rate in the middle third.
+    /// --rate, with --spike-rate in the middle third.
     Spike,
-    /// Finds the highest rate that holds --slo; --rate is tried first, each for --duration.
+    /// Searches the highest rate that holds --slo. It begins with --rate, and tries each rate for
+    /// --duration.
     Search,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
-    pub(crate) place: Where,
-    /// Commands per second; with --batch, that many fewer requests.
+    pub(crate) target: TargetOptions,
+    /// Commands per second. With --batch there are fewer requests.
     #[arg(long, value_parser = rate)]
     pub(crate) rate: f64,
-    /// How long.
+    /// How long the load lasts; in a search, each step.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
-    /// How the rate goes.
-    #[arg(long, value_enum, default_value_t = Kind::Constant)]
-    pub(crate) arrivals: Kind,
+    /// The rate over time.
+    #[arg(long, value_enum, default_value_t = Profile::Constant)]
+    pub(crate) arrivals: Profile,
     /// Commands per second at the beginning of a ramp.
     #[arg(long, default_value = "0", value_parser = rate)]
     pub(crate) ramp_from: f64,
     /// Commands per second in the middle third of a spike; by default ten times --rate.
     #[arg(long, value_parser = rate)]
     pub(crate) spike_rate: Option<f64>,
-    /// What a search must hold: accept, entry or view; p50, p90, p99 or p999; a time.
+    /// The SLO of a search: accept, entry or view; p50, p90, p99 or p999; a time.
     #[arg(long, default_value = "view p99 100ms", value_parser = Slo::from_str)]
     pub(crate) slo: Slo,
-    /// Requests come at random, as independent users send them, instead of evenly.
+    /// Requests are due at random, as from independent users, instead of evenly.
     #[arg(long)]
     pub(crate) poisson: bool,
 
-    /// Organisations.
+    /// The number of organisations.
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) tenants: u32,
-    /// The exponent of Zipf's law: 0 is all alike; with 1, the second has half of the first.
+    /// The exponent of Zipf's law, which gives each organisation its share. 0: all are equal. 1:
+    /// the second has half of the first's.
     #[arg(long, default_value = "1.0", value_parser = exponent)]
     pub(crate) zipf: f64,
-    /// Users of each organisation (and thread).
+    /// The number of users of each organisation (and thread).
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) users: u32,
-    /// Clients of each user, which number their commands by the clock (milliseconds × 1,024 + the
-    /// client's number), each for itself; 0: each user numbers its commands 1, 2, 3 …
+    /// The number of clients of each user. Each client numbers its own commands by the clock
+    /// (milliseconds × 1,024 + the client's number). 0: each user numbers its commands 1, 2, 3 …
     #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=1_024))]
     pub(crate) clients: u32,
     /// Commands in a request.
     #[arg(long, default_value_t = 1)]
     pub(crate) batch: usize,
-    /// All commands of a request are of one organisation, but for those that come again or late.
+    /// All commands of a request are of one organisation, apart from repetitions and late ones.
     #[arg(long)]
     pub(crate) batch_of_one_tenant: bool,
-    /// Bytes of each command: shorter ones are filled up with a memo.
+    /// Bytes of each command; shorter ones are filled up with a memo.
     #[arg(long, default_value_t = 0)]
     pub(crate) payload: usize,
-    /// Share of commands that are sent again, whatever became of them.
+    /// Share of commands that are sent again, whatever the answer was.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) duplicates: f64,
-    /// Share of commands that have the id of another command that was sent: each must be refused.
+    /// Share of commands that have the id of another command. Each must be rejected.
     #[arg(long, default_value = "0", value_parser = share)]
     pub(crate) reused: f64,
-    /// Share of commands whose id is below one that their user has sent.
+    /// Share of commands with a lower id than their user has sent.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) out_of_order: f64,
-    /// Share of commands that the ledger will refuse.
+    /// Share of commands that the ledger will reject.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) rejected: f64,
-    /// Share of the others that move money between two accounts.
+    /// Share of the other commands that move money between two accounts.
     #[arg(long, default_value = "0.1", value_parser = share)]
     pub(crate) transfers: f64,
 
-    /// Of everything random.
+    /// The seed of all random choices.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// How the names of the users begin; by default from the clock, so that nobody has had them.
-    /// The same name and seed send the same commands.
+    /// The prefix of the users' names; by default from the clock, so that no earlier run has used
+    /// it. The same name and seed send the same commands.
     #[arg(long, value_parser = name)]
     pub(crate) name: Option<String>,
-    /// How the names of the organisations begin.
+    /// The prefix of the organisations' names.
     #[arg(long, default_value = "load-", value_parser = prefix)]
     pub(crate) org_prefix: String,
 
-    /// Threads that send, each with its share of the rate.
+    /// The number of threads that send, each with its share of the rate.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: u16,
-    /// Requests under way at the same time, at most; by default 256, and fewer if they are large.
+    /// The maximum number of requests under way; by default 256, and fewer if they are large.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     connections: Option<u32>,
-    /// Commands per second that are looked for in the log and in views.
+    /// Commands per second that are sampled in the log and in views.
     #[arg(long, default_value = "200", value_parser = rate)]
     pub(crate) samples: f64,
-    /// For one answer.
+    /// The timeout of one answer.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
-    /// How long a request is tried, and a sample looked for, before it counts as unanswered.
+    /// When a request or a sample is given up, from when it was due.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) give_up: Duration,
 
-    /// Keeps the receipts, for `loadtest audit`. Without it they are kept only if something is wrong.
+    /// Keeps the receipts in this file, for `loadtest audit`. By default they are kept only if
+    /// something is wrong.
     #[arg(long, value_name = "FILE")]
     pub(crate) receipts: Option<PathBuf>,
     /// Writes the report as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Writes the report as a page.
+    /// Writes the report as an HTML page.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Reports without looking what became of the commands.
+    /// Reports without an audit.
     #[arg(long)]
     pub(crate) no_audit: bool,
     #[command(flatten)]
-    pub(crate) how: HowToAudit,
+    pub(crate) audit: AuditOptions,
 }
 
-/// Options that do not go together.
+/// Why options are refused.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum OptionsError {
-    #[error("--batch {0} is more than a request may hold: {REQUEST_COMMANDS_MAX}")]
+    #[error("--batch {0} is more than the {REQUEST_COMMANDS_MAX} commands of a request")]
     Batch(usize),
-    #[error("--payload {0} is more than a command may have: {COMMAND_BYTES_MAX} bytes")]
+    #[error("--payload {0} is more than the {COMMAND_BYTES_MAX} bytes of a command")]
     Payload(usize),
     #[error(
-        "--batch {batch} of --payload {payload} is more than a request may have: \
-         {REQUEST_BYTES_MAX} bytes"
+        "--batch {batch} of --payload {payload} is more than the {REQUEST_BYTES_MAX} bytes of a \
+         request"
     )]
     Request { batch: usize, payload: usize },
-    #[error("--tenants times --users times --clients is {0}, at most {USERS_MAX} are possible")]
+    #[error("--tenants times --users times --clients is {0}, and at most {USERS_MAX} are possible")]
     Users(u64),
     #[error(
-        "about {ids:.0} ids of one user would be under way, and a log may forget them at 2,048: \
-         raise --users to {users}, or lower --connections"
+        "about {ids:.0} ids of one user would be under way, and a window holds 2,048: raise --users \
+         to {users}, or lower --connections"
     )]
     UnderWay { ids: f64, users: u64 },
     #[error("--threads {threads} need as many --connections, not {connections}")]
     Connections { threads: u16, connections: u32 },
-    #[error("--duration must be more than nothing, and at most a day")]
+    #[error("--duration must be above zero, and at most a day")]
     Duration,
     #[error("--rate must be above zero")]
     Rate,
-    #[error("--slo `{0}` is about samples, and --samples is 0")]
+    #[error("--slo `{0}` needs samples, and --samples is 0")]
     Unsampled(String),
 }
 
 impl Run {
-    /// Whether everything goes together.
+    /// Checks the options that depend on each other.
     pub(crate) fn check(&self) -> Result<(), OptionsError> {
         if !(1..=REQUEST_COMMANDS_MAX).contains(&self.batch) {
             return Err(OptionsError::Batch(self.batch));
@@ -260,7 +263,7 @@ impl Run {
         if self.rate == 0.0 {
             return Err(OptionsError::Rate);
         }
-        if self.arrivals == Kind::Search && self.samples == 0.0 && self.slo.is_of_samples() {
+        if self.arrivals == Profile::Search && self.samples == 0.0 && self.slo.is_of_samples() {
             return Err(OptionsError::Unsampled(self.slo.to_string()));
         }
         let ids = self.ids_open(self.batch * self.connections() as usize);
@@ -271,37 +274,38 @@ impl Run {
         Ok(())
     }
 
-    /// Commands under way or waiting to be sent again, at most: as many as leave every user enough
-    /// ids that its log remembers.
+    /// The maximum number of commands that are under way or wait: so few that each user's ids stay
+    /// in its window.
     pub(crate) fn commands_open(&self) -> usize {
         let remembered = IDS_UNDER_WAY_MAX / self.ids_open(1);
         (remembered as usize).min(COMMANDS_OPEN_MAX).max(self.batch * self.connections() as usize)
     }
 
-    /// Ids of one user of the first organisation, about, that so many commands have.
+    /// About how many ids of one user of the largest organisation are under way, if this many
+    /// commands are.
     fn ids_open(&self, commands: usize) -> f64 {
         let origins = f64::from(self.users) * f64::from(self.clients.max(1));
         self.hottest_share() * commands as f64 / origins
     }
 
-    /// Requests under way at the same time, at most.
+    /// The maximum number of requests under way.
     pub(crate) fn connections(&self) -> u32 {
         let few_commands = (COMMANDS_UNDER_WAY / self.batch as u32).clamp(16, 256);
         self.connections.unwrap_or(few_commands)
     }
 
-    /// The first organisation's share of all commands, by Zipf's law.
+    /// The share of the largest organisation, by Zipf's law.
     fn hottest_share(&self) -> f64 {
         1.0 / (1..=self.tenants).map(|n| f64::from(n).powf(-self.zipf)).sum::<f64>()
     }
 
-    /// Requests per second over time. A search has one of these for each of its steps.
+    /// Requests per second over time. Each step of a search has one.
     pub(crate) fn shape(&self, rate: f64) -> Shape {
         let seconds = self.duration.as_secs_f64();
         let commands = match self.arrivals {
-            Kind::Constant | Kind::Search => Shape::constant(rate, seconds),
-            Kind::Ramp => Shape::ramp(self.ramp_from, rate, seconds),
-            Kind::Spike => Shape::spike(rate, self.spike_rate(), seconds),
+            Profile::Constant | Profile::Search => Shape::constant(rate, seconds),
+            Profile::Ramp => Shape::ramp(self.ramp_from, rate, seconds),
+            Profile::Spike => Shape::spike(rate, self.spike_rate(), seconds),
         };
         commands.times(1.0 / self.batch as f64)
     }
@@ -310,30 +314,30 @@ impl Run {
         self.spike_rate.unwrap_or(10.0 * self.rate)
     }
 
-    /// Commands per second at the highest.
+    /// The highest rate, in commands per second.
     pub(crate) fn highest_rate(&self) -> f64 {
         match self.arrivals {
-            Kind::Constant | Kind::Search => self.rate,
-            Kind::Ramp => self.rate.max(self.ramp_from),
-            Kind::Spike => self.rate.max(self.spike_rate()),
+            Profile::Constant | Profile::Search => self.rate,
+            Profile::Ramp => self.rate.max(self.ramp_from),
+            Profile::Spike => self.rate.max(self.spike_rate()),
         }
     }
 
-    /// In words.
+    /// The rate over time, in words.
     pub(crate) fn arrivals_in_words(&self) -> String {
         let (rate, time) = (self.rate, humantime::format_duration(self.duration));
         let how = if self.poisson { ", at random (Poisson)" } else { "" };
         match self.arrivals {
-            Kind::Constant => format!("constant {rate}/s for {time}{how}"),
-            Kind::Ramp => format!("from {}/s to {rate}/s in {time}{how}", self.ramp_from),
-            Kind::Spike => {
+            Profile::Constant => format!("constant {rate}/s for {time}{how}"),
+            Profile::Ramp => format!("from {}/s to {rate}/s in {time}{how}", self.ramp_from),
+            Profile::Spike => {
                 format!("{rate}/s, and {}/s in the middle third of {time}{how}", self.spike_rate())
             }
-            Kind::Search => format!("search for the highest rate, {time} a step{how}"),
+            Profile::Search => format!("search for the highest rate, {time} a step{how}"),
         }
     }
 
-    /// Commands that fit a request while the accounts are opened.
+    /// Commands of a request that opens accounts.
     pub(crate) fn openings_per_request(&self) -> usize {
         let bytes = self.payload.max(PLAIN_COMMAND_BYTES_MAX) + 1;
         ((REQUEST_BYTES_MAX - 2) / bytes).min(REQUEST_COMMANDS_MAX)
@@ -353,14 +357,14 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn number(text: &str, highest: f64) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    let number: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
     if !(0.0..=highest).contains(&number) {
         return Err(format!("it must be from 0 to {highest}"));
     }
     Ok(number)
 }
 
-/// What names may have: `[A-Za-z0-9._:@=+-]`.
+/// Reads a prefix of names: `[A-Za-z0-9._:@=+-]`.
 fn prefix(text: &str) -> Result<String, String> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || "._:@=+-".contains(c);
     if let Some(c) = text.chars().find(|c| !is_known(*c)) {
@@ -372,10 +376,12 @@ fn prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// As [`prefix`], and it cannot be taken for the beginning of another.
+/// Reads the name of a run: a prefix without the separator that follows it.
 fn name(text: &str) -> Result<String, String> {
     match text.contains(AFTER_NAME) {
-        true => Err(format!("names of runs cannot have `{AFTER_NAME}`, which stands behind them")),
+        true => Err(format!(
+            "the name of a run cannot have `{AFTER_NAME}`, which separates it from what follows"
+        )),
         false => prefix(text),
     }
 }
@@ -393,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_together() {
+    fn compatible_options_are_accepted() {
         for more in [
             "",
             "--batch 500",
@@ -409,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together() {
+    fn incompatible_options_are_refused() {
         use OptionsError::*;
         for (more, error) in [
             ("--batch 0", Batch(0)),
@@ -431,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_refused() {
+    fn bad_values_are_refused() {
         for (flag, value) in [
             ("--rate", "-1"),
             ("--rate", "NaN"),

@@ -1,7 +1,7 @@
-//! Waiting for a moment, to some ten microseconds.
+//! Waits for a moment with a precision of about ten microseconds.
 //!
-//! The runtime's own timers tick in milliseconds, which is as long as a command takes. A thread's
-//! sleep is precise, so one thread sleeps for all.
+//! The timers of the runtime tick in milliseconds, which is as long as a command takes. A sleeping
+//! thread is more precise, so one thread sleeps for all waits.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-/// A thread that sleeps. It ends when this is dropped.
+/// The sleeping thread. It ends when this is dropped.
 pub(crate) struct Pacer {
     moments: Sender<Instant>,
     woken: Arc<Notify>,
@@ -26,12 +26,12 @@ impl Pacer {
         Ok(Self { moments, woken, asked: None })
     }
 
-    /// Returns once `moment` has come. Cancel-safe; moments only grow.
+    /// Returns at `moment`. Cancel-safe; the moments of later calls must not be earlier.
     pub(crate) async fn until(&mut self, moment: Instant) {
         while Instant::now() < moment {
             if self.asked != Some(moment) {
                 self.asked = Some(moment);
-                // The thread ends only with us.
+                // The thread ends only when this is dropped.
                 let _ = self.moments.send(moment);
             }
             self.woken.notified().await;
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_never_returns_early_nor_never() {
+    async fn it_returns_at_the_moment_and_not_before() {
         let mut pacer = Pacer::start().expect("a thread starts");
         let began = Instant::now();
         for ms in [1, 1, 2, 5, 5, 9] {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_was_given_up_does_not_spoil_the_next() {
+    async fn a_cancelled_wait_does_not_disturb_the_next_one() {
         let mut pacer = Pacer::start().expect("a thread starts");
         let began = Instant::now();
         let moment = began + Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! What is shown while it runs, if somebody watches.
+//! The progress bar on a terminal.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,24 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::live::Live;
 
-/// A bar on the terminal. It is gone when this is dropped.
+/// A bar on the terminal. Dropping it removes the bar.
 pub(crate) struct Progress {
     bar: ProgressBar,
     before: (Instant, u64),
 }
 
 impl Progress {
-    /// For what is counted.
+    /// A bar that counts.
     pub(crate) fn counting(what: &'static str, length: u64) -> Self {
         Self::new(length, "{prefix} {bar:30} {human_pos}/{human_len}", what)
     }
 
-    /// For a load that lasts so long.
+    /// A bar for a load of this duration.
     pub(crate) fn lasting(what: String, time: Duration, live: &Live) -> Self {
         let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut bar = Self::new(length, "{prefix} {bar:20} {elapsed} {msg}", what);
-        // What was accepted before is none of its rate.
-        bar.before.1 = live.look().accepted;
+        // Commands that were accepted before do not count for its rate.
+        bar.before.1 = live.numbers().accepted;
         bar
     }
 
@@ -42,16 +42,16 @@ impl Progress {
         self.bar.set_position(position);
     }
 
-    /// Rate, errors and lag, as they are now.
+    /// Shows the current rate, errors and lag.
     pub(crate) fn show(&mut self, live: &Live, elapsed: Duration) {
-        let (now, look) = (Instant::now(), live.look());
+        let (now, numbers) = (Instant::now(), live.numbers());
         let seconds = (now - self.before.0).as_secs_f64().max(1e-3);
-        let per_s = look.accepted.saturating_sub(self.before.1) as f64 / seconds;
-        self.before = (now, look.accepted);
+        let per_s = numbers.accepted.saturating_sub(self.before.1) as f64 / seconds;
+        self.before = (now, numbers.accepted);
         self.bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         self.bar.set_message(format!(
             "{per_s:.0}/s  {} errors  {} under way  {:.1} ms late  view {:.1} ms",
-            look.errors, look.under_way, look.late_ms, look.view_ms
+            numbers.errors, numbers.under_way, numbers.late_ms, numbers.view_ms
         ));
     }
 }

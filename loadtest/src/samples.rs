@@ -1,7 +1,7 @@
-//! Samples: what becomes of some of the accepted commands, and how soon.
+//! Samples: measures when some of the accepted commands become visible.
 //!
-//! Each is read with `?wait=`: half of them in the log, the others in a view, in turn. What was read
-//! goes to the receipts, for the auditor to compare with what is there in the end.
+//! Each sample is read with `?wait=`, in turn from the log and from a view. The answers go into the
+//! receipts, and the auditor compares them with the log.
 
 use std::time::Duration;
 
@@ -11,51 +11,58 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::exchange::Context;
-use crate::measure::Kind;
-use auditor::http::{Answer, HttpError, is_passing};
+use crate::measure::Measured;
+use auditor::http::{Answer, HttpError, is_transient};
 use auditor::limits::{NEWEST_ROWS, PAGE_MAX, WAIT_MS_MAX};
 use auditor::receipts::{Line, SeenEntry, SeenRow, SeenRows};
 
 /// Samples under way. Each holds a connection while it waits.
 pub(crate) const UNDER_WAY_MAX: usize = 64;
-/// Samples that wait for their turn: theirs is then an upper bound. More are dropped, and counted.
+/// Samples that wait for a free one of those; their times are upper bounds. Further samples are
+/// dropped and counted.
 pub(crate) const WAITING_MAX: usize = 4_096;
-/// Before a request that failed is repeated.
+/// The pause before a failed request is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a sample is looked for.
+/// Where a sample is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+enum Source {
     Entry,
     Balances,
     Statement,
     Totals,
 }
 
-/// Each view once, and the log as often as all of them.
-const TURNS: [Place; 6] =
-    [Place::Entry, Place::Balances, Place::Entry, Place::Statement, Place::Entry, Place::Totals];
+/// Each view once, and the log as often as all views.
+const SEQUENCE: [Source; 6] = [
+    Source::Entry,
+    Source::Balances,
+    Source::Entry,
+    Source::Statement,
+    Source::Entry,
+    Source::Totals,
+];
 
-/// How many there are.
-pub(crate) const PLACES: usize = TURNS.len();
+/// The length of the sequence.
+pub(crate) const SOURCES: usize = SEQUENCE.len();
 
-/// A command that is looked for.
+/// A sampled command.
 #[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) log: String,
     pub(crate) seq: u64,
     pub(crate) due: Duration,
-    place: Place,
+    source: Source,
 }
 
-/// Gives samples their places.
+/// Assigns the sources to samples, in turn.
 #[derive(Default)]
-pub(crate) struct Turns(usize);
+pub(crate) struct SampleSources(usize);
 
-impl Turns {
+impl SampleSources {
     pub(crate) fn sample(&mut self, log: String, seq: u64, due: Duration) -> Sample {
         self.0 += 1;
-        Sample { log, seq, due, place: TURNS[self.0 % TURNS.len()] }
+        Sample { log, seq, due, source: SEQUENCE[self.0 % SEQUENCE.len()] }
     }
 }
 
@@ -63,30 +70,30 @@ impl Sample {
     fn path(&self, wait_ms: u64) -> String {
         let Self { log, seq, .. } = self;
         let view = |view, more: &str| format!("/views/{view}/{log}?seq={seq}&wait={wait_ms}{more}");
-        match self.place {
-            Place::Entry => format!("/logs/{log}/{seq}?wait={wait_ms}"),
-            Place::Balances => view("balances", &format!("&limit={PAGE_MAX}")),
-            Place::Statement => view("statement", &format!("&order=desc&limit={NEWEST_ROWS}")),
-            Place::Totals => view("totals", ""),
+        match self.source {
+            Source::Entry => format!("/logs/{log}/{seq}?wait={wait_ms}"),
+            Source::Balances => view("balances", &format!("&limit={PAGE_MAX}")),
+            Source::Statement => view("statement", &format!("&order=desc&limit={NEWEST_ROWS}")),
+            Source::Totals => view("totals", ""),
         }
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        match self.place {
-            Place::Entry => Kind::Entry,
-            Place::Balances | Place::Statement | Place::Totals => Kind::View,
+    pub(crate) fn kind(&self) -> Measured {
+        match self.source {
+            Source::Entry => Measured::Entry,
+            Source::Balances | Source::Statement | Source::Totals => Measured::View,
         }
     }
 
     fn line(&self, body: &[u8], began: Duration, ended: Duration) -> serde_json::Result<Line> {
-        let view = match self.place {
-            Place::Entry => {
+        let view = match self.source {
+            Source::Entry => {
                 let entry: Box<RawValue> = serde_json::from_slice(body)?;
                 return Ok(Line::Entry(SeenEntry { log: self.log.clone(), seq: self.seq, entry }));
             }
-            Place::Balances => "balances",
-            Place::Statement => "statement",
-            Place::Totals => "totals",
+            Source::Balances => "balances",
+            Source::Statement => "statement",
+            Source::Totals => "totals",
         };
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let Page { seq, rows } = serde_json::from_slice(body)?;
@@ -107,35 +114,35 @@ struct Page {
     rows: Vec<SeenRow>,
 }
 
-/// What is not there yet.
+/// The answer 202: the command is not visible yet.
 #[derive(Deserialize)]
 struct Pending {
     parked: Option<IgnoredAny>,
 }
 
-/// Whether asking again can change an answer.
-fn may_come(answer: &Result<Answer, HttpError>) -> bool {
+/// Whether a later request can get another answer.
+fn may_change(answer: &Result<Answer, HttpError>) -> bool {
     let Ok(answer) = answer else { return true };
     let pending = || serde_json::from_slice::<Pending>(&answer.body);
     match answer.status {
-        // A view that is parked stands still until somebody sees to it.
+        // A parked view does not go on until an operator acts.
         StatusCode::ACCEPTED => pending().map_or(true, |pending| pending.parked.is_none()),
-        status => status.is_success() || is_passing(status.as_u16()),
+        status => status.is_success() || is_transient(status.as_u16()),
     }
 }
 
 impl Context<'_> {
-    /// Waits until the command is there; `None`: the patience is over, or it will not come.
-    pub(crate) async fn look_for(&self, sample: &Sample) -> Option<Line> {
+    /// Waits until the command is visible; `None`: its time is over, or it will not become visible.
+    pub(crate) async fn await_sample(&self, sample: &Sample) -> Option<Line> {
         loop {
-            let left = self.patience_left(sample.due);
+            let left = self.time_left(sample.due);
             if left.is_zero() || self.live.is_stopped() {
                 return None;
             }
             let wait = left.min(Duration::from_millis(WAIT_MS_MAX));
             let path = sample.path(u64::try_from(wait.as_millis()).unwrap_or(WAIT_MS_MAX));
             let (began, sent) = (self.now(), self.clock.elapsed());
-            let answer = self.target.get(&path, wait + self.patience.timeout).await;
+            let answer = self.target.get(&path, wait + self.timeouts.timeout).await;
             let now = self.now();
             let line = answer
                 .as_ref()
@@ -143,24 +150,24 @@ impl Context<'_> {
                 .filter(|answer| answer.status == StatusCode::OK)
                 .and_then(|answer| sample.line(&answer.body, sent, self.clock.elapsed()).ok());
             if let Some(line) = line {
-                self.seen(sample, now);
+                self.measured(sample, now);
                 return Some(line);
             }
-            if !may_come(&answer) {
+            if !may_change(&answer) {
                 return None;
             }
-            // A wait that was over has taken its time already.
+            // A wait that timed out was pause enough.
             if now < began + PAUSE {
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    fn seen(&self, sample: &Sample, now: Duration) {
+    fn measured(&self, sample: &Sample, now: Duration) {
         self.measures.borrow_mut().took(sample.kind(), sample.due, now);
-        if sample.kind() == Kind::View {
+        if sample.kind() == Measured::View {
             let us = now.saturating_sub(sample.due).as_micros();
-            self.live.seen_in_view(u64::try_from(us).unwrap_or(u64::MAX));
+            self.live.saw_in_view(u64::try_from(us).unwrap_or(u64::MAX));
         }
     }
 }

@@ -1,27 +1,28 @@
-//! The search for the highest rate that holds an SLO: doubled until it does not hold, and then
-//! halved into, until the answer is known to a twentieth.
+//! The search for the highest rate that holds an SLO: it doubles the rate until it does not hold,
+//! and then bisects until the result is known to a twentieth.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::measure::{Kind, Measures};
+use crate::measure::{Measured, Measures};
 use crate::report::{Search, Step};
 
-/// How near the answer is to the truth: the rate that held to the one that did not.
+/// The precision: the ratio of the lowest rate that failed to the highest that held.
 const NEAR: f64 = 1.05;
-/// Rates that are tried: from 1/s to the highest that a machine sends, and back in.
+/// The maximum number of tried rates: enough from 1/s to the highest rate of a machine, and for the
+/// bisection.
 const STEPS_MAX: usize = 24;
-/// Of how few no percentile is known.
+/// The minimum number of measurements for any percentile.
 const MEASURED_MIN: f64 = 20.0;
-/// As much of what is allowed, spent before a request has left, may be the generator's doing.
+/// If requests are sent late by this share of the SLO, the generator may be the limit.
 const LATE_SHARE: f64 = 0.25;
-/// The lowest rate that is tried, in commands per second.
+/// The lowest tried rate, in commands per second.
 const RATE_MIN: f64 = 1.0;
 
-/// What must hold: `view p99 100ms`.
+/// An SLO, such as `view p99 100ms`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Slo {
-    kind: Kind,
+    kind: Measured,
     percent: f64,
     below: Duration,
 }
@@ -30,28 +31,28 @@ pub(crate) struct Slo {
 #[error(
     "an SLO is accept, entry or view, then p50, p90, p99 or p999, then a time: `view p99 100ms`"
 )]
-pub(crate) struct NoSlo;
+pub(crate) struct BadSlo;
 
 impl FromStr for Slo {
-    type Err = NoSlo;
+    type Err = BadSlo;
 
-    fn from_str(text: &str) -> Result<Self, NoSlo> {
+    fn from_str(text: &str) -> Result<Self, BadSlo> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let [kind, percent, below] = words[..] else { return Err(NoSlo) };
+        let [kind, percent, below] = words[..] else { return Err(BadSlo) };
         let kind = match kind {
-            "accept" => Kind::Accept,
-            "entry" => Kind::Entry,
-            "view" => Kind::View,
-            _ => return Err(NoSlo),
+            "accept" => Measured::Accept,
+            "entry" => Measured::Entry,
+            "view" => Measured::View,
+            _ => return Err(BadSlo),
         };
         let percent = match percent {
             "p50" => 50.0,
             "p90" => 90.0,
             "p99" => 99.0,
             "p999" => 99.9,
-            _ => return Err(NoSlo),
+            _ => return Err(BadSlo),
         };
-        let below = humantime::parse_duration(below).map_err(|_| NoSlo)?;
+        let below = humantime::parse_duration(below).map_err(|_| BadSlo)?;
         Ok(Self { kind, percent, below })
     }
 }
@@ -69,22 +70,23 @@ impl Slo {
         self.below.as_secs_f64() * 1e3
     }
 
-    /// Whether it is known from samples alone.
+    /// Whether it is measured by samples.
     pub(crate) fn is_of_samples(&self) -> bool {
-        self.kind != Kind::Accept
+        self.kind != Measured::Accept
     }
 
-    /// How many must be measured so that one of them is beyond the percentile.
+    /// The number of measurements of which one is beyond the percentile.
     fn measured_min(&self) -> u64 {
         (100.0 / (100.0 - self.percent)).max(MEASURED_MIN).round() as u64
     }
 
-    /// Whether the percentile is not known. At a lower rate it would be even less.
-    fn is_too_little(&self, measures: &Measures) -> bool {
+    /// Whether there are too few measurements for the percentile. At a lower rate there are even
+    /// fewer.
+    fn has_too_few(&self, measures: &Measures) -> bool {
         measures.count(self.kind) < self.measured_min()
     }
 
-    /// Why a rate did not hold; `None`: it did.
+    /// Why a rate did not hold; `None`: it held.
     fn failed(&self, measures: &Measures) -> Option<String> {
         let counts = measures.counts();
         for (count, what) in [
@@ -97,23 +99,23 @@ impl Slo {
                 return Some(format!("{count} {what}"));
             }
         }
-        // Not by time: a rate that holds may have one answer that is late.
+        // Counts, not times: a rate that holds may have one late answer.
         if counts.accepted < counts.due {
             return Some(format!("accepted only {} of {}", counts.accepted, counts.due));
         }
-        if self.is_too_little(measures) {
+        if self.has_too_few(measures) {
             let (measured, min) = (measures.count(self.kind), self.measured_min());
-            let more = "give it longer steps (--duration), or more --samples";
-            return Some(format!("too few to tell: {measured} of {min}; {more}"));
+            let more = "use longer steps (--duration) or more --samples";
+            return Some(format!("too few measurements, {measured} of {min}: {more}"));
         }
         let took = measures.percentile_ms(self.kind, self.percent);
         let below = self.below_ms();
         (took >= below).then(|| format!("{:.1} ms, not below {below} ms", took))
     }
 
-    /// Whether it may have been the generator that could not do more.
+    /// Whether the generator may have been the limit.
     fn may_be_the_generator(&self, measures: &Measures) -> bool {
-        let late_ms = measures.percentile_ms(Kind::Send, self.percent);
+        let late_ms = measures.percentile_ms(Measured::Send, self.percent);
         measures.counts.unsent > 0 || late_ms >= LATE_SHARE * self.below_ms()
     }
 
@@ -122,18 +124,18 @@ impl Slo {
         Step {
             rate,
             accepted_per_s: measures.counts().accepted_per_s,
-            accept_p99_ms: measures.percentile_ms(Kind::Accept, 99.0),
-            view_p99_ms: measures.percentile_ms(Kind::View, 99.0),
-            send_p99_ms: measures.percentile_ms(Kind::Send, 99.0),
+            accept_p99_ms: measures.percentile_ms(Measured::Accept, 99.0),
+            view_p99_ms: measures.percentile_ms(Measured::View, 99.0),
+            send_p99_ms: measures.percentile_ms(Measured::Send, 99.0),
             may_be_the_generator: failed.is_some() && self.may_be_the_generator(measures),
             failed,
         }
     }
 }
 
-/// Tries rates, and says which was the highest that held, with what was measured at it; if none
-/// did, with what was measured last. `drive` also says whether it came to its end: if somebody has
-/// stopped it, what was found so far stands.
+/// Tries rates. Returns the highest that held, with its measurements; if none held, those of the
+/// last rate. `drive` also returns whether it finished: if it was stopped, the search returns what
+/// it found so far.
 pub(crate) fn search<E>(
     slo: &Slo,
     first: f64,
@@ -143,15 +145,15 @@ pub(crate) fn search<E>(
         Search { slo: slo.to_string(), slo_ms: slo.below_ms(), steps: Vec::new(), highest: None };
     let (mut rate, mut failed, mut best) = (first, None::<f64>, None);
     while found.steps.len() < STEPS_MAX {
-        let (measures, is_whole) = drive(rate)?;
-        if !is_whole {
+        let (measures, is_finished) = drive(rate)?;
+        if !is_finished {
             best = best.or(Some(measures));
             break;
         }
         let step = slo.step(rate, &measures);
         let held = step.failed.is_none();
         found.steps.push(step);
-        if slo.is_too_little(&measures) {
+        if slo.has_too_few(&measures) {
             best = best.or(Some(measures));
             break;
         }
@@ -170,7 +172,7 @@ pub(crate) fn search<E>(
             (None, _) => (rate / 2.0).max(RATE_MIN),
         };
         rate = next.round();
-        // Between them there is no whole number more.
+        // No whole number lies between them.
         if found.highest == Some(rate) || failed == Some(rate) {
             break;
         }
@@ -184,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything accepted, and seen in a view within a time.
+    /// All commands accepted, and visible in a view within a time.
     fn measured(rate: f64, view_ms: u64) -> Measures {
         let mut measures = Measures::new(1.0);
         let second = Duration::from_secs(1);
@@ -192,13 +194,13 @@ mod tests {
         measures.accepted(second, rate as u64);
         measures.last = second;
         for _ in 0..100 {
-            measures.took(Kind::View, Duration::ZERO, Duration::from_millis(view_ms));
-            measures.took(Kind::Accept, Duration::ZERO, Duration::from_millis(1));
+            measures.took(Measured::View, Duration::ZERO, Duration::from_millis(view_ms));
+            measures.took(Measured::Accept, Duration::ZERO, Duration::from_millis(1));
         }
         measures
     }
 
-    /// A target that accepts everything at once, and shows it within 10 ms up to a rate.
+    /// A target that accepts all commands at once, and shows them within 10 ms up to a rate.
     fn holds_up_to(limit: f64) -> impl FnMut(f64) -> Result<(Measures, bool), Infallible> {
         move |rate| Ok((measured(rate, if rate <= limit { 10 } else { 1_000 }), true))
     }
@@ -246,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_look_lower_for_what_too_little_was_measured_of() {
+    fn no_lower_rate_is_tried_after_too_few_measurements() {
         let slo: Slo = "view p99 100ms".parse().expect("it is one");
         let few = |rate| {
             let mut measures = measured(rate, 1_000);
             if rate < 100.0 {
                 measures = Measures::new(1.0);
-                measures.took(Kind::View, Duration::ZERO, Duration::from_millis(1));
+                measures.took(Measured::View, Duration::ZERO, Duration::from_millis(1));
             }
             Ok::<_, Infallible>((measures, true))
         };
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_if_nothing_holds_or_everything_does() {
+    fn the_search_ends_if_no_rate_or_every_rate_holds() {
         let slo: Slo = "view p99 100ms".parse().expect("it is one");
         let Ok((nothing, _)) = search(&slo, 100.0, holds_up_to(0.0));
         assert_eq!(nothing.highest, None);
@@ -276,11 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_accepted_does_not_hold() {
+    fn a_rate_with_unaccepted_commands_does_not_hold() {
         let slo: Slo = "accept p99 1s".parse().expect("it is one");
         let mut measures = measured(100.0, 10);
         assert_eq!(slo.failed(&measures), None);
-        // One that is late, and yet within the percentile, changes nothing.
+        // One late answer, within the percentile, changes nothing.
         measures.last = Duration::from_secs(30);
         assert_eq!(slo.failed(&measures), None);
         measures.counts.accepted = 99;
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_too_seldom_is_not_known() {
+    fn a_percentile_needs_enough_measurements() {
         for (slo, min) in [
             ("view p50 1s", 20),
             ("view p90 1s", 20),
@@ -308,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn the_generator_is_suspected_if_requests_left_late() {
+    fn late_requests_may_be_the_limit_of_the_generator() {
         let slo: Slo = "view p99 100ms".parse().expect("it is one");
         for (late_ms, is) in [(10, false), (30, true)] {
             let mut measures = measured(100.0, 200);
-            measures.took(Kind::Send, Duration::ZERO, Duration::from_millis(late_ms));
+            measures.took(Measured::Send, Duration::ZERO, Duration::from_millis(late_ms));
             assert_eq!(slo.step(100.0, &measures).may_be_the_generator, is, "{late_ms}");
             measures.counts.unsent = 1;
             assert!(slo.step(100.0, &measures).may_be_the_generator);
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_slo_is_shown_as_it_is_meant() {
+    fn an_slo_is_shown_with_its_comparison() {
         for (text, shown) in [
             ("view p99 100ms", "view p99 < 100ms"),
             ("accept  p999 1s", "accept p999 < 1s"),

@@ -1,4 +1,4 @@
-//! What is sent: commands of many organisations' users, all from one seed.
+//! The commands to send: of many organisations' users, from one seed.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -14,85 +14,85 @@ use auditor::receipts::{Command, Digest, Sent};
 pub(crate) const OPENINGS: usize = 3;
 /// The accounts of every organisation.
 const ACCOUNTS: [&str; 2] = ["cash", "bank"];
-/// Money that every organisation begins with, in minor units: more than any run takes out again.
+/// The first deposit of every organisation, in minor units. No run withdraws more.
 const BEGIN_WITH: i64 = 1_000_000_000_000;
-/// More than an account ever holds: taking it out is refused.
+/// More than any balance, so that its withdrawal is rejected.
 const TOO_MUCH: i64 = i64::MAX;
 /// The largest amount of a command, in minor units.
 const AMOUNT_MAX: i64 = 1_000;
-/// What stands between the name of a run and the rest of its users' names: no name holds it, so
-/// that no run's users are taken for another's.
+/// The separator behind the name of a run in its users' names. Names of runs cannot hold it, so no
+/// run's users begin like another's.
 pub(crate) const AFTER_NAME: char = '+';
-/// Where a memo begins, and how every request ends.
+/// The beginning of a memo, and the end of a request.
 const MEMO: &[u8] = br#","memo":""#;
 const END: &[u8] = b"}}";
-/// What memos are written with: 64 letters, so that six random bits are one.
+/// The 64 letters of memos: six random bits choose one.
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Letters that a random number of 64 bits gives.
+/// Letters from one random number of 64 bits.
 const LETTERS_PER_NUMBER: usize = 10;
-/// Commands that are remembered, so that they can be sent again. Far below the 2,048 ids that a log
-/// remembers of a user: what is sent again must be known there.
+/// Commands that can be sent again. Far fewer than the 2,048 ids of a window, so that the target
+/// knows them.
 const REMEMBERED_MAX: usize = 512;
-/// Ids of one millisecond, where clients number by the clock: the number of the client tells apart
-/// the ids of several.
+/// Ids per millisecond of clients that number by the clock. The client's number keeps the ids of
+/// several apart.
 const IDS_PER_MS: u64 = 1_024;
-/// Ids that were left out, and are sent later.
+/// Commands that are held back to be sent out of order.
 const HELD_BACK_MAX: usize = 256;
 
-/// What the commands are like.
+/// The properties of the commands.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
-    /// Organisations: `<prefix>0`, `<prefix>1`, …
+    /// The number of organisations: `<prefix>0`, `<prefix>1`, …
     pub(crate) tenants: u32,
     /// How the names of organisations begin.
     pub(crate) org_prefix: String,
-    /// The exponent of Zipf's law, by which organisations are chosen; 0: all alike.
+    /// The exponent of Zipf's law, by which organisations are chosen; 0: uniformly.
     pub(crate) zipf: f64,
-    /// Users of each organisation.
+    /// The number of users of each organisation.
     pub(crate) users: u32,
-    /// Clients of each user, which number by the clock, each for itself; 0: each user numbers its
-    /// commands 1, 2, 3 …, without a client.
+    /// The number of clients of each user. Each numbers by the clock. 0: users name no client and
+    /// number 1, 2, 3 …
     pub(crate) clients: u32,
     /// How the names of this run's users begin.
     pub(crate) user_prefix: String,
     /// Bytes of each command; shorter ones are filled up with a memo.
     pub(crate) payload: usize,
-    /// Share of commands that are sent again, whatever became of them.
+    /// Share of commands that are sent again, whatever the answer was.
     pub(crate) duplicates: f64,
-    /// Share of commands that have the id of another one that was sent.
+    /// Share of commands that have the id of another command.
     pub(crate) reused: f64,
-    /// Share of commands whose id is below one that their user has sent.
+    /// Share of commands with a lower id than their user has sent.
     pub(crate) out_of_order: f64,
-    /// Share of commands that the ledger will refuse.
+    /// Share of commands that the ledger will reject.
     pub(crate) rejected: f64,
     /// Share of commands that move money between two accounts.
     pub(crate) transfers: f64,
-    /// Of everything random.
+    /// The seed of all random choices.
     pub(crate) seed: u64,
 }
 
 /// A command of one user of one organisation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Order {
+pub(crate) struct ClientCommand {
     tenant: u32,
     user: User,
     id: u64,
-    deed: Deed,
+    action: Action,
 }
 
-/// Who numbers commands.
+/// A user, with its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum User {
-    /// Opens the accounts.
+    /// The user that opens the accounts.
     Opener,
     Number {
-        lane: u16,
+        thread: u16,
         user: u32,
         client: Option<u32>,
     },
 }
 
-/// Whose commands of which log: they are to be taken in the order of their ids.
+/// An origin in a log. Its commands are sent in the order of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     tenant: u32,
@@ -100,59 +100,61 @@ pub(crate) struct Origin {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Deed {
+enum Action {
     Open(usize),
     Deposit(usize, i64),
     Withdraw(usize, i64),
     Transfer(usize, usize, i64),
 }
 
-/// The commands of one thread: its users are its own, so that ids need not be agreed upon.
+/// The commands of one thread. Each thread has users of its own, so that threads need not agree on
+/// ids.
 pub(crate) struct Workload {
     spec: Spec,
-    lane: u16,
+    thread: u16,
     random: SmallRng,
-    /// Chooses what is sent again: of its own, so that nothing else depends on it.
+    /// Chooses what is sent again. It is separate, so that it does not change the other choices.
     again: SmallRng,
     zipf: Zipf<f64>,
-    /// The last id of every client of every user of every tenant.
+    /// The last id of every client of every user of every organisation.
     ids: Vec<u64>,
-    /// What was sent last, answered or not: that is not known before the run, and what is sent is.
-    sent: VecDeque<Order>,
-    held_back: VecDeque<Order>,
+    /// The last commands, whether answered or not: so the answers do not change what is sent.
+    sent: VecDeque<ClientCommand>,
+    held_back: VecDeque<ClientCommand>,
 }
 
 impl Workload {
-    pub(crate) fn new(spec: Spec, lane: u16) -> Self {
-        let seed = spec.seed ^ (u64::from(lane) << 48);
+    pub(crate) fn new(spec: Spec, thread: u16) -> Self {
+        let seed = spec.seed ^ (u64::from(thread) << 48);
         let (random, again) = (SmallRng::seed_from_u64(seed), SmallRng::seed_from_u64(!seed));
         let zipf = Zipf::new(f64::from(spec.tenants), spec.zipf).expect("the options were checked");
         let origins = spec.tenants as usize * spec.users as usize * spec.clients.max(1) as usize;
         let ids = vec![0; origins];
         let (sent, held_back) = (VecDeque::new(), VecDeque::new());
-        Self { spec, lane, random, again, zipf, ids, sent, held_back }
+        Self { spec, thread, random, again, zipf, ids, sent, held_back }
     }
 
     pub(crate) fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// What these organisations need first.
-    pub(crate) fn openings(tenants: std::ops::Range<u32>) -> Vec<Order> {
-        let of_one = |tenant| -> [Order; OPENINGS] {
-            let order = move |id, deed| Order { tenant, user: User::Opener, id, deed };
+    /// The commands that open the accounts of these organisations.
+    pub(crate) fn openings(tenants: std::ops::Range<u32>) -> Vec<ClientCommand> {
+        let of_one = |tenant| -> [ClientCommand; OPENINGS] {
+            let command =
+                move |id, action| ClientCommand { tenant, user: User::Opener, id, action };
             [
-                order(1, Deed::Open(0)),
-                order(2, Deed::Open(1)),
-                order(3, Deed::Deposit(0, BEGIN_WITH)),
+                command(1, Action::Open(0)),
+                command(2, Action::Open(1)),
+                command(3, Action::Deposit(0, BEGIN_WITH)),
             ]
         };
         tenants.flat_map(of_one).collect()
     }
 
-    /// The next request: `batch` commands, each of a random organisation, or, but for what is sent
-    /// again or late, of the same.
-    pub(crate) fn next_request(&mut self, batch: usize, of_one_tenant: bool) -> Vec<Order> {
+    /// The next request of `batch` commands, each of a random organisation, or all of the same one.
+    /// Repetitions and late commands may be of another.
+    pub(crate) fn next_request(&mut self, batch: usize, of_one_tenant: bool) -> Vec<ClientCommand> {
         let one = of_one_tenant.then(|| self.tenant());
         (0..batch)
             .map(|_| {
@@ -162,22 +164,22 @@ impl Workload {
             .collect()
     }
 
-    fn next(&mut self, tenant: u32) -> Order {
-        if let Some(order) = self.sent_before() {
-            return order;
+    fn next(&mut self, tenant: u32) -> ClientCommand {
+        if let Some(command) = self.sent_before() {
+            return command;
         }
-        if let Some(order) = self.with_a_used_id() {
-            return order;
+        if let Some(command) = self.with_a_used_id() {
+            return command;
         }
-        let order = self.not_sent_before(tenant);
+        let command = self.not_sent_before(tenant);
         if self.sent.len() == REMEMBERED_MAX {
             self.sent.pop_front();
         }
-        self.sent.push_back(order);
-        order
+        self.sent.push_back(command);
+        command
     }
 
-    fn sent_before(&mut self) -> Option<Order> {
+    fn sent_before(&mut self) -> Option<ClientCommand> {
         let share = self.spec.duplicates;
         if share == 0.0 || self.sent.is_empty() || !self.again.random_bool(share) {
             return None;
@@ -185,56 +187,61 @@ impl Workload {
         Some(self.sent[self.again.random_range(0..self.sent.len())])
     }
 
-    /// Another command with an id that was sent.
-    fn with_a_used_id(&mut self) -> Option<Order> {
+    /// A different command with the id of one that was sent.
+    fn with_a_used_id(&mut self) -> Option<ClientCommand> {
         let share = self.spec.reused;
         if share == 0.0 || self.sent.is_empty() || !self.again.random_bool(share) {
             return None;
         }
         let first = self.sent[self.again.random_range(0..self.sent.len())];
-        let deed = match first.deed {
-            Deed::Deposit(to, amount) => Deed::Deposit(to, amount + 1),
-            _ => Deed::Deposit(0, 1),
+        let action = match first.action {
+            Action::Deposit(to, amount) => Action::Deposit(to, amount + 1),
+            _ => Action::Deposit(0, 1),
         };
-        Some(Order { deed, ..first })
+        Some(ClientCommand { action, ..first })
     }
 
-    fn not_sent_before(&mut self, tenant: u32) -> Order {
+    fn not_sent_before(&mut self, tenant: u32) -> ClientCommand {
         if self.rolls(self.spec.out_of_order)
             && let Some(late) = self.held_back.pop_front()
         {
             return late;
         }
         let user = self.random.random_range(0..self.spec.users);
-        // Without clients nothing is drawn: so that it changes nothing else.
+        // Without clients nothing is drawn, so that the other choices stay the same.
         let clients = Some(self.spec.clients).filter(|clients| *clients > 0);
         let client = clients.map(|clients| self.random.random_range(0..clients));
-        let order = self.fresh(tenant, user, client);
+        let command = self.fresh(tenant, user, client);
         if self.rolls(self.spec.out_of_order) && self.held_back.len() < HELD_BACK_MAX {
-            // Its user goes on with the id after it; it comes later.
-            self.held_back.push_back(order);
+            // The user goes on with the next id.
+            self.held_back.push_back(command);
             return self.fresh(tenant, user, client);
         }
-        order
+        command
     }
 
-    fn fresh(&mut self, tenant: u32, user: u32, client: Option<u32>) -> Order {
-        let (deed, id) = (self.deed(), self.next_id(tenant, user, client));
-        Order { tenant, user: User::Number { lane: self.lane, user, client }, id, deed }
+    fn fresh(&mut self, tenant: u32, user: u32, client: Option<u32>) -> ClientCommand {
+        let (action, id) = (self.action(), self.next_id(tenant, user, client));
+        ClientCommand {
+            tenant,
+            user: User::Number { thread: self.thread, user, client },
+            id,
+            action,
+        }
     }
 
-    fn deed(&mut self) -> Deed {
+    fn action(&mut self) -> Action {
         let account = self.random.random_range(0..ACCOUNTS.len());
         let amount = self.random.random_range(1..=AMOUNT_MAX);
         if self.rolls(self.spec.rejected) {
-            Deed::Withdraw(account, TOO_MUCH)
+            Action::Withdraw(account, TOO_MUCH)
         } else if self.rolls(self.spec.transfers) {
-            Deed::Transfer(0, 1, amount)
+            Action::Transfer(0, 1, amount)
         } else if account == 0 && self.random.random() {
-            // Only from where the money is.
-            Deed::Withdraw(0, amount)
+            // Only the first account has the money for it.
+            Action::Withdraw(0, amount)
         } else {
-            Deed::Deposit(account, amount)
+            Action::Deposit(account, amount)
         }
     }
 
@@ -254,7 +261,7 @@ impl Workload {
         (self.random.sample(self.zipf) as u32).clamp(1, self.spec.tenants) - 1
     }
 
-    /// A share of 0 draws nothing: so that it changes nothing else.
+    /// A share of 0 draws nothing, so that the other choices stay the same.
     fn rolls(&mut self, share: f64) -> bool {
         share > 0.0 && self.random.random_bool(share)
     }
@@ -265,18 +272,16 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(0)
 }
 
-impl Order {
-    /// Who numbered it, and in which log.
+impl ClientCommand {
+    /// Its origin, with its log.
     pub(crate) fn origin(&self) -> Origin {
         Origin { tenant: self.tenant, user: self.user }
     }
 
-    /// Its log.
     pub(crate) fn log(&self, spec: &Spec) -> String {
         format!("ledger/org:{}{}", spec.org_prefix, self.tenant)
     }
 
-    /// Whether this is its log.
     pub(crate) fn is_of_log(&self, spec: &Spec, log: &str) -> bool {
         let org =
             log.strip_prefix("ledger/org:").and_then(|org| org.strip_prefix(&spec.org_prefix));
@@ -286,7 +291,7 @@ impl Order {
     fn user(&self, spec: &Spec) -> String {
         match self.user {
             User::Opener => format!("{}opener", spec.user_prefix),
-            User::Number { lane, user, .. } => format!("{}{lane}.{user}", spec.user_prefix),
+            User::Number { thread, user, .. } => format!("{}{thread}.{user}", spec.user_prefix),
         }
     }
 
@@ -297,14 +302,14 @@ impl Order {
         }
     }
 
-    /// As a file of receipts has it.
+    /// The command as a file of receipts shows it.
     pub(crate) fn sent(&self, spec: &Spec) -> Sent {
         let account = |number: usize| ACCOUNTS[number].to_owned();
-        let command = match self.deed {
-            Deed::Open(of) => Command::Open { account: account(of) },
-            Deed::Deposit(to, amount) => Command::Deposit { account: account(to), amount },
-            Deed::Withdraw(from, amount) => Command::Withdraw { account: account(from), amount },
-            Deed::Transfer(from, to, amount) => {
+        let command = match self.action {
+            Action::Open(of) => Command::Open { account: account(of) },
+            Action::Deposit(to, amount) => Command::Deposit { account: account(to), amount },
+            Action::Withdraw(from, amount) => Command::Withdraw { account: account(from), amount },
+            Action::Transfer(from, to, amount) => {
                 Command::Transfer { from: account(from), to: account(to), amount }
             }
         };
@@ -313,9 +318,9 @@ impl Order {
         Sent { log, user, client, id: self.id, command, memo }
     }
 
-    /// What fills the command up to the bytes that were asked for, if there is room for it.
+    /// The memo that fills the command up to its size, if there is room for one.
     fn memo(&self, spec: &Spec) -> Option<String> {
-        if spec.payload == 0 || matches!(self.deed, Deed::Open(_)) {
+        if spec.payload == 0 || matches!(self.action, Action::Open(_)) {
             return None;
         }
         let mut plain = Vec::new();
@@ -326,8 +331,7 @@ impl Order {
         Some(letters(Digest::of(&whose).number(), bytes))
     }
 
-    /// Appends the request, as the API takes it. Every name is of characters that JSON shows as
-    /// they are.
+    /// Appends the JSON of the request. No name has a character that JSON escapes.
     pub(crate) fn write_request(&self, spec: &Spec, out: &mut Vec<u8>) {
         self.write_plain(spec, out);
         if let Some(memo) = self.memo(spec) {
@@ -338,15 +342,15 @@ impl Order {
         out.extend_from_slice(END);
     }
 
-    /// The request without memo and end.
+    /// Appends the request without memo and end.
     fn write_plain(&self, spec: &Spec, out: &mut Vec<u8>) {
         let (org, tenant, id) = (&spec.org_prefix, self.tenant, self.id);
         let user = self.user(spec);
-        let name = match self.deed {
-            Deed::Open(_) => "open",
-            Deed::Deposit(..) => "deposit",
-            Deed::Withdraw(..) => "withdraw",
-            Deed::Transfer(..) => "transfer",
+        let name = match self.action {
+            Action::Open(_) => "open",
+            Action::Deposit(..) => "deposit",
+            Action::Withdraw(..) => "withdraw",
+            Action::Transfer(..) => "transfer",
         };
         let mut write = |text: std::fmt::Arguments<'_>| {
             out.write_fmt(text).expect("writing to memory never fails");
@@ -358,14 +362,14 @@ impl Order {
             write(format_args!(r#""client":"{client}","#));
         }
         write(format_args!(r#""data":"#));
-        match self.deed {
-            Deed::Open(of) => {
+        match self.action {
+            Action::Open(of) => {
                 write(format_args!(r#"{{"account":"{}""#, ACCOUNTS[of]));
             }
-            Deed::Deposit(of, amount) | Deed::Withdraw(of, amount) => {
+            Action::Deposit(of, amount) | Action::Withdraw(of, amount) => {
                 write(format_args!(r#"{{"account":"{}","amount":{amount}"#, ACCOUNTS[of]));
             }
-            Deed::Transfer(from, to, amount) => {
+            Action::Transfer(from, to, amount) => {
                 let (from, to) = (ACCOUNTS[from], ACCOUNTS[to]);
                 write(format_args!(r#"{{"from":"{from}","to":"{to}","amount":{amount}"#));
             }
@@ -373,7 +377,7 @@ impl Order {
     }
 }
 
-/// Text that no compression makes much shorter, the same whenever it is wanted.
+/// Text that hardly compresses, and is the same for the same seed.
 fn letters(seed: u64, count: usize) -> String {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut text = String::with_capacity(count + LETTERS_PER_NUMBER);
@@ -412,13 +416,13 @@ mod tests {
         }
     }
 
-    fn orders(spec: Spec, n: usize) -> Vec<Order> {
+    fn commands(spec: Spec, n: usize) -> Vec<ClientCommand> {
         let mut workload = Workload::new(spec, 0);
-        let mut orders = Vec::new();
+        let mut commands = Vec::new();
         for _ in 0..n {
-            orders.extend(workload.next_request(1, false));
+            commands.extend(workload.next_request(1, false));
         }
-        orders
+        commands
     }
 
     fn share(of: usize, all: usize) -> f64 {
@@ -428,15 +432,15 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_commands() {
         let mixed = || Spec { duplicates: 0.1, out_of_order: 0.1, rejected: 0.1, ..spec() };
-        assert_eq!(orders(mixed(), 5_000), orders(mixed(), 5_000));
-        assert_ne!(orders(mixed(), 5_000), orders(Spec { seed: 8, ..mixed() }, 5_000));
+        assert_eq!(commands(mixed(), 5_000), commands(mixed(), 5_000));
+        assert_ne!(commands(mixed(), 5_000), commands(Spec { seed: 8, ..mixed() }, 5_000));
     }
 
     #[test]
     fn users_number_their_commands_from_one_on() {
         let mut last = HashMap::new();
-        for order in orders(spec(), 10_000) {
-            let sent = order.sent(&spec());
+        for command in commands(spec(), 10_000) {
+            let sent = command.sent(&spec());
             let id = last.entry((sent.log, sent.user)).or_insert(0);
             *id += 1;
             assert_eq!(sent.id, *id);
@@ -447,10 +451,10 @@ mod tests {
     fn clients_number_by_the_clock_each_for_itself() {
         let spec = Spec { clients: 4, ..spec() };
         let (before, mut last) = (now_ms() * IDS_PER_MS - 1, HashMap::new());
-        let all = orders(spec.clone(), 5_000);
+        let all = commands(spec.clone(), 5_000);
         let after = (now_ms() + 5_000) * IDS_PER_MS;
-        for order in all {
-            let sent = order.sent(&spec);
+        for command in all {
+            let sent = command.sent(&spec);
             let client = sent.client.expect("each is of a client");
             let last = last.entry((sent.log, sent.user, client)).or_insert(before);
             assert!((*last..after).contains(&sent.id) && *last < sent.id, "{}", sent.id);
@@ -463,10 +467,10 @@ mod tests {
     fn ids_are_used_again_for_other_commands() {
         let spec = Spec { reused: 0.1, ..spec() };
         let mut first = HashMap::new();
-        let all = orders(spec, 20_000);
-        let again = all.iter().filter(|order| {
-            let first = *first.entry((order.origin(), order.id)).or_insert(order.deed);
-            first != order.deed
+        let all = commands(spec, 20_000);
+        let again = all.iter().filter(|command| {
+            let first = *first.entry((command.origin(), command.id)).or_insert(command.action);
+            first != command.action
         });
         let again = share(again.count(), all.len());
         assert!((0.09..0.11).contains(&again), "{again}");
@@ -476,9 +480,9 @@ mod tests {
     fn tenants_come_as_zipf_says() {
         let count = |zipf| {
             let mut per_tenant = [0; 100];
-            orders(Spec { zipf, ..spec() }, 50_000)
+            commands(Spec { zipf, ..spec() }, 50_000)
                 .iter()
-                .for_each(|order| per_tenant[order.tenant as usize] += 1);
+                .for_each(|command| per_tenant[command.tenant as usize] += 1);
             per_tenant.map(|n| share(n, 50_000))
         };
         let (alike, zipf) = (count(0.0), count(1.0));
@@ -491,11 +495,11 @@ mod tests {
     fn shares_are_what_was_asked_for() {
         let mixed =
             Spec { duplicates: 0.1, out_of_order: 0.05, rejected: 0.2, transfers: 0.5, ..spec() };
-        let all = orders(mixed, 50_000);
+        let all = commands(mixed, 50_000);
         let (mut seen, mut highest) = (HashSet::new(), HashMap::new());
         let (mut again, mut late) = (0, 0);
-        for order in &all {
-            let sent = order.sent(&spec());
+        for command in &all {
+            let sent = command.sent(&spec());
             if !seen.insert((sent.log.clone(), sent.user.clone(), sent.id)) {
                 again += 1;
                 continue;
@@ -504,13 +508,14 @@ mod tests {
             late += usize::from(sent.id < *highest);
             *highest = sent.id.max(*highest);
         }
-        let of =
-            |is: fn(&Deed) -> bool| share(all.iter().filter(|o| is(&o.deed)).count(), all.len());
-        let rejected = of(|deed| matches!(deed, Deed::Withdraw(_, TOO_MUCH)));
-        let transfers = of(|deed| matches!(deed, Deed::Transfer(..)));
+        let of = |is: fn(&Action) -> bool| {
+            share(all.iter().filter(|o| is(&o.action)).count(), all.len())
+        };
+        let rejected = of(|action| matches!(action, Action::Withdraw(_, TOO_MUCH)));
+        let transfers = of(|action| matches!(action, Action::Transfer(..)));
         let (again, late) = (share(again, all.len()), share(late, all.len()));
         assert!((0.09..0.11).contains(&again), "sent again: {again}");
-        assert!((0.04..0.055).contains(&late), "out of order: {late}");
+        assert!((0.04..0.055).contains(&late), "out of command: {late}");
         assert!((0.19..0.21).contains(&rejected), "refused: {rejected}");
         assert!((0.38..0.42).contains(&transfers), "half of the others: {transfers}");
     }
@@ -521,11 +526,11 @@ mod tests {
             let clients = u32::from(payload > 150);
             let spec = Spec { payload, clients, rejected: 0.1, transfers: 0.3, ..spec() };
             let openings = Workload::openings(0..2);
-            for order in orders(spec.clone(), 200).iter().chain(&openings) {
+            for command in commands(spec.clone(), 200).iter().chain(&openings) {
                 let mut body = Vec::new();
-                order.write_request(&spec, &mut body);
+                command.write_request(&spec, &mut body);
                 let request: Value = serde_json::from_slice(&body).expect("it is JSON");
-                let sent = order.sent(&spec);
+                let sent = command.sent(&spec);
                 assert_eq!(
                     format!("ledger/org:{}", request["org"].as_str().expect("org")),
                     sent.log
@@ -552,7 +557,7 @@ mod tests {
     fn memos_are_of_their_command_alone_and_no_compression_shortens_them() {
         let spec = Spec { payload: 2_000, ..spec() };
         let memos: HashSet<String> =
-            orders(spec.clone(), 500).iter().filter_map(|order| order.memo(&spec)).collect();
+            commands(spec.clone(), 500).iter().filter_map(|command| command.memo(&spec)).collect();
         assert_eq!(memos.len(), 500, "each is another");
         let long = letters(7, 64_000);
         // Of each pair of letters there are about as many: 64,000 / 4,096 = 16, Poisson.
@@ -567,7 +572,7 @@ mod tests {
         let mut workload = Workload::new(spec(), 0);
         for _ in 0..100 {
             let request = workload.next_request(10, true);
-            assert!(request.iter().all(|order| order.tenant == request[0].tenant));
+            assert!(request.iter().all(|command| command.tenant == request[0].tenant));
         }
         let mixed: HashSet<_> =
             workload.next_request(100, false).iter().map(|o| o.tenant).collect();

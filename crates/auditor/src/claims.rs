@@ -1,7 +1,7 @@
-//! What the file of receipts says, log by log.
+//! Reads the file of receipts, log by log.
 //!
-//! It may hold more than memory does. One pass counts what there is of each log; then the logs are
-//! taken in groups that fit, and each group is one more pass.
+//! The file may be larger than memory. One pass counts the lines of each log. Then the logs are
+//! read in groups that fit into memory, with one pass for each group.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,78 +10,89 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::AuditError;
-use crate::ledger::Asked;
+use crate::ledger::CommandRef;
 use crate::receipts::{Command, Digest, FORMAT, Line, Receipt, Run, SeenEntry, SeenRows, Sent};
 
-/// Bytes of a line: rows of many accounts are long.
+/// Bytes of a line: rows of many accounts make a long one.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes that a receipt takes in memory, about: what is longer counts for several.
+/// Bytes of a receipt in memory, about. A longer line counts as several receipts.
 const RECEIPT_BYTES: usize = 64;
 
-/// What is wrong with a line.
+/// Why there is no verdict: the file is unusable. What is wrong with the target is in the
+/// [`crate::Verdict`].
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum AuditError {
+    #[error("cannot read the receipts in {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("line {number} of the receipts {error}")]
+    Line { number: u64, error: LineError },
+}
+
+/// Why a line of the file is refused.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum LineError {
-    #[error("is no line of such a file: {0}")]
+    #[error("is not a line of a receipts file: {0}")]
     NotALine(#[source] serde_json::Error),
-    #[error("should say first whose file it is: `{{\"run\":…}}`")]
+    #[error("must be the first line of a receipts file, `{{\"run\":…}}`")]
     NoRun,
-    #[error("says a second time whose file it is")]
+    #[error("is a second `{{\"run\":…}}`, and a file has one")]
     SecondRun,
-    #[error("is of format {0}, and only {FORMAT} is known")]
+    #[error("has the format {0}, and this auditor reads only {FORMAT}")]
     Format(u32),
-    #[error("names the log `{0}`, which is no log of a ledger")]
+    #[error("names `{0}`, which is not a log of a ledger")]
     BadLog(String),
-    #[error("stands after the end of the file")]
+    #[error("comes after the line `{{\"end\":…}}`")]
     AfterEnd,
-    #[error("has a seq or an id of zero")]
+    #[error("has a seq or an id that is zero")]
     Zero,
     #[error("is longer than {LINE_BYTES_MAX} bytes")]
     TooLong,
 }
 
-/// What the file says of which logs.
+/// The logs that the file names.
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) run: Run,
-    /// Names of logs in order, each with about how many receipts' memory it takes.
+    /// The names of the logs in order, each with its weight: about as many receipts as its lines
+    /// take in memory.
     pub(crate) logs: Vec<(String, usize)>,
-    /// Whether its last line broke off.
-    pub(crate) broke_off: bool,
-    /// Whether it says that nothing more was sent than it holds.
+    /// Whether the last line is cut off.
+    pub(crate) is_cut_off: bool,
+    /// Whether the file has an end, so that it names everything that was sent.
     pub(crate) has_end: bool,
 }
 
-/// The parts of a line that say where it belongs.
+/// The parts of a line that say to which log it belongs.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Brief<'a> {
+enum LineOfLog<'a> {
     Run(serde::de::IgnoredAny),
     End(serde::de::IgnoredAny),
     #[serde(borrow)]
-    Receipt(OfLog<'a>),
+    Receipt(LogName<'a>),
     #[serde(borrow)]
-    Unanswered(OfLog<'a>),
+    Unanswered(LogName<'a>),
     #[serde(borrow)]
-    Refused(OfLog<'a>),
+    Refused(LogName<'a>),
     #[serde(borrow)]
-    Entry(OfLog<'a>),
+    Entry(LogName<'a>),
     #[serde(borrow)]
-    Rows(OfLog<'a>),
+    Rows(LogName<'a>),
 }
 
 #[derive(Deserialize)]
-struct OfLog<'a> {
+struct LogName<'a> {
     #[serde(borrow)]
     log: Cow<'a, str>,
 }
 
-/// Calls `each` with every whole line and its number; whether the last one broke off.
+/// Calls `each` with every line and its number. Returns whether the last line is cut off.
 fn lines(
     path: &Path,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), LineError>,
@@ -100,7 +111,7 @@ fn lines(
             Some(last) => {
                 line.push(last);
                 match each(number, &line) {
-                    // Whoever wrote it was stopped, or is still at it.
+                    // Its writer was stopped, or still writes.
                     Err(LineError::NotALine(_)) if number > 1 => return Ok(true),
                     other => other,
                 }
@@ -117,7 +128,7 @@ fn is_log(log: &str) -> bool {
     !name.is_empty() && name.len() <= 256 && name.bytes().all(is_good)
 }
 
-/// The log that a line is of, if it is of one.
+/// The log to which a line belongs, if it belongs to one.
 fn check(line: &Line) -> Result<Option<&str>, LineError> {
     let (log, numbers) = match line {
         Line::Run(_) => return Err(LineError::SecondRun),
@@ -139,11 +150,11 @@ fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, LineError> {
 }
 
 impl Index {
-    /// Reads and checks all of the file.
+    /// Reads and checks the whole file.
     pub(crate) fn read(path: &Path) -> Result<Self, AuditError> {
         let (mut run, mut has_end) = (None, false);
         let mut logs: HashMap<String, usize> = HashMap::new();
-        let broke_off = lines(path, |number, bytes| {
+        let is_cut_off = lines(path, |number, bytes| {
             let line: Line = parse(bytes)?;
             if number == 1 {
                 let Line::Run(found) = line else { return Err(LineError::NoRun) };
@@ -173,19 +184,19 @@ impl Index {
         let no_run = AuditError::Line { number: 1, error: LineError::NoRun };
         let mut logs: Vec<(String, usize)> = logs.into_iter().collect();
         logs.sort();
-        Ok(Self { run: run.ok_or(no_run)?, logs, broke_off, has_end })
+        Ok(Self { run: run.ok_or(no_run)?, logs, is_cut_off, has_end })
     }
 
-    /// What is to be known of the file besides.
+    /// Notes on the file.
     pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
-        let broke_off = "the last line of the receipts broke off, and was left out";
-        let no_end = "the receipts have no end: whoever wrote them was stopped, and an entry that \
-                      they do not name was not held against the target";
-        let notes = [(self.broke_off, broke_off), (!self.has_end, no_end)];
+        let cut_off = "the last line of the receipts is cut off, and was ignored";
+        let no_end = "the receipts have no end: their writer was stopped, so an entry that they \
+                      do not name is no breach";
+        let notes = [(self.is_cut_off, cut_off), (!self.has_end, no_end)];
         notes.into_iter().filter(|(is, _)| *is).map(|(_, note)| note.to_owned())
     }
 
-    /// Cuts the logs into groups, none heavier than `max` but one log alone.
+    /// Cuts the logs into groups of at most the weight `max`. A heavier log is a group of its own.
     pub(crate) fn groups(&self, max: usize) -> Vec<Range<usize>> {
         let mut groups: Vec<Range<usize>> = Vec::new();
         let mut weight = 0;
@@ -203,7 +214,7 @@ impl Index {
     }
 }
 
-/// Names, each once.
+/// Names, each stored once and known by its number.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     numbers: HashMap<Box<str>, u32>,
@@ -221,45 +232,51 @@ impl Names {
         number
     }
 
-    /// The number of a name that was seen.
+    /// The number of a name, if the name is stored.
     pub(crate) fn find(&self, text: &str) -> Option<u32> {
         self.numbers.get(text).copied()
     }
 
-    /// The name.
     pub(crate) fn text(&self, number: u32) -> &str {
         &self.texts[number as usize]
     }
 
-    fn deed(&mut self, command: &Command) -> Deed {
+    fn intern(&mut self, command: &Command) -> InternedCommand {
         match command {
-            Command::Open { account } => Deed::Open(self.number(account)),
-            Command::Deposit { account, amount } => Deed::Deposit(self.number(account), *amount),
-            Command::Withdraw { account, amount } => Deed::Withdraw(self.number(account), *amount),
-            Command::Transfer { from, to, amount } => {
-                Deed::Transfer(self.number(from), self.number(to), *amount)
+            Command::Open { account } => InternedCommand::Open(self.number(account)),
+            Command::Deposit { account, amount } => {
+                InternedCommand::Deposit(self.number(account), *amount)
             }
-            Command::Close { account } => Deed::Close(self.number(account)),
+            Command::Withdraw { account, amount } => {
+                InternedCommand::Withdraw(self.number(account), *amount)
+            }
+            Command::Transfer { from, to, amount } => {
+                InternedCommand::Transfer(self.number(from), self.number(to), *amount)
+            }
+            Command::Close { account } => InternedCommand::Close(self.number(account)),
         }
     }
 
-    /// The command.
-    pub(crate) fn asked(&self, deed: Deed) -> Asked<'_> {
-        match deed {
-            Deed::Open(account) => Asked::Open(self.text(account)),
-            Deed::Deposit(account, amount) => Asked::Deposit(self.text(account), amount),
-            Deed::Withdraw(account, amount) => Asked::Withdraw(self.text(account), amount),
-            Deed::Transfer(from, to, amount) => {
-                Asked::Transfer(self.text(from), self.text(to), amount)
+    pub(crate) fn command(&self, command: InternedCommand) -> CommandRef<'_> {
+        match command {
+            InternedCommand::Open(account) => CommandRef::Open(self.text(account)),
+            InternedCommand::Deposit(account, amount) => {
+                CommandRef::Deposit(self.text(account), amount)
             }
-            Deed::Close(account) => Asked::Close(self.text(account)),
+            InternedCommand::Withdraw(account, amount) => {
+                CommandRef::Withdraw(self.text(account), amount)
+            }
+            InternedCommand::Transfer(from, to, amount) => {
+                CommandRef::Transfer(self.text(from), self.text(to), amount)
+            }
+            InternedCommand::Close(account) => CommandRef::Close(self.text(account)),
         }
     }
 }
 
-/// A command, with the numbers of its names.
+/// A command with the numbers of its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Deed {
+pub(crate) enum InternedCommand {
     Open(u32),
     Deposit(u32, i64),
     Withdraw(u32, i64),
@@ -267,16 +284,16 @@ pub(crate) enum Deed {
     Close(u32),
 }
 
-/// What a command asks for.
+/// What a command asks for: enough to tell whether two commands are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Content {
-    pub(crate) deed: Deed,
-    /// Of its memo; `None`: whatever it is, it is not compared.
+    pub(crate) command: InternedCommand,
+    /// The digest of its memo; `None`: it is unknown and not compared.
     pub(crate) memo: Option<Digest>,
 }
 
 impl Content {
-    /// Enough to see that another was not sent.
+    /// A digest that differs for different contents.
     pub(crate) fn digest(&self) -> NonZeroU64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
@@ -284,38 +301,37 @@ impl Content {
     }
 }
 
-/// Who numbered a command, as one text: names hold no slash.
+/// The origin of a command as one text. It is unique, since names hold no slash.
 pub(crate) fn origin<'a>(user: &'a str, client: Option<&str>) -> Cow<'a, str> {
     client.map_or(Cow::Borrowed(user), |client| Cow::Owned(format!("{user}/{client}")))
 }
 
-/// A command that was sent.
+/// A line of the file about one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim {
-    /// The seq that was promised for it; zero: none was.
+    /// The seq of its receipt; zero: it has none.
     pub(crate) seq: u64,
-    /// Of the name of its [`origin`].
+    /// The number of its [`origin`]'s name.
     pub(crate) user: u32,
-    /// Whether every answer to it refused it: it can have no entry.
+    /// Whether every answer refused it: then it can have no entry.
     pub(crate) refused: bool,
     pub(crate) id: u64,
-    pub(crate) deed: Deed,
+    pub(crate) command: InternedCommand,
     pub(crate) memo: Option<Digest>,
 }
 
 impl Claim {
-    /// What was asked.
     pub(crate) fn content(&self) -> Content {
-        Content { deed: self.deed, memo: self.memo }
+        Content { command: self.command, memo: self.memo }
     }
 }
 
-/// What the file says of one log.
+/// The lines of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    /// Once [`Claims::sort`]ed, in order; what has no receipt comes first.
+    /// In order after [`Claims::sort`]: commands without a receipt first, then by seq.
     all: Vec<Claim>,
-    /// Places in `all`, in the order of user and id.
+    /// Indexes into `all`, ordered by origin and id.
     by_id: Vec<u32>,
     pub(crate) entries: Vec<SeenEntry>,
     pub(crate) rows: Vec<SeenRows>,
@@ -336,13 +352,13 @@ impl Claims {
         (claim.user, claim.id)
     }
 
-    /// The receipts, in the order of their seqs.
+    /// The receipts, ordered by seq.
     pub(crate) fn receipts(&self) -> &[Claim] {
         &self.all[self.all.partition_point(|claim| claim.seq == 0)..]
     }
 
-    /// What is known of an id; `None`: no command with it was sent.
-    pub(crate) fn sent(&self, user: u32, id: u64) -> Option<Told> {
+    /// How an id was used; `None`: no command with it was sent.
+    pub(crate) fn sent(&self, user: u32, id: u64) -> Option<IdUse> {
         let first = self.by_id.partition_point(|at| self.key(*at) < (user, id));
         let same = self.by_id[first..].iter().take_while(|at| self.key(**at) == (user, id));
         let mut claims = same.map(|at| &self.all[*at as usize]);
@@ -353,25 +369,25 @@ impl Claims {
             is_one &= other.content() == first.content();
         }
         Some(match (refused, is_one) {
-            (true, _) => Told::Refused,
-            (false, true) => Told::Command(first.content()),
-            (false, false) => Told::Several,
+            (true, _) => IdUse::Refused,
+            (false, true) => IdUse::One(first.content()),
+            (false, false) => IdUse::Several,
         })
     }
 }
 
-/// What the file says of an id.
+/// How an origin used an id, by the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Told {
-    /// It is this command's.
-    Command(Content),
-    /// It is of a command that was refused whenever it was sent.
+pub(crate) enum IdUse {
+    /// For this command.
+    One(Content),
+    /// For commands that were refused whenever they were sent.
     Refused,
-    /// It was used for different commands.
+    /// For several different commands.
     Several,
 }
 
-/// What the file says of some logs.
+/// The lines of some logs.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) names: Names,
@@ -379,7 +395,6 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Reads the lines of these logs.
     pub(crate) fn read<'a>(
         path: &Path,
         logs: impl IntoIterator<Item = &'a str>,
@@ -388,11 +403,11 @@ impl Group {
         let mut of_log: HashMap<&str, Claims> =
             logs.into_iter().map(|log| (log, Claims::default())).collect();
         lines(path, |_, bytes| {
-            let (Brief::Receipt(OfLog { log })
-            | Brief::Unanswered(OfLog { log })
-            | Brief::Refused(OfLog { log })
-            | Brief::Entry(OfLog { log })
-            | Brief::Rows(OfLog { log })) = parse(bytes)?
+            let (LineOfLog::Receipt(LogName { log })
+            | LineOfLog::Unanswered(LogName { log })
+            | LineOfLog::Refused(LogName { log })
+            | LineOfLog::Entry(LogName { log })
+            | LineOfLog::Rows(LogName { log })) = parse(bytes)?
             else {
                 return Ok(());
             };
@@ -400,9 +415,9 @@ impl Group {
             let names = &mut group.names;
             let mut claim = |(seq, refused), sent: Sent| {
                 let origin = origin(&sent.user, sent.client.as_deref());
-                let (user, deed) = (names.number(&origin), names.deed(&sent.command));
+                let (user, command) = (names.number(&origin), names.intern(&sent.command));
                 let Sent { id, memo, .. } = sent;
-                claims.all.push(Claim { seq, user, refused, id, deed, memo });
+                claims.all.push(Claim { seq, user, refused, id, command, memo });
             };
             match parse(bytes)? {
                 Line::Run(_) | Line::End(_) => {}
@@ -445,21 +460,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said_with_its_line() {
+    fn a_bad_line_is_refused_with_its_number_and_the_reason() {
         let good = receipt("ledger/org:a", 1, 1);
         for (text, number, says) in [
-            (String::new(), 1, "whose file"),
-            (good.clone(), 1, "whose file"),
+            (String::new(), 1, "first line"),
+            (good.clone(), 1, "first line"),
             (r#"{"run":{"format":2,"users":"r-"}}"#.to_owned(), 1, "format 2"),
-            (r#"{"run":"#.to_owned(), 1, "no line"),
-            (format!("{RUN}\n{good}\n{RUN}\n"), 3, "second time"),
-            (format!("{RUN}\n{good}\nnonsense\n{good}\n"), 3, "no line"),
-            (format!("{RUN}\n{good}\n{{\"receipt\":{{}}}}\n"), 3, "no line"),
-            (format!("{RUN}\n{}\n", receipt("canary/org:a", 1, 1)), 2, "no log"),
-            (format!("{RUN}\n{}\n", receipt("ledger/org:a/../b", 1, 1)), 2, "no log"),
+            (r#"{"run":"#.to_owned(), 1, "not a line"),
+            (format!("{RUN}\n{good}\n{RUN}\n"), 3, "is a second"),
+            (format!("{RUN}\n{good}\nnonsense\n{good}\n"), 3, "not a line"),
+            (format!("{RUN}\n{good}\n{{\"receipt\":{{}}}}\n"), 3, "not a line"),
+            (format!("{RUN}\n{}\n", receipt("canary/org:a", 1, 1)), 2, "not a log"),
+            (format!("{RUN}\n{}\n", receipt("ledger/org:a/../b", 1, 1)), 2, "not a log"),
             (format!("{RUN}\n{}\n", receipt("ledger/org:a", 0, 1)), 2, "zero"),
             (format!("{RUN}\n{}\n", receipt("ledger/org:a", 1, 0)), 2, "zero"),
-            (format!("{RUN}\n{{\"end\":{{}}}}\n{good}\n"), 3, "after the end"),
+            (format!("{RUN}\n{{\"end\":{{}}}}\n{good}\n"), 3, "after the line"),
         ] {
             match Index::read(file(&text).path()) {
                 Err(AuditError::Line { number: found, error }) => {
@@ -474,24 +489,24 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_may_break_off() {
+    fn a_cut_off_last_line_is_ignored() {
         let good = receipt("ledger/org:a", 1, 1);
-        for (text, broke_off) in [
+        for (text, is_cut_off) in [
             (format!("{RUN}\n{good}\n"), false),
             (format!("{RUN}\n{good}"), false),
             (format!("{RUN}\n{good}\n{}", &good[..40]), true),
         ] {
             let index = Index::read(file(&text).path()).expect(&text);
-            assert_eq!(index.broke_off, broke_off, "{text}");
+            assert_eq!(index.is_cut_off, is_cut_off, "{text}");
             assert_eq!(index.logs, [("ledger/org:a".to_owned(), 1)]);
         }
     }
 
     #[test]
-    fn groups_hold_as_much_as_they_may() {
+    fn groups_hold_at_most_the_given_weight() {
         let logs = [3, 3, 9, 1, 1, 1].iter().map(|weight| ("ledger/org:a".to_owned(), *weight));
         let run = Run { format: FORMAT, users: String::new() };
-        let index = Index { run, logs: logs.collect(), broke_off: false, has_end: true };
+        let index = Index { run, logs: logs.collect(), is_cut_off: false, has_end: true };
         for (max, expected) in
             [(6, vec![2, 1, 3]), (7, vec![2, 1, 3]), (100, vec![6]), (1, vec![1; 6])]
         {
@@ -502,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_holds_what_is_said_of_its_logs() {
+    fn a_group_holds_the_lines_of_its_logs() {
         let text = [
             RUN.to_owned(),
             receipt("ledger/org:a", 2, 2),
@@ -515,11 +530,11 @@ mod tests {
         assert_eq!(group.logs.len(), 1);
         assert_eq!(claims.receipts().iter().map(|c| c.seq).collect::<Vec<_>>(), [1, 2]);
         let user = group.names.find("r-0").expect("it is named");
-        let Some(Told::Command(Content { deed, memo: None })) = claims.sent(user, 2) else {
+        let Some(IdUse::One(Content { command, memo: None })) = claims.sent(user, 2) else {
             panic!("it was sent")
         };
-        assert_eq!(group.names.asked(deed), Asked::Open("a"));
-        assert_eq!(claims.sent(user, 3), Some(Told::Several));
+        assert_eq!(group.names.command(command), CommandRef::Open("a"));
+        assert_eq!(claims.sent(user, 3), Some(IdUse::Several));
         assert_eq!(claims.sent(user, 4), None);
     }
 }

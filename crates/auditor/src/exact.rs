@@ -1,12 +1,12 @@
-//! Whether two JSON texts say the same. Numbers are compared by their digits, which an `f64` would
-//! round; objects without regard to the order of their fields.
+//! Compares JSON texts: numbers by their digits, which an `f64` would round, and objects without
+//! regard to the order of their fields.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Levels of nesting that are looked into; below, the text must be the same.
+/// Levels of nesting that are compared as JSON. Below them the texts must be equal.
 const DEPTH_MAX: usize = 128;
 
 /// Whether both are the same JSON.
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_compared_as_json_with_exact_numbers() {
+    fn json_is_compared_with_exact_numbers() {
         check(r#"{"a":[1, "\u0062"],"c":null}"#, r#"{"c":null, "a":[1,"b"]}"#, true);
         check(r#"{"a":1}"#, r#"{"a":1,"b":2}"#, false);
         check(r#"{"a":1}"#, r#"{"b":1}"#, false);

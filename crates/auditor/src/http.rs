@@ -1,4 +1,4 @@
-//! The target, as everybody else sees it: HTTP, and a bearer token if it wants one.
+//! An HTTP client of the target, with a bearer token if it needs one.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-/// Bytes of an answer: a page of 1,000 rows of 256 KiB each would be more, and nothing that the
-/// generator sends makes one.
+/// Bytes of an answer. A page of 1,000 rows of 256 KiB each would be larger; no load of the
+/// generator makes one.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where commands go, and where the auditor looks.
+/// The target of commands and reads.
 #[derive(Clone)]
 pub struct Target {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -24,30 +24,30 @@ pub struct Target {
     authorization: Option<HeaderValue>,
 }
 
-/// Why there is no target.
+/// Why a target cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum TargetError {
-    #[error("the target `{url}` is no URL")]
-    NoUrl { url: String, source: InvalidUri },
+    #[error("the target `{url}` is not a URL")]
+    NotAUrl { url: String, source: InvalidUri },
     #[error("the target `{url}` must begin with http:// or https://, with no query")]
     Scheme { url: String },
-    #[error("the token holds characters that no header can carry")]
+    #[error("the token has characters that a header cannot have")]
     Token,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// What `Retry-After` asks for.
+    /// The pause that `Retry-After` asks for.
     pub retry_after: Option<Duration>,
-    /// All of the body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// Why nothing came back. The request may have had its effect nevertheless.
+/// Why there is no answer. The request may have had its effect nevertheless.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum HttpError {
@@ -55,23 +55,23 @@ pub enum HttpError {
     Connect(#[source] hyper_util::client::legacy::Error),
     #[error("the connection broke")]
     Broken(#[source] hyper_util::client::legacy::Error),
-    #[error("the answer broke off, or is larger than {ANSWER_BYTES_MAX} bytes")]
+    #[error("the answer is cut off, or is larger than {ANSWER_BYTES_MAX} bytes")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
 }
 
-/// Whether the same request may have another answer later.
-pub fn is_passing(status: u16) -> bool {
+/// Whether the same request may get another answer later.
+pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 impl Target {
-    /// `url`: where the API's paths begin, for example `http://127.0.0.1:8080`.
+    /// Makes a target. `url` is the prefix of the API's paths, for example `http://127.0.0.1:8080`.
     pub fn new(url: &str, token: Option<&str>) -> Result<Self, TargetError> {
         let base = url.trim_end_matches('/');
         let uri: Uri =
-            base.parse().map_err(|source| TargetError::NoUrl { url: url.to_owned(), source })?;
+            base.parse().map_err(|source| TargetError::NotAUrl { url: url.to_owned(), source })?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
         if !is_http || uri.query().is_some() {
             return Err(TargetError::Scheme { url: url.to_owned() });
@@ -86,7 +86,7 @@ impl Target {
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            // Named: the SDK for AWS, built into the same program, brings another.
+            // Named, since the SDK for AWS in the same build brings another provider.
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
             .expect("ring does TLS 1.2 and 1.3")
             .https_or_http()
@@ -99,7 +99,7 @@ impl Target {
         Ok(Self { client, base: base.to_owned(), authorization: authorization.transpose()? })
     }
 
-    /// Where it is.
+    /// The URL.
     pub fn url(&self) -> &str {
         &self.base
     }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_url() {
+    fn a_target_is_an_http_url_without_a_query() {
         for url in ["http://127.0.0.1:8080", "https://api.example.com/stage/", "http://[::1]:1"] {
             assert!(Target::new(url, None).is_ok(), "{url}");
         }

@@ -1,14 +1,14 @@
-//! The rules of the ledger, written a second time: what a command must lead to, and what events
-//! make of accounts and sums.
+//! The rules of the ledger, written a second time: the events that a command leads to, and the fold
+//! of events into accounts and sums.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 
-/// What a user asked for.
+/// A command of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Asked<'a> {
+pub(crate) enum CommandRef<'a> {
     Open(&'a str),
     Deposit(&'a str, i64),
     Withdraw(&'a str, i64),
@@ -16,8 +16,8 @@ pub(crate) enum Asked<'a> {
     Close(&'a str),
 }
 
-impl Asked<'_> {
-    /// As an entry calls it.
+impl CommandRef<'_> {
+    /// Its name in an entry.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Open(_) => "open",
@@ -29,7 +29,7 @@ impl Asked<'_> {
     }
 }
 
-/// What can happen to an account.
+/// The type of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As events and statements call it.
+    /// Its name in events and statements.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Opened => "opened",
@@ -76,14 +76,14 @@ pub(crate) struct Event {
     pub(crate) data: Data,
 }
 
-/// What an event holds: nothing, or money that moved.
+/// The data of an event: empty, or a movement of money.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Data {
     amount: Option<i64>,
-    /// What is left in the account.
+    /// The balance after the movement.
     balance: Option<i64>,
-    /// What the client wrote on it.
+    /// The client's text.
     pub(crate) memo: Option<Box<str>>,
 }
 
@@ -104,15 +104,15 @@ impl fmt::Display for Event {
     }
 }
 
-/// An event, in words.
+/// An event as text.
 pub(crate) fn shown((kind, account, moved): &Expected<'_>) -> String {
     match moved {
-        Some((amount, balance)) => format!("{} {account} {amount}, leaving {balance}", kind.name()),
+        Some((amount, balance)) => format!("{} {account} {amount}, balance {balance}", kind.name()),
         None => format!("{} {account}", kind.name()),
     }
 }
 
-/// An event that a decision leads to: what, on which account, and the movement as amount and
+/// An event that a decision should lead to: its type, its account, and the movement as amount and
 /// balance.
 pub(crate) type Expected<'a> = (Kind, &'a str, Option<(i64, i64)>);
 
@@ -120,32 +120,35 @@ pub(crate) type Expected<'a> = (Kind, &'a str, Option<(i64, i64)>);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) balance: i64,
-    /// Since it was opened.
+    /// Movements since it was opened.
     pub(crate) movements: u64,
-    /// The last entry that touched it.
+    /// The seq of the last entry that changed it.
     pub(crate) seq: u64,
 }
 
-/// All accounts of a log, and their sums.
+/// The accounts of a log, and their sums.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// The open ones.
+    /// The open accounts.
     pub(crate) accounts: BTreeMap<String, Account>,
-    /// As the view counts them.
+    /// The number of open accounts, counted as the view counts them.
     pub(crate) opened: i64,
-    /// As the view sums it up, from amounts.
+    /// The sum of all balances, added up from amounts as the view does.
     pub(crate) balance: i128,
     pub(crate) movements: u64,
     pub(crate) rejected: u64,
-    /// The last entry that the sums changed with; zero: they have no row.
+    /// The seq of the last entry that changed the sums; zero: none did, so they have no row.
     pub(crate) totals_seq: u64,
     deposited: i128,
     withdrawn: i128,
 }
 
 impl Ledger {
-    /// The events that a command must lead to now, or the code of its refusal.
-    pub(crate) fn decide<'a>(&self, asked: &Asked<'a>) -> Result<Vec<Expected<'a>>, &'static str> {
+    /// The events that a command must lead to now, or the code of its rejection.
+    pub(crate) fn decide<'a>(
+        &self,
+        command: &CommandRef<'a>,
+    ) -> Result<Vec<Expected<'a>>, &'static str> {
         let balance = |name: &str| match self.accounts.get(name) {
             Some(account) => Ok(account.balance),
             None => Err("no_such_account"),
@@ -159,18 +162,18 @@ impl Ledger {
             _ if amount > balance => Err("overdrawn"),
             _ => Ok((amount, balance - amount)),
         };
-        match *asked {
-            Asked::Open(name) => match balance(name) {
+        match *command {
+            CommandRef::Open(name) => match balance(name) {
                 Ok(_) => Err("already_open"),
                 Err(_) => Ok(vec![(Kind::Opened, name, None)]),
             },
-            Asked::Deposit(name, amount) => {
+            CommandRef::Deposit(name, amount) => {
                 Ok(vec![(Kind::Deposited, name, Some(more(balance(name)?, amount)?))])
             }
-            Asked::Withdraw(name, amount) => {
+            CommandRef::Withdraw(name, amount) => {
                 Ok(vec![(Kind::Withdrawn, name, Some(less(balance(name)?, amount)?))])
             }
-            Asked::Transfer(from, to, amount) => {
+            CommandRef::Transfer(from, to, amount) => {
                 let (source, target) = (balance(from)?, balance(to)?);
                 let sent = less(source, amount)?;
                 if from == to {
@@ -179,21 +182,22 @@ impl Ledger {
                 let received = more(target, amount)?;
                 Ok(vec![(Kind::Sent, from, Some(sent)), (Kind::Received, to, Some(received))])
             }
-            Asked::Close(name) => match balance(name)? {
+            CommandRef::Close(name) => match balance(name)? {
                 0 => Ok(vec![(Kind::Closed, name, None)]),
                 _ => Err("not_empty"),
             },
         }
     }
 
-    /// Whether these events are the ones that were expected.
+    /// Whether the events equal the expected ones.
     pub(crate) fn are(events: &[Event], expected: &[Expected<'_>]) -> bool {
         let pairs = || events.iter().zip(expected);
         events.len() == expected.len()
             && pairs().all(|(event, (kind, account, moved))| event.is(*kind, account, *moved))
     }
 
-    /// Whether a command that nobody told us of can have led to these events; if not, why.
+    /// Checks that some command can have led to these events, for entries whose command is unknown
+    /// here.
     pub(crate) fn check(&self, command: Option<&str>, events: &[Event]) -> Result<(), String> {
         if let Some(command) = command
             && let Some(event) = events.iter().find(|event| !event.kind.is_of(command))
@@ -208,10 +212,10 @@ impl Ledger {
                 let kinds = (sent.kind, received.kind) == (Kind::Sent, Kind::Received);
                 let agree = amount(sent) == amount(received) && sent.document != received.document;
                 if !kinds || !agree {
-                    return Err(format!("`{sent}` and `{received}` are no transfer"));
+                    return Err(format!("`{sent}` and `{received}` are not a transfer"));
                 }
             }
-            _ => return Err(format!("no command leads to {} such events", events.len())),
+            _ => return Err(format!("no command leads to these {} events", events.len())),
         }
         events.iter().try_for_each(|event| self.check_one(event))
     }
@@ -227,23 +231,23 @@ impl Ledger {
         let (before, moved) = (i128::from(account.balance), event.moved());
         let after = |sign: i128| {
             let moved = moved.filter(|(amount, _)| *amount > 0);
-            moved.map(|(amount, said)| (before + sign * i128::from(amount), i128::from(said)))
+            moved.map(|(amount, shown)| (before + sign * i128::from(amount), i128::from(shown)))
         };
         let fits = match event.kind {
             Kind::Opened => false,
             Kind::Closed => before == 0 && moved.is_none(),
-            Kind::Deposited | Kind::Received => after(1).is_some_and(|(sum, said)| sum == said),
+            Kind::Deposited | Kind::Received => after(1).is_some_and(|(sum, shown)| sum == shown),
             Kind::Withdrawn | Kind::Sent => {
-                after(-1).is_some_and(|(rest, said)| rest == said && rest >= 0)
+                after(-1).is_some_and(|(rest, shown)| rest == shown && rest >= 0)
             }
         };
         match fits {
             true => Ok(()),
-            false => Err(format!("`{event}`, but the account is open and holds {before}")),
+            false => Err(format!("`{event}`, but the account is open and its balance is {before}")),
         }
     }
 
-    /// Folds the events of an accepted entry, whatever they say: a view does so too.
+    /// Folds the events of an accepted entry, also if they are wrong: a view does the same.
     pub(crate) fn apply(&mut self, seq: u64, events: &[Event]) {
         for event in events {
             self.totals_seq = seq;
@@ -278,19 +282,18 @@ impl Ledger {
         }
     }
 
-    /// Folds a rejected entry.
     pub(crate) fn reject(&mut self, seq: u64) {
         self.rejected += 1;
         self.totals_seq = seq;
     }
 
-    /// What came from outside, less what left: what all accounts must hold together.
-    pub(crate) fn put_in(&self) -> i128 {
+    /// All deposits less all withdrawals.
+    pub(crate) fn deposited_net(&self) -> i128 {
         self.deposited - self.withdrawn
     }
 
-    /// What all accounts hold together.
-    pub(crate) fn held(&self) -> i128 {
+    /// The sum of all balances.
+    pub(crate) fn balances(&self) -> i128 {
         self.accounts.values().map(|account| i128::from(account.balance)).sum()
     }
 }
@@ -312,35 +315,35 @@ mod tests {
         }
     }
 
-    fn asked() -> impl Strategy<Value = Asked<'static>> {
+    fn command() -> impl Strategy<Value = CommandRef<'static>> {
         let name = || prop::sample::select(&NAMES[..]);
         let amount = || prop_oneof![6 => -2..40i64, 1 => Just(i64::MAX)];
         prop_oneof![
-            2 => name().prop_map(Asked::Open),
-            4 => (name(), amount()).prop_map(|(name, amount)| Asked::Deposit(name, amount)),
-            3 => (name(), amount()).prop_map(|(name, amount)| Asked::Withdraw(name, amount)),
-            3 => (name(), name(), amount()).prop_map(|(from, to, n)| Asked::Transfer(from, to, n)),
-            1 => name().prop_map(Asked::Close),
+            2 => name().prop_map(CommandRef::Open),
+            4 => (name(), amount()).prop_map(|(name, amount)| CommandRef::Deposit(name, amount)),
+            3 => (name(), amount()).prop_map(|(name, amount)| CommandRef::Withdraw(name, amount)),
+            3 => (name(), name(), amount()).prop_map(|(from, to, n)| CommandRef::Transfer(from, to, n)),
+            1 => name().prop_map(CommandRef::Close),
         ]
     }
 
-    /// Keeps all that was asked for and granted, and adds it up each time.
+    /// Keeps all accepted commands, and adds them up for each question.
     #[derive(Default)]
-    struct Naive(Vec<Asked<'static>>);
+    struct Naive(Vec<CommandRef<'static>>);
 
     impl Naive {
-        /// What the account holds; `None`: it is not open.
-        fn holds(&self, name: &str) -> Option<i128> {
-            self.0.iter().fold(None, |held, asked| match *asked {
-                Asked::Open(account) if account == name => Some(0),
-                Asked::Close(account) if account == name => None,
-                Asked::Deposit(account, n) if account == name => {
+        /// The balance of an account; `None`: it is not open.
+        fn balance(&self, name: &str) -> Option<i128> {
+            self.0.iter().fold(None, |held, command| match *command {
+                CommandRef::Open(account) if account == name => Some(0),
+                CommandRef::Close(account) if account == name => None,
+                CommandRef::Deposit(account, n) if account == name => {
                     held.map(|held| held + i128::from(n))
                 }
-                Asked::Withdraw(account, n) if account == name => {
+                CommandRef::Withdraw(account, n) if account == name => {
                     held.map(|held| held - i128::from(n))
                 }
-                Asked::Transfer(from, to, n) => held.map(|held| {
+                CommandRef::Transfer(from, to, n) => held.map(|held| {
                     let sign = i128::from(to == name) - i128::from(from == name);
                     held + sign * i128::from(n)
                 }),
@@ -348,18 +351,18 @@ mod tests {
             })
         }
 
-        fn grants(&self, asked: &Asked<'_>) -> bool {
+        fn accepts(&self, command: &CommandRef<'_>) -> bool {
             let fits = |sum: i128| sum <= i128::from(i64::MAX);
-            match *asked {
-                Asked::Open(name) => self.holds(name).is_none(),
-                Asked::Close(name) => self.holds(name) == Some(0),
-                Asked::Deposit(name, n) => {
-                    n > 0 && self.holds(name).is_some_and(|held| fits(held + i128::from(n)))
+            match *command {
+                CommandRef::Open(name) => self.balance(name).is_none(),
+                CommandRef::Close(name) => self.balance(name) == Some(0),
+                CommandRef::Deposit(name, n) => {
+                    n > 0 && self.balance(name).is_some_and(|held| fits(held + i128::from(n)))
                 }
-                Asked::Withdraw(name, n) => {
-                    n > 0 && self.holds(name).is_some_and(|held| held >= i128::from(n))
+                CommandRef::Withdraw(name, n) => {
+                    n > 0 && self.balance(name).is_some_and(|held| held >= i128::from(n))
                 }
-                Asked::Transfer(from, to, n) => match (self.holds(from), self.holds(to)) {
+                CommandRef::Transfer(from, to, n) => match (self.balance(from), self.balance(to)) {
                     (Some(source), Some(target)) => {
                         let n = i128::from(n);
                         n > 0 && source >= n && (from == to || fits(target + n))
@@ -373,14 +376,14 @@ mod tests {
     proptest! {
         // A failure prints the case that it is shrunk to, and keeps its seed.
         #[test]
-        fn it_decides_and_folds_as_one_would_by_hand(all in prop::collection::vec(asked(), 1..60)) {
+        fn decisions_and_folds_equal_a_naive_model(all in prop::collection::vec(command(), 1..60)) {
             let (mut ledger, mut naive) = (Ledger::default(), Naive::default());
-            for (asked, seq) in all.into_iter().zip(1..) {
-                let decided = ledger.decide(&asked);
-                prop_assert_eq!(decided.is_ok(), naive.grants(&asked), "{:?}", asked);
+            for (command, seq) in all.into_iter().zip(1..) {
+                let decided = ledger.decide(&command);
+                prop_assert_eq!(decided.is_ok(), naive.accepts(&command), "{:?}", command);
                 let Ok(expected) = decided else { continue };
                 let events: Vec<Event> = expected.iter().map(event).collect();
-                prop_assert_eq!(ledger.check(Some(asked.name()), &events), Ok(()));
+                prop_assert_eq!(ledger.check(Some(command.name()), &events), Ok(()));
                 prop_assert!(Ledger::are(&events, &expected));
                 for at in 0..events.len() {
                     let mut wrong = events.clone();
@@ -391,13 +394,13 @@ mod tests {
                     prop_assert!(ledger.check(None, &wrong).is_err());
                 }
                 ledger.apply(seq, &events);
-                naive.0.push(asked);
+                naive.0.push(command);
                 for name in NAMES {
                     let held = ledger.accounts.get(name).map(|account| i128::from(account.balance));
-                    prop_assert_eq!(held, naive.holds(name), "{}", name);
+                    prop_assert_eq!(held, naive.balance(name), "{}", name);
                 }
-                prop_assert_eq!(ledger.put_in(), ledger.held());
-                prop_assert_eq!(ledger.balance, ledger.held());
+                prop_assert_eq!(ledger.deposited_net(), ledger.balances());
+                prop_assert_eq!(ledger.balance, ledger.balances());
                 prop_assert_eq!(ledger.opened, ledger.accounts.len() as i64);
             }
         }

@@ -1,30 +1,30 @@
-//! The auditor: whether what a target says agrees with what it said before.
+//! Audits a ledger from outside: compares its logs and views with what its clients were told.
 //!
-//! It is given a file of [receipts](crate::receipts) and a URL, reads the logs that the file names
-//! and all rows of their views, and folds the ledger by rules of its own. What it checks, by the
-//! invariant that is broken otherwise:
+//! The input is a file of [receipts] and a URL. The auditor reads the logs that the file names and all
+//! rows of their views, and folds the ledger by rules of its own. It links no crate of Fanfold, so that
+//! a bug cannot hide by being in both. What it checks, by [`Invariant`]:
 //!
-//! - **F1** Seqs are 1, 2, 3 … without a hole; what is accepted has its entry in time; no place is
-//!   promised twice.
-//! - **F3** The entry at a receipt's place is of that user, id and command; it is in the log and at
-//!   the seq that was asked for; it never changes; pages go on where they end; none of our users
-//!   has an entry of a command that was never sent.
-//! - **F4** An id of a user, or of a user's client, is decided upon once: what comes again is a
-//!   `duplicate` that names the first; another command with it is `id_reused`, and names the first;
-//!   `stale` is what the window has lost, and nothing else is. So no id is swallowed. Who looks up an
-//!   id is shown its first entry, 404 if it was never sent, 410 if the window has lost it.
+//! - **F1** Seqs are 1, 2, 3 … without a hole. Every accepted command has its entry in time. No two
+//!   receipts have the same seq.
+//! - **F3** The entry at a receipt's seq has that user, id and command. An entry names the log and the
+//!   seq that were asked for, and never changes. A page begins where the one before it ended. A user of
+//!   this run has no entry of a command that was never sent. An entry has no field of another status.
+//! - **F4** An id of a user, or of a user's client, is decided once. A repetition is a `duplicate` that
+//!   names the first entry; another command with the id is `id_reused`, and names the first entry. An
+//!   entry is `stale` if the window has lost its id, and only then. A lookup of an id returns its first
+//!   entry, 404 if the id was never sent, or 410 if the window has lost it.
 //! - **F5** Views reach the tail in time, and are not parked.
-//! - **F6** A command leads to what the ledger's rules say, or is refused as they say; rows are the
-//!   fold of the entries, all of them and no others; money is neither made nor lost; what readers
-//!   saw meanwhile was the fold at its seq, and nobody saw less than somebody before him.
+//! - **F6** A command has the result that the ledger's rules demand. Rows are the fold of the entries:
+//!   all of them, and no others. The sum of all balances is what was deposited less what was withdrawn.
+//!   What readers saw during the run was the fold at its seq, and no later reader saw less.
 //! - **F8** Every receipt has its entry.
+//! - **time** No entry is earlier than the one before it.
 //!
-//! `faulted` entries change nothing, and neither do `lost` ones, which an operator has given up: if
-//! they had a receipt, a note says so.
+//! `faulted` entries change no balance. Neither do `lost` ones, which an operator has given up; a note
+//! counts those that had a receipt.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -41,6 +41,7 @@ pub mod receipts;
 mod claims;
 mod exact;
 mod findings;
+mod invariant;
 mod ledger;
 mod log;
 mod reader;
@@ -49,52 +50,48 @@ mod seen;
 mod views;
 mod window;
 
-pub use claims::LineError;
+pub use claims::{AuditError, LineError};
 use claims::{Group, Index};
 use findings::Findings;
+pub use findings::{BREACHES_MAX, Breach};
 use http::Target;
-use log::{Audited, Task, Whose, audit_log};
-use reader::{Reader, Trouble};
+pub use invariant::Invariant;
+use log::{LogVerdict, OwnUsers, Task, audit_log, unless_stopped};
+use reader::{ReadError, Reader};
 
-/// Breaches that are kept; the others are counted.
-pub const BREACHES_MAX: usize = 10;
-
-/// Logs that are audited at the same time, by default.
+/// Logs that are audited at the same time, unless the options say otherwise.
 pub const CONCURRENCY: usize = 16;
 
-/// Receipts that are held in memory, by default: about 140 MB.
+/// Receipts in memory, unless the options say otherwise: about 140 MB.
 pub const RECEIPTS_MAX: usize = 2_000_000;
 
-/// Movements of a log that wait to be compared, by default: about 2 MB.
+/// Movements of one log that wait for their comparison, unless the options say otherwise: about 2
+/// MB.
 pub const LINES_MAX: usize = 16 * 1_024;
 
-/// A log that is come to late gives its views this long nevertheless.
+/// Every log gives its views at least this time, also if the audit comes to it late.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
-
-const F1: &str = "F1";
-const F3: &str = "F3";
-const F4: &str = "F4";
-const F5: &str = "F5";
-const F6: &str = "F6";
-const F8: &str = "F8";
 
 /// How to audit.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// So many logs, drawn by lot; `None`: all of them.
+    /// The number of logs to audit, drawn at random; `None`: all of them.
     pub sample: Option<usize>,
-    /// Of everything random: which logs are drawn, and which entries are read twice.
+    /// The seed of all random choices: which logs are drawn, and which entries are read twice.
     pub seed: u64,
-    /// How long entries and views may take, from the start, until they have what was accepted.
+    /// The time that entries and views have, from the start of the audit, to contain all accepted
+    /// commands.
     pub patience: Duration,
-    /// Logs at the same time.
+    /// The number of logs that are audited at the same time.
     pub concurrency: usize,
-    /// Receipts in memory: logs that have more together are audited one group after the other, each
-    /// with one more pass over the file. One log's receipts are always held together.
+    /// The maximum number of receipts in memory. If the logs have more, they are audited in groups,
+    /// and the file is read once more for each group. The receipts of one log are always held
+    /// together.
     pub receipts_max: usize,
-    /// Movements in memory, per log, that were folded and whose rows are not compared yet.
+    /// The maximum number of movements of one log in memory that are folded and not yet compared
+    /// with their rows.
     pub lines_max: usize,
-    /// Ends the audit once it is true: the verdict has what was found until then.
+    /// Ends the audit when it turns true. The verdict then holds what was found so far.
     pub stop: Option<watch::Receiver<bool>>,
 }
 
@@ -112,84 +109,60 @@ impl Default for Options {
     }
 }
 
-/// How far an audit is.
+/// The progress of an audit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Logs that are done.
     pub logs: u64,
-    /// Logs that are to be done.
+    /// Logs to audit.
     pub logs_total: u64,
-}
-
-/// Why there is no verdict: it is the file's fault. The target's are in the [`Verdict`].
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum AuditError {
-    #[error("cannot read the receipts in {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("line {number} of the receipts {error}")]
-    Line { number: u64, error: LineError },
 }
 
 /// What an audit found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Verdict {
-    /// Logs that were read, of so many that the receipts name.
+    /// Logs that were read.
     pub logs: u64,
     /// Logs that the receipts name.
     pub logs_named: u64,
-    /// Which logs were drawn, if not all are read, and which entries were read twice.
+    /// The seed: it decides which logs are drawn and which entries are read twice.
     pub seed: u64,
     /// Entries that were read and folded.
     pub entries: u64,
-    /// Of them, by status: `accepted`, `rejected`, `duplicate`, …
+    /// Entries by status: `accepted`, `rejected`, `duplicate`, …
     pub outcomes: BTreeMap<String, u64>,
-    /// Receipts that were looked up in their log.
+    /// Receipts that were compared with their log.
     pub receipts: u64,
     /// Rows that were compared with the fold.
     pub rows: u64,
-    /// What readers had seen during the run, entries and rows, and that was compared.
+    /// Entries and rows that readers saw during the run, and that were compared.
     pub seen: u64,
     /// Ids that were looked up.
     pub lookups: u64,
-    /// Money in all accounts of these logs, in minor units: it may be more than 64 bits hold.
+    /// The sum of all balances of these logs, in minor units. It may exceed 64 bits.
     pub balance: i128,
-    /// Whether it came to its end; if not, why.
+    /// Why the audit did not finish; `None`: it did.
     pub unfinished: Option<String>,
-    /// How many breaches there are.
+    /// The number of breaches.
     pub breaches: u64,
-    /// Of them, by invariant.
-    pub broken: BTreeMap<&'static str, u64>,
-    /// The first of them, by log and seq.
+    /// The number of breaches of each invariant.
+    pub broken: BTreeMap<Invariant, u64>,
+    /// The first breaches, by log and seq: at most [`BREACHES_MAX`].
     pub examples: Vec<Breach>,
-    /// What is no breach, and worth to be known.
+    /// What a reader of the verdict should know, and is no breach.
     pub notes: Vec<String>,
-    /// Seconds that it took.
+    /// Seconds that the audit took.
     pub seconds: f64,
 }
 
 impl Verdict {
-    /// Whether everything was looked at, and is as it should be. To have looked at nothing is no
-    /// success.
+    /// Whether the audit finished without a breach. An audit without any receipt is not clean.
     pub fn is_clean(&self) -> bool {
         self.breaches == 0 && self.unfinished.is_none() && self.receipts > 0
     }
 }
 
-/// A counter-example.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Breach {
-    /// `F1` … `F8`: which invariant is broken.
-    pub invariant: &'static str,
-    /// The log.
-    pub log: String,
-    /// Where in it.
-    pub seq: Option<u64>,
-    /// What was found, and what should be there.
-    pub what: String,
-}
-
-/// Audits `target` against the file at `receipts`. `progress` is called each time a log is done.
+/// Audits `target` against the file at `receipts`, and calls `progress` after each log.
 pub async fn audit(
     target: &Target,
     receipts: &Path,
@@ -198,35 +171,36 @@ pub async fn audit(
 ) -> Result<Verdict, AuditError> {
     let began = Instant::now();
     let path = receipts.to_owned();
-    let Some(index) = unless(stopped(options), read(move || Index::read(&path))).await else {
-        return Ok(Sum { stopped: true, ..Sum::default() }.finish());
+    let Some(index) = unless_stopped(stopped(options), read(move || Index::read(&path))).await
+    else {
+        return Ok(VerdictBuilder { stopped: true, ..VerdictBuilder::default() }.finish());
     };
     let mut index = index?;
     let (named, drawn) = (index.logs.len() as u64, draw(&mut index, options));
-    let mut sum = Sum::default();
+    let mut sum = VerdictBuilder::default();
     (sum.verdict.logs_named, sum.verdict.seed) = (named, options.seed);
     sum.verdict.notes.extend(drawn.into_iter().chain(index.notes()));
     let logs_total = index.logs.len() as u64;
-    let whose = Whose { users: index.run.users.clone(), is_whole: index.has_end };
+    let own = OwnUsers { prefix: index.run.users.clone(), is_complete: index.has_end };
     for range in index.groups(options.receipts_max) {
         let first = range.start as u64;
         let names: Vec<String> = index.logs[range].iter().map(|(log, _)| log.clone()).collect();
         let path = receipts.to_owned();
         let group = read(move || Group::read(&path, names.iter().map(String::as_str)));
-        let Some(group) = unless(stopped(options), group).await else {
+        let Some(group) = unless_stopped(stopped(options), group).await else {
             sum.stopped = true;
             break;
         };
         let Group { names, logs } = group?;
         let audits = logs.into_iter().zip(first..).map(|((log, claims), at)| {
-            let (names, run) = (&names, &whose);
+            let (names, own) = (&names, &own);
             async move {
                 let patience = Instant::now() + options.patience.min(PATIENCE_MIN);
                 let until = (began + options.patience).max(patience);
                 let seed = options.seed ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let reader = Reader { target, until };
                 let lines_max = options.lines_max;
-                let task = Task { reader, log: &log, names, run, until, lines_max, seed };
+                let task = Task { reader, log: &log, names, own, until, lines_max, seed };
                 let audited = audit_log(task, claims, stopped(options)).await;
                 (log, audited)
             }
@@ -248,7 +222,7 @@ pub async fn audit(
     Ok(verdict)
 }
 
-/// Leaves so many logs as are to be audited, drawn by lot, and says so if it is not all of them.
+/// Keeps only the sample of logs to audit, if the options ask for one. Returns a note that says so.
 fn draw(index: &mut Index, options: &Options) -> Option<String> {
     let of = index.logs.len();
     let sample = options.sample.filter(|sample| *sample < of)?;
@@ -258,11 +232,11 @@ fn draw(index: &mut Index, options: &Options) -> Option<String> {
     index.logs = drawn.into_iter().map(|at| std::mem::take(&mut index.logs[at])).collect();
     let seed = options.seed;
     Some(format!(
-        "{sample} of {of} logs were drawn by lot: the same again with --audit-seed {seed}"
+        "{sample} of {of} logs were drawn at random: --audit-seed {seed} draws them again"
     ))
 }
 
-/// Returns once the audit is to end; never, if nobody can say so any more.
+/// Returns when the audit shall end; never, if the sender is gone.
 async fn stopped(options: &Options) {
     if let Some(mut stop) = options.stop.clone()
         && stop.wait_for(|stopped| *stopped).await.is_ok()
@@ -272,16 +246,7 @@ async fn stopped(options: &Options) {
     std::future::pending().await
 }
 
-/// What comes of `work`; `None`: it was stopped before.
-async fn unless<T>(stopped: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        () = stopped => None,
-        done = work => Some(done),
-    }
-}
-
-/// Reads the file, on a thread of its own.
+/// Reads the file on a thread for blocking work.
 async fn read<T: Send + 'static>(
     pass: impl FnOnce() -> Result<T, AuditError> + Send + 'static,
 ) -> Result<T, AuditError> {
@@ -291,28 +256,28 @@ async fn read<T: Send + 'static>(
     }
 }
 
-/// What the logs come to.
+/// Adds up the verdicts of the logs.
 #[derive(Default)]
-struct Sum {
+struct VerdictBuilder {
     verdict: Verdict,
     findings: Findings,
     given_up: u64,
-    moving: Troubled,
-    troubled: Troubled,
-    /// Nobody answers: the other logs are not tried.
+    growing: Unfinished,
+    unreadable: Unfinished,
+    /// The target does not answer, so the other logs are not tried.
     unreachable: bool,
-    /// It was told to end.
+    /// The options ended the audit.
     stopped: bool,
 }
 
-/// Logs that were not looked at to their end: how many, and the first by name, with the reason.
+/// Logs whose audit did not finish: their number, and the first by name with the reason.
 #[derive(Default)]
-struct Troubled {
+struct Unfinished {
     count: u64,
     first: Option<(String, String)>,
 }
 
-impl Troubled {
+impl Unfinished {
     fn add(&mut self, log: &str, why: String) {
         self.count += 1;
         if self.first.as_ref().is_none_or(|(first, _)| log < first.as_str()) {
@@ -320,17 +285,17 @@ impl Troubled {
         }
     }
 
-    fn say(&self) -> Option<String> {
+    fn text(&self) -> Option<String> {
         let (log, why) = self.first.as_ref()?;
         Some(match self.count {
             1 => format!("{log}: {why}"),
-            n => format!("{log}: {why}; and {} more logs like it", n - 1),
+            n => format!("{log}: {why}; and {} more logs", n - 1),
         })
     }
 }
 
-impl Sum {
-    fn add(&mut self, log: &str, audited: Audited) {
+impl VerdictBuilder {
+    fn add(&mut self, log: &str, audited: LogVerdict) {
         let verdict = &mut self.verdict;
         verdict.logs += u64::from(!audited.stopped);
         self.stopped |= audited.stopped;
@@ -345,12 +310,12 @@ impl Sum {
         }
         self.findings.merge(audited.findings);
         self.given_up += audited.given_up;
-        if audited.moving {
-            self.moving.add(log, "it grew faster than it could be followed".to_owned());
+        if audited.is_growing {
+            self.growing.add(log, "it grew faster than the audit could read it".to_owned());
         }
-        if let Some(trouble) = audited.trouble {
-            self.unreachable |= matches!(trouble, Trouble::Unreachable { .. });
-            self.troubled.add(log, trouble.to_string());
+        if let Some(error) = audited.error {
+            self.unreachable |= matches!(error, ReadError::Unreachable { .. });
+            self.unreadable.add(log, error.to_string());
         }
     }
 
@@ -358,13 +323,13 @@ impl Sum {
         let mut verdict = self.verdict;
         let stopped = self.stopped.then(|| "ended by Ctrl-C".to_owned());
         let why: Vec<String> =
-            [stopped, self.troubled.say(), self.moving.say()].into_iter().flatten().collect();
+            [stopped, self.unreadable.text(), self.growing.text()].into_iter().flatten().collect();
         verdict.unfinished = (!why.is_empty()).then(|| why.join("; "));
         verdict.breaches = self.findings.count();
         (verdict.broken, verdict.examples) = self.findings.finish();
         if self.given_up > 0 {
             let what = format!(
-                "{} commands with a receipt are `lost`: an operator has given them up",
+                "{} commands with a receipt are `lost`: an operator gave them up",
                 self.given_up
             );
             verdict.notes.push(what);

@@ -1,10 +1,10 @@
-//! What the API allows, in one place. Written again, and not taken from it: what a target does
-//! otherwise is to be seen.
+//! Limits of the API. They are written again and not imported, so that a target with other limits
+//! fails.
 
-/// Milliseconds that `?wait=` may ask for on every host: one on AWS refuses more by default.
+/// Milliseconds of `?wait=` that every host allows: the default limit of a host on AWS.
 pub const WAIT_MS_MAX: u64 = 5_000;
-/// Entries or rows of a page.
+/// Entries or rows of a page, by the API.
 pub const PAGE_MAX: u64 = 1_000;
-/// Rows of a statement that a reader asks for during a run: our own choice, which the file of
-/// receipts is read by.
+/// Rows of a statement that a reader asks for during a run. This is our choice, and part of the
+/// format of receipts.
 pub const NEWEST_ROWS: usize = 10;

@@ -1,4 +1,4 @@
-//! One log: its entries page by page, folded as they come, and its views held against the fold.
+//! Audits one log: folds its entries page by page, and compares its views with the fold.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::claims::{Claim, Claims, Names};
 use crate::exact::is_same;
 use crate::findings::Findings;
+use crate::invariant::Invariant::{self, F1, F3, F6, Time};
 use crate::ledger::{Event, Ledger};
 use crate::limits::PAGE_MAX;
-use crate::reader::{EntriesPage, Reader, Trouble};
-use crate::rows::{Cursor, Place, Stop};
-use crate::seen::Watch;
+use crate::reader::{EntriesPage, ReadError, Reader};
+use crate::rows::{Cursor, RowSource, ScanError};
+use crate::seen::Observations;
 use crate::views::{BALANCES, STATEMENT, Statement, TOTALS, compare_balances, compare_totals};
 use crate::window::Window;
-use crate::{F1, F3, F6, unless};
 
 mod judge;
 mod lookups;
@@ -25,104 +25,116 @@ mod lookups;
 use judge::Entry;
 use lookups::Lookups;
 
-/// How often a log that grows meanwhile is followed.
+/// How often the audit follows a log that grows while it is read.
 const ROUNDS_MAX: usize = 3;
 
-/// What one log is audited with.
+/// The input of the audit of one log.
 #[derive(Clone, Copy)]
 pub(crate) struct Task<'a> {
     pub(crate) reader: Reader<'a>,
     pub(crate) log: &'a str,
     pub(crate) names: &'a Names,
-    /// Whose receipts these are.
-    pub(crate) run: &'a Whose,
-    /// By when everything that was accepted must be everywhere.
+    pub(crate) own: &'a OwnUsers,
+    /// When every accepted command must be in the log and in every view.
     pub(crate) until: Instant,
-    /// Movements that wait to be compared, at most.
+    /// The maximum number of movements that wait for their comparison.
     pub(crate) lines_max: usize,
-    /// Which entry is read once more, alone.
+    /// The seed of the choice of what is read again.
     pub(crate) seed: u64,
 }
 
-/// Whose receipts a file holds.
+/// The users whose commands the file names.
 #[derive(Debug)]
-pub(crate) struct Whose {
-    /// How the names of our users begin.
-    pub(crate) users: String,
-    /// Whether the file has an end: what it does not name was not sent.
-    pub(crate) is_whole: bool,
+pub(crate) struct OwnUsers {
+    /// How their names begin.
+    pub(crate) prefix: String,
+    /// Whether the file names every command that they sent.
+    pub(crate) is_complete: bool,
 }
 
-/// What is known of one log in the end.
+/// What the audit of one log found.
 #[derive(Debug, Default)]
-pub(crate) struct Audited {
+pub(crate) struct LogVerdict {
     pub(crate) findings: Findings,
     pub(crate) entries: u64,
     pub(crate) outcomes: BTreeMap<String, u64>,
     pub(crate) receipts: u64,
-    /// Receipts whose entry an operator has given up.
+    /// Receipts whose entry is `lost`.
     pub(crate) given_up: u64,
     pub(crate) rows: u64,
     pub(crate) seen: u64,
-    /// Ids that were looked up.
     pub(crate) lookups: u64,
     pub(crate) balance: i128,
-    /// Why it was not looked at to its end.
-    pub(crate) trouble: Option<Trouble>,
-    /// It grew faster than it could be followed.
-    pub(crate) moving: bool,
-    /// It was not looked at to its end since the audit was told to end.
+    /// Why the log could not be read to its end.
+    pub(crate) error: Option<ReadError>,
+    /// The log grew faster than the audit could read it.
+    pub(crate) is_growing: bool,
+    /// The audit was stopped before the end of this log.
     pub(crate) stopped: bool,
 }
 
-/// Audits one log, until its end or until `stopped`: what was found before counts.
+/// Audits one log, until its end or until `stopped` returns. The verdict holds what was found until
+/// then.
 pub(crate) async fn audit_log(
     task: Task<'_>,
     claims: Claims,
     stopped: impl Future<Output = ()>,
-) -> Audited {
+) -> LogVerdict {
     let mut audit = LogAudit::new(task, claims);
-    match unless(stopped, audit.run()).await {
+    match unless_stopped(stopped, audit.run()).await {
         Some(Ok(())) => {}
-        Some(Err(trouble)) => audit.done.trouble = Some(trouble),
+        Some(Err(error)) => audit.done.error = Some(error),
         None => audit.done.stopped = true,
     }
     audit.done.receipts = audit.receipts_done as u64;
-    audit.done.seen += audit.watch.compared;
-    audit.done.balance = audit.ledger.held();
+    audit.done.seen += audit.observations.compared;
+    audit.done.balance = audit.ledger.balances();
     audit.done
+}
+
+/// The result of `work`; `None`: `stopped` returned before.
+pub(crate) async fn unless_stopped<T>(
+    stopped: impl Future<Output = ()>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        done = work => Some(done),
+    }
 }
 
 struct LogAudit<'a> {
     task: Task<'a>,
     claims: Claims,
-    /// Of the receipts, how many lie behind.
+    /// The number of receipts that are compared.
     receipts_done: usize,
-    /// Of the entries that were seen, likewise.
+    /// The number of entries seen by readers that are compared.
     seen_done: usize,
-    /// The seq of the entry that comes next.
+    /// The seq of the next entry.
     next: u64,
     accepted: u64,
     tail: u64,
     ledger: Ledger,
-    /// By origin.
+    /// The windows, by origin.
     windows: HashMap<String, Window>,
-    /// The highest time of the entries so far.
+    /// The highest time of an entry so far.
     time: u64,
     lookups: Lookups,
     statement: Statement,
-    watch: Watch,
+    observations: Observations,
     cursors: [Cursor; 3],
-    /// An entry that is read once more.
+    /// An entry to read again on its own: its seq, and how its page showed it.
     probe: (u64, Option<Box<RawValue>>),
-    done: Audited,
+    done: LogVerdict,
 }
 
 impl<'a> LogAudit<'a> {
     fn new(task: Task<'a>, mut claims: Claims) -> Self {
-        let mut done = Audited::default();
-        let watch = Watch::new(task.log, std::mem::take(&mut claims.rows), &mut done.findings);
-        let statement = Statement::new(watch.has(STATEMENT));
+        let mut done = LogVerdict::default();
+        let observations =
+            Observations::new(task.log, std::mem::take(&mut claims.rows), &mut done.findings);
+        let statement = Statement::new(observations.has(STATEMENT));
         Self {
             task,
             claims,
@@ -136,20 +148,20 @@ impl<'a> LogAudit<'a> {
             time: 0,
             lookups: Lookups::new(SmallRng::seed_from_u64(!task.seed)),
             statement,
-            watch,
+            observations,
             cursors: [BALANCES, STATEMENT, TOTALS].map(|view| Cursor::new(view, 0)),
             probe: (0, None),
             done,
         }
     }
 
-    fn breach(&mut self, invariant: &'static str, seq: u64, what: impl Into<String>) {
+    fn breach(&mut self, invariant: Invariant, seq: u64, what: impl Into<String>) {
         self.done.findings.add(invariant, self.task.log, Some(seq), what);
     }
 
-    async fn run(&mut self) -> Result<(), Trouble> {
+    async fn run(&mut self) -> Result<(), ReadError> {
         self.check_receipts();
-        self.advance_watch(0, 0, &[]);
+        self.compare_seen_rows(0, 0, &[]);
         let Some(page) = self.settle().await? else {
             self.finish();
             return Ok(());
@@ -157,7 +169,7 @@ impl<'a> LogAudit<'a> {
         let mut rng = SmallRng::seed_from_u64(self.task.seed);
         self.probe.0 = rng.random_range(1..=page.tail.max(1));
         for cursor in &mut self.cursors {
-            cursor.seq = self.watch.highest(cursor.view, page.tail);
+            cursor.seq = self.observations.highest(cursor.view, page.tail);
         }
         self.fold_from(page).await?;
         for round in 1.. {
@@ -167,21 +179,24 @@ impl<'a> LogAudit<'a> {
             if found.count() == 0 && beyond <= self.tail {
                 break;
             }
-            // Perhaps the log has grown meanwhile, and only that is to be seen.
+            // A log that has grown may explain all findings: compare again at the new tail.
             let page = self.settle().await?;
             let Some(page) = page.filter(|page| page.tail >= self.next) else {
                 self.done.findings.merge(found);
                 if beyond > self.tail {
-                    let what = format!("a view is at {beyond}, the log ends at {}", self.tail);
+                    let what = format!(
+                        "a view has the cursor {beyond}, and the log ends at {}",
+                        self.tail
+                    );
                     self.breach(F6, beyond, what);
                 }
                 break;
             };
             if round == ROUNDS_MAX {
-                self.done.moving = found.count() > 0;
+                self.done.is_growing = found.count() > 0;
                 break;
             }
-            self.cursors.iter_mut().for_each(Cursor::look_again);
+            self.cursors.iter_mut().for_each(Cursor::begin_again);
             self.fold_from(page).await?;
         }
         self.read_again().await?;
@@ -190,36 +205,39 @@ impl<'a> LogAudit<'a> {
         Ok(())
     }
 
-    /// Two receipts for one place.
+    /// Checks that no two receipts have the same seq.
     fn check_receipts(&mut self) {
         let receipts = self.claims.receipts();
         for pair in receipts.windows(2).filter(|pair| pair[0].seq == pair[1].seq) {
-            // Also of the same command: each time it was accepted it has an entry of its own.
+            // This holds for repetitions, too: each accepted one has an entry of its own.
             let whose =
-                |claim: Claim| format!("{} of {}", claim.id, self.task.names.text(claim.user));
+                |claim: Claim| format!("id {} of {}", claim.id, self.task.names.text(claim.user));
             let (first, second) = (whose(pair[0]), whose(pair[1]));
-            let what = format!("the place was promised to {first}, and again to {second}");
+            let what = format!("two receipts have this seq: {first}, and {second}");
             self.done.findings.add(F1, self.task.log, Some(pair[0].seq), what);
         }
     }
 
-    /// The page of the entries that come next, once everything that is accepted now has its entry.
-    async fn settle(&mut self) -> Result<Option<EntriesPage>, Trouble> {
+    /// Waits until every command that is accepted now has its entry. Returns the next page.
+    async fn settle(&mut self) -> Result<Option<EntriesPage>, ReadError> {
         let Task { reader, log, until, .. } = self.task;
         let mut page = reader.entries(log, self.next, PAGE_MAX).await?;
         if let Some(accepted) = page.as_ref().filter(|p| p.accepted > p.tail).map(|p| p.accepted) {
             reader.entry(log, accepted, until).await?;
             page = reader.entries(log, self.next, PAGE_MAX).await?;
             if let Some(page) = page.as_ref().filter(|page| page.tail < accepted) {
-                let what = format!("{accepted} are accepted, and entries end at {}", page.tail);
+                let what = format!(
+                    "{accepted} commands are accepted, and the entries end at {}",
+                    page.tail
+                );
                 self.breach(F1, accepted, what);
             }
         }
         Ok(page)
     }
 
-    /// Folds this page, and all up to the tail that it names.
-    async fn fold_from(&mut self, first: EntriesPage) -> Result<(), Trouble> {
+    /// Folds the entries from this page up to the tail that it names.
+    async fn fold_from(&mut self, first: EntriesPage) -> Result<(), ReadError> {
         let Task { reader, log, .. } = self.task;
         self.tail = first.tail;
         let mut page = first;
@@ -235,7 +253,10 @@ impl<'a> LogAudit<'a> {
             }
             let next = (self.next <= page.tail).then_some(self.next);
             if folded == of && page.next != next {
-                let what = format!("the page goes on at {:?}, not at {next:?}", page.next);
+                let what = format!(
+                    "the page says that the next begins at {:?}, not at {next:?}",
+                    page.next
+                );
                 self.breach(F3, self.next - 1, what);
             }
             if self.statement.is_full(self.task.lines_max) {
@@ -245,7 +266,7 @@ impl<'a> LogAudit<'a> {
                 return Ok(());
             }
             if self.next == from {
-                self.breach(F1, from, format!("entries {from} to {end} are not there"));
+                self.breach(F1, from, format!("the entries {from} to {end} are missing"));
                 self.next = end + 1;
                 return Ok(());
             }
@@ -253,7 +274,7 @@ impl<'a> LogAudit<'a> {
             match reader.entries(log, self.next, limit).await? {
                 Some(next) => page = next,
                 None => {
-                    self.breach(F3, self.next, "the log is gone, between two pages");
+                    self.breach(F3, self.next, "the log disappeared between two pages");
                     self.next = end + 1;
                     return Ok(());
                 }
@@ -263,11 +284,11 @@ impl<'a> LogAudit<'a> {
 
     fn check_page(&mut self, page: &EntriesPage, from: u64) {
         if page.log != self.task.log {
-            self.breach(F3, from, format!("the page is of {}", page.log));
+            self.breach(F3, from, format!("the page names the log {}", page.log));
         }
         if page.accepted < page.tail || page.accepted < self.accepted || page.tail < self.tail {
             let what = format!(
-                "{} are accepted and {} entries, after {} and {}",
+                "the page says accepted {} and tail {}, after accepted {} and tail {}",
                 page.accepted, page.tail, self.accepted, self.tail
             );
             self.breach(F1, from, what);
@@ -275,22 +296,26 @@ impl<'a> LogAudit<'a> {
         self.accepted = self.accepted.max(page.accepted);
     }
 
-    /// Folds the next entry; whether the page can be gone on with.
+    /// Folds the next entry. Returns whether to go on with this page.
     fn entry(&mut self, raw: &RawValue) -> bool {
         let seq = self.next;
         let entry: Entry = match serde_json::from_str(raw.get()) {
             Ok(entry) => entry,
             Err(error) => {
-                self.breach(F3, seq, format!("it is no entry: {error}: {raw}"));
+                self.breach(F3, seq, format!("this is not an entry: {error}: {raw}"));
                 self.next += 1;
                 return true;
             }
         };
         if entry.seq > seq {
-            self.breach(F1, seq, format!("{seq} is followed by {}", entry.seq));
+            self.breach(
+                F1,
+                seq,
+                format!("the entry is missing, the next has the seq {}", entry.seq),
+            );
             self.next = entry.seq;
         } else if entry.seq < seq {
-            self.breach(F1, seq, format!("{} stands in this place", entry.seq));
+            self.breach(F1, seq, format!("an entry with the seq {} is here", entry.seq));
             return false;
         }
         let seq = entry.seq;
@@ -301,85 +326,92 @@ impl<'a> LogAudit<'a> {
             None => drop(self.done.outcomes.insert(entry.status.clone(), 1)),
         }
         if entry.log != self.task.log {
-            self.breach(F3, seq, format!("it is of {}", entry.log));
+            self.breach(F3, seq, format!("the entry names the log {}", entry.log));
         }
+        if entry.at < self.time {
+            let what = format!("the time {} is earlier than {} before it", entry.at, self.time);
+            self.breach(Time, seq, what);
+        }
+        self.time = self.time.max(entry.at);
         if self.probe.0 == seq {
             self.probe.1 = Some(raw.to_owned());
         }
-        self.check_seen(seq, Some(raw));
-        let promised = self.check_claims(&entry);
+        self.compare_seen_entries(seq, Some(raw));
+        let promised = self.compare_receipts(&entry);
         self.judge(&entry, promised);
-        self.advance_watch(seq, entry.at, &entry.events);
+        self.compare_seen_rows(seq, entry.at, &entry.events);
         true
     }
 
-    fn advance_watch(&mut self, seq: u64, at: u64, events: &[Event]) {
-        let Self { watch, ledger, statement, done, .. } = self;
+    fn compare_seen_rows(&mut self, seq: u64, at: u64, events: &[Event]) {
+        let Self { observations, ledger, statement, done, .. } = self;
         let came = (seq, at, events);
-        watch.advance(self.task.log, came, ledger, statement, &mut done.findings);
+        observations.compare(self.task.log, came, ledger, statement, &mut done.findings);
     }
 
-    fn place(&self, seq: u64) -> Place<'a> {
+    fn rows_at(&self, seq: u64) -> RowSource<'a> {
         let Task { reader, log, until, .. } = self.task;
-        Place { reader, log, seq, until }
+        RowSource { reader, log, seq, until }
     }
 
-    async fn flush(&mut self) -> Result<(), Trouble> {
-        let place = self.place(self.next - 1);
+    async fn flush(&mut self) -> Result<(), ReadError> {
+        let rows = self.rows_at(self.next - 1);
         let [_, cursor, _] = &mut self.cursors;
         if cursor.given_up {
             return Ok(());
         }
-        match self.statement.flush(place, cursor, &mut self.done.findings).await {
+        match self.statement.flush(rows, cursor, &mut self.done.findings).await {
             Ok(rows) => self.done.rows += rows,
-            Err(Stop::Trouble(trouble)) => return Err(trouble),
-            Err(Stop::GivenUp) => {}
+            Err(ScanError::Read(error)) => return Err(error),
+            Err(ScanError::GivenUp) => {}
         }
         Ok(())
     }
 
-    /// All rows against the fold, at the tail.
-    async fn compare_views(&mut self, found: &mut Findings) -> Result<(), Trouble> {
+    /// Compares all rows with the fold at the tail.
+    async fn compare_views(&mut self, found: &mut Findings) -> Result<(), ReadError> {
         if self.tail == 0 {
             return Ok(());
         }
-        let place = self.place(self.tail);
+        let source = self.rows_at(self.tail);
         let Self { cursors: [balances, statement, totals], ledger, .. } = self;
         let mut rows = 0;
-        let mut take = |compared: Result<u64, Stop>| match compared {
+        let mut count = |compared: Result<u64, ScanError>| match compared {
             Ok(compared) => {
                 rows += compared;
                 Ok(())
             }
-            Err(Stop::Trouble(trouble)) => Err(trouble),
-            Err(Stop::GivenUp) => Ok(()),
+            Err(ScanError::Read(error)) => Err(error),
+            Err(ScanError::GivenUp) => Ok(()),
         };
         if !balances.given_up {
-            take(compare_balances(place, balances, ledger, found).await)?;
+            count(compare_balances(source, balances, ledger, found).await)?;
         }
         if !statement.given_up {
-            take(self.statement.compare(place, statement, found).await)?;
+            count(self.statement.compare(source, statement, found).await)?;
         }
         if !totals.given_up {
-            take(compare_totals(place, totals, ledger, found).await)?;
+            count(compare_totals(source, totals, ledger, found).await)?;
         }
         self.done.rows += rows;
-        let (put_in, held, balance) = (ledger.put_in(), ledger.held(), ledger.balance);
-        if put_in != held || held != balance {
-            let what = format!("{put_in} came in, accounts hold {held}, the sums say {balance}");
+        let (paid_in, held, balance) = (ledger.deposited_net(), ledger.balances(), ledger.balance);
+        if paid_in != held || held != balance {
+            let what = format!(
+                "{paid_in} was paid in, the accounts hold {held}, and the events add up to {balance}"
+            );
             found.add(F6, self.task.log, Some(self.tail), what);
         }
         Ok(())
     }
 
-    /// One entry, alone: it is the one that was in its page.
-    async fn read_again(&mut self) -> Result<(), Trouble> {
+    /// Reads one entry on its own, and compares it with the one in its page.
+    async fn read_again(&mut self) -> Result<(), ReadError> {
         let Task { reader, log, .. } = self.task;
         let (seq, Some(before)) = &self.probe else { return Ok(()) };
         let again = reader.entry(log, *seq, Instant::now()).await?;
         if !again.as_deref().is_some_and(|again| is_same(again, before)) {
             let again = again.map_or("nothing".to_owned(), |again| again.to_string());
-            let what = format!("in its page it is {before}, and alone {again}");
+            let what = format!("its page shows {before}, and a read of it alone shows {again}");
             self.done.findings.add(F3, log, Some(*seq), what);
         }
         Ok(())
@@ -391,7 +423,7 @@ impl<'a> LogAudit<'a> {
             self.lost(self.claims.receipts()[at].seq);
         }
         self.receipts_done = self.claims.receipts().len();
-        self.check_seen(u64::MAX, None);
-        self.watch.finish(self.task.log, tail, &mut self.done.findings);
+        self.compare_seen_entries(u64::MAX, None);
+        self.observations.finish(self.task.log, tail, &mut self.done.findings);
     }
 }

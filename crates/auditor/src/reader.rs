@@ -1,4 +1,4 @@
-//! Reading the target: with a time-out, again if it does not answer, and never for ever.
+//! Reads the target: with timeouts, with bounded retries, and with waits.
 
 use std::time::Duration;
 
@@ -10,34 +10,33 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
-use crate::http::{Answer, HttpError, Target, is_passing};
+use crate::http::{Answer, HttpError, Target, is_transient};
 use crate::limits::WAIT_MS_MAX;
 
-/// How long an answer may take, beyond what it was asked to wait.
+/// The timeout of an answer, beyond the time that the request asks it to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often a request is sent at least, also when the patience is over.
+/// The minimum number of attempts, also if the patience is over.
 const ATTEMPTS_MIN: u32 = 8;
-/// Before the second attempt; doubled before each further one, up to the maximum, and half of it
-/// at random.
+/// The pause before the second attempt. It doubles up to the maximum, and half of it is random.
 const BACKOFF_MS: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 2_000;
-/// Between two looks at something that is not there yet, if the target did not wait itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Bytes of an unexpected answer that are shown.
+/// The pause between two requests for something that is not there yet, if the target did not wait.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes of an unexpected answer that an error shows.
 const SHOWN_BYTES: usize = 200;
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// However often it was tried. Nothing else will be read either.
-    #[error("`{path}` is not answered, after {attempts} attempts: {why}")]
+pub(crate) enum ReadError {
+    /// The target does not answer, or refuses all requests.
+    #[error("`{path}` got no answer in {attempts} attempts: {why}")]
     Unreachable { path: String, attempts: u32, why: String },
-    /// There is an answer, and nothing can be made of it.
-    #[error("`{path}` is answered with {why}")]
-    Odd { path: String, why: String },
+    /// The answer is not one that the API has.
+    #[error("`{path}` got the answer {why}")]
+    Unexpected { path: String, why: String },
 }
 
-/// A page of entries, each as it came.
+/// A page of entries, with their JSON unchanged.
 #[derive(Debug, Deserialize)]
 pub(crate) struct EntriesPage {
     pub(crate) log: String,
@@ -50,13 +49,15 @@ pub(crate) struct EntriesPage {
 /// A page of rows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RowsPage {
+    pub(crate) view: String,
+    pub(crate) log: String,
     pub(crate) seq: u64,
     pub(crate) parked: Option<IgnoredAny>,
     pub(crate) rows: Vec<Row>,
     pub(crate) next: Option<String>,
 }
 
-/// A row, as it came.
+/// A row, with its JSON unchanged.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Row {
     pub(crate) key: String,
@@ -64,49 +65,48 @@ pub(crate) struct Row {
     pub(crate) row: Box<RawValue>,
 }
 
-/// How far a view, or a log, is.
+/// The answer 202: what was waited for is not there yet.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Pending {
     pub(crate) seq: u64,
     pub(crate) parked: Option<IgnoredAny>,
 }
 
-/// Rows, or how far the view is.
+/// The answer to a read of rows.
 #[derive(Debug)]
 pub(crate) enum Rows {
     Page(RowsPage),
     Pending(Pending),
 }
 
-/// What looking up an id comes to.
+/// The answer to a lookup of an id.
 #[derive(Debug)]
 pub(crate) enum Found<T> {
-    /// The first entry with it.
+    /// 200: the first entry with the id.
     Entry(T),
-    /// 404: it was never sent.
+    /// 404: the id was never sent.
     Unknown,
-    /// 410: it is below the window.
-    Below,
-    /// 202: it may be among what has no entries yet.
+    /// 410: the id is below the window.
+    BelowWindow,
+    /// 202: commands without entries may have the id.
     Pending,
-    /// 400: the target refuses to look it up.
+    /// 400: the target refuses the lookup.
     Refused,
 }
 
 impl Found<Box<RawValue>> {
-    /// For people.
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Entry(entry) => entry.to_string(),
             Self::Unknown => "404".to_owned(),
-            Self::Below => "410".to_owned(),
+            Self::BelowWindow => "410".to_owned(),
             Self::Pending => "202, pending".to_owned(),
             Self::Refused => "400".to_owned(),
         }
     }
 }
 
-/// Which rows.
+/// A range of rows.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Range {
     pub(crate) prefix: String,
@@ -118,24 +118,24 @@ pub(crate) struct Range {
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) target: &'a Target,
-    /// Until when what fails is tried again.
+    /// Failed requests are retried until then.
     pub(crate) until: Instant,
 }
 
 impl Reader<'_> {
-    /// An answer that will not be another the next time.
-    async fn get(&self, path: &str, wait_ms: u64) -> Result<Answer, Trouble> {
+    /// Gets a path, and retries while the answer may change.
+    async fn get(&self, path: &str, wait_ms: u64) -> Result<Answer, ReadError> {
         let timeout = ANSWER_TIMEOUT + Duration::from_millis(wait_ms);
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (trouble, asked) = match self.target.get(path, timeout).await {
-                Ok(answer) if !is_passing(answer.status.as_u16()) => return Ok(answer),
-                Ok(answer) => (failing(path, attempt, &answer), answer.retry_after),
-                Err(error) => (silent(path, attempt, &error), None),
+            let (error, asked) = match self.target.get(path, timeout).await {
+                Ok(answer) if !is_transient(answer.status.as_u16()) => return Ok(answer),
+                Ok(answer) => (still_failing(path, attempt, &answer), answer.retry_after),
+                Err(error) => (no_answer(path, attempt, &error), None),
             };
             if attempt >= ATTEMPTS_MIN && Instant::now() >= self.until {
-                return Err(trouble);
+                return Err(error);
             }
             let ms = (BACKOFF_MS << (attempt - 1).min(ATTEMPTS_MIN)).min(BACKOFF_MS_MAX);
             let pause = Duration::from_millis(rand::rng().random_range(ms / 2..=ms));
@@ -144,29 +144,29 @@ impl Reader<'_> {
         }
     }
 
-    /// Entries from `from` on; `None`: there is no such log.
+    /// Reads entries from `from` on; `None`: the log does not exist.
     pub(crate) async fn entries(
         &self,
         log: &str,
         from: u64,
         limit: u64,
-    ) -> Result<Option<EntriesPage>, Trouble> {
+    ) -> Result<Option<EntriesPage>, ReadError> {
         let path = format!("/logs/{log}?from={from}&limit={limit}");
         let answer = self.get(&path, 0).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::OK => parse(&path, &answer).map(Some),
-            _ => Err(odd(&path, &answer)),
+            _ => Err(unexpected(&path, &answer)),
         }
     }
 
-    /// One entry, waited for until `until`; `None`: it is not there.
+    /// Reads one entry, and waits for it until `until`; `None`: it is not there.
     pub(crate) async fn entry(
         &self,
         log: &str,
         seq: u64,
         until: Instant,
-    ) -> Result<Option<Box<RawValue>>, Trouble> {
+    ) -> Result<Option<Box<RawValue>>, ReadError> {
         loop {
             let wait_ms = left_ms(until);
             let path = format!("/logs/{log}/{seq}?wait={wait_ms}");
@@ -175,13 +175,13 @@ impl Reader<'_> {
                 StatusCode::OK => return parse(&path, &answer).map(Some),
                 StatusCode::NOT_FOUND => return Ok(None),
                 StatusCode::ACCEPTED if Instant::now() >= until => return Ok(None),
-                StatusCode::ACCEPTED => sleep(LOOK_AGAIN).await,
-                _ => return Err(odd(&path, &answer)),
+                StatusCode::ACCEPTED => sleep(POLL_PAUSE).await,
+                _ => return Err(unexpected(&path, &answer)),
             }
         }
     }
 
-    /// Looks up an id, and waits until `until` for what has no entries yet.
+    /// Looks up an id, and waits until `until` while commands have no entries.
     pub(crate) async fn find(
         &self,
         log: &str,
@@ -189,7 +189,7 @@ impl Reader<'_> {
         client: Option<&str>,
         id: u64,
         until: Instant,
-    ) -> Result<Found<Box<RawValue>>, Trouble> {
+    ) -> Result<Found<Box<RawValue>>, ReadError> {
         let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
         let client = client.map(|client| format!("&client={}", encoded(client)));
         let whose = format!("user={}{}", encoded(user), client.unwrap_or_default());
@@ -200,16 +200,16 @@ impl Reader<'_> {
             match answer.status {
                 StatusCode::OK => return parse(&path, &answer).map(Found::Entry),
                 StatusCode::NOT_FOUND => return Ok(Found::Unknown),
-                StatusCode::GONE => return Ok(Found::Below),
+                StatusCode::GONE => return Ok(Found::BelowWindow),
                 StatusCode::BAD_REQUEST => return Ok(Found::Refused),
                 StatusCode::ACCEPTED if Instant::now() >= until => return Ok(Found::Pending),
-                StatusCode::ACCEPTED => sleep(LOOK_AGAIN).await,
-                _ => return Err(odd(&path, &answer)),
+                StatusCode::ACCEPTED => sleep(POLL_PAUSE).await,
+                _ => return Err(unexpected(&path, &answer)),
             }
         }
     }
 
-    /// Rows of a view that has reached `seq`, which is waited for until `until`.
+    /// Reads rows, and waits until `until` for the view to reach `seq`.
     pub(crate) async fn rows(
         &self,
         view: &str,
@@ -217,7 +217,7 @@ impl Reader<'_> {
         range: &Range,
         seq: u64,
         until: Instant,
-    ) -> Result<Rows, Trouble> {
+    ) -> Result<Rows, ReadError> {
         let mut query = format!("limit={}&seq={seq}", range.limit);
         for (name, value) in [("prefix", &range.prefix), ("after", &range.after)] {
             if !value.is_empty() {
@@ -235,9 +235,9 @@ impl Reader<'_> {
                     if pending.parked.is_some() || Instant::now() >= until {
                         return Ok(Rows::Pending(pending));
                     }
-                    sleep(LOOK_AGAIN).await;
+                    sleep(POLL_PAUSE).await;
                 }
-                _ => return Err(odd(&path, &answer)),
+                _ => return Err(unexpected(&path, &answer)),
             }
         }
     }
@@ -248,33 +248,33 @@ fn left_ms(until: Instant) -> u64 {
     u64::try_from(left).unwrap_or(u64::MAX).min(WAIT_MS_MAX)
 }
 
-fn parse<T: DeserializeOwned>(path: &str, answer: &Answer) -> Result<T, Trouble> {
-    serde_json::from_slice(&answer.body).map_err(|error| Trouble::Odd {
+fn parse<T: DeserializeOwned>(path: &str, answer: &Answer) -> Result<T, ReadError> {
+    serde_json::from_slice(&answer.body).map_err(|error| ReadError::Unexpected {
         path: path.to_owned(),
-        why: format!("no such JSON: {error}"),
+        why: format!("with unexpected JSON: {error}"),
     })
 }
 
-/// It says that it will answer otherwise later, and does not.
-fn failing(path: &str, attempts: u32, answer: &Answer) -> Trouble {
+/// The error for an answer that says "later", after the last attempt.
+fn still_failing(path: &str, attempts: u32, answer: &Answer) -> ReadError {
     match answer.status {
-        // Not only here: it takes nothing at all.
+        // These two statuses refuse every request, not only this one.
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             let (path, why) = (path.to_owned(), answer.status.to_string());
-            Trouble::Unreachable { path, attempts, why }
+            ReadError::Unreachable { path, attempts, why }
         }
-        _ => odd(path, answer),
+        _ => unexpected(path, answer),
     }
 }
 
-fn silent(path: &str, attempts: u32, error: &HttpError) -> Trouble {
+fn no_answer(path: &str, attempts: u32, error: &HttpError) -> ReadError {
     let cause = std::error::Error::source(error);
     let why = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
-    Trouble::Unreachable { path: path.to_owned(), attempts, why }
+    ReadError::Unreachable { path: path.to_owned(), attempts, why }
 }
 
-fn odd(path: &str, answer: &Answer) -> Trouble {
+fn unexpected(path: &str, answer: &Answer) -> ReadError {
     let body = &answer.body[..answer.body.len().min(SHOWN_BYTES)];
     let why = format!("{}: {}", answer.status, String::from_utf8_lossy(body));
-    Trouble::Odd { path: path.to_owned(), why }
+    ReadError::Unexpected { path: path.to_owned(), why }
 }

@@ -1,5 +1,5 @@
-//! What the target said while it was driven: a file of JSON, one object a line, which is all that
-//! the auditor is given. Any client may write one.
+//! The file of receipts: what a target answered to its clients. It is JSON, one object a line, and
+//! with the URL the auditor's only input. Any client may write one.
 //!
 //! ```json
 //! {"run":{"format":1,"users":"r7-"}}
@@ -11,18 +11,17 @@
 //! {"end":{}}
 //! ```
 //!
-//! A command of a user's client that numbers for itself has `"client":"…"` beside its `user`.
-//! A command with a memo has `"memo":"<16 hex digits>"` beside its `command`: FNV-1a, 64 bits, of the
-//! memo's bytes. A file without its `end` is that of a client which was stopped: it may have sent more
-//! than it could write down.
+//! If a client of the user numbers its own commands, `"client":"…"` is beside `user`. If a command has
+//! a memo, `"memo":"<16 hex digits>"` is beside `command`: FNV-1a, 64 bits, of the memo's bytes. A file
+//! without `end` is from a client that was stopped: it may have sent commands that it does not name.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Of the file.
+/// The format of the file.
 pub const FORMAT: u32 = 1;
 
-/// A line.
+/// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
@@ -30,93 +29,93 @@ pub enum Line {
     Run(Run),
     /// A command got a 202.
     Receipt(Receipt),
-    /// A command was sent, at least once, and never got a 202: it may have its entry, or not.
+    /// A command was sent and never got a 202. It may have an entry.
     Unanswered(Sent),
-    /// Every answer to a command was a status that refuses it: it has no entry.
+    /// Every answer to a command refused it, so it has no entry.
     Refused(Sent),
-    /// An entry was read while the target was driven.
+    /// A reader saw an entry during the run.
     Entry(SeenEntry),
-    /// Rows were read while the target was driven.
+    /// A reader saw rows during the run.
     Rows(SeenRows),
-    /// The last line: the file holds whatever was sent.
+    /// The last line: the file names everything that was sent.
     End(End),
 }
 
-/// Says nothing more than that it is there.
+/// The end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct End {}
 
-/// Whose file it is.
+/// The run that wrote the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// [`FORMAT`].
     pub format: u32,
-    /// How the names of all users of this run begin, and of nobody else: whatever such a user has
-    /// in a log, the file holds, if it has an [`End`].
+    /// How the names of all users of this run begin, and no other users' names. If the file has an
+    /// [`End`], it names every command of these users.
     pub users: String,
 }
 
-/// What a user asked for.
+/// A command that was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     /// `ledger/org:…`.
     pub log: String,
     /// The user.
     pub user: String,
-    /// The client of the user, if it numbers its commands for itself.
+    /// The client of the user, if it numbers its own commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Numbered by the user, or its client, per log.
+    /// The id, from the user or its client.
     pub id: u64,
-    /// What was asked.
+    /// The command.
     pub command: Command,
-    /// Of the memo; `None`: whatever it is, it is not compared.
+    /// The digest of its memo; `None`: the memo is not compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memo: Option<Digest>,
 }
 
-/// What a user asked for, and the place in the log that the target has promised for it.
+/// A command with its receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// `ledger/org:…`.
     pub log: String,
-    /// The place.
+    /// The seq that the receipt promised.
     pub seq: u64,
     /// The user.
     pub user: String,
-    /// The client of the user, if it numbers its commands for itself.
+    /// The client of the user, if it numbers its own commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Numbered by the user, or its client, per log.
+    /// The id, from the user or its client.
     pub id: u64,
-    /// What was asked.
+    /// The command.
     pub command: Command,
-    /// Of the memo; `None`: whatever it is, it is not compared.
+    /// The digest of its memo; `None`: the memo is not compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memo: Option<Digest>,
 }
 
 impl Sent {
-    /// With the place that was promised for it.
+    /// The receipt of this command, with its seq.
     pub fn promised(self, seq: u64) -> Receipt {
         let Self { log, user, client, id, command, memo } = self;
         Receipt { log, seq, user, client, id, command, memo }
     }
 }
 
-/// What is kept of a text: enough to see that another was not sent.
+/// A digest of a text, which tells it from other texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(u64);
 
 impl Digest {
-    /// FNV-1a, 64 bits: short, the same everywhere, and of nobody's making who would forge it.
+    /// FNV-1a, 64 bits. It is short and portable, and need not withstand forgery.
     pub fn of(text: &str) -> Self {
         // The offset basis and the prime of FNV (draft-eastlake-fnv).
         let (basis, prime) = (0xcbf2_9ce4_8422_2325_u64, 0x0000_0100_0000_01b3);
         Self(text.bytes().fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(prime)))
     }
 
-    /// From which whatever is to be as various as texts can be derived.
+    /// The number, which serves as a seed.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -149,42 +148,44 @@ pub enum Command {
     Close { account: String },
 }
 
-/// An entry as it was read: it never changes.
+/// An entry as a reader saw it. It never changes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SeenEntry {
     /// `ledger/org:…`.
     pub log: String,
-    /// Its place.
+    /// Its seq.
     pub seq: u64,
-    /// As `GET /logs/…/{seq}` showed it.
+    /// The answer to `GET /logs/…/{seq}`.
     pub entry: Box<RawValue>,
 }
 
-/// Rows as they were read. The cursor is read before the rows, so a row may be newer than it.
+/// Rows as a reader saw them. The target reads the cursor before the rows, so a row may be newer
+/// than the cursor.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SeenRows {
-    /// `balances`: all rows. `statement`: the last ten keys. `totals`: its one row.
+    /// The view, and which rows: `balances`, all; `statement`, the ten highest keys; `totals`, its
+    /// one row.
     pub view: String,
     /// `ledger/org:…`.
     pub log: String,
-    /// The cursor: how far the view said that it was.
+    /// The view's cursor.
     pub seq: u64,
     /// When the request was sent, in µs of a clock of the run.
     pub began_us: u64,
-    /// When its answer had come, by the same clock.
+    /// When its answer arrived, by the same clock.
     pub ended_us: u64,
-    /// Each with its key and the entry that it was last touched by.
+    /// The rows.
     pub rows: Vec<SeenRow>,
 }
 
-/// One of them.
+/// A row as a reader saw it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SeenRow {
     /// Its key.
     pub key: String,
-    /// The last entry that touched it.
+    /// The seq of the last entry that changed it.
     pub seq: u64,
-    /// What it holds.
+    /// Its content.
     pub row: Box<RawValue>,
 }
 
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_that_of_the_standard() {
+    fn a_digest_is_fnv_1a_of_the_text() {
         // From the test vectors of the FNV draft.
         for (text, hex) in
             [("", "cbf29ce484222325"), ("a", "af63dc4c8601ec8c"), ("foobar", "85944171f73967e8")]

@@ -1,4 +1,4 @@
-//! Rows of a view, read in the order of their keys and held against what they should be.
+//! Reads the rows of a view in the order of their keys, and compares them with the expected rows.
 
 use std::collections::VecDeque;
 
@@ -6,17 +6,18 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::findings::Findings;
+use crate::invariant::Invariant::{self, F5, F6};
 use crate::limits::PAGE_MAX;
-use crate::reader::{Range, Reader, Row, Rows, RowsPage, Trouble};
-use crate::{F5, F6};
+use crate::reader::{Range, ReadError, Reader, Row, Rows, RowsPage};
 
-/// What is known of one view of a log, from all answers so far.
+/// What all answers said so far about one view of a log.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) view: &'static str,
-    /// The highest that it was seen at.
+    /// The highest cursor that was seen.
     pub(crate) seq: u64,
-    /// It never came to where it should be, or its rows are in no order: they are not looked at.
+    /// The view did not reach the log, or its rows are out of order: they are not compared any
+    /// more.
     pub(crate) given_up: bool,
     parked: bool,
 }
@@ -26,98 +27,98 @@ impl Cursor {
         Self { view, seq, given_up: false, parked: false }
     }
 
-    /// It is looked at once more, and what was found with it is not kept.
-    pub(crate) fn look_again(&mut self) {
+    /// Begins another comparison: the findings of the last one are dropped.
+    pub(crate) fn begin_again(&mut self) {
         (self.given_up, self.parked) = (false, false);
     }
 }
 
-/// Why no more rows are read.
+/// Why a scan ended early.
 #[derive(Debug)]
-pub(crate) enum Stop {
-    Trouble(Trouble),
-    /// It has been added to what is found.
+pub(crate) enum ScanError {
+    Read(ReadError),
+    /// The reason is a breach, and was added to the findings.
     GivenUp,
 }
 
-impl From<Trouble> for Stop {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<ReadError> for ScanError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
     }
 }
 
-/// Where rows are read, and from when on they count.
+/// The view's log, and the seq that the view must have reached at a time.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct RowSource<'a> {
     pub(crate) reader: Reader<'a>,
     pub(crate) log: &'a str,
-    /// The view must have got here ...
     pub(crate) seq: u64,
-    /// ... by now.
     pub(crate) until: Instant,
 }
 
-/// Reads rows, and holds them against what is expected, both in the order of their keys.
+/// Compares rows with expected ones, both in the order of their keys.
 pub(crate) struct Scan<'s, 'a> {
-    place: Place<'a>,
+    source: RowSource<'a>,
     cursor: &'s mut Cursor,
     findings: &'s mut Findings,
     prefix: String,
     after: String,
     page: VecDeque<Row>,
     more: bool,
-    /// Rows that were compared.
     pub(crate) rows: u64,
 }
 
 impl<'s, 'a> Scan<'s, 'a> {
-    /// Rows whose key begins with `prefix` and is greater than `after`.
+    /// Scans the rows whose key begins with `prefix` and is greater than `after`.
     pub(crate) fn new(
-        place: Place<'a>,
+        source: RowSource<'a>,
         cursor: &'s mut Cursor,
         findings: &'s mut Findings,
         prefix: &str,
         after: String,
     ) -> Self {
         let (prefix, page) = (prefix.to_owned(), VecDeque::new());
-        Self { place, cursor, findings, prefix, after, page, more: true, rows: 0 }
+        Self { source, cursor, findings, prefix, after, page, more: true, rows: 0 }
     }
 
-    /// Goes on behind this key.
+    /// Continues behind this key.
     pub(crate) fn jump(&mut self, after: String) {
         self.page.clear();
         self.more = true;
         self.after = after;
     }
 
-    fn breach(&mut self, invariant: &'static str, seq: u64, what: String) {
+    fn breach(&mut self, invariant: Invariant, seq: u64, what: String) {
         let what = format!("{}: {what}", self.cursor.view);
-        self.findings.add(invariant, self.place.log, Some(seq), what);
+        self.findings.add(invariant, self.source.log, Some(seq), what);
     }
 
-    /// The next row, which stays the next; of so many that are needed.
-    async fn peek(&mut self, needed: u64) -> Result<Option<&Row>, Stop> {
+    /// The next row, without taking it. `needed`: how many rows the caller still expects.
+    async fn peek(&mut self, needed: u64) -> Result<Option<&Row>, ScanError> {
         while self.page.is_empty() && self.more {
             self.read(needed).await?;
         }
         Ok(self.page.front())
     }
 
-    async fn read(&mut self, needed: u64) -> Result<(), Stop> {
-        let Place { reader, log, seq, until } = self.place;
+    async fn read(&mut self, needed: u64) -> Result<(), ScanError> {
+        let RowSource { reader, log, seq, until } = self.source;
         let limit = needed.clamp(1, PAGE_MAX);
         let range = Range { prefix: self.prefix.clone(), after: self.after.clone(), limit };
         match reader.rows(self.cursor.view, log, &range, seq, until).await? {
             Rows::Page(page) => {
                 self.take(page, limit);
-                if self.cursor.given_up { Err(Stop::GivenUp) } else { Ok(()) }
+                if self.cursor.given_up { Err(ScanError::GivenUp) } else { Ok(()) }
             }
             Rows::Pending(pending) => {
-                let parked = if pending.parked.is_some() { ", and parked" } else { "" };
-                let what = format!("the view is at {}{parked}, the log at {seq}", pending.seq);
+                let parked = if pending.parked.is_some() { " and is parked" } else { "" };
+                let what = format!(
+                    "the view has the cursor {}{parked}, and should have reached {seq}",
+                    pending.seq
+                );
                 self.breach(F5, seq, what);
                 self.cursor.given_up = true;
-                Err(Stop::GivenUp)
+                Err(ScanError::GivenUp)
             }
         }
     }
@@ -127,20 +128,26 @@ impl<'s, 'a> Scan<'s, 'a> {
             self.cursor.parked = true;
             self.breach(F5, page.seq, "the view is parked".to_owned());
         }
-        if page.seq < self.place.seq {
-            let what = format!("the view was asked for {}, and is at {}", self.place.seq, page.seq);
+        if page.view != self.cursor.view || page.log != self.source.log {
+            let what = format!("the page names the view {} of {}", page.view, page.log);
+            self.breach(F6, page.seq, what);
+        }
+        if page.seq < self.source.seq {
+            let what = format!("a read at {} was answered at {}", self.source.seq, page.seq);
             self.breach(F5, page.seq, what);
         }
         if page.seq < self.cursor.seq {
-            let what = format!("the view went back to {} from {}", page.seq, self.cursor.seq);
+            let what = format!("the cursor went back to {} from {}", page.seq, self.cursor.seq);
             self.breach(F6, page.seq, what);
         }
         self.cursor.seq = self.cursor.seq.max(page.seq);
         let last = page.rows.last().map(|row| &row.key);
         let fits = page.rows.len() as u64 <= limit;
         if !fits || page.next.as_ref().is_some_and(|next| Some(next) != last) {
-            let what =
-                format!("a page of {limit} has {} rows, and goes on elsewhere", page.rows.len());
+            let what = format!(
+                "a page of at most {limit} has {} rows, or a wrong `next`",
+                page.rows.len()
+            );
             self.breach(F6, page.seq, what);
         }
         self.more = page.next.is_some() && last.is_some();
@@ -148,7 +155,7 @@ impl<'s, 'a> Scan<'s, 'a> {
             if row.key <= self.after || !row.key.starts_with(&self.prefix) {
                 let what = format!("the row `{}` comes after `{}`", row.key, self.after);
                 self.breach(F6, row.seq, what);
-                // Everything else would be missing, and this may never end.
+                // All later rows would count as missing, and the scan might never end.
                 self.cursor.given_up = true;
                 return;
             }
@@ -157,15 +164,15 @@ impl<'s, 'a> Scan<'s, 'a> {
         }
     }
 
-    /// The next row is this one: of so many that are needed from here on. `check` says what is
-    /// wrong with it.
+    /// Checks that the next row has this key and seq, and passes it to `check`. `needed`: how many
+    /// rows the caller still expects, this one included.
     pub(crate) async fn expect(
         &mut self,
         key: &str,
         seq: u64,
         needed: u64,
         check: impl FnOnce(&RawValue) -> Result<(), String>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ScanError> {
         while let Some(row) = self.peek(needed).await?
             && *row.key < *key
         {
@@ -176,7 +183,8 @@ impl<'s, 'a> Scan<'s, 'a> {
         match is_next.then(|| self.page.pop_front()).flatten() {
             None => self.breach(F6, seq, format!("the row `{key}` is missing")),
             Some(row) if row.seq != seq => {
-                let what = format!("the row `{key}` is of {}, last touched by {seq}", row.seq);
+                let what =
+                    format!("the row `{key}` has the seq {}, and {seq} changed it last", row.seq);
                 self.breach(F6, seq, what);
             }
             Some(row) => {
@@ -191,13 +199,13 @@ impl<'s, 'a> Scan<'s, 'a> {
     fn extra(&mut self) {
         if let Some(row) = self.page.pop_front() {
             self.rows += 1;
-            let what = format!("the row `{}` should not be there: {}", row.key, row.row);
+            let what = format!("the row `{}` should not exist: {}", row.key, row.row);
             self.breach(F6, row.seq, what);
         }
     }
 
-    /// There are no more rows.
-    pub(crate) async fn end(&mut self) -> Result<(), Stop> {
+    /// Checks that there are no more rows.
+    pub(crate) async fn end(&mut self) -> Result<(), ScanError> {
         while self.peek(PAGE_MAX).await?.is_some() {
             self.extra();
         }
@@ -205,7 +213,7 @@ impl<'s, 'a> Scan<'s, 'a> {
     }
 }
 
-/// Whether `row` is what it should be; if not, both.
+/// Checks that `row` equals `expected`; the error shows both.
 pub(crate) fn same<'a, T>(row: &'a RawValue, expected: &T) -> Result<(), String>
 where
     T: serde::Deserialize<'a> + PartialEq + std::fmt::Debug,

@@ -1,14 +1,14 @@
-//! What readers saw while the target was driven, held against the fold as it comes by.
+//! Compares what readers saw during the run with the fold, while the fold proceeds.
 //!
-//! A reader reads the cursor before the rows, so of every row it saw the state at the cursor or a
-//! later one. A row at or below the cursor is therefore the fold's at the cursor; a row above it is
-//! the fold's at the row's own seq; and a row that the fold has at the cursor may only be missing
-//! if it was deleted later.
+//! A reader reads the cursor before the rows, so it saw each row as of the cursor or later. A row
+//! with a seq up to the cursor is therefore the fold's row at the cursor. A row with a higher seq
+//! is the fold's row at that seq. A row that the fold has at the cursor may be absent only if it
+//! was deleted later.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::F6;
 use crate::findings::Findings;
+use crate::invariant::Invariant::F6;
 use crate::ledger::{Event, Kind, Ledger};
 use crate::limits::NEWEST_ROWS;
 use crate::receipts::{SeenRow, SeenRows};
@@ -16,40 +16,40 @@ use crate::views::{
     BALANCES, Movement, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
 };
 
-/// Something to be checked once the fold has come to a seq.
+/// A comparison that is due when the fold reaches its seq.
 #[derive(Debug, Clone, Copy)]
-enum Due {
-    /// All that was seen with this cursor.
+enum Comparison {
+    /// All rows of a read, at its cursor.
     Read { read: usize },
-    /// A row that is newer than its cursor, or of a statement.
+    /// One row of a read: a row above the cursor, or any row of a statement.
     Row { read: usize, row: usize },
 }
 
 /// What readers saw in one log.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct Observations {
     reads: Vec<SeenRows>,
-    due: BTreeMap<u64, Vec<Due>>,
-    /// Accounts that a read should have shown at its cursor, and that must be closed later: with
-    /// the cursors.
+    due: BTreeMap<u64, Vec<Comparison>>,
+    /// Accounts that reads should have shown at their cursors, with these cursors: they must be
+    /// closed later.
     missing: HashMap<String, Vec<u64>>,
-    /// Rows, and reads without any, that were compared.
+    /// The number of rows, and of reads without rows, that were compared.
     pub(crate) compared: u64,
 }
 
-impl Watch {
-    /// Takes what was seen, and finds what is wrong with it by itself.
+impl Observations {
+    /// Takes what readers saw. Finds what is wrong with it on its own, without the fold.
     pub(crate) fn new(log: &str, reads: Vec<SeenRows>, findings: &mut Findings) -> Self {
-        backwards(log, &reads, findings);
-        let mut due: BTreeMap<u64, Vec<Due>> = BTreeMap::new();
+        find_lower_cursors(log, &reads, findings);
+        let mut due: BTreeMap<u64, Vec<Comparison>> = BTreeMap::new();
         for (at, read) in reads.iter().enumerate() {
             if ![BALANCES, STATEMENT, TOTALS].contains(&read.view.as_str()) {
                 continue;
             }
-            due.entry(read.seq).or_default().push(Due::Read { read: at });
+            due.entry(read.seq).or_default().push(Comparison::Read { read: at });
             for (row, seen) in read.rows.iter().enumerate() {
                 if seen.seq > read.seq || read.view == STATEMENT {
-                    due.entry(seen.seq).or_default().push(Due::Row { read: at, row });
+                    due.entry(seen.seq).or_default().push(Comparison::Row { read: at, row });
                 }
             }
             let ordered = read.rows.windows(2).all(|pair| match read.view.as_str() {
@@ -57,26 +57,26 @@ impl Watch {
                 _ => pair[0].key < pair[1].key,
             });
             if !ordered {
-                let what = format!("{}: a reader saw rows in no order", read.view);
+                let what = format!("{}: a reader saw rows out of order", read.view);
                 findings.add(F6, log, Some(read.seq), what);
             }
         }
         Self { reads, due, missing: HashMap::new(), compared: 0 }
     }
 
-    /// Whether somebody saw rows of this view.
+    /// Whether a reader saw rows of this view.
     pub(crate) fn has(&self, view: &str) -> bool {
         self.reads.iter().any(|read| read.view == view)
     }
 
-    /// The highest cursor of a view that was seen, up to `tail`.
+    /// The highest cursor of a view that a reader saw, up to `tail`.
     pub(crate) fn highest(&self, view: &str, tail: u64) -> u64 {
         let of_view = self.reads.iter().filter(|read| read.view == view && read.seq <= tail);
         of_view.map(|read| read.seq).max().unwrap_or(0)
     }
 
-    /// The fold has come to `seq` with these events.
-    pub(crate) fn advance(
+    /// Compares what is due, after the fold of the entry at `seq`.
+    pub(crate) fn compare(
         &mut self,
         log: &str,
         (seq, at, events): (u64, u64, &[Event]),
@@ -89,42 +89,46 @@ impl Watch {
                 self.missing.remove(&event.document);
             }
         }
-        // Holes were reported; what is due in them is held against what follows.
+        // What is due at a missing seq is compared with the next entry.
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= seq) {
             for due in first.remove() {
                 let wrong = match due {
-                    Due::Row { read, row } => {
+                    Comparison::Row { read, row } => {
                         let read = &self.reads[read];
                         self.compared += 1;
                         let seen = &read.rows[row];
-                        let checked = check_new(&read.view, seen, (seq, at, events), ledger);
+                        let checked =
+                            compare_with_entry(&read.view, seen, (seq, at, events), ledger);
                         checked.err().map(|what| (read, seen.seq, format!("`{}` {what}", seen.key)))
                     }
-                    Due::Read { read } => {
+                    Comparison::Read { read } => {
                         let read = &self.reads[read];
                         let (compared, missing) = (&mut self.compared, &mut self.missing);
-                        let checked = check_read(read, ledger, statement, compared, missing);
+                        let checked = compare_with_fold(read, ledger, statement, compared, missing);
                         checked.err().map(|what| (read, read.seq, what))
                     }
                 };
                 if let Some((read, seq, what)) = wrong {
-                    let what = format!("{}: a reader at {} saw: {what}", read.view, read.seq);
+                    let what =
+                        format!("{}: a reader at the cursor {} saw {what}", read.view, read.seq);
                     findings.add(F6, log, Some(seq), what);
                 }
             }
         }
     }
 
-    /// The log ends at `tail`.
+    /// Reports what readers saw beyond `tail`, and accounts that were absent and never closed.
     pub(crate) fn finish(&mut self, log: &str, tail: u64, findings: &mut Findings) {
         for (seq, dues) in std::mem::take(&mut self.due) {
             for due in dues {
                 self.compared += 1;
                 let (read, what) = match due {
-                    Due::Read { read } => (&self.reads[read], "was beyond it".to_owned()),
-                    Due::Row { read, row } => {
+                    Comparison::Read { read } => {
+                        (&self.reads[read], "had a higher cursor".to_owned())
+                    }
+                    Comparison::Row { read, row } => {
                         let read = &self.reads[read];
-                        (read, format!("showed `{}` of {seq}", read.rows[row].key))
+                        (read, format!("saw `{}` of {seq}", read.rows[row].key))
                     }
                 };
                 let what = format!("{}: the log ends at {tail}, a reader {what}", read.view);
@@ -133,15 +137,16 @@ impl Watch {
         }
         for (account, cursors) in std::mem::take(&mut self.missing) {
             for seq in cursors {
-                let what = format!("{BALANCES}: a reader at {seq} saw no row `{account}`");
+                let what =
+                    format!("{BALANCES}: a reader at the cursor {seq} saw no row `{account}`");
                 findings.add(F6, log, Some(seq), what);
             }
         }
     }
 }
 
-/// Whether whoever began to read after somebody else had ended saw no less.
-fn backwards(log: &str, reads: &[SeenRows], findings: &mut Findings) {
+/// Reports a read that saw a lower cursor than a read which ended before it began.
+fn find_lower_cursors(log: &str, reads: &[SeenRows], findings: &mut Findings) {
     for view in [BALANCES, STATEMENT, TOTALS] {
         let of_view = || reads.iter().filter(|read| read.view == view);
         let (mut begun, mut ended): (Vec<_>, Vec<_>) = (of_view().collect(), of_view().collect());
@@ -154,47 +159,50 @@ fn backwards(log: &str, reads: &[SeenRows], findings: &mut Findings) {
                 highest = highest.max(before.seq);
             }
             if read.seq < highest {
-                let what = format!("{view}: a reader saw {highest}, and a later one {}", read.seq);
+                let what = format!(
+                    "{view}: a reader saw the cursor {highest}, and a later one {}",
+                    read.seq
+                );
                 findings.add(F6, log, Some(read.seq), what);
             }
         }
     }
 }
 
-/// A row against the entry that it was last touched by.
-fn check_new(
+/// Compares a row with the entry that changed it last.
+fn compare_with_entry(
     view: &str,
     seen: &SeenRow,
     (seq, at, events): (u64, u64, &[Event]),
     ledger: &Ledger,
 ) -> Result<(), String> {
-    let touches = |account: &str| events.iter().rfind(|event| event.document == account);
-    let untouched = || format!("of {}, which did not touch it", seen.seq);
+    let last_event = |account: &str| events.iter().rfind(|event| event.document == account);
+    let unchanged = || format!("of {}, which did not change it", seen.seq);
     if seen.seq != seq {
-        return Err(untouched());
+        return Err(unchanged());
     }
     match view {
         BALANCES => match ledger.accounts.get(&seen.key) {
             Some(account) if account.seq == seq => is_balance(&seen.row, account),
-            _ => Err(untouched()),
+            _ => Err(unchanged()),
         },
         TOTALS if seen.key == TOTAL && ledger.totals_seq == seq => is_total(&seen.row, ledger),
         STATEMENT => {
             let account = seen.key.rsplit_once('/').map_or("", |(account, _)| account);
-            let movement = touches(account).and_then(|event| Movement::of(seq, at, event));
+            let movement = last_event(account).and_then(|event| Movement::of(seq, at, event));
             match movement {
                 Some(movement) if line_key(account, seq) == seen.key => {
                     movement.is_row(account, &seen.row)
                 }
-                _ => Err(untouched()),
+                _ => Err(unchanged()),
             }
         }
-        _ => Err(untouched()),
+        _ => Err(unchanged()),
     }
 }
 
-/// All rows of a read against the fold at its cursor.
-fn check_read(
+/// Compares all rows of a read with the fold at its cursor.
+fn compare_with_fold(
     read: &SeenRows,
     ledger: &Ledger,
     statement: &Statement,
@@ -231,7 +239,8 @@ fn check_read(
             _ => Some(ledger.totals_seq).filter(|_| seen.key == TOTAL),
         };
         if last != Some(seen.seq) {
-            let last = last.map_or("there is none".to_owned(), |last| format!("it is of {last}"));
+            let last = last
+                .map_or("there is no such row".to_owned(), |last| format!("should be of {last}"));
             return Err(format!("`{}` of {}, and {last}", seen.key, seen.seq));
         }
         let checked = match read.view.as_str() {

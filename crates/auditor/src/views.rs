@@ -1,4 +1,4 @@
-//! What the three views of the ledger must show.
+//! The rows that the three views of the ledger must have.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,18 +9,18 @@ use serde_json::value::RawValue;
 use crate::findings::Findings;
 use crate::ledger::{Account, Event, Ledger};
 use crate::limits::{NEWEST_ROWS, PAGE_MAX};
-use crate::rows::{Cursor, Place, Scan, Stop, same};
+use crate::rows::{Cursor, RowSource, Scan, ScanError, same};
 
-/// A row for each open account.
+/// A view with a row for each open account.
 pub(crate) const BALANCES: &str = "balances";
-/// A row for each movement.
+/// A view with a row for each movement.
 pub(crate) const STATEMENT: &str = "statement";
-/// One row.
+/// A view with one row.
 pub(crate) const TOTALS: &str = "totals";
-/// Its key.
+/// The key of that row.
 pub(crate) const TOTAL: &str = "total";
 
-/// Bytes of their memos.
+/// Bytes of memos that wait for their comparison, in one log.
 const MEMO_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// A row of `balances`.
@@ -56,25 +56,25 @@ struct LineRow<'a> {
     memo: Option<Cow<'a, str>>,
 }
 
-/// Whether this is the account's row in `balances`.
+/// Checks that this is the account's row in `balances`.
 pub(crate) fn is_balance(row: &RawValue, account: &Account) -> Result<(), String> {
     same(row, &Balance { balance: account.balance, movements: account.movements })
 }
 
-/// Whether this is the row of `totals`.
+/// Checks that this is the row of `totals`.
 pub(crate) fn is_total(row: &RawValue, ledger: &Ledger) -> Result<(), String> {
     let Ledger { opened: accounts, balance, movements, rejected, .. } = *ledger;
     same(row, &Total { accounts, balance, movements, rejected })
 }
 
-/// Compares all of `balances`; how many rows.
+/// Compares all rows of `balances`. Returns their number.
 pub(crate) async fn compare_balances(
-    place: Place<'_>,
+    source: RowSource<'_>,
     cursor: &mut Cursor,
     ledger: &Ledger,
     findings: &mut Findings,
-) -> Result<u64, Stop> {
-    let mut scan = Scan::new(place, cursor, findings, "", String::new());
+) -> Result<u64, ScanError> {
+    let mut scan = Scan::new(source, cursor, findings, "", String::new());
     for (name, account) in &ledger.accounts {
         scan.expect(name, account.seq, PAGE_MAX, |row| is_balance(row, account)).await?;
     }
@@ -82,14 +82,14 @@ pub(crate) async fn compare_balances(
     Ok(scan.rows)
 }
 
-/// Compares all of `totals`; how many rows.
+/// Compares all rows of `totals`. Returns their number.
 pub(crate) async fn compare_totals(
-    place: Place<'_>,
+    source: RowSource<'_>,
     cursor: &mut Cursor,
     ledger: &Ledger,
     findings: &mut Findings,
-) -> Result<u64, Stop> {
-    let mut scan = Scan::new(place, cursor, findings, "", String::new());
+) -> Result<u64, ScanError> {
+    let mut scan = Scan::new(source, cursor, findings, "", String::new());
     if ledger.totals_seq > 0 {
         scan.expect(TOTAL, ledger.totals_seq, PAGE_MAX, |row| is_total(row, ledger)).await?;
     }
@@ -109,14 +109,14 @@ pub(crate) struct Movement {
 }
 
 impl Movement {
-    /// Of the entry at `seq`; `None`: no money moved.
+    /// The movement of an event, if money moved. `seq` and `at` are the entry's.
     pub(crate) fn of(seq: u64, at: u64, event: &Event) -> Option<Self> {
         let (amount, balance) = event.moved()?;
         let (kind, memo) = (event.kind.name(), event.data.memo.clone());
         Some(Self { seq, at, kind, amount, balance, memo })
     }
 
-    /// Whether this is its row in `statement`.
+    /// Checks that this is its row in `statement`.
     pub(crate) fn is_row(&self, account: &str, row: &RawValue) -> Result<(), String> {
         let Self { at, kind, amount, balance, ref memo, .. } = *self;
         let (account, memo) = (account.into(), memo.as_deref().map(Cow::from));
@@ -135,25 +135,25 @@ pub(crate) fn line_key(account: &str, seq: u64) -> String {
 
 #[derive(Debug, Default)]
 struct OfAccount {
-    /// Not compared yet.
+    /// Movements that are not compared yet.
     lines: Vec<Movement>,
-    /// The first and the last that were compared, with all between them.
+    /// The seqs of the first and the last compared movement: all between them are compared, too.
     compared: Option<(u64, u64)>,
 }
 
-/// The statement, of which only the newest part is held.
+/// The statement. Only its newest part is in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Statement {
-    /// By name and slash: that is the order of their rows.
+    /// By name and slash, which is the order of their rows.
     accounts: BTreeMap<String, OfAccount>,
     lines: usize,
     memo_bytes: usize,
-    /// The [`NEWEST_ROWS`] highest keys, if somebody wants to know them.
+    /// The [`NEWEST_ROWS`] highest keys, if they are wanted.
     highest: Option<BTreeSet<String>>,
 }
 
 impl Statement {
-    /// `highest`: whether [`Statement::highest`] will be asked for.
+    /// `highest`: whether the caller needs [`Statement::highest`].
     pub(crate) fn new(highest: bool) -> Self {
         Self { highest: highest.then(BTreeSet::new), ..Self::default() }
     }
@@ -174,7 +174,7 @@ impl Statement {
                 }
             }
             let account = self.accounts.entry(format!("{}/", event.document)).or_default();
-            // An entry has one row an account; of several movements the last stands in it.
+            // An entry makes one row per account, which shows the last of several movements.
             if let Some(before) = account.lines.pop_if(|last| last.seq == seq) {
                 self.lines -= 1;
                 self.memo_bytes -= before.memo_bytes();
@@ -185,18 +185,19 @@ impl Statement {
         }
     }
 
-    /// Whether it should be [`Statement::flush`]ed.
+    /// Whether the caller should call [`Statement::flush`].
     pub(crate) fn is_full(&self, lines_max: usize) -> bool {
         self.lines > lines_max || self.memo_bytes > MEMO_BYTES_MAX
     }
 
-    /// Compares the lines of the accounts that have most, and forgets them; how many rows.
+    /// Compares the movements of the accounts that have most of them, and forgets them. Returns the
+    /// number of rows.
     pub(crate) async fn flush(
         &mut self,
-        place: Place<'_>,
+        source: RowSource<'_>,
         cursor: &mut Cursor,
         findings: &mut Findings,
-    ) -> Result<u64, Stop> {
+    ) -> Result<u64, ScanError> {
         let mut fullest: Vec<(usize, &String)> =
             self.accounts.iter().map(|(prefix, account)| (account.lines.len(), prefix)).collect();
         fullest.sort_unstable_by(|a, b| b.cmp(a));
@@ -219,26 +220,27 @@ impl Statement {
             let after = account.compared.map(|(_, last)| line_key(name, last));
             let compared = (account.compared.map_or(first.seq, |(first, _)| first), last.seq);
             account.compared = Some(compared);
-            let mut scan = Scan::new(place, cursor, findings, &prefix, after.unwrap_or_default());
+            let mut scan = Scan::new(source, cursor, findings, &prefix, after.unwrap_or_default());
             compare_lines(&mut scan, name, &lines).await?;
             rows += scan.rows;
         }
         Ok(rows)
     }
 
-    /// Compares everything that was not compared yet, and that there is nothing else; how many
+    /// Compares all other movements, and checks that there are no more rows. Returns the number of
     /// rows.
     pub(crate) async fn compare(
         &self,
-        place: Place<'_>,
+        source: RowSource<'_>,
         cursor: &mut Cursor,
         findings: &mut Findings,
-    ) -> Result<u64, Stop> {
-        let mut scan = Scan::new(place, cursor, findings, "", String::new());
+    ) -> Result<u64, ScanError> {
+        let mut scan = Scan::new(source, cursor, findings, "", String::new());
         for (prefix, account) in &self.accounts {
             let name = prefix.trim_end_matches('/');
             if let Some((first, last)) = account.compared {
-                // Its row was looked at: here it only shows that nothing stands before it.
+                // This row was compared before. It is read again to show that no row stands before
+                // it.
                 scan.expect(&line_key(name, first), first, 1, |_| Ok(())).await?;
                 scan.jump(line_key(name, last));
             }
@@ -253,7 +255,7 @@ async fn compare_lines(
     scan: &mut Scan<'_, '_>,
     account: &str,
     lines: &[Movement],
-) -> Result<(), Stop> {
+) -> Result<(), ScanError> {
     for (at, line) in lines.iter().enumerate() {
         let needed = (lines.len() - at) as u64;
         let key = line_key(account, line.seq);

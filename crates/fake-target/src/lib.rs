@@ -1,7 +1,7 @@
-//! A target in memory: the API of a host, with the ledger behind it, and a fault if one is planted.
+//! A ledger in memory behind the HTTP API, in which tests plant faults.
 //!
-//! Its rules are its own, a third time: what it shared with the auditor would hide the same bug
-//! twice.
+//! Its rules are written a third time: code that it shared with the auditor would hide a bug of
+//! both.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,14 +27,14 @@ pub use crate::plant::Plant;
 use crate::log::Log;
 use crate::manner::Mannered;
 
-/// Bytes of a body.
+/// The maximum size of a body.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Who waits for what never comes is answered after this, in ms.
+/// The maximum wait in ms, also if a request asks for more.
 const WAIT_MS_MAX: u64 = 50;
 
-/// A target on a port of the loopback device, until it is dropped.
+/// A target on a loopback port, until it is dropped.
 pub struct Fake {
-    /// Where it listens.
+    /// Its URL.
     pub url: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -54,12 +54,12 @@ impl Shared {
 }
 
 impl Fake {
-    /// Starts one.
+    /// Starts a target with at most one fault.
     pub fn start(plant: Option<Plant>) -> Self {
         Self::with(plant, Manner::Plain)
     }
 
-    /// Starts one that answers in a manner of its own.
+    /// Starts a target that answers in this manner.
     pub fn with(plant: Option<Plant>, manner: Manner) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -117,7 +117,7 @@ fn refuse(status: u16, detail: &str) -> Response {
 }
 
 impl Shared {
-    /// The receipt, or a problem.
+    /// Takes a command. Returns its receipt or a problem.
     fn take(&self, request: &Value) -> Result<Value, Value> {
         let text = |name: &str| request[name].as_str().ok_or(problem(400, name));
         let (user, command) = (text("user")?, text("command")?);
@@ -137,8 +137,8 @@ impl Shared {
         let mut logs = self.logs();
         let log = logs.entry(name.clone()).or_insert_with(|| Log::new(&name, self.plant));
         let seq = log.take(&origin, id, command, &request["data"]);
-        match log.is_refused_nevertheless(user) {
-            true => Err(problem(400, "it is not taken, so they say")),
+        match log.is_refused_and_taken(user) {
+            true => Err(problem(400, "it is refused")),
             false => Ok(json!({"log": name, "seq": seq})),
         }
     }
@@ -196,7 +196,7 @@ async fn pass(
     answer(200, &json!({}))
 }
 
-/// What a query asks for.
+/// The parameters of a query.
 struct Query(BTreeMap<String, String>);
 
 impl Query {
@@ -315,6 +315,12 @@ async fn rows(
             rows.truncate(limit as usize);
             let next = rows.last().filter(|_| more).map(|row| row["key"].clone());
             let next = log.next_row(next);
+            let (mut view, mut name) = (view, name.clone());
+            match shared.plant {
+                Some(Plant::RowsOfAnotherLog) => name = "ledger/org:elsewhere".to_owned(),
+                Some(Plant::RowsOfAnotherView) => view = "elsewhere".to_owned(),
+                _ => {}
+            }
             let page = json!({
                 "view": view, "version": 1, "log": name, "seq": cursor, "parked": parked,
                 "rows": rows, "next": next,

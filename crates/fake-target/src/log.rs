@@ -1,4 +1,4 @@
-//! One log of the fake target: how it should be kept, and what can be planted in it.
+//! One log of the fake target, with its planted fault.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,11 +10,11 @@ mod rows;
 
 /// Ids that a window holds.
 const WINDOW_IDS: usize = 2_048;
-/// A window without a new id for longer, in ms, is forgotten.
+/// The time in ms after which a window without a new id forgets its ids.
 const WEEK_MS: u64 = 604_800_000;
-/// Most plants wait until a log has as many entries.
+/// Most faults happen once a log has this many entries.
 const BEFORE: u64 = 6;
-/// From here on a log forgets what it is sent, with [`Plant::Forgets`].
+/// With [`Plant::Forgets`], a log with this many entries forgets further commands.
 const FORGETS_AFTER: u64 = 30;
 
 #[derive(Clone, Copy)]
@@ -24,33 +24,33 @@ struct Account {
     seq: u64,
 }
 
-/// The ids of an origin: a user, or a client of a user.
+/// The ids of an origin.
 #[derive(Default)]
 struct Window {
     floor: u64,
-    /// The seq of each id, and the command with its data.
+    /// For each id the seq of its first entry, and the command with its data.
     seqs: BTreeMap<u64, (u64, Value)>,
     touched: u64,
 }
 
-/// An event: its type, its account, and how much more there is in the account then.
+/// An event: its type, its account, and the change of the balance.
 type Change<'a> = (&'static str, &'a str, i64);
 
 pub(crate) struct Log {
     name: String,
     plant: Option<Plant>,
     fired: bool,
-    /// Whether somebody has read pages: only auditors do.
+    /// Whether pages were read: only auditors read pages.
     audited: bool,
     forgotten: u64,
-    /// Milliseconds by which its clock was set forward.
+    /// Milliseconds by which the clock was set forward.
     passed_ms: u64,
     grows: bool,
     views_read: u64,
     entries: Vec<Value>,
     windows: HashMap<String, Window>,
     accounts: BTreeMap<String, Account>,
-    /// Each balance, as it was before its last change.
+    /// Each account before its last change.
     older: BTreeMap<String, Account>,
     lines: BTreeMap<String, Value>,
     balance: i128,
@@ -86,7 +86,7 @@ impl Log {
         self.plant == Some(plant)
     }
 
-    /// Whether this happens now: once, and not at once.
+    /// Whether the fault happens now. It happens once, after [`BEFORE`] entries.
     fn fires(&mut self, plant: Plant) -> bool {
         let fires = self.has(plant) && !self.fired && self.tail() >= BEFORE;
         self.fired |= fires;
@@ -105,7 +105,7 @@ impl Log {
         }
     }
 
-    /// Its clock goes forward.
+    /// Sets the clock forward.
     pub(crate) fn pass(&mut self, ms: u64) {
         self.passed_ms += ms;
     }
@@ -114,7 +114,7 @@ impl Log {
         1_795_401_660_000 + self.passed_ms + seq * 7
     }
 
-    /// What looking up an id comes to: a status, and the entry if it is 200.
+    /// Looks up an id. Returns the status, and the entry if it is 200.
     pub(crate) fn look_up(&self, origin: &str, id: u64) -> (u16, Option<Value>) {
         let window = self.windows.get(origin);
         let found = window.and_then(|window| window.seqs.get(&id));
@@ -129,7 +129,7 @@ impl Log {
         }
     }
 
-    /// Takes a command; the seq that is promised for it.
+    /// Takes a command. Returns the seq of its receipt.
     pub(crate) fn take(&mut self, user: &str, id: u64, command: &str, data: &Value) -> u64 {
         if self.has(Plant::Forgets) && self.tail() >= FORGETS_AFTER {
             self.forgotten += 1;
@@ -159,13 +159,13 @@ impl Log {
         }
     }
 
-    /// Whether what was taken last is said to be refused.
-    pub(crate) fn is_refused_nevertheless(&mut self, user: &str) -> bool {
+    /// Whether the answer to the last command refuses it, although it was taken.
+    pub(crate) fn is_refused_and_taken(&mut self, user: &str) -> bool {
         user.starts_with("r-") && self.fires(Plant::RefusedAndTaken)
     }
 
-    /// What becomes of a memo.
-    fn garble(&mut self, memo: &mut Value) {
+    /// Damages the memo, if that is planted.
+    fn damage(&mut self, memo: &mut Value) {
         let Some(text) = memo.as_str() else { return };
         let (cut, swapped) = (text[1..].to_owned(), text.replace('h', "H"));
         if self.fires(Plant::MemoCut) {
@@ -181,7 +181,8 @@ impl Log {
 
     fn append(&mut self, user: &str, id: u64, command: &str, data: &Value) -> u64 {
         let seq = self.tail() + 1;
-        let at = self.time(seq);
+        let earlier = if self.fires(Plant::TimeGoesBack) { 20 } else { 0 };
+        let at = self.time(seq) - earlier;
         let (name, client) = user.split_once('/').map_or((user, None), |(u, c)| (u, Some(c)));
         let mut entry = json!({
             "log": self.name, "seq": seq, "user": name, "id": id, "at": at, "command": command,
@@ -197,16 +198,22 @@ impl Log {
         if user.starts_with("r-") && self.fires(Plant::AnotherUser) {
             entry["user"] = json!("r-nobody");
         }
+        if status == "rejected" && self.fires(Plant::RejectedWithEvents) {
+            entry["events"] = json!([{"type": "opened", "document": "ghost", "data": {}}]);
+        }
+        if status == "accepted" && self.fires(Plant::AcceptedWithFirst) {
+            entry["of"] = json!(1);
+        }
         if command == "open" && self.fires(Plant::AnotherCommand) {
             entry["command"] = json!("close");
         }
         if self.fires(Plant::UnknownStatus) {
             entry["status"] = json!("pondered");
         }
-        if self.fires(Plant::Nobodys) {
+        if self.fires(Plant::NoUser) {
             entry["user"] = Value::Null;
         }
-        if self.fires(Plant::NoEntry) {
+        if self.fires(Plant::NoTime) {
             entry["at"] = Value::Null;
         }
         if self.fires(Plant::AnotherLog) {
@@ -232,12 +239,12 @@ impl Log {
             _ => WEEK_MS,
         };
         let whose = match self.plant {
-            // Clients of a user share its ids.
+            // The clients of a user share its window.
             Some(Plant::ClientsMixed) => user.split('/').next().unwrap_or(user),
             _ => user,
         };
         let window = self.windows.entry(whose.to_owned()).or_default();
-        if at - window.touched > week_ms {
+        if at.saturating_sub(window.touched) > week_ms {
             let highest = window.seqs.last_key_value().map_or(window.floor, |(id, _)| *id);
             window.floor = highest;
             window.seqs.clear();
@@ -285,7 +292,7 @@ impl Log {
             Ok(changes) => {
                 let mut memo = data["memo"].clone();
                 if user.starts_with("r-") && !changes.is_empty() {
-                    self.garble(&mut memo);
+                    self.damage(&mut memo);
                 }
                 let events = self.apply(seq, at, user, &changes, &memo);
                 ("accepted", json!({"events": events}))
@@ -431,7 +438,6 @@ impl Log {
         events
     }
 
-    /// The entry at `seq`.
     pub(crate) fn entry(&self, seq: u64) -> Option<Value> {
         let at = usize::try_from(seq.checked_sub(1)?).ok()?;
         let mut entry = self.entries.get(at)?.clone();
@@ -441,7 +447,6 @@ impl Log {
         Some(entry)
     }
 
-    /// A page of entries.
     pub(crate) fn page(&mut self, from: u64, limit: u64) -> Value {
         self.audited = true;
         let tail = self.tail();
@@ -470,12 +475,12 @@ impl Log {
         })
     }
 
-    /// Whether a page of rows is answered, although the view is not there yet.
+    /// Whether rows are returned before the view has reached the wanted seq.
     pub(crate) fn is_too_early(&self) -> bool {
         self.has(Plant::ViewTooEarly)
     }
 
-    /// Where a page of rows goes on.
+    /// The `next` of a page of rows.
     pub(crate) fn next_row(&self, next: Option<Value>) -> Option<Value> {
         match self.has(Plant::RowsGoOnElsewhere) && self.audited {
             true => Some(json!("elsewhere")),
@@ -483,7 +488,7 @@ impl Log {
         }
     }
 
-    /// How far a view is, and why no further.
+    /// The cursor of a view, and why it is parked.
     pub(crate) fn cursor(&mut self, view: &str) -> (u64, Value) {
         self.views_read += 1;
         let grows = match self.plant {

@@ -1,163 +1,172 @@
-//! What can be wrong with the fake target.
+//! The faults that tests plant.
 
-/// What is wrong with a target. Most of it happens once in each log; what is wrong with pages and
-/// rows, for as long as it is said.
+/// A fault of a target. Most faults happen once in each log. Faults of pages and rows last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plant {
     /// A page leaves an entry out.
     Hole,
     /// A page holds an entry twice.
     EntryTwice,
-    /// Commands get receipts, and nothing comes of them; nor are they counted.
+    /// Commands get receipts and no entries, and are not counted as accepted.
     Forgets,
-    /// More is accepted than ever gets entries.
+    /// `accepted` is higher than the number of commands.
     AcceptedAhead,
     /// Two commands get the same receipt.
     PromisedTwice,
-    /// A command that comes again gets the receipt that it had, and no entry.
+    /// A repeated command gets its old receipt, and no entry.
     PromisedAgain,
-    /// A command is refused, and taken.
+    /// A command is refused, and has an entry.
     RefusedAndTaken,
     /// A memo is cut.
     MemoCut,
-    /// A memo is another of the same length.
+    /// A memo is replaced by another of the same length.
     MemoSwapped,
-    /// A memo gets lost.
+    /// A memo is lost.
     MemoLost,
-    /// An entry belongs to another user than it was promised to.
+    /// An entry has another user than its command.
     AnotherUser,
-    /// An entry is of another command than was sent.
+    /// An entry has another command than was sent.
     AnotherCommand,
     /// An entry names another log.
     AnotherLog,
     /// An entry changes after it was read.
     EntryChanges,
-    /// An entry alone is not what it is in its page.
+    /// A read of one entry differs from its page.
     PagesDisagree,
-    /// Pages do not say where they go on.
+    /// Pages lack `next`.
     NoNext,
-    /// An entry of one of our users that has sent nothing.
+    /// An entry has a user of the run, and a command that was never sent.
     Invented,
-    /// A command that comes again is decided again.
+    /// A repeated command is decided again.
     AcceptedTwice,
-    /// A duplicate names another entry than the first.
+    /// A duplicate names an entry other than the first.
     WrongFirst,
-    /// A new id is called a duplicate.
+    /// A new id is a duplicate.
     NewIsDuplicate,
-    /// A new id is called stale.
+    /// A new id is stale.
     NewIsStale,
     /// An id below the window is decided.
     StaleIsDecided,
-    /// A command with the id of another one is called a duplicate: it is swallowed.
+    /// A different command with a known id is a duplicate, so it is lost.
     ReusedIsDuplicate,
-    /// A command that comes again is said to have the id of another one.
+    /// A repeated command is `id_reused`.
     SameIsReused,
-    /// A command with the id of another one names another entry than the first of its id.
+    /// An `id_reused` entry names an entry other than the first.
     ReusedWrongFirst,
-    /// An entry does not say of which client it is.
+    /// An entry lacks its client.
     ClientForgotten,
-    /// Clients of one user share their ids.
+    /// The clients of a user share one window.
     ClientsMixed,
-    /// Ids are known although no new one came for more than a week.
+    /// A window keeps its ids after a week without a new one.
     NeverIdle,
-    /// Ids are forgotten before no new one came for a week.
+    /// A window forgets its ids too early.
     IdleTooSoon,
-    /// Looking up an id shows the entry before its own.
+    /// A lookup returns the entry before the right one.
     LookupOfAnother,
-    /// Looking up an id finds nothing.
+    /// A lookup of a known id returns 404.
     LookupFindsNothing,
-    /// Looking up an id is refused, as if there were no such thing.
+    /// A lookup of a known id returns 400.
     LookupRefused,
-    /// Looking up an id that was never sent shows an entry.
+    /// A lookup of an id that was never sent returns an entry.
     LookupInvents,
-    /// A deposit is of another amount.
+    /// A deposit has another amount.
     AmountChanged,
-    /// Somebody withdraws more than there is.
+    /// A withdrawal exceeds the balance.
     OverdrawnAccepted,
-    /// A deposit is refused.
+    /// A valid deposit is rejected.
     FineRejected,
-    /// What must be refused is refused for another reason.
+    /// A command is rejected with a wrong code.
     WrongCode,
-    /// A transfer of somebody else's adds more than it takes.
+    /// A transfer of another client adds more than it takes.
     MoneyMade,
-    /// A deposit of somebody else's leaves more than there can be.
+    /// A deposit of another client leaves too high a balance.
     WrongSum,
-    /// The cursor of a view stays behind.
+    /// The cursor of a view does not advance.
     ViewStuck,
-    /// The same, while somebody else goes on sending a little.
+    /// The same, while another client sends a command.
     ViewStuckGrows,
-    /// A view stays behind, and says that it is parked.
+    /// The cursor of a view does not advance, and the view is parked.
     ViewStuckParked,
     /// A view is at the tail, and parked.
     ViewParked,
-    /// A balance is not what it should be.
+    /// A balance is wrong.
     WrongBalance,
-    /// A row names another entry than the one that touched it last.
+    /// A row has a wrong seq.
     WrongRowSeq,
     /// A row of an open account is missing.
     BalanceMissing,
-    /// There is a row of an account that nobody has opened.
+    /// A row exists for an account that was never opened.
     BalanceExtra,
     /// A movement has no row.
     LineMissing,
-    /// There is a row of no movement.
+    /// A row exists without a movement.
     LineExtra,
     /// A row of a movement has another time.
     LineTime,
     /// A row of a movement has another memo.
     LineMemo,
-    /// Refusals are not counted rightly.
+    /// The number of rejections is wrong.
     WrongTotals,
-    /// The sums have no row.
+    /// The row of the sums is missing.
     TotalsMissing,
-    /// While it is driven, a balance is one version older than its cursor says.
+    /// During the run, a balance is one version older than the cursor.
     StaleSeen,
-    /// While it is driven, a balance has its newest seq and an older amount.
+    /// During the run, a balance has the newest seq and an older amount.
     OldAmountSeen,
-    /// While it is driven, a row of a balance is missing.
+    /// During the run, the row of a balance is missing.
     MissingSeen,
-    /// While it is driven, the newest movement is missing.
+    /// During the run, the newest movement is missing.
     LineMissingSeen,
-    /// While it is driven, the newest movement has another amount.
+    /// During the run, the newest movement has another amount.
     WrongLineSeen,
-    /// While it is driven, the sums are those of a moment before.
+    /// During the run, the sums are wrong.
     WrongTotalsSeen,
-    /// While it is driven, the sums have no row.
+    /// During the run, the row of the sums is missing.
     TotalsMissingSeen,
-    /// While it is driven, a cursor goes back.
+    /// During the run, a cursor goes back.
     CursorBack,
-    /// While it is driven, a cursor is far beyond everything that was accepted.
+    /// During the run, a cursor is far beyond all accepted commands.
     CursorAhead,
-    /// Once it is driven no more, a cursor is beyond the tail.
+    /// After the run, a cursor is beyond the tail.
     CursorAheadLater,
-    /// A view answers before it is where it was asked to be, and says so.
+    /// A view answers before it has reached the wanted seq.
     ViewTooEarly,
-    /// A page of rows goes on at another row than its last.
+    /// The `next` of a page of rows is not its last key.
     RowsGoOnElsewhere,
-    /// Rows come in no order.
+    /// Rows are out of order.
     RowsDisordered,
-    /// While it is driven, rows come in no order.
+    /// During the run, rows are out of order.
     DisorderedSeen,
-    /// A page is of another log.
+    /// A page of entries names another log.
     PageOfAnother,
-    /// Fewer commands are accepted than there are entries.
+    /// `accepted` is lower than the tail.
     AcceptedBehind,
-    /// An entry has a status that there is not.
+    /// An entry has an unknown status.
     UnknownStatus,
-    /// An accepted entry is nobody's.
-    Nobodys,
+    /// An accepted entry has no user.
+    NoUser,
+    /// An entry is earlier than the one before it.
+    TimeGoesBack,
+    /// A rejected entry has events.
+    RejectedWithEvents,
+    /// An accepted entry names the first entry of its id, as a duplicate does.
+    AcceptedWithFirst,
+    /// A page of rows names another log.
+    RowsOfAnotherLog,
+    /// A page of rows names another view.
+    RowsOfAnotherView,
     /// An entry has no time.
-    NoEntry,
+    NoTime,
     /// A page ends early.
     EndsEarly,
-    /// The second page says that there is no such log.
+    /// The second page is 404.
     Gone,
-    /// No fault: somebody sends a little while the auditor reads.
+    /// No fault: another client sends a command while the auditor reads.
     GrowsLater,
-    /// No fault: somebody sends each time the auditor reads.
+    /// No fault: another client sends a command at each read of the auditor.
     GrowsForEver,
-    /// No fault: a command kills its processor, and is set aside.
+    /// No fault: a command is `faulted`.
     Faulted,
-    /// No fault: an operator gives up a command.
+    /// No fault: a command is `lost`.
     GivenUp,
 }

@@ -1,4 +1,4 @@
-//! The axes of the charts: where a value lies, and where the ticks are.
+//! The axes of the charts: the position of a value, and the ticks.
 
 use std::ops::Range;
 
@@ -8,13 +8,13 @@ use plotters::coord::ranged1d::{
 
 use super::figures;
 
-/// Whatever is greater is drawn as this, so that no arithmetic on it overflows.
+/// The greatest drawn value: greater ones are drawn as this, so that arithmetic does not overflow.
 const DRAWN_MAX: f64 = 1e15;
 
-/// Milliseconds; whatever is less is drawn as this.
+/// The least drawn latency, in ms: lower ones are drawn as this.
 const DRAWN_MIN_MS: f64 = 1e-3;
 
-/// From a least value at the left, or below, to a greatest one.
+/// An axis from a least to a greatest value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Axis {
     scale: Scale,
@@ -26,28 +26,28 @@ pub(super) struct Axis {
 enum Scale {
     /// Per second, from 0.
     Rate,
-    /// Seconds from 0, with ticks in a unit of so many of them.
+    /// Seconds from 0, with ticks in a unit of that many seconds.
     Time { unit: &'static str, seconds: f64 },
-    /// Milliseconds; each decade has the same length.
+    /// Milliseconds, with the same length for each decade.
     Latency,
-    /// Per cent; 90, 99, 99.9 … have the same distance.
+    /// Per cent, with the same distance between 90, 99, 99.9 …
     Percentile,
 }
 
-/// What can be drawn of it: nothing of what is not a number.
+/// The value to draw; `None` if it is not finite.
 pub(super) fn drawn(value: f64) -> Option<f64> {
     value.is_finite().then(|| value.clamp(0.0, DRAWN_MAX))
 }
 
 impl Axis {
-    /// From 0 to a round number that none of these exceeds.
+    /// An axis of rates from 0 to a round number above all values.
     pub(super) fn rate(values: impl Iterator<Item = f64>) -> Self {
         let most = values.filter_map(drawn).fold(1.0, f64::max);
         let step = round_step(most / 10.0);
         Self { scale: Scale::Rate, low: 0.0, high: (most / step).ceil() * step }
     }
 
-    /// From 0 to so many seconds, or to one.
+    /// An axis of time from 0 to `end_s`, at least one second.
     pub(super) fn time(end_s: f64) -> Self {
         let high = drawn(end_s).unwrap_or(0.0).max(1.0);
         let (unit, seconds) = match high {
@@ -58,7 +58,8 @@ impl Axis {
         Self { scale: Scale::Time { unit, seconds }, low: 0.0, high }
     }
 
-    /// From the greatest 1, 2 or 5 of a decade that is below all of these to the least above.
+    /// An axis of latencies. It begins and ends at a 1, 2 or 5 of a decade, and contains all
+    /// values.
     pub(super) fn latency(values: impl Iterator<Item = f64>) -> Self {
         let (mut least, mut most) = (f64::INFINITY, 0f64);
         for value in values.filter_map(drawn) {
@@ -76,16 +77,16 @@ impl Axis {
         Self { scale: Scale::Latency, low, high }
     }
 
-    /// From 0 % to where one of so many is left.
+    /// An axis of percentiles from 0 to the one above which one of `count` values lies.
     pub(super) fn percentile(count: u64) -> Self {
         let high = last_percentile(count).clamp(99.0, 99.999);
         Self { scale: Scale::Percentile, low: 0.0, high }
     }
 
-    /// Where it lies: 0 at the beginning of the axis, 1 at its end.
+    /// The position of a value: 0 at the beginning of the axis, 1 at its end.
     pub(super) fn position(&self, value: f64) -> f64 {
-        let length = self.stretched(self.high) - self.stretched(self.low);
-        let along = (self.stretched(value) - self.stretched(self.low)) / length;
+        let length = self.scaled(self.high) - self.scaled(self.low);
+        let along = (self.scaled(value) - self.scaled(self.low)) / length;
         if along.is_finite() { along.clamp(0.0, 1.0) } else { 0.0 }
     }
 
@@ -97,7 +98,7 @@ impl Axis {
         self.high
     }
 
-    fn stretched(&self, value: f64) -> f64 {
+    fn scaled(&self, value: f64) -> f64 {
         match self.scale {
             Scale::Rate | Scale::Time { .. } => value,
             Scale::Latency => value.max(DRAWN_MIN_MS).log10(),
@@ -105,7 +106,7 @@ impl Axis {
         }
     }
 
-    /// At most about so many, from the least to the greatest.
+    /// The ticks, ascending: about `max` at most.
     pub(super) fn ticks(&self, max: usize) -> Vec<f64> {
         match self.scale {
             Scale::Rate => linear(self.high, 1.0, max),
@@ -135,7 +136,7 @@ impl Axis {
         all(&[1.0], ((last - first) as usize).div_ceil(max.max(1)).max(1))
     }
 
-    /// What stands at a tick.
+    /// The label of a tick.
     pub(super) fn label(&self, tick: f64) -> String {
         match self.scale {
             Scale::Rate if self.high >= 1e6 && tick > 0.0 => {
@@ -149,7 +150,7 @@ impl Axis {
     }
 }
 
-/// The percentile above which there is one of so many.
+/// The percentile above which one of `count` values lies.
 pub(super) fn last_percentile(count: u64) -> f64 {
     100.0 * (1.0 - 1.0 / count.max(1) as f64)
 }
@@ -159,7 +160,7 @@ fn linear(high: f64, unit: f64, max: usize) -> Vec<f64> {
     (0..=max).map(|n| n as f64 * step).take_while(|tick| *tick <= high * 1.0001).collect()
 }
 
-/// The least 1, 2 or 5 of a decade that is not below.
+/// The least 1, 2 or 5 of a decade that is not less than `least`.
 fn round_step(least: f64) -> f64 {
     round_log(least.clamp(1e-6, DRAWN_MAX) * 0.999_999, f64::ceil)
 }

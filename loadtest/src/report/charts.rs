@@ -1,4 +1,4 @@
-//! Which charts a report has, and what is on them.
+//! The charts of a report, and their content.
 
 use maud::Markup;
 use plotters::style::RGBColor;
@@ -9,19 +9,19 @@ use super::plot::{Dot, DrawError, Line, MUTED, Plot, Stroke, Width};
 use super::{Interval, Report, Search};
 use crate::text::shown;
 
-/// Okabe and Ito's palette, some of it a little darker for text on white.
+/// Okabe and Ito's palette, partly darkened for text on white.
 pub(super) const ACCEPT: RGBColor = RGBColor(0x00, 0x72, 0xb2);
 pub(super) const ENTRY: RGBColor = RGBColor(0x00, 0x86, 0x62);
 pub(super) const VIEW: RGBColor = RGBColor(0xc7, 0x50, 0x00);
 const DUE: RGBColor = RGBColor(0xc3, 0xcb, 0xd2);
 
-/// A chart at both widths, and what stands around it.
+/// A chart at both widths, with its title and legend.
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) title: String,
-    /// Below the title.
+    /// The text below the title.
     pub(super) about: String,
-    /// Colour, whether dashed, and name of each line.
+    /// Colour, stroke and name of each line.
     pub(super) key: Vec<(RGBColor, Stroke, String)>,
     pub(super) wide: Markup,
     pub(super) narrow: Markup,
@@ -41,7 +41,7 @@ impl Chart {
 }
 
 impl Report {
-    /// Those that there is something to show on.
+    /// The charts that have content.
     pub(super) fn charts(&self) -> Result<Vec<Chart>, DrawError> {
         let mut charts = Vec::new();
         if let Some(search) = &self.search {
@@ -142,7 +142,7 @@ impl Report {
         Chart::new("Latency over time", about, &plot).map(Some)
     }
 
-    /// The intervals that have a place in time.
+    /// The intervals with finite times.
     fn steady(&self) -> Vec<&Interval> {
         let placed = |i: &&Interval| i.at_s.is_finite() && i.seconds.is_finite();
         self.timeline.iter().filter(placed).collect()
@@ -159,7 +159,7 @@ impl Report {
 
 type OfStep = fn(&super::Step) -> f64;
 
-/// The highest rate that held, and the rates around it.
+/// The chart of a search: latency by rate.
 fn searched(search: &Search) -> Result<Option<Chart>, DrawError> {
     let mut steps: Vec<_> = search.steps.iter().filter(|step| step.rate.is_finite()).collect();
     steps.sort_by(|a, b| a.rate.total_cmp(&b.rate));
@@ -205,7 +205,7 @@ fn searched(search: &Search) -> Result<Option<Chart>, DrawError> {
     Chart::new("Latency by rate", about.into(), &plot).map(Some)
 }
 
-/// A line through the middles of the intervals, with a gap where there is no value.
+/// A line through the middles of the intervals, with a gap where a value is missing.
 fn over_time(
     name: &str,
     colour: RGBColor,
@@ -220,7 +220,7 @@ fn over_time(
     Line { name: name.to_owned(), colour, stroke, stretches: stretches.collect() }
 }
 
-/// The stretches of time in which requests failed, joined where they touch.
+/// The times in which requests failed, joined where they touch.
 fn errors(timeline: &[&Interval]) -> Vec<(f64, f64)> {
     timeline
         .chunk_by(|a, b| (a.errors > 0) == (b.errors > 0))
@@ -242,7 +242,7 @@ fn latency_axis(lines: &[Line], limit: Option<f64>) -> Axis {
 }
 
 impl Plot {
-    /// Nothing on it.
+    /// A plot without content.
     fn empty() -> Self {
         Self {
             x: Axis::rate(std::iter::empty()),
@@ -258,12 +258,12 @@ impl Plot {
     }
 }
 
-/// As CSS writes it.
+/// The colour in CSS.
 pub(super) fn css(colour: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
 }
 
-/// That of a latency, wherever it is shown.
+/// The colour of a latency.
 pub(super) fn colour_of(latency: &str) -> RGBColor {
     match latency {
         "accept" => ACCEPT,

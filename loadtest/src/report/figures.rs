@@ -1,9 +1,9 @@
-//! Numbers as people read them. What is not a number is a dash: a report never says `NaN`.
+//! Formats numbers for people. A value that is not finite is shown as a dash.
 
-/// Instead of a number that is not there.
+/// The text of a missing number.
 pub(super) const NONE: &str = "–";
 
-/// From here on, digits are no longer written out.
+/// From here on, numbers are shown in scientific notation.
 const WRITTEN_OUT_MAX: f64 = 1e12;
 
 /// `12,345`.
@@ -20,8 +20,7 @@ pub(super) fn count(of: impl Into<i128>) -> String {
     grouped
 }
 
-/// Three digits that mean something, and no more decimals than that needs: `0.123`, `4.56`,
-/// `45.6`, `4,560`.
+/// Three significant digits, with as few decimals as that needs: `0.123`, `4.56`, `45.6`, `4,560`.
 pub(super) fn number(of: f64) -> String {
     let size = of.abs();
     if !of.is_finite() {
@@ -41,7 +40,7 @@ pub(super) fn number(of: f64) -> String {
     }
 }
 
-/// As [`number`], without the zeros at its end: what was asked for rather than measured.
+/// As [`number`], without trailing zeros: for numbers that were chosen, not measured.
 pub(super) fn plain(of: f64) -> String {
     let mut text = number(of);
     if text.contains('.') && !text.contains('e') {
@@ -50,7 +49,7 @@ pub(super) fn plain(of: f64) -> String {
     text
 }
 
-/// Milliseconds, in the unit that suits them: `0.123 ms`, `45.6 ms`, `4.56 s`.
+/// A time in ms, in a suitable unit: `0.123 ms`, `45.6 ms`, `4.56 s`.
 pub(super) fn duration(ms: f64) -> String {
     match ms {
         ms if !ms.is_finite() => NONE.to_owned(),
@@ -59,7 +58,7 @@ pub(super) fn duration(ms: f64) -> String {
     }
 }
 
-/// As [`duration`], of a round number.
+/// As [`duration`], without trailing zeros.
 pub(super) fn round_duration(ms: f64) -> String {
     match ms {
         ms if !ms.is_finite() => NONE.to_owned(),
@@ -69,7 +68,7 @@ pub(super) fn round_duration(ms: f64) -> String {
     }
 }
 
-/// A share of one, as per cent.
+/// A share of 1, in per cent.
 pub(super) fn share(of: f64) -> String {
     match of {
         of if !of.is_finite() => NONE.to_owned(),
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_has_the_unit_that_suits_it() {
+    fn a_number_has_a_suitable_unit() {
         assert_eq!(duration(0.25), "0.250 ms");
         assert_eq!(duration(45.67), "45.7 ms");
         assert_eq!(duration(999.7), "1.00 s");

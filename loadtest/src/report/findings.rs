@@ -1,29 +1,29 @@
-//! What a report says in words: the terminal and the page say the same.
+//! The words of a report, for the terminal and the page.
 
 use super::figures::{self, count, counted, duration, number};
 use super::{Counts, Latency, Report, Search};
 use crate::text::shown;
 use auditor::Verdict;
 
-/// How late requests may leave, at p99, before it is worth a word.
+/// How late requests may be sent, at p99, before a note says so.
 const LATE_MS: f64 = 10.0;
 
-/// What the audit came to.
+/// The result of the audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It compared something, and all agreed.
+pub(super) enum AuditResult {
+    /// Everything that was compared agrees.
     Passed,
-    /// Something did not agree.
+    /// There are breaches.
     Failed,
-    /// It did not come to its end, and found nothing before that.
+    /// It did not finish, and found no breach.
     Unfinished,
     /// There was no receipt.
     Nothing,
-    /// It was not asked for.
+    /// There was no audit.
     NotAsked,
 }
 
-impl Outcome {
+impl AuditResult {
     pub(super) fn of(audit: Option<&Verdict>) -> Self {
         match audit {
             None => Self::NotAsked,
@@ -45,7 +45,7 @@ impl Outcome {
     }
 }
 
-/// What a latency is of, as a heading.
+/// The heading of a latency.
 pub(super) fn name_of(latency: &str) -> String {
     match latency {
         "accept" => "accepted (202)".to_owned(),
@@ -56,31 +56,21 @@ pub(super) fn name_of(latency: &str) -> String {
     }
 }
 
-/// What an invariant is, for whoever has not read the design.
-pub(super) const INVARIANTS: [(&str, &str); 6] = [
-    ("F1", "The places of a log are 1, 2, 3 … without a hole."),
-    ("F3", "An entry stands at the place that its receipt promised, and never changes."),
-    ("F4", "A command is accepted once, however often it is sent."),
-    ("F5", "Whatever is in the log is published: its views come to show it."),
-    ("F6", "A row of a view is what the entries up to it add up to; readers never go backwards."),
-    ("F8", "Whatever got a 202 is an entry in its log: nothing is lost."),
-];
-
-/// What the audit found, on one line.
+/// The result of the audit, on one line.
 pub(super) fn verdict(audit: Option<&Verdict>) -> String {
-    let outcome = Outcome::of(audit);
+    let result = AuditResult::of(audit);
     let Some(audit) = audit else {
-        return "nobody looked at what became of the commands".to_owned();
+        return "no audit was made".to_owned();
     };
-    let found = match (outcome, &audit.unfinished) {
-        (Outcome::Failed, None) => counted(audit.breaches, "breach", "breaches"),
-        (Outcome::Failed, Some(why)) => format!(
-            "{}, and it did not come to its end: {}",
+    let found = match (result, &audit.unfinished) {
+        (AuditResult::Failed, None) => counted(audit.breaches, "breach", "breaches"),
+        (AuditResult::Failed, Some(why)) => format!(
+            "{}, and the audit did not finish: {}",
             counted(audit.breaches, "breach", "breaches"),
             shown(why)
         ),
-        (_, Some(why)) => format!("no breach, but it did not come to its end: {}", shown(why)),
-        (Outcome::Nothing, None) => "no receipt, so there was nothing to find".to_owned(),
+        (_, Some(why)) => format!("no breach, but the audit did not finish: {}", shown(why)),
+        (AuditResult::Nothing, None) => "there was no receipt to compare".to_owned(),
         (_, None) => "no breach".to_owned(),
     };
     format!(
@@ -96,12 +86,12 @@ pub(super) fn verdict(audit: Option<&Verdict>) -> String {
 }
 
 impl Report {
-    /// What it was about: of something that was measured at least once.
+    /// The latency of this name, if it was measured at least once.
     pub(super) fn latency(&self, of: &str) -> Option<&Latency> {
         self.latencies.iter().find(|latency| latency.of == of && latency.count > 0)
     }
 
-    /// The one sentence to remember.
+    /// The headline.
     pub(super) fn headline(&self) -> String {
         if let Some(audit) = self.audit.as_ref().filter(|audit| audit.breaches > 0) {
             return format!(
@@ -125,7 +115,7 @@ impl Report {
         let (accept, view) = (p99("accept"), p99("view"));
         let (accepted, seen) = match self.counts.accepted >= self.counts.due {
             true => (": 99 % accepted within ", " visible within "),
-            // What was never accepted was not so within any time.
+            // The time of commands that were never accepted is unknown.
             false => (": accept p99 ", " view p99 "),
         };
         said += &accept.map_or_else(|| ":".to_owned(), |accept| format!("{accepted}{accept},"));
@@ -137,24 +127,24 @@ impl Report {
         said
     }
 
-    /// Rounded down: only all is 100 %.
+    /// Rounded down, so that 100 % means all.
     fn accepted_share(&self) -> String {
         let Counts { accepted, due, .. } = self.counts;
         let hundredths = u128::from(accepted) * 10_000 / u128::from(due.max(1));
         format!("{}.{:02} %", hundredths / 100, hundredths % 100)
     }
 
-    /// What whoever reads the numbers must know.
+    /// The notes: what a reader of the numbers must know.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let counts = &self.counts;
         if self.interrupted {
-            notes.push("The load was ended early, by Ctrl-C.".to_owned());
+            notes.push("The load was ended early by Ctrl-C.".to_owned());
         }
         if self.machine.shared_with_target {
             notes.push(
-                "Generator and target share this machine: each takes processor time from the \
-                 other, so the target alone would do better."
+                "Generator and target share the processors of this machine: alone, the target \
+                 would be faster."
                     .to_owned(),
             );
         }
@@ -167,30 +157,30 @@ impl Report {
         }
         if counts.unanswered > 0 {
             notes.push(format!(
-                "{} never answered, however often sent: each may have its entry, or not. In the \
-                 latencies they count as accepted when they were given up.",
+                "{} never answered in spite of retries, and may have entries. In the latencies \
+                 they count as accepted when they were given up.",
                 counted(counts.unanswered, "command was", "commands were"),
             ));
         }
         if let Some(send) = self.latency("send").filter(|send| send.p99_ms >= LATE_MS) {
             notes.push(format!(
-                "One request in a hundred left at least {} after it was due, for want of a free \
-                 connection or processor. The latencies include it.",
+                "One request in a hundred was sent at least {} late, since no connection or \
+                 processor was free. The latencies include that.",
                 duration(send.p99_ms),
             ));
         }
         let suspects = |search: &Search| search.steps.iter().any(|step| step.may_be_the_generator);
         if self.search.as_ref().is_some_and(suspects) {
             notes.push(
-                "Where a rate did not hold, requests left late: that may be the limit of the \
-                 generator, not of the target. More --connections or --threads would tell."
+                "Where a rate did not hold, requests were sent late: this may be the limit of the \
+                 generator, not of the target. Try more --connections or --threads."
                     .to_owned(),
             );
         }
         if counts.samples_unseen > 0 {
             notes.push(format!(
-                "{} given up before entry or view showed it: the latencies of both look better \
-                 than they were.",
+                "{} given up before entry or view showed it: the real latencies of both are \
+                 higher than shown.",
                 counted(counts.samples_unseen, "sample was", "samples were"),
             ));
         }

@@ -1,25 +1,25 @@
-//! The report as a page: one file that needs nothing else, neither a server nor a script.
+//! The report as a page: one file that needs neither a server nor a script.
 
 use anyhow::Context;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::charts::{Chart, colour_of, css};
 use super::figures::{NONE, bytes, count, counted, duration, number, plain, share};
-use super::findings::{INVARIANTS, Outcome, name_of, verdict};
+use super::findings::{AuditResult, name_of, verdict};
 use super::plot::Stroke;
 use super::{Latency, Report, Search, Workload};
 use crate::text::shown;
-use auditor::{Breach, Verdict};
+use auditor::{Breach, Invariant, Verdict};
 
 type OfLatency = fn(&Latency) -> f64;
 
 const STYLE: &str = include_str!("page.css");
 
 impl Report {
-    /// For a browser, whatever its width, and for paper.
+    /// The report as HTML, for browsers of any width and for paper.
     pub fn html(&self) -> anyhow::Result<String> {
         let charts = self.charts().context("cannot draw the charts")?;
-        let failed = Outcome::of(self.audit.as_ref()) == Outcome::Failed;
+        let failed = AuditResult::of(self.audit.as_ref()) == AuditResult::Failed;
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -35,7 +35,7 @@ impl Report {
                     (self.noted())
                     @if failed { (self.audited()) }
                     @for chart in &charts { (figure(chart)) }
-                    @if charts.is_empty() { p.quiet { "Nothing was measured: there is nothing to draw." } }
+                    @if charts.is_empty() { p.quiet { "Nothing was measured, so there are no charts." } }
                     (self.latency_table())
                     @if let Some(search) = &self.search { (steps(search)) }
                     div.columns {
@@ -72,7 +72,7 @@ impl Report {
 
     fn key_figures(&self) -> Markup {
         let p99 = |of| self.latency(of).map_or(NONE.to_owned(), |l| duration(l.p99_ms));
-        let outcome = Outcome::of(self.audit.as_ref());
+        let result = AuditResult::of(self.audit.as_ref());
         let mut tiles = vec![
             ("accepted a second", number(self.counts.accepted_per_s), None),
             ("accepted, p99", p99("accept"), Some("accept")),
@@ -95,8 +95,8 @@ impl Report {
                     }
                 }
                 div.tile.audit {
-                    div.value { (badge(outcome)) }
-                    div.name { (brief(outcome, self.audit.as_ref())) }
+                    div.value { (badge(result)) }
+                    div.name { (brief(result, self.audit.as_ref())) }
                 }
             }
         }
@@ -158,23 +158,23 @@ impl Report {
     }
 
     fn audited(&self) -> Markup {
-        let outcome = Outcome::of(self.audit.as_ref());
+        let result = AuditResult::of(self.audit.as_ref());
         html! {
             section.audited {
-                h2 { "Audit " (badge(outcome)) }
+                h2 { "Audit " (badge(result)) }
                 p { (sentence(&verdict(self.audit.as_ref()))) }
                 @if let Some(audit) = &self.audit {
                     @if !audit.examples.is_empty() { (examples(audit)) }
                     div.columns {
                         div {
-                            h3 { "Entries, by what became of them" }
+                            h3 { "Entries by status" }
                             (pairs(outcomes(audit)))
                         }
                         div {
                             h3 { "What is checked" }
                             dl.invariants {
-                                @for (invariant, says) in INVARIANTS {
-                                    dt { (invariant) } dd { (says) }
+                                @for invariant in Invariant::ALL {
+                                    dt { (invariant.id()) } dd { (invariant.sentence()) }
                                 }
                             }
                         }
@@ -191,7 +191,10 @@ impl Report {
             ("logical processors", count(machine.cores as u64)),
             ("memory", bytes(machine.memory_bytes)),
             ("system", shown(&machine.os)),
-            ("target", if machine.shared_with_target { "on it too" } else { "elsewhere" }.into()),
+            (
+                "target",
+                if machine.shared_with_target { "on this machine" } else { "elsewhere" }.into(),
+            ),
         ]
     }
 
@@ -202,12 +205,12 @@ impl Report {
                 p {
                     "The load is an open loop: requests are due at times that do not depend on "
                     "the target, and each is timed from when it was due, not from when it was "
-                    "sent. A target that stalls is charged for all that had to wait."
+                    "sent. So the time of requests that wait for a stalled target counts."
                 }
                 p {
-                    "Accepted: the answer 202 had come. Entry and view: samples, read with "
-                    code { "?wait=" } " until the command had its entry in the log, and until "
-                    "the view had come as far. The audit reads logs and views over HTTP, folds "
+                    "Accepted: the answer 202 has arrived. Entry and view: samples, read with "
+                    code { "?wait=" } " until the command has its entry in the log, and until "
+                    "the view has applied it. The audit reads logs and views over HTTP, folds "
                     "the entries with code of its own, and compares them with every receipt."
                 }
                 p {
@@ -232,7 +235,7 @@ impl Workload {
             (n, false) => format!("{}, of any organisation", count(n as u64)),
         };
         let spread = match self.zipf {
-            0.0 => "all alike".to_owned(),
+            0.0 => "equal".to_owned(),
             zipf => format!("Zipf, exponent {}", plain(zipf)),
         };
         vec![
@@ -240,14 +243,14 @@ impl Workload {
             ("commands a second, at most", plain(self.rate)),
             ("seconds", plain(self.duration_s)),
             ("organisations", count(self.tenants)),
-            ("how busy each is", spread),
+            ("their shares", spread),
             ("users of each", count(self.users)),
             ("clients of each user", count(self.clients)),
             ("commands in a request", together),
             ("bytes of a command, about", count(self.payload as u64)),
             ("sent again", share(self.duplicates)),
             ("ids out of order", share(self.out_of_order)),
-            ("to be refused by the ledger", share(self.rejected)),
+            ("to be rejected by the ledger", share(self.rejected)),
             ("seed", self.seed.to_string()),
             ("threads of the generator", count(self.threads as u64)),
             ("connections, at most", count(self.connections as u64)),
@@ -322,7 +325,7 @@ fn examples(audit: &Verdict) -> Markup {
         ol.breaches {
             @for breach in &audit.examples {
                 li {
-                    b { (breach.invariant) } " "
+                    b { (breach.invariant.id()) } " "
                     code { (place(breach)) }
                     p { (shown(&breach.what)) }
                 }
@@ -338,24 +341,24 @@ fn outcomes(audit: &Verdict) -> Vec<(String, String)> {
     pairs
 }
 
-fn brief(outcome: Outcome, audit: Option<&Verdict>) -> String {
-    let Some(audit) = audit else { return "of what became of the commands".to_owned() };
-    match outcome {
-        Outcome::Failed => {
+fn brief(result: AuditResult, audit: Option<&Verdict>) -> String {
+    let Some(audit) = audit else { return "no audit was made".to_owned() };
+    match result {
+        AuditResult::Failed => {
             format!("{} found by the audit", counted(audit.breaches, "breach", "breaches"))
         }
         _ => format!("audit of {} receipts", count(audit.receipts)),
     }
 }
 
-fn badge(outcome: Outcome) -> Markup {
-    let class = match outcome {
-        Outcome::Passed => "passed",
-        Outcome::Failed => "failed",
-        Outcome::Unfinished | Outcome::Nothing => "unfinished",
-        Outcome::NotAsked => "unasked",
+fn badge(result: AuditResult) -> Markup {
+    let class = match result {
+        AuditResult::Passed => "passed",
+        AuditResult::Failed => "failed",
+        AuditResult::Unfinished | AuditResult::Nothing => "unfinished",
+        AuditResult::NotAsked => "unasked",
     };
-    html! { span class={"badge " (class)} { (outcome.word()) } }
+    html! { span class={"badge " (class)} { (result.word()) } }
 }
 
 fn dot(latency: &str) -> Markup {
@@ -372,12 +375,12 @@ fn pairs<N: AsRef<str>>(pairs: Vec<(N, String)>) -> Markup {
     }
 }
 
-/// A number and its unit stay on one line.
+/// Keeps a number and its unit on one line.
 fn unbroken(text: &str) -> String {
     text.replace(" ms", "\u{a0}ms").replace(" s,", "\u{a0}s,").replace(" % ", "\u{a0}% ")
 }
 
-/// As people write a time, if it is one.
+/// A time for people; other texts stay as they are.
 fn when(rfc3339: &str) -> String {
     match rfc3339.parse::<jiff::Timestamp>() {
         Ok(time) => time.strftime("%-d %B %Y, %H:%M UTC").to_string(),
@@ -385,7 +388,7 @@ fn when(rfc3339: &str) -> String {
     }
 }
 
-/// With a capital and a full stop.
+/// The text with a capital and a full stop.
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

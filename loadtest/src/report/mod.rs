@@ -1,4 +1,4 @@
-//! What a run is reported as: on the terminal, as JSON, and as a page.
+//! The report of a run: on the terminal, as JSON, and as a page.
 
 mod axis;
 mod charts;
@@ -18,54 +18,53 @@ use serde::Serialize;
 
 use auditor::Verdict;
 
-/// Everything that is known after a run. This is what `--json` writes; the table and the page show
-/// the same.
+/// The report of a run. `--json` writes it; the table and the page show the same.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// When the load began, RFC 3339.
     pub started: String,
     /// The version of the generator.
     pub version: String,
-    /// Its URL.
+    /// The target's URL.
     pub target: String,
-    /// What was asked for.
+    /// What the options asked for.
     pub workload: Workload,
-    /// Where the generator ran.
+    /// The machine of the generator.
     pub machine: Machine,
-    /// What came of it, counted. In a search: over all its steps.
+    /// The counts; in a search, over all its steps.
     pub counts: Counts,
-    /// Each from the intended start of a request: `accept`, `entry`, `view`; and `send`, how late
-    /// requests left. What was given up, or never sent, is in `accept` with the time that it had
-    /// waited until then. In a search: those of the highest rate that held.
+    /// `accept`, `entry`, `view`, and `send` (how late requests were sent), each from when a
+    /// request was due. Commands that were given up or never sent are in `accept` with the time
+    /// that they waited. In a search: those of the highest rate that held.
     pub latencies: Vec<Latency>,
-    /// In the order of time.
+    /// The intervals of the run, in order.
     pub timeline: Vec<Interval>,
-    /// The steps of a search for the highest rate.
+    /// The search for the highest rate, if there was one.
     pub search: Option<Search>,
     /// Why the first command without a receipt has none.
     pub refusal: Option<String>,
-    /// Whether the load was ended by Ctrl-C.
+    /// Whether Ctrl-C ended the load.
     pub interrupted: bool,
-    /// What the auditor found; `None`: it was told not to look.
+    /// What the auditor found; `None`: there was no audit.
     pub audit: Option<Verdict>,
 }
 
-/// What was asked for.
+/// What the options asked for.
 #[derive(Debug, Clone, Serialize)]
 pub struct Workload {
-    /// In words: `constant 2000/s for 20s`.
+    /// The rate over time, in words: `constant 2000/s for 20s`.
     pub arrivals: String,
-    /// Commands per second at the highest.
+    /// The highest rate, in commands per second.
     pub rate: f64,
-    /// Seconds that it was to last.
+    /// The duration of the load, in seconds.
     pub duration_s: f64,
-    /// Organisations.
+    /// The number of organisations.
     pub tenants: u32,
-    /// The exponent of Zipf's law; 0: all alike.
+    /// The exponent of Zipf's law; 0: all organisations are equal.
     pub zipf: f64,
-    /// Users of each organisation.
+    /// The number of users of each organisation.
     pub users: u32,
-    /// Clients of each user; 0: none is named.
+    /// The number of clients of each user; 0: users name no client.
     pub clients: u32,
     /// Commands in a request.
     pub batch: usize,
@@ -73,74 +72,72 @@ pub struct Workload {
     pub batch_of_one_tenant: bool,
     /// Bytes of each command, about.
     pub payload: usize,
-    /// Share of commands that are sent again, whatever became of them.
+    /// Share of commands that are sent again.
     pub duplicates: f64,
-    /// Share of commands that have the id of another one.
+    /// Share of commands that have the id of another command.
     pub reused: f64,
-    /// Share of commands whose id is below one that their user has sent.
+    /// Share of commands with a lower id than their user has sent.
     pub out_of_order: f64,
-    /// Share of commands that the ledger will refuse.
+    /// Share of commands that the ledger will reject.
     pub rejected: f64,
-    /// Of everything random.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// Threads of the generator.
+    /// The number of threads of the generator.
     pub threads: usize,
-    /// Requests under way at the same time, at most.
+    /// The maximum number of requests under way.
     pub connections: usize,
 }
 
-/// Where the generator ran.
+/// The machine of the generator.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
-    /// The processor, as it calls itself.
+    /// The processor's name.
     pub cpu: String,
-    /// Logical processors.
+    /// The number of logical processors.
     pub cores: usize,
     /// Bytes of memory.
     pub memory_bytes: u64,
     /// The operating system.
     pub os: String,
-    /// Whether the target is on it too.
+    /// Whether the target is on it, too.
     pub shared_with_target: bool,
 }
 
-/// What came of the commands.
+/// The counts of a load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Counts {
     /// Commands that were due.
     pub due: u64,
     /// Commands that got a 202.
     pub accepted: u64,
-    /// Commands that were refused with a status that no repetition changes.
+    /// Commands that were refused with a status that a retry would get again.
     pub refused: u64,
-    /// Commands that never got an answer, however often they were sent.
+    /// Commands that never got a final answer.
     pub unanswered: u64,
-    /// Commands that were due and never sent, since all connections were busy until the end, or the
-    /// load was stopped.
+    /// Commands that were due and never sent, since no connection was free or the load was stopped.
     pub unsent: u64,
-    /// Requests that got any answer.
+    /// Requests that got an answer.
     pub requests: u64,
-    /// Requests that were sent again, by what had come instead of a 202: `503`, `429`, `connection`,
-    /// `timeout`.
+    /// Retries, by what came instead of a 202: `503`, `429`, `connection`, `timeout`.
     pub retries: std::collections::BTreeMap<String, u64>,
-    /// Samples that could not be taken, since too many were waiting.
+    /// Samples that were not taken, since too many waited.
     pub samples_dropped: u64,
     /// Samples that were given up.
     pub samples_unseen: u64,
     /// Seconds from the first request to the last answer.
     pub elapsed_s: f64,
-    /// `accepted` by `elapsed_s`.
+    /// `accepted` divided by `elapsed_s`.
     pub accepted_per_s: f64,
-    /// `requests` by `elapsed_s`.
+    /// `requests` divided by `elapsed_s`.
     pub requests_per_s: f64,
 }
 
-/// How long something took.
+/// The distribution of a time.
 #[derive(Debug, Clone, Serialize)]
 pub struct Latency {
     /// `accept`, `entry`, `view` or `send`.
     pub of: String,
-    /// How many were measured.
+    /// The number of measurements.
     pub count: u64,
     /// Milliseconds.
     pub mean_ms: f64,
@@ -154,24 +151,24 @@ pub struct Latency {
     pub p999_ms: f64,
     /// Milliseconds.
     pub max_ms: f64,
-    /// (percent, milliseconds), rising: 0 to 100.
+    /// (percent, milliseconds), ascending from 0 to 100.
     pub percentiles: Vec<(f64, f64)>,
 }
 
-/// A stretch of the run.
+/// An interval of the run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Interval {
-    /// Where it begins, in seconds.
+    /// Its beginning, in seconds.
     pub at_s: f64,
-    /// How long it is, in seconds.
+    /// Its length, in seconds.
     pub seconds: f64,
     /// Commands per second that were due in it.
     pub due_per_s: f64,
     /// Commands per second that got their 202 in it.
     pub accepted_per_s: f64,
-    /// Requests that failed in it, sent again or not.
+    /// Requests that failed in it, whether sent again or not.
     pub errors: u64,
-    /// Of the requests that were due in it; `None`: there were none. Likewise below.
+    /// Milliseconds, of the requests that were due in it; `None`: there were none.
     pub accept_p50_ms: Option<f64>,
     /// Milliseconds.
     pub accept_p99_ms: Option<f64>,
@@ -183,20 +180,20 @@ pub struct Interval {
     pub view_p99_ms: Option<f64>,
 }
 
-/// How the highest rate was found.
+/// A search for the highest rate.
 #[derive(Debug, Clone, Serialize)]
 pub struct Search {
-    /// In words: `view p99 < 100 ms`.
+    /// The SLO, in words: `view p99 < 100 ms`.
     pub slo: String,
-    /// Milliseconds that `slo` allows: where the chart draws its line.
+    /// The limit of the SLO in milliseconds, for the chart.
     pub slo_ms: f64,
-    /// In the order they were tried.
+    /// The tried rates, in order.
     pub steps: Vec<Step>,
-    /// The highest rate that held, in commands per second; `None`: none did.
+    /// The highest rate that held, in commands per second; `None`: none held.
     pub highest: Option<f64>,
 }
 
-/// A rate that was tried.
+/// A tried rate.
 #[derive(Debug, Clone, Serialize)]
 pub struct Step {
     /// Commands per second.
@@ -207,10 +204,10 @@ pub struct Step {
     pub accept_p99_ms: f64,
     /// Milliseconds.
     pub view_p99_ms: f64,
-    /// Milliseconds that requests left late.
+    /// How late requests were sent, in milliseconds.
     pub send_p99_ms: f64,
-    /// It did not hold, and requests left so late that this may be the generator's limit.
+    /// Whether the rate failed and requests were sent so late that the generator may be the limit.
     pub may_be_the_generator: bool,
-    /// Why it did not hold; `None`: it did.
+    /// Why the rate failed; `None`: it held.
     pub failed: Option<String>,
 }

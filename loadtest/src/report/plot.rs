@@ -1,4 +1,4 @@
-//! Draws one chart as SVG, at the size it is asked for.
+//! Draws one chart as SVG, in a given size.
 
 use maud::{Markup, PreEscaped, html};
 use plotters::coord::Shift;
@@ -7,22 +7,22 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axis::Axis;
 
-/// Plotters knows whole pixels only: it draws on a finer grid than what is shown.
+/// The factor of the drawing's size to the shown size: Plotters draws at whole pixels only.
 const FINE: i32 = 4;
 
-/// Pixels between the middles of two labels, one below the other.
+/// Pixels between the centres of two labels above each other.
 const LABEL_GAP_PX: i32 = 16;
 
 pub(super) const INK: RGBColor = RGBColor(0x1b, 0x27, 0x33);
 pub(super) const MUTED: RGBColor = RGBColor(0x5b, 0x69, 0x75);
 const GRID: RGBColor = RGBColor(0xe3, 0xe8, 0xec);
 
-/// Where a chart is shown.
+/// The width of a chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Width {
-    /// A desktop, or paper: each line has its name at its end.
+    /// For desktops and paper: each line has its name at its end.
     Wide,
-    /// A phone: the names stand above the chart.
+    /// For phones: the names are above the chart.
     Narrow,
 }
 
@@ -34,7 +34,8 @@ impl Width {
         }
     }
 
-    /// Pixels of its letters: the narrow one is shown at its size, the wide one often smaller.
+    /// The text size in pixels. The narrow chart is shown at its size, the wide one is often scaled
+    /// down.
     fn text_px(self) -> f64 {
         match self {
             Self::Wide => 14.0,
@@ -50,26 +51,26 @@ impl Width {
     }
 }
 
-/// A chart before it is drawn.
+/// A chart to draw.
 #[derive(Debug)]
 pub(super) struct Plot {
     pub(super) x: Axis,
     pub(super) y: Axis,
-    /// Below the x axis.
+    /// The title of the x axis.
     pub(super) x_title: &'static str,
-    /// Said instead of the chart to whoever cannot see it.
+    /// The text alternative of the chart.
     pub(super) alternative: String,
-    /// From … to …, shaded.
+    /// Shaded ranges of x.
     pub(super) bands: Vec<(f64, f64)>,
     pub(super) lines: Vec<Line>,
     pub(super) dots: Vec<Dot>,
-    /// Across the chart, at this height, with its name.
+    /// A horizontal line at this y, with its name.
     pub(super) limit: Option<(f64, String)>,
-    /// From top to bottom, at this place, with its name.
+    /// A vertical line at this x, with its name.
     pub(super) mark: Option<(f64, String)>,
 }
 
-/// A line, with gaps between its stretches.
+/// A line with gaps between its parts.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) name: String,
@@ -78,16 +79,16 @@ pub(super) struct Line {
     pub(super) stretches: Vec<Vec<(f64, f64)>>,
 }
 
-/// How a line is drawn.
+/// The style of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stroke {
     Plain,
     Dashed,
-    /// Behind the others.
+    /// Broad, behind the others.
     Broad,
 }
 
-/// A point that was measured.
+/// A marked point.
 #[derive(Debug, Clone)]
 pub(super) struct Dot {
     pub(super) at: (f64, f64),
@@ -95,7 +96,7 @@ pub(super) struct Dot {
     pub(super) filled: bool,
 }
 
-/// Drawing into a string never fails, but for what Plotters may add one day.
+/// The error of drawing. Drawing into a string does not fail in the present version of Plotters.
 pub(super) type DrawError = DrawingAreaErrorKind<std::io::Error>;
 
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -198,7 +199,7 @@ impl Plot {
         root.draw(&Text::new(name.as_str(), (x, y - 3 * FINE), style))
     }
 
-    /// Each name where its line ends, or a little higher or lower if another is there.
+    /// Writes each name where its line ends, moved up or down if another name is there.
     fn name_lines<'b>(&self, root: &Root<'b>, chart: &Chart<'_, 'b>) -> Result<(), DrawError> {
         let mut names: Vec<_> = (self.lines.iter())
             .filter_map(|line| {
@@ -212,7 +213,8 @@ impl Plot {
             chart.backend_coord(&(self.x.low(), self.y.high())).1,
             chart.backend_coord(&(self.x.low(), self.y.low())).1,
         );
-        for (((x, _), line), y) in names.iter().zip(apart(&wanted, LABEL_GAP_PX * FINE, from, to)) {
+        for (((x, _), line), y) in names.iter().zip(spread(&wanted, LABEL_GAP_PX * FINE, from, to))
+        {
             let colour = if line.stroke == Stroke::Broad { MUTED } else { line.colour };
             let style = text(Width::Wide.text_px(), colour).pos(Pos::new(HPos::Left, VPos::Center));
             root.draw(&Text::new(line.name.as_str(), (x + 8 * FINE, y), style))?;
@@ -256,8 +258,8 @@ impl Dot {
     }
 }
 
-/// As near to where they want to be as a gap between any two allows; they come in order.
-fn apart(wanted: &[i32], gap: i32, from: i32, to: i32) -> Vec<i32> {
+/// The positions that are closest to the wanted ones with a minimum gap. `wanted` is ascending.
+fn spread(wanted: &[i32], gap: i32, from: i32, to: i32) -> Vec<i32> {
     let mut places = wanted.to_vec();
     for n in 1..places.len() {
         places[n] = places[n].max(places[n - 1] + gap);
@@ -287,21 +289,21 @@ fn dashes(
     DashedLineSeries::new(points, 5 * FINE, 4 * FINE, stroke(colour, width_px))
 }
 
-/// Plotters divides sizes by 1.24; the family is that of the page.
+/// The factor undoes that of Plotters, which divides font sizes by 1.24.
 fn text(px: f64, colour: RGBColor) -> TextStyle<'static> {
     ("sans-serif", px * 1.24 * f64::from(FINE)).into_font().color(&colour)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::apart;
+    use super::spread;
 
     #[test]
-    fn names_keep_apart_and_within() {
-        assert_eq!(apart(&[10, 100], 16, 0, 200), [10, 100]);
-        assert_eq!(apart(&[10, 12, 14], 16, 0, 200), [10, 26, 42]);
-        assert_eq!(apart(&[190, 195, 199], 16, 0, 200), [168, 184, 200]);
-        assert_eq!(apart(&[5, 5, 5], 16, 0, 10), [0, 16, 32]);
-        assert_eq!(apart(&[], 16, 0, 10), [0; 0]);
+    fn names_keep_their_gap_and_stay_in_range() {
+        assert_eq!(spread(&[10, 100], 16, 0, 200), [10, 100]);
+        assert_eq!(spread(&[10, 12, 14], 16, 0, 200), [10, 26, 42]);
+        assert_eq!(spread(&[190, 195, 199], 16, 0, 200), [168, 184, 200]);
+        assert_eq!(spread(&[5, 5, 5], 16, 0, 10), [0, 16, 32]);
+        assert_eq!(spread(&[], 16, 0, 10), [0; 0]);
     }
 }

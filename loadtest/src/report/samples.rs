@@ -1,9 +1,10 @@
-//! Reports as they come from runs, without a run.
+//! Sample reports for the tests.
 
 use super::{Counts, Interval, Latency, Machine, Report, Search, Step, Workload};
+use auditor::Invariant::{F4, F6, F8};
 use auditor::{Breach, Verdict};
 
-/// Twenty seconds in which nothing happened.
+/// A run of twenty seconds without incidents.
 pub(super) fn normal() -> Report {
     Report {
         started: "2025-03-07T09:30:00Z".into(),
@@ -45,7 +46,7 @@ pub(super) fn normal() -> Report {
     }
 }
 
-/// The target is killed after eight seconds and is back after eleven.
+/// The target is down from the eighth to the eleventh second.
 pub(super) fn outage() -> Report {
     let mut report = normal();
     report.timeline = (0..40)
@@ -75,35 +76,32 @@ pub(super) fn outage() -> Report {
     report
 }
 
-/// The target has lost something.
+/// An audit with breaches.
 pub(super) fn failing() -> Report {
     let mut report = normal();
     let mut audit = passed();
     audit.breaches = 137;
-    let log = |n: usize| format!("ledger/org:load-{n}");
+    audit.broken = [(F4, 45), (F6, 46), (F8, 46)].into();
     audit.examples = (0..10)
-        .map(|n| match n % 3 {
-            0 => Breach {
-                invariant: "F8",
-                log: log(n),
-                seq: Some(1_700 + n as u64),
-                what: format!(
-                    "a receipt of user r7-{n} with id 31 promised this place, and the log ends at {}",
-                    1_690 + n
+        .map(|n: usize| {
+            let (invariant, seq, what) = match n % 3 {
+                0 => (
+                    F8,
+                    Some(1_700 + n as u64),
+                    format!(
+                        "a receipt of user r7-{n} with id 31 promised this place, and the log ends \
+                         at {}",
+                        1_690 + n
+                    ),
                 ),
-            },
-            1 => Breach {
-                invariant: "F6",
-                log: log(n),
-                seq: Some(212),
-                what: r#"balances row "cash" holds {"balance":1200,"open":true}, and the fold of all entries up to it is {"balance":1100,"open":true}"#.into(),
-            },
-            _ => Breach {
-                invariant: "F4",
-                log: log(n),
-                seq: None,
-                what: "<b>user</b> r7-0 with id 3 is accepted at 17 and at 22".into(),
-            },
+                1 => (
+                    F6,
+                    Some(212),
+                    r#"balances row "cash" holds {"balance":1200,"open":true}, and the fold of all entries up to it is {"balance":1100,"open":true}"#.into(),
+                ),
+                _ => (F4, None, "<b>user</b> r7-0 with id 3 is accepted at 17 and at 22".into()),
+            };
+            Breach::new(invariant, format!("ledger/org:load-{n}"), seq, what)
         })
         .collect();
     report.audit = Some(audit);
@@ -111,7 +109,7 @@ pub(super) fn failing() -> Report {
     report
 }
 
-/// The highest rate with p99 of view below 100 ms.
+/// A search for the highest rate with p99 of view below 100 ms.
 pub(super) fn search() -> Report {
     let mut report = normal();
     let step = |rate: f64, view: f64, failed: Option<&str>| Step {
@@ -145,7 +143,7 @@ pub(super) fn search() -> Report {
     report
 }
 
-/// Nothing came of anything.
+/// A run without results.
 pub(super) fn nothing() -> Report {
     let mut report = normal();
     report.counts = Counts::default();
@@ -200,11 +198,11 @@ fn passed() -> Verdict {
     }
 }
 
-/// With a tail that is the longer, the steeper.
+/// A distribution whose tail grows with `steep`.
 fn latency(of: &str, count: u64, p50: f64, steep: f64) -> Latency {
     let at = |percent: f64| {
         let nines = -(1.0 - percent.min(99.999) / 100.0).log10();
-        // Round, so that the golden file does not depend on a library's last digit.
+        // Rounded, so that the golden file does not depend on a library's last digit.
         (p50 * (0.35 + 0.65 * steep.powf((nines - 0.3).max(-0.3)) / 1.0) * 1000.0).round() / 1000.0
     };
     let last = 100.0 * (1.0 - 1.0 / count as f64);
@@ -223,7 +221,7 @@ fn latency(of: &str, count: u64, p50: f64, steep: f64) -> Latency {
     }
 }
 
-/// One second of it.
+/// One second of a run.
 fn interval(n: u32, accepted_per_s: f64, errors: u64, slow: f64) -> Interval {
     let uneven = [0.0, 0.7, -0.4, 0.9, -0.8, 0.2, -0.1][n as usize % 7];
     let ms = |ms: f64| Some(((ms * slow * (1.0 + 0.12 * uneven)) * 100.0).round() / 100.0);

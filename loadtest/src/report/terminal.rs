@@ -5,16 +5,16 @@ use std::fmt::Write;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table, presets};
 
 use super::figures::{count, number, plain};
-use super::findings::{Outcome, name_of, verdict};
+use super::findings::{AuditResult, name_of, verdict};
 use super::{Report, Search};
 use crate::text::shown;
 use auditor::Verdict;
 
-/// Columns of a terminal that nobody has widened.
+/// The default width of a terminal, in columns.
 const WIDTH: u16 = 80;
 
 impl Report {
-    /// For a terminal.
+    /// The report as text.
     pub fn table(&self) -> String {
         let mut text = String::new();
         let mut part = |title: &str, body: String| {
@@ -42,7 +42,7 @@ impl Report {
             };
             part(&title, steps(search));
         }
-        let title = format!("Audit: {}", Outcome::of(self.audit.as_ref()).word());
+        let title = format!("Audit: {}", AuditResult::of(self.audit.as_ref()).word());
         part(&title, audit_lines(self.audit.as_ref()));
         let notes = self.notes();
         if !notes.is_empty() {
@@ -76,9 +76,9 @@ impl Report {
     }
 }
 
-/// For a terminal: what an audit found that was not part of a run.
+/// The verdict of an audit without a load, as text.
 pub fn verdict_table(audit: &Verdict) -> String {
-    let mut text = format!("Audit: {}\n", Outcome::of(Some(audit)).word());
+    let mut text = format!("Audit: {}\n", AuditResult::of(Some(audit)).word());
     for line in audit_lines(Some(audit)).lines() {
         writeln!(text, " {}", line.trim_end()).expect("a string takes all");
     }
@@ -103,6 +103,10 @@ fn audit_lines(audit: Option<&Verdict>) -> String {
     if audit.examples.is_empty() {
         return text;
     }
+    text += "\n Broken, and how often:\n";
+    text += &list(audit.broken.iter().map(|(invariant, times)| {
+        vec![invariant.to_string(), count(*times), invariant.sentence().to_owned()]
+    }));
     if (audit.examples.len() as u64) < audit.breaches {
         text += &format!("\n The first {}:", audit.examples.len());
     }
@@ -112,7 +116,7 @@ fn audit_lines(audit: Option<&Verdict>) -> String {
             Some(seq) => format!("{} at {seq}: ", shown(&breach.log)),
             None => format!("{}: ", shown(&breach.log)),
         };
-        vec![breach.invariant.to_owned(), place + &shown(&breach.what)]
+        vec![breach.invariant.to_string(), place + &shown(&breach.what)]
     }));
     text
 }
@@ -132,7 +136,8 @@ fn steps(search: &Search) -> String {
     figures_table(&header, rows.collect(), 5)
 }
 
-/// The cells up to `right`, but for those that begin with a name, are aligned at their right.
+/// A table of numbers. The first `right` columns are aligned right, except a first column without a
+/// header.
 fn figures_table(header: &[&str], rows: Vec<Vec<String>>, right: usize) -> String {
     let mut table = bare();
     let aligned = |cells: Vec<String>| {
@@ -148,7 +153,7 @@ fn figures_table(header: &[&str], rows: Vec<Vec<String>>, right: usize) -> Strin
     table.to_string()
 }
 
-/// Lines in columns, wrapped.
+/// Rows in columns, wrapped.
 fn list(rows: impl IntoIterator<Item = Vec<String>>) -> String {
     list_of_width(WIDTH - 1, rows)
 }

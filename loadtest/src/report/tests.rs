@@ -2,7 +2,7 @@ use expect_test::expect_file;
 use proptest::prelude::*;
 
 use super::*;
-use auditor::{BREACHES_MAX, Breach};
+use auditor::{BREACHES_MAX, Breach, Invariant};
 
 fn samples() -> [(&'static str, Report); 5] {
     [
@@ -14,9 +14,9 @@ fn samples() -> [(&'static str, Report); 5] {
     ]
 }
 
-/// Scripts read it: a change here is a change for them.
+/// Scripts read the JSON: a change of the golden file is a change for them.
 #[test]
-fn the_json_is_as_it_was() {
+fn the_json_equals_the_golden_file() {
     let mut report = samples::search();
     report.timeline.truncate(1);
     report.latencies.truncate(1);
@@ -27,7 +27,7 @@ fn the_json_is_as_it_was() {
 }
 
 #[test]
-fn the_table_is_as_it_was() {
+fn the_table_equals_the_golden_file() {
     expect_file!["golden/normal.txt"].assert_eq(&samples::normal().table());
     expect_file!["golden/failing.txt"].assert_eq(&samples::failing().table());
     expect_file!["golden/search.txt"].assert_eq(&samples::search().table());
@@ -35,13 +35,13 @@ fn the_table_is_as_it_was() {
 }
 
 #[test]
-fn a_page_asks_nobody_for_anything() {
+fn a_page_loads_nothing() {
     for (name, report) in samples() {
         check(name, &report);
     }
 }
 
-/// What holds of every report, whatever was measured.
+/// Checks what holds for every report.
 fn check(name: &str, report: &Report) {
     let table = report.table();
     for line in table.lines() {
@@ -49,20 +49,23 @@ fn check(name: &str, report: &Report) {
     }
     let page = report.html().expect("the charts are drawn");
     for text in [&table, &page] {
-        assert!(!text.contains("NaN") && !text.contains("inf"), "{name}: what is no number");
-        assert!(!text.contains('\u{1b}'), "{name}: what steers a terminal");
+        assert!(
+            !text.contains("NaN") && !text.contains("inf"),
+            "{name}: a number that is not finite"
+        );
+        assert!(!text.contains('\u{1b}'), "{name}: a control character");
     }
-    for asks in ["<script", "src=", "href=", "url(", "@import", "<b>user"] {
-        assert!(!page.contains(asks), "{name}: {asks}");
+    for load in ["<script", "src=", "href=", "url(", "@import", "<b>user"] {
+        assert!(!page.contains(load), "{name}: {load}");
     }
     let addresses = page.matches("http://").count() + page.matches("https://").count();
-    assert_eq!(addresses, 1, "{name}: an address other than that of the target");
+    assert_eq!(addresses, 1, "{name}: an address other than the target's");
 }
 
-/// Looked at in a browser after every change of the page; `-- --ignored` writes them.
+/// Writes pages to look at in a browser after a change of the page: run with `-- --ignored`.
 #[test]
-#[ignore = "writes pages for somebody to look at, to the folder REPORT_PAGES"]
-fn pages_to_look_at() {
+#[ignore = "writes pages to the folder REPORT_PAGES, to be looked at"]
+fn write_pages_to_look_at() {
     let folder = std::env::var("REPORT_PAGES").expect("REPORT_PAGES names a folder");
     for (name, report) in samples().into_iter().chain([("odd", odd())]) {
         let page = report.html().expect("the charts are drawn");
@@ -71,7 +74,7 @@ fn pages_to_look_at() {
     }
 }
 
-/// Whatever is too long, too large, or no number.
+/// A report with texts that are too long and numbers that are too large or not finite.
 fn odd() -> Report {
     let mut report = samples::search();
     let long = "a_name_that_never_ends_".repeat(60);
@@ -113,18 +116,13 @@ fn odd() -> Report {
     audit.balance = i128::MIN;
     audit.breaches = u64::MAX;
     audit.examples = (0..BREACHES_MAX)
-        .map(|_| Breach {
-            invariant: "F1",
-            log: long.clone(),
-            seq: Some(u64::MAX),
-            what: long.clone(),
-        })
+        .map(|_| Breach::new(Invariant::F1, long.clone(), Some(u64::MAX), long.clone()))
         .collect();
     report
 }
 
 #[test]
-fn what_is_too_long_or_no_number_does_no_harm() {
+fn extreme_values_can_be_shown() {
     check("odd", &odd());
     let mut report = samples::normal();
     report.timeline.truncate(1);
@@ -147,7 +145,7 @@ fn what_is_too_long_or_no_number_does_no_harm() {
     check("no steps", &report);
 }
 
-/// Numbers that arithmetic likes least, between those that are usual.
+/// Ordinary numbers, and such that break arithmetic.
 fn number() -> impl Strategy<Value = f64> {
     let odd =
         [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, f64::MAX, 1e-9, 99.999, 100.0];

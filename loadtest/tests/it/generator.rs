@@ -1,4 +1,4 @@
-//! The program, as somebody runs it.
+//! The program as a user runs it.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &str, more: &[&Path]) -> Output {
     loadtest(arguments, more).output().expect("it starts")
 }
 
-/// A load of a second on a small target, with all that can be wished for.
+/// A load of one second on a small target, with repetitions, late and rejected commands.
 pub(crate) fn load(url: &str) -> String {
     format!(
         "run --target {url} --rate 300 --duration 1s --tenants 5 --users 3 --samples 50 \
@@ -78,10 +78,10 @@ fn a_load_is_driven_measured_audited_and_reported() {
 }
 
 #[test]
-fn a_search_finds_a_rate_and_what_was_seen_meanwhile_agrees() {
+fn a_search_finds_a_rate_and_its_samples_agree_with_the_log() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
-    // What nobody can hold, so that it ends soon: where too little is measured to know more.
+    // No target can hold this SLO, so the search ends soon: when it has too few measurements.
     let search = "--arrivals search --slo";
     let line = load(&fake.url).replace("--rate 300", "--rate 80");
     let mut command = loadtest(&format!("{line} {search}"), &[Path::new("accept p50 1us")]);
@@ -91,10 +91,10 @@ fn a_search_finds_a_rate_and_what_was_seen_meanwhile_agrees() {
     assert_eq!(report["search"]["highest"], Value::Null);
     assert_eq!(report["search"]["steps"].as_array().map(Vec::len), Some(4), "{report}");
     let why = report["search"]["steps"][3]["failed"].as_str();
-    assert!(why.is_some_and(|why| why.starts_with("too few to tell: 10 of 20")), "{report}");
+    assert!(why.is_some_and(|why| why.starts_with("too few measurements, 10 of 20")), "{report}");
     assert_eq!(count(&report, "/counts/accepted"), 80 + 40 + 20 + 10);
     assert_eq!(count(&report, "/audit/breaches"), 0);
-    // And what can be held, with enough that is seen for it to be told apart by time.
+    // This SLO holds, and there are many samples to compare.
     let line = load(&fake.url).replace("--samples 50", "--samples 1000");
     let mut command = loadtest(&format!("{line} {search}"), &[Path::new("accept p50 60s")]);
     let child = command.arg("--json").arg(&to_json).spawn().expect("it starts");
@@ -130,7 +130,7 @@ fn a_breach_fails_with_examples_and_keeps_the_receipts() {
 }
 
 #[test]
-fn answers_that_are_lost_are_asked_for_again_and_count_once() {
+fn commands_with_lost_answers_are_sent_again_and_count_once() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let proxy = Proxy::start(&fake.url, 20);
     let to_json = folder.path().join("r.json");
@@ -143,7 +143,7 @@ fn answers_that_are_lost_are_asked_for_again_and_count_once() {
     let errors: u64 =
         report["timeline"].as_array().expect("a list").iter().map(|at| count(at, "/errors")).sum();
     assert!(errors > 5, "{report}");
-    // What was taken, and whose answer was lost, stands in the log twice.
+    // A command whose 202 was lost has two entries.
     assert!(count(&report, "/audit/entries") > count(&report, "/audit/receipts"), "{report}");
 }
 
@@ -191,17 +191,17 @@ fn a_token_is_sent_and_never_shown() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
-    for (line, said) in [
+fn an_impossible_task_is_an_error_with_its_reason() {
+    for (line, expected) in [
         ("run --target http://127.0.0.1:1 --rate 1", "does not answer"),
         ("run --target nowhere --rate 1", "must begin with http"),
         ("run --target http://127.0.0.1:1 --rate 1 --batch 501", "--batch 501 is more"),
         ("audit --target http://127.0.0.1:1 --receipts nowhere", "does not answer"),
     ] {
         let output = run(line, &[]);
-        let said_instead = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{line}: {said_instead}");
-        assert!(said_instead.contains(said), "{line}: {said_instead}");
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(stderr.contains(expected), "{line}: {stderr}");
     }
     let fake = Fake::start(None);
     let output = run(&format!("audit --target {} --receipts nowhere", fake.url), &[]);

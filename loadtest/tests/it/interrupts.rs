@@ -1,4 +1,4 @@
-//! Ctrl-C, whenever it comes: what was done is reported.
+//! Ctrl-C at any time: what was done is reported.
 
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
@@ -25,7 +25,7 @@ fn ended(child: Child, within: Duration) -> Output {
 const SOON: Duration = Duration::from_secs(8);
 
 #[test]
-fn while_the_accounts_are_opened() {
+fn ctrl_c_while_accounts_are_opened_ends_the_load() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
     let line = load(&fake.url).replace("--tenants 5", "--tenants 2000000 --audit-sample 20");
@@ -33,7 +33,7 @@ fn while_the_accounts_are_opened() {
     thread::sleep(Duration::from_secs(2));
     interrupt(&running);
     let output = ended(running, Duration::from_secs(20));
-    // Nothing was accepted of what was to be measured.
+    // No command of the load itself was accepted.
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report = json(&to_json);
     assert_eq!((&report["interrupted"], count(&report, "/counts/due")), (&true.into(), 0));
@@ -44,7 +44,7 @@ fn while_the_accounts_are_opened() {
 }
 
 #[test]
-fn in_the_first_step_of_a_search() {
+fn ctrl_c_in_the_first_step_of_a_search_ends_it() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
     let line = load(&fake.url).replace("--duration 1s", "--duration 300s --arrivals search");
@@ -60,12 +60,12 @@ fn in_the_first_step_of_a_search() {
 }
 
 #[test]
-fn while_a_view_stands_still() {
+fn ctrl_c_while_a_view_is_stuck_ends_the_load() {
     let (fake, folder) = (Fake::with(None, Manner::ViewsStand), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
     let line = load(&fake.url).replace("--duration 1s", "--duration 300s --no-audit --give-up 3s");
     let running = started(&format!("{line} --json"), &[&to_json]);
-    // Also the accounts are waited for, as long as that.
+    // Opening the accounts waits for the view, too.
     thread::sleep(Duration::from_secs(5));
     interrupt(&running);
     let output = ended(running, Duration::from_secs(2));
@@ -75,7 +75,7 @@ fn while_a_view_stands_still() {
 }
 
 #[test]
-fn while_requests_wait_for_a_connection() {
+fn ctrl_c_while_requests_wait_for_a_connection_ends_the_load() {
     let stalls = Manner::Stalls { from_ms: 200, to_ms: 4_000 };
     let (fake, folder) = (Fake::with(None, stalls), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
@@ -89,14 +89,14 @@ fn while_requests_wait_for_a_connection() {
     let counts = &report["counts"];
     assert!(count(counts, "/unsent") > 100, "{report}");
     assert_eq!(count(counts, "/due"), count(counts, "/accepted") + count(counts, "/unsent"));
-    // What never left has waited, too.
+    // Commands that were never sent have waited, too.
     assert_eq!(count(&report, "/latencies/0/count"), count(counts, "/due"), "{report}");
     let shown = text(&output.stdout).replace("\n", " ");
     assert!(shown.contains("% were accepted"), "{shown}");
 }
 
 #[test]
-fn while_more_is_due_than_can_be_sent() {
+fn ctrl_c_under_overload_ends_the_load() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
     let line = load(&fake.url).replace("--rate 300 --duration 1s", "--rate 500000 --duration 300s");
@@ -109,7 +109,7 @@ fn while_more_is_due_than_can_be_sent() {
 }
 
 #[test]
-fn the_second_ends_the_audit_and_what_it_found_is_reported() {
+fn the_second_ctrl_c_ends_the_audit_and_its_findings_are_reported() {
     let (fake, folder) =
         (Fake::with(Some(Plant::Hole), Manner::ViewsStand), TempDir::new().expect("a folder"));
     let receipts = folder.path().join("receipts");
@@ -125,7 +125,7 @@ fn the_second_ends_the_audit_and_what_it_found_is_reported() {
     assert!(shown.contains("Audit: FAIL") && shown.contains("ended by Ctrl-C"), "{shown}");
     assert!(shown.contains("F1  ledger/org:load-"), "{shown}");
 
-    // An audit alone has no load to end first.
+    // An audit without a load ends at the first Ctrl-C.
     let line = format!("audit --target {} --audit-patience 60s --receipts", fake.url);
     let running = started(&line, &[&receipts]);
     thread::sleep(Duration::from_secs(2));
@@ -136,11 +136,11 @@ fn the_second_ends_the_audit_and_what_it_found_is_reported() {
 }
 
 #[test]
-fn a_name_is_taken_once() {
+fn a_target_accepts_the_name_of_a_run_once() {
     let fake = Fake::start(None);
     let named = |name: &str| run(&format!("{} --name {name}", load(&fake.url)), &[]);
     assert!(named("ci").status.success());
-    // Neither is the beginning of the other.
+    // No name of a run counts as the beginning of another.
     assert!(named("ci2").status.success());
     let again = named("ci");
     assert_eq!(again.status.code(), Some(2), "{again:?}");

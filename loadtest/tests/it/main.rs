@@ -1,4 +1,4 @@
-//! The generator and its auditor, against a target in memory.
+//! The load generator against a fake target.
 
 mod generator;
 mod interrupts;

@@ -1,5 +1,5 @@
-//! The load is an open loop, times are counted from when requests were due, and every command is
-//! accounted for, whatever the target does.
+//! The load is an open loop, times count from when requests were due, and every command is
+//! accounted for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::generator::{count, json, loadtest};
 
-/// A load that is easily counted: the report, and the lines of the receipts.
+/// Runs a load whose commands are easy to count. Returns the report and the lines of the receipts.
 fn driven(fake: &Fake, flags: &str) -> (Value, Vec<Value>) {
     let folder = TempDir::new().expect("a folder");
     let (to_json, receipts) = (folder.path().join("r.json"), folder.path().join("receipts"));
@@ -42,7 +42,7 @@ fn latency(report: &Value, of: &str, figure: &str) -> f64 {
     one[figure].as_f64().expect("a number")
 }
 
-/// Every command that was due is one of these, and every one that was sent is in the receipts.
+/// Checks that every due command is counted once, and every sent one is in the receipts.
 fn check_counts(report: &Value, lines: &[Value]) {
     let of = |name: &str| count(report, &format!("/counts/{name}"));
     let (accepted, refused) = (of("accepted"), of("refused"));
@@ -56,8 +56,9 @@ fn check_counts(report: &Value, lines: &[Value]) {
 }
 
 #[test]
-fn a_target_that_stalls_is_charged_for_all_that_had_to_wait() {
-    // With two connections most requests cannot even leave: from when they left, few took long.
+fn the_time_of_requests_that_wait_for_a_stalled_target_counts() {
+    // With two connections most requests cannot be sent: counted from when they were sent, few
+    // would take long.
     for connections in [2, 200] {
         let fake = Fake::with(None, Manner::Stalls { from_ms: 500, to_ms: 1_500 });
         let flags = format!("--rate 100 --duration 3s --connections {connections}");
@@ -65,7 +66,7 @@ fn a_target_that_stalls_is_charged_for_all_that_had_to_wait() {
         check_counts(&report, &lines);
         assert_eq!(count(&report, "/counts/accepted"), 300);
         assert_eq!(latency(&report, "accept", "count"), 300.0);
-        // A third of all was due in that second: on average it waited for half of it.
+        // A third of the commands is due in that second, and waits half of it on average.
         let (p50, p99) =
             (latency(&report, "accept", "p50_ms"), latency(&report, "accept", "p99_ms"));
         assert!(p99 >= 900.0 && p50 < 500.0, "{connections}: {}", report["latencies"]);
@@ -78,7 +79,7 @@ fn a_target_that_stalls_is_charged_for_all_that_had_to_wait() {
 
 /// With one connection no two commands of an origin are under way at the same time.
 #[test]
-fn no_command_passes_one_of_its_origin_that_is_to_be_sent_again() {
+fn no_command_overtakes_a_retry_of_its_origin() {
     for flags in ["", "--batch 10", "--clients 2 --reused 0"] {
         let manner = match flags.contains("batch") {
             true => Manner::PartlyBusy,
@@ -97,8 +98,7 @@ fn no_command_passes_one_of_its_origin_that_is_to_be_sent_again() {
         }
         for (origin, mut commands) in origins {
             commands.sort_unstable();
-            // Commands of one batch are answered together: those that were taken are before those
-            // that were not.
+            // The commands of one batch are answered together, the accepted ones before the others.
             let late = commands.windows(2).filter(|pair| pair[0].1 >= pair[1].1).count();
             let of_batch = flags.contains("batch");
             assert!(late == 0 || of_batch, "{flags}: {origin}: {commands:?}");
@@ -107,20 +107,21 @@ fn no_command_passes_one_of_its_origin_that_is_to_be_sent_again() {
 }
 
 #[test]
-fn what_waits_to_be_sent_again_holds_up_no_other_origin() {
+fn a_retry_delays_no_other_origin() {
     let fake = Fake::with(None, Manner::Busy { until_ms: 1_000 });
     let (report, lines) = driven(&fake, "--rate 100 --duration 2s --connections 8");
     check_counts(&report, &lines);
     assert_eq!(count(&report, "/counts/accepted"), 200);
-    // Three users of five organisations, and each waits for the first of its commands.
+    // Three users of five organisations, each of which waits for its first command.
     assert!(count(&report, "/counts/retries/503") >= 10, "{report}");
-    // `Retry-After: 1`, and eight connections: eight requests would be under way in that second.
+    // If retries held connections, eight requests would occupy all of them in that second
+    // (`Retry-After: 1`).
     assert!(latency(&report, "send", "p99_ms") < 500.0, "{}", report["latencies"]);
     assert!(latency(&report, "accept", "max_ms") >= 1_000.0, "{}", report["latencies"]);
 }
 
 #[test]
-fn what_is_never_answered_is_given_up_and_counts_as_slow() {
+fn unanswered_commands_are_given_up_and_count_as_slow() {
     let fake = Fake::with(None, Manner::Deaf);
     let flags = "--rate 200 --duration 2s --timeout 200ms --give-up 700ms";
     let (report, lines) = driven(&fake, flags);
@@ -149,7 +150,7 @@ fn each_command_of_a_batch_is_accounted_for() {
 }
 
 #[test]
-fn a_command_that_was_refused_has_no_entry() {
+fn a_refused_command_is_refused_in_the_receipts() {
     let fake = Fake::with(None, Manner::PartlyRefused);
     let (_, lines) = driven(&fake, "--rate 400 --duration 1s --batch 10");
     let refused: BTreeSet<String> =
@@ -159,11 +160,11 @@ fn a_command_that_was_refused_has_no_entry() {
 }
 
 #[test]
-fn a_view_that_stands_still_is_given_up_in_time() {
+fn samples_of_a_stuck_view_are_given_up_in_time() {
     for (plant, manner, flags) in [
-        // It waits as long as it is asked to.
+        // The view takes the whole wait.
         (None, Manner::ViewsStand, "--give-up 2s"),
-        // It says that it is parked: nobody waits for it.
+        // The view is parked, so samples do not wait.
         (Some(Plant::ViewStuckParked), Manner::Plain, "--give-up 60s"),
     ] {
         let (fake, began) = (Fake::with(plant, manner), Instant::now());

@@ -1,4 +1,4 @@
-//! How a run ends, and what is left of it.
+//! How a run ends, and which files it leaves.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::generator::{load, loadtest, run, text};
 
-/// Where the receipts are, as it was said; they are removed.
+/// Removes the kept receipts at the printed path.
 fn kept(shown: &str) -> PathBuf {
     let path = shown.lines().find_map(|line| line.strip_prefix("The receipts are kept: "));
     let path = PathBuf::from(path.unwrap_or_else(|| panic!("nothing was kept: {shown}")));
@@ -20,13 +20,13 @@ fn kept(shown: &str) -> PathBuf {
 }
 
 #[test]
-fn a_breach_keeps_the_receipts_that_nobody_asked_for_whatever_else_goes_wrong() {
+fn a_breach_keeps_the_receipts_also_if_the_report_cannot_be_written() {
     for full in [false, true] {
         let fake = Fake::start(Some(Plant::WrongBalance));
         let line = load(&fake.url);
         let output = match full {
             false => run(&line, &[]),
-            // It can be opened, and holds nothing.
+            // It can be opened, but not written.
             true => run(&format!("{line} --json"), &[Path::new("/dev/full")]),
         };
         let shown = text(&output.stdout);
@@ -38,7 +38,7 @@ fn a_breach_keeps_the_receipts_that_nobody_asked_for_whatever_else_goes_wrong() 
 }
 
 #[test]
-fn what_cannot_be_written_is_said_before_the_load() {
+fn an_unwritable_output_is_an_error_before_the_load() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     for flag in ["--json", "--html"] {
         let began = Instant::now();
@@ -51,7 +51,7 @@ fn what_cannot_be_written_is_said_before_the_load() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_keeps_the_receipts_of_a_good_run_out_of_the_way() {
+fn an_unwritable_report_of_a_clean_run_is_an_error() {
     let fake = Fake::start(None);
     let output = run(&format!("{} --json", load(&fake.url)), &[Path::new("/dev/full")]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -59,7 +59,7 @@ fn a_report_that_cannot_be_written_keeps_the_receipts_of_a_good_run_out_of_the_w
 }
 
 #[test]
-fn receipts_that_cannot_be_written_end_the_load_and_the_reason_is_said() {
+fn unwritable_receipts_end_the_load_with_an_error() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let pipe = folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
@@ -67,7 +67,7 @@ fn receipts_that_cannot_be_written_end_the_load_and_the_reason_is_said() {
     let began = Instant::now();
     let mut command = loadtest(&format!("{line} --receipts"), &[&pipe]);
     let reader = std::thread::spawn(move || {
-        // Takes a little, and is gone.
+        // Reads a little, and closes the pipe.
         let mut little = [0; 4_096];
         std::fs::File::open(pipe).and_then(|mut file| file.read_exact(&mut little))
     });

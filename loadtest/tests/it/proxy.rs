@@ -1,5 +1,5 @@
-//! Between a client and a target: hears what is sent, and at times breaks a connection instead of
-//! handing on an answer, so that the request had its effect and nobody knows.
+//! A proxy between client and target. It records requests, and cuts some connections instead of
+//! passing on the answer: the request then has its effect, and the client does not know.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Bytes that are kept of what was sent.
+/// The maximum number of recorded bytes.
 const HEARD_MAX: usize = 64 * 1024;
 
-/// It goes on until the process ends.
+/// A proxy. It runs until the process ends.
 pub(crate) struct Proxy {
     pub(crate) url: String,
     heard: Arc<Mutex<Vec<u8>>>,
@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Breaks the connection at each `cut_every`-th answer; 0: never.
+    /// Cuts the connection at every `cut_every`-th answer; 0: never.
     pub(crate) fn start(target: &str, cut_every: usize) -> Self {
         let target: SocketAddr =
             target.trim_start_matches("http://").parse().expect("the target is an address");
@@ -37,7 +37,7 @@ impl Proxy {
                 let hear = Arc::clone(&hear);
                 thread::spawn(move || {
                     copy(up.0, up.1, |bytes| {
-                        let mut heard = hear.lock().expect("nobody panics");
+                        let mut heard = hear.lock().expect("no thread panics");
                         if heard.len() < HEARD_MAX {
                             heard.extend_from_slice(bytes);
                         }
@@ -58,18 +58,18 @@ impl Proxy {
         Self { url, heard, cut }
     }
 
-    /// What clients sent, the beginning of it.
+    /// The beginning of what clients sent.
     pub(crate) fn heard(&self) -> String {
-        String::from_utf8_lossy(&self.heard.lock().expect("nobody panics")).into_owned()
+        String::from_utf8_lossy(&self.heard.lock().expect("no thread panics")).into_owned()
     }
 
-    /// Connections that were broken.
+    /// The number of connections that were cut.
     pub(crate) fn cut(&self) -> usize {
         self.cut.load(Ordering::Relaxed)
     }
 }
 
-/// Until one of both ends, or a piece is not to be handed on.
+/// Copies until one side ends, or `hand_on` returns false.
 fn copy(mut from: TcpStream, mut to: TcpStream, mut hand_on: impl FnMut(&[u8]) -> bool) {
     let mut piece = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut piece) {
@@ -77,7 +77,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut hand_on: impl FnMut(&[u8]) -
             break;
         }
     }
-    // Either may be gone already.
+    // Either side may be closed already.
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }

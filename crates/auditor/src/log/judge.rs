@@ -1,4 +1,4 @@
-//! One entry: whether it is what was promised for its place, and what its command must lead to.
+//! Checks one entry against the receipts for its seq and against the rules of the ledger.
 
 use std::borrow::Cow;
 
@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::LogAudit;
-use crate::claims::{Content, Told, origin};
+use crate::claims::{Content, IdUse, origin};
 use crate::exact::is_same;
+use crate::invariant::Invariant::{self, F3, F4, F6, F8};
 use crate::ledger::{Event, Ledger, shown};
 use crate::receipts::Digest;
-use crate::window::Sighting;
-use crate::{F3, F4, F6, F8};
+use crate::window::IdState;
 
 /// An entry, as the target shows it.
 #[derive(Debug, Deserialize)]
@@ -30,45 +30,58 @@ pub(super) struct Entry {
     pub(super) of: Option<u64>,
 }
 
-/// The code of a command with the id of another one.
+/// The code of a command whose id was used by another command.
 const ID_REUSED: &str = "id_reused";
+const STATUSES: [&str; 6] = ["accepted", "rejected", "faulted", "lost", "duplicate", "stale"];
 
 impl Entry {
-    /// Who numbered its command.
     fn origin(&self) -> Option<Cow<'_, str>> {
         Some(origin(self.user.as_deref()?, self.client.as_deref()))
     }
 
-    /// Its status; of those that were rejected for their ids, why.
+    /// The status; `id_reused` if the entry was rejected for that.
     fn shown_status(&self) -> &str {
         match (self.status.as_str(), self.code.as_deref()) {
             ("rejected", Some(ID_REUSED)) => ID_REUSED,
             (status, _) => status,
         }
     }
+
+    /// A field that entries of this status do not have, with the invariant that it breaks.
+    fn extra_field(&self) -> Option<(Invariant, &'static str)> {
+        let status = self.status.as_str();
+        let may_have_of = status == "duplicate" || self.shown_status() == ID_REUSED;
+        // A view would fold the events.
+        let extra = [
+            (status != "accepted" && !self.events.is_empty(), F6, "events"),
+            (status != "rejected" && self.code.is_some(), F3, "code"),
+            (!may_have_of && self.of.is_some(), F3, "of"),
+        ];
+        extra.into_iter().find(|(is, ..)| *is).map(|(_, invariant, field)| (invariant, field))
+    }
 }
 
 impl LogAudit<'_> {
-    /// What readers saw at `seq`, or before it and nobody has come by.
-    pub(super) fn check_seen(&mut self, seq: u64, raw: Option<&RawValue>) {
+    /// Compares what readers saw at `seq`, or at a missing seq before it, with the entry that is
+    /// there now.
+    pub(super) fn compare_seen_entries(&mut self, seq: u64, raw: Option<&RawValue>) {
         while let Some(seen) = self.claims.entries.get(self.seen_done).filter(|s| s.seq <= seq) {
             self.seen_done += 1;
             self.done.seen += 1;
             let now = raw.filter(|_| seen.seq == seq);
             if now.is_none_or(|now| !is_same(now, &seen.entry)) {
-                let now = now.map_or("there is none", |now| now.get());
-                let what = format!("a reader saw {}, and now {now}", seen.entry);
+                let now = now.map_or("nothing", |now| now.get());
+                let what = format!("a reader saw {}, and now there is {now}", seen.entry);
                 self.done.findings.add(F3, self.task.log, Some(seen.seq), what);
             }
         }
     }
 
-    /// The receipts for this place, and those before it that have no entry. Returns what was asked
-    /// by the command that was promised this place.
-    pub(super) fn check_claims(&mut self, entry: &Entry) -> Option<Content> {
+    /// Compares the receipts up to this seq with the entry. Returns the content of the command
+    /// with a receipt for it.
+    pub(super) fn compare_receipts(&mut self, entry: &Entry) -> Option<Content> {
         let names = self.task.names;
-        let (whose, mut promised) = (entry.origin(), None);
-        let same_user = |number| whose.as_deref() == Some(names.text(number));
+        let (origin, mut content) = (entry.origin(), None);
         while let Some(claim) = self.claims.receipts().get(self.receipts_done).copied()
             && claim.seq <= entry.seq
         {
@@ -81,118 +94,118 @@ impl LogAudit<'_> {
                 self.done.given_up += 1;
                 continue;
             }
-            if !same_user(claim.user) || entry.id != Some(claim.id) {
+            if origin.as_deref() != Some(names.text(claim.user)) || entry.id != Some(claim.id) {
                 let what = format!(
-                    "promised to {} of {}, and held by {:?} of {:?}",
+                    "the receipt is for id {} of {}, and the entry has id {:?} of {origin:?}",
                     claim.id,
                     names.text(claim.user),
                     entry.id,
-                    whose
                 );
                 self.breach(F3, entry.seq, what);
                 continue;
             }
-            let asked = names.asked(claim.deed).name();
-            if entry.command.as_deref() != Some(asked) {
-                let what = format!("`{asked}` was sent, and became {:?}", entry.command);
+            let sent = names.command(claim.command).name();
+            if entry.command.as_deref() != Some(sent) {
+                let what = format!("`{sent}` was sent, and the entry has {:?}", entry.command);
                 self.breach(F3, entry.seq, what);
             }
-            promised.get_or_insert(claim.content());
+            content.get_or_insert(claim.content());
         }
-        promised
+        content
     }
 
     pub(super) fn lost(&mut self, seq: u64) {
-        self.breach(F8, seq, "a command got a receipt, and no entry is there");
+        self.breach(F8, seq, "a command has a receipt for this seq, and there is no entry");
     }
 
-    /// Whether the entry is what its command must lead to; then folds it. `promised`: what was asked
-    /// by the command with the receipt for its place.
+    /// Checks that the entry is the right result of its command, and folds it. `promised` is the
+    /// content of the command with a receipt for its seq.
     pub(super) fn judge(&mut self, entry: &Entry, promised: Option<Content>) {
         let seq = entry.seq;
-        let (Some(user), Some(id)) = (entry.origin(), entry.id) else {
+        if let Some((invariant, field)) = entry.extra_field() {
+            self.breach(invariant, seq, format!("a `{}` entry has `{field}`", entry.status));
+        }
+        let (Some(origin), Some(id)) = (entry.origin(), entry.id) else {
             if entry.status != "lost" {
-                self.breach(F3, seq, format!("`{}`, and nobody's", entry.status));
+                self.breach(F3, seq, format!("a `{}` entry has no user or no id", entry.status));
             }
             return;
         };
-        let told = self.task.names.find(&user).and_then(|number| self.claims.sent(number, id));
-        match told {
-            None if self.task.run.is_whole && user.starts_with(&self.task.run.users) => {
-                self.breach(F3, seq, format!("{user} has sent no {id}"));
+        let known = self.task.names.find(&origin).and_then(|number| self.claims.sent(number, id));
+        match known {
+            None if self.task.own.is_complete && origin.starts_with(&self.task.own.prefix) => {
+                self.breach(F3, seq, format!("{origin} never sent the id {id}"));
             }
-            Some(Told::Refused) => {
-                let what = format!("{id} of {user} was refused, and has an entry");
+            Some(IdUse::Refused) => {
+                let what = format!("id {id} of {origin} was refused, and has an entry");
                 self.breach(F3, seq, what);
             }
             _ => {}
         }
-        let asked = promised.or(match told {
-            Some(Told::Command(content)) => Some(content),
+        let content = promised.or(match known {
+            Some(IdUse::One(content)) => Some(content),
             _ => None,
         });
-        let window = match self.windows.get_mut(&*user) {
+        let window = match self.windows.get_mut(&*origin) {
             Some(window) => window,
-            None => self.windows.entry(user.clone().into_owned()).or_default(),
+            None => self.windows.entry(origin.clone().into_owned()).or_default(),
         };
-        self.time = self.time.max(entry.at);
-        let sighting = window.take(id, seq, self.time, asked.map(|content| content.digest()));
-        let wrong = match (sighting, entry.shown_status()) {
-            (Sighting::Known { of, is_same }, "duplicate") if is_same != Some(false) => {
-                entry.of != Some(of)
+        let state = window.use_id(id, seq, self.time, content.map(|content| content.digest()));
+        let wrong = match (state, entry.shown_status()) {
+            (IdState::Known { first, is_same }, "duplicate") if is_same != Some(false) => {
+                entry.of != Some(first)
             }
-            (Sighting::Known { of, is_same }, ID_REUSED) if is_same != Some(true) => {
-                entry.of != Some(of)
+            (IdState::Known { first, is_same }, ID_REUSED) if is_same != Some(true) => {
+                entry.of != Some(first)
             }
-            (Sighting::BelowFloor, "stale") => false,
-            (Sighting::New, "accepted" | "rejected" | "faulted" | "lost") => false,
+            (IdState::BelowFloor, "stale") => false,
+            (IdState::New, "accepted" | "rejected" | "faulted" | "lost") => false,
             _ => true,
         };
         if wrong {
-            let should = match sighting {
-                Sighting::Known { of, is_same: Some(true) } => format!("a duplicate of {of}"),
-                Sighting::Known { of, is_same: Some(false) } => {
-                    format!("`{ID_REUSED}` of {of}, whose command is another")
+            let expected = match state {
+                IdState::Known { first, is_same: Some(true) } => format!("a duplicate of {first}"),
+                IdState::Known { first, is_same: Some(false) } => {
+                    format!("`{ID_REUSED}`, since {first} has another command")
                 }
-                Sighting::Known { of, is_same: None } => {
-                    format!("a duplicate of {of}, or `{ID_REUSED}`")
+                IdState::Known { first, is_same: None } => {
+                    format!("a duplicate of {first}, or `{ID_REUSED}`")
                 }
-                Sighting::BelowFloor => "stale".to_owned(),
-                Sighting::New => format!("neither a duplicate nor stale nor `{ID_REUSED}`"),
+                IdState::BelowFloor => "stale".to_owned(),
+                IdState::New => format!("neither a duplicate nor stale nor `{ID_REUSED}`"),
             };
             let of = entry.of.map_or(String::new(), |of| format!(" of {of}"));
             let status = entry.shown_status();
-            let is_known = ["accepted", "rejected", "faulted", "lost", "duplicate", "stale"]
-                .contains(&entry.status.as_str());
-            let what = format!("id {id} of {user} is `{status}`{of}, and should be {should}");
-            self.breach(if is_known { F4 } else { F3 }, seq, what);
-        } else if sighting == Sighting::New {
-            self.lookups.offer(&user, id, seq);
+            let is_status = STATUSES.contains(&entry.status.as_str());
+            let what = format!("id {id} of {origin} is `{status}`{of}, and should be {expected}");
+            self.breach(if is_status { F4 } else { F3 }, seq, what);
+        } else if state == IdState::New {
+            self.lookups.offer(&origin, id, seq);
         }
-        let asked = asked.filter(|_| !wrong);
+        let content = content.filter(|_| !wrong);
         match entry.shown_status() {
-            "accepted" => self.accepted(entry, asked),
+            "accepted" => self.accepted(entry, content),
             ID_REUSED => self.ledger.reject(seq),
-            "rejected" => self.rejected(entry, asked),
+            "rejected" => self.rejected(entry, content),
             _ => {}
         }
     }
 
-    fn accepted(&mut self, entry: &Entry, asked: Option<Content>) {
+    fn accepted(&mut self, entry: &Entry, content: Option<Content>) {
         let (seq, events) = (entry.seq, &entry.events);
-        let wrong = match asked {
-            Some(Content { deed, memo }) => {
-                let asked = self.task.names.asked(deed);
-                match self.ledger.decide(&asked) {
+        let wrong = match content {
+            Some(Content { command, memo }) => {
+                let command = self.task.names.command(command);
+                match self.ledger.decide(&command) {
                     Ok(expected) if Ledger::are(events, &expected) => {
                         memo.and_then(|memo| wrong_memo(memo, events))
                     }
                     Ok(expected) => Some(format!(
-                        "{asked:?} led to {:?}, and should to {:?}",
+                        "{command:?} has the events {:?}, and should have {:?}",
                         events.iter().map(Event::to_string).collect::<Vec<_>>(),
                         expected.iter().map(shown).collect::<Vec<_>>()
                     )),
-                    Err(code) => Some(format!("{asked:?} is accepted, and should be `{code}`")),
+                    Err(code) => Some(format!("{command:?} is accepted, and should be `{code}`")),
                 }
             }
             None => self.ledger.check(entry.command.as_deref(), events).err(),
@@ -204,14 +217,14 @@ impl LogAudit<'_> {
         self.statement.add(seq, entry.at, events);
     }
 
-    fn rejected(&mut self, entry: &Entry, asked: Option<Content>) {
-        if let Some(Content { deed, .. }) = asked {
-            let asked = self.task.names.asked(deed);
-            let expected = self.ledger.decide(&asked).err();
+    fn rejected(&mut self, entry: &Entry, content: Option<Content>) {
+        if let Some(Content { command, .. }) = content {
+            let command = self.task.names.command(command);
+            let expected = self.ledger.decide(&command).err();
             if expected != entry.code.as_deref() {
                 let expected = expected.unwrap_or("accepted");
                 let code = entry.code.as_deref().unwrap_or("rejected");
-                let what = format!("{asked:?} is `{code}`, and should be `{expected}`");
+                let what = format!("{command:?} is `{code}`, and should be `{expected}`");
                 self.breach(F6, entry.seq, what);
             }
         }
@@ -219,7 +232,7 @@ impl LogAudit<'_> {
     }
 }
 
-/// What is wrong with the memos of these events, each of which should have the same.
+/// What is wrong with the memos of these events: each movement should have the memo that was sent.
 fn wrong_memo(sent: Digest, events: &[Event]) -> Option<String> {
     let memo = |event: &Event| event.data.memo.as_deref().map(Digest::of);
     let event = events.iter().find(|event| event.moved().is_some() && memo(event) != Some(sent))?;

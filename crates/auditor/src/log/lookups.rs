@@ -1,5 +1,5 @@
-//! Whether a caller that lost an answer is told what became of its command: some ids are looked up
-//! at the end, and compared with what the log has shown.
+//! Looks up some ids at the end, and compares the answers with what the log has shown. A client
+//! that lost an answer learns in this way what became of its command.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,20 +9,22 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::LogAudit;
-use crate::F4;
 use crate::exact::is_same;
-use crate::reader::{Found, Trouble};
+use crate::invariant::Invariant::F4;
+use crate::reader::{Found, ReadError};
 
-/// Ids of a log that are looked up.
+/// Lookups in a log.
 const LOOKUPS_MAX: usize = 4;
-/// How long what has no entry yet is waited for: little is on its way when the log was read to its end.
+/// How long a lookup waits for commands without entries. It is short, since the log was just read
+/// to its end.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Ids that are looked up, drawn from those that the log holds, each with its first entry's seq.
+/// Ids to look up, drawn at random from those of the log.
 #[derive(Debug)]
 pub(super) struct Lookups {
     random: SmallRng,
     offered: usize,
+    /// Origin, id, and seq of the first entry.
     drawn: Vec<(String, u64, u64)>,
 }
 
@@ -31,7 +33,7 @@ impl Lookups {
         Self { random, offered: 0, drawn: Vec::new() }
     }
 
-    /// An id that came for the first time: each has the same chance to be drawn.
+    /// Offers an id at its first entry. Each id has the same chance to be drawn.
     pub(super) fn offer(&mut self, origin: &str, id: u64, seq: u64) {
         self.offered += 1;
         let at = match self.drawn.len() {
@@ -49,40 +51,42 @@ impl Lookups {
 }
 
 impl LogAudit<'_> {
-    /// Looks up what was drawn, and an id that was never sent.
-    pub(super) async fn look_up(&mut self) -> Result<(), Trouble> {
+    /// Looks up the drawn ids, and one id that was never sent.
+    pub(super) async fn look_up(&mut self) -> Result<(), ReadError> {
         let mut drawn = std::mem::take(&mut self.lookups.drawn);
         drawn.sort_unstable_by_key(|(_, _, seq)| *seq);
-        // A target looks at its clock: a command that came now would find the window idle.
+        // A target compares the window with its clock, as for a command that arrives now.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now_ms = u64::try_from(now).unwrap_or(u64::MAX);
         for (origin, id, seq) in &drawn {
             let Some(window) = self.windows.get_mut(origin) else { continue };
-            window.pass(self.time);
+            window.forget_if_idle(self.time);
             let is_known = *id > window.floor();
             let may_be_lost = !is_known || window.is_idle(now_ms);
             let found = self.find(origin, *id).await?;
             self.done.lookups += 1;
             let wrong = match found {
-                // A target may still know what the window has lost.
+                // A target may still know an id that the window has lost.
                 Found::Entry(found) => {
                     let reader = self.task.reader;
                     let entry = reader.entry(self.task.log, *seq, Instant::now()).await?;
                     let is_it = entry.as_deref().is_some_and(|entry| is_same(entry, &found));
                     (!is_it).then(|| format!("{found}"))
                 }
-                Found::Below if may_be_lost => None,
+                Found::BelowWindow if may_be_lost => None,
                 other => Some(other.shown()),
             };
             if let Some(found) = wrong {
-                let should = if is_known { "the entry" } else { "410, for it is below the window" };
-                let what =
-                    format!("id {id} of {origin} is looked up: {found}, and should be {should}");
+                let should =
+                    if is_known { "the entry" } else { "410, since it is below the window" };
+                let what = format!(
+                    "a lookup of id {id} of {origin} returns {found}, and should return {should}"
+                );
                 self.done.findings.add(F4, self.task.log, Some(*seq), what);
             }
         }
         let ours = drawn.iter().find(|(origin, ..)| {
-            self.task.run.is_whole && origin.starts_with(&self.task.run.users)
+            self.task.own.is_complete && origin.starts_with(&self.task.own.prefix)
         });
         if let Some((origin, ..)) = ours
             && let Some(window) = self.windows.get(origin)
@@ -90,10 +94,10 @@ impl LogAudit<'_> {
             let (unsent, is_idle) = (window.highest() + 1, window.is_idle(now_ms));
             match self.find(origin, unsent).await? {
                 Found::Unknown => {}
-                Found::Below if is_idle => {}
+                Found::BelowWindow if is_idle => {}
                 found => {
                     let what = format!(
-                        "id {unsent} of {origin} is looked up: {}, and it was never sent",
+                        "a lookup of id {unsent} of {origin} returns {}, and the id was never sent",
                         found.shown()
                     );
                     self.done.findings.add(F4, self.task.log, None, what);
@@ -103,7 +107,7 @@ impl LogAudit<'_> {
         Ok(())
     }
 
-    async fn find(&self, origin: &str, id: u64) -> Result<Found<Box<RawValue>>, Trouble> {
+    async fn find(&self, origin: &str, id: u64) -> Result<Found<Box<RawValue>>, ReadError> {
         let (user, client) = match origin.split_once('/') {
             Some((user, client)) => (user, Some(client)),
             None => (origin, None),

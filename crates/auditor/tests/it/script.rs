@@ -1,4 +1,4 @@
-//! A run that is always the same: what the generator does, in small, and by hand.
+//! A fixed run of commands and reads, which writes receipts as the generator does.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,12 +15,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ACCOUNTS: [&str; 4] = ["cash", "cash-box", "debts", "rent"];
 /// Commands in each of the logs.
 const COMMANDS: usize = 250;
-/// After so many commands, somebody reads.
+/// A reader reads after this many commands.
 const READ_EVERY: usize = 20;
-/// Commands of one user in the long log: more than a window holds.
+/// Commands of one user in the long log: more than the ids of a window.
 const LONG: u64 = 2_200;
 
-/// Sends commands, and writes down what the target says.
+/// Sends commands, and writes down the answers.
 pub(crate) struct Script<'a> {
     target: &'a Target,
     rng: SmallRng,
@@ -30,7 +30,7 @@ pub(crate) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// Two logs with everything in them, and the lines of their file.
+    /// Fills two logs with all kinds of commands.
     pub(crate) async fn short(target: &'a Target, seed: u64) -> Self {
         let mut script = Self::new(target, seed);
         for log in ["b", "a"] {
@@ -45,7 +45,7 @@ impl<'a> Script<'a> {
         Self { target, rng, lines, ids: BTreeMap::new(), clock_us: 0 }
     }
 
-    /// A log whose user has more ids than a window, and some more.
+    /// Fills a log with more ids of one user than a window holds.
     pub(crate) async fn long(&mut self) {
         let log = "long";
         self.send(log, "r-9", 1_000, json!({"open": {"account": "cash"}}), Noted::Receipt).await;
@@ -54,7 +54,7 @@ impl<'a> Script<'a> {
             let deposit = json!({"deposit": {"account": "cash", "amount": 1}});
             let requests = ids.iter().map(|id| request(log, "r-9", *id, &deposit, None));
             let requests: Vec<Value> = requests.collect();
-            // Batches come as arrays and as lines.
+            // Batches are sent as arrays and as lines.
             let body = match at % 2 {
                 0 => json!(requests).to_string(),
                 _ => requests.iter().map(|request| format!("{request}\n")).collect(),
@@ -64,7 +64,7 @@ impl<'a> Script<'a> {
                 self.note(receipt["seq"].as_u64(), log, "r-9", *id, &deposit);
             }
         }
-        // Below the window: one that was never seen, and one that was; and one still in it.
+        // Ids below the window: one that was never used, one that was; and one that is still in it.
         for id in [500, 1_010, 3_000] {
             let deposit = json!({"deposit": {"account": "cash", "amount": 1}});
             self.send(log, "r-9", id, deposit, Noted::Receipt).await;
@@ -72,7 +72,7 @@ impl<'a> Script<'a> {
         self.read_views(log).await;
     }
 
-    /// A log whose users rest for days.
+    /// Fills a log whose users pause for days.
     pub(crate) async fn idle(&mut self) {
         let (log, day_ms) = ("idle", 86_400_000);
         let open = json!({"open": {"account": "cash"}});
@@ -89,9 +89,9 @@ impl<'a> Script<'a> {
     async fn drive(&mut self, log: &str) {
         for at in 0..COMMANDS {
             let user = match self.rng.random_range(0..10) {
-                // Somebody of whom the file does not know.
+                // A client that the file does not know.
                 0 | 1 => "zoe".to_owned(),
-                // Clients of one user, with the same ids.
+                // Clients of one user that use the same ids.
                 n @ (2 | 3) => format!("r-7/w{n}"),
                 n => format!("r-{}", n % 3),
             };
@@ -213,7 +213,7 @@ impl<'a> Script<'a> {
         serde_json::from_slice(&answer.body).expect("JSON")
     }
 
-    /// Writes the file, as the generator would.
+    /// Writes the file of receipts, with its end.
     pub(crate) fn write(&self, path: &Path) {
         let mut file = std::fs::File::create(path).expect("a file");
         for line in self.lines.iter().chain([&json!({"end": {}})]) {
@@ -222,15 +222,15 @@ impl<'a> Script<'a> {
     }
 }
 
-/// What the file says of a command.
+/// How the file shows a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Noted {
     Receipt,
-    /// It was sent.
+    /// As sent without an answer.
     Unanswered,
-    /// It got lost on its way.
+    /// As sent without an answer, though it never arrived.
     Unsent,
-    /// Somebody else sent it.
+    /// Not at all: another client sent it.
     Never,
 }
 

@@ -1,4 +1,4 @@
-//! The rows of its views, and what can be planted in them.
+//! The rows of the views, with their planted faults.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,6 @@
-//! Writes the file of receipts while the load runs.
+//! Writes the file of receipts during the load.
 //!
-//! A thread writes what the others have put into lines: a disk that is busy (the target's own, say)
-//! must not hold up what is due.
+//! A thread of its own writes, so that a busy disk does not delay requests.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,13 +8,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::exchange::Fate;
-use crate::workload::{Order, Spec};
+use crate::exchange::FinalState;
+use crate::workload::{ClientCommand, Spec};
 use auditor::receipts::{End, FORMAT, Line, Run};
 
-/// Bytes that are handed over at once.
+/// Bytes that a thread of the load hands over at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Chunks that wait for the disk; then the load waits too, for nothing may be missing.
+/// Chunks that wait for the disk. If more come, the load waits, since no line may be lost.
 const CHUNKS_MAX: usize = 256;
 
 /// The open file.
@@ -24,14 +23,14 @@ pub(crate) struct Writer {
     thread: JoinHandle<io::Result<()>>,
 }
 
-/// What one thread of the load has to say.
-pub(crate) struct Evidence {
+/// The lines of one thread of the load.
+pub(crate) struct ReceiptLines {
     chunks: SyncSender<Vec<u8>>,
     lines: Vec<u8>,
 }
 
 impl Writer {
-    /// Begins the file, anew if there is one.
+    /// Begins the file, and replaces one that exists.
     pub(crate) fn create(path: &Path, users: &str) -> io::Result<Self> {
         let mut file = File::create(path)?;
         let run = Line::Run(Run { format: FORMAT, users: users.to_owned() });
@@ -43,20 +42,20 @@ impl Writer {
         Ok(Self { chunks, thread })
     }
 
-    pub(crate) fn evidence(&self) -> Evidence {
-        Evidence { chunks: self.chunks.clone(), lines: Vec::with_capacity(2 * CHUNK_BYTES) }
+    pub(crate) fn lines(&self) -> ReceiptLines {
+        ReceiptLines { chunks: self.chunks.clone(), lines: Vec::with_capacity(2 * CHUNK_BYTES) }
     }
 
-    /// Waits until all is written: once every [`Evidence`] is dropped. The file has its end if it
-    /// `is_whole`: if everything that was sent is in it.
-    pub(crate) fn finish(self, is_whole: bool) -> io::Result<()> {
-        if is_whole {
+    /// Waits until all lines are written, after every [`ReceiptLines`] was dropped. The file gets
+    /// its end if it `is_complete`: if it names everything that was sent.
+    pub(crate) fn finish(self, is_complete: bool) -> io::Result<()> {
+        if is_complete {
             let end = serde_json::to_string(&Line::End(End {}))? + "\n";
-            // If nobody takes it, the thread says why.
+            // If this fails, the thread has ended, and returns the reason.
             let _ = self.chunks.send(end.into_bytes());
         }
         drop(self.chunks);
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the writer has panicked")))
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
     }
 }
 
@@ -67,25 +66,30 @@ fn write_all(file: &mut File, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
     Ok(())
 }
 
-impl Evidence {
-    /// What became of a command.
-    pub(crate) fn sent(&mut self, spec: &Spec, order: &Order, fate: Fate) -> io::Result<()> {
-        let sent = order.sent(spec);
-        self.line(&match fate {
-            Fate::Accepted(seq) => Line::Receipt(sent.promised(seq)),
-            Fate::Refused => Line::Refused(sent),
-            Fate::Unknown => Line::Unanswered(sent),
+impl ReceiptLines {
+    /// Adds the final state of a command.
+    pub(crate) fn sent(
+        &mut self,
+        spec: &Spec,
+        command: &ClientCommand,
+        state: FinalState,
+    ) -> io::Result<()> {
+        let sent = command.sent(spec);
+        self.line(&match state {
+            FinalState::Accepted(seq) => Line::Receipt(sent.promised(seq)),
+            FinalState::Refused => Line::Refused(sent),
+            FinalState::Unknown => Line::Unanswered(sent),
         })
     }
 
-    /// A line.
+    /// Adds a line.
     pub(crate) fn line(&mut self, line: &Line) -> io::Result<()> {
         serde_json::to_writer(&mut self.lines, line)?;
         self.lines.push(b'\n');
         if self.lines.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Hands over what there is.
+    /// Hands the lines over to the writer.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let lines = std::mem::replace(&mut self.lines, Vec::with_capacity(2 * CHUNK_BYTES));
         let gone = |_| io::Error::other("the receipts cannot be written");

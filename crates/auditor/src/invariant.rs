@@ -1,0 +1,94 @@
+//! The invariants that an audit checks. The table is the auditor's own, since it links no crate of
+//! Fanfold; a test compares it with the design.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// An invariant of Fanfold that can be checked over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the sentences say it")]
+pub enum Invariant {
+    F1,
+    F3,
+    F4,
+    F5,
+    F6,
+    F8,
+    /// It has no number: it follows from the design's definition of an entry's time.
+    Time,
+}
+
+impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::F1, Self::F3, Self::F4, Self::F5, Self::F6, Self::F8, Self::Time];
+
+    /// `F1` … `F8`, or `time`: what reports call it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::F1 => "F1",
+            Self::F3 => "F3",
+            Self::F4 => "F4",
+            Self::F5 => "F5",
+            Self::F6 => "F6",
+            Self::F8 => "F8",
+            Self::Time => "time",
+        }
+    }
+
+    /// What it says, in the words of the design.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::F1 => "The seqs accepted for a log are 1, 2, 3 … without holes.",
+            Self::F3 => {
+                "The commits of a log form one unbroken chain from 1. An entry's seq is its \
+                 command's seq."
+            }
+            Self::F4 => {
+                "An id of an origin is used in a log at most once, however often and at whichever \
+                 hop it is repeated."
+            }
+            Self::F5 => {
+                "A stage acknowledges a batch of the command stream only when every commit that it \
+                 caused is published, or is parked because the topic refuses it."
+            }
+            Self::F6 => {
+                "A row equals the fold of all entries up to its seq. A cursor never passes an \
+                 entry whose rows are not written. No reader goes backwards."
+            }
+            Self::F8 => {
+                "An acknowledged command becomes an entry. If it cannot, it is parked and \
+                 reported, never dropped."
+            }
+            Self::Time => "No entry of a log is earlier than the entry before it.",
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+impl Serialize for Invariant {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentences_are_those_of_the_design() {
+        let design = include_str!("../../../docs/design.md");
+        for invariant in Invariant::ALL.into_iter().filter(|one| *one != Invariant::Time) {
+            let row = format!("| **{invariant}** ");
+            let row = design.lines().find(|line| line.starts_with(&row)).expect("a row of it");
+            assert_eq!(row.rsplit(" | ").next(), Some(&*format!("{} |", invariant.sentence())));
+        }
+    }
+}

@@ -24,9 +24,9 @@ use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use crate::api::ApiHandler;
 use crate::budget::WIND_UP_MS;
 use crate::host::{Context, report_warm, run};
-use crate::processor::ProcessorHandler;
-use crate::relay::RelayHandler;
+
 use crate::settings::EnvVars;
+use crate::streams::{ProcessorHandler, RelayHandler};
 use crate::sweep::SweepHandler;
 use crate::view::ViewHandler;
 
@@ -82,7 +82,7 @@ pub fn relay() -> ExitCode {
             // This call also opens the connection.
             StreamOrder::new(&aws, &stream).check().await;
             let stream = KinesisStream::new(&aws, stream);
-            RelayHandler::new(Relay::new(Arc::new(stream), env))
+            RelayHandler(Relay::new(Arc::new(stream), env))
         },
     )
 }
@@ -115,7 +115,7 @@ pub fn processor(services: Services) -> ExitCode {
             None => Processor::new(ports, services.with::<Canary>()),
         };
         let processor = processor.among(OTHERS);
-        ProcessorHandler::new(processor.with_cache_bytes(cache_bytes))
+        ProcessorHandler(processor.with_cache_bytes(cache_bytes))
     })
 }
 

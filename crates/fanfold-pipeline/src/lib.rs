@@ -15,6 +15,7 @@
 mod at_once;
 mod attempts;
 mod backoff;
+mod breach;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod ingest;

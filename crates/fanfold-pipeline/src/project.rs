@@ -16,17 +16,20 @@ mod suspect;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::commit;
 use fanfold::body::notification::{self, Received};
+use fanfold::log::FoldError;
 use fanfold::view::ApplyFault;
-use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time};
+use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time, invariant};
 use futures::future::join;
 
 use self::group::{ByLog, Told, Touched, Touching};
 use self::rows::KEYS_PER_READ;
 use crate::at_once::{Pace, at_once};
 use crate::attempts::{Found, Leases, Others};
-use crate::ports::{Advanced, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable};
+use crate::breach::report;
+use crate::ports::{
+    Advanced, CommitItem, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable,
+};
 
 pub use suspect::ATTEMPTS_MAX;
 
@@ -67,7 +70,7 @@ pub enum ProjectError {
     /// A table does not answer.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The journal has a hole, or ends before a commit that was announced.
+    /// The journal ends before a commit that was announced.
     #[error("the journal has no commit from {expected} on")]
     Hole {
         /// The entry that is missing.
@@ -263,7 +266,7 @@ impl Projector {
             self.env.sleep(TURN_WAIT_MS + self.env.random() % (TURN_JITTER_MS + 1)).await;
             let moved = self.table.cursor(log).await?.unwrap_or_default();
             let stands = moved.seq == cursor.seq;
-            cursor = moved;
+            cursor = self.not_back(log, cursor.seq, moved).await?;
             if stands {
                 break;
             }
@@ -316,12 +319,12 @@ impl Projector {
         let mut unreadable = None;
         for item in &page.commits {
             let expected = next.to.next();
-            if item.first > expected {
-                return Err(ProjectError::Hole { expected });
-            }
-            match commit::decode(item.first, &item.body) {
-                Ok((entries, _)) => next.commits.push(entries.into()),
+            match read_commit(item, expected, next.commits.is_empty()) {
+                Ok(entries) => next.commits.push(entries),
                 Err(error) => {
+                    if let FoldError::Breach(breach) = &error {
+                        report(log, breach);
+                    }
                     let fault = Fault::new(format!("the commit cannot be read: {error}"));
                     unreadable = Some(ApplyFault { at: expected, fault });
                     break;
@@ -363,7 +366,20 @@ impl Projector {
     async fn move_to(&self, log: &LogId, cursor: Cursor, to: Seq) -> Result<Cursor, ProjectError> {
         match self.table.advance(log, to).await? {
             Advanced::Moved => Ok(Cursor { seq: to, ..cursor }),
-            Advanced::Refused(actual) => Ok(actual),
+            Advanced::Refused(actual) => self.not_back(log, cursor.seq, actual).await,
+        }
+    }
+
+    /// The cursor as it is now. One that went back (F6) parks the view for this log.
+    async fn not_back(&self, log: &LogId, was: Seq, now: Cursor) -> Result<Cursor, ProjectError> {
+        let seq = now.seq;
+        match invariant!(F6, seq >= was, "the cursor went back from {was} to {seq}") {
+            Ok(()) => Ok(now),
+            Err(breach) => {
+                report(log, &breach);
+                let fault = Fault::new(breach.to_string());
+                self.park(log, now, ApplyFault { at: seq.next(), fault }).await
+            }
         }
     }
 
@@ -410,6 +426,19 @@ impl Projector {
         }
         (read, None)
     }
+}
+
+/// The entries of a commit of the journal, which must be the next one (F3). The first commit of a page may begin
+/// before what was asked for.
+fn read_commit(
+    item: &CommitItem,
+    expected: Seq,
+    is_first: bool,
+) -> Result<Arc<[Entry]>, FoldError> {
+    let (first, last) = (item.first, item.last());
+    let is_next = first == expected || is_first && (first..=last).contains(&expected);
+    invariant!(F3, is_next, "expected a commit with {expected}, found one from {first} to {last}")?;
+    Ok(item.entries()?.0.into())
 }
 
 /// What is next in line: everything between the cursor and `to`.

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fanfold::body::parked::Parked;
+use fanfold::invariant::{Breach, Invariant};
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryDeadLetters, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
@@ -37,7 +38,7 @@ use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use crate::drive::{Clients, Stage};
 use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
-use crate::model::{Invariant, Model, Violation};
+use crate::model::Model;
 use crate::ports::{
     AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
     SimViewTable, Watch,
@@ -63,7 +64,7 @@ pub struct Report {
     /// The seed.
     pub seed: u64,
     /// What contradicted the invariants; empty if all is well.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<Breach>,
     /// Every effect, in order.
     pub trace: Vec<String>,
     /// The faults injected.

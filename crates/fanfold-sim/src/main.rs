@@ -96,7 +96,8 @@ fn main() -> ExitCode {
 fn print(report: &Report) {
     println!("seed {} failed", report.seed);
     for violation in report.violations.iter().take(5) {
-        println!("  {:?}: {}", violation.invariant, violation.what);
+        println!("  {}: {}", violation.invariant, violation.what);
+        println!("    {}: {}", violation.invariant, violation.invariant.text());
     }
     let skipped = report.trace.len().saturating_sub(TRACE_LINES);
     println!("  the last {} of {} effects:", report.trace.len() - skipped, report.trace.len());

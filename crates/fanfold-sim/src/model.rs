@@ -10,6 +10,7 @@ use fanfold::body::{commit, head, notification, slot};
 use fanfold::canary::Canary;
 use fanfold::catch::Fault as Panic;
 use fanfold::entry::{Entry, Outcome};
+use fanfold::invariant::{Breach, Invariant};
 use fanfold::service::{AnyDocument, Decision, InvalidCommand};
 use fanfold::window::{Sighting, Window};
 use fanfold::{
@@ -18,42 +19,6 @@ use fanfold::{
 };
 use fanfold_pipeline::ports::{CommitItem, StateItem, StoredRow};
 use serde_json::Value;
-
-/// The invariants, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Invariant {
-    /// The seqs accepted for a log are 1, 2, 3 … without holes.
-    F1,
-    /// The stream may hold duplicates and small reorderings, never a loss.
-    F2,
-    /// The commits of a log form one unbroken chain from 1; an entry's seq is its command's seq.
-    F3,
-    /// A (log, origin, id) is used at most once.
-    F4,
-    /// A stream batch is not acknowledged before every commit it caused has been published, or is
-    /// parked because the topic refuses it.
-    F5,
-    /// A view row equals the fold of all entries up to its seq; a cursor never passes an entry
-    /// whose rows are not written.
-    F6,
-    /// What cannot be processed never stops another log.
-    F7,
-    /// An acknowledged command ends as an entry.
-    F8,
-    /// Folding a log twice gives the same documents and rows.
-    F9,
-    /// The head's promise: everything up to it is stored, and published or parked.
-    Head,
-}
-
-/// What contradicts an invariant.
-#[derive(Debug, Clone)]
-pub struct Violation {
-    /// Which.
-    pub invariant: Invariant,
-    /// How.
-    pub what: String,
-}
 
 /// A value and the seq from which on it holds.
 type History<T> = Vec<(Seq, T)>;
@@ -108,7 +73,7 @@ pub struct Model {
     logs: BTreeMap<LogId, LogModel>,
     canaries_are_told: bool,
     /// What was found.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<Breach>,
 }
 
 impl Model {
@@ -129,7 +94,7 @@ impl Model {
     /// Notes a violation unless `holds`.
     pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
-            self.violations.push(Violation { invariant, what: what() });
+            self.violations.push(Breach { invariant, what: what() });
         }
     }
 

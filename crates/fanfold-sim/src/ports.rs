@@ -11,6 +11,7 @@ use fanfold::body::notification::{self, Message};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
+use fanfold::invariant::Invariant;
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::memory::{
     MemoryCommands, MemoryJournal, MemoryParked, MemoryState, MemoryViewTable,
@@ -25,7 +26,7 @@ use fanfold_pipeline::ports::{
 use crate::attempts::{Attempts, counted};
 use crate::executor::{TaskId, World};
 use crate::faults::{Fault, Faults};
-use crate::model::{Invariant, Model};
+use crate::model::Model;
 use crate::transport::{Notifications, Queue, Received};
 
 /// What all ports share: who breaks them, and who watches.

@@ -1,33 +1,32 @@
-//! A service that does nothing but pass through every hop: the sweep sends it commands, and sees
-//! by their entries how the pipeline is.
+//! A service whose commands change nothing. The sweep sends it commands; their entries show that every hop works.
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DocumentId, LogId, Name, Partition, ServiceName};
 use crate::service::{Code, Context, Documents, Service};
 
-/// The service. A host registers it to be watched. What its canaries do is not published by default,
-/// for subscribers cannot read their logs; a host with a view of it, which watches the hops behind the
-/// topic, has its processor publish it.
+/// The service. A host registers it so that the sweep can send canaries. The processor does not publish their commits
+/// by default, because subscribers cannot read their logs. A host whose view watches the hops behind the topic makes
+/// its processor publish them.
 pub struct Canary;
 
-/// What one may ask of it.
+/// Its only command.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 pub enum CanaryCommand {
-    /// Give a sign of life.
+    /// Shows that commands reach the journal.
     Sing,
 }
 
-/// What comes of it.
+/// Its only event.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum CanaryEvent {
-    /// It lives.
+    /// The command has reached the journal.
     Sang,
 }
 
-/// It never refuses.
+/// Never: the service accepts every command.
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryRefusal {}
 

@@ -1,4 +1,4 @@
-//! Users' code may panic: here a panic becomes a [`Fault`].
+//! Turns a panic of an author's code into a [`Fault`].
 
 use std::any::Any;
 use std::cell::Cell;
@@ -10,32 +10,32 @@ thread_local! {
     static CATCHING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Why users' code could not do its part: it panicked, or broke its contract.
+/// Why an author's code gave no result: it panicked, or broke its contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Fault(String);
 
 impl Fault {
-    /// A fault with a message for people, cut to [`MESSAGE_BYTES_MAX`].
+    /// A fault with a message for people, which is cut to [`MESSAGE_BYTES_MAX`].
     pub fn new(message: impl Into<String>) -> Self {
         Self(truncated(message.into(), MESSAGE_BYTES_MAX))
     }
 
-    /// What happened.
+    /// The message.
     pub fn message(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether this thread runs users' code whose panics are caught. A panic hook asks it, to keep
-/// quiet about what becomes an outcome anyway.
+/// Whether this thread runs an author's code whose panics are caught. A panic hook asks this, so that it does not log a
+/// panic that becomes an outcome.
 pub fn is_catching() -> bool {
     CATCHING.get() > 0
 }
 
 pub(crate) fn catch<T>(what: &str, code: impl FnOnce() -> T) -> Result<T, Fault> {
     CATCHING.set(CATCHING.get() + 1);
-    // What the code could have left half-changed is dropped by every caller.
+    // Every caller drops the values that the code may have left half-changed.
     let result = catch_unwind(AssertUnwindSafe(code));
     CATCHING.set(CATCHING.get() - 1);
     result

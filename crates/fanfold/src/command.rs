@@ -1,4 +1,4 @@
-//! A command on its way from the edge to its log.
+//! A command between the edge and its log.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -6,28 +6,28 @@ use serde_json::value::RawValue;
 use crate::names::{Name, Origin};
 use crate::position::CommandId;
 
-/// What one caller asks of one service. Its position in the log is kept beside it, not in it.
+/// A request to one service. Its position in the log is kept beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Command {
-    /// Who numbers `id`.
+    /// The numberer of `id`: a user, a client of a user, or one of Fanfold's own origins.
     #[serde(rename = "o")]
     pub origin: Origin,
     /// Unique per (log, origin).
     #[serde(rename = "i")]
     pub id: CommandId,
-    /// What to do, as `deposit`.
+    /// Its name, as `deposit`.
     #[serde(rename = "c")]
     pub name: Name,
-    /// The client's own time in milliseconds, if it gave one; carried, never trusted.
+    /// The client's own time in milliseconds, if it sent one. Nothing depends on it.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<u64>,
-    /// What to do it with: JSON, kept as it was sent.
+    /// Its data: JSON, kept as it was sent.
     #[serde(rename = "d")]
     pub data: Box<RawValue>,
 }
 
 impl Command {
-    /// Tells commands apart: `<origin>#<id>`.
+    /// `<origin>#<id>`, which tells commands apart.
     pub fn identity(&self) -> String {
         format!("{}#{}", self.origin, self.id)
     }

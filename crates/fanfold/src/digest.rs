@@ -1,28 +1,27 @@
-//! A digest of JSON by its meaning: by it a repeat of a command is told from another command with
-//! the same id, long after the first one's data is gone.
+//! A digest of the meaning of a JSON text. It tells a repeat of a command from another command with the same id, when
+//! the first one's data is no longer at hand.
 //!
-//! Texts that say the same have the same digest, in every build and on every machine: spaces, the
-//! order of an object's members, escapes in strings and the way in which a number is written do not
-//! count. `1`, `1.0` and `1e0` are one number, `0` and `-0` too; numbers are compared as decimals of
-//! any length, never as floats. (Exponents beyond 64 bits count as the largest of these.) An object
-//! that has a key twice is equal only to one that has the same members, each as often.
+//! Texts that are equal as JSON values have the same digest, in every build and on every machine. Spaces, the order of
+//! an object's members, escapes in strings and the notation of a number do not count. `1`, `1.0` and `1e0` are one
+//! number, and so are `0` and `-0`. Numbers are compared as decimals of any length, never as floats. (An exponent
+//! beyond 64 bits counts as the largest of 64 bits.) An object that has a key twice is equal only to one that has the
+//! same members, each as often.
 //!
-//! It is no cryptographic digest: a client that looks for two commands with one digest finds them,
-//! and is then told that the second one is a duplicate of its first.
+//! The digest is not cryptographic. A client that constructs two commands with one digest harms only itself: the second
+//! becomes a duplicate of its first.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::COMMAND_DEPTH_MAX;
 
-/// 64 bits that stand for a JSON text. Written as 16 hexadecimal digits: a number of a length of its
-/// own would make an entry's size, and with it what is too large, a matter of luck.
+/// 64 bits that stand for a JSON text. They are written as 16 hexadecimal digits, because a number of varying length
+/// would make the size of an entry, and so whether it is too large, depend on chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(u64);
 
 impl Digest {
-    /// Of a text that is JSON. One that is nested deeper than any request may be counts as it
-    /// is written.
+    /// The digest of a JSON text. A text that is nested deeper than requests may be is digested byte by byte.
     pub fn of_json(json: &str) -> Self {
         let mut reader = Reader { rest: json.as_bytes() };
         let meaning = reader.value(0);
@@ -43,7 +42,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// FNV-1a, 64 bits, byte by byte, so that what is escaped need not be put together first.
+/// FNV-1a, 64 bits, byte by byte, so that escaped text need not be decoded into a buffer first.
 #[derive(Clone, Copy)]
 struct Hash(u64);
 
@@ -71,7 +70,7 @@ impl Hash {
     }
 }
 
-/// Reads valid JSON; what is not valid has some digest, too.
+/// Reads valid JSON. Invalid JSON has a digest, too, which means nothing.
 struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -83,7 +82,7 @@ impl Reader<'_> {
         Some(*first)
     }
 
-    /// The first byte that is neither a blank nor between values.
+    /// The first byte that is neither white space nor punctuation between values.
     fn peek(&mut self) -> Option<u8> {
         let blank = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
         let at = self.rest.iter().position(|byte| !blank(byte))?;
@@ -125,7 +124,7 @@ impl Reader<'_> {
                 self.string(hash).end()
             }
             b'-' | b'0'..=b'9' => self.decimal().end(),
-            // `true`, `false` and `null` differ in their first letter.
+            // `true`, `false` and `null` differ in their first letters.
             _ => {
                 let at = self.rest.iter().position(|byte| !byte.is_ascii_alphabetic());
                 self.rest = &self.rest[at.unwrap_or(self.rest.len()).max(1).min(self.rest.len())..];
@@ -134,7 +133,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What is behind the opening quote, and the closing one.
+    /// A string, from behind its opening quote to behind its closing one.
     fn string(&mut self, mut hash: Hash) -> Hash {
         while let Some(byte) = self.next() {
             hash = match byte {
@@ -152,11 +151,11 @@ impl Reader<'_> {
                 byte => hash.byte(byte),
             };
         }
-        // No text has this byte: here it ends.
+        // This byte is in no UTF-8 text, so it marks the end of the string.
         hash.byte(0xFF)
     }
 
-    /// What is behind `\u`, as UTF-8.
+    /// The digits behind `\u`, as UTF-8.
     fn unicode(&mut self, hash: Hash) -> Hash {
         let unit = self.hex();
         let low = match self.rest {
@@ -174,7 +173,7 @@ impl Reader<'_> {
         let character = char::decode_utf16([unit, low]).next();
         match character {
             Some(Ok(character)) => hash.bytes(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            // Half a pair is no character, but serde_json lets it through in text that is not decoded.
+            // Half a surrogate pair is no character, but serde_json does not check that in raw text.
             _ => hash.byte(0xFE).number(unit.into()),
         }
     }
@@ -207,7 +206,7 @@ impl Reader<'_> {
             return hash;
         };
         let point = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
-        // Digits before the point, or, negative, zeros behind it. At most the bytes of a command.
+        // The number of digits before the point, or, negative, of zeros behind it: at most the bytes of a command.
         let places = point as i64 - first as i64 + i64::from(first > point);
         let digits = mantissa[first..=last].iter().filter(|byte| **byte != b'.');
         let hash = digits.fold(hash.byte(u8::from(is_negative)), |hash, digit| hash.byte(*digit));
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_has_the_same_digest() {
+    fn equal_values_have_the_same_digest() {
         let groups: [&[&str]; 17] = [
             &["{}", " { } "],
             &["[]", "[ \n]"],
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_something_else_has_another_digest() {
+    fn different_values_have_different_digests() {
         for (one, other) in [
             ("[1,2]", "[2,1]"),
             ("[1,[2]]", "[[1],2]"),
@@ -290,7 +289,7 @@ mod tests {
             ("340282366920938463463374607431768211455", "340282366920938463463374607431768211454"),
             ("0.1", "0.10000000000000000555"),
             ("1e400", "1e401"),
-            // A key twice: the members count, each as often as it is there.
+            // With a key twice, all members count, each as often as it is there.
             (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
             (r#"{"a":1,"a":1}"#, r#"{"a":1}"#),
             (r#""\ud83e""#, r#""\udd80""#),
@@ -302,7 +301,7 @@ mod tests {
         assert_eq!(digest(r#""\ud83e\u0061""#), digest(r#""\ud83ea""#));
     }
 
-    /// Stored beside entries: every build must come to the same.
+    /// Digests are stored beside entries, so every build must compute the same ones.
     #[test]
     fn digests_never_change() {
         for (json, digest) in [
@@ -315,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deeply_counts_as_it_is_written() {
+    fn a_value_that_is_nested_too_deeply_is_digested_as_written() {
         let deep = |n: usize, blank: &str| format!("{}{blank}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(digest(&deep(60, "")), digest(&deep(60, " ")));
         assert_eq!(digest(&deep(100_000, "")), digest(&deep(100_000, "")));
         assert_ne!(digest(&deep(100_000, "")), digest(&deep(100_000, " ")));
     }
 
-    /// A number by the definition: all zeros written out.
+    /// A number by the definition, with all zeros written out.
     fn plain(digits: &str, exponent: i32) -> (String, String) {
         let zeros = |n: i32| "0".repeat(n.unsigned_abs() as usize);
         let (whole, part) = match exponent {
@@ -337,7 +336,7 @@ mod tests {
         (whole.trim_start_matches('0').to_owned(), part.trim_end_matches('0').to_owned())
     }
 
-    /// JSON written in some other way that says the same.
+    /// The same JSON value in another notation.
     fn rewritten(value: &Value, turn: usize) -> String {
         let blank = [" ", "", "\n"][turn % 3];
         match value {
@@ -372,7 +371,7 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            // A whole one is the same number as an integer.
+            // A float without a fraction is the same number as an integer.
             any::<f64>().prop_filter("whole", |n| n.fract() != 0.0).prop_map(Value::from),
             ".{0,4}".prop_map(Value::from),
         ];

@@ -17,19 +17,19 @@ pub struct Entry {
     pub seq: Seq,
     /// max(previous entry's time, min(accept time, time of the decision)).
     pub time: Time,
-    /// Who numbered the command; nobody for lost entries.
+    /// The command's origin; [`Origin::nobody`] for lost entries.
     pub origin: Origin,
     /// The command's id; none for lost entries.
     pub id: CommandId,
     /// The command's name; `None` for lost entries.
     pub command: Option<Name>,
-    /// Of the command's data, where it uses up its id. What came in a notification has none.
+    /// The digest of the command's data, if the entry uses up the command's id. Entries of a notification have none.
     pub digest: Option<Digest>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The service accepted it, with these events (perhaps none).
@@ -40,26 +40,26 @@ pub enum Outcome {
         code: String,
         /// For people.
         message: String,
-        /// Where the first command with this id stands, if this is another one.
+        /// The seq of the first command with this id, if the command was refused because it is another one.
         of: Option<Seq>,
     },
-    /// The same (origin, id) stands at `of` already.
+    /// A repeat of the command at `of`.
     Duplicate {
-        /// The seq of the first.
+        /// The seq of the first entry of this (origin, id).
         of: Seq,
     },
-    /// The id is below the window: whether it was seen before is unknown.
+    /// The id is below the window, so it is unknown whether it was used before.
     Stale,
     /// The service could not decide: it panicked, or broke its contract.
     Faulted {
-        /// What happened.
+        /// The panic, or the breach of the contract.
         message: String,
         /// The command's data, so that it can be sent again.
         data: Raw,
         /// The client's own time, for the same reason.
         timestamp: Option<u64>,
     },
-    /// Given up by an operator.
+    /// An operator gave the command up.
     Lost {
         /// The operator's reason.
         reason: String,
@@ -83,7 +83,7 @@ pub struct Event {
     pub data: Raw,
 }
 
-/// JSON text that is carried as it stands.
+/// JSON text that is carried as it was written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Raw(pub Box<RawValue>);
@@ -107,14 +107,13 @@ impl Raw {
         }
     }
 
-    /// Reads it. A [`Value`](serde_json::Value) holds numbers of 64 bits only: all others lose
-    /// digits there.
+    /// Reads the text. A [`Value`](serde_json::Value) holds numbers of 64 bits only, so longer ones lose digits there.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.get())
     }
 
-    /// Changes the fields of an object; those that are not touched stay as they are written,
-    /// whatever their numbers. Panics if it is not an object.
+    /// Changes the fields of an object. All others stay as they are written, with all digits. Panics if the text is not
+    /// an object.
     #[must_use]
     pub fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Self>)) -> Self {
         match self.read() {
@@ -140,12 +139,12 @@ impl From<&RawValue> for Raw {
 }
 
 impl Outcome {
-    /// Refused with this code, for this reason.
+    /// A refusal with this code and message.
     pub fn rejected(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Rejected { code: code.into(), message: message.into(), of: None }
     }
 
-    /// Whether this uses up the command's id: it does unless the id was used before.
+    /// Whether this entry uses up the command's id, as every entry does unless the id was used before.
     pub fn uses_id(&self) -> bool {
         match self {
             Self::Accepted(_) | Self::Faulted { .. } => true,
@@ -167,9 +166,9 @@ impl Outcome {
     }
 }
 
-/// The kinds that every service has, beside its own events.
+/// The kinds of entries that every service has, beside its own events.
 pub mod kinds {
-    /// What stands before the dot where other kinds have their service. No service has this name.
+    /// The word before the dot, where other kinds have their service. No service can have this name.
     pub const NAMESPACE: &str = "fanfold";
     /// A rejected entry.
     pub const REJECTED: &str = "fanfold.rejected";

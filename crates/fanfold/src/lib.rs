@@ -1,13 +1,13 @@
 //! Event sourcing for high-volume multi-tenant systems: the pure core of Fanfold.
 //!
-//! What authors write: a [`Service`] (decides on commands, owns documents), [`View`]s (read models)
-//! and [`Reactor`]s (answer events with commands); [`testing`] has given/when/then for all three.
+//! Authors write a [`Service`] (decides on commands, owns documents), [`View`]s (read models) and [`Reactor`]s (answer
+//! events with commands). [`testing`] has given/when/then for all three.
 //!
-//! What hosts use: [`request`]s and their validation, the [`window`] that recognises repeats, the
-//! state machine of one [`log`], the [`body`] of everything that is stored or sent, [`limits`].
+//! Hosts use [`request`]s and their validation, the [`window`] that recognises repeats, the state machine of one
+//! [`log`], the [`body`] of everything that is stored or sent, the [`limits`], and the [`invariant`]s.
 //!
-//! It guarantees that the same log folds to the same documents and rows everywhere (F9), and
-//! knows nothing of I/O, clocks, randomness, async or any cloud.
+//! The crate guarantees that the same log folds to the same documents and rows everywhere (F9). It has no I/O, no
+//! clock, no randomness, no async, and depends on no cloud.
 
 pub mod body;
 pub mod canary;
@@ -15,6 +15,7 @@ pub mod catch;
 pub mod command;
 pub mod digest;
 pub mod entry;
+pub mod invariant;
 pub mod limits;
 pub mod log;
 pub mod names;

@@ -1,9 +1,9 @@
-//! Every limit in one place, each with its unit and where it comes from.
+//! Every limit, with its unit and its source.
 //!
 //! Sizes are measured **before** compression, so that no codec changes an outcome (F9).
 
-/// Bytes of one command, as the client sent it. Leaves a slot with one command far below
-/// DynamoDB's item limit of 400 KB.
+/// Bytes of one command, as the client sent it: a slot with one command then stays far below DynamoDB's item limit of
+/// 400 KB.
 pub const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// Commands in one request to `POST /commands`.
 pub const REQUEST_COMMANDS_MAX: usize = 500;
@@ -15,8 +15,8 @@ pub const COMMAND_DEPTH_MAX: usize = 64;
 /// Bytes of a slot body, unless one command alone is larger. DynamoDB bills an update for the
 /// larger of the item before and after, so slots stay small.
 pub const SLOT_BODY_BYTES_MAX: usize = 32 * 1024;
-/// Bytes at which the relay closes a record of the command stream. Kinesis bills 25 KB units and
-/// Lambda's batches hold 6 MB: larger records make them lumpy.
+/// Bytes at which the relay closes a record of the command stream. Lambda's batches hold 6 MB, so larger records would
+/// make batches of very different sizes.
 pub const STREAM_RECORD_BYTES_SOFT: usize = 256 * 1024;
 /// Bytes of a record of the command stream (Kinesis, sustained).
 pub const STREAM_RECORD_BYTES_MAX: usize = 1024 * 1024;
@@ -52,23 +52,22 @@ pub const SEQ_END: u64 = 1 << 47;
 pub const EVENT_KINDS_MAX: usize = 64;
 /// Ids remembered per (log, origin). A client keeps fewer than that in flight per log.
 pub const WINDOW_IDS_MAX: usize = 2_048;
-/// Milliseconds of a log's own time for which a window keeps its ids without a new one. Longer than
-/// a client is offline between sending a command and sending it again; it bounds what a log keeps of
-/// thousands of clients that come once.
+/// Milliseconds of a log's own time for which a window keeps its ids without a new one. It is longer than a client is
+/// offline between sending a command and sending it again. It bounds what a log keeps of clients that come once.
 pub const WINDOW_IDLE_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
-/// Bytes of windows inside the head; above that they get items of their own.
+/// Bytes of windows inside the head. Above that each window gets an item of its own.
 pub const HEAD_WINDOWS_BYTES_MAX: usize = 8 * 1024;
-/// A snapshot is due when the journal has grown by this many bytes since the head: one read unit of
-/// DynamoDB's, so that a cold load of a quiet log reads about one ...
+/// A snapshot is due when the journal has grown by this many bytes since the head (one read unit of DynamoDB's, so that
+/// a cold load of a quiet log reads about one) ...
 pub const SNAPSHOT_JOURNAL_BYTES_MIN: usize = 4 * 1024;
-/// ... and by this many times what the snapshot would write: so it costs at most a twentieth.
+/// ... and by this many times the bytes that the snapshot would write, so that it costs at most a twentieth.
 pub const SNAPSHOT_FACTOR: usize = 20;
-/// It is also due after this many entries since the head, if they are [`SNAPSHOT_FACTOR`] times the
-/// write units that it would take ...
+/// A snapshot is also due after this many entries since the head, if they are [`SNAPSHOT_FACTOR`] times the write units
+/// that it would take ...
 pub const SNAPSHOT_ENTRIES_MIN: usize = 1_024;
-/// ... or so many, which a cold load has to fold, and a warm log keeps in memory (72 bytes each) ...
+/// ... or after this many, because a cold load has to fold them and a warm log keeps 72 bytes of each ...
 pub const SNAPSHOT_ENTRIES_MAX: usize = 65_536;
-/// ... or so many bytes, which a cold load has to read: eight pages of DynamoDB's.
+/// ... or after this many bytes (eight pages of DynamoDB's), because a cold load has to read them.
 pub const SNAPSHOT_JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of an item that one write unit of DynamoDB's pays for.
 pub const WRITE_UNIT_BYTES: usize = 1_024;

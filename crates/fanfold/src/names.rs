@@ -1,4 +1,4 @@
-//! What things are called: validated names and the keys built from them.
+//! Validated names, and the keys that are built from them.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -36,13 +36,13 @@ pub enum NameError {
         /// The character.
         character: char,
     },
-    /// URLs resolve such segments away, so that no client could address the thing.
+    /// HTTP clients remove such segments from URLs, so no URL could address the thing.
     #[error("must not be `.` or `..`, nor have one of these between slashes: no URL can name it")]
     DotSegment,
     /// The same text could be written with other code points.
     #[error("is not in Unicode normalization form C (NFC): normalize it before it is sent")]
     NotNfc,
-    /// Kept for Fanfold's own origins.
+    /// The name is one of Fanfold's own origins.
     #[error("is reserved: a user must not be called `resend` or begin with `reactor:`")]
     Reserved,
     /// Neither `org:<name>` nor `user:<name>`.
@@ -57,7 +57,7 @@ const NAME_CHARACTERS: &str = "printable characters without `/ ? # % \\`";
 const SERVICE_CHARACTERS: &str = "[a-z][a-z0-9-]*";
 const ROW_KEY_CHARACTERS: &str = "printable characters without `? # % \\`";
 
-/// The character as a code point, and as itself where that can be seen.
+/// The character as a code point, and as itself if it is visible.
 fn shown(character: char) -> String {
     let code = u32::from(character);
     if character.is_ascii_graphic() {
@@ -75,7 +75,7 @@ fn check_bytes(text: &str, max: usize) -> Result<(), NameError> {
     }
 }
 
-/// Invisible, but words of some scripts, and emoji, are spelled with them.
+/// The joiners are invisible, but some scripts, and emoji, need them.
 fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200C}' | '\u{200D}')
 }
@@ -85,7 +85,7 @@ fn is_printable(character: char) -> bool {
     match character {
         ' '..='~' => true,
         character if is_joiner(character) => true,
-        // What is unassigned may come to be something that is not in NFC.
+        // A later version of Unicode may assign the character, and the name would then not be in NFC.
         character => !matches!(
             get_general_category(character),
             Category::Control
@@ -99,7 +99,7 @@ fn is_printable(character: char) -> bool {
     }
 }
 
-/// What holds for every part of a name: allowed characters, in NFC.
+/// Checks what holds for every part of a name: allowed characters, in NFC.
 fn check_characters(text: &str, with_slash: bool) -> Result<(), NameError> {
     let is_allowed = |c: char| match c {
         '?' | '#' | '%' | '\\' => false,
@@ -126,7 +126,7 @@ fn check_edges(text: &str) -> Result<(), NameError> {
     }
 }
 
-/// Names are read for every command: most often nothing in them needs a closer look.
+/// Names are read for every command. Fast path: plain ASCII, which needs no further check.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:@=+-/".contains(&byte))
 }
@@ -173,7 +173,7 @@ macro_rules! text {
         pub struct $name(CompactString);
 
         impl $name {
-            /// Checks `text` and takes it over.
+            /// Checks `text` and wraps it.
             pub fn new(text: impl Into<CompactString>) -> Result<Self, NameError> {
                 let text = text.into();
                 ($check)(text.as_str())?;
@@ -249,7 +249,7 @@ text! {
     ServiceName, check_service
 }
 text! {
-    /// One thing that a service owns, an account say. Unique within its log; as [`Name`].
+    /// One thing that a service owns, for example an account. Unique within its log. The rules are those of [`Name`].
     DocumentId, check_name
 }
 text! {
@@ -276,30 +276,30 @@ impl Partition {
     }
 }
 
-/// Enough for a slash and a number.
+/// Spare bytes for a slash and a number, so that a join allocates once.
 const JOINED_BYTES: usize = 24;
 
 impl RowKey {
-    /// The key of one more level: `cash` joined with `17` is `cash/17`. The caller keeps it within
-    /// the limits: the result is checked where it is used, and a bad key parks the view's log.
+    /// The key with one more level: `cash` joined with `17` is `cash/17`. This does not check the limits. The projector
+    /// checks the key when it uses it, and a bad key parks the log in the view.
     #[must_use]
     pub fn join(&self, part: impl fmt::Display) -> Self {
-        // Padding comes character by character, which a `String` takes faster.
+        // Padding is written character by character, which is faster into a `String`.
         let mut joined = String::with_capacity(self.0.len() + JOINED_BYTES);
         joined.push_str(&self.0);
         joined.push('/');
-        // Into a string it cannot fail.
+        // Writing into a string cannot fail.
         let _ = write!(joined, "{part}");
         Self(joined.into())
     }
 
-    /// The beginning of keys, which may end anywhere: with a blank, say.
+    /// A prefix of keys. It may end anywhere, so also with a blank.
     pub fn check_prefix(text: &str) -> Result<(), NameError> {
         check_bytes(text, ROW_KEY_BYTES_MAX)?;
         check_characters(text, true)
     }
 
-    /// Says again whether the key is within the limits; [`RowKey::join`] does not.
+    /// Checks the key again, because [`RowKey::join`] does not.
     pub fn check(&self) -> Result<(), NameError> {
         check_row_key(&self.0)
     }
@@ -382,8 +382,8 @@ impl<'de> Deserialize<'de> for LogId {
     }
 }
 
-/// Who numbers a command's id: a user, a client of a user, or one of Fanfold's own, which no
-/// request can claim.
+/// The numberer of a command's id: a user, a client of a user, or one of Fanfold's own origins, which no request can
+/// claim.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Origin(CompactString);
@@ -398,8 +398,7 @@ impl Origin {
         }
     }
 
-    /// A client of a user, which numbers its commands by itself; refused if the user's name is
-    /// reserved.
+    /// A client of a user, which numbers its own commands. Refused if the user's name is reserved.
     pub fn client(user: &Name, client: &Name) -> Result<Self, NameError> {
         Self::user(user).map(|Self(user)| Self(format_compact!("{user}/{client}")))
     }
@@ -409,17 +408,17 @@ impl Origin {
         Self(format_compact!("reactor:{name}@{source}"))
     }
 
-    /// Commands that an operator sends again.
+    /// The origin of commands that an operator sends again.
     pub fn resend() -> Self {
         Self(CompactString::const_new("resend"))
     }
 
-    /// Of entries that no command caused: those that an operator declared lost.
+    /// The origin of entries that no command caused: those that an operator declared lost.
     pub fn nobody() -> Self {
         Self(CompactString::const_new(""))
     }
 
-    /// As an entry or a notification has it: what Fanfold wrote needs no check.
+    /// The origin in an entry or a notification. Fanfold wrote it, so it needs no check.
     pub(crate) fn from_wire(text: &str) -> Self {
         Self(text.into())
     }
@@ -429,7 +428,7 @@ impl Origin {
         &self.0
     }
 
-    /// The user, without the client; the whole text for Fanfold's own.
+    /// The user, without the client. For Fanfold's own origins, the whole text.
     pub fn user_name(&self) -> &str {
         self.split().0
     }
@@ -446,7 +445,7 @@ impl Origin {
         }
     }
 
-    /// A reactor's command is never resent.
+    /// Whether this is a reactor. A reactor's command is never resent.
     pub fn is_reactor(&self) -> bool {
         self.0.starts_with("reactor:")
     }

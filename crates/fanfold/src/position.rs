@@ -1,4 +1,4 @@
-//! Numbers with a meaning: positions in a log, command ids, points in time.
+//! Positions in a log, command ids, points in time.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl Seq {
         Self(self.0 + n)
     }
 
-    /// The position before this one; zero stays zero.
+    /// The position before this one. Zero stays zero.
     #[must_use]
     pub fn before(self) -> Self {
         Self(self.0.saturating_sub(1))
@@ -35,7 +35,7 @@ impl Seq {
 }
 
 impl<'de> Deserialize<'de> for Seq {
-    /// Refuses what no log can reach, so that arithmetic on what was read never overflows.
+    /// Refuses numbers that no log can reach, so that arithmetic with them cannot overflow.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let seq = u64::deserialize(deserializer)?;
         if seq >= SEQ_END {
@@ -57,7 +57,7 @@ impl fmt::Display for Seq {
 pub struct CommandId(u64);
 
 impl CommandId {
-    /// Of entries that no command caused.
+    /// The id of entries that no command caused.
     pub const NONE: Self = Self(0);
 
     /// `None` outside 1 to 2^53 - 1.
@@ -115,7 +115,7 @@ impl Time {
         (time.to_string() == text).then_some(time)
     }
 
-    /// This time and `ms` more.
+    /// This time plus `ms`.
     #[must_use]
     pub fn plus_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))

@@ -1,5 +1,5 @@
-//! What an author writes to answer events with commands (sagas, process managers), and the
-//! object-safe form in which hosts keep it.
+//! The trait by which an author answers events with commands (sagas, process managers), and its object-safe form for
+//! hosts.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -17,11 +17,11 @@ use crate::position::CommandId;
 use crate::service::check_author;
 use crate::view::Recorded;
 
-/// Commands that one entry may cause: a command's id is `seq * 64 + index`.
+/// Commands that one entry may cause. The source is the id of such a command: `seq * 64 + index`.
 pub const REACTIONS_MAX: usize = 64;
 
-/// Answers entries with commands to any log. Pure, as services are: the same entry always gives
-/// the same commands in the same order, and the window of the target's log lets each in once (F4).
+/// Answers entries with commands to any log. It must be pure, as services are: the same entry always gives the same
+/// commands in the same order. The window of the target log then accepts each of them once (F4).
 pub trait Reactor: Send + Sync + 'static {
     /// `[a-z][a-z0-9-]{0,31}`.
     const NAME: &'static str;
@@ -37,20 +37,20 @@ pub trait Reactor: Send + Sync + 'static {
         let _ = (kind, from);
         data
     }
-    /// The commands that follow from the entry: at most [`REACTIONS_MAX`].
+    /// The commands that answer the entry: at most [`REACTIONS_MAX`].
     fn react(entry: &Recorded<Self::Event>) -> Vec<OutgoingCommand>;
 }
 
 /// A command that a reactor sends.
 #[derive(Debug, Clone)]
 pub struct OutgoingCommand {
-    /// The service that shall decide.
+    /// The service that decides on it.
     pub service: ServiceName,
-    /// The partition that it is for.
+    /// The partition of its log.
     pub partition: Partition,
-    /// What to do.
+    /// Its name.
     pub command: Name,
-    /// What to do it with.
+    /// Its data.
     pub data: Box<RawValue>,
 }
 
@@ -62,7 +62,7 @@ pub trait AnyReactor: Send + Sync {
     fn services(&self) -> &'static [&'static str];
     /// See [`Reactor::EVENTS`].
     fn events(&self) -> &'static [(&'static str, u32)];
-    /// The commands that follow from the entry, in order, each with the log that it is for.
+    /// The commands that answer the entry, in order, each with its log.
     fn react(&self, log: &LogId, entry: &Entry) -> Result<Vec<(LogId, Command)>, Fault>;
 }
 

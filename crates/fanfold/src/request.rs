@@ -1,4 +1,4 @@
-//! The article's request, and what is wrong with those that are not.
+//! Requests, and their validation.
 //!
 //! ```json
 //! {"type":"ledger","command":"deposit","id":17,"timestamp":11178,"user":"ann","org":"acme",
@@ -20,25 +20,25 @@ use crate::service::{InvalidCommand, Services};
 /// A request that a service of this host can take.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The log that it is for.
+    /// The log of its command.
     pub log: LogId,
-    /// What it asks.
+    /// Its command.
     pub command: Command,
 }
 
-/// What is wrong with a request.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Not UTF-8.
+    /// The text is not UTF-8.
     #[error("the request is not valid UTF-8 from byte {at} on")]
     NotUtf8 {
         /// The first bad byte.
         at: usize,
     },
-    /// Not JSON.
+    /// The text is not JSON.
     #[error("the request is not JSON: {0}")]
     NotJson(String),
-    /// JSON, but no object.
+    /// The text is JSON, but not an object.
     #[error(
         "the request must be a JSON object, as {{\"type\":\"ledger\",\"command\":\"deposit\",…}}"
     )]
@@ -79,7 +79,7 @@ pub enum RequestError {
     BadName {
         /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         error: NameError,
     },
     /// The data is nested too deeply.
@@ -91,7 +91,7 @@ pub enum RequestError {
         /// Its size.
         bytes: usize,
     },
-    /// No service of this name here.
+    /// This host has no service of this name.
     #[error("`type`: there is no service `{service}` here")]
     UnknownService {
         /// The service.
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
         match serde_json::from_str::<Self>(text) {
             Ok(Self { error: Some(error), .. }) => Err(error),
             Ok(fields) => Ok(fields),
-            // An object whose every field is read as it stands: it is no object, or no JSON.
+            // The fields of an object are read as raw JSON, so this error means: no object, or no JSON.
             Err(error) => match serde_json::from_str::<&RawValue>(text) {
                 Ok(_) if !text.trim_ascii_start().starts_with('{') => {
                     Err(RequestError::NotAnObject)
@@ -167,7 +167,7 @@ impl<'a> Fields<'a> {
         FIELDS.iter().position(|f| *f == field).and_then(|at| self.values[at])
     }
 
-    /// `null` stands for what is not there.
+    /// `null` counts as absent.
     fn optional(&self, field: &str) -> Option<&'a RawValue> {
         self.get(field).filter(|raw| raw.get() != "null")
     }
@@ -178,7 +178,7 @@ impl<'a> Fields<'a> {
 
     fn text(&self, field: &'static str) -> Result<CompactString, RequestError> {
         let raw = self.required(field)?.get();
-        // Most often nothing in it is escaped.
+        // Fast path: a string without escapes.
         let inside = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
         match inside.filter(|inside| !inside.contains('\\')) {
             Some(text) => Ok(text.into()),

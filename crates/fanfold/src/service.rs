@@ -1,5 +1,4 @@
-//! What an author writes to own documents and to decide on commands, and the object-safe form in
-//! which hosts keep it.
+//! The trait by which an author owns documents and decides on commands, and its object-safe form for hosts.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -19,8 +18,8 @@ use crate::names::{DocumentId, LogId, Name, Origin, ServiceName};
 use crate::position::{CommandId, Seq, Time};
 use crate::tagged::{TaggedError, from_tagged};
 
-/// A service: decides on commands, folds its events into documents. Pure: no I/O, no clock, no
-/// randomness, so that folding a log twice gives the same documents (F9).
+/// A service decides on commands, and folds its events into documents. It must be pure (no I/O, no clock, no
+/// randomness), so that folding a log twice gives the same documents (F9).
 ///
 /// A log is processed one command after another, so **one decision may read and change several
 /// documents of its partition atomically**: a transfer between two accounts of one organisation
@@ -28,8 +27,8 @@ use crate::tagged::{TaggedError, from_tagged};
 pub trait Service: Send + Sync + 'static {
     /// The request's `type`: `[a-z][a-z0-9-]{0,31}`.
     const NAME: &'static str;
-    /// Raise it when `evolve`, `init` or `Document` change what is folded: documents are then
-    /// folded afresh from the log, beside those of the old version.
+    /// Raise it when `evolve`, `init` or `Document` change the result of a fold. Fanfold then folds all documents again
+    /// from the log, beside those of the old version.
     const DOCUMENT_VERSION: u32;
     /// Every event type and its current version, from 1 on.
     const EVENTS: &'static [(&'static str, u32)];
@@ -46,7 +45,7 @@ pub trait Service: Send + Sync + 'static {
     fn documents(command: &Self::Command) -> Vec<DocumentId>;
     /// A document that no event has touched.
     fn init(id: &DocumentId) -> Self::Document;
-    /// The events that follow from the command, each with the document it changes; or why not.
+    /// The events that follow from the command, each with the document that it changes, or the refusal.
     fn decide(
         docs: &Documents<'_, Self::Document>,
         command: &Self::Command,
@@ -68,7 +67,7 @@ pub trait Code {
     fn code(&self) -> &'static str;
 }
 
-/// The documents that a command declared, as they are before it.
+/// The documents that a command declared, in their state before it.
 #[derive(Debug)]
 pub struct Documents<'a, D>(Vec<(&'a DocumentId, std::borrow::Cow<'a, D>)>)
 where
@@ -93,16 +92,16 @@ impl<D: Clone> Index<&DocumentId> for Documents<'_, D> {
     }
 }
 
-/// What a decision may know beside its documents.
+/// What a decision may use beside its documents.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The log that the command is for.
+    /// The command's log.
     pub log: LogId,
     /// The command's position.
     pub seq: Seq,
     /// The entry's time.
     pub time: Time,
-    /// Who asks: the user's name for users.
+    /// The command's origin. For users, [`Origin::user_name`] is the user.
     pub origin: Origin,
     /// The command's id.
     pub id: CommandId,
@@ -130,9 +129,9 @@ pub enum InvalidCommand {
     /// The data does not fit the command.
     #[error("`{path}`: {message}")]
     Data {
-        /// Where in the request, as `data.amount`.
+        /// The path of the field, as `data.amount`.
         path: String,
-        /// What is wrong there.
+        /// What is wrong with it.
         message: String,
     },
 }
@@ -147,16 +146,16 @@ impl InvalidCommand {
     }
 }
 
-/// What a service makes of a command.
+/// A service's decision on a command.
 pub enum Decision {
-    /// Events, and each changed document as the events leave it with the bytes of its JSON.
+    /// The events, and each document that they change: its new state, and the bytes of its JSON.
     Accepted {
         /// In the order of the decision.
         events: Vec<Event>,
         /// One per document.
         documents: Vec<(DocumentId, AnyDocument, usize)>,
     },
-    /// A refusal.
+    /// The refusal.
     Rejected {
         /// Machine-readable.
         code: String,
@@ -165,8 +164,8 @@ pub enum Decision {
     },
 }
 
-/// The object-safe form of a [`Service`]: commands and events come as JSON, documents are opaque in
-/// memory and JSON when stored. Panics come back as [`Fault`]s.
+/// The object-safe form of a [`Service`]. Commands and events are JSON. Documents are opaque in memory, and JSON when
+/// they are stored. A panic is returned as a [`Fault`].
 pub trait AnyService: Send + Sync {
     /// See [`Service::NAME`].
     fn name(&self) -> &'static str;
@@ -178,14 +177,14 @@ pub trait AnyService: Send + Sync {
     fn parse(&self, name: &Name, data: &RawValue) -> Result<AnyCommand, InvalidCommand>;
     /// The documents that the command declares, without repetition.
     fn documents(&self, command: &AnyCommand) -> Result<Vec<DocumentId>, Fault>;
-    /// Decides and evolves. `docs` are those the command declared; `None` where none is stored.
+    /// Decides, and folds the events. `docs` are the documents that the command declared, `None` where none is stored.
     fn decide(
         &self,
         docs: &[(&DocumentId, Option<&AnyDocument>)],
         command: &AnyCommand,
         ctx: &Context,
     ) -> Result<Decision, Fault>;
-    /// Folds a stored event into its document (`None`: none is stored).
+    /// Folds a stored event into its document (`None` if none is stored).
     fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault>;
     /// Reads a stored document.
     fn decode_document(&self, json: &[u8]) -> Result<AnyDocument, Fault>;
@@ -193,7 +192,7 @@ pub trait AnyService: Send + Sync {
     fn encode_document(&self, doc: &AnyDocument) -> Result<Vec<u8>, Fault>;
 }
 
-/// Enough for most events and documents.
+/// Initial bytes of a buffer: enough for most events and documents.
 const SCRATCH_BYTES: usize = 256;
 
 struct Hosted<S>(PhantomData<fn() -> S>);
@@ -202,18 +201,18 @@ fn typed<T: 'static>(any: &(dyn Any + Send + Sync)) -> Result<&T, Fault> {
     any.downcast_ref().ok_or_else(|| Fault::new("the value belongs to another service"))
 }
 
-/// What an adjacently tagged event looks like once written.
+/// An adjacently tagged event, as JSON.
 #[derive(Deserialize)]
 pub(crate) struct Written<'a> {
     #[serde(rename = "type", borrow)]
     pub(crate) kind: std::borrow::Cow<'a, str>,
-    /// Absent for variants without content. `null` is content, as of one that holds an `Option`.
+    /// Absent for variants without content. `null` is content: a variant may hold an `Option`.
     #[serde(default = "Raw::empty")]
     pub(crate) data: Raw,
 }
 
 impl<S: Service> Hosted<S> {
-    /// `json` is overwritten.
+    /// Writes an event, with `json` as its buffer.
     fn encode_event(
         document: DocumentId,
         event: &S::Event,
@@ -349,7 +348,7 @@ impl<S: Service> AnyService for Hosted<S> {
                 });
             }
         };
-        // One buffer for all that is written on the way.
+        // All JSON of this decision is written into one buffer.
         let mut json = Vec::with_capacity(SCRATCH_BYTES);
         let mut events = Vec::with_capacity(decided.len());
         let mut changed: Vec<(DocumentId, S::Document)> = Vec::new();
@@ -369,16 +368,16 @@ impl<S: Service> AnyService for Hosted<S> {
                     changed.len() - 1
                 }
             };
-            // What is folded is the event as the log will hold it, so that a replay gives the same
-            // document, whatever the author's serde attributes leave out (F9).
+            // Fold the event as the log will hold it: a replay then gives the same document, even if the author's
+            // serde attributes leave something out (F9).
             let replayed = Self::decode_event(&event)?;
             catch("evolve", || S::evolve(&mut changed[at].1, &replayed))?;
             events.push(event);
         }
         let mut documents = Vec::with_capacity(changed.len());
         for (id, doc) in changed {
-            // What could be stored and not be read again (an infinite number, a nesting too deep)
-            // would stop the log at its next cold load: better one faulted command now.
+            // Read the document back. One that cannot be read (an infinite number, a nesting too deep) would stop the
+            // log at its next cold load, so the command becomes a fault now.
             json.clear();
             Self::write_document(&doc, &mut json)?;
             Self::read_document(&json)?;

@@ -1,5 +1,5 @@
-//! Reads `{"<tag>": "<name>", "<content>": …}` from a name and raw JSON, without writing it out
-//! first: users' commands and events are adjacently tagged enums.
+//! Reads `{"<tag>": "<name>", "<content>": …}` from a name and raw JSON, without building that text first. Authors'
+//! commands and events are such adjacently tagged enums.
 
 use std::cell::Cell;
 
@@ -16,7 +16,7 @@ pub(crate) enum TaggedError {
     BadContent { path: String, message: String },
 }
 
-/// `keys` are those of the tag and of the content.
+/// Reads a value. `keys` are the keys of the tag and of the content.
 pub(crate) fn from_tagged<T: DeserializeOwned>(
     keys: [&'static str; 2],
     tag: &str,
@@ -42,7 +42,7 @@ pub(crate) fn from_tagged<T: DeserializeOwned>(
             {
                 return Ok(value);
             }
-            // Read once more, this time noting where it fails: paths cost, so only here.
+            // Read again, with the path of the error: tracking paths is slow, so the first read does without.
             match serde_path_to_error::deserialize::<_, T>(access(Some(content))) {
                 Ok(value) => Ok(value),
                 Err(error) => Err(TaggedError::BadContent {
@@ -54,13 +54,13 @@ pub(crate) fn from_tagged<T: DeserializeOwned>(
     }
 }
 
-/// Whether it is `{}`, however it is spaced, or `null`.
+/// Whether the JSON is `{}`, with any white space, or `null`.
 fn is_empty(content: &RawValue) -> bool {
     let inside = content.get().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
     inside.is_some_and(|inside| inside.trim().is_empty()) || content.get() == "null"
 }
 
-/// Positions count from the start of the content, which the sender never saw by itself.
+/// Removes the position from an error: it counts from the start of the content, which the sender never saw alone.
 fn without_position(message: &str) -> String {
     match message.rfind(" at line ") {
         Some(at) => message[..at].to_owned(),

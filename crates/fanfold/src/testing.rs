@@ -1,11 +1,11 @@
 //! Given, when, then: kits for the tests of services, views and reactors.
 //!
-//! The kits take the way of production: commands and events pass through JSON, documents and rows
-//! are stored and loaded again between any two steps. So they also notice what otherwise only
-//! production would: attributes of serde that lose something, documents that a command does not
-//! declare, decisions and folds that differ when they are repeated (F6, F9).
+//! The kits do as production does: commands and events pass through JSON, documents and rows are stored and loaded
+//! again between any two steps. So they also find mistakes that otherwise only production would show: attributes of
+//! serde that lose something, documents that a command does not declare, decisions and folds that differ when they are
+//! repeated (F6, F9).
 //!
-//! Every method panics, with a diff, when it finds something wrong. Entries have the seqs 1, 2, 3 …
+//! Every method panics, with a diff, when an expectation does not hold. Entries have the seqs 1, 2, 3 …
 //! and, unless [`Kit::at`] says otherwise, the times 1,000, 2,000, 3,000 … ms.
 //!
 //! ```
@@ -90,11 +90,11 @@ pub use service::UnderTest;
 
 use exact::Exact;
 
-/// The kit of a service. Given events, when a command comes, then events follow, or a refusal.
+/// The kit of a service: given events, when a command comes, then events follow, or a refusal.
 pub type ServiceKit<S> = Kit<UnderTest<S>>;
-/// The kit of a view. Given entries, then there are rows.
+/// The kit of a view: given entries, then there are rows.
 pub type ViewKit = Kit<Arc<dyn AnyView>>;
-/// The kit of a reactor. Given entries, then there are commands in answer to the last.
+/// The kit of a reactor: given entries, then commands answer the last one.
 pub type ReactorKit = Kit<Arc<dyn AnyReactor>>;
 
 /// Tests `S` on the log `<service>/org:acme`, as the user `ann`.
@@ -118,7 +118,7 @@ pub fn reactor<R: Reactor>() -> ReactorKit {
     Kit::new(Arc::clone(reactor), R::SERVICES.first().expect("it reads a service"), R::EVENTS)
 }
 
-/// What all kits have: a log, to which they append.
+/// The part that all kits share: a log, to which they append.
 pub struct Kit<T> {
     subject: T,
     /// The event types that the subject understands.
@@ -136,7 +136,7 @@ impl<T> Kit<T> {
         Self { subject, events, log, origin, time: Time(1_000), entries: Vec::new() }
     }
 
-    /// Goes on in another log, as `ledger/user:ann`.
+    /// Continues in another log, as `ledger/user:ann`.
     #[track_caller]
     #[must_use]
     pub fn in_log(mut self, log: &str) -> Self {
@@ -144,7 +144,7 @@ impl<T> Kit<T> {
         self
     }
 
-    /// Goes on as another user.
+    /// Continues as another user.
     #[track_caller]
     #[must_use]
     pub fn by(mut self, user: &str) -> Self {
@@ -152,7 +152,7 @@ impl<T> Kit<T> {
         self
     }
 
-    /// Goes on as a client of a user.
+    /// Continues as a client of a user.
     #[track_caller]
     #[must_use]
     pub fn by_client(mut self, user: &str, client: &str) -> Self {
@@ -160,7 +160,7 @@ impl<T> Kit<T> {
         self
     }
 
-    /// The time of the next entry; each later one is a second younger.
+    /// The time of the next entry. Each later entry is one second later.
     #[must_use]
     pub fn at(mut self, time: Time) -> Self {
         self.time = time;
@@ -177,7 +177,7 @@ impl<T> Kit<T> {
         self.entries.last().expect("nothing has happened yet")
     }
 
-    /// What the next command may know.
+    /// The context of the next command.
     fn context(&self) -> Context {
         let seq = self.entries.last().map_or(Seq(1), |last| last.seq.next());
         Context {
@@ -237,8 +237,8 @@ fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Raw)>) -> Raw {
     raw(BTreeMap::from_iter(fields))
 }
 
-/// An event as its service writes it. Types that are not in `events` have version 1: whoever lists
-/// `events` does not read them.
+/// An event as its service writes it. A type that is not in `events` gets version 1, because the subject does not read
+/// it anyway.
 #[track_caller]
 fn written(events: &[(&str, u32)], document: &str, event: impl Serialize) -> Event {
     let json = raw(event);
@@ -268,7 +268,7 @@ fn valid<T: FromStr<Err: Display>>(text: &str) -> T {
     sure(text, text.parse())
 }
 
-/// As `expect`, but with a message for people.
+/// Like `expect`, but the panic shows the error as its `Display`.
 #[track_caller]
 fn sure<T>(what: &str, result: Result<T, impl Display>) -> T {
     match result {

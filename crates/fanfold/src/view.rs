@@ -1,4 +1,4 @@
-//! What an author writes to keep a read model, and the object-safe form in which hosts keep it.
+//! The trait by which an author keeps a read model, and its object-safe form for hosts.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ use crate::names::{DocumentId, LogId, Origin, RowKey, ServiceName};
 use crate::position::{CommandId, Seq, Time};
 use crate::service::{Services, check_author, current_version, decode_event};
 
-/// A read model: rows per log, folded from entries. Pure, as services are.
+/// A read model: rows per log, folded from entries. It must be pure, as services are.
 ///
 /// A view is per log: it never sees two organisations together. For a view across logs use a
 /// reactor, or consume a view's own table.
 pub trait View: Send + Sync + 'static {
     /// `[a-z][a-z0-9-]{0,31}`.
     const NAME: &'static str;
-    /// Raise it when rows change their meaning, or `EVENTS` changes: the view is then built afresh.
+    /// Raise it when rows change their meaning, or `EVENTS` changes. The view is then built again from the journal.
     const VERSION: u32;
     /// The services whose logs it reads.
     const SERVICES: &'static [&'static str];
@@ -49,8 +49,8 @@ pub trait View: Send + Sync + 'static {
     ) -> Option<Self::Row>;
 }
 
-/// An entry as views and reactors see it. They see neither duplicates nor stale entries, nor
-/// accepted entries in which nothing happened that they understand.
+/// An entry as views and reactors receive it. They receive no duplicates, no stale entries, and no accepted entries
+/// without an event that they understand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded<E> {
     /// The entry's log.
@@ -59,15 +59,15 @@ pub struct Recorded<E> {
     pub seq: Seq,
     /// Its time.
     pub time: Time,
-    /// Who sent the command: the user's name for users.
+    /// The command's origin.
     pub origin: Origin,
     /// The command's id.
     pub id: CommandId,
-    /// What became of the command.
+    /// The outcome of the command.
     pub outcome: Outcome<E>,
 }
 
-/// What became of a command, as views and reactors see it.
+/// The outcome of a command, as views and reactors receive it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome<E> {
     /// The events that the view understands, each with its document.
@@ -81,10 +81,10 @@ pub enum Outcome<E> {
     },
     /// The service could not decide.
     Faulted {
-        /// What happened.
+        /// The panic, or the breach of the contract.
         message: String,
     },
-    /// Given up by an operator.
+    /// An operator gave the command up.
     Lost {
         /// The operator's reason.
         reason: String,
@@ -103,7 +103,7 @@ impl<E> Recorded<E> {
 }
 
 impl<E: DeserializeOwned> Recorded<E> {
-    /// What `entry` is to somebody who understands `events`; `None` if it is nothing.
+    /// `entry` as a reader of `events` receives it; `None` if there is nothing in it for the reader.
     pub(crate) fn read(
         log: &LogId,
         entry: &Entry,
@@ -161,8 +161,7 @@ pub struct ApplyFault {
     pub fault: Fault,
 }
 
-/// The object-safe form of a [`View`]: entries come as stored, rows are JSON. Panics come back as
-/// [`Fault`]s.
+/// The object-safe form of a [`View`]. Entries are as stored, rows are JSON. A panic is returned as a [`Fault`].
 pub trait AnyView: Send + Sync {
     /// See [`View::NAME`].
     fn name(&self) -> &'static str;
@@ -172,11 +171,11 @@ pub trait AnyView: Send + Sync {
     fn services(&self) -> &'static [&'static str];
     /// See [`View::EVENTS`].
     fn events(&self) -> &'static [(&'static str, u32)];
-    /// Reads an entry; `None` if the view has no use for it.
+    /// Reads an entry; `None` if there is nothing in it for the view.
     fn read(&self, log: &LogId, entry: &Entry) -> Result<Option<AnyRecorded>, Fault>;
     /// The rows that the entry touches, without repetition.
     fn rows(&self, entry: &AnyRecorded) -> Result<Vec<RowKey>, Fault>;
-    /// Folds `entries`, in order, into the row stored as `row`. All must touch it.
+    /// Folds `entries`, in order, into the row stored as `row`. Each of them must touch it.
     fn fold(
         &self,
         key: &RowKey,
@@ -184,8 +183,8 @@ pub trait AnyView: Send + Sync {
         entries: &[&AnyRecorded],
     ) -> Result<Option<Vec<u8>>, ApplyFault>;
 
-    /// The kinds by which a notification's `prev` tells this view what it has missed: its events,
-    /// by service, and what every service has.
+    /// The kinds that the view reads: its events, by service, and the kinds that every service has. A notification's
+    /// `prev` of these kinds shows whether the view missed an entry.
     fn kinds(&self) -> Vec<String> {
         let events = self.services().iter().flat_map(|service| {
             self.events().iter().map(move |(kind, _)| format!("{service}.{kind}"))
@@ -194,8 +193,8 @@ pub trait AnyView: Send + Sync {
         events.chain(common.into_iter().map(str::to_owned)).collect()
     }
 
-    /// Whether the view understands fewer event types than one of its services has. Its cursor
-    /// may rightly lag behind the log's tail, so nobody can wait for it.
+    /// Whether the view understands fewer event types than one of its services has. Its cursor may then lag behind the
+    /// log's tail without being wrong, so a caller cannot wait for it.
     fn is_filtered(&self, services: &Services) -> bool {
         self.services().iter().filter_map(|name| services.get(name)).any(|service| {
             service.events().iter().any(|(kind, _)| current_version(self.events(), kind).is_none())

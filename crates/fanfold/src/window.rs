@@ -1,10 +1,10 @@
-//! The ids seen per (log, origin): how repeats are recognised (F4).
+//! The ids used per (log, origin), by which repeats are recognised (F4).
 //!
-//! Kept are the [`WINDOW_IDS_MAX`] highest ids, each with the seq of its entry, as runs in which id
-//! and seq grow together; and a floor, the highest id that fell out. One that got no new id for
-//! [`WINDOW_IDLE_MS_MAX`] is its floor only: all ids that it had are below it. A window is folded
-//! from the log like a document: the only clock is the time of the log's entries, which never goes
-//! back, so it does not matter whether what is idle was stored as it was, or as its floor.
+//! A window holds the [`WINDOW_IDS_MAX`] highest ids, each with the seq of its entry, as runs in which id and seq grow
+//! together. It also holds a floor: the highest id that fell out. A window without a new id for [`WINDOW_IDLE_MS_MAX`]
+//! forgets its ids, and its highest id becomes the floor. A window is folded from the log like a document. Its only
+//! clock is the time of the log's entries, which never goes back, so it makes no difference whether an idle window was
+//! stored with its ids or as its floor.
 
 use std::collections::VecDeque;
 
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{COMMAND_ID_END, SEQ_END, WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use crate::position::{CommandId, Seq, Time};
 
-/// What a window knows of an id.
+/// What a window says about an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sighting {
-    /// Never seen: the command may be decided.
+    /// The id is new: the command may be decided.
     New,
-    /// Seen before: its entry stands at this seq.
+    /// The id was used by the entry at this seq.
     Known(Seq),
-    /// At or below the floor: seen or not, nobody knows.
+    /// The id is at or below the floor, so the window cannot say whether it was used.
     Unknown,
 }
 
-/// `len` ids from `id` on, whose entries stand at `seq`, `seq + 1`, ….
+/// `len` ids from `id` on, whose entries are at `seq`, `seq + 1`, ….
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Run(u64, u64, u64);
 
@@ -42,7 +42,7 @@ impl Run {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored")]
 pub struct Window {
-    /// The highest id that fell out; zero while none has.
+    /// The highest id that fell out; zero if none has.
     #[serde(rename = "f")]
     floor: u64,
     /// Ascending by id, not overlapping, all above the floor.
@@ -89,8 +89,7 @@ impl TryFrom<Stored> for Window {
 }
 
 impl Window {
-    /// Whether `id` was seen before, asked at the time of an entry that is not older than any
-    /// folded so far.
+    /// Whether `id` was used before. `now` is the time of an entry that is not older than any folded so far.
     pub fn sight(&self, id: CommandId, now: Time) -> Sighting {
         let floor = if self.is_idle(now) { self.highest() } else { self.floor };
         if id.get() <= floor { Sighting::Unknown } else { self.find(id.get()) }
@@ -105,11 +104,11 @@ impl Window {
         }
     }
 
-    /// Remembers that the entry of `id` stands at `seq` and has this time. An id that is known or
-    /// below the floor changes nothing: the first sighting counts.
-    pub fn insert(&mut self, id: CommandId, seq: Seq, time: Time) {
+    /// Adds an id with the seq and time of its entry. Returns `false`, and changes nothing, if the id is known or not
+    /// above the floor: its first entry counts.
+    pub fn insert(&mut self, id: CommandId, seq: Seq, time: Time) -> bool {
         if self.sight(id, time) != Sighting::New {
-            return;
+            return false;
         }
         self.forget_if_idle(time);
         self.touched = time;
@@ -123,6 +122,7 @@ impl Window {
         while self.ids > WINDOW_IDS_MAX {
             self.drop_lowest();
         }
+        true
     }
 
     fn highest(&self) -> u64 {
@@ -142,10 +142,10 @@ impl Window {
         }
     }
 
-    /// Behind the last run that begins at or below `id`.
+    /// The index behind the last run that begins at or below `id`.
     fn place(&self, id: u64) -> usize {
         match self.runs.back() {
-            // Most often ids grow.
+            // Fast path: ids grow.
             Some(last) if last.0 <= id => self.runs.len(),
             _ => self.runs.partition_point(|run| run.0 <= id),
         }
@@ -162,7 +162,7 @@ impl Window {
         }
     }
 
-    /// About the bytes that this takes when stored: a run is three numbers.
+    /// An estimate of its stored bytes: a run is three numbers.
     pub fn weight(&self) -> usize {
         32 + self.runs.len() * 24
     }
@@ -180,7 +180,7 @@ mod tests {
         CommandId::new(id).expect("ids in these tests are in range")
     }
 
-    /// The definition, word for word: the highest ids with their seqs, a floor, and the last touch.
+    /// The definition, word for word: the highest ids with their seqs, a floor, and the time of the last new id.
     #[derive(Default)]
     struct Model {
         floor: u64,
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// As it comes back from where it is stored, perhaps as its floor.
+    /// The window after it was stored, perhaps as its floor, and read.
     fn stored(window: &Window, now: Time) -> Window {
         let mut window = window.clone();
         window.forget_if_idle(now);
@@ -228,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_does_as_its_definition(
+        fn a_window_answers_as_its_definition(
             starts in prop::collection::vec(
                 (1u64..20_000, 1u64..400, prop_oneof![
                     20 => 0..WINDOW_IDLE_MS_MAX / 4,

@@ -1,13 +1,12 @@
 //! The example service: the accounts of an organisation.
 //!
-//! A service says four things, and this file says them in order: what one may ask of it (its
-//! **commands**), what can come of that (its **events**), or why nothing does (its **refusals**),
-//! and what it remembers between two commands (its **documents**). Then it gives them life with two
-//! pure functions: [`decide`](Service::decide) makes events from a command and documents,
-//! [`evolve`](Service::evolve) makes the next document from an event. There is no storage, no
-//! network and no clock here: the same crate runs in a Lambda, in one process and in a test.
+//! A service declares four things, and this file has them in this order: its **commands**, the **events** that follow from
+//! them, the **refusals**, and the **documents**, which are its state between two commands. Two pure functions connect
+//! them: [`decide`](Service::decide) makes events from a command and documents, and [`evolve`](Service::evolve) makes the
+//! next document from an event. There is no storage, no network and no clock here: the same crate runs in a Lambda, in
+//! one process and in a test.
 //!
-//! What people look at is folded from the same events by the [`views`].
+//! The [`views`] fold the same events into the rows that people read.
 
 use fanfold::{Code, Context, DocumentId, Documents, Service};
 use serde::{Deserialize, Serialize};
@@ -17,8 +16,8 @@ pub mod views;
 /// The accounts of an organisation, each with a balance that never goes below zero.
 pub struct Ledger;
 
-/// What one may ask. Amounts are in minor units (cents), and signed, so that zero and less reach
-/// [`decide`](Service::decide) and are refused with a code of ours.
+/// The commands. Amounts are in minor units (cents). They are signed, so that zero and negative amounts reach
+/// [`decide`](Service::decide), which refuses them with a code of the ledger's.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields say it")]
@@ -30,11 +29,11 @@ pub enum Command {
     Close { account: DocumentId },
 }
 
-/// What happened to an account.
+/// The events of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum Event {
-    /// It exists from now on, empty.
+    /// The account was opened, and is empty.
     Opened,
     /// Money came from outside the ledger.
     Deposited(Movement),
@@ -44,19 +43,19 @@ pub enum Event {
     Sent(Movement),
     /// Money came from another account.
     Received(Movement),
-    /// It exists no longer. It may be opened again.
+    /// The account was closed. It may be opened again.
     Closed,
 }
 
-/// How much money moved, and what it left in the account: a reader of events, a line of a statement
-/// say, need not add them up.
+/// The amount of money that moved, and the balance after it, so that a reader of events (for example a line of a
+/// statement) need not add them up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Movement {
-    /// More than zero; the event's type says which way it went.
+    /// More than zero. The event's type says in which direction.
     pub amount: i64,
     /// The account's balance after it.
     pub balance: i64,
-    /// What the user wrote on it.
+    /// The user's memo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memo: Option<String>,
 }
@@ -89,7 +88,7 @@ impl Code for Refusal {
     }
 }
 
-/// What the service remembers of an account: no more than its decisions need.
+/// The state of an account: only what decisions need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -149,12 +148,12 @@ impl Service for Ledger {
             Command::Withdraw { account, amount, memo } => {
                 one(account, Event::Withdrawn(take(balance(account)?, *amount, memo)?))
             }
-            // Two accounts and one decision: either both change, or neither.
+            // One decision changes two accounts: both or none.
             Command::Transfer { from, to, amount, memo } => {
                 let (source, target) = (balance(from)?, balance(to)?);
                 let sent = take(source, *amount, memo)?;
                 if from == to {
-                    // It is allowed, and nothing happens: no money moves.
+                    // A transfer to the same account is accepted without events.
                     return Ok(vec![]);
                 }
                 let received = add(target, *amount, memo)?;

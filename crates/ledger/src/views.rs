@@ -1,8 +1,8 @@
-//! What people look at: read models, folded from the log's entries.
+//! The read models, folded from the log's entries.
 //!
-//! A view answers two questions about an entry: which [rows](View::rows) does it touch, and what
-//! becomes of [each](View::apply)? All three read every event of the ledger, so their cursors keep
-//! up with its log, and whoever sent a command can wait until a view shows it.
+//! A view defines which [rows](View::rows) an entry touches, and the [new state](View::apply) of each. All three views
+//! read every event of the ledger, so their cursors keep up with its log, and the sender of a command can wait until a
+//! view shows it.
 
 use fanfold::view::Outcome;
 use fanfold::{DocumentId, Recorded, RowKey, Service, Time, View};
@@ -16,9 +16,9 @@ pub struct Balances;
 /// An open account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Balance {
-    /// What it holds, in minor units.
+    /// The balance, in minor units.
     pub balance: i64,
-    /// How often money came or went since it was opened.
+    /// The number of movements since it was opened.
     pub movements: u64,
 }
 
@@ -50,8 +50,8 @@ impl View for Balances {
     }
 }
 
-/// `statement`: a row per movement, under `<account>/<seq, 20 digits>`, so that a range of keys is
-/// an account's statement in the order of time, and backwards the newest come first.
+/// `statement`: a row per movement, under `<account>/<seq, 20 digits>`. So a range of keys is an account's statement in
+/// the order of time, and a reverse range starts with the newest movement.
 pub struct Statement;
 
 /// A movement of money.
@@ -61,13 +61,13 @@ pub struct Line {
     pub account: DocumentId,
     /// The event: `deposited`, `withdrawn`, `sent` or `received`.
     pub kind: String,
-    /// How much, in minor units.
+    /// The amount, in minor units.
     pub amount: i64,
     /// The account's balance after it.
     pub balance: i64,
-    /// When.
+    /// The time.
     pub at: Time,
-    /// What the user wrote on it.
+    /// The user's memo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memo: Option<String>,
 }
@@ -85,8 +85,8 @@ impl View for Statement {
     }
 
     fn apply(_: Option<Line>, key: &RowKey, entry: &Recorded<Event>) -> Option<Line> {
-        // The ledger gives an account one event a command. Of several, the last would stand here,
-        // and its balance would be right.
+        // A command of the ledger has at most one event per account. With several, the row would have the last one, whose
+        // balance is right.
         let of_row = movements(entry).filter(|(account, ..)| line_key(account, entry) == *key);
         of_row.last().map(|(account, kind, moved)| Line {
             account: account.clone(),
@@ -107,11 +107,11 @@ pub struct Totals;
 pub struct Total {
     /// Open accounts.
     pub accounts: u64,
-    /// What they hold together, in minor units. Every account may hold as much as an `i64` can.
+    /// The sum of their balances, in minor units. Each balance may be as large as an `i64`.
     pub balance: i128,
-    /// How often money came to an account or went from it: a transfer does both.
+    /// The number of movements. A transfer counts as two.
     pub movements: u64,
-    /// Commands that were refused.
+    /// The number of refused commands.
     pub rejected: u64,
 }
 
@@ -165,7 +165,7 @@ fn movements(
     })
 }
 
-/// The digits are filled up with zeros because rows are in the order of their keys' bytes.
+/// The digits are padded with zeros, because rows are sorted by the bytes of their keys.
 fn line_key(account: &DocumentId, entry: &Recorded<Event>) -> RowKey {
     RowKey::from(account).join(format_args!("{:020}", entry.seq))
 }

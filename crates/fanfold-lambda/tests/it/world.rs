@@ -351,7 +351,7 @@ impl Parts<'_> {
 
     fn relay(&self) -> RelayHandler {
         let stream = self.trouble::<dyn CommandStream>(self.memory.stream.clone());
-        RelayHandler::new(Relay::new(stream, self.env.clone()))
+        RelayHandler(Relay::new(stream, self.env.clone()))
     }
 
     fn processor(&self, services: &Services) -> ProcessorHandler {
@@ -364,7 +364,7 @@ impl Parts<'_> {
             env: self.env.clone(),
         };
         let services = services.clone().with::<fanfold::canary::Canary>();
-        ProcessorHandler::new(Processor::new(ports, services))
+        ProcessorHandler(Processor::new(ports, services))
     }
 
     fn sweep(&self, position: Arc<StoredPosition>) -> SweepHandler {

@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::{LogId, Seq, Time};
+use fanfold::body::commit;
+use fanfold::log::FoldError;
+use fanfold::{Entry, LogId, Seq, Time, invariant};
 
 use super::Unavailable;
 
@@ -44,6 +46,15 @@ pub struct CommitItem {
 }
 
 impl CommitItem {
+    /// Its entries, and the bytes of its payload. There must be as many entries as it says (F3).
+    pub fn entries(&self) -> Result<(Vec<Entry>, usize), FoldError> {
+        let (entries, bytes) = commit::decode(self.first, &self.body)?;
+        let Self { first, n, .. } = self;
+        let found = entries.len();
+        invariant!(F3, found as u64 == *n, "the commit from {first} has {found} entries, not {n}")?;
+        Ok((entries, bytes))
+    }
+
     /// The seq of its last entry.
     pub fn last(&self) -> Seq {
         Seq((self.first.0 + self.n).saturating_sub(1))

@@ -41,6 +41,7 @@ use self::suspect::{Caution, Suspects};
 use self::tables::{Appended, COMMITS_PER_READ, Stop, report_faults};
 use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
+use crate::breach::report;
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
 
 /// Logs of one batch that are worked on at the same time: enough to hide the latency of the
@@ -195,6 +196,10 @@ impl Processor {
             }
             Err(Stop::CannotFold(error)) => self.park_unfoldable(&mut lane, &error).await,
             Err(Stop::Damaged(error)) => self.park_unfoldable(&mut lane, &error).await,
+            Err(Stop::Breach(breach)) => {
+                report(&lane.id, &breach);
+                self.park_queue(&mut lane, Reason::CannotFold, &breach.to_string()).await
+            }
             Err(Stop::Suspect(detail)) => {
                 tracing::error!(alarm = "suspect", log = %lane.id, detail);
                 let parked = self.park_queue(&mut lane, Reason::Suspect, &detail).await;
@@ -228,7 +233,7 @@ impl Processor {
             None => Box::new(self.load(&lane.id, &service, deadline).await?),
         };
         let driven = self.passes(lane, &mut log, nudged, deadline).await;
-        let intact = !matches!(driven, Err(Stop::CannotFold(_)));
+        let intact = !matches!(driven, Err(Stop::CannotFold(_) | Stop::Breach(_)));
         // What was decided and is perhaps not stored is forgotten with the log.
         if intact && log.is_settled() {
             lane.log = Some(log);
@@ -347,7 +352,7 @@ impl Processor {
             }
             let notice = sealed.notice.clone();
             report_faults(&notice);
-            log.acknowledge(sealed);
+            log.acknowledge(sealed)?;
             for command in commands.by_ref().take(notice.entries.len()) {
                 lane.take(command);
             }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use fanfold::body::notification::Notice;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::{
-    DecodeError, commit,
+    DecodeError,
     head::{Head, Prev},
 };
 use fanfold::entry::Outcome;
+use fanfold::invariant::Breach;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -58,6 +59,8 @@ pub(super) enum Stop {
     CannotFold(#[source] FoldError),
     #[error("what is stored of the log is damaged")]
     Damaged(#[source] Unavailable),
+    #[error(transparent)]
+    Breach(#[from] Breach),
 }
 
 /// What cannot be read comes again for ever if it is taken for what does not answer now.
@@ -76,7 +79,10 @@ impl From<Unavailable> for Stop {
 
 impl From<FoldError> for Stop {
     fn from(error: FoldError) -> Self {
-        Self::CannotFold(error)
+        match error {
+            FoldError::Breach(breach) => Self::Breach(breach),
+            FoldError::Body(_) | FoldError::Fault { .. } => Self::CannotFold(error),
+        }
     }
 }
 
@@ -130,7 +136,7 @@ impl Processor {
             let mut decoded = Vec::with_capacity(page.commits.len());
             let mut wants = BTreeSet::new();
             for item in &page.commits {
-                let (entries, bytes) = commit::decode(item.first, &item.body)?;
+                let (entries, bytes) = item.entries()?;
                 wants.extend(log.wants_to_fold(&entries));
                 decoded.push((entries, bytes));
             }
@@ -139,7 +145,7 @@ impl Processor {
                 log.fold(entries, bytes)?;
             }
             if page.commits.is_empty() || !page.more && !log.is_behind() {
-                return Ok(());
+                return Ok(log.reaches_the_state_table()?);
             }
             // A long first load writes heads as it goes, so that it is made only once.
             if log.may_snapshot() {
@@ -242,7 +248,7 @@ impl Processor {
             self.check(deadline)?;
             let page = self.ports.journal.read(id, *seq, commits_per_read).await?;
             for item in &page.commits {
-                let (entries, _) = commit::decode(item.first, &item.body)?;
+                let (entries, _) = item.entries()?;
                 let asked = entries.iter().filter(|e| seqs.binary_search(&e.seq).is_ok());
                 commands.extend(asked.map(|e| (e.seq, Sent::from(e))));
                 read_to = item.last();
@@ -297,7 +303,7 @@ impl Processor {
     async fn take_up_refused(&self, lane: &mut Lane, first: Seq, prev: Prev) -> Result<(), Stop> {
         let page = self.ports.journal.read(&lane.id, first, 1).await?;
         if let Some(item) = page.commits.first().filter(|item| item.first == first) {
-            let entries = commit::decode(first, &item.body)?.0.into();
+            let entries = item.entries()?.0.into();
             lane.publish(Notice { log: lane.id.clone(), entries, prev: Arc::new(prev) });
             lane.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
         }

@@ -32,6 +32,8 @@ pub(crate) enum Op {
     ParkedRemove,
     Publish,
     Cursor,
+    /// The answer that a cursor is six entries further on than it is.
+    CursorAhead,
     Rows,
     PutRow,
     Advance,

@@ -6,6 +6,7 @@ mod check;
 mod death;
 mod faults;
 mod ingest;
+mod invariants;
 mod lookup;
 mod ports;
 mod process;

@@ -1,7 +1,6 @@
-//! An attempt marker: a call that perhaps ends its process was begun. The processor's stands in the
-//! parked table beside what is parked of the log, a view's in its cursor. Every call that returns
-//! removes its marker. So a marker that is there after its call can no longer run tells of a crash,
-//! and of the step at which it happened.
+//! An attempt marker says that a call which may end its process has begun. The processor's marker is in the parked
+//! table, beside the log's parked items; a view's is in its cursor. Every call that returns removes its marker. So a
+//! marker that is still there when its call can no longer run means a crash, and names the step at which it happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +9,7 @@ use crate::position::{Seq, Time};
 
 const FORMAT: u8 = 1;
 
-/// What a call behind a marker is at.
+/// The step of a call behind a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -22,33 +21,32 @@ pub enum Step {
     Deciding(Seq),
 }
 
-/// Which process has begun an attempt, and how long the attempt may last.
+/// Which process began an attempt, and how long the attempt may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// The attempts begun since one has returned, this one included; zero: it has returned.
+    /// The attempts that began since one returned, including this one. Zero: this one has returned.
     pub attempts: u32,
-    /// When this one was begun.
+    /// When this attempt began.
     pub at: Time,
-    /// From here on its call cannot run any more: its deadline, and the grace of its host.
+    /// When its call can no longer run: its deadline plus the grace of its host.
     pub until: Time,
-    /// The process that has begun it: a number that it drew at random when it started.
+    /// Its process: a random number that the process drew when it started.
     pub owner: u64,
 }
 
 /// The processor's attempt marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The process that has begun it, and until when it may run.
+    /// Which process began it, and until when it may run.
     #[serde(flatten)]
     pub lease: Lease,
-    /// How far it has come.
+    /// Its step.
     pub step: Step,
 }
 
 impl Attempt {
-    /// Tells the marker apart from what is parked. No command has it: theirs are `<origin>#<id>`,
-    /// those of bytes `bytes#…`. It sorts before those, which are all that is ever parked under
-    /// [`Seq::ZERO`] beside it: so the marker is the first of a log's items.
+    /// The identity of the marker. No command has it, because theirs are `<origin>#<id>`. Only bytes, as `bytes#…`, are
+    /// parked under [`Seq::ZERO`] beside it, and they sort behind it. So the marker is the first of a log's items.
     pub const IDENTITY: &str = "attempt";
 
     /// The bytes to store.

@@ -2,7 +2,7 @@
 //!
 //! Keys: `t` time, `o` origin, `i` id, `c` command, `h` digest of its data, `r` result; results:
 //! `a` accepted (events: `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate
-//! of, `s` stale, `f` faulted, `l` lost. An entry's seq is its place: the commit's first and onwards.
+//! of, `s` stale, `f` faulted, `l` lost. An entry's seq is the commit's first plus its index.
 
 use std::borrow::Cow;
 
@@ -83,7 +83,7 @@ pub fn write_entry(entry: &Entry, payload: &mut Vec<u8>) -> Result<(), serde_jso
     serde_json::to_writer(payload, &stored)
 }
 
-/// Wraps a payload of entries (`[entry,entry,…]`).
+/// Wraps a payload of entries (`[entry,entry,…]`) in an envelope.
 pub fn seal(payload: &[u8]) -> Vec<u8> {
     envelope::seal(FORMAT, payload)
 }

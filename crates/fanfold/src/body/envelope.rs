@@ -1,8 +1,8 @@
-//! `[format][codec][key id]payload`: what every stored body is wrapped in.
+//! `[format][codec][key id]payload`: the envelope of every stored body.
 //!
-//! The format byte is the version of the payload's schema. The codec byte says how the payload is
-//! written; its highest bit is reserved for a key id (a length byte and the id), by which the
-//! bodies of a partition could be encrypted, and erased by forgetting the key.
+//! The format byte is the version of the payload's schema. The codec byte is the encoding of the payload. Its highest
+//! bit is reserved for a key id (a length byte and the id): a later version may encrypt the bodies of a partition, and
+//! erase them by deleting the key.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -17,10 +17,10 @@ use crate::limits::STREAM_RECORD_BYTES_MAX;
 
 /// DynamoDB bills writes in units of this many bytes.
 const WRITE_UNIT_BYTES: usize = 1024;
-/// Keys and the other attributes of the item around the body, in bytes: an estimate, it only
-/// decides where compression begins to pay.
+/// An estimate of the bytes of the item around the body: keys and other attributes. It only decides from which size on
+/// compression saves anything.
 const ITEM_OVERHEAD_BYTES: usize = 200;
-/// No body is larger than a record of the command stream: what decompresses to more is not ours.
+/// No body is larger than a record of the command stream. A body that decompresses to more is not Fanfold's.
 const PAYLOAD_BYTES_MAX: usize = 4 * STREAM_RECORD_BYTES_MAX;
 /// The fastest of zstd's ordinary levels: bodies are written on the hot path.
 const ZSTD_LEVEL: i32 = 1;
@@ -68,12 +68,12 @@ pub fn open(known: u8, body: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
 }
 
 thread_local! {
-    /// To make one costs more than to compress with it.
+    /// A compressor and a decompressor per thread: making one costs more than compressing with it.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// What a thread keeps; made when it is first used.
+/// A thread's compressor or decompressor, made on first use.
 fn kept<T, R>(
     place: &'static LocalKey<RefCell<Option<T>>>,
     make: impl FnOnce() -> io::Result<T>,
@@ -93,7 +93,7 @@ fn compress(payload: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn decompress(payload: &[u8]) -> io::Result<Vec<u8>> {
-    // What we have written says how long it is.
+    // Every frame that Fanfold writes has its content size.
     if let Ok(Some(bytes)) = get_frame_content_size(payload)
         && bytes <= PAYLOAD_BYTES_MAX as u64
         && let Ok(plain) =
@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sealed_is_opened(
+        fn a_sealed_payload_is_opened_unchanged(
             word in prop::collection::vec(any::<u8>(), 0..300), times in 0usize..40
         ) {
             let payload = word.repeat(times);
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused() {
+    fn a_payload_that_decompresses_to_too_much_is_refused() {
         let bomb = zstd::bulk::compress(&vec![0; PAYLOAD_BYTES_MAX + 1], 1).unwrap();
         let error = open(1, &wrap(1, ZSTD, &bomb)).unwrap_err();
         assert!(matches!(error, DecodeError::Compression(_)), "{error:?}");
     }
 
     #[test]
-    fn what_is_not_ours_is_named() {
+    fn foreign_bytes_have_errors_of_their_own() {
         for (body, message) in [
             (&[][..], "the body ends too early"),
             (&[2, 0], "the body has format 2, this build reads 1"),

@@ -15,7 +15,7 @@ const FORMAT: u8 = 1;
 /// For every kind that the log has had, the seq of its last entry. Written as a JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prev(
-    /// By kind. Few, and copied with every commit: a map would cost more.
+    /// Sorted by kind. They are few, and copied with every commit: a map would cost more.
     Vec<(CompactString, Seq)>,
 );
 
@@ -25,7 +25,7 @@ impl Prev {
         self.find(kind).ok().map(|at| &self.0[at].1)
     }
 
-    /// Notes that an entry of a kind stands at `seq`.
+    /// Sets the seq of the last entry of a kind.
     pub fn insert(&mut self, kind: impl AsRef<str>, seq: Seq) {
         let kind = kind.as_ref();
         match self.find(kind) {
@@ -50,7 +50,7 @@ impl Prev {
         self.0.iter().map(|(kind, seq)| (kind.as_str(), *seq))
     }
 
-    /// Whether there was none of any kind.
+    /// Whether the log has had no kind yet.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -77,7 +77,7 @@ impl<K: AsRef<str>> Extend<(K, Seq)> for Prev {
 impl std::ops::Index<&str> for Prev {
     type Output = Seq;
 
-    /// Panics if there was none of the kind.
+    /// Panics if the log has had no entry of the kind.
     fn index(&self, kind: &str) -> &Seq {
         self.get(kind).expect("an entry of this kind")
     }
@@ -96,16 +96,16 @@ impl<'de> Deserialize<'de> for Prev {
     }
 }
 
-/// What the head says beside its seq.
+/// The content of a head, beside its seq.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The time of the entry at the head.
     #[serde(rename = "t")]
     pub time: Time,
-    /// As of the head.
+    /// The last seq of every kind, as of the head.
     #[serde(rename = "p")]
     pub prev: Prev,
-    /// All windows, while they are small; `None` once they have items of their own.
+    /// All windows, while they are small. `None` once they have items of their own.
     #[serde(rename = "w")]
     pub windows: Option<BTreeMap<Origin, Window>>,
 }

@@ -1,14 +1,14 @@
-//! What is stored and sent: each body has its own types, apart from the domain's, a version and a
-//! golden file (`tests/golden/`).
+//! The formats of everything that is stored or sent. Each body has types of its own beside the domain's, a version, and
+//! a golden file (`tests/golden/`).
 //!
 //! | body | where | payload |
 //! |---|---|---|
 //! | [`slot`] | the log's slot, attribute `b` | JSON array of commands |
-//! | [`record`] | command stream | a log's slot bodies, as they are, behind a JSON header |
+//! | [`record`] | command stream | a log's slot bodies, unchanged, behind a JSON header |
 //! | [`commit`] | journal, attribute `b` | JSON array of entries |
 //! | [`head`] | state, the head item | JSON object: time, `prev`, windows |
-//! | [`parked`] | parked commands | JSON object: why, and the command |
-//! | [`attempt`] | parked commands | JSON object: a call that has not returned |
+//! | [`parked`] | parked table | JSON object: the reason, and the command |
+//! | [`attempt`] | parked table | JSON object: a call that has not returned |
 //! | [`notification`] | topic | CloudEvents 1.0 batch, no envelope |
 //!
 //! Keys inside are short where the body is billed by its size.
@@ -27,15 +27,15 @@ use serde::Deserialize;
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Shorter than it says.
+    /// The body is shorter than its lengths say.
     #[error("the body ends too early")]
     Truncated,
-    /// Written by a newer build, or not by Fanfold at all.
+    /// A newer build wrote the body, or it is not Fanfold's.
     #[error("the body has format {found}, this build reads {known}")]
     Format {
         /// The format byte found.
         found: u8,
-        /// The one known.
+        /// The format that this build reads.
         known: u8,
     },
     /// The codec byte is unknown.
@@ -47,10 +47,10 @@ pub enum DecodeError {
     /// Encryption is reserved.
     #[error("the body is encrypted, which this build cannot read")]
     Encrypted,
-    /// Decompression failed, or gave more than a body may hold.
+    /// Decompression failed, or its result is larger than a body may be.
     #[error("the body cannot be decompressed")]
     Compression(#[source] std::io::Error),
-    /// The payload is not what it should be.
+    /// The payload is not JSON, or has other fields.
     #[error("the payload cannot be read")]
     Json(#[from] serde_json::Error),
     /// The payload contradicts itself.
@@ -58,11 +58,11 @@ pub enum DecodeError {
     Inconsistent(&'static str),
 }
 
-/// Reads JSON. Text that is checked as a whole is read faster than its strings one by one.
+/// Reads JSON. Checking all of it for UTF-8 at once is faster than string by string.
 fn read_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, DecodeError> {
     Ok(match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(text)?,
-        // It says where.
+        // This error names the place.
         Err(_) => serde_json::from_slice(json)?,
     })
 }

@@ -1,5 +1,5 @@
-//! What a topic carries: a CloudEvents 1.0 batch (a JSON array). Each commit is one
-//! `fanfold.commit.v1` event, followed, if it is inline, by the events of its entries.
+//! The messages of a topic: CloudEvents 1.0 batches (JSON arrays). Each commit is one `fanfold.commit.v1` event. The
+//! events of its entries follow it, unless subscribers must read them from the journal.
 //!
 //! This is the contract of independent view services. Its JSON Schema is
 //! `schema/notification.v1.json`.
@@ -22,13 +22,13 @@ const COMMIT_TYPE: &str = "fanfold.commit.v1";
 const JSON: &str = "application/json";
 /// SNS counts attributes' names and types too: `services`, `kinds`, `partitions`, `String.Array`.
 const ATTRIBUTES_BYTES: usize = 80;
-/// Bytes that an entry, or an event of it, takes in memory beside its texts: an estimate.
+/// An estimate of the bytes that an entry, or an event of it, takes in memory beside its texts.
 const ENTRY_BYTES: usize = 128;
 
-/// A commit to tell subscribers about.
+/// A commit to be published.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notice {
-    /// Whose commit.
+    /// The log.
     pub log: LogId,
     /// Its entries, at least one.
     pub entries: Arc<[Entry]>,
@@ -47,7 +47,7 @@ impl Notice {
         self.entries.last().map_or(Seq::ZERO, |entry| entry.seq)
     }
 
-    /// About the bytes that it takes in memory: for bounds.
+    /// An estimate of the bytes that it takes in memory, for bounds.
     pub fn weight(&self) -> usize {
         let texts = |entry: &Entry| match &entry.outcome {
             Outcome::Accepted(events) => {
@@ -81,12 +81,12 @@ pub fn entry_kinds<'a>(service: &'a str, entry: &'a Entry) -> impl Iterator<Item
 pub struct Message {
     /// The CloudEvents batch.
     pub body: String,
-    /// For filter policies.
+    /// The attributes, for filter policies.
     pub attributes: Attributes,
 }
 
-/// Message attributes, each a `String.Array`. They reduce traffic and isolate nobody: a message
-/// matches if any of its commits does.
+/// Message attributes, each a `String.Array`. They reduce traffic and isolate no tenant: a message matches if any of its
+/// commits does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The services of the message's commits.
@@ -100,8 +100,8 @@ pub struct Attributes {
 impl Attributes {
     fn bytes(&self) -> usize {
         let all = self.services.iter().chain(&self.kinds).chain(&self.partitions);
-        // Quoted and with a comma. A quote in a name is escaped; so are some characters that begin
-        // with this byte, for three bytes more.
+        // Each name is quoted, with a comma. Quotes in it are escaped, and so are some characters that begin with this
+        // byte, for three bytes more.
         let escapes = |byte: u8| match byte {
             b'"' => 1,
             0xEF => 3,
@@ -190,7 +190,7 @@ struct LostData<'a> {
     reason: Cow<'a, str>,
 }
 
-/// A message, and how many of the notices given it holds: the next ones, in order.
+/// A message, and how many of the given commits it holds: the next ones, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
     /// The message.
@@ -199,8 +199,8 @@ pub struct Packed {
     pub notices: usize,
 }
 
-/// Packs notices, in order, into messages up to the soft limit. A commit above it travels alone,
-/// one above the hard limit without its entries (`"body":"journal"`).
+/// Packs commits, in order, into messages up to the soft limit. A commit above it gets a message of its own. One above
+/// the hard limit is sent without its entries (`"body":"journal"`).
 pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Result<Vec<Packed>> {
     let mut messages = Vec::new();
     let mut open: Option<Packed> = None;
@@ -233,7 +233,7 @@ pub fn pack<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> serde_json::Re
     Ok(messages)
 }
 
-/// A message that tells of one commit without its entries, however small it is.
+/// A message with one commit without its entries, even if it is small.
 pub fn by_reference(notice: &Notice) -> serde_json::Result<Message> {
     let body = write_commit(notice, Body::Journal)?;
     let message = Message { body, attributes: attributes(notice) };
@@ -279,14 +279,14 @@ fn write_commit(notice: &Notice, body: Body) -> serde_json::Result<String> {
 
 /// The value of a message attribute of the type `String.Array`.
 pub fn string_array(values: &BTreeSet<String>) -> String {
-    // Texts can always be written.
+    // Writing strings as JSON cannot fail.
     as_xml_characters(&serde_json::to_string(values).unwrap_or_default()).into_owned()
 }
 
-/// SNS and SQS take only characters that XML 1.0 has. Of those that it lacks JSON may hold two
-/// unescaped, in strings: U+FFFE and U+FFFF. Escaped here, so that what is measured is what is sent.
+/// Escapes U+FFFE and U+FFFF. SNS and SQS accept only characters of XML 1.0, and JSON may hold these two unescaped in
+/// strings. They are escaped before the message is measured, so the measured size is the sent size.
 fn as_xml_characters(json: &str) -> Cow<'_, str> {
-    // All characters of the last rows of the plane begin with this byte; most texts have none.
+    // Fast path: both begin with this byte, which most texts do not have.
     if !json.as_bytes().contains(&0xEF) {
         return Cow::Borrowed(json);
     }
@@ -361,7 +361,7 @@ fn write_entry<'a>(
 /// A commit as a subscriber receives it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
-    /// Whose commit.
+    /// The log.
     pub log: LogId,
     /// The seq of its first entry.
     pub first: Seq,
@@ -369,12 +369,12 @@ pub struct Received {
     pub last: Seq,
     /// For every kind, the seq of the last entry before this commit that has it.
     pub prev: Arc<Prev>,
-    /// The entries; `None` if they must be read from the journal. From a message come only those
-    /// that subscribers are shown, without their commands' names, data and digests.
+    /// The entries; `None` if they must be read from the journal. A message has only the entries that subscribers are
+    /// shown, without the names, data and digests of their commands.
     pub entries: Option<Arc<[Entry]>>,
 }
 
-/// The commit as a subscriber in the same process receives it: nothing is copied.
+/// The commit as a subscriber in the same process receives it, without a copy.
 impl From<&Notice> for Received {
     fn from(notice: &Notice) -> Self {
         Self {
@@ -391,12 +391,12 @@ impl Received {
     /// Whether a subscriber that reads `kinds`, and has applied everything up to `cursor`, misses
     /// nothing before this commit.
     pub fn follows(&self, cursor: Seq, kinds: &[String]) -> bool {
-        // Most often nothing at all is missing.
+        // Fast path: no entry is missing.
         self.prev.iter().all(|(_, seq)| seq <= cursor)
             || kinds.iter().all(|kind| self.prev.get(kind).is_none_or(|seq| *seq <= cursor))
     }
 
-    /// The commit as it was told; `None` if the entries are not here.
+    /// The commit as it was published; `None` if the entries are not here.
     pub fn notice(&self) -> Option<Notice> {
         let entries = self.entries.clone()?;
         Some(Notice { log: self.log.clone(), entries, prev: self.prev.clone() })
@@ -406,7 +406,7 @@ impl Received {
 /// Reads the body of a message.
 pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
     let events: Vec<CloudEvent<'_>> = serde_json::from_str(body)?;
-    // Each with the entries read so far; `None` if they are in the journal only.
+    // Commits with the entries read so far; `None` if they are only in the journal.
     let mut commits: Vec<(Received, Option<Vec<Entry>>)> = Vec::new();
     let mut from_journal = false;
     for event in events {
@@ -415,8 +415,8 @@ pub fn decode(body: &str) -> Result<Vec<Received>, DecodeError> {
             from_journal = false;
             continue;
         }
-        // A newer build has more to say of its own. The journal has it, too, and a commit that
-        // cannot be read here stops no other in the message (F7).
+        // A newer build may publish other types of events. The journal has their commits, too, and an unknown commit
+        // stops no other of the message (F7).
         from_journal |= is_unknown(&event.kind);
         if from_journal && let Some((_, entries)) = commits.last_mut() {
             *entries = None;
@@ -519,7 +519,7 @@ fn read_domain_event(event: &CloudEvent<'_>) -> Result<Event, DecodeError> {
     })
 }
 
-/// Which of `topics` a log uses: always the same.
+/// The index of a log's topic among `topics` topics. It never changes.
 pub fn topic_of(log: &LogId, topics: usize) -> usize {
     (super::parked::fingerprint(log.as_str().as_bytes()) % topics.max(1) as u64) as usize
 }

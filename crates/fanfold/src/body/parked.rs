@@ -1,4 +1,4 @@
-//! What is parked, and what it waits for: a command, or a commit that could not be published.
+//! A parked command, or a parked commit that could not be published, and the reason.
 
 use std::borrow::Cow;
 
@@ -11,28 +11,28 @@ use crate::position::{Seq, Time};
 
 const FORMAT: u8 = 1;
 
-/// Why a command waits.
+/// What a parked item waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// For the commands before it.
+    /// The commands before it.
     Gap,
-    /// For a processor that hosts its service.
+    /// A processor that hosts its service.
     NoService,
-    /// For a build that can fold its log.
+    /// A build that can fold its log, or the repair of its data.
     CannotFold,
-    /// For an operator: another command stands at its seq.
+    /// An operator: the entry at its seq is of another command.
     Conflict,
-    /// For an operator: its bytes cannot be read.
+    /// An operator: its bytes cannot be read.
     Undecodable,
-    /// For an operator: its process ended, again and again, while it or its log was worked on.
+    /// An operator: processes crashed again and again while they worked on it or its log.
     Suspect,
-    /// For an operator: the topic refuses its commit. A nudge publishes it again.
+    /// An operator: the topic refuses its commit. A nudge makes the processor publish it again.
     Unpublished,
 }
 
 impl Reason {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Gap,
         Self::NoService,
@@ -43,26 +43,26 @@ impl Reason {
         Self::Unpublished,
     ];
 
-    /// Whether it waits for an operator; what does not goes on by itself, once it can.
+    /// Whether it waits for an operator. The others go on without one, once they can.
     pub fn is_for_operator(self) -> bool {
         matches!(self, Self::Conflict | Self::Undecodable | Self::Suspect | Self::Unpublished)
     }
 }
 
-/// What was set aside.
+/// A parked item.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parked {
-    /// Why it waits.
+    /// What it waits for.
     pub reason: Reason,
-    /// When it was accepted.
+    /// When the command was accepted.
     pub at: Time,
-    /// For people: what was found.
+    /// Details, for people.
     pub detail: String,
-    /// The command, or the bytes that should have held it.
+    /// The command or commit, or the bytes that cannot be read.
     pub content: Content,
 }
 
-/// The thing itself that was set aside.
+/// The content of a parked item.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// A command.
@@ -71,8 +71,8 @@ pub enum Content {
     Commit {
         /// The seq of its last entry.
         last: Seq,
-        /// For every kind, the seq of the last entry before the commit that has it: what a
-        /// notification says, and nothing but the whole log could tell later.
+        /// For every kind, the seq of the last entry before the commit that has it. A notification needs it, and later
+        /// only the whole log could give it.
         prev: Prev,
     },
     /// Bytes that could not be read: a slot body, or a whole record of the command stream.
@@ -97,10 +97,10 @@ struct Commit {
 }
 
 impl Parked {
-    /// The identity of a commit, of which only one begins at a seq.
+    /// The identity of a commit: only one begins at a seq.
     pub const UNPUBLISHED: &str = "unpublished";
 
-    /// Tells apart what is parked under one seq.
+    /// The identity, which tells items with one seq apart.
     pub fn identity(&self) -> String {
         match &self.content {
             Content::Command(command) => command.identity(),
@@ -148,7 +148,7 @@ impl Parked {
     }
 }
 
-/// FNV-1a, 64 bits: tells bytes apart, the same in every build.
+/// FNV-1a, 64 bits, which is the same in every build.
 pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

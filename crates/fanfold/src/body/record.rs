@@ -1,5 +1,5 @@
-//! A record of the command stream: slot bodies of one log, passed on as they are, so that the
-//! relay never fails on their content; or a nudge.
+//! A record of the command stream: slot bodies of one log, which the relay passes on unread, so that no content can stop
+//! it; or a nudge.
 //!
 //! `[format][0][header length, u32 big-endian]header, then the bodies one after another`.
 
@@ -12,10 +12,10 @@ use crate::position::{Seq, Time};
 
 const FORMAT: u8 = 1;
 const PREFIX_BYTES: usize = 6;
-/// Bytes that one part adds to the header, at most: four numbers of twenty digits with their keys.
+/// The most bytes that one part adds to the header: four numbers of twenty digits, with their keys.
 const PART_HEADER_BYTES: usize = 110;
 
-/// A log's name, whose quotes are escaped, and some more for what is around it.
+/// The most bytes of a log's name with escaped quotes, and of the header around it.
 const NUDGE_BYTES_MAX: usize = PREFIX_BYTES + SERVICE_NAME_BYTES_MAX + 2 * NAME_BYTES_MAX + 64;
 
 /// One batch of a slot.
@@ -37,16 +37,16 @@ impl Part<'_> {
         Seq((self.last.0 + 1).saturating_sub(self.n))
     }
 
-    /// The bytes that the part adds to its record, at most.
+    /// The most bytes that the part adds to its record.
     pub fn weight(&self) -> usize {
         PART_HEADER_BYTES + self.body.len()
     }
 }
 
-/// A record. Without parts it is a nudge: look at this log again.
+/// A record. One without parts is a nudge: it makes the processor load the log and what is parked of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Whose commands these are; the record's partition key.
+    /// The log: the record's partition key.
     pub log: LogId,
     /// The batches, in the order of their seqs.
     pub parts: Vec<Part<'a>>,
@@ -74,7 +74,7 @@ impl<'a> Record<'a> {
 
     /// Whether these are the bytes of a nudge.
     pub fn is_nudge(bytes: &[u8]) -> bool {
-        // A nudge is a name and little more: others need not be read for that.
+        // Fast path: a longer record is no nudge, so it need not be decoded.
         bytes.len() <= NUDGE_BYTES_MAX
             && Record::decode(bytes).is_ok_and(|record| record.parts.is_empty())
     }

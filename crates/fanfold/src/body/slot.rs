@@ -1,4 +1,4 @@
-//! The body of a slot: the batch of commands that an append brought.
+//! The body of a slot: the batch of commands of one append.
 
 use super::{DecodeError, envelope};
 use crate::command::Command;
@@ -6,8 +6,8 @@ use crate::limits::SLOT_BODY_BYTES_MAX;
 
 const FORMAT: u8 = 1;
 
-/// Packs commands, in order, into as few bodies as the limit allows; with each body the number of
-/// its commands. A command larger than the limit gets a body of its own.
+/// Packs commands, in order, into as few bodies as the limit allows. Returns each body with the number of its commands.
+/// A command larger than the limit gets a body of its own.
 pub fn encode(commands: &[&Command]) -> Result<Vec<(usize, Vec<u8>)>, serde_json::Error> {
     let mut bodies = Vec::with_capacity(1);
     let mut payload = Vec::with_capacity(256);

@@ -1,4 +1,4 @@
-//! A command becomes an entry: decide, evolve, encode; only then is it in the log.
+//! Decides a command, folds its events, and encodes its entry, in this order.
 
 use std::sync::Arc;
 
@@ -11,45 +11,46 @@ use crate::catch::Fault;
 use crate::command::Command;
 use crate::digest::Digest;
 use crate::entry::{Entry, Outcome, Raw};
+use crate::invariant::Breach;
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
 use crate::position::{Seq, Time};
 use crate::service::{AnyCommand, AnyDocument, Context, Decision, InvalidCommand};
 use crate::window::Sighting;
 
-/// Brackets around the entries, and a comma before each.
+/// Bytes of the brackets around the entries, and of the comma before one.
 const COMMIT_PUNCTUATION_BYTES: usize = 3;
 
-/// The code of a command that comes with the id of another one.
+/// The code of the refusal of a command that uses the id of another one.
 const ID_REUSED: &str = "id_reused";
 
-/// Enough for the payload of a commit with a few small entries.
+/// Initial bytes of a payload: enough for a commit with a few small entries.
 const PAYLOAD_BYTES: usize = 512;
 
-/// A command of the record stream, read by its service.
+/// A command of the command stream, as its service reads it.
 pub struct Work {
     /// Its position.
     pub seq: Seq,
     /// When it was accepted.
     pub at: Time,
-    /// What it asks; shared with whoever has to decide it again after a conflict.
+    /// The command. It is shared, because a conflict makes the processor decide it again.
     pub command: Arc<Command>,
-    /// What its service made of it.
+    /// How its service reads it.
     pub prepared: Prepared,
 }
 
-/// What a service made of a command's name and data.
+/// How a service reads a command's name and data.
 pub enum Prepared {
-    /// It can be decided.
+    /// The service can decide it.
     Ready {
-        /// As the service reads it.
+        /// The command in the service's own type.
         command: AnyCommand,
-        /// What it declared.
+        /// The documents that it declares.
         documents: Vec<DocumentId>,
     },
-    /// It is not one of the service's commands.
+    /// The service has no such command.
     Invalid(InvalidCommand),
-    /// Even declaring its documents went wrong.
+    /// Declaring its documents panicked.
     Faulted(Fault),
 }
 
@@ -60,23 +61,23 @@ pub struct Sealed {
     pub at: Time,
     /// The body to store.
     pub body: Vec<u8>,
-    /// What is published once it is stored.
+    /// The commit to publish once it is stored.
     pub notice: Notice,
     payload_bytes: usize,
 }
 
-/// The commit being filled.
+/// The commit that is being filled.
 #[derive(Default)]
 pub(super) struct Open {
     entries: Vec<Entry>,
-    /// Their JSON: `[entry,entry`.
+    /// The JSON of the entries: `[entry,entry`.
     payload: Vec<u8>,
-    /// As before the first entry.
+    /// The `prev` before the first entry.
     prev: Arc<Prev>,
 }
 
 impl Log {
-    /// Reads a command, to see what it needs.
+    /// Has the service read a command, which shows what must be loaded for it.
     pub fn prepare(&self, seq: Seq, at: Time, command: Arc<Command>) -> Work {
         let prepared = match self.service.parse(&command.name, &command.data) {
             Err(invalid) => Prepared::Invalid(invalid),
@@ -88,8 +89,8 @@ impl Log {
         Work { seq, at, command, prepared }
     }
 
-    /// Decides the command after the tail; what it wants must have been provided. The work must
-    /// stand at `Place::Next`; it is handed back otherwise.
+    /// Decides the command after the tail. Everything that it wants must have been provided. Work that is not at
+    /// `Place::Next` is returned.
     pub fn decide(&mut self, work: Work, now: Time) -> Result<(), Work> {
         if work.seq != self.tail.next() {
             return Err(work);
@@ -143,7 +144,7 @@ impl Log {
         }
     }
 
-    /// A command whose id was used before: the same command again, or another one.
+    /// The outcome of a command whose id was used before: it is the same command, or another one.
     fn repeated(&self, command: &Command, digest: Digest, of: Seq) -> Outcome {
         let Some(first) = self.first(of) else { return Outcome::Duplicate { of } };
         let id = command.id;
@@ -157,7 +158,7 @@ impl Log {
         Outcome::Rejected { code: ID_REUSED.to_owned(), message, of: Some(of) }
     }
 
-    /// What stands at `seq`, which is not below the head, or was wanted and is provided.
+    /// The command of the entry at `seq`, if `seq` is above the head or its entry was provided.
     fn first(&self, seq: Seq) -> Option<Sent> {
         let decided = self.sealed.iter().map(|sealed| &*sealed.notice.entries);
         let decided = decided.chain([&*self.open.entries]);
@@ -220,7 +221,7 @@ impl Log {
         }
     }
 
-    /// The commits to append, in order, one after another: everything decided since the last call.
+    /// Everything decided since the last call, as commits. The caller appends them in order, one after another.
     pub fn seal(&mut self) -> Vec<Sealed> {
         self.close();
         self.firsts.clear();
@@ -241,9 +242,10 @@ impl Log {
         });
     }
 
-    /// The journal has acknowledged a commit.
-    pub fn acknowledge(&mut self, sealed: Sealed) {
-        self.remember(sealed.notice, sealed.payload_bytes);
+    /// Takes in that the journal acknowledged a commit. Commits must be acknowledged in their order (F3). After an error
+    /// the caller drops the log.
+    pub fn acknowledge(&mut self, sealed: Sealed) -> Result<(), Breach> {
+        self.remember(sealed.notice, sealed.payload_bytes)
     }
 }
 
@@ -252,8 +254,8 @@ fn too_large(what: &str, bytes: usize, max: usize) -> Outcome {
     Outcome::rejected("too_large", message)
 }
 
-/// Appends the entry's JSON, behind a bracket or a comma; returns its bytes, without that. What
-/// cannot be written as JSON becomes a fault, which can.
+/// Appends the entry's JSON, behind a bracket or a comma, and returns its bytes without that. An entry that cannot be
+/// written as JSON becomes a fault, which can.
 fn write(entry: &mut Entry, payload: &mut Vec<u8>) -> usize {
     let start = payload.len();
     payload.push(if start == 0 { b'[' } else { b',' });
@@ -264,7 +266,7 @@ fn write(entry: &mut Entry, payload: &mut Vec<u8>) -> usize {
             data: Raw(serde_json::value::RawValue::NULL.to_owned()),
             timestamp: None,
         };
-        // Numbers, validated names and a message: nothing that JSON cannot hold.
+        // A fault has only numbers, validated names and a message, which JSON can always hold.
         let _ = commit::write_entry(entry, payload);
     }
     payload.len() - start - 1

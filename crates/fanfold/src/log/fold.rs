@@ -1,4 +1,4 @@
-//! What the journal and the state table hold, taken in.
+//! Folds stored commits, and takes in items of the state table.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,29 +10,26 @@ use crate::body::head::{decode_document, decode_window};
 use crate::body::notification::{Notice, entry_kinds};
 use crate::catch::Fault;
 use crate::entry::{Entry, Event, Outcome};
+use crate::invariant;
+use crate::invariant::Breach;
 use crate::position::Seq;
 use crate::window::Window;
 
-/// Why this build cannot take in what is stored.
+/// Why this build cannot fold stored data.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
-    /// A commit does not start where the one before it ends (F3).
-    #[error("the chain is broken: expected a commit from {expected}, found one from {found}")]
-    Chain {
-        /// The seq after the tail.
-        expected: Seq,
-        /// The commit's first.
-        found: Seq,
-    },
+    /// The stored data contradicts an invariant.
+    #[error(transparent)]
+    Breach(#[from] Breach),
     /// A stored body cannot be read.
     #[error("a stored body cannot be read")]
     Body(#[from] DecodeError),
-    /// An event cannot be folded, or a document not be read.
+    /// An event cannot be folded, or a document cannot be read.
     #[error("what is stored at {at} cannot be folded")]
     Fault {
-        /// The entry's seq, or the document's.
+        /// The seq of the entry or document.
         at: Seq,
-        /// Why.
+        /// The reason.
         #[source]
         fault: Fault,
     },
@@ -53,12 +50,12 @@ impl Log {
         wants
     }
 
-    /// Takes in what stands in the journal at a seq that was wanted.
+    /// Takes in the command of a wanted entry of the journal; `None` if there is no entry.
     pub fn provide_entry(&mut self, seq: Seq, sent: Option<Sent>) {
         self.firsts.insert(seq, sent);
     }
 
-    /// Takes in what the state table holds (`None`: nothing) for something wanted of it.
+    /// Takes in a wanted item of the state table; `None` if there is none.
     pub fn provide(&mut self, want: Want, item: Option<(Seq, &[u8])>) -> Result<(), FoldError> {
         let seq = item.map_or(Seq::ZERO, |(seq, _)| seq);
         let bytes = item.map_or(0, |(_, body)| body.len());
@@ -85,19 +82,22 @@ impl Log {
                     self.windows.put(origin, Held { value, seq, stored: seq, bytes });
                 }
             }
-            // The state table has none.
+            // Entries are not in the state table.
             Want::Entry(seq) => self.provide_entry(seq, None),
         }
         Ok(())
     }
 
-    /// Takes in a stored commit: the next one. What it touches must have been provided. After an
-    /// error the log is to be dropped.
+    /// Folds the next stored commit. Everything that it touches must have been provided. After an error the caller drops
+    /// the log.
     pub fn fold(&mut self, entries: Vec<Entry>, payload_bytes: usize) -> Result<(), FoldError> {
         let found = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
-        if found != self.tail.next() {
-            return Err(FoldError::Chain { expected: self.tail.next(), found });
-        }
+        let expected = self.tail.next();
+        invariant!(
+            F3,
+            found == expected,
+            "expected a commit from {expected}, found one from {found}"
+        )?;
         let prev = self.prev.clone();
         for entry in &entries {
             if let Outcome::Accepted(events) = &entry.outcome {
@@ -106,11 +106,12 @@ impl Log {
                         .map_err(|fault| FoldError::Fault { at: entry.seq, fault })?;
                 }
             }
-            self.advance(entry);
+            let is_first = self.advance(entry);
+            let Entry { seq, origin, id, .. } = entry;
+            invariant!(F4, is_first, "entry {seq} uses the id {id} of {origin} again")?;
         }
         let notice = Notice { log: self.id.clone(), entries: entries.into(), prev };
-        self.remember(notice, payload_bytes);
-        Ok(())
+        Ok(self.remember(notice, payload_bytes)?)
     }
 
     fn fold_event(&mut self, seq: Seq, event: &Event) -> Result<(), Fault> {
@@ -119,12 +120,12 @@ impl Log {
             &event.document,
             || None,
             |held| {
-                // A snapshot may have stored the document further on than the head (it is fuzzy).
-                // One entry may hold several events of a document: all are folded, or all were.
+                // Snapshots are fuzzy: the stored document may already include entries above the head. An entry may have
+                // several events of one document, so `stored`, not `seq`, decides: all of them are folded, or none.
                 if seq > held.stored {
                     held.value = Some(service.fold(held.value.take(), event)?);
                     held.seq = seq;
-                    // How large it has become shows when it is next decided on, or stored.
+                    // An estimate. The next decision on the document, or its next snapshot, measures it.
                     held.bytes = held.bytes.max(event.data.get().len());
                 }
                 Ok(())
@@ -132,12 +133,13 @@ impl Log {
         )
     }
 
-    /// What every entry changes beside documents: tail, time, window, `prev`.
-    pub(super) fn advance(&mut self, entry: &Entry) {
+    /// Applies an entry to tail, time, window and `prev`. Returns whether its id was new to the window.
+    pub(super) fn advance(&mut self, entry: &Entry) -> bool {
+        let mut is_first = true;
         if entry.outcome.uses_id() {
             self.windows.change(&entry.origin, Window::default, |held| {
                 if entry.seq > held.stored {
-                    held.value.insert(entry.id, entry.seq, entry.time);
+                    is_first = held.value.insert(entry.id, entry.seq, entry.time);
                     held.seq = entry.seq;
                     held.bytes = held.value.weight();
                 }
@@ -153,13 +155,22 @@ impl Log {
         }
         self.tail = entry.seq;
         self.time = self.time.max(entry.time);
+        is_first
     }
 
-    /// Keeps of a stored commit what is needed until the head has passed it.
-    pub(super) fn remember(&mut self, notice: Notice, bytes: usize) {
+    /// Keeps the part of a stored commit that is needed until the head passes it.
+    pub(super) fn remember(&mut self, notice: Notice, bytes: usize) -> Result<(), Breach> {
+        let expected = self.since.last().unwrap_or(self.head).next();
+        let found = notice.first();
+        invariant!(
+            F3,
+            found == expected,
+            "the commit from {found} is not stored behind {expected}"
+        )?;
         let commands = notice.entries.iter().map(Sent::from).collect();
         let (first, last) = (notice.first(), notice.last());
         let notice = (last > self.published_before).then_some(notice);
         self.since.push(Since { first, last, bytes, commands, notice });
+        Ok(())
     }
 }

@@ -1,14 +1,13 @@
-//! The state machine of one log: where it stands, what its service's documents and windows are,
-//! and what must be stored and told next. No I/O: what must happen comes back as data
-//! ([`Sealed`], [`Notice`], [`Snapshot`]), and the processor carries it out.
+//! The state machine of one log: its position, its service's documents and windows, and what must be stored and
+//! published next. It does no I/O. It returns effects as data ([`Sealed`], [`Notice`], [`Snapshot`]), and the processor
+//! carries them out.
 //!
-//! The way of a command through it: [`Log::prepare`], [`Log::wants`] (what must be loaded first,
-//! handed over with [`Log::provide`]), [`Log::decide`], [`Log::seal`], and once the journal has it
-//! [`Log::acknowledge`]; then [`Log::published`]. Commits that others wrote come in by
-//! [`Log::fold`].
+//! A command passes through [`Log::prepare`], [`Log::wants`] (what must be loaded first and given to [`Log::provide`]),
+//! [`Log::decide`], [`Log::seal`], and, once the journal has its commit, [`Log::acknowledge`] and [`Log::published`].
+//! [`Log::fold`] takes in commits of other writers.
 //!
-//! Deciding runs ahead of the journal: when an append is not acknowledged, the whole [`Log`] is
-//! dropped, and loaded again.
+//! Deciding runs ahead of the journal. When an append is not acknowledged, the processor drops the whole [`Log`] and
+//! loads it again.
 
 mod decide;
 mod fold;
@@ -29,6 +28,8 @@ use crate::body::head::{Head, Prev};
 use crate::body::notification::Notice;
 use crate::digest::Digest;
 use crate::entry::Entry;
+use crate::invariant;
+use crate::invariant::Breach;
 use crate::names::{DocumentId, LogId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
 use crate::service::{AnyDocument, AnyService};
@@ -36,8 +37,8 @@ use crate::window::{Sighting, Window};
 
 use self::shelf::{AboveHead, Held, OVERHEAD_BYTES, Shelf};
 
-/// Bytes of documents, and of windows, above which a log forgets those that are stored as they
-/// are: what one log may take of a processor's cache.
+/// Bytes of documents, and of windows, above which a log evicts those that equal their stored items. It bounds what one
+/// log takes of a processor's cache.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The key of an item in the state table, below its log.
@@ -72,27 +73,27 @@ impl fmt::Debug for StateKey {
     }
 }
 
-/// Something of the state table that the log must know before it can go on.
+/// Something that must be loaded before the log can go on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
     /// A document.
     Document(DocumentId),
     /// The window of an origin.
     Window(Origin),
-    /// What stands at a seq of the journal: the first command with an id that comes again.
+    /// The entry at a seq of the journal: the first command with an id that comes again.
     Entry(Seq),
 }
 
-/// What a command was, as its entry keeps it: by this its repeats are told from other commands.
+/// What an entry keeps of its command. It tells repeats of the command from other commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// Who numbered it.
+    /// Its origin.
     pub origin: Origin,
     /// Its id.
     pub id: CommandId,
     /// Its name.
     pub command: Option<Name>,
-    /// Of its data.
+    /// The digest of its data.
     pub digest: Option<Digest>,
 }
 
@@ -103,14 +104,14 @@ impl From<&Entry> for Sent {
     }
 }
 
-/// Where a seq lies, seen from a log's tail.
+/// The place of a seq relative to a log's tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// At or below the tail: it has its entry.
     Done,
     /// The next to decide.
     Next,
-    /// Above: something is missing in between.
+    /// Above the next one: there is a gap in between.
     Beyond,
 }
 
@@ -118,19 +119,19 @@ pub enum Place {
 pub struct Log {
     id: LogId,
     service: Arc<dyn AnyService>,
-    /// The head as this process knows it.
+    /// The last head that this process knows.
     head: Seq,
-    /// Published by an older document version's processor.
+    /// Commits up to here were published by a processor of an older document version.
     published_before: Seq,
     tail: Seq,
     time: Time,
-    /// The highest seq seen on anything provided.
+    /// The highest seq of all items provided.
     seen: Seq,
     documents: Shelf<DocumentId, Option<AnyDocument>>,
     windows: Shelf<Origin, Window>,
-    /// Whether windows have items of their own, so that an absent one may be stored.
+    /// Whether windows have items of their own: one that is not in memory may then be stored.
     windows_split: bool,
-    /// What was wanted of the journal for the commands to decide next; `None`: nothing is there.
+    /// The wanted entries of the journal for the next commands; `None` if there is no entry.
     firsts: HashMap<Seq, Option<Sent>>,
     prev: Arc<Prev>,
     since: AboveHead,
@@ -141,8 +142,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log as of its head; commits after it are still to be folded. `published_before` is the
-    /// highest head among those of older document versions.
+    /// A log as of its head. The commits after it are not folded yet. `published_before` is the highest head of older
+    /// document versions.
     pub fn new(
         id: LogId,
         service: Arc<dyn AnyService>,
@@ -188,19 +189,25 @@ impl Log {
         &self.service
     }
 
-    /// Everything up to here is in documents and windows of the state table, and published.
+    /// The head: every entry up to it is in the stored documents and windows, and published.
     pub fn head(&self) -> Seq {
         self.head
     }
 
-    /// The seq of the last entry, decided but not yet stored ones included.
+    /// The seq of the last entry, including decided entries that are not stored yet.
     pub fn tail(&self) -> Seq {
         self.tail
     }
 
-    /// Whether something that was loaded is further on than the tail: the journal has more.
+    /// Whether a provided item is ahead of the tail: then the journal has more commits.
     pub fn is_behind(&self) -> bool {
         self.seen > self.tail
+    }
+
+    /// Checks, once the journal is read to its end, that the state table is not ahead of it.
+    pub fn reaches_the_state_table(&self) -> Result<(), Breach> {
+        let Self { seen, tail, .. } = self;
+        invariant!(Head, seen <= tail, "the state table is at {seen}, the journal ends at {tail}")
     }
 
     /// Whether everything decided is known to be in the journal.
@@ -219,7 +226,7 @@ impl Log {
         }
     }
 
-    /// What the command at `seq` was, for seqs above the head and up to the last stored commit.
+    /// The command of the entry at `seq`, for seqs above the head and up to the last stored commit.
     pub fn command_at(&self, seq: Seq) -> Option<&Sent> {
         let commit = self.since.at(seq)?;
         commit.commands.get((seq.0 - commit.first.0) as usize)
@@ -227,7 +234,7 @@ impl Log {
 
     /// The commits up to `through` that are not known to be published, in order.
     pub fn unpublished(&self, through: Seq) -> impl Iterator<Item = &Notice> {
-        self.since.untold(through)
+        self.since.unpublished(through)
     }
 
     /// The commit that holds `seq`, if it is not known to be published.
@@ -235,13 +242,13 @@ impl Log {
         self.since.at(seq)?.notice.as_ref()
     }
 
-    /// The commit that starts at `first` is published.
+    /// Takes in that the commit from `first` on is published.
     pub fn published(&mut self, first: Seq) {
-        self.since.told(first);
+        self.since.published(first);
     }
 
-    /// What must be provided before these can be decided. To be asked once more when windows were
-    /// provided: only then it shows which ids come again.
+    /// What must be provided before these commands can be decided. The caller asks again after it has provided windows,
+    /// because only they show which ids come again.
     pub fn wants<'a>(&self, works: impl IntoIterator<Item = &'a Work>) -> BTreeSet<Want> {
         let mut wants = BTreeSet::new();
         for work in works {
@@ -271,7 +278,7 @@ impl Log {
         }
     }
 
-    /// Where what is wanted is stored in the state table; `None`: it is in the journal.
+    /// The key of a wanted item in the state table; `None` for an entry of the journal.
     pub fn state_key(&self, want: &Want) -> Option<StateKey> {
         let version = self.service.document_version();
         match want {
@@ -281,8 +288,7 @@ impl Log {
         }
     }
 
-    /// Forgets documents and windows that are stored as they are, beyond a bound. To be called
-    /// between batches.
+    /// Evicts documents and windows that equal their stored items, if there are too many. To be called between batches.
     pub fn shrink(&mut self) {
         self.documents.shrink(HELD_BYTES_MAX);
         if self.windows_split {
@@ -290,7 +296,7 @@ impl Log {
         }
     }
 
-    /// About the bytes that the log takes in memory: what a cache weighs it by.
+    /// An estimate of the bytes that the log takes in memory, for the cache.
     pub fn weight(&self) -> usize {
         OVERHEAD_BYTES + self.documents.weight() + self.windows.weight() + self.since.weight()
     }

@@ -1,4 +1,4 @@
-//! The fuzzy checkpoint: documents and windows as they are, and last the head.
+//! Snapshots: the documents and windows in their present state, and last the head.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,14 @@ use crate::position::Seq;
 pub struct Put {
     /// Its key.
     pub key: StateKey,
-    /// Folded up to here.
+    /// The seq of the last entry folded into it.
     pub seq: Seq,
     /// The body to store.
     pub body: Vec<u8>,
 }
 
-/// How much of the journal stands behind the head when a snapshot is due: it costs at most a
-/// twentieth of what the journal does, in bytes or in write units, but for logs that touch more and
-/// more and would never come to that.
+/// How much of the journal is above the head when a snapshot is due. A snapshot then costs at most a twentieth of the
+/// journal, in bytes or in write units. Upper bounds make it due in logs that touch ever more documents, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
     bytes: usize,
@@ -32,7 +31,7 @@ pub(super) struct Due {
 }
 
 impl Default for Due {
-    /// As far as can be said without knowing what it writes.
+    /// The lower bounds, before the size of a snapshot is known.
     fn default() -> Self {
         Self { bytes: SNAPSHOT_JOURNAL_BYTES_MIN, entries: SNAPSHOT_ENTRIES_MIN }
     }
@@ -58,7 +57,7 @@ impl Due {
     }
 }
 
-/// What a snapshot writes: every put must be stored before the head is.
+/// The items of a snapshot. Every put must be stored before the head.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Documents and windows, in any order.
@@ -71,23 +70,24 @@ pub struct Snapshot {
 }
 
 impl Log {
-    /// Whether it is time for a snapshot, as far as can be said without encoding it.
+    /// Whether a snapshot may be due. Only encoding it shows whether it is.
     pub fn may_snapshot(&self) -> bool {
         self.snapshot_at.is_reached(self.since.bytes(), self.since.entries())
     }
 
-    /// A snapshot at the tail, if it is due. Everything decided must have been acknowledged, and
-    /// every commit up to the tail be published: otherwise there is none.
+    /// A snapshot at the tail, if it is due. `None`, too, if a decided commit is not acknowledged, or a commit up to the
+    /// tail is not published.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
-        let told = self.unpublished(self.tail).next().is_none();
-        if !self.may_snapshot() || !self.is_settled() || !told {
+        let is_published = self.unpublished(self.tail).next().is_none();
+        if !self.may_snapshot() || !self.is_settled() || !is_published {
             return None;
         }
         let version = self.service.document_version();
         let mut puts = Vec::new();
         let mut documents = Vec::new();
         for (id, held) in self.documents.iter().filter(|(_, held)| held.is_dirty()) {
-            // What cannot be written stays dirty, and the head behind it: it costs, it loses nothing.
+            // A document that cannot be written stays dirty, and the head does not move. Loads get slower, and nothing
+            // is lost.
             let json = self.service.encode_document(held.value.as_ref()?).ok()?;
             let (key, body) = (StateKey::document(version, id), encode_document(&json));
             puts.push(Put { key, seq: held.seq, body });
@@ -99,7 +99,7 @@ impl Log {
         let split = self.windows_split || weight > HEAD_WINDOWS_BYTES_MAX;
         let mut windows = Vec::new();
         if split {
-            // Windows that lived in the head so far have no item: at the first split all are put.
+            // Windows were in the head so far and have no items, so the first split puts all of them.
             let first = !self.windows_split;
             for (origin, held) in self.windows.iter().filter(|(_, h)| first || h.is_dirty()) {
                 let (key, body) =
@@ -124,8 +124,8 @@ impl Log {
         Some(Snapshot { puts, head, documents, windows, split })
     }
 
-    /// Windows that are idle are stored as their floors. Those with items of their own are stored
-    /// again for that only if it makes their items smaller by a write unit.
+    /// Reduces idle windows to their floors. A window with an item of its own is stored again for that only if its item
+    /// then takes fewer write units.
     fn shrink_idle_windows(&mut self) {
         let (now, tail) = (self.time, self.tail);
         let is_split = self.windows_split;
@@ -136,21 +136,21 @@ impl Log {
             }
             held.value.forget_if_idle(now);
             if held.value.weight() < before {
-                // No entry up to the tail has changed it: so this is what it is there.
+                // No entry up to the tail changes an idle window, so this is its state at the tail.
                 held.seq = tail;
                 held.bytes = held.value.weight();
             }
         });
     }
 
-    /// Takes over a head that another process has stored meanwhile: what it covers need not be
-    /// stored, nor published, by this one. Passed over if it is not between head and tail.
+    /// Adopts a head that another process has stored: this process need not store or publish what it covers. A head that
+    /// is not between the known head and the tail is ignored.
     pub fn adopt(&mut self, seq: Seq, head: &Head) {
         if seq <= self.head || seq > self.tail || !self.is_settled() {
             return;
         }
         self.documents.all_stored(seq);
-        // Windows that live in that head are in no item: once ours have items, they stay dirty.
+        // If that head holds its windows, they have no items. Once ours have items, they stay dirty.
         if head.windows.is_none() {
             self.windows.all_stored(seq);
             self.windows_split = true;
@@ -160,7 +160,7 @@ impl Log {
         self.since.forget(seq);
     }
 
-    /// The snapshot is stored, its head included.
+    /// Takes in that the snapshot is stored, including its head.
     pub fn snapshotted(&mut self, snapshot: &Snapshot) {
         let head = snapshot.head.seq;
         for id in &snapshot.documents {

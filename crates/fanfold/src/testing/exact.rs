@@ -1,4 +1,4 @@
-//! JSON, to be compared: as it is written.
+//! JSON that is compared as it is written.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::entry::Raw;
 
-/// Numbers are compared by their digits, as a number of 64 bits cannot hold all of them; objects
-/// without regard to the order of their fields.
+/// Numbers are compared by their digits, because a number of 64 bits cannot hold all of them. The order of an object's
+/// fields does not count.
 #[derive(PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Exact {
@@ -39,7 +39,7 @@ impl Exact {
     }
 }
 
-/// Over many lines, for a diff.
+/// The JSON over many lines, for a diff.
 impl fmt::Display for Exact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", serde_json::to_string_pretty(self).map_err(|_| fmt::Error)?)

@@ -28,7 +28,7 @@ impl<S> UnderTest<S> {
 }
 
 impl<S: Service> ServiceKit<S> {
-    /// An event of the past.
+    /// Adds an event to the past.
     #[track_caller]
     #[must_use]
     pub fn given(self, document: &str, event: S::Event) -> Self {
@@ -37,7 +37,7 @@ impl<S: Service> ServiceKit<S> {
         self.given_stored(document, event.kind.as_str(), event.version, event.data)
     }
 
-    /// An event of the past as it was stored, perhaps by an older build: `data` is JSON.
+    /// Adds an event to the past as it was stored, perhaps by an older build: `data` is JSON.
     #[track_caller]
     #[must_use]
     pub fn given_stored(
@@ -53,7 +53,7 @@ impl<S: Service> ServiceKit<S> {
         self
     }
 
-    /// A command. What comes of it is the past of the next one.
+    /// Decides on a command. Its outcome is part of the past of the next one.
     #[track_caller]
     #[must_use]
     pub fn when(mut self, command: &str, data: impl Serialize) -> Self {
@@ -68,37 +68,36 @@ impl<S: Service> ServiceKit<S> {
         self
     }
 
-    /// The command was accepted, with these events (perhaps none).
+    /// Expects that the command was accepted, with these events (perhaps none).
     #[track_caller]
     pub fn then<'a>(self, events: impl IntoIterator<Item = (&'a str, S::Event)>) -> Self {
         let events = events.into_iter().map(|(document, e)| written(S::EVENTS, document, e));
         let expected = Outcome::Accepted(events.collect());
-        same("what came of the command", &shown(&expected), &shown(&self.last().outcome));
+        same("the outcome of the command", &shown(&expected), &shown(&self.last().outcome));
         self
     }
 
-    /// The command was refused. The codes `unknown_command`, `invalid_data` and `too_large` are
-    /// Fanfold's.
+    /// Expects that the command was refused. The codes `unknown_command`, `invalid_data` and `too_large` are Fanfold's.
     #[track_caller]
     pub fn then_rejected(self, code: &str) -> Self {
         let actual = &self.last().outcome;
         let message = message(actual).to_owned();
         let expected = Outcome::rejected(code, message);
-        same("what came of the command", &shown(&expected), &shown(actual));
+        same("the outcome of the command", &shown(&expected), &shown(actual));
         self
     }
 
-    /// The service could not decide: it panicked, or broke its contract. The reason has this in it.
+    /// Expects that the service panicked or broke its contract, with a message that contains `part`.
     #[track_caller]
     pub fn then_faulted(self, part: &str) -> Self {
         let actual = &self.last().outcome;
         let message = message(actual).to_owned();
         let expected = Outcome::Faulted { message, data: Raw::empty(), timestamp: None };
-        same("what came of the command", &shown(&expected), &shown(actual));
+        same("the outcome of the command", &shown(&expected), &shown(actual));
         self.then_message(part)
     }
 
-    /// The message of the refusal or fault has this in it.
+    /// Expects that the message of the refusal or fault contains `part`.
     #[track_caller]
     pub fn then_message(self, part: &str) -> Self {
         let actual = &self.last().outcome;
@@ -107,7 +106,7 @@ impl<S: Service> ServiceKit<S> {
         self
     }
 
-    /// What is stored of the document; `null` if no event has touched it.
+    /// Expects this state of a document; `null` if no event has touched it.
     #[track_caller]
     pub fn then_document(self, document: &str, expected: impl Serialize) -> Self {
         let actual = self.subject.documents.get(document).map_or(b"null".as_slice(), Vec::as_slice);
@@ -163,7 +162,7 @@ impl<S: Service> ServiceKit<S> {
         Ok(outcome)
     }
 
-    /// An event is still the same after it was read.
+    /// Panics unless an event is the same after it was written and read.
     #[track_caller]
     fn survives(event: &Event) -> Result<(), Fault> {
         if let Some(read) = decode_event::<S::Event>(S::EVENTS, S::upcast, event)? {
@@ -191,7 +190,7 @@ impl<S: Service> ServiceKit<S> {
     }
 }
 
-/// Of a refusal or a fault; of all else none.
+/// The message of a refusal or a fault.
 fn message(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Rejected { message, .. } | Outcome::Faulted { message, .. } => message,

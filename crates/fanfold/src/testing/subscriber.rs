@@ -17,14 +17,14 @@ use crate::service::{Service, Services};
 use crate::view::ApplyFault;
 
 impl<T: ?Sized> Kit<Arc<T>> {
-    /// Entries that a [`ServiceKit`](super::ServiceKit) has written.
+    /// Adds the entries of a [`ServiceKit`](super::ServiceKit).
     #[must_use]
     pub fn given(mut self, entries: &[Entry]) -> Self {
         self.entries.extend_from_slice(entries);
         self
     }
 
-    /// One accepted entry. Each event is as the service writes it: its `Event`, or JSON as
+    /// Adds an accepted entry. Each event is as the service writes it: its `Event`, or JSON as
     /// `{"type": "deposited", "data": {…}}`.
     #[track_caller]
     #[must_use]
@@ -38,7 +38,7 @@ impl<T: ?Sized> Kit<Arc<T>> {
         self
     }
 
-    /// One accepted entry with an event as it was stored, perhaps by an older build.
+    /// Adds an accepted entry with an event as it was stored, perhaps by an older build.
     #[track_caller]
     #[must_use]
     pub fn given_stored(
@@ -52,14 +52,14 @@ impl<T: ?Sized> Kit<Arc<T>> {
         self
     }
 
-    /// One rejected entry.
+    /// Adds a rejected entry.
     #[must_use]
     pub fn given_rejected(mut self, code: &str) -> Self {
         self.push("given", Outcome::rejected(code, code));
         self
     }
 
-    /// One faulted entry.
+    /// Adds a faulted entry.
     #[must_use]
     pub fn given_faulted(mut self, message: &str) -> Self {
         self.push(
@@ -69,7 +69,7 @@ impl<T: ?Sized> Kit<Arc<T>> {
         self
     }
 
-    /// One entry that an operator gave up.
+    /// Adds an entry that an operator gave up.
     #[must_use]
     pub fn given_lost(mut self, reason: &str) -> Self {
         self.push("given", Outcome::Lost { reason: reason.to_owned() });
@@ -78,7 +78,7 @@ impl<T: ?Sized> Kit<Arc<T>> {
 }
 
 impl ViewKit {
-    /// The row is there, and is this.
+    /// Expects this row.
     #[track_caller]
     pub fn then_row(self, key: &str, expected: impl Serialize) -> Self {
         let actual = self.rows().remove(key).unwrap_or_else(|| raw(()));
@@ -86,20 +86,20 @@ impl ViewKit {
         self
     }
 
-    /// There is no such row.
+    /// Expects that there is no such row.
     #[track_caller]
     pub fn then_no_row(self, key: &str) -> Self {
         self.then_row(key, ())
     }
 
-    /// These are all rows.
+    /// Expects these rows and no others.
     #[track_caller]
     pub fn then_rows<'a>(self, expected: impl IntoIterator<Item = (&'a str, Value)>) -> Self {
         same("the rows", &raw(BTreeMap::from_iter(expected)), &raw(self.rows::<Raw>()));
         self
     }
 
-    /// An entry cannot be applied, which parks the log; the reason has this in it.
+    /// Expects that an entry cannot be applied, which parks the log, for a reason that contains `part`.
     #[track_caller]
     pub fn then_parked(self, part: &str) -> Self {
         match self.fold() {
@@ -120,8 +120,8 @@ impl ViewKit {
         read
     }
 
-    /// Folds entry by entry, storing the rows in between, then the entries of each row at once: a
-    /// row must be the same however deliveries are cut (F6).
+    /// Folds entry by entry with the rows stored in between, and then the entries of each row at once: a row must not
+    /// depend on how deliveries are split (F6).
     #[track_caller]
     fn fold(&self) -> Result<BTreeMap<RowKey, Vec<u8>>, ApplyFault> {
         let view = &self.subject;
@@ -156,7 +156,7 @@ impl ViewKit {
 }
 
 impl ReactorKit {
-    /// The last entry is answered with these commands, each for a log, as
+    /// Expects these commands in answer to the last entry, each for a log, as
     /// `("ledger/org:acme", "deposit", json!({…}))`.
     #[track_caller]
     pub fn then<'a>(self, expected: impl IntoIterator<Item = (&'a str, &'a str, Value)>) -> Self {
@@ -166,7 +166,7 @@ impl ReactorKit {
         self
     }
 
-    /// The last entry cannot be answered, which parks the log; the reason has this in it.
+    /// Expects that the last entry cannot be answered, which parks the log, for a reason that contains `part`.
     #[track_caller]
     pub fn then_parked(self, part: &str) -> Self {
         match self.react() {
@@ -176,7 +176,7 @@ impl ReactorKit {
         self
     }
 
-    /// The commands for `S` that answer the last entry are such as `S` takes.
+    /// Expects that `S` accepts the form of all commands for it in answer to the last entry.
     #[track_caller]
     pub fn then_valid_for<S: Service>(self) -> Self {
         let services = Services::new().with::<S>();

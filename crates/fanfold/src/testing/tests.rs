@@ -1,4 +1,4 @@
-//! What the kits must notice: each test breaks one promise of an author.
+//! Each test breaks one rule for authors, and the kit must notice it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use crate::view::Recorded;
 
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-/// Has a command for every way of being wrong.
+/// A service with a command for each way to break a rule.
 struct Careless;
 
 #[derive(Deserialize)]
@@ -130,7 +130,7 @@ impl Service for Careless {
     }
 }
 
-/// Counts in a row what the row does not store.
+/// A view whose fold depends on a field that the row does not store.
 struct Forgetful;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -176,7 +176,7 @@ impl View for Forgetful {
     }
 }
 
-/// Answers a count with a count elsewhere, and a rejection with nonsense.
+/// A reactor that answers a count with a count in another log, and a rejection with an invalid command.
 struct Echo;
 
 impl Reactor for Echo {
@@ -205,7 +205,7 @@ fn careless() -> ServiceKit<Careless> {
     service::<Careless>()
 }
 
-/// Runs what must fail, and returns what it says.
+/// Runs code that must panic, and returns the message.
 fn failure<T>(test: impl FnOnce() -> T) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(test)) else { panic!("it did not fail") };
     match payload.downcast::<String>() {
@@ -215,7 +215,7 @@ fn failure<T>(test: impl FnOnce() -> T) -> String {
 }
 
 #[test]
-fn what_a_service_does_becomes_its_past() {
+fn the_events_of_a_command_are_the_past_of_the_next() {
     let kit = careless()
         .given("a", Done::Counted { by: 2 })
         .given_stored("a", "counted", 1, json!({ "n": 3 }))
@@ -234,7 +234,7 @@ fn what_a_service_does_becomes_its_past() {
 }
 
 #[test]
-fn wrong_commands_end_as_in_production() {
+fn invalid_commands_have_the_outcomes_of_production() {
     careless()
         .when("cuont", json!({}))
         .then_rejected("unknown_command")
@@ -256,7 +256,7 @@ fn a_failure_shows_a_diff() {
         careless().when("count", json!({ "id": "a" })).then([("a", Done::Counted { by: 2 })])
     });
     expect![[r#"
-        what came of the command:
+        the outcome of the command:
         --- expected
         +++ actual
         @@ -1,12 +1,12 @@
@@ -278,7 +278,7 @@ fn a_failure_shows_a_diff() {
 }
 
 #[test]
-fn what_is_lost_on_the_way_is_noticed() {
+fn a_value_that_serialisation_loses_is_noticed() {
     let id = json!({ "id": "a" });
     let lost = failure(|| careless().when("lose", &id));
     assert!(lost.starts_with("an event, written and read back"), "{lost}");
@@ -309,7 +309,7 @@ fn rows_are_folded_from_what_services_write() {
 }
 
 #[test]
-fn a_row_that_depends_on_the_cut_is_noticed() {
+fn a_row_that_depends_on_how_deliveries_are_split_is_noticed() {
     let kit = view::<Forgetful>()
         .given_events([("a", json!({ "type": "forgotten" }))])
         .given_events([("a", json!({ "type": "counted", "data": { "by": 1 } }))]);

@@ -53,11 +53,11 @@ pub(crate) fn seq() -> impl Strategy<Value = Seq> {
 }
 
 pub(crate) fn time() -> impl Strategy<Value = Time> {
-    // To the end of the year 9999: later ones are not shown in four digits.
+    // Up to the end of the year 9999: later years need more than four digits.
     (0u64..253_402_300_800_000).prop_map(Time)
 }
 
-/// Any JSON, of any depth that a request may have.
+/// JSON of any depth that a request may have.
 pub(crate) fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -160,7 +160,7 @@ pub(crate) fn parked() -> impl Strategy<Value = Parked> {
         Reason::Suspect,
         Reason::Unpublished,
     ];
-    // Of commits only one begins at a seq.
+    // Only one commit begins at a seq.
     let prev = [("ledger.opened", Seq(3))].into_iter().collect();
     let content = prop_oneof![
         command().prop_map(Content::Command),

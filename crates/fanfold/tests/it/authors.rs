@@ -1,4 +1,4 @@
-//! What authors of services, views and reactors must keep to, and what is said to them.
+//! The rules for authors of services, views and reactors, and the errors of those that break them.
 
 use std::marker::PhantomData;
 use std::panic::catch_unwind;
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::samples::{entries_of_all_kinds, entry, event, id, raw, user, valid};
 
-/// What an author declares.
+/// The constants that an author declares.
 trait Constants: Send + Sync + 'static {
     const NAME: &'static str = "good";
     const EVENTS: &'static [(&'static str, u32)] = &[("sent", 1), ("received", 2)];
@@ -92,7 +92,7 @@ impl<C: Constants> View for Author<C> {
     type Row = Sum;
 
     fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-        // Repeated, and in no order.
+        // Repeated, and not sorted.
         entry
             .events()
             .iter()
@@ -111,7 +111,7 @@ impl<C: Constants> Reactor for Author<C> {
     const EVENTS: &'static [(&'static str, u32)] = C::EVENTS;
     type Event = Event;
 
-    /// As many commands as the entry sent; of much, one with so many bytes of data.
+    /// As many commands as the entry has events of `sent`; for `much`, one command with so many bytes of data.
     fn react(entry: &Recorded<Event>) -> Vec<OutgoingCommand> {
         let [(_, Event::Sent { amount })] = entry.events() else { return vec![] };
         let amount = *amount as usize;
@@ -134,7 +134,7 @@ fn replies() -> Arc<dyn AnyReactor> {
     Arc::clone(Reactors::new().with::<Author<Good>>().get("good").expect("just added"))
 }
 
-/// Each declares one thing that no author may.
+/// Each declares one constant that breaks a rule.
 macro_rules! wrong {
     ($($author:ident: $constant:ident $type:ty = $value:expr;)*) => {
         $(
@@ -160,7 +160,7 @@ wrong! {
     BadService: SERVICES &'static [&'static str] = &["Ledger"];
 }
 
-/// What is said of constants when a host starts with them.
+/// The panic of a host that starts with these constants.
 fn said<C: Constants>() -> [Option<String>; 3] {
     fn panic_of(register: fn()) -> Option<String> {
         catch_unwind(register).err().map(|payload| *payload.downcast().expect("a formatted text"))
@@ -173,7 +173,7 @@ fn said<C: Constants>() -> [Option<String>; 3] {
 }
 
 #[test]
-fn hosts_do_not_start_with_wrong_constants() {
+fn a_host_with_wrong_constants_panics_at_start() {
     let all = |message: &str| {
         ["service", "view", "reactor"].map(|what| Some(message.replace("{}", what)))
     };
@@ -194,7 +194,7 @@ fn hosts_do_not_start_with_wrong_constants() {
     assert_eq!(said::<NoVersion>(), all("the event type `sent` of the {} `good` has version 0"));
     let many = "the {} `good` lists 65 event types, at most 64 are allowed";
     assert_eq!(said::<ManyKinds>(), all(many));
-    // `fanfold.rejected` of a service would be taken for Fanfold's own.
+    // A service's event `fanfold.rejected` would be the same kind as Fanfold's own.
     let reserved = "a service must not be called `fanfold`: the kinds of that name are not its own";
     assert_eq!(said::<Reserved>(), [Some(reserved.to_owned()), None, None]);
     let bad = format!(
@@ -205,7 +205,7 @@ fn hosts_do_not_start_with_wrong_constants() {
 }
 
 #[test]
-fn names_are_taken_once() {
+fn a_second_service_view_or_reactor_of_a_name_panics() {
     let services = || Services::new().with::<Author<Good>>().with::<Author<Good>>();
     let views = || Views::new().with::<Author<Good>>().with::<Author<Good>>();
     let reactors = || Reactors::new().with::<Author<Good>>().with::<Author<Good>>();
@@ -224,7 +224,7 @@ fn sent(seq: u64, amount: u64) -> Entry {
 }
 
 #[test]
-fn views_see_all_but_repeats_and_what_they_do_not_understand() {
+fn views_receive_no_repeats_and_no_unknown_events() {
     let view = sums();
     let seen = |entry: &Entry| view.read(&log(), entry).unwrap().is_some();
     let mut entries = entries_of_all_kinds(1);
@@ -263,7 +263,7 @@ fn only_accepted_entries_have_events() {
 }
 
 #[test]
-fn events_that_cannot_be_read_stop_a_view() {
+fn an_event_that_cannot_be_read_is_a_fault_of_the_view() {
     for (kind, version, data, said) in [
         ("sent", 2, json!({"amount": 1}), "this build knows versions up to 1"),
         (
@@ -288,7 +288,7 @@ fn events_that_cannot_be_read_stop_a_view() {
 }
 
 #[test]
-fn rows_are_named_once_and_folded() {
+fn rows_are_listed_without_repetition_and_folded() {
     let view = sums();
     let entry = view.read(&log(), &sent(7, 1)).unwrap().expect("it is understood");
     assert_eq!(view.rows(&entry).unwrap(), ["all", "cash"].map(valid::<RowKey>));

@@ -1,4 +1,4 @@
-//! What is written is read back, whatever it is.
+//! Every body decodes to the value that was encoded.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::arbitrary;
 use crate::samples::{command, commit_body, id, user};
 
-/// A window after these runs of ids, which all stand one after another in the log.
+/// A window with these runs of ids, whose entries follow each other in the log.
 fn window(runs: Vec<(u64, u64)>) -> Window {
     let mut window = Window::default();
     let ids = runs.into_iter().flat_map(|(first, len)| first..first + len);
@@ -36,7 +36,7 @@ fn payload_len(body: &[u8]) -> usize {
     envelope::open(1, body).expect("a body just written").len()
 }
 
-/// The bodies hold the commands in order, no more than one of them below what it could hold.
+/// Checks that the bodies hold the commands in order, and that each is full except the last.
 fn check_slot(commands: &[Command]) {
     let bodies = slot::encode(&commands.iter().collect::<Vec<_>>()).unwrap();
     let mut read = Vec::new();
@@ -51,7 +51,7 @@ fn check_slot(commands: &[Command]) {
         let [(_, first), (_, second)] = pair else { continue };
         let next = slot::decode(second).unwrap();
         let next = serde_json::to_vec(&next[0]).unwrap().len();
-        // A comma comes before it.
+        // One byte for the comma before it.
         assert!(payload_len(first) + 1 + next > SLOT_BODY_BYTES_MAX, "split too early");
     }
 }
@@ -63,7 +63,7 @@ fn a_slot_is_split_at_its_limit() {
         let text = "a".repeat(bytes - serde_json::to_vec(&empty).unwrap().len());
         command(user("ann"), 1, "note", &json!({ "text": text }))
     };
-    // Brackets around both, and a comma between.
+    // Three bytes for the brackets around both and the comma between.
     let half = (SLOT_BODY_BYTES_MAX - 3) / 2;
     let rest = SLOT_BODY_BYTES_MAX - 3 - half;
     for (sizes, expected) in [
@@ -107,7 +107,7 @@ proptest! {
         for part in &record.parts {
             prop_assert_eq!(part.first().plus(part.n), part.last.next());
         }
-        // The relay packs by weight: it must not promise less than is written.
+        // The relay packs by weight, so the weight must not be less than the bytes written.
         let promised: usize = record.parts.iter().map(Part::weight).sum();
         let nudge = Record::nudge(record.log.clone()).encode().unwrap();
         prop_assert!(bytes.len() <= promised + nudge.len());
@@ -149,7 +149,7 @@ proptest! {
         prop_assert_eq!(Attempt::decode(&attempt.encode().unwrap()).unwrap(), attempt);
     }
 
-    /// A marker stands beside what is parked, before what is parked under the same seq.
+    /// A marker sorts before the items that are parked under its seq.
     #[test]
     fn attempts_are_told_apart_from_what_is_parked(parked in arbitrary::parked()) {
         prop_assert_ne!(parked.identity(), Attempt::IDENTITY);
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_parked_under_one_seq_is_told_apart(
+    fn parked_items_of_one_seq_have_different_identities(
         parked in btree_map(any::<u16>(), arbitrary::parked(), 2..6)
     ) {
         let contents: Vec<Parked> = parked.into_values().collect();

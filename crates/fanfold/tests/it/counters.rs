@@ -1,11 +1,11 @@
-//! The service of these tests: counters of an organisation. Its documents notice when they are
-//! folded twice, not at all, or by another version; and it can be wrong in every way there is.
+//! The service of these tests: counters of an organisation. Its documents show whether an event was folded twice, not at
+//! all, or by another version. Its commands can break each rule for authors.
 
 use fanfold::entry::Raw;
 use fanfold::{Code, Context, DocumentId, Documents, Service};
 use serde::{Deserialize, Serialize};
 
-/// What no counter goes above.
+/// The highest value of a counter.
 const FULL: u64 = 1_000;
 
 /// A document with this text cannot be copied.
@@ -19,7 +19,7 @@ pub(crate) struct Counters<const V: u32>;
 #[derive(Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 pub(crate) enum Command {
-    /// `note`: bytes that the event carries, and the document does not.
+    /// `note`: so many bytes that the event has and the document does not.
     Add {
         counter: DocumentId,
         by: u64,
@@ -35,12 +35,12 @@ pub(crate) enum Command {
         counter: DocumentId,
     },
     Nothing,
-    /// Makes the document carry this text.
+    /// Stores this text in the document.
     Carry {
         counter: DocumentId,
         text: String,
     },
-    /// Makes the document carry so many letters, which the event does not.
+    /// Stores so many letters in the document, which the event does not have.
     Grow {
         counter: DocumentId,
         bytes: usize,
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     },
 }
 
-/// What a service must not do.
+/// The ways to break a rule.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum How {
@@ -96,7 +96,7 @@ pub(crate) enum Event {
     Unlisted,
 }
 
-/// Writes and reads events as badly as it is told.
+/// An event that breaks a rule of serialisation.
 mod pen {
     use serde::de::{Deserialize, Deserializer};
     use serde::ser::{Error, Serialize, Serializer};

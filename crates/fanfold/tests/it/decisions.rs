@@ -1,4 +1,4 @@
-//! What becomes of a command, case by case.
+//! The entry of a command, case by case.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn log() -> Log {
     Log::new(valid("counters/org:acme"), service::<1>(), None, Seq::ZERO)
 }
 
-/// Decides on commands of ann's, one after another; the entries' results as they are stored.
+/// Decides on commands of ann's, one after another. Returns the results of their entries as they are stored.
 #[track_caller]
 fn check(cases: &[(&str, Value, Value)]) -> World {
     let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
@@ -52,7 +52,7 @@ fn commands_become_entries() {
     check(&[
         ("add", add("a", 5), json!({"a": [added("a", 5, 5)]})),
         ("add", add("b", 1), json!({"a": [added("b", 1, 1)]})),
-        // Two documents at once; neither, if it does not work out.
+        // A command changes both documents, or, if it is refused, none.
         ("move", json!({"from": "a", "to": "b", "by": 3}), json!({"a": [taken, added("b", 3, 4)]})),
         (
             "move",
@@ -85,7 +85,7 @@ fn commands_become_entries() {
 }
 
 #[test]
-fn what_a_service_must_not_do_becomes_a_fault() {
+fn a_service_that_breaks_a_rule_makes_a_faulted_entry() {
     for (how, message) in [
         ("panic_in_documents", "`documents` panicked: no list"),
         ("panic_in_decide", "`decide` panicked: no idea"),
@@ -110,7 +110,7 @@ fn what_a_service_must_not_do_becomes_a_fault() {
         let data = json!({"counter": "a", "how": how});
         let fault = json!({"f": {"message": message, "data": data}});
         let add = json!({"counter": "a", "by": 1});
-        // Nothing of it is in the document, whose other event had been folded already.
+        // The document has none of its events, although one had been folded when the other one failed.
         let world = check(&[
             ("add", add.clone(), json!({"a": [added("a", 1, 1)]})),
             ("fail", data, fault),
@@ -138,7 +138,7 @@ fn documents_that_cannot_be_copied_or_written_are_faults() {
 }
 
 #[test]
-fn messages_and_codes_are_cut() {
+fn long_messages_and_codes_are_cut() {
     let long = "ü".repeat(MESSAGE_BYTES_MAX);
     let cut = "ü".repeat(MESSAGE_BYTES_MAX / 2);
     check(&[
@@ -152,10 +152,10 @@ fn messages_and_codes_are_cut() {
     assert!(CODE_BYTES_MAX >= "unknown_command".len());
 }
 
-/// An entry may be as large as a commit; a document as large as its own limit. One byte more, and
-/// the command is refused.
+/// An entry may be as large as a commit, and a document as large as its own limit. With one byte more, the command is
+/// refused.
 #[test]
-fn what_is_too_large_is_refused() {
+fn a_command_whose_result_is_too_large_is_refused() {
     let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
     let mut send = |name: &str, bytes: usize, key: &str| {
         let data = json!({"counter": "a", "by": 1, key: bytes});
@@ -168,14 +168,14 @@ fn what_is_too_large_is_refused() {
     };
 
     let overhead = send("add", 0, "note").to_string().len();
-    // Two brackets, and room for a comma.
+    // Two bytes for the brackets, and one for a comma.
     let most = COMMIT_BYTES_MAX - 3;
     let fits = send("add", most - overhead, "note");
     assert_eq!(fits.to_string().len(), most);
     assert!(fits["r"]["a"].is_array());
     let refused = send("add", most - overhead + 1, "note");
     assert_eq!(refused["r"], too_large("the entry", most + 1, COMMIT_BYTES_MAX));
-    // What was refused is not in the document.
+    // The document has no event of the refused command.
     assert_eq!(send("add", 0, "note")["r"], json!({"a": [added("a", 1, 3)]}));
 
     let overhead = r#"{"version":1,"total":0,"touched":0,"text":""}"#.len();
@@ -184,7 +184,7 @@ fn what_is_too_large_is_refused() {
     let refused = send("grow", most + 1, "bytes");
     let what = "the document `a`";
     assert_eq!(refused["r"], too_large(what, DOCUMENT_BYTES_MAX + 1, DOCUMENT_BYTES_MAX));
-    // It is as it was: a touch does not make it longer.
+    // The document is unchanged, so a touch does not make it longer.
     assert!(send("touch", 0, "none")["r"]["a"].is_array());
     assert_eq!(send("add", 0, "note")["r"], json!({"a": [added("a", 1, 4)]}));
 }
@@ -205,13 +205,13 @@ fn commits_are_split_below_their_limit() {
         assert_eq!(next.notice.first(), one.notice.last().next());
         let first = entry_json(&next.notice.entries[0]).to_string().len();
         assert!(payload(one) + 1 + first + 1 > COMMIT_BYTES_MAX, "split too early");
-        // What a commit has of its predecessors, it has of those in the same batch too.
+        // `prev` also names commits of the same batch.
         assert_eq!(next.notice.prev["counters.added"], one.notice.last());
     }
     assert!(sealed.iter().all(|sealed| payload(sealed) <= COMMIT_BYTES_MAX));
     assert!(log.seal().is_empty());
     assert_eq!((log.tail(), log.is_settled()), (Seq(40), false));
-    sealed.into_iter().for_each(|sealed| log.acknowledge(sealed));
+    sealed.into_iter().for_each(|sealed| log.acknowledge(sealed).unwrap());
     assert!(log.is_settled());
 }
 
@@ -230,13 +230,13 @@ fn entries_have_the_time_of_their_acceptance_within_bounds() {
     let (mut log, mut times) = (log(), Vec::new());
     for (seq, (at, now)) in (1..).zip([
         (1_000, 2_000),
-        // Before the entry before it.
+        // Accepted before the previous entry's time.
         (900, 2_000),
         (1_500, 2_000),
-        // Accepted where the clock is ahead.
+        // Accepted by a clock that is ahead.
         (9_000, 2_000),
         (9_000, 3_000),
-        // Decided where the clock is behind.
+        // Decided by a clock that is behind.
         (2_500, 500),
     ]) {
         decide(&mut log, seq, Time(at), Time(now), "nothing", &json!({}));
@@ -246,7 +246,7 @@ fn entries_have_the_time_of_their_acceptance_within_bounds() {
 }
 
 #[test]
-fn repeats_name_the_first() {
+fn a_repeated_id_is_answered_with_the_first_entry() {
     let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
     let add = json!({"counter": "a", "by": 1});
     let fail = json!({"counter": "a", "how": "panic_in_decide"});
@@ -254,12 +254,12 @@ fn repeats_name_the_first() {
         (user("ann"), 5, "add", &add, None),
         (user("ann"), 5, "add", &add, Some(1)),
         (user("ann"), 5, "nothing", &add, Some(1)),
-        // Others number their own.
+        // Other users have ids of their own.
         (user("bob"), 5, "add", &add, None),
         (reactor(), 5, "add", &add, None),
-        // Lower ones are as good as any.
+        // A lower id is accepted, too.
         (user("ann"), 3, "nothing", &add, None),
-        // Refused and faulted ids are used up.
+        // Refused and faulted commands use up their ids.
         (user("ann"), 6, "unknown", &add, None),
         (user("ann"), 6, "nothing", &add, Some(7)),
         (user("ann"), 7, "fail", &fail, None),
@@ -287,12 +287,12 @@ fn ids_below_the_window_are_stale() {
     let last: Vec<&str> = world.entries.iter().rev().take(5).map(|e| e.outcome.status()).collect();
     assert_eq!(last, ["duplicate", "duplicate", "stale", "stale", "accepted"]);
     assert_eq!(world.entries[window as usize + 4].outcome, Outcome::Duplicate { of: Seq(3) });
-    // Neither has a kind: nobody is told.
+    // Neither has a kind, so subscribers do not see them.
     assert!(world.fold_to(world.tail()).prev.is_empty());
 }
 
 #[test]
-fn every_commit_says_what_came_before_it() {
+fn prev_names_the_last_entry_of_every_kind_before_the_commit() {
     let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
     let add = json!({"counter": "a", "by": 1});
     let both = json!({"from": "a", "to": "b", "by": 1});
@@ -346,11 +346,11 @@ fn lost_entries_use_no_id_and_have_a_kind() {
     decide(&mut log, 2, now, now, "nothing", &json!({}));
     let notice = log.seal().remove(0).notice;
     assert_eq!(json!(*notice.prev), json!({"fanfold.lost": 1}));
-    // The lost entry's time is far ahead of this command's.
+    // The time of the lost entry is far ahead of this command's.
     assert!(notice.entries[0].time > now);
 }
 
-/// An error with what is below it.
+/// An error with its source.
 fn shown(error: &FoldError) -> String {
     let below = error.source().map(|source| format!(": {source}"));
     format!("{error}{}", below.unwrap_or_default())
@@ -361,18 +361,22 @@ fn touched(version: u32, kind: &str) -> Outcome {
 }
 
 #[test]
-fn what_cannot_be_folded_is_an_error() {
+fn a_commit_that_cannot_be_folded_is_an_error() {
     let unreadable = "what is stored at 2 cannot be folded: the event";
     let fail = Outcome::Accepted(vec![event("failed", 1, "a", &json!({"how": "panic_in_evolve"}))]);
     for (entries, error) in [
-        (vec![], "the chain is broken: expected a commit from 2, found one from 0"),
+        (vec![], "invariant F3 does not hold: expected a commit from 2, found one from 0"),
         (
             vec![entry(1, Outcome::Stale)],
-            "the chain is broken: expected a commit from 2, found one from 1",
+            "invariant F3 does not hold: expected a commit from 2, found one from 1",
         ),
         (
             vec![entry(3, Outcome::Stale)],
-            "the chain is broken: expected a commit from 2, found one from 3",
+            "invariant F3 does not hold: expected a commit from 2, found one from 3",
+        ),
+        (
+            vec![Entry { id: CommandId::new(10).unwrap(), ..entry(2, touched(1, "touched")) }],
+            "invariant F4 does not hold: entry 2 uses the id 10 of ann again",
         ),
         (
             vec![entry(2, touched(3, "touched"))],
@@ -395,14 +399,14 @@ fn what_cannot_be_folded_is_an_error() {
         (vec![entry(2, fail)], "what is stored at 2 cannot be folded: `evolve` panicked: no hands"),
     ] {
         let mut log = log();
-        // An event of an older version is brought to the current one.
+        // `upcast` brings an event of an older version to the current one.
         log.fold(vec![entry(1, touched(1, "touched"))], 100).unwrap();
         assert_eq!(shown(&log.fold(entries, 100).unwrap_err()), error);
     }
 }
 
 #[test]
-fn what_is_stored_and_cannot_be_read_is_an_error() {
+fn a_stored_item_that_cannot_be_read_is_an_error() {
     let document = Want::Document(valid("a"));
     let window = Want::Window(user("ann"));
     for (want, body, error) in [
@@ -425,9 +429,9 @@ fn what_is_stored_and_cannot_be_read_is_an_error() {
     }
 }
 
-/// What the state table holds may be further on than the log: then there is more in the journal.
+/// An item of the state table may be ahead of the log. The journal then has more commits.
 #[test]
-fn a_log_that_is_behind_knows_it() {
+fn an_item_ahead_of_the_tail_shows_that_the_log_is_behind() {
     let mut log = log();
     let body = b"\x01\x00{\"version\":1,\"total\":7,\"touched\":0}";
     log.provide(Want::Document(valid("a")), Some((Seq(2), body))).unwrap();
@@ -440,7 +444,7 @@ fn a_log_that_is_behind_knows_it() {
             &json!({"by": by, "total": total, "note": ""}),
         )])
     };
-    // The document has the first two entries already: only the third is folded into it.
+    // The document already includes the first two entries, so only the third is folded into it.
     let entries: Vec<Entry> = vec![entry(1, totals(3, 3)), entry(2, totals(4, 7))];
     log.fold(entries, 100).unwrap();
     assert!(!log.is_behind());

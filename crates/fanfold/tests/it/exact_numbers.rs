@@ -1,4 +1,4 @@
-//! Numbers that 64 bits cannot hold are passed on, and compared, digit by digit.
+//! Numbers that 64 bits cannot hold keep all their digits, and are compared digit by digit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -23,7 +23,7 @@ const NUMBERS: [&str; 7] = [
     "12345678901234567890123456789.10",
 ];
 
-/// Measures something. The second version of its event renames one field of the first.
+/// A service whose event has two versions: the second renames one field of the first.
 struct Measures;
 
 #[derive(Clone, Deserialize, Serialize)]
@@ -94,7 +94,7 @@ impl Service for Measures {
     }
 }
 
-/// Shows what was noted, with the default of `upcast`.
+/// A view of the readings, with the default `upcast`.
 struct Notes;
 
 impl View for Notes {
@@ -122,7 +122,7 @@ fn noted(number: &str) -> Raw {
 }
 
 #[test]
-fn an_old_event_comes_to_documents_and_rows_as_it_was_written() {
+fn an_old_event_reaches_documents_and_rows_with_all_digits() {
     for number in NUMBERS {
         let text = Raw(raw(number));
         testing::service::<Measures>()
@@ -153,7 +153,7 @@ fn an_old_event_comes_to_documents_and_rows_as_it_was_written() {
 }
 
 #[test]
-fn an_event_travels_as_it_was_written() {
+fn an_event_is_stored_and_published_with_all_digits() {
     for number in NUMBERS {
         let event = Event {
             kind: valid("noted"),
@@ -175,7 +175,7 @@ fn an_event_travels_as_it_was_written() {
 }
 
 #[test]
-fn the_kit_tells_numbers_apart_that_64_bits_cannot() {
+fn the_kit_compares_numbers_beyond_64_bits() {
     let atoms = u128::MAX - 1_000_000_000;
     let measured = || testing::service::<Measures>().when("measure", Raw::of(&Atoms { atoms }));
     let fails = |test: &dyn Fn()| catch_unwind(AssertUnwindSafe(test)).is_err();

@@ -1,7 +1,7 @@
-//! Every body that is stored or sent, byte for byte. What a build wrote once must be read by all
-//! later ones: a file here changes only together with the version in its name.
+//! Every body that is stored or sent, byte for byte. Later builds must read the bodies of all earlier ones, so a file
+//! here changes only together with the version in its name.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p fanfold golden` writes the files anew.
+//! `UPDATE_GOLDEN=1 cargo test -p fanfold golden` writes the files again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,8 +36,8 @@ fn golden(file: &str) -> Vec<u8> {
     bytes(file, &shown)
 }
 
-/// Bytes for a reader: what is not printable ASCII as `\xNN`, a backslash doubled, and in JSON as
-/// it stands. A line break is none of the bytes: it stands between one object and the next.
+/// Bytes as text: those that are not printable ASCII become `\xNN`, a backslash is doubled, and JSON stays as it is. A
+/// line break is not one of the bytes: it separates objects.
 fn shown(file: &str, bytes: &[u8]) -> String {
     let escaped = |byte: &u8| match byte {
         b'\\' => "\\\\".to_owned(),
@@ -75,7 +75,7 @@ fn bytes(file: &str, shown: &str) -> Vec<u8> {
     bytes
 }
 
-/// What is written today must be what was written then, and that must still be read.
+/// Checks that this build writes the bytes of the golden file, and reads them.
 fn check(file: &str, written: &[u8], read: impl FnOnce(&[u8])) {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(path(file), shown(file, written)).expect("golden files can be written");
@@ -99,7 +99,7 @@ fn slot_body(commands: &[Command]) -> Vec<u8> {
     bodies.remove(0).1
 }
 
-/// Two ids in a run, one apart, and a floor.
+/// A window with a run of two ids, a run of one, and a floor.
 fn window() -> Window {
     let mut window = Window::default();
     for n in 1..=2_049 {
@@ -154,7 +154,7 @@ fn commit_plain() {
     });
 }
 
-/// Events without content had `null` once, and may have nothing.
+/// Older builds wrote `null` for events without content. Absent content is read, too.
 #[test]
 fn events_without_content() {
     for (data, read) in [(r#","x":null"#, "null"), ("", "{}"), (r#","x":{}"#, "{}")] {
@@ -166,7 +166,7 @@ fn events_without_content() {
     }
 }
 
-/// Other versions of zstd may write other bytes: only that these are read is pinned.
+/// Other versions of zstd may write other bytes, so this only checks that the bytes are read.
 #[test]
 fn commit_compressed() {
     let file = "commit.v1.zstd.txt";
@@ -258,7 +258,7 @@ fn attempt() {
     }
 }
 
-/// Several commits of several logs, of all kinds, one of them too large to be inline.
+/// Commits of several logs, with entries of all kinds. One of them is too large to be inline.
 pub(crate) fn notices() -> Vec<Notice> {
     let closed = Outcome::Accepted(vec![event("closed", 1, "cash", &json!({}))]);
     let large = event("noted", 1, "cash", &json!({ "text": "a".repeat(TOO_LARGE_TO_INLINE) }));
@@ -271,7 +271,7 @@ pub(crate) fn notices() -> Vec<Notice> {
     ]
 }
 
-/// Those of [`notices`] in one message, as they are sent.
+/// The commits of [`notices`] in one message.
 pub(crate) fn notification() -> Vec<u8> {
     golden("notification.v1.json")
 }

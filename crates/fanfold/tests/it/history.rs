@@ -1,6 +1,6 @@
-//! Whatever happens between a command's acceptance and its entry, the log becomes the same:
-//! repeats, disorder and gaps of the command stream, several processes at once, of two document
-//! versions, that die between any two effects and leave half a snapshot behind.
+//! Random histories between the acceptance of commands and their entries: repeats, disorder and gaps of the command
+//! stream, and several processes of two document versions that crash between any two effects, also in the middle of a
+//! snapshot. All histories of the same commands must give the same log.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,17 +11,17 @@ use fanfold::{Seq, Time};
 
 use crate::world::{Process, World, service, timeless};
 
-/// A client's command: who, how far its id is from its last one, what. With the last id it is most
-/// often the last command again; with others that were there before, it is another one.
+/// A client's command: the user, the distance of its id from the user's last id, the command and its data. With the last
+/// id it usually is the last command again. With an earlier id it is another command.
 type Sent = (u16, i64, &'static str, Value);
 
 const FEW: u16 = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Commands come to a process: those around the tail, some of them left out.
+    /// A process receives the commands around the tail, except some.
     Deliver { process: usize, before: u64, len: u64, left_out: Vec<u64>, life: usize },
-    /// A process is thrown away.
+    /// A process ends.
     Forget(usize),
     /// Time passes.
     Wait(u64),
@@ -47,7 +47,7 @@ fn commands(users: u16) -> impl Strategy<Value = Sent> {
         1 => (counter(), 0usize..600)
             .prop_map(|(counter, bytes)| ("grow", json!({"counter": counter, "bytes": bytes}))),
     ];
-    // Most ids grow by one; some leave a hole, some repeat.
+    // Most ids grow by one, some leave a hole, and some repeat.
     let ahead = prop_oneof![8 => Just(1i64), 2 => 2i64..9, 2 => -6i64..1, 1 => Just(0)];
     (0..users, ahead, what).prop_map(|(user, ahead, (name, data))| (user, ahead, name, data))
 }
@@ -65,10 +65,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// An id this far ahead comes after a time in which windows have become idle.
+/// An id that is ahead by this much comes so late that windows are idle.
 const LATE: i64 = 8;
 
-/// Few users send many commands; or many users few each, until their windows leave the head.
+/// Either few users send many commands, or many users send few each, so that their windows leave the head.
 fn history() -> impl Strategy<Value = (Vec<Sent>, Vec<Step>)> {
     prop_oneof![
         2 => (vec(commands(FEW), 1..150), vec(step(), 0..40)),
@@ -90,26 +90,25 @@ fn accept(world: &mut World, commands: &[Sent], idle: bool) {
         if idle && *ahead == LATE {
             passed_ms += WINDOW_IDLE_MS_MAX - 50 + at as u64;
         }
-        // The accepting clocks do not agree with each other, nor with the deciding ones.
+        // The clocks of acceptance differ from each other and from those of decisions.
         world.now = Time(passed_ms + at as u64 * 10 - (at as u64 * 7919) % 50);
-        // Long names weigh: with many users, windows soon leave the head.
+        // Long names make windows large: with many users they soon leave the head.
         let padding = if *user < FEW { 0 } else { 100 };
         world.accept(&format!("u{user}{:@<padding$}", ""), id, name, data);
     }
 }
 
-/// At the end every repeat is recognised, and every counter says how much it has: what only memory
-/// knows shows in the entries.
+/// At the end every command comes again, and every counter is read, so that wrong state in memory shows in the entries.
 fn probes(commands: &[Sent]) -> Vec<Sent> {
     let touch = |counter| (999, 1, "add", json!({"counter": counter, "by": 0}));
     let again = commands.iter().map(|(user, ..)| (*user, 0, "nothing", json!({})));
     ["a", "b", "c", "d"].into_iter().map(touch).chain(again.take(40)).collect()
 }
 
-/// Plays a history; the number of snapshots that it led to.
+/// Plays a history, and returns the number of its snapshots.
 fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
     commands.extend(probes(&commands));
-    // Behind all accepting clocks.
+    // Later than all clocks of acceptance.
     let late = Time(WINDOW_IDLE_MS_MAX * 1_000);
 
     let mut straight = World::new();
@@ -122,7 +121,7 @@ fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
 
     let mut world = World::new();
     accept(&mut world, &commands, idle);
-    // Where entries take their times from deciding clocks, the same windows must be idle.
+    // Entries may have the times of decisions: the same windows must then be idle.
     world.now = if idle { late } else { Time(1_200) };
     let all = commands.len() as u64;
     let mut processes = [service::<1>(), service::<1>(), service::<2>()].map(Process::new);
@@ -144,7 +143,7 @@ fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
             }
         }
     }
-    // Nothing was acknowledged that is not done: all of it comes again, to whichever process.
+    // No unfinished command was acknowledged, so all of them come again, to any process.
     let rest: Vec<Seq> = (1..=all).map(Seq).collect();
     for (at, batch) in rest.chunks(7).enumerate() {
         world.process(&mut processes[at % 3], batch).expect("it lives");
@@ -170,7 +169,7 @@ proptest! {
     }
 }
 
-/// The histories are worth something only if they take snapshots, and split windows.
+/// The histories test enough only if they take snapshots and split windows.
 #[test]
 fn histories_take_snapshots() {
     let add = |note| ("add", json!({"counter": "a", "by": 0, "note": note}));

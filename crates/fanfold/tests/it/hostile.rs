@@ -1,5 +1,4 @@
-//! Bytes that Fanfold did not write, or not like this: every decoder answers with an error, or with
-//! a value that can be used; never with a panic.
+//! Damaged and foreign bytes. Every decoder returns an error or a usable value, and never panics.
 
 use std::borrow::Cow;
 
@@ -19,7 +18,7 @@ use serde_json::json;
 use crate::golden::notification;
 use crate::samples::{command, commit_body, entries_of_all_kinds, id, user, valid};
 
-/// Reads a body, and uses what it says.
+/// Reads a body, and uses the value.
 type Decoder = fn(&[u8]) -> Result<(), DecodeError>;
 
 const DECODERS: [(&str, Decoder); 9] = [
@@ -65,7 +64,7 @@ fn decoder(name: &str) -> Decoder {
     DECODERS.into_iter().find(|(n, _)| *n == name).expect("there is such a decoder").1
 }
 
-/// A body for each decoder, in their order.
+/// A body for each decoder, in the decoders' order.
 fn bodies() -> [Vec<u8>; 9] {
     let commands = [1, 2].map(|n| command(user("ann"), n, "deposit", &json!({ "amount": n })));
     let slot = slot::encode(&[&commands[0], &commands[1]]).unwrap().remove(0).1;
@@ -132,7 +131,7 @@ impl Mutation {
     }
 }
 
-/// Bytes that mean something in JSON, more often than others.
+/// Bytes, most of them with a meaning in JSON.
 fn byte() -> impl Strategy<Value = u8> {
     prop_oneof![
         2 => proptest::sample::select(b"0123456789-.e\"\\,:[]{}ntf\0\x01".to_vec()),
@@ -172,9 +171,9 @@ proptest! {
 }
 
 #[test]
-fn every_body_is_refused_when_cut() {
+fn a_body_that_is_cut_off_is_refused() {
     for ((name, decode), body) in DECODERS.into_iter().zip(bodies()) {
-        // A document's JSON is read by its service.
+        // Only the service reads a document's JSON.
         let shortest = if name == "document" { 2 } else { body.len() };
         for len in 0..shortest {
             assert!(decode(&body[..len]).is_err(), "{name}, cut to {len} bytes");
@@ -191,7 +190,7 @@ fn record(header: &str, bodies: &str) -> Vec<u8> {
     [&[1, 0][..], &len, header.as_bytes(), bodies.as_bytes()].concat()
 }
 
-/// `error`: how it is shown, or what stands below it.
+/// `error` is its text, or the text of its source.
 #[track_caller]
 fn check(name: &str, body: &[u8], error: &str) {
     let found = decoder(name)(body).expect_err(error);

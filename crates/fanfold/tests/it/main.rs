@@ -1,5 +1,5 @@
-//! The pure core, asked from outside: what it stores and sends, what it refuses, and the state
-//! machine of a log under everything that the hops around it may do.
+//! Tests of the pure core by its public interface: what it stores and sends, what it refuses, and the state machine of a
+//! log under all failures of the hops around it.
 
 mod arbitrary;
 mod authors;

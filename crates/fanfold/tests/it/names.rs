@@ -1,4 +1,4 @@
-//! What may be called what, and how positions are written.
+//! Which names are valid, and how positions are written.
 
 use std::fmt::Debug;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ const NAMES: &str = "printable characters without `/ ? # % \\`";
 const SERVICES: &str = "[a-z][a-z0-9-]*";
 const ROW_KEYS: &str = "printable characters without `? # % \\`";
 
-/// The text is a `T`, also as JSON, and shown as it was given.
+/// Checks that the text is a valid `T`, also as JSON, and is shown unchanged.
 fn good<T>(texts: &[&str])
 where
     T: FromStr<Err = NameError> + ToString + AsRef<str> + Serialize + DeserializeOwned + Debug,
@@ -32,7 +32,7 @@ where
     }
 }
 
-/// The text is no `T`, also as JSON, because of this.
+/// Checks that the text is no valid `T`, also as JSON, for this reason.
 #[track_caller]
 fn bad<T>(text: &str, error: NameError)
 where
@@ -56,13 +56,13 @@ fn names() {
     let longest = "a".repeat(NAME_BYTES_MAX);
     good::<Name>(&["a", "-", "Ann_B", "a.b:c@d=e+f-9", &longest]);
     good::<Name>(&AWKWARD_NAMES);
-    // What is visible of more than one code point; blanks of other scripts, inside.
+    // Characters of several code points, and blanks of other scripts inside the name.
     good::<Name>(&["👩‍👩‍👧", "❤️", "می‌خواهم", "a\u{a0}b", "...", ".a", "a.", "..a"]);
     good::<DocumentId>(&["cash", "2026-07", &longest]);
     good::<DocumentId>(&AWKWARD_NAMES);
     bad::<Name>("", NameError::Empty);
     bad::<Name>(&"a".repeat(129), too_long(129, 128));
-    // Bytes count, not characters; and a text is measured before it is read.
+    // The limit is in bytes, not characters, and is checked first.
     bad::<Name>(&"ü".repeat(65), too_long(130, 128));
     bad::<Name>(&"?".repeat(129), too_long(129, 128));
     let refused = "/?#%\\\n\0\u{7f}\u{85}\u{ad}\u{200b}\u{200e}\u{202e}\u{2028}\u{2029}\u{2066}\u{feff}\
@@ -170,7 +170,7 @@ fn origins() {
 }
 
 #[test]
-fn messages_say_what_is_wrong() {
+fn errors_say_which_rule_is_broken() {
     for (error, message) in [
         (NameError::Empty, "must not be empty"),
         (too_long(129, 128), "is 129 bytes long, at most 128 are allowed"),
@@ -239,6 +239,6 @@ fn numbers() {
     assert_eq!(Seq(7).next(), Seq(8));
     assert_eq!(Seq(7).plus(3), Seq(10));
     assert_eq!((Seq(7).before(), Seq::ZERO.before()), (Seq(6), Seq::ZERO));
-    // A reactor's ids must stay ids.
+    // The ids of a reactor's commands must be valid ids.
     assert!(CommandId::new((SEQ_END - 1) * 64 + 63).is_some());
 }

@@ -1,4 +1,4 @@
-//! How commits travel: packed, in order, below the limits of SNS, and complete.
+//! Packing of commits into messages: in order, within the limits of SNS, and complete.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::arbitrary;
 use crate::samples::{as_subscribers_see, entries_of_all_kinds, entry, event, notice, valid};
 
-/// What the design says of attributes, word for word.
+/// The attributes as the design defines them.
 fn attributes_of(notices: &[Notice]) -> Attributes {
     let mut attributes = Attributes::default();
     for Notice { log, entries, .. } in notices {
@@ -39,7 +39,7 @@ fn attributes_of(notices: &[Notice]) -> Attributes {
     attributes
 }
 
-/// SNS counts names, types and values of attributes: as a list in JSON, as AWS documents it.
+/// The bytes that SNS counts for attributes: names, types, and values as JSON lists, as AWS documents it.
 fn bytes_of(attributes: &Attributes) -> usize {
     let one = |name: &str, values: &BTreeSet<String>| {
         name.len() + "String.Array".len() + json!(values).to_string().len()
@@ -55,7 +55,7 @@ fn is_of_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r') || ranges.iter().any(|range| range.contains(&c))
 }
 
-/// Everything that holds of packed notices; gives them as subscribers see them.
+/// Checks everything that must hold for packed commits, and returns them as subscribers receive them.
 fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
     let packed = pack(notices).unwrap();
     let mut received = Vec::new();
@@ -85,7 +85,7 @@ fn check(notices: &[Notice]) -> (Vec<Packed>, Vec<Received>) {
             entries: received.entries.is_some().then(|| as_subscribers_see(&notice.entries).into()),
         };
         assert_eq!(*received, expected);
-        // Small ones are always inline: the rest of an event is at most some hundred bytes.
+        // A small commit is always inline: the rest of an event is at most some hundred bytes.
         let events = notice.entries.iter().map(|entry| match &entry.outcome {
             Outcome::Accepted(events) => events.iter().map(|e| e.data.get().len() + 1_000).sum(),
             _ => 2_000,
@@ -102,7 +102,7 @@ proptest! {
     #[test]
     fn notices_are_packed(notices in vec(arbitrary::notice(), 0..24)) {
         let (packed, _) = check(&notices);
-        // None is closed before it is full.
+        // No message is closed before it is full.
         let mut rest = &notices[..];
         for Packed { notices: n, .. } in packed {
             if rest.len() > n {
@@ -113,13 +113,13 @@ proptest! {
     }
 }
 
-/// A commit at this seq, of one event with so many bytes of text.
+/// A commit at this seq with one event that has so many bytes of text.
 fn sized(log: &str, seq: u64, bytes: usize) -> Notice {
     let noted = event("noted", 1, "cash", &json!({ "text": "a".repeat(bytes) }));
     notice(log, vec![entry(seq, Outcome::Accepted(vec![noted]))], &[])
 }
 
-/// The bytes of text with which a commit alone makes a message of so many bytes.
+/// The bytes of text with which a single commit fills a message of so many bytes.
 fn text_for(log: &str, message_bytes: usize) -> usize {
     message_bytes - pack(&[sized(log, 1, 0)]).unwrap()[0].message.bytes()
 }
@@ -129,7 +129,7 @@ fn commits_are_sized_to_the_byte() {
     let log = "ledger/org:acme";
     let (soft, hard) =
         (text_for(log, NOTIFICATION_BYTES_SOFT), text_for(log, NOTIFICATION_BYTES_MAX));
-    // Two of them share the attributes and the brackets, and need a comma.
+    // Two commits share the attributes and the brackets, and need a comma.
     let alone = pack(&[sized(log, 1, 0)]).unwrap().remove(0).message;
     let half = (soft - (alone.body.len() - 2) - 1) / 2;
     for (sizes, messages, inline) in [
@@ -143,7 +143,7 @@ fn commits_are_sized_to_the_byte() {
         (vec![0, soft + 1, 0, 0], vec![1, 1, 2], vec![true; 4]),
         (vec![hard], vec![1], vec![true]),
         (vec![hard + 1], vec![1], vec![false]),
-        // What is too large to inline is small: it travels with others.
+        // A commit that is too large to be inline is small without its entries, so it shares a message.
         (vec![0, hard + 1, 0], vec![3], vec![true, false, true]),
         (vec![hard, hard + 1, hard], vec![1, 1, 1], vec![true, false, true]),
     ] {
@@ -158,8 +158,8 @@ fn commits_are_sized_to_the_byte() {
 }
 
 #[test]
-fn attributes_count() {
-    // A thousand quiet tenants: their partitions weigh almost as much as their commits.
+fn attributes_count_towards_the_limit() {
+    // A thousand tenants with small commits: their partitions take almost as many bytes as their commits.
     let tenant = |n| sized(&format!("ledger/org:{}{n:03}", "t".repeat(100)), 1, 0);
     let notices: Vec<Notice> = (0..1_000).map(tenant).collect();
     let (packed, _) = check(&notices);
@@ -167,7 +167,7 @@ fn attributes_count() {
 }
 
 #[test]
-fn kinds_are_those_of_the_entries() {
+fn the_attribute_kinds_lists_the_kinds_of_the_entries() {
     let entries = entries_of_all_kinds(1);
     let kinds = entries.iter().map(|entry| entry_kinds("ledger", entry).collect::<Vec<_>>());
     assert_eq!(
@@ -185,7 +185,7 @@ fn kinds_are_those_of_the_entries() {
 }
 
 #[test]
-fn a_commit_follows_a_cursor_that_has_all_it_must() {
+fn a_commit_follows_a_cursor_that_missed_none_of_its_kinds() {
     let notice = notice(
         "ledger/org:acme",
         vec![entry(20, Outcome::Stale)],
@@ -217,15 +217,15 @@ proptest! {
 }
 
 #[test]
-fn topics_are_those_of_every_build() {
+fn the_topic_of_a_log_never_changes() {
     let logs = ["ledger/org:acme", "ledger/org:bank", "ledger/user:ann", "doors/user:ann"];
     let topics = logs.map(|log| topic_of(&valid::<LogId>(log), 4));
     assert_eq!(topics, [3, 3, 3, 1]);
 }
 
-/// A newer build may say more of its own: that commit is read from the journal, and no other.
+/// A newer build may publish unknown events. Only their commit is then read from the journal.
 #[test]
-fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
+fn an_unknown_event_affects_only_its_own_commit() {
     let [newer, other] = ["counters/org:newer", "counters/org:other"].map(|log| {
         let rejected = Outcome::rejected("no", "never");
         notice(log, vec![entry(1, rejected.clone()), entry(2, rejected)], &[])
@@ -242,7 +242,7 @@ fn an_event_of_a_newer_build_concerns_its_own_commit_only() {
 }
 
 #[test]
-fn what_xml_lacks_is_escaped_and_says_the_same() {
+fn characters_that_xml_lacks_are_escaped() {
     let data = json!({ "x": "a\\\u{FFFF}\u{FFFE}\u{FFFD}\u{7F}\u{0}" });
     let outcome = Outcome::Accepted(vec![event("happened", 1, "cash", &data)]);
     let (packed, received) = check(&[notice("ledger/org:acme", vec![entry(1, outcome)], &[])]);

@@ -1,11 +1,11 @@
-//! Who may depend on whom: `fanfold` <- `fanfold-pipeline` <- providers <- hosts <- binaries.
+//! The dependencies between crates: `fanfold` <- `fanfold-pipeline` <- providers <- hosts <- binaries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
 
-/// The crates below the binaries, from the bottom up: none may depend on one of its own layer, or
-/// of a layer above. Crates that are not listed are binaries, or tests.
+/// The crates below the binaries, by layer from the bottom up. No crate may depend on one of its own layer or of a layer
+/// above. Crates that are not listed are binaries or tests.
 const LAYERS: [&[&str]; 5] = [
     &["fanfold"],
     &["fanfold-pipeline", "ledger"],
@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 5] = [
     &["fanfold-lambda"],
 ];
 
-/// Crates whose dependencies in the workspace are these, and no others.
+/// Crates that may have only these dependencies in the workspace.
 const EXACTLY: [(&str, &[&str]); 8] = [
     ("fanfold", &[]),
     ("ledger", &["fanfold"]),
@@ -26,7 +26,7 @@ const EXACTLY: [(&str, &[&str]); 8] = [
     ("loadtest", &["auditor"]),
 ];
 
-/// Beginnings of the names of crates that must not be anywhere below these.
+/// Prefixes of crates that must not be in the dependency tree of these.
 const NEVER: [(&str, &[&str]); 4] = [
     ("fanfold", &["tokio", "fjall", "aws", "lambda"]),
     ("ledger", &["tokio", "fjall", "aws", "lambda"]),
@@ -38,7 +38,7 @@ const NEVER: [(&str, &[&str]); 4] = [
 /// crate of the workspace: code that they shared with Fanfold would hide a bug of both.
 const OUTSIDE: [&str; 3] = ["auditor", "fake-target", "loadtest"];
 
-/// What is built for whom, dependencies of tests left out.
+/// The dependency tree, without dependencies of tests.
 struct Tree {
     metadata: Metadata,
     below: BTreeMap<PackageId, BTreeSet<PackageId>>,
@@ -64,7 +64,7 @@ impl Tree {
         &self.metadata[id].name
     }
 
-    /// The crates of the workspace, each with those of them that it depends on.
+    /// The crates of the workspace, each with the ones it depends on.
     fn workspace(&self) -> BTreeMap<&str, (&PackageId, BTreeSet<&str>)> {
         let members: BTreeSet<&PackageId> = self.metadata.workspace_members.iter().collect();
         let direct = |id: &PackageId| {
@@ -74,7 +74,7 @@ impl Tree {
         members.iter().map(|id| (self.name(id), (*id, direct(id)))).collect()
     }
 
-    /// Everything that is built for a crate, itself left out.
+    /// All crates that are built for a crate, without itself.
     fn all_below(&self, id: &PackageId) -> BTreeSet<&str> {
         let mut found = BTreeSet::new();
         let mut open: Vec<&PackageId> = self.below[id].iter().collect();
@@ -88,7 +88,7 @@ impl Tree {
 }
 
 #[test]
-fn nothing_depends_on_what_is_above_it() {
+fn no_crate_depends_on_a_layer_above_it() {
     let tree = Tree::read();
     let workspace = tree.workspace();
     for (name, expected) in EXACTLY {
@@ -107,7 +107,7 @@ fn nothing_depends_on_what_is_above_it() {
 }
 
 #[test]
-fn the_core_knows_no_runtime_no_store_and_no_cloud() {
+fn the_core_has_no_runtime_no_store_and_no_cloud_in_its_tree() {
     let tree = Tree::read();
     let workspace = tree.workspace();
     for (name, never) in NEVER {
@@ -119,7 +119,7 @@ fn the_core_knows_no_runtime_no_store_and_no_cloud() {
             );
         }
     }
-    // A tree that is always empty would show nothing.
+    // An empty tree would pass every check.
     let (id, _) = workspace["fanfold"];
     assert!(tree.all_below(id).contains("serde_json"));
 }

@@ -1,4 +1,4 @@
-//! The article's request, and every way of getting it wrong.
+//! Valid requests, and the errors of invalid ones.
 
 use fanfold::limits::COMMAND_BYTES_MAX;
 use fanfold::{Request, Services};
@@ -21,7 +21,7 @@ fn good() -> Value {
     })
 }
 
-/// What is said of these bytes.
+/// The error for these bytes.
 fn message(json: &[u8]) -> String {
     match Request::parse(json, &services()) {
         Ok(request) => format!("accepted for {}", request.log),
@@ -29,7 +29,7 @@ fn message(json: &[u8]) -> String {
     }
 }
 
-/// A good request with one field changed, or taken away.
+/// A valid request with one field changed or removed.
 #[track_caller]
 fn check(field: &str, value: impl Into<Option<Value>>, expected: &str) {
     let mut request = good();
@@ -41,7 +41,7 @@ fn check(field: &str, value: impl Into<Option<Value>>, expected: &str) {
     assert_eq!(message(request.to_string().as_bytes()), expected, "{request}");
 }
 
-/// A good request with the JSON of one field's value replaced by any text.
+/// A valid request with the JSON of one field's value replaced by any text.
 #[track_caller]
 fn check_text(field: &str, value: &str, expected: &str) {
     let mut request = good();
@@ -51,7 +51,7 @@ fn check_text(field: &str, value: &str, expected: &str) {
 }
 
 #[test]
-fn a_good_request_is_read() {
+fn a_valid_request_is_read() {
     let request = Request::parse(good().to_string().as_bytes(), &services()).unwrap();
     let command = request.command;
     assert_eq!(request.log.as_str(), "counters/org:acme");
@@ -68,11 +68,11 @@ fn a_good_request_is_read() {
 }
 
 #[test]
-fn what_is_optional_may_be_absent() {
+fn optional_fields_may_be_absent() {
     check("org", None, "accepted for counters/user:ann");
     check("timestamp", None, "accepted for counters/org:acme");
     check("client", None, "accepted for counters/org:acme");
-    // `null` stands for what is absent.
+    // `null` counts as absent.
     check("org", json!(null), "accepted for counters/user:ann");
     for field in ["timestamp", "client"] {
         check(field, json!(null), "accepted for counters/org:acme");
@@ -92,7 +92,7 @@ fn data_is_kept_as_it_was_sent() {
         ("nothing", "{ \n }"),
         ("add", r#"{ "counter" : "\u0061", "by":1, "x": 1.0e2 }"#),
     ] {
-        // Escapes in the texts of other fields are read.
+        // Escapes in strings of other fields are decoded.
         let (service, user) = (r"\u0063ounters", r"\u0061nn");
         let text = format!(
             r#" {{"type":"{service}","command":"{command}","id":1,"user":"{user}","data":{data}}} "#
@@ -111,7 +111,7 @@ fn required_fields_are_required() {
 }
 
 #[test]
-fn names_must_be_names() {
+fn names_must_be_valid() {
     for field in ["type", "command", "user", "client", "org"] {
         let said = |error: &str| format!("`{field}`: {error}");
         let (max, allowed) = match field {
@@ -151,7 +151,7 @@ fn names_must_be_names() {
     for field in ["type", "command", "user"] {
         check(field, json!(null), &format!("`{field}`: must be a string"));
     }
-    // Only users number commands.
+    // Only users may send commands.
     check("org", json!("resend"), "accepted for counters/org:resend");
 }
 
@@ -192,7 +192,7 @@ fn data_must_fit_its_command() {
     check("data", None, "`data`: missing field `counter`");
     check("command", json!("Add"), "`command`: the service `counters` has no command `Add`");
     check("type", json!("ledger"), "`type`: there is no service `ledger` here");
-    // Fields that a command does not have are its author's matter.
+    // The service's author decides on unknown fields of the data.
     check("data", json!({"counter": "a", "by": 1, "more": [{}]}), "accepted for counters/org:acme");
 }
 
@@ -215,7 +215,7 @@ fn unknown_and_repeated_fields_are_named() {
 }
 
 #[test]
-fn what_is_no_request_is_told_apart() {
+fn bytes_that_are_no_request_have_errors_of_their_own() {
     let object = r#"the request must be a JSON object, as {"type":"ledger","command":"deposit",…}"#;
     let not_json = |why: &str| format!("the request is not JSON: {why}");
     let text = good().to_string();
@@ -262,13 +262,13 @@ fn large_requests_are_refused() {
 
 #[test]
 fn deep_nesting_is_refused() {
-    // The data itself is one level.
+    // The data itself counts as one level.
     let nested = |levels: usize| {
         format!(r#"{{"counter":"a","by":1,"x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels))
     };
     check_text("data", &nested(63), "accepted for counters/org:acme");
     check_text("data", &nested(64), "`data`: is nested more than 64 levels deep");
-    // Brackets in texts are no nesting.
+    // Brackets in strings do not count.
     let text = format!(r#"{{"counter":"a","by":1,"x":"\"{}"}}"#, "[{".repeat(100));
     check_text("data", &text, "accepted for counters/org:acme");
 
@@ -295,7 +295,7 @@ fn deep_nesting_is_refused() {
     }
 }
 
-/// Requests that are almost right: the fields have odd values, and odd fields come along.
+/// Requests that are almost valid: some have odd values, or additional fields.
 fn almost() -> impl Strategy<Value = Value> {
     let fields = ["type", "command", "id", "timestamp", "user", "client", "org", "data", "x"];
     let values = prop_oneof![
@@ -336,7 +336,7 @@ proptest! {
             prop_assert_eq!(origin.client_name(), request["client"].as_str());
             prop_assert_eq!(parsed.command.id.get(), request["id"].as_u64().unwrap());
             prop_assert!(!parsed.command.origin.is_reactor());
-            // It goes through a slot as it is.
+            // The slot keeps it unchanged.
             let bodies = fanfold::body::slot::encode(&[&parsed.command]).unwrap();
             let read = fanfold::body::slot::decode(&bodies[0].1).unwrap();
             prop_assert_eq!(read, vec![parsed.command]);

@@ -1,4 +1,4 @@
-//! Values that several tests share, and short ways to write them.
+//! Values that several tests share, and helpers to write them.
 
 use std::fmt::Debug;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ pub(crate) const AWKWARD_NAMES: [&str; 12] = [
     "a;b=~'c'",
 ];
 
-/// A name, a log, a document: whatever is read from a text.
+/// A name, a log, a document, or another value that is read from a text.
 #[track_caller]
 pub(crate) fn valid<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap_or_else(|e| panic!("{text:?}: {e:?}"))
@@ -114,14 +114,14 @@ pub(crate) fn commit_body(entries: &[Entry]) -> Vec<u8> {
     commit::seal(&payload)
 }
 
-/// An entry as it stands in its commit.
+/// An entry as its commit stores it.
 pub(crate) fn entry_json(entry: &Entry) -> Value {
     let mut json = Vec::new();
     commit::write_entry(entry, &mut json).expect("entries can be written");
     serde_json::from_slice(&json).expect("they are JSON")
 }
 
-/// The entries that subscribers are shown, and what they are shown of them.
+/// The entries that subscribers receive, with the fields that they receive.
 pub(crate) fn as_subscribers_see(entries: &[Entry]) -> Vec<Entry> {
     let shown = entries.iter().filter(|entry| match &entry.outcome {
         Outcome::Accepted(events) => !events.is_empty(),

@@ -1,5 +1,5 @@
-//! `schema/notification.v1.json`, by which independent view services read notifications: what
-//! Fanfold sends fits it, and what would mislead them does not.
+//! `schema/notification.v1.json`, by which independent view services read notifications: it accepts what Fanfold sends,
+//! and refuses what would mislead them.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn check(schema: &Validator, message: &Value) {
 }
 
 #[test]
-fn what_was_sent_once_fits() {
+fn the_schema_accepts_the_golden_messages() {
     check(&schema(), &golden());
 }
 
@@ -49,7 +49,7 @@ proptest! {
 }
 
 #[test]
-fn unknown_attributes_are_nothing_wrong() {
+fn the_schema_accepts_unknown_attributes() {
     let mut message = golden();
     message[1]["traceparent"] = json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     message[1]["region"] = json!("eu");
@@ -58,7 +58,7 @@ fn unknown_attributes_are_nothing_wrong() {
 }
 
 #[test]
-fn what_would_mislead_is_refused() {
+fn the_schema_refuses_misleading_events() {
     let schema = schema();
     // Of the golden message: 0 is a commit, 1 a domain event, 3 rejected, 4 faulted, 5 lost.
     for (pointer, value) in [

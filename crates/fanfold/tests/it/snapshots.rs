@@ -1,4 +1,4 @@
-//! When a snapshot is due, what it writes, and what a later version does with it.
+//! When a snapshot is due, what it writes, and how a later version uses it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::samples::{command, user, valid};
 use crate::world::{Process, World, service};
 
-/// A warm log over nothing: what it wants is not there.
+/// A warm log without stored items: everything that it wants is absent.
 struct Bench {
     log: Log,
     /// Bytes of the journal since the head.
@@ -43,18 +43,18 @@ impl Bench {
         assert!(self.log.decide(work, now).is_ok());
     }
 
-    /// What was decided is stored and published.
+    /// Stores and publishes everything that was decided.
     fn store(&mut self) {
         for sealed in self.log.seal() {
             let first = sealed.notice.first();
             self.bytes += fanfold::body::envelope::open(1, &sealed.body).unwrap().len();
-            self.log.acknowledge(sealed);
+            self.log.acknowledge(sealed).unwrap();
             self.log.published(first);
         }
     }
 
-    /// Sends such commands until a snapshot is due: that, the bytes since the head now and one
-    /// command before, and the commands.
+    /// Sends such commands until a snapshot is due. Returns it, the bytes since the head now and one command before, and the
+    /// number of commands.
     fn until_due(&mut self, by: &str, name: &str, data: &Value) -> (Snapshot, [usize; 2], usize) {
         for commands in 1..10_000 {
             let before = self.bytes;
@@ -78,7 +78,7 @@ fn keys(snapshot: &Snapshot) -> Vec<&str> {
     snapshot.puts.iter().map(|put| put.key.as_str()).collect()
 }
 
-/// Text that zstd cannot make much shorter.
+/// Text that zstd cannot compress much.
 fn noise(bytes: usize) -> String {
     let step = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     let numbers = std::iter::successors(Some(7u64), step);
@@ -103,7 +103,7 @@ fn small_snapshots_are_due_by_the_bytes_of_the_journal() {
 }
 
 #[test]
-fn large_snapshots_are_due_by_what_they_cost() {
+fn large_snapshots_are_due_by_their_cost() {
     let mut bench = Bench::new();
     bench.decide("ann", "carry", &json!({"counter": "a", "text": noise(4_000)}));
     for _ in 0..3 {
@@ -111,7 +111,7 @@ fn large_snapshots_are_due_by_what_they_cost() {
         let (snapshot, [before, now], commands) = bench.until_due("ann", "add", &add);
         let due = written(&snapshot) * SNAPSHOT_FACTOR;
         assert!(due > 2 * SNAPSHOT_JOURNAL_BYTES_MIN && commands < SNAPSHOT_ENTRIES_MIN);
-        // One command earlier it would have cost about as much: the head may differ by bytes.
+        // One command earlier it would have cost about the same: only the head may differ by some bytes.
         assert!(before <= due + 20 * SNAPSHOT_FACTOR && due < now, "{before} {due} {now}");
     }
 }
@@ -121,7 +121,7 @@ fn many_entries_make_a_snapshot_due() {
     let mut bench = Bench::new();
     bench.decide("ann", "carry", &json!({"counter": "a", "text": noise(20_000)}));
     bench.store();
-    // Not for their bytes: the document costs too much.
+    // Their bytes do not make it due, because the document costs too much.
     let (snapshot, [_, bytes], commands) =
         bench.until_due("ann", "touch", &json!({"counter": "a"}));
     assert_eq!(commands + 1, SNAPSHOT_ENTRIES_MIN);
@@ -134,7 +134,7 @@ fn many_small_documents_wait_for_more_entries() {
     let carry = |n: usize| json!({"counter": format!("c{n:03}"), "text": noise(700)});
     (0..300).for_each(|n| bench.decide("ann", "carry", &carry(n)));
     bench.store();
-    // By their bytes they would be due far later; each takes a whole write unit, and so does the head.
+    // By their bytes they would be due far later. Each takes a whole write unit, and so does the head.
     let (snapshot, [_, bytes], commands) =
         bench.until_due("ann", "touch", &json!({"counter": "c000"}));
     assert_eq!((snapshot.puts.len(), 300 + commands), (300, 301 * SNAPSHOT_FACTOR));
@@ -142,12 +142,12 @@ fn many_small_documents_wait_for_more_entries() {
 }
 
 #[test]
-fn nothing_is_snapshotted_that_is_not_stored_and_published() {
+fn a_snapshot_waits_until_everything_is_stored_and_published() {
     let mut bench = Bench::new();
     let add = json!({"counter": "a", "by": 0, "note": 40_000});
     bench.decide("ann", "add", &add);
     let sealed = bench.log.seal().remove(0);
-    bench.log.acknowledge(sealed);
+    bench.log.acknowledge(sealed).unwrap();
     assert!(bench.log.may_snapshot());
     assert!(bench.log.snapshot().is_none(), "not published");
     bench.log.published(Seq(2));
@@ -157,15 +157,15 @@ fn nothing_is_snapshotted_that_is_not_stored_and_published() {
     assert!(bench.log.snapshot().is_none(), "the second command is not sealed");
     let sealed = bench.log.seal().remove(0);
     assert!(bench.log.snapshot().is_none(), "its commit is not stored");
-    bench.log.acknowledge(sealed);
+    bench.log.acknowledge(sealed).unwrap();
     bench.log.published(Seq(2));
     let snapshot = bench.log.snapshot().expect("it is due");
-    // Until it is stored, all of it is due again, and more.
+    // Until the snapshot is stored, the next one holds all of it, and more.
     bench.decide("bob", "move", &json!({"from": "a", "to": "b", "by": 0}));
     bench.store();
     let again = bench.log.snapshot().expect("it is still due");
     assert_eq!((keys(&snapshot), keys(&again)), (vec!["v1#doc#a"], vec!["v1#doc#a", "v1#doc#b"]));
-    // The first one's head is stored: what came after it is not in it.
+    // Only the first head is stored: later changes stay dirty.
     bench.log.snapshotted(&snapshot);
     assert_eq!(bench.log.head(), Seq(2));
     let (last, ..) =
@@ -193,7 +193,7 @@ fn windows_leave_the_head_when_they_are_large() {
             None => break snapshot,
         }
     };
-    // All of them go, those of long ago too.
+    // The first split writes all windows, including old ones.
     let windows = |snapshot: &Snapshot| {
         keys(snapshot)
             .iter()
@@ -202,23 +202,22 @@ fn windows_leave_the_head_when_they_are_large() {
             .collect::<Vec<_>>()
     };
     assert_eq!(windows(&first), (1..=users).map(name).collect::<Vec<_>>());
-    // From then on only those that have changed, and they never come back.
+    // From then on only changed windows are written, and the head never holds them again.
     let (next, ..) = bench.until_due(&name(1), "add", &add);
     assert_eq!(windows(&next), [name(1)]);
     assert_eq!(Head::decode(&next.head.body).unwrap().windows, None);
 }
 
-/// Ten thousand clients of one user, some of whom have numbered much: a week after they were last
-/// heard of, the log keeps of each no more than its highest id.
+/// Of ten thousand clients of one user, the log keeps only the highest id of each, a week after its last command.
 #[test]
-fn clients_that_do_not_come_back_leave_little_behind() {
+fn idle_clients_keep_only_their_highest_id() {
     const CLIENTS: u64 = 10_000;
     let client = |n: u64| Origin::client(&valid("ann"), &valid(&format!("c{n}"))).unwrap();
-    // As clients number by the clock: no id follows another one.
+    // The clients number by the clock, so no two ids are consecutive.
     let id = |n: u64| 1_795_401_660_000_000 + n * 1_000_000_000 + n * 829_348_951 % 999_999_937;
     let (nothing, large) = (json!({}), json!({"counter": "a", "by": 0, "note": 9_000}));
     let (mut bench, mut stored, mut bobs) = (Bench::new(), BTreeMap::new(), 0);
-    // So much that a snapshot is due, whatever it costs.
+    // Enough bytes to make a snapshot due at any cost.
     let mut fill = |bench: &mut Bench, now: Time| {
         for _ in 0..1_100 {
             bobs += 1;
@@ -251,7 +250,7 @@ fn clients_that_do_not_come_back_leave_little_behind() {
     let weight = bench.log.weight();
     assert!(weight < CLIENTS as usize * 300, "{weight} bytes in memory");
 
-    // What they sent then is known to have been sent, but no longer as what.
+    // Their ids are known to be used, but no longer for which command.
     for (n, nth, status) in
         [(0, 0, "stale"), (0, 399, "stale"), (0, 400, "accepted"), (1, 1, "accepted")]
     {
@@ -261,12 +260,12 @@ fn clients_that_do_not_come_back_leave_little_behind() {
     }
 }
 
-/// So many documents of 8,000 bytes are more than a log keeps in memory without need (4 MiB), and
-/// their events more than a cold load should have to read (8 MiB).
+/// So many documents of 8,000 bytes exceed what a log keeps in memory (4 MiB), and their events exceed what a cold load
+/// should read (8 MiB).
 const MANY: usize = 1_100;
 
 #[test]
-fn only_what_is_stored_is_forgotten() {
+fn only_stored_documents_and_windows_are_evicted() {
     let mut bench = Bench::new();
     let counter = |n: usize| json!({"counter": format!("c{n:04}"), "by": 1});
     let wanted = |log: &Log| {
@@ -291,9 +290,9 @@ fn only_what_is_stored_is_forgotten() {
     bench.store();
     bench.log.shrink();
     assert_eq!(wanted(&bench.log), MANY - 1, "one has changed since");
-    // The one document, the one window, the one entry: and some hundred bytes for each.
+    // One document, one window and one entry, with some hundred bytes for each.
     assert!(bench.log.weight() < 8_000 + 6 * 128, "{}", bench.log.weight());
-    // Windows that live in the head are not forgotten: nobody could load them.
+    // Windows in the head stay in memory, because they have no items to load.
     assert!(bench.log.command_at(Seq(MANY as u64 + 1)).is_some());
     bench.decide("ann", "add", &counter(7));
     assert_eq!(bench.log.seal()[0].notice.entries[0].outcome.status(), "accepted");
@@ -327,7 +326,7 @@ fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
     {
         assert!(world.state.contains_key(&key), "{key:?}");
     }
-    // The old one goes on beside it, on its own documents.
+    // The old version continues beside it with its own documents.
     world.send(&mut old, ("ann", 32), "add", &json!({"counter": "b", "by": 1}));
     world.check_state(service::<1>().as_ref());
     world.check_state(service::<2>().as_ref());

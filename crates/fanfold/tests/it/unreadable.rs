@@ -1,10 +1,10 @@
-//! A document that could be stored and not be read again would stop its log at the next cold load.
+//! A document that could be stored but not read would stop its log at the next cold load.
 
 use fanfold::{Code, Context, DocumentId, Documents, Service, testing};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Scales something, until it is no number any more.
+/// A service that multiplies a number until it overflows.
 struct Scale;
 
 #[derive(Deserialize)]
@@ -62,9 +62,9 @@ impl Service for Scale {
 }
 
 #[test]
-fn a_document_that_could_not_be_read_again_makes_its_command_a_fault() {
+fn a_document_that_could_not_be_read_again_makes_a_fault() {
     let by = |factor: f64| json!({"thing": "house", "factor": factor});
-    // JSON has no infinity: it is written as null, which is no number.
+    // JSON has no infinity. It is written as `null`, which is no number.
     testing::service::<Scale>()
         .when("by", by(1e200))
         .then_document("house", json!(1e200))

@@ -1,5 +1,5 @@
-//! A processor without I/O: the tables and the topic of one log as maps, and processes that may
-//! die between any two of their effects. What the design says of the tables is checked here.
+//! A processor without I/O: the tables and the topic of one log as maps, and processes that may crash between any two
+//! effects. The tables check the rules of the design.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::counters::Counters;
 use crate::samples::{command, entry_json, user, valid};
 
-/// Rounds of one batch: more are an endless loop.
+/// The most rounds of one batch: more mean an endless loop.
 const ROUNDS_MAX: usize = 100;
 
 pub(crate) fn service<const V: u32>() -> Arc<dyn AnyService> {
@@ -31,17 +31,17 @@ pub(crate) fn service<const V: u32>() -> Arc<dyn AnyService> {
     Arc::clone(services.get("counters").expect("just added"))
 }
 
-/// A process has died. What it had done stays.
+/// A process has crashed. Its effects so far stay.
 #[derive(Debug)]
 pub(crate) struct Died;
 
-/// One environment that processes the log: it may keep it between batches.
+/// One environment that processes the log, and may keep it between batches.
 pub(crate) struct Process {
     pub(crate) service: Arc<dyn AnyService>,
     pub(crate) log: Option<Log>,
-    /// How many effects it still lives for.
+    /// The number of effects before it crashes.
     pub(crate) life: usize,
-    /// The head of older versions when the log was loaded.
+    /// The highest head of older versions when the log was loaded.
     old_head: Seq,
 }
 
@@ -56,17 +56,17 @@ impl Process {
     }
 }
 
-/// The command stream, the journal, the state table and the topic, of one log.
+/// The command stream, the journal, the state table and the topic of one log.
 pub(crate) struct World {
     pub(crate) id: LogId,
     pub(crate) now: Time,
     pub(crate) stream: Vec<(Arc<Command>, Time)>,
     pub(crate) journal: BTreeMap<Seq, Vec<u8>>,
-    /// Those of the journal.
+    /// The entries of the journal.
     pub(crate) entries: Vec<Entry>,
     pub(crate) state: BTreeMap<StateKey, (Seq, Vec<u8>)>,
     pub(crate) published: BTreeMap<Seq, Notice>,
-    /// Snapshots whose head was stored.
+    /// The number of snapshots whose head was stored.
     pub(crate) snapshots: usize,
 }
 
@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// A command is accepted; its position.
+    /// Accepts a command, and returns its position.
     pub(crate) fn accept(&mut self, by: &str, id: u64, name: &str, data: &Value) -> Seq {
         self.accept_from(user(by), id, name, data)
     }
@@ -94,7 +94,7 @@ impl World {
         Seq(self.stream.len() as u64)
     }
 
-    /// A command is accepted and processed; its entry.
+    /// Accepts and processes a command, and returns its entry.
     pub(crate) fn send(
         &mut self,
         process: &mut Process,
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// Whether it stands in the journal now: nothing stood there before.
+    /// Appends a commit, unless its place is taken. Returns whether it was stored.
     pub(crate) fn append(&mut self, sealed: &Sealed) -> bool {
         let first = sealed.notice.first();
         if self.journal.contains_key(&first) {
@@ -174,8 +174,7 @@ impl World {
         true
     }
 
-    /// One batch of the command stream, as the processor does it. Commands beyond a gap are left:
-    /// they come again.
+    /// Processes one batch of the command stream, as the processor does. Commands behind a gap are left out: they come again.
     pub(crate) fn process(&mut self, process: &mut Process, batch: &[Seq]) -> Result<(), Died> {
         let log = process.log.take();
         let mut log = log.unwrap_or_else(|| self.load(process));
@@ -213,7 +212,7 @@ impl World {
         Ok(())
     }
 
-    /// A done command must be the one that has its entry.
+    /// Checks that a done command is the one of the entry at its seq.
     fn settle(&self, log: &Log, seq: Seq) {
         let (command, _) = &self.stream[seq.0 as usize - 1];
         let known = log.command_at(seq);
@@ -255,16 +254,16 @@ impl World {
                 *log = self.load(process);
                 return Ok(());
             }
-            // It may die before it hears that the commit is stored.
+            // It may crash before the acknowledgement arrives.
             process.effect()?;
-            log.acknowledge(sealed);
+            log.acknowledge(sealed).unwrap();
         }
         assert!(log.is_settled());
         Ok(())
     }
 
     fn publish(&mut self, process: &mut Process, log: &mut Log, first: Seq) -> Result<(), Died> {
-        // Loaded afresh after a conflict, the log may know that another process has published it.
+        // After a conflict the log is loaded again, and may know that another process has published the commit.
         let Some(notice) = log.unpublished_at(first).cloned() else { return Ok(()) };
         assert!(notice.last() > process.old_head, "published by an older version");
         process.effect()?;
@@ -296,7 +295,7 @@ impl World {
         Ok(())
     }
 
-    /// A snapshot costs no more than a twentieth of the journal, or comes after many entries.
+    /// Checks that a snapshot costs at most a twentieth of the journal, or comes after many entries.
     fn check_due(&self, log: &Log, snapshot: &Snapshot) {
         let since = self.journal.range(log.head().next()..);
         let bytes: usize = since.map(|(_, body)| envelope::open(1, body).unwrap().len()).sum();
@@ -310,7 +309,7 @@ impl World {
         );
     }
 
-    /// The log folded from its first entry up to `seq`, by the words of the design.
+    /// The log folded from its first entry up to `seq`, by the definitions of the design.
     pub(crate) fn fold_to(&self, seq: Seq) -> Folded<'_> {
         let mut folded = Folded::default();
         for entry in self.entries.iter().take_while(|entry| entry.seq <= seq) {
@@ -333,7 +332,7 @@ impl World {
         folded
     }
 
-    /// What is stored is what the log folds to, and the head promises nothing that is not there.
+    /// Checks that the stored items equal the fold of the log, and that the promise of the head holds.
     pub(crate) fn check_state(&self, service: &dyn AnyService) {
         let version = service.document_version();
         let all = self.fold_to(self.tail());
@@ -386,14 +385,14 @@ impl World {
         assert!(unpublished.is_none(), "F5");
     }
 
-    /// A window as it answers now: when it was stored does not matter.
+    /// The answers of a window now, which do not depend on when it was stored.
     fn idle(&self, mut window: Window) -> Window {
         window.forget_if_idle(self.entries.last().map_or(Time(0), |entry| entry.time));
         window
     }
 
-    /// F4 by its words: of each origin the first command with an id counts; the same one again
-    /// names it, another one is told so.
+    /// F4 by its definition: of each origin the first command with an id counts. A repeat names it, and another command with
+    /// the id is refused.
     pub(crate) fn check_repeats(&self) {
         let json = |command: &Command| {
             serde_json::from_str::<Value>(command.data.get()).expect("it is JSON")
@@ -425,14 +424,14 @@ impl World {
     }
 }
 
-/// What a log folds to.
+/// The fold of a log.
 #[derive(Default)]
 pub(crate) struct Folded<'a> {
     time: Time,
     pub(crate) prev: Prev,
-    /// By document, its events.
+    /// The events of each document.
     documents: BTreeMap<&'a DocumentId, Vec<(Seq, &'a Event)>>,
-    /// By origin, the ids that it has used.
+    /// The ids that each origin has used.
     windows: BTreeMap<&'a Origin, Vec<(Seq, CommandId, Time)>>,
 }
 
@@ -440,11 +439,13 @@ pub(crate) struct Folded<'a> {
 fn window(ids: &[(Seq, CommandId, Time)], seq: Seq) -> Window {
     let mut window = Window::default();
     let ids = ids.iter().take_while(|(at, ..)| *at <= seq);
-    ids.for_each(|(at, id, time)| window.insert(*id, *at, *time));
+    for (at, id, time) in ids {
+        window.insert(*id, *at, *time);
+    }
     window
 }
 
-/// The entries without their times, which depend on when a batch came.
+/// The entries without their times, which depend on the arrival of batches.
 pub(crate) fn timeless(entries: &[Entry]) -> Vec<Value> {
     let entries = entries.iter().map(|entry| Entry { time: Time(0), ..entry.clone() });
     entries.map(|entry| entry_json(&entry)).collect()

@@ -1,4 +1,4 @@
-//! What the ledger makes of each command.
+//! The ledger's decisions on each command.
 
 use fanfold::testing::{self, ServiceKit};
 use ledger::{Event, Ledger, Movement};
@@ -8,8 +8,7 @@ fn moved(amount: i64, balance: i64) -> Movement {
     Movement { amount, balance, memo: None }
 }
 
-/// `cash` with 100, `bank` with nothing, `full` with all that an account can hold, and `gone`,
-/// which was closed.
+/// Accounts: `cash` with 100, `bank` with 0, `full` with the highest balance, and `gone`, which was closed.
 fn ledger() -> ServiceKit<Ledger> {
     testing::service::<Ledger>()
         .given("cash", Event::Opened)
@@ -22,7 +21,7 @@ fn ledger() -> ServiceKit<Ledger> {
 }
 
 #[test]
-fn accepted() {
+fn valid_commands_are_accepted_with_these_events() {
     let (cash, bank) = ("cash", "bank");
     for (command, data, events) in [
         ("open", json!({ "account": "new" }), vec![("new", Event::Opened)]),
@@ -56,7 +55,7 @@ fn accepted() {
 }
 
 #[test]
-fn a_memo_goes_with_the_money() {
+fn a_memo_is_part_of_the_event() {
     let of_rent =
         |amount, balance| Movement { memo: Some("rent".into()), ..moved(amount, balance) };
     ledger()
@@ -71,7 +70,7 @@ fn a_memo_goes_with_the_money() {
 }
 
 #[test]
-fn rejected() {
+fn invalid_commands_are_rejected_with_these_codes() {
     for (command, data, code) in [
         ("open", json!({ "account": "cash" }), "already_open"),
         ("deposit", json!({ "account": "nowhere", "amount": 1 }), "no_such_account"),
@@ -126,7 +125,7 @@ fn refusals_say_which_account_and_how_much() {
 }
 
 #[test]
-fn documents_hold_no_more_than_decisions_need() {
+fn documents_hold_only_what_decisions_need() {
     ledger()
         .then_document("cash", json!({ "open": { "balance": 100 } }))
         .then_document("gone", json!("closed"));

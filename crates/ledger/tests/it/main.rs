@@ -1,4 +1,4 @@
-//! The ledger, asked from outside: its decisions, its views, and what must hold of both together.
+//! Tests of the ledger by its public interface: its decisions, its views, and properties of both together.
 
 mod decisions;
 mod properties;

@@ -1,4 +1,4 @@
-//! What holds after any commands whatever.
+//! Properties that hold after any commands.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use ledger::{Account, Ledger, Movement};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Few accounts and mostly small amounts, so that commands meet each other.
+/// Few accounts and mostly small amounts, so that many commands touch the same accounts.
 fn command() -> impl Strategy<Value = (&'static str, Value)> {
     let account = || prop::sample::select(vec!["a", "b", "c"]);
     let amount = || prop_oneof![8 => -1..50_i64, 1 => Just(i64::MAX), 1 => Just(i64::MIN)];
@@ -43,7 +43,7 @@ fn balances(ledger: &ServiceKit<Ledger>) -> BTreeMap<String, i64> {
     open.collect()
 }
 
-/// What came into the ledger, less what left it.
+/// The money that came into the ledger, minus the money that left it.
 fn net_deposits(ledger: &ServiceKit<Ledger>) -> i128 {
     let mut net = 0;
     for entry in ledger.entries() {
@@ -86,7 +86,7 @@ proptest! {
         prop_assert_eq!(&shown, &open);
 
         let lines = testing::view::<Statement>().given(ledger.entries()).rows::<Line>();
-        // In the order of keys, so that the last line of an account stays.
+        // Rows are in the order of keys, so the last line of each account remains.
         let last: BTreeMap<_, _> =
             lines.values().map(|line| (line.account.to_string(), line.balance)).collect();
         for (account, balance) in &last {

@@ -1,11 +1,11 @@
-//! What the views make of the ledger's events.
+//! The rows of the views.
 
 use fanfold::testing::{self, ServiceKit};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Total, Totals};
 use serde_json::{Value, json};
 
-/// Seven commands: two accounts, money in, across and out, and a refusal.
+/// Seven commands: two accounts, a deposit, a transfer, a withdrawal, and a refusal.
 fn ledger() -> ServiceKit<Ledger> {
     testing::service::<Ledger>()
         .when("open", json!({ "account": "cash" }))
@@ -53,7 +53,7 @@ fn a_line_shows_its_memo() {
 }
 
 #[test]
-fn totals_sum_up_the_organisation() {
+fn totals_are_the_sums_over_the_organisation() {
     let totals = testing::view::<Totals>().given(ledger().entries()).then_rows([(
         "total",
         json!({ "accounts": 2, "balance": 40, "movements": 4, "rejected": 1 }),
@@ -64,7 +64,7 @@ fn totals_sum_up_the_organisation() {
 }
 
 #[test]
-fn totals_hold_more_than_one_account_can() {
+fn totals_exceed_the_range_of_one_balance() {
     let full = |kit: ServiceKit<Ledger>, account| {
         kit.when("open", json!({ "account": account }))
             .when("deposit", json!({ "account": account, "amount": i64::MAX }))

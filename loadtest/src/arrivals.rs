@@ -15,23 +15,18 @@ use rand_distr::Exp1;
 pub(crate) struct Piece {
     /// Seconds.
     pub(crate) seconds: f64,
-    /// Requests per second at its beginning.
     pub(crate) from: f64,
-    /// Requests per second at its end.
     pub(crate) to: f64,
 }
 
-/// The rate over time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shape(pub(crate) Vec<Piece>);
 
 impl Shape {
-    /// A constant rate.
     pub(crate) fn constant(rate: f64, seconds: f64) -> Self {
         Self(vec![Piece { seconds, from: rate, to: rate }])
     }
 
-    /// A linear change from one rate to another.
     pub(crate) fn ramp(from: f64, to: f64, seconds: f64) -> Self {
         Self(vec![Piece { seconds, from, to }])
     }
@@ -42,7 +37,6 @@ impl Shape {
         Self(vec![third(rate), third(spike), third(rate)])
     }
 
-    /// The highest rate.
     pub(crate) fn highest(&self) -> f64 {
         self.0.iter().map(|piece| piece.from.max(piece.to)).fold(0.0, f64::max)
     }

@@ -21,7 +21,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The interval of the check whether the load was stopped.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a request is tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     /// The timeout of one answer.
@@ -49,16 +48,13 @@ pub(crate) struct Request {
     pub(crate) due: Duration,
     pub(crate) commands: Vec<ClientCommand>,
     pause_max: Duration,
-    /// Whether it was sent before.
     pub(crate) was_sent: bool,
-    /// Whether some of its commands have their 202.
     was_accepted: bool,
 }
 
 /// The last that is known of a command.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum FinalState {
-    /// It has a receipt with this seq.
     Accepted(u64),
     /// It was sent once and refused, so it has no entry.
     Refused,
@@ -76,7 +72,6 @@ pub(crate) struct Attempt {
     pub(crate) refusal: Option<String>,
     /// The commands to send again, and the pause before that.
     pub(crate) retry: Option<(Request, Duration)>,
-    /// Whether the request was sent before.
     pub(crate) was_repeated: bool,
 }
 
@@ -133,7 +128,6 @@ impl Context<'_> {
         }
     }
 
-    /// Sends the commands once.
     pub(crate) async fn attempt(&self, request: Request) -> Attempt {
         let answer = self.send(&request.commands).await;
         let (mut attempt, left, why) = self.settle(&answer, request);

@@ -10,19 +10,16 @@ use std::time::Duration;
 
 use crate::workload::{ClientCommand, Origin};
 
-/// A command that waits, and when it was due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Waiting {
     pub(crate) due: Duration,
     pub(crate) command: ClientCommand,
 }
 
-/// The commands of one origin.
 #[derive(Debug, Default)]
 struct OriginQueue {
     /// The number of commands that wait for a retry or are retried now.
     retrying: usize,
-    /// Commands that wait for those, in order.
     waiting: VecDeque<Waiting>,
 }
 
@@ -64,7 +61,6 @@ impl Held {
         });
     }
 
-    /// Takes all commands that wait.
     pub(crate) fn take_waiting(&mut self) -> Vec<Waiting> {
         self.queues.values_mut().flat_map(|queue| queue.waiting.drain(..)).collect()
     }

@@ -15,7 +15,6 @@ pub(crate) struct Live {
 
 /// A snapshot of the numbers.
 pub(crate) struct Numbers {
-    /// Commands that were accepted.
     pub(crate) accepted: u64,
     /// Failed requests.
     pub(crate) errors: u64,

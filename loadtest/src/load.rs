@@ -42,21 +42,21 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
     let spec = spec(run, started);
     let cannot_write = || format!("cannot write the receipts to {}", receipts.display());
     let writer = Writer::create(receipts, &spec.user_prefix).with_context(cannot_write)?;
-    let mut lanes = Vec::new();
-    for lane in 0..run.threads {
+    let mut threads = Vec::new();
+    for number in 0..run.threads {
         let target = Target::new(&run.target.url, run.target.token.as_deref())?;
-        lanes.push(LoadThread::new(
-            Workload::new(spec.clone(), lane),
+        threads.push(LoadThread::new(
+            Workload::new(spec.clone(), number),
             target,
             writer.lines(),
             clock,
         )?);
     }
-    let mut threads =
-        LoadThreads { run, live, lanes, refusal: None, counts: Counts::default(), broken: None };
-    let driven = threads.run(&spec);
-    let LoadThreads { lanes, refusal, counts, broken, .. } = threads;
-    drop(lanes);
+    let mut load =
+        LoadThreads { run, live, threads, refusal: None, counts: Counts::default(), broken: None };
+    let driven = load.run(&spec);
+    let LoadThreads { threads, refusal, counts, broken, .. } = load;
+    drop(threads);
     // The writer knows the cause. The threads only know that they could not write.
     let written = writer.finish(broken.is_none() && driven.is_ok()).and(broken.map_or(Ok(()), Err));
     let (measures, search) = driven?;
@@ -85,7 +85,7 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
 struct LoadThreads<'a> {
     run: &'a Run,
     live: &'a Live,
-    lanes: Vec<LoadThread>,
+    threads: Vec<LoadThread>,
     refusal: Option<String>,
     /// The counts of all runs of the threads.
     counts: Counts,
@@ -119,7 +119,7 @@ impl LoadThreads<'_> {
     fn open_accounts(&mut self, spec: &Spec) -> Result<()> {
         let bar = Progress::counting("opening accounts", OPENINGS as u64 * u64::from(spec.tenants));
         let (timeouts, per_request) = (self.timeouts(), self.run.openings_per_request());
-        let opener = &mut self.lanes[0];
+        let opener = &mut self.threads[0];
         let count = |settled| bar.count(settled);
         match opener.open_accounts(spec, timeouts, per_request, self.live, count) {
             Ok(Opened::Yes) => Ok(()),
@@ -145,39 +145,39 @@ impl LoadThreads<'_> {
 
     /// Drives the target with all threads, at up to `rate`.
     fn drive(&mut self, rate: f64) -> Result<Measures> {
-        let (run, live, threads) = (self.run, self.live, self.lanes.len());
+        let (run, live, count) = (self.run, self.live, self.threads.len());
         let timeouts = self.timeouts();
         let shape = run.shape(rate);
-        let plan = |lane: usize| Plan {
-            shape: shape.times(1.0 / threads as f64),
-            offset: lane as f64 / threads as f64,
-            poisson: run.poisson.then_some(run.seed ^ ((lane as u64) << 32)),
+        let plan = |number: usize| Plan {
+            shape: shape.times(1.0 / count as f64),
+            offset: number as f64 / count as f64,
+            poisson: run.poisson.then_some(run.seed ^ ((number as u64) << 32)),
             batch: run.batch,
             batch_of_one_tenant: run.batch_of_one_tenant,
-            connections: run.connections() as usize / threads,
-            commands_open: run.commands_open() / threads,
+            connections: run.connections() as usize / count,
+            commands_open: run.commands_open() / count,
             samples: (run.samples / (shape.highest() * run.batch as f64)).min(1.0),
             timeouts,
         };
         let mut bar = Progress::lasting(format!("{rate:.0}/s"), run.duration, live);
         let began = Instant::now();
         let driven: Vec<thread::Result<Driven>> = thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for (number, lane) in self.lanes.iter_mut().enumerate() {
+            let mut handles = Vec::new();
+            for (number, thread) in self.threads.iter_mut().enumerate() {
                 let plan = plan(number);
-                let drive = move || lane.drive(&plan, began, live);
-                let thread = thread::Builder::new().name(format!("load {number}"));
-                threads.push(thread.spawn_scoped(scope, drive)?);
+                let drive = move || thread.drive(&plan, began, live);
+                let builder = thread::Builder::new().name(format!("load {number}"));
+                handles.push(builder.spawn_scoped(scope, drive)?);
             }
             let mut shown = began;
-            while threads.iter().any(|thread| !thread.is_finished()) {
+            while handles.iter().any(|handle| !handle.is_finished()) {
                 thread::sleep(LOOKED_EVERY);
                 if shown.elapsed() >= SHOWN_EVERY {
                     shown = Instant::now();
                     bar.show(live, began.elapsed());
                 }
             }
-            io::Result::Ok(threads.into_iter().map(ScopedJoinHandle::join).collect())
+            io::Result::Ok(handles.into_iter().map(ScopedJoinHandle::join).collect())
         })?;
         let mut all = Measures::new(shape.seconds());
         for driven in driven {

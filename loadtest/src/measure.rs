@@ -17,7 +17,6 @@ const INTERVALS_MAX: usize = 2 * INTERVALS;
 const DIGITS: u8 = 3;
 /// Decimal digits of the histograms of an interval. They are many, and only draw curves.
 const INTERVAL_DIGITS: u8 = 2;
-/// The shortest interval, in seconds.
 const INTERVAL_S_MIN: f64 = 0.25;
 
 /// What a time measures. Each counts from when a request was due.
@@ -46,13 +45,11 @@ impl Measured {
     }
 }
 
-/// All measurements of a thread.
 pub(crate) struct Measures {
     all: [Histogram<u64>; 4],
     intervals: Vec<IntervalMeasures>,
     interval_s: f64,
     pub(crate) counts: Counts,
-    /// When the last answer arrived.
     pub(crate) last: Duration,
 }
 
@@ -83,7 +80,6 @@ impl IntervalMeasures {
 }
 
 impl Measures {
-    /// Measurements of a run of this many seconds.
     pub(crate) fn new(seconds: f64) -> Self {
         let interval_s = (seconds / INTERVALS as f64).max(INTERVAL_S_MIN);
         Self {
@@ -157,12 +153,10 @@ impl Measures {
         self.last = self.last.max(other.last);
     }
 
-    /// The percentile of a time, in ms.
     pub(crate) fn percentile_ms(&self, kind: Measured, percent: f64) -> f64 {
         ms(self.all[kind as usize].value_at_percentile(percent))
     }
 
-    /// The number of measurements.
     pub(crate) fn count(&self, kind: Measured) -> u64 {
         self.all[kind as usize].len()
     }

@@ -28,7 +28,6 @@ use auditor::receipts::Line;
 /// How long after the end late requests may still be sent.
 const LATE_MAX: Duration = Duration::from_secs(10);
 
-/// What one thread shall do.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// Its share of the request rate.
@@ -37,17 +36,14 @@ pub(crate) struct Plan {
     pub(crate) offset: f64,
     /// The seed of random arrivals; `None`: they are evenly spaced.
     pub(crate) poisson: Option<u64>,
-    /// Commands in a request.
     pub(crate) batch: usize,
     /// Whether all commands of a request are of one organisation.
     pub(crate) batch_of_one_tenant: bool,
-    /// The maximum number of requests under way.
     pub(crate) connections: usize,
     /// The maximum number of commands that are under way or wait.
     pub(crate) commands_open: usize,
     /// The share of commands that are sampled.
     pub(crate) samples: f64,
-    /// How long each request is tried.
     pub(crate) timeouts: Timeouts,
 }
 
@@ -60,7 +56,6 @@ pub(crate) struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    /// `share`: the share of commands to sample.
     pub(crate) fn new(sources: &'a mut SampleSources, rng: &'a mut SmallRng, share: f64) -> Self {
         Self { sources, rng, share, waiting: VecDeque::new() }
     }
@@ -95,7 +90,6 @@ pub(crate) struct OpenLoop<'a> {
     /// Requests that need not wait any more, in order: they are sent as soon as a connection is
     /// free.
     ready: VecDeque<Request>,
-    /// The number of the last retry.
     last_retry: u64,
     /// Commands that are under way or wait.
     open: usize,
@@ -202,7 +196,6 @@ impl<'a> OpenLoop<'a> {
         Ok(())
     }
 
-    /// When the next retry is due.
     fn next_retry_at(&self) -> Instant {
         self.retries.first_key_value().map_or_else(Instant::now, |((at, _), _)| *at)
     }

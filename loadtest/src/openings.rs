@@ -18,10 +18,8 @@ use crate::samples::SOURCES;
 use crate::workload::{OPENINGS, Spec, Workload};
 use auditor::limits::WAIT_MS_MAX;
 
-/// The maximum number of requests under way.
 const UNDER_WAY_MAX: usize = 8;
 
-/// The result of opening the accounts.
 pub(crate) enum Opened {
     /// All accounts are open, or the load was stopped.
     Yes,

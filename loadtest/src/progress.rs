@@ -13,7 +13,6 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A bar that counts.
     pub(crate) fn counting(what: &'static str, length: u64) -> Self {
         Self::new(length, "{prefix} {bar:30} {human_pos}/{human_len}", what)
     }
@@ -42,7 +41,6 @@ impl Progress {
         self.bar.set_position(position);
     }
 
-    /// Shows the current rate, errors and lag.
     pub(crate) fn show(&mut self, live: &Live, elapsed: Duration) {
         let (now, numbers) = (Instant::now(), live.numbers());
         let seconds = (now - self.before.0).as_secs_f64().max(1e-3);

@@ -32,7 +32,6 @@ struct Problem {
 /// The answer to one command.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Reply {
-    /// A receipt with this seq.
     Receipt(u64),
     /// The target refuses the command: 4xx.
     Refused(String),
@@ -42,7 +41,6 @@ pub(crate) enum Reply {
     Retry(String),
 }
 
-/// The answer to each command of a request.
 pub(crate) fn replies(
     answer: &Result<Answer, HttpError>,
     commands: &[ClientCommand],

@@ -24,7 +24,6 @@ pub(crate) const WAITING_MAX: usize = 4_096;
 /// The pause before a failed request is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a sample is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Source {
     Entry,
@@ -43,10 +42,8 @@ const SEQUENCE: [Source; 6] = [
     Source::Totals,
 ];
 
-/// The length of the sequence.
 pub(crate) const SOURCES: usize = SEQUENCE.len();
 
-/// A sampled command.
 #[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) log: String,

@@ -70,7 +70,6 @@ impl Slo {
         self.below.as_secs_f64() * 1e3
     }
 
-    /// Whether it is measured by samples.
     pub(crate) fn is_of_samples(&self) -> bool {
         self.kind != Measured::Accept
     }

@@ -12,7 +12,6 @@ use auditor::receipts::{Command, Digest, Sent};
 
 /// Commands that open the accounts of an organisation.
 pub(crate) const OPENINGS: usize = 3;
-/// The accounts of every organisation.
 const ACCOUNTS: [&str; 2] = ["cash", "bank"];
 /// The first deposit of every organisation, in minor units. No run withdraws more.
 const BEGIN_WITH: i64 = 1_000_000_000_000;
@@ -39,21 +38,17 @@ const IDS_PER_MS: u64 = 1_024;
 /// Commands that are held back to be sent out of order.
 const HELD_BACK_MAX: usize = 256;
 
-/// The properties of the commands.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
     /// The number of organisations: `<prefix>0`, `<prefix>1`, …
     pub(crate) tenants: u32,
-    /// How the names of organisations begin.
     pub(crate) org_prefix: String,
     /// The exponent of Zipf's law, by which organisations are chosen; 0: uniformly.
     pub(crate) zipf: f64,
-    /// The number of users of each organisation.
     pub(crate) users: u32,
     /// The number of clients of each user. Each numbers by the clock. 0: users name no client and
     /// number 1, 2, 3 …
     pub(crate) clients: u32,
-    /// How the names of this run's users begin.
     pub(crate) user_prefix: String,
     /// Bytes of each command; shorter ones are filled up with a memo.
     pub(crate) payload: usize,
@@ -65,9 +60,7 @@ pub(crate) struct Spec {
     pub(crate) out_of_order: f64,
     /// Share of commands that the ledger will reject.
     pub(crate) rejected: f64,
-    /// Share of commands that move money between two accounts.
     pub(crate) transfers: f64,
-    /// The seed of all random choices.
     pub(crate) seed: u64,
 }
 
@@ -83,13 +76,8 @@ pub(crate) struct ClientCommand {
 /// A user, with its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum User {
-    /// The user that opens the accounts.
     Opener,
-    Number {
-        thread: u16,
-        user: u32,
-        client: Option<u32>,
-    },
+    Number { thread: u16, user: u32, client: Option<u32> },
 }
 
 /// An origin in a log. Its commands are sent in the order of their ids.
@@ -273,7 +261,6 @@ fn now_ms() -> u64 {
 }
 
 impl ClientCommand {
-    /// Its origin, with its log.
     pub(crate) fn origin(&self) -> Origin {
         Origin { tenant: self.tenant, user: self.user }
     }

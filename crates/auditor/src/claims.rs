@@ -326,7 +326,6 @@ impl Claim {
     }
 }
 
-/// The lines of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     /// In order after [`Claims::sort`]: commands without a receipt first, then by seq.
@@ -379,15 +378,12 @@ impl Claims {
 /// How an origin used an id, by the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum IdUse {
-    /// For this command.
     One(Content),
     /// For commands that were refused whenever they were sent.
     Refused,
-    /// For several different commands.
     Several,
 }
 
-/// The lines of some logs.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) names: Names,

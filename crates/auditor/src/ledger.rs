@@ -17,7 +17,6 @@ pub(crate) enum CommandRef<'a> {
 }
 
 impl CommandRef<'_> {
-    /// Its name in an entry.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Open(_) => "open",
@@ -65,7 +64,6 @@ impl Kind {
     }
 }
 
-/// An event, as an entry shows it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Event {
@@ -104,7 +102,6 @@ impl fmt::Display for Event {
     }
 }
 
-/// An event as text.
 pub(crate) fn shown((kind, account, moved): &Expected<'_>) -> String {
     match moved {
         Some((amount, balance)) => format!("{} {account} {amount}, balance {balance}", kind.name()),
@@ -287,12 +284,10 @@ impl Ledger {
         self.totals_seq = seq;
     }
 
-    /// All deposits less all withdrawals.
     pub(crate) fn deposited_net(&self) -> i128 {
         self.deposited - self.withdrawn
     }
 
-    /// The sum of all balances.
     pub(crate) fn balances(&self) -> i128 {
         self.accounts.values().map(|account| i128::from(account.balance)).sum()
     }

@@ -52,7 +52,6 @@ pub(crate) struct OwnUsers {
     pub(crate) is_complete: bool,
 }
 
-/// What the audit of one log found.
 #[derive(Debug, Default)]
 pub(crate) struct LogVerdict {
     pub(crate) findings: Findings,

@@ -72,7 +72,6 @@ pub(crate) struct Pending {
     pub(crate) parked: Option<IgnoredAny>,
 }
 
-/// The answer to a read of rows.
 #[derive(Debug)]
 pub(crate) enum Rows {
     Page(RowsPage),
@@ -106,7 +105,6 @@ impl Found<Box<RawValue>> {
     }
 }
 
-/// A range of rows.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Range {
     pub(crate) prefix: String,

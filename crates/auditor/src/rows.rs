@@ -14,7 +14,6 @@ use crate::reader::{Range, ReadError, Reader, Row, Rows, RowsPage};
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) view: &'static str,
-    /// The highest cursor that was seen.
     pub(crate) seq: u64,
     /// The view did not reach the log, or its rows are out of order: they are not compared any
     /// more.
@@ -81,7 +80,6 @@ impl<'s, 'a> Scan<'s, 'a> {
         Self { source, cursor, findings, prefix, after, page, more: true, rows: 0 }
     }
 
-    /// Continues behind this key.
     pub(crate) fn jump(&mut self, after: String) {
         self.page.clear();
         self.more = true;

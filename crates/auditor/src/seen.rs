@@ -25,7 +25,6 @@ enum Comparison {
     Row { read: usize, row: usize },
 }
 
-/// What readers saw in one log.
 #[derive(Debug)]
 pub(crate) struct Observations {
     reads: Vec<SeenRows>,

@@ -17,7 +17,6 @@ pub(crate) const BALANCES: &str = "balances";
 pub(crate) const STATEMENT: &str = "statement";
 /// A view with one row.
 pub(crate) const TOTALS: &str = "totals";
-/// The key of that row.
 pub(crate) const TOTAL: &str = "total";
 
 /// Bytes of memos that wait for their comparison, in one log.
@@ -135,7 +134,6 @@ pub(crate) fn line_key(account: &str, seq: u64) -> String {
 
 #[derive(Debug, Default)]
 struct OfAccount {
-    /// Movements that are not compared yet.
     lines: Vec<Movement>,
     /// The seqs of the first and the last compared movement: all between them are compared, too.
     compared: Option<(u64, u64)>,
@@ -163,7 +161,6 @@ impl Statement {
         self.highest.iter().flatten().map(String::as_str)
     }
 
-    /// Adds the movements of an entry.
     pub(crate) fn add(&mut self, seq: u64, at: u64, events: &[Event]) {
         for event in events {
             let Some(movement) = Movement::of(seq, at, event) else { continue };

@@ -24,7 +24,6 @@ struct Account {
     seq: u64,
 }
 
-/// The ids of an origin.
 #[derive(Default)]
 struct Window {
     floor: u64,

@@ -108,10 +108,8 @@ async fn merge<T: Clone + Send + Sync + 'static>(
     request: Request,
 ) -> Result<Response, Problem> {
     let fields = Fields::parse(&body::read(request).await?, &["shards"])?;
-    let Value::Array(two) = fields.required("shards")? else {
-        return Err(wrong_type("shards", "an array of two strings"));
-    };
-    let [one, other] = &two[..] else {
+    let two = fields.required("shards")?.as_array().map(Vec::as_slice);
+    let Some([one, other]) = two else {
         return Err(wrong_type("shards", "an array of two strings"));
     };
     let (one, other) = (shard("shards", one)?, shard("shards", other)?);

@@ -5,6 +5,7 @@ use std::fmt;
 use fanfold_embedded::Monitor;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
@@ -38,8 +39,7 @@ impl Collector for HostGauges {
             ("http_body_bytes", "Bytes of long bodies in memory", bytes),
             ("http_body_bytes_max", "The most bytes of long bodies in memory", bytes_max),
         ] {
-            let gauge = ConstGauge::new(value as i64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+            gauge(&mut encoder, name, help, value as u64)?;
         }
         Ok(())
     }
@@ -49,8 +49,7 @@ impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let status = self.0.status();
         let help = "Items that wait for a stage";
-        let mut backlog =
-            encoder.encode_descriptor("backlog", help, None, ConstGauge::new(0).metric_type())?;
+        let mut backlog = encoder.encode_descriptor("backlog", help, None, MetricType::Gauge)?;
         let hops = [
             ("relay", status.changes),
             ("process", status.records),
@@ -60,8 +59,8 @@ impl Collector for Gauges {
             ConstGauge::new(items as i64).encode(backlog.encode_family(&[("stage", stage)])?)?;
         }
         let help = "Deliveries of notifications to views, by outcome";
-        let kind = ConstCounter::new(0u64).metric_type();
-        let mut deliveries = encoder.encode_descriptor("deliveries", help, None, kind)?;
+        let mut deliveries =
+            encoder.encode_descriptor("deliveries", help, None, MetricType::Counter)?;
         for (view, counts) in &status.deliveries {
             let outcomes = [
                 ("delivered", counts.delivered()),
@@ -98,8 +97,7 @@ impl Collector for Gauges {
                 swept.waiting as u64,
             ),
         ] {
-            let gauge = ConstGauge::new(value as i64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+            gauge(&mut encoder, name, help, value)?;
         }
         let Some(durable) = self.0.durable() else { return Ok(()) };
         let counts = durable.commands().counts();
@@ -107,25 +105,16 @@ impl Collector for Gauges {
             ("syncs", "Syncs of the command log", counts.syncs()),
             ("checkpoints", "Checkpoints of the tables", durable.checkpoints()),
         ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
+            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(descriptor)?;
         }
-        for (name, help, value) in [
-            ("command_log_bytes", "Bytes of the command log", counts.log_bytes()),
-            (
-                "unsaved_bytes",
-                "Bytes that the next checkpoint will store",
-                durable.store().unsaved_bytes() as u64,
-            ),
-        ] {
-            let gauge = ConstGauge::new(value as i64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        Ok(())
+        gauge(&mut encoder, "command_log_bytes", "Bytes of the command log", counts.log_bytes())?;
+        let unsaved = durable.store().unsaved_bytes() as u64;
+        gauge(&mut encoder, "unsaved_bytes", "Bytes that the next checkpoint will store", unsaved)
     }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value as i64).encode(descriptor)
 }

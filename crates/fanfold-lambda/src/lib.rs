@@ -25,10 +25,9 @@ mod error;
 mod handler;
 mod host;
 pub mod metrics;
-mod processor;
-mod relay;
 pub mod settings;
 mod start;
+mod streams;
 mod sweep;
 mod view;
 
@@ -38,8 +37,8 @@ pub use error::{InvocationError, StartError};
 pub use handler::{Handler, Reply, SweepPosition};
 pub use host::lines;
 pub use metrics::{Dimensions, Metrics};
-pub use processor::ProcessorHandler;
-pub use relay::RelayHandler;
+
 pub use start::{api, processor, relay, sweep, view};
+pub use streams::{ProcessorHandler, RelayHandler};
 pub use sweep::SweepHandler;
 pub use view::ViewHandler;

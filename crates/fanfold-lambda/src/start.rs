@@ -25,9 +25,9 @@ use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 use crate::api::ApiHandler;
 use crate::budget::WIND_UP_MS;
 use crate::host::{Context, report_warm, run};
-use crate::processor::ProcessorHandler;
-use crate::relay::RelayHandler;
+
 use crate::settings::EnvVars;
+use crate::streams::{ProcessorHandler, RelayHandler};
 use crate::sweep::SweepHandler;
 use crate::view::ViewHandler;
 
@@ -87,7 +87,7 @@ pub fn relay() -> ExitCode {
             // This call also opens the connection.
             StreamOrder::new(&aws, &stream).check().await;
             let stream = Arc::new(KinesisStream::new(&aws, stream));
-            RelayHandler::new(Relay::new(RelayPorts { stream, env }))
+            RelayHandler(Relay::new(RelayPorts { stream, env }))
         },
     )
 }
@@ -120,7 +120,7 @@ pub fn processor(services: Services) -> ExitCode {
             None => Processor::new(ports, services.with::<Canary>()),
         };
         let processor = processor.among(OTHERS);
-        ProcessorHandler::new(processor.with_cache_bytes(cache_bytes))
+        ProcessorHandler(processor.with_cache_bytes(cache_bytes))
     })
 }
 

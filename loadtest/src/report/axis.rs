@@ -136,7 +136,6 @@ impl Axis {
         all(&[1.0], ((last - first) as usize).div_ceil(max.max(1)).max(1))
     }
 
-    /// The label of a tick.
     pub(super) fn label(&self, tick: f64) -> String {
         match self.scale {
             Scale::Rate if self.high >= 1e6 && tick > 0.0 => {

@@ -19,7 +19,6 @@ const DUE: RGBColor = RGBColor(0xc3, 0xcb, 0xd2);
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) title: String,
-    /// The text below the title.
     pub(super) about: String,
     /// Colour, stroke and name of each line.
     pub(super) key: Vec<(RGBColor, Stroke, String)>,
@@ -242,7 +241,6 @@ fn latency_axis(lines: &[Line], limit: Option<f64>) -> Axis {
 }
 
 impl Plot {
-    /// A plot without content.
     fn empty() -> Self {
         Self {
             x: Axis::rate(std::iter::empty()),
@@ -258,12 +256,10 @@ impl Plot {
     }
 }
 
-/// The colour in CSS.
 pub(super) fn css(colour: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
 }
 
-/// The colour of a latency.
 pub(super) fn colour_of(latency: &str) -> RGBColor {
     match latency {
         "accept" => ACCEPT,

@@ -8,18 +8,15 @@ use auditor::Verdict;
 /// How late requests may be sent, at p99, before a note says so.
 const LATE_MS: f64 = 10.0;
 
-/// The result of the audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuditResult {
     /// Everything that was compared agrees.
     Passed,
-    /// There are breaches.
     Failed,
     /// It did not finish, and found no breach.
     Unfinished,
     /// There was no receipt.
     Nothing,
-    /// There was no audit.
     NotAsked,
 }
 
@@ -45,7 +42,6 @@ impl AuditResult {
     }
 }
 
-/// The heading of a latency.
 pub(super) fn name_of(latency: &str) -> String {
     match latency {
         "accept" => "accepted (202)".to_owned(),
@@ -91,7 +87,6 @@ impl Report {
         self.latencies.iter().find(|latency| latency.of == of && latency.count > 0)
     }
 
-    /// The headline.
     pub(super) fn headline(&self) -> String {
         if let Some(audit) = self.audit.as_ref().filter(|audit| audit.breaches > 0) {
             return format!(
@@ -110,7 +105,7 @@ impl Report {
         if self.counts.accepted == 0 {
             return "No command was accepted".to_owned();
         }
-        let mut said = format!("{} commands a second", number(self.counts.accepted_per_s));
+        let mut headline = format!("{} commands a second", number(self.counts.accepted_per_s));
         let p99 = |of| self.latency(of).map(|latency| duration(latency.p99_ms));
         let (accept, view) = (p99("accept"), p99("view"));
         let (accepted, seen) = match self.counts.accepted >= self.counts.due {
@@ -118,13 +113,13 @@ impl Report {
             // The time of commands that were never accepted is unknown.
             false => (": accept p99 ", " view p99 "),
         };
-        said += &accept.map_or_else(|| ":".to_owned(), |accept| format!("{accepted}{accept},"));
-        said += &view.map_or_else(String::new, |view| format!("{seen}{view}"));
-        said.truncate(said.trim_end_matches([',', ':']).len());
+        headline += &accept.map_or_else(|| ":".to_owned(), |accept| format!("{accepted}{accept},"));
+        headline += &view.map_or_else(String::new, |view| format!("{seen}{view}"));
+        headline.truncate(headline.trim_end_matches([',', ':']).len());
         if self.counts.accepted < self.counts.due {
-            said += &format!("; {} were accepted", self.accepted_share());
+            headline += &format!("; {} were accepted", self.accepted_share());
         }
-        said
+        headline
     }
 
     /// Rounded down, so that 100 % means all.
@@ -205,7 +200,6 @@ impl Report {
         })
     }
 
-    /// The counts, each with its name.
     pub(super) fn tallies(&self) -> Vec<(&'static str, String)> {
         let counts = &self.counts;
         let mut tallies = vec![

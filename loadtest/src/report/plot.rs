@@ -17,7 +17,6 @@ pub(super) const INK: RGBColor = RGBColor(0x1b, 0x27, 0x33);
 pub(super) const MUTED: RGBColor = RGBColor(0x5b, 0x69, 0x75);
 const GRID: RGBColor = RGBColor(0xe3, 0xe8, 0xec);
 
-/// The width of a chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Width {
     /// For desktops and paper: each line has its name at its end.
@@ -51,14 +50,11 @@ impl Width {
     }
 }
 
-/// A chart to draw.
 #[derive(Debug)]
 pub(super) struct Plot {
     pub(super) x: Axis,
     pub(super) y: Axis,
-    /// The title of the x axis.
     pub(super) x_title: &'static str,
-    /// The text alternative of the chart.
     pub(super) alternative: String,
     /// Shaded ranges of x.
     pub(super) bands: Vec<(f64, f64)>,
@@ -79,7 +75,6 @@ pub(super) struct Line {
     pub(super) stretches: Vec<Vec<(f64, f64)>>,
 }
 
-/// The style of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stroke {
     Plain,
@@ -88,7 +83,6 @@ pub(super) enum Stroke {
     Broad,
 }
 
-/// A marked point.
 #[derive(Debug, Clone)]
 pub(super) struct Dot {
     pub(super) at: (f64, f64),

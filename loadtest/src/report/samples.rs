@@ -76,7 +76,6 @@ pub(super) fn outage() -> Report {
     report
 }
 
-/// An audit with breaches.
 pub(super) fn failing() -> Report {
     let mut report = normal();
     let mut audit = passed();
@@ -143,7 +142,6 @@ pub(super) fn search() -> Report {
     report
 }
 
-/// A run without results.
 pub(super) fn nothing() -> Report {
     let mut report = normal();
     report.counts = Counts::default();
@@ -221,7 +219,6 @@ fn latency(of: &str, count: u64, p50: f64, steep: f64) -> Latency {
     }
 }
 
-/// One second of a run.
 fn interval(n: u32, accepted_per_s: f64, errors: u64, slow: f64) -> Interval {
     let uneven = [0.0, 0.7, -0.4, 0.9, -0.8, 0.2, -0.1][n as usize % 7];
     let ms = |ms: f64| Some(((ms * slow * (1.0 + 0.12 * uneven)) * 100.0).round() / 100.0);

@@ -153,7 +153,6 @@ fn figures_table(header: &[&str], rows: Vec<Vec<String>>, right: usize) -> Strin
     table.to_string()
 }
 
-/// Rows in columns, wrapped.
 fn list(rows: impl IntoIterator<Item = Vec<String>>) -> String {
     list_of_width(WIDTH - 1, rows)
 }

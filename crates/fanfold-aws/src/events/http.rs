@@ -24,7 +24,7 @@ pub fn http_request(event: &str) -> Result<Request<Bytes>, WrongEvent> {
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded {
         let decoded = BASE64_STANDARD.decode(body);
-        decoded.map_err(|error| wrong(format!("has a body that is not base64: {error}")))?.into()
+        decoded.map_err(|error| wrong(format!("has a body that is no base64: {error}")))?.into()
     } else {
         Bytes::from(body)
     };

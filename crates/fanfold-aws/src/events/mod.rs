@@ -97,7 +97,7 @@ fn shape(event: &str, error: &serde_json::Error) -> String {
             let keys: Vec<&str> = object.keys().map(String::as_str).take(20).collect();
             format!("has the fields [{}]: {error}", keys.join(", "))
         }
-        Err(_) => format!("is not a JSON object: {error}"),
+        Err(_) => format!("is no JSON object: {error}"),
     }
 }
 

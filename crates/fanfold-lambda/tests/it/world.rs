@@ -240,7 +240,7 @@ impl Parts<'_> {
 
     fn relay(&self) -> RelayHandler {
         let stream = Faulty::new(&self.memory.stream, self.faults);
-        RelayHandler::new(Relay::new(RelayPorts { stream, env: self.env.clone() }))
+        RelayHandler(Relay::new(RelayPorts { stream, env: self.env.clone() }))
     }
 
     fn processor(&self, services: &Services) -> ProcessorHandler {
@@ -253,7 +253,7 @@ impl Parts<'_> {
             env: self.env.clone(),
         };
         let services = services.clone().with::<fanfold::canary::Canary>();
-        ProcessorHandler::new(Processor::new(ports, services))
+        ProcessorHandler(Processor::new(ports, services))
     }
 
     fn sweep(&self, position: Arc<StoredPosition>) -> SweepHandler {

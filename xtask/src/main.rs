@@ -104,7 +104,7 @@ fn ci() -> Result<()> {
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
     sim(&["--engine", "--seeds", &CI_ENGINE_SEEDS.to_string()])?;
-    mutate::run_in_ci()?;
+    mutate::run(&mutate::Options::IN_CI)?;
     load()?;
     e2e::run(e2e::Options::IN_CI)?;
     println!("\nevery check passed, in {} s", began.elapsed().as_secs());

@@ -15,8 +15,8 @@ use serde_json::Value;
 use copy::Copy;
 use patch::{Check, Mutation};
 
-/// How many mutations CI tries.
-const IN_CI: usize = 2;
+/// How many mutations `--few` tries.
+const FEW: usize = 2;
 /// How long a check may take before it is ended: many times what the slowest one takes.
 const CHECK_S_MAX: u64 = 900;
 
@@ -27,6 +27,14 @@ pub(crate) struct Options {
     /// Only sees that every mutation applies and names checks that exist.
     #[arg(long, conflicts_with = "names")]
     check: bool,
+    /// Tries a few, which the commit chooses.
+    #[arg(long, conflicts_with_all = ["names", "check"])]
+    few: bool,
+}
+
+impl Options {
+    /// What CI does.
+    pub(crate) const IN_CI: Self = Self { names: Vec::new(), check: true, few: false };
 }
 
 /// What a check made of a mutation.
@@ -51,6 +59,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.check {
         return Ok(());
     }
+    if options.few {
+        return few(&root, &mutations);
+    }
     let named = |name: &String| {
         let found = mutations.iter().find(|mutation| mutation.name == *name);
         found.with_context(|| format!("no mutation is named {name}"))
@@ -65,15 +76,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// A few mutations: the commit says which, so that every commit tries others, and the same ones again.
-pub(crate) fn run_in_ci() -> Result<()> {
-    let root = crate::root()?;
-    let mutations = check(&root)?;
-    let output = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&root).output()?;
+fn few(root: &Path, mutations: &[Mutation]) -> Result<()> {
+    let output = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root).output()?;
     let commit = String::from_utf8(output.stdout)?;
     let number = u64::from_str_radix(commit.get(..12).context("no commit")?, 16)? as usize;
     let from = mutations.iter().cycle().skip(number % mutations.len().max(1));
-    // The tests have just passed without them.
-    try_all(&Copy::of(&root, &crate::target()?)?, &from.take(IN_CI).collect::<Vec<_>>())
+    try_all(&Copy::of(root, &crate::target()?)?, &from.take(FEW).collect::<Vec<_>>())
 }
 
 /// Every mutation applies to the sources as they are, and its checks exist.

@@ -335,3 +335,10 @@ impl Engine {
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
     }
 }
+
+impl Drop for Engine {
+    /// The loops stop where they are, also if a [`Monitor`] outlives the engine: the runtime of their timers may end next.
+    fn drop(&mut self) {
+        self.monitor.durability.abandon();
+    }
+}

@@ -150,6 +150,13 @@ impl Durability {
         self.counts.made.load(Ordering::Relaxed)
     }
 
+    /// Lets the loops stop where they are. After [`Durability::end`] it does nothing; without it, the next start does the
+    /// rest.
+    pub(crate) fn abandon(&self) {
+        self.commands.end();
+        self.stopper.stop();
+    }
+
     /// Makes a last checkpoint, and ends the loops. `clean`: nothing was left to do. `false`: what the last checkpoint
     /// lacks is processed again at the next start.
     pub(crate) async fn end(&self, clean: bool) -> bool {
@@ -168,13 +175,6 @@ impl Durability {
             true => self.store.put_now(Table::META, RUN_KEY, None).is_ok(),
             false => saved,
         }
-    }
-}
-
-impl Drop for Durability {
-    /// Without [`Durability::end`] the loops stop where they are; the next start does the rest.
-    fn drop(&mut self) {
-        self.commands.end();
     }
 }
 

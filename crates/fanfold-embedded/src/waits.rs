@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once_its_seq_is_reached() {
+    fn a_waiter_is_woken_once_its_seq_is_reached() {
         let waiters = Waiters::default();
         let (here, there) = (log("here"), log("there"));
         let mut third = Box::pin(waiters.register(&here, Seq(3)).woken());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_for_those_who_have_gone() {
+    fn dropped_waiters_hold_no_memory() {
         let waiters = Waiters::default();
         let log = log("gone");
         let one = waiters.register(&log, Seq(1));

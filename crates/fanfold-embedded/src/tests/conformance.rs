@@ -115,7 +115,7 @@ async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {
         env: &*env,
     };
     conformance::waits(&ports, prefix).await;
-    assert_eq!(memory.journal.waiters().logs() + table.waiters().logs(), 0, "nobody waits now");
+    assert_eq!(memory.journal.waiters().logs() + table.waiters().logs(), 0, "no waiter is left");
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,7 +48,7 @@ async fn balance(engine: &Engine, org: &str, seq: Seq) -> serde_json::Value {
     let rows = engine.reads().row("balances", &log(org), &key, Some(seq), WAIT_MS).await;
     match rows.expect("the view answers") {
         Awaited::Ready(page) => serde_json::from_slice(&page.rows[0].body).expect("a row is JSON"),
-        Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+        Awaited::Pending { seq, parked } => panic!("the view is at {seq}: {parked:?}"),
     }
 }
 
@@ -79,14 +79,14 @@ async fn commands_become_entries_and_reach_the_views() {
     for (org, seq) in last {
         match engine.reads().entry(&log(&org), seq, WAIT_MS).await.expect("the journal answers") {
             Awaited::Ready(entry) => assert!(matches!(entry.outcome, Outcome::Accepted(_))),
-            Awaited::Pending { seq, .. } => panic!("the log {org} stands at {seq}"),
+            Awaited::Pending { seq, .. } => panic!("the log {org} is at {seq}"),
         }
         assert_eq!(balance(&engine, &org, seq).await["balance"], 40, "org {org}");
         let range = RowRange { prefix: "cash/".to_owned(), limit: 100, ..RowRange::default() };
         let lines = engine.reads().rows("statement", &log(&org), &range, Some(seq), WAIT_MS).await;
         match lines.expect("the view answers") {
             Awaited::Ready(page) => assert_eq!(page.rows.len(), 40, "org {org}"),
-            Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+            Awaited::Pending { seq, parked } => panic!("the view is at {seq}: {parked:?}"),
         }
     }
     assert!(engine.shutdown().await, "drained");

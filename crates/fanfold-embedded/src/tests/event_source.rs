@@ -49,7 +49,7 @@ async fn emptied(shard: &Shard<u64>) {
         }
         sleep(Duration::from_millis(100)).await;
     }
-    panic!("the shard is never empty: it stands at {}", shard.start());
+    panic!("the shard is never empty: it is at {}", shard.start());
 }
 
 /// All invocations so far: the first item and the number of items of each.

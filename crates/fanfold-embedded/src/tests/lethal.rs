@@ -228,7 +228,7 @@ async fn child(folder: &Path) {
                     assert_eq!(page.rows[0].body, expected.to_string(), "{view} of {log}");
                 }
                 (_, _, Awaited::Pending { seq, parked }) => {
-                    panic!("{view} of {log} stands at {seq}: {parked:?}")
+                    panic!("{view} of {log} is at {seq}: {parked:?}")
                 }
             }
         }

@@ -80,7 +80,7 @@ async fn a_topic_keeps_messages_until_all_have_passed_up_to_its_bound() {
     topic.pass("slow", Position(2));
     assert_eq!(topic.log().start(), Position(2));
     topic.pass("slow", Position(1));
-    assert_eq!(topic.subscribe("slow"), Position(2), "a subscriber goes on where it was");
+    assert_eq!(topic.subscribe("slow"), Position(2), "a subscriber continues at its position");
     for _ in 0..100 {
         assert_eq!(publish(&topic, &["ledger"], "acme").await, [Ok(())]);
         assert!(topic.backlog().bytes() <= 3_000, "{:?}", topic.backlog());

@@ -51,7 +51,7 @@ async fn find(folder: &Path) -> Found {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs in a child that dies"]
+#[ignore = "runs in a child that crashes"]
 async fn all_rare_effects() {
     let Some(folder) = child::folder() else { return };
     let store = open(&folder);

@@ -240,7 +240,7 @@ fn a_stored_layout_is_read_back() {
     assert_eq!(readable(&shards), [0, 4], "nothing is left of parents");
     assert_eq!(shards.list()[1].parents, [id(1), id(3)]);
     let children = shards.split(id(4), None).expect("it can be split");
-    assert_eq!(ids(&children), [5, 6], "names go on");
+    assert_eq!(ids(&children), [5, 6], "names continue");
 }
 
 #[test]

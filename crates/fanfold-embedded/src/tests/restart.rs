@@ -46,7 +46,7 @@ async fn balance(engine: &Engine, org: u64, seq: Seq) -> i64 {
             let row: serde_json::Value = serde_json::from_slice(&page.rows[0].body).expect("JSON");
             row["balance"].as_i64().expect("a number")
         }
-        Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+        Awaited::Pending { seq, parked } => panic!("the view is at {seq}: {parked:?}"),
     }
 }
 

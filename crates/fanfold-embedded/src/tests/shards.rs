@@ -55,7 +55,7 @@ fn trimmed_items_are_skipped() {
         assert_eq!(shard.is_empty(), left.is_empty());
         shard.trim(Position::START);
         assert_eq!(shard.start(), Position(start), "trimming never goes back");
-        assert_eq!(shard.append(HashKey(0), 1, 99), Position(5), "positions go on");
+        assert_eq!(shard.append(HashKey(0), 1, 99), Position(5), "positions continue");
     }
 }
 

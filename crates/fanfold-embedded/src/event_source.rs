@@ -1,17 +1,17 @@
 //! Drives a stage from a shard, as Lambda's event source mappings do.
 //!
-//! - **Order**: a shard has one lane or more; a key is always in the same one, and a lane is one
-//!   task that has one invocation at a time. So the records of a key are never overtaken.
-//! - **At least once**: an invocation names its first unfinished record, and everything from there
-//!   comes again, for ever, with growing pauses. A panic, or an invocation that does not come back
-//!   in time, finishes nothing.
-//! - **Bisection**: a batch of which nothing was finished comes again as its first half, down to a
-//!   single record; after a success, the rest of the batch comes at once.
+//! - **Order**: a shard has one or more lanes. All records of a key are in the same lane, and a lane
+//!   is one task that makes one invocation at a time. So the records of a key stay in order.
+//! - **At least once**: an invocation returns its first unfinished record. The lane retries the
+//!   batch from that record without a limit, with growing pauses. An invocation that panics or times
+//!   out has finished no record.
+//! - **Bisection**: if an invocation finishes no record, the lane retries the first half of the
+//!   batch, down to a single record. After a success, it invokes with the rest of the batch at once.
 //! - **Checkpoints**: each lane has its own; the shard is trimmed to the lowest.
-//! - **Resharding**: a closed shard's lanes end when they have finished what is in it; those of its
-//!   children begin when all of them have.
+//! - **Resharding**: the lanes of a closed shard end when they have finished its records. The lanes
+//!   of its children start after that.
 //!
-//! Time and chance come from the port [`Env`]. Needs a tokio runtime.
+//! Time and random numbers come from the port [`Env`]. Needs a tokio runtime.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -39,49 +39,49 @@ pub(crate) const BATCH_ITEMS_MAX: usize = 10_000;
 pub(crate) const BATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Lanes in one shard (Lambda's parallelization factor).
 pub(crate) const PARALLELIZATION_MAX: usize = 10;
-/// How long an invocation may go on behind its deadline, in milliseconds, before it is given up.
-/// Stages look at the deadline between two calls of a port, which take milliseconds here.
+/// How long an invocation may run past its deadline, in milliseconds, before it is dropped. Stages
+/// check the deadline between two calls of a port, which take milliseconds in this process.
 const GRACE_MS: u64 = 10_000;
 
 /// How a stage is driven.
 #[derive(Debug, Clone)]
 pub(crate) struct EventSourceConfig {
-    /// What it is called, for people.
+    /// The stage's name in logs.
     pub name: &'static str,
     /// The largest batch; at most [`BATCH_ITEMS_MAX`] and [`BATCH_BYTES_MAX`].
     pub batch: Limit,
-    /// How long to wait for a batch to fill up, in milliseconds, once it has a record.
+    /// How long to wait for more records once a batch has one, in milliseconds.
     pub window_ms: u64,
     /// Lanes per shard, 1 to [`PARALLELIZATION_MAX`].
     pub parallelization: usize,
-    /// How long an invocation has, in milliseconds.
+    /// The time from the start of an invocation to its deadline, in milliseconds.
     pub invocation_ms: u64,
-    /// The pause after the first failure, in milliseconds; doubles with each.
+    /// The pause after the first failure, in milliseconds. It doubles with each further failure.
     pub retry_first_ms: u64,
     /// The longest pause, in milliseconds.
     pub retry_longest_ms: u64,
 }
 
 impl EventSourceConfig {
-    /// As Lambda has it by default, but that nothing waits for a batch to fill up.
+    /// Lambda's defaults, except for the batch, the timeout and the pauses below.
     pub(crate) fn new(name: &'static str) -> Self {
         Self {
             name,
-            // Large enough to pack well, small enough that one that fails costs little.
+            // Large enough to pack well, small enough that retrying a failed batch costs little.
             batch: Limit { items: 1_000, bytes: BATCH_BYTES_MAX },
             window_ms: 0,
             parallelization: 1,
-            // As the Lambda functions of the template.
+            // The timeout of the Lambda functions in the template.
             invocation_ms: 60_000,
-            // A port that fails in this process will most likely work a moment later; what fails
-            // for longer must not fill the log file.
+            // Most failures of a port in this process are over within milliseconds, so the first
+            // pause is short. The longest pause limits how much a lasting failure logs.
             retry_first_ms: 50,
             retry_longest_ms: 10_000,
         }
     }
 }
 
-/// A stage, ready to be driven. `invoke` gets a batch and the deadline by which it has to answer.
+/// Drives a stage from shards. `invoke` gets a batch and the deadline by which it must return.
 pub(crate) struct EventSource<I> {
     config: EventSourceConfig,
     env: Arc<dyn Env>,
@@ -90,8 +90,8 @@ pub(crate) struct EventSource<I> {
 }
 
 impl<I> EventSource<I> {
-    /// A stage that takes batches until it is told to stop. What is under way then is finished,
-    /// what has failed is not tried again.
+    /// Creates a driver that takes batches until stop is signalled. It then finishes the invocations
+    /// under way, and retries no failed records. Clamps `config` to Lambda's limits.
     pub(crate) fn new(
         config: EventSourceConfig,
         env: Arc<dyn Env>,
@@ -109,8 +109,8 @@ impl<I> EventSource<I> {
         Arc::new(Self { config, env, stop, invoke })
     }
 
-    /// Starts to drive the stage from a shard: one task a lane. They end when it is time to stop, or
-    /// when the shard is closed and drained.
+    /// Starts to drive the stage from a shard, with one task for each lane. A task ends when stop is
+    /// signalled, or when the shard is closed and the lane has finished its records.
     pub(crate) fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
@@ -126,8 +126,8 @@ impl<I> EventSource<I> {
         }
     }
 
-    /// Starts to drive the stage from all shards of a stream, those included that come while it
-    /// runs: one task that watches the shards, and one a lane.
+    /// Starts to drive the stage from all shards of a stream, including shards that are added later.
+    /// One task watches the shards; each lane of each shard has a task.
     pub(crate) fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
@@ -153,7 +153,7 @@ struct Lane<T, I> {
     source: Arc<EventSource<I>>,
     shard: Arc<Shard<T>>,
     index: usize,
-    /// Of all lanes of the shard.
+    /// The checkpoints of all lanes of the shard, by lane.
     checkpoints: Arc<Mutex<Vec<Position>>>,
 }
 
@@ -163,7 +163,7 @@ where
     I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
     F: Future<Output = BatchOutcome> + Send,
 {
-    /// Ends with `None`, when it is time to stop, or when everything of a closed shard is finished.
+    /// Returns `None` when stop is signalled, or when the lane of a closed shard has finished its records.
     async fn run(&self) -> Option<()> {
         let mut next = self.shard.start();
         loop {
@@ -174,7 +174,8 @@ where
         }
     }
 
-    /// The next batch of the lane's records, at least one; `None` if there will be none.
+    /// The next batch of the lane's records, with at least one record. `None`: stop was signalled,
+    /// or the shard is closed and has no more records of this lane.
     async fn gather(&self, from: Position) -> Option<Batch<T>> {
         let mut batch = Batch::starting_at(from);
         loop {
@@ -182,7 +183,7 @@ where
             if !batch.items.is_empty() {
                 break;
             }
-            // What is there belongs to other lanes.
+            // All records below `batch.next` belong to other lanes.
             self.checkpoint(batch.next);
             let more_comes = self.source.stop.or(self.shard.arrived(batch.next)).await?;
             if !more_comes {
@@ -194,7 +195,7 @@ where
             let arrived = pin!(self.shard.arrived(batch.next));
             match self.source.stop.or(select(arrived, &mut window)).await? {
                 Either::Left((true, _)) => self.fill(&mut batch),
-                // A closed shard's last batch fills up no more.
+                // The shard is closed, so no more records will arrive for this batch.
                 Either::Left((false, _)) | Either::Right(_) => break,
             }
         }
@@ -207,7 +208,7 @@ where
         self.shard.fill(batch, self.source.config.batch, is_mine);
     }
 
-    /// Invokes the stage until the whole batch is finished; `None` if it is time to stop before.
+    /// Invokes the stage until the whole batch is finished. `None`: stop was signalled before that.
     async fn finish(&self, items: &[(Position, T)]) -> Option<()> {
         let (mut left, mut size, mut failures) = (items, items.len(), 0);
         while !left.is_empty() {
@@ -220,10 +221,10 @@ where
             if finished == part.len() {
                 (size, failures) = (left.len(), 0);
                 self.checkpoint_at(left);
-                // Ports in memory never make a task wait: others must have their turn.
+                // Ports in memory never suspend a task, so yield to other tasks explicitly.
                 yield_now().await;
             } else {
-                // Some of it was finished: the rest comes again as it is. Nothing was: the half.
+                // If no record was finished, retry half of the part; otherwise retry the rest of it.
                 (size, failures) = match finished {
                     0 => (part.len().div_ceil(2), failures + 1),
                     _ => (part.len() - finished, 1),
@@ -235,17 +236,17 @@ where
         Some(())
     }
 
-    /// How many of the records, from the first on, one invocation finishes.
+    /// Invokes the stage once. Returns the number of records that it finished, from the first record on.
     async fn invoke(&self, part: &[(Position, T)]) -> usize {
         let EventSource { config, env, invoke, .. } = &*self.source;
         let records = part.iter().map(|(_, item)| item.clone()).collect();
         let deadline = env.now().plus_ms(config.invocation_ms);
-        // A stage keeps nothing half-changed: it would not survive a dropped call, either.
+        // Unwind-safe: a stage must also survive a call that is dropped halfway, so it keeps no half-changed state.
         let invocation = AssertUnwindSafe(async { invoke(records, deadline).await }).catch_unwind();
         let give_up = env.sleep(config.invocation_ms + GRACE_MS);
         let failed = match select(pin!(invocation), give_up).await {
             Either::Left((Ok(BatchOutcome { unfinished: None }), _)) => return part.len(),
-            // As Lambda does it: an index that is not in the batch fails all of it.
+            // As in Lambda, an index outside of the batch fails the whole batch.
             Either::Left((Ok(BatchOutcome { unfinished: Some(at) }), _)) => {
                 let finished = if at < part.len() { at } else { 0 };
                 tracing::warn!(
@@ -267,7 +268,7 @@ where
         let EventSource { config, env, stop, .. } = &*self.source;
         let doubled = config.retry_first_ms.saturating_mul(1 << (failures - 1).min(20));
         let longest = doubled.min(config.retry_longest_ms).max(1);
-        // Half of it at random, so that lanes that failed together come again one by one.
+        // Half of the pause is random, so that lanes that failed together do not retry together.
         stop.or(env.sleep(longest / 2 + env.random() % (longest / 2 + 1))).await
     }
 
@@ -277,7 +278,7 @@ where
         }
     }
 
-    /// Everything of this lane below `to` is finished.
+    /// Records that this lane has finished everything below `to`, and trims the shard to the lowest checkpoint.
     fn checkpoint(&self, to: Position) {
         let mut checkpoints = lock(&self.checkpoints);
         checkpoints[self.index] = to;

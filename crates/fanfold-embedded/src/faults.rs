@@ -1,15 +1,15 @@
-//! Where a test can end the process, fill the disk, or see what is synced. All of it only with the
-//! feature `fault-points`; without, every function here does nothing.
+//! Fault points, at which a test can abort the process, fill the disk, or trace syncs. They exist only
+//! with the feature `fault-points`; without it every function here does nothing.
 //!
 //! - `FANFOLD_DIE_AFTER=journal.append:37` aborts after the 37th append to the journal.
-//! - `FANFOLD_CHECKPOINT_FIRST=1` makes a checkpoint before that, so that the effect is on disk, and
-//!   what should come of it is not; after a while, in which everything else goes on, so that whoever
-//!   takes for done what is not says so.
-//! - `FANFOLD_SEGMENT_BYTES=300` begins another file of the command log so early.
-//! - `FANFOLD_TRACE_SYNCS=<file>` gets a line `<bytes> <path>` after each sync of a log: what of it
-//!   a power cut leaves as it is.
+//! - `FANFOLD_CHECKPOINT_FIRST=1` pauses and makes a checkpoint before the abort. So the effect is on
+//!   disk, and its consequences are not. During the pause all other threads continue: a stage that
+//!   wrongly counts the effect's consequences as done then records that in the checkpoint.
+//! - `FANFOLD_SEGMENT_BYTES=300` begins a new segment of the command log after so many bytes.
+//! - `FANFOLD_TRACE_SYNCS=<file>` appends a line `<bytes> <path>` to the file after each sync of a
+//!   log: a power cut does not change these bytes.
 
-/// The effects that every load brings about.
+/// The effects that every load causes.
 #[cfg(any(test, feature = "fault-points"))]
 pub const EFFECTS: &[&str] = &[
     "command_log.written",
@@ -26,7 +26,7 @@ pub const EFFECTS: &[&str] = &[
     "checkpoint.trimmed",
 ];
 
-/// The effects that something unusual brings about.
+/// The effects that only unusual events cause.
 #[cfg(any(test, feature = "fault-points"))]
 pub(crate) const RARE_EFFECTS: &[&str] = &[
     "parked.park",
@@ -76,10 +76,10 @@ mod points {
     use super::{EFFECTS, RARE_EFFECTS};
     use crate::striped::lock;
 
-    /// Longer than any run of zeros in what is stored.
+    /// Longer than any run of zeros in stored data.
     const ZEROS_MAX: u64 = 1024 * 1024;
 
-    /// So long that it is looked some times how far the stages are.
+    /// The pause before a checkpoint: long enough for several checks of the stages' progress.
     const OTHERS_GO_ON: Duration = Duration::from_millis(200);
 
     type Checkpoint = Arc<dyn Fn() + Send + Sync>;
@@ -94,7 +94,7 @@ mod points {
     static FULL: LazyLock<Mutex<BTreeSet<PathBuf>>> = LazyLock::new(Mutex::default);
     static ENDS: LazyLock<Mutex<HashMap<PathBuf, u64>>> = LazyLock::new(Mutex::default);
 
-    /// An effect took place.
+    /// Reports that an effect took place. Aborts if `FANFOLD_DIE_AFTER` asks for it.
     pub(crate) fn reached(effect: &'static str) {
         static POINT: OnceLock<Option<Point>> = OnceLock::new();
         debug_assert!(EFFECTS.contains(&effect) || RARE_EFFECTS.contains(&effect), "{effect}");
@@ -108,11 +108,11 @@ mod points {
             && point.effect == effect
             && point.reached.fetch_add(1, Ordering::SeqCst) + 1 == point.nth
         {
-            // Within a checkpoint there is no other.
+            // A checkpoint cannot be made during another one.
             if std::env::var_os("FANFOLD_CHECKPOINT_FIRST").is_some()
                 && !effect.starts_with("checkpoint.")
             {
-                // What this thread would do next, another does.
+                // `block_in_place` moves this worker's other tasks to another thread, so they continue.
                 tokio::task::block_in_place(|| std::thread::sleep(OTHERS_GO_ON));
                 let checkpoint = lock(&CHECKPOINT).clone();
                 checkpoint.iter().for_each(|checkpoint| checkpoint());
@@ -121,12 +121,12 @@ mod points {
         }
     }
 
-    /// Says how a checkpoint is made before the end.
+    /// Sets the function that makes a checkpoint before an abort.
     pub(crate) fn before_death(checkpoint: impl Fn() + Send + Sync + 'static) {
         *lock(&CHECKPOINT) = Some(Arc::new(checkpoint));
     }
 
-    /// From now on, until it is called with `false`, the disk is full for what is in a folder.
+    /// Simulates a full disk for everything in a folder, until it is called with `false`.
     #[cfg(test)]
     pub(crate) fn fill_disk(folder: &Path, is_full: bool) {
         match is_full {
@@ -135,18 +135,18 @@ mod points {
         };
     }
 
-    /// Whether the disk is full for what is in `below`.
+    /// Whether the disk counts as full for `below`.
     pub(crate) fn is_full(below: &Path) -> bool {
         lock(&FULL).iter().any(|full| below.starts_with(full))
     }
 
-    /// What a segment of the command log grows to, instead of `bytes`.
+    /// The size of a segment of the command log: `bytes`, unless `FANFOLD_SEGMENT_BYTES` replaces it.
     pub(crate) fn segment_bytes(bytes: u64) -> u64 {
         let wanted = std::env::var("FANFOLD_SEGMENT_BYTES").ok();
         wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(bytes)
     }
 
-    /// So much of a file is synced.
+    /// Reports that the first `bytes` bytes of a file are synced.
     pub(crate) fn synced(path: &Path, bytes: u64) {
         static TRACE: OnceLock<Option<Mutex<File>>> = OnceLock::new();
         let trace = TRACE.get_or_init(|| {
@@ -158,7 +158,7 @@ mod points {
         }
     }
 
-    /// The log of the tables is synced as far as it goes.
+    /// Reports that the log of the tables is synced to its end.
     pub(crate) fn synced_tables(folder: &Path) {
         if std::env::var_os("FANFOLD_TRACE_SYNCS").is_none() {
             return;
@@ -172,7 +172,7 @@ mod points {
         }
     }
 
-    /// The file to which `fjall` logs.
+    /// The newest log file of `fjall`: the one with the highest number.
     pub fn newest_table_log(folder: &Path) -> Option<PathBuf> {
         let files = fs::read_dir(folder.join("tables")).ok()?.flatten().map(|entry| entry.path());
         let number =
@@ -181,8 +181,8 @@ mod points {
         numbered.max_by_key(|(number, _): &(u64, PathBuf)| *number).map(|(_, path)| path)
     }
 
-    /// Behind the last byte from `from` on that is not zero: `fjall` makes its files larger than
-    /// what it writes to them, which ends with another byte.
+    /// The end of the data: the offset after the last non-zero byte from `from` on. `fjall` allocates
+    /// its files larger than their data, and its data ends with a non-zero byte.
     pub fn data_end(path: &Path, from: u64) -> io::Result<u64> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(from))?;

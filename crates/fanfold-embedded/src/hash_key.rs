@@ -1,8 +1,8 @@
-//! Where a log belongs: its shard, its lane inside of the shard, its bucket in the catalogue.
+//! The placement of a log: its shard, its lane within the shard, its bucket in the catalogue.
 //!
-//! All three come from the MD5 of the log's name, so they are the same in every build, on every
-//! machine. The shard is chosen by the highest bits, exactly as Kinesis does; lane and bucket by
-//! the lowest, so that the logs of one shard spread over all of its lanes.
+//! All three derive from the MD5 of the log's name, so they are the same in every build and on every
+//! machine. The highest bits choose the shard, exactly as in Kinesis. Lane and bucket are remainders of
+//! the hash, so that the logs of one shard spread over all lanes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,8 @@ use serde::de::{self, Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// Buckets of the catalogue of logs: `hash(log) % 64`, in one byte.
+/// The number of buckets of the catalogue. A log's bucket is the MD5 of its name modulo 64, stored as
+/// one byte.
 pub(crate) const BUCKETS: u8 = 64;
 
 /// The MD5 of a partition key, as a number of 128 bits.
@@ -21,17 +22,17 @@ pub(crate) const BUCKETS: u8 = 64;
 pub struct HashKey(pub u128);
 
 impl HashKey {
-    /// Of a partition key.
+    /// The hash key of a partition key.
     pub fn of(key: &str) -> Self {
         Self(u128::from_be_bytes(Md5::digest(key.as_bytes()).into()))
     }
 
-    /// Of a log, whose name is its partition key.
+    /// The hash key of a log. The log's name is its partition key.
     pub fn of_log(log: &LogId) -> Self {
         Self::of(log.as_str())
     }
 
-    /// Which of `lanes` inside of a shard, from 0 on.
+    /// The lane within a shard that has `lanes` lanes, counted from 0.
     pub fn lane(self, lanes: usize) -> usize {
         (self.0 % lanes.max(1) as u128) as usize
     }
@@ -43,13 +44,13 @@ impl HashKey {
 }
 
 impl fmt::Display for HashKey {
-    /// Decimal, as Kinesis writes it.
+    /// Writes the number in decimal, as Kinesis does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
 }
 
-/// The text is no hash key.
+/// The text is not a valid hash key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a hash key is a decimal integer from 0 to {}", u128::MAX)]
 pub struct NotAHashKey;
@@ -58,13 +59,13 @@ impl FromStr for HashKey {
     type Err = NotAHashKey;
 
     fn from_str(text: &str) -> Result<Self, NotAHashKey> {
-        // `u128` would also take a sign.
+        // `u128::from_str` also accepts a sign.
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|_| digits).map(Self).ok_or(NotAHashKey)
     }
 }
 
-// As text: JSON's numbers do not hold 128 bits everywhere.
+// As text, because many JSON readers do not hold 128 bits in a number.
 impl Serialize for HashKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -80,18 +81,18 @@ impl<'de> Deserialize<'de> for HashKey {
 /// The hash keys of one shard, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashKeyRange {
-    /// The lowest.
+    /// The lowest key.
     pub first: HashKey,
-    /// The highest.
+    /// The highest key.
     pub last: HashKey,
 }
 
 impl HashKeyRange {
-    /// `shards` ranges of equal width (at least one), in order; the last takes what is left over.
-    /// Those that Kinesis gives a new stream.
+    /// `shards` ranges of equal width (at least one), in order; the last one also has the remainder.
+    /// Kinesis gives the same ranges to the shards of a new stream.
     pub fn equal(shards: usize) -> Vec<Self> {
         let shards = shards.max(1) as u128;
-        // 2^128 / shards, of which u128 just cannot hold the dividend.
+        // 2^128 / shards. The dividend does not fit into a `u128`.
         let width = if shards.is_power_of_two() {
             (u128::MAX / shards).saturating_add(1)
         } else {
@@ -104,19 +105,19 @@ impl HashKeyRange {
         (0..shards).map(range).collect()
     }
 
-    /// How much of all hash keys this is, from 0 to 1.
+    /// The range's share of all hash keys, from 0 to 1.
     pub fn share(self) -> f64 {
         ((self.last.0 - self.first.0) as f64 + 1.0) / 2f64.powi(128)
     }
 
-    /// The first key of the upper half, which is not smaller than the lower one; the only key, if
-    /// there is but one.
+    /// The first key of the upper half. Of an odd number of keys, the upper half has one more. Of a
+    /// single key, that key.
     pub fn middle(self) -> HashKey {
         let more = self.last.0 - self.first.0;
         HashKey(self.first.0 + more / 2 + more % 2)
     }
 
-    /// Whether the key is one of the shard's.
+    /// Whether the range contains the key.
     pub fn contains(&self, key: HashKey) -> bool {
         (self.first..=self.last).contains(&key)
     }

@@ -1,4 +1,4 @@
-//! Putting an engine together: each stage over its ports, driven by its source.
+//! Assembles an engine: connects each stage to its ports and to the source that drives it.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -25,19 +25,19 @@ use crate::striped::lock;
 use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
 use crate::tasks::Tasks;
 
-/// Bytes of logs that the processor keeps between batches: what is not kept is read from memory or
-/// a local disk.
+/// Bytes of logs that the processor caches between batches. Small, as a miss costs only a read from
+/// memory or a local disk.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
-/// Logs that one run of a sweep looks at. The next run goes on behind them.
+/// The number of logs that one run of a sweep checks. The next run continues after them.
 const SWEEP_LOGS_MAX: usize = 10_000;
-/// A view, and what became of its messages.
+/// A hosted view, with the counts of its deliveries and its gaps.
 pub(crate) struct HostedView {
     pub(crate) served: ServedView,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) gaps: Arc<ViewGaps>,
 }
 
-/// An engine that is being put together.
+/// The parts of an engine that is being assembled.
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ports: &'a Ports,
@@ -79,7 +79,7 @@ impl Start<'_> {
             env: self.env.clone(),
         };
         let processor = Processor::new(ports, self.config.services.clone());
-        // The folder's lock admits one process at a time.
+        // The folder's lock admits one process at a time, so a lease of another process is of a crashed one.
         let processor = processor.with_cache_bytes(CACHE_BYTES).among(Others::HaveEnded);
         let processor = Arc::new(processor.with_suspicion(self.replay.suspicion()));
         let (replay, hosted) = (self.replay.clone(), processor.clone());
@@ -114,11 +114,11 @@ impl Start<'_> {
         });
     }
 
-    /// A view has a thread of its own: folding is the author's code, which may take its time, and must not delay others.
-    /// `has_gaps`: an earlier run has left some.
+    /// Starts a view on its own thread: its fold is the service author's code, and if that is slow it must not delay
+    /// other stages. `has_gaps`: an earlier run has left gaps.
     pub(crate) fn view(&self, view: &Arc<dyn AnyView>, has_gaps: bool) -> io::Result<HostedView> {
         let name = view.name();
-        // There is one for each view: the tables were made from the same list.
+        // Cannot panic: the tables were created from the same list of views.
         let table = self.ports.views[name].clone();
         let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
         let ports = ProjectorPorts {
@@ -174,7 +174,7 @@ impl Start<'_> {
     }
 }
 
-/// Runs something again and again.
+/// Runs a sweep every `ms` milliseconds.
 struct Every {
     ms: u64,
     env: Arc<dyn Env>,
@@ -182,15 +182,15 @@ struct Every {
 }
 
 impl Every {
-    /// `false`: it is time to stop.
+    /// Waits for the next run. `false`: stop was signalled.
     async fn pause(&self) -> bool {
         self.stop.or(self.env.sleep(self.ms)).await.is_some()
     }
 
-    /// Runs a view's sweep over all logs, again and again.
+    /// Runs a view's sweep over all logs repeatedly, until stop is signalled.
     async fn walk(&self, name: &'static str, sweep: &ViewSweep, gaps: &ViewGaps, replay: &Replay) {
         let mut after = None;
-        // The gaps that the walk at hand closes; `None`: it has missed a log.
+        // The gaps that the current walk closes; `None`: it has missed a log.
         let mut closes = None;
         while self.pause().await {
             if after.is_none() {
@@ -212,7 +212,7 @@ impl Every {
         }
     }
 
-    /// One run over a part of the catalogue; where the next one goes on.
+    /// Runs a sweep over a part of the catalogue. Returns the position at which the next run continues.
     async fn run(
         &self,
         name: &'static str,

@@ -1,4 +1,4 @@
-//! A map by log in stripes, each with a lock of its own, so that logs seldom wait for each other.
+//! A map by log that is split into stripes with a lock each, so that logs rarely contend for a lock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fanfold::LogId;
 use foldhash::fast::RandomState;
 
-/// Enough that two of a few dozen threads seldom meet; a power of two.
+/// Enough that a few dozen threads rarely contend for a stripe. At most 64, as [`stripe`] takes 6 bits.
 const STRIPES: usize = 64;
 
-/// A stripe: some of the logs, in no order.
+/// One stripe: the values of some of the logs, unordered.
 pub(crate) type Stripe<T> = HashMap<LogId, T, RandomState>;
 
-/// All stripes.
+/// A map from log to value, in [`STRIPES`] stripes.
 pub(crate) struct Striped<T> {
     stripes: Vec<Mutex<Stripe<T>>>,
 }
@@ -24,26 +24,28 @@ impl<T> Default for Striped<T> {
 }
 
 impl<T> Striped<T> {
-    /// The logs among which `log` is.
+    /// Locks the stripe of `log`.
     pub(crate) fn of(&self, log: &LogId) -> MutexGuard<'_, Stripe<T>> {
         lock(&self.stripes[stripe(log)])
     }
 
-    /// All of them, one after another.
+    /// Locks all stripes, one after another.
     pub(crate) fn stripes(&self) -> impl Iterator<Item = MutexGuard<'_, Stripe<T>>> {
         self.stripes.iter().map(lock)
     }
 }
 
-/// By the end of the name, where logs differ: two that share a stripe by it only share a lock.
+/// The stripe of a log. Hashes only the last 8 bytes of the name, where names differ most. A
+/// collision costs only a shared lock.
 fn stripe(log: &LogId) -> usize {
     let last = log.as_str().as_bytes().iter().rev().take(8);
     let last = last.fold(0u64, |last, byte| last << 8 | u64::from(*byte));
-    // Fibonacci hashing: the highest bits depend on all others.
+    // Fibonacci hashing: the highest bits depend on all other bits.
     (last.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % STRIPES
 }
 
-/// Nothing that runs under the crate's locks can stop halfway: a poisoned one is whole.
+/// Locks, and ignores poisoning: no code under the crate's locks panics halfway through a change, so the data is
+/// consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

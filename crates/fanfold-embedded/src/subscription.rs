@@ -1,14 +1,14 @@
-//! Delivers the notifications to one subscriber, as SNS and Lambda do: at least once; those about
-//! none of the subscriber's services are passed over. Deliveries start in the order of publishing,
-//! run at the same time up to a bound, and are tried three times; then the message goes to the dead
-//! letters. Messages that wait together are delivered together; one that fails comes again by
-//! itself.
+//! Delivers the notifications to one subscriber at least once, as SNS and Lambda do. Skips
+//! notifications about none of the subscriber's services. Deliveries start in the order of
+//! publishing and run concurrently up to a bound. After three failed attempts a message goes to the
+//! dead letters. Messages that are available together are delivered as one batch; each message that
+//! fails is retried alone.
 //!
-//! A subscriber that is slow holds no memory: its messages stay in the topic's log, which is
-//! bounded. What is dropped there is counted as lost; its sweep finds it in the journal.
+//! A slow subscriber holds no memory of its own: its messages stay in the topic's log, which is
+//! bounded. Messages that the log drops are counted as lost; the view's sweep finds their commits in
+//! the journal.
 //!
-//! All of it is one future: whoever hosts the subscriber runs it where it likes. Time comes from
-//! the port [`Env`].
+//! A subscription is one future, which the host runs on any thread. Time comes from the port [`Env`].
 
 use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
@@ -30,7 +30,7 @@ use crate::striped::lock;
 use crate::tables::StoredDeadLetters;
 use crate::transit::{MemoryTopic, Notification, Position};
 
-/// How long a delivery may go on behind its deadline, in milliseconds, before it is given up.
+/// How long a delivery may run past its deadline, in milliseconds, before it is dropped.
 const GRACE_MS: u64 = 10_000;
 
 /// How messages are delivered.
@@ -38,38 +38,38 @@ const GRACE_MS: u64 = 10_000;
 pub(crate) struct SubscriptionConfig {
     /// The subscriber: a view.
     pub name: String,
-    /// Only messages about one of these services.
+    /// The services whose messages are delivered.
     pub services: Vec<String>,
-    /// Deliveries at the same time.
+    /// The largest number of concurrent deliveries.
     pub concurrency: usize,
-    /// Messages of one delivery, at most.
+    /// The largest number of messages in one delivery.
     pub batch: usize,
-    /// The pauses before the second and the third attempt, in milliseconds. Lambda's are a minute
-    /// and two; a process that is its own cloud needs no more than seconds.
+    /// The pauses before the second and the third attempt, in milliseconds. Lambda pauses for one
+    /// and two minutes; within one process, seconds are enough.
     pub retries_ms: [u64; 2],
-    /// How long a delivery has, in milliseconds.
+    /// The time from the start of a delivery to its deadline, in milliseconds.
     pub invocation_ms: u64,
 }
 
 impl SubscriptionConfig {
-    /// For a view of these services.
+    /// The defaults for a view of these services.
     pub(crate) fn new(name: &str, services: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
             services: services.iter().map(|&service| service.to_owned()).collect(),
-            // Nothing waits in memory, but what is tried again, or for its turn.
+            // Also bounds memory: only messages that are being delivered or retried are held.
             concurrency: 16,
-            // Who lags behind is told of more commits of a log at a time, and writes a row once
+            // A view that lags then gets several commits of a log at once, and writes each row once
             // for all of them.
             batch: 16,
             retries_ms: [1_000, 2_000],
-            // As the Lambda functions of the template.
+            // The timeout of the Lambda functions in the template.
             invocation_ms: 60_000,
         }
     }
 }
 
-/// What became of the messages so far.
+/// Counts of a subscriber's messages by outcome, and its progress.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     delivered: AtomicU64,
@@ -79,49 +79,49 @@ pub struct Deliveries {
     progress: Mutex<Progress>,
 }
 
-/// Where a subscriber is.
+/// A subscriber's progress in the topic's log.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Everything below was started, or passed over.
+    /// Every message below this position was started or skipped.
     next: Position,
-    /// Deliveries that were started, and have not ended yet: where they begin, how many messages.
+    /// The deliveries that have started and not ended: first position to number of messages.
     under_way: BTreeMap<Position, usize>,
 }
 
 impl Deliveries {
-    /// Delivered, at whichever attempt.
+    /// The number of messages that were delivered, at any attempt.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Attempts that failed, and were followed by another.
+    /// The number of messages that were retried, counted once for each retry.
     pub fn retried(&self) -> u64 {
         self.retried.load(Ordering::Relaxed)
     }
 
-    /// Gone to the dead letters.
+    /// The number of messages that went to the dead letters.
     pub fn dead(&self) -> u64 {
         self.dead.load(Ordering::Relaxed)
     }
 
-    /// Dropped from the topic's log before this subscriber had come to them.
+    /// The number of messages that the topic's log dropped before this subscriber reached them.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Started, and not ended yet.
+    /// The number of messages whose delivery has started and not ended.
     pub fn under_way(&self) -> usize {
         lock(&self.progress).under_way.values().sum()
     }
 
-    /// Whether everything below has ended: delivered, dead, lost, or not wanted.
+    /// Whether every message below this position was delivered, dead-lettered, lost or skipped.
     pub fn has_passed(&self, below: Position) -> bool {
         let progress = lock(&self.progress);
         progress.next >= below
             && progress.under_way.keys().next().is_none_or(|first| *first >= below)
     }
 
-    /// What is between two places was taken, and is delivered now but for what is not wanted.
+    /// Records that the messages from `from` to `next` were read, and that the delivery of `wanted` of them starts.
     fn taken(&self, from: Position, next: Position, wanted: usize) {
         let mut progress = lock(&self.progress);
         if wanted > 0 {
@@ -135,11 +135,11 @@ impl Deliveries {
     }
 }
 
-/// Messages to deliver.
+/// The messages of one delivery.
 pub(crate) type Messages = Vec<Arc<Notification>>;
 
-/// A subscriber with its place in the topic's log. `deliver` gets messages and a deadline, and
-/// returns the indices of those that must come again.
+/// A subscriber with its position in the topic's log. `deliver` gets messages and a deadline, and
+/// returns the indices of the messages that must be retried.
 pub(crate) struct Subscription<D> {
     topic: Arc<MemoryTopic>,
     dead_letters: Arc<StoredDeadLetters>,
@@ -156,7 +156,7 @@ where
     D: Fn(Messages, Time) -> F,
     F: Future<Output = Vec<usize>>,
 {
-    /// Subscribes: what is published from now on waits to be delivered.
+    /// Subscribes to the topic. From now on the topic's log keeps messages until this subscriber has passed them.
     pub(crate) fn new(
         topic: Arc<MemoryTopic>,
         dead_letters: Arc<StoredDeadLetters>,
@@ -170,19 +170,19 @@ where
         Self { topic, dead_letters, config, env, stop, deliveries, from, deliver }
     }
 
-    /// The counts.
+    /// The counts and the progress of this subscription.
     pub(crate) fn deliveries(&self) -> &Arc<Deliveries> {
         &self.deliveries
     }
 
-    /// Delivers. Ends when it is time to stop, and what is under way has ended.
+    /// Delivers until stop is signalled, then waits for the deliveries under way.
     pub(crate) async fn run(self) {
         let mut next = self.from;
         let mut under_way = FuturesUnordered::new();
         let mut from = next;
         while let Some(mut messages) = self.messages(&mut next, &mut under_way).await {
             messages.retain(|message| message.is_about(&self.config.services));
-            // Noted before they leave the log: never in neither.
+            // Recorded before `pass` lets the log drop them, so that no message is missing from both.
             self.deliveries.taken(from, next, messages.len());
             if !messages.is_empty() {
                 under_way.push(self.deliver(from, messages));
@@ -193,8 +193,8 @@ where
         while under_way.next().await.is_some() {}
     }
 
-    /// The next messages, once there is one, and room for it; goes on with what is under way
-    /// meanwhile. `None`: it is time to stop.
+    /// Waits for the next messages, and for a free delivery slot. Polls the deliveries under way
+    /// meanwhile. `None`: stop was signalled.
     async fn messages(
         &self,
         next: &mut Position,
@@ -209,7 +209,7 @@ where
                     false => pending().await,
                 }
             };
-            // First what was started, in its order: so deliveries start in order.
+            // Polled before new messages are taken, so that deliveries start in order.
             let ended = poll_fn(|context| match under_way.poll_next_unpin(context) {
                 Poll::Ready(Some(())) => Poll::Ready(()),
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -221,7 +221,7 @@ where
         }
     }
 
-    /// The oldest messages at or above `next`, which moves behind them. What was dropped is counted.
+    /// Reads the oldest messages at or above `next`, and moves `next` past them. Counts dropped messages as lost.
     async fn next(&self, next: &mut Position) -> Messages {
         let log = self.topic.log();
         loop {
@@ -229,7 +229,7 @@ where
             let place = oldest.first().map_or_else(|| log.start(), |(position, _)| *position);
             let lost = place.0.saturating_sub(next.0);
             self.deliveries.lost.fetch_add(lost, Ordering::Relaxed);
-            // What was dropped has arrived, too: nobody waits for that.
+            // Count dropped messages as passed, so that `has_passed` does not wait for them.
             *next = place.max(*next);
             self.deliveries.taken(*next, *next, 0);
             if let Some((position, _)) = oldest.last() {
@@ -240,13 +240,13 @@ where
         }
     }
 
-    /// Together at first; what fails comes again, each by itself.
+    /// Delivers the messages as one batch, then retries each failed message alone.
     async fn deliver(&self, at: Position, messages: Messages) {
         let n = messages.len() as u64;
         let mut pauses = self.config.retries_ms.iter();
         let mut left = self.attempt(messages).await;
         while !left.is_empty() {
-            // One that has to stop tries no more.
+            // No retries once stop is signalled.
             let Some(ms) = pauses.next() else { break };
             if self.stop.or(self.env.sleep(*ms)).await.is_none() {
                 break;
@@ -267,10 +267,10 @@ where
         self.deliveries.ended(at);
     }
 
-    /// One delivery. Returns what must come again.
+    /// Makes one attempt. Returns the messages that must be retried.
     async fn attempt(&self, messages: Messages) -> Messages {
         let deadline = self.env.now().plus_ms(self.config.invocation_ms);
-        // A stage keeps nothing half-changed: it would not survive a dropped call, either.
+        // Unwind-safe: a stage must also survive a call that is dropped halfway, so it keeps no half-changed state.
         let delivery = async { (self.deliver)(messages.clone(), deadline).await };
         let delivery = AssertUnwindSafe(delivery).catch_unwind();
         let give_up = self.env.sleep(self.config.invocation_ms + GRACE_MS);

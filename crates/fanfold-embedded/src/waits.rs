@@ -1,8 +1,8 @@
-//! Waiting for what the journal and the views come to.
+//! Waiting until the journal or a view reaches a seq.
 //!
-//! Who writes tells its [`Waiters`] how far it is now; who waits registers first, then looks, then
-//! waits. So whatever is written is either seen by the look, or told to who has registered; and
-//! memory is held only while somebody waits.
+//! After each write, the writer reports its new seq to its [`Waiters`]. A waiter registers first,
+//! then reads, then waits. So a write is either seen by the read, or it wakes the registered waiter.
+//! Memory is held only while there are waiters.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -17,17 +17,17 @@ use tokio::sync::oneshot;
 
 use crate::striped::Striped;
 
-/// Those who wait for the logs of one journal, or of one view, to come to a seq.
+/// The waiters for the logs of one journal, or of one view, to reach a seq.
 #[derive(Default)]
 pub struct Waiters {
-    /// By seq, so that a write wakes only those whose time has come.
+    /// Ordered by seq, so that a write wakes only the waiters whose seq it reached.
     logs: Striped<BTreeMap<(Seq, u64), oneshot::Sender<()>>>,
     registered: AtomicU64,
-    /// How many wait. Counted before they are registered, let alone look.
+    /// The number of waiters. Incremented before a waiter registers and reads.
     waiting: AtomicUsize,
 }
 
-/// One who waits; no longer registered once it is dropped.
+/// A registered waiter. Dropping it removes the registration.
 pub struct Waiter<'a> {
     waiters: &'a Waiters,
     log: &'a LogId,
@@ -36,19 +36,19 @@ pub struct Waiter<'a> {
 }
 
 impl Waiters {
-    /// Registers one who waits for `log` to come to `seq`.
+    /// Registers a waiter for `log` to reach `seq`.
     pub fn register<'a>(&'a self, log: &'a LogId, seq: Seq) -> Waiter<'a> {
         let key = (seq, self.registered.fetch_add(1, Ordering::Relaxed));
         let (wake, woken) = oneshot::channel();
-        // Before it looks: who writes after that look sees that somebody waits.
+        // Before the waiter reads: a write after that read then sees that there is a waiter.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         self.logs.of(log).entry(log.clone()).or_default().insert(key, wake);
         Waiter { waiters: self, log, key, woken }
     }
 
-    /// Wakes those whose seq the log has reached.
+    /// Wakes the waiters whose seq is at most `seq`.
     pub fn reached(&self, log: &LogId, seq: Seq) {
-        // Most often nobody does. Who registers later than this looks later than what was written.
+        // Fast path: no waiters. A waiter that registers later reads after our write, so it sees it.
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -68,27 +68,27 @@ impl Waiters {
         woken.into_iter().for_each(wake);
     }
 
-    /// Wakes all who wait for the log: it comes no further.
+    /// Wakes all waiters for the log, because it will not advance further.
     pub fn stopped(&self, log: &LogId) {
         let woken = self.logs.of(log).remove(log);
         woken.into_iter().flatten().for_each(|(_, waiter)| wake(waiter));
     }
 
-    /// How many logs are waited for.
+    /// The number of logs that have waiters.
     pub fn logs(&self) -> usize {
         self.logs.stripes().map(|logs| logs.len()).sum()
     }
 }
 
 fn wake(waiter: oneshot::Sender<()>) {
-    // Who has gone meanwhile needs no waking.
+    // An error means that the waiter was dropped meanwhile.
     let _ = waiter.send(());
 }
 
 impl Waiter<'_> {
     /// Returns when it is woken.
     pub async fn woken(mut self) {
-        // Both mean the same: it waits no longer.
+        // On `Err` the sender is gone: this waiter is not registered any more.
         let (Ok(()) | Err(_)) = (&mut self.woken).await;
     }
 }
@@ -106,13 +106,13 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// A journal, or a view's table, with those who wait for it.
+/// A journal, or a view's table, with its waiters.
 struct Watched<T: ?Sized> {
     port: Arc<T>,
     waiters: Arc<Waiters>,
 }
 
-/// The port, over a journal and view tables that tell their [`Waiters`] how far they are.
+/// The port [`Waits`], over a journal and view tables that report their progress to [`Waiters`].
 pub struct LocalWaits {
     env: Arc<dyn Env>,
     journal: Watched<dyn Journal>,
@@ -125,7 +125,7 @@ impl LocalWaits {
         Self { env, journal: Watched { port: journal, waiters }, views: BTreeMap::new() }
     }
 
-    /// Watches a view, too.
+    /// Also watches a view.
     #[must_use]
     pub fn with_view(
         mut self,
@@ -146,7 +146,7 @@ impl LocalWaits {
 impl Waits for LocalWaits {
     async fn entry(&self, log: &LogId, seq: Seq, ms: u64) {
         let waiter = self.journal.waiters.register(log, seq);
-        // A journal that does not answer: the caller finds that out when it reads.
+        // If the journal fails here, the caller gets the error from its own read.
         if self.journal.port.tail(log).await.is_ok_and(|tail| tail < seq) {
             self.until_woken(waiter, ms).await;
         }
@@ -156,7 +156,7 @@ impl Waits for LocalWaits {
         let Some(view) = self.views.get(view) else { return };
         let waiter = view.waiters.register(log, seq);
         let cursor = view.port.cursor(log).await;
-        // One that is parked comes no further, however long anybody waits.
+        // A parked view does not advance, so waiting for it is useless.
         let comes = |cursor: Cursor| cursor.seq < seq && cursor.parked.is_none();
         if cursor.is_ok_and(|cursor| comes(cursor.unwrap_or_default())) {
             self.until_woken(waiter, ms).await;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once_its_seq_is_reached() {
+    fn a_waiter_is_woken_once_its_seq_is_reached() {
         let waiters = Waiters::default();
         let (here, there) = (log("here"), log("there"));
         let mut third = Box::pin(waiters.register(&here, Seq(3)).woken());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_for_those_who_have_gone() {
+    fn dropped_waiters_hold_no_memory() {
         let waiters = Waiters::default();
         let log = log("gone");
         let one = waiters.register(&log, Seq(1));

@@ -5,25 +5,25 @@ use thiserror::Error;
 use super::{SHARDS_CLOSED_MAX, SHARDS_OPEN_MAX, ShardId};
 use crate::hash_key::HashKey;
 
-/// Whatever kept a layout from being stored.
+/// The error with which storing a layout failed.
 pub(crate) type LayoutStoreError = Box<dyn StdError + Send + Sync>;
 
-/// Why shards were not split or merged. Nothing has changed.
+/// Why a split or a merge failed. The shards are unchanged.
 #[derive(Debug, Error)]
 pub enum ReshardError {
-    /// No shard ever had this name.
+    /// The stream never had a shard of this name.
     #[error("there is no {shard}: list the shards to see which there are")]
     Unknown {
         /// The name.
         shard: ShardId,
     },
-    /// It was split or merged before.
+    /// The shard was split or merged before.
     #[error("{shard} is closed: list the shards, and take those that came from it")]
     Closed {
         /// The shard.
         shard: ShardId,
     },
-    /// One hash key cannot be divided.
+    /// The shard has only one hash key, which cannot be split.
     #[error("{shard} has only one hash key, {key}, and cannot be split: split another")]
     TooNarrow {
         /// The shard.
@@ -31,33 +31,33 @@ pub enum ReshardError {
         /// Its key.
         key: HashKey,
     },
-    /// One of the children would be empty, or beyond the shard.
+    /// The split key is not inside of the shard's range, or one child would be empty.
     #[error("{shard} cannot be split at {at}: give a hash key from {least} to {most}, or none")]
     OutOfRange {
         /// The shard.
         shard: ShardId,
-        /// Where it should have been split.
+        /// The requested first key of the upper child.
         at: HashKey,
-        /// The lowest key at which it can be.
+        /// The lowest possible split key.
         least: u128,
-        /// The highest.
+        /// The highest possible split key.
         most: HashKey,
     },
-    /// There are other shards between them, or they are the same.
+    /// The two are the same shard, or their ranges do not meet.
     #[error("{one} and {other} are not neighbours: merge two of which one begins where one ends")]
     NotAdjacent {
-        /// The one.
+        /// One shard.
         one: ShardId,
-        /// The other.
+        /// The other shard.
         other: ShardId,
     },
-    /// There would be more than [`SHARDS_OPEN_MAX`].
+    /// There would be more than [`SHARDS_OPEN_MAX`] open shards.
     #[error("there are {SHARDS_OPEN_MAX} open shards, no more are possible: merge some first")]
     TooManyOpen,
-    /// Too many were split and merged before what is in them was processed.
+    /// [`SHARDS_CLOSED_MAX`] closed shards still have unprocessed items.
     #[error("{SHARDS_CLOSED_MAX} closed shards are not drained yet: try again when some are gone")]
     TooManyClosed,
-    /// The new layout could not be stored, so it is not in force.
+    /// The new layout could not be stored, so it was not applied.
     #[error("the new layout of the shards could not be stored: try again")]
     NotStored(#[source] LayoutStoreError),
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 const PREFIX: &str = "shardId-";
 
-/// A shard's name, as Kinesis gives them: `shardId-000000000004`. Never given twice in a stream.
+/// A shard's name in the form of Kinesis: `shardId-000000000004`. A stream never reuses a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u64);
 
@@ -17,7 +17,7 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// The text is no shard's name.
+/// The text is not a valid shard name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a shard is named as `shardId-000000000004`: 12 digits")]
 pub struct NotAShardId;
@@ -27,7 +27,7 @@ impl FromStr for ShardId {
 
     fn from_str(text: &str) -> Result<Self, NotAShardId> {
         let number = text.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
-        // A shard has one name: no sign, no fewer zeros, no more.
+        // Only the canonical form: no sign, exactly the zeros that `Display` writes.
         number.map(Self).filter(|id| id.to_string() == text).ok_or(NotAShardId)
     }
 }

@@ -1,4 +1,4 @@
-//! Which shards are open, and what becomes of that when they are split and merged. Pure.
+//! The open shards of a stream, and how splits and merges change them. Pure functions.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -6,38 +6,38 @@ use thiserror::Error;
 use super::{ReshardError, ShardId};
 use crate::hash_key::{HashKey, HashKeyRange};
 
-/// Open shards of one stream. A task a lane and a queue each are cheap: the bound keeps a mistake
-/// from becoming a million of them.
+/// The largest number of open shards of one stream. An open shard is cheap, a queue and a task for
+/// each lane: the bound only keeps a mistake from creating a million of them.
 pub(crate) const SHARDS_OPEN_MAX: usize = 1_024;
 
 /// The version of the stored form.
 const VERSION: u32 = 1;
 
-/// An open shard, without what is in it.
+/// The description of an open shard, without its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenShard {
     /// Its name.
     pub id: ShardId,
     /// Its hash keys.
     pub range: HashKeyRange,
-    /// What it came from: one shard that was split, or two that were merged.
+    /// Its parents: one shard that was split, or two that were merged. Empty for an initial shard.
     pub parents: Vec<ShardId>,
 }
 
-/// The open shards of a stream, which leave no hash key out and share none; and the next name.
+/// The open shards of a stream, and the next name. Each hash key is in exactly one open shard.
 ///
-/// It can be stored (`serde`), and what is read back has been checked. What is in a shard, and
-/// shards that are closed, are not part of it: a stream is restored empty.
+/// Serializable; deserializing checks it. The items and the closed shards are not part of it: a
+/// stream is restored empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Layout {
     next: ShardId,
-    /// In the order of their ranges.
+    /// The open shards, in the order of their ranges.
     open: Vec<OpenShard>,
 }
 
 impl Layout {
-    /// So many shards (at least one, at most [`SHARDS_OPEN_MAX`]) of equal width.
+    /// A layout of `shards` shards (at least one, at most [`SHARDS_OPEN_MAX`]) of equal width.
     pub fn equal(shards: usize) -> Self {
         let ranges = HashKeyRange::equal(shards.min(SHARDS_OPEN_MAX));
         let ids = (0..).map(ShardId);
@@ -51,8 +51,8 @@ impl Layout {
         &self.open
     }
 
-    /// Two children instead of a shard: the keys below `at`, and those from `at` on; in the
-    /// middle, if nothing is said.
+    /// The layout after splitting a shard: one child has the keys below `at`, the other those from
+    /// `at` on. `None` splits in the middle.
     pub fn split(&self, shard: ShardId, at: Option<HashKey>) -> Result<Self, ReshardError> {
         let index = self.index_of(shard)?;
         let HashKeyRange { first, last } = self.open[index].range;
@@ -71,7 +71,7 @@ impl Layout {
         Ok(self.replaced(index, 1, [lower, upper]))
     }
 
-    /// One child instead of two neighbours, in either order.
+    /// The layout after merging two neighbours, in either order, into one child.
     pub fn merge(&self, one: ShardId, other: ShardId) -> Result<Self, ReshardError> {
         let (one_at, other_at) = (self.index_of(one)?, self.index_of(other)?);
         if one_at.abs_diff(other_at) != 1 {
@@ -85,13 +85,13 @@ impl Layout {
     fn index_of(&self, shard: ShardId) -> Result<usize, ReshardError> {
         match self.open.iter().position(|open| open.id == shard) {
             Some(index) => Ok(index),
-            // Names are given in order: this one was there.
+            // Names are given in ascending order, so this one was in use.
             None if shard < self.next => Err(ReshardError::Closed { shard }),
             None => Err(ReshardError::Unknown { shard }),
         }
     }
 
-    /// Children of those ranges in the place of so many shards from `index` on.
+    /// The layout with children of these ranges in place of `shards` shards from `index` on.
     fn replaced<const N: usize>(
         &self,
         index: usize,
@@ -108,28 +108,28 @@ impl Layout {
     }
 }
 
-/// A layout that was read cannot be one.
+/// Why a stored layout is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LayoutError {
-    /// Another version of this program wrote it.
+    /// Another version of this program wrote the layout.
     #[error("the shard layout has version {found}, known here is {VERSION}")]
     Version {
-        /// That of what was read.
+        /// The stored version.
         found: u32,
     },
-    /// None, or too many.
+    /// The layout has no open shards, or too many.
     #[error("the shard layout has {found} open shards, 1 to {SHARDS_OPEN_MAX} are allowed")]
     Count {
-        /// So many.
+        /// The number of open shards.
         found: usize,
     },
-    /// A key belongs to no shard, or to two.
+    /// A hash key belongs to no shard, or to two.
     #[error("the open shards of the layout do not cover every hash key once: see {shard}")]
     Ranges {
-        /// Where the first gap or overlap is.
+        /// The shard at which the first gap or overlap is.
         shard: ShardId,
     },
-    /// A name is given twice, or would be.
+    /// A name is used twice, or would be given again.
     #[error("the shard layout gives the name {shard} twice")]
     Names {
         /// The name.
@@ -137,7 +137,7 @@ pub enum LayoutError {
     },
 }
 
-/// How a layout is stored.
+/// The stored form of a layout.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -180,7 +180,7 @@ impl TryFrom<Stored> for Layout {
         if last.last != HashKey(u128::MAX) {
             return Err(LayoutError::Ranges { shard: last.id });
         }
-        // The lowest key that nobody has yet; none behind the last of all.
+        // The lowest key that no shard so far has; `None` after the highest key.
         let mut free = Some(0);
         for (index, StoredShard { id, first, last, .. }) in open.iter().enumerate() {
             if free != Some(first.0) || first > last {

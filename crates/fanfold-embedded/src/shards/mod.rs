@@ -1,14 +1,14 @@
-//! A stream: shards, each for a range of hash keys, that can be split and merged while it is
-//! written and read.
+//! A stream of shards, each with a range of hash keys. Shards can be split and merged while the
+//! stream is written and read.
 //!
-//! - **A key has one open shard** at any time: the open ranges leave no key out, and share none.
-//!   An item goes to the shard that is open for its key at that moment.
-//! - **Resharding** closes the parents, which take nothing any more, and opens their children.
-//!   What is in the parents stays there, until it is read and trimmed.
-//! - **Order**: a shard is readable once all that it came from are drained: closed, and trimmed
-//!   to their end. So whoever reads readable shards only sees the items of a key in the order in
-//!   which they were appended.
-//! - A drained shard is forgotten when the last of its own parents is.
+//! - **One open shard for each key**: the open ranges cover each hash key exactly once. An item goes
+//!   to the shard that is open for its key at that moment.
+//! - **Resharding** closes the parents, which then take no more items, and opens their children. The
+//!   items in the parents stay there until they are read and trimmed.
+//! - **Order**: a shard is readable once all its ancestors are drained: closed, and trimmed to their
+//!   end. So a consumer that reads only readable shards sees the items of a key in the order in which
+//!   they were appended.
+//! - A drained shard is forgotten once its parents are forgotten.
 
 mod error;
 mod id;
@@ -30,22 +30,22 @@ use crate::limit::Backlog;
 use crate::striped::lock;
 use crate::transit::{Position, Shard};
 
-/// Closed shards that may wait to be drained: so many that all open ones can be split at once.
+/// The largest number of closed shards that are not drained: enough to split all open ones at once.
 pub(crate) const SHARDS_CLOSED_MAX: usize = SHARDS_OPEN_MAX;
 
-/// Keeps a new layout before it comes into force.
+/// Stores a new layout before it is applied.
 type LayoutStore = Box<dyn Fn(&Layout) -> Result<(), LayoutStoreError> + Send + Sync>;
 
 /// Whether a shard takes items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardState {
-    /// It takes those of its range.
+    /// It takes the items of its range.
     Open,
-    /// Its children take them; it has some left.
+    /// It takes no more items, and it is not forgotten yet. Its children take the items of its range.
     Closed,
 }
 
-/// What there is to know of a shard.
+/// The description of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardInfo {
     /// Its name.
@@ -54,32 +54,32 @@ pub struct ShardInfo {
     pub range: HashKeyRange,
     /// Whether it takes items.
     pub state: ShardState,
-    /// What it came from, be it forgotten or not: one shard that was split, or two that were merged.
+    /// Its parents, forgotten or not: one shard that was split, or two that were merged.
     pub parents: Vec<ShardId>,
-    /// How many items are in it.
+    /// The number of items in it.
     pub backlog: usize,
 }
 
-/// What had been appended to a stream at some moment.
+/// The ends of a stream's shards at some moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark(Vec<(ShardId, Position)>);
 
-/// A stream.
+/// A stream whose shards can be split and merged.
 pub struct Shards<T> {
     table: RwLock<Table<T>>,
     backlog: Arc<Backlog>,
-    /// Told when another shard may have become readable.
+    /// Notified when another shard may have become readable.
     changed: Arc<Notify>,
-    /// Held by who splits or merges.
+    /// Held during a split or a merge.
     resharding: Mutex<()>,
     store: Option<LayoutStore>,
 }
 
 struct Table<T> {
     layout: Layout,
-    /// The open shards, by their first keys.
+    /// The open shards, by the first key of their range.
     open: BTreeMap<HashKey, Arc<Shard<T>>>,
-    /// These, and the closed ones that are not forgotten.
+    /// The open shards, and the closed ones that are not forgotten.
     members: BTreeMap<ShardId, Member<T>>,
 }
 
@@ -90,12 +90,12 @@ struct Member<T> {
 }
 
 impl<T: Clone> Shards<T> {
-    /// So many empty shards (at least one, at most [`SHARDS_OPEN_MAX`]) of equal width.
+    /// A stream of `shards` empty shards (at least one, at most [`SHARDS_OPEN_MAX`]) of equal width.
     pub fn equal(shards: usize) -> Self {
         Self::from_layout(Layout::equal(shards))
     }
 
-    /// The open shards of a layout, empty.
+    /// A stream of the open shards of a layout, empty.
     pub fn from_layout(layout: Layout) -> Self {
         let (backlog, changed) = (Arc::<Backlog>::default(), Arc::<Notify>::default());
         let mut table =
@@ -107,9 +107,9 @@ impl<T: Clone> Shards<T> {
         Self { table, backlog, changed, resharding: Mutex::new(()), store: None }
     }
 
-    /// The same; every new layout is given to `store` before it comes into force. If that fails,
-    /// nothing changes. If it succeeds and the process dies, the new layout is the one to restore:
-    /// nothing was in its shards.
+    /// Passes every new layout to `store` before applying it. If `store` fails, the shards are
+    /// unchanged. If the process crashes after `store`, the new layout must be restored: no item was
+    /// in its new shards yet.
     #[must_use]
     pub fn stored_by(
         mut self,
@@ -119,11 +119,11 @@ impl<T: Clone> Shards<T> {
         self
     }
 
-    /// Appends an item that counts as so many bytes to the shard that is open for its key.
+    /// Appends an item, counted as `bytes` bytes, to the shard that is open for its key.
     pub fn append(&self, key: HashKey, bytes: usize, item: T) {
-        // Held until the item is there: the shard cannot be closed before.
+        // Held during the append, so that the shard cannot be closed before it.
         let table = self.read();
-        // The lowest range begins with the lowest key.
+        // Always found, as the lowest range begins with the lowest key.
         if let Some((_, shard)) = table.open.range(..=key).next_back() {
             shard.append(key, bytes, item);
         }
@@ -136,24 +136,24 @@ impl<T: Clone> Shards<T> {
         shards.collect::<Vec<_>>().into_iter()
     }
 
-    /// All shards, as people want to see them: parents before their children.
+    /// The descriptions of all shards, parents before their children.
     pub fn list(&self) -> Vec<ShardInfo> {
         let table = self.up_to_date();
         table.members.iter().map(|(id, member)| member.info(*id)).collect()
     }
 
-    /// The open shards, to be stored.
+    /// The layout in force.
     pub fn layout(&self) -> Layout {
         self.read().layout.clone()
     }
 
-    /// What lies in them, open or closed.
+    /// The items and bytes in all shards, open or closed.
     pub fn backlog(&self) -> &Arc<Backlog> {
         &self.backlog
     }
 
-    /// Splits an open shard at `at`, the first key of the upper child; in the middle, if nothing
-    /// is said. Gives the children. Blocks as long as it takes to store the layout.
+    /// Splits an open shard at `at`, the first key of the upper child. `None` splits in the middle.
+    /// Returns the children. Blocks while the layout is stored.
     pub fn split(
         &self,
         shard: ShardId,
@@ -162,8 +162,8 @@ impl<T: Clone> Shards<T> {
         self.reshard(|layout| layout.split(shard, at))
     }
 
-    /// Merges two open shards whose ranges meet. Gives the child. Blocks as long as it takes to
-    /// store the layout.
+    /// Merges two open shards whose ranges meet. Returns the child. Blocks while the layout is
+    /// stored.
     pub fn merge(&self, one: ShardId, other: ShardId) -> Result<Vec<ShardInfo>, ReshardError> {
         self.reshard(|layout| layout.merge(one, other))
     }
@@ -180,7 +180,7 @@ impl<T: Clone> Shards<T> {
             }
             plan(&table.layout)?
         };
-        // The table is not locked: appends go on while the layout is written.
+        // Without the table's lock, so that appends continue while the layout is stored.
         if let Some(store) = &self.store {
             store(&layout).map_err(ReshardError::NotStored)?;
         }
@@ -194,7 +194,7 @@ impl<T: Clone> Shards<T> {
         let stays: BTreeSet<ShardId> = layout.open().iter().map(|open| open.id).collect();
         let Table { open, members, .. } = &mut *table;
         for (id, member) in members.iter().filter(|(id, _)| !stays.contains(id)) {
-            // Those that were closed before may have a first key that is another shard's now.
+            // Skip shards that were closed before: their first key may be an open shard's now.
             if !member.shard.is_closed() {
                 tracing::debug!(shard = %id, "closed");
                 open.remove(&member.range.first);
@@ -213,21 +213,21 @@ impl<T: Clone> Shards<T> {
         children
     }
 
-    /// The shards that may be read: everything that they came from is drained.
+    /// The readable shards: those whose ancestors are all drained.
     pub fn readable(&self) -> BTreeMap<ShardId, Arc<Shard<T>>> {
         let table = self.up_to_date();
         let readable = table.members.iter().filter(|(_, member)| !table.waits(member));
         readable.map(|(id, member)| (*id, member.shard.clone())).collect()
     }
 
-    /// Returns the shards that may be read, once they are others than `known`.
+    /// Waits until the readable shards differ from `known`, and returns them.
     pub async fn readable_unlike(
         &self,
         known: &BTreeSet<ShardId>,
     ) -> BTreeMap<ShardId, Arc<Shard<T>>> {
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Registered before the look: what changes after it is not missed.
+            // Registered before the check, so that a change after the check is not missed.
             changed.as_mut().enable();
             let readable = self.readable();
             if !readable.keys().eq(known) {
@@ -237,7 +237,7 @@ impl<T: Clone> Shards<T> {
         }
     }
 
-    /// What has been appended up to now.
+    /// Marks the current end of every shard.
     pub fn mark(&self) -> Mark {
         let table = self.read();
         let ends = table.members.iter().map(|(id, member)| (*id, &member.shard));
@@ -245,19 +245,19 @@ impl<T: Clone> Shards<T> {
         Mark(ends.map(|(id, shard)| (id, shard.end())).collect())
     }
 
-    /// Whether everything that had been appended before `mark` was trimmed. Once it is true, it
-    /// stays so. A mark is of one stream, and of one life of it.
+    /// Whether every item that was appended before `mark` is trimmed. Once true, it stays true. A
+    /// mark is valid only for the stream object that made it.
     pub fn has_passed(&self, mark: &Mark) -> bool {
         let table = self.read();
         let has_passed = |(id, end): &(ShardId, Position)| match table.members.get(id) {
             Some(member) => member.shard.start() >= *end,
-            // Forgotten, so drained.
+            // A shard is forgotten only after it is drained.
             None => true,
         };
         mark.0.iter().all(has_passed)
     }
 
-    /// The table, without what is drained.
+    /// Locks the table for reading, after forgetting the shards that are over.
     fn up_to_date(&self) -> RwLockReadGuard<'_, Table<T>> {
         let table = self.read();
         if !table.members.values().any(|member| table.is_over(member)) {
@@ -269,7 +269,7 @@ impl<T: Clone> Shards<T> {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table<T>> {
-        // As the crate's other locks: nothing that runs under it can stop halfway.
+        // As in `striped::lock`: no code under the lock panics halfway through a change.
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -285,19 +285,20 @@ impl<T: Clone> Table<T> {
         self.members.insert(id, Member { range, parents, shard });
     }
 
-    /// Whether something that it came from is not drained.
+    /// Whether one of its parents is not forgotten.
     fn waits(&self, member: &Member<T>) -> bool {
         member.parents.iter().any(|parent| self.members.contains_key(parent))
     }
 
-    /// An empty closed shard is over only when its parents are: its children wait for them, too.
+    /// Whether it can be forgotten. A drained shard stays until its parents are forgotten, because its
+    /// children also wait for those.
     fn is_over(&self, member: &Member<T>) -> bool {
         member.shard.is_drained() && !self.waits(member)
     }
 
     fn forget_drained(&mut self) {
         let ids: Vec<ShardId> = self.members.keys().copied().collect();
-        // Parents have the lower names: they go before their children are looked at.
+        // Ascending: parents have lower names, so they are removed before their children are checked.
         for id in ids {
             if self.members.get(&id).is_some_and(|member| self.is_over(member)) {
                 self.members.remove(&id);

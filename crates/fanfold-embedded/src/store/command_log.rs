@@ -1,12 +1,13 @@
-//! The command log: groups of accepted commands, in the one order in which they were accepted.
+//! The command log: groups of accepted commands, in the order of acceptance.
 //!
-//! A group is appended and synced in one piece, before anybody is told of it. Groups have positions
-//! 1, 2, 3 …; segments are files named after the position of their first group, and dropped when
-//! nobody needs them any more.
+//! A group is appended and synced as one unit, before any of its commands is acknowledged. Groups have
+//! positions 1, 2, 3 … Segments are files named after the position of their first group. A segment is
+//! dropped once all its commands are processed.
 //!
-//! A segment is a header, and groups of `[length u32][checksum u32][position u64][payload]`, all
-//! big-endian. The checksum is of position and payload. What stands behind the last whole group of
-//! the last segment was never acknowledged: a crash cut it off, and so does opening.
+//! A segment is a header and groups of `[length u32][checksum u32][position u64][payload]`, all
+//! big-endian. The checksum covers position and payload. Bytes after the last whole group of the last
+//! segment are from an append that a crash interrupted: they were never acknowledged, and opening
+//! cuts them off.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -21,23 +22,23 @@ use crate::faults;
 
 const MAGIC: &[u8; 8] = b"FFCMDS\x00\x01";
 const GROUP_HEADER_BYTES: usize = 16;
-/// What a segment grows to before the next begins: small, as a segment is dropped whole.
+/// The size at which a new segment begins. Small, because only whole segments are dropped.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// Bytes that opening reads at a time.
+/// The size of the read buffer when a log is opened.
 const READ_BYTES: usize = 1024 * 1024;
-/// A group is at most this large: what a damaged length must not make anybody allocate.
+/// The largest group. A length beyond it is damage, and must not cause an allocation of that size.
 pub(crate) const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The log, open at its end.
 pub(crate) struct CommandLog {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
-    /// Oldest first; the last is written to.
+    /// Oldest first. Appends go to the last one.
     segments: VecDeque<Segment>,
     file: Box<dyn DiskFile>,
-    /// The bytes of the last segment that are synced. What is behind them counts for nothing.
+    /// The length of the last segment that is synced and valid. Bytes after it are ignored.
     synced_bytes: u64,
-    /// Something may be behind them.
+    /// Whether there may be bytes after `synced_bytes`.
     is_torn: bool,
     next: u64,
     buffer: Vec<u8>,
@@ -51,14 +52,14 @@ struct Segment {
 }
 
 impl CommandLog {
-    /// Makes an empty log in `folder`.
+    /// Creates an empty log in `folder`.
     pub(crate) fn make(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
         disk.make_folder(folder)?;
         create(disk, folder, 1).map(drop)
     }
 
-    /// Opens the log in `folder`. `done` is the position below which everything may be gone. Calls
-    /// `group` with each group from there on.
+    /// Opens the log in `folder`. Calls `group` with each group at or above `done`. Groups below
+    /// `done` are processed, and may be missing.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         folder: &Path,
@@ -84,8 +85,8 @@ impl CommandLog {
             }
             segment.bytes = groups.valid_bytes;
             if groups.valid_bytes < groups.file_bytes {
-                // A group is synced before the next is written: one that is not whole, with a whole
-                // one behind it, was whole once.
+                // A group is synced before the next one is written. So a broken group before a whole
+                // one is damage, not a torn append.
                 if !is_last || groups.goes_on(done)? {
                     return Err(broken(&segment.path, "damaged in the middle of the log"));
                 }
@@ -102,14 +103,15 @@ impl CommandLog {
             segments,
             file,
             synced_bytes,
-            // Also a header may be torn: then nothing is valid.
+            // If the header itself is torn, `synced_bytes` is 0 and `mend` writes it again.
             is_torn: true,
             next,
             buffer: Vec::new(),
             segment_bytes: faults::segment_bytes(SEGMENT_BYTES),
         };
         log.mend()?;
-        // What is done may be damaged, and nobody sees it: nothing must come behind it.
+        // Damage among processed groups is no error, but cuts the last segment off before `done`. The
+        // next group's position would then not follow, and reading would stop there. So empty it.
         log.trim(done)?;
         Ok(log)
     }
@@ -122,7 +124,8 @@ impl CommandLog {
         self
     }
 
-    /// Appends a group, and syncs it. After an error it is not in the log, and will not be.
+    /// Appends a group, and syncs it. Returns its position. After an error the group is not in the log,
+    /// and will not appear in it later.
     pub(crate) fn append(&mut self, payload: &[u8]) -> Result<u64, StoreError> {
         self.mend()?;
         if self.synced_bytes >= self.segment_bytes {
@@ -135,7 +138,7 @@ impl CommandLog {
         self.file.write_at(self.synced_bytes, &self.buffer)?;
         faults::reached("command_log.written");
         self.file.sync()?;
-        // A file that was removed, moved or replaced meanwhile is not found at the next start.
+        // The next start would not find a file that was removed, moved or replaced meanwhile.
         if !self.file.is_linked() {
             self.mend()?;
             return Err(StoreError::Gone(self.folder.clone()));
@@ -151,8 +154,8 @@ impl CommandLog {
         Ok(position)
     }
 
-    /// Drops what is below a position, as far as whole segments go; everything, if nothing is at or
-    /// above it.
+    /// Drops the segments whose groups are all below `done`. Empties the last segment if all its groups
+    /// are below `done`.
     pub(crate) fn trim(&mut self, done: u64) -> Result<(), StoreError> {
         while self.segments.get(1).is_some_and(|second| second.first <= done) {
             let Some(oldest) = self.segments.pop_front() else { break };
@@ -164,7 +167,7 @@ impl CommandLog {
             }
         }
         if done >= self.next && self.synced_bytes > MAGIC.len() as u64 {
-            // What is cut off here may come back after a crash: it is done then as it is now.
+            // These groups may reappear after a crash. They are still below `done` then.
             self.synced_bytes = MAGIC.len() as u64;
             self.is_torn = true;
             if let Some(last) = self.segments.back_mut() {
@@ -185,7 +188,7 @@ impl CommandLog {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Cuts off what an append that failed, or a crash, has left.
+    /// Cuts off the bytes that a failed append or a crash has left, and restores a torn header.
     fn mend(&mut self) -> Result<(), StoreError> {
         if !self.is_torn {
             return Ok(());
@@ -223,7 +226,7 @@ fn write_group(buffer: &mut Vec<u8>, position: u64, payload: &[u8]) {
     buffer.extend_from_slice(payload);
 }
 
-/// Whether no group was ever written to a log in this folder; or there is none.
+/// Whether this folder has no log, or one without groups.
 pub(super) fn is_empty(disk: &dyn Disk, folder: &Path) -> io::Result<bool> {
     match segments(disk, folder) {
         Ok(segments) => Ok(segments.iter().all(|segment| segment.bytes <= MAGIC.len() as u64)),
@@ -232,8 +235,8 @@ pub(super) fn is_empty(disk: &dyn Disk, folder: &Path) -> io::Result<bool> {
     }
 }
 
-/// The segments without those that were begun and then not written to, because the disk was full or the process ended:
-/// the log may have gone on in the segment before. The last one is needed in any case.
+/// The segments that have groups. Removes segments without groups, which a full disk or a crash has left: the log may
+/// have continued in the segment before. Keeps one segment in any case.
 fn used_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segment>, StoreError> {
     let mut used = match segments(disk, folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -257,14 +260,14 @@ fn create(
     let path = folder.join(format!("{first:020}.log"));
     let created = create_at(disk, folder, &path);
     if created.is_err() {
-        // The log goes on in the segment before. Opening removes this one, too.
+        // The log continues in the segment before. If this removal fails, the next opening removes the file.
         let _ = disk.remove(&path);
     }
     Ok((Segment { first, path, bytes: MAGIC.len() as u64 }, created?))
 }
 
 fn create_at(disk: &dyn Disk, folder: &Path, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-    // A file of this name holds nothing that was acknowledged: otherwise it would have been read.
+    // An existing file of this name has no acknowledged group: otherwise `first` would be higher.
     let mut file = disk.create(path)?;
     file.write_at(0, MAGIC)?;
     file.sync()?;
@@ -286,7 +289,7 @@ fn broken(path: &Path, what: &str) -> StoreError {
     StoreError::damaged(format!("{}: {what}", path.display()))
 }
 
-/// Reads a segment, up to what is not a whole group.
+/// Reads the groups of a segment, up to the first that is not whole.
 struct Groups<'a> {
     file: &'a dyn DiskFile,
     reader: io::BufReader<ReadFrom<'a>>,
@@ -334,18 +337,18 @@ impl<'a> Groups<'a> {
         Ok(Some((position, payload.into())))
     }
 
-    /// Whether a whole group, later than those that were read, stands behind what is not one.
+    /// Whether a whole group, later than those that were read, follows the broken one.
     fn goes_on(&self, done: u64) -> Result<bool, StoreError> {
         let mut rest = Vec::new();
         let reader = ReadFrom { file: self.file, at: self.valid_bytes };
         reader.take(SEGMENT_BYTES + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;
-        // What was trimmed may still be there: it is done.
+        // Trimmed groups may still be in the file. They are processed, so they do not count.
         let last = self.expected.unwrap_or(0).max(done);
         Ok((1..rest.len()).any(|at| group_at(&rest[at..]).is_some_and(|position| position > last)))
     }
 }
 
-/// The position of the group that these bytes begin with, if they do.
+/// The position of the whole group at the start of these bytes, if there is one.
 fn group_at(bytes: &[u8]) -> Option<u64> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (checksum, rest) = rest.split_first_chunk::<4>()?;
@@ -355,11 +358,11 @@ fn group_at(bytes: &[u8]) -> Option<u64> {
     found.update(position);
     found.update(payload);
     let is_whole = found.finalize() == u32::from_be_bytes(*checksum);
-    // No group is empty, but zeros look like one.
+    // Zeros look like an empty group, but no real group is empty.
     (is_whole && !payload.is_empty()).then_some(u64::from_be_bytes(*position))
 }
 
-/// `false`: the file ends before.
+/// Fills the buffer. `false`: the file ends before that.
 fn read_whole(file: &mut impl Read, buffer: &mut [u8]) -> Result<bool, StoreError> {
     match file.read_exact(buffer) {
         Ok(()) => Ok(true),

@@ -1,9 +1,9 @@
-//! The folder of a durable engine: whose it is, in which format, and whether it is still there.
+//! The folder of a durable engine: its lock, its format, and the check that it still exists.
 //!
-//! A new folder is finished by its `FORMAT` file, which comes last. Before anything else
-//! `FORMAT.new` is written: a folder that has that and no `FORMAT` was never finished, nothing was
-//! accepted in it, and what this module knows to be fanfold's is removed and made again. A folder that
-//! has neither, and holds anything of its own, belongs to somebody else.
+//! Creating a folder writes `FORMAT.new` first and renames it to `FORMAT` last. A folder with
+//! `FORMAT.new` and without `FORMAT` is unfinished: no command was accepted in it, so this module
+//! removes the files that it knows to be Fanfold's, and creates them again. A folder with neither file
+//! that has other content belongs to another program, and is refused.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,42 +15,43 @@ use tokio::sync::watch;
 use super::{StoreError, command_log};
 use crate::disk::{Disk, DiskFile};
 
-/// The format of what is in the folder: of the command log, and of the tables' keys and values.
+/// The version of the format of the command log and of the tables' keys and values.
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
-/// The format file, until everything else is there.
+/// The name of the format file while the folder is unfinished.
 const UNFINISHED_FORMAT_FILE: &str = "FORMAT.new";
-/// What the format file says before the number.
+/// The text before the version in the format file.
 const FORMAT_NAME: &str = "fanfold embedded ";
 /// The folder of the command log.
 const COMMANDS: &str = "commands";
 /// The folder of the tables.
 const TABLES: &str = "tables";
-/// What file systems and desktops put into any folder, beside files whose names begin with a dot.
+/// Names that file systems and desktops create in any folder. Names that begin with a dot are also
+/// ignored.
 const IGNORED: &[&str] = &["lost+found", "Thumbs.db", "desktop.ini"];
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process has locked the folder.
     #[error(
         "the folder {} is in use by another process: stop that, or choose another folder",
         .0.display()
     )]
     Locked(PathBuf),
-    /// It cannot be written to.
+    /// The folder cannot be written to.
     #[error("the folder {} cannot be written to ({reason}): change that, or choose another folder", .path.display())]
     Unwritable {
         /// The folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: io::Error,
     },
     /// The disk is full.
     #[error("there is no space left for the folder {}: make some, then start again", .0.display())]
     Full(PathBuf),
-    /// A newer version has written it.
+    /// A newer version of Fanfold has written the folder.
     #[error(
         "the folder {} has format {found}, this version of fanfold knows up to {FORMAT}: use a newer version",
         .path.display()
@@ -61,57 +62,57 @@ pub enum OpenError {
         /// Its format.
         found: u32,
     },
-    /// There is something else in it.
+    /// The folder holds other files.
     #[error("the folder {} holds something else than fanfold's data: choose another folder", .0.display())]
     Foreign(PathBuf),
-    /// There is a file in its place.
+    /// The path is a file.
     #[error("{} is no folder: choose another place", .0.display())]
     NotAFolder(PathBuf),
-    /// It is a link to nothing.
+    /// The path is a symbolic link whose target does not exist.
     #[error("the folder {} is a link to {}, which is not there: change that, or choose another folder", .path.display(), .target.display())]
     Dangling {
         /// The link.
         path: PathBuf,
-        /// What it names.
+        /// The link's target.
         target: PathBuf,
     },
-    /// The file that says what it is was changed or removed.
+    /// The format file was changed or removed.
     #[error(
         "the file {} is missing or damaged: write the line `{FORMAT_NAME}{FORMAT}` into it if fanfold has made this folder, or choose another folder",
         .0.display()
     )]
     NoFormat(PathBuf),
-    /// What is in it cannot be read.
+    /// The folder's data cannot be read.
     #[error("the folder {} cannot be opened", .path.display())]
     Broken {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: StoreError,
     },
 }
 
-/// A folder that is this process's own until it is dropped.
+/// A folder that this process has locked until the value is dropped.
 pub struct Folder {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     lock: Box<dyn DiskFile>,
-    /// What was in it when it was taken.
+    /// The folder's content when it was locked.
     content: Content,
     gone: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// Nothing, or what a start that broke off has left.
+    /// Nothing, or the leftovers of an interrupted start.
     Unfinished,
-    /// All that belongs there.
+    /// All of Fanfold's files.
     Whole,
 }
 
 impl Folder {
-    /// Takes a folder, and makes it if it is not there.
+    /// Locks a folder. Creates it if it does not exist.
     pub fn take(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OpenError> {
         let failed = |error| unwritable(path, error);
         disk.make_folder(path).map_err(|error| match fs::symlink_metadata(path) {
@@ -123,7 +124,8 @@ impl Folder {
             _ => failed(error),
         })?;
         let lock = path.join(LOCK_FILE);
-        // Nothing is made in a folder that is not fanfold's. What another process makes is seen whole only with the lock.
+        // Create no lock file in a folder that is not Fanfold's. Without the lock, another process may be creating the
+        // content at this moment: so only refuse while there is no lock file.
         if disk.is_missing(&lock)
             && let Err(error) = content(&*disk, path)
             && disk.is_missing(&lock)
@@ -133,22 +135,22 @@ impl Folder {
         let lock = disk.lock(&lock).map_err(failed)?;
         let lock = lock.ok_or_else(|| OpenError::Locked(path.to_owned()))?;
         let content = content(&*disk, path)?;
-        // An earlier start may have been killed before it made durable that the folder is finished.
+        // An earlier start may have been killed before its rename of the format file was durable.
         disk.sync_folder(path).map_err(failed)?;
         Ok(Self { disk, path: path.to_owned(), lock, content, gone: watch::Sender::new(false) })
     }
 
-    /// What it is on.
+    /// The disk that the folder is on.
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
 
-    /// Whether its content is still to be made, between [`Folder::begin`] and [`Folder::finish`].
+    /// Whether its content must be created, between [`Folder::begin`] and [`Folder::finish`].
     pub(super) fn is_unfinished(&self) -> bool {
         self.content == Content::Unfinished
     }
 
-    /// Notes that its content is being made, and removes what an earlier start has made of it.
+    /// Durably marks the folder as unfinished, and removes the leftovers of an earlier start.
     pub(super) fn begin(&self) -> io::Result<()> {
         let format = self.path.join(FORMAT_FILE);
         let unfinished = self.path.join(UNFINISHED_FORMAT_FILE);
@@ -158,7 +160,7 @@ impl Folder {
             let mut file = self.disk.create(&unfinished)?;
             file.write_at(0, format!("{FORMAT_NAME}{FORMAT}\n").as_bytes())?;
         }
-        // Also if an earlier start has written it: that may have been killed before it synced.
+        // Sync even a file of an earlier start: that may have been killed before it synced.
         self.disk.open(&unfinished)?.sync()?;
         self.disk.sync_folder(&self.path)?;
         for made in [self.commands(), self.tables(), probe(&self.tables())] {
@@ -170,7 +172,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Everything that belongs into the folder is there, and durable.
+    /// Makes the folder's content durable, then durably marks the folder as finished.
     pub(super) fn finish(&self) -> io::Result<()> {
         let (unfinished, format) =
             (self.path.join(UNFINISHED_FORMAT_FILE), self.path.join(FORMAT_FILE));
@@ -179,8 +181,8 @@ impl Folder {
         self.disk.sync_folder(&self.path)
     }
 
-    /// Whether its path still leads to it. Once it does not, that stays so: what is found there later is not what was
-    /// written to.
+    /// Fails if the path no longer leads to this folder, and fails ever after: a folder that appears there later is not
+    /// the one that was written to.
     pub fn check(&self) -> Result<(), StoreError> {
         let is_there = || {
             let mut names = [FORMAT_FILE, COMMANDS, TABLES].iter();
@@ -192,7 +194,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Its path does not lead to it any more.
+    /// Records that the path no longer leads to this folder. Returns the error for callers.
     pub(crate) fn lose(&self) -> StoreError {
         if !self.gone.send_replace(true) {
             tracing::error!(
@@ -204,39 +206,39 @@ impl Folder {
         StoreError::Gone(self.path.clone())
     }
 
-    /// Whether it was found not to be there any more.
+    /// Whether the folder was found to be gone.
     pub fn is_gone(&self) -> bool {
         *self.gone.borrow()
     }
 
-    /// Returns once it was found not to be there any more.
+    /// Waits until the folder is found to be gone.
     pub async fn gone(&self) -> StoreError {
-        // The sender lives as long as `self`.
+        // Cannot fail: the sender lives as long as `self`.
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
         StoreError::Gone(self.path.clone())
     }
 
-    /// Where the command log is.
+    /// The path of the command log.
     pub(crate) fn commands(&self) -> PathBuf {
         self.path.join(COMMANDS)
     }
 
-    /// Where the tables are.
+    /// The path of the tables.
     pub(super) fn tables(&self) -> PathBuf {
         self.path.join(TABLES)
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is wrong with the folder, if this went wrong in it.
+    /// Converts an error of the store into the error for opening this folder.
     pub fn explain(&self, error: StoreError) -> OpenError {
         explain(&self.path, error)
     }
 
-    /// The bytes of all files in it.
+    /// The total size of all files in the folder, in bytes.
     pub fn bytes(&self) -> u64 {
         self.disk.bytes_below(&self.path)
     }
@@ -266,7 +268,7 @@ fn explain(path: &Path, error: StoreError) -> OpenError {
     }
 }
 
-/// What is in a folder, if it is fanfold's, or can become so.
+/// Classifies the content of a folder that is Fanfold's or can become Fanfold's; else returns why not.
 fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
     let failed = |error| unwritable(path, error);
     let (mut names, mut others) = (Vec::new(), false);
@@ -304,25 +306,25 @@ fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
     }
 }
 
-/// Whether fanfold makes something of this name in its folder.
+/// Whether Fanfold creates files or folders of this name.
 fn is_ours(name: &str) -> bool {
     let ours = [LOCK_FILE, FORMAT_FILE, UNFINISHED_FORMAT_FILE, COMMANDS, TABLES];
     ours.contains(&name) || probe(Path::new(TABLES)) == Path::new(name)
 }
 
-/// Whether a folder that has a format holds nothing else that was ever finished: nothing was accepted
-/// there.
+/// Whether a folder with a format file has unfinished tables and an empty command log: no command was
+/// accepted there.
 fn is_hollow(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     Ok(disk.are_tables_unfinished(&path.join(TABLES))?
         && command_log::is_empty(disk, &path.join(COMMANDS))?)
 }
 
-/// The number that a format file has.
+/// The version in the text of a format file.
 fn number(text: &str) -> Option<u32> {
     text.trim().strip_prefix(FORMAT_NAME.trim_end())?.trim().parse().ok()
 }
 
-/// Whether a file is there, and is a whole format file of this version.
+/// Whether a file exists and is a complete format file of this version.
 fn is_format(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     match disk.read(path).map(String::from_utf8) {
         Ok(Ok(text)) => Ok(text.ends_with('\n') && number(&text) == Some(FORMAT)),
@@ -332,7 +334,7 @@ fn is_format(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Where the log of some tables is tried out.
+/// The path of the scratch tables in which `torn_log` tries to read a log.
 pub(super) fn probe(tables: &Path) -> PathBuf {
     tables.with_extension("probe")
 }

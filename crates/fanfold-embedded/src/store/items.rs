@@ -1,7 +1,7 @@
-//! Items of one table in memory: found by hash, and still in order where order is asked for.
+//! Items of one table in memory: a hash map that can also be scanned in order.
 //!
-//! Keys begin with a prefix, mostly a log, by which they are hashed; the few keys of a prefix are in
-//! order. So finding one costs the same however many logs there are.
+//! Each key begins with a prefix, usually a log. The map hashes by prefix, and the few keys of one
+//! prefix are sorted. So a lookup costs the same for any number of logs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -9,14 +9,14 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 
-/// Keys of one prefix up to which they are a sorted list, which is small and fast.
+/// Up to this many keys of one prefix are in a sorted list, which is smaller and faster than a tree.
 const FEW: usize = 24;
 
-/// By key; `None`: removed.
+/// A map from key to value. A value of `None` means that the key was removed.
 #[derive(Default)]
 pub(super) struct Items {
     groups: HashMap<Bytes, Group, FixedState>,
-    /// Bytes of a key that are its prefix; `None`: up to its first zero byte.
+    /// The length of a key's prefix in bytes. `None`: the prefix ends with the first zero byte.
     prefix_len: Option<usize>,
 }
 
@@ -30,7 +30,7 @@ impl Items {
         Self { groups: HashMap::default(), prefix_len }
     }
 
-    /// Empty, of the same kind.
+    /// An empty map with the same prefix length.
     pub(super) fn empty(&self) -> Self {
         Self::new(self.prefix_len)
     }
@@ -40,7 +40,7 @@ impl Items {
         self.prefix_len.unwrap_or_else(up_to_zero).min(key.len())
     }
 
-    /// Whether no other prefix begins with this one.
+    /// Whether this is a complete prefix, so that no other prefix begins with it.
     fn is_whole(&self, prefix: &[u8]) -> bool {
         self.prefix_len.map_or(prefix.ends_with(&[0]), |len| prefix.len() == len)
     }
@@ -60,7 +60,7 @@ impl Items {
         }
     }
 
-    /// What was there before; `None`: nothing.
+    /// Inserts a value. Returns the previous one, or `None` if there was none.
     pub(super) fn insert(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Option<Bytes>> {
         let prefix = self.prefix_of(&key);
         let group = match self.groups.get_mut(&key[..prefix]) {
@@ -88,13 +88,13 @@ impl Items {
         }
     }
 
-    /// All items, in no order.
+    /// All items, unordered.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
         self.groups.values().flat_map(|group| group.range(&[], None, false))
     }
 
-    /// At most `max` items from `from` (included) to `to` (not included), from the one end or from
-    /// the other.
+    /// The first `max` items from `from` (included) to `to` (excluded), in ascending or descending
+    /// order.
     pub(super) fn range(
         &self,
         from: &[u8],
@@ -118,7 +118,7 @@ impl Items {
     }
 }
 
-/// Whether all keys from this prefix on, and below `to`, have it.
+/// Whether every key at or above this prefix and below `to` begins with it.
 fn is_alone(prefix: &[u8], to: &[u8]) -> bool {
     let Some((last, before)) = prefix.split_last() else { return false };
     let next = to.split_last().filter(|(_, to)| *to == before);

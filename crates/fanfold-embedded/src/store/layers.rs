@@ -1,4 +1,4 @@
-//! What was written to one table and is not stored yet, and what was stored last.
+//! The writes to one table that no checkpoint has stored yet, and those that the last one stored.
 
 use std::sync::Arc;
 
@@ -6,26 +6,27 @@ use bytes::Bytes;
 
 use super::items::Items;
 
-/// From the newest to the oldest: a key's value is the first that is found. `None`: removed.
+/// Layers of writes, from the newest to the oldest. The newest layer that has a key determines its
+/// value. A value of `None` means that the key was removed.
 pub(super) struct Layers {
-    /// Written since the last cut.
+    /// The writes since the last cut.
     active: Items,
-    /// Being stored.
+    /// The writes that a checkpoint is storing.
     sealed: Arc<Items>,
-    /// Stored by the last checkpoint, and kept: what was written lately is read soon.
+    /// The writes that the last checkpoint stored: a cache, because recent writes are read soon.
     clean: Arc<Items>,
 }
 
-/// Some items in order, over all layers.
+/// Items of a range in order, merged from all layers.
 pub(super) struct Page {
     pub items: Vec<(Bytes, Option<Bytes>)>,
-    /// There are more: the items are all from the start to here (ascending: not included;
-    /// descending: included). `None`: they are all.
+    /// Where the page ends if the range has more items. Ascending, the page has the items below this
+    /// key; descending, those at and above it. `None`: the page has all items of the range.
     pub end: Option<Bytes>,
 }
 
 impl Layers {
-    /// Empty; see [`Items::new`].
+    /// Empty layers; see [`Items::new`].
     pub(super) fn new(prefix_len: Option<usize>) -> Self {
         let (sealed, clean) = (Arc::default(), Arc::default());
         Self { active: Items::new(prefix_len), sealed, clean }
@@ -36,7 +37,7 @@ impl Layers {
         found.or_else(|| self.clean.get(key)).cloned()
     }
 
-    /// What was written for the key since the last cut, if anything was.
+    /// Writes a value. Returns what was written for the key since the last cut, if anything.
     pub(super) fn set(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Option<Bytes>> {
         self.active.insert(key, value)
     }
@@ -54,18 +55,20 @@ impl Layers {
         self.sealed.clone()
     }
 
-    /// What was sealed is in the tables now. Returns what was kept before: to be dropped by whoever
-    /// holds no lock.
+    /// Keeps the sealed items, which are stored now, as the cache. Returns the previous cache, so that
+    /// the caller can drop it after releasing its lock.
     pub(super) fn keep_clean(&mut self) -> Arc<Items> {
         let sealed = std::mem::take(&mut self.sealed);
         std::mem::replace(&mut self.clean, sealed)
     }
 
-    /// At most about `max` items between two keys, from the one end or from the other.
+    /// A page of the items from `from` (included) to `to` (excluded). Takes at most `max` items from
+    /// each layer.
     pub(super) fn page(&self, from: &Bytes, to: &Bytes, descending: bool, max: usize) -> Page {
         let layers = [&self.active, &*self.sealed, &*self.clean];
         let mut items: Vec<(Bytes, Option<Bytes>)> = Vec::new();
-        // Of each layer up to `max`; where the first of them ends, the page ends.
+        // The page ends where the first layer reaches `max` items: beyond that, this layer's items
+        // are unknown.
         let mut ends: Vec<Bytes> = Vec::new();
         for layer in layers {
             let taken = layer.range(from, to, descending, max);
@@ -76,11 +79,11 @@ impl Layers {
             }
             items.extend(taken);
         }
-        // Stable: of one key the newest layer's comes first, and stays.
+        // The sort is stable, so of equal keys the newest layer's item comes first, and is kept.
         items.sort_by(|(a, _), (b, _)| if descending { b.cmp(a) } else { a.cmp(b) });
         items.dedup_by(|(later, _), (first, _)| later == first);
         let end = match descending {
-            // Behind the key: the key with the lowest byte added.
+            // The next key in order: this key with a zero byte appended.
             false => ends.into_iter().min().map(|end| [&end[..], &[0]].concat().into()),
             true => ends.into_iter().max(),
         };

@@ -1,15 +1,15 @@
-//! What a power cut may leave in the log of the tables.
+//! Repairs the log of the tables after a power cut.
 //!
-//! `fjall` cuts off an unfinished batch at the end of its newest log. But a file system may have
-//! stored the end of a batch and not its middle, which then holds zeros, or what was on the disk
-//! before: such a batch looks whole, its checksum is wrong, and `fjall` opens nothing any more. Only
-//! the last batch, the one that was being written, can be like that, and nobody was told that it is
-//! stored. So the log is cut off before it, and what was behind is kept beside it as `*.cut`.
+//! `fjall` itself cuts off an incomplete batch at the end of its newest log. But a file system may have
+//! stored the end of a batch and not its middle, which then holds zeros or old bytes. Such a batch
+//! looks complete and has a wrong checksum, and `fjall` refuses to open. Only the last batch, which was
+//! being written, can be torn like this, and it was never acknowledged. So this module cuts the log off
+//! before that batch, and keeps the cut bytes in a file `*.cut` beside it.
 //!
-//! This cannot be told from a disk that has lost bytes which were stored and synced: then whole
-//! batches are behind the damage, and are cut off, too. What was accepted since the last checkpoint
-//! is done again in both cases; what was accepted before is missing in the second. The warning says
-//! how many bytes were cut off: a power cut leaves one batch at most, some megabytes.
+//! A disk that has lost synced bytes looks the same. Then whole batches follow the damage, and are cut
+//! off, too. In both cases the engine processes everything again that was accepted since the last
+//! checkpoint; in the second case, data from before it is missing. The warning has the number of bytes
+//! that were cut off: after a power cut at most one batch, some megabytes.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -22,9 +22,10 @@ use super::StoreError;
 use super::folder::probe;
 use crate::disk::sync_folder;
 
-/// What `fjall` reads of a damaged log may make it panic, in builds that check more than others.
+/// Converts a panic of `open` into an error: in builds with more checks, `fjall` may panic on a damaged
+/// log.
 pub(super) fn catch<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    // Nothing is left of a database that was not opened.
+    // Unwind-safe: a database whose opening panicked is dropped.
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().cloned();
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned()));
@@ -32,23 +33,24 @@ pub(super) fn catch<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T
     })
 }
 
-/// Whether that is what one sees then.
+/// Whether a torn log may cause this error.
 pub(super) fn may_be_torn(error: &StoreError) -> bool {
     matches!(error, StoreError::Panicked(_) | StoreError::Tables(fjall::Error::JournalRecovery(_)))
 }
 
-/// Cuts the newest log off where `fjall` can read it up to. `false`: that is not what is wrong.
+/// Cuts the newest log off after the last byte up to which `fjall` can read it. `false`: the log is not
+/// the cause of `error`.
 pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError> {
     let Some(log) = newest(tables)? else { return Ok(false) };
     let end = data_end(&log)?;
     let trial = Probe::new(tables)?;
-    // It reads `good`, and does not read `bad`. Nothing can always be read.
+    // Bisection: `fjall` reads `good` bytes of the log, and fails to read `bad` bytes. It always reads 0 bytes.
     let (mut good, mut bad) = (0, end + 1);
     if trial.reads(&log, end)? {
         if fs::metadata(&log)?.len() == end {
             return Ok(false);
         }
-        // What breaks off can be read, and what goes on with zeros cannot.
+        // `fjall` reads a log that ends after its data, but not one that continues with zeros.
         good = end;
     }
     while bad - good > 1 {
@@ -79,8 +81,8 @@ pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError>
     Ok(true)
 }
 
-/// Empty tables, with a log of which one wants to know whether it can be read: its batches are
-/// checked, and then dropped, as the tables that they are for are not there.
+/// Scratch tables for checking whether `fjall` can read a log. It verifies the log's batches and drops
+/// them, as the tables that they belong to do not exist here.
 struct Probe {
     path: PathBuf,
 }
@@ -104,7 +106,7 @@ impl Probe {
     }
 
     fn clear(&self) {
-        // It may not be there.
+        // An error is expected if the folder does not exist.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -115,7 +117,7 @@ impl Drop for Probe {
     }
 }
 
-/// The log that is written to: the one with the highest number.
+/// The newest log, which has the highest number: the one that `fjall` was writing.
 fn newest(tables: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest: Option<(u64, PathBuf)> = None;
     for found in fs::read_dir(tables)? {
@@ -130,7 +132,7 @@ fn newest(tables: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Behind the last byte that is not zero: `fjall` makes its files larger than what is in them.
+/// The offset after the last non-zero byte. `fjall` allocates its files larger than their data.
 fn data_end(log: &Path) -> io::Result<u64> {
     let mut file = File::open(log)?;
     let (mut at, mut end) = (0, 0);

@@ -11,18 +11,18 @@ use crate::limit::Limit;
 use crate::store::{Store, StoreError, Table};
 use crate::striped::lock;
 
-/// The messages that could not be delivered, by view, the oldest dropped when there are too many.
+/// The messages that could not be delivered, by view. Beyond a limit the oldest are dropped.
 ///
 /// Key: view and id. Value: the body.
 pub struct StoredDeadLetters {
     store: Arc<Store>,
     limit: Limit,
-    /// The next ids, by view. One writer at a time: letters are rare.
+    /// The next id of each view. The lock also admits one writer at a time, as letters are rare.
     next_ids: Mutex<BTreeMap<String, u64>>,
 }
 
 impl StoredDeadLetters {
-    /// The dead letters in a store; of each view at most `limit`.
+    /// The dead letters in a store, at most `limit` for each view.
     pub fn new(store: Arc<Store>, limit: Limit) -> Self {
         Self { store, limit, next_ids: Mutex::default() }
     }
@@ -31,7 +31,7 @@ impl StoredDeadLetters {
         [view.as_bytes(), &[0], &id.to_be_bytes()].concat().into()
     }
 
-    /// Those with ids from `first` on.
+    /// At most `limit` letters of a view with ids from `first` on.
     fn letters(&self, view: &str, first: u64, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let mut letters = Vec::new();
         let end = [view.as_bytes(), &[1]].concat();
@@ -47,7 +47,7 @@ impl StoredDeadLetters {
     /// Adds a message that could not be delivered.
     pub fn push(&self, view: &str, body: Bytes) {
         if let Err(error) = self.add(view, body) {
-            // The view's sweep finds in the journal what it says.
+            // The view's sweep finds the message's commits in the journal.
             tracing::error!(view, %error, "a dead letter was not kept");
         }
     }

@@ -16,12 +16,12 @@ use crate::store::{Store, StoreError, Table};
 use crate::striped::{Striped, lock};
 use crate::waits::Waiters;
 
-/// Logs whose tail is remembered; about 150 bytes each.
+/// The number of logs whose tail is cached, at about 150 bytes each.
 const TAILS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
-/// Bytes of bodies with which a page of commits ends (DynamoDB's pages have 1 MB).
+/// The number of bytes of values after which a page of commits ends (DynamoDB's pages have 1 MB).
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// The event logs.
+/// The journal: the commits of all event logs.
 ///
 /// Key: log and first seq. Value: `[n u64][at u64][nonce u128][body]`, big-endian.
 pub struct StoredJournal {
@@ -38,7 +38,7 @@ impl StoredJournal {
         Self { store, stripes: Striped::default(), tails, waiters: Arc::default() }
     }
 
-    /// Those who wait for entries.
+    /// The waiters for entries.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
     }
@@ -73,12 +73,12 @@ impl StoredJournal {
         if let Some(tail) = lock(&self.tails).get(log) {
             return Ok(*tail);
         }
-        // Who appends meanwhile must not find an older tail remembered than its own.
+        // Locks out appends, so that an older tail does not replace a newer one in the cache.
         let _alone = self.stripes.of(log);
         self.tail_alone(log)
     }
 
-    /// With the log's stripe held.
+    /// Reads the tail. The caller holds the log's stripe.
     fn tail_alone(&self, log: &LogId) -> Result<Seq, StoreError> {
         if let Some(tail) = lock(&self.tails).get(log) {
             return Ok(*tail);
@@ -94,7 +94,7 @@ impl StoredJournal {
         let _alone = self.stripes.of(log);
         let tail = self.tail_alone(log).map_err(failed)?;
         let key = Self::key(log, commit.first);
-        // Behind the tail there is nothing to look for.
+        // Above the tail there is no commit to conflict with.
         if commit.first <= tail
             && let Some(stored) = self.store.get(Table::JOURNAL, &key).map_err(failed)?
             && let Some(stored) = Self::decode(&key, stored)
@@ -113,7 +113,7 @@ impl StoredJournal {
     }
 
     fn page(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, StoreError> {
-        // The last commit that begins at or below `from` may hold it.
+        // `from` may be inside of a commit: then the page starts with that commit.
         let holding = self.last_at(log, from)?.filter(|commit| commit.last() >= from);
         let start = holding.map_or(from, |commit| commit.first);
         let mut page = JournalPage::default();
@@ -148,7 +148,7 @@ impl Journal for StoredJournal {
     }
 
     async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
-        // Whoever catches up looks behind the tail first, and mostly finds nothing.
+        // Fast path: readers that are up to date read above the tail.
         let tail = self.tail(log).map_err(|error| error.unavailable("journal"))?;
         if from > tail {
             return Ok(JournalPage::default());

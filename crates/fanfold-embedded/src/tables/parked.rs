@@ -10,7 +10,8 @@ use super::{end, key};
 use crate::faults;
 use crate::store::{Store, Table};
 
-/// What waits: it cannot be made again, so it is on disk before parking is acknowledged.
+/// The parked table. Parked items cannot be rebuilt from other data, so parking is acknowledged only
+/// after they are on disk.
 ///
 /// Key: log, seq and identity. Value: the body.
 pub struct StoredParked {

@@ -10,7 +10,7 @@ use crate::faults;
 use crate::store::{Store, Table};
 use crate::striped::Striped;
 
-/// Heads, documents, windows.
+/// The state table: heads, documents, windows.
 ///
 /// Key: log and state key. Value: `[seq u64][body]`, big-endian.
 pub struct StoredState {

@@ -19,9 +19,9 @@ use crate::striped::Striped;
 use crate::waits::Waiters;
 
 const HOP: &str = "view table";
-/// How long tombstones are kept, in milliseconds: a day, by which writers set `expires`.
+/// How long tombstones are kept, in milliseconds: one day, as in the writers' `expires`.
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1000;
-/// Tombstones that one put removes at most.
+/// The largest number of expired tombstones that one put removes.
 const EXPIRED_PER_PUT: usize = 16;
 
 /// The rows and cursors of one view.
@@ -30,11 +30,11 @@ pub struct StoredView {
     table: Table,
     stripes: Striped<()>,
     waiters: Arc<Waiters>,
-    /// How often a log was marked as behind since the table was opened.
+    /// The number of calls of `mark_behind` since the table was opened.
     marked_behind: AtomicU64,
 }
 
-/// What a cursor seldom says.
+/// The rare fields of a cursor.
 #[derive(Default, Serialize, Deserialize)]
 struct More {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,17 +57,17 @@ impl StoredView {
         }
     }
 
-    /// Those who wait for the view.
+    /// The waiters for the view.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
     }
 
-    /// How often a log was marked as behind since the table was opened.
+    /// The number of calls of `mark_behind` since the table was opened.
     pub(crate) fn marked_behind(&self) -> u64 {
         self.marked_behind.load(Ordering::Relaxed)
     }
 
-    /// Lets a parked view go on: what `park` has noted is gone.
+    /// Unparks a view for a log, so that it can advance again.
     pub fn redrive(&self, log: &LogId) -> Result<(), Unavailable> {
         let _alone = self.stripes.of(log);
         if let Some(cursor) = self.read_cursor(log)? {
@@ -112,7 +112,7 @@ impl StoredView {
             return Err(PutRowError::Conflict);
         }
         let expires = expiry(row);
-        // Who writes a tombstone that expires in a day says what time it is.
+        // This table has no clock: a new tombstone expires in one day, so its expiry tells the time.
         let expired = match expires {
             Some(expires) => self.expired(log, expires).map_err(failed)?,
             None => Vec::new(),
@@ -136,7 +136,8 @@ impl StoredView {
         Ok(())
     }
 
-    /// Some tombstones that have expired, when one is put that expires at `new`, and their rows.
+    /// Some tombstones that have expired by the time at which one with the expiry `new` is written.
+    /// Returns their keys and their rows' keys.
     fn expired(&self, log: &LogId, new: Time) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let now = Time(new.0.saturating_sub(TOMBSTONE_MS));
         let (from, to) = (key(log, [b"t"]), Self::tombstone_key(log, Time(now.0 + 1), ""));
@@ -186,7 +187,7 @@ fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
         parked: cursor.parked.clone(),
     };
     if more.behind.is_some() || more.attempt.is_some() || more.parked.is_some() {
-        // Numbers and a message: nothing that JSON cannot hold.
+        // Cannot fail: the fields are numbers and text.
         let _ = serde_json::to_writer(&mut value, &more);
     }
     value
@@ -258,7 +259,7 @@ impl ViewTable for StoredView {
         let cursor = self.read_cursor(log)?;
         let cursor = cursor.unwrap_or_default();
         let behind = cursor.behind.max(Some(target));
-        // Counted before it is acknowledged that the view need not hear of it again.
+        // Counted before the acknowledgement, after which the message is not delivered again.
         self.marked_behind.fetch_add(1, Ordering::Relaxed);
         self.put_cursor(log, &Cursor { behind, ..cursor });
         faults::reached("view.mark_behind");
@@ -281,8 +282,8 @@ impl ViewTable for StoredView {
             }
             self.put_cursor(log, &Cursor { attempt: Some(*lease), ..cursor });
         }
-        // One that has begun must be known after the crash that it may be; one that has returned
-        // may be thought not to have.
+        // Durable before an attempt starts, because the attempt may crash the process. The reset after
+        // an attempt need not be: at worst, a finished attempt counts as unfinished.
         if lease.attempts > 0 {
             self.store.durable().await?;
         }
@@ -302,7 +303,7 @@ impl ViewTable for StoredView {
         }
         self.store.durable().await?;
         faults::reached("view.park");
-        // Who waits learns at once that it waits in vain.
+        // Waiters return at once, because the view will not advance.
         self.waiters.stopped(log);
         Ok(())
     }
@@ -311,7 +312,7 @@ impl ViewTable for StoredView {
         let (mut low, mut high) = (range.prefix.clone(), range.end());
         match range.after.as_ref().map(RowKey::as_str) {
             Some(after) if range.descending => high = high.min(after.to_owned()),
-            // Behind a key: the key with the lowest byte added.
+            // The next key in order: this key with a zero byte appended.
             Some(after) => low = low.max(format!("{after}\0")),
             None => {}
         }

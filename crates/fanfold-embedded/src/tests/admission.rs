@@ -1,4 +1,4 @@
-//! Memory stays bounded: what is on its way is refused before it is too much.
+//! Memory stays bounded: commands and records are refused while the backlog exceeds its limit.
 
 use crate::limit::Limit;
 use crate::shards::Shards;
@@ -31,9 +31,9 @@ fn consume<T: Clone>(shards: &Shards<T>) {
 }
 
 #[tokio::test]
-async fn commands_are_refused_while_too_much_is_on_its_way() {
+async fn commands_are_refused_while_the_backlog_exceeds_the_limit() {
     for (bound, bytes, appends, puts) in [
-        // By count, by bytes; in changes only, in records only, in both together.
+        // The limit is exceeded in items or in bytes, by changes, by records, or by both together.
         (Limit { items: 10, bytes: 1 << 30 }, 1, 11, 0),
         (Limit { items: 10, bytes: 1 << 30 }, 1, 0, 11),
         (Limit { items: 10, bytes: 1 << 30 }, 1, 5, 6),
@@ -60,7 +60,7 @@ async fn commands_are_refused_while_too_much_is_on_its_way() {
 }
 
 #[tokio::test]
-async fn who_does_not_ask_is_throttled_and_nothing_happened() {
+async fn an_append_without_admission_is_throttled_and_changes_nothing() {
     let bound = Limit { items: 10, bytes: 1 << 30 };
     let config = TransitConfig { backlog: bound, ..TransitConfig::default() };
     let memory = Ports::in_memory(&config, [], PausedEnv::new()).expect("ports");
@@ -74,13 +74,13 @@ async fn who_does_not_ask_is_throttled_and_nothing_happened() {
     assert!(matches!(put(&memory, 1).await, Err(Unavailable::Throttled { .. })));
     assert_eq!(memory.commands.slot(&log()).await.unwrap(), before);
     assert_eq!(memory.commands.changes().backlog().items(), 21);
-    // Each has its own bound: a full change stream does not stop the relay.
+    // Each stream has its own limit: a full change stream does not stop the relay.
     consume(memory.stream.records());
     put(&memory, 1).await.expect("there is room again");
 }
 
 #[tokio::test]
-async fn a_closed_admission_lets_nothing_in() {
+async fn a_closed_admission_refuses_everything() {
     let memory = Ports::in_memory(&TransitConfig::default(), [], PausedEnv::new()).expect("ports");
     memory.admission.admit(&log()).expect("open");
     memory.admission.close();

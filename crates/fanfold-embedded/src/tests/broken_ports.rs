@@ -1,4 +1,5 @@
-//! The suite finds what it is for: each of these ports breaks one sentence of its specification.
+//! Tests the conformance suite: each of these ports breaks one sentence of its specification, and the
+//! suite must find that.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,7 +59,7 @@ enum Bug {
     WaitsForTheTimer,
 }
 
-/// Ports with a bug, and the last batches, which slots hold on AWS.
+/// Ports with a bug, and each log's last batch, which the slot holds on AWS.
 struct Broken(Ports, Bug, Mutex<BTreeMap<LogId, Change>>);
 
 impl Broken {
@@ -328,7 +329,7 @@ fn broken(bug: Bug) -> Broken {
     )
 }
 
-/// Whether the suite of one kind of port finds the bug.
+/// Whether the suite for this kind of port finds the bug.
 fn is_found(port: &str, bug: Bug) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -359,7 +360,7 @@ fn is_found(port: &str, bug: Bug) -> bool {
 }
 
 #[test]
-fn every_broken_sentence_is_found() {
+fn the_suite_finds_every_bug() {
     use Bug::*;
     for (port, bugs) in [
         (

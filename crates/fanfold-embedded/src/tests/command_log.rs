@@ -1,4 +1,4 @@
-//! The command log alone: what is damaged behind the last sync costs nothing that was synced.
+//! The command log alone: damage after the last sync loses no synced group.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -30,7 +30,7 @@ fn open(folder: &Path, done: u64) -> Result<(CommandLog, Groups), StoreError> {
     Ok((log.with_segment_bytes(SEGMENT_BYTES), groups))
 }
 
-/// Appends payloads; all that is in the log afterwards.
+/// Appends payloads to the log, and to `groups`, the expected content of the log.
 fn append(log: &mut CommandLog, groups: &mut Groups, payloads: &[Vec<u8>]) {
     for payload in payloads {
         let position = log.append(payload).expect("there is room");
@@ -55,7 +55,7 @@ fn write_at(path: &Path, at: u64, bytes: &[u8]) {
     file.write_all(bytes).expect("room");
 }
 
-/// Groups of all kinds, also such that look like the end of a file.
+/// Groups of different sizes and contents, including zeros, which look like the end of a file.
 fn payloads(n: usize) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let payload = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..600),
@@ -67,10 +67,10 @@ fn payloads(n: usize) -> impl Strategy<Value = Vec<Vec<u8>>> {
 #[derive(Debug, Clone)]
 enum Damage {
     CutOff,
-    /// In its place, and behind.
+    /// Replaces the rest of the file, and may make it longer.
     Zeros(usize),
     Garbage(Vec<u8>),
-    /// In the middle of it.
+    /// Overwrites bytes within the file.
     Lost(Vec<u8>),
 }
 
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn a_power_cut_costs_at_most_what_was_not_acknowledged(
+    fn a_power_cut_loses_only_unacknowledged_groups(
         acknowledged in payloads(12),
         unsynced in prop::collection::vec(any::<u8>(), 1..900),
         damage in damage(),
@@ -119,7 +119,7 @@ proptest! {
         let before = segments(folder.path());
         let newest = before.last().expect("a segment").clone();
         let synced = bytes(&newest);
-        // It is synced here, but nobody knows.
+        // This group is synced, but not acknowledged.
         append(&mut log, &mut groups, &[unsynced]);
         drop(log);
         let torn = segments(folder.path()).pop().expect("a segment");
@@ -127,10 +127,10 @@ proptest! {
         let at = synced + at.index((bytes(&torn) - synced) as usize + 1) as u64;
         inflict(&damage, &torn, at);
 
-        let (mut log, found) = open(folder.path(), 0).expect("what was synced is whole");
+        let (mut log, found) = open(folder.path(), 0).expect("synced groups are whole");
         prop_assert!(found.len() >= acknowledged.len(), "{} of {}", found.len(), acknowledged.len());
         prop_assert_eq!(&found[..], &groups[..found.len()]);
-        // What comes next stands behind.
+        // Later groups are appended after these.
         groups.truncate(found.len());
         append(&mut log, &mut groups, &later);
         drop(log);
@@ -164,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_with_something_whole_behind_it_is_an_error_in_the_last_segment_too(
+    fn damage_before_a_whole_group_of_the_last_segment_is_an_error(
         payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..600), 2..20),
         damaged in any::<Index>(),
         at in any::<Index>(),
@@ -175,7 +175,7 @@ proptest! {
         append(&mut log, &mut groups, &payloads);
         drop(log);
         let segment = &segments(folder.path())[0];
-        // In any group but the last; a header has 8 bytes, that of a group 16.
+        // In any group except the last. A segment's header has 8 bytes, a group's 16.
         let damaged = damaged.index(payloads.len() - 1);
         let before: usize = payloads[..damaged].iter().map(|payload| 16 + payload.len()).sum();
         let at = (8 + before + at.index(16 + payloads[damaged].len())) as u64;
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn trimming_keeps_what_is_needed(
+    fn trimming_keeps_unprocessed_groups(
         rounds in prop::collection::vec((payloads(12), any::<Index>(), any::<bool>()), 1..8),
     ) {
         let folder = quick_folder();
@@ -212,13 +212,13 @@ proptest! {
 }
 
 #[test]
-fn what_is_done_may_be_damaged() {
+fn damage_in_processed_groups_is_no_error() {
     let folder = quick_folder();
     let (mut log, mut groups) = open(folder.path(), 0).expect("an empty log");
     append(&mut log, &mut groups, &vec![vec![7; 50]; 10]);
     drop(log);
     write_at(&segments(folder.path())[0], 300, &[0; 10]);
-    let (mut log, found) = open(folder.path(), 11).expect("nothing of it is needed");
+    let (mut log, found) = open(folder.path(), 11).expect("all groups are processed");
     assert_eq!(found, []);
     let mut groups = Groups::new();
     append(&mut log, &mut groups, &[vec![8; 50]]);
@@ -229,7 +229,7 @@ fn what_is_done_may_be_damaged() {
 
 #[cfg(feature = "fault-points")]
 #[test]
-fn an_append_that_failed_leaves_no_trace() {
+fn a_failed_append_leaves_no_group() {
     use crate::faults::fill_disk;
 
     let folder = quick_folder();
@@ -241,7 +241,7 @@ fn an_append_that_failed_leaves_no_trace() {
         assert!(matches!(log.append(&[n; 20]), Err(StoreError::Full)));
         fill_disk(folder.path(), false);
         if n % 7 == 0 {
-            // Also a start finds what is half written.
+            // Reopening also cuts off the partly written group.
             drop(log);
             let found;
             (log, found) = open(folder.path(), 0).expect("it is whole");

@@ -1,4 +1,4 @@
-//! The suite of the ports, on the ports in memory. Where nothing waits, without a runtime.
+//! The conformance suite on the ports in memory. Runs without a runtime where no call waits.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn ports(env: Arc<dyn Env>) -> Ports {
 
 const ROOMY: Limit = Limit { items: 100_000, bytes: 1 << 30 };
 
-/// Reads everything that has come to some shards since the last call, and trims it.
+/// Reads and trims all items of some shards.
 pub(crate) fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
     let mut items = Vec::new();
     for (_, shard) in shards.iter() {
@@ -115,7 +115,7 @@ async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {
         env: &*env,
     };
     conformance::waits(&ports, prefix).await;
-    assert_eq!(memory.journal.waiters().logs() + table.waiters().logs(), 0, "nobody waits now");
+    assert_eq!(memory.journal.waiters().logs() + table.waiters().logs(), 0, "no waiter is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +128,7 @@ async fn waits_in_real_time() {
     waits_conform(Arc::new(SystemEnv), "w").await;
 }
 
-/// The suite's races again, on threads that really run at the same time.
+/// The suite's races again, on parallel threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_on_threads() {
     const RACERS: u128 = 8;
@@ -150,7 +150,7 @@ async fn races_on_threads() {
     }
 }
 
-/// Whether one racer's append, commit, snapshot and row were taken.
+/// Which of one racer's append, commit, snapshot and row were accepted.
 async fn race(memory: &Ports, round: u64, racer: u128) -> [bool; 4] {
     use fanfold::{Seq, StateKey, Time};
     use fanfold_pipeline::ports::{CommitItem, Guarded, Nonce, StateItem, StoredRow};

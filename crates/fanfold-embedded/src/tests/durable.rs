@@ -1,5 +1,5 @@
-//! The suite of the ports, on files, while checkpoints are made all the time: what is read lies in memory, in the tables,
-//! and in between.
+//! The conformance suite on files, with constant checkpoints: reads find items in all layers in memory and in the
+//! tables.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use super::conformance::drained;
 const ROOMY: Limit = Limit { items: 100_000, bytes: 1 << 30 };
 const VIEW: &str = "view-balances-v1";
 
-/// A store in a folder of its own, of which checkpoints are made until it is dropped.
+/// A store in a temporary folder, with a thread that makes checkpoints until it is dropped.
 pub(crate) struct Stored {
     pub(crate) store: Arc<Store>,
     stop: Arc<AtomicBool>,
@@ -91,10 +91,9 @@ async fn journal() {
     conformance::journal(&StoredJournal::new(stored.store.clone()), "j").await;
 }
 
-/// Whoever looks for a log's tail while its first commit is appended must not leave an older one
-/// remembered.
+/// Reading a log's tail during its first append must not leave an older tail in the cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tails_never_go_back() {
+async fn a_cached_tail_never_goes_back() {
     use fanfold::{LogId, Seq, Time};
     use fanfold_pipeline::ports::{CommitItem, Journal, Nonce};
     let stored = Stored::new();
@@ -147,7 +146,7 @@ async fn dead_letters() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_bounded_the_oldest_go() {
+async fn dead_letters_are_bounded_and_the_oldest_are_dropped() {
     use fanfold_pipeline::ports::DeadLetters;
     let stored = Stored::new();
     let bound = Limit { items: 3, bytes: 100 };

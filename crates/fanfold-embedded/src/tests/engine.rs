@@ -1,4 +1,4 @@
-//! The whole engine, with the example service: what is sent comes to its entries and views.
+//! The whole engine with the example service: commands become entries, and reach the views.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,11 +48,11 @@ async fn balance(engine: &Engine, org: &str, seq: Seq) -> serde_json::Value {
     let rows = engine.reads().row("balances", &log(org), &key, Some(seq), WAIT_MS).await;
     match rows.expect("the view answers") {
         Awaited::Ready(page) => serde_json::from_slice(&page.rows[0].body).expect("a row is JSON"),
-        Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+        Awaited::Pending { seq, parked } => panic!("the view is at {seq}: {parked:?}"),
     }
 }
 
-/// Opens an account in each org and pays `deposits` times one into it; the last receipts.
+/// Opens an account in each org, and deposits 1 into it `deposits` times. Returns each org's last seq.
 async fn deposit(engine: &Engine, orgs: u64, deposits: u64) -> BTreeMap<String, Seq> {
     let mut last = BTreeMap::new();
     for id in 1..=deposits + 1 {
@@ -73,26 +73,26 @@ async fn deposit(engine: &Engine, orgs: u64, deposits: u64) -> BTreeMap<String, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_comes_to_entries_and_views() {
+async fn commands_become_entries_and_reach_the_views() {
     let engine = Engine::start(config()).expect("an engine");
     let last = deposit(&engine, 50, 40).await;
     for (org, seq) in last {
         match engine.reads().entry(&log(&org), seq, WAIT_MS).await.expect("the journal answers") {
             Awaited::Ready(entry) => assert!(matches!(entry.outcome, Outcome::Accepted(_))),
-            Awaited::Pending { seq, .. } => panic!("the log {org} stands at {seq}"),
+            Awaited::Pending { seq, .. } => panic!("the log {org} is at {seq}"),
         }
         assert_eq!(balance(&engine, &org, seq).await["balance"], 40, "org {org}");
         let range = RowRange { prefix: "cash/".to_owned(), limit: 100, ..RowRange::default() };
         let lines = engine.reads().rows("statement", &log(&org), &range, Some(seq), WAIT_MS).await;
         match lines.expect("the view answers") {
             Awaited::Ready(page) => assert_eq!(page.rows.len(), 40, "org {org}"),
-            Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+            Awaited::Pending { seq, parked } => panic!("the view is at {seq}: {parked:?}"),
         }
     }
     assert!(engine.shutdown().await, "drained");
 }
 
-/// Splits and merges, up to eight shards and down to one again, until it is aborted.
+/// Splits shards up to eight, and merges them down to one, repeatedly until it is aborted.
 async fn reshard(engine: Arc<Engine>) {
     let (mut grows, mut turns) = (true, 0);
     loop {
@@ -117,14 +117,14 @@ async fn shards_are_split_and_merged_under_load() {
     const ORGS: u64 = 60;
     const DEPOSITS: u64 = 300;
     let engine = Arc::new(Engine::start(config()).expect("an engine"));
-    // Not in this task: it would seldom have its turn, as ports in memory never wait.
+    // In a task of its own, which can run on another thread: ports in memory never suspend this one.
     let resharding = tokio::spawn(reshard(engine.clone()));
     let last = deposit(&engine, ORGS, DEPOSITS).await;
     resharding.abort();
     assert!(resharding.await.is_err_and(|ended| ended.is_cancelled()), "it never fails");
-    let engine = Arc::into_inner(engine).expect("nobody else has it");
+    let engine = Arc::into_inner(engine).expect("no other task holds the engine");
     let layout = engine.command_shards().layout();
-    assert!(layout.open().iter().any(|open| open.id.0 > 12), "many came: {layout:?}");
+    assert!(layout.open().iter().any(|open| open.id.0 > 12), "many reshards: {layout:?}");
     for (org, seq) in last {
         assert_eq!(balance(&engine, &org, seq).await["balance"], DEPOSITS, "org {org}");
         let page = engine.reads().entries(&log(&org), Seq(1), 1_000).await.expect("it answers");
@@ -136,7 +136,10 @@ async fn shards_are_split_and_merged_under_load() {
     }
     let shards = engine.command_shards().clone();
     assert!(engine.shutdown().await, "drained");
-    assert!(shards.list().iter().all(|shard| shard.state == ShardState::Open), "none is left over");
+    assert!(
+        shards.list().iter().all(|shard| shard.state == ShardState::Open),
+        "no closed shard is left"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,13 +194,13 @@ async fn a_stopped_engine_admits_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_notifications_are_swept_up() {
-    // A log of notifications that holds next to nothing, and sweeps that come soon.
+    // A notification log of very few bytes, and frequent sweeps.
     let transit = TransitConfig { notifications_bytes_max: 1, ..TransitConfig::default() };
     let engine = Engine::start(Config { transit, sweep_ms: 100, ..config() }).expect("an engine");
     let last = deposit(&engine, 5, 5).await;
     let mut lost = 0;
     for (org, seq) in last {
-        // The sweep leaves alone what is younger than ten seconds.
+        // The sweep skips commits that are younger than ten seconds.
         assert_eq!(balance(&engine, &org, seq).await["balance"], 5, "org {org}");
     }
     for (_, deliveries) in engine.status().deliveries {

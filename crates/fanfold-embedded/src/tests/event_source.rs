@@ -49,10 +49,10 @@ async fn emptied(shard: &Shard<u64>) {
         }
         sleep(Duration::from_millis(100)).await;
     }
-    panic!("the shard is never empty: it stands at {}", shard.start());
+    panic!("the shard is never empty: it is at {}", shard.start());
 }
 
-/// Every invocation so far: its first item, and how many there were.
+/// All invocations so far: the first item and the number of items of each.
 #[derive(Clone, Default)]
 struct Calls(Arc<Mutex<Vec<(u64, usize)>>>);
 
@@ -72,15 +72,15 @@ impl Calls {
 enum Failure {
     /// The stage reports the item.
     Reports,
-    /// The stage reports an item that is not there.
+    /// The stage reports an item that is not in the batch.
     Nonsense,
     /// The stage panics.
     Panics,
-    /// The stage does not come back.
+    /// The stage does not return.
     Hangs,
 }
 
-/// Drives eight items in one batch, of which `item` fails so many times; returns the invocations.
+/// Drives eight items in one batch. `item` fails `failures` times. Returns the invocations.
 async fn with_failures(item: u64, failures: usize, how: Failure) -> Vec<(u64, usize)> {
     let shard = shard_of(0..8);
     let (_stopper, stop) = stopper();
@@ -96,7 +96,7 @@ async fn with_failures(item: u64, failures: usize, how: Failure) -> Vec<(u64, us
             *left -= usize::from(fails);
             fails
         });
-        assert!(trimmed.start() <= Position(items[0]), "what is not finished is still there");
+        assert!(trimmed.start() <= Position(items[0]), "unfinished items are not trimmed");
         async move {
             match (fails, how) {
                 (None, _) => BatchOutcome::DONE,
@@ -114,17 +114,17 @@ async fn with_failures(item: u64, failures: usize, how: Failure) -> Vec<(u64, us
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_finished_comes_again_and_is_bisected() {
+async fn unfinished_items_are_retried_and_bisected() {
     use Failure::{Hangs, Nonsense, Panics, Reports};
     for (item, failures, how, expected) in [
         (3, 0, Reports, vec![(0, 8)]),
-        // From the lowest failed item on; then its first half, and the rest after a success.
+        // The first retry begins at the failed item. Later ones take half of that, and after a success the rest.
         (3, 1, Reports, vec![(0, 8), (3, 5)]),
         (3, 3, Reports, vec![(0, 8), (3, 5), (3, 3), (3, 2), (5, 3)]),
         (3, 4, Reports, vec![(0, 8), (3, 5), (3, 3), (3, 2), (3, 1), (4, 4)]),
         (3, 6, Reports, vec![(0, 8), (3, 5), (3, 3), (3, 2), (3, 1), (3, 1), (3, 1), (4, 4)]),
         (7, 2, Reports, vec![(0, 8), (7, 1), (7, 1)]),
-        // Nothing is known to be finished: all of it comes again, in halves.
+        // No item is finished, so the whole batch is retried, in halves.
         (0, 1, Reports, vec![(0, 8), (0, 4), (4, 4)]),
         (5, 1, Panics, vec![(0, 8), (0, 4), (4, 4)]),
         (5, 3, Panics, vec![(0, 8), (0, 4), (4, 4), (4, 2), (4, 1), (5, 3)]),
@@ -137,7 +137,7 @@ async fn what_is_not_finished_comes_again_and_is_bisected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_go_on_for_ever_with_bounded_pauses() {
+async fn retries_continue_without_end_with_bounded_pauses() {
     let shard = shard_of(0..1);
     let (_stopper, stop) = stopper();
     let env = PausedEnv::new();
@@ -155,7 +155,7 @@ async fn retries_go_on_for_ever_with_bounded_pauses() {
     sleep(Duration::from_secs(3_600)).await;
 
     let times = times.lock().unwrap().clone();
-    assert!(times.len() > 3_600, "it goes on: {} attempts in an hour", times.len());
+    assert!(times.len() > 3_600, "retries continue: {} attempts in an hour", times.len());
     let pauses = times.windows(2).map(|pair| pair[1].since_ms(pair[0]));
     for (attempt, pause) in pauses.enumerate() {
         let longest = (100 << attempt.min(10)).min(1_000);
@@ -164,7 +164,7 @@ async fn retries_go_on_for_ever_with_bounded_pauses() {
             "{pause} ms after attempt {attempt}, at most {longest}"
         );
     }
-    assert_eq!(shard.end().0 - shard.start().0, 1, "what failed is still there");
+    assert_eq!(shard.end().0 - shard.start().0, 1, "the failed item is not trimmed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +194,7 @@ async fn batches_are_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_window_waits_for_a_batch_to_fill_up() {
-    // Ten items come, one each 10 ms, the first at once.
+    // Ten items arrive, the first at once and then one every 10 ms.
     for (window_ms, items, expected) in [
         (
             0,
@@ -228,7 +228,7 @@ async fn a_window_waits_for_a_batch_to_fill_up() {
 
 #[tokio::test(start_paused = true)]
 async fn the_shard_is_trimmed_to_the_lowest_checkpoint() {
-    // Two lanes: even keys, and odd ones. The odd lane stands at 3 until it is let go.
+    // Two lanes: one of even keys, one of odd keys. The odd lane fails at 3 until the gate opens.
     let shard = shard_of(0..10);
     let (_stopper, stop) = stopper();
     let is_open = Arc::new(Mutex::new(false));
@@ -252,7 +252,7 @@ async fn the_shard_is_trimmed_to_the_lowest_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stops_finishes_what_is_under_way_and_no_more() {
+async fn stop_finishes_the_invocation_under_way_and_starts_no_other() {
     let shard = shard_of(0..4);
     let (stopper, stop) = stopper();
     let calls = Calls::default();
@@ -274,11 +274,11 @@ async fn who_stops_finishes_what_is_under_way_and_no_more() {
     stopper.stop();
     tasks.ended().await;
     assert_eq!(calls.all(), [(0, 1), (1, 1)], "the second was under way");
-    assert_eq!(shard.start(), Position(2), "what was finished is noted, the rest is left");
+    assert_eq!(shard.start(), Position(2), "the checkpoint is after the finished items");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_stopped_at_once() {
+async fn stop_ends_a_waiting_lane_at_once() {
     let (stopper, stop) = stopper();
     let source =
         EventSource::new(config(), PausedEnv::new(), stop, |_: Vec<u64>, _| async { FAILED_AT(0) });
@@ -291,15 +291,15 @@ async fn who_waits_is_stopped_at_once() {
     tasks.ended().await;
 }
 
-/// What happened to one key.
+/// The history of one key.
 #[derive(Default)]
 struct OfKey {
     finished: Vec<u64>,
     is_under_way: bool,
 }
 
-/// Every item is finished, the items of a key in their order and never two at the same time,
-/// whatever fails.
+/// Checks under random failures that every item is finished, the items of a key in order and never
+/// two at the same time.
 async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u64) {
     let shard = Arc::new(Shard::new(Arc::default()));
     let (_stopper, stop) = stopper();

@@ -1,7 +1,6 @@
-//! What ends the process: a decision that overflows the stack, or never comes back, an apply that
-//! aborts. The process is
-//! started again as a supervisor would; the one command becomes a fault, the one log of the one
-//! view is parked, and everything else goes on.
+//! Service code that crashes the process: a decision that overflows the stack, one that never returns,
+//! and an apply that aborts. The test restarts the process as a supervisor would. Each such command
+//! becomes a fault, the view is parked for the one log, and everything else continues.
 //!
 //! The engine runs in a child: this test binary, with the name of the test below, and a folder.
 
@@ -21,14 +20,14 @@ use fanfold_pipeline::read::Awaited;
 use serde::{Deserialize, Serialize};
 
 const FOLDER: &str = "FANFOLD_LETHAL_FOLDER";
-/// Orgs with three commands each.
+/// The number of orgs, each with three commands.
 const ORGS: u64 = 20;
-/// In the middle of these stands the command that ends the process.
+/// The orgs whose second command crashes the process.
 const OVERFLOWS: u64 = 7;
 const LOOPS: u64 = 9;
 const ABORTS: u64 = 11;
-/// Starts after which everything has gone on: the first, two at the same place, and then two for the
-/// view and two for each command. Some more, for where a checkpoint fell in between.
+/// The largest number of starts until all work is done: the first, two that crash at the same place,
+/// then two for the view and two for each command. A few more, as checkpoints may fall in between.
 const STARTS_MAX: usize = 16;
 const WAIT_MS: u64 = 20_000;
 
@@ -38,11 +37,11 @@ struct Lethal;
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Command {
     Note {},
-    /// Overflows the stack where it is decided.
+    /// Its decision overflows the stack.
     Overflow {},
-    /// Never comes back from where it is decided.
+    /// Its decision never returns.
     Loop {},
-    /// Makes an event that aborts the view `notes`.
+    /// Its event makes the view `notes` abort the process.
     Abort {},
 }
 
@@ -105,7 +104,7 @@ impl Service for Lethal {
     }
 }
 
-/// Never comes back.
+/// Recurses until the stack overflows.
 #[expect(unconditional_recursion, reason = "it is to overflow the stack")]
 fn deeper(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
@@ -120,7 +119,7 @@ fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
     entry.events().iter().map(|(document, _)| document.into()).collect()
 }
 
-/// Ends the process.
+/// A view that aborts the process on the event `Lethal`.
 struct Notes;
 
 impl View for Notes {
@@ -143,7 +142,7 @@ impl View for Notes {
     }
 }
 
-/// Does not.
+/// A view that does not abort.
 struct Counts;
 
 impl View for Counts {
@@ -167,20 +166,20 @@ fn log(org: u64) -> LogId {
     format!("lethal/org:{org}").parse().expect("a log")
 }
 
-/// Sends everything once, and waits for what it comes to.
+/// The child: sends all commands at the first start. Waits for their entries and rows, and checks them.
 async fn child(folder: &Path) {
     let config = Config {
         services: Services::new().with::<Lethal>(),
         views: Views::new().with::<Notes>().with::<Counts>(),
         drain_ms: WAIT_MS,
-        // Everything else takes milliseconds.
+        // Short, as all other invocations take milliseconds.
         hang_ms: 1_000,
         ..Config::default()
     };
     let engine = Engine::open(config, &folder.join("data")).expect("the folder opens");
     let sent = folder.join("sent");
     if !sent.exists() {
-        // At once, so that all of it was accepted before anything of it ends the process.
+        // All at once, so that all commands are accepted before one of them crashes the process.
         let command = |org, id| match (org, id) {
             (OVERFLOWS, 2) => "overflow",
             (LOOPS, 2) => "loop",
@@ -221,7 +220,7 @@ async fn child(folder: &Path) {
                 .expect("an answer");
             match (view, org, rows) {
                 ("notes", ABORTS, Awaited::Pending { seq, parked: Some(parked) }) => {
-                    // Where its cursor stood, which is before the killing entry.
+                    // The view is parked at its cursor, which is before the entry that aborts.
                     assert!(seq < Seq(2) && parked.seq == seq.next(), "at {seq}: {parked:?}");
                     assert!(parked.reason.contains("the process ended"), "{}", parked.reason);
                 }
@@ -229,7 +228,7 @@ async fn child(folder: &Path) {
                     assert_eq!(page.rows[0].body, expected.to_string(), "{view} of {log}");
                 }
                 (_, _, Awaited::Pending { seq, parked }) => {
-                    panic!("{view} of {log} stands at {seq}: {parked:?}")
+                    panic!("{view} of {log} is at {seq}: {parked:?}")
                 }
             }
         }
@@ -237,7 +236,7 @@ async fn child(folder: &Path) {
     assert!(engine.shutdown().await, "it ends properly");
 }
 
-/// Not a test by itself: what the other one starts.
+/// Not a test of its own: the child process of the test below.
 #[test]
 fn lethal_child() {
     let Some(folder) = env::var_os(FOLDER) else { return };
@@ -246,7 +245,7 @@ fn lethal_child() {
 }
 
 #[test]
-fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
+fn code_that_crashes_the_process_is_isolated_and_all_else_continues() {
     let folder = tempfile::tempdir().expect("a folder");
     let binary = env::current_exe().expect("this binary");
     for (deaths, start) in (1..=STARTS_MAX).enumerate() {
@@ -258,14 +257,14 @@ fn what_ends_the_process_is_set_aside_and_everything_else_goes_on() {
             .output()
             .expect("the child starts");
         if child.status.success() {
-            assert!(deaths >= 3, "each of them ends the process, {deaths} did");
-            println!("everything had gone on after start {start}");
+            assert!(deaths >= 3, "three commands crash the process, and it crashed {deaths} times");
+            println!("all work was done after start {start}");
             return;
         }
-        // A failed assertion is not what this is about.
+        // Fails if the child failed an assertion: only a signal is a crash.
         let stderr = String::from_utf8_lossy(&child.stderr);
         assert_eq!(child.status.code(), None, "start {start} was not killed: {stderr}");
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("the process still ends after {STARTS_MAX} starts");
+    panic!("the process still crashes after {STARTS_MAX} starts");
 }

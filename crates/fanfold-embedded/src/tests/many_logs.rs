@@ -1,4 +1,4 @@
-//! Many logs, each touched once: what is remembered of them is bounded.
+//! Many logs, each written once: the memory that they need is bounded.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,17 +8,16 @@ use crate::Engine;
 use super::child;
 use super::engine::{config, request};
 
-/// Of a test; `FANFOLD_LOGS` asks for others.
+/// The number of logs, unless `FANFOLD_LOGS` sets it.
 const LOGS: u64 = 1_000_000;
 const BATCH: u64 = 500;
-/// Caches, what is not saved yet, and what is on its way, all full: their limits, and what an
-/// allocator needs beside.
+/// The limits of the caches, of unsaved writes and of data in transit, with the allocator's overhead.
 const RESIDENT_KIB_MAX: u64 = 1_000 * 1024;
-/// What the second half of the logs may add: filters and indexes of the tables, some hundred bytes a
-/// log at most. Anything that kept the logs themselves would need more.
+/// What the second half of the logs may add: filters and indexes of the tables, at most some hundred
+/// bytes for each log. A cache that grew with the number of logs would need more.
 const SECOND_HALF_KIB_MAX: u64 = 256 * 1024;
 
-/// A line of what the system knows of this process, in KiB.
+/// A value in KiB from this process's status in `/proc`.
 fn kib(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("there is /proc");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");

@@ -1,4 +1,4 @@
-//! What the ports do beyond their specification: limits, bounds, expiry.
+//! Behaviour of these ports beyond the specification: limits, bounds, expiry.
 
 use crate::TransitConfig;
 use crate::limit::Limit;
@@ -27,7 +27,7 @@ fn log(org: &str) -> LogId {
 }
 
 #[tokio::test]
-async fn tombstones_go_when_a_younger_one_comes_a_day_later() {
+async fn a_tombstone_is_removed_when_another_is_put_a_day_later() {
     let (table, log) = (ports().views["balances"].clone(), log("tombstones"));
     let key = |name: &str| RowKey::new(name).expect("a key");
     let dead = |expires| StoredRow { seq: Seq(1), body: None, expires: Some(Time(expires)) };
@@ -68,7 +68,7 @@ async fn limits_are_refused_as_on_aws() {
 }
 
 #[tokio::test]
-async fn a_topic_keeps_what_somebody_has_not_passed_up_to_its_bound() {
+async fn a_topic_keeps_messages_until_all_have_passed_up_to_its_bound() {
     let topic = MemoryTopic::new(3_000);
     assert_eq!(topic.subscribe("fast"), Position(0));
     assert_eq!(topic.subscribe("slow"), Position(0));
@@ -80,7 +80,7 @@ async fn a_topic_keeps_what_somebody_has_not_passed_up_to_its_bound() {
     topic.pass("slow", Position(2));
     assert_eq!(topic.log().start(), Position(2));
     topic.pass("slow", Position(1));
-    assert_eq!(topic.subscribe("slow"), Position(2), "a subscriber goes on where it was");
+    assert_eq!(topic.subscribe("slow"), Position(2), "a subscriber continues at its position");
     for _ in 0..100 {
         assert_eq!(publish(&topic, &["ledger"], "acme").await, [Ok(())]);
         assert!(topic.backlog().bytes() <= 3_000, "{:?}", topic.backlog());

@@ -1,4 +1,4 @@
-//! The embedded engine against its promises.
+//! Tests of the embedded engine's guarantees.
 
 mod admission;
 mod broken_ports;

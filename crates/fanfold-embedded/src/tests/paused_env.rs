@@ -1,4 +1,4 @@
-//! An [`Env`] on tokio's clock, which tests pause: then time is what they say.
+//! An [`Env`] on tokio's clock, which tests pause and advance.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ pub(crate) struct PausedEnv {
 }
 
 impl PausedEnv {
-    /// Every test has the same chance.
+    /// Starts with the same random numbers in every test.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { start: Instant::now(), random: AtomicU64::new(1) })
     }

@@ -1,4 +1,4 @@
-//! The process ends right after effects that no plain load brings about: on the ports alone.
+//! Crashes right after the effects that a normal load does not cause, on the ports alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ fn view_table(store: &Arc<Store>) -> StoredView {
     StoredView::new(store.clone(), store.view(VIEW).expect("its table"))
 }
 
-/// What is on disk: parked commands, dead letters, how far the view is behind, whether it is parked.
+/// The state on disk: seqs of parked commands, number of dead letters, the cursor's `behind`, and whether the view is
+/// parked.
 #[derive(Debug, PartialEq)]
 struct Found {
     parked: Vec<u64>,
@@ -50,7 +51,7 @@ async fn find(folder: &Path) -> Found {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs in a child that dies"]
+#[ignore = "runs in a child that crashes"]
 async fn all_rare_effects() {
     let Some(folder) = child::folder() else { return };
     let store = open(&folder);
@@ -58,7 +59,7 @@ async fn all_rare_effects() {
     before_death(move || made.checkpoint(0).expect("a checkpoint"));
     let (log, parked, view) = (log(), StoredParked::new(store.clone()), view_table(&store));
     let letters = StoredDeadLetters::new(store.clone(), ROOMY);
-    // What is promised to be on disk asks for a checkpoint.
+    // Makes the checkpoints that the durable calls below wait for.
     let checkpoints = |n: usize| {
         let store = store.clone();
         thread::spawn(move || {
@@ -83,14 +84,14 @@ async fn all_rare_effects() {
 }
 
 #[tokio::test]
-async fn rare_effects_are_on_disk_when_they_were_promised_to_be() {
+async fn durable_effects_survive_a_crash() {
     let none = || Found { parked: vec![], letters: 0, behind: None, is_parked: false };
     let table = [
-        // A command that waits is on disk before anybody drops it.
+        // A parked command is on disk before its record counts as finished.
         ("parked.park", Found { parked: vec![7], ..none() }, Found { parked: vec![7], ..none() }),
-        // One that was removed may come back: it is known as done.
+        // A removed command may reappear: the processor recognises it as done.
         ("parked.remove", Found { parked: vec![7], ..none() }, none()),
-        // A letter that is lost is found in the journal: the cursor has not passed it.
+        // A dead letter may be lost: the cursor has not passed its commits, so the sweep finds them in the journal.
         ("dead_letters.push", Found { parked: vec![7], ..none() }, Found { letters: 1, ..none() }),
         ("dead_letters.remove", Found { letters: 1, ..none() }, none()),
         ("view.mark_behind", Found { letters: 1, ..none() }, Found { behind: Some(9), ..none() }),

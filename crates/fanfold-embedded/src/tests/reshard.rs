@@ -1,4 +1,4 @@
-//! Splitting and merging the shards of a stream: nothing is lost, and keys keep their order.
+//! Splits and merges of a stream's shards: no item is lost, and keys keep their order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn ids(infos: &[ShardInfo]) -> Vec<u64> {
     infos.iter().map(|info| info.id.0).collect()
 }
 
-/// The open shards: name, first key, last key.
+/// Name, first key and last key of each open shard.
 fn open<T: Clone>(shards: &Shards<T>) -> Vec<(u64, u128, u128)> {
     let layout = shards.layout();
     layout.open().iter().map(|o| (o.id.0, o.range.first.0, o.range.last.0)).collect()
@@ -34,7 +34,7 @@ fn readable<T: Clone>(shards: &Shards<T>) -> Vec<u64> {
     shards.readable().keys().map(|id| id.0).collect()
 }
 
-/// Everything of a shard is done.
+/// Trims a readable shard to its end.
 fn drain<T: Clone>(shards: &Shards<T>, shard: u64) {
     let readable = shards.readable();
     let shard = readable.get(&id(shard)).expect("it is readable");
@@ -51,7 +51,7 @@ fn a_split_has_two_children_and_a_merge_one() {
     let middle = MIDDLE + (MIDDLE >> 1);
     let expected = [(0, 0, MIDDLE - 1), (2, MIDDLE, middle - 1), (3, middle, u128::MAX)];
     assert_eq!(open(&shards), expected);
-    // In either order, and at a given key.
+    // Merge in either order; split at a given key.
     let children = shards.merge(id(2), id(0)).expect("they can be merged");
     assert_eq!((ids(&children), &children[0].parents), (vec![4], &vec![id(0), id(2)]));
     shards.split(id(4), Some(HashKey(1))).expect("it can be split");
@@ -61,7 +61,7 @@ fn a_split_has_two_children_and_a_merge_one() {
 }
 
 #[test]
-fn what_cannot_be_done_says_what_to_do() {
+fn an_impossible_reshard_says_what_to_do() {
     let shards = Shards::<()>::equal(3);
     shards.split(id(0), Some(HashKey(1))).expect("it can be split");
     let third = 113_427_455_640_312_821_154_458_202_477_256_070_485;
@@ -134,7 +134,7 @@ fn shards_are_bounded() {
     many.merge(id(0), id(1)).expect("that makes them fewer");
     many.split(id(2), None).expect("now there is room");
 
-    // One shard that nobody reads, split and merged again and again.
+    // One shard that is never read is split and merged repeatedly.
     let stuck = Shards::equal(1);
     stuck.append(HashKey(0), 1, ());
     let mut one = id(0);
@@ -148,23 +148,23 @@ fn shards_are_bounded() {
     assert!(matches!(refused, ReshardError::TooManyClosed), "{refused}");
     assert!(stuck.list().len() <= SHARDS_CLOSED_MAX + 2, "{}", stuck.list().len());
     drain(&stuck, 0);
-    assert!(stuck.list().len() <= 2, "all that waited for it goes with it");
+    assert!(stuck.list().len() <= 2, "its closed descendants are drained with it");
 }
 
 #[test]
-fn children_are_read_when_all_before_them_is_drained() {
+fn children_are_readable_when_their_ancestors_are_drained() {
     let shards = Shards::equal(1);
     shards.append(HashKey(0), 1, "of 0");
     shards.split(id(0), None).expect("it can be split");
     assert_eq!((readable(&shards), ids(&shards.list())), (vec![0], vec![0, 1, 2]));
     assert_eq!(shards.list()[0].state, ShardState::Closed);
-    // 1 is closed and empty, yet not over: 0 has a record that goes before those of 3 and 4.
+    // Shard 1 is closed and empty, but must stay: the record in 0 precedes those in 3 and 4.
     shards.split(id(1), None).expect("it can be split");
     shards.append(HashKey(0), 1, "of 3");
     assert_eq!(readable(&shards), [0]);
     drain(&shards, 0);
     assert_eq!((readable(&shards), ids(&shards.list())), (vec![2, 3, 4], vec![2, 3, 4]));
-    // Two parents, of which one is not drained.
+    // A child of two parents, one of which is not drained.
     shards.merge(id(3), id(4)).expect("they can be merged");
     assert_eq!(readable(&shards), [2, 3], "4 was empty");
     drain(&shards, 3);
@@ -173,7 +173,7 @@ fn children_are_read_when_all_before_them_is_drained() {
 }
 
 #[test]
-fn whoever_watches_is_told_when_there_is_more_to_read() {
+fn a_watcher_is_notified_when_a_shard_becomes_readable() {
     let shards = Shards::equal(1);
     shards.append(HashKey(0), 1, ());
     let known = shards.readable().into_keys().collect();
@@ -187,7 +187,7 @@ fn whoever_watches_is_told_when_there_is_more_to_read() {
 }
 
 #[test]
-fn a_mark_is_passed_when_all_before_it_is_gone() {
+fn a_mark_is_passed_when_all_items_before_it_are_trimmed() {
     let shards = Shards::equal(2);
     assert!(shards.has_passed(&shards.mark()), "nothing was there");
     shards.append(HashKey(0), 1, ());
@@ -195,7 +195,7 @@ fn a_mark_is_passed_when_all_before_it_is_gone() {
     let mark = shards.mark();
     shards.append(HashKey(0), 1, ());
     shards.readable()[&id(0)].trim(Position(1));
-    assert!(!shards.has_passed(&mark), "the other shard has one of before");
+    assert!(!shards.has_passed(&mark), "the other shard has an item from before the mark");
     drain(&shards, 1);
     assert!(shards.has_passed(&mark));
     let mark = shards.mark();
@@ -203,12 +203,12 @@ fn a_mark_is_passed_when_all_before_it_is_gone() {
     shards.append(HashKey(0), 1, ());
     assert!(!shards.has_passed(&mark));
     drain(&shards, 0);
-    assert!(shards.has_passed(&mark), "what is in the child came later");
+    assert!(shards.has_passed(&mark), "the item in the child is from after the mark");
     assert_eq!(shards.backlog().items(), 1);
 }
 
 #[test]
-fn a_layout_is_stored_before_it_comes_into_force() {
+fn a_layout_is_stored_before_it_is_applied() {
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = calls.clone();
     let store = move |layout: &Layout| match seen.fetch_add(1, Ordering::Relaxed) {
@@ -225,10 +225,10 @@ fn a_layout_is_stored_before_it_comes_into_force() {
     let children = shards.split(id(0), None).expect("it was stored");
     assert_eq!(ids(&children), [1, 2], "no name was used up");
     shards.split(id(9), None).expect_err("there is none");
-    assert_eq!(calls.load(Ordering::Relaxed), 2, "what is refused is not stored");
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "a refused split is not stored");
 }
 
-/// Never to be changed: engines have stored it.
+/// Must not change, because engines have stored layouts in this form.
 const GOLDEN: &str = r#"{"version":1,"next":"shardId-000000000005","open":[{"id":"shardId-000000000000","first":"0","last":"9","parents":[]},{"id":"shardId-000000000004","first":"10","last":"340282366920938463463374607431768211455","parents":["shardId-000000000001","shardId-000000000003"]}]}"#;
 
 #[test]
@@ -240,11 +240,11 @@ fn a_stored_layout_is_read_back() {
     assert_eq!(readable(&shards), [0, 4], "nothing is left of parents");
     assert_eq!(shards.list()[1].parents, [id(1), id(3)]);
     let children = shards.split(id(4), None).expect("it can be split");
-    assert_eq!(ids(&children), [5, 6], "names go on");
+    assert_eq!(ids(&children), [5, 6], "names continue");
 }
 
 #[test]
-fn what_cannot_be_a_layout_is_not_read() {
+fn an_invalid_layout_is_refused() {
     let none = r#"{"version":1,"next":"shardId-000000000005","open":[]}"#.to_owned();
     for (stored, expected) in [
         (none, "0 open shards"),
@@ -279,7 +279,7 @@ enum Step {
     Merge {
         which: usize,
     },
-    /// One lane of a readable shard takes so many records, and finishes them.
+    /// One lane of a readable shard reads a number of records, and finishes them.
     Read {
         which: usize,
         lane: usize,
@@ -300,14 +300,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A plain idea of what a stream is, beside the real one.
+/// A simple model of a stream, with the real one beside it.
 struct Model {
     shards: Shards<(u8, u64)>,
     lanes: usize,
-    /// How many were put and read, by key.
+    /// The numbers of items that were put and read, by key.
     put: BTreeMap<u8, u64>,
     read: BTreeMap<u8, u64>,
-    /// How many are in a shard and were not read, and what it came from.
+    /// The number of unread items of each shard, and its parents.
     left: BTreeMap<ShardId, usize>,
     parents: BTreeMap<ShardId, Vec<ShardId>>,
     checkpoints: BTreeMap<ShardId, Vec<Position>>,
@@ -335,7 +335,7 @@ impl Model {
             Step::Put { key } => self.put(key),
             Step::Split { which, at } => {
                 let shard = open(which);
-                // Anywhere inside, as far as there is an inside.
+                // Anywhere inside of the range, if it has more than one key.
                 let width = shard.range.last.0 - shard.range.first.0;
                 let at = at.map(|at| HashKey(shard.range.first.0 + 1 + at % width.max(1)));
                 if let Ok(children) = self.shards.split(shard.id, at) {
@@ -381,7 +381,7 @@ impl Model {
             assert_eq!(self.left.get(&parent).copied().unwrap_or(0), 0, "{parent} before {id}");
             before.extend(self.parents.get(&parent).into_iter().flatten());
         }
-        // It may be gone, if this lane had nothing left in it.
+        // The shard may be forgotten, if this lane had no items left in it.
         let Some(shard) = self.shards.readable().remove(&id) else { return };
         let checkpoints =
             self.checkpoints.entry(id).or_insert_with(|| vec![Position::START; self.lanes]);
@@ -435,7 +435,7 @@ impl Model {
             }
             let is_on =
                 self.read != before || (starts(&self.shards), self.shards.list().len()) != started;
-            assert!(is_on, "it gets nowhere");
+            assert!(is_on, "no progress");
         }
         assert_eq!(self.read, self.put, "everything was read");
         assert!(self.shards.list().iter().all(|info| info.state == ShardState::Open));
@@ -447,7 +447,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn whatever_is_split_and_merged_nothing_is_lost_and_keys_keep_their_order(
+    fn splits_and_merges_lose_nothing_and_keep_the_order_of_keys(
         shards in 1usize..5, lanes in 1usize..4, steps in prop::collection::vec(step(), 0..200)
     ) {
         let mut model = Model::new(shards, lanes);

@@ -25,7 +25,7 @@ fn config() -> EventSourceConfig {
     EventSourceConfig::new("test")
 }
 
-/// What was finished, in this order; and which items fail.
+/// The finished items in order, and the item that fails.
 #[derive(Default)]
 struct Stage {
     finished: Mutex<Vec<u64>>,
@@ -90,7 +90,7 @@ async fn children_are_driven_when_their_parents_are_finished() {
     shards.split(ShardId(2), None).expect("it can be split");
     shards.append(HIGHEST, 10, 4);
     for_ms(60_000).await;
-    assert_eq!(stage.finished(), [2], "one parent stands still, and all behind it");
+    assert_eq!(stage.finished(), [2], "one parent fails, so its children must wait");
     assert_eq!(shards.backlog().items(), 3);
     stage.fail_at(None);
     for_ms(60_000).await;
@@ -101,7 +101,7 @@ async fn children_are_driven_when_their_parents_are_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shards_that_come_later_are_driven_and_those_that_went_are_left() {
+async fn new_shards_are_driven_and_drained_ones_released() {
     for lanes in [1, 3] {
         let config = EventSourceConfig { parallelization: lanes, ..config() };
         let Driven { stage, shards, stopper, tasks } = Driven::new(1, config);
@@ -125,8 +125,8 @@ async fn shards_that_come_later_are_driven_and_those_that_went_are_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_watches_for_shards_is_stopped_at_once() {
-    // Idle, in the middle of failures, and with children that wait.
+async fn stop_ends_the_watcher_of_shards_at_once() {
+    // Idle, during retries, and with children that wait for their parent.
     for (items, reshards) in [(0, false), (5, false), (5, true)] {
         let Driven { stage, shards, stopper, tasks } = Driven::new(1, config());
         stage.fail_at(Some(0));
@@ -140,7 +140,7 @@ async fn who_watches_for_shards_is_stopped_at_once() {
         drop(stopper);
         let ended = tasks.ended();
         assert!(timeout(Duration::from_millis(1), ended).await.is_ok());
-        assert_eq!(shards.backlog().items(), items as usize, "what was not finished is left");
+        assert_eq!(shards.backlog().items(), items as usize, "unfinished items are not trimmed");
     }
 }
 
@@ -157,8 +157,8 @@ async fn a_closed_shard_does_not_wait_for_its_last_batch_to_fill_up() {
     assert_eq!(shards.list().len(), 2, "it was drained");
 }
 
-/// Every item is finished, the items of a key in their order and never two at the same time,
-/// whatever fails, and whatever is split and merged meanwhile.
+/// Checks under random failures, splits and merges that every item is finished, the items of a key in
+/// order and never two at the same time.
 async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u64) {
     #[derive(Default)]
     struct OfKey {
@@ -222,7 +222,7 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
         let which = env.random() as usize % open.len();
         match (env.random() ^ seed) % 16 {
             0..2 => {
-                // A key's own shard can come to be one key wide, and cannot be split then.
+                // A shard of a single key cannot be split, so an error is fine.
                 let _ = shards.split(open[which].id, None);
             }
             2..4 if which + 1 < open.len() => {
@@ -262,7 +262,7 @@ proptest! {
     }
 }
 
-/// Threads that put, one that splits and merges, and the source: at the same time, for real.
+/// Several threads that put, one that splits and merges, and the event source, in parallel.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn puts_race_with_reshards() {
     const WRITERS: u64 = 3;

@@ -1,4 +1,4 @@
-//! A durable engine that ends and is opened again.
+//! A durable engine that is shut down and opened again.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn log(org: u64) -> LogId {
     format!("ledger/org:{org}").parse().expect("a log")
 }
 
-/// One command for each of the orgs; where they stand.
+/// Sends one command to each org. Returns the seqs of the receipts.
 async fn send(engine: &Engine, orgs: u64, id: u64, command: &str, data: &str) -> Vec<Seq> {
     let request = |org| {
         format!(
@@ -46,12 +46,12 @@ async fn balance(engine: &Engine, org: u64, seq: Seq) -> i64 {
             let row: serde_json::Value = serde_json::from_slice(&page.rows[0].body).expect("JSON");
             row["balance"].as_i64().expect("a number")
         }
-        Awaited::Pending { seq, parked } => panic!("the view stands at {seq}: {parked:?}"),
+        Awaited::Pending { seq, parked } => panic!("the view is at {seq}: {parked:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_on_where_it_was_and_knows_what_it_has_seen() {
+async fn a_reopened_engine_continues_and_recognises_repeated_commands() {
     let folder = tempfile::tempdir().expect("a folder");
     let orgs = 50;
     for round in 1..=4_i64 {
@@ -62,8 +62,8 @@ async fn it_goes_on_where_it_was_and_knows_what_it_has_seen() {
         }
         let id = round as u64 + 1;
         send(&engine, orgs, id, "deposit", r#"{"account":"cash","amount":10}"#).await;
-        // The same again, and the id of the round before with another amount: neither changes
-        // anything.
+        // Neither the repeated command changes anything, nor the previous round's id with another
+        // amount.
         send(&engine, orgs, id, "deposit", r#"{"account":"cash","amount":10}"#).await;
         let last =
             send(&engine, orgs, id - 1, "deposit", r#"{"account":"cash","amount":99}"#).await;
@@ -76,7 +76,7 @@ async fn it_goes_on_where_it_was_and_knows_what_it_has_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_shards_stay_split_and_merged() {
+async fn splits_and_merges_survive_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = open(folder.path()).expect("it opens");
     engine.split_shard(ShardId(1), None).expect("it splits");
@@ -95,7 +95,7 @@ async fn its_shards_stay_split_and_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_gets_its_folder() {
+async fn a_second_engine_cannot_open_the_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = open(folder.path()).expect("it opens");
     assert!(matches!(open(folder.path()), Err(OpenError::Locked(_))));

@@ -1,4 +1,4 @@
-//! Shards: positions, trimming, arrivals; and where records go.
+//! Shards: positions, trimming, arrivals, and the placement of records.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn items_are_read_from_any_position_and_stay() {
 }
 
 #[test]
-fn what_is_trimmed_is_passed_over() {
+fn trimmed_items_are_skipped() {
     for (below, start, left) in
         [(0, 0, vec![0, 1, 2, 3, 4]), (3, 3, vec![3, 4]), (5, 5, vec![]), (9, 5, vec![])]
     {
@@ -55,12 +55,12 @@ fn what_is_trimmed_is_passed_over() {
         assert_eq!(shard.is_empty(), left.is_empty());
         shard.trim(Position::START);
         assert_eq!(shard.start(), Position(start), "trimming never goes back");
-        assert_eq!(shard.append(HashKey(0), 1, 99), Position(5), "positions go on");
+        assert_eq!(shard.append(HashKey(0), 1, 99), Position(5), "positions continue");
     }
 }
 
 #[test]
-fn the_oldest_go_when_there_are_too_many_bytes() {
+fn the_oldest_items_are_dropped_beyond_a_number_of_bytes() {
     for (bytes_max, left) in [(50, 5), (49, 4), (20, 2), (0, 0)] {
         let shard = shard_of(5);
         shard.trim_to_bytes(bytes_max);
@@ -69,7 +69,7 @@ fn the_oldest_go_when_there_are_too_many_bytes() {
 }
 
 #[test]
-fn a_backlog_counts_what_lies_in_its_shards() {
+fn a_backlog_counts_the_items_in_its_shards() {
     let backlog = Arc::<Backlog>::default();
     let shards = [Shard::new(backlog.clone()), Shard::new(backlog.clone())];
     for (bytes, shard) in [(10, 0), (20, 1), (30, 1)] {
@@ -86,7 +86,7 @@ fn a_backlog_counts_what_lies_in_its_shards() {
 }
 
 #[test]
-fn batches_are_bounded_and_go_on_where_they_ended() {
+fn batches_are_bounded_and_continue_where_they_ended() {
     let odd = |key: HashKey| key.0 % 2 == 1;
     for (bound, expected, next, is_full) in [
         (EVERYTHING, vec![1, 3, 5, 7, 9], 10, false),

@@ -1,5 +1,5 @@
-//! The store against a map: what is read is what was written, and after a crash what was written
-//! before the last checkpoint.
+//! The store against a map as the model: reads find all writes, and after a crash the writes up to the
+//! last checkpoint.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use super::child::quick_folder;
 
-/// One of them keeps its values apart from its keys.
+/// The tables under test. One of them stores its values separately from its keys.
 const SPACES: [Table; 2] = [Table::STATE, Table::JOURNAL];
 
 type Map = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
@@ -24,7 +24,7 @@ type Map = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
 #[derive(Debug, Clone)]
 enum Step {
     Put(usize, Vec<u8>, Vec<u8>),
-    /// More than a scan takes from memory at a time.
+    /// Writes more items than a scan takes from memory at a time.
     PutMany(usize, u16),
     Remove(usize, Vec<u8>),
     Get(usize, Vec<u8>),

@@ -1,4 +1,4 @@
-//! Subscriptions: filter, order, concurrency, retries, dead letters, what falls off the log.
+//! Subscriptions: filter, order, concurrency, retries, dead letters, and messages that the log drops.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -108,7 +108,7 @@ impl Bench {
     }
 }
 
-/// What was delivered, in the order in which it started.
+/// The deliveries, in the order in which they started.
 type Started = Arc<Mutex<Vec<String>>>;
 
 fn note(started: &Started, org: &str) {
@@ -121,7 +121,7 @@ fn org_of_letter(letter: &DeadLetter) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_about_other_services_are_passed_over() {
+async fn messages_about_other_services_are_skipped() {
     let started = Started::default();
     let noted = started.clone();
     let bench = Bench::new(4, 1 << 20, move |_, body, _| {
@@ -144,7 +144,7 @@ async fn messages_about_other_services_are_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_tried_three_times_and_then_dead() {
+async fn a_failing_message_is_tried_three_times_then_dead_lettered() {
     #[derive(Clone, Copy)]
     enum How {
         Refuses,
@@ -180,7 +180,10 @@ async fn what_fails_is_tried_three_times_and_then_dead() {
         bench.publish(&["ledger"], "bad").await;
         bench.publish(&["ledger"], "good").await;
         sleep(Duration::from_millis(10)).await;
-        assert!(started.lock().unwrap().contains(&"good".to_owned()), "one that fails stops none");
+        assert!(
+            started.lock().unwrap().contains(&"good".to_owned()),
+            "a failing message must not stop others"
+        );
         sleep(Duration::from_secs(300)).await;
         let tried = started.lock().unwrap().iter().filter(|body| **body == "bad").count();
         assert_eq!(tried, attempts, "after {failures} failures");
@@ -193,7 +196,7 @@ async fn what_fails_is_tried_three_times_and_then_dead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_wait() {
+async fn retries_wait_for_their_pauses() {
     let times: Arc<Mutex<Vec<Time>>> = Arc::default();
     let noted = times.clone();
     let bench = Bench::new(1, 1 << 20, move |env, _, _| {
@@ -208,7 +211,7 @@ async fn retries_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deliveries_start_in_order_and_run_at_the_same_time_up_to_a_bound() {
+async fn deliveries_start_in_order_and_run_concurrently_up_to_a_bound() {
     for (concurrency, ms) in [(1, 3_000), (3, 1_000), (100, 100)] {
         let started = Started::default();
         let (noted, running) = (started.clone(), Arc::new(AtomicUsize::new(0)));
@@ -241,7 +244,7 @@ async fn deliveries_start_in_order_and_run_at_the_same_time_up_to_a_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_slow_loses_the_oldest_and_memory_stays_bounded() {
+async fn a_slow_subscriber_loses_the_oldest_and_memory_stays_bounded() {
     const BYTES_MAX: usize = 20_000;
     let started = Started::default();
     let noted = started.clone();
@@ -261,13 +264,13 @@ async fn who_is_slow_loses_the_oldest_and_memory_stays_bounded() {
         sleep(Duration::from_millis(100)).await;
     }
     let delivered = started.lock().unwrap().len() as u64;
-    assert_eq!(delivered + bench.deliveries.lost(), 1_000, "what was lost is counted");
+    assert_eq!(delivered + bench.deliveries.lost(), 1_000, "lost messages are counted");
     assert!(bench.deliveries.lost() > 500, "{:?}", bench.deliveries);
     assert_eq!(started.lock().unwrap().last().map(String::as_str), Some("999"), "the newest stay");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stops_ends_what_is_under_way() {
+async fn stop_waits_for_deliveries_under_way_and_starts_no_retries() {
     let bench = Bench::new(4, 1 << 20, |env, body, _| async move {
         env.sleep(100).await;
         body != "bad"
@@ -280,11 +283,11 @@ async fn who_stops_ends_what_is_under_way() {
     bench.stopper.stop();
     bench.tasks.ended().await;
     assert_eq!((bench.deliveries.delivered(), bench.deliveries.under_way()), (2, 0));
-    assert_eq!(bench.dead().await, ["bad"], "one that has to stop is tried no more");
+    assert_eq!(bench.dead().await, ["bad"], "a message is not retried after stop");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_together_is_delivered_together_and_comes_again_alone() {
+async fn waiting_messages_are_delivered_together_and_retried_alone() {
     let env = PausedEnv::new();
     let topic = Arc::new(MemoryTopic::new(1 << 20));
     let letters = letters();

@@ -1,4 +1,4 @@
-//! What a power cut leaves of the tables' log: they open, with all batches but the last.
+//! The tables' log after a power cut: the tables open with all batches except the last.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -24,9 +24,9 @@ fn open(folder: &Path) -> Result<Store, crate::store::OpenError> {
     Store::open(folder, &[], Arc::new(SystemEnv), Driver::Loops)
 }
 
-/// Makes a store with some batches; where the last of them begins in the log, and ends.
+/// Creates a store with some batches. Returns the start and the end of the last batch in the log.
 fn fill(folder: &Path, chance: &mut SmallRng) -> (u64, u64) {
-    // Opened again, the log is not larger than what is in it; new, it ends with zeros.
+    // A reopened log is exactly as long as its data; a new one ends with zeros.
     if chance.random() {
         drop(open(folder).expect("a store"));
     }
@@ -50,7 +50,7 @@ fn items(store: &Store) -> usize {
 }
 
 #[test]
-fn a_batch_that_was_torn_is_cut_off() {
+fn a_torn_batch_is_cut_off() {
     let seed = std::env::var("FANFOLD_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("FANFOLD_SEED={seed}");
@@ -79,13 +79,13 @@ fn a_batch_that_was_torn_is_cut_off() {
         drop(file);
 
         let store = open(folder).expect("it opens");
-        // A byte may be what it was before.
+        // One or two random bytes may equal the original ones, and then damage nothing.
         let done = store.done().expect("it can be read");
         assert!(done == BATCHES - 1 || (done == BATCHES && bytes < 3), "{done}");
         assert_eq!(items(&store), 20 * done as usize);
         set_aside += usize::from(log.with_extension("jnl.cut").exists());
         assert!(!folder.join("tables.probe").exists());
-        // And goes on.
+        // The store accepts new writes.
         store.put(Table::STATE, Bytes::from_static(b"later"), Bytes::from_static(b"1"));
         store.checkpoint(9).expect("a checkpoint");
         drop(store);
@@ -97,19 +97,19 @@ fn a_batch_that_was_torn_is_cut_off() {
 }
 
 #[test]
-fn what_is_cut_off_is_kept() {
+fn the_cut_bytes_are_kept() {
     let folder = quick_folder();
     let folder = folder.path();
     let (from, end) = fill(folder, &mut SmallRng::seed_from_u64(1));
     let log = newest_table_log(folder).expect("a log");
     let mut bytes = fs::read(&log).expect("a log");
-    // The last byte of its checksum; behind it are four bytes that say that it is whole.
+    // The last byte of the batch's checksum. After it are four bytes that mark the end of the batch.
     bytes[end as usize - 5] ^= 1;
     fs::write(&log, &bytes).expect("a log");
     let store = open(folder).expect("it opens");
     assert_eq!(items(&store), 20 * (BATCHES as usize - 1));
     let kept = fs::read(log.with_extension("jnl.cut")).expect("it is kept");
-    // `fjall` itself cuts off what was left of the batch.
+    // `fjall` itself cuts off the rest of the batch.
     assert!(!kept.is_empty() && bytes[from as usize..end as usize].ends_with(&kept));
 }
 
@@ -127,7 +127,7 @@ fn a_full_disk_keeps_the_tables_readable() {
         assert!(matches!(store.checkpoint(2), Err(StoreError::Full)));
         assert!(store.is_unsaved());
         assert_eq!(items(&store), 2);
-        // What no layer in memory has.
+        // An item that is only in the tables, and in no layer in memory.
         assert_eq!(store.done().ok(), Some(1));
     }
     fill_disk(folder.path(), false);

@@ -1,4 +1,4 @@
-//! Waits never miss, whatever the threads do at the same time.
+//! Waits never miss a write, under any interleaving of threads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, ParkedView, ViewTable, Waits};
 use tokio::time::timeout;
 
-/// Far longer than everything here takes: a wait that runs this long was missed.
+/// Far longer than these tests take: a wait of this length has missed a write.
 const LONG_MS: u64 = 30_000;
 
 async fn append(memory: &Ports, log: &LogId, seq: u64) {
@@ -60,11 +60,11 @@ async fn no_append_is_missed() {
     };
     timeout(Duration::from_millis(LONG_MS), all).await.expect("an append was missed");
     let held = memory.journal.waiters().logs() + memory.views["balances"].waiters().logs();
-    assert_eq!(held, 0, "nothing is held when nobody waits");
+    assert_eq!(held, 0, "no memory is held without waiters");
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_hold_nothing_once_they_are_over_or_dropped() {
+async fn ended_and_dropped_waits_hold_no_memory() {
     let memory = memory();
     let log: LogId = "ledger/org:acme".parse().expect("a log");
     memory.waits.entry(&log, Seq(1), 50).await;
@@ -75,7 +75,7 @@ async fn waits_hold_nothing_once_they_are_over_or_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_view_that_parks_is_told_at_once() {
+async fn a_wait_for_a_view_ends_when_the_view_is_parked() {
     let memory = memory();
     let log: LogId = "ledger/org:acme".parse().expect("a log");
     let parked = ParkedView { seq: Seq(1), reason: "test".to_owned(), at: Time(0) };
@@ -85,11 +85,11 @@ async fn who_waits_for_a_view_that_parks_is_told_at_once() {
     };
     let wait = memory.waits.view("balances", &log, Seq(1), LONG_MS);
     let both = async { futures::join!(wait, park) };
-    timeout(Duration::from_millis(10), both).await.expect("told at once");
+    timeout(Duration::from_millis(10), both).await.expect("the waits end at once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_view_that_is_not_here_is_not_waited_for() {
+async fn a_wait_for_an_unknown_view_ends_at_once() {
     let memory = memory();
     let log: LogId = "ledger/org:acme".parse().expect("a log");
     let wait = memory.waits.view("nothing", &log, Seq(1), LONG_MS);

@@ -6,14 +6,14 @@ use fanfold_pipeline::ports::{Admission, NotAdmitted};
 
 use crate::limit::{Backlog, Limit};
 
-/// A stage that lags by so much catches up with some of it in about this time.
+/// About the time in which a stage that lags this far processes some of its backlog.
 const RETRY_AFTER_S: u64 = 1;
 
-/// Refuses commands while the changes and records that no stage has consumed yet are more, in
-/// items or in bytes, than a bound.
+/// Refuses commands while the backlog of unconsumed changes and records exceeds a limit in items or
+/// in bytes.
 ///
-/// Requests that are asked for at the same moment do not see each other, so the bound is exceeded
-/// by what comes in together: a request of 1 MiB for each caller, at most.
+/// Concurrent requests are not counted until they are appended, so they can exceed the limit
+/// together: by at most one request of 1 MiB for each concurrent caller.
 pub struct MemoryAdmission {
     on_the_way: [Arc<Backlog>; 2],
     limit: Limit,
@@ -21,24 +21,24 @@ pub struct MemoryAdmission {
     obstacle: Option<Box<dyn Fn() -> Option<Obstacle> + Send + Sync>>,
 }
 
-/// Why nothing can be taken now.
+/// Why no command can be accepted now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
     /// The disk was full a moment ago.
     Full,
-    /// What was taken is too far from being done; says how far.
+    /// Too many accepted commands are unprocessed. Holds the reason as text.
     Behind(String),
-    /// There is no place for it any more; says why.
+    /// The engine's folder is gone. Holds the reason as text.
     Gone(String),
 }
 
 impl MemoryAdmission {
-    /// Looks at what lies in the change stream and in the command stream, together.
+    /// Limits the sum of two backlogs: of the change stream and of the command stream.
     pub fn new(on_the_way: [Arc<Backlog>; 2], limit: Limit) -> Self {
         Self { on_the_way, limit, closed: AtomicBool::new(false), obstacle: None }
     }
 
-    /// Also refuses while there is an obstacle.
+    /// Also refuses while `obstacle` returns one.
     #[must_use]
     pub fn unless(
         mut self,
@@ -48,7 +48,7 @@ impl MemoryAdmission {
         self
     }
 
-    /// Lets nothing in any more: the engine is about to stop.
+    /// Refuses everything from now on, because the engine is about to stop.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
-//! A shard: an ordered queue of what is on its way, read from any position, trimmed from the front.
+//! A shard: an ordered queue of items in transit, read from any position, trimmed from the front.
 //!
-//! Change streams and record streams ([`Shards`](crate::shards::Shards)) are made of shards, and the
-//! notification log is one. Reading is synchronous and takes nothing away: whoever consumes a shard
-//! keeps its own position, and trims when nobody needs what is below.
+//! Change streams and record streams ([`Shards`](crate::shards::Shards)) consist of shards, and the
+//! notification log is one. Reading is synchronous and removes nothing: each consumer keeps its own
+//! position. Consumers trim the items below the lowest position.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,15 +15,15 @@ use crate::hash_key::HashKey;
 use crate::limit::{Backlog, Limit};
 use crate::striped::lock;
 
-/// A place in a shard: its first item has 0, the next 1 …
+/// A position in a shard. The first item that was ever appended has 0, the next 1 …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
 
 impl Position {
-    /// Before the first item.
+    /// The position of the first item.
     pub const START: Self = Self(0);
 
-    /// The place behind this one.
+    /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -36,21 +36,21 @@ impl fmt::Display for Position {
     }
 }
 
-/// Items read from a shard, in order, and how far that was.
+/// Items read from a shard, in order, and the position at which to read on.
 #[derive(Debug, Clone)]
 pub struct Batch<T> {
-    /// With their places.
+    /// The items with their positions.
     pub items: Vec<(Position, T)>,
     /// The bytes of these items.
     pub bytes: usize,
-    /// Everything wanted below this place is in `items`.
+    /// `items` has all wanted items below this position, from the start of the batch.
     pub next: Position,
-    /// Whether one more was wanted, and did not fit.
+    /// Whether a wanted item did not fit.
     pub is_full: bool,
 }
 
 impl<T> Batch<T> {
-    /// Empty, to be filled with what is at and above `from`.
+    /// An empty batch, to be filled with items at and above `from`.
     pub fn starting_at(from: Position) -> Self {
         Self { items: Vec::new(), bytes: 0, next: from, is_full: false }
     }
@@ -78,7 +78,7 @@ impl<T> Queue<T> {
         self.is_closed && self.items.is_empty()
     }
 
-    /// The items at and above a position, with their places.
+    /// The items at and above `from`, with their positions.
     fn from(&self, from: Position) -> impl Iterator<Item = (Position, &Stored<T>)> {
         let from = from.clamp(self.start, self.end());
         let skipped = usize::try_from(from.0 - self.start.0).unwrap_or(usize::MAX);
@@ -92,26 +92,26 @@ pub struct Shard<T> {
     backlog: Arc<Backlog>,
     queue: Mutex<Queue<T>>,
     arrived: Notify,
-    /// Told when nothing is left of a closed shard.
+    /// Notified when this shard is drained.
     drained: Arc<Notify>,
 }
 
 impl<T: Clone> Shard<T> {
-    /// An empty shard, which counts into `backlog`.
+    /// An empty shard whose items are counted in `backlog`.
     pub fn new(backlog: Arc<Backlog>) -> Self {
         Self::telling(backlog, Arc::default())
     }
 
-    /// As [`Shard::new`]; `drained` is told when nothing is left of the shard after its end.
+    /// As [`Shard::new`]; notifies `drained` once the shard is closed and empty.
     pub(crate) fn telling(backlog: Arc<Backlog>, drained: Arc<Notify>) -> Self {
         let queue =
             Queue { start: Position::START, items: VecDeque::new(), bytes: 0, is_closed: false };
         Self { backlog, queue: Mutex::new(queue), arrived: Notify::new(), drained }
     }
 
-    /// Appends an item that counts as so many bytes.
+    /// Appends an item that is counted as `bytes` bytes. Returns its position.
     pub fn append(&self, key: HashKey, bytes: usize, item: T) -> Position {
-        // Counted first: whoever sees the item can already trim it.
+        // Counted first, because a reader can trim the item as soon as it is in the queue.
         self.backlog.add(bytes);
         let position = {
             let mut queue = lock(&self.queue);
@@ -124,7 +124,7 @@ impl<T: Clone> Shard<T> {
         position
     }
 
-    /// The items at and above `from`, at most `max`. What was trimmed is passed over.
+    /// At most `max` items at and above `from`. If those at `from` were trimmed, starts with the oldest item.
     pub fn read(&self, from: Position, max: usize) -> Vec<(Position, T)> {
         let queue = lock(&self.queue);
         queue
@@ -134,8 +134,8 @@ impl<T: Clone> Shard<T> {
             .collect()
     }
 
-    /// Adds what came meanwhile, and whose keys are wanted, to a batch. The first item is taken
-    /// however large it is.
+    /// Adds the items from `batch.next` on whose keys are wanted, up to `limit`. An empty batch takes
+    /// its first item even if that exceeds the limit in bytes.
     pub fn fill(&self, batch: &mut Batch<T>, limit: Limit, is_wanted: impl Fn(HashKey) -> bool) {
         let queue = lock(&self.queue);
         for (position, stored) in queue.from(batch.next).filter(|(_, s)| is_wanted(s.key)) {
@@ -151,12 +151,12 @@ impl<T: Clone> Shard<T> {
         batch.next = batch.next.max(queue.end());
     }
 
-    /// Drops everything below `below`.
+    /// Drops all items below `below`.
     pub fn trim(&self, below: Position) {
         self.trim_while(|queue| queue.start < below);
     }
 
-    /// Drops the oldest items until the others are at most so many bytes.
+    /// Drops the oldest items until at most `bytes_max` bytes are left.
     pub fn trim_to_bytes(&self, bytes_max: usize) {
         self.trim_while(|queue| queue.bytes > bytes_max);
     }
@@ -172,37 +172,37 @@ impl<T: Clone> Shard<T> {
         self.tell_if_drained(&queue);
     }
 
-    /// The place of the oldest item that is still there; the end, if there is none.
+    /// The position of the oldest item; the end, if the shard is empty.
     pub fn start(&self) -> Position {
         lock(&self.queue).start
     }
 
-    /// The place that the next item will have.
+    /// The position that the next item will get.
     pub fn end(&self) -> Position {
         lock(&self.queue).end()
     }
 
-    /// How many items there are.
+    /// The number of items.
     pub fn len(&self) -> usize {
         lock(&self.queue).items.len()
     }
 
-    /// Whether everything was trimmed.
+    /// Whether the shard has no items.
     pub fn is_empty(&self) -> bool {
         lock(&self.queue).items.is_empty()
     }
 
-    /// Whether nothing is appended any more.
+    /// Whether the shard takes no more items.
     pub fn is_closed(&self) -> bool {
         lock(&self.queue).is_closed
     }
 
-    /// Whether nothing is appended any more, and everything was trimmed.
+    /// Whether the shard is closed and empty.
     pub fn is_drained(&self) -> bool {
         lock(&self.queue).is_drained()
     }
 
-    /// Nothing is appended any more: the caller sees to that. Whoever waits at the end is told.
+    /// Closes the shard, and wakes readers that wait at its end. The caller ensures that no append follows.
     pub(crate) fn close(&self) {
         {
             let mut queue = lock(&self.queue);
@@ -218,12 +218,12 @@ impl<T: Clone> Shard<T> {
         }
     }
 
-    /// Returns once there is, or was, an item at or above `from`. `false`: there will never be,
-    /// for the shard is closed.
+    /// Waits until an item was appended at or above `from`. `false`: the shard was closed before
+    /// that.
     pub async fn arrived(&self, from: Position) -> bool {
         loop {
             let mut arrived = pin!(self.arrived.notified());
-            // Registered before the look: what is appended after it is not missed.
+            // Registered before the check, so that an append after the check is not missed.
             arrived.as_mut().enable();
             {
                 let queue = lock(&self.queue);

@@ -14,7 +14,7 @@ use crate::tables::beyond_limit;
 
 const HOP: &str = "command stream";
 
-/// The command stream: shards by ranges of the keys' MD5s, as Kinesis has them.
+/// The command stream: shards by ranges of the MD5 of the key, as in Kinesis.
 pub struct MemoryStream {
     records: Arc<Shards<ReceivedRecord>>,
     limit: Limit,
@@ -22,18 +22,18 @@ pub struct MemoryStream {
 }
 
 impl MemoryStream {
-    /// Shards of equal width. Puts are throttled while more than twice `limit` is in them: a
-    /// relay that sends again and again what is not processed fills no memory.
+    /// A stream of shards of equal width. Puts are throttled while the backlog exceeds twice `limit`,
+    /// so that a relay that resends unprocessed records does not fill the memory.
     pub fn new(shards: usize, limit: Limit, env: Arc<dyn Env>) -> Self {
         Self::over(Shards::equal(shards), limit, env)
     }
 
-    /// As [`MemoryStream::new`], with these shards.
+    /// As [`MemoryStream::new`], with existing shards.
     pub fn over(records: Shards<ReceivedRecord>, limit: Limit, env: Arc<dyn Env>) -> Self {
         Self { records: Arc::new(records), limit: limit.twice(), env }
     }
 
-    /// What was put, in the order in which it was acknowledged. Its shards can be split and merged.
+    /// The shards, with the records in the order of their puts. They can be split and merged.
     pub fn records(&self) -> &Arc<Shards<ReceivedRecord>> {
         &self.records
     }
@@ -55,7 +55,7 @@ impl MemoryStream {
     }
 }
 
-/// What Kinesis counts: the data and the key.
+/// The bytes of a record as Kinesis counts them: data and key.
 fn weight(record: &StreamRecord) -> usize {
     record.data.len() + record.key.as_str().len()
 }

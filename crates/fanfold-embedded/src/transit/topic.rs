@@ -17,7 +17,7 @@ use crate::striped::lock;
 /// Commits that were published together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notification {
-    /// In the order in which they were published.
+    /// The commits, in the order in which they were published.
     pub commits: Vec<ReceivedCommit>,
 }
 
@@ -29,7 +29,7 @@ impl Notification {
         self.commits.iter().any(is_wanted)
     }
 
-    /// The bodies of messages with the same commits, for storage.
+    /// Packs the commits into message bodies, for the dead letters.
     pub fn bodies(&self) -> Vec<Bytes> {
         let commits: Vec<Commit> = self.commits.iter().filter_map(ReceivedCommit::commit).collect();
         let packed = pack(&commits).unwrap_or_else(|error| {
@@ -40,11 +40,12 @@ impl Notification {
     }
 }
 
-/// The topic: one log of notifications, in the order in which they were published, that all
-/// subscribers share. Each subscriber has a place in it, and what all have passed is dropped.
+/// The topic: one log of notifications, in the order of publishing, that all subscribers share. Each
+/// subscriber has a position in it. Notifications that all subscribers have passed are dropped.
 ///
-/// The log is bounded in bytes: what is too much is dropped from its front, whether everybody has
-/// passed it or not. A subscriber that stood there has lost messages, and is told how many.
+/// The log is bounded in bytes. Beyond that the oldest notifications are dropped even if a subscriber
+/// has not passed them. Such a subscriber finds the number of lost messages from the gap in the
+/// positions.
 pub struct MemoryTopic {
     bytes_max: usize,
     log: Shard<Arc<Notification>>,
@@ -53,42 +54,42 @@ pub struct MemoryTopic {
 }
 
 impl MemoryTopic {
-    /// Empty, and without subscribers: until there are some, nothing is dropped below `bytes_max`.
+    /// An empty topic without subscribers. Until one subscribes, it keeps up to `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         let backlog = Arc::new(Backlog::default());
         let log = Shard::new(backlog.clone());
         Self { bytes_max, log, backlog, subscribers: Mutex::default() }
     }
 
-    /// The log, to be read from anywhere.
+    /// The log, which can be read from any position.
     pub fn log(&self) -> &Shard<Arc<Notification>> {
         &self.log
     }
 
-    /// What is in the log.
+    /// The items and bytes in the log.
     pub fn backlog(&self) -> &Arc<Backlog> {
         &self.backlog
     }
 
-    /// Bytes that a subscriber has not come to.
+    /// Bytes that at least one subscriber has not passed; 0 without subscribers.
     pub fn lag(&self) -> usize {
         if lock(&self.subscribers).is_empty() { 0 } else { self.backlog.bytes() }
     }
 
-    /// Adds a subscriber, who gets what is in the log, and what is published from now on; or goes
-    /// on where one of this name was.
+    /// Adds a subscriber at the start of the log, or finds the one of this name. Returns its
+    /// position.
     pub fn subscribe(&self, name: &str) -> Position {
         let mut subscribers = lock(&self.subscribers);
         *subscribers.entry(name.to_owned()).or_insert_with(|| self.log.start())
     }
 
-    /// Notes that a subscriber needs nothing below `to` any more.
+    /// Records that a subscriber has passed everything below `to`.
     pub fn pass(&self, name: &str, to: Position) {
         let mut subscribers = lock(&self.subscribers);
         if let Some(at) = subscribers.get_mut(name) {
             *at = to.max(*at);
         }
-        // Under the lock: who subscribes now begins behind what is dropped.
+        // Under the lock, so that a new subscriber starts at or above what is trimmed here.
         if let Some(all) = subscribers.values().min() {
             self.log.trim(*all);
         }
@@ -96,7 +97,7 @@ impl MemoryTopic {
 
     fn keep(&self, bytes: usize, commits: Vec<ReceivedCommit>) {
         let notification = Arc::new(Notification { commits });
-        // The notification log has no keys.
+        // Notifications have no key: the log is read without a filter.
         self.log.append(HashKey(0), ITEM_OVERHEAD_BYTES + bytes, notification);
         self.log.trim_to_bytes(self.bytes_max);
         faults::reached("topic.publish");
@@ -105,8 +106,8 @@ impl MemoryTopic {
 
 #[async_trait]
 impl Topic for MemoryTopic {
-    /// Keeps the commits together, but in as many notifications as messages of the largest size
-    /// would be: a notification is dropped, or delivered again, as a whole.
+    /// Appends the commits in as few notifications as possible, each at most the size of a message:
+    /// a notification is dropped or redelivered as a whole, so it must not grow without bound.
     async fn publish(&self, published: &[&Commit], _: Time) -> Vec<Result<(), PublishError>> {
         let (mut commits, mut bytes) = (Vec::with_capacity(published.len()), 0);
         for commit in published {

@@ -117,7 +117,7 @@ fn repeats_below_the_head_cost_one_query() {
     });
 }
 
-/// The same, when the entries are far apart: each query reads only the commit that holds one.
+/// When the entries are far apart, each has a query of its own, so the journal between is not read.
 #[test]
 fn repeats_far_apart_cost_a_query_each() {
     play(async || {

@@ -26,7 +26,7 @@ fn of_client(client: &str, command: Command) -> Command {
     Command { origin, ..command }
 }
 
-/// The last `n` outcomes: the seq that a command repeats, and the status, or what differs from the first.
+/// The last `n` outcomes: the seq of the first command, and the status or what differs from it.
 async fn last(world: &World, n: usize) -> Vec<(Option<u64>, String)> {
     let entries = world.entries(&acme()).await;
     let outcome = |outcome: &Outcome| match outcome {

@@ -381,7 +381,7 @@ fn what_is_young_or_not_alone_is_not_suspect() {
     });
 }
 
-/// A host may lower the age for one suspicion, and raise it again.
+/// A host can change at any time when a record is a suspect.
 #[test]
 fn a_host_may_suspect_what_is_young() {
     play(async || {

@@ -21,7 +21,7 @@ async fn details(world: &World) -> Vec<String> {
     items.iter().map(|item| Parked::decode(&item.body).expect("parked").detail).collect()
 }
 
-/// A commit of one entry whose `n` is wrong.
+/// Appends a commit of one entry whose item says that it has `n`.
 async fn append(world: &World, first: u64, n: u64, id: u64) {
     let body = commit_of(id, "added", 1, &json!({"by": 1, "total": 2})).into();
     let item = CommitItem { first: Seq(first), n, at: Time(0), nonce: Nonce(1), body };

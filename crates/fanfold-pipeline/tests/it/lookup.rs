@@ -160,7 +160,7 @@ fn what_comes_meanwhile_is_found() {
     });
 }
 
-/// The entry may be missing in a hole of the journal, so the lookup says so.
+/// The entry that a hole lacks may be the one asked for, so the lookup stays pending.
 #[test]
 fn a_lookup_stays_pending_at_a_hole() {
     play(async || {

@@ -163,7 +163,7 @@ fn a_wait_ends_when_the_entry_arrives() {
                 applied(&world.projector("sums"), [&message]).await;
             }
         };
-        // The wait has a deadline, but does not need it.
+        // Each sleep yields to the writer first, so the waits end before their time is over.
         world.faults.before_every(Op::Sleep, || async {
             for _ in 0..1_000 {
                 give_way().await;

@@ -176,7 +176,7 @@ fn dead_letters_are_drained() {
     });
 }
 
-/// Logs of which every message was lost, and dead letters for `n` of them.
+/// Makes `n` logs with one commit each, and returns them with their undelivered messages.
 async fn lost_messages(world: &World, names: &str, n: usize) -> (Vec<LogId>, Vec<Bytes>) {
     let (mut logs, mut letters) = (Vec::new(), Vec::new());
     for at in 0..n {

@@ -375,7 +375,7 @@ impl ParkedTable for SimParked {
         let task = self.watch.world.task();
         let effect = async move {
             watch.note(|| format!("unpark {log} {seq} {identity}"));
-            // Neither attempt markers nor the count of suspects are commands.
+            // Leases and the count of suspects are not commands.
             let is_command =
                 identity != Attempt::IDENTITY && !log.partition().starts_with("user:reactor:");
             if identity == Parked::UNPUBLISHED {
@@ -423,7 +423,7 @@ impl Refusal {
         self.logs.is_some_and(|third| sum % 3 == third)
     }
 
-    /// Whether commits of the log may stay unpublished for ever.
+    /// Whether commits of the log may stay unpublished permanently.
     pub fn keeps(self, log: &LogId) -> bool {
         self.by_reference && self.for_ever && self.is_of(log)
     }

@@ -92,7 +92,7 @@ impl World {
         for (id, events) in &to_head.documents {
             let touched = events.last().expect("touched").0;
             let stored = self.state(log, StateKey::document(version, id)).await;
-            assert!(stored.is_some_and(|s| s.seq >= touched), "F6: the head hides {id}");
+            assert!(stored.is_some_and(|s| s.seq >= touched), "F6: the head passes unstored {id}");
         }
         for (origin, (window, touched)) in &to_head.windows {
             let stored = match &head.windows {

@@ -99,7 +99,7 @@ fn it_is_found_wherever_it_stands() {
                 assert_eq!(asked(&world, origin, id, 0).await, expected, "{what}");
             }
             let reads = world.faults.calls(Op::JournalRead).len();
-            assert!(reads <= 6, "{reads} looks into the journal");
+            assert!(reads <= 6, "{reads} reads of the journal");
         }
     });
 }

@@ -50,7 +50,7 @@ fn entries_come_in_pages() {
                     next = page.next;
                 }
                 let expected = &all[(from.max(1) as usize - 1).min(30)..];
-                assert_eq!(entries, expected, "from {from}, {limit} a page");
+                assert_eq!(entries, expected, "from {from}, {limit} per page");
             }
         }
     });
@@ -193,7 +193,7 @@ fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
         let waited = world.reads().entry(&acme(), Seq(3), 20_000).await.expect("memory");
         assert!(matches!(waited, Awaited::Pending { .. }), "{waited:?}");
         let looks = world.faults.calls(Op::JournalRead).len();
-        assert!(looks <= 30, "{looks} looks in 20 s");
+        assert!(looks <= 30, "{looks} reads in 20 s");
     });
 }
 

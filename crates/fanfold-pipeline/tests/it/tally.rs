@@ -20,7 +20,7 @@ pub(crate) enum Command {
         #[serde(default)]
         pad: String,
     },
-    /// Moves an amount between two counters.
+    /// Adds one to two counters.
     Share {
         one: DocumentId,
         other: DocumentId,

@@ -423,7 +423,7 @@ pub(crate) async fn done(processor: &Processor, records: &[ReceivedRecord]) {
 /// Processes a batch of which a part must be retried, and returns the first unfinished record.
 pub(crate) async fn unfinished(processor: &Processor, records: &[ReceivedRecord]) -> usize {
     let outcome = processor.process(records, NEVER).await;
-    outcome.unfinished.expect("something of the batch must come again")
+    outcome.unfinished.expect("a part of the batch must be unfinished")
 }
 
 /// Applies messages, and checks that all are done.
@@ -433,7 +433,7 @@ pub(crate) async fn applied<'a>(
 ) {
     let messages: Vec<Bytes> = messages.into_iter().cloned().collect();
     let again = projector.project(&messages, NEVER).await;
-    assert!(again.is_empty(), "{again:?} of {} messages must come again", messages.len());
+    assert!(again.is_empty(), "{again:?} of {} messages were not applied", messages.len());
 }
 
 fn all<T: Clone>(shards: &Shards<T>) -> Vec<T> {

@@ -205,7 +205,7 @@ fn a_log_of_which_something_is_damaged_waits_for_an_operator() {
 
             world.faults.heal();
             done(&world.processor(), &[world.nudge(&acme()), world.acme(6..=6)]).await;
-            assert_eq!(world.tail(&acme()).await, Seq(6), "{what}: once it is mended");
+            assert_eq!(world.tail(&acme()).await, Seq(6), "{what}: once it is repaired");
         }
     });
 }

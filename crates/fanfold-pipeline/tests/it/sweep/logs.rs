@@ -190,7 +190,7 @@ fn a_log_that_goes_on_does_not_stand_still() {
 }
 
 /// Commands whose change was lost, and that a later batch overwrote in the slot, are gone. The log
-/// stands still: each run reports that, and puts no nudges.
+/// stands still: each run reports that, and nudges become rare.
 #[test]
 fn what_was_overwritten_is_reported() {
     play(async || {
@@ -271,7 +271,7 @@ fn a_walk_that_is_cut_off_goes_on_there() {
                 if position.is_none() {
                     break;
                 }
-                assert!(runs < 50, "each run comes forward");
+                assert!(runs < 50, "each run makes progress");
             }
             logs.sort();
             nudged.sort();

@@ -129,8 +129,7 @@ pub struct Rates {
     pub transport: u64,
     /// That a call begins an outage of its port, in hundred-thousandths.
     pub outage: u64,
-    /// That a change is lost. Low, since a log stops for good when a later batch overwrites the lost
-    /// one in the slot.
+    /// That a change is lost. Low: a log stops once a later batch overwrites the lost one.
     pub loss: u64,
 }
 

@@ -404,7 +404,7 @@ impl Run {
             watch.audit(|model| {
                 model.check(Invariant::F8, waiting.iter().all(is_parked), || {
                     format!(
-                        "{log} is stopped at {stopped:?}; of {waiting:?} only {parked:?} are parked"
+                        "{log} stopped at {stopped:?}: of {waiting:?} only {parked:?} are parked"
                     )
                 });
             });
@@ -422,8 +422,7 @@ impl Run {
         }
     }
 
-    /// After the run is quiet: every receipt has its entry, every commit was published, and every row
-    /// is its fold.
+    /// At the end every receipt has its entry, every commit is published, and every row is its fold.
     async fn audit_end(&self) {
         let watch = &self.stage.watch;
         for promise in self.clients.promises.borrow().iter() {

@@ -145,9 +145,7 @@ impl Model {
     pub fn change_acknowledged(&mut self, log: &LogId, last: Seq) {
         let streamed = self.log(log).streamed;
         self.check(Invariant::F8, last <= streamed, || {
-            format!(
-                "{log}: the change up to {last} was acknowledged, the stream ends at {streamed}"
-            )
+            format!("{log}: change {last} was acknowledged, the stream ends at {streamed}")
         });
     }
 
@@ -208,10 +206,7 @@ impl Model {
         let seq = entry.seq;
         let before = self.log(log).entries.last().map_or(Time::default(), |last| last.time);
         self.check(Invariant::F9, entry.time >= before, || {
-            format!(
-                "{log}: the entry time decreases from {} to {} at {seq}",
-                before.0, entry.time.0
-            )
+            format!("{log}: the time decreases from {} to {} at {seq}", before.0, entry.time.0)
         });
         let expected = self.expected(log, &entry);
         let describe = |entry: &Entry| format!("{log}: {entry:?}");
@@ -306,7 +301,7 @@ impl Model {
         if let Some(of) = model.used.get(&(command.origin.clone(), command.id))
             && outcome.uses_id()
         {
-            // The window lost an id. Its 2,048 ids are enough for every simulated client.
+            // The window lost an id, although its 2,048 ids suffice for every simulated client.
             return Some(Outcome::Duplicate { of: *of });
         }
         Some(outcome)
@@ -375,10 +370,7 @@ impl Model {
                 model.published.insert(received.first);
             }
             self.check(Invariant::F5, stored, || {
-                format!(
-                    "{log}: {} to {} was published, but is not stored",
-                    received.first, received.last
-                )
+                format!("{log}: {} to {} published, but not stored", received.first, received.last)
             });
             self.check(Invariant::F6, prev_holds, || {
                 format!("{log}: `prev` of {} is {:?}", received.first, received.prev)
@@ -406,8 +398,7 @@ impl Model {
         });
     }
 
-    /// The processor removed a parked command. Its commit must be published, since no other stage
-    /// will publish it.
+    /// The processor removed a parked command. No stage publishes its commit after that.
     pub fn unparked(&mut self, log: &LogId, seq: Seq) {
         let (_, published) = self.log(log).commit_at(seq);
         self.check(Invariant::F5, published, || {

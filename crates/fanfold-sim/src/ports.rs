@@ -81,8 +81,7 @@ impl Watch {
     }
 }
 
-/// The commands table. Each append that takes effect puts its change into `changes`, unless the
-/// fault layer loses it.
+/// The commands table. The change of each append goes into `changes`, unless it is lost.
 #[derive(Clone)]
 pub struct SimCommands {
     /// The in-memory slots, with the bodies of the last batches.

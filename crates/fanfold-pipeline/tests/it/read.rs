@@ -141,11 +141,7 @@ fn an_entry_is_there_or_pending_or_unknown() {
             let error = reads.entries(&log(name), Seq(1), 1).await.expect_err("no such log");
             assert!(error.to_string().starts_with(expected), "{error}");
         }
-        assert_eq!(
-            world.env.now().since_ms(start),
-            5_000,
-            "a read of an unknown seq or log does not wait"
-        );
+        assert_eq!(world.env.now().since_ms(start), 5_000, "no wait for what is unknown");
     });
 }
 

@@ -221,11 +221,7 @@ fn what_is_parked_stays_until_its_commit_is_published() {
         world.faults.fail(Op::Publish, "5-6", .., Broken::Before);
         assert_eq!(unfinished(&processor, &[world.nudge(&acme())]).await, 0);
         assert_eq!(world.tail(&acme()).await.0, 6);
-        assert_eq!(
-            world.parked(&acme()).await.len(),
-            2,
-            "only the parked items make a processor publish the commit"
-        );
+        assert_eq!(world.parked(&acme()).await.len(), 2, "only they lead to publishing");
         world.faults.heal();
         done(&world.processor(), &[world.nudge(&acme())]).await;
         world.assert_run(6).await;

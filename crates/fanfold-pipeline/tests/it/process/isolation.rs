@@ -174,11 +174,7 @@ fn a_log_that_cannot_be_folded_waits_for_another_build() {
                 assert_eq!(world.tail(&other()).await, Seq(1));
                 done(&processor, &[world.nudge(&acme()), world.acme(7..=7)]).await;
                 assert_eq!(world.parked(&acme()).await.len(), 3);
-                assert_eq!(
-                    world.commits(&acme()).await.len(),
-                    2,
-                    "no command is decided behind the entry"
-                );
+                assert_eq!(world.commits(&acme()).await.len(), 2, "nothing is decided on it");
             }
         }
     });

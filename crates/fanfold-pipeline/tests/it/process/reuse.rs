@@ -55,7 +55,7 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
             }
             world.faults.forget();
             let again = [
-                // The same command, and the same one in other JSON.
+                // The same command, also in other JSON.
                 run([3]).remove(0),
                 with_data(6, r#"{ "by": 1.0, "c\u006funter": "a" }"#),
                 // Other data, and another command.
@@ -89,11 +89,7 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
             assert_eq!(last(&world, 10).await, expected, "cold {is_cold}, below {is_below_head}");
             if !is_cold {
                 let reads = usize::from(is_below_head);
-                assert_eq!(
-                    world.faults.counts([Op::JournalRead]),
-                    [reads],
-                    "only repeats read the journal"
-                );
+                assert_eq!(world.faults.counts([Op::JournalRead]), [reads], "only for repeats");
             }
             world.audit(&acme()).await;
         }

@@ -269,11 +269,7 @@ fn what_ends_its_process_while_loading_parks_the_log() {
         assert_eq!(world.parked(&acme()).await, [&parked[..], &["7 ann#7 Suspect"]].concat());
         assert_eq!(world.faults.calls(Op::StateGet).join(" ").matches("acme").count(), 0);
         let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
-        assert_eq!(
-            (report.nudged, report.waiting),
-            (vec![], 1),
-            "it waits for an operator, so the sweep does not nudge it"
-        );
+        assert_eq!((report.nudged, report.waiting), (vec![], 1), "it waits: no nudge");
     });
 }
 

@@ -68,7 +68,7 @@ fn what_is_beyond_waits_and_is_read_from_the_journal() {
             let waits: Vec<u64> =
                 world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
             assert!(waits.iter().all(|ms| (50..=200).contains(ms)), "{waits:?}");
-            assert_eq!(waits.len(), 1, "the cursor does not move, so there is one wait");
+            assert_eq!(waits.len(), 1, "one wait: no worker moves it");
             assert!(!world.faults.calls(Op::JournalRead).is_empty());
         }
     });

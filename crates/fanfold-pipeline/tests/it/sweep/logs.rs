@@ -190,7 +190,7 @@ fn a_log_that_goes_on_does_not_stand_still() {
 }
 
 /// Commands whose change was lost, and that a later batch overwrote in the slot, are gone. The log
-/// stands still: each run reports that, and nudges become rare.
+/// stands still: each run reports that, and its nudges, which cannot help, become rare.
 #[test]
 fn what_was_overwritten_is_reported() {
     play(async || {

@@ -1,8 +1,8 @@
-//! Which attempts have really ended their processes: what may be counted as a crash, and what may
-//! be parked, or faulted, for it.
+//! How many crashes really happened, per table and log. Leases, parked commands and faulted entries
+//! must not count more.
 //!
-//! A crash is an invocation that is ended while its attempt stands. What was noted, or taken back,
-//! without an answer may be counted as one, too: the two cannot be told apart.
+//! A crash is an invocation that the driver kills during an attempt. A call that writes or removes a
+//! lease and gets no answer may also leave a lease that counts as a crash, so it raises the bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use fanfold::LogId;
 
 use crate::executor::TaskId;
 
-/// A table, and a log in it.
+/// A table and a log in it.
 type Place = (&'static str, LogId);
 
 /// The attempts of a run.
@@ -26,24 +26,24 @@ impl Attempts {
         self.under_way.entry((table, log.clone())).or_default().insert(task);
     }
 
-    /// It was taken back, or refused.
+    /// The lease was removed, or the table refused it.
     pub fn ended(&mut self, table: &'static str, log: &LogId, task: TaskId) {
         if let Some(tasks) = self.under_way.get_mut(&(table, log.clone())) {
             tasks.remove(&task);
         }
     }
 
-    /// A note had no answer: it may take effect, or stay, without a crash.
+    /// A write or removal of a lease got no answer, so the lease may count without a crash.
     pub fn unanswered(&mut self, table: &'static str, log: &LogId, attempts: u32) {
         *self.crashes.entry((table, log.clone())).or_default() += attempts.max(1);
     }
 
-    /// Nothing is counted any more.
+    /// The table stored a lease with a count of zero: earlier crashes no longer count.
     pub fn reset(&mut self, table: &'static str, log: &LogId) {
         self.crashes.remove(&(table, log.clone()));
     }
 
-    /// An invocation was ended where it stood.
+    /// The driver killed an invocation.
     pub fn killed(&mut self, task: TaskId) {
         for (place, tasks) in &mut self.under_way {
             if tasks.remove(&task) {
@@ -52,13 +52,13 @@ impl Attempts {
         }
     }
 
-    /// How many may be counted.
+    /// The number of crashes that may be counted.
     pub fn crashes(&self, table: &'static str, log: &LogId) -> u32 {
         self.crashes.get(&(table, log.clone())).copied().unwrap_or_default()
     }
 }
 
-/// The number in `the process ended 3 times while …`, and in what else says so.
+/// The number of crashes in a text such as `the process ended 3 times while …`.
 pub fn counted(text: &str) -> Option<u32> {
     let (_, behind) =
         text.split_once("process ended ").or_else(|| text.split_once("its process "))?;

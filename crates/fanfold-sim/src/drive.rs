@@ -1,5 +1,5 @@
-//! The event sources and the clients: who calls the stages, how it goes wrong, and what is made
-//! of the answers. They behave as Lambda's mappings and SNS do, on a bad day.
+//! The callers of the stages: event sources, schedules, operators, readers and clients. Event
+//! sources retry and redeliver as Lambda's mappings and SNS do, and inject the transport's faults.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -33,48 +33,48 @@ use crate::ports::Watch;
 use crate::transport::{Notification, Notifications, Queue, Received};
 use crate::workload::Habits;
 
-/// Environments of a stage that are warm at the same time.
+/// Warm environments of a stage at the same time.
 const ENVIRONMENTS: u64 = 3;
-/// Records or changes of a batch, at most.
+/// Most records or changes in a batch.
 const BATCH_MAX: u64 = 30;
 /// How long an invocation may take.
 const DEADLINE_MS: std::ops::Range<u64> = 2_000..15_000;
-/// How long one may go on behind its deadline: then it is ended.
+/// How long an invocation may run past its deadline before it is killed.
 pub const GRACE_MS: u64 = 10_000;
-/// How long an invocation lives that dies, or is given up.
+/// How long an invocation runs before the driver kills it or abandons it.
 const DEATH_MS: std::ops::Range<u64> = 0..400;
-/// Waits between polls, and after failures.
+/// Pauses between polls, and after failures.
 const POLL_MS: std::ops::Range<u64> = 5..60;
 const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
-/// How long a shard stands still: longer than most batches take to come again.
+/// How long a shard is delayed: longer than the retry of most batches takes.
 const SHARD_DELAY_MS_MAX: u64 = 15_000;
 /// SNS retries twice.
 const DELIVERIES_MAX: u32 = 3;
-/// Messages of one view under way at the same time.
+/// Concurrent deliveries of one view.
 const DELIVERIES_AT_ONCE: usize = 3;
-/// The sweeps' schedule, and how many logs they look at.
+/// The sweeps' interval, and the logs that each run inspects.
 const SWEEP_MS: u64 = 15_000;
 const SWEEP_LOGS: usize = 5;
-/// Runs of a view's sweep beside the one that is due, one less than this.
+/// Bound (exclusive) of extra runs of a view's sweep beside the one that is due.
 const PILED_UP_MAX: u64 = 5;
-/// How often an operator looks at what is parked as a suspect.
+/// The interval at which the operator releases parked suspects and views.
 const OPERATOR_MS: u64 = 40_000;
-/// How often somebody looks at a view, and how long a wait sleeps.
+/// Pauses between reads, and how long a wait sleeps.
 const READ_MS: std::ops::Range<u64> = 200..3_000;
 const NAP_MS: u64 = 50;
-/// A client gives up a command after so many answers that it may try again.
+/// A client drops a command after this many attempts.
 const CLIENT_ATTEMPTS_MAX: u32 = 30;
 
-/// What drivers share.
+/// State that all drivers share.
 #[derive(Clone)]
 pub struct Stage {
     /// Starts tasks.
     pub executor: Executor,
-    /// Time and chance.
+    /// The virtual clock and the randomness.
     pub world: World,
-    /// Faults and auditor.
+    /// The fault layer and the auditor.
     pub watch: Watch,
-    /// Invocations, deliveries and clients under way: while there are any, the run is not quiet.
+    /// Running invocations, deliveries and clients. The run is not quiet until this is zero.
     pub busy: Rc<Cell<usize>>,
 }
 
@@ -87,8 +87,8 @@ impl Stage {
         self.world.now().plus_ms(self.world.pick(DEADLINE_MS))
     }
 
-    /// Calls a stage as Lambda does, which ends what has not returned some time after its deadline.
-    /// `None`: it died, or its caller waits no longer.
+    /// Calls a stage as Lambda does, and kills it [`GRACE_MS`] after its deadline. Returns `None`
+    /// if the invocation was killed, or became a zombie that runs on without a caller.
     async fn invoke<T: 'static>(
         &self,
         deadline: Time,
@@ -136,8 +136,8 @@ impl Stage {
         }
     }
 
-    /// Drives one shard: batches in order, again from the first record that is not finished. As with
-    /// Lambda, a batch that comes again is what was left of it, or a half of that, and never more.
+    /// Drives one shard: delivers batches in order, and retries from the first unfinished record. As
+    /// with Lambda, a retry has the rest of the batch or half of it, and no further records.
     async fn drive<T: Clone + Send + 'static, F: Future<Output = BatchOutcome> + 'static>(
         &self,
         shard: &Queue<T>,
@@ -145,7 +145,7 @@ impl Stage {
         acknowledged: impl AsyncFn(&[T]),
     ) {
         let size_max = 1 + self.world.pick(0..BATCH_MAX);
-        // What is left of a batch, in the parts in which it comes again, the next one last.
+        // Sizes of the parts in which the rest of a batch is retried, the next one last.
         let mut parts: Vec<usize> = Vec::new();
         loop {
             let next = parts.pop();
@@ -185,7 +185,7 @@ impl Stage {
     }
 }
 
-/// Environments that come and go; chance chooses which gets the next batch.
+/// The environments of a stage. Faults replace one, or choose another for the next batch.
 struct Environments<T> {
     warm: RefCell<Vec<Rc<T>>>,
     last: Cell<u64>,
@@ -236,7 +236,7 @@ pub async fn process(
     canaries_are_told: bool,
     parked: Arc<StoredParked>,
 ) {
-    // Some remember next to nothing, and load each log from its head for each batch.
+    // In some runs processors have no cache, and load each log for each batch.
     let forgets = stage.world.happens(250);
     let make = || {
         let processor = Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
@@ -351,8 +351,8 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
     }
 }
 
-/// The operator: finds nothing wrong with what is parked as a suspect, and lets it go on; and has
-/// what the topic has refused published again.
+/// The operator of commands: releases parked suspects, and nudges logs with commits that the topic
+/// refused, so that the processor publishes them again.
 pub async fn operate(stage: Stage, parked: Arc<StoredParked>, stream: Arc<dyn CommandStream>) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
@@ -371,15 +371,15 @@ pub async fn operate(stage: Stage, parked: Arc<StoredParked>, stream: Arc<dyn Co
                 }
             }
             if is_refused {
-                // If it fails, there is another round.
+                // If it fails, the next round repeats it.
                 let _ = stream.put_records(&[StreamRecord::nudge(log)]).await;
             }
         }
     }
 }
 
-/// The schedule of a view's sweep. Now and then several runs begin at the same place, each in an
-/// environment of its own.
+/// The schedule of a view's sweep. Sometimes several runs begin at the same position, each in its
+/// own environment.
 pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
     let sweeps = Environments::new(&make);
     let mut next = None;
@@ -405,7 +405,7 @@ pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
     }
 }
 
-/// The operator: a view that was parked because its processes ended goes on.
+/// The operator of views: redrives a view that was parked after crashes.
 pub async fn redrive(stage: Stage, view: &'static str, table: Arc<StoredView>) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
@@ -421,7 +421,7 @@ pub async fn redrive(stage: Stage, view: &'static str, table: Arc<StoredView>) {
     }
 }
 
-/// Waits by sleeping a little: what it misses, the caller reads next time.
+/// Waits by sleeping. It may return early; the caller reads again.
 pub struct Naps(pub World);
 
 #[async_trait]
@@ -435,8 +435,7 @@ impl Waits for Naps {
     }
 }
 
-/// Somebody who looks at views, also while they are written, and waits for receipts; and who asks
-/// by its id what became of a command.
+/// A reader: reads views while they are written, waits for receipts, and looks up commands by id.
 pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients: Clients) {
     loop {
         stage.pause(READ_MS).await;
@@ -462,7 +461,7 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
             stage.watch.audit(|model| {
                 model.seen(view, &receipt.log, page.seq, &rows);
                 let reached = asked.is_none_or(|asked| page.seq >= asked);
-                model.check(Invariant::F6, reached, || format!("{view} shown before {asked:?}"));
+                model.check(Invariant::F6, reached, || format!("{view} was read before {asked:?}"));
             });
         }
     }
@@ -481,20 +480,20 @@ async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
     stage.watch.audit(|model| model.looked_up(&receipt.log, (origin, id), found));
 }
 
-/// What a client was promised.
+/// A receipt that a client got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promise {
     /// The receipt's log.
     pub log: LogId,
     /// The receipt's seq.
     pub seq: Seq,
-    /// Who numbered the command: a user, or a client of one.
+    /// The command's origin: a user, or a client of a user.
     pub origin: String,
-    /// Its id.
+    /// The command's id.
     pub id: u64,
 }
 
-/// What the clients share.
+/// State that all clients share.
 #[derive(Clone, Default)]
 pub struct Clients {
     /// Every receipt.
@@ -503,7 +502,7 @@ pub struct Clients {
     sent: Rc<RefCell<Vec<Value>>>,
 }
 
-/// One client: sends, and sends again until it has an answer.
+/// One client: sends batches, and retries those without a final answer.
 pub async fn client(stage: Stage, ingest: Rc<Ingest>, habits: Habits, clients: Clients) {
     for _ in 0..habits.requests {
         stage.pause(0..300).await;
@@ -520,7 +519,7 @@ pub async fn client(stage: Stage, ingest: Rc<Ingest>, habits: Habits, clients: C
     }
 }
 
-/// Who numbers a command, as its entry says it.
+/// The origin of a command, as its entry has it.
 fn origin(command: &Value) -> String {
     let text = |field: &str| command[field].as_str().unwrap_or_default();
     match text("client") {
@@ -530,7 +529,7 @@ fn origin(command: &Value) -> String {
 }
 
 impl Clients {
-    /// A new command; or, now and then, one that was sent before.
+    /// A new command or, sometimes, one that was sent before.
     fn command(&self, stage: &Stage, habits: &Habits) -> Value {
         let mut sent = self.sent.borrow_mut();
         if !sent.is_empty() && stage.world.happens(60) {
@@ -541,7 +540,7 @@ impl Clients {
         let command = habits.command(&stage.world, |org, origin| {
             let mut ids = self.ids.borrow_mut();
             let id = ids.entry((org.to_owned(), origin.to_owned())).or_default();
-            // Now and then a client gives an id to two commands.
+            // Sometimes a client uses an id for two commands.
             if *id == 0 || !stage.world.happens(15) {
                 *id += 1;
             }
@@ -551,7 +550,7 @@ impl Clients {
         command
     }
 
-    /// Sends a batch; returns what has to be sent again.
+    /// Sends a batch, and returns the commands to retry.
     async fn send(&self, stage: &Stage, ingest: &Rc<Ingest>, batch: Vec<Value>) -> Vec<Value> {
         let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
         let ingest = ingest.clone();

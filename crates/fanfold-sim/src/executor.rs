@@ -1,8 +1,8 @@
-//! One thread, a clock that jumps from timer to timer, and one source of chance: whatever runs
-//! here runs the same way again from the same seed.
+//! A deterministic executor: one thread, a virtual clock that jumps from timer to timer, and one
+//! random generator. The same seed gives the same run.
 //!
-//! Among the tasks that can go on, chance picks the next: so every order in which port calls can
-//! interleave comes up in some seed.
+//! The generator picks the next of the ready tasks, so that seeds cover different interleavings of
+//! port calls.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -19,14 +19,14 @@ use fanfold_pipeline::ports::Env;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
-/// When every simulated world begins: 2026-01-01T00:00:00Z.
+/// The start of every simulation: 2026-01-01T00:00:00Z.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
-/// Tells tasks apart.
+/// Identifies a task.
 pub type TaskId = u64;
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Time and chance, as the stages see them.
+/// The virtual clock and the random generator: the stages' [`Env`].
 #[derive(Clone)]
 pub struct World(Arc<Mutex<Shared>>);
 
@@ -37,7 +37,7 @@ struct Shared {
     wakers: BTreeMap<u64, Waker>,
     next_timer: u64,
     ready: Vec<TaskId>,
-    /// The task that runs, or ran last.
+    /// The task that runs now, or ran last.
     task: TaskId,
     detached: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
     stopped: bool,
@@ -48,12 +48,12 @@ impl World {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number from `range`.
+    /// A random number in `range`.
     pub fn pick(&self, range: std::ops::Range<u64>) -> u64 {
         self.lock().chance.random_range(range)
     }
 
-    /// Starts a task that nobody waits for.
+    /// Starts a task without a handle.
     pub fn detach(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.lock().detached.push(Box::pin(task));
     }
@@ -63,17 +63,17 @@ impl World {
         self.lock().task
     }
 
-    /// Lets a run that was stopped go on.
+    /// Undoes [`World::stop`].
     pub fn resume(&self) {
         self.lock().stopped = false;
     }
 
-    /// Ends the run after the present step.
+    /// Ends the run after the current step.
     pub fn stop(&self) {
         self.lock().stopped = true;
     }
 
-    /// True `per_mille` times in a thousand.
+    /// True with a probability of `per_mille` thousandths.
     pub fn happens(&self, per_mille: u64) -> bool {
         self.pick(0..1_000) < per_mille
     }
@@ -156,7 +156,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// A world from a seed.
+    /// Creates an executor from a seed.
     pub fn new(seed: u64) -> Self {
         let shared = Shared {
             now: Time(EPOCH_MS),
@@ -176,7 +176,7 @@ impl Executor {
         }
     }
 
-    /// Its time and chance.
+    /// The executor's clock and random generator.
     pub fn world(&self) -> &World {
         &self.world
     }
@@ -203,7 +203,8 @@ impl Executor {
         Join { id, slot, executor: self.clone() }
     }
 
-    /// Runs until `done` is finished, or nothing is left that could go on, or the time is over.
+    /// Runs tasks until `done` has a result. Returns `false` if no task can run, the run was stopped,
+    /// or the clock passes `until`.
     pub fn run_until<T>(&self, done: &Join<T>, until: Time) -> bool {
         loop {
             if done.slot.borrow().value.is_some() {
@@ -240,7 +241,7 @@ impl Executor {
                 let at = shared.chance.random_range(0..n);
                 shared.ready.swap_remove(at)
             };
-            // Out of the table while it runs: it may start and stop others.
+            // Removed from the table while it runs, since it may start and kill other tasks.
             let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { continue };
             self.world.lock().task = next;
             let waker = Waker::from(Arc::new(TaskWaker { id: next, world: self.world.clone() }));
@@ -250,7 +251,7 @@ impl Executor {
         }
     }
 
-    /// Stops everything.
+    /// Drops all tasks.
     pub fn clear(&self) {
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
@@ -262,7 +263,7 @@ struct Slot<T> {
     waker: Option<Waker>,
 }
 
-/// A started task. Dropping this lets it go on.
+/// A handle to a task. The task runs on when the handle is dropped.
 pub struct Join<T> {
     id: TaskId,
     slot: Rc<RefCell<Slot<T>>>,
@@ -270,18 +271,18 @@ pub struct Join<T> {
 }
 
 impl<T> Join<T> {
-    /// Which task it is.
+    /// The task's id.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// Ends the task where it stands; `false`: it has ended already.
+    /// Drops the task. Returns `false` if it has finished already.
     pub fn kill(&self) -> bool {
         let task = self.executor.tasks.borrow_mut().remove(&self.id);
         task.is_some()
     }
 
-    /// Its result, once it has one.
+    /// Takes the task's result, if it has finished.
     pub fn take(&self) -> Option<T> {
         self.slot.borrow_mut().value.take()
     }

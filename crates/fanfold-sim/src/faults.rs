@@ -1,16 +1,16 @@
-//! The fault layer. The model: every port call takes some time before and after its effect, and
-//! while faults are on, any call
+//! The fault layer. Every port call takes some time before and after its effect. While faults are
+//! on, any call may
 //!
-//! - fails before its effect, or is throttled;
-//! - takes effect and fails all the same;
-//! - gets no answer, and takes effect much later, or never;
-//! - succeeds for a part of its records or messages only.
+//! - fail before its effect, or be throttled;
+//! - take effect and then fail;
+//! - get no answer, and take effect much later, or never;
+//! - succeed for only some of its records or messages.
 //!
-//! And in some runs the topics refuse messages of some logs for good ([`crate::ports::Refusal`]).
+//! In some runs the topics refuse messages of some logs permanently ([`crate::ports::Refusal`]).
 //!
-//! The transport (`drive`) adds the rest: invocations that die between any two calls, or go on as
-//! zombies beside their retry; several environments; records and notifications that come twice,
-//! late, and out of order.
+//! The transport (`drive`) adds further faults: invocations that are killed between any two calls, or
+//! run on as zombies beside their retry; several environments; records and notifications that arrive
+//! twice, late, and out of order.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,62 +22,62 @@ use fanfold_pipeline::ports::{Env, Unavailable};
 
 use crate::executor::World;
 
-/// What went wrong.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// A call failed and had no effect.
+    /// A call failed without an effect.
     ErrorBefore,
     /// A call failed after its effect.
     ErrorAfter,
-    /// A call got no answer, and took effect much later.
+    /// A call got no answer and took effect much later.
     TimedOutLate,
-    /// A call got no answer, and never took effect.
+    /// A call got no answer and never took effect.
     TimedOutNever,
     /// A call was throttled.
     Throttled,
-    /// A whole port answered nothing but errors for a while.
+    /// All calls of one port failed for a while.
     Outage,
-    /// Some records of a `put_records` were not put.
+    /// Some records of a `put_records` were throttled.
     PartialPut,
-    /// Some messages of a `publish` were not published.
+    /// Some messages of a `publish` were throttled.
     PartialPublish,
-    /// The topic refused a message for good.
+    /// The topic refused a message permanently.
     MessageRefused,
-    /// An invocation died between two port calls.
+    /// An invocation was killed between two port calls.
     Killed,
-    /// An invocation went on beside its retry.
+    /// An invocation ran on beside its retry.
     Zombie,
-    /// Another environment than the last got a log's batch.
+    /// A batch went to another environment than the one before.
     OtherEnvironment,
-    /// A new environment started, with nothing in memory.
+    /// A new environment started, with empty caches.
     ColdStart,
-    /// A batch came again although it had been acknowledged.
+    /// A batch was delivered again after all of it was finished.
     BatchTwice,
-    /// A batch was cut in two after a failure.
+    /// A batch was split in two after a failure.
     Bisected,
-    /// A record of the command stream came twice.
+    /// A record arrived twice on the command stream.
     RecordTwice,
-    /// A record of the command stream came before an earlier one.
+    /// A record arrived on the command stream before an earlier one.
     RecordReordered,
-    /// A record of the command stream came seconds after it had been acknowledged.
+    /// A record arrived on the command stream seconds after the stream acknowledged it.
     RecordDelayed,
-    /// A shard stood still for a while.
+    /// The delivery of a shard's next batch was delayed.
     ShardDelayed,
-    /// A notification came twice.
+    /// A notification was delivered twice.
     NotificationTwice,
-    /// A notification came before an earlier one.
+    /// A notification was due before an earlier one.
     NotificationReordered,
-    /// A notification came late.
+    /// A notification was delivered late.
     NotificationDelayed,
-    /// A notification was not delivered, and went to the dead letters.
+    /// A notification became a dead letter after its last attempt.
     DeadLetter,
-    /// A head was shown as it was before.
+    /// A read of a head returned an older version, or none.
     StaleHead,
     /// A client sent a command again.
     Repeated,
-    /// Several sweeps of a view began at the same place.
+    /// Several sweeps of a view began at the same position.
     SweepsPileUp,
-    /// A change was never on the change stream.
+    /// A change never reached the change stream.
     ChangeLost,
 }
 
@@ -117,30 +117,30 @@ impl Fault {
 /// How often each fault was injected.
 pub type Counts = BTreeMap<Fault, u64>;
 
-/// How likely faults are in one run, in thousandths: drawn once per seed, so that calm and wild
-/// runs both come up.
+/// The probabilities of faults in one run, in thousandths unless noted. Drawn once per seed, so that
+/// runs with few and with many faults occur.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
-    /// Of a port call.
+    /// That a port call fails.
     pub call: u64,
-    /// Of an invocation: death, zombie.
+    /// That an invocation is killed, or becomes a zombie.
     pub invocation: u64,
-    /// Of the transport: repetition, disorder, delay.
+    /// That the transport repeats, reorders or delays.
     pub transport: u64,
-    /// Of a call to begin an outage of its port, in hundred-thousandths.
+    /// That a call begins an outage of its port, in hundred-thousandths.
     pub outage: u64,
-    /// Of a change to be lost. Seldom: what is overwritten before it is found, stops its log.
+    /// That a change is lost. Low: a log stops once a later batch overwrites the lost one.
     pub loss: u64,
 }
 
-/// The longest time that a port call takes before, and after, its effect.
+/// Longest latency of a port call before its effect, and again after it.
 const LATENCY_MS_MAX: u64 = 12;
-/// How much later a call may take effect whose answer was given up.
+/// Longest delay of the effect of a call that timed out.
 const LATE_MS_MAX: u64 = 20_000;
-/// How long an outage takes: longer than any stage tries.
+/// How long an outage lasts: longer than any stage retries.
 const OUTAGE_MS: std::ops::Range<u64> = 2_000..30_000;
 
-/// Draws faults, and counts them.
+/// Draws faults and counts them.
 #[derive(Clone)]
 pub struct Faults {
     world: World,
@@ -151,7 +151,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Faults for one run; on.
+    /// Draws the rates of one run. Faults are on.
     pub fn new(world: World) -> Self {
         let draw = |max: u64| if world.happens(300) { 0 } else { world.pick(1..max) };
         let rates = Rates {
@@ -175,23 +175,23 @@ impl Faults {
         self.rates
     }
 
-    /// From now on, nothing goes wrong any more.
+    /// Turns all faults off.
     pub fn off(&self) {
         self.on.store(false, Ordering::Relaxed);
     }
 
-    /// How often each fault was injected so far.
+    /// How often each fault has been injected so far.
     pub fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes a fault that was injected.
+    /// Counts a fault that was injected.
     pub fn count(&self, fault: Fault) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(fault).or_default() += 1;
     }
 
-    /// Whether faults happen at all.
+    /// Whether faults are on.
     pub fn are_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
@@ -210,7 +210,7 @@ impl Faults {
         self.drawn(fault, self.rates.invocation)
     }
 
-    /// Whether sweeps pile up. So few run while faults are on that they often do.
+    /// Whether sweeps pile up. Frequent, since few sweeps run while faults are on.
     pub fn piles_up(&self) -> bool {
         self.drawn(Fault::SweepsPileUp, 500)
     }
@@ -220,7 +220,7 @@ impl Faults {
         self.drawn(Fault::ChangeLost, self.rates.loss)
     }
 
-    /// Whether a replica that is asked lags behind. So few are asked that it often does.
+    /// Whether a read of heads is stale. Frequent, since such reads are few.
     pub fn replication(&self) -> bool {
         self.drawn(Fault::StaleHead, 500)
     }
@@ -233,7 +233,7 @@ impl Faults {
         happens
     }
 
-    /// One port call.
+    /// Makes one port call, with latency and perhaps a fault.
     pub async fn call<T, E>(
         &self,
         hop: &'static str,
@@ -273,7 +273,7 @@ impl Faults {
                     let (world, late_ms) = (self.world.clone(), self.world.pick(0..LATE_MS_MAX));
                     self.world.detach(async move {
                         world.sleep(late_ms).await;
-                        // Nobody hears of it.
+                        // The caller has its timeout already.
                         let _ = effect.await;
                     });
                     Err(timed_out())
@@ -297,7 +297,7 @@ impl Faults {
         outages.get(hop).is_some_and(|until| *until > now)
     }
 
-    /// Which of `n` records or messages a call that takes parts leaves out.
+    /// Which of `n` records or messages a partial call leaves out.
     pub fn parts_left_out(&self, n: usize, fault: Fault) -> Vec<bool> {
         if n == 0 || !self.happens(self.rates.call) {
             return vec![false; n];

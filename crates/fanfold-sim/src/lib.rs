@@ -1,10 +1,9 @@
 //! Deterministic simulation of Fanfold: the real stages and the real ledger over the in-memory
-//! ports, behind a layer of faults, in one thread, with a clock that jumps and one seed.
+//! ports, behind a fault layer, in one thread, with a virtual clock and one seed.
 //!
-//! A run ([`run`]) lets clients work while everything goes wrong ([`faults`]), with an auditor
-//! ([`model`]) that watches every effect and knows the invariants. Then the faults stop, and within
-//! bounded time everything must have become quiet, with nothing lost. The same seed gives the same
-//! bytes again.
+//! In a run ([`run`]) clients work under faults ([`faults`]), and an auditor ([`model`]) checks every
+//! effect against the invariants. Then the faults stop, and the system must process everything
+//! within bounded time, with nothing lost. The same seed gives the same trace.
 
 pub mod attempts;
 pub mod drive;
@@ -49,36 +48,36 @@ use crate::ports::{
 use crate::transport::{Notifications, Queue};
 use crate::workload::Habits;
 
-/// How long a run may take in all, in simulated time, before it counts as stuck.
+/// Longest run in simulated time. A longer one counts as stuck.
 const RUN_MS_MAX: u64 = 4 * 60 * 60 * 1_000;
-/// How long it may take after the faults have stopped until all is quiet.
+/// Longest simulated time from the end of the faults until the run is quiet.
 const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
-/// For how long at least a log that has lost commands stands still when all is quiet.
+/// The standstill that the sweep must at least report for a log that has lost commands.
 const STANDSTILL_MS: u64 = 5_000;
 const SHARDS: usize = 2;
 const TOPICS: usize = 2;
 const CANARIES: usize = 2;
-/// How old a lone record is when it becomes suspect, at most: runs are too short for the default.
+/// Bound of the age at which a lone record becomes suspect. Runs are too short for the default.
 const SUSPECT_MS_MAX: u64 = 3_000;
 
-/// What one run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// What contradicted the invariants; empty if all is well.
+    /// Violations of the invariants; empty if the run passed.
     pub violations: Vec<Breach>,
     /// Every effect, in order.
     pub trace: Vec<String>,
-    /// The faults injected.
+    /// How often each fault was injected.
     pub faults: Counts,
-    /// The commands accepted.
+    /// The number of accepted commands.
     pub commands: u64,
-    /// The simulated time that the run took, in milliseconds.
+    /// The length of the run in simulated milliseconds.
     pub took_ms: u64,
 }
 
-/// The simulated world, wired.
+/// The parts of the simulation that the end of a run checks.
 struct Run {
     stage: Stage,
     changes: Vec<Queue<fanfold_pipeline::ports::Change>>,
@@ -127,7 +126,7 @@ pub fn run(seed: u64) -> Report {
 }
 
 impl Run {
-    /// Wires the stages to the ports, and starts whoever drives them.
+    /// Wires the stages to the ports, and starts their drivers.
     fn start(stage: &Stage, canaries_are_told: bool) -> Self {
         let Stage { executor, world, watch, .. } = stage;
         let env: Arc<dyn Env> = Arc::new(world.clone());
@@ -140,7 +139,7 @@ impl Run {
         };
         let names = workload::views();
         let names = names.iter().map(|view| view.name());
-        // A disk in memory without faults does not fail.
+        // An in-memory disk without faults does not fail.
         let memory = Ports::in_memory(&config, names, env.clone()).expect("ports in memory");
         let (changes, records) = (Queue::shards(SHARDS), Queue::shards(SHARDS));
         let subscribers: Vec<Notifications> =
@@ -177,7 +176,7 @@ impl Run {
         let topic = Arc::new(PackingTopic::new(topics, env.clone()));
         let dead_letters = memory.dead_letters.clone();
 
-        // Small records make rounds: a log's next one has to wait for the last.
+        // Small records give a log several rounds, each of which waits for the one before.
         let record_bytes = world.pick(300..10_000) as usize;
         for shard in &changes {
             let ports = RelayPorts { stream: stream.clone(), env: env.clone() };
@@ -185,8 +184,8 @@ impl Run {
             let make = move || Relay::new(ports.clone()).with_record_bytes(bytes);
             executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
         }
-        // Invocations die of nothing, here: so any command may be taken for the cause, or all of a
-        // log, and nothing else may come of it.
+        // No command causes a crash here, so the processor may suspect any command, or all of a log.
+        // That must have no effect beyond parked commands and faulted entries.
         let suspicion = Suspicion {
             age_ms: world.pick(0..SUSPECT_MS_MAX),
             attempts_max: world.pick(0..3) as u32,
@@ -259,7 +258,7 @@ impl Run {
         let waits = Arc::new(drive::Naps(world.clone()));
         let ports = ReadPorts { commands, journal, state, waits, env };
         let reads = Reads::new(ports, served, services);
-        // Nobody waits for a filtered view, or reads one of another service.
+        // Without `fragile`: it is a filtered view, and a read of one cannot wait for a seq.
         let names = vec!["balances", "statement", "totals"];
         executor.spawn(drive::read(stage.clone(), reads, names, clients.clone()));
         let habits = Habits::draw(world);
@@ -278,10 +277,10 @@ impl Run {
         Self { stage, changes, records, parked, refusal, dead_letters, views, clients, sweep }
     }
 
-    /// Faults and work; then no faults; then everything must be quiet, and nothing be lost.
+    /// Lets clients work under faults, turns faults off, waits until the run is quiet, and audits.
     async fn main(&self) {
         let Stage { world, watch, .. } = &self.stage;
-        // Clients count as busy; drivers between two batches do not.
+        // Clients count as busy. Drivers between two batches do not.
         while self.stage.busy.get() > 0 || world.happens(300) {
             world.sleep(500).await;
             if world.happens(5) {
@@ -305,7 +304,7 @@ impl Run {
         self.audit_end().await;
     }
 
-    /// Why the run is not over yet.
+    /// Why the run is not quiet yet; `None` if it is.
     async fn unquiet(&self) -> Option<String> {
         if self.stage.busy.get() > 0 {
             return Some("invocations under way".to_owned());
@@ -324,8 +323,8 @@ impl Run {
                 return Some(format!("{log} ends at {tail} of {accepted}"));
             }
             let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
-            // What the topic refuses for ever stays parked.
-            // So does what is behind a command that is lost; the audit looks at it.
+            // Commits that the topic refuses permanently stay parked. So do the commands behind a
+            // lost command, which `audit_stopped` checks.
             let stays = |item: &ParkedItem| match item.identity == Parked::UNPUBLISHED {
                 true => self.refusal.keeps(log),
                 false => is_stopped,
@@ -366,7 +365,7 @@ impl Run {
         }
     }
 
-    /// Whatever is broken, everything else has gone on to its end.
+    /// Every log is processed to its end, unless it is stopped, and no view lags.
     async fn audit_isolation(&self, logs: &[LogId]) {
         let watch = &self.stage.watch;
         for log in logs {
@@ -387,7 +386,7 @@ impl Run {
         }
     }
 
-    /// What is lost is reported, and what is behind it is kept.
+    /// The sweep reports a stopped log, and the commands behind the lost one stay parked.
     async fn audit_stopped(&self, logs: &[LogId]) {
         let watch = &self.stage.watch;
         let mut is_any = false;
@@ -404,24 +403,26 @@ impl Run {
             let is_parked = |seq: &Seq| parked.iter().any(|item| item.seq == *seq);
             watch.audit(|model| {
                 model.check(Invariant::F8, waiting.iter().all(is_parked), || {
-                    format!("{log} stands at {stopped:?}, and of {waiting:?} only {parked:?} wait")
+                    format!(
+                        "{log} stopped at {stopped:?}: of {waiting:?} only {parked:?} are parked"
+                    )
                 });
             });
         }
         if is_any {
-            // What was lost may have been accepted a moment ago.
+            // The lost command may have been accepted just now.
             self.stage.world.sleep(STANDSTILL_MS + 1).await;
             let swept = self.sweep.sweep(None, usize::MAX, Time(u64::MAX)).await;
             let standstill_ms = swept.map_or(0, |report| report.standstill_ms_max);
             watch.audit(|model| {
                 model.check(Invariant::F8, standstill_ms > STANDSTILL_MS, || {
-                    format!("a log has lost commands, and the sweep reports {standstill_ms} ms")
+                    format!("a log has lost commands, but the sweep reports {standstill_ms} ms")
                 });
             });
         }
     }
 
-    /// After all is quiet: every promise is kept, every commit told, every row as it should be.
+    /// At the end every receipt has its entry, every commit is published, and every row is its fold.
     async fn audit_end(&self) {
         let watch = &self.stage.watch;
         for promise in self.clients.promises.borrow().iter() {
@@ -463,7 +464,7 @@ impl Run {
                 });
             }
         }
-        // Last: it sends canaries.
+        // Last, since its sweep sends canaries.
         self.audit_stopped(&logs).await;
     }
 }

@@ -1,7 +1,7 @@
-//! What the system should be, kept beside it: the auditor.
+//! The auditor: a plain model of what the system should contain.
 //!
-//! It is told of every effect in the moment it happens, keeps its own idea of every log (written
-//! plainly, without the code it checks), and notes what contradicts the invariants.
+//! The ports report every effect to it when the effect happens. It keeps a model of every log,
+//! without the code of the stages that it checks, and collects violations of the invariants.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,34 +20,34 @@ use fanfold::{
 use fanfold_pipeline::ports::{CommitItem, StateItem, StoredRow};
 use serde_json::Value;
 
-/// A value and the seq from which on it holds.
+/// Versions of a value, each with the first seq at which it holds.
 type History<T> = Vec<(Seq, T)>;
 
 fn at<T>(history: &History<T>, seq: Seq) -> Option<&(Seq, T)> {
     history.iter().rev().find(|(since, _)| *since <= seq)
 }
 
-/// One log, as it should be.
+/// What one log should contain.
 #[derive(Default)]
 struct LogModel {
     accepted: Vec<(Time, Command)>,
-    /// The first of the batch in the slot.
+    /// The first seq of the batch in the slot.
     in_slot: Seq,
-    /// Of changes that were lost.
+    /// The commands of lost changes.
     lost: BTreeSet<Seq>,
     on_stream: BTreeSet<Seq>,
     streamed: Seq,
     entries: Vec<Entry>,
-    /// first -> last
+    /// The last seq of each commit, by its first.
     commits: BTreeMap<Seq, Seq>,
     published: BTreeSet<Seq>,
-    /// The commits that are parked because the topic refuses them.
+    /// The first seqs of commits that are parked because the topic refused them.
     refused: BTreeSet<Seq>,
     used: HashMap<(Origin, CommandId), Seq>,
     documents: BTreeMap<DocumentId, (AnyDocumentBox, History<Vec<u8>>)>,
     windows: BTreeMap<Origin, History<Window>>,
     prev: History<head::Prev>,
-    /// What the state table holds: key -> seq.
+    /// The seq of each key in the state table.
     stored: BTreeMap<StateKey, Seq>,
     views: BTreeMap<&'static str, ViewModel>,
 }
@@ -61,7 +61,7 @@ struct ViewModel {
     cursor: Seq,
     /// The first entry that the view cannot apply.
     broken: Option<Seq>,
-    /// What readers have seen.
+    /// The highest cursor that a reader saw.
     seen: Seq,
     rows_seen: BTreeMap<RowKey, Seq>,
 }
@@ -72,12 +72,12 @@ pub struct Model {
     views: Views,
     logs: BTreeMap<LogId, LogModel>,
     canaries_are_told: bool,
-    /// What was found.
+    /// The violations so far.
     pub violations: Vec<Breach>,
 }
 
 impl Model {
-    /// Nothing has happened yet.
+    /// Creates an empty model.
     pub fn new(services: Services, views: Views, canaries_are_told: bool) -> Self {
         let (logs, violations) = (BTreeMap::new(), Vec::new());
         Self { services, views, logs, canaries_are_told, violations }
@@ -91,14 +91,14 @@ impl Model {
         self.logs.entry(log.clone()).or_default()
     }
 
-    /// Notes a violation unless `holds`.
+    /// Adds a violation unless `holds`.
     pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.violations.push(Breach { invariant, what: what() });
         }
     }
 
-    /// A batch was appended to a slot.
+    /// Ingest appended a batch to a slot.
     pub fn accepted(&mut self, log: &LogId, last: Seq, at: Time, body: &[u8]) {
         let commands = slot::decode(body).unwrap_or_default();
         let model = self.log(log);
@@ -113,22 +113,22 @@ impl Model {
         self.log(log).lost.extend((last.0 + 1 - n..=last.0).map(Seq));
     }
 
-    /// Where a log stands for ever: the command behind its tail was lost, and what its slot held of
-    /// it was overwritten.
+    /// Where a log is stopped for good: the change of its next command was lost, and a later batch
+    /// has overwritten that command in the slot.
     pub fn stopped(&self, log: &LogId) -> Option<Seq> {
         let (model, next) = (self.logs.get(log)?, self.tail(log).next());
         let is_lost = model.lost.contains(&next) && !model.on_stream.contains(&next);
         (is_lost && next < model.in_slot).then_some(next)
     }
 
-    /// The commands behind the tail that were on the stream, which must not be forgotten.
+    /// The commands behind the tail that reached the stream. The system must keep them.
     pub fn waiting(&self, log: &LogId) -> Vec<Seq> {
         let tail = self.tail(log);
         let Some(model) = self.logs.get(log) else { return Vec::new() };
         model.on_stream.range(tail.next()..).copied().collect()
     }
 
-    /// A record with the commands `first..=last` is on the stream.
+    /// The relay put the commands `first..=last` on the stream.
     pub fn streamed(&mut self, log: &LogId, first: Seq, last: Seq) {
         let model = self.log(log);
         let before = model.streamed;
@@ -137,7 +137,7 @@ impl Model {
         let is_lost = |seq| model.lost.contains(&Seq(seq));
         let follows = (before.0 + 1..first.0).all(is_lost);
         self.check(Invariant::F2, follows, || {
-            format!("{log}: {first} to {last} on the stream, which ended at {before}")
+            format!("{log}: {first} to {last} put on the stream, which ended at {before}")
         });
     }
 
@@ -145,26 +145,26 @@ impl Model {
     pub fn change_acknowledged(&mut self, log: &LogId, last: Seq) {
         let streamed = self.log(log).streamed;
         self.check(Invariant::F8, last <= streamed, || {
-            format!("{log}: the change up to {last} is acknowledged, the stream ends at {streamed}")
+            format!("{log}: change {last} was acknowledged, the stream ends at {streamed}")
         });
     }
 
-    /// The seq of the last command accepted.
+    /// The seq of the last accepted command.
     pub fn accepted_seq(&self, log: &LogId) -> Seq {
         Seq(self.logs.get(log).map_or(0, |model| model.accepted.len() as u64))
     }
 
-    /// The seq of the last entry.
+    /// The seq of the last entry of a log.
     pub fn tail(&self, log: &LogId) -> Seq {
         Seq(self.logs.get(log).map_or(0, |model| model.entries.len() as u64))
     }
 
-    /// The logs.
+    /// All logs, in order.
     pub fn log_ids(&self) -> Vec<LogId> {
         self.logs.keys().cloned().collect()
     }
 
-    /// The first entry that the view cannot apply to the log.
+    /// The first entry of the log that the view cannot apply.
     pub fn broken(&self, view: &str, log: &LogId) -> Option<Seq> {
         self.logs.get(log)?.views.get(view)?.broken
     }
@@ -174,7 +174,7 @@ impl Model {
         self.logs.get(log)?.entries.get((seq.0 as usize).checked_sub(1)?)
     }
 
-    /// A commit was stored.
+    /// The journal stored a commit.
     pub fn committed(&mut self, log: &LogId, item: &CommitItem) {
         let tail = self.tail(log);
         let entries = match commit::decode(item.first, &item.body) {
@@ -201,12 +201,12 @@ impl Model {
         }
     }
 
-    /// An entry was stored behind the tail.
+    /// Appends an entry to the model, and checks it against its command.
     pub fn entered(&mut self, log: &LogId, entry: Entry) {
         let seq = entry.seq;
         let before = self.log(log).entries.last().map_or(Time::default(), |last| last.time);
         self.check(Invariant::F9, entry.time >= before, || {
-            format!("{log}: the time goes back from {} to {} at {seq}", before.0, entry.time.0)
+            format!("{log}: the time decreases from {} to {} at {seq}", before.0, entry.time.0)
         });
         let expected = self.expected(log, &entry);
         let describe = |entry: &Entry| format!("{log}: {entry:?}");
@@ -264,12 +264,12 @@ impl Model {
         model.entries.push(entry);
     }
 
-    /// A command was accepted behind all others of the log.
+    /// Appends a command to the accepted commands of the log.
     pub fn accept(&mut self, log: &LogId, at: Time, command: Command) {
         self.log(log).accepted.push((at, command));
     }
 
-    /// Whether `command` at the place of this entry comes to this entry.
+    /// Whether deciding `command` at this entry's seq gives this entry's outcome.
     pub fn explains(&self, log: &LogId, entry: &Entry, command: &Command) -> bool {
         let empty = LogModel::default();
         let model = self.logs.get(log).unwrap_or(&empty);
@@ -277,7 +277,7 @@ impl Model {
         expected.is_some_and(|expected| agrees(&expected, &entry.outcome))
     }
 
-    /// What the entry at this place should be, decided anew.
+    /// The command at this entry's seq, and the outcome that the model decides for it.
     fn expected(&self, log: &LogId, entry: &Entry) -> Option<(Command, Outcome)> {
         let model = self.logs.get(log)?;
         let (_, command) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
@@ -301,7 +301,7 @@ impl Model {
         if let Some(of) = model.used.get(&(command.origin.clone(), command.id))
             && outcome.uses_id()
         {
-            // The window itself forgot: 2,048 ids are enough for every simulated client.
+            // The window lost an id, although its 2,048 ids suffice for every simulated client.
             return Some(Outcome::Duplicate { of: *of });
         }
         Some(outcome)
@@ -350,7 +350,7 @@ impl Model {
         })
     }
 
-    /// A message was published.
+    /// The topic took a message.
     pub fn published(&mut self, body: &str) {
         let commits = match notification::decode(body) {
             Ok(commits) => commits,
@@ -361,7 +361,7 @@ impl Model {
         for received in commits {
             let log = received.log.clone();
             let is_told = self.is_told(&log);
-            self.check(Invariant::F5, is_told, || format!("{log}: a canary is published"));
+            self.check(Invariant::F5, is_told, || format!("{log}: a canary was published"));
             let model = self.log(&log);
             let stored = model.commits.get(&received.first) == Some(&received.last);
             let prev = at(&model.prev, received.first.before()).map(|(_, prev)| prev.clone());
@@ -370,7 +370,7 @@ impl Model {
                 model.published.insert(received.first);
             }
             self.check(Invariant::F5, stored, || {
-                format!("{log}: {} to {} published, not stored", received.first, received.last)
+                format!("{log}: {} to {} published, but not stored", received.first, received.last)
             });
             self.check(Invariant::F6, prev_holds, || {
                 format!("{log}: `prev` of {} is {:?}", received.first, received.prev)
@@ -378,31 +378,31 @@ impl Model {
         }
     }
 
-    /// The commit from `first` on is parked, because the topic refuses it.
+    /// The processor parked the commit from `first` on, because the topic refused it.
     pub fn refused(&mut self, log: &LogId, first: Seq) {
         let model = self.log(log);
         model.refused.insert(first);
         let stored = model.commits.contains_key(&first);
         self.check(Invariant::F5, stored, || {
-            format!("{log}: {first} is parked as refused, and no commit begins there")
+            format!("{log}: {first} was parked as refused, but no commit begins there")
         });
     }
 
-    /// It is not parked any more: it must have been published.
+    /// The processor removed the parked commit, so it must have been published.
     pub fn not_refused(&mut self, log: &LogId, first: Seq) {
         let model = self.log(log);
         model.refused.remove(&first);
         let published = model.published.contains(&first);
         self.check(Invariant::F5, published, || {
-            format!("{log}: the commit from {first} is no longer parked, and was never published")
+            format!("{log}: the commit from {first} was unparked, but never published")
         });
     }
 
-    /// What was parked is not any more: its entry must have been told, for nobody else will.
+    /// The processor removed a parked command. No stage publishes its commit after that.
     pub fn unparked(&mut self, log: &LogId, seq: Seq) {
         let (_, published) = self.log(log).commit_at(seq);
         self.check(Invariant::F5, published, || {
-            format!("{log}: {seq} is no longer parked, and its commit was never published")
+            format!("{log}: {seq} was unparked, but its commit was never published")
         });
     }
 
@@ -410,14 +410,14 @@ impl Model {
     pub fn command_acknowledged(&mut self, log: &LogId, seq: Seq, parked: bool) {
         let (stored, published) = self.log(log).commit_at(seq);
         self.check(Invariant::F8, stored || parked, || {
-            format!("{log}: {seq} is acknowledged, and neither an entry nor parked")
+            format!("{log}: {seq} was acknowledged, but is neither an entry nor parked")
         });
         self.check(Invariant::F5, published || parked, || {
-            format!("{log}: {seq} is acknowledged before its commit was published")
+            format!("{log}: {seq} was acknowledged before its commit was published")
         });
     }
 
-    /// A document, a window or a head was stored.
+    /// The state table stored a document, a window or a head.
     pub fn stored(&mut self, log: &LogId, key: &StateKey, item: &StateItem) {
         let services = self.services.clone();
         let Some(service) = services.get(log.service()) else { return };
@@ -458,7 +458,7 @@ impl Model {
         }
     }
 
-    /// A row was stored.
+    /// A view's table stored a row.
     pub fn row_stored(&mut self, view: &'static str, log: &LogId, key: &RowKey, row: &StoredRow) {
         let rows = self.log(log).views.entry(view).or_default();
         let before = rows.stored.insert(key.clone(), row.seq);
@@ -471,7 +471,7 @@ impl Model {
         self.check(Invariant::F6, same && forward, || what);
     }
 
-    /// A cursor moved.
+    /// A view's cursor moved.
     pub fn advanced(&mut self, view: &'static str, log: &LogId, to: Seq) {
         let tail = self.tail(log);
         let rows = self.log(log).views.entry(view).or_default();
@@ -489,8 +489,8 @@ impl Model {
         );
     }
 
-    /// A message was acknowledged for a view whose cursor of this log is at `cursor`, or which is
-    /// parked or marked behind.
+    /// A view acknowledged a message while its cursor of this log was at `cursor`. `excused`: the
+    /// view is parked or marked behind for this log.
     pub fn message_acknowledged(
         &mut self,
         view: &'static str,
@@ -500,12 +500,12 @@ impl Model {
     ) {
         let (log, last) = notice;
         self.check(Invariant::F6, cursor >= last || excused, || {
-            format!("{view} {log}: {last} is acknowledged, the cursor stands at {cursor}")
+            format!("{view} {log}: {last} was acknowledged, the cursor is at {cursor}")
         });
     }
 
-    /// The stored rows of a view whose cursor is at `cursor`: each must be the fold at its seq, and none may be older than
-    /// the cursor says. `rows` has live rows only.
+    /// Checks the stored rows of a view whose cursor is at `cursor`. Each must be the fold at its seq,
+    /// and none may be older than the cursor requires. `rows` has live rows only.
     pub fn rows_stored(
         &mut self,
         view: &'static str,
@@ -526,7 +526,7 @@ impl Model {
         for (key, history) in &fold.rows {
             let Some((since, row)) = at(history, cursor) else { continue };
             let shown = rows.get(key).map(|(seq, _)| *seq);
-            // A row that is missing may have been removed behind the cursor.
+            // An entry behind the cursor may have removed a missing row.
             let is_removed_later =
                 history.iter().any(|(later, row)| later > since && row.is_none());
             if row.is_some() && shown < Some(*since) && !(shown.is_none() && is_removed_later) {
@@ -538,7 +538,7 @@ impl Model {
         }
     }
 
-    /// Rows that a reader saw once, of which some may have changed since.
+    /// Checks a row that a reader saw. The row may have changed since.
     pub fn row_seen(
         &mut self,
         view: &'static str,
@@ -555,7 +555,7 @@ impl Model {
         });
     }
 
-    /// The documents, windows and heads that the state table may have of a log.
+    /// The keys of documents, windows and head that the state table may have of a log, head last.
     pub fn state_keys(&self, log: &LogId) -> Vec<StateKey> {
         let (Some(model), Some(service)) = (self.logs.get(log), self.services.get(log.service()))
         else {
@@ -567,7 +567,7 @@ impl Model {
         documents.chain(windows).chain([StateKey::head(version)]).collect()
     }
 
-    /// The rows of a view as they should be at the tail.
+    /// The rows that a view should have at the tail.
     pub fn rows(&self, view: &str, log: &LogId) -> BTreeMap<RowKey, (Seq, Option<Vec<u8>>)> {
         let rows = self.logs.get(log).and_then(|model| model.views.get(view));
         let rows = rows.into_iter().flat_map(|view| &view.rows);
@@ -580,7 +580,7 @@ impl Model {
         entries.into_iter().any(|entry| matches!(entry.outcome, Outcome::Faulted { .. }))
     }
 
-    /// A reader saw a view at `seq`, with these rows.
+    /// A reader read these rows of a view, with the cursor at `seq`.
     pub fn seen(&mut self, view: &'static str, log: &LogId, seq: Seq, rows: &[(RowKey, Seq)]) {
         let seen = self.log(log).views.entry(view).or_default();
         let before = std::mem::replace(&mut seen.seen, seq);
@@ -591,8 +591,8 @@ impl Model {
                 backwards = Some(format!("{key} from {before} to {at}"));
             }
         }
-        // Everything up to the cursor is in the rows, which were read after it; unless an entry
-        // behind it has removed one.
+        // The rows were read after the cursor, so they contain everything up to it, unless an entry
+        // behind it has removed a row.
         let missing = seen.rows.iter().find(|(key, history)| {
             let Some((since, _)) = at(history, seq) else { return false };
             let stays = history.iter().filter(|(at, _)| at >= since).all(|(_, row)| row.is_some());
@@ -604,30 +604,30 @@ impl Model {
         self.check(Invariant::F6, wrong.is_none(), || format!("{view} {log}: read {wrong:?}"));
     }
 
-    /// A client has asked by its id for a command that was accepted before.
+    /// A client looked up an accepted command by its id.
     pub fn looked_up(&mut self, log: &LogId, by: (Origin, CommandId), found: Option<Seq>) {
         let first = self.log(log).used.get(&by).copied();
         self.check(Invariant::F8, found.is_some() && found == first, || {
-            format!("{log}: asked for {by:?}, found {found:?}, it stands at {first:?}")
+            format!("{log}: looked up {by:?}, found {found:?}, its entry is {first:?}")
         });
     }
 
-    /// The commits that were never published, and are not parked for it.
+    /// The commits that were neither published nor parked as refused.
     pub fn unpublished(&self, log: &LogId) -> Vec<Seq> {
         let Some(model) = self.logs.get(log) else { return Vec::new() };
         model.commits.keys().filter(|first| !model.is_done(first)).copied().collect()
     }
 }
 
-/// Whether an outcome is the one that was expected.
+/// Whether `found` agrees with the expected outcome.
 fn agrees(expected: &Outcome, found: &Outcome) -> bool {
     match (expected, found) {
         (Outcome::Faulted { .. }, Outcome::Faulted { .. }) => true,
-        // It was not run: invocations ended while it was at hand, and it was taken for the cause.
+        // The processor took the command for the cause of crashes, and did not run it.
         (expected, Outcome::Faulted { message, .. }) if expected.uses_id() => {
             message.starts_with("it has ended its process")
         }
-        // The text is not the model's business.
+        // The model does not predict the text.
         (
             Outcome::Rejected { code: expected, of: of @ Some(_), .. },
             Outcome::Rejected { code, of: found, .. },
@@ -640,7 +640,7 @@ fn rejected(invalid: &InvalidCommand) -> Outcome {
     Outcome::rejected(invalid.code(), invalid.to_string())
 }
 
-/// A command with an id that was used at `of`: the same one again, or another one.
+/// The outcome of a command whose id was used at `of`: the same command, or another one.
 fn repeated(accepted: &[(Time, Command)], command: &Command, of: Seq) -> Outcome {
     let json = |command: &Command| serde_json::from_str::<Value>(command.data.get()).ok();
     let first = accepted.get((of.0 as usize).saturating_sub(1)).map(|(_, first)| first);
@@ -653,12 +653,12 @@ fn repeated(accepted: &[(Time, Command)], command: &Command, of: Seq) -> Outcome
 }
 
 impl LogModel {
-    /// Whether the commit from `first` on is published, or parked for it.
+    /// Whether the commit from `first` on is published, or parked as refused.
     fn is_done(&self, first: &Seq) -> bool {
         self.published.contains(first) || self.refused.contains(first)
     }
 
-    /// Whether the entry at `seq` is stored, and whether its commit was published.
+    /// Whether the entry at `seq` is stored, and whether its commit is published or parked as refused.
     fn commit_at(&self, seq: Seq) -> (bool, bool) {
         let commit = self.commits.range(..=seq).next_back().filter(|(_, last)| **last >= seq);
         match commit {
@@ -705,7 +705,7 @@ impl LogModel {
 }
 
 impl ViewModel {
-    /// Folds one entry, by itself.
+    /// Folds a single entry into the rows.
     fn apply(&mut self, view: &dyn AnyView, log: &LogId, entry: &Entry) -> Result<(), Panic> {
         let Some(recorded) = view.read(log, entry)? else { return Ok(()) };
         let mut folded = Vec::new();

@@ -1,5 +1,5 @@
-//! The in-memory ports behind the fault layer. Each effect is shown to the auditor in the moment
-//! it happens, also when nobody hears of it any more.
+//! The in-memory ports behind the fault layer. Each reports its effects to the auditor when they
+//! happen, also when the caller has stopped waiting.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,10 +31,10 @@ use crate::faults::{Fault, Faults};
 use crate::model::Model;
 use crate::transport::{Notifications, Queue, Received};
 
-/// What all ports share: who breaks them, and who watches.
+/// What all ports share: the fault layer, the auditor and the trace.
 #[derive(Clone)]
 pub struct Watch {
-    /// Breaks calls.
+    /// The fault layer.
     pub faults: Faults,
     world: World,
     model: Arc<Mutex<Model>>,
@@ -43,7 +43,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watched by `model`.
+    /// Creates a watch with the auditor `model`.
     pub fn new(world: World, faults: Faults, model: Model) -> Self {
         let model = Arc::new(Mutex::new(model));
         Self { faults, world, model, trace: Arc::default(), attempts: Arc::default() }
@@ -54,24 +54,24 @@ impl Watch {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The attempts that have ended their processes.
+    /// The attempts under way, and the crashes.
     pub fn attempts(&self) -> MutexGuard<'_, Attempts> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has happened, a line an effect.
+    /// The trace so far, one line per effect.
     pub fn trace(&self) -> Vec<String> {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes a line.
+    /// Adds a line to the trace.
     pub fn note(&self, line: impl FnOnce() -> String) {
         use fanfold_pipeline::ports::Env;
         let line = format!("{} {}", self.world.now().0, line());
         self.trace.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
-    /// Tells the auditor; the first violation ends the run.
+    /// Reports an effect to the auditor. The first violation ends the run.
     pub fn audit(&self, tell: impl FnOnce(&mut Model)) {
         let mut model = self.model();
         tell(&mut model);
@@ -81,21 +81,21 @@ impl Watch {
     }
 }
 
-/// Slots. Every append that takes effect leaves its change in `changes`, but for those that are lost.
+/// The commands table. The change of each append goes into `changes`, unless it is lost.
 #[derive(Clone)]
 pub struct SimCommands {
-    /// What really holds them, with the bodies of the last batches.
+    /// The in-memory slots, with the bodies of the last batches.
     pub memory: Arc<WithBodies<StoredCommands>>,
-    /// The same, without the bodies.
+    /// The same slots, without the bodies.
     pub stored: Arc<StoredCommands>,
     /// The change stream, by shard.
     pub changes: Vec<Queue<Change>>,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
 }
 
 impl SimCommands {
-    /// Takes what an append has left on the embedded change stream.
+    /// Takes the changes that an append put on the embedded change stream.
     fn changes_made(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (_, shard) in self.stored.changes().iter() {
@@ -152,7 +152,7 @@ impl Commands for SimCommands {
     }
 }
 
-/// Lets everything in.
+/// Admits every log.
 pub struct AdmitAll;
 
 impl Admission for AdmitAll {
@@ -165,9 +165,9 @@ impl Admission for AdmitAll {
 pub struct SimStream {
     /// Its shards.
     pub records: Vec<Queue<Received>>,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
-    /// When records arrive.
+    /// The clock of arrivals.
     pub world: World,
 }
 
@@ -210,9 +210,9 @@ impl CommandStream for SimStream {
 
 /// The journal.
 pub struct SimJournal {
-    /// What really holds it.
+    /// The in-memory table.
     pub memory: Arc<StoredJournal>,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
 }
 
@@ -249,18 +249,18 @@ impl Journal for SimJournal {
     }
 }
 
-/// What was stored under each key, oldest first.
+/// All versions stored under each key, oldest first.
 pub type Before = BTreeMap<(LogId, StateKey), Vec<StateItem>>;
 
 /// The state table.
 pub struct SimState {
-    /// What really holds it.
+    /// The in-memory table.
     pub memory: Arc<StoredState>,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
-    /// All that was ever stored, for those who read what was there before.
+    /// All versions ever stored, for stale reads of heads.
     pub before: Arc<Mutex<Before>>,
-    /// Decides how long before.
+    /// Picks the version of a stale read.
     pub world: World,
 }
 
@@ -285,7 +285,7 @@ impl State for SimState {
             if head.is_some() && self.watch.faults.replication() {
                 let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
                 let before = before.get(&(log.clone(), key.clone())).map_or(&[][..], Vec::as_slice);
-                // The last of them is the one that is there; before the first there was none.
+                // The last version is the current one. The index behind it stands for no head.
                 let at = self.world.pick(0..before.len() as u64 + 1) as usize;
                 *head = before.get(at).cloned();
             }
@@ -318,9 +318,9 @@ impl State for SimState {
 
 /// The parked table.
 pub struct SimParked {
-    /// What really holds it.
+    /// The in-memory table.
     pub memory: Arc<StoredParked>,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
 }
 
@@ -374,7 +374,7 @@ impl ParkedTable for SimParked {
         let task = self.watch.world.task();
         let effect = async move {
             watch.note(|| format!("unpark {log} {seq} {identity}"));
-            // Neither attempt markers nor the count of suspects are commands.
+            // Leases and the count of suspects are not commands.
             let is_command =
                 identity != Attempt::IDENTITY && !log.partition().starts_with("user:reactor:");
             if identity == Parked::UNPUBLISHED {
@@ -386,7 +386,7 @@ impl ParkedTable for SimParked {
         };
         let result = self.watch.faults.call("parked table", effect).await;
         if is_attempt {
-            // Nothing guards a removal: the count may go on all the same.
+            // A removal that got no answer may have no effect, so the lease may count as a crash.
             match result {
                 Ok(()) => self.watch.attempts().ended(PARKED, &of, task),
                 Err(_) => self.watch.attempts().unanswered(PARKED, &of, 1),
@@ -396,19 +396,19 @@ impl ParkedTable for SimParked {
     }
 }
 
-/// What the topics refuse for good: drawn once per seed.
+/// The messages that the topics refuse permanently: drawn once per seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusal {
-    /// Of every third log, begun with this one; `None`: nothing.
+    /// Refuse messages of the logs in this third; `None`: refuse nothing.
     logs: Option<u64>,
-    /// Also commits that are told by reference.
+    /// Also refuse commits without their entries in the message.
     by_reference: bool,
-    /// Also when all other faults have stopped.
+    /// Also refuse after all other faults have stopped.
     for_ever: bool,
 }
 
 impl Refusal {
-    /// Most often nothing.
+    /// Draws what is refused: nothing in most runs.
     pub fn draw(world: &World) -> Self {
         Self {
             logs: world.happens(400).then(|| world.pick(0..3)),
@@ -422,7 +422,7 @@ impl Refusal {
         self.logs.is_some_and(|third| sum % 3 == third)
     }
 
-    /// Whether commits of the log may stay unpublished for ever.
+    /// Whether commits of the log may stay unpublished permanently.
     pub fn keeps(self, log: &LogId) -> bool {
         self.by_reference && self.for_ever && self.is_of(log)
     }
@@ -440,13 +440,13 @@ impl Refusal {
 pub struct SimTopic {
     /// Each subscriber's notifications.
     pub subscribers: Vec<Notifications>,
-    /// How many topics there are.
+    /// The number of topics.
     pub topics: usize,
-    /// What they refuse.
+    /// The messages that the topics refuse.
     pub refusal: Refusal,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
-    /// When notifications arrive.
+    /// The clock of deliveries.
     pub world: World,
 }
 
@@ -486,23 +486,23 @@ impl MessageTopics for SimTopic {
     }
 }
 
-/// The parked table, among those with attempts.
+/// The parked table's name in [`Attempts`].
 const PARKED: &str = "parked";
 
 impl Watch {
-    /// An invocation was ended.
+    /// The driver killed an invocation.
     pub fn killed(&self, task: TaskId) {
         self.attempts().killed(task);
     }
 
-    /// What says that so many crashes were counted may only say so if there were as many.
+    /// A text must not state more crashes than happened.
     fn check_crashes(&self, table: &'static str, log: &LogId, text: &str) {
         if let Some(counted) = counted(text) {
             self.check_counted(table, log, counted, text);
         }
     }
 
-    /// A lease counts itself, and the crashes before it.
+    /// A lease counts its own attempt and the crashes before it.
     fn check_lease(&self, table: &'static str, log: &LogId, lease: &Lease) {
         let counted = lease.attempts.saturating_sub(1);
         self.check_counted(table, log, counted, &format!("{lease:?}"));
@@ -512,7 +512,7 @@ impl Watch {
         let crashes = self.attempts().crashes(table, log);
         self.audit(|model| {
             model.check(Invariant::F7, counted <= crashes, || {
-                format!("{table} {log}: {crashes} crashes, and `{text}`")
+                format!("{table} {log}: {crashes} crashes happened, but `{text}`")
             });
         });
     }
@@ -520,11 +520,11 @@ impl Watch {
 
 /// A view's table.
 pub struct SimViewTable {
-    /// Whose it is.
+    /// The view's name.
     pub view: &'static str,
-    /// What really holds it.
+    /// The in-memory table.
     pub memory: Arc<StoredView>,
-    /// Who watches.
+    /// Faults, auditor and trace.
     pub watch: Watch,
 }
 

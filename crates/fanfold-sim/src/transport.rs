@@ -1,5 +1,5 @@
-//! What lies between the stages: shards, and each subscriber's notifications. At least once, and
-//! with faults on out of order.
+//! The transport between the stages: shards, and each subscriber's notifications. It delivers at
+//! least once and, while faults are on, out of order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,26 +11,26 @@ use fanfold_pipeline::ports::{Env, StreamRecord};
 use crate::executor::World;
 use crate::faults::{Fault, Faults};
 
-/// How far before its place a record may come: "small reorderings".
+/// How many places early a record may arrive.
 const REORDER_DISTANCE: usize = 3;
-/// How much later a record may come than others of its log: long after those are parked.
+/// Longest delay of a record: long enough that later ones of its log are parked before it arrives.
 const RECORD_LATE_MS_MAX: u64 = 12_000;
-/// How much later a notification may come.
+/// Longest delay of a notification with a fault.
 const NOTIFICATION_LATE_MS_MAX: u64 = 30_000;
-/// How long a notification takes at most, with no fault.
+/// Longest delay of a notification without a fault.
 const NOTIFICATION_MS_MAX: u64 = 60;
 
 /// A record on the command stream.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// What was put.
+    /// The record that the relay put.
     pub record: StreamRecord,
     /// When it arrived.
     pub arrived: Time,
 }
 
 impl Received {
-    /// Arrives now.
+    /// A record that arrives now.
     pub fn new(record: StreamRecord, world: &World) -> Self {
         Self { record, arrived: world.now() }
     }
@@ -43,10 +43,10 @@ pub struct Queue<T>(Arc<Mutex<Shard<T>>>);
 #[derive(Debug)]
 struct Shard<T> {
     items: VecDeque<T>,
-    /// The first so many are a batch, or what is left of one: their order is fixed, and nothing comes
-    /// in between.
+    /// How many items at the front are in a batch, or in the rest of one. Their order is fixed, and
+    /// `put` inserts nothing between them.
     taken: usize,
-    /// On their way.
+    /// The number of delayed items that have not arrived.
     late: usize,
 }
 
@@ -73,12 +73,12 @@ impl<T: Clone + Send + 'static> Queue<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Behind all others.
+    /// Appends an item.
     pub fn push(&self, item: T) {
         self.lock().items.push_back(item);
     }
 
-    /// Nearly behind all others, perhaps twice, perhaps late.
+    /// Inserts an item at or near the end, perhaps twice, perhaps late.
     pub fn put(&self, item: T, faults: &Faults, world: &World) {
         let mut shard = self.lock();
         if faults.transport(Fault::RecordDelayed) {
@@ -104,21 +104,21 @@ impl<T: Clone + Send + 'static> Queue<T> {
         shard.items.insert(place, item);
     }
 
-    /// The first `n`, which stay.
+    /// Copies the first `n` items, which stay in the shard.
     pub fn take(&self, n: usize) -> Vec<T> {
         let mut shard = self.lock();
         shard.taken = shard.taken.max(n.min(shard.items.len()));
         shard.items.iter().take(n).cloned().collect()
     }
 
-    /// The first `n` are done.
+    /// Removes the first `n` items.
     pub fn pass(&self, n: usize) {
         let mut shard = self.lock();
         shard.items.drain(..n);
         shard.taken -= n;
     }
 
-    /// Whether nothing is left.
+    /// Whether no item is left, not even a delayed one.
     pub fn is_empty(&self) -> bool {
         let shard = self.lock();
         shard.items.is_empty() && shard.late == 0
@@ -130,7 +130,7 @@ impl<T: Clone + Send + 'static> Queue<T> {
 pub struct Notification {
     /// When it is delivered.
     pub due: Time,
-    /// How often it was tried.
+    /// The number of failed attempts.
     pub attempts: u32,
     /// The message.
     pub body: Bytes,
@@ -145,7 +145,7 @@ impl Notifications {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Soon, or late, or twice.
+    /// Schedules a message, perhaps late, perhaps twice.
     pub fn deliver(&self, body: Bytes, faults: &Faults, world: &World) {
         let copies = 1 + usize::from(faults.transport(Fault::NotificationTwice));
         for _ in 0..copies {
@@ -160,12 +160,12 @@ impl Notifications {
         }
     }
 
-    /// Again, after a failure.
+    /// Schedules a retry.
     pub fn again(&self, notification: Notification) {
         self.lock().push(notification);
     }
 
-    /// One that is due.
+    /// Takes the earliest notification, if it is due.
     pub fn take(&self, now: Time) -> Option<Notification> {
         let mut waiting = self.lock();
         let first = waiting.iter().enumerate().min_by_key(|(_, waiting)| waiting.due)?;
@@ -173,7 +173,7 @@ impl Notifications {
         (due <= now).then(|| waiting.remove(at))
     }
 
-    /// Whether none is left.
+    /// Whether no notification is left.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }

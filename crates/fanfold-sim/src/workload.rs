@@ -1,5 +1,5 @@
-//! What the clients do: the ledger's commands, for a few organisations, with every habit that
-//! real clients have: batches, repeats, ids out of order, nonsense, retries.
+//! The clients' commands: the ledger's, for a few organisations, in batches, with repeated ids,
+//! invalid amounts and faults.
 
 use fanfold::canary::Canary;
 use fanfold::{
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::executor::World;
 
-/// A deposit of this breaks the view `fragile` for its organisation.
+/// A deposit of this amount makes the view `fragile` panic.
 const BREAKING_AMOUNT: i64 = 666;
 
 /// The services of the simulated host.
@@ -20,7 +20,7 @@ pub fn services() -> Services {
     Services::new().with::<Ledger>().with::<Mine>().with::<Canary>()
 }
 
-/// Its views.
+/// The views of the simulated host.
 pub fn views() -> Views {
     Views::new().with::<Balances>().with::<Statement>().with::<Totals>().with::<Fragile>()
 }
@@ -28,7 +28,7 @@ pub fn views() -> Views {
 /// A second service beside the ledger, with a command that makes `decide` panic.
 pub struct Mine;
 
-/// What one may ask of it.
+/// The commands of [`Mine`].
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -37,7 +37,7 @@ pub enum MineCommand {
     Explode,
 }
 
-/// What happens in it.
+/// The events of [`Mine`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -45,7 +45,7 @@ pub enum MineEvent {
     Dug,
 }
 
-/// It never refuses.
+/// The rejection of [`Mine`], which rejects nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("it never refuses")]
 pub struct Never;
@@ -91,7 +91,7 @@ impl Service for Mine {
     }
 }
 
-/// A view that cannot bear one amount.
+/// A view that panics on one amount.
 pub struct Fragile;
 
 impl View for Fragile {
@@ -125,23 +125,23 @@ impl View for Fragile {
 /// How one run's clients behave.
 #[derive(Debug, Clone)]
 pub struct Habits {
-    /// Organisations.
+    /// Number of organisations.
     pub orgs: u64,
-    /// Users of each.
+    /// Users of each organisation.
     pub users: u64,
-    /// Clients of each user that number by themselves; 0: users do.
+    /// Clients of each user with ids of their own; 0: all commands of a user share its ids.
     pub numbering: u64,
-    /// Clients at the same time.
+    /// Concurrent clients.
     pub clients: u64,
     /// Requests of each client.
     pub requests: u64,
-    /// Commands of a request, at most.
+    /// Most commands in a request.
     pub batch_max: u64,
-    /// Makes names longer, so that the windows of a crowd leave the head.
+    /// Bytes that lengthen names, so that the windows of many users leave the head.
     pub padding: usize,
-    /// Bytes of the memos, which make journals grow fast enough for snapshots.
+    /// Bytes of each memo. Memos make journals grow fast enough for snapshots.
     pub memo: usize,
-    /// Whether somebody breaks the view `fragile`.
+    /// Whether clients break the view `fragile`.
     pub breaks: bool,
 }
 
@@ -154,7 +154,7 @@ impl Habits {
             users: if crowd { 250 } else { world.pick(1..5) },
             numbering: world.pick(0..3),
             clients: world.pick(1..5),
-            // Only long runs see many heads come and go.
+            // Only long runs replace the head many times.
             requests: match (crowd, world.happens(100)) {
                 (_, true) => 300,
                 (true, false) => 100,
@@ -167,7 +167,7 @@ impl Habits {
         }
     }
 
-    /// One command of a client; ids are counted by the caller, per (org, origin).
+    /// A random command. `id` gives its id for an organisation and an origin.
     pub fn command(&self, world: &World, id: impl FnOnce(&str, &str) -> u64) -> Value {
         let pad = "x".repeat(self.padding);
         let org = format!("o{}", world.pick(0..self.orgs));

@@ -1,5 +1,4 @@
-//! What must hold of a log at any time, whatever a test is about: the invariants, checked on what
-//! is stored and published.
+//! The invariants, which any test can check on the stored and published data of a log.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ use fanfold_pipeline::ports::ViewTable;
 
 use crate::world::{World, services, views};
 
-/// What a log folds to, up to some entry.
+/// The documents and windows that a log folds to, up to some entry.
 #[derive(Default)]
 struct Folded {
     documents: BTreeMap<DocumentId, Vec<(Seq, Event)>>,
@@ -93,7 +92,7 @@ impl World {
         for (id, events) in &to_head.documents {
             let touched = events.last().expect("touched").0;
             let stored = self.state(log, StateKey::document(version, id)).await;
-            assert!(stored.is_some_and(|s| s.seq >= touched), "F6: the head hides {id}");
+            assert!(stored.is_some_and(|s| s.seq >= touched), "F6: the head passes unstored {id}");
         }
         for (origin, (window, touched)) in &to_head.windows {
             let stored = match &head.windows {
@@ -101,7 +100,7 @@ impl World {
                 None => {
                     let item = self.state(log, StateKey::window(version, origin)).await;
                     let item = item.filter(|item| item.seq >= *touched);
-                    // It may be further on than the head.
+                    // The window may be newer than the head.
                     let seq = item.as_ref().map_or(Seq::ZERO, |item| item.seq);
                     let there = Folded::of(log, entries, seq).windows.remove(origin);
                     let stored = item.map(|item| decode_window(&item.body).expect("a window"));
@@ -118,14 +117,14 @@ impl World {
         let published = self.published(log);
         for commit in self.commits(log).await.iter().filter(|c| c.last() <= item.seq) {
             let told = published.contains(&(commit.first.0, commit.last().0));
-            assert!(told, "F5: the head passes {}, which nobody was told", commit.first);
+            assert!(told, "F5: the head passes {}, which was never published", commit.first);
         }
     }
 }
 
 impl World {
-    /// F6 of a view: every row is the fold of its entries up to its seq, and the cursor passes no
-    /// entry whose rows are not written.
+    /// F6 of a view: every row is the fold of its entries up to its seq, and the rows of all entries up
+    /// to the cursor are written.
     pub(crate) async fn audit_view(&self, view: &str, log: &LogId) {
         let views = views();
         let (view, table) = (views.get(view).expect("a view"), self.table(view));

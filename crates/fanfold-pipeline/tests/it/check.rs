@@ -1,16 +1,16 @@
-//! How the tests play their scenarios.
+//! Runs the tests' scenarios.
 
 use std::sync::Once;
 
 use futures::executor::block_on;
 
-/// Plays a scenario.
+/// Runs a scenario.
 pub(crate) fn play(scenario: impl AsyncFn()) {
     be_quiet_about_faults();
     block_on(scenario());
 }
 
-/// Plays a random scenario with each of so many seeds; the one that fails is printed.
+/// Runs a random scenario with the seeds 1 to `seeds`. Prints the seed that fails.
 pub(crate) async fn seeds(seeds: u64, scenario: impl AsyncFn(u64)) {
     struct Seed(u64);
     impl Drop for Seed {
@@ -26,7 +26,7 @@ pub(crate) async fn seeds(seeds: u64, scenario: impl AsyncFn(u64)) {
     }
 }
 
-/// Services and views that break are a part of many scenarios.
+/// Silences caught panics, since many scenarios have services and views that panic.
 fn be_quiet_about_faults() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,4 +1,4 @@
-//! Crashes, and the time until their leases are over.
+//! Crashes of calls, and the expiry of their leases.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ pub(crate) use fanfold_pipeline::testing::{crash, crashes, survives};
 
 use crate::world::{LEASE_MS, World};
 
-/// What the call returns; `None` if it crashed, and its lease is over.
+/// What the call returns. After a crash it lets the lease expire, and returns `None`.
 pub(crate) async fn fate<T>(world: &World, call: impl Future<Output = T>) -> Option<T> {
     let survived = survives(call).await;
     if survived.is_none() {

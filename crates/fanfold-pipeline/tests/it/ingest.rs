@@ -1,5 +1,5 @@
-//! Ingest validates requests, groups them by log, appends each group to its slot (group order =
-//! request order), and answers each with a receipt or a problem.
+//! Ingest validates requests, groups them by log, appends each group to its slot in the order of the
+//! requests, and answers each request with a receipt or a problem.
 //!
 //! `docs/design.md#ingest`, and `#requests` of the slot.
 
@@ -15,20 +15,20 @@ use serde_json::{Value, json};
 use crate::check::play;
 use crate::world::{NEVER, World, acme, log};
 
-/// A request of Ann to add one.
+/// A request of ann to add one.
 fn request(org: &str, id: u64) -> Value {
     let data = json!({"counter": "a", "by": 1});
     json!({"type": "tally", "command": "add", "id": id, "user": "ann", "org": org, "data": data})
 }
 
-/// A request whose command takes about so many bytes in its slot.
+/// A request whose command takes about `bytes` bytes in its slot.
 fn large(id: u64, bytes: usize) -> Value {
     let mut request = request("acme", id);
     request["data"]["pad"] = "p".repeat(bytes).into();
     request
 }
 
-/// The answers: `ledger/org:acme 3`, or what kind of error.
+/// The answers: `org:acme 3`, or the kind of error.
 async fn ask(ingest: &Ingest, requests: &[Value]) -> Vec<String> {
     let requests: Vec<String> = requests.iter().map(Value::to_string).collect();
     let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
@@ -46,7 +46,7 @@ fn show(answer: Result<Receipt, IngestError>) -> String {
     }
 }
 
-/// The ids in each change of a log, in order.
+/// The ids of each change of a log, in order.
 fn batches(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     let changes = world.changes().into_iter().filter(|change| change.log == *log);
     let ids =
@@ -54,7 +54,7 @@ fn batches(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     changes.map(|change| ids(&change.body)).collect()
 }
 
-/// A group is in the order of its requests. One slot write per accepted batch.
+/// A group is one slot write, with the commands in the order of their requests.
 #[test]
 fn a_group_is_one_append_in_the_order_of_its_requests() {
     play(async || {
@@ -70,13 +70,12 @@ fn a_group_is_one_append_in_the_order_of_its_requests() {
     });
 }
 
-/// Slot bodies stay small: a larger group is appended in order, each part acknowledged before the
-/// next.
+/// A large group is appended in parts, one after another, so that slot bodies stay small.
 #[test]
 fn a_large_group_is_appended_in_parts_one_after_another() {
     play(async || {
         let world = World::new();
-        // The third is larger than a slot should be, and the only one in its own.
+        // The third command is larger than a part should be, so it has a part of its own.
         let sizes = [14_000, 14_000, 40_000, 10_000, 10_000, 10_000, 10_000];
         let requests: Vec<Value> = (1..).zip(sizes).map(|(id, n)| large(id, n)).collect();
         let seen = world.clone();
@@ -105,8 +104,8 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
     });
 }
 
-/// A host with room for so many connections has so many appends under way; without a bound all
-/// groups of a request are appended at once.
+/// A bound limits concurrent appends to a host's connections. Without one, all groups of a request are
+/// appended at once.
 #[test]
 fn appends_at_the_same_time_are_bounded() {
     play(async || {
@@ -125,8 +124,7 @@ fn appends_at_the_same_time_are_bounded() {
     });
 }
 
-/// Each part is acknowledged before the next: what stands behind a failed one is not tried, or
-/// the order of the group would be another one.
+/// The parts behind a failed one are not tried, since that would change the order of the group.
 #[test]
 fn what_stands_behind_a_failed_part_is_not_tried() {
     play(async || {
@@ -138,7 +136,7 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
         let failed = "unavailable";
         assert_eq!(answers, ["org:acme 1", "org:other 1", failed, failed, failed]);
         assert_eq!(batches(&world, &acme()), [[1]]);
-        // One that succeeds, and the attempts of one that does not: bounded, for a client waits.
+        // One append that succeeds, and the attempts of one that fails: bounded, since a client waits.
         let attempts = world.faults.calls(Op::SlotAppend);
         assert_eq!(attempts.iter().filter(|call| call.contains("org:acme")).count(), 1 + 5);
         let slept: u64 =
@@ -147,8 +145,8 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
     });
 }
 
-/// One random `tok` per append, the same in all its attempts … ours means that an earlier
-/// attempt had succeeded, and gives its receipt.
+/// All attempts of an append have the same random `tok`. When the slot has it already, an earlier
+/// attempt succeeded, and ingest returns its receipt.
 #[test]
 fn an_attempt_whose_answer_was_lost_is_recognised() {
     play(async || {
@@ -165,8 +163,7 @@ fn an_attempt_whose_answer_was_lost_is_recognised() {
     });
 }
 
-/// "Only `Throttled` … promise that it has not and will not": ingest does not report
-/// that an append did not happen if one attempt of it may have taken effect.
+/// Ingest does not report that an append failed if one of its attempts may have taken effect.
 #[test]
 fn an_attempt_that_may_have_happened_is_not_forgotten() {
     play(async || {
@@ -183,7 +180,7 @@ fn an_attempt_that_may_have_happened_is_not_forgotten() {
                 assert_eq!(unavailable.has_not_happened(), is_certain, "{lost} {how:?}");
             }
         }
-        // Nor that a log was closed to it, which has perhaps taken it before.
+        // Nor does it report a closed log if an earlier attempt may have succeeded.
         let world = World::new();
         assert_eq!(ask(&world.ingest(), &[request("acme", 1)]).await, ["org:acme 1"]);
         world.faults.fail(Op::SlotAppend, "", 1..=1, Broken::Before);
@@ -197,8 +194,8 @@ fn an_attempt_that_may_have_happened_is_not_forgotten() {
     });
 }
 
-/// What the table refuses has not happened, and is not tried again: no retry gives back a right.
-/// After an attempt that may have happened it is unknown, though.
+/// An append that the table denies has no effect, and is not retried, since a retry restores no
+/// permission. After an attempt that may have taken effect, the outcome is unknown.
 #[test]
 fn what_the_table_refuses_is_not_tried_again() {
     play(async || {
@@ -217,8 +214,7 @@ fn what_the_table_refuses_is_not_tried_again() {
     });
 }
 
-/// One random `tok` per append: an attempt that comes long after its caller has tried again
-/// is refused, for the slot has its token already.
+/// A late attempt, whose caller has retried meanwhile, is refused: the slot has its token already.
 #[test]
 fn an_attempt_that_comes_late_is_refused() {
     play(async || {
@@ -231,7 +227,7 @@ fn an_attempt_that_comes_late_is_refused() {
     });
 }
 
-/// Each append has a token of its own, or the second of two equal batches would be lost.
+/// Each append has its own token. Otherwise the second of two equal batches would be lost.
 #[test]
 fn equal_batches_are_both_accepted() {
     play(async || {
@@ -243,7 +239,8 @@ fn equal_batches_are_both_accepted() {
     });
 }
 
-/// If another writer came between, the batch stands twice, the second time as duplicates.
+/// When another writer comes between two attempts, the batch is accepted twice. The processor makes
+/// the second one duplicates.
 #[test]
 fn with_another_writer_in_between_the_batch_stands_twice() {
     play(async || {
@@ -269,8 +266,8 @@ fn with_another_writer_in_between_the_batch_stands_twice() {
     });
 }
 
-/// The update's condition refuses when a log is frozen. Ingest compares `tok` first then: what was
-/// appended before the log was closed has its receipt.
+/// The condition of the append fails for a closed log. Ingest compares `tok` first, so an append from
+/// before the log was closed has its receipt.
 #[test]
 fn a_closed_log_refuses_but_not_what_it_has_taken() {
     play(async || {
@@ -289,7 +286,7 @@ fn a_closed_log_refuses_but_not_what_it_has_taken() {
     });
 }
 
-/// Admission is asked per log, before anything is appended.
+/// Ingest asks for admission per log, before it appends.
 #[test]
 fn what_is_not_admitted_is_not_appended() {
     play(async || {
@@ -304,7 +301,7 @@ fn what_is_not_admitted_is_not_appended() {
     });
 }
 
-/// Its provider may change its mind within one request; the order of a log must not suffer.
+/// Admission may change within one request. Commands behind a refused one of their log are refused.
 #[test]
 fn what_stands_behind_a_command_that_is_not_admitted_is_not_admitted_either() {
     play(async || {
@@ -313,12 +310,12 @@ fn what_stands_behind_a_command_that_is_not_admitted_is_not_admitted_either() {
         let requests = [request("b", 1), request("a", 1), request("b", 2)];
         let answers = ask(&world.ingest(), &requests).await;
         assert_eq!(answers, ["not admitted", "org:a 1", "not admitted"]);
-        // Another request asks again.
+        // The next request asks again.
         assert_eq!(ask(&world.ingest(), &requests).await, ["org:b 1", "org:a 2", "org:b 2"]);
     });
 }
 
-/// Each request has a receipt or a problem; one bad request does not spoil the others. The edge
+/// Each request has a receipt or a problem, and a bad request does not affect the others. Ingest
 /// knows the services.
 #[test]
 fn one_bad_request_does_not_spoil_the_others() {
@@ -360,7 +357,7 @@ fn one_bad_request_does_not_spoil_the_others() {
     });
 }
 
-/// `at` is the accept time, of the attempt.
+/// A batch's `at` is the accept time of the attempt.
 #[test]
 fn a_batch_carries_its_accept_time() {
     play(async || {

@@ -1,4 +1,4 @@
-//! What production does when an invariant does not hold: it parks that log and no other, and says which invariant.
+//! A breach of an invariant in production parks only its log, and the reason names the invariant.
 //!
 //! `docs/design.md#invariants`.
 
@@ -15,13 +15,13 @@ fn other() -> LogId {
     log("tally/org:other")
 }
 
-/// Why the commands of [`acme`] are parked.
+/// The details with which the commands of [`acme`] are parked.
 async fn details(world: &World) -> Vec<String> {
     let items = world.memory.parked.list(&acme(), Seq::ZERO, usize::MAX).await.expect("memory");
     items.iter().map(|item| Parked::decode(&item.body).expect("parked").detail).collect()
 }
 
-/// A commit of one entry, which says that it has `n`.
+/// Appends a commit of one entry whose item says that it has `n`.
 async fn append(world: &World, first: u64, n: u64, id: u64) {
     let body = commit_of(id, "added", 1, &json!({"by": 1, "total": 2})).into();
     let item = CommitItem { first: Seq(first), n, at: Time(0), nonce: Nonce(1), body };
@@ -90,7 +90,7 @@ fn a_cursor_that_goes_back_parks_the_view_for_its_log() {
         let elsewhere = world.commit(&other(), &run([1])).await;
         let projector = world.projector("sums");
         applied(&projector, &messages[..3]).await;
-        // The table says once that the cursor is at 9.
+        // The table returns a cursor at 9 once.
         world.faults.fail(Op::CursorAhead, acme().as_str(), 1..=1, Broken::Damaged);
         let batch = [messages[11].clone(), elsewhere];
         assert_eq!(projector.project(&batch, NEVER).await, [0; 0]);

@@ -1,4 +1,4 @@
-//! A caller that has lost an answer can ask by its id what became of a command.
+//! Lookups: a caller that has lost an answer asks for a command's entry by its id.
 
 use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{World, acme, add, command, commit_of, done, log, run};
 
-/// So many small entries make a snapshot due.
+/// Enough small entries to make a snapshot due.
 const DUE: u64 = 300;
 
 fn origin(text: &str) -> Origin {
@@ -48,7 +48,7 @@ fn an_id_is_found_or_pending_or_was_never_sent() {
         let world = World::new();
         assert!(asked(&world, "ann", 1, 0).await.starts_with("there is no log `tally/org:acme`"));
         world.accept(&acme(), 3).await;
-        // Any of those that have no entry may have it.
+        // Any command without an entry may have this id.
         for id in [1, 9] {
             assert_eq!(asked(&world, "ann", id, 0).await, "pending at 0");
         }
@@ -56,7 +56,7 @@ fn an_id_is_found_or_pending_or_was_never_sent() {
         assert_eq!(asked(&world, "ann", 2, 0).await, "2 accepted");
         assert_eq!(asked(&world, "ann", 9, 0).await, "pending at 2");
         world.commit(&acme(), &[add(2)]).await;
-        // What repeats it does not count.
+        // Repeats of the command do not count.
         assert_eq!(asked(&world, "ann", 2, 0).await, "2 accepted");
         assert_eq!(asked(&world, "ann", 9, 60_000).await, "never");
         for other in ["bob", "ann/till"] {
@@ -69,13 +69,12 @@ fn an_id_is_found_or_pending_or_was_never_sent() {
     });
 }
 
-/// Wherever what is known of it stands: in the journal behind the head, in the head, in a window of
-/// its own.
+/// A lookup finds the id in the journal behind the head, in the head, and in a window's own item.
 #[test]
 fn it_is_found_wherever_it_stands() {
     let refused = |id| command("ann", id, "add", json!({"counter": "a", "by": 0}));
     play(async || {
-        // So many ids of ann's make a snapshot due, also one in which many users have windows.
+        // Enough ids of ann to make a snapshot due, also with the windows of many users.
         for (users, ids) in [(1, 3), (1, DUE), (60, 6 * DUE)] {
             let is_below_head = ids > 3;
             let world = World::new();
@@ -100,7 +99,7 @@ fn it_is_found_wherever_it_stands() {
                 assert_eq!(asked(&world, origin, id, 0).await, expected, "{what}");
             }
             let reads = world.faults.calls(Op::JournalRead).len();
-            assert!(reads <= 6, "{reads} looks into the journal");
+            assert!(reads <= 6, "{reads} reads of the journal");
         }
     });
 }
@@ -123,7 +122,7 @@ fn what_is_below_the_window_is_not_known() {
     });
 }
 
-/// A command with such an id would be stale now.
+/// A lookup of an id below the window says so. A command with such an id would be stale.
 #[test]
 fn a_hole_in_an_idle_window_is_below_it() {
     play(async || {
@@ -161,7 +160,7 @@ fn what_comes_meanwhile_is_found() {
     });
 }
 
-/// What a hole lacks may be what is asked for.
+/// The entry that a hole lacks may be the one asked for, so the lookup stays pending.
 #[test]
 fn a_lookup_stays_pending_at_a_hole() {
     play(async || {

@@ -1,6 +1,6 @@
-//! The stages over the real ports in memory, with a fault layer in between. Each sentence of the
-//! design about the data and the stages has a test here that fails without it; `mutations/` shows
-//! that of many of them.
+//! Tests of the stages over the in-memory ports, with a fault layer in between. They cover the
+//! sentences of `docs/design.md` about the data and the stages. `mutations/` shows for many of these
+//! that a test fails when the sentence does not hold.
 
 mod audit;
 mod check;

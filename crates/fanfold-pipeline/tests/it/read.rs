@@ -1,5 +1,5 @@
-//! What callers read. F6: readers never go backwards. The cursor is read before the rows, and
-//! the seq reported for a log never goes down.
+//! What callers read. F6: readers never go backwards. The cursor is read before the rows, and the seq
+//! that is reported for a log never decreases.
 //!
 //! `docs/design.md#http`.
 
@@ -28,7 +28,7 @@ fn ready<T, E: std::fmt::Display>(awaited: Result<Awaited<T>, E>) -> T {
     }
 }
 
-/// All pages together are the log, wherever commits begin and end.
+/// The pages together are the log, wherever commits begin and end.
 #[test]
 fn entries_come_in_pages() {
     play(async || {
@@ -50,13 +50,13 @@ fn entries_come_in_pages() {
                     next = page.next;
                 }
                 let expected = &all[(from.max(1) as usize - 1).min(30)..];
-                assert_eq!(entries, expected, "from {from}, {limit} a page");
+                assert_eq!(entries, expected, "from {from}, {limit} per page");
             }
         }
     });
 }
 
-/// A page of large entries is shorter, and the next goes on behind it.
+/// A page of large entries is shorter, and the next page continues behind it.
 #[test]
 fn large_entries_make_short_pages() {
     let padded = |id: u64| {
@@ -80,7 +80,7 @@ fn large_entries_make_short_pages() {
     });
 }
 
-/// A read while commands are accepted and processed shows no entry that was not accepted.
+/// A read during accepting and processing shows no entry beyond the accepted seq.
 #[test]
 fn no_more_entries_are_seen_than_were_accepted() {
     play(async || {
@@ -111,7 +111,7 @@ fn no_more_entries_are_seen_than_were_accepted() {
     });
 }
 
-/// An entry that is there, one that will be, seqs that do not exist, and unknown logs.
+/// A stored entry, a pending one, seqs that do not exist, and unknown logs.
 #[test]
 fn an_entry_is_there_or_pending_or_unknown() {
     play(async || {
@@ -141,7 +141,7 @@ fn an_entry_is_there_or_pending_or_unknown() {
             let error = reads.entries(&log(name), Seq(1), 1).await.expect_err("no such log");
             assert!(error.to_string().starts_with(expected), "{error}");
         }
-        assert_eq!(world.env.now().since_ms(start), 5_000, "nobody waits for what nobody knows");
+        assert_eq!(world.env.now().since_ms(start), 5_000, "no wait for what is unknown");
     });
 }
 
@@ -159,7 +159,7 @@ fn a_wait_ends_when_the_entry_arrives() {
                 applied(&world.projector("sums"), [&message]).await;
             }
         };
-        // The clock would pass; it need not.
+        // Each sleep yields to the writer first, so the waits end before their time is over.
         world.faults.before_every(Op::Sleep, || async {
             for _ in 0..1_000 {
                 give_way().await;
@@ -177,7 +177,7 @@ fn a_wait_ends_when_the_entry_arrives() {
     });
 }
 
-/// An entry that the journal should have and has not is looked for now and then, not all the time.
+/// A wait for an entry that is missing in a hole of the journal reads with pauses.
 #[test]
 fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
     play(async || {
@@ -189,11 +189,11 @@ fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
         let waited = world.reads().entry(&acme(), Seq(3), 20_000).await.expect("memory");
         assert!(matches!(waited, Awaited::Pending { .. }), "{waited:?}");
         let looks = world.faults.calls(Op::JournalRead).len();
-        assert!(looks <= 30, "{looks} looks in 20 s");
+        assert!(looks <= 30, "{looks} reads in 20 s");
     });
 }
 
-/// A pending answer never names the seq that was asked for.
+/// The seq in a pending answer is below the one that was asked for.
 #[test]
 fn pending_is_below_what_was_asked_for() {
     play(async || {
@@ -211,8 +211,8 @@ fn pending_is_below_what_was_asked_for() {
     });
 }
 
-/// The cursor is read before the rows: so what is in the rows may be more than the seq says,
-/// and never less; and with a receipt's seq callers read their own writes.
+/// The cursor is read before the rows, so the rows may be newer than the seq in the answer, but never
+/// older. With a receipt's seq callers read their own writes.
 #[test]
 fn the_cursor_is_read_before_the_rows() {
     play(async || {
@@ -242,7 +242,7 @@ fn the_cursor_is_read_before_the_rows() {
     });
 }
 
-/// F6: "readers never go backwards", and never see less than the seq in the answer.
+/// F6: readers never go backwards, and the rows are never older than the seq in the answer.
 #[test]
 fn readers_never_go_backwards() {
     play(async || {
@@ -286,7 +286,7 @@ fn readers_never_go_backwards() {
     });
 }
 
-/// Its cursor may lag rightly, so `wait` on a filtered view is 400.
+/// A filtered view's cursor may rightly lag, so a wait for it is refused.
 #[test]
 fn a_filtered_view_cannot_be_waited_for() {
     play(async || {
@@ -297,12 +297,12 @@ fn a_filtered_view_cannot_be_waited_for() {
         let reads = world.reads();
         let error = page(&reads, "resets", Some(1)).await.expect_err("it is filtered");
         assert!(matches!(error, ViewError::Filtered("resets")), "{error}");
-        // Without a seq it is read as any other.
+        // Without a seq it is read like any other view.
         assert_eq!(ready(page(&reads, "resets", None).await).seq, Seq(1));
     });
 }
 
-/// What there is to say when a view does not have what is asked for.
+/// The errors for a view, log, seq or row that does not exist.
 #[test]
 fn a_view_says_what_it_does_not_have() {
     play(async || {
@@ -312,7 +312,7 @@ fn a_view_says_what_it_does_not_have() {
         let message = world.commit(&acme(), &[add(1), said]).await;
         applied(&world.projector("sums"), [&message]).await;
         let (reads, start) = (world.reads(), world.env.now());
-        // Parked before 2: a wait for 2 returns at once.
+        // The view is parked before 2, so a wait for 2 returns at once.
         for seq in [2, 3] {
             let awaited = reads.rows("sums", &acme(), &EVERYTHING, Some(Seq(seq)), 9_000).await;
             let Ok(Awaited::Pending { seq: Seq(1), parked: Some(parked) }) = awaited else {
@@ -342,7 +342,7 @@ fn a_view_says_what_it_does_not_have() {
     });
 }
 
-/// Rows in pages; a deleted one is no row.
+/// Rows are read in pages, without deleted ones.
 #[test]
 fn rows_come_in_pages_without_the_deleted() {
     play(async || {
@@ -378,7 +378,7 @@ fn rows_come_in_pages_without_the_deleted() {
     });
 }
 
-/// A page of large rows is shorter, and the next goes on behind it.
+/// A page of large rows is shorter, and the next page continues behind it.
 #[test]
 fn large_rows_make_short_pages() {
     play(async || {

@@ -1,6 +1,6 @@
 //! The relay groups changes by log in order, packs each log's commands into one record per round
 //! (up to 256 KiB, at most 1 MiB), sends rounds with PutRecords (500 records, 5 MiB), retries only
-//! what failed with backoff and jitter, and starts a log's next round only when its last was
+//! failed records with backoff and jitter, and starts a log's next round only when its last was
 //! acknowledged (F2).
 //!
 //! `docs/design.md#relay`.
@@ -17,7 +17,7 @@ use fanfold_pipeline::testing::{Broken, Op};
 use crate::check::{play, seeds};
 use crate::world::{NEVER, World, log};
 
-/// A change of one command with a body of so many unreadable bytes.
+/// A change of one command whose body has `bytes` unreadable bytes.
 fn change(log: &LogId, seq: u64, bytes: usize) -> Change {
     Change {
         log: log.clone(),
@@ -29,7 +29,7 @@ fn change(log: &LogId, seq: u64, bytes: usize) -> Change {
     }
 }
 
-/// The same number of changes of each of these logs, taking turns.
+/// `changes` changes of each log, in turns.
 fn mixed(logs: &[LogId], changes: u64, bytes: usize) -> Vec<Change> {
     (1..=changes).flat_map(|seq| logs.iter().map(move |log| change(log, seq, bytes))).collect()
 }
@@ -38,7 +38,7 @@ fn logs<const N: usize>(names: [&str; N]) -> [LogId; N] {
     names.map(|name| log(&format!("tally/org:{name}")))
 }
 
-/// The seqs of each of a log's records on the stream, in order.
+/// The seqs in each record of a log on the stream, in order.
 fn rounds(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     let records = world.records().into_iter().filter(|record| record.key == *log);
     let seqs = |record: ReceivedRecord| {
@@ -48,7 +48,7 @@ fn rounds(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     records.map(seqs).collect()
 }
 
-/// "packs each log's commands into one record per round", up to a size: several rounds then.
+/// A round has one record per log, up to a size. Further commands go into further rounds.
 #[test]
 fn a_round_is_one_record_per_log_up_to_a_size() {
     play(async || {
@@ -56,7 +56,7 @@ fn a_round_is_one_record_per_log_up_to_a_size() {
         for (bytes, limit, expected) in [
             (1_000, STREAM_RECORD_BYTES_SOFT, vec![vec![1, 2, 3, 4, 5]]),
             (1_000, 2_500, vec![vec![1, 2], vec![3, 4], vec![5]]),
-            // One that is larger by itself goes by itself.
+            // A command that is larger than that has a record of its own.
             (3_000, 2_500, vec![vec![1], vec![2], vec![3], vec![4], vec![5]]),
             (100_000, usize::MAX, vec![vec![1, 2], vec![3, 4], vec![5]]),
         ] {
@@ -67,14 +67,14 @@ fn a_round_is_one_record_per_log_up_to_a_size() {
             for log in &logs {
                 assert_eq!(rounds(&world, log), expected, "{bytes} bytes, limit {limit}");
             }
-            // Both logs' records go together.
+            // The records of both logs are in one round.
             assert_eq!(world.faults.counts([Op::PutRecords]), [expected.len()]);
         }
     });
 }
 
-/// "starts a log's next round only when its last was acknowledged (F2)": whatever is left out, no
-/// command reaches the stream before those before it.
+/// F2: a log's next round starts only when its last was acknowledged, so no command reaches the
+/// stream before an earlier one of its log, whichever records fail.
 #[test]
 fn the_next_record_waits_for_the_acknowledgement_of_the_last() {
     play(async || {
@@ -91,7 +91,7 @@ fn the_next_record_waits_for_the_acknowledgement_of_the_last() {
     });
 }
 
-/// "retries only what failed with backoff and jitter".
+/// The relay retries only failed records, with backoff and jitter.
 #[test]
 fn only_what_failed_is_sent_again_after_a_pause() {
     play(async || {
@@ -111,8 +111,8 @@ fn only_what_failed_is_sent_again_after_a_pause() {
     });
 }
 
-/// F2: "after a failure it re-sends from the first unacknowledged command. The stream may hold
-/// duplicates …, never a loss."
+/// F2: after a failure the relay sends again from the first unacknowledged command. The stream may
+/// have duplicates, but no gaps.
 #[test]
 fn after_a_failure_it_goes_back_to_the_first_unacknowledged() {
     play(async || {
@@ -131,7 +131,7 @@ fn after_a_failure_it_goes_back_to_the_first_unacknowledged() {
     });
 }
 
-/// "What is not acknowledged before the deadline is reported from its first change on."
+/// The relay reports the first change that is not acknowledged before the deadline.
 #[test]
 fn what_is_not_acknowledged_is_reported_from_its_first_change_on() {
     play(async || {
@@ -151,7 +151,7 @@ fn what_is_not_acknowledged_is_reported_from_its_first_change_on() {
             let relay = world.relay().with_record_bytes(100);
             let outcome = relay.relay(&changes, NEVER).await;
             assert_eq!(outcome.unfinished, unfinished, "without {left_out}");
-            // The batch comes again, to the warm relay or to a cold one: nothing is lost.
+            // The batch is retried, by the warm relay or by a cold one, and nothing is lost.
             world.faults.heal();
             for relay in [relay, world.relay()] {
                 assert_eq!(relay.relay(&changes, NEVER).await, BatchOutcome::DONE);
@@ -161,7 +161,7 @@ fn what_is_not_acknowledged_is_reported_from_its_first_change_on() {
     });
 }
 
-/// The deadline: rounds end by it, and what no round was left for is reported.
+/// No round begins after the deadline, and the remaining changes are reported.
 #[test]
 fn no_round_begins_after_the_deadline() {
     play(async || {
@@ -189,7 +189,7 @@ fn no_round_begins_after_the_deadline() {
     });
 }
 
-/// Attempts are bounded, also without a deadline: the event source brings the batch again.
+/// Attempts are bounded, also without a deadline, since the event source retries the batch.
 #[test]
 fn it_gives_up_when_nothing_is_acknowledged_any_more() {
     play(async || {
@@ -201,8 +201,8 @@ fn it_gives_up_when_nothing_is_acknowledged_any_more() {
     });
 }
 
-/// What the stream refuses is not sent again at once, and is not passed over: the batch comes
-/// again, and goes through when an operator has given the right back.
+/// A record that the stream refuses is neither retried at once nor skipped. The batch is retried, and
+/// succeeds once an operator has restored the permission.
 #[test]
 fn what_the_stream_refuses_is_reported_at_once() {
     play(async || {
@@ -218,8 +218,8 @@ fn what_the_stream_refuses_is_reported_at_once() {
     });
 }
 
-/// "A warm relay remembers per log the (seq, tok) that was acknowledged, and does not send it again
-/// when the batch comes again." Only exactly this: a restored table counts from a lower seq again.
+/// A warm relay remembers the acknowledged (seq, tok) of each log, and does not send it again when the
+/// batch is retried. It compares both, since a restored table counts from a lower seq again.
 #[test]
 fn a_warm_relay_sends_nothing_twice_and_leaves_nothing_out() {
     play(async || {
@@ -248,7 +248,7 @@ fn a_warm_relay_sends_nothing_twice_and_leaves_nothing_out() {
     });
 }
 
-/// What a warm relay remembers is what was acknowledged, not what was sent.
+/// A warm relay remembers acknowledged changes, not sent ones.
 #[test]
 fn a_warm_relay_sends_again_what_was_not_acknowledged() {
     play(async || {
@@ -265,7 +265,7 @@ fn a_warm_relay_sends_again_what_was_not_acknowledged() {
     });
 }
 
-/// "It never fails on content": bodies pass as they are.
+/// The relay does not decode bodies, and never fails on content.
 #[test]
 fn bodies_pass_unread() {
     play(async || {
@@ -284,7 +284,7 @@ fn bodies_pass_unread() {
     });
 }
 
-/// "sends rounds with PutRecords (500 records, 5 MiB)": the port refuses more.
+/// A round stays within the limits of PutRecords (500 records, 5 MiB): the port refuses more.
 #[test]
 fn a_round_is_put_within_the_limits() {
     play(async || {
@@ -306,8 +306,8 @@ fn a_round_is_put_within_the_limits() {
     });
 }
 
-/// F2, whatever fails: a log's record begins at its first command that is not acknowledged, so a
-/// reader that passes over what it has seen sees all, in order.
+/// F2 under random faults: a log's record begins at its first unacknowledged command, so a reader that
+/// skips repeats sees all commands in order.
 #[test]
 fn nothing_is_lost_and_nothing_overtakes() {
     play(async || {

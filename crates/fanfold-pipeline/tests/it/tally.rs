@@ -1,5 +1,5 @@
-//! The service of these tests: counters that notice when an event is missing or folded twice, and
-//! that tests can break; and two views of them.
+//! The service of these tests: counters that detect a missing or repeated event, and that tests can
+//! make fail. Two views read them.
 
 use fanfold::view::Outcome;
 use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
@@ -13,14 +13,14 @@ pub(crate) struct Tally<const DOCUMENT: u32 = 1, const ADDED: u32 = 1>;
 #[derive(Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Command {
-    /// `pad`: bytes that the event carries along.
+    /// `pad`: bytes that enlarge the event.
     Add {
         counter: DocumentId,
         by: u64,
         #[serde(default)]
         pad: String,
     },
-    /// Two counters at once.
+    /// Adds one to two counters.
     Share {
         one: DocumentId,
         other: DocumentId,
@@ -28,12 +28,12 @@ pub(crate) enum Command {
     Reset {
         counter: DocumentId,
     },
-    /// Makes the document as large as that.
+    /// Makes the document `bytes` large.
     Grow {
         counter: DocumentId,
         bytes: usize,
     },
-    /// Says something that not every view can bear.
+    /// Says a text. Some texts make a view panic.
     Say {
         counter: DocumentId,
         text: String,
@@ -185,24 +185,24 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
     }
 }
 
-/// Letters that no codec makes much shorter, always the same.
+/// Deterministic letters that hardly compress.
 fn noise(bytes: usize) -> String {
     let mut state = 1u32;
     let letter = |_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // JSON writes none of these 40 in another way.
+        // JSON escapes none of these 40 letters.
         char::from(b'0' + (state >> 16) as u8 % 40)
     };
     (0..bytes).map(letter).collect()
 }
 
-/// `sums`: a row per counter, gone when it is reset. Reads everything.
+/// `sums`: a row per counter, removed when the counter is reset. Reads all events.
 pub(crate) struct Sums;
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sum {
     pub(crate) total: u64,
-    /// What was said, and how much the counter has grown, all of it.
+    /// The texts said, and the growth of the counter.
     pub(crate) said: String,
 }
 
@@ -239,8 +239,8 @@ impl View for Sums {
     }
 }
 
-/// `resets`: how often a counter was reset, and how many commands were refused. A filtered view:
-/// most of what happens is nothing to it.
+/// `resets`: how often each counter was reset, and how many commands were rejected. A filtered view:
+/// it does not read most kinds.
 pub(crate) struct Resets;
 
 impl View for Resets {

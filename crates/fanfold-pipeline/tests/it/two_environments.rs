@@ -1,5 +1,5 @@
-//! Lambda promises no affinity: two environments, each with what it remembers, may get one log's
-//! batches in turn, or the same batch at the same time, or crash in the middle of one.
+//! Lambda has no affinity: two environments, each with its own cache, may get one log's batches in
+//! turn, get the same batch at the same time, or crash during one.
 
 use fanfold::Seq;
 use fanfold_pipeline::BatchOutcome;
@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::check::{play, seeds};
 use crate::world::{NEVER, World, acme, add, command, done, log, run};
 
-/// Another environment may have gone on (Lambda promises no affinity), so first read the
-/// journal from the cached tail and fold: nothing parks, nothing fails, nothing is decided twice.
+/// Another environment may have gone on, so the processor first reads the journal from the cached
+/// tail. It parks nothing, and decides nothing twice.
 #[test]
 fn they_take_turns_on_one_log() {
     play(async || {
@@ -34,17 +34,16 @@ fn they_take_turns_on_one_log() {
             published.sort_unstable();
             let told = published.len();
             published.dedup();
-            assert_eq!(published.len(), 40, "each is told");
-            // Once by the process that stored it, and once more by the one that takes the snapshot.
-            assert!(told <= 2 * 40, "{told} times for 40 commits");
+            assert_eq!(published.len(), 40, "each commit is published");
+            // The processor that stored a commit publishes it, and the one with the snapshot again.
+            assert!(told <= 2 * 40, "published {told} times for 40 commits");
         })
         .await;
     });
 }
 
-/// The same, while the windows of many users leave the head: a process that adopts
-/// another's head must not count as stored what is only in there. Afterwards a fresh load knows
-/// every command.
+/// The same, while the windows of many users leave the head. A processor that adopts another's head
+/// must not count windows in that head as stored. Afterwards a cold load knows every command.
 #[test]
 fn they_take_turns_while_windows_leave_the_head() {
     play(async || {
@@ -80,7 +79,7 @@ fn they_take_turns_while_windows_leave_the_head() {
     });
 }
 
-/// The same, late: a stale cache is no reason to park what is old either.
+/// A stale cache is no reason to park an old record either.
 #[test]
 fn a_stale_cache_parks_nothing() {
     play(async || {
@@ -96,8 +95,8 @@ fn a_stale_cache_parks_nothing() {
     });
 }
 
-/// `attribute_not_exists` on `first` makes the chain linear (F3): one of both wins, the
-/// other decides nothing again.
+/// F3: the condition on `first` lets one of two concurrent appends succeed. The other processor decides
+/// nothing again.
 #[test]
 fn they_get_the_same_batch_at_the_same_time() {
     play(async || {
@@ -123,8 +122,8 @@ fn they_get_the_same_batch_at_the_same_time() {
     });
 }
 
-/// `head = S` is written last, and only when every document and window touched in
-/// (old head, S], replayed commits included, is stored: the other's documents too.
+/// The head S is written after every document that was touched in (old head, S] is stored, also those
+/// of another processor's commits.
 #[test]
 fn the_head_of_one_hides_nothing_of_the_other() {
     let touch =
@@ -138,7 +137,7 @@ fn the_head_of_one_hides_nothing_of_the_other() {
             } else {
                 done(&one, &[world.record(&acme(), 1, &[touch(1, "x")])]).await;
             }
-            // Only the first has `y` and `z` from a decision of its own.
+            // Only the first processor has decided on `y` and `z`.
             done(&one, &[world.record(&acme(), 2, &[touch(2, "y"), touch(3, "z")])]).await;
             done(&other, &[world.record(&acme(), 4, &run(4..=400))]).await;
             assert_eq!(world.head(&acme()).await.0, 400);
@@ -150,7 +149,7 @@ fn the_head_of_one_hides_nothing_of_the_other() {
     });
 }
 
-/// A put of an environment that was given up takes effect while the other goes on.
+/// A put of an abandoned environment takes effect while another goes on.
 #[test]
 fn a_late_put_of_one_comes_between_those_of_the_other() {
     play(async || {
@@ -180,9 +179,9 @@ fn a_late_put_of_one_comes_between_those_of_the_other() {
     });
 }
 
-/// Everything at once: three environments, two logs, batches that overlap, repeat themselves, come
-/// too early or at the same time; calls that fail in every way; environments that are forgotten.
-/// Whatever happens, the invariants hold at any time, and in the end nothing is missing.
+/// Random faults: three environments and two logs; batches that overlap, repeat, and arrive early or at
+/// the same time; calls that fail in every way; environments that are replaced. The invariants hold at
+/// any time, and at the end no command is missing.
 #[test]
 fn whatever_happens_the_log_becomes_the_same() {
     play(async || seeds(30, stormy).await);
@@ -212,7 +211,7 @@ async fn stormy(seed: u64) {
         }
         let [one, other] = [pick(3) as usize, pick(3) as usize];
         world.env.pass(pick(8_000));
-        // Whether it was done is not looked at: it comes again in the end.
+        // The outcome does not matter, since the end retries every batch.
         let (one, other) = (&environments[one], &environments[other]);
         join(one.process(&batches[0], NEVER), other.process(&batches[1], NEVER)).await;
         if pick(6) == 0 {
@@ -231,7 +230,7 @@ async fn stormy(seed: u64) {
     finish(&world, &logs, accepted, &environments[0]).await;
 }
 
-/// Everything comes again, and nothing goes wrong.
+/// Delivers every record again, without faults.
 async fn finish(world: &World, logs: &[fanfold::LogId], accepted: u64, processor: &Processor) {
     for log in logs {
         done(processor, &[world.record(log, 1, &commands(1, accepted))]).await;
@@ -250,7 +249,7 @@ async fn finish(world: &World, logs: &[fanfold::LogId], accepted: u64, processor
     }
 }
 
-/// The commands of the storm: some are repeats, some are refused.
+/// The commands of the storm: some are repeats, some are rejected.
 fn commands(first: u64, last: u64) -> Vec<fanfold::Command> {
     let one = |seq: u64| match seq % 7 {
         0 => add(seq - 3),
@@ -276,7 +275,7 @@ fn break_something(world: &World) {
     let broken = [Broken::Before, Broken::After, Broken::Late][pick(3)];
     let (op, first) = (OPS[pick(8)], 1 + pick(4));
     match op {
-        // It is tried more often than anything else.
+        // Every attempt, since publishing has more retries than other calls.
         Op::Publish => world.faults.fail(op, "", .., broken),
         op => world.faults.fail(op, "", first..=first + pick(6), broken),
     }

@@ -1,5 +1,5 @@
-//! The world of one test: the ports in memory behind the fault layer, the stages over them, and
-//! what tests check afterwards.
+//! The fixture of a test: the in-memory ports behind the fault layer, the stages over them, and the
+//! checks of the results.
 
 use std::sync::Arc;
 
@@ -42,15 +42,15 @@ use serde_json::{Value, json};
 use crate::tally::{Resets, Sums, Tally};
 use fanfold_pipeline::testing::{Faulty, ManualEnv, SentMessages};
 
-/// A deadline that never comes.
+/// A deadline that is never reached.
 pub(crate) const NEVER: Time = Time(u64::MAX);
 
-/// How long a call has, in these tests, and then until its lease is over: its deadline, the grace
-/// of its host, and what clocks may be apart.
+/// The time of a call in these tests, and the time until its lease expires: the call's deadline, the
+/// host's grace, and the difference of clocks.
 const CALL_MS: u64 = 60_000;
 pub(crate) const LEASE_MS: u64 = CALL_MS + 10_000 + 5_001;
 
-/// All that lies in a shard.
+/// More items than a shard has.
 const ALL: usize = usize::MAX;
 
 /// The log of most tests.
@@ -74,12 +74,12 @@ pub(crate) fn command(user: &str, id: u64, name: &str, data: Value) -> Command {
     }
 }
 
-/// Ann adds one to the counter `a`, with `id`.
+/// The command `id` of ann, which adds one to the counter `a`.
 pub(crate) fn add(id: u64) -> Command {
     command("ann", id, "add", json!({"counter": "a", "by": 1}))
 }
 
-/// Commands of Ann, each with its own seq for an id, each adding one to one of three counters.
+/// Commands of ann whose ids are their seqs. Each adds one to one of three counters.
 pub(crate) fn run(seqs: impl IntoIterator<Item = u64>) -> Vec<Command> {
     let counter = |seq: u64| ["a", "b", "c"][seq as usize % 3];
     let one = |seq| command("ann", seq, "add", json!({"counter": counter(seq), "by": 1}));
@@ -112,10 +112,10 @@ pub(crate) fn views() -> Views {
     Views::new().with::<Sums>().with::<Resets>().with::<Balances>()
 }
 
-/// Everything, in memory.
+/// The ports and the stages of one test, in memory.
 pub(crate) struct World {
     pub(crate) memory: Ports,
-    /// Those of `memory`, with bodies in their slots, as on AWS.
+    /// The commands table of `memory`, with bodies in its slots, as on AWS.
     commands: Arc<WithBodies<StoredCommands>>,
     pub(crate) topics: Arc<SentMessages>,
     pub(crate) faults: Faults,
@@ -123,17 +123,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Empty. Shared with the hooks that a test gives to the fault layer.
+    /// An empty world. In an `Arc`, since a test's hooks in the fault layer share it.
     pub(crate) fn new() -> Arc<Self> {
         Self::seeded(1)
     }
 
-    /// Empty, with the randomness of `seed`.
+    /// An empty world with the randomness of `seed`.
     pub(crate) fn seeded(seed: u64) -> Arc<Self> {
         Self::laid_out(seed, 1)
     }
 
-    /// Empty, with so many topics.
+    /// An empty world with this number of topics.
     pub(crate) fn with_topics(topics: usize) -> Arc<Self> {
         Self::laid_out(1, topics)
     }
@@ -255,14 +255,14 @@ impl World {
         self.env.now().plus_ms(CALL_MS)
     }
 
-    // What goes in.
+    // Input.
 
-    /// A record of the stream that has just arrived: commands accepted just now, from `first` on.
+    /// A stream record that has just arrived, with commands from `first` on that were accepted now.
     pub(crate) fn record(&self, log: &LogId, first: u64, commands: &[Command]) -> ReceivedRecord {
         self.record_at(log, first, commands, self.env.now())
     }
 
-    /// As [`World::record`], accepted at another time.
+    /// Like [`World::record`], accepted at another time.
     pub(crate) fn record_at(
         &self,
         log: &LogId,
@@ -294,7 +294,7 @@ impl World {
         ReceivedRecord { key: log.clone(), data, arrived: self.env.now() }
     }
 
-    /// One commit of these commands, by another environment; its message.
+    /// Lets another environment commit these commands, and returns the message.
     pub(crate) async fn commit(&self, log: &LogId, commands: &[Command]) -> Bytes {
         let first = self.tail(log).await.next().0;
         let record = self.record(log, first, commands);
@@ -309,7 +309,7 @@ impl World {
         self.memory.journal.append(&acme(), &item).await.expect("memory");
     }
 
-    /// Accepts so many commands of Ann for a log, each with its own id. No stage has seen them yet.
+    /// Accepts commands of ann for a log, each with its own id. No stage has processed them yet.
     pub(crate) async fn accept(&self, log: &LogId, commands: u64) {
         let known = self.memory.commands.slot(log).await.expect("memory");
         let known = known.map_or(0, |slot| slot.seq.0);
@@ -326,7 +326,7 @@ impl World {
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
 
-    // What comes out.
+    // Results.
 
     pub(crate) fn changes(&self) -> Vec<Change> {
         all(self.memory.commands.changes())
@@ -341,7 +341,7 @@ impl World {
         self.topics.all().into_iter().map(|(_, message)| message.body.into()).collect()
     }
 
-    /// The commits that were published of a log, as often as they were.
+    /// The published commits of a log, with repeats.
     pub(crate) fn published(&self, log: &LogId) -> Vec<(u64, u64)> {
         let messages = self.messages();
         let read = |body: &Bytes| notification::decode(std::str::from_utf8(body).expect("text"));
@@ -368,14 +368,14 @@ impl World {
         entries.map(|e| format!("{} {}#{} {}", e.seq, e.origin, e.id, e.outcome.status())).collect()
     }
 
-    /// The entries of [`acme`] are those of [`run`], up to `last`, and nothing of it is parked.
+    /// Checks that the entries of [`acme`] are those of [`run`] up to `last`, and nothing is parked.
     pub(crate) async fn assert_run(&self, last: u64) {
         let expected: Vec<String> = (1..=last).map(|n| format!("{n} ann#{n} accepted")).collect();
         assert_eq!(self.outcomes(&acme()).await, expected);
         assert_eq!(self.parked(&acme()).await, [] as [String; 0]);
     }
 
-    /// The log's attempt marker.
+    /// The log's lease.
     pub(crate) async fn attempt(&self, log: &LogId) -> Option<(u32, Step)> {
         let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
         let marker = items.first().filter(|item| item.identity == Attempt::IDENTITY)?;
@@ -383,7 +383,7 @@ impl World {
         Some((attempt.lease.attempts, attempt.step))
     }
 
-    /// `7 ann#7 Gap`, for each parked item, but an attempt marker.
+    /// `7 ann#7 Gap`, for each parked item except a lease.
     pub(crate) async fn parked(&self, log: &LogId) -> Vec<String> {
         let mut items = self.memory.parked.list(log, Seq::ZERO, ALL).await.expect("memory");
         items.retain(|item| item.identity != Attempt::IDENTITY);
@@ -395,7 +395,7 @@ impl World {
         self.memory.state.get(log, &[key]).await.expect("memory").pop().flatten()
     }
 
-    /// The log's head; zero if there is none.
+    /// The seq of the log's head; zero if there is none.
     pub(crate) async fn head(&self, log: &LogId) -> Seq {
         self.state(log, StateKey::head(1)).await.map_or(Seq::ZERO, |item| item.seq)
     }
@@ -415,25 +415,25 @@ impl World {
     }
 }
 
-/// Processes a batch, all of it.
+/// Processes a batch, and checks that all of it is done.
 pub(crate) async fn done(processor: &Processor, records: &[ReceivedRecord]) {
     assert_eq!(processor.process(records, NEVER).await, BatchOutcome::DONE);
 }
 
-/// Processes a batch of which something must come again: from which record on.
+/// Processes a batch of which a part must be retried, and returns the first unfinished record.
 pub(crate) async fn unfinished(processor: &Processor, records: &[ReceivedRecord]) -> usize {
     let outcome = processor.process(records, NEVER).await;
-    outcome.unfinished.expect("something of the batch must come again")
+    outcome.unfinished.expect("a part of the batch must be unfinished")
 }
 
-/// Applies messages, all of them.
+/// Applies messages, and checks that all are done.
 pub(crate) async fn applied<'a>(
     projector: &Projector,
     messages: impl IntoIterator<Item = &'a Bytes>,
 ) {
     let messages: Vec<Bytes> = messages.into_iter().cloned().collect();
     let again = projector.project(&messages, NEVER).await;
-    assert!(again.is_empty(), "{again:?} of {} messages must come again", messages.len());
+    assert!(again.is_empty(), "{again:?} of {} messages were not applied", messages.len());
 }
 
 fn all<T: Clone>(shards: &Shards<T>) -> Vec<T> {

@@ -1,4 +1,4 @@
-//! The simulator itself: the same seed gives the same run, and every fault is injected.
+//! Tests of the simulator itself: the same seed gives the same run, and every fault is injected.
 
 use fanfold_sim::faults::{Counts, Fault};
 use fanfold_sim::{engine, run};

@@ -1,4 +1,4 @@
-//! Append: one attempt's nonce, what another writer means, what is not acknowledged.
+//! Appends to the journal: the nonce of an attempt, other writers, and unacknowledged puts.
 //!
 //! `docs/design.md#tables`.
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
 
-/// A log that a processor knows, up to 3.
+/// A processor that has the log in its cache, up to 3.
 async fn warm(world: &World) -> Processor {
     let processor = world.processor();
     done(&processor, &[world.acme(1..=3)]).await;
@@ -22,8 +22,8 @@ async fn warm(world: &World) -> Processor {
     processor
 }
 
-/// "On a failed condition …: the same nonce means our own first attempt had succeeded": nothing is
-/// loaded again, because there was no other writer.
+/// When the put's condition fails and the commit has our nonce, our earlier attempt succeeded. There
+/// was no other writer, so the log is not loaded again.
 #[test]
 fn an_attempt_of_ours_is_recognised_by_its_nonce() {
     play(async || {
@@ -35,7 +35,7 @@ fn an_attempt_of_ours_is_recognised_by_its_nonce() {
             world.assert_run(6).await;
             assert_eq!(world.faults.counts([Op::JournalAppend]), [lost.count() + 1]);
             assert_eq!(world.faults.counts([Op::JournalRead, Op::StateGet]), [0, 0]);
-            // And what was decided is kept.
+            // The cache keeps the decisions.
             done(&processor, &[world.acme(7..=7)]).await;
             assert_eq!(world.faults.counts([Op::JournalRead, Op::StateGet]), [0, 0]);
             assert_eq!(world.published(&acme()), [(1, 3), (4, 6), (7, 7)]);
@@ -43,8 +43,8 @@ fn an_attempt_of_ours_is_recognised_by_its_nonce() {
     });
 }
 
-/// "Any put that was not acknowledged evicts the log from the cache": whether it took effect or
-/// not, now or later, the log goes on from what the journal has.
+/// An unacknowledged put evicts the log from the cache. Whether it takes effect now, later or never,
+/// the log goes on from the journal.
 fn what_was_not_acknowledged_is_forgotten(broken: Broken) {
     play(async || {
         let world = World::new();
@@ -77,7 +77,7 @@ fn an_append_that_takes_effect_late_is_forgotten() {
     what_was_not_acknowledged_is_forgotten(Broken::Late);
 }
 
-/// The same, when it takes effect between the log's being read again and being appended to.
+/// The same, when the put takes effect between the next load and the next append.
 #[test]
 fn what_was_not_acknowledged_may_come_between() {
     play(async || {
@@ -97,8 +97,8 @@ fn what_was_not_acknowledged_may_come_between() {
     });
 }
 
-/// "a writer appends only after a boundary that it has read, or written with an acknowledgement";
-/// "anything else means another writer": the log is loaded again, and decided again.
+/// A commit with another nonce means another writer: the processor loads the log again, and decides
+/// again.
 #[test]
 fn a_conflict_is_decided_again_on_what_the_other_wrote() {
     play(async || {
@@ -109,13 +109,13 @@ fn a_conflict_is_decided_again_on_what_the_other_wrote() {
             done(&stale, &[world.acme(4..=6)]).await;
             world.assert_run(6.max(*others.end())).await;
             world.audit(&acme()).await;
-            // What the other wrote may not have been published.
+            // The other writer may not have published its commit.
             assert_eq!(world.published(&acme())[2], (4, *others.end()), "others: {others:?}");
         }
     });
 }
 
-/// Also if another writer appends all the time: after each conflict there is less to do.
+/// A log is finished although another writer appends all the time.
 #[test]
 fn a_log_with_constant_conflicts_is_finished() {
     play(async || {
@@ -128,15 +128,15 @@ fn a_log_with_constant_conflicts_is_finished() {
                 async move { done(&world.elsewhere(), &[world.acme(seq..=seq)]).await }
             });
         }
-        // Each conflict is a command that the other has decided: there is an end to it.
+        // In each conflict the other writer has decided one command, so the conflicts end.
         done(&stale, &[world.acme(4..=30)]).await;
         world.assert_run(30).await;
         world.audit(&acme()).await;
     });
 }
 
-/// A state table ahead of the journal, as after a restore, contradicts the promise of a head: its log is parked after a
-/// bounded number of reads, and other logs go on.
+/// A state table that is ahead of the journal, as after a restore, contradicts the head. The log is
+/// parked after a bounded number of reads, and other logs go on.
 #[test]
 fn a_log_whose_state_is_ahead_of_the_journal_is_parked() {
     play(async || {
@@ -157,7 +157,7 @@ fn a_log_whose_state_is_ahead_of_the_journal_is_parked() {
     });
 }
 
-/// "Split commits are put one after another"; "Commits are split below 350 KiB".
+/// Commits are split below 350 KiB, and the parts are put one after another.
 #[test]
 fn a_large_batch_is_split_and_put_one_after_another() {
     let padded = |id: u64| {
@@ -177,7 +177,7 @@ fn a_large_batch_is_split_and_put_one_after_another() {
         }
         world.audit(&acme()).await;
     });
-    // What was acknowledged before one that was not stands, is published, and is not done again.
+    // The parts before a failed one stay, are published, and are not decided again.
     play(async || {
         let world = World::new();
         let processor = world.processor();
@@ -195,7 +195,7 @@ fn a_large_batch_is_split_and_put_one_after_another() {
     });
 }
 
-/// A processor that cannot read cannot decide either: nothing is appended, the batch comes again.
+/// A processor that cannot read does not decide: it appends nothing, and the batch is retried.
 #[test]
 fn what_cannot_be_read_is_not_decided() {
     play(async || {
@@ -217,7 +217,7 @@ fn what_cannot_be_read_is_not_decided() {
     });
 }
 
-/// A journal that refuses the processor is an outage: one attempt, and the batch comes again.
+/// A journal that denies access is an outage: one attempt, and the batch is retried.
 #[test]
 fn what_the_journal_refuses_comes_again() {
     play(async || {

@@ -1,5 +1,5 @@
-//! Cost is a feature. One slot write per accepted batch; one journal write per log per
-//! processor batch; no transactions on the hot path. Counted, call by call.
+//! The calls that each batch costs: one slot write per accepted batch, one journal write per log and
+//! processor batch, no transactions.
 //!
 //! `docs/design.md#tables`.
 
@@ -21,13 +21,13 @@ const TABLES: [Op; 9] = [
     Op::Publish,
 ];
 
-/// The whole way of one batch of one log, cold and then warm.
+/// The calls of one log's batch on the whole path, cold and then warm.
 #[test]
 fn the_way_of_a_batch_costs_what_it_should() {
     play(async || {
         let world = World::new();
         let (relay, processor) = (world.relay(), world.processor());
-        // A cold load asks for the head, and for the documents.
+        // A cold load also reads the head, the documents and the journal.
         for expected in
             [[1, 1, 1, 1, 0, 2, 0, 0, 1], [1, 1, 1, 0, 0, 0, 0, 0, 1], [1, 1, 1, 0, 0, 0, 0, 0, 1]]
         {
@@ -42,7 +42,7 @@ fn the_way_of_a_batch_costs_what_it_should() {
     });
 }
 
-/// "one journal write per log per processor batch", however many records it came in.
+/// A batch costs one journal write per log, however many records it has.
 #[test]
 fn a_batch_is_one_journal_write_per_log() {
     play(async || {
@@ -63,9 +63,8 @@ fn a_batch_is_one_journal_write_per_log() {
     });
 }
 
-/// "loaded cold (head, the commits after it by strongly consistent paginated query, and only the
-/// documents that the commands at hand need)"; the parked table is "never \[read\] on a plain
-/// load".
+/// A cold load reads the head, the commits after it, and only the documents that the commands at hand
+/// need. It does not read the parked table.
 #[test]
 fn a_cold_load_reads_only_what_it_needs() {
     play(async || {
@@ -85,7 +84,7 @@ fn a_cold_load_reads_only_what_it_needs() {
     });
 }
 
-/// A document that a warm log does not hold yet is one read, and only the first time.
+/// A warm log reads each document that it does not have once.
 #[test]
 fn a_warm_log_reads_a_document_once() {
     play(async || {

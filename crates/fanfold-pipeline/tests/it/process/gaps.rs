@@ -1,8 +1,8 @@
-//! Above the next seq: another environment may have gone on, so the processor first reads the
-//! journal from the cached tail, then the parked commands of the log. Still a gap: its commands are
-//! parked and acknowledged at once, for a batch that comes again holds nothing new, and a nudge is
-//! put behind them. After parking, read the tail again and go on if the gap has closed. A parked
-//! item is deleted only after its commit is published.
+//! Gaps: a command above the next seq. Another environment may have gone on, so the processor first
+//! reads the journal from the cached tail, then the log's parked commands. If the gap remains, it
+//! parks and acknowledges the commands at once, since a retried batch has no new records, and puts a
+//! nudge behind them. After parking it reads the tail again, and goes on if the gap has closed. It
+//! deletes a parked item only after its commit is published.
 //!
 //! `docs/design.md#process`.
 
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{World, acme, command, done, log, run, unfinished};
 
-/// 1 to 3 are done, 5 and 6 are parked: 4 is missing.
+/// A processor of a log in which 1 to 3 are done, 4 is missing, and 5 and 6 are parked.
 async fn with_a_gap(world: &World) -> Processor {
     let processor = world.processor();
     done(&processor, &[world.acme(1..=3)]).await;
@@ -24,8 +24,8 @@ async fn with_a_gap(world: &World) -> Processor {
     processor
 }
 
-/// What is missing cannot come in the same batch, so its commands are parked and acknowledged at
-/// once, however young they are, and no gap stops others.
+/// A retry of the batch cannot bring the missing command, so the commands behind the gap are parked
+/// and acknowledged at once, however young they are. A gap stops no other log.
 #[test]
 fn a_gap_is_parked_at_once() {
     play(async || {
@@ -43,7 +43,7 @@ fn a_gap_is_parked_at_once() {
     });
 }
 
-/// What is reordered within a batch is no gap.
+/// Reordering within a batch makes no gap.
 #[test]
 fn within_a_batch_the_order_does_not_matter() {
     play(async || {
@@ -55,8 +55,9 @@ fn within_a_batch_the_order_does_not_matter() {
     });
 }
 
-/// One nudge follows what was parked, so that what is missing before it on the stream is followed
-/// by a read of the parked table, in any environment. It does not cause another nudge.
+/// The processor puts one nudge after parking. The missing command comes before the nudge on the
+/// stream, so any environment that processes it then reads the parked table. A nudge causes no other
+/// nudge.
 #[test]
 fn a_nudge_follows_what_is_parked() {
     play(async || {
@@ -64,18 +65,18 @@ fn a_nudge_follows_what_is_parked() {
         done(&world.processor(), &[world.acme(1..=3)]).await;
         done(&world.processor(), &[world.acme(5..=6), world.acme(8..=8)]).await;
         assert_eq!(world.faults.calls(Op::PutRecords), ["nudge tally/org:acme"]);
-        // It comes too early, twice: nothing has changed, so no nudge follows.
+        // The nudge arrives too early, twice. Nothing has changed, so no nudge follows.
         for _ in 0..2 {
             done(&world.processor(), &world.records()).await;
         }
         assert_eq!(world.records().len(), 1);
-        // The commands at hand were parked before, too.
+        // These commands are parked already, so no nudge follows.
         done(&world.processor(), &[world.acme(5..=6)]).await;
         assert_eq!(world.records().len(), 1);
-        // Another one behind the same gap was not: it has a nudge of its own.
+        // A further command behind the same gap is newly parked, so a nudge follows.
         done(&world.processor(), &[world.acme(9..=9)]).await;
         assert_eq!(world.records().len(), 2);
-        // What is missing comes to another environment, which looks at nothing that is parked.
+        // The missing command goes to another environment, which does not read the parked table.
         done(&world.elsewhere(), &[world.acme(4..=4)]).await;
         assert_eq!(world.tail(&acme()).await.0, 4);
         done(&world.processor(), &world.records()).await;
@@ -86,7 +87,7 @@ fn a_nudge_follows_what_is_parked() {
     });
 }
 
-/// A nudge is best effort: the batch is done without it, and the sweep finds what is parked.
+/// A nudge is best effort: without it the batch is done, and the sweep finds the parked commands.
 #[test]
 fn a_nudge_that_cannot_be_put_stops_nothing() {
     play(async || {
@@ -103,9 +104,9 @@ fn a_nudge_that_cannot_be_put_stops_nothing() {
     });
 }
 
-/// Records of one log that come twice, a little out of order, in any batches, to any environment,
-/// are in order at the end, without a sweep: what was parked is followed by a nudge, and what was
-/// missing is before it on the stream.
+/// Records of one log arrive twice and slightly out of order, in any batches, at any environment. All
+/// are processed in order without a sweep, since a nudge follows the parked commands, and the missing
+/// ones come before it on the stream.
 #[test]
 fn reordered_records_are_in_order_without_a_sweep() {
     play(async || {
@@ -116,7 +117,7 @@ fn reordered_records_are_in_order_without_a_sweep() {
             let stream = &world.memory.stream;
             let (mut put, mut processed, mut seq) = (Vec::new(), 0, 1);
             while seq <= 40 || processed < world.records().len() {
-                // Some arrive: each at most three places before where it belongs.
+                // Some records arrive, each at most three places early.
                 for _ in 0..pick(6) {
                     if seq > 40 {
                         break;
@@ -146,7 +147,7 @@ fn reordered_records_are_in_order_without_a_sweep() {
     });
 }
 
-/// What is behind something that is parked for another reason waits with it.
+/// Commands behind one that is parked for another reason are parked, too.
 #[test]
 fn behind_what_is_parked_a_gap_is_parked_too() {
     play(async || {
@@ -164,12 +165,12 @@ fn behind_what_is_parked_a_gap_is_parked_too() {
     });
 }
 
-/// What is parked is taken up when the gap has closed: at once by the process that parked it, by
-/// any other at the next gap or nudge. A plain load does not read the parked table.
+/// Parked commands are taken up when the gap has closed: at once by the processor that parked them,
+/// by any other at the next gap or nudge. A plain load does not read the parked table.
 #[test]
 fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
     play(async || {
-        // Whether the process that parked gets what is missing, and what comes then.
+        // Whether the parking processor gets the missing command, and whether a nudge comes next.
         for (is_warm, nudged, expected) in [
             (true, false, [6, 7]),
             (true, true, [6, 6]),
@@ -187,7 +188,7 @@ fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
             let told = world.published(&acme()).iter().map(|(_, last)| *last).max();
             assert_eq!(told, Some(expected[1]));
             world.audit(&acme()).await;
-            // From now on it is as if nothing had been parked.
+            // From now on the parked table is not read.
             done(&processor, &[world.acme(expected[1] + 1..=8)]).await;
             world.faults.forget();
             done(&processor, &[world.acme(9..=9)]).await;
@@ -196,7 +197,7 @@ fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
     });
 }
 
-/// The missing command may come together with a nudge, or with what else is behind the gap.
+/// The missing command may arrive together with a nudge, or with further commands behind the gap.
 #[test]
 fn what_is_parked_is_taken_up_together_with_what_was_missing() {
     play(async || {
@@ -210,7 +211,7 @@ fn what_is_parked_is_taken_up_together_with_what_was_missing() {
     });
 }
 
-/// "A parked item is deleted only after its commit is published."
+/// The processor deletes a parked item only after its commit is published.
 #[test]
 fn what_is_parked_stays_until_its_commit_is_published() {
     play(async || {
@@ -220,7 +221,7 @@ fn what_is_parked_stays_until_its_commit_is_published() {
         world.faults.fail(Op::Publish, "5-6", .., Broken::Before);
         assert_eq!(unfinished(&processor, &[world.nudge(&acme())]).await, 0);
         assert_eq!(world.tail(&acme()).await.0, 6);
-        assert_eq!(world.parked(&acme()).await.len(), 2, "they are all that asks for publishing");
+        assert_eq!(world.parked(&acme()).await.len(), 2, "only they lead to publishing");
         world.faults.heal();
         done(&world.processor(), &[world.nudge(&acme())]).await;
         world.assert_run(6).await;
@@ -228,7 +229,7 @@ fn what_is_parked_stays_until_its_commit_is_published() {
     });
 }
 
-/// A parked item that could not be deleted is found done, and deleted then.
+/// A later call finds a parked item that could not be deleted to be done, and deletes it.
 #[test]
 fn what_could_not_be_deleted_is_deleted_later() {
     play(async || {
@@ -244,8 +245,8 @@ fn what_could_not_be_deleted_is_deleted_later() {
     });
 }
 
-/// "After parking, read the tail again and go on if the gap has closed": the environment that
-/// closed it may not have seen what is parked now.
+/// After parking, the processor reads the tail again, and goes on if the gap has closed. The
+/// environment that closed it may not have seen the parked commands.
 #[test]
 fn a_gap_that_closes_while_its_commands_are_parked_is_noticed() {
     play(async || {
@@ -266,7 +267,7 @@ fn a_gap_that_closes_while_its_commands_are_parked_is_noticed() {
     });
 }
 
-/// What cannot be parked is not acknowledged.
+/// Commands that cannot be parked are not acknowledged.
 #[test]
 fn what_could_not_be_parked_comes_again() {
     play(async || {
@@ -282,7 +283,8 @@ fn what_could_not_be_parked_comes_again() {
     });
 }
 
-/// "a nudge: load afresh, take up what is parked, publish what is not known to be published."
+/// On a nudge the processor loads the log anew, takes up parked commands, and publishes commits that
+/// it does not know to be published.
 #[test]
 fn a_nudge_loads_afresh_and_publishes_what_is_unknown() {
     play(async || {
@@ -299,14 +301,14 @@ fn a_nudge_loads_afresh_and_publishes_what_is_unknown() {
         assert!(!world.faults.calls(Op::ParkedList).is_empty());
         let after = world.published(&acme());
         assert_eq!(after[published.len() + 1..], [(1, 3), (4, 4), (5, 6)]);
-        // What the nudge has published is known.
+        // The processor knows the commits that it published on the nudge.
         done(&processor, &[world.acme(4..=6)]).await;
         assert_eq!(world.published(&acme()).len(), after.len());
         assert_eq!(world.tail(&acme()).await.0, 6);
     });
 }
 
-/// However much is parked, every nudge brings the log on.
+/// Every nudge makes progress, however many commands are parked.
 #[test]
 fn much_that_is_parked_is_taken_up_in_bounded_steps() {
     play(async || {
@@ -324,7 +326,7 @@ fn much_that_is_parked_is_taken_up_in_bounded_steps() {
     });
 }
 
-/// What waits for an operator hides nothing that could go on, however much it is.
+/// Items that wait for an operator do not hide commands that can be processed, however many there are.
 #[test]
 fn what_waits_for_an_operator_hides_nothing() {
     play(async || {

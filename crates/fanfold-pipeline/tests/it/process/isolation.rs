@@ -1,4 +1,5 @@
-//! F7: what cannot be processed stops no other log; F8: it is parked and reported, never dropped.
+//! F7: a command that cannot be processed stops no other log. F8: it is parked and reported, never
+//! dropped.
 
 use fanfold::body::parked::{Content, Parked};
 use fanfold::body::record::{Part, Record};
@@ -15,15 +16,14 @@ use crate::check::play;
 use crate::tally::Tally;
 use crate::world::{NEVER, World, acme, add, command, commit_of, done, log, run, unfinished};
 
-/// A log beside the one that something is wrong with.
+/// A healthy log beside the failing one.
 fn other() -> LogId {
     log("tally/org:other")
 }
 
-/// A panic in any of them becomes a `faulted` entry that keeps the command … Events on a document
-/// that the command did not declare are a fault too. An entry, or a document (256 KiB), that
-/// would be too large makes the command `rejected: too_large`. The processor checks again,
-/// since reactors write too.
+/// A panic in a service becomes a `faulted` entry that keeps the command. So does an event on a
+/// document that the command did not declare. A command whose entry or document (256 KiB) would be
+/// too large is `rejected: too_large`.
 #[test]
 fn what_a_service_cannot_do_becomes_an_entry() {
     let fail = |how: &str| ("fail", json!({"counter": "a", "how": how}));
@@ -51,7 +51,7 @@ fn what_a_service_cannot_do_becomes_an_entry() {
             let [first, bad, third] = &world.entries(&acme()).await[..] else { panic!("{data}") };
             let shown = match &bad.outcome {
                 Outcome::Faulted { message, data: kept, .. } => {
-                    assert_eq!(kept.get(), data.to_string(), "it can be sent again");
+                    assert_eq!(kept.get(), data.to_string(), "the entry keeps the command's data");
                     format!("faulted: {message}")
                 }
                 Outcome::Rejected { code, message, .. } => format!("{code}: {message}"),
@@ -63,14 +63,14 @@ fn what_a_service_cannot_do_becomes_an_entry() {
             }
             assert_eq!(world.tail(&other()).await, Seq(1));
             world.audit(&acme()).await;
-            // A cold processor folds the same.
+            // A cold processor folds the same state.
             done(&world.processor(), &[world.record(&acme(), 4, &[add(4)])]).await;
             world.audit(&acme()).await;
         }
     });
 }
 
-/// "A command for a service not registered here is parked", and goes on once it is.
+/// A command for an unregistered service is parked, and processed once the service is registered.
 #[test]
 fn commands_for_a_service_not_registered_wait_for_it() {
     play(async || {
@@ -83,7 +83,7 @@ fn commands_for_a_service_not_registered_wait_for_it() {
         let parked = ["1 ann#1 NoService", "2 ann#2 NoService", "3 ann#3 NoService"];
         assert_eq!(world.parked(&acme()).await, parked);
         assert_eq!(world.tail(&ledger).await, Seq(1), "the other log goes on");
-        // Nudged before its time: it waits on.
+        // A nudge without the service changes nothing.
         done(&without, &[world.nudge(&acme())]).await;
         assert_eq!(world.parked(&acme()).await, parked);
         done(&world.processor(), &[world.nudge(&acme())]).await;
@@ -92,7 +92,7 @@ fn commands_for_a_service_not_registered_wait_for_it() {
     });
 }
 
-/// F8: what cannot be read is parked as it is, and everything else goes on.
+/// F8: an unreadable record is parked byte for byte, and the others are processed.
 #[test]
 fn what_cannot_be_read_is_parked_as_it_is() {
     let record = |world: &World, data: Vec<u8>| ReceivedRecord {
@@ -105,7 +105,7 @@ fn what_cannot_be_read_is_parked_as_it_is() {
         Record { log: acme(), parts: vec![part] }.encode().expect("JSON")
     };
     let elsewhere = Record::nudge(other()).encode().expect("JSON");
-    // The record, the seq it is parked under, the bytes that are kept.
+    // The record, the seq under which it is parked, and the parked bytes.
     let table: &[(Vec<u8>, u64, Vec<u8>)] = &[
         (b"no record".to_vec(), 0, b"no record".to_vec()),
         (vec![], 0, vec![]),
@@ -130,12 +130,12 @@ fn what_cannot_be_read_is_parked_as_it_is() {
                 let parked = Parked::decode(&item.body).expect("parked");
                 assert_eq!((item.seq, &parked.content), (Seq(*seq), &Content::Bytes(kept.clone())));
             }
-            assert_eq!(world.tail(&acme()).await, Seq(3), "what can be read goes on");
+            assert_eq!(world.tail(&acme()).await, Seq(3), "readable records are processed");
             assert_eq!(world.tail(&other()).await, Seq(1));
-            // Only an operator can do something about it.
+            // It waits for an operator.
             done(&world.processor(), &[world.nudge(&acme())]).await;
             assert_eq!(world.parked(&acme()).await.len(), 1);
-            // And if it cannot even be parked, it comes again.
+            // If it cannot be parked, the batch is retried.
             let world = World::new();
             world.faults.fail(Op::Park, "", 1..=1, Broken::Before);
             let batch = [world.acme(1..=2), record(&world, data.clone())];
@@ -146,8 +146,8 @@ fn what_cannot_be_read_is_parked_as_it_is() {
     });
 }
 
-/// "An entry that this build cannot fold (a rollback, a panic in `evolve`) parks the log's
-/// commands; it never retries for ever."
+/// An entry that this build cannot fold (a rollback, a panic in `evolve`) parks the log's commands,
+/// instead of retrying without end.
 #[test]
 fn a_log_that_cannot_be_folded_waits_for_another_build() {
     let bodies = [
@@ -166,7 +166,7 @@ fn a_log_that_cannot_be_folded_waits_for_another_build() {
                 let writer = if is_warm { &processor } else { &world.processor() };
                 done(writer, &[world.acme(1..=3)]).await;
                 world.strange_commit(4, body.clone()).await;
-                // To a warm one it shows when it is in its way.
+                // A warm processor finds the entry when it reads on in the journal.
                 let batch = [world.acme(5..=6), world.record(&other(), 1, &[add(1)])];
                 done(&processor, &batch).await;
                 let parked = ["5 ann#5 CannotFold", "6 ann#6 CannotFold"];
@@ -180,7 +180,7 @@ fn a_log_that_cannot_be_folded_waits_for_another_build() {
     });
 }
 
-/// The same where an item is damaged: to ask for it again, for ever, would stop the shard (F7).
+/// The same for a damaged item: retries without end would stop the shard (F7).
 #[test]
 fn a_log_of_which_something_is_damaged_waits_for_an_operator() {
     let table = [
@@ -201,12 +201,12 @@ fn a_log_of_which_something_is_damaged_waits_for_an_operator() {
 
             world.faults.heal();
             done(&world.processor(), &[world.nudge(&acme()), world.acme(6..=6)]).await;
-            assert_eq!(world.tail(&acme()).await, Seq(6), "{what}: once it is mended");
+            assert_eq!(world.tail(&acme()).await, Seq(6), "{what}: once it is repaired");
         }
     });
 }
 
-/// The other build goes on where this one could not.
+/// Another build, which can fold the entry, takes up the parked commands.
 #[test]
 fn what_waits_for_another_build_is_taken_up_by_it() {
     play(async || {
@@ -220,13 +220,13 @@ fn what_waits_for_another_build_is_taken_up_by_it() {
     });
 }
 
-/// "a log that failed reports its first unfinished record, and finished logs lose nothing when the
-/// batch comes again."
+/// The batch is retried from the first unfinished record of a failed log, and finished logs are not
+/// harmed by the retry.
 #[test]
 fn a_failing_log_reports_its_first_unfinished_record() {
     let [a, b, c] = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
     let batch = |world: &World| {
-        // Behind b's first record is a gap that the batch closes, behind c's one that it does not.
+        // The batch closes the gap behind b's first record, but not the one behind c's.
         [(&a, 1, 2), (&b, 1, 2), (&c, 1, 2), (&b, 4, 5), (&a, 3, 3), (&c, 4, 4), (&b, 3, 3)]
             .map(|(log, from, to)| world.record(log, from, &run(from..=to)))
     };
@@ -236,7 +236,7 @@ fn a_failing_log_reports_its_first_unfinished_record() {
         (Op::JournalRead, "org:b", 1),
         (Op::JournalAppend, "org:c", 2),
         (Op::JournalAppend, "org:", 0),
-        // What is behind c's gap cannot be parked.
+        // The commands behind c's gap cannot be parked.
         (Op::Park, "org:c", 5),
     ];
     play(async || {
@@ -263,7 +263,7 @@ fn a_failing_log_reports_its_first_unfinished_record() {
     });
 }
 
-/// Nothing is begun after the deadline, and all of it is reported.
+/// After the deadline the processor begins nothing, and reports all records as unfinished.
 #[test]
 fn after_the_deadline_everything_is_reported() {
     play(async || {

@@ -1,5 +1,5 @@
-//! A marker is a lease: as long as the call of another process may be under way, it counts as no
-//! crash, and the record comes again.
+//! Leases of the processor: while the call of another process may be under way, its lease does not
+//! count as a crash, and the record is retried later.
 
 use fanfold::body::attempt::Step;
 use fanfold_pipeline::BatchOutcome;
@@ -13,8 +13,8 @@ use crate::world::{World, acme, done};
 
 const SUSPICION: Suspicion = Suspicion { age_ms: 0, attempts_max: 3, faults_per_hour_max: 10 };
 
-/// The record comes to other environments while the first is still at it, one behind another: with
-/// three crashes each command would go alone, and with one more it would be a fault.
+/// Other environments get the record one after another while the first call is still under way. If
+/// these counted as crashes, three would make each command run alone, and a fourth would fault it.
 #[test]
 fn a_record_that_is_under_way_elsewhere_comes_again() {
     play(async || {
@@ -29,7 +29,7 @@ fn a_record_that_is_under_way_elsewhere_comes_again() {
                     let outcome = other.process(std::slice::from_ref(&record), world.soon()).await;
                     assert_eq!(outcome, BatchOutcome { unfinished: Some(0) });
                     assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
-                    // Among others nothing is suspect, and a nudge leaves the marker alone.
+                    // A record among others is no suspect, and a nudge does not touch the lease.
                     let other = world.processor();
                     other
                         .process(&[world.nudge(&acme()), world.nudge(&acme())], world.soon())
@@ -48,8 +48,7 @@ fn a_record_that_is_under_way_elsewhere_comes_again() {
     });
 }
 
-/// Where a lock admits one process at a time, what another has begun has ended with it: no process
-/// has to wait for a crash to be one.
+/// Where a lock admits one process at a time, the lease of another process counts as a crash at once.
 #[test]
 fn without_others_a_crash_is_one_at_once() {
     play(async || {

@@ -1,5 +1,5 @@
-//! The processor decodes records, groups commands by log, sorts each log's commands by seq, and
-//! works on logs concurrently, within a bound. How it uses the journal and the state table.
+//! The processor: it decodes records, groups commands by log, sorts each log's commands by seq, and
+//! works on logs concurrently, within a bound.
 //!
 //! `docs/design.md#process`.
 

@@ -1,4 +1,4 @@
-//! In which order commands are processed, and how repeats differ from conflicts.
+//! The order in which commands are processed, and how repeats differ from conflicts.
 
 use fanfold::{Command, Time};
 use fanfold_pipeline::ports::Env;
@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{World, acme, add, command, done, log, run};
 
-/// So many entries are more than a snapshot waits for.
+/// Enough entries to make a snapshot due.
 const SNAPSHOT: u64 = 300;
 
-/// "sorts each log's commands by seq"; "with what was reordered behind it".
+/// The processor sorts each log's commands by seq, also across the records of a batch.
 #[test]
 fn commands_are_sorted_by_seq() {
     play(async || {
@@ -23,7 +23,7 @@ fn commands_are_sorted_by_seq() {
     });
 }
 
-/// F4: whatever comes twice, in one batch or in the next, has one entry.
+/// F4: a command that arrives twice, in one batch or in the next, has one entry.
 #[test]
 fn repeats_of_the_stream_change_nothing() {
     play(async || {
@@ -40,7 +40,7 @@ fn repeats_of_the_stream_change_nothing() {
     });
 }
 
-/// "runs logs concurrently (bounded)".
+/// The processor works on logs concurrently, within a bound.
 #[test]
 fn logs_run_concurrently_and_not_all_at_once() {
     play(async || {
@@ -56,9 +56,8 @@ fn logs_run_concurrently_and_not_all_at_once() {
     });
 }
 
-/// "seq at or below the tail: done, if the stored entry has the same origin and id …; else that
-/// command is parked as `conflict` … and the log goes on": above the head, where memory knows, and
-/// below it, where the journal does.
+/// A command at or below the tail is done if the entry there has its origin and id. Else it is parked
+/// as a conflict, and the log goes on. Above the head the cache has the entry, below it the journal.
 #[test]
 fn another_command_at_a_taken_seq_is_a_conflict() {
     play(async || {
@@ -88,8 +87,8 @@ fn another_command_at_a_taken_seq_is_a_conflict() {
     });
 }
 
-/// The same, when both come in one batch and neither has its entry yet: the first that was
-/// received counts.
+/// The same, when both arrive in one batch and neither has an entry yet: the first one received gets
+/// the seq.
 #[test]
 fn of_two_commands_for_one_seq_one_is_a_conflict() {
     play(async || {
@@ -102,7 +101,7 @@ fn of_two_commands_for_one_seq_one_is_a_conflict() {
     });
 }
 
-/// "the cache keeps these above the head; below it, one query a log and batch".
+/// The cache has the entries above the head. Repeats below it cost one query per log and batch.
 #[test]
 fn repeats_below_the_head_cost_one_query() {
     play(async || {
@@ -118,7 +117,7 @@ fn repeats_below_the_head_cost_one_query() {
     });
 }
 
-/// The same, when they stand far apart: no more of the journal is read than holds them.
+/// When the entries are far apart, each has a query of its own, so the journal between is not read.
 #[test]
 fn repeats_far_apart_cost_a_query_each() {
     play(async || {
@@ -137,7 +136,7 @@ fn repeats_far_apart_cost_a_query_each() {
     });
 }
 
-/// However much comes at once, a run of decisions is bounded, and all of it is done.
+/// A large batch is decided in bounded runs, and all of it is done.
 #[test]
 fn a_long_queue_is_decided_in_bounded_runs() {
     play(async || {
@@ -150,8 +149,8 @@ fn a_long_queue_is_decided_in_bounded_runs() {
     });
 }
 
-/// A known id becomes a `duplicate` entry that names the seq of the first; an id at or below
-/// the floor and not known becomes a `stale` entry … Rejected and faulted ids are used up too.
+/// A known id becomes a `duplicate` entry with the seq of the first. An unknown id at or below the
+/// floor becomes a `stale` entry. Rejected and faulted commands use up their ids, too.
 #[test]
 fn every_id_is_used_once() {
     play(async || {
@@ -185,7 +184,7 @@ fn every_id_is_used_once() {
     });
 }
 
-/// The window holds 2,048 ids; what is below its floor is stale, and used up by nothing.
+/// The window holds 2,048 ids. A command whose id is below its floor is stale.
 #[test]
 fn an_id_below_the_window_is_stale() {
     play(async || {
@@ -204,7 +203,7 @@ fn an_id_below_the_window_is_stale() {
     });
 }
 
-/// "An entry's time is max(previous entry's time, min(accept time, now))."
+/// An entry's time is max(previous entry's time, min(accept time, now)).
 #[test]
 fn an_entrys_time_follows_three_clocks() {
     play(async || {
@@ -213,7 +212,7 @@ fn an_entrys_time_follows_three_clocks() {
         let now = world.env.now().0;
         for (seq, (accepted, expected)) in [
             (now - 500, now - 500),
-            // The accepting clock was behind, then ahead of this one.
+            // The accepting clock was behind this one, then ahead of it.
             (now - 900, now - 500),
             (now + 9_000, now),
             (now - 100, now),

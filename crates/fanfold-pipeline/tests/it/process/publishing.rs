@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run, unfinished};
 
-/// A processor that could not publish what it has stored.
+/// A processor that stored commits but could not publish them.
 async fn unheard(world: &World) -> Processor {
     let processor = world.processor();
     world.faults.fail(Op::Publish, "", .., Broken::Before);
@@ -26,23 +26,23 @@ async fn unheard(world: &World) -> Processor {
     processor
 }
 
-/// "A done command's commit is published again unless … this process knows that it was published":
-/// the process that stored it, when the batch comes again.
+/// When the batch is retried, the processor that stored the commit publishes it, unless it knows that
+/// the commit is published.
 #[test]
 fn an_unpublished_commit_is_published_when_the_batch_comes_again() {
     play(async || {
         let world = World::new();
         let processor = unheard(&world).await;
-        // Any of its commands is enough.
+        // Any command of the commit is enough.
         done(&processor, &[world.acme(2..=2)]).await;
         assert_eq!(world.published(&acme()), [(1, 3)]);
-        // Now it is known.
+        // Now the processor knows that it is published.
         done(&processor, &[world.acme(1..=3)]).await;
         assert_eq!(world.published(&acme()), [(1, 3)]);
     });
 }
 
-/// The same, when another environment gets the batch: it cannot know.
+/// The same, when another environment gets the batch: it cannot know whether the commit is published.
 #[test]
 fn what_another_process_may_not_have_published_is_published_again() {
     play(async || {
@@ -56,7 +56,7 @@ fn what_another_process_may_not_have_published_is_published_again() {
     });
 }
 
-/// Publishing that took effect without an answer is made again: at least once.
+/// A message that was published without an answer is published again: delivery is at least once.
 #[test]
 fn an_unanswered_message_is_sent_again() {
     play(async || {
@@ -67,7 +67,7 @@ fn an_unanswered_message_is_sent_again() {
     });
 }
 
-/// "published again unless it is at or below the head".
+/// A commit at or below the head is not published again.
 #[test]
 fn nothing_at_or_below_the_head_is_published_again() {
     play(async || {
@@ -81,14 +81,13 @@ fn nothing_at_or_below_the_head_is_published_again() {
             done(&processor, &[world.acme(1..=300)]).await;
             done(&processor, &[world.nudge(&acme())]).await;
         }
-        // But the two above it are, when a nudge makes the process forget what it knew.
+        // The two above it are, after a nudge makes the processor load the log anew.
         let after = world.published(&acme());
         assert!(after[before.len()..].iter().all(|commit| *commit == (301, 302)), "{after:?}");
     });
 }
 
-/// "a log that failed reports its first unfinished record, and finished logs lose nothing": also
-/// when only some of the messages were published.
+/// When only some messages were published, only the logs of the failed ones are retried.
 #[test]
 fn only_the_logs_of_failed_messages_come_again() {
     play(async || {
@@ -98,21 +97,21 @@ fn only_the_logs_of_failed_messages_come_again() {
             command("ann", id, "add", json!({"counter": "a", "by": 1, "pad": "p".repeat(50_000)}))
         };
         let batch = logs.each_ref().map(|log| world.record(log, 1, &[large(1)]));
-        // Each log's commit fills a message; that of the second is never taken.
+        // Each log's commit fills a message. The second log's message always fails.
         world.faults.leave_out(Op::Publish, "org:b", ..);
         let processor = world.processor();
         assert_eq!(unfinished(&processor, &batch).await, 1);
         assert_eq!(logs.each_ref().map(|log| world.published(log).len()), [1, 0, 1]);
         let [_, again @ ..] = &world.faults.calls(Op::Publish)[..] else { panic!("no message") };
-        assert_eq!(again, ["tally/org:b 1-1"; 4], "only what failed is sent again");
+        assert_eq!(again, ["tally/org:b 1-1"; 4], "only the failed message is sent again");
         world.faults.heal();
         done(&processor, &batch[1..]).await;
         assert_eq!(logs.each_ref().map(|log| world.published(log).len()), [1, 1, 1]);
     });
 }
 
-/// A message packs the commits of one invocation, of many logs, so that a thousand quiet tenants do
-/// not cost a thousand messages.
+/// A message has the commits of many logs of one invocation, so that a thousand quiet tenants do not
+/// cost a thousand messages.
 #[test]
 fn the_commits_of_a_batch_share_messages() {
     play(async || {
@@ -127,8 +126,7 @@ fn the_commits_of_a_batch_share_messages() {
     });
 }
 
-/// Topics are a list; a log always uses the same one, by hash: and one that fails stops only
-/// its own logs.
+/// A log always uses the same topic, by hash. A failing topic stops only its own logs.
 #[test]
 fn a_log_always_uses_the_same_topic() {
     play(async || {
@@ -138,7 +136,7 @@ fn a_log_always_uses_the_same_topic() {
         let batch = |seq| -> Vec<_> {
             logs.iter().map(|log| world.record(log, seq, &run([seq]))).collect()
         };
-        // Of three messages the second is not taken, however often it is sent.
+        // The second of three messages always fails.
         world.faults.fail(Op::Publish, "", 2..=6, Broken::Before);
         for seq in 1..=3 {
             let records = batch(seq);
@@ -161,7 +159,7 @@ fn a_log_always_uses_the_same_topic() {
     });
 }
 
-/// F5, with a deadline: what was stored is published even if there is no time for more.
+/// F5: a commit stored before the deadline is published, although no time is left for more.
 #[test]
 fn what_was_stored_before_the_deadline_is_published() {
     play(async || {
@@ -175,7 +173,7 @@ fn what_was_stored_before_the_deadline_is_published() {
             }
         });
         let deadline = world.env.now().plus_ms(5_000);
-        // Another has closed the gap, but there is no time to read the journal again.
+        // Another environment has closed the gap, but no time is left to read the journal again.
         let processor = world.processor();
         let outcome = processor.process(&[world.acme(1..=3), world.acme(5..=5)], deadline).await;
         assert_eq!(outcome.unfinished, Some(1));
@@ -186,7 +184,7 @@ fn what_was_stored_before_the_deadline_is_published() {
     });
 }
 
-/// Three logs whose commits share a message, all with entries 1 and 2 to be decided.
+/// Three logs whose commits share a message, and records of the commands 1 and 2 of each.
 async fn accepted(world: &World) -> ([LogId; 3], Vec<ReceivedRecord>) {
     let logs = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
     for log in &logs {
@@ -196,8 +194,8 @@ async fn accepted(world: &World) -> ([LogId; 3], Vec<ReceivedRecord>) {
     (logs, world.records())
 }
 
-/// A topic that refuses a message for good says so of this message only (F7): its commits are sent
-/// one by one, and the one that is to blame without its entries.
+/// When a topic refuses a message permanently, its commits are published one by one, and the refused
+/// commit without its entries (F7).
 #[test]
 fn a_commit_that_is_refused_for_its_content_is_published_by_reference() {
     play(async || {
@@ -206,7 +204,7 @@ fn a_commit_that_is_refused_for_its_content_is_published_by_reference() {
         let (logs, records) = accepted(&world).await;
         let start = world.env.now();
         done(&world.processor(), &records).await;
-        assert_eq!(world.env.now(), start, "a smaller step needs no pause");
+        assert_eq!(world.env.now(), start, "smaller messages are sent without a pause");
         for log in &logs {
             assert_eq!(world.published(log), [(1, 2)], "{log}");
             assert_eq!(world.parked(log).await, [] as [String; 0], "{log}");
@@ -218,9 +216,9 @@ fn a_commit_that_is_refused_for_its_content_is_published_by_reference() {
     });
 }
 
-/// What is refused even so is parked and reported, and stops no other commit; its views find it in
-/// the journal. A nudge publishes it again, with the `prev` of its time, and removes it once it is
-/// through.
+/// A commit that is refused even without its entries is parked and reported, and stops no other
+/// commit. Views find it in the journal. A nudge publishes it again, with its original `prev`, and
+/// removes the parked item once the topic takes it.
 #[test]
 fn a_commit_that_is_always_refused_is_parked() {
     play(async || {
@@ -239,7 +237,7 @@ fn a_commit_that_is_always_refused_is_parked() {
         let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
         assert_eq!((report.nudged, report.waiting), (vec![], 1));
 
-        // As long as it is refused it stays there, wherever it comes again.
+        // It stays parked while the topic refuses it, in any environment.
         done(&processor, &more).await;
         done(&world.processor(), &more).await;
         done(&world.processor(), &[world.nudge(b)]).await;
@@ -276,8 +274,8 @@ fn a_view_finds_in_the_journal_what_was_refused() {
     });
 }
 
-/// "The head … means published up to here": or parked. Otherwise what a log has to keep in memory
-/// would grow for as long as the topic refuses something of it.
+/// A head may pass a commit that is parked as refused. Otherwise the log's memory would grow for as
+/// long as the topic refuses the commit.
 #[test]
 fn a_snapshot_passes_what_is_parked_as_refused() {
     play(async || {
@@ -294,8 +292,8 @@ fn a_snapshot_passes_what_is_parked_as_refused() {
     });
 }
 
-/// A missing right is no fault of a message: nothing is parked for it, and nothing is tried again
-/// at once. The batch comes again, and is published when an operator has given the right back.
+/// A missing permission is not the fault of a message: nothing is parked, and nothing is retried at
+/// once. The batch is retried, and published once an operator has restored the permission.
 #[test]
 fn a_missing_right_is_an_outage() {
     play(async || {
@@ -310,7 +308,7 @@ fn a_missing_right_is_an_outage() {
     });
 }
 
-/// What is neither published nor parked is not acknowledged.
+/// A commit that is neither published nor parked is not acknowledged.
 #[test]
 fn a_refused_commit_that_cannot_be_parked_comes_again() {
     play(async || {
@@ -328,8 +326,7 @@ fn a_refused_commit_that_cannot_be_parked_comes_again() {
     });
 }
 
-/// Subscribers can do nothing with a canary's commits: they count as published, unless the host has
-/// a view of them.
+/// A canary's commits count as published without being sent, unless the host has a view of them.
 #[test]
 fn canaries_are_not_published_by_default() {
     play(async || {

@@ -1,4 +1,4 @@
-//! F4: the same command again is a duplicate; another one with the same id is rejected.
+//! F4: a repeated command is a duplicate. Another command with the same id is rejected.
 
 use fanfold::entry::Outcome;
 use fanfold::{Command, Origin, Seq};
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{World, acme, command, done, run, unfinished};
 
-/// So many small entries make a snapshot due.
+/// Enough small entries to make a snapshot due.
 const DUE: u64 = 300;
 
 fn adds(id: u64, by: u64) -> Command {
@@ -26,7 +26,7 @@ fn of_client(client: &str, command: Command) -> Command {
     Command { origin, ..command }
 }
 
-/// What becomes of a command: of which seq it is a repeat, and, if it is another one, what differs.
+/// The last `n` outcomes: the seq of the first command, and the status or what differs from it.
 async fn last(world: &World, n: usize) -> Vec<(Option<u64>, String)> {
     let entries = world.entries(&acme()).await;
     let outcome = |outcome: &Outcome| match outcome {
@@ -55,17 +55,17 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
             }
             world.faults.forget();
             let again = [
-                // As it was, and as it was but written in another way.
+                // The same command, also in other JSON.
                 run([3]).remove(0),
                 with_data(6, r#"{ "by": 1.0, "c\u006funter": "a" }"#),
-                // Another one, and another kind.
+                // Other data, and another command.
                 adds(6, 7),
                 command("ann", 9, "nothing", json!({})),
-                // Of another client, and then that again.
+                // Another client's command, its repeat, and other data.
                 of_client("till", adds(3, 7)),
                 of_client("till", adds(3, 7)),
                 of_client("till", adds(3, 8)),
-                // Both are in this very batch.
+                // First and repeats in this batch.
                 adds(9_000, 1),
                 adds(9_000, 2),
                 adds(9_000, 1),
@@ -89,14 +89,14 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
             assert_eq!(last(&world, 10).await, expected, "cold {is_cold}, below {is_below_head}");
             if !is_cold {
                 let reads = usize::from(is_below_head);
-                assert_eq!(world.faults.counts([Op::JournalRead]), [reads], "only what repeats");
+                assert_eq!(world.faults.counts([Op::JournalRead]), [reads], "only for repeats");
             }
             world.audit(&acme()).await;
         }
     });
 }
 
-/// A repeat that cannot read the journal comes again, and is then compared as usual.
+/// When the journal cannot be read, a repeat is retried, and then compared as usual.
 #[test]
 fn repeats_wait_for_the_journal() {
     play(async || {

@@ -1,4 +1,4 @@
-//! Snapshots are a fuzzy checkpoint of documents and windows, written after publishing.
+//! Snapshots: a fuzzy checkpoint of documents and windows, written after publishing.
 //!
 //! `docs/design.md#snapshots`.
 
@@ -12,16 +12,16 @@ use serde_json::json;
 use crate::check::play;
 use crate::world::{World, acme, command, done, unfinished};
 
-/// So many small entries are more than 4 KiB, and more than twenty times their three counters.
+/// Enough small entries for a snapshot: above 4 KiB, and above 20 times the size of three counters.
 const DUE: u64 = 300;
 
-/// A command on a counter of its own.
+/// A command that touches a counter of its own.
 fn touch(id: u64) -> Command {
     command("ann", id, "add", json!({"counter": format!("c{id}"), "by": 1}))
 }
 
-/// When the journal bytes since the head exceed max(4 KiB, 20 x the bytes to write), or 1,024
-/// entries and 20 x the write units.
+/// A snapshot is due when the journal since the head exceeds max(4 KiB, 20 x the bytes to write), or
+/// 1,024 entries and 20 x the write units.
 #[test]
 fn a_snapshot_is_written_when_it_is_due() {
     let grow =
@@ -30,16 +30,16 @@ fn a_snapshot_is_written_when_it_is_due() {
         let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(bytes)});
         command("ann", id, "add", data)
     };
-    // What the log begins with, how many entries of how many bytes follow, and whether one is due.
+    // Size of the first document, number and bytes of the entries behind it, whether one is due.
     let table = [
         (None, 15, 100, false),
         (None, 8, 600, true),
         (None, 1, 3_000, false),
         (None, 2, 3_000, true),
-        // The document takes 15,000 bytes: a snapshot costs as much as 300,000 bytes may.
+        // The document takes 15,000 bytes, so a snapshot is due after 300,000 bytes.
         (Some(20_000), 70, 3_500, false),
         (Some(20_000), 120, 3_500, true),
-        // Many small entries, as a cold load would have to fold them.
+        // Many small entries, which a cold load would have to fold.
         (Some(50_000), SNAPSHOT_ENTRIES_MIN as u64 - 2, 1, false),
         (Some(50_000), SNAPSHOT_ENTRIES_MIN as u64 - 1, 1, true),
     ];
@@ -62,7 +62,7 @@ fn a_snapshot_is_written_when_it_is_due() {
     });
 }
 
-/// "snapshots never cost more than a twentieth of the journal".
+/// Snapshots cost at most a twentieth of the journal.
 #[test]
 fn snapshots_cost_a_twentieth_of_the_journal() {
     play(async || {
@@ -101,8 +101,7 @@ async fn stored_bytes(world: &World, key: &str) -> usize {
     world.state(&acme(), key).await.expect("it is stored").body.len()
 }
 
-/// "`head = S` is written last, and only when every document … is stored with its seq": not while
-/// a put is under way.
+/// The head S is written last, after every document is stored, and not while a put is under way.
 #[test]
 fn the_head_is_written_last() {
     play(async || {
@@ -123,7 +122,7 @@ fn the_head_is_written_last() {
     });
 }
 
-/// Also when one of the documents could not be stored.
+/// No head is written when one of the documents could not be stored.
 #[test]
 fn no_head_is_written_unless_every_document_is_stored() {
     play(async || {
@@ -133,11 +132,11 @@ fn no_head_is_written_unless_every_document_is_stored() {
             let world = World::new();
             let processor = world.processor();
             world.faults.fail(Op::StatePut, key, 1..=1, broken);
-            // A snapshot is only a saving: the batch is done without it.
+            // The batch is done without the snapshot.
             done(&processor, &[world.acme(1..=DUE)]).await;
             assert_eq!(world.head(&acme()).await, Seq::ZERO, "without {key}");
             world.audit(&acme()).await;
-            // And is made up for by the next batch, whichever process gets it.
+            // The next batch writes it, in any process.
             let next = if broken == Broken::Late { world.processor() } else { processor };
             done(&next, &[world.acme(DUE + 1..=DUE + 1)]).await;
             assert_eq!(world.head(&acme()).await.0, DUE + 1);
@@ -147,7 +146,7 @@ fn no_head_is_written_unless_every_document_is_stored() {
     });
 }
 
-/// A head whose put took effect without an answer.
+/// A head whose put took effect without an answer does no harm.
 #[test]
 fn a_head_without_an_answer_changes_nothing() {
     play(async || {
@@ -159,15 +158,15 @@ fn a_head_without_an_answer_changes_nothing() {
             done(&processor, &[world.acme(1..=3), world.acme(DUE + 1..=DUE + 2)]).await;
             assert_eq!(world.head(&acme()).await.0, DUE + 2);
             world.faults.land().await;
-            assert_eq!(world.head(&acme()).await.0, DUE + 2, "what is older stays out");
+            assert_eq!(world.head(&acme()).await.0, DUE + 2, "an older head does not replace it");
             world.assert_run(DUE + 2).await;
             world.audit(&acme()).await;
         }
     });
 }
 
-/// "Every put is guarded: `attribute_not_exists(pk) OR seq < :seq`": the snapshot of a process that
-/// was overtaken writes over nothing.
+/// Every put is guarded by `attribute_not_exists(pk) OR seq < :seq`, so the snapshot of an overtaken
+/// process replaces nothing newer.
 #[test]
 fn an_older_snapshot_writes_over_nothing() {
     play(async || {
@@ -186,7 +185,7 @@ fn an_older_snapshot_writes_over_nothing() {
     });
 }
 
-/// "only acknowledged commits are snapshotted".
+/// A snapshot contains only acknowledged commits.
 #[test]
 fn what_is_not_acknowledged_is_not_snapshotted() {
     play(async || {
@@ -203,8 +202,8 @@ fn what_is_not_acknowledged_is_not_snapshotted() {
     });
 }
 
-/// "every commit in (old head, S] that this process has not itself published is published": its
-/// own that it could not publish, and those of another that has died since.
+/// Before the head S is written, every commit in (old head, S] is published: the processor's own that
+/// it could not publish, and those of another process that crashed.
 #[test]
 fn the_head_passes_only_what_is_published() {
     play(async || {
@@ -214,7 +213,7 @@ fn the_head_passes_only_what_is_published() {
         assert_eq!(unfinished(&processor, &[world.acme(1..=DUE)]).await, 0);
         assert_eq!(world.head(&acme()).await, Seq::ZERO);
         world.faults.heal();
-        // The batch comes to another; or only what is behind it does.
+        // Another processor gets the batch, or only the commands behind it.
         done(&world.processor(), &[world.acme(DUE + 1..=DUE + 1)]).await;
         assert_eq!(world.head(&acme()).await.0, DUE + 1);
         assert_eq!(world.published(&acme()), [(1, DUE), (DUE + 1, DUE + 1)]);
@@ -222,7 +221,7 @@ fn the_head_passes_only_what_is_published() {
     });
 }
 
-/// "every document and window touched in (old head, S], replayed commits included, is stored".
+/// Every document that was touched in (old head, S] is stored, also by replayed commits.
 #[test]
 fn documents_that_were_only_replayed_are_stored_too() {
     play(async || {
@@ -237,18 +236,18 @@ fn documents_that_were_only_replayed_are_stored_too() {
     });
 }
 
-/// "Dirty documents are never evicted"; clean ones are, and loaded again when they are needed.
+/// Dirty documents are never evicted. Clean ones are, and are loaded again when needed.
 #[test]
 fn dirty_documents_stay_and_clean_ones_are_loaded_again() {
     const MANY: u64 = 1_500;
     play(async || {
         let world = World::new();
         let processor = world.processor();
-        // Together more than a log may hold in memory.
+        // Together the documents are larger than a log's cache.
         let grow = |id: u64| {
             command("ann", id, "grow", json!({"counter": format!("c{id}"), "bytes": 4_000}))
         };
-        // And more in the journal than a cold load should have to read (8 MiB).
+        // The journal also exceeds the 8 MiB that a cold load should read at most.
         let pad = |id: u64| {
             command("ann", id, "add", json!({"counter": "c1", "by": 1, "pad": "p".repeat(6_000)}))
         };
@@ -257,7 +256,7 @@ fn dirty_documents_stay_and_clean_ones_are_loaded_again() {
         world.faults.fail(Op::StatePut, "", 1..=1, Broken::Before);
         done(&processor, &[world.record(&acme(), 1, &commands)]).await;
         assert_eq!(world.head(&acme()).await, Seq::ZERO, "nothing is stored yet");
-        // The second snapshot succeeds; after it the documents may go.
+        // The second snapshot succeeds, and then the documents can be evicted.
         let mut next = 2 * MANY;
         for (reads, head) in [(0, next + 1), (1, next + 1)] {
             next += 1;
@@ -271,7 +270,7 @@ fn dirty_documents_stay_and_clean_ones_are_loaded_again() {
     });
 }
 
-/// "Windows live inside the head item until that is over 8 KiB", then each has its own, loaded on
+/// Windows are in the head item until it exceeds 8 KiB. Then each has an item of its own, loaded on
 /// demand.
 #[test]
 fn many_windows_leave_the_head() {
@@ -281,7 +280,7 @@ fn many_windows_leave_the_head() {
     play(async || {
         for (users, commands, is_split) in [(100, 1_200, false), (240, 6_000, true)] {
             let world = World::new();
-            // One after another, so that each window is one run of ids.
+            // Ids in order, so that each window is one run.
             let ids = commands / users;
             let first: Vec<Command> = (0..users * ids).map(|n| by(n / ids, 1 + n % ids)).collect();
             done(&world.processor(), &[world.record(&acme(), 1, &first)]).await;
@@ -291,7 +290,7 @@ fn many_windows_leave_the_head() {
             assert!(item.body.len() <= HEAD_WINDOWS_BYTES_MAX + 1_024, "{}", item.body.len());
             world.audit(&acme()).await;
 
-            // Each repeats itself, and one is new: their windows are read, and no others.
+            // Repeats of known users, and one new user: only these windows are read.
             world.faults.forget();
             let last = users * ids;
             let again = [by(7, 1), by(8, 3), by(7, 77), by(users, 1)];
@@ -304,7 +303,7 @@ fn many_windows_leave_the_head() {
             }
             let reads = world.faults.calls(Op::StateGet).join(" ");
             assert_eq!(reads.matches("#win#").count(), if is_split { 3 } else { 0 }, "{reads}");
-            // The window of a new user is stored with the next snapshot.
+            // The next snapshot stores the new user's window.
             let more: Vec<Command> = (0..1_100).map(|n| by(users, 2 + n)).collect();
             done(&processor, &[world.record(&acme(), last + 5, &more)]).await;
             assert_eq!(world.head(&acme()).await.0, last + 1_104);
@@ -319,8 +318,8 @@ fn many_windows_leave_the_head() {
     });
 }
 
-/// The same, when they were in the head before: those that were not touched since are stored
-/// too, for the head no longer has them.
+/// When windows leave the head, those that were not touched since are stored, too, since the head no
+/// longer has them.
 #[test]
 fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {
     let block = |users: std::ops::Range<u64>, ids: u64| -> Vec<Command> {
@@ -339,7 +338,7 @@ fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {
         let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
         assert!(Head::decode(&item.body).expect("a head").windows.is_none());
         world.audit(&acme()).await;
-        // The first user's window was last touched long before the split.
+        // The first user's window was last touched long before the windows left the head.
         let again = [command("u0", 3, "add", json!({"counter": "a", "by": 1}))];
         done(&world.processor(), &[world.record(&acme(), 7_201, &again)]).await;
         assert_eq!(world.outcomes(&acme()).await[7_200], "7201 u0#3 duplicate");

@@ -1,8 +1,8 @@
-//! Suspects. A record that ends the process comes back alone, by bisection. A lone record older
-//! than a parameter (5 minutes) first writes an attempt marker, which every controlled return
-//! closes; after three attempts that never returned its commands run and commit one at a time, and
-//! the one that ends its process again is `faulted` without being run (while loading: the log's
-//! commands are parked). More than ten such faults an hour in one service: it parks instead.
+//! Suspects. A record that crashes the process is retried alone, by bisection. For a lone record older
+//! than a parameter (5 minutes) the processor first writes a lease, which every return removes. After
+//! three crashes it runs and commits the commands one at a time. The one that crashes it again is
+//! `faulted` without being run; after a crash while loading, the log's commands are parked. Above ten
+//! such faults an hour in one service, commands are parked instead.
 //!
 //! `docs/design.md#suspects`.
 
@@ -23,48 +23,48 @@ use crate::world::{
     LEASE_MS, NEVER, World, acme, add, command, commit_of, done, log, run, unfinished,
 };
 
-/// The default, and a moment more.
+/// A moment more than the default age.
 const OLD_MS: u64 = 5 * 60 * 1_000;
 
-/// A command that ends its process.
+/// A command that crashes the process.
 fn fatal(id: u64, how: &str) -> Command {
     command("ann", id, "fail", json!({"counter": "a", "how": how}))
 }
 
-/// A record of [`acme`] that has been on the stream for long.
+/// A record of [`acme`] that is old enough to be a suspect.
 fn old(world: &World, first: u64, commands: &[Command]) -> ReceivedRecord {
     let record = world.record(&acme(), first, commands);
     world.env.pass(OLD_MS);
     record
 }
 
-/// One call, of a process that has just begun.
+/// One call of a new processor; `None` if it crashed.
 async fn call(world: &World, record: &ReceivedRecord) -> Option<BatchOutcome> {
     let processor = world.processor();
     fate(world, processor.process(std::slice::from_ref(record), world.soon())).await
 }
 
-/// Ends the process before a call of a port takes effect.
+/// Crashes the process before a port call takes effect.
 async fn dying() {
     crash();
     std::future::pending().await
 }
 
-/// So many calls that end their process.
+/// Makes `times` calls, which must crash.
 async fn dies(world: &World, record: &ReceivedRecord, times: usize) {
     for time in 1..=times {
         assert_eq!(call(world, record).await, None, "crash {time} of {times}");
     }
 }
 
-/// The call ends no process, and nothing comes again.
+/// Makes a call, which must finish the batch without a crash.
 async fn lives(world: &World, record: &ReceivedRecord) {
     assert_eq!(call(world, record).await, Some(BatchOutcome::DONE));
-    assert_eq!(world.attempt(&acme()).await, None, "a return leaves no marker");
+    assert_eq!(world.attempt(&acme()).await, None, "a return removes the lease");
 }
 
-/// The whole of it: three attempts, then one at a time, then the fault; and whatever is around the
-/// suspect goes on.
+/// The whole sequence: three attempts with all commands, then one command at a time, then the fault.
+/// The commands around the suspect are processed.
 #[test]
 fn what_ends_its_process_is_faulted_without_being_run() {
     play(async || {
@@ -76,12 +76,12 @@ fn what_ends_its_process_is_faulted_without_being_run() {
             for attempt in 1..=3 {
                 dies(&world, &record, 1).await;
                 assert_eq!(world.attempt(&acme()).await, Some((attempt, Step::Whole)), "{how}");
-                assert_eq!(world.tail(&acme()).await, Seq(0), "all of it at once");
+                assert_eq!(world.tail(&acme()).await, Seq(0), "all commands in one attempt");
             }
             dies(&world, &record, 1).await;
             assert_eq!(world.attempt(&acme()).await, Some((4, Step::Deciding(Seq(3)))), "{how}");
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
-            assert_eq!(alone, [1, 1], "what is before it commits alone");
+            assert_eq!(alone, [1, 1], "each earlier command has a commit of its own");
 
             crashes();
             lives(&world, &record).await;
@@ -93,21 +93,21 @@ fn what_ends_its_process_is_faulted_without_being_run() {
                 panic!("{how}: {:?}", entries[2]);
             };
             assert_eq!(message, "it has ended its process 4 times");
-            assert_eq!(data.get(), killer.data.get(), "it can be sent again");
+            assert_eq!(data.get(), killer.data.get(), "the entry keeps the command's data");
             let others = entries.iter().filter(|entry| entry.outcome.status() == "accepted");
             assert_eq!(others.count(), 4);
             let mut published = world.published(&acme());
             published.dedup();
             assert_eq!(published, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
             assert_eq!(world.parked(&acme()).await, [] as [String; 0]);
-            // As if nothing had been: also for a log that is loaded anew.
+            // The log goes on normally, also for a processor that loads it cold.
             done(&world.processor(), &[record, world.record(&acme(), 6, &[add(6)])]).await;
             world.audit(&acme()).await;
         }
     });
 }
 
-/// Two in one record: each has to end a process alone before it is faulted.
+/// Of two such commands in one record, each must crash a process alone before it is faulted.
 #[test]
 fn each_suspect_command_is_found_by_itself() {
     play(async || {
@@ -123,7 +123,7 @@ fn each_suspect_command_is_found_by_itself() {
     });
 }
 
-/// One of those that are sent twice: it has its outcome already, and that is no fault.
+/// A repeat of a suspect has an outcome already, so it is a duplicate and no fault.
 #[test]
 fn a_repeated_suspect_is_a_duplicate() {
     play(async || {
@@ -140,7 +140,7 @@ fn a_repeated_suspect_is_a_duplicate() {
     });
 }
 
-/// "which every controlled return closes": whatever it returns.
+/// Every return removes the lease, whatever its outcome.
 #[test]
 fn every_return_removes_the_marker() {
     let broken = [
@@ -167,7 +167,7 @@ fn every_return_removes_the_marker() {
                 world.assert_run(3).await;
             }
         }
-        // After the deadline, in a gap, and without its service.
+        // Returns after the deadline, at a gap, and without the service.
         let world = World::new();
         let record = old(&world, 5, &run(5..=6));
         let records = std::slice::from_ref(&record);
@@ -181,7 +181,7 @@ fn every_return_removes_the_marker() {
     });
 }
 
-/// Nothing is run before the marker is acknowledged.
+/// No command runs before the lease is stored.
 #[test]
 fn without_a_marker_nothing_is_run() {
     play(async || {
@@ -200,7 +200,7 @@ fn without_a_marker_nothing_is_run() {
     });
 }
 
-/// A marker that could not be written or removed counts as no crash for the process that wrote it.
+/// A lease that could not be written or removed does not count as a crash for its own process.
 #[test]
 fn a_marker_that_could_not_be_removed_counts_as_no_crash() {
     play(async || {
@@ -220,8 +220,7 @@ fn a_marker_that_could_not_be_removed_counts_as_no_crash() {
     });
 }
 
-/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives
-/// on.
+/// A call that is dropped after its deadline, in a process that goes on, does not count as a crash.
 #[test]
 fn a_dropped_call_counts_as_no_crash() {
     play(async || {
@@ -240,8 +239,8 @@ fn a_dropped_call_counts_as_no_crash() {
     });
 }
 
-/// "(while loading: the log's commands are parked)", for an operator: nothing of the log is loaded
-/// any more, however often the sweep looks, and all others go on.
+/// After crashes while loading, the log's commands are parked for an operator. The log is not loaded
+/// again, whatever the sweep does, and other logs go on.
 #[test]
 fn what_ends_its_process_while_loading_parks_the_log() {
     play(async || {
@@ -256,7 +255,7 @@ fn what_ends_its_process_while_loading_parks_the_log() {
         let parked = ["5 ann#5 Suspect", "6 ann#6 Suspect"];
         assert_eq!(world.parked(&acme()).await, parked);
 
-        // The nudge alone, and among others; what comes behind; and the same again.
+        // A lone nudge, a nudge among other records, later commands, and the same record again.
         world.faults.forget();
         let nudge = world.nudge(&acme());
         let other = world.record(&log("tally/org:other"), 1, &[add(1)]);
@@ -270,11 +269,11 @@ fn what_ends_its_process_while_loading_parks_the_log() {
         assert_eq!(world.parked(&acme()).await, [&parked[..], &["7 ann#7 Suspect"]].concat());
         assert_eq!(world.faults.calls(Op::StateGet).join(" ").matches("acme").count(), 0);
         let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
-        assert_eq!((report.nudged, report.waiting), (vec![], 1), "it stands still, in vain");
+        assert_eq!((report.nudged, report.waiting), (vec![], 1), "it waits: no nudge");
     });
 }
 
-/// A nudge has nothing at hand but what is parked.
+/// A nudge has no commands of its own: it takes up the parked ones, and parks them after crashes.
 #[test]
 fn a_nudge_that_ends_its_process_parks_what_it_would_have_taken_up() {
     play(async || {
@@ -295,13 +294,13 @@ fn a_nudge_that_ends_its_process_parks_what_it_would_have_taken_up() {
     });
 }
 
-/// A document that ends the process when it is read is no command's doing.
+/// A crash while a document is read is not the fault of a command.
 #[test]
 fn a_document_that_ends_the_process_parks_the_log() {
     play(async || {
         let world = World::new();
         done(&world.elsewhere(), &[world.acme(1..=300)]).await;
-        assert_eq!(world.head(&acme()).await, Seq(300), "nothing else is folded");
+        assert_eq!(world.head(&acme()).await, Seq(300), "the load folds no entries");
         let record = old(&world, 301, &run(301..=302));
         for attempt in 1..=4 {
             world.faults.heal();
@@ -315,7 +314,7 @@ fn a_document_that_ends_the_process_parks_the_log() {
     });
 }
 
-/// "More than ten such faults an hour in one service: it parks instead."
+/// Above ten such faults an hour in one service, the processor parks the command instead.
 #[test]
 fn too_many_faults_an_hour_are_parked() {
     play(async || {
@@ -339,7 +338,7 @@ fn too_many_faults_an_hour_are_parked() {
         let id = kill(11).await;
         assert_eq!(world.tail(&id).await, Seq::ZERO);
         assert_eq!(world.parked(&id).await, ["1 ann#1 Suspect", "2 ann#2 Gap"]);
-        // It waits for an operator, with what is behind it, also for another process.
+        // It waits for an operator, with the commands behind it, also in another process.
         let behind = world.record(&id, 3, &[add(3)]);
         for batch in [vec![behind.clone()], vec![world.nudge(&id), behind]] {
             let processor = world.processor();
@@ -353,11 +352,11 @@ fn too_many_faults_an_hour_are_parked() {
         assert_eq!(world.outcomes(&kill(12).await).await.len(), 2, "an hour later");
         let faults: LogId = log("tally/user:reactor:suspect");
         let noted = world.memory.parked.list(&faults, Seq::ZERO, 100).await.expect("memory");
-        assert_eq!(noted.len(), 1, "what is older than an hour is forgotten");
+        assert_eq!(noted.len(), 1, "faults older than an hour are removed");
     });
 }
 
-/// "(5 minutes)", and alone: nothing else costs anything.
+/// Only a lone record older than 5 minutes costs a lease.
 #[test]
 fn what_is_young_or_not_alone_is_not_suspect() {
     play(async || {
@@ -378,7 +377,7 @@ fn what_is_young_or_not_alone_is_not_suspect() {
     });
 }
 
-/// A host that knows better switches it on, and off again.
+/// A host can change at any time when a record is a suspect.
 #[test]
 fn a_host_may_suspect_what_is_young() {
     play(async || {
@@ -400,7 +399,7 @@ fn a_host_may_suspect_what_is_young() {
     });
 }
 
-/// "looks for … old attempt markers": a record that came back among others left one behind.
+/// The sweep finds an old lease that was left because the record was retried among others.
 #[test]
 fn an_old_marker_is_swept() {
     play(async || {
@@ -432,8 +431,8 @@ fn an_old_marker_is_swept() {
     });
 }
 
-/// A suspect is still one of a stream that is at least once: it may have its entry already, or get
-/// it from another environment meanwhile.
+/// The stream delivers at least once: a suspect may have its entry already, or get it from another
+/// environment meanwhile.
 #[test]
 fn what_others_did_meanwhile_is_found() {
     play(async || {

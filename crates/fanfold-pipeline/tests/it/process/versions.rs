@@ -1,6 +1,6 @@
-//! A new `DOCUMENT_VERSION` of a service uses new keys: old and new code never share documents.
-//! The long first load writes heads as it goes; nothing at or below the old version's head is
-//! published again.
+//! A new `DOCUMENT_VERSION` of a service uses new keys, so old and new code never share documents.
+//! The long first load writes heads as it goes. It publishes nothing at or below the old version's
+//! head.
 //!
 //! `docs/design.md#snapshots`.
 
@@ -13,7 +13,7 @@ use crate::check::play;
 use crate::tally::Tally;
 use crate::world::{World, acme, command, done, run, unfinished};
 
-/// A hundred of these are worth a head.
+/// A padded command. A hundred of these make a head due.
 fn padded(id: u64) -> Command {
     let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(400)});
     command("ann", id, "add", data)
@@ -42,7 +42,7 @@ fn versions_share_no_documents() {
         assert!(!puts.is_empty() && puts.iter().all(|put| put.contains(" v2#")), "{puts:?}");
         let reads = world.faults.calls(Op::StateGet);
         assert!(!reads.iter().any(|keys| keys.contains("v1#doc")), "{reads:?}");
-        // The old code goes on for a while, and neither disturbs the other.
+        // Old and new code run side by side without conflict.
         let old = world.processor();
         for seq in 305..=310 {
             done(if seq % 2 == 0 { &old } else { &new }, &[world.acme(seq..=seq)]).await;
@@ -55,7 +55,7 @@ fn versions_share_no_documents() {
     });
 }
 
-/// "nothing at or below the old version's head is published again": what is above it is.
+/// The new version publishes only the commits above the old version's head.
 #[test]
 fn a_new_version_publishes_only_what_is_above_the_old_head() {
     play(async || {
@@ -78,7 +78,7 @@ fn a_new_version_publishes_only_what_is_above_the_old_head() {
     });
 }
 
-/// "The long first load writes heads as it goes": so that one that is cut off goes on from there.
+/// The long first load writes heads as it goes, so that a later load can continue from the last one.
 #[test]
 fn a_long_first_load_writes_heads_as_it_goes() {
     play(async || {
@@ -106,11 +106,11 @@ fn a_long_first_load_writes_heads_as_it_goes() {
         let old = world.head(&acme()).await.0;
         assert!(old > 300);
         let below = world.published(&acme()).into_iter().filter(|(_, last)| *last <= old).count();
-        assert_eq!(below as u64, old, "the old version has told them, and nobody else");
+        assert_eq!(below as u64, old, "only the old version has published them");
     });
 }
 
-/// The same, when the deadline cuts it off: what was folded by then is not folded again.
+/// A load that the deadline cuts off continues from its last head.
 #[test]
 fn a_load_that_is_cut_off_goes_on_from_its_last_head() {
     play(async || {
@@ -119,7 +119,7 @@ fn a_load_that_is_cut_off_goes_on_from_its_last_head() {
         for seq in 1..=350 {
             done(&writer, &[world.record(&acme(), seq, &[padded(seq)])]).await;
         }
-        // Each read of the journal takes a second, and there are two and a half.
+        // Each read of the journal takes a second, and the call has two and a half.
         let clock = world.env.clone();
         world.faults.after_every(Op::JournalRead, move || {
             clock.pass(1_000);

@@ -1,4 +1,5 @@
-//! Done, next, beyond: when a commit is applied, and when its message is acknowledged.
+//! When the projector applies a commit, and when it acknowledges the message: a commit is done, next
+//! in line, or beyond a gap.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ use super::singles;
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
 
-/// "at or below the cursor: done. Next in line: apply": without the journal, and only once.
+/// The projector applies the next commit once, without reading the journal, and skips a done one.
 #[test]
 fn what_is_next_is_applied_and_what_is_done_is_not() {
     play(async || {
@@ -33,7 +34,7 @@ fn what_is_next_is_applied_and_what_is_done_is_not() {
     });
 }
 
-/// Commits that come together are put in order, and folded together.
+/// Commits that arrive together are sorted and folded together.
 #[test]
 fn what_comes_together_is_sorted() {
     play(async || {
@@ -49,8 +50,8 @@ fn what_comes_together_is_sorted() {
     });
 }
 
-/// "Beyond: wait 50–200 ms with jitter and read the cursor again, as long as it moves …; then read
-/// the journal from the cursor on": exact, though a message was lost.
+/// Beyond a gap the projector waits 50–200 ms with jitter, and reads the cursor again as long as it
+/// moves. Then it reads the journal from the cursor on, so a lost message loses no commit.
 #[test]
 fn what_is_beyond_waits_and_is_read_from_the_journal() {
     play(async || {
@@ -67,13 +68,13 @@ fn what_is_beyond_waits_and_is_read_from_the_journal() {
             let waits: Vec<u64> =
                 world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
             assert!(waits.iter().all(|ms| (50..=200).contains(ms)), "{waits:?}");
-            assert_eq!(waits.len(), 1, "the cursor stands: nobody is on it");
+            assert_eq!(waits.len(), 1, "one wait: no worker moves it");
             assert!(!world.faults.calls(Op::JournalRead).is_empty());
         }
     });
 }
 
-/// The same: what is on its way to another worker arrives meanwhile, and the journal is not read.
+/// When another worker applies the missing commits during the wait, the journal is not read.
 #[test]
 fn what_arrives_while_it_waits_is_not_read_from_the_journal() {
     play(async || {
@@ -94,14 +95,14 @@ fn what_arrives_while_it_waits_is_not_read_from_the_journal() {
     });
 }
 
-/// "as long as it moves and up to 2 s".
+/// The projector waits for a moving cursor for 2 s at most.
 #[test]
 fn it_waits_no_longer_than_two_seconds() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 60).await;
         let last = messages[59].clone();
-        // With each wait the cursor moves by one, and never comes near.
+        // In each wait the cursor moves by one, and never gets near the commit.
         let (other, next) = (world.projector("sums"), AtomicUsize::new(0));
         world.faults.before_every(Op::Sleep, move || {
             let message = messages[next.fetch_add(1, Ordering::Relaxed)].clone();
@@ -117,8 +118,8 @@ fn it_waits_no_longer_than_two_seconds() {
     });
 }
 
-/// "Acknowledge only when the cursor has reached the commit": whatever fails, the message comes
-/// again, and others do not.
+/// A message is acknowledged only when the cursor has reached its commit. When a call fails, only its
+/// message is retried.
 #[test]
 fn what_is_not_applied_is_not_acknowledged() {
     play(async || {
@@ -146,7 +147,7 @@ fn what_is_not_applied_is_not_acknowledged() {
     });
 }
 
-/// A message holds commits of many logs: it comes again if one of them is not applied.
+/// A message with commits of many logs is retried if one of them is not applied.
 #[test]
 fn a_message_of_many_logs_is_acknowledged_when_all_are_applied() {
     play(async || {
@@ -166,8 +167,8 @@ fn a_message_of_many_logs_is_acknowledged_when_all_are_applied() {
     });
 }
 
-/// What is no notification is passed over: the journal has what it says. Other services' logs are
-/// none of the view's business; and there is a deadline.
+/// The projector acknowledges and skips unreadable messages and logs of other services. After the
+/// deadline it acknowledges nothing.
 #[test]
 fn what_is_not_for_the_view_is_passed_over() {
     play(async || {
@@ -181,12 +182,12 @@ fn what_is_not_for_the_view_is_passed_over() {
         assert_eq!(world.cursor("sums", &log("ledger/org:acme")).await.seq, Seq::ZERO);
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(1));
         let next = world.commit(&acme(), &run(2..=2)).await;
-        assert_eq!(projector.project(&[next], world.env.now()).await, [0], "the deadline is over");
+        assert_eq!(projector.project(&[next], world.env.now()).await, [0], "after the deadline");
     });
 }
 
-/// "a catch-up of more than 5,000 entries has been marked `behind` in the cursor for the view's own
-/// sweep to continue in bounded steps".
+/// A catch-up of more than 5,000 entries is marked `behind` in the cursor, and the view's sweep
+/// continues it in bounded steps.
 #[test]
 fn a_view_far_behind_is_left_to_the_sweep() {
     play(async || {
@@ -201,7 +202,7 @@ fn a_view_far_behind_is_left_to_the_sweep() {
         applied(&projector, [&before]).await;
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(6_990))));
-        // A further message only raises the target: nothing is read, and nothing waits.
+        // A further message only raises the target, without reads and waits.
         world.faults.forget();
         applied(&projector, [&last]).await;
         assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);
@@ -209,20 +210,20 @@ fn a_view_far_behind_is_left_to_the_sweep() {
         assert_eq!((cursor.seq, cursor.behind), (Seq(5_000), Some(Seq(7_000))));
 
         world.faults.forget();
-        // The slot makes a log known to sweeps.
+        // Sweeps find a log by its slot.
         world.accept(&acme(), 1).await;
         let report = world.view_sweep("sums").sweep(None, 10, NEVER).await.expect("memory");
         assert_eq!(report.caught_up, [acme()]);
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.is_behind()), (Seq(7_000), false));
         let steps = world.faults.calls(Op::Advance);
-        assert_eq!(steps.len(), 2, "a page of the journal a step: {steps:?}");
+        assert_eq!(steps.len(), 2, "each step is a page of the journal: {steps:?}");
         world.audit_view("sums", &acme()).await;
     });
 }
 
-/// F3: a hole in the journal parks the view for the log, and nothing behind it is applied. A journal that ends before
-/// what was announced is an error: the message comes again.
+/// F3: a hole in the journal parks the view for the log, and nothing behind it is applied. When the
+/// journal ends before the announced commit, the message is retried.
 #[test]
 fn nothing_behind_a_hole_in_the_journal_is_applied() {
     play(async || {
@@ -250,7 +251,7 @@ fn nothing_behind_a_hole_in_the_journal_is_applied() {
     });
 }
 
-/// `"body":"journal"`: a commit too large for a message is read from the journal, wherever it is.
+/// A commit that is too large for a message (`"body":"journal"`) is read from the journal.
 #[test]
 fn a_commit_without_its_body_is_read_from_the_journal() {
     let padded = |id: u64| {

@@ -1,7 +1,8 @@
-//! `prev`: for every kind …, the seq of the last entry before this commit that has it. A
-//! subscriber that filters on kinds T with cursor c: last <= c, done; m = max of prev over T
-//! (absent: 0); m > c, read the journal over (c, first); apply what is of T above c; cursor = last.
-//! Exact under loss, disorder and repetition, but for a lost newest message.
+//! Filtered views. `prev` has, for every kind, the seq of the last entry of this kind before the
+//! commit. A view of the kinds T with cursor c skips a commit with last <= c. If the maximum of `prev`
+//! over T (absent: 0) is above c, it reads the journal over (c, first). Then it applies the entries of
+//! T above c, and sets the cursor to last. This is exact under loss, reordering and repetition, except
+//! that a lost newest message shows only with the next one.
 //!
 //! `docs/design.md#notification`.
 
@@ -15,8 +16,8 @@ use super::reset;
 use crate::check::play;
 use crate::world::{World, acme, add, applied, command, done};
 
-/// What a log of resets and other things is made of: `r` a reset, `x` a refusal, `.` nothing to the
-/// view `resets`. One commit a letter; the messages.
+/// Commits one entry per letter, and returns the messages: `r` is a reset, `x` a rejection, `.` an
+/// entry that the view `resets` does not read.
 async fn commits(world: &World, letters: &str) -> Vec<Bytes> {
     let mut messages = Vec::new();
     for (id, letter) in (1..).zip(letters.chars()) {
@@ -39,8 +40,8 @@ async fn deliver(world: &World, messages: &[Bytes], which: &[usize]) {
     }
 }
 
-/// A view that misses nothing of its kinds reads no journal: neither when it is sent everything,
-/// nor when a filter policy keeps from it what it does not understand.
+/// A view that misses no entry of its kinds does not read the journal, with or without a filter policy
+/// that holds back other kinds.
 #[test]
 fn a_filtered_view_reads_no_journal_while_it_misses_nothing() {
     play(async || {
@@ -62,11 +63,11 @@ fn a_filtered_view_reads_no_journal_while_it_misses_nothing() {
     });
 }
 
-/// "m > c, read the journal over (c, first)".
+/// A view whose `prev` is above its cursor reads the journal over (cursor, first).
 #[test]
 fn a_filtered_view_reads_what_it_misses() {
     play(async || {
-        // What is delivered, and whether something of the view's was lost before it.
+        // The delivered messages, and whether one of the view's kinds was lost before them.
         for (which, is_lost) in [
             (vec![5], true),
             (vec![9], true),
@@ -80,13 +81,13 @@ fn a_filtered_view_reads_what_it_misses() {
             deliver(&world, &messages, &which).await;
             let reads = world.faults.calls(Op::JournalRead).len();
             assert_eq!(reads > 0, is_lost, "{which:?}");
-            // A catch-up reads all of the journal.
+            // A catch-up reads the whole journal.
             assert_eq!(world.rows("resets").await, ["a@4 2", "refused@8 1"], "{which:?}");
         }
     });
 }
 
-/// "but for a lost newest message, which its sweep or the next one shows".
+/// A lost newest message is found with the next message, or by the view's sweep.
 #[test]
 fn a_lost_newest_message_shows_with_the_next() {
     play(async || {
@@ -99,7 +100,7 @@ fn a_lost_newest_message_shows_with_the_next() {
     });
 }
 
-/// `prev` is carried over restarts: by the head, and by what is replayed behind it.
+/// `prev` survives a restart: the head has it, and the replay behind the head continues it.
 #[test]
 fn prev_survives_the_process_that_folded_it() {
     play(async || {
@@ -112,7 +113,7 @@ fn prev_survives_the_process_that_folded_it() {
         assert_eq!(world.head(&acme()).await, Seq(400));
         done(&warm, &[world.record(&acme(), 401, &[reset(401)])]).await;
         let messages = world.messages();
-        // Each by a cold process: from the head, then with one commit behind it.
+        // Each by a cold processor: from the head, then with one commit behind it.
         for seq in 402..=404 {
             let commands = [if seq == 403 { reset(seq) } else { add(seq) }];
             let record = world.record(&acme(), seq, &commands);
@@ -120,19 +121,19 @@ fn prev_survives_the_process_that_folded_it() {
         }
         let projector = world.projector("resets");
         applied(&projector, &messages[..1]).await;
-        // 401 is lost: 402 says so. 403 follows it.
+        // 401 is lost, and `prev` of 402 shows that. 403 follows 402.
         for message in &world.messages()[messages.len()..] {
             applied(&projector, [message]).await;
             world.audit_view("resets", &acme()).await;
         }
         assert_eq!(world.rows("resets").await, ["a@403 4"]);
-        // Each of the four processes has read it once, and so has the view.
+        // Each of the four processors has read the journal once, and so has the view.
         assert_eq!(world.faults.counts([Op::JournalRead]), [5]);
     });
 }
 
-/// F9: every process publishes a commit the same, including `prev`: the process that stored
-/// it, and by one that has read it from the journal.
+/// F9: the processor that stored a commit and one that read it from the journal publish the same
+/// message, including `prev`.
 #[test]
 fn every_process_publishes_a_commit_the_same() {
     play(async || {

@@ -1,5 +1,5 @@
-//! An attempt is a lease: as long as the call of another process may be under way, it counts as no
-//! crash, and its log is left alone.
+//! Leases of the projector: while the call of another process may be under way, its lease does not
+//! count as a crash, and others do not touch its log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,18 +13,17 @@ use crate::check::play;
 use crate::crash::fate;
 use crate::world::{World, acme, add, run};
 
-/// More logs than there are in these tests.
+/// More logs than these tests have.
 const ALL: usize = 1_000;
 
-/// How far the view has come in the log, attempts that have not returned, and whether it is parked.
+/// The view's cursor for the log, the attempts in its lease, and whether it is parked.
 async fn stands(world: &World) -> (Seq, u32, bool) {
     let cursor = world.cursor("sums", &acme()).await;
     let attempts = cursor.attempt.map_or(0, |lease| lease.attempts);
     (cursor.seq, attempts, cursor.parked.is_some())
 }
 
-/// Sweeps that pile up from one bookmark, each in a process of its own: a log that is slow, and
-/// under way in the first of them, is left alone by all others.
+/// When sweeps pile up from one position, each in its own process, only the first works on a slow log.
 #[test]
 fn sweeps_that_pile_up_park_no_slow_log() {
     play(async || {
@@ -52,7 +51,7 @@ fn sweeps_that_pile_up_park_no_slow_log() {
     });
 }
 
-/// A run that begins nothing more after its time may last longer all the same.
+/// A lease lasts as long as the call may, also when the run begins no more logs after `run_ms`.
 #[test]
 fn a_lease_lasts_as_long_as_the_call() {
     play(async || {
@@ -75,8 +74,8 @@ fn a_lease_lasts_as_long_as_the_call() {
     });
 }
 
-/// A queue brings a message again while it is under way: it comes again later, and nothing is
-/// counted.
+/// A message that is redelivered while its first delivery is under way is retried later, and does not
+/// count as a crash.
 #[test]
 fn a_message_that_comes_again_too_early_comes_again_later() {
     play(async || {
@@ -103,7 +102,7 @@ fn a_message_that_comes_again_too_early_comes_again_later() {
     });
 }
 
-/// What is not suspect does not wait for it, and does not take it back.
+/// A delivery without suspicion neither waits for another's lease nor removes it.
 #[test]
 fn what_is_not_suspect_goes_on_beside_an_attempt() {
     play(async || {
@@ -125,7 +124,7 @@ fn what_is_not_suspect_goes_on_beside_an_attempt() {
     });
 }
 
-/// A note that takes effect after its call has returned stays nowhere: its place is taken.
+/// A lease that is stored after its call has returned is refused.
 #[test]
 fn a_lease_that_is_stored_late_is_refused() {
     play(async || {

@@ -1,5 +1,5 @@
-//! The projector of one view takes a notification commit by commit. At or below the cursor: done.
-//! Next in line: apply. Beyond: wait, then read the journal from the cursor on.
+//! The projector of one view takes a notification commit by commit. It skips a commit at or below the
+//! cursor and applies the next one. Beyond a gap it waits, then reads the journal from the cursor on.
 //!
 //! `docs/design.md#project`.
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::world::{World, acme, command, run};
 
-/// Commits of one entry each, of [`run`]; their messages.
+/// Commits the entries of [`run`] one by one, and returns the messages.
 async fn singles(world: &World, entries: u64) -> Vec<Bytes> {
     let mut messages = Vec::new();
     for seq in 1..=entries {
@@ -26,7 +26,7 @@ async fn singles(world: &World, entries: u64) -> Vec<Bytes> {
     messages
 }
 
-/// Ann says something that the counter `a` keeps, or that its view cannot bear.
+/// Ann says a text on the counter `a`. Some texts make a view fail.
 fn say(id: u64, text: &str) -> Command {
     command("ann", id, "say", json!({"counter": "a", "text": text}))
 }

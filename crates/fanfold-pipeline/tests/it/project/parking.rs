@@ -1,6 +1,6 @@
-//! "A panic, an undecodable event, a known event type of an unknown version, or a row above 256 KiB
-//! parks (view, log) at its cursor (condition `seq = :loaded`): its messages are acknowledged and
-//! skipped … An unknown event type is skipped."
+//! A panic, an undecodable event, a known event type of an unknown version, or a row above 256 KiB
+//! parks the view for the log at its cursor (condition `seq = :loaded`). The log's further messages are
+//! acknowledged and skipped. An unknown event type is skipped.
 
 use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::view::View;
@@ -18,8 +18,8 @@ fn grow(id: u64, bytes: usize) -> Command {
     command("ann", id, "grow", json!({"counter": "a", "bytes": bytes}))
 }
 
-/// Before the bad one, the bad one, behind it: by the message, and by the journal when the message
-/// before it was lost.
+/// A failing entry parks the view at the entry before it. The view finds it in a message, or in the
+/// journal when a message was lost.
 #[test]
 fn what_cannot_be_applied_parks_the_view_for_its_log() {
     let table: &[(&str, Vec<Command>, u64, &str)] = &[
@@ -65,7 +65,7 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
                 let other = world.cursor("sums", &log("tally/org:other")).await;
                 assert_eq!(other.seq, Seq(1), "the other log goes on");
 
-                // What comes now is acknowledged, and skipped.
+                // Later messages are acknowledged and skipped.
                 world.faults.forget();
                 let next = world.tail(&acme()).await.next().0;
                 let next = world.commit(&acme(), &[add(next)]).await;
@@ -78,7 +78,7 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
     });
 }
 
-/// The same for what another build wrote.
+/// An entry of another build, which this one cannot apply, parks the view too.
 #[test]
 fn what_another_build_wrote_parks_the_view_too() {
     let table = [
@@ -100,7 +100,7 @@ fn what_another_build_wrote_parks_the_view_too() {
             let world = World::new();
             world.commit(&acme(), &[add(1), add(2)]).await;
             world.strange_commit(3, body.clone()).await;
-            // Its message is lost, and the next one shows it.
+            // Its message is lost, and the next message shows that.
             let source = World::new();
             source.commit(&acme(), &[add(1), add(2), add(3)]).await;
             let next = source.commit(&acme(), &[add(4)]).await;
@@ -116,7 +116,7 @@ fn what_another_build_wrote_parks_the_view_too() {
     });
 }
 
-/// "An unknown event type is skipped": to the view nothing has happened there.
+/// A view skips an unknown event type.
 #[test]
 fn an_unknown_event_type_is_skipped() {
     play(async || {
@@ -136,8 +136,8 @@ fn an_unknown_event_type_is_skipped() {
     });
 }
 
-/// "or a row above 256 KiB": exactly the entry that makes it too large is found, however many come
-/// behind it at once.
+/// The view is parked at exactly the entry that makes a row larger than 256 KiB, also when many
+/// entries behind it are folded at once.
 #[test]
 fn the_entry_that_makes_a_row_too_large_is_found() {
     play(async || {
@@ -147,7 +147,7 @@ fn the_entry_that_makes_a_row_too_large_is_found() {
             id += 1;
             what(id)
         };
-        // 1 to 26 hold 10,000 bytes each, 27 is too large; 4,000 entries stand behind it.
+        // 1 to 26 have 10,000 bytes each, 27 makes the row too large, and 4,000 entries follow.
         let first: Vec<Command> = (0..26).map(|_| next(|id| grow(id, 10_000))).collect();
         world.commit(&acme(), &first).await;
         for _ in 0..40 {
@@ -165,7 +165,7 @@ fn the_entry_that_makes_a_row_too_large_is_found() {
     });
 }
 
-/// "above 256 KiB": a row may be as large as that.
+/// A row of exactly 256 KiB is allowed.
 #[test]
 fn a_row_at_its_limit_parks_nothing() {
     play(async || {
@@ -204,13 +204,12 @@ impl View for NewerSums {
     }
 }
 
-/// "(condition `seq = :loaded`)": while a new build is rolled out, the old one does not park what
-/// the new one has long applied.
+/// During a rollout the old build does not park the view at an entry that the new build has applied.
 #[test]
 fn an_older_build_parks_nothing_that_a_newer_has_passed() {
     play(async || {
         let ops = [Op::Rows, Op::PutRow, Op::Advance, Op::ParkView];
-        // How much of it the newer build has applied when the older one finds that it cannot.
+        // The entries that the newer build has applied when the older one fails.
         for (op, passed) in ops.into_iter().flat_map(|op| [(op, 2), (op, 3)]) {
             let world = World::new();
             let newer = world.processor_of(Services::new().with::<Tally<1, 2>>());
@@ -226,7 +225,7 @@ fn an_older_build_parks_nothing_that_a_newer_has_passed() {
                 let (other, ahead) = (other.clone(), ahead.clone());
                 async move { applied(&other, &ahead).await }
             });
-            // It comes again, and then it finds what is left to be done.
+            // The message is retried, and the older build applies the rest.
             let older = world.projector("sums");
             let again = older.project(&messages, NEVER).await;
             applied(&older, again.into_iter().map(|at| &messages[at])).await;
@@ -237,7 +236,7 @@ fn an_older_build_parks_nothing_that_a_newer_has_passed() {
     });
 }
 
-/// And for a commit that is damaged where it is stored.
+/// A commit that is damaged in the journal parks the view, too.
 #[test]
 fn a_damaged_commit_parks_the_view_too() {
     play(async || {

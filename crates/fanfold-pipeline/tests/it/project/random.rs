@@ -1,5 +1,5 @@
-//! F6, whatever happens: messages are lost, repeated and out of order; two workers get them at the
-//! same time; calls fail in every way.
+//! F6 under random faults: messages are lost, repeated and reordered, two workers get them at the same
+//! time, and calls fail in every way.
 
 use bytes::Bytes;
 use fanfold::body::notification::{ReceivedCommit, decode};
@@ -30,7 +30,7 @@ async fn storm(seed: u64, view: &str) {
     let pick = |n: u64| world.env.random() % n;
     let messages = history(&world).await;
     let kinds = views().get(view).expect("a view").kinds();
-    // A filter policy keeps from the view what has nothing for it.
+    // A filter policy holds back messages without the view's kinds.
     let is_filtered = views().get(view).expect("a view").is_filtered(&services());
     let is_sent = |body: &Bytes| {
         let text = String::from_utf8_lossy(body);
@@ -38,7 +38,7 @@ async fn storm(seed: u64, view: &str) {
     };
     let sent: Vec<Bytes> = messages.iter().filter(|body| is_sent(body)).cloned().collect();
     let workers = [world.projector(view), world.projector(view)];
-    // Most come about in order, some late, some twice; one in five never.
+    // Most messages arrive nearly in order, some late, some twice, and one in five never.
     for near in 0..sent.len() as u64 {
         let mut batches = [vec![], vec![]];
         for _ in 0..=pick(3) {
@@ -60,7 +60,7 @@ async fn storm(seed: u64, view: &str) {
             let first = 1 + pick(3) as usize;
             world.faults.fail(op, "", first..=first + pick(3) as usize, broken);
         }
-        // The workers are not in step.
+        // Random pauses interleave the workers' calls.
         for op in [Op::Cursor, Op::Rows, Op::PutRow] {
             let env = world.env.clone();
             world.faults.before_every(op, move || {
@@ -73,7 +73,7 @@ async fn storm(seed: u64, view: &str) {
             });
         }
         let [one, other] = &workers;
-        // One reads messages, the other gets the commits as they are.
+        // One worker decodes messages, the other gets decoded commits.
         let commits = handed_over(&world, &batches[1]).await;
         join(one.project(&batches[0], NEVER), other.project_commits(&commits, NEVER)).await;
         if pick(5) == 0 {
@@ -84,7 +84,7 @@ async fn storm(seed: u64, view: &str) {
     }
     world.faults.land().await;
     world.audit_view(view, &acme()).await;
-    // The newest that there is for the view is not lost: that is enough.
+    // Only the newest message of the view's kinds must arrive.
     if let Some(newest) = sent.last() {
         let before = world.cursor(view, &acme()).await.seq;
         applied(&workers[0], [newest]).await;
@@ -96,8 +96,8 @@ async fn storm(seed: u64, view: &str) {
     }
 }
 
-/// The commits of these messages as a topic in the same process has them: with all that the journal
-/// knows of their entries.
+/// The commits of these messages as a topic in the same process hands them over: with the entries from
+/// the journal.
 async fn handed_over(world: &World, messages: &[Bytes]) -> Vec<Vec<ReceivedCommit>> {
     let entries = world.entries(&acme()).await;
     let commit = |told: ReceivedCommit| {

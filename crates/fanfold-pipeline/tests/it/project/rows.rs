@@ -1,6 +1,6 @@
-//! "Apply is atomic per entry and row: load the rows touched, fold all entries above each row's
-//! seq, write with the guard `seq = loaded`, on conflict reload that row; deleted rows stay as
-//! tombstones with a TTL of a day; then advance the cursor with `seq < :new`."
+//! How a view writes rows. It loads the touched rows, folds all entries above each row's seq, and
+//! writes with the guard `seq = loaded`. On a conflict it reloads the row. Deleted rows stay as
+//! tombstones with a TTL of a day. Then it advances the cursor with `seq < :new`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use super::{reset, singles};
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, run};
 
-/// Rows first, "then advance the cursor": a row that is not written holds the cursor back.
+/// The cursor moves after the rows, so a row that is not written holds it back.
 #[test]
 fn the_cursor_moves_after_the_rows() {
     play(async || {
@@ -34,8 +34,7 @@ fn the_cursor_moves_after_the_rows() {
     });
 }
 
-/// "fold all entries above each row's seq": rows that were written before a failure are not folded
-/// twice.
+/// A row that was written before a failure does not fold an entry twice.
 #[test]
 fn a_row_takes_every_entry_once() {
     play(async || {
@@ -60,7 +59,7 @@ fn a_row_takes_every_entry_once() {
     });
 }
 
-/// Lets another worker apply these messages while a row is about to be written.
+/// Lets another worker apply these messages just before a row is written.
 fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec<Bytes>) {
     world.faults.before(Op::PutRow, row, move || {
         let (other, messages) = (other.clone(), messages.clone());
@@ -68,18 +67,17 @@ fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec
     });
 }
 
-/// "write with the guard `seq = loaded`, on conflict reload that row": two workers on one log,
-/// where one writes what the other has loaded already.
+/// A row that another worker wrote after this one loaded it is reloaded.
 #[test]
 fn a_row_that_another_has_written_is_loaded_again() {
     play(async || {
-        // What this worker has, and what the other one applies meanwhile.
+        // The messages of this worker, and those that the other one applies meanwhile.
         for (mine, others) in [(0..1, 0..3), (0..3, 0..6), (0..6, 0..3), (3..6, 3..6), (0..4, 0..2)]
         {
             let world = World::new();
             let mut messages = Vec::new();
             for seq in 1..=6 {
-                // All on one row.
+                // All entries touch one row.
                 messages.push(world.commit(&acme(), &[add(seq)]).await);
             }
             let projector = world.projector("sums");
@@ -94,15 +92,15 @@ fn a_row_that_another_has_written_is_loaded_again() {
     });
 }
 
-/// Rows are loaded together with the cursor, and may be older than it: neither are they written
-/// back, nor is a fault believed that comes of them.
+/// Rows are loaded together with the cursor, and may be older than it. The view neither writes such
+/// rows, nor parks for a fault that they cause.
 #[test]
 fn rows_that_are_older_than_the_cursor_do_no_harm() {
     let grow = |id: u64, bytes: usize| {
         command("ann", id, "grow", serde_json::json!({"counter": "a", "bytes": bytes}))
     };
     play(async || {
-        // What the row would be with the third, if the second were missing: wrong, or too large.
+        // Without the second entry, the third makes the row wrong, or too large.
         for third in [grow(3, 5), grow(3, 100_000)] {
             let world = World::new();
             let first = world.commit(&acme(), &[grow(1, 250_000)]).await;
@@ -115,7 +113,7 @@ fn rows_that_are_older_than_the_cursor_do_no_harm() {
             world.faults.before(Op::Cursor, "", move || {
                 let (other, second, faults) = (other.clone(), second.clone(), faults.clone());
                 async move {
-                    // The row is read, and then it changes, before the cursor is read.
+                    // The row changes after it is read, and before the cursor is read.
                     while faults.counts([Op::Rows]) == [0] {
                         give_way().await;
                     }
@@ -131,8 +129,8 @@ fn rows_that_are_older_than_the_cursor_do_no_harm() {
     });
 }
 
-/// A row that others write all the time comes again, after some attempts, and is right all the
-/// while.
+/// When others write a row all the time, the message is retried after some attempts, and the row is
+/// correct throughout.
 #[test]
 fn a_contended_row_comes_again() {
     play(async || {
@@ -141,7 +139,7 @@ fn a_contended_row_comes_again() {
         for seq in 1..=20 {
             messages.push(world.commit(&acme(), &[add(seq)]).await);
         }
-        // As often as this worker is about to write the row, another writes what is next in it.
+        // Before each write of this worker, another worker writes the row's next entry.
         let (other, rest) = (world.projector("sums"), messages.clone());
         let (next, is_busy) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
         world.faults.before_every(Op::PutRow, move || {
@@ -162,8 +160,7 @@ fn a_contended_row_comes_again() {
     });
 }
 
-/// "deleted rows stay as tombstones with a TTL of a day": a late writer that knew the row finds
-/// them, and raises nothing from the dead.
+/// A deleted row stays as a tombstone for a day, so a late writer does not write the old row again.
 #[test]
 fn a_deleted_row_stays_as_a_tombstone() {
     play(async || {
@@ -171,7 +168,7 @@ fn a_deleted_row_stays_as_a_tombstone() {
         let mut messages = vec![world.commit(&acme(), &[add(1), add(2)]).await];
         messages.push(world.commit(&acme(), &[reset(3)]).await);
         let table = world.table("sums");
-        // The row is deleted while this worker is about to write it.
+        // The row is deleted just before this worker writes it.
         meanwhile(&world, " a ", world.projector("sums"), messages.clone());
         let projector = world.projector("sums");
         applied(&projector, &messages[..1]).await;
@@ -181,7 +178,7 @@ fn a_deleted_row_stays_as_a_tombstone() {
         let row = row.expect("the tombstone stays");
         assert_eq!((row.seq, row.body), (Seq(3), None));
         assert_eq!(row.expires, Some(world.env.now().plus_ms(24 * 60 * 60 * 1_000)));
-        // And it may live again.
+        // A later entry may create the row again.
         messages.push(world.commit(&acme(), &[add(4)]).await);
         applied(&projector, &messages).await;
         assert_eq!(world.rows("sums").await, ["a@4 {\"total\":1,\"said\":\"\"}"]);
@@ -189,7 +186,7 @@ fn a_deleted_row_stays_as_a_tombstone() {
     });
 }
 
-/// Rows of one call are written together, and not all at once.
+/// The rows of one call are written concurrently, within a bound.
 #[test]
 fn rows_are_written_concurrently_within_bounds() {
     play(async || {
@@ -207,7 +204,7 @@ fn rows_are_written_concurrently_within_bounds() {
     });
 }
 
-/// The cursor is moved forwards only: a worker that was overtaken moves nothing back.
+/// The cursor only moves forwards, also when a worker was overtaken.
 #[test]
 fn an_overtaken_worker_moves_no_cursor_back() {
     play(async || {

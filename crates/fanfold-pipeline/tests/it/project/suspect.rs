@@ -1,5 +1,5 @@
-//! A commit that ends the process is applied log by log behind a lease when it comes again; three
-//! crashes park the view for its log.
+//! A redelivered message is applied log by log, each behind a lease, to find the commit that crashes the
+//! process. Three crashes park the view for the log.
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
@@ -13,14 +13,14 @@ use crate::check::play;
 use crate::crash::{fate, survives};
 use crate::world::{World, acme, add, applied, done, log, run};
 
-/// More logs than there are in these tests.
+/// More logs than these tests have.
 const ALL: usize = 1_000;
 
 fn orgs() -> [LogId; 3] {
     ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")))
 }
 
-/// One message about three logs; what it says of the second ends its process.
+/// One message about three logs. The second log's commit crashes the process.
 async fn deadly(world: &World) -> Bytes {
     for org in orgs() {
         world.accept(&org, 3).await;
@@ -37,14 +37,14 @@ async fn deadly(world: &World) -> Bytes {
     message.clone()
 }
 
-/// One delivery to a process that has just begun.
+/// Delivers a message to a new projector; `None` if it crashed.
 async fn deliver(world: &World, message: &Bytes) -> Option<Vec<usize>> {
     let projector = world.projector("sums").suspicious(ATTEMPTS_MAX);
     let messages = std::slice::from_ref(message);
     fate(world, projector.project(messages, world.soon())).await
 }
 
-/// Per log: how far its cursor is, and the attempts that have not returned.
+/// Per log: its cursor, and the attempts in its lease.
 async fn cursors(world: &World) -> Vec<(u64, u32)> {
     let mut cursors = Vec::new();
     for org in orgs() {
@@ -54,7 +54,7 @@ async fn cursors(world: &World) -> Vec<(u64, u32)> {
     cursors
 }
 
-/// The attempts that have not returned.
+/// The attempts in the lease.
 fn attempts(cursor: &Cursor) -> u32 {
     cursor.attempt.map_or(0, |lease| lease.attempts)
 }
@@ -82,13 +82,13 @@ fn three_crashes_park_the_view_for_the_log() {
         }
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
         assert_only_the_second_is_parked(&world).await;
-        // It is skipped from now on.
+        // Its messages are skipped from now on.
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
         applied(&world.projector("sums"), [&message]).await;
     });
 }
 
-/// Log by log, because otherwise the cause of a crash would be unknown.
+/// Suspects are applied log by log, since otherwise the cause of a crash would be unknown.
 #[test]
 fn suspects_are_applied_one_at_a_time() {
     play(async || {
@@ -101,14 +101,14 @@ fn suspects_are_applied_one_at_a_time() {
         assert_eq!(cursors(&world).await, [(3, 0); 3]);
         let noted = world.faults.calls(Op::Attempt);
         let expected = [&a, &b, &c].map(|org| [format!("{org} 1"), format!("{org} 0")]).concat();
-        assert_eq!(noted, expected, "one has returned before the next begins");
-        // What is done, or not the view's, is no attempt.
+        assert_eq!(noted, expected, "each attempt returns before the next begins");
+        // Commits that are done, or not of the view's services, need no lease.
         assert!(projector.suspicious(3).project(&world.messages(), world.soon()).await.is_empty());
         assert_eq!(world.faults.calls(Op::Attempt).len(), 6);
     });
 }
 
-/// A message that comes again makes its own logs suspect, and no others.
+/// A redelivered message makes only its own logs suspect.
 #[test]
 fn one_message_that_comes_again_makes_no_other_suspect() {
     play(async || {
@@ -122,7 +122,7 @@ fn one_message_that_comes_again_makes_no_other_suspect() {
         let is_suspect = [false, true, false, false, false];
         world.faults.fail(Op::PutRow, c.as_str(), 1..=1, Broken::Before);
         let again = projector.project_with_suspects(&messages, &is_suspect, 3, world.soon()).await;
-        assert_eq!(again, [2, 4], "c's messages, and only they, come again");
+        assert_eq!(again, [2, 4], "only c's messages are retried");
         assert_eq!(cursors(&world).await, [(1, 0), (2, 0), (0, 0)]);
         let noted = world.faults.calls(Op::Attempt);
         assert_eq!(noted, [format!("{b} 1"), format!("{b} 0")], "both of b's commits at once");
@@ -133,8 +133,8 @@ fn one_message_that_comes_again_makes_no_other_suspect() {
     });
 }
 
-/// What ends the process is perhaps read from the journal, for a message that is behind it: so
-/// that message, too, goes behind an attempt.
+/// A message behind a suspect is applied behind a lease, too, since the projector may read the entry
+/// that crashes it from the journal.
 #[test]
 fn what_is_behind_a_suspect_is_suspect() {
     play(async || {
@@ -162,7 +162,7 @@ fn what_is_behind_a_suspect_is_suspect() {
     });
 }
 
-/// Every return sets the count back, also one that failed.
+/// Every return resets the count, also after a failure.
 #[test]
 fn every_return_removes_the_lease() {
     play(async || {
@@ -182,7 +182,7 @@ fn every_return_removes_the_lease() {
             let cursor = world.cursor("sums", &acme()).await;
             assert_eq!((cursor.seq, attempts(&cursor), cursor.parked), (Seq(3), 0, None));
         }
-        // So does what parks the view by itself.
+        // So does a return that parks the view for a fault.
         let world = World::new();
         let message = world.commit(&acme(), &[say(1, "boo")]).await;
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
@@ -192,7 +192,7 @@ fn every_return_removes_the_lease() {
     });
 }
 
-/// A lease that could not be removed counts as no crash for the process that stored it.
+/// A lease that could not be removed does not count as a crash for the process that stored it.
 #[test]
 fn a_lease_that_could_not_be_removed_counts_as_no_crash() {
     play(async || {
@@ -211,8 +211,7 @@ fn a_lease_that_could_not_be_removed_counts_as_no_crash() {
     });
 }
 
-/// Nor does a call whose time is over, and that is dropped where it stands, while its process lives
-/// on.
+/// A call that is dropped after its deadline, in a process that goes on, does not count as a crash.
 #[test]
 fn a_dropped_call_counts_as_no_crash() {
     play(async || {
@@ -236,7 +235,7 @@ fn a_dropped_call_counts_as_no_crash() {
     });
 }
 
-/// A projector that is not suspicious stores no leases, but removes one of a crash after a success.
+/// A projector without suspicion stores no leases, but removes that of a crash after a success.
 #[test]
 fn what_is_not_suspect_writes_no_attempts() {
     play(async || {
@@ -267,8 +266,8 @@ async fn sweep(world: &World) -> Option<ViewSweepReport> {
     swept.map(|report| report.expect("memory"))
 }
 
-/// The sweep replays what has not come through, and with it what ends its process: the first time
-/// beside others, then alone.
+/// A sweep that crashes on a log parks the view for it: it applies the log first beside others, then
+/// alone.
 #[test]
 fn a_sweep_parks_what_ends_its_process() {
     play(async || {
@@ -289,7 +288,7 @@ fn a_sweep_parks_what_ends_its_process() {
     });
 }
 
-/// "and its own dead letters": what three deliveries have not brought through.
+/// A dead letter that crashes the sweep parks the view for its log.
 #[test]
 fn a_dead_letter_that_ends_its_process_is_parked() {
     play(async || {
@@ -299,12 +298,12 @@ fn a_dead_letter_that_ends_its_process_is_parked() {
         for _ in 0..3 {
             assert_eq!(sweep(&world).await, None);
         }
-        assert_eq!(sweep(&world).await.expect("nothing dies").delivered, 1);
+        assert_eq!(sweep(&world).await.expect("no crash").delivered, 1);
         assert_only_the_second_is_parked(&world).await;
     });
 }
 
-/// A host that has lost notifications brings their logs on, now.
+/// A host that has lost notifications can catch up their logs at once.
 #[test]
 fn logs_are_caught_up_at_once() {
     play(async || {
@@ -319,10 +318,10 @@ fn logs_are_caught_up_at_once() {
             let mut caught_up = report.caught_up;
             caught_up.sort();
             assert_eq!((report.logs, caught_up, report.failed), (3, vec![a, b], vec![]));
-            assert_eq!(cursors(&world).await, [(3, 0), (3, 0), (0, 0)], "it is young");
+            assert_eq!(cursors(&world).await, [(3, 0), (3, 0), (0, 0)], "c was not asked for");
             let noted = world.faults.counts([Op::Attempt]);
             assert_eq!(noted, [if attempts_max.is_some() { 4 } else { 0 }]);
-            // There is no time.
+            // No time is left.
             let now = world.env.now();
             let late = world.view_sweep("sums").catch_up(&orgs()[2..], attempts_max, now).await;
             assert_eq!(late.failed, [c]);
@@ -330,7 +329,7 @@ fn logs_are_caught_up_at_once() {
     });
 }
 
-/// The same with one that ends its process, which came to light at the restart.
+/// The same, when one of the logs crashes the process.
 #[test]
 fn logs_are_caught_up_behind_leases() {
     play(async || {
@@ -344,13 +343,13 @@ fn logs_are_caught_up_behind_leases() {
             assert_eq!(bring_on().await, None);
             assert_eq!(cursors(&world).await, [(3, 0), (0, attempt), (0, 0)]);
         }
-        let report = bring_on().await.expect("nothing dies");
+        let report = bring_on().await.expect("no crash");
         assert_eq!((report.parked, report.failed), (1, vec![]));
         assert_only_the_second_is_parked(&world).await;
     });
 }
 
-/// A long way is many steps: a restart in between does not count, once one was taken.
+/// A long catch-up has many steps. Each step that is done resets the count of crashes.
 #[test]
 fn attempts_count_for_one_step_only() {
     play(async || {

@@ -1,4 +1,4 @@
-//! The commands that the sweep sends through every hop.
+//! Canaries: commands that the sweep sends through every hop.
 
 use fanfold::canary::Canary;
 use fanfold::{LogId, Seq};
@@ -7,7 +7,7 @@ use super::ALL;
 use crate::check::play;
 use crate::world::{NEVER, World, done};
 
-/// "sends canary commands through every hop, and reports ages".
+/// The sweep sends canaries through every hop, and reports their ages.
 #[test]
 fn canaries_go_through_every_hop() {
     play(async || {
@@ -32,7 +32,7 @@ fn canaries_go_through_every_hop() {
     });
 }
 
-/// Two runs at the same time send a command each: neither is taken for a repeat of the other.
+/// The canaries of two concurrent runs are no repeats of each other.
 #[test]
 fn canaries_of_two_sweeps_are_told_apart() {
     play(async || {

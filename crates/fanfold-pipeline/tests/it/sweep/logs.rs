@@ -1,4 +1,4 @@
-//! The sweep of logs: what it nudges, sends again and reports.
+//! The sweep of logs: when it nudges, sends commands again, and reports.
 
 use fanfold::body::parked::Reason;
 use fanfold::canary::Canary;
@@ -11,7 +11,7 @@ use super::{ALL, org};
 use crate::check::play;
 use crate::world::{NEVER, World, add, command, done, run};
 
-/// `count` commands that wait behind a gap, and may wait for no longer.
+/// Parks `count` commands that have waited behind a gap long enough for the sweep.
 async fn park(world: &World, log: &LogId, first: u64, count: u64) {
     let commands: Vec<_> = (first..first + count).map(add).collect();
     let record = world.record(log, first, &commands);
@@ -19,12 +19,12 @@ async fn park(world: &World, log: &LogId, first: u64, count: u64) {
     done(&world.processor(), &[record]).await;
 }
 
-/// Another command than the one that stands at 1.
+/// A command that conflicts with the entry at 1.
 fn other(world: &World, log: &LogId, id: u64) -> ReceivedRecord {
     world.record(log, 1, &[command("bob", id, "add", serde_json::json!({"counter": "a", "by": 1}))])
 }
 
-/// What each log is like, and whether it is nudged, or waits for an operator.
+/// The sweep nudges logs that stand still, and only counts those that wait for an operator.
 #[test]
 fn what_stands_still_is_nudged() {
     play(async || {
@@ -44,12 +44,12 @@ fn what_stands_still_is_nudged() {
         park(&world, gap, 2, 1).await;
         let without = world.processor_of(fanfold::Services::new());
         done(&without, &[world.record(service, 1, &run(1..=2))]).await;
-        // What only an operator can do something about; so much of it that it could hide the rest.
+        // Many items that wait for an operator must not hide the other logs.
         done(&world.elsewhere(), &[other(&world, conflict, 1)]).await;
         let conflicts: Vec<_> = (1..=120).map(|id| other(&world, hidden, id)).collect();
         done(&world.elsewhere(), &conflicts).await;
         park(&world, hidden, 4, 1).await;
-        // Accepted just now, and on its way.
+        // Accepted just now, so its change is still on its way.
         let young = org("young");
         world.env.pass(5_000);
         world.accept(&young, 1).await;
@@ -62,16 +62,16 @@ fn what_stands_still_is_nudged() {
         assert_eq!((report.logs, report.waiting, report.next), (8, 2, None));
         assert_eq!(report.standstill_ms_max, 24_000);
         let put = world.faults.calls(Op::PutRecords);
-        // What the slot still holds, if it is next, and a nudge for what is parked behind it.
+        // The slot's batch is sent again if it is next, and a nudge for the parked commands behind it.
         let [gap_1, half_1, still_1] = [gap, half, still].map(|log| format!("{log} 1-2"));
         let [gap_2, hidden, at_service] = [gap, hidden, service].map(|log| format!("nudge {log}"));
         assert_eq!(put, [[gap_1, gap_2, half_1, hidden, at_service, still_1].join(", ")]);
         assert_eq!(report.resent, [gap, half, still].map(Clone::clone));
-        // "decides nothing".
+        // The sweep decides nothing.
         let writes = [Op::SlotAppend, Op::JournalAppend, Op::StatePut, Op::Park, Op::ParkedRemove];
         assert_eq!(world.faults.counts(writes), [0; 5]);
 
-        // And nudging helps, where the processor can.
+        // On the nudges the processor goes on where it can.
         let records = world.records();
         done(&world.processor(), &records).await;
         for log in [still, half, gap, service] {
@@ -81,7 +81,7 @@ fn what_stands_still_is_nudged() {
     });
 }
 
-/// A nudge that was not put is put by the next run.
+/// The next run puts a nudge that could not be put.
 #[test]
 fn a_lost_nudge_is_made_again() {
     play(async || {
@@ -100,8 +100,7 @@ fn a_lost_nudge_is_made_again() {
     });
 }
 
-/// F7: a log that cannot be inspected or nudged is reported, and stops neither the others nor the
-/// canaries.
+/// F7: a log that cannot be inspected or nudged is reported, and stops neither other logs nor canaries.
 #[test]
 fn a_log_that_cannot_be_inspected_stops_no_other() {
     play(async || {
@@ -122,19 +121,20 @@ fn a_log_that_cannot_be_inspected_stops_no_other() {
         let failed = [&canary, a, b, c, d].map(Clone::clone);
         let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
         assert_eq!((report.failed, report.nudged), (failed.to_vec(), vec![e.clone()]));
-        assert_eq!((report.logs, report.next), (6, None), "the canary's log is a new one");
+        assert_eq!((report.logs, report.next), (6, None), "the canary's log is counted, too");
 
         world.faults.heal();
         world.faults.fail(Op::PutRecords, "", 1..=1, Broken::Before);
         let sweep = world.sweep().with_canaries(world.ingest(), 1);
         let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
-        assert_eq!((report.failed, report.nudged), (logs.to_vec(), vec![]), "none was put");
+        assert_eq!((report.failed, report.nudged), (logs.to_vec(), vec![]), "no nudge was put");
         let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
         assert_eq!((report.failed, report.nudged), (vec![], logs.to_vec()));
     });
 }
 
-/// A busy tenant whose commands are parked: it gets a new one all the time, and the oldest waits.
+/// The sweep measures a standstill from the oldest parked command, although new ones arrive all the
+/// time.
 #[test]
 fn standstill_is_measured_from_the_oldest_command() {
     play(async || {
@@ -160,8 +160,8 @@ fn standstill_is_measured_from_the_oldest_command() {
     });
 }
 
-/// Several batches behind the tail, and nothing is parked: the sweep measures from its first
-/// inspection on. A log that goes on does not stand still, however far behind it is.
+/// For a log that lags by several batches without parked commands, the sweep measures a standstill
+/// from its first inspection. A log that progresses does not stand still, however far it lags.
 #[test]
 fn a_log_that_goes_on_does_not_stand_still() {
     play(async || {
@@ -189,8 +189,8 @@ fn a_log_that_goes_on_does_not_stand_still() {
     });
 }
 
-/// Commands whose change was lost, and that were overwritten in the slot, are gone: the log stands
-/// still, which is said each time; and nothing is put in vain every minute for ever.
+/// Commands whose change was lost, and that a later batch overwrote in the slot, are gone. The log
+/// stands still: each run reports that, and its nudges, which cannot help, become rare.
 #[test]
 fn what_was_overwritten_is_reported() {
     play(async || {
@@ -208,7 +208,7 @@ fn what_was_overwritten_is_reported() {
         }
         let nudges = world.records().len() - before;
         assert!((12..=16).contains(&nudges), "{nudges} nudges in an hour");
-        // What is behind is kept until the hole is filled.
+        // The commands behind the hole stay parked.
         assert_eq!(world.parked(&log).await, ["2 ann#2 Gap"]);
         world.commit(&log, &[add(1)]).await;
         sweep.sweep(None, ALL, NEVER).await.expect("memory");
@@ -217,7 +217,7 @@ fn what_was_overwritten_is_reported() {
     });
 }
 
-/// A change that was lost, and stands in the slot still.
+/// The sweep sends a lost change again while the slot still has it.
 #[test]
 fn what_the_slot_still_holds_is_sent_again() {
     play(async || {
@@ -245,7 +245,7 @@ fn what_the_slot_still_holds_is_sent_again() {
     });
 }
 
-/// What there was no time for, the next run begins with.
+/// When time runs out, the next run begins with the first log that was not inspected.
 #[test]
 fn a_walk_that_is_cut_off_goes_on_there() {
     play(async || {
@@ -271,18 +271,18 @@ fn a_walk_that_is_cut_off_goes_on_there() {
                 if position.is_none() {
                     break;
                 }
-                assert!(runs < 50, "each run comes forward");
+                assert!(runs < 50, "each run makes progress");
             }
             logs.sort();
             nudged.sort();
             nudged.dedup();
-            assert_eq!(nudged, logs, "each has its turn, in {ms} ms a run");
+            assert_eq!(nudged, logs, "each log is nudged, with {ms} ms per run");
             assert!(runs > 1, "{runs}");
         }
     });
 }
 
-/// "from a stored position, a bounded number a run".
+/// Each run inspects a bounded number of logs, from the position of the last run.
 #[test]
 fn the_catalogue_is_walked_page_by_page() {
     play(async || {
@@ -306,7 +306,7 @@ fn the_catalogue_is_walked_page_by_page() {
             }
             nudged.sort();
             logs.sort();
-            assert_eq!(nudged, logs, "each once, {limit} at a time");
+            assert_eq!(nudged, logs, "each log once, {limit} per run");
             assert!(runs <= 23_usize.div_ceil(limit) + 1, "{runs}");
         }
     });

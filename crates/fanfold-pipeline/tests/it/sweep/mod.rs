@@ -1,4 +1,4 @@
-//! The sweeps find what stands still, and decide nothing.
+//! The sweeps find logs and views that stand still. They decide no commands.
 //!
 //! `docs/design.md#sweep`.
 
@@ -10,7 +10,7 @@ use fanfold::LogId;
 
 use crate::world::log;
 
-/// More logs than there are in these tests.
+/// More logs than these tests have.
 const ALL: usize = 1_000;
 
 fn org(name: &str) -> LogId {

@@ -1,4 +1,4 @@
-//! The sweep of one view: what it applies from the journal, and the dead letters.
+//! The sweep of one view: it applies commits from the journal, and delivers dead letters.
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
@@ -9,8 +9,8 @@ use super::{ALL, org};
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, log, run};
 
-/// A view's sweep: "behind, or short of the tail". A log of which the only message was lost, and
-/// what happened just now, of which the message is on its way.
+/// The sweep applies a log whose only message was lost. It leaves out recent commits, whose messages
+/// are still on their way.
 #[test]
 fn a_log_whose_message_was_lost_is_applied() {
     play(async || {
@@ -47,7 +47,7 @@ fn a_log_whose_message_was_lost_is_applied() {
     });
 }
 
-/// "for the view's own sweep to continue in bounded steps": each is kept, and the next run goes on.
+/// The sweep works in bounded steps. Each done step stays, and the next run continues.
 #[test]
 fn a_sweep_goes_on_where_the_last_one_ended() {
     play(async || {
@@ -73,8 +73,8 @@ fn a_sweep_goes_on_where_the_last_one_ended() {
     });
 }
 
-/// F7: a log that cannot be brought on, one for which the view is parked, and one of another
-/// service stop no other.
+/// F7: a log that cannot be applied, one for which the view is parked, and one of another service
+/// stop no other log.
 #[test]
 fn a_log_that_cannot_be_applied_stops_no_other() {
     play(async || {
@@ -99,8 +99,8 @@ fn a_log_that_cannot_be_applied_stops_no_other() {
     });
 }
 
-/// "and its own dead letters by the project stage": delivered ones and unreadable ones are
-/// removed; others stay.
+/// The sweep delivers the view's dead letters. It removes delivered and unreadable ones, and keeps the
+/// others.
 #[test]
 fn dead_letters_are_delivered() {
     play(async || {
@@ -128,7 +128,7 @@ fn dead_letters_are_delivered() {
         for log in [&a, &b] {
             assert_eq!(world.cursor("sums", log).await.seq, Seq(1));
         }
-        // One that was delivered and could not be removed is delivered again, to no effect.
+        // A letter that was delivered but not removed is delivered again, without effect.
         world.memory.dead_letters.push("sums", letters[1].clone());
         world.faults.fail(Op::LetterRemove, "", 1..=1, Broken::Before);
         for counts in [(0, 1), (1, 0)] {
@@ -139,8 +139,8 @@ fn dead_letters_are_delivered() {
     });
 }
 
-/// All of them in one run, page by page, if there is time; each has one turn, and what cannot be
-/// delivered keeps nothing from what is behind it.
+/// A run tries all dead letters once, page by page, while time is left. One that cannot be delivered
+/// does not stop those behind it.
 #[test]
 fn dead_letters_are_drained() {
     play(async || {
@@ -157,7 +157,7 @@ fn dead_letters_are_drained() {
         world.faults.heal();
         let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
         assert_eq!((report.delivered, report.undelivered), (150, 0));
-        // What there is no time for stays.
+        // Letters for which no time is left stay.
         for letter in &good {
             world.memory.dead_letters.push("sums", letter.clone());
         }
@@ -168,7 +168,7 @@ fn dead_letters_are_drained() {
         });
         let deadline = world.env.now().plus_ms(50);
         let report = sweep.sweep(None, ALL, deadline).await.expect("memory");
-        assert_eq!(report.delivered, 100, "a page");
+        assert_eq!(report.delivered, 100, "one page of letters");
         assert_eq!(
             world.memory.dead_letters.list("sums", None, ALL).await.expect("memory").len(),
             60
@@ -176,7 +176,7 @@ fn dead_letters_are_drained() {
     });
 }
 
-/// Logs of which every message was lost, some of them with a dead letter that says so.
+/// Makes `n` logs with one commit each, and returns them with their undelivered messages.
 async fn lost_messages(world: &World, names: &str, n: usize) -> (Vec<LogId>, Vec<Bytes>) {
     let (mut logs, mut letters) = (Vec::new(), Vec::new());
     for at in 0..n {
@@ -188,7 +188,7 @@ async fn lost_messages(world: &World, names: &str, n: usize) -> (Vec<LogId>, Vec
     (logs, letters)
 }
 
-/// From now on each advance of a cursor takes a millisecond.
+/// Makes each advance of a cursor take a millisecond.
 fn slow_down(world: &World) {
     let clock = world.env.clone();
     world.faults.after_every(Op::Advance, move || {
@@ -197,7 +197,7 @@ fn slow_down(world: &World) {
     });
 }
 
-/// A log that there was no time for is not passed over, and not said to be well.
+/// When time runs out, the next run begins with the first log that was not inspected.
 #[test]
 fn a_views_walk_that_is_cut_off_goes_on_there() {
     play(async || {
@@ -218,16 +218,16 @@ fn a_views_walk_that_is_cut_off_goes_on_there() {
                 if position.is_none() {
                     break;
                 }
-                assert!(runs < 50, "each run comes forward");
+                assert!(runs < 50, "each run makes progress");
             }
             logs.sort();
             seen.sort();
-            assert_eq!(seen, logs, "each has its turn once, in {ms} ms a run");
+            assert_eq!(seen, logs, "each log is swept once, with {ms} ms per run");
         }
     });
 }
 
-/// Neither what stands still nor what was not delivered may starve the other.
+/// Dead letters and lagging logs share the time, so neither starves the other.
 #[test]
 fn dead_letters_and_logs_share_the_time() {
     play(async || {
@@ -242,11 +242,11 @@ fn dead_letters_and_logs_share_the_time() {
         assert!((20..60).contains(&report.caught_up.len()), "{}", report.caught_up.len());
         assert!((20..60).contains(&report.delivered), "{}", report.delivered);
         assert_eq!(report.delivered + report.undelivered, 60);
-        assert!(report.next.is_some(), "there was no time for all logs");
+        assert!(report.next.is_some(), "the run had no time for all logs");
     });
 }
 
-/// A queue that does not answer is counted, and keeps no log from being brought on.
+/// A queue that does not answer is counted, and stops no log.
 #[test]
 fn a_failing_queue_stops_no_log() {
     play(async || {
@@ -261,7 +261,7 @@ fn a_failing_queue_stops_no_log() {
         let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
         assert_eq!((report.delivered, report.undelivered), (1, 0));
 
-        // Nor does a catalogue that does not answer keep the letters.
+        // A catalogue that does not answer stops no dead letter.
         world.memory.dead_letters.push("sums", letters[1].clone());
         world.faults.fail(Op::Catalogue, "", 1..=1, Broken::Before);
         sweep.sweep(None, ALL, NEVER).await.expect_err("there is no catalogue");

@@ -7,13 +7,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanfold::{LogId, Services, Time, View, Views};
-use fanfold_embedded::testing::Ports;
+use fanfold_embedded::testing::{Ports, StoredCommands};
 use fanfold_embedded::{Shards, TransitConfig};
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
     ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
     SweepHandler, SweepPosition, ViewHandler,
 };
+use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
@@ -94,7 +95,8 @@ impl World {
         let faults = Faults::default();
         let (sweep_position, view_sweep_position) =
             (Arc::<StoredPosition>::default(), Arc::<StoredPosition>::default());
-        let world = Parts { memory: &memory, env, faults: &faults };
+        let commands = Arc::new(WithBodies::new(memory.commands.clone()));
+        let world = Parts { memory: &memory, commands, env, faults: &faults };
         Self {
             api: world.api(&services, &views),
             relay: world.relay(),
@@ -219,12 +221,15 @@ impl World {
 struct Parts<'a> {
     memory: &'a Ports,
     env: Arc<dyn Env>,
+    /// Those of `memory`, with bodies in their slots, as on AWS.
+    commands: Arc<WithBodies<StoredCommands>>,
     faults: &'a Faults,
 }
 
 impl Parts<'_> {
     fn api(&self, services: &Services, views: &Views) -> ApiHandler {
-        let Ports { commands, journal, state, waits, admission, .. } = self.memory.clone();
+        let Ports { journal, state, waits, admission, .. } = self.memory.clone();
+        let commands = self.commands.clone();
         let served = views.iter().map(|view| ServedView {
             view: view.clone(),
             table: self.memory.views[view.name()].clone(),
@@ -257,7 +262,8 @@ impl Parts<'_> {
     }
 
     fn sweep(&self, position: Arc<StoredPosition>) -> SweepHandler {
-        let Ports { commands, journal, parked, stream, admission, .. } = self.memory.clone();
+        let Ports { journal, parked, stream, admission, .. } = self.memory.clone();
+        let commands = self.commands.clone();
         let env = self.env.clone();
         let ports =
             SweepPorts { commands: commands.clone(), journal, parked, stream, env: env.clone() };

@@ -37,7 +37,7 @@ impl HashKey {
         (self.0 % lanes.max(1) as u128) as usize
     }
 
-    /// The log's bucket in the catalogue, below [`BUCKETS`].
+    /// The log's bucket in the catalogue, below 64.
     pub fn bucket(self) -> u8 {
         (self.0 % u128::from(BUCKETS)) as u8
     }

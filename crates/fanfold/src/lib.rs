@@ -4,7 +4,7 @@
 //! events with commands). [`testing`] has given/when/then for all three.
 //!
 //! Hosts use [`request`]s and their validation, the [`window`] that recognises repeats, the state machine of one
-//! [`log`], the [`body`] of everything that is stored or sent, the [`limits`], and the [`invariant`]s.
+//! [`log`], the [`body`] of everything that is stored or sent, the [`limits`], and the [invariants](mod@invariant).
 //!
 //! The crate guarantees that the same log folds to the same documents and rows everywhere (F9). It has no I/O, no
 //! clock, no randomness, no async, and depends on no cloud.

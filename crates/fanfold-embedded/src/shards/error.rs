@@ -51,10 +51,10 @@ pub enum ReshardError {
         /// The other shard.
         other: ShardId,
     },
-    /// There would be more than [`SHARDS_OPEN_MAX`] open shards.
+    /// There would be more than 1,024 open shards.
     #[error("there are {SHARDS_OPEN_MAX} open shards, no more are possible: merge some first")]
     TooManyOpen,
-    /// [`SHARDS_CLOSED_MAX`] closed shards still have unprocessed items.
+    /// 1,024 closed shards still have unprocessed items.
     #[error("{SHARDS_CLOSED_MAX} closed shards are not drained yet: try again when some are gone")]
     TooManyClosed,
     /// The new layout could not be stored, so it was not applied.

@@ -37,7 +37,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout of `shards` shards (at least one, at most [`SHARDS_OPEN_MAX`]) of equal width.
+    /// A layout of `shards` shards (at least one, at most 1,024) of equal width.
     pub fn equal(shards: usize) -> Self {
         let ranges = HashKeyRange::equal(shards.min(SHARDS_OPEN_MAX));
         let ids = (0..).map(ShardId);

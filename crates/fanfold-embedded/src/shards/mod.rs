@@ -90,7 +90,7 @@ struct Member<T> {
 }
 
 impl<T: Clone> Shards<T> {
-    /// A stream of `shards` empty shards (at least one, at most [`SHARDS_OPEN_MAX`]) of equal width.
+    /// A stream of `shards` empty shards (at least one, at most 1,024) of equal width.
     pub fn equal(shards: usize) -> Self {
         Self::from_layout(Layout::equal(shards))
     }

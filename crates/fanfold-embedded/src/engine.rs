@@ -182,14 +182,11 @@ impl Engine {
         let deliveries = views.iter().map(|view| view.deliveries.clone()).collect();
         let downstream = Stages { ports: ports.clone(), deliveries, replay: replay.clone() };
         let gaps = views.iter().map(|view| view.gaps.clone()).collect();
-        let gaps = StoredGaps::new(store.clone(), gaps);
-        let gaps = gaps.map_err(|error| store.folder().explain(error))?;
+        let gaps = StoredGaps::new(store.clone(), gaps, left);
         durability.start(downstream, gaps, env.clone(), replay.watchdog().clone())?;
         let (durable, waiting, replayed) = (durability.clone(), env.clone(), replay.clone());
         sweeps.0.spawn(async move {
-            while !durable.is_recovered() {
-                waiting.sleep(DRAIN_LOOK_MS).await;
-            }
+            durable.until_recovered(&*waiting).await;
             tracing::info!(ms = ms(&waiting), "everything is processed again");
             replayed.trust(&processor);
             durable.recovered();
@@ -223,7 +220,8 @@ impl Engine {
     /// `false`: it has not, after a minute.
     pub async fn recovered(&self) -> bool {
         let recovered = async {
-            while !self.monitor.durability.is_recovered() || !self.replay.is_complete() {
+            self.monitor.durability.until_recovered(&*self.env).await;
+            while !self.replay.is_complete() {
                 self.env.sleep(DRAIN_LOOK_MS).await;
             }
         };

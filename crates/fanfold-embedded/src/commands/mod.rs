@@ -66,8 +66,8 @@ struct Queue {
     is_closed: bool,
 }
 
-/// The stages behind the change stream.
-struct Downstream {
+/// What lies before the stages behind the change stream: appends wait while it is too much.
+struct PacedBy {
     records: Arc<Backlog>,
     topic: Arc<MemoryTopic>,
 }
@@ -114,7 +114,7 @@ pub struct StoredCommands {
     counts: Counts,
     replayed: Vec<LogId>,
     replayed_until: Time,
-    downstream: OnceLock<Downstream>,
+    paced_by: OnceLock<PacedBy>,
     /// When the disk was found full, in milliseconds; 0: never.
     full_at: AtomicU64,
 }
@@ -158,7 +158,7 @@ impl StoredCommands {
             counts: Counts::default(),
             replayed: replayed.into_iter().collect(),
             replayed_until,
-            downstream: OnceLock::new(),
+            paced_by: OnceLock::new(),
             full_at: AtomicU64::new(0),
         })
     }
@@ -204,17 +204,17 @@ impl StoredCommands {
     /// From now on appends also wait for what lies in these.
     pub(crate) fn pace_by(&self, records: Arc<Backlog>, topic: Arc<MemoryTopic>) {
         // There is one pipeline behind a commands table, and it is put together once.
-        let _ = self.downstream.set(Downstream { records, topic });
+        let _ = self.paced_by.set(PacedBy { records, topic });
     }
 
     /// Returns once the stages have come closer.
     async fn pace(&self) -> Result<(), Unavailable> {
-        let downstream = self.downstream.get();
+        let paced_by = self.paced_by.get();
         for look in 0..PACE_LOOKS_MAX {
             let stages_lag = self.changes.backlog().exceeds(PACE)
-                || downstream.is_some_and(|stages| stages.records.exceeds(PACE));
+                || paced_by.is_some_and(|stages| stages.records.exceeds(PACE));
             let views_lag = look < PACE_LOOKS_FOR_VIEWS_MAX
-                && downstream.is_some_and(|stages| stages.topic.lag() > PACE_NOTIFICATIONS_BYTES);
+                && paced_by.is_some_and(|stages| stages.topic.lag() > PACE_NOTIFICATIONS_BYTES);
             if !stages_lag && !views_lag {
                 return Ok(());
             }

@@ -106,9 +106,13 @@ impl StoredGaps {
         })
     }
 
-    pub(crate) fn new(store: Arc<Store>, views: Vec<Arc<ViewGaps>>) -> Result<Self, StoreError> {
-        let stored = Self::left(&store)?;
-        Ok(Self { store, views, stored })
+    /// `left` are those that [`StoredGaps::left`] has read.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        views: Vec<Arc<ViewGaps>>,
+        left: BTreeSet<String>,
+    ) -> Self {
+        Self { store, views, stored: left }
     }
 
     /// Stores which views have gaps, if that has changed: before a checkpoint after which the command log is cut off.

@@ -31,8 +31,6 @@ const UNCLEAN_STARTS_MAX: u64 = 2;
 /// Attempts that may end the process while everything is suspect, before the record or message is taken for the cause. The
 /// two starts before ended there, too; but one of them may have been ended by a signal.
 const ATTEMPTS_MAX: u32 = 1;
-/// How often a view looks whether everything is processed again, in milliseconds.
-const LOOK_MS: u64 = 5;
 /// Logs that a view catches up in at a time.
 const LOGS_PER_PAGE: usize = 10_000;
 /// How long a view catches up before the rest is left to its sweep, in milliseconds.
@@ -223,9 +221,7 @@ impl Replay {
         durability: &Durability,
         env: &dyn Env,
     ) {
-        while !durability.is_recovered() {
-            env.sleep(LOOK_MS).await;
-        }
+        durability.until_recovered(env).await;
         if gaps.are_open() {
             let deadline = env.now().plus_ms(CATCH_UP_MS);
             self.catch_up_in(&self.logs, sweep, deadline).await;

@@ -20,6 +20,9 @@ use crate::tasks::Tasks;
 
 /// The meta table's key of what is known of a run that has not ended properly.
 const RUN_KEY: &[u8] = b"run";
+/// How often a restarted engine looks whether everything is processed again, in milliseconds: short beside the half second
+/// of work that this mostly is.
+const RECOVERY_LOOK_MS: u64 = 5;
 
 /// The store, and the loops that write to it.
 pub struct Durability {
@@ -122,9 +125,11 @@ impl Durability {
         self.unclean_starts
     }
 
-    /// Whether everything that was in the command log at the start is done.
-    pub(crate) fn is_recovered(&self) -> bool {
-        self.counts.done.load(Ordering::Relaxed) >= self.replayed
+    /// Returns once everything that was in the command log at the start is done.
+    pub(crate) async fn until_recovered(&self, env: &dyn Env) {
+        while self.counts.done.load(Ordering::Relaxed) < self.replayed {
+            env.sleep(RECOVERY_LOOK_MS).await;
+        }
     }
 
     /// Notes that the engine has recovered: how this run ends says nothing about what was replayed.

@@ -100,7 +100,7 @@ impl Context<'_> {
     }
 
     /// The result of `work`; `None`: the load was stopped before.
-    pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {
             while !self.live.is_stopped() {
                 tokio::time::sleep(POLL_EVERY).await;

@@ -48,7 +48,7 @@ pub fn main(options: &Options) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // The text may come from the target.
-            text::complain(&format!("error: {}", text::shown(&format!("{error:#}"))));
+            text::print_error(&format!("error: {}", text::shown(&format!("{error:#}"))));
             ExitCode::from(2)
         }
     }

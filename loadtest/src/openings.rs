@@ -82,7 +82,7 @@ impl LoadThread {
                     .map(|_| sources.sample(log.clone(), *seq, context.now()))
                     .collect();
                 let seen = join_all(samples.iter().map(|sample| context.await_sample(sample)));
-                context.unless_stopped(seen).await;
+                context.until_stopped(seen).await;
             }
             receipt_lines.flush()?;
             Ok(opened)
@@ -108,7 +108,7 @@ impl Context<'_> {
         let wait = self.timeouts.give_up.min(Duration::from_millis(WAIT_MS_MAX));
         let path = format!("/logs/{log}/{seq}?wait={}", wait.as_millis());
         let answer = self.target.get(&path, wait + self.timeouts.timeout);
-        let Some(Ok(answer)) = self.unless_stopped(answer).await else { return false };
+        let Some(Ok(answer)) = self.until_stopped(answer).await else { return false };
         let entry = || serde_json::from_slice::<Status>(&answer.body);
         answer.status == StatusCode::OK
             && entry().is_ok_and(|entry| ["duplicate", "stale"].contains(&entry.status.as_str()))

@@ -17,7 +17,7 @@ use crate::load::{Loaded, load};
 use crate::options::{Audit, AuditOptions, Run, TargetOptions};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
-use crate::text::{complain, print, shown};
+use crate::text::{print, print_error, shown};
 use auditor::http::Target;
 use auditor::{Options, Verdict};
 
@@ -54,7 +54,7 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
     match kept {
         None => {}
         Some(Ok(path)) => print(&format!("The receipts are kept: {}", path.display())),
-        Some(Err(error)) => complain(&format!("error: cannot keep the receipts: {error:#}")),
+        Some(Err(error)) => print_error(&format!("error: cannot keep the receipts: {error:#}")),
     }
     breach_first(is_breached, reported.map(|accepted| is_clean && accepted))
 }
@@ -74,7 +74,7 @@ pub(crate) fn audit(audit: &Audit) -> Result<bool> {
 fn breach_first(is_breached: bool, reported: Result<bool>) -> Result<bool> {
     match reported {
         Err(error) if is_breached => {
-            complain(&format!("error: {}", shown(&format!("{error:#}"))));
+            print_error(&format!("error: {}", shown(&format!("{error:#}"))));
             Ok(false)
         }
         reported => reported,

@@ -29,7 +29,7 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Prints a line to standard error. Failures are ignored, too.
-pub(crate) fn complain(text: &str) {
+pub(crate) fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

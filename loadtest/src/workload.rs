@@ -153,13 +153,13 @@ impl Workload {
     }
 
     fn next(&mut self, tenant: u32) -> ClientCommand {
-        if let Some(command) = self.sent_before() {
+        if let Some(command) = self.repeated_command() {
             return command;
         }
         if let Some(command) = self.with_a_used_id() {
             return command;
         }
-        let command = self.not_sent_before(tenant);
+        let command = self.first_sent_command(tenant);
         if self.sent.len() == REMEMBERED_MAX {
             self.sent.pop_front();
         }
@@ -167,7 +167,7 @@ impl Workload {
         command
     }
 
-    fn sent_before(&mut self) -> Option<ClientCommand> {
+    fn repeated_command(&mut self) -> Option<ClientCommand> {
         let share = self.spec.duplicates;
         if share == 0.0 || self.sent.is_empty() || !self.again.random_bool(share) {
             return None;
@@ -189,7 +189,7 @@ impl Workload {
         Some(ClientCommand { action, ..first })
     }
 
-    fn not_sent_before(&mut self, tenant: u32) -> ClientCommand {
+    fn first_sent_command(&mut self, tenant: u32) -> ClientCommand {
         if self.rolls(self.spec.out_of_order)
             && let Some(late) = self.held_back.pop_front()
         {

@@ -17,9 +17,9 @@ fn control(path: &str) -> String {
 
 /// Sends a request to the host's control port.
 #[track_caller]
-fn tell(path: &str) {
-    let told = ureq::put(control(path)).send_empty();
-    assert_eq!(told.unwrap_or_else(|e| panic!("PUT {path}: {e}")).status(), 200);
+fn put(path: &str) {
+    let answer = ureq::put(control(path)).send_empty();
+    assert_eq!(answer.unwrap_or_else(|e| panic!("PUT {path}: {e}")).status(), 200);
 }
 
 /// The number of changes that the relay's mapping has discarded.
@@ -40,7 +40,7 @@ fn the_sweep_repairs_a_lost_change_from_its_slot() {
     world.send("ledger", "open", 1, &org, json!({"account": "cash"})).expect(202);
     world.reach(&entry(1));
     let before = dropped();
-    tell("/mappings/fanfold-relay/drop");
+    put("/mappings/fanfold-relay/drop");
     let deposit = json!({"account": "cash", "amount": 5});
     world.send("ledger", "deposit", 2, &org, deposit).expect(202);
     let began = Instant::now();
@@ -48,7 +48,7 @@ fn the_sweep_repairs_a_lost_change_from_its_slot() {
         assert!(began.elapsed() < PATIENCE, "no change was discarded");
         thread::sleep(Duration::from_millis(50));
     }
-    tell("/mappings/fanfold-relay/on");
+    put("/mappings/fanfold-relay/on");
     // No more commands: only the sweep can find it.
     assert_eq!(world.reach(&entry(2)).json["status"], "accepted");
 }

@@ -187,7 +187,7 @@ impl Ledger {
     }
 
     /// Whether the events equal the expected ones.
-    pub(crate) fn are(events: &[Event], expected: &[Expected<'_>]) -> bool {
+    pub(crate) fn are_expected(events: &[Event], expected: &[Expected<'_>]) -> bool {
         let pairs = || events.iter().zip(expected);
         events.len() == expected.len()
             && pairs().all(|(event, (kind, account, moved))| event.is(*kind, account, *moved))
@@ -379,13 +379,13 @@ mod tests {
                 let Ok(expected) = decided else { continue };
                 let events: Vec<Event> = expected.iter().map(event).collect();
                 prop_assert_eq!(ledger.check(Some(command.name()), &events), Ok(()));
-                prop_assert!(Ledger::are(&events, &expected));
+                prop_assert!(Ledger::are_expected(&events, &expected));
                 for at in 0..events.len() {
                     let mut wrong = events.clone();
                     let data = &mut wrong[at].data;
                     let Some(amount) = &mut data.amount else { continue };
                     *amount -= 1;
-                    prop_assert!(!Ledger::are(&wrong, &expected));
+                    prop_assert!(!Ledger::are_expected(&wrong, &expected));
                     prop_assert!(ledger.check(None, &wrong).is_err());
                 }
                 ledger.apply(seq, &events);

@@ -56,7 +56,7 @@ use findings::Findings;
 pub use findings::{BREACHES_MAX, Breach};
 use http::Target;
 pub use invariant::Invariant;
-use log::{LogVerdict, OwnUsers, Task, audit_log, unless_stopped};
+use log::{LogVerdict, OwnUsers, Task, audit_log, until_stopped};
 use reader::{ReadError, Reader};
 
 /// Logs that are audited at the same time, unless the options say otherwise.
@@ -171,7 +171,7 @@ pub async fn audit(
 ) -> Result<Verdict, AuditError> {
     let began = Instant::now();
     let path = receipts.to_owned();
-    let Some(index) = unless_stopped(stopped(options), read(move || Index::read(&path))).await
+    let Some(index) = until_stopped(stopped(options), read(move || Index::read(&path))).await
     else {
         return Ok(VerdictBuilder { stopped: true, ..VerdictBuilder::default() }.finish());
     };
@@ -187,7 +187,7 @@ pub async fn audit(
         let names: Vec<String> = index.logs[range].iter().map(|(log, _)| log.clone()).collect();
         let path = receipts.to_owned();
         let group = read(move || Group::read(&path, names.iter().map(String::as_str)));
-        let Some(group) = unless_stopped(stopped(options), group).await else {
+        let Some(group) = until_stopped(stopped(options), group).await else {
             sum.stopped = true;
             break;
         };

@@ -80,7 +80,7 @@ pub(crate) async fn audit_log(
     stopped: impl Future<Output = ()>,
 ) -> LogVerdict {
     let mut audit = LogAudit::new(task, claims);
-    match unless_stopped(stopped, audit.run()).await {
+    match until_stopped(stopped, audit.run()).await {
         Some(Ok(())) => {}
         Some(Err(error)) => audit.done.error = Some(error),
         None => audit.done.stopped = true,
@@ -92,7 +92,7 @@ pub(crate) async fn audit_log(
 }
 
 /// The result of `work`; `None`: `stopped` returned before.
-pub(crate) async fn unless_stopped<T>(
+pub(crate) async fn until_stopped<T>(
     stopped: impl Future<Output = ()>,
     work: impl Future<Output = T>,
 ) -> Option<T> {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::client::{Answer, Client, Server, Target};
 use crate::console;
-use crate::output::{Output, unless_closed};
+use crate::output::{Output, ignore_closed_output};
 use crate::retry::Backoff;
 
 /// How often `--follow` asks while there is nothing new. Source: our choice; people hardly notice
@@ -49,7 +49,7 @@ struct Page<'a> {
 impl Log {
     /// Prints the entries.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        unless_closed(self.print())
+        ignore_closed_output(self.print())
     }
 
     fn print(&self) -> anyhow::Result<ExitCode> {
@@ -93,7 +93,7 @@ impl Log {
         if !self.follow {
             return Ok(client.get(target)?);
         }
-        let mut backoff = Backoff::for_ever();
+        let mut backoff = Backoff::without_limit();
         let mut is_reported = false;
         let answer = client.get_with_retries(target, &mut backoff, |why| {
             if !is_reported {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::value::RawValue;
 
-/// Standard output. Its reader may stop reading: see [`unless_closed`].
+/// Standard output. Its reader may stop reading: see [`ignore_closed_output`].
 pub(crate) struct Output(BufWriter<StdoutLock<'static>>);
 
 impl Default for Output {
@@ -33,7 +33,7 @@ impl Output {
 }
 
 /// `result`, but success if it failed only because the reader (`| head`) has closed the pipe.
-pub(crate) fn unless_closed(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+pub(crate) fn ignore_closed_output(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match result {
         Err(error) if is_closed(&error) => Ok(ExitCode::SUCCESS),
         result => result,

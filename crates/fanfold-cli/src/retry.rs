@@ -27,7 +27,7 @@ impl Backoff {
     }
 
     /// Never gives up.
-    pub(crate) fn for_ever() -> Self {
+    pub(crate) fn without_limit() -> Self {
         Self { until: None, attempts: 0 }
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::client::{Answer, Client, Server, Target};
-use crate::output::{Output, unless_closed};
+use crate::output::{Output, ignore_closed_output};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ impl Shards {
                 Client::new(&server)?.post(&Target::path(&["shards", "merge"]), body.as_bytes())?
             }
         };
-        unless_closed(print(&answer))
+        ignore_closed_output(print(&answer))
     }
 }
 

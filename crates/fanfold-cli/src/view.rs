@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::client::{Answer, Client, Server, Target};
 use crate::console;
-use crate::output::{Output, unless_closed};
+use crate::output::{Output, ignore_closed_output};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ struct Pending<'a> {
 impl View {
     /// Prints the rows.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        unless_closed(self.print())
+        ignore_closed_output(self.print())
     }
 
     fn print(&self) -> anyhow::Result<ExitCode> {

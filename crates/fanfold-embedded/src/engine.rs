@@ -188,7 +188,7 @@ impl Engine {
         sweeps.0.spawn(async move {
             durable.until_recovered(&*waiting).await;
             tracing::info!(ms = ms(&waiting), "everything is processed again");
-            replayed.trust(&processor);
+            replayed.clear_suspicion(&processor);
             durable.recovered();
         });
 

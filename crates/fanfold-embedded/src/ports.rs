@@ -73,7 +73,7 @@ impl Ports {
         let accepting = commands.clone();
         let admission = MemoryAdmission::new(on_the_way, config.backlog);
         Ok(Self {
-            admission: Arc::new(admission.unless(move || accepting.obstacle())),
+            admission: Arc::new(admission.refuse_while(move || accepting.obstacle())),
             topic,
             dead_letters: Arc::new(StoredDeadLetters::new(store.clone(), config.dead_letters)),
             state: Arc::new(StoredState::new(store.clone())),

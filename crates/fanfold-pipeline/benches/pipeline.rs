@@ -75,7 +75,7 @@ struct World {
     relay: Relay,
     processor: Processor,
     projectors: Vec<Projector>,
-    told: Position,
+    published: Position,
 }
 
 impl World {
@@ -112,7 +112,7 @@ impl World {
             relay: Relay::new(RelayPorts { stream: ports.stream.clone(), env: env.clone() }),
             processor: Processor::new(processor_ports, services),
             projectors: views.iter().map(projector).collect(),
-            told: Position::START,
+            published: Position::START,
             ports,
         };
         for _ in 0..3 {
@@ -160,15 +160,15 @@ impl World {
     }
 
     fn project(&mut self) {
-        let messages = self.ports.topic.log().read(self.told, usize::MAX);
+        let messages = self.ports.topic.log().read(self.published, usize::MAX);
         for projector in &self.projectors {
             let commits: Vec<&[ReceivedCommit]> =
                 messages.iter().map(|(_, message)| &message.commits[..]).collect();
             let failed = block_on(projector.project_commits(&commits, NEVER));
             assert!(failed.is_empty(), "nothing fails here");
         }
-        self.told = self.ports.topic.log().end();
-        self.ports.topic.log().trim(self.told);
+        self.published = self.ports.topic.log().end();
+        self.ports.topic.log().trim(self.published);
     }
 
     #[inline(never)]

@@ -31,7 +31,7 @@ use crate::at_once::{Pace, at_once};
 use crate::breach::report;
 use crate::leases::{Leases, Others, Standing};
 use crate::ports::{
-    Advanced, CommitItem, Cursor, Env, Journal, ParkedView, Unavailable, ViewTable,
+    CommitItem, Cursor, CursorMove, Env, Journal, ParkedView, Unavailable, ViewTable,
 };
 
 pub use suspect::ATTEMPTS_MAX;
@@ -120,7 +120,7 @@ impl Projector {
 
     /// What the lease in the cursor means now.
     pub(crate) fn standing(&self, cursor: &Cursor) -> Standing {
-        self.leases.read(cursor.attempt.as_ref(), self.ports.env.now())
+        self.leases.read(cursor.lease.as_ref(), self.ports.env.now())
     }
 
     /// The view.
@@ -247,7 +247,7 @@ impl Projector {
             at = commit.last;
             is_next
         });
-        let is_attempted = cursor.attempt.is_some_and(|lease| lease.attempts > 0);
+        let is_attempted = cursor.lease.is_some_and(|lease| lease.attempts > 0);
         if !is_possible || !are_in_line || cursor.parked.is_some() || is_attempted {
             return Ok(Some(cursor));
         }
@@ -285,7 +285,7 @@ impl Projector {
                 .await;
             let moved = self.ports.table.cursor(log).await?.unwrap_or_default();
             let stands = moved.seq == cursor.seq;
-            cursor = self.not_back(log, cursor.seq, moved).await?;
+            cursor = self.check_not_back(log, cursor.seq, moved).await?;
             if stands {
                 break;
             }
@@ -393,14 +393,19 @@ impl Projector {
         cursor: Cursor,
         to: Seq,
     ) -> Result<Cursor, ProjectError> {
-        match self.ports.table.advance(log, to).await? {
-            Advanced::Moved => Ok(Cursor { seq: to, ..cursor }),
-            Advanced::Refused(actual) => self.not_back(log, cursor.seq, actual).await,
+        match self.ports.table.move_cursor(log, to).await? {
+            CursorMove::Moved => Ok(Cursor { seq: to, ..cursor }),
+            CursorMove::Refused(actual) => self.check_not_back(log, cursor.seq, actual).await,
         }
     }
 
     /// The cursor as it is now. One that went back (F6) parks the view for this log.
-    async fn not_back(&self, log: &LogId, was: Seq, now: Cursor) -> Result<Cursor, ProjectError> {
+    async fn check_not_back(
+        &self,
+        log: &LogId,
+        was: Seq,
+        now: Cursor,
+    ) -> Result<Cursor, ProjectError> {
         let seq = now.seq;
         match invariant!(F6, seq >= was, "the cursor went back from {was} to {seq}") {
             Ok(()) => Ok(now),

@@ -6,5 +6,5 @@ mod faults;
 mod ports;
 
 pub use crash::{crash, crashes, survives};
-pub use faults::{Broken, Faults, Op, give_way};
+pub use faults::{Broken, Faults, Op, yield_once};
 pub use ports::{Faulty, ManualEnv, SentMessages};

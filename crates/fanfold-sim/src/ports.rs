@@ -19,10 +19,10 @@ use fanfold_embedded::testing::{StoredJournal, StoredParked, StoredState, Stored
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::packing::MessageTopics;
 use fanfold_pipeline::ports::{
-    Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
-    CommandStream, Commands, CommitItem, Cursor, Guarded, Journal, JournalAppendError, JournalPage,
-    NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError, RowPage, RowRange,
-    Slot, State, StateItem, StoredRow, StreamRecord, Unavailable, ViewTable,
+    Admission, Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream,
+    Commands, CommitItem, Cursor, CursorMove, Guarded, Journal, JournalAppendError, JournalPage,
+    LeaseWrite, NotAdmitted, ParkedItem, ParkedTable, ParkedView, PublishError, PutRowError,
+    RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 
 use crate::attempts::{Attempts, counted};
@@ -564,12 +564,12 @@ impl ViewTable for SimViewTable {
         self.watch.faults.call("view table", effect).await
     }
 
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+    async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable> {
         let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
         let log = log.clone();
         let effect = async move {
-            let result = memory.advance(&log, to).await;
-            if result == Ok(Advanced::Moved) {
+            let result = memory.move_cursor(&log, to).await;
+            if result == Ok(CursorMove::Moved) {
                 watch.note(|| format!("cursor {view} {log} {to}"));
                 watch.audit(|model| model.advanced(view, &log, to));
             }
@@ -595,12 +595,12 @@ impl ViewTable for SimViewTable {
         self.watch.faults.call("view table", effect).await
     }
 
-    async fn attempt(
+    async fn replace_lease(
         &self,
         log: &LogId,
         before: Option<&Lease>,
         lease: &Lease,
-    ) -> Result<Attempted, Unavailable> {
+    ) -> Result<LeaseWrite, Unavailable> {
         let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
         let (of, log, before, lease) = (log.clone(), log.clone(), before.copied(), *lease);
         let task = self.watch.world.task();
@@ -608,9 +608,9 @@ impl ViewTable for SimViewTable {
             self.watch.attempts().begun(view, &of, task);
         }
         let effect = async move {
-            let result = memory.attempt(&log, before.as_ref(), &lease).await;
+            let result = memory.replace_lease(&log, before.as_ref(), &lease).await;
             watch.note(|| format!("attempt {view} {log} {lease:?} {result:?}"));
-            if result == Ok(Attempted::Noted) {
+            if result == Ok(LeaseWrite::Stored) {
                 if lease.attempts > 0 {
                     watch.check_lease(view, &log, &lease);
                 } else {
@@ -621,7 +621,7 @@ impl ViewTable for SimViewTable {
         };
         let result = self.watch.faults.call("view table", effect).await;
         match &result {
-            Ok(Attempted::Noted) if lease.attempts > 0 => {}
+            Ok(LeaseWrite::Stored) if lease.attempts > 0 => {}
             Ok(_) => self.watch.attempts().ended(view, &of, task),
             Err(_) => self.watch.attempts().unanswered(view, &of, 1),
         }

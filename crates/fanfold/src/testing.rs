@@ -148,7 +148,7 @@ impl<T> Kit<T> {
     #[track_caller]
     #[must_use]
     pub fn by(mut self, user: &str) -> Self {
-        self.origin = sure(user, Origin::user(&valid(user)));
+        self.origin = must(user, Origin::user(&valid(user)));
         self
     }
 
@@ -156,7 +156,7 @@ impl<T> Kit<T> {
     #[track_caller]
     #[must_use]
     pub fn by_client(mut self, user: &str, client: &str) -> Self {
-        self.origin = sure(user, Origin::client(&valid(user), &valid(client)));
+        self.origin = must(user, Origin::client(&valid(user), &valid(client)));
         self
     }
 
@@ -201,7 +201,7 @@ impl<T> Kit<T> {
 /// Panics with a diff unless both are the same.
 #[track_caller]
 fn same(what: &str, expected: &Raw, actual: &Raw) {
-    let [expected, actual] = [expected, actual].map(|json| sure("JSON", Exact::read(&json.0)));
+    let [expected, actual] = [expected, actual].map(|json| must("JSON", Exact::read(&json.0)));
     if expected != actual {
         let [expected, actual] = [expected, actual].map(|json| json.to_string());
         let diff = TextDiff::from_lines(&expected, &actual);
@@ -243,7 +243,7 @@ fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Raw)>) -> Raw {
 fn written(events: &[(&str, u32)], document: &str, event: impl Serialize) -> Event {
     let json = raw(event);
     let Written { kind, data } =
-        sure("an event is not {type, data}", serde_json::from_str(json.get()));
+        must("an event is not {type, data}", serde_json::from_str(json.get()));
     let version = current_version(events, &kind).unwrap_or(1);
     stored(document, &kind, version, data)
 }
@@ -260,17 +260,17 @@ fn raw(json: impl Serialize) -> Raw {
 
 #[track_caller]
 fn parsed(json: &[u8]) -> Raw {
-    sure("JSON", serde_json::from_slice(json))
+    must("JSON", serde_json::from_slice(json))
 }
 
 #[track_caller]
 fn valid<T: FromStr<Err: Display>>(text: &str) -> T {
-    sure(text, text.parse())
+    must(text, text.parse())
 }
 
 /// Like `expect`, but the panic shows the error as its `Display`.
 #[track_caller]
-fn sure<T>(what: &str, result: Result<T, impl Display>) -> T {
+fn must<T>(what: &str, result: Result<T, impl Display>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => panic!("{what}: {error}"),

@@ -68,7 +68,7 @@ pub struct Family {
 
 impl Family {
     /// Replaces the list of shards, each with its parents. Shards that are gone are forgotten.
-    pub fn learn(&mut self, shards: Vec<(String, Vec<String>)>) {
+    pub fn set_shards(&mut self, shards: Vec<(String, Vec<String>)>) {
         self.parents = shards.into_iter().collect();
         self.started.retain(|shard| self.parents.contains_key(shard));
         self.finished.retain(|shard| self.parents.contains_key(shard));

@@ -69,13 +69,13 @@ impl Template {
             let (parameter, value) = (parameter.to_owned(), value.to_owned());
             return Err(TemplateError::NotAllowed { parameter, value });
         }
-        self.know(parameter, json!(value));
+        self.define(parameter, json!(value));
         Ok(())
     }
 
-    /// Gives the value of a reference: `AWS::StackName`, `Topic` (of a `Ref`), `Topic.Arn` (of a
+    /// Sets the value of a reference: `AWS::StackName`, `Topic` (of a `Ref`), `Topic.Arn` (of a
     /// `GetAtt`).
-    pub fn know(&mut self, reference: &str, value: Value) {
+    pub fn define(&mut self, reference: &str, value: Value) {
         self.known.insert(reference.to_owned(), value);
     }
 

@@ -2,8 +2,8 @@
 //! same scenarios and the same auditor as the engine in one process.
 
 mod emulator;
+mod missing_parts;
 mod moto;
-mod mutations;
 mod stack;
 mod starts;
 mod without;
@@ -47,7 +47,7 @@ enum On {
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
     /// The emulator; by default both, one after the other.
-    #[arg(long, value_enum, conflicts_with_all = ["delivery", "without", "mutations", "starts"])]
+    #[arg(long, value_enum, conflicts_with_all = ["delivery", "without", "without_each", "starts"])]
     on: Option<On>,
     /// How commits reach the views; by default both ways, in parallel.
     #[arg(long, value_enum)]
@@ -58,12 +58,12 @@ pub(crate) struct Options {
     without: Vec<Without>,
     /// The same for every mapping, subscription and schedule, and for a permission of each role.
     #[arg(long, conflicts_with_all = ["delivery", "without"])]
-    mutations: bool,
+    without_each: bool,
     /// Use the packages that are deployed to AWS, instead of ones that are built quickly.
     #[arg(long)]
     release: bool,
     /// Only measure how long the Lambdas take to start, and to answer.
-    #[arg(long, conflicts_with_all = ["delivery", "without", "mutations"])]
+    #[arg(long, conflicts_with_all = ["delivery", "without", "without_each"])]
     starts: bool,
     /// Plant only some of the faults on moto, as `ci` does.
     #[arg(long)]
@@ -77,7 +77,7 @@ impl Options {
         on: None,
         delivery: None,
         without: Vec::new(),
-        mutations: false,
+        without_each: false,
         release: false,
         starts: false,
     };
@@ -107,8 +107,8 @@ struct Built {
 pub(crate) fn run(options: Options) -> Result<()> {
     let packages = if options.release { Packages::Release } else { Packages::Fast };
     let built = Built::build(packages)?;
-    if options.mutations {
-        return mutations::run(&built);
+    if options.without_each {
+        return missing_parts::run(&built);
     }
     if options.starts {
         return starts::run(&built);
@@ -119,7 +119,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     };
     if !options.without.is_empty() {
         for delivery in deliveries {
-            mutations::expect_red(&built, delivery, &options.without)?;
+            missing_parts::expect_red(&built, delivery, &options.without)?;
         }
         return Ok(());
     }

@@ -197,7 +197,7 @@ impl LogAudit<'_> {
             Some(Content { command, memo }) => {
                 let command = self.task.names.command(command);
                 match self.ledger.decide(&command) {
-                    Ok(expected) if Ledger::are(events, &expected) => {
+                    Ok(expected) if Ledger::are_expected(events, &expected) => {
                         memo.and_then(|memo| wrong_memo(memo, events))
                     }
                     Ok(expected) => Some(format!(

@@ -3,7 +3,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
     Unavailable, ViewTable,
 };
 
@@ -31,7 +31,7 @@ const ROWS_PER_QUERY_MAX: usize = 1_000;
 /// | `cursor` | a read unit |
 /// | `rows` | per key a read unit for each 4 KB of its row, one if there is no row |
 /// | `put_row` | a write unit per KB of the larger of the new row and the old one |
-/// | `advance`, `mark_behind`, `park`, `attempt` | a write unit, refused or not |
+/// | `move_cursor`, `mark_behind`, `park`, `replace_lease` | a write unit, refused or not |
 /// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which tells whether there are more |
 #[derive(Debug)]
 pub struct DynamoViewTable {
@@ -113,12 +113,12 @@ impl ViewTable for DynamoViewTable {
         }
     }
 
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+    async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable> {
         let update = Expression("SET #seq = :to", [(":to", number(to.0))]);
         let condition =
             "attribute_not_exists(#parked) AND (attribute_not_exists(#seq) OR #seq < :to)";
         let refused = self.change(log, update, Some(condition)).await?;
-        Ok(refused.map_or(Advanced::Moved, Advanced::Refused))
+        Ok(refused.map_or(CursorMove::Moved, CursorMove::Refused))
     }
 
     async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
@@ -138,13 +138,13 @@ impl ViewTable for DynamoViewTable {
     }
 
     /// If a first attempt stored the lease without an answer, the second finds it and returns
-    /// [`Attempted::Noted`].
-    async fn attempt(
+    /// [`LeaseWrite::Stored`].
+    async fn replace_lease(
         &self,
         log: &LogId,
         before: Option<&Lease>,
         lease: &Lease,
-    ) -> Result<Attempted, Unavailable> {
+    ) -> Result<LeaseWrite, Unavailable> {
         let set = "SET #attempts = :attempts, #begun = :begun, #until = :until, #owner = :owner";
         let [attempts, begun, until, owner] = numbers(lease);
         let new =
@@ -164,9 +164,9 @@ impl ViewTable for DynamoViewTable {
             }
         };
         Ok(match refused {
-            None => Attempted::Noted,
-            Some(cursor) if cursor.attempt.as_ref() == Some(lease) => Attempted::Noted,
-            Some(cursor) => Attempted::Refused(cursor.attempt),
+            None => LeaseWrite::Stored,
+            Some(cursor) if cursor.lease.as_ref() == Some(lease) => LeaseWrite::Stored,
+            Some(cursor) => LeaseWrite::Refused(cursor.lease),
         })
     }
 
@@ -257,7 +257,7 @@ fn cursor(mut item: Item) -> Result<Cursor, Malformed> {
         seq: Seq(item.take_number(SEQ)?.unwrap_or_default()),
         behind: item.take_number(BEHIND)?.map(Seq),
         parked: parked.map_err(|_| Malformed { attribute: PARKED, problem: "not a reason" })?,
-        attempt: lease(&mut item)?,
+        lease: lease(&mut item)?,
     })
 }
 

@@ -182,18 +182,18 @@ async fn views() {
     let dynamo = Dynamo::start().await;
     let table = DynamoViewTable::new(&dynamo.aws, dynamo.view());
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));
-    assert_eq!(costs(&dynamo, table.advance(&log(), Seq(1))).await, (0.0, 1.0));
+    assert_eq!(costs(&dynamo, table.move_cursor(&log(), Seq(1))).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, table.mark_behind(&log(), Seq(9))).await, (0.0, 1.0));
     let lease = Lease { attempts: 1, at: Time(1), until: Time(2), owner: 3 };
     for before in [None, Some(lease)] {
         let log = log();
-        let noted = table.attempt(&log, before.as_ref(), &lease);
+        let noted = table.replace_lease(&log, before.as_ref(), &lease);
         assert_eq!(costs(&dynamo, noted).await, (0.0, 1.0));
     }
     let why = ParkedView { seq: Seq(2), reason: "a test".to_owned(), at: Time(1) };
     assert_eq!(costs(&dynamo, table.park(&log(), Seq(1), &why)).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));
-    let (spent, _) = cost(&dynamo, table.advance(&log(), Seq(2))).await;
+    let (spent, _) = cost(&dynamo, table.move_cursor(&log(), Seq(2))).await;
     assert_eq!(spent, (0.0, 0.0, 1.0), "it is parked");
 
     let key = |i: u64| -> RowKey { format!("row/{i:03}").parse().expect("a key") };

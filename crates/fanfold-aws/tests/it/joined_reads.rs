@@ -30,7 +30,7 @@ async fn view(dynamo: &Dynamo, logs: u64) -> (DynamoViewTable, String) {
     for i in 0..logs {
         let row = StoredRow { seq: Seq(i + 1), body: Some(Bytes::from("{}")), expires: None };
         view.put_row(&log(i), &key(), &row, None).await.expect("a row");
-        view.advance(&log(i), Seq(i + 1)).await.expect("a cursor");
+        view.move_cursor(&log(i), Seq(i + 1)).await.expect("a cursor");
     }
     dynamo.wire.seen();
     (view, table)

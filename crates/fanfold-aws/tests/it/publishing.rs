@@ -348,7 +348,7 @@ async fn a_refused_message_does_not_stop_others() {
     for (whole_call, always) in [(false, false), (false, true), (true, false), (true, true)] {
         let orgs = ["a", "b", "c"].map(|org| (org.to_owned(), 2)).to_vec();
         let published: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-        let telling = published.clone();
+        let accepted = published.clone();
         let (outcome, calls, parked) = publish_and_park(orgs, move |_, entries| {
             let refused = |entry: &Entry| {
                 is_of_b(entry) && (always || !entry.message.contains(r#""body":"journal""#))
@@ -356,12 +356,12 @@ async fn a_refused_message_does_not_stop_others() {
             if whole_call && entries.iter().any(refused) {
                 return refusal(400, "InvalidParameter");
             }
-            let told = entries.iter().filter(|entry| !refused(entry)).flat_map(|entry| {
+            let partitions = entries.iter().filter(|entry| !refused(entry)).flat_map(|entry| {
                 ["org:a", "org:b", "org:c"]
                     .into_iter()
                     .filter(|org| entry.attributes["partitions"].1.contains(org))
             });
-            telling.lock().unwrap().extend(told.map(str::to_owned));
+            accepted.lock().unwrap().extend(partitions.map(str::to_owned));
             let code = |entry: &Entry| refused(entry).then_some("InvalidParameter");
             answer(entries.iter().map(|entry| (entry.id.as_str(), code(entry))))
         })

@@ -378,11 +378,11 @@ impl StoredCommands {
 
     fn append_bytes(&self, bytes: &[u8]) -> Result<u64, StoreError> {
         if self.store.folder().is_gone() {
-            return Err(self.store.folder().lose());
+            return Err(self.store.folder().mark_gone());
         }
         let mut log = lock(&self.log);
         let position = log.append(bytes).map_err(|error| match error {
-            StoreError::Gone(_) => self.store.folder().lose(),
+            StoreError::Gone(_) => self.store.folder().mark_gone(),
             error => error,
         })?;
         self.counts.groups.fetch_add(1, Ordering::Relaxed);

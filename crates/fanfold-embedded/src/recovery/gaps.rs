@@ -33,7 +33,7 @@ struct State {
     /// The gaps that there were at some time.
     noted: (u64, Time),
     /// Whether an earlier run has left gaps.
-    are_left: bool,
+    has_unclosed: bool,
 }
 
 impl ViewGaps {
@@ -41,9 +41,9 @@ impl ViewGaps {
         view: &'static str,
         deliveries: Arc<Deliveries>,
         table: Arc<StoredView>,
-        are_left: bool,
+        has_unclosed: bool,
     ) -> Self {
-        let state = State { closed: 0, noted: (0, Time::default()), are_left };
+        let state = State { closed: 0, noted: (0, Time::default()), has_unclosed };
         Self { view, deliveries, table, state: Mutex::new(state) }
     }
 
@@ -58,17 +58,17 @@ impl ViewGaps {
 
     pub(crate) fn are_open(&self) -> bool {
         let state = lock(&self.state);
-        state.are_left || self.count() > state.closed
+        state.has_unclosed || self.count() > state.closed
     }
 
     /// Whether an earlier run has left gaps, which are not closed.
-    pub(crate) fn are_left(&self) -> bool {
-        lock(&self.state).are_left
+    pub(crate) fn has_unclosed(&self) -> bool {
+        lock(&self.state).has_unclosed
     }
 
     /// The view has caught up in all logs.
-    pub(crate) fn close_left(&self) {
-        lock(&self.state).are_left = false;
+    pub(crate) fn close_earlier(&self) {
+        lock(&self.state).has_unclosed = false;
     }
 
     /// A walk of the sweep over all logs begins. Returns the gaps that it closes, if it misses no log.

@@ -106,7 +106,7 @@ impl Replay {
     }
 
     /// Everything was processed again.
-    pub(crate) fn trust(&self, processor: &Processor) {
+    pub(crate) fn clear_suspicion(&self, processor: &Processor) {
         self.is_suspicious.store(false, Ordering::Relaxed);
         processor.suspect(self.suspicion());
     }
@@ -192,7 +192,7 @@ impl Replay {
     ) {
         let deadline = env.now().plus_ms(CATCH_UP_MS);
         let mut failed = self.catch_up_in(&self.logs, sweep, deadline).await;
-        if gaps.are_left() {
+        if gaps.has_unclosed() {
             let mut after = None;
             loop {
                 let Ok(page) = ports.commands.catalogue(after, LOGS_PER_PAGE).await else {
@@ -207,7 +207,7 @@ impl Replay {
             }
         }
         match failed {
-            0 => gaps.close_left(),
+            0 => gaps.close_earlier(),
             logs => tracing::warn!(view = gaps.view(), logs, "left to the view's sweep"),
         }
         self.views.fetch_sub(1, Ordering::Release);

@@ -101,7 +101,7 @@ impl<T: Clone> Shards<T> {
         let mut table =
             Table { layout: layout.clone(), open: BTreeMap::new(), members: BTreeMap::new() };
         for open in layout.open() {
-            table.add(open, Arc::new(Shard::telling(backlog.clone(), changed.clone())));
+            table.add(open, Arc::new(Shard::notifying(backlog.clone(), changed.clone())));
         }
         let table = RwLock::new(table);
         Self { table, backlog, changed, resharding: Mutex::new(()), store: None }
@@ -204,7 +204,7 @@ impl<T: Clone> Shards<T> {
         let mut children = Vec::new();
         for open in layout.open() {
             if !table.members.contains_key(&open.id) {
-                let shard = Shard::telling(self.backlog.clone(), self.changed.clone());
+                let shard = Shard::notifying(self.backlog.clone(), self.changed.clone());
                 table.add(open, Arc::new(shard));
                 children.extend(table.members.get(&open.id).map(|member| member.info(open.id)));
             }

@@ -87,7 +87,7 @@ impl CommandLog {
             if groups.valid_bytes < groups.file_bytes {
                 // A group is synced before the next one is written. So a broken group before a whole
                 // one is damage, not a torn append.
-                if !is_last || groups.goes_on(done)? {
+                if !is_last || groups.is_followed_by_a_group(done)? {
                     return Err(broken(&segment.path, "damaged in the middle of the log"));
                 }
                 let bytes = groups.file_bytes - groups.valid_bytes;
@@ -109,7 +109,7 @@ impl CommandLog {
             buffer: Vec::new(),
             segment_bytes: faults::segment_bytes(SEGMENT_BYTES),
         };
-        log.mend()?;
+        log.cut_torn()?;
         // Damage among processed groups is no error, but cuts the last segment off before `done`. The
         // next group's position would then not follow, and reading would stop there. So empty it.
         log.trim(done)?;
@@ -127,7 +127,7 @@ impl CommandLog {
     /// Appends a group, and syncs it. Returns its position. After an error the group is not in the log,
     /// and will not appear in it later.
     pub(crate) fn append(&mut self, payload: &[u8]) -> Result<u64, StoreError> {
-        self.mend()?;
+        self.cut_torn()?;
         if self.synced_bytes >= self.segment_bytes {
             self.roll()?;
         }
@@ -140,7 +140,7 @@ impl CommandLog {
         self.file.sync()?;
         // The next start would not find a file that was removed, moved or replaced meanwhile.
         if !self.file.is_linked() {
-            self.mend()?;
+            self.cut_torn()?;
             return Err(StoreError::Gone(self.folder.clone()));
         }
         self.is_torn = false;
@@ -173,7 +173,7 @@ impl CommandLog {
             if let Some(last) = self.segments.back_mut() {
                 last.bytes = self.synced_bytes;
             }
-            self.mend()?;
+            self.cut_torn()?;
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl CommandLog {
     }
 
     /// Cuts off the bytes that a failed append or a crash has left, and restores a torn header.
-    fn mend(&mut self) -> Result<(), StoreError> {
+    fn cut_torn(&mut self) -> Result<(), StoreError> {
         if !self.is_torn {
             return Ok(());
         }
@@ -338,7 +338,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Whether a whole group, later than those that were read, follows the broken one.
-    fn goes_on(&self, done: u64) -> Result<bool, StoreError> {
+    fn is_followed_by_a_group(&self, done: u64) -> Result<bool, StoreError> {
         let mut rest = Vec::new();
         let reader = ReadFrom { file: self.file, at: self.valid_bytes };
         reader.take(SEGMENT_BYTES + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;

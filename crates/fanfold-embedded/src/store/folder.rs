@@ -189,13 +189,13 @@ impl Folder {
             self.lock.is_linked() && names.all(|name| !self.disk.is_missing(&self.path.join(name)))
         };
         if self.is_gone() || !is_there() {
-            return Err(self.lose());
+            return Err(self.mark_gone());
         }
         Ok(())
     }
 
     /// Records that the path no longer leads to this folder. Returns the error for callers.
-    pub(crate) fn lose(&self) -> StoreError {
+    pub(crate) fn mark_gone(&self) -> StoreError {
         if !self.gone.send_replace(true) {
             tracing::error!(
                 alarm = "folder_gone",
@@ -298,7 +298,7 @@ fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
         Err(error) => return Err(failed(error)),
     };
     match number(&text) {
-        Some(FORMAT) if is_hollow(disk, path).map_err(failed)? => Ok(Content::Unfinished),
+        Some(FORMAT) if has_no_commands(disk, path).map_err(failed)? => Ok(Content::Unfinished),
         Some(FORMAT) => Ok(Content::Whole),
         Some(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
         _ if is_data => Err(OpenError::NoFormat(path.join(FORMAT_FILE))),
@@ -314,7 +314,7 @@ fn is_ours(name: &str) -> bool {
 
 /// Whether a folder with a format file has unfinished tables and an empty command log: no command was
 /// accepted there.
-fn is_hollow(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+fn has_no_commands(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     Ok(disk.are_tables_unfinished(&path.join(TABLES))?
         && command_log::is_empty(disk, &path.join(COMMANDS))?)
 }

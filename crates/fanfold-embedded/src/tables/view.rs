@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
     Unavailable, ViewTable,
 };
 use serde::{Deserialize, Serialize};
@@ -183,7 +183,7 @@ fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
     let mut value = cursor.seq.0.to_be_bytes().to_vec();
     let more = More {
         behind: cursor.behind.map(|seq| seq.0),
-        attempt: cursor.attempt,
+        attempt: cursor.lease,
         parked: cursor.parked.clone(),
     };
     if more.behind.is_some() || more.attempt.is_some() || more.parked.is_some() {
@@ -200,7 +200,7 @@ fn decode_cursor(mut value: Bytes) -> Option<Cursor> {
         false => serde_json::from_slice(&value).ok()?,
     };
     let More { behind, attempt, parked } = more;
-    Some(Cursor { seq, behind: behind.map(Seq), attempt, parked })
+    Some(Cursor { seq, behind: behind.map(Seq), lease: attempt, parked })
 }
 
 #[async_trait]
@@ -234,14 +234,14 @@ impl ViewTable for StoredView {
         Ok(())
     }
 
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+    async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable> {
         self.store.room().await?;
         {
             let _alone = self.stripes.of(log);
             let cursor = self.read_cursor(log)?;
             match cursor {
                 Some(cursor) if cursor.seq >= to || cursor.parked.is_some() => {
-                    return Ok(Advanced::Refused(cursor));
+                    return Ok(CursorMove::Refused(cursor));
                 }
                 cursor => {
                     self.put_cursor(log, &Cursor { seq: to, ..cursor.unwrap_or_default() });
@@ -250,7 +250,7 @@ impl ViewTable for StoredView {
         }
         faults::reached("view.advance");
         self.waiters.reached(log, to);
-        Ok(Advanced::Moved)
+        Ok(CursorMove::Moved)
     }
 
     async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
@@ -266,28 +266,28 @@ impl ViewTable for StoredView {
         Ok(())
     }
 
-    async fn attempt(
+    async fn replace_lease(
         &self,
         log: &LogId,
         before: Option<&Lease>,
         lease: &Lease,
-    ) -> Result<Attempted, Unavailable> {
+    ) -> Result<LeaseWrite, Unavailable> {
         self.store.room().await?;
         {
             let _alone = self.stripes.of(log);
             let cursor = self.read_cursor(log)?.unwrap_or_default();
-            let stands = cursor.attempt;
+            let stands = cursor.lease;
             if stands.as_ref() != before && stands.as_ref() != Some(lease) {
-                return Ok(Attempted::Refused(stands));
+                return Ok(LeaseWrite::Refused(stands));
             }
-            self.put_cursor(log, &Cursor { attempt: Some(*lease), ..cursor });
+            self.put_cursor(log, &Cursor { lease: Some(*lease), ..cursor });
         }
         // Durable before an attempt starts, because the attempt may crash the process. The reset after
         // an attempt need not be: at worst, a finished attempt counts as unfinished.
         if lease.attempts > 0 {
             self.store.durable().await?;
         }
-        Ok(Attempted::Noted)
+        Ok(LeaseWrite::Stored)
     }
 
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {

@@ -11,8 +11,8 @@ use fanfold::body::attempt::Lease;
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
-    Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change, Commands,
-    CommitItem, Cursor, Env, Guarded, Journal, JournalAppendError, JournalPage, ParkedItem,
+    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, CommitItem, Cursor,
+    CursorMove, Env, Guarded, Journal, JournalAppendError, JournalPage, LeaseWrite, ParkedItem,
     ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow,
     Token, Unavailable, ViewTable, Waits,
 };
@@ -248,16 +248,16 @@ impl ViewTable for Broken {
         self.table().put_row(log, key, row, loaded).await
     }
 
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
-        let noted = self.table().cursor(log).await?.and_then(|cursor| cursor.attempt);
+    async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable> {
+        let noted = self.table().cursor(log).await?.and_then(|cursor| cursor.lease);
         if self.has(Bug::AdvancingForgetsAttempts)
             && let Some(noted) = noted
         {
             let none = Lease { attempts: 0, ..noted };
-            self.table().attempt(log, Some(&noted), &none).await?;
+            self.table().replace_lease(log, Some(&noted), &none).await?;
         }
-        match self.table().advance(log, to).await? {
-            Advanced::Refused(_) if self.has(Bug::EveryAdvanceMoves) => Ok(Advanced::Moved),
+        match self.table().move_cursor(log, to).await? {
+            CursorMove::Refused(_) if self.has(Bug::EveryAdvanceMoves) => Ok(CursorMove::Moved),
             advanced => Ok(advanced),
         }
     }
@@ -275,24 +275,24 @@ impl ViewTable for Broken {
         self.table().park(log, at, parked).await
     }
 
-    async fn attempt(
+    async fn replace_lease(
         &self,
         log: &LogId,
         before: Option<&Lease>,
         lease: &Lease,
-    ) -> Result<Attempted, Unavailable> {
+    ) -> Result<LeaseWrite, Unavailable> {
         let cursor = self.table().cursor(log).await?.unwrap_or_default();
         match self.1 {
             Bug::AttemptsMoveTheCursor => {
-                self.table().advance(log, cursor.seq.next()).await?;
+                self.table().move_cursor(log, cursor.seq.next()).await?;
             }
-            Bug::ParkedAttemptsStay if cursor.parked.is_some() => return Ok(Attempted::Noted),
+            Bug::ParkedAttemptsStay if cursor.parked.is_some() => return Ok(LeaseWrite::Stored),
             Bug::AttemptsAreNotGuarded => {
-                return self.table().attempt(log, cursor.attempt.as_ref(), lease).await;
+                return self.table().replace_lease(log, cursor.lease.as_ref(), lease).await;
             }
             _ => {}
         }
-        self.table().attempt(log, before, lease).await
+        self.table().replace_lease(log, before, lease).await
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {

@@ -35,7 +35,7 @@ async fn no_append_is_missed() {
         tasks.spawn(async move {
             for seq in 1..=SEQS {
                 append(&writer, &log_id, seq).await;
-                writer.views["balances"].advance(&log_id, Seq(seq)).await.expect("memory");
+                writer.views["balances"].move_cursor(&log_id, Seq(seq)).await.expect("memory");
                 if seq % 3 == 0 {
                     tokio::task::yield_now().await;
                 }

@@ -40,7 +40,7 @@ impl MemoryAdmission {
 
     /// Also refuses while `obstacle` returns one.
     #[must_use]
-    pub fn unless(
+    pub fn refuse_while(
         mut self,
         obstacle: impl Fn() -> Option<Obstacle> + Send + Sync + 'static,
     ) -> Self {

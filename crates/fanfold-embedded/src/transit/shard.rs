@@ -99,11 +99,11 @@ pub struct Shard<T> {
 impl<T: Clone> Shard<T> {
     /// An empty shard whose items are counted in `backlog`.
     pub fn new(backlog: Arc<Backlog>) -> Self {
-        Self::telling(backlog, Arc::default())
+        Self::notifying(backlog, Arc::default())
     }
 
     /// As [`Shard::new`]; notifies `drained` once the shard is closed and empty.
-    pub(crate) fn telling(backlog: Arc<Backlog>, drained: Arc<Notify>) -> Self {
+    pub(crate) fn notifying(backlog: Arc<Backlog>, drained: Arc<Notify>) -> Self {
         let queue =
             Queue { start: Position::START, items: VecDeque::new(), bytes: 0, is_closed: false };
         Self { backlog, queue: Mutex::new(queue), arrived: Notify::new(), drained }
@@ -169,7 +169,7 @@ impl<T: Clone> Shard<T> {
             queue.bytes -= stored.bytes;
             self.backlog.remove(stored.bytes);
         }
-        self.tell_if_drained(&queue);
+        self.notify_if_drained(&queue);
     }
 
     /// The position of the oldest item; the end, if the shard is empty.
@@ -207,12 +207,12 @@ impl<T: Clone> Shard<T> {
         {
             let mut queue = lock(&self.queue);
             queue.is_closed = true;
-            self.tell_if_drained(&queue);
+            self.notify_if_drained(&queue);
         }
         self.arrived.notify_waiters();
     }
 
-    fn tell_if_drained(&self, queue: &Queue<T>) {
+    fn notify_if_drained(&self, queue: &Queue<T>) {
         if queue.is_drained() {
             self.drained.notify_waiters();
         }

@@ -129,7 +129,7 @@ impl Edge {
         let row = StoredRow { seq: Seq(seq), body, expires: None };
         let key = RowKey::new(key).expect("it is a key");
         table.put_row(&acme(), &key, &row, None).await.expect("it is the first");
-        table.advance(&acme(), Seq(seq)).await.expect("it is in memory");
+        table.move_cursor(&acme(), Seq(seq)).await.expect("it is in memory");
     }
 }
 

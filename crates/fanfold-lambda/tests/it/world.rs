@@ -122,7 +122,7 @@ impl World {
 
     /// The attempts to apply commits that were stored in a view's table.
     pub(crate) fn attempts(&self) -> usize {
-        self.faults.calls(Op::Attempt).iter().filter(|call| !call.ends_with(" 0")).count()
+        self.faults.calls(Op::ReplaceLease).iter().filter(|call| !call.ends_with(" 0")).count()
     }
 
     /// Calls a handler with a budget of a minute.

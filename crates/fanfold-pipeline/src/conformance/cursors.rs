@@ -5,10 +5,10 @@ use fanfold::{LogId, Seq, Time};
 use futures::future::join_all;
 
 use super::{RACERS, log, must};
-use crate::ports::{Advanced, Attempted, Cursor, ParkedView, ViewTable};
+use crate::ports::{Cursor, CursorMove, LeaseWrite, ParkedView, ViewTable};
 
 fn at(seq: u64) -> Cursor {
-    Cursor { seq: Seq(seq), behind: None, parked: None, attempt: None }
+    Cursor { seq: Seq(seq), behind: None, parked: None, lease: None }
 }
 
 fn reason(seq: u64) -> ParkedView {
@@ -19,8 +19,8 @@ async fn cursor(port: &dyn ViewTable, log: &LogId) -> Option<Cursor> {
     must("reading a cursor", port.cursor(log).await)
 }
 
-async fn advance(port: &dyn ViewTable, log: &LogId, to: u64) -> Advanced {
-    must("advancing a cursor", port.advance(log, Seq(to)).await)
+async fn move_cursor(port: &dyn ViewTable, log: &LogId, to: u64) -> CursorMove {
+    must("moving a cursor", port.move_cursor(log, Seq(to)).await)
 }
 
 async fn mark_behind(port: &dyn ViewTable, log: &LogId, target: u64) {
@@ -35,13 +35,13 @@ fn lease(attempts: u32, owner: u64) -> Lease {
     Lease { attempts, at: Time(1_000), until: Time(61_000), owner }
 }
 
-async fn attempt(
+async fn replace_lease(
     port: &dyn ViewTable,
     log: &LogId,
     before: Option<Lease>,
     lease: Lease,
-) -> Attempted {
-    must("noting an attempt", port.attempt(log, before.as_ref(), &lease).await)
+) -> LeaseWrite {
+    must("replacing a lease", port.replace_lease(log, before.as_ref(), &lease).await)
 }
 
 /// The port's cursors: advancing, falling behind, parking, attempts.
@@ -50,7 +50,7 @@ pub async fn cursors(port: &dyn ViewTable, prefix: &str) {
     behind_is_the_highest_target(port, prefix).await;
     a_parked_cursor_stands_still(port, prefix).await;
     parking_needs_an_unmoved_cursor(port, prefix).await;
-    attempts_are_noted_apart(port, prefix).await;
+    a_lease_is_replaced_apart_from_the_cursor(port, prefix).await;
     one_of_many_racers_advances(port, prefix).await;
 }
 
@@ -59,8 +59,8 @@ async fn cursors_go_forward_only(port: &dyn ViewTable, prefix: &str) {
     assert_eq!(cursor(port, &here).await, None, "a log that was never seen has no cursor");
     let mut seq = 0;
     for to in [3, 9, 10, 10, 9, 2, 11, 1 << 40, 11] {
-        let expected = if to > seq { Advanced::Moved } else { Advanced::Refused(at(seq)) };
-        assert_eq!(advance(port, &here, to).await, expected, "advancing from {seq} to {to}");
+        let expected = if to > seq { CursorMove::Moved } else { CursorMove::Refused(at(seq)) };
+        assert_eq!(move_cursor(port, &here, to).await, expected, "advancing from {seq} to {to}");
         seq = seq.max(to);
         assert_eq!(cursor(port, &here).await, Some(at(seq)), "after advancing to {to}");
     }
@@ -78,12 +78,12 @@ async fn behind_is_the_highest_target(port: &dyn ViewTable, prefix: &str) {
             "behind becomes the higher of both, and a cursor is made at zero"
         );
     }
-    assert_eq!(advance(port, &log, 4).await, Advanced::Moved, "advancing while behind");
+    assert_eq!(move_cursor(port, &log, 4).await, CursorMove::Moved, "advancing while behind");
     assert_eq!(cursor(port, &log).await, behind(4, 10), "what `behind` says stays");
-    let refused = advance(port, &log, 4).await;
+    let refused = move_cursor(port, &log, 4).await;
     let there = Cursor { behind: Some(Seq(10)), ..at(4) };
-    assert_eq!(refused, Advanced::Refused(there), "a refusal shows the cursor as it is");
-    assert_eq!(advance(port, &log, 12).await, Advanced::Moved, "advancing past the target");
+    assert_eq!(refused, CursorMove::Refused(there), "a refusal shows the cursor as it is");
+    assert_eq!(move_cursor(port, &log, 12).await, CursorMove::Moved, "advancing past the target");
     assert_eq!(cursor(port, &log).await, behind(12, 10), "what `behind` says stays");
     mark_behind(port, &log, 20).await;
     assert_eq!(cursor(port, &log).await, behind(12, 20), "marking moves no cursor");
@@ -91,14 +91,14 @@ async fn behind_is_the_highest_target(port: &dyn ViewTable, prefix: &str) {
 
 async fn a_parked_cursor_stands_still(port: &dyn ViewTable, prefix: &str) {
     let (here, there) = (log(prefix, "parked"), log(prefix, "parked-elsewhere"));
-    advance(port, &here, 4).await;
-    advance(port, &there, 4).await;
+    move_cursor(port, &here, 4).await;
+    move_cursor(port, &there, 4).await;
     park(port, &here, 4, &reason(5)).await;
     let mut expected = Cursor { parked: Some(reason(5)), ..at(4) };
     assert_eq!(cursor(port, &here).await, Some(expected.clone()), "parked where it stands");
     for to in [5, 4, 100] {
-        let refused = Advanced::Refused(expected.clone());
-        assert_eq!(advance(port, &here, to).await, refused, "a parked cursor does not move");
+        let refused = CursorMove::Refused(expected.clone());
+        assert_eq!(move_cursor(port, &here, to).await, refused, "a parked cursor does not move");
     }
     park(port, &here, 4, &reason(6)).await;
     assert_eq!(cursor(port, &here).await, Some(expected.clone()), "the first reason stays");
@@ -121,7 +121,7 @@ async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
     assert_eq!(cursor(port, &fresh).await, parked(0, reason(1)), "zero: there is none");
 
     let moved = log(prefix, "park-moved");
-    advance(port, &moved, 9).await;
+    move_cursor(port, &moved, 9).await;
     for at in [0, 8, 10] {
         park(port, &moved, at, &reason(at + 1)).await;
         let there = cursor(port, &moved).await;
@@ -137,18 +137,22 @@ async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
     assert_eq!(cursor(port, &marked).await, Some(expected), "a cursor at zero is parked at zero");
 }
 
-async fn attempts_are_noted_apart(port: &dyn ViewTable, prefix: &str) {
+async fn a_lease_is_replaced_apart_from_the_cursor(port: &dyn ViewTable, prefix: &str) {
     let (here, there) = (log(prefix, "attempts"), log(prefix, "attempts-elsewhere"));
     let first = lease(1, u64::MAX);
-    let refused = attempt(port, &here, Some(first), lease(2, 7)).await;
-    assert_eq!(refused, Attempted::Refused(None), "nothing was noted yet");
+    let refused = replace_lease(port, &here, Some(first), lease(2, 7)).await;
+    assert_eq!(refused, LeaseWrite::Refused(None), "nothing was noted yet");
     let absent = cursor(port, &here).await.unwrap_or_default();
     assert_eq!(absent, at(0), "a refused note changes nothing");
-    let mut expected = Cursor { attempt: Some(first), ..at(0) };
-    assert_eq!(attempt(port, &here, None, first).await, Attempted::Noted);
+    let mut expected = Cursor { lease: Some(first), ..at(0) };
+    assert_eq!(replace_lease(port, &here, None, first).await, LeaseWrite::Stored);
     let made = cursor(port, &here).await;
     assert_eq!(made, Some(expected.clone()), "an attempt makes a cursor at zero");
-    assert_eq!(attempt(port, &here, None, first).await, Attempted::Noted, "the same once more");
+    assert_eq!(
+        replace_lease(port, &here, None, first).await,
+        LeaseWrite::Stored,
+        "the same once more"
+    );
 
     let mut stands = first;
     let [late, other] = [Time(2_000), Time(62_000)];
@@ -166,48 +170,49 @@ async fn attempts_are_noted_apart(port: &dyn ViewTable, prefix: &str) {
             Some(Lease { until: Time(stands.until.0 + 1), ..stands }),
             Some(Lease { owner: stands.owner ^ 1, ..stands }),
         ] {
-            let refused = attempt(port, &here, another, next).await;
-            assert_eq!(refused, Attempted::Refused(Some(stands)), "{another:?} is not there");
+            let refused = replace_lease(port, &here, another, next).await;
+            assert_eq!(refused, LeaseWrite::Refused(Some(stands)), "{another:?} is not there");
         }
         assert_eq!(cursor(port, &here).await, Some(expected.clone()), "nothing has changed");
-        assert_eq!(attempt(port, &here, Some(stands), next).await, Attempted::Noted);
-        (expected.attempt, stands) = (Some(next), next);
+        assert_eq!(replace_lease(port, &here, Some(stands), next).await, LeaseWrite::Stored);
+        (expected.lease, stands) = (Some(next), next);
         assert_eq!(cursor(port, &here).await, Some(expected.clone()), "it is what was said last");
     }
-    assert_eq!(advance(port, &here, 4).await, Advanced::Moved, "advancing during an attempt");
+    assert_eq!(move_cursor(port, &here, 4).await, CursorMove::Moved, "advancing during an attempt");
     expected.seq = Seq(4);
     assert_eq!(cursor(port, &here).await, Some(expected.clone()), "advancing leaves the attempt");
-    let refused = Advanced::Refused(expected.clone());
-    assert_eq!(advance(port, &here, 4).await, refused, "a refusal shows the attempt");
+    let refused = CursorMove::Refused(expected.clone());
+    assert_eq!(move_cursor(port, &here, 4).await, refused, "a refusal shows the attempt");
     mark_behind(port, &here, 9).await;
     park(port, &here, 4, &reason(5)).await;
     (expected.behind, expected.parked) = (Some(Seq(9)), Some(reason(5)));
     let parked = cursor(port, &here).await;
     assert_eq!(parked, Some(expected.clone()), "marking and parking leave the attempt");
-    assert_eq!(attempt(port, &here, Some(stands), lease(0, 7)).await, Attempted::Noted);
-    expected.attempt = Some(lease(0, 7));
+    assert_eq!(replace_lease(port, &here, Some(stands), lease(0, 7)).await, LeaseWrite::Stored);
+    expected.lease = Some(lease(0, 7));
     let stands = cursor(port, &here).await;
     assert_eq!(stands, Some(expected), "the attempt of a parked cursor, and nothing else");
     assert_eq!(cursor(port, &there).await, None, "attempts must not touch another log");
 
     let raced = log(prefix, "attempts-race");
-    let racers = join_all((0..RACERS).map(|i| attempt(port, &raced, None, lease(1, i)))).await;
-    let noted = racers.iter().filter(|attempted| **attempted == Attempted::Noted).count();
+    let racers =
+        join_all((0..RACERS).map(|i| replace_lease(port, &raced, None, lease(1, i)))).await;
+    let noted = racers.iter().filter(|replaced| **replaced == LeaseWrite::Stored).count();
     assert_eq!(noted, 1, "of {RACERS} attempts at the same place exactly one is noted");
 }
 
 async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {
     let log = log(prefix, "advance-races");
     for to in 1..=5 {
-        let racers = join_all((0..RACERS).map(|_| advance(port, &log, to))).await;
-        let moved = racers.iter().filter(|advanced| **advanced == Advanced::Moved).count();
+        let racers = join_all((0..RACERS).map(|_| move_cursor(port, &log, to))).await;
+        let moved = racers.iter().filter(|moved| **moved == CursorMove::Moved).count();
         assert_eq!(moved, 1, "of {RACERS} that advance to {to} exactly one moves the cursor");
-        let refused = Advanced::Refused(at(to));
-        let others = racers.iter().all(|a| *a == Advanced::Moved || *a == refused);
+        let refused = CursorMove::Refused(at(to));
+        let others = racers.iter().all(|a| *a == CursorMove::Moved || *a == refused);
         assert!(others, "the others are shown where it is: {racers:?}");
     }
     // In an order of its own: 5 and 16 have no common divisor.
-    join_all((0..RACERS).map(|i| advance(port, &log, 100 + i * 5 % RACERS))).await;
+    join_all((0..RACERS).map(|i| move_cursor(port, &log, 100 + i * 5 % RACERS))).await;
     let furthest = Some(at(99 + RACERS));
     assert_eq!(cursor(port, &log).await, furthest, "racing advances end at the furthest");
 

@@ -173,7 +173,7 @@ async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
         }
     }
     // A cursor in the same table is no row.
-    must("advancing a cursor", port.advance(&here, Seq(1)).await);
+    must("moving a cursor", port.move_cursor(&here, Seq(1)).await);
     live.sort_by(|a, b| a.key.cmp(&b.key));
     let afters = ["+", "B", "a/1", "a/3", "c", "zz", "~~", "😀"];
     for prefix in ["", "a", "a/", "b", "nothing", "z", "é", "山 ", "😀"] {

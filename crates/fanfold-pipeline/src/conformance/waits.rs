@@ -45,8 +45,8 @@ impl WaitsPorts<'_> {
         must("an append to the journal", self.journal.append(log, &commit).await);
     }
 
-    async fn advance(&self, log: &LogId, to: u64) {
-        must("advancing a cursor", self.table.advance(log, Seq(to)).await);
+    async fn move_cursor(&self, log: &LogId, to: u64) {
+        must("moving a cursor", self.table.move_cursor(log, Seq(to)).await);
     }
 
     /// A wait may end early: then it is asked again.
@@ -80,7 +80,7 @@ async fn what_was_reached_is_not_waited_for(ports: &WaitsPorts<'_>, prefix: &str
     let log = log(prefix, "reached");
     for seq in 1..=3 {
         ports.append(&log, seq).await;
-        ports.advance(&log, seq).await;
+        ports.move_cursor(&log, seq).await;
     }
     for seq in [Seq(1), Seq(3)] {
         let entry = ports.waits.entry(&log, seq, LONG_MS);
@@ -93,7 +93,7 @@ async fn what_was_reached_is_not_waited_for(ports: &WaitsPorts<'_>, prefix: &str
 async fn waits_end_when_time_is_over(ports: &WaitsPorts<'_>, prefix: &str) {
     let (log, never) = (log(prefix, "over"), log(prefix, "over-never"));
     ports.append(&log, 1).await;
-    ports.advance(&log, 1).await;
+    ports.move_cursor(&log, 1).await;
     for log in [&log, &never] {
         for ms in [0, 1, 50] {
             let entry = ports.waits.entry(log, Seq(2), ms);
@@ -117,8 +117,8 @@ async fn what_is_reached_meanwhile_ends_the_wait(ports: &WaitsPorts<'_>, prefix:
             ports.append(&there, seq).await;
             ports.append(&here, seq).await;
             ports.env.sleep(5).await;
-            ports.advance(&there, seq).await;
-            ports.advance(&here, seq).await;
+            ports.move_cursor(&there, seq).await;
+            ports.move_cursor(&here, seq).await;
         }
     };
     ports.soon("waiting for what comes meanwhile", join(waiting, writing)).await;
@@ -131,7 +131,7 @@ async fn nothing_is_missed(ports: &WaitsPorts<'_>, prefix: &str) {
             pause(seq % 3).await;
             ports.append(&log, seq).await;
             pause(seq % 4).await;
-            ports.advance(&log, seq).await;
+            ports.move_cursor(&log, seq).await;
         }
     };
     let waiting = join_all((0..RACERS).map(|racer| {

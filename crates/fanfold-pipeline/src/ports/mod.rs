@@ -37,7 +37,7 @@ pub(crate) use stream::put_len;
 pub use stream::{CommandStream, StreamRecord};
 pub use topic::{DeadLetter, DeadLetters, PublishError, Topic};
 pub use view_table::{
-    Advanced, Attempted, Cursor, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
+    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
     ViewTable,
 };
 pub use waits::Waits;

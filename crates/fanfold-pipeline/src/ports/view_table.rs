@@ -29,8 +29,8 @@ pub trait ViewTable: Send + Sync {
     ) -> Result<(), PutRowError>;
 
     /// Moves the cursor to `to`. MUST be one atomic, conditional write. It is refused if the cursor
-    /// is at `to` or beyond, or parked. `behind` and `attempt` do not change.
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable>;
+    /// is at `to` or beyond, or parked. `behind` and `lease` do not change.
+    async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable>;
 
     /// Leaves it to the view's sweep to bring the cursor to `target`: `behind` becomes the higher
     /// of both. Makes a cursor at zero if there is none.
@@ -45,12 +45,12 @@ pub trait ViewTable: Send + Sync {
     /// unless `before` is stored, or `lease` itself by an earlier try of the same call. It MUST
     /// change nothing else, no other call may change the lease, and it does not matter whether the
     /// cursor is parked. Makes a cursor at zero if there is none.
-    async fn attempt(
+    async fn replace_lease(
         &self,
         log: &LogId,
         before: Option<&Lease>,
         lease: &Lease,
-    ) -> Result<Attempted, Unavailable>;
+    ) -> Result<LeaseWrite, Unavailable>;
 
     /// The log's rows in a range, without tombstones: at most `range.limit`, and at least one if
     /// there is one.
@@ -68,7 +68,7 @@ pub struct Cursor {
     pub parked: Option<ParkedView>,
     /// The lease of the last attempt to apply what is next. If its call has not returned, that is
     /// under way or has ended its process.
-    pub attempt: Option<Lease>,
+    pub lease: Option<Lease>,
 }
 
 impl Cursor {
@@ -113,7 +113,7 @@ pub enum PutRowError {
 
 /// The result of moving a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Advanced {
+pub enum CursorMove {
     /// The cursor was moved.
     Moved,
     /// The cursor was there or beyond, or is parked. Contains it.
@@ -122,9 +122,9 @@ pub enum Advanced {
 
 /// The result of replacing a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attempted {
-    /// The lease is stored.
-    Noted,
+pub enum LeaseWrite {
+    /// The new lease is stored.
+    Stored,
     /// Another lease is stored. Contains it.
     Refused(Option<Lease>),
 }

@@ -18,7 +18,7 @@ use fanfold::{Fault, LogId, Time};
 
 use super::{Next, ProjectError, Projector};
 use crate::leases::{CLOSE_BACKOFF, Standing};
-use crate::ports::{Attempted, Cursor};
+use crate::ports::{Cursor, LeaseWrite};
 
 /// Attempts to apply a log's next commits that may end their process. Then the view is parked for
 /// the log. `docs/design.md#suspects`.
@@ -87,7 +87,7 @@ impl Projector {
         if next.to <= cursor.seq || cursor.parked.is_some() {
             return Ok(cursor);
         }
-        let stands = cursor.attempt.filter(|lease| lease.attempts > 0);
+        let stands = cursor.lease.filter(|lease| lease.attempts > 0);
         let (crashes, max) = match (self.standing(&cursor), self.attempts_max) {
             (Standing::UnderWay, Some(_)) => return Err(ProjectError::UnderWay),
             // A projector that is not suspicious ignores the lease of a running call.
@@ -104,15 +104,15 @@ impl Projector {
             let parked = self.park(log, cursor, fault).await;
             return self.end(log, parked, stands, None).await;
         }
-        let before = cursor.attempt;
+        let before = cursor.lease;
         let returns_by = self.returns_by.unwrap_or(deadline);
         let lease = self.leases.begin(crashes, self.ports.env.now(), returns_by);
-        let applied = match self.ports.table.attempt(log, before.as_ref(), &lease).await {
-            Ok(Attempted::Noted) => {
-                self.fold_and_store(log, Cursor { attempt: Some(lease), ..cursor }, next).await
+        let applied = match self.ports.table.replace_lease(log, before.as_ref(), &lease).await {
+            Ok(LeaseWrite::Stored) => {
+                self.fold_and_store(log, Cursor { lease: Some(lease), ..cursor }, next).await
             }
             // Another process came between, or an earlier write of this one took effect late.
-            Ok(Attempted::Refused(_)) => return Err(ProjectError::UnderWay),
+            Ok(LeaseWrite::Refused(_)) => return Err(ProjectError::UnderWay),
             // The lease may still be stored later. Then it must not stay.
             Err(error) => Err(error.into()),
         };
@@ -132,22 +132,22 @@ impl Projector {
         let end = self.leases.end(self.ports.env.now());
         let (mut stands, mut attempt) = (Some(lease), 1);
         loop {
-            match self.ports.table.attempt(log, stands.as_ref(), &end).await {
-                Ok(Attempted::Noted) => {
-                    return applied.map(|cursor| Cursor { attempt: Some(end), ..cursor });
+            match self.ports.table.replace_lease(log, stands.as_ref(), &end).await {
+                Ok(LeaseWrite::Stored) => {
+                    return applied.map(|cursor| Cursor { lease: Some(end), ..cursor });
                 }
-                Ok(Attempted::Refused(there)) if there == before && stands != before => {
+                Ok(LeaseWrite::Refused(there)) if there == before && stands != before => {
                     stands = before;
                 }
                 // By now it is the lease of another process.
-                Ok(Attempted::Refused(attempt)) => {
-                    return applied.map(|cursor| Cursor { attempt, ..cursor });
+                Ok(LeaseWrite::Refused(there)) => {
+                    return applied.map(|cursor| Cursor { lease: there, ..cursor });
                 }
                 Err(error)
                     if !error.may_pass()
                         || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await =>
                 {
-                    tracing::warn!(view = self.view.name(), %log, %error, "the lease of an attempt stays");
+                    tracing::warn!(view = self.view.name(), %log, %error, "the lease of a returned call stays: it may count as one crash");
                     return applied;
                 }
                 Err(_) => attempt += 1,

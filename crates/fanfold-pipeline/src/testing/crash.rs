@@ -25,7 +25,7 @@ pub fn crashes() -> usize {
 }
 
 /// Never returns if the process has crashed.
-pub(super) async fn or_never() {
+pub(super) async fn hang_if_crashed() {
     if HAS_CRASHED.get() {
         pending::<()>().await;
     }

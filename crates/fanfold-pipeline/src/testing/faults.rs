@@ -12,7 +12,7 @@ use std::task::Poll;
 use crate::ports::Unavailable;
 use futures::future::BoxFuture;
 
-use super::crash::or_never;
+use super::crash::hang_if_crashed;
 
 /// A call of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,10 +37,10 @@ pub enum Op {
     CursorAhead,
     Rows,
     PutRow,
-    Advance,
+    MoveCursor,
     MarkBehind,
     ParkView,
-    Attempt,
+    ReplaceLease,
     Scan,
     LetterList,
     LetterRemove,
@@ -246,8 +246,8 @@ impl Faults {
         };
         let left_out = (0..parts.len()).filter(|at| is_left_out(&parts[*at])).collect();
         let effect = effect(left_out);
-        give_way().await;
-        or_never().await;
+        yield_once().await;
+        hang_if_crashed().await;
         for action in &actions {
             if let Action::Before(hook) = action {
                 hook().await;
@@ -283,7 +283,7 @@ impl Faults {
                 hook().await;
             }
         }
-        give_way().await;
+        yield_once().await;
         self.script().end(op);
         result
     }
@@ -324,7 +324,7 @@ fn unanswered(op: Op) -> Unavailable {
 }
 
 /// Yields, so that everything else that is ready runs first.
-pub async fn give_way() {
+pub async fn yield_once() {
     let mut given = false;
     poll_fn(|context| {
         if std::mem::replace(&mut given, true) {

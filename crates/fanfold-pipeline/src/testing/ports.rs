@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use crate::packing::MessageTopics;
 use crate::ports::{
-    Admission, Advanced, Append, AppendError, Attempted, CataloguePage, CataloguePosition, Change,
-    CommandStream, Commands, CommitItem, Cursor, DeadLetter, DeadLetters, Env, Guarded, Journal,
-    JournalAppendError, JournalPage, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
+    Admission, Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream,
+    Commands, CommitItem, Cursor, CursorMove, DeadLetter, DeadLetters, Env, Guarded, Journal,
+    JournalAppendError, JournalPage, LeaseWrite, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
     PublishError, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord,
     Unavailable, ViewTable,
 };
@@ -317,9 +317,10 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
         self.call(Op::PutRow, about, effect).await
     }
 
-    async fn advance(&self, log: &LogId, to: Seq) -> Result<Advanced, Unavailable> {
+    async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable> {
         let (about, log) = (format!("{log} {to}"), log.clone());
-        self.call(Op::Advance, about, |port| async move { port.advance(&log, to).await }).await
+        self.call(Op::MoveCursor, about, |port| async move { port.move_cursor(&log, to).await })
+            .await
     }
 
     async fn mark_behind(&self, log: &LogId, target: Seq) -> Result<(), Unavailable> {
@@ -334,17 +335,17 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
             .await
     }
 
-    async fn attempt(
+    async fn replace_lease(
         &self,
         log: &LogId,
         before: Option<&Lease>,
         lease: &Lease,
-    ) -> Result<Attempted, Unavailable> {
+    ) -> Result<LeaseWrite, Unavailable> {
         let (about, log) = (format!("{log} {}", lease.attempts), log.clone());
         let (before, lease) = (before.copied(), *lease);
         let effect =
-            |port: Arc<P>| async move { port.attempt(&log, before.as_ref(), &lease).await };
-        self.call(Op::Attempt, about, effect).await
+            |port: Arc<P>| async move { port.replace_lease(&log, before.as_ref(), &lease).await };
+        self.call(Op::ReplaceLease, about, effect).await
     }
 
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {

@@ -116,8 +116,12 @@ impl World {
         }
         let published = self.published(log);
         for commit in self.commits(log).await.iter().filter(|c| c.last() <= item.seq) {
-            let told = published.contains(&(commit.first.0, commit.last().0));
-            assert!(told, "F5: the head passes {}, which was never published", commit.first);
+            let is_published = published.contains(&(commit.first.0, commit.last().0));
+            assert!(
+                is_published,
+                "F5: the head passes {}, which was never published",
+                commit.first
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use fanfold::limits::SLOT_BODY_BYTES_MAX;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::ports::Env;
-use fanfold_pipeline::testing::{Broken, Op, give_way};
+use fanfold_pipeline::testing::{Broken, Op, yield_once};
 use serde_json::{Value, json};
 
 use crate::check::play;
@@ -83,7 +83,7 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
             let world = seen.clone();
             async move {
                 for _ in 0..10 {
-                    give_way().await;
+                    yield_once().await;
                 }
                 assert_eq!(
                     world.faults.counts([Op::SlotAppend]),

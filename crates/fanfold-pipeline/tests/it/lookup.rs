@@ -4,7 +4,7 @@ use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::read::{Awaited, LookupError};
-use fanfold_pipeline::testing::{Op, give_way};
+use fanfold_pipeline::testing::{Op, yield_once};
 use futures::future::join;
 use serde_json::json;
 
@@ -144,12 +144,12 @@ fn what_comes_meanwhile_is_found() {
         world.accept(&acme(), 3).await;
         world.faults.before_every(Op::Sleep, || async {
             for _ in 0..1_000 {
-                give_way().await;
+                yield_once().await;
             }
         });
         let coming = async {
             for seq in 1..=3 {
-                give_way().await;
+                yield_once().await;
                 world.commit(&acme(), &run(seq..=seq)).await;
             }
         };

@@ -6,7 +6,7 @@
 use fanfold::{LogId, RowKey, Seq};
 use fanfold_pipeline::ports::{Env, RowRange};
 use fanfold_pipeline::read::{Awaited, EntryError, Reads, UnknownSeq, ViewError, ViewPage};
-use fanfold_pipeline::testing::{Op, give_way};
+use fanfold_pipeline::testing::{Op, yield_once};
 use futures::future::join;
 use serde_json::json;
 
@@ -154,7 +154,7 @@ fn a_wait_ends_when_the_entry_arrives() {
         let (reads, start) = (world.reads(), world.env.now());
         let coming = async {
             for seq in 1..=3 {
-                give_way().await;
+                yield_once().await;
                 let message = world.commit(&log("tally/org:acme"), &run(seq..=seq)).await;
                 applied(&world.projector("sums"), [&message]).await;
             }
@@ -162,7 +162,7 @@ fn a_wait_ends_when_the_entry_arrives() {
         // Each sleep yields to the writer first, so the waits end before their time is over.
         world.faults.before_every(Op::Sleep, || async {
             for _ in 0..1_000 {
-                give_way().await;
+                yield_once().await;
             }
         });
         let (acme, everything) = (acme(), EVERYTHING);
@@ -277,7 +277,7 @@ fn readers_never_go_backwards() {
                         assert!(row.seq >= page.seq);
                     }
                     last = page.seq;
-                    give_way().await;
+                    yield_once().await;
                 }
             };
             join(writing, reading).await;

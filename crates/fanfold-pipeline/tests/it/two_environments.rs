@@ -32,11 +32,11 @@ fn they_take_turns_on_one_log() {
             assert_eq!(world.faults.counts([Op::Park]), [0]);
             let mut published = world.published(&acme());
             published.sort_unstable();
-            let told = published.len();
+            let count = published.len();
             published.dedup();
             assert_eq!(published.len(), 40, "each commit is published");
             // The processor that stored a commit publishes it, and the one with the snapshot again.
-            assert!(told <= 2 * 40, "published {told} times for 40 commits");
+            assert!(count <= 2 * 40, "published {count} times for 40 commits");
         })
         .await;
     });
@@ -113,10 +113,13 @@ fn they_get_the_same_batch_at_the_same_time() {
                 assert_eq!(both, (BatchOutcome::DONE, BatchOutcome::DONE));
                 world.assert_run(*ones.end().max(others.end())).await;
                 world.audit(&acme()).await;
-                let told = world.published(&acme());
+                let published = world.published(&acme());
                 let commits = world.commits(&acme()).await;
-                let is_told = |first, last| told.contains(&(first, last));
-                assert!(commits.iter().all(|c| is_told(c.first.0, c.last().0)), "{told:?}");
+                let is_published = |first, last| published.contains(&(first, last));
+                assert!(
+                    commits.iter().all(|c| is_published(c.first.0, c.last().0)),
+                    "{published:?}"
+                );
             }
         }
     });
@@ -242,9 +245,13 @@ async fn finish(world: &World, logs: &[fanfold::LogId], accepted: u64, processor
             assert_eq!((&entry.origin, entry.id), (&command.origin, command.id));
         }
         assert_eq!(world.parked(log).await, [] as [String; 0]);
-        let told = world.published(log);
+        let published = world.published(log);
         for commit in world.commits(log).await {
-            assert!(told.contains(&(commit.first.0, commit.last().0)), "{} of {log}", commit.first);
+            assert!(
+                published.contains(&(commit.first.0, commit.last().0)),
+                "{} of {log}",
+                commit.first
+            );
         }
     }
 }

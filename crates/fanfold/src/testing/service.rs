@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{ServiceKit, parsed, raw, same, shown, shown_event, stored, sure, valid, written};
+use super::{ServiceKit, must, parsed, raw, same, shown, shown_event, stored, valid, written};
 use crate::catch::Fault;
 use crate::entry::{Event, Outcome, Raw};
 use crate::limits::DOCUMENT_BYTES_MAX;
@@ -33,7 +33,7 @@ impl<S: Service> ServiceKit<S> {
     #[must_use]
     pub fn given(self, document: &str, event: S::Event) -> Self {
         let event = written(S::EVENTS, document, event);
-        sure("given", Self::survives(&event));
+        must("given", Self::survives(&event));
         self.given_stored(document, event.kind.as_str(), event.version, event.data)
     }
 
@@ -48,7 +48,7 @@ impl<S: Service> ServiceKit<S> {
         data: impl Serialize,
     ) -> Self {
         let event = stored(document, kind, version, data);
-        sure("given", self.fold(&event));
+        must("given", self.fold(&event));
         self.push("given", Outcome::Accepted(vec![event]));
         self
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Kit, ReactorKit, ViewKit, object, parsed, raw, same, stored, sure, written};
+use super::{Kit, ReactorKit, ViewKit, must, object, parsed, raw, same, stored, written};
 use crate::catch::Fault;
 use crate::command::Command;
 use crate::entry::{Entry, Outcome, Raw};
@@ -114,8 +114,8 @@ impl ViewKit {
     pub fn rows<Row: DeserializeOwned>(&self) -> BTreeMap<String, Row> {
         let rows = self.fold().map_err(|parked| format!("{parked}: {}", parked.fault));
         let mut read = BTreeMap::new();
-        for (key, row) in sure("the view parks", rows) {
-            read.insert(key.to_string(), sure("a row", serde_json::from_slice(&row)));
+        for (key, row) in must("the view parks", rows) {
+            read.insert(key.to_string(), must("a row", serde_json::from_slice(&row)));
         }
         read
     }
@@ -162,7 +162,7 @@ impl ReactorKit {
     pub fn then<'a>(self, expected: impl IntoIterator<Item = (&'a str, &'a str, Value)>) -> Self {
         let one = |(log, command, data)| shown_command(log, command, raw(data));
         let expected: Vec<Raw> = expected.into_iter().map(one).collect();
-        same("the answer", &raw(expected), &shown(&sure("the reactor parks", self.react())));
+        same("the answer", &raw(expected), &shown(&must("the reactor parks", self.react())));
         self
     }
 
@@ -181,10 +181,10 @@ impl ReactorKit {
     pub fn then_valid_for<S: Service>(self) -> Self {
         let services = Services::new().with::<S>();
         let service = services.get(S::NAME).expect("just added");
-        for (log, command) in sure("the reactor parks", self.react()) {
+        for (log, command) in must("the reactor parks", self.react()) {
             if log.service() == S::NAME {
                 let parsed = service.parse(&command.name, &command.data);
-                sure(&format!("`{}` for `{log}`", command.name), parsed);
+                must(&format!("`{}` for `{log}`", command.name), parsed);
             }
         }
         self

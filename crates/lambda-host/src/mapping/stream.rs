@@ -85,7 +85,7 @@ impl<S: Source> Mapping<S> {
         let mut shards = JoinSet::new();
         loop {
             match self.source.shards().await {
-                Ok(listed) => family.learn(listed),
+                Ok(listed) => family.set_shards(listed),
                 Err(error) => {
                     let name = self.function.name();
                     tracing::warn!(name, ?error, "the shards of the stream cannot be listed");

@@ -61,16 +61,16 @@ fn children_are_read_after_their_parents() {
     };
     let all = || vec![of("a", &["gone"]), of("b", &[]), of("ab", &["a", "b"]), of("c", &["ab"])];
     let mut family = Family::default();
-    family.learn(all());
+    family.set_shards(all());
     assert_eq!(family.start(), ["a", "b"]);
     family.finish("a");
     assert_eq!(family.start(), Vec::<String>::new(), "one parent is not finished");
     family.finish("b");
-    family.learn(all());
+    family.set_shards(all());
     assert_eq!(family.start(), ["ab"]);
     assert_eq!(family.start(), Vec::<String>::new(), "each is started once");
     // Its parents are gone from the stream, but it is already started.
-    family.learn(vec![of("ab", &["a", "b"]), of("c", &["ab"])]);
+    family.set_shards(vec![of("ab", &["a", "b"]), of("c", &["ab"])]);
     assert_eq!(family.start(), Vec::<String>::new());
     family.finish("ab");
     assert_eq!(family.start(), ["c"]);

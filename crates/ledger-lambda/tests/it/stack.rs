@@ -18,7 +18,7 @@ impl Template {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/template.yaml");
         let text = std::fs::read_to_string(&path).expect("the template is there");
         let mut template = stack_template::Template::parse(&text).expect("it can be read");
-        template.know("AWS::StackName", json!(STACK));
+        template.define("AWS::StackName", json!(STACK));
         for (parameter, value) in given {
             template.set(parameter, value).expect("the parameter may have this value");
         }

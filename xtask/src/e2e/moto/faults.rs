@@ -78,7 +78,7 @@ pub(super) fn run(stack: &Moto<'_>, all: bool) -> Result<()> {
     let mut faults = faults();
     faults.retain(|fault| all || IN_CI.contains(&fault.name));
     for fault in &faults {
-        watched(stack, fault)?;
+        run_and_count(stack, fault)?;
     }
     // Every way in which a mapping of streams retries must have happened. Whether a finished record
     // lies before an unfinished one is chance, so the faults are repeated until it does.
@@ -97,7 +97,7 @@ pub(super) fn run(stack: &Moto<'_>, all: bool) -> Result<()> {
             .with_context(|| format!("there is no fault `{by}`"))?;
         for _ in 0..AGAIN_MAX {
             if !seen()? {
-                watched(stack, fault)?;
+                run_and_count(stack, fault)?;
             }
         }
         ensure!(seen()?, "the mapping of {mapping} has counted no batch as {what}");
@@ -106,7 +106,7 @@ pub(super) fn run(stack: &Moto<'_>, all: bool) -> Result<()> {
 }
 
 /// Runs a load with the fault, and prints what the mappings of streams counted meanwhile.
-fn watched(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
+fn run_and_count(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
     let began = Instant::now();
     let before = stack.counts()?;
     one(stack, fault).with_context(|| format!("with the fault `{}`", fault.name))?;
@@ -156,10 +156,10 @@ fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
         What::Calls(fault) => {
             // While the mapping is off, records gather: the first batches that meet the fault are
             // large.
-            stack.tell_host("/mappings/fanfold-processor/off")?;
+            stack.control("/mappings/fanfold-processor/off")?;
             thread::sleep(GATHER);
             stack.fault(Some(fault))?;
-            stack.tell_host("/mappings/fanfold-processor/on")?;
+            stack.control("/mappings/fanfold-processor/on")?;
             thread::sleep(LASTS);
             let met = stack.fault(None)?;
             ensure!(met > 0, "the fault met no call: {fault}");
@@ -167,8 +167,8 @@ fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
         What::Kills => {
             let functions = ["relay", "processor", "balances", "statement", "totals", "api"];
             for name in functions {
-                stack.tell_host(&format!("/kill/fanfold-{name}"))?;
-                stack.tell_host(&format!("/kill/fanfold-{name}/3/60"))?;
+                stack.control(&format!("/kill/fanfold-{name}"))?;
+                stack.control(&format!("/kill/fanfold-{name}/3/60"))?;
             }
             until("each function was killed three times in the middle", || {
                 let counts = stack.counts()?;
@@ -181,17 +181,17 @@ fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
             let mappings = ["relay", "processor", "balances", "statement", "totals"];
             for stage in ["relay", "processor"] {
                 // The other stage runs, so this one then gets large batches.
-                stack.tell_host(&format!("/mappings/fanfold-{stage}/off"))?;
+                stack.control(&format!("/mappings/fanfold-{stage}/off"))?;
                 thread::sleep(LASTS / 2);
-                stack.tell_host(&format!("/kill/fanfold-{stage}/3/0"))?;
-                stack.tell_host(&format!("/mappings/fanfold-{stage}/on"))?;
+                stack.control(&format!("/kill/fanfold-{stage}/3/0"))?;
+                stack.control(&format!("/mappings/fanfold-{stage}/on"))?;
             }
             for name in &mappings[2..] {
-                stack.tell_host(&format!("/mappings/fanfold-{name}/off"))?;
+                stack.control(&format!("/mappings/fanfold-{name}/off"))?;
             }
             thread::sleep(LASTS / 2);
             for name in &mappings[2..] {
-                stack.tell_host(&format!("/mappings/fanfold-{name}/on"))?;
+                stack.control(&format!("/mappings/fanfold-{name}/on"))?;
             }
         }
     }

@@ -95,7 +95,7 @@ impl<'a> Moto<'a> {
     }
 
     /// Sends a request to the host's control port.
-    fn tell_host(&self, path: &str) -> Result<()> {
+    fn control(&self, path: &str) -> Result<()> {
         http::ask(self.ports.control, "PUT", path, &Value::Null).map(|_| ())
     }
 

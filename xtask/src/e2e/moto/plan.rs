@@ -106,15 +106,15 @@ fn dead_letters_first(made: &mut Map<String, Value>) {
 fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
     let mut template = Template::parse(text)?;
     template.set("ViewDelivery", delivery)?;
-    template.know("StreamShards", json!(SHARDS));
-    template.know("LogsPerSweep", json!(LOGS_PER_SWEEP));
+    template.define("StreamShards", json!(SHARDS));
+    template.define("LogsPerSweep", json!(LOGS_PER_SWEEP));
     for (name, value) in [
         ("AWS::StackName", NAME),
         ("AWS::Region", REGION),
         ("AWS::AccountId", ACCOUNT),
         ("AWS::Partition", "aws"),
     ] {
-        template.know(name, json!(value));
+        template.define(name, json!(value));
     }
     for (id, of) in template.resources()? {
         let name = |property: &str| as_text(&of["Properties"][property]);
@@ -122,7 +122,7 @@ fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
             "AWS::DynamoDB::Table" => {
                 let name = name("TableName");
                 // moto makes the stream's ARN. The host finds it by the table's name.
-                template.know(&format!("{id}.StreamArn"), json!(name));
+                template.define(&format!("{id}.StreamArn"), json!(name));
                 ("dynamodb", name.clone(), arn("dynamodb", &format!("table/{name}")))
             }
             "AWS::Kinesis::Stream" => {
@@ -143,8 +143,8 @@ fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
             _ => continue,
         };
         ensure!(reference != "null", "the template gives {id} no name ({kind})");
-        template.know(&id, json!(reference));
-        template.know(&format!("{id}.Arn"), json!(own_arn));
+        template.define(&id, json!(reference));
+        template.define(&format!("{id}.Arn"), json!(own_arn));
     }
     Ok(template)
 }

@@ -185,8 +185,8 @@ fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
             let next = if nudged { world.nudge(&acme()) } else { world.acme(7..=7) };
             done(&processor, &[next]).await;
             world.assert_run(expected[1]).await;
-            let told = world.published(&acme()).iter().map(|(_, last)| *last).max();
-            assert_eq!(told, Some(expected[1]));
+            let published = world.published(&acme()).iter().map(|(_, last)| *last).max();
+            assert_eq!(published, Some(expected[1]));
             world.audit(&acme()).await;
             // From now on the parked table is not read.
             done(&processor, &[world.acme(expected[1] + 1..=8)]).await;

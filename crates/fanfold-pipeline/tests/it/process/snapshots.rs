@@ -6,7 +6,7 @@ use fanfold::body::envelope;
 use fanfold::body::head::Head;
 use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN};
 use fanfold::{Command, Origin, Seq, StateKey};
-use fanfold_pipeline::testing::{Broken, Op, give_way};
+use fanfold_pipeline::testing::{Broken, Op, yield_once};
 use serde_json::json;
 
 use crate::check::play;
@@ -111,7 +111,7 @@ fn the_head_is_written_last() {
             let world = seen.clone();
             async move {
                 for _ in 0..50 {
-                    give_way().await;
+                    yield_once().await;
                 }
                 let puts = world.faults.calls(Op::StatePut);
                 assert!(!puts.iter().any(|put| put.contains("#head")), "{puts:?}");

@@ -29,7 +29,7 @@ fn what_is_next_is_applied_and_what_is_done_is_not() {
         assert_eq!(world.faults.counts([Op::JournalRead, Op::Sleep]), [0, 0]);
         world.faults.forget();
         applied(&projector, &messages).await;
-        assert_eq!(world.faults.counts([Op::PutRow, Op::Advance, Op::JournalRead]), [0; 3]);
+        assert_eq!(world.faults.counts([Op::PutRow, Op::MoveCursor, Op::JournalRead]), [0; 3]);
         world.audit_view("sums", &acme()).await;
     });
 }
@@ -44,7 +44,7 @@ fn what_comes_together_is_sorted() {
         messages.push(messages[2].clone());
         applied(&world.projector("sums"), &messages).await;
         assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(6));
-        let calls = [Op::JournalRead, Op::Sleep, Op::PutRow, Op::Advance];
+        let calls = [Op::JournalRead, Op::Sleep, Op::PutRow, Op::MoveCursor];
         assert_eq!(world.faults.counts(calls), [0, 0, 3, 1], "a row is written once");
         world.audit_view("sums", &acme()).await;
     });
@@ -123,7 +123,7 @@ fn it_waits_no_longer_than_two_seconds() {
 #[test]
 fn what_is_not_applied_is_not_acknowledged() {
     play(async || {
-        for op in [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead] {
+        for op in [Op::Cursor, Op::Rows, Op::PutRow, Op::MoveCursor, Op::JournalRead] {
             for broken in [Broken::Before, Broken::After] {
                 let world = World::new();
                 singles(&world, 3).await;
@@ -216,7 +216,7 @@ fn a_view_far_behind_is_left_to_the_sweep() {
         assert_eq!(report.caught_up, [acme()]);
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.is_behind()), (Seq(7_000), false));
-        let steps = world.faults.calls(Op::Advance);
+        let steps = world.faults.calls(Op::MoveCursor);
         assert_eq!(steps.len(), 2, "each step is a page of the journal: {steps:?}");
         world.audit_view("sums", &acme()).await;
     });

@@ -142,9 +142,9 @@ fn every_process_publishes_a_commit_the_same() {
         done(&world.processor(), &[world.nudge(&acme())]).await;
         let messages = world.messages();
         let read = |body: &Bytes| notification::decode(std::str::from_utf8(body).expect("text"));
-        let told: Vec<ReceivedCommit> =
+        let received: Vec<ReceivedCommit> =
             messages.iter().flat_map(|m| read(m).expect("a batch")).collect();
-        let (first, again) = told.split_at(9);
+        let (first, again) = received.split_at(9);
         assert_eq!(first, again);
     });
 }

@@ -19,7 +19,7 @@ const ALL: usize = 1_000;
 /// The view's cursor for the log, the attempts in its lease, and whether it is parked.
 async fn stands(world: &World) -> (Seq, u32, bool) {
     let cursor = world.cursor("sums", &acme()).await;
-    let attempts = cursor.attempt.map_or(0, |lease| lease.attempts);
+    let attempts = cursor.lease.map_or(0, |lease| lease.attempts);
     (cursor.seq, attempts, cursor.parked.is_some())
 }
 
@@ -32,7 +32,7 @@ fn sweeps_that_pile_up_park_no_slow_log() {
         singles(&world, 3).await;
         world.env.pass(11_000);
         let (sweeps, inside) = (Arc::new(AtomicUsize::new(0)), world.clone());
-        world.faults.before_every(Op::Advance, move || {
+        world.faults.before_every(Op::MoveCursor, move || {
             let (sweeps, world) = (sweeps.clone(), inside.clone());
             async move {
                 world.env.pass(15_000);
@@ -60,7 +60,7 @@ fn a_lease_lasts_as_long_as_the_call() {
         singles(&world, 3).await;
         world.env.pass(11_000);
         let inside = world.clone();
-        world.faults.before(Op::Advance, "", move || {
+        world.faults.before(Op::MoveCursor, "", move || {
             let world = inside.clone();
             async move {
                 world.env.pass(59_000);
@@ -141,7 +141,7 @@ fn a_lease_that_is_stored_late_is_refused() {
             }
             assert_eq!(stands(&world).await, (Seq(0), crashes, false));
             let own = format!(" {}", crashes + 1);
-            world.faults.fail(Op::Attempt, &own, 1..=1, Broken::Late);
+            world.faults.fail(Op::ReplaceLease, &own, 1..=1, Broken::Late);
             let suspicious = world.projector("sums").suspicious(ATTEMPTS_MAX);
             assert_eq!(suspicious.project(&messages, world.soon()).await, [0]);
             assert_eq!(stands(&world).await, (Seq(0), 0, false));

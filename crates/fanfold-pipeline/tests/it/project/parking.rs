@@ -70,7 +70,7 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
                 let next = world.tail(&acme()).await.next().0;
                 let next = world.commit(&acme(), &[add(next)]).await;
                 applied(&projector, [&batch[0], &next]).await;
-                let touched = [Op::PutRow, Op::Advance, Op::JournalRead, Op::Sleep];
+                let touched = [Op::PutRow, Op::MoveCursor, Op::JournalRead, Op::Sleep];
                 assert_eq!(world.faults.counts(touched), [0; 4], "{what}");
                 assert_eq!(world.cursor("sums", &acme()).await.seq, Seq(bad - 1));
             }
@@ -208,7 +208,7 @@ impl View for NewerSums {
 #[test]
 fn an_older_build_parks_nothing_that_a_newer_has_passed() {
     play(async || {
-        let ops = [Op::Rows, Op::PutRow, Op::Advance, Op::ParkView];
+        let ops = [Op::Rows, Op::PutRow, Op::MoveCursor, Op::ParkView];
         // The entries that the newer build has applied when the older one fails.
         for (op, passed) in ops.into_iter().flat_map(|op| [(op, 2), (op, 3)]) {
             let world = World::new();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use fanfold::body::notification::{ReceivedCommit, decode};
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
-use fanfold_pipeline::testing::{Broken, Op, give_way};
+use fanfold_pipeline::testing::{Broken, Op, yield_once};
 use futures::future::join;
 use serde_json::json;
 
@@ -54,8 +54,8 @@ async fn storm(seed: u64, view: &str) {
             }
         }
         if pick(4) == 0 {
-            let op =
-                [Op::Cursor, Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead][pick(5) as usize];
+            let op = [Op::Cursor, Op::Rows, Op::PutRow, Op::MoveCursor, Op::JournalRead]
+                [pick(5) as usize];
             let broken = [Broken::Before, Broken::After, Broken::Late][pick(3) as usize];
             let first = 1 + pick(3) as usize;
             world.faults.fail(op, "", first..=first + pick(3) as usize, broken);
@@ -67,7 +67,7 @@ async fn storm(seed: u64, view: &str) {
                 let turns = env.random() % 4;
                 async move {
                     for _ in 0..turns {
-                        give_way().await;
+                        yield_once().await;
                     }
                 }
             });
@@ -100,13 +100,13 @@ async fn storm(seed: u64, view: &str) {
 /// the journal.
 async fn handed_over(world: &World, messages: &[Bytes]) -> Vec<Vec<ReceivedCommit>> {
     let entries = world.entries(&acme()).await;
-    let commit = |told: ReceivedCommit| {
-        let inside = entries.iter().filter(|e| (told.first..=told.last).contains(&e.seq));
-        ReceivedCommit { entries: Some(inside.cloned().collect()), ..told }
+    let commit = |received: ReceivedCommit| {
+        let inside = entries.iter().filter(|e| (received.first..=received.last).contains(&e.seq));
+        ReceivedCommit { entries: Some(inside.cloned().collect()), ..received }
     };
     let commits = messages.iter().map(|body| {
-        let told = decode(&String::from_utf8_lossy(body)).expect("a message");
-        told.into_iter().map(commit).collect()
+        let received = decode(&String::from_utf8_lossy(body)).expect("a message");
+        received.into_iter().map(commit).collect()
     });
     commits.collect()
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fanfold::{RowKey, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
 use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::testing::{Broken, Op, give_way};
+use fanfold_pipeline::testing::{Broken, Op, yield_once};
 
 use super::{reset, singles};
 use crate::check::play;
@@ -38,7 +38,7 @@ fn the_cursor_moves_after_the_rows() {
 #[test]
 fn a_row_takes_every_entry_once() {
     play(async || {
-        for op in [Op::PutRow, Op::Advance] {
+        for op in [Op::PutRow, Op::MoveCursor] {
             for call in 1..=3 {
                 for broken in [Broken::Before, Broken::After, Broken::Late] {
                     let world = World::new();
@@ -115,9 +115,9 @@ fn rows_that_are_older_than_the_cursor_do_no_harm() {
                 async move {
                     // The row changes after it is read, and before the cursor is read.
                     while faults.counts([Op::Rows]) == [0] {
-                        give_way().await;
+                        yield_once().await;
                     }
-                    give_way().await;
+                    yield_once().await;
                     applied(&other, &[second]).await;
                 }
             });
@@ -200,7 +200,7 @@ fn rows_are_written_concurrently_within_bounds() {
         applied(&world.projector("sums"), [&message]).await;
         let overlap = world.faults.overlap(Op::PutRow);
         assert!((2..=16).contains(&overlap), "{overlap}");
-        assert_eq!(world.faults.counts([Op::Rows, Op::PutRow, Op::Advance]), [1, 100, 1]);
+        assert_eq!(world.faults.counts([Op::Rows, Op::PutRow, Op::MoveCursor]), [1, 100, 1]);
     });
 }
 
@@ -211,7 +211,7 @@ fn an_overtaken_worker_moves_no_cursor_back() {
         let world = World::new();
         let messages = singles(&world, 6).await;
         let (other, rest) = (world.projector("sums"), messages.clone());
-        world.faults.before(Op::Advance, "", move || {
+        world.faults.before(Op::MoveCursor, "", move || {
             let (other, rest) = (other.clone(), rest.clone());
             async move { applied(&other, &rest).await }
         });

@@ -56,7 +56,7 @@ async fn cursors(world: &World) -> Vec<(u64, u32)> {
 
 /// The attempts in the lease.
 fn attempts(cursor: &Cursor) -> u32 {
-    cursor.attempt.map_or(0, |lease| lease.attempts)
+    cursor.lease.map_or(0, |lease| lease.attempts)
 }
 
 async fn assert_only_the_second_is_parked(world: &World) {
@@ -99,12 +99,12 @@ fn suspects_are_applied_one_at_a_time() {
         let projector = world.projector("sums");
         assert!(projector.suspicious(3).project(&world.messages(), world.soon()).await.is_empty());
         assert_eq!(cursors(&world).await, [(3, 0); 3]);
-        let noted = world.faults.calls(Op::Attempt);
+        let noted = world.faults.calls(Op::ReplaceLease);
         let expected = [&a, &b, &c].map(|org| [format!("{org} 1"), format!("{org} 0")]).concat();
         assert_eq!(noted, expected, "each attempt returns before the next begins");
         // Commits that are done, or not of the view's services, need no lease.
         assert!(projector.suspicious(3).project(&world.messages(), world.soon()).await.is_empty());
-        assert_eq!(world.faults.calls(Op::Attempt).len(), 6);
+        assert_eq!(world.faults.calls(Op::ReplaceLease).len(), 6);
     });
 }
 
@@ -124,9 +124,9 @@ fn one_message_that_comes_again_makes_no_other_suspect() {
         let again = projector.project_with_suspects(&messages, &is_suspect, 3, world.soon()).await;
         assert_eq!(again, [2, 4], "only c's messages are retried");
         assert_eq!(cursors(&world).await, [(1, 0), (2, 0), (0, 0)]);
-        let noted = world.faults.calls(Op::Attempt);
+        let noted = world.faults.calls(Op::ReplaceLease);
         assert_eq!(noted, [format!("{b} 1"), format!("{b} 0")], "both of b's commits at once");
-        let advanced = world.faults.calls(Op::Advance);
+        let advanced = world.faults.calls(Op::MoveCursor);
         assert_eq!(advanced, [format!("{a} 1"), format!("{b} 2")], "the suspects go last");
         let again = projector.project_with_suspects(&messages, &[false; 5], 3, world.soon()).await;
         assert_eq!((again, cursors(&world).await), (vec![], vec![(1, 0), (2, 0), (2, 0)]));
@@ -166,7 +166,7 @@ fn what_is_behind_a_suspect_is_suspect() {
 #[test]
 fn every_return_removes_the_lease() {
     play(async || {
-        for op in [Op::Rows, Op::PutRow, Op::Advance, Op::JournalRead, Op::Attempt] {
+        for op in [Op::Rows, Op::PutRow, Op::MoveCursor, Op::JournalRead, Op::ReplaceLease] {
             let world = World::new();
             let mut messages = singles(&world, 3).await;
             if op == Op::JournalRead {
@@ -200,7 +200,7 @@ fn a_lease_that_could_not_be_removed_counts_as_no_crash() {
         let messages = singles(&world, 1).await;
         let projector = world.projector("sums");
         world.faults.fail(Op::PutRow, "", .., Broken::Before);
-        world.faults.fail(Op::Attempt, " 0", .., Broken::Before);
+        world.faults.fail(Op::ReplaceLease, " 0", .., Broken::Before);
         for _ in 0..5 {
             assert_eq!(projector.suspicious(3).project(&messages, world.soon()).await, [0]);
             assert_eq!(attempts(&world.cursor("sums", &acme()).await), 1);
@@ -243,7 +243,7 @@ fn what_is_not_suspect_writes_no_attempts() {
         let messages = singles(&world, 4).await;
         let projector = world.projector("sums");
         applied(&projector, &messages[..2]).await;
-        assert_eq!(world.faults.counts([Op::Attempt]), [0]);
+        assert_eq!(world.faults.counts([Op::ReplaceLease]), [0]);
         world.faults.before(Op::PutRow, "", || async {
             crate::crash::crash();
             std::future::pending().await
@@ -254,7 +254,7 @@ fn what_is_not_suspect_writes_no_attempts() {
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, attempts(&cursor)), (Seq(4), 0));
         assert_eq!(
-            world.faults.calls(Op::Attempt),
+            world.faults.calls(Op::ReplaceLease),
             [format!("{} 1", acme()), format!("{} 0", acme())]
         );
     });
@@ -319,7 +319,7 @@ fn logs_are_caught_up_at_once() {
             caught_up.sort();
             assert_eq!((report.logs, caught_up, report.failed), (3, vec![a, b], vec![]));
             assert_eq!(cursors(&world).await, [(3, 0), (3, 0), (0, 0)], "c was not asked for");
-            let noted = world.faults.counts([Op::Attempt]);
+            let noted = world.faults.counts([Op::ReplaceLease]);
             assert_eq!(noted, [if attempts_max.is_some() { 4 } else { 0 }]);
             // No time is left.
             let now = world.env.now();
@@ -358,7 +358,7 @@ fn attempts_count_for_one_step_only() {
         let suspicious = || world.projector("sums").suspicious(2);
         let last = world.messages().pop().expect("many");
         for killed_at in [" 200", " 250"] {
-            world.faults.before(Op::Advance, killed_at, || async {
+            world.faults.before(Op::MoveCursor, killed_at, || async {
                 crate::crash::crash();
                 std::future::pending().await
             });

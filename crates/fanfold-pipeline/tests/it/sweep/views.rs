@@ -60,7 +60,7 @@ fn a_sweep_goes_on_where_the_last_one_ended() {
         let sweep = world.view_sweep("sums");
         // Each step takes a millisecond.
         let clock = world.env.clone();
-        world.faults.after_every(Op::Advance, move || {
+        world.faults.after_every(Op::MoveCursor, move || {
             clock.pass(1);
             std::future::ready(())
         });
@@ -191,7 +191,7 @@ async fn lost_messages(world: &World, names: &str, n: usize) -> (Vec<LogId>, Vec
 /// Makes each advance of a cursor take a millisecond.
 fn slow_down(world: &World) {
     let clock = world.env.clone();
-    world.faults.after_every(Op::Advance, move || {
+    world.faults.after_every(Op::MoveCursor, move || {
         clock.pass(1);
         std::future::ready(())
     });

@@ -27,6 +27,9 @@ struct Options {
     /// Runs the embedded engine itself, with crashes, instead of the stages behind faults of their ports.
     #[arg(long)]
     engine: bool,
+    /// Starts no further seed once one has failed.
+    #[arg(long)]
+    fail_fast: bool,
     /// Prints every effect of every run.
     #[arg(long)]
     trace: bool,
@@ -104,6 +107,9 @@ fn main() -> ExitCode {
                     if !run.violations.is_empty() {
                         print(&run);
                         totals.failed.push(seed);
+                        if options.fail_fast {
+                            next.store(end, Ordering::Relaxed);
+                        }
                     }
                 }
             });

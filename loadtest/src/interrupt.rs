@@ -37,6 +37,9 @@ pub(crate) fn watch(live: Option<Arc<Live>>) -> Result<watch::Receiver<bool>> {
             process::exit(ENDED_BY_SIGINT);
         }
     };
-    thread::Builder::new().name("interrupts".into()).spawn(wait).context("no thread starts")?;
+    thread::Builder::new()
+        .name("interrupts".into())
+        .spawn(wait)
+        .context("cannot start a thread")?;
     Ok(ended)
 }

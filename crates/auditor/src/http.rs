@@ -57,7 +57,7 @@ pub enum HttpError {
     Broken(#[source] hyper_util::client::legacy::Error),
     #[error("the answer is cut off, or is larger than {ANSWER_BYTES_MAX} bytes")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("no answer within {} ms", .0.as_millis())]
+    #[error("the target did not answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
 }
 

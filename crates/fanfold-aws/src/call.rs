@@ -98,7 +98,7 @@ impl Aws {
                 }
                 CallError::Refused { .. } => {
                     // No stage retries it, so this logs one line per call.
-                    tracing::error!(alarm = "refused", %error);
+                    tracing::error!(alarm = "refused", %error, "AWS refuses the call: an operator must act");
                     return Err(error);
                 }
                 _ => {}

@@ -158,7 +158,7 @@ fn begins_array(input: &mut impl BufRead) -> anyhow::Result<(bool, usize)> {
 /// since strings in JSON cannot have one.
 fn elements(json: &[u8]) -> anyhow::Result<Vec<Item>> {
     let elements: Vec<&RawValue> =
-        serde_json::from_slice(json).context("it begins with `[`, but is no JSON array")?;
+        serde_json::from_slice(json).context("it begins with `[`, but is not a JSON array")?;
     let (mut line, mut counted) = (1, 0);
     let items = elements.into_iter().map(|element| {
         let element = element.get();

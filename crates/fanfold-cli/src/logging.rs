@@ -62,7 +62,11 @@ impl Repeats {
         let kinds = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for kind in kinds.into_values() {
             if let Some(repeats) = kind.seen.checked_sub(SHOWN_MAX).filter(|n| *n > 0) {
-                tracing::warn!(repeats, of = kind.message, "more of the same was not shown");
+                tracing::warn!(
+                    repeats,
+                    of = kind.message,
+                    "repeats of this message were not shown"
+                );
             }
         }
     }

@@ -155,7 +155,9 @@ async fn host(
         lost = engine.lost() => return Err(lost.into()),
     };
     if !recovered {
-        tracing::warn!("some commands that were accepted before the start are not processed yet");
+        tracing::warn!(
+            "recovery has not yet processed all commands that were accepted before the start"
+        );
     }
     let shards = engine.shards().iter().filter(|shard| shard.state == ShardState::Open).count();
     let api = Api {
@@ -199,7 +201,7 @@ async fn host(
                  unless they were in memory"
             ),
         },
-        () = signals.next() => bail!("stopped at once, at the second signal"),
+        () = signals.next() => bail!("stopped before all requests were answered, because of a second signal"),
     }
 }
 

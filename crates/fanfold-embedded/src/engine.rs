@@ -142,7 +142,7 @@ impl Engine {
         let ms = move |env: &Arc<dyn Env>| env.now().since_ms(began);
         let folder = Folder::take(machine.disk, folder)?;
         let store = Arc::new(Store::open(folder, &tables, env.clone(), Driver::Loops)?);
-        tracing::info!(ms = ms(&env), "the tables are open");
+        tracing::info!(ms = ms(&env), "the engine has opened its tables");
         let ports = Ports::new(&config.transit, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
         steady.not_before(ports.commands.replayed_until());
@@ -150,7 +150,12 @@ impl Engine {
         let durability = Durability::begin(store.clone(), ports.commands.clone(), writers)?;
         let durability = Arc::new(durability);
         let (logs, unclean_starts) = (durability.replayed_logs(), durability.unclean_starts());
-        tracing::info!(ms = ms(&env), logs = logs.len(), unclean_starts, "the command log is read");
+        tracing::info!(
+            ms = ms(&env),
+            logs = logs.len(),
+            unclean_starts,
+            "the engine has read the command log"
+        );
         let replay = Replay::new(logs, views.len(), unclean_starts, store.clone());
         if machine.has_watchdog {
             let hang = Duration::from_millis(config.hang_ms);
@@ -187,7 +192,7 @@ impl Engine {
         let (durable, waiting, replayed) = (durability.clone(), env.clone(), replay.clone());
         sweeps.0.spawn(async move {
             durable.until_recovered(&*waiting).await;
-            tracing::info!(ms = ms(&waiting), "everything is processed again");
+            tracing::info!(ms = ms(&waiting), "recovery has processed all accepted commands");
             replayed.clear_suspicion(&processor);
             durable.recovered();
         });
@@ -309,7 +314,11 @@ impl Engine {
         let stopped = self.within(STOP_MS, self.stages.0.ended()).await;
         let clean = drained && stopped;
         if !clean {
-            tracing::warn!(drained, stopped, "the engine was stopped in the middle");
+            tracing::warn!(
+                drained,
+                stopped,
+                "the engine stopped before all work was done: the next start does the rest"
+            );
         }
         let saved = self.monitor.durability.end(clean).await;
         match self.monitor.is_durable {

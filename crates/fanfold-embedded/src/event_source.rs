@@ -253,14 +253,19 @@ where
                     stage = config.name,
                     records = part.len(),
                     finished,
-                    "some records come again"
+                    "the stage did not finish all records: the event source delivers the rest again"
                 );
                 return finished;
             }
-            Either::Left((Err(_), _)) => "panicked",
-            Either::Right(_) => "did not come back",
+            Either::Left((Err(_), _)) => "it panicked",
+            Either::Right(_) => "it exceeded its time limit",
         };
-        tracing::error!(stage = config.name, records = part.len(), failed, "an invocation failed");
+        tracing::error!(
+            stage = config.name,
+            records = part.len(),
+            failed,
+            "an invocation failed: the event source delivers its records again"
+        );
         0
     }
 

@@ -256,7 +256,10 @@ where
             left = join_all(again).await.concat();
         }
         for message in &left {
-            tracing::warn!(subscriber = self.config.name, "a message goes to the dead letters");
+            tracing::warn!(
+                subscriber = self.config.name,
+                "all deliveries of a message failed: it goes to the dead letters"
+            );
             for body in message.bodies() {
                 self.dead_letters.push(&self.config.name, body);
             }
@@ -278,10 +281,14 @@ where
             Either::Left((Ok(failed), _)) => {
                 return failed.into_iter().filter_map(|at| messages.get(at).cloned()).collect();
             }
-            Either::Left((Err(_), _)) => "panicked",
-            Either::Right(_) => "did not come back",
+            Either::Left((Err(_), _)) => "it panicked",
+            Either::Right(_) => "it exceeded its time limit",
         };
-        tracing::error!(subscriber = self.config.name, failed, "a delivery failed");
+        tracing::error!(
+            subscriber = self.config.name,
+            failed,
+            "an invocation of the subscriber failed"
+        );
         messages
     }
 }

@@ -125,7 +125,7 @@ fn split<'a>(body: &'a [u8]) -> Result<Vec<&'a [u8]>, Problem> {
         lines
     };
     match requests.len() {
-        0 => Err(Problem::new(Kind::NO_COMMANDS, "the batch holds no commands")),
+        0 => Err(Problem::new(Kind::NO_COMMANDS, "the batch has no commands")),
         1..=REQUEST_COMMANDS_MAX => Ok(requests),
         n => Err(Problem::new(
             Kind::TOO_MANY_COMMANDS,

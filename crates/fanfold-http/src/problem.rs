@@ -177,7 +177,7 @@ impl Problem {
                 return Self::new(Kind::REFUSED, detail).retry_after(RETRY_AFTER_REFUSAL_S);
             }
             Unavailable::Damaged { .. } => {
-                tracing::error!(error = %unavailable, "what is stored cannot be read");
+                tracing::error!(error = %unavailable, "a stored item cannot be read");
                 return Self::new(Kind::INTERNAL, detail);
             }
         };
@@ -223,7 +223,7 @@ impl From<IngestError> for Problem {
             }
             IngestError::Closed { .. } => Self::new(Kind::LOG_CLOSED, detail),
             IngestError::Unencodable(source) => {
-                tracing::error!(error = %source, "commands cannot be written");
+                tracing::error!(error = %source, "commands cannot be encoded");
                 Self::new(Kind::INTERNAL, detail)
             }
             IngestError::Unavailable(full @ Unavailable::Full { .. }) => {
@@ -249,7 +249,10 @@ impl From<LogError> for Problem {
                 return Self::unavailable(unavailable, format!("the {hop} failed"));
             }
             LogError::Unavailable(unavailable @ Unavailable::Damaged { hop, .. }) => {
-                return Self::unavailable(unavailable, format!("what is in the {hop} is damaged"));
+                return Self::unavailable(
+                    unavailable,
+                    format!("an item of the {hop} cannot be read"),
+                );
             }
             LogError::Unavailable(unavailable) => {
                 return Self::unavailable(unavailable, unavailable.to_string());

@@ -64,7 +64,10 @@ pub(crate) fn is_outdated(due: Option<Time>, budget: Budget) -> bool {
 /// The reply to an outdated scheduled event.
 pub(crate) fn dropped_schedule(due: Option<Time>) -> Result<Reply, InvocationError> {
     let due = due.unwrap_or_default();
-    tracing::warn!(due = due.0, "a scheduled event is dropped: the next one was sent already");
+    tracing::warn!(
+        due = due.0,
+        "the Lambda drops a scheduled event, because the next one was sent already"
+    );
     let mut metrics = Metrics::new();
     metrics.of_service(SCHEDULES_DROPPED, 1.0);
     Reply::new(&json!({ "dropped": true }), metrics)

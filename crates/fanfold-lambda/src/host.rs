@@ -119,7 +119,7 @@ where
 /// Logs a connection that could not be opened in advance. The first call that needs it opens it.
 pub(crate) fn report_warm(hop: &str, warmed: Result<(), Unavailable>) {
     if let Err(error) = warmed {
-        tracing::warn!(hop, %error, "a connection could not be opened in advance");
+        tracing::warn!(hop, %error, "the Lambda could not open a connection in advance");
     }
 }
 

@@ -195,7 +195,7 @@ impl PackingTopic {
                     places.iter().for_each(|at| progress.results[*at] = Ok(()));
                     continue;
                 };
-                tracing::warn!(%error, topic, "a message was not published");
+                tracing::warn!(%error, topic, "the topic did not publish a message");
                 match error {
                     // Not the result yet: a smaller step may succeed.
                     PublishError::Refused(said) => {

@@ -90,14 +90,14 @@ pub enum ProjectError {
         expected: Seq,
     },
     /// Other projectors write the same row all the time.
-    #[error("the row `{0}` is contended")]
+    #[error("other calls keep changing the row `{0}`")]
     Contended(RowKey),
     /// Another process may be applying what is next, and may crash on it.
     #[error("another process may be applying the log's next commits")]
     UnderWay,
     /// Another projector, perhaps of another build, has applied an entry that this one cannot
     /// apply.
-    #[error("entry {0}, which cannot be applied here, has been applied")]
+    #[error("another process has applied entry {0}, which this one cannot apply")]
     Overtaken(Seq),
     /// There was not enough time.
     #[error("the deadline has passed")]
@@ -146,7 +146,7 @@ impl Projector {
                 tracing::error!(
                     alarm = "unreadable",
                     view,
-                    "a message cannot be read and is skipped"
+                    "the projector cannot read a message, and skips it"
                 );
                 Vec::new()
             }
@@ -170,7 +170,7 @@ impl Projector {
         at_once(pace, logs, |(of_log, result)| {
             if let Err(error) = result {
                 let log = of_log.log;
-                tracing::debug!(view = self.view.name(), %log, %error, "commits must come again");
+                tracing::debug!(view = self.view.name(), %log, %error, "the topic must deliver the log's commits again");
                 failed.extend(of_log.commits.iter().map(|(_, index)| *index));
             }
         })
@@ -427,7 +427,7 @@ impl Projector {
         if cursor.parked.is_none() && cursor.seq >= seq {
             return Err(ProjectError::Overtaken(seq));
         }
-        tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason);
+        tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason, "the view is parked for this log");
         let parked = ParkedView { seq, reason, at: self.ports.env.now() };
         self.ports.table.park(log, cursor.seq, &parked).await?;
         // Refused if another projector has moved the cursor meanwhile. Then there is more to apply.

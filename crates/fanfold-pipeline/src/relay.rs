@@ -147,7 +147,7 @@ impl Relay {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, records = put.len(), "put_records failed");
+                    tracing::warn!(%error, records = put.len(), "the relay could not put records on the command stream");
                     round.failed = true;
                     round.refused |= !error.may_pass();
                 }

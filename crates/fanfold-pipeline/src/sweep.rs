@@ -165,7 +165,7 @@ impl Sweep {
             match self.canary_age_ms(&log).await {
                 Ok(age_ms) => age_ms_max = age_ms_max.max(age_ms),
                 Err(error) => {
-                    tracing::warn!(%log, %error, "a canary could not be inspected");
+                    tracing::warn!(%log, %error, "the sweep could not inspect a canary");
                     unheard.push(log);
                 }
             }
@@ -183,7 +183,7 @@ impl Sweep {
         let commands: Vec<&[u8]> = commands.iter().map(String::as_bytes).collect();
         for answer in ingest.ingest(&commands).await {
             if let Err(error) = answer {
-                tracing::warn!(%error, "a canary's command was not accepted");
+                tracing::warn!(%error, "ingest did not accept the command of a canary");
             }
         }
         (age_ms_max, unheard)
@@ -217,7 +217,7 @@ impl Sweep {
             };
             for ((at, record), result) in chunk.iter().zip(results) {
                 if let Err(error) = result {
-                    tracing::warn!(log = %record.key, %error, "a record of the sweep was not put");
+                    tracing::warn!(log = %record.key, %error, "the sweep could not put a record on the command stream");
                     failed[*at] = true;
                 }
             }
@@ -230,7 +230,7 @@ impl Sweep {
             }
             self.seen.put(&log, now);
             if inspection.is_resent {
-                tracing::warn!(%log, "the slot's batch was put on the stream again");
+                tracing::warn!(%log, "the sweep put the slot's batch on the command stream again");
                 report.resent.push(log.clone());
             }
             report.nudged.push(log);
@@ -257,7 +257,7 @@ impl SweepReport {
                 Some(inspection).filter(|inspection| !inspection.records.is_empty())
             }
             Err(error) => {
-                tracing::warn!(%log, %error, "a log could not be inspected");
+                tracing::warn!(%log, %error, "the sweep could not inspect a log");
                 self.failed.push(log.clone());
                 None
             }
@@ -278,7 +278,7 @@ async fn behind(
     match commands.catalogue(after.clone(), looked).await {
         Ok(page) => page.next,
         Err(error) => {
-            tracing::warn!(%error, "the next sweep begins at the same log as this one");
+            tracing::warn!(%error, "the sweep could not store its position: the next run begins where this one did");
             after
         }
     }

@@ -91,7 +91,7 @@ fn listed(mut item: Item) -> Option<LogId> {
         tracing::error!(
             alarm = "foreign_log",
             problem,
-            "a row of the catalogue is not Fanfold's and is skipped"
+            "the sweep skips a row of the catalogue that Fanfold did not write"
         );
     })
     .ok()

@@ -221,7 +221,7 @@ fn damaged(log: &LogId, sort_key: &str, problem: &dyn Display) -> ParkedItem {
         %log,
         sort_key,
         %problem,
-        "a parked item cannot be read and waits for an operator"
+        "the processor cannot read a parked item: an operator must look at it"
     );
     let seq = sort_key.split_once('#').and_then(|(seq, _)| seq.parse().ok());
     let identity = identity(sort_key).to_owned();

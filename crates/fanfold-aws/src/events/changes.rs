@@ -58,7 +58,7 @@ pub fn changes(event: &str) -> Result<Batch<Change>, WrongEvent> {
                 tracing::error!(
                     alarm = "undecodable_slot",
                     problem,
-                    "a change of the commands table cannot be read and is skipped: its log stands still"
+                    "the relay cannot read a change of the commands table, and skips it: the log stands still"
                 );
             }
         }

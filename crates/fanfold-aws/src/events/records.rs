@@ -50,7 +50,7 @@ pub fn records(event: &str) -> Result<Batch<ReceivedRecord>, WrongEvent> {
                 tracing::error!(
                     alarm = "foreign_record",
                     problem,
-                    "a record of the command stream is not Fanfold's and is skipped"
+                    "the processor skips a record of the command stream that Fanfold did not write"
                 );
             }
         }

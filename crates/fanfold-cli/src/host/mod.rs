@@ -114,7 +114,7 @@ impl Host {
     pub async fn drain(self) {
         self.lifecycle.send_replace(Lifecycle::Draining);
         if timeout(DRAIN_MAX, self.lifecycle.closed()).await.is_err() {
-            tracing::warn!("the host ends before some requests are answered");
+            tracing::warn!("the host stops before it has answered all requests");
             self.lifecycle.send_replace(Lifecycle::Ended);
         }
     }
@@ -168,7 +168,7 @@ impl Acceptor {
                 // Only this connection failed: its client reset it before it was accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "a connection cannot be accepted");
+                    tracing::error!(%error, "the host cannot accept a connection");
                     sleep(ACCEPT_RETRY).await;
                 }
             }
@@ -191,7 +191,7 @@ impl Acceptor {
         }
         tracing::warn!(
             connections = self.connections.count(),
-            "a connection is refused: there are as many as there may be, and all of them are at work"
+            "the host refuses a connection: all possible connections are working on requests"
         );
         // Without a permit the connection is closed without an answer.
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {

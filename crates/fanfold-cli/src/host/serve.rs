@@ -133,7 +133,7 @@ pub(super) async fn serve(
         End::Evicted => {
             tracing::warn!(
                 ?phase,
-                "a connection is evicted: it has waited long for its client, and others need the room"
+                "the host closes a connection that waits for its client, to make room for another"
             );
             if matches!(phase, Phase::Head | Phase::Body) {
                 // Another connection waits for this one's place, so this write does not wait.
@@ -141,7 +141,7 @@ pub(super) async fn serve(
             }
         }
         End::Refused => {
-            tracing::warn!("a request is refused: there is no room for its body");
+            tracing::warn!("the host refuses a request: it has no room for the body");
             answer_and_close(stream, &raw::answer(&no_room())).await;
         }
     }

@@ -41,7 +41,7 @@ fn a_folder_belongs_to_one_process() {
     assert_eq!(
         refused(folder),
         format!(
-            "error: the folder {shown} is in use by another process: stop that, or choose another folder"
+            "error: another process uses the folder {shown}: stop that process, or choose another folder"
         )
     );
     assert_eq!(names(folder), before);
@@ -100,7 +100,7 @@ fn a_folder_with_foreign_files_is_refused_and_left_alone() {
     let folder = folder.path();
     let shown = folder.display();
     let expected = format!(
-        "error: the folder {shown} holds something else than fanfold's data: choose another folder"
+        "error: the folder {shown} contains files that fanfold did not create: choose another folder"
     );
     fs::write(folder.join("letter.txt"), "Dear Ann").expect("a file");
     assert_eq!(refused(folder), expected);
@@ -183,7 +183,7 @@ fn foreign_files_are_neither_used_nor_removed() {
         make(folder.path(), content);
         let before = names(folder.path());
         let error = refused(folder.path());
-        assert!(error.contains("holds something else than fanfold's data"), "{error}");
+        assert!(error.contains("contains files that fanfold did not create"), "{error}");
         assert_eq!(names(folder.path()), before);
         assert_eq!(
             folder.path().join("tables").exists(),
@@ -258,7 +258,7 @@ fn a_folder_with_a_missing_part_is_refused_and_not_started_anew() {
 fn a_file_in_place_of_the_folder_is_refused() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let shown = file.path().display();
-    let expected = format!("error: {shown} is no folder: choose another place");
+    let expected = format!("error: {shown} is a file: choose a folder instead");
     assert_eq!(refused(file.path()), expected);
 }
 
@@ -272,7 +272,7 @@ fn a_link_to_the_folder_works_and_a_broken_link_is_refused() {
         let up = Up::on(&link);
         assert_eq!(tail(&up), Some(2));
         // The link and its target are the same folder.
-        assert!(refused(folder.path()).contains("is in use by another process"));
+        assert!(refused(folder.path()).contains("another process uses the folder"));
     }
     let moved = place.path().join("moved");
     fs::rename(folder.path(), &moved).expect("it is there");
@@ -280,7 +280,7 @@ fn a_link_to_the_folder_works_and_a_broken_link_is_refused() {
     assert_eq!(
         refused(&link),
         format!(
-            "error: the folder {} is a link to {}, which is not there: change that, or choose another folder",
+            "error: the folder {} is a symbolic link to {}, which does not exist: create that, or choose another folder",
             shown.0, shown.1
         )
     );
@@ -308,7 +308,7 @@ fn of_two_processes_that_start_on_an_empty_folder_one_gets_it() {
                     hosts += 1;
                     assert_eq!(open(up, 1), Some(1));
                 }
-                Err(said) => assert!(said.contains("is in use by another process"), "{said}"),
+                Err(said) => assert!(said.contains("another process uses the folder"), "{said}"),
             }
         }
         assert_eq!(hosts, 1);

@@ -119,7 +119,7 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     assert_eq!(
         stderr(&output),
         format!(
-            "error: there is no space left for the folder {shown}: make some, then start again\n"
+            "error: the disk of the folder {shown} is full: free some space, then start again\n"
         )
     );
     let mut child = up_on(&folder).spawn().expect("the binary starts");

@@ -358,7 +358,7 @@ impl StoredCommands {
                 }
                 // That the folder is gone was logged already.
                 if !matches!(error, StoreError::Gone(_)) {
-                    tracing::error!(alarm = "not_durable", %error, "commands were not accepted");
+                    tracing::error!(alarm = "not_durable", %error, "the engine could not store commands, and refused them");
                 }
                 let changes = changes.into_iter().map(|(_, _, answer)| answer);
                 for answer in changes.chain(refused.into_iter().map(|(answer, _)| answer)) {

@@ -112,7 +112,7 @@ impl<D: Downstream> CheckpointLoop<D> {
             if is_wanted || is_due || self.store.unsaved_bytes() >= CHECKPOINT_BYTES {
                 checkpoint_ms = 0;
                 if let Err(error) = self.checkpoint() {
-                    tracing::error!(alarm = "not_durable", %error, "no checkpoint was made");
+                    tracing::error!(alarm = "not_durable", %error, "the engine could not make a checkpoint: it tries again");
                     stop.or(self.env.sleep(RETRY_MS)).await;
                     checkpoint_ms = CHECKPOINT_MS;
                 }

@@ -64,7 +64,7 @@ impl Replay {
             tracing::warn!(
                 unclean_starts,
                 logs = logs.len(),
-                "the process has ended at the same position before: one record at a time"
+                "earlier starts crashed during recovery: recovery processes one record at a time"
             );
         }
         Arc::new(Self {
@@ -144,7 +144,7 @@ impl Replay {
     /// Makes it durable that an attempt has returned, before the next one can end the process.
     async fn make_durable(&self) {
         if let Err(error) = self.store.durable().await {
-            tracing::warn!(%error, "a marker may still stand after a crash, though its attempt has returned");
+            tracing::warn!(%error, "the end of a call could not be made durable: a crash from here on counts against that call");
         }
     }
 
@@ -208,7 +208,11 @@ impl Replay {
         }
         match failed {
             0 => gaps.close_earlier(),
-            logs => tracing::warn!(view = gaps.view(), logs, "left to the view's sweep"),
+            logs => tracing::warn!(
+                view = gaps.view(),
+                logs,
+                "recovery could not bring the view up to date in all logs: the view's sweep does the rest"
+            ),
         }
         self.views.fetch_sub(1, Ordering::Release);
     }
@@ -234,7 +238,7 @@ impl Replay {
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
         let report = self.sweep(sweep.catch_up(logs, attempts_max, deadline)).await;
         let caught_up = report.caught_up.len();
-        tracing::info!(logs = logs.len(), caught_up, "a view has caught up");
+        tracing::info!(logs = logs.len(), caught_up, "recovery has brought a view up to date");
         report.failed.len() + report.under_way
     }
 }

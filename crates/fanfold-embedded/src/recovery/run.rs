@@ -136,7 +136,7 @@ impl Durability {
     pub(crate) fn recovered(&self) {
         let run = encode(self.counts.done.load(Ordering::Relaxed), 0);
         if let Err(error) = self.store.put_now(Table::META, RUN_KEY, Some(run)) {
-            tracing::warn!(%error, "it was not noted that everything was processed again");
+            tracing::warn!(%error, "recovery is complete, but this could not be stored: a crash from here on counts as one during recovery");
         }
     }
 
@@ -171,7 +171,7 @@ impl Durability {
         let saved = match lock(&self.last).take() {
             Some(Ok(())) => true,
             Some(Err(error)) => {
-                tracing::error!(%error, "the last checkpoint was not made");
+                tracing::error!(%error, "the engine could not make its last checkpoint: the next start processes more commands again");
                 false
             }
             None => false,

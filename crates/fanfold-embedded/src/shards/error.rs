@@ -18,7 +18,7 @@ pub enum ReshardError {
         shard: ShardId,
     },
     /// The shard was split or merged before.
-    #[error("{shard} is closed: list the shards, and take those that came from it")]
+    #[error("{shard} is closed: list the shards, and use its children instead")]
     Closed {
         /// The shard.
         shard: ShardId,
@@ -44,7 +44,7 @@ pub enum ReshardError {
         most: HashKey,
     },
     /// The two are the same shard, or their ranges do not meet.
-    #[error("{one} and {other} are not neighbours: merge two of which one begins where one ends")]
+    #[error("{one} and {other} are not neighbours: merge two shards whose ranges touch")]
     NotAdjacent {
         /// One shard.
         one: ShardId,
@@ -55,7 +55,9 @@ pub enum ReshardError {
     #[error("there are {SHARDS_OPEN_MAX} open shards, no more are possible: merge some first")]
     TooManyOpen,
     /// 1,024 closed shards still have unprocessed items.
-    #[error("{SHARDS_CLOSED_MAX} closed shards are not drained yet: try again when some are gone")]
+    #[error(
+        "{SHARDS_CLOSED_MAX} closed shards are not drained yet: try again when stages have processed more"
+    )]
     TooManyClosed,
     /// The new layout could not be stored, so it was not applied.
     #[error("the new layout of the shards could not be stored: try again")]

@@ -91,7 +91,10 @@ impl CommandLog {
                     return Err(broken(&segment.path, "damaged in the middle of the log"));
                 }
                 let bytes = groups.file_bytes - groups.valid_bytes;
-                tracing::info!(bytes, "cut off what was not accepted when the process ended");
+                tracing::info!(
+                    bytes,
+                    "the last process crashed while it wrote to the command log: cut off what was never accepted"
+                );
             }
             synced_bytes = groups.valid_bytes;
         }

@@ -36,7 +36,7 @@ const IGNORED: &[&str] = &["lost+found", "Thumbs.db", "desktop.ini"];
 pub enum OpenError {
     /// Another process has locked the folder.
     #[error(
-        "the folder {} is in use by another process: stop that, or choose another folder",
+        "another process uses the folder {}: stop that process, or choose another folder",
         .0.display()
     )]
     Locked(PathBuf),
@@ -49,7 +49,7 @@ pub enum OpenError {
         reason: io::Error,
     },
     /// The disk is full.
-    #[error("there is no space left for the folder {}: make some, then start again", .0.display())]
+    #[error("the disk of the folder {} is full: free some space, then start again", .0.display())]
     Full(PathBuf),
     /// A newer version of Fanfold has written the folder.
     #[error(
@@ -63,13 +63,13 @@ pub enum OpenError {
         found: u32,
     },
     /// The folder holds other files.
-    #[error("the folder {} holds something else than fanfold's data: choose another folder", .0.display())]
+    #[error("the folder {} contains files that fanfold did not create: choose another folder", .0.display())]
     Foreign(PathBuf),
     /// The path is a file.
-    #[error("{} is no folder: choose another place", .0.display())]
+    #[error("{} is a file: choose a folder instead", .0.display())]
     NotAFolder(PathBuf),
     /// The path is a symbolic link whose target does not exist.
-    #[error("the folder {} is a link to {}, which is not there: change that, or choose another folder", .path.display(), .target.display())]
+    #[error("the folder {} is a symbolic link to {}, which does not exist: create that, or choose another folder", .path.display(), .target.display())]
     Dangling {
         /// The link.
         path: PathBuf,
@@ -200,7 +200,7 @@ impl Folder {
             tracing::error!(
                 alarm = "folder_gone",
                 folder = %self.path.display(),
-                "the folder was removed, moved or replaced: nothing is accepted any more"
+                "the folder was removed, moved or replaced: the engine refuses all commands, start it again on the folder where it is now"
             );
         }
         StoreError::Gone(self.path.clone())

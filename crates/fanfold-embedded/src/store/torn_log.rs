@@ -75,8 +75,8 @@ pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError>
         log = %log.display(),
         kept = %kept.display(),
         bytes = end - good,
-        "the end of the tables' log cannot be read and was cut off: right after a power cut, a sign \
-         of a failing disk else"
+        "the engine cut off the end of the tables' log, which cannot be read: right after a power \
+         cut that is expected, at other times the disk may be failing"
     );
     Ok(true)
 }

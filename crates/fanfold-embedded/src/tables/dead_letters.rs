@@ -48,7 +48,7 @@ impl StoredDeadLetters {
     pub fn push(&self, view: &str, body: Bytes) {
         if let Err(error) = self.add(view, body) {
             // The view's sweep finds the message's commits in the journal.
-            tracing::error!(view, %error, "a dead letter was not kept");
+            tracing::error!(view, %error, "a dead letter could not be stored and is lost: the view's sweep repairs its rows");
         }
     }
 

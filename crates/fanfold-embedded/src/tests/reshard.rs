@@ -74,7 +74,7 @@ fn an_impossible_reshard_says_what_to_do() {
         ),
         (
             split(0, None),
-            "shardId-000000000000 is closed: list the shards, and take those that came from it"
+            "shardId-000000000000 is closed: list the shards, and use its children instead"
                 .to_owned(),
         ),
         (
@@ -113,7 +113,7 @@ fn an_impossible_reshard_says_what_to_do() {
         ),
         (
             shards.merge(id(2), id(0)),
-            "shardId-000000000000 is closed: list the shards, and take those that came from it"
+            "shardId-000000000000 is closed: list the shards, and use its children instead"
                 .to_owned(),
         ),
         (

@@ -33,7 +33,7 @@ impl Notification {
     pub fn bodies(&self) -> Vec<Bytes> {
         let commits: Vec<Commit> = self.commits.iter().filter_map(ReceivedCommit::commit).collect();
         let packed = pack(&commits).unwrap_or_else(|error| {
-            tracing::error!(%error, "a notification cannot be written");
+            tracing::error!(%error, "a commit cannot be encoded as a notification");
             Vec::new()
         });
         packed.into_iter().map(|packed| packed.message.body.into()).collect()

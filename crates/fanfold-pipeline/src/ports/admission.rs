@@ -9,7 +9,7 @@ pub trait Admission: Send + Sync {
 
 /// Commands are not accepted now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not admitting commands: {reason}")]
+#[error("the host admits no commands now: {reason}")]
 pub struct NotAdmitted {
     /// Why, in words.
     pub reason: String,

@@ -74,7 +74,7 @@ pub struct JournalPage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalAppendError {
     /// The log has a commit with this `first`.
-    #[error("a commit from {} exists", .0.first)]
+    #[error("the journal has another commit that begins at {}", .0.first)]
     Exists(CommitItem),
     /// It may have been stored.
     #[error(transparent)]

@@ -73,7 +73,7 @@ pub enum Unavailable {
         hop: &'static str,
     },
     /// What is stored was not written by Fanfold, or only in part. A retry fails, too.
-    #[error("what is in the {hop} cannot be read: {message}")]
+    #[error("an item of the {hop} cannot be read: {message}")]
     Damaged {
         /// The port.
         hop: &'static str,

@@ -11,7 +11,7 @@ pub enum PublishError {
     /// The topic refuses this very commit for its content or its size, and always would: it was not
     /// published, and will not be. This MUST NOT be said for what stops other commits, too (no
     /// right, no key, no such topic): that is [`Unavailable::Refused`].
-    #[error("the topic refuses it: {0}")]
+    #[error("the topic refuses the commit: {0}")]
     Refused(String),
     /// It may be published later.
     #[error(transparent)]

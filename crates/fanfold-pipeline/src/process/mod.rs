@@ -207,7 +207,7 @@ impl Processor {
                 self.park_queue(&mut work, Reason::CannotFold, &breach.to_string()).await
             }
             Err(Blocked::Suspect(detail)) => {
-                tracing::error!(alarm = "suspect", log = %work.id, detail);
+                tracing::error!(alarm = "suspect", log = %work.id, detail, "the log may have crashed its process: its commands are parked");
                 let parked = self.park_queue(&mut work, Reason::Suspect, &detail).await;
                 self.cache.note_parked(&work.id, true);
                 parked
@@ -215,12 +215,12 @@ impl Processor {
             driven => driven,
         };
         if let Err(blocked) = driven {
-            tracing::debug!(log = %work.id, %blocked, "the log's commands must come again");
+            tracing::debug!(log = %work.id, %blocked, "the stream must deliver the log's commands again");
             let first = work.queue.iter().filter_map(|arrival| arrival.record).min();
             work.fail_from(first.unwrap_or(work.first_record));
         }
         if let Err(blocked) = parked {
-            tracing::debug!(log = %work.id, %blocked, "what cannot be read must come again");
+            tracing::debug!(log = %work.id, %blocked, "the stream must deliver the unreadable records again");
             work.fail_from(work.first_record);
         }
         self.look_for_newer_head(&mut work).await;
@@ -300,7 +300,7 @@ impl Processor {
                 work.take_front();
             } else {
                 let detail = format!("{entry:?} stands at {seq}");
-                tracing::error!(alarm = "conflict", log = %work.id, %seq, detail);
+                tracing::error!(alarm = "conflict", log = %work.id, %seq, detail, "the journal has another command at this seq: the late one is parked");
                 self.park(&work.id, arrival, Reason::Conflict, detail).await?;
                 work.queue.pop_front();
             }

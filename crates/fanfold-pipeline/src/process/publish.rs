@@ -63,14 +63,14 @@ impl Processor {
 
     async fn park_unpublished(&self, commit: &Commit, said: &str) -> Publication {
         let (log, first, last) = (&commit.log, commit.first(), commit.last());
-        tracing::error!(alarm = "unpublished", %log, %first, %last, detail = said);
+        tracing::error!(alarm = "unpublished", %log, %first, %last, detail = said, "the topic refuses a commit: the processor parks it");
         let at = commit.entries.last().map_or(Time(0), |entry| entry.time);
         let content = Content::Commit { last, prev: (*commit.prev).clone() };
         let parked = Parked { reason: Reason::Unpublished, at, detail: said.to_owned(), content };
         match self.park_body(log, first, &parked).await {
             Ok(()) => Publication::Parked,
             Err(blocked) => {
-                tracing::debug!(%log, %blocked, "a refused commit was not parked");
+                tracing::debug!(%log, %blocked, "the processor could not park a refused commit");
                 Publication::Failed
             }
         }

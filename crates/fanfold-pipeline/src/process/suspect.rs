@@ -210,7 +210,7 @@ impl Processor {
         let mut attempt = 1;
         while let Err(error) = parked.remove(id, Seq::ZERO, Attempt::IDENTITY).await {
             if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await {
-                tracing::warn!(log = %id, %error, "an attempt marker stays until it is swept");
+                tracing::warn!(log = %id, %error, "the lease of a returned call stays until the sweep removes it: it may count as one crash");
                 return;
             }
             attempt += 1;
@@ -230,7 +230,7 @@ impl Processor {
         let Some(Arrival { seq, at, command, .. }) = first else { return Ok(Pass::Done) };
         let next = if caution.died_at == Step::Deciding(seq) {
             let detail = format!("it has ended its process {} times", caution.crashes);
-            tracing::error!(alarm = "suspect", log = %work.id, %seq, detail);
+            tracing::error!(alarm = "suspect", log = %work.id, %seq, detail, "the command may have crashed its process");
             if !self.may_fault(&work.id, seq, caution.faults_per_hour_max).await? {
                 return self.hold(work, &detail).await;
             }

@@ -46,19 +46,19 @@ pub(super) enum Blocked {
     Unavailable(Unavailable),
     #[error("the deadline has passed")]
     Deadline,
-    #[error("other environments append to the log all the time")]
+    #[error("other environments keep appending to the log")]
     Contended,
     #[error("another process may be working on the log")]
     UnderWay,
     #[error("no such service is registered here")]
     NoService,
-    #[error("the log is suspect of ending its process: {0}")]
+    #[error("the log may have crashed its process: {0}")]
     Suspect(String),
-    #[error("what is to be parked cannot be written")]
+    #[error("the item to be parked cannot be encoded")]
     Unencodable(#[source] serde_json::Error),
     #[error("this build cannot fold the log")]
     CannotFold(#[source] FoldError),
-    #[error("what is stored of the log is damaged")]
+    #[error("the log's stored data is damaged")]
     Damaged(#[source] Unavailable),
     #[error(transparent)]
     Breach(#[from] Breach),
@@ -333,7 +333,7 @@ impl Processor {
         self.cache.note_parked(&work.id, !work.queue.is_empty());
         while let Some(arrival) = work.queue.front() {
             if !arrival.parked {
-                tracing::warn!(log = %work.id, seq = %arrival.seq, ?reason, detail, "parked");
+                tracing::warn!(log = %work.id, seq = %arrival.seq, ?reason, detail, "the processor parks a command");
                 self.park(&work.id, arrival, reason, detail.to_owned()).await?;
             }
             work.queue.pop_front();
@@ -352,7 +352,7 @@ impl Processor {
             Err(error) => Err(error),
         };
         if let Err(error) = put {
-            tracing::warn!(log = %id, %error, "a nudge was not put");
+            tracing::warn!(log = %id, %error, "the processor could not put a nudge on the command stream: the sweep does");
         }
     }
 
@@ -363,7 +363,7 @@ impl Processor {
         error: &(dyn std::error::Error + Sync),
     ) -> Result<(), Blocked> {
         let detail = chain(error);
-        tracing::error!(alarm = "cannot_fold", log = %work.id, detail);
+        tracing::error!(alarm = "cannot_fold", log = %work.id, detail, "the processor cannot fold the log, and parks its commands");
         self.park_queue(work, Reason::CannotFold, &detail).await
     }
 
@@ -385,7 +385,7 @@ impl Processor {
         unreadable: &[(Seq, Parked)],
     ) -> Result<(), Blocked> {
         for (seq, parked) in unreadable {
-            tracing::error!(alarm = "undecodable", log = %id, %seq, detail = parked.detail);
+            tracing::error!(alarm = "undecodable", log = %id, %seq, detail = parked.detail, "the processor cannot read a record, and parks it");
             self.park_body(id, *seq, parked).await?;
         }
         Ok(())
@@ -453,7 +453,7 @@ impl Processor {
 pub(super) fn report_faults(commit: &Commit) {
     for entry in commit.entries.iter() {
         if let Outcome::Faulted { message, .. } = &entry.outcome {
-            tracing::warn!(log = %commit.log, seq = %entry.seq, fault = message, "a command is faulted");
+            tracing::warn!(log = %commit.log, seq = %entry.seq, fault = message, "the service panicked, or crashed the process: the command's entry is `faulted`");
         }
     }
 }

@@ -86,7 +86,7 @@ impl ViewSweepReport {
             Ok(CatchUp::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
             Ok(CatchUp::Unseen | CatchUp::Suspect | CatchUp::Failed) => self.failed.push(log),
             Err(error) => {
-                tracing::warn!(%log, %error, "a view could not catch up");
+                tracing::warn!(%log, %error, "the view's sweep could not bring the view up to date");
                 self.failed.push(log);
             }
         }
@@ -283,7 +283,7 @@ impl ViewSweep {
         match self.ports.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
             Ok(letters) => letters,
             Err(error) => {
-                tracing::warn!(view, %error, "the dead letters cannot be listed");
+                tracing::warn!(view, %error, "the view's sweep cannot list the dead letters");
                 report.undelivered += 1;
                 Vec::new()
             }
@@ -309,7 +309,7 @@ impl ViewSweep {
                 Ok(()) => report.delivered += 1,
                 Err(error) => {
                     // It will be delivered again, without effect.
-                    tracing::warn!(view, %error, "a dead letter stays though it is delivered");
+                    tracing::warn!(view, %error, "the view's sweep could not remove a dead letter that it has delivered: it delivers it again");
                     report.undelivered += 1;
                 }
             }

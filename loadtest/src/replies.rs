@@ -110,30 +110,14 @@ fn without_receipt(status: u16, why: impl Fn() -> String) -> Reply {
 mod tests {
     use super::*;
     use crate::workload::Workload;
-
-    fn spec() -> Spec {
-        Spec {
-            tenants: 1,
-            org_prefix: "load-".into(),
-            zipf: 0.0,
-            users: 1,
-            clients: 0,
-            user_prefix: "r7+".into(),
-            payload: 0,
-            duplicates: 0.0,
-            reused: 0.0,
-            out_of_order: 0.0,
-            rejected: 0.0,
-            transfers: 0.0,
-            seed: 7,
-        }
-    }
+    use crate::workload::tests::spec;
 
     fn replies_to(status: u16, body: &str, commands: usize) -> Vec<Reply> {
+        let spec = Spec { user_prefix: "r7+".into(), ..spec() };
         let status = StatusCode::from_u16(status).expect("it is one");
         let body = bytes::Bytes::from(body.to_owned());
         let answer = Ok(Answer { status, retry_after: None, body });
-        replies(&answer, &Workload::openings(0..1)[..commands], &spec())
+        replies(&answer, &Workload::openings(0..1)[..commands], &spec)
     }
 
     #[test]

@@ -378,14 +378,14 @@ fn letters(seed: u64, count: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::{HashMap, HashSet};
 
     use serde_json::Value;
 
     use super::*;
 
-    fn spec() -> Spec {
+    pub(crate) fn spec() -> Spec {
         Spec {
             tenants: 100,
             org_prefix: "load-".into(),

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfold::AnyView;
-use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
-use fanfold_pipeline::read::{ReadPorts, Reads};
+use fanfold_pipeline::read::Reads;
 use fanfold_pipeline::sweep::SweepReport;
 use futures::future::{Either, select};
 
@@ -164,9 +164,11 @@ impl Engine {
 
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
+        let wiring = ports.wiring(env.clone());
         let start = Start {
             config: &config,
             ports: &ports,
+            wiring: &wiring,
             replay: replay.clone(),
             durability: durability.clone(),
             env: env.clone(),
@@ -198,24 +200,9 @@ impl Engine {
         });
 
         let services = config.services;
-        let ingest = Ingest::new(
-            IngestPorts {
-                commands: ports.commands.clone(),
-                admission: ports.admission.clone(),
-                env: env.clone(),
-            },
-            services.clone(),
-        );
-        let served = views.iter().map(|view| view.served.clone()).collect();
-        let read_ports = ReadPorts {
-            commands: ports.commands.clone(),
-            journal: ports.journal.clone(),
-            state: ports.state.clone(),
-            waits: ports.waits.clone(),
-            env: env.clone(),
-        };
-        let reads = Reads::new(read_ports, served, services);
-        let deliveries = views.into_iter().map(|v| (v.served.view.name(), v.deliveries)).collect();
+        let ingest = wiring.ingest(services.clone());
+        let reads = wiring.reads(&config.views, services);
+        let deliveries = views.into_iter().map(|view| (view.name, view.deliveries)).collect();
         let monitor = Monitor { ports, deliveries, swept, durability, is_durable: true };
         let drain_ms = config.drain_ms;
         Ok(Self { monitor, replay, ingest, reads, env, drain_ms, sweeps, stages, stopper })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::wiring::Wiring;
 
 use crate::commands::StoredCommands;
 use crate::config::TransitConfig;
@@ -84,6 +85,27 @@ impl Ports {
             stream,
             journal,
         })
+    }
+
+    /// These ports as the stages take them.
+    pub fn wiring(&self, env: Arc<dyn Env>) -> Wiring {
+        let Self { commands, stream, journal, state, parked, topic, .. } = self.clone();
+        let Self { dead_letters, admission, waits, .. } = self.clone();
+        let view = |(name, table): (&String, &Arc<StoredView>)| (name.clone(), table.clone() as _);
+        let views = self.views.iter().map(view).collect();
+        Wiring {
+            commands,
+            admission,
+            stream,
+            journal,
+            state,
+            parked,
+            topic,
+            dead_letters,
+            views,
+            waits,
+            env,
+        }
     }
 
     /// In memory, without an engine: every call takes effect, completely, in the moment it is made. It needs no runtime,

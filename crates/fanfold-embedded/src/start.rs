@@ -8,11 +8,9 @@ use fanfold::AnyView;
 use fanfold::body::notification::ReceivedCommit;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::read::ServedView;
-use fanfold_pipeline::relay::{Relay, RelayPorts};
-use fanfold_pipeline::sweep::{Sweep, SweepPorts, SweepReport, ViewSweep, ViewSweepPorts};
+use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::sweep::{SweepReport, ViewSweep};
+use fanfold_pipeline::wiring::Wiring;
 use futures::future::join;
 use futures::{FutureExt, TryFutureExt};
 
@@ -32,7 +30,7 @@ const CACHE_BYTES: usize = 64 * 1024 * 1024;
 const SWEEP_LOGS_MAX: usize = 10_000;
 /// A hosted view, with the counts of its deliveries and its gaps.
 pub(crate) struct HostedView {
-    pub(crate) served: ServedView,
+    pub(crate) name: &'static str,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) gaps: Arc<ViewGaps>,
 }
@@ -41,6 +39,7 @@ pub(crate) struct HostedView {
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ports: &'a Ports,
+    pub(crate) wiring: &'a Wiring,
     pub(crate) replay: Arc<Replay>,
     pub(crate) durability: Arc<Durability>,
     pub(crate) env: Arc<dyn Env>,
@@ -58,8 +57,7 @@ impl Start<'_> {
     }
 
     pub(crate) fn relay(&self) {
-        let ports = RelayPorts { stream: self.ports.stream.clone(), env: self.env.clone() };
-        let relay = Arc::new(Relay::new(ports));
+        let relay = Arc::new(self.wiring.relay());
         let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
             let relay = relay.clone();
             async move { relay.relay(&changes, deadline).await }
@@ -70,15 +68,7 @@ impl Start<'_> {
     }
 
     pub(crate) fn process(&self) -> Arc<Processor> {
-        let ports = ProcessorPorts {
-            journal: self.ports.journal.clone(),
-            state: self.ports.state.clone(),
-            parked: self.ports.parked.clone(),
-            topic: self.ports.topic.clone(),
-            stream: self.ports.stream.clone(),
-            env: self.env.clone(),
-        };
-        let processor = Processor::new(ports, self.config.services.clone());
+        let processor = self.wiring.processor(self.config.services.clone());
         // The folder's lock admits one process at a time, so a lease of another process is of a crashed one.
         let processor = processor.with_cache_bytes(CACHE_BYTES).among(Others::HaveEnded);
         let processor = Arc::new(processor.with_suspicion(self.replay.suspicion()));
@@ -92,13 +82,7 @@ impl Start<'_> {
     }
 
     pub(crate) fn sweep(&self) {
-        let sweep = Sweep::new(SweepPorts {
-            commands: self.ports.commands.clone(),
-            journal: self.ports.journal.clone(),
-            parked: self.ports.parked.clone(),
-            stream: self.ports.stream.clone(),
-            env: self.env.clone(),
-        });
+        let sweep = self.wiring.sweep();
         let (every, swept) = (self.every(), self.swept.clone());
         self.sweeps.spawn(async move {
             let mut after = None;
@@ -120,17 +104,9 @@ impl Start<'_> {
         let name = view.name();
         // Cannot panic: the tables were created from the same list of views.
         let table = self.ports.views[name].clone();
-        let Ports { commands, journal, topic, dead_letters, .. } = self.ports;
-        let ports = ProjectorPorts {
-            table: table.clone(),
-            journal: journal.clone(),
-            env: self.env.clone(),
-        };
-        let projector = Projector::new(view.clone(), ports).among(Others::HaveEnded);
-        let projector = Arc::new(projector);
-        let ports =
-            ViewSweepPorts { commands: commands.clone(), dead_letters: dead_letters.clone() };
-        let sweep = ViewSweep::new(projector.clone(), ports);
+        let Ports { topic, dead_letters, .. } = self.ports;
+        let projector = Arc::new(self.wiring.projector(view).among(Others::HaveEnded));
+        let sweep = self.wiring.view_sweep(projector.clone());
         let replay = self.replay.clone();
         let deliver = move |messages: Messages, deadline| {
             let (replay, projector) = (replay.clone(), projector.clone());
@@ -149,7 +125,7 @@ impl Start<'_> {
             deliver,
         );
         let deliveries = subscription.deliveries().clone();
-        let gaps = ViewGaps::new(name, deliveries.clone(), table.clone(), has_gaps);
+        let gaps = ViewGaps::new(name, deliveries.clone(), table, has_gaps);
         let gaps = Arc::new(gaps);
         let (every, replay) = (self.every(), self.replay.clone());
         let (ports, noted) = (self.ports.clone(), gaps.clone());
@@ -166,7 +142,7 @@ impl Start<'_> {
         self.stages.spawn_thread(&format!("fanfold-view-{name}"), async move {
             join(subscription.run(), sweeping).await;
         })?;
-        Ok(HostedView { served: ServedView { view: view.clone(), table }, deliveries, gaps })
+        Ok(HostedView { name, deliveries, gaps })
     }
 
     fn every(&self) -> Every {

@@ -17,11 +17,11 @@ use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_embedded::testing::Position;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::Env;
-use fanfold_pipeline::process::{Processor, ProcessorPorts};
-use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::process::Processor;
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::relay::Relay;
 use futures::executor::block_on;
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
@@ -86,32 +86,14 @@ impl World {
         let views = Views::new().with::<Balances>().with::<Statement>().with::<Totals>();
         let names = views.iter().map(|view| view.name());
         let ports = Ports::in_memory(&TransitConfig::default(), names, env.clone()).expect("ports");
-        let processor_ports = ProcessorPorts {
-            journal: ports.journal.clone(),
-            state: ports.state.clone(),
-            parked: ports.parked.clone(),
-            topic: ports.topic.clone(),
-            stream: ports.stream.clone(),
-            env: env.clone(),
-        };
-        let projector = |view: &Arc<dyn fanfold::AnyView>| {
-            let (table, journal) = (ports.views[view.name()].clone(), ports.journal.clone());
-            Projector::new(view.clone(), ProjectorPorts { table, journal, env: env.clone() })
-        };
+        let wiring = ports.wiring(env);
         let mut world = Self {
             load: Load { commands: 2 * load.logs, ..load },
             sent: 0,
-            ingest: Ingest::new(
-                IngestPorts {
-                    commands: ports.commands.clone(),
-                    admission: ports.admission.clone(),
-                    env: env.clone(),
-                },
-                services.clone(),
-            ),
-            relay: Relay::new(RelayPorts { stream: ports.stream.clone(), env: env.clone() }),
-            processor: Processor::new(processor_ports, services),
-            projectors: views.iter().map(projector).collect(),
+            ingest: wiring.ingest(services.clone()),
+            relay: wiring.relay(),
+            processor: wiring.processor(services),
+            projectors: views.iter().map(|view| wiring.projector(view)).collect(),
             published: Position::START,
             ports,
         };

@@ -6,7 +6,7 @@
 //! 4. [`project`] folds commits into the rows of a view.
 //!
 //! [`sweep`] finds logs that stand still; [`read`] answers callers; [`packing`] publishes commits
-//! as messages; [`panics`] lets hosts log panics.
+//! as messages; [`panics`] lets hosts log panics; [`wiring`] connects the stages to their ports.
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
 //! resumes from its own checkpoint. (The sweeps do use stages: ingest for canaries, and a view's
@@ -30,6 +30,7 @@ pub mod relay;
 pub mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wiring;
 
 pub use leases::Others;
 

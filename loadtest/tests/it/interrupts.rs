@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fake_target::{Fake, Manner, Plant};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::generator::{count, interrupt, json, load, loadtest, run, text};
@@ -24,18 +25,24 @@ fn ended(child: Child, within: Duration) -> Output {
 
 const SOON: Duration = Duration::from_secs(8);
 
+/// Ends a load by Ctrl-C after this time. Returns its output, and its report. `change` replaces a
+/// part of the command line.
+fn interrupted(fake: &Fake, change: [&str; 2], ms: u64, within: Duration) -> (Output, Value) {
+    let folder = TempDir::new().expect("a folder");
+    let to_json = folder.path().join("r.json");
+    let line = load(&fake.url).replace(change[0], change[1]);
+    let running = started(&format!("{line} --json"), &[&to_json]);
+    thread::sleep(Duration::from_millis(ms));
+    interrupt(&running);
+    (ended(running, within), json(&to_json))
+}
+
 #[test]
 fn ctrl_c_while_accounts_are_opened_ends_the_load() {
-    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
-    let to_json = folder.path().join("r.json");
-    let line = load(&fake.url).replace("--tenants 5", "--tenants 2000000 --audit-sample 20");
-    let running = started(&format!("{line} --json"), &[&to_json]);
-    thread::sleep(Duration::from_secs(2));
-    interrupt(&running);
-    let output = ended(running, Duration::from_secs(20));
+    let change = ["--tenants 5", "--tenants 2000000 --audit-sample 20"];
+    let (output, report) = interrupted(&Fake::start(None), change, 2_000, Duration::from_secs(20));
     // No command of the load itself was accepted.
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let report = json(&to_json);
     assert_eq!((&report["interrupted"], count(&report, "/counts/due")), (&true.into(), 0));
     assert_eq!(count(&report, "/audit/breaches"), 0, "{report}");
     assert_eq!(count(&report, "/audit/receipts"), 20 * 3, "{report}");
@@ -45,15 +52,9 @@ fn ctrl_c_while_accounts_are_opened_ends_the_load() {
 
 #[test]
 fn ctrl_c_in_the_first_step_of_a_search_ends_it() {
-    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
-    let to_json = folder.path().join("r.json");
-    let line = load(&fake.url).replace("--duration 1s", "--duration 300s --arrivals search");
-    let running = started(&format!("{line} --json"), &[&to_json]);
-    thread::sleep(Duration::from_secs(2));
-    interrupt(&running);
-    let output = ended(running, SOON);
+    let change = ["--duration 1s", "--duration 300s --arrivals search"];
+    let (output, report) = interrupted(&Fake::start(None), change, 2_000, SOON);
     assert!(output.status.success(), "{output:?}");
-    let report = json(&to_json);
     assert_eq!(report["search"]["steps"].as_array().map(Vec::len), Some(0), "{report}");
     assert!(count(&report, "/counts/accepted") > 50, "{report}");
     assert!(count(&report, "/latencies/0/count") > 50, "{report}");
@@ -61,15 +62,10 @@ fn ctrl_c_in_the_first_step_of_a_search_ends_it() {
 
 #[test]
 fn ctrl_c_while_a_view_is_stuck_ends_the_load() {
-    let (fake, folder) = (Fake::with(None, Manner::ViewsStand), TempDir::new().expect("a folder"));
-    let to_json = folder.path().join("r.json");
-    let line = load(&fake.url).replace("--duration 1s", "--duration 300s --no-audit --give-up 3s");
-    let running = started(&format!("{line} --json"), &[&to_json]);
+    let fake = Fake::with(None, Manner::ViewsStand);
+    let change = ["--duration 1s", "--duration 300s --no-audit --give-up 3s"];
     // Opening the accounts waits for the view, too.
-    thread::sleep(Duration::from_secs(5));
-    interrupt(&running);
-    let output = ended(running, Duration::from_secs(2));
-    let report = json(&to_json);
+    let (output, report) = interrupted(&fake, change, 5_000, Duration::from_secs(2));
     assert!(output.status.success(), "{output:?}");
     assert!(count(&report, "/counts/samples_unseen") > 10, "{report}");
 }
@@ -77,15 +73,9 @@ fn ctrl_c_while_a_view_is_stuck_ends_the_load() {
 #[test]
 fn ctrl_c_while_requests_wait_for_a_connection_ends_the_load() {
     let stalls = Manner::Stalls { from_ms: 200, to_ms: 4_000 };
-    let (fake, folder) = (Fake::with(None, stalls), TempDir::new().expect("a folder"));
-    let to_json = folder.path().join("r.json");
-    let line = load(&fake.url).replace("--duration 1s", "--duration 300s --connections 1");
-    let running = started(&format!("{line} --json"), &[&to_json]);
-    thread::sleep(Duration::from_millis(2_500));
-    interrupt(&running);
-    let output = ended(running, SOON);
+    let change = ["--duration 1s", "--duration 300s --connections 1"];
+    let (output, report) = interrupted(&Fake::with(None, stalls), change, 2_500, SOON);
     assert!(output.status.success(), "{output:?}");
-    let report = json(&to_json);
     let counts = &report["counts"];
     assert!(count(counts, "/unsent") > 100, "{report}");
     assert_eq!(count(counts, "/due"), count(counts, "/accepted") + count(counts, "/unsent"));
@@ -97,15 +87,10 @@ fn ctrl_c_while_requests_wait_for_a_connection_ends_the_load() {
 
 #[test]
 fn ctrl_c_under_overload_ends_the_load() {
-    let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
-    let to_json = folder.path().join("r.json");
-    let line = load(&fake.url).replace("--rate 300 --duration 1s", "--rate 500000 --duration 300s");
-    let running = started(&format!("{line} --audit-sample 1 --json"), &[&to_json]);
-    thread::sleep(Duration::from_secs(2));
-    interrupt(&running);
-    let output = ended(running, Duration::from_secs(20));
+    let change = ["--rate 300 --duration 1s", "--rate 500000 --duration 300s --audit-sample 1"];
+    let (output, report) = interrupted(&Fake::start(None), change, 2_000, Duration::from_secs(20));
     assert!(output.status.success(), "{output:?}");
-    assert!(count(&json(&to_json), "/counts/unsent") > 100_000, "{output:?}");
+    assert!(count(&report, "/counts/unsent") > 100_000, "{output:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use auditor::Invariant::{F1, F3, F4, F5, F6, F8, Time};
 use auditor::http::Target;
 use auditor::{Options, Verdict, audit};
 use fake_target::{Fake, Manner, Plant};
+use tempfile::NamedTempFile;
 
 use crate::script::Script;
 
@@ -29,6 +30,16 @@ async fn verdict(target: &Target, receipts: &Path, options: &Options) -> Verdict
     verdict
 }
 
+/// Runs a test against `fake`, with a file of the receipts of the short script.
+fn with_receipts(fake: &Fake, test: impl AsyncFnOnce(&Target, &NamedTempFile)) {
+    run(async {
+        let target = Target::new(&fake.url, None).expect("it is a URL");
+        let file = NamedTempFile::new().expect("a file");
+        Script::short(&target, SEED).await.write(file.path());
+        test(&target, &file).await;
+    });
+}
+
 fn verdict_on(plant: Option<Plant>) -> Verdict {
     verdict_with(plant, &options())
 }
@@ -37,7 +48,7 @@ fn verdict_with(plant: Option<Plant>, options: &Options) -> Verdict {
     let fake = Fake::start(plant);
     run(async {
         let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
+        let file = NamedTempFile::new().expect("a file");
         let mut script = Script::short(&target, SEED).await;
         if matches!(plant, None | Some(Plant::StaleIsDecided | Plant::NoNext | Plant::Gone)) {
             script.long().await;
@@ -204,24 +215,20 @@ fn a_log_that_grows_all_the_time_leaves_the_audit_unfinished() {
 
 #[test]
 fn the_seed_draws_the_sample_and_a_cut_off_file_is_noted() {
-    let fake = Fake::start(None);
-    run(async {
-        let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        Script::short(&target, SEED).await.write(file.path());
+    with_receipts(&Fake::start(None), async |target, file| {
         let length = std::fs::metadata(file.path()).expect("it is there").len();
         // Cuts the line of the end.
         file.as_file().set_len(length - 3).expect("it is cut");
         let mut drawn = std::collections::BTreeSet::new();
         for seed in 0..8 {
             let options = Options { sample: Some(1), seed, ..options() };
-            let once = verdict(&target, file.path(), &options).await;
+            let once = verdict(target, file.path(), &options).await;
             assert_eq!((once.logs, once.logs_named, once.breaches), (1, 2, 0), "{once:#?}");
             for (note, says) in once.notes.iter().zip(["drawn at random", "cut off", "no end"]) {
                 assert!(note.contains(says), "{once:#?}");
             }
             assert_eq!((once.notes.len(), once.seed), (3, seed), "{once:#?}");
-            assert_eq!(once, verdict(&target, file.path(), &options).await, "seed {seed}");
+            assert_eq!(once, verdict(target, file.path(), &options).await, "seed {seed}");
             drawn.insert(once.entries);
         }
         assert_eq!(drawn.len(), 2, "every seed draws the same log");
@@ -231,20 +238,16 @@ fn the_seed_draws_the_sample_and_a_cut_off_file_is_noted() {
 /// A generator that is killed has sent commands that its file does not name.
 #[test]
 fn unnamed_entries_are_breaches_only_if_the_receipts_have_an_end() {
-    let fake = Fake::start(None);
-    run(async {
-        let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        Script::short(&target, SEED).await.write(file.path());
+    with_receipts(&Fake::start(None), async |target, file| {
         let whole = std::fs::read_to_string(file.path()).expect("it is there");
         let lines: Vec<&str> = whole.lines().collect();
         let cut = |end: &str| lines[..lines.len() / 2].join("\n") + "\n" + end;
         std::fs::write(file.path(), cut("{\"rec")).expect("it is written");
-        let killed = verdict(&target, file.path(), &options()).await;
+        let killed = verdict(target, file.path(), &options()).await;
         assert!(killed.is_clean(), "{killed:#?}");
         assert!(killed.notes.iter().any(|note| note.contains("have no end")), "{killed:#?}");
         std::fs::write(file.path(), cut("{\"end\":{}}\n")).expect("it is written");
-        let complete = verdict(&target, file.path(), &options()).await;
+        let complete = verdict(target, file.path(), &options()).await;
         assert!(
             complete.examples.iter().any(|b| b.what.contains("never sent the id")),
             "{complete:#?}"
@@ -255,21 +258,15 @@ fn unnamed_entries_are_breaches_only_if_the_receipts_have_an_end() {
 #[test]
 fn failing_reads_are_retried_until_the_patience_is_over() {
     let fake = Fake::with(None, Manner::ReadsFail(12));
-    run(async {
-        let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        Script::short(&target, SEED).await.write(file.path());
+    with_receipts(&fake, async |target, file| {
         let options = Options { patience: Duration::from_secs(30), ..options() };
-        let patient = verdict(&target, file.path(), &options).await;
+        let patient = verdict(target, file.path(), &options).await;
         assert!(patient.is_clean(), "{patient:#?}");
     });
     // More often than a read is tried without patience.
     let fake = Fake::with(None, Manner::ReadsFail(1_000));
-    run(async {
-        let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        Script::short(&target, SEED).await.write(file.path());
-        let impatient = verdict(&target, file.path(), &options()).await;
+    with_receipts(&fake, async |target, file| {
+        let impatient = verdict(target, file.path(), &options()).await;
         let why = impatient.unfinished.clone().expect("it did not finish");
         assert!(why.contains("got the answer 500"), "{why}");
     });
@@ -277,13 +274,10 @@ fn failing_reads_are_retried_until_the_patience_is_over() {
 
 #[test]
 fn an_audit_without_receipts_is_not_clean() {
-    let fake = Fake::start(None);
-    run(async {
-        let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
+    with_receipts(&Fake::start(None), async |target, file| {
         let lines = "{\"run\":{\"format\":1,\"users\":\"r-\"}}\n{\"end\":{}}\n";
         std::fs::write(file.path(), lines).expect("it is written");
-        let nothing = verdict(&target, file.path(), &options()).await;
+        let nothing = verdict(target, file.path(), &options()).await;
         assert!(nothing.breaches == 0 && !nothing.is_clean(), "{nothing:#?}");
     });
 }
@@ -291,15 +285,12 @@ fn an_audit_without_receipts_is_not_clean() {
 #[test]
 fn a_stopped_audit_reports_what_it_found() {
     let fake = Fake::with(Some(Plant::Hole), Manner::ViewsStand);
-    run(async {
-        let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        Script::short(&target, SEED).await.write(file.path());
+    with_receipts(&fake, async |target, file| {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let patience = Duration::from_secs(60);
         let options = Options { patience, stop: Some(stopped), ..options() };
         let began = std::time::Instant::now();
-        let (ended, ()) = tokio::join!(verdict(&target, file.path(), &options), async {
+        let (ended, ()) = tokio::join!(verdict(target, file.path(), &options), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             stop.send(true).expect("it listens");
         });
@@ -315,7 +306,7 @@ fn an_unreachable_target_leaves_the_audit_unfinished() {
     let fake = Fake::start(None);
     run(async {
         let target = Target::new(&fake.url, None).expect("it is a URL");
-        let file = tempfile::NamedTempFile::new().expect("a file");
+        let file = NamedTempFile::new().expect("a file");
         Script::short(&target, SEED).await.write(file.path());
         drop(fake);
         let verdict = verdict(&target, file.path(), &options()).await;

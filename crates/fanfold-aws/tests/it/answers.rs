@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_kinesis::config::{
@@ -14,9 +13,9 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_types::body::SdkBody;
-use fanfold::Time;
 use fanfold_aws::Aws;
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::testing::{Faults, ManualEnv};
 
 /// An answer; `None` means that there is never one.
 pub(crate) type Answer = Option<(u16, String)>;
@@ -67,35 +66,9 @@ pub(crate) fn aws(answers: impl FnMut(&str) -> Answer + Send + 'static) -> Aws {
     Aws::new(&config).with_attempt_timeout(Duration::from_secs(1))
 }
 
-/// A clock that advances only when something sleeps, and random numbers of a seed.
-pub(crate) struct TestEnv {
-    now: Mutex<u64>,
-    random: Mutex<u64>,
-}
-
-impl TestEnv {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { now: Mutex::new(1_795_401_660_000), random: Mutex::new(seed | 1) }
-    }
-}
-
-#[async_trait]
-impl Env for TestEnv {
-    fn now(&self) -> Time {
-        Time(*self.now.lock().unwrap())
-    }
-
-    /// SplitMix64.
-    fn random(&self) -> u64 {
-        let mut state = self.random.lock().unwrap();
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    async fn sleep(&self, ms: u64) {
-        *self.now.lock().unwrap() += ms;
-    }
+/// A clock that only sleeps move, and random numbers of a seed.
+pub(crate) fn env(seed: u64) -> Arc<ManualEnv> {
+    let env = ManualEnv::new(seed, &Faults::default());
+    env.pass(1_795_401_660_000 - env.now().0);
+    env
 }

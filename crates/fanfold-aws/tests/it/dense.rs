@@ -13,12 +13,13 @@ use fanfold_aws::KinesisStream;
 use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::ports::{Change, Env, Journal};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::testing::ManualEnv;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::answers::{Answer, TestEnv, aws};
+use crate::answers::{Answer, aws, env};
 use crate::relaying::{answer, change, records_of, refusal, services};
 
 /// The most calls with a fate of their own. All later calls succeed, so that a run ends.
@@ -159,7 +160,7 @@ fn changes_of(plan: &Plan) -> Vec<Change> {
     made.collect()
 }
 
-async fn relay_all(plan: &Plan, changes: &[Change], env: &Arc<TestEnv>) -> Vec<(String, Bytes)> {
+async fn relay_all(plan: &Plan, changes: &[Change], env: &Arc<ManualEnv>) -> Vec<(String, Bytes)> {
     let kinesis = Kinesis { fates: plan.fates.clone(), ..Kinesis::default() };
     let kinesis = Arc::new(Mutex::new(kinesis));
     let put = kinesis.clone();
@@ -186,17 +187,9 @@ async fn relay_all(plan: &Plan, changes: &[Change], env: &Arc<TestEnv>) -> Vec<(
     panic!("the relay does not come to its end");
 }
 
-async fn process_all(plan: &Plan, records: Vec<(String, Bytes)>, env: &Arc<TestEnv>) -> Ports {
+async fn process_all(plan: &Plan, records: Vec<(String, Bytes)>, env: &Arc<ManualEnv>) -> Ports {
     let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
-    let ports = ProcessorPorts {
-        journal: memory.journal.clone(),
-        state: memory.state.clone(),
-        parked: memory.parked.clone(),
-        topic: memory.topic.clone(),
-        stream: memory.stream.clone(),
-        env: env.clone(),
-    };
-    let processor = Processor::new(ports, services());
+    let processor = memory.wiring(env.clone()).processor(services());
     let received = |(key, data): (String, Bytes)| ReceivedRecord {
         key: key.parse().unwrap(),
         data,
@@ -217,7 +210,7 @@ async fn process_all(plan: &Plan, records: Vec<(String, Bytes)>, env: &Arc<TestE
 }
 
 async fn check(plan: &Plan) {
-    let env = Arc::new(TestEnv::new(plan.seed));
+    let env = env(plan.seed);
     let changes = changes_of(plan);
     let records = relay_all(plan, &changes, &env).await;
     let memory = process_all(plan, records, &env).await;

@@ -11,16 +11,19 @@ use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable,
 };
 use fanfold_aws::{Aws, OpenAdmission, SystemEnv};
+use fanfold_embedded::TransitConfig;
+use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts, Receipt};
+use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream, Commands, Env,
     PublishError, Slot, StreamRecord, Unavailable,
 };
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::wiring::Wiring;
 
 use fanfold_aws::names::Tables;
 
@@ -129,7 +132,7 @@ impl MessageTopics for Published {
 pub(crate) struct Pipeline {
     pub(crate) aws: Aws,
     tables: Tables,
-    services: Services,
+    pub(crate) wiring: Wiring,
     pub(crate) ingest: Ingest,
     pub(crate) relay: Relay,
     pub(crate) processor: Processor,
@@ -143,60 +146,35 @@ impl Pipeline {
         let (changes, published) = (Arc::default(), Arc::<Published>::default());
         let records = Arc::<Queue<ReceivedRecord>>::default();
         let table = DynamoCommands::new(aws, tables.commands());
-        let commands = Streamed { table, changes: Arc::clone(&changes) };
         let env = Arc::new(SystemEnv);
-        let mut pipeline = Self {
-            aws: aws.clone(),
-            tables: tables.clone(),
-            ingest: Ingest::new(
-                IngestPorts {
-                    commands: Arc::new(commands),
-                    admission: Arc::new(OpenAdmission),
-                    env: env.clone(),
-                },
-                services.clone(),
-            ),
-            relay: Relay::new(RelayPorts { stream: records.clone(), env }),
-            processor: Self::processor(aws, tables, &published, &records, services.clone()),
-            services,
-            changes,
-            records,
-            published,
-        };
-        pipeline.forget();
-        pipeline
-    }
-
-    fn processor(
-        aws: &Aws,
-        tables: &Tables,
-        published: &Arc<Published>,
-        records: &Arc<Queue<ReceivedRecord>>,
-        services: Services,
-    ) -> Processor {
-        let ports = ProcessorPorts {
+        let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
+        let wiring = Wiring {
+            commands: Arc::new(Streamed { table, changes: Arc::clone(&changes) }),
+            admission: Arc::new(OpenAdmission),
+            stream: records.clone(),
             journal: Arc::new(DynamoJournal::new(aws, tables.journal())),
             state: Arc::new(DynamoState::new(aws, tables.state())),
             parked: Arc::new(DynamoParked::new(aws, tables.parked())),
-            topic: Arc::new(PackingTopic::new(published.clone(), Arc::new(SystemEnv))),
-            stream: records.clone(),
-            env: Arc::new(SystemEnv),
+            topic: Arc::new(PackingTopic::new(published.clone(), env.clone())),
+            ..memory.wiring(env)
         };
-        Processor::new(ports, services)
-    }
-
-    /// Replaces the processor with one whose cache is empty.
-    pub(crate) fn forget(&mut self) {
-        let services = self.services.clone();
-        self.processor =
-            Self::processor(&self.aws, &self.tables, &self.published, &self.records, services);
+        Self {
+            aws: aws.clone(),
+            tables: tables.clone(),
+            ingest: wiring.ingest(services.clone()),
+            relay: wiring.relay(),
+            processor: wiring.processor(services),
+            wiring,
+            changes,
+            records,
+            published,
+        }
     }
 
     pub(crate) fn projector(&self, view: Arc<dyn AnyView>) -> Projector {
         let table = DynamoViewTable::new(&self.aws, self.tables.view(view.name(), view.version()));
-        let journal = Arc::new(DynamoJournal::new(&self.aws, self.tables.journal()));
-        let env = Arc::new(SystemEnv);
-        Projector::new(view, ProjectorPorts { table: Arc::new(table), journal, env })
+        let views = [(view.name().to_owned(), Arc::new(table) as _)].into();
+        Wiring { views, ..self.wiring.clone() }.projector(&view)
     }
 
     /// Sends one request, of one or many commands.

@@ -13,11 +13,12 @@ use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
 use fanfold_pipeline::ports::{Env, ParkedTable, PublishError, Unavailable};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
+use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::wiring::Wiring;
 use fanfold_pipeline::{BatchOutcome, conformance};
 use percent_encoding::percent_decode_str;
 
-use crate::answers::{Answer, TestEnv, aws};
+use crate::answers::{Answer, aws, env};
 use crate::relaying::{change, services};
 
 const ARN: &str = "arn:aws:sns:eu-west-1:123456789012:commits";
@@ -158,22 +159,15 @@ async fn publish_and_park(
         seen.lock().unwrap().push(entries.clone());
         answers(seen.lock().unwrap().len(), &entries)
     });
-    let env = Arc::new(TestEnv::new(2));
+    let env = env(2);
     let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
     let topic = Arc::new(SnsTopic::new(&aws, vec![ARN.to_owned()]));
-    let ports = ProcessorPorts {
-        journal: memory.journal,
-        state: memory.state,
-        parked: memory.parked.clone(),
-        topic: Arc::new(PackingTopic::new(topic, env.clone())),
-        stream: memory.stream,
-        env: env.clone(),
-    };
+    let topic = Arc::new(PackingTopic::new(topic, env.clone()));
+    let processor = Wiring { topic, ..memory.wiring(env.clone()) }.processor(services());
     let records: Vec<_> = orgs
         .iter()
         .map(|(org, commands)| record(&format!("ledger/org:{org}"), *commands))
         .collect();
-    let processor = Processor::new(ports, services());
     let outcome = processor.process(&records, env.now().plus_ms(60_000)).await;
     let calls = calls.lock().unwrap().clone();
     let mut parked = Vec::new();

@@ -11,11 +11,12 @@ use fanfold::{LogId, Request, Seq, Services};
 use fanfold_aws::KinesisStream;
 use fanfold_pipeline::ports::{Change, CommandStream, Env, StreamRecord, Token, Unavailable};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
+use fanfold_pipeline::testing::ManualEnv;
 use fanfold_pipeline::{BatchOutcome, conformance};
 use ledger::Ledger;
 use serde_json::{Value, json};
 
-use crate::answers::{Answer, TestEnv, aws};
+use crate::answers::{Answer, aws, env};
 
 /// The keys and data of the records of each `PutRecords`.
 pub(crate) type Calls = Arc<Mutex<Vec<Vec<(String, Bytes)>>>>;
@@ -68,7 +69,7 @@ pub(crate) fn change(log: &str, last: u64, n: u64) -> Change {
         .collect();
     let commands: Vec<_> = commands.iter().collect();
     let (_, body) = slot::encode(&commands).unwrap().remove(0);
-    let at = TestEnv::new(0).now();
+    let at = env(0).now();
     Change { log, last: Seq(last), n, at, token: Token(u128::from(last)), body: body.into() }
 }
 
@@ -79,7 +80,7 @@ fn seqs(data: &[u8]) -> Vec<u64> {
 
 struct Fixture {
     relay: Relay,
-    env: Arc<TestEnv>,
+    env: Arc<ManualEnv>,
     calls: Calls,
 }
 
@@ -93,7 +94,7 @@ fn relay(mut answers: impl FnMut(usize, &[String]) -> Answer + Send + 'static) -
         seen.lock().unwrap().push(records);
         answers(seen.lock().unwrap().len(), &keys)
     });
-    let env = Arc::new(TestEnv::new(1));
+    let env = env(1);
     let stream = Arc::new(KinesisStream::new(&aws, "the-stream"));
     // Makes every change a record of its own.
     let relay = Relay::new(RelayPorts { stream, env: env.clone() }).with_record_bytes(1);

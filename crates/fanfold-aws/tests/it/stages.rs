@@ -1,29 +1,28 @@
 //! The stages over the adapters, when DynamoDB answers late, never, or another writer comes first.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use fanfold::body::notification::Message;
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, slot};
 use fanfold::entry::Outcome;
-use fanfold::{Command, Entry, LogId, Request, Seq, Services, Time};
+use fanfold::{Command, Entry, LogId, Request, Seq, Time};
 use fanfold_aws::dynamo::{DynamoCommands, DynamoJournal, DynamoParked, DynamoState};
 use fanfold_aws::{OpenAdmission, SystemEnv};
 use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, IngestPorts};
-use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
-use fanfold_pipeline::ports::{Commands, CommitItem, Env, Journal, PublishError, Unavailable};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use ledger::Ledger;
+use fanfold_pipeline::packing::PackingTopic;
+use fanfold_pipeline::ports::{Commands, CommitItem, Env, Journal, Unavailable};
+use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::testing::SentMessages;
+use fanfold_pipeline::wiring::Wiring;
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::{Value, json};
 
 use crate::dynamo::Dynamo;
+use crate::relaying::services;
 use crate::wire::Trouble;
 
 const NEVER: Time = Time(u64::MAX);
@@ -32,10 +31,6 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 
 fn acme() -> LogId {
     "ledger/org:acme".parse().expect("a log")
-}
-
-fn services() -> Services {
-    Services::new().with::<Ledger>()
 }
 
 fn request(id: u64, command: &str, data: &Value) -> Vec<u8> {
@@ -74,41 +69,19 @@ fn record_of(first: u64, commands: &[Command]) -> ReceivedRecord {
     ReceivedRecord { key: acme(), data: record.encode().expect("JSON").into(), arrived: at }
 }
 
-/// A topic that keeps all messages.
-#[derive(Default)]
-struct Announced(Mutex<Vec<Message>>);
-
-#[async_trait]
-impl MessageTopics for Announced {
-    fn topics(&self) -> usize {
-        1
-    }
-
-    async fn publish_messages(
-        &self,
-        _topic: usize,
-        messages: &[Message],
-    ) -> Result<Vec<Result<(), PublishError>>, Unavailable> {
-        self.0.lock().expect("no panic").extend(messages.iter().cloned());
-        Ok(vec![Ok(()); messages.len()])
-    }
-}
-
 /// A processor with a cache of its own.
-fn processor(dynamo: &Dynamo, state: &str) -> (Processor, Arc<Announced>) {
+fn processor(dynamo: &Dynamo, state: &str) -> (Processor, Arc<SentMessages>) {
     let aws = dynamo.aws.clone().with_attempt_timeout(ATTEMPT);
-    let topic = Arc::new(Announced::default());
-    let ports = ProcessorPorts {
+    let (topic, env) = (SentMessages::new(1), Arc::new(SystemEnv));
+    let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
+    let wiring = Wiring {
         journal: Arc::new(DynamoJournal::new(&aws, dynamo.tables.journal())),
         state: Arc::new(DynamoState::new(&aws, state)),
         parked: Arc::new(DynamoParked::new(&aws, dynamo.tables.parked())),
-        topic: Arc::new(PackingTopic::new(topic.clone(), Arc::new(SystemEnv))),
-        stream: Ports::in_memory(&TransitConfig::default(), [], Arc::new(SystemEnv))
-            .expect("ports")
-            .stream,
-        env: Arc::new(SystemEnv),
+        topic: Arc::new(PackingTopic::new(topic.clone(), env.clone())),
+        ..memory.wiring(env)
     };
-    (Processor::new(ports, services()), topic)
+    (wiring.processor(services()), topic)
 }
 
 async fn done(processor: &Processor, records: &[ReceivedRecord]) {
@@ -234,7 +207,7 @@ async fn a_commit_whose_answer_was_lost_is_written_once() {
         assert!(seen.iter().all(|call| call.operation != "Query"), "nothing is loaded: {seen:?}");
         done(&processor, &[record(7..=7)]).await;
         assert_commits(&dynamo, &[(1, 3), (4, 6), (7, 7)]).await;
-        assert_eq!(topic.0.lock().expect("no panic").len(), 3, "each is published once");
+        assert_eq!(topic.all().len(), 3, "each is published once");
     }
 }
 

@@ -18,9 +18,7 @@ use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router};
-use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
-use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use http_body_util::BodyExt;
 use ledger::Ledger;
 use ledger::views::Balances;
@@ -53,20 +51,9 @@ impl Edge {
         let memory =
             Ports::in_memory(&TransitConfig::default(), names, env.clone()).expect("ports");
         let services = Services::new().with::<Ledger>();
-        let served = views.iter().map(|view| ServedView {
-            view: view.clone(),
-            table: memory.views[view.name()].clone(),
-        });
-        let ports = ReadPorts {
-            commands: memory.commands.clone(),
-            journal: memory.journal.clone(),
-            state: memory.state.clone(),
-            waits: memory.waits.clone(),
-            env: env.clone(),
-        };
-        let reads = Reads::new(ports, served.collect(), services.clone());
-        let (commands, admission) = (memory.commands.clone(), memory.admission.clone());
-        let ingest = Ingest::new(IngestPorts { commands, admission, env }, services);
+        let wiring = memory.wiring(env);
+        let reads = wiring.reads(&views, services.clone());
+        let ingest = wiring.ingest(services);
         let router = router(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max });
         Self { memory, router }
     }

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use fanfold::{LogId, Services, Time, View, Views};
-use fanfold_embedded::testing::{Ports, StoredCommands};
+use fanfold::canary::Canary;
+use fanfold::{LogId, Services, View, Views};
+use fanfold_embedded::testing::Ports;
 use fanfold_embedded::{Shards, TransitConfig};
 use fanfold_http::{Api, Metrics};
 use fanfold_lambda::{
@@ -15,42 +16,18 @@ use fanfold_lambda::{
     SweepHandler, SweepPosition, ViewHandler,
 };
 use fanfold_pipeline::conformance::WithBodies;
-use fanfold_pipeline::ingest::{Ingest, IngestPorts};
-use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
-use fanfold_pipeline::relay::{Relay, RelayPorts};
-use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
-use fanfold_pipeline::testing::{Broken, Faults, Faulty, Op};
+use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable, ViewTable};
+use fanfold_pipeline::process::ReceivedRecord;
+use fanfold_pipeline::testing::{Broken, Faults, Faulty, ManualEnv, Op};
+use fanfold_pipeline::wiring::Wiring;
 use ledger::Ledger;
 use ledger::views::{Balances, Statement};
 use serde_json::{Value, json};
 
 /// More logs than any test has.
 const LOGS_PER_RUN: usize = 100;
-
-/// A clock that advances only when something sleeps.
-#[derive(Default)]
-pub(crate) struct Clock(Mutex<u64>);
-
-#[async_trait]
-impl Env for Clock {
-    fn now(&self) -> Time {
-        Time(1_795_401_660_000 + *self.0.lock().unwrap())
-    }
-
-    /// A different number each time, which is enough for one stack.
-    fn random(&self) -> u64 {
-        let mut now = self.0.lock().unwrap();
-        *now += 1;
-        now.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-
-    async fn sleep(&self, ms: u64) {
-        *self.0.lock().unwrap() += ms;
-    }
-}
+/// When the clock begins: 02:41:00.
+const BEGIN_MS: u64 = 1_795_401_660_000;
 
 /// The position of a sweep, in memory.
 #[derive(Default)]
@@ -71,7 +48,7 @@ impl SweepPosition for StoredPosition {
 /// The Lambdas of a stack.
 pub(crate) struct World {
     pub(crate) memory: Ports,
-    pub(crate) clock: Arc<Clock>,
+    pub(crate) clock: Arc<ManualEnv>,
     pub(crate) faults: Faults,
     pub(crate) sweep_position: Arc<StoredPosition>,
     pub(crate) view_sweep_position: Arc<StoredPosition>,
@@ -85,25 +62,48 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let clock = Arc::new(Clock::default());
-        let env: Arc<dyn Env> = clock.clone();
+        let faults = Faults::default();
+        let clock = ManualEnv::new(1, &faults);
+        clock.pass(BEGIN_MS - clock.now().0);
+        let services = Services::new().with::<Ledger>();
         let views = Views::new().with::<Balances>().with::<Statement>();
         let names = views.iter().map(|view| view.name());
         let config = TransitConfig { shards: 1, ..TransitConfig::default() };
-        let memory = Ports::in_memory(&config, names, env.clone()).expect("ports");
-        let services = Services::new().with::<Ledger>();
-        let faults = Faults::default();
+        let memory = Ports::in_memory(&config, names, clock.clone()).expect("ports");
+        // With bodies in the slots, as on AWS.
+        let commands = Arc::new(WithBodies::new(memory.commands.clone()));
+        let wiring = Wiring { commands, ..memory.wiring(clock.clone()) };
+        let faulty = |(name, table): (&String, _)| {
+            (name.clone(), Faulty::new(table, &faults) as Arc<dyn ViewTable>)
+        };
+        let faulty = Wiring {
+            journal: Faulty::new(&memory.journal, &faults),
+            views: memory.views.iter().map(faulty).collect(),
+            ..wiring.clone()
+        };
+        let view = |name, position| {
+            let projector = Arc::new(faulty.projector(views.get(name).unwrap()));
+            let sweep = faulty.view_sweep(projector.clone());
+            ViewHandler::new(projector, sweep, LOGS_PER_RUN, position)
+        };
+        let api = Api {
+            ingest: wiring.ingest(services.clone()),
+            reads: wiring.reads(&views, services.clone()),
+            metrics: Metrics::new(),
+            wait_ms_max: 5_000,
+        };
+        let canaries = wiring.ingest(Services::new().with::<Canary>());
+        let sweep = wiring.sweep().with_canaries(canaries, 1);
         let (sweep_position, view_sweep_position) =
             (Arc::<StoredPosition>::default(), Arc::<StoredPosition>::default());
-        let commands = Arc::new(WithBodies::new(memory.commands.clone()));
-        let world = Parts { memory: &memory, commands, env, faults: &faults };
+        let stream = Faulty::new(&memory.stream, &faults);
         Self {
-            api: world.api(&services, &views),
-            relay: world.relay(),
-            processor: world.processor(&services),
-            sweep: world.sweep(sweep_position.clone()),
-            balances: world.view::<Balances>(view_sweep_position.clone()),
-            statement: world.view::<Statement>(Arc::default()),
+            api: ApiHandler::new(api, clock.clone()),
+            relay: RelayHandler(Wiring { stream, ..wiring }.relay()),
+            processor: ProcessorHandler(faulty.processor(services.with::<Canary>())),
+            sweep: SweepHandler::new(sweep, LOGS_PER_RUN, sweep_position.clone()),
+            balances: view(Balances::NAME, view_sweep_position.clone()),
+            statement: view(Statement::NAME, Arc::<StoredPosition>::default()),
             memory,
             clock,
             faults,
@@ -214,73 +214,6 @@ impl World {
         assert_eq!(self.answer(&self.relay, &self.changes()).await, none);
         assert_eq!(self.answer(&self.processor, &self.records()).await, none);
         self.messages()
-    }
-}
-
-/// The parts that the handlers are made of.
-struct Parts<'a> {
-    memory: &'a Ports,
-    env: Arc<dyn Env>,
-    /// Those of `memory`, with bodies in their slots, as on AWS.
-    commands: Arc<WithBodies<StoredCommands>>,
-    faults: &'a Faults,
-}
-
-impl Parts<'_> {
-    fn api(&self, services: &Services, views: &Views) -> ApiHandler {
-        let Ports { journal, state, waits, admission, .. } = self.memory.clone();
-        let commands = self.commands.clone();
-        let served = views.iter().map(|view| ServedView {
-            view: view.clone(),
-            table: self.memory.views[view.name()].clone(),
-        });
-        let env = self.env.clone();
-        let ports =
-            ReadPorts { commands: commands.clone(), journal, state, waits, env: env.clone() };
-        let reads = Reads::new(ports, served.collect(), services.clone());
-        let ports = IngestPorts { commands, admission, env: env.clone() };
-        let ingest = Ingest::new(ports, services.clone());
-        ApiHandler::new(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max: 5_000 }, env)
-    }
-
-    fn relay(&self) -> RelayHandler {
-        let stream = Faulty::new(&self.memory.stream, self.faults);
-        RelayHandler(Relay::new(RelayPorts { stream, env: self.env.clone() }))
-    }
-
-    fn processor(&self, services: &Services) -> ProcessorHandler {
-        let ports = ProcessorPorts {
-            journal: Faulty::new(&self.memory.journal, self.faults),
-            state: self.memory.state.clone(),
-            parked: self.memory.parked.clone(),
-            topic: self.memory.topic.clone(),
-            stream: self.memory.stream.clone(),
-            env: self.env.clone(),
-        };
-        let services = services.clone().with::<fanfold::canary::Canary>();
-        ProcessorHandler(Processor::new(ports, services))
-    }
-
-    fn sweep(&self, position: Arc<StoredPosition>) -> SweepHandler {
-        let Ports { journal, parked, stream, admission, .. } = self.memory.clone();
-        let commands = self.commands.clone();
-        let env = self.env.clone();
-        let ports =
-            SweepPorts { commands: commands.clone(), journal, parked, stream, env: env.clone() };
-        let services = Services::new().with::<fanfold::canary::Canary>();
-        let ingest = Ingest::new(IngestPorts { commands, admission, env }, services);
-        SweepHandler::new(Sweep::new(ports).with_canaries(ingest, 1), LOGS_PER_RUN, position)
-    }
-
-    fn view<V: View>(&self, position: Arc<StoredPosition>) -> ViewHandler {
-        let views = Views::new().with::<V>();
-        let view = views.get(V::NAME).unwrap().clone();
-        let table = Faulty::new(&self.memory.views[V::NAME], self.faults);
-        let Ports { commands, journal, dead_letters, .. } = self.memory.clone();
-        let env = self.env.clone();
-        let projector = Arc::new(Projector::new(view, ProjectorPorts { table, journal, env }));
-        let sweep = ViewSweep::new(projector.clone(), ViewSweepPorts { commands, dead_letters });
-        ViewHandler::new(projector, sweep, LOGS_PER_RUN, position)
     }
 }
 

@@ -11,7 +11,7 @@ use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
-use crate::world::{World, acme, add, applied, command, commit_of, log, run};
+use crate::world::{World, acme, add, applied, command, commit_of, log, padded, run};
 
 const EVERYTHING: RowRange =
     RowRange { prefix: String::new(), after: None, descending: false, limit: 100 };
@@ -59,14 +59,10 @@ fn entries_come_in_pages() {
 /// A page of large entries is shorter, and the next page continues behind it.
 #[test]
 fn large_entries_make_short_pages() {
-    let padded = |id: u64| {
-        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
-        command("ann", id, "add", data)
-    };
     play(async || {
         let world = World::new();
         world.accept(&acme(), 1).await;
-        let commands: Vec<_> = (1..=200).map(padded).collect();
+        let commands: Vec<_> = (1..=200).map(|id| padded(id, 60_000)).collect();
         world.commit(&acme(), &commands).await;
         let (reads, mut from, mut pages) = (world.reads(), Some(Seq(1)), Vec::new());
         while let Some(next) = from {

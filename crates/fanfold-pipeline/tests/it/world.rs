@@ -23,24 +23,24 @@ use fanfold_embedded::testing::StoredCommands;
 use fanfold_embedded::testing::StoredView;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::conformance::WithBodies;
-use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{
     Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State,
     StateItem, ViewTable,
 };
-use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord};
-use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
-use fanfold_pipeline::relay::{Relay, RelayPorts};
-use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
-use fanfold_pipeline::testing::Faults;
+use fanfold_pipeline::process::{Processor, ReceivedRecord};
+use fanfold_pipeline::project::Projector;
+use fanfold_pipeline::read::Reads;
+use fanfold_pipeline::relay::Relay;
+use fanfold_pipeline::sweep::{Sweep, ViewSweep};
+use fanfold_pipeline::testing::{Faults, Faulty, ManualEnv, SentMessages};
+use fanfold_pipeline::wiring::Wiring;
 use ledger::Ledger;
 use ledger::views::Balances;
 use serde_json::{Value, json};
 
 use crate::tally::{Resets, Sums, Tally};
-use fanfold_pipeline::testing::{Faulty, ManualEnv, SentMessages};
 
 /// A deadline that is never reached.
 pub(crate) const NEVER: Time = Time(u64::MAX);
@@ -77,6 +77,11 @@ pub(crate) fn command(user: &str, id: u64, name: &str, data: Value) -> Command {
 /// The command `id` of ann, which adds one to the counter `a`.
 pub(crate) fn add(id: u64) -> Command {
     command("ann", id, "add", json!({"counter": "a", "by": 1}))
+}
+
+/// Like [`add`], with so many bytes more.
+pub(crate) fn padded(id: u64, bytes: usize) -> Command {
+    command("ann", id, "add", json!({"counter": "a", "by": 1, "pad": "p".repeat(bytes)}))
 }
 
 /// Commands of ann whose ids are their seqs. Each adds one to one of three counters.
@@ -153,20 +158,34 @@ impl World {
         Faulty::new(memory, &self.faults)
     }
 
+    /// All ports, behind the fault layer.
+    fn wiring(&self) -> Wiring {
+        let Ports { admission, stream, journal, state, parked, .. } = &self.memory;
+        let faulty = |(name, table): (&String, &Arc<StoredView>)| {
+            (name.clone(), self.faulty(table) as Arc<dyn ViewTable>)
+        };
+        Wiring {
+            commands: self.faulty(&self.commands),
+            admission: self.faulty(admission),
+            stream: self.faulty(stream),
+            journal: self.faulty(journal),
+            state: self.faulty(state),
+            parked: self.faulty(parked),
+            topic: Arc::new(PackingTopic::new(self.faulty(&self.topics), self.env.clone())),
+            dead_letters: self.faulty(&self.memory.dead_letters),
+            views: self.memory.views.iter().map(faulty).collect(),
+            ..self.memory.wiring(self.env.clone())
+        }
+    }
+
     // The stages, cold.
 
     pub(crate) fn ingest(&self) -> Ingest {
-        let ports = IngestPorts {
-            commands: self.faulty(&self.commands),
-            admission: self.faulty(&self.memory.admission),
-            env: Arc::clone(&self.env) as _,
-        };
-        Ingest::new(ports, services())
+        self.wiring().ingest(services())
     }
 
     pub(crate) fn relay(&self) -> Relay {
-        let stream = self.faulty(&self.memory.stream);
-        Relay::new(RelayPorts { stream, env: Arc::clone(&self.env) as _ })
+        self.wiring().relay()
     }
 
     pub(crate) fn processor(&self) -> Processor {
@@ -174,29 +193,13 @@ impl World {
     }
 
     pub(crate) fn processor_of(&self, services: Services) -> Processor {
-        let ports = ProcessorPorts {
-            journal: self.faulty(&self.memory.journal),
-            state: self.faulty(&self.memory.state),
-            parked: self.faulty(&self.memory.parked),
-            topic: Arc::new(PackingTopic::new(self.faulty(&self.topics), self.env.clone())),
-            stream: self.faulty(&self.memory.stream),
-            env: Arc::clone(&self.env) as _,
-        };
-        Processor::new(ports, services)
+        self.wiring().processor(services)
     }
 
     /// A processor of another environment, without faults.
     pub(crate) fn elsewhere(&self) -> Processor {
-        let (Ports { journal, state, parked, stream, .. }, env) = (&self.memory, &self.env);
-        let ports = ProcessorPorts {
-            journal: Arc::clone(journal) as _,
-            state: Arc::clone(state) as _,
-            parked: Arc::clone(parked) as _,
-            topic: Arc::new(PackingTopic::new(self.topics.clone(), self.env.clone())),
-            stream: Arc::clone(stream) as _,
-            env: Arc::clone(env) as _,
-        };
-        Processor::new(ports, services())
+        let topic = Arc::new(PackingTopic::new(self.topics.clone(), self.env.clone()));
+        Wiring { topic, ..self.memory.wiring(self.env.clone()) }.processor(services())
     }
 
     pub(crate) fn table(&self, view: &str) -> &Arc<StoredView> {
@@ -209,45 +212,19 @@ impl World {
 
     /// A projector of another build.
     pub(crate) fn projector_of(&self, view: &str, views: &Views) -> Arc<Projector> {
-        let ports = ProjectorPorts {
-            table: self.faulty(self.table(view)),
-            journal: self.faulty(&self.memory.journal),
-            env: Arc::clone(&self.env) as _,
-        };
-        Arc::new(Projector::new(Arc::clone(views.get(view).expect("a view")), ports))
+        Arc::new(self.wiring().projector(views.get(view).expect("a view")))
     }
 
     pub(crate) fn sweep(&self) -> Sweep {
-        Sweep::new(SweepPorts {
-            commands: self.faulty(&self.commands),
-            journal: self.faulty(&self.memory.journal),
-            parked: self.faulty(&self.memory.parked),
-            stream: self.faulty(&self.memory.stream),
-            env: Arc::clone(&self.env) as _,
-        })
+        self.wiring().sweep()
     }
 
     pub(crate) fn view_sweep(&self, view: &str) -> ViewSweep {
-        let ports = ViewSweepPorts {
-            commands: self.faulty(&self.commands),
-            dead_letters: self.faulty(&self.memory.dead_letters),
-        };
-        ViewSweep::new(self.projector(view), ports)
+        self.wiring().view_sweep(self.projector(view))
     }
 
     pub(crate) fn reads(&self) -> Reads {
-        let served = |view: &Arc<dyn fanfold::AnyView>| ServedView {
-            view: Arc::clone(view),
-            table: self.faulty(self.table(view.name())),
-        };
-        let ports = ReadPorts {
-            commands: self.faulty(&self.commands),
-            journal: self.faulty(&self.memory.journal),
-            state: self.faulty(&self.memory.state),
-            waits: Arc::clone(&self.memory.waits) as _,
-            env: Arc::clone(&self.env) as _,
-        };
-        Reads::new(ports, views().iter().map(served).collect(), services())
+        self.wiring().reads(&views(), services())
     }
 
     /// The deadline of a call that begins now.

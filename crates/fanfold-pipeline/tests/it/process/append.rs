@@ -12,7 +12,7 @@ use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::world::{NEVER, World, acme, add, command, done, log, unfinished};
+use crate::world::{NEVER, World, acme, add, command, done, log, padded, unfinished};
 
 /// A processor that has the log in its cache, up to 3.
 async fn warm(world: &World) -> Processor {
@@ -160,11 +160,7 @@ fn a_log_whose_state_is_ahead_of_the_journal_is_parked() {
 /// Commits are split below 350 KiB, and the parts are put one after another.
 #[test]
 fn a_large_batch_is_split_and_put_one_after_another() {
-    let padded = |id: u64| {
-        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
-        command("ann", id, "add", data)
-    };
-    let commands: Vec<_> = (1..=14).map(padded).collect();
+    let commands: Vec<_> = (1..=14).map(|id| padded(id, 60_000)).collect();
     let parts = [(1, 5), (6, 10), (11, 14)];
     play(async || {
         let world = World::new();

@@ -13,7 +13,7 @@ use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::world::{NEVER, World, acme, add, applied, command, done, log, run, unfinished};
+use crate::world::{NEVER, World, acme, add, applied, command, done, log, padded, run, unfinished};
 
 /// A processor that stored commits but could not publish them.
 async fn unheard(world: &World) -> Processor {
@@ -93,10 +93,7 @@ fn only_the_logs_of_failed_messages_come_again() {
     play(async || {
         let world = World::new();
         let logs = ["a", "b", "c"].map(|org| log(&format!("tally/org:{org}")));
-        let large = |id| {
-            command("ann", id, "add", json!({"counter": "a", "by": 1, "pad": "p".repeat(50_000)}))
-        };
-        let batch = logs.each_ref().map(|log| world.record(log, 1, &[large(1)]));
+        let batch = logs.each_ref().map(|log| world.record(log, 1, &[padded(1, 50_000)]));
         // Each log's commit fills a message. The second log's message always fails.
         world.faults.leave_out(Op::Publish, "org:b", ..);
         let processor = world.processor();

@@ -10,7 +10,7 @@ use fanfold_pipeline::testing::{Broken, Op, yield_once};
 use serde_json::json;
 
 use crate::check::play;
-use crate::world::{World, acme, command, done, unfinished};
+use crate::world::{World, acme, command, done, padded, unfinished};
 
 /// Enough small entries for a snapshot: above 4 KiB, and above 20 times the size of three counters.
 const DUE: u64 = 300;
@@ -26,10 +26,6 @@ fn touch(id: u64) -> Command {
 fn a_snapshot_is_written_when_it_is_due() {
     let grow =
         |id, bytes: usize| command("ann", id, "grow", json!({"counter": "big", "bytes": bytes}));
-    let padded = |id, bytes: usize| {
-        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(bytes)});
-        command("ann", id, "add", data)
-    };
     // Size of the first document, number and bytes of the entries behind it, whether one is due.
     let table = [
         (None, 15, 100, false),

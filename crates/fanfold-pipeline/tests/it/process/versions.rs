@@ -4,19 +4,20 @@
 //!
 //! `docs/design.md#snapshots`.
 
-use fanfold::{Command, DocumentId, Seq, Services, StateKey};
+use fanfold::{DocumentId, Seq, Services, StateKey};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::testing::{Broken, Op};
-use serde_json::json;
 
 use crate::check::play;
 use crate::tally::Tally;
-use crate::world::{World, acme, command, done, run, unfinished};
+use crate::world::{World, acme, done, padded, run, unfinished};
 
-/// A padded command. A hundred of these make a head due.
-fn padded(id: u64) -> Command {
-    let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(400)});
-    command("ann", id, "add", data)
+/// Appends 350 commits, of which each hundred make a head due.
+async fn write_padded(world: &World) {
+    let writer = world.elsewhere();
+    for seq in 1..=350 {
+        done(&writer, &[world.record(&acme(), seq, &[padded(seq, 400)])]).await;
+    }
 }
 
 fn version_two() -> Services {
@@ -83,10 +84,7 @@ fn a_new_version_publishes_only_what_is_above_the_old_head() {
 fn a_long_first_load_writes_heads_as_it_goes() {
     play(async || {
         let world = World::new();
-        let writer = world.elsewhere();
-        for seq in 1..=350 {
-            done(&writer, &[world.record(&acme(), seq, &[padded(seq)])]).await;
-        }
+        write_padded(&world).await;
         let head = async || {
             let item = world.state(&acme(), StateKey::head(2)).await;
             item.map_or(0, |item| item.seq.0)
@@ -115,10 +113,7 @@ fn a_long_first_load_writes_heads_as_it_goes() {
 fn a_load_that_is_cut_off_goes_on_from_its_last_head() {
     play(async || {
         let world = World::new();
-        let writer = world.elsewhere();
-        for seq in 1..=350 {
-            done(&writer, &[world.record(&acme(), seq, &[padded(seq)])]).await;
-        }
+        write_padded(&world).await;
         // Each read of the journal takes a second, and the call has two and a half.
         let clock = world.env.clone();
         world.faults.after_every(Op::JournalRead, move || {

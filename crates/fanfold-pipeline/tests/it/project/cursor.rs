@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::singles;
 use crate::check::play;
-use crate::world::{NEVER, World, acme, add, applied, command, done, log, run};
+use crate::world::{NEVER, World, acme, add, applied, command, done, log, padded, run};
 
 /// The projector applies the next commit once, without reading the journal, and skips a done one.
 #[test]
@@ -254,14 +254,10 @@ fn nothing_behind_a_hole_in_the_journal_is_applied() {
 /// A commit that is too large for a message (`"body":"journal"`) is read from the journal.
 #[test]
 fn a_commit_without_its_body_is_read_from_the_journal() {
-    let padded = |id: u64| {
-        let data = json!({"counter": "a", "by": 1, "pad": "p".repeat(60_000)});
-        command("ann", id, "add", data)
-    };
     play(async || {
         let world = World::new();
         let first = world.commit(&acme(), &run(1..=1)).await;
-        let large: Vec<Command> = (2..=6).map(padded).collect();
+        let large: Vec<Command> = (2..=6).map(|id| padded(id, 60_000)).collect();
         let large = world.commit(&acme(), &large).await;
         assert!(String::from_utf8_lossy(&large).contains(r#""body":"journal""#));
         let last = world.commit(&acme(), &run(7..=8)).await;

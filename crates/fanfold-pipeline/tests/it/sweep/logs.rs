@@ -245,17 +245,23 @@ fn what_the_slot_still_holds_is_sent_again() {
     });
 }
 
+/// So many logs, each with a command that has waited for long enough for the sweep.
+async fn waiting_logs(world: &World, count: usize) -> Vec<LogId> {
+    let logs: Vec<LogId> = (0..count).map(|n| org(&format!("o{n}"))).collect();
+    for log in &logs {
+        world.accept(log, 1).await;
+    }
+    world.env.pass(11_000);
+    logs
+}
+
 /// When time runs out, the next run begins with the first log that was not inspected.
 #[test]
 fn a_walk_that_is_cut_off_goes_on_there() {
     play(async || {
         for ms in [1, 7, 20] {
             let world = World::new();
-            let mut logs: Vec<LogId> = (0..50).map(|n| org(&format!("o{n}"))).collect();
-            for log in &logs {
-                world.accept(log, 1).await;
-            }
-            world.env.pass(11_000);
+            let mut logs = waiting_logs(&world, 50).await;
             let clock = world.env.clone();
             world.faults.after_every(Op::ParkedList, move || {
                 clock.pass(1);
@@ -288,11 +294,7 @@ fn the_catalogue_is_walked_page_by_page() {
     play(async || {
         for limit in [1, 3, 7, 23, 100] {
             let world = World::new();
-            let mut logs: Vec<LogId> = (0..23).map(|n| org(&format!("o{n}"))).collect();
-            for log in &logs {
-                world.accept(log, 1).await;
-            }
-            world.env.pass(11_000);
+            let mut logs = waiting_logs(&world, 23).await;
             let (mut nudged, mut position, mut runs) = (Vec::new(), None, 0);
             loop {
                 let report = world.sweep().sweep(position, limit, NEVER).await.expect("memory");

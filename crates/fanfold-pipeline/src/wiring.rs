@@ -1,0 +1,92 @@
+//! Connects the stages to the ports of a host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fanfold::{AnyView, Services, Views};
+
+use crate::ingest::{Ingest, IngestPorts};
+use crate::ports::{
+    Admission, CommandStream, Commands, DeadLetters, Env, Journal, ParkedTable, State, Topic,
+    ViewTable, Waits,
+};
+use crate::process::{Processor, ProcessorPorts};
+use crate::project::{Projector, ProjectorPorts};
+use crate::read::{ReadPorts, Reads, ServedView};
+use crate::relay::{Relay, RelayPorts};
+use crate::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
+
+/// All ports of a host. Each stage gets those that it needs.
+#[derive(Clone)]
+pub struct Wiring {
+    /// The commands table.
+    pub commands: Arc<dyn Commands>,
+    /// Decides whether commands are accepted now.
+    pub admission: Arc<dyn Admission>,
+    /// The command stream.
+    pub stream: Arc<dyn CommandStream>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// Heads, documents and windows.
+    pub state: Arc<dyn State>,
+    /// Parked items, and leases.
+    pub parked: Arc<dyn ParkedTable>,
+    /// Publishes commits.
+    pub topic: Arc<dyn Topic>,
+    /// Messages that no projector could apply.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// The tables of the views, by the views' names.
+    pub views: BTreeMap<String, Arc<dyn ViewTable>>,
+    /// Waits for logs and views.
+    pub waits: Arc<dyn Waits>,
+    /// Time and randomness.
+    pub env: Arc<dyn Env>,
+}
+
+impl Wiring {
+    /// The stage that accepts commands.
+    pub fn ingest(&self, services: Services) -> Ingest {
+        let Self { commands, admission, env, .. } = self.clone();
+        Ingest::new(IngestPorts { commands, admission, env }, services)
+    }
+
+    /// The stage that puts changes on the command stream.
+    pub fn relay(&self) -> Relay {
+        let Self { stream, env, .. } = self.clone();
+        Relay::new(RelayPorts { stream, env })
+    }
+
+    /// The stage that decides commands.
+    pub fn processor(&self, services: Services) -> Processor {
+        let Self { journal, state, parked, topic, stream, env, .. } = self.clone();
+        Processor::new(ProcessorPorts { journal, state, parked, topic, stream, env }, services)
+    }
+
+    /// The stage that applies commits to a view. It panics if the view has no table here.
+    pub fn projector(&self, view: &Arc<dyn AnyView>) -> Projector {
+        let Self { journal, env, .. } = self.clone();
+        let table = self.views[view.name()].clone();
+        Projector::new(view.clone(), ProjectorPorts { table, journal, env })
+    }
+
+    /// The sweep over all logs.
+    pub fn sweep(&self) -> Sweep {
+        let Self { commands, journal, parked, stream, env, .. } = self.clone();
+        Sweep::new(SweepPorts { commands, journal, parked, stream, env })
+    }
+
+    /// The sweep of the projector's view.
+    pub fn view_sweep(&self, projector: Arc<Projector>) -> ViewSweep {
+        let Self { commands, dead_letters, .. } = self.clone();
+        ViewSweep::new(projector, ViewSweepPorts { commands, dead_letters })
+    }
+
+    /// Answers callers from the journal and from these views. It panics if one has no table here.
+    pub fn reads(&self, views: &Views, services: Services) -> Reads {
+        let Self { commands, journal, state, waits, env, .. } = self.clone();
+        let served = views
+            .iter()
+            .map(|view| ServedView { view: view.clone(), table: self.views[view.name()].clone() });
+        Reads::new(ReadPorts { commands, journal, state, waits, env }, served.collect(), services)
+    }
+}

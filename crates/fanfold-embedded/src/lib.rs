@@ -31,6 +31,7 @@ mod hash_key;
 mod limit;
 mod ports;
 mod recovery;
+mod rising;
 mod shards;
 mod start;
 mod stop;

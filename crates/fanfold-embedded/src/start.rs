@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use fanfold::AnyView;
 use fanfold::body::notification::ReceivedCommit;
+use fanfold::knob::Knob;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
@@ -27,7 +28,7 @@ use crate::tasks::Tasks;
 /// memory or a local disk.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// The number of logs that one run of a sweep checks. The next run continues after them.
-const SWEEP_LOGS_MAX: usize = 10_000;
+const SWEEP_LOGS_MAX: Knob = Knob::new(10_000, 1);
 /// A hosted view, with the counts of its deliveries and its gaps.
 pub(crate) struct HostedView {
     pub(crate) name: &'static str,
@@ -88,11 +89,12 @@ impl Start<'_> {
             let mut after = None;
             while every.pause().await {
                 let deadline = every.env.now().plus_ms(every.ms);
-                let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline).map_ok(|report| {
-                    let next = report.next.clone();
-                    *lock(&swept) = report;
-                    next
-                });
+                let run =
+                    sweep.sweep(after.clone(), SWEEP_LOGS_MAX.get(), deadline).map_ok(|report| {
+                        let next = report.next.clone();
+                        *lock(&swept) = report;
+                        next
+                    });
                 after = every.run("sweep", after, run).await;
             }
         });
@@ -173,7 +175,7 @@ impl Every {
                 closes = Some(gaps.walk_begins(self.env.now()));
             }
             let deadline = self.env.now().plus_ms(self.ms);
-            let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX, deadline);
+            let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX.get(), deadline);
             let mut is_whole = false;
             let run = replay.sweep(run).map_ok(|report| {
                 let missed = report.failed.len() + report.under_way + report.undelivered;

@@ -1,43 +1,48 @@
 //! A signal to stop.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures::future::{Either, select};
-use tokio::sync::watch;
+
+use crate::rising::Rising;
 
 /// Gives the signal; dropping it gives the signal, too.
 #[derive(Debug)]
-pub(crate) struct Stopper(watch::Sender<bool>);
+pub(crate) struct Stopper(Arc<Rising>);
 
 /// Receives the signal. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(Arc<Rising>);
 
 impl Stopper {
     /// A pair; the signal is not given yet.
     pub(crate) fn new() -> (Self, Stop) {
-        let (sender, receiver) = watch::channel(false);
-        (Self(sender), Stop(receiver))
+        let signal = Arc::<Rising>::default();
+        (Self(signal.clone()), Stop(signal))
     }
 
     /// Gives the signal.
     pub(crate) fn stop(&self) {
-        self.0.send_replace(true);
+        self.0.raise(1);
+    }
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
 impl Stop {
     /// Whether the signal was given.
     pub(crate) fn is_given(&self) -> bool {
-        // Dropping the `Stopper` also signals stop.
-        *self.0.borrow() || self.0.has_changed().is_err()
+        self.0.is_at(1)
     }
 
     /// Does the work; `None` if the signal comes before it is done.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut receiver = self.0.clone();
-        let stopped = async move { receiver.wait_for(|stop| *stop).await.is_ok() };
-        match select(pin!(stopped), pin!(work)).await {
+        match select(pin!(self.0.reaches(1)), pin!(work)).await {
             Either::Left(_) => None,
             Either::Right((done, _)) => Some(done),
         }

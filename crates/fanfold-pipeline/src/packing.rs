@@ -177,8 +177,8 @@ impl PackingTopic {
             let mut bytes = 0;
             while let Some(next) = messages.next_if(|next| {
                 batch.is_empty()
-                    || batch.len() < PUBLISH_BATCH_MAX
-                        && bytes + next.message.bytes() <= PUBLISH_BATCH_BYTES_MAX
+                    || batch.len() < PUBLISH_BATCH_MAX.get()
+                        && bytes + next.message.bytes() <= PUBLISH_BATCH_BYTES_MAX.get()
             }) {
                 bytes += next.message.bytes();
                 batch.push(next.message);

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::body::notification::{self, ReceivedCommit};
+use fanfold::knob::Knob;
 use fanfold::log::FoldError;
 use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time, invariant};
@@ -47,9 +48,9 @@ const TURN_JITTER_MS: u64 = 150;
 /// How long a commit waits at most while the cursor moves, in milliseconds.
 const TURN_MS_MAX: u64 = 2_000;
 /// Entries that one call applies from the journal. The rest is left to the view's sweep.
-pub(crate) const CATCH_UP_ENTRIES_MAX: u64 = 5_000;
+pub(crate) const CATCH_UP_ENTRIES_MAX: Knob = Knob::new(5_000, 1);
 /// Commits per read of the journal.
-const COMMITS_PER_READ: usize = 100;
+const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 
 /// The ports of a projector.
 #[derive(Clone)]
@@ -236,7 +237,7 @@ impl Projector {
         let (entries, fault) = self.read(log, entries.flat_map(|entries| entries.iter()));
         let end = of_log.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
         let touching = Touching::group(&entries, end);
-        let is_possible = fault.is_none() && touching.keys.len() <= KEYS_PER_READ;
+        let is_possible = fault.is_none() && touching.keys.len() <= KEYS_PER_READ.get();
         let keys = if is_possible { &touching.keys[..] } else { &[] };
         let (cursor, rows) =
             join(self.ports.table.cursor(log), self.ports.table.rows(log, keys)).await;
@@ -307,7 +308,7 @@ impl Projector {
         }
         let start = cursor.seq;
         while cursor.seq < target && cursor.parked.is_none() {
-            if cursor.seq.0 - start.0 >= CATCH_UP_ENTRIES_MAX {
+            if cursor.seq.0 - start.0 >= CATCH_UP_ENTRIES_MAX.as_u64() {
                 self.ports.table.mark_behind(log, target).await?;
                 cursor.behind = Some(target);
                 return Ok(cursor);
@@ -324,16 +325,17 @@ impl Projector {
         cursor: Cursor,
         deadline: Time,
     ) -> Result<Cursor, ProjectError> {
-        let page = match self.ports.journal.read(log, cursor.seq.next(), COMMITS_PER_READ).await {
-            Ok(page) => page,
-            Err(damaged @ Unavailable::Damaged { .. }) => {
-                let fault = Fault::new(damaged.to_string());
-                return self
-                    .park(log, cursor.clone(), ApplyFault { at: cursor.seq.next(), fault })
-                    .await;
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let page =
+            match self.ports.journal.read(log, cursor.seq.next(), COMMITS_PER_READ.get()).await {
+                Ok(page) => page,
+                Err(damaged @ Unavailable::Damaged { .. }) => {
+                    let fault = Fault::new(damaged.to_string());
+                    return self
+                        .park(log, cursor.clone(), ApplyFault { at: cursor.seq.next(), fault })
+                        .await;
+                }
+                Err(error) => return Err(error.into()),
+            };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
         let mut unreadable = None;
         for item in &page.commits {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fanfold::body::{DecodeError, commit};
+use fanfold::knob::Knob;
 use fanfold::{AnyView, CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
 
 use crate::ports::{
@@ -14,14 +15,14 @@ use crate::ports::{
 mod lookup;
 
 /// Commits per read of the journal.
-const COMMITS_PER_READ: usize = 100;
+const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 /// The pause before the journal is read again for an entry that should be there, in milliseconds.
 const HOLE_MS: u64 = 1_000;
 
 /// A page of entries or rows ends with the commit or row that fills it up to this many bytes.
 /// Source: an answer through Lambda may have 6 MB, which are 4.5 MB in base64; a commit, and the
 /// fields of entries beside their payloads, are well below 1 MB.
-const PAGE_BYTES: usize = 3 * 1024 * 1024;
+const PAGE_BYTES: Knob = Knob::new(3 * 1024 * 1024, 1_000);
 
 /// A view with the table that holds it.
 #[derive(Clone)]
@@ -270,13 +271,13 @@ impl Reads {
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
         let mut bytes = 0;
-        while next <= tail && entries.len() < limit && bytes < PAGE_BYTES {
-            let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await?;
+        while next <= tail && entries.len() < limit && bytes < PAGE_BYTES.get() {
+            let page = self.ports.journal.read(log, next, COMMITS_PER_READ.get()).await?;
             if page.commits.is_empty() {
                 break;
             }
             for item in &page.commits {
-                if entries.len() == limit || bytes >= PAGE_BYTES {
+                if entries.len() == limit || bytes >= PAGE_BYTES.get() {
                     break;
                 }
                 let (commit, payload_bytes) = decode(item.first, &item.body)?;
@@ -307,7 +308,7 @@ impl Reads {
         let mut page = served.table.scan(log, range).await.map_err(LogError::from)?;
         let mut bytes = 0;
         let fits = page.rows.iter().take_while(|row| {
-            let fits = bytes < PAGE_BYTES;
+            let fits = bytes < PAGE_BYTES.get();
             bytes += row.body.len();
             fits
         });

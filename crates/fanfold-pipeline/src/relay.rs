@@ -63,13 +63,13 @@ impl Relay {
     pub fn new(ports: RelayPorts) -> Self {
         let remembered = LruCache::with_hasher(REMEMBERED_LOGS_MAX, RandomState::default());
         let acknowledged = Mutex::new(remembered);
-        Self { ports, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT }
+        Self { ports, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT.get() }
     }
 
     /// Closes records at `bytes` instead of [`STREAM_RECORD_BYTES_SOFT`].
     #[must_use]
     pub fn with_record_bytes(mut self, bytes: usize) -> Self {
-        self.record_bytes_soft = bytes.min(STREAM_RECORD_BYTES_SOFT);
+        self.record_bytes_soft = bytes.min(STREAM_RECORD_BYTES_SOFT.get());
         self
     }
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use fanfold::body::parked::Reason;
 use fanfold::canary::Canary;
+use fanfold::knob::Knob;
 use fanfold::{LogId, Time};
 use futures::stream::{self, StreamExt};
 
@@ -41,7 +42,7 @@ const IDS_PER_MS: u64 = 1_024;
 /// Logs that are inspected at the same time.
 const LOGS_AT_ONCE: usize = 16;
 /// Parked items per read of the parked table.
-const PARKED_PER_LOOK: usize = 100;
+const PARKED_PER_LOOK: Knob = Knob::new(100, 2);
 
 /// The ports of the sweep.
 #[derive(Clone)]

@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
 use fanfold::invariant::Invariant;
-use fanfold::{CommandId, LogId, Origin, Seq, Services, Time};
+use fanfold::{CommandId, LogId, Origin, Seq, Time};
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError};
 use fanfold_pipeline::ports::{
-    Change, CommandStream, Env, ParkedItem, ParkedTable, RowRange, StreamRecord, ViewTable, Waits,
+    Change, CommandStream, Env, ParkedItem, ParkedTable, Row, RowRange, StreamRecord, ViewTable,
+    Waits,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
@@ -30,6 +31,7 @@ use crate::attempts::counted;
 use crate::executor::{Executor, Join, World};
 use crate::faults::Fault;
 use crate::ports::Watch;
+use crate::services::{self, Deployed, services};
 use crate::transport::{Notification, Notifications, Queue, Received};
 use crate::workload::Habits;
 
@@ -197,6 +199,10 @@ impl<T> Environments<T> {
         Self { warm: RefCell::new(warm), last: Cell::new(0) }
     }
 
+    fn replace(&self, make: impl Fn() -> T) {
+        self.warm.borrow_mut().fill_with(|| Rc::new(make()));
+    }
+
     fn pick(&self, stage: &Stage, make: impl Fn() -> T) -> Rc<T> {
         let mut at = self.last.get();
         if stage.watch.faults.transport(Fault::OtherEnvironment) {
@@ -231,20 +237,31 @@ pub async fn process(
     stage: Stage,
     shard: Queue<Received>,
     ports: ProcessorPorts,
-    services: Services,
+    deployed_at: Time,
     suspicion: Suspicion,
     canaries_are_told: bool,
     parked: Arc<StoredParked>,
 ) {
     // In some runs processors have no cache, and load each log for each batch.
     let forgets = stage.world.happens(250);
+    let deployed = || match stage.world.now() < deployed_at {
+        true => Deployed::First,
+        false => Deployed::Second,
+    };
     let make = || {
-        let processor = Processor::new(ports.clone(), services.clone()).with_suspicion(suspicion);
+        let services = services(deployed());
+        let processor = Processor::new(ports.clone(), services).with_suspicion(suspicion);
         let processor = if forgets { processor.with_cache_bytes(0) } else { processor };
         if canaries_are_told { processor.with_canaries_published() } else { processor }
     };
     let processors = Environments::new(make);
+    let current = Cell::new(deployed());
     let invoke = |batch: Vec<Received>, deadline| {
+        if current.replace(deployed()) != deployed() {
+            // Invocations of the old version go on, but no further one begins.
+            stage.watch.faults.count(Fault::Deployed);
+            processors.replace(make);
+        }
         let processor = processors.pick(&stage, make);
         let records = batch.into_iter().map(|Received { record, arrived }| ReceivedRecord {
             key: record.key,
@@ -436,7 +453,7 @@ impl Waits for Naps {
 }
 
 /// A reader: reads views while they are written, waits for receipts, and looks up commands by id.
-pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients: Clients) {
+pub async fn read(stage: Stage, reads: Reads, clients: Clients) {
     loop {
         stage.pause(READ_MS).await;
         let receipt = {
@@ -451,18 +468,40 @@ pub async fn read(stage: Stage, reads: Reads, views: Vec<&'static str>, clients:
             look_up(&stage, reads.clone(), receipt).await;
             continue;
         }
-        let view = views[stage.world.pick(0..views.len() as u64) as usize];
+        let view = services::READ[stage.world.pick(0..services::READ.len() as u64) as usize];
         let (reads, log) = (reads.clone(), receipt.log.clone());
         let asked = stage.world.happens(500).then_some(receipt.seq);
-        let range = RowRange { limit: usize::MAX, ..RowRange::default() };
-        let read = async move { reads.rows(view, &log, &range, asked, 2_000).await };
-        if let Some(Ok(Awaited::Ready(page))) = stage.invoke(stage.deadline(), read).await {
-            let rows: Vec<_> = page.rows.iter().map(|row| (row.key.clone(), row.seq)).collect();
+        let read = async move { all_rows(&reads, view, &log, asked, 2_000).await };
+        if let Some(Some((cursor, rows))) = stage.invoke(stage.deadline(), read).await {
+            let rows: Vec<_> = rows.into_iter().map(|row| (row.key, row.seq)).collect();
             stage.watch.audit(|model| {
-                model.seen(view, &receipt.log, page.seq, &rows);
-                let reached = asked.is_none_or(|asked| page.seq >= asked);
+                model.seen(view, &receipt.log, cursor, &rows);
+                let reached = asked.is_none_or(|asked| cursor >= asked);
                 model.check(Invariant::F6, reached, || format!("{view} was read before {asked:?}"));
             });
+        }
+    }
+}
+
+/// Reads a view of a log, page by page. `None`: a page could not be read.
+pub async fn all_rows(
+    reads: &Reads,
+    view: &'static str,
+    log: &LogId,
+    asked: Option<Seq>,
+    wait_ms: u64,
+) -> Option<(Seq, Vec<Row>)> {
+    let mut range = RowRange { limit: usize::MAX, ..RowRange::default() };
+    let (mut first, mut rows) = (None, Vec::new());
+    loop {
+        let read = reads.rows(view, log, &range, asked, wait_ms).await;
+        let Ok(Awaited::Ready(page)) = read else { return None };
+        rows.extend(page.rows);
+        // The cursor was read before the rows, so all pages hold what the first promises.
+        let first = *first.get_or_insert(page.seq);
+        match page.next {
+            Some(next) => range.after = Some(next),
+            None => return Some((first, rows)),
         }
     }
 }

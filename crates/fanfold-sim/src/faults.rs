@@ -79,11 +79,13 @@ pub enum Fault {
     SweepsPileUp,
     /// A change never reached the change stream.
     ChangeLost,
+    /// A new version of a service was deployed.
+    Deployed,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
@@ -111,6 +113,7 @@ impl Fault {
         Self::Repeated,
         Self::SweepsPileUp,
         Self::ChangeLost,
+        Self::Deployed,
     ];
 }
 

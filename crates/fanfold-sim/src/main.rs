@@ -10,7 +10,8 @@ use std::time::Instant;
 use clap::Parser;
 use fanfold::invariant::Breach;
 use fanfold_sim::faults::Fault;
-use fanfold_sim::{engine, run};
+use fanfold_sim::model::Cases;
+use fanfold_sim::{Report, engine, run};
 
 /// The lines of a failed run's trace that are printed.
 const TRACE_LINES: usize = 40;
@@ -42,6 +43,7 @@ struct Outcome {
     trace: Vec<String>,
     /// By name, so that both kinds fit.
     faults: BTreeMap<String, u64>,
+    cases: Cases,
     commands: u64,
 }
 
@@ -52,14 +54,13 @@ fn named<F: Debug>(faults: BTreeMap<F, u64>) -> BTreeMap<String, u64> {
 fn outcome(seed: u64, of_engine: bool) -> Outcome {
     match of_engine {
         true => {
-            let engine::Report { violations, trace, faults, commands, .. } = engine::run(seed);
-            Outcome { seed, violations, trace, faults: named(faults), commands }
+            let engine::Report { violations, trace, faults, cases, commands, .. } =
+                engine::run(seed);
+            Outcome { seed, violations, trace, faults: named(faults), cases, commands }
         }
         false => {
-            let report = run(seed);
-            let (violations, trace) = (report.violations, report.trace);
-            let (faults, commands) = (named(report.faults), report.commands);
-            Outcome { seed, violations, trace, faults, commands }
+            let Report { violations, trace, faults, cases, commands, .. } = run(seed);
+            Outcome { seed, violations, trace, faults: named(faults), cases, commands }
         }
     }
 }
@@ -67,6 +68,7 @@ fn outcome(seed: u64, of_engine: bool) -> Outcome {
 #[derive(Default)]
 struct Totals {
     faults: BTreeMap<String, u64>,
+    cases: Cases,
     commands: u64,
     lines: u64,
     failed: Vec<u64>,
@@ -102,6 +104,9 @@ fn main() -> ExitCode {
                     for (fault, n) in &run.faults {
                         *totals.faults.entry(fault.clone()).or_default() += n;
                     }
+                    for (case, n) in &run.cases {
+                        *totals.cases.entry(*case).or_default() += n;
+                    }
                     totals.commands += run.commands;
                     totals.lines += run.trace.len() as u64;
                     if !run.violations.is_empty() {
@@ -115,7 +120,7 @@ fn main() -> ExitCode {
             });
         }
     });
-    let Totals { faults, commands, lines, failed } =
+    let Totals { faults, cases, commands, lines, failed } =
         totals.into_inner().unwrap_or_else(|e| e.into_inner());
     println!(
         "{} seeds from {} in {:.1} s: {commands} commands, {lines} effects",
@@ -132,6 +137,8 @@ fn main() -> ExitCode {
         .map(|fault| format!("{fault} {}", faults.get(fault).copied().unwrap_or_default()))
         .collect();
     println!("faults: {}", counts.join(", "));
+    let cases: Vec<String> = cases.iter().map(|(case, n)| format!("{case:?} {n}")).collect();
+    println!("came upon: {}", cases.join(", "));
     if failed.is_empty() {
         println!("all invariants held");
         return ExitCode::SUCCESS;

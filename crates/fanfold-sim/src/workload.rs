@@ -1,126 +1,21 @@
-//! The clients' commands: the ledger's, for a few organisations, in batches, with repeated ids,
-//! invalid amounts and faults.
+//! The clients' commands: for the ledger and for services that do what it does not, of a few organisations, in batches,
+//! with repeated ids, invalid amounts, faults, and sizes above every limit.
 
-use fanfold::canary::Canary;
-use fanfold::{
-    Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View, Views,
-};
-use ledger::views::{Balances, Statement, Totals};
-use ledger::{Event, Ledger};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::executor::World;
+use crate::services::BREAKING_AMOUNT;
 
-/// A deposit of this amount makes the view `fragile` panic.
-const BREAKING_AMOUNT: i64 = 666;
-
-/// The services of the simulated host.
-pub fn services() -> Services {
-    Services::new().with::<Ledger>().with::<Mine>().with::<Canary>()
-}
-
-/// The views of the simulated host.
-pub fn views() -> Views {
-    Views::new().with::<Balances>().with::<Statement>().with::<Totals>().with::<Fragile>()
-}
-
-/// A second service beside the ledger, with a command that makes `decide` panic.
-pub struct Mine;
-
-/// The commands of [`Mine`].
-#[derive(Debug, Deserialize)]
-#[serde(tag = "command", content = "data", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum MineCommand {
-    Dig,
-    Explode,
-}
-
-/// The events of [`Mine`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum MineEvent {
-    Dug,
-}
-
-/// The rejection of [`Mine`], which rejects nothing.
-#[derive(Debug, thiserror::Error)]
-#[error("it never refuses")]
-pub struct Never;
-
-impl Code for Never {
-    fn code(&self) -> &'static str {
-        "never"
-    }
-}
-
-impl Service for Mine {
-    const NAME: &'static str = "mine";
-    const DOCUMENT_VERSION: u32 = 2;
-    const EVENTS: &'static [(&'static str, u32)] = &[("dug", 1)];
-    type Command = MineCommand;
-    type Event = MineEvent;
-    type Document = u64;
-    type Rejection = Never;
-
-    fn documents(_: &MineCommand) -> Vec<DocumentId> {
-        DocumentId::new("shaft").into_iter().collect()
-    }
-
-    fn init(_: &DocumentId) -> u64 {
-        0
-    }
-
-    fn decide(
-        _: &Documents<'_, u64>,
-        command: &MineCommand,
-        _: &Context,
-    ) -> Result<Vec<(DocumentId, MineEvent)>, Never> {
-        match command {
-            MineCommand::Dig => {
-                Ok(DocumentId::new("shaft").into_iter().map(|id| (id, MineEvent::Dug)).collect())
-            }
-            MineCommand::Explode => panic!("boom"),
-        }
-    }
-
-    fn evolve(depth: &mut u64, _: &MineEvent) {
-        *depth += 1;
-    }
-}
-
-/// A view that panics on one amount.
-pub struct Fragile;
-
-impl View for Fragile {
-    const NAME: &'static str = "fragile";
-    const VERSION: u32 = 1;
-    const SERVICES: &'static [&'static str] = &[Ledger::NAME];
-    const EVENTS: &'static [(&'static str, u32)] = &[("deposited", 1)];
-    type Event = Event;
-    type Row = u64;
-
-    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-        if entry.events().is_empty() {
-            vec![]
-        } else {
-            RowKey::new("deposits").into_iter().collect()
-        }
-    }
-
-    fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {
-        let mut deposits = row.unwrap_or_default();
-        for (_, event) in entry.events() {
-            match event {
-                Event::Deposited(moved) if moved.amount == BREAKING_AMOUNT => panic!("{moved:?}"),
-                _ => deposits += 1,
-            }
-        }
-        Some(deposits)
-    }
-}
+/// Notes of an organisation: few, so that they are written again and again.
+const NOTES: u64 = 5;
+/// Most notes that a command writes, and most appends to each.
+const NOTES_MAX: u64 = 4;
+const TIMES_MAX: u64 = 6;
+/// Bytes of an append, as a power of two: most are tiny, and some are above each limit.
+const BYTES_LOG2: u64 = 10;
+const BYTES_LARGE_LOG2: u64 = 17;
+/// Bytes that lengthen a large command: now and then above its limit.
+const PADDING_LOG2: u64 = 17;
 
 /// How one run's clients behave.
 #[derive(Debug, Clone)]
@@ -143,6 +38,10 @@ pub struct Habits {
     pub memo: usize,
     /// Whether clients break the view `fragile`.
     pub breaks: bool,
+    /// How many of a thousand commands are for the service `notes`.
+    pub notes: u64,
+    /// How many of a thousand commands for `notes` are large.
+    pub large: u64,
 }
 
 impl Habits {
@@ -164,6 +63,8 @@ impl Habits {
             padding: if world.happens(300) { world.pick(40..90) as usize } else { 0 },
             memo: if world.happens(800) { world.pick(100..800) as usize } else { 0 },
             breaks: world.happens(200),
+            notes: if world.happens(250) { 0 } else { world.pick(50..800) },
+            large: if world.happens(700) { 0 } else { world.pick(1..50) },
         }
     }
 
@@ -189,6 +90,7 @@ impl Habits {
         let memo = (self.memo > 0).then(|| "m".repeat(self.memo));
         let moved = || json!({"account": account(), "amount": amount(), "memo": memo});
         let (kind, command, data) = match world.pick(0..20) {
+            _ if world.happens(self.notes) => self.for_notes(world),
             0..4 => ("ledger", "open", json!({"account": account()})),
             4..11 => ("ledger", "deposit", moved()),
             11..15 => ("ledger", "withdraw", moved()),
@@ -205,5 +107,28 @@ impl Habits {
             "type": kind, "command": command, "id": id, "user": user, "client": client, "org": org,
             "data": data,
         })
+    }
+    fn for_notes(&self, world: &World) -> (&'static str, &'static str, Value) {
+        let notes = || -> Vec<u64> {
+            let from = world.pick(0..NOTES);
+            (from..from + world.pick(1..NOTES_MAX)).map(|n| n % NOTES).collect()
+        };
+        let is_large = world.happens(self.large);
+        let (command, data) = match world.pick(0..10) {
+            0..6 => {
+                let log2 = if is_large { BYTES_LARGE_LOG2 } else { BYTES_LOG2 };
+                let bytes = (1 << world.pick(0..log2)) - 1;
+                let mut data =
+                    json!({"notes": notes(), "times": world.pick(1..TIMES_MAX), "bytes": bytes});
+                if world.happens(self.large) {
+                    data["padding"] = "p".repeat(1 << world.pick(0..PADDING_LOG2)).into();
+                }
+                ("write", data)
+            }
+            6..8 => ("clear", json!({"notes": notes(), "rewrite": world.happens(500)})),
+            8 => ("nothing", json!({})),
+            _ => ("refuse", json!({"note": world.pick(0..NOTES)})),
+        };
+        ("notes", command, data)
     }
 }

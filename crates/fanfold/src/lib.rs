@@ -16,6 +16,7 @@ pub mod command;
 pub mod digest;
 pub mod entry;
 pub mod invariant;
+pub mod knob;
 pub mod limits;
 pub mod log;
 pub mod names;

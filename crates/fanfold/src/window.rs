@@ -81,7 +81,7 @@ impl TryFrom<Stored> for Window {
             below = ids_end - 1;
             counted += len;
         }
-        if counted != ids as u64 || ids > WINDOW_IDS_MAX {
+        if counted != ids as u64 || ids > WINDOW_IDS_MAX.get() {
             return Err("a window has another number of ids than its runs");
         }
         Ok(Self { floor, runs, ids, touched })
@@ -119,7 +119,7 @@ impl Window {
             _ => self.runs.insert(at, Run(id, seq, 1)),
         }
         self.ids += 1;
-        while self.ids > WINDOW_IDS_MAX {
+        while self.ids > WINDOW_IDS_MAX.get() {
             self.drop_lowest();
         }
         true
@@ -130,7 +130,7 @@ impl Window {
     }
 
     fn is_idle(&self, now: Time) -> bool {
-        now.since_ms(self.touched) > WINDOW_IDLE_MS_MAX
+        now.since_ms(self.touched) > WINDOW_IDLE_MS_MAX.as_u64()
     }
 
     /// Shrinks to the floor if it is idle at this time of the log.
@@ -190,7 +190,7 @@ mod tests {
 
     impl Model {
         fn pass(&mut self, now: u64) {
-            if now > self.touched + WINDOW_IDLE_MS_MAX {
+            if now > self.touched + WINDOW_IDLE_MS_MAX.as_u64() {
                 self.floor = self.ids.last_key_value().map_or(self.floor, |(id, _)| *id);
                 self.ids.clear();
             }
@@ -209,7 +209,7 @@ mod tests {
             if self.sight(id, now) == Sighting::New {
                 self.touched = now;
                 self.ids.insert(id, seq);
-                if self.ids.len() > WINDOW_IDS_MAX {
+                if self.ids.len() > WINDOW_IDS_MAX.get() {
                     self.floor = self.ids.pop_first().map_or(self.floor, |(id, _)| id);
                 }
             }
@@ -231,8 +231,8 @@ mod tests {
         fn a_window_answers_as_its_definition(
             starts in prop::collection::vec(
                 (1u64..20_000, 1u64..400, prop_oneof![
-                    20 => 0..WINDOW_IDLE_MS_MAX / 4,
-                    1 => WINDOW_IDLE_MS_MAX - 1..WINDOW_IDLE_MS_MAX + 2,
+                    20 => 0..WINDOW_IDLE_MS_MAX.as_u64() / 4,
+                    1 => WINDOW_IDLE_MS_MAX.as_u64() - 1..WINDOW_IDLE_MS_MAX.as_u64() + 2,
                 ], any::<bool>()),
                 1..60,
             )
@@ -268,7 +268,7 @@ mod tests {
         }
         assert_eq!(window.runs.len(), 1);
         let sight = |n: u64| window.sight(id(n), Time(10_000));
-        assert_eq!(sight(10_000 - WINDOW_IDS_MAX as u64), Sighting::Unknown);
-        assert_eq!(sight(10_001 - WINDOW_IDS_MAX as u64), Sighting::Known(Seq(7_953)));
+        assert_eq!(sight(10_000 - WINDOW_IDS_MAX.get() as u64), Sighting::Unknown);
+        assert_eq!(sight(10_001 - WINDOW_IDS_MAX.get() as u64), Sighting::Known(Seq(7_953)));
     }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
+use fanfold::knob::Knob;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Env, Slot, Unavailable,
@@ -31,7 +32,7 @@ use crate::transit::{ITEM_OVERHEAD_BYTES, MemoryTopic, Obstacle};
 
 const HOP: &str = "commands table";
 /// Bytes of a group, beyond which what waits becomes the next one.
-const GROUP_BYTES_SOFT: usize = 4 * 1024 * 1024;
+const GROUP_BYTES_SOFT: Knob = Knob::new(4 * 1024 * 1024, 200);
 /// Appends that wait for the disk. Each is a request at hand, which the HTTP side bounds, too.
 const WAITING_MAX: usize = 100_000;
 /// What may be on its way to one stage, before appends wait for it: some tenths of a second of work. So a client that
@@ -284,7 +285,9 @@ impl StoredCommands {
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
             let mut group = Group::default();
-            while let Some(request) = waiting.next_if(|_| group.bytes.len() < GROUP_BYTES_SOFT) {
+            while let Some(request) =
+                waiting.next_if(|_| group.bytes.len() < GROUP_BYTES_SOFT.get())
+            {
                 self.gather(request, &mut group);
             }
             self.append_group(group);

@@ -109,7 +109,7 @@ impl<D: Downstream> CheckpointLoop<D> {
             }
             while self.advance() {}
             let is_due = checkpoint_ms >= CHECKPOINT_MS && self.is_behind();
-            if is_wanted || is_due || self.store.unsaved_bytes() >= CHECKPOINT_BYTES {
+            if is_wanted || is_due || self.store.unsaved_bytes() >= CHECKPOINT_BYTES.get() {
                 checkpoint_ms = 0;
                 if let Err(error) = self.checkpoint() {
                     tracing::error!(alarm = "not_durable", %error, "the engine could not make a checkpoint: it tries again");

@@ -14,6 +14,7 @@ use fanfold::LogId;
 use fanfold::Time;
 use fanfold::body::notification::ReceivedCommit;
 use fanfold::body::record::Record;
+use fanfold::knob::Knob;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Commands, Env};
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
@@ -32,7 +33,7 @@ const UNCLEAN_STARTS_MAX: u64 = 2;
 /// two starts before ended there, too; but one of them may have been ended by a signal.
 const ATTEMPTS_MAX: u32 = 1;
 /// Logs that a view catches up in at a time.
-const LOGS_PER_PAGE: usize = 10_000;
+const LOGS_PER_PAGE: Knob = Knob::new(10_000, 1);
 /// How long a view catches up before the rest is left to its sweep, in milliseconds.
 const CATCH_UP_MS: u64 = 30_000;
 
@@ -195,7 +196,7 @@ impl Replay {
         if gaps.has_unclosed() {
             let mut after = None;
             loop {
-                let Ok(page) = ports.commands.catalogue(after, LOGS_PER_PAGE).await else {
+                let Ok(page) = ports.commands.catalogue(after, LOGS_PER_PAGE.get()).await else {
                     failed += 1;
                     break;
                 };

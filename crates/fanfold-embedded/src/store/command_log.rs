@@ -9,6 +9,7 @@
 //! segment are from an append that a crash interrupted: they were never acknowledged, and opening
 //! cuts them off.
 
+use fanfold::knob::Knob;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::faults;
 const MAGIC: &[u8; 8] = b"FFCMDS\x00\x01";
 const GROUP_HEADER_BYTES: usize = 16;
 /// The size at which a new segment begins. Small, because only whole segments are dropped.
-const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+const SEGMENT_BYTES: Knob = Knob::new(16 * 1024 * 1024, 4_000);
 /// The size of the read buffer when a log is opened.
 const READ_BYTES: usize = 1024 * 1024;
 /// The largest group. A length beyond it is damage, and must not cause an allocation of that size.
@@ -110,7 +111,7 @@ impl CommandLog {
             is_torn: true,
             next,
             buffer: Vec::new(),
-            segment_bytes: faults::segment_bytes(SEGMENT_BYTES),
+            segment_bytes: faults::segment_bytes(SEGMENT_BYTES.as_u64()),
         };
         log.cut_torn()?;
         // Damage among processed groups is no error, but cuts the last segment off before `done`. The
@@ -344,7 +345,7 @@ impl<'a> Groups<'a> {
     fn is_followed_by_a_group(&self, done: u64) -> Result<bool, StoreError> {
         let mut rest = Vec::new();
         let reader = ReadFrom { file: self.file, at: self.valid_bytes };
-        reader.take(SEGMENT_BYTES + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;
+        reader.take(SEGMENT_BYTES.as_u64() + GROUP_BYTES_MAX as u64).read_to_end(&mut rest)?;
         // Trimmed groups may still be in the file. They are processed, so they do not count.
         let last = self.expected.unwrap_or(0).max(done);
         Ok((1..rest.len()).any(|at| group_at(&rest[at..]).is_some_and(|position| position > last)))

@@ -10,10 +10,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::{StoreError, command_log};
 use crate::disk::{Disk, DiskFile};
+use crate::rising::Rising;
 
 /// The version of the format of the command log and of the tables' keys and values.
 const FORMAT: u32 = 1;
@@ -100,7 +99,8 @@ pub struct Folder {
     lock: Box<dyn DiskFile>,
     /// The folder's content when it was locked.
     content: Content,
-    gone: watch::Sender<bool>,
+    /// 1 once the folder was found to be gone.
+    gone: Rising,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Folder {
         let content = content(&*disk, path)?;
         // An earlier start may have been killed before its rename of the format file was durable.
         disk.sync_folder(path).map_err(failed)?;
-        Ok(Self { disk, path: path.to_owned(), lock, content, gone: watch::Sender::new(false) })
+        Ok(Self { disk, path: path.to_owned(), lock, content, gone: Rising::default() })
     }
 
     /// The disk that the folder is on.
@@ -196,7 +196,7 @@ impl Folder {
 
     /// Records that the path no longer leads to this folder. Returns the error for callers.
     pub(crate) fn mark_gone(&self) -> StoreError {
-        if !self.gone.send_replace(true) {
+        if self.gone.raise(1) {
             tracing::error!(
                 alarm = "folder_gone",
                 folder = %self.path.display(),
@@ -208,13 +208,12 @@ impl Folder {
 
     /// Whether the folder was found to be gone.
     pub fn is_gone(&self) -> bool {
-        *self.gone.borrow()
+        self.gone.is_at(1)
     }
 
     /// Waits until the folder is found to be gone.
     pub async fn gone(&self) -> StoreError {
-        // Cannot fail: the sender lives as long as `self`.
-        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+        self.gone.reaches(1).await;
         StoreError::Gone(self.path.clone())
     }
 

@@ -3,6 +3,7 @@
 //! Each key begins with a prefix, usually a log. The map hashes by prefix, and the few keys of one
 //! prefix are sorted. So a lookup costs the same for any number of logs.
 
+use fanfold::knob::Knob;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 
 /// Up to this many keys of one prefix are in a sorted list, which is smaller and faster than a tree.
-const FEW: usize = 24;
+const FEW: Knob = Knob::new(24, 1);
 
 /// A map from key to value. A value of `None` means that the key was removed.
 #[derive(Default)]
@@ -73,7 +74,7 @@ impl Items {
         match group {
             Group::Few(items) => match items.binary_search_by(|(found, _)| found.cmp(&key)) {
                 Ok(at) => Some(std::mem::replace(&mut items[at].1, value)),
-                Err(at) if items.len() < FEW => {
+                Err(at) if items.len() < FEW.get() => {
                     items.insert(at, (key, value));
                     None
                 }

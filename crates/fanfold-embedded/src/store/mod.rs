@@ -17,6 +17,7 @@ mod layers;
 pub(crate) mod tables;
 mod torn_log;
 
+use fanfold::knob::Knob;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use fanfold_pipeline::ports::{Env, Unavailable};
 use futures::future::{Either, select};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 pub use self::error::StoreError;
 pub use self::folder::OpenError;
@@ -35,20 +36,21 @@ use self::command_log::CommandLog;
 use self::folder::Folder;
 use self::layers::Layers;
 use crate::faults;
+use crate::rising::Rising;
 use crate::striped::lock;
 
 /// Unsaved bytes beyond which a checkpoint is due: at 100,000 commands per second some tenths of a
 /// second of work, and little to make again after a crash.
-pub(crate) const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const CHECKPOINT_BYTES: Knob = Knob::new(8 * 1024 * 1024, 10_000);
 /// Unsaved bytes beyond which writers wait for a checkpoint: what a stalled disk may cost in memory.
-const UNSAVED_BYTES_MAX: usize = 24 * 1024 * 1024;
+const UNSAVED_BYTES_MAX: Knob = Knob::new(24 * 1024 * 1024, 40_000);
 /// How long a write waits for a checkpoint, in milliseconds, before it is given up: less than a
 /// stage's invocation has.
 const WAIT_MS_MAX: u64 = 20_000;
 /// Bytes that an unsaved item takes beside its key and value: an estimate.
 const ITEM_OVERHEAD_BYTES: usize = 192;
 /// Items that a scan takes from memory at a time.
-const SCAN_ITEMS: usize = 256;
+const SCAN_ITEMS: Knob = Knob::new(256, 1);
 
 /// The meta table's key of the place in the command log below which everything is in the tables.
 const DONE_KEY: &[u8] = b"done";
@@ -71,7 +73,7 @@ pub struct Store {
     /// Checkpoints begun; what is written now is in the next one.
     begun: AtomicUsize,
     /// Checkpoints ended.
-    saved: watch::Sender<usize>,
+    saved: Rising,
     /// Tells the loop that makes checkpoints that a caller waits for one.
     pub(crate) wanted: Notify,
 }
@@ -141,7 +143,7 @@ impl Store {
             unsaved_bytes: AtomicUsize::new(0),
             room: Notify::new(),
             begun: AtomicUsize::new(0),
-            saved: watch::Sender::new(0),
+            saved: Rising::default(),
             wanted: Notify::new(),
         })
     }
@@ -218,7 +220,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (mut from, mut to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
         while from < to {
-            let page = lock(&self.layers[table.index()]).page(&from, &to, descending, SCAN_ITEMS);
+            let page =
+                lock(&self.layers[table.index()]).page(&from, &to, descending, SCAN_ITEMS.get());
             // Where memory was cut off, the tables are, too.
             let (low, high) = match (&page.end, descending) {
                 (None, _) => (from.clone(), to.clone()),
@@ -286,7 +289,7 @@ impl Store {
 
     /// Returns once there is room for more writes.
     pub async fn room(&self) -> Result<(), Unavailable> {
-        if self.unsaved_bytes() < UNSAVED_BYTES_MAX {
+        if self.unsaved_bytes() < UNSAVED_BYTES_MAX.get() {
             return Ok(());
         }
         if self.driver == Driver::Callers {
@@ -296,7 +299,7 @@ impl Store {
             loop {
                 let mut room = pin!(self.room.notified());
                 room.as_mut().enable();
-                if self.unsaved_bytes() < UNSAVED_BYTES_MAX {
+                if self.unsaved_bytes() < UNSAVED_BYTES_MAX.get() {
                     return;
                 }
                 self.wanted.notify_one();
@@ -318,12 +321,10 @@ impl Store {
             let _between = self.cut.read().unwrap_or_else(PoisonError::into_inner);
             self.begun.load(Ordering::Relaxed) + 1
         };
-        let mut saved = self.saved.subscribe();
         self.wanted.notify_one();
-        let waited = pin!(saved.wait_for(|saved| *saved >= next));
-        match select(waited, self.env.sleep(WAIT_MS_MAX)).await {
-            Either::Left((Ok(_), _)) => Ok(()),
-            _ => Err(Unavailable::TimedOut { hop: "store" }),
+        match select(pin!(self.saved.reaches(next)), self.env.sleep(WAIT_MS_MAX)).await {
+            Either::Left(((), _)) => Ok(()),
+            Either::Right(((), _)) => Err(Unavailable::TimedOut { hop: "store" }),
         }
     }
 
@@ -349,7 +350,7 @@ impl Store {
         };
         self.room.notify_waiters();
         self.save(Some(done))?;
-        self.saved.send_replace(number);
+        self.saved.raise(number);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
+use fanfold::knob::Knob;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{
     CommitItem, Journal, JournalAppendError, JournalPage, Nonce, Unavailable,
@@ -19,7 +20,7 @@ use crate::waits::Waiters;
 /// The number of logs whose tail is cached, at about 150 bytes each.
 const TAILS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// The number of bytes of values after which a page of commits ends (DynamoDB's pages have 1 MB).
-const PAGE_BYTES: usize = 1024 * 1024;
+const PAGE_BYTES: Knob = Knob::new(1024 * 1024, 1_000);
 
 /// The journal: the commits of all event logs.
 ///
@@ -124,7 +125,7 @@ impl StoredJournal {
             &end(log),
             false,
             |key, value| {
-                if page.commits.len() == limit.max(1) || bytes >= PAGE_BYTES {
+                if page.commits.len() == limit.max(1) || bytes >= PAGE_BYTES.get() {
                     page.more = true;
                     return ControlFlow::Break(());
                 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use fanfold::body::attempt::Lease;
+use fanfold::knob::Knob;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
     Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
@@ -22,7 +23,7 @@ const HOP: &str = "view table";
 /// How long tombstones are kept, in milliseconds: one day, as in the writers' `expires`.
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1000;
 /// The largest number of expired tombstones that one put removes.
-const EXPIRED_PER_PUT: usize = 16;
+const EXPIRED_PER_PUT: Knob = Knob::new(16, 1);
 
 /// The rows and cursors of one view.
 pub struct StoredView {
@@ -148,7 +149,7 @@ impl StoredView {
             if key.len() >= row_at {
                 expired.push((key.clone(), key.slice(row_at..)));
             }
-            match expired.len() < EXPIRED_PER_PUT {
+            match expired.len() < EXPIRED_PER_PUT.get() {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }

@@ -53,7 +53,7 @@ async fn limits_are_refused_as_on_aws() {
     let bound = Limit { items: 10_000, bytes: 100 << 20 };
     let stream = MemoryStream::new(1, bound, PausedEnv::new());
     let record = |bytes: usize| StreamRecord { key: log("a"), data: vec![0; bytes].into() };
-    let too_many = vec![record(1); PUT_RECORDS_MAX + 1];
+    let too_many = vec![record(1); PUT_RECORDS_MAX.get() + 1];
     assert!(matches!(stream.put_records(&too_many).await, Err(Unavailable::Failed { .. })));
     let too_large = vec![record(STREAM_RECORD_BYTES_MAX - 100); 6];
     assert!(matches!(stream.put_records(&too_large).await, Err(Unavailable::Failed { .. })));

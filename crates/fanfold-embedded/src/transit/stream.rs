@@ -66,12 +66,12 @@ impl CommandStream for MemoryStream {
         &self,
         records: &[StreamRecord],
     ) -> Result<Vec<Result<(), Unavailable>>, Unavailable> {
-        if records.len() > PUT_RECORDS_MAX {
-            return Err(beyond_limit(HOP, records.len(), PUT_RECORDS_MAX, "records"));
+        if records.len() > PUT_RECORDS_MAX.get() {
+            return Err(beyond_limit(HOP, records.len(), PUT_RECORDS_MAX.get(), "records"));
         }
         let bytes: usize = records.iter().map(weight).sum();
-        if bytes > PUT_RECORDS_BYTES_MAX {
-            return Err(beyond_limit(HOP, bytes, PUT_RECORDS_BYTES_MAX, "bytes"));
+        if bytes > PUT_RECORDS_BYTES_MAX.get() {
+            return Err(beyond_limit(HOP, bytes, PUT_RECORDS_BYTES_MAX.get(), "bytes"));
         }
         Ok(records.iter().map(|record| self.put(record)).collect())
     }

@@ -112,7 +112,7 @@ impl Topic for MemoryTopic {
         let (mut commits, mut bytes) = (Vec::with_capacity(published.len()), 0);
         for commit in published {
             let weight = ITEM_OVERHEAD_BYTES + commit.weight();
-            if bytes + weight > NOTIFICATION_BYTES_MAX && !commits.is_empty() {
+            if bytes + weight > NOTIFICATION_BYTES_MAX.get() && !commits.is_empty() {
                 self.keep(bytes, std::mem::take(&mut commits));
                 bytes = 0;
             }

@@ -160,7 +160,7 @@ async fn one_of_many_racers_appends(port: &dyn Journal, prefix: &str) {
 async fn large_commits_are_paged(port: &dyn Journal, prefix: &str) {
     let log = log(prefix, "large");
     let large = |first: u64| CommitItem {
-        body: (0..COMMIT_BYTES_MAX).map(|at| (at as u64 ^ first) as u8).collect(),
+        body: (0..COMMIT_BYTES_MAX.get()).map(|at| (at as u64 ^ first) as u8).collect(),
         ..commit(first, 1, 1)
     };
     for first in 1..=5 {

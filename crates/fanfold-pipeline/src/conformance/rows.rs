@@ -204,7 +204,7 @@ async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
 
 async fn large_rows_are_paged(port: &dyn ViewTable, prefix: &str) {
     let log = log(prefix, "large");
-    let body = format!("\"{}\"", "x".repeat(ROW_BYTES_MAX - 2));
+    let body = format!("\"{}\"", "x".repeat(ROW_BYTES_MAX.get() - 2));
     for i in 0..6 {
         let key = row_key(&format!("large/{i}"));
         assert!(put(port, &log, &key, &row(1, &body), None).await, "the row is new");

@@ -107,7 +107,7 @@ async fn many_keys_are_read_in_order(port: &dyn State, prefix: &str) {
 
     // Together more than a database gives in one answer.
     let large: Vec<StateKey> = (0..70).map(|i| document(2, &format!("large{i}"))).collect();
-    let body = Bytes::from(vec![b'x'; DOCUMENT_BYTES_MAX]);
+    let body = Bytes::from(vec![b'x'; DOCUMENT_BYTES_MAX.get()]);
     for key in &large {
         put(port, &log, key, &StateItem { seq: Seq(1), body: body.clone() }).await;
     }

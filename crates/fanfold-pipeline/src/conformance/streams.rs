@@ -54,7 +54,7 @@ pub async fn command_stream(
 ) {
     let key = |i: usize| log(prefix, &format!("records-{i}"));
     let record = |i: usize| StreamRecord { key: key(i % 37), data: i.to_string().into() };
-    let small: Vec<StreamRecord> = (0..PUT_RECORDS_MAX).map(record).collect();
+    let small: Vec<StreamRecord> = (0..PUT_RECORDS_MAX.get()).map(record).collect();
     let large = |i: usize| {
         let data = vec![i as u8; STREAM_RECORD_BYTES_MAX - 256];
         StreamRecord { key: key(i), data: data.into() }
@@ -89,7 +89,7 @@ pub async fn topic(
     mut arrived: impl AsyncFnMut() -> Vec<ReceivedCommit>,
 ) {
     let commits: Vec<Commit> =
-        (0..PUBLISH_BATCH_MAX + 1).map(|i| commit(log(prefix, &i.to_string()))).collect();
+        (0..PUBLISH_BATCH_MAX.get() + 1).map(|i| commit(log(prefix, &i.to_string()))).collect();
     let commits: Vec<&Commit> = commits.iter().collect();
     until_taken(&commits, async |commits| Ok(port.publish(commits, Time(u64::MAX)).await)).await;
     let none = port.publish(&[], Time(u64::MAX)).await;
@@ -134,7 +134,7 @@ pub async fn message_topics(
     let mut expected: BTreeMap<Bytes, usize> = BTreeMap::new();
     for topic in 0..port.topics() {
         let mut batch: Vec<Message> =
-            (0..PUBLISH_BATCH_MAX).map(|i| message(format!("{topic}-{i}"))).collect();
+            (0..PUBLISH_BATCH_MAX.get()).map(|i| message(format!("{topic}-{i}"))).collect();
         for batch in [std::mem::take(&mut batch), vec![largest(message(format!("{topic}-l")))]] {
             until_taken(&batch, async |messages| port.publish_messages(topic, messages).await)
                 .await;
@@ -174,7 +174,7 @@ fn commit(log: LogId) -> Commit {
 
 /// The same message, filled up to the largest that a topic takes.
 fn largest(mut message: Message) -> Message {
-    let fill = NOTIFICATION_BYTES_MAX - message.bytes() - 3;
+    let fill = NOTIFICATION_BYTES_MAX.get() - message.bytes() - 3;
     message.body.insert_str(message.body.len() - 1, &format!(",\"{}\"", "x".repeat(fill)));
     message
 }

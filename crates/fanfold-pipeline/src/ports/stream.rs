@@ -47,9 +47,9 @@ impl StreamRecord {
 /// How many records of these sizes fit into one call, at least one.
 pub(crate) fn put_len(sizes: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
-    let fits = sizes.take(PUT_RECORDS_MAX).take_while(|size| {
+    let fits = sizes.take(PUT_RECORDS_MAX.get()).take_while(|size| {
         bytes += size;
-        bytes <= PUT_RECORDS_BYTES_MAX
+        bytes <= PUT_RECORDS_BYTES_MAX.get()
     });
     fits.count().max(1)
 }

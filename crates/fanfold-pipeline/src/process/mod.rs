@@ -29,6 +29,7 @@ use std::sync::Arc;
 use fanfold::body::attempt::Step;
 use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Parked, Reason};
+use fanfold::knob::Knob;
 use fanfold::log::{Place, Work};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 
@@ -55,7 +56,7 @@ const LOGS_AT_ONCE: Pace = Pace { limit: 32, turn: 32 };
 const IDLE_PASSES_MAX: usize = 16;
 
 /// Commands that are decided at a time. Source: about what one commit holds if they are small.
-const RUN_MAX: usize = 2_000;
+const RUN_MAX: Knob = Knob::new(2_000, 1);
 
 /// The ports of the processor.
 #[derive(Clone)]
@@ -287,7 +288,7 @@ impl Processor {
         let done = work.queue.partition_point(|a| log.place(a.seq) == Place::Done);
         let below = work.queue.iter().take(done).take_while(|a| a.seq <= log.head());
         let below: Vec<Seq> = below.map(|a| a.seq).collect();
-        let stored = self.commands_at(&work.id, &below, COMMITS_PER_READ, deadline).await?;
+        let stored = self.commands_at(&work.id, &below, COMMITS_PER_READ.get(), deadline).await?;
         for _ in 0..done {
             let Some(arrival) = work.queue.front() else { break };
             let (seq, command) = (arrival.seq, &arrival.command);
@@ -321,7 +322,7 @@ impl Processor {
         }
         let mut works: Vec<Work> = Vec::new();
         for arrival in &work.queue {
-            if works.len() == RUN_MAX {
+            if works.len() == RUN_MAX.get() {
                 break;
             }
             let next = log.tail().plus(works.len() as u64 + 1);

@@ -283,17 +283,17 @@ impl Processor {
     }
 
     async fn parked_of(&self, id: &LogId) -> Result<ParkedOfLog, Unavailable> {
-        let mut items = self.ports.parked.list(id, Seq::ZERO, PARKED_PER_READ).await?;
+        let mut items = self.ports.parked.list(id, Seq::ZERO, PARKED_PER_READ.get()).await?;
         let attempt = take_marker(&mut items);
         let is_suspect = |item: &ParkedItem| {
             Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
         };
-        let is_full = items.len() + 1 >= PARKED_PER_READ;
+        let is_full = items.len() + 1 >= PARKED_PER_READ.get();
         let mut held_at = None;
         if is_full || items.iter().any(is_suspect) {
             let tail = self.ports.journal.tail(id).await?;
             if is_full {
-                items.extend(self.ports.parked.list(id, tail.next(), PARKED_PER_READ).await?);
+                items.extend(self.ports.parked.list(id, tail.next(), PARKED_PER_READ.get()).await?);
             }
             let above = items.iter().filter(|item| item.seq > tail && is_suspect(item));
             held_at = above.map(|item| item.seq).min();
@@ -312,7 +312,7 @@ impl Processor {
         let (now, identity) = (self.ports.env.now(), format!("{id}@{seq}"));
         let hour_ago = Seq(now.0.saturating_sub(HOUR_MS));
         let mut others = 0;
-        for item in parked.list(&faults, Seq::ZERO, PARKED_PER_READ).await? {
+        for item in parked.list(&faults, Seq::ZERO, PARKED_PER_READ.get()).await? {
             if item.seq < hour_ago {
                 parked.remove(&faults, item.seq, &item.identity).await?;
             } else {

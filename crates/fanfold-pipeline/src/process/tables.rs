@@ -12,6 +12,7 @@ use fanfold::body::{
 };
 use fanfold::entry::Outcome;
 use fanfold::invariant::Breach;
+use fanfold::knob::Knob;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -25,13 +26,13 @@ use crate::ports::{
 };
 
 /// Commits per read of the journal. Source: about a page of DynamoDB (1 MB) if they are small.
-pub(super) const COMMITS_PER_READ: usize = 100;
+pub(super) const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 /// Keys per read of the state table. Source: the port's limit.
-const KEYS_PER_READ: usize = 1_000;
+const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
 /// Parked items per read of the parked table.
-pub(super) const PARKED_PER_READ: usize = 1_000;
+pub(super) const PARKED_PER_READ: Knob = Knob::new(1_000, 4);
 /// Refused commits that one call reads and publishes again. Source: each has up to 350 KiB.
-const REFUSED_PER_READ: usize = 100;
+const REFUSED_PER_READ: Knob = Knob::new(100, 1);
 /// Puts of one snapshot that run at the same time.
 const PUTS_AT_ONCE: usize = 16;
 /// Older document versions whose heads are read beside the log's own.
@@ -136,7 +137,8 @@ impl Processor {
         let id = log.id().clone();
         loop {
             self.check(deadline)?;
-            let page = self.ports.journal.read(&id, log.tail().next(), COMMITS_PER_READ).await?;
+            let page =
+                self.ports.journal.read(&id, log.tail().next(), COMMITS_PER_READ.get()).await?;
             let mut decoded = Vec::with_capacity(page.commits.len());
             let mut wants = BTreeSet::new();
             for item in &page.commits {
@@ -178,7 +180,7 @@ impl Processor {
             let seqs: Vec<Seq> = wants.iter().filter_map(entry).collect();
             self.provide(log, wants).await?;
             // Repeated ids may be far apart in the journal, so each read asks for few commits.
-            let per_read = seqs.len().min(COMMITS_PER_READ);
+            let per_read = seqs.len().min(COMMITS_PER_READ.get());
             let mut sent = self.commands_at(log.id(), &seqs, per_read, deadline).await?;
             seqs.iter().for_each(|seq| log.provide_entry(*seq, sent.remove(seq)));
             if !any_window {
@@ -192,7 +194,8 @@ impl Processor {
     async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Blocked> {
         let stored = wants.into_iter().filter_map(|want| Some((log.state_key(&want)?, want)));
         let (keys, wants): (Vec<StateKey>, Vec<Want>) = stored.unzip();
-        for (keys, wants) in keys.chunks(KEYS_PER_READ).zip(wants.chunks(KEYS_PER_READ)) {
+        for (keys, wants) in keys.chunks(KEYS_PER_READ.get()).zip(wants.chunks(KEYS_PER_READ.get()))
+        {
             let items = self.ports.state.get(log.id(), keys).await?;
             for (want, item) in wants.iter().zip(items) {
                 log.provide(want.clone(), item.as_ref().map(|item| (item.seq, &*item.body)))?;
@@ -274,7 +277,7 @@ impl Processor {
         log: &Log,
         from: Seq,
     ) -> Result<bool, Blocked> {
-        let items = self.ports.parked.list(&work.id, from, PARKED_PER_READ).await?;
+        let items = self.ports.parked.list(&work.id, from, PARKED_PER_READ.get()).await?;
         let (mut any, mut refused) = (false, 0);
         for item in items {
             // What cannot be read waits for an operator.
@@ -283,7 +286,7 @@ impl Processor {
             };
             let command = match content {
                 Content::Command(command) => command,
-                Content::Commit { prev, .. } if refused < REFUSED_PER_READ => {
+                Content::Commit { prev, .. } if refused < REFUSED_PER_READ.get() => {
                     refused += 1;
                     self.take_up_refused(work, item.seq, prev).await?;
                     continue;

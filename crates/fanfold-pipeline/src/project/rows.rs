@@ -1,6 +1,7 @@
 //! Loads, folds and stores the rows that a log's entries touch, before the cursor moves.
 
 use bytes::Bytes;
+use fanfold::knob::Knob;
 use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{Fault, LogId, RowKey, Seq};
@@ -11,7 +12,7 @@ use crate::at_once::{Pace, at_once};
 use crate::ports::{Cursor, PutRowError, StoredRow};
 
 /// Keys per read of a view table. Source: the port's limit.
-pub(super) const KEYS_PER_READ: usize = 1_000;
+pub(super) const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
 /// Rows of one log that are stored at the same time.
 const ROWS_AT_ONCE: Pace = Pace::of(16);
 /// How often a row is loaded again because another projector has written it.
@@ -28,7 +29,7 @@ impl Projector {
         keys: &[RowKey],
     ) -> Result<Vec<Option<StoredRow>>, ProjectError> {
         let mut loaded = Vec::new();
-        for keys in keys.chunks(KEYS_PER_READ) {
+        for keys in keys.chunks(KEYS_PER_READ.get()) {
             match self.ports.table.rows(log, keys).await? {
                 rows if loaded.is_empty() => loaded = rows,
                 rows => loaded.extend(rows),
@@ -77,7 +78,7 @@ impl Projector {
         let before = row.and_then(|row| row.body.as_deref());
         let body = self.view.fold(key, before, above)?;
         let too_large = |body: &Option<Vec<u8>>| {
-            body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX)
+            body.as_ref().map(Vec::len).filter(|bytes| *bytes > ROW_BYTES_MAX.get())
         };
         if let Some(mut bytes) = too_large(&body) {
             // A binary search for an entry that makes the row too large.

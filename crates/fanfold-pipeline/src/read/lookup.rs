@@ -44,7 +44,7 @@ impl Reads {
         loop {
             looks += 1;
             while next <= accepted {
-                let page = self.ports.journal.read(log, next, COMMITS_PER_READ).await;
+                let page = self.ports.journal.read(log, next, COMMITS_PER_READ.get()).await;
                 let page = page.map_err(LogError::from)?;
                 // A hole may hide the entry that is asked for.
                 if page.commits.first().is_none_or(|item| item.first > next) {

@@ -160,10 +160,10 @@ impl Sweep {
     }
 
     async fn parked_of(&self, log: &LogId, tail: Seq) -> Result<ParkedOfLog, Unavailable> {
-        let mut items = self.ports.parked.list(log, Seq::ZERO, PARKED_PER_LOOK).await?;
-        if items.len() == PARKED_PER_LOOK {
+        let mut items = self.ports.parked.list(log, Seq::ZERO, PARKED_PER_LOOK.get()).await?;
+        if items.len() == PARKED_PER_LOOK.get() {
             // Items that wait for an operator must not hide those that could go on.
-            items.extend(self.ports.parked.list(log, tail.next(), PARKED_PER_LOOK).await?);
+            items.extend(self.ports.parked.list(log, tail.next(), PARKED_PER_LOOK.get()).await?);
         }
         let now = self.ports.env.now();
         let marker = take_marker(&mut items);

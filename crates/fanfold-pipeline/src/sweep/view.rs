@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fanfold::knob::Knob;
 use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt};
 
@@ -12,7 +13,7 @@ use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
 /// Dead letters per read. Source: few enough to deliver them before the queue shows them again, and
 /// to hold them in memory with 256 KB each.
-const DEAD_LETTERS_PER_PAGE: usize = 100;
+const DEAD_LETTERS_PER_PAGE: Knob = Knob::new(100, 1);
 
 /// The ports of a view's sweep, beside those of its projector.
 #[derive(Clone)]
@@ -280,7 +281,7 @@ impl ViewSweep {
     /// Lists some dead letters; none if the queue does not answer.
     async fn letters(&self, after: Option<u64>, report: &mut ViewSweepReport) -> Vec<DeadLetter> {
         let view = self.projector.view().name();
-        match self.ports.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE).await {
+        match self.ports.dead_letters.list(view, after, DEAD_LETTERS_PER_PAGE.get()).await {
             Ok(letters) => letters,
             Err(error) => {
                 tracing::warn!(view, %error, "the view's sweep cannot list the dead letters");

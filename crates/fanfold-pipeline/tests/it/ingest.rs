@@ -99,7 +99,7 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
         assert_eq!(batches(&world, &acme()), parts);
         assert_eq!(world.faults.overlap(Op::SlotAppend), 1);
         for change in world.changes() {
-            assert!(change.body.len() <= SLOT_BODY_BYTES_MAX || change.n == 1);
+            assert!(change.body.len() <= SLOT_BODY_BYTES_MAX.get() || change.n == 1);
         }
     });
 }

@@ -109,7 +109,7 @@ fn what_is_below_the_window_is_not_known() {
     play(async || {
         for more in [0, DUE] {
             let world = World::new();
-            let last = 10 + WINDOW_IDS_MAX as u64 + 2 + more;
+            let last = 10 + WINDOW_IDS_MAX.get() as u64 + 2 + more;
             let commands: Vec<Command> = (11..=last).map(add).collect();
             world.accept(&acme(), commands.len() as u64).await;
             done(&world.processor(), &[world.record(&acme(), 1, &commands)]).await;
@@ -130,7 +130,7 @@ fn a_hole_in_an_idle_window_is_below_it() {
         world.accept(&acme(), 2).await;
         world.commit(&acme(), &[add(1), add(3)]).await;
         assert_eq!(asked(&world, "ann", 2, 0).await, "never");
-        world.env.sleep(WINDOW_IDLE_MS_MAX + 1).await;
+        world.env.sleep(WINDOW_IDLE_MS_MAX.as_u64() + 1).await;
         assert_eq!(asked(&world, "ann", 2, 0).await, "below");
         assert_eq!(asked(&world, "ann", 3, 0).await, "2 accepted");
         assert_eq!(asked(&world, "ann", 4, 0).await, "never");

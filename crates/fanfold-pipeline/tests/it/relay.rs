@@ -54,7 +54,7 @@ fn a_round_is_one_record_per_log_up_to_a_size() {
     play(async || {
         let logs = logs(["a", "b"]);
         for (bytes, limit, expected) in [
-            (1_000, STREAM_RECORD_BYTES_SOFT, vec![vec![1, 2, 3, 4, 5]]),
+            (1_000, STREAM_RECORD_BYTES_SOFT.get(), vec![vec![1, 2, 3, 4, 5]]),
             (1_000, 2_500, vec![vec![1, 2], vec![3, 4], vec![5]]),
             // A command that is larger than that has a record of its own.
             (3_000, 2_500, vec![vec![1], vec![2], vec![3], vec![4], vec![5]]),
@@ -300,7 +300,7 @@ fn a_round_is_put_within_the_limits() {
             let puts = world.faults.calls(Op::PutRecords);
             let puts: Vec<usize> = puts.iter().map(|put| put.split(", ").count()).collect();
             assert_eq!(puts, expected, "{logs} logs of {bytes} bytes");
-            assert!(puts.iter().all(|n| n * bytes <= PUT_RECORDS_BYTES_MAX));
+            assert!(puts.iter().all(|n| n * bytes <= PUT_RECORDS_BYTES_MAX.get()));
             assert_eq!(world.records().len(), logs);
         }
     });

@@ -10,6 +10,7 @@ use fanfold_pipeline::ports::{Commands, Journal, RowRange, State, ViewTable};
 use super::seen::{Promises, Seen};
 use crate::attempts::counted;
 use crate::model::Model;
+use crate::services::Deployed;
 
 /// Commits of a page.
 const COMMITS: usize = 64;
@@ -22,7 +23,8 @@ pub(super) async fn audit(
     seen: &Seen,
     due: &Promises,
 ) -> Model {
-    let mut model = Model::new(services.clone(), views.clone(), true);
+    let deployed = vec![services.clone(), crate::services::services(Deployed::First)];
+    let mut model = Model::new(deployed, views.clone(), true);
     let ports = engine.ports();
     // Memory does not fail, and nothing else goes on.
     let logs = ports.commands.catalogue(None, usize::MAX).await.map_or(vec![], |page| page.logs);

@@ -19,14 +19,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::invariant::{Breach, Invariant};
+use fanfold::knob;
 use fanfold::{LogId, Seq, Services, Time, Views};
 use fanfold_embedded::Limit;
 use fanfold_embedded::testing::MemoryDisk;
 use fanfold_embedded::{Config, Engine, Machine, TransitConfig};
 use fanfold_pipeline::ingest::IngestError;
 use fanfold_pipeline::ports::{
-    CommandStream, Commands, Env, Journal, ParkedItem, ParkedTable, RowRange, StreamRecord,
-    ViewTable,
+    CommandStream, Commands, Env, Journal, ParkedItem, ParkedTable, StreamRecord, ViewTable,
 };
 use fanfold_pipeline::read::Awaited;
 use serde_json::Value;
@@ -34,9 +34,11 @@ use serde_json::Value;
 use self::machine::{SimClock, SimDisk, SimSpawner};
 use self::seen::{Promises, Seen};
 use crate::attempts::counted;
+use crate::drive::all_rows;
 use crate::executor::{Executor, World};
-use crate::model::Model;
-use crate::workload::{self, Habits};
+use crate::model::{Cases, Model};
+use crate::services::{self, Deployed, services, views};
+use crate::workload::Habits;
 
 /// The folder.
 const FOLDER: &str = "/data";
@@ -86,11 +88,13 @@ pub enum Fault {
     Replayed,
     /// The engine started again and again at one place.
     Suspicious,
+    /// A new version of a service, and of its views, was deployed.
+    Deployed,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Killed,
         Self::PowerCut,
         Self::StoppedInCall,
@@ -104,6 +108,7 @@ impl Fault {
         Self::ShutDown,
         Self::Replayed,
         Self::Suspicious,
+        Self::Deployed,
     ];
 }
 
@@ -123,6 +128,8 @@ pub struct Report {
     pub commands: u64,
     /// The faults that came up.
     pub faults: Counts,
+    /// What the journals hold at the end.
+    pub cases: Cases,
     /// What happened, a line each.
     pub trace: Vec<String>,
 }
@@ -132,6 +139,8 @@ pub struct Report {
 struct Run {
     executor: Executor,
     world: World,
+    /// Whether the second version is deployed.
+    is_deployed: bool,
     services: Services,
     views: Views,
     habits: Habits,
@@ -143,16 +152,19 @@ struct Run {
     counts: Arc<Mutex<Counts>>,
     trace: Rc<RefCell<Vec<String>>>,
     commands: Rc<Cell<u64>>,
+    cases: Rc<RefCell<Cases>>,
 }
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Report {
+    knob::draw(Some(seed));
     let executor = Executor::new(seed);
     let world = executor.world().clone();
-    let run = Run {
+    let mut run = Run {
         habits: Habits { requests: u64::MAX, ..Habits::draw(&world) },
-        services: workload::services(),
-        views: workload::views(),
+        is_deployed: false,
+        services: services(Deployed::First),
+        views: views(Deployed::First),
         executor,
         world: world.clone(),
         seen: Rc::default(),
@@ -162,11 +174,19 @@ pub fn run(seed: u64) -> Report {
         counts: Arc::default(),
         trace: Rc::default(),
         commands: Rc::default(),
+        cases: Rc::default(),
     };
     let mut disk = MemoryDisk::default();
     let lives = world.pick(LIVES);
     for life in 1..=lives {
-        disk = run.live(disk, life, life == lives);
+        let is_clean;
+        (disk, is_clean) = run.live(disk, life, life == lives);
+        // After a crash the same version has to start again: another may decide otherwise what was shown already.
+        if is_clean && life < lives && !run.is_deployed {
+            run.is_deployed = true;
+            (run.services, run.views) = (services(Deployed::Second), views(Deployed::Second));
+            run.count(Fault::Deployed);
+        }
         if !run.seen.borrow().violations.is_empty() {
             break;
         }
@@ -174,7 +194,8 @@ pub fn run(seed: u64) -> Report {
     let violations = std::mem::take(&mut run.seen.borrow_mut().violations);
     let faults = run.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let trace = run.trace.take();
-    Report { seed, violations, lives, commands: run.commands.get(), faults, trace }
+    let (commands, cases) = (run.commands.get(), run.cases.take());
+    Report { seed, violations, lives, commands, faults, cases, trace }
 }
 
 impl Run {
@@ -212,8 +233,8 @@ impl Run {
         }
     }
 
-    /// One life of the engine; what its disk holds then.
-    fn live(&self, disk: MemoryDisk, life: u64, is_last: bool) -> MemoryDisk {
+    /// One life of the engine: what its disk holds then, and whether it was shut down properly.
+    fn live(&self, disk: MemoryDisk, life: u64, is_last: bool) -> (MemoryDisk, bool) {
         self.world.resume();
         let faults = Arc::new(SimDisk::draw(&self.world, self.counts.clone()));
         if is_last {
@@ -257,7 +278,7 @@ impl Run {
         };
         // Nothing of this process takes effect any more.
         self.executor.clear();
-        match (is_clean, self.world.happens(500)) {
+        let disk = match (is_clean, self.world.happens(500)) {
             (true, _) => faulty.copied(),
             (false, true) => {
                 self.count(Fault::Killed);
@@ -267,7 +288,8 @@ impl Run {
                 self.count(Fault::PowerCut);
                 faulty.after_power_cut(&mut |n| self.world.pick(0..n))
             }
-        }
+        };
+        (disk, is_clean)
     }
 
     /// A life with faults. `true`: it was shut down properly.
@@ -293,7 +315,8 @@ impl Run {
         };
         self.executor.spawn(reading);
         self.pause(LIFE_MS).await;
-        if !self.world.happens(150) {
+        let stops_properly = if self.is_deployed { 150 } else { 400 };
+        if !self.world.happens(stops_properly) {
             return false;
         }
         // Everything else goes on meanwhile.
@@ -340,6 +363,7 @@ impl Run {
             }
         }
         let model = self.audit(&engine, &due).await;
+        self.cases.replace(model.cases.clone());
         self.commands.set(model.log_ids().iter().map(|log| model.tail(log).0).sum());
         let is_clean = engine.stop().await;
         self.seen.borrow_mut().check(Invariant::F8, is_clean, || {
@@ -493,19 +517,18 @@ impl Run {
                 }
                 continue;
             }
-            let range = RowRange { limit: usize::MAX, ..RowRange::default() };
             let asked = self.world.happens(500).then_some(seq);
-            for view in ["balances", "statement", "totals"] {
+            for view in services::READ {
                 let wait_ms = self.world.pick(0..2_000);
-                let found = engine.reads().rows(view, &log, &range, asked, wait_ms).await;
-                let Ok(Awaited::Ready(page)) = found else { continue };
-                let rows = page.rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
+                let found = all_rows(engine.reads(), view, &log, asked, wait_ms).await;
+                let Some((cursor, rows)) = found else { continue };
+                let rows = rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
                 let rows: Vec<_> = rows.collect();
                 let mut seen = self.seen.borrow_mut();
-                seen.sees_rows(view, &log, page.seq, rows);
-                let reached = asked.is_none_or(|asked| page.seq >= asked);
+                seen.sees_rows(view, &log, cursor, rows);
+                let reached = asked.is_none_or(|asked| cursor >= asked);
                 seen.check(Invariant::F6, reached, || {
-                    format!("{view} {log} is shown at {} before {asked:?}", page.seq)
+                    format!("{view} {log} is shown at {cursor} before {asked:?}")
                 });
             }
         }

@@ -1,6 +1,7 @@
 //! Tests of the simulator itself: the same seed gives the same run, and every fault is injected.
 
 use fanfold_sim::faults::{Counts, Fault};
+use fanfold_sim::model::{Case, Cases};
 use fanfold_sim::{engine, run};
 
 fn quiet() {
@@ -33,6 +34,28 @@ fn every_fault_is_injected() {
     let missing: Vec<Fault> =
         Fault::ALL.into_iter().filter(|fault| !counts.contains_key(fault)).collect();
     assert!(missing.is_empty(), "never injected: {missing:?} ({counts:?})");
+}
+
+#[test]
+fn a_run_comes_upon_what_authors_do_and_upon_every_limit() {
+    quiet();
+    let (mut stages, mut engines) = (Cases::new(), Cases::new());
+    for seed in 1..=100 {
+        for (case, n) in run(seed).cases {
+            *stages.entry(case).or_default() += n;
+        }
+    }
+    for seed in 1..=50 {
+        for (case, n) in engine::run(seed).cases {
+            *engines.entry(case).or_default() += n;
+        }
+    }
+    let missing = |cases: &Cases, all: &[Case]| -> Vec<Case> {
+        all.iter().copied().filter(|case| !cases.contains_key(case)).collect()
+    };
+    assert_eq!(missing(&stages, &Case::ALL), []);
+    // Only its journals and heads are looked at.
+    assert_eq!(missing(&engines, &Case::ALL[..11]), []);
 }
 
 #[test]

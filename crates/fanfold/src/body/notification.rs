@@ -202,13 +202,14 @@ pub struct Packed {
 /// Packs commits, in order, into messages up to the soft limit. A commit above it gets a message of its own. One above
 /// the hard limit is sent without its entries (`"body":"journal"`).
 pub fn pack<'a>(commits: impl IntoIterator<Item = &'a Commit>) -> serde_json::Result<Vec<Packed>> {
+    let bytes_soft = NOTIFICATION_BYTES_SOFT.get().min(NOTIFICATION_BYTES_MAX.get());
     let mut messages = Vec::new();
     let mut open: Option<Packed> = None;
     for commit in commits {
         let mut next =
             Message { body: write_commit(commit, Body::Inline)?, attributes: attributes(commit) };
         // Two brackets close the batch.
-        if next.bytes() + 2 > NOTIFICATION_BYTES_MAX {
+        if next.bytes() + 2 > NOTIFICATION_BYTES_MAX.get() {
             next.body = write_commit(commit, Body::Journal)?;
         }
         open = Some(match open.take() {
@@ -216,7 +217,7 @@ pub fn pack<'a>(commits: impl IntoIterator<Item = &'a Commit>) -> serde_json::Re
             Some(mut packed) => {
                 let attributes = packed.message.attributes.merged(&next.attributes);
                 let bytes = packed.message.body.len() + next.body.len() + 3 + attributes.bytes();
-                if bytes <= NOTIFICATION_BYTES_SOFT {
+                if bytes <= bytes_soft {
                     packed.message.body.push(',');
                     packed.message.body.push_str(&next.body);
                     packed.message.attributes = attributes;

@@ -16,7 +16,7 @@ pub fn encode(commands: &[&Command]) -> Result<Vec<(usize, Vec<u8>)>, serde_json
         let start = payload.len();
         payload.push(if n == 0 { b'[' } else { b',' });
         serde_json::to_writer(&mut payload, command)?;
-        if n > 0 && payload.len() + 1 > SLOT_BODY_BYTES_MAX {
+        if n > 0 && payload.len() + 1 > SLOT_BODY_BYTES_MAX.get() {
             let mut rest = payload.split_off(start);
             rest[0] = b'[';
             bodies.push((n, close(payload)));

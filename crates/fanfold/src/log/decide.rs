@@ -113,9 +113,9 @@ impl Log {
             self.open.payload.reserve(PAYLOAD_BYTES);
         }
         let mut bytes = write(&mut entry, &mut self.open.payload);
-        if bytes + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
+        if bytes + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX.get() {
             changed.clear();
-            entry.outcome = too_large("the entry", bytes, COMMIT_BYTES_MAX);
+            entry.outcome = too_large("the entry", bytes, COMMIT_BYTES_MAX.get());
             self.open.payload.truncate(start);
             bytes = write(&mut entry, &mut self.open.payload);
         }
@@ -123,7 +123,7 @@ impl Log {
             let stored = self.documents.get(&id).map_or(Seq::ZERO, |held| held.stored);
             self.documents.put(id, Held { value: Some(document), seq, stored, bytes });
         }
-        if start + bytes + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX {
+        if start + bytes + COMMIT_PUNCTUATION_BYTES > COMMIT_BYTES_MAX.get() {
             let mut payload = self.open.payload.split_off(start);
             self.close();
             payload[0] = b'[';
@@ -211,9 +211,13 @@ impl Log {
             Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { events, documents }) => {
                 if let Some((id, _, bytes)) =
-                    documents.iter().find(|(_, _, bytes)| *bytes > DOCUMENT_BYTES_MAX)
+                    documents.iter().find(|(_, _, bytes)| *bytes > DOCUMENT_BYTES_MAX.get())
                 {
-                    return too_large(&format!("the document `{id}`"), *bytes, DOCUMENT_BYTES_MAX);
+                    return too_large(
+                        &format!("the document `{id}`"),
+                        *bytes,
+                        DOCUMENT_BYTES_MAX.get(),
+                    );
                 }
                 *changed = documents;
                 Outcome::Accepted(events)

@@ -33,7 +33,7 @@ pub(super) struct Due {
 impl Default for Due {
     /// The lower bounds, before the size of a snapshot is known.
     fn default() -> Self {
-        Self { bytes: SNAPSHOT_JOURNAL_BYTES_MIN, entries: SNAPSHOT_ENTRIES_MIN }
+        Self { bytes: SNAPSHOT_JOURNAL_BYTES_MIN.get(), entries: SNAPSHOT_ENTRIES_MIN.get() }
     }
 }
 
@@ -46,13 +46,15 @@ impl Due {
         }
         let least = Self::default();
         Self {
-            bytes: least.bytes.max(bytes * SNAPSHOT_FACTOR),
-            entries: (units * SNAPSHOT_FACTOR).clamp(least.entries, SNAPSHOT_ENTRIES_MAX),
+            bytes: least.bytes.max(bytes * SNAPSHOT_FACTOR.get()),
+            entries: (units * SNAPSHOT_FACTOR.get())
+                .clamp(least.entries, SNAPSHOT_ENTRIES_MAX.get()),
         }
     }
 
     fn is_reached(self, bytes: usize, entries: usize) -> bool {
-        let too_much = bytes >= SNAPSHOT_JOURNAL_BYTES_MAX && entries >= SNAPSHOT_ENTRIES_MIN;
+        let too_much =
+            bytes >= SNAPSHOT_JOURNAL_BYTES_MAX.get() && entries >= SNAPSHOT_ENTRIES_MIN.get();
         bytes > self.bytes || entries >= self.entries || too_much
     }
 }
@@ -96,7 +98,7 @@ impl Log {
         self.shrink_idle_windows();
         let weights = self.windows.iter().map(|(o, held)| o.as_str().len() + held.value.weight());
         let weight: usize = weights.sum();
-        let split = self.windows_split || weight > HEAD_WINDOWS_BYTES_MAX;
+        let split = self.windows_split || weight > HEAD_WINDOWS_BYTES_MAX.get();
         let mut windows = Vec::new();
         if split {
             // Windows were in the head so far and have no items, so the first split puts all of them.

@@ -144,7 +144,7 @@ impl<S: Service> ServiceKit<S> {
         };
         let ((outcome, after), (again, _)) = (decide()?, decide()?);
         same("the same command, decided twice", &shown(&outcome), &shown(&again));
-        if let Some((id, ..)) = after.iter().find(|(.., bytes)| *bytes > DOCUMENT_BYTES_MAX) {
+        if let Some((id, ..)) = after.iter().find(|(.., bytes)| *bytes > DOCUMENT_BYTES_MAX.get()) {
             let message = format!("the document `{id}` would be too large");
             return Ok(Outcome::rejected("too_large", message));
         }

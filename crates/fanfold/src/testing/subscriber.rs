@@ -136,7 +136,7 @@ impl ViewKit {
             for key in view.rows(entry).map_err(at(entry.seq))? {
                 let row = rows.remove(&key);
                 if let Some(row) = view.fold(&key, row.as_deref(), &[entry])? {
-                    if row.len() > ROW_BYTES_MAX {
+                    if row.len() > ROW_BYTES_MAX.get() {
                         let fault = Fault::new(format!("the row `{key}` is too large"));
                         return Err(at(entry.seq)(fault));
                     }

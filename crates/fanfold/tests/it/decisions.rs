@@ -169,21 +169,24 @@ fn a_command_whose_result_is_too_large_is_refused() {
 
     let overhead = send("add", 0, "note").to_string().len();
     // Two bytes for the brackets, and one for a comma.
-    let most = COMMIT_BYTES_MAX - 3;
+    let most = COMMIT_BYTES_MAX.get() - 3;
     let fits = send("add", most - overhead, "note");
     assert_eq!(fits.to_string().len(), most);
     assert!(fits["r"]["a"].is_array());
     let refused = send("add", most - overhead + 1, "note");
-    assert_eq!(refused["r"], too_large("the entry", most + 1, COMMIT_BYTES_MAX));
+    assert_eq!(refused["r"], too_large("the entry", most + 1, COMMIT_BYTES_MAX.get()));
     // The document has no event of the refused command.
     assert_eq!(send("add", 0, "note")["r"], json!({"a": [added("a", 1, 3)]}));
 
     let overhead = r#"{"version":1,"total":0,"touched":0,"text":""}"#.len();
-    let most = DOCUMENT_BYTES_MAX - overhead;
+    let most = DOCUMENT_BYTES_MAX.get() - overhead;
     assert!(send("grow", most, "bytes")["r"]["a"].is_array());
     let refused = send("grow", most + 1, "bytes");
     let what = "the document `a`";
-    assert_eq!(refused["r"], too_large(what, DOCUMENT_BYTES_MAX + 1, DOCUMENT_BYTES_MAX));
+    assert_eq!(
+        refused["r"],
+        too_large(what, DOCUMENT_BYTES_MAX.get() + 1, DOCUMENT_BYTES_MAX.get())
+    );
     // The document is unchanged, so a touch does not make it longer.
     assert!(send("touch", 0, "none")["r"]["a"].is_array());
     assert_eq!(send("add", 0, "note")["r"], json!({"a": [added("a", 1, 4)]}));
@@ -204,11 +207,11 @@ fn commits_are_split_below_their_limit() {
         let [one, next] = pair else { continue };
         assert_eq!(next.commit.first(), one.commit.last().next());
         let first = entry_json(&next.commit.entries[0]).to_string().len();
-        assert!(payload(one) + 1 + first + 1 > COMMIT_BYTES_MAX, "split too early");
+        assert!(payload(one) + 1 + first + 1 > COMMIT_BYTES_MAX.get(), "split too early");
         // `prev` also names commits of the same batch.
         assert_eq!(next.commit.prev["counters.added"], one.commit.last());
     }
-    assert!(sealed.iter().all(|sealed| payload(sealed) <= COMMIT_BYTES_MAX));
+    assert!(sealed.iter().all(|sealed| payload(sealed) <= COMMIT_BYTES_MAX.get()));
     assert!(log.seal().is_empty());
     assert_eq!((log.tail(), log.is_settled()), (Seq(40), false));
     sealed.into_iter().for_each(|sealed| log.acknowledge(sealed).unwrap());
@@ -280,7 +283,7 @@ fn a_repeated_id_is_answered_with_the_first_entry() {
 #[test]
 fn ids_below_the_window_are_stale() {
     let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
-    let window = WINDOW_IDS_MAX as u64;
+    let window = WINDOW_IDS_MAX.get() as u64;
     let ids = (1..=window + 2).chain([1, 2, 3, window + 2]);
     let seqs: Vec<Seq> = ids.map(|id| world.accept("ann", id, "nothing", &json!({}))).collect();
     world.process(&mut process, &seqs).expect("it lives");

@@ -88,7 +88,7 @@ fn accept(world: &mut World, commands: &[Sent], idle: bool) {
             lasts.insert(*user, (id, name, data));
         }
         if idle && *ahead == LATE {
-            passed_ms += WINDOW_IDLE_MS_MAX - 50 + at as u64;
+            passed_ms += WINDOW_IDLE_MS_MAX.as_u64() - 50 + at as u64;
         }
         // The clocks of acceptance differ from each other and from those of decisions.
         world.now = Time(passed_ms + at as u64 * 10 - (at as u64 * 7919) % 50);
@@ -109,7 +109,7 @@ fn probes(commands: &[Sent]) -> Vec<Sent> {
 fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
     commands.extend(probes(&commands));
     // Later than all clocks of acceptance.
-    let late = Time(WINDOW_IDLE_MS_MAX * 1_000);
+    let late = Time(WINDOW_IDLE_MS_MAX.as_u64() * 1_000);
 
     let mut straight = World::new();
     accept(&mut straight, &commands, idle);

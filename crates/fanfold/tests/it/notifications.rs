@@ -64,8 +64,8 @@ fn check(commits: &[Commit]) -> (Vec<Packed>, Vec<ReceivedCommit>) {
         let (inside, after) = rest.split_at(*commits);
         let bytes = message.body.len() + bytes_of(&message.attributes);
         assert!(message.bytes() >= bytes, "attributes are counted");
-        assert!(message.bytes() <= NOTIFICATION_BYTES_MAX);
-        assert!(message.bytes() <= NOTIFICATION_BYTES_SOFT || *commits == 1);
+        assert!(message.bytes() <= NOTIFICATION_BYTES_MAX.get());
+        assert!(message.bytes() <= NOTIFICATION_BYTES_SOFT.get() || *commits == 1);
         assert!(message.body.chars().all(is_of_xml), "SNS takes no other characters");
         assert_eq!(message.attributes, attributes_of(inside));
         let events: Vec<Value> = serde_json::from_str(&message.body).unwrap();
@@ -91,7 +91,7 @@ fn check(commits: &[Commit]) -> (Vec<Packed>, Vec<ReceivedCommit>) {
             _ => 2_000,
         });
         let bytes: usize = events.sum::<usize>() + 10_000;
-        assert!(received.entries.is_some() || bytes > NOTIFICATION_BYTES_MAX);
+        assert!(received.entries.is_some() || bytes > NOTIFICATION_BYTES_MAX.get());
     }
     (packed, received)
 }
@@ -128,7 +128,7 @@ fn text_for(log: &str, message_bytes: usize) -> usize {
 fn commits_are_sized_to_the_byte() {
     let log = "ledger/org:acme";
     let (soft, hard) =
-        (text_for(log, NOTIFICATION_BYTES_SOFT), text_for(log, NOTIFICATION_BYTES_MAX));
+        (text_for(log, NOTIFICATION_BYTES_SOFT.get()), text_for(log, NOTIFICATION_BYTES_MAX.get()));
     // Two commits share the attributes and the brackets, and need a comma.
     let alone = pack(&[sized(log, 1, 0)]).unwrap().remove(0).message;
     let half = (soft - (alone.body.len() - 2) - 1) / 2;

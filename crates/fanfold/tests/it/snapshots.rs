@@ -95,8 +95,10 @@ fn small_snapshots_are_due_by_the_bytes_of_the_journal() {
     for _ in 0..3 {
         let add = json!({"counter": "a", "by": 0, "note": 900});
         let (snapshot, [before, now], _) = bench.until_due("ann", "add", &add);
-        assert!(written(&snapshot) * SNAPSHOT_FACTOR < SNAPSHOT_JOURNAL_BYTES_MIN);
-        assert!(before <= SNAPSHOT_JOURNAL_BYTES_MIN && SNAPSHOT_JOURNAL_BYTES_MIN < now);
+        assert!(written(&snapshot) * SNAPSHOT_FACTOR.get() < SNAPSHOT_JOURNAL_BYTES_MIN.get());
+        assert!(
+            before <= SNAPSHOT_JOURNAL_BYTES_MIN.get() && SNAPSHOT_JOURNAL_BYTES_MIN.get() < now
+        );
         assert_eq!(keys(&snapshot), ["v1#doc#a"]);
         assert_eq!((snapshot.head.key.as_str(), snapshot.head.seq), ("v1#head", bench.log.tail()));
     }
@@ -109,10 +111,12 @@ fn large_snapshots_are_due_by_their_cost() {
     for _ in 0..3 {
         let add = json!({"counter": "a", "by": 0, "note": 900});
         let (snapshot, [before, now], commands) = bench.until_due("ann", "add", &add);
-        let due = written(&snapshot) * SNAPSHOT_FACTOR;
-        assert!(due > 2 * SNAPSHOT_JOURNAL_BYTES_MIN && commands < SNAPSHOT_ENTRIES_MIN);
+        let due = written(&snapshot) * SNAPSHOT_FACTOR.get();
+        assert!(
+            due > 2 * SNAPSHOT_JOURNAL_BYTES_MIN.get() && commands < SNAPSHOT_ENTRIES_MIN.get()
+        );
         // One command earlier it would have cost about the same: only the head may differ by some bytes.
-        assert!(before <= due + 20 * SNAPSHOT_FACTOR && due < now, "{before} {due} {now}");
+        assert!(before <= due + 20 * SNAPSHOT_FACTOR.get() && due < now, "{before} {due} {now}");
     }
 }
 
@@ -124,8 +128,8 @@ fn many_entries_make_a_snapshot_due() {
     // Their bytes do not make it due, because the document costs too much.
     let (snapshot, [_, bytes], commands) =
         bench.until_due("ann", "touch", &json!({"counter": "a"}));
-    assert_eq!(commands + 1, SNAPSHOT_ENTRIES_MIN);
-    assert!(bytes < written(&snapshot) * SNAPSHOT_FACTOR);
+    assert_eq!(commands + 1, SNAPSHOT_ENTRIES_MIN.get());
+    assert!(bytes < written(&snapshot) * SNAPSHOT_FACTOR.get());
 }
 
 #[test]
@@ -137,8 +141,8 @@ fn many_small_documents_wait_for_more_entries() {
     // By their bytes they would be due far later. Each takes a whole write unit, and so does the head.
     let (snapshot, [_, bytes], commands) =
         bench.until_due("ann", "touch", &json!({"counter": "c000"}));
-    assert_eq!((snapshot.puts.len(), 300 + commands), (300, 301 * SNAPSHOT_FACTOR));
-    assert!(bytes < written(&snapshot) * SNAPSHOT_FACTOR);
+    assert_eq!((snapshot.puts.len(), 300 + commands), (300, 301 * SNAPSHOT_FACTOR.get()));
+    assert!(bytes < written(&snapshot) * SNAPSHOT_FACTOR.get());
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn windows_leave_the_head_when_they_are_large() {
             Some(windows) => {
                 assert_eq!(windows.len() as u64, users);
                 let bytes = serde_json::to_vec(&windows).unwrap().len();
-                assert!(bytes <= 2 * HEAD_WINDOWS_BYTES_MAX, "{bytes} bytes of windows");
+                assert!(bytes <= 2 * HEAD_WINDOWS_BYTES_MAX.get(), "{bytes} bytes of windows");
                 assert_eq!(keys(&snapshot), ["v1#doc#a"]);
             }
             None => break snapshot,
@@ -243,7 +247,7 @@ fn idle_clients_keep_only_their_highest_id() {
     let (_, largest) = fill(&mut bench, Time(1_000 + CLIENTS));
     assert!(largest > Some(WRITE_UNIT_BYTES), "{largest:?}");
 
-    let late = Time(1_001 + CLIENTS + WINDOW_IDLE_MS_MAX);
+    let late = Time(1_001 + CLIENTS + WINDOW_IDLE_MS_MAX.as_u64());
     let (bytes, largest) = fill(&mut bench, late);
     assert!(largest <= Some(WRITE_UNIT_BYTES), "{largest:?}");
     assert!(bytes < CLIENTS as usize * 100, "{bytes} bytes are stored");

@@ -160,7 +160,7 @@ impl World {
         let before = self.entries.last();
         assert_eq!(first, before.map_or(Seq(1), |entry| entry.seq.next()), "F3");
         let payload_bytes = envelope::open(1, &sealed.body).expect("a commit").len();
-        assert!(payload_bytes <= COMMIT_BYTES_MAX);
+        assert!(payload_bytes <= COMMIT_BYTES_MAX.get());
         let mut time = before.map_or(Time(0), |entry| entry.time);
         for entry in sealed.commit.entries.iter() {
             let (command, at) = &self.stream[entry.seq.0 as usize - 1];
@@ -303,8 +303,8 @@ impl World {
         let (writes, units): (usize, usize) = (puts.clone().sum(), puts.map(units).sum());
         let entries = (log.tail().0 - log.head().0) as usize;
         assert!(
-            bytes > (writes * SNAPSHOT_FACTOR).max(SNAPSHOT_JOURNAL_BYTES_MIN)
-                || entries >= (units * SNAPSHOT_FACTOR).max(SNAPSHOT_ENTRIES_MIN),
+            bytes > (writes * SNAPSHOT_FACTOR.get()).max(SNAPSHOT_JOURNAL_BYTES_MIN.get())
+                || entries >= (units * SNAPSHOT_FACTOR.get()).max(SNAPSHOT_ENTRIES_MIN.get()),
             "{bytes} bytes and {entries} entries for {writes} bytes, {units} units"
         );
     }

@@ -1,3 +1,4 @@
+use fanfold::knob::Knob;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
 use std::ops::ControlFlow;
@@ -19,7 +20,7 @@ pub(crate) struct MemoryTables {
 }
 
 /// Items that a range takes at a time, so that no lock is held while they are visited.
-const PAGE_ITEMS: usize = 64;
+const PAGE_ITEMS: Knob = Knob::new(64, 1);
 
 impl MemoryTables {
     /// The tables of these names, made if they are not there.
@@ -64,8 +65,8 @@ impl MemoryTables {
             tables[self.places[table.index()]].1.range::<[u8], _>((Included(from), Excluded(to)));
         let owned = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
         match descending {
-            true => range.rev().take(PAGE_ITEMS).map(owned).collect(),
-            false => range.take(PAGE_ITEMS).map(owned).collect(),
+            true => range.rev().take(PAGE_ITEMS.get()).map(owned).collect(),
+            false => range.take(PAGE_ITEMS.get()).map(owned).collect(),
         }
     }
 }
@@ -86,7 +87,7 @@ impl Tables for MemoryTables {
         let (mut from, mut to) = (from.to_vec(), to.to_vec());
         while from < to {
             let page = self.page(table, &from, &to, descending);
-            let is_last = page.len() < PAGE_ITEMS;
+            let is_last = page.len() < PAGE_ITEMS.get();
             for (key, value) in page {
                 if visit(&key, value).is_break() {
                     return Ok(());

@@ -169,7 +169,7 @@ fn a_large_batch_is_split_and_put_one_after_another() {
         assert_eq!(world.published(&acme()), parts);
         for commit in world.commits(&acme()).await {
             let payload = envelope::open(1, &commit.body).expect("a commit");
-            assert!(payload.len() <= COMMIT_BYTES_MAX, "{} bytes", payload.len());
+            assert!(payload.len() <= COMMIT_BYTES_MAX.get(), "{} bytes", payload.len());
         }
         world.audit(&acme()).await;
     });

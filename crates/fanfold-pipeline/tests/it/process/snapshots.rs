@@ -36,8 +36,8 @@ fn a_snapshot_is_written_when_it_is_due() {
         (Some(20_000), 70, 3_500, false),
         (Some(20_000), 120, 3_500, true),
         // Many small entries, which a cold load would have to fold.
-        (Some(50_000), SNAPSHOT_ENTRIES_MIN as u64 - 2, 1, false),
-        (Some(50_000), SNAPSHOT_ENTRIES_MIN as u64 - 1, 1, true),
+        (Some(50_000), SNAPSHOT_ENTRIES_MIN.get() as u64 - 2, 1, false),
+        (Some(50_000), SNAPSHOT_ENTRIES_MIN.get() as u64 - 1, 1, true),
     ];
     play(async || {
         for (large, entries, bytes, is_due) in table {
@@ -283,7 +283,7 @@ fn many_windows_leave_the_head() {
             let item = world.state(&acme(), StateKey::head(1)).await.expect("a head");
             let windows = Head::decode(&item.body).expect("a head").windows;
             assert_eq!(windows.is_none(), is_split, "{users} users");
-            assert!(item.body.len() <= HEAD_WINDOWS_BYTES_MAX + 1_024, "{}", item.body.len());
+            assert!(item.body.len() <= HEAD_WINDOWS_BYTES_MAX.get() + 1_024, "{}", item.body.len());
             world.audit(&acme()).await;
 
             // Repeats of known users, and one new user: only these windows are read.

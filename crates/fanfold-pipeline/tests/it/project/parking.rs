@@ -160,7 +160,7 @@ fn the_entry_that_makes_a_row_too_large_is_found() {
         assert_eq!((cursor.seq, cursor.parked.map(|p| p.seq)), (Seq(26), Some(Seq(27))));
         let [loads] = world.faults.counts([Op::Rows]);
         assert!(loads <= 4, "{loads}: it is looked for in memory");
-        assert!(world.rows("sums").await[0].len() <= ROW_BYTES_MAX + 10);
+        assert!(world.rows("sums").await[0].len() <= ROW_BYTES_MAX.get() + 10);
         world.audit_view("sums", &acme()).await;
     });
 }
@@ -172,8 +172,8 @@ fn a_row_at_its_limit_parks_nothing() {
         let world = World::new();
         let empty = "{\"total\":0,\"said\":\"\"}".len();
         let projector = world.projector("sums");
-        let half = (ROW_BYTES_MAX - empty) / 2;
-        let rest = ROW_BYTES_MAX - empty - half;
+        let half = (ROW_BYTES_MAX.get() - empty) / 2;
+        let rest = ROW_BYTES_MAX.get() - empty - half;
         let message = world.commit(&acme(), &[grow(1, half), grow(2, rest)]).await;
         applied(&projector, [&message]).await;
         let cursor = world.cursor("sums", &acme()).await;

@@ -1,0 +1,112 @@
+//! What a run came upon. A check of something that never happens shows nothing, so a test requires each of these.
+
+use std::collections::BTreeMap;
+
+use fanfold::LogId;
+use fanfold::entry::{Entry, Outcome};
+
+use super::Model;
+use super::decide::TOO_LARGE;
+
+/// Something that a run came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Case {
+    /// An entry has several events of one document.
+    SeveralEvents,
+    /// A command was accepted, and nothing happened.
+    NoEvents,
+    /// An event is of a version before the newest.
+    OlderVersion,
+    /// A command was refused for what a document says.
+    Refused,
+    /// A command that came again was recognised.
+    Duplicate,
+    /// A client used an id for another command.
+    IdReused,
+    /// The window of the client had forgotten the id.
+    Stale,
+    /// `decide` panicked.
+    Faulted,
+    /// A document would have been too large.
+    DocumentTooLarge,
+    /// An entry would have been too large.
+    EntryTooLarge,
+    /// A row would have been too large, so its view parked.
+    RowTooLarge,
+    /// One command alone is larger than a slot should be.
+    LargeSlot,
+    /// A commit was closed because the next entry would not have fitted.
+    FullCommit,
+    /// A head has its windows in items of their own.
+    WindowsOutside,
+    /// A message has commits of several logs.
+    MessageOfLogs,
+    /// A message has a commit without its entries.
+    MessageWithoutEntries,
+}
+
+impl Case {
+    /// Every case.
+    pub const ALL: [Self; 16] = [
+        Self::SeveralEvents,
+        Self::NoEvents,
+        Self::OlderVersion,
+        Self::Refused,
+        Self::Duplicate,
+        Self::IdReused,
+        Self::Stale,
+        Self::Faulted,
+        Self::DocumentTooLarge,
+        Self::EntryTooLarge,
+        Self::RowTooLarge,
+        Self::LargeSlot,
+        Self::FullCommit,
+        Self::WindowsOutside,
+        Self::MessageOfLogs,
+        Self::MessageWithoutEntries,
+    ];
+}
+
+/// How often each case came up.
+pub type Cases = BTreeMap<Case, u64>;
+
+impl Model {
+    pub(super) fn came_upon(&mut self, case: Case) {
+        *self.cases.entry(case).or_default() += 1;
+    }
+
+    /// Counts what an entry is a case of.
+    pub(super) fn count(&mut self, log: &LogId, entry: &Entry) {
+        match &entry.outcome {
+            Outcome::Accepted(events) if events.is_empty() => self.came_upon(Case::NoEvents),
+            Outcome::Accepted(events) => {
+                let mut documents: Vec<_> = events.iter().map(|event| &event.document).collect();
+                documents.sort_unstable();
+                if documents.windows(2).any(|two| two[0] == two[1]) {
+                    self.came_upon(Case::SeveralEvents);
+                }
+                let newest = self.versions(log).first().map_or(&[][..], |newest| newest.events());
+                let is_older = events.iter().any(|event| {
+                    newest.iter().any(|(kind, version)| {
+                        *kind == event.kind.as_str() && event.version < *version
+                    })
+                });
+                if is_older {
+                    self.came_upon(Case::OlderVersion);
+                }
+            }
+            Outcome::Duplicate { .. } => self.came_upon(Case::Duplicate),
+            Outcome::Rejected { of: Some(_), .. } => self.came_upon(Case::IdReused),
+            Outcome::Rejected { code, message, .. } if code == TOO_LARGE => {
+                self.came_upon(match message.starts_with("the document") {
+                    true => Case::DocumentTooLarge,
+                    false => Case::EntryTooLarge,
+                });
+            }
+            Outcome::Rejected { code, .. } if code == "refused" => self.came_upon(Case::Refused),
+            Outcome::Stale => self.came_upon(Case::Stale),
+            Outcome::Faulted { .. } => self.came_upon(Case::Faulted),
+            Outcome::Rejected { .. } | Outcome::Lost { .. } => {}
+        }
+    }
+}

@@ -16,7 +16,7 @@ use fanfold::body::{commit, head, notification, slot};
 use fanfold::canary::Canary;
 use fanfold::entry::{Entry, Outcome};
 use fanfold::invariant::{Breach, Invariant};
-use fanfold::limits::{COMMIT_BYTES_MAX, SLOT_BODY_BYTES_MAX};
+use fanfold::limits::{COMMIT_BYTES_MAX, NOTIFICATION_BYTES_MAX, SLOT_BODY_BYTES_MAX};
 use fanfold::service::AnyDocument;
 use fanfold::window::{Sighting, Window};
 use fanfold::{
@@ -40,6 +40,8 @@ fn at<T>(history: &History<T>, seq: Seq) -> Option<&(Seq, T)> {
 #[derive(Default)]
 struct LogModel {
     accepted: Vec<(Time, Command)>,
+    /// Other commands that arrived for a seq.
+    rivals: BTreeMap<Seq, Command>,
     /// The first seq of the batch in the slot.
     in_slot: Seq,
     /// The commands of lost changes.
@@ -114,6 +116,23 @@ impl Model {
         model.accepted.extend(commands.into_iter().map(|command| (at, command)));
         let n = model.accepted.len() as u64;
         self.check(Invariant::F1, n == last.0, || format!("{log}: {n} commands, last seq {last}"));
+    }
+
+    /// Another command arrives for this seq.
+    pub fn has_rival(&mut self, log: &LogId, seq: Seq, rival: Command) {
+        self.log(log).rivals.insert(seq, rival);
+    }
+
+    /// Of the two commands for a seq, those without the entry. They must be parked, so that an operator sees them.
+    pub fn losers(&self, log: &LogId) -> Vec<(Seq, String)> {
+        let Some(model) = self.logs.get(log) else { return Vec::new() };
+        let both = model.rivals.iter().filter_map(|(seq, rival)| {
+            let entry = self.entry(log, *seq)?;
+            let (_, accepted) = model.accepted.get((seq.0 as usize).checked_sub(1)?)?;
+            let is_rival = entry.origin == rival.origin && entry.id == rival.id;
+            Some((*seq, if is_rival { accepted.identity() } else { rival.identity() }))
+        });
+        both.collect()
     }
 
     /// The change of the batch that ends at `last` will never be on the change stream.
@@ -194,6 +213,11 @@ impl Model {
         let (first, n) = (item.first, entries.len() as u64);
         self.check(Invariant::F3, first == tail.next() && n == item.n, || {
             format!("{log}: a commit of {n} from {first} behind {tail}")
+        });
+        self.check(Invariant::F8, bytes <= COMMIT_BYTES_MAX.get(), || {
+            format!(
+                "{log}: the commit from {first} has {bytes} bytes, and a table does not take it"
+            )
         });
         if !self.violations.is_empty() {
             return;
@@ -298,6 +322,10 @@ impl Model {
                 return self.check(Invariant::F5, false, || format!("unreadable: {error}"));
             }
         };
+        let is_large = body.len() > NOTIFICATION_BYTES_MAX.get();
+        self.check(Invariant::F8, !is_large || commits.iter().all(|c| c.entries.is_none()), || {
+            format!("a message has {} bytes, and a topic does not take it", body.len())
+        });
         if commits.iter().any(|commit| commit.log != commits[0].log) {
             self.came_upon(Case::MessageOfLogs);
         }

@@ -37,7 +37,7 @@ const DEADLINE_MS: std::ops::Range<u64> = 2_000..15_000;
 /// How long an invocation may run past its deadline before it is killed.
 pub const GRACE_MS: u64 = 10_000;
 /// How long an invocation runs before the driver kills it or abandons it.
-const DEATH_MS: std::ops::Range<u64> = 0..400;
+const RUNS_MS: std::ops::Range<u64> = 0..400;
 /// Pauses between polls, and after failures.
 const POLL_MS: std::ops::Range<u64> = 5..60;
 pub(crate) const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
@@ -90,17 +90,17 @@ impl Stage {
         let join = self.executor.spawn(invocation);
         let end = Box::pin(self.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(self.world.now())));
         let result = if self.watch.faults.invocation(Fault::Killed) {
-            let lived = self.within(&join).await;
+            let result = self.within(&join).await;
             self.kill(&join);
-            lived
+            result
         } else if self.watch.faults.invocation(Fault::Zombie) {
-            let lived = self.within(&join).await;
+            let result = self.within(&join).await;
             let stage = self.clone();
             self.executor.spawn(async move {
                 stage.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(stage.world.now())).await;
                 stage.kill(&join);
             });
-            lived
+            result
         } else {
             match select(&join, end).await {
                 Either::Left((result, _)) => Some(result),
@@ -121,8 +121,8 @@ impl Stage {
     }
 
     async fn within<T: 'static>(&self, join: &Join<T>) -> Option<T> {
-        let death = Box::pin(self.pause(DEATH_MS));
-        match select(join, death).await {
+        let end = Box::pin(self.pause(RUNS_MS));
+        match select(join, end).await {
             Either::Left((result, _)) => Some(result),
             Either::Right(_) => None,
         }
@@ -229,7 +229,7 @@ pub async fn process(
     ports: ProcessorPorts,
     deployed_at: Time,
     suspicion: Suspicion,
-    canaries_are_told: bool,
+    canaries_are_published: bool,
     parked: Arc<StoredParked>,
 ) {
     // In some runs processors have no cache, and load each log for each batch.
@@ -242,7 +242,7 @@ pub async fn process(
         let services = services(deployed());
         let processor = Processor::new(ports.clone(), services).with_suspicion(suspicion);
         let processor = if forgets { processor.with_cache_bytes(0) } else { processor };
-        if canaries_are_told { processor.with_canaries_published() } else { processor }
+        if canaries_are_published { processor.with_canaries_published() } else { processor }
     };
     let processors = Environments::new(make);
     let current = Cell::new(deployed());
@@ -397,7 +397,7 @@ pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
                 let (stage, sweep, after) = (stage.clone(), make(), next.clone());
                 let deadline = stage.deadline();
                 stage.executor.clone().spawn(async move {
-                    stage.pause(DEATH_MS).await;
+                    stage.pause(RUNS_MS).await;
                     let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
                     stage.invoke(deadline, swept).await
                 });

@@ -225,7 +225,7 @@ impl Faults {
     }
 
     /// Whether a change is lost.
-    pub fn loses(&self) -> bool {
+    pub fn loses_change(&self) -> bool {
         self.drawn(Fault::ChangeLost, self.rates.loss)
     }
 

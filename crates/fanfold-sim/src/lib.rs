@@ -109,12 +109,12 @@ pub fn run(seed: u64) -> Report {
     let world = executor.world().clone();
     let start = world.now();
     let faults = Faults::new(world.clone());
-    let canaries_are_told = world.happens(300);
+    let canaries_are_published = world.happens(300);
     let deployed = vec![services(Deployed::Second), services(Deployed::First)];
-    let model = Model::new(deployed, views(Deployed::Second), canaries_are_told);
+    let model = Model::new(deployed, views(Deployed::Second), canaries_are_published);
     let watch = Watch::new(world.clone(), faults.clone(), model);
     let stage = Stage { executor: executor.clone(), world, watch, busy: Rc::new(Cell::new(0)) };
-    let run = Rc::new(Run::start(&stage, canaries_are_told));
+    let run = Rc::new(Run::start(&stage, canaries_are_published));
 
     let main = executor.spawn({
         let run = run.clone();
@@ -142,7 +142,7 @@ pub fn run(seed: u64) -> Report {
 
 impl Run {
     /// Wires the stages to the ports, and starts their drivers.
-    fn start(stage: &Stage, canaries_are_told: bool) -> Self {
+    fn start(stage: &Stage, canaries_are_published: bool) -> Self {
         let Stage { executor, world, watch, .. } = stage;
         let env: Arc<dyn Env> = Arc::new(world.clone());
         let unlimited = Limit { items: usize::MAX, bytes: usize::MAX };
@@ -221,7 +221,7 @@ impl Run {
                 ports,
                 deployed_at,
                 suspicion,
-                canaries_are_told,
+                canaries_are_published,
                 memory,
             ));
         }

@@ -65,7 +65,7 @@ impl Commands for SimCommands {
                 let watch = &this.watch;
                 watch.note(|| format!("slot {log} +{n} = {last}"));
                 watch.audit(|model| model.accepted(&log, last, at, &body));
-                if watch.faults.loses() {
+                if watch.faults.loses_change() {
                     watch.note(|| format!("lost {log} +{n} = {last}"));
                     watch.audit(|model| model.lost(&log, last, n));
                 } else {

@@ -58,9 +58,9 @@ impl Watch {
     }
 
     /// Reports an effect to the auditor. The first violation ends the run.
-    pub fn audit(&self, tell: impl FnOnce(&mut Model)) {
+    pub fn audit(&self, report: impl FnOnce(&mut Model)) {
         let mut model = self.model();
-        tell(&mut model);
+        report(&mut model);
         if !model.violations.is_empty() {
             self.world.stop();
         }

@@ -70,7 +70,7 @@ pub struct Model {
     deployed: Vec<Services>,
     views: Views,
     logs: BTreeMap<LogId, LogModel>,
-    canaries_are_told: bool,
+    canaries_are_published: bool,
     /// What the run came upon.
     pub cases: Cases,
     /// The violations so far.
@@ -79,9 +79,9 @@ pub struct Model {
 
 impl Model {
     /// Creates an empty model. `deployed`: the services, the newest first.
-    pub fn new(deployed: Vec<Services>, views: Views, canaries_are_told: bool) -> Self {
+    pub fn new(deployed: Vec<Services>, views: Views, canaries_are_published: bool) -> Self {
         let (logs, cases, violations) = (BTreeMap::new(), Cases::new(), Vec::new());
-        Self { deployed, views, logs, canaries_are_told, cases, violations }
+        Self { deployed, views, logs, canaries_are_published, cases, violations }
     }
 
     /// Every version of the log's service, the newest first.
@@ -90,8 +90,8 @@ impl Model {
         all.filter_map(|services| services.get(log.service())).map(Arc::as_ref).collect()
     }
 
-    fn is_told(&self, log: &LogId) -> bool {
-        self.canaries_are_told || log.service() != Canary::NAME
+    fn is_published(&self, log: &LogId) -> bool {
+        self.canaries_are_published || log.service() != Canary::NAME
     }
 
     fn log(&mut self, log: &LogId) -> &mut LogModel {
@@ -222,12 +222,12 @@ impl Model {
         if !self.violations.is_empty() {
             return;
         }
-        let is_told = self.is_told(log);
+        let is_published = self.is_published(log);
         let model = self.log(log);
         let before = std::mem::replace(&mut model.last_commit_bytes, bytes);
         let is_full = before + bytes > COMMIT_BYTES_MAX.get();
         model.commits.insert(first, item.last());
-        if !is_told {
+        if !is_published {
             model.published.insert(first);
         }
         if is_full {
@@ -334,8 +334,8 @@ impl Model {
         }
         for received in commits {
             let log = received.log.clone();
-            let is_told = self.is_told(&log);
-            self.check(Invariant::F5, is_told, || format!("{log}: a canary was published"));
+            let is_published = self.is_published(&log);
+            self.check(Invariant::F5, is_published, || format!("{log}: a canary was published"));
             let model = self.log(&log);
             let stored = model.commits.get(&received.first) == Some(&received.last);
             let prev = at(&model.prev, received.first.before()).map(|(_, prev)| prev.clone());

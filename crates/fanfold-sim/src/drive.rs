@@ -1,8 +1,7 @@
-//! The callers of the stages: event sources, schedules, operators, readers and clients. Event
-//! sources retry and redeliver as Lambda's mappings and SNS do, and inject the transport's faults.
+//! The callers of the stages: event sources, schedules and operators. Event sources retry and redeliver as Lambda's mappings
+//! and SNS do, and inject the transport's faults.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,30 +9,24 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::{notification, record::Record};
-use fanfold::invariant::Invariant;
-use fanfold::{CommandId, LogId, Origin, Seq, Time};
+use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ingest::{Ingest, IngestError};
 use fanfold_pipeline::ports::{
-    Change, CommandStream, Env, ParkedItem, ParkedTable, Row, RowRange, StreamRecord, ViewTable,
-    Waits,
+    Change, CommandStream, Env, ParkedItem, ParkedTable, StreamRecord, ViewTable, Waits,
 };
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
-use fanfold_pipeline::read::{Awaited, LookupError, Reads};
 use fanfold_pipeline::relay::Relay;
 use fanfold_pipeline::sweep::{Sweep, ViewSweep};
 use futures::future::{Either, select};
-use serde_json::Value;
 
 use crate::attempts::counted;
 use crate::executor::{Executor, Join, World};
 use crate::faults::Fault;
-use crate::ports::Watch;
-use crate::services::{self, Deployed, services};
+use crate::services::{Deployed, services};
 use crate::transport::{Notification, Notifications, Queue, Received};
-use crate::workload::Habits;
+use crate::watch::Watch;
 
 /// Warm environments of a stage at the same time.
 const ENVIRONMENTS: u64 = 3;
@@ -44,10 +37,10 @@ const DEADLINE_MS: std::ops::Range<u64> = 2_000..15_000;
 /// How long an invocation may run past its deadline before it is killed.
 pub const GRACE_MS: u64 = 10_000;
 /// How long an invocation runs before the driver kills it or abandons it.
-const DEATH_MS: std::ops::Range<u64> = 0..400;
+const RUNS_MS: std::ops::Range<u64> = 0..400;
 /// Pauses between polls, and after failures.
 const POLL_MS: std::ops::Range<u64> = 5..60;
-const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
+pub(crate) const BACKOFF_MS: std::ops::Range<u64> = 50..1_500;
 /// How long a shard is delayed: longer than the retry of most batches takes.
 const SHARD_DELAY_MS_MAX: u64 = 15_000;
 /// SNS retries twice.
@@ -61,11 +54,8 @@ const SWEEP_LOGS: usize = 5;
 const PILED_UP_MAX: u64 = 5;
 /// The interval at which the operator releases parked suspects and views.
 const OPERATOR_MS: u64 = 40_000;
-/// Pauses between reads, and how long a wait sleeps.
-const READ_MS: std::ops::Range<u64> = 200..3_000;
+/// How long a wait sleeps.
 const NAP_MS: u64 = 50;
-/// A client drops a command after this many attempts.
-const CLIENT_ATTEMPTS_MAX: u32 = 30;
 
 /// State that all drivers share.
 #[derive(Clone)]
@@ -81,17 +71,17 @@ pub struct Stage {
 }
 
 impl Stage {
-    async fn pause(&self, range: std::ops::Range<u64>) {
+    pub(crate) async fn pause(&self, range: std::ops::Range<u64>) {
         self.world.sleep(self.world.pick(range)).await;
     }
 
-    fn deadline(&self) -> Time {
+    pub(crate) fn deadline(&self) -> Time {
         self.world.now().plus_ms(self.world.pick(DEADLINE_MS))
     }
 
     /// Calls a stage as Lambda does, and kills it [`GRACE_MS`] after its deadline. Returns `None`
     /// if the invocation was killed, or became a zombie that runs on without a caller.
-    async fn invoke<T: 'static>(
+    pub(crate) async fn invoke<T: 'static>(
         &self,
         deadline: Time,
         invocation: impl Future<Output = T> + 'static,
@@ -100,17 +90,17 @@ impl Stage {
         let join = self.executor.spawn(invocation);
         let end = Box::pin(self.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(self.world.now())));
         let result = if self.watch.faults.invocation(Fault::Killed) {
-            let lived = self.within(&join).await;
+            let result = self.within(&join).await;
             self.kill(&join);
-            lived
+            result
         } else if self.watch.faults.invocation(Fault::Zombie) {
-            let lived = self.within(&join).await;
+            let result = self.within(&join).await;
             let stage = self.clone();
             self.executor.spawn(async move {
                 stage.world.sleep(deadline.plus_ms(GRACE_MS).since_ms(stage.world.now())).await;
                 stage.kill(&join);
             });
-            lived
+            result
         } else {
             match select(&join, end).await {
                 Either::Left((result, _)) => Some(result),
@@ -131,8 +121,8 @@ impl Stage {
     }
 
     async fn within<T: 'static>(&self, join: &Join<T>) -> Option<T> {
-        let death = Box::pin(self.pause(DEATH_MS));
-        match select(join, death).await {
+        let end = Box::pin(self.pause(RUNS_MS));
+        match select(join, end).await {
             Either::Left((result, _)) => Some(result),
             Either::Right(_) => None,
         }
@@ -239,7 +229,7 @@ pub async fn process(
     ports: ProcessorPorts,
     deployed_at: Time,
     suspicion: Suspicion,
-    canaries_are_told: bool,
+    canaries_are_published: bool,
     parked: Arc<StoredParked>,
 ) {
     // In some runs processors have no cache, and load each log for each batch.
@@ -252,7 +242,7 @@ pub async fn process(
         let services = services(deployed());
         let processor = Processor::new(ports.clone(), services).with_suspicion(suspicion);
         let processor = if forgets { processor.with_cache_bytes(0) } else { processor };
-        if canaries_are_told { processor.with_canaries_published() } else { processor }
+        if canaries_are_published { processor.with_canaries_published() } else { processor }
     };
     let processors = Environments::new(make);
     let current = Cell::new(deployed());
@@ -407,7 +397,7 @@ pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
                 let (stage, sweep, after) = (stage.clone(), make(), next.clone());
                 let deadline = stage.deadline();
                 stage.executor.clone().spawn(async move {
-                    stage.pause(DEATH_MS).await;
+                    stage.pause(RUNS_MS).await;
                     let swept = async move { sweep.sweep(after, SWEEP_LOGS, deadline).await };
                     stage.invoke(deadline, swept).await
                 });
@@ -449,174 +439,5 @@ impl Waits for Naps {
 
     async fn view(&self, _: &str, _: &LogId, _: Seq, ms: u64) {
         self.0.sleep(ms.min(NAP_MS)).await;
-    }
-}
-
-/// A reader: reads views while they are written, waits for receipts, and looks up commands by id.
-pub async fn read(stage: Stage, reads: Reads, clients: Clients) {
-    loop {
-        stage.pause(READ_MS).await;
-        let receipt = {
-            let promises = clients.promises.borrow();
-            let n = promises.len() as u64;
-            if n == 0 {
-                continue;
-            }
-            promises[stage.world.pick(0..n) as usize].clone()
-        };
-        if stage.world.happens(200) {
-            look_up(&stage, reads.clone(), receipt).await;
-            continue;
-        }
-        let view = services::READ[stage.world.pick(0..services::READ.len() as u64) as usize];
-        let (reads, log) = (reads.clone(), receipt.log.clone());
-        let asked = stage.world.happens(500).then_some(receipt.seq);
-        let read = async move { all_rows(&reads, view, &log, asked, 2_000).await };
-        if let Some(Some((cursor, rows))) = stage.invoke(stage.deadline(), read).await {
-            let rows: Vec<_> = rows.into_iter().map(|row| (row.key, row.seq)).collect();
-            stage.watch.audit(|model| {
-                model.seen(view, &receipt.log, cursor, &rows);
-                let reached = asked.is_none_or(|asked| cursor >= asked);
-                model.check(Invariant::F6, reached, || format!("{view} was read before {asked:?}"));
-            });
-        }
-    }
-}
-
-/// Reads a view of a log, page by page. `None`: a page could not be read.
-pub async fn all_rows(
-    reads: &Reads,
-    view: &'static str,
-    log: &LogId,
-    asked: Option<Seq>,
-    wait_ms: u64,
-) -> Option<(Seq, Vec<Row>)> {
-    let mut range = RowRange { limit: usize::MAX, ..RowRange::default() };
-    let (mut first, mut rows) = (None, Vec::new());
-    loop {
-        let read = reads.rows(view, log, &range, asked, wait_ms).await;
-        let Ok(Awaited::Ready(page)) = read else { return None };
-        rows.extend(page.rows);
-        // The cursor was read before the rows, so all pages hold what the first promises.
-        let first = *first.get_or_insert(page.seq);
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Some((first, rows)),
-        }
-    }
-}
-
-async fn look_up(stage: &Stage, reads: Reads, receipt: Promise) {
-    let origin = serde_json::from_value::<Origin>(receipt.origin.into());
-    let (Ok(origin), Some(id)) = (origin, CommandId::new(receipt.id)) else { return };
-    let (log, by) = (receipt.log.clone(), origin.clone());
-    let asked = async move { reads.lookup(&log, &by, id, 500).await };
-    let found = match stage.invoke(stage.deadline(), asked).await {
-        Some(Ok(Awaited::Ready(entry))) => Some(entry.seq),
-        Some(Err(LookupError::UnknownId { .. } | LookupError::BelowWindow { .. })) => None,
-        Some(Ok(Awaited::Pending { .. }) | Err(_)) | None => return,
-    };
-    stage.watch.audit(|model| model.looked_up(&receipt.log, (origin, id), found));
-}
-
-/// A receipt that a client got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Promise {
-    /// The receipt's log.
-    pub log: LogId,
-    /// The receipt's seq.
-    pub seq: Seq,
-    /// The command's origin: a user, or a client of a user.
-    pub origin: String,
-    /// The command's id.
-    pub id: u64,
-}
-
-/// State that all clients share.
-#[derive(Clone, Default)]
-pub struct Clients {
-    /// Every receipt.
-    pub promises: Rc<RefCell<Vec<Promise>>>,
-    ids: Rc<RefCell<BTreeMap<(String, String), u64>>>,
-    sent: Rc<RefCell<Vec<Value>>>,
-}
-
-/// One client: sends batches, and retries those without a final answer.
-pub async fn client(stage: Stage, ingest: Rc<Ingest>, habits: Habits, clients: Clients) {
-    for _ in 0..habits.requests {
-        stage.pause(0..300).await;
-        let n = 1 + stage.world.pick(0..habits.batch_max);
-        let mut batch: Vec<Value> = (0..n).map(|_| clients.command(&stage, &habits)).collect();
-        for _ in 0..CLIENT_ATTEMPTS_MAX {
-            batch = clients.send(&stage, &ingest, batch).await;
-            if batch.is_empty() {
-                break;
-            }
-            stage.watch.faults.count(Fault::Repeated);
-            stage.pause(BACKOFF_MS).await;
-        }
-    }
-}
-
-/// The origin of a command, as its entry has it.
-fn origin(command: &Value) -> String {
-    let text = |field: &str| command[field].as_str().unwrap_or_default();
-    match text("client") {
-        "" => text("user").to_owned(),
-        client => format!("{}/{client}", text("user")),
-    }
-}
-
-impl Clients {
-    /// A new command or, sometimes, one that was sent before.
-    fn command(&self, stage: &Stage, habits: &Habits) -> Value {
-        let mut sent = self.sent.borrow_mut();
-        if !sent.is_empty() && stage.world.happens(60) {
-            stage.watch.faults.count(Fault::Repeated);
-            let at = stage.world.pick(0..sent.len() as u64) as usize;
-            return sent[at].clone();
-        }
-        let command = habits.command(&stage.world, |org, origin| {
-            let mut ids = self.ids.borrow_mut();
-            let id = ids.entry((org.to_owned(), origin.to_owned())).or_default();
-            // Sometimes a client uses an id for two commands.
-            if *id == 0 || !stage.world.happens(15) {
-                *id += 1;
-            }
-            *id
-        });
-        sent.push(command.clone());
-        command
-    }
-
-    /// Sends a batch, and returns the commands to retry.
-    async fn send(&self, stage: &Stage, ingest: &Rc<Ingest>, batch: Vec<Value>) -> Vec<Value> {
-        let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
-        let ingest = ingest.clone();
-        let answers = stage.invoke(stage.deadline(), async move {
-            let requests: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
-            ingest.ingest(&requests).await
-        });
-        let Some(answers) = answers.await else { return batch };
-        let mut again = Vec::new();
-        for (command, answer) in batch.into_iter().zip(answers) {
-            match answer {
-                Ok(receipt) => self.promises.borrow_mut().push(Promise {
-                    log: receipt.log,
-                    seq: receipt.seq,
-                    origin: origin(&command),
-                    id: command["id"].as_u64().unwrap_or_default(),
-                }),
-                Err(IngestError::Unavailable(_) | IngestError::NotAdmitted(_)) => {
-                    again.push(command);
-                }
-                Err(
-                    IngestError::Invalid(_)
-                    | IngestError::Closed { .. }
-                    | IngestError::Unencodable(_),
-                ) => {}
-            }
-        }
-        again
     }
 }

@@ -81,11 +81,13 @@ pub enum Fault {
     ChangeLost,
     /// A new version of a service was deployed.
     Deployed,
+    /// Another command arrived for the same seq.
+    Rival,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
@@ -114,6 +116,7 @@ impl Fault {
         Self::SweepsPileUp,
         Self::ChangeLost,
         Self::Deployed,
+        Self::Rival,
     ];
 }
 
@@ -134,6 +137,8 @@ pub struct Rates {
     pub outage: u64,
     /// That a change is lost. Low: a log stops once a later batch overwrites the lost one.
     pub loss: u64,
+    /// That another command arrives for a seq.
+    pub rivals: u64,
 }
 
 /// Longest latency of a port call before its effect, and again after it.
@@ -163,6 +168,7 @@ impl Faults {
             transport: draw(400),
             outage: draw(400),
             loss: if world.happens(150) { world.pick(1..80) } else { 0 },
+            rivals: if world.happens(200) { world.pick(1..80) } else { 0 },
         };
         Self {
             world,
@@ -219,8 +225,13 @@ impl Faults {
     }
 
     /// Whether a change is lost.
-    pub fn loses(&self) -> bool {
+    pub fn loses_change(&self) -> bool {
         self.drawn(Fault::ChangeLost, self.rates.loss)
+    }
+
+    /// Whether another command arrives for a seq.
+    pub fn has_rivals(&self) -> bool {
+        self.drawn(Fault::Rival, self.rates.rivals)
     }
 
     /// Whether a read of heads is stale. Frequent, since such reads are few.

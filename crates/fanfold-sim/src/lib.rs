@@ -6,6 +6,7 @@
 //! within bounded time, with nothing lost. The same seed gives the same trace.
 
 pub mod attempts;
+pub mod clients;
 pub mod drive;
 pub mod engine;
 pub mod executor;
@@ -14,13 +15,14 @@ pub mod model;
 pub mod ports;
 pub mod services;
 pub mod transport;
+pub mod watch;
 pub mod workload;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanfold::body::parked::Parked;
+use fanfold::body::parked::{Parked, Reason};
 use fanfold::invariant::{Breach, Invariant};
 use fanfold::knob;
 use fanfold::{LogId, Seq, Time};
@@ -39,16 +41,18 @@ use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
-use crate::drive::{Clients, Stage};
+use crate::clients::Clients;
+use crate::drive::Stage;
 use crate::executor::Executor;
 use crate::faults::{Counts, Faults};
 use crate::model::{Cases, Model};
 use crate::ports::{
     AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
-    SimViewTable, Watch,
+    SimViewTable,
 };
 use crate::services::{Deployed, services, views};
 use crate::transport::{Notifications, Queue};
+use crate::watch::Watch;
 use crate::workload::Habits;
 
 /// Longest run in simulated time. A longer one counts as stuck.
@@ -105,12 +109,12 @@ pub fn run(seed: u64) -> Report {
     let world = executor.world().clone();
     let start = world.now();
     let faults = Faults::new(world.clone());
-    let canaries_are_told = world.happens(300);
+    let canaries_are_published = world.happens(300);
     let deployed = vec![services(Deployed::Second), services(Deployed::First)];
-    let model = Model::new(deployed, views(Deployed::Second), canaries_are_told);
+    let model = Model::new(deployed, views(Deployed::Second), canaries_are_published);
     let watch = Watch::new(world.clone(), faults.clone(), model);
     let stage = Stage { executor: executor.clone(), world, watch, busy: Rc::new(Cell::new(0)) };
-    let run = Rc::new(Run::start(&stage, canaries_are_told));
+    let run = Rc::new(Run::start(&stage, canaries_are_published));
 
     let main = executor.spawn({
         let run = run.clone();
@@ -138,7 +142,7 @@ pub fn run(seed: u64) -> Report {
 
 impl Run {
     /// Wires the stages to the ports, and starts their drivers.
-    fn start(stage: &Stage, canaries_are_told: bool) -> Self {
+    fn start(stage: &Stage, canaries_are_published: bool) -> Self {
         let Stage { executor, world, watch, .. } = stage;
         let env: Arc<dyn Env> = Arc::new(world.clone());
         let unlimited = Limit { items: usize::MAX, bytes: usize::MAX };
@@ -217,7 +221,7 @@ impl Run {
                 ports,
                 deployed_at,
                 suspicion,
-                canaries_are_told,
+                canaries_are_published,
                 memory,
             ));
         }
@@ -266,11 +270,11 @@ impl Run {
         let waits = Arc::new(drive::Naps(world.clone()));
         let ports = ReadPorts { commands, journal, state, waits, env };
         let reads = Reads::new(ports, served, services);
-        executor.spawn(drive::read(stage.clone(), reads, clients.clone()));
+        executor.spawn(clients::read(stage.clone(), reads, clients.clone()));
         let habits = Habits::draw(world);
         for _ in 0..habits.clients {
             let client =
-                drive::client(stage.clone(), ingest.clone(), habits.clone(), clients.clone());
+                clients::client(stage.clone(), ingest.clone(), habits.clone(), clients.clone());
             let busy = stage.busy.clone();
             busy.set(busy.get() + 1);
             executor.spawn(async move {
@@ -340,10 +344,11 @@ impl Run {
             }
             let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
             // Commits that the topic refuses permanently stay parked. So do the commands behind a
-            // lost command, which `audit_stopped` checks.
+            // lost command, which `audit_stopped` checks, and those whose seq another command has.
+            let losers = self.stage.watch.model().losers(log);
             let stays = |item: &ParkedItem| match item.identity == Parked::UNPUBLISHED {
                 true => self.refusal.keeps(log),
-                false => is_stopped,
+                false => is_stopped || losers.contains(&(item.seq, item.identity.clone())),
             };
             if let Some(item) = parked.iter().find(|item| !stays(item)) {
                 return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
@@ -446,7 +451,9 @@ impl Run {
                 let entry = model.entry(&promise.log, promise.seq);
                 let kept = match (entry, model.stopped(&promise.log)) {
                     (Some(entry), _) => {
+                        let loser = format!("{}#{}", promise.origin, promise.id);
                         entry.origin.as_str() == promise.origin && entry.id.get() == promise.id
+                            || model.losers(&promise.log).contains(&(promise.seq, loser))
                     }
                     (None, stopped) => stopped.is_some_and(|stopped| promise.seq >= stopped),
                 };
@@ -455,6 +462,21 @@ impl Run {
             });
         }
         let logs = watch.model().log_ids();
+        for log in &logs {
+            let losers = watch.model().losers(log);
+            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            for (seq, identity) in losers {
+                let is_there = |item: &ParkedItem| {
+                    (item.seq, &item.identity) == (seq, &identity)
+                        && Parked::decode(&item.body).is_ok_and(|p| p.reason == Reason::Conflict)
+                };
+                watch.audit(|model| {
+                    model.check(Invariant::F8, parked.iter().any(is_there), || {
+                        format!("{log} {seq}: {identity} is neither the entry nor parked")
+                    });
+                });
+            }
+        }
         self.audit_isolation(&logs).await;
         for log in &logs {
             watch.audit(|model| {

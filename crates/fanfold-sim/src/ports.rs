@@ -2,7 +2,7 @@
 //! happen, also when the caller has stopped waiting.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use fanfold::body::attempt::{Attempt, Lease};
@@ -11,7 +11,6 @@ use fanfold::body::notification::{self, Message};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
-use fanfold::invariant::Invariant;
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::testing::Position;
 use fanfold_embedded::testing::StoredCommands;
@@ -25,61 +24,10 @@ use fanfold_pipeline::ports::{
     RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord, Unavailable, ViewTable,
 };
 
-use crate::attempts::{Attempts, counted};
-use crate::executor::{TaskId, World};
+use crate::executor::World;
 use crate::faults::{Fault, Faults};
-use crate::model::Model;
 use crate::transport::{Notifications, Queue, Received};
-
-/// What all ports share: the fault layer, the auditor and the trace.
-#[derive(Clone)]
-pub struct Watch {
-    /// The fault layer.
-    pub faults: Faults,
-    world: World,
-    model: Arc<Mutex<Model>>,
-    trace: Arc<Mutex<Vec<String>>>,
-    attempts: Arc<Mutex<Attempts>>,
-}
-
-impl Watch {
-    /// Creates a watch with the auditor `model`.
-    pub fn new(world: World, faults: Faults, model: Model) -> Self {
-        let model = Arc::new(Mutex::new(model));
-        Self { faults, world, model, trace: Arc::default(), attempts: Arc::default() }
-    }
-
-    /// The auditor.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The attempts under way, and the crashes.
-    pub fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The trace so far, one line per effect.
-    pub fn trace(&self) -> Vec<String> {
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Adds a line to the trace.
-    pub fn note(&self, line: impl FnOnce() -> String) {
-        use fanfold_pipeline::ports::Env;
-        let line = format!("{} {}", self.world.now().0, line());
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-    }
-
-    /// Reports an effect to the auditor. The first violation ends the run.
-    pub fn audit(&self, tell: impl FnOnce(&mut Model)) {
-        let mut model = self.model();
-        tell(&mut model);
-        if !model.violations.is_empty() {
-            self.world.stop();
-        }
-    }
-}
+use crate::watch::{PARKED, Watch};
 
 /// The commands table. The change of each append goes into `changes`, unless it is lost.
 #[derive(Clone)]
@@ -117,7 +65,7 @@ impl Commands for SimCommands {
                 let watch = &this.watch;
                 watch.note(|| format!("slot {log} +{n} = {last}"));
                 watch.audit(|model| model.accepted(&log, last, at, &body));
-                if watch.faults.loses() {
+                if watch.faults.loses_change() {
                     watch.note(|| format!("lost {log} +{n} = {last}"));
                     watch.audit(|model| model.lost(&log, last, n));
                 } else {
@@ -199,7 +147,13 @@ impl CommandStream for SimStream {
                     }
                 }
                 let queue = Queue::of(&queues, &record.key);
-                queue.put(Received::new(record, &world), &watch.faults, &world);
+                let mut both = vec![record.clone()];
+                if let Some(rival) = watch.rival_of(&record) {
+                    both.insert(world.pick(0..2) as usize, rival);
+                }
+                for record in both {
+                    queue.put(Received::new(record, &world), &watch.faults, &world);
+                }
                 Ok(())
             };
             Ok(records.into_iter().zip(left_out).map(put).collect())
@@ -483,38 +437,6 @@ impl MessageTopics for SimTopic {
             Ok(messages.into_iter().zip(left_out).map(publish).collect())
         };
         self.watch.faults.call("topic", effect).await
-    }
-}
-
-/// The parked table's name in [`Attempts`].
-const PARKED: &str = "parked";
-
-impl Watch {
-    /// The driver killed an invocation.
-    pub fn killed(&self, task: TaskId) {
-        self.attempts().killed(task);
-    }
-
-    /// A text must not state more crashes than happened.
-    fn check_crashes(&self, table: &'static str, log: &LogId, text: &str) {
-        if let Some(counted) = counted(text) {
-            self.check_counted(table, log, counted, text);
-        }
-    }
-
-    /// A lease counts its own attempt and the crashes before it.
-    fn check_lease(&self, table: &'static str, log: &LogId, lease: &Lease) {
-        let counted = lease.attempts.saturating_sub(1);
-        self.check_counted(table, log, counted, &format!("{lease:?}"));
-    }
-
-    fn check_counted(&self, table: &'static str, log: &LogId, counted: u32, text: &str) {
-        let crashes = self.attempts().crashes(table, log);
-        self.audit(|model| {
-            model.check(Invariant::F7, counted <= crashes, || {
-                format!("{table} {log}: {crashes} crashes happened, but `{text}`")
-            });
-        });
     }
 }
 

@@ -50,8 +50,8 @@ impl Copy {
     pub(super) fn cargo(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = crate::cargo_command(arguments)?;
         command.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target);
-        // The same few crates are built again and again.
-        command.env("CARGO_INCREMENTAL", "1");
+        // The same few crates are built again and again, which takes longer than the checks.
+        command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
         Ok(command)
     }
 

@@ -32,7 +32,7 @@ const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
 /// Parked items per read of the parked table.
 pub(super) const PARKED_PER_READ: Knob = Knob::new(1_000, 4);
 /// Refused commits that one call reads and publishes again. Source: each has up to 350 KiB.
-const REFUSED_PER_READ: Knob = Knob::new(100, 1);
+const REFUSED_PER_READ: Knob = Knob::new(100, 16);
 /// Puts of one snapshot that run at the same time.
 const PUTS_AT_ONCE: usize = 16;
 /// Older document versions whose heads are read beside the log's own.

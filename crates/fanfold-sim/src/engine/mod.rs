@@ -7,6 +7,7 @@
 //! everything must become quiet, with nothing lost.
 
 mod audit;
+mod fault;
 mod machine;
 mod seen;
 
@@ -31,10 +32,11 @@ use fanfold_pipeline::ports::{
 use fanfold_pipeline::read::Awaited;
 use serde_json::Value;
 
+pub use self::fault::Fault;
 use self::machine::{SimClock, SimDisk, SimSpawner};
 use self::seen::{Promises, Seen};
 use crate::attempts::counted;
-use crate::drive::all_rows;
+use crate::clients::all_rows;
 use crate::executor::{Executor, World};
 use crate::model::{Cases, Model};
 use crate::services::{self, Deployed, services, views};
@@ -58,59 +60,6 @@ const SELDOM_MS: std::ops::Range<u64> = 100..3_000;
 const JUMP_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
 /// How often an operator lets parked commands and views go on, in milliseconds.
 const OPERATOR_MS: u64 = 5_000;
-
-/// What went wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Fault {
-    /// The process was killed: what was written stays.
-    Killed,
-    /// The power went: what was not synced is lost, or half lost.
-    PowerCut,
-    /// The machine stopped in the middle of a call of the disk.
-    StoppedInCall,
-    /// A call of the disk failed, before or after its effect.
-    DiskError,
-    /// A part of a write took effect.
-    TornWrite,
-    /// The disk was full for a while.
-    DiskFull,
-    /// The clock jumped.
-    ClockJumped,
-    /// A shard was split.
-    Split,
-    /// Two shards were merged.
-    Merged,
-    /// The engine could not be opened.
-    NotOpened,
-    /// It was shut down properly.
-    ShutDown,
-    /// Commands were replayed.
-    Replayed,
-    /// The engine started again and again at one place.
-    Suspicious,
-    /// A new version of a service, and of its views, was deployed.
-    Deployed,
-}
-
-impl Fault {
-    /// Every kind.
-    pub const ALL: [Self; 14] = [
-        Self::Killed,
-        Self::PowerCut,
-        Self::StoppedInCall,
-        Self::DiskError,
-        Self::TornWrite,
-        Self::DiskFull,
-        Self::ClockJumped,
-        Self::Split,
-        Self::Merged,
-        Self::NotOpened,
-        Self::ShutDown,
-        Self::Replayed,
-        Self::Suspicious,
-        Self::Deployed,
-    ];
-}
 
 /// How often each fault came up.
 pub type Counts = BTreeMap<Fault, u64>;

@@ -28,7 +28,10 @@ impl Model {
     /// The command at this entry's seq, and the outcome that the model decides for it.
     pub(super) fn expected(&self, log: &LogId, entry: &Entry) -> Option<(Command, Outcome)> {
         let model = self.logs.get(log)?;
-        let (_, command) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
+        let (_, accepted) = model.accepted.get((entry.seq.0 as usize).checked_sub(1)?)?;
+        let rival = model.rivals.get(&entry.seq);
+        let command =
+            rival.filter(|r| r.origin == entry.origin && r.id == entry.id).unwrap_or(accepted);
         Some((command.clone(), self.expected_of(model, log, entry, command)?))
     }
 

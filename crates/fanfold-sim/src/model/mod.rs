@@ -16,7 +16,7 @@ use fanfold::body::{commit, head, notification, slot};
 use fanfold::canary::Canary;
 use fanfold::entry::{Entry, Outcome};
 use fanfold::invariant::{Breach, Invariant};
-use fanfold::limits::{COMMIT_BYTES_MAX, SLOT_BODY_BYTES_MAX};
+use fanfold::limits::{COMMIT_BYTES_MAX, NOTIFICATION_BYTES_MAX, SLOT_BODY_BYTES_MAX};
 use fanfold::service::AnyDocument;
 use fanfold::window::{Sighting, Window};
 use fanfold::{
@@ -40,6 +40,8 @@ fn at<T>(history: &History<T>, seq: Seq) -> Option<&(Seq, T)> {
 #[derive(Default)]
 struct LogModel {
     accepted: Vec<(Time, Command)>,
+    /// Other commands that arrived for a seq.
+    rivals: BTreeMap<Seq, Command>,
     /// The first seq of the batch in the slot.
     in_slot: Seq,
     /// The commands of lost changes.
@@ -68,7 +70,7 @@ pub struct Model {
     deployed: Vec<Services>,
     views: Views,
     logs: BTreeMap<LogId, LogModel>,
-    canaries_are_told: bool,
+    canaries_are_published: bool,
     /// What the run came upon.
     pub cases: Cases,
     /// The violations so far.
@@ -77,9 +79,9 @@ pub struct Model {
 
 impl Model {
     /// Creates an empty model. `deployed`: the services, the newest first.
-    pub fn new(deployed: Vec<Services>, views: Views, canaries_are_told: bool) -> Self {
+    pub fn new(deployed: Vec<Services>, views: Views, canaries_are_published: bool) -> Self {
         let (logs, cases, violations) = (BTreeMap::new(), Cases::new(), Vec::new());
-        Self { deployed, views, logs, canaries_are_told, cases, violations }
+        Self { deployed, views, logs, canaries_are_published, cases, violations }
     }
 
     /// Every version of the log's service, the newest first.
@@ -88,8 +90,8 @@ impl Model {
         all.filter_map(|services| services.get(log.service())).map(Arc::as_ref).collect()
     }
 
-    fn is_told(&self, log: &LogId) -> bool {
-        self.canaries_are_told || log.service() != Canary::NAME
+    fn is_published(&self, log: &LogId) -> bool {
+        self.canaries_are_published || log.service() != Canary::NAME
     }
 
     fn log(&mut self, log: &LogId) -> &mut LogModel {
@@ -114,6 +116,23 @@ impl Model {
         model.accepted.extend(commands.into_iter().map(|command| (at, command)));
         let n = model.accepted.len() as u64;
         self.check(Invariant::F1, n == last.0, || format!("{log}: {n} commands, last seq {last}"));
+    }
+
+    /// Another command arrives for this seq.
+    pub fn has_rival(&mut self, log: &LogId, seq: Seq, rival: Command) {
+        self.log(log).rivals.insert(seq, rival);
+    }
+
+    /// Of the two commands for a seq, those without the entry. They must be parked, so that an operator sees them.
+    pub fn losers(&self, log: &LogId) -> Vec<(Seq, String)> {
+        let Some(model) = self.logs.get(log) else { return Vec::new() };
+        let both = model.rivals.iter().filter_map(|(seq, rival)| {
+            let entry = self.entry(log, *seq)?;
+            let (_, accepted) = model.accepted.get((seq.0 as usize).checked_sub(1)?)?;
+            let is_rival = entry.origin == rival.origin && entry.id == rival.id;
+            Some((*seq, if is_rival { accepted.identity() } else { rival.identity() }))
+        });
+        both.collect()
     }
 
     /// The change of the batch that ends at `last` will never be on the change stream.
@@ -195,15 +214,20 @@ impl Model {
         self.check(Invariant::F3, first == tail.next() && n == item.n, || {
             format!("{log}: a commit of {n} from {first} behind {tail}")
         });
+        self.check(Invariant::F8, bytes <= COMMIT_BYTES_MAX.get(), || {
+            format!(
+                "{log}: the commit from {first} has {bytes} bytes, and a table does not take it"
+            )
+        });
         if !self.violations.is_empty() {
             return;
         }
-        let is_told = self.is_told(log);
+        let is_published = self.is_published(log);
         let model = self.log(log);
         let before = std::mem::replace(&mut model.last_commit_bytes, bytes);
         let is_full = before + bytes > COMMIT_BYTES_MAX.get();
         model.commits.insert(first, item.last());
-        if !is_told {
+        if !is_published {
             model.published.insert(first);
         }
         if is_full {
@@ -298,6 +322,10 @@ impl Model {
                 return self.check(Invariant::F5, false, || format!("unreadable: {error}"));
             }
         };
+        let is_large = body.len() > NOTIFICATION_BYTES_MAX.get();
+        self.check(Invariant::F8, !is_large || commits.iter().all(|c| c.entries.is_none()), || {
+            format!("a message has {} bytes, and a topic does not take it", body.len())
+        });
         if commits.iter().any(|commit| commit.log != commits[0].log) {
             self.came_upon(Case::MessageOfLogs);
         }
@@ -306,8 +334,8 @@ impl Model {
         }
         for received in commits {
             let log = received.log.clone();
-            let is_told = self.is_told(&log);
-            self.check(Invariant::F5, is_told, || format!("{log}: a canary was published"));
+            let is_published = self.is_published(&log);
+            self.check(Invariant::F5, is_published, || format!("{log}: a canary was published"));
             let model = self.log(&log);
             let stored = model.commits.get(&received.first) == Some(&received.last);
             let prev = at(&model.prev, received.first.before()).map(|(_, prev)| prev.clone());

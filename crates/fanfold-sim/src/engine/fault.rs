@@ -1,0 +1,54 @@
+//! The faults of an engine's lives.
+
+/// What went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The process was killed: what was written stays.
+    Killed,
+    /// The power went: what was not synced is lost, or half lost.
+    PowerCut,
+    /// The machine stopped in the middle of a call of the disk.
+    StoppedInCall,
+    /// A call of the disk failed, before or after its effect.
+    DiskError,
+    /// A part of a write took effect.
+    TornWrite,
+    /// The disk was full for a while.
+    DiskFull,
+    /// The clock jumped.
+    ClockJumped,
+    /// A shard was split.
+    Split,
+    /// Two shards were merged.
+    Merged,
+    /// The engine could not be opened.
+    NotOpened,
+    /// It was shut down properly.
+    ShutDown,
+    /// Commands were replayed.
+    Replayed,
+    /// The engine started again and again at one place.
+    Suspicious,
+    /// A new version of a service, and of its views, was deployed.
+    Deployed,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 14] = [
+        Self::Killed,
+        Self::PowerCut,
+        Self::StoppedInCall,
+        Self::DiskError,
+        Self::TornWrite,
+        Self::DiskFull,
+        Self::ClockJumped,
+        Self::Split,
+        Self::Merged,
+        Self::NotOpened,
+        Self::ShutDown,
+        Self::Replayed,
+        Self::Suspicious,
+        Self::Deployed,
+    ];
+}

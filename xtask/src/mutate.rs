@@ -103,13 +103,19 @@ fn check(root: &Path) -> Result<Vec<Mutation>> {
     Ok(mutations)
 }
 
-/// A function with the name of the test is in the package's integration tests.
+/// A package's tests are integration tests, or else in its library.
+fn has_integration_tests(folder: &Path) -> bool {
+    folder.join("tests/it").is_dir()
+}
+
+/// A function with the name of the test is among the package's tests.
 fn exists(check: &Check, packages: &[(String, PathBuf)]) -> Result<()> {
     let Check::Test { package, name } = check else { return Ok(()) };
     let folder = packages.iter().find(|(name, _)| name == package);
     let (_, folder) = folder.with_context(|| format!("no package {package}"))?;
     let mut files = Vec::new();
-    crate::texts(&folder.join("tests"), &mut files)?;
+    let tests = if has_integration_tests(folder) { "tests" } else { "src" };
+    crate::texts(&folder.join(tests), &mut files)?;
     let function = format!("fn {}(", name.rsplit("::").next().unwrap_or(name));
     let found = files.iter().any(|(_, text)| text.contains(&function));
     ensure!(found, "{package} has no test {name}");
@@ -170,10 +176,11 @@ fn try_checks(copy: &Copy, name: &str, checks: &[&Check], tried: &mut Vec<Tried>
         }
     }
     for check in checks {
-        if let Check::Sim { seeds } = check {
+        if let Check::Sim { engine, seeds } = check {
             let began = Instant::now();
-            let verdict = simulate(copy, *seeds)?;
-            add(format!("sim --seeds {seeds}"), verdict, began.elapsed());
+            let verdict = simulate(copy, *engine, *seeds)?;
+            let kind = if *engine { " --engine" } else { "" };
+            add(format!("sim{kind} --seeds {seeds}"), verdict, began.elapsed());
         }
     }
     Ok(())
@@ -198,12 +205,18 @@ fn test<'a>(copy: &Copy, package: &str, names: &[&'a str]) -> Result<Vec<(&'a st
     let all = |verdict: fn(String) -> Verdict, why: &str| {
         Ok(names.iter().map(|name| (*name, verdict(why.to_owned()))).collect())
     };
-    let arguments = ["test", "--no-run", "--test", "it", "--package", package];
-    let Some(program) = build(copy, &arguments, "it")? else {
+    let folder = copy.folder(package)?;
+    let library = package.replace('-', "_");
+    let (target, name) = match has_integration_tests(folder) {
+        true => (&["--test", "it"][..], "it"),
+        false => (&["--lib"][..], &*library),
+    };
+    let arguments = [&["test", "--no-run", "--package", package], target].concat();
+    let Some(program) = build(copy, &arguments, name)? else {
         return all(Verdict::Broken, "it does not compile");
     };
     let mut command = Command::new(program);
-    command.args(["--exact"]).args(names).current_dir(copy.folder(package)?);
+    command.args(["--exact"]).args(names).current_dir(folder);
     let Some((_, output)) = finish(copy, command)? else {
         return all(Verdict::Broken, "the tests do not end");
     };
@@ -219,12 +232,13 @@ fn test<'a>(copy: &Copy, package: &str, names: &[&'a str]) -> Result<Vec<(&'a st
     Ok(names.iter().map(verdict).collect())
 }
 
-fn simulate(copy: &Copy, seeds: u64) -> Result<Verdict> {
+fn simulate(copy: &Copy, engine: bool, seeds: u64) -> Result<Verdict> {
     let Some(program) = build(copy, &["build", "--package", "fanfold-sim"], "fanfold-sim")? else {
         return Ok(Verdict::Broken("it does not compile".to_owned()));
     };
     let mut command = Command::new(program);
     command.args(["--fail-fast", "--seeds", &seeds.to_string()]);
+    command.args(engine.then_some("--engine"));
     let Some((succeeded, output)) = finish(copy, command)? else {
         return Ok(Verdict::Broken("the simulation does not end".to_owned()));
     };

@@ -57,7 +57,7 @@ pub mod testing {
     pub use crate::commands::StoredCommands;
     pub use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, DiskFile, MemoryDisk};
     #[cfg(feature = "fault-points")]
-    pub use crate::faults::{EFFECTS, data_end, newest_table_log};
+    pub use crate::faults::EFFECTS;
     pub use crate::ports::Ports;
     pub use crate::tables::{
         StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 /// What must find a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Check {
-    /// The simulator, within so many seeds.
-    Sim { seeds: u64 },
+    /// The simulator of the stages, or of the engine, within so many seeds.
+    Sim { engine: bool, seeds: u64 },
     /// A test of a package, by the path that `cargo test` prints.
     Test { package: String, name: String },
 }
@@ -86,12 +86,17 @@ impl Check {
         let command = line.strip_prefix("Found by: ").context("expected `Found by: `")?;
         let words: Vec<&str> = command.split(' ').collect();
         Ok(match words.as_slice() {
-            ["cargo", "xtask", "sim", "--seeds", seeds] => Self::Sim { seeds: seeds.parse()? },
+            ["cargo", "xtask", "sim", "--seeds", seeds] => {
+                Self::Sim { engine: false, seeds: seeds.parse()? }
+            }
+            ["cargo", "xtask", "sim", "--engine", "--seeds", seeds] => {
+                Self::Sim { engine: true, seeds: seeds.parse()? }
+            }
             ["cargo", "test", "-p", package, name] => {
                 Self::Test { package: (*package).to_owned(), name: (*name).to_owned() }
             }
             _ => bail!(
-                "expected `cargo xtask sim --seeds N` or `cargo test -p PACKAGE NAME`, found `{command}`"
+                "expected `cargo xtask sim [--engine] --seeds N` or `cargo test -p PACKAGE NAME`, found `{command}`"
             ),
         })
     }
@@ -154,6 +159,7 @@ mod tests {
 
     const HEADER: &str = "Mutation: The relay forgets what it could not send.\n\
                           Found by: cargo xtask sim --seeds 1000\n\
+                          Found by: cargo xtask sim --engine --seeds 500\n\
                           Found by: cargo test -p fanfold-pipeline relay::nothing_is_lost\n";
     const DIFF: &str = "--- a/src/a.rs\n+++ b/src/a.rs\n@@ -1,2 +1,2 @@\n b\n-c\n+d\n";
 
@@ -165,7 +171,8 @@ mod tests {
             package: "fanfold-pipeline".to_owned(),
             name: "relay::nothing_is_lost".to_owned(),
         };
-        assert_eq!(mutation.checks, [Check::Sim { seeds: 1000 }, test]);
+        let sim = |engine, seeds| Check::Sim { engine, seeds };
+        assert_eq!(mutation.checks, [sim(false, 1000), sim(true, 500), test]);
         let expected = Change {
             file: PathBuf::from("src/a.rs"),
             before: "b\nc\n".to_owned(),

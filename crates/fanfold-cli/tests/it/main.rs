@@ -13,8 +13,6 @@ mod gone;
 mod hostile;
 mod load;
 mod names;
-#[cfg(feature = "fault-points")]
-mod power_loss;
 mod scripted;
 mod send;
 mod shards;

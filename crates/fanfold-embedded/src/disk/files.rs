@@ -4,7 +4,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Disk, DiskFile};
-use crate::faults;
 use crate::store::tables::fjall as on_fjall;
 use crate::store::{StoreError, Tables};
 
@@ -27,10 +26,6 @@ impl DiskFile for OpenFile {
     }
 
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        if faults::is_full(&self.path) {
-            self.file.write_all_at(&bytes[..bytes.len() / 2], at)?;
-            return Err(ErrorKind::StorageFull.into());
-        }
         self.file.write_all_at(bytes, at)
     }
 

@@ -1,14 +1,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
-
 use super::{Disk, DiskFile};
-use crate::store::tables::MemoryTables;
-use crate::store::{StoreError, Table, Tables, Write};
+use crate::store::tables::{MemoryItems, MemoryTables};
+use crate::store::{StoreError, Tables};
 use crate::striped::lock;
 
 /// A call that changes what is on a disk.
@@ -59,7 +56,7 @@ struct Shared {
     /// Changes of names since then, oldest first.
     changes: Vec<NameChange>,
     files: BTreeMap<Number, Content>,
-    tables: BTreeMap<PathBuf, MemoryTables>,
+    tables: BTreeMap<PathBuf, MemoryItems>,
     next: Number,
 }
 
@@ -223,6 +220,14 @@ impl MemoryDisk {
             DiskFault::Before(kind, _) => Err(kind.into()),
             DiskFault::After(kind) => effect(&mut shared).and_then(|_| Err(kind.into())),
         }
+    }
+
+    /// Lets a batch of tables take effect.
+    pub(crate) fn commit(&self, effect: impl FnOnce()) -> io::Result<()> {
+        self.call(DiskCall::Commit, |_| {
+            effect();
+            Ok(())
+        })
     }
 
     fn fault(&self, call: DiskCall) -> DiskFault {
@@ -418,45 +423,10 @@ impl Disk for MemoryDisk {
         let missing =
             || StoreError::damaged(format!("the tables {} are missing", folder.display()));
         let stored = stored.ok_or_else(missing)?;
-        Ok(Box::new(OnMemoryDisk { disk: self.clone(), tables: stored.named(names) }))
+        Ok(Box::new(MemoryTables::open(self.clone(), stored, names)))
     }
 
     fn are_tables_unfinished(&self, folder: &Path) -> io::Result<bool> {
         Ok(!self.lock().tables.contains_key(folder))
-    }
-}
-
-/// Tables behind the disk's faults.
-struct OnMemoryDisk {
-    disk: MemoryDisk,
-    tables: MemoryTables,
-}
-
-impl Tables for OnMemoryDisk {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.tables.get(table, key)
-    }
-
-    fn range(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        descending: bool,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.tables.range(table, from, to, descending, visit)
-    }
-
-    fn commit(&self, batch: &mut dyn Iterator<Item = Write>) -> Result<(), StoreError> {
-        let _locked = self.disk.lock();
-        match self.disk.fault(DiskCall::Commit) {
-            DiskFault::None => self.tables.commit(batch),
-            DiskFault::Before(kind, _) => Err(io::Error::from(kind).into()),
-            DiskFault::After(kind) => {
-                self.tables.commit(batch)?;
-                Err(io::Error::from(kind).into())
-            }
-        }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) trait Downstream: Send + Sync + 'static {
 }
 
 /// What the loop waits for next.
-enum Wait {
+pub(super) enum Wait {
     Relayed(Mark),
     Processed(Mark),
     Projected(Position),
@@ -58,34 +58,20 @@ pub(crate) struct CheckpointCounts {
 
 /// The loop that makes checkpoints.
 pub(crate) struct CheckpointLoop<D> {
-    store: Arc<Store>,
-    commands: Arc<StoredCommands>,
-    downstream: D,
-    env: Arc<dyn Env>,
-    watchdog: Arc<Watchdog>,
-    counts: Arc<CheckpointCounts>,
-    gaps: StoredGaps,
+    pub(super) store: Arc<Store>,
+    pub(super) commands: Arc<StoredCommands>,
+    pub(super) downstream: D,
+    pub(super) env: Arc<dyn Env>,
+    pub(super) watchdog: Arc<Watchdog>,
+    pub(super) counts: Arc<CheckpointCounts>,
+    pub(super) gaps: StoredGaps,
     /// A position in the command log, and what is waited for until everything below it is done.
-    next: Option<(u64, Wait)>,
+    pub(super) next: Option<(u64, Wait)>,
     /// The position that the last checkpoint has stored.
-    saved: u64,
+    pub(super) saved: u64,
 }
 
 impl<D: Downstream> CheckpointLoop<D> {
-    /// None made yet.
-    pub(crate) fn new(
-        store: Arc<Store>,
-        commands: Arc<StoredCommands>,
-        downstream: D,
-        env: Arc<dyn Env>,
-        watchdog: Arc<Watchdog>,
-        counts: Arc<CheckpointCounts>,
-        gaps: StoredGaps,
-    ) -> Self {
-        let saved = counts.done.load(Ordering::Relaxed);
-        Self { store, commands, downstream, env, watchdog, counts, gaps, next: None, saved }
-    }
-
     /// Makes checkpoints until `stop`, and then a last one.
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), StoreError> {
         // Counted in pauses: the clock may jump.

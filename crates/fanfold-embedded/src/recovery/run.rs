@@ -82,10 +82,17 @@ impl Durability {
         env: Arc<dyn Env>,
         watchdog: Arc<Watchdog>,
     ) -> Result<(), OpenError> {
-        let (store, commands) = (self.store.clone(), self.commands.clone());
-        let counts = self.counts.clone();
-        let checkpoints =
-            CheckpointLoop::new(store, commands, downstream, env, watchdog, counts, gaps);
+        let checkpoints = CheckpointLoop {
+            store: self.store.clone(),
+            commands: self.commands.clone(),
+            downstream,
+            env,
+            watchdog,
+            counts: self.counts.clone(),
+            gaps,
+            next: None,
+            saved: self.counts.done.load(Ordering::Relaxed),
+        };
         let (store, counts) = (Arc::downgrade(&self.store), self.counts.clone());
         let commands = Arc::downgrade(&self.commands);
         faults::before_death(move || {

@@ -152,7 +152,6 @@ impl CommandLog {
         self.next += 1;
         if let Some(last) = self.segments.back_mut() {
             last.bytes = self.synced_bytes;
-            faults::synced(&last.path, last.bytes);
         }
         faults::reached("command_log.synced");
         Ok(position)
@@ -205,9 +204,6 @@ impl CommandLog {
         self.file.set_len(self.synced_bytes)?;
         self.file.sync()?;
         self.is_torn = false;
-        if let Some(last) = self.segments.back() {
-            faults::synced(&last.path, self.synced_bytes);
-        }
         Ok(())
     }
 

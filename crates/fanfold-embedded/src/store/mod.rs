@@ -15,7 +15,7 @@ pub(crate) mod folder;
 mod items;
 mod layers;
 pub(crate) mod tables;
-mod torn_log;
+pub(crate) mod torn_log;
 
 use fanfold::knob::Knob;
 use std::ops::ControlFlow;
@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 
 pub use self::error::StoreError;
 pub use self::folder::OpenError;
-pub(crate) use self::tables::{Table, Tables, Write};
+pub(crate) use self::tables::{Table, Tables};
 
 use self::command_log::CommandLog;
 use self::folder::Folder;
@@ -369,7 +369,6 @@ impl Store {
         let done = done.map(|done| (Table::META, Bytes::from_static(DONE_KEY), Some(done)));
         self.tables.commit(&mut items.chain(done))?;
         faults::reached("checkpoint.saved");
-        faults::synced_tables(self.folder.path());
         let before: Vec<_> = self.layers.iter().map(|layers| lock(layers).keep_clean()).collect();
         drop(before);
         Ok(())
@@ -385,8 +384,6 @@ impl Store {
         self.folder.check()?;
         let _alone = lock(&self.checkpointing);
         let key = Bytes::copy_from_slice(key);
-        self.tables.commit(&mut std::iter::once((table, key, value)))?;
-        faults::synced_tables(self.folder.path());
-        Ok(())
+        self.tables.commit(&mut std::iter::once((table, key, value)))
     }
 }

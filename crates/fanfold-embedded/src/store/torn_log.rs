@@ -118,7 +118,7 @@ impl Drop for Probe {
 }
 
 /// The newest log, which has the highest number: the one that `fjall` was writing.
-fn newest(tables: &Path) -> io::Result<Option<PathBuf>> {
+pub(crate) fn newest(tables: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest: Option<(u64, PathBuf)> = None;
     for found in fs::read_dir(tables)? {
         let path = found?.path();
@@ -133,7 +133,7 @@ fn newest(tables: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 /// The offset after the last non-zero byte. `fjall` allocates its files larger than their data.
-fn data_end(log: &Path) -> io::Result<u64> {
+pub(crate) fn data_end(log: &Path) -> io::Result<u64> {
     let mut file = File::open(log)?;
     let (mut at, mut end) = (0, 0);
     let mut piece = vec![0; 64 * 1024];

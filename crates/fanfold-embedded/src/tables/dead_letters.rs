@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Unavailable};
 
-use crate::faults;
 use crate::limit::Limit;
 use crate::store::{Store, StoreError, Table};
 use crate::striped::lock;
@@ -71,7 +70,6 @@ impl StoredDeadLetters {
                 writes.remove(Table::DEAD_LETTERS, Self::key(view, oldest.id));
             }
         });
-        faults::reached("dead_letters.push");
         Ok(())
     }
 }
@@ -92,7 +90,6 @@ impl DeadLetters for StoredDeadLetters {
     async fn remove(&self, view: &str, id: u64) -> Result<(), Unavailable> {
         let _alone = lock(&self.next_ids);
         self.store.remove(Table::DEAD_LETTERS, Self::key(view, id));
-        faults::reached("dead_letters.remove");
         Ok(())
     }
 }

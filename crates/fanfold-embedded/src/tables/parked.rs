@@ -7,7 +7,6 @@ use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{ParkedItem, ParkedTable, Unavailable};
 
 use super::{end, key};
-use crate::faults;
 use crate::store::{Store, Table};
 
 /// The parked table. Parked items cannot be rebuilt from other data, so parking is acknowledged only
@@ -35,9 +34,7 @@ impl ParkedTable for StoredParked {
         self.store.room().await?;
         let key = Self::key(log, item.seq, &item.identity);
         self.store.put(Table::PARKED, key, item.body.clone());
-        self.store.durable().await?;
-        faults::reached("parked.park");
-        Ok(())
+        self.store.durable().await
     }
 
     async fn list(
@@ -67,7 +64,6 @@ impl ParkedTable for StoredParked {
     async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
         self.store.room().await?;
         self.store.remove(Table::PARKED, Self::key(log, seq, identity));
-        faults::reached("parked.remove");
         Ok(())
     }
 }

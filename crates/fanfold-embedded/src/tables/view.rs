@@ -263,7 +263,6 @@ impl ViewTable for StoredView {
         // Counted before the acknowledgement, after which the message is not delivered again.
         self.marked_behind.fetch_add(1, Ordering::Relaxed);
         self.put_cursor(log, &Cursor { behind, ..cursor });
-        faults::reached("view.mark_behind");
         Ok(())
     }
 
@@ -303,7 +302,6 @@ impl ViewTable for StoredView {
             self.put_cursor(log, &Cursor { parked: Some(parked.clone()), ..cursor });
         }
         self.store.durable().await?;
-        faults::reached("view.park");
         // Waiters return at once, because the view will not advance.
         self.waiters.stopped(log);
         Ok(())

@@ -18,45 +18,31 @@ use fanfold_pipeline::ports::{
 };
 use futures::executor::block_on;
 
-use super::paused_env::PausedEnv;
+use super::paused_env::{PausedEnv, paused_runtime};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bug {
-    None,
-    // Commands.
-    TokensAreNotCompared,
-    RefusalShowsNoSlot,
-    BatchIsMiscounted,
-    CatalogueLeavesOneOut,
-    // Journal.
-    FromInsideIsMissed,
-    NothingIsEverBehind,
-    ConflictIsAcknowledged,
-    RefusalShowsNoCommit,
-    TailIsTheLastFirst,
-    LimitIsPassed,
-    // State.
-    EqualIsStored,
-    KeysAreSorted,
-    // Parked.
-    OneIdentityPerSeq,
-    FromIsLeftOut,
-    RemovesAllOfASeq,
-    // View table.
-    EveryAdvanceMoves,
-    ParksAnywhere,
-    MarksNothing,
-    AttemptsMoveTheCursor,
-    AdvancingForgetsAttempts,
-    ParkedAttemptsStay,
-    AttemptsAreNotGuarded,
-    TombstonesAreHidden,
-    RowsAreNotGuarded,
-    AlwaysAscending,
-    PrefixIsIgnored,
-    AfterIsIgnored,
-    // Waits.
-    WaitsForTheTimer,
+macro_rules! bugs {
+    ($($port:literal: $($bug:ident)*;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Bug {
+            None,
+            $($($bug,)*)*
+        }
+
+        /// By port.
+        const BUGS: &[(&str, &[Bug])] = &[$(($port, &[$(Bug::$bug),*])),*];
+    };
+}
+
+bugs! {
+    "commands": TokensAreNotCompared RefusalShowsNoSlot BatchIsMiscounted CatalogueLeavesOneOut;
+    "journal": FromInsideIsMissed NothingIsEverBehind ConflictIsAcknowledged RefusalShowsNoCommit
+        TailIsTheLastFirst LimitIsPassed;
+    "state": EqualIsStored KeysAreSorted;
+    "parked": OneIdentityPerSeq FromIsLeftOut RemovesAllOfASeq;
+    "view table": EveryAdvanceMoves ParksAnywhere MarksNothing AttemptsMoveTheCursor
+        AdvancingForgetsAttempts ParkedAttemptsStay AttemptsAreNotGuarded TombstonesAreHidden
+        RowsAreNotGuarded AlwaysAscending PrefixIsIgnored AfterIsIgnored;
+    "waits": WaitsForTheTimer;
 }
 
 /// Ports with a bug, and each log's last batch, which the slot holds on AWS.
@@ -331,11 +317,7 @@ fn broken(bug: Bug) -> Broken {
 
 /// Whether the suite for this kind of port finds the bug.
 fn is_found(port: &str, bug: Bug) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+    let runtime = paused_runtime();
     let _inside = runtime.enter();
     let broken = broken(bug);
     let found = catch_unwind(AssertUnwindSafe(|| match port {
@@ -361,46 +343,9 @@ fn is_found(port: &str, bug: Bug) -> bool {
 
 #[test]
 fn the_suite_finds_every_bug() {
-    use Bug::*;
-    for (port, bugs) in [
-        (
-            "commands",
-            &[TokensAreNotCompared, RefusalShowsNoSlot, BatchIsMiscounted, CatalogueLeavesOneOut][..],
-        ),
-        (
-            "journal",
-            &[
-                FromInsideIsMissed,
-                NothingIsEverBehind,
-                ConflictIsAcknowledged,
-                RefusalShowsNoCommit,
-                TailIsTheLastFirst,
-                LimitIsPassed,
-            ],
-        ),
-        ("state", &[EqualIsStored, KeysAreSorted]),
-        ("parked", &[OneIdentityPerSeq, FromIsLeftOut, RemovesAllOfASeq]),
-        (
-            "view table",
-            &[
-                EveryAdvanceMoves,
-                ParksAnywhere,
-                MarksNothing,
-                AttemptsMoveTheCursor,
-                AdvancingForgetsAttempts,
-                ParkedAttemptsStay,
-                AttemptsAreNotGuarded,
-                TombstonesAreHidden,
-                RowsAreNotGuarded,
-                AlwaysAscending,
-                PrefixIsIgnored,
-                AfterIsIgnored,
-            ],
-        ),
-        ("waits", &[WaitsForTheTimer]),
-    ] {
+    for (port, bugs) in BUGS {
         assert!(!is_found(port, Bug::None), "the {port} without a bug");
-        for bug in bugs {
+        for bug in *bugs {
             assert!(is_found(port, *bug), "the {port} with {bug:?}");
         }
     }

@@ -1,11 +1,12 @@
 //! The command log alone: damage after the last sync loses no synced group.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::FileDisk;
+use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, FileDisk, MemoryDisk};
 use crate::store::StoreError;
 use crate::store::command_log::CommandLog;
 use bytes::Bytes;
@@ -19,11 +20,19 @@ const SEGMENT_BYTES: u64 = 2_000;
 type Groups = Vec<(u64, Bytes)>;
 
 fn open(folder: &Path, done: u64) -> Result<(CommandLog, Groups), StoreError> {
-    let mut groups = Groups::new();
     if segments(folder).is_empty() {
         CommandLog::make(&FileDisk, folder)?;
     }
-    let log = CommandLog::open(Arc::new(FileDisk), folder, done, |position, group| {
+    open_on(Arc::new(FileDisk), folder, done)
+}
+
+fn open_on(
+    disk: Arc<dyn Disk>,
+    folder: &Path,
+    done: u64,
+) -> Result<(CommandLog, Groups), StoreError> {
+    let mut groups = Groups::new();
+    let log = CommandLog::open(disk, folder, done, |position, group| {
         groups.push((position, group));
         Ok(())
     })?;
@@ -227,27 +236,42 @@ fn damage_in_processed_groups_is_no_error() {
     assert_eq!(open(folder.path(), 11).expect("it is whole").1, groups);
 }
 
-#[cfg(feature = "fault-points")]
+/// A disk on which writes store their first half, and then find it full.
+#[derive(Default)]
+struct FullDisk(AtomicBool);
+
+impl DiskFaults for FullDisk {
+    fn fault(&self, call: DiskCall) -> DiskFault {
+        match call {
+            DiskCall::Write(bytes) if self.0.load(Ordering::Relaxed) => {
+                DiskFault::Before(ErrorKind::StorageFull, bytes / 2)
+            }
+            _ => DiskFault::None,
+        }
+    }
+}
+
 #[test]
 fn a_failed_append_leaves_no_group() {
-    use crate::faults::fill_disk;
-
-    let folder = quick_folder();
-    let (mut log, mut groups) = open(folder.path(), 0).expect("an empty log");
+    let (full, folder) = (Arc::new(FullDisk::default()), Path::new("/commands"));
+    let disk = MemoryDisk::default().with_faults(full.clone());
+    CommandLog::make(&disk, folder).expect("there is room");
+    let open = || open_on(Arc::new(disk.clone()), folder, 0).expect("it is whole");
+    let (mut log, mut groups) = open();
     for n in 1..=50 {
         append(&mut log, &mut groups, &[vec![n; 100]]);
-        fill_disk(folder.path(), true);
+        full.0.store(true, Ordering::Relaxed);
         assert!(matches!(log.append(&[n; 200]), Err(StoreError::Full)));
         assert!(matches!(log.append(&[n; 20]), Err(StoreError::Full)));
-        fill_disk(folder.path(), false);
+        full.0.store(false, Ordering::Relaxed);
         if n % 7 == 0 {
             // Reopening also cuts off the partly written group.
             drop(log);
             let found;
-            (log, found) = open(folder.path(), 0).expect("it is whole");
+            (log, found) = open();
             assert_eq!(found, groups);
         }
     }
     drop(log);
-    assert_eq!(open(folder.path(), 0).expect("it is whole").1, groups);
+    assert_eq!(open().1, groups);
 }

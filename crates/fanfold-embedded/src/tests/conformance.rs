@@ -33,22 +33,23 @@ pub(crate) fn drained<T: Clone>(shards: &Shards<T>) -> Vec<T> {
     items
 }
 
+pub(crate) async fn commands_conform(ports: &Ports) {
+    let commands = &*ports.commands;
+    conformance::commands(commands, "c").await;
+    conformance::catalogue(commands, "c").await;
+    drained(commands.changes());
+    conformance::changes(commands, "c", async || drained(commands.changes())).await;
+    let log = "conformance/org:closed".parse().unwrap();
+    assert!(!commands.close(&log).await.unwrap(), "no slot, nothing to close");
+    let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
+    commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
+    assert!(commands.close(&log).await.unwrap());
+    conformance::closed_slot(commands, &log).await;
+}
+
 #[test]
 fn commands() {
-    let ports = ports(Arc::new(SystemEnv));
-    let commands = &*ports.commands;
-    block_on(async {
-        conformance::commands(commands, "c").await;
-        conformance::catalogue(commands, "c").await;
-        drained(commands.changes());
-        conformance::changes(commands, "c", async || drained(commands.changes())).await;
-        let log = "conformance/org:closed".parse().unwrap();
-        assert!(!commands.close(&log).await.unwrap(), "no slot, nothing to close");
-        let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
-        commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
-        assert!(commands.close(&log).await.unwrap());
-        conformance::closed_slot(commands, &log).await;
-    });
+    block_on(commands_conform(&ports(Arc::new(SystemEnv))));
 }
 
 #[test]
@@ -94,46 +95,43 @@ fn topic() {
     block_on(conformance::topic(&topic, "t", arrived));
 }
 
-#[test]
-fn dead_letters() {
-    let letters = ports(Arc::new(SystemEnv)).dead_letters;
+pub(crate) async fn dead_letters_conform(ports: &Ports) {
+    let letters = &*ports.dead_letters;
     let kill = async |bodies: Vec<Bytes>| {
         bodies.into_iter().for_each(|body| letters.push("balances", body));
     };
-    block_on(conformance::dead_letters_of_views(&*letters, "balances", kill));
+    conformance::dead_letters_of_views(letters, "balances", kill).await;
 }
 
-async fn waits_conform(env: Arc<dyn Env>, prefix: &str) {
-    let memory =
-        Ports::in_memory(&TransitConfig::default(), ["balances"], env.clone()).expect("ports");
-    let table = memory.views["balances"].clone();
-    let ports = conformance::WaitsPorts {
-        waits: &*memory.waits,
-        journal: &*memory.journal,
-        view: "balances",
-        table: &*table,
-        env: &*env,
-    };
-    conformance::waits(&ports, prefix).await;
-    assert_eq!(memory.journal.waiters().logs() + table.waiters().logs(), 0, "no waiter is left");
+#[test]
+fn dead_letters() {
+    block_on(dead_letters_conform(&ports(Arc::new(SystemEnv))));
+}
+
+pub(crate) async fn waits_conform(all: &Ports, env: Arc<dyn Env>) {
+    let table = &*all.views["v"];
+    let (waits, journal, env) = (&*all.waits, &*all.journal, &*env);
+    let ports = conformance::WaitsPorts { waits, journal, view: "v", table, env };
+    conformance::waits(&ports, "w").await;
+    assert_eq!(all.journal.waiters().logs() + table.waiters().logs(), 0, "no waiter is left");
 }
 
 #[tokio::test(start_paused = true)]
 async fn waits() {
-    waits_conform(PausedEnv::new(), "w").await;
+    let env = PausedEnv::new();
+    waits_conform(&ports(env.clone()), env).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_in_real_time() {
-    waits_conform(Arc::new(SystemEnv), "w").await;
+    waits_conform(&ports(Arc::new(SystemEnv)), Arc::new(SystemEnv)).await;
 }
 
 /// The suite's races again, on parallel threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_on_threads() {
     const RACERS: u128 = 8;
-    let memory =
-        Ports::in_memory(&TransitConfig::default(), ["v"], Arc::new(SystemEnv)).expect("ports");
+    let memory = ports(Arc::new(SystemEnv));
     for round in 0..200_u64 {
         let racers: Vec<_> = (0..RACERS)
             .map(|racer| {

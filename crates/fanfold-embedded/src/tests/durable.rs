@@ -1,41 +1,44 @@
 //! The conformance suite on files, with constant checkpoints: reads find items in all layers in memory and in the
 //! tables.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::SystemEnv;
-use crate::commands::StoredCommands;
 use crate::disk::FileDisk;
 use crate::limit::Limit;
+use crate::ports::Ports;
 use crate::store::folder::Folder;
 use crate::store::{Driver, Store};
-use crate::tables::{StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView};
-use crate::waits::LocalWaits;
+use crate::tables::StoredDeadLetters;
+use crate::{SystemEnv, TransitConfig};
 use bytes::Bytes;
 use fanfold_pipeline::conformance;
-use fanfold_pipeline::ports::{Append, Commands, Token};
 use tempfile::TempDir;
 
-use super::conformance::drained;
+use super::conformance::{commands_conform, dead_letters_conform, waits_conform};
 
-const ROOMY: Limit = Limit { items: 100_000, bytes: 1 << 30 };
 const VIEW: &str = "view-balances-v1";
 
-/// A store in a temporary folder, with a thread that makes checkpoints until it is dropped.
-pub(crate) struct Stored {
-    pub(crate) store: Arc<Store>,
+/// Ports on a store in a temporary folder, with a thread that makes checkpoints until it is dropped.
+struct Stored {
+    ports: Ports,
+    store: Arc<Store>,
     stop: Arc<AtomicBool>,
     checkpoints: Option<thread::JoinHandle<()>>,
     _folder: TempDir,
 }
 
 impl Stored {
-    pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = open(folder.path());
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = Folder::take(Arc::new(FileDisk), dir.path()).expect("a folder");
+        let store = Store::open(folder, &[VIEW.to_owned()], Arc::new(SystemEnv), Driver::Loops);
+        let store = Arc::new(store.expect("a store"));
+        let views = BTreeMap::from([("v".to_owned(), VIEW.to_owned())]);
+        let ports = Ports::new(&TransitConfig::default(), &views, &store, Arc::new(SystemEnv));
         let stop = Arc::new(AtomicBool::new(false));
         let checkpoints = {
             let (store, stop) = (store.clone(), stop.clone());
@@ -46,7 +49,8 @@ impl Stored {
                 }
             })
         };
-        Self { store, stop, checkpoints: Some(checkpoints), _folder: folder }
+        let ports = ports.expect("ports");
+        Self { ports, store, stop, checkpoints: Some(checkpoints), _folder: dir }
     }
 }
 
@@ -57,38 +61,19 @@ impl Drop for Stored {
     }
 }
 
-pub(crate) fn open(folder: &std::path::Path) -> Arc<Store> {
-    let folder = Folder::take(Arc::new(FileDisk), folder).expect("a folder");
-    let store = Store::open(folder, &[VIEW.to_owned()], Arc::new(SystemEnv), Driver::Loops);
-    Arc::new(store.expect("a store"))
-}
-
 #[tokio::test]
 async fn commands() {
     let stored = Stored::new();
-    let commands =
-        StoredCommands::open(stored.store.clone(), 3, ROOMY, Arc::new(SystemEnv)).unwrap();
-    let commands = Arc::new(commands);
-    let running = commands.clone();
+    let running = stored.ports.commands.clone();
     let running = tokio::spawn(async move { running.run().await });
-    conformance::commands(&*commands, "c").await;
-    conformance::catalogue(&*commands, "c").await;
-    drained(commands.changes());
-    conformance::changes(&*commands, "c", async || drained(commands.changes())).await;
-    let log = "conformance/org:closed".parse().unwrap();
-    assert!(!commands.close(&log).await.unwrap(), "no slot, nothing to close");
-    let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
-    commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
-    assert!(commands.close(&log).await.unwrap());
-    conformance::closed_slot(&*commands, &log).await;
-    commands.end();
+    commands_conform(&stored.ports).await;
+    stored.ports.commands.end();
     running.await.unwrap();
 }
 
 #[tokio::test]
 async fn journal() {
-    let stored = Stored::new();
-    conformance::journal(&StoredJournal::new(stored.store.clone()), "j").await;
+    conformance::journal(&*Stored::new().ports.journal, "j").await;
 }
 
 /// Reading a log's tail during its first append must not leave an older tail in the cache.
@@ -97,7 +82,7 @@ async fn a_cached_tail_never_goes_back() {
     use fanfold::{LogId, Seq, Time};
     use fanfold_pipeline::ports::{CommitItem, Journal, Nonce};
     let stored = Stored::new();
-    let journal = Arc::new(StoredJournal::new(stored.store.clone()));
+    let journal = stored.ports.journal.clone();
     for n in 0..300 {
         let log: LogId = format!("conformance/org:raced{n}").parse().unwrap();
         let readers: Vec<_> = (0..4)
@@ -118,31 +103,22 @@ async fn a_cached_tail_never_goes_back() {
 
 #[tokio::test]
 async fn state() {
-    let stored = Stored::new();
-    conformance::state(&StoredState::new(stored.store.clone()), "s").await;
+    conformance::state(&*Stored::new().ports.state, "s").await;
 }
 
 #[tokio::test]
 async fn parked() {
-    let stored = Stored::new();
-    conformance::parked(&StoredParked::new(stored.store.clone()), "p").await;
+    conformance::parked(&*Stored::new().ports.parked, "p").await;
 }
 
 #[tokio::test]
 async fn view_table() {
-    let stored = Stored::new();
-    let space = stored.store.view(VIEW).unwrap();
-    conformance::view_table(&StoredView::new(stored.store.clone(), space), "v").await;
+    conformance::view_table(&*Stored::new().ports.views["v"], "v").await;
 }
 
 #[tokio::test]
 async fn dead_letters() {
-    let stored = Stored::new();
-    let letters = StoredDeadLetters::new(stored.store.clone(), ROOMY);
-    let kill = async |bodies: Vec<Bytes>| {
-        bodies.into_iter().for_each(|body| letters.push("balances", body));
-    };
-    conformance::dead_letters_of_views(&letters, "balances", kill).await;
+    dead_letters_conform(&Stored::new().ports).await;
 }
 
 #[tokio::test]
@@ -164,22 +140,5 @@ async fn dead_letters_are_bounded_and_the_oldest_are_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waits() {
-    let stored = Stored::new();
-    let env = Arc::new(SystemEnv);
-    let journal = Arc::new(StoredJournal::new(stored.store.clone()));
-    let space = stored.store.view(VIEW).unwrap();
-    let table = Arc::new(StoredView::new(stored.store.clone(), space));
-    let waits = LocalWaits::new(env.clone(), journal.clone(), journal.waiters().clone()).with_view(
-        "balances",
-        table.clone(),
-        table.waiters().clone(),
-    );
-    let ports = conformance::WaitsPorts {
-        waits: &waits,
-        journal: &*journal,
-        view: "balances",
-        table: &*table,
-        env: &*env,
-    };
-    conformance::waits(&ports, "w").await;
+    waits_conform(&Stored::new().ports, Arc::new(SystemEnv)).await;
 }

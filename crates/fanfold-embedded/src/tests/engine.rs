@@ -34,7 +34,10 @@ pub(crate) fn request(org: &str, id: u64, command: &str, data: &str) -> String {
     )
 }
 
-async fn send(engine: &Engine, requests: &[String]) -> Vec<Result<Receipt, IngestError>> {
+pub(crate) async fn send(
+    engine: &Engine,
+    requests: &[String],
+) -> Vec<Result<Receipt, IngestError>> {
     let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
     engine.ingest().ingest(&requests).await
 }
@@ -43,7 +46,7 @@ fn log(org: &str) -> LogId {
     format!("ledger/org:{org}").parse().expect("a log")
 }
 
-async fn balance(engine: &Engine, org: &str, seq: Seq) -> serde_json::Value {
+pub(crate) async fn balance(engine: &Engine, org: &str, seq: Seq) -> serde_json::Value {
     let key = "cash".parse().expect("a key");
     let rows = engine.reads().row("balances", &log(org), &key, Some(seq), WAIT_MS).await;
     match rows.expect("the view answers") {

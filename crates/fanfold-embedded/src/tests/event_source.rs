@@ -1,8 +1,8 @@
 //! Event sources: batches, retries, bisection, order, checkpoints. Time is paused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::event_source::{EventSource, EventSourceConfig};
@@ -17,7 +17,7 @@ use fanfold_pipeline::ports::Env;
 use proptest::prelude::*;
 use tokio::time::sleep;
 
-use super::paused_env::PausedEnv;
+use super::paused_env::{PausedEnv, paused_runtime};
 
 const FAILED_AT: fn(usize) -> BatchOutcome = |at| BatchOutcome { unfinished: Some(at) };
 
@@ -291,11 +291,61 @@ async fn stop_ends_a_waiting_lane_at_once() {
     tasks.ended().await;
 }
 
-/// The history of one key.
+/// A stage that fails at random, with the history of each key.
+#[derive(Clone, Default)]
+pub(crate) struct Histories(Arc<Mutex<BTreeMap<u64, History>>>);
+
 #[derive(Default)]
-struct OfKey {
+struct History {
     finished: Vec<u64>,
     is_under_way: bool,
+}
+
+impl Histories {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, History>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finishes items of several keys, or some of them, or panics, after a pause below `pause_ms`. Never finishes those of
+    /// a key that is under way twice.
+    pub(crate) async fn invoke(
+        self,
+        got: Vec<(u64, u64)>,
+        chance: Arc<PausedEnv>,
+        pause_ms: u64,
+        seed: u64,
+    ) -> BatchOutcome {
+        let keys: BTreeSet<u64> = got.iter().map(|(key, _)| *key).collect();
+        let mark = |is_under_way| {
+            for key in &keys {
+                let mut histories = self.lock();
+                let history = histories.entry(*key).or_default();
+                let before = std::mem::replace(&mut history.is_under_way, is_under_way);
+                assert!(before != is_under_way, "{key} is under way twice");
+            }
+        };
+        mark(true);
+        chance.sleep(chance.random() % pause_ms).await;
+        let fate = (chance.random() ^ seed) % 10;
+        let finished = match fate {
+            0 => {
+                mark(false);
+                panic!("planted");
+            }
+            1..4 => chance.random() as usize % got.len(),
+            _ => got.len(),
+        };
+        for (key, item) in &got[..finished] {
+            self.lock().entry(*key).or_default().finished.push(*item);
+        }
+        mark(false);
+        BatchOutcome { unfinished: (finished < got.len()).then_some(finished) }
+    }
+
+    /// The finished items of each key, in order.
+    pub(crate) fn finished(&self) -> BTreeMap<u64, Vec<u64>> {
+        self.lock().iter().map(|(key, history)| (*key, history.finished.clone())).collect()
+    }
 }
 
 /// Checks under random failures that every item is finished, the items of a key in order and never
@@ -304,44 +354,14 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
     let shard = Arc::new(Shard::new(Arc::default()));
     let (_stopper, stop) = stopper();
     let env = PausedEnv::new();
-    let seen: Arc<Mutex<BTreeMap<u64, OfKey>>> = Arc::default();
-    let (noted, chance) = (seen.clone(), env.clone());
+    let histories = Histories::default();
+    let (stage, chance) = (histories.clone(), env.clone());
     let config = EventSourceConfig {
         parallelization: lanes,
         batch: Limit { items: batch, bytes: 1_000_000 },
         ..config()
     };
-    let invoke = move |got: Vec<(u64, u64)>, _| {
-        let (noted, chance) = (noted.clone(), chance.clone());
-        async move {
-            let lock = || noted.lock().expect("no test panics while it is held");
-            let mut keys: Vec<u64> = got.iter().map(|(key, _)| *key).collect();
-            keys.sort_unstable();
-            keys.dedup();
-            for key in &keys {
-                let before =
-                    std::mem::replace(&mut lock().entry(*key).or_default().is_under_way, true);
-                assert!(!before, "{key} is under way twice");
-            }
-            chance.sleep(chance.random() % 5).await;
-            let fate = (chance.random() ^ seed) % 10;
-            let finished = match fate {
-                0 => {
-                    keys.iter().for_each(|k| lock().entry(*k).or_default().is_under_way = false);
-                    panic!("planted");
-                }
-                1..4 => chance.random() as usize % got.len(),
-                _ => got.len(),
-            };
-            for (key, item) in &got[..finished] {
-                lock().entry(*key).or_default().finished.push(*item);
-            }
-            for key in &keys {
-                lock().entry(*key).or_default().is_under_way = false;
-            }
-            BatchOutcome { unfinished: (finished < got.len()).then_some(finished) }
-        }
-    };
+    let invoke = move |got, _| stage.clone().invoke(got, chance.clone(), 5, seed);
     let source = EventSource::new(config, env, stop, invoke);
     let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
     source.drive(&shard, &tasks);
@@ -360,10 +380,7 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
         }
         sleep(Duration::from_millis(100)).await;
     }
-    let seen = seen.lock().unwrap();
-    let finished: BTreeMap<u64, Vec<u64>> =
-        seen.iter().map(|(key, of_key)| (*key, of_key.finished.clone())).collect();
-    assert_eq!(finished, expected, "seed {seed}, {lanes} lanes");
+    assert_eq!(histories.finished(), expected, "seed {seed}, {lanes} lanes");
 }
 
 proptest! {
@@ -372,11 +389,6 @@ proptest! {
     fn nothing_is_lost_and_keys_keep_their_order(
         lanes in 1usize..=10, batch in 1usize..40, keys in 1u64..30, items in 1u64..200, seed: u64
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(check_order(lanes, batch, keys, items, seed));
+        paused_runtime().block_on(check_order(lanes, batch, keys, items, seed));
     }
 }

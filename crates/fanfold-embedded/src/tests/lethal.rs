@@ -4,10 +4,7 @@
 //!
 //! The engine runs in a child: this test binary, with the name of the test below, and a folder.
 
-use std::env;
 use std::fs;
-use std::path::Path;
-use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use crate::{Config, Engine};
@@ -19,7 +16,8 @@ use fanfold::{
 use fanfold_pipeline::read::Awaited;
 use serde::{Deserialize, Serialize};
 
-const FOLDER: &str = "FANFOLD_LETHAL_FOLDER";
+use super::child;
+
 /// The number of orgs, each with three commands.
 const ORGS: u64 = 20;
 /// The orgs whose second command crashes the process.
@@ -111,19 +109,11 @@ fn deeper(depth: u64) -> u64 {
     deeper(frame[0] + 1) + frame[1]
 }
 
-fn count(row: Option<u64>, entry: &Recorded<Event>) -> Option<u64> {
-    Some(row.unwrap_or(0) + entry.events().len() as u64)
-}
+/// Counts events. `notes` aborts the process on the event `Lethal`, and `counts` does not.
+struct Counter<const IS_LETHAL: bool>;
 
-fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-    entry.events().iter().map(|(document, _)| document.into()).collect()
-}
-
-/// A view that aborts the process on the event `Lethal`.
-struct Notes;
-
-impl View for Notes {
-    const NAME: &'static str = "notes";
+impl<const IS_LETHAL: bool> View for Counter<IS_LETHAL> {
+    const NAME: &'static str = if IS_LETHAL { "notes" } else { "counts" };
     const VERSION: u32 = 1;
     const SERVICES: &'static [&'static str] = &[Lethal::NAME];
     const EVENTS: &'static [(&'static str, u32)] = EVENTS;
@@ -131,34 +121,14 @@ impl View for Notes {
     type Row = u64;
 
     fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-        rows(entry)
+        entry.events().iter().map(|(document, _)| document.into()).collect()
     }
 
     fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {
-        if entry.events().iter().any(|(_, event)| matches!(event, Event::Lethal)) {
+        if IS_LETHAL && entry.events().iter().any(|(_, event)| matches!(event, Event::Lethal)) {
             std::process::abort();
         }
-        count(row, entry)
-    }
-}
-
-/// A view that does not abort.
-struct Counts;
-
-impl View for Counts {
-    const NAME: &'static str = "counts";
-    const VERSION: u32 = 1;
-    const SERVICES: &'static [&'static str] = &[Lethal::NAME];
-    const EVENTS: &'static [(&'static str, u32)] = EVENTS;
-    type Event = Event;
-    type Row = u64;
-
-    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
-        rows(entry)
-    }
-
-    fn apply(row: Option<u64>, _: &RowKey, entry: &Recorded<Event>) -> Option<u64> {
-        count(row, entry)
+        Some(row.unwrap_or(0) + entry.events().len() as u64)
     }
 }
 
@@ -166,11 +136,14 @@ fn log(org: u64) -> LogId {
     format!("lethal/org:{org}").parse().expect("a log")
 }
 
-/// The child: sends all commands at the first start. Waits for their entries and rows, and checks them.
-async fn child(folder: &Path) {
+/// Sends all commands at the first start. Waits for their entries and rows, and checks them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs in a child that crashes"]
+async fn lethal_child() {
+    let Some(folder) = child::folder() else { return };
     let config = Config {
         services: Services::new().with::<Lethal>(),
-        views: Views::new().with::<Notes>().with::<Counts>(),
+        views: Views::new().with::<Counter<true>>().with::<Counter<false>>(),
         drain_ms: WAIT_MS,
         // Short, as all other invocations take milliseconds.
         hang_ms: 1_000,
@@ -236,26 +209,11 @@ async fn child(folder: &Path) {
     assert!(engine.shutdown().await, "it ends properly");
 }
 
-/// Not a test of its own: the child process of the test below.
-#[test]
-fn lethal_child() {
-    let Some(folder) = env::var_os(FOLDER) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(child(Path::new(&folder)));
-}
-
 #[test]
 fn code_that_crashes_the_process_is_isolated_and_all_else_continues() {
     let folder = tempfile::tempdir().expect("a folder");
-    let binary = env::current_exe().expect("this binary");
     for (deaths, start) in (1..=STARTS_MAX).enumerate() {
-        let child = Process::new(&binary)
-            .args(["tests::lethal::lethal_child", "--exact", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .output()
-            .expect("the child starts");
+        let child = child::run("tests::lethal::lethal_child", folder.path());
         if child.status.success() {
             assert!(deaths >= 3, "three commands crash the process, and it crashed {deaths} times");
             println!("all work was done after start {start}");

@@ -68,7 +68,7 @@ async fn touch_many_logs() {
 #[test]
 fn many_logs_need_bounded_memory() {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = child::run("tests::many_logs::touch_many_logs", folder.path(), &[]);
+    let output = child::run("tests::many_logs::touch_many_logs", folder.path());
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}");
     assert!(output.status.success(), "{output:?}");

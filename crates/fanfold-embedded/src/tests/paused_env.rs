@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fanfold::Time;
 use fanfold_pipeline::ports::Env;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
 
 pub(crate) struct PausedEnv {
@@ -38,4 +39,10 @@ impl Env for PausedEnv {
     async fn sleep(&self, ms: u64) {
         sleep(Duration::from_millis(ms)).await;
     }
+}
+
+/// A runtime for such a test, where `#[tokio::test]` does not fit.
+pub(crate) fn paused_runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime")
 }

@@ -1,7 +1,7 @@
 //! An event source over a stream whose shards are split and merged. Time is paused.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::event_source::{EventSource, EventSourceConfig};
@@ -16,7 +16,8 @@ use fanfold_pipeline::ports::Env;
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
-use super::paused_env::PausedEnv;
+use super::event_source::Histories;
+use super::paused_env::{PausedEnv, paused_runtime};
 
 const LOWEST: HashKey = HashKey(0);
 const HIGHEST: HashKey = HashKey(u128::MAX);
@@ -160,55 +161,15 @@ async fn a_closed_shard_does_not_wait_for_its_last_batch_to_fill_up() {
 /// Checks under random failures, splits and merges that every item is finished, the items of a key in
 /// order and never two at the same time.
 async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u64) {
-    #[derive(Default)]
-    struct OfKey {
-        finished: Vec<u64>,
-        is_under_way: bool,
-    }
-    type Seen = BTreeMap<u64, OfKey>;
-    let env = PausedEnv::new();
-    let seen: Arc<Mutex<Seen>> = Arc::default();
+    let (env, histories) = (PausedEnv::new(), Histories::default());
     let (_stopper, stop) = Stopper::new();
     let config = EventSourceConfig {
         parallelization: lanes,
         batch: Limit { items: batch, bytes: 1_000_000 },
         ..config()
     };
-    let (noted, chance) = (seen.clone(), env.clone());
-    let invoke = move |got: Vec<(u64, u64)>, _| {
-        let (noted, chance) = (noted.clone(), chance.clone());
-        async move {
-            let mark = |is_under_way: bool| {
-                let mut seen = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                for (key, _) in &got {
-                    seen.entry(*key).or_default().is_under_way = is_under_way;
-                }
-            };
-            {
-                let mut seen = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                for (key, _) in &got {
-                    assert!(!seen.entry(*key).or_default().is_under_way, "{key} twice at once");
-                }
-            }
-            mark(true);
-            chance.sleep(chance.random() % 20).await;
-            let fate = (chance.random() ^ seed) % 10;
-            let finished = match fate {
-                0 => {
-                    mark(false);
-                    panic!("planted");
-                }
-                1..4 => chance.random() as usize % got.len(),
-                _ => got.len(),
-            };
-            for (key, item) in &got[..finished] {
-                let mut seen = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.entry(*key).or_default().finished.push(*item);
-            }
-            mark(false);
-            BatchOutcome { unfinished: (finished < got.len()).then_some(finished) }
-        }
-    };
+    let (stage, chance) = (histories.clone(), env.clone());
+    let invoke = move |got, _| stage.clone().invoke(got, chance.clone(), 20, seed);
     let shards = Arc::new(Shards::equal(2));
     let tasks = Tasks::new(Arc::new(TokioSpawner::current()));
     EventSource::new(config, env.clone(), stop, invoke).drive_all(&shards, &tasks);
@@ -241,10 +202,7 @@ async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u6
     }
     assert_eq!(shards.backlog().items(), 0);
     assert_eq!(shards.list().len(), shards.layout().open().len(), "closed shards are gone");
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let finished: BTreeMap<u64, Vec<u64>> =
-        seen.iter().map(|(key, of_key)| (*key, of_key.finished.clone())).collect();
-    assert_eq!(finished, expected, "seed {seed}, {lanes} lanes");
+    assert_eq!(histories.finished(), expected, "seed {seed}, {lanes} lanes");
 }
 
 proptest! {
@@ -253,12 +211,7 @@ proptest! {
     fn nothing_is_lost_and_keys_keep_their_order_over_reshards(
         lanes in 1usize..=10, batch in 1usize..40, keys in 1u64..30, items in 1u64..200, seed: u64
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(check_order(lanes, batch, keys, items, seed));
+        paused_runtime().block_on(check_order(lanes, batch, keys, items, seed));
     }
 }
 

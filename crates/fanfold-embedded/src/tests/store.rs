@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::SystemEnv;
 use crate::disk::FileDisk;
-use crate::faults::fill_disk;
+use crate::faults::full_disk;
 use crate::store::folder::Folder;
 use crate::store::{Driver, Store, StoreError, Table};
 use bytes::Bytes;
@@ -130,9 +130,9 @@ fn check(folder: &Path, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert!(!store.is_unsaved());
             }
             Step::FailedCheckpoint => {
-                fill_disk(folder, true);
+                full_disk::fill(folder, true);
                 let failed = store.checkpoint(checkpoints + 1);
-                fill_disk(folder, false);
+                full_disk::fill(folder, false);
                 prop_assert!(matches!(failed, Err(StoreError::Full)), "{failed:?}");
             }
             Step::Crash => {
@@ -155,7 +155,7 @@ proptest! {
     ) {
         let folder = quick_folder();
         let checked = check(folder.path(), steps);
-        fill_disk(folder.path(), false);
+        full_disk::fill(folder.path(), false);
         checked?;
     }
 }

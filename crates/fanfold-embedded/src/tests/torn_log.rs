@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::SystemEnv;
 use crate::disk::FileDisk;
-use crate::faults::{data_end, newest_table_log};
+use crate::faults::full_disk;
 use crate::store::folder::Folder;
+use crate::store::torn_log::{data_end, newest};
 use crate::store::{Driver, Store, StoreError, Table};
 use bytes::Bytes;
 use rand::rngs::SmallRng;
@@ -18,6 +19,11 @@ use super::child::quick_folder;
 
 const BATCHES: u64 = 3;
 const CUTS: u64 = 40;
+
+/// The newest log of the tables.
+fn newest_log(folder: &Path) -> PathBuf {
+    newest(&folder.join("tables")).expect("a folder").expect("a log")
+}
 
 fn open(folder: &Path) -> Result<Store, crate::store::OpenError> {
     let folder = Folder::take(Arc::new(FileDisk), folder)?;
@@ -40,7 +46,7 @@ fn fill(folder: &Path, chance: &mut SmallRng) -> (u64, u64) {
         }
         store.checkpoint(batch).expect("a checkpoint");
         from = end;
-        end = data_end(&newest_table_log(folder).expect("a log"), 0).expect("a log");
+        end = data_end(&newest_log(folder)).expect("a log");
     }
     (from, end)
 }
@@ -60,7 +66,7 @@ fn a_torn_batch_is_cut_off() {
         let folder = quick_folder();
         let folder = folder.path();
         let (from, end) = fill(folder, &mut chance);
-        let log = newest_table_log(folder).expect("a log");
+        let log = newest_log(folder);
         let at = chance.random_range(from..end);
         let bytes = chance.random_range(1..=end - at);
         let is_garbage: bool = chance.random();
@@ -101,7 +107,7 @@ fn the_cut_bytes_are_kept() {
     let folder = quick_folder();
     let folder = folder.path();
     let (from, end) = fill(folder, &mut SmallRng::seed_from_u64(1));
-    let log = newest_table_log(folder).expect("a log");
+    let log = newest_log(folder);
     let mut bytes = fs::read(&log).expect("a log");
     // The last byte of the batch's checksum. After it are four bytes that mark the end of the batch.
     bytes[end as usize - 5] ^= 1;
@@ -115,14 +121,12 @@ fn the_cut_bytes_are_kept() {
 
 #[test]
 fn a_full_disk_keeps_the_tables_readable() {
-    use crate::faults::fill_disk;
-
     let folder = quick_folder();
     let store = open(folder.path()).expect("a store");
     store.put(Table::STATE, Bytes::from_static(b"a"), Bytes::from_static(b"1"));
     store.checkpoint(1).expect("there is room");
     store.put(Table::STATE, Bytes::from_static(b"b"), Bytes::from_static(b"2"));
-    fill_disk(folder.path(), true);
+    full_disk::fill(folder.path(), true);
     for _ in 0..3 {
         assert!(matches!(store.checkpoint(2), Err(StoreError::Full)));
         assert!(store.is_unsaved());
@@ -130,7 +134,7 @@ fn a_full_disk_keeps_the_tables_readable() {
         // An item that is only in the tables, and in no layer in memory.
         assert_eq!(store.done().ok(), Some(1));
     }
-    fill_disk(folder.path(), false);
+    full_disk::fill(folder.path(), false);
     store.checkpoint(2).expect("there is room");
     drop(store);
     let store = open(folder.path()).expect("a store");

@@ -7,14 +7,20 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 
 use super::{Table, Tables, Write};
+use crate::disk::MemoryDisk;
 use crate::store::StoreError;
 
 type Items = BTreeMap<Bytes, Bytes>;
 
-/// Tables in memory. Clones share them.
+/// All tables of a folder in memory, by name. Clones share them.
 #[derive(Debug, Clone, Default)]
+pub(crate) struct MemoryItems(Arc<RwLock<Vec<(String, Items)>>>);
+
+/// Open tables in memory.
 pub(crate) struct MemoryTables {
-    by_name: Arc<RwLock<Vec<(String, Items)>>>,
+    /// Its faults are those of the tables.
+    disk: MemoryDisk,
+    by_name: MemoryItems,
     /// Where each of the tables that were asked for is in `by_name`.
     places: Vec<usize>,
 }
@@ -22,26 +28,10 @@ pub(crate) struct MemoryTables {
 /// Items that a range takes at a time, so that no lock is held while they are visited.
 const PAGE_ITEMS: Knob = Knob::new(64, 1);
 
-impl MemoryTables {
-    /// The tables of these names, made if they are not there.
-    pub(crate) fn named(&self, names: &[String]) -> Self {
-        let mut by_name = self.write();
-        let place = |name: &String| match by_name.iter().position(|(found, _)| found == name) {
-            Some(place) => place,
-            None => {
-                by_name.push((name.clone(), Items::new()));
-                by_name.len() - 1
-            }
-        };
-        let places = names.iter().map(place).collect();
-        drop(by_name);
-        Self { by_name: self.by_name.clone(), places }
-    }
-
+impl MemoryItems {
     /// The same content, shared with nothing.
     pub(crate) fn copied(&self) -> Self {
-        let by_name = Arc::new(RwLock::new(self.read().clone()));
-        Self { by_name, places: self.places.clone() }
+        Self(Arc::new(RwLock::new(self.read().clone())))
     }
 
     /// The bytes of all keys and values.
@@ -52,15 +42,32 @@ impl MemoryTables {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Vec<(String, Items)>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Vec<(String, Items)>> {
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemoryTables {
+    /// The tables of these names, made if they are not there.
+    pub(crate) fn open(disk: MemoryDisk, by_name: MemoryItems, names: &[String]) -> Self {
+        let mut tables = by_name.write();
+        let place = |name: &String| match tables.iter().position(|(found, _)| found == name) {
+            Some(place) => place,
+            None => {
+                tables.push((name.clone(), Items::new()));
+                tables.len() - 1
+            }
+        };
+        let places = names.iter().map(place).collect();
+        drop(tables);
+        Self { disk, by_name, places }
     }
 
     fn page(&self, table: Table, from: &[u8], to: &[u8], descending: bool) -> Vec<(Bytes, Bytes)> {
-        let tables = self.read();
+        let tables = self.by_name.read();
         let range =
             tables[self.places[table.index()]].1.range::<[u8], _>((Included(from), Excluded(to)));
         let owned = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
@@ -73,7 +80,7 @@ impl MemoryTables {
 
 impl Tables for MemoryTables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.read()[self.places[table.index()]].1.get(key).cloned())
+        Ok(self.by_name.read()[self.places[table.index()]].1.get(key).cloned())
     }
 
     fn range(
@@ -106,14 +113,16 @@ impl Tables for MemoryTables {
     }
 
     fn commit(&self, batch: &mut dyn Iterator<Item = Write>) -> Result<(), StoreError> {
-        let mut tables = self.write();
-        for (table, key, value) in batch {
-            let items = &mut tables[self.places[table.index()]].1;
-            match value {
-                Some(value) => items.insert(key, value),
-                None => items.remove(&key),
-            };
-        }
-        Ok(())
+        let committed = self.disk.commit(|| {
+            let mut tables = self.by_name.write();
+            for (table, key, value) in batch {
+                let items = &mut tables[self.places[table.index()]].1;
+                match value {
+                    Some(value) => items.insert(key, value),
+                    None => items.remove(&key),
+                };
+            }
+        });
+        Ok(committed?)
     }
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-pub(crate) use memory::MemoryTables;
+pub(crate) use memory::{MemoryItems, MemoryTables};
 
 use super::StoreError;
 

@@ -217,7 +217,7 @@ fn an_error_in_a_file_names_file_and_line() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |_| None));
     for (text, says) in [
         ("\n{\n  \"type\": \"ledger\"\n}\n", "line 2: the command goes on"),
-        ("[1,\n2", "no JSON array"),
+        ("[1,\n2", "not a JSON array"),
     ] {
         let file = file(text);
         let output = send(&server.url, &file, &[]);

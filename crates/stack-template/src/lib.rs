@@ -2,7 +2,7 @@
 //! conditions, references, loops.
 //!
 //! It supports the intrinsic functions that `infra/template.yaml` uses, and refuses others. It
-//! makes no resources: [`Template::know`] gives the value of a reference, and a reference without
+//! makes no resources: [`Template::define`] gives the value of a reference, and a reference without
 //! one evaluates to its own text (`Topic`, `Stream.Arn`).
 
 mod for_each;

@@ -101,14 +101,14 @@ fn an_impossible_reshard_says_what_to_do() {
         ),
         (
             shards.merge(id(3), id(1)),
-            "shardId-000000000003 and shardId-000000000001 are not neighbours: merge two of which \
-             one begins where one ends"
+            "shardId-000000000003 and shardId-000000000001 are not neighbours: merge two \
+             shards whose ranges touch"
                 .to_owned(),
         ),
         (
             shards.merge(id(2), id(2)),
-            "shardId-000000000002 and shardId-000000000002 are not neighbours: merge two of which \
-             one begins where one ends"
+            "shardId-000000000002 and shardId-000000000002 are not neighbours: merge two \
+             shards whose ranges touch"
                 .to_owned(),
         ),
         (

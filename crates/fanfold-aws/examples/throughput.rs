@@ -18,12 +18,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Services, Views};
-use fanfold_aws::Aws;
 use fanfold_aws::names::Tables;
+use fanfold_aws::{Aws, of_emulator};
 use fanfold_pipeline::ports::Change;
 use fanfold_pipeline::project::Projector;
 use ledger::Ledger;
@@ -91,15 +89,8 @@ impl Drop for Server {
 }
 
 fn aws(endpoint: &str) -> Aws {
-    let credentials = Credentials::new("test", "test", None, None, "test");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .build();
-    Aws::new(&config)
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    Aws::new(&of_emulator(endpoint).into_builder().http_client(http).build())
 }
 
 /// The waiters by command; `None` means that the command was done before its client waited.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 
 use crate::call::{ATTEMPT_MS, Deadline};
 use crate::meter::Meter;
@@ -27,6 +27,17 @@ pub struct Aws {
     /// When all calls end.
     pub deadline: Deadline,
     pub(crate) attempt_timeout: Duration,
+}
+
+/// The configuration of clients of an emulator at `endpoint`, which accepts any credentials.
+pub fn of_emulator(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "an emulator's");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
 }
 
 impl Aws {

@@ -41,7 +41,7 @@ mod waits;
 mod warm;
 
 pub use admission::OpenAdmission;
-pub use clients::Aws;
+pub use clients::{Aws, of_emulator};
 pub use env::SystemEnv;
 pub use kinesis::KinesisStream;
 pub use queue::{SqsQueue, hidden_for};

@@ -1,7 +1,7 @@
 //! Fault points, at which a test can abort the process. They exist only with the feature
 //! `fault-points`; without it every function here does nothing.
 //!
-//! - `FANFOLD_DIE_AFTER=journal.append:37` aborts after the 37th append to the journal.
+//! - `FANFOLD_ABORT_AFTER=journal.append:37` aborts after the 37th append to the journal.
 //! - `FANFOLD_CHECKPOINT_FIRST=1` pauses and makes a checkpoint before the abort. So the effect is on
 //!   disk, and its consequences are not. During the pause all other threads continue: a stage that
 //!   wrongly counts the effect's consequences as done then records that in the checkpoint.
@@ -18,7 +18,7 @@ pub const EFFECTS: &[&str] = &[
     "state.put",
     "topic.publish",
     "view.put_row",
-    "view.advance",
+    "view.move_cursor",
     "checkpoint.cut",
     "checkpoint.saved",
     "checkpoint.trimmed",
@@ -33,7 +33,7 @@ pub(crate) use self::points::*;
 mod none {
     pub(crate) fn reached(_effect: &'static str) {}
 
-    pub(crate) fn before_death(_checkpoint: impl Fn() + Send + Sync + 'static) {}
+    pub(crate) fn before_abort(_checkpoint: impl Fn() + Send + Sync + 'static) {}
 
     pub(crate) fn segment_bytes(bytes: u64) -> u64 {
         bytes
@@ -62,12 +62,12 @@ mod points {
 
     static CHECKPOINT: Mutex<Option<Checkpoint>> = Mutex::new(None);
 
-    /// Reports that an effect took place. Aborts if `FANFOLD_DIE_AFTER` asks for it.
+    /// Reports that an effect took place. Aborts if `FANFOLD_ABORT_AFTER` asks for it.
     pub(crate) fn reached(effect: &'static str) {
         static POINT: OnceLock<Option<Point>> = OnceLock::new();
         debug_assert!(EFFECTS.contains(&effect), "{effect}");
         let point = POINT.get_or_init(|| {
-            let wanted = std::env::var("FANFOLD_DIE_AFTER").ok()?;
+            let wanted = std::env::var("FANFOLD_ABORT_AFTER").ok()?;
             let (effect, nth) = wanted.rsplit_once(':')?;
             let nth = nth.parse().ok()?;
             Some(Point { effect: effect.to_owned(), nth, reached: AtomicU64::new(0) })
@@ -90,7 +90,7 @@ mod points {
     }
 
     /// Sets the function that makes a checkpoint before an abort.
-    pub(crate) fn before_death(checkpoint: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn before_abort(checkpoint: impl Fn() + Send + Sync + 'static) {
         *lock(&CHECKPOINT) = Some(Arc::new(checkpoint));
     }
 

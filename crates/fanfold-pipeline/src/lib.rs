@@ -22,6 +22,7 @@ pub mod ingest;
 mod leases;
 pub mod packing;
 pub mod panics;
+mod parked_pages;
 pub mod ports;
 pub mod process;
 pub mod project;

@@ -87,7 +87,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ErrorBefore,
         Self::ErrorAfter,
         Self::TimedOutLate,
@@ -116,6 +116,7 @@ impl Fault {
         Self::SweepsPileUp,
         Self::ChangeLost,
         Self::Deployed,
+        Self::Rival,
     ];
 }
 
@@ -167,8 +168,7 @@ impl Faults {
             transport: draw(400),
             outage: draw(400),
             loss: if world.happens(150) { world.pick(1..80) } else { 0 },
-            // Not drawn: it is open what may stay parked beside the entry.
-            rivals: 0,
+            rivals: if world.happens(200) { world.pick(1..80) } else { 0 },
         };
         Self {
             world,

@@ -344,11 +344,13 @@ impl Run {
             }
             let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
             // Commits that the topic refuses permanently stay parked. So do the commands behind a
-            // lost command, which `audit_stopped` checks, and those whose seq another command has.
+            // lost command, which `audit_stopped` checks, and those whose seq another command has,
+            // once they are known as conflicts: one that was parked for a gap may come late.
             let losers = self.stage.watch.model().losers(log);
             let stays = |item: &ParkedItem| match item.identity == Parked::UNPUBLISHED {
                 true => self.refusal.keeps(log),
-                false => is_stopped || losers.contains(&(item.seq, item.identity.clone())),
+                false if losers.contains(&(item.seq, item.identity.clone())) => is_conflict(item),
+                false => is_stopped,
             };
             if let Some(item) = parked.iter().find(|item| !stays(item)) {
                 return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
@@ -467,8 +469,7 @@ impl Run {
             let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
             for (seq, identity) in losers {
                 let is_there = |item: &ParkedItem| {
-                    (item.seq, &item.identity) == (seq, &identity)
-                        && Parked::decode(&item.body).is_ok_and(|p| p.reason == Reason::Conflict)
+                    (item.seq, &item.identity) == (seq, &identity) && is_conflict(item)
                 };
                 watch.audit(|model| {
                     model.check(Invariant::F8, parked.iter().any(is_there), || {
@@ -505,4 +506,8 @@ impl Run {
         // Last, since its sweep sends canaries.
         self.audit_stopped(&logs).await;
     }
+}
+
+fn is_conflict(item: &ParkedItem) -> bool {
+    Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Conflict)
 }

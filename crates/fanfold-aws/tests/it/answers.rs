@@ -4,16 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_kinesis::config::{
-    Credentials, HttpClient, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
-};
+use aws_sdk_kinesis::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_types::body::SdkBody;
-use fanfold_aws::Aws;
+use fanfold_aws::{Aws, of_emulator};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::testing::{Faults, ManualEnv};
 
@@ -53,17 +50,14 @@ impl HttpClient for Wire {
     }
 }
 
+/// No call leaves the process.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
 /// Clients of services that give these answers.
 pub(crate) fn aws(answers: impl FnMut(&str) -> Answer + Send + 'static) -> Aws {
     let wire = Wire(Arc::new(Mutex::new(Box::new(answers))));
-    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(SharedHttpClient::new(wire))
-        .build();
-    Aws::new(&config).with_attempt_timeout(Duration::from_secs(1))
+    let config = of_emulator(NOWHERE).into_builder().http_client(SharedHttpClient::new(wire));
+    Aws::new(&config.build()).with_attempt_timeout(Duration::from_secs(1))
 }
 
 /// A clock that only sleeps move, and random numbers of a seed.

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider, SharedHttpClient};
+use aws_sdk_dynamodb::config::SharedHttpClient;
 use dynoxide::Database;
 use dynoxide::server::serve_on;
-use fanfold_aws::Aws;
 use fanfold_aws::names::Tables;
 use fanfold_aws::names::attribute::PK;
+use fanfold_aws::{Aws, of_emulator};
 use tokio::net::TcpListener;
 
 use crate::schema::{make_table, make_tables};
@@ -43,15 +42,9 @@ impl Dynamo {
 
     fn at(endpoint: &str) -> Self {
         let wire = Wire::new();
-        let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("us-east-1"))
-            .endpoint_url(endpoint)
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(SharedHttpClient::new(wire.clone()))
-            .build();
-        let aws = Aws::new(&config).with_attempt_timeout(ATTEMPT);
+        let http = SharedHttpClient::new(wire.clone());
+        let aws = Aws::new(&of_emulator(endpoint).into_builder().http_client(http).build())
+            .with_attempt_timeout(ATTEMPT);
         Self { aws, wire, tables: Tables::new("it") }
     }
 

@@ -45,7 +45,7 @@ fn die_after(effect: &str, nth: u64, checkpoint_first: bool, seed: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut load = Load::new(seed, 3, 20_000);
     let mut command = up_on(folder.path());
-    command.env("FANFOLD_DIE_AFTER", format!("{effect}:{nth}"));
+    command.env("FANFOLD_ABORT_AFTER", format!("{effect}:{nth}"));
     if checkpoint_first {
         command.env("FANFOLD_CHECKPOINT_FIRST", "1");
     }

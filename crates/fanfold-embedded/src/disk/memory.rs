@@ -105,7 +105,7 @@ impl Content {
     }
 
     /// What a power cut leaves: sector by sector the old bytes, the new ones, or zeros.
-    fn lose(&mut self, pick: &mut dyn FnMut(u64) -> u64) {
+    fn cut_power(&mut self, pick: &mut dyn FnMut(u64) -> u64) {
         const SECTOR_BYTES: usize = 512;
         let new = self.bytes.split_off(self.clean);
         let (shorter, longer) =
@@ -204,7 +204,7 @@ impl MemoryDisk {
             changes.iter().take(kept).for_each(|change| apply(&mut shared.durable_names, change));
             let Shared { names, durable_names, files, .. } = &mut *shared;
             names.clone_from(durable_names);
-            files.values_mut().for_each(|content| content.lose(pick));
+            files.values_mut().for_each(|content| content.cut_power(pick));
         }
         left
     }

@@ -95,7 +95,7 @@ impl Durability {
         };
         let (store, counts) = (Arc::downgrade(&self.store), self.counts.clone());
         let commands = Arc::downgrade(&self.commands);
-        faults::before_death(move || {
+        faults::before_abort(move || {
             let done = counts.done.load(Ordering::Relaxed);
             let shown = commands.upgrade().map(|commands| commands.shown());
             let saved = store.upgrade().map(|store| store.checkpoint(done));

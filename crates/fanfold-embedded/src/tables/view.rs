@@ -249,7 +249,7 @@ impl ViewTable for StoredView {
                 }
             }
         }
-        faults::reached("view.advance");
+        faults::reached("view.move_cursor");
         self.waiters.reached(log, to);
         Ok(CursorMove::Moved)
     }

@@ -5,17 +5,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_dynamodb::config::{
-    Credentials, HttpClient, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
-};
+use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_types::body::SdkBody;
 use fanfold::{LogId, StateKey};
 use fanfold_aws::dynamo::DynamoState;
+use fanfold_aws::of_emulator;
 use fanfold_pipeline::ports::State;
 use serde_json::Value;
 
@@ -145,14 +143,10 @@ impl Handler for Reads {
 fn host() -> (Host<Reads>, Arc<AtomicU64>) {
     let table = EmptyTable::default();
     let asked = table.0.clone();
-    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(SharedHttpClient::new(table))
-        .build();
-    let aws = Aws::new(&config);
+    // No call leaves the process.
+    let config =
+        of_emulator("http://127.0.0.1:9").into_builder().http_client(SharedHttpClient::new(table));
+    let aws = Aws::new(&config.build());
     let state = DynamoState::new(&aws, "t");
     let handler =
         Reads { aws: aws.clone(), state, left_ms: Mutex::default(), dropped: Arc::default() };

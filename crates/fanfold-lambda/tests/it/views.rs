@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use fanfold::Seq;
-use fanfold_aws::{Aws, SqsQueue};
+use fanfold_aws::{Aws, SqsQueue, of_emulator};
 use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
 use fanfold_lambda::{InvocationError, Reply};
 use fanfold_pipeline::ports::{Env, ViewTable};
@@ -59,14 +57,8 @@ fn queue(status: u16) -> (SqsQueue, Arc<Mutex<Vec<Value>>>) {
         asking.lock().unwrap().push(body);
         axum::http::Response::builder().status(status).body("{}").unwrap()
     });
-    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "a test");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(client)
-        .build();
-    (SqsQueue::new(&Aws::new(&config), "https://sqs/balances"), asked)
+    let aws = Aws::new(&of_emulator("https://sqs").into_builder().http_client(client).build());
+    (SqsQueue::new(&aws, "https://sqs/balances"), asked)
 }
 
 #[tokio::test]

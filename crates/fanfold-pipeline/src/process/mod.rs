@@ -93,6 +93,8 @@ struct LogWork {
     queue: VecDeque<Arrival>,
     /// Items taken up from the parked table that are done. They are removed there after publishing.
     unpark: Vec<(Seq, String)>,
+    /// More may be parked than this call took up.
+    more_parked: bool,
     /// The commits to publish before the batch is answered, by their first seq.
     publish: Vec<Commit>,
     first_record: usize,
@@ -182,6 +184,7 @@ impl Processor {
             log: None,
             queue: arrivals.into(),
             unpark: Vec::new(),
+            more_parked: false,
             publish: Vec::new(),
             first_record,
             unfinished: None,
@@ -257,11 +260,11 @@ impl Processor {
     ) -> Result<(), Blocked> {
         if nudged {
             // From zero on, to find what has its entry but was not removed.
-            self.take_up_parked(work, log, Seq::ZERO).await?;
+            self.take_up_parked(work, log, Seq::ZERO, deadline).await?;
             work.publish_through(log, log.tail());
         }
         if nudged || self.cache.has_parked(&work.id) {
-            self.take_up_parked(work, log, log.tail().next()).await?;
+            self.take_up_parked(work, log, log.tail().next(), deadline).await?;
         }
         let mut idle = 0;
         while idle < IDLE_PASSES_MAX {
@@ -383,7 +386,7 @@ impl Processor {
         let tail = log.tail();
         self.mark(work, Step::Loading).await?;
         self.catch_up(log, deadline).await?;
-        self.take_up_parked(work, log, log.tail().next()).await?;
+        self.take_up_parked(work, log, log.tail().next(), deadline).await?;
         let closed = |work: &LogWork, log: &Log| {
             work.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
         };
@@ -396,7 +399,7 @@ impl Processor {
         // An environment that closed the gap meanwhile may not have seen what was parked now.
         self.catch_up(log, deadline).await?;
         if log.tail() > tail {
-            self.take_up_parked(work, log, tail.next()).await?;
+            self.take_up_parked(work, log, tail.next(), deadline).await?;
             return Ok(Pass::Again);
         }
         // A nudge parks nothing new, so it does not put another nudge.
@@ -424,9 +427,18 @@ impl Processor {
         if !all {
             work.fail_from(work.first_record);
         }
-        if all && let Err(blocked) = self.remove_parked(&work).await {
-            // It stays parked although it is done. The next nudge finds its entry and removes it.
-            tracing::debug!(log = %work.id, %blocked, "a parked command was not removed");
+        if all {
+            match self.remove_parked(&work).await {
+                // The nudge takes up more. Each such nudge follows a removal, so they end.
+                Ok(()) if work.more_parked && !work.unpark.is_empty() => {
+                    self.nudge(&work.id, deadline).await;
+                }
+                Ok(()) => {}
+                // It stays parked although it is done. The next nudge finds its entry and removes it.
+                Err(blocked) => {
+                    tracing::debug!(log = %work.id, %blocked, "a parked command was not removed");
+                }
+            }
         }
         if let Some(mut log) = work.log.take() {
             // A snapshot runs the author's code, and can be taken later.
@@ -556,6 +568,7 @@ mod tests {
                 log: None,
                 queue: VecDeque::new(),
                 unpark: Vec::new(),
+                more_parked: false,
                 publish: Vec::new(),
                 first_record: 0,
                 unfinished: None,

@@ -34,6 +34,7 @@ use super::tables::{Blocked, PARKED_PER_READ};
 use super::{LogWork, Pass, Processor};
 use crate::BatchOutcome;
 use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_marker};
+use crate::parked_pages::ParkedPages;
 use crate::ports::{Env, ParkedItem, Unavailable};
 
 /// Source: a record that only failed succeeds before it is this old, or fails for a reason other
@@ -283,22 +284,36 @@ impl Processor {
     }
 
     async fn parked_of(&self, id: &LogId) -> Result<ParkedOfLog, Unavailable> {
-        let mut items = self.ports.parked.list(id, Seq::ZERO, PARKED_PER_READ.get()).await?;
-        let attempt = take_marker(&mut items);
-        let is_suspect = |item: &ParkedItem| {
-            Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
-        };
-        let is_full = items.len() + 1 >= PARKED_PER_READ.get();
+        let (attempt, mut items) = self.parked_from(id, Seq::ZERO).await?;
+        let is_full = items.len() >= PARKED_PER_READ.get();
         let mut held_at = None;
         if is_full || items.iter().any(is_suspect) {
             let tail = self.ports.journal.tail(id).await?;
             if is_full {
-                items.extend(self.ports.parked.list(id, tail.next(), PARKED_PER_READ.get()).await?);
+                items.extend(self.parked_from(id, tail.next()).await?.1);
             }
             let above = items.iter().filter(|item| item.seq > tail && is_suspect(item));
             held_at = above.map(|item| item.seq).min();
         }
         Ok(ParkedOfLog { attempt, items, held_at })
+    }
+
+    /// The log's marker, and about [`PARKED_PER_READ`] of the items from `from` on that are suspect
+    /// or could go on.
+    async fn parked_from(
+        &self,
+        id: &LogId,
+        from: Seq,
+    ) -> Result<(Option<Attempt>, Vec<ParkedItem>), Unavailable> {
+        let mut pages = ParkedPages::new(&*self.ports.parked, id, from, PARKED_PER_READ.get());
+        let (mut attempt, mut items) = (None, Vec::new());
+        while items.len() < PARKED_PER_READ.get()
+            && let Some(mut page) = pages.next().await?
+        {
+            attempt = attempt.or(take_marker(&mut page));
+            items.extend(page.into_iter().filter(|item| is_suspect(item) || could_go_on(item)));
+        }
+        Ok((attempt, items))
     }
 
     /// Whether one more command of the service may become a fault within this hour; if so, counts
@@ -327,4 +342,12 @@ impl Processor {
         parked.park(&faults, &ParkedItem { seq: Seq(now.0), identity, body }).await?;
         Ok(true)
     }
+}
+
+fn is_suspect(item: &ParkedItem) -> bool {
+    Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
+}
+
+fn could_go_on(item: &ParkedItem) -> bool {
+    Parked::decode(&item.body).is_ok_and(|parked| !parked.reason.is_for_operator())
 }

@@ -20,6 +20,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::gather::Arrival;
 use super::{LogWork, Processor};
 use crate::backoff::Backoff;
+use crate::parked_pages::ParkedPages;
 use crate::ports::{
     CommitItem, Guarded, JournalAppendError, Nonce, ParkedItem, StateItem, StreamRecord,
     Unavailable,
@@ -29,7 +30,7 @@ use crate::ports::{
 pub(super) const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 /// Keys per read of the state table. Source: the port's limit.
 const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
-/// Parked items per read of the parked table.
+/// Parked items per read of the parked table, and those that one call takes up, about.
 pub(super) const PARKED_PER_READ: Knob = Knob::new(1_000, 4);
 /// Refused commits that one call reads and publishes again. Source: each has up to 350 KiB.
 const REFUSED_PER_READ: Knob = Knob::new(100, 16);
@@ -92,6 +93,36 @@ impl From<FoldError> for Blocked {
 impl From<DecodeError> for Blocked {
     fn from(error: DecodeError) -> Self {
         Self::CannotFold(error.into())
+    }
+}
+
+/// What a parked item waits for, as the processor finds it.
+enum Waiting {
+    /// For its turn.
+    Arrival(Arrival),
+    /// For a topic that takes the commit from this seq on.
+    Refused(Seq, Prev),
+    /// For an operator, and so does its log.
+    Held,
+    /// For an operator. The log goes on without it.
+    ForOperator,
+}
+
+impl Waiting {
+    fn of(item: ParkedItem, tail: Seq) -> Self {
+        match Parked::decode(&item.body) {
+            Ok(Parked { content: Content::Commit { prev, .. }, .. }) => {
+                Self::Refused(item.seq, prev)
+            }
+            // Otherwise another process has decided it.
+            Ok(Parked { reason: Reason::Suspect, .. }) if item.seq > tail => Self::Held,
+            Ok(Parked { reason: Reason::Conflict | Reason::Undecodable, .. }) => Self::ForOperator,
+            Ok(Parked { at, content: Content::Command(command), .. }) => {
+                let command = Arc::new(command);
+                Self::Arrival(Arrival { seq: item.seq, at, command, record: None, parked: true })
+            }
+            Ok(Parked { content: Content::Bytes(_), .. }) | Err(_) => Self::ForOperator,
+        }
     }
 }
 
@@ -269,59 +300,58 @@ impl Processor {
     }
 
     /// Adds to the queue what is parked for the log at or above `from` and could go on. Commits
-    /// that the topic has refused are published again, since it may take them now. Returns whether
-    /// there was anything to take up.
+    /// that the topic has refused are published again, since it may take them now.
     pub(super) async fn take_up_parked(
         &self,
         work: &mut LogWork,
         log: &Log,
         from: Seq,
-    ) -> Result<bool, Blocked> {
-        let items = self.ports.parked.list(&work.id, from, PARKED_PER_READ.get()).await?;
-        let (mut any, mut refused) = (false, 0);
-        for item in items {
-            // What cannot be read waits for an operator.
-            let Ok(Parked { reason, at, content, .. }) = Parked::decode(&item.body) else {
-                continue;
-            };
-            let command = match content {
-                Content::Command(command) => command,
-                Content::Commit { prev, .. } if refused < REFUSED_PER_READ.get() => {
-                    refused += 1;
-                    self.take_up_refused(work, item.seq, prev).await?;
-                    continue;
+        deadline: Time,
+    ) -> Result<(), Blocked> {
+        let id = work.id.clone();
+        let mut pages = ParkedPages::new(&*self.ports.parked, &id, from, PARKED_PER_READ.get());
+        let enough = work.queue.len() + PARKED_PER_READ.get();
+        let (mut refused, mut any_held) = (Vec::new(), false);
+        while work.queue.len() < enough
+            && let Some(items) = pages.next().await?
+        {
+            self.check(deadline)?;
+            for item in items {
+                match Waiting::of(item, log.tail()) {
+                    Waiting::Arrival(arrival) => work.queue.push_back(arrival),
+                    Waiting::Refused(first, prev) => refused.push((first, prev)),
+                    Waiting::Held => any_held = true,
+                    Waiting::ForOperator => {}
                 }
-                Content::Commit { .. } | Content::Bytes(_) => continue,
-            };
-            // So does a suspect; the log waits for it, unless another process has decided it.
-            let is_undecided = reason == Reason::Suspect && item.seq > log.tail();
-            any |= is_undecided;
-            if is_undecided || matches!(reason, Reason::Conflict | Reason::Undecodable) {
-                continue;
             }
-            any = true;
-            let command = Arc::new(command);
-            let arrival = Arrival { seq: item.seq, at, command, record: None, parked: true };
-            work.queue.push_back(arrival);
         }
+        let taken = work.queue.len() + PARKED_PER_READ.get() - enough;
+        work.more_parked |= taken >= PARKED_PER_READ.get();
         work.sort();
-        self.cache.note_parked(&work.id, any);
-        Ok(any)
+        self.cache.note_parked(&work.id, taken > 0 || any_held);
+        self.take_up_refused(work, refused).await
     }
 
-    /// Has the commit from `first` on published again, and removed from the parked table if that
-    /// succeeds.
+    /// Has refused commits published again, and removed from the parked table if that succeeds. If
+    /// there are too many, others each time: the topic may refuse some for good.
     async fn take_up_refused(
         &self,
         work: &mut LogWork,
-        first: Seq,
-        prev: Prev,
+        mut refused: Vec<(Seq, Prev)>,
     ) -> Result<(), Blocked> {
-        let page = self.ports.journal.read(&work.id, first, 1).await?;
-        if let Some(item) = page.commits.first().filter(|item| item.first == first) {
-            let entries = item.entries()?.0.into();
-            work.publish(Commit { log: work.id.clone(), entries, prev: Arc::new(prev) });
-            work.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
+        if refused.len() > REFUSED_PER_READ.get() {
+            work.more_parked = true;
+            let first = self.ports.env.random() % refused.len() as u64;
+            refused.rotate_left(first as usize);
+            refused.truncate(REFUSED_PER_READ.get());
+        }
+        for (first, prev) in refused {
+            let page = self.ports.journal.read(&work.id, first, 1).await?;
+            if let Some(item) = page.commits.first().filter(|item| item.first == first) {
+                let entries = item.entries()?.0.into();
+                work.publish(Commit { log: work.id.clone(), entries, prev: Arc::new(prev) });
+                work.unpark.push((first, Parked::UNPUBLISHED.to_owned()));
+            }
         }
         Ok(())
     }

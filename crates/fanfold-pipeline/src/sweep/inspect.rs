@@ -9,8 +9,9 @@ use fanfold::body::record::{Part, Record};
 use fanfold::{LogId, Seq, Time};
 use lru::LruCache;
 
-use super::{PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
+use super::{LOOKS_MAX, PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
 use crate::leases::{may_run, take_marker};
+use crate::parked_pages::ParkedPages;
 use crate::ports::{Change, ParkedItem, StreamRecord, Unavailable};
 
 /// How long something may be parked for what should come by itself (the commands before it, or a
@@ -160,17 +161,24 @@ impl Sweep {
     }
 
     async fn parked_of(&self, log: &LogId, tail: Seq) -> Result<ParkedOfLog, Unavailable> {
-        let mut items = self.ports.parked.list(log, Seq::ZERO, PARKED_PER_LOOK.get()).await?;
-        if items.len() == PARKED_PER_LOOK.get() {
-            // Items that wait for an operator must not hide those that could go on.
-            items.extend(self.ports.parked.list(log, tail.next(), PARKED_PER_LOOK.get()).await?);
+        let (now, mut parked) = (self.ports.env.now(), ParkedOfLog::default());
+        let from = |seq| ParkedPages::new(&*self.ports.parked, log, seq, PARKED_PER_LOOK.get());
+        let mut pages = from(Seq::ZERO);
+        let mut through = Seq::ZERO;
+        for _ in 0..LOOKS_MAX {
+            let Some(mut items) = pages.next().await? else { return Ok(parked) };
+            let marker = take_marker(&mut items);
+            parked.attempted |= marker.is_some_and(|attempt| !may_run(&attempt.lease, now));
+            items.iter().for_each(|item| parked.note(item, tail, now));
+            through = items.last().map_or(through, |item| item.seq);
+            if parked.could_go_on {
+                break;
+            }
         }
-        let now = self.ports.env.now();
-        let marker = take_marker(&mut items);
-        let attempted = marker.is_some_and(|attempt| !may_run(&attempt.lease, now));
-        let mut parked = ParkedOfLog { attempted, ..ParkedOfLog::default() };
-        for item in items {
-            parked.note(&item, tail, now);
+        // Whatever is parked below, the sweep must know where the log stands still.
+        if through <= tail {
+            let items = from(tail.next()).next().await?;
+            items.iter().flatten().for_each(|item| parked.note(item, tail, now));
         }
         Ok(parked)
     }

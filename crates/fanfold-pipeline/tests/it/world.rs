@@ -353,7 +353,7 @@ impl World {
     }
 
     /// The log's lease.
-    pub(crate) async fn attempt(&self, log: &LogId) -> Option<(u32, Step)> {
+    pub(crate) async fn lease(&self, log: &LogId) -> Option<(u32, Step)> {
         let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
         let marker = items.first().filter(|item| item.identity == Attempt::IDENTITY)?;
         let attempt = Attempt::decode(&marker.body).expect("a marker");

@@ -308,7 +308,8 @@ fn a_nudge_loads_afresh_and_publishes_what_is_unknown() {
     });
 }
 
-/// Every nudge makes progress, however many commands are parked.
+/// Every nudge makes progress, however many commands are parked, and is followed by another one until
+/// all are taken up.
 #[test]
 fn much_that_is_parked_is_taken_up_in_bounded_steps() {
     play(async || {
@@ -316,11 +317,15 @@ fn much_that_is_parked_is_taken_up_in_bounded_steps() {
         done(&world.processor(), &[world.acme(2..=2_500)]).await;
         assert_eq!(world.parked(&acme()).await.len(), 2_499);
         done(&world.processor(), &[world.acme(1..=1)]).await;
+        let (mut nudges, mut seen) = (vec![world.nudge(&acme())], world.records().len());
         for _ in 0..3 {
             let before = world.tail(&acme()).await;
-            done(&world.processor(), &[world.nudge(&acme())]).await;
+            done(&world.processor(), &nudges).await;
             assert!(world.tail(&acme()).await > before);
+            nudges = world.records().split_off(seen);
+            seen += nudges.len();
         }
+        assert_eq!(nudges.len(), 0, "no nudge is needed any longer");
         world.assert_run(2_500).await;
         world.audit(&acme()).await;
     });
@@ -344,5 +349,26 @@ fn what_waits_for_an_operator_hides_nothing() {
             assert_eq!(world.tail(&acme()).await.0, if is_nudged { 6 } else { 7 });
             assert_eq!(world.parked(&acme()).await.len(), 1_001);
         }
+    });
+}
+
+/// Neither do they hide a command that has its entry and was not removed.
+#[test]
+fn what_waits_for_an_operator_hides_no_leftover() {
+    play(async || {
+        let world = World::new();
+        with_a_gap(&world).await;
+        let other = |id| [command("bob", id, "add", json!({"counter": "a", "by": 1}))];
+        let conflicts: Vec<_> =
+            (1..=1_001).map(|id| world.record(&acme(), 1, &other(id))).collect();
+        done(&world.processor(), &conflicts).await;
+        world.faults.fail(Op::ParkedRemove, "", 1..=9, Broken::Before);
+        done(&world.processor(), &[world.acme(4..=4)]).await;
+        done(&world.processor(), &[world.nudge(&acme())]).await;
+        assert_eq!(world.tail(&acme()).await.0, 6);
+        world.faults.heal();
+        assert_eq!(world.parked(&acme()).await.len(), 1_003, "two were not removed");
+        done(&world.processor(), &[world.nudge(&acme())]).await;
+        assert_eq!(world.parked(&acme()).await.len(), 1_001);
     });
 }

@@ -28,23 +28,23 @@ fn a_record_that_is_under_way_elsewhere_comes_again() {
                     let other = world.processor().with_suspicion(SUSPICION);
                     let outcome = other.process(std::slice::from_ref(&record), world.soon()).await;
                     assert_eq!(outcome, BatchOutcome { unfinished: Some(0) });
-                    assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+                    assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
                     // A record among others is no suspect, and a nudge does not touch the lease.
                     let other = world.processor();
                     other
                         .process(&[world.nudge(&acme()), world.nudge(&acme())], world.soon())
                         .await;
-                    assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+                    assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
                 }
             }
         });
         let processor = world.processor().with_suspicion(SUSPICION);
         let outcome = processor.process(std::slice::from_ref(&record), world.soon()).await;
         assert_eq!(outcome, BatchOutcome::DONE);
-        assert_eq!(world.attempt(&acme()).await, None);
+        assert_eq!(world.lease(&acme()).await, None);
         done(&world.processor().with_suspicion(SUSPICION), &[record]).await;
         world.assert_run(3).await;
-        assert_eq!(world.attempt(&acme()).await, None);
+        assert_eq!(world.lease(&acme()).await, None);
     });
 }
 
@@ -64,7 +64,7 @@ fn without_others_a_crash_is_one_at_once() {
                 let call = processor.process(std::slice::from_ref(&record), world.soon());
                 survives(call).await;
             }
-            assert_eq!(world.attempt(&acme()).await, Some((attempts, Step::Whole)));
+            assert_eq!(world.lease(&acme()).await, Some((attempts, Step::Whole)));
         }
     });
 }

@@ -60,7 +60,7 @@ async fn dies(world: &World, record: &ReceivedRecord, times: usize) {
 /// Makes a call, which must finish the batch without a crash.
 async fn lives(world: &World, record: &ReceivedRecord) {
     assert_eq!(call(world, record).await, Some(BatchOutcome::DONE));
-    assert_eq!(world.attempt(&acme()).await, None, "a return removes the lease");
+    assert_eq!(world.lease(&acme()).await, None, "a return removes the lease");
 }
 
 /// The whole sequence: three attempts with all commands, then one command at a time, then the fault.
@@ -75,11 +75,11 @@ fn what_ends_its_process_is_faulted_without_being_run() {
             let record = old(&world, 1, &commands);
             for attempt in 1..=3 {
                 dies(&world, &record, 1).await;
-                assert_eq!(world.attempt(&acme()).await, Some((attempt, Step::Whole)), "{how}");
+                assert_eq!(world.lease(&acme()).await, Some((attempt, Step::Whole)), "{how}");
                 assert_eq!(world.tail(&acme()).await, Seq(0), "all commands in one attempt");
             }
             dies(&world, &record, 1).await;
-            assert_eq!(world.attempt(&acme()).await, Some((4, Step::Deciding(Seq(3)))), "{how}");
+            assert_eq!(world.lease(&acme()).await, Some((4, Step::Deciding(Seq(3)))), "{how}");
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1, 1], "each earlier command has a commit of its own");
 
@@ -116,7 +116,7 @@ fn each_suspect_command_is_found_by_itself() {
             old(&world, 1, &[fatal(1, "die_in_decide"), add(2), fatal(3, "die_in_decide")]);
         dies(&world, &record, 3).await;
         dies(&world, &record, 2).await;
-        assert_eq!(world.attempt(&acme()).await, Some((5, Step::Deciding(Seq(3)))));
+        assert_eq!(world.lease(&acme()).await, Some((5, Step::Deciding(Seq(3)))));
         lives(&world, &record).await;
         let expected = ["1 ann#1 faulted", "2 ann#2 accepted", "3 ann#3 faulted"];
         assert_eq!(world.outcomes(&acme()).await, expected);
@@ -160,7 +160,7 @@ fn every_return_removes_the_marker() {
                 let processor = world.processor().with_suspicion(suspicion);
                 let outcome = processor.process(std::slice::from_ref(&record), NEVER).await;
                 assert_eq!(outcome.unfinished.is_none(), is_done, "{op:?}");
-                assert_eq!(world.attempt(&acme()).await, None, "{op:?}");
+                assert_eq!(world.lease(&acme()).await, None, "{op:?}");
                 assert_eq!(world.faults.counts([Op::ParkedList, Op::ParkedRemove]), [1; 2]);
                 world.faults.heal();
                 lives(&world, &record).await;
@@ -173,11 +173,11 @@ fn every_return_removes_the_marker() {
         let records = std::slice::from_ref(&record);
         let late = world.processor().process(records, world.env.now()).await;
         assert_eq!(late.unfinished, Some(0));
-        assert_eq!(world.attempt(&acme()).await, None);
+        assert_eq!(world.lease(&acme()).await, None);
         lives(&world, &record).await;
         assert_eq!(world.parked(&acme()).await, ["5 ann#5 Gap", "6 ann#6 Gap"]);
         done(&world.processor_of(Services::new()), records).await;
-        assert_eq!(world.attempt(&acme()).await, None);
+        assert_eq!(world.lease(&acme()).await, None);
     });
 }
 
@@ -192,7 +192,7 @@ fn without_a_marker_nothing_is_run() {
             crashes();
             assert_eq!(unfinished(&world.processor(), std::slice::from_ref(&record)).await, 0);
             assert_eq!(crashes(), 0);
-            assert_eq!(world.attempt(&acme()).await, None);
+            assert_eq!(world.lease(&acme()).await, None);
             world.faults.fail(Op::ParkedList, "", .., Broken::Before);
             assert_eq!(unfinished(&world.processor(), &[record]).await, 0);
             assert_eq!(crashes(), 0);
@@ -211,12 +211,12 @@ fn a_marker_that_could_not_be_removed_counts_as_no_crash() {
         world.faults.fail(Op::ParkedRemove, "", .., Broken::Before);
         for _ in 0..5 {
             assert_eq!(unfinished(&processor, std::slice::from_ref(&record)).await, 0);
-            assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+            assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
         }
         world.faults.heal();
         done(&processor, std::slice::from_ref(&record)).await;
         world.assert_run(2).await;
-        assert_eq!(world.attempt(&acme()).await, None);
+        assert_eq!(world.lease(&acme()).await, None);
     });
 }
 
@@ -231,11 +231,11 @@ fn a_dropped_call_counts_as_no_crash() {
         for _ in 0..5 {
             world.faults.before(Op::JournalAppend, "", dying);
             assert_eq!(survives(processor.process(record, NEVER)).await, None);
-            assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+            assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
         }
         done(&processor, record).await;
         world.assert_run(2).await;
-        assert_eq!(world.attempt(&acme()).await, None);
+        assert_eq!(world.lease(&acme()).await, None);
     });
 }
 
@@ -250,7 +250,7 @@ fn what_ends_its_process_while_loading_parks_the_log() {
         world.strange_commit(4, commit_of(4, "said", 1, &json!({"text": "die"}))).await;
         let record = old(&world, 5, &run(5..=6));
         dies(&world, &record, 4).await;
-        assert_eq!(world.attempt(&acme()).await, Some((4, Step::Loading)));
+        assert_eq!(world.lease(&acme()).await, Some((4, Step::Loading)));
         lives(&world, &record).await;
         let parked = ["5 ann#5 Suspect", "6 ann#6 Suspect"];
         assert_eq!(world.parked(&acme()).await, parked);
@@ -307,7 +307,7 @@ fn a_document_that_ends_the_process_parks_the_log() {
             world.faults.before(Op::StateGet, "doc#", dying);
             dies(&world, &record, 1).await;
             let step = if attempt == 4 { Step::Loading } else { Step::Whole };
-            assert_eq!(world.attempt(&acme()).await, Some((attempt, step)));
+            assert_eq!(world.lease(&acme()).await, Some((attempt, step)));
         }
         lives(&world, &record).await;
         assert_eq!(world.parked(&acme()).await, ["301 ann#301 Suspect", "302 ann#302 Suspect"]);
@@ -328,7 +328,7 @@ fn too_many_faults_an_hour_are_parked() {
                 let outcome = fate(&world, processor.process(&record, world.soon())).await;
                 assert_eq!(outcome, survived.then_some(BatchOutcome::DONE), "{org}");
             }
-            assert_eq!(world.attempt(&id).await, None);
+            assert_eq!(world.lease(&id).await, None);
             id
         };
         for org in 1..=10 {
@@ -412,7 +412,7 @@ fn an_old_marker_is_swept() {
             let call = call.process(std::slice::from_ref(&record), world.soon());
             assert_eq!(survives(call).await, None);
             done(&world.processor(), &[record, world.acme(4..=4)]).await;
-            assert_eq!(world.attempt(&acme()).await, Some((1, Step::Whole)));
+            assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
             let young = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
             assert_eq!((young.attempted, young.nudged), (0, vec![]));
             world.env.pass(LEASE_MS);
@@ -425,7 +425,7 @@ fn an_old_marker_is_swept() {
                 nudge.push(world.record(&log("tally/org:other"), 1, &[add(1)]));
             }
             done(&world.processor(), &nudge).await;
-            assert_eq!(world.attempt(&acme()).await, None, "alone: {is_alone}");
+            assert_eq!(world.lease(&acme()).await, None, "alone: {is_alone}");
             world.assert_run(4).await;
         }
     });

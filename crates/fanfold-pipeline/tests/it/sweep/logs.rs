@@ -81,6 +81,29 @@ fn what_stands_still_is_nudged() {
     });
 }
 
+/// A command that has its entry but was not removed is nudged, however much lies before it that
+/// waits for an operator.
+#[test]
+fn what_waits_for_an_operator_hides_no_leftover() {
+    play(async || {
+        let (world, log) = (World::new(), org("a"));
+        world.accept(&log, 2).await;
+        done(&world.processor(), &[world.record(&log, 2, &[add(2)])]).await;
+        world.records();
+        let conflicts: Vec<_> = (1..=250).map(|id| other(&world, &log, id)).collect();
+        world.faults.fail(Op::ParkedRemove, "", 1..=9, Broken::Before);
+        done(&world.processor(), &[world.record(&log, 1, &[add(1)])]).await;
+        done(&world.processor(), &[world.nudge(&log)]).await;
+        done(&world.processor(), &conflicts).await;
+        world.faults.heal();
+        assert_eq!((world.tail(&log).await, world.parked(&log).await.len()), (Seq(2), 251));
+        let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!(report.nudged, std::slice::from_ref(&log));
+        done(&world.processor(), &world.records()).await;
+        assert_eq!(world.parked(&log).await.len(), 250);
+    });
+}
+
 /// The next run puts a nudge that could not be put.
 #[test]
 fn a_lost_nudge_is_made_again() {

@@ -26,11 +26,11 @@ pub(crate) struct SteadyEnv {
     /// The latest time that was given out, in milliseconds.
     latest_ms: AtomicU64,
     /// Where time went on from when the clock was found to be behind.
-    behind: Mutex<Option<Behind>>,
+    behind: Mutex<Option<SetBack>>,
 }
 
 #[derive(Clone, Copy)]
-struct Behind {
+struct SetBack {
     from_ms: u64,
     uptime_ms: u64,
 }
@@ -48,11 +48,11 @@ impl SteadyEnv {
     fn while_behind(&self) -> u64 {
         let (uptime_ms, latest_ms) = (self.env.uptime_ms(), self.latest_ms.load(Ordering::Relaxed));
         let mut behind = lock(&self.behind);
-        let passed = |from: Behind| from.from_ms + uptime_ms.saturating_sub(from.uptime_ms) / 2;
+        let passed = |from: SetBack| from.from_ms + uptime_ms.saturating_sub(from.uptime_ms) / 2;
         match *behind {
             Some(from) if passed(from) >= latest_ms => passed(from),
             _ => {
-                *behind = Some(Behind { from_ms: latest_ms, uptime_ms });
+                *behind = Some(SetBack { from_ms: latest_ms, uptime_ms });
                 latest_ms
             }
         }

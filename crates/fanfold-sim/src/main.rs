@@ -36,8 +36,8 @@ struct Options {
     trace: bool,
 }
 
-/// What a run of either kind came to.
-struct Outcome {
+/// The result of a run of either kind.
+struct Tally {
     seed: u64,
     violations: Vec<Breach>,
     trace: Vec<String>,
@@ -51,16 +51,16 @@ fn named<F: Debug>(faults: BTreeMap<F, u64>) -> BTreeMap<String, u64> {
     faults.into_iter().map(|(fault, n)| (format!("{fault:?}"), n)).collect()
 }
 
-fn outcome(seed: u64, of_engine: bool) -> Outcome {
+fn outcome(seed: u64, of_engine: bool) -> Tally {
     match of_engine {
         true => {
             let engine::Report { violations, trace, faults, cases, commands, .. } =
                 engine::run(seed);
-            Outcome { seed, violations, trace, faults: named(faults), cases, commands }
+            Tally { seed, violations, trace, faults: named(faults), cases, commands }
         }
         false => {
             let Report { violations, trace, faults, cases, commands, .. } = run(seed);
-            Outcome { seed, violations, trace, faults: named(faults), cases, commands }
+            Tally { seed, violations, trace, faults: named(faults), cases, commands }
         }
     }
 }
@@ -147,7 +147,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn print(report: &Outcome) {
+fn print(report: &Tally) {
     println!("seed {} failed", report.seed);
     for violation in report.violations.iter().take(5) {
         println!("  {}: {}", violation.invariant, violation.what);

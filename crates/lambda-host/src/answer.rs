@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// The outcome of a stream's batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BatchAnswer {
     /// All of it is done.
     Done,
     /// The checkpoint is before this record of the batch: it is retried, with all records behind
@@ -18,10 +18,10 @@ pub enum Outcome {
 
 /// The outcome of a stream's batch, whose records have these sequence numbers, in order. The
 /// checkpoint is the lowest that is reported.
-pub fn of_stream(answer: Option<&[u8]>, ids: &[&str]) -> Outcome {
+pub fn of_stream(answer: Option<&[u8]>, ids: &[&str]) -> BatchAnswer {
     match failures(answer, ids) {
-        None => Outcome::Failed,
-        Some(failed) => failed.first().map_or(Outcome::Done, |first| Outcome::From(*first)),
+        None => BatchAnswer::Failed,
+        Some(failed) => failed.first().map_or(BatchAnswer::Done, |first| BatchAnswer::From(*first)),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::answer::Outcome;
+use crate::answer::BatchAnswer;
 
 /// How a mapping makes batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,19 +111,19 @@ impl<R: Clone> Lane<R> {
     }
 
     /// Ends the invocation with the batch that was taken.
-    pub fn finish(&mut self, outcome: Outcome, now_ms: u64) -> Finished {
+    pub fn finish(&mut self, outcome: BatchAnswer, now_ms: u64) -> Finished {
         self.is_running = false;
         let mut part = self.parts.pop_front().unwrap_or_default();
         let (done, bisected) = match outcome {
-            Outcome::Done => (part.len(), false),
-            Outcome::From(index) => {
+            BatchAnswer::Done => (part.len(), false),
+            BatchAnswer::From(index) => {
                 let index = index.min(part.len());
                 part.drain(..index);
                 (index, false)
             }
-            Outcome::Failed => (0, self.rules.bisect && part.len() > 1),
+            BatchAnswer::Failed => (0, self.rules.bisect && part.len() > 1),
         };
-        if outcome != Outcome::Done && !part.is_empty() {
+        if outcome != BatchAnswer::Done && !part.is_empty() {
             if bisected {
                 let behind = part.split_off(part.len() / 2);
                 self.parts.push_front(behind);
@@ -132,7 +132,7 @@ impl<R: Clone> Lane<R> {
         }
         self.vain_tries = if done > 0 { 0 } else { self.vain_tries + 1 };
         self.not_before_ms = match outcome {
-            Outcome::Done => now_ms,
+            BatchAnswer::Done => now_ms,
             _ => now_ms + self.pause_ms(),
         };
         Finished { done, bisected }

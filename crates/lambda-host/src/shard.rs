@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::answer::Outcome;
+use crate::answer::BatchAnswer;
 use crate::lane::{Finished, Lane, Rules};
 
 /// The lanes of one shard.
@@ -45,7 +45,7 @@ impl<R: Clone> Shard<R> {
     }
 
     /// Ends the invocation of a lane.
-    pub fn finish(&mut self, lane: usize, outcome: Outcome, now_ms: u64) -> Finished {
+    pub fn finish(&mut self, lane: usize, outcome: BatchAnswer, now_ms: u64) -> Finished {
         self.lanes[lane].finish(outcome, now_ms)
     }
 }

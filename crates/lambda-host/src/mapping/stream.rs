@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{Clock, Handle, Mode};
-use crate::answer::{self, Outcome};
+use crate::answer::{self, BatchAnswer};
 use crate::config;
 use crate::event;
 use crate::function::Function;
@@ -75,7 +75,7 @@ pub struct Mapping<S> {
 
 enum Ended {
     Read(anyhow::Result<Page>),
-    Invoked { lane: usize, outcome: Outcome },
+    Invoked { lane: usize, outcome: BatchAnswer },
 }
 
 impl<S: Source> Mapping<S> {
@@ -184,8 +184,8 @@ impl<S: Source> Mapping<S> {
                     self.handle.count(|counts| {
                         counts.done += finished.done as u64;
                         counts.bisected += u64::from(finished.bisected);
-                        counts.failed += u64::from(outcome == Outcome::Failed);
-                        let partial = matches!(outcome, Outcome::From(_));
+                        counts.failed += u64::from(outcome == BatchAnswer::Failed);
+                        let partial = matches!(outcome, BatchAnswer::From(_));
                         counts.partial += u64::from(partial);
                         counts.split += u64::from(partial && finished.done > 0);
                     });
@@ -223,13 +223,13 @@ impl<S: Source> Mapping<S> {
         }
     }
 
-    async fn invoke(&self, batch: &[Arc<Record>]) -> Outcome {
+    async fn invoke(&self, batch: &[Arc<Record>]) -> BatchAnswer {
         self.handle.count(|counts| counts.batches += 1);
         let events: Vec<Value> = batch.iter().map(|record| record.event.clone()).collect();
         let event = event::of_records(&events).to_string();
         let answer = self.function.invoke(Bytes::from(event)).await;
         match (answer, self.config.report_failures) {
-            (Ok(_), false) => Outcome::Done,
+            (Ok(_), false) => BatchAnswer::Done,
             (answer, _) => {
                 let ids: Vec<&str> = batch.iter().map(|record| record.seq.as_str()).collect();
                 answer::of_stream(answer.ok().as_deref(), &ids)

@@ -1,32 +1,32 @@
 //! `ReportBatchItemFailures`, as AWS documents it.
 
-use lambda_host::answer::{Outcome, failures, of_stream};
+use lambda_host::answer::{BatchAnswer, failures, of_stream};
 
 const IDS: [&str; 4] = ["10", "11", "12", "13"];
 
 #[test]
 fn the_checkpoint_is_the_lowest_reported_record() {
     for (answer, expected) in [
-        (None, Outcome::Failed),
-        (Some(""), Outcome::Done),
-        (Some("null"), Outcome::Done),
-        (Some("{}"), Outcome::Done),
-        (Some(r#"{"batchItemFailures": null}"#), Outcome::Done),
-        (Some(r#"{"batchItemFailures": []}"#), Outcome::Done),
-        (Some(r#"{"batchItemFailures": [{"itemIdentifier": "10"}]}"#), Outcome::From(0)),
+        (None, BatchAnswer::Failed),
+        (Some(""), BatchAnswer::Done),
+        (Some("null"), BatchAnswer::Done),
+        (Some("{}"), BatchAnswer::Done),
+        (Some(r#"{"batchItemFailures": null}"#), BatchAnswer::Done),
+        (Some(r#"{"batchItemFailures": []}"#), BatchAnswer::Done),
+        (Some(r#"{"batchItemFailures": [{"itemIdentifier": "10"}]}"#), BatchAnswer::From(0)),
         (
             Some(r#"{"batchItemFailures": [{"itemIdentifier": "13"}, {"itemIdentifier": "11"}]}"#),
-            Outcome::From(1),
+            BatchAnswer::From(1),
         ),
-        (Some(r#"{"batchItemFailures": [{"itemIdentifier": ""}]}"#), Outcome::Failed),
-        (Some(r#"{"batchItemFailures": [{"itemIdentifier": null}]}"#), Outcome::Failed),
-        (Some(r#"{"batchItemFailures": [{"id": "10"}]}"#), Outcome::Failed),
+        (Some(r#"{"batchItemFailures": [{"itemIdentifier": ""}]}"#), BatchAnswer::Failed),
+        (Some(r#"{"batchItemFailures": [{"itemIdentifier": null}]}"#), BatchAnswer::Failed),
+        (Some(r#"{"batchItemFailures": [{"id": "10"}]}"#), BatchAnswer::Failed),
         (
             Some(r#"{"batchItemFailures": [{"itemIdentifier": "11"}, {"itemIdentifier": "9"}]}"#),
-            Outcome::Failed,
+            BatchAnswer::Failed,
         ),
-        (Some(r#"{"batchItemFailures": "11"}"#), Outcome::Failed),
-        (Some("no JSON"), Outcome::Failed),
+        (Some(r#"{"batchItemFailures": "11"}"#), BatchAnswer::Failed),
+        (Some("no JSON"), BatchAnswer::Failed),
     ] {
         assert_eq!(of_stream(answer.map(str::as_bytes), &IDS), expected, "{answer:?}");
     }

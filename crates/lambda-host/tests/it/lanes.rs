@@ -1,6 +1,6 @@
 //! A lane, compared with a plain list of the batches that must come.
 
-use lambda_host::answer::Outcome;
+use lambda_host::answer::BatchAnswer;
 use lambda_host::lane::{Lane, Rules};
 use proptest::prelude::*;
 
@@ -22,16 +22,16 @@ impl Model {
         self.pieces[0].clone()
     }
 
-    fn end(&mut self, outcome: Outcome, bisect: bool) {
+    fn end(&mut self, outcome: BatchAnswer, bisect: bool) {
         let mut piece = self.pieces.remove(0);
         let rest = match outcome {
-            Outcome::Done => vec![],
-            Outcome::From(index) => vec![piece.split_off(index)],
-            Outcome::Failed if bisect && piece.len() > 1 => {
+            BatchAnswer::Done => vec![],
+            BatchAnswer::From(index) => vec![piece.split_off(index)],
+            BatchAnswer::Failed if bisect && piece.len() > 1 => {
                 let behind = piece.split_off(piece.len() / 2);
                 vec![std::mem::take(&mut piece), behind]
             }
-            Outcome::Failed => vec![std::mem::take(&mut piece)],
+            BatchAnswer::Failed => vec![std::mem::take(&mut piece)],
         };
         self.done.extend(piece);
         self.pieces.splice(0..0, rest);
@@ -56,11 +56,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn outcome(batch: &[u32], from: Option<u32>, fails: bool) -> Outcome {
+fn outcome(batch: &[u32], from: Option<u32>, fails: bool) -> BatchAnswer {
     match from {
-        Some(from) => Outcome::From(from as usize * batch.len() / 1_000),
-        None if fails => Outcome::Failed,
-        None => Outcome::Done,
+        Some(from) => BatchAnswer::From(from as usize * batch.len() / 1_000),
+        None if fails => BatchAnswer::Failed,
+        None => BatchAnswer::Done,
     }
 }
 
@@ -108,8 +108,8 @@ proptest! {
             now_ms += 10_000;
             let batch = lane.take(now_ms).expect("something is due");
             prop_assert_eq!(batch, model.next(size));
-            lane.finish(Outcome::Done, now_ms);
-            model.end(Outcome::Done, bisect);
+            lane.finish(BatchAnswer::Done, now_ms);
+            model.end(BatchAnswer::Done, bisect);
         }
         prop_assert_eq!(model.done, (0..pushed).collect::<Vec<_>>());
     }
@@ -121,8 +121,9 @@ fn pauses_double_until_a_record_is_done() {
     let mut lane = Lane::new(rules);
     (0..4).for_each(|record| lane.push(record, 0));
     let mut pauses = Vec::new();
-    let failed = Outcome::Failed;
-    for outcome in [failed, failed, failed, failed, Outcome::From(1), failed, Outcome::Done] {
+    let failed = BatchAnswer::Failed;
+    for outcome in [failed, failed, failed, failed, BatchAnswer::From(1), failed, BatchAnswer::Done]
+    {
         let now_ms = lane.due_ms().expect("something is due");
         lane.take(now_ms).expect("it is due");
         lane.finish(outcome, now_ms);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lambda_host::answer::Outcome;
+use lambda_host::answer::BatchAnswer;
 use lambda_host::lane::Rules;
 use lambda_host::shard::{Family, Shard};
 
@@ -25,7 +25,7 @@ fn lanes_run_in_parallel_and_keep_the_order_of_a_key() {
             for (key, n) in batch {
                 assert!(last.insert(key, n).is_none_or(|before| before < n));
             }
-            shard.finish(lane, Outcome::Done, now_ms);
+            shard.finish(lane, BatchAnswer::Done, now_ms);
         }
         now_ms += 1;
     }
@@ -48,7 +48,7 @@ fn a_lane_that_fails_stops_no_other() {
     shard.push(other.as_bytes(), 1, 0);
     let mut done = 0;
     for (lane, batch) in shard.take(0) {
-        let outcome = if batch == [0] { Outcome::Failed } else { Outcome::Done };
+        let outcome = if batch == [0] { BatchAnswer::Failed } else { BatchAnswer::Done };
         done += shard.finish(lane, outcome, 0).done;
     }
     assert_eq!((done, shard.len(), shard.due_ms()), (1, 1, Some(100)));

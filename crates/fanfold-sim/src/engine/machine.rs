@@ -30,15 +30,14 @@ pub(super) struct SimDisk {
 }
 
 impl SimDisk {
-    /// Drawn from the seed.
-    pub(super) fn draw(world: &World, counts: Arc<Mutex<Counts>>) -> Self {
+    /// Drawn from the seed. If the machine stops in a call, it is often one of the first `few`.
+    pub(super) fn draw(world: &World, counts: Arc<Mutex<Counts>>, few: u64) -> Self {
         Self {
             world: world.clone(),
             on: AtomicBool::new(true),
             errors: if world.happens(400) { world.pick(1..60) } else { 0 },
-            // Small numbers are in the making of the folder, and in opening it.
             stops_at: match world.pick(0..4) {
-                0 => 1 + world.pick(0..40),
+                0 => 1 + world.pick(0..few),
                 1 => 1 + world.pick(0..1_000),
                 _ => 0,
             },

@@ -46,6 +46,9 @@ use crate::workload::Habits;
 const FOLDER: &str = "/data";
 /// How long a life takes, in milliseconds: from before the first checkpoint to after many.
 const LIFE_MS: std::ops::Range<u64> = 20..8_000;
+/// The same without clients: only what earlier lives have left goes on, and sweeps come by, which leave alone what is
+/// younger than ten seconds.
+const IDLE_LIFE_MS: std::ops::Range<u64> = 20..40_000;
 /// How long the last life may take until all is quiet, in milliseconds: longer than any retry, and than many sweeps.
 const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
 /// How long a life may take at most, in simulated time.
@@ -185,7 +188,15 @@ impl Run {
     /// One life of the engine: what its disk holds then, and whether it was shut down properly.
     fn live(&self, disk: MemoryDisk, life: u64, is_last: bool) -> (MemoryDisk, bool) {
         self.world.resume();
-        let faults = Arc::new(SimDisk::draw(&self.world, self.counts.clone()));
+        let is_idle = !is_last && self.world.happens(200);
+        let few = match (life, is_idle) {
+            // The making of the folder.
+            (1, _) => 20,
+            // The opening of the folder, and a checkpoint of what a sweep has brought forward.
+            (_, true) => 200,
+            (_, false) => 40,
+        };
+        let faults = Arc::new(SimDisk::draw(&self.world, self.counts.clone(), few));
         if is_last {
             faults.off();
         }
@@ -205,7 +216,7 @@ impl Run {
                 let main = self.executor.spawn(async move {
                     match is_last {
                         true => run.end(engine).await,
-                        false => run.work(engine, spoiled).await,
+                        false => run.work(engine, spoiled, is_idle).await,
                     }
                 });
                 let until = Time(self.world.now().0 + LIFE_MS_MAX);
@@ -242,9 +253,9 @@ impl Run {
     }
 
     /// A life with faults. `true`: it was shut down properly.
-    async fn work(&self, engine: Rc<Engine>, faults: Arc<SimDisk>) -> bool {
+    async fn work(&self, engine: Rc<Engine>, faults: Arc<SimDisk>, is_idle: bool) -> bool {
         self.report(&engine);
-        for _ in 0..self.habits.clients {
+        for _ in 0..if is_idle { 0 } else { self.habits.clients } {
             let (run, engine) = (self.clone(), engine.clone());
             self.executor.spawn(async move { run.send(&engine).await });
         }
@@ -263,7 +274,7 @@ impl Run {
             }
         };
         self.executor.spawn(reading);
-        self.pause(LIFE_MS).await;
+        self.pause(if is_idle { IDLE_LIFE_MS } else { LIFE_MS }).await;
         let stops_properly = if self.is_deployed { 150 } else { 400 };
         if !self.world.happens(stops_properly) {
             return false;

@@ -27,14 +27,14 @@ pub(crate) struct Options {
     /// Only sees that every mutation applies and names checks that exist.
     #[arg(long, conflicts_with = "names")]
     check: bool,
-    /// Tries a few, which the commit chooses.
+    /// Tries a few, which the commit chooses, and only with tests.
     #[arg(long, conflicts_with_all = ["names", "check"])]
     few: bool,
 }
 
 impl Options {
     /// What CI does.
-    pub(crate) const IN_CI: Self = Self { names: Vec::new(), check: true, few: false };
+    pub(crate) const IN_CI: Self = Self { names: Vec::new(), check: false, few: true };
 }
 
 /// What a check made of a mutation.
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     if options.few {
-        return few(&root, &mutations);
+        return few(&root, mutations);
     }
     let named = |name: &String| {
         let found = mutations.iter().find(|mutation| mutation.name == *name);
@@ -75,8 +75,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     try_all(&copy, &selected)
 }
 
-/// A few mutations: the commit says which, so that every commit tries others, and the same ones again.
-fn few(root: &Path, mutations: &[Mutation]) -> Result<()> {
+/// A few mutations: the commit says which, so that every commit tries others, and the same ones again. Only tests
+/// try them: which seed of the simulator finds a mutation changes with the sources.
+fn few(root: &Path, mutations: Vec<Mutation>) -> Result<()> {
+    let is_test = |check: &Check| matches!(check, Check::Test { .. });
+    let of_tests = |mut mutation: Mutation| {
+        mutation.checks.retain(is_test);
+        (!mutation.checks.is_empty()).then_some(mutation)
+    };
+    let mutations: Vec<Mutation> = mutations.into_iter().filter_map(of_tests).collect();
     let output = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root).output()?;
     let commit = String::from_utf8(output.stdout)?;
     let number = u64::from_str_radix(commit.get(..12).context("no commit")?, 16)? as usize;

@@ -130,4 +130,18 @@ mod tests {
         block_on(at_once(Pace::of(2), (0..100).map(std::future::ready), |n| ended.push(n)));
         assert_eq!(ended, (0..100).collect::<Vec<_>>());
     }
+
+    /// Other tasks run after every `turn` futures, even if none of them waits.
+    #[test]
+    fn the_executor_has_its_turn() {
+        for (turn, count, expected) in [(3, 10, 3), (1, 5, 5), (10, 10, 1), (11, 10, 0)] {
+            let futures = (0..count).map(std::future::ready);
+            let mut running = Box::pin(at_once(Pace { limit: 4, turn }, futures, |_: u64| {}));
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let polls = std::iter::from_fn(|| {
+                running.as_mut().poll(&mut context).is_pending().then_some(())
+            });
+            assert_eq!(polls.take(100).count(), expected, "{count} futures by turns of {turn}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod conformance;
 mod durable;
 mod engine;
 mod event_source;
+mod first_start;
 mod gaps;
 mod lethal;
 mod many_logs;

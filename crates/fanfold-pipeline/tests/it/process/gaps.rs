@@ -331,6 +331,13 @@ fn much_that_is_parked_is_taken_up_in_bounded_steps() {
     });
 }
 
+/// Parks more conflicts at seq 1 than one read lists.
+async fn with_conflicts(world: &World) {
+    let other = |id| [command("bob", id, "add", json!({"counter": "a", "by": 1}))];
+    let conflicts: Vec<_> = (1..=1_001).map(|id| world.record(&acme(), 1, &other(id))).collect();
+    done(&world.processor(), &conflicts).await;
+}
+
 /// Items that wait for an operator do not hide commands that can be processed, however many there are.
 #[test]
 fn what_waits_for_an_operator_hides_nothing() {
@@ -338,10 +345,7 @@ fn what_waits_for_an_operator_hides_nothing() {
         for is_nudged in [true, false] {
             let world = World::new();
             with_a_gap(&world).await;
-            let other = |id| [command("bob", id, "add", json!({"counter": "a", "by": 1}))];
-            let conflicts: Vec<_> =
-                (1..=1_001).map(|id| world.record(&acme(), 1, &other(id))).collect();
-            done(&world.processor(), &conflicts).await;
+            with_conflicts(&world).await;
             assert_eq!(world.parked(&acme()).await.len(), 1_003);
             done(&world.processor(), &[world.acme(4..=4)]).await;
             let next = if is_nudged { world.nudge(&acme()) } else { world.acme(7..=7) };
@@ -358,10 +362,7 @@ fn what_waits_for_an_operator_hides_no_leftover() {
     play(async || {
         let world = World::new();
         with_a_gap(&world).await;
-        let other = |id| [command("bob", id, "add", json!({"counter": "a", "by": 1}))];
-        let conflicts: Vec<_> =
-            (1..=1_001).map(|id| world.record(&acme(), 1, &other(id))).collect();
-        done(&world.processor(), &conflicts).await;
+        with_conflicts(&world).await;
         world.faults.fail(Op::ParkedRemove, "", 1..=9, Broken::Before);
         done(&world.processor(), &[world.acme(4..=4)]).await;
         done(&world.processor(), &[world.nudge(&acme())]).await;

@@ -31,7 +31,9 @@ pub(crate) use self::points::*;
 
 #[cfg(not(feature = "fault-points"))]
 mod none {
-    pub(crate) fn reached(_effect: &'static str) {}
+    pub(crate) fn reached(_effect: &'static str) {
+        crate::interleave::reached(crate::interleave::Between::Steps);
+    }
 
     pub(crate) fn before_abort(_checkpoint: impl Fn() + Send + Sync + 'static) {}
 
@@ -47,6 +49,7 @@ mod points {
     use std::time::Duration;
 
     use super::EFFECTS;
+    use crate::interleave::{self, Between};
     use crate::striped::lock;
 
     /// The pause before a checkpoint: long enough for several checks of the stages' progress.
@@ -62,7 +65,7 @@ mod points {
 
     static CHECKPOINT: Mutex<Option<Checkpoint>> = Mutex::new(None);
 
-    /// Reports that an effect took place. Aborts if `FANFOLD_ABORT_AFTER` asks for it.
+    /// Reports that an effect took place, and no step behind it. Aborts if `FANFOLD_ABORT_AFTER` asks for it.
     pub(crate) fn reached(effect: &'static str) {
         static POINT: OnceLock<Option<Point>> = OnceLock::new();
         debug_assert!(EFFECTS.contains(&effect), "{effect}");
@@ -87,6 +90,7 @@ mod points {
             }
             std::process::abort();
         }
+        interleave::reached(Between::Steps);
     }
 
     /// Sets the function that makes a checkpoint before an abort.

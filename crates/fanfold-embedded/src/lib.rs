@@ -28,6 +28,7 @@ mod env;
 mod event_source;
 mod faults;
 mod hash_key;
+mod interleave;
 mod limit;
 mod ports;
 mod recovery;
@@ -58,6 +59,8 @@ pub mod testing {
     pub use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, DiskFile, MemoryDisk};
     #[cfg(feature = "fault-points")]
     pub use crate::faults::EFFECTS;
+    #[cfg(feature = "interleavings")]
+    pub use crate::interleave::{Between, interleave};
     pub use crate::ports::Ports;
     pub use crate::tables::{
         StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,

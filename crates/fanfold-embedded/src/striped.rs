@@ -1,10 +1,12 @@
 //! A map by log that is split into stripes with a lock each, so that logs rarely contend for a lock.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use fanfold::LogId;
 use foldhash::fast::RandomState;
+
+use crate::interleave::{Guard, guard};
 
 /// Enough that a few dozen threads rarely contend for a stripe. At most 64, as [`stripe`] takes 6 bits.
 const STRIPES: usize = 64;
@@ -25,12 +27,12 @@ impl<T> Default for Striped<T> {
 
 impl<T> Striped<T> {
     /// Locks the stripe of `log`.
-    pub(crate) fn of(&self, log: &LogId) -> MutexGuard<'_, Stripe<T>> {
+    pub(crate) fn of(&self, log: &LogId) -> Guard<'_, Stripe<T>> {
         lock(&self.stripes[stripe(log)])
     }
 
     /// Locks all stripes, one after another.
-    pub(crate) fn stripes(&self) -> impl Iterator<Item = MutexGuard<'_, Stripe<T>>> {
+    pub(crate) fn stripes(&self) -> impl Iterator<Item = Guard<'_, Stripe<T>>> {
         self.stripes.iter().map(lock)
     }
 }
@@ -46,6 +48,6 @@ fn stripe(log: &LogId) -> usize {
 
 /// Locks, and ignores poisoning: no code under the crate's locks panics halfway through a change, so the data is
 /// consistent.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
+    guard(mutex.lock().unwrap_or_else(PoisonError::into_inner))
 }

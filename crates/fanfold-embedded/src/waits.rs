@@ -15,6 +15,7 @@ use fanfold_pipeline::ports::{Cursor, Env, Journal, ViewTable, Waits};
 use futures::future::select;
 use tokio::sync::oneshot;
 
+use crate::interleave::{self, Between};
 use crate::striped::Striped;
 
 /// The waiters for the logs of one journal, or of one view, to reach a seq.
@@ -146,8 +147,11 @@ impl LocalWaits {
 impl Waits for LocalWaits {
     async fn entry(&self, log: &LogId, seq: Seq, ms: u64) {
         let waiter = self.journal.waiters.register(log, seq);
+        interleave::reached(Between::Steps);
         // If the journal fails here, the caller gets the error from its own read.
-        if self.journal.port.tail(log).await.is_ok_and(|tail| tail < seq) {
+        let tail = self.journal.port.tail(log).await;
+        interleave::reached(Between::Steps);
+        if tail.is_ok_and(|tail| tail < seq) {
             self.until_woken(waiter, ms).await;
         }
     }
@@ -155,7 +159,9 @@ impl Waits for LocalWaits {
     async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64) {
         let Some(view) = self.views.get(view) else { return };
         let waiter = view.waiters.register(log, seq);
+        interleave::reached(Between::Steps);
         let cursor = view.port.cursor(log).await;
+        interleave::reached(Between::Steps);
         // A parked view does not advance, so waiting for it is useless.
         let comes = |cursor: Cursor| cursor.seq < seq && cursor.parked.is_none();
         if cursor.is_ok_and(|cursor| comes(cursor.unwrap_or_default())) {

@@ -1,5 +1,5 @@
 //! Reads the parked table page by page. What waits for an operator stays there, and must not hide
-//! what lies behind it.
+//! what lies behind it, unless it is so much that the log is in alarm anyway.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,11 @@ use fanfold::{LogId, Seq};
 
 use crate::ports::{ParkedItem, ParkedTable, Unavailable};
 
-/// The parked items of a log, by seq and then identity.
+/// Items that one walk lists, about. Source: our choice. A walk reads at most 10 MB of small items,
+/// and a log with so many that wait for an operator has been in alarm for long.
+const LISTED_MAX: usize = 10_000;
+
+/// The parked items of a log, by seq and then identity, until [`LISTED_MAX`].
 pub(crate) struct ParkedPages<'a> {
     table: &'a dyn ParkedTable,
     log: &'a LogId,
@@ -16,7 +20,9 @@ pub(crate) struct ParkedPages<'a> {
     from: Seq,
     /// The identities at `from` that were read already.
     read: BTreeSet<String>,
-    more: bool,
+    /// How many items were listed. An item that was listed twice counts twice.
+    listed: usize,
+    is_whole: bool,
 }
 
 impl<'a> ParkedPages<'a> {
@@ -27,18 +33,25 @@ impl<'a> ParkedPages<'a> {
         from: Seq,
         per_page: usize,
     ) -> Self {
-        Self { table, log, per_page, from, read: BTreeSet::new(), more: true }
+        Self { table, log, per_page, from, read: BTreeSet::new(), listed: 0, is_whole: false }
     }
 
-    /// The next page; `None` if the last one was the end.
+    /// Whether the last page was the end. If not, a caller that needs what is above the tail begins
+    /// again there.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// The next page; `None` if the last one was the end, or enough was listed.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<ParkedItem>>, Unavailable> {
-        if !self.more {
+        if self.is_whole || self.listed >= LISTED_MAX {
             return Ok(None);
         }
         // The port lists from a seq on, so a page begins with what the last one had of that seq.
         let limit = self.per_page + self.read.len();
         let mut items = self.table.list(self.log, self.from, limit).await?;
-        self.more = items.len() >= limit;
+        self.listed += items.len();
+        self.is_whole = items.len() < limit;
         items.retain(|item| item.seq > self.from || !self.read.contains(&item.identity));
         if let Some(last) = items.last().map(|item| item.seq) {
             if last > self.from {

@@ -43,9 +43,6 @@ const IDS_PER_MS: u64 = 1_024;
 const LOGS_AT_ONCE: usize = 16;
 /// Parked items per read of the parked table.
 const PARKED_PER_LOOK: Knob = Knob::new(100, 2);
-/// Reads of the parked table for one log. Source: a log with 10,000 items that wait for an operator
-/// is in alarm; what lies behind them can wait for that operator, too.
-const LOOKS_MAX: usize = 100;
 
 /// The ports of the sweep.
 #[derive(Clone)]

@@ -214,7 +214,7 @@ impl Executor {
             for task in detached {
                 self.spawn(task);
             }
-            let next = {
+            {
                 let mut shared = self.world.lock();
                 if shared.stopped {
                     return false;
@@ -237,18 +237,46 @@ impl Executor {
                         None => return false,
                     }
                 }
-                let n = shared.ready.len();
-                let at = shared.chance.random_range(0..n);
-                shared.ready.swap_remove(at)
-            };
-            // Removed from the table while it runs, since it may start and kill other tasks.
-            let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { continue };
-            self.world.lock().task = next;
-            let waker = Waker::from(Arc::new(TaskWaker { id: next, world: self.world.clone() }));
-            if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-                self.tasks.borrow_mut().insert(next, task);
             }
+            self.step(None);
         }
+    }
+
+    /// Polls one of the ready tasks, if there is any beside `running`.
+    fn step(&self, running: Option<TaskId>) {
+        let next = {
+            let mut shared = self.world.lock();
+            // The running task may be woken meanwhile. It must stay ready.
+            let running = running.and_then(|id| shared.ready.iter().position(|ready| *ready == id));
+            let n = shared.ready.len() - usize::from(running.is_some());
+            if n == 0 {
+                return;
+            }
+            let at = shared.chance.random_range(0..n);
+            let at = at + usize::from(running.is_some_and(|running| at >= running));
+            shared.ready.swap_remove(at)
+        };
+        // Removed from the table while it runs, since it may start and kill other tasks.
+        let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { return };
+        self.world.lock().task = next;
+        let waker = Waker::from(Arc::new(TaskWaker { id: next, world: self.world.clone() }));
+        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            self.tasks.borrow_mut().insert(next, task);
+        }
+    }
+
+    /// Polls another ready task in the middle of the one that runs, as a second thread would run it.
+    /// Does nothing if the run was stopped.
+    pub fn step_beside(&self) {
+        let running = {
+            let shared = self.world.lock();
+            if shared.stopped {
+                return;
+            }
+            shared.task
+        };
+        self.step(Some(running));
+        self.world.lock().task = running;
     }
 
     /// Drops all tasks.

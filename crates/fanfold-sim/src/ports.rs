@@ -26,6 +26,7 @@ use fanfold_pipeline::ports::{
 
 use crate::executor::World;
 use crate::faults::{Fault, Faults};
+use crate::model::Case;
 use crate::transport::{Notifications, Queue, Received};
 use crate::watch::{PARKED, Watch};
 
@@ -192,8 +193,14 @@ impl Journal for SimJournal {
     }
 
     async fn read(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, Unavailable> {
-        let (memory, log) = (self.memory.clone(), log.clone());
-        let effect = async move { memory.read(&log, from, limit).await };
+        let (memory, watch, log) = (self.memory.clone(), self.watch.clone(), log.clone());
+        let effect = async move {
+            let page = memory.read(&log, from, limit).await?;
+            if page.more {
+                watch.audit(|model| model.came_upon(Case::PagedJournal));
+            }
+            Ok(page)
+        };
         self.watch.faults.call("journal", effect).await
     }
 

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use super::{Disk, DiskFile};
+use crate::interleave::Guard;
 use crate::store::tables::{MemoryItems, MemoryTables};
 use crate::store::{StoreError, Tables};
 use crate::striped::lock;
@@ -238,7 +239,7 @@ impl MemoryDisk {
         Box::new(MemoryFile { disk: self.clone(), path: path.to_owned(), number })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> Guard<'_, Shared> {
         lock(&self.shared)
     }
 }

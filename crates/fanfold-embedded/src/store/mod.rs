@@ -36,6 +36,7 @@ use self::command_log::CommandLog;
 use self::folder::Folder;
 use self::layers::Layers;
 use crate::faults;
+use crate::interleave::{self, Between};
 use crate::rising::Rising;
 use crate::striped::lock;
 
@@ -185,7 +186,10 @@ impl Store {
         let unsaved = lock(&self.layers[table.index()]).get(key);
         match unsaved {
             Some(value) => Ok(value),
-            None => self.tables.get(table, key),
+            None => {
+                interleave::reached(Between::Steps);
+                self.tables.get(table, key)
+            }
         }
     }
 
@@ -222,6 +226,7 @@ impl Store {
         while from < to {
             let page =
                 lock(&self.layers[table.index()]).page(&from, &to, descending, SCAN_ITEMS.get());
+            interleave::reached(Between::Steps);
             // Where memory was cut off, the tables are, too.
             let (low, high) = match (&page.end, descending) {
                 (None, _) => (from.clone(), to.clone()),
@@ -361,6 +366,7 @@ impl Store {
 
     fn save(&self, done: Option<u64>) -> Result<(), StoreError> {
         faults::reached("checkpoint.cut");
+        interleave::reached(Between::Checkpoint);
         let sealed: Vec<_> = self.layers.iter().map(|layers| lock(layers).sealed()).collect();
         let items = sealed.iter().enumerate().flat_map(|(index, items)| {
             items.iter().map(move |(key, value)| (Table::at(index), key.clone(), value.clone()))
@@ -369,6 +375,7 @@ impl Store {
         let done = done.map(|done| (Table::META, Bytes::from_static(DONE_KEY), Some(done)));
         self.tables.commit(&mut items.chain(done))?;
         faults::reached("checkpoint.saved");
+        interleave::reached(Between::Checkpoint);
         let before: Vec<_> = self.layers.iter().map(|layers| lock(layers).keep_clean()).collect();
         drop(before);
         Ok(())

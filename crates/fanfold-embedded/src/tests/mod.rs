@@ -10,6 +10,7 @@ mod engine;
 mod event_source;
 mod first_start;
 mod gaps;
+mod interleave;
 mod lethal;
 mod many_logs;
 mod memory;

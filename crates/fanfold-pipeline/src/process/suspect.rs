@@ -284,12 +284,14 @@ impl Processor {
     }
 
     async fn parked_of(&self, id: &LogId) -> Result<ParkedOfLog, Unavailable> {
-        let (attempt, mut items) = self.parked_from(id, Seq::ZERO).await?;
-        let is_full = items.len() >= PARKED_PER_READ.get();
+        let is_suspect = |item: &ParkedItem| {
+            Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
+        };
+        let (attempt, mut items, is_whole) = self.parked_from(id, Seq::ZERO).await?;
         let mut held_at = None;
-        if is_full || items.iter().any(is_suspect) {
+        if !is_whole || items.iter().any(is_suspect) {
             let tail = self.ports.journal.tail(id).await?;
-            if is_full {
+            if !is_whole {
                 items.extend(self.parked_from(id, tail.next()).await?.1);
             }
             let above = items.iter().filter(|item| item.seq > tail && is_suspect(item));
@@ -298,22 +300,26 @@ impl Processor {
         Ok(ParkedOfLog { attempt, items, held_at })
     }
 
-    /// The log's marker, and about [`PARKED_PER_READ`] of the items from `from` on that are suspect
-    /// or could go on.
+    /// The log's marker, about [`PARKED_PER_READ`] of the items from `from` on that are suspect or
+    /// could go on, and whether these are all.
     async fn parked_from(
         &self,
         id: &LogId,
         from: Seq,
-    ) -> Result<(Option<Attempt>, Vec<ParkedItem>), Unavailable> {
+    ) -> Result<(Option<Attempt>, Vec<ParkedItem>, bool), Unavailable> {
         let mut pages = ParkedPages::new(&*self.ports.parked, id, from, PARKED_PER_READ.get());
         let (mut attempt, mut items) = (None, Vec::new());
         while items.len() < PARKED_PER_READ.get()
             && let Some(mut page) = pages.next().await?
         {
             attempt = attempt.or(take_marker(&mut page));
-            items.extend(page.into_iter().filter(|item| is_suspect(item) || could_go_on(item)));
+            items.extend(page.into_iter().filter(|item| {
+                Parked::decode(&item.body).is_ok_and(|parked| {
+                    parked.reason == Reason::Suspect || !parked.reason.is_for_operator()
+                })
+            }));
         }
-        Ok((attempt, items))
+        Ok((attempt, items, pages.are_whole()))
     }
 
     /// Whether one more command of the service may become a fault within this hour; if so, counts
@@ -342,12 +348,4 @@ impl Processor {
         parked.park(&faults, &ParkedItem { seq: Seq(now.0), identity, body }).await?;
         Ok(true)
     }
-}
-
-fn is_suspect(item: &ParkedItem) -> bool {
-    Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
-}
-
-fn could_go_on(item: &ParkedItem) -> bool {
-    Parked::decode(&item.body).is_ok_and(|parked| !parked.reason.is_for_operator())
 }

@@ -9,7 +9,7 @@ use fanfold::body::record::{Part, Record};
 use fanfold::{LogId, Seq, Time};
 use lru::LruCache;
 
-use super::{LOOKS_MAX, PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
+use super::{PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
 use crate::leases::{may_run, take_marker};
 use crate::parked_pages::ParkedPages;
 use crate::ports::{Change, ParkedItem, StreamRecord, Unavailable};
@@ -165,18 +165,16 @@ impl Sweep {
         let from = |seq| ParkedPages::new(&*self.ports.parked, log, seq, PARKED_PER_LOOK.get());
         let mut pages = from(Seq::ZERO);
         let mut through = Seq::ZERO;
-        for _ in 0..LOOKS_MAX {
-            let Some(mut items) = pages.next().await? else { return Ok(parked) };
+        while !parked.could_go_on
+            && let Some(mut items) = pages.next().await?
+        {
             let marker = take_marker(&mut items);
             parked.attempted |= marker.is_some_and(|attempt| !may_run(&attempt.lease, now));
             items.iter().for_each(|item| parked.note(item, tail, now));
             through = items.last().map_or(through, |item| item.seq);
-            if parked.could_go_on {
-                break;
-            }
         }
         // Whatever is parked below, the sweep must know where the log stands still.
-        if through <= tail {
+        if through <= tail && !pages.are_whole() {
             let items = from(tail.next()).next().await?;
             items.iter().flatten().for_each(|item| parked.note(item, tail, now));
         }

@@ -9,6 +9,7 @@
 mod audit;
 mod fault;
 mod machine;
+mod readers;
 mod seen;
 
 use std::cell::{Cell, RefCell};
@@ -23,23 +24,22 @@ use fanfold::invariant::{Breach, Invariant};
 use fanfold::knob;
 use fanfold::{LogId, Seq, Services, Time, Views};
 use fanfold_embedded::Limit;
-use fanfold_embedded::testing::MemoryDisk;
+use fanfold_embedded::testing::{Between, MemoryDisk, interleave};
 use fanfold_embedded::{Config, Engine, Machine, TransitConfig};
 use fanfold_pipeline::ingest::IngestError;
 use fanfold_pipeline::ports::{
     CommandStream, Commands, Env, Journal, ParkedItem, ParkedTable, StreamRecord, ViewTable,
 };
-use fanfold_pipeline::read::Awaited;
+use futures::FutureExt;
 use serde_json::Value;
 
 pub use self::fault::Fault;
 use self::machine::{SimClock, SimDisk, SimSpawner};
 use self::seen::{Promises, Seen};
 use crate::attempts::counted;
-use crate::clients::all_rows;
 use crate::executor::{Executor, World};
 use crate::model::{Cases, Model};
-use crate::services::{self, Deployed, services, views};
+use crate::services::{Deployed, services, views};
 use crate::workload::Habits;
 
 /// The folder.
@@ -55,9 +55,8 @@ const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
 const LIFE_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Lives of one run, the last one included.
 const LIVES: std::ops::Range<u64> = 2..7;
-/// Pauses of clients, of readers, and of everything that seldom happens.
+/// Pauses of clients, and of everything that seldom happens.
 const CLIENT_MS: std::ops::Range<u64> = 0..120;
-const READER_MS: std::ops::Range<u64> = 5..400;
 const SELDOM_MS: std::ops::Range<u64> = 100..3_000;
 /// How far the clock jumps, in milliseconds.
 const JUMP_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
@@ -105,6 +104,18 @@ struct Run {
     trace: Rc<RefCell<Vec<String>>>,
     commands: Rc<Cell<u64>>,
     cases: Rc<RefCell<Cases>>,
+    beside: Rc<Beside>,
+}
+
+/// What runs between two steps of a call of the engine, as other threads would.
+#[derive(Default)]
+struct Beside {
+    /// How often, in thousandths of the points.
+    per_mille: Cell<u64>,
+    /// The engine of this life, once it has recovered.
+    recovered: RefCell<Option<Rc<Engine>>>,
+    /// Nothing runs beside an audit.
+    is_audited: Cell<bool>,
 }
 
 /// Runs one seed.
@@ -127,6 +138,7 @@ pub fn run(seed: u64) -> Report {
         trace: Rc::default(),
         commands: Rc::default(),
         cases: Rc::default(),
+        beside: Rc::default(),
     };
     let mut disk = MemoryDisk::default();
     let lives = world.pick(LIVES);
@@ -212,6 +224,9 @@ impl Run {
         let is_clean = match Engine::open_on(machine, self.config(), Path::new(FOLDER)) {
             Ok(engine) => {
                 let engine = Rc::new(engine);
+                self.beside.per_mille.set([0, 5, 50, 300][self.world.pick(0..4) as usize]);
+                let beside = self.clone();
+                interleave(Some(Rc::new(move |between| beside.step_beside(between))));
                 let (run, spoiled) = (self.clone(), faults.clone());
                 let main = self.executor.spawn(async move {
                     match is_last {
@@ -221,6 +236,8 @@ impl Run {
                 });
                 let until = Time(self.world.now().0 + LIFE_MS_MAX);
                 let ended = self.executor.run_until(&main, until);
+                interleave(None);
+                self.beside.recovered.take();
                 let is_clean = main.take();
                 let stopped = faults.has_stopped();
                 self.seen
@@ -270,6 +287,7 @@ impl Run {
             if read.recovered().await {
                 run.note(|| "recovered".to_owned());
                 run.audit(&read, &due).await;
+                run.beside.recovered.replace(Some(read.clone()));
                 run.read(&read).await;
             }
         };
@@ -334,11 +352,30 @@ impl Run {
 
     async fn audit(&self, engine: &Engine, due: &Promises) -> Model {
         // Reads of the ports never wait: nothing else runs meanwhile.
+        self.beside.is_audited.set(true);
         let mut seen = std::mem::take(&mut *self.seen.borrow_mut());
         let mut model = audit::audit(engine, &self.services, &self.views, &seen, due).await;
         seen.violations.append(&mut model.violations);
         *self.seen.borrow_mut() = seen;
+        self.beside.is_audited.set(false);
         model
+    }
+
+    /// At a point of the engine: now and then other tasks go on there, or a reader reads.
+    fn step_beside(&self, between: Between) {
+        if self.beside.is_audited.get() || !self.world.happens(self.beside.per_mille.get()) {
+            return;
+        }
+        match between {
+            Between::Steps => (0..=self.world.pick(0..3)).for_each(|_| self.executor.step_beside()),
+            Between::Checkpoint => {
+                let engine = self.beside.recovered.borrow().clone();
+                if let Some(engine) = engine {
+                    // Without a wait it is ready at once.
+                    let _ = self.read_once(&engine, 1).now_or_never();
+                }
+            }
+        }
     }
 
     async fn logs(&self, engine: &Engine) -> Vec<LogId> {
@@ -455,43 +492,6 @@ impl Run {
             }));
         }
         batch
-    }
-
-    /// Reads entries and views, also while they are written.
-    async fn read(&self, engine: &Engine) {
-        loop {
-            self.pause(READER_MS).await;
-            let promise = {
-                let seen = self.seen.borrow();
-                let n = seen.promised.len();
-                (n > 0).then(|| {
-                    let at = self.world.pick(0..n as u64) as usize;
-                    seen.promised.keys().nth(at).cloned()
-                })
-            };
-            let Some((log, seq)) = promise.flatten() else { continue };
-            if self.world.happens(500) {
-                let found = engine.reads().entry(&log, seq, self.world.pick(0..2_000)).await;
-                if let Ok(Awaited::Ready(entry)) = found {
-                    self.seen.borrow_mut().sees_entry(&log, &entry);
-                }
-                continue;
-            }
-            let asked = self.world.happens(500).then_some(seq);
-            for view in services::READ {
-                let wait_ms = self.world.pick(0..2_000);
-                let found = all_rows(engine.reads(), view, &log, asked, wait_ms).await;
-                let Some((cursor, rows)) = found else { continue };
-                let rows = rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
-                let rows: Vec<_> = rows.collect();
-                let mut seen = self.seen.borrow_mut();
-                seen.sees_rows(view, &log, cursor, rows);
-                let reached = asked.is_none_or(|asked| cursor >= asked);
-                seen.check(Invariant::F6, reached, || {
-                    format!("{view} {log} is shown at {cursor} before {asked:?}")
-                });
-            }
-        }
     }
 
     /// Splits and merges shards of the command stream.

@@ -13,6 +13,8 @@ use super::decide::TOO_LARGE;
 pub enum Case {
     /// An entry has several events of one document.
     SeveralEvents,
+    /// A document that was removed is made again.
+    MadeAgain,
     /// A command was accepted, and nothing happened.
     NoEvents,
     /// An event is of a version before the newest.
@@ -43,12 +45,15 @@ pub enum Case {
     MessageOfLogs,
     /// A message has a commit without its entries.
     MessageWithoutEntries,
+    /// A read of the journal ended before the log did.
+    PagedJournal,
 }
 
 impl Case {
     /// Every case.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::SeveralEvents,
+        Self::MadeAgain,
         Self::NoEvents,
         Self::OlderVersion,
         Self::Refused,
@@ -64,6 +69,7 @@ impl Case {
         Self::WindowsOutside,
         Self::MessageOfLogs,
         Self::MessageWithoutEntries,
+        Self::PagedJournal,
     ];
 }
 
@@ -71,7 +77,7 @@ impl Case {
 pub type Cases = BTreeMap<Case, u64>;
 
 impl Model {
-    pub(super) fn came_upon(&mut self, case: Case) {
+    pub(crate) fn came_upon(&mut self, case: Case) {
         *self.cases.entry(case).or_default() += 1;
     }
 

@@ -5,6 +5,7 @@
 
 mod cases;
 mod decide;
+mod notes;
 mod state;
 mod views;
 
@@ -25,8 +26,11 @@ use fanfold::{
 };
 use fanfold_pipeline::ports::CommitItem;
 
+use crate::services::Notes;
+
 pub use self::cases::{Case, Cases};
 use self::decide::agrees;
+use self::notes::NoteModel;
 use self::views::ViewModel;
 
 /// Versions of a value, each with the first seq at which it holds.
@@ -57,6 +61,7 @@ struct LogModel {
     refused: BTreeSet<Seq>,
     used: HashMap<(Origin, CommandId), Seq>,
     documents: BTreeMap<DocumentId, (Option<AnyDocument>, History<Vec<u8>>)>,
+    notes: BTreeMap<DocumentId, NoteModel>,
     windows: BTreeMap<Origin, History<Window>>,
     prev: History<head::Prev>,
     /// The seq of each key in the state table.
@@ -269,6 +274,7 @@ impl Model {
         }
         self.count(log, &entry);
         let (newest, views) = (self.deployed.first().cloned(), self.views.clone());
+        let (mut wrong, mut is_made_again) = (None, false);
         let model = self.log(log);
         if let Outcome::Accepted(events) = &entry.outcome
             && let Some(service) = newest.as_ref().and_then(|services| services.get(log.service()))
@@ -278,9 +284,16 @@ impl Model {
                     model.documents.entry(event.document.clone()).or_default();
                 let folded = service.fold(document.take(), event).ok();
                 let json = folded.as_ref().and_then(|d| service.encode_document(d).ok());
+                let json = json.unwrap_or_default();
                 *document = folded;
+                if log.service() == Notes::<()>::NAME {
+                    let note = model.notes.entry(event.document.clone()).or_default();
+                    is_made_again |= note.was_removed() && event.kind.as_str() == "created";
+                    note.fold(event);
+                    wrong = wrong.or((!note.is(&json)).then(|| event.document.clone()));
+                }
                 history.retain(|(since, _)| *since != seq);
-                history.push((seq, json.unwrap_or_default()));
+                history.push((seq, json));
             }
         }
         if entry.outcome.uses_id() {
@@ -304,6 +317,12 @@ impl Model {
             }
         }
         model.entries.push(entry);
+        if is_made_again {
+            self.came_upon(Case::MadeAgain);
+        }
+        self.check(Invariant::F9, wrong.is_none(), || {
+            format!("{log}: {wrong:?} is folded wrong at {seq}")
+        });
         if parked.iter().any(|fault| fault.message() == views::ROW_TOO_LARGE) {
             self.came_upon(Case::RowTooLarge);
         }

@@ -55,7 +55,7 @@ fn a_run_comes_upon_what_authors_do_and_upon_every_limit() {
     };
     assert_eq!(missing(&stages, &Case::ALL), []);
     // Only its journals and heads are looked at.
-    assert_eq!(missing(&engines, &Case::ALL[..11]), []);
+    assert_eq!(missing(&engines, &Case::ALL[..12]), []);
 }
 
 #[test]

@@ -331,11 +331,15 @@ fn much_that_is_parked_is_taken_up_in_bounded_steps() {
     });
 }
 
-/// Parks more conflicts at seq 1 than one read lists.
-async fn with_conflicts(world: &World) {
+/// Parks so many conflicts at seq 1. One read lists 1,000 items.
+async fn with_conflicts(world: &World, count: u64) {
     let other = |id| [command("bob", id, "add", json!({"counter": "a", "by": 1}))];
-    let conflicts: Vec<_> = (1..=1_001).map(|id| world.record(&acme(), 1, &other(id))).collect();
-    done(&world.processor(), &conflicts).await;
+    let ids: Vec<u64> = (1..=count).collect();
+    for ids in ids.chunks(500) {
+        let conflicts: Vec<_> =
+            ids.iter().map(|id| world.record(&acme(), 1, &other(*id))).collect();
+        done(&world.processor(), &conflicts).await;
+    }
 }
 
 /// Items that wait for an operator do not hide commands that can be processed, however many there are.
@@ -345,7 +349,7 @@ fn what_waits_for_an_operator_hides_nothing() {
         for is_nudged in [true, false] {
             let world = World::new();
             with_a_gap(&world).await;
-            with_conflicts(&world).await;
+            with_conflicts(&world, 1_001).await;
             assert_eq!(world.parked(&acme()).await.len(), 1_003);
             done(&world.processor(), &[world.acme(4..=4)]).await;
             let next = if is_nudged { world.nudge(&acme()) } else { world.acme(7..=7) };
@@ -362,7 +366,7 @@ fn what_waits_for_an_operator_hides_no_leftover() {
     play(async || {
         let world = World::new();
         with_a_gap(&world).await;
-        with_conflicts(&world).await;
+        with_conflicts(&world, 1_001).await;
         world.faults.fail(Op::ParkedRemove, "", 1..=9, Broken::Before);
         done(&world.processor(), &[world.acme(4..=4)]).await;
         done(&world.processor(), &[world.nudge(&acme())]).await;
@@ -371,5 +375,22 @@ fn what_waits_for_an_operator_hides_no_leftover() {
         assert_eq!(world.parked(&acme()).await.len(), 1_003, "two were not removed");
         done(&world.processor(), &[world.nudge(&acme())]).await;
         assert_eq!(world.parked(&acme()).await.len(), 1_001);
+    });
+}
+
+/// F7: one call lists about 10,000 items at most. What can be processed is above the tail, so the
+/// processor finds it however much waits for an operator below.
+#[test]
+fn a_call_lists_a_bounded_number_of_items() {
+    play(async || {
+        let world = World::new();
+        with_a_gap(&world).await;
+        with_conflicts(&world, 12_000).await;
+        done(&world.processor(), &[world.acme(4..=4)]).await;
+        world.faults.forget();
+        done(&world.processor(), &[world.nudge(&acme())]).await;
+        assert_eq!(world.tail(&acme()).await.0, 6);
+        assert_eq!(world.parked(&acme()).await.len(), 12_000);
+        assert_eq!(world.faults.counts([Op::ParkedList]), [0]);
     });
 }

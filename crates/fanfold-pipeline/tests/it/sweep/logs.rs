@@ -104,6 +104,26 @@ fn what_waits_for_an_operator_hides_no_leftover() {
     });
 }
 
+/// F7: the sweep lists about 10,000 items of a log at most, and then those above the tail.
+#[test]
+fn a_sweep_lists_a_bounded_number_of_items() {
+    play(async || {
+        let (world, log) = (World::new(), org("a"));
+        world.accept(&log, 3).await;
+        done(&world.processor(), &[world.record(&log, 1, &[add(1)])]).await;
+        let ids: Vec<u64> = (1..=12_000).collect();
+        for ids in ids.chunks(500) {
+            let conflicts: Vec<_> = ids.iter().map(|id| other(&world, &log, *id)).collect();
+            done(&world.processor(), &conflicts).await;
+        }
+        park(&world, &log, 3, 1).await;
+        world.faults.forget();
+        let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
+        assert_eq!(report.nudged, std::slice::from_ref(&log));
+        assert_eq!(world.faults.counts([Op::ParkedList]), [0]);
+    });
+}
+
 /// The next run puts a nudge that could not be put.
 #[test]
 fn a_lost_nudge_is_made_again() {

@@ -162,7 +162,7 @@ impl World {
     }
 }
 
-/// Takes what is in the shards through a stage, a batch per shard.
+/// Runs a stage over the items in the shards, a batch per shard.
 fn take<T: Clone>(shards: &Shards<T>, stage: impl Fn(Vec<T>) -> BatchOutcome) {
     for (_, shard) in shards.iter() {
         let items = shard.read(shard.start(), usize::MAX);

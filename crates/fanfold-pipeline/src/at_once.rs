@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 /// How many futures run at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
-    /// At the same time, at most.
+    /// The most that run at the same time.
     pub limit: usize,
     /// After so many futures the executor may run other tasks, even if none of the futures waited.
     pub turn: usize,
@@ -133,7 +133,7 @@ mod tests {
 
     /// Other tasks run after every `turn` futures, even if none of them waits.
     #[test]
-    fn the_executor_has_its_turn() {
+    fn the_executor_runs_other_tasks_after_every_turn() {
         for (turn, count, expected) in [(3, 10, 3), (1, 5, 5), (10, 10, 1), (11, 10, 0)] {
             let futures = (0..count).map(std::future::ready);
             let mut running = Box::pin(at_once(Pace { limit: 4, turn }, futures, |_: u64| {}));

@@ -39,7 +39,7 @@ use crate::ports::ViewTable;
 const RACERS: u64 = 16;
 
 /// How often the suite polls for what must arrive before it reports a loss. Closures and databases
-/// that need time take it at each poll.
+/// may wait a little at each poll.
 const LOOKS_MAX: usize = 200;
 
 /// All of [`ViewTable`]: [`cursors`], [`rows`] and [`scans`].

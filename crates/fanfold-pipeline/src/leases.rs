@@ -57,7 +57,7 @@ pub(crate) struct Leases {
 /// What a stored lease means to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// As far as this process can tell, no call is under way.
+    /// Judging by the lease, no call is under way.
     Free {
         /// How many attempts in a row have ended their process.
         crashes: u32,

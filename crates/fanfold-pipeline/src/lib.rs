@@ -10,7 +10,7 @@
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
 //! resumes from its own checkpoint. (The sweeps do use stages: ingest for canaries, and a view's
-//! projector.) The stages know nothing of Lambda, AWS, HTTP or the embedded engine. Time,
+//! projector.) The stages do not depend on Lambda, AWS, HTTP or the embedded engine. Time,
 //! randomness and sleep reach them through the port [`Env`](ports::Env). No task outlives a call.
 
 mod at_once;

@@ -15,8 +15,8 @@ use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
 use crate::backoff::Backoff;
 use crate::ports::{Env, PublishError, Topic, Unavailable};
 
-/// Publishing stands between a batch and its acknowledgement: a few seconds at most, then the
-/// batch comes again.
+/// A batch is acknowledged only after publishing, so all attempts take a few seconds at most. Then
+/// the batch comes again.
 const PUBLISH_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 50, longest_ms: 800 };
 
 /// Topics that take messages.
@@ -100,7 +100,7 @@ struct Unsent {
     failed: Vec<Outgoing>,
     /// What the topic refuses for good, with its reason.
     refused: Vec<(Outgoing, String)>,
-    /// The topic takes nothing at all, and sending again at once makes no sense.
+    /// The topic takes no message now, so an immediate retry is useless.
     is_closed: bool,
 }
 
@@ -166,7 +166,8 @@ impl PackingTopic {
         let mut unsent = Unsent::default();
         let mut messages = messages.into_iter().peekable();
         while messages.peek().is_some() {
-            // While everything succeeds it goes on: what was stored is to be published.
+            // Goes on after `until` while everything succeeds, since stored commits must be
+            // published.
             let any_failed = !(unsent.failed.is_empty() && unsent.refused.is_empty());
             if unsent.is_closed || any_failed && self.env.now() >= progress.until {
                 unsent.failed.extend(messages);

@@ -9,8 +9,8 @@
 //! - For a commit beyond, the projector waits a little, since others may be applying what is
 //!   missing. Then it **catches up** from the journal.
 //!
-//! A commit that the view cannot apply parks the view for this log only (F7). So does one that ends
-//! the process, if the projector is [suspicious](Projector::suspicious).
+//! A commit that the view cannot apply parks the view for this log only (F7). So does one that
+//! crashes the process, if the projector is [suspicious](Projector::suspicious).
 
 mod group;
 mod rows;
@@ -57,7 +57,7 @@ const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 pub struct ProjectorPorts {
     /// The table of the view.
     pub table: Arc<dyn ViewTable>,
-    /// The event logs.
+    /// The journal.
     pub journal: Arc<dyn Journal>,
     /// Time and randomness.
     pub env: Arc<dyn Env>,
@@ -224,8 +224,8 @@ impl Projector {
     /// Fast path: applies all commits if they are next, with one read of the cursor and the rows
     /// together. Otherwise returns the cursor, and the caller goes on step by step.
     ///
-    /// The rows may be older than the cursor. The guard of each row's write notices that. A fault
-    /// may come of it, too, so a fault counts only if it comes again with rows loaded after the
+    /// The rows may be older than the cursor. The guard of each row's write detects that. Old rows
+    /// may also cause a fault, so a fault counts only if it occurs again with rows loaded after the
     /// cursor.
     async fn apply_in_one_read(
         &self,
@@ -432,7 +432,8 @@ impl Projector {
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason, "the view is parked for this log");
         let parked = ParkedView { seq, reason, at: self.ports.env.now() };
         self.ports.table.park(log, cursor.seq, &parked).await?;
-        // Refused if another projector has moved the cursor meanwhile. Then there is more to apply.
+        // The table does not park the view if another projector has moved the cursor meanwhile.
+        // Then there is more to apply.
         let parked = self.ports.table.cursor(log).await?.unwrap_or_default();
         if parked.parked.is_none() {
             return Err(ProjectError::Overtaken(seq));
@@ -464,8 +465,8 @@ impl Projector {
     }
 }
 
-/// The entries of a commit of the journal, which must be the next one (F3). The first commit of a page may begin
-/// before what was asked for.
+/// The entries of a commit of the journal, which must be the next one (F3). The first commit of a
+/// page may begin before what was asked for.
 fn read_commit(
     item: &CommitItem,
     expected: Seq,
@@ -477,7 +478,7 @@ fn read_commit(
     Ok(item.entries()?.0.into())
 }
 
-/// What is next in line: everything between the cursor and `to`.
+/// The commits that are next: everything between the cursor and `to`.
 #[derive(Default)]
 struct Next {
     commits: Vec<Arc<[Entry]>>,

@@ -1,4 +1,5 @@
-//! What callers read: entries of logs and rows of views. A read can wait for what is not there yet.
+//! Answers callers with entries of logs and rows of views. A read can wait for an entry, or for a
+//! view to reach a seq.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub struct ServedView {
 pub struct ReadPorts {
     /// The slots.
     pub commands: Arc<dyn Commands>,
-    /// The event logs.
+    /// The journal.
     pub journal: Arc<dyn Journal>,
     /// Heads and windows.
     pub state: Arc<dyn State>,
@@ -108,7 +109,7 @@ pub enum LookupError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The window knows the id, but the journal has no entry at its seq.
+    /// The window has the id, but the journal has no entry at its seq.
     #[error(transparent)]
     NoEntry(#[from] UnknownSeq),
     /// No command with this id was sent.
@@ -175,7 +176,7 @@ pub enum ViewError {
 pub enum Awaited<T> {
     /// What was asked for.
     Ready(T),
-    /// It was accepted, but is not there after the wait.
+    /// The command was accepted, but has no entry, or is not in the view, after the wait.
     Pending {
         /// The last seq that the log or the view has reached.
         seq: Seq,

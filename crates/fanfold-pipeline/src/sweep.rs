@@ -2,8 +2,8 @@
 //!
 //! [`Sweep`] walks the catalogue of logs, and nudges those whose commands have no entries yet or
 //! are parked. [`ViewSweep`] does the same for one view: it applies the journal to the view, and
-//! delivers the view's dead letters. These commits may not have been applied before because they
-//! end the process, so the sweep of a view is suspicious.
+//! delivers the view's dead letters. Such commits may be unapplied because they crash the process,
+//! so the sweep of a view is suspicious.
 //!
 //! The change stream may lose a batch. If the slot still holds it, the sweep puts the batch on the
 //! command stream again. If the slot was overwritten since, the batch cannot be restored: the log
@@ -49,7 +49,7 @@ const PARKED_PER_LOOK: Knob = Knob::new(100, 2);
 pub struct SweepPorts {
     /// The slots, and the catalogue of logs.
     pub commands: Arc<dyn Commands>,
-    /// The event logs.
+    /// The journal.
     pub journal: Arc<dyn Journal>,
     /// What is parked, and the markers of attempts.
     pub parked: Arc<dyn ParkedTable>,
@@ -83,13 +83,13 @@ pub struct SweepReport {
     /// the logs. For a log with several batches above its tail and nothing parked, the time is
     /// counted from when this sweep first saw it so, or later.
     pub standstill_ms_max: u64,
-    /// How many logs have something that waits for an operator, or has waited for minutes for what
-    /// should come by itself.
+    /// How many logs have an item that waits for an operator, or that has waited for minutes for
+    /// something that should come by itself.
     pub waiting: usize,
     /// How many logs wait, by reason. A log may count several times.
     pub waiting_for: BTreeMap<Reason, usize>,
-    /// How many logs have the marker of a call that has ended: a record has ended its process, and
-    /// has not come back alone. They are nudged, which removes the marker.
+    /// How many logs have the marker of a call that has ended: a record crashed its process, and
+    /// has not come back alone. The sweep nudges such a log, and the nudge removes the marker.
     pub attempted: usize,
     /// How long ago the last command of a canary got its entry, in milliseconds: the maximum over
     /// the canaries; `None` while no canary has an entry. In a healthy pipeline it is about the
@@ -105,7 +105,7 @@ impl Sweep {
 
     /// In each run, also sends a command of each of `n` canaries through every hop. More canaries
     /// reach more shards. The processor's host must have the service [`Canary`], and `ingest` must
-    /// know it.
+    /// accept its commands.
     #[must_use]
     pub fn with_canaries(mut self, ingest: Ingest, n: usize) -> Self {
         self.canaries = Some((ingest, n));
@@ -267,7 +267,7 @@ impl SweepReport {
 }
 
 /// Where the next run continues if only `looked` of the logs listed from `after` on were inspected.
-/// It asks the catalogue, because only that knows its order.
+/// It asks the catalogue, because only the catalogue defines the order.
 async fn behind(
     commands: &dyn Commands,
     after: Option<CataloguePosition>,
@@ -279,7 +279,7 @@ async fn behind(
     match commands.catalogue(after.clone(), looked).await {
         Ok(page) => page.next,
         Err(error) => {
-            tracing::warn!(%error, "the sweep could not store its position: the next run begins where this one did");
+            tracing::warn!(%error, "the sweep could not find out where to continue: the next run begins where this one did");
             after
         }
     }

@@ -8,7 +8,8 @@ use crate::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Unavailable,
 };
 
-/// A commands table whose slots keep the bodies of their batches, as DynamoDB's do, over one whose slots do not.
+/// A commands table whose slots keep the bodies of their batches, as DynamoDB's do, over a table
+/// whose slots do not.
 pub struct WithBodies<C> {
     commands: Arc<C>,
     batches: Mutex<BTreeMap<LogId, Change>>,

@@ -42,7 +42,11 @@ pub async fn commands(port: &dyn Commands, prefix: &str) {
 async fn appends_number_their_commands(port: &dyn Commands, prefix: &str) {
     let (here, there) = (log(prefix, "appends"), log(prefix, "appends-elsewhere"));
     assert_eq!(slot(port, &here).await, None, "a log without an append has no slot");
-    assert_eq!(must("reading a batch", port.batch(&here).await), None, "nor a batch");
+    assert_eq!(
+        must("reading a batch", port.batch(&here).await),
+        None,
+        "a log without an append has no batch"
+    );
     let mut accepted = 0;
     for (token, n) in [(11, 1), (12, 3), (13, 500)] {
         accepted += n;
@@ -77,8 +81,8 @@ async fn a_repeated_token_is_refused(port: &dyn Commands, prefix: &str) {
     let shown = refused(port, &log, second.clone(), "a second attempt").await;
     assert_eq!(shown, slot_of(3, &second), "a refusal shows the slot as it is");
     let seq = port.append(&log, first).await;
-    let seq = must("only the slot's own token is compared, older ones are not known", seq);
-    assert_eq!(seq, Seq(5), "a batch whose token is no longer there stands twice");
+    let seq = must("an append with an older token", seq);
+    assert_eq!(seq, Seq(5), "a batch whose token was overwritten is appended again");
 }
 
 async fn racing_appends_are_dense(port: &dyn Commands, prefix: &str) {
@@ -120,7 +124,7 @@ async fn racing_attempts_of_one_append_take_effect_once(port: &dyn Commands, pre
         }
     }
     assert_eq!(taken, 1, "of {RACERS} attempts of one append exactly one takes effect");
-    assert_eq!(slot(port, &log).await, Some(slot_of(2, &append)), "and is counted once");
+    assert_eq!(slot(port, &log).await, Some(slot_of(2, &append)), "the append is counted once");
 }
 
 /// A closed slot. No port can close one, so the caller does, after at least one append to `closed`.
@@ -134,8 +138,8 @@ pub async fn closed_slot(port: &dyn Commands, closed: &LogId) {
     assert_eq!(slot(port, closed).await, Some(before), "a refused append changes nothing");
 }
 
-/// What the change stream carries. `arrived` returns the changes that have come since its last
-/// call, those of one log in order; it is called until nothing is missing, and may wait a little.
+/// The change stream. `arrived` returns the changes since its last call, those of one log in order.
+/// The suite calls it until no change is missing, so it may wait a little.
 pub async fn changes(
     port: &dyn Commands,
     prefix: &str,
@@ -166,7 +170,7 @@ pub async fn changes(
     if let Some(lost) = missing(&seen) {
         panic!("the change of {}@{} was lost", lost.log, lost.last);
     }
-    // A change that a refused append might have made would be behind it.
+    // A change of a refused append would arrive after the others.
     seen.extend(arrived().await.into_iter().filter(|change| logs.contains(&change.log)));
     for (log, expected) in expected {
         let mut first_sights: Vec<Change> = Vec::new();

@@ -44,7 +44,7 @@ async fn replace_lease(
     must("replacing a lease", port.replace_lease(log, before.as_ref(), &lease).await)
 }
 
-/// The port's cursors: advancing, falling behind, parking, attempts.
+/// The port's cursors: advancing, falling behind, parking, leases.
 pub async fn cursors(port: &dyn ViewTable, prefix: &str) {
     cursors_go_forward_only(port, prefix).await;
     behind_is_the_highest_target(port, prefix).await;
@@ -79,12 +79,12 @@ async fn behind_is_the_highest_target(port: &dyn ViewTable, prefix: &str) {
         );
     }
     assert_eq!(move_cursor(port, &log, 4).await, CursorMove::Moved, "advancing while behind");
-    assert_eq!(cursor(port, &log).await, behind(4, 10), "what `behind` says stays");
+    assert_eq!(cursor(port, &log).await, behind(4, 10), "`behind` stays");
     let refused = move_cursor(port, &log, 4).await;
     let there = Cursor { behind: Some(Seq(10)), ..at(4) };
     assert_eq!(refused, CursorMove::Refused(there), "a refusal shows the cursor as it is");
     assert_eq!(move_cursor(port, &log, 12).await, CursorMove::Moved, "advancing past the target");
-    assert_eq!(cursor(port, &log).await, behind(12, 10), "what `behind` says stays");
+    assert_eq!(cursor(port, &log).await, behind(12, 10), "`behind` stays");
     mark_behind(port, &log, 20).await;
     assert_eq!(cursor(port, &log).await, behind(12, 20), "marking moves no cursor");
 }
@@ -95,7 +95,11 @@ async fn a_parked_cursor_stands_still(port: &dyn ViewTable, prefix: &str) {
     move_cursor(port, &there, 4).await;
     park(port, &here, 4, &reason(5)).await;
     let mut expected = Cursor { parked: Some(reason(5)), ..at(4) };
-    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "parked where it stands");
+    assert_eq!(
+        cursor(port, &here).await,
+        Some(expected.clone()),
+        "the view is parked at its cursor"
+    );
     for to in [5, 4, 100] {
         let refused = CursorMove::Refused(expected.clone());
         assert_eq!(move_cursor(port, &here, to).await, refused, "a parked cursor does not move");
@@ -118,7 +122,11 @@ async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
         "no cursor stands at 3, so nothing is parked there: {untouched:?}"
     );
     park(port, &fresh, 0, &reason(1)).await;
-    assert_eq!(cursor(port, &fresh).await, parked(0, reason(1)), "zero: there is none");
+    assert_eq!(
+        cursor(port, &fresh).await,
+        parked(0, reason(1)),
+        "at zero it parks a view without a cursor"
+    );
 
     let moved = log(prefix, "park-moved");
     move_cursor(port, &moved, 9).await;
@@ -128,7 +136,11 @@ async fn parking_needs_an_unmoved_cursor(port: &dyn ViewTable, prefix: &str) {
         assert_eq!(there, Some(self::at(9)), "the cursor is at 9, so parking at {at} does nothing");
     }
     park(port, &moved, 9, &reason(10)).await;
-    assert_eq!(cursor(port, &moved).await, parked(9, reason(10)), "parked where it stands");
+    assert_eq!(
+        cursor(port, &moved).await,
+        parked(9, reason(10)),
+        "the view is parked at its cursor"
+    );
 
     let marked = log(prefix, "park-marked");
     mark_behind(port, &marked, 5).await;
@@ -141,17 +153,17 @@ async fn a_lease_is_replaced_apart_from_the_cursor(port: &dyn ViewTable, prefix:
     let (here, there) = (log(prefix, "attempts"), log(prefix, "attempts-elsewhere"));
     let first = lease(1, u64::MAX);
     let refused = replace_lease(port, &here, Some(first), lease(2, 7)).await;
-    assert_eq!(refused, LeaseWrite::Refused(None), "nothing was noted yet");
+    assert_eq!(refused, LeaseWrite::Refused(None), "no lease is stored yet");
     let absent = cursor(port, &here).await.unwrap_or_default();
-    assert_eq!(absent, at(0), "a refused note changes nothing");
+    assert_eq!(absent, at(0), "a refused lease changes nothing");
     let mut expected = Cursor { lease: Some(first), ..at(0) };
     assert_eq!(replace_lease(port, &here, None, first).await, LeaseWrite::Stored);
     let made = cursor(port, &here).await;
-    assert_eq!(made, Some(expected.clone()), "an attempt makes a cursor at zero");
+    assert_eq!(made, Some(expected.clone()), "a lease makes a cursor at zero");
     assert_eq!(
         replace_lease(port, &here, None, first).await,
         LeaseWrite::Stored,
-        "the same once more"
+        "a retry of the same call is not refused"
     );
 
     let mut stands = first;
@@ -176,29 +188,33 @@ async fn a_lease_is_replaced_apart_from_the_cursor(port: &dyn ViewTable, prefix:
         assert_eq!(cursor(port, &here).await, Some(expected.clone()), "nothing has changed");
         assert_eq!(replace_lease(port, &here, Some(stands), next).await, LeaseWrite::Stored);
         (expected.lease, stands) = (Some(next), next);
-        assert_eq!(cursor(port, &here).await, Some(expected.clone()), "it is what was said last");
+        assert_eq!(cursor(port, &here).await, Some(expected.clone()), "the last lease is stored");
     }
-    assert_eq!(move_cursor(port, &here, 4).await, CursorMove::Moved, "advancing during an attempt");
+    assert_eq!(move_cursor(port, &here, 4).await, CursorMove::Moved, "advancing under a lease");
     expected.seq = Seq(4);
-    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "advancing leaves the attempt");
+    assert_eq!(cursor(port, &here).await, Some(expected.clone()), "advancing leaves the lease");
     let refused = CursorMove::Refused(expected.clone());
-    assert_eq!(move_cursor(port, &here, 4).await, refused, "a refusal shows the attempt");
+    assert_eq!(move_cursor(port, &here, 4).await, refused, "a refusal shows the lease");
     mark_behind(port, &here, 9).await;
     park(port, &here, 4, &reason(5)).await;
     (expected.behind, expected.parked) = (Some(Seq(9)), Some(reason(5)));
     let parked = cursor(port, &here).await;
-    assert_eq!(parked, Some(expected.clone()), "marking and parking leave the attempt");
+    assert_eq!(parked, Some(expected.clone()), "marking and parking leave the lease");
     assert_eq!(replace_lease(port, &here, Some(stands), lease(0, 7)).await, LeaseWrite::Stored);
     expected.lease = Some(lease(0, 7));
     let stands = cursor(port, &here).await;
-    assert_eq!(stands, Some(expected), "the attempt of a parked cursor, and nothing else");
-    assert_eq!(cursor(port, &there).await, None, "attempts must not touch another log");
+    assert_eq!(
+        stands,
+        Some(expected),
+        "replacing the lease of a parked cursor changes only the lease"
+    );
+    assert_eq!(cursor(port, &there).await, None, "leases must not touch another log");
 
     let raced = log(prefix, "attempts-race");
     let racers =
         join_all((0..RACERS).map(|i| replace_lease(port, &raced, None, lease(1, i)))).await;
     let noted = racers.iter().filter(|replaced| **replaced == LeaseWrite::Stored).count();
-    assert_eq!(noted, 1, "of {RACERS} attempts at the same place exactly one is noted");
+    assert_eq!(noted, 1, "of {RACERS} leases in the same place exactly one is stored");
 }
 
 async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {
@@ -209,9 +225,9 @@ async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {
         assert_eq!(moved, 1, "of {RACERS} that advance to {to} exactly one moves the cursor");
         let refused = CursorMove::Refused(at(to));
         let others = racers.iter().all(|a| *a == CursorMove::Moved || *a == refused);
-        assert!(others, "the others are shown where it is: {racers:?}");
+        assert!(others, "a refusal shows the cursor as it is: {racers:?}");
     }
-    // In an order of its own: 5 and 16 have no common divisor.
+    // Each target once, in a mixed order: 5 and 16 have no common divisor.
     join_all((0..RACERS).map(|i| move_cursor(port, &log, 100 + i * 5 % RACERS))).await;
     let furthest = Some(at(99 + RACERS));
     assert_eq!(cursor(port, &log).await, furthest, "racing advances end at the furthest");

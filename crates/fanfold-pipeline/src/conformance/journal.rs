@@ -51,8 +51,8 @@ async fn tail(port: &dyn Journal, log: &LogId) -> Seq {
 /// The whole port.
 pub async fn journal(port: &dyn Journal, prefix: &str) {
     reads_cover_every_range(port, prefix).await;
-    what_is_stored_stays(port, prefix).await;
-    only_first_is_looked_at(port, prefix).await;
+    a_stored_commit_is_never_replaced(port, prefix).await;
+    only_first_is_compared(port, prefix).await;
     one_of_many_racers_appends(port, prefix).await;
     large_commits_are_paged(port, prefix).await;
 }
@@ -96,7 +96,7 @@ async fn reads_cover_every_range(port: &dyn Journal, prefix: &str) {
     }
 }
 
-async fn what_is_stored_stays(port: &dyn Journal, prefix: &str) {
+async fn a_stored_commit_is_never_replaced(port: &dyn Journal, prefix: &str) {
     let log = log(prefix, "stays");
     let stored = commit(1, 3, 1);
     append(port, &log, &stored).await;
@@ -114,7 +114,7 @@ async fn what_is_stored_stays(port: &dyn Journal, prefix: &str) {
     assert_eq!(tail(port, &log).await, Seq(3), "a refused append changes nothing");
 }
 
-async fn only_first_is_looked_at(port: &dyn Journal, prefix: &str) {
+async fn only_first_is_compared(port: &dyn Journal, prefix: &str) {
     let log = log(prefix, "gaps");
     for (first, n, why) in [
         (5, 2, "a commit above a gap"),
@@ -148,7 +148,7 @@ async fn one_of_many_racers_appends(port: &dyn Journal, prefix: &str) {
                     assert_eq!(commit, there, "the commit that was acknowledged is the one stored");
                 }
                 Err(JournalAppendError::Exists(shown)) => {
-                    assert_eq!(shown, *there, "every loser is shown the winner");
+                    assert_eq!(shown, *there, "a refusal shows the commit that is there");
                 }
                 Err(JournalAppendError::Unavailable(e)) => panic!("a racing append: {e}"),
             }

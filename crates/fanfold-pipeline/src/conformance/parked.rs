@@ -75,10 +75,10 @@ async fn items_are_replaced_and_removed(port: &dyn ParkedTable, prefix: &str) {
     }
     assert_eq!(list(port, &log, 0, 10).await, both, "removing one leaves the others");
     must("removing", port.remove(&log, Seq(5), "ann#1").await);
-    assert_eq!(list(port, &log, 0, 10).await, both[1..], "what is removed is gone");
+    assert_eq!(list(port, &log, 0, 10).await, both[1..], "a removed item is gone");
     must("removing again", port.remove(&log, Seq(5), "ann#1").await);
     must("removing the last", port.remove(&log, Seq(5), "ann#2").await);
-    assert_eq!(list(port, &log, 0, 10).await, [], "nothing waits any longer");
+    assert_eq!(list(port, &log, 0, 10).await, [], "nothing is parked any more");
 }
 
 async fn large_items_are_listed(port: &dyn ParkedTable, prefix: &str) {
@@ -90,7 +90,7 @@ async fn large_items_are_listed(port: &dyn ParkedTable, prefix: &str) {
         park(port, &log, item).await;
     }
     let listed = list(port, &log, 0, 100).await;
-    assert!(listed == items, "a list is whole, however large: {} of 40", listed.len());
+    assert!(listed == items, "a list has all items, however large: {} of 40", listed.len());
 }
 
 async fn racing_items_all_wait(port: &dyn ParkedTable, prefix: &str) {

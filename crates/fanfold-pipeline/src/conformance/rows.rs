@@ -75,7 +75,7 @@ async fn rows_are_guarded(port: &dyn ViewTable, prefix: &str) {
             there_now = Some(stored);
         }
         let found = load(port, &here, std::slice::from_ref(&key)).await;
-        assert_eq!(found, std::slice::from_ref(&there_now), "tombstones are shown by key");
+        assert_eq!(found, std::slice::from_ref(&there_now), "a read by key shows tombstones");
     }
     assert!(put(port, &here, &other, &tombstone(1), None).await, "a tombstone may come first");
     let found = load(port, &here, &[other, key.clone()]).await;
@@ -96,7 +96,7 @@ async fn one_of_many_racers_writes(port: &dyn ViewTable, prefix: &str) {
         let found = load(port, &log, std::slice::from_ref(&key)).await;
         let found = found.first().and_then(Option::as_ref);
         assert_eq!(winners.len(), 1, "of {RACERS} that loaded {loaded:?} exactly one writes");
-        assert_eq!(winners.first().copied(), found, "the row is that of the one acknowledged");
+        assert_eq!(winners.first().copied(), found, "the acknowledged row is stored");
         loaded = Some(seq);
     }
 }
@@ -111,7 +111,7 @@ async fn many_rows_are_read_in_order(port: &dyn ViewTable, prefix: &str) {
         async move { put(port, log, &key, &row, None).await }
     });
     assert!(join_all(puts).await.into_iter().all(|done| done), "every row is new");
-    // 387 and 1,000 have no common divisor: every key once, in an order of its own.
+    // 387 and 1,000 have no common divisor: every key once, in a mixed order.
     let order: Vec<usize> = (0..KEYS_MAX).map(|i| i * 387 % KEYS_MAX).collect();
     let keys: Vec<RowKey> = order.iter().map(|i| key(*i)).collect();
     for (i, found) in order.into_iter().zip(load(port, &log, &keys).await) {
@@ -167,7 +167,10 @@ async fn ranges_are_exact(port: &dyn ViewTable, prefix: &str) {
         assert!(put(port, &here, &key, &stored, None).await, "the row `{name}` is new");
         // Every fourth is deleted again.
         if seq % 4 == 0 {
-            assert!(put(port, &here, &key, &tombstone(seq + 1), Some(seq)).await, "nobody else");
+            assert!(
+                put(port, &here, &key, &tombstone(seq + 1), Some(seq)).await,
+                "the row has not changed"
+            );
         } else {
             live.push(Row { key, seq: Seq(seq), body: stored.body.unwrap_or_default() });
         }
@@ -213,7 +216,7 @@ async fn large_rows_are_paged(port: &dyn ViewTable, prefix: &str) {
         let range = RowRange { descending, limit: 100, ..RowRange::default() };
         let whole = walk(port, &log, &range).await;
         let whole = whole.iter().filter(|row| row.body == body.as_bytes()).count();
-        assert_eq!(whole, 6, "large rows come back, all and whole");
+        assert_eq!(whole, 6, "all large rows come back whole");
     }
 }
 

@@ -84,7 +84,7 @@ async fn keys_are_told_apart(port: &dyn State, prefix: &str) {
     }
     let elsewhere = get(port, &there, &keys).await;
     assert!(elsewhere.iter().all(Option::is_none), "a put must not touch another log");
-    assert_eq!(get(port, &here, &[]).await, [], "no keys, no items");
+    assert_eq!(get(port, &here, &[]).await, [], "a read without keys returns no items");
 }
 
 async fn many_keys_are_read_in_order(port: &dyn State, prefix: &str) {
@@ -97,7 +97,7 @@ async fn many_keys_are_read_in_order(port: &dyn State, prefix: &str) {
         async move { put(port, log, &key, &item(i as u64 + 1, key.as_str())).await }
     });
     join_all(puts).await;
-    // 387 and 1,000 have no common divisor: every key once, in an order of its own.
+    // 387 and 1,000 have no common divisor: every key once, in a mixed order.
     let order: Vec<usize> = (0..KEYS_MAX).map(|i| i * 387 % KEYS_MAX).collect();
     let keys: Vec<StateKey> = order.iter().map(|i| key(*i)).collect();
     for (i, found) in order.into_iter().zip(get(port, &log, &keys).await) {
@@ -113,7 +113,7 @@ async fn many_keys_are_read_in_order(port: &dyn State, prefix: &str) {
     }
     let found = get(port, &log, &large).await;
     let whole = found.iter().flatten().filter(|item| item.body == body).count();
-    assert_eq!(whole, large.len(), "large items come back, all and whole");
+    assert_eq!(whole, large.len(), "all large items come back whole");
 }
 
 async fn the_newest_of_many_racers_stays(port: &dyn State, prefix: &str) {
@@ -128,7 +128,7 @@ async fn the_newest_of_many_racers_stays(port: &dyn State, prefix: &str) {
 
     join_all((0..RACERS).map(|i| {
         let (log, key) = (&log, &key);
-        // In an order of their own, as above.
+        // Each seq once, in a mixed order.
         async move { put(port, log, key, &item(8 + i * 5 % RACERS, "newest")).await }
     }))
     .await;

@@ -15,7 +15,7 @@ use super::{LOOKS_MAX, log, must};
 use crate::packing::MessageTopics;
 use crate::ports::{CommandStream, DeadLetter, DeadLetters, StreamRecord, Topic, Unavailable};
 
-/// Sends again what failed, until everything was accepted.
+/// Sends failed items again until all are accepted.
 async fn until_taken<T: Clone, E>(
     items: &[T],
     mut send: impl AsyncFnMut(&[T]) -> Result<Vec<Result<(), E>>, Unavailable>,
@@ -45,8 +45,8 @@ async fn until_taken<T: Clone, E>(
     panic!("{} of {} items were never taken", left.len(), items.len());
 }
 
-/// The command stream. `arrived` returns the records that have come since its last call; it is
-/// called until nothing is missing, and may wait a little.
+/// The command stream. `arrived` returns the records since its last call. The suite calls it until
+/// no record is missing, so it may wait a little.
 pub async fn command_stream(
     port: &dyn CommandStream,
     prefix: &str,
@@ -78,11 +78,11 @@ pub async fn command_stream(
     }
     assert_eq!(missing, 0, "no record is lost");
     let strange = seen.iter().find(|record| !expected.contains(record));
-    assert_eq!(strange, None, "a record comes as it was put");
+    assert_eq!(strange, None, "a record arrives as it was put");
 }
 
 /// The topic. `arrived` returns the commits that a subscriber of everything has received since its
-/// last call; it is called until nothing is missing, and may wait a little.
+/// last call. The suite calls it until no commit is missing, so it may wait a little.
 pub async fn topic(
     port: &dyn Topic,
     prefix: &str,
@@ -114,8 +114,8 @@ pub async fn topic(
 }
 
 /// The topics of a provider that takes messages. `arrived` returns the bodies that a subscriber of
-/// everything has received since its last call; it is called until nothing is missing, and may wait
-/// a little.
+/// everything has received since its last call. The suite calls it until no message is missing, so
+/// it may wait a little.
 pub async fn message_topics(
     port: &dyn MessageTopics,
     prefix: &str,
@@ -172,16 +172,16 @@ fn commit(log: LogId) -> Commit {
     Commit { log, entries: [entry].into(), prev: Arc::default() }
 }
 
-/// The same message, filled up to the largest that a topic takes.
+/// The same message, filled up to the size limit of a topic.
 fn largest(mut message: Message) -> Message {
     let fill = NOTIFICATION_BYTES_MAX.get() - message.bytes() - 3;
     message.body.insert_str(message.body.len() - 1, &format!(",\"{}\"", "x".repeat(fill)));
     message
 }
 
-/// The dead letters of `view`, which has none before. `kill` makes messages with these bodies
-/// undeliverable to it, in this order; it may wait until they are. `show_again` waits until what
-/// was listed is hidden no more.
+/// The dead letters of `view`, which has none before. `kill` makes messages with these bodies dead
+/// letters of the view, in this order, and may wait until they are. `show_again` waits until no
+/// letter that was listed is hidden.
 pub async fn dead_letters(
     port: &dyn DeadLetters,
     view: &str,
@@ -209,7 +209,7 @@ pub async fn dead_letters(
         after = Some(last.id);
         walked.extend(bodies_of(&page));
     }
-    assert_eq!(walked, bodies, "page by page each is shown once");
+    assert_eq!(walked, bodies, "the pages show each letter once");
     show_again().await;
 
     let listed = letters(port, view, 10).await;
@@ -219,7 +219,7 @@ pub async fn dead_letters(
     show_again().await;
     let left = [&bodies[..1], &bodies[2..]].concat();
     let listed = letters(port, view, 10).await;
-    assert_eq!(bodies_of(&listed), left, "what is removed is gone, the rest stays");
+    assert_eq!(bodies_of(&listed), left, "a removed letter is gone, the rest stays");
     for letter in listed {
         must("removing a dead letter", port.remove(view, letter.id).await);
     }
@@ -238,12 +238,12 @@ pub async fn dead_letters_of_views(
     let listed = letters(port, view, 10).await;
     assert_eq!(letters(port, view, 2).await, listed[..2], "none is hidden, and ids stay");
     must("removing from another view", port.remove("another-view", listed[0].id).await);
-    assert_eq!(letters(port, view, 10).await, listed, "what another view removes is its own");
+    assert_eq!(letters(port, view, 10).await, listed, "a view removes only its own letters");
     let elsewhere = letters(port, "another-view", 10).await;
     assert_eq!(elsewhere, [], "each view has its own dead letters");
     must("removing a dead letter", port.remove(view, listed[1].id).await);
     let left = [&listed[..1], &listed[2..]].concat();
-    assert_eq!(letters(port, view, 10).await, left, "what is removed is gone, the rest stays");
+    assert_eq!(letters(port, view, 10).await, left, "a removed letter is gone, the rest stays");
 }
 
 async fn letters(port: &dyn DeadLetters, view: &str, limit: usize) -> Vec<DeadLetter> {

@@ -1,4 +1,4 @@
-//! [`Waits`]: waits that end at once, meanwhile, or after their time.
+//! [`Waits`]: waits that end at once, when their seq is reached, or after their time.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,7 +11,7 @@ use futures::future::{Either, join, join_all, select};
 use super::{RACERS, log, must};
 use crate::ports::{CommitItem, Env, Journal, Nonce, ViewTable, Waits};
 
-/// Longer than any call here takes that does not wait for time to pass.
+/// Longer than any call of this suite takes, unless it waits until its time is over.
 const LONG_MS: u64 = 20_000;
 /// Appends that are awaited one after another without a pause, to provoke races.
 const ROUNDS: u64 = 300;
@@ -22,20 +22,20 @@ pub struct WaitsPorts<'a> {
     pub waits: &'a dyn Waits,
     /// The journal that it watches.
     pub journal: &'a dyn Journal,
-    /// The name of a view that it watches,
+    /// The name of a view that the port watches.
     pub view: &'a str,
-    /// and that view's table.
+    /// The table of that view.
     pub table: &'a dyn ViewTable,
     /// For pauses and the suite's own time-outs.
     pub env: &'a dyn Env,
 }
 
 impl WaitsPorts<'_> {
-    /// Fails if `work` takes as long as [`LONG_MS`].
+    /// Fails if `work` takes longer than half of [`LONG_MS`].
     async fn soon<T>(&self, what: &str, work: impl Future<Output = T>) {
         let (work, late) = (pin!(work), self.env.sleep(LONG_MS / 2));
         if let Either::Right(_) = select(work, late).await {
-            panic!("{what}: no end in sight");
+            panic!("{what} did not end in time");
         }
     }
 
@@ -49,14 +49,14 @@ impl WaitsPorts<'_> {
         must("moving a cursor", self.table.move_cursor(log, Seq(to)).await);
     }
 
-    /// A wait may end early: then it is asked again.
+    /// Waits again if a wait ends early.
     async fn entry(&self, log: &LogId, seq: u64) {
         while must("the tail of a log", self.journal.tail(log).await) < Seq(seq) {
             self.waits.entry(log, Seq(seq), LONG_MS).await;
         }
     }
 
-    /// A wait may end early: then it is asked again.
+    /// Waits again if a wait ends early.
     async fn cursor(&self, log: &LogId, seq: u64) {
         let reached = async || {
             let cursor = must("reading a cursor", self.table.cursor(log).await);
@@ -70,13 +70,13 @@ impl WaitsPorts<'_> {
 
 /// The whole port.
 pub async fn waits(ports: &WaitsPorts<'_>, prefix: &str) {
-    what_was_reached_is_not_waited_for(ports, prefix).await;
+    a_wait_for_a_reached_seq_returns_at_once(ports, prefix).await;
     waits_end_when_time_is_over(ports, prefix).await;
-    what_is_reached_meanwhile_ends_the_wait(ports, prefix).await;
-    nothing_is_missed(ports, prefix).await;
+    a_wait_ends_when_its_seq_is_reached(ports, prefix).await;
+    no_wait_misses_its_seq(ports, prefix).await;
 }
 
-async fn what_was_reached_is_not_waited_for(ports: &WaitsPorts<'_>, prefix: &str) {
+async fn a_wait_for_a_reached_seq_returns_at_once(ports: &WaitsPorts<'_>, prefix: &str) {
     let log = log(prefix, "reached");
     for seq in 1..=3 {
         ports.append(&log, seq).await;
@@ -104,7 +104,7 @@ async fn waits_end_when_time_is_over(ports: &WaitsPorts<'_>, prefix: &str) {
     }
 }
 
-async fn what_is_reached_meanwhile_ends_the_wait(ports: &WaitsPorts<'_>, prefix: &str) {
+async fn a_wait_ends_when_its_seq_is_reached(ports: &WaitsPorts<'_>, prefix: &str) {
     let (here, there) = (log(prefix, "meanwhile"), log(prefix, "meanwhile-elsewhere"));
     let waiting = async {
         let entries = join_all((1..=3).map(|seq| ports.entry(&here, seq)));
@@ -124,7 +124,7 @@ async fn what_is_reached_meanwhile_ends_the_wait(ports: &WaitsPorts<'_>, prefix:
     ports.soon("waiting for what comes meanwhile", join(waiting, writing)).await;
 }
 
-async fn nothing_is_missed(ports: &WaitsPorts<'_>, prefix: &str) {
+async fn no_wait_misses_its_seq(ports: &WaitsPorts<'_>, prefix: &str) {
     let log = log(prefix, "missed");
     let writing = async {
         for seq in 1..=ROUNDS {
@@ -146,7 +146,7 @@ async fn nothing_is_missed(ports: &WaitsPorts<'_>, prefix: &str) {
     ports.soon("waiting for one after another", join(waiting, writing)).await;
 }
 
-/// Lets the others go on, so many times.
+/// Yields so many times.
 async fn pause(times: u64) {
     let mut left = times;
     poll_fn(|context| {

@@ -7,7 +7,8 @@ use fanfold::Time;
 pub trait Env: Send + Sync {
     /// The current time. It MAY jump, also backwards.
     fn now(&self) -> Time;
-    /// Milliseconds since some moment of this process: MUST NOT jump. As provided, the time: for clocks that do not jump.
+    /// Milliseconds since some moment of this process. MUST NOT jump. The default is the time,
+    /// which is right only for a clock that does not jump.
     fn uptime_ms(&self) -> u64 {
         self.now().0
     }

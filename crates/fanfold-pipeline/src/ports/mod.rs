@@ -45,20 +45,20 @@ pub use waits::Waits;
 /// Why a port did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// There were too many calls. It has not happened; try again later.
+    /// There were too many calls. The call has not happened; try again later.
     #[error("the {hop} is throttled")]
     Throttled {
         /// The port.
         hop: &'static str,
     },
-    /// The disk is full. It has not happened; try again when there is room.
+    /// The disk is full. The call has not happened; try again when there is room.
     #[error("the {hop} has no room: the disk is full")]
     Full {
         /// The port.
         hop: &'static str,
     },
-    /// The provider refuses this call: the right for it or the table is missing, or it is not
-    /// valid. It has not happened. A retry fails until an operator changes that.
+    /// The provider refuses this call: a permission or the table is missing, or the call is not
+    /// valid. The call has not happened. A retry fails until an operator removes the cause.
     #[error("the {hop} refuses the call: {message}")]
     Refused {
         /// The port.
@@ -66,7 +66,7 @@ pub enum Unavailable {
         /// The provider's message.
         message: String,
     },
-    /// There was no answer in time. It may have happened.
+    /// There was no answer in time. The call may have happened.
     #[error("the {hop} did not answer in time")]
     TimedOut {
         /// The port.
@@ -80,7 +80,7 @@ pub enum Unavailable {
         /// What is wrong with it.
         message: String,
     },
-    /// The call failed. It may have happened.
+    /// The call failed, but may have happened.
     #[error("the {hop} failed: {message}")]
     Failed {
         /// The port.

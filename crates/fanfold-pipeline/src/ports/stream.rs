@@ -38,7 +38,7 @@ impl StreamRecord {
         Self { key: log, data }
     }
 
-    /// The bytes that it counts in a call.
+    /// The bytes that count against the limit of a call.
     pub(crate) fn bytes(&self) -> usize {
         self.data.len() + self.key.as_str().len()
     }

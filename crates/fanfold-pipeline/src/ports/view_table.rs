@@ -96,7 +96,7 @@ pub struct StoredRow {
     pub seq: Seq,
     /// Its JSON; `None` for a tombstone.
     pub body: Option<Bytes>,
-    /// When a tombstone MAY be removed. By then no call that knew the row is left.
+    /// When a tombstone MAY be removed. By then every call that had loaded the row has ended.
     pub expires: Option<Time>,
 }
 

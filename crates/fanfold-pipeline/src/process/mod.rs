@@ -61,7 +61,7 @@ const RUN_MAX: Knob = Knob::new(2_000, 1);
 /// The ports of the processor.
 #[derive(Clone)]
 pub struct ProcessorPorts {
-    /// The event logs.
+    /// The journal.
     pub journal: Arc<dyn Journal>,
     /// Heads, documents and windows.
     pub state: Arc<dyn State>,
@@ -259,7 +259,7 @@ impl Processor {
         deadline: Time,
     ) -> Result<(), Blocked> {
         if nudged {
-            // From zero on, to find what has its entry but was not removed.
+            // From zero on, to find items that have their entries but were not removed.
             self.take_up_parked(work, log, Seq::ZERO).await?;
             work.publish_through(log, log.tail());
         }
@@ -409,7 +409,7 @@ impl Processor {
         Ok(Pass::Done)
     }
 
-    /// After publishing: notes what is published, removes what was parked for it, and takes a
+    /// Runs after publishing: notes the published commits, removes their parked items, and takes a
     /// snapshot if one is due. Returns the first record that must come again. `publications` has
     /// one item per commit of `work`, in order.
     async fn finish(
@@ -434,7 +434,8 @@ impl Processor {
                     self.nudge(&work.id, deadline).await;
                 }
                 Ok(()) => {}
-                // It stays parked although it is done. The next nudge finds its entry and removes it.
+                // The item stays parked although it is done. The next nudge finds its entry and
+                // removes it.
                 Err(blocked) => {
                     tracing::debug!(log = %work.id, %blocked, "a parked command was not removed");
                 }
@@ -501,7 +502,7 @@ impl LogWork {
         }
     }
 
-    /// Keeps what the topic has refused again in the parked table.
+    /// Keeps the commits that the topic has refused again in the parked table.
     fn keep_refused(&mut self, publications: &[Publication]) {
         let unpublished = self.publish.iter().zip(publications);
         for (commit, _) in unpublished.filter(|(_, p)| **p != Publication::Published) {
@@ -558,8 +559,8 @@ mod tests {
         Commit { log, entries: [entry].into(), prev: Arc::default() }
     }
 
-    /// The list has a fast path for a commit behind all others; the model is a set. Every sequence of
-    /// five commits out of five is tried.
+    /// The list has a fast path for a commit behind all others. The test compares it with a set,
+    /// for every sequence of five out of five commits.
     #[test]
     fn commits_to_publish_are_kept_once_and_in_order() {
         for sequence in 0..5_u64.pow(5) {

@@ -12,11 +12,11 @@ use fanfold::canary::Canary;
 use super::Processor;
 use crate::ports::PublishError;
 
-/// How long after a call's deadline publishing may be tried again, in milliseconds: what was
-/// appended is published, and its markers are removed, before the host ends the call.
+/// How long after a call's deadline publishing may be tried again, in milliseconds: so the stored
+/// commits are published, and the markers removed, before the host ends the call.
 const PUBLISH_MS: u64 = 3_000;
 
-/// What became of a commit that was to be published.
+/// The result of publishing a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Publication {
     /// Its subscribers get it.

@@ -30,7 +30,7 @@ use crate::ports::{
 pub(super) const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 /// Keys per read of the state table. Source: the port's limit.
 const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
-/// Parked items per read of the parked table, and those that one call takes up, about.
+/// Parked items per read of the parked table. One call takes up about as many.
 pub(super) const PARKED_PER_READ: Knob = Knob::new(1_000, 4);
 /// Refused commits that one call reads and publishes again. Source: each has up to 350 KiB.
 const REFUSED_PER_READ: Knob = Knob::new(100, 16);
@@ -38,7 +38,7 @@ const REFUSED_PER_READ: Knob = Knob::new(100, 16);
 const PUTS_AT_ONCE: usize = 16;
 /// Older document versions whose heads are read beside the log's own.
 const OLD_VERSIONS_MAX: u32 = 100;
-/// Short, because the command waits for its entry meanwhile. Then the batch comes again.
+/// Short, because callers wait for the entries meanwhile. Then the batch comes again.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 3, first_ms: 20, longest_ms: 100 };
 
 /// Why a log cannot go on now.
@@ -66,8 +66,8 @@ pub(super) enum Blocked {
     Breach(#[from] Breach),
 }
 
-/// Damaged data is told apart from a table that does not answer: the batch would come again for
-/// ever.
+/// Tells damaged data apart from a table that does not answer. As an outage, damaged data would
+/// make the batch come again for ever.
 impl From<Unavailable> for Blocked {
     fn from(error: Unavailable) -> Self {
         match error {
@@ -98,13 +98,13 @@ impl From<DecodeError> for Blocked {
 
 /// What a parked item waits for, as the processor finds it.
 enum Waiting {
-    /// For its turn.
+    /// A command that waits for its turn.
     Arrival(Arrival),
-    /// For a topic that takes the commit from this seq on.
+    /// A refused commit, by its first seq. It waits until the topic takes it.
     Refused(Seq, Prev),
-    /// For an operator, and so does its log.
+    /// A suspect that waits for an operator. Its log waits, too.
     Held,
-    /// For an operator. The log goes on without it.
+    /// An item that waits for an operator. Its log goes on without it.
     ForOperator,
 }
 
@@ -114,7 +114,7 @@ impl Waiting {
             Ok(Parked { content: Content::Commit { prev, .. }, .. }) => {
                 Self::Refused(item.seq, prev)
             }
-            // Otherwise another process has decided it.
+            // At or below the tail, another process has decided it.
             Ok(Parked { reason: Reason::Suspect, .. }) if item.seq > tail => Self::Held,
             Ok(Parked { reason: Reason::Conflict | Reason::Undecodable, .. }) => Self::ForOperator,
             Ok(Parked { at, content: Content::Command(command), .. }) => {
@@ -235,8 +235,8 @@ impl Processor {
         Ok(())
     }
 
-    /// Appends a commit to the journal, and takes its body. All attempts carry one nonce, so that
-    /// the processor recognises an attempt whose answer was lost.
+    /// Appends a commit to the journal. Leaves its body empty. All attempts carry one nonce, so
+    /// that the processor recognises an attempt whose answer was lost.
     pub(super) async fn append(
         &self,
         id: &LogId,
@@ -272,8 +272,8 @@ impl Processor {
         if self.ports.env.now() < deadline { Ok(()) } else { Err(Blocked::Deadline) }
     }
 
-    /// The commands whose entries stand at `seqs`, which ascend. Each read asks for
-    /// `commits_per_read` commits, and only commits that hold one of the seqs are looked for.
+    /// The commands of the entries at `seqs`, which ascend. Each read begins at a seq that no
+    /// earlier one reached, and asks for `commits_per_read` commits.
     pub(super) async fn commands_at(
         &self,
         id: &LogId,
@@ -330,8 +330,9 @@ impl Processor {
         self.take_up_refused(work, refused).await
     }
 
-    /// Has refused commits published again, and removed from the parked table if that succeeds. If
-    /// there are too many, others each time: the topic may refuse some for good.
+    /// Queues refused commits to be published again, and to be removed from the parked table if
+    /// that succeeds. If there are too many, it picks others each time, since the topic may refuse
+    /// some for good.
     async fn take_up_refused(
         &self,
         work: &mut LogWork,
@@ -383,7 +384,7 @@ impl Processor {
             Err(error) => Err(error),
         };
         if let Err(error) = put {
-            tracing::warn!(log = %id, %error, "the processor could not put a nudge on the command stream: the sweep does");
+            tracing::warn!(log = %id, %error, "the processor could not put a nudge on the command stream: the sweep will");
         }
     }
 
@@ -473,14 +474,14 @@ impl Processor {
             async move { self.ports.state.put(id, &key, &item).await }
         };
         let puts = stream::iter(snapshot.puts.iter().map(put)).buffer_unordered(PUTS_AT_ONCE);
-        // An item that is newer already serves as well.
+        // A newer item that is already stored serves as well.
         puts.try_for_each(|_: Guarded| async { Ok(()) }).await?;
         put(&snapshot.head).await?;
         Ok(())
     }
 }
 
-/// Logs each fault with its log and seq, which the panic hook does not know.
+/// Logs each fault with its log and seq, which the panic hook does not have.
 pub(super) fn report_faults(commit: &Commit) {
     for entry in commit.entries.iter() {
         if let Outcome::Faulted { message, .. } = &entry.outcome {

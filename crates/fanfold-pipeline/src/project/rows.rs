@@ -17,8 +17,8 @@ pub(super) const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
 const ROWS_AT_ONCE: Pace = Pace::of(16);
 /// How often a row is loaded again because another projector has written it.
 const ROW_ATTEMPTS_MAX: usize = 10;
-/// How long the tombstone of a row stays, in milliseconds. Source: longer than any call that knew
-/// the row.
+/// How long the tombstone of a row stays, in milliseconds. Source: every call that had loaded the
+/// row has ended by then.
 const TOMBSTONE_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl Projector {

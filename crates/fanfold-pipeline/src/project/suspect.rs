@@ -1,10 +1,10 @@
-//! Suspects of a view: commits that may end the process while they are applied. The processor does
-//! the same for commands.
+//! Suspects of a view: commits that may crash the process while they are applied. The processor
+//! does the same for commands.
 //!
 //! A suspicious projector stores a lease in the cursor before it applies something, and removes it
-//! afterwards. An apply that ends the process leaves its lease behind. While the call of another
-//! process may be under way, this one leaves the log alone, and its messages come again later. So a
-//! crash is counted once, and a slow log counts as no crash.
+//! afterwards. A crash leaves the lease behind. While the call of another process may be under way,
+//! this one leaves the log alone, and its messages come again later. So a crash is counted once,
+//! and a slow log counts as no crash.
 //!
 //! A crash counts for all logs that were under way in the process, so suspects run one at a time.
 
@@ -20,14 +20,13 @@ use super::{Next, ProjectError, Projector};
 use crate::leases::{CLOSE_BACKOFF, Standing};
 use crate::ports::{Cursor, LeaseWrite};
 
-/// Attempts to apply a log's next commits that may end their process. Then the view is parked for
-/// the log. `docs/design.md#suspects`.
+/// Attempts to apply a log's next commits that may crash. Then the view is parked for the log.
+/// `docs/design.md#suspects`.
 pub const ATTEMPTS_MAX: u32 = 3;
 
 impl Projector {
     /// The same projector, but suspicious: it applies log after log, one at a time, each behind a
-    /// lease in the cursor. After `attempts_max` attempts that ended their process, it parks the
-    /// view for the log.
+    /// lease in the cursor. After `attempts_max` crashes in a row it parks the view for the log.
     #[must_use]
     pub fn suspicious(&self, attempts_max: u32) -> Self {
         Self { attempts_max: Some(attempts_max), ..self.clone() }
@@ -39,7 +38,7 @@ impl Projector {
         Self { returns_by: Some(deadline), ..self.clone() }
     }
 
-    /// As [`Projector::project`], where some messages may have ended a process before
+    /// As [`Projector::project`], where some messages may have crashed a process before
     /// (`is_suspect`, one for each). All logs of these messages are applied
     /// [suspiciously](Self::suspicious), including their commits in other messages: any of these
     /// may be the cause. All other logs are applied first and as usual, so that suspects cost them
@@ -113,7 +112,7 @@ impl Projector {
             }
             // Another process came between, or an earlier write of this one took effect late.
             Ok(LeaseWrite::Refused(_)) => return Err(ProjectError::UnderWay),
-            // The lease may still be stored later. Then it must not stay.
+            // The lease may still be stored later, so it must be ended.
             Err(error) => Err(error.into()),
         };
         self.end(log, applied, Some(lease), before).await

@@ -23,7 +23,7 @@ impl Reads {
         let until = self.ports.env.now().plus_ms(wait_ms);
         let accepted = self.accepted(log).await?;
         let (mut window, through) = self.window(log, origin).await?;
-        // As the window would judge a command that is accepted now.
+        // How the window classifies a command that is accepted now.
         let sight = |window: &Window| window.sight(id, self.ports.env.now());
         let never = |window: &Window| {
             let (log, origin) = (log.clone(), origin.clone());
@@ -46,7 +46,7 @@ impl Reads {
             while next <= accepted {
                 let page = self.ports.journal.read(log, next, COMMITS_PER_READ.get()).await;
                 let page = page.map_err(LogError::from)?;
-                // A hole may hide the entry that is asked for.
+                // The entry asked for may be one that is missing in a hole.
                 if page.commits.first().is_none_or(|item| item.first > next) {
                     break;
                 }

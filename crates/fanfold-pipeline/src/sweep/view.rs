@@ -27,7 +27,7 @@ pub struct ViewSweepPorts {
 /// The sweep of one view. The view's own host runs it.
 pub struct ViewSweep {
     projector: Arc<Projector>,
-    /// The same projector, for what may have ended a process before.
+    /// The same projector, for logs and messages that may have crashed a process before.
     suspicious: Projector,
     ports: ViewSweepPorts,
     run_ms: u64,
@@ -40,7 +40,7 @@ pub struct ViewSweepReport {
     pub next: Option<CataloguePosition>,
     /// How many of the view's logs were inspected.
     pub logs: usize,
-    /// The logs that the sweep applied something of.
+    /// The logs of which the sweep applied entries.
     pub caught_up: Vec<LogId>,
     /// The logs for which that failed.
     pub failed: Vec<LogId>,
@@ -56,10 +56,10 @@ pub struct ViewSweepReport {
 
 /// The result of catching up with one log.
 enum CatchUp {
-    /// There was no time to inspect it.
+    /// There was no time to inspect the log.
     Unseen,
     NotDue,
-    /// An attempt has ended its process. The log has to be applied alone.
+    /// An attempt has crashed its process. The log has to be applied alone.
     Suspect,
     /// An attempt of another process may be under way.
     UnderWay,
@@ -101,9 +101,9 @@ impl ViewSweep {
         Self { projector, suspicious, ports, run_ms: u64::MAX }
     }
 
-    /// Parks the view for a log after so many attempts that have ended their process, instead of
-    /// [`ATTEMPTS_MAX`]. At least two: logs are applied at the same time, and a crash counts for
-    /// all of them. After that they are applied alone.
+    /// Parks the view for a log after so many attempts that have crashed their process, instead of
+    /// [`ATTEMPTS_MAX`]. At least two: at first logs are applied at the same time, and a crash
+    /// counts for all of them. After a crash each is applied alone.
     #[must_use]
     pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
         self.suspicious = self.projector.suspicious(attempts_max.max(2));
@@ -182,9 +182,9 @@ impl ViewSweep {
         })
     }
 
-    /// Catches up to the ends of these logs, now, until the deadline. For hosts that know that
-    /// commits of these logs were lost on the way to the view. A log that is not at its end by then
-    /// counts as failed. With `attempts_max`, the logs go one at a time and suspiciously; see
+    /// Catches up to the ends of these logs, now, until the deadline. For hosts that have lost
+    /// commits of these logs on the way to the view. A log that is not at its end by then counts as
+    /// failed. With `attempts_max`, the logs go one at a time and suspiciously; see
     /// [`Projector::suspicious`].
     pub async fn catch_up(
         &self,
@@ -213,8 +213,8 @@ impl ViewSweep {
         report
     }
 
-    /// Applies the journal to one log. `is_alone`: no other log is under way, so the log may be one
-    /// that has ended its process.
+    /// Applies one log from the journal. `is_alone`: no other log is under way, so the log may be
+    /// one that has crashed its process.
     async fn catch_up_log(
         &self,
         projector: &Projector,
@@ -254,7 +254,7 @@ impl ViewSweep {
 
     async fn is_due(&self, log: &LogId, cursor: Seq, due: Due) -> Result<bool, Unavailable> {
         let page = self.projector.ports.journal.read(log, cursor.next(), 1).await?;
-        // A commit from far ahead is not young: the clock was set back.
+        // A commit whose time is far in the future is due, too: the clock was set back.
         let age_ms =
             page.commits.first().map(|item| self.projector.ports.env.now().apart_ms(item.at));
         Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))

@@ -1,5 +1,5 @@
-//! Crashes of a process. A test cannot end its own process. So a call that has called [`crash`]
-//! gets no answer from any port any more, and is dropped.
+//! Simulated crashes. A test cannot end its own process. So after [`crash`] no port answers the
+//! call any more, and the call is dropped.
 
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
@@ -13,7 +13,7 @@ thread_local! {
     static CRASHES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Ends the process: for users' code, and for hooks of [`Faults`](super::Faults).
+/// Simulates a crash: for users' code, and for hooks of [`Faults`](super::Faults).
 pub fn crash() {
     HAS_CRASHED.set(true);
     CRASHES.set(CRASHES.get() + 1);

@@ -33,7 +33,7 @@ pub enum Op {
     ParkedRemove,
     Publish,
     Cursor,
-    /// The answer that a cursor is six entries further on than it is.
+    /// A wrong answer of `Cursor`: six entries further on than the cursor is.
     CursorAhead,
     Rows,
     PutRow,
@@ -112,18 +112,19 @@ impl Faults {
         self.script().rules.push(Rule { op, about, calls, seen: 0, action });
     }
 
-    /// Breaks the calls of `op` that have `about` in their description, from now on counted from 1.
+    /// Breaks the calls of `op` with `about` in their description. From now on they are counted
+    /// from 1.
     pub fn fail(&self, op: Op, about: &str, calls: impl RangeBounds<usize>, how: Broken) {
         self.rule(op, about, calls, Action::Break(how));
     }
 
-    /// Leaves the records or messages with `about` in their description out of such calls, which
+    /// Makes such calls fail for the records or messages with `about` in their description, and
     /// take the others.
     pub fn leave_out(&self, op: Op, about: &str, calls: impl RangeBounds<usize>) {
         self.rule(op, about, calls, Action::LeaveOut(about.to_owned()));
     }
 
-    /// From now on the topic refuses for good the messages of which `refuses` says so.
+    /// From now on the topic refuses for good the messages for which `refuses` returns `true`.
     pub fn refuse_messages(&self, refuses: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.rule(Op::Publish, "", .., Action::Refuse(Arc::new(refuses)));
     }
@@ -204,7 +205,7 @@ impl Faults {
         script.overlap.clear();
     }
 
-    /// Notes a call that does not wait; whether it is to be refused.
+    /// Records a call that does not wait. Returns whether it is to be refused.
     pub(super) fn refuse(&self, op: Op, about: &str) -> bool {
         let mut script = self.script();
         let actions = script.begin(op, about);
@@ -212,7 +213,7 @@ impl Faults {
         actions.iter().any(|action| matches!(action, Action::Break(_)))
     }
 
-    /// Makes a call whose effect is given.
+    /// Makes a call with this effect.
     pub(super) async fn call<T, E>(
         &self,
         op: Op,
@@ -263,7 +264,8 @@ impl Faults {
             Some(Broken::Throttled) => Err(Unavailable::Throttled { hop: "port" }.into()),
             Some(Broken::Refused) => Err(refused().into()),
             Some(Broken::Damaged) => {
-                Err(Unavailable::Damaged { hop: "port", message: "half of it".to_owned() }.into())
+                Err(Unavailable::Damaged { hop: "port", message: "a part is missing".to_owned() }
+                    .into())
             }
             Some(Broken::After) => {
                 // The result is lost.

@@ -1,4 +1,4 @@
-//! Ports behind the fault layer. A call is described by what it is about, log first.
+//! Ports behind the fault layer. The description of a call has its arguments, the log first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -166,13 +166,13 @@ fn describe_message(message: &Message) -> String {
     commits.iter().map(describe).collect::<Vec<_>>().join(" ")
 }
 
-/// The results of what was passed on, and errors for what was left out.
+/// The results of the parts that were passed on, with errors for those left out.
 fn with_gaps<E: From<Unavailable>>(
     passed: Vec<Result<(), E>>,
     left_out: &[usize],
 ) -> Vec<Result<(), E>> {
     let mut results = passed;
-    // Ascending, so that each finds its place.
+    // Ascending, so that each is inserted at its own index.
     for at in left_out {
         results.insert(*at, Err(Unavailable::Throttled { hop: "port" }.into()));
     }
@@ -286,10 +286,10 @@ impl<P: MessageTopics + 'static> MessageTopics for Faulty<P> {
 impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
     async fn cursor(&self, log: &LogId) -> Result<Option<Cursor>, Unavailable> {
         let (about, log) = (log.to_string(), log.clone());
-        let lies = self.faults.refuse(Op::CursorAhead, &about);
+        let is_ahead = self.faults.refuse(Op::CursorAhead, &about);
         let mut cursor =
             self.call(Op::Cursor, about, |port| async move { port.cursor(&log).await }).await?;
-        if let Some(cursor) = cursor.as_mut().filter(|_| lies) {
+        if let Some(cursor) = cursor.as_mut().filter(|_| is_ahead) {
             cursor.seq = cursor.seq.plus(6);
         }
         Ok(cursor)

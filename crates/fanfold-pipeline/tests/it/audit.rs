@@ -127,8 +127,8 @@ impl World {
 }
 
 impl World {
-    /// F6 of a view: every row is the fold of its entries up to its seq, and the rows of all entries up
-    /// to the cursor are written.
+    /// F6 of a view: every row is the fold of its entries up to its seq, and the rows of all
+    /// entries up to the cursor are written.
     pub(crate) async fn audit_view(&self, view: &str, log: &LogId) {
         let views = views();
         let (view, table) = (views.get(view).expect("a view"), self.table(view));

@@ -1,7 +1,7 @@
-//! Ingest validates requests, groups them by log, appends each group to its slot in the order of the
-//! requests, and answers each request with a receipt or a problem.
+//! Ingest validates requests, groups them by log, appends each group to its slot in the order of
+//! the requests, and answers each request with a receipt or an error.
 //!
-//! `docs/design.md#ingest`, and `#requests` of the slot.
+//! `docs/design.md#ingest`, and `docs/design.md#requests` for the retries of the slot write.
 
 use fanfold::LogId;
 use fanfold::body::slot;
@@ -54,7 +54,6 @@ fn batches(world: &World, log: &LogId) -> Vec<Vec<u64>> {
     changes.map(|change| ids(&change.body)).collect()
 }
 
-/// A group is one slot write, with the commands in the order of their requests.
 #[test]
 fn a_group_is_one_append_in_the_order_of_its_requests() {
     play(async || {
@@ -88,7 +87,7 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
                 assert_eq!(
                     world.faults.counts([Op::SlotAppend]),
                     [1],
-                    "it is not yet acknowledged"
+                    "the first part is not acknowledged yet"
                 );
             }
         });
@@ -104,8 +103,8 @@ fn a_large_group_is_appended_in_parts_one_after_another() {
     });
 }
 
-/// A bound limits concurrent appends to a host's connections. Without one, all groups of a request are
-/// appended at once.
+/// A bound limits concurrent appends to a host's connections. Without one, all groups of a request
+/// are appended at once.
 #[test]
 fn appends_at_the_same_time_are_bounded() {
     play(async || {
@@ -124,9 +123,9 @@ fn appends_at_the_same_time_are_bounded() {
     });
 }
 
-/// The parts behind a failed one are not tried, since that would change the order of the group.
+/// If they were, the order of the group could change.
 #[test]
-fn what_stands_behind_a_failed_part_is_not_tried() {
+fn the_parts_behind_a_failed_one_are_not_appended() {
     play(async || {
         let world = World::new();
         let mut requests: Vec<Value> = (1..=4).map(|id| large(id, 20_000)).collect();
@@ -136,7 +135,8 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
         let failed = "unavailable";
         assert_eq!(answers, ["org:acme 1", "org:other 1", failed, failed, failed]);
         assert_eq!(batches(&world, &acme()), [[1]]);
-        // One append that succeeds, and the attempts of one that fails: bounded, since a client waits.
+        // One append that succeeds, and five attempts of one that fails. Their number and time are
+        // bounded, since a client waits.
         let attempts = world.faults.calls(Op::SlotAppend);
         assert_eq!(attempts.iter().filter(|call| call.contains("org:acme")).count(), 1 + 5);
         let slept: u64 =
@@ -145,8 +145,8 @@ fn what_stands_behind_a_failed_part_is_not_tried() {
     });
 }
 
-/// All attempts of an append have the same random `tok`. When the slot has it already, an earlier
-/// attempt succeeded, and ingest returns its receipt.
+/// All attempts of an append have the same random `tok`. When the slot has this `tok` already, an
+/// earlier attempt succeeded, and ingest returns its receipt.
 #[test]
 fn an_attempt_whose_answer_was_lost_is_recognised() {
     play(async || {
@@ -165,7 +165,7 @@ fn an_attempt_whose_answer_was_lost_is_recognised() {
 
 /// Ingest does not report that an append failed if one of its attempts may have taken effect.
 #[test]
-fn an_attempt_that_may_have_happened_is_not_forgotten() {
+fn the_outcome_is_unknown_if_any_attempt_may_have_happened() {
     play(async || {
         for (lost, is_certain) in [(0, true), (1, false), (3, false)] {
             for how in [Broken::After, Broken::Before] {
@@ -180,7 +180,7 @@ fn an_attempt_that_may_have_happened_is_not_forgotten() {
                 assert_eq!(unavailable.has_not_happened(), is_certain, "{lost} {how:?}");
             }
         }
-        // Nor does it report a closed log if an earlier attempt may have succeeded.
+        // Ingest does not report a closed log either if an earlier attempt may have succeeded.
         let world = World::new();
         assert_eq!(ask(&world.ingest(), &[request("acme", 1)]).await, ["org:acme 1"]);
         world.faults.fail(Op::SlotAppend, "", 1..=1, Broken::Before);
@@ -194,10 +194,10 @@ fn an_attempt_that_may_have_happened_is_not_forgotten() {
     });
 }
 
-/// An append that the table denies has no effect, and is not retried, since a retry restores no
-/// permission. After an attempt that may have taken effect, the outcome is unknown.
+/// A retry restores no permission. After an attempt that may have taken effect, the outcome is
+/// unknown.
 #[test]
-fn what_the_table_refuses_is_not_tried_again() {
+fn an_append_that_the_table_denies_is_not_retried() {
     play(async || {
         for (lost, is_certain, attempts) in [(0, true, 1), (1, false, 2)] {
             let world = World::new();
@@ -242,7 +242,7 @@ fn equal_batches_are_both_accepted() {
 /// When another writer comes between two attempts, the batch is accepted twice. The processor makes
 /// the second one duplicates.
 #[test]
-fn with_another_writer_in_between_the_batch_stands_twice() {
+fn a_retried_batch_is_accepted_twice_if_another_writer_came_between() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::SlotAppend, "+2", 1..=1, Broken::After);
@@ -266,10 +266,10 @@ fn with_another_writer_in_between_the_batch_stands_twice() {
     });
 }
 
-/// The condition of the append fails for a closed log. Ingest compares `tok` first, so an append from
-/// before the log was closed has its receipt.
+/// The condition of the append fails for a closed log. Ingest compares `tok` first, so an append
+/// that took effect before the log was closed gets its receipt.
 #[test]
-fn a_closed_log_refuses_but_not_what_it_has_taken() {
+fn a_closed_log_refuses_new_appends_and_confirms_earlier_ones() {
     play(async || {
         let world = World::new();
         let ingest = world.ingest();
@@ -286,9 +286,9 @@ fn a_closed_log_refuses_but_not_what_it_has_taken() {
     });
 }
 
-/// Ingest asks for admission per log, before it appends.
+/// Ingest asks for admission once per log, before it appends.
 #[test]
-fn what_is_not_admitted_is_not_appended() {
+fn a_command_that_is_not_admitted_is_not_appended() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::Admit, "org:b", .., Broken::Before);
@@ -301,24 +301,23 @@ fn what_is_not_admitted_is_not_appended() {
     });
 }
 
-/// Admission may change within one request. Commands behind a refused one of their log are refused.
+/// Admission may change during a call of ingest.
 #[test]
-fn what_stands_behind_a_command_that_is_not_admitted_is_not_admitted_either() {
+fn no_command_is_admitted_behind_one_that_was_not() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::Admit, "org:b", 1..=1, Broken::Before);
         let requests = [request("b", 1), request("a", 1), request("b", 2)];
         let answers = ask(&world.ingest(), &requests).await;
         assert_eq!(answers, ["not admitted", "org:a 1", "not admitted"]);
-        // The next request asks again.
+        // The next call asks again.
         assert_eq!(ask(&world.ingest(), &requests).await, ["org:b 1", "org:a 2", "org:b 2"]);
     });
 }
 
-/// Each request has a receipt or a problem, and a bad request does not affect the others. Ingest
-/// knows the services.
+/// Each request has a receipt or an error. An unknown service or command is an error, too.
 #[test]
-fn one_bad_request_does_not_spoil_the_others() {
+fn a_bad_request_does_not_affect_the_others() {
     let without = |field: &str| {
         let mut request = request("acme", 9);
         request.as_object_mut().expect("an object").remove(field);
@@ -367,7 +366,7 @@ fn a_batch_carries_its_accept_time() {
         ask(&world.ingest(), &[request("acme", 2)]).await;
         let times: Vec<u64> =
             world.changes().iter().map(|c| c.at.since_ms(world.env.now())).collect();
-        assert_eq!(times, [0, 0], "none lies in the future");
+        assert_eq!(times, [0, 0], "the accept times are not in the future");
         assert_eq!(world.changes()[1].at.since_ms(world.changes()[0].at), 1_234);
     });
 }

@@ -37,7 +37,7 @@ async fn store_ahead(world: &World) {
 }
 
 #[test]
-fn a_log_that_breaks_an_invariant_is_parked_and_no_other() {
+fn only_the_log_that_breaks_an_invariant_is_parked() {
     let cases = [
         ("F3", "expected a commit from 4, found one from 5"),
         ("F3", "the commit from 4 has 1 entries, not 2"),

@@ -69,9 +69,9 @@ fn an_id_is_found_or_pending_or_was_never_sent() {
     });
 }
 
-/// A lookup finds the id in the journal behind the head, in the head, and in a window's own item.
+/// The journal is that behind the head. The window is in the head or in an item of its own.
 #[test]
-fn it_is_found_wherever_it_stands() {
+fn a_lookup_finds_an_id_in_the_journal_the_head_and_a_window() {
     let refused = |id| command("ann", id, "add", json!({"counter": "a", "by": 0}));
     play(async || {
         // Enough ids of ann to make a snapshot due, also with the windows of many users.
@@ -105,7 +105,7 @@ fn it_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_below_the_window_is_not_known() {
+fn an_id_below_the_window_is_reported_as_below() {
     play(async || {
         for more in [0, DUE] {
             let world = World::new();
@@ -122,9 +122,9 @@ fn what_is_below_the_window_is_not_known() {
     });
 }
 
-/// A lookup of an id below the window says so. A command with such an id would be stale.
+/// A command with such an id would be stale.
 #[test]
-fn a_hole_in_an_idle_window_is_below_it() {
+fn an_unused_id_of_an_idle_window_is_below_it() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 2).await;
@@ -138,7 +138,7 @@ fn a_hole_in_an_idle_window_is_below_it() {
 }
 
 #[test]
-fn what_comes_meanwhile_is_found() {
+fn a_lookup_waits_for_accepted_commands() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 3).await;
@@ -160,7 +160,7 @@ fn what_comes_meanwhile_is_found() {
     });
 }
 
-/// The entry that a hole lacks may be the one asked for, so the lookup stays pending.
+/// The missing entry may be the one asked for.
 #[test]
 fn a_lookup_stays_pending_at_a_hole() {
     play(async || {

@@ -1,6 +1,6 @@
 //! Tests of the stages over the in-memory ports, with a fault layer in between. They cover the
-//! sentences of `docs/design.md` about the data and the stages. `mutations/` shows for many of these
-//! that a test fails when the sentence does not hold.
+//! sentences of `docs/design.md` about the data and the stages. `mutations/` shows for many of
+//! these that a test fails when the sentence does not hold.
 
 mod audit;
 mod check;

@@ -1,5 +1,5 @@
-//! What callers read. F6: readers never go backwards. The cursor is read before the rows, and the seq
-//! that is reported for a log never decreases.
+//! Reads of callers. F6: readers never go backwards. The cursor is read before the rows, and the
+//! seq that is reported for a log never decreases.
 //!
 //! `docs/design.md#http`.
 
@@ -107,7 +107,6 @@ fn no_more_entries_are_seen_than_were_accepted() {
     });
 }
 
-/// A stored entry, a pending one, seqs that do not exist, and unknown logs.
 #[test]
 fn an_entry_is_there_or_pending_or_unknown() {
     play(async || {
@@ -137,11 +136,14 @@ fn an_entry_is_there_or_pending_or_unknown() {
             let error = reads.entries(&log(name), Seq(1), 1).await.expect_err("no such log");
             assert!(error.to_string().starts_with(expected), "{error}");
         }
-        assert_eq!(world.env.now().since_ms(start), 5_000, "no wait for what is unknown");
+        assert_eq!(
+            world.env.now().since_ms(start),
+            5_000,
+            "a read of an unknown seq, log or service does not wait"
+        );
     });
 }
 
-/// A wait returns when the entry arrives.
 #[test]
 fn a_wait_ends_when_the_entry_arrives() {
     play(async || {
@@ -173,9 +175,8 @@ fn a_wait_ends_when_the_entry_arrives() {
     });
 }
 
-/// A wait for an entry that is missing in a hole of the journal reads with pauses.
 #[test]
-fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
+fn a_wait_at_a_hole_in_the_journal_reads_with_pauses() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 4).await;
@@ -189,9 +190,9 @@ fn a_wait_at_a_hole_in_the_journal_is_a_slow_one() {
     });
 }
 
-/// The seq in a pending answer is below the one that was asked for.
+/// The entry is stored while the read ends.
 #[test]
-fn pending_is_below_what_was_asked_for() {
+fn a_pending_answer_has_a_seq_below_the_one_asked_for() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 2).await;
@@ -207,8 +208,8 @@ fn pending_is_below_what_was_asked_for() {
     });
 }
 
-/// The cursor is read before the rows, so the rows may be newer than the seq in the answer, but never
-/// older. With a receipt's seq callers read their own writes.
+/// The cursor is read before the rows, so the rows may be newer than the seq in the answer, but
+/// never older. With a receipt's seq callers read their own writes.
 #[test]
 fn the_cursor_is_read_before_the_rows() {
     play(async || {
@@ -298,9 +299,8 @@ fn a_filtered_view_cannot_be_waited_for() {
     });
 }
 
-/// The errors for a view, log, seq or row that does not exist.
 #[test]
-fn a_view_says_what_it_does_not_have() {
+fn each_unknown_view_log_seq_or_row_has_its_error() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 3).await;
@@ -338,9 +338,8 @@ fn a_view_says_what_it_does_not_have() {
     });
 }
 
-/// Rows are read in pages, without deleted ones.
 #[test]
-fn rows_come_in_pages_without_the_deleted() {
+fn rows_come_in_pages_without_deleted_ones() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 1).await;

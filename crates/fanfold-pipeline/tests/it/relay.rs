@@ -56,7 +56,7 @@ fn a_round_is_one_record_per_log_up_to_a_size() {
         for (bytes, limit, expected) in [
             (1_000, STREAM_RECORD_BYTES_SOFT.get(), vec![vec![1, 2, 3, 4, 5]]),
             (1_000, 2_500, vec![vec![1, 2], vec![3, 4], vec![5]]),
-            // A command that is larger than that has a record of its own.
+            // A command that is larger than the limit has a record of its own.
             (3_000, 2_500, vec![vec![1], vec![2], vec![3], vec![4], vec![5]]),
             (100_000, usize::MAX, vec![vec![1, 2], vec![3, 4], vec![5]]),
         ] {
@@ -91,9 +91,9 @@ fn the_next_record_waits_for_the_acknowledgement_of_the_last() {
     });
 }
 
-/// The relay retries only failed records, with backoff and jitter.
+/// The pauses have backoff and jitter.
 #[test]
-fn only_what_failed_is_sent_again_after_a_pause() {
+fn only_failed_records_are_sent_again_after_a_pause() {
     play(async || {
         let logs = logs(["a", "b", "c"]);
         let world = World::new();
@@ -111,10 +111,9 @@ fn only_what_failed_is_sent_again_after_a_pause() {
     });
 }
 
-/// F2: after a failure the relay sends again from the first unacknowledged command. The stream may
-/// have duplicates, but no gaps.
+/// F2: the stream may have duplicates, but no gaps.
 #[test]
-fn after_a_failure_it_goes_back_to_the_first_unacknowledged() {
+fn after_a_failure_the_relay_goes_back_to_the_first_unacknowledged() {
     play(async || {
         let [a] = logs(["a"]);
         let changes = mixed(std::slice::from_ref(&a), 6, 50);
@@ -131,9 +130,8 @@ fn after_a_failure_it_goes_back_to_the_first_unacknowledged() {
     });
 }
 
-/// The relay reports the first change that is not acknowledged before the deadline.
 #[test]
-fn what_is_not_acknowledged_is_reported_from_its_first_change_on() {
+fn the_first_unacknowledged_change_is_reported() {
     play(async || {
         let [a, b] = logs(["a", "b"]);
         // a1 b1 a2 b2 a3 b3
@@ -161,7 +159,7 @@ fn what_is_not_acknowledged_is_reported_from_its_first_change_on() {
     });
 }
 
-/// No round begins after the deadline, and the remaining changes are reported.
+/// The remaining changes are reported.
 #[test]
 fn no_round_begins_after_the_deadline() {
     play(async || {
@@ -191,7 +189,7 @@ fn no_round_begins_after_the_deadline() {
 
 /// Attempts are bounded, also without a deadline, since the event source retries the batch.
 #[test]
-fn it_gives_up_when_nothing_is_acknowledged_any_more() {
+fn the_relay_gives_up_after_rounds_without_an_acknowledgement() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::PutRecords, "", .., Broken::Before);
@@ -201,10 +199,10 @@ fn it_gives_up_when_nothing_is_acknowledged_any_more() {
     });
 }
 
-/// A record that the stream refuses is neither retried at once nor skipped. The batch is retried, and
-/// succeeds once an operator has restored the permission.
+/// A record that the stream refuses is neither retried at once nor skipped. The batch is retried,
+/// and succeeds once an operator has restored the permission.
 #[test]
-fn what_the_stream_refuses_is_reported_at_once() {
+fn a_refused_record_is_reported_without_a_retry() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::PutRecords, "", .., Broken::Refused);
@@ -218,8 +216,8 @@ fn what_the_stream_refuses_is_reported_at_once() {
     });
 }
 
-/// A warm relay remembers the acknowledged (seq, tok) of each log, and does not send it again when the
-/// batch is retried. It compares both, since a restored table counts from a lower seq again.
+/// A warm relay remembers the acknowledged (seq, tok) of each log, and does not send it again when
+/// the batch is retried. It compares both, since a restored table counts from a lower seq again.
 #[test]
 fn a_warm_relay_sends_nothing_twice_and_leaves_nothing_out() {
     play(async || {
@@ -250,7 +248,7 @@ fn a_warm_relay_sends_nothing_twice_and_leaves_nothing_out() {
 
 /// A warm relay remembers acknowledged changes, not sent ones.
 #[test]
-fn a_warm_relay_sends_again_what_was_not_acknowledged() {
+fn a_warm_relay_sends_unacknowledged_changes_again() {
     play(async || {
         let [a] = logs(["a"]);
         let changes = mixed(std::slice::from_ref(&a), 4, 50);
@@ -267,7 +265,7 @@ fn a_warm_relay_sends_again_what_was_not_acknowledged() {
 
 /// The relay does not decode bodies, and never fails on content.
 #[test]
-fn bodies_pass_unread() {
+fn bodies_are_passed_on_unread() {
     play(async || {
         let [a] = logs(["a"]);
         let bodies: [&[u8]; 5] = [b"", b"\0", b"\xff\xfe{", b"[1,2", &[7; 70_000]];
@@ -306,10 +304,10 @@ fn a_round_is_put_within_the_limits() {
     });
 }
 
-/// F2 under random faults: a log's record begins at its first unacknowledged command, so a reader that
-/// skips repeats sees all commands in order.
+/// F2 under random faults: a log's record begins at its first unacknowledged command, so a reader
+/// that skips repeats sees all commands in order.
 #[test]
-fn nothing_is_lost_and_nothing_overtakes() {
+fn no_command_is_lost_or_overtaken() {
     play(async || {
         seeds(60, async |seed| {
             let world = World::seeded(seed);

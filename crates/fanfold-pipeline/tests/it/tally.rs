@@ -152,7 +152,7 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
                 vec![(counter.clone(), Event::Said { text: text.clone() })]
             }
             Command::Fail { counter, how } => match how {
-                How::PanicInDecide => panic!("no idea"),
+                How::PanicInDecide => panic!("a test of decide"),
                 How::PanicInEvolve => vec![(counter.clone(), Event::Broken)],
                 How::Undeclared => vec![(counter.clone(), Event::Cleared)],
                 How::DieInEvolve => {
@@ -180,7 +180,7 @@ impl<const DOCUMENT: u32, const ADDED: u32> Service for Tally<DOCUMENT, ADDED> {
             Event::Grown { bytes } => counter.pad = noise(*bytes),
             Event::Said { text } if text == "die" => crash(),
             Event::Said { .. } => {}
-            Event::Broken => panic!("no hands"),
+            Event::Broken => panic!("a test of evolve"),
         }
     }
 }
@@ -226,7 +226,7 @@ impl View for Sums {
                 Event::Added { by, .. } => sum.total += by,
                 Event::Cleared => return None,
                 Event::Grown { bytes } => sum.said.push_str(&"g".repeat(*bytes)),
-                Event::Said { text } if text == "boo" => panic!("the view is afraid"),
+                Event::Said { text } if text == "boo" => panic!("a test of views"),
                 Event::Said { text } if text == "doom" => {
                     crash();
                     sum.said.push_str(text);
@@ -239,8 +239,8 @@ impl View for Sums {
     }
 }
 
-/// `resets`: how often each counter was reset, and how many commands were rejected. A filtered view:
-/// it does not read most kinds.
+/// `resets`: how often each counter was reset, and how many commands were rejected. A filtered
+/// view: it reads few kinds.
 pub(crate) struct Resets;
 
 impl View for Resets {

@@ -15,7 +15,7 @@ use crate::world::{NEVER, World, acme, add, command, done, log, run};
 /// Another environment may have gone on, so the processor first reads the journal from the cached
 /// tail. It parks nothing, and decides nothing twice.
 #[test]
-fn they_take_turns_on_one_log() {
+fn environments_take_turns_on_one_log() {
     play(async || {
         seeds(20, async |seed| {
             let world = World::seeded(seed);
@@ -35,17 +35,18 @@ fn they_take_turns_on_one_log() {
             let count = published.len();
             published.dedup();
             assert_eq!(published.len(), 40, "each commit is published");
-            // The processor that stored a commit publishes it, and the one with the snapshot again.
+            // The processor that stored a commit publishes it. The one that takes a snapshot
+            // publishes it again.
             assert!(count <= 2 * 40, "published {count} times for 40 commits");
         })
         .await;
     });
 }
 
-/// The same, while the windows of many users leave the head. A processor that adopts another's head
-/// must not count windows in that head as stored. Afterwards a cold load knows every command.
+/// A processor that adopts another's head must not count windows in that head as stored. Afterwards
+/// a cold load finds the ids of all commands.
 #[test]
-fn they_take_turns_while_windows_leave_the_head() {
+fn environments_take_turns_while_windows_leave_the_head() {
     play(async || {
         seeds(6, async |seed| {
             let world = World::seeded(seed);
@@ -79,7 +80,7 @@ fn they_take_turns_while_windows_leave_the_head() {
     });
 }
 
-/// A stale cache is no reason to park an old record either.
+/// The record behind the gap is a minute old.
 #[test]
 fn a_stale_cache_parks_nothing() {
     play(async || {
@@ -95,10 +96,10 @@ fn a_stale_cache_parks_nothing() {
     });
 }
 
-/// F3: the condition on `first` lets one of two concurrent appends succeed. The other processor decides
-/// nothing again.
+/// F3: the condition on `first` lets one of two concurrent appends succeed. The other processor
+/// decides nothing again.
 #[test]
-fn they_get_the_same_batch_at_the_same_time() {
+fn two_environments_process_one_batch_at_the_same_time() {
     play(async || {
         for (ones, others) in [(4..=6, 4..=6), (4..=6, 4..=8), (4..=9, 4..=5), (1..=6, 2..=7)] {
             for is_warm in [true, false] {
@@ -125,10 +126,10 @@ fn they_get_the_same_batch_at_the_same_time() {
     });
 }
 
-/// The head S is written after every document that was touched in (old head, S] is stored, also those
-/// of another processor's commits.
+/// The head S is written after every document that was touched in (old head, S] is stored, also
+/// those of another processor's commits.
 #[test]
-fn the_head_of_one_hides_nothing_of_the_other() {
+fn a_head_hides_no_document_of_another_environment() {
     let touch =
         |id: u64, counter: &str| command("ann", id, "add", json!({"counter": counter, "by": 1}));
     play(async || {
@@ -154,7 +155,7 @@ fn the_head_of_one_hides_nothing_of_the_other() {
 
 /// A put of an abandoned environment takes effect while another goes on.
 #[test]
-fn a_late_put_of_one_comes_between_those_of_the_other() {
+fn a_late_append_comes_between_those_of_another_environment() {
     play(async || {
         for (late, landing) in [("4-6", "4-4"), ("4-6", "4-9"), ("4-4", "5-5")] {
             let world = World::new();
@@ -182,11 +183,11 @@ fn a_late_put_of_one_comes_between_those_of_the_other() {
     });
 }
 
-/// Random faults: three environments and two logs; batches that overlap, repeat, and arrive early or at
-/// the same time; calls that fail in every way; environments that are replaced. The invariants hold at
-/// any time, and at the end no command is missing.
+/// Random faults: three environments and two logs; batches that overlap, repeat, and arrive early
+/// or at the same time; calls that fail in every way; environments that are replaced. The
+/// invariants hold after each step, and at the end no command is missing.
 #[test]
-fn whatever_happens_the_log_becomes_the_same() {
+fn a_log_is_complete_after_random_faults() {
     play(async || seeds(30, stormy).await);
 }
 

@@ -45,8 +45,8 @@ use crate::tally::{Resets, Sums, Tally};
 /// A deadline that is never reached.
 pub(crate) const NEVER: Time = Time(u64::MAX);
 
-/// The time of a call in these tests, and the time until its lease expires: the call's deadline, the
-/// host's grace, and the difference of clocks.
+/// The time of a call in these tests, and the time until its lease expires: the call's deadline,
+/// the host's grace, and the difference of clocks.
 const CALL_MS: u64 = 60_000;
 pub(crate) const LEASE_MS: u64 = CALL_MS + 10_000 + 5_001;
 
@@ -345,7 +345,8 @@ impl World {
         entries.map(|e| format!("{} {}#{} {}", e.seq, e.origin, e.id, e.outcome.status())).collect()
     }
 
-    /// Checks that the entries of [`acme`] are those of [`run`] up to `last`, and nothing is parked.
+    /// Checks that the entries of [`acme`] are those of [`run`] up to `last`, and nothing is
+    /// parked.
     pub(crate) async fn assert_run(&self, last: u64) {
         let expected: Vec<String> = (1..=last).map(|n| format!("{n} ann#{n} accepted")).collect();
         assert_eq!(self.outcomes(&acme()).await, expected);

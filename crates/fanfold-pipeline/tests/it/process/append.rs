@@ -22,10 +22,10 @@ async fn warm(world: &World) -> Processor {
     processor
 }
 
-/// When the put's condition fails and the commit has our nonce, our earlier attempt succeeded. There
-/// was no other writer, so the log is not loaded again.
+/// When the put's condition fails and the stored commit has the nonce of this append, an earlier
+/// attempt succeeded. There was no other writer, so the log is not loaded again.
 #[test]
-fn an_attempt_of_ours_is_recognised_by_its_nonce() {
+fn an_earlier_attempt_is_recognised_by_its_nonce() {
     play(async || {
         for lost in [1..=1, 1..=2] {
             let world = World::new();
@@ -43,9 +43,9 @@ fn an_attempt_of_ours_is_recognised_by_its_nonce() {
     });
 }
 
-/// An unacknowledged put evicts the log from the cache. Whether it takes effect now, later or never,
-/// the log goes on from the journal.
-fn what_was_not_acknowledged_is_forgotten(broken: Broken) {
+/// An unacknowledged put evicts the log from the cache. Whether it takes effect now, later or
+/// never, the log goes on from the journal.
+fn unacknowledged_append_evicts_the_log(broken: Broken) {
     play(async || {
         let world = World::new();
         let processor = warm(&world).await;
@@ -63,23 +63,23 @@ fn what_was_not_acknowledged_is_forgotten(broken: Broken) {
 }
 
 #[test]
-fn an_append_that_failed_is_forgotten() {
-    what_was_not_acknowledged_is_forgotten(Broken::Before);
+fn an_append_that_failed_evicts_the_log() {
+    unacknowledged_append_evicts_the_log(Broken::Before);
 }
 
 #[test]
-fn an_append_without_an_answer_is_forgotten() {
-    what_was_not_acknowledged_is_forgotten(Broken::After);
+fn an_append_without_an_answer_evicts_the_log() {
+    unacknowledged_append_evicts_the_log(Broken::After);
 }
 
 #[test]
-fn an_append_that_takes_effect_late_is_forgotten() {
-    what_was_not_acknowledged_is_forgotten(Broken::Late);
+fn an_append_that_takes_effect_late_evicts_the_log() {
+    unacknowledged_append_evicts_the_log(Broken::Late);
 }
 
-/// The same, when the put takes effect between the next load and the next append.
+/// The put takes effect between the next load and the next append.
 #[test]
-fn what_was_not_acknowledged_may_come_between() {
+fn an_unacknowledged_append_may_take_effect_before_the_next() {
     play(async || {
         let world = World::new();
         let processor = warm(&world).await;
@@ -100,7 +100,7 @@ fn what_was_not_acknowledged_may_come_between() {
 /// A commit with another nonce means another writer: the processor loads the log again, and decides
 /// again.
 #[test]
-fn a_conflict_is_decided_again_on_what_the_other_wrote() {
+fn after_a_conflict_the_commands_are_decided_again() {
     play(async || {
         for others in [4..=4, 4..=5, 4..=6, 4..=9] {
             let world = World::new();
@@ -115,7 +115,7 @@ fn a_conflict_is_decided_again_on_what_the_other_wrote() {
     });
 }
 
-/// A log is finished although another writer appends all the time.
+/// Another writer appends before each append of this one.
 #[test]
 fn a_log_with_constant_conflicts_is_finished() {
     play(async || {
@@ -193,7 +193,7 @@ fn a_large_batch_is_split_and_put_one_after_another() {
 
 /// A processor that cannot read does not decide: it appends nothing, and the batch is retried.
 #[test]
-fn what_cannot_be_read_is_not_decided() {
+fn nothing_is_decided_after_a_failed_read() {
     play(async || {
         for op in [Op::StateGet, Op::JournalRead] {
             for call in 1..=3 {
@@ -215,7 +215,7 @@ fn what_cannot_be_read_is_not_decided() {
 
 /// A journal that denies access is an outage: one attempt, and the batch is retried.
 #[test]
-fn what_the_journal_refuses_comes_again() {
+fn an_append_that_the_journal_denies_is_tried_once() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::JournalAppend, "", .., Broken::Refused);

@@ -1,5 +1,5 @@
-//! The calls that each batch costs: one slot write per accepted batch, one journal write per log and
-//! processor batch, no transactions.
+//! The calls that each batch costs: one slot write per accepted batch, one journal write per log
+//! and processor batch, no transactions.
 //!
 //! `docs/design.md#tables`.
 
@@ -23,7 +23,7 @@ const TABLES: [Op; 9] = [
 
 /// The calls of one log's batch on the whole path, cold and then warm.
 #[test]
-fn the_way_of_a_batch_costs_what_it_should() {
+fn a_batch_costs_the_expected_calls_at_every_hop() {
     play(async || {
         let world = World::new();
         let (relay, processor) = (world.relay(), world.processor());
@@ -42,7 +42,6 @@ fn the_way_of_a_batch_costs_what_it_should() {
     });
 }
 
-/// A batch costs one journal write per log, however many records it has.
 #[test]
 fn a_batch_is_one_journal_write_per_log() {
     play(async || {
@@ -63,8 +62,8 @@ fn a_batch_is_one_journal_write_per_log() {
     });
 }
 
-/// A cold load reads the head, the commits after it, and only the documents that the commands at hand
-/// need. It does not read the parked table.
+/// A cold load reads the head, the commits after it, and only the documents that the commands at
+/// hand need. It does not read the parked table.
 #[test]
 fn a_cold_load_reads_only_what_it_needs() {
     play(async || {

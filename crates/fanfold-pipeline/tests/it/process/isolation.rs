@@ -21,16 +21,16 @@ fn other() -> LogId {
     log("tally/org:other")
 }
 
-/// A panic in a service becomes a `faulted` entry that keeps the command. So does an event on a
+/// A panic in a service makes a `faulted` entry that keeps the command. So does an event on a
 /// document that the command did not declare. A command whose entry or document (256 KiB) would be
 /// too large is `rejected: too_large`.
 #[test]
-fn what_a_service_cannot_do_becomes_an_entry() {
+fn a_failure_of_a_service_becomes_an_entry() {
     let fail = |how: &str| ("fail", json!({"counter": "a", "how": how}));
     let grow = |bytes: usize| ("grow", json!({"counter": "a", "bytes": bytes}));
     let table: &[((&str, Value), &str)] = &[
-        (fail("panic_in_decide"), "faulted: `decide` panicked: no idea"),
-        (fail("panic_in_evolve"), "faulted: `evolve` panicked: no hands"),
+        (fail("panic_in_decide"), "faulted: `decide` panicked: a test of decide"),
+        (fail("panic_in_evolve"), "faulted: `evolve` panicked: a test of evolve"),
         (fail("undeclared"), "faulted: `decide` changes the document `a`"),
         (fail("long_entry"), "too_large: the entry would be"),
         (grow(DOCUMENT_BYTES_MAX.get()), "too_large: the document `a` would be"),
@@ -72,7 +72,7 @@ fn what_a_service_cannot_do_becomes_an_entry() {
 
 /// A command for an unregistered service is parked, and processed once the service is registered.
 #[test]
-fn commands_for_a_service_not_registered_wait_for_it() {
+fn commands_of_an_unregistered_service_wait_for_it() {
     play(async || {
         let world = World::new();
         let ledger = log("ledger/org:acme");
@@ -94,7 +94,7 @@ fn commands_for_a_service_not_registered_wait_for_it() {
 
 /// F8: an unreadable record is parked byte for byte, and the others are processed.
 #[test]
-fn what_cannot_be_read_is_parked_as_it_is() {
+fn an_unreadable_record_is_parked_byte_for_byte() {
     let record = |world: &World, data: Vec<u8>| ReceivedRecord {
         key: acme(),
         data: data.into(),
@@ -152,7 +152,7 @@ fn what_cannot_be_read_is_parked_as_it_is() {
 fn a_log_that_cannot_be_folded_waits_for_another_build() {
     let bodies = [
         ("a newer version", commit_of(4, "added", 2, &json!({"by": 1, "total": 9}))),
-        ("an event unheard of", commit_of(4, "melted", 1, &json!({}))),
+        ("an unknown event", commit_of(4, "melted", 1, &json!({}))),
         ("a panic in `evolve`", commit_of(4, "broken", 1, &Value::Null)),
         ("an event that does not fit", commit_of(4, "added", 1, &json!({"by": "one"}))),
         ("another format", b"\x09\x00[]".to_vec()),
@@ -180,13 +180,13 @@ fn a_log_that_cannot_be_folded_waits_for_another_build() {
     });
 }
 
-/// The same for a damaged item: retries without end would stop the shard (F7).
+/// A damaged item parks the log's commands: retries without end would stop the shard (F7).
 #[test]
-fn a_log_of_which_something_is_damaged_waits_for_an_operator() {
+fn a_log_with_damaged_data_waits_for_an_operator() {
     let table = [
         (Op::JournalRead, "its commits"),
         (Op::StateGet, "its head, or a document"),
-        (Op::JournalAppend, "the commit that is there already"),
+        (Op::JournalAppend, "the commit that is stored in its place"),
     ];
     play(async || {
         for (op, what) in table {
@@ -206,9 +206,8 @@ fn a_log_of_which_something_is_damaged_waits_for_an_operator() {
     });
 }
 
-/// Another build, which can fold the entry, takes up the parked commands.
 #[test]
-fn what_waits_for_another_build_is_taken_up_by_it() {
+fn another_build_takes_up_the_commands_that_waited_for_it() {
     play(async || {
         let world = World::new();
         let newer = || world.processor_of(Services::new().with::<Tally<1, 2>>());
@@ -265,7 +264,7 @@ fn a_failing_log_reports_its_first_unfinished_record() {
 
 /// After the deadline the processor begins nothing, and reports all records as unfinished.
 #[test]
-fn after_the_deadline_everything_is_reported() {
+fn after_the_deadline_all_records_are_reported_as_unfinished() {
     play(async || {
         let world = World::new();
         let (processor, batch) = (world.processor(), [world.acme(1..=3), world.acme(4..=4)]);

@@ -14,7 +14,8 @@ use crate::world::{World, acme, done};
 const SUSPICION: Suspicion = Suspicion { age_ms: 0, attempts_max: 3, faults_per_hour_max: 10 };
 
 /// Other environments get the record one after another while the first call is still under way. If
-/// these counted as crashes, three would make each command run alone, and a fourth would fault it.
+/// their attempts counted as crashes, three would make each command run alone, and a fourth would
+/// fault it.
 #[test]
 fn a_record_that_is_under_way_elsewhere_comes_again() {
     play(async || {
@@ -48,9 +49,9 @@ fn a_record_that_is_under_way_elsewhere_comes_again() {
     });
 }
 
-/// Where a lock admits one process at a time, the lease of another process counts as a crash at once.
+/// A lock admits one process at a time, so the process that stored the lease has ended.
 #[test]
-fn without_others_a_crash_is_one_at_once() {
+fn without_other_processes_a_lease_counts_as_a_crash_at_once() {
     play(async || {
         for (others, attempts) in [(Others::HaveEnded, 2), (Others::default(), 1)] {
             let world = World::new();

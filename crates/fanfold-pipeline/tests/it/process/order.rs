@@ -40,9 +40,8 @@ fn repeats_of_the_stream_change_nothing() {
     });
 }
 
-/// The processor works on logs concurrently, within a bound.
 #[test]
-fn logs_run_concurrently_and_not_all_at_once() {
+fn logs_run_concurrently_within_a_bound() {
     play(async || {
         let world = World::new();
         let records: Vec<_> = (0..100)
@@ -56,8 +55,9 @@ fn logs_run_concurrently_and_not_all_at_once() {
     });
 }
 
-/// A command at or below the tail is done if the entry there has its origin and id. Else it is parked
-/// as a conflict, and the log goes on. Above the head the cache has the entry, below it the journal.
+/// A command at or below the tail is done if the entry there has its origin and id. Else it is
+/// parked as a conflict, and the log goes on. Above the head the cache has the entry, below it the
+/// journal.
 #[test]
 fn another_command_at_a_taken_seq_is_a_conflict() {
     play(async || {
@@ -87,8 +87,7 @@ fn another_command_at_a_taken_seq_is_a_conflict() {
     });
 }
 
-/// The same, when both arrive in one batch and neither has an entry yet: the first one received gets
-/// the seq.
+/// Both arrive in one batch, and neither has an entry yet. The first one received gets the seq.
 #[test]
 fn of_two_commands_for_one_seq_one_is_a_conflict() {
     play(async || {
@@ -205,7 +204,7 @@ fn an_id_below_the_window_is_stale() {
 
 /// An entry's time is max(previous entry's time, min(accept time, now)).
 #[test]
-fn an_entrys_time_follows_three_clocks() {
+fn an_entrys_time_is_between_the_previous_entrys_and_now() {
     play(async || {
         let world = World::new();
         let processor = world.processor();

@@ -16,7 +16,7 @@ use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, padded, run, unfinished};
 
 /// A processor that stored commits but could not publish them.
-async fn unheard(world: &World) -> Processor {
+async fn with_unpublished_commit(world: &World) -> Processor {
     let processor = world.processor();
     world.faults.fail(Op::Publish, "", .., Broken::Before);
     assert_eq!(unfinished(&processor, &[world.acme(1..=3)]).await, 0);
@@ -26,28 +26,28 @@ async fn unheard(world: &World) -> Processor {
     processor
 }
 
-/// When the batch is retried, the processor that stored the commit publishes it, unless it knows that
-/// the commit is published.
+/// When the batch is retried, the processor that stored the commit publishes it, unless it knows
+/// that the commit is published.
 #[test]
 fn an_unpublished_commit_is_published_when_the_batch_comes_again() {
     play(async || {
         let world = World::new();
-        let processor = unheard(&world).await;
+        let processor = with_unpublished_commit(&world).await;
         // Any command of the commit is enough.
         done(&processor, &[world.acme(2..=2)]).await;
         assert_eq!(world.published(&acme()), [(1, 3)]);
-        // Now the processor knows that it is published.
+        // Now the processor remembers that the commit is published.
         done(&processor, &[world.acme(1..=3)]).await;
         assert_eq!(world.published(&acme()), [(1, 3)]);
     });
 }
 
-/// The same, when another environment gets the batch: it cannot know whether the commit is published.
+/// Another environment gets the batch, and cannot tell whether the commit is published.
 #[test]
-fn what_another_process_may_not_have_published_is_published_again() {
+fn a_commit_that_another_process_may_not_have_published_is_published_again() {
     play(async || {
         let world = World::new();
-        unheard(&world).await;
+        with_unpublished_commit(&world).await;
         let cold = world.processor();
         done(&cold, &[world.acme(1..=3)]).await;
         assert_eq!(world.published(&acme()), [(1, 3)]);
@@ -67,7 +67,6 @@ fn an_unanswered_message_is_sent_again() {
     });
 }
 
-/// A commit at or below the head is not published again.
 #[test]
 fn nothing_at_or_below_the_head_is_published_again() {
     play(async || {
@@ -81,7 +80,8 @@ fn nothing_at_or_below_the_head_is_published_again() {
             done(&processor, &[world.acme(1..=300)]).await;
             done(&processor, &[world.nudge(&acme())]).await;
         }
-        // The two above it are, after a nudge makes the processor load the log anew.
+        // Only 301 and 302, above the head, are published again, after a nudge makes the processor
+        // load the log anew.
         let after = world.published(&acme());
         assert!(after[before.len()..].iter().all(|commit| *commit == (301, 302)), "{after:?}");
     });
@@ -107,8 +107,8 @@ fn only_the_logs_of_failed_messages_come_again() {
     });
 }
 
-/// A message has the commits of many logs of one invocation, so that a thousand quiet tenants do not
-/// cost a thousand messages.
+/// A message has the commits of many logs of one invocation, so that a thousand quiet tenants do
+/// not cost a thousand messages.
 #[test]
 fn the_commits_of_a_batch_share_messages() {
     play(async || {
@@ -158,7 +158,7 @@ fn a_log_always_uses_the_same_topic() {
 
 /// F5: a commit stored before the deadline is published, although no time is left for more.
 #[test]
-fn what_was_stored_before_the_deadline_is_published() {
+fn a_commit_stored_before_the_deadline_is_published() {
     play(async || {
         let world = World::new();
         let other = world.clone();
@@ -191,8 +191,8 @@ async fn accepted(world: &World) -> ([LogId; 3], Vec<ReceivedRecord>) {
     (logs, world.records())
 }
 
-/// When a topic refuses a message permanently, its commits are published one by one, and the refused
-/// commit without its entries (F7).
+/// When a topic refuses a message permanently, its commits are published one by one, and the
+/// refused commit without its entries (F7).
 #[test]
 fn a_commit_that_is_refused_for_its_content_is_published_by_reference() {
     play(async || {
@@ -256,7 +256,7 @@ fn a_commit_that_is_always_refused_is_parked() {
 }
 
 #[test]
-fn a_view_finds_in_the_journal_what_was_refused() {
+fn a_view_finds_a_refused_commit_in_the_journal() {
     play(async || {
         let world = World::new();
         world.faults.refuse_messages(|m| m.contains("org:b"));
@@ -274,7 +274,7 @@ fn a_view_finds_in_the_journal_what_was_refused() {
 /// A head may pass a commit that is parked as refused. Otherwise the log's memory would grow for as
 /// long as the topic refuses the commit.
 #[test]
-fn a_snapshot_passes_what_is_parked_as_refused() {
+fn a_head_passes_a_commit_that_is_parked_as_refused() {
     play(async || {
         let world = World::new();
         world.faults.refuse_messages(|_| true);
@@ -289,10 +289,10 @@ fn a_snapshot_passes_what_is_parked_as_refused() {
     });
 }
 
-/// A missing permission is not the fault of a message: nothing is parked, and nothing is retried at
-/// once. The batch is retried, and published once an operator has restored the permission.
+/// A missing permission is an outage, and not the fault of a message, so the processor does not
+/// retry at once. The batch is retried, and published once an operator has restored the permission.
 #[test]
-fn a_missing_right_is_an_outage() {
+fn a_missing_permission_parks_nothing() {
     play(async || {
         let world = World::new();
         world.faults.fail(Op::Publish, "", .., Broken::Refused);
@@ -327,20 +327,21 @@ fn a_refused_commit_that_cannot_be_parked_comes_again() {
 #[test]
 fn canaries_are_not_published_by_default() {
     play(async || {
-        for are_told in [false, true] {
+        for is_published in [false, true] {
             let world = World::new();
             let processor = world.processor();
-            let processor = if are_told { processor.with_canaries_published() } else { processor };
+            let processor =
+                if is_published { processor.with_canaries_published() } else { processor };
             let canary = Canary::log(0).expect("a canary");
             let sings = |ids: std::ops::RangeInclusive<u64>| -> Vec<_> {
                 ids.map(|id| command("canary-0", id, "sing", json!({}))).collect()
             };
             let batch = [world.record(&canary, 1, &sings(1..=300)), world.acme(1..=1)];
             done(&processor, &batch).await;
-            assert_eq!(world.published(&canary).len(), usize::from(are_told));
+            assert_eq!(world.published(&canary).len(), usize::from(is_published));
             assert_eq!(world.published(&acme()), [(1, 1)]);
             assert_eq!(world.tail(&canary).await.0, 300);
-            assert!(world.head(&canary).await.0 > 0, "they count as published");
+            assert!(world.head(&canary).await.0 > 0, "the commits count as published");
         }
     });
 }

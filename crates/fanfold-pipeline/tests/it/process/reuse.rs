@@ -41,7 +41,7 @@ async fn last(world: &World, n: usize) -> Vec<(Option<u64>, String)> {
 }
 
 #[test]
-fn an_id_with_other_content_is_refused_and_names_the_first() {
+fn a_reused_id_is_rejected_with_the_seq_of_the_first_command() {
     play(async || {
         for (is_cold, is_below_head) in [(false, false), (true, false), (false, true), (true, true)]
         {
@@ -96,7 +96,7 @@ fn an_id_with_other_content_is_refused_and_names_the_first() {
     });
 }
 
-/// When the journal cannot be read, a repeat is retried, and then compared as usual.
+/// When the journal cannot be read, the batch is retried, and the repeats are compared then.
 #[test]
 fn repeats_wait_for_the_journal() {
     play(async || {

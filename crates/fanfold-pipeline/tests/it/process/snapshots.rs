@@ -20,13 +20,14 @@ fn touch(id: u64) -> Command {
     command("ann", id, "add", json!({"counter": format!("c{id}"), "by": 1}))
 }
 
-/// A snapshot is due when the journal since the head exceeds max(4 KiB, 20 x the bytes to write), or
-/// 1,024 entries and 20 x the write units.
+/// A snapshot is due when the journal since the head exceeds max(4 KiB, 20 x the bytes to write),
+/// or 1,024 entries and 20 x the write units.
 #[test]
 fn a_snapshot_is_written_when_it_is_due() {
     let grow =
         |id, bytes: usize| command("ann", id, "grow", json!({"counter": "big", "bytes": bytes}));
-    // Size of the first document, number and bytes of the entries behind it, whether one is due.
+    // Size of the first document, number and bytes of the entries behind it, whether a snapshot is
+    // due.
     let table = [
         (None, 15, 100, false),
         (None, 8, 600, true),
@@ -58,7 +59,6 @@ fn a_snapshot_is_written_when_it_is_due() {
     });
 }
 
-/// Snapshots cost at most a twentieth of the journal.
 #[test]
 fn snapshots_cost_a_twentieth_of_the_journal() {
     play(async || {
@@ -118,7 +118,6 @@ fn the_head_is_written_last() {
     });
 }
 
-/// No head is written when one of the documents could not be stored.
 #[test]
 fn no_head_is_written_unless_every_document_is_stored() {
     play(async || {
@@ -132,7 +131,7 @@ fn no_head_is_written_unless_every_document_is_stored() {
             done(&processor, &[world.acme(1..=DUE)]).await;
             assert_eq!(world.head(&acme()).await, Seq::ZERO, "without {key}");
             world.audit(&acme()).await;
-            // The next batch writes it, in any process.
+            // The next batch writes the head, in any process.
             let next = if broken == Broken::Late { world.processor() } else { processor };
             done(&next, &[world.acme(DUE + 1..=DUE + 1)]).await;
             assert_eq!(world.head(&acme()).await.0, DUE + 1);
@@ -142,9 +141,9 @@ fn no_head_is_written_unless_every_document_is_stored() {
     });
 }
 
-/// A head whose put took effect without an answer does no harm.
+/// The put of the head takes no effect, takes effect without an answer, or takes effect late.
 #[test]
-fn a_head_without_an_answer_changes_nothing() {
+fn a_head_stored_without_an_answer_does_no_harm() {
     play(async || {
         for broken in [Broken::Before, Broken::After, Broken::Late] {
             let world = World::new();
@@ -161,10 +160,10 @@ fn a_head_without_an_answer_changes_nothing() {
     });
 }
 
-/// Every put is guarded by `attribute_not_exists(pk) OR seq < :seq`, so the snapshot of an overtaken
-/// process replaces nothing newer.
+/// Every put is guarded by `attribute_not_exists(pk) OR seq < :seq`, so the snapshot of an
+/// overtaken process replaces nothing newer.
 #[test]
-fn an_older_snapshot_writes_over_nothing() {
+fn an_older_snapshot_replaces_nothing_newer() {
     play(async || {
         let world = World::new();
         let other = world.clone();
@@ -181,9 +180,8 @@ fn an_older_snapshot_writes_over_nothing() {
     });
 }
 
-/// A snapshot contains only acknowledged commits.
 #[test]
-fn what_is_not_acknowledged_is_not_snapshotted() {
+fn a_snapshot_has_only_acknowledged_commits() {
     play(async || {
         for broken in [Broken::Before, Broken::Late] {
             let world = World::new();
@@ -198,10 +196,10 @@ fn what_is_not_acknowledged_is_not_snapshotted() {
     });
 }
 
-/// Before the head S is written, every commit in (old head, S] is published: the processor's own that
-/// it could not publish, and those of another process that crashed.
+/// Before the head S is written, every commit in (old head, S] is published: the processor's own
+/// that it could not publish, and those of another process that crashed.
 #[test]
-fn the_head_passes_only_what_is_published() {
+fn the_head_passes_only_published_commits() {
     play(async || {
         let world = World::new();
         let processor = world.processor();
@@ -217,7 +215,8 @@ fn the_head_passes_only_what_is_published() {
     });
 }
 
-/// Every document that was touched in (old head, S] is stored, also by replayed commits.
+/// A snapshot stores every document that was touched in (old head, S], also those that only
+/// replayed commits have touched.
 #[test]
 fn documents_that_were_only_replayed_are_stored_too() {
     play(async || {
@@ -314,10 +313,10 @@ fn many_windows_leave_the_head() {
     });
 }
 
-/// When windows leave the head, those that were not touched since are stored, too, since the head no
-/// longer has them.
+/// Windows that were not touched since the last snapshot are stored, too, since the new head does
+/// not have them.
 #[test]
-fn windows_that_lived_in_the_head_are_stored_when_they_leave_it() {
+fn windows_are_stored_when_they_leave_the_head() {
     let block = |users: std::ops::Range<u64>, ids: u64| -> Vec<Command> {
         let by = |n: u64| {
             let user = format!("u{}", users.start + n / ids);

@@ -56,9 +56,8 @@ fn versions_share_no_documents() {
     });
 }
 
-/// The new version publishes only the commits above the old version's head.
 #[test]
-fn a_new_version_publishes_only_what_is_above_the_old_head() {
+fn a_new_version_publishes_only_commits_above_the_old_head() {
     play(async || {
         for nudged in [false, true] {
             let world = World::new();
@@ -79,7 +78,8 @@ fn a_new_version_publishes_only_what_is_above_the_old_head() {
     });
 }
 
-/// The long first load writes heads as it goes, so that a later load can continue from the last one.
+/// The long first load writes heads as it goes, so that a later load can continue from the last
+/// one.
 #[test]
 fn a_long_first_load_writes_heads_as_it_goes() {
     play(async || {

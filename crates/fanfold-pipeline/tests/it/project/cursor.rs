@@ -1,5 +1,5 @@
-//! When the projector applies a commit, and when it acknowledges the message: a commit is done, next
-//! in line, or beyond a gap.
+//! When the projector applies a commit, and when it acknowledges the message: a commit is done,
+//! next in line, or beyond a gap.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,9 +13,9 @@ use super::singles;
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, padded, run};
 
-/// The projector applies the next commit once, without reading the journal, and skips a done one.
+/// The projector applies a commit that is next, and skips one that is done.
 #[test]
-fn what_is_next_is_applied_and_what_is_done_is_not() {
+fn a_commit_is_applied_once_without_reading_the_journal() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 6).await;
@@ -34,9 +34,9 @@ fn what_is_next_is_applied_and_what_is_done_is_not() {
     });
 }
 
-/// Commits that arrive together are sorted and folded together.
+/// They are folded together.
 #[test]
-fn what_comes_together_is_sorted() {
+fn commits_that_arrive_together_are_sorted() {
     play(async || {
         let world = World::new();
         let mut messages = singles(&world, 6).await;
@@ -53,7 +53,7 @@ fn what_comes_together_is_sorted() {
 /// Beyond a gap the projector waits 50–200 ms with jitter, and reads the cursor again as long as it
 /// moves. Then it reads the journal from the cursor on, so a lost message loses no commit.
 #[test]
-fn what_is_beyond_waits_and_is_read_from_the_journal() {
+fn beyond_a_gap_the_projector_waits_and_then_reads_the_journal() {
     play(async || {
         for delivered in [vec![3], vec![0, 4], vec![5, 3], vec![1, 1]] {
             let world = World::new();
@@ -68,7 +68,7 @@ fn what_is_beyond_waits_and_is_read_from_the_journal() {
             let waits: Vec<u64> =
                 world.faults.calls(Op::Sleep).iter().flat_map(|ms| ms.parse()).collect();
             assert!(waits.iter().all(|ms| (50..=200).contains(ms)), "{waits:?}");
-            assert_eq!(waits.len(), 1, "one wait: no worker moves it");
+            assert_eq!(waits.len(), 1, "one wait, since no worker moves the cursor");
             assert!(!world.faults.calls(Op::JournalRead).is_empty());
         }
     });
@@ -76,7 +76,7 @@ fn what_is_beyond_waits_and_is_read_from_the_journal() {
 
 /// When another worker applies the missing commits during the wait, the journal is not read.
 #[test]
-fn what_arrives_while_it_waits_is_not_read_from_the_journal() {
+fn commits_applied_during_the_wait_are_not_read_from_the_journal() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 4).await;
@@ -95,9 +95,9 @@ fn what_arrives_while_it_waits_is_not_read_from_the_journal() {
     });
 }
 
-/// The projector waits for a moving cursor for 2 s at most.
+/// The cursor moves during each wait.
 #[test]
-fn it_waits_no_longer_than_two_seconds() {
+fn the_projector_waits_two_seconds_at_most() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 60).await;
@@ -118,10 +118,10 @@ fn it_waits_no_longer_than_two_seconds() {
     });
 }
 
-/// A message is acknowledged only when the cursor has reached its commit. When a call fails, only its
-/// message is retried.
+/// A message is acknowledged only when the cursor has reached its commit. When a call fails, only
+/// its message is retried.
 #[test]
-fn what_is_not_applied_is_not_acknowledged() {
+fn a_message_is_not_acknowledged_before_it_is_applied() {
     play(async || {
         for op in [Op::Cursor, Op::Rows, Op::PutRow, Op::MoveCursor, Op::JournalRead] {
             for broken in [Broken::Before, Broken::After] {
@@ -170,7 +170,7 @@ fn a_message_of_many_logs_is_acknowledged_when_all_are_applied() {
 /// The projector acknowledges and skips unreadable messages and logs of other services. After the
 /// deadline it acknowledges nothing.
 #[test]
-fn what_is_not_for_the_view_is_passed_over() {
+fn messages_that_are_not_for_the_view_are_skipped() {
     play(async || {
         let world = World::new();
         let open = command("ann", 1, "open", json!({"account": "cash"}));

@@ -1,8 +1,8 @@
 //! Filtered views. `prev` has, for every kind, the seq of the last entry of this kind before the
-//! commit. A view of the kinds T with cursor c skips a commit with last <= c. If the maximum of `prev`
-//! over T (absent: 0) is above c, it reads the journal over (c, first). Then it applies the entries of
-//! T above c, and sets the cursor to last. This is exact under loss, reordering and repetition, except
-//! that a lost newest message shows only with the next one.
+//! commit. A view of the kinds T with cursor c skips a commit with last <= c. If the maximum of
+//! `prev` over T (absent: 0) is above c, it reads the journal over (c, first). Then it applies the
+//! entries of T above c, and sets the cursor to last. This is exact under loss, reordering and
+//! repetition. Only the loss of the newest message stays unseen until the next one.
 //!
 //! `docs/design.md#notification`.
 
@@ -40,8 +40,8 @@ async fn deliver(world: &World, messages: &[Bytes], which: &[usize]) {
     }
 }
 
-/// A view that misses no entry of its kinds does not read the journal, with or without a filter policy
-/// that holds back other kinds.
+/// A view that misses no entry of its kinds does not read the journal, with or without a filter
+/// policy that holds back other kinds.
 #[test]
 fn a_filtered_view_reads_no_journal_while_it_misses_nothing() {
     play(async || {
@@ -100,9 +100,9 @@ fn a_lost_newest_message_shows_with_the_next() {
     });
 }
 
-/// `prev` survives a restart: the head has it, and the replay behind the head continues it.
+/// The head has `prev`, and the replay behind the head continues it.
 #[test]
-fn prev_survives_the_process_that_folded_it() {
+fn prev_survives_a_restart() {
     play(async || {
         let world = World::new();
         let warm = world.processor();
@@ -135,7 +135,7 @@ fn prev_survives_the_process_that_folded_it() {
 /// F9: the processor that stored a commit and one that read it from the journal publish the same
 /// message, including `prev`.
 #[test]
-fn every_process_publishes_a_commit_the_same() {
+fn a_commits_message_is_the_same_from_every_process() {
     play(async || {
         let world = World::new();
         commits(&world, "..rr.x.rx").await;

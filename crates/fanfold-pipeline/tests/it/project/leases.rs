@@ -23,7 +23,8 @@ async fn stands(world: &World) -> (Seq, u32, bool) {
     (cursor.seq, attempts, cursor.parked.is_some())
 }
 
-/// When sweeps pile up from one position, each in its own process, only the first works on a slow log.
+/// When sweeps pile up from one position, each in its own process, only the first works on a slow
+/// log.
 #[test]
 fn sweeps_that_pile_up_park_no_slow_log() {
     play(async || {
@@ -74,10 +75,9 @@ fn a_lease_lasts_as_long_as_the_call() {
     });
 }
 
-/// A message that is redelivered while its first delivery is under way is retried later, and does not
-/// count as a crash.
+/// The message is retried later.
 #[test]
-fn a_message_that_comes_again_too_early_comes_again_later() {
+fn a_message_redelivered_during_its_first_delivery_is_no_crash() {
     play(async || {
         let world = World::new();
         let messages = vec![world.commit(&acme(), &[add(1)]).await];
@@ -102,9 +102,9 @@ fn a_message_that_comes_again_too_early_comes_again_later() {
     });
 }
 
-/// A delivery without suspicion neither waits for another's lease nor removes it.
+/// The projector neither waits until the lease ends nor removes it.
 #[test]
-fn what_is_not_suspect_goes_on_beside_an_attempt() {
+fn a_projector_without_suspicion_ignores_the_lease_of_another() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 2).await;
@@ -124,7 +124,6 @@ fn what_is_not_suspect_goes_on_beside_an_attempt() {
     });
 }
 
-/// A lease that is stored after its call has returned is refused.
 #[test]
 fn a_lease_that_is_stored_late_is_refused() {
     play(async || {

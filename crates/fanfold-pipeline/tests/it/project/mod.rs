@@ -1,5 +1,6 @@
-//! The projector of one view takes a notification commit by commit. It skips a commit at or below the
-//! cursor and applies the next one. Beyond a gap it waits, then reads the journal from the cursor on.
+//! The projector of one view takes a notification commit by commit. It skips a commit at or below
+//! the cursor and applies the next one. Beyond a gap it waits, then reads the journal from the
+//! cursor on.
 //!
 //! `docs/design.md#project`.
 

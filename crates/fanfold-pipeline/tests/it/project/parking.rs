@@ -1,6 +1,6 @@
 //! A panic, an undecodable event, a known event type of an unknown version, or a row above 256 KiB
-//! parks the view for the log at its cursor (condition `seq = :loaded`). The log's further messages are
-//! acknowledged and skipped. An unknown event type is skipped.
+//! parks the view for the log at its cursor (condition `seq = :loaded`). The log's further messages
+//! are acknowledged and skipped. An unknown event type is skipped.
 
 use fanfold::limits::ROW_BYTES_MAX;
 use fanfold::view::View;
@@ -21,9 +21,9 @@ fn grow(id: u64, bytes: usize) -> Command {
 /// A failing entry parks the view at the entry before it. The view finds it in a message, or in the
 /// journal when a message was lost.
 #[test]
-fn what_cannot_be_applied_parks_the_view_for_its_log() {
+fn an_entry_that_cannot_be_applied_parks_the_view_for_its_log() {
     let table: &[(&str, Vec<Command>, u64, &str)] = &[
-        ("a panic", vec![add(3), say(4, "boo"), add(5)], 4, "`apply` panicked: the view is afraid"),
+        ("a panic", vec![add(3), say(4, "boo"), add(5)], 4, "`apply` panicked: a test of views"),
         ("at once", vec![say(3, "boo"), add(4)], 3, "`apply` panicked"),
         ("twice", vec![add(3), say(4, "boo"), say(5, "boo")], 4, "`apply` panicked"),
         (
@@ -78,9 +78,8 @@ fn what_cannot_be_applied_parks_the_view_for_its_log() {
     });
 }
 
-/// An entry of another build, which this one cannot apply, parks the view too.
 #[test]
-fn what_another_build_wrote_parks_the_view_too() {
+fn an_entry_of_another_build_parks_the_view_too() {
     let table = [
         (
             "a newer version",
@@ -100,7 +99,7 @@ fn what_another_build_wrote_parks_the_view_too() {
             let world = World::new();
             world.commit(&acme(), &[add(1), add(2)]).await;
             world.strange_commit(3, body.clone()).await;
-            // Its message is lost, and the next message shows that.
+            // The message of the entry is lost, and the next message shows that.
             let source = World::new();
             source.commit(&acme(), &[add(1), add(2), add(3)]).await;
             let next = source.commit(&acme(), &[add(4)]).await;
@@ -116,7 +115,6 @@ fn what_another_build_wrote_parks_the_view_too() {
     });
 }
 
-/// A view skips an unknown event type.
 #[test]
 fn an_unknown_event_type_is_skipped() {
     play(async || {
@@ -159,13 +157,13 @@ fn the_entry_that_makes_a_row_too_large_is_found() {
         let cursor = world.cursor("sums", &acme()).await;
         assert_eq!((cursor.seq, cursor.parked.map(|p| p.seq)), (Seq(26), Some(Seq(27))));
         let [loads] = world.faults.counts([Op::Rows]);
-        assert!(loads <= 4, "{loads}: it is looked for in memory");
+        assert!(loads <= 4, "{loads} reads: the search for the entry runs in memory");
         assert!(world.rows("sums").await[0].len() <= ROW_BYTES_MAX.get() + 10);
         world.audit_view("sums", &acme()).await;
     });
 }
 
-/// A row of exactly 256 KiB is allowed.
+/// A row of exactly 256 KiB is allowed. One byte more parks the view.
 #[test]
 fn a_row_at_its_limit_parks_nothing() {
     play(async || {
@@ -184,7 +182,7 @@ fn a_row_at_its_limit_parks_nothing() {
     });
 }
 
-/// `sums` of a newer build, which knows a newer version of an event.
+/// `sums` of a newer build, which has a newer version of an event.
 struct NewerSums;
 
 impl View for NewerSums {
@@ -204,9 +202,10 @@ impl View for NewerSums {
     }
 }
 
-/// During a rollout the old build does not park the view at an entry that the new build has applied.
+/// During a rollout the old build does not park the view at an entry that the new build has
+/// applied.
 #[test]
-fn an_older_build_parks_nothing_that_a_newer_has_passed() {
+fn an_older_build_does_not_park_at_an_entry_that_a_newer_has_applied() {
     play(async || {
         let ops = [Op::Rows, Op::PutRow, Op::MoveCursor, Op::ParkView];
         // The entries that the newer build has applied when the older one fails.
@@ -236,7 +235,6 @@ fn an_older_build_parks_nothing_that_a_newer_has_passed() {
     });
 }
 
-/// A commit that is damaged in the journal parks the view, too.
 #[test]
 fn a_damaged_commit_parks_the_view_too() {
     play(async || {
@@ -249,7 +247,7 @@ fn a_damaged_commit_parks_the_view_too() {
         let cursor = world.cursor("sums", &acme()).await;
         let parked = cursor.parked.expect("it is parked");
         assert_eq!((cursor.seq, parked.seq), (Seq(0), Seq(1)));
-        assert!(parked.reason.contains("cannot be read: half of it"), "{}", parked.reason);
+        assert!(parked.reason.contains("cannot be read: a part is missing"), "{}", parked.reason);
         assert_eq!(world.cursor("sums", &log("tally/org:other")).await.seq, Seq(1));
     });
 }

@@ -1,5 +1,5 @@
-//! F6 under random faults: messages are lost, repeated and reordered, two workers get them at the same
-//! time, and calls fail in every way.
+//! F6 under random faults: messages are lost, repeated and reordered, two workers get them at the
+//! same time, and calls fail in every way.
 
 use bytes::Bytes;
 use fanfold::body::notification::{ReceivedCommit, decode};
@@ -96,8 +96,8 @@ async fn storm(seed: u64, view: &str) {
     }
 }
 
-/// The commits of these messages as a topic in the same process hands them over: with the entries from
-/// the journal.
+/// The commits of these messages as a topic in the same process hands them over: with the entries
+/// from the journal.
 async fn handed_over(world: &World, messages: &[Bytes]) -> Vec<Vec<ReceivedCommit>> {
     let entries = world.entries(&acme()).await;
     let commit = |received: ReceivedCommit| {

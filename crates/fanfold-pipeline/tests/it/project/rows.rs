@@ -69,7 +69,7 @@ fn meanwhile(world: &Arc<World>, row: &str, other: Arc<Projector>, messages: Vec
 
 /// A row that another worker wrote after this one loaded it is reloaded.
 #[test]
-fn a_row_that_another_has_written_is_loaded_again() {
+fn a_row_that_another_worker_has_written_is_loaded_again() {
     play(async || {
         // The messages of this worker, and those that the other one applies meanwhile.
         for (mine, others) in [(0..1, 0..3), (0..3, 0..6), (0..6, 0..3), (3..6, 3..6), (0..4, 0..2)]
@@ -132,7 +132,7 @@ fn rows_that_are_older_than_the_cursor_do_no_harm() {
 /// When others write a row all the time, the message is retried after some attempts, and the row is
 /// correct throughout.
 #[test]
-fn a_contended_row_comes_again() {
+fn a_message_with_a_contended_row_comes_again() {
     play(async || {
         let world = World::new();
         let mut messages = Vec::new();

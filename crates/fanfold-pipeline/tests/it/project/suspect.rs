@@ -1,5 +1,5 @@
-//! A redelivered message is applied log by log, each behind a lease, to find the commit that crashes the
-//! process. Three crashes park the view for the log.
+//! A redelivered message is applied log by log, each behind a lease, to find the commit that
+//! crashes the process. Three crashes park the view for the log.
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
@@ -70,7 +70,7 @@ async fn assert_only_the_second_is_parked(world: &World) {
     }
 }
 
-/// Three crashes park the view for the log, and for no other log of the message.
+/// The other logs of the message are applied.
 #[test]
 fn three_crashes_park_the_view_for_the_log() {
     play(async || {
@@ -82,7 +82,7 @@ fn three_crashes_park_the_view_for_the_log() {
         }
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
         assert_only_the_second_is_parked(&world).await;
-        // Its messages are skipped from now on.
+        // The log's messages are skipped from now on.
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
         applied(&world.projector("sums"), [&message]).await;
     });
@@ -133,10 +133,10 @@ fn one_message_that_comes_again_makes_no_other_suspect() {
     });
 }
 
-/// A message behind a suspect is applied behind a lease, too, since the projector may read the entry
-/// that crashes it from the journal.
+/// A message behind a suspect is applied behind a lease, too, since the projector may read the
+/// entry that crashes it from the journal.
 #[test]
-fn what_is_behind_a_suspect_is_suspect() {
+fn a_message_behind_a_suspect_is_suspect_too() {
     play(async || {
         let world = World::new();
         let [a, b, c] = orgs();
@@ -187,7 +187,9 @@ fn every_return_removes_the_lease() {
         let message = world.commit(&acme(), &[say(1, "boo")]).await;
         assert_eq!(deliver(&world, &message).await, Some(vec![]));
         let cursor = world.cursor("sums", &acme()).await;
-        assert!(cursor.parked.as_ref().is_some_and(|parked| parked.reason.contains("afraid")));
+        assert!(
+            cursor.parked.as_ref().is_some_and(|parked| parked.reason.contains("a test of views"))
+        );
         assert_eq!(attempts(&cursor), 0);
     });
 }
@@ -237,7 +239,7 @@ fn a_dropped_call_counts_as_no_crash() {
 
 /// A projector without suspicion stores no leases, but removes that of a crash after a success.
 #[test]
-fn what_is_not_suspect_writes_no_attempts() {
+fn a_projector_without_suspicion_stores_no_leases() {
     play(async || {
         let world = World::new();
         let messages = singles(&world, 4).await;
@@ -266,10 +268,9 @@ async fn sweep(world: &World) -> Option<ViewSweepReport> {
     swept.map(|report| report.expect("memory"))
 }
 
-/// A sweep that crashes on a log parks the view for it: it applies the log first beside others, then
-/// alone.
+/// The sweep applies such a log first beside others, and after a crash alone.
 #[test]
-fn a_sweep_parks_what_ends_its_process() {
+fn a_log_that_crashes_the_sweep_parks_the_view() {
     play(async || {
         let world = World::new();
         deadly(&world).await;
@@ -288,9 +289,8 @@ fn a_sweep_parks_what_ends_its_process() {
     });
 }
 
-/// A dead letter that crashes the sweep parks the view for its log.
 #[test]
-fn a_dead_letter_that_ends_its_process_is_parked() {
+fn a_dead_letter_that_crashes_the_sweep_parks_the_view() {
     play(async || {
         let world = World::new();
         let message = deadly(&world).await;
@@ -329,7 +329,7 @@ fn logs_are_caught_up_at_once() {
     });
 }
 
-/// The same, when one of the logs crashes the process.
+/// One of the logs crashes the process.
 #[test]
 fn logs_are_caught_up_behind_leases() {
     play(async || {

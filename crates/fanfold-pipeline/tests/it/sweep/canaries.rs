@@ -7,7 +7,7 @@ use super::ALL;
 use crate::check::play;
 use crate::world::{NEVER, World, done};
 
-/// The sweep sends canaries through every hop, and reports their ages.
+/// The sweep reports their ages.
 #[test]
 fn canaries_go_through_every_hop() {
     play(async || {
@@ -32,9 +32,9 @@ fn canaries_go_through_every_hop() {
     });
 }
 
-/// The canaries of two concurrent runs are no repeats of each other.
+/// So the command of one run is not a duplicate of the other's.
 #[test]
-fn canaries_of_two_sweeps_are_told_apart() {
+fn canaries_of_two_runs_have_different_ids() {
     play(async || {
         let world = World::new();
         for _ in 0..2 {

@@ -26,7 +26,7 @@ fn other(world: &World, log: &LogId, id: u64) -> ReceivedRecord {
 
 /// The sweep nudges logs that stand still, and only counts those that wait for an operator.
 #[test]
-fn what_stands_still_is_nudged() {
+fn a_log_that_stands_still_is_nudged() {
     play(async || {
         let world = World::new();
         let names = ["done", "still", "half", "gap", "service", "conflict", "hidden", "empty"];
@@ -62,7 +62,8 @@ fn what_stands_still_is_nudged() {
         assert_eq!((report.logs, report.waiting, report.next), (8, 2, None));
         assert_eq!(report.standstill_ms_max, 24_000);
         let put = world.faults.calls(Op::PutRecords);
-        // The slot's batch is sent again if it is next, and a nudge for the parked commands behind it.
+        // The sweep sends the slot's batch again if it is next, and a nudge for the parked commands
+        // behind it.
         let [gap_1, half_1, still_1] = [gap, half, still].map(|log| format!("{log} 1-2"));
         let [gap_2, hidden, at_service] = [gap, hidden, service].map(|log| format!("nudge {log}"));
         assert_eq!(put, [[gap_1, gap_2, half_1, hidden, at_service, still_1].join(", ")]);
@@ -71,7 +72,7 @@ fn what_stands_still_is_nudged() {
         let writes = [Op::SlotAppend, Op::JournalAppend, Op::StatePut, Op::Park, Op::ParkedRemove];
         assert_eq!(world.faults.counts(writes), [0; 5]);
 
-        // On the nudges the processor goes on where it can.
+        // After the nudges the processor finishes the logs that can go on.
         let records = world.records();
         done(&world.processor(), &records).await;
         for log in [still, half, gap, service] {
@@ -81,10 +82,10 @@ fn what_stands_still_is_nudged() {
     });
 }
 
-/// A command that has its entry but was not removed is nudged, however much lies before it that
-/// waits for an operator.
+/// A leftover is a parked command that has its entry. The sweep nudges its log although many items
+/// that wait for an operator are listed before it.
 #[test]
-fn what_waits_for_an_operator_hides_no_leftover() {
+fn items_for_an_operator_do_not_hide_a_leftover() {
     play(async || {
         let (world, log) = (World::new(), org("a"));
         world.accept(&log, 2).await;
@@ -124,9 +125,8 @@ fn a_sweep_lists_a_bounded_number_of_items() {
     });
 }
 
-/// The next run puts a nudge that could not be put.
 #[test]
-fn a_lost_nudge_is_made_again() {
+fn the_next_run_puts_a_nudge_that_failed() {
     play(async || {
         let world = World::new();
         for name in ["a", "b"] {
@@ -143,7 +143,8 @@ fn a_lost_nudge_is_made_again() {
     });
 }
 
-/// F7: a log that cannot be inspected or nudged is reported, and stops neither other logs nor canaries.
+/// F7: a log that cannot be inspected or nudged is reported, and stops neither other logs nor
+/// canaries.
 #[test]
 fn a_log_that_cannot_be_inspected_stops_no_other() {
     play(async || {
@@ -176,8 +177,7 @@ fn a_log_that_cannot_be_inspected_stops_no_other() {
     });
 }
 
-/// The sweep measures a standstill from the oldest parked command, although new ones arrive all the
-/// time.
+/// New commands arrive all the time.
 #[test]
 fn standstill_is_measured_from_the_oldest_command() {
     play(async || {
@@ -206,7 +206,7 @@ fn standstill_is_measured_from_the_oldest_command() {
 /// For a log that lags by several batches without parked commands, the sweep measures a standstill
 /// from its first inspection. A log that progresses does not stand still, however far it lags.
 #[test]
-fn a_log_that_goes_on_does_not_stand_still() {
+fn a_log_that_makes_progress_does_not_stand_still() {
     play(async || {
         for goes_on in [false, true] {
             let world = World::new();
@@ -235,7 +235,7 @@ fn a_log_that_goes_on_does_not_stand_still() {
 /// Commands whose change was lost, and that a later batch overwrote in the slot, are gone. The log
 /// stands still: each run reports that, and its nudges, which cannot help, become rare.
 #[test]
-fn what_was_overwritten_is_reported() {
+fn a_lost_batch_that_was_overwritten_is_reported() {
     play(async || {
         let world = World::new();
         let (log, sweep) = (org("lost"), world.sweep());
@@ -260,9 +260,8 @@ fn what_was_overwritten_is_reported() {
     });
 }
 
-/// The sweep sends a lost change again while the slot still has it.
 #[test]
-fn what_the_slot_still_holds_is_sent_again() {
+fn a_lost_batch_is_sent_again_while_the_slot_holds_it() {
     play(async || {
         for is_decided in [0, 1, 3] {
             let world = World::new();
@@ -300,7 +299,7 @@ async fn waiting_logs(world: &World, count: usize) -> Vec<LogId> {
 
 /// When time runs out, the next run begins with the first log that was not inspected.
 #[test]
-fn a_walk_that_is_cut_off_goes_on_there() {
+fn a_walk_that_is_cut_off_continues_at_the_same_log() {
     play(async || {
         for ms in [1, 7, 20] {
             let world = World::new();

@@ -9,8 +9,8 @@ use super::{ALL, org};
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, log, run};
 
-/// The sweep applies a log whose only message was lost. It leaves out recent commits, whose messages
-/// are still on their way.
+/// The sweep applies a log whose only message was lost. It leaves out recent commits, whose
+/// messages are still on their way.
 #[test]
 fn a_log_whose_message_was_lost_is_applied() {
     play(async || {
@@ -99,8 +99,8 @@ fn a_log_that_cannot_be_applied_stops_no_other() {
     });
 }
 
-/// The sweep delivers the view's dead letters. It removes delivered and unreadable ones, and keeps the
-/// others.
+/// The sweep delivers the view's dead letters. It removes delivered and unreadable ones, and keeps
+/// the others.
 #[test]
 fn dead_letters_are_delivered() {
     play(async || {
@@ -139,10 +139,10 @@ fn dead_letters_are_delivered() {
     });
 }
 
-/// A run tries all dead letters once, page by page, while time is left. One that cannot be delivered
-/// does not stop those behind it.
+/// A run tries all dead letters once, page by page, while time is left. One that cannot be
+/// delivered does not stop those behind it.
 #[test]
-fn dead_letters_are_drained() {
+fn a_run_tries_every_dead_letter_once() {
     play(async || {
         let world = World::new();
         let (_, bad) = lost_messages(&world, "bad", 150).await;
@@ -199,7 +199,7 @@ fn slow_down(world: &World) {
 
 /// When time runs out, the next run begins with the first log that was not inspected.
 #[test]
-fn a_views_walk_that_is_cut_off_goes_on_there() {
+fn a_views_walk_that_is_cut_off_continues_at_the_same_log() {
     play(async || {
         for ms in [1, 7, 20] {
             let world = World::new();
@@ -246,7 +246,7 @@ fn dead_letters_and_logs_share_the_time() {
     });
 }
 
-/// A queue that does not answer is counted, and stops no log.
+/// The report counts a queue that does not answer.
 #[test]
 fn a_failing_queue_stops_no_log() {
     play(async || {

@@ -242,7 +242,7 @@ impl Log {
         self.since.at(seq)?.unpublished.as_ref()
     }
 
-    /// Takes in that the commit from `first` on is published.
+    /// Records that the commit from `first` on is published.
     pub fn published(&mut self, first: Seq) {
         self.since.published(first);
     }

@@ -1,5 +1,5 @@
-//! A digest of the meaning of a JSON text. It tells a repeat of a command from another command with the same id, when
-//! the first one's data is no longer at hand.
+//! A digest of the meaning of a JSON text. It distinguishes a repeat of a command from another
+//! command with the same id, when the first one's data is no longer at hand.
 //!
 //! Texts that are equal as JSON values have the same digest, in every build and on every machine. Spaces, the order of
 //! an object's members, escapes in strings and the notation of a number do not count. `1`, `1.0` and `1e0` are one

@@ -72,7 +72,7 @@ mod drawn {
         SEED.set(seed);
     }
 
-    /// Where a knob is declared, as a number. It tells knobs apart.
+    /// The place where a knob is declared, as a number. It distinguishes knobs.
     pub(super) const fn place(at: &Location<'_>) -> u64 {
         // FNV-1a of the file, then the line.
         let (mut hash, mut i, file) = (0xcbf2_9ce4_8422_2325_u64, 0, at.file().as_bytes());

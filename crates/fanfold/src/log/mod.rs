@@ -84,7 +84,8 @@ pub enum Want {
     Entry(Seq),
 }
 
-/// What an entry keeps of its command. It tells repeats of the command from other commands.
+/// The part of a command that its entry keeps. It distinguishes repeats of the command from other
+/// commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// Its origin.

@@ -289,7 +289,7 @@ fn lost_values_and_impure_decisions_are_reported() {
 }
 
 #[test]
-fn rows_are_folded_from_what_services_write() {
+fn rows_are_folded_from_the_events_of_services() {
     let count = || [("a", Done::Counted { by: 2 })];
     let written = careless().when("count", json!({ "id": "a" }));
     view::<Forgetful>()

@@ -170,7 +170,7 @@ fn origins_refuse_reserved_users_and_name_user_and_client() {
 }
 
 #[test]
-fn errors_say_which_rule_is_broken() {
+fn errors_name_the_broken_rule() {
     for (error, message) in [
         (NameError::Empty, "must not be empty"),
         (too_long(129, 128), "is 129 bytes long, at most 128 are allowed"),

@@ -289,7 +289,7 @@ fn only_stored_documents_and_windows_are_evicted() {
     let snapshot = bench.log.snapshot().expect("the journal has grown by much");
     assert_eq!(snapshot.puts.len(), MANY);
     bench.log.shrink();
-    assert_eq!(wanted(&bench.log), 0, "the snapshot may not be stored");
+    assert_eq!(wanted(&bench.log), 0, "it is not known that the snapshot is stored");
     bench.log.snapshotted(&snapshot);
     bench.decide("ann", "add", &counter(7));
     bench.store();
@@ -316,7 +316,7 @@ fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
             &json!({"counter": counter, "by": 1, "note": 500}),
         );
     }
-    let old_head = old.log.as_ref().expect("the process does not crash").head();
+    let old_head = old.log.as_ref().expect("the log is loaded").head();
     assert!(Seq(0) < old_head && old_head < Seq(30));
 
     let mut new = Process::new(service::<2>());

@@ -1,7 +1,7 @@
 //! A ledger in memory behind the HTTP API, in which tests plant faults.
 //!
-//! Its rules are written a third time: code that it shared with the auditor would hide a bug of
-//! both.
+//! It implements the ledger's rules by itself: code that it shared with the auditor would hide a
+//! bug of both.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -399,7 +399,7 @@ impl Log {
                     let wrong = i64::from(
                         *kind == "deposited" && user == "zoe" && self.fires(Plant::WrongSum),
                     );
-                    let account = self.accounts.get_mut(*name).expect("it was looked for");
+                    let account = self.accounts.get_mut(*name).expect("the decision has found it");
                     let (balance, movements) =
                         (account.balance + change + wrong, account.movements + 1);
                     *account = Account { balance, movements, seq };

@@ -53,7 +53,7 @@ impl Mannered {
         self.count.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Delays a command as the manner says. Returns whether to answer it with 503.
+    /// Delays a command if the manner requires it. Returns whether to answer it with 503.
     pub(crate) async fn is_busy(&self, request: &Value) -> bool {
         let first = *self.first.get_or_init(Instant::now);
         let since = first.elapsed();

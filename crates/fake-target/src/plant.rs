@@ -1,6 +1,6 @@
 //! The faults that tests plant.
 
-/// A fault of a target. Most faults happen once in each log. Faults of pages and rows last.
+/// A fault of a target. Most faults happen once in each log. Faults of pages and rows persist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plant {
     /// A page leaves an entry out.

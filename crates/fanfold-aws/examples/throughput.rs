@@ -1,6 +1,6 @@
 //! Commands per second through ingest, processor and one view, on the tables of DynamoDB's emulator
 //! in a process of its own. The change stream, the command stream and the topic are in memory, as
-//! they are for the alternatives that were measured in the same way.
+//! for the alternative in `docs/performance.md`.
 //!
 //! `cargo run --release -p fanfold-aws --example throughput`
 
@@ -32,7 +32,7 @@ use tokio::sync::{Notify, oneshot};
 use pipeline::{NEVER, Pipeline};
 use schema::make_tables;
 
-/// Commands in flight, as for the alternatives.
+/// Commands in flight, as for the alternative.
 const IN_FLIGHT: u64 = 32;
 const ACCOUNTS: u64 = 1_000;
 const COMMANDS: u64 = 20_000;
@@ -171,7 +171,7 @@ fn open(account: u64) -> String {
     request(account, 1, "open", String::new())
 }
 
-/// A command of about 200 bytes, as for the alternatives.
+/// A command of about 200 bytes, as for the alternative.
 fn deposit(account: u64, round: u64) -> String {
     request(account, round + 2, "deposit", format!(r#","amount":{}"#, 1 + round % 500))
 }
@@ -204,7 +204,7 @@ async fn clients(
         })
         .collect();
     for client in clients {
-        client.await.expect("it ends");
+        client.await.expect("the client ends");
     }
 }
 
@@ -215,7 +215,7 @@ impl Line {
         let receipt = pipeline.send(&[command]).await.pop().expect("an answer").expect("a receipt");
         self.arrived[shard].notify_one();
         let done = self.waiting.until(receipt.log, receipt.seq);
-        tokio::time::timeout(PATIENCE, done).await.expect("it is done soon");
+        tokio::time::timeout(PATIENCE, done).await.expect("the command is done in time");
     }
 }
 

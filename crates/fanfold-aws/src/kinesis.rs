@@ -9,8 +9,8 @@ use crate::error::{Call, is_throttled};
 
 const HOP: &str = "command stream";
 
-/// The command stream on Kinesis. The partition key is the log. It retries nothing, since only the
-/// relay knows which record may follow which.
+/// The command stream on Kinesis. The partition key is the log. This adapter retries nothing, since
+/// the relay decides which record may follow which.
 #[derive(Debug, Clone)]
 pub struct KinesisStream {
     aws: Aws,

@@ -15,7 +15,7 @@
 //!
 //! All adapters keep these rules:
 //!
-//! - Every attempt of a call is counted, and asks for the capacity that it consumed.
+//! - Every attempt of a call is counted, and requests a report of the capacity that it consumed.
 //! - Reads are strongly consistent, except those of the catalogue, which is an index, and of heads,
 //!   which may be old ([`State::heads`](fanfold_pipeline::ports::State::heads)).
 //! - Every query reads page by page.

@@ -39,8 +39,8 @@ const OF_THE_TOPIC: &[&str] = &[
     "OptInRequired",
 ];
 
-/// The topics on SNS. It retries nothing: [`PackingTopic`](fanfold_pipeline::packing::PackingTopic)
-/// sends again what failed.
+/// The topics on SNS. This adapter retries nothing:
+/// [`PackingTopic`](fanfold_pipeline::packing::PackingTopic) sends again what failed.
 #[derive(Debug, Clone)]
 pub struct SnsTopic {
     aws: Aws,

@@ -31,8 +31,8 @@ impl StreamOrder {
         Self { aws: aws.clone(), stream: stream.into() }
     }
 
-    /// Raises an alarm if the stream ignores partition keys. Nothing is lost then, since the processor
-    /// notices by the seqs that records overtook each other, and parks or retries them; but that is
+    /// Raises an alarm if the stream ignores partition keys. Nothing is lost then: the processor
+    /// detects by the seqs that records overtook each other, and parks or retries them. But that is
     /// slow and costs more. If the call fails, it only logs a warning.
     pub async fn check(&self) {
         match self.keeps_order().await {

@@ -5,8 +5,8 @@ use tokio::time::timeout;
 use crate::Aws;
 
 impl Aws {
-    /// Sends a request that the service refuses, which opens the connection and loads the credentials.
-    /// It does not count as a call in the meter, and a refusal is its success.
+    /// Sends a request that the service refuses, which opens the connection and loads the
+    /// credentials. The meter does not count it, and a refusal counts as success.
     pub(crate) async fn warm<T, E: std::error::Error + Send + Sync + 'static>(
         &self,
         hop: &'static str,

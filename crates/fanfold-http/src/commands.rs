@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_over_several_lines_get_one_problem_that_says_so() {
+    fn objects_over_several_lines_get_one_problem_that_names_the_cause() {
         for (body, says) in [
             ("{\n  \"a\": 1\n}\n", "1 JSON object on 3 lines"),
             ("{\n}\n{\n}\n", "2 JSON objects on 4 lines"),

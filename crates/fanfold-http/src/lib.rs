@@ -16,7 +16,7 @@
 //! - 202 to a command means that it is durable.
 //! - Every error is an RFC 9457 [`problem`], whose detail names the field at fault.
 //! - A wait holds no thread.
-//! - No request stops another, not even one that makes a handler panic.
+//! - A request stops no other, even if its handler panics.
 //!
 //! The router ignores a body's content type, because a plain `curl -d` sends that of a form. This
 //! crate depends on no provider and listens on no socket: hosts do.

@@ -4,7 +4,7 @@
 /// integration of an HTTP API after 30 s (its quota), and the answer needs some of that time.
 pub const WAIT_MS_MAX: u64 = 25_000;
 /// The longest `wait`, in milliseconds, that every host allows unless its operator chose less. A
-/// client that does not know its host asks for no more. Source: on AWS a longer wait costs more than
+/// client for any host asks for no more. Source: on AWS a longer wait costs more than
 /// the command (`infra/README.md`).
 pub const WAIT_MS_EVERYWHERE: u64 = 5_000;
 /// Entries or rows of a page if the caller does not ask for a number. Source: our choice, more than

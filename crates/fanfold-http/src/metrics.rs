@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::problem::{Kind, Problem};
 
-/// The media type of what [`Metrics::encode`] writes: OpenMetrics 1.0.
+/// The media type of [`Metrics::encode`]'s text: OpenMetrics 1.0.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The counters of one host. Clones are cheap and share the counters.

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_fails_or_refuses_says_when_to_retry_and_hides_its_message() {
+    fn the_problem_of_a_failed_call_has_a_retry_time_and_hides_the_message() {
         let throttled = Unavailable::Throttled { hop: "journal" };
         let problem = Problem::from(LogError::Unavailable(throttled));
         assert_eq!((problem.status, problem.retry_after_s), (429, Some(RETRY_AFTER_S)));

@@ -61,7 +61,7 @@ impl ApiHandler {
 /// answered itself, and API Gateway picks one at random.
 async fn no_metrics() -> Problem {
     let detail = "there is nothing at `/metrics` here: requests are counted by CloudWatch \
-                  (AWS/ApiGateway), and what the stages do is in its namespace `Fanfold`";
+                  (AWS/ApiGateway), and the metrics of the stages are in its namespace `Fanfold`";
     Problem::new(Kind::UNKNOWN_ROUTE, detail)
 }
 

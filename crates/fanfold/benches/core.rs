@@ -199,7 +199,7 @@ fn view_read_and_fold(bencher: Bencher<'_, '_>, view: &str) {
     bencher.bench_local(|| {
         for entry in commit.entries.iter() {
             let recorded = view.read(&commit.log, entry).expect("it can be read");
-            let recorded = recorded.expect("it is of use");
+            let recorded = recorded.expect("the view reads it");
             for key in view.rows(&recorded).expect("it has rows") {
                 let row = rows.get(&key).map(Vec::as_slice);
                 let row = view.fold(&key, row, &[&recorded]).expect("it can be folded");

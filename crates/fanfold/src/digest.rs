@@ -1,5 +1,5 @@
-//! A digest of the meaning of a JSON text. It tells a repeat of a command from another command with the same id, when
-//! the first one's data is no longer at hand.
+//! A digest of the meaning of a JSON text. It distinguishes a repeat of a command from another
+//! command with the same id, when the first one's data is no longer at hand.
 //!
 //! Texts that are equal as JSON values have the same digest, in every build and on every machine. Spaces, the order of
 //! an object's members, escapes in strings and the notation of a number do not count. `1`, `1.0` and `1e0` are one
@@ -386,7 +386,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_equal_as_decimals_are(
+        fn numbers_have_equal_digests_if_and_only_if_they_are_equal(
             one in ("[0-9]{1,4}", -6..6i32), other in ("[0-9]{1,4}", -6..6i32),
         ) {
             let written = |(digits, exponent): &(String, i32)| {
@@ -401,12 +401,12 @@ mod tests {
         }
 
         #[test]
-        fn other_ways_to_write_it_are_the_same(value in any_json(), turn in 0usize..6) {
+        fn every_notation_of_a_value_has_its_digest(value in any_json(), turn in 0usize..6) {
             prop_assert_eq!(digest(&rewritten(&value, turn)), digest(&value.to_string()));
         }
 
         #[test]
-        fn other_values_are_not_the_same(one in any_json(), other in any_json()) {
+        fn different_random_values_have_different_digests(one in any_json(), other in any_json()) {
             if one != other {
                 prop_assert_ne!(digest(&one.to_string()), digest(&other.to_string()));
             }

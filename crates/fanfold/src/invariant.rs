@@ -59,7 +59,7 @@ impl Invariant {
         }
     }
 
-    /// What always holds.
+    /// The statement that always holds.
     pub fn text(self) -> &'static str {
         match self {
             Self::F1 => "The seqs accepted for a log are 1, 2, 3 … without holes.",

@@ -1,8 +1,8 @@
 //! Limits that a simulation draws smaller than they ship.
 //!
-//! Most limits are so large that no simulated run would reach them: what splits, pages and overflows would never be
-//! tried. With the feature `knobs`, [`draw`] gives every [`Knob`] of the thread a value by a seed. Without the feature,
-//! and where nothing was drawn, a knob is the constant that ships.
+//! Most limits are so large that no simulated run would reach them, so code that splits, pages or
+//! overflows would never run. With the feature `knobs`, [`draw`] gives every [`Knob`] of the thread
+//! a value by a seed. Without the feature, or before a draw, a knob has its shipped value.
 
 use std::fmt;
 
@@ -17,10 +17,11 @@ pub struct Knob {
 }
 
 impl Knob {
-    /// A limit that is `ships`, and of which a simulation draws values from `least` on.
+    /// A limit with the shipped value `ships`. A simulation draws values between `least` and
+    /// `ships`.
     #[track_caller]
     pub const fn new(ships: u64, least: u64) -> Self {
-        assert!(0 < least && least <= ships, "a knob is drawn from 1 up to what ships");
+        assert!(0 < least && least <= ships, "a knob's least is from 1 to its shipped value");
         Self {
             ships,
             #[cfg(feature = "knobs")]
@@ -66,12 +67,12 @@ mod drawn {
         static SEED: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Draws every limit of this thread by a seed. `None`: they are what ships.
+    /// Draws every limit of this thread by a seed. With `None`, all have their shipped values.
     pub fn draw(seed: Option<u64>) {
         SEED.set(seed);
     }
 
-    /// Where a knob is declared, as a number. It tells knobs apart.
+    /// The place where a knob is declared, as a number. It distinguishes knobs.
     pub(super) const fn place(at: &Location<'_>) -> u64 {
         // FNV-1a of the file, then the line.
         let (mut hash, mut i, file) = (0xcbf2_9ce4_8422_2325_u64, 0, at.file().as_bytes());
@@ -82,7 +83,8 @@ mod drawn {
         (hash ^ at.line() as u64).wrapping_mul(0x0100_0000_01b3)
     }
 
-    /// Half of the limits are what ships. Of the others, each size has the same chance: the least, its double, ….
+    /// Half of the limits keep their shipped values. Of the others, each size has the same chance:
+    /// the least, its double, ….
     pub(super) fn value(place: u64, least: u64, ships: u64) -> u64 {
         let Some(seed) = SEED.get() else { return ships };
         let drawn = mix(seed ^ place);
@@ -109,7 +111,7 @@ mod tests {
     const OTHER: Knob = Knob::new(1_000, 10);
 
     #[test]
-    fn a_seed_draws_each_knob_between_its_least_and_what_ships() {
+    fn a_seed_draws_each_knob_between_its_least_and_its_shipped_value() {
         let mut seen = std::collections::BTreeSet::new();
         let mut differ = 0;
         for seed in 0..200 {

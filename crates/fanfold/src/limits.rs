@@ -1,7 +1,7 @@
 //! Every limit, with its unit and its source.
 //!
-//! Sizes are measured **before** compression, so that no codec changes an outcome (F9). A [`Knob`] is what a simulation
-//! draws smaller.
+//! Sizes are measured **before** compression, so that no codec changes an outcome (F9). A
+//! simulation draws the [`Knob`]s smaller.
 
 use crate::knob::Knob;
 
@@ -31,7 +31,7 @@ pub const PUT_RECORDS_BYTES_MAX: Knob = Knob::new(5 * 1024 * 1024, STREAM_RECORD
 pub const COMMIT_BYTES_MAX: Knob = Knob::new(350 * 1024, 2_000);
 /// Bytes of a document (it must fit a DynamoDB item, with room to grow).
 pub const DOCUMENT_BYTES_MAX: Knob = Knob::new(256 * 1024, 500);
-/// Bytes of a view's row (as a document).
+/// Bytes of a view's row. Source: as for a document.
 pub const ROW_BYTES_MAX: Knob = Knob::new(256 * 1024, 500);
 /// Bytes at which a notification is closed: SNS bills 64 KB chunks, attributes included.
 pub const NOTIFICATION_BYTES_SOFT: Knob = Knob::new(60 * 1024, 500);
@@ -47,9 +47,10 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const SERVICE_NAME_BYTES_MAX: usize = 32;
 /// Bytes of a row's key. DynamoDB sort keys hold 1,024, prefix included.
 pub const ROW_KEY_BYTES_MAX: usize = 512;
-/// Exclusive: JSON numbers are exact below 2^53.
+/// The end of command ids, exclusive: JSON numbers are exact below 2^53.
 pub const COMMAND_ID_END: u64 = 1 << 53;
-/// Exclusive: a reactor numbers its commands `seq * 64 + index`, which must stay a command id.
+/// The end of seqs, exclusive: a reactor numbers its commands `seq * 64 + index`, which must stay a
+/// command id.
 pub const SEQ_END: u64 = 1 << 47;
 /// Event kinds of one service; a notification's `prev` lists them all.
 pub const EVENT_KINDS_MAX: usize = 64;

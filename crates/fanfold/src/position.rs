@@ -51,7 +51,7 @@ impl fmt::Display for Seq {
     }
 }
 
-/// The number a client gives its command: 1 to 2^53 - 1, growing per (log, user).
+/// The number that a client gives its command: 1 to 2^53 - 1, growing per (log, origin).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CommandId(u64);
@@ -182,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_are_read_as_they_are_shown(ms in 0u64..250_000_000_000_000) {
+        fn a_time_is_parsed_from_its_text(ms in 0u64..250_000_000_000_000) {
             prop_assert_eq!(Time::parse(&Time(ms).to_string()), Some(Time(ms)));
         }
 

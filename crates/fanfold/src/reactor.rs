@@ -17,7 +17,7 @@ use crate::position::CommandId;
 use crate::service::check_author;
 use crate::view::Recorded;
 
-/// Commands that one entry may cause. The source is the id of such a command: `seq * 64 + index`.
+/// The most commands that one entry may cause. Source: their ids, `seq * 64 + index`.
 pub const REACTIONS_MAX: usize = 64;
 
 /// Answers entries with commands to any log. It must be pure, as services are: the same entry always gives the same

@@ -109,13 +109,13 @@ pub struct Context {
     pub timestamp: Option<u64>,
 }
 
-/// A document in memory, of a type that only its service knows.
+/// A document in memory, in its service's own type.
 pub type AnyDocument = Box<dyn Any + Send + Sync>;
 
-/// A command of a type that only its service knows.
+/// A command in its service's own type.
 pub type AnyCommand = Box<dyn Any + Send + Sync>;
 
-/// Why a command is not one of the service's.
+/// Why a service cannot read a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCommand {
     /// The service has no command of this name.

@@ -16,8 +16,8 @@ use crate::service::{Services, check_author, current_version, decode_event};
 
 /// A read model: rows per log, folded from entries. It must be pure, as services are.
 ///
-/// A view is per log: it never sees two organisations together. For a view across logs use a
-/// reactor, or consume a view's own table.
+/// A view is per log: no row combines two organisations. For a view across logs use a reactor, or
+/// consume a view's own table.
 pub trait View: Send + Sync + 'static {
     /// `[a-z][a-z0-9-]{0,31}`.
     const NAME: &'static str;
@@ -40,7 +40,7 @@ pub trait View: Send + Sync + 'static {
     }
     /// The rows that the entry touches.
     fn rows(entry: &Recorded<Self::Event>) -> Vec<RowKey>;
-    /// Folds the entry, with all its events, into one of its rows; `None` is no row. Called once
+    /// Folds the entry, with all its events, into one of its rows; `None` means no row. Called once
     /// per entry and row.
     fn apply(
         row: Option<Self::Row>,

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{COMMAND_ID_END, SEQ_END, WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use crate::position::{CommandId, Seq, Time};
 
-/// What a window says about an id.
+/// A window's answer about an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sighting {
     /// The id is new: the command may be decided.
     New,
     /// The id was used by the entry at this seq.
     Known(Seq),
-    /// The id is at or below the floor, so the window cannot say whether it was used.
+    /// The id is at or below the floor, so it is not known whether it was used.
     Unknown,
 }
 
@@ -180,7 +180,8 @@ mod tests {
         CommandId::new(id).expect("ids in these tests are in range")
     }
 
-    /// The definition, word for word: the highest ids with their seqs, a floor, and the time of the last new id.
+    /// The definition as a plain model: the highest ids with their seqs, a floor, and the time of
+    /// the last new id.
     #[derive(Default)]
     struct Model {
         floor: u64,
@@ -228,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_answers_as_its_definition(
+        fn a_window_answers_as_the_plain_model(
             starts in prop::collection::vec(
                 (1u64..20_000, 1u64..400, prop_oneof![
                     20 => 0..WINDOW_IDLE_MS_MAX.as_u64() / 4,

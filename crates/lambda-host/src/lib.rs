@@ -2,7 +2,7 @@
 //! runtime API, event source mappings of streams and queues, asynchronous invocations with their
 //! retries, schedules, and an HTTP API before a function. Faults can be planted in it.
 //!
-//! It depends on nothing that the functions do. As in Lambda:
+//! It does not depend on the functions' code. As in Lambda:
 //!
 //! - A process has one invocation at a time. A process that ends, or does not answer in time, is
 //!   killed and replaced, and its invocation has failed.

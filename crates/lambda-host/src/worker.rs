@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::config::{Config, Function};
 use crate::runtime_api::{Job, Reply, RuntimeApi};
 
-/// How long a process may take until it asks for work (Lambda's init phase).
+/// How long a process may take until it requests an event (Lambda's init phase).
 const INIT: Duration = Duration::from_secs(10);
 
 /// How often to check whether a process has ended. (`tokio`'s feature `process` would make this
@@ -28,8 +28,8 @@ pub enum Failed {
     /// The process could not be started.
     #[error("the program does not start: {0}")]
     Start(std::io::Error),
-    /// The process did not ask for work in time.
-    #[error("the process has not asked for work: {0}")]
+    /// The process did not request an event in time.
+    #[error("the process has not requested an event: {0}")]
     Init(String),
     /// The process ended during the invocation.
     #[error("the process ended: {0}")]

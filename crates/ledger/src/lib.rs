@@ -20,7 +20,7 @@ pub struct Ledger;
 /// [`decide`](Service::decide), which refuses them with a code of the ledger's.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the fields say it")]
+#[expect(missing_docs, reason = "the names are enough")]
 pub enum Command {
     Open { account: DocumentId },
     Deposit { account: DocumentId, amount: i64, memo: Option<String> },
@@ -51,7 +51,7 @@ pub enum Event {
 /// statement) need not add them up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Movement {
-    /// More than zero. The event's type says in which direction.
+    /// More than zero. The event's type gives the direction.
     pub amount: i64,
     /// The account's balance after it.
     pub balance: i64,
@@ -62,7 +62,7 @@ pub struct Movement {
 
 /// Why a command is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
+#[expect(missing_docs, reason = "the messages are enough")]
 pub enum Refusal {
     #[error("the account `{account}` is already open")]
     AlreadyOpen { account: DocumentId },
@@ -91,7 +91,7 @@ impl Code for Refusal {
 /// The state of an account: only what decisions need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are enough")]
 pub enum Account {
     Closed,
     Open { balance: i64 },

@@ -23,7 +23,7 @@ pub enum TemplateError {
     /// A value that JSON cannot represent.
     #[error("the template has a value that JSON cannot represent")]
     Scalar(#[from] serde_json::Error),
-    /// A part that it should have.
+    /// A required part is missing.
     #[error("the template has no {0}")]
     Missing(String),
     /// A value that the parameter does not allow.

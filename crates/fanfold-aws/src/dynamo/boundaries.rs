@@ -8,7 +8,7 @@ use lru::LruCache;
 const LOGS_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Per log, the end of the last commit that this process has seen. The journal is immutable, so a
-/// boundary stays true, and nothing before it has to be read to know what comes after it.
+/// boundary stays valid, and the commits after it can be read without those before it.
 #[derive(Debug)]
 pub(super) struct Boundaries(Mutex<LruCache<LogId, Seq>>);
 

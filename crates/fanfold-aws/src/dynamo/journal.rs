@@ -16,7 +16,7 @@ use crate::names::attribute::{AT, BODY, N, NONCE, PK, SK};
 /// | call | costs |
 /// |---|---|
 /// | `append` | a write unit per KB of the commit; one attempt, the processor retries |
-/// | `read` | a read unit per 4 KB of the commits returned, and of one more, which tells whether there are more; if no commit begins at `from` and this process does not know `from` as the log's end, one more query for the commit before |
+/// | `read` | a read unit per 4 KB of the commits returned, and of one more, which shows whether there are more; if no commit begins at `from` and this process does not know `from` as the log's end, one more query for the commit before |
 /// | `tail` | one unit if nothing was appended since this process last saw the log's end, else a unit per 4 KB of the last commit |
 #[derive(Debug)]
 pub struct DynamoJournal {
@@ -92,8 +92,8 @@ impl Journal for DynamoJournal {
             "#pk = :pk AND #sk >= :from",
             [(":pk", text(log.as_str())), (":from", number(from.0))],
         );
-        // Reads one commit more than asked for, which tells whether there are more. A query's key to
-        // continue from does not tell that.
+        // Reads one commit more than asked for, which shows whether there are more. A query's key
+        // to continue from does not show that.
         let query = Query { limit: Some(limit.saturating_add(1)), ..Query::new(keys) };
         let page = self.table.query(query).await?;
         let mut commits = Vec::with_capacity(page.items.len() + 1);

@@ -59,7 +59,7 @@ impl State for DynamoState {
     }
 
     /// If a first attempt stored the item without an answer, the second finds it, and returns
-    /// [`Guarded::Newer`], which is as good.
+    /// [`Guarded::Newer`], which the caller treats as stored.
     async fn put(
         &self,
         log: &LogId,

@@ -1,5 +1,5 @@
-//! The calls that the adapters make on one table. All of them ask for the capacity that they consumed.
-//! Reads are strongly consistent, except those of an index, which cannot be, and those of
+//! The calls that the adapters make on one table. All of them request the capacity that they
+//! consumed. Reads are strongly consistent, except those of an index, which cannot be, and those of
 //! [`Table::eventual`].
 
 use std::collections::{BTreeSet, HashMap};

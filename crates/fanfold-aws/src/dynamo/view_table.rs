@@ -32,7 +32,7 @@ const ROWS_PER_QUERY_MAX: usize = 1_000;
 /// | `rows` | per key a read unit for each 4 KB of its row, one if there is no row |
 /// | `put_row` | a write unit per KB of the larger of the new row and the old one |
 /// | `move_cursor`, `mark_behind`, `park`, `replace_lease` | a write unit, refused or not |
-/// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which tells whether there are more |
+/// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which shows whether there are more |
 #[derive(Debug)]
 pub struct DynamoViewTable {
     table: Table,
@@ -81,8 +81,8 @@ impl ViewTable for DynamoViewTable {
         rows.collect::<Result<_, _>>().map_err(self.table.malformed())
     }
 
-    /// If a first attempt stored the row without an answer, the second returns a conflict. The caller
-    /// then reloads the row, and sees that it is done.
+    /// If a first attempt stored the row without an answer, the second returns a conflict. The
+    /// caller then reloads the row, which shows that it is done.
     async fn put_row(
         &self,
         log: &LogId,
@@ -199,7 +199,7 @@ impl ViewTable for DynamoViewTable {
                 bytes += row.as_ref().map_or(0, |row| row.body.len());
                 rows.extend(row);
             }
-            // A row too many tells that there are more, whether or not others follow it.
+            // One row too many shows that there are more, whether or not others follow it.
             let fits = limit.min(if bytes > PAGE_BYTES { rows.len() - 1 } else { limit }).max(1);
             if rows.len() > fits {
                 rows.truncate(fits);

@@ -33,7 +33,7 @@ pub enum ViewEvent {
 /// The delivery of a message by a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The handle by which SQS knows this delivery; empty if the event has none.
+    /// The handle of this delivery in SQS; empty if the event has none.
     pub receipt_handle: String,
     /// How often the message was received, with this time. If it is above 1, the message has failed
     /// before, and may have ended its process.

@@ -38,7 +38,7 @@ pub struct WrongEvent {
 pub struct Batch<T> {
     /// The records that can be read, in order.
     pub items: Vec<T>,
-    /// The identifier of each item's record, as Lambda knows it.
+    /// The identifier of each item's record, as Lambda expects it in the answer.
     pub ids: Vec<String>,
     /// The number of records that were skipped because they cannot be read.
     pub unreadable: usize,

@@ -17,7 +17,7 @@ use fanfold_pipeline::ports::{Append, Commands, Env, Journal, Token, ViewTable};
 use crate::dynamo::Dynamo;
 
 #[tokio::test]
-async fn commands() {
+async fn the_commands_table_conforms() {
     let dynamo = Dynamo::start().await;
     let commands = DynamoCommands::new(&dynamo.aws, dynamo.tables.commands());
     conformance::commands(&commands, "c").await;
@@ -25,7 +25,7 @@ async fn commands() {
 }
 
 #[tokio::test]
-async fn a_closed_slot() {
+async fn a_closed_slot_conforms() {
     let dynamo = Dynamo::start().await;
     let commands = DynamoCommands::new(&dynamo.aws, dynamo.tables.commands());
     let log: LogId = "conformance/org:closed".parse().expect("a log");
@@ -44,32 +44,32 @@ async fn a_closed_slot() {
 }
 
 #[tokio::test]
-async fn journal() {
+async fn the_journal_conforms() {
     let dynamo = Dynamo::start().await;
     let journal = DynamoJournal::new(&dynamo.aws, dynamo.tables.journal());
     conformance::journal(&journal, "j").await;
 }
 
 #[tokio::test]
-async fn state() {
+async fn the_state_table_conforms() {
     let dynamo = Dynamo::start().await;
     conformance::state(&DynamoState::new(&dynamo.aws, dynamo.tables.state()), "s").await;
 }
 
 #[tokio::test]
-async fn parked() {
+async fn the_parked_table_conforms() {
     let dynamo = Dynamo::start().await;
     conformance::parked(&DynamoParked::new(&dynamo.aws, dynamo.tables.parked()), "p").await;
 }
 
 #[tokio::test]
-async fn view_table() {
+async fn the_view_table_conforms() {
     let dynamo = Dynamo::start().await;
     conformance::view_table(&DynamoViewTable::new(&dynamo.aws, dynamo.view()), "v").await;
 }
 
 #[tokio::test]
-async fn waits() {
+async fn the_waits_conform() {
     let dynamo = Dynamo::start().await;
     let env: Arc<dyn Env> = Arc::new(SystemEnv);
     let journal: Arc<dyn Journal> =

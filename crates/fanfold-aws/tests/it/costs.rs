@@ -26,7 +26,7 @@ fn body(bytes: usize) -> Bytes {
 
 /// Small enough that an item with its other attributes is below one write unit.
 const SMALL: usize = 800;
-/// Together with its other attributes four write units, and one read unit.
+/// An item with this body and its other attributes takes four write units and one read unit.
 const LARGE: usize = 4_000;
 
 /// Read and write units, and failed conditions, on all tables.
@@ -49,7 +49,7 @@ async fn costs<T, E: std::fmt::Debug>(
 }
 
 #[tokio::test]
-async fn slots() {
+async fn slots_cost_as_documented() {
     let dynamo = Dynamo::start().await;
     let commands = DynamoCommands::new(&dynamo.aws, dynamo.tables.commands());
     let append = |token, bytes| Append {
@@ -60,10 +60,10 @@ async fn slots() {
     };
     for (token, bytes, write, why) in [
         (1, SMALL, 2.0, "a new log has an entry in the catalogue"),
-        (2, SMALL, 1.0, "the catalogue's does not change"),
+        (2, SMALL, 1.0, "the entry in the catalogue does not change"),
         (3, LARGE, 4.0, "a unit per KB, rounded up"),
         (4, SMALL, 4.0, "the larger of before and after"),
-        (5, SMALL, 1.0, "and no longer"),
+        (5, SMALL, 1.0, "both are small"),
     ] {
         let cost = costs(&dynamo, commands.append(&log(), append(token, bytes))).await;
         assert_eq!(cost, (0.0, write), "{why}");
@@ -82,7 +82,7 @@ fn commit(first: u64, n: u64, bytes: usize) -> CommitItem {
 }
 
 #[tokio::test]
-async fn commits() {
+async fn commits_cost_as_documented() {
     let dynamo = Dynamo::start().await;
     let new = || DynamoJournal::new(&dynamo.aws, dynamo.tables.journal());
     let journal = new();
@@ -103,10 +103,10 @@ async fn commits() {
     for (from, limit, units, why) in [
         (1, 100, 25.0, "all: 100 KB"),
         (3, 100, 25.0, "from where a commit begins"),
-        (4, 100, 26.0, "from inside it: a look behind, and then the commit"),
+        (4, 100, 26.0, "from inside it: a query for the commit before, and the commit"),
         (11, 100, 26.0, "from its last entry"),
-        (12, 100, 26.0, "from the end, and nothing says that it is one"),
-        (1, 1, 25.0, "one commit, and the next, which says that there is more"),
+        (12, 100, 26.0, "from the end, which this process does not know"),
+        (1, 1, 25.0, "one commit, and the next, which shows that there are more"),
     ] {
         let cost = costs(&dynamo, new().read(&log(), Seq(from), limit)).await;
         assert_eq!(cost, (units, 0.0), "{why}");
@@ -131,9 +131,9 @@ async fn the_cost_of_reads_does_not_depend_on_a_logs_length() {
     }
 }
 
-/// A wait reads no commit twice, and its pauses grow.
+/// The pauses of a wait grow, too.
 #[tokio::test]
-async fn waits() {
+async fn a_wait_reads_no_commit_twice() {
     let dynamo = Dynamo::start().await;
     let journal = Arc::new(DynamoJournal::new(&dynamo.aws, dynamo.tables.journal()));
     let elsewhere = DynamoJournal::new(&dynamo.aws, dynamo.tables.journal());
@@ -143,11 +143,11 @@ async fn waits() {
     // Reads at 0, 50, 150, 350 and 500 ms, of which the first reads the commit.
     assert!((26.0..=29.0).contains(&spent.0), "{spent:?}");
     let (spent, ()) = cost(&dynamo, waits.entry(&log(), Seq(2), 0)).await;
-    assert_eq!(spent.0, 1.0, "nor in the next wait");
+    assert_eq!(spent.0, 1.0, "the next wait does not read the commit either");
 }
 
 #[tokio::test]
-async fn state() {
+async fn state_costs_as_documented() {
     let dynamo = Dynamo::start().await;
     let state = DynamoState::new(&dynamo.aws, dynamo.tables.state());
     let document = |i: u64| DocumentId::new(format!("d{i}")).expect("a document");
@@ -157,8 +157,8 @@ async fn state() {
         assert_eq!(costs(&dynamo, state.put(&log(), key, &item)).await, (0.0, write));
     }
     assert_eq!(costs(&dynamo, state.get(&log(), &keys[..1])).await, (1.0, 0.0));
-    assert_eq!(costs(&dynamo, state.get(&log(), &keys[2..])).await, (1.0, 0.0), "none is one");
-    assert_eq!(costs(&dynamo, state.get(&log(), &keys)).await, (3.0, 0.0), "each by itself");
+    assert_eq!(costs(&dynamo, state.get(&log(), &keys[2..])).await, (1.0, 0.0), "absent: a unit");
+    assert_eq!(costs(&dynamo, state.get(&log(), &keys)).await, (3.0, 0.0), "each key is billed");
     assert_eq!(costs(&dynamo, state.get(&log(), &[])).await, (0.0, 0.0));
     let positions = DynamoSweepPosition::new(&dynamo.aws, dynamo.tables.state());
     assert_eq!(costs(&dynamo, positions.put(None)).await, (0.0, 1.0));
@@ -166,7 +166,7 @@ async fn state() {
 }
 
 #[tokio::test]
-async fn parked() {
+async fn parked_items_cost_as_documented() {
     let dynamo = Dynamo::start().await;
     let parked = DynamoParked::new(&dynamo.aws, dynamo.tables.parked());
     assert_eq!(costs(&dynamo, parked.list(&log(), Seq(1), 100)).await, (1.0, 0.0));
@@ -178,7 +178,7 @@ async fn parked() {
 }
 
 #[tokio::test]
-async fn views() {
+async fn views_cost_as_documented() {
     let dynamo = Dynamo::start().await;
     let table = DynamoViewTable::new(&dynamo.aws, dynamo.view());
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));
@@ -194,7 +194,7 @@ async fn views() {
     assert_eq!(costs(&dynamo, table.park(&log(), Seq(1), &why)).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));
     let (spent, _) = cost(&dynamo, table.move_cursor(&log(), Seq(2))).await;
-    assert_eq!(spent, (0.0, 0.0, 1.0), "it is parked");
+    assert_eq!(spent, (0.0, 0.0, 1.0), "the view is parked");
 
     let key = |i: u64| -> RowKey { format!("row/{i:03}").parse().expect("a key") };
     let row = StoredRow { seq: Seq(1), body: Some(body(SMALL)), expires: None };

@@ -51,7 +51,7 @@ async fn foreign_rows_do_not_end_the_walk_over_the_catalogue() {
     for (bucket, name) in [(crowded, "a"), (crowded, "ledger"), (crowded, "z"), (crowded, "zz")] {
         put(&dynamo, &table, [(PK, text(name)), (BUCKET, number(bucket))]).await;
     }
-    put(&dynamo, &table, [(PK, text("of nobody")), (BUCKET, number(alone))]).await;
+    put(&dynamo, &table, [(PK, text("foreign")), (BUCKET, number(alone))]).await;
 
     for limit in [1, 2, 3, 100] {
         let (mut listed, mut at, mut pages) = (Vec::new(), None, 0);
@@ -79,7 +79,7 @@ async fn a_position_that_cannot_be_read_is_the_start_of_the_catalogue() {
     let position = CataloguePosition { bucket: 7, log: None };
     let key = || [(PK, text("sweep")), (SK, text("position"))];
     for (name, value) in
-        [(BUCKET, number(300)), (BUCKET, text("x")), (LOG, number(1)), (LOG, text("of nobody"))]
+        [(BUCKET, number(300)), (BUCKET, text("x")), (LOG, number(1)), (LOG, text("foreign"))]
     {
         positions.put(Some(&position)).await.expect("a put");
         let [pk, sk] = key();
@@ -129,7 +129,7 @@ async fn an_item_without_its_parts_hides_no_other_item() {
     let listed = parked.list(&acme(), Seq::ZERO, 10).await.expect("a list");
     assert!(listed[1..] == [other.clone()], "{} items", listed.len());
     assert_eq!((listed[0].seq, &listed[0].identity), (item.seq, &item.identity));
-    assert!(Parked::decode(&listed[0].body).is_err(), "nobody takes it up");
+    assert!(Parked::decode(&listed[0].body).is_err(), "no stage takes it up");
     parked.remove(&acme(), item.seq, &item.identity).await.expect("removing");
     assert!(parked.list(&acme(), Seq::ZERO, 10).await.expect("a list") == [other]);
 }
@@ -143,7 +143,7 @@ async fn a_foreign_item_hides_no_parked_item() {
     let key = |sk| [(PK, text(acme().as_str())), (SK, text(sk))];
     let [pk, sk] = key("00000000000000000007#ann#7");
     put(&dynamo, &table, [pk, sk, (SEQ, number(7))]).await;
-    let [pk, sk] = key("of nobody");
+    let [pk, sk] = key("foreign");
     put(&dynamo, &table, [pk, sk, (BODY, text("x"))]).await;
     let body = Bytes::from_static(b"whole");
     let whole = ParkedItem { seq: Seq(8), identity: "ann#8".to_owned(), body };
@@ -155,7 +155,7 @@ async fn a_foreign_item_hides_no_parked_item() {
         body: Bytes::new(),
     };
     assert_eq!(listed, [none(7, "ann#7"), whole, none(0, "")]);
-    assert!(Parked::decode(b"").is_err(), "nobody takes it up");
+    assert!(Parked::decode(b"").is_err(), "no stage takes it up");
 }
 
 /// Commits are read up to a damaged one. A read of the damaged one is an error that a retry cannot

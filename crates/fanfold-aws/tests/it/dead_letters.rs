@@ -96,12 +96,12 @@ async fn the_messages_of_a_letter_of_any_origin_are_listed() {
         "[2]".to_owned(),
         envelope.to_string(),
         schedule.to_string(),
-        "of somebody else".to_owned(),
+        "a foreign text".to_owned(),
         event(&["[4]", "[5]"]),
     ]);
     let listed = letters.list("balances", None, 100).await.unwrap();
-    assert_eq!(bodies(&listed), ["[1]", "[2]", "[3]", "of somebody else", "[4]", "[5]"]);
-    assert_eq!(queue.lock().unwrap().left().len(), 5, "the scheduled event says nothing");
+    assert_eq!(bodies(&listed), ["[1]", "[2]", "[3]", "a foreign text", "[4]", "[5]"]);
+    assert_eq!(queue.lock().unwrap().left().len(), 5, "the scheduled event is deleted");
 
     letters.remove("balances", listed[1].id).await.unwrap();
     letters.remove("balances", listed[1].id).await.unwrap();
@@ -110,7 +110,7 @@ async fn the_messages_of_a_letter_of_any_origin_are_listed() {
     let left = |queue: &Arc<Mutex<Queue>>| -> Vec<String> {
         queue.lock().unwrap().left().into_iter().map(str::to_owned).collect()
     };
-    assert_eq!(left(&queue), ["id-0", "id-2", "id-4", "id-5"], "half of the last is not done");
+    assert_eq!(left(&queue), ["id-0", "id-2", "id-4", "id-5"], "one message of the last is left");
     letters.remove("balances", listed[5].id).await.unwrap();
     assert_eq!(left(&queue), ["id-0", "id-2", "id-4"]);
 }

@@ -99,7 +99,7 @@ fn a_record_that_is_not_of_a_slot_is_skipped() {
     for (record, unreadable) in cases {
         let batch = changes(&event(&[record.clone(), good()])).unwrap();
         assert_eq!(batch.unreadable, unreadable, "{record}");
-        assert_eq!(batch.ids.last().unwrap(), "222", "what is behind {record} is read");
+        assert_eq!(batch.ids.last().unwrap(), "222", "the record behind {record} is read");
         assert_eq!(batch.ids.len(), batch.items.len());
     }
 }
@@ -408,7 +408,7 @@ fn an_answer_is_text_or_base64_whichever_is_shorter() {
 
 /// Events that the types of the crate `aws_lambda_events` encode, which follow what AWS really sends.
 #[test]
-fn what_aws_lambda_events_encodes_is_decoded() {
+fn events_that_aws_lambda_events_encodes_are_decoded() {
     use aws_lambda_events::dynamodb::EventRecord;
     use aws_lambda_events::sns::SnsRecord;
     use aws_lambda_events::sqs::SqsMessage;

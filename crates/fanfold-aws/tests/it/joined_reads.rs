@@ -59,7 +59,7 @@ async fn reads_at_the_same_time_are_one_call() {
     }
     count(&["BatchGetItem"]);
     let spent = dynamo.aws.meter.snapshot() - &before;
-    assert_eq!(spent.of(&table).read, 40.0, "a unit for each, and none for who asks again");
+    assert_eq!(spent.of(&table).read, 40.0, "a unit for each key, and none for a repeated one");
 
     // Cursors and rows together, more than a call takes.
     let cursors = join_all((0..150).map(async |i| view.cursor(&log(i)).await));
@@ -98,7 +98,7 @@ async fn a_key_that_stays_unprocessed_fails_only_its_own_reads() {
     for (error, _) in throttled {
         assert!(matches!(error, Err(Unavailable::Throttled { .. })), "{error:?}");
     }
-    // The first of them has counted the only call before.
+    // The first read that returned has counted the only call.
     let before = read.iter().map(|(_, calls)| *calls).collect::<BTreeSet<_>>();
     assert_eq!(before, BTreeSet::from([0, 1]), "a read waits for retries of others");
 }
@@ -112,11 +112,11 @@ async fn reads_are_made_again_if_the_one_that_reads_is_dropped() {
         let mut first = Box::pin(seq_of_row(&view, 0));
         let others = join_all([1, 2].map(|i| seq_of_row(&view, i)));
         pin_mut!(others);
-        assert!(first.as_mut().now_or_never().is_none(), "it does not let others join");
-        assert!(others.as_mut().now_or_never().is_none(), "they do not wait for it");
+        assert!(first.as_mut().now_or_never().is_none(), "the first read does not let others join");
+        assert!(others.as_mut().now_or_never().is_none(), "the others do not wait for the first");
         if reads {
             dynamo.wire.trouble("BatchGetItem", &table, 1, Trouble::LoseRequest);
-            assert!(first.as_mut().now_or_never().is_none(), "it reads");
+            assert!(first.as_mut().now_or_never().is_none(), "the first read waits for its answer");
         }
         assert_eq!(dynamo.wire.count("BatchGetItem", &table), usize::from(reads));
         drop(first);

@@ -204,7 +204,7 @@ async fn warming_publishes_nothing_and_accepts_a_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_carry_what_filter_policies_need() {
+async fn messages_carry_the_attributes_of_filter_policies() {
     let (outcome, calls) = publish(|_, entries| all_done(entries)).await;
     assert_eq!((outcome, calls.len()), (BatchOutcome::DONE, 1));
     assert_eq!(partitions(&calls[0]), [r#"["org:a"]"#, r#"["org:b"]"#, r#"["org:c"]"#]);
@@ -235,13 +235,13 @@ async fn many_messages_need_few_calls_within_the_limits_of_sns() {
             let with_next = bytes(&pair[0]) + pair[1][0].bytes();
             assert!(
                 pair[0].len() == SNS_BATCH_MAX || with_next > PUBLISH_BATCH_BYTES_MAX.get() - 4_096,
-                "the next one had fitted: {with_next} bytes"
+                "the next message would have fitted: {with_next} bytes"
             );
         }
     }
 }
 
-/// The topic's own limits, where messages are small.
+/// The suite's batches reach the limits of a call, in messages and in bytes.
 #[tokio::test(start_paused = true)]
 async fn the_topic_passes_the_conformance_suite() {
     let bodies: Arc<Mutex<Vec<Bytes>>> = Arc::default();

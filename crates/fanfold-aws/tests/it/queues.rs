@@ -84,5 +84,5 @@ async fn a_stream_that_ignores_partition_keys_is_recognised() {
     }
     let refused = json!({ "__type": "AccessDeniedException", "message": "no" }).to_string();
     let aws = aws(move |_| Some((400, refused.clone())));
-    assert!(StreamOrder::new(&aws, "s").keeps_order().await.is_err(), "not knowing is not knowing");
+    assert!(StreamOrder::new(&aws, "s").keeps_order().await.is_err(), "a refusal is no answer");
 }

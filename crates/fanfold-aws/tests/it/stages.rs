@@ -143,12 +143,12 @@ async fn a_slot_whose_answer_was_lost_is_written_once() {
             answers.into_iter().map(|answer| answer.expect("a receipt").seq.0).collect();
         assert_eq!(receipts, [1, 2]);
         let slot = commands.slot(&acme()).await.expect("a slot").expect("a slot");
-        assert_eq!((slot.seq, slot.n), (Seq(2), 2), "it was counted once");
+        assert_eq!((slot.seq, slot.n), (Seq(2), 2), "the batch was counted once");
         assert_eq!(dynamo.wire.count("UpdateItem", &table), lost + 1);
 
         let answers = ingest.ingest(&[&nth(3)]).await;
         let receipt = answers.into_iter().next().expect("an answer").expect("a receipt");
-        assert_eq!(receipt.seq, Seq(3), "and the next has the next seq");
+        assert_eq!(receipt.seq, Seq(3), "the next command has the next seq");
     }
 }
 
@@ -186,7 +186,7 @@ async fn a_lost_answer_leaves_the_outcome_unknown_after_a_throttle() {
     let error = answers[0].as_ref().expect_err("throttled, at last");
     assert!(matches!(error, IngestError::Unavailable(Unavailable::TimedOut { .. })), "{error:?}");
     let slot = commands.slot(&acme()).await.expect("a slot").expect("a slot");
-    assert_eq!(slot.seq, Seq(1), "it was accepted");
+    assert_eq!(slot.seq, Seq(1), "the command was accepted");
 }
 
 /// The stored commit has the writer's own nonce, so nothing is read again or decided twice.

@@ -74,7 +74,7 @@ async fn a_throttled_call_succeeds_after_a_retry() {
     let spent = dynamo.aws.meter.snapshot() - &before;
     assert_eq!((spent.calls_of("PutItem"), spent.calls_of("GetItem")), (4, 4));
     let units = spent.of(&table);
-    assert_eq!((units.write, units.read), (1.0, 1.0), "what was throttled costs nothing");
+    assert_eq!((units.write, units.read), (1.0, 1.0), "throttled attempts cost nothing");
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_body_larger_than_an_item_is_parked_in_parts() {
         parked.park(&log(), item).await.expect("parking");
     }
     let listed = parked.list(&log(), Seq(0), 10).await.expect("a list");
-    assert!(listed == items, "what was parked is listed whole");
+    assert!(listed == items, "parked items are listed whole");
     let listed = parked.list(&log(), Seq(2), 2).await.expect("a list");
     assert!(listed == items[1..3], "parts do not count");
     assert_eq!(dynamo.partition_keys(&table).await.len(), 5 + 2 + 1 + 1, "items and parts");
@@ -146,7 +146,7 @@ async fn a_body_larger_than_an_item_is_parked_in_parts() {
         let item = item(1, bytes, fill);
         parked.park(&log(), &item).await.expect("parking");
         let listed = parked.list(&log(), Seq(0), 1).await.expect("a list");
-        assert!(listed == [item], "it is listed as it was parked last");
+        assert!(listed == [item], "the item is listed as it was parked last");
         let keys = dynamo.partition_keys(&table).await;
         assert_eq!(keys.len(), 4 + 2 + parts, "{bytes} bytes leave nothing behind: {keys:?}");
     }

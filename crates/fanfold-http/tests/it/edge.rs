@@ -1,4 +1,4 @@
-//! What holds for every route: problems, limits and counters.
+//! Problems, limits and counters of all routes.
 
 use axum::body::Body;
 
@@ -39,7 +39,7 @@ async fn a_too_long_body_is_refused_with_and_without_an_announced_length() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_admitted_is_told_when_to_retry() {
+async fn a_command_that_is_not_admitted_gets_a_retry_time() {
     let edge = Edge::new();
     edge.memory.admission.close();
     let answer = edge.open(1).await.expect_problem(503, "not-admitting");

@@ -43,7 +43,7 @@ impl Handler for Does {
 }
 
 #[test]
-fn an_invocation_ends_in_time_and_a_panic_fails_only_it() {
+fn an_invocation_ends_in_time_and_a_panic_fails_only_its_invocation() {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime starts");
     for (does, expected) in [
@@ -161,7 +161,7 @@ async fn invoke(host: &Host<Reads>, event: &str) -> (Result<String, String>, Opt
     (answer, line.map(|line| serde_json::from_str(&line).expect("JSON")))
 }
 
-/// Also of failed invocations: those are retried, and cost most.
+/// A failed invocation has a line, too: it is retried, and costs most.
 #[tokio::test(start_paused = true)]
 async fn the_line_of_an_invocation_has_the_units_that_it_spent() {
     let (host, _) = host();

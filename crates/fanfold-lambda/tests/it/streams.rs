@@ -20,13 +20,14 @@ async fn the_first_record_that_failed_is_reported() {
     let changes = world.changes();
     let reply = world.call(&world.relay, &changes).await.unwrap();
     let answer: Value = serde_json::from_str(&reply.answer).unwrap();
-    assert_eq!(answer, failures(&[sequence_number(1)]), "b's; a's and c's are through");
+    assert_eq!(answer, failures(&[sequence_number(1)]), "b's change; those of a and c are put");
     assert_eq!(reply.metrics.get(RECORDS), Some(4.0));
     assert_eq!(reply.metrics.get(UNFINISHED), Some(3.0));
     let records = world.records();
     assert_eq!(records["Records"].as_array().unwrap().len(), 2, "one of a, one of c");
 
-    // Lambda delivers again from there. The relay remembers what it has put, and puts only b's change.
+    // Lambda delivers again from there. The relay remembers the changes that it has put, and puts
+    // only b's.
     world.faults.heal();
     let again = json!({ "Records": changes["Records"].as_array().unwrap()[1..] });
     assert_eq!(world.answer(&world.relay, &again).await, failures(&[]));
@@ -57,7 +58,7 @@ async fn the_first_log_that_failed_is_reported() {
     assert!(published.len() == 1 && published[0].contains("ledger/org:b"), "{published:?}");
 }
 
-/// Nothing is lost: the answer asks for all records again.
+/// Nothing is lost: the answer makes Lambda deliver all records again.
 #[tokio::test]
 async fn without_time_all_records_are_reported_as_unfinished() {
     let world = World::new();

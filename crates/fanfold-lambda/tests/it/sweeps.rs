@@ -18,8 +18,8 @@ async fn a_log_whose_change_was_lost_is_resent_and_processed() {
     // The change is lost, but the slot still holds its batch.
     world.changes();
     let reply = world.call(&world.sweep, &schedule()).await.unwrap();
-    assert_eq!(reply.metrics.get(NUDGED), Some(0.0), "it is on its way, for all that is known");
-    assert_eq!(reply.metrics.get(CANARY_AGE_MS_MAX), None, "none has come through");
+    assert_eq!(reply.metrics.get(NUDGED), Some(0.0), "the change may still be on its way");
+    assert_eq!(reply.metrics.get(CANARY_AGE_MS_MAX), None, "no canary has an entry yet");
     world.until_published().await;
 
     world.clock.sleep(11_000).await;
@@ -37,7 +37,7 @@ async fn a_log_whose_change_was_lost_is_resent_and_processed() {
     assert_eq!(world.answer(&world.processor, &records).await, failures(&[]));
     let reply = world.call(&world.sweep, &schedule()).await.unwrap();
     let put = [NUDGED, RESENT].map(|name| reply.metrics.get(name));
-    assert_eq!(put, [Some(0.0); 2], "it has gone on");
+    assert_eq!(put, [Some(0.0); 2], "the log has gone on");
 }
 
 #[tokio::test]

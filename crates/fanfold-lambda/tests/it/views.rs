@@ -42,7 +42,7 @@ async fn the_answer_to_a_queue_names_all_failed_messages() {
     world.faults.heal();
     let answer = world.answer(&world.balances, &by_queue(&messages, 2, true)).await;
     assert_eq!(answer, failures(&[]));
-    assert_eq!(world.attempts(), 2, "a and c went behind an attempt; b was done");
+    assert_eq!(world.attempts(), 2, "a and c were applied behind a lease; b was done");
     for org in ["a", "b", "c"] {
         assert_eq!(cursor(&world, org).await, Some(Seq(1)), "{org}");
     }
@@ -73,7 +73,7 @@ async fn failed_messages_become_visible_before_the_visibility_timeout() {
         for (receives, seconds) in [(1, 10), (4, 80)] {
             let event = by_queue(&messages, receives, true);
             let answer = world.answer(&world.balances, &event).await;
-            assert_eq!(answer, both, "whatever the queue says: {status}");
+            assert_eq!(answer, both, "whatever the queue answers: {status}");
             let change = asked.lock().unwrap().pop().unwrap();
             let of = |at: usize| {
                 let entry = &change["Entries"][at];

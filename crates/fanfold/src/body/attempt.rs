@@ -1,6 +1,7 @@
-//! An attempt marker says that a call which may end its process has begun. The processor's marker is in the parked
-//! table, beside the log's parked items; a view's is in its cursor. Every call that returns removes its marker. So a
-//! marker that is still there when its call can no longer run means a crash, and names the step at which it happened.
+//! An attempt marker means that a call which may end its process has begun. The processor's marker
+//! is in the parked table, beside the log's parked items; a view's is in its cursor. Every call
+//! that returns removes its marker. So a marker that is still there when its call can no longer run
+//! means a crash, and names the step at which it happened.
 
 use serde::{Deserialize, Serialize};
 

@@ -15,7 +15,8 @@ const FORMAT: u8 = 1;
 /// For every kind that the log has had, the seq of its last entry. Written as a JSON object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prev(
-    /// Sorted by kind. They are few, and copied with every commit: a map would cost more.
+    /// Sorted by kind. A log has few kinds, and they are copied with every commit, so a map would
+    /// cost more.
     Vec<(CompactString, Seq)>,
 );
 

@@ -77,7 +77,7 @@ pub(super) struct Open {
 }
 
 impl Log {
-    /// Has the service read a command, which shows what must be loaded for it.
+    /// Parses a command with its service. The result shows what must be loaded for it.
     pub fn prepare(&self, seq: Seq, at: Time, command: Arc<Command>) -> Work {
         let prepared = match self.service.parse(&command.name, &command.data) {
             Err(invalid) => Prepared::Invalid(invalid),
@@ -89,8 +89,8 @@ impl Log {
         Work { seq, at, command, prepared }
     }
 
-    /// Decides the command after the tail. Everything that it wants must have been provided. Work that is not at
-    /// `Place::Next` is returned.
+    /// Decides the command after the tail. Everything that [`Log::wants`] returns for it must have
+    /// been provided. Returns work that is not at `Place::Next`.
     pub fn decide(&mut self, work: Work, now: Time) -> Result<(), Work> {
         if work.seq != self.tail.next() {
             return Err(work);
@@ -246,8 +246,8 @@ impl Log {
         });
     }
 
-    /// Takes in that the journal acknowledged a commit. Commits must be acknowledged in their order (F3). After an error
-    /// the caller drops the log.
+    /// Records that the journal acknowledged a commit. Commits must be acknowledged in their order
+    /// (F3). After an error the caller drops the log.
     pub fn acknowledge(&mut self, sealed: Sealed) -> Result<(), Breach> {
         self.remember(sealed.commit, sealed.payload_bytes)
     }

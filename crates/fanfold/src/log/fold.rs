@@ -25,7 +25,7 @@ pub enum FoldError {
     #[error("a stored body cannot be read")]
     Body(#[from] DecodeError),
     /// An event cannot be folded, or a document cannot be read.
-    #[error("what is stored at {at} cannot be folded")]
+    #[error("the entry or document at seq {at} cannot be folded")]
     Fault {
         /// The seq of the entry or document.
         at: Seq,

@@ -84,7 +84,8 @@ pub enum Want {
     Entry(Seq),
 }
 
-/// What an entry keeps of its command. It tells repeats of the command from other commands.
+/// The part of a command that its entry keeps. It distinguishes repeats of the command from other
+/// commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// Its origin.
@@ -242,7 +243,7 @@ impl Log {
         self.since.at(seq)?.unpublished.as_ref()
     }
 
-    /// Takes in that the commit from `first` on is published.
+    /// Records that the commit from `first` on is published.
     pub fn published(&mut self, first: Seq) {
         self.since.published(first);
     }

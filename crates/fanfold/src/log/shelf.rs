@@ -239,7 +239,7 @@ mod tests {
         },
         /// The commit with this index is published.
         Published(prop::sample::Index),
-        /// A seq is reported as published at which perhaps no commit begins.
+        /// A seq, perhaps not the first of a commit, is reported as published.
         PublishedAt(u64),
         Forget(u64),
     }

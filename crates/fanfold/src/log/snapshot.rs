@@ -162,7 +162,7 @@ impl Log {
         self.since.forget(seq);
     }
 
-    /// Takes in that the snapshot is stored, including its head.
+    /// Records that the snapshot is stored, including its head.
     pub fn snapshotted(&mut self, snapshot: &Snapshot) {
         let head = snapshot.head.seq;
         for id in &snapshot.documents {

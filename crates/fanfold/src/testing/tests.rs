@@ -1,4 +1,4 @@
-//! Each test breaks one rule for authors, and the kit must notice it.
+//! Each test breaks rules for authors, and checks that the kit reports them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -278,7 +278,7 @@ fn a_failure_shows_a_diff() {
 }
 
 #[test]
-fn a_value_that_serialisation_loses_is_noticed() {
+fn lost_values_and_impure_decisions_are_reported() {
     let id = json!({ "id": "a" });
     let lost = failure(|| careless().when("lose", &id));
     assert!(lost.starts_with("an event, written and read back"), "{lost}");
@@ -289,7 +289,7 @@ fn a_value_that_serialisation_loses_is_noticed() {
 }
 
 #[test]
-fn rows_are_folded_from_what_services_write() {
+fn rows_are_folded_from_the_events_of_services() {
     let count = || [("a", Done::Counted { by: 2 })];
     let written = careless().when("count", json!({ "id": "a" }));
     view::<Forgetful>()
@@ -309,7 +309,7 @@ fn rows_are_folded_from_what_services_write() {
 }
 
 #[test]
-fn a_row_that_depends_on_how_deliveries_are_split_is_noticed() {
+fn a_row_that_depends_on_how_deliveries_are_split_is_reported() {
     let kit = view::<Forgetful>()
         .given_events([("a", json!({ "type": "forgotten" }))])
         .given_events([("a", json!({ "type": "counted", "data": { "by": 1 } }))]);

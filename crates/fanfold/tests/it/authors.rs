@@ -111,7 +111,8 @@ impl<C: Constants> Reactor for Author<C> {
     const EVENTS: &'static [(&'static str, u32)] = C::EVENTS;
     type Event = Event;
 
-    /// As many commands as the entry has events of `sent`; for `much`, one command with so many bytes of data.
+    /// For one event `sent`: `amount` commands, or, from 1,000 on, one command with `amount` bytes
+    /// of data.
     fn react(entry: &Recorded<Event>) -> Vec<OutgoingCommand> {
         let [(_, Event::Sent { amount })] = entry.events() else { return vec![] };
         let amount = *amount as usize;

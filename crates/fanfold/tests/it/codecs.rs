@@ -88,12 +88,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn slots(commands in vec(arbitrary::command(), 0..40)) {
+    fn slot_bodies_decode_to_their_commands(commands in vec(arbitrary::command(), 0..40)) {
         check_slot(&commands);
     }
 
     #[test]
-    fn records(
+    fn records_decode_unchanged(
         log in arbitrary::log(),
         parts in vec((1u64..1 << 40, 1u64..500, arbitrary::time(), vec(any::<u8>(), 0..300)), 0..9)
     ) {
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn commits(entries in arbitrary::entries()) {
+    fn commits_decode_unchanged(entries in arbitrary::entries()) {
         let body = commit_body(&entries);
         let (read, bytes) = commit::decode(entries[0].seq, &body).unwrap();
         prop_assert_eq!(read, entries);
@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn heads(
+    fn heads_decode_unchanged(
         time in arbitrary::time(),
         prev in btree_map("[a-z]{1,8}\\.[a-z]{1,8}", arbitrary::seq(), 0..9),
         windows in proptest::option::of(btree_map(arbitrary::origin(), windows(), 0..4))
@@ -132,26 +132,25 @@ proptest! {
     }
 
     #[test]
-    fn windows_of_their_own(window in windows()) {
+    fn separate_windows_decode_unchanged(window in windows()) {
         let read = decode_window(&encode_window(&window).unwrap()).unwrap();
         prop_assert_eq!(read, window);
     }
 
     #[test]
-    fn parked(parked in arbitrary::parked()) {
+    fn parked_items_decode_unchanged(parked in arbitrary::parked()) {
         let read = Parked::decode(&parked.encode().unwrap()).unwrap();
         prop_assert_eq!(read.identity(), parked.identity());
         prop_assert_eq!(read, parked);
     }
 
     #[test]
-    fn attempts(attempt in arbitrary::attempt()) {
+    fn attempts_decode_unchanged(attempt in arbitrary::attempt()) {
         prop_assert_eq!(Attempt::decode(&attempt.encode().unwrap()).unwrap(), attempt);
     }
 
-    /// A marker sorts before the items that are parked under its seq.
     #[test]
-    fn attempts_are_told_apart_from_what_is_parked(parked in arbitrary::parked()) {
+    fn an_attempt_sorts_before_the_items_parked_at_its_seq(parked in arbitrary::parked()) {
         prop_assert_ne!(parked.identity(), Attempt::IDENTITY);
         if let Content::Bytes(_) = parked.content {
             prop_assert!(Attempt::IDENTITY < parked.identity().as_str());

@@ -19,7 +19,7 @@ pub(crate) struct Counters<const V: u32>;
 #[derive(Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 pub(crate) enum Command {
-    /// `note`: so many bytes that the event has and the document does not.
+    /// The event has a note of `note` bytes, which the document does not store.
     Add {
         counter: DocumentId,
         by: u64,
@@ -40,7 +40,7 @@ pub(crate) enum Command {
         counter: DocumentId,
         text: String,
     },
-    /// Stores so many letters in the document, which the event does not have.
+    /// The document stores `bytes` letters, and the event only their number.
     Grow {
         counter: DocumentId,
         bytes: usize,

@@ -110,7 +110,8 @@ fn a_service_that_breaks_a_rule_makes_a_faulted_entry() {
         let data = json!({"counter": "a", "how": how});
         let fault = json!({"f": {"message": message, "data": data}});
         let add = json!({"counter": "a", "by": 1});
-        // The document has none of its events, although one had been folded when the other one failed.
+        // The failed command changes no document, although its first event was folded before the
+        // second failed.
         let world = check(&[
             ("add", add.clone(), json!({"a": [added("a", 1, 1)]})),
             ("fail", data, fault),
@@ -121,7 +122,7 @@ fn a_service_that_breaks_a_rule_makes_a_faulted_entry() {
 }
 
 #[test]
-fn documents_that_cannot_be_copied_or_written_are_faults() {
+fn a_document_that_cannot_be_copied_or_written_makes_a_faulted_entry() {
     let carry = |text| json!({"counter": "a", "text": text});
     let fault = |part: &str, data: &Value| {
         let panicked = format!(
@@ -270,7 +271,7 @@ fn a_repeated_id_is_answered_with_the_first_entry() {
         (reactor(), 5, "nothing", &add, Some(5)),
     ] {
         let seq = world.accept_from(origin, id, name, data);
-        world.process(&mut process, &[seq]).expect("it lives");
+        world.process(&mut process, &[seq]).expect("the process does not crash");
         let outcome = &world.entries[seq.0 as usize - 1].outcome;
         let found = match outcome {
             Outcome::Duplicate { of } | Outcome::Rejected { of: Some(of), .. } => Some(of.0),
@@ -286,11 +287,11 @@ fn ids_below_the_window_are_stale() {
     let window = WINDOW_IDS_MAX.get() as u64;
     let ids = (1..=window + 2).chain([1, 2, 3, window + 2]);
     let seqs: Vec<Seq> = ids.map(|id| world.accept("ann", id, "nothing", &json!({}))).collect();
-    world.process(&mut process, &seqs).expect("it lives");
+    world.process(&mut process, &seqs).expect("the process does not crash");
     let last: Vec<&str> = world.entries.iter().rev().take(5).map(|e| e.outcome.status()).collect();
     assert_eq!(last, ["duplicate", "duplicate", "stale", "stale", "accepted"]);
     assert_eq!(world.entries[window as usize + 4].outcome, Outcome::Duplicate { of: Seq(3) });
-    // Neither has a kind, so subscribers do not see them.
+    // Duplicate and stale entries have no kind, so subscribers do not receive them.
     assert!(world.fold_to(world.tail()).prev.is_empty());
 }
 
@@ -365,7 +366,7 @@ fn touched(version: u32, kind: &str) -> Outcome {
 
 #[test]
 fn a_commit_that_cannot_be_folded_is_an_error() {
-    let unreadable = "what is stored at 2 cannot be folded: the event";
+    let unreadable = "the entry or document at seq 2 cannot be folded: the event";
     let fail = Outcome::Accepted(vec![event("failed", 1, "a", &json!({"how": "panic_in_evolve"}))]);
     for (entries, error) in [
         (vec![], "invariant F3 does not hold: expected a commit from 2, found one from 0"),
@@ -389,7 +390,7 @@ fn a_commit_that_cannot_be_folded_is_an_error() {
         ),
         (
             vec![entry(2, touched(1, "broken"))],
-            "what is stored at 2 cannot be folded: `EVENTS` does not list `broken`",
+            "the entry or document at seq 2 cannot be folded: `EVENTS` does not list `broken`",
         ),
         (
             vec![entry(2, touched(1, "added"))],
@@ -397,9 +398,12 @@ fn a_commit_that_cannot_be_folded_is_an_error() {
         ),
         (
             vec![entry(2, touched(1, "unlisted"))],
-            "what is stored at 2 cannot be folded: `EVENTS` does not list `unlisted`",
+            "the entry or document at seq 2 cannot be folded: `EVENTS` does not list `unlisted`",
         ),
-        (vec![entry(2, fail)], "what is stored at 2 cannot be folded: `evolve` panicked: no hands"),
+        (
+            vec![entry(2, fail)],
+            "the entry or document at seq 2 cannot be folded: `evolve` panicked: no hands",
+        ),
     ] {
         let mut log = log();
         // `upcast` brings an event of an older version to the current one.
@@ -421,7 +425,7 @@ fn a_stored_item_that_cannot_be_read_is_an_error() {
         (
             &document,
             b"\x01\x00{}",
-            "what is stored at 7 cannot be folded: a stored document cannot be \
+            "the entry or document at seq 7 cannot be folded: a stored document cannot be \
              read: missing field `version` at line 1 column 2",
         ),
         (&window, b"\x01", "a stored body cannot be read: the body ends too early"),

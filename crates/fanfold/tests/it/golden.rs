@@ -112,7 +112,7 @@ fn window() -> Window {
 }
 
 #[test]
-fn slot() {
+fn a_slot_has_its_golden_bytes() {
     let commands = commands();
     check("slot.v1.txt", &slot_body(&commands), |golden| {
         assert_eq!(slot::decode(golden).unwrap(), commands);
@@ -120,7 +120,7 @@ fn slot() {
 }
 
 #[test]
-fn record() {
+fn a_record_has_its_golden_bytes() {
     let commands = commands();
     let (first, second) = (slot_body(&commands), slot_body(&commands[1..]));
     let record = Record {
@@ -136,7 +136,7 @@ fn record() {
 }
 
 #[test]
-fn nudge() {
+fn a_nudge_has_its_golden_bytes() {
     let nudge = Record::nudge(valid("ledger/org:acme"));
     check("record.v1.nudge.txt", &nudge.encode().unwrap(), |golden| {
         assert_eq!(Record::decode(golden).unwrap(), nudge);
@@ -144,7 +144,7 @@ fn nudge() {
 }
 
 #[test]
-fn commit_plain() {
+fn a_plain_commit_has_its_golden_bytes() {
     let entries = entries_of_all_kinds(17);
     check("commit.v1.txt", &commit_body(&entries[..4]), |golden| {
         assert_eq!(commit::decode(Seq(17), golden).unwrap().0, entries[..4]);
@@ -156,7 +156,7 @@ fn commit_plain() {
 
 /// Older builds wrote `null` for events without content. Absent content is read, too.
 #[test]
-fn events_without_content() {
+fn events_without_content_are_read() {
     for (data, read) in [(r#","x":null"#, "null"), ("", "{}"), (r#","x":{}"#, "{}")] {
         let event = format!(r#"{{"k":"closed","v":1,"d":"cash"{data}}}"#);
         let entry = format!(r#"[{{"t":1,"o":"ann","i":1,"c":"close","r":{{"a":[{event}]}}}}]"#);
@@ -168,7 +168,7 @@ fn events_without_content() {
 
 /// Other versions of zstd may write other bytes, so this only checks that the bytes are read.
 #[test]
-fn commit_compressed() {
+fn a_compressed_commit_is_read() {
     let file = "commit.v1.zstd.txt";
     let text = "a".repeat(5_000);
     let outcome = Outcome::Accepted(vec![event("noted", 1, "cash", &json!({ "text": text }))]);
@@ -184,7 +184,7 @@ fn commit_compressed() {
 }
 
 #[test]
-fn head() {
+fn a_head_has_its_golden_bytes() {
     let inline = Head {
         time: Time(1_795_401_660_123),
         prev: [("fanfold.rejected", Seq(39)), ("ledger.deposited", Seq(40))].into_iter().collect(),
@@ -199,14 +199,14 @@ fn head() {
 }
 
 #[test]
-fn window_of_its_own() {
+fn a_separate_window_has_its_golden_bytes() {
     check("window.v1.txt", &encode_window(&window()).unwrap(), |golden| {
         assert_eq!(decode_window(golden).unwrap(), window());
     });
 }
 
 #[test]
-fn document() {
+fn a_document_has_its_golden_bytes() {
     let json = br#"{"balance":100,"owner":"ann"}"#;
     check("document.v1.txt", &encode_document(json), |golden| {
         assert_eq!(*decode_document(golden).unwrap(), *json);
@@ -214,7 +214,7 @@ fn document() {
 }
 
 #[test]
-fn parked() {
+fn parked_items_have_their_golden_bytes() {
     let commands = commands();
     let cases = [
         ("command", Reason::Gap, Content::Command(commands[0].clone())),
@@ -245,7 +245,7 @@ fn parked() {
 }
 
 #[test]
-fn attempt() {
+fn attempts_have_their_golden_bytes() {
     let deciding = Step::Deciding(Seq(17));
     for (name, step) in [("whole", Step::Whole), ("loading", Step::Loading), ("deciding", deciding)]
     {
@@ -277,7 +277,7 @@ pub(crate) fn notification() -> Vec<u8> {
 }
 
 #[test]
-fn notification_of_all_kinds() {
+fn a_notification_has_its_golden_bytes() {
     let commits = commits();
     let mut packed = notification::pack(&commits).unwrap();
     assert_eq!(packed.len(), 1);

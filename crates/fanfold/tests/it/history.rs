@@ -11,8 +11,8 @@ use fanfold::{Seq, Time};
 
 use crate::world::{Process, World, service, timeless};
 
-/// A client's command: the user, the distance of its id from the user's last id, the command and its data. With the last
-/// id it usually is the last command again. With an earlier id it is another command.
+/// A client's command: the user, the distance of its id from the user's last id, the command and
+/// its data. At distance 0 it is usually a repeat of the last command, and below 0 another command.
 type Sent = (u16, i64, &'static str, Value);
 
 const FEW: u16 = 3;
@@ -90,7 +90,7 @@ fn accept(world: &mut World, commands: &[Sent], idle: bool) {
         if idle && *ahead == LATE {
             passed_ms += WINDOW_IDLE_MS_MAX.as_u64() - 50 + at as u64;
         }
-        // The clocks of acceptance differ from each other and from those of decisions.
+        // Accept times jitter, as if several clocks gave them.
         world.now = Time(passed_ms + at as u64 * 10 - (at as u64 * 7919) % 50);
         // Long names make windows large: with many users they soon leave the head.
         let padding = if *user < FEW { 0 } else { 100 };
@@ -108,7 +108,7 @@ fn probes(commands: &[Sent]) -> Vec<Sent> {
 /// Plays a history, and returns the number of its snapshots.
 fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
     commands.extend(probes(&commands));
-    // Later than all clocks of acceptance.
+    // This is later than every accept time.
     let late = Time(WINDOW_IDLE_MS_MAX.as_u64() * 1_000);
 
     let mut straight = World::new();
@@ -116,12 +116,13 @@ fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
     straight.now = late;
     let mut process = Process::new(service::<1>());
     for seq in 1..=commands.len() as u64 {
-        straight.process(&mut process, &[Seq(seq)]).expect("it lives");
+        straight.process(&mut process, &[Seq(seq)]).expect("the process does not crash");
     }
 
     let mut world = World::new();
     accept(&mut world, &commands, idle);
-    // Entries may have the times of decisions: the same windows must then be idle.
+    // An entry may get the time of its decision, so decisions must be late enough to make the same
+    // windows idle.
     world.now = if idle { late } else { Time(1_200) };
     let all = commands.len() as u64;
     let mut processes = [service::<1>(), service::<1>(), service::<2>()].map(Process::new);
@@ -146,10 +147,10 @@ fn play(mut commands: Vec<Sent>, steps: &[Step], idle: bool) -> usize {
     // No unfinished command was acknowledged, so all of them come again, to any process.
     let rest: Vec<Seq> = (1..=all).map(Seq).collect();
     for (at, batch) in rest.chunks(7).enumerate() {
-        world.process(&mut processes[at % 3], batch).expect("it lives");
+        world.process(&mut processes[at % 3], batch).expect("the process does not crash");
     }
     for process in &mut processes {
-        world.process(process, &rest).expect("it lives");
+        world.process(process, &rest).expect("the process does not crash");
         world.check_state(process.service.as_ref());
     }
 

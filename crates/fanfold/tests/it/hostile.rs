@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn any_bytes(envelope in 0u8..3, bytes in vec(byte(), 0..200)) {
+    fn decoding_any_bytes_does_not_panic(envelope in 0u8..3, bytes in vec(byte(), 0..200)) {
         for (_, decode) in DECODERS {
             let _ = decode(&bytes);
             let _ = decode(&[&[1, envelope], &bytes[..]].concat());
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_bodies(mutations in vec(mutation(), 1..6)) {
+    fn decoding_a_mutated_body_does_not_panic(mutations in vec(mutation(), 1..6)) {
         for ((name, decode), mut body) in DECODERS.into_iter().zip(bodies()) {
             decode(&body).unwrap_or_else(|e| panic!("{name}: {e}"));
             mutations.iter().for_each(|mutation| mutation.clone().apply(&mut body));

@@ -1,5 +1,5 @@
-//! Tests of the pure core by its public interface: what it stores and sends, what it refuses, and the state machine of a
-//! log under all failures of the hops around it.
+//! Tests of the pure core through its public interface: stored and sent formats, refusals, and the
+//! state machine of a log under all failures of the hops around it.
 
 mod arbitrary;
 mod authors;

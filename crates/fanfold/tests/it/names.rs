@@ -52,7 +52,7 @@ fn too_long(bytes: usize, max: usize) -> NameError {
 }
 
 #[test]
-fn names() {
+fn names_and_documents_are_validated() {
     let longest = "a".repeat(NAME_BYTES_MAX);
     good::<Name>(&["a", "-", "Ann_B", "a.b:c@d=e+f-9", &longest]);
     good::<Name>(&AWKWARD_NAMES);
@@ -87,7 +87,7 @@ fn names() {
 }
 
 #[test]
-fn services() {
+fn service_names_are_validated() {
     good::<ServiceName>(&["a", "ledger", "ledger-2", &"a".repeat(32)]);
     bad::<ServiceName>("", NameError::Empty);
     bad::<ServiceName>(&"a".repeat(33), too_long(33, 32));
@@ -97,7 +97,7 @@ fn services() {
 }
 
 #[test]
-fn partitions_and_logs() {
+fn partitions_and_logs_are_validated() {
     let longest = "a".repeat(NAME_BYTES_MAX);
     good::<Partition>(&["org:acme", "user:ann", "org:org:x", &format!("user:{longest}")]);
     bad::<Partition>("acme", NameError::NotAPartition);
@@ -123,7 +123,7 @@ fn partitions_and_logs() {
 }
 
 #[test]
-fn row_keys() {
+fn row_keys_are_validated() {
     let longest = "a".repeat(ROW_KEY_BYTES_MAX);
     good::<RowKey>(&["total", "cash/17", "/", &longest]);
     bad::<RowKey>("", NameError::Empty);
@@ -149,7 +149,7 @@ fn row_keys() {
 }
 
 #[test]
-fn origins() {
+fn origins_refuse_reserved_users_and_name_user_and_client() {
     for reserved in ["resend", "reactor:interest", "reactor:"] {
         assert_eq!(Origin::user(&valid(reserved)), Err(NameError::Reserved));
     }
@@ -170,7 +170,7 @@ fn origins() {
 }
 
 #[test]
-fn errors_say_which_rule_is_broken() {
+fn errors_name_the_broken_rule() {
     for (error, message) in [
         (NameError::Empty, "must not be empty"),
         (too_long(129, 128), "is 129 bytes long, at most 128 are allowed"),
@@ -206,7 +206,7 @@ fn errors_say_which_rule_is_broken() {
 }
 
 #[test]
-fn keys_of_the_state_table() {
+fn state_keys_begin_with_the_document_version() {
     for (key, text) in [
         (StateKey::head(1), "v1#head"),
         (StateKey::document(2, &valid("cash")), "v2#doc#cash"),
@@ -222,7 +222,7 @@ fn keys_of_the_state_table() {
 }
 
 #[test]
-fn numbers() {
+fn command_ids_and_seqs_are_bounded() {
     for (id, is_id) in [
         (0, false),
         (1, true),

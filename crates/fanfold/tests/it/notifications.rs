@@ -100,7 +100,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn notices_are_packed(commits in vec(arbitrary::commit(), 0..24)) {
+    fn commits_are_packed_into_full_messages(commits in vec(arbitrary::commit(), 0..24)) {
         let (packed, _) = check(&commits);
         // No message is closed before it is full.
         let mut rest = &commits[..];
@@ -125,7 +125,7 @@ fn text_for(log: &str, message_bytes: usize) -> usize {
 }
 
 #[test]
-fn commits_are_sized_to_the_byte() {
+fn messages_are_filled_to_the_byte() {
     let log = "ledger/org:acme";
     let (soft, hard) =
         (text_for(log, NOTIFICATION_BYTES_SOFT.get()), text_for(log, NOTIFICATION_BYTES_MAX.get()));

@@ -34,8 +34,8 @@ const NEVER: [(&str, &[&str]); 4] = [
     ("fanfold-embedded", &["aws", "lambda"]),
 ];
 
-/// The crates that see Fanfold from outside. They and their tests may link each other, and no other
-/// crate of the workspace: code that they shared with Fanfold would hide a bug of both.
+/// The crates that test Fanfold from outside. They and their tests may link each other, and no
+/// other crate of the workspace: code that they shared with Fanfold would hide a bug of both.
 const OUTSIDE: [&str; 3] = ["auditor", "fake-target", "loadtest"];
 
 /// The dependency tree, without dependencies of tests.
@@ -125,7 +125,7 @@ fn the_core_has_no_runtime_no_store_and_no_cloud_in_its_tree() {
 }
 
 #[test]
-fn what_sees_fanfold_from_outside_links_none_of_it() {
+fn crates_that_test_from_outside_link_no_crate_of_fanfold() {
     let tree = Tree::read();
     let workspace = tree.workspace();
     let nodes = tree.metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);

@@ -104,7 +104,7 @@ fn data_is_kept_as_it_was_sent() {
 }
 
 #[test]
-fn required_fields_are_required() {
+fn a_missing_required_field_is_an_error() {
     for field in ["type", "command", "id", "user"] {
         check(field, None, &format!("`{field}`: is required"));
     }
@@ -151,7 +151,7 @@ fn names_must_be_valid() {
     for field in ["type", "command", "user"] {
         check(field, json!(null), &format!("`{field}`: must be a string"));
     }
-    // Only users may send commands.
+    // Only the names of users are reserved.
     check("org", json!("resend"), "accepted for counters/org:resend");
 }
 
@@ -215,7 +215,7 @@ fn unknown_and_repeated_fields_are_named() {
 }
 
 #[test]
-fn bytes_that_are_no_request_have_errors_of_their_own() {
+fn bytes_that_are_not_a_request_have_their_own_errors() {
     let object = r#"the request must be a JSON object, as {"type":"ledger","command":"deposit",…}"#;
     let not_json = |why: &str| format!("the request is not JSON: {why}");
     let text = good().to_string();
@@ -318,17 +318,17 @@ fn almost() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..100)) {
+    fn parsing_any_bytes_does_not_panic(bytes in vec(any::<u8>(), 0..100)) {
         message(&bytes);
     }
 
     #[test]
-    fn any_json_is_answered(json in arbitrary::json()) {
+    fn parsing_any_json_does_not_panic(json in arbitrary::json()) {
         message(json.to_string().as_bytes());
     }
 
     #[test]
-    fn what_is_taken_keeps_the_rules(request in almost()) {
+    fn a_parsed_request_equals_its_json(request in almost()) {
         let text = request.to_string();
         if let Ok(parsed) = Request::parse(text.as_bytes(), &services()) {
             let origin = &parsed.command.origin;
@@ -336,7 +336,7 @@ proptest! {
             prop_assert_eq!(origin.client_name(), request["client"].as_str());
             prop_assert_eq!(parsed.command.id.get(), request["id"].as_u64().unwrap());
             prop_assert!(!parsed.command.origin.is_reactor());
-            // The slot keeps it unchanged.
+            // A slot stores the command unchanged.
             let bodies = fanfold::body::slot::encode(&[&parsed.command]).unwrap();
             let read = fanfold::body::slot::decode(&bodies[0].1).unwrap();
             prop_assert_eq!(read, vec![parsed.command]);
@@ -344,7 +344,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_and_changed_requests_are_answered(at in any::<Index>(), byte in any::<u8>()) {
+    fn parsing_a_cut_or_changed_request_does_not_panic(at in any::<Index>(), byte in any::<u8>()) {
         let mut text = good().to_string().into_bytes();
         let at = at.index(text.len());
         prop_assert!(message(&text[..at]).starts_with("the request is not JSON"));

@@ -1,5 +1,5 @@
-//! `schema/notification.v1.json`, by which independent view services read notifications: it accepts what Fanfold sends,
-//! and refuses what would mislead them.
+//! `schema/notification.v1.json`, by which independent view services read notifications. It accepts
+//! every message that Fanfold sends, and refuses events that would mislead such a service.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_is_sent_fits(commits in vec(arbitrary::commit(), 1..6)) {
+    fn the_schema_accepts_every_packed_message(commits in vec(arbitrary::commit(), 1..6)) {
         let schema = schema();
         for packed in pack(&commits).unwrap() {
             check(&schema, &serde_json::from_str(&packed.message.body).unwrap());

@@ -53,8 +53,8 @@ impl Bench {
         }
     }
 
-    /// Sends such commands until a snapshot is due. Returns it, the bytes since the head now and one command before, and the
-    /// number of commands.
+    /// Decides this command again and again until a snapshot is due. Returns the snapshot, the
+    /// bytes since the head one command before and now, and the number of commands.
     fn until_due(&mut self, by: &str, name: &str, data: &Value) -> (Snapshot, [usize; 2], usize) {
         for commands in 1..10_000 {
             let before = self.bytes;
@@ -125,7 +125,7 @@ fn many_entries_make_a_snapshot_due() {
     let mut bench = Bench::new();
     bench.decide("ann", "carry", &json!({"counter": "a", "text": noise(20_000)}));
     bench.store();
-    // Their bytes do not make it due, because the document costs too much.
+    // The bytes of the entries do not make the snapshot due, because the document costs too much.
     let (snapshot, [_, bytes], commands) =
         bench.until_due("ann", "touch", &json!({"counter": "a"}));
     assert_eq!(commands + 1, SNAPSHOT_ENTRIES_MIN.get());
@@ -138,7 +138,8 @@ fn many_small_documents_wait_for_more_entries() {
     let carry = |n: usize| json!({"counter": format!("c{n:03}"), "text": noise(700)});
     (0..300).for_each(|n| bench.decide("ann", "carry", &carry(n)));
     bench.store();
-    // By their bytes they would be due far later. Each takes a whole write unit, and so does the head.
+    // By bytes the snapshot would be due far later. Each document takes a whole write unit, and so
+    // does the head.
     let (snapshot, [_, bytes], commands) =
         bench.until_due("ann", "touch", &json!({"counter": "c000"}));
     assert_eq!((snapshot.puts.len(), 300 + commands), (300, 301 * SNAPSHOT_FACTOR.get()));
@@ -254,7 +255,7 @@ fn idle_clients_keep_only_their_highest_id() {
     let weight = bench.log.weight();
     assert!(weight < CLIENTS as usize * 300, "{weight} bytes in memory");
 
-    // Their ids are known to be used, but no longer for which command.
+    // It is known that their ids were used, but no longer for which command.
     for (n, nth, status) in
         [(0, 0, "stale"), (0, 399, "stale"), (0, 400, "accepted"), (1, 1, "accepted")]
     {
@@ -284,11 +285,11 @@ fn only_stored_documents_and_windows_are_evicted() {
     (0..MANY).for_each(|n| bench.decide("ann", "carry", &carried(n)));
     bench.store();
     bench.log.shrink();
-    assert_eq!(wanted(&bench.log), 0, "nothing is stored, nothing forgotten");
+    assert_eq!(wanted(&bench.log), 0, "nothing is stored, so nothing is evicted");
     let snapshot = bench.log.snapshot().expect("the journal has grown by much");
     assert_eq!(snapshot.puts.len(), MANY);
     bench.log.shrink();
-    assert_eq!(wanted(&bench.log), 0, "it may be that none of it was stored");
+    assert_eq!(wanted(&bench.log), 0, "it is not known that the snapshot is stored");
     bench.log.snapshotted(&snapshot);
     bench.decide("ann", "add", &counter(7));
     bench.store();
@@ -315,7 +316,7 @@ fn a_new_document_version_folds_afresh_and_publishes_nothing_again() {
             &json!({"counter": counter, "by": 1, "note": 500}),
         );
     }
-    let old_head = old.log.as_ref().expect("it lives").head();
+    let old_head = old.log.as_ref().expect("the log is loaded").head();
     assert!(Seq(0) < old_head && old_head < Seq(30));
 
     let mut new = Process::new(service::<2>());

@@ -103,7 +103,7 @@ impl World {
         data: &Value,
     ) -> Entry {
         let seq = self.accept(by, id, name, data);
-        self.process(process, &[seq]).expect("it lives");
+        self.process(process, &[seq]).expect("the process does not crash");
         self.entries.last().expect("the command has its entry").clone()
     }
 
@@ -130,7 +130,7 @@ impl World {
         let wants = decoded.iter().flat_map(|(entries, _)| log.wants_to_fold(entries)).collect();
         self.provide(log, wants);
         for (entries, bytes) in decoded {
-            log.fold(entries, bytes).expect("what was written can be folded");
+            log.fold(entries, bytes).expect("a stored commit can be folded");
         }
         assert!(!log.is_behind());
     }
@@ -145,7 +145,7 @@ impl World {
                 (key, want) => {
                     let item = key.and_then(|key| self.state.get(&key));
                     let item = item.map(|(seq, body)| (*seq, body.as_slice()));
-                    log.provide(want, item).expect("what was stored can be read");
+                    log.provide(want, item).expect("a stored item can be read");
                 }
             }
         }
@@ -254,7 +254,7 @@ impl World {
                 *log = self.load(process);
                 return Ok(());
             }
-            // It may crash before the acknowledgement arrives.
+            // The process may crash before the acknowledgement arrives.
             process.effect()?;
             log.acknowledge(sealed).unwrap();
         }
@@ -263,7 +263,8 @@ impl World {
     }
 
     fn publish(&mut self, process: &mut Process, log: &mut Log, first: Seq) -> Result<(), Died> {
-        // After a conflict the log is loaded again, and may know that another process has published the commit.
+        // After a conflict the log is loaded again. Its head may show that another process has
+        // published the commit.
         let Some(commit) = log.unpublished_at(first).cloned() else { return Ok(()) };
         assert!(commit.last() > process.old_head, "published by an older version");
         process.effect()?;
@@ -363,7 +364,7 @@ impl World {
         let Head { time, prev, windows } = Head::decode(body).unwrap();
         assert_eq!((time, prev), (folded.time, folded.prev));
         let is_stored = |key: StateKey, touched: Seq| {
-            assert!(self.state.get(&key).is_some_and(|(seq, _)| *seq >= touched), "{key:?} F6");
+            assert!(self.state.get(&key).is_some_and(|(seq, _)| *seq >= touched), "{key:?} Head");
         };
         for (id, events) in &folded.documents {
             is_stored(StateKey::document(version, id), events.last().expect("touched").0);

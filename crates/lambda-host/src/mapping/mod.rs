@@ -20,7 +20,7 @@ pub enum Mode {
     On,
     /// Does neither. Running invocations end normally.
     Off,
-    /// Discards what it reads, as if it had expired unread.
+    /// Reads records and discards them, as if they had expired unread.
     Drop,
 }
 

@@ -122,11 +122,11 @@ impl<S: Source> Mapping<S> {
         let mut shard: Shard<Arc<Record>> = Shard::new(rules, config.parallelization);
         let mut mode = self.handle.mode();
         let mut running = JoinSet::new();
-        // Where to read next: at the iterator, else behind the last record; nowhere once it has
-        // ended.
+        // The next read begins at the iterator, else behind the last record. A shard that has
+        // ended is not read again.
         let (mut iterator, mut last, mut has_ended) = (None::<String>, None::<String>, false);
         let (mut is_reading, mut read_at_ms) = (false, self.clock.now_ms());
-        // After it was off, it reads before it makes batches, as if it had just begun.
+        // A mapping that was off reads before it makes batches, as one that has just begun.
         let mut was_off = false;
         while !(has_ended && shard.is_empty() && running.is_empty()) {
             let now_ms = self.clock.now_ms();

@@ -12,7 +12,7 @@ use lambda_host::Failed;
 use lambda_host::config::{Config, Function as FunctionConfig, OnError};
 use lambda_host::function::Function;
 
-/// Asks for work, and does what the event says. It needs only `curl`.
+/// Requests events, and does what each event says. It needs only `curl`.
 const BOOTSTRAP: &str = r#"#!/bin/sh
 api="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime"
 while true; do
@@ -95,7 +95,7 @@ async fn a_planted_kill_loses_the_answer() {
     function.kill_next(2, Duration::ZERO);
     assert!(matches!(invoke("2").await, Err(Failed::Killed)));
     assert!(matches!(invoke("3").await, Err(Failed::Killed)));
-    let second = invoke("4").await.expect("no more of them");
+    let second = invoke("4").await.expect("no more kills are planted");
     assert_ne!(pid(&first), pid(&second));
     let (slow, killed) = tokio::join!(invoke("\"hang\""), async {
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -4,7 +4,8 @@ use lambda_host::answer::BatchAnswer;
 use lambda_host::lane::{Lane, Rules};
 use proptest::prelude::*;
 
-/// What is left of the batch under way, in pieces; the records in no batch yet; the finished ones.
+/// The pieces that are left of the batch under way, the records in no batch yet, and the finished
+/// ones.
 #[derive(Debug, Default)]
 struct Model {
     pieces: Vec<Vec<u32>>,
@@ -42,8 +43,8 @@ impl Model {
 enum Step {
     Push(u32),
     Pass(u64),
-    /// Takes a batch if one is due, and ends it: from a place in thousandths on it fails, or as a
-    /// whole, or not at all.
+    /// Takes a batch if one is due, and ends it: the batch fails from this thousandth on, or, with
+    /// `None`, as a whole if the flag is set.
     Invoke(Option<u32>, bool),
 }
 
@@ -85,7 +86,7 @@ proptest! {
                 Step::Pass(ms) => now_ms += ms,
                 Step::Invoke(from, fails) => {
                     let Some(batch) = lane.take(now_ms) else {
-                        // It waits for the window or for its pause, never for both.
+                        // The lane waits for the window or for its pause, never for both.
                         let later = now_ms + 1..=now_ms + window_ms.max(1_000);
                         let is_later = lane.due_ms().is_none_or(|due_ms| later.contains(&due_ms));
                         prop_assert!(is_later, "due at {:?} of {}", lane.due_ms(), now_ms);

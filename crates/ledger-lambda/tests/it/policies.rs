@@ -18,7 +18,7 @@ fn denies(policy: &Value, principal: &str, action: &str, resource: &str) -> bool
     let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
     let mut denied = statements.filter(|statement| statement["Effect"] == "Deny");
     denied.any(|statement| {
-        assert_eq!(statement["Principal"], "*", "this test knows no other principal of a denial");
+        assert_eq!(statement["Principal"], "*", "this test supports no other principal");
         let names = |field: &str, wanted: &str| {
             let of = &statement[field];
             let all = of.as_array().map_or_else(|| vec![of.clone()], Clone::clone);
@@ -33,10 +33,10 @@ fn denies(policy: &Value, principal: &str, action: &str, resource: &str) -> bool
 fn holds(condition: &Value, principal: &str) -> bool {
     let Some(operators) = condition.as_object() else { return true };
     operators.iter().all(|(operator, keys)| {
-        assert_eq!(operator, "ArnNotLike", "this test knows no other operator");
+        assert_eq!(operator, "ArnNotLike", "this test supports no other operator");
         let keys = keys.as_object().expect("an operator has keys");
         keys.iter().all(|(key, patterns)| {
-            assert_eq!(key, "aws:PrincipalArn", "this test knows no other key");
+            assert_eq!(key, "aws:PrincipalArn", "this test supports no other key");
             let patterns = patterns.as_array().expect("a list");
             !patterns.iter().any(|pattern| matches(&as_text(pattern), principal))
         })
@@ -67,8 +67,8 @@ fn the_journal_denies_updates_and_deletes_to_all_principals() {
             assert!(denies(policy, principal, &action, arn), "{principal}: {action}");
             assert!(!denies(policy, principal, &action, &format!("{arn}2")), "no other table");
         }
-        // The calls of the stages, of operators and of CloudFormation. A policy that denied the latter
-        // would lock everyone out: the stack could be neither updated nor deleted.
+        // The calls of the stages, of operators and of CloudFormation. If the policy denied the
+        // calls of CloudFormation, the stack could be neither updated nor deleted.
         for action in [
             "PutItem",
             "Query",
@@ -99,7 +99,7 @@ fn only_the_processor_publishes_and_the_account_subscribes() {
             let publishes = denies(policy, principal, "sns:Publish", "Topic");
             assert_eq!(publishes, denied, "{principal}");
             assert!(!denies(policy, principal, "sns:Subscribe", "Topic"));
-            assert!(!denies(policy, principal, "sns:SetTopicAttributes", "Topic"), "no lock-out");
+            assert!(!denies(policy, principal, "sns:SetTopicAttributes", "Topic"), "allowed");
         }
     }
     let allowed = &policy["Statement"][1];

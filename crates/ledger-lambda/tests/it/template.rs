@@ -174,7 +174,7 @@ fn each_function_is_a_bin_with_the_variables_that_it_reads() {
 
 /// The bins of the two packages that have Lambdas.
 fn bins() -> BTreeSet<String> {
-    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo knows the workspace");
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo reads the workspace");
     let lambdas = ["fanfold-lambda", "ledger-lambda"];
     let packages = metadata.packages.iter().filter(|p| lambdas.contains(&p.name.as_str()));
     let targets = packages.flat_map(|package| &package.targets).filter(|target| target.is_bin());
@@ -229,7 +229,7 @@ fn sweeps_run_each_minute() {
     let timeout = sweep["Timeout"].as_u64().expect("it is a number");
     assert!(timeout < 60, "the sweep is done before the next one starts");
     let once = json!({ "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 });
-    assert_eq!(sweep["EventInvokeConfig"], once, "nor is it tried again then");
+    assert_eq!(sweep["EventInvokeConfig"], once, "a failed run is not retried");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn with_direct_delivery_sns_calls_each_view() {
         assert_eq!(failures["FunctionName"], function);
         assert_eq!(failures["Qualifier"], "$LATEST");
         assert_eq!(failures["DestinationConfig"]["OnFailure"], dead);
-        assert_eq!(failures["MaximumEventAgeInSeconds"], 21_600, "messages: as long as can be");
+        assert_eq!(failures["MaximumEventAgeInSeconds"], 21_600, "Lambda's maximum");
         assert_eq!(failures["MaximumRetryAttempts"], 2);
     }
     assert!(template.of_type("AWS::Lambda::EventSourceMapping").is_empty());
@@ -415,7 +415,7 @@ fn parameters_bound_concurrency_and_writes() {
     }
 }
 
-/// `AUTO` would ignore partition keys. Only on-demand streams know the property.
+/// `AUTO` would ignore partition keys. Only on-demand streams have the property.
 #[test]
 fn the_stream_keeps_the_order_of_a_log() {
     for (mode, strategy) in

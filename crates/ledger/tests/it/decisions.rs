@@ -116,7 +116,7 @@ fn data_that_does_not_fit_names_the_field() {
 }
 
 #[test]
-fn refusals_say_which_account_and_how_much() {
+fn refusals_name_the_account_and_the_amount() {
     ledger()
         .when("transfer", json!({ "from": "cash", "to": "nowhere", "amount": 1 }))
         .then_message("there is no account `nowhere`")

@@ -1,4 +1,5 @@
-//! Tests of the ledger by its public interface: its decisions, its views, and properties of both together.
+//! Tests of the ledger through its public interface: its decisions, its views, and properties of
+//! both together.
 
 mod decisions;
 mod properties;

@@ -65,7 +65,7 @@ fn net_deposits(ledger: &ServiceKit<Ledger>) -> i128 {
 
 proptest! {
     #[test]
-    fn money_is_neither_made_nor_lost(commands in prop::collection::vec(command(), 0..60)) {
+    fn balances_sum_to_the_net_deposits(commands in prop::collection::vec(command(), 0..60)) {
         let ledger = ledger_after(&commands);
         for entry in ledger.entries() {
             prop_assert!(["accepted", "rejected"].contains(&entry.outcome.status()), "{:?}", entry);
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn a_statement_adds_up(commands in prop::collection::vec(command(), 0..60)) {
+    fn lines_add_up_to_their_balances(commands in prop::collection::vec(command(), 0..60)) {
         let ledger = ledger_after(&commands);
         let lines = testing::view::<Statement>().given(ledger.entries()).rows::<Line>();
         let mut balances = BTreeMap::new();

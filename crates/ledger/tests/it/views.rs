@@ -5,7 +5,7 @@ use ledger::Ledger;
 use ledger::views::{Balances, Statement, Total, Totals};
 use serde_json::{Value, json};
 
-/// Seven commands: two accounts, a deposit, a transfer, a withdrawal, and a refusal.
+/// Seven commands: two accounts, a deposit, two transfers, a refused withdrawal, and a withdrawal.
 fn ledger() -> ServiceKit<Ledger> {
     testing::service::<Ledger>()
         .when("open", json!({ "account": "cash" }))

@@ -1,5 +1,5 @@
-//! The clients' commands: for the ledger and for services that do what it does not, of a few organisations, in batches,
-//! with repeated ids, invalid amounts, faults, and sizes above every limit.
+//! The clients' commands for all simulated services: of a few organisations, in batches, with
+//! repeated ids, invalid amounts, faults, and sizes above every limit.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ pub struct Habits {
 }
 
 impl Habits {
-    /// Drawn from the seed.
+    /// Draws the habits from the seed.
     pub fn draw(world: &World) -> Self {
         let crowd = world.happens(60);
         Self {

@@ -74,7 +74,7 @@ fn a_temporary_refusal_is_retried_and_no_later_command_overtakes_it() {
 }
 
 #[test]
-fn after_give_up_it_ends_and_names_the_line() {
+fn send_ends_after_give_up_and_names_the_line() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |id| (id == 502).then_some(503)));
     let file = file(&format!("\u{feff}\n{}", commands(1..=1_200)));
     let output = send(&server.url, &file, &["--give-up", "300ms"]);

@@ -1,7 +1,7 @@
-//! Misbehaving clients of a real `fanfold up`, over raw sockets. Meanwhile a well-behaved client, the
-//! [`Neighbour`], must get its answers.
+//! Misbehaving clients of a real `fanfold up`, over raw sockets. Meanwhile a well-behaved client,
+//! the [`Neighbour`], must get its answers.
 //!
-//! The tests are in this package because cargo tells only these where the binary is. They make the
+//! The tests are in this package because cargo passes the binary's path only to them. They make the
 //! host's limits small, so that no test waits for half a minute.
 
 mod connections;

@@ -1,4 +1,4 @@
-//! The ids of one origin in one log, which tell whether a command is a repetition (F4).
+//! The ids of one origin in one log, which show whether a command is a repetition (F4).
 //!
 //! The rule of the design, written again: a window holds the [`IDS_MAX`] highest ids with the seqs
 //! of their entries, and a floor, the highest id that fell out. An id at or below the floor is not

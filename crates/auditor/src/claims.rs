@@ -284,7 +284,7 @@ pub(crate) enum InternedCommand {
     Close(u32),
 }
 
-/// What a command asks for: enough to tell whether two commands are the same.
+/// What a command asks for: enough to decide whether two commands are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Content {
     pub(crate) command: InternedCommand,

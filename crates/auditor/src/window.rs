@@ -13,7 +13,7 @@ const IDS_MAX: usize = 2_048;
 /// the design.
 const IDLE_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
-/// What a window knows of an id.
+/// The state of an id in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdState {
     /// It is new: its command is decided.
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_of_too_many_becomes_the_floor() {
+    fn the_lowest_of_too_many_ids_becomes_the_floor() {
         let mut window = Window::default();
         let mut take = |id, seq| window.use_id(id, seq, 1, None);
         for id in 10..=2_057 {

@@ -50,7 +50,7 @@ Exit codes: 0, every command has a receipt and was done (`accepted`, `rejected` 
 time, or are `stale`, `faulted`, `lost` or `id_reused`; 2, the arguments are wrong.
 
 Processes that send for the same user to the same log must not use the same ids: give each its own \
---client. With --id auto each process makes up a client's name. A log keeps something about each \
+--client. With --id auto each process uses a random client's name. A log keeps some data of each \
 client for ever, so name the clients of jobs that run often.")]
 pub(crate) struct Send {
     #[command(flatten)]

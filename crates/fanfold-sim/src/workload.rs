@@ -14,7 +14,7 @@ const TIMES_MAX: u64 = 6;
 /// Bytes of an append, as a power of two: most are tiny, and some are above each limit.
 const BYTES_LOG2: u64 = 10;
 const BYTES_LARGE_LOG2: u64 = 17;
-/// Bytes that lengthen a large command: now and then above its limit.
+/// Bytes that lengthen a large command, as a power of two: sometimes above its limit.
 const PADDING_LOG2: u64 = 17;
 
 /// How one run's clients behave.

@@ -94,7 +94,7 @@ fn send_ends_after_give_up_and_names_the_line() {
 }
 
 #[test]
-fn with_give_up_a_server_that_never_answered_is_waited_for() {
+fn send_with_give_up_waits_for_a_server_that_never_answered() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it has one"));
     drop(listener);

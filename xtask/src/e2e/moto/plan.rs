@@ -22,7 +22,7 @@ const SHARDS: u64 = 2;
 const BY_QUEUE: &str = "Statement";
 /// The period of schedules: the template's minute would be long for a test.
 const SCHEDULE_MS: u64 = 5_000;
-/// Logs that each of the four sweeps looks at in a run. Each log costs moto some calls, and it
+/// Logs that each of the four sweeps inspects in a run. Each log costs moto some calls, and it
 /// handles about 250 a second.
 const LOGS_PER_SWEEP: u64 = 40;
 /// How often streams and queues are polled, in milliseconds. Each poll costs moto some calls.

@@ -82,7 +82,7 @@ fn open(id: u64, org: &str) -> String {
 }
 
 /// A well-behaved client: it sends commands, each on its own connection, reads their entries, and
-/// sends a batch of 100 KB now and then.
+/// sometimes sends a batch of 100 KB.
 struct Neighbour {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u64, Duration)>,

@@ -83,7 +83,7 @@ fn curl_works_with_every_name_of_loopback() {
 }
 
 #[test]
-fn a_wrong_body_is_answered_with_what_is_wrong() {
+fn a_wrong_body_is_answered_with_the_reason() {
     let up = up(&[]);
     let neighbour = Neighbour::begin(&up);
     let post = |path: &str, headers: &str, body: &[u8]| request("POST", path, headers, body);

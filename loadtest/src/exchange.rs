@@ -1,5 +1,5 @@
-//! Sends a request until each of its commands has a final answer. A retry has the same ids, as a
-//! client sends them that relies on "exactly once".
+//! Sends a request until each of its commands has a final answer. A retry has the same ids, as that
+//! of a client which relies on "exactly once".
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub(crate) struct Request {
     was_accepted: bool,
 }
 
-/// The last that is known of a command.
+/// The last known state of a command.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum FinalState {
     Accepted(u64),

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 
 use crate::options::{Options, Task};
 
-/// Does what the command line says. Exit code 1: a breach, an unfinished audit, or no accepted
+/// Runs the command line's task. Exit code 1: a breach, an unfinished audit, or no accepted
 /// command; 2: an error, which is printed.
 pub fn main(options: &Options) -> ExitCode {
     let clean = match &options.task {

@@ -57,7 +57,7 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
     let driven = load.run(&spec);
     let LoadThreads { threads, refusal, counts, broken, .. } = load;
     drop(threads);
-    // The writer knows the cause. The threads only know that they could not write.
+    // The writer returns the cause, the threads return only that they could not write.
     let written = writer.finish(broken.is_none() && driven.is_ok()).and(broken.map_or(Ok(()), Err));
     let (measures, search) = driven?;
     let counts = match &search {

@@ -1,4 +1,4 @@
-//! The open loop: requests are sent when they are due, whatever became of those before them.
+//! The open loop: requests are sent when they are due, whether earlier ones were answered or not.
 //!
 //! If all connections are busy when a request is due, it is sent late. Its time counts from when it
 //! was due, so that a target which stalls is measured as its users would see it. A request that

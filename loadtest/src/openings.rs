@@ -25,11 +25,11 @@ pub(crate) enum Opened {
     Yes,
     /// The target refuses the commands.
     Refused(String),
-    /// The target knows the names of this run's users from before.
+    /// The target has commands of these users from an earlier run.
     NamesUsedBefore,
 }
 
-/// The status of an entry, which tells whether its command is a repetition.
+/// The status of an entry, which shows whether its command is a repetition.
 #[derive(Deserialize)]
 struct Status {
     status: String,

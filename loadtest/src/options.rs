@@ -31,7 +31,7 @@ const PREFIX_BYTES_MAX: usize = 64;
 /// 8 bytes for each.
 const USERS_MAX: u64 = 20_000_000;
 
-/// Drives a ledger over HTTP at a rate, and audits from outside what became of it.
+/// Drives a ledger over HTTP at a rate, and audits the result from outside.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version)]
 pub struct Options {

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_returns_at_the_moment_and_not_before() {
+    async fn a_wait_ends_at_its_moment_and_not_before() {
         let mut pacer = Pacer::start().expect("a thread starts");
         let began = Instant::now();
         for ms in [1, 1, 2, 5, 5, 9] {

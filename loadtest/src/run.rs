@@ -43,7 +43,7 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
         Ok(Done { failure, .. }) => (failure.is_none(), false),
         Err(_) => (false, false),
     };
-    // First of all, since the receipts prove a breach.
+    // Keeps the receipts before anything can fail, since they prove a breach.
     let kept = (!is_clean).then(|| receipts.keep());
     let reported = done.and_then(|Done { report, failure }| {
         print(&report.table());

@@ -18,7 +18,7 @@ use auditor::receipts::{Line, SeenEntry, SeenRow, SeenRows};
 
 /// Samples under way. Each holds a connection while it waits.
 pub(crate) const UNDER_WAY_MAX: usize = 64;
-/// Samples that wait for a free one of those; their times are upper bounds. Further samples are
+/// Samples that wait until one of those ends; their times are upper bounds. Further samples are
 /// dropped and counted.
 pub(crate) const WAITING_MAX: usize = 4_096;
 /// The pause before a failed request is repeated.

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn it_finds_the_highest_rate() {
+    fn a_search_finds_the_highest_rate() {
         let slo: Slo = "view p99 100ms".parse().expect("it is one");
         for (limit, first, steps_max) in [
             (2_345.0, 100.0, 11),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stopped_is_reported_if_nothing_else_is() {
+    fn a_stopped_step_is_reported_only_if_no_step_has_ended() {
         let slo: Slo = "view p99 100ms".parse().expect("it is one");
         for (steps, accepted) in [(0, 100), (1, 100), (2, 200)] {
             let mut left = steps;

@@ -19,8 +19,8 @@ const BEGIN_WITH: i64 = 1_000_000_000_000;
 const TOO_MUCH: i64 = i64::MAX;
 /// The largest amount of a command, in minor units.
 const AMOUNT_MAX: i64 = 1_000;
-/// The separator behind the name of a run in its users' names. Names of runs cannot hold it, so no
-/// run's users begin like another's.
+/// The separator behind the name of a run in its users' names. Names of runs cannot contain it, so
+/// users of different runs have different prefixes.
 pub(crate) const AFTER_NAME: char = '+';
 /// The beginning of a memo, and the end of a request.
 const MEMO: &[u8] = br#","memo":""#;
@@ -30,7 +30,7 @@ const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 /// Letters from one random number of 64 bits.
 const LETTERS_PER_NUMBER: usize = 10;
 /// Commands that can be sent again. Far fewer than the 2,048 ids of a window, so that the target
-/// knows them.
+/// recognises them.
 const REMEMBERED_MAX: usize = 512;
 /// Ids per millisecond of clients that number by the clock. The client's number keeps the ids of
 /// several apart.
@@ -435,7 +435,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn clients_number_by_the_clock_each_for_itself() {
+    fn each_client_numbers_its_own_commands_by_the_clock() {
         let spec = Spec { clients: 4, ..spec() };
         let (before, mut last) = (now_ms() * IDS_PER_MS - 1, HashMap::new());
         let all = commands(spec.clone(), 5_000);
@@ -464,7 +464,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn tenants_come_as_zipf_says() {
+    fn tenants_have_the_shares_of_zipfs_law() {
         let count = |zipf| {
             let mut per_tenant = [0; 100];
             commands(Spec { zipf, ..spec() }, 50_000)
@@ -479,7 +479,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn shares_are_what_was_asked_for() {
+    fn commands_have_the_shares_of_the_options() {
         let mixed =
             Spec { duplicates: 0.1, out_of_order: 0.05, rejected: 0.2, transfers: 0.5, ..spec() };
         let all = commands(mixed, 50_000);
@@ -502,13 +502,13 @@ pub(crate) mod tests {
         let transfers = of(|action| matches!(action, Action::Transfer(..)));
         let (again, late) = (share(again, all.len()), share(late, all.len()));
         assert!((0.09..0.11).contains(&again), "sent again: {again}");
-        assert!((0.04..0.055).contains(&late), "out of command: {late}");
-        assert!((0.19..0.21).contains(&rejected), "refused: {rejected}");
+        assert!((0.04..0.055).contains(&late), "out of order: {late}");
+        assert!((0.19..0.21).contains(&rejected), "rejected: {rejected}");
         assert!((0.38..0.42).contains(&transfers), "half of the others: {transfers}");
     }
 
     #[test]
-    fn a_request_is_what_its_receipt_will_say() {
+    fn a_request_equals_the_command_in_its_receipt() {
         for payload in [0, 150, 1_000, 60_000] {
             let clients = u32::from(payload > 150);
             let spec = Spec { payload, clients, rejected: 0.1, transfers: 0.3, ..spec() };
@@ -541,11 +541,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn memos_are_of_their_command_alone_and_no_compression_shortens_them() {
+    fn each_command_has_a_memo_of_its_own_that_does_not_compress() {
         let spec = Spec { payload: 2_000, ..spec() };
         let memos: HashSet<String> =
             commands(spec.clone(), 500).iter().filter_map(|command| command.memo(&spec)).collect();
-        assert_eq!(memos.len(), 500, "each is another");
+        assert_eq!(memos.len(), 500, "all are different");
         let long = letters(7, 64_000);
         // Of each pair of letters there are about as many: 64,000 / 4,096 = 16, Poisson.
         let mut pairs = HashMap::new();

@@ -89,7 +89,7 @@ fn of_a_hundred_parallel_repeats_one_is_accepted() {
             });
         }
     });
-    // More on a stack: the answer to an append can be lost, and another writer come in between.
+    // On a stack there may be more: an append's answer can be lost, and another writer come between.
     let log = format!("ledger/org:{org}");
     let last = world.get(&format!("/logs/{log}?limit=1")).expect(200).json["accepted"].clone();
     let last = last.as_u64().expect("a number");

@@ -12,7 +12,8 @@ use crate::world::World;
 
 /// The views of the ledger, each a Lambda.
 const VIEWS: [&str; 3] = ["balances", "statement", "totals"];
-/// A dead letter arrives after a few tries, and a sweep acts within two of its minutes.
+/// A dead letter arrives after a few tries, and a sweep, which runs each minute, acts in its second
+/// run at the latest.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// The name of the policy that a scenario puts on a role for a while.
 const POLICY: &str = "Broken";

@@ -49,6 +49,6 @@ fn the_sweep_repairs_a_lost_change_from_its_slot() {
         thread::sleep(Duration::from_millis(50));
     }
     put("/mappings/fanfold-relay/on");
-    // No more commands: only the sweep can find it.
+    // No command follows, so only the sweep can find the lost change.
     assert_eq!(world.reach(&entry(2)).json["status"], "accepted");
 }

@@ -1,5 +1,5 @@
-//! Checks over HTTP what Fanfold guarantees: of the real engine behind the real router, on a port
-//! of this machine; or, with `FANFOLD_URL` set, of a deployed stack, as `cargo xtask e2e` does.
+//! Checks the guarantees of Fanfold over HTTP: on the real engine behind the real router, on a port
+//! of this machine; or, with `FANFOLD_URL` set, on a deployed stack, as `cargo xtask e2e` does.
 //! Hostile clients are in `crates/fanfold-cli/tests/it/hostile`, because they need the binary
 //! itself.
 

@@ -24,7 +24,7 @@ fn encoded(text: &str) -> String {
 }
 
 #[test]
-fn awkward_names_work_in_every_route() {
+fn unusual_names_work_in_every_route() {
     let world = World::new();
     for name in NAMES {
         let org = world.name(name);

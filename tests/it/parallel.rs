@@ -42,7 +42,7 @@ fn two_orgs_in_parallel_have_independent_logs_and_views() {
         let entries = log["entries"].as_array().expect("an array");
         let seqs: Vec<_> = entries.iter().filter_map(|entry| entry["seq"].as_u64()).collect();
         assert_eq!(seqs, (1..=last).collect::<Vec<_>>(), "{org}: dense from 1 on");
-        // On a stack the answer to an append can be lost, and another writer come in between. Then
+        // On a stack the answer to an append can be lost, and another writer can come between. Then
         // the command is in the log twice, and counts once.
         let (again, entries): (Vec<_>, Vec<_>) =
             entries.iter().partition(|entry| entry["status"] == "duplicate");

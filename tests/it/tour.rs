@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::world::World;
 
 #[test]
-fn the_tour() {
+fn every_answer_has_its_exact_form() {
     let world = World::new();
     let org = world.name("acme");
     // The answer as it would be for the org `acme`.

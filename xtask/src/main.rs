@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 /// Seeds that CI simulates.
 const CI_SEEDS: u64 = 1_000;
-/// Seeds of engines, each of which lives several lives, that CI simulates.
+/// Seeds of the embedded engine that CI simulates.
 const CI_ENGINE_SEEDS: u64 = 500;
 /// Selected in every build, so that all builds share their libraries with the tests. See its docs.
 const SHARED: [&str; 2] = ["--package", "shared-build"];
@@ -47,7 +47,7 @@ enum Task {
     },
     /// Run a small load on `fanfold up`, kill it in the middle, and audit it.
     Load,
-    /// Make small wrong changes to a copy of the sources: the tests and the simulator must find each.
+    /// Make small wrong changes to a copy of the sources, which tests or the simulator must find.
     Mutate(mutate::Options),
     /// Simulate. A failing seed is printed with the end of its trace.
     Sim {
@@ -94,7 +94,7 @@ fn ci() -> Result<()> {
     let everything = ["--workspace", "--all-targets", "--all-features"];
     let deny = ["--", "--deny", "warnings"];
     cargo("lints", &[&["clippy", "--locked"], &everything[..], &deny].concat())?;
-    // As it ships, without features.
+    // The binary as it ships, without features.
     cargo(
         "lints of the binary",
         &[&["clippy", "--locked", "--package", "fanfold-cli"], &SHARED[..], &deny].concat(),

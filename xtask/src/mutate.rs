@@ -1,5 +1,5 @@
-//! Mutations: small wrong changes of the sources, each with the checks that must find it. A test that cannot fail
-//! shows nothing. See `mutations/README.md`.
+//! Mutations: small wrong changes of the sources, each with the checks that must find it. See
+//! `mutations/README.md`.
 
 mod copy;
 mod patch;
@@ -24,24 +24,24 @@ const CHECK_S_MAX: u64 = 900;
 pub(crate) struct Options {
     /// Which mutations to try; all, if none is named.
     names: Vec<String>,
-    /// Only sees that every mutation applies and names checks that exist.
+    /// Only checks that every mutation applies and names checks that exist.
     #[arg(long, conflicts_with = "names")]
     check: bool,
-    /// Tries a few, which the commit chooses, and only with tests.
+    /// Tries a few mutations, chosen by the commit, and only with tests.
     #[arg(long, conflicts_with_all = ["names", "check"])]
     few: bool,
 }
 
 impl Options {
-    /// What CI does.
+    /// The options of CI.
     pub(crate) const IN_CI: Self = Self { names: Vec::new(), check: false, few: true };
 }
 
-/// What a check made of a mutation.
+/// The result of a check on a mutation.
 enum Verdict {
     Found(String),
     Missed,
-    /// It failed, but not because it found anything.
+    /// The check failed for another reason than the mutation.
     Broken(String),
 }
 
@@ -75,8 +75,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     try_all(&copy, &selected)
 }
 
-/// A few mutations: the commit says which, so that every commit tries others, and the same ones again. Only tests
-/// try them: which seed of the simulator finds a mutation changes with the sources.
+/// Tries a few mutations, which the commit's id chooses: each commit tries others, and a repeated run
+/// the same. Only tests try them, since the seed that finds a mutation changes with the sources.
 fn few(root: &Path, mutations: Vec<Mutation>) -> Result<()> {
     let is_test = |check: &Check| matches!(check, Check::Test { .. });
     let of_tests = |mut mutation: Mutation| {
@@ -91,7 +91,7 @@ fn few(root: &Path, mutations: Vec<Mutation>) -> Result<()> {
     try_all(&Copy::of(root, &crate::target()?)?, &from.take(FEW).collect::<Vec<_>>())
 }
 
-/// Every mutation applies to the sources as they are, and its checks exist.
+/// Checks that every mutation applies to the sources as they are, and that its checks exist.
 fn check(root: &Path) -> Result<Vec<Mutation>> {
     println!("\n== mutations");
     let mutations = Mutation::all(&root.join("mutations"))?;
@@ -105,17 +105,17 @@ fn check(root: &Path) -> Result<Vec<Mutation>> {
             wrong += 1;
         }
     }
-    ensure!(wrong == 0, "mend the mutations, or remove those that cannot be made any more");
+    ensure!(wrong == 0, "correct the mutations, or remove those whose code no longer exists");
     println!("{} mutations apply", mutations.len());
     Ok(mutations)
 }
 
-/// A package's tests are integration tests, or else in its library.
+/// Whether a package's tests are integration tests; else they are in its library.
 fn has_integration_tests(folder: &Path) -> bool {
     folder.join("tests/it").is_dir()
 }
 
-/// A function with the name of the test is among the package's tests.
+/// Checks that the package's tests have a function with the name of the test.
 fn exists(check: &Check, packages: &[(String, PathBuf)]) -> Result<()> {
     let Check::Test { package, name } = check else { return Ok(()) };
     let folder = packages.iter().find(|(name, _)| name == package);
@@ -129,7 +129,7 @@ fn exists(check: &Check, packages: &[(String, PathBuf)]) -> Result<()> {
     Ok(())
 }
 
-/// What fails anyway finds nothing.
+/// Checks that all tests pass without a mutation: one that fails anyway cannot find a mutation.
 fn holds_without(copy: &Copy, mutations: &[&Mutation]) -> Result<()> {
     let checks: Vec<&Check> = mutations.iter().flat_map(|mutation| &mutation.checks).collect();
     println!("\n== the tests without a mutation");
@@ -207,7 +207,7 @@ fn tests_of<'a>(checks: &[&'a Check]) -> Vec<(&'a str, Vec<&'a str>)> {
     tests
 }
 
-/// Runs tests of a package, and says of each whether it failed.
+/// Runs tests of a package, and returns for each whether it failed.
 fn test<'a>(copy: &Copy, package: &str, names: &[&'a str]) -> Result<Vec<(&'a str, Verdict)>> {
     let all = |verdict: fn(String) -> Verdict, why: &str| {
         Ok(names.iter().map(|name| (*name, verdict(why.to_owned()))).collect())
@@ -271,7 +271,7 @@ fn first_breach(output: &str) -> Option<(u64, String)> {
     found.into_iter().min()
 }
 
-/// Builds in the copy, and finds the program. `None`: it does not compile.
+/// Builds in the copy, and returns the path of the program. `None`: the copy does not compile.
 fn build(copy: &Copy, arguments: &[&str], name: &str) -> Result<Option<PathBuf>> {
     let format = ["--message-format", "json-render-diagnostics"];
     let arguments = [arguments, &crate::SHARED, &format].concat();
@@ -291,7 +291,7 @@ fn build(copy: &Copy, arguments: &[&str], name: &str) -> Result<Option<PathBuf>>
     program.with_context(|| format!("cargo {} built no {name}", arguments.join(" "))).map(Some)
 }
 
-/// Runs a check, and gives what it printed. `None`: it took too long.
+/// Runs a check, and returns whether it succeeded and what it printed. `None`: it took too long.
 fn finish(copy: &Copy, mut command: Command) -> Result<Option<(bool, String)>> {
     let path = copy.output();
     let file = File::create(&path)?;

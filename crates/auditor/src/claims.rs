@@ -22,8 +22,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a receipt in memory, about. A longer line counts as several receipts.
 const RECEIPT_BYTES: usize = 64;
 
-/// Why there is no verdict: the file is unusable. What is wrong with the target is in the
-/// [`crate::Verdict`].
+/// Why the file is unusable, so that there is no verdict. The [`crate::Verdict`] has the faults of
+/// the target.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum AuditError {
@@ -284,7 +284,7 @@ pub(crate) enum InternedCommand {
     Close(u32),
 }
 
-/// What a command asks for: enough to tell whether two commands are the same.
+/// What a command asks for: enough to decide whether two commands are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Content {
     pub(crate) command: InternedCommand,

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_by_log_and_seq_are_kept_and_all_are_counted() {
+    fn the_first_breaches_by_log_and_seq_are_kept_and_all_are_counted() {
         let mut seqs: Vec<u64> = (1..=1_000).collect();
         for _ in 0..2 {
             let (mut all, mut others) = (Findings::default(), Findings::default());

@@ -1,27 +1,29 @@
-//! Audits a ledger from outside: compares its logs and views with what its clients were told.
+//! Audits a ledger from outside: compares its logs and views with the answers to its clients.
 //!
-//! The input is a file of [receipts] and a URL. The auditor reads the logs that the file names and all
-//! rows of their views, and folds the ledger by rules of its own. It links no crate of Fanfold, so that
-//! a bug cannot hide by being in both. What it checks, by [`Invariant`]:
+//! The input is a file of [receipts] and a URL. The auditor reads the logs that the file names and
+//! all rows of their views, and folds the ledger by rules of its own. It links no crate of Fanfold,
+//! so that a bug cannot hide by being in both. What it checks, by [`Invariant`]:
 //!
 //! - **F1** Seqs are 1, 2, 3 … without a hole. Every accepted command has its entry in time. No two
 //!   receipts have the same seq.
-//! - **F3** The entry at a receipt's seq has that user, id and command. An entry names the log and the
-//!   seq that were asked for, and never changes. A page begins where the one before it ended. A user of
-//!   this run has no entry of a command that was never sent. An entry has no field of another status.
-//! - **F4** An id of a user, or of a user's client, is decided once. A repetition is a `duplicate` that
-//!   names the first entry; another command with the id is `id_reused`, and names the first entry. An
-//!   entry is `stale` if the window has lost its id, and only then. A lookup of an id returns its first
-//!   entry, 404 if the id was never sent, or 410 if the window has lost it.
+//! - **F3** The entry at a receipt's seq has that user, id and command. An entry names the log and
+//!   the seq that were asked for, and never changes. A page begins where the one before it ended. A
+//!   user of this run has no entry of a command that was never sent. An entry has no field of
+//!   another status.
+//! - **F4** An id of a user, or of a user's client, is decided once. A repetition is a `duplicate`
+//!   that names the first entry; another command with the id is `id_reused`, and names the first
+//!   entry. An entry is `stale` if the window has lost its id, and only then. A lookup of an id
+//!   returns its first entry, 404 if the id was never sent, or 410 if the window has lost it.
 //! - **F5** Views reach the tail in time, and are not parked.
-//! - **F6** A command has the result that the ledger's rules demand. Rows are the fold of the entries:
-//!   all of them, and no others. The sum of all balances is what was deposited less what was withdrawn.
-//!   What readers saw during the run was the fold at its seq, and no later reader saw less.
+//! - **F6** A command has the result that the ledger's rules demand. Rows are the fold of the
+//!   entries: all of them, and no others. The sum of all balances is what was deposited less what
+//!   was withdrawn. What readers saw during the run was the fold at its seq, and no later reader
+//!   saw less.
 //! - **F8** Every receipt has its entry.
 //! - **time** No entry is earlier than the one before it.
 //!
-//! `faulted` entries change no balance. Neither do `lost` ones, which an operator has given up; a note
-//! counts those that had a receipt.
+//! `faulted` entries change no balance. Neither do `lost` ones, which an operator has given up; a
+//! note counts those that had a receipt.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,7 +71,7 @@ pub const RECEIPTS_MAX: usize = 2_000_000;
 /// MB.
 pub const LINES_MAX: usize = 16 * 1_024;
 
-/// Every log gives its views at least this time, also if the audit comes to it late.
+/// The views of each log have at least this time, also if the audit reaches the log late.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// How to audit.
@@ -236,7 +238,7 @@ fn draw(index: &mut Index, options: &Options) -> Option<String> {
     ))
 }
 
-/// Returns when the audit shall end; never, if the sender is gone.
+/// Returns when the audit shall end; never, if the sender was dropped.
 async fn stopped(options: &Options) {
     if let Some(mut stop) = options.stop.clone()
         && stop.wait_for(|stopped| *stopped).await.is_ok()

@@ -11,9 +11,10 @@
 //! {"end":{}}
 //! ```
 //!
-//! If a client of the user numbers its own commands, `"client":"…"` is beside `user`. If a command has
-//! a memo, `"memo":"<16 hex digits>"` is beside `command`: FNV-1a, 64 bits, of the memo's bytes. A file
-//! without `end` is from a client that was stopped: it may have sent commands that it does not name.
+//! If a client of the user numbers its own commands, `"client":"…"` is beside `user`. If a command
+//! has a memo, `"memo":"<16 hex digits>"` is beside `command`: FNV-1a, 64 bits, of the memo's
+//! bytes. A file without `end` is from a client that was stopped: it may have sent commands that it
+//! does not name.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -103,7 +104,7 @@ impl Sent {
     }
 }
 
-/// A digest of a text, which tells it from other texts.
+/// A digest by which two texts are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(u64);
 

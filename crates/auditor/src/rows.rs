@@ -10,7 +10,7 @@ use crate::invariant::Invariant::{self, F5, F6};
 use crate::limits::PAGE_MAX;
 use crate::reader::{Range, ReadError, Reader, Row, Rows, RowsPage};
 
-/// What all answers said so far about one view of a log.
+/// The state of one view of a log, by all answers so far.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) view: &'static str,

@@ -1,4 +1,4 @@
-//! The ids of one origin in one log, which tell whether a command is a repetition (F4).
+//! The ids of one origin in one log, which show whether a command is a repetition (F4).
 //!
 //! The rule of the design, written again: a window holds the [`IDS_MAX`] highest ids with the seqs
 //! of their entries, and a floor, the highest id that fell out. An id at or below the floor is not
@@ -13,7 +13,7 @@ const IDS_MAX: usize = 2_048;
 /// the design.
 const IDLE_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
-/// What a window knows of an id.
+/// The state of an id in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdState {
     /// It is new: its command is decided.
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_of_too_many_becomes_the_floor() {
+    fn the_lowest_of_too_many_ids_becomes_the_floor() {
         let mut window = Window::default();
         let mut take = |id, seq| window.use_id(id, seq, 1, None);
         for id in 10..=2_057 {

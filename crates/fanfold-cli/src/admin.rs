@@ -38,8 +38,8 @@ const CANNOT_RESHARD: Kind = Kind {
     status: StatusCode::CONFLICT,
 };
 
-/// Seconds after which a client should try again: closed shards may be drained then, or the disk may
-/// work again. Source: our choice.
+/// Seconds after which a client should try again: closed shards may be drained then, or the disk
+/// may work again. Source: our choice.
 const RETRY_AFTER_S: u64 = 1;
 
 /// A shard as callers see it. Hash keys are text, since they have 128 bits.

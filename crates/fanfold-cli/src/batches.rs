@@ -35,8 +35,8 @@ enum Source {
 }
 
 impl Batches {
-    /// Batches of at most `commands_max` commands. Reads the beginning of `input` to find out how it
-    /// is written.
+    /// Batches of at most `commands_max` commands. Reads the beginning of `input` to find out how
+    /// it is written.
     pub(crate) fn new(mut input: Box<dyn Read>, commands_max: usize) -> anyhow::Result<Self> {
         let head = read_head(&mut input)?;
         let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head).to_vec();
@@ -162,7 +162,7 @@ fn elements(json: &[u8]) -> anyhow::Result<Vec<Item>> {
     let (mut line, mut counted) = (1, 0);
     let items = elements.into_iter().map(|element| {
         let element = element.get();
-        // Each element borrows from `json`, so its address tells its position.
+        // Each element borrows from `json`, so its address gives its position.
         let begins = element.as_ptr() as usize - json.as_ptr() as usize;
         line += json[counted..begins].iter().filter(|byte| **byte == b'\n').count() as u64;
         counted = begins;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_knows_the_line_it_begins_in() {
+    fn each_command_has_the_number_of_its_first_line() {
         check("{}", &[(1, "{}")]);
         check("\n{\"a\":1}\n \r\nbad\r\n", &[(2, "{\"a\":1}"), (4, "bad")]);
         check("1\n2", &[(1, "1"), (2, "2")]);

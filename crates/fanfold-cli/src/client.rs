@@ -141,8 +141,8 @@ impl Client {
         self.answer(self.agent.get(format!("{}{}", self.url, target.text)).call())
     }
 
-    /// Sends a `GET`, and retries it after temporary failures until `backoff` gives up; then returns
-    /// the last result. Before each pause it calls `on_retry` with the reason.
+    /// Sends a `GET`, and retries it after temporary failures until `backoff` gives up; then
+    /// returns the last result. Before each pause it calls `on_retry` with the reason.
     pub(crate) fn get_with_retries(
         &self,
         target: &Target,

@@ -1,5 +1,5 @@
-//! Standard error, which people read. Writing to it is best effort: a closed console, or a full disk
-//! below it, must not make anything else fail. `println!` and `eprintln!` would panic.
+//! Standard error, which people read. Writing to it is best effort: a closed console, or a full
+//! disk below it, must not make anything else fail. `println!` and `eprintln!` would panic.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};

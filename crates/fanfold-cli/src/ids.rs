@@ -60,8 +60,8 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 impl Filling {
-    /// Fills in the fields that the command lacks. A command that is not a JSON object stays as it is,
-    /// and the server refuses it.
+    /// Fills in the fields that the command lacks. A command that is not a JSON object stays as it
+    /// is, and the server refuses it.
     pub(crate) fn fill(&mut self, json: &mut Vec<u8>, now_ms: u64) {
         let Ok(given) = serde_json::from_slice::<Given<'_>>(json) else { return };
         let mut fields = String::new();
@@ -77,8 +77,8 @@ impl Filling {
         if json[1..].trim_ascii_start().starts_with(b"}") {
             fields.pop();
         }
-        // Inserts text instead of writing JSON anew, which would change long numbers and the order of
-        // the fields.
+        // Inserts text instead of writing JSON anew, which would change long numbers and the order
+        // of the fields.
         json.splice(1..1, fields.into_bytes());
     }
 }

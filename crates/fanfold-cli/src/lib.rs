@@ -6,7 +6,7 @@
 //!
 //! - Results go to standard output, one JSON document a line; everything else to standard error.
 //! - An error is one line that says what to do.
-//! - The exit code is 0 if everything succeeded, 1 if something failed, 2 if the arguments are wrong.
+//! - The exit code is 0 for success, 1 if something failed, 2 if the arguments are wrong.
 //!
 //! [`host`] serves a router on a TCP port.
 

@@ -1,8 +1,8 @@
 //! The process's log: lines on standard error, with repeated warnings counted instead of shown.
 //!
-//! While a disk is full, every command causes a warning. The log shows the first lines of a kind, and
-//! then at intervals how many more there were. Lines of one kind come from the same place in the code,
-//! whatever their fields are.
+//! While a disk is full, every command causes a warning. The log shows the first lines of a kind,
+//! and then at intervals how many more there were. Lines of one kind come from the same place in
+//! the code, whatever their fields are.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write};

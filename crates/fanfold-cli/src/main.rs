@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// A command makes some dozens of small allocations, and frees most of them in another thread, which
-/// mimalloc does faster than the system's allocator.
+/// A command makes some dozens of small allocations, and frees most of them in another thread,
+/// which mimalloc does faster than the system's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

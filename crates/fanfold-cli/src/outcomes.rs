@@ -1,4 +1,4 @@
-//! Outcomes of accepted commands: reads their entries, and tells whether each command was done.
+//! Outcomes of accepted commands: reads their entries, and finds out whether each command was done.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -58,8 +58,8 @@ pub(crate) fn failure(entry: &RawValue) -> Option<&'static str> {
     }
 }
 
-/// The entries of a log at these seqs, which ascend. Stops before the first seq that has no entry by
-/// `until`.
+/// The entries of a log at these seqs, which ascend. Stops before the first seq that has no entry
+/// by `until`.
 pub(crate) fn entries(
     client: &Client,
     log: &LogId,

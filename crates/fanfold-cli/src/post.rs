@@ -82,13 +82,13 @@ impl Post {
     /// When to give up on something that begins now.
     pub(crate) fn until(&self) -> Instant {
         let now = Instant::now();
-        // The sum may be later than an `Instant` can be. A year is as good.
+        // If the sum is later than an `Instant` can be, a year replaces it.
         now.checked_add(self.give_up).unwrap_or(now + Duration::from_secs(365 * 86_400))
     }
 
     /// Sends the commands until each has its result. Those that the server cannot take now are sent
-    /// again in their order and with the same ids. After an error some have no result, and the caller
-    /// must not send later commands.
+    /// again in their order and with the same ids. After an error some have no result, and the
+    /// caller must not send later commands.
     pub(crate) fn batch(
         &self,
         items: &[Item],
@@ -117,7 +117,7 @@ impl Post {
         }
     }
 
-    /// Sends the `open` commands once, and fills in their `answers`. Returns why some have none yet.
+    /// Sends the `open` commands once, and fills in `answers`. Returns why some have none yet.
     fn post_once(
         &self,
         items: &[Item],

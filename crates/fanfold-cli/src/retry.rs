@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-/// The longest pause after the first attempt. Doubles with each further attempt. Source: our choice.
+/// The longest pause after the first attempt. Doubles with each attempt. Source: our choice.
 const FIRST_MS: u64 = 100;
 /// The longest pause, unless the server asks for a longer one. Source: our choice.
 const LONGEST_MS: u64 = 5_000;
@@ -22,7 +22,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Gives up after this time, counted from now.
     pub(crate) fn within(give_up: Duration) -> Self {
-        // If the sum is later than an `Instant` can be, it never gives up.
+        // If the sum is later than an `Instant` can be, there is no limit.
         Self { until: Instant::now().checked_add(give_up), attempts: 0 }
     }
 
@@ -31,8 +31,8 @@ impl Backoff {
         Self { until: None, attempts: 0 }
     }
 
-    /// Sleeps until the next attempt, at least for `retry_after`. Returns `false`, without a pause, if
-    /// the attempt would come too late.
+    /// Sleeps until the next attempt, at least for `retry_after`. Returns `false`, without a pause,
+    /// if the attempt would come too late.
     pub(crate) fn pause(&mut self, retry_after: Option<Duration>) -> bool {
         let doubled = FIRST_MS << self.attempts.min(DOUBLINGS_MAX);
         self.attempts += 1;

@@ -31,7 +31,7 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// The most receipts whose outcomes are not checked yet. Source: our choice; it bounds the memory.
 const UNCHECKED_MAX: usize = 10_000;
 
-/// The arguments. Without flags for one command and without a file, commands come from standard input.
+/// The arguments. Without a file or flags for one command, commands come from standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line of JSON per command, in their order: its receipt, its entry with --wait, or its \
@@ -50,7 +50,7 @@ Exit codes: 0, every command has a receipt and was done (`accepted`, `rejected` 
 time, or are `stale`, `faulted`, `lost` or `id_reused`; 2, the arguments are wrong.
 
 Processes that send for the same user to the same log must not use the same ids: give each its own \
---client. With --id auto each process makes up a client's name. A log keeps something about each \
+--client. With --id auto each process uses a random client's name. A log keeps some data of each \
 client for ever, so name the clients of jobs that run often.")]
 pub(crate) struct Send {
     #[command(flatten)]
@@ -65,8 +65,8 @@ pub(crate) struct Send {
     /// receipts.
     #[arg(long, conflicts_with = "wait")]
     no_check: bool,
-    /// How long to retry a command, and to wait for its outcome. The default is 60s; without this flag,
-    /// a server that has never answered is an error at once.
+    /// How long to retry a command, and to wait for its outcome. The default is 60s; without this
+    /// flag, a server that has never answered is an error at once.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     give_up: Option<Duration>,
     /// Send one command after another, and stop after the first that is refused.
@@ -97,9 +97,9 @@ struct One {
     /// The command, such as `deposit`.
     #[arg(long, requires = "service")]
     command: Option<String>,
-    /// The command's id. It grows with each command of the user; a retry uses the same id. With `auto`,
-    /// which also fills in the ids that a file lacks, it is milliseconds × 1,024 + a random number of
-    /// this process, and each line of output shows the command under `sent`.
+    /// The command's id. It grows with each command of the user; a retry uses the same id. With
+    /// `auto`, which also fills in the ids that a file lacks, it is milliseconds × 1,024 + a random
+    /// number of this process, and each line of output shows the command under `sent`.
     #[arg(long, value_name = "ID|auto")]
     #[serde(skip_serializing_if = "Id::is_not_number")]
     id: Option<Id>,

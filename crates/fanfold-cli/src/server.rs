@@ -63,9 +63,9 @@ impl BaseUrl {
         &self.url
     }
 
-    /// The proxy that the environment names for this server; `variable` reads a variable. As in curl,
-    /// it is `http_proxy` or `https_proxy`, then `all_proxy`, each in lower or upper case, unless
-    /// `no_proxy` names the host. This machine itself is never asked through a proxy.
+    /// The proxy that the environment names for this server; `variable` reads a variable. As in
+    /// curl, it is `http_proxy` or `https_proxy`, then `all_proxy`, each in lower or upper case,
+    /// unless `no_proxy` names the host. This machine itself is never asked through a proxy.
     pub(crate) fn proxy(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
         let read = |name: &str| {
             let value = variable(name).or_else(|| variable(&name.to_ascii_uppercase()));

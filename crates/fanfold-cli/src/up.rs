@@ -28,11 +28,11 @@ use crate::logging;
 /// The arguments.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// The address to listen on; port 0 means any free port. There is no authentication: every client
-    /// that reaches this address may do everything. On loopback, only requests for `localhost` and
-    /// loopback addresses are served. On other addresses, requests for any host name are served, unless
-    /// --host names those that are right; without it a web page can make a browser send requests here
-    /// under the page's own name (DNS rebinding).
+    /// The address to listen on; port 0 means any free port. There is no authentication: every
+    /// client that reaches this address may do everything. On loopback, only requests for
+    /// `localhost` and loopback addresses are served. On other addresses, requests for any host
+    /// name are served, unless --host names those that are right; without it a web page can make a
+    /// browser send requests here under the page's own name (DNS rebinding).
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// A name of this host, such as the one in requests that a proxy passes on. Can be repeated.
@@ -52,7 +52,7 @@ pub(crate) struct Up {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
     /// What to log to standard error, such as `info` or `fanfold_pipeline=debug,warn`.
-    // Without this parser, clap uses the lenient conversion, which drops directives it cannot parse.
+    // Without this parser, clap uses the lenient conversion, which drops wrong directives.
     #[arg(
         long,
         env = "FANFOLD_LOG",

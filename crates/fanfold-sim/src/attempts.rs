@@ -1,8 +1,8 @@
-//! How many crashes really happened, per table and log. Leases, parked commands and faulted entries
-//! must not count more.
+//! Counts the crashes that really happened, per table and log. Leases, parked commands and faulted
+//! entries must not count more.
 //!
-//! A crash is an invocation that the driver kills during an attempt. A call that writes or removes a
-//! lease and gets no answer may also leave a lease that counts as a crash, so it raises the bound.
+//! A crash is an invocation that the driver kills during an attempt. A call that writes or removes
+//! a lease and gets no answer may also leave one that counts as a crash, so it raises the bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 

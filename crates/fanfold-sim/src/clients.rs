@@ -1,4 +1,4 @@
-//! Readers and clients. Clients send batches, send again what got no final answer, and keep every receipt.
+//! Readers and clients. Clients send batches, retry them until a final answer, and keep receipts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The callers of the stages: event sources, schedules and operators. Event sources retry and redeliver as Lambda's mappings
-//! and SNS do, and inject the transport's faults.
+//! The callers of the stages: event sources, schedules and operators. Event sources retry and
+//! redeliver as Lambda's mappings and SNS do, and inject the transport's faults.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -128,8 +128,8 @@ impl Stage {
         }
     }
 
-    /// Drives one shard: delivers batches in order, and retries from the first unfinished record. As
-    /// with Lambda, a retry has the rest of the batch or half of it, and no further records.
+    /// Drives one shard: delivers batches in order, and retries from the first unfinished record.
+    /// As with Lambda, a retry has the rest of the batch or half of it, and no further records.
     async fn drive<T: Clone + Send + 'static, F: Future<Output = BatchOutcome> + 'static>(
         &self,
         shard: &Queue<T>,
@@ -327,9 +327,9 @@ async fn deliver(
                 if view.services().contains(&commit.log.service()) {
                     let cursor = table.cursor(&commit.log).await.ok().flatten().unwrap_or_default();
                     let excused = cursor.parked.is_some() || cursor.behind.is_some();
-                    let notice = (&commit.log, commit.last);
+                    let commit = (&commit.log, commit.last);
                     stage.watch.audit(|model| {
-                        model.message_acknowledged(view.name(), notice, cursor.seq, excused);
+                        model.message_acknowledged(view.name(), commit, cursor.seq, excused);
                     });
                 }
             }
@@ -373,7 +373,7 @@ pub async fn operate(stage: Stage, parked: Arc<StoredParked>, stream: Arc<dyn Co
                     stage.watch.note(|| format!("release {log} {}", item.seq));
                     let body = Parked { reason: Reason::Gap, ..suspect }.encode();
                     let body = body.unwrap_or_default().into();
-                    // Memory does not fail.
+                    // The in-memory table does not fail.
                     let _ = parked.park(&log, &ParkedItem { body, ..item }).await;
                 }
             }
@@ -421,7 +421,7 @@ pub async fn redrive(stage: Stage, view: &'static str, table: Arc<StoredView>) {
             let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
             if cursor.parked.is_some_and(|parked| counted(&parked.reason).is_some()) {
                 stage.watch.note(|| format!("redrive {view} {log}"));
-                // Memory does not fail.
+                // The in-memory table does not fail.
                 let _ = table.redrive(&log);
             }
         }

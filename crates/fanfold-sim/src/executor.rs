@@ -203,8 +203,8 @@ impl Executor {
         Join { id, slot, executor: self.clone() }
     }
 
-    /// Runs tasks until `done` has a result. Returns `false` if no task can run, the run was stopped,
-    /// or the clock passes `until`.
+    /// Runs tasks until `done` has a result. Returns `false` if no task can run, the run was
+    /// stopped, or the clock passes `until`.
     pub fn run_until<T>(&self, done: &Join<T>, until: Time) -> bool {
         loop {
             if done.slot.borrow().value.is_some() {

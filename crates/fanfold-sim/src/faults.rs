@@ -8,9 +8,9 @@
 //!
 //! In some runs the topics refuse messages of some logs permanently ([`crate::ports::Refusal`]).
 //!
-//! The transport (`drive`) adds further faults: invocations that are killed between any two calls, or
-//! run on as zombies beside their retry; several environments; records and notifications that arrive
-//! twice, late, and out of order.
+//! The transport (`drive`) adds further faults: invocations that are killed between any two calls,
+//! or run on as zombies beside their retry; several environments; records and notifications that
+//! arrive twice, late, and out of order.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -123,8 +123,8 @@ impl Fault {
 /// How often each fault was injected.
 pub type Counts = BTreeMap<Fault, u64>;
 
-/// The probabilities of faults in one run, in thousandths unless noted. Drawn once per seed, so that
-/// runs with few and with many faults occur.
+/// The probabilities of faults in one run, in thousandths unless noted. Drawn once per seed, so
+/// that runs with few and with many faults occur.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
     /// That a port call fails.

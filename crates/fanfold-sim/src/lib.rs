@@ -1,9 +1,12 @@
-//! Deterministic simulation of Fanfold: the real stages and the real ledger over the in-memory
-//! ports, behind a fault layer, in one thread, with a virtual clock and one seed.
+//! Deterministic simulation of Fanfold, in one thread, with a virtual clock and one seed. The same
+//! seed gives the same trace.
 //!
-//! In a run ([`run`]) clients work under faults ([`faults`]), and an auditor ([`model`]) checks every
-//! effect against the invariants. Then the faults stop, and the system must process everything
-//! within bounded time, with nothing lost. The same seed gives the same trace.
+//! - [`run`] simulates the real stages, with the ledger and other services ([`services`]), over the
+//!   in-memory ports behind a fault layer ([`faults`]). Clients work under faults, and an auditor
+//!   ([`model`]) checks every effect against the invariants. Then the faults stop, and the system
+//!   must process everything within bounded time, with nothing lost.
+//! - [`engine::run`] simulates the embedded engine itself, with crashes and power cuts, and audits
+//!   it after each start.
 
 pub mod attempts;
 pub mod clients;
@@ -64,8 +67,8 @@ const STANDSTILL_MS: u64 = 5_000;
 const SHARDS: usize = 2;
 const TOPICS: usize = 2;
 const CANARIES: usize = 2;
-/// Until when, in simulated time, the new version of the service `notes` is deployed. Its views know it from the
-/// beginning, as what reads must.
+/// The latest simulated time at which the new version of the service `notes` is deployed. Its views
+/// read both versions from the beginning: readers must be deployed before writers.
 const DEPLOYED_MS_MAX: u64 = 60_000;
 /// Bound of the age at which a lone record becomes suspect. Runs are too short for the default.
 const SUSPECT_MS_MAX: u64 = 3_000;
@@ -81,7 +84,7 @@ pub struct Report {
     pub trace: Vec<String>,
     /// How often each fault was injected.
     pub faults: Counts,
-    /// What the run came upon.
+    /// How often each case came up.
     pub cases: Cases,
     /// The number of accepted commands.
     pub commands: u64,
@@ -196,8 +199,8 @@ impl Run {
             let make = move || Relay::new(ports.clone());
             executor.spawn(drive::relay(stage.clone(), shard.clone(), make));
         }
-        // No command causes a crash here, so the processor may suspect any command, or all of a log.
-        // That must have no effect beyond parked commands and faulted entries.
+        // No command causes a crash here, so the processor may suspect any command, or all of a
+        // log. That must have no effect beyond parked commands and faulted entries.
         let suspicion = Suspicion {
             age_ms: world.pick(0..SUSPECT_MS_MAX),
             attempts_max: world.pick(0..3) as u32,
@@ -344,8 +347,8 @@ impl Run {
             }
             let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
             // Commits that the topic refuses permanently stay parked. So do the commands behind a
-            // lost command, which `audit_stopped` checks, and those whose seq another command has,
-            // once they are known as conflicts: one that was parked for a gap may come late.
+            // lost command, which `audit_stopped` checks. A command whose seq another command has
+            // stays parked as a conflict; the processor may have parked it for a gap before.
             let losers = self.stage.watch.model().losers(log);
             let stays = |item: &ParkedItem| match item.identity == Parked::UNPUBLISHED {
                 true => self.refusal.keeps(log),
@@ -445,7 +448,7 @@ impl Run {
         }
     }
 
-    /// At the end every receipt has its entry, every commit is published, and every row is its fold.
+    /// Every receipt has its entry, every commit is published, and every row is its fold.
     async fn audit_end(&self) {
         let watch = &self.stage.watch;
         for promise in self.clients.promises.borrow().iter() {

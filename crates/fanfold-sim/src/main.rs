@@ -1,4 +1,4 @@
-//! `fanfold-sim`: runs seeds, on all cores; a seed that fails is printed with the end of its trace.
+//! `fanfold-sim`: runs seeds on all cores, and prints the end of the trace of each that fails.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,7 +16,7 @@ use fanfold_sim::{Report, engine, run};
 /// The lines of a failed run's trace that are printed.
 const TRACE_LINES: usize = 40;
 
-/// Simulates Fanfold: the real stages, every fault, one seed a run.
+/// Simulates Fanfold's stages, or the embedded engine itself, under faults; one seed a run.
 #[derive(Parser)]
 struct Options {
     /// How many seeds to run.
@@ -25,7 +25,7 @@ struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Runs the embedded engine itself, with crashes, instead of the stages behind faults of their ports.
+    /// Runs the embedded engine itself, with crashes, instead of the stages over faulty ports.
     #[arg(long)]
     engine: bool,
     /// Starts no further seed once one has failed.
@@ -41,7 +41,7 @@ struct Tally {
     seed: u64,
     violations: Vec<Breach>,
     trace: Vec<String>,
-    /// By name, so that both kinds fit.
+    /// By name, since the two kinds of run have different faults.
     faults: BTreeMap<String, u64>,
     cases: Cases,
     commands: u64,
@@ -138,7 +138,7 @@ fn main() -> ExitCode {
         .collect();
     println!("faults: {}", counts.join(", "));
     let cases: Vec<String> = cases.iter().map(|(case, n)| format!("{case:?} {n}")).collect();
-    println!("came upon: {}", cases.join(", "));
+    println!("cases: {}", cases.join(", "));
     if failed.is_empty() {
         println!("all invariants held");
         return ExitCode::SUCCESS;

@@ -1,6 +1,7 @@
-//! The services and views of the simulated host. The ledger has one event for a document and entry. [`Notes`] does the
-//! rest of what authors do: several events for a document, or none; documents and rows that are removed and made again;
-//! large and tiny ones; refusals that say what was read; and, from a deployment on, events of a newer version.
+//! The services and views of the simulated host. The ledger has one event for a document and entry.
+//! [`Notes`] covers what else authors do: several events for a document, or none; documents and
+//! rows that are removed and created again; large and tiny ones; rejections whose message
+//! depends on a document; and, from a deployment on, events of a newer version.
 
 use fanfold::canary::Canary;
 use fanfold::entry::Raw;
@@ -15,12 +16,12 @@ use serde::{Deserialize, Serialize};
 /// A deposit of this amount makes the view `fragile` panic.
 pub const BREAKING_AMOUNT: i64 = 666;
 
-/// What is deployed: before and after [`Notes`] writes events of version 2.
+/// The deployed version of [`Notes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deployed {
     /// The first version.
     First,
-    /// The second, which reads both.
+    /// The second version, which reads the events of both.
     Second,
 }
 
@@ -206,7 +207,7 @@ pub struct Note {
     text: String,
 }
 
-/// [`Notes`] refuses because it was told to.
+/// The rejection of [`NotesCommand::Refuse`].
 #[derive(Debug, thiserror::Error)]
 #[error("the note has {bytes} bytes and hash {hash}")]
 pub struct Refused {
@@ -220,7 +221,7 @@ impl Code for Refused {
     }
 }
 
-/// Depends on each byte, and on their order.
+/// Continues `hash` with a text. The result depends on each byte, and on their order.
 fn hashed(hash: u64, text: &str) -> u64 {
     text.bytes().fold(hash, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
         % (1 << 53)

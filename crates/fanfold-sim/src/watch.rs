@@ -93,8 +93,9 @@ impl Watch {
         });
     }
 
-    /// Now and then another command for a seq of this record, as after a restore of the commands table. Whichever
-    /// arrives first becomes the entry, and the other is parked.
+    /// Sometimes makes a record with another command for a seq of this record, as after a restore
+    /// of the commands table. The command that arrives first becomes the entry; the processor parks
+    /// the other.
     pub fn rival_of(&self, record: &StreamRecord) -> Option<StreamRecord> {
         let decoded = Record::decode(&record.data).ok()?;
         let part = decoded.parts.last().filter(|_| self.faults.has_rivals())?;

@@ -1,5 +1,5 @@
-//! The clients' commands: for the ledger and for services that do what it does not, of a few organisations, in batches,
-//! with repeated ids, invalid amounts, faults, and sizes above every limit.
+//! The clients' commands for all simulated services: of a few organisations, in batches, with
+//! repeated ids, invalid amounts, faults, and sizes above every limit.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const TIMES_MAX: u64 = 6;
 /// Bytes of an append, as a power of two: most are tiny, and some are above each limit.
 const BYTES_LOG2: u64 = 10;
 const BYTES_LARGE_LOG2: u64 = 17;
-/// Bytes that lengthen a large command: now and then above its limit.
+/// Bytes that lengthen a large command, as a power of two: sometimes above its limit.
 const PADDING_LOG2: u64 = 17;
 
 /// How one run's clients behave.
@@ -45,7 +45,7 @@ pub struct Habits {
 }
 
 impl Habits {
-    /// Drawn from the seed.
+    /// Draws the habits from the seed.
     pub fn draw(world: &World) -> Self {
         let crowd = world.happens(60);
         Self {

@@ -148,7 +148,7 @@ fn commands_with_lost_answers_are_sent_again_and_count_once() {
 }
 
 #[test]
-fn ctrl_c_ends_the_load_and_it_is_audited_and_reported() {
+fn a_load_that_ctrl_c_ends_is_audited_and_reported() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let to_json = folder.path().join("r.json");
     let line = format!("{} --json", load(&fake.url).replace("--duration 1s", "--duration 300s"));

@@ -14,9 +14,9 @@ use crate::venv::Venv;
 
 /// How long a server may take to answer.
 const READY: Duration = Duration::from_secs(60);
-/// Runs the emulator in the process group of this shell until our end of the pipe closes: because
-/// we close it, or because we end, in whatever way. Then the shell ends everything in the group,
-/// the Lambdas too. It starts the emulator before the trap, which the emulator would inherit.
+/// Runs the emulator in the process group of this shell until this program closes its end of the
+/// pipe, or ends for any reason. Then the shell ends everything in the group, the Lambdas too. The
+/// shell starts the emulator before it sets the trap, which the emulator would inherit.
 const GUARD: &str = r#""$@" & trap '' TERM; read -r _; kill -TERM 0; sleep 0.5; kill -KILL 0"#;
 /// The region, and the account's root, which the emulator allows everything.
 const ACCOUNT: [(&str, &str); 3] = [
@@ -73,7 +73,7 @@ pub(super) struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an empty one that stores everything in this folder.
+    /// Starts an empty emulator that stores everything in this folder.
     pub(super) fn start(venv: &Venv, folder: &Path) -> Result<Self> {
         let (port, state) = (free_port()?, folder.join("emulator"));
         fs::create_dir_all(&state)?;

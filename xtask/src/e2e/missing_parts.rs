@@ -78,7 +78,7 @@ pub(super) fn run(built: &Built) -> Result<()> {
     Ok(())
 }
 
-/// Each on a stack of its own, some at the same time.
+/// Probes each part on a stack of its own, [`AT_ONCE`] at the same time.
 fn probe_all(
     built: &Built,
     all: Vec<(Delivery, Option<&'static str>)>,
@@ -113,14 +113,14 @@ pub(super) fn expect_red(built: &Built, delivery: Delivery, without: &[Without])
     }
 }
 
-/// Deploys a stack, and runs one scenario after another until one fails. The quick one is first,
-/// before the sweeps, which begin a minute later, can repair what it must notice.
+/// Deploys a stack, and runs one scenario after another until one fails. The quick one is first.
+/// The sweeps, which begin a minute later, could repair what it must detect.
 fn probe(built: &Built, delivery: Delivery, without: &[Without]) -> Result<Seen> {
     let began = Instant::now();
     let stack = Deployed::deploy(built, delivery, without)?;
     let names: Vec<String> = without.iter().map(Without::to_string).collect();
     let probes = [
-        ("tour::the_tour", &["--exact"][..], PATIENCE),
+        ("tour::every_answer_has_its_exact_form", &["--exact"][..], PATIENCE),
         ("deployed::", &["--ignored", "--test-threads", "1"][..], PATIENCE_SWEEP),
     ];
     let mut seen = Seen::Held;

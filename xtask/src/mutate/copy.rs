@@ -8,11 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// A copy of the sources. Cargo rebuilds by the time of a file's last change, so a file is written only if its
-/// text differs: the next build then builds again only what was mutated or mended.
+/// A copy of the sources. Cargo rebuilds by the time of a file's last change, so a file is written
+/// only if its text differs. The next build then rebuilds only what was mutated or restored.
 pub(super) struct Copy {
     root: PathBuf,
-    /// Where the sources lie.
+    /// The root of the copied sources.
     tree: PathBuf,
     target: PathBuf,
     /// The packages of the workspace, with their folders in the copy.
@@ -61,24 +61,24 @@ impl Copy {
         Ok(&found.with_context(|| format!("no package {package}"))?.1)
     }
 
-    /// Where checks print to.
+    /// The file for the output of checks.
     pub(super) fn output(&self) -> PathBuf {
         self.target.join("output")
     }
 
-    /// Gives files of the copy another text.
+    /// Replaces the text of files in the copy.
     pub(super) fn write(&self, files: &[(PathBuf, String)]) -> Result<()> {
         files.iter().try_for_each(|(file, text)| write(&self.tree.join(file), text.as_bytes()))
     }
 
-    /// Gives files of the copy their own text back.
+    /// Restores files of the copy from the sources.
     pub(super) fn restore(&self, files: &[(PathBuf, String)]) -> Result<()> {
         files.iter().try_for_each(|(file, _)| {
             write(&self.tree.join(file), &fs::read(self.root.join(file))?)
         })
     }
 
-    /// Links what is built already and is not of the workspace.
+    /// Links the third-party libraries that are built already.
     fn take_libraries(&self, built: &Path) -> Result<()> {
         let own: Vec<String> =
             self.packages.iter().map(|(name, _)| name.replace('-', "_")).collect();
@@ -93,7 +93,7 @@ impl Copy {
                 let entry = entry?;
                 let (from, to) = (entry.path(), target.join(folder).join(entry.file_name()));
                 if !is_own(&entry.file_name().to_string_lossy()) && !to.exists() {
-                    // Cargo writes fingerprints in place: these must not be shared.
+                    // Cargo writes fingerprints in place, so these are copied.
                     take(&from, &to, folder != ".fingerprint")?;
                 }
             }
@@ -107,7 +107,7 @@ pub(super) fn packages(root: &Path, tree: &Path) -> Result<Vec<(String, PathBuf)
     let mut command =
         crate::cargo_command(&["metadata", "--no-deps", "--locked", "--format-version", "1"])?;
     let output = command.output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "cargo does not know the packages");
+    ensure!(output.status.success(), "cargo cannot list the packages");
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array().context("no packages")?;
     let folder = |package: &Value| {
@@ -139,7 +139,7 @@ fn remove_others(tree: &Path, folder: &Path, files: &BTreeSet<&Path>) -> Result<
     Ok(())
 }
 
-/// A folder or a file, linked or copied, with the times of the files: cargo compares them.
+/// Links or copies a folder or a file, and keeps the times of files, which cargo compares.
 fn take(from: &Path, to: &Path, link: bool) -> Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;

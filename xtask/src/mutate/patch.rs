@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// What must find a mutation.
+/// A check that must find a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Check {
     /// The simulator of the stages, or of the engine, within so many seeds.
@@ -147,7 +147,7 @@ fn changes(diff: &str) -> Result<Vec<Change>> {
     }
     for Change { file, before, after } in &changes {
         let file = file.display();
-        ensure!(!before.is_empty(), "a hunk of {file} says nothing of its place");
+        ensure!(!before.is_empty(), "a hunk of {file} has no line that gives its place");
         ensure!(before != after, "a hunk of {file} changes nothing");
     }
     Ok(changes)
@@ -193,7 +193,7 @@ mod tests {
             (format!("{mutation}\nFound by: cargo xtask sim --seeds many\n\n{DIFF}"), "invalid"),
             (format!("{HEADER}\n"), "changes nothing"),
             (format!("{HEADER}\n{}", DIFF.replace("-c\n+d\n", "")), "changes nothing"),
-            (format!("{HEADER}\n{}", DIFF.replace(" b\n-c\n", "")), "its place"),
+            (format!("{HEADER}\n{}", DIFF.replace(" b\n-c\n", "")), "gives its place"),
             (format!("{HEADER}\n{}", DIFF.replace("--- a/src/a.rs\n", "")), "before `--- a/`"),
             (format!("{HEADER}\n{}", DIFF.replace("-c", "c")), "found `c`"),
         ] {

@@ -1,5 +1,5 @@
-//! Looks up some ids at the end, and compares the answers with what the log has shown. A client
-//! that lost an answer learns in this way what became of its command.
+//! Looks up some ids at the end, and compares the answers with the entries of the log. A client
+//! that lost an answer finds the outcome of its command in this way.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

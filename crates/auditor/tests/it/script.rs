@@ -89,7 +89,7 @@ impl<'a> Script<'a> {
     async fn drive(&mut self, log: &str) {
         for at in 0..COMMANDS {
             let user = match self.rng.random_range(0..10) {
-                // A client that the file does not know.
+                // A client that the file does not name.
                 0 | 1 => "zoe".to_owned(),
                 // Clients of one user that use the same ids.
                 n @ (2 | 3) => format!("r-7/w{n}"),

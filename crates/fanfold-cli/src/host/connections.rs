@@ -1,5 +1,5 @@
-//! All connections with their phases, so that those that have waited longest for their clients can be
-//! evicted when others need their places or memory.
+//! All connections with their phases, so that those that have waited longest for their clients can
+//! be evicted when others need their places or memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -76,13 +76,13 @@ impl Connections {
         Arc::new(Self { limits, began, open, bytes: AtomicUsize::new(0) })
     }
 
-    /// Adds a connection, and evicts others if there is no place. `None` if none can be evicted: all
-    /// are at work, or have not waited as long as the grace.
+    /// Adds a connection, and evicts others if there is no place. `None` if none can be evicted:
+    /// all are at work, or have not waited as long as the grace.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Entered> {
         let mut open = self.open();
         if open.by_id.len() >= self.limits.connections_max {
-            // Evicts several at a time, so that a flood of connections does not scan all of them for
-            // each.
+            // Evicts several at a time, so that a flood of connections does not scan all of them
+            // for each.
             let some = open.by_id.len() / 64 + 1;
             if self.evict_oldest(&open, some, |_| 1) == 0 {
                 return None;
@@ -106,8 +106,8 @@ impl Connections {
     }
 
     /// Evicts the connections that have waited longest for their clients, until the sum of their
-    /// `worth` is `enough`, but none that has not waited as long as the grace. They end soon, not at
-    /// once. Returns the sum.
+    /// `worth` is `enough`, but none that has not waited as long as the grace. They end soon, not
+    /// at once. Returns the sum.
     fn evict_oldest(
         &self,
         open: &Open,
@@ -136,7 +136,7 @@ impl Connections {
         sum
     }
 
-    /// Counts `n` more bytes of bodies. False if there is no room, and evictions cannot make enough.
+    /// Counts `n` more bytes of bodies. False if even evictions cannot make enough room.
     fn reserve(&self, n: usize) -> bool {
         let all = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
         let Some(missing) = all.checked_sub(self.limits.body_bytes_max) else { return true };

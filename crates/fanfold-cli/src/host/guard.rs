@@ -1,9 +1,9 @@
 //! Refuses requests that web pages of other origins make a browser send.
 //!
-//! A browser on the same machine reaches a host on loopback, and lets every page send it requests. It
-//! marks these requests with `Origin` and `Sec-Fetch-Site`, which the guard checks. A page can also
-//! make its own name mean 127.0.0.1 after it was loaded (DNS rebinding). Its requests then have that
-//! name as their host, so the guard checks the host, too.
+//! A browser on the same machine reaches a host on loopback, and lets every page send it requests.
+//! It marks these requests with `Origin` and `Sec-Fetch-Site`, which the guard checks. A page can
+//! also make its own name mean 127.0.0.1 after it was loaded (DNS rebinding). Its requests then
+//! have that name as their host, so the guard checks the host, too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -30,8 +30,8 @@ struct Hosts {
 }
 
 impl Guard {
-    /// The guard of a host that listens on this address and also has these names, such as those of a
-    /// proxy. If the address is not loopback and there are no names, requests may name any host.
+    /// The guard of a host that listens on this address and also has these names, such as those of
+    /// a proxy. If the address is not loopback and there are no names, requests may name any host.
     pub(super) fn new(listens: SocketAddr, names: &[HostName]) -> Self {
         let is_loopback = listens.ip().to_canonical().is_loopback();
         let names: Vec<String> = names.iter().map(|name| name.0.clone()).collect();
@@ -115,7 +115,7 @@ fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Pro
         }
     }
     for site in headers.get_all(SEC_FETCH_SITE) {
-        // `none`: a person has typed the address. `same-site`: a page of another port of this machine.
+        // `none`: a person has typed the address. `same-site`: a page of another port.
         if !matches!(site.as_bytes(), b"same-origin" | b"none") {
             let text = String::from_utf8_lossy(site.as_bytes());
             return foreign(format!("`sec-fetch-site`: is `{text}`"));

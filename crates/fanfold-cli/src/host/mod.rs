@@ -1,9 +1,9 @@
 //! Serves a router on a TCP port.
 //!
-//! [`Limits`] bounds what clients can use: connections, and the bytes of bodies. When there is no room
-//! for one more, the host evicts the connections that have waited longest for their clients. If there
-//! are none, it refuses the new connection or request (503 with `Retry-After`). So idle and slow
-//! clients do not block others.
+//! [`Limits`] bounds what clients can use: connections, and the bytes of bodies. When there is no
+//! room for one more, the host evicts the connections that have waited longest for their clients.
+//! If there are none, it refuses the new connection or request (503 with `Retry-After`). So idle
+//! and slow clients do not block others.
 
 mod connections;
 mod guard;

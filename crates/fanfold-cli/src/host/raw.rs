@@ -5,15 +5,15 @@ use fanfold_http::problem::Problem;
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
-/// The refusal in HTTP/2's frames: empty settings, and a GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.5,
-/// 6.8 and 7).
+/// The refusal in HTTP/2's frames: empty settings, and a GOAWAY with HTTP_1_1_REQUIRED (RFC 9113,
+/// 6.5, 6.8 and 7).
 pub(super) const NO_HTTP2: &[u8] = b"\
 \0\0\0\x04\0\0\0\0\0\
 \0\0\x19\x07\0\0\0\0\0\
 \0\0\0\0\0\0\0\x0d\
 use HTTP/1.1 here";
 
-/// Whether the client speaks HTTP/2 with prior knowledge, that is without an upgrade.
+/// Whether the client uses HTTP/2 with prior knowledge, that is without an upgrade.
 pub(super) fn is_http2(begin: &[u8]) -> bool {
     begin.starts_with(HTTP2)
 }

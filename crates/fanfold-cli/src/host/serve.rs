@@ -36,7 +36,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// How long to read, after an answer, what the client still sends. Closing a connection with unread
 /// bytes would reset it, and the client might lose the answer. Source: our choice.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// How many bytes to read after an answer. Source: our choice; a batch that is a few times too large.
+/// The most bytes to read after an answer. Source: our choice; a batch that is eight times too large.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What all connections share.

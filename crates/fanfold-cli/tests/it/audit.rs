@@ -1,5 +1,5 @@
-//! Compares a host's answers with the receipts of its clients, by the load generator's auditor, which
-//! shares no code with the host.
+//! Compares a host's answers with the receipts of its clients. Uses the load generator's auditor,
+//! which shares no code with the host.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -20,7 +20,7 @@ pub(crate) fn audit(url: &str, load: &Load) -> Verdict {
         auditor::audit(&target, file.path(), &Options::default(), |_| ()).await
     });
     let verdict = verdict.expect("the receipts are as the auditor wants them");
-    // A host that crashes before its first receipt has promised nothing, so "no receipts" is allowed.
+    // A host may crash before its first receipt, so "no receipts" is allowed.
     assert!(verdict.breaches == 0 && verdict.unfinished.is_none(), "{verdict:#?}");
     verdict
 }

@@ -31,7 +31,7 @@ fn open(id: u64, account: &str) -> String {
 }
 
 #[test]
-fn one_command_from_flags() {
+fn send_takes_one_command_from_flags() {
     let up = Up::new();
     let receipt = send(&up, "open", "1", r#"{"account":"cash"}"#, &[], 0);
     assert_eq!(receipt, json!({"log": "ledger/org:acme", "seq": 1}));
@@ -47,7 +47,7 @@ fn one_command_from_flags() {
 }
 
 #[test]
-fn many_commands_from_standard_input_and_from_a_file() {
+fn send_takes_many_commands_from_standard_input_or_a_file() {
     let up = Up::new();
     let many: String = (1..=1_234).map(|id| open(id, &format!("a{id}")) + "\n").collect();
     let receipts = lines(&up.client_reads(&["send"], many.as_bytes()), 0);

@@ -1,5 +1,5 @@
-//! The process aborts right after an effect of each kind: once before any of it is on disk, and once
-//! after a checkpoint that holds the effect and nothing later.
+//! The process aborts right after an effect of each kind: once before any of it is on disk, and
+//! once after a checkpoint that holds the effect and nothing later.
 
 use std::thread;
 use std::time::Duration;

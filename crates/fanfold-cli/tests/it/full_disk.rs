@@ -108,8 +108,8 @@ fn a_full_disk_refuses_commands_until_there_is_room_again() {
     audit(&up.url, &load);
     assert_eq!(accounts(&up), expected);
 
-    // A start on a full disk is an error that says so, unless the allocated blocks suffice. Nothing is
-    // lost.
+    // A start on a full disk is an error that says so, unless the allocated blocks suffice. Nothing
+    // is lost.
     drop(up);
     fill(&filler);
     let new = disk.0.join("new");

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::Up;
 use crate::folder::{open, tail};
 
-/// Runs a host on the folder `data` of a new place. After `goes` has changed the folder, the host must
-/// end by itself. Then `later` checks what is left.
+/// Runs a host on the folder `data` of a new place. After `goes` has changed the folder, the host
+/// must end by itself. Then `later` checks what is left.
 fn check(goes: impl Fn(&Path), later: impl Fn(&Path)) {
     // With commands after the change, and without: a timer checks the folder, too.
     for is_busy in [true, false] {

@@ -198,7 +198,7 @@ impl Client {
         self.sent.len() - 1
     }
 
-    /// Sends a request; returns whether the host answered. Commands without a receipt are unanswered.
+    /// Sends a request; returns whether the host answered. Notes commands without a receipt.
     fn send(&mut self, url: &str, request: Vec<usize>) -> bool {
         let (route, mut body) = match request.len() {
             1 => ("command", String::new()),

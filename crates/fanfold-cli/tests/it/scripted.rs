@@ -29,8 +29,8 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// Starts a server that answers each request with `answer`, which gets the request's number, counted
-    /// from 0.
+    /// Starts a server that answers each request with `answer`, which gets the request's number,
+    /// counted from 0.
     pub(crate) fn start(answer: impl FnMut(usize, &Received) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it has one"));

@@ -74,7 +74,7 @@ fn a_temporary_refusal_is_retried_and_no_later_command_overtakes_it() {
 }
 
 #[test]
-fn after_give_up_it_ends_and_names_the_line() {
+fn send_ends_after_give_up_and_names_the_line() {
     let server = Scripted::start(|_, asked| receipts(&asked.body, |id| (id == 502).then_some(503)));
     let file = file(&format!("\u{feff}\n{}", commands(1..=1_200)));
     let output = send(&server.url, &file, &["--give-up", "300ms"]);
@@ -94,7 +94,7 @@ fn after_give_up_it_ends_and_names_the_line() {
 }
 
 #[test]
-fn with_give_up_a_server_that_never_answered_is_waited_for() {
+fn send_with_give_up_waits_for_a_server_that_never_answered() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it has one"));
     drop(listener);

@@ -53,7 +53,7 @@ fn shards_are_listed_split_and_merged() {
 }
 
 #[test]
-fn an_impossible_change_is_one_line_that_says_what_to_do() {
+fn an_impossible_change_is_an_error_of_one_line_that_says_what_to_do() {
     let up = Up::new();
     let half = "85070591730234615865843651857942052864";
     for (args, expected) in [
@@ -180,8 +180,8 @@ fn load_goes_on_while_shards_are_split_and_merged() {
             assert_eq!(found, (&json!(seq), &json!(seq), &json!("accepted")), "{log}");
         }
     }
-    // A closed shard leaves the list when it is drained. Every command has its entry by now, but the
-    // last batch may not be acknowledged yet.
+    // A closed shard leaves the list when it is drained. Every command has its entry by now, but
+    // the last batch may not be acknowledged yet.
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let states: BTreeMap<String, Value> = shards(&up, &["list"])

@@ -23,8 +23,8 @@ fn paste(line: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{line}: {e}: {text} {output:?}"))
 }
 
-/// Runs `curl -XPOST {url}{path} -d '{body}'`, or `curl '{url}{path}'` without a body. Where there is
-/// no curl, sends the bytes that it would send.
+/// Runs `curl -XPOST {url}{path} -d '{body}'`, or `curl '{url}{path}'` without a body. Where there
+/// is no curl, sends the bytes that it would send.
 fn curl(url: &str, path: &str, body: Option<&str>) -> Value {
     if has_curl() {
         return match body {
@@ -59,7 +59,7 @@ fn curl(url: &str, path: &str, body: Option<&str>) -> Value {
 }
 
 #[test]
-fn the_article_request_by_plain_curl_and_its_effect() {
+fn a_request_by_plain_curl_gets_a_receipt_and_takes_effect() {
     let up = Up::new();
     let open =
         ARTICLE.replace("deposit", "open").replace(":17,", ":1,").replace(r#","amount":100"#, "");
@@ -93,7 +93,7 @@ fn the_printed_commands_work_in_a_shell() {
 }
 
 #[test]
-fn a_signal_ends_it_soon_with_exit_code_0() {
+fn a_signal_ends_the_host_soon_with_exit_code_0() {
     for signal in ["-TERM", "-INT"] {
         let up = Up::new();
         let batch: String = (1..=500)

@@ -1,5 +1,5 @@
-//! What must hold once an engine has recovered: everything that was promised and seen is there, and everything that is there
-//! is the fold of the commands.
+//! Audits a recovered engine. Every receipt has its entry, everything that a reader saw is still
+//! there, and documents, windows and rows are the fold of the commands.
 
 use fanfold::body::commit;
 use fanfold::invariant::Invariant;
@@ -12,10 +12,11 @@ use crate::attempts::counted;
 use crate::model::Model;
 use crate::services::Deployed;
 
-/// Commits of a page.
+/// Commits in a page.
 const COMMITS: usize = 64;
 
-/// Looks at all logs of an engine, in one step. What was promised must be there, if it is `due`.
+/// Audits all logs of an engine, in one step of the executor. Each receipt in `due` must have its
+/// entry.
 pub(super) async fn audit(
     engine: &Engine,
     services: &Services,
@@ -26,7 +27,7 @@ pub(super) async fn audit(
     let deployed = vec![services.clone(), crate::services::services(Deployed::First)];
     let mut model = Model::new(deployed, views.clone(), true);
     let ports = engine.ports();
-    // Memory does not fail, and nothing else goes on.
+    // Reads of memory do not fail, and no other task runs meanwhile.
     let logs = ports.commands.catalogue(None, usize::MAX).await.map_or(vec![], |page| page.logs);
     for log in &logs {
         journal(engine, log, seen, &mut model).await;
@@ -38,7 +39,8 @@ pub(super) async fn audit(
             let parked = cursor.parked.as_ref().filter(|parked| counted(&parked.reason).is_none());
             let parked = parked.map(|parked| parked.seq);
             model.check(Invariant::F7, parked.is_none() || parked == broken, || {
-                format!("{} of {log} is parked at {parked:?}, broken is {broken:?}", view.name())
+                let name = view.name();
+                format!("{name} of {log} is parked at {parked:?}, and cannot apply {broken:?}")
             });
             if broken.is_some() {
                 continue;
@@ -110,7 +112,7 @@ async fn journal(engine: &Engine, log: &LogId, seen: &Seen, model: &mut Model) {
     }
 }
 
-/// Documents and windows before the head, which says that they are there.
+/// Checks the stored documents and windows, then the head, which states that they are stored.
 async fn state(engine: &Engine, log: &LogId, model: &mut Model) {
     for key in model.state_keys(log) {
         let keys = std::slice::from_ref(&key);

@@ -1,17 +1,17 @@
 //! The faults of an engine's lives.
 
-/// What went wrong.
+/// A fault, or another event that runs must cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// The process was killed: what was written stays.
+    /// The process was killed. What was written stays.
     Killed,
-    /// The power went: what was not synced is lost, or half lost.
+    /// The power failed. What was not synced is lost, wholly or in part.
     PowerCut,
     /// The machine stopped in the middle of a call of the disk.
     StoppedInCall,
     /// A call of the disk failed, before or after its effect.
     DiskError,
-    /// A part of a write took effect.
+    /// Only a part of a write took effect.
     TornWrite,
     /// The disk was full for a while.
     DiskFull,
@@ -23,11 +23,11 @@ pub enum Fault {
     Merged,
     /// The engine could not be opened.
     NotOpened,
-    /// It was shut down properly.
+    /// The engine was shut down properly.
     ShutDown,
     /// Commands were replayed.
     Replayed,
-    /// The engine started again and again at one place.
+    /// The engine started after two unclean starts at one checkpoint, and was suspicious.
     Suspicious,
     /// A new version of a service, and of its views, was deployed.
     Deployed,

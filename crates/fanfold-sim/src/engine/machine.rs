@@ -1,4 +1,4 @@
-//! The machine of a simulated engine: its disk fails, fills up and stops, its clock jumps.
+//! The simulated machine of an engine: a disk that fails and fills up, and a clock that jumps.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -14,11 +14,11 @@ use futures::future::BoxFuture;
 use super::{Counts, Fault};
 use crate::executor::World;
 
-/// What goes wrong with the disk in one life of an engine.
+/// The faults of the disk in one life of an engine.
 pub(super) struct SimDisk {
     world: World,
     on: AtomicBool,
-    /// Of a call, in thousandths.
+    /// The probability that a call fails, in thousandths.
     errors: u64,
     /// The machine stops at the call with this number; 0: it does not.
     stops_at: u64,
@@ -30,7 +30,8 @@ pub(super) struct SimDisk {
 }
 
 impl SimDisk {
-    /// Drawn from the seed. If the machine stops in a call, it is often one of the first `few`.
+    /// Draws the faults from the seed. If the machine stops in a call, it is often one of the first
+    /// `few`.
     pub(super) fn draw(world: &World, counts: Arc<Mutex<Counts>>, few: u64) -> Self {
         Self {
             world: world.clone(),
@@ -49,7 +50,7 @@ impl SimDisk {
         }
     }
 
-    /// From now on nothing goes wrong any more.
+    /// Turns all faults off.
     pub(super) fn off(&self) {
         self.on.store(false, Ordering::Relaxed);
         self.is_full.store(false, Ordering::Relaxed);
@@ -62,7 +63,7 @@ impl SimDisk {
         self.is_full.store(is_full && self.on.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Whether the machine has stopped: no later call took effect.
+    /// Whether the machine has stopped. No call takes effect after that.
     pub(super) fn has_stopped(&self) -> bool {
         self.has_stopped.load(Ordering::Relaxed)
     }
@@ -77,7 +78,7 @@ impl SimDisk {
         *counts.entry(fault).or_default() += 1;
     }
 
-    /// How many bytes of a write took effect that did not succeed.
+    /// The number of bytes that a failed write has written.
     fn torn(&self, call: DiskCall) -> usize {
         match call {
             DiskCall::Write(bytes) if bytes > 0 => {
@@ -113,7 +114,7 @@ impl SimDisk {
             self.world.stop();
             return match self.world.pick(0..2) {
                 0 => DiskFault::Before(ErrorKind::Other, self.torn(call)),
-                // Done, but nothing comes of it.
+                // This call takes effect, and all later calls fail.
                 _ => DiskFault::After(ErrorKind::Other),
             };
         }
@@ -133,7 +134,7 @@ impl SimDisk {
     }
 }
 
-/// The world's time, as a clock shows it that is set now and then.
+/// A clock that jumps: the world's time plus an offset. The uptime does not jump.
 #[derive(Clone)]
 pub(super) struct SimClock {
     pub(super) world: World,
@@ -159,7 +160,7 @@ impl Env for SimClock {
     }
 }
 
-/// The executor's tasks: also those that have a thread of their own elsewhere.
+/// Starts every task on the executor, also those that have a thread of their own in production.
 pub(super) struct SimSpawner(pub(super) World);
 
 impl Spawner for SimSpawner {

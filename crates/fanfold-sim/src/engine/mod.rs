@@ -1,10 +1,13 @@
-//! Runs the embedded engine itself, life after life: command log, groups, layers, checkpoints, shards, event sources,
-//! subscriptions and recovery are those that ship. Only the disk, the clock and the threads are simulated.
+//! Runs the embedded engine itself. Its command log, groups, layers, checkpoints, shards, event
+//! sources, subscriptions and recovery are those that ship. Only the disk, the clock and the
+//! threads are simulated.
 //!
-//! In each life clients send, readers read, shards are split and merged, the clock jumps, and the disk fails and fills up.
-//! Then the machine stops: between two steps or in the middle of a call of the disk; with what was not synced, or without
-//! it. After each start, once the engine has recovered, everything is audited. In the last life nothing goes wrong, and
-//! everything must become quiet, with nothing lost.
+//! A run has several lives. A life is one process of the engine, from its start to its end.
+//! Meanwhile clients send, readers read, shards are split and merged, the clock jumps, and the disk
+//! fails and fills up. Most lives end with a stop of the machine, between two steps or in the
+//! middle of a call of the disk. The disk then keeps or loses what was not synced. After each
+//! start, once the engine has recovered, everything is audited. The last life has no faults. In it
+//! the engine must process everything and become quiet, with nothing lost.
 
 mod audit;
 mod fault;
@@ -42,46 +45,47 @@ use crate::model::{Cases, Model};
 use crate::services::{Deployed, services, views};
 use crate::workload::Habits;
 
-/// The folder.
+/// The engine's folder.
 const FOLDER: &str = "/data";
 /// How long a life takes, in milliseconds: from before the first checkpoint to after many.
 const LIFE_MS: std::ops::Range<u64> = 20..8_000;
-/// The same without clients: only what earlier lives have left goes on, and sweeps come by, which leave alone what is
-/// younger than ten seconds.
+/// The same for a life without clients, which only finishes the work of earlier lives. It is
+/// longer, since sweeps ignore what is younger than ten seconds.
 const IDLE_LIFE_MS: std::ops::Range<u64> = 20..40_000;
-/// How long the last life may take until all is quiet, in milliseconds: longer than any retry, and than many sweeps.
+/// How long the last life may take until the engine is quiet, in milliseconds: longer than any
+/// retry, and than many sweeps.
 const QUIET_MS_MAX: u64 = 20 * 60 * 1_000;
 /// How long a life may take at most, in simulated time.
 const LIFE_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Lives of one run, the last one included.
 const LIVES: std::ops::Range<u64> = 2..7;
-/// Pauses of clients, and of everything that seldom happens.
+/// Pauses of clients, and between rare events, such as resharding and a full disk.
 const CLIENT_MS: std::ops::Range<u64> = 0..120;
 const SELDOM_MS: std::ops::Range<u64> = 100..3_000;
 /// How far the clock jumps, in milliseconds.
 const JUMP_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
-/// How often an operator lets parked commands and views go on, in milliseconds.
+/// How often the operator releases parked suspects and views, in milliseconds.
 const OPERATOR_MS: u64 = 5_000;
 
-/// How often each fault came up.
+/// How often each fault happened.
 pub type Counts = BTreeMap<Fault, u64>;
 
-/// What one run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// What contradicted the invariants; empty if all is well.
+    /// Violations of the invariants; empty if the run passed.
     pub violations: Vec<Breach>,
     /// The lives of the engine.
     pub lives: u64,
     /// The commands in the journal at the end.
     pub commands: u64,
-    /// The faults that came up.
+    /// How often each fault happened.
     pub faults: Counts,
-    /// What the journals hold at the end.
+    /// The cases in the journals and views at the end.
     pub cases: Cases,
-    /// What happened, a line each.
+    /// The trace, in order.
     pub trace: Vec<String>,
 }
 
@@ -97,7 +101,7 @@ struct Run {
     habits: Habits,
     seen: Rc<RefCell<Seen>>,
     ids: Rc<RefCell<BTreeMap<(String, String), u64>>>,
-    /// What was sent without an answer.
+    /// Commands that were sent and have no final answer.
     unanswered: Rc<RefCell<Vec<Value>>>,
     offset_ms: Arc<AtomicI64>,
     counts: Arc<Mutex<Counts>>,
@@ -145,7 +149,8 @@ pub fn run(seed: u64) -> Report {
     for life in 1..=lives {
         let is_clean;
         (disk, is_clean) = run.live(disk, life, life == lives);
-        // After a crash the same version has to start again: another may decide otherwise what was shown already.
+        // After a crash the same version starts again: it decides the replayed commands as before,
+        // and readers may have seen their outcomes.
         if is_clean && life < lives && !run.is_deployed {
             run.is_deployed = true;
             (run.services, run.views) = (services(Deployed::Second), views(Deployed::Second));
@@ -197,14 +202,15 @@ impl Run {
         }
     }
 
-    /// One life of the engine: what its disk holds then, and whether it was shut down properly.
+    /// Runs one life of the engine. Returns its disk afterwards, and whether the engine was shut
+    /// down properly.
     fn live(&self, disk: MemoryDisk, life: u64, is_last: bool) -> (MemoryDisk, bool) {
         self.world.resume();
         let is_idle = !is_last && self.world.happens(200);
         let few = match (life, is_idle) {
-            // The making of the folder.
+            // The calls that create the folder.
             (1, _) => 20,
-            // The opening of the folder, and a checkpoint of what a sweep has brought forward.
+            // The calls that open the folder and store a checkpoint after a sweep.
             (_, true) => 200,
             (_, false) => 40,
         };
@@ -253,7 +259,7 @@ impl Run {
                 false
             }
         };
-        // Nothing of this process takes effect any more.
+        // No task of this process has an effect after this.
         self.executor.clear();
         let disk = match (is_clean, self.world.happens(500)) {
             (true, _) => faulty.copied(),
@@ -269,7 +275,7 @@ impl Run {
         (disk, is_clean)
     }
 
-    /// A life with faults. `true`: it was shut down properly.
+    /// Runs a life with faults. Returns whether the engine was shut down properly.
     async fn work(&self, engine: Rc<Engine>, faults: Arc<SimDisk>, is_idle: bool) -> bool {
         self.report(&engine);
         for _ in 0..if is_idle { 0 } else { self.habits.clients } {
@@ -283,7 +289,7 @@ impl Run {
         let (run, read) = (self.clone(), engine.clone());
         let due = self.seen.borrow().promised.clone();
         let reading = async move {
-            // As a host: nothing is answered before the engine has recovered.
+            // Readers wait, since a host answers no request before the engine has recovered.
             if read.recovered().await {
                 run.note(|| "recovered".to_owned());
                 run.audit(&read, &due).await;
@@ -297,7 +303,7 @@ impl Run {
         if !self.world.happens(stops_properly) {
             return false;
         }
-        // Everything else goes on meanwhile.
+        // Clients, readers and faults go on meanwhile.
         let is_clean = engine.stop().await;
         if is_clean {
             self.count(Fault::ShutDown);
@@ -315,7 +321,8 @@ impl Run {
         }
     }
 
-    /// The last life, without faults: everything becomes quiet.
+    /// Runs the last life, without faults, until the engine is quiet. Returns whether it was shut
+    /// down properly.
     async fn end(&self, engine: Rc<Engine>) -> bool {
         self.report(&engine);
         let recovered = engine.recovered().await;
@@ -351,7 +358,8 @@ impl Run {
     }
 
     async fn audit(&self, engine: &Engine, due: &Promises) -> Model {
-        // Reads of the ports never wait: nothing else runs meanwhile.
+        // Reads of the ports do not wait here, so no other task uses `seen` meanwhile,
+        // and none runs beside it.
         self.beside.is_audited.set(true);
         let mut seen = std::mem::take(&mut *self.seen.borrow_mut());
         let mut model = audit::audit(engine, &self.services, &self.views, &seen, due).await;
@@ -383,7 +391,7 @@ impl Run {
         page.map_or(vec![], |page| page.logs)
     }
 
-    /// Why the run is not over yet.
+    /// Why the engine is not quiet yet; `None` if it is.
     async fn unquiet(&self, engine: &Engine) -> Option<String> {
         let ports = engine.ports();
         let status = engine.status();
@@ -403,7 +411,7 @@ impl Run {
             for view in self.views.iter().filter(|v| v.services().contains(&log.service())) {
                 let cursor = ports.views[view.name()].cursor(&log).await.ok().flatten();
                 let cursor = cursor.unwrap_or_default();
-                // A view that cannot apply an entry is parked there for ever: the audit looks at which.
+                // A view that cannot apply an entry stays parked. The audit checks at which entry.
                 let is_parked =
                     cursor.parked.as_ref().is_some_and(|p| counted(&p.reason).is_none());
                 if cursor.seq < tail && !is_parked {
@@ -414,7 +422,7 @@ impl Run {
         None
     }
 
-    /// The operator finds nothing wrong with what is parked as suspect, and lets it go on.
+    /// The operator: releases parked suspects, and redrives views that were parked after crashes.
     async fn operate(&self, engine: &Engine) {
         let ports = engine.ports();
         for log in self.logs(engine).await {
@@ -438,7 +446,7 @@ impl Run {
         }
     }
 
-    /// One client.
+    /// A client: sends batches, again and again.
     async fn send(&self, engine: &Engine) {
         loop {
             self.pause(CLIENT_MS).await;
@@ -449,7 +457,7 @@ impl Run {
                 .collect();
             let texts: Vec<String> = batch.iter().map(Value::to_string).collect();
             let bytes: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
-            // If the machine stops before the answer, they stay there.
+            // If the machine stops before the answer, a later life sends these commands again.
             let from = self.unanswered.borrow().len();
             self.unanswered.borrow_mut().extend(batch.iter().cloned());
             let answers = engine.ingest().ingest(&bytes).await;

@@ -8,15 +8,15 @@ use serde_json::Value;
 
 type RowPlace = (&'static str, LogId, RowKey);
 
-/// Receipts, and what they are for.
+/// Receipts, each with its command.
 pub(super) type Promises = BTreeMap<(LogId, Seq), Command>;
 
-/// All of it.
+/// What clients and readers have seen so far.
 #[derive(Default)]
 pub(super) struct Seen {
     /// Every command that was ever sent, whether it was accepted or not.
     sent: BTreeMap<(LogId, Origin, CommandId), Vec<Command>>,
-    /// Receipts.
+    /// The receipts.
     pub(super) promised: Promises,
     /// Entries that a reader saw.
     pub(super) entries: BTreeMap<(LogId, Seq), Entry>,
@@ -38,7 +38,7 @@ impl Seen {
         }
     }
 
-    /// A client is about to send a command. `None`: it is no command at all.
+    /// A client is about to send a command. `None`: the command is not valid.
     pub(super) fn sends(&mut self, command: &Value, services: &Services) -> Option<Request> {
         let request = Request::parse(command.to_string().as_bytes(), services).ok()?;
         let Request { log, command } = request.clone();
@@ -58,7 +58,7 @@ impl Seen {
         });
     }
 
-    /// The commands that this entry may be of.
+    /// The commands whose outcome this entry may be.
     pub(super) fn candidates(&self, log: &LogId, entry: &Entry) -> Vec<Command> {
         if let Some(command) = self.promised.get(&(log.clone(), entry.seq)) {
             return vec![command.clone()];

@@ -1,4 +1,5 @@
-//! What a run came upon. A check of something that never happens shows nothing, so a test requires each of these.
+//! The cases that runs must cover. A check proves nothing about a case that never occurs, so a test
+//! requires each of them.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +9,20 @@ use fanfold::entry::{Entry, Outcome};
 use super::Model;
 use super::decide::TOO_LARGE;
 
-/// Something that a run came upon.
+/// A case that a run can cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Case {
     /// An entry has several events of one document.
     SeveralEvents,
-    /// A document that was removed is made again.
+    /// A removed document is made again.
     MadeAgain,
-    /// A command was accepted, and nothing happened.
+    /// A command was accepted without events.
     NoEvents,
     /// An event is of a version before the newest.
     OlderVersion,
-    /// A command was refused for what a document says.
+    /// A service refused a command after it read a document.
     Refused,
-    /// A command that came again was recognised.
+    /// A repeated command was recognised.
     Duplicate,
     /// A client used an id for another command.
     IdReused,
@@ -81,7 +82,7 @@ impl Model {
         *self.cases.entry(case).or_default() += 1;
     }
 
-    /// Counts what an entry is a case of.
+    /// Counts the case that an entry shows.
     pub(super) fn count(&mut self, log: &LogId, entry: &Entry) {
         match &entry.outcome {
             Outcome::Accepted(events) if events.is_empty() => self.came_upon(Case::NoEvents),

@@ -1,4 +1,4 @@
-//! What each command should come to.
+//! The outcome that each command should have.
 
 use fanfold::body::commit;
 use fanfold::catch::Fault as Panic;
@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use super::{LogModel, Model};
 
-/// The code of what is beyond a limit.
+/// The code of a rejection because of a limit.
 pub(super) const TOO_LARGE: &str = "too_large";
-/// Bytes by which an entry with another outcome may be longer or shorter than it is taken to be here.
+/// Bytes by which the model may underestimate an entry that was rejected as too large: it sees only
+/// the rejection.
 const ENTRY_BYTES_ABOUT: usize = 100;
 
 impl Model {
@@ -52,10 +53,10 @@ impl Model {
         if let Some(of) = model.used.get(&(command.origin.clone(), command.id))
             && outcome.uses_id()
         {
-            // The window gives an id a second time.
+            // The id was used, though the window has it as new. The mismatch is then a breach.
             return Some(Outcome::Duplicate { of: *of });
         }
-        // Stored as an entry it may be too large.
+        // An entry with this outcome may be too large.
         let as_entry = Entry { outcome: outcome.clone(), ..entry.clone() };
         let mut written = Vec::new();
         commit::write_entry(&as_entry, &mut written).ok()?;

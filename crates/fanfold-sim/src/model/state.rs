@@ -1,4 +1,5 @@
-//! Checks of the state table: every item is the fold at its seq, and the head promises nothing that is not there.
+//! Checks of the state table: every item is the fold at its seq, and everything up to the head is
+//! stored and published.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +58,7 @@ impl Model {
         }
     }
 
-    /// The keys of documents, windows and head that the state table may have of a log, head last.
+    /// The keys of documents, windows and head that the state table may have for a log, heads last.
     pub fn state_keys(&self, log: &LogId) -> Vec<StateKey> {
         let Some(model) = self.logs.get(log) else { return Vec::new() };
         let of_version = |version: u32| {
@@ -112,7 +113,8 @@ impl LogModel {
     }
 }
 
-/// Whether two windows say the same of every id from this time on. An idle window forgets its ids when it is next written.
+/// Whether two windows give the same answer for every id from this time on. An idle window forgets
+/// its ids when it is next written.
 fn same_ids(one: &Window, other: &Window, now: Time) -> bool {
     let forgotten = |window: &Window| {
         let mut window = window.clone();

@@ -1,4 +1,5 @@
-//! Checks of the views: every row is the fold at its seq, cursors promise nothing that is not there, and nothing goes back.
+//! Checks of the views: every row is the fold at its seq, no cursor passes a row that is not
+//! stored, and no reader goes backwards.
 
 use std::collections::BTreeMap;
 
@@ -58,23 +59,23 @@ impl Model {
         );
     }
 
-    /// A view acknowledged a message while its cursor of this log was at `cursor`. `excused`: the
-    /// view is parked or marked behind for this log.
+    /// A view acknowledged a message with a commit, given by its log and last seq, while its cursor
+    /// of this log was at `cursor`. `excused`: the view is parked or marked behind for this log.
     pub fn message_acknowledged(
         &mut self,
         view: &'static str,
-        notice: (&LogId, Seq),
+        commit: (&LogId, Seq),
         cursor: Seq,
         excused: bool,
     ) {
-        let (log, last) = notice;
+        let (log, last) = commit;
         self.check(Invariant::F6, cursor >= last || excused, || {
             format!("{view} {log}: {last} was acknowledged, the cursor is at {cursor}")
         });
     }
 
-    /// Checks the stored rows of a view whose cursor is at `cursor`. Each must be the fold at its seq,
-    /// and none may be older than the cursor requires. `rows` has live rows only.
+    /// Checks the stored rows of a view whose cursor is at `cursor`. Each must be the fold at its
+    /// seq, and none may be older than the cursor requires. `rows` has live rows only.
     pub fn rows_stored(
         &mut self,
         view: &'static str,

@@ -150,7 +150,7 @@ fn one(stack: &Moto<'_>, fault: &Fault) -> Result<()> {
     })
 }
 
-/// Plants the fault for a while. It is an error if it met nothing.
+/// Plants the fault for a while. Fails if no call met the fault.
 fn plant(stack: &Moto<'_>, what: &What) -> Result<()> {
     match what {
         What::Calls(fault) => {

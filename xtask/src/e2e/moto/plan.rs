@@ -22,7 +22,7 @@ const SHARDS: u64 = 2;
 const BY_QUEUE: &str = "Statement";
 /// The period of schedules: the template's minute would be long for a test.
 const SCHEDULE_MS: u64 = 5_000;
-/// Logs that each of the four sweeps looks at in a run. Each log costs moto some calls, and it
+/// Logs that each of the four sweeps inspects in a run. Each log costs moto some calls, and it
 /// handles about 250 a second.
 const LOGS_PER_SWEEP: u64 = 40;
 /// How often streams and queues are polled, in milliseconds. Each poll costs moto some calls.
@@ -75,7 +75,7 @@ pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) 
             subscriptions.push(Subscription { topic, queue: endpoint, is_raw });
             continue;
         }
-        // moto would run the function itself, in Docker. So it gets a queue instead.
+        // moto would run the function itself, in Docker, so a queue is subscribed instead.
         let function = last(&endpoint, ':');
         let name = format!("{function}-deliveries");
         let queue = json!({ "Type": "AWS::SQS::Queue", "Properties": { "QueueName": name } });
@@ -186,7 +186,7 @@ fn host(
                 "Schedule" | "ScheduleV2" => {
                     schedules.insert(name.clone(), json!(SCHEDULE_MS));
                 }
-                other => anyhow::bail!("{id} has an event {other}, which this does not know"),
+                other => anyhow::bail!("{id} has an event of the unknown type {other}"),
             }
         }
     }

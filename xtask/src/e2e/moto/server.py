@@ -5,7 +5,7 @@
 - Calls can be refused, or answered with an error after their effect. `PUT /_fault` plants
   {"target": "PutItem", "texts": ["all of these are in", "the request"], "type": "AccessDeniedException", "status": 400,
   "share": 1.0, "after": false}, `DELETE /_fault` ends it. Both, and `GET /_fault`, answer how many calls it has met.
-- It is faster: it remembers what a call would look for on the disk, or sort a whole table for.
+- It is faster: it lists moto's modules only once, and a query reads only the items of its key.
 
 It writes each call that it answers with an error to the file REFUSED, with the reason.
 """

@@ -1,9 +1,9 @@
 //! Crashes, power cuts and errors at every system call that changes the folder.
 //!
-//! The tests record a short run of `fanfold up`: a start in an empty folder, commands, a checkpoint, a
-//! split of a shard, an end, a start, a kill, a start. They start a host on a copy of every state that
-//! a crash can leave (see `record.rs`), also after half of each write. Commands acknowledged by then
-//! must have exactly one entry, and the host must accept commands.
+//! The tests record a short run of `fanfold up`: a start in an empty folder, commands, a
+//! checkpoint, a split of a shard, an end, a start, a kill, a start. They start a host on a copy of
+//! every state that a crash can leave (see `record.rs`), also after half of each write. Commands
+//! acknowledged by then must have exactly one entry, and the host must accept commands.
 //!
 //! `FANFOLD_POINTS=all` tries all states; a number tries that many in each test, chosen by
 //! `FANFOLD_SEED`. `cargo xtask crash-points` tries all.
@@ -97,8 +97,8 @@ fn chosen(points: usize) -> HashSet<usize> {
     all.into_iter().take(wanted).collect()
 }
 
-/// Checks each value that `all` passes on, [`AT_ONCE`] at the same time. Prints the name of one that
-/// fails, and panics in the end.
+/// Checks each value that `all` passes on, [`AT_ONCE`] at the same time. Prints the name of one
+/// that fails, and panics in the end.
 fn each<T: Send>(
     all: impl FnOnce(&mut dyn FnMut(T)),
     name: impl Fn(&T) -> String + Sync,
@@ -226,8 +226,8 @@ struct State {
     what: String,
 }
 
-/// Whether this call is to be skipped: it is in the middle of a long row of writes to one file, and is
-/// not each 16th of them.
+/// Whether no state after this call is tried, since it is within a long run of writes to one file.
+/// Of these only each 16th is tried.
 fn is_amidst_writes(steps: &[Step], at: usize) -> bool {
     let file = |at: usize| match steps.get(at) {
         Some(Step::Call(Call::Write { ino, .. })) => Some(*ino),
@@ -237,7 +237,7 @@ fn is_amidst_writes(steps: &[Step], at: usize) -> bool {
     at >= 2 && !at.is_multiple_of(16) && around.into_iter().all(|near| file(near) == file(at))
 }
 
-/// Passes on all different states of a record; returns the number of its calls.
+/// Passes each different state of a record to `pass`; returns the number of calls.
 fn states(steps: &[Step], mut pass: impl FnMut(State)) -> usize {
     let (mut disk, mut acked, mut calls) = (Disk::new(), 0, 0);
     let mut seen = HashSet::new();
@@ -371,8 +371,8 @@ struct Fault {
     error: Option<(&'static str, i32)>,
 }
 
-/// Runs `fanfold up` with a fault, some commands, and an end. Returns the number of calls, and whether
-/// the fault was reached.
+/// Runs `fanfold up` with a fault, some commands, and an end. Returns the number of calls, and
+/// whether the fault was reached.
 fn live_with(bench: &Bench, fault: &Fault) -> (usize, bool) {
     let what = fault.error.map_or("kill", |(name, _)| name);
     let folder = bench.folder(&format!("{what}-{}", fault.at));

@@ -1,8 +1,8 @@
 //! The calls by which a process changed a folder, and what a crash after any of them leaves.
 //!
-//! There are two kinds of crash. If the process ends, everything it did is kept. If the machine loses
-//! power, only what was synced of each file and folder is kept. Syncing a file also makes its name
-//! durable, as the file systems of Linux do; the model assumes nothing else.
+//! There are two kinds of crash. If the process ends, everything it did is kept. If the machine
+//! loses power, only what was synced of each file and folder is kept. Syncing a file also makes its
+//! name durable, as the file systems of Linux do; the model assumes nothing else.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

@@ -1,5 +1,5 @@
-/* Records every system call by which a process changes one folder, in one order. seccomp traps the calls
- * of all code in the process, and the handler makes them itself, one at a time.
+/* Records every system call by which a process changes one folder, in one order. seccomp traps the
+ * calls of all code in the process, and the handler makes them itself, one at a time.
  *
  * FANFOLD_SHIM_FOLDER  the folder, absolute
  * FANFOLD_SHIM_RECORD  a file to which each call is appended when it is done: see `record.rs`
@@ -147,7 +147,7 @@ static long handle(long nr, long a, long b, long c, long d, long e, long f) {
     struct call call = {nr, has_fd ? ino_of(a) : 0, 0, flags, strlen(one), strlen(two)};
     const void *more = two;
     if (result < 0) {
-        /* It has changed nothing, but it counts as a call. */
+        /* A failed call has changed nothing, but it counts. */
         call.nr = -1;
         call.two_bytes = 0;
     } else if (opens) {

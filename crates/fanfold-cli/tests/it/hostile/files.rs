@@ -41,7 +41,7 @@ fn silent_connections_are_evicted_for_others() {
 }
 
 #[test]
-fn without_free_files_it_logs_an_error_and_answers_new_clients() {
+fn a_host_without_free_files_logs_an_error_and_answers_new_clients() {
     let up = up(48, "--connections-max 1000 --idle-ms 3000 --grace-ms 100");
     let silent: Vec<_> = (0..48).map(|_| connect(&up)).collect();
     let mut late = connect(&up);

@@ -1,7 +1,7 @@
-//! Misbehaving clients of a real `fanfold up`, over raw sockets. Meanwhile a well-behaved client, the
-//! [`Neighbour`], must get its answers.
+//! Misbehaving clients of a real `fanfold up`, over raw sockets. Meanwhile a well-behaved client,
+//! the [`Neighbour`], must get its answers.
 //!
-//! The tests are in this package because cargo tells only these where the binary is. They make the
+//! The tests are in this package because cargo passes the binary's path only to them. They make the
 //! host's limits small, so that no test waits for half a minute.
 
 mod connections;
@@ -82,7 +82,7 @@ fn open(id: u64, org: &str) -> String {
 }
 
 /// A well-behaved client: it sends commands, each on its own connection, reads their entries, and
-/// sends a batch of 100 KB now and then.
+/// sometimes sends a batch of 100 KB.
 struct Neighbour {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u64, Duration)>,

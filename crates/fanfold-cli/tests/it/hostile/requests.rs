@@ -83,7 +83,7 @@ fn curl_works_with_every_name_of_loopback() {
 }
 
 #[test]
-fn a_wrong_body_is_answered_with_what_is_wrong() {
+fn a_wrong_body_is_answered_with_the_reason() {
     let up = up(&[]);
     let neighbour = Neighbour::begin(&up);
     let post = |path: &str, headers: &str, body: &[u8]| request("POST", path, headers, body);
@@ -176,7 +176,7 @@ fn malformed_http_is_answered_or_closed() {
     let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
     let smuggled = format!("POST /command HTTP/1.1\r\nHost: localhost\r\n{both}\r\n0\r\n\r\n");
     check(&up, smuggled, "400 ", "");
-    // HTTP/2 with prior knowledge is told, in its own frames, to use HTTP/1.1.
+    // A client of HTTP/2 with prior knowledge gets a refusal in frames of HTTP/2.
     let mut http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     http2.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     assert!(exchange(&up, http2).ends_with("use HTTP/1.1 here"));

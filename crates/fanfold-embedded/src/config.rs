@@ -1,4 +1,4 @@
-//! What an engine hosts, and how.
+//! The configuration of an engine.
 
 use std::sync::Arc;
 
@@ -10,22 +10,23 @@ use crate::env::SystemEnv;
 use crate::limit::Limit;
 use crate::tasks::{Spawner, TokioSpawner};
 
-/// What an engine hosts, and how.
+/// The services and views of an engine, and its settings.
 #[derive(Clone)]
 pub struct Config {
     /// The services.
     pub services: Services,
     /// The views.
     pub views: Views,
-    /// Records are processed in so many tasks a shard, 1 to 10.
+    /// Lanes per shard of the change stream and of the command stream, 1 to 10.
     pub parallelization: usize,
-    /// How much is kept of what is on its way.
+    /// The limits of data in transit.
     pub transit: TransitConfig,
-    /// How often the sweeps run, in milliseconds. On AWS a run costs money, here it does not.
+    /// The pause between two runs of a sweep, in milliseconds.
     pub sweep_ms: u64,
-    /// An invocation that has not returned after so many milliseconds ends the process of a durable engine.
+    /// How long an invocation may run before the watchdog ends the process, in milliseconds. Has no
+    /// effect without [`Machine::has_watchdog`].
     pub hang_ms: u64,
-    /// How long a shutdown waits for what is on its way, in milliseconds.
+    /// How long a shutdown waits for data in transit, in milliseconds.
     pub drain_ms: u64,
 }
 
@@ -37,45 +38,45 @@ impl Default for Config {
             views: Views::default(),
             parallelization: 1,
             transit: TransitConfig::default(),
-            // A log that stands still is left alone for ten seconds: looking more often finds no more.
+            // A sweep ignores what is younger than ten seconds: more runs would find no more.
             sweep_ms: 10_000,
-            // An invocation has a minute, and ten seconds more before it is given up.
+            // Above the 70 s after which an event source drops an invocation.
             hang_ms: 80_000,
-            // Half of what service managers commonly wait before they kill.
+            // Half of the time that service managers commonly wait before they kill a process.
             drain_ms: 5_000,
         }
     }
 }
 
-/// How much is kept of what is on its way.
+/// The limits of data in transit.
 #[derive(Debug, Clone)]
 pub struct TransitConfig {
     /// Shards of the change stream and, in a new folder, of the command stream.
     pub shards: usize,
-    /// How much may be on its way before commands are refused.
+    /// The backlog beyond which commands are refused.
     pub backlog: Limit,
-    /// Bytes of notifications kept for subscribers that have not come to them yet.
+    /// Bytes of notifications kept for subscribers that have not reached them yet.
     pub notifications_bytes_max: usize,
-    /// How many dead letters of one view are kept, and how large they may be together.
+    /// The dead letters that are kept for one view.
     pub dead_letters: Limit,
 }
 
 impl Default for TransitConfig {
-    /// For a machine of 1 GiB: what is on its way takes at most about a quarter of it.
+    /// For a machine with 1 GiB of memory: data in transit takes at most about a quarter of it.
     fn default() -> Self {
         Self {
-            // As many as cores, on the machines that one process is enough for.
+            // About the number of cores of a machine whose load one process can take.
             shards: 4,
             // Some seconds of work.
             backlog: Limit { items: 200_000, bytes: 128 * 1024 * 1024 },
             notifications_bytes_max: 64 * 1024 * 1024,
-            // More than a sweep delivers in ten runs: a view with so many is broken.
+            // More than a sweep delivers in ten runs: a view with so many letters is broken.
             dead_letters: Limit { items: 1_000, bytes: 16 * 1024 * 1024 },
         }
     }
 }
 
-/// What an engine runs on.
+/// The disk, the clock and the tasks of an engine.
 #[derive(Clone)]
 pub struct Machine {
     /// Files and tables.
@@ -84,12 +85,13 @@ pub struct Machine {
     pub env: Arc<dyn Env>,
     /// Runs the tasks.
     pub spawner: Arc<dyn Spawner>,
-    /// Whether a hung invocation ends the process: something must start it again, and it must find its data then.
+    /// Whether a watchdog ends the process when an invocation hangs. A supervisor must then restart
+    /// the process, and the disk must have kept its data.
     pub has_watchdog: bool,
 }
 
 impl Machine {
-    /// This machine: its disk, its clock, and the tokio runtime that this is called in.
+    /// This machine: its disk, its clock, and the current tokio runtime.
     pub fn this() -> Self {
         Self {
             disk: Arc::new(FileDisk),

@@ -1,7 +1,7 @@
 //! The seam between the store and the machine: files, and the tables that a database keeps.
 //!
-//! [`FileDisk`] is the real one. [`MemoryDisk`] keeps everything in memory: for `--in-memory`, and, told to lose what
-//! was not synced, to tear writes, to fill up and to fail, for tests and the simulator.
+//! [`FileDisk`] is the real disk. [`MemoryDisk`] keeps everything in memory, for `--in-memory`.
+//! Tests and the simulator also make it lose unsynced data, tear writes, fill up and fail.
 
 mod files;
 mod memory;
@@ -17,32 +17,33 @@ use crate::store::{StoreError, Tables};
 
 /// Files and tables, by their paths.
 ///
-/// What a crash leaves: a file has at least the bytes that were synced, unless they were overwritten or cut off since; a
-/// folder lists at least what it listed at its last [`Disk::sync_folder`], unless that was removed or renamed since; a
-/// rename is done or not done. Tables have every batch that was committed, and of a batch all or nothing.
+/// After a crash, a file has at least its synced bytes, unless they were overwritten or cut off
+/// since. A folder has at least the names of its last [`Disk::sync_folder`], unless they were
+/// removed or renamed since. A rename is done or not done. Tables have every committed batch, and
+/// of any batch all or nothing.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a folder and those above it, durably. Not an error if it is there.
+    /// Creates a folder and its missing parents, durably. Succeeds if the folder exists.
     fn make_folder(&self, folder: &Path) -> io::Result<()>;
 
     /// The names in a folder, with the bytes of those that are files.
     fn list(&self, folder: &Path) -> io::Result<Vec<(String, u64)>>;
 
-    /// Whether nothing is at this path. `false` also if that cannot be found out.
+    /// Whether nothing is at this path. `false` also if the check fails.
     fn is_missing(&self, path: &Path) -> bool;
 
-    /// The whole content of a file, which is small.
+    /// The whole content of a small file.
     fn read(&self, file: &Path) -> io::Result<Vec<u8>>;
 
-    /// Opens a file that is there, to be read and written.
+    /// Opens an existing file for reading and writing.
     fn open(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens an empty file. One of this name is emptied.
+    /// Creates a file, or empties the existing one.
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Opens a file, made if it is not there, and holds it until it is dropped. `None`: another process holds it.
+    /// Opens or creates a file, and locks it until it is dropped. `None`: another process has it.
     fn lock(&self, file: &Path) -> io::Result<Option<Box<dyn DiskFile>>>;
 
-    /// Renames a file, in one step. One of the new name is replaced.
+    /// Renames a file atomically. Replaces an existing file of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
@@ -51,13 +52,13 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a folder with everything in it.
     fn remove_folder(&self, folder: &Path) -> io::Result<()>;
 
-    /// Makes durable which files a folder has.
+    /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 
-    /// The bytes that everything below a folder takes.
+    /// The total size of everything below a folder, in bytes.
     fn bytes_below(&self, folder: &Path) -> u64;
 
-    /// Opens tables of these names, and makes those that are missing. `is_new`: the folder holds none yet.
+    /// Opens these tables, and creates missing ones. `is_new`: the folder has no tables yet.
     fn open_tables(
         &self,
         folder: &Path,
@@ -65,32 +66,32 @@ pub trait Disk: Send + Sync + 'static {
         is_new: bool,
     ) -> Result<Box<dyn Tables>, StoreError>;
 
-    /// Whether the making of tables in this folder broke off, or was never begun.
+    /// Whether the creation of tables in this folder was interrupted, or never begun.
     fn are_tables_unfinished(&self, folder: &Path) -> io::Result<bool>;
 }
 
 /// An open file.
 pub trait DiskFile: Send + Sync {
-    /// Its length.
+    /// The length of the file.
     fn bytes(&self) -> io::Result<u64>;
 
-    /// Reads what is at `from`, at most `buffer.len()` bytes; 0 at the end.
+    /// Reads at most `buffer.len()` bytes at `from`. Returns 0 at the end.
     fn read_at(&self, from: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `at`. After an error any part of them may be written.
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts it off, or fills it up with zeros.
+    /// Cuts the file off, or extends it with zeros.
     fn set_len(&mut self, bytes: u64) -> io::Result<()>;
 
-    /// Makes its bytes durable.
+    /// Makes the bytes of the file durable.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Whether its path still leads to it. `true` also if that cannot be found out.
+    /// Whether the path still leads to this file. `true` also if the check fails.
     fn is_linked(&self) -> bool;
 }
 
-/// Reads a file from a place on.
+/// Reads a file from an offset on.
 pub(crate) struct ReadFrom<'a> {
     pub(crate) file: &'a dyn DiskFile,
     pub(crate) at: u64,

@@ -1,4 +1,4 @@
-//! All of it together: ports, stages, what drives them, and what sweeps behind them.
+//! The engine: ports, stages, event sources and sweeps in one process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,31 +29,30 @@ use crate::subscription::Deliveries;
 use crate::tasks::{TaskSet, Tasks};
 use crate::transit::Position;
 
-/// How long the tasks have to end, once they are told to, in milliseconds: an invocation that is under way may come to its
-/// end.
+/// How long a stop waits for the tasks, in milliseconds, so that invocations under way can finish.
 const STOP_MS: u64 = 5_000;
-/// How long a start waits until everything is processed again, in milliseconds. Most often that is half a second of work;
-/// one record at a time it may take a while.
+/// How long [`Engine::recovered`] waits, in milliseconds. Recovery usually repeats half a second of
+/// work, but takes longer when it processes one record at a time.
 const RECOVER_MS: u64 = 60_000;
-/// How often a draining engine looks whether it is empty, in milliseconds.
+/// The pause between two checks whether a drain or a recovery is complete, in milliseconds.
 const DRAIN_LOOK_MS: u64 = 5;
 
-/// How much is on its way, and what became of deliveries.
+/// The amount of data in transit, and the outcomes of deliveries.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// Changes that the relay has not finished.
     pub changes: usize,
     /// Records that the processor has not finished.
     pub records: usize,
-    /// Notifications that a view has not come to.
+    /// Notifications that at least one view has not taken.
     pub notifications: usize,
-    /// By view.
+    /// The counts of deliveries, by view.
     pub deliveries: Vec<(&'static str, Arc<Deliveries>)>,
-    /// What the last run of the sweep saw.
+    /// The report of the last run of the sweep.
     pub swept: SweepReport,
 }
 
-/// What a running engine reports of itself: for metrics.
+/// Reports on a running engine, for metrics.
 #[derive(Clone)]
 pub struct Monitor {
     ports: Ports,
@@ -69,7 +68,7 @@ impl Monitor {
         self.is_durable.then_some(&*self.durability)
     }
 
-    /// What is going on.
+    /// The current status.
     pub fn status(&self) -> Status {
         Status {
             changes: self.ports.commands.changes().backlog().items(),
@@ -102,7 +101,7 @@ impl Downstream for Stages {
     }
 }
 
-/// The running engine. Dropping it stops it in the middle; see [`Engine::shutdown`].
+/// The running engine. Dropping it abandons the work under way; see [`Engine::shutdown`].
 pub struct Engine {
     monitor: Monitor,
     replay: Arc<Replay>,
@@ -116,20 +115,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts an engine that keeps everything in memory. Must be called inside of a tokio runtime with a timer.
+    /// Starts an engine in memory. Must be called inside of a tokio runtime with a timer.
     pub fn start(config: Config) -> Result<Self, OpenError> {
         let mut engine = Self::open_on(Machine::in_memory(), config, Path::new("/memory"))?;
         engine.monitor.is_durable = false;
         Ok(engine)
     }
 
-    /// Starts an engine that keeps everything in a folder, which is made if it is not there; and goes on with what it
-    /// finds there. Must be called inside of a tokio runtime with a timer.
+    /// Starts an engine that keeps everything in a folder. Creates the folder if it is missing,
+    /// else continues with its data. Must be called inside of a tokio runtime with a timer.
     pub fn open(config: Config, folder: &Path) -> Result<Self, OpenError> {
         Self::open_on(Machine::this(), config, folder)
     }
 
-    /// As [`Engine::open`], on another machine.
+    /// As [`Engine::open`], on the given machine.
     pub fn open_on(machine: Machine, config: Config, folder: &Path) -> Result<Self, OpenError> {
         let steady = Arc::new(SteadyEnv::new(machine.env));
         let env: Arc<dyn Env> = steady.clone();
@@ -208,8 +207,8 @@ impl Engine {
         Ok(Self { monitor, replay, ingest, reads, env, drain_ms, sweeps, stages, stopper })
     }
 
-    /// Returns once everything that was on its way when the engine ended the last time has come to its entries and views;
-    /// `false`: it has not, after a minute.
+    /// Waits until all commands that were in transit when the engine last ended have entries, and
+    /// the views have these. `false`: a minute was not enough.
     pub async fn recovered(&self) -> bool {
         let recovered = async {
             self.monitor.durability.until_recovered(&*self.env).await;
@@ -220,13 +219,13 @@ impl Engine {
         self.within(RECOVER_MS, recovered).await
     }
 
-    /// Returns, with what to say, once the folder that everything is kept in is not there any more: then nothing is
-    /// accepted, and the engine is of no use. Never, if everything is in memory.
+    /// Waits until the engine's folder is gone, and returns the error. The engine then accepts no
+    /// more commands. In memory, never returns.
     pub async fn lost(&self) -> StoreError {
         self.monitor.durability.store().folder().gone().await
     }
 
-    /// Takes commands.
+    /// Accepts commands.
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
     }
@@ -236,7 +235,7 @@ impl Engine {
         &self.reads
     }
 
-    /// The ports below both.
+    /// The ports of the engine.
     pub fn ports(&self) -> &Ports {
         &self.monitor.ports
     }
@@ -246,12 +245,12 @@ impl Engine {
         &self.monitor
     }
 
-    /// How much is on its way, and what became of deliveries.
+    /// The amount of data in transit, and the outcomes of deliveries.
     pub fn status(&self) -> Status {
         self.monitor.status()
     }
 
-    /// The shards of the command stream, to be split and merged from elsewhere.
+    /// The shards of the command stream.
     pub fn command_shards(&self) -> &Arc<Shards<ReceivedRecord>> {
         self.ports().stream.records()
     }
@@ -279,13 +278,15 @@ impl Engine {
         self.command_shards().merge(one, other)
     }
 
-    /// Admits nothing more, waits until what was accepted has come to its entries and views, and stops all tasks. `false`:
-    /// that took longer than `drain_ms`; what was left is processed at the next start, and gone if it was in memory.
+    /// Admits no more commands, waits at most `drain_ms` until the accepted ones have entries and
+    /// the views have these, and stops all tasks. `false`: in memory, work is left and lost; in a
+    /// folder, a task did not end, or the last checkpoint failed. In a folder, the next start does
+    /// the work that is left.
     pub async fn shutdown(self) -> bool {
         self.stop().await
     }
 
-    /// As [`Engine::shutdown`], by reference: the folder stays in use until the engine is dropped.
+    /// As [`Engine::shutdown`], by reference: the folder stays locked until the engine is dropped.
     pub async fn stop(&self) -> bool {
         self.monitor.ports.admission.close();
         self.sweeps.0.abort();
@@ -297,7 +298,7 @@ impl Engine {
         };
         let drained = self.within(self.drain_ms, drained).await;
         self.stopper.stop();
-        // A task that does not end is not waited for: a thread cannot be ended from outside.
+        // A thread cannot be ended from outside, so a task that does not end is left behind.
         let stopped = self.within(STOP_MS, self.stages.0.ended()).await;
         let clean = drained && stopped;
         if !clean {
@@ -314,12 +315,13 @@ impl Engine {
         }
     }
 
-    /// Whether some work is done within some milliseconds.
+    /// Whether `work` completes within `ms` milliseconds.
     async fn within(&self, ms: u64, work: impl Future<Output = ()>) -> bool {
         matches!(select(pin!(work), self.env.sleep(ms)).await, Either::Left(_))
     }
 
-    /// In the order of the stages: what leaves one is in the next before it is gone.
+    /// Whether no data is in transit. `status` reads the stages in order, and an item enters the
+    /// next stage before it leaves the one before, so no item is missed.
     fn is_drained(&self) -> bool {
         let status = self.status();
         let (changes, records) = (status.changes, status.records);
@@ -331,7 +333,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// The loops stop where they are, also if a [`Monitor`] outlives the engine: the runtime of their timers may end next.
+    /// Stops the loops, even if a [`Monitor`] is left: the runtime of their timers may end next.
     fn drop(&mut self) {
         self.monitor.durability.abandon();
     }

@@ -10,22 +10,23 @@ use fanfold_pipeline::ports::Env;
 
 use crate::striped::lock;
 
-/// The system's clock, tokio's timer, and a cryptographic random number generator, seeded by the operating system: its
-/// numbers never repeat by accident, also not after a restart.
+/// The system's clock, tokio's timer, and a cryptographic random number generator that the
+/// operating system seeds, so that its numbers do not repeat, even after a restart.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEnv;
 
-/// Another environment, whose time never goes back. While its clock is behind, because it was set back in this run or
-/// since an earlier one, time goes on at half speed until the clock has caught up: so everything that waits for some time
-/// to pass still comes to it.
+/// Wraps an environment so that its time never goes back. While the clock is behind, because it was
+/// set back in this run or since an earlier one, time runs at half speed until the clock has caught
+/// up, so every wait for a time still ends.
 ///
-/// A command's entry has the time at which it was accepted (`docs/design.md#process`), unless the processor's time is before
-/// that. Here it never is: a command that is decided again after a crash gets the same time.
+/// An entry has the time at which its command was accepted, unless the processor's time is before
+/// that (`docs/design.md#process`). With this environment it never is, so a command that is decided
+/// again after a crash gets the same time.
 pub(crate) struct SteadyEnv {
     env: Arc<dyn Env>,
-    /// The latest time that was given out, in milliseconds.
+    /// `now` returns no time before this, in milliseconds.
     latest_ms: AtomicU64,
-    /// Where time went on from when the clock was found to be behind.
+    /// The start of the time at half speed, when the clock was last found to be behind.
     behind: Mutex<Option<SetBack>>,
 }
 
@@ -40,7 +41,7 @@ impl SteadyEnv {
         Self { env, latest_ms: AtomicU64::new(0), behind: Mutex::default() }
     }
 
-    /// From now on the time is not before this.
+    /// From now on, `now` returns no time before `time`.
     pub(crate) fn not_before(&self, time: Time) {
         self.latest_ms.fetch_max(time.0, Ordering::Relaxed);
     }
@@ -67,7 +68,7 @@ impl Env for SteadyEnv {
             let now_ms = self.while_behind();
             return Time(self.latest_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms));
         }
-        // Another thread may have given out a later time meanwhile.
+        // Another thread may have returned a later time meanwhile.
         Time(self.latest_ms.fetch_max(clock_ms, Ordering::Relaxed).max(clock_ms))
     }
 
@@ -87,7 +88,7 @@ impl Env for SteadyEnv {
 #[async_trait]
 impl Env for SystemEnv {
     fn now(&self) -> Time {
-        // A clock before 1970 is as wrong as one at 1970.
+        // A clock that is set before 1970 counts as 1970.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
@@ -112,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// A clock that is `ahead_ms` of the time that passes.
+    /// A clock that differs by `ahead_ms` from the time that passes.
     #[derive(Default)]
     struct Clock {
         passed_ms: AtomicU64,
@@ -140,7 +141,7 @@ mod tests {
     fn time_goes_on_at_half_speed_while_the_clock_is_behind() {
         let clock = Arc::new(Clock::default());
         let env = SteadyEnv::new(clock.clone());
-        // What passes, how far the clock is ahead then, and the time that is given out.
+        // The time that passes, how far the clock is ahead after that, and the expected time.
         for (passed_ms, ahead_ms, expected) in [
             (1_000, 0, 1_000),
             (0, 500, 1_500),

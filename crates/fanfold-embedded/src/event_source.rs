@@ -1,12 +1,12 @@
 //! Drives a stage from a shard, as Lambda's event source mappings do.
 //!
-//! - **Order**: a shard has one or more lanes. All records of a key are in the same lane, and a lane
-//!   is one task that makes one invocation at a time. So the records of a key stay in order.
+//! - **Order**: a shard has one or more lanes. All records of a key are in the same lane, and a
+//!   lane is one task that makes one invocation at a time. So the records of a key stay in order.
 //! - **At least once**: an invocation returns its first unfinished record. The lane retries the
-//!   batch from that record without a limit, with growing pauses. An invocation that panics or times
-//!   out has finished no record.
+//!   batch from that record without a limit, with growing pauses. An invocation that panics or
+//!   times out has finished no record.
 //! - **Bisection**: if an invocation finishes no record, the lane retries the first half of the
-//!   batch, down to a single record. After a success, it invokes with the rest of the batch at once.
+//!   batch, down to a single record. After a success, it takes the whole rest.
 //! - **Checkpoints**: each lane has its own; the shard is trimmed to the lowest.
 //! - **Resharding**: the lanes of a closed shard end when they have finished its records. The lanes
 //!   of its children start after that.
@@ -90,8 +90,8 @@ pub(crate) struct EventSource<I> {
 }
 
 impl<I> EventSource<I> {
-    /// Creates a driver that takes batches until stop is signalled. It then finishes the invocations
-    /// under way, and retries no failed records. Clamps `config` to Lambda's limits.
+    /// Creates a driver that takes batches until stop is signalled. It then finishes the
+    /// invocations under way, and retries no failed records. Clamps `config` to Lambda's limits.
     pub(crate) fn new(
         config: EventSourceConfig,
         env: Arc<dyn Env>,
@@ -109,8 +109,8 @@ impl<I> EventSource<I> {
         Arc::new(Self { config, env, stop, invoke })
     }
 
-    /// Starts to drive the stage from a shard, with one task for each lane. A task ends when stop is
-    /// signalled, or when the shard is closed and the lane has finished its records.
+    /// Starts to drive the stage from a shard, with one task for each lane. A task ends when stop
+    /// is signalled, or when the shard is closed and the lane has finished its records.
     pub(crate) fn drive<T, F>(self: &Arc<Self>, shard: &Arc<Shard<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
@@ -126,8 +126,8 @@ impl<I> EventSource<I> {
         }
     }
 
-    /// Starts to drive the stage from all shards of a stream, including shards that are added later.
-    /// One task watches the shards; each lane of each shard has a task.
+    /// Starts to drive the stage from all shards of a stream, including shards that are added
+    /// later. One task watches the shards; each lane of each shard has a task.
     pub(crate) fn drive_all<T, F>(self: &Arc<Self>, shards: &Arc<Shards<T>>, tasks: &Tasks)
     where
         T: Clone + Send + Sync + 'static,
@@ -163,7 +163,7 @@ where
     I: Fn(Vec<T>, Time) -> F + Send + Sync + 'static,
     F: Future<Output = BatchOutcome> + Send,
 {
-    /// Returns `None` when stop is signalled, or when the lane of a closed shard has finished its records.
+    /// Returns `None` on stop, or when the lane of a closed shard has finished its records.
     async fn run(&self) -> Option<()> {
         let mut next = self.shard.start();
         loop {
@@ -224,7 +224,7 @@ where
                 // Ports in memory never suspend a task, so yield to other tasks explicitly.
                 yield_now().await;
             } else {
-                // If no record was finished, retry half of the part; otherwise retry the rest of it.
+                // If no record was finished, retry half of the part; otherwise its rest.
                 (size, failures) = match finished {
                     0 => (part.len().div_ceil(2), failures + 1),
                     _ => (part.len() - finished, 1),
@@ -236,12 +236,12 @@ where
         Some(())
     }
 
-    /// Invokes the stage once. Returns the number of records that it finished, from the first record on.
+    /// Invokes the stage once. Returns the number of records that it finished, from the first on.
     async fn invoke(&self, part: &[(Position, T)]) -> usize {
         let EventSource { config, env, invoke, .. } = &*self.source;
         let records = part.iter().map(|(_, item)| item.clone()).collect();
         let deadline = env.now().plus_ms(config.invocation_ms);
-        // Unwind-safe: a stage must also survive a call that is dropped halfway, so it keeps no half-changed state.
+        // Unwind-safe: a stage keeps no half-changed state, as any call may be dropped halfway.
         let invocation = AssertUnwindSafe(async { invoke(records, deadline).await }).catch_unwind();
         let give_up = env.sleep(config.invocation_ms + GRACE_MS);
         let failed = match select(pin!(invocation), give_up).await {
@@ -283,7 +283,7 @@ where
         }
     }
 
-    /// Records that this lane has finished everything below `to`, and trims the shard to the lowest checkpoint.
+    /// Sets this lane's checkpoint, and trims the shard to the lowest checkpoint.
     fn checkpoint(&self, to: Position) {
         let mut checkpoints = lock(&self.checkpoints);
         checkpoints[self.index] = to;

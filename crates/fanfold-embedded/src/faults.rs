@@ -2,9 +2,9 @@
 //! `fault-points`; without it every function here does nothing.
 //!
 //! - `FANFOLD_ABORT_AFTER=journal.append:37` aborts after the 37th append to the journal.
-//! - `FANFOLD_CHECKPOINT_FIRST=1` pauses and makes a checkpoint before the abort. So the effect is on
-//!   disk, and its consequences are not. During the pause all other threads continue: a stage that
-//!   wrongly counts the effect's consequences as done then records that in the checkpoint.
+//! - `FANFOLD_CHECKPOINT_FIRST=1` pauses and makes a checkpoint before the abort. So the effect is
+//!   on disk, and its consequences are not. During the pause all other threads continue: a stage
+//!   that wrongly counts the effect's consequences as done then records that in the checkpoint.
 //! - `FANFOLD_SEGMENT_BYTES=300` begins a new segment of the command log after so many bytes.
 
 /// The effects that every load causes.
@@ -83,7 +83,7 @@ mod points {
             if std::env::var_os("FANFOLD_CHECKPOINT_FIRST").is_some()
                 && !effect.starts_with("checkpoint.")
             {
-                // `block_in_place` moves this worker's other tasks to another thread, so they continue.
+                // `block_in_place` lets this worker's other tasks continue on another thread.
                 tokio::task::block_in_place(|| std::thread::sleep(OTHERS_GO_ON));
                 let checkpoint = lock(&CHECKPOINT).clone();
                 checkpoint.iter().for_each(|checkpoint| checkpoint());
@@ -98,7 +98,7 @@ mod points {
         *lock(&CHECKPOINT) = Some(Arc::new(checkpoint));
     }
 
-    /// The size of a segment of the command log: `bytes`, unless `FANFOLD_SEGMENT_BYTES` replaces it.
+    /// The size of a segment of the command log: `FANFOLD_SEGMENT_BYTES`, or else `bytes`.
     pub(crate) fn segment_bytes(bytes: u64) -> u64 {
         let wanted = std::env::var("FANFOLD_SEGMENT_BYTES").ok();
         wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(bytes)
@@ -116,7 +116,7 @@ pub(crate) mod full_disk {
 
     static FULL: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-    /// Lets tables in a folder find their disk full, until it is called with `false`.
+    /// Makes the disk full for the tables in a folder; with `false`, makes room again.
     pub(crate) fn fill(folder: &Path, is_full: bool) {
         match is_full {
             true => lock(&FULL).insert(folder.to_owned()),

@@ -1,8 +1,8 @@
 //! The placement of a log: its shard, its lane within the shard, its bucket in the catalogue.
 //!
-//! All three derive from the MD5 of the log's name, so they are the same in every build and on every
-//! machine. The highest bits choose the shard, exactly as in Kinesis. Lane and bucket are remainders of
-//! the hash, so that the logs of one shard spread over all lanes.
+//! All three derive from the MD5 of the log's name, so they are the same in every build and on
+//! every machine. The highest bits choose the shard, exactly as in Kinesis. Lane and bucket are
+//! remainders of the hash, so that the logs of one shard spread over all lanes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +13,8 @@ use serde::de::{self, Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// The number of buckets of the catalogue. A log's bucket is the MD5 of its name modulo 64, stored as
-/// one byte.
+/// The number of buckets of the catalogue. A log's bucket is the MD5 of its name modulo 64, stored
+/// as one byte.
 pub(crate) const BUCKETS: u8 = 64;
 
 /// The MD5 of a partition key, as a number of 128 bits.
@@ -88,8 +88,8 @@ pub struct HashKeyRange {
 }
 
 impl HashKeyRange {
-    /// `shards` ranges of equal width (at least one), in order; the last one also has the remainder.
-    /// Kinesis gives the same ranges to the shards of a new stream.
+    /// `shards` ranges of equal width (at least one), in order; the last one also has the
+    /// remainder. Kinesis gives the same ranges to the shards of a new stream.
     pub fn equal(shards: usize) -> Vec<Self> {
         let shards = shards.max(1) as u128;
         // 2^128 / shards. The dividend does not fit into a `u128`.

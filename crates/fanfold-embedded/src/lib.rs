@@ -1,4 +1,5 @@
-//! The whole of Fanfold in one process: for development, for tests, and for users whose load one machine can take.
+//! The whole of Fanfold in one process: for development, for tests, and for users whose load one
+//! machine can take.
 //!
 //! In reading order:
 //!
@@ -7,18 +8,19 @@
 //! 3. `store`: a folder with a command log and tables, of which checkpoints are made;
 //! 4. `tables`: the ports whose data is only tables;
 //! 5. `commands`: the commands table, and the loop that appends to the command log;
-//! 6. `transit` and `shards`: what is on its way; streams that can be split and merged while they run;
+//! 6. `transit` and `shards`: data in transit; streams that can be split and merged while they run;
 //! 7. `event_source`: drives a stage as Lambda's event source mappings do;
 //! 8. `subscription`: delivers notifications to a view as SNS does;
-//! 9. `recovery`: checkpoints, and what is processed again after a crash;
-//! 10. `engine`: all of it together.
+//! 9. `recovery`: checkpoints, and processing commands again after a crash;
+//! 10. `start` and `engine`: assemble all of it, and run it.
 //!
-//! It guarantees what the ports ask for. What is on its way is limited in bytes and in count: the admission refuses
-//! commands before that grows without end. Time, random numbers, files and tasks come in through a [`Machine`], so the
-//! simulator runs this very engine, deterministically, with crashes.
+//! The engine fulfils the specification of the ports. Data in transit is limited in bytes and in
+//! items: beyond the limit, the admission refuses commands. Time, random numbers, files and tasks
+//! come in through a [`Machine`], so the simulator runs this engine deterministically, with
+//! crashes.
 //!
-//! It knows nothing of AWS, and shares no code with the adapter for it: a bug in both would hide. It knows nothing of HTTP,
-//! and nothing of what services decide.
+//! The engine depends neither on AWS nor on HTTP nor on any service. It shares no code with the AWS
+//! adapter: a bug in shared code would stay hidden.
 
 mod commands;
 mod config;
@@ -53,7 +55,7 @@ pub use shards::{NotAShardId, ReshardError, ShardId, ShardInfo, ShardState, Shar
 pub use store::{OpenError, StoreError};
 pub use subscription::Deliveries;
 
-/// What the simulator and the tests of other crates need beside: the ports by themselves, and machines that fail.
+/// For the simulator and the tests of other crates: ports without an engine, and a disk that fails.
 pub mod testing {
     pub use crate::commands::StoredCommands;
     pub use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, DiskFile, MemoryDisk};

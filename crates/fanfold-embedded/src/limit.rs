@@ -2,23 +2,23 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// At most so many items, and so many bytes together.
+/// A limit in items and in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// At most so many items.
+    /// The largest number of items.
     pub items: usize,
-    /// At most so many bytes together.
+    /// The largest number of bytes of all items together.
     pub bytes: usize,
 }
 
 impl Limit {
-    /// Twice as much: a provider's own limit, beyond that of admission.
+    /// Twice this limit. The streams throttle there, above the limit of the admission.
     pub(crate) fn twice(self) -> Self {
         Self { items: self.items.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
     }
 }
 
-/// How much lies in some shards together.
+/// The items and bytes in some shards together.
 #[derive(Debug, Default)]
 pub struct Backlog {
     items: AtomicUsize,
@@ -26,12 +26,12 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// How many items.
+    /// The number of items.
     pub fn items(&self) -> usize {
         self.items.load(Ordering::Relaxed)
     }
 
-    /// How many bytes.
+    /// The number of bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

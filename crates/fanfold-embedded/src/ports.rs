@@ -21,33 +21,33 @@ use crate::waits::LocalWaits;
 /// The meta table's key of the layout of the command stream's shards.
 const LAYOUT_KEY: &[u8] = b"shards";
 
-/// The ports.
+/// The ports of an engine, over one store.
 #[derive(Clone)]
 pub struct Ports {
     /// Slots, the catalogue, and the change stream.
     pub commands: Arc<StoredCommands>,
     /// The command stream.
     pub stream: Arc<MemoryStream>,
-    /// The event logs.
+    /// The commits of all logs.
     pub journal: Arc<StoredJournal>,
     /// Heads, documents, windows.
     pub state: Arc<StoredState>,
-    /// Parked commands, and attempt markers.
+    /// Parked commands, and leases.
     pub parked: Arc<StoredParked>,
     /// The notifications.
     pub topic: Arc<MemoryTopic>,
-    /// Those that could not be delivered.
+    /// The notifications that could not be delivered.
     pub dead_letters: Arc<StoredDeadLetters>,
     /// The views' tables, by the views' names.
     pub views: BTreeMap<String, Arc<StoredView>>,
-    /// Whether commands are let in.
+    /// Refuses commands beyond the limits.
     pub admission: Arc<MemoryAdmission>,
     /// Waiting for logs and views.
     pub waits: Arc<LocalWaits>,
 }
 
 impl Ports {
-    /// On a store, which has a table for each view: by the view's name, that of its table.
+    /// The ports over a store. `views` has the name of each view's table, by the view's name.
     pub(crate) fn new(
         config: &TransitConfig,
         views: &BTreeMap<String, String>,
@@ -87,7 +87,7 @@ impl Ports {
         })
     }
 
-    /// These ports as the stages take them.
+    /// The wiring of stages over these ports.
     pub fn wiring(&self, env: Arc<dyn Env>) -> Wiring {
         let Self { commands, stream, journal, state, parked, topic, .. } = self.clone();
         let Self { dead_letters, admission, waits, .. } = self.clone();
@@ -108,8 +108,8 @@ impl Ports {
         }
     }
 
-    /// In memory, without an engine: every call takes effect, completely, in the moment it is made. It needs no runtime,
-    /// and does the same in the same order each time. With a table for each view.
+    /// Ports in memory without an engine, with a table for each view. Each call takes its whole
+    /// effect at once, deterministically, and needs no runtime.
     pub fn in_memory<'a>(
         config: &TransitConfig,
         views: impl IntoIterator<Item = &'a str>,
@@ -124,7 +124,7 @@ impl Ports {
     }
 }
 
-/// The shards of the command stream as they were, or as many as are wanted if there were none.
+/// The shards of the command stream: those of the stored layout, or `wanted` new ones.
 fn command_shards(store: &Arc<Store>, wanted: usize) -> Result<Shards<ReceivedRecord>, StoreError> {
     let layout = match store.get(Table::META, LAYOUT_KEY)? {
         Some(stored) => serde_json::from_slice(&stored).map_err(|error| {

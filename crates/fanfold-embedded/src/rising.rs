@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// A number that only rises. It wakes waiters in the order in which they came: `tokio`'s `watch` wakes them in a random
-/// one, and a simulated run must be its seed's.
+/// A number that only rises. Wakes waiters in the order of their registration, so that a simulated
+/// run depends only on its seed (`tokio`'s `watch` wakes them in random order).
 #[derive(Debug, Default)]
 pub(crate) struct Rising {
     number: AtomicUsize,
@@ -14,23 +14,23 @@ pub(crate) struct Rising {
 }
 
 impl Rising {
-    /// Raises it, and says whether it was lower.
+    /// Raises the number to `to`. Returns whether it was lower.
     pub(crate) fn raise(&self, to: usize) -> bool {
         let is_higher = self.number.fetch_max(to, Ordering::AcqRel) < to;
         self.risen.notify_waiters();
         is_higher
     }
 
-    /// Whether it has reached `least`.
+    /// Whether the number has reached `least`.
     pub(crate) fn is_at(&self, least: usize) -> bool {
         self.number.load(Ordering::Acquire) >= least
     }
 
-    /// Returns once it has reached `least`.
+    /// Waits until the number has reached `least`.
     pub(crate) async fn reaches(&self, least: usize) {
         loop {
             let mut risen = pin!(self.risen.notified());
-            // Before the look: a rise after it then wakes this waiter.
+            // Registered before the check, so that a rise after the check is not missed.
             risen.as_mut().enable();
             if self.is_at(least) {
                 return;

@@ -70,7 +70,7 @@ impl Start<'_> {
 
     pub(crate) fn process(&self) -> Arc<Processor> {
         let processor = self.wiring.processor(self.config.services.clone());
-        // The folder's lock admits one process at a time, so a lease of another process is of a crashed one.
+        // The folder's lock admits one process at a time, so other processes have ended.
         let processor = processor.with_cache_bytes(CACHE_BYTES).among(Others::HaveEnded);
         let processor = Arc::new(processor.with_suspicion(self.replay.suspicion()));
         let (replay, hosted) = (self.replay.clone(), processor.clone());
@@ -100,8 +100,8 @@ impl Start<'_> {
         });
     }
 
-    /// Starts a view on its own thread: its fold is the service author's code, and if that is slow it must not delay
-    /// other stages. `has_gaps`: an earlier run has left gaps.
+    /// Starts a view on its own thread: its fold is the service author's code, and if that is slow
+    /// it must not delay other stages. `has_gaps`: an earlier run has left gaps.
     pub(crate) fn view(&self, view: &Arc<dyn AnyView>, has_gaps: bool) -> io::Result<HostedView> {
         let name = view.name();
         // Cannot panic: the tables were created from the same list of views.
@@ -190,7 +190,7 @@ impl Every {
         }
     }
 
-    /// Runs a sweep over a part of the catalogue. Returns the position at which the next run continues.
+    /// Runs a sweep over a part of the catalogue. Returns where the next run continues.
     async fn run(
         &self,
         name: &'static str,

@@ -7,7 +7,7 @@ use futures::future::{Either, select};
 
 use crate::rising::Rising;
 
-/// Gives the signal; dropping it gives the signal, too.
+/// Signals stop. Dropping it also signals stop.
 #[derive(Debug)]
 pub(crate) struct Stopper(Arc<Rising>);
 
@@ -16,13 +16,13 @@ pub(crate) struct Stopper(Arc<Rising>);
 pub(crate) struct Stop(Arc<Rising>);
 
 impl Stopper {
-    /// A pair; the signal is not given yet.
+    /// A connected pair.
     pub(crate) fn new() -> (Self, Stop) {
         let signal = Arc::<Rising>::default();
         (Self(signal.clone()), Stop(signal))
     }
 
-    /// Gives the signal.
+    /// Signals stop.
     pub(crate) fn stop(&self) {
         self.0.raise(1);
     }
@@ -35,12 +35,12 @@ impl Drop for Stopper {
 }
 
 impl Stop {
-    /// Whether the signal was given.
+    /// Whether stop was signalled.
     pub(crate) fn is_given(&self) -> bool {
         self.0.is_at(1)
     }
 
-    /// Does the work; `None` if the signal comes before it is done.
+    /// Runs `work`. `None`: stop was signalled before it was done.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match select(pin!(self.0.reaches(1)), pin!(work)).await {
             Either::Left(_) => None,

@@ -1,4 +1,4 @@
-//! A map by log that is split into stripes with a lock each, so that logs rarely contend for a lock.
+//! A map by log, split into stripes with a lock each, so that logs rarely contend for a lock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use crate::interleave::{Guard, guard};
 
-/// Enough that a few dozen threads rarely contend for a stripe. At most 64, as [`stripe`] takes 6 bits.
+/// Enough that a few dozen threads rarely contend. At most 64, as [`stripe`] takes 6 bits.
 const STRIPES: usize = 64;
 
 /// One stripe: the values of some of the logs, unordered.
@@ -46,8 +46,8 @@ fn stripe(log: &LogId) -> usize {
     (last.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % STRIPES
 }
 
-/// Locks, and ignores poisoning: no code under the crate's locks panics halfway through a change, so the data is
-/// consistent.
+/// Locks, and ignores poisoning: no code under the crate's locks panics halfway through a change,
+/// so the data is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
     guard(mutex.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -5,10 +5,10 @@
 //! fails is retried alone.
 //!
 //! A slow subscriber holds no memory of its own: its messages stay in the topic's log, which is
-//! bounded. Messages that the log drops are counted as lost; the view's sweep finds their commits in
-//! the journal.
+//! bounded. Messages that the log drops are counted as lost; the view's sweep finds their commits
+//! in the journal.
 //!
-//! A subscription is one future, which the host runs on any thread. Time comes from the port [`Env`].
+//! A subscription is one future, which the host runs on any thread. Time comes from [`Env`].
 
 use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
@@ -121,7 +121,7 @@ impl Deliveries {
             && progress.under_way.keys().next().is_none_or(|first| *first >= below)
     }
 
-    /// Records that the messages from `from` to `next` were read, and that the delivery of `wanted` of them starts.
+    /// Records that `from` to `next` was read, and that the delivery of `wanted` messages starts.
     fn taken(&self, from: Position, next: Position, wanted: usize) {
         let mut progress = lock(&self.progress);
         if wanted > 0 {
@@ -156,7 +156,7 @@ where
     D: Fn(Messages, Time) -> F,
     F: Future<Output = Vec<usize>>,
 {
-    /// Subscribes to the topic. From now on the topic's log keeps messages until this subscriber has passed them.
+    /// Subscribes to the topic, whose log then keeps messages until this subscriber has passed.
     pub(crate) fn new(
         topic: Arc<MemoryTopic>,
         dead_letters: Arc<StoredDeadLetters>,
@@ -182,7 +182,8 @@ where
         let mut from = next;
         while let Some(mut messages) = self.messages(&mut next, &mut under_way).await {
             messages.retain(|message| message.is_about(&self.config.services));
-            // Recorded before `pass` lets the log drop them, so that no message is missing from both.
+            // Recorded before `pass` lets the log drop them, so that one of the two has each
+            // message.
             self.deliveries.taken(from, next, messages.len());
             if !messages.is_empty() {
                 under_way.push(self.deliver(from, messages));
@@ -221,7 +222,7 @@ where
         }
     }
 
-    /// Reads the oldest messages at or above `next`, and moves `next` past them. Counts dropped messages as lost.
+    /// Reads the next messages, and moves `next` past them. Counts dropped messages as lost.
     async fn next(&self, next: &mut Position) -> Messages {
         let log = self.topic.log();
         loop {
@@ -273,7 +274,7 @@ where
     /// Makes one attempt. Returns the messages that must be retried.
     async fn attempt(&self, messages: Messages) -> Messages {
         let deadline = self.env.now().plus_ms(self.config.invocation_ms);
-        // Unwind-safe: a stage must also survive a call that is dropped halfway, so it keeps no half-changed state.
+        // Unwind-safe: a stage keeps no half-changed state, as any call may be dropped halfway.
         let delivery = async { (self.deliver)(messages.clone(), deadline).await };
         let delivery = AssertUnwindSafe(delivery).catch_unwind();
         let give_up = self.env.sleep(self.config.invocation_ms + GRACE_MS);

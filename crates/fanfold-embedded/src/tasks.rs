@@ -1,4 +1,4 @@
-//! The tasks of an engine: what runs them, and how they end.
+//! Runs and ends the tasks of an engine.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,19 +14,19 @@ use crate::striped::lock;
 
 /// Runs futures.
 pub trait Spawner: Send + Sync + 'static {
-    /// Runs it beside others.
+    /// Runs a task concurrently with others.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
-    /// Runs it on a thread of its own: it may block.
+    /// Runs a task on a thread of its own, which it may block.
     fn spawn_thread(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<()>;
 }
 
-/// On a tokio runtime.
+/// Runs tasks on a tokio runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct TokioSpawner(Handle);
 
 impl TokioSpawner {
-    /// On the runtime that this is called in.
+    /// Uses the current runtime.
     pub(crate) fn current() -> Self {
         Self(Handle::current())
     }
@@ -43,7 +43,7 @@ impl Spawner for TokioSpawner {
     }
 }
 
-/// Starts tasks of a set, from anywhere. Clones share the set.
+/// A set of running tasks. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Tasks {
     spawner: Arc<dyn Spawner>,
@@ -57,7 +57,7 @@ struct Running {
     ended: Notify,
 }
 
-/// A task that runs; not any more once this is dropped.
+/// The registration of a running task, until it is dropped.
 struct Entry {
     running: Arc<Running>,
     id: u64,
@@ -71,7 +71,7 @@ impl Drop for Entry {
 }
 
 impl Tasks {
-    /// None yet.
+    /// An empty set.
     pub(crate) fn new(spawner: Arc<dyn Spawner>) -> Self {
         Self { spawner, running: Arc::default() }
     }
@@ -83,13 +83,13 @@ impl Tasks {
         lock(&running.handles).insert(id, handle);
         let entry = Entry { running, id };
         Box::pin(async move {
-            // Dropped behind the task.
+            // Dropped after the task.
             let _entry = entry;
             let _ = Abortable::new(task, registration).await;
         })
     }
 
-    /// Starts a task beside others.
+    /// Starts a task.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.spawner.spawn(self.entered(task));
     }
@@ -103,11 +103,11 @@ impl Tasks {
         self.spawner.spawn_thread(name, self.entered(task))
     }
 
-    /// Returns once no task runs.
+    /// Waits until no task runs.
     pub(crate) async fn ended(&self) {
         loop {
             let mut ended = pin!(self.running.ended.notified());
-            // Registered before the look: a task that ends after it is not missed.
+            // Registered before the check, so that a task that ends after the check is not missed.
             ended.as_mut().enable();
             if lock(&self.running.handles).is_empty() {
                 return;
@@ -116,13 +116,13 @@ impl Tasks {
         }
     }
 
-    /// Ends all tasks where they next wait.
+    /// Ends all tasks at their next await.
     pub(crate) fn abort(&self) {
         lock(&self.running.handles).values().for_each(AbortHandle::abort);
     }
 }
 
-/// The owner of a set: all of its tasks end when this is dropped.
+/// Owns a set of tasks: dropping it ends them all.
 pub(crate) struct TaskSet(pub(crate) Tasks);
 
 impl Drop for TaskSet {

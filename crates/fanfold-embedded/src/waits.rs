@@ -1,8 +1,8 @@
 //! Waiting until the journal or a view reaches a seq.
 //!
 //! After each write, the writer reports its new seq to its [`Waiters`]. A waiter registers first,
-//! then reads, then waits. So a write is either seen by the read, or it wakes the registered waiter.
-//! Memory is held only while there are waiters.
+//! then reads, then waits. So a write is either seen by the read, or it wakes the registered
+//! waiter. Memory is held only while there are waiters.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -49,7 +49,7 @@ impl Waiters {
 
     /// Wakes the waiters whose seq is at most `seq`.
     pub fn reached(&self, log: &LogId, seq: Seq) {
-        // Fast path: no waiters. A waiter that registers later reads after our write, so it sees it.
+        // Fast path: no waiters. A waiter that registers later reads after our write.
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }

@@ -1,4 +1,4 @@
-//! A group of the command log: changes, one after another.
+//! The format of a group in the command log: changes, one after another.
 //!
 //! `[log length u8][log][last u64][n u32][at u64][token u128][body length u32][body]`, big-endian.
 
@@ -13,7 +13,7 @@ const HEADER_BYTES: usize = 1 + 8 + 4 + 8 + 16 + 4;
 pub(super) fn write(group: &mut Vec<u8>, change: &Change) {
     let log = change.log.as_str().as_bytes();
     group.reserve(HEADER_BYTES + log.len() + change.body.len());
-    // Names have at most 128 bytes, of which a log has two, short ones: see `fanfold::names`.
+    // Fits: a log's name has fewer than 200 bytes, see `fanfold::names`.
     group.push(log.len().min(usize::from(u8::MAX)) as u8);
     group.extend_from_slice(log);
     group.extend(change.last.0.to_be_bytes());
@@ -24,7 +24,7 @@ pub(super) fn write(group: &mut Vec<u8>, change: &Change) {
     group.extend_from_slice(&change.body);
 }
 
-/// The changes of a group; `None`: it is not one.
+/// The changes of a group. `None`: the bytes are not a group.
 pub(super) fn read(mut group: Bytes) -> Option<Vec<Change>> {
     let mut changes = Vec::new();
     while group.has_remaining() {
@@ -56,7 +56,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn a_written_group_is_read_back(
             changes in prop::collection::vec(
                 ("[a-z]{1,32}/org:[a-zA-Z0-9.:@=+-]{1,120}", 1_u64.., 1..500_u64, any::<u64>(),
                  any::<u128>(), prop::collection::vec(any::<u8>(), 0..300)),
@@ -73,7 +73,7 @@ mod tests {
             let mut group = Vec::new();
             changes.iter().for_each(|change| write(&mut group, change));
             prop_assert_eq!(read(group.clone().into()), Some(changes.clone()));
-            // One that is cut off has fewer changes, or is none.
+            // A group that is cut off has fewer changes, or cannot be read.
             if !group.is_empty() {
                 let cut = &group[..cut.index(group.len())];
                 let found = read(Bytes::copy_from_slice(cut));

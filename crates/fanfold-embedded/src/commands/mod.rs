@@ -1,8 +1,9 @@
-//! The commands table, and the loop that takes all appends to it.
+//! The commands table, and the loop that makes all appends to it.
 //!
-//! Appends from everywhere are gathered. Whatever has come while the disk was busy becomes one group of the command log:
-//! it is written and synced in one piece, and only then shown, in the slots, on the change stream and to the callers. So
-//! nothing that was ever seen can be lost, and no lock that readers need is held while the disk is busy.
+//! The loop gathers all appends that arrive while the disk is busy into one group of the command
+//! log. It writes and syncs the group as one unit, and only then shows its changes in the slots, on
+//! the change stream and to the callers. So a crash loses nothing that was visible, and the loop
+//! holds no lock that readers need while the disk is busy.
 
 mod group;
 mod slots;
@@ -31,31 +32,31 @@ use crate::striped::lock;
 use crate::transit::{ITEM_OVERHEAD_BYTES, MemoryTopic, Obstacle};
 
 const HOP: &str = "commands table";
-/// Bytes of a group, beyond which what waits becomes the next one.
+/// Bytes of a group beyond which further appends go into the next one.
 const GROUP_BYTES_SOFT: Knob = Knob::new(4 * 1024 * 1024, 200);
-/// Appends that wait for the disk. Each is a request at hand, which the HTTP side bounds, too.
+/// Appends that may wait for the disk. The HTTP server bounds its concurrent requests, too.
 const WAITING_MAX: usize = 100_000;
-/// What may be on its way to one stage, before appends wait for it: some tenths of a second of work. So a client that
-/// sends without end is slowed down to what the stages do, and memory stays small.
+/// The backlog of one stage beyond which appends wait: some tenths of a second of work. This
+/// backpressure slows clients down to the pace of the stages, and keeps memory small.
 const PACE: Limit = Limit { items: 8_000, bytes: 16 * 1024 * 1024 };
-/// Bytes of notifications on their way, beyond which appends wait for the views, but not for long: a view that stands
-/// still must not stop everything.
+/// Bytes of pending notifications beyond which appends wait for the views.
 const PACE_NOTIFICATIONS_BYTES: usize = 24 * 1024 * 1024;
+/// The checks that also wait for views: few, as one that stands still must not stop all commands.
 const PACE_LOOKS_FOR_VIEWS_MAX: usize = 25;
-/// How often an append that waits looks again, in milliseconds, and how often at most: half a second, then it is
-/// throttled.
+/// The pause between two checks of a waiting append, in milliseconds.
 const PACE_LOOK_MS: u64 = 2;
+/// The checks after which a waiting append is throttled: half a second.
 const PACE_LOOKS_MAX: usize = 250;
-/// Bytes of the command log beyond which no more is taken: by then something that was accepted has not been processed for
-/// long, and a restart would take long, too.
+/// Bytes of the command log beyond which no command is accepted: some accepted command has then
+/// been unprocessed for long, and a restart would take long, too.
 const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// How long nothing is taken after the disk was full, in milliseconds; then the next append may try.
+/// How long no command is accepted after the disk was full, in milliseconds.
 const FULL_MS: u64 = 1_000;
 
-/// Where an append is answered.
+/// The channel for the result of an append.
 type Answer = oneshot::Sender<Result<Seq, AppendError>>;
 
-/// What callers ask of the loop.
+/// A request of a caller to the loop.
 enum Request {
     Append { log: LogId, append: Append, answer: Answer },
     Close { log: LogId, answer: oneshot::Sender<bool> },
@@ -67,13 +68,13 @@ struct Queue {
     is_closed: bool,
 }
 
-/// What lies before the stages behind the change stream: appends wait while it is too much.
+/// The backlogs behind the change stream. Appends wait while these are too large.
 struct PacedBy {
     records: Arc<Backlog>,
     topic: Arc<MemoryTopic>,
 }
 
-/// How much the command log has done since it was opened.
+/// Counts of the command log since it was opened.
 #[derive(Debug, Default)]
 pub struct Counts {
     commands: AtomicU64,
@@ -98,7 +99,7 @@ impl Counts {
     }
 }
 
-/// Slots and the change stream, behind the command log.
+/// The commands table: slots and the change stream, over the command log.
 pub struct StoredCommands {
     store: Arc<Store>,
     slots: Slots,
@@ -108,9 +109,9 @@ pub struct StoredCommands {
     env: Arc<dyn Env>,
     queue: Mutex<Queue>,
     arrived: Notify,
-    /// One at a time takes what waits.
+    /// Held while waiting requests are executed.
     taking: Mutex<()>,
-    /// Everything in the command log below is on the change stream, or was.
+    /// Everything below this position in the command log was put on the change stream.
     shown: AtomicU64,
     counts: Counts,
     replayed: Vec<LogId>,
@@ -121,7 +122,7 @@ pub struct StoredCommands {
 }
 
 impl StoredCommands {
-    /// Opens the command log, and puts on the change stream what must be processed again.
+    /// Opens the command log, and puts the commands to process again on the change stream.
     pub fn open(
         store: Arc<Store>,
         shards: usize,
@@ -164,14 +165,14 @@ impl StoredCommands {
         })
     }
 
-    /// Takes what waits, again and again, until the table is closed.
+    /// Executes requests until the table is closed.
     pub async fn run(&self) {
         while self.take_waiting() {
             self.arrived.notified().await;
         }
     }
 
-    /// Nothing is taken any more. The loop ends once it has answered everything.
+    /// Closes the table for new requests. The loop ends once it has answered all others.
     pub fn end(&self) {
         lock(&self.queue).is_closed = true;
         self.arrived.notify_one();
@@ -182,33 +183,33 @@ impl StoredCommands {
         &self.changes
     }
 
-    /// When the latest of what was in the command log was accepted.
+    /// The latest accept time of the commands that were in the command log when it was opened.
     pub(crate) fn replayed_until(&self) -> Time {
         self.replayed_until
     }
 
-    /// The logs of what was in the command log when it was opened.
+    /// The logs of the commands that were in the command log when it was opened.
     pub(crate) fn replayed_logs(&self) -> &[LogId] {
         &self.replayed
     }
 
-    /// Everything in the command log below this position is on the change stream, or was.
+    /// Everything below this position in the command log was put on the change stream.
     pub(crate) fn shown(&self) -> u64 {
         self.shown.load(Ordering::Acquire)
     }
 
-    /// What the command log has done.
+    /// Counts of the command log.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// From now on appends also wait for what lies in these.
+    /// From now on, appends also wait while these backlogs are too large.
     pub(crate) fn pace_by(&self, records: Arc<Backlog>, topic: Arc<MemoryTopic>) {
-        // There is one pipeline behind a commands table, and it is put together once.
+        // Always succeeds: a commands table has one pipeline, which is assembled once.
         let _ = self.paced_by.set(PacedBy { records, topic });
     }
 
-    /// Returns once the stages have come closer.
+    /// Waits until the backlogs of the stages are small enough.
     async fn pace(&self) -> Result<(), Unavailable> {
         let paced_by = self.paced_by.get();
         for look in 0..PACE_LOOKS_MAX {
@@ -224,14 +225,14 @@ impl StoredCommands {
         Err(Unavailable::Throttled { hop: HOP })
     }
 
-    /// Why nothing can be taken now, if that is so.
+    /// Why no command can be accepted now, if that is so.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         if self.store.folder().is_gone() {
             let gone = StoreError::Gone(self.store.folder().path().to_owned());
             return Some(Obstacle::Gone(gone.to_string()));
         }
         let full_at = self.full_at.load(Ordering::Relaxed);
-        // A clock that was set back makes that a time in the future: then an append may try.
+        // If the clock was set back, `full_at` is in the future. An append may then try.
         if full_at > 0 && (full_at..full_at + FULL_MS).contains(&self.env.now().0) {
             return Some(Obstacle::Full);
         }
@@ -241,7 +242,7 @@ impl StoredCommands {
         (bytes > LOG_BYTES_MAX).then(behind)
     }
 
-    /// Drops what is below `done` from the command log. Waits for an append that is under way.
+    /// Drops the groups below `done` from the command log. Waits for an append under way.
     pub(crate) fn trim(&self, done: u64) -> Result<(), StoreError> {
         let mut log = lock(&self.log);
         let trimmed = log.trim(done);
@@ -249,7 +250,7 @@ impl StoredCommands {
         trimmed
     }
 
-    /// Freezes a log: its slot refuses appends. `false`: it has no slot.
+    /// Freezes a log: its slot refuses appends. `false`: the log has no slot.
     pub async fn close(&self, log: &LogId) -> Result<bool, Unavailable> {
         let (answer, answered) = oneshot::channel();
         self.ask(Request::Close { log: log.clone(), answer })?;
@@ -275,7 +276,7 @@ impl StoredCommands {
         Ok(())
     }
 
-    /// Takes what waits, and answers it. `false`: the table was closed, and nothing is left.
+    /// Executes and answers the waiting requests. `false`: the table is closed, and none is left.
     fn take_waiting(&self) -> bool {
         let _alone = lock(&self.taking);
         let (waiting, is_closed) = {
@@ -306,7 +307,7 @@ impl StoredCommands {
                     }
                 };
                 let before = match slot {
-                    // What refuses may not be on disk yet: it is answered when that is.
+                    // The refusing slot may be of this group. So answer when the group is on disk.
                     Ok(Some(slot)) if slot.closed || slot.token == append.token => {
                         group.refused.push((answer, slot));
                         return;
@@ -351,7 +352,7 @@ impl StoredCommands {
                     let _ = answer.send(Err(AppendError::Refused(slot)));
                 }
                 for (answer, last) in answers {
-                    // A caller that does not wait any more finds its token in the slot.
+                    // If the caller no longer waits, it finds its token in the slot.
                     let _ = answer.send(Ok(last));
                 }
             }
@@ -359,7 +360,7 @@ impl StoredCommands {
                 if matches!(error, StoreError::Full) {
                     self.full_at.store(self.env.now().0, Ordering::Relaxed);
                 }
-                // That the folder is gone was logged already.
+                // `mark_gone` has logged that the folder is gone.
                 if !matches!(error, StoreError::Gone(_)) {
                     tracing::error!(alarm = "not_durable", %error, "the engine could not store commands, and refused them");
                 }
@@ -394,12 +395,12 @@ impl StoredCommands {
     }
 }
 
-/// What becomes one group.
+/// The requests that become one group.
 #[derive(Default)]
 struct Group {
     bytes: Vec<u8>,
     changes: Vec<(HashKey, Change, Answer)>,
-    /// As they will be.
+    /// The slots after this group.
     slots: HashMap<LogId, (HashKey, Slot), FixedState>,
     refused: Vec<(Answer, Slot)>,
     closed: Vec<(LogId, oneshot::Sender<bool>)>,
@@ -409,8 +410,7 @@ fn ended() -> Unavailable {
     Unavailable::Failed { hop: HOP, message: "it is closed".to_owned() }
 }
 
-/// Shows a change that was in the command log when it was opened: first its slot, which may be further on already, then
-/// the change.
+/// Shows a change of the opened command log: in its slot, unless that is newer, and as a change.
 fn replay(slots: &Slots, changes: &Shards<Change>, change: Change) -> Result<(), StoreError> {
     let Change { last, n, at, token, .. } = change;
     let hash = HashKey::of_log(&change.log);
@@ -447,7 +447,7 @@ impl Commands for StoredCommands {
         slot.map_err(|error| error.unavailable(HOP))
     }
 
-    /// None: what was accepted comes out of the command log again, so no change is ever lost.
+    /// Always `None`: a restart reads all accepted changes from the command log again.
     async fn batch(&self, _: &LogId) -> Result<Option<Change>, Unavailable> {
         Ok(None)
     }

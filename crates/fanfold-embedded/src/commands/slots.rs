@@ -36,7 +36,7 @@ impl Slots {
         limit: usize,
     ) -> Result<CataloguePage, StoreError> {
         let limit = limit.max(1);
-        // Behind a log: its name with the lowest byte added, which no name has.
+        // The next key in order: the log's name with a zero byte appended, which no name has.
         let from = match after {
             None => Vec::new(),
             Some(CataloguePosition { bucket, log: None }) => vec![bucket],

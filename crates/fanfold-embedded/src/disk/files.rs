@@ -70,7 +70,7 @@ impl Disk for FileDisk {
             made => made?,
         }
         match self.sync_folder(above) {
-            // A user with the right to write to a folder may lack the right to read it.
+            // A user who may write to the folder can lack the right to read it, which a sync needs.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
             synced => synced,
         }
@@ -81,7 +81,7 @@ impl Disk for FileDisk {
             let found = found?;
             let bytes =
                 found.metadata().map_or(0, |data| if data.is_file() { data.len() } else { 0 });
-            // A name that is no text is none of ours, and stays none.
+            // A name that is not UTF-8 becomes one that equals none of ours.
             Ok((found.file_name().to_string_lossy().into_owned(), bytes))
         });
         found.collect()
@@ -128,7 +128,7 @@ impl Disk for FileDisk {
         sync_folder(folder)
     }
 
-    /// What files take on disk: holes do not count, and a file that is removed meanwhile counts as 0.
+    /// Counts allocated blocks, so holes are 0. A file that is removed meanwhile is 0, too.
     fn bytes_below(&self, folder: &Path) -> u64 {
         let Ok(found) = fs::read_dir(folder) else { return 0 };
         let bytes = |entry: fs::DirEntry| match entry.metadata() {
@@ -157,7 +157,7 @@ fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Makes durable which files a folder has.
+/// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

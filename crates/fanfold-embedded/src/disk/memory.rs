@@ -14,7 +14,7 @@ use crate::striped::lock;
 pub enum DiskCall {
     /// Makes, empties, cuts off, renames or removes a file, or makes or removes a folder.
     Change,
-    /// Writes so many bytes to a file.
+    /// Writes this many bytes to a file.
     Write(usize),
     /// Makes a file's bytes, or the names in a folder, durable.
     Sync,
@@ -22,24 +22,24 @@ pub enum DiskCall {
     Commit,
 }
 
-/// What goes wrong with a call.
+/// The fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// It fails without an effect; of a write, so many bytes are written.
+    /// The call fails without an effect, except that a write stores this many bytes.
     Before(ErrorKind, usize),
-    /// It takes effect, and fails all the same.
+    /// The call takes effect, and returns an error.
     After(ErrorKind),
 }
 
-/// Decides what goes wrong. It is asked before each call, while the disk is locked: it must not use the disk.
+/// Chooses the faults.
 pub trait DiskFaults: Send + Sync + 'static {
-    /// What goes wrong with this call.
+    /// The fault of the next call. The disk is locked meanwhile, so this must not use it.
     fn fault(&self, call: DiskCall) -> DiskFault;
 }
 
-/// A disk in memory, which knows what a crash would leave of it. Clones share it.
+/// A disk in memory that tracks what is durable. Clones share it.
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
     shared: Arc<Mutex<Shared>>,
@@ -68,7 +68,7 @@ struct NameChange {
     disappears: Option<PathBuf>,
 }
 
-/// The bytes of a file. Durable are those of `bytes` below `clean`, and then those of `old`.
+/// The bytes of a file. Its durable content is `bytes` below `clean`, followed by `old`.
 #[derive(Default, Clone)]
 struct Content {
     bytes: Vec<u8>,
@@ -77,7 +77,7 @@ struct Content {
 }
 
 impl Content {
-    /// Notes that what is at and above `at` is about to change.
+    /// Keeps the durable bytes from `at` on in `old`, because they are about to change.
     fn soil(&mut self, at: usize) {
         if at < self.clean {
             let mut old = self.bytes[at..self.clean].to_vec();
@@ -105,7 +105,7 @@ impl Content {
         self.old.clear();
     }
 
-    /// What a power cut leaves: sector by sector the old bytes, the new ones, or zeros.
+    /// Cuts power: each unsynced sector then has the old bytes, the new ones, or zeros.
     fn cut_power(&mut self, pick: &mut dyn FnMut(u64) -> u64) {
         const SECTOR_BYTES: usize = 512;
         let new = self.bytes.split_off(self.clean);
@@ -186,7 +186,7 @@ impl MemoryDisk {
         Self { shared: self.shared.clone(), faults: Some(faults) }
     }
 
-    /// A copy as it is now, without faults: what a new process finds after this one was killed.
+    /// A copy of the state that a new process finds after this one was killed, without faults.
     #[must_use]
     pub fn copied(&self) -> Self {
         let mut shared = self.lock().clone();
@@ -194,7 +194,7 @@ impl MemoryDisk {
         Self { shared: Arc::new(Mutex::new(shared)), faults: None }
     }
 
-    /// A copy of what a power cut leaves. `pick(n)` chooses a number below `n`, which is at least 1.
+    /// A copy of the state after a power cut. `pick(n)` chooses a number from 0 to `n - 1`.
     #[must_use]
     pub fn after_power_cut(&self, pick: &mut dyn FnMut(u64) -> u64) -> Self {
         let left = self.copied();
@@ -223,7 +223,7 @@ impl MemoryDisk {
         }
     }
 
-    /// Lets a batch of tables take effect.
+    /// Runs the effect of a batch of the tables, unless there is a fault.
     pub(crate) fn commit(&self, effect: impl FnOnce()) -> io::Result<()> {
         self.call(DiskCall::Commit, |_| {
             effect();
@@ -354,7 +354,7 @@ impl Disk for MemoryDisk {
         Ok(self.file(file, number))
     }
 
-    /// Always held: no other process has this disk.
+    /// Always succeeds, because no other process has this disk.
     fn lock(&self, file: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
         let number = self.call(DiskCall::Change, |shared| {
             Ok(shared.number(file).unwrap_or_else(|_| shared.make_file(file)))

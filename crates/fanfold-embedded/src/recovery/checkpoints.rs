@@ -1,9 +1,9 @@
-//! When checkpoints are made, and below which position the command log need not be read again.
+//! Makes checkpoints, and finds the position in the command log below which all is processed.
 //!
-//! That position is found without asking any stage about single commands. Note where the command log is on the change
-//! stream. Once the relay has passed everything that was there, note the end of the command stream. Once the processor has
-//! passed that, note the end of the notifications. Once every view has passed that, everything below the first position is
-//! done, and a checkpoint that is cut after that holds all of it.
+//! No stage reports single commands. The loop notes a position in the command log, and marks the
+//! end of the change stream. When the relay has passed the mark, the loop marks the end of the
+//! command stream; when the processor has passed that, the end of the notifications. When all views
+//! have passed that, everything below the noted position is processed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +21,13 @@ use crate::stop::Stop;
 use crate::store::{CHECKPOINT_BYTES, Store, StoreError};
 use crate::transit::Position;
 
-/// How often the loop looks how far the stages are, in milliseconds.
+/// The pause between two checks of the stages' progress, in milliseconds.
 const LOOK_MS: u64 = 20;
-/// How often a checkpoint is made, in milliseconds: so much work a crash makes necessary to do again.
+/// The time between two checkpoints, in milliseconds. A crash costs about this much work again.
 const CHECKPOINT_MS: u64 = 500;
-/// How often the loop looks whether the folder is still there, in milliseconds.
+/// The time between two checks that the folder still exists, in milliseconds.
 const FOLDER_MS: u64 = 250;
-/// How long the loop waits after a checkpoint that failed, in milliseconds.
+/// The pause after a failed checkpoint, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
 /// The stages behind the change stream.
@@ -36,23 +36,23 @@ pub(crate) trait Downstream: Send + Sync + 'static {
     fn records(&self) -> &Shards<ReceivedRecord>;
     /// The end of the notifications.
     fn published(&self) -> Position;
-    /// Whether every view has passed everything below.
+    /// Whether every view has passed all notifications below this position.
     fn is_projected(&self, below: Position) -> bool;
 }
 
-/// What the loop waits for next.
+/// The progress that the loop waits for.
 pub(super) enum Wait {
     Relayed(Mark),
     Processed(Mark),
     Projected(Position),
 }
 
-/// How far checkpoints are; shared with everything that reports it.
+/// The progress of checkpoints, which the loop shares with reports.
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointCounts {
-    /// Everything in the command log below is done.
+    /// Everything below this position in the command log is processed.
     pub(crate) done: AtomicU64,
-    /// How many checkpoints were made.
+    /// The number of checkpoints made.
     pub(crate) made: AtomicU64,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct CheckpointLoop<D> {
     pub(super) watchdog: Arc<Watchdog>,
     pub(super) counts: Arc<CheckpointCounts>,
     pub(super) gaps: StoredGaps,
-    /// A position in the command log, and what is waited for until everything below it is done.
+    /// A position in the command log, and the next step until everything below it is processed.
     pub(super) next: Option<(u64, Wait)>,
     /// The position that the last checkpoint has stored.
     pub(super) saved: u64,
@@ -74,7 +74,7 @@ pub(crate) struct CheckpointLoop<D> {
 impl<D: Downstream> CheckpointLoop<D> {
     /// Makes checkpoints until `stop`, and then a last one.
     pub(crate) async fn run(mut self, stop: Stop) -> Result<(), StoreError> {
-        // Counted in pauses: the clock may jump.
+        // Sums of pauses, because the clock may jump.
         let (mut checkpoint_ms, mut folder_ms) = (0, 0);
         while !stop.is_given() {
             let is_wanted = {
@@ -104,7 +104,7 @@ impl<D: Downstream> CheckpointLoop<D> {
                 }
             }
         }
-        // What is done now was done before the stop: nothing is added any more.
+        // On a proper stop the stages have ended, so this finds all that they have done.
         while self.advance() {}
         self.checkpoint()
     }
@@ -117,12 +117,12 @@ impl<D: Downstream> CheckpointLoop<D> {
         self.store.is_unsaved() || self.done() > self.saved
     }
 
-    /// Whether a stage has passed what the loop waited for.
+    /// Goes on to the next step if a stage has passed this one. Returns whether it has.
     fn advance(&mut self) -> bool {
         let (position, wait) = match self.next.take() {
             Some(next) => next,
             None => {
-                // First the position, then the mark: the mark covers everything below the position.
+                // Read the position before the mark, so that the mark covers all below it.
                 let position = self.commands.shown();
                 if position <= self.done() {
                     return false;
@@ -149,9 +149,9 @@ impl<D: Downstream> CheckpointLoop<D> {
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         let done = self.done();
-        // A disk that fills up at the wrong moment makes `fjall` wait for itself.
+        // `fjall` can deadlock when the disk fills up. The watchdog then ends the process.
         let _watched = self.watchdog.watch("a checkpoint");
-        // Behind `done`, which no view has passed before its gaps were counted.
+        // After reading `done`: a view counts gaps before it passes them, so these are stored.
         self.gaps.store()?;
         self.store.checkpoint(done)?;
         self.saved = done;

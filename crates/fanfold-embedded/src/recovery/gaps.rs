@@ -1,7 +1,9 @@
-//! What a view may lack although its subscription has passed it: notifications that were dropped, dead letters, and logs
-//! that the projector has marked as behind. The view's sweep makes them good from the journal, at a time when their commands
-//! are in the command log no more. A crash after that would take rows back that readers have seen: so it is noted, durably,
-//! that a view has gaps, until they are closed, and after a crash such a view catches up in all logs.
+//! A view has gaps when its subscription has passed commits without all of their rows: dropped
+//! notifications, dead letters, and logs that the projector has marked as behind. The view's sweep
+//! fills them from the journal, when their commands may no longer be in the command log. A crash
+//! after that can lose rows that readers have seen, and replaying the command log does not restore
+//! them. So the engine stores durably which views have gaps, until these are closed. After a crash
+//! such a view catches up in all logs.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -15,8 +17,8 @@ use crate::tables::StoredView;
 
 /// The meta table's key of the views with gaps.
 const GAPS_KEY: &[u8] = b"gaps";
-/// A sweep leaves alone what is younger than ten seconds (`docs/design.md#sweep`): a gap is closed by a walk that began so
-/// much later, in milliseconds.
+/// How much later than a gap a walk must begin to close it, in milliseconds: a sweep ignores what
+/// is younger than ten seconds (`docs/design.md#sweep`).
 const YOUNG_MS: u64 = 12_000;
 
 /// The gaps of one view.
@@ -28,11 +30,11 @@ pub(crate) struct ViewGaps {
 }
 
 struct State {
-    /// The gaps of this run that are closed.
+    /// The number of this run's gaps that are closed.
     closed: u64,
-    /// The gaps that there were at some time.
+    /// The number of gaps at some time, and that time.
     noted: (u64, Time),
-    /// Whether an earlier run has left gaps.
+    /// Whether an earlier run has left gaps that are not closed.
     has_unclosed: bool,
 }
 
@@ -61,17 +63,18 @@ impl ViewGaps {
         state.has_unclosed || self.count() > state.closed
     }
 
-    /// Whether an earlier run has left gaps, which are not closed.
+    /// Whether an earlier run has left gaps that are not closed.
     pub(crate) fn has_unclosed(&self) -> bool {
         lock(&self.state).has_unclosed
     }
 
-    /// The view has caught up in all logs.
+    /// Closes the gaps of earlier runs, because the view has caught up in all logs.
     pub(crate) fn close_earlier(&self) {
         lock(&self.state).has_unclosed = false;
     }
 
-    /// A walk of the sweep over all logs begins. Returns the gaps that it closes, if it misses no log.
+    /// Begins a walk of the sweep over all logs. Returns the number of gaps that are closed after
+    /// it, if it misses no log.
     pub(crate) fn walk_begins(&self, now: Time) -> u64 {
         let mut state = lock(&self.state);
         let (noted, at) = state.noted;
@@ -82,14 +85,14 @@ impl ViewGaps {
         noted
     }
 
-    /// It has ended, and has missed none.
+    /// Ends a walk that missed no log. `closed`: the result of [`ViewGaps::walk_begins`].
     pub(crate) fn walk_ended(&self, closed: u64) {
         let mut state = lock(&self.state);
         state.closed = state.closed.max(closed);
     }
 }
 
-/// The views with gaps that are stored.
+/// Stores the names of the views with gaps.
 pub(crate) struct StoredGaps {
     store: Arc<Store>,
     views: Vec<Arc<ViewGaps>>,
@@ -106,7 +109,7 @@ impl StoredGaps {
         })
     }
 
-    /// `left` are those that [`StoredGaps::left`] has read.
+    /// `left`: the result of [`StoredGaps::left`].
     pub(crate) fn new(
         store: Arc<Store>,
         views: Vec<Arc<ViewGaps>>,
@@ -115,7 +118,8 @@ impl StoredGaps {
         Self { store, views, stored: left }
     }
 
-    /// Stores which views have gaps, if that has changed: before a checkpoint after which the command log is cut off.
+    /// Stores which views have gaps, if that has changed. Must run before the checkpoint after
+    /// which the command log is cut off.
     pub(crate) fn store(&mut self) -> Result<(), StoreError> {
         let open = self.views.iter().filter(|view| view.are_open());
         let mut open: BTreeSet<String> = open.map(|view| view.view.to_owned()).collect();
@@ -123,7 +127,7 @@ impl StoredGaps {
         let is_hosted = |name: &String| self.views.iter().any(|view| view.view == name);
         open.extend(self.stored.iter().filter(|name| !is_hosted(name)).cloned());
         if open != self.stored {
-            // Names: nothing that JSON cannot hold.
+            // Cannot fail: names are text.
             let value = serde_json::to_vec(&open).unwrap_or_default();
             self.store.put_now(Table::META, GAPS_KEY, Some(value.into()))?;
             self.stored = open;

@@ -1,4 +1,4 @@
-//! What an engine does so that it survives crashes: checkpoints, and processing again what the last one lacks.
+//! Makes checkpoints, and after a crash processes the commands again that the last one lacks.
 
 mod checkpoints;
 mod gaps;

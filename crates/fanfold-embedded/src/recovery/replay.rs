@@ -1,11 +1,10 @@
-//! What an engine processes again after it has ended, and how it does so if it ends again and again: then something that
-//! it processes again ends its process.
+//! Processes commands again after a restart, and isolates a command that crashes each start.
 //!
-//! - **Notifications** are lost with the memory: each view catches up from the journal, in the logs whose commands are
-//!   processed again, and the command log is kept until that is so.
-//! - **After the second start at one position** without a proper end, the stages are suspicious (see [`Suspicion`]): one
-//!   record, one message at a time in the whole engine, each behind a marker that is on disk. So the next start knows at
-//!   which one the process ended.
+//! - **Notifications** are only in memory, so a crash loses them. Each view catches up from the
+//!   journal in the logs whose commands are processed again, before the command log is cut off.
+//! - **After a second unclean start at one position**, the stages are suspicious (see
+//!   [`Suspicion`]): the whole engine works on one record or message at a time, each behind a
+//!   durable lease. So the next start finds out at which one the process crashed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,30 +25,30 @@ use super::{Durability, ViewGaps, Watchdog};
 use crate::ports::Ports;
 use crate::store::Store;
 
-/// Starts at one position in the command log, without a proper end, after which everything there is suspect: one may have
-/// another cause. `docs/design.md#suspects`.
+/// The number of unclean starts at one position in the command log from which everything there is
+/// suspect. A single one may have another cause. `docs/design.md#suspects`.
 const UNCLEAN_STARTS_MAX: u64 = 2;
-/// Attempts that may end the process while everything is suspect, before the record or message is taken for the cause. The
-/// two starts before ended there, too; but one of them may have been ended by a signal.
+/// The `attempts_max` of the processor while everything is suspect; a projector gets one more. Low,
+/// because the two starts before crashed there, too, though a signal may have ended one of them.
 const ATTEMPTS_MAX: u32 = 1;
-/// Logs that a view catches up in at a time.
+/// The number of logs that a view catches up in at a time.
 const LOGS_PER_PAGE: Knob = Knob::new(10_000, 1);
-/// How long a view catches up before the rest is left to its sweep, in milliseconds.
+/// How long a view catches up before it leaves the rest to its sweep, in milliseconds.
 const CATCH_UP_MS: u64 = 30_000;
 
-/// What is processed again.
+/// The progress of processing commands again.
 pub(crate) struct Replay {
     /// The logs of the commands that are processed again.
     logs: Vec<LogId>,
-    /// Views that have not caught up yet.
+    /// The number of views that have not caught up yet.
     views: AtomicUsize,
-    /// Views that may still lack something that was processed again.
+    /// The number of views that may still lack commits of commands that were processed again.
     incomplete: AtomicUsize,
     is_suspicious: AtomicBool,
     /// A suspicious stage holds it while users' code runs.
     turn: Mutex<()>,
     watchdog: Arc<Watchdog>,
-    /// Makes markers durable.
+    /// Makes leases durable.
     store: Arc<Store>,
 }
 
@@ -79,7 +78,7 @@ impl Replay {
         })
     }
 
-    /// Knows which invocations are under way.
+    /// The watchdog over all invocations.
     pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
         &self.watchdog
     }
@@ -89,7 +88,7 @@ impl Replay {
         self.views.load(Ordering::Acquire) == 0
     }
 
-    /// Whether all views have everything that was processed again.
+    /// Whether all views have the commits of all commands that were processed again.
     pub(crate) fn is_complete(&self) -> bool {
         self.incomplete.load(Ordering::Acquire) == 0
     }
@@ -98,7 +97,7 @@ impl Replay {
         self.is_suspicious.load(Ordering::Relaxed)
     }
 
-    /// A processor's suspicion, until [`Replay::trust`].
+    /// The processor's suspicion. [`Replay::clear_suspicion`] changes it.
     pub(crate) fn suspicion(&self) -> Suspicion {
         match self.is_suspicious() {
             true => Suspicion { age_ms: 0, attempts_max: ATTEMPTS_MAX, ..Suspicion::default() },
@@ -106,7 +105,7 @@ impl Replay {
         }
     }
 
-    /// Everything was processed again.
+    /// Ends the suspicion, after all commands were processed again.
     pub(crate) fn clear_suspicion(&self, processor: &Processor) {
         self.is_suspicious.store(false, Ordering::Relaxed);
         processor.suspect(self.suspicion());
@@ -119,7 +118,8 @@ impl Replay {
         deadline: Time,
     ) -> BatchOutcome {
         let is_suspicious = self.is_suspicious();
-        // What a nudge takes up is not processed again after a crash: only its marker says that it was at hand.
+        // The commands that a nudge takes up are not in the command log. After a crash, only a
+        // durable lease shows that they were at hand.
         let is_nudge = |record: &ReceivedRecord| Record::is_nudge(&record.data);
         if !is_suspicious && !records.iter().any(is_nudge) {
             let _watched = self.watchdog.watch("a processor's invocation");
@@ -142,7 +142,7 @@ impl Replay {
         BatchOutcome::DONE
     }
 
-    /// Makes it durable that an attempt has returned, before the next one can end the process.
+    /// Makes the end of an attempt durable, so that a crash in the next does not count against it.
     async fn make_durable(&self) {
         if let Err(error) = self.store.durable().await {
             tracing::warn!(%error, "the end of a call could not be made durable: a crash from here on counts against that call");
@@ -172,7 +172,7 @@ impl Replay {
         failed
     }
 
-    /// Runs something of a view's sweep, alone if it has to be.
+    /// Runs a step of a view's sweep, alone while everything is suspect.
     pub(crate) async fn sweep<T>(&self, run: impl Future<Output = T>) -> T {
         let _turn = match self.is_suspicious() {
             true => Some(self.turn.lock().await),
@@ -182,8 +182,8 @@ impl Replay {
         run.await
     }
 
-    /// Lets a view catch up, which may have lost notifications of what the journal has: in the logs whose commands are
-    /// processed again; in all logs, if an earlier run has left gaps.
+    /// Lets a view catch up from the journal, as the crash may have lost notifications: in the logs
+    /// whose commands are processed again, and in all logs if an earlier run has left gaps.
     pub(crate) async fn catch_up(
         &self,
         sweep: &ViewSweep,
@@ -218,7 +218,7 @@ impl Replay {
         self.views.fetch_sub(1, Ordering::Release);
     }
 
-    /// Once all commands are processed again: lets a view catch up that has lost notifications meanwhile.
+    /// Waits until all commands are processed again. Then lets the view catch up if it has gaps.
     pub(crate) async fn complete(
         &self,
         sweep: &ViewSweep,
@@ -234,7 +234,7 @@ impl Replay {
         self.incomplete.fetch_sub(1, Ordering::Release);
     }
 
-    /// How many of these logs the view could not catch up in.
+    /// Lets the view catch up in these logs. Returns the number of logs that are left.
     async fn catch_up_in(&self, logs: &[LogId], sweep: &ViewSweep, deadline: Time) -> usize {
         let attempts_max = self.is_suspicious().then_some(ATTEMPTS_MAX + 1);
         let report = self.sweep(sweep.catch_up(logs, attempts_max, deadline)).await;

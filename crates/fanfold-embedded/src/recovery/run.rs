@@ -1,4 +1,4 @@
-//! The loops of an engine that write to the store, and what the store notes of the engine's starts.
+//! The loops of an engine that write to the store, and the stored count of unclean starts.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,10 +18,11 @@ use crate::store::{OpenError, Store, StoreError, Table};
 use crate::striped::lock;
 use crate::tasks::Tasks;
 
-/// The meta table's key of what is known of a run that has not ended properly.
+/// The meta table's key of the current run: its position in the command log, and the number of
+/// unclean starts before it. A clean end removes it.
 const RUN_KEY: &[u8] = b"run";
-/// How often a restarted engine looks whether everything is processed again, in milliseconds: short beside the half second
-/// of work that this mostly is.
+/// The pause between two checks whether everything is processed again, in milliseconds: short
+/// beside the half second of work that this usually is.
 const RECOVERY_LOOK_MS: u64 = 5;
 
 /// The store, and the loops that write to it.
@@ -31,17 +32,17 @@ pub struct Durability {
     tasks: Tasks,
     stopper: Stopper,
     stop: Stop,
-    /// Whether the last checkpoint was made; `None`: the loop has not ended.
+    /// The result of the last checkpoint. `None`: the loop has not ended.
     last: Arc<Mutex<Option<Result<(), StoreError>>>>,
-    /// How often the engine has been started at this position without ending properly before.
+    /// The number of earlier starts at this position without a clean end.
     unclean_starts: u64,
-    /// Everything in the command log below was there at the start.
+    /// The end of the command log at the start.
     replayed: u64,
     counts: Arc<CheckpointCounts>,
 }
 
 impl Durability {
-    /// Notes that the engine runs. The command log has been read.
+    /// Stores that a run begins. The command log was read before.
     pub(crate) fn begin(
         store: Arc<Store>,
         commands: Arc<StoredCommands>,
@@ -50,8 +51,8 @@ impl Durability {
         let explain = |error| store.folder().explain(error);
         let done = store.done().map_err(explain)?;
         let before = store.get(Table::META, RUN_KEY).map_err(explain)?.and_then(decode);
-        // A run that has got further since is another matter; unless it went one command at a time, and got further
-        // because of that.
+        // Count from 1 again if the last run made progress, unless it was suspicious: it may have
+        // made progress only because it processed one command at a time.
         let unclean_starts = match before {
             Some((at, starts)) if at == done || starts > 1 => starts + 1,
             Some(_) => 1,
@@ -117,7 +118,7 @@ impl Durability {
         started.map_err(|error| self.explain(error))
     }
 
-    /// What is wrong, if this went wrong while the engine was started.
+    /// Converts an I/O error of the start into the error for opening the folder.
     pub(crate) fn explain(&self, error: io::Error) -> OpenError {
         self.store.folder().explain(StoreError::Io(error))
     }
@@ -127,19 +128,20 @@ impl Durability {
         self.commands.replayed_logs()
     }
 
-    /// How often the engine was started before at the same position in the command log, and did not end properly.
+    /// The number of earlier starts at the same position in the command log without a clean end.
     pub fn unclean_starts(&self) -> u64 {
         self.unclean_starts
     }
 
-    /// Returns once everything that was in the command log at the start is done.
+    /// Waits until everything that was in the command log at the start is processed.
     pub(crate) async fn until_recovered(&self, env: &dyn Env) {
         while self.counts.done.load(Ordering::Relaxed) < self.replayed {
             env.sleep(RECOVERY_LOOK_MS).await;
         }
     }
 
-    /// Notes that the engine has recovered: how this run ends says nothing about what was replayed.
+    /// Stores that the engine has recovered, so that a later crash does not count against the
+    /// commands that were processed again.
     pub(crate) fn recovered(&self) {
         let run = encode(self.counts.done.load(Ordering::Relaxed), 0);
         if let Err(error) = self.store.put_now(Table::META, RUN_KEY, Some(run)) {
@@ -157,20 +159,20 @@ impl Durability {
         &self.commands
     }
 
-    /// How many checkpoints were made.
+    /// The number of checkpoints made.
     pub fn checkpoints(&self) -> u64 {
         self.counts.made.load(Ordering::Relaxed)
     }
 
-    /// Lets the loops stop where they are. After [`Durability::end`] it does nothing; without it, the next start does the
-    /// rest.
+    /// Stops the loops without waiting for their end. Has no effect after [`Durability::end`].
+    /// Without that, the next start does the rest.
     pub(crate) fn abandon(&self) {
         self.commands.end();
         self.stopper.stop();
     }
 
-    /// Makes a last checkpoint, and ends the loops. `clean`: nothing was left to do. `false`: what the last checkpoint
-    /// lacks is processed again at the next start.
+    /// Makes a last checkpoint, and ends the loops. `clean`: no work is left. `false`: the last
+    /// checkpoint or the clean end could not be stored, so the next start has more to do.
     pub(crate) async fn end(&self, clean: bool) -> bool {
         self.commands.end();
         self.stopper.stop();

@@ -1,6 +1,6 @@
-//! Ends the process when an invocation does not return: an endless loop in users' code cannot be ended from outside, and
-//! would stop its shard for ever. Lambda does the same at its time-out. What was under way comes again at the next start,
-//! and becomes suspect if it ends the process again.
+//! Ends the process when an invocation does not return: an endless loop in users' code cannot be
+//! ended from outside, and would stop its shard for ever. Lambda does the same at its timeout. The
+//! next start repeats the work under way, which becomes suspect if it ends the process again.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::striped::lock;
 
-/// How often the watchdog looks while an invocation takes as long as it may.
+/// The number of checks in the longest time that an invocation may take.
 const LOOKS: u32 = 4;
-/// The longest time between two looks.
+/// The longest pause between two checks.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// Knows which invocations are under way.
+/// Tracks the invocations under way.
 #[derive(Default)]
 pub(crate) struct Watchdog {
     under_way: Mutex<BTreeMap<u64, (Instant, &'static str)>>,
@@ -30,7 +30,7 @@ pub(crate) struct Watched<'a> {
 }
 
 impl Watchdog {
-    /// Notes that an invocation begins.
+    /// Records that an invocation begins.
     pub(crate) fn watch(&self, what: &'static str) -> Watched<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.under_way).insert(number, (Instant::now(), what));
@@ -44,8 +44,8 @@ impl Watchdog {
         (began.elapsed() > hang).then_some(what)
     }
 
-    /// Starts the thread that ends the process when an invocation has been under way for longer than `hang`. The thread
-    /// ends once nothing else has the watchdog.
+    /// Starts the thread that ends the process when an invocation has been under way for longer
+    /// than `hang`. The thread ends when all other references to the watchdog are dropped.
     pub(crate) fn start(self: &Arc<Self>, hang: Duration) -> std::io::Result<()> {
         let watchdog = Arc::downgrade(self);
         let look = (hang / LOOKS).min(LOOK_MAX);
@@ -54,7 +54,7 @@ impl Watchdog {
             while let Some(watchdog) = watchdog.upgrade() {
                 if let Some(what) = watchdog.overdue(hang) {
                     let seconds = hang.as_secs_f32();
-                    // `eprintln!` would panic if standard error is closed: the end matters more.
+                    // Unlike `eprintln!`, this does not panic if standard error is closed.
                     let _ = writeln!(
                         io::stderr(),
                         "error: {what} did not return within {seconds} s: the process ends"
@@ -69,7 +69,7 @@ impl Watchdog {
     }
 }
 
-/// A thread that the engine cannot do without: it ends the process if it panics.
+/// Held by a thread that the engine needs: ends the process if the thread panics.
 pub(crate) struct Vital(pub(crate) &'static str);
 
 impl Drop for Vital {

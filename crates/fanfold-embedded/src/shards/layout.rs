@@ -112,7 +112,7 @@ impl Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LayoutError {
     /// Another version of this program wrote the layout.
-    #[error("the shard layout has version {found}, known here is {VERSION}")]
+    #[error("the shard layout has version {found}, this program reads only {VERSION}")]
     Version {
         /// The stored version.
         found: u32,

@@ -1,13 +1,13 @@
 //! A stream of shards, each with a range of hash keys. Shards can be split and merged while the
 //! stream is written and read.
 //!
-//! - **One open shard for each key**: the open ranges cover each hash key exactly once. An item goes
-//!   to the shard that is open for its key at that moment.
-//! - **Resharding** closes the parents, which then take no more items, and opens their children. The
-//!   items in the parents stay there until they are read and trimmed.
-//! - **Order**: a shard is readable once all its ancestors are drained: closed, and trimmed to their
-//!   end. So a consumer that reads only readable shards sees the items of a key in the order in which
-//!   they were appended.
+//! - **One open shard for each key**: the open ranges cover each hash key exactly once. An item
+//!   goes to the shard that is open for its key at that moment.
+//! - **Resharding** closes the parents, which then take no more items, and opens their children.
+//!   The items in the parents stay there until they are read and trimmed.
+//! - **Order**: a shard is readable once all its ancestors are drained: closed, and trimmed to
+//!   their end. So a consumer that reads only readable shards sees the items of a key in the order
+//!   in which they were appended.
 //! - A drained shard is forgotten once its parents are forgotten.
 
 mod error;
@@ -41,7 +41,8 @@ type LayoutStore = Box<dyn Fn(&Layout) -> Result<(), LayoutStoreError> + Send + 
 pub enum ShardState {
     /// It takes the items of its range.
     Open,
-    /// It takes no more items, and it is not forgotten yet. Its children take the items of its range.
+    /// It takes no more items, and it is not forgotten yet. Its children take the items of its
+    /// range.
     Closed,
 }
 
@@ -108,8 +109,8 @@ impl<T: Clone> Shards<T> {
     }
 
     /// Passes every new layout to `store` before applying it. If `store` fails, the shards are
-    /// unchanged. If the process crashes after `store`, the new layout must be restored: no item was
-    /// in its new shards yet.
+    /// unchanged. If the process crashes after `store`, the new layout must be restored: no item
+    /// was in its new shards yet.
     #[must_use]
     pub fn stored_by(
         mut self,
@@ -290,15 +291,15 @@ impl<T: Clone> Table<T> {
         member.parents.iter().any(|parent| self.members.contains_key(parent))
     }
 
-    /// Whether it can be forgotten. A drained shard stays until its parents are forgotten, because its
-    /// children also wait for those.
+    /// Whether it can be forgotten. A drained shard stays until its parents are forgotten, because
+    /// its children also wait for those.
     fn is_over(&self, member: &Member<T>) -> bool {
         member.shard.is_drained() && !self.waits(member)
     }
 
     fn forget_drained(&mut self) {
         let ids: Vec<ShardId> = self.members.keys().copied().collect();
-        // Ascending: parents have lower names, so they are removed before their children are checked.
+        // Ascending: parents have lower names, and are removed before their children.
         for id in ids {
             if self.members.get(&id).is_some_and(|member| self.is_over(member)) {
                 self.members.remove(&id);

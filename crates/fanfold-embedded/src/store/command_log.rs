@@ -1,13 +1,13 @@
 //! The command log: groups of accepted commands, in the order of acceptance.
 //!
-//! A group is appended and synced as one unit, before any of its commands is acknowledged. Groups have
-//! positions 1, 2, 3 … Segments are files named after the position of their first group. A segment is
-//! dropped once all its commands are processed.
+//! A group is appended and synced as one unit, before any of its commands is acknowledged. Groups
+//! have positions 1, 2, 3 … Segments are files named after the position of their first group. A
+//! segment is dropped once all its commands are processed.
 //!
 //! A segment is a header and groups of `[length u32][checksum u32][position u64][payload]`, all
-//! big-endian. The checksum covers position and payload. Bytes after the last whole group of the last
-//! segment are from an append that a crash interrupted: they were never acknowledged, and opening
-//! cuts them off.
+//! big-endian. The checksum covers position and payload. Bytes after the last whole group of the
+//! last segment are from an append that a crash interrupted: they were never acknowledged, and
+//! opening cuts them off.
 
 use fanfold::knob::Knob;
 use std::collections::VecDeque;
@@ -86,8 +86,8 @@ impl CommandLog {
             }
             segment.bytes = groups.valid_bytes;
             if groups.valid_bytes < groups.file_bytes {
-                // A group is synced before the next one is written. So a broken group before a whole
-                // one is damage, not a torn append.
+                // A group is synced before the next one is written. So a broken group before a
+                // whole one is damage, not a torn append.
                 if !is_last || groups.is_followed_by_a_group(done)? {
                     return Err(broken(&segment.path, "damaged in the middle of the log"));
                 }
@@ -107,15 +107,15 @@ impl CommandLog {
             segments,
             file,
             synced_bytes,
-            // If the header itself is torn, `synced_bytes` is 0 and `mend` writes it again.
+            // If the header itself is torn, `synced_bytes` is 0 and `cut_torn` writes it again.
             is_torn: true,
             next,
             buffer: Vec::new(),
             segment_bytes: faults::segment_bytes(SEGMENT_BYTES.as_u64()),
         };
         log.cut_torn()?;
-        // Damage among processed groups is no error, but cuts the last segment off before `done`. The
-        // next group's position would then not follow, and reading would stop there. So empty it.
+        // Damage among processed groups is no error, but cuts the last segment off before `done`.
+        // The next group's position would not follow, and reading would stop. So empty it.
         log.trim(done)?;
         Ok(log)
     }
@@ -128,8 +128,8 @@ impl CommandLog {
         self
     }
 
-    /// Appends a group, and syncs it. Returns its position. After an error the group is not in the log,
-    /// and will not appear in it later.
+    /// Appends a group, and syncs it. Returns its position. After an error the group is not in the
+    /// log, and will not appear in it later.
     pub(crate) fn append(&mut self, payload: &[u8]) -> Result<u64, StoreError> {
         self.cut_torn()?;
         if self.synced_bytes >= self.segment_bytes {
@@ -157,8 +157,8 @@ impl CommandLog {
         Ok(position)
     }
 
-    /// Drops the segments whose groups are all below `done`. Empties the last segment if all its groups
-    /// are below `done`.
+    /// Drops the segments whose groups are all below `done`. Empties the last segment if all its
+    /// groups are below `done`.
     pub(crate) fn trim(&mut self, done: u64) -> Result<(), StoreError> {
         while self.segments.get(1).is_some_and(|second| second.first <= done) {
             let Some(oldest) = self.segments.pop_front() else { break };
@@ -235,8 +235,8 @@ pub(super) fn is_empty(disk: &dyn Disk, folder: &Path) -> io::Result<bool> {
     }
 }
 
-/// The segments that have groups. Removes segments without groups, which a full disk or a crash has left: the log may
-/// have continued in the segment before. Keeps one segment in any case.
+/// The segments that have groups. Removes segments without groups, which a full disk or a crash has
+/// left: the log may have continued in the segment before. Keeps one segment in any case.
 fn used_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Segment>, StoreError> {
     let mut used = match segments(disk, folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -260,7 +260,7 @@ fn create(
     let path = folder.join(format!("{first:020}.log"));
     let created = create_at(disk, folder, &path);
     if created.is_err() {
-        // The log continues in the segment before. If this removal fails, the next opening removes the file.
+        // The log continues in the segment before. If this fails, the next opening removes it.
         let _ = disk.remove(&path);
     }
     Ok((Segment { first, path, bytes: MAGIC.len() as u64 }, created?))
@@ -358,7 +358,7 @@ fn group_at(bytes: &[u8]) -> Option<u64> {
     found.update(position);
     found.update(payload);
     let is_whole = found.finalize() == u32::from_be_bytes(*checksum);
-    // Zeros look like an empty group, but no real group is empty.
+    // No real group is empty.
     (is_whole && !payload.is_empty()).then_some(u64::from_be_bytes(*position))
 }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use fanfold_pipeline::ports::Unavailable;
 
-/// Why something could not be stored or read.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk, or the quota, is full.
@@ -12,7 +12,7 @@ pub enum StoreError {
     /// Every other error of the operating system.
     #[error("the disk failed: {0}")]
     Io(io::Error),
-    /// The tables are damaged, or `fjall` refuses.
+    /// Every other error of `fjall`.
     #[error("the tables failed: {0}")]
     Tables(fjall::Error),
     /// The folder's path does not lead to it any more.
@@ -21,7 +21,7 @@ pub enum StoreError {
          start again on the folder where it is now", .0.display()
     )]
     Gone(PathBuf),
-    /// The tables could not be opened again after an error; the next checkpoint tries.
+    /// The tables could not be opened again after an error. The next checkpoint tries again.
     #[error("the tables are closed after an error")]
     Closed,
     /// `fjall` panicked.
@@ -30,7 +30,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The same, as the ports say it of a call of `hop`.
+    /// Converts it into the ports' error for a call of `hop`.
     pub(crate) fn unavailable(&self, hop: &'static str) -> Unavailable {
         match self {
             Self::Full => Unavailable::Full { hop },
@@ -38,7 +38,7 @@ impl StoreError {
         }
     }
 
-    /// What is stored cannot be read.
+    /// Stored data cannot be read.
     pub(crate) fn damaged(message: String) -> Self {
         Self::Io(io::Error::new(io::ErrorKind::InvalidData, message))
     }

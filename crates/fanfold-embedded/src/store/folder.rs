@@ -2,8 +2,8 @@
 //!
 //! Creating a folder writes `FORMAT.new` first and renames it to `FORMAT` last. A folder with
 //! `FORMAT.new` and without `FORMAT` is unfinished: no command was accepted in it, so this module
-//! removes the files that it knows to be Fanfold's, and creates them again. A folder with neither file
-//! that has other content belongs to another program, and is refused.
+//! removes Fanfold's files, and creates them again. A folder with neither file that has other
+//! content belongs to another program, and is refused.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -124,8 +124,8 @@ impl Folder {
             _ => failed(error),
         })?;
         let lock = path.join(LOCK_FILE);
-        // Create no lock file in a folder that is not Fanfold's. Without the lock, another process may be creating the
-        // content at this moment: so only refuse while there is no lock file.
+        // Create no lock file in a folder that is not Fanfold's. Without the lock, another process
+        // may be creating the content at this moment: so only refuse while there is no lock file.
         if disk.is_missing(&lock)
             && let Err(error) = content(&*disk, path)
             && disk.is_missing(&lock)
@@ -181,8 +181,8 @@ impl Folder {
         self.disk.sync_folder(&self.path)
     }
 
-    /// Fails if the path no longer leads to this folder, and fails ever after: a folder that appears there later is not
-    /// the one that was written to.
+    /// Fails if the path no longer leads to this folder, and fails ever after: a folder that
+    /// appears there later is not the one that was written to.
     pub fn check(&self) -> Result<(), StoreError> {
         let is_there = || {
             let mut names = [FORMAT_FILE, COMMANDS, TABLES].iter();
@@ -267,7 +267,7 @@ fn explain(path: &Path, error: StoreError) -> OpenError {
     }
 }
 
-/// Classifies the content of a folder that is Fanfold's or can become Fanfold's; else returns why not.
+/// Classifies the content of a folder that is Fanfold's or can become it; else returns why not.
 fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
     let failed = |error| unwritable(path, error);
     let (mut names, mut others) = (Vec::new(), false);
@@ -311,8 +311,8 @@ fn is_ours(name: &str) -> bool {
     ours.contains(&name) || probe(Path::new(TABLES)) == Path::new(name)
 }
 
-/// Whether a folder with a format file has unfinished tables and an empty command log: no command was
-/// accepted there.
+/// Whether a folder with a format file has unfinished tables and an empty command log: no command
+/// was accepted there.
 fn has_no_commands(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     Ok(disk.are_tables_unfinished(&path.join(TABLES))?
         && command_log::is_empty(disk, &path.join(COMMANDS))?)

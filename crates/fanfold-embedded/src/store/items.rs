@@ -10,7 +10,8 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 
-/// Up to this many keys of one prefix are in a sorted list, which is smaller and faster than a tree.
+/// Up to this many keys of one prefix are in a sorted list, which is smaller and faster than a
+/// tree.
 const FEW: Knob = Knob::new(24, 1);
 
 /// A map from key to value. A value of `None` means that the key was removed.

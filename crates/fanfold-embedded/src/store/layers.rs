@@ -20,8 +20,8 @@ pub(super) struct Layers {
 /// Items of a range in order, merged from all layers.
 pub(super) struct Page {
     pub items: Vec<(Bytes, Option<Bytes>)>,
-    /// Where the page ends if the range has more items. Ascending, the page has the items below this
-    /// key; descending, those at and above it. `None`: the page has all items of the range.
+    /// Where the page ends if the range has more items. Ascending, the page has the items below
+    /// this key; descending, those at and above it. `None`: the page has all items of the range.
     pub end: Option<Bytes>,
 }
 
@@ -55,20 +55,19 @@ impl Layers {
         self.sealed.clone()
     }
 
-    /// Keeps the sealed items, which are stored now, as the cache. Returns the previous cache, so that
-    /// the caller can drop it after releasing its lock.
+    /// Keeps the sealed items, which are stored now, as the cache. Returns the previous cache, so
+    /// that the caller can drop it after releasing its lock.
     pub(super) fn keep_clean(&mut self) -> Arc<Items> {
         let sealed = std::mem::take(&mut self.sealed);
         std::mem::replace(&mut self.clean, sealed)
     }
 
-    /// A page of the items from `from` (included) to `to` (excluded). Takes at most `max` items from
-    /// each layer.
+    /// A page of the items from `from` (included) to `to` (excluded). Takes at most `max` items
+    /// from each layer.
     pub(super) fn page(&self, from: &Bytes, to: &Bytes, descending: bool, max: usize) -> Page {
         let layers = [&self.active, &*self.sealed, &*self.clean];
         let mut items: Vec<(Bytes, Option<Bytes>)> = Vec::new();
-        // The page ends where the first layer reaches `max` items: beyond that, this layer's items
-        // are unknown.
+        // The page ends where the first layer reaches `max` items: its further ones are unknown.
         let mut ends: Vec<Bytes> = Vec::new();
         for layer in layers {
             let taken = layer.range(from, to, descending, max);

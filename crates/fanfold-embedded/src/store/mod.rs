@@ -1,13 +1,13 @@
-//! Where an engine keeps its data: a folder with two things in it.
+//! The store of an engine: a folder with a command log and tables.
 //!
-//! - The [`command_log`]: every accepted command, in one order, synced before it is answered or shown. It is the only
-//!   thing that a command waits for.
-//! - The [`tables`]: what the stages have made of that, up to the last [`Store::checkpoint`].
+//! - The [`command_log`] has every accepted command, in one order, synced before it is acknowledged
+//!   or visible. A command waits for no other disk access.
+//! - The [`tables`] have the results of the stages, up to the last [`Store::checkpoint`].
 //!
-//! In between, writes live in memory, in layers that all readers see. A checkpoint cuts the layers off at one moment, for
-//! all tables, and stores them in one atomic batch, together with the position in the command log below which everything
-//! was done at that moment. So there is one order of effects, a crash leaves a prefix of it, and what is lost is made again
-//! from the command log.
+//! Later results are in memory, in layers that all readers see. A checkpoint cuts the layers of all
+//! tables off at one moment, and stores them in one atomic batch, together with the position in the
+//! command log below which everything was processed at that moment. So all effects have one order,
+//! a crash leaves a prefix of it, and the engine computes the rest again from the command log.
 
 pub(crate) mod command_log;
 mod error;
@@ -41,22 +41,22 @@ use crate::rising::Rising;
 use crate::striped::lock;
 
 /// Unsaved bytes beyond which a checkpoint is due: at 100,000 commands per second some tenths of a
-/// second of work, and little to make again after a crash.
+/// second of work, and little to do again after a crash.
 pub(crate) const CHECKPOINT_BYTES: Knob = Knob::new(8 * 1024 * 1024, 10_000);
-/// Unsaved bytes beyond which writers wait for a checkpoint: what a stalled disk may cost in memory.
+/// Unsaved bytes beyond which writers wait for a checkpoint: what a stalled disk may cost in
+/// memory.
 const UNSAVED_BYTES_MAX: Knob = Knob::new(24 * 1024 * 1024, 40_000);
-/// How long a write waits for a checkpoint, in milliseconds, before it is given up: less than a
-/// stage's invocation has.
+/// How long a write waits for a checkpoint, in milliseconds: less than an invocation has.
 const WAIT_MS_MAX: u64 = 20_000;
 /// Bytes that an unsaved item takes beside its key and value: an estimate.
 const ITEM_OVERHEAD_BYTES: usize = 192;
 /// Items that a scan takes from memory at a time.
 const SCAN_ITEMS: Knob = Knob::new(256, 1);
 
-/// The meta table's key of the place in the command log below which everything is in the tables.
+/// The meta table's key of the position in the command log below which everything is in the tables.
 const DONE_KEY: &[u8] = b"done";
 
-/// The tables, with what is not stored yet.
+/// The tables, with the writes that are not stored yet.
 pub struct Store {
     folder: Folder,
     tables: Box<dyn Tables>,
@@ -65,30 +65,30 @@ pub struct Store {
     env: Arc<dyn Env>,
     driver: Driver,
     layers: Vec<Mutex<Layers>>,
-    /// Every write holds it for reading, so that a checkpoint cuts between two calls and not inside of one.
+    /// Every write holds it for reading, so that a checkpoint never cuts inside of a write.
     cut: RwLock<()>,
-    /// One checkpoint at a time.
+    /// Held during a checkpoint.
     checkpointing: Mutex<()>,
     unsaved_bytes: AtomicUsize,
     room: Notify,
-    /// Checkpoints begun; what is written now is in the next one.
+    /// The number of checkpoints begun. A write now will be in the next one.
     begun: AtomicUsize,
-    /// Checkpoints ended.
+    /// The number of checkpoints ended.
     saved: Rising,
-    /// Tells the loop that makes checkpoints that a caller waits for one.
+    /// Notifies the checkpoint loop that a caller waits for a checkpoint.
     pub(crate) wanted: Notify,
 }
 
-/// What does the work that several callers share: syncs of the command log, and checkpoints.
+/// Where the work runs that callers share: syncs of the command log, and checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
-    /// Loops of an engine, which callers wait for.
+    /// In the loops of an engine, for which callers wait.
     Loops,
-    /// Each caller that needs it, at once: for ports without an engine.
+    /// In the call that needs it, for ports without an engine.
     Callers,
 }
 
-/// Writes of one call: together in one checkpoint.
+/// Writes that are in the same checkpoint.
 pub struct Writes<'a> {
     store: &'a Store,
     bytes: usize,
@@ -100,7 +100,7 @@ impl Writes<'_> {
         self.set(table, key, Some(value));
     }
 
-    /// Removes one.
+    /// Removes a value.
     pub fn remove(&mut self, table: Table, key: Bytes) {
         self.set(table, key, None);
     }
@@ -115,7 +115,7 @@ impl Writes<'_> {
 }
 
 impl Store {
-    /// Opens a folder, or makes one. `views` are the names of the views' tables.
+    /// Opens the store in a folder, or creates it. `views` are the names of the views' tables.
     pub fn open(
         folder: Folder,
         views: &[String],
@@ -149,7 +149,7 @@ impl Store {
         })
     }
 
-    /// Makes everything that belongs into a new folder. If it breaks off, the next start makes it again.
+    /// Creates the content of a new folder. If that is interrupted, the next start repeats it.
     fn make(folder: &Folder, names: &[String]) -> Result<Box<dyn Tables>, StoreError> {
         folder.begin()?;
         CommandLog::make(&**folder.disk(), &folder.commands())?;
@@ -163,7 +163,7 @@ impl Store {
         &self.folder
     }
 
-    /// What does the shared work.
+    /// Where shared work runs.
     pub(crate) fn driver(&self) -> Driver {
         self.driver
     }
@@ -174,7 +174,7 @@ impl Store {
         views.into_iter().find(|(_, found)| *found == name).map(|(index, _)| Table::at(index))
     }
 
-    /// The place in the command log from which it must be read again.
+    /// The position from which the command log must be read again.
     pub fn done(&self) -> Result<u64, StoreError> {
         let stored = self.get(Table::META, DONE_KEY)?;
         let number = stored.and_then(|bytes| bytes.as_ref().try_into().ok());
@@ -193,7 +193,7 @@ impl Store {
         }
     }
 
-    /// Writes something, in one piece.
+    /// Makes several writes, which are then in the same checkpoint.
     pub fn write(&self, write: impl FnOnce(&mut Writes<'_>)) {
         let cut = self.cut.read().unwrap_or_else(PoisonError::into_inner);
         let mut writes = Writes { store: self, bytes: 0 };
@@ -207,13 +207,13 @@ impl Store {
         self.write(|writes| writes.put(table, key, value));
     }
 
-    /// Removes one.
+    /// Removes a value.
     pub fn remove(&self, table: Table, key: Bytes) {
         self.write(|writes| writes.remove(table, key));
     }
 
-    /// Visits the items between two keys, `from` included and `to` not, in their order or from the
-    /// last to the first, until it is told to stop.
+    /// Visits the items from `from` (included) to `to` (excluded), in ascending or descending
+    /// order, until `visit` breaks.
     pub fn scan(
         &self,
         table: Table,
@@ -227,7 +227,7 @@ impl Store {
             let page =
                 lock(&self.layers[table.index()]).page(&from, &to, descending, SCAN_ITEMS.get());
             interleave::reached(Between::Steps);
-            // Where memory was cut off, the tables are, too.
+            // If the page ends before the range, read the tables only up to its end, too.
             let (low, high) = match (&page.end, descending) {
                 (None, _) => (from.clone(), to.clone()),
                 (Some(end), false) => (from.clone(), end.clone()),
@@ -242,7 +242,7 @@ impl Store {
         Ok(())
     }
 
-    /// Visits the stored items between two keys, with those in memory in their place.
+    /// Visits the stored items between two keys. Items in memory replace those of the same key.
     fn merge(
         &self,
         table: Table,
@@ -292,7 +292,7 @@ impl Store {
         self.unsaved_bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns once there is room for more writes.
+    /// Waits until there is room for more writes.
     pub async fn room(&self) -> Result<(), Unavailable> {
         if self.unsaved_bytes() < UNSAVED_BYTES_MAX.get() {
             return Ok(());
@@ -317,7 +317,7 @@ impl Store {
         }
     }
 
-    /// Returns once everything written so far is on disk.
+    /// Waits until everything written so far is on disk.
     pub async fn durable(&self) -> Result<(), Unavailable> {
         if self.driver == Driver::Callers {
             return self.checkpoint_now();
@@ -338,12 +338,12 @@ impl Store {
         made.map_err(|error| error.unavailable("store"))
     }
 
-    /// Stores everything written so far, and that all commands below `done` need not be read again.
-    /// After an error everything is still in memory, and the next checkpoint tries again.
+    /// Stores everything written so far, and `done`, below which the command log need not be read
+    /// again. After an error everything is still in memory, and the next checkpoint tries again.
     pub fn checkpoint(&self, done: u64) -> Result<(), StoreError> {
         self.folder.check()?;
         let _alone = lock(&self.checkpointing);
-        // What could not be stored the last time comes first: it is older.
+        // First store the layers that the last checkpoint could not store, because they are older.
         if self.layers.iter().any(|layers| lock(layers).is_sealed()) {
             self.save(None)?;
         }
@@ -381,7 +381,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes at once, and syncs: for what is known before anything runs.
+    /// Stores and syncs a value at once, for keys that are never in the layers.
     pub(crate) fn put_now(
         &self,
         table: Table,

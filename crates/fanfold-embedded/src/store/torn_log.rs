@@ -1,15 +1,15 @@
 //! Repairs the log of the tables after a power cut.
 //!
-//! `fjall` itself cuts off an incomplete batch at the end of its newest log. But a file system may have
-//! stored the end of a batch and not its middle, which then holds zeros or old bytes. Such a batch
-//! looks complete and has a wrong checksum, and `fjall` refuses to open. Only the last batch, which was
-//! being written, can be torn like this, and it was never acknowledged. So this module cuts the log off
-//! before that batch, and keeps the cut bytes in a file `*.cut` beside it.
+//! `fjall` itself cuts off an incomplete batch at the end of its newest log. But a file system may
+//! have stored the end of a batch and not its middle, which then holds zeros or old bytes. Such a
+//! batch looks complete and has a wrong checksum, and `fjall` refuses to open. Only the last batch,
+//! which was being written, can be torn like this, and it was never acknowledged. So this module
+//! cuts the log off before that batch, and keeps the cut bytes in a file `*.cut` beside it.
 //!
-//! A disk that has lost synced bytes looks the same. Then whole batches follow the damage, and are cut
-//! off, too. In both cases the engine processes everything again that was accepted since the last
-//! checkpoint; in the second case, data from before it is missing. The warning has the number of bytes
-//! that were cut off: after a power cut at most one batch, some megabytes.
+//! A disk that has lost synced bytes looks the same. Then whole batches follow the damage, and are
+//! cut off, too. In both cases the engine processes everything again that was accepted since the
+//! last checkpoint; in the second case, data from before it is missing. The warning has the number
+//! of bytes that were cut off: after a power cut at most one batch, some megabytes.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -22,8 +22,8 @@ use super::StoreError;
 use super::folder::probe;
 use crate::disk::sync_folder;
 
-/// Converts a panic of `open` into an error: in builds with more checks, `fjall` may panic on a damaged
-/// log.
+/// Converts a panic of `open` into an error: in builds with more checks, `fjall` may panic on a
+/// damaged log.
 pub(super) fn catch<T>(open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     // Unwind-safe: a database whose opening panicked is dropped.
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
@@ -38,13 +38,13 @@ pub(super) fn may_be_torn(error: &StoreError) -> bool {
     matches!(error, StoreError::Panicked(_) | StoreError::Tables(fjall::Error::JournalRecovery(_)))
 }
 
-/// Cuts the newest log off after the last byte up to which `fjall` can read it. `false`: the log is not
-/// the cause of `error`.
+/// Cuts the newest log off after the last byte up to which `fjall` can read it. `false`: the log is
+/// not the cause of `error`.
 pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError> {
     let Some(log) = newest(tables)? else { return Ok(false) };
     let end = data_end(&log)?;
     let trial = Probe::new(tables)?;
-    // Bisection: `fjall` reads `good` bytes of the log, and fails to read `bad` bytes. It always reads 0 bytes.
+    // Bisection: `fjall` can read `good` bytes of the log, and cannot read `bad` bytes.
     let (mut good, mut bad) = (0, end + 1);
     if trial.reads(&log, end)? {
         if fs::metadata(&log)?.len() == end {
@@ -81,8 +81,8 @@ pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError>
     Ok(true)
 }
 
-/// Scratch tables for checking whether `fjall` can read a log. It verifies the log's batches and drops
-/// them, as the tables that they belong to do not exist here.
+/// Scratch tables for checking whether `fjall` can read a log. It verifies the log's batches and
+/// drops them, as the tables that they belong to do not exist here.
 struct Probe {
     path: PathBuf,
 }

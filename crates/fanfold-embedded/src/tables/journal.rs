@@ -22,7 +22,7 @@ const TAILS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// The number of bytes of values after which a page of commits ends (DynamoDB's pages have 1 MB).
 const PAGE_BYTES: Knob = Knob::new(1024 * 1024, 1_000);
 
-/// The journal: the commits of all event logs.
+/// The journal: the commits of all logs.
 ///
 /// Key: log and first seq. Value: `[n u64][at u64][nonce u128][body]`, big-endian.
 pub struct StoredJournal {

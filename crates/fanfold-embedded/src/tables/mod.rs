@@ -1,4 +1,4 @@
-//! The ports whose data is only tables: journal, state, parked, views, dead letters.
+//! The ports that keep all their data in tables: journal, state, parked, views, dead letters.
 //!
 //! | table | key | value, big-endian |
 //! |---|---|---|
@@ -7,10 +7,10 @@
 //! | `state` | log, 0, state key | `[seq u64][body]` |
 //! | `parked` | log, 0, seq (u64), identity | body |
 //! | `dead-letters` | view, 0, id (u64) | body |
-//! | `view-NAME-vVERSION` | log, 0, `c` | the cursor: `[seq u64]`, then JSON if there is more to say |
+//! | `view-NAME-vVERSION` | log, 0, `c` | the cursor: `[seq u64]`, then JSON if it has rare fields |
 //! | | log, 0, `r`, row key | `[seq u64][expires u64][1][body]`; a tombstone ends with `[0]` |
-//! | | log, 0, `t`, expires (u64), row key | nothing: finds the tombstones that have expired |
-//! | `meta` | `done`, `run`, `shards` | see [`store`](crate::store), [`recovery`](crate::recovery), [`ports`](crate::ports) |
+//! | | log, 0, `t`, expires (u64), row key | empty: finds the expired tombstones |
+//! | `meta` | `done`, `run`, `gaps`, `shards` | see `store`, `recovery`, `ports` |
 //!
 //! No name has a zero byte, so the items of a log stand together, in order.
 
@@ -33,7 +33,7 @@ pub use view::StoredView;
 /// The most keys that one read takes (see the ports).
 const KEYS_MAX: usize = 1_000;
 
-/// `[log][0]`, and the parts of the rest.
+/// The key `[log][0]`, followed by the parts of `rest`.
 fn key<const N: usize>(log: &LogId, rest: [&[u8]; N]) -> Bytes {
     let log = log.as_str().as_bytes();
     let len = log.len() + 1 + rest.iter().map(|part| part.len()).sum::<usize>();
@@ -44,12 +44,12 @@ fn key<const N: usize>(log: &LogId, rest: [&[u8]; N]) -> Bytes {
     key.into()
 }
 
-/// Behind all items of a log.
+/// The key after all items of a log.
 fn end(log: &LogId) -> Bytes {
     [log.as_str().as_bytes(), &[1]].concat().into()
 }
 
-/// A caller broke a limit of the port.
+/// The error for a call beyond a limit of the port.
 pub(crate) fn beyond_limit(hop: &'static str, found: usize, max: usize, what: &str) -> Unavailable {
     Unavailable::Failed { hop, message: format!("{found} {what}, at most {max} are taken") }
 }

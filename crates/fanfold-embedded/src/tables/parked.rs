@@ -9,8 +9,8 @@ use fanfold_pipeline::ports::{ParkedItem, ParkedTable, Unavailable};
 use super::{end, key};
 use crate::store::{Store, Table};
 
-/// The parked table. Parked items cannot be rebuilt from other data, so parking is acknowledged only
-/// after they are on disk.
+/// The parked table. Parked items cannot be rebuilt from other data, so parking is acknowledged
+/// only after they are on disk.
 ///
 /// Key: log, seq and identity. Value: the body.
 pub struct StoredParked {

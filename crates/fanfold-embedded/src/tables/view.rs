@@ -113,7 +113,7 @@ impl StoredView {
             return Err(PutRowError::Conflict);
         }
         let expires = expiry(row);
-        // This table has no clock: a new tombstone expires in one day, so its expiry tells the time.
+        // This table has no clock. A new tombstone expires in one day, which gives the time.
         let expired = match expires {
             Some(expires) => self.expired(log, expires).map_err(failed)?,
             None => Vec::new(),
@@ -282,8 +282,8 @@ impl ViewTable for StoredView {
             }
             self.put_cursor(log, &Cursor { lease: Some(*lease), ..cursor });
         }
-        // Durable before an attempt starts, because the attempt may crash the process. The reset after
-        // an attempt need not be: at worst, a finished attempt counts as unfinished.
+        // Durable before an attempt starts, because the attempt may crash the process. The reset
+        // after an attempt need not be: at worst, a finished attempt counts as unfinished.
         if lease.attempts > 0 {
             self.store.durable().await?;
         }

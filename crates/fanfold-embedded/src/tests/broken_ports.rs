@@ -1,5 +1,5 @@
-//! Tests the conformance suite: each of these ports breaks one sentence of its specification, and the
-//! suite must find that.
+//! Tests the conformance suite: each of these ports breaks one sentence of its specification, and
+//! the suite must find that.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,5 @@
-//! The conformance suite on files, with constant checkpoints: reads find items in all layers in memory and in the
-//! tables.
+//! The conformance suite on files, with constant checkpoints: reads find items in all layers in
+//! memory and in the tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::conformance::{commands_conform, dead_letters_conform, waits_conform};
 
 const VIEW: &str = "view-balances-v1";
 
-/// Ports on a store in a temporary folder, with a thread that makes checkpoints until it is dropped.
+/// Ports on a store in a temporary folder, with a thread that makes checkpoints.
 struct Stored {
     ports: Ports,
     store: Arc<Store>,

@@ -55,7 +55,7 @@ pub(crate) async fn balance(engine: &Engine, org: &str, seq: Seq) -> serde_json:
     }
 }
 
-/// Opens an account in each org, and deposits 1 into it `deposits` times. Returns each org's last seq.
+/// Opens an account in each org, and deposits 1 `deposits` times. Returns each org's last seq.
 async fn deposit(engine: &Engine, orgs: u64, deposits: u64) -> BTreeMap<String, Seq> {
     let mut last = BTreeMap::new();
     for id in 1..=deposits + 1 {
@@ -120,7 +120,7 @@ async fn shards_are_split_and_merged_under_load() {
     const ORGS: u64 = 60;
     const DEPOSITS: u64 = 300;
     let engine = Arc::new(Engine::start(config()).expect("an engine"));
-    // In a task of its own, which can run on another thread: ports in memory never suspend this one.
+    // In a task that can run on another thread: ports in memory never suspend this one.
     let resharding = tokio::spawn(reshard(engine.clone()));
     let last = deposit(&engine, ORGS, DEPOSITS).await;
     resharding.abort();
@@ -168,7 +168,7 @@ async fn repeats_are_duplicates_and_refusals_are_entries() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shutdown_drains_what_was_accepted() {
+async fn a_shutdown_processes_all_accepted_commands() {
     let engine = Engine::start(config()).expect("an engine");
     let last = deposit(&engine, 20, 20).await;
     let ports = engine.ports().clone();
@@ -196,7 +196,7 @@ async fn a_stopped_engine_admits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_notifications_are_swept_up() {
+async fn a_sweep_repairs_lost_notifications() {
     // A notification log of very few bytes, and frequent sweeps.
     let transit = TransitConfig { notifications_bytes_max: 1, ..TransitConfig::default() };
     let engine = Engine::start(Config { transit, sweep_ms: 100, ..config() }).expect("an engine");

@@ -118,7 +118,8 @@ async fn unfinished_items_are_retried_and_bisected() {
     use Failure::{Hangs, Nonsense, Panics, Reports};
     for (item, failures, how, expected) in [
         (3, 0, Reports, vec![(0, 8)]),
-        // The first retry begins at the failed item. Later ones take half of that, and after a success the rest.
+        // The first retry begins at the failed item. Later ones take half of that, and after a
+        // success the rest.
         (3, 1, Reports, vec![(0, 8), (3, 5)]),
         (3, 3, Reports, vec![(0, 8), (3, 5), (3, 3), (3, 2), (5, 3)]),
         (3, 4, Reports, vec![(0, 8), (3, 5), (3, 3), (3, 2), (3, 1), (4, 4)]),
@@ -306,8 +307,8 @@ impl Histories {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finishes items of several keys, or some of them, or panics, after a pause below `pause_ms`. Never finishes those of
-    /// a key that is under way twice.
+    /// Pauses for less than `pause_ms`, then finishes all or some of the items, or panics. Fails if
+    /// a key is already under way.
     pub(crate) async fn invoke(
         self,
         got: Vec<(u64, u64)>,

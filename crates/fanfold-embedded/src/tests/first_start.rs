@@ -1,4 +1,4 @@
-//! A first start that is stopped at any call of the disk.
+//! A first start that ends at any call of the disk.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -36,9 +36,9 @@ fn open(disk: &MemoryDisk) -> Option<Store> {
     Store::open(folder, &[], Arc::new(SystemEnv), Driver::Callers).ok()
 }
 
-/// Whatever the first start did not make durable, the second one does before it stores anything.
+/// The second start makes durable what the first one did not, before it stores anything.
 #[test]
-fn what_the_second_start_stores_survives_a_power_cut() {
+fn values_of_the_second_start_survive_a_power_cut() {
     for takes_effect in [false, true] {
         for call in 1.. {
             assert!(call < 1_000, "a start that never ends");

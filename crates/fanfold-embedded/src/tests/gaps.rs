@@ -1,4 +1,4 @@
-//! Which views have gaps is known after a crash, until a sweep has closed them.
+//! A restarted engine finds the views with gaps, until a sweep has closed these.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn open(disk: &MemoryDisk) -> Arc<Store> {
     Arc::new(store.expect("a store"))
 }
 
-/// After a power cut that keeps nothing that was not synced.
+/// The disk after a power cut that keeps only synced data, and the stored views with gaps.
 fn after_power_cut(disk: &MemoryDisk) -> (MemoryDisk, BTreeSet<String>) {
     let disk = disk.after_power_cut(&mut |_| 0);
     let left = StoredGaps::left(&open(&disk)).expect("what is stored");
@@ -56,7 +56,7 @@ async fn gaps_are_known_after_a_crash_until_they_are_closed() {
     let elsewhere = open(&other);
     StoredGaps::new(elsewhere.clone(), vec![], left.clone()).store().expect("a disk");
     assert_eq!(StoredGaps::left(&elsewhere).expect("what is stored"), left);
-    // One that hosts it does so until the view has caught up.
+    // A run that hosts the view keeps its gaps until the view has caught up.
     let (_, again) = view(&elsewhere, true);
     let mut kept = StoredGaps::new(elsewhere.clone(), vec![again.clone()], left.clone());
     kept.store().expect("a disk");

@@ -1,6 +1,6 @@
-//! Service code that crashes the process: a decision that overflows the stack, one that never returns,
-//! and an apply that aborts. The test restarts the process as a supervisor would. Each such command
-//! becomes a fault, the view is parked for the one log, and everything else continues.
+//! Service code that crashes the process: a decision that overflows the stack, one that never
+//! returns, and an apply that aborts. The test restarts the process as a supervisor would. Each
+//! such command becomes a fault, the view is parked for the one log, and everything else continues.
 //!
 //! The engine runs in a child: this test binary, with the name of the test below, and a folder.
 
@@ -24,8 +24,8 @@ const ORGS: u64 = 20;
 const OVERFLOWS: u64 = 7;
 const LOOPS: u64 = 9;
 const ABORTS: u64 = 11;
-/// The largest number of starts until all work is done: the first, two that crash at the same place,
-/// then two for the view and two for each command. A few more, as checkpoints may fall in between.
+/// The largest number of starts until all work is done: the first, two that crash at the same
+/// place, then two for the view and two for each command. Some more for checkpoints in between.
 const STARTS_MAX: usize = 16;
 const WAIT_MS: u64 = 20_000;
 
@@ -212,10 +212,10 @@ async fn lethal_child() {
 #[test]
 fn code_that_crashes_the_process_is_isolated_and_all_else_continues() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (deaths, start) in (1..=STARTS_MAX).enumerate() {
+    for (crashes, start) in (1..=STARTS_MAX).enumerate() {
         let child = child::run("tests::lethal::lethal_child", folder.path());
         if child.status.success() {
-            assert!(deaths >= 3, "three commands crash the process, and it crashed {deaths} times");
+            assert!(crashes >= 3, "three commands crash the process: {crashes} crashes");
             println!("all work was done after start {start}");
             return;
         }

@@ -11,10 +11,10 @@ use super::engine::{config, request};
 /// The number of logs, unless `FANFOLD_LOGS` sets it.
 const LOGS: u64 = 1_000_000;
 const BATCH: u64 = 500;
-/// The limits of the caches, of unsaved writes and of data in transit, with the allocator's overhead.
+/// The limits of caches, unsaved writes and data in transit, with the allocator's overhead.
 const RESIDENT_KIB_MAX: u64 = 1_000 * 1024;
-/// What the second half of the logs may add: filters and indexes of the tables, at most some hundred
-/// bytes for each log. A cache that grew with the number of logs would need more.
+/// What the second half of the logs may add: filters and indexes of the tables, at most some
+/// hundred bytes for each log. A cache that grew with the number of logs would need more.
 const SECOND_HALF_KIB_MAX: u64 = 256 * 1024;
 
 /// A value in KiB from this process's status in `/proc`.

@@ -43,13 +43,13 @@ async fn a_tombstone_is_removed_when_another_is_put_a_day_later() {
         table.put_row(&log, &late, &dead(expires), None).await.unwrap();
         let rows = table.rows(&log, &[key("a"), key("b"), key("revived"), late]).await.unwrap();
         let there: Vec<bool> = rows.iter().map(Option::is_some).collect();
-        assert_eq!(there[..2], expected, "when one comes that expires at {expires}");
-        assert_eq!(there[2..], [true, true], "a row that lives again stays, and the new one");
+        assert_eq!(there[..2], expected, "after a put of one that expires at {expires}");
+        assert_eq!(there[2..], [true, true], "the revived row and the new one stay");
     }
 }
 
 #[tokio::test]
-async fn limits_are_refused_as_on_aws() {
+async fn calls_beyond_limits_are_refused_as_on_aws() {
     let bound = Limit { items: 10_000, bytes: 100 << 20 };
     let stream = MemoryStream::new(1, bound, PausedEnv::new());
     let record = |bytes: usize| StreamRecord { key: log("a"), data: vec![0; bytes].into() };
@@ -68,7 +68,7 @@ async fn limits_are_refused_as_on_aws() {
 }
 
 #[tokio::test]
-async fn a_topic_keeps_messages_until_all_have_passed_up_to_its_bound() {
+async fn a_bounded_topic_keeps_messages_until_all_subscribers_have_passed() {
     let topic = MemoryTopic::new(3_000);
     assert_eq!(topic.subscribe("fast"), Position(0));
     assert_eq!(topic.subscribe("slow"), Position(0));

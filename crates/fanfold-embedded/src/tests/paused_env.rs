@@ -41,7 +41,7 @@ impl Env for PausedEnv {
     }
 }
 
-/// A runtime for such a test, where `#[tokio::test]` does not fit.
+/// A runtime with paused time, for tests that cannot use `#[tokio::test]`.
 pub(crate) fn paused_runtime() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().expect("a runtime")

@@ -1,4 +1,4 @@
-//! What a crash right after each of the calls that a normal load does not make leaves, on the ports alone.
+//! Crashes right after calls that a normal load does not make, on the ports alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,11 +34,11 @@ fn view_table(store: &Arc<Store>) -> StoredView {
     StoredView::new(store.clone(), store.view(VIEW).expect("its table"))
 }
 
-/// The state on disk: seqs of parked commands, number of dead letters, the cursor's `behind`, and whether the view is
-/// parked.
+/// The state on disk: seqs of parked commands, number of dead letters, the cursor's `behind`, and
+/// whether the view is parked.
 type Found = (Vec<u64>, usize, Option<u64>, bool);
 
-/// What a new process finds.
+/// Reads the state as a new process would.
 async fn find(disk: &MemoryDisk) -> Found {
     let store = open(&disk.copied());
     let parked = StoredParked::new(store.clone()).list(&log(), Seq(0), 10).await;
@@ -77,7 +77,7 @@ async fn durable_effects_survive_a_crash() {
     checkpoint();
     assert_eq!(find(&disk).await, (vec![], 0, None, false));
 
-    // A dead letter may be lost: the cursor has not passed its commits, so the sweep finds them in the journal.
+    // A dead letter may be lost: the cursor has not passed it, so the sweep reads the journal.
     letters.push("balances", Bytes::from("[]"));
     assert_eq!(find(&disk).await, (vec![], 0, None, false));
     checkpoint();

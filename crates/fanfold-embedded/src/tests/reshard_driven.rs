@@ -158,8 +158,8 @@ async fn a_closed_shard_does_not_wait_for_its_last_batch_to_fill_up() {
     assert_eq!(shards.list().len(), 2, "it was drained");
 }
 
-/// Checks under random failures, splits and merges that every item is finished, the items of a key in
-/// order and never two at the same time.
+/// Checks under random failures, splits and merges that every item is finished, the items of a key
+/// in order and never two at the same time.
 async fn check_order(lanes: usize, batch: usize, keys: u64, items: u64, seed: u64) {
     let (env, histories) = (PausedEnv::new(), Histories::default());
     let (_stopper, stop) = Stopper::new();

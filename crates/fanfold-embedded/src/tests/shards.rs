@@ -104,7 +104,7 @@ fn batches_are_bounded_and_continue_where_they_ended() {
         if !is_full {
             shard.append(HashKey(11), 10, 11);
             shard.fill(&mut batch, EVERYTHING, odd);
-            assert_eq!(items(batch.items), [1, 3, 5, 7, 9, 11], "filled with what came behind");
+            assert_eq!(items(batch.items), [1, 3, 5, 7, 9, 11], "filled with the later item");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The store against a map as the model: reads find all writes, and after a crash the writes up to the
-//! last checkpoint.
+//! The store against a map as the model: reads find all writes, and after a crash the writes up to
+//! the last checkpoint.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -150,7 +150,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn the_store_is_a_map_that_remembers_its_checkpoints(
+    fn the_store_is_a_map_and_a_crash_restores_the_last_checkpoint(
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let folder = quick_folder();

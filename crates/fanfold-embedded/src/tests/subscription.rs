@@ -1,4 +1,4 @@
-//! Subscriptions: filter, order, concurrency, retries, dead letters, and messages that the log drops.
+//! Subscriptions: filter, order, concurrency, retries, dead letters, dropped messages.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

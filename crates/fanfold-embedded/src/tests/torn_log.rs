@@ -98,7 +98,7 @@ fn a_torn_batch_is_cut_off() {
         let store = open(folder).expect("it opens");
         assert_eq!((items(&store), store.done().ok()), (20 * done as usize + 1, Some(9)));
     }
-    println!("of {CUTS} torn logs, of {set_aside} the end was set aside");
+    println!("of {CUTS} torn logs, the end of {set_aside} was set aside");
     assert!(set_aside > 0);
 }
 
@@ -109,7 +109,7 @@ fn the_cut_bytes_are_kept() {
     let (from, end) = fill(folder, &mut SmallRng::seed_from_u64(1));
     let log = newest_log(folder);
     let mut bytes = fs::read(&log).expect("a log");
-    // The last byte of the batch's checksum. After it are four bytes that mark the end of the batch.
+    // The last byte of the batch's checksum. Four bytes after it mark the end of the batch.
     bytes[end as usize - 5] ^= 1;
     fs::write(&log, &bytes).expect("a log");
     let store = open(folder).expect("it opens");

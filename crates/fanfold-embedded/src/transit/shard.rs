@@ -115,7 +115,7 @@ impl<T: Clone> Shard<T> {
         self.backlog.add(bytes);
         let position = {
             let mut queue = lock(&self.queue);
-            debug_assert!(!queue.is_closed, "what comes now would be behind the children's");
+            debug_assert!(!queue.is_closed, "a closed shard takes no more items");
             queue.items.push_back(Stored { key, bytes, item });
             queue.bytes += bytes;
             Position(queue.end().0 - 1)
@@ -124,7 +124,7 @@ impl<T: Clone> Shard<T> {
         position
     }
 
-    /// At most `max` items at and above `from`. If those at `from` were trimmed, starts with the oldest item.
+    /// At most `max` items at and above `from`. If `from` was trimmed, starts with the oldest.
     pub fn read(&self, from: Position, max: usize) -> Vec<(Position, T)> {
         let queue = lock(&self.queue);
         queue
@@ -134,8 +134,8 @@ impl<T: Clone> Shard<T> {
             .collect()
     }
 
-    /// Adds the items from `batch.next` on whose keys are wanted, up to `limit`. An empty batch takes
-    /// its first item even if that exceeds the limit in bytes.
+    /// Adds the items from `batch.next` on whose keys are wanted, up to `limit`. An empty batch
+    /// takes its first item even if that exceeds the limit in bytes.
     pub fn fill(&self, batch: &mut Batch<T>, limit: Limit, is_wanted: impl Fn(HashKey) -> bool) {
         let queue = lock(&self.queue);
         for (position, stored) in queue.from(batch.next).filter(|(_, s)| is_wanted(s.key)) {
@@ -202,7 +202,7 @@ impl<T: Clone> Shard<T> {
         lock(&self.queue).is_drained()
     }
 
-    /// Closes the shard, and wakes readers that wait at its end. The caller ensures that no append follows.
+    /// Closes the shard, and wakes readers at its end. The caller ensures that no append follows.
     pub(crate) fn close(&self) {
         {
             let mut queue = lock(&self.queue);

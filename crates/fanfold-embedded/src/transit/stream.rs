@@ -22,8 +22,8 @@ pub struct MemoryStream {
 }
 
 impl MemoryStream {
-    /// A stream of shards of equal width. Puts are throttled while the backlog exceeds twice `limit`,
-    /// so that a relay that resends unprocessed records does not fill the memory.
+    /// A stream of shards of equal width. Puts are throttled while the backlog exceeds twice
+    /// `limit`, so that a relay that resends unprocessed records does not fill the memory.
     pub fn new(shards: usize, limit: Limit, env: Arc<dyn Env>) -> Self {
         Self::over(Shards::equal(shards), limit, env)
     }

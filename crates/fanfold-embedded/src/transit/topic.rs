@@ -40,12 +40,12 @@ impl Notification {
     }
 }
 
-/// The topic: one log of notifications, in the order of publishing, that all subscribers share. Each
-/// subscriber has a position in it. Notifications that all subscribers have passed are dropped.
+/// The topic: one log of notifications, in the order of publishing, that all subscribers share.
+/// Each subscriber has a position in it. Notifications that all have passed are dropped.
 ///
-/// The log is bounded in bytes. Beyond that the oldest notifications are dropped even if a subscriber
-/// has not passed them. Such a subscriber finds the number of lost messages from the gap in the
-/// positions.
+/// The log is bounded in bytes. Beyond that the oldest notifications are dropped even if a
+/// subscriber has not passed them. The gap in the positions then shows it the number of lost
+/// messages.
 pub struct MemoryTopic {
     bytes_max: usize,
     log: Shard<Arc<Notification>>,

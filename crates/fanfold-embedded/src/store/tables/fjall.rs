@@ -13,19 +13,19 @@ use super::{NAMES, Table, Tables, Write};
 use crate::disk::sync_folder;
 use crate::store::{StoreError, torn_log};
 
-/// Bytes of a table in memory before `fjall` writes it out; there are as many as tables.
+/// Bytes of a table's memtable, which `fjall` then flushes. Each table has its own.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
-/// Bytes of blocks read from disk that are kept in memory.
+/// Bytes of the cache of blocks.
 const CACHE_BYTES: u64 = 24 * 1024 * 1024;
-/// Bytes of `fjall`'s own log: the least it takes. It is read whole at every start.
+/// Bytes of `fjall`'s own log: its minimum, because every start reads the whole log.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Commits from this size on are stored beside the keys, and never moved again: they are immutable, and would otherwise
-/// be rewritten whenever keys are merged.
+/// Commits from this size on are stored apart from their keys, so that compactions do not rewrite
+/// them: they are immutable.
 const SEPARATE_BYTES: u32 = 128;
 
-/// The file that `fjall` makes when it has made everything else.
+/// The file that `fjall` creates last.
 const MARKER: &str = "version";
-/// The folder with what is in the tables.
+/// The folder of the tables' content.
 const KEYSPACES: &str = "keyspaces";
 
 struct Opened {
@@ -36,7 +36,7 @@ struct Opened {
 pub(crate) struct FjallTables {
     path: PathBuf,
     names: Vec<String>,
-    /// `None` if it could not be opened again: `fjall` takes no more writes after one that failed.
+    /// `None`: reopening failed. After a failed write, `fjall` must be reopened for the next one.
     opened: RwLock<Option<Opened>>,
 }
 
@@ -112,8 +112,8 @@ impl Tables for FjallTables {
             Ok(stored.commit()?)
         });
         if committed.is_err() {
-            // Readers need the tables also while nothing can be written. If they cannot be opened, the next commit tries
-            // again.
+            // Reopen at once, because readers need the tables even while writes fail. If that
+            // fails, the next commit tries again.
             self.close();
             let _ = self.reopen();
         }
@@ -121,8 +121,8 @@ impl Tables for FjallTables {
     }
 }
 
-/// Whether the making of tables broke off: `fjall` writes its marker when the folder for what is in the tables is there,
-/// and still empty.
+/// Whether the creation of tables was interrupted. `fjall` writes its marker while the folder of
+/// the tables' content is still empty, so without marker and content nothing was stored.
 pub(crate) fn are_unfinished(tables: &Path) -> io::Result<bool> {
     let is_marked = match fs::metadata(tables.join(MARKER)) {
         Ok(marker) => marker.len() > 0,
@@ -139,10 +139,10 @@ pub(crate) fn are_unfinished(tables: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens tables that were made before. If their log cannot be read, what a power cut can have left behind its last whole
-/// batch is set aside, and they are opened without it.
+/// Opens existing tables. If their log cannot be read, sets aside the torn end that a power cut may
+/// have left after the last whole batch, and opens them without it.
 fn open(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
-    // `fjall` would make new ones, without what was accepted.
+    // Without them, `fjall` would create empty ones.
     if !path.join(MARKER).exists() {
         return Err(StoreError::damaged(format!("the tables {} are missing", path.display())));
     }
@@ -161,7 +161,7 @@ fn open_whole(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
         .cache_size(CACHE_BYTES)
         .max_journaling_size(LOG_BYTES_MAX)
         .manual_journal_persist(true)
-        // A second one would spin while the first merges.
+        // A second one would spin while the first compacts.
         .worker_threads(1)
         .open()?;
     let options = |name: &str| {
@@ -174,7 +174,7 @@ fn open_whole(path: &Path, names: &[String]) -> Result<Opened, StoreError> {
     };
     let keyspaces = names.iter().map(|name| database.keyspace(name, || options(name)));
     let keyspaces = keyspaces.collect::<Result<_, _>>()?;
-    // `fjall` syncs what is in each keyspace, but not that they are there.
+    // `fjall` syncs the content of each keyspace, but not its name.
     sync_folder(&path.join(KEYSPACES))?;
     Ok(Opened { keyspaces, database })
 }

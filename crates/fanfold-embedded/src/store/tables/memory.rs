@@ -18,10 +18,10 @@ pub(crate) struct MemoryItems(Arc<RwLock<Vec<(String, Items)>>>);
 
 /// Open tables in memory.
 pub(crate) struct MemoryTables {
-    /// Its faults are those of the tables.
+    /// Its faults also apply to the tables.
     disk: MemoryDisk,
     by_name: MemoryItems,
-    /// Where each of the tables that were asked for is in `by_name`.
+    /// The index of each opened table in `by_name`.
     places: Vec<usize>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct MemoryTables {
 const PAGE_ITEMS: Knob = Knob::new(64, 1);
 
 impl MemoryItems {
-    /// The same content, shared with nothing.
+    /// An independent copy.
     pub(crate) fn copied(&self) -> Self {
         Self(Arc::new(RwLock::new(self.read().clone())))
     }
@@ -51,7 +51,7 @@ impl MemoryItems {
 }
 
 impl MemoryTables {
-    /// The tables of these names, made if they are not there.
+    /// Opens the tables of these names, and creates missing ones.
     pub(crate) fn open(disk: MemoryDisk, by_name: MemoryItems, names: &[String]) -> Self {
         let mut tables = by_name.write();
         let place = |name: &String| match tables.iter().position(|(found, _)| found == name) {
@@ -101,7 +101,7 @@ impl Tables for MemoryTables {
                 }
                 match descending {
                     true => to = key.to_vec(),
-                    // Behind the key: the key with the lowest byte added.
+                    // The next key in order: this key with a zero byte appended.
                     false => from = [&key[..], &[0]].concat(),
                 }
             }

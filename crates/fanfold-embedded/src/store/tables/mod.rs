@@ -1,4 +1,4 @@
-//! The tables: maps from keys to values, which only checkpoints write.
+//! The stored tables: maps from keys to values.
 
 pub(crate) mod fjall;
 mod memory;
@@ -11,12 +11,12 @@ pub(crate) use memory::{MemoryItems, MemoryTables};
 
 use super::StoreError;
 
-/// Which table.
+/// The index of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Table(usize);
 
 impl Table {
-    /// What the engine knows of itself.
+    /// The engine's own state.
     pub const META: Self = Self(0);
     /// Slots, in the order of the catalogue.
     pub const SLOTS: Self = Self(1);
@@ -24,7 +24,7 @@ impl Table {
     pub const JOURNAL: Self = Self(2);
     /// Heads, documents, windows.
     pub const STATE: Self = Self(3);
-    /// Parked commands, and attempt markers.
+    /// Parked commands, and leases.
     pub const PARKED: Self = Self(4);
     /// Messages that could not be delivered.
     pub const DEAD_LETTERS: Self = Self(5);
@@ -38,8 +38,9 @@ impl Table {
         Self(index)
     }
 
-    /// The bytes of a key by which its items are hashed in memory: a slot's bucket, none in the small meta table.
-    /// `None`, in all others: up to the first zero byte, which ends the name of a log or of a view.
+    /// The length of the key prefix by which items are hashed in memory: a slot's bucket, nothing
+    /// in the small meta table. `None`, for all others: up to the first zero byte, which ends the
+    /// name of a log or of a view.
     pub(super) fn prefix_bytes(self) -> Option<usize> {
         match self {
             Self::META => Some(0),
@@ -52,16 +53,16 @@ impl Table {
 /// The names of the tables that every engine has, by their index. Those of the views follow.
 pub(super) const NAMES: [&str; 6] = ["meta", "slots", "journal", "state", "parked", "dead-letters"];
 
-/// One item of a batch; without a value it is removed.
+/// One item of a batch. Without a value, the key is removed.
 pub(crate) type Write = (Table, Bytes, Option<Bytes>);
 
-/// Tables that are stored. Readers never see a part of a batch.
+/// Stored tables. Readers never see a part of a batch.
 pub trait Tables: Send + Sync {
     /// The value under a key.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Visits the items from `from` (included) to `to` (not included), in their order or from the last to the first,
-    /// until `visit` breaks.
+    /// Visits the items from `from` (included) to `to` (excluded), in ascending or descending
+    /// order, until `visit` breaks.
     fn range(
         &self,
         table: Table,
@@ -71,7 +72,7 @@ pub trait Tables: Send + Sync {
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
-    /// Stores all of a batch, or nothing, durably. After an error either may be the case, and a later batch can still be
-    /// stored. One batch at a time.
+    /// Stores a batch atomically and durably. After an error, all of it or nothing is stored, and
+    /// later batches can still be stored. The caller stores one batch at a time.
     fn commit(&self, batch: &mut dyn Iterator<Item = Write>) -> Result<(), StoreError>;
 }

@@ -4,7 +4,7 @@
 #[cfg(not(any(test, feature = "interleavings")))]
 pub(crate) use self::none::*;
 #[cfg(any(test, feature = "interleavings"))]
-pub(crate) use self::points::*;
+pub use self::points::*;
 
 /// Between which steps a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -61,7 +61,7 @@ pub mod testing {
     pub use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, DiskFile, MemoryDisk};
     #[cfg(feature = "fault-points")]
     pub use crate::faults::EFFECTS;
-    #[cfg(feature = "interleavings")]
+    #[cfg(any(test, feature = "interleavings"))]
     pub use crate::interleave::{Between, interleave};
     pub use crate::ports::Ports;
     pub use crate::tables::{

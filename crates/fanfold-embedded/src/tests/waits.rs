@@ -1,13 +1,17 @@
 //! Waits never miss a write, under any interleaving of threads.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::SystemEnv;
+use crate::interleave::interleave;
 use crate::{TransitConfig, ports::Ports};
 use bytes::Bytes;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, ParkedView, ViewTable, Waits};
+use futures::FutureExt;
 use tokio::time::timeout;
 
 /// Far longer than these tests take: a wait of this length has missed a write.
@@ -61,6 +65,31 @@ async fn no_append_is_missed() {
     timeout(Duration::from_millis(LONG_MS), all).await.expect("an append was missed");
     let held = memory.journal.waiters().logs() + memory.views["balances"].waiters().logs();
     assert_eq!(held, 0, "no memory is held without waiters");
+}
+
+/// A commit, or a move of the cursor, between any two steps of a wait ends the wait.
+#[tokio::test(start_paused = true)]
+async fn a_write_between_two_steps_of_a_wait_ends_it() {
+    let log: LogId = "ledger/org:acme".parse().expect("a log");
+    for nth in 0..4_u32 {
+        let memory = memory();
+        let (beside, written, left) = (memory.clone(), log.clone(), Cell::new(nth % 2));
+        let write = move |_| {
+            if left.replace(left.get().wrapping_sub(1)) == 0 {
+                append(&beside, &written, 1).now_or_never().expect("memory");
+                let moved = beside.views["balances"].move_cursor(&written, Seq(1));
+                moved.now_or_never().expect("memory").expect("memory");
+            }
+        };
+        interleave(Some(Rc::new(write)));
+        // Each of the two waits has two points.
+        let wait = match nth {
+            0 | 1 => memory.waits.entry(&log, Seq(1), LONG_MS),
+            _ => memory.waits.view("balances", &log, Seq(1), LONG_MS),
+        };
+        timeout(Duration::from_millis(10), wait).await.expect("the wait ends at once");
+        interleave(None);
+    }
 }
 
 #[tokio::test(start_paused = true)]

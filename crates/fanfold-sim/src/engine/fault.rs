@@ -31,11 +31,15 @@ pub enum Fault {
     Suspicious,
     /// A new version of a service, and of its views, was deployed.
     Deployed,
+    /// Other tasks ran between two steps of a call.
+    Interleaved,
+    /// A reader read between two steps of a checkpoint.
+    ReadInCheckpoint,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Killed,
         Self::PowerCut,
         Self::StoppedInCall,
@@ -50,5 +54,7 @@ impl Fault {
         Self::Replayed,
         Self::Suspicious,
         Self::Deployed,
+        Self::Interleaved,
+        Self::ReadInCheckpoint,
     ];
 }

@@ -174,6 +174,10 @@ impl Run {
 
     fn count(&self, fault: Fault) {
         self.note(|| format!("{fault:?}"));
+        self.tally(fault);
+    }
+
+    fn tally(&self, fault: Fault) {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
     }
 
@@ -375,10 +379,14 @@ impl Run {
             return;
         }
         match between {
-            Between::Steps => (0..=self.world.pick(0..3)).for_each(|_| self.executor.step_beside()),
+            Between::Steps => {
+                self.tally(Fault::Interleaved);
+                (0..=self.world.pick(0..3)).for_each(|_| self.executor.step_beside());
+            }
             Between::Checkpoint => {
                 let engine = self.beside.recovered.borrow().clone();
                 if let Some(engine) = engine {
+                    self.tally(Fault::ReadInCheckpoint);
                     // Without a wait it is ready at once.
                     let _ = self.read_once(&engine, 1).now_or_never();
                 }

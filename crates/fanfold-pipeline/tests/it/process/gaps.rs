@@ -391,6 +391,8 @@ fn a_call_lists_a_bounded_number_of_items() {
         done(&world.processor(), &[world.nudge(&acme())]).await;
         assert_eq!(world.tail(&acme()).await.0, 6);
         assert_eq!(world.parked(&acme()).await.len(), 12_000);
-        assert_eq!(world.faults.counts([Op::ParkedList]), [0]);
+        // A page of one seq lists again what was read: 1,000, 2,000, 3,000, 4,000 items. The search for
+        // suspects and the nudge each read these pages, and one above the tail.
+        assert_eq!(world.faults.counts([Op::ParkedList]), [10]);
     });
 }

@@ -121,7 +121,9 @@ fn a_sweep_lists_a_bounded_number_of_items() {
         world.faults.forget();
         let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
         assert_eq!(report.nudged, std::slice::from_ref(&log));
-        assert_eq!(world.faults.counts([Op::ParkedList]), [0]);
+        // 14 pages of 100, 200, … items, because a page of one seq lists again what was read; and one
+        // above the tail.
+        assert_eq!(world.faults.counts([Op::ParkedList]), [15]);
     });
 }
 

@@ -29,29 +29,29 @@ const RECEIPT_BYTES: usize = 64;
 pub enum AuditError {
     #[error("cannot read the receipts in {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("line {number} of the receipts {error}")]
-    Line { number: u64, error: LineError },
+    #[error("line {number} of the receipts cannot be used")]
+    Line { number: u64, source: LineError },
 }
 
 /// Why a line of the file is refused.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum LineError {
-    #[error("is not a line of a receipts file: {0}")]
+    #[error("it is not a line of a receipts file")]
     NotALine(#[source] serde_json::Error),
-    #[error("must be the first line of a receipts file, `{{\"run\":…}}`")]
+    #[error("it must be the first line of a receipts file, `{{\"run\":…}}`")]
     NoRun,
-    #[error("is a second `{{\"run\":…}}`, and a file has one")]
+    #[error("it is a second `{{\"run\":…}}`, and a file has one")]
     SecondRun,
-    #[error("has the format {0}, and this auditor reads only {FORMAT}")]
+    #[error("it has the format {0}, and this auditor reads only {FORMAT}")]
     Format(u32),
-    #[error("names `{0}`, which is not a log of a ledger")]
+    #[error("it names `{0}`, which is not a log of a ledger")]
     BadLog(String),
-    #[error("comes after the line `{{\"end\":…}}`")]
+    #[error("it comes after the line `{{\"end\":…}}`")]
     AfterEnd,
-    #[error("has a seq or an id that is zero")]
+    #[error("it has a seq or an id that is zero")]
     Zero,
-    #[error("is longer than {LINE_BYTES_MAX} bytes")]
+    #[error("it is longer than {LINE_BYTES_MAX} bytes")]
     TooLong,
 }
 
@@ -117,7 +117,7 @@ fn lines(
                 }
             }
         };
-        done.map_err(|error| AuditError::Line { number, error })?;
+        done.map_err(|error| AuditError::Line { number, source: error })?;
     }
     Ok(false)
 }
@@ -181,7 +181,7 @@ impl Index {
             }
             Ok(())
         })?;
-        let no_run = AuditError::Line { number: 1, error: LineError::NoRun };
+        let no_run = AuditError::Line { number: 1, source: LineError::NoRun };
         let mut logs: Vec<(String, usize)> = logs.into_iter().collect();
         logs.sort();
         Ok(Self { run: run.ok_or(no_run)?, logs, is_cut_off, has_end })
@@ -473,7 +473,7 @@ mod tests {
             (format!("{RUN}\n{{\"end\":{{}}}}\n{good}\n"), 3, "after the line"),
         ] {
             match Index::read(file(&text).path()) {
-                Err(AuditError::Line { number: found, error }) => {
+                Err(AuditError::Line { number: found, source: error }) => {
                     assert_eq!(found, number, "{text}");
                     assert!(error.to_string().contains(says), "{text}: {error}");
                 }

@@ -118,10 +118,10 @@ impl<I> EventSource<I> {
         F: Future<Output = BatchOutcome> + Send,
     {
         let lanes = self.config.parallelization;
-        let checkpoints = Arc::new(Mutex::new(vec![shard.start(); lanes]));
+        let positions = Arc::new(Mutex::new(vec![shard.start(); lanes]));
         for index in 0..lanes {
             let (source, shard) = (self.clone(), shard.clone());
-            let lane = Lane { source, shard, index, checkpoints: checkpoints.clone() };
+            let lane = Lane { source, shard, index, positions: positions.clone() };
             tasks.spawn(async move { lane.run().await.unwrap_or_default() });
         }
     }
@@ -153,8 +153,8 @@ struct Lane<T, I> {
     source: Arc<EventSource<I>>,
     shard: Arc<Shard<T>>,
     index: usize,
-    /// The checkpoints of all lanes of the shard, by lane.
-    checkpoints: Arc<Mutex<Vec<Position>>>,
+    /// The positions of all lanes of the shard, by lane.
+    positions: Arc<Mutex<Vec<Position>>>,
 }
 
 impl<T, I, F> Lane<T, I>
@@ -170,7 +170,7 @@ where
             let batch = self.gather(next).await?;
             next = batch.next;
             self.finish(&batch.items).await?;
-            self.checkpoint(next);
+            self.pass(next);
         }
     }
 
@@ -184,7 +184,7 @@ where
                 break;
             }
             // All records below `batch.next` belong to other lanes.
-            self.checkpoint(batch.next);
+            self.pass(batch.next);
             let more_comes = self.source.stop.or(self.shard.arrived(batch.next)).await?;
             if !more_comes {
                 return None;
@@ -220,7 +220,7 @@ where
             left = &left[finished..];
             if finished == part.len() {
                 (size, failures) = (left.len(), 0);
-                self.checkpoint_at(left);
+                self.pass_below(left);
                 // Ports in memory never suspend a task, so yield to other tasks explicitly.
                 yield_now().await;
             } else {
@@ -229,7 +229,7 @@ where
                     0 => (part.len().div_ceil(2), failures + 1),
                     _ => (part.len() - finished, 1),
                 };
-                self.checkpoint_at(left);
+                self.pass_below(left);
                 self.pause(failures).await?;
             }
         }
@@ -277,17 +277,17 @@ where
         stop.or(env.sleep(longest / 2 + env.random() % (longest / 2 + 1))).await
     }
 
-    fn checkpoint_at(&self, left: &[(Position, T)]) {
+    fn pass_below(&self, left: &[(Position, T)]) {
         if let Some((position, _)) = left.first() {
-            self.checkpoint(*position);
+            self.pass(*position);
         }
     }
 
-    /// Sets this lane's checkpoint, and trims the shard to the lowest checkpoint.
-    fn checkpoint(&self, to: Position) {
-        let mut checkpoints = lock(&self.checkpoints);
-        checkpoints[self.index] = to;
-        if let Some(lowest) = checkpoints.iter().min() {
+    /// Sets this lane's position, and trims the shard to the lowest position.
+    fn pass(&self, to: Position) {
+        let mut positions = lock(&self.positions);
+        positions[self.index] = to;
+        if let Some(lowest) = positions.iter().min() {
             self.shard.trim(*lowest);
         }
     }

@@ -61,8 +61,9 @@ pub mod testing {
     pub use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, DiskFile, MemoryDisk};
     #[cfg(feature = "fault-points")]
     pub use crate::faults::EFFECTS;
+    pub use crate::interleave::Between;
     #[cfg(any(test, feature = "interleavings"))]
-    pub use crate::interleave::{Between, interleave};
+    pub use crate::interleave::interleave;
     pub use crate::ports::Ports;
     pub use crate::tables::{
         StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,

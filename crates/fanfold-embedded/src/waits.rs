@@ -108,7 +108,7 @@ impl Drop for Waiter<'_> {
 }
 
 /// A journal, or a view's table, with its waiters.
-struct Watched<T: ?Sized> {
+struct WithWaiters<T: ?Sized> {
     port: Arc<T>,
     waiters: Arc<Waiters>,
 }
@@ -116,14 +116,14 @@ struct Watched<T: ?Sized> {
 /// The port [`Waits`], over a journal and view tables that report their progress to [`Waiters`].
 pub struct LocalWaits {
     env: Arc<dyn Env>,
-    journal: Watched<dyn Journal>,
-    views: BTreeMap<String, Watched<dyn ViewTable>>,
+    journal: WithWaiters<dyn Journal>,
+    views: BTreeMap<String, WithWaiters<dyn ViewTable>>,
 }
 
 impl LocalWaits {
     /// Watches a journal, and no views yet.
     pub fn new(env: Arc<dyn Env>, journal: Arc<dyn Journal>, waiters: Arc<Waiters>) -> Self {
-        Self { env, journal: Watched { port: journal, waiters }, views: BTreeMap::new() }
+        Self { env, journal: WithWaiters { port: journal, waiters }, views: BTreeMap::new() }
     }
 
     /// Also watches a view.
@@ -134,7 +134,7 @@ impl LocalWaits {
         table: Arc<dyn ViewTable>,
         waiters: Arc<Waiters>,
     ) -> Self {
-        self.views.insert(view.to_owned(), Watched { port: table, waiters });
+        self.views.insert(view.to_owned(), WithWaiters { port: table, waiters });
         self
     }
 

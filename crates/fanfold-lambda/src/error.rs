@@ -1,5 +1,4 @@
-use std::error::Error;
-
+use fanfold::with_causes;
 use fanfold_aws::events::WrongEvent;
 use fanfold_pipeline::ports::Unavailable;
 use lambda_runtime::Diagnostic;
@@ -65,17 +64,6 @@ pub enum StartError {
     /// Lambda's runtime API failed.
     #[error("the runtime API of Lambda failed")]
     RuntimeApi(#[source] lambda_runtime::Error),
-}
-
-/// The error and its causes in one line. JSON lines of `tracing` have only the error itself.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanfold::Time;
+use fanfold::{Time, with_causes};
 use fanfold_aws::names::Tables;
 use fanfold_aws::{Aws, SystemEnv};
 use fanfold_pipeline::panics;
@@ -25,7 +25,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::budget::Budget;
-use crate::error::{InvocationError, StartError, with_causes};
+use crate::error::{InvocationError, StartError};
 use crate::handler::{Handler, Reply};
 use crate::metrics::{Dimensions, Metrics, READ_UNITS, WRITE_UNITS};
 use crate::settings::EnvVars;

@@ -7,7 +7,7 @@
 //! its process. It counts as a crash only if another process stored it and its call can no longer
 //! run.
 
-use fanfold::body::attempt::{Attempt, Lease, Step};
+use fanfold::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::{Seq, Time};
 
 use crate::backoff::Backoff;
@@ -121,14 +121,15 @@ pub(crate) fn may_run(lease: &Lease, now: Time) -> bool {
     lease.attempts > 0 && now <= lease.until.plus_ms(SKEW_MS)
 }
 
-/// Takes the attempt marker out of what is parked of a log. A marker that this build cannot read
-/// says only that there is one.
-pub(crate) fn take_marker(items: &mut Vec<ParkedItem>) -> Option<Attempt> {
-    let is_marker = |item: &ParkedItem| item.seq == Seq::ZERO && item.identity == Attempt::IDENTITY;
-    let at = items.iter().position(is_marker)?;
+/// Takes the lease out of a log's parked items. Of a lease that this build cannot read, only its
+/// presence is known.
+pub(crate) fn take_lease(items: &mut Vec<ParkedItem>) -> Option<ProcessorLease> {
+    let is_lease =
+        |item: &ParkedItem| item.seq == Seq::ZERO && item.identity == ProcessorLease::IDENTITY;
+    let at = items.iter().position(is_lease)?;
     let lease = Lease { attempts: 0, at: Time(0), until: Time(0), owner: 0 };
-    let unreadable = Attempt { lease, step: Step::Whole };
-    Some(Attempt::decode(&items.remove(at).body).unwrap_or(unreadable))
+    let unreadable = ProcessorLease { lease, step: Step::Whole };
+    Some(ProcessorLease::decode(&items.remove(at).body).unwrap_or(unreadable))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub struct SweepPorts {
     pub commands: Arc<dyn Commands>,
     /// The journal.
     pub journal: Arc<dyn Journal>,
-    /// What is parked, and the markers of attempts.
+    /// Parked items, and the processor's leases.
     pub parked: Arc<dyn ParkedTable>,
     /// Where nudges go.
     pub stream: Arc<dyn CommandStream>,
@@ -88,8 +88,8 @@ pub struct SweepReport {
     pub waiting: usize,
     /// How many logs wait, by reason. A log may count several times.
     pub waiting_for: BTreeMap<Reason, usize>,
-    /// How many logs have the marker of a call that has ended: a record crashed its process, and
-    /// has not come back alone. The sweep nudges such a log, and the nudge removes the marker.
+    /// How many logs have the lease of a call that has ended: a record crashed its process, and
+    /// has not come back alone. The sweep nudges such a log, and the nudge removes the lease.
     pub attempted: usize,
     /// How long ago the last command of a canary got its entry, in milliseconds: the maximum over
     /// the canaries; `None` while no canary has an entry. In a healthy pipeline it is about the

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use fanfold::body::attempt::{Attempt, Lease};
 use fanfold::body::commit;
+use fanfold::body::lease::{Lease, ProcessorLease};
 use fanfold::body::notification::{self, Message};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::Record;
@@ -290,8 +290,8 @@ impl ParkedTable for SimParked {
     async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable> {
         let (memory, watch) = (self.memory.clone(), self.watch.clone());
         let (log, item) = (log.clone(), item.clone());
-        let attempt = Attempt::decode(&item.body).ok();
-        let attempt = attempt.filter(|_| item.identity == Attempt::IDENTITY);
+        let attempt = ProcessorLease::decode(&item.body).ok();
+        let attempt = attempt.filter(|_| item.identity == ProcessorLease::IDENTITY);
         let task = self.watch.world.task();
         if attempt.is_some() {
             self.watch.attempts().begun(PARKED, &log, task);
@@ -299,7 +299,7 @@ impl ParkedTable for SimParked {
         let (of, checked) = (log.clone(), watch.clone());
         let effect = async move {
             watch.note(|| format!("park {log} {} {} {attempt:?}", item.seq, item.identity));
-            if let Some(Attempt { lease, .. }) = attempt {
+            if let Some(ProcessorLease { lease, .. }) = attempt {
                 watch.check_lease(PARKED, &log, &lease);
             }
             if let Ok(Parked { reason: Reason::Suspect, detail, .. }) = Parked::decode(&item.body) {
@@ -311,7 +311,7 @@ impl ParkedTable for SimParked {
             memory.park(&log, &item).await
         };
         let result = self.watch.faults.call("parked table", effect).await;
-        if let Some(Attempt { lease, .. }) = attempt.filter(|_| result.is_err()) {
+        if let Some(ProcessorLease { lease, .. }) = attempt.filter(|_| result.is_err()) {
             checked.attempts().unanswered(PARKED, &of, lease.attempts);
         }
         result
@@ -330,14 +330,14 @@ impl ParkedTable for SimParked {
 
     async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
         let (memory, watch) = (self.memory.clone(), self.watch.clone());
-        let (of, is_attempt) = (log.clone(), identity == Attempt::IDENTITY);
+        let (of, is_attempt) = (log.clone(), identity == ProcessorLease::IDENTITY);
         let (log, identity) = (log.clone(), identity.to_owned());
         let task = self.watch.world.task();
         let effect = async move {
             watch.note(|| format!("unpark {log} {seq} {identity}"));
             // Leases and the count of suspects are not commands.
-            let is_command =
-                identity != Attempt::IDENTITY && !log.partition().starts_with("user:reactor:");
+            let is_command = identity != ProcessorLease::IDENTITY
+                && !log.partition().starts_with("user:reactor:");
             if identity == Parked::UNPUBLISHED {
                 watch.audit(|model| model.not_refused(&log, seq));
             } else if is_command {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fanfold::body::attempt::Lease;
+use fanfold::body::lease::Lease;
 use fanfold::body::record::{Part, Record};
 use fanfold::body::slot;
 use fanfold::invariant::Invariant;

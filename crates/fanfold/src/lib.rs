@@ -12,6 +12,7 @@
 pub mod body;
 pub mod canary;
 pub mod catch;
+mod causes;
 pub mod command;
 pub mod digest;
 pub mod entry;
@@ -30,6 +31,7 @@ pub mod view;
 pub mod window;
 
 pub use catch::Fault;
+pub use causes::with_causes;
 pub use command::Command;
 pub use digest::Digest;
 pub use entry::Entry;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use fanfold::knob::Knob;
-use fanfold::{LogId, Seq, Time};
+use fanfold::{LogId, Seq, Time, with_causes};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Env, Slot, Unavailable,
 };
@@ -362,7 +362,11 @@ impl StoredCommands {
                 }
                 // `mark_gone` has logged that the folder is gone.
                 if !matches!(error, StoreError::Gone(_)) {
-                    tracing::error!(alarm = "not_durable", %error, "the engine could not store commands, and refused them");
+                    tracing::error!(
+                        alarm = "not_durable",
+                        error = with_causes(&error),
+                        "the engine could not store commands, and refused them"
+                    );
                 }
                 let changes = changes.into_iter().map(|(_, _, answer)| answer);
                 for answer in changes.chain(refused.into_iter().map(|(answer, _)| answer)) {

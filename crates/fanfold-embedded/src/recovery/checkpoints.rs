@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fanfold::with_causes;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 use futures::future::{Either, select};
@@ -98,7 +99,11 @@ impl<D: Downstream> CheckpointLoop<D> {
             if is_wanted || is_due || self.store.unsaved_bytes() >= CHECKPOINT_BYTES.get() {
                 checkpoint_ms = 0;
                 if let Err(error) = self.checkpoint() {
-                    tracing::error!(alarm = "not_durable", %error, "the engine could not make a checkpoint: it tries again");
+                    tracing::error!(
+                        alarm = "not_durable",
+                        error = with_causes(&error),
+                        "the engine could not make a checkpoint: it tries again"
+                    );
                     stop.or(self.env.sleep(RETRY_MS)).await;
                     checkpoint_ms = CHECKPOINT_MS;
                 }

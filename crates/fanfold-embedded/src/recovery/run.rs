@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use fanfold::LogId;
+use fanfold::{LogId, with_causes};
 use fanfold_pipeline::ports::Env;
 
 use super::checkpoints::{CheckpointCounts, CheckpointLoop, Downstream};
@@ -145,7 +145,10 @@ impl Durability {
     pub(crate) fn recovered(&self) {
         let run = encode(self.counts.done.load(Ordering::Relaxed), 0);
         if let Err(error) = self.store.put_now(Table::META, RUN_KEY, Some(run)) {
-            tracing::warn!(%error, "recovery is complete, but this could not be stored: a crash from here on counts as one during recovery");
+            tracing::warn!(
+                error = with_causes(&error),
+                "recovery is complete, but this could not be stored: a crash from here on counts as one during recovery"
+            );
         }
     }
 
@@ -180,7 +183,10 @@ impl Durability {
         let saved = match lock(&self.last).take() {
             Some(Ok(())) => true,
             Some(Err(error)) => {
-                tracing::error!(%error, "the engine could not make its last checkpoint: the next start processes more commands again");
+                tracing::error!(
+                    error = with_causes(&error),
+                    "the engine could not make its last checkpoint: the next start processes more commands again"
+                );
                 false
             }
             None => false,

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crate::striped::lock;
 
 /// The number of checks in the longest time that an invocation may take.
-const LOOKS: u32 = 4;
+const CHECKS: u32 = 4;
 /// The longest pause between two checks.
-const LOOK_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Tracks the invocations under way.
 #[derive(Default)]
@@ -24,17 +24,17 @@ pub(crate) struct Watchdog {
 }
 
 /// An invocation under way, until it is dropped.
-pub(crate) struct Watched<'a> {
+pub(crate) struct UnderWay<'a> {
     watchdog: &'a Watchdog,
     number: u64,
 }
 
 impl Watchdog {
     /// Records that an invocation begins.
-    pub(crate) fn watch(&self, what: &'static str) -> Watched<'_> {
+    pub(crate) fn watch(&self, what: &'static str) -> UnderWay<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.under_way).insert(number, (Instant::now(), what));
-        Watched { watchdog: self, number }
+        UnderWay { watchdog: self, number }
     }
 
     /// An invocation that has been under way for longer than `hang`.
@@ -48,7 +48,7 @@ impl Watchdog {
     /// than `hang`. The thread ends when all other references to the watchdog are dropped.
     pub(crate) fn start(self: &Arc<Self>, hang: Duration) -> std::io::Result<()> {
         let watchdog = Arc::downgrade(self);
-        let look = (hang / LOOKS).min(LOOK_MAX);
+        let pause = (hang / CHECKS).min(PAUSE_MAX);
         let thread = thread::Builder::new().name("fanfold-watchdog".to_owned());
         thread.spawn(move || {
             while let Some(watchdog) = watchdog.upgrade() {
@@ -62,7 +62,7 @@ impl Watchdog {
                     std::process::abort();
                 }
                 drop(watchdog);
-                thread::sleep(look);
+                thread::sleep(pause);
             }
         })?;
         Ok(())
@@ -85,7 +85,7 @@ impl Drop for Vital {
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         lock(&self.watchdog.under_way).remove(&self.number);
     }

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use fanfold::with_causes;
 use fanfold_pipeline::ports::Unavailable;
 
 /// An error of the store.
@@ -10,11 +11,11 @@ pub enum StoreError {
     #[error("the disk is full")]
     Full,
     /// Every other error of the operating system.
-    #[error("the disk failed: {0}")]
-    Io(io::Error),
+    #[error("the disk failed")]
+    Io(#[source] io::Error),
     /// Every other error of `fjall`.
-    #[error("the tables failed: {0}")]
-    Tables(fjall::Error),
+    #[error("the tables failed")]
+    Tables(#[source] fjall::Error),
     /// The folder's path does not lead to it any more.
     #[error(
         "the folder {} was removed, moved or replaced while it was in use: nothing more is accepted; \
@@ -34,7 +35,7 @@ impl StoreError {
     pub(crate) fn unavailable(&self, hop: &'static str) -> Unavailable {
         match self {
             Self::Full => Unavailable::Full { hop },
-            error => Unavailable::Failed { hop, message: error.to_string() },
+            error => Unavailable::Failed { hop, message: with_causes(error) },
         }
     }
 

@@ -16,6 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use fanfold::with_causes;
 use fjall::Database;
 
 use super::StoreError;
@@ -71,7 +72,7 @@ pub(super) fn cut(tables: &Path, error: &StoreError) -> Result<bool, StoreError>
     file.sync_all()?;
     tracing::warn!(
         alarm = "log_cut",
-        %error,
+        error = with_causes(&error),
         log = %log.display(),
         kept = %kept.display(),
         bytes = end - good,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use fanfold::body::attempt::Lease;
+use fanfold::body::lease::Lease;
 use fanfold::knob::Knob;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{

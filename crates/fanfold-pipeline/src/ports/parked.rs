@@ -4,7 +4,7 @@ use fanfold::{LogId, Seq};
 
 use super::Unavailable;
 
-/// Parked commands and commits, and the markers of attempts. They cannot be rebuilt.
+/// Parked commands and commits, and the processor's leases. They cannot be rebuilt.
 #[async_trait]
 pub trait ParkedTable: Send + Sync {
     /// Parks an item under its seq and identity, and replaces one with the same seq and identity.

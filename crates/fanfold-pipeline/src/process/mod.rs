@@ -26,7 +26,7 @@ mod tables;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fanfold::body::attempt::Step;
+use fanfold::body::lease::Step;
 use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::knob::Knob;
@@ -65,7 +65,7 @@ pub struct ProcessorPorts {
     pub journal: Arc<dyn Journal>,
     /// Heads, documents and windows.
     pub state: Arc<dyn State>,
-    /// What is parked, and the markers of attempts.
+    /// Parked items, and the processor's leases.
     pub parked: Arc<dyn ParkedTable>,
     /// Where commits are published.
     pub topic: Arc<dyn Topic>,
@@ -102,8 +102,8 @@ struct LogWork {
     unfinished: Option<usize>,
     /// Set if the log's commands run and commit one at a time.
     caution: Option<Caution>,
-    /// A marker of an attempt is stored, and is to be removed when the call returns.
-    marked: bool,
+    /// A lease is stored, and must be removed when the call returns.
+    has_lease: bool,
 }
 
 /// Whether a log needs another pass.
@@ -189,7 +189,7 @@ impl Processor {
             first_record,
             unfinished: None,
             caution: None,
-            marked: false,
+            has_lease: false,
         };
         let parked = self.park_unreadable(&work.id, &unreadable).await;
         let driven = match self.services.get(work.id.service()).cloned() {
@@ -361,7 +361,7 @@ impl Processor {
         let mut commands = commands.iter();
         for mut sealed in log.seal() {
             if self.append(&work.id, &mut sealed).await? == Appended::Conflict {
-                self.mark(work, Step::Loading).await?;
+                self.write_step(work, Step::Loading).await?;
                 *log = self.load(&work.id, &log.service().clone(), deadline).await?;
                 return Ok(Pass::Again);
             }
@@ -384,7 +384,7 @@ impl Processor {
         deadline: Time,
     ) -> Result<Pass, Blocked> {
         let tail = log.tail();
-        self.mark(work, Step::Loading).await?;
+        self.write_step(work, Step::Loading).await?;
         self.catch_up(log, deadline).await?;
         self.take_up_parked(work, log, log.tail().next()).await?;
         let closed = |work: &LogWork, log: &Log| {
@@ -448,7 +448,7 @@ impl Processor {
             }
             self.cache.keep(log);
         }
-        if work.marked {
+        if work.has_lease {
             self.close(&work.id).await;
         }
         work.unfinished
@@ -574,7 +574,7 @@ mod tests {
                 first_record: 0,
                 unfinished: None,
                 caution: None,
-                marked: false,
+                has_lease: false,
             };
             let mut model = BTreeSet::new();
             for digit in 0..5 {

@@ -13,7 +13,7 @@ use super::Processor;
 use crate::ports::PublishError;
 
 /// How long after a call's deadline publishing may be tried again, in milliseconds: so the stored
-/// commits are published, and the markers removed, before the host ends the call.
+/// commits are published, and the leases removed, before the host ends the call.
 const PUBLISH_MS: u64 = 3_000;
 
 /// The result of publishing a commit.

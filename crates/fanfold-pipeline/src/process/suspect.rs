@@ -1,30 +1,30 @@
 //! Suspects: records that may end the process. `docs/design.md#suspects`.
 //!
 //! A panic is caught, but a stack overflow, exhausted memory or an endless loop ends the process.
-//! The only trace is a **marker** that was stored before the work and not removed after it: every
-//! call that returns removes its own marker, whatever it returns.
+//! The only trace is a **lease** that was stored before the work and not removed after it: every
+//! call that returns removes its own lease, whatever it returns.
 //!
 //! Event sources bisect failed batches and retry them, so a record that ends its process comes back
 //! alone and old. A call with one old record is therefore suspect:
 //!
-//! - At first the call works as any other, behind a marker that counts the attempts.
+//! - At first the call works as any other, behind a lease that counts the attempts.
 //! - After [`Suspicion::attempts_max`] attempts its commands run and commit one at a time. The
-//!   marker says which command runs, or that the log is being loaded.
-//! - If that attempt ends the process, too, the marker shows the cause. A command becomes a fault
+//!   lease says which command runs, or that the log is being loaded.
+//! - If that attempt ends the process, too, the lease shows the cause. A command becomes a fault
 //!   without being run. If loading was the cause, the log's commands are parked.
 //!
-//! A marker is a lease. While the call of another process may be under way, the record comes again
+//! While the call of another process may be under way, the record comes again
 //! later, and nothing is counted.
 //!
 //! A log with a suspect command parked above its tail is **held**: it cannot go on, and loading it
 //! may be what ends the process. A nudge does nothing with it.
 //!
-//! A marker stays if its record comes back in a call that is not suspect. The sweep finds such a
-//! marker and nudges the log; the call for the nudge removes the marker.
+//! A lease stays if its record comes back in a call that is not suspect. The sweep finds such a
+//! lease and nudges the log; the call for the nudge removes the lease.
 
 use std::sync::{PoisonError, RwLock};
 
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::lease::{ProcessorLease, Step};
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::log::{Prepared, Work};
 use fanfold::{Fault, Log, LogId, Seq, Time};
@@ -33,7 +33,7 @@ use super::gather::{Arrival, ReceivedRecord};
 use super::tables::{Blocked, PARKED_PER_READ};
 use super::{LogWork, Pass, Processor};
 use crate::BatchOutcome;
-use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_marker};
+use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_lease};
 use crate::parked_pages::ParkedPages;
 use crate::ports::{Env, ParkedItem, Unavailable};
 
@@ -97,7 +97,7 @@ pub(super) struct Caution {
 
 /// What the parked table has of a log.
 struct ParkedOfLog {
-    attempt: Option<Attempt>,
+    attempt: Option<ProcessorLease>,
     items: Vec<ParkedItem>,
     /// The seq of the first suspect above the tail.
     held_at: Option<Seq>,
@@ -142,7 +142,7 @@ impl Processor {
         (age_ms >= suspicion.age_ms).then_some(suspicion)
     }
 
-    /// Checks whether the log may go on, and stores a marker if the call is suspect. It runs before
+    /// Checks whether the log may go on, and stores a lease if the call is suspect. It runs before
     /// anything is loaded, and reads the parked table only if the call is suspect or has a nudge,
     /// or if this process has parked something of the log.
     pub(super) async fn begin(
@@ -159,11 +159,11 @@ impl Processor {
         let lease = attempt.as_ref().map(|attempt| &attempt.lease);
         let standing = self.suspects.leases.read(lease, self.ports.env.now());
         let is_free = standing != Standing::UnderWay;
-        work.marked = attempt.is_some() && is_free && (suspicion.is_some() || nudged);
+        work.has_lease = attempt.is_some() && is_free && (suspicion.is_some() || nudged);
         if let Some(seq) = held_at {
             return Err(Blocked::Suspect(format!("the log waits for {seq}, which is suspect")));
         }
-        // Only a record that comes alone leaves a marker: in a larger batch the cause is unknown.
+        // Only a record that comes alone leaves a lease: in a larger batch the cause is unknown.
         let Some(suspicion) = suspicion else { return Ok(()) };
         let Standing::Free { crashes, is_crash } = standing else { return Err(Blocked::UnderWay) };
         let died_at = attempt.filter(|_| is_crash).map_or(Step::Whole, |attempt| attempt.step);
@@ -178,14 +178,14 @@ impl Processor {
         let is_alone = crashes >= suspicion.attempts_max || died_at != Step::Whole;
         let caution = Caution { crashes, died_at, deadline, faults_per_hour_max };
         work.caution = is_alone.then_some(caution);
-        work.marked = true;
+        work.has_lease = true;
         let step = if is_alone { Step::Loading } else { Step::Whole };
         self.write(&work.id, crashes, step, deadline).await
     }
 
-    /// Stores the next step in the marker, before the step can end the process. Does nothing unless
+    /// Stores the next step in the lease, before the step can end the process. Does nothing unless
     /// commands run one at a time.
-    pub(super) async fn mark(&self, work: &LogWork, step: Step) -> Result<(), Blocked> {
+    pub(super) async fn write_step(&self, work: &LogWork, step: Step) -> Result<(), Blocked> {
         match work.caution {
             Some(caution) => self.write(&work.id, caution.crashes, step, caution.deadline).await,
             None => Ok(()),
@@ -200,16 +200,17 @@ impl Processor {
         deadline: Time,
     ) -> Result<(), Blocked> {
         let lease = self.suspects.leases.begin(crashes, self.ports.env.now(), deadline);
-        let body = Attempt { lease, step }.encode().map_err(Blocked::Unencodable)?.into();
-        let item = ParkedItem { seq: Seq::ZERO, identity: Attempt::IDENTITY.to_owned(), body };
+        let body = ProcessorLease { lease, step }.encode().map_err(Blocked::Unencodable)?.into();
+        let item =
+            ParkedItem { seq: Seq::ZERO, identity: ProcessorLease::IDENTITY.to_owned(), body };
         Ok(self.ports.parked.park(id, &item).await?)
     }
 
-    /// Removes the marker, because the call returns.
+    /// Removes the lease, because the call returns.
     pub(super) async fn close(&self, id: &LogId) {
         let parked = &self.ports.parked;
         let mut attempt = 1;
-        while let Err(error) = parked.remove(id, Seq::ZERO, Attempt::IDENTITY).await {
+        while let Err(error) = parked.remove(id, Seq::ZERO, ProcessorLease::IDENTITY).await {
             if !error.may_pass() || !CLOSE_BACKOFF.pause(attempt, &*self.ports.env).await {
                 tracing::warn!(log = %id, %error, "the lease of a returned call stays until the sweep removes it: it may count as one crash");
                 return;
@@ -237,18 +238,18 @@ impl Processor {
             }
             Work { seq, at, command, prepared: Prepared::Faulted(Fault::new(detail)) }
         } else {
-            self.mark(work, Step::Deciding(seq)).await?;
+            self.write_step(work, Step::Deciding(seq)).await?;
             log.prepare(seq, at, command)
         };
         if !log.wants([&next]).is_empty() {
             // Reading documents runs the author's code, too, but is not the command's fault.
-            self.mark(work, Step::Loading).await?;
+            self.write_step(work, Step::Loading).await?;
             self.provide_for(log, std::slice::from_ref(&next), deadline).await?;
             if log.is_behind() {
                 self.catch_up(log, deadline).await?;
                 return Ok(Pass::Again);
             }
-            self.mark(work, Step::Deciding(seq)).await?;
+            self.write_step(work, Step::Deciding(seq)).await?;
         }
         self.commit(work, log, vec![next], deadline).await
     }
@@ -300,19 +301,19 @@ impl Processor {
         Ok(ParkedOfLog { attempt, items, held_at })
     }
 
-    /// The log's marker, about [`PARKED_PER_READ`] of the items from `from` on that are suspect or
+    /// The log's lease, about [`PARKED_PER_READ`] of the items from `from` on that are suspect or
     /// could go on, and whether these are all.
     async fn parked_from(
         &self,
         id: &LogId,
         from: Seq,
-    ) -> Result<(Option<Attempt>, Vec<ParkedItem>, bool), Unavailable> {
+    ) -> Result<(Option<ProcessorLease>, Vec<ParkedItem>, bool), Unavailable> {
         let mut pages = ParkedPages::new(&*self.ports.parked, id, from, PARKED_PER_READ.get());
         let (mut attempt, mut items) = (None, Vec::new());
         while items.len() < PARKED_PER_READ.get()
             && let Some(mut page) = pages.next().await?
         {
-            attempt = attempt.or(take_marker(&mut page));
+            attempt = attempt.or(take_lease(&mut page));
             items.extend(page.into_iter().filter(|item| {
                 Parked::decode(&item.body).is_ok_and(|parked| {
                     parked.reason == Reason::Suspect || !parked.reason.is_for_operator()
@@ -343,7 +344,8 @@ impl Processor {
         if others >= max {
             return Ok(false);
         }
-        let fault = Attempt { lease: self.suspects.leases.end(now), step: Step::Deciding(seq) };
+        let fault =
+            ProcessorLease { lease: self.suspects.leases.end(now), step: Step::Deciding(seq) };
         let body = fault.encode().map_err(Blocked::Unencodable)?.into();
         parked.park(&faults, &ParkedItem { seq: Seq(now.0), identity, body }).await?;
         Ok(true)

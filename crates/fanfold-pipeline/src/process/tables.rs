@@ -14,7 +14,7 @@ use fanfold::entry::Outcome;
 use fanfold::invariant::Breach;
 use fanfold::knob::Knob;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
-use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time};
+use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time, with_causes};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::gather::Arrival;
@@ -394,7 +394,7 @@ impl Processor {
         work: &mut LogWork,
         error: &(dyn std::error::Error + Sync),
     ) -> Result<(), Blocked> {
-        let detail = chain(error);
+        let detail = with_causes(error);
         tracing::error!(alarm = "cannot_fold", log = %work.id, detail, "the processor cannot fold the log, and parks its commands");
         self.park_queue(work, Reason::CannotFold, &detail).await
     }
@@ -488,10 +488,4 @@ pub(super) fn report_faults(commit: &Commit) {
             tracing::warn!(log = %commit.log, seq = %entry.seq, fault = message, "the service panicked, or crashed the process: the command's entry is `faulted`");
         }
     }
-}
-
-/// The text of an error and of all its sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use fanfold::body::attempt::Lease;
+use fanfold::body::lease::Lease;
 use fanfold::body::notification::ReceivedCommit;
 use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};

@@ -10,7 +10,7 @@ use fanfold::{LogId, Seq, Time};
 use lru::LruCache;
 
 use super::{PARKED_PER_LOOK, STANDSTILL_MS, Sweep};
-use crate::leases::{may_run, take_marker};
+use crate::leases::{may_run, take_lease};
 use crate::parked_pages::ParkedPages;
 use crate::ports::{Change, ParkedItem, StreamRecord, Unavailable};
 
@@ -33,7 +33,7 @@ pub(super) struct Inspection {
     pub standstill_ms: u64,
     /// The reasons for which something has waited too long.
     pub waiting: BTreeSet<Reason>,
-    /// Whether there is the marker of an attempt whose call has ended.
+    /// Whether there is the lease of a call that has ended.
     pub attempted: bool,
     /// What to put on the stream.
     pub records: Vec<StreamRecord>,
@@ -153,7 +153,7 @@ impl Sweep {
             inspection.is_resent = is_next;
             inspection.records.extend(is_next.then(|| resent(&batch)));
         }
-        // A nudge makes the processor take up what is parked, and remove a marker.
+        // A nudge makes the processor take up what is parked, and remove a lease.
         if !inspection.is_resent || parked.could_go_on || parked.attempted {
             inspection.records.push(StreamRecord::nudge(log.clone()));
         }
@@ -168,8 +168,8 @@ impl Sweep {
         while !parked.could_go_on
             && let Some(mut items) = pages.next().await?
         {
-            let marker = take_marker(&mut items);
-            parked.attempted |= marker.is_some_and(|attempt| !may_run(&attempt.lease, now));
+            let lease = take_lease(&mut items);
+            parked.attempted |= lease.is_some_and(|found| !may_run(&found.lease, now));
             items.iter().for_each(|item| parked.note(item, tail, now));
             through = items.last().map_or(through, |item| item.seq);
         }

@@ -12,7 +12,7 @@ use crate::ports::{
     Unavailable, ViewTable,
 };
 use async_trait::async_trait;
-use fanfold::body::attempt::Lease;
+use fanfold::body::lease::Lease;
 use fanfold::body::notification::{self, Message, ReceivedCommit};
 use fanfold::body::record::Record;
 use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};

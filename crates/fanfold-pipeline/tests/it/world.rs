@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::attempt::{Attempt, Step};
+use fanfold::body::lease::{ProcessorLease, Step};
 use fanfold::body::notification;
 use fanfold::body::parked::{Parked, Reason};
 use fanfold::body::record::{Part, Record};
@@ -356,15 +356,15 @@ impl World {
     /// The log's lease.
     pub(crate) async fn lease(&self, log: &LogId) -> Option<(u32, Step)> {
         let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
-        let marker = items.first().filter(|item| item.identity == Attempt::IDENTITY)?;
-        let attempt = Attempt::decode(&marker.body).expect("a marker");
+        let lease = items.first().filter(|item| item.identity == ProcessorLease::IDENTITY)?;
+        let attempt = ProcessorLease::decode(&lease.body).expect("a lease");
         Some((attempt.lease.attempts, attempt.step))
     }
 
     /// `7 ann#7 Gap`, for each parked item except a lease.
     pub(crate) async fn parked(&self, log: &LogId) -> Vec<String> {
         let mut items = self.memory.parked.list(log, Seq::ZERO, ALL).await.expect("memory");
-        items.retain(|item| item.identity != Attempt::IDENTITY);
+        items.retain(|item| item.identity != ProcessorLease::IDENTITY);
         let reason = |body: &[u8]| -> Reason { Parked::decode(body).expect("parked").reason };
         items.iter().map(|i| format!("{} {} {:?}", i.seq, i.identity, reason(&i.body))).collect()
     }

@@ -1,4 +1,4 @@
-//! The head of a log: the marker of its snapshot.
+//! The head of a log: the last item of its snapshot, with its seq.
 
 use std::collections::BTreeMap;
 

@@ -8,15 +8,15 @@
 //! | [`commit`] | journal, attribute `b` | JSON array of entries |
 //! | [`head`] | state, the head item | JSON object: time, `prev`, windows |
 //! | [`parked`] | parked table | JSON object: the reason, and the command |
-//! | [`attempt`] | parked table | JSON object: a call that has not returned |
+//! | [`lease`] | parked table | JSON object: a call that has not returned |
 //! | [`notification`] | topic | CloudEvents 1.0 batch, no envelope |
 //!
 //! Keys inside are short where the body is billed by its size.
 
-pub mod attempt;
 pub mod commit;
 pub mod envelope;
 pub mod head;
+pub mod lease;
 pub mod notification;
 pub mod parked;
 pub mod record;

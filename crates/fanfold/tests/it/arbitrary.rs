@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use fanfold::body::attempt::{Attempt, Lease, Step};
+use fanfold::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::body::notification::Commit;
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::entry::{Event, Outcome, Raw};
@@ -140,10 +140,10 @@ pub(crate) fn commit() -> impl Strategy<Value = Commit> {
     })
 }
 
-pub(crate) fn attempt() -> impl Strategy<Value = Attempt> {
+pub(crate) fn attempt() -> impl Strategy<Value = ProcessorLease> {
     let step = prop_oneof![Just(Step::Whole), Just(Step::Loading), seq().prop_map(Step::Deciding)];
     (any::<u32>(), time(), time(), any::<u64>(), step).prop_map(
-        |(attempts, at, until, owner, step)| Attempt {
+        |(attempts, at, until, owner, step)| ProcessorLease {
             lease: Lease { attempts, at, until, owner },
             step,
         },

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fanfold::body::attempt::Attempt;
 use fanfold::body::head::{Head, decode_window, encode_window};
+use fanfold::body::lease::ProcessorLease;
 use fanfold::body::parked::{Content, Parked};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
@@ -146,14 +146,14 @@ proptest! {
 
     #[test]
     fn attempts_decode_unchanged(attempt in arbitrary::attempt()) {
-        prop_assert_eq!(Attempt::decode(&attempt.encode().unwrap()).unwrap(), attempt);
+        prop_assert_eq!(ProcessorLease::decode(&attempt.encode().unwrap()).unwrap(), attempt);
     }
 
     #[test]
     fn an_attempt_sorts_before_the_items_parked_at_its_seq(parked in arbitrary::parked()) {
-        prop_assert_ne!(parked.identity(), Attempt::IDENTITY);
+        prop_assert_ne!(parked.identity(), ProcessorLease::IDENTITY);
         if let Content::Bytes(_) = parked.content {
-            prop_assert!(Attempt::IDENTITY < parked.identity().as_str());
+            prop_assert!(ProcessorLease::IDENTITY < parked.identity().as_str());
         }
     }
 

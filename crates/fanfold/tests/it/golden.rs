@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
-use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
+use fanfold::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::body::notification::{self, Commit, ReceivedCommit};
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
@@ -251,9 +251,9 @@ fn attempts_have_their_golden_bytes() {
     {
         let at = Time(1_795_401_660_123);
         let lease = Lease { attempts: 3, at, until: at.plus_ms(60_000), owner: u64::MAX };
-        let attempt = Attempt { lease, step };
+        let attempt = ProcessorLease { lease, step };
         check(&format!("attempt.v1.{name}.txt"), &attempt.encode().unwrap(), |golden| {
-            assert_eq!(Attempt::decode(golden).unwrap(), attempt);
+            assert_eq!(ProcessorLease::decode(golden).unwrap(), attempt);
         });
     }
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use fanfold::body::attempt::{Attempt, Lease, Step};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
+use fanfold::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::body::record::{Part, Record};
 use fanfold::body::{DecodeError, commit, notification, slot};
@@ -41,7 +41,7 @@ const DECODERS: [(&str, Decoder); 9] = [
     ("window", |bytes| decode_window(bytes).map(use_window)),
     ("document", |bytes| decode_document(bytes).map(drop)),
     ("parked", |bytes| Parked::decode(bytes).map(|parked| drop(parked.identity()))),
-    ("attempt", |bytes| Attempt::decode(bytes).map(drop)),
+    ("attempt", |bytes| ProcessorLease::decode(bytes).map(drop)),
     ("notification", |bytes| {
         for commit in notification::decode(&String::from_utf8_lossy(bytes))? {
             let mut seqs: Vec<Seq> = vec![commit.first];
@@ -90,7 +90,7 @@ fn bodies() -> [Vec<u8>; 9] {
         encode_window(&window).unwrap(),
         encode_document(br#"{"balance":100}"#),
         parked.encode().unwrap(),
-        Attempt { lease, step: Step::Deciding(Seq(17)) }.encode().unwrap(),
+        ProcessorLease { lease, step: Step::Deciding(Seq(17)) }.encode().unwrap(),
         notification(),
     ]
 }

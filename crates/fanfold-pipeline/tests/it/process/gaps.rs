@@ -168,7 +168,7 @@ fn behind_what_is_parked_a_gap_is_parked_too() {
 /// Parked commands are taken up when the gap has closed: at once by the processor that parked them,
 /// by any other at the next gap or nudge. A plain load does not read the parked table.
 #[test]
-fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
+fn parked_commands_are_taken_up_when_the_gap_has_closed() {
     play(async || {
         // Whether the parking processor gets the missing command, and whether a nudge comes next.
         for (is_warm, nudged, expected) in [
@@ -199,7 +199,7 @@ fn what_is_parked_is_taken_up_when_the_gap_has_closed() {
 
 /// The missing command may arrive together with a nudge, or with further commands behind the gap.
 #[test]
-fn what_is_parked_is_taken_up_together_with_what_was_missing() {
+fn parked_commands_are_taken_up_with_the_missing_one() {
     play(async || {
         for first in [7, 5, 6] {
             let world = World::new();
@@ -213,7 +213,7 @@ fn what_is_parked_is_taken_up_together_with_what_was_missing() {
 
 /// The processor deletes a parked item only after its commit is published.
 #[test]
-fn what_is_parked_stays_until_its_commit_is_published() {
+fn a_parked_command_stays_until_its_commit_is_published() {
     play(async || {
         let world = World::new();
         let processor = with_a_gap(&world).await;
@@ -231,7 +231,7 @@ fn what_is_parked_stays_until_its_commit_is_published() {
 
 /// A later call finds a parked item that could not be deleted to be done, and deletes it.
 #[test]
-fn what_could_not_be_deleted_is_deleted_later() {
+fn a_parked_item_that_could_not_be_deleted_is_deleted_later() {
     play(async || {
         let world = World::new();
         let processor = with_a_gap(&world).await;
@@ -269,7 +269,7 @@ fn a_gap_that_closes_while_its_commands_are_parked_is_noticed() {
 
 /// Commands that cannot be parked are not acknowledged.
 #[test]
-fn what_could_not_be_parked_comes_again() {
+fn a_command_that_could_not_be_parked_comes_again() {
     play(async || {
         for broken in [Broken::Before, Broken::After] {
             let world = World::new();
@@ -344,7 +344,7 @@ async fn with_conflicts(world: &World, count: u64) {
 
 /// Items that wait for an operator do not hide commands that can be processed, however many there are.
 #[test]
-fn what_waits_for_an_operator_hides_nothing() {
+fn items_for_an_operator_hide_no_command() {
     play(async || {
         for is_nudged in [true, false] {
             let world = World::new();
@@ -362,7 +362,7 @@ fn what_waits_for_an_operator_hides_nothing() {
 
 /// Neither do they hide a command that has its entry and was not removed.
 #[test]
-fn what_waits_for_an_operator_hides_no_leftover() {
+fn items_for_an_operator_hide_no_leftover() {
     play(async || {
         let world = World::new();
         with_a_gap(&world).await;

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use fanfold::body::attempt::Step;
+use fanfold::body::lease::Step;
 use fanfold::entry::Outcome;
 use fanfold::{Command, LogId, Seq, Services};
 use fanfold_pipeline::BatchOutcome;
@@ -45,20 +45,20 @@ async fn call(world: &World, record: &ReceivedRecord) -> Option<BatchOutcome> {
 }
 
 /// Crashes the process before a port call takes effect.
-async fn dying() {
+async fn crash_now() {
     crash();
     std::future::pending().await
 }
 
 /// Makes `times` calls, which must crash.
-async fn dies(world: &World, record: &ReceivedRecord, times: usize) {
+async fn crash_times(world: &World, record: &ReceivedRecord, times: usize) {
     for time in 1..=times {
         assert_eq!(call(world, record).await, None, "crash {time} of {times}");
     }
 }
 
 /// Makes a call, which must finish the batch without a crash.
-async fn lives(world: &World, record: &ReceivedRecord) {
+async fn returns(world: &World, record: &ReceivedRecord) {
     assert_eq!(call(world, record).await, Some(BatchOutcome::DONE));
     assert_eq!(world.lease(&acme()).await, None, "a return removes the lease");
 }
@@ -66,7 +66,7 @@ async fn lives(world: &World, record: &ReceivedRecord) {
 /// The whole sequence: three attempts with all commands, then one command at a time, then the fault.
 /// The commands around the suspect are processed.
 #[test]
-fn what_ends_its_process_is_faulted_without_being_run() {
+fn a_command_that_ends_its_process_is_faulted_without_a_run() {
     play(async || {
         for how in ["die_in_parse", "die_in_documents", "die_in_decide", "die_in_evolve"] {
             let world = World::new();
@@ -74,17 +74,17 @@ fn what_ends_its_process_is_faulted_without_being_run() {
             let commands = [add(1), add(2), killer.clone(), add(4), add(5)];
             let record = old(&world, 1, &commands);
             for attempt in 1..=3 {
-                dies(&world, &record, 1).await;
+                crash_times(&world, &record, 1).await;
                 assert_eq!(world.lease(&acme()).await, Some((attempt, Step::Whole)), "{how}");
                 assert_eq!(world.tail(&acme()).await, Seq(0), "all commands in one attempt");
             }
-            dies(&world, &record, 1).await;
+            crash_times(&world, &record, 1).await;
             assert_eq!(world.lease(&acme()).await, Some((4, Step::Deciding(Seq(3)))), "{how}");
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1, 1], "each earlier command has a commit of its own");
 
             crashes();
-            lives(&world, &record).await;
+            returns(&world, &record).await;
             assert_eq!(crashes(), 0, "{how}: it is not run again");
             let alone: Vec<u64> = world.commits(&acme()).await.iter().map(|c| c.n).collect();
             assert_eq!(alone, [1; 5]);
@@ -114,10 +114,10 @@ fn each_suspect_command_is_found_by_itself() {
         let world = World::new();
         let record =
             old(&world, 1, &[fatal(1, "die_in_decide"), add(2), fatal(3, "die_in_decide")]);
-        dies(&world, &record, 3).await;
-        dies(&world, &record, 2).await;
+        crash_times(&world, &record, 3).await;
+        crash_times(&world, &record, 2).await;
         assert_eq!(world.lease(&acme()).await, Some((5, Step::Deciding(Seq(3)))));
-        lives(&world, &record).await;
+        returns(&world, &record).await;
         let expected = ["1 ann#1 faulted", "2 ann#2 accepted", "3 ann#3 faulted"];
         assert_eq!(world.outcomes(&acme()).await, expected);
     });
@@ -129,12 +129,12 @@ fn a_repeated_suspect_is_a_duplicate() {
     play(async || {
         let world = World::new();
         let record = old(&world, 1, &[add(1), add(1)]);
-        world.faults.before_every(Op::JournalAppend, dying);
-        dies(&world, &record, 4).await;
+        world.faults.before_every(Op::JournalAppend, crash_now);
+        crash_times(&world, &record, 4).await;
         world.faults.heal();
-        world.faults.before(Op::JournalAppend, "2-2", dying);
-        dies(&world, &record, 1).await;
-        lives(&world, &record).await;
+        world.faults.before(Op::JournalAppend, "2-2", crash_now);
+        crash_times(&world, &record, 1).await;
+        returns(&world, &record).await;
         assert_eq!(world.outcomes(&acme()).await, ["1 ann#1 faulted", "2 ann#1 duplicate"]);
         world.audit(&acme()).await;
     });
@@ -142,7 +142,7 @@ fn a_repeated_suspect_is_a_duplicate() {
 
 /// Every return removes the lease, whatever its outcome.
 #[test]
-fn every_return_removes_the_marker() {
+fn every_call_that_returns_removes_its_lease() {
     let broken = [
         (Op::StateGet, false),
         (Op::JournalRead, false),
@@ -163,7 +163,7 @@ fn every_return_removes_the_marker() {
                 assert_eq!(world.lease(&acme()).await, None, "{op:?}");
                 assert_eq!(world.faults.counts([Op::ParkedList, Op::ParkedRemove]), [1; 2]);
                 world.faults.heal();
-                lives(&world, &record).await;
+                returns(&world, &record).await;
                 world.assert_run(3).await;
             }
         }
@@ -174,7 +174,7 @@ fn every_return_removes_the_marker() {
         let late = world.processor().process(records, world.env.now()).await;
         assert_eq!(late.unfinished, Some(0));
         assert_eq!(world.lease(&acme()).await, None);
-        lives(&world, &record).await;
+        returns(&world, &record).await;
         assert_eq!(world.parked(&acme()).await, ["5 ann#5 Gap", "6 ann#6 Gap"]);
         done(&world.processor_of(Services::new()), records).await;
         assert_eq!(world.lease(&acme()).await, None);
@@ -183,7 +183,7 @@ fn every_return_removes_the_marker() {
 
 /// No command runs before the lease is stored.
 #[test]
-fn without_a_marker_nothing_is_run() {
+fn no_command_runs_before_the_lease_is_stored() {
     play(async || {
         for broken in [Broken::Before, Broken::After] {
             let world = World::new();
@@ -202,7 +202,7 @@ fn without_a_marker_nothing_is_run() {
 
 /// A lease that could not be written or removed does not count as a crash for its own process.
 #[test]
-fn a_marker_that_could_not_be_removed_counts_as_no_crash() {
+fn a_lease_that_could_not_be_removed_counts_as_no_crash() {
     play(async || {
         let world = World::new();
         let record = old(&world, 1, &run(1..=2));
@@ -229,7 +229,7 @@ fn a_dropped_call_counts_as_no_crash() {
         let record = std::slice::from_ref(&record);
         let processor = world.processor();
         for _ in 0..5 {
-            world.faults.before(Op::JournalAppend, "", dying);
+            world.faults.before(Op::JournalAppend, "", crash_now);
             assert_eq!(survives(processor.process(record, NEVER)).await, None);
             assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
         }
@@ -242,16 +242,16 @@ fn a_dropped_call_counts_as_no_crash() {
 /// After crashes while loading, the log's commands are parked for an operator. The log is not loaded
 /// again, whatever the sweep does, and other logs go on.
 #[test]
-fn what_ends_its_process_while_loading_parks_the_log() {
+fn a_log_whose_loading_ends_the_process_is_parked() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 8).await;
         done(&world.elsewhere(), &[world.acme(1..=3)]).await;
         world.strange_commit(4, commit_of(4, "said", 1, &json!({"text": "die"}))).await;
         let record = old(&world, 5, &run(5..=6));
-        dies(&world, &record, 4).await;
+        crash_times(&world, &record, 4).await;
         assert_eq!(world.lease(&acme()).await, Some((4, Step::Loading)));
-        lives(&world, &record).await;
+        returns(&world, &record).await;
         let parked = ["5 ann#5 Suspect", "6 ann#6 Suspect"];
         assert_eq!(world.parked(&acme()).await, parked);
 
@@ -262,10 +262,10 @@ fn what_ends_its_process_while_loading_parks_the_log() {
         done(&world.processor(), &[nudge.clone(), other]).await;
         assert_eq!(world.tail(&log("tally/org:other")).await, Seq(1));
         world.env.pass(OLD_MS);
-        lives(&world, &nudge).await;
-        lives(&world, &record).await;
+        returns(&world, &nudge).await;
+        returns(&world, &record).await;
         let next = old(&world, 7, &run(7..=7));
-        lives(&world, &next).await;
+        returns(&world, &next).await;
         assert_eq!(world.parked(&acme()).await, [&parked[..], &["7 ann#7 Suspect"]].concat());
         assert_eq!(world.faults.calls(Op::StateGet).join(" ").matches("acme").count(), 0);
         let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
@@ -275,7 +275,7 @@ fn what_ends_its_process_while_loading_parks_the_log() {
 
 /// A nudge has no commands of its own: it takes up the parked ones, and parks them after crashes.
 #[test]
-fn a_nudge_that_ends_its_process_parks_what_it_would_have_taken_up() {
+fn a_nudge_that_ends_its_process_parks_the_parked_commands_as_suspects() {
     play(async || {
         let world = World::new();
         world.accept(&acme(), 8).await;
@@ -286,8 +286,8 @@ fn a_nudge_that_ends_its_process_parks_what_it_would_have_taken_up() {
         world.strange_commit(4, commit_of(4, "said", 1, &json!({"text": "die"}))).await;
         let nudge = world.nudge(&acme());
         world.env.pass(OLD_MS);
-        dies(&world, &nudge, 4).await;
-        lives(&world, &nudge).await;
+        crash_times(&world, &nudge, 4).await;
+        returns(&world, &nudge).await;
         assert_eq!(world.parked(&acme()).await, ["6 ann#6 Suspect", "7 ann#7 Suspect"]);
         let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
         assert_eq!((report.nudged, report.waiting), (vec![], 1));
@@ -304,12 +304,12 @@ fn a_document_that_ends_the_process_parks_the_log() {
         let record = old(&world, 301, &run(301..=302));
         for attempt in 1..=4 {
             world.faults.heal();
-            world.faults.before(Op::StateGet, "doc#", dying);
-            dies(&world, &record, 1).await;
+            world.faults.before(Op::StateGet, "doc#", crash_now);
+            crash_times(&world, &record, 1).await;
             let step = if attempt == 4 { Step::Loading } else { Step::Whole };
             assert_eq!(world.lease(&acme()).await, Some((attempt, step)));
         }
-        lives(&world, &record).await;
+        returns(&world, &record).await;
         assert_eq!(world.parked(&acme()).await, ["301 ann#301 Suspect", "302 ann#302 Suspect"]);
     });
 }
@@ -358,7 +358,7 @@ fn too_many_faults_an_hour_are_parked() {
 
 /// Only a lone record older than 5 minutes costs a lease.
 #[test]
-fn what_is_young_or_not_alone_is_not_suspect() {
+fn a_record_that_is_young_or_not_alone_is_not_suspect() {
     play(async || {
         let world = World::new();
         let processor = world.processor();
@@ -379,7 +379,7 @@ fn what_is_young_or_not_alone_is_not_suspect() {
 
 /// A host can change at any time when a record is a suspect.
 #[test]
-fn a_host_may_suspect_what_is_young() {
+fn a_host_may_suspect_young_records() {
     play(async || {
         let world = World::new();
         let processor: Arc<Processor> = Arc::new(world.processor());
@@ -401,13 +401,13 @@ fn a_host_may_suspect_what_is_young() {
 
 /// The sweep finds an old lease that was left because the record was retried among others.
 #[test]
-fn an_old_marker_is_swept() {
+fn the_sweep_has_an_old_lease_removed() {
     play(async || {
         for is_alone in [true, false] {
             let world = World::new();
             world.accept(&acme(), 4).await;
             let record = old(&world, 1, &run(1..=3));
-            world.faults.before(Op::JournalAppend, "", dying);
+            world.faults.before(Op::JournalAppend, "", crash_now);
             let call = world.processor();
             let call = call.process(std::slice::from_ref(&record), world.soon());
             assert_eq!(survives(call).await, None);
@@ -434,7 +434,7 @@ fn an_old_marker_is_swept() {
 /// The stream delivers at least once: a suspect may have its entry already, or get it from another
 /// environment meanwhile.
 #[test]
-fn what_others_did_meanwhile_is_found() {
+fn a_suspect_that_another_environment_decided_is_done() {
     play(async || {
         for attempts_max in [3, 0] {
             for meanwhile in [1..=2, 1..=3, 1..=4] {

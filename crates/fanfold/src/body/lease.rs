@@ -1,7 +1,7 @@
-//! An attempt marker means that a call which may end its process has begun. The processor's marker
-//! is in the parked table, beside the log's parked items; a view's is in its cursor. Every call
-//! that returns removes its marker. So a marker that is still there when its call can no longer run
-//! means a crash, and names the step at which it happened.
+//! A lease means that a call which may end its process has begun. The processor's lease is in the
+//! parked table, beside the log's parked items; a view's is in its cursor. Every call that returns
+//! removes its lease. So a lease that is still there when its call can no longer run means a crash.
+//! The processor's names the step at which it happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::position::{Seq, Time};
 
 const FORMAT: u8 = 1;
 
-/// The step of a call behind a marker.
+/// The step of the processor's call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -35,9 +35,9 @@ pub struct Lease {
     pub owner: u64,
 }
 
-/// The processor's attempt marker.
+/// The processor's lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
+pub struct ProcessorLease {
     /// Which process began it, and until when it may run.
     #[serde(flatten)]
     pub lease: Lease,
@@ -45,9 +45,9 @@ pub struct Attempt {
     pub step: Step,
 }
 
-impl Attempt {
-    /// The identity of the marker. No command has it, because theirs are `<origin>#<id>`. Only bytes, as `bytes#…`, are
-    /// parked under [`Seq::ZERO`] beside it, and they sort behind it. So the marker is the first of a log's items.
+impl ProcessorLease {
+    /// The identity of the lease. No command has it, because theirs are `<origin>#<id>`. Only bytes, as `bytes#…`, are
+    /// parked under [`Seq::ZERO`] beside it, and they sort behind it. So the lease is the first of a log's items.
     pub const IDENTITY: &str = "attempt";
 
     /// The bytes to store.
@@ -55,7 +55,7 @@ impl Attempt {
         Ok(envelope::seal(FORMAT, &serde_json::to_vec(self)?))
     }
 
-    /// Reads what [`Attempt::encode`] wrote.
+    /// Reads what [`ProcessorLease::encode`] wrote.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         Ok(serde_json::from_slice(&envelope::open(FORMAT, body)?)?)
     }

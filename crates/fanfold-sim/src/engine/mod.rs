@@ -469,22 +469,30 @@ impl Run {
             let from = self.unanswered.borrow().len();
             self.unanswered.borrow_mut().extend(batch.iter().cloned());
             let answers = engine.ingest().ingest(&bytes).await;
-            let mut again = Vec::new();
+            let (mut again, mut newest) = (Vec::new(), None);
             for ((command, request), answer) in batch.into_iter().zip(requests).zip(answers) {
                 match (answer, request) {
                     (Ok(receipt), Some(request)) => {
                         let mut seen = self.seen.borrow_mut();
+                        newest = Some((receipt.log.clone(), receipt.seq));
                         seen.promises(receipt.log, receipt.seq, request.command);
                     }
                     (Err(IngestError::Invalid(_) | IngestError::Closed { .. }), _) => {}
                     _ => again.push(command),
                 }
             }
-            let mut unanswered = self.unanswered.borrow_mut();
-            // Another client may have taken some of them.
-            let end = (from + texts.len()).min(unanswered.len());
-            unanswered.drain(from.min(end)..end);
-            unanswered.append(&mut again);
+            {
+                let mut unanswered = self.unanswered.borrow_mut();
+                // Another client may have taken some of them.
+                let end = (from + texts.len()).min(unanswered.len());
+                unanswered.drain(from.min(end)..end);
+                unanswered.append(&mut again);
+            }
+            // Some clients read at once what they have written.
+            let has_recovered = self.beside.recovered.borrow().is_some();
+            if let Some((log, seq)) = newest.filter(|_| has_recovered && self.world.happens(200)) {
+                self.read_at(engine, &log, seq, 2_000).await;
+            }
         }
     }
 

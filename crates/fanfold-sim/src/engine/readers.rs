@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use fanfold::invariant::Invariant;
+use fanfold::{LogId, Seq};
 use fanfold_embedded::Engine;
 use fanfold_pipeline::ports::{Env, Journal, ViewTable};
 use fanfold_pipeline::read::Awaited;
@@ -26,7 +27,7 @@ impl Run {
         }
     }
 
-    /// Reads an entry or the views of a log, and waits for up to `wait_ms_max` milliseconds.
+    /// Reads at any promised seq.
     pub(super) async fn read_once(&self, engine: &Engine, wait_ms_max: u64) {
         let promise = {
             let seen = self.seen.borrow();
@@ -36,22 +37,28 @@ impl Run {
                 seen.promised.keys().nth(at).cloned()
             })
         };
-        let Some((log, seq)) = promise.flatten() else { return };
+        if let Some((log, seq)) = promise.flatten() {
+            self.read_at(engine, &log, seq, wait_ms_max).await;
+        }
+    }
+
+    /// Reads an entry or the views of its log, and waits for up to `wait_ms_max` milliseconds.
+    pub(super) async fn read_at(&self, engine: &Engine, log: &LogId, seq: Seq, wait_ms_max: u64) {
         if self.world.happens(500) {
             let wait_ms = self.world.pick(0..wait_ms_max);
-            let found = engine.reads().entry(&log, seq, wait_ms);
-            let is_there = async || engine.ports().journal.tail(&log).await.is_ok_and(|t| t >= seq);
+            let found = engine.reads().entry(log, seq, wait_ms);
+            let is_there = async || engine.ports().journal.tail(log).await.is_ok_and(|t| t >= seq);
             if let Ok(Awaited::Ready(entry)) = self.woken(found, wait_ms, is_there).await {
-                self.seen.borrow_mut().sees_entry(&log, &entry);
+                self.seen.borrow_mut().sees_entry(log, &entry);
             }
             return;
         }
         let asked = self.world.happens(500).then_some(seq);
         for view in services::READ {
             let wait_ms = self.world.pick(0..wait_ms_max);
-            let found = all_rows(engine.reads(), view, &log, asked, wait_ms);
+            let found = all_rows(engine.reads(), view, log, asked, wait_ms);
             let is_there = async || {
-                let cursor = engine.ports().views[view].cursor(&log).await.ok().flatten();
+                let cursor = engine.ports().views[view].cursor(log).await.ok().flatten();
                 cursor.is_some_and(|cursor| Some(cursor.seq) >= asked)
             };
             let found = self.woken(found, wait_ms, is_there).await;
@@ -59,7 +66,7 @@ impl Run {
             let rows = rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
             let rows: Vec<_> = rows.collect();
             let mut seen = self.seen.borrow_mut();
-            seen.sees_rows(view, &log, cursor, rows);
+            seen.sees_rows(view, log, cursor, rows);
             let reached = asked.is_none_or(|asked| cursor >= asked);
             seen.check(Invariant::F6, reached, || {
                 format!("{view} {log} is shown at {cursor} before {asked:?}")

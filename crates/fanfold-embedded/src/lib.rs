@@ -51,6 +51,7 @@ pub use engine::{Engine, Monitor, Status};
 pub use env::SystemEnv;
 pub use hash_key::{HashKey, HashKeyRange, NotAHashKey};
 pub use limit::Limit;
+pub use recovery::Durability;
 pub use shards::{NotAShardId, ReshardError, ShardId, ShardInfo, ShardState, Shards};
 pub use store::{OpenError, StoreError};
 pub use subscription::Deliveries;

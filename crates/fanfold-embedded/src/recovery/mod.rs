@@ -9,5 +9,5 @@ mod watchdog;
 pub(crate) use checkpoints::Downstream;
 pub(crate) use gaps::{StoredGaps, ViewGaps};
 pub(crate) use replay::Replay;
-pub(crate) use run::Durability;
+pub use run::Durability;
 pub(crate) use watchdog::Watchdog;

@@ -153,13 +153,8 @@ impl Durability {
     }
 
     /// The store.
-    pub fn store(&self) -> &Arc<Store> {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
-    }
-
-    /// The commands table.
-    pub fn commands(&self) -> &Arc<StoredCommands> {
-        &self.commands
     }
 
     /// The number of checkpoints made.

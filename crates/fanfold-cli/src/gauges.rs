@@ -100,16 +100,16 @@ impl Collector for Gauges {
             gauge(&mut encoder, name, help, value)?;
         }
         let Some(durable) = self.0.durable() else { return Ok(()) };
-        let counts = durable.commands().counts();
         for (name, help, value) in [
-            ("syncs", "Syncs of the command log", counts.syncs()),
+            ("syncs", "Syncs of the command log", durable.syncs()),
             ("checkpoints", "Checkpoints of the tables", durable.checkpoints()),
         ] {
             let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(descriptor)?;
         }
-        gauge(&mut encoder, "command_log_bytes", "Bytes of the command log", counts.log_bytes())?;
-        let unsaved = durable.store().unsaved_bytes() as u64;
+        let log_bytes = durable.command_log_bytes();
+        gauge(&mut encoder, "command_log_bytes", "Bytes of the command log", log_bytes)?;
+        let unsaved = durable.unsaved_bytes() as u64;
         gauge(&mut encoder, "unsaved_bytes", "Bytes that the next checkpoint will store", unsaved)
     }
 }

@@ -157,6 +157,21 @@ impl Durability {
         &self.store
     }
 
+    /// The number of syncs of the command log.
+    pub fn syncs(&self) -> u64 {
+        self.commands.counts().syncs()
+    }
+
+    /// The bytes of the command log.
+    pub fn command_log_bytes(&self) -> u64 {
+        self.commands.counts().log_bytes()
+    }
+
+    /// The bytes that the next checkpoint will store.
+    pub fn unsaved_bytes(&self) -> usize {
+        self.store.unsaved_bytes()
+    }
+
     /// The number of checkpoints made.
     pub fn checkpoints(&self) -> u64 {
         self.counts.made.load(Ordering::Relaxed)

@@ -89,11 +89,6 @@ impl Ingest {
         self
     }
 
-    /// The services that this host accepts commands for.
-    pub fn services(&self) -> &Services {
-        &self.services
-    }
-
     /// Accepts requests, each as JSON. One answer per request, in order.
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];

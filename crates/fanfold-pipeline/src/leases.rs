@@ -146,6 +146,7 @@ mod tests {
         for (now, owner, others, alone_finds) in [
             // The other process's clock is ahead, by a little and by too much.
             (96_000, 2, Standing::UnderWay, free(3, true)),
+            (95_000, 2, Standing::UnderWay, free(3, true)),
             (94_000, 2, free(2, false), free(3, true)),
             (100_000, 2, Standing::UnderWay, free(3, true)),
             (165_000, 2, Standing::UnderWay, free(3, true)),
@@ -162,5 +163,24 @@ mod tests {
         for lease in [None, Some(&ended)] {
             assert_eq!(here.read(lease, Time(100_000)), free(0, false));
         }
+    }
+
+    #[test]
+    fn only_the_lease_is_taken_out_of_the_parked_items() {
+        let lease = Leases { owner: 1, others: Others::HaveEnded }.end(Time(7));
+        let lease = ProcessorLease { lease, step: Step::Loading };
+        let body = |bytes: &[u8]| bytes::Bytes::copy_from_slice(bytes);
+        let item = |seq, identity: &str, bytes: &[u8]| ParkedItem {
+            seq: Seq(seq),
+            identity: identity.to_owned(),
+            body: body(bytes),
+        };
+        let stored = item(0, ProcessorLease::IDENTITY, &lease.encode().expect("it is small"));
+        let others = [item(0, "bytes#1", b"x"), item(5, "ann#5", b"y")];
+        let mut items = vec![others[0].clone(), stored, others[1].clone()];
+        assert_eq!(take_lease(&mut items), Some(lease));
+        assert_eq!(items, others);
+        assert_eq!(take_lease(&mut items), None);
+        assert_eq!(items, others);
     }
 }

@@ -1,4 +1,5 @@
-//! Builds the Lambdas for deployment: `target/lambda/<name>/bootstrap`.
+//! Builds the Lambdas for deployment. All functions are one program:
+//! `target/lambda/ledger-lambda/bootstrap`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,17 +12,11 @@ use clap::ValueEnum;
 
 use crate::venv::Venv;
 
-/// Every Lambda and its package. The template names the same folders.
-pub(crate) const LAMBDAS: [(&str, &str); 7] = [
-    ("api", "ledger-lambda"),
-    ("balances", "ledger-lambda"),
-    ("processor", "ledger-lambda"),
-    ("relay", "fanfold-lambda"),
-    ("statement", "ledger-lambda"),
-    ("sweep", "fanfold-lambda"),
-    ("totals", "ledger-lambda"),
-];
-const PACKAGES: [&str; 4] = ["--package", "fanfold-lambda", "--package", "ledger-lambda"];
+/// The program, and its package. The template names the same folder.
+const PROGRAM: &str = "ledger-lambda";
+/// The functions of the template, by the end of their names.
+pub(crate) const FUNCTIONS: [&str; 7] =
+    ["api", "balances", "processor", "relay", "statement", "sweep", "totals"];
 /// The C library of Amazon Linux 2023, which the runtime `provided.al2023` uses.
 const GLIBC: (u32, u32) = (2, 34);
 /// The largest program that we accept: a Lambda loads it at each cold start.
@@ -68,24 +63,19 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
     let zigbuild = ["zigbuild", "--locked", "--profile", "lambda", "--target", &target, "--bins"];
     // Cargo finds `cargo zigbuild` on the path.
     let path = venv.path()?;
-    crate::cargo_with("lambdas", &[&zigbuild[..], &PACKAGES].concat(), &[("PATH", &path)])?;
+    let arguments = [&zigbuild[..], &["--package", PROGRAM]].concat();
+    crate::cargo_with("lambdas", &arguments, &[("PATH", &path)])?;
     let built = crate::target()?.join(arch.target()).join("lambda");
-    let mut too_large = Vec::new();
     let folder = folder(Packages::Release)?;
-    println!("\n{:<12} {:>12} {:>14}", "lambda", "bytes", "needs glibc");
-    for (name, _) in LAMBDAS {
-        let bootstrap = lay_out(name, &built, &folder)?;
-        let (bytes, glibc) = (fs::metadata(&bootstrap)?.len(), newest_glibc(&bootstrap)?);
-        println!("{name:<12} {bytes:>12} {:>14}", format!("{}.{}", glibc.0, glibc.1));
-        ensure!(
-            glibc <= GLIBC,
-            "{name} needs a newer glibc than {GLIBC:?}, that of Amazon Linux 2023"
-        );
-        if bytes > BYTES_MAX {
-            too_large.push(name);
-        }
-    }
-    ensure!(too_large.is_empty(), "larger than {BYTES_MAX} bytes: {too_large:?}");
+    println!("\n{:<14} {:>12} {:>14}", "program", "bytes", "needs glibc");
+    let bootstrap = lay_out(&built, &folder)?;
+    let (bytes, glibc) = (fs::metadata(&bootstrap)?.len(), newest_glibc(&bootstrap)?);
+    println!("{PROGRAM:<14} {bytes:>12} {:>14}", format!("{}.{}", glibc.0, glibc.1));
+    ensure!(
+        glibc <= GLIBC,
+        "{PROGRAM} needs a newer glibc than {GLIBC:?}, that of Amazon Linux 2023"
+    );
+    ensure!(bytes <= BYTES_MAX, "{PROGRAM} is larger than {BYTES_MAX} bytes");
     println!("built into {}", folder.display());
     Ok(())
 }
@@ -94,15 +84,14 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
 /// those that the template deploys.
 pub(crate) fn fast() -> Result<()> {
     // In the profile of the tests, which share most of the build.
-    crate::cargo("lambdas", &[&["build", "--bins"], &PACKAGES[..], &crate::SHARED].concat())?;
+    let build = ["build", "--bins", "--package", PROGRAM];
+    crate::cargo("lambdas", &[&build[..], &crate::SHARED].concat())?;
     let built = crate::target()?.join("debug");
     let folder = folder(Packages::Fast)?;
-    for (name, _) in LAMBDAS {
-        let bootstrap = lay_out(name, &built, &folder)?;
-        // Each is packed, sent and unpacked, and debug information would make that slow.
-        let status = Command::new("strip").arg(&bootstrap).status();
-        ensure!(binutils(status, "strip")?.success(), "cannot strip {}", bootstrap.display());
-    }
+    let bootstrap = lay_out(&built, &folder)?;
+    // It is packed, sent and unpacked for each function, and debug information would make that slow.
+    let status = Command::new("strip").arg(&bootstrap).status();
+    ensure!(binutils(status, "strip")?.success(), "cannot strip {}", bootstrap.display());
     Ok(())
 }
 
@@ -115,11 +104,11 @@ pub(crate) enum Packages {
     Fast,
 }
 
-/// Copies a Lambda's program to `<folder>/<name>/bootstrap`.
-fn lay_out(name: &str, built: &Path, folder: &Path) -> Result<PathBuf> {
-    let folder = folder.join(name);
+/// Copies the program to `<folder>/<program>/bootstrap`.
+fn lay_out(built: &Path, folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join(PROGRAM);
     fs::create_dir_all(&folder)?;
-    let (from, bootstrap) = (built.join(name), folder.join("bootstrap"));
+    let (from, bootstrap) = (built.join(PROGRAM), folder.join("bootstrap"));
     // A running program cannot be overwritten, only removed.
     if let Err(error) = fs::remove_file(&bootstrap) {
         ensure!(error.kind() == ErrorKind::NotFound, "cannot remove {bootstrap:?}: {error}");

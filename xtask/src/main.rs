@@ -39,7 +39,7 @@ enum Task {
     CrashPoints,
     /// Deploy the template to emulators of AWS, and run the scenarios and the auditor there.
     E2e(e2e::Options),
-    /// Build the Lambdas for Amazon Linux 2023: `target/lambda/<name>/bootstrap`.
+    /// Build the Lambdas for Amazon Linux 2023: `target/lambda/ledger-lambda/bootstrap`.
     Lambdas {
         /// The processor: the template's parameter `Architecture`.
         #[arg(long, value_enum, default_value = "arm64")]

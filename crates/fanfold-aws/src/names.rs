@@ -16,6 +16,8 @@ pub const DEAD_LETTERS: &str = "FANFOLD_DEAD_LETTERS";
 pub const QUEUE: &str = "FANFOLD_QUEUE";
 /// The environment variable with the longest `wait` of a request, in milliseconds.
 pub const WAIT_MS_MAX: &str = "FANFOLD_WAIT_MS_MAX";
+/// Which function of the app this is: `api`, `relay`, `processor`, `sweep` or `view:<name>`.
+pub const ROLE: &str = "FANFOLD_ROLE";
 /// The environment variable with the filter of the log: `info`, or `info,fanfold_pipeline=debug`.
 pub const LOG: &str = "FANFOLD_LOG";
 /// The environment variable with the number of canaries that the sweep sends.

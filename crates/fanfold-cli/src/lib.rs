@@ -1,4 +1,4 @@
-//! The `fanfold` command line. `up` hosts the example service in one process. `send`, `log` and
+//! The command line of an [`App`]. `up` hosts the app in one process. `send`, `log` and
 //! `view` are clients of any host of the HTTP API. `shards` is a client of `up` alone, which has
 //! routes for its shards.
 //!
@@ -34,7 +34,14 @@ mod view;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fanfold::{App, AppError};
 pub use fanfold_pipeline::panics;
+use mimalloc::MiMalloc;
+
+/// A command makes some dozens of small allocations, and frees most of them in another thread,
+/// which mimalloc does faster than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Event sourcing for high-volume multi-tenant systems.
 #[derive(Debug, Parser)]
@@ -46,7 +53,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything in this process, with the ledger as the example service.
+    /// Host the services and views in this process.
     Up(Box<up::Up>),
     /// Send commands: one from flags, or many from a file or standard input.
     Send(send::Send),
@@ -58,17 +65,22 @@ enum Command {
     Shards(shards::Shards),
 }
 
-/// Runs the command that the process's arguments name; returns the exit code.
-pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Up(up) => up.run(),
+/// Runs the command that the process's arguments name; returns the exit code. A `main` of one line
+/// calls it.
+pub fn main(app: Result<App, AppError>) -> ExitCode {
+    run(app).unwrap_or_else(|error| {
+        console::print(format_args!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(app: Result<App, AppError>) -> anyhow::Result<ExitCode> {
+    let app = app?;
+    match Cli::parse().command {
+        Command::Up(up) => up.run(app),
         Command::Send(send) => send.run(),
         Command::Log(log) => log.run(),
         Command::View(view) => view.run(),
         Command::Shards(shards) => shards.run(),
-    };
-    result.unwrap_or_else(|error| {
-        console::print(format_args!("error: {error:#}"));
-        ExitCode::FAILURE
-    })
+    }
 }

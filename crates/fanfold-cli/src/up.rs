@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use fanfold::{Services, Views};
+use fanfold::{App, Example};
 use fanfold_embedded::ShardState;
 use fanfold_embedded::{Config, Engine, TransitConfig};
 use fanfold_http::limits::WAIT_MS_MAX;
 use fanfold_http::{Api, Metrics, router_with};
 use fanfold_pipeline::panics;
-use ledger::Ledger;
-use ledger::views::{Balances, Statement, Totals};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -101,12 +99,12 @@ impl LimitArgs {
 
 impl Up {
     /// Runs until a signal; then refuses new commands, and finishes those that it has accepted.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, app: App) -> anyhow::Result<ExitCode> {
         let repeats = logging::init(self.log);
         panics::log_those_caught();
         let config = Config {
-            services: Services::new().with::<Ledger>(),
-            views: Views::new().with::<Balances>().with::<Statement>().with::<Totals>(),
+            services: app.services().clone(),
+            views: app.views().clone(),
             transit: TransitConfig { shards: self.shards.into(), ..TransitConfig::default() },
             ..Config::default()
         };
@@ -117,8 +115,9 @@ impl Up {
         let data = (!self.in_memory).then_some(self.data);
         let listens =
             ListenConfig { address: self.listen, names: self.host, limits: self.limits.limits() };
+        let app = Hosted { config, example: app.example() };
         runtime.spawn(repeats.clone().run());
-        let ended = runtime.block_on(host(listens, config, data));
+        let ended = runtime.block_on(host(listens, app, data));
         // A task that never returns, such as a service's endless loop, must not block the exit.
         runtime.shutdown_background();
         repeats.report();
@@ -133,9 +132,15 @@ struct ListenConfig {
     limits: Limits,
 }
 
+/// The app.
+struct Hosted {
+    config: Config,
+    example: Option<Example>,
+}
+
 async fn host(
     listens: ListenConfig,
-    config: Config,
+    Hosted { config, example }: Hosted,
     data: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
@@ -180,7 +185,7 @@ async fn host(
         );
     }
     // A closed standard output, or a full disk below it, must not end the host.
-    let _ = greet(host.address(), shards, data.as_deref());
+    let _ = greet(host.address(), shards, data.as_deref(), example);
 
     tokio::select! {
         () = signals.next() => {}
@@ -205,27 +210,27 @@ async fn host(
     }
 }
 
-fn greet(address: SocketAddr, shards: usize, data: Option<&Path>) -> io::Result<()> {
+fn greet(
+    address: SocketAddr,
+    shards: usize,
+    data: Option<&Path>,
+    example: Option<Example>,
+) -> io::Result<()> {
     let url = format!("http://{address}");
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "Fanfold listens on {url}, with {shards} shards.")?;
-    match data {
-        Some(folder) => {
-            let folder = folder.display();
-            writeln!(stdout, "It keeps everything in the folder {folder}. Ctrl-C ends it. Try:")?;
-        }
-        None => writeln!(
-            stdout,
-            "It keeps everything in memory, which is lost when it ends. Ctrl-C ends it. Try:"
-        )?,
+    let keeps = match data {
+        Some(folder) => format!("in the folder {}", folder.display()),
+        None => "in memory, which is lost when it ends".to_owned(),
+    };
+    write!(stdout, "It keeps everything {keeps}. Ctrl-C ends it.")?;
+    if let Some(Example { command, rows }) = example {
+        // In a shell, a quote within single quotes must be closed, escaped and opened again.
+        let command = command.replace('\'', r"'\''");
+        writeln!(stdout, " Try:\n\n  curl -XPOST '{url}/command' -d '{command}'")?;
+        write!(stdout, "  curl '{url}/views/{rows}?seq=1&wait=5000'")?;
     }
-    writeln!(stdout)?;
-    writeln!(
-        stdout,
-        r#"  curl -XPOST '{url}/command' -d '{{"type":"ledger","command":"open","id":1,"timestamp":11178,"user":"ann","org":"acme","data":{{"account":"cash"}}}}'"#
-    )?;
-    writeln!(stdout, "  curl '{url}/views/balances/ledger/org:acme?seq=1&wait=5000'")?;
-    writeln!(stdout)?;
+    writeln!(stdout, "\n")?;
     stdout.flush()
 }
 

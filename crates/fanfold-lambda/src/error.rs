@@ -1,4 +1,4 @@
-use fanfold::with_causes;
+use fanfold::{AppError, with_causes};
 use fanfold_aws::events::WrongEvent;
 use fanfold_pipeline::ports::Unavailable;
 use lambda_runtime::Diagnostic;
@@ -55,6 +55,9 @@ impl From<InvocationError> for Diagnostic {
 /// Why a Lambda ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The app cannot be hosted.
+    #[error(transparent)]
+    App(#[from] AppError),
     /// Its environment variables are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),

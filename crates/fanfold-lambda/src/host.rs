@@ -52,11 +52,15 @@ pub(crate) fn run<S, H: Handler + 'static>(
 ) -> ExitCode {
     match start(service, read, make) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = with_causes(&error), "the Lambda ends with an error");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Logs why the Lambda ends.
+pub(crate) fn failed(error: &StartError) -> ExitCode {
+    log(Targets::new().with_default(tracing::Level::INFO));
+    tracing::error!(error = with_causes(error), "the Lambda ends with an error");
+    ExitCode::FAILURE
 }
 
 fn start<S, H: Handler + 'static>(

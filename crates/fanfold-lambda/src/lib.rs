@@ -1,13 +1,13 @@
-//! Fanfold's stages as Lambdas. One bootstrap runs all of them, and each has a function that a
-//! `main` of one line calls.
+//! The functions of an app as Lambdas. All are one program, whose `main` of one line calls [`main`].
+//! The environment variable `FANFOLD_ROLE` says which function a process is.
 //!
-//! | function | what the Lambda does | event source |
+//! | role | what the Lambda does | event source |
 //! |---|---|---|
-//! | [`api`] | accepts commands, reads logs and views | HTTP API |
-//! | [`relay`] | puts changes on the command stream | stream of the commands table |
-//! | [`processor`] | decides, folds and publishes | command stream |
-//! | [`view`] | applies notifications to one view, and sweeps it | topic or queue, and a schedule |
-//! | [`sweep`] | finds logs that stand still | schedule |
+//! | `api` | accepts commands, reads logs and views | HTTP API |
+//! | `relay` | puts changes on the command stream | stream of the commands table |
+//! | `processor` | decides, folds and publishes | command stream |
+//! | `view:<name>` | applies notifications to one view, and sweeps it | topic or queue, and a schedule |
+//! | `sweep` | finds logs that stand still | schedule |
 //!
 //! The crate guarantees:
 //!
@@ -25,6 +25,7 @@ mod error;
 mod handler;
 mod host;
 pub mod metrics;
+mod role;
 pub mod settings;
 mod start;
 mod streams;
@@ -38,7 +39,7 @@ pub use handler::{Handler, Reply, SweepPosition};
 pub use host::lines;
 pub use metrics::{Dimensions, Metrics};
 
-pub use start::{api, processor, relay, sweep, view};
+pub use start::main;
 pub use streams::{ProcessorHandler, RelayHandler};
 pub use sweep::SweepHandler;
 pub use view::ViewHandler;

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use fanfold::canary::Canary;
-use fanfold::{Service, Services, StateKey, View, Views};
+use fanfold::view::AnyView;
+use fanfold::{App, AppError, Service, Services, StateKey, Views};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
 };
+use fanfold_aws::names::ROLE;
 use fanfold_aws::{
     KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue, StreamOrder,
 };
@@ -24,7 +26,9 @@ use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
 use crate::api::ApiHandler;
 use crate::budget::WIND_UP_MS;
-use crate::host::{Context, report_warm, run};
+use crate::error::StartError;
+use crate::host::{Context, failed, report_warm, run};
+use crate::role::Role;
 
 use crate::settings::EnvVars;
 use crate::streams::{ProcessorHandler, RelayHandler};
@@ -40,8 +44,29 @@ const APPENDS_AT_ONCE: usize = 64;
 /// overlap.
 const OTHERS: Others = Others::MayRun { grace_ms: WIND_UP_MS };
 
+/// Runs the function of the app that the environment variable `FANFOLD_ROLE` names, until the process
+/// ends. A wrong role or app ends it with one line that says what is wrong.
+pub fn main(app: Result<App, AppError>) -> ExitCode {
+    let role = |app: App| -> Result<(App, Role), StartError> {
+        let text = std::env::var(ROLE).ok();
+        let role = Role::read(text.as_deref(), &app)?;
+        Ok((app, role))
+    };
+    let (app, role) = match app.map_err(StartError::App).and_then(role) {
+        Ok(found) => found,
+        Err(error) => return failed(&error),
+    };
+    match role {
+        Role::Api => api(app.services().clone(), app.views().clone()),
+        Role::Relay => relay(),
+        Role::Processor => processor(app.services().clone()),
+        Role::Sweep => sweep(),
+        Role::View(view) => self::view(view),
+    }
+}
+
 /// Runs the HTTP API of these services and views.
-pub fn api(services: Services, views: Views) -> ExitCode {
+fn api(services: Services, views: Views) -> ExitCode {
     run(
         "api",
         |environment| environment.wait_ms_max(),
@@ -78,7 +103,7 @@ pub fn api(services: Services, views: Views) -> ExitCode {
 }
 
 /// Runs the relay, whose event source is the stream of the commands table.
-pub fn relay() -> ExitCode {
+fn relay() -> ExitCode {
     run(
         "relay",
         |environment| environment.stream(),
@@ -94,7 +119,7 @@ pub fn relay() -> ExitCode {
 
 /// Runs the processor of these services, and of the canaries that the sweep sends. It publishes the
 /// canaries' commits only if [`Canary`] is among `services`, which a host with a view of it needs.
-pub fn processor(services: Services) -> ExitCode {
+fn processor(services: Services) -> ExitCode {
     let read = |of: &mut EnvVars<'_>| (of.stream(), of.topics(), of.cache_bytes());
     run("processor", read, async |context| {
         let Context { aws, tables, env, settings: (stream, topics, cache_bytes) } = context;
@@ -124,22 +149,20 @@ pub fn processor(services: Services) -> ExitCode {
     })
 }
 
-/// Runs the view `V`, whose event source is a topic or a queue, and its sweep on a schedule.
-pub fn view<V: View>() -> ExitCode {
-    let views = Views::new().with::<V>();
-    let service = format!("view-{}", V::NAME);
+/// Runs a view, whose event source is a topic or a queue, and its sweep on a schedule.
+fn view(view: Arc<dyn AnyView>) -> ExitCode {
+    let service = format!("view-{}", view.name());
     run(
         &service,
         |of| (of.dead_letters(), of.queue(), of.logs_per_sweep()),
         async |context| {
             let Context { aws, tables, env, settings: (dead_letters, queue, logs) } = context;
-            let name = tables.view(V::NAME, V::VERSION);
+            let name = tables.view(view.name(), view.version());
             let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
             if let Some(log) = Canary::log(0) {
                 report_warm("view table", table.cursor(&log).await.map(|_| ()));
             }
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
-            let view = views.get(V::NAME).expect("it was added").clone();
             let ports = ProjectorPorts { table, journal, env };
             let projector = Arc::new(Projector::new(view, ports).among(OTHERS));
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
@@ -154,7 +177,7 @@ pub fn view<V: View>() -> ExitCode {
 }
 
 /// Runs the sweep on a schedule.
-pub fn sweep() -> ExitCode {
+fn sweep() -> ExitCode {
     let read = |environment: &mut EnvVars<'_>| {
         (environment.stream(), environment.canaries(), environment.logs_per_sweep())
     };

@@ -9,6 +9,7 @@
 //! The crate guarantees that the same log folds to the same documents and rows everywhere (F9). It has no I/O, no
 //! clock, no randomness, no async, and depends on no cloud.
 
+mod app;
 pub mod body;
 pub mod canary;
 pub mod catch;
@@ -30,6 +31,7 @@ pub mod testing;
 pub mod view;
 pub mod window;
 
+pub use app::{App, AppBuilder, AppError, Example};
 pub use catch::Fault;
 pub use causes::with_causes;
 pub use command::Command;

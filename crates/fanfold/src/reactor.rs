@@ -14,7 +14,7 @@ use crate::entry::{Entry, Raw};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::names::{LogId, Name, Origin, Partition, ServiceName};
 use crate::position::CommandId;
-use crate::service::check_author;
+use crate::service::author_problems;
 use crate::view::Recorded;
 
 /// The most commands that one entry may cause. Source: their ids, `seq * 64 + index`.
@@ -133,7 +133,8 @@ impl Reactors {
     /// is taken.
     #[must_use]
     pub fn with<R: Reactor>(mut self) -> Self {
-        check_author("reactor", R::NAME, R::EVENTS);
+        let problems = author_problems("reactor", R::NAME, R::EVENTS);
+        assert!(problems.is_empty(), "{}", problems.join("; "));
         let taken = self.0.insert(R::NAME, Arc::new(Hosted::<R>(PhantomData)));
         assert!(taken.is_none(), "two reactors are called `{}`", R::NAME);
         self

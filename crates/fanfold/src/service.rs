@@ -421,18 +421,26 @@ impl Services {
     }
 
     /// Adds `S`. Panics, at start-up, if its constants break the rules of [`Service`] or its name
-    /// is taken.
+    /// is taken. An [`App`](crate::App) reports such problems instead.
     #[must_use]
     pub fn with<S: Service>(mut self) -> Self {
-        check_author("service", S::NAME, S::EVENTS);
-        assert!(
-            S::NAME != kinds::NAMESPACE,
-            "a service must not be called `{}`: the kinds of that name are not its own",
-            S::NAME
-        );
-        let taken = self.0.insert(S::NAME, Arc::new(Hosted::<S>(PhantomData)));
-        assert!(taken.is_none(), "two services are called `{}`", S::NAME);
+        let problems = self.add::<S>();
+        assert!(problems.is_empty(), "{}", problems.join("; "));
         self
+    }
+
+    /// Adds `S`, and returns what is wrong with it.
+    pub(crate) fn add<S: Service>(&mut self) -> Vec<String> {
+        let mut problems = author_problems("service", S::NAME, S::EVENTS);
+        if S::NAME == kinds::NAMESPACE {
+            let name = S::NAME;
+            problems.push(format!(
+                "a service must not be called `{name}`: the kinds of that name are not its own"
+            ));
+        }
+        let taken = self.0.insert(S::NAME, Arc::new(Hosted::<S>(PhantomData)));
+        problems.extend(taken.map(|_| format!("two services are called `{}`", S::NAME)));
+        problems
     }
 
     /// The service of this name.
@@ -446,24 +454,29 @@ impl Services {
     }
 }
 
-/// The rules for the constants of services, views and reactors.
-pub(crate) fn check_author(what: &str, name: &str, events: &[(&str, u32)]) {
+/// What is wrong with the constants of a service, a view or a reactor.
+pub(crate) fn author_problems(what: &str, name: &str, events: &[(&str, u32)]) -> Vec<String> {
+    let mut problems = Vec::new();
     if let Err(e) = ServiceName::new(name) {
-        panic!("the name of the {what} `{name}` {e}");
+        problems.push(format!("the name of the {what} `{name}` {e}"));
     }
-    assert!(
-        events.len() <= EVENT_KINDS_MAX,
-        "the {what} `{name}` lists {} event types, at most {EVENT_KINDS_MAX} are allowed",
-        events.len()
-    );
+    let n = events.len();
+    if n > EVENT_KINDS_MAX {
+        problems.push(format!(
+            "the {what} `{name}` lists {n} event types, at most {EVENT_KINDS_MAX} are allowed"
+        ));
+        return problems;
+    }
     for (at, (kind, version)) in events.iter().enumerate() {
         if let Err(e) = Name::new(*kind) {
-            panic!("the event type `{kind}` of the {what} `{name}` {e}");
+            problems.push(format!("the event type `{kind}` of the {what} `{name}` {e}"));
         }
-        assert!(*version > 0, "the event type `{kind}` of the {what} `{name}` has version 0");
-        assert!(
-            events[..at].iter().all(|(other, _)| other != kind),
-            "the {what} `{name}` lists the event type `{kind}` twice"
-        );
+        if *version == 0 {
+            problems.push(format!("the event type `{kind}` of the {what} `{name}` has version 0"));
+        }
+        if events[..at].iter().any(|(other, _)| other == kind) {
+            problems.push(format!("the {what} `{name}` lists the event type `{kind}` twice"));
+        }
     }
+    problems
 }

@@ -12,7 +12,7 @@ use crate::catch::{Fault, catch};
 use crate::entry::{self, Entry, Raw, kinds};
 use crate::names::{DocumentId, LogId, Origin, RowKey, ServiceName};
 use crate::position::{CommandId, Seq, Time};
-use crate::service::{Services, check_author, current_version, decode_event};
+use crate::service::{Services, author_problems, current_version, decode_event};
 
 /// A read model: rows per log, folded from entries. It must be pure, as services are.
 ///
@@ -283,18 +283,28 @@ impl Views {
     }
 
     /// Adds `V`. Panics, at start-up, if its constants break the rules of [`View`] or its name is
-    /// taken.
+    /// taken. An [`App`](crate::App) reports such problems instead.
     #[must_use]
     pub fn with<V: View>(mut self) -> Self {
-        check_author("view", V::NAME, V::EVENTS);
+        let problems = self.add::<V>();
+        assert!(problems.is_empty(), "{}", problems.join("; "));
+        self
+    }
+
+    /// Adds `V`, and returns what is wrong with it.
+    pub(crate) fn add<V: View>(&mut self) -> Vec<String> {
+        let name = V::NAME;
+        let mut problems = author_problems("view", name, V::EVENTS);
         for service in V::SERVICES {
             if let Err(e) = ServiceName::new(*service) {
-                panic!("the view `{}` reads the service `{service}`, whose name {e}", V::NAME);
+                problems.push(format!(
+                    "the view `{name}` reads the service `{service}`, whose name {e}"
+                ));
             }
         }
-        let taken = self.0.insert(V::NAME, Arc::new(Hosted::<V>(PhantomData)));
-        assert!(taken.is_none(), "two views are called `{}`", V::NAME);
-        self
+        let taken = self.0.insert(name, Arc::new(Hosted::<V>(PhantomData)));
+        problems.extend(taken.map(|_| format!("two views are called `{name}`")));
+        problems
     }
 
     /// The view of this name.

@@ -8,10 +8,21 @@
 //!
 //! The [`views`] fold the same events into the rows that people read.
 
-use fanfold::{Code, Context, DocumentId, Documents, Service};
+use fanfold::{App, AppError, Code, Context, DocumentId, Documents, Example, Service};
 use serde::{Deserialize, Serialize};
 
 pub mod views;
+
+use self::views::{Balances, Statement, Totals};
+
+/// The ledger and its views, for any host.
+pub fn app() -> Result<App, AppError> {
+    let app = App::named(Ledger::NAME).service::<Ledger>();
+    let app = app.view::<Balances>().view::<Statement>().view::<Totals>();
+    app.example(Example { command: EXAMPLE, rows: "balances/ledger/org:acme" }).build()
+}
+
+const EXAMPLE: &str = r#"{"type":"ledger","command":"open","id":1,"timestamp":11178,"user":"ann","org":"acme","data":{"account":"cash"}}"#;
 
 /// The accounts of an organisation, each with a balance that never goes below zero.
 pub struct Ledger;

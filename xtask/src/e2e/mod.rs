@@ -175,7 +175,7 @@ impl Built {
 fn with_fast_packages(template: &Path) -> Result<PathBuf> {
     let (from, text) = ("CodeUri: ../target/lambda/", fs::read_to_string(template)?);
     ensure!(
-        text.matches(from).count() == lambdas::LAMBDAS.len(),
+        text.matches(from).count() == lambdas::FUNCTIONS.len(),
         "the template does not name the packages of all Lambdas"
     );
     let copy = lambdas::folder(Packages::Fast)?.join("template.yaml");

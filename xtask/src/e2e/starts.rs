@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::stack::{Aws, Delivery, NAME};
 use super::{Built, Deployed};
-use crate::lambdas::LAMBDAS;
+use crate::lambdas::FUNCTIONS;
 
 /// Long enough for the sweeps, which begin a minute after the stack, to run twice.
 const LOAD: [&str; 4] = ["--rate", "4", "--duration", "130s"];
@@ -39,7 +39,7 @@ pub(super) fn run(built: &Built) -> Result<()> {
         "\n{:<10} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "ms", "starts", "init", "first", "warm", "p99"
     );
-    for (name, _) in LAMBDAS {
+    for name in FUNCTIONS {
         let times = times(&aws, name)?;
         let [init, first, warm] = [&times.init, &times.first, &times.warm].map(|of| at(of, 50));
         let p99 = at(&times.warm, 99);

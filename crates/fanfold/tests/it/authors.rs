@@ -9,8 +9,8 @@ use fanfold::limits::COMMAND_BYTES_MAX;
 use fanfold::reactor::{AnyReactor, REACTIONS_MAX};
 use fanfold::view::{self, AnyView};
 use fanfold::{
-    Code, Context, DocumentId, Documents, Entry, LogId, OutgoingCommand, Reactor, Reactors,
-    Recorded, RowKey, Seq, Service, Services, Time, View, Views,
+    App, AppBuilder, Code, Context, DocumentId, Documents, Entry, LogId, OutgoingCommand, Reactor,
+    Reactors, Recorded, RowKey, Seq, Service, Services, Time, View, Views,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -159,6 +159,17 @@ wrong! {
     NoVersion: EVENTS Events = &[("sent", 0)];
     ManyKinds: EVENTS Events = &[("sent", 1); 65];
     BadService: SERVICES &'static [&'static str] = &["Ledger"];
+    NoService: SERVICES &'static [&'static str] = &[];
+    OfGood: SERVICES &'static [&'static str] = &["good"];
+    OtherName: NAME &'static str = "other";
+}
+
+/// A view of `good` that reads event types which `good` does not have.
+struct OtherKinds;
+
+impl Constants for OtherKinds {
+    const SERVICES: &'static [&'static str] = &["good"];
+    const EVENTS: &'static [(&'static str, u32)] = &[("sent", 1), ("received", 3), ("lost", 1)];
 }
 
 /// The panic of a host that starts with these constants.
@@ -331,4 +342,39 @@ fn reactors_answer_within_their_limits() {
     ] {
         assert_eq!(react(&entry).unwrap_err().message(), said);
     }
+}
+
+/// The problems of an app, or none.
+fn problems(builder: AppBuilder) -> Vec<String> {
+    builder.build().err().map_or(vec![], |error| error.problems)
+}
+
+#[test]
+fn an_app_reports_everything_that_is_wrong_at_once() {
+    let good = || App::named("books").service::<Author<Good>>();
+    assert_eq!(problems(good().view::<Author<OfGood>>()), [] as [&str; 0]);
+    assert_eq!(problems(App::named("books")), ["it has neither a service nor a view"]);
+    // The app of a team that has only a view does not know the services.
+    assert_eq!(problems(App::named("books").view::<Author<Good>>()), [] as [&str; 0]);
+    let unknown = "the view `good` reads the service `ledger`, which the app does not have";
+    assert_eq!(problems(good().view::<Author<Good>>()), [unknown]);
+    assert_eq!(problems(good().view::<Author<NoService>>()), ["the view `good` reads no service"]);
+    let kinds = [
+        "the view `good` reads version 3 of the event type `received`, and its services have at \
+         most version 2",
+        "the view `good` reads the event type `lost`, which none of its services has",
+    ];
+    assert_eq!(problems(good().view::<Author<OtherKinds>>()), kinds);
+
+    let app = App::named("Books").service::<Author<NoVersion>>().service::<Author<Good>>();
+    let app = app.service::<Author<OtherName>>().view::<Author<OtherKinds>>();
+    let error = app.view::<Author<BadService>>().build().err().expect("much is wrong");
+    assert_eq!(
+        error.to_string(),
+        "the app `Books` cannot be hosted: the name of the app `Books` contains 'B' (U+0042), \
+         allowed are [a-z][a-z0-9-]*; the event type `sent` of the service `good` has version 0; \
+         two services are called `good`; the view `good` reads the service `Ledger`, whose name \
+         contains 'L' (U+004C), allowed are [a-z][a-z0-9-]*; two views are called `good`; the view \
+         `good` reads the service `Ledger`, which the app does not have"
+    );
 }

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cargo_metadata::MetadataCommand;
 use fanfold::View;
 use fanfold_aws::names::attribute::{BUCKET, PK, SK, TTL};
 use fanfold_aws::names::{
-    CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, STREAM, TABLES, TOPICS,
-    Tables, WAIT_MS_MAX,
+    CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, ROLE, STREAM, TABLES,
+    TOPICS, Tables, WAIT_MS_MAX,
 };
 use ledger::views::{Balances, Statement, Totals};
 use serde_json::{Value, json};
@@ -137,8 +136,8 @@ fn a_given_key_encrypts_tables_stream_queues_and_topic() {
 }
 
 #[test]
-fn each_function_is_a_bin_with_the_variables_that_it_reads() {
-    let both = [(TABLES, STACK), (LOG, "info")];
+fn each_function_has_its_role_and_the_variables_that_it_reads() {
+    let all = [(TABLES, STACK), (LOG, "info")];
     let logs = (LOGS_PER_SWEEP, "250");
     let own: &[(&str, &[(&str, &str)])] = &[
         ("api", &[(WAIT_MS_MAX, "5000")]),
@@ -149,36 +148,32 @@ fn each_function_is_a_bin_with_the_variables_that_it_reads() {
         (Statement::NAME, &[(DEAD_LETTERS, "StatementDeadLetters"), logs]),
         (Totals::NAME, &[(DEAD_LETTERS, "TotalsDeadLetters"), logs]),
     ];
-    let variables = |own: &[(&str, &str)]| {
-        let all = both.iter().chain(own);
-        all.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>()
+    let views = ledger::app().expect("the ledger is an app").views().clone();
+    let variables = |name: &str, own: &[(&str, &str)]| {
+        let role = match views.get(name) {
+            Some(_) => format!("view:{name}"),
+            None => name.to_owned(),
+        };
+        let all = all.iter().chain(own).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        all.chain([(ROLE.to_owned(), role)]).collect::<BTreeMap<_, _>>()
     };
     let expected: BTreeMap<_, _> =
-        own.iter().map(|(bin, own)| ((*bin).to_owned(), variables(own))).collect();
+        own.iter().map(|(name, own)| ((*name).to_owned(), variables(name, own))).collect();
     let mut found = BTreeMap::new();
     for function in Template::with(&[]).functions().values() {
         assert_eq!(function["Runtime"], "provided.al2023");
         assert_eq!(function["Handler"], "bootstrap");
         assert_eq!(function["Architectures"], json!(["arm64"]));
-        let code = as_text(&function["CodeUri"]);
-        let bin = code.strip_prefix("../target/lambda/").and_then(|code| code.strip_suffix('/'));
-        let bin = bin.expect("the code is where `cargo xtask lambdas` puts it").to_owned();
-        assert_eq!(function["FunctionName"], format!("{STACK}-{bin}"));
+        // `cargo xtask lambdas` puts it there.
+        assert_eq!(function["CodeUri"], "../target/lambda/ledger-lambda/");
+        let name = as_text(&function["FunctionName"]);
+        let name =
+            name.strip_prefix(&format!("{STACK}-")).expect("it begins with the stack's name");
         let variables = function["Environment"]["Variables"].as_object().expect("it has variables");
         let variables = variables.iter().map(|(k, v)| (k.clone(), as_text(v)));
-        found.insert(bin, variables.collect::<BTreeMap<_, _>>());
+        found.insert(name.to_owned(), variables.collect::<BTreeMap<_, _>>());
     }
     assert_eq!(found, expected);
-    assert_eq!(bins(), expected.into_keys().collect());
-}
-
-/// The bins of the two packages that have Lambdas.
-fn bins() -> BTreeSet<String> {
-    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo reads the workspace");
-    let lambdas = ["fanfold-lambda", "ledger-lambda"];
-    let packages = metadata.packages.iter().filter(|p| lambdas.contains(&p.name.as_str()));
-    let targets = packages.flat_map(|package| &package.targets).filter(|target| target.is_bin());
-    targets.map(|target| target.name.clone()).collect()
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn host(
         });
         queues.insert(as_text(&of["FunctionName"]), mapping);
     }
-    let is_all = all.len() == crate::lambdas::LAMBDAS.len()
+    let is_all = all.len() == crate::lambdas::FUNCTIONS.len()
         && (streams.len(), queues.len(), schedules.len()) == (2, 1, 4);
     ensure!(
         is_all,
@@ -244,9 +244,9 @@ fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
         env.insert(name.to_owned(), json!(value));
     }
     // As many in parallel as Lambda would have under this load.
-    let workers = match package.as_str() {
-        "api" => 16,
-        "sweep" => 1,
+    let workers = match env.get("FANFOLD_ROLE").and_then(Value::as_str) {
+        Some("api") => 16,
+        Some("sweep") => 1,
         _ => 4,
     };
     Ok(json!({
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(plan.subscriptions.len(), 3);
         assert_eq!(plan.subscriptions.iter().filter(|of| of.is_raw).count(), 1);
         let processor = &plan.host["functions"]["fanfold-processor"];
-        assert_eq!(processor["bootstrap"], "/packages/processor/bootstrap");
+        assert_eq!(processor["bootstrap"], "/packages/ledger-lambda/bootstrap");
         assert_eq!(
             processor["env"]["FANFOLD_TOPICS"],
             "arn:aws:sns:us-east-1:123456789012:fanfold-commits"

@@ -1,0 +1,139 @@
+use crate::names::ServiceName;
+use crate::service::{Service, Services, current_version};
+use crate::view::{AnyView, View, Views};
+
+/// What a host runs: services and views, under one name. `fanfold_cli::main` hosts it on one
+/// machine, `fanfold_lambda::main` on AWS.
+#[derive(Clone)]
+pub struct App {
+    name: &'static str,
+    services: Services,
+    views: Views,
+    example: Option<Example>,
+}
+
+/// A command and a view that show a new user that the app works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Example {
+    /// A request for `POST /command`, as JSON.
+    pub command: &'static str,
+    /// The path of the rows that show its effect, such as `balances/ledger/org:acme`.
+    pub rows: &'static str,
+}
+
+/// Everything that is wrong with an app.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the app `{name}` cannot be hosted: {}", .problems.join("; "))]
+pub struct AppError {
+    /// The app.
+    pub name: &'static str,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// An app that is being put together. [`build`](AppBuilder::build) reports every mistake.
+#[must_use = "an app exists only after `build`"]
+pub struct AppBuilder {
+    app: App,
+    problems: Vec<String>,
+}
+
+impl App {
+    /// Begins an app. The name has the same rules as a service's.
+    pub fn named(name: &'static str) -> AppBuilder {
+        let wrong = ServiceName::new(name).err();
+        let problems = wrong.map(|error| format!("the name of the app `{name}` {error}"));
+        let (services, views) = (Services::new(), Views::new());
+        let app = Self { name, services, views, example: None };
+        AppBuilder { app, problems: problems.into_iter().collect() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its services.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Its views.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Its example, if it has one.
+    pub fn example(&self) -> Option<Example> {
+        self.example
+    }
+}
+
+impl AppBuilder {
+    /// Adds a service.
+    pub fn service<S: Service>(mut self) -> Self {
+        self.problems.extend(self.app.services.add::<S>());
+        self
+    }
+
+    /// Adds a view.
+    pub fn view<V: View>(mut self) -> Self {
+        self.problems.extend(self.app.views.add::<V>());
+        self
+    }
+
+    /// Sets the example that hosts show to a new user.
+    pub fn example(mut self, example: Example) -> Self {
+        self.app.example = Some(example);
+        self
+    }
+
+    /// The app, or everything that is wrong with it. An app without services may have views of any
+    /// service, since it is deployed beside the app that has them.
+    pub fn build(mut self) -> Result<App, AppError> {
+        let App { name, services, views, .. } = &self.app;
+        if services.iter().next().is_some() {
+            let of_views = views.iter().flat_map(|view| view_problems(view.as_ref(), services));
+            self.problems.extend(of_views);
+        } else if views.iter().next().is_none() {
+            self.problems.push("it has neither a service nor a view".to_owned());
+        }
+        match self.problems.is_empty() {
+            true => Ok(self.app),
+            false => Err(AppError { name, problems: self.problems }),
+        }
+    }
+}
+
+/// What is wrong with a view beside these services.
+fn view_problems(view: &dyn AnyView, services: &Services) -> Vec<String> {
+    let mut problems = Vec::new();
+    let name = view.name();
+    let unknown = view.services().iter().filter(|service| services.get(service).is_none());
+    problems.extend(unknown.map(|service| {
+        format!("the view `{name}` reads the service `{service}`, which the app does not have")
+    }));
+    if view.services().is_empty() {
+        problems.push(format!("the view `{name}` reads no service"));
+    }
+    // Which events it may read, the app knows only if it has all of the view's services.
+    if !problems.is_empty() {
+        return problems;
+    }
+    let known: Vec<_> =
+        view.services().iter().filter_map(|service| services.get(service)).collect();
+    for (kind, version) in view.events() {
+        let newest = known.iter().filter_map(|of| current_version(of.events(), kind)).max();
+        match newest {
+            None => problems.push(format!(
+                "the view `{name}` reads the event type `{kind}`, which none of its services has"
+            )),
+            Some(newest) if newest < *version => problems.push(format!(
+                "the view `{name}` reads version {version} of the event type `{kind}`, and its \
+                 services have at most version {newest}"
+            )),
+            Some(_) => {}
+        }
+    }
+    problems
+}

@@ -8,6 +8,7 @@ mod crash;
 mod ingest;
 mod invariants;
 mod lookup;
+mod packing;
 mod process;
 mod project;
 mod read;

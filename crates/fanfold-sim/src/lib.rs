@@ -1,7 +1,7 @@
 //! Deterministic simulation of Fanfold, in one thread, with a virtual clock and one seed. The same
 //! seed gives the same trace.
 //!
-//! - [`run`] simulates the real stages, with the ledger and other services ([`services`]), over the
+//! - [`run`] simulates the real stages, with the ledger and other services ([`mod@services`]), over the
 //!   in-memory ports behind a fault layer ([`faults`]). Clients work under faults, and an auditor
 //!   ([`model`]) checks every effect against the invariants. Then the faults stop, and the system
 //!   must process everything within bounded time, with nothing lost.

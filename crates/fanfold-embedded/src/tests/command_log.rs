@@ -10,6 +10,7 @@ use crate::disk::{Disk, DiskCall, DiskFault, DiskFaults, FileDisk, MemoryDisk};
 use crate::store::StoreError;
 use crate::store::command_log::CommandLog;
 use bytes::Bytes;
+use fanfold::with_causes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -168,8 +169,9 @@ proptest! {
             write_at(damaged, at, &[!byte]);
         }
         let error = open(folder.path(), 0).err().expect("it is damaged");
-        prop_assert!(error.to_string().contains("damaged in the middle of the log")
-            || error.to_string().contains("groups are missing"), "{error}");
+        let error = with_causes(&error);
+        prop_assert!(error.contains("damaged in the middle of the log")
+            || error.contains("groups are missing"), "{error}");
     }
 
     #[test]
@@ -191,7 +193,8 @@ proptest! {
         let byte = fs::read(segment).expect("a file")[at as usize];
         write_at(segment, at, &[!byte]);
         let error = open(folder.path(), 0).err().expect("it is damaged");
-        prop_assert!(error.to_string().contains("damaged in the middle of the log"), "{error}");
+        let error = with_causes(&error);
+        prop_assert!(error.contains("damaged in the middle of the log"), "{error}");
     }
 
     #[test]

@@ -115,9 +115,8 @@ impl Up {
         let data = (!self.in_memory).then_some(self.data);
         let listens =
             ListenConfig { address: self.listen, names: self.host, limits: self.limits.limits() };
-        let app = Hosted { config, example: app.example() };
         runtime.spawn(repeats.clone().run());
-        let ended = runtime.block_on(host(listens, app, data));
+        let ended = runtime.block_on(host(listens, config, app.example(), data));
         // A task that never returns, such as a service's endless loop, must not block the exit.
         runtime.shutdown_background();
         repeats.report();
@@ -132,15 +131,10 @@ struct ListenConfig {
     limits: Limits,
 }
 
-/// The app.
-struct Hosted {
-    config: Config,
-    example: Option<Example>,
-}
-
 async fn host(
     listens: ListenConfig,
-    Hosted { config, example }: Hosted,
+    config: Config,
+    example: Option<Example>,
     data: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;

@@ -1,5 +1,5 @@
-//! Fault points, at which a test can abort the process. They exist only with the feature
-//! `fault-points`; without it every function here does nothing.
+//! Fault points, at which a test can abort the process. They abort only with the feature
+//! `fault-points`. Other work can run at each of them with the feature `interleavings`.
 //!
 //! - `FANFOLD_ABORT_AFTER=journal.append:37` aborts after the 37th append to the journal.
 //! - `FANFOLD_CHECKPOINT_FIRST=1` pauses and makes a checkpoint before the abort. So the effect is

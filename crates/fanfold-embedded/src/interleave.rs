@@ -9,9 +9,9 @@ pub use self::points::*;
 /// Between which steps a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Between {
-    /// Any steps, while no lock is held.
+    /// Any steps, while no lock of `striped::lock` is held. Other locks are not counted.
     Steps,
-    /// The steps of a checkpoint. Another checkpoint would wait for this one, so the other work may only read.
+    /// The steps of a checkpoint. Another checkpoint would wait for this one, so the other work must not make one.
     Checkpoint,
 }
 
@@ -42,7 +42,7 @@ mod points {
 
     thread_local! {
         static OTHERS: RefCell<Option<Others>> = const { RefCell::new(None) };
-        /// The locks that this thread holds.
+        /// The locks of `striped::lock` that this thread holds.
         static HELD: Cell<usize> = const { Cell::new(0) };
     }
 

@@ -260,11 +260,11 @@ impl Processor {
     ) -> Result<(), Blocked> {
         if nudged {
             // From zero on, to find items that have their entries but were not removed.
-            self.take_up_parked(work, log, Seq::ZERO).await?;
+            self.take_up_parked(work, log, Seq::ZERO, deadline).await?;
             work.publish_through(log, log.tail());
         }
         if nudged || self.cache.has_parked(&work.id) {
-            self.take_up_parked(work, log, log.tail().next()).await?;
+            self.take_up_parked(work, log, log.tail().next(), deadline).await?;
         }
         let mut idle = 0;
         while idle < IDLE_PASSES_MAX {
@@ -386,7 +386,7 @@ impl Processor {
         let tail = log.tail();
         self.write_step(work, Step::Loading).await?;
         self.catch_up(log, deadline).await?;
-        self.take_up_parked(work, log, log.tail().next()).await?;
+        self.take_up_parked(work, log, log.tail().next(), deadline).await?;
         let closed = |work: &LogWork, log: &Log| {
             work.queue.front().is_none_or(|a| log.place(a.seq) != Place::Beyond)
         };
@@ -399,7 +399,7 @@ impl Processor {
         // An environment that closed the gap meanwhile may not have seen what was parked now.
         self.catch_up(log, deadline).await?;
         if log.tail() > tail {
-            self.take_up_parked(work, log, tail.next()).await?;
+            self.take_up_parked(work, log, tail.next(), deadline).await?;
             return Ok(Pass::Again);
         }
         // A nudge parks nothing new, so it does not put another nudge.

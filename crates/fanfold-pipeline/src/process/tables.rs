@@ -306,6 +306,7 @@ impl Processor {
         work: &mut LogWork,
         log: &Log,
         from: Seq,
+        deadline: Time,
     ) -> Result<(), Blocked> {
         let id = work.id.clone();
         let mut pages = ParkedPages::new(&*self.ports.parked, &id, from, PARKED_PER_READ.get());
@@ -314,6 +315,7 @@ impl Processor {
         while work.queue.len() < enough
             && let Some(items) = pages.next().await?
         {
+            self.check(deadline)?;
             for item in items {
                 match Waiting::of(item, log.tail()) {
                     Waiting::Arrival(arrival) => work.queue.push_back(arrival),

@@ -378,8 +378,9 @@ fn items_for_an_operator_hide_no_leftover() {
     });
 }
 
-/// F7: one call lists about 10,000 items at most. What can be processed is above the tail, so the
-/// processor finds it however much waits for an operator below.
+/// F7: one walk over the parked items lists about 10,000 at most, and a call makes a few walks. The
+/// commands behind the gap are above the tail, so the processor finds them however much waits for an
+/// operator below.
 #[test]
 fn a_call_lists_a_bounded_number_of_items() {
     play(async || {

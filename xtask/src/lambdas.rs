@@ -14,6 +14,8 @@ use crate::venv::Venv;
 
 /// The program, and its package. The template names the same folder.
 const PROGRAM: &str = "ledger-lambda";
+/// The variable that says which function a process is: `fanfold_aws::names::ROLE`.
+pub(crate) const ROLE: &str = "FANFOLD_ROLE";
 /// The functions of the template, by the end of their names.
 pub(crate) const FUNCTIONS: [&str; 7] =
     ["api", "balances", "processor", "relay", "statement", "sweep", "totals"];

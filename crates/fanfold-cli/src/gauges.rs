@@ -84,7 +84,7 @@ impl Collector for Gauges {
             (
                 "attempted_logs",
                 "Logs with a record that has ended its process, as the last sweep saw them",
-                swept.attempted as u64,
+                swept.with_ended_lease as u64,
             ),
             (
                 "failed_logs",

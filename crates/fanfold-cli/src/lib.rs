@@ -36,12 +36,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fanfold::{App, AppError};
 pub use fanfold_pipeline::panics;
-use mimalloc::MiMalloc;
 
 /// A command makes some dozens of small allocations, and frees most of them in another thread,
 /// which mimalloc does faster than the system's allocator.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Event sourcing for high-volume multi-tenant systems.
 #[derive(Debug, Parser)]

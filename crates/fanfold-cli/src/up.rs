@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use fanfold::{App, Example};
+use fanfold::{App, Example, Services};
 use fanfold_embedded::ShardState;
 use fanfold_embedded::{Config, Engine, TransitConfig};
 use fanfold_http::limits::WAIT_MS_MAX;
@@ -108,6 +108,14 @@ impl Up {
             transit: TransitConfig { shards: self.shards.into(), ..TransitConfig::default() },
             ..Config::default()
         };
+        if !app.has_services() {
+            bail!(
+                "the app `{}` has no service, so `up` has nothing to host: its views are hosted \
+                 beside the app that has their services",
+                app.name()
+            );
+        }
+        let example = app.example().map(|example| Greeting::new(example, app.services()));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -116,11 +124,25 @@ impl Up {
         let listens =
             ListenConfig { address: self.listen, names: self.host, limits: self.limits.limits() };
         runtime.spawn(repeats.clone().run());
-        let ended = runtime.block_on(host(listens, config, app.example(), data));
+        let ended = runtime.block_on(host(listens, config, example.flatten(), data));
         // A task that never returns, such as a service's endless loop, must not block the exit.
         runtime.shutdown_background();
         repeats.report();
         ended
+    }
+}
+
+/// What a new user may try.
+struct Greeting {
+    command: &'static str,
+    /// The path of the rows.
+    rows: String,
+}
+
+impl Greeting {
+    fn new(Example { command, view }: Example, services: &Services) -> Option<Self> {
+        let log = Example { command, view }.log(services)?;
+        Some(Self { command, rows: format!("{view}/{log}") })
     }
 }
 
@@ -134,7 +156,7 @@ struct ListenConfig {
 async fn host(
     listens: ListenConfig,
     config: Config,
-    example: Option<Example>,
+    example: Option<Greeting>,
     data: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
@@ -208,7 +230,7 @@ fn greet(
     address: SocketAddr,
     shards: usize,
     data: Option<&Path>,
-    example: Option<Example>,
+    example: Option<Greeting>,
 ) -> io::Result<()> {
     let url = format!("http://{address}");
     let mut stdout = io::stdout().lock();
@@ -218,7 +240,7 @@ fn greet(
         None => "in memory, which is lost when it ends".to_owned(),
     };
     write!(stdout, "It keeps everything {keeps}. Ctrl-C ends it.")?;
-    if let Some(Example { command, rows }) = example {
+    if let Some(Greeting { command, rows }) = example {
         // In a shell, a quote within single quotes must be closed, escaped and opened again.
         let command = command.replace('\'', r"'\''");
         writeln!(stdout, " Try:\n\n  curl -XPOST '{url}/command' -d '{command}'")?;

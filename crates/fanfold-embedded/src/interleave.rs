@@ -32,6 +32,7 @@ mod none {
 #[cfg(any(test, feature = "interleavings"))]
 mod points {
     use std::cell::{Cell, RefCell};
+    use std::marker::PhantomData;
     use std::ops::{Deref, DerefMut};
     use std::rc::Rc;
     use std::sync::MutexGuard;
@@ -74,9 +75,20 @@ mod points {
         }
     }
 
-    /// Lets `others` run at each point that this thread reaches; `None`: nothing. While they run, points do nothing.
-    pub fn interleave(others: Option<Others>) {
-        OTHERS.set(others);
+    /// Ends the interleaving when it is dropped.
+    #[must_use = "nothing runs at the points after it is dropped"]
+    pub struct Interleaved(PhantomData<Others>);
+
+    /// Lets `others` run at each point that this thread reaches. While they run, points do nothing.
+    pub fn interleave(others: impl Fn(Between) + 'static) -> Interleaved {
+        OTHERS.set(Some(Rc::new(others)));
+        Interleaved(PhantomData)
+    }
+
+    impl Drop for Interleaved {
+        fn drop(&mut self) {
+            OTHERS.set(None);
+        }
     }
 
     /// A point. If a lock is held, nothing runs: the other work could wait for it for ever.

@@ -23,37 +23,48 @@ pub(crate) enum Role {
 impl Role {
     /// Reads the variable [`ROLE`].
     pub(crate) fn read(text: Option<&str>, app: &App) -> Result<Self, SettingsError> {
-        let role = match text.unwrap_or_default() {
+        let of_services = match text.unwrap_or_default() {
             "api" => Some(Self::Api),
             "relay" => Some(Self::Relay),
             "processor" => Some(Self::Processor),
             "sweep" => Some(Self::Sweep),
-            other => {
-                let view = other.strip_prefix(VIEW).and_then(|name| app.views().get(name));
-                view.cloned().map(Self::View)
-            }
+            _ => None,
+        };
+        let view = text.and_then(|text| app.views().get(text.strip_prefix(VIEW)?));
+        let role = match view {
+            Some(view) => Some(Self::View(view.clone())),
+            None => of_services.filter(|_| app.has_services()),
         };
         role.ok_or_else(|| {
-            let found = match text {
-                None | Some("") => format!("{ROLE} is missing"),
-                Some(text) => format!("{ROLE} is `{text}`"),
-            };
-            let views = app.views().iter().map(|view| format!(", `{VIEW}{}`", view.name()));
-            let roles =
-                format!("`api`, `relay`, `processor`, `sweep`{}", views.collect::<String>());
-            let name = app.name();
-            SettingsError(vec![format!("{found}, but the app `{name}` has only the roles {roles}")])
+            let of_services = ["api", "relay", "processor", "sweep"].map(str::to_owned);
+            let of_services = of_services.into_iter().filter(|_| app.has_services());
+            let views = app.views().iter().map(|view| format!("{VIEW}{}", view.name()));
+            let roles = of_services.chain(views).map(|role| format!("`{role}`"));
+            let (name, roles) = (app.name(), roles.collect::<Vec<_>>().join(", "));
+            SettingsError(vec![match text {
+                None | Some("") => {
+                    format!("{ROLE} is missing: set it to one of the app `{name}`'s roles {roles}")
+                }
+                Some(text) => {
+                    format!("{ROLE} is `{text}`, but the app `{name}` has only the roles {roles}")
+                }
+            }])
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ledger::views::Totals;
+
     use super::*;
 
     fn read(text: Option<&str>) -> Result<&'static str, String> {
-        let app = ledger::app().expect("the ledger is an app");
-        match Role::read(text, &app) {
+        read_of(text, &ledger::app().expect("the ledger is an app"))
+    }
+
+    fn read_of(text: Option<&str>, app: &App) -> Result<&'static str, String> {
+        match Role::read(text, app) {
             Ok(Role::Api) => Ok("api"),
             Ok(Role::Relay) => Ok("relay"),
             Ok(Role::Processor) => Ok("processor"),
@@ -69,13 +80,26 @@ mod tests {
             assert_eq!(read(Some(role)), Ok(role));
         }
         assert_eq!(read(Some("view:totals")), Ok("totals"));
-        let has = "but the app `ledger` has only the roles `api`, `relay`, `processor`, `sweep`, \
-                   `view:balances`, `view:statement`, `view:totals`";
+        let roles = "roles `api`, `relay`, `processor`, `sweep`, `view:balances`, \
+                     `view:statement`, `view:totals`";
         for missing in [None, Some("")] {
-            assert_eq!(read(missing), Err(format!("FANFOLD_ROLE is missing, {has}")));
+            let what = "FANFOLD_ROLE is missing: set it to one of the app `ledger`'s";
+            assert_eq!(read(missing), Err(format!("{what} {roles}")));
         }
         for wrong in ["views", "view:", "view:total", "Api", "totals"] {
-            assert_eq!(read(Some(wrong)), Err(format!("FANFOLD_ROLE is `{wrong}`, {has}")));
+            let what = format!("FANFOLD_ROLE is `{wrong}`, but the app `ledger` has only the");
+            assert_eq!(read(Some(wrong)), Err(format!("{what} {roles}")));
+        }
+    }
+
+    #[test]
+    fn an_app_without_services_has_only_views() {
+        let app = App::named("more").view::<Totals>().build().expect("an app of a view");
+        assert_eq!(read_of(Some("view:totals"), &app), Ok("totals"));
+        for role in ["api", "relay", "processor", "sweep"] {
+            let what = "but the app `more` has only the roles `view:totals`";
+            let expected = Err(format!("FANFOLD_ROLE is `{role}`, {what}"));
+            assert_eq!(read_of(Some(role), &app), expected);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Handler for SweepHandler {
             metrics.of_stack(waiting_for(reason), logs as f64);
         }
         metrics.of_stack(RESENT, report.resent.len() as f64);
-        metrics.of_stack(ATTEMPTED, report.attempted as f64);
+        metrics.of_stack(ATTEMPTED, report.with_ended_lease as f64);
         metrics.of_stack(STANDSTILL_MS_MAX, report.standstill_ms_max as f64);
         if let Some(age_ms) = report.canary_age_ms_max {
             metrics.of_stack(CANARY_AGE_MS_MAX, age_ms as f64);
@@ -76,7 +76,7 @@ impl Handler for SweepHandler {
             "failed": report.failed,
             "waiting": report.waiting,
             "waiting_for": report.waiting_for,
-            "attempted": report.attempted,
+            "attempted": report.with_ended_lease,
             "standstill_ms_max": report.standstill_ms_max,
             "canary_age_ms_max": report.canary_age_ms_max,
         });

@@ -37,7 +37,7 @@ mod tests {
 
     use super::*;
 
-    /// Draws the longest pause below 20, 40, 80 and 100 ms, and records the pauses.
+    /// Draws the longest pause of at most 20, 40, 80 and 100 ms, and records the pauses.
     #[derive(Default)]
     struct Longest(Mutex<Vec<u64>>);
 

@@ -1,39 +1,40 @@
 //! Reads the parked table page by page. What waits for an operator stays there, and must not hide
 //! what lies behind it, unless it is so much that the log is in alarm anyway.
 
-use std::collections::BTreeSet;
-
 use fanfold::{LogId, Seq};
 
 use crate::ports::{ParkedItem, ParkedTable, Unavailable};
 
-/// Items that one walk lists, about. Source: our choice. A walk reads at most 10 MB of small items,
-/// and a log with so many that wait for an operator has been in alarm for long.
+/// After so many items a walk ends. Source: our choice. A log with so many that wait for an operator
+/// has been in alarm for long.
 const LISTED_MAX: usize = 10_000;
+/// After so many bytes of bodies a walk ends. Source: our choice, 20 MiB, which 10,000 commands of
+/// 2 KiB have.
+const LISTED_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// The parked items of a log, by seq and then identity, until [`LISTED_MAX`].
+/// The parked items of a log, by seq and then identity, until [`LISTED_MAX`] items or
+/// [`LISTED_BYTES_MAX`].
 pub(crate) struct ParkedPages<'a> {
     table: &'a dyn ParkedTable,
     log: &'a LogId,
     per_page: usize,
     /// Where the next page begins.
-    from: Seq,
-    /// The identities at `from` that were read already.
-    read: BTreeSet<String>,
-    /// How many items were listed. An item that was listed twice counts twice.
+    from: (Seq, String),
     listed: usize,
+    listed_bytes: usize,
     is_whole: bool,
 }
 
 impl<'a> ParkedPages<'a> {
-    /// Pages of about `per_page` items, from `from` on.
+    /// Pages of `per_page` items, from `from` on.
     pub(crate) fn new(
         table: &'a dyn ParkedTable,
         log: &'a LogId,
         from: Seq,
         per_page: usize,
     ) -> Self {
-        Self { table, log, per_page, from, read: BTreeSet::new(), listed: 0, is_whole: false }
+        let from = (from, String::new());
+        Self { table, log, per_page, from, listed: 0, listed_bytes: 0, is_whole: false }
     }
 
     /// Whether the last page was the end. If not, a caller that needs what is above the tail begins
@@ -44,22 +45,18 @@ impl<'a> ParkedPages<'a> {
 
     /// The next page; `None` if the last one was the end, or enough was listed.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<ParkedItem>>, Unavailable> {
-        if self.is_whole || self.listed >= LISTED_MAX {
+        let has_enough = self.listed >= LISTED_MAX || self.listed_bytes >= LISTED_BYTES_MAX;
+        if self.is_whole || has_enough {
             return Ok(None);
         }
-        // The port lists from a seq on, so a page begins with what the last one had of that seq.
-        let limit = self.per_page + self.read.len();
-        let mut items = self.table.list(self.log, self.from, limit).await?;
+        let (seq, identity) = &self.from;
+        let items = self.table.list(self.log, (*seq, identity), self.per_page).await?;
+        self.is_whole = items.len() < self.per_page;
         self.listed += items.len();
-        self.is_whole = items.len() < limit;
-        items.retain(|item| item.seq > self.from || !self.read.contains(&item.identity));
-        if let Some(last) = items.last().map(|item| item.seq) {
-            if last > self.from {
-                self.from = last;
-                self.read.clear();
-            }
-            let at_last = items.iter().filter(|item| item.seq == last);
-            self.read.extend(at_last.map(|item| item.identity.clone()));
+        self.listed_bytes += items.iter().map(|item| item.body.len()).sum::<usize>();
+        if let Some(last) = items.last() {
+            // No other text is between an identity and the same with a zero character.
+            self.from = (last.seq, format!("{}\0", last.identity));
         }
         Ok(Some(items))
     }
@@ -67,24 +64,27 @@ impl<'a> ParkedPages<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::{Mutex, PoisonError};
 
     use async_trait::async_trait;
-    use bytes::Bytes;
     use futures::executor::block_on;
 
     use super::*;
 
-    /// What is parked, by seq and identity.
-    struct Table(Mutex<BTreeSet<(u64, &'static str)>>);
+    /// What is parked, by seq and identity. Each body has `bytes` bytes.
+    struct Table {
+        parked: Mutex<BTreeSet<(u64, &'static str)>>,
+        bytes: usize,
+    }
 
     impl Table {
         fn items(&self) -> Vec<(u64, &'static str)> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+            self.parked.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
         }
 
         fn remove(&self, item: (u64, &'static str)) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&item);
+            self.parked.lock().unwrap_or_else(PoisonError::into_inner).remove(&item);
         }
     }
 
@@ -97,16 +97,16 @@ mod tests {
         async fn list(
             &self,
             _: &LogId,
-            from: Seq,
+            (from, above): (Seq, &str),
             limit: usize,
         ) -> Result<Vec<ParkedItem>, Unavailable> {
-            let items = self.items().into_iter().filter(|(seq, _)| *seq >= from.0).take(limit);
+            let items = self.items().into_iter().filter(|item| *item >= (from.0, above));
             let item = |(seq, identity): (u64, &str)| ParkedItem {
                 seq: Seq(seq),
                 identity: identity.to_owned(),
-                body: Bytes::new(),
+                body: vec![0; self.bytes].into(),
             };
-            Ok(items.map(item).collect())
+            Ok(items.take(limit).map(item).collect())
         }
 
         async fn remove(&self, _: &LogId, _: Seq, _: &str) -> Result<(), Unavailable> {
@@ -128,7 +128,8 @@ mod tests {
             for (per_page, from, removes) in
                 (1..=8).flat_map(|n| (0..=6).flat_map(move |f| [(n, f, false), (n, f, true)]))
             {
-                let table = Table(Mutex::new(items.iter().copied().collect()));
+                let parked = Mutex::new(items.iter().copied().collect());
+                let table = Table { parked, bytes: 0 };
                 let mut pages = ParkedPages::new(&table, &log, Seq(from), per_page);
                 let mut read = Vec::new();
                 while let Some(page) = block_on(pages.next()).expect("in memory") {
@@ -146,5 +147,18 @@ mod tests {
                 assert_eq!(read, expected, "pages of {per_page} from {from}, removes: {removes}");
             }
         }
+    }
+
+    /// A walk over large items ends early, and is not whole.
+    #[test]
+    fn a_walk_is_bounded_in_bytes() {
+        let log = "ledger/org:acme".parse().expect("a log");
+        let table = Table { parked: Mutex::new(ALL.into()), bytes: LISTED_BYTES_MAX / 3 + 1 };
+        let mut pages = ParkedPages::new(&table, &log, Seq::ZERO, 1);
+        let mut read = 0;
+        while block_on(pages.next()).expect("in memory").is_some() {
+            read += 1;
+        }
+        assert_eq!((read, pages.are_whole()), (3, false));
     }
 }

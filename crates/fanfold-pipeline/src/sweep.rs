@@ -41,8 +41,8 @@ const STANDSTILL_MS: u64 = 10_000;
 const IDS_PER_MS: u64 = 1_024;
 /// Logs that are inspected at the same time.
 const LOGS_AT_ONCE: usize = 16;
-/// Parked items per read of the parked table.
-const PARKED_PER_LOOK: Knob = Knob::new(100, 2);
+/// Parked items per read of the parked table, as many as the processor's.
+const PARKED_PER_LOOK: Knob = Knob::new(1_000, 2);
 
 /// The ports of the sweep.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ pub struct SweepReport {
     pub waiting_for: BTreeMap<Reason, usize>,
     /// How many logs have the lease of a call that has ended: a record crashed its process, and
     /// has not come back alone. The sweep nudges such a log, and the nudge removes the lease.
-    pub attempted: usize,
+    pub with_ended_lease: usize,
     /// How long ago the last command of a canary got its entry, in milliseconds: the maximum over
     /// the canaries; `None` while no canary has an entry. In a healthy pipeline it is about the
     /// interval of the sweep.
@@ -254,7 +254,7 @@ impl SweepReport {
                 for reason in &inspection.waiting {
                     *self.waiting_for.entry(*reason).or_default() += 1;
                 }
-                self.attempted += usize::from(inspection.attempted);
+                self.with_ended_lease += usize::from(inspection.has_ended_lease);
                 Some(inspection).filter(|inspection| !inspection.records.is_empty())
             }
             Err(error) => {

@@ -266,7 +266,7 @@ pub async fn process(
             let Ok(decoded) = Record::decode(&received.record.data) else { continue };
             for part in &decoded.parts {
                 for seq in (part.first().0..=part.last.0).map(Seq) {
-                    let waiting = parked.list(&decoded.log, seq, 1).await.unwrap_or_default();
+                    let waiting = parked.list(&decoded.log, (seq, ""), 1).await.unwrap_or_default();
                     let waits = waiting.iter().any(|item| item.seq == seq);
                     let log = &decoded.log;
                     stage.watch.audit(|model| model.command_acknowledged(log, seq, waits));
@@ -366,7 +366,7 @@ pub async fn operate(stage: Stage, parked: Arc<StoredParked>, stream: Arc<dyn Co
         let logs = stage.watch.model().log_ids();
         for log in logs {
             let mut is_refused = false;
-            for item in parked.list(&log, Seq::ZERO, usize::MAX).await.unwrap_or_default() {
+            for item in parked.list(&log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default() {
                 let Ok(suspect) = Parked::decode(&item.body) else { continue };
                 is_refused |= suspect.reason == Reason::Unpublished;
                 if suspect.reason == Reason::Suspect {

@@ -242,41 +242,44 @@ impl Executor {
         }
     }
 
-    /// Polls one of the ready tasks, if there is any beside `running`.
-    fn step(&self, running: Option<TaskId>) {
+    /// Polls one of the ready tasks beside `running`. Returns whether there was any.
+    fn step(&self, running: Option<TaskId>) -> bool {
         let next = {
             let mut shared = self.world.lock();
             // The running task may be woken meanwhile. It must stay ready.
             let running = running.and_then(|id| shared.ready.iter().position(|ready| *ready == id));
             let n = shared.ready.len() - usize::from(running.is_some());
             if n == 0 {
-                return;
+                return false;
             }
             let at = shared.chance.random_range(0..n);
             let at = at + usize::from(running.is_some_and(|running| at >= running));
             shared.ready.swap_remove(at)
         };
         // Removed from the table while it runs, since it may start and kill other tasks.
-        let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { return };
+        // A task that was killed may still be listed as ready.
+        let Some(mut task) = self.tasks.borrow_mut().remove(&next) else { return false };
         self.world.lock().task = next;
         let waker = Waker::from(Arc::new(TaskWaker { id: next, world: self.world.clone() }));
         if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             self.tasks.borrow_mut().insert(next, task);
         }
+        true
     }
 
     /// Polls another ready task in the middle of the one that runs, as a second thread would run it.
-    /// Does nothing if the run was stopped.
-    pub fn step_beside(&self) {
+    /// Returns whether there was one. Does nothing if the run was stopped.
+    pub fn step_beside(&self) -> bool {
         let running = {
             let shared = self.world.lock();
             if shared.stopped {
-                return;
+                return false;
             }
             shared.task
         };
-        self.step(Some(running));
+        let has_polled = self.step(Some(running));
         self.world.lock().task = running;
+        has_polled
     }
 
     /// Drops all tasks.
@@ -304,7 +307,8 @@ impl<T> Join<T> {
         self.id
     }
 
-    /// Drops the task. Returns `false` if it has finished already.
+    /// Drops the task. Returns `false` if it has finished already. A task that is being polled is
+    /// not in the table, and would go on: so no task kills one in [`Executor::step_beside`].
     pub fn kill(&self) -> bool {
         let task = self.executor.tasks.borrow_mut().remove(&self.id);
         task.is_some()

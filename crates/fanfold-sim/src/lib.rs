@@ -345,7 +345,8 @@ impl Run {
             if tail < accepted && !is_stopped {
                 return Some(format!("{log} ends at {tail} of {accepted}"));
             }
-            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            let parked =
+                self.parked.list(log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default();
             // Commits that the topic refuses permanently stay parked. So do the commands behind a
             // lost command, which `audit_stopped` checks. A command whose seq another command has
             // stays parked as a conflict; the processor may have parked it for a gap before.
@@ -425,7 +426,8 @@ impl Run {
                 continue;
             }
             is_any = true;
-            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            let parked =
+                self.parked.list(log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default();
             let is_parked = |seq: &Seq| parked.iter().any(|item| item.seq == *seq);
             watch.audit(|model| {
                 model.check(Invariant::F8, waiting.iter().all(is_parked), || {
@@ -469,7 +471,8 @@ impl Run {
         let logs = watch.model().log_ids();
         for log in &logs {
             let losers = watch.model().losers(log);
-            let parked = self.parked.list(log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            let parked =
+                self.parked.list(log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default();
             for (seq, identity) in losers {
                 let is_there = |item: &ParkedItem| {
                     (item.seq, &item.identity) == (seq, &identity) && is_conflict(item)

@@ -290,16 +290,16 @@ impl ParkedTable for SimParked {
     async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable> {
         let (memory, watch) = (self.memory.clone(), self.watch.clone());
         let (log, item) = (log.clone(), item.clone());
-        let attempt = ProcessorLease::decode(&item.body).ok();
-        let attempt = attempt.filter(|_| item.identity == ProcessorLease::IDENTITY);
+        let lease = ProcessorLease::decode(&item.body).ok();
+        let lease = lease.filter(|_| item.identity == ProcessorLease::IDENTITY);
         let task = self.watch.world.task();
-        if attempt.is_some() {
+        if lease.is_some() {
             self.watch.attempts().begun(PARKED, &log, task);
         }
         let (of, checked) = (log.clone(), watch.clone());
         let effect = async move {
-            watch.note(|| format!("park {log} {} {} {attempt:?}", item.seq, item.identity));
-            if let Some(ProcessorLease { lease, .. }) = attempt {
+            watch.note(|| format!("park {log} {} {} {lease:?}", item.seq, item.identity));
+            if let Some(ProcessorLease { lease, .. }) = lease {
                 watch.check_lease(PARKED, &log, &lease);
             }
             if let Ok(Parked { reason: Reason::Suspect, detail, .. }) = Parked::decode(&item.body) {
@@ -311,7 +311,7 @@ impl ParkedTable for SimParked {
             memory.park(&log, &item).await
         };
         let result = self.watch.faults.call("parked table", effect).await;
-        if let Some(ProcessorLease { lease, .. }) = attempt.filter(|_| result.is_err()) {
+        if let Some(ProcessorLease { lease, .. }) = lease.filter(|_| result.is_err()) {
             checked.attempts().unanswered(PARKED, &of, lease.attempts);
         }
         result
@@ -320,17 +320,18 @@ impl ParkedTable for SimParked {
     async fn list(
         &self,
         log: &LogId,
-        from: Seq,
+        from: (Seq, &str),
         limit: usize,
     ) -> Result<Vec<ParkedItem>, Unavailable> {
         let (memory, log) = (self.memory.clone(), log.clone());
-        let effect = async move { memory.list(&log, from, limit).await };
+        let (seq, identity) = (from.0, from.1.to_owned());
+        let effect = async move { memory.list(&log, (seq, &identity), limit).await };
         self.watch.faults.call("parked table", effect).await
     }
 
     async fn remove(&self, log: &LogId, seq: Seq, identity: &str) -> Result<(), Unavailable> {
         let (memory, watch) = (self.memory.clone(), self.watch.clone());
-        let (of, is_attempt) = (log.clone(), identity == ProcessorLease::IDENTITY);
+        let (of, is_lease) = (log.clone(), identity == ProcessorLease::IDENTITY);
         let (log, identity) = (log.clone(), identity.to_owned());
         let task = self.watch.world.task();
         let effect = async move {
@@ -346,7 +347,7 @@ impl ParkedTable for SimParked {
             memory.remove(&log, seq, &identity).await
         };
         let result = self.watch.faults.call("parked table", effect).await;
-        if is_attempt {
+        if is_lease {
             // A removal that got no answer may have no effect, so the lease may count as a crash.
             match result {
                 Ok(()) => self.watch.attempts().ended(PARKED, &of, task),

@@ -1,4 +1,5 @@
-use crate::names::ServiceName;
+use crate::names::{LogId, ServiceName};
+use crate::request::Request;
 use crate::service::{Service, Services, current_version};
 use crate::view::{AnyView, View, Views};
 
@@ -17,8 +18,9 @@ pub struct App {
 pub struct Example {
     /// A request for `POST /command`, as JSON.
     pub command: &'static str,
-    /// The path of the rows that show its effect, such as `balances/ledger/org:acme`.
-    pub rows: &'static str,
+    /// The view that shows its effect. It must understand all event types of the service, so that
+    /// a reader can wait for it.
+    pub view: &'static str,
 }
 
 /// Everything that is wrong with an app.
@@ -67,6 +69,11 @@ impl App {
     pub fn example(&self) -> Option<Example> {
         self.example
     }
+
+    /// Whether it has a service. If not, only its views can be hosted, beside another app.
+    pub fn has_services(&self) -> bool {
+        self.services.iter().next().is_some()
+    }
 }
 
 impl AppBuilder {
@@ -91,17 +98,45 @@ impl AppBuilder {
     /// The app, or everything that is wrong with it. An app without services may have views of any
     /// service, since it is deployed beside the app that has them.
     pub fn build(mut self) -> Result<App, AppError> {
-        let App { name, services, views, .. } = &self.app;
-        if services.iter().next().is_some() {
+        let App { name, services, views, example } = &self.app;
+        if self.app.has_services() {
             let of_views = views.iter().flat_map(|view| view_problems(view.as_ref(), services));
             self.problems.extend(of_views);
         } else if views.iter().next().is_none() {
             self.problems.push("it has neither a service nor a view".to_owned());
         }
+        let of_example = example.and_then(|example| example.problem(services, views));
+        self.problems.extend(of_example);
         match self.problems.is_empty() {
             true => Ok(self.app),
             false => Err(AppError { name, problems: self.problems }),
         }
+    }
+}
+
+impl Example {
+    /// The log of the command; `None` if the services cannot read it.
+    pub fn log(&self, services: &Services) -> Option<LogId> {
+        Request::parse(self.command.as_bytes(), services).ok().map(|request| request.log)
+    }
+
+    /// What is wrong with it beside these services and views.
+    fn problem(&self, services: &Services, views: &Views) -> Option<String> {
+        let Self { command, view } = self;
+        let request = match Request::parse(command.as_bytes(), services) {
+            Ok(request) => request,
+            Err(error) => return Some(format!("the command of the example is wrong: {error}")),
+        };
+        let Some(found) = views.get(view) else {
+            return Some(format!("the view `{view}` of the example is not in the app"));
+        };
+        let service = request.log.service();
+        if !found.services().contains(&service) {
+            return Some(format!("the view `{view}` of the example does not read `{service}`"));
+        }
+        found.is_filtered(services).then(|| {
+            format!("the view `{view}` of the example cannot be waited for: it is filtered")
+        })
     }
 }
 
@@ -113,11 +148,8 @@ fn view_problems(view: &dyn AnyView, services: &Services) -> Vec<String> {
     problems.extend(unknown.map(|service| {
         format!("the view `{name}` reads the service `{service}`, which the app does not have")
     }));
-    if view.services().is_empty() {
-        problems.push(format!("the view `{name}` reads no service"));
-    }
     // Which events it may read, the app knows only if it has all of the view's services.
-    if !problems.is_empty() {
+    if !problems.is_empty() || view.services().is_empty() {
         return problems;
     }
     let known: Vec<_> =
@@ -128,9 +160,10 @@ fn view_problems(view: &dyn AnyView, services: &Services) -> Vec<String> {
             None => problems.push(format!(
                 "the view `{name}` reads the event type `{kind}`, which none of its services has"
             )),
-            Some(newest) if newest < *version => problems.push(format!(
+            // A newer event would park the view.
+            Some(newest) if newest != *version => problems.push(format!(
                 "the view `{name}` reads version {version} of the event type `{kind}`, and its \
-                 services have at most version {newest}"
+                 services have version {newest}"
             )),
             Some(_) => {}
         }

@@ -295,6 +295,9 @@ impl Views {
     pub(crate) fn add<V: View>(&mut self) -> Vec<String> {
         let name = V::NAME;
         let mut problems = author_problems("view", name, V::EVENTS);
+        if V::SERVICES.is_empty() {
+            problems.push(format!("the view `{name}` reads no service"));
+        }
         for service in V::SERVICES {
             if let Err(e) = ServiceName::new(*service) {
                 problems.push(format!(

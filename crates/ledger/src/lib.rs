@@ -8,7 +8,7 @@
 //!
 //! The [`views`] fold the same events into the rows that people read.
 
-use fanfold::{App, AppError, Code, Context, DocumentId, Documents, Example, Service};
+use fanfold::{App, AppError, Code, Context, DocumentId, Documents, Example, Service, View};
 use serde::{Deserialize, Serialize};
 
 pub mod views;
@@ -19,7 +19,7 @@ use self::views::{Balances, Statement, Totals};
 pub fn app() -> Result<App, AppError> {
     let app = App::named(Ledger::NAME).service::<Ledger>();
     let app = app.view::<Balances>().view::<Statement>().view::<Totals>();
-    app.example(Example { command: EXAMPLE, rows: "balances/ledger/org:acme" }).build()
+    app.example(Example { command: EXAMPLE, view: Balances::NAME }).build()
 }
 
 const EXAMPLE: &str = r#"{"type":"ledger","command":"open","id":1,"timestamp":11178,"user":"ann","org":"acme","data":{"account":"cash"}}"#;

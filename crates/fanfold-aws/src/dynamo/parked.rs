@@ -167,7 +167,7 @@ impl ParkedTable for DynamoParked {
     async fn list(
         &self,
         log: &LogId,
-        from: Seq,
+        from: (Seq, &str),
         limit: usize,
     ) -> Result<Vec<ParkedItem>, Unavailable> {
         let mut items = Vec::new();
@@ -175,7 +175,7 @@ impl ParkedTable for DynamoParked {
         while items.len() < limit {
             let keys = Expression(
                 "#pk = :pk AND #sk >= :from",
-                [(":pk", text(log.as_str())), (":from", text(sort_key(from, "")))],
+                [(":pk", text(log.as_str())), (":from", text(sort_key(from.0, from.1)))],
             );
             let left = Some(limit - items.len());
             let page = self.table.query(Query { limit: left, start, ..Query::new(keys) }).await?;

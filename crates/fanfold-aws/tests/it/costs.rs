@@ -169,10 +169,10 @@ async fn state_costs_as_documented() {
 async fn parked_items_cost_as_documented() {
     let dynamo = Dynamo::start().await;
     let parked = DynamoParked::new(&dynamo.aws, dynamo.tables.parked());
-    assert_eq!(costs(&dynamo, parked.list(&log(), Seq(1), 100)).await, (1.0, 0.0));
+    assert_eq!(costs(&dynamo, parked.list(&log(), (Seq(1), ""), 100)).await, (1.0, 0.0));
     let item = ParkedItem { seq: Seq(1), identity: "ann#1".to_owned(), body: body(SMALL) };
     assert_eq!(costs(&dynamo, parked.park(&log(), &item)).await, (0.0, 1.0));
-    assert_eq!(costs(&dynamo, parked.list(&log(), Seq(1), 100)).await, (1.0, 0.0));
+    assert_eq!(costs(&dynamo, parked.list(&log(), (Seq(1), ""), 100)).await, (1.0, 0.0));
     assert_eq!(costs(&dynamo, parked.remove(&log(), Seq(1), "ann#1")).await, (0.0, 1.0));
     assert_eq!(costs(&dynamo, parked.remove(&log(), Seq(1), "ann#1")).await, (0.0, 1.0));
 }

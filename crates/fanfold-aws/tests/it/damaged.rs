@@ -126,12 +126,12 @@ async fn an_item_without_its_parts_hides_no_other_item() {
 
     let other = ParkedItem { seq: Seq(5), identity: "ann#5".to_owned(), body: item.body.clone() };
     parked.park(&acme(), &other).await.expect("parking");
-    let listed = parked.list(&acme(), Seq::ZERO, 10).await.expect("a list");
+    let listed = parked.list(&acme(), (Seq::ZERO, ""), 10).await.expect("a list");
     assert!(listed[1..] == [other.clone()], "{} items", listed.len());
     assert_eq!((listed[0].seq, &listed[0].identity), (item.seq, &item.identity));
     assert!(Parked::decode(&listed[0].body).is_err(), "no stage takes it up");
     parked.remove(&acme(), item.seq, &item.identity).await.expect("removing");
-    assert!(parked.list(&acme(), Seq::ZERO, 10).await.expect("a list") == [other]);
+    assert!(parked.list(&acme(), (Seq::ZERO, ""), 10).await.expect("a list") == [other]);
 }
 
 /// An item that is not a parked item waits for an operator, too.
@@ -148,7 +148,7 @@ async fn a_foreign_item_hides_no_parked_item() {
     let body = Bytes::from_static(b"whole");
     let whole = ParkedItem { seq: Seq(8), identity: "ann#8".to_owned(), body };
     parked.park(&acme(), &whole).await.expect("parking");
-    let listed = parked.list(&acme(), Seq::ZERO, 10).await.expect("a list");
+    let listed = parked.list(&acme(), (Seq::ZERO, ""), 10).await.expect("a list");
     let none = |seq, identity: &str| ParkedItem {
         seq: Seq(seq),
         identity: identity.to_owned(),

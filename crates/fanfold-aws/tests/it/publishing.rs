@@ -172,7 +172,7 @@ async fn publish_and_park(
     let calls = calls.lock().unwrap().clone();
     let mut parked = Vec::new();
     for record in &records {
-        if !memory.parked.list(&record.key, Seq::ZERO, 1).await.unwrap().is_empty() {
+        if !memory.parked.list(&record.key, (Seq::ZERO, ""), 1).await.unwrap().is_empty() {
             parked.push(record.key.partition().to_owned());
         }
     }

@@ -133,9 +133,9 @@ async fn a_body_larger_than_an_item_is_parked_in_parts() {
     for item in &items {
         parked.park(&log(), item).await.expect("parking");
     }
-    let listed = parked.list(&log(), Seq(0), 10).await.expect("a list");
+    let listed = parked.list(&log(), (Seq(0), ""), 10).await.expect("a list");
     assert!(listed == items, "parked items are listed whole");
-    let listed = parked.list(&log(), Seq(2), 2).await.expect("a list");
+    let listed = parked.list(&log(), (Seq(2), ""), 2).await.expect("a list");
     assert!(listed == items[1..3], "parts do not count");
     assert_eq!(dynamo.partition_keys(&table).await.len(), 5 + 2 + 1 + 1, "items and parts");
 
@@ -145,7 +145,7 @@ async fn a_body_larger_than_an_item_is_parked_in_parts() {
     {
         let item = item(1, bytes, fill);
         parked.park(&log(), &item).await.expect("parking");
-        let listed = parked.list(&log(), Seq(0), 1).await.expect("a list");
+        let listed = parked.list(&log(), (Seq(0), ""), 1).await.expect("a list");
         assert!(listed == [item], "the item is listed as it was parked last");
         let keys = dynamo.partition_keys(&table).await;
         assert_eq!(keys.len(), 4 + 2 + parts, "{bytes} bytes leave nothing behind: {keys:?}");
@@ -169,14 +169,14 @@ async fn parts_without_their_item_are_ignored() {
         dynamo.wire.trouble("PutItem", &table, 1, Trouble::Answer(400, "AccessDeniedException"));
         parked.park(&log(), &item).await.expect_err("refused");
         assert_eq!(dynamo.wire.count("PutItem", &table), stored + 1);
-        assert_eq!(parked.list(&log(), Seq(0), 10).await.expect("a list"), []);
+        assert_eq!(parked.list(&log(), (Seq(0), ""), 10).await.expect("a list"), []);
     }
     assert_eq!(dynamo.partition_keys(&table).await.len(), 3, "parts of three attempts are there");
     // A second attempt after a lost answer does not remove the parts that it has just stored.
     dynamo.wire.trouble("PutItem", &table, 2, Trouble::None);
     dynamo.wire.trouble("PutItem", &table, 1, Trouble::LoseAnswer);
     parked.park(&log(), &item).await.expect("parking");
-    assert!(parked.list(&log(), Seq(0), 10).await.expect("a list") == [item.clone()]);
+    assert!(parked.list(&log(), (Seq(0), ""), 10).await.expect("a list") == [item.clone()]);
 
     // An item whose parts are lost waits for an operator. It is not an error, which would hide all other
     // items (F7), and not a shorter body, which could be taken for the whole.
@@ -193,17 +193,17 @@ async fn parts_without_their_item_are_ignored() {
     }
     let whole = ParkedItem { seq: Seq(9), identity: "ann#9".to_owned(), body: item.body.clone() };
     parked.park(&log(), &whole).await.expect("parking");
-    let listed = parked.list(&log(), Seq(0), 10).await.expect("a list");
+    let listed = parked.list(&log(), (Seq(0), ""), 10).await.expect("a list");
     let [first, second] = &listed[..] else { panic!("{} items", listed.len()) };
     assert_eq!((first.seq, &first.identity), (item.seq, &item.identity));
     assert!(first.body.is_empty() && *second == whole);
     // It can be replaced and removed.
     parked.park(&log(), &item).await.expect("parking");
-    assert!(parked.list(&log(), Seq(0), 1).await.expect("a list") == [item.clone()]);
+    assert!(parked.list(&log(), (Seq(0), ""), 1).await.expect("a list") == [item.clone()]);
     for ParkedItem { seq, identity, .. } in [&item, &whole] {
         parked.remove(&log(), *seq, identity).await.expect("removing");
     }
-    assert_eq!(parked.list(&log(), Seq(0), 10).await.expect("a list"), []);
+    assert_eq!(parked.list(&log(), (Seq(0), ""), 10).await.expect("a list"), []);
 }
 
 #[tokio::test]

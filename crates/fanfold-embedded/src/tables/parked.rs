@@ -40,11 +40,11 @@ impl ParkedTable for StoredParked {
     async fn list(
         &self,
         log: &LogId,
-        from: Seq,
+        from: (Seq, &str),
         limit: usize,
     ) -> Result<Vec<ParkedItem>, Unavailable> {
         let mut items = Vec::new();
-        let (start, prefix) = (Self::key(log, from, ""), log.as_str().len() + 1);
+        let (start, prefix) = (Self::key(log, from.0, from.1), log.as_str().len() + 1);
         let scanned = self.store.scan(Table::PARKED, &start, &end(log), false, |key, body| {
             if items.len() == limit {
                 return ControlFlow::Break(());

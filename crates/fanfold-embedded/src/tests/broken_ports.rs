@@ -38,7 +38,7 @@ bugs! {
     "journal": FromInsideIsMissed NothingIsEverBehind ConflictIsAcknowledged RefusalShowsNoCommit
         TailIsTheLastFirst LimitIsPassed;
     "state": EqualIsStored KeysAreSorted;
-    "parked": OneIdentityPerSeq FromIsLeftOut RemovesAllOfASeq;
+    "parked": OneIdentityPerSeq FromIsLeftOut IdentityIsIgnored RemovesAllOfASeq;
     "view table": EveryAdvanceMoves ParksAnywhere MarksNothing AttemptsMoveTheCursor
         AdvancingForgetsAttempts ParkedAttemptsStay AttemptsAreNotGuarded TombstonesAreHidden
         RowsAreNotGuarded AlwaysAscending PrefixIsIgnored AfterIsIgnored;
@@ -178,10 +178,15 @@ impl ParkedTable for Broken {
     async fn list(
         &self,
         log: &LogId,
-        from: Seq,
+        from: (Seq, &str),
         limit: usize,
     ) -> Result<Vec<ParkedItem>, Unavailable> {
-        let from = if self.has(Bug::FromIsLeftOut) { from.next() } else { from };
+        let (seq, identity) = from;
+        let from = match () {
+            () if self.has(Bug::FromIsLeftOut) => (seq.next(), identity),
+            () if self.has(Bug::IdentityIsIgnored) => (seq, ""),
+            () => from,
+        };
         self.0.parked.list(log, from, limit).await
     }
 
@@ -195,7 +200,7 @@ impl ParkedTable for Broken {
 
 impl Broken {
     async fn remove_all(&self, log: &LogId, seq: Seq) -> Result<(), Unavailable> {
-        for item in self.0.parked.list(log, seq, 1_000).await? {
+        for item in self.0.parked.list(log, (seq, ""), 1_000).await? {
             if item.seq == seq {
                 self.0.parked.remove(log, seq, &item.identity).await?;
             }

@@ -41,7 +41,7 @@ type Found = (Vec<u64>, usize, Option<u64>, bool);
 /// Reads the state as a new process would.
 async fn find(disk: &MemoryDisk) -> Found {
     let store = open(&disk.copied());
-    let parked = StoredParked::new(store.clone()).list(&log(), Seq(0), 10).await;
+    let parked = StoredParked::new(store.clone()).list(&log(), (Seq(0), ""), 10).await;
     let letters = StoredDeadLetters::new(store.clone(), ROOMY).list("balances", None, 10).await;
     let cursor = view_table(&store).cursor(&log()).await.expect("a cursor").unwrap_or_default();
     (

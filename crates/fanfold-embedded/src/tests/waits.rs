@@ -1,7 +1,6 @@
 //! Waits never miss a write, under any interleaving of threads.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,13 +81,13 @@ async fn a_write_between_two_steps_of_a_wait_ends_it() {
                 moved.now_or_never().expect("memory").expect("memory");
             }
         };
-        interleave(Some(Rc::new(write)));
+        let interleaved = interleave(write);
         let wait = match is_view {
             false => memory.waits.entry(&log, Seq(1), LONG_MS),
             true => memory.waits.view("balances", &log, Seq(1), LONG_MS),
         };
         timeout(Duration::from_millis(10), wait).await.expect("the wait ends at once");
-        interleave(None);
+        drop(interleaved);
     }
 }
 

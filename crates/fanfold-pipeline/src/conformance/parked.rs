@@ -18,7 +18,7 @@ async fn park(port: &dyn ParkedTable, log: &LogId, item: &ParkedItem) {
 }
 
 async fn list(port: &dyn ParkedTable, log: &LogId, from: u64, limit: usize) -> Vec<ParkedItem> {
-    must("a list of what is parked", port.list(log, Seq(from), limit).await)
+    must("a list of what is parked", port.list(log, (Seq(from), ""), limit).await)
 }
 
 /// The whole port.
@@ -58,6 +58,15 @@ async fn items_are_listed_in_order(port: &dyn ParkedTable, prefix: &str) {
                 "what waits at or above {from}, by seq and identity, at most {limit}"
             );
         }
+    }
+    // A list may begin at an identity, whether it is there or not.
+    for from in ["", "Bob#7", "Bob#7\0", "ann#10", "ann#3", "reactor:r@ledger/org:acme#64\0"] {
+        let expected: Vec<&ParkedItem> = items
+            .iter()
+            .filter(|item| (item.seq, item.identity.as_str()) >= (Seq(10), from))
+            .collect();
+        let listed = must("a list", port.list(&here, (Seq(10), from), 100).await);
+        assert_eq!(listed.iter().collect::<Vec<_>>(), expected, "what waits from 10 {from:?} on");
     }
     assert_eq!(list(port, &there, 0, 10).await, [], "parking must not touch another log");
 }

@@ -11,8 +11,8 @@ pub trait ParkedTable: Send + Sync {
     /// There MUST be room for several identities under one seq.
     async fn park(&self, log: &LogId, item: &ParkedItem) -> Result<(), Unavailable>;
 
-    /// The items at or above `from`, by seq and then identity: at most `limit`, and fewer only if
-    /// there are no more.
+    /// The items at or above `from`, a seq and an identity, by seq and then identity: at most
+    /// `limit`, and fewer only if there are no more. The empty identity is below all others.
     ///
     /// An item that is stored only in part MUST NOT hide others. It is listed, too, with a body
     /// that cannot be decoded, so that it waits for an operator. A park that takes effect after its
@@ -20,7 +20,7 @@ pub trait ParkedTable: Send + Sync {
     async fn list(
         &self,
         log: &LogId,
-        from: Seq,
+        from: (Seq, &str),
         limit: usize,
     ) -> Result<Vec<ParkedItem>, Unavailable>;
 

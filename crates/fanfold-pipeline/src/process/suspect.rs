@@ -89,7 +89,7 @@ pub(super) struct Caution {
     /// The attempts that have ended their processes.
     crashes: u32,
     /// The step at which the last attempt ended its process.
-    died_at: Step,
+    crashed_at: Step,
     /// The deadline of this call.
     deadline: Time,
     faults_per_hour_max: usize,
@@ -97,7 +97,7 @@ pub(super) struct Caution {
 
 /// What the parked table has of a log.
 struct ParkedOfLog {
-    attempt: Option<ProcessorLease>,
+    lease: Option<ProcessorLease>,
     items: Vec<ParkedItem>,
     /// The seq of the first suspect above the tail.
     held_at: Option<Seq>,
@@ -155,19 +155,19 @@ impl Processor {
         if suspicion.is_none() && !nudged && !self.cache.has_parked(&work.id) {
             return Ok(());
         }
-        let ParkedOfLog { attempt, items, held_at } = self.parked_of(&work.id).await?;
-        let lease = attempt.as_ref().map(|attempt| &attempt.lease);
-        let standing = self.suspects.leases.read(lease, self.ports.env.now());
+        let ParkedOfLog { lease, items, held_at } = self.parked_of(&work.id).await?;
+        let stored = lease.as_ref().map(|lease| &lease.lease);
+        let standing = self.suspects.leases.read(stored, self.ports.env.now());
         let is_free = standing != Standing::UnderWay;
-        work.has_lease = attempt.is_some() && is_free && (suspicion.is_some() || nudged);
+        work.has_lease = lease.is_some() && is_free && (suspicion.is_some() || nudged);
         if let Some(seq) = held_at {
             return Err(Blocked::Suspect(format!("the log waits for {seq}, which is suspect")));
         }
         // Only a record that comes alone leaves a lease: in a larger batch the cause is unknown.
         let Some(suspicion) = suspicion else { return Ok(()) };
         let Standing::Free { crashes, is_crash } = standing else { return Err(Blocked::UnderWay) };
-        let died_at = attempt.filter(|_| is_crash).map_or(Step::Whole, |attempt| attempt.step);
-        if died_at == Step::Loading {
+        let crashed_at = lease.filter(|_| is_crash).map_or(Step::Whole, |lease| lease.step);
+        if crashed_at == Step::Loading {
             let detail = format!("its process ended {crashes} times, at last while loading it");
             if nudged {
                 self.hold_parked(&work.id, items, &detail).await?;
@@ -175,8 +175,8 @@ impl Processor {
             return Err(Blocked::Suspect(detail));
         }
         let faults_per_hour_max = suspicion.faults_per_hour_max;
-        let is_alone = crashes >= suspicion.attempts_max || died_at != Step::Whole;
-        let caution = Caution { crashes, died_at, deadline, faults_per_hour_max };
+        let is_alone = crashes >= suspicion.attempts_max || crashed_at != Step::Whole;
+        let caution = Caution { crashes, crashed_at, deadline, faults_per_hour_max };
         work.caution = is_alone.then_some(caution);
         work.has_lease = true;
         let step = if is_alone { Step::Loading } else { Step::Whole };
@@ -230,7 +230,7 @@ impl Processor {
     ) -> Result<Pass, Blocked> {
         let first = work.queue.front().filter(|arrival| arrival.seq == log.tail().next()).cloned();
         let Some(Arrival { seq, at, command, .. }) = first else { return Ok(Pass::Done) };
-        let next = if caution.died_at == Step::Deciding(seq) {
+        let next = if caution.crashed_at == Step::Deciding(seq) {
             let detail = format!("it has ended its process {} times", caution.crashes);
             tracing::error!(alarm = "suspect", log = %work.id, %seq, detail, "the command may have crashed its process");
             if !self.may_fault(&work.id, seq, caution.faults_per_hour_max).await? {
@@ -288,7 +288,7 @@ impl Processor {
         let is_suspect = |item: &ParkedItem| {
             Parked::decode(&item.body).is_ok_and(|parked| parked.reason == Reason::Suspect)
         };
-        let (attempt, mut items, is_whole) = self.parked_from(id, Seq::ZERO).await?;
+        let (lease, mut items, is_whole) = self.parked_from(id, Seq::ZERO).await?;
         let mut held_at = None;
         if !is_whole || items.iter().any(is_suspect) {
             let tail = self.ports.journal.tail(id).await?;
@@ -298,7 +298,7 @@ impl Processor {
             let above = items.iter().filter(|item| item.seq > tail && is_suspect(item));
             held_at = above.map(|item| item.seq).min();
         }
-        Ok(ParkedOfLog { attempt, items, held_at })
+        Ok(ParkedOfLog { lease, items, held_at })
     }
 
     /// The log's lease, about [`PARKED_PER_READ`] of the items from `from` on that are suspect or
@@ -309,18 +309,18 @@ impl Processor {
         from: Seq,
     ) -> Result<(Option<ProcessorLease>, Vec<ParkedItem>, bool), Unavailable> {
         let mut pages = ParkedPages::new(&*self.ports.parked, id, from, PARKED_PER_READ.get());
-        let (mut attempt, mut items) = (None, Vec::new());
+        let (mut lease, mut items) = (None, Vec::new());
         while items.len() < PARKED_PER_READ.get()
             && let Some(mut page) = pages.next().await?
         {
-            attempt = attempt.or(take_lease(&mut page));
+            lease = lease.or(take_lease(&mut page));
             items.extend(page.into_iter().filter(|item| {
                 Parked::decode(&item.body).is_ok_and(|parked| {
                     parked.reason == Reason::Suspect || !parked.reason.is_for_operator()
                 })
             }));
         }
-        Ok((attempt, items, pages.are_whole()))
+        Ok((lease, items, pages.are_whole()))
     }
 
     /// Whether one more command of the service may become a fault within this hour; if so, counts
@@ -334,7 +334,7 @@ impl Processor {
         let (now, identity) = (self.ports.env.now(), format!("{id}@{seq}"));
         let hour_ago = Seq(now.0.saturating_sub(HOUR_MS));
         let mut others = 0;
-        for item in parked.list(&faults, Seq::ZERO, PARKED_PER_READ.get()).await? {
+        for item in parked.list(&faults, (Seq::ZERO, ""), PARKED_PER_READ.get()).await? {
             if item.seq < hour_ago {
                 parked.remove(&faults, item.seq, &item.identity).await?;
             } else {

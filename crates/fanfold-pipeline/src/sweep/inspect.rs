@@ -34,7 +34,7 @@ pub(super) struct Inspection {
     /// The reasons for which something has waited too long.
     pub waiting: BTreeSet<Reason>,
     /// Whether there is the lease of a call that has ended.
-    pub attempted: bool,
+    pub has_ended_lease: bool,
     /// What to put on the stream.
     pub records: Vec<StreamRecord>,
     /// Whether the slot's batch is among them.
@@ -45,7 +45,7 @@ pub(super) struct Inspection {
 #[derive(Default)]
 struct ParkedOfLog {
     waiting: BTreeSet<Reason>,
-    attempted: bool,
+    has_ended_lease: bool,
     /// Something could go on after a nudge.
     could_go_on: bool,
     /// A suspect is parked above the tail, so that the log cannot go on, even if it is nudged.
@@ -113,14 +113,14 @@ impl Sweep {
         let parked = self.parked_of(log, tail).await?;
         let now = self.ports.env.now();
         let ahead = slot.filter(|slot| slot.seq > tail);
-        let may_go_on = ahead.is_some() || parked.could_go_on || parked.attempted;
+        let may_go_on = ahead.is_some() || parked.could_go_on || parked.has_ended_lease;
         if !may_go_on {
             self.seen.forget(log);
         }
         let mut inspection = Inspection {
             standstill_ms: 0,
             waiting: parked.waiting,
-            attempted: parked.attempted,
+            has_ended_lease: parked.has_ended_lease,
             records: Vec::new(),
             is_resent: false,
         };
@@ -139,7 +139,8 @@ impl Sweep {
             inspection.standstill_ms = now.apart_ms(oldest);
         }
         let stands_still = inspection.standstill_ms > STANDSTILL_MS;
-        let is_due = (stands_still || parked.could_go_on) && !parked.is_held || parked.attempted;
+        let is_due =
+            (stands_still || parked.could_go_on) && !parked.is_held || parked.has_ended_lease;
         if !is_due || !may_put {
             return Ok(inspection);
         }
@@ -154,7 +155,7 @@ impl Sweep {
             inspection.records.extend(is_next.then(|| resent(&batch)));
         }
         // A nudge makes the processor take up what is parked, and remove a lease.
-        if !inspection.is_resent || parked.could_go_on || parked.attempted {
+        if !inspection.is_resent || parked.could_go_on || parked.has_ended_lease {
             inspection.records.push(StreamRecord::nudge(log.clone()));
         }
         Ok(inspection)
@@ -169,7 +170,7 @@ impl Sweep {
             && let Some(mut items) = pages.next().await?
         {
             let lease = take_lease(&mut items);
-            parked.attempted |= lease.is_some_and(|found| !may_run(&found.lease, now));
+            parked.has_ended_lease |= lease.is_some_and(|found| !may_run(&found.lease, now));
             items.iter().for_each(|item| parked.note(item, tail, now));
             through = items.last().map_or(through, |item| item.seq);
         }

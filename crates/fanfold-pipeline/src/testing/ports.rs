@@ -236,11 +236,12 @@ impl<P: ParkedTable + 'static> ParkedTable for Faulty<P> {
     async fn list(
         &self,
         log: &LogId,
-        from: Seq,
+        from: (Seq, &str),
         limit: usize,
     ) -> Result<Vec<ParkedItem>, Unavailable> {
         let (about, log) = (log.to_string(), log.clone());
-        let effect = |port: Arc<P>| async move { port.list(&log, from, limit).await };
+        let (seq, identity) = (from.0, from.1.to_owned());
+        let effect = |port: Arc<P>| async move { port.list(&log, (seq, &identity), limit).await };
         self.call(Op::ParkedList, about, effect).await
     }
 

@@ -17,7 +17,8 @@ fn other() -> LogId {
 
 /// The details with which the commands of [`acme`] are parked.
 async fn details(world: &World) -> Vec<String> {
-    let items = world.memory.parked.list(&acme(), Seq::ZERO, usize::MAX).await.expect("memory");
+    let items =
+        world.memory.parked.list(&acme(), (Seq::ZERO, ""), usize::MAX).await.expect("memory");
     items.iter().map(|item| Parked::decode(&item.body).expect("parked").detail).collect()
 }
 

@@ -355,7 +355,7 @@ impl World {
 
     /// The log's lease.
     pub(crate) async fn lease(&self, log: &LogId) -> Option<(u32, Step)> {
-        let items = self.memory.parked.list(log, Seq::ZERO, 1).await.expect("memory");
+        let items = self.memory.parked.list(log, (Seq::ZERO, ""), 1).await.expect("memory");
         let lease = items.first().filter(|item| item.identity == ProcessorLease::IDENTITY)?;
         let attempt = ProcessorLease::decode(&lease.body).expect("a lease");
         Some((attempt.lease.attempts, attempt.step))
@@ -363,7 +363,7 @@ impl World {
 
     /// `7 ann#7 Gap`, for each parked item except a lease.
     pub(crate) async fn parked(&self, log: &LogId) -> Vec<String> {
-        let mut items = self.memory.parked.list(log, Seq::ZERO, ALL).await.expect("memory");
+        let mut items = self.memory.parked.list(log, (Seq::ZERO, ""), ALL).await.expect("memory");
         items.retain(|item| item.identity != ProcessorLease::IDENTITY);
         let reason = |body: &[u8]| -> Reason { Parked::decode(body).expect("parked").reason };
         items.iter().map(|i| format!("{} {} {:?}", i.seq, i.identity, reason(&i.body))).collect()

@@ -236,7 +236,7 @@ impl Run {
                 let engine = Rc::new(engine);
                 self.beside.per_mille.set([0, 5, 50, 300][self.world.pick(0..4) as usize]);
                 let beside = self.clone();
-                interleave(Some(Rc::new(move |between| beside.step_beside(between))));
+                let interleaved = interleave(move |between| beside.step_beside(between));
                 let (run, spoiled) = (self.clone(), faults.clone());
                 let main = self.executor.spawn(async move {
                     match is_last {
@@ -246,7 +246,7 @@ impl Run {
                 });
                 let until = Time(self.world.now().0 + LIFE_MS_MAX);
                 let ended = self.executor.run_until(&main, until);
-                interleave(None);
+                drop(interleaved);
                 self.beside.recovered.take();
                 let is_clean = main.take();
                 let stopped = faults.has_stopped();
@@ -380,15 +380,16 @@ impl Run {
         }
         match between {
             Between::Steps => {
-                self.tally(Fault::Interleaved);
-                (0..=self.world.pick(0..3)).for_each(|_| self.executor.step_beside());
+                let steps = 1 + self.world.pick(0..3);
+                let polled = (0..steps).filter(|_| self.executor.step_beside()).count();
+                (0..polled).for_each(|_| self.tally(Fault::Interleaved));
             }
             Between::Checkpoint => {
                 let engine = self.beside.recovered.borrow().clone();
                 if let Some(engine) = engine {
-                    self.tally(Fault::ReadInCheckpoint);
-                    // Without a wait it is ready at once.
-                    let _ = self.read_once(&engine, 1).now_or_never();
+                    let read = self.read_once(&engine, 1).now_or_never();
+                    let has_read = read.expect("a read without a wait is ready at once");
+                    (0..usize::from(has_read)).for_each(|_| self.tally(Fault::ReadInCheckpoint));
                 }
             }
         }
@@ -412,7 +413,7 @@ impl Run {
             if accepted != Some(tail) {
                 return Some(format!("{log} ends at {tail} of {accepted:?}"));
             }
-            let parked = ports.parked.list(&log, Seq::ZERO, 1).await.unwrap_or_default();
+            let parked = ports.parked.list(&log, (Seq::ZERO, ""), 1).await.unwrap_or_default();
             if let Some(item) = parked.first() {
                 return Some(format!("{log} has {} parked at {}", item.identity, item.seq));
             }
@@ -434,7 +435,8 @@ impl Run {
     async fn operate(&self, engine: &Engine) {
         let ports = engine.ports();
         for log in self.logs(engine).await {
-            let items = ports.parked.list(&log, Seq::ZERO, usize::MAX).await.unwrap_or_default();
+            let items =
+                ports.parked.list(&log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default();
             for item in items {
                 let Ok(parked) = Parked::decode(&item.body) else { continue };
                 if parked.reason == Reason::Suspect {

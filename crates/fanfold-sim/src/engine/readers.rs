@@ -27,8 +27,8 @@ impl Run {
         }
     }
 
-    /// Reads at any promised seq.
-    pub(super) async fn read_once(&self, engine: &Engine, wait_ms_max: u64) {
+    /// Reads at any promised seq. Returns whether there is one.
+    pub(super) async fn read_once(&self, engine: &Engine, wait_ms_max: u64) -> bool {
         let promise = {
             let seen = self.seen.borrow();
             let n = seen.promised.len();
@@ -37,9 +37,9 @@ impl Run {
                 seen.promised.keys().nth(at).cloned()
             })
         };
-        if let Some((log, seq)) = promise.flatten() {
-            self.read_at(engine, &log, seq, wait_ms_max).await;
-        }
+        let Some((log, seq)) = promise.flatten() else { return false };
+        self.read_at(engine, &log, seq, wait_ms_max).await;
+        true
     }
 
     /// Reads an entry or the views of its log, and waits for up to `wait_ms_max` milliseconds.
@@ -48,7 +48,8 @@ impl Run {
             let wait_ms = self.world.pick(0..wait_ms_max);
             let found = engine.reads().entry(log, seq, wait_ms);
             let is_there = async || engine.ports().journal.tail(log).await.is_ok_and(|t| t >= seq);
-            if let Ok(Awaited::Ready(entry)) = self.woken(found, wait_ms, is_there).await {
+            let what = || format!("the entry {seq} of {log}");
+            if let Ok(Awaited::Ready(entry)) = self.woken(found, wait_ms, is_there, what).await {
                 self.seen.borrow_mut().sees_entry(log, &entry);
             }
             return;
@@ -56,17 +57,19 @@ impl Run {
         let asked = self.world.happens(500).then_some(seq);
         for view in services::READ {
             let wait_ms = self.world.pick(0..wait_ms_max);
+            let floor = self.seen.borrow().floor(view, log);
             let found = all_rows(engine.reads(), view, log, asked, wait_ms);
             let is_there = async || {
                 let cursor = engine.ports().views[view].cursor(log).await.ok().flatten();
                 cursor.is_some_and(|cursor| Some(cursor.seq) >= asked)
             };
-            let found = self.woken(found, wait_ms, is_there).await;
+            let what = || format!("{view} of {log} at {asked:?}");
+            let found = self.woken(found, wait_ms, is_there, what).await;
             let Some((cursor, rows)) = found else { continue };
             let rows = rows.into_iter().map(|row| (row.key, row.seq, row.body.to_vec()));
             let rows: Vec<_> = rows.collect();
             let mut seen = self.seen.borrow_mut();
-            seen.sees_rows(view, log, cursor, rows);
+            seen.sees_rows(view, log, &floor, cursor, rows);
             let reached = asked.is_none_or(|asked| cursor >= asked);
             seen.check(Invariant::F6, reached, || {
                 format!("{view} {log} is shown at {cursor} before {asked:?}")
@@ -81,6 +84,7 @@ impl Run {
         read: impl Future<Output = T>,
         wait_ms: u64,
         is_there: impl AsyncFn() -> bool,
+        what: impl FnOnce() -> String,
     ) -> T {
         let begun = self.world.now();
         let probe = async {
@@ -96,7 +100,7 @@ impl Run {
         self.seen.borrow_mut().check(
             Invariant::F6,
             !was_there || ms < wait_ms || wait_ms <= RACE_MS,
-            || format!("a reader was not woken within {wait_ms} ms"),
+            || format!("a reader of {} was not woken within {wait_ms} ms", what()),
         );
         found
     }

@@ -11,6 +11,12 @@ type RowPlace = (&'static str, LogId, RowKey);
 /// Receipts, each with its command.
 pub(super) type Promises = BTreeMap<(LogId, Seq), Command>;
 
+/// The latest that readers had seen of a view when a read of it began: what it returns must not be older.
+pub(super) struct Floor {
+    cursor: Seq,
+    rows: BTreeMap<RowKey, Seq>,
+}
+
 /// What clients and readers have seen so far.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -76,25 +82,38 @@ impl Seen {
         });
     }
 
-    /// A reader saw a view, after the engine had recovered.
+    /// What readers have seen of a view until now.
+    pub(super) fn floor(&self, view: &'static str, log: &LogId) -> Floor {
+        let cursor = self.cursors.get(&(view, log.clone())).copied().unwrap_or_default();
+        let of_log = self.rows.iter().filter(|((v, l, _), _)| (*v, l) == (view, log));
+        let latest = of_log.filter_map(|((_, _, key), seen)| {
+            seen.last_key_value().map(|(seq, _)| (key.clone(), *seq))
+        });
+        Floor { cursor, rows: latest.collect() }
+    }
+
+    /// A reader saw a view, after the engine had recovered. `floor` is from before the read. Reads
+    /// overlap, so one that ends later may have seen less.
     pub(super) fn sees_rows(
         &mut self,
         view: &'static str,
         log: &LogId,
+        floor: &Floor,
         cursor: Seq,
         rows: Vec<(RowKey, Seq, Vec<u8>)>,
     ) {
-        let before = self.cursors.insert((view, log.clone()), cursor).unwrap_or_default();
+        let before = floor.cursor;
         self.check(Invariant::F6, before <= cursor, || {
             format!("{view} {log}: a reader saw {before}, and then {cursor}")
         });
+        let latest = self.cursors.entry((view, log.clone())).or_default();
+        *latest = cursor.max(*latest);
         for (key, seq, row) in rows {
-            let seen = self.rows.entry((view, log.clone(), key.clone())).or_default();
-            let latest = seen.last_key_value().map(|(latest, _)| *latest).unwrap_or_default();
-            seen.insert(seq, row);
-            self.check(Invariant::F6, latest <= seq, || {
-                format!("{view} {log}: a reader saw {key} at {latest}, and then at {seq}")
+            let before = floor.rows.get(&key).copied().unwrap_or_default();
+            self.check(Invariant::F6, before <= seq, || {
+                format!("{view} {log}: a reader saw {key} at {before}, and then at {seq}")
             });
+            self.rows.entry((view, log.clone(), key)).or_default().insert(seq, row);
         }
     }
 }

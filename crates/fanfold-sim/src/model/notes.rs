@@ -27,7 +27,11 @@ impl NoteModel {
                 }
                 self.hash %= 1 << 53;
             }
-            _ => *self = Self { was_removed: true, ..Self::default() },
+            "cleared" => {
+                let was_removed = self.was_removed || self.exists;
+                *self = Self { was_removed, ..Self::default() };
+            }
+            _ => {}
         }
     }
 

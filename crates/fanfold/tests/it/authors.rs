@@ -9,8 +9,8 @@ use fanfold::limits::COMMAND_BYTES_MAX;
 use fanfold::reactor::{AnyReactor, REACTIONS_MAX};
 use fanfold::view::{self, AnyView};
 use fanfold::{
-    App, AppBuilder, Code, Context, DocumentId, Documents, Entry, LogId, OutgoingCommand, Reactor,
-    Reactors, Recorded, RowKey, Seq, Service, Services, Time, View, Views,
+    App, AppBuilder, Code, Context, DocumentId, Documents, Entry, Example, LogId, OutgoingCommand,
+    Reactor, Reactors, Recorded, RowKey, Seq, Service, Services, Time, View, Views,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -30,6 +30,12 @@ struct Author<C>(PhantomData<fn() -> C>);
 struct Good;
 
 impl Constants for Good {}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", content = "data", rename_all = "snake_case")]
+enum Command {
+    Send {},
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
@@ -52,18 +58,18 @@ impl<C: Constants> Service for Author<C> {
     const NAME: &'static str = C::NAME;
     const DOCUMENT_VERSION: u32 = 1;
     const EVENTS: &'static [(&'static str, u32)] = C::EVENTS;
-    type Command = Event;
+    type Command = Command;
     type Event = Event;
     type Document = ();
     type Rejection = Never;
 
-    fn documents(_: &Event) -> Vec<DocumentId> {
+    fn documents(Command::Send {}: &Command) -> Vec<DocumentId> {
         vec![]
     }
     fn init(_: &DocumentId) {}
     fn decide(
         _: &Documents<'_, ()>,
-        _: &Event,
+        _: &Command,
         _: &Context,
     ) -> Result<Vec<(DocumentId, Event)>, Never> {
         Err(Never)
@@ -165,6 +171,13 @@ wrong! {
 }
 
 /// A view of `good` that reads event types which `good` does not have.
+struct OlderKinds;
+
+impl Constants for OlderKinds {
+    const SERVICES: &'static [&'static str] = &["good"];
+    const EVENTS: &'static [(&'static str, u32)] = &[("received", 1)];
+}
+
 struct OtherKinds;
 
 impl Constants for OtherKinds {
@@ -358,13 +371,30 @@ fn an_app_reports_everything_that_is_wrong_at_once() {
     assert_eq!(problems(App::named("books").view::<Author<Good>>()), [] as [&str; 0]);
     let unknown = "the view `good` reads the service `ledger`, which the app does not have";
     assert_eq!(problems(good().view::<Author<Good>>()), [unknown]);
-    assert_eq!(problems(good().view::<Author<NoService>>()), ["the view `good` reads no service"]);
+    for app in [good(), App::named("books")] {
+        let problems = problems(app.view::<Author<NoService>>());
+        assert_eq!(problems, ["the view `good` reads no service"]);
+    }
     let kinds = [
-        "the view `good` reads version 3 of the event type `received`, and its services have at \
-         most version 2",
+        "the view `good` reads version 3 of the event type `received`, and its services have \
+         version 2",
         "the view `good` reads the event type `lost`, which none of its services has",
     ];
     assert_eq!(problems(good().view::<Author<OtherKinds>>()), kinds);
+    // A view of an older version would be parked at the first newer event.
+    let older = "the view `good` reads version 1 of the event type `received`, and its services \
+                 have version 2";
+    assert_eq!(problems(good().view::<Author<OlderKinds>>()), [older]);
+
+    let example =
+        |command, view| good().view::<Author<OfGood>>().example(Example { command, view });
+    let sent = r#"{"type":"good","command":"send","id":1,"user":"ann","data":{}}"#;
+    assert_eq!(problems(example(sent, "good")), [] as [&str; 0]);
+    assert_eq!(problems(example(sent, "bad")), ["the view `bad` of the example is not in the app"]);
+    assert_eq!(
+        problems(example(r#"{"type":"good"}"#, "good")),
+        ["the command of the example is wrong: `command`: is required"]
+    );
 
     let app = App::named("Books").service::<Author<NoVersion>>().service::<Author<Good>>();
     let app = app.service::<Author<OtherName>>().view::<Author<OtherKinds>>();

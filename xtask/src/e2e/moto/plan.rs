@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use stack_template::{Template, as_text};
 
 use super::Ports;
 use crate::e2e::emulator;
 use crate::e2e::stack::NAME;
+use crate::lambdas::{FUNCTIONS, ROLE};
 
 pub(super) const REGION: &str = "us-east-1";
 /// The account of moto.
@@ -210,10 +211,11 @@ fn host(
         });
         queues.insert(as_text(&of["FunctionName"]), mapping);
     }
-    let is_all = all.len() == crate::lambdas::FUNCTIONS.len()
-        && (streams.len(), queues.len(), schedules.len()) == (2, 1, 4);
+    let mut names: Vec<String> = all.keys().map(|name| last(name, '-')).collect();
+    names.sort();
+    ensure!(names == FUNCTIONS, "the template has other functions: {names:?}");
     ensure!(
-        is_all,
+        (streams.len(), queues.len(), schedules.len()) == (2, 1, 4),
         "the template has other mappings or schedules: {streams:?} {queues:?} {schedules:?}"
     );
     let api = functions.get("ApiFunction").context("the template has no `ApiFunction`")?;
@@ -244,10 +246,12 @@ fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
         env.insert(name.to_owned(), json!(value));
     }
     // As many in parallel as Lambda would have under this load.
-    let workers = match env.get("FANFOLD_ROLE").and_then(Value::as_str) {
-        Some("api") => 16,
-        Some("sweep") => 1,
-        _ => 4,
+    let workers = match env.get(ROLE).and_then(Value::as_str).unwrap_or_default() {
+        "api" => 16,
+        "sweep" => 1,
+        "relay" | "processor" => 4,
+        role if role.starts_with("view:") => 4,
+        role => bail!("a function has the unknown role `{role}`"),
     };
     Ok(json!({
         "bootstrap": packages.join(&package).join("bootstrap"),

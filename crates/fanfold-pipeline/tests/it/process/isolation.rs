@@ -125,7 +125,7 @@ fn an_unreadable_record_is_parked_byte_for_byte() {
             for _ in 0..2 {
                 done(&world.processor(), &batch).await;
                 let parked =
-                    world.memory.parked.list(&acme(), Seq::ZERO, 10).await.expect("memory");
+                    world.memory.parked.list(&acme(), (Seq::ZERO, ""), 10).await.expect("memory");
                 let [item] = &parked[..] else { panic!("one item: {parked:?}") };
                 let parked = Parked::decode(&item.body).expect("parked");
                 assert_eq!((item.seq, &parked.content), (Seq(*seq), &Content::Bytes(kept.clone())));

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use fanfold::LogId;
 use fanfold::body::notification;
 use fanfold::canary::Canary;
-use fanfold_pipeline::ports::Env;
+use fanfold::{LogId, Seq};
+use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
+use super::gaps::with_conflicts;
 use crate::check::play;
 use crate::world::{NEVER, World, acme, add, applied, command, done, log, padded, run, unfinished};
 
@@ -286,6 +287,39 @@ fn a_head_passes_a_commit_that_is_parked_as_refused() {
         assert_eq!(world.published(&acme()), [(1, 300)]);
         world.assert_run(300).await;
         world.audit(&acme()).await;
+    });
+}
+
+/// A nudge finds a refused commit behind what waits for an operator, until it has listed 10,000 items.
+/// After that the commit waits for the operator, too, and the sweep reports the log.
+#[test]
+fn a_refused_commit_behind_too_many_items_waits_for_the_operator() {
+    play(async || {
+        for (conflicts, is_found) in [(9_000, true), (12_000, false)] {
+            let world = World::new();
+            world.accept(&acme(), 300).await;
+            done(&world.processor(), &[world.acme(1..=1)]).await;
+            with_conflicts(&world, conflicts).await;
+            world.faults.refuse_messages(|_| true);
+            done(&world.processor(), &[world.acme(2..=300)]).await;
+            assert!(world.head(&acme()).await.0 > 2, "no cold load publishes the commit again");
+            world.faults.heal();
+            done(&world.processor(), &[world.nudge(&acme())]).await;
+            let is_published = || world.published(&acme()).contains(&(2, 300));
+            assert_eq!(is_published(), is_found);
+
+            let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
+            assert_eq!(report.waiting, 1);
+            let parked = &world.memory.parked;
+            for item in parked.list(&acme(), (Seq(1), ""), usize::MAX).await.expect("memory") {
+                if item.seq == Seq(1) {
+                    parked.remove(&acme(), item.seq, &item.identity).await.expect("memory");
+                }
+            }
+            done(&world.processor(), &[world.nudge(&acme())]).await;
+            assert!(is_published());
+            assert_eq!(world.parked(&acme()).await, [] as [String; 0]);
+        }
     });
 }
 

@@ -351,7 +351,7 @@ fn too_many_faults_an_hour_are_parked() {
         world.env.pass(60 * 60 * 1_000 + 1);
         assert_eq!(world.outcomes(&kill(12).await).await.len(), 2, "an hour later");
         let faults: LogId = log("tally/user:reactor:suspect");
-        let noted = world.memory.parked.list(&faults, Seq::ZERO, 100).await.expect("memory");
+        let noted = world.memory.parked.list(&faults, (Seq::ZERO, ""), 100).await.expect("memory");
         assert_eq!(noted.len(), 1, "faults older than an hour are removed");
     });
 }
@@ -414,10 +414,13 @@ fn the_sweep_has_an_old_lease_removed() {
             done(&world.processor(), &[record, world.acme(4..=4)]).await;
             assert_eq!(world.lease(&acme()).await, Some((1, Step::Whole)));
             let young = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
-            assert_eq!((young.attempted, young.nudged), (0, vec![]));
+            assert_eq!((young.with_ended_lease, young.nudged), (0, vec![]));
             world.env.pass(LEASE_MS);
             let report = world.sweep().sweep(None, 100, NEVER).await.expect("memory");
-            assert_eq!((report.attempted, report.nudged, report.waiting), (1, vec![acme()], 0));
+            assert_eq!(
+                (report.with_ended_lease, report.nudged, report.waiting),
+                (1, vec![acme()], 0)
+            );
             let mut nudge = world.records();
             if is_alone {
                 world.env.pass(OLD_MS);

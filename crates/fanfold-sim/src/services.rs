@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 /// A deposit of this amount makes the view `fragile` panic.
 pub const BREAKING_AMOUNT: i64 = 666;
 
+/// Notes of an organisation: few, so that they are written again and again.
+pub const NOTES: u64 = 5;
+
 /// The deployed version of [`Notes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deployed {
@@ -187,6 +190,9 @@ pub enum NotesCommand {
     Nothing,
     /// Is refused after the note was read.
     Refuse { note: u64 },
+    /// Follows the notes from this one on: the hash of each names the next, for so many steps. Appends
+    /// to the last, or is refused if it does not exist.
+    Follow { note: u64, steps: u64 },
 }
 
 /// The events of [`Notes`].
@@ -232,6 +238,17 @@ fn note(n: u64) -> DocumentId {
     id.expect("`n` and a number is a valid id")
 }
 
+/// The notes that follow a note, each by the hash of the one before it, as far as they are loaded.
+fn followed(docs: &Documents<'_, Note>, first: u64, steps: u64) -> Vec<DocumentId> {
+    let (mut at, mut ids) = (note(first), Vec::new());
+    for _ in 0..steps {
+        let Some(Note { hash, .. }) = docs.get(&at) else { break };
+        at = note(hash % NOTES);
+        ids.push(at.clone());
+    }
+    ids
+}
+
 fn upcast<M: Mark>(kind: &str, from: u32, data: Raw) -> Raw {
     if kind == "appended" && from < M::VERSION {
         return data.change(|fields| {
@@ -256,7 +273,16 @@ impl<M: Mark> Service for Notes<M> {
                 notes.iter().copied().map(note).collect()
             }
             NotesCommand::Nothing => Vec::new(),
-            NotesCommand::Refuse { note: n } => vec![note(*n)],
+            NotesCommand::Refuse { note: n } | NotesCommand::Follow { note: n, .. } => {
+                vec![note(*n)]
+            }
+        }
+    }
+
+    fn more(command: &NotesCommand, docs: &Documents<'_, Note>) -> Vec<DocumentId> {
+        match command {
+            NotesCommand::Follow { note, steps } => followed(docs, *note, *steps),
+            _ => Vec::new(),
         }
     }
 
@@ -297,6 +323,15 @@ impl<M: Mark> Service for Notes<M> {
             NotesCommand::Refuse { note: n } => {
                 let Note { hash, text, .. } = &docs[&note(*n)];
                 return Err(Refused { bytes: text.len(), hash: *hash });
+            }
+            NotesCommand::Follow { note: first, steps } => {
+                let last = followed(docs, *first, *steps).pop().unwrap_or(note(*first));
+                let Note { exists, hash, text } = &docs[&last];
+                if !exists {
+                    return Err(Refused { bytes: text.len(), hash: *hash });
+                }
+                events
+                    .push((last, NotesEvent::Appended { text: "f".to_owned(), mark: M::of(ctx) }));
             }
         }
         Ok(events)

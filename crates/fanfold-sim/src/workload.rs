@@ -4,10 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::executor::World;
-use crate::services::BREAKING_AMOUNT;
+use crate::services::{BREAKING_AMOUNT, NOTES};
 
-/// Notes of an organisation: few, so that they are written again and again.
-const NOTES: u64 = 5;
 /// Most notes that a command writes, and most appends to each.
 const NOTES_MAX: u64 = 4;
 const TIMES_MAX: u64 = 6;
@@ -114,7 +112,7 @@ impl Habits {
             (from..from + world.pick(1..NOTES_MAX)).map(|n| n % NOTES).collect()
         };
         let is_large = world.happens(self.large);
-        let (command, data) = match world.pick(0..10) {
+        let (command, data) = match world.pick(0..11) {
             0..6 => {
                 let log2 = if is_large { BYTES_LARGE_LOG2 } else { BYTES_LOG2 };
                 let bytes = (1 << world.pick(0..log2)) - 1;
@@ -127,6 +125,7 @@ impl Habits {
             }
             6..8 => ("clear", json!({"notes": notes(), "rewrite": world.happens(500)})),
             8 => ("nothing", json!({})),
+            9 => ("follow", json!({"note": world.pick(0..NOTES), "steps": world.pick(0..5)})),
             _ => ("refuse", json!({"note": world.pick(0..NOTES)})),
         };
         ("notes", command, data)

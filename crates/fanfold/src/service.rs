@@ -1,6 +1,7 @@
 //! The trait by which an author owns documents and decides on commands, and its object-safe form for hosts.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::marker::PhantomData;
@@ -17,6 +18,10 @@ use crate::limits::{CODE_BYTES_MAX, EVENT_KINDS_MAX, MESSAGE_BYTES_MAX};
 use crate::names::{DocumentId, LogId, Name, Origin, ServiceName};
 use crate::position::{CommandId, Seq, Time};
 use crate::tagged::{TaggedError, from_tagged};
+
+/// How often [`Service::more`] may ask for new documents for one command. Source: our choice. Each round may cost a read
+/// of the state table.
+pub const MORE_ROUNDS_MAX: usize = 4;
 
 /// A service decides on commands, and folds its events into documents. It must be pure (no I/O, no clock, no
 /// randomness), so that folding a log twice gives the same documents (F9).
@@ -43,6 +48,13 @@ pub trait Service: Send + Sync + 'static {
 
     /// The documents that the decision reads, and all that it may change.
     fn documents(command: &Self::Command) -> Vec<DocumentId>;
+    /// Documents that the decision needs beside `docs`, by what is in those: a command that cancels a booking finds the
+    /// room in the booking. Fanfold loads them and asks again, up to [`MORE_ROUNDS_MAX`] times, until nothing new is
+    /// asked for. Documents that `docs` already has are ignored. The default asks for none.
+    fn more(command: &Self::Command, docs: &Documents<'_, Self::Document>) -> Vec<DocumentId> {
+        let _ = (command, docs);
+        Vec::new()
+    }
     /// A document that no event has touched.
     fn init(id: &DocumentId) -> Self::Document;
     /// The events that follow from the command, each with the document that it changes, or the refusal.
@@ -67,14 +79,14 @@ pub trait Code {
     fn code(&self) -> &'static str;
 }
 
-/// The documents that a command declared, in their state before it.
+/// The documents that a command declared or asked for, in their state before it.
 #[derive(Debug)]
-pub struct Documents<'a, D>(Vec<(&'a DocumentId, std::borrow::Cow<'a, D>)>)
+pub struct Documents<'a, D>(Vec<(&'a DocumentId, Cow<'a, D>)>)
 where
     D: Clone;
 
 impl<D: Clone> Documents<'_, D> {
-    /// The document; `None` if the command did not declare it.
+    /// The document; `None` if the command neither declared it nor asked for it.
     pub fn get(&self, id: &DocumentId) -> Option<&D> {
         self.0.iter().find(|(declared, _)| *declared == id).map(|(_, doc)| doc.as_ref())
     }
@@ -83,11 +95,11 @@ impl<D: Clone> Documents<'_, D> {
 impl<D: Clone> Index<&DocumentId> for Documents<'_, D> {
     type Output = D;
 
-    /// Panics if the command did not declare the document: the command becomes a `faulted` entry.
+    /// Panics if the command neither declared the document nor asked for it: the command becomes a `faulted` entry.
     fn index(&self, id: &DocumentId) -> &D {
         match self.get(id) {
             Some(doc) => doc,
-            None => panic!("the command did not declare the document `{id}`"),
+            None => panic!("neither `documents` nor `more` named the document `{id}`"),
         }
     }
 }
@@ -162,6 +174,8 @@ pub enum Decision {
         /// For people.
         message: String,
     },
+    /// Nothing is decided: the service asks for these documents, which are new.
+    More(Vec<DocumentId>),
 }
 
 /// The object-safe form of a [`Service`]. Commands and events are JSON. Documents are opaque in memory, and JSON when
@@ -177,7 +191,14 @@ pub trait AnyService: Send + Sync {
     fn parse(&self, name: &Name, data: &RawValue) -> Result<AnyCommand, InvalidCommand>;
     /// The documents that the command declares, without repetition.
     fn documents(&self, command: &AnyCommand) -> Result<Vec<DocumentId>, Fault>;
-    /// Decides, and folds the events. `docs` are the documents that the command declared, `None` where none is stored.
+    /// The documents that the command needs beside `docs`, without repetition; see [`Service::more`].
+    fn more(
+        &self,
+        docs: &[(&DocumentId, Option<&AnyDocument>)],
+        command: &AnyCommand,
+    ) -> Result<Vec<DocumentId>, Fault>;
+    /// Decides, and folds the events. `docs` are the documents that the command declared or asked for, `None` where
+    /// none is stored.
     fn decide(
         &self,
         docs: &[(&DocumentId, Option<&AnyDocument>)],
@@ -205,7 +226,7 @@ fn typed<T: 'static>(any: &(dyn Any + Send + Sync)) -> Result<&T, Fault> {
 #[derive(Deserialize)]
 pub(crate) struct Written<'a> {
     #[serde(rename = "type", borrow)]
-    pub(crate) kind: std::borrow::Cow<'a, str>,
+    pub(crate) kind: Cow<'a, str>,
     /// Absent for variants without content. `null` is content: a variant may hold an `Option`.
     #[serde(default = "Raw::empty")]
     pub(crate) data: Raw,
@@ -232,6 +253,35 @@ impl<S: Service> Hosted<S> {
     fn decode_event(event: &Event) -> Result<S::Event, Fault> {
         decode_event(S::EVENTS, S::upcast, event)?
             .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", event.kind)))
+    }
+
+    /// The documents before a command, in the service's own type.
+    fn before<'a>(
+        docs: &[(&'a DocumentId, Option<&'a AnyDocument>)],
+    ) -> Result<Documents<'a, S::Document>, Fault> {
+        let mut before = Vec::with_capacity(docs.len());
+        for &(id, doc) in docs {
+            before.push((
+                id,
+                match doc {
+                    Some(doc) => Cow::Borrowed(typed::<S::Document>(doc.as_ref())?),
+                    None => Cow::Owned(catch("init", || S::init(id))?),
+                },
+            ));
+        }
+        Ok(Documents(before))
+    }
+
+    /// The documents that a command asks for and does not have.
+    fn asked(
+        command: &S::Command,
+        before: &Documents<'_, S::Document>,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let mut more = catch("more", || S::more(command, before))?;
+        more.retain(|id| before.get(id).is_none());
+        more.sort();
+        more.dedup();
+        Ok(more)
     }
 
     fn read_document(json: &[u8]) -> Result<S::Document, Fault> {
@@ -316,25 +366,26 @@ impl<S: Service> AnyService for Hosted<S> {
         Ok(declared)
     }
 
+    fn more(
+        &self,
+        docs: &[(&DocumentId, Option<&AnyDocument>)],
+        command: &AnyCommand,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        Self::asked(typed::<S::Command>(command.as_ref())?, &Self::before(docs)?)
+    }
+
     fn decide(
         &self,
         docs: &[(&DocumentId, Option<&AnyDocument>)],
         command: &AnyCommand,
         ctx: &Context,
     ) -> Result<Decision, Fault> {
-        use std::borrow::Cow;
         let command = typed::<S::Command>(command.as_ref())?;
-        let mut before = Vec::with_capacity(docs.len());
-        for &(id, doc) in docs {
-            before.push((
-                id,
-                match doc {
-                    Some(doc) => Cow::Borrowed(typed::<S::Document>(doc.as_ref())?),
-                    None => Cow::Owned(catch("init", || S::init(id))?),
-                },
-            ));
+        let before = Self::before(docs)?;
+        let more = Self::asked(command, &before)?;
+        if !more.is_empty() {
+            return Ok(Decision::More(more));
         }
-        let before = Documents(before);
         let decided = catch("decide", || {
             S::decide(&before, command, ctx)
                 .map_err(|rejection| (rejection.code().to_owned(), rejection.to_string()))
@@ -359,7 +410,7 @@ impl<S: Service> AnyService for Hosted<S> {
                 None => {
                     let doc = before.get(&event.document).ok_or_else(|| {
                         Fault::new(format!(
-                            "`decide` changes the document `{}`, which `documents` did not declare",
+                            "`decide` changes the document `{}`, which neither `documents` nor `more` named",
                             event.document
                         ))
                     })?;

@@ -355,8 +355,11 @@ impl Processor {
         let now = self.ports.env.now();
         let commands: Vec<Arc<Command>> = works.iter().map(|work| work.command.clone()).collect();
         for work in works {
-            // Never refused: each has the seq after the one before it.
-            let _ = log.decide(work, now);
+            // Each has the seq after the one before it. So if it is refused, its service asks for
+            // documents that are not in memory, and the next pass loads them.
+            if log.decide(work, now).is_err() {
+                break;
+            }
         }
         let mut commands = commands.iter();
         for mut sealed in log.seal() {

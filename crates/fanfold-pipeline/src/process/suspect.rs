@@ -30,7 +30,7 @@ use fanfold::log::{Prepared, Work};
 use fanfold::{Fault, Log, LogId, Seq, Time};
 
 use super::gather::{Arrival, ReceivedRecord};
-use super::tables::{Blocked, PARKED_PER_READ};
+use super::tables::{Blocked, PARKED_PER_READ, PROVIDE_ROUNDS_MAX};
 use super::{LogWork, Pass, Processor};
 use crate::BatchOutcome;
 use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_lease};
@@ -241,10 +241,14 @@ impl Processor {
             self.write_step(work, Step::Deciding(seq)).await?;
             log.prepare(seq, at, command)
         };
-        if !log.wants([&next]).is_empty() {
+        for _ in 0..PROVIDE_ROUNDS_MAX {
+            let wants = log.wants([&next]);
+            if wants.is_empty() {
+                break;
+            }
             // Reading documents runs the author's code, too, but is not the command's fault.
             self.write_step(work, Step::Loading).await?;
-            self.provide_for(log, std::slice::from_ref(&next), deadline).await?;
+            self.provide(log, wants, deadline).await?;
             if log.is_behind() {
                 self.catch_up(log, deadline).await?;
                 return Ok(Pass::Again);

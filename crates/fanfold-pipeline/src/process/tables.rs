@@ -14,6 +14,7 @@ use fanfold::entry::Outcome;
 use fanfold::invariant::Breach;
 use fanfold::knob::Knob;
 use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
+use fanfold::service::MORE_ROUNDS_MAX;
 use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time, with_causes};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -30,6 +31,9 @@ use crate::ports::{
 pub(super) const COMMITS_PER_READ: Knob = Knob::new(100, 1);
 /// Keys per read of the state table. Source: the port's limit.
 const KEYS_PER_READ: Knob = Knob::new(1_000, 1);
+/// Rounds of loading before a decision. Source: first the windows and the declared documents, then
+/// the entries that repeats point to, and then what the service asks for.
+pub(super) const PROVIDE_ROUNDS_MAX: usize = 2 + MORE_ROUNDS_MAX;
 /// Parked items per read of the parked table. One call takes up about as many.
 pub(super) const PARKED_PER_READ: Knob = Knob::new(1_000, 4);
 /// Refused commits that one call reads and publishes again. Source: each has up to 350 KiB.
@@ -177,7 +181,7 @@ impl Processor {
                 wants.extend(log.wants_to_fold(&entries));
                 decoded.push((entries, bytes));
             }
-            self.provide(log, wants).await?;
+            self.provide(log, wants, deadline).await?;
             for (entries, bytes) in decoded {
                 log.fold(entries, bytes)?;
             }
@@ -204,25 +208,29 @@ impl Processor {
         works: &[Work],
         deadline: Time,
     ) -> Result<(), Blocked> {
-        for _ in 0..2 {
+        for _ in 0..PROVIDE_ROUNDS_MAX {
             let wants = log.wants(works);
-            let any_window = wants.iter().any(|want| matches!(want, Want::Window(_)));
-            let entry = |want: &Want| if let Want::Entry(seq) = want { Some(*seq) } else { None };
-            let seqs: Vec<Seq> = wants.iter().filter_map(entry).collect();
-            self.provide(log, wants).await?;
-            // Repeated ids may be far apart in the journal, so each read asks for few commits.
-            let per_read = seqs.len().min(COMMITS_PER_READ.get());
-            let mut sent = self.commands_at(log.id(), &seqs, per_read, deadline).await?;
-            seqs.iter().for_each(|seq| log.provide_entry(*seq, sent.remove(seq)));
-            if !any_window {
+            if wants.is_empty() {
                 break;
             }
+            self.provide(log, wants, deadline).await?;
         }
         Ok(())
     }
 
-    /// Loads items of the state table into the log.
-    async fn provide(&self, log: &mut Log, wants: BTreeSet<Want>) -> Result<(), Blocked> {
+    /// Loads items of the state table and the journal into the log.
+    pub(super) async fn provide(
+        &self,
+        log: &mut Log,
+        wants: BTreeSet<Want>,
+        deadline: Time,
+    ) -> Result<(), Blocked> {
+        let entry = |want: &Want| if let Want::Entry(seq) = want { Some(*seq) } else { None };
+        let seqs: Vec<Seq> = wants.iter().filter_map(entry).collect();
+        // Repeated ids may be far apart in the journal, so each read asks for few commits.
+        let per_read = seqs.len().min(COMMITS_PER_READ.get());
+        let mut sent = self.commands_at(log.id(), &seqs, per_read, deadline).await?;
+        seqs.iter().for_each(|seq| log.provide_entry(*seq, sent.remove(seq)));
         let stored = wants.into_iter().filter_map(|want| Some((log.state_key(&want)?, want)));
         let (keys, wants): (Vec<StateKey>, Vec<Want>) = stored.unzip();
         for (keys, wants) in keys.chunks(KEYS_PER_READ.get()).zip(wants.chunks(KEYS_PER_READ.get()))

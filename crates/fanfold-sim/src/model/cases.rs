@@ -22,6 +22,8 @@ pub enum Case {
     OlderVersion,
     /// A service refused a command after it read a document.
     Refused,
+    /// A decision asked for more documents.
+    Followed,
     /// A repeated command was recognised.
     Duplicate,
     /// A client used an id for another command.
@@ -52,12 +54,13 @@ pub enum Case {
 
 impl Case {
     /// Every case.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SeveralEvents,
         Self::MadeAgain,
         Self::NoEvents,
         Self::OlderVersion,
         Self::Refused,
+        Self::Followed,
         Self::Duplicate,
         Self::IdReused,
         Self::Stale,
@@ -84,6 +87,11 @@ impl Model {
 
     /// Counts the case that an entry shows.
     pub(super) fn count(&mut self, log: &LogId, entry: &Entry) {
+        if matches!(entry.outcome, Outcome::Accepted(_))
+            && entry.command.as_ref().is_some_and(|name| name.as_str() == "follow")
+        {
+            self.came_upon(Case::Followed);
+        }
         match &entry.outcome {
             Outcome::Accepted(events) if events.is_empty() => self.came_upon(Case::NoEvents),
             Outcome::Accepted(events) => {

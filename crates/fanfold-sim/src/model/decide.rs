@@ -97,17 +97,10 @@ impl Model {
             Ok(parsed) => parsed,
             Err(invalid) => return Some(rejected(&invalid)),
         };
-        let declared = match service.documents(&parsed) {
+        let mut ids = match service.documents(&parsed) {
             Ok(declared) => declared,
             Err(fault) => return Some(faulted(&fault)),
         };
-        let docs: Vec<(&DocumentId, Option<&AnyDocument>)> = declared
-            .iter()
-            .map(|id| {
-                let document = model.documents.get(id).and_then(|(document, _)| document.as_ref());
-                (id, document)
-            })
-            .collect();
         let ctx = Context {
             log: log.clone(),
             seq: entry.seq,
@@ -116,7 +109,21 @@ impl Model {
             id: command.id,
             timestamp: command.timestamp,
         };
-        Some(match service.decide(&docs, &parsed, &ctx) {
+        let decided = loop {
+            let docs = ids.iter().map(|id| {
+                let document = model.documents.get(id).and_then(|(document, _)| document.as_ref());
+                (id, document)
+            });
+            let docs: Vec<(&DocumentId, Option<&AnyDocument>)> = docs.collect();
+            let more = match service.decide(&docs, &parsed, &ctx) {
+                Ok(Decision::More(more)) => more,
+                decided => break decided,
+            };
+            ids.extend(more);
+        };
+        Some(match decided {
+            // The simulator's services never ask too often.
+            Ok(Decision::More(_)) => return None,
             Err(fault) => faulted(&fault),
             Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { documents, .. })

@@ -15,7 +15,7 @@ use crate::invariant::Breach;
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
 use crate::position::{Seq, Time};
-use crate::service::{AnyCommand, AnyDocument, Context, Decision, InvalidCommand};
+use crate::service::{AnyCommand, AnyDocument, Context, Decision, InvalidCommand, MORE_ROUNDS_MAX};
 use crate::window::Sighting;
 
 /// Bytes of the brackets around the entries, and of the comma before one.
@@ -90,7 +90,8 @@ impl Log {
     }
 
     /// Decides the command after the tail. Everything that [`Log::wants`] returns for it must have
-    /// been provided. Returns work that is not at `Place::Next`.
+    /// been provided. Returns work that is not at `Place::Next`, and work whose service asks for
+    /// documents that are not in memory: then [`Log::wants`] returns those, too.
     pub fn decide(&mut self, work: Work, now: Time) -> Result<(), Work> {
         if work.seq != self.tail.next() {
             return Err(work);
@@ -101,7 +102,13 @@ impl Log {
         let outcome = match self.sight(&work.command, time) {
             Sighting::Known(of) => self.repeated(&work.command, digest, of),
             Sighting::Unknown => Outcome::Stale,
-            Sighting::New => self.outcome(&work, time, &mut changed),
+            Sighting::New => match self.outcome(&work, time, &mut changed) {
+                Some(outcome) => outcome,
+                None => {
+                    self.asks_for_more = true;
+                    return Err(work);
+                }
+            },
         };
         let seq = work.seq;
         let Command { origin, id, name, .. } = &*work.command;
@@ -171,12 +178,13 @@ impl Log {
         entry.map(Sent::from).next().or_else(known).or_else(provided)
     }
 
+    /// `None`: a document that the service asks for is not in memory.
     fn outcome(
         &self,
         work: &Work,
         time: Time,
         changed: &mut Vec<(DocumentId, AnyDocument, usize)>,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         let Command { origin, id, timestamp, data, .. } = &*work.command;
         let faulted = |fault: &Fault| Outcome::Faulted {
             message: fault.message().to_owned(),
@@ -187,17 +195,10 @@ impl Log {
             Prepared::Ready { command, documents } => (command, documents),
             Prepared::Invalid(invalid) => {
                 let message = Fault::new(invalid.to_string()).message().to_owned();
-                return Outcome::rejected(invalid.code(), message);
+                return Some(Outcome::rejected(invalid.code(), message));
             }
-            Prepared::Faulted(fault) => return faulted(fault),
+            Prepared::Faulted(fault) => return Some(faulted(fault)),
         };
-        let mut docs = Vec::with_capacity(documents.len());
-        for id in documents {
-            match self.documents.get(id) {
-                Some(held) => docs.push((id, held.value.as_ref())),
-                None => return faulted(&Fault::new(format!("the document `{id}` was not loaded"))),
-            }
-        }
         let ctx = Context {
             log: self.id.clone(),
             seq: work.seq,
@@ -206,23 +207,39 @@ impl Log {
             id: *id,
             timestamp: *timestamp,
         };
-        match self.service.decide(&docs, command, &ctx) {
+        let Some(docs) = self.held(documents) else {
+            return Some(faulted(&Fault::new("a document was not loaded")));
+        };
+        let mut decided = self.service.decide(&docs, command, &ctx);
+        let mut ids = Vec::new();
+        for _ in 0..MORE_ROUNDS_MAX {
+            let Ok(Decision::More(more)) = decided else { break };
+            if ids.is_empty() {
+                ids.clone_from(documents);
+            }
+            ids.extend(more);
+            decided = self.service.decide(&self.held(&ids)?, command, &ctx);
+        }
+        Some(match decided {
             Err(fault) => faulted(&fault),
+            Ok(Decision::More(_)) => faulted(&Fault::new(format!(
+                "`more` asks for new documents more than {MORE_ROUNDS_MAX} times"
+            ))),
             Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { events, documents }) => {
                 if let Some((id, _, bytes)) =
                     documents.iter().find(|(_, _, bytes)| *bytes > DOCUMENT_BYTES_MAX.get())
                 {
-                    return too_large(
+                    return Some(too_large(
                         &format!("the document `{id}`"),
                         *bytes,
                         DOCUMENT_BYTES_MAX.get(),
-                    );
+                    ));
                 }
                 *changed = documents;
                 Outcome::Accepted(events)
             }
-        }
+        })
     }
 
     /// Everything decided since the last call, as commits. The caller appends them in order, one after another.

@@ -32,7 +32,7 @@ use crate::invariant;
 use crate::invariant::Breach;
 use crate::names::{DocumentId, LogId, Name, Origin};
 use crate::position::{CommandId, Seq, Time};
-use crate::service::{AnyDocument, AnyService};
+use crate::service::{AnyCommand, AnyDocument, AnyService, MORE_ROUNDS_MAX};
 use crate::window::{Sighting, Window};
 
 use self::shelf::{AboveHead, Held, OVERHEAD_BYTES, Shelf};
@@ -116,6 +116,9 @@ pub enum Place {
     Beyond,
 }
 
+/// A document before a command; `None` where none is stored.
+type Before<'a> = (&'a DocumentId, Option<&'a AnyDocument>);
+
 /// One log, in memory.
 pub struct Log {
     id: LogId,
@@ -134,6 +137,8 @@ pub struct Log {
     windows_split: bool,
     /// The wanted entries of the journal for the next commands; `None` if there is no entry.
     firsts: HashMap<Seq, Option<Sent>>,
+    /// Whether the service has asked for more documents once. Before, nothing asks it for them in advance.
+    asks_for_more: bool,
     prev: Arc<Prev>,
     since: AboveHead,
     open: decide::Open,
@@ -172,6 +177,7 @@ impl Log {
             windows,
             windows_split,
             firsts: HashMap::new(),
+            asks_for_more: false,
             prev: Arc::new(head.prev),
             since: AboveHead::default(),
             open: decide::Open::default(),
@@ -248,8 +254,11 @@ impl Log {
         self.since.published(first);
     }
 
-    /// What must be provided before these commands can be decided. The caller asks again after it has provided windows,
-    /// because only they show which ids come again.
+    /// What must be provided before these commands can be decided. The caller asks again after it has provided it, until
+    /// nothing is missing: only windows show which ids come again, and only documents show which others are needed.
+    ///
+    /// For the first command this is exact. For the others it may be wrong, because the commands before them change
+    /// documents.
     pub fn wants<'a>(&self, works: impl IntoIterator<Item = &'a Work>) -> BTreeSet<Want> {
         let mut wants = BTreeSet::new();
         for work in works {
@@ -260,11 +269,41 @@ impl Log {
             {
                 wants.insert(Want::Entry(first));
             }
-            if let Prepared::Ready { documents, .. } = &work.prepared {
+            if let Prepared::Ready { command, documents } = &work.prepared {
                 documents.iter().for_each(|id| self.want_document(id, &mut wants));
+                if self.asks_for_more {
+                    self.want_more(command, documents.clone(), &mut wants);
+                }
             }
         }
         wants
+    }
+
+    fn want_more(
+        &self,
+        command: &AnyCommand,
+        mut ids: Vec<DocumentId>,
+        wants: &mut BTreeSet<Want>,
+    ) {
+        for _ in 0..MORE_ROUNDS_MAX {
+            // A missing document is wanted already. A fault comes again when the command is decided.
+            let Some(docs) = self.held(&ids) else { return };
+            let Ok(more) = self.service.more(&docs, command) else { return };
+            if more.is_empty() {
+                return;
+            }
+            more.iter().for_each(|id| self.want_document(id, wants));
+            ids.extend(more);
+        }
+    }
+
+    /// These documents; `None` if one is not in memory.
+    fn held<'a>(&'a self, ids: &'a [DocumentId]) -> Option<Vec<Before<'a>>> {
+        let mut docs = Vec::with_capacity(ids.len());
+        for id in ids {
+            docs.push((id, self.documents.get(id)?.value.as_ref()));
+        }
+        Some(docs)
     }
 
     fn want_document(&self, id: &DocumentId, wants: &mut BTreeSet<Want>) {

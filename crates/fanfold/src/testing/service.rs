@@ -12,7 +12,7 @@ use crate::catch::Fault;
 use crate::entry::{Event, Outcome, Raw};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
-use crate::service::{AnyDocument, AnyService, Decision, Service, decode_event};
+use crate::service::{AnyDocument, AnyService, Decision, MORE_ROUNDS_MAX, Service, decode_event};
 
 /// A service and its stored documents.
 pub struct UnderTest<S> {
@@ -130,9 +130,21 @@ impl<S: Service> ServiceKit<S> {
             }
         };
         let mut loaded = Vec::new();
-        for id in service.documents(&command)? {
-            let document = self.load(&id)?;
-            loaded.push((id, document));
+        let mut asked = service.documents(&command)?;
+        let mut rounds = 0;
+        while !asked.is_empty() {
+            for id in asked.drain(..) {
+                let document = self.load(&id)?;
+                loaded.push((id, document));
+            }
+            let before: Vec<_> = loaded.iter().map(|(id, doc)| (id, doc.as_ref())).collect();
+            asked = service.more(&before, &command)?;
+            rounds += 1;
+            if rounds > MORE_ROUNDS_MAX && !asked.is_empty() {
+                let message =
+                    format!("`more` asks for new documents more than {MORE_ROUNDS_MAX} times");
+                return Err(Fault::new(message));
+            }
         }
         let before: Vec<_> = loaded.iter().map(|(id, doc)| (id, doc.as_ref())).collect();
         let context = self.context();
@@ -140,6 +152,9 @@ impl<S: Service> ServiceKit<S> {
             Ok(match service.decide(&before, &command, &context)? {
                 Decision::Rejected { code, message } => (Outcome::rejected(code, message), vec![]),
                 Decision::Accepted { events, documents } => (Outcome::Accepted(events), documents),
+                Decision::More(_) => {
+                    return Err(Fault::new("`more` asks for other documents again"));
+                }
             })
         };
         let ((outcome, after), (again, _)) = (decide()?, decide()?);

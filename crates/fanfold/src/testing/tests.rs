@@ -247,7 +247,7 @@ fn invalid_commands_have_the_outcomes_of_production() {
         .when("panic", json!({}))
         .then_faulted("out of paper")
         .when("undeclared", json!({ "id": "a" }))
-        .then_faulted("did not declare");
+        .then_faulted("neither `documents` nor `more` named");
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub(crate) enum Command {
     Refuse {
         message: String,
     },
+    /// Touches the last counter of a chain: the text of each is the name of the next.
+    Chase {
+        counter: DocumentId,
+    },
     Fail {
         counter: DocumentId,
         how: How,
@@ -161,6 +165,19 @@ impl Code for Rejection {
     }
 }
 
+/// The counters behind this one, as far as they are loaded, and one more.
+fn chain(counters: &Documents<'_, Counter>, first: &DocumentId) -> Vec<DocumentId> {
+    let (mut at, mut behind) = (first.clone(), vec![]);
+    while let Some(counter) = counters.get(&at)
+        && let Ok(next) = DocumentId::new(counter.text.as_str())
+    {
+        assert_ne!(next.as_str(), "off", "the chain is off");
+        behind.push(next.clone());
+        at = next;
+    }
+    behind
+}
+
 impl<const V: u32> Service for Counters<V> {
     const NAME: &'static str = "counters";
     const DOCUMENT_VERSION: u32 = V;
@@ -182,7 +199,15 @@ impl<const V: u32> Service for Counters<V> {
             | Command::Touch { counter }
             | Command::Carry { counter, .. }
             | Command::Grow { counter, .. }
+            | Command::Chase { counter }
             | Command::Fail { counter, .. } => vec![counter.clone()],
+        }
+    }
+
+    fn more(command: &Command, counters: &Documents<'_, Counter>) -> Vec<DocumentId> {
+        match command {
+            Command::Chase { counter } => chain(counters, counter),
+            _ => vec![],
         }
     }
 
@@ -209,6 +234,10 @@ impl<const V: u32> Service for Counters<V> {
                 vec![(from.clone(), Event::Taken { by: *by, total }), added(to, *by, 0)?]
             }
             Command::Touch { counter } => vec![(counter.clone(), Event::Touched)],
+            Command::Chase { counter } => {
+                let last = chain(counters, counter).pop().unwrap_or_else(|| counter.clone());
+                vec![(last, Event::Touched)]
+            }
             Command::Nothing => vec![],
             Command::Carry { counter, text } => {
                 vec![(counter.clone(), Event::Carried { text: text.clone() })]

@@ -84,6 +84,62 @@ fn commands_become_entries() {
     ]);
 }
 
+/// A decision asks for documents by what is in those it has, in four rounds at most. It makes no
+/// difference whether they are in memory.
+#[test]
+fn a_decision_asks_for_more_documents() {
+    let carry = |counter, text| ("carry", json!({"counter": counter, "text": text}));
+    let chase = |counter| ("chase", json!({"counter": counter}));
+    let touched = |counter| json!({"a": [happened("touched", counter, &json!({}))]});
+    let too_many = json!({"f": {
+        "message": "`more` asks for new documents more than 4 times", "data": {"counter": "a"},
+    }});
+    let chain = [carry("a", "b"), carry("b", "c"), carry("c", "d"), carry("d", "e")];
+    for is_cold in [false, true] {
+        let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+        let mut send = |(name, data): (&str, Value)| {
+            if is_cold {
+                process = Process::new(service::<1>());
+            }
+            let id = world.tail().0 + 1;
+            entry_json(&world.send(&mut process, ("ann", id), name, &data))["r"].clone()
+        };
+        for carried in chain.clone() {
+            send(carried);
+        }
+        assert_eq!(send(chase("a")), touched("e"));
+        assert_eq!(send(chase("d")), touched("e"));
+        send(carry("e", "f"));
+        assert_eq!(send(chase("a")), too_many);
+        assert_eq!(send(chase("b")), touched("f"));
+        send(carry("b", "off"));
+        let message = send(chase("a"))["f"]["message"].to_string();
+        assert!(message.contains("`more` panicked: "), "{message}");
+        assert!(message.contains("the chain is off"), "{message}");
+    }
+}
+
+/// Commands of one batch change the documents that later ones ask for. The log decides as many as it
+/// can, and asks in advance from then on.
+#[test]
+fn a_batch_stops_at_a_decision_that_asks_for_a_document_outside_memory() {
+    let (mut world, mut process) = (World::new(), Process::new(service::<1>()));
+    for id in 1..=20 {
+        let next = format!("n{id}");
+        world.accept("ann", 2 * id, "carry", &json!({"counter": "a", "text": next}));
+        world.accept("ann", 2 * id + 1, "chase", &json!({"counter": "a"}));
+    }
+    let all: Vec<Seq> = (1..=40).map(Seq).collect();
+    world.process(&mut process, &all).expect("the process does not crash");
+    let touched = world.entries.iter().filter_map(|entry| match &entry.outcome {
+        Outcome::Accepted(events) if events[0].kind.as_str() == "touched" => {
+            Some(events[0].document.as_str().to_owned())
+        }
+        _ => None,
+    });
+    assert!(touched.eq((1..=20).map(|id| format!("n{id}"))));
+}
+
 #[test]
 fn a_service_that_breaks_a_rule_makes_a_faulted_entry() {
     for (how, message) in [
@@ -92,10 +148,13 @@ fn a_service_that_breaks_a_rule_makes_a_faulted_entry() {
         ("panic_in_evolve", "`evolve` panicked: no hands"),
         ("panic_writing_an_event", "`Event` panicked: no ink"),
         ("panic_reading_an_event", "`Event` panicked: no glasses"),
-        ("read_undeclared", "`decide` panicked: the command did not declare the document `a`"),
+        (
+            "read_undeclared",
+            "`decide` panicked: neither `documents` nor `more` named the document `a`",
+        ),
         (
             "change_undeclared",
-            "`decide` changes the document `a`, which `documents` did not declare",
+            "`decide` changes the document `a`, which neither `documents` nor `more` named",
         ),
         ("unlisted_event", "`EVENTS` does not list `unlisted`"),
         ("unwritable_event", "an event cannot be written: no paper"),

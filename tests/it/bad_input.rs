@@ -237,13 +237,17 @@ fn batches() -> Vec<Case> {
 
 fn reads() -> Vec<Case> {
     let mut cases = vec![
-        get("/logs/ledger/org:nobody", (404, "unknown-log"), "`ledger/org:nobody`"),
-        get("/logs/ledger/org:nobody/1", (404, "unknown-log"), "`ledger/org:nobody`"),
+        get(
+            "/logs/ledger/org:nobody/1",
+            (404, "unknown-seq"),
+            "`ledger/org:nobody` has no seq 1: no command was accepted for it yet",
+        ),
         get("/logs/lodger/org:acme", (404, "unknown-service"), "`lodger`"),
         get("/logs/ledger/org:acme/2", (404, "unknown-seq"), "no seq 2"),
         get("/logs/ledger/org:acme/2?wait=100", (404, "unknown-seq"), "no seq 2"),
         get("/views/lodgers/ledger/org:acme", (404, "unknown-view"), "`lodgers`"),
-        get("/views/balances/ledger/org:nobody", (404, "unknown-log"), "`ledger/org:nobody`"),
+        get("/views/balances/ledger/org:nobody?seq=1", (404, "unknown-seq"), "`ledger/org:nobody`"),
+        get("/views/balances/ledger/org:nobody/cash", (404, "unknown-row"), "`cash`"),
         get("/views/balances/ledger/org:acme?seq=2", (404, "unknown-seq"), "no seq 2"),
         get("/views/balances/ledger/org:acme/none?seq=1&wait=5000", (404, "unknown-row"), "`none`"),
         get("/", (404, "unknown-route"), "`/`"),
@@ -376,7 +380,8 @@ fn bad_input_is_answered_with_its_problem() {
     check(&world, methods().iter().map(|(case, allow)| (case, *allow)));
 
     // None of them was accepted, and the host still works.
-    world.get(&format!("/logs/ledger/org:{victim}")).expect(404);
+    let log = world.get(&format!("/logs/ledger/org:{victim}")).expect(200);
+    assert_eq!(log.json["accepted"], 0);
     let log = world.get(&format!("/logs/ledger/org:{acme}")).expect(200);
     assert_eq!(log.json["accepted"], 1);
     let good = in_world(&world, &with("id", json!(1)));

@@ -134,7 +134,7 @@ fn the_host_reports_its_health() {
 fn the_host_counts_requests_and_commands() {
     let world = World::local();
     world.send("ledger", "open", 1, "acme", json!({"account": "cash"})).expect(202);
-    world.get("/logs/ledger/org:nobody").expect(404);
+    world.get("/logs/lodger/org:nobody").expect(404);
     let metrics = world.get("/metrics").expect(200);
     for line in [
         r#"fanfold_http_requests_total{method="POST",route="/command",status="202"} 1"#,

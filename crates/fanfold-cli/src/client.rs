@@ -249,12 +249,6 @@ impl Answer {
         is_temporary_status(self.status)
     }
 
-    /// Whether it is the problem of this kind, such as `unknown-log`.
-    pub(crate) fn is_problem(&self, slug: &str) -> bool {
-        let problem = self.parsed::<Problem>();
-        problem.is_some_and(|p| p.kind.strip_prefix("urn:fanfold:problem:") == Some(slug))
-    }
-
     /// The answer as a `T`. A refusal is an error that says why.
     pub(crate) fn read<'a, T: Deserialize<'a>>(&'a self) -> anyhow::Result<T> {
         if !self.is_success() {

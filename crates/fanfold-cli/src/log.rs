@@ -61,10 +61,6 @@ impl Log {
                 .query("from", from)
                 .query("limit", PAGE_MAX);
             let answer = self.page(&client, &target)?;
-            if self.follow && answer.is_problem("unknown-log") {
-                sleep(FOLLOW_EVERY);
-                continue;
-            }
             let page: Page<'_> = answer.read()?;
             if from > self.from && page.tail < from - 1 {
                 bail!(

@@ -9,6 +9,7 @@ use axum::response::Response;
 use fanfold::limits::REQUEST_COMMANDS_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ingest::IngestError;
+use fanfold_pipeline::read::Awaited;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -16,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::params::Query;
 use crate::problem::{Kind, Problem};
-use crate::{Api, body, json};
+use crate::{Api, body, json, logs};
 
 /// Characters to encode in a path's segment: all but letters, digits, and those that RFC 3986
 /// allows there (`pchar`) and that names often have.
@@ -41,18 +42,28 @@ struct Answers {
     results: Vec<Answer>,
 }
 
-/// Handles `POST /command`.
+/// Handles `POST /command`. With `wait`, the answer is the entry, once it is there within this time;
+/// otherwise, and without `wait`, it is the receipt.
 pub(crate) async fn one(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
+    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms(api.wait_ms_max)?;
     let body = body::read(request).await?;
     body::not_empty(&body)?;
     match ingest(&api, &[&body]).await.pop() {
         Some(Answer::Receipt(receipt)) => {
-            let mut response = json::answer(StatusCode::ACCEPTED, &receipt)?;
+            let Receipt { log, seq } = &receipt;
+            let entry = match wait_ms {
+                0 => None,
+                // The command is accepted, so an error of the read must not hide the receipt.
+                ms => api.reads.entry(log, *seq, ms).await.ok(),
+            };
+            let mut response = match entry {
+                Some(Awaited::Ready(entry)) => logs::shown(&api, log, entry, false)?,
+                _ => json::answer(StatusCode::ACCEPTED, &receipt)?,
+            };
             if let Ok(location) = HeaderValue::try_from(location(&receipt)) {
                 response.headers_mut().insert(LOCATION, location);
             }

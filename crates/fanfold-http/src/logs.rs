@@ -115,15 +115,30 @@ pub(crate) async fn entry(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let (log, seq) = (path.log()?, path.seq()?);
-    let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms(api.wait_ms_max)?;
-    answer(&log, api.reads.entry(&log, seq, wait_ms).await?)
+    let query = Query::parse(query.as_deref(), &["wait", "raw"])?;
+    let (wait_ms, raw) = (query.wait_ms(api.wait_ms_max)?, query.flag("raw")?);
+    answer(&api, &log, api.reads.entry(&log, seq, wait_ms).await?, raw)
 }
 
-fn answer(log: &LogId, entry: Awaited<Entry>) -> Result<Response, Problem> {
+fn answer(api: &Api, log: &LogId, entry: Awaited<Entry>, raw: bool) -> Result<Response, Problem> {
     match entry {
-        Awaited::Ready(entry) => json::answer(StatusCode::OK, &EntryJson::new(log, &entry)),
+        Awaited::Ready(entry) => shown(api, log, entry, raw),
         Awaited::Pending { seq, parked } => views::pending(seq, parked.as_ref()),
     }
+}
+
+/// The answer that shows an entry: as it is stored if `raw`, else with its events in their current
+/// versions.
+pub(crate) fn shown(
+    api: &Api,
+    log: &LogId,
+    mut entry: Entry,
+    raw: bool,
+) -> Result<Response, Problem> {
+    if !raw {
+        api.reads.bring_up_to_date(log, &mut entry);
+    }
+    json::answer(StatusCode::OK, &EntryJson::new(log, &entry))
 }
 
 /// Handles `GET /logs/{service}/{partition}`: a page of entries, or, if the query has `user`,
@@ -135,14 +150,17 @@ pub(crate) async fn entries(
 ) -> Result<Response, Problem> {
     let log = path.log()?;
     if Query::has_any(query.as_deref(), &["user", "client", "id"]) {
-        let query = Query::parse(query.as_deref(), &["user", "client", "id", "wait"])?;
+        let query = Query::parse(query.as_deref(), &["user", "client", "id", "wait", "raw"])?;
         let (origin, id) = (query.origin()?, query.id()?);
-        let wait_ms = query.wait_ms(api.wait_ms_max)?;
-        return answer(&log, api.reads.lookup(&log, &origin, id, wait_ms).await?);
+        let (wait_ms, raw) = (query.wait_ms(api.wait_ms_max)?, query.flag("raw")?);
+        return answer(&api, &log, api.reads.lookup(&log, &origin, id, wait_ms).await?, raw);
     }
-    let query = Query::parse(query.as_deref(), &["from", "limit"])?;
+    let query = Query::parse(query.as_deref(), &["from", "limit", "raw"])?;
     let (from, limit) = (query.seq("from")?.unwrap_or(Seq(1)), query.limit()?);
-    let page = api.reads.entries(&log, from, limit).await?;
+    let mut page = api.reads.entries(&log, from, limit).await?;
+    if !query.flag("raw")? {
+        page.entries.iter_mut().for_each(|entry| api.reads.bring_up_to_date(&log, entry));
+    }
     json::answer(
         StatusCode::OK,
         &PageJson {

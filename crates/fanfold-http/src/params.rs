@@ -147,6 +147,15 @@ impl Query {
         }
     }
 
+    /// Whether `name` is there, without a value or as `true`.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("" | "true") => Ok(true),
+            Some(_) => Err(bad(name, "must be `true` or `false`, or have no value")),
+        }
+    }
+
     /// Whether `order` is `desc`.
     pub(crate) fn descending(&self) -> Result<bool, Problem> {
         match self.get("order") {
@@ -183,7 +192,7 @@ mod tests {
     use super::*;
     use crate::limits::WAIT_MS_MAX;
 
-    const KNOWN: &[&str] = &["wait", "limit", "from", "after", "prefix", "order"];
+    const KNOWN: &[&str] = &["wait", "limit", "from", "after", "prefix", "order", "raw"];
 
     fn parse(raw: &str) -> Result<Query, Problem> {
         Query::parse(Some(raw), KNOWN)
@@ -200,6 +209,10 @@ mod tests {
         assert_eq!(query.seq("from"), Ok(Some(Seq(7))));
         assert_eq!(query.after(), Ok(None));
         assert_eq!(query.descending(), Ok(true));
+        for (raw, is_set) in [("", false), ("raw", true), ("raw=true", true), ("raw=false", false)]
+        {
+            assert_eq!(parse(raw).and_then(|query| query.flag("raw")), Ok(is_set), "{raw}");
+        }
     }
 
     #[test]
@@ -216,6 +229,7 @@ mod tests {
             ("from=0", "`from`: must be an integer from 1 to 140737488355327"),
             ("from=99999999999999999999", "`from`: "),
             ("order=down", "`order`: must be"),
+            ("raw=1", "`raw`: must be `true` or `false`"),
             ("after=a%3Fb", "`after`: contains '?' (U+003F)"),
             ("after=+b", "`after`: begins or ends with U+0020"),
             ("prefix=e%CC%81", "`prefix`: is not in Unicode normalization form C"),
@@ -230,6 +244,7 @@ mod tests {
                 query.seq("from")?;
                 query.after()?;
                 query.prefix()?;
+                query.flag("raw")?;
                 query.descending()
             });
             let problem = checked.expect_err(raw);

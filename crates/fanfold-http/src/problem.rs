@@ -79,7 +79,6 @@ kinds! {
     FOREIGN_ORIGIN = FORBIDDEN "foreign-origin" "The request comes from another origin's page";
     UNKNOWN_ROUTE = NOT_FOUND "unknown-route" "There is nothing at this path";
     UNKNOWN_SERVICE = NOT_FOUND "unknown-service" "There is no such service";
-    UNKNOWN_LOG = NOT_FOUND "unknown-log" "There is no such log";
     UNKNOWN_SEQ = NOT_FOUND "unknown-seq" "The log has no such seq";
     UNKNOWN_ID = NOT_FOUND "unknown-id" "No command has this id";
     UNKNOWN_VIEW = NOT_FOUND "unknown-view" "There is no such view";
@@ -238,7 +237,6 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let kind = match &error {
             LogError::UnknownService(_) => Kind::UNKNOWN_SERVICE,
-            LogError::UnknownLog(_) => Kind::UNKNOWN_LOG,
             LogError::Undecodable { .. } => {
                 tracing::error!(error = ?error, "a stored commit cannot be read");
                 Kind::INTERNAL

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fanfold::body::{DecodeError, commit};
+use fanfold::entry::Outcome;
 use fanfold::knob::Knob;
 use fanfold::{AnyView, CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
 
@@ -63,9 +64,6 @@ pub enum LogError {
     /// This host does not serve the service.
     #[error("there is no service `{0}` here")]
     UnknownService(String),
-    /// No command was ever accepted for this log.
-    #[error("there is no log `{0}`: no command was ever accepted for it")]
-    UnknownLog(LogId),
     /// A commit cannot be read by this build.
     #[error("the commit at {first} cannot be read")]
     Undecodable {
@@ -82,13 +80,16 @@ pub enum LogError {
 
 /// A seq that the log has not assigned.
 #[derive(Debug, thiserror::Error)]
-#[error("`{log}` has no seq {seq}: its last accepted command has {accepted}")]
+#[error("`{log}` has no seq {seq}: {}", match *.accepted {
+    Seq::ZERO => "no command was accepted for it yet".to_owned(),
+    accepted => format!("its last accepted command has {accepted}"),
+})]
 pub struct UnknownSeq {
     /// The log.
     pub log: LogId,
     /// The seq asked for.
     pub seq: Seq,
-    /// The last accepted.
+    /// The last accepted; zero if there is none.
     pub accepted: Seq,
 }
 
@@ -345,6 +346,22 @@ impl Reads {
         Ok(Awaited::Ready(served.page(cursor, vec![row], None)))
     }
 
+    /// Brings the events of an entry to the current versions of their types. An event that the
+    /// service cannot bring there stays as it is stored.
+    pub fn bring_up_to_date(&self, log: &LogId, entry: &mut Entry) {
+        let Some(service) = self.services.get(log.service()) else { return };
+        let Outcome::Accepted(events) = &mut entry.outcome else { return };
+        for event in events {
+            match service.current(event) {
+                Ok(current) => *event = current,
+                Err(fault) => {
+                    let (seq, kind) = (entry.seq, &event.kind);
+                    tracing::error!(%log, %seq, %kind, %fault, "an event cannot be brought to its current version: readers get it as it is stored");
+                }
+            }
+        }
+    }
+
     /// The entry at `seq`, if the journal has it.
     async fn stored(&self, log: &LogId, seq: Seq) -> Result<Option<Entry>, LogError> {
         let page = self.ports.journal.read(log, seq, 1).await?;
@@ -357,14 +374,12 @@ impl Reads {
         Ok(self.ports.state.get(log, &[key]).await?.pop().flatten())
     }
 
+    /// The seq of the last accepted command; zero before the first.
     async fn accepted(&self, log: &LogId) -> Result<Seq, LogError> {
         if self.services.get(log.service()).is_none() {
             return Err(LogError::UnknownService(log.service().to_owned()));
         }
-        match self.ports.commands.slot(log).await? {
-            Some(slot) => Ok(slot.seq),
-            None => Err(LogError::UnknownLog(log.clone())),
-        }
+        Ok(self.ports.commands.slot(log).await?.map_or(Seq::ZERO, |slot| slot.seq))
     }
 
     fn view(&self, view: &str, log: &LogId) -> Result<&ServedView, ViewError> {

@@ -205,6 +205,9 @@ pub trait AnyService: Send + Sync {
         command: &AnyCommand,
         ctx: &Context,
     ) -> Result<Decision, Fault>;
+    /// A stored event in the current version of its type. One whose type is not listed, or of a newer version, stays as
+    /// it is.
+    fn current(&self, event: &Event) -> Result<Event, Fault>;
     /// Folds a stored event into its document (`None` if none is stored).
     fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault>;
     /// Reads a stored document.
@@ -435,6 +438,17 @@ impl<S: Service> AnyService for Hosted<S> {
             documents.push((id, Box::new(doc) as AnyDocument, json.len()));
         }
         Ok(Decision::Accepted { events, documents })
+    }
+
+    fn current(&self, event: &Event) -> Result<Event, Fault> {
+        let Event { kind, version: from, document, data } = event;
+        match current_version(S::EVENTS, kind.as_str()).filter(|current| current > from) {
+            Some(version) => {
+                let data = catch("upcast", || S::upcast(kind.as_str(), *from, data.clone()))?;
+                Ok(Event { kind: kind.clone(), version, document: document.clone(), data })
+            }
+            None => Ok(event.clone()),
+        }
     }
 
     fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault> {

@@ -1,6 +1,9 @@
 //! Problems, limits and counters of all routes.
 
+use std::time::Duration;
+
 use axum::body::Body;
+use fanfold::entry::Outcome;
 
 use crate::{Edge, acme};
 
@@ -72,6 +75,37 @@ async fn a_wait_longer_than_the_host_allows_is_refused() {
             assert!(refused.text.contains(&detail), "{}", refused.text);
         }
     }
+}
+
+/// With `wait` the answer to a command is its entry, or the receipt if the entry does not come in time
+/// or cannot be read.
+#[tokio::test]
+async fn a_command_can_wait_for_its_entry() {
+    let edge = Edge::new();
+    let request = |id: u64| {
+        format!(
+            r#"{{"type":"ledger","command":"open","id":{id},"user":"ann","org":"acme","data":{{"account":"cash"}}}}"#
+        )
+    };
+    let send = async |id, wait_ms| {
+        edge.call("POST", &format!("/command?wait={wait_ms}"), request(id)).await
+    };
+    for wait_ms in [0, 20] {
+        let late = send(1 + wait_ms, wait_ms).await.expect(202);
+        assert_eq!(late.text, format!(r#"{{"log":"ledger/org:acme","seq":{}}}"#, 1 + wait_ms / 20));
+    }
+    edge.commit(1, vec![Outcome::Accepted(vec![]), Outcome::rejected("no", "never")]).await;
+    let commit = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        edge.commit(3, vec![Outcome::rejected("no", "never")]).await;
+    };
+    let (answer, ()) = tokio::join!(send(40, 25_000), commit);
+    let answer = answer.expect(200);
+    assert_eq!(answer.header("location"), "logs/ledger/org:acme/3");
+    assert_eq!(answer.text, edge.get("/logs/ledger/org:acme/3").await.expect(200).text);
+    send(41, 25_001).await.expect_problem(400, "bad-parameter");
+    let all = edge.get("/logs/ledger/org:acme").await.expect(200);
+    assert!(all.text.contains(r#""accepted":3"#), "a wrong wait accepts nothing: {}", all.text);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ const LOG: &str = "/logs/ledger/org:acme";
 #[tokio::test]
 async fn an_entry_is_found_by_its_id() {
     let edge = Edge::new();
-    edge.get(&format!("{LOG}?user=ann&id=1")).await.expect_problem(404, "unknown-log");
+    edge.get(&format!("{LOG}?user=ann&id=1")).await.expect_problem(404, "unknown-id");
     for id in 1..=3 {
         edge.open(id).await.expect(202);
     }

@@ -3,7 +3,8 @@
 //!
 //! `docs/design.md#http`.
 
-use fanfold::{LogId, RowKey, Seq};
+use fanfold::entry::Outcome;
+use fanfold::{LogId, RowKey, Seq, Services};
 use fanfold_pipeline::ports::{Env, RowRange};
 use fanfold_pipeline::read::{Awaited, EntryError, Reads, UnknownSeq, ViewError, ViewPage};
 use fanfold_pipeline::testing::{Op, yield_once};
@@ -11,7 +12,10 @@ use futures::future::join;
 use serde_json::json;
 
 use crate::check::{play, seeds};
-use crate::world::{World, acme, add, applied, command, commit_of, log, padded, run};
+use crate::tally::Tally;
+use crate::world::{
+    World, acme, add, applied, command, commit_of, done, log, padded, run, services, views,
+};
 
 const EVERYTHING: RowRange =
     RowRange { prefix: String::new(), after: None, descending: false, limit: 100 };
@@ -53,6 +57,45 @@ fn entries_come_in_pages() {
                 assert_eq!(entries, expected, "from {from}, {limit} per page");
             }
         }
+    });
+}
+
+/// Callers get events in the current versions of their types.
+#[test]
+fn events_are_brought_to_their_current_versions() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 1).await;
+        done(&world.processor(), &[world.acme(1..=1)]).await;
+        let newer = Services::new().with::<Tally<1, 2>>();
+        for (services, expected) in [(newer, 2), (services(), 1), (Services::new(), 1)] {
+            let reads = world.wiring().reads(&views(), services);
+            let mut entry = world.entries(&acme()).await.remove(0);
+            reads.bring_up_to_date(&acme(), &mut entry);
+            let Outcome::Accepted(events) = entry.outcome else { panic!("it was accepted") };
+            assert_eq!(events[0].version, expected);
+        }
+    });
+}
+
+/// An organisation that has never sent anything has an empty log and no rows.
+#[test]
+fn a_log_without_commands_is_empty() {
+    play(async || {
+        let world = World::new();
+        let reads = world.reads();
+        let log = reads.entries(&acme(), Seq(1), 10).await.expect("memory");
+        assert_eq!(
+            (log.accepted, log.tail, log.entries.len(), log.next),
+            (Seq(0), Seq(0), 0, None)
+        );
+        let rows = ready(page(&reads, "sums", None).await);
+        assert_eq!((rows.seq, rows.rows.len(), rows.next), (Seq(0), 0, None));
+        let awaited = page(&reads, "sums", Some(1)).await;
+        assert!(matches!(awaited, Err(ViewError::UnknownSeq(_))));
+        let entry = reads.entry(&acme(), Seq(1), 0).await.expect_err("there is none");
+        let said = "`tally/org:acme` has no seq 1: no command was accepted for it yet";
+        assert_eq!(entry.to_string(), said);
     });
 }
 
@@ -128,18 +171,15 @@ fn an_entry_is_there_or_pending_or_unknown() {
                 "{error}"
             );
         }
-        for (name, expected) in
-            [("tally/org:nobody", "there is no log"), ("fly/org:acme", "there is no service")]
-        {
-            let error = reads.entry(&log(name), Seq(1), 5_000).await.expect_err("no such log");
-            assert!(error.to_string().starts_with(expected), "{error}");
-            let error = reads.entries(&log(name), Seq(1), 1).await.expect_err("no such log");
-            assert!(error.to_string().starts_with(expected), "{error}");
-        }
+        let fly = log("fly/org:acme");
+        let error = reads.entry(&fly, Seq(1), 5_000).await.expect_err("no such service");
+        assert_eq!(error.to_string(), "there is no service `fly` here");
+        let error = reads.entries(&fly, Seq(1), 1).await.expect_err("no such service");
+        assert_eq!(error.to_string(), "there is no service `fly` here");
         assert_eq!(
             world.env.now().since_ms(start),
             5_000,
-            "a read of an unknown seq, log or service does not wait"
+            "a read of an unknown seq or service does not wait"
         );
     });
 }
@@ -332,7 +372,7 @@ fn each_unknown_view_log_seq_or_row_has_its_error() {
             "the view `sums` does not read the service `ledger`"
         );
         assert!(rows("sums", &acme(), 9).await.contains("has no seq 9"));
-        assert!(rows("sums", &log("tally/org:x"), 1).await.starts_with("there is no log"));
+        assert!(rows("sums", &log("tally/org:x"), 1).await.contains("has no seq 1"));
         let error = reads.row("sums", &acme(), &key("b"), None, 0).await.expect_err("no such row");
         assert!(matches!(error, ViewError::UnknownRow { .. }), "{error}");
     });

@@ -159,7 +159,7 @@ impl World {
     }
 
     /// All ports, behind the fault layer.
-    fn wiring(&self) -> Wiring {
+    pub(crate) fn wiring(&self) -> Wiring {
         let Ports { admission, stream, journal, state, parked, .. } = &self.memory;
         let faulty = |(name, table): (&String, &Arc<StoredView>)| {
             (name.clone(), self.faulty(table) as Arc<dyn ViewTable>)

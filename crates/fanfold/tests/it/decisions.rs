@@ -84,6 +84,22 @@ fn commands_become_entries() {
     ]);
 }
 
+/// An event of an older version is shown in the current one, any other as it is stored.
+#[test]
+fn an_event_is_brought_to_its_current_version() {
+    let service = service::<1>();
+    let old = event("touched", 1, "a", &json!({"old": true}));
+    let current = service.current(&old).expect("it is upcast");
+    assert_eq!(
+        (current.version, current.data.get(), &current.document),
+        (2, "null", &old.document)
+    );
+    for other in [("touched", 2), ("touched", 3), ("added", 1), ("unknown", 1)] {
+        let event = event(other.0, other.1, "a", &json!({"old": true}));
+        assert_eq!(service.current(&event).expect("it stays"), event);
+    }
+}
+
 /// A decision asks for documents by what is in those it has, in four rounds at most. It makes no
 /// difference whether they are in memory.
 #[test]

@@ -41,10 +41,11 @@ pub fn services(deployed: Deployed) -> Services {
 pub fn views(deployed: Deployed) -> Views {
     let views = Views::new().with::<Balances>().with::<Statement>().with::<Totals>();
     let views = views.with::<Fragile>();
-    match deployed {
+    let views = match deployed {
         Deployed::First => views.with::<Pages<()>>().with::<Words<()>>(),
         Deployed::Second => views.with::<Pages<u64>>().with::<Words<u64>>(),
-    }
+    };
+    views.beside(&services(deployed))
 }
 
 /// The views that readers read: those that can be waited for.
@@ -374,10 +375,6 @@ impl<M: Mark> View for Pages<M> {
     type Event = NotesEvent<M>;
     type Row = Page;
 
-    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
-        upcast::<M>(kind, from, data)
-    }
-
     fn rows(entry: &Recorded<NotesEvent<M>>) -> Vec<RowKey> {
         let mut keys: Vec<RowKey> =
             entry.events().iter().filter_map(|(id, _)| RowKey::new(id.as_str()).ok()).collect();
@@ -411,8 +408,8 @@ impl<M: Mark> View for Words<M> {
     type Event = NotesEvent<M>;
     type Row = String;
 
-    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
-        upcast::<M>(kind, from, data)
+    fn upcast(kind: &str, from: u32, data: &Raw) -> Option<Raw> {
+        Some(upcast::<M>(kind, from, data.clone()))
     }
 
     fn rows(entry: &Recorded<NotesEvent<M>>) -> Vec<RowKey> {

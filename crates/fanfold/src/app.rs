@@ -104,11 +104,13 @@ impl AppBuilder {
             self.problems.extend(of_views);
         } else if views.iter().next().is_none() {
             self.problems.push("it has neither a service nor a view".to_owned());
+        } else {
+            self.problems.extend(views.iter().flat_map(|view| problems_alone(view.as_ref())));
         }
         let of_example = example.and_then(|example| example.problem(services, views));
         self.problems.extend(of_example);
         match self.problems.is_empty() {
-            true => Ok(self.app),
+            true => Ok(App { views: views.beside(services), ..self.app.clone() }),
             false => Err(AppError { name, problems: self.problems }),
         }
     }
@@ -138,6 +140,21 @@ impl Example {
             format!("the view `{view}` of the example cannot be waited for: it is filtered")
         })
     }
+}
+
+/// What is wrong with a view without its services.
+fn problems_alone(view: &dyn AnyView) -> Vec<String> {
+    if view.services().is_empty() {
+        return vec![];
+    }
+    let left = view.left_to_services().into_iter().map(|kind| {
+        format!(
+            "the view `{}` must define `upcast` for older versions of the event type `{kind}`, \
+             since the app does not have its services",
+            view.name()
+        )
+    });
+    left.collect()
 }
 
 /// What is wrong with a view beside these services.

@@ -82,7 +82,8 @@ impl<R: Reactor> AnyReactor for Hosted<R> {
     }
 
     fn react(&self, log: &LogId, entry: &Entry) -> Result<Vec<(LogId, Command)>, Fault> {
-        let Some(recorded) = Recorded::read(log, entry, R::EVENTS, R::upcast)? else {
+        let upcast = |kind: &str, from, data| catch("upcast", || R::upcast(kind, from, data));
+        let Some(recorded) = Recorded::read(log, entry, R::EVENTS, upcast)? else {
             return Ok(Vec::new());
         };
         let outgoing = catch("react", || R::react(&recorded))?;

@@ -205,9 +205,20 @@ pub trait AnyService: Send + Sync {
         command: &AnyCommand,
         ctx: &Context,
     ) -> Result<Decision, Fault>;
+    /// See [`Service::upcast`].
+    fn upcast(&self, kind: &str, from: u32, data: Raw) -> Result<Raw, Fault>;
     /// A stored event in the current version of its type. One whose type is not listed, or of a newer version, stays as
     /// it is.
-    fn current(&self, event: &Event) -> Result<Event, Fault>;
+    fn current(&self, event: &Event) -> Result<Event, Fault> {
+        let Event { kind, version: from, document, data } = event;
+        match current_version(self.events(), kind.as_str()).filter(|current| current > from) {
+            Some(version) => {
+                let data = self.upcast(kind.as_str(), *from, data.clone())?;
+                Ok(Event { kind: kind.clone(), version, document: document.clone(), data })
+            }
+            None => Ok(event.clone()),
+        }
+    }
     /// Folds a stored event into its document (`None` if none is stored).
     fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault>;
     /// Reads a stored document.
@@ -254,7 +265,7 @@ impl<S: Service> Hosted<S> {
     }
 
     fn decode_event(event: &Event) -> Result<S::Event, Fault> {
-        decode_event(S::EVENTS, S::upcast, event)?
+        decode_event(S::EVENTS, Self::upcast, event)?
             .ok_or_else(|| Fault::new(format!("`EVENTS` does not list `{}`", event.kind)))
     }
 
@@ -287,6 +298,10 @@ impl<S: Service> Hosted<S> {
         Ok(more)
     }
 
+    fn upcast(kind: &str, from: u32, data: Raw) -> Result<Raw, Fault> {
+        catch("upcast", || S::upcast(kind, from, data))
+    }
+
     fn read_document(json: &[u8]) -> Result<S::Document, Fault> {
         catch("Document", || serde_json::from_slice(json))?
             .map_err(|e| Fault::new(format!("a stored document cannot be read: {e}")))
@@ -305,7 +320,7 @@ pub(crate) fn current_version(events: &[(&str, u32)], kind: &str) -> Option<u32>
 /// Reads a stored event; `None` if its type is not listed.
 pub(crate) fn decode_event<E: DeserializeOwned>(
     events: &[(&str, u32)],
-    upcast: fn(&str, u32, Raw) -> Raw,
+    upcast: impl FnOnce(&str, u32, Raw) -> Result<Raw, Fault>,
     event: &Event,
 ) -> Result<Option<E>, Fault> {
     let kind = event.kind.as_str();
@@ -330,8 +345,7 @@ pub(crate) fn decode_event<E: DeserializeOwned>(
     if event.version == current {
         return read(&event.data.0).map(Some);
     }
-    let new = catch("upcast", || upcast(kind, event.version, event.data.clone()))?;
-    read(&new.0).map(Some)
+    read(&upcast(kind, event.version, event.data.clone())?.0).map(Some)
 }
 
 impl<S: Service> AnyService for Hosted<S> {
@@ -440,15 +454,8 @@ impl<S: Service> AnyService for Hosted<S> {
         Ok(Decision::Accepted { events, documents })
     }
 
-    fn current(&self, event: &Event) -> Result<Event, Fault> {
-        let Event { kind, version: from, document, data } = event;
-        match current_version(S::EVENTS, kind.as_str()).filter(|current| current > from) {
-            Some(version) => {
-                let data = catch("upcast", || S::upcast(kind.as_str(), *from, data.clone()))?;
-                Ok(Event { kind: kind.clone(), version, document: document.clone(), data })
-            }
-            None => Ok(event.clone()),
-        }
+    fn upcast(&self, kind: &str, from: u32, data: Raw) -> Result<Raw, Fault> {
+        Self::upcast(kind, from, data)
     }
 
     fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault> {

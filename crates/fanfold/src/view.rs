@@ -33,10 +33,11 @@ pub trait View: Send + Sync + 'static {
     /// One row.
     type Row: Serialize + DeserializeOwned;
 
-    /// As [`Service::upcast`](crate::Service::upcast).
-    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
-        let _ = (kind, from);
-        data
+    /// Brings the data of an event of version `from` to the current version of its type. `None`, the default, means: as
+    /// the event's service does it. An app without that service must define it.
+    fn upcast(kind: &str, from: u32, data: &Raw) -> Option<Raw> {
+        let _ = (kind, from, data);
+        None
     }
     /// The rows that the entry touches.
     fn rows(entry: &Recorded<Self::Event>) -> Vec<RowKey>;
@@ -108,13 +109,13 @@ impl<E: DeserializeOwned> Recorded<E> {
         log: &LogId,
         entry: &Entry,
         events: &[(&str, u32)],
-        upcast: fn(&str, u32, Raw) -> Raw,
+        upcast: impl Fn(&str, u32, Raw) -> Result<Raw, Fault>,
     ) -> Result<Option<Self>, Fault> {
         let outcome = match &entry.outcome {
             entry::Outcome::Accepted(all) => {
                 let mut understood = Vec::with_capacity(all.len());
                 for event in all {
-                    if let Some(decoded) = decode_event(events, upcast, event)? {
+                    if let Some(decoded) = decode_event(events, &upcast, event)? {
                         understood.push((event.document.clone(), decoded));
                     }
                 }
@@ -171,6 +172,11 @@ pub trait AnyView: Send + Sync {
     fn services(&self) -> &'static [&'static str];
     /// See [`View::EVENTS`].
     fn events(&self) -> &'static [(&'static str, u32)];
+    /// The view beside these services, which upcast the events that it does not upcast itself.
+    fn beside(&self, services: &Services) -> Arc<dyn AnyView>;
+    /// The event types of which the view does not upcast an older version itself. It is asked with empty data; a panic
+    /// counts as its own way.
+    fn left_to_services(&self) -> Vec<&'static str>;
     /// Reads an entry; `None` if there is nothing in it for the view.
     fn read(&self, log: &LogId, entry: &Entry) -> Result<Option<AnyRecorded>, Fault>;
     /// The rows that the entry touches, without repetition.
@@ -202,9 +208,30 @@ pub trait AnyView: Send + Sync {
     }
 }
 
-struct Hosted<V>(PhantomData<fn() -> V>);
+struct Hosted<V> {
+    /// Those beside it.
+    services: Services,
+    of: PhantomData<fn() -> V>,
+}
 
 impl<V: View> Hosted<V> {
+    fn beside(services: Services) -> Self {
+        Self { services, of: PhantomData }
+    }
+
+    fn upcast(&self, service: &str, kind: &str, from: u32, data: Raw) -> Result<Raw, Fault> {
+        if let Some(data) = catch("upcast", || V::upcast(kind, from, &data))? {
+            return Ok(data);
+        }
+        let service = self.services.get(service).ok_or_else(|| {
+            Fault::new(format!(
+                "the event `{kind}` version {from} cannot be read: define `upcast`, since the service \
+                 `{service}` is not beside the view"
+            ))
+        })?;
+        service.upcast(kind, from, data)
+    }
+
     fn typed(entry: &AnyRecorded) -> Result<&Recorded<V::Event>, Fault> {
         entry
             .recorded
@@ -230,8 +257,22 @@ impl<V: View> AnyView for Hosted<V> {
         V::EVENTS
     }
 
+    fn beside(&self, services: &Services) -> Arc<dyn AnyView> {
+        Arc::new(Self::beside(services.clone()))
+    }
+
+    fn left_to_services(&self) -> Vec<&'static str> {
+        let is_left = |kind: &str, from| {
+            catch("upcast", || V::upcast(kind, from, &Raw::empty())).is_ok_and(|own| own.is_none())
+        };
+        let left =
+            V::EVENTS.iter().filter(|(kind, current)| (1..*current).any(|v| is_left(kind, v)));
+        left.map(|(kind, _)| *kind).collect()
+    }
+
     fn read(&self, log: &LogId, entry: &Entry) -> Result<Option<AnyRecorded>, Fault> {
-        let recorded = Recorded::<V::Event>::read(log, entry, V::EVENTS, V::upcast)?;
+        let upcast = |kind: &str, from, data| self.upcast(log.service(), kind, from, data);
+        let recorded = Recorded::<V::Event>::read(log, entry, V::EVENTS, upcast)?;
         Ok(recorded.map(|recorded| AnyRecorded { seq: entry.seq, recorded: Box::new(recorded) }))
     }
 
@@ -305,9 +346,16 @@ impl Views {
                 ));
             }
         }
-        let taken = self.0.insert(name, Arc::new(Hosted::<V>(PhantomData)));
+        let taken = self.0.insert(name, Arc::new(Hosted::<V>::beside(Services::new())));
         problems.extend(taken.map(|_| format!("two views are called `{name}`")));
         problems
+    }
+
+    /// The views beside these services, which upcast the events that the views do not upcast themselves. An
+    /// [`App`](crate::App) does this.
+    #[must_use]
+    pub fn beside(&self, services: &Services) -> Self {
+        Self(self.0.iter().map(|(name, view)| (*name, view.beside(services))).collect())
     }
 
     /// The view of this name.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{ServiceKit, must, parsed, raw, same, shown, shown_event, stored, valid, written};
-use crate::catch::Fault;
+use crate::catch::{Fault, catch};
 use crate::entry::{Event, Outcome, Raw};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
@@ -180,7 +180,8 @@ impl<S: Service> ServiceKit<S> {
     /// Panics unless an event is the same after it was written and read.
     #[track_caller]
     fn survives(event: &Event) -> Result<(), Fault> {
-        if let Some(read) = decode_event::<S::Event>(S::EVENTS, S::upcast, event)? {
+        let upcast = |kind: &str, from, data| catch("upcast", || S::upcast(kind, from, data));
+        if let Some(read) = decode_event::<S::Event>(S::EVENTS, upcast, event)? {
             let again = written(S::EVENTS, event.document.as_str(), read);
             same("an event, written and read back", &shown_event(event), &shown_event(&again));
         }

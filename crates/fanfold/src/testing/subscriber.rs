@@ -16,6 +16,16 @@ use crate::names::{LogId, RowKey};
 use crate::service::{Service, Services};
 use crate::view::ApplyFault;
 
+impl ViewKit {
+    /// Events of older versions are upcast by this service, as in an app that has it, unless the view
+    /// does it itself.
+    #[must_use]
+    pub fn beside<S: Service>(mut self) -> Self {
+        self.subject = self.subject.beside(&Services::new().with::<S>());
+        self
+    }
+}
+
 impl<T: ?Sized> Kit<Arc<T>> {
     /// Adds the entries of a [`ServiceKit`](super::ServiceKit).
     #[must_use]

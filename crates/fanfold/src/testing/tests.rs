@@ -148,8 +148,8 @@ impl View for Forgetful {
     type Event = Done;
     type Row = Row;
 
-    fn upcast(kind: &str, from: u32, data: Raw) -> Raw {
-        Careless::upcast(kind, from, data)
+    fn upcast(kind: &str, from: u32, data: &Raw) -> Option<Raw> {
+        Some(Careless::upcast(kind, from, data.clone()))
     }
 
     fn rows(_: &Recorded<Done>) -> Vec<RowKey> {

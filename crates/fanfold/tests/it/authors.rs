@@ -171,6 +171,16 @@ wrong! {
 }
 
 /// A view of `good` that reads event types which `good` does not have.
+struct First;
+
+impl Constants for First {
+    const EVENTS: &'static [(&'static str, u32)] = &[("sent", 1), ("received", 1)];
+}
+
+struct Alone;
+
+impl Constants for Alone {}
+
 struct OlderKinds;
 
 impl Constants for OlderKinds {
@@ -368,7 +378,7 @@ fn an_app_reports_everything_that_is_wrong_at_once() {
     assert_eq!(problems(good().view::<Author<OfGood>>()), [] as [&str; 0]);
     assert_eq!(problems(App::named("books")), ["it has neither a service nor a view"]);
     // The app of a team that has only a view does not know the services.
-    assert_eq!(problems(App::named("books").view::<Author<Good>>()), [] as [&str; 0]);
+    assert_eq!(problems(App::named("books").view::<Author<First>>()), [] as [&str; 0]);
     let unknown = "the view `good` reads the service `ledger`, which the app does not have";
     assert_eq!(problems(good().view::<Author<Good>>()), [unknown]);
     for app in [good(), App::named("books")] {
@@ -381,6 +391,10 @@ fn an_app_reports_everything_that_is_wrong_at_once() {
         "the view `good` reads the event type `lost`, which none of its services has",
     ];
     assert_eq!(problems(good().view::<Author<OtherKinds>>()), kinds);
+    // Without the services, a view must upcast older events itself.
+    let alone = "the view `good` must define `upcast` for older versions of the event type \
+                 `received`, since the app does not have its services";
+    assert_eq!(problems(App::named("books").view::<Author<Alone>>()), [alone]);
     // A view of an older version would be parked at the first newer event.
     let older = "the view `good` reads version 1 of the event type `received`, and its services \
                  have version 2";

@@ -128,7 +128,12 @@ fn an_old_event_reaches_documents_and_rows_with_all_digits() {
         testing::service::<Measures>()
             .given_stored("star", "noted", 1, noted(number))
             .then_document("star", &text);
-        let kit = testing::view::<Notes>().given_stored("star", "noted", 1, noted(number));
+        let kit = testing::view::<Notes>().beside::<Measures>().given_stored(
+            "star",
+            "noted",
+            1,
+            noted(number),
+        );
         assert_eq!(kit.rows::<Raw>()["last"].get(), number);
         kit.then_row("last", &text);
     }
@@ -147,6 +152,7 @@ fn an_old_event_reaches_documents_and_rows_with_all_digits() {
             )
             .then_document("star", Raw::of(&(atoms, "ann")));
         testing::view::<Notes>()
+            .beside::<Measures>()
             .given_stored("star", "measured", 1, &old)
             .then_row("last", Raw::of(&atoms));
     }
@@ -182,10 +188,17 @@ fn the_kit_compares_numbers_beyond_64_bits() {
     measured().then([("star", Happened::Measured { atoms })]);
     assert!(fails(&|| drop(measured().then([("star", Happened::Measured { atoms: u128::MAX })]))));
     assert!(fails(&|| drop(measured().then_document("star", Raw::of(&u128::MAX)))));
-    let row = || testing::view::<Notes>().given(measured().entries());
+    let row = || testing::view::<Notes>().beside::<Measures>().given(measured().entries());
     row().then_row("last", Raw::of(&atoms));
     assert!(fails(&|| drop(row().then_row("last", Raw::of(&u128::MAX)))));
-    let zero = || testing::view::<Notes>().given_stored("star", "noted", 1, noted("-0.0"));
+    let zero = || {
+        testing::view::<Notes>().beside::<Measures>().given_stored(
+            "star",
+            "noted",
+            1,
+            noted("-0.0"),
+        )
+    };
     assert!(fails(&|| drop(zero().then_row("last", json!(0.0)))));
 }
 

@@ -72,3 +72,44 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fanfold::{Seq, Services};
+    use ledger::Ledger;
+
+    use super::*;
+
+    const LOGS: usize = 3;
+
+    fn log(n: usize) -> Box<Log> {
+        let services = Services::new().with::<Ledger>();
+        let service = services.get("ledger").expect("just added").clone();
+        let id = format!("ledger/org:{n}").parse().expect("a log");
+        Box::new(Log::new(id, service, None, Seq::ZERO))
+    }
+
+    /// Every sequence of seven calls on three logs, of which two fit, beside a list of the logs by when
+    /// they were kept.
+    #[test]
+    fn the_logs_that_were_kept_last_stay() {
+        for sequence in 0..(2 * LOGS).pow(7) {
+            let cache = Cache::new(2 * log(0).weight());
+            let mut model: Vec<usize> = Vec::new();
+            for call in 0..7 {
+                let call = sequence / (2 * LOGS).pow(call) % (2 * LOGS);
+                let n = call % LOGS;
+                let place = model.iter().position(|kept| *kept == n);
+                place.map(|at| model.remove(at));
+                if call < LOGS {
+                    cache.keep(log(n));
+                    model.push(n);
+                    model.drain(..model.len().saturating_sub(2));
+                } else {
+                    let taken = cache.take(log(n).id());
+                    assert_eq!(taken.is_some(), place.is_some(), "sequence {sequence}");
+                }
+            }
+        }
+    }
+}

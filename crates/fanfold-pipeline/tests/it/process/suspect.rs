@@ -457,3 +457,21 @@ fn a_suspect_that_another_environment_decided_is_done() {
         }
     });
 }
+
+/// A host may take a young record for a suspect, if it comes alone.
+#[test]
+fn a_host_can_have_a_record_processed_as_suspect() {
+    play(async || {
+        for (records, leases) in [(1, [1, 1]), (2, [0, 0])] {
+            let world = World::new();
+            let batch = [world.acme(1..=1), world.acme(2..=2)];
+            let suspicion = Suspicion::default();
+            let processor = world.processor();
+            let outcome =
+                processor.process_suspect(&batch[..records], suspicion, world.soon()).await;
+            assert_eq!(outcome, BatchOutcome::DONE);
+            assert_eq!(world.tail(&acme()).await, Seq(records as u64));
+            assert_eq!(world.faults.counts([Op::Park, Op::ParkedRemove]), leases);
+        }
+    });
+}

@@ -277,9 +277,15 @@ fn reads() -> Vec<Case> {
         get("/logs/ledger/org:acme?wait=1", (400, "unknown-parameter"), "`wait`"),
         get("/logs/ledger/org:acme?limit=1&limit=1", (400, "repeated-parameter"), "`limit`"),
         case(
-            ("POST", "/command?wait=1"),
+            ("POST", "/commands?wait=1"),
             with("id", json!(1)),
             (400, "unknown-parameter"),
+            "`wait`",
+        ),
+        case(
+            ("POST", "/command?wait=soon"),
+            with("id", json!(1)),
+            (400, "bad-parameter"),
             "`wait`",
         ),
         case(("POST", "/commands?x"), "{}", (400, "unknown-parameter"), "`x`"),

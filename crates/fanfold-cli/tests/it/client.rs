@@ -179,9 +179,11 @@ fn rows_of_a_view_are_printed_in_the_range_and_order_asked_for() {
     assert!(error.contains("has no seq 4"), "{error}");
     let (_, error) = view(&["--limit", "0"], 1);
     assert!(error.contains("`limit`"), "{error}");
-    let output = up.client(&["log", "ledger/org:nobody"]);
+    let output = up.client(&["log", "lodger/org:acme"]);
     lines(&output, 1);
-    assert!(stderr(&output).contains("there is no log `ledger/org:nobody`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("there is no service `lodger`"), "{}", stderr(&output));
+    let output = up.client(&["log", "ledger/org:nobody"]);
+    assert_eq!((lines(&output, 0).len(), stderr(&output).as_str()), (0, ""));
 }
 
 #[test]

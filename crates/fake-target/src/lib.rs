@@ -239,7 +239,7 @@ async fn entries(
             client => format!("{}/{client}", query.text("user")),
         };
         let logs = shared.logs();
-        let Some(log) = logs.get(&name) else { return refuse(404, "there is no such log") };
+        let Some(log) = logs.get(&name) else { return refuse(404, "it is not known") };
         return match log.look_up(&origin, query.number("id", 0)) {
             (_, Some(entry)) => answer(200, &entry),
             (status, None) => refuse(status, "it is not known"),

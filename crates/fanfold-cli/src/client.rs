@@ -84,6 +84,11 @@ impl Target {
         target
     }
 
+    /// The path and the query.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Adds a parameter to the query.
     #[must_use]
     pub(crate) fn query(mut self, name: &str, value: impl fmt::Display) -> Self {

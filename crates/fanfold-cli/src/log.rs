@@ -32,8 +32,8 @@ pub(crate) struct Log {
     /// The seq to begin at.
     #[arg(long, default_value_t = 1, value_name = "SEQ")]
     from: u64,
-    /// Continue with new entries as they come. Waits if the log does not exist yet, or the server
-    /// does not answer.
+    /// Continue with new entries as they come. Waits if the log has none yet, or the server does not
+    /// answer.
     #[arg(long)]
     follow: bool,
 }

@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin;
+use crate::client::Target;
 use crate::gauges::{Gauges, HostGauges};
 use crate::host::{BoundAddress, HostName, Limits};
 use crate::logging;
@@ -142,7 +143,8 @@ struct Greeting {
 impl Greeting {
     fn new(Example { command, view }: Example, services: &Services) -> Option<Self> {
         let log = Example { command, view }.log(services)?;
-        Some(Self { command, rows: format!("{view}/{log}") })
+        let target = Target::path(&["views", view, log.service(), log.partition()]);
+        Some(Self { command, rows: target.as_str().to_owned() })
     }
 }
 
@@ -244,7 +246,7 @@ fn greet(
         // In a shell, a quote within single quotes must be closed, escaped and opened again.
         let command = command.replace('\'', r"'\''");
         writeln!(stdout, " Try:\n\n  curl -XPOST '{url}/command' -d '{command}'")?;
-        write!(stdout, "  curl '{url}/views/{rows}?seq=1&wait=5000'")?;
+        write!(stdout, "  curl '{url}{rows}?seq=1&wait=5000'")?;
     }
     writeln!(stdout, "\n")?;
     stdout.flush()

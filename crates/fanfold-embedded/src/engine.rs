@@ -130,6 +130,7 @@ impl Engine {
 
     /// As [`Engine::open`], on the given machine.
     pub fn open_on(machine: Machine, config: Config, folder: &Path) -> Result<Self, OpenError> {
+        let config = Config { views: config.views.beside(&config.services), ..config };
         let steady = Arc::new(SteadyEnv::new(machine.env));
         let env: Arc<dyn Env> = steady.clone();
         let table = |view: &Arc<dyn AnyView>| {

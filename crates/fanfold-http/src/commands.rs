@@ -55,14 +55,18 @@ pub(crate) async fn one(
     match ingest(&api, &[&body]).await.pop() {
         Some(Answer::Receipt(receipt)) => {
             let Receipt { log, seq } = &receipt;
+            // The command is accepted, so no error of a read may hide the receipt.
             let entry = match wait_ms {
                 0 => None,
-                // The command is accepted, so an error of the read must not hide the receipt.
                 ms => api.reads.entry(log, *seq, ms).await.ok(),
             };
-            let mut response = match entry {
-                Some(Awaited::Ready(entry)) => logs::shown(&api, log, entry, false)?,
-                _ => json::answer(StatusCode::ACCEPTED, &receipt)?,
+            let shown = match entry {
+                Some(Awaited::Ready(entry)) => logs::shown(&api, log, entry, false).ok(),
+                _ => None,
+            };
+            let mut response = match shown {
+                Some(shown) => shown,
+                None => json::answer(StatusCode::ACCEPTED, &receipt)?,
             };
             if let Ok(location) = HeaderValue::try_from(location(&receipt)) {
                 response.headers_mut().insert(LOCATION, location);

@@ -8,8 +8,8 @@ use crate::ports::{ParkedItem, ParkedTable, Unavailable};
 /// After so many items a walk ends. Source: our choice. A log with so many that wait for an operator
 /// has been in alarm for long.
 const LISTED_MAX: usize = 10_000;
-/// After so many bytes of bodies a walk ends. Source: our choice, 20 MiB, which 10,000 commands of
-/// 2 KiB have.
+/// After the page that reaches so many bytes of bodies a walk ends. Source: our choice. 10,000
+/// commands of 2 KiB have about 20 MiB.
 const LISTED_BYTES_MAX: usize = 20 * 1024 * 1024;
 
 /// The parked items of a log, by seq and then identity, until [`LISTED_MAX`] items or
@@ -56,7 +56,12 @@ impl<'a> ParkedPages<'a> {
         self.listed_bytes += items.iter().map(|item| item.body.len()).sum::<usize>();
         if let Some(last) = items.last() {
             // No other text is between an identity and the same with a zero character.
-            self.from = (last.seq, format!("{}\0", last.identity));
+            let next = (last.seq, format!("{}\0", last.identity));
+            // The key of a damaged item cannot be read, so the next page could begin before this one.
+            if next <= self.from {
+                self.listed = LISTED_MAX;
+            }
+            self.from = next;
         }
         Ok(Some(items))
     }

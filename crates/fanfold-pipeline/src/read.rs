@@ -352,12 +352,9 @@ impl Reads {
         let Some(service) = self.services.get(log.service()) else { return };
         let Outcome::Accepted(events) = &mut entry.outcome else { return };
         for event in events {
-            match service.current(event) {
-                Ok(current) => *event = current,
-                Err(fault) => {
-                    let (seq, kind) = (entry.seq, &event.kind);
-                    tracing::error!(%log, %seq, %kind, %fault, "an event cannot be brought to its current version: readers get it as it is stored");
-                }
+            if let Err(fault) = service.bring_up_to_date(event) {
+                let (seq, kind) = (entry.seq, &event.kind);
+                tracing::warn!(%log, %seq, %kind, %fault, "an event cannot be brought to its current version: readers get it as it is stored");
             }
         }
     }

@@ -41,8 +41,9 @@ const STANDSTILL_MS: u64 = 10_000;
 const IDS_PER_MS: u64 = 1_024;
 /// Logs that are inspected at the same time.
 const LOGS_AT_ONCE: usize = 16;
-/// Parked items per read of the parked table, as many as the processor's.
-const PARKED_PER_LOOK: Knob = Knob::new(1_000, 2);
+/// Parked items per read of the parked table. Source: the sweep's Lambda has 256 MB and looks at
+/// several logs at the same time, and a command may have 64 KiB.
+const PARKED_PER_LOOK: Knob = Knob::new(100, 2);
 
 /// The ports of the sweep.
 #[derive(Clone)]

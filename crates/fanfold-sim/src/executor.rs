@@ -307,8 +307,8 @@ impl<T> Join<T> {
         self.id
     }
 
-    /// Drops the task. Returns `false` if it has finished already. A task that is being polled is
-    /// not in the table, and would go on: so no task kills one in [`Executor::step_beside`].
+    /// Drops the task. Returns `false` if it has finished already. Must not be called for a
+    /// task that is being polled, as in [`Executor::step_beside`]: it would run on.
     pub fn kill(&self) -> bool {
         let task = self.executor.tasks.borrow_mut().remove(&self.id);
         task.is_some()

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub const BREAKING_AMOUNT: i64 = 666;
 
 /// Notes of an organisation: few, so that they are written again and again.
-pub const NOTES: u64 = 5;
+pub const NOTES: u64 = 7;
 
 /// The deployed version of [`Notes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

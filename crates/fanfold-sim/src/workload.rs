@@ -125,7 +125,7 @@ impl Habits {
             }
             6..8 => ("clear", json!({"notes": notes(), "rewrite": world.happens(500)})),
             8 => ("nothing", json!({})),
-            9 => ("follow", json!({"note": world.pick(0..NOTES), "steps": world.pick(0..5)})),
+            9 => ("follow", json!({"note": world.pick(0..NOTES), "steps": world.pick(0..7)})),
             _ => ("refuse", json!({"note": world.pick(0..NOTES)})),
         };
         ("notes", command, data)

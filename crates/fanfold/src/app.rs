@@ -177,13 +177,29 @@ fn view_problems(view: &dyn AnyView, services: &Services) -> Vec<String> {
             None => problems.push(format!(
                 "the view `{name}` reads the event type `{kind}`, which none of its services has"
             )),
-            // A newer event would park the view.
+            // An event above the view's version would park it.
             Some(newest) if newest != *version => problems.push(format!(
                 "the view `{name}` reads version {version} of the event type `{kind}`, and its \
                  services have version {newest}"
             )),
             Some(_) => {}
         }
+    }
+    if !problems.is_empty() {
+        return problems;
+    }
+    let (left, name) = (view.left_to_services(), view.name());
+    for (kind, version) in view.events().iter().filter(|(kind, _)| left.contains(kind)) {
+        let other = known.iter().find_map(|of| {
+            let found = current_version(of.events(), kind)?;
+            (found != *version).then(|| (of.name(), found))
+        });
+        problems.extend(other.map(|(service, found)| {
+            format!(
+                "the view `{name}` must define `upcast` for the event type `{kind}`, since the \
+                 service `{service}` has only version {found} of it"
+            )
+        }));
     }
     problems
 }

@@ -207,17 +207,17 @@ pub trait AnyService: Send + Sync {
     ) -> Result<Decision, Fault>;
     /// See [`Service::upcast`].
     fn upcast(&self, kind: &str, from: u32, data: Raw) -> Result<Raw, Fault>;
-    /// A stored event in the current version of its type. One whose type is not listed, or of a newer version, stays as
-    /// it is.
-    fn current(&self, event: &Event) -> Result<Event, Fault> {
-        let Event { kind, version: from, document, data } = event;
-        match current_version(self.events(), kind.as_str()).filter(|current| current > from) {
-            Some(version) => {
-                let data = self.upcast(kind.as_str(), *from, data.clone())?;
-                Ok(Event { kind: kind.clone(), version, document: document.clone(), data })
-            }
-            None => Ok(event.clone()),
+    /// Brings a stored event to the current version of its type. One whose type is not listed, or of a newer version,
+    /// stays as it is, as does one that cannot be upcast.
+    fn bring_up_to_date(&self, event: &mut Event) -> Result<(), Fault> {
+        let kind = event.kind.as_str();
+        let current =
+            current_version(self.events(), kind).filter(|current| *current > event.version);
+        if let Some(version) = current {
+            event.data = self.upcast(kind, event.version, event.data.clone())?;
+            event.version = version;
         }
+        Ok(())
     }
     /// Folds a stored event into its document (`None` if none is stored).
     fn fold(&self, doc: Option<AnyDocument>, event: &Event) -> Result<AnyDocument, Fault>;

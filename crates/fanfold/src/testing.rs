@@ -2,7 +2,7 @@
 //!
 //! The kits do as production does: commands and events pass through JSON, documents and rows are stored and loaded
 //! again between any two steps. So they also find mistakes that otherwise only production would show: attributes of
-//! serde that lose something, documents that a command does not declare, decisions and folds that differ when they are
+//! serde that lose something, documents that a command neither declares nor asks for, decisions and folds that differ when they are
 //! repeated (F6, F9).
 //!
 //! Every method panics, with a diff, when an expectation does not hold. Entries have the seqs 1, 2, 3 …

@@ -21,7 +21,8 @@ use crate::service::{Services, author_problems, current_version, decode_event};
 pub trait View: Send + Sync + 'static {
     /// `[a-z][a-z0-9-]{0,31}`.
     const NAME: &'static str;
-    /// Raise it when rows change their meaning, or `EVENTS` changes. The view is then built again from the journal.
+    /// Raise it when rows change their meaning, or event types are added to `EVENTS` or removed. The view is then built
+    /// again from the journal.
     const VERSION: u32;
     /// The services whose logs it reads.
     const SERVICES: &'static [&'static str];
@@ -174,8 +175,8 @@ pub trait AnyView: Send + Sync {
     fn events(&self) -> &'static [(&'static str, u32)];
     /// The view beside these services, which upcast the events that it does not upcast itself.
     fn beside(&self, services: &Services) -> Arc<dyn AnyView>;
-    /// The event types of which the view does not upcast an older version itself. It is asked with empty data; a panic
-    /// counts as its own way.
+    /// The event types of which the view does not upcast an older version itself. Its `upcast` is called with empty data;
+    /// a panic shows that the view has one.
     fn left_to_services(&self) -> Vec<&'static str>;
     /// Reads an entry; `None` if there is nothing in it for the view.
     fn read(&self, log: &LogId, entry: &Entry) -> Result<Option<AnyRecorded>, Fault>;
@@ -223,10 +224,13 @@ impl<V: View> Hosted<V> {
         if let Some(data) = catch("upcast", || V::upcast(kind, from, &data))? {
             return Ok(data);
         }
-        let service = self.services.get(service).ok_or_else(|| {
+        // A service with another version would make other data of it.
+        let (found, current) = (self.services.get(service), current_version(V::EVENTS, kind));
+        let same = found.filter(|found| current_version(found.events(), kind) == current);
+        let service = same.ok_or_else(|| {
             Fault::new(format!(
-                "the event `{kind}` version {from} cannot be read: define `upcast`, since the service \
-                 `{service}` is not beside the view"
+                "the event `{kind}` version {from} cannot be read: define `upcast`, since the view \
+                 has no service `{service}` with its version beside it"
             ))
         })?;
         service.upcast(kind, from, data)

@@ -33,7 +33,7 @@ pub use guard::HostName;
 pub use limits::Limits;
 
 /// How long requests may continue after the host begins to drain. Source: our choice; commands take
-/// milliseconds, and the callers of longer waits ask again.
+/// milliseconds. Callers of longer waits ask again, or send their command again with its id.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Pause after a connection could not be accepted, so that others can end. Source: our choice.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);

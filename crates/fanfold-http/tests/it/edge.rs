@@ -77,8 +77,7 @@ async fn a_wait_longer_than_the_host_allows_is_refused() {
     }
 }
 
-/// With `wait` the answer to a command is its entry, or the receipt if the entry does not come in time
-/// or cannot be read.
+/// With `wait` the answer to a command is its entry, or the receipt if the entry does not come in time.
 #[tokio::test]
 async fn a_command_can_wait_for_its_entry() {
     let edge = Edge::new();

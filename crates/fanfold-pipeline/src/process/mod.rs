@@ -104,6 +104,9 @@ struct LogWork {
     caution: Option<Caution>,
     /// A lease is stored, and must be removed when the call returns.
     has_lease: bool,
+    /// The most commands of the next run. It shrinks when a decision asks for a document that is not
+    /// in memory, since the rest of the run was prepared in vain, and doubles after a whole run.
+    run_max: usize,
 }
 
 /// Whether a log needs another pass.
@@ -190,6 +193,7 @@ impl Processor {
             unfinished: None,
             caution: None,
             has_lease: false,
+            run_max: RUN_MAX.get(),
         };
         let parked = self.park_unreadable(&work.id, &unreadable).await;
         let driven = match self.services.get(work.id.service()).cloned() {
@@ -325,7 +329,7 @@ impl Processor {
         }
         let mut works: Vec<Work> = Vec::new();
         for arrival in &work.queue {
-            if works.len() == RUN_MAX.get() {
+            if works.len() == work.run_max {
                 break;
             }
             let next = log.tail().plus(works.len() as u64 + 1);
@@ -354,13 +358,19 @@ impl Processor {
     ) -> Result<Pass, Blocked> {
         let now = self.ports.env.now();
         let commands: Vec<Arc<Command>> = works.iter().map(|work| work.command.clone()).collect();
-        for work in works {
-            // Each has the seq after the one before it. So if it is refused, its service asks for
-            // documents that are not in memory, and the next pass loads them.
-            if log.decide(work, now).is_err() {
+        let mut decided = 0;
+        for next in works {
+            // Each has the seq after the one before it. So if the log does not decide one, its
+            // service asks for documents that are not in memory, and the next pass loads them.
+            if log.decide(next, now).is_err() {
                 break;
             }
+            decided += 1;
         }
+        work.run_max = match decided == commands.len() {
+            true => (2 * work.run_max).min(RUN_MAX.get()),
+            false => decided.max(1),
+        };
         let mut commands = commands.iter();
         for mut sealed in log.seal() {
             if self.append(&work.id, &mut sealed).await? == Appended::Conflict {
@@ -578,6 +588,7 @@ mod tests {
                 unfinished: None,
                 caution: None,
                 has_lease: false,
+                run_max: 1,
             };
             let mut model = BTreeSet::new();
             for digit in 0..5 {

@@ -200,8 +200,8 @@ impl Processor {
         }
     }
 
-    /// Loads what the log needs to decide these commands. It takes two rounds at most: only the
-    /// windows show which entries of the journal are needed.
+    /// Loads what the log needs to decide these commands. It may take several rounds: only windows
+    /// show which entries of the journal are needed, and only documents which others are.
     pub(super) async fn provide_for(
         &self,
         log: &mut Log,
@@ -334,7 +334,8 @@ impl Processor {
             }
         }
         let taken = work.queue.len() + PARKED_PER_READ.get() - enough;
-        work.more_parked |= taken >= PARKED_PER_READ.get();
+        // If nothing was taken, the next call would find the same.
+        work.more_parked |= taken >= PARKED_PER_READ.get() || taken > 0 && !pages.are_whole();
         work.sort();
         self.cache.note_parked(&work.id, taken > 0 || any_held);
         self.take_up_refused(work, refused).await

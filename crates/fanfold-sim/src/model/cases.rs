@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use fanfold::LogId;
 use fanfold::entry::{Entry, Outcome};
+use serde_json::Value;
 
 use super::Model;
 use super::decide::TOO_LARGE;
@@ -22,7 +23,7 @@ pub enum Case {
     OlderVersion,
     /// A service refused a command after it read a document.
     Refused,
-    /// A decision asked for more documents.
+    /// A decision asked for more documents, and changed one of these.
     Followed,
     /// A repeated command was recognised.
     Duplicate,
@@ -85,11 +86,22 @@ impl Model {
         *self.cases.entry(case).or_default() += 1;
     }
 
+    /// Whether the command `follow` changed another document than the one that it declares.
+    fn has_followed(&self, log: &LogId, entry: &Entry) -> bool {
+        let Outcome::Accepted(events) = &entry.outcome else { return false };
+        let accepted = self.logs.get(log).map_or(&[][..], |model| &model.accepted);
+        let command = accepted.get((entry.seq.0 as usize).saturating_sub(1));
+        let Some((_, command)) = command.filter(|(_, c)| c.name.as_str() == "follow") else {
+            return false;
+        };
+        let data: Value = serde_json::from_str(command.data.get()).unwrap_or_default();
+        let declared = format!("n{}", data["note"]);
+        events.iter().any(|event| event.document.as_str() != declared)
+    }
+
     /// Counts the case that an entry shows.
     pub(super) fn count(&mut self, log: &LogId, entry: &Entry) {
-        if matches!(entry.outcome, Outcome::Accepted(_))
-            && entry.command.as_ref().is_some_and(|name| name.as_str() == "follow")
-        {
+        if self.has_followed(log, entry) {
             self.came_upon(Case::Followed);
         }
         match &entry.outcome {

@@ -137,7 +137,7 @@ pub struct Log {
     windows_split: bool,
     /// The wanted entries of the journal for the next commands; `None` if there is no entry.
     firsts: HashMap<Seq, Option<Sent>>,
-    /// Whether the service has asked for more documents once. Before, nothing asks it for them in advance.
+    /// Whether the service has asked for more documents once. Only then [`Log::wants`] asks it in advance.
     asks_for_more: bool,
     prev: Arc<Prev>,
     since: AboveHead,
@@ -257,8 +257,8 @@ impl Log {
     /// What must be provided before these commands can be decided. The caller asks again after it has provided it, until
     /// nothing is missing: only windows show which ids come again, and only documents show which others are needed.
     ///
-    /// For the first command this is exact. For the others it may be wrong, because the commands before them change
-    /// documents.
+    /// Of what services ask for ([`Service::more`](crate::Service::more)), it has only what they ask for by the documents
+    /// as they are now. That is right for the first command, and may be wrong for those behind it.
     pub fn wants<'a>(&self, works: impl IntoIterator<Item = &'a Work>) -> BTreeSet<Want> {
         let mut wants = BTreeSet::new();
         for work in works {

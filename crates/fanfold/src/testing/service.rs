@@ -132,15 +132,18 @@ impl<S: Service> ServiceKit<S> {
         let mut loaded = Vec::new();
         let mut asked = service.documents(&command)?;
         let mut rounds = 0;
-        while !asked.is_empty() {
+        loop {
             for id in asked.drain(..) {
                 let document = self.load(&id)?;
                 loaded.push((id, document));
             }
             let before: Vec<_> = loaded.iter().map(|(id, doc)| (id, doc.as_ref())).collect();
             asked = service.more(&before, &command)?;
+            if asked.is_empty() {
+                break;
+            }
             rounds += 1;
-            if rounds > MORE_ROUNDS_MAX && !asked.is_empty() {
+            if rounds > MORE_ROUNDS_MAX {
                 let message =
                     format!("`more` asks for new documents more than {MORE_ROUNDS_MAX} times");
                 return Err(Fault::new(message));

@@ -22,14 +22,30 @@ struct Careless;
 #[derive(Deserialize)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Do {
-    Count { id: DocumentId },
-    Grow { id: DocumentId },
+    Count {
+        id: DocumentId,
+    },
+    Grow {
+        id: DocumentId,
+    },
     Refuse,
-    Forget { id: DocumentId },
-    Lose { id: DocumentId },
-    Undeclared { id: DocumentId },
+    Forget {
+        id: DocumentId,
+    },
+    Lose {
+        id: DocumentId,
+    },
+    Undeclared {
+        id: DocumentId,
+    },
     Panic,
-    Moody { id: DocumentId },
+    Moody {
+        id: DocumentId,
+    },
+    /// Asks for so many documents, one after the other.
+    Ask {
+        n: u32,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,6 +81,10 @@ impl Code for NotToday {
     }
 }
 
+fn asked(n: u32) -> Vec<DocumentId> {
+    (0..n).map(|n| DocumentId::new(format!("asked-{n}")).unwrap()).collect()
+}
+
 impl Service for Careless {
     const NAME: &'static str = "careless";
     const DOCUMENT_VERSION: u32 = 1;
@@ -84,8 +104,16 @@ impl Service for Careless {
             | Do::Moody { id } => {
                 vec![id.clone()]
             }
-            Do::Refuse | Do::Undeclared { .. } | Do::Panic => vec![],
+            Do::Refuse | Do::Undeclared { .. } | Do::Panic | Do::Ask { .. } => vec![],
         }
+    }
+
+    fn more(command: &Do, docs: &Documents<'_, Sum>) -> Vec<DocumentId> {
+        let Do::Ask { n } = command else { return vec![] };
+        let mut asked = asked(*n);
+        let there = asked.iter().take_while(|id| docs.get(id).is_some()).count();
+        asked.truncate(there + 1);
+        asked
     }
 
     fn init(_: &DocumentId) -> Sum {
@@ -106,6 +134,9 @@ impl Service for Careless {
             Do::Forget { id } => Ok(vec![(id.clone(), Done::Forgotten)]),
             Do::Lose { id } => Ok(vec![(id.clone(), Done::Lost { lost: 7 })]),
             Do::Panic => panic!("out of paper"),
+            Do::Ask { n } => {
+                Ok(asked(*n).into_iter().map(|id| (id, Done::Counted { by: 1 })).collect())
+            }
             Do::Moody { id } => {
                 Ok(vec![(id.clone(), Done::Counted { by: CALLS.fetch_add(1, Relaxed) })])
             }
@@ -248,6 +279,18 @@ fn invalid_commands_have_the_outcomes_of_production() {
         .then_faulted("out of paper")
         .when("undeclared", json!({ "id": "a" }))
         .then_faulted("neither `documents` nor `more` named");
+}
+
+#[test]
+fn a_command_asks_for_documents_in_rounds() {
+    let counted = |n: u32| asked(n).into_iter().map(|id| (id, Done::Counted { by: 1 }));
+    for n in 0..=4 {
+        let expected: Vec<_> = counted(n).collect();
+        let expected = expected.iter().map(|(id, _)| (id.as_str(), Done::Counted { by: 1 }));
+        careless().when("ask", json!({ "n": n })).then(expected);
+    }
+    let too_often = "`more` asks for new documents more than 4 times";
+    careless().when("ask", json!({ "n": 5 })).then_faulted(too_often);
 }
 
 #[test]

@@ -170,16 +170,40 @@ wrong! {
     OtherName: NAME &'static str = "other";
 }
 
-/// A view of `good` that reads event types which `good` does not have.
+/// All events in their first versions.
 struct First;
 
 impl Constants for First {
     const EVENTS: &'static [(&'static str, u32)] = &[("sent", 1), ("received", 1)];
 }
 
+/// A view of events that have older versions.
 struct Alone;
 
 impl Constants for Alone {}
+
+/// A service with an older version of an event of `good`.
+struct Behind;
+
+impl Constants for Behind {
+    const NAME: &'static str = "behind";
+    const EVENTS: &'static [(&'static str, u32)] = &[("received", 1)];
+}
+
+/// A view of both.
+struct OfBoth;
+
+impl Constants for OfBoth {
+    const SERVICES: &'static [&'static str] = &["good", "behind"];
+}
+
+/// A view of `good` that reads one of its two event types.
+struct OnlySent;
+
+impl Constants for OnlySent {
+    const SERVICES: &'static [&'static str] = &["good"];
+    const EVENTS: &'static [(&'static str, u32)] = &[("sent", 1)];
+}
 
 struct OlderKinds;
 
@@ -188,6 +212,7 @@ impl Constants for OlderKinds {
     const EVENTS: &'static [(&'static str, u32)] = &[("received", 1)];
 }
 
+/// A view of `good` that reads event types which `good` does not have.
 struct OtherKinds;
 
 impl Constants for OtherKinds {
@@ -395,6 +420,11 @@ fn an_app_reports_everything_that_is_wrong_at_once() {
     let alone = "the view `good` must define `upcast` for older versions of the event type \
                  `received`, since the app does not have its services";
     assert_eq!(problems(App::named("books").view::<Author<Alone>>()), [alone]);
+    // Neither can it leave the events of a service to it that has another version.
+    let behind = "the view `good` must define `upcast` for the event type `received`, since the \
+                  service `behind` has only version 1 of it";
+    let app = good().service::<Author<Behind>>().view::<Author<OfBoth>>();
+    assert_eq!(problems(app), [behind]);
     // A view of an older version would be parked at the first newer event.
     let older = "the view `good` reads version 1 of the event type `received`, and its services \
                  have version 2";
@@ -409,6 +439,14 @@ fn an_app_reports_everything_that_is_wrong_at_once() {
         problems(example(r#"{"type":"good"}"#, "good")),
         ["the command of the example is wrong: `command`: is required"]
     );
+    let other = good().service::<Author<OtherName>>().view::<Author<OfGood>>();
+    let sent_to_other = sent.replace("good", "other").leak();
+    let other = other.example(Example { command: sent_to_other, view: "good" });
+    assert_eq!(problems(other), ["the view `good` of the example does not read `other`"]);
+    let filtered =
+        good().view::<Author<OnlySent>>().example(Example { command: sent, view: "good" });
+    let expected = "the view `good` of the example cannot be waited for: it is filtered";
+    assert_eq!(problems(filtered), [expected]);
 
     let app = App::named("Books").service::<Author<NoVersion>>().service::<Author<Good>>();
     let app = app.service::<Author<OtherName>>().view::<Author<OtherKinds>>();

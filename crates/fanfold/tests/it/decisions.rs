@@ -89,14 +89,19 @@ fn commands_become_entries() {
 fn an_event_is_brought_to_its_current_version() {
     let service = service::<1>();
     let old = event("touched", 1, "a", &json!({"old": true}));
-    let current = service.current(&old).expect("it is upcast");
+    let up_to_date = |stored: &fanfold::entry::Event| {
+        let mut event = stored.clone();
+        service.bring_up_to_date(&mut event).expect("it is upcast, or stays");
+        event
+    };
+    let current = up_to_date(&old);
     assert_eq!(
         (current.version, current.data.get(), &current.document),
         (2, "null", &old.document)
     );
     for other in [("touched", 2), ("touched", 3), ("added", 1), ("unknown", 1)] {
         let event = event(other.0, other.1, "a", &json!({"old": true}));
-        assert_eq!(service.current(&event).expect("it stays"), event);
+        assert_eq!(up_to_date(&event), event);
     }
 }
 
@@ -120,18 +125,24 @@ fn a_decision_asks_for_more_documents() {
             let id = world.tail().0 + 1;
             entry_json(&world.send(&mut process, ("ann", id), name, &data))["r"].clone()
         };
+        // So many bytes that a snapshot stores the documents.
+        let snapshot = || ("add", json!({"counter": "other", "by": 1, "note": 8_000}));
         for carried in chain.clone() {
             send(carried);
         }
+        send(snapshot());
         assert_eq!(send(chase("a")), touched("e"));
         assert_eq!(send(chase("d")), touched("e"));
         send(carry("e", "f"));
+        send(snapshot());
         assert_eq!(send(chase("a")), too_many);
         assert_eq!(send(chase("b")), touched("f"));
         send(carry("b", "off"));
+        send(snapshot());
         let message = send(chase("a"))["f"]["message"].to_string();
         assert!(message.contains("`more` panicked: "), "{message}");
         assert!(message.contains("the chain is off"), "{message}");
+        assert_eq!(world.snapshots, 3);
     }
 }
 

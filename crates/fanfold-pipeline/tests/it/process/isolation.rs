@@ -22,7 +22,7 @@ fn other() -> LogId {
 }
 
 /// A panic in a service makes a `faulted` entry that keeps the command. So does an event on a
-/// document that the command did not declare. A command whose entry or document (256 KiB) would be
+/// document that the command neither declared nor asked for. A command whose entry or document (256 KiB) would be
 /// too large is `rejected: too_large`.
 #[test]
 fn a_failure_of_a_service_becomes_an_entry() {

@@ -121,8 +121,8 @@ fn a_sweep_lists_a_bounded_number_of_items() {
         world.faults.forget();
         let report = world.sweep().sweep(None, ALL, NEVER).await.expect("memory");
         assert_eq!(report.nudged, std::slice::from_ref(&log));
-        // 10 pages of 1,000 items, and one above the tail.
-        assert_eq!(world.faults.counts([Op::ParkedList]), [11]);
+        // 100 pages of 100 items, and one above the tail.
+        assert_eq!(world.faults.counts([Op::ParkedList]), [101]);
     });
 }
 

@@ -56,13 +56,12 @@ pub(crate) async fn one(
         Some(Answer::Receipt(receipt)) => {
             let Receipt { log, seq } = &receipt;
             // The command is accepted, so no error of a read may hide the receipt.
-            let entry = match wait_ms {
+            let shown = match wait_ms {
                 0 => None,
-                ms => api.reads.entry(log, *seq, ms).await.ok(),
-            };
-            let shown = match entry {
-                Some(Awaited::Ready(entry)) => logs::shown(&api, log, entry, false).ok(),
-                _ => None,
+                ms => match api.reads.entry(log, *seq, ms).await {
+                    Ok(Awaited::Ready(entry)) => logs::shown(&api, log, entry, false).ok(),
+                    _ => None,
+                },
             };
             let mut response = match shown {
                 Some(shown) => shown,

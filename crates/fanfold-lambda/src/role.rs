@@ -11,6 +11,17 @@ use crate::settings::SettingsError;
 /// What a role that begins so names: a view.
 const VIEW: &str = "view:";
 
+/// A role's name and the role.
+type Named = (&'static str, fn() -> Role);
+
+/// The roles that need the app's services.
+const OF_SERVICES: [Named; 4] = [
+    ("api", || Role::Api),
+    ("relay", || Role::Relay),
+    ("processor", || Role::Processor),
+    ("sweep", || Role::Sweep),
+];
+
 /// A function of an app.
 pub(crate) enum Role {
     Api,
@@ -23,21 +34,14 @@ pub(crate) enum Role {
 impl Role {
     /// Reads the variable [`ROLE`].
     pub(crate) fn read(text: Option<&str>, app: &App) -> Result<Self, SettingsError> {
-        let of_services = match text.unwrap_or_default() {
-            "api" => Some(Self::Api),
-            "relay" => Some(Self::Relay),
-            "processor" => Some(Self::Processor),
-            "sweep" => Some(Self::Sweep),
-            _ => None,
-        };
+        let of_services = || OF_SERVICES.into_iter().filter(|_| app.has_services());
         let view = text.and_then(|text| app.views().get(text.strip_prefix(VIEW)?));
         let role = match view {
             Some(view) => Some(Self::View(view.clone())),
-            None => of_services.filter(|_| app.has_services()),
+            None => of_services().find(|(name, _)| Some(*name) == text).map(|(_, role)| role()),
         };
         role.ok_or_else(|| {
-            let of_services = ["api", "relay", "processor", "sweep"].map(str::to_owned);
-            let of_services = of_services.into_iter().filter(|_| app.has_services());
+            let of_services = of_services().map(|(name, _)| name.to_owned());
             let views = app.views().iter().map(|view| format!("{VIEW}{}", view.name()));
             let roles = of_services.chain(views).map(|role| format!("`{role}`"));
             let (name, roles) = (app.name(), roles.collect::<Vec<_>>().join(", "));

@@ -109,8 +109,9 @@ impl AppBuilder {
         }
         let of_example = example.and_then(|example| example.problem(services, views));
         self.problems.extend(of_example);
+        let views = views.beside(services);
         match self.problems.is_empty() {
-            true => Ok(App { views: views.beside(services), ..self.app.clone() }),
+            true => Ok(App { views, ..self.app }),
             false => Err(AppError { name, problems: self.problems }),
         }
     }

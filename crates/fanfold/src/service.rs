@@ -23,6 +23,11 @@ use crate::tagged::{TaggedError, from_tagged};
 /// of the state table.
 pub const MORE_ROUNDS_MAX: usize = 4;
 
+/// A command for which [`Service::more`] asked once more.
+pub(crate) fn asks_too_often() -> Fault {
+    Fault::new(format!("`more` asks for new documents more than {MORE_ROUNDS_MAX} times"))
+}
+
 /// A service decides on commands, and folds its events into documents. It must be pure (no I/O, no clock, no
 /// randomness), so that folding a log twice gives the same documents (F9).
 ///

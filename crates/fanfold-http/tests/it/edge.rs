@@ -81,14 +81,7 @@ async fn a_wait_longer_than_the_host_allows_is_refused() {
 #[tokio::test]
 async fn a_command_can_wait_for_its_entry() {
     let edge = Edge::new();
-    let request = |id: u64| {
-        format!(
-            r#"{{"type":"ledger","command":"open","id":{id},"user":"ann","org":"acme","data":{{"account":"cash"}}}}"#
-        )
-    };
-    let send = async |id, wait_ms| {
-        edge.call("POST", &format!("/command?wait={wait_ms}"), request(id)).await
-    };
+    let send = async |id, wait_ms| edge.open_at(&format!("/command?wait={wait_ms}"), id).await;
     for wait_ms in [0, 20] {
         let late = send(1 + wait_ms, wait_ms).await.expect(202);
         assert_eq!(late.text, format!(r#"{{"log":"ledger/org:acme","seq":{}}}"#, 1 + wait_ms / 20));

@@ -74,10 +74,15 @@ impl Edge {
 
     /// Sends `open` of the account `cash`, as ann for acme.
     pub(crate) async fn open(&self, id: u64) -> Answer {
+        self.open_at("/command", id).await
+    }
+
+    /// The same, to this path and query.
+    pub(crate) async fn open_at(&self, path: &str, id: u64) -> Answer {
         let request = format!(
             r#"{{"type":"ledger","command":"open","id":{id},"user":"ann","org":"acme","data":{{"account":"cash"}}}}"#
         );
-        self.call("POST", "/command", request).await
+        self.call("POST", path, request).await
     }
 
     /// Writes a commit with an entry per outcome, as the processor would.

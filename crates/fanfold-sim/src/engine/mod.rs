@@ -380,16 +380,19 @@ impl Run {
         }
         match between {
             Between::Steps => {
-                let steps = 1 + self.world.pick(0..3);
-                let polled = (0..steps).filter(|_| self.executor.step_beside()).count();
-                (0..polled).for_each(|_| self.tally(Fault::Interleaved));
+                for _ in 0..=self.world.pick(0..3) {
+                    if self.executor.step_beside() {
+                        self.tally(Fault::Interleaved);
+                    }
+                }
             }
             Between::Checkpoint => {
                 let engine = self.beside.recovered.borrow().clone();
                 if let Some(engine) = engine {
                     let read = self.read_once(&engine, 1).now_or_never();
-                    let has_read = read.expect("a read without a wait is ready at once");
-                    (0..usize::from(has_read)).for_each(|_| self.tally(Fault::ReadInCheckpoint));
+                    if read.expect("a read without a wait is ready at once") {
+                        self.tally(Fault::ReadInCheckpoint);
+                    }
                 }
             }
         }

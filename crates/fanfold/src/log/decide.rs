@@ -15,7 +15,9 @@ use crate::invariant::Breach;
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
 use crate::position::{Seq, Time};
-use crate::service::{AnyCommand, AnyDocument, Context, Decision, InvalidCommand, MORE_ROUNDS_MAX};
+use crate::service::{
+    AnyCommand, AnyDocument, Context, Decision, InvalidCommand, MORE_ROUNDS_MAX, asks_too_often,
+};
 use crate::window::Sighting;
 
 /// Bytes of the brackets around the entries, and of the comma before one.
@@ -222,9 +224,7 @@ impl Log {
         }
         Some(match decided {
             Err(fault) => faulted(&fault),
-            Ok(Decision::More(_)) => faulted(&Fault::new(format!(
-                "`more` asks for new documents more than {MORE_ROUNDS_MAX} times"
-            ))),
+            Ok(Decision::More(_)) => faulted(&asks_too_often()),
             Ok(Decision::Rejected { code, message }) => Outcome::rejected(code, message),
             Ok(Decision::Accepted { events, documents }) => {
                 if let Some((id, _, bytes)) =

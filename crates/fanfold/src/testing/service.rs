@@ -8,11 +8,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{ServiceKit, must, parsed, raw, same, shown, shown_event, stored, valid, written};
-use crate::catch::{Fault, catch};
+use crate::catch::Fault;
 use crate::entry::{Event, Outcome, Raw};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
-use crate::service::{AnyDocument, AnyService, Decision, MORE_ROUNDS_MAX, Service, decode_event};
+use crate::service::{
+    AnyDocument, AnyService, Decision, MORE_ROUNDS_MAX, Service, asks_too_often, decode_event,
+};
 
 /// A service and its stored documents.
 pub struct UnderTest<S> {
@@ -33,7 +35,7 @@ impl<S: Service> ServiceKit<S> {
     #[must_use]
     pub fn given(self, document: &str, event: S::Event) -> Self {
         let event = written(S::EVENTS, document, event);
-        must("given", Self::survives(&event));
+        must("given", self.survives(&event));
         self.given_stored(document, event.kind.as_str(), event.version, event.data)
     }
 
@@ -144,9 +146,7 @@ impl<S: Service> ServiceKit<S> {
             }
             rounds += 1;
             if rounds > MORE_ROUNDS_MAX {
-                let message =
-                    format!("`more` asks for new documents more than {MORE_ROUNDS_MAX} times");
-                return Err(Fault::new(message));
+                return Err(asks_too_often());
             }
         }
         let before: Vec<_> = loaded.iter().map(|(id, doc)| (id, doc.as_ref())).collect();
@@ -168,7 +168,7 @@ impl<S: Service> ServiceKit<S> {
         }
         if let Outcome::Accepted(events) = &outcome {
             for event in events {
-                Self::survives(event)?;
+                self.survives(event)?;
                 self.fold(event)?;
             }
         }
@@ -182,8 +182,8 @@ impl<S: Service> ServiceKit<S> {
 
     /// Panics unless an event is the same after it was written and read.
     #[track_caller]
-    fn survives(event: &Event) -> Result<(), Fault> {
-        let upcast = |kind: &str, from, data| catch("upcast", || S::upcast(kind, from, data));
+    fn survives(&self, event: &Event) -> Result<(), Fault> {
+        let upcast = |kind: &str, from, data| self.subject.service.upcast(kind, from, data);
         if let Some(read) = decode_event::<S::Event>(S::EVENTS, upcast, event)? {
             let again = written(S::EVENTS, event.document.as_str(), read);
             same("an event, written and read back", &shown_event(event), &shown_event(&again));

@@ -73,6 +73,18 @@ impl Collector for Gauges {
                 ConstCounter::new(n).encode(deliveries.encode_family(&labels)?)?;
             }
         }
+        let help = "Logs that the walk of the view's sweep has inspected: the one under way, else the last";
+        let mut logs =
+            encoder.encode_descriptor("view_walk_logs", help, None, MetricType::Gauge)?;
+        for (view, walked) in &status.walked {
+            let gauge = ConstGauge::new(walked.logs() as i64);
+            gauge.encode(logs.encode_family(&[("view", *view)])?)?;
+        }
+        let help = "Walks of the view's sweep over all logs that have ended: after the first, a new view has everything";
+        let mut walks = encoder.encode_descriptor("view_walks", help, None, MetricType::Counter)?;
+        for (view, walked) in &status.walked {
+            ConstCounter::new(walked.walks()).encode(walks.encode_family(&[("view", *view)])?)?;
+        }
         let swept = status.swept;
         for (name, help, value) in [
             (

@@ -28,6 +28,7 @@ use crate::striped::lock;
 use crate::subscription::Deliveries;
 use crate::tasks::{TaskSet, Tasks};
 use crate::transit::Position;
+use crate::walked::Walked;
 
 /// How long a stop waits for the tasks, in milliseconds, so that invocations under way can finish.
 const STOP_MS: u64 = 5_000;
@@ -48,6 +49,8 @@ pub struct Status {
     pub notifications: usize,
     /// The counts of deliveries, by view.
     pub deliveries: Vec<(&'static str, Arc<Deliveries>)>,
+    /// How far the sweeps of views have come, by view.
+    pub walked: Vec<(&'static str, Arc<Walked>)>,
     /// The report of the last run of the sweep.
     pub swept: SweepReport,
 }
@@ -57,6 +60,7 @@ pub struct Status {
 pub struct Monitor {
     ports: Ports,
     deliveries: Vec<(&'static str, Arc<Deliveries>)>,
+    walked: Vec<(&'static str, Arc<Walked>)>,
     swept: Arc<Mutex<SweepReport>>,
     durability: Arc<Durability>,
     is_durable: bool,
@@ -75,6 +79,7 @@ impl Monitor {
             records: self.ports.stream.records().backlog().items(),
             notifications: self.ports.topic.backlog().items(),
             deliveries: self.deliveries.clone(),
+            walked: self.walked.clone(),
             swept: lock(&self.swept).clone(),
         }
     }
@@ -202,8 +207,9 @@ impl Engine {
         let services = config.services;
         let ingest = wiring.ingest(services.clone());
         let reads = wiring.reads(&config.views, services);
+        let walked = views.iter().map(|view| (view.name, view.walked.clone())).collect();
         let deliveries = views.into_iter().map(|view| (view.name, view.deliveries)).collect();
-        let monitor = Monitor { ports, deliveries, swept, durability, is_durable: true };
+        let monitor = Monitor { ports, deliveries, walked, swept, durability, is_durable: true };
         let drain_ms = config.drain_ms;
         Ok(Self { monitor, replay, ingest, reads, env, drain_ms, sweeps, stages, stopper })
     }

@@ -45,6 +45,7 @@ mod tables;
 mod tasks;
 mod transit;
 mod waits;
+mod walked;
 
 pub use config::{Config, Machine, TransitConfig};
 pub use engine::{Engine, Monitor, Status};
@@ -55,6 +56,7 @@ pub use recovery::Durability;
 pub use shards::{NotAShardId, ReshardError, ShardId, ShardInfo, ShardState, Shards};
 pub use store::{OpenError, StoreError};
 pub use subscription::Deliveries;
+pub use walked::Walked;
 
 /// For the simulator and the tests of other crates: ports without an engine, and a disk that fails.
 pub mod testing {

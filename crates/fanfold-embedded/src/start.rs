@@ -23,17 +23,19 @@ use crate::stop::Stop;
 use crate::striped::lock;
 use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig};
 use crate::tasks::Tasks;
+use crate::walked::Walked;
 
 /// Bytes of logs that the processor caches between batches. Small, as a miss costs only a read from
 /// memory or a local disk.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// The number of logs that one run of a sweep checks. The next run continues after them.
 const SWEEP_LOGS_MAX: Knob = Knob::new(10_000, 1);
-/// A hosted view, with the counts of its deliveries and its gaps.
+/// A hosted view, with the counts of its deliveries, its gaps, and how far its sweep has come.
 pub(crate) struct HostedView {
     pub(crate) name: &'static str,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) gaps: Arc<ViewGaps>,
+    pub(crate) walked: Arc<Walked>,
 }
 
 /// The parts of an engine that is being assembled.
@@ -131,6 +133,8 @@ impl Start<'_> {
         let gaps = Arc::new(gaps);
         let (every, replay) = (self.every(), self.replay.clone());
         let (ports, noted) = (self.ports.clone(), gaps.clone());
+        let walked = Arc::new(Walked::default());
+        let counted = walked.clone();
         let durability = self.durability.clone();
         let sweeping = async move {
             if !replay.has_caught_up() {
@@ -139,12 +143,12 @@ impl Start<'_> {
             }
             let completed = replay.complete(&sweep, &noted, &durability, &*every.env);
             let completed = every.stop.or(completed);
-            join(completed, every.walk(name, &sweep, &noted, &replay)).await;
+            join(completed, every.walk(name, &sweep, &noted, &replay, &counted)).await;
         };
         self.stages.spawn_thread(&format!("fanfold-view-{name}"), async move {
             join(subscription.run(), sweeping).await;
         })?;
-        Ok(HostedView { name, deliveries, gaps })
+        Ok(HostedView { name, deliveries, gaps, walked })
     }
 
     fn every(&self) -> Every {
@@ -165,27 +169,48 @@ impl Every {
         self.stop.or(self.env.sleep(self.ms)).await.is_some()
     }
 
-    /// Runs a view's sweep over all logs repeatedly, until stop is signalled.
-    async fn walk(&self, name: &'static str, sweep: &ViewSweep, gaps: &ViewGaps, replay: &Replay) {
+    /// Runs a view's sweep over all logs repeatedly, until stop is signalled. The first walk begins at once and does not
+    /// pause, since the view may be new.
+    async fn walk(
+        &self,
+        name: &'static str,
+        sweep: &ViewSweep,
+        gaps: &ViewGaps,
+        replay: &Replay,
+        walked: &Walked,
+    ) {
         let mut after = None;
         // The gaps that the current walk closes; `None`: it has missed a log.
         let mut closes = None;
-        while self.pause().await {
+        loop {
             if after.is_none() {
                 closes = Some(gaps.walk_begins(self.env.now()));
+                walked.begin();
             }
             let deadline = self.env.now().plus_ms(self.ms);
             let run = sweep.sweep(after.clone(), SWEEP_LOGS_MAX.get(), deadline);
-            let mut is_whole = false;
+            let mut ran = None;
             let run = replay.sweep(run).map_ok(|report| {
                 let missed = report.failed.len() + report.under_way + report.undelivered;
-                is_whole = missed == 0;
+                ran = Some(missed == 0);
+                walked.inspected(report.logs);
                 report.next
             });
-            after = self.run(name, after, run).await;
-            closes = closes.filter(|_| is_whole);
-            if let (None, Some(closed)) = (&after, closes) {
-                gaps.walk_ended(closed);
+            let next = self.run(name, after.clone(), run).await;
+            closes = closes.filter(|_| ran == Some(true));
+            if ran.is_some() && next.is_none() {
+                walked.end();
+                if let Some(closed) = closes {
+                    gaps.walk_ended(closed);
+                }
+            }
+            let progressed = ran.is_some() && next.is_some() && next != after;
+            after = next;
+            if progressed && walked.walks() == 0 {
+                continue;
+            }
+            if !self.pause().await {
+                return;
             }
         }
     }

@@ -1,0 +1,35 @@
+//! How far a view's sweep has come.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts the logs and the walks of one view's sweep. A walk goes over all logs of the view's services.
+#[derive(Debug, Default)]
+pub struct Walked {
+    logs: AtomicU64,
+    walks: AtomicU64,
+}
+
+impl Walked {
+    /// How many logs the walk under way has inspected, or the last one, if none is under way.
+    pub fn logs(&self) -> u64 {
+        self.logs.load(Ordering::Relaxed)
+    }
+
+    /// How many walks of this process have ended. After the first, the view has every entry that was there when the
+    /// process started, except in logs for which it is parked or failed.
+    pub fn walks(&self) -> u64 {
+        self.walks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.logs.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn inspected(&self, logs: usize) {
+        self.logs.fetch_add(logs as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.walks.fetch_add(1, Ordering::Relaxed);
+    }
+}

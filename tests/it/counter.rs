@@ -4,19 +4,20 @@ use std::convert::Infallible;
 
 use fanfold::view::Outcome;
 use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Counts up.
 pub(crate) struct Counter;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Command {
     Add { n: u32 },
     Explode { why: String },
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub(crate) enum Event {
     Added { n: u32 },

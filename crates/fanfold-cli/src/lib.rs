@@ -1,5 +1,5 @@
 //! The command line of an [`App`]. `up` hosts the app in one process. `send`, `log` and
-//! `view` are clients of any host of the HTTP API. `shards` is a client of `up` alone, which has
+//! `view` are clients of any host of the HTTP API. `schema` describes the app. `shards` is a client of `up` alone, which has
 //! routes for its shards.
 //!
 //! All commands keep these rules:
@@ -25,6 +25,7 @@ mod outcomes;
 mod output;
 mod post;
 mod retry;
+mod schema;
 mod send;
 mod server;
 mod shards;
@@ -61,6 +62,8 @@ enum Command {
     Log(log::Log),
     /// Show the rows of a view.
     View(view::View),
+    /// Print the schemas of commands, events and rows, or compare them with earlier ones.
+    Schema(schema::Schema),
     /// List, split or merge the shards of a running `up`.
     Shards(shards::Shards),
 }
@@ -81,6 +84,7 @@ fn run(app: Result<App, AppError>) -> anyhow::Result<ExitCode> {
         Command::Send(send) => send.run(),
         Command::Log(log) => log.run(),
         Command::View(view) => view.run(),
+        Command::Schema(schema) => schema.run(&app),
         Command::Shards(shards) => shards.run(),
     }
 }

@@ -13,7 +13,7 @@ use fanfold::{App, Example, Services};
 use fanfold_embedded::ShardState;
 use fanfold_embedded::{Config, Engine, TransitConfig};
 use fanfold_http::limits::WAIT_MS_MAX;
-use fanfold_http::{Api, Metrics, router_with};
+use fanfold_http::{Api, Described, Metrics, router_with};
 use fanfold_pipeline::panics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -125,7 +125,8 @@ impl Up {
         let listens =
             ListenConfig { address: self.listen, names: self.host, limits: self.limits.limits() };
         runtime.spawn(repeats.clone().run());
-        let ended = runtime.block_on(host(listens, config, example.flatten(), data));
+        let described = Described::new(app);
+        let ended = runtime.block_on(host(listens, config, described, example.flatten(), data));
         // A task that never returns, such as a service's endless loop, must not block the exit.
         runtime.shutdown_background();
         repeats.report();
@@ -158,6 +159,7 @@ struct ListenConfig {
 async fn host(
     listens: ListenConfig,
     config: Config,
+    described: Described,
     example: Option<Greeting>,
     data: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
@@ -188,6 +190,7 @@ async fn host(
         reads: engine.reads().clone(),
         metrics: Metrics::new(),
         wait_ms_max: WAIT_MS_MAX,
+        described,
     };
     let gauges = Gauges(engine.monitor().clone());
     let metrics = api.metrics.clone();

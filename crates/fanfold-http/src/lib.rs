@@ -10,6 +10,7 @@
 //! | `GET /views/{view}/{service}/{partition}` | rows: `seq`, `wait`, `prefix`, `after`, `limit`, `order` |
 //! | `GET /views/{view}/{service}/{partition}/{row}` | one row: `seq`, `wait` |
 //! | `GET /healthz`, `GET /metrics` | liveness; counters |
+//! | `GET /openapi.json`, `GET /asyncapi.json` | descriptions of the API and of the notification |
 //!
 //! The router guarantees:
 //!
@@ -23,6 +24,7 @@
 
 pub mod body;
 mod commands;
+pub mod describe;
 pub mod json;
 pub mod limits;
 mod logs;
@@ -35,6 +37,7 @@ mod views;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::read::Reads;
 
+pub use describe::Described;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use router::{router, router_with};
@@ -51,4 +54,6 @@ pub struct Api {
     /// The longest `wait` that a caller may ask for, in milliseconds: at most
     /// [`limits::WAIT_MS_MAX`].
     pub wait_ms_max: u64,
+    /// The app's description.
+    pub described: Described,
 }

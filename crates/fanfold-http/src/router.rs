@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use futures::FutureExt;
 
 use crate::problem::{Kind, Problem};
-use crate::{Api, commands, json, logs, metrics, views};
+use crate::{Api, commands, describe, json, logs, metrics, views};
 
 const COMMAND: &str = "/command";
 const COMMANDS: &str = "/commands";
@@ -24,7 +24,10 @@ const ROWS: &str = "/views/{view}/{service}/{partition}";
 const ROW: &str = "/views/{view}/{service}/{partition}/{*row}";
 const HEALTHZ: &str = "/healthz";
 const METRICS: &str = "/metrics";
-const PATHS: [&str; 8] = [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ, METRICS];
+const OPENAPI: &str = "/openapi.json";
+const ASYNCAPI: &str = "/asyncapi.json";
+const PATHS: [&str; 10] =
+    [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ, METRICS, OPENAPI, ASYNCAPI];
 
 /// The router of the whole API.
 pub fn router(api: Api) -> Router {
@@ -44,6 +47,8 @@ pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
         .route(ROW, get(views::row))
         .route(HEALTHZ, get(healthz))
         .route(METRICS, get(show_metrics))
+        .route(OPENAPI, get(describe::show_openapi))
+        .route(ASYNCAPI, get(describe::show_asyncapi))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(catch_panics))

@@ -13,7 +13,7 @@ use fanfold_aws::names::ROLE;
 use fanfold_aws::{
     KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue, StreamOrder,
 };
-use fanfold_http::{Api, Metrics};
+use fanfold_http::{Api, Described, Metrics};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::packing::PackingTopic;
@@ -57,7 +57,7 @@ pub fn main(app: Result<App, AppError>) -> ExitCode {
         Err(error) => return failed(&error),
     };
     match role {
-        Role::Api => api(app.services().clone(), app.views().clone()),
+        Role::Api => api(app),
         Role::Relay => relay(),
         Role::Processor => processor(app.services().clone()),
         Role::Sweep => sweep(),
@@ -65,8 +65,10 @@ pub fn main(app: Result<App, AppError>) -> ExitCode {
     }
 }
 
-/// Runs the HTTP API of these services and views.
-fn api(services: Services, views: Views) -> ExitCode {
+/// Runs the HTTP API of the app.
+fn api(app: App) -> ExitCode {
+    let (services, views) = (app.services().clone(), app.views().clone());
+    let described = Described::new(app);
     run(
         "api",
         |environment| environment.wait_ms_max(),
@@ -96,7 +98,8 @@ fn api(services: Services, views: Views) -> ExitCode {
                 env: env.clone(),
             };
             let reads = Reads::new(ports, served, services);
-            let api = Api { ingest, reads, metrics: Metrics::new(), wait_ms_max };
+            let metrics = Metrics::new();
+            let api = Api { ingest, reads, metrics, wait_ms_max, described };
             ApiHandler::new(api, env)
         },
     )

@@ -10,6 +10,7 @@ use fanfold::{
 };
 use ledger::views::{Balances, Statement, Totals};
 use ledger::{Event, Ledger};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +56,7 @@ pub const READ: [&str; 4] = ["balances", "statement", "totals", "pages"];
 pub struct Mine;
 
 /// The commands of [`Mine`].
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum MineCommand {
@@ -64,7 +65,7 @@ pub enum MineCommand {
 }
 
 /// The events of [`Mine`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum MineEvent {
@@ -179,7 +180,7 @@ impl Mark for u64 {
 pub struct Notes<M>(std::marker::PhantomData<fn() -> M>);
 
 /// The commands of [`Notes`].
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum NotesCommand {
@@ -197,7 +198,7 @@ pub enum NotesCommand {
 }
 
 /// The events of [`Notes`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum NotesEvent<M> {
@@ -360,7 +361,7 @@ impl<M: Mark> Service for Notes<M> {
 pub struct Pages<M>(std::marker::PhantomData<fn() -> M>);
 
 /// A row of [`Pages`].
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     appends: u64,
     hash: u64,

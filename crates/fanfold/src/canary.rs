@@ -1,5 +1,7 @@
 //! A service whose commands change nothing. The sweep sends it commands; their entries show that every hop works.
 
+use schemars::JsonSchema;
+
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DocumentId, LogId, Name, Partition, ServiceName};
@@ -11,7 +13,7 @@ use crate::service::{Code, Context, Documents, Service};
 pub struct Canary;
 
 /// Its only command.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 pub enum CanaryCommand {
     /// Shows that commands reach the journal.
@@ -19,7 +21,7 @@ pub enum CanaryCommand {
 }
 
 /// Its only event.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum CanaryEvent {
     /// The command has reached the journal.

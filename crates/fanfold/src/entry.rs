@@ -8,7 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::digest::Digest;
 use crate::names::{DocumentId, Name, Origin};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
+use crate::time::Time;
 
 /// One entry of a log.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,16 +8,19 @@ use std::marker::PhantomData;
 use std::ops::Index;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::catch::{Fault, catch, truncated};
+use crate::describe::{Generators, Variants, variants};
 use crate::entry::{Event, Raw, kinds};
 use crate::limits::{CODE_BYTES_MAX, EVENT_KINDS_MAX, MESSAGE_BYTES_MAX};
 use crate::names::{DocumentId, LogId, Name, Origin, ServiceName};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
 use crate::tagged::{TaggedError, from_tagged};
+use crate::time::Time;
 
 /// How often [`Service::more`] may ask for new documents for one command. Source: our choice. Each round may cost a read
 /// of the state table.
@@ -42,10 +45,10 @@ pub trait Service: Send + Sync + 'static {
     const DOCUMENT_VERSION: u32;
     /// Every event type and its current version, from 1 on.
     const EVENTS: &'static [(&'static str, u32)];
-    /// An enum with `#[serde(tag = "command", content = "data")]`.
-    type Command: DeserializeOwned + Send + Sync;
+    /// An enum with `#[serde(tag = "command", content = "data")]`. Its schema becomes part of the API's description.
+    type Command: DeserializeOwned + JsonSchema + Send + Sync;
     /// An enum with `#[serde(tag = "type", content = "data")]`.
-    type Event: Serialize + DeserializeOwned;
+    type Event: Serialize + DeserializeOwned + JsonSchema;
     /// The state of one thing that the service owns.
     type Document: Clone + Serialize + DeserializeOwned + Send + Sync;
     /// Why a command is refused.
@@ -192,6 +195,10 @@ pub trait AnyService: Send + Sync {
     fn document_version(&self) -> u32;
     /// See [`Service::EVENTS`].
     fn events(&self) -> &'static [(&'static str, u32)];
+    /// The commands, by name, with the schemas of their data.
+    fn command_variants(&self, generators: &mut Generators) -> Variants;
+    /// The event types, by name, with the schemas of their data.
+    fn event_variants(&self, generators: &mut Generators) -> Variants;
     /// Reads a command.
     fn parse(&self, name: &Name, data: &RawValue) -> Result<AnyCommand, InvalidCommand>;
     /// The documents that the command declares, without repetition.
@@ -364,6 +371,14 @@ impl<S: Service> AnyService for Hosted<S> {
 
     fn events(&self) -> &'static [(&'static str, u32)] {
         S::EVENTS
+    }
+
+    fn command_variants(&self, generators: &mut Generators) -> Variants {
+        variants(&S::Command::json_schema(&mut generators.read), "command", "data")
+    }
+
+    fn event_variants(&self, generators: &mut Generators) -> Variants {
+        variants(&S::Event::json_schema(&mut generators.written), "type", "data")
     }
 
     fn parse(&self, name: &Name, data: &RawValue) -> Result<AnyCommand, InvalidCommand> {

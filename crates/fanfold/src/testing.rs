@@ -10,16 +10,17 @@
 //!
 //! ```
 //! use fanfold::{Code, Context, DocumentId, Documents, Service, testing};
+//! use schemars::JsonSchema;
 //! use serde::{Deserialize, Serialize};
 //! use serde_json::json;
 //!
 //! struct Doors;
 //!
-//! #[derive(Deserialize)]
+//! #[derive(Deserialize, JsonSchema)]
 //! #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 //! enum Command { Open { door: DocumentId } }
 //!
-//! #[derive(Serialize, Deserialize)]
+//! #[derive(Serialize, Deserialize, JsonSchema)]
 //! #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 //! enum Event { Opened { times: u32 } }
 //!
@@ -75,9 +76,10 @@ use similar::TextDiff;
 
 use crate::entry::{Entry, Event, Outcome, Raw};
 use crate::names::{LogId, Origin};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
 use crate::reactor::{AnyReactor, Reactor, Reactors};
 use crate::service::{Context, Service, Services, Written, current_version};
+use crate::time::Time;
 use crate::view::{AnyView, View, Views};
 
 mod exact;

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::catch::{Fault, catch};
+use crate::describe::Generators;
 use crate::entry::{self, Entry, Raw, kinds};
 use crate::names::{DocumentId, LogId, Origin, RowKey, ServiceName};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
 use crate::service::{Services, author_problems, current_version, decode_event};
+use crate::time::Time;
 
 /// A read model: rows per log, folded from entries. It must be pure, as services are.
 ///
@@ -31,8 +35,8 @@ pub trait View: Send + Sync + 'static {
     const EVENTS: &'static [(&'static str, u32)];
     /// An enum with `#[serde(tag = "type", content = "data")]`.
     type Event: DeserializeOwned + Send + Sync;
-    /// One row.
-    type Row: Serialize + DeserializeOwned;
+    /// One row. Its schema becomes part of the API's description.
+    type Row: Serialize + DeserializeOwned + JsonSchema;
 
     /// Brings the data of an event of version `from` to the current version of its type. `None`, the default, means: as
     /// the event's service does it. An app without that service must define it.
@@ -173,6 +177,8 @@ pub trait AnyView: Send + Sync {
     fn services(&self) -> &'static [&'static str];
     /// See [`View::EVENTS`].
     fn events(&self) -> &'static [(&'static str, u32)];
+    /// The schema of a row.
+    fn row_schema(&self, generators: &mut Generators) -> Value;
     /// The view beside these services, which upcast the events that it does not upcast itself.
     fn beside(&self, services: &Services) -> Arc<dyn AnyView>;
     /// The event types of which the view does not upcast an older version itself. Its `upcast` is called with empty data;
@@ -259,6 +265,10 @@ impl<V: View> AnyView for Hosted<V> {
 
     fn events(&self) -> &'static [(&'static str, u32)] {
         V::EVENTS
+    }
+
+    fn row_schema(&self, generators: &mut Generators) -> Value {
+        generators.written.subschema_for::<V::Row>().to_value()
     }
 
     fn beside(&self, services: &Services) -> Arc<dyn AnyView> {

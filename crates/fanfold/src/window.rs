@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{COMMAND_ID_END, SEQ_END, WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
+use crate::time::Time;
 
 /// A window's answer about an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

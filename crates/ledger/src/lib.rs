@@ -9,6 +9,7 @@
 //! The [`views`] fold the same events into the rows that people read.
 
 use fanfold::{App, AppError, Code, Context, DocumentId, Documents, Example, Service, View};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod views;
@@ -29,7 +30,7 @@ pub struct Ledger;
 
 /// The commands. Amounts are in minor units (cents). They are signed, so that zero and negative amounts reach
 /// [`decide`](Service::decide), which refuses them with a code of the ledger's.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names are enough")]
 pub enum Command {
@@ -41,7 +42,7 @@ pub enum Command {
 }
 
 /// The events of an account.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub enum Event {
     /// The account was opened, and is empty.
@@ -60,7 +61,7 @@ pub enum Event {
 
 /// The amount of money that moved, and the balance after it, so that a reader of events (for example a line of a
 /// statement) need not add them up.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Movement {
     /// More than zero. The event's type gives the direction.
     pub amount: i64,

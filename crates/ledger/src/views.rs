@@ -6,6 +6,7 @@
 
 use fanfold::view::Outcome;
 use fanfold::{DocumentId, Recorded, RowKey, Service, Time, View};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Event, Ledger, Movement};
@@ -14,7 +15,7 @@ use crate::{Event, Ledger, Movement};
 pub struct Balances;
 
 /// An open account.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Balance {
     /// The balance, in minor units.
     pub balance: i64,
@@ -55,7 +56,7 @@ impl View for Balances {
 pub struct Statement;
 
 /// A movement of money.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// The account.
     pub account: DocumentId,
@@ -103,7 +104,7 @@ impl View for Statement {
 pub struct Totals;
 
 /// The sums over an organisation.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Total {
     /// Open accounts.
     pub accounts: u64,

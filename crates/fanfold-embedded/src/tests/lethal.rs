@@ -14,6 +14,7 @@ use fanfold::{
     Views,
 };
 use fanfold_pipeline::read::Awaited;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::child;
@@ -31,7 +32,7 @@ const WAIT_MS: u64 = 20_000;
 
 struct Lethal;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Command {
     Note {},
@@ -43,7 +44,7 @@ enum Command {
     Abort {},
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Event {
     Noted,

@@ -1,6 +1,7 @@
 //! The router over the in-memory ports. Ingest is the only stage that runs. Tests write what the
 //! processor and the projector would write, so they can produce every shape and every status.
 
+mod describe;
 mod edge;
 mod ids;
 mod shapes;
@@ -17,7 +18,7 @@ use fanfold_embedded::SystemEnv;
 use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_http::limits::WAIT_MS_MAX;
-use fanfold_http::{Api, Metrics, router};
+use fanfold_http::{Api, Described, Metrics, router};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
 use http_body_util::BodyExt;
 use ledger::Ledger;
@@ -54,7 +55,9 @@ impl Edge {
         let wiring = memory.wiring(env);
         let reads = wiring.reads(&views, services.clone());
         let ingest = wiring.ingest(services);
-        let router = router(Api { ingest, reads, metrics: Metrics::new(), wait_ms_max });
+        let described = Described::new(ledger::app().expect("the ledger is right"));
+        let metrics = Metrics::new();
+        let router = router(Api { ingest, reads, metrics, wait_ms_max, described });
         Self { memory, router }
     }
 

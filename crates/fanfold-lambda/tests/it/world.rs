@@ -10,7 +10,7 @@ use fanfold::canary::Canary;
 use fanfold::{LogId, Services, View, Views};
 use fanfold_embedded::testing::Ports;
 use fanfold_embedded::{Shards, TransitConfig};
-use fanfold_http::{Api, Metrics};
+use fanfold_http::{Api, Described, Metrics};
 use fanfold_lambda::{
     ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
     SweepHandler, SweepPosition, ViewHandler,
@@ -91,6 +91,7 @@ impl World {
             reads: wiring.reads(&views, services.clone()),
             metrics: Metrics::new(),
             wait_ms_max: 5_000,
+            described: Described::new(ledger::app().unwrap()),
         };
         let canaries = wiring.ingest(Services::new().with::<Canary>());
         let sweep = wiring.sweep().with_canaries(canaries, 1);

@@ -3,6 +3,7 @@
 
 use fanfold::view::Outcome;
 use fanfold::{Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::crash::crash;
@@ -10,7 +11,7 @@ use crate::crash::crash;
 /// `DOCUMENT`: the version of its documents; `ADDED`: the version of its event `added`.
 pub(crate) struct Tally<const DOCUMENT: u32 = 1, const ADDED: u32 = 1>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Command {
     /// `pad`: bytes that enlarge the event.
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum How {
     PanicInDecide,
@@ -66,7 +67,7 @@ fn how<'de, D: Deserializer<'de>>(deserializer: D) -> Result<How, D::Error> {
     Ok(how)
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub(crate) enum Event {
     Added {
@@ -199,7 +200,7 @@ fn noise(bytes: usize) -> String {
 /// `sums`: a row per counter, removed when the counter is reset. Reads all events.
 pub(crate) struct Sums;
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Sum {
     pub(crate) total: u64,
     /// The texts said, and the growth of the counter.

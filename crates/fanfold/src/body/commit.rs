@@ -13,7 +13,8 @@ use crate::digest::Digest;
 use crate::entry::{Entry, Event, Outcome, Raw};
 use crate::limits::SEQ_END;
 use crate::names::{Name, Origin};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
+use crate::time::Time;
 
 const FORMAT: u8 = 1;
 

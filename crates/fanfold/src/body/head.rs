@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{DecodeError, envelope};
 use crate::names::Origin;
-use crate::position::{Seq, Time};
+use crate::position::Seq;
+use crate::time::Time;
 use crate::window::Window;
 
 const FORMAT: u8 = 1;

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, envelope};
-use crate::position::{Seq, Time};
+use crate::position::Seq;
+use crate::time::Time;
 
 const FORMAT: u8 = 1;
 

@@ -1,8 +1,7 @@
 //! The messages of a topic: CloudEvents 1.0 batches (JSON arrays). Each commit is one `fanfold.commit.v1` event. The
 //! events of its entries follow it, unless subscribers must read them from the journal.
 //!
-//! This is the contract of independent view services. Its JSON Schema is
-//! `schema/notification.v1.json`.
+//! This is the contract of independent view services. Its JSON Schema is [`SCHEMA`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,7 +15,11 @@ use super::head::Prev;
 use crate::entry::{Entry, Event, Outcome, Raw, kinds};
 use crate::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
 use crate::names::{DocumentId, LogId, Name, Origin};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
+use crate::time::Time;
+
+/// The JSON Schema of a message, draft 2020-12.
+pub const SCHEMA: &str = include_str!("../../schema/notification.v1.json");
 
 const COMMIT_TYPE: &str = "fanfold.commit.v1";
 const JSON: &str = "application/json";
@@ -498,7 +501,7 @@ fn read_event(
     let id = event.commandid.as_deref().and_then(|id| id.parse().ok()).and_then(CommandId::new);
     entries.push(Entry {
         seq,
-        time: Time::parse(&event.time).ok_or(DecodeError::Inconsistent("a time"))?,
+        time: Time::from_stored(&event.time).ok_or(DecodeError::Inconsistent("a time"))?,
         origin,
         id: id.unwrap_or(CommandId::NONE),
         command: None,

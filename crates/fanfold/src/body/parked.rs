@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::head::Prev;
 use super::{DecodeError, envelope};
 use crate::command::Command;
-use crate::position::{Seq, Time};
+use crate::position::Seq;
+use crate::time::Time;
 
 const FORMAT: u8 = 1;
 

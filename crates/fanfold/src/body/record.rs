@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::DecodeError;
 use crate::limits::{NAME_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
 use crate::names::LogId;
-use crate::position::{Seq, Time};
+use crate::position::Seq;
+use crate::time::Time;
 
 const FORMAT: u8 = 1;
 const PREFIX_BYTES: usize = 6;

@@ -14,10 +14,11 @@ use crate::entry::{Entry, Outcome, Raw};
 use crate::invariant::Breach;
 use crate::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::names::DocumentId;
-use crate::position::{Seq, Time};
+use crate::position::Seq;
 use crate::service::{
     AnyCommand, AnyDocument, Context, Decision, InvalidCommand, MORE_ROUNDS_MAX, asks_too_often,
 };
+use crate::time::Time;
 use crate::window::Sighting;
 
 /// Bytes of the brackets around the entries, and of the comma before one.

@@ -31,8 +31,9 @@ use crate::entry::Entry;
 use crate::invariant;
 use crate::invariant::Breach;
 use crate::names::{DocumentId, LogId, Name, Origin};
-use crate::position::{CommandId, Seq, Time};
+use crate::position::{CommandId, Seq};
 use crate::service::{AnyCommand, AnyDocument, AnyService, MORE_ROUNDS_MAX};
+use crate::time::Time;
 use crate::window::{Sighting, Window};
 
 use self::shelf::{AboveHead, Held, OVERHEAD_BYTES, Shelf};

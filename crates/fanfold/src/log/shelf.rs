@@ -228,7 +228,8 @@ mod tests {
     use crate::body::head::Prev;
     use crate::entry::{Entry, Outcome};
     use crate::names::Origin;
-    use crate::position::{CommandId, Time};
+    use crate::position::CommandId;
+    use crate::time::Time;
 
     #[derive(Debug, Clone)]
     enum Step {

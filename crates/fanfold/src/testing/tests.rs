@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use expect_test::expect;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 /// A service with a command for each way to break a rule.
 struct Careless;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Do {
     Count {
@@ -48,7 +49,7 @@ enum Do {
     },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Done {
     Counted {
@@ -164,7 +165,7 @@ impl Service for Careless {
 /// A view whose fold depends on a field that the row does not store.
 struct Forgetful;
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Row {
     sum: u32,
     #[serde(skip)]

@@ -12,6 +12,7 @@ use fanfold::{
     App, AppBuilder, Code, Context, DocumentId, Documents, Entry, Example, LogId, OutgoingCommand,
     Reactor, Reactors, Recorded, RowKey, Seq, Service, Services, Time, View, Views,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
@@ -31,13 +32,13 @@ struct Good;
 
 impl Constants for Good {}
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Command {
     Send {},
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Event {
     Sent { amount: u64 },
@@ -78,7 +79,7 @@ impl<C: Constants> Service for Author<C> {
 }
 
 /// A row that panics when it is read with a negative sum.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Sum(i64);
 
 impl<'de> Deserialize<'de> for Sum {

@@ -3,6 +3,7 @@
 
 use fanfold::entry::Raw;
 use fanfold::{Code, Context, DocumentId, Documents, Service};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The highest value of a counter.
@@ -16,7 +17,7 @@ const UNWRITTEN: &str = "unwritten";
 /// `V`: the version of its documents.
 pub(crate) struct Counters<const V: u32>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 pub(crate) enum Command {
     /// The event has a note of `note` bytes, which the document does not store.
@@ -59,7 +60,7 @@ pub(crate) enum Command {
 }
 
 /// The ways to break a rule.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum How {
     PanicInDocuments,
@@ -74,7 +75,7 @@ pub(crate) enum How {
     UnreadableEvent,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 pub(crate) enum Event {
     Added {
@@ -95,6 +96,7 @@ pub(crate) enum Event {
     },
     Failed {
         #[serde(with = "pen")]
+        #[schemars(with = "String")]
         how: How,
     },
     Unlisted,

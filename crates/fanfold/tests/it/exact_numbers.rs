@@ -8,6 +8,7 @@ use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::{
     Code, Context, DocumentId, Documents, Recorded, RowKey, Seq, Service, View, testing,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -26,13 +27,13 @@ const NUMBERS: [&str; 7] = [
 /// A service whose event has two versions: the second renames one field of the first.
 struct Measures;
 
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Command {
     Measure { atoms: u128 },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Happened {
     Measured { atoms: u128 },

@@ -6,6 +6,7 @@ mod authors;
 mod codecs;
 mod counters;
 mod decisions;
+mod describe;
 mod exact_numbers;
 mod golden;
 mod history;

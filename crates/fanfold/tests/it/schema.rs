@@ -1,9 +1,7 @@
-//! `schema/notification.v1.json`, by which independent view services read notifications. It accepts
+//! `crates/fanfold/schema/notification.v1.json`, by which independent view services read notifications. It accepts
 //! every message that Fanfold sends, and refuses events that would mislead such a service.
 
-use std::path::Path;
-
-use fanfold::body::notification::pack;
+use fanfold::body::notification::{SCHEMA, pack};
 use jsonschema::Validator;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,9 +11,7 @@ use crate::arbitrary;
 use crate::golden::notification;
 
 fn schema() -> Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema/notification.v1.json");
-    let text = std::fs::read_to_string(path).expect("the schema is in the repository");
-    let schema: Value = serde_json::from_str(&text).expect("the schema is JSON");
+    let schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
     jsonschema::meta::validate(&schema).expect("the schema is a schema");
     jsonschema::validator_for(&schema).expect("the schema can be used")
 }

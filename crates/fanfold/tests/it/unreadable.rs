@@ -1,19 +1,20 @@
 //! A document that could be stored but not read would stop its log at the next cold load.
 
 use fanfold::{Code, Context, DocumentId, Documents, Service, testing};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// A service that multiplies a number until it overflows.
 struct Scale;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "command", content = "data", rename_all = "snake_case")]
 enum Command {
     By { thing: DocumentId, factor: f64 },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 enum Event {
     Scaled { factor: f64 },

@@ -1,0 +1,84 @@
+//! `GET /openapi.json` and `GET /asyncapi.json`: the API and the notification, with the app's own commands, events and
+//! rows.
+
+mod asyncapi;
+mod openapi;
+mod schemas;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use fanfold::App;
+use fanfold::describe::Description;
+use serde_json::Value;
+
+pub use self::asyncapi::asyncapi;
+pub use self::openapi::openapi;
+use crate::Api;
+use crate::params::Query;
+use crate::problem::Problem;
+
+/// Where the documents have the schemas to which others refer.
+const COMPONENTS: &str = "#/components/schemas/";
+
+/// The descriptions of an app, each made when it is first asked for. Clones share them.
+#[derive(Clone)]
+pub struct Described(Arc<Lazy>);
+
+struct Lazy {
+    app: App,
+    openapi: OnceLock<Bytes>,
+    asyncapi: OnceLock<Bytes>,
+}
+
+impl Described {
+    /// Of this app.
+    pub fn new(app: App) -> Self {
+        Self(Arc::new(Lazy { app, openapi: OnceLock::new(), asyncapi: OnceLock::new() }))
+    }
+}
+
+/// Handles `GET /openapi.json`.
+pub(crate) async fn show_openapi(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let Lazy { app, openapi: made, .. } = &*api.described.0;
+    show(query.as_deref(), made, || openapi(&app.describe(), api.wait_ms_max))
+}
+
+/// Handles `GET /asyncapi.json`.
+pub(crate) async fn show_asyncapi(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let Lazy { app, asyncapi: made, .. } = &*api.described.0;
+    show(query.as_deref(), made, || asyncapi(&app.describe()))
+}
+
+fn show(
+    query: Option<&str>,
+    made: &OnceLock<Bytes>,
+    make: impl FnOnce() -> Value,
+) -> Result<Response, Problem> {
+    Query::parse(query, &[])?;
+    let document = made.get_or_init(|| make().to_string().into()).clone();
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], document).into_response())
+}
+
+/// The schema, which refers to definitions of the description, as part of a document.
+fn placed(schema: &Value) -> Value {
+    let mut placed = schema.clone();
+    fanfold::describe::map_references(&mut placed, &|reference| {
+        reference.replacen(fanfold::describe::DEFINITIONS, COMPONENTS, 1)
+    });
+    placed
+}
+
+/// The definitions of the description, as components.
+fn definitions(of: &Description) -> impl Iterator<Item = (String, Value)> + '_ {
+    of.definitions.iter().map(|(name, schema)| (name.clone(), placed(schema)))
+}

@@ -1,5 +1,6 @@
 //! The tasks of this repository. CI runs `cargo xtask ci` and nothing else.
 
+mod clients;
 mod e2e;
 mod lambdas;
 mod load;
@@ -31,9 +32,11 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run every check: format, lints, tests, docs, the simulation, a load with a kill, the stack
-    /// on two emulators.
+    /// Run every check: format, lints, tests, docs, the simulation, a load with a kill, the clients,
+    /// the stack on two emulators.
     Ci,
+    /// Test the clients for Python and TypeScript against `fanfold up`, and check their types.
+    Clients,
     /// Crash, cut the power and inject errors at every system call of `fanfold up` that changes its
     /// folder.
     CrashPoints,
@@ -69,6 +72,7 @@ enum Task {
 fn main() -> Result<()> {
     match Options::parse().task {
         Task::Ci => ci(),
+        Task::Clients => clients(),
         Task::CrashPoints => crash_points(),
         Task::E2e(options) => e2e::run(options),
         Task::Lambdas { arch } => lambdas::release(arch),
@@ -106,6 +110,7 @@ fn ci() -> Result<()> {
     sim(&["--engine", "--seeds", &CI_ENGINE_SEEDS.to_string()])?;
     mutate::run(&mutate::Options::IN_CI)?;
     load()?;
+    clients()?;
     e2e::run(e2e::Options::IN_CI)?;
     println!("\nevery check passed, in {} s", began.elapsed().as_secs());
     Ok(())
@@ -116,6 +121,15 @@ fn load() -> Result<()> {
     cargo("programs", &[&programs[..], &SHARED].concat())?;
     println!("\n== load");
     load::load(&target()?.join("debug"))
+}
+
+fn clients() -> Result<()> {
+    let programs = ["build", "--package", "fanfold-cli"];
+    cargo("programs", &[&programs[..], &SHARED].concat())?;
+    let began = Instant::now();
+    clients::check(&root()?, &target()?.join("debug"))?;
+    println!("== clients: {} s", began.elapsed().as_secs());
+    Ok(())
 }
 
 /// Tries every crash point; the tests try a sample.
@@ -207,7 +221,7 @@ fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !name.starts_with('.') && name != "target" {
+            if !name.starts_with('.') && name != "target" && name != "node_modules" {
                 texts(&path, found)?;
             }
         } else if name.ends_with(".rs") || name.ends_with(".md") {
@@ -246,6 +260,7 @@ mod tests {
             (&["fanfold-cli", "loadtest"][..], programs),
             (&["fanfold-lambda", "ledger-lambda"], programs),
             (&["loadtest", "lambda-host"], programs),
+            (&["fanfold-cli"], programs),
             (&["fanfold-sim"], programs),
             (&["scenarios"], with_tests),
         ] {

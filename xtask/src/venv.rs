@@ -1,5 +1,5 @@
 //! The programs from PyPI, in `.venv`: the emulators, AWS's command line, the template's linter,
-//! the linker of the Lambdas. The versions are pinned, and installed once.
+//! the linker of the Lambdas, the type checker of the Python client. The versions are pinned, and installed once.
 
 use std::env;
 use std::ffi::OsString;
@@ -79,7 +79,8 @@ fn install(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command. Fails if it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())

@@ -27,7 +27,7 @@ fn every_answer_has_its_exact_form() {
     let deposited = entry(3);
     assert_eq!(
         timeless(&deposited),
-        r#"{"log":"ledger/org:acme","seq":3,"status":"accepted","user":"ann","id":17,"at":0,"command":"deposit","events":[{"type":"deposited","document":"cash","data":{"amount":100,"balance":100}}]}"#
+        r#"{"log":"ledger/org:acme","seq":3,"status":"accepted","user":"ann","id":17,"at":0,"command":"deposit","digest":"2dbcd70c03015900","events":[{"type":"deposited","document":"cash","data":{"amount":100,"balance":100}}]}"#
     );
 
     // Withdraw too much: the entry says why it was refused.
@@ -35,7 +35,7 @@ fn every_answer_has_its_exact_form() {
     let rejected = entry(4);
     assert_eq!(
         timeless(&rejected),
-        r#"{"log":"ledger/org:acme","seq":4,"status":"rejected","user":"ann","id":18,"at":0,"command":"withdraw","code":"overdrawn","message":"the account holds 100, less than 101"}"#
+        r#"{"log":"ledger/org:acme","seq":4,"status":"rejected","user":"ann","id":18,"at":0,"command":"withdraw","digest":"dce383f0bf5ba0d8","code":"overdrawn","message":"the account holds 100, less than 101"}"#
     );
 
     // Two accounts, one decision.

@@ -6,7 +6,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use fanfold::entry::{Outcome, Raw};
-use fanfold::{CommandId, DocumentId, Entry, LogId, Name, Seq, Time};
+use fanfold::{CommandId, Digest, DocumentId, Entry, LogId, Name, Seq, Time};
 use fanfold_pipeline::read::Awaited;
 use serde::Serialize;
 
@@ -30,6 +30,9 @@ struct EntryJson<'a> {
     at: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'a Name>,
+    // Only an entry that uses its id has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<Vec<EventJson<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +72,7 @@ impl<'a> EntryJson<'a> {
             id: known.then_some(entry.id),
             at: entry.time,
             command: entry.command.as_ref(),
+            digest: entry.digest,
             events: None,
             code: None,
             message: None,

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use fanfold::body::commit;
 use fanfold::entry::{Entry, Outcome};
-use fanfold::{CommandId, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
+use fanfold::{CommandId, Digest, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
 use fanfold_embedded::SystemEnv;
 use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
@@ -100,7 +100,7 @@ impl Edge {
                 origin: if lost { Origin::nobody() } else { user },
                 id: if lost { CommandId::NONE } else { CommandId::new(seq).expect("in range") },
                 command: (!lost).then(|| name("open")),
-                digest: None,
+                digest: outcome.uses_id().then(|| Digest::of_json(r#"{"account":"cash"}"#)),
                 outcome: outcome.clone(),
             };
             payload.push(if payload.is_empty() { b'[' } else { b',' });

@@ -63,12 +63,12 @@ async fn entries_of_every_status_have_their_shape() {
     ];
     edge.commit(1, outcomes).await;
     let expected = [
-        r#"{"log":"ledger/org:acme","seq":1,"status":"accepted","user":"ann","id":1,"at":1001,"command":"open","events":[{"type":"opened","document":"cash","data":null},{"type":"opened","document":"cash","data":null,"version":2}]}"#,
-        r#"{"log":"ledger/org:acme","seq":2,"status":"accepted","user":"ann","id":2,"at":1002,"command":"open","events":[]}"#,
-        r#"{"log":"ledger/org:acme","seq":3,"status":"rejected","user":"ann","id":3,"at":1003,"command":"open","code":"already_open","message":"\"cash\" is open"}"#,
+        r#"{"log":"ledger/org:acme","seq":1,"status":"accepted","user":"ann","id":1,"at":1001,"command":"open","digest":"278d7f3b99f742e2","events":[{"type":"opened","document":"cash","data":null},{"type":"opened","document":"cash","data":null,"version":2}]}"#,
+        r#"{"log":"ledger/org:acme","seq":2,"status":"accepted","user":"ann","id":2,"at":1002,"command":"open","digest":"278d7f3b99f742e2","events":[]}"#,
+        r#"{"log":"ledger/org:acme","seq":3,"status":"rejected","user":"ann","id":3,"at":1003,"command":"open","digest":"278d7f3b99f742e2","code":"already_open","message":"\"cash\" is open"}"#,
         r#"{"log":"ledger/org:acme","seq":4,"status":"duplicate","user":"ann","id":4,"at":1004,"command":"open","of":1}"#,
         r#"{"log":"ledger/org:acme","seq":5,"status":"stale","user":"ann","id":5,"at":1005,"command":"open"}"#,
-        r#"{"log":"ledger/org:acme","seq":6,"status":"faulted","user":"ann","id":6,"at":1006,"command":"open","message":"it panicked"}"#,
+        r#"{"log":"ledger/org:acme","seq":6,"status":"faulted","user":"ann","id":6,"at":1006,"command":"open","digest":"278d7f3b99f742e2","message":"it panicked"}"#,
         r#"{"log":"ledger/org:acme","seq":7,"status":"lost","at":1007,"reason":"by hand"}"#,
     ];
     for (seq, expected) in (1..).zip(expected) {

@@ -1,7 +1,9 @@
-//! A ledger in memory behind the HTTP API, in which tests plant faults.
+//! Two services in memory behind the HTTP API, in which tests plant faults.
 //!
-//! It implements the ledger's rules by itself: code that it shared with the auditor would hide a
-//! bug of both.
+//! One is the ledger, whose rules it implements by itself: code that it shared with the auditor
+//! would hide a bug of both. The other one, `booking`, knows every command: it accepts one, or, if
+//! the data have `refuse`, rejects it with that code. Its views are `agenda`, with a row for each
+//! accepted command, `rooms`, without rows, and `filtered`, which cannot be waited for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,6 +19,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+mod digest;
 mod log;
 mod manner;
 mod plant;
@@ -31,6 +34,12 @@ use crate::manner::Mannered;
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The maximum wait in ms, also if a request asks for more.
 const WAIT_MS_MAX: u64 = 50;
+
+const LEDGER_VIEWS: [&str; 3] = ["balances", "statement", "totals"];
+const BOOKING_VIEWS: [&str; 3] = ["agenda", "rooms", "filtered"];
+const SERVICES: [&str; 2] = ["ledger", "booking"];
+/// The commands of the ledger.
+const COMMANDS: [&str; 5] = ["open", "deposit", "withdraw", "transfer", "close"];
 
 /// A target on a loopback port, until it is dropped.
 pub struct Fake {
@@ -95,9 +104,9 @@ fn router(plant: Option<Plant>, manner: Manner) -> Router {
         .route("/command", post(one))
         .route("/commands", post(many))
         .route("/pass/{partition}/{ms}", post(pass))
-        .route("/logs/ledger/{partition}", get(entries))
-        .route("/logs/ledger/{partition}/{seq}", get(entry))
-        .route("/views/{view}/ledger/{partition}", get(rows))
+        .route("/logs/{service}/{partition}", get(entries))
+        .route("/logs/{service}/{partition}/{seq}", get(entry))
+        .route("/views/{view}/{service}/{partition}", get(rows))
         .with_state(Shared { plant, mannered: Mannered::new(manner), logs: Arc::default() })
 }
 
@@ -122,14 +131,18 @@ impl Shared {
         let text = |name: &str| request[name].as_str().ok_or(problem(400, name));
         let (user, command) = (text("user")?, text("command")?);
         let id = request["id"].as_u64().ok_or(problem(400, "id"))?;
-        if text("type")? != "ledger" {
+        let service = text("type")?;
+        if !SERVICES.contains(&service) {
             return Err(problem(404, "type"));
+        }
+        if service == "ledger" && !COMMANDS.contains(&command) {
+            return Err(problem(400, &format!("`command`: the ledger has no `{command}`")));
         }
         let partition = match request["org"].as_str() {
             Some(org) => format!("org:{org}"),
             None => format!("user:{user}"),
         };
-        let name = format!("ledger/{partition}");
+        let name = format!("{service}/{partition}");
         let origin = match request["client"].as_str() {
             Some(client) => format!("{user}/{client}"),
             None => user.to_owned(),
@@ -225,14 +238,17 @@ impl Query {
 
 async fn entries(
     State(shared): State<Shared>,
-    Path(partition): Path<String>,
+    Path((service, partition)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
+    if !SERVICES.contains(&service.as_str()) {
+        return refuse(404, "there is no such service");
+    }
     if shared.mannered.read_fails() {
         return refuse(500, "it went wrong");
     }
     let query = Query::read(query);
-    let name = format!("ledger/{partition}");
+    let name = format!("{service}/{partition}");
     if !query.text("id").is_empty() {
         let origin = match query.text("client") {
             "" => query.text("user").to_owned(),
@@ -252,16 +268,21 @@ async fn entries(
     let is_gone = shared.plant == Some(Plant::Gone) && query.number("from", 1) > 1;
     match shared.logs().get_mut(&name).filter(|_| !is_gone) {
         Some(log) => answer(200, &log.page(query.number("from", 1), limit)),
+        // A partition that has never sent anything is an empty log.
+        None if !is_gone => {
+            let page = json!({"log": name, "accepted": 0, "tail": 0, "entries": [], "next": null});
+            answer(200, &page)
+        }
         None => refuse(404, "there is no such log"),
     }
 }
 
 async fn entry(
     State(shared): State<Shared>,
-    Path((partition, seq)): Path<(String, u64)>,
+    Path((service, partition, seq)): Path<(String, String, u64)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let log = format!("ledger/{partition}");
+    let log = format!("{service}/{partition}");
     let look = || {
         let logs = shared.logs();
         let log = logs.get(&log)?;
@@ -280,10 +301,17 @@ async fn entry(
 
 async fn rows(
     State(shared): State<Shared>,
-    Path((view, partition)): Path<(String, String)>,
+    Path((view, service, partition)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let (query, name) = (Query::read(query), format!("ledger/{partition}"));
+    let (query, name) = (Query::read(query), format!("{service}/{partition}"));
+    let views = if service == "ledger" { LEDGER_VIEWS } else { BOOKING_VIEWS };
+    if !views.contains(&view.as_str()) {
+        return refuse(404, &format!("there is no view `{view}` here"));
+    }
+    if view == "filtered" && !query.text("seq").is_empty() {
+        return refuse(400, "`seq`: the view reads only some event types");
+    }
     let (limit, wanted) = (query.number("limit", 100), query.number("seq", 0));
     if !(1..=1_000).contains(&limit) || query.number("wait", 0) > 25_000 {
         return refuse(400, "limit or wait");
@@ -294,7 +322,16 @@ async fn rows(
     }
     let (cursor, parked) = {
         let mut logs = shared.logs();
-        let Some(log) = logs.get_mut(&name) else { return refuse(404, "there is no such log") };
+        let Some(log) = logs.get_mut(&name) else {
+            if wanted > 0 {
+                return refuse(404, "there is no such seq");
+            }
+            let page = json!({
+                "view": view, "version": 1, "log": name, "seq": 0, "parked": null, "rows": [],
+                "next": null,
+            });
+            return answer(200, &page);
+        };
         if wanted > log.accepted().max(log.tail()) {
             return refuse(404, "there is no such seq");
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
+use crate::digest::digest;
 use crate::plant::Plant;
 
 mod rows;
@@ -90,6 +91,10 @@ impl Log {
         let fires = self.has(plant) && !self.fired && self.tail() >= BEFORE;
         self.fired |= fires;
         fires
+    }
+
+    fn is_ledger(&self) -> bool {
+        self.name.starts_with("ledger/")
     }
 
     pub(crate) fn tail(&self) -> u64 {
@@ -189,8 +194,16 @@ impl Log {
         if let Some(client) = client.filter(|_| !self.fires(Plant::ClientForgotten)) {
             entry["client"] = json!(client);
         }
-        let (status, more) = self.outcome(seq, at, user, id, command, data);
+        let mut data = data.clone();
+        if user.starts_with("r-") && self.fires(Plant::DataChanged) {
+            data["changed"] = json!(true);
+        }
+        let (status, more) = self.outcome(seq, at, user, id, command, &data);
         entry["status"] = json!(status);
+        let is_decided = ["accepted", "rejected", "faulted"].contains(&status);
+        if is_decided && more["of"].is_null() && !self.fires(Plant::NoDigest) {
+            entry["digest"] = json!(digest(&data));
+        }
         for (name, value) in more.as_object().into_iter().flatten() {
             entry[name] = value.clone();
         }
@@ -203,7 +216,7 @@ impl Log {
         if status == "accepted" && self.fires(Plant::AcceptedWithFirst) {
             entry["of"] = json!(1);
         }
-        if command == "open" && self.fires(Plant::AnotherCommand) {
+        if (command == "open" || !self.is_ledger()) && self.fires(Plant::AnotherCommand) {
             entry["command"] = json!("close");
         }
         if self.fires(Plant::UnknownStatus) {
@@ -283,6 +296,9 @@ impl Log {
         if self.fires(Plant::Faulted) {
             return ("faulted", json!({"message": "it panicked"}));
         }
+        if !self.is_ledger() {
+            return self.booked(command, data);
+        }
         let mut data = data.clone();
         if command == "deposit" && self.fires(Plant::AmountChanged) {
             data["amount"] = json!(data["amount"].as_i64().unwrap_or(0) + 1);
@@ -301,6 +317,23 @@ impl Log {
                 self.totals_seq = seq;
                 let code = if self.fires(Plant::WrongCode) { "too_large" } else { code };
                 ("rejected", json!({"code": code, "message": "it cannot be"}))
+            }
+        }
+    }
+
+    /// The outcome of a command of `booking`.
+    fn booked(&mut self, command: &str, data: &Value) -> (&'static str, Value) {
+        let code = match data["refuse"].as_str() {
+            Some(_) if self.fires(Plant::OverdrawnAccepted) => None,
+            Some(_) if self.fires(Plant::WrongCode) => Some("too_large"),
+            None if self.fires(Plant::FineRejected) => Some("full"),
+            code => code,
+        };
+        match code {
+            Some(code) => ("rejected", json!({"code": code, "message": "it cannot be"})),
+            None => {
+                let event = json!({"type": format!("{command}ed"), "document": "d", "data": data});
+                ("accepted", json!({"events": [event]}))
             }
         }
     }
@@ -504,11 +537,15 @@ impl Log {
         let tail = self.tail();
         let parked = json!({"seq": 4, "reason": "planted", "at": 1});
         match self.plant {
-            Some(Plant::ViewStuck | Plant::ViewStuckGrows) if view == "balances" => {
+            Some(Plant::ViewStuck | Plant::ViewStuckGrows)
+                if ["balances", "agenda"].contains(&view) =>
+            {
                 (tail.min(3), Value::Null)
             }
-            Some(Plant::ViewStuckParked) if view == "totals" => (tail.min(3), parked),
-            Some(Plant::ViewParked) if view == "statement" => (tail, parked),
+            Some(Plant::ViewStuckParked) if ["totals", "rooms"].contains(&view) => {
+                (tail.min(3), parked)
+            }
+            Some(Plant::ViewParked) if ["statement", "agenda"].contains(&view) => (tail, parked),
             Some(Plant::ViewTooEarly) if self.audited => (tail - 30, Value::Null),
             Some(Plant::CursorBack) if !self.audited && self.views_read.is_multiple_of(4) => {
                 (tail.saturating_sub(25), Value::Null)

@@ -27,6 +27,10 @@ pub enum Plant {
     AnotherUser,
     /// An entry has another command than was sent.
     AnotherCommand,
+    /// The data of a command change before it is decided.
+    DataChanged,
+    /// A decided entry has no digest of the data.
+    NoDigest,
     /// An entry names another log.
     AnotherLog,
     /// An entry changes after it was read.

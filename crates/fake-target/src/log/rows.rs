@@ -21,13 +21,24 @@ impl Log {
                     "movements": self.movements, "rejected": self.rejected,
                 },
             })],
-            "totals" => vec![],
+            "totals" | "rooms" | "filtered" => vec![],
+            "agenda" => self.agenda(),
             _ => return None,
         };
         if let Some(plant) = self.plant {
             self.plant_rows(plant, view, &mut rows);
         }
         Some(rows)
+    }
+
+    /// A row for each accepted command.
+    fn agenda(&self) -> Vec<Value> {
+        let accepted = self.entries.iter().filter(|entry| entry["status"] == "accepted");
+        let row = |entry: &Value| {
+            let seq = entry["seq"].as_u64().unwrap_or(0);
+            json!({"key": format!("{seq:020}"), "seq": seq, "row": {"command": entry["command"]}})
+        };
+        accepted.map(row).collect()
     }
 
     fn plant_rows(&self, plant: Plant, view: &str, rows: &mut Vec<Value>) {

@@ -24,7 +24,9 @@ fn main() -> Result<()> {
     let routes = Router::new()
         .route("/command", post(one))
         .route("/commands", post(many))
-        .route("/healthz", get(StatusCode::OK));
+        .route("/healthz", get(StatusCode::OK))
+        // A workload file asks whether its service is there.
+        .route("/logs/{service}/{partition}", get(StatusCode::OK));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(address).await?;
@@ -43,7 +45,11 @@ async fn many(body: Bytes) -> (StatusCode, String) {
 }
 
 fn receipt(command: &str) -> String {
-    let org = command.split(r#""org":""#).nth(1).and_then(|rest| rest.split('"').next());
+    let field = |name: &str| {
+        let value = command.split(name).nth(1).and_then(|rest| rest.split('"').next());
+        value.unwrap_or_default()
+    };
+    let (service, org) = (field(r#""type":""#), field(r#""org":""#));
     let seq = SEQ.fetch_add(1, Ordering::Relaxed) + 1;
-    format!(r#"{{"log":"ledger/org:{}","seq":{seq}}}"#, org.unwrap_or_default())
+    format!(r#"{{"log":"{service}/org:{org}","seq":{seq}}}"#)
 }

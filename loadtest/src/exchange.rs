@@ -113,19 +113,26 @@ impl Context<'_> {
         }
     }
 
-    /// Sends the commands until each has a receipt, is refused, or is given up.
-    pub(crate) async fn exchange(&self, commands: Vec<ClientCommand>, due: Duration) -> Attempt {
-        let mut request = Request::new(commands, due);
-        let mut done = Attempt::of(&request);
-        loop {
-            let attempt = self.attempt(request).await;
-            done.settled.extend(attempt.settled);
-            done.refusal = done.refusal.or(attempt.refusal);
-            done.was_repeated |= attempt.was_repeated;
-            let Some((retry, pause)) = attempt.retry else { return done };
-            tokio::time::sleep(pause).await;
-            request = retry;
+    /// Sends requests one after another, each until each of its commands has a receipt, is refused,
+    /// or is given up.
+    pub(crate) async fn exchange(
+        &self,
+        requests: impl IntoIterator<Item = Vec<ClientCommand>>,
+    ) -> Attempt {
+        let mut done = Attempt::of(&Request::new(Vec::new(), self.now()));
+        for commands in requests {
+            let mut request = Request::new(commands, self.now());
+            loop {
+                let attempt = self.attempt(request).await;
+                done.settled.extend(attempt.settled);
+                done.refusal = done.refusal.or(attempt.refusal);
+                done.was_repeated |= attempt.was_repeated;
+                let Some((retry, pause)) = attempt.retry else { break };
+                tokio::time::sleep(pause).await;
+                request = retry;
+            }
         }
+        done
     }
 
     pub(crate) async fn attempt(&self, request: Request) -> Attempt {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::workload::{ClientCommand, Origin};
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Waiting {
     pub(crate) due: Duration,
     pub(crate) command: ClientCommand,
@@ -54,7 +54,7 @@ impl Held {
         }
         commands.retain(|command| match self.queues.get_mut(&command.origin()) {
             Some(queue) => {
-                queue.waiting.push_back(Waiting { due, command: *command });
+                queue.waiting.push_back(Waiting { due, command: command.clone() });
                 false
             }
             None => true,
@@ -69,12 +69,13 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::Workload;
+    use crate::workload::Openings;
+    use crate::workload::tests::spec;
 
     #[test]
     fn commands_wait_in_order_until_all_before_them_are_settled() {
         // Three commands of each of two origins.
-        let all = Workload::openings(0..2);
+        let all = Openings::new(&spec()).of(0..2).expect("they are the ledger's");
         let (one, other) = (&all[..3], &all[3..]);
         let mut held = Held::default();
         let hold = |held: &mut Held, commands: &[ClientCommand], due| {
@@ -85,12 +86,16 @@ mod tests {
         assert_eq!(hold(&mut held, &all, 0), all);
         held.retry(&one[0]);
         held.retry(&one[1]);
-        assert_eq!(hold(&mut held, &[one[2], other[0], one[0]], 1), [other[0]]);
-        assert_eq!(hold(&mut held, &[one[1]], 2), []);
+        assert_eq!(
+            hold(&mut held, &[one[2].clone(), other[0].clone(), one[0].clone()], 1),
+            &other[..1]
+        );
+        assert_eq!(hold(&mut held, &one[1..2], 2), []);
         assert_eq!(held.settled(&one[0]), []);
         assert_eq!(held.settled(&other[0]), []);
-        let waiting = |command, due| Waiting { command, due: Duration::from_secs(due) };
-        let expected = [waiting(one[2], 1), waiting(one[0], 1), waiting(one[1], 2)];
+        let waiting =
+            |at: usize, due| Waiting { command: one[at].clone(), due: Duration::from_secs(due) };
+        let expected = [waiting(2, 1), waiting(0, 1), waiting(1, 2)];
         assert_eq!(held.settled(&one[1]), expected);
         assert_eq!(hold(&mut held, one, 3), one);
     }

@@ -1,10 +1,11 @@
-//! The load generator: drives a ledger over HTTP at a rate, audits it, and reports.
+//! The load generator: drives a service over HTTP at a rate, audits it, and reports.
 //!
 //! The load is an open loop: the rate does not depend on the target. The generator knows the API
-//! and the rules of the ledger. It links no crate of Fanfold but the [`auditor`], which links none.
+//! and the commands of the ledger; those of other services are in a workload file. It links no crate
+//! of Fanfold but the [`auditor`], which links none.
 //!
 //! In the order of a run: `options` reads the command line; `load` drives the target with threads
-//! (`openings` opens the accounts; `open_loop` decides when requests are sent; `exchange` sends
+//! (`workload` draws commands; `openings` sets tenants up; `open_loop` decides when requests are sent; `exchange` sends
 //! one; `samples` measures when commands become visible); `receipt_file` keeps the answers; the
 //! auditor reads everything back; `report` shows the results.
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::exchange::Timeouts;
 use crate::live::Live;
-use crate::load_thread::{Driven, LoadThread};
+use crate::load_thread::{Driven, LoadThread, Unusable};
 use crate::machine;
 use crate::measure::{Measures, add};
 use crate::open_loop::Plan;
@@ -20,8 +21,10 @@ use crate::progress::Progress;
 use crate::receipt_file::Writer;
 use crate::report::{Counts, Report, Search, Workload as Asked};
 use crate::search::search;
-use crate::workload::{AFTER_NAME, OPENINGS, Spec, Workload};
+use crate::workload::{AFTER_NAME, Program, Spec, Workload};
+use auditor::Model;
 use auditor::http::Target;
+use auditor::receipts::{FORMAT, Run as ReceiptsOf};
 
 /// The interval of the progress display.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
@@ -36,12 +39,25 @@ pub(crate) struct Loaded {
     pub(crate) unwritten: Option<anyhow::Error>,
 }
 
-/// Opens the accounts, and drives the target as the options say.
-pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
+/// Sets the tenants up, and drives the target as the options and the workload file say.
+pub(crate) fn load(
+    run: &Run,
+    program: Option<&Arc<Program>>,
+    receipts: &Path,
+    live: &Live,
+) -> Result<Loaded> {
     let (started, clock) = (Timestamp::now(), Instant::now());
-    let spec = spec(run, started);
+    let spec = spec(run, program, started);
     let cannot_write = || format!("cannot write the receipts to {}", receipts.display());
-    let writer = Writer::create(receipts, &spec.user_prefix).with_context(cannot_write)?;
+    let model = run.audit.model.map_or_else(|| Model::of(spec.service()), Model::from);
+    let of = ReceiptsOf {
+        format: FORMAT,
+        users: spec.user_prefix.clone(),
+        service: spec.service().to_owned(),
+        views: spec.views(),
+        model: Some(model),
+    };
+    let writer = Writer::create(receipts, of).with_context(cannot_write)?;
     let mut threads = Vec::new();
     for number in 0..run.threads {
         let target = Target::new(&run.target.url, run.target.token.as_deref())?;
@@ -52,13 +68,23 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
             clock,
         )?);
     }
-    let mut load =
-        LoadThreads { run, live, threads, refusal: None, counts: Counts::default(), broken: None };
+    let mut load = LoadThreads {
+        run,
+        live,
+        threads,
+        refusal: None,
+        unusable: None,
+        counts: Counts::default(),
+        broken: None,
+    };
     let driven = load.run(&spec);
-    let LoadThreads { threads, refusal, counts, broken, .. } = load;
+    let LoadThreads { threads, refusal, unusable, counts, broken, .. } = load;
     drop(threads);
     // The writer returns the cause, the threads return only that they could not write.
     let written = writer.finish(broken.is_none() && driven.is_ok()).and(broken.map_or(Ok(()), Err));
+    if let Some(why) = unusable {
+        return Err(why.into());
+    }
     let (measures, search) = driven?;
     let counts = match &search {
         Some(_) => counts,
@@ -68,7 +94,7 @@ pub(crate) fn load(run: &Run, receipts: &Path, live: &Live) -> Result<Loaded> {
         started: started.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         target: run.target.url.clone(),
-        workload: asked(run, search.as_ref()),
+        workload: asked(run, &spec, search.as_ref()),
         machine: machine::this(&run.target.url),
         counts,
         latencies: measures.latencies(),
@@ -87,6 +113,8 @@ struct LoadThreads<'a> {
     live: &'a Live,
     threads: Vec<LoadThread>,
     refusal: Option<String>,
+    /// Why the workload file ended the load early.
+    unusable: Option<Unusable>,
     /// The counts of all runs of the threads.
     counts: Counts,
     /// Why the receipts could not be written any more.
@@ -98,10 +126,10 @@ impl LoadThreads<'_> {
         Timeouts { timeout: self.run.timeout, give_up: self.run.give_up }
     }
 
-    /// Opens the accounts, and drives the target. A stopped load returns what was measured until
+    /// Sets the tenants up, and drives the target. A stopped load returns what was measured until
     /// then.
     fn run(&mut self, spec: &Spec) -> Result<(Measures, Option<Search>)> {
-        self.open_accounts(spec)?;
+        self.set_up(spec)?;
         if self.live.is_stopped() {
             return Ok((Measures::new(1.0), None));
         }
@@ -116,15 +144,21 @@ impl LoadThreads<'_> {
         Ok((best.unwrap_or_else(|| Measures::new(1.0)), Some(found)))
     }
 
-    fn open_accounts(&mut self, spec: &Spec) -> Result<()> {
-        let bar = Progress::counting("opening accounts", OPENINGS as u64 * u64::from(spec.tenants));
-        let (timeouts, per_request) = (self.timeouts(), self.run.openings_per_request());
+    fn set_up(&mut self, spec: &Spec) -> Result<()> {
+        let (what, refused) = match spec.program {
+            None => ("opening accounts", "the accounts cannot be opened"),
+            Some(_) => ("setting up", "the target refuses the setup of the workload"),
+        };
+        let commands = spec.openings() as u64 * u64::from(spec.tenants);
+        let bar = Progress::counting(what, commands);
+        let timeouts = self.timeouts();
+        let per_request = self.run.openings_per_request(spec.program.as_deref());
         let opener = &mut self.threads[0];
         let count = |settled| bar.count(settled);
         match opener.open_accounts(spec, timeouts, per_request, self.live, count) {
             Ok(Opened::Yes) => Ok(()),
             Ok(Opened::Refused(refusal)) if !self.live.is_stopped() => {
-                bail!("the accounts cannot be opened: {refusal}")
+                bail!("{refused}: {refusal}")
             }
             Ok(Opened::Refused(refusal)) => {
                 self.refusal = Some(refusal);
@@ -135,6 +169,7 @@ impl LoadThreads<'_> {
                  take new ones for repetitions: choose another --name",
                 spec.user_prefix
             ),
+            Ok(Opened::Unrendered(error)) => Err(error.into()),
             Err(broken) => {
                 self.broken = Some(broken);
                 self.live.stop();
@@ -184,6 +219,7 @@ impl LoadThreads<'_> {
             let Ok(driven) = driven else { bail!("a thread of the load panicked") };
             all.merge(&driven.measures);
             self.refusal = self.refusal.take().or(driven.refusal);
+            self.unusable = self.unusable.take().or(driven.unusable);
             self.broken = self.broken.take().or(driven.broken);
         }
         let (counts, before) = (all.counts(), self.counts.elapsed_s);
@@ -196,29 +232,36 @@ impl LoadThreads<'_> {
     }
 }
 
-fn spec(run: &Run, started: Timestamp) -> Spec {
+fn spec(run: &Run, program: Option<&Arc<Program>>, started: Timestamp) -> Spec {
     let name = || format!("r{:x}", started.as_millisecond());
     let name = run.name.clone().unwrap_or_else(name);
     Spec {
+        program: program.cloned(),
+        threads: run.threads,
         tenants: run.tenants,
         org_prefix: run.org_prefix.clone(),
         zipf: run.zipf,
         users: run.users,
         clients: run.clients,
         user_prefix: format!("{name}{AFTER_NAME}"),
-        payload: run.payload,
+        payload: run.payload(),
         duplicates: run.duplicates,
         reused: run.reused,
         out_of_order: run.out_of_order,
-        rejected: run.rejected,
-        transfers: run.transfers,
+        rejected: run.rejected(),
+        transfers: run.transfers(),
         seed: run.seed,
     }
 }
 
-fn asked(run: &Run, search: Option<&Search>) -> Asked {
+fn asked(run: &Run, spec: &Spec, search: Option<&Search>) -> Asked {
     let highest = search.and_then(|search| search.highest);
+    let program = spec.program.as_deref();
+    let of_ledger = program.is_none();
     Asked {
+        service: spec.service().to_owned(),
+        file: program.map(|program| program.path().display().to_string()),
+        partition: spec.partition(),
         arrivals: run.arrivals_in_words(),
         rate: highest.unwrap_or(run.highest_rate()),
         duration_s: run.duration.as_secs_f64(),
@@ -228,11 +271,11 @@ fn asked(run: &Run, search: Option<&Search>) -> Asked {
         clients: run.clients,
         batch: run.batch,
         batch_of_one_tenant: run.batch_of_one_tenant,
-        payload: run.payload,
+        payload: of_ledger.then(|| run.payload()),
         duplicates: run.duplicates,
         reused: run.reused,
         out_of_order: run.out_of_order,
-        rejected: run.rejected,
+        rejected: of_ledger.then(|| run.rejected()),
         seed: run.seed,
         threads: usize::from(run.threads),
         connections: run.connections() as usize,

@@ -15,7 +15,7 @@ use crate::open_loop::{OpenLoop, Plan, Sampler};
 use crate::pacer::Pacer;
 use crate::receipt_file::ReceiptLines;
 use crate::samples::SampleSources;
-use crate::workload::Workload;
+use crate::workload::{Workload, WorkloadError};
 use auditor::http::Target;
 
 /// A thread of the load.
@@ -34,8 +34,20 @@ pub(crate) struct LoadThread {
 pub(crate) struct Driven {
     pub(crate) measures: Measures,
     pub(crate) refusal: Option<String>,
+    /// Why the workload file ended the run early.
+    pub(crate) unusable: Option<Unusable>,
     /// Why the receipts could not be written, which ended the run early.
     pub(crate) broken: Option<io::Error>,
+}
+
+/// Why a load with a workload file makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// A command can have no entry, so its expectation cannot be met.
+    #[error("the target refuses the command `{command}` of the workload: {why}")]
+    Refused { command: String, why: String },
 }
 
 impl LoadThread {
@@ -48,7 +60,7 @@ impl LoadThread {
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let rng = SmallRng::seed_from_u64(workload.spec().seed);
-        let (pacer, sources) = (Pacer::start()?, SampleSources::default());
+        let (pacer, sources) = (Pacer::start()?, SampleSources::new(workload.spec()));
         Ok(Self { workload, receipt_lines, target, runtime, pacer, sources, rng, clock })
     }
 
@@ -67,7 +79,7 @@ impl LoadThread {
             // No thread can write receipts any more, and a load without receipts cannot be audited.
             live.stop();
         }
-        let refusal = open_loop.refusal;
-        Driven { measures: measures.into_inner(), refusal, broken }
+        let OpenLoop { refusal, unusable, .. } = open_loop;
+        Driven { measures: measures.into_inner(), refusal, unusable, broken }
     }
 }

@@ -18,6 +18,7 @@ use rand::rngs::SmallRng;
 use crate::arrivals::{Arrivals, Shape};
 use crate::exchange::{Attempt, Context, FinalState, POLL_EVERY, Request, Timeouts};
 use crate::held::{Held, Waiting};
+use crate::load_thread::Unusable;
 use crate::measure::Measured;
 use crate::pacer::Pacer;
 use crate::receipt_file::ReceiptLines;
@@ -95,6 +96,8 @@ pub(crate) struct OpenLoop<'a> {
     open: usize,
     /// Why the first refused command was refused.
     pub(crate) refusal: Option<String>,
+    /// Why the workload file cannot be sent any further.
+    pub(crate) unusable: Option<Unusable>,
 }
 
 impl<'a> OpenLoop<'a> {
@@ -111,7 +114,7 @@ impl<'a> OpenLoop<'a> {
         };
         let (next, retries) = (arrivals.next(), BTreeMap::new());
         let (held, ready) = (Held::default(), VecDeque::new());
-        let (last_retry, open, refusal) = (0, 0, None);
+        let (last_retry, open, refusal, unusable) = (0, 0, None, None);
         Self {
             plan,
             context,
@@ -126,6 +129,7 @@ impl<'a> OpenLoop<'a> {
             last_retry,
             open,
             refusal,
+            unusable,
         }
     }
 
@@ -141,8 +145,16 @@ impl<'a> OpenLoop<'a> {
         measures.due(due, count);
         measures.took(Measured::Send, due, now);
         drop(measures);
-        let mut commands =
-            self.workload.next_request(self.plan.batch, self.plan.batch_of_one_tenant);
+        let drawn = self.workload.next_request(self.plan.batch, self.plan.batch_of_one_tenant);
+        let mut commands = match drawn {
+            Ok(commands) => commands,
+            Err(error) => {
+                // None of them was sent.
+                self.context.measures.borrow_mut().counts.unsent += count;
+                self.end(error.into());
+                return None;
+            }
+        };
         self.open += commands.len();
         self.held.hold(&mut commands, due);
         if commands.is_empty() {
@@ -150,6 +162,12 @@ impl<'a> OpenLoop<'a> {
         }
         self.context.live.sent(now.saturating_sub(due).as_micros() as u64);
         Some(Request::new(commands, due))
+    }
+
+    /// Ends the load because of its workload file.
+    fn end(&mut self, why: Unusable) {
+        self.unusable.get_or_insert(why);
+        self.context.live.stop();
     }
 
     /// Makes requests of commands that need not wait any more, one for each due time.
@@ -174,6 +192,10 @@ impl<'a> OpenLoop<'a> {
             self.receipt_lines.sent(self.context.spec, command, *state)?;
             if let FinalState::Accepted(seq) = state {
                 self.sampler.offer(self.context, command, *seq, attempt.due);
+            }
+            if let (FinalState::Refused, Some(command)) = (state, command.name_in_file()) {
+                let why = attempt.refusal.clone().unwrap_or_default();
+                self.end(Unusable::Refused { command: command.to_owned(), why });
             }
             if attempt.was_repeated {
                 let waiting = self.held.settled(command);

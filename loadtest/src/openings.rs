@@ -1,4 +1,5 @@
-//! Opens the accounts of all organisations, before the load.
+//! Sets all tenants up, before the load: opens the ledger's accounts, or sends the setup of the
+//! workload file.
 
 use std::cell::{Cell, RefCell};
 use std::future::ready;
@@ -14,19 +15,20 @@ use crate::exchange::{Attempt, Context, FinalState, Timeouts};
 use crate::live::Live;
 use crate::load_thread::LoadThread;
 use crate::measure::Measures;
-use crate::samples::SOURCES;
-use crate::workload::{OPENINGS, Spec, Workload};
+use crate::workload::{Openings, Spec, WorkloadError};
 use auditor::limits::WAIT_MS_MAX;
 
 const UNDER_WAY_MAX: usize = 8;
 
 pub(crate) enum Opened {
-    /// All accounts are open, or the load was stopped.
+    /// All tenants are set up, or the load was stopped.
     Yes,
     /// The target refuses the commands.
     Refused(String),
     /// The target has commands of these users from an earlier run.
     NamesUsedBefore,
+    /// A command of the workload file cannot be rendered.
+    Unrendered(WorkloadError),
 }
 
 /// The status of an entry, which shows whether its command is a repetition.
@@ -36,8 +38,8 @@ struct Status {
 }
 
 impl LoadThread {
-    /// Opens the accounts of all organisations, and waits until the views show the last of them.
-    /// Passes the number of commands with a final answer to `progress`.
+    /// Sets all tenants up, and waits until the views show the last of them. Passes
+    /// the number of commands with a final answer to `progress`.
     pub(crate) fn open_accounts(
         &mut self,
         spec: &Spec,
@@ -50,19 +52,37 @@ impl LoadThread {
         let measures = RefCell::new(Measures::new(1.0));
         let (began, clock) = (Instant::now(), *clock);
         let context = Context { target, spec, live, measures: &measures, timeouts, began, clock };
-        let per_request = (commands_per_request / OPENINGS).max(1);
+        let openings = Openings::new(spec);
+        if spec.openings() == 0 {
+            return Ok(Opened::Yes);
+        }
+        let per_request = (commands_per_request / spec.openings()).max(1);
         let is_over = Cell::new(false);
         // Requests under way are awaited in any case: the receipts must hold all that was sent.
         let tenants = futures::stream::iter((0..spec.tenants).step_by(per_request))
             .take_while(|_| ready(!is_over.get() && !live.is_stopped()));
         let requests = tenants.map(|first| {
             let last = spec.tenants.min(first + per_request as u32);
-            context.exchange(Workload::openings(first..last), context.now())
+            let (openings, context) = (&openings, &context);
+            async move {
+                let commands = openings.of(first..last)?;
+                // A large setup of one tenant takes several requests.
+                let requests = commands.chunks(commands_per_request.max(1)).map(<[_]>::to_vec);
+                Ok::<_, WorkloadError>(context.exchange(requests).await)
+            }
         });
         runtime.block_on(async {
             let (mut opened, mut last, mut settled) = (Opened::Yes, None, 0);
             let mut answered = std::pin::pin!(requests.buffer_unordered(UNDER_WAY_MAX));
             while let Some(attempt) = answered.next().await {
+                let attempt = match attempt {
+                    Ok(attempt) => attempt,
+                    Err(error) => {
+                        opened = Opened::Unrendered(error);
+                        is_over.set(true);
+                        continue;
+                    }
+                };
                 for (command, state) in &attempt.settled {
                     receipt_lines.sent(spec, command, *state)?;
                 }
@@ -78,7 +98,7 @@ impl LoadThread {
                 is_over.set(!matches!(opened, Opened::Yes));
             }
             if let (Some((log, seq)), Opened::Yes) = (&last, &opened) {
-                let samples: Vec<_> = (0..SOURCES)
+                let samples: Vec<_> = (0..sources.count())
                     .map(|_| sources.sample(log.clone(), *seq, context.now()))
                     .collect();
                 let seen = join_all(samples.iter().map(|sample| context.await_sample(sample)));

@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::arrivals::Shape;
 use crate::search::Slo;
-use crate::workload::AFTER_NAME;
+use crate::workload::{AFTER_NAME, Program};
+use auditor::Model;
 
 /// Commands of a request, by the API.
 const REQUEST_COMMANDS_MAX: usize = 500;
@@ -31,7 +32,7 @@ const PREFIX_BYTES_MAX: usize = 64;
 /// 8 bytes for each.
 const USERS_MAX: u64 = 20_000_000;
 
-/// Drives a ledger over HTTP at a rate, and audits the result from outside.
+/// Drives a service over HTTP at a rate, and audits the result from outside.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version)]
 pub struct Options {
@@ -79,9 +80,30 @@ pub(crate) struct AuditOptions {
     /// The seed that draws the logs; random by default.
     #[arg(long, value_name = "SEED")]
     pub(crate) audit_seed: Option<u64>,
+    /// The rules by which outcomes and rows are judged; by default those of the service, if the
+    /// auditor has them.
+    #[arg(long, value_enum)]
+    pub(crate) model: Option<AuditModel>,
     /// How long views may take to reach the ends of their logs.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) audit_patience: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+pub(crate) enum AuditModel {
+    /// The ledger's: outcomes and rows are compared with a fold of the entries.
+    Ledger,
+    /// None: checks everything that needs no rules of a service.
+    None,
+}
+
+impl From<AuditModel> for Model {
+    fn from(model: AuditModel) -> Self {
+        match model {
+            AuditModel::Ledger => Self::Ledger,
+            AuditModel::None => Self::None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -143,9 +165,12 @@ pub(crate) struct Run {
     /// All commands of a request are of one organisation, apart from repetitions and late ones.
     #[arg(long)]
     pub(crate) batch_of_one_tenant: bool,
-    /// Bytes of each command; shorter ones are filled up with a memo.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) payload: usize,
+    /// Sends the commands of this file instead of the ledger's. See the README for its format.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) workload: Option<PathBuf>,
+    /// Of the ledger: bytes of each command; shorter ones are filled up with a memo. [default: 0]
+    #[arg(long)]
+    payload: Option<usize>,
     /// Share of commands that are sent again, whatever the answer was.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) duplicates: f64,
@@ -155,12 +180,13 @@ pub(crate) struct Run {
     /// Share of commands with a lower id than their user has sent.
     #[arg(long, default_value = "0.01", value_parser = share)]
     pub(crate) out_of_order: f64,
-    /// Share of commands that the ledger will reject.
-    #[arg(long, default_value = "0.01", value_parser = share)]
-    pub(crate) rejected: f64,
-    /// Share of the other commands that move money between two accounts.
-    #[arg(long, default_value = "0.1", value_parser = share)]
-    pub(crate) transfers: f64,
+    /// Of the ledger: share of commands that it will reject. [default: 0.01]
+    #[arg(long, value_parser = share)]
+    rejected: Option<f64>,
+    /// Of the ledger: share of the other commands that move money between two accounts. [default:
+    /// 0.1]
+    #[arg(long, value_parser = share)]
+    transfers: Option<f64>,
 
     /// The seed of all random choices.
     #[arg(long, default_value_t = 1)]
@@ -234,6 +260,23 @@ pub enum OptionsError {
     Rate,
     #[error("--slo `{0}` needs samples, and --samples is 0")]
     Unsampled(String),
+    #[error("--slo `{0}` needs a view, and the workload names none: add one to its `views`")]
+    NoView(String),
+    #[error(
+        "{option} is of the load on the ledger, and --workload has commands of its own: leave \
+         {option} out, and {instead} in the file"
+    )]
+    OfLedger { option: &'static str, instead: &'static str },
+    #[error(
+        "--batch {batch} of commands with data of {bytes} bytes is more than the {REQUEST_BYTES_MAX} \
+         bytes of a request"
+    )]
+    Rendered { batch: usize, bytes: usize },
+    #[error(
+        "--model ledger folds the service `ledger`, and the workload is of `{0}`: use --model none, \
+         or leave it out"
+    )]
+    Model(String),
 }
 
 impl Run {
@@ -242,11 +285,22 @@ impl Run {
         if !(1..=REQUEST_COMMANDS_MAX).contains(&self.batch) {
             return Err(OptionsError::Batch(self.batch));
         }
-        if self.payload > COMMAND_BYTES_MAX {
-            return Err(OptionsError::Payload(self.payload));
+        let payload = self.payload();
+        if payload > COMMAND_BYTES_MAX {
+            return Err(OptionsError::Payload(payload));
         }
-        if self.batch * (self.payload + 1) + 1 > REQUEST_BYTES_MAX {
-            return Err(OptionsError::Request { batch: self.batch, payload: self.payload });
+        if self.batch * (payload + 1) + 1 > REQUEST_BYTES_MAX {
+            return Err(OptionsError::Request { batch: self.batch, payload });
+        }
+        let of_ledger = [
+            (self.payload.is_some(), "--payload", "use text(count)"),
+            (self.rejected.is_some(), "--rejected", "put such commands into `mix`"),
+            (self.transfers.is_some(), "--transfers", "give commands a `weight`"),
+        ];
+        for (_, option, instead) in of_ledger.into_iter().filter(|(is, ..)| *is) {
+            if self.workload.is_some() {
+                return Err(OptionsError::OfLedger { option, instead });
+            }
         }
         let clients = u64::from(self.clients.max(1));
         let users = u64::from(self.tenants) * u64::from(self.users) * clients;
@@ -272,6 +326,37 @@ impl Run {
             return Err(OptionsError::UnderWay { ids, users });
         }
         Ok(())
+    }
+
+    /// Checks the options that depend on the workload file.
+    pub(crate) fn check_with(&self, program: &Program) -> Result<(), OptionsError> {
+        let bytes = program.longest();
+        if self.batch * (bytes + PLAIN_COMMAND_BYTES_MAX) > REQUEST_BYTES_MAX {
+            return Err(OptionsError::Rendered { batch: self.batch, bytes });
+        }
+        if self.arrivals == Profile::Search && self.slo.is_of_views() && program.views.is_empty() {
+            return Err(OptionsError::NoView(self.slo.to_string()));
+        }
+        let is_ledger = Model::of(&program.service) == Model::Ledger;
+        if self.audit.model == Some(AuditModel::Ledger) && !is_ledger {
+            return Err(OptionsError::Model(program.service.clone()));
+        }
+        Ok(())
+    }
+
+    /// Bytes of each command of the ledger.
+    pub(crate) fn payload(&self) -> usize {
+        self.payload.unwrap_or(0)
+    }
+
+    /// Share of the ledger's commands that it will reject.
+    pub(crate) fn rejected(&self) -> f64 {
+        self.rejected.unwrap_or(0.01)
+    }
+
+    /// Share of the ledger's other commands that move money between two accounts.
+    pub(crate) fn transfers(&self) -> f64 {
+        self.transfers.unwrap_or(0.1)
     }
 
     /// The maximum number of commands that are under way or wait: so few that each user's ids stay
@@ -337,10 +422,14 @@ impl Run {
         }
     }
 
-    /// Commands of a request that opens accounts.
-    pub(crate) fn openings_per_request(&self) -> usize {
-        let bytes = self.payload.max(PLAIN_COMMAND_BYTES_MAX) + 1;
-        ((REQUEST_BYTES_MAX - 2) / bytes).min(REQUEST_COMMANDS_MAX)
+    /// Commands of a request that sets tenants up.
+    pub(crate) fn openings_per_request(&self, program: Option<&Program>) -> usize {
+        let bytes = match program {
+            // The data of other tenants may be longer than those that the check has rendered.
+            Some(program) => 2 * program.longest() + PLAIN_COMMAND_BYTES_MAX + 1,
+            None => self.payload().max(PLAIN_COMMAND_BYTES_MAX) + 1,
+        };
+        ((REQUEST_BYTES_MAX - 2) / bytes).clamp(1, REQUEST_COMMANDS_MAX)
     }
 }
 
@@ -426,6 +515,14 @@ mod tests {
             ("--threads 5 --connections 4", Connections { threads: 5, connections: 4 }),
             ("--duration 0s", Duration),
             ("--arrivals search --samples 0", Unsampled("view p99 < 100ms".into())),
+            (
+                "--workload w.yaml --rejected 0.1",
+                OfLedger { option: "--rejected", instead: "put such commands into `mix`" },
+            ),
+            (
+                "--workload w.yaml --payload 10",
+                OfLedger { option: "--payload", instead: "use text(count)" },
+            ),
             (
                 "--tenants 1 --users 1 --batch 100 --connections 64",
                 UnderWay { ids: 6_400.0, users: 7 },

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::exchange::FinalState;
 use crate::workload::{ClientCommand, Spec};
-use auditor::receipts::{End, FORMAT, Line, Run};
+use auditor::receipts::{End, Line, Run};
 
 /// Bytes that a thread of the load hands over at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -31,10 +31,9 @@ pub(crate) struct ReceiptLines {
 
 impl Writer {
     /// Begins the file, and replaces one that exists.
-    pub(crate) fn create(path: &Path, users: &str) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path, run: Run) -> io::Result<Self> {
         let mut file = File::create(path)?;
-        let run = Line::Run(Run { format: FORMAT, users: users.to_owned() });
-        writeln!(file, "{}", serde_json::to_string(&run)?)?;
+        writeln!(file, "{}", serde_json::to_string(&Line::Run(run))?)?;
         let (chunks, received) = sync_channel(CHUNKS_MAX);
         let thread = thread::Builder::new()
             .name("receipts".into())

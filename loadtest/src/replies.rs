@@ -109,7 +109,7 @@ fn without_receipt(status: u16, why: impl Fn() -> String) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::Workload;
+    use crate::workload::Openings;
     use crate::workload::tests::spec;
 
     fn replies_to(status: u16, body: &str, commands: usize) -> Vec<Reply> {
@@ -117,7 +117,8 @@ mod tests {
         let status = StatusCode::from_u16(status).expect("it is one");
         let body = bytes::Bytes::from(body.to_owned());
         let answer = Ok(Answer { status, retry_after: None, body });
-        replies(&answer, &Workload::openings(0..1)[..commands], &spec)
+        let openings = Openings::new(&spec).of(0..1).expect("they are the ledger's");
+        replies(&answer, &openings[..commands], &spec)
     }
 
     #[test]

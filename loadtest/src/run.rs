@@ -17,9 +17,11 @@ use crate::load::{Loaded, load};
 use crate::options::{Audit, AuditOptions, Run, TargetOptions};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
-use crate::text::{print, print_error, shown};
+use crate::text::{print, print_error, shown, shown_bytes};
+use crate::workload::Program;
 use auditor::http::Target;
-use auditor::{Options, Verdict};
+use auditor::{Model, Options, Verdict};
+use hyper::StatusCode;
 
 /// The timeout of the first request to the target.
 const HELLO: Duration = Duration::from_secs(10);
@@ -30,12 +32,18 @@ const AUDIT_THREADS: usize = 2;
 /// clean.
 pub(crate) fn run(run: &Run) -> Result<bool> {
     run.check()?;
+    let program = run.workload.as_deref().map(Program::read).transpose()?;
+    if let Some(program) = &program {
+        run.check_with(program)?;
+    }
     let (json, html) = (Output::open(run.json.as_deref())?, Output::open(run.html.as_deref())?);
-    let target = reach(&run.target)?;
+    let target = reach(&run.target, async |target: &Target| {
+        look_for(target, program.as_deref(), run).await
+    })?;
     let live = Arc::new(Live::default());
     let stop = interrupt::watch(Some(Arc::clone(&live)))?;
     let receipts = Receipts::new(run.receipts.as_deref())?;
-    let done = drive_and_audit(run, &target, receipts.path(), &live, stop);
+    let done = drive_and_audit(run, program.as_ref(), &target, receipts.path(), &live, stop);
     let (is_clean, is_breached) = match &done {
         Ok(Done { report: Report { audit: Some(audit), .. }, .. }) => {
             (audit.is_clean(), audit.breaches > 0)
@@ -62,7 +70,7 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
 /// Runs an audit. Returns whether it is clean.
 pub(crate) fn audit(audit: &Audit) -> Result<bool> {
     let json = Output::open(audit.json.as_deref())?;
-    let target = reach(&audit.target)?;
+    let target = reach(&audit.target, async |_| Ok(()))?;
     let stop = interrupt::watch(None)?;
     let verdict = audited(&target, &audit.receipts, &audit.audit, stop)?;
     print(&verdict_table(&verdict));
@@ -90,12 +98,13 @@ struct Done {
 
 fn drive_and_audit(
     run: &Run,
+    program: Option<&Arc<Program>>,
     target: &Target,
     receipts: &Path,
     live: &Live,
     stop: Receiver<bool>,
 ) -> Result<Done> {
-    let Loaded { mut report, unwritten } = load(run, receipts, live)?;
+    let Loaded { mut report, unwritten } = load(run, program, receipts, live)?;
     if run.no_audit || unwritten.is_some() {
         return Ok(Done { report, failure: unwritten });
     }
@@ -108,8 +117,8 @@ fn drive_and_audit(
     }
 }
 
-/// Checks that the target answers, before anything is sent.
-fn reach(options: &TargetOptions) -> Result<Target> {
+/// Checks that the target answers, before anything is sent. `more`: further checks.
+fn reach(options: &TargetOptions, more: impl AsyncFnOnce(&Target) -> Result<()>) -> Result<Target> {
     let target = Target::new(&options.url, options.token.as_deref())?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let url = target.url();
@@ -118,8 +127,42 @@ fn reach(options: &TargetOptions) -> Result<Target> {
     if !answer.status.is_success() {
         bail!("{url}/healthz answers {}", answer.status);
     }
+    runtime.block_on(more(&target))?;
     // A new one, since a connection belongs to the runtime that made it.
     Ok(Target::new(&options.url, options.token.as_deref())?)
+}
+
+/// Checks that the target has the service and the views of a workload file, and that the views can
+/// be waited for.
+async fn look_for(target: &Target, program: Option<&Program>, run: &Run) -> Result<()> {
+    let Some(program) = program else { return Ok(()) };
+    let (path, service) = (program.path().display(), &program.service);
+    // A partition that no load uses.
+    let partition = format!("org:{}x", run.org_prefix);
+    let get = async |path: String| {
+        let answer = target.get(&path, HELLO).await?;
+        let why = format!("{path} answers {}: {}", answer.status, shown_bytes(&answer.body));
+        anyhow::Ok((answer.status, why))
+    };
+    let (status, why) = get(format!("/logs/{service}/{partition}?limit=1")).await?;
+    if !status.is_success() {
+        bail!("{path}: the target has no service `{service}`: correct `service` ({why})");
+    }
+    for view in &program.views {
+        let rows = format!("/views/{view}/{service}/{partition}?limit=1");
+        let (status, why) = get(rows.clone()).await?;
+        if !status.is_success() {
+            bail!(
+                "{path}: the target has no view `{view}` of `{service}`: correct `views` ({why})"
+            );
+        }
+        // The log is empty, so 404 says that the view waits for seqs that exist.
+        let (status, why) = get(format!("{rows}&seq=1")).await?;
+        if status == StatusCode::BAD_REQUEST {
+            bail!("{path}: the view `{view}` cannot be waited for: take it out of `views` ({why})");
+        }
+    }
+    Ok(())
 }
 
 fn audited(
@@ -133,6 +176,7 @@ fn audited(
         // Short, since people may type it.
         seed: how.audit_seed.unwrap_or_else(|| rand::random::<u32>().into()),
         patience: how.audit_patience,
+        model: how.model.map(Model::from),
         stop: Some(stop),
         ..Options::default()
     };

@@ -3,6 +3,7 @@
 //! Each sample is read with `?wait=`, in turn from the log and from a view. The answers go into the
 //! receipts, and the auditor compares them with the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -12,9 +13,10 @@ use serde_json::value::RawValue;
 
 use crate::exchange::Context;
 use crate::measure::Measured;
+use crate::workload::Spec;
 use auditor::http::{Answer, HttpError, is_transient};
 use auditor::limits::{NEWEST_ROWS, PAGE_MAX, WAIT_MS_MAX};
-use auditor::receipts::{Line, SeenEntry, SeenRow, SeenRows};
+use auditor::receipts::{Line, SeenCursor, SeenEntry, SeenRow, SeenRows};
 
 /// Samples under way. Each holds a connection while it waits.
 pub(crate) const UNDER_WAY_MAX: usize = 64;
@@ -24,25 +26,16 @@ pub(crate) const WAITING_MAX: usize = 4_096;
 /// The pause before a failed request is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Source {
     Entry,
+    /// Views of the ledger: the auditor compares their rows.
     Balances,
     Statement,
     Totals,
+    /// Any view: the auditor compares its cursor.
+    View(Arc<str>),
 }
-
-/// Each view once, and the log as often as all views.
-const SEQUENCE: [Source; 6] = [
-    Source::Entry,
-    Source::Balances,
-    Source::Entry,
-    Source::Statement,
-    Source::Entry,
-    Source::Totals,
-];
-
-pub(crate) const SOURCES: usize = SEQUENCE.len();
 
 #[derive(Debug)]
 pub(crate) struct Sample {
@@ -53,37 +46,70 @@ pub(crate) struct Sample {
 }
 
 /// Assigns the sources to samples, in turn.
-#[derive(Default)]
-pub(crate) struct SampleSources(usize);
+pub(crate) struct SampleSources {
+    /// Each view once, and the log as often as all views.
+    sequence: Vec<Source>,
+    last: usize,
+}
 
 impl SampleSources {
+    pub(crate) fn new(spec: &Spec) -> Self {
+        let views = match &spec.program {
+            None => vec![Source::Balances, Source::Statement, Source::Totals],
+            Some(program) => {
+                program.views.iter().map(|view| Source::View(view[..].into())).collect()
+            }
+        };
+        let in_turn = views.into_iter().flat_map(|view| [Source::Entry, view]);
+        let mut sequence: Vec<Source> = in_turn.collect();
+        if sequence.is_empty() {
+            sequence.push(Source::Entry);
+        }
+        Self { sequence, last: 0 }
+    }
+
+    /// The number of samples after which each source had its turn.
+    pub(crate) fn count(&self) -> usize {
+        self.sequence.len()
+    }
+
     pub(crate) fn sample(&mut self, log: String, seq: u64, due: Duration) -> Sample {
-        self.0 += 1;
-        Sample { log, seq, due, source: SEQUENCE[self.0 % SEQUENCE.len()] }
+        self.last += 1;
+        let source = self.sequence[self.last % self.sequence.len()].clone();
+        Sample { log, seq, due, source }
     }
 }
 
 impl Sample {
     fn path(&self, wait_ms: u64) -> String {
         let Self { log, seq, .. } = self;
-        let view = |view, more: &str| format!("/views/{view}/{log}?seq={seq}&wait={wait_ms}{more}");
-        match self.source {
+        let view =
+            |view: &str, more: &str| format!("/views/{view}/{log}?seq={seq}&wait={wait_ms}{more}");
+        match &self.source {
             Source::Entry => format!("/logs/{log}/{seq}?wait={wait_ms}"),
             Source::Balances => view("balances", &format!("&limit={PAGE_MAX}")),
             Source::Statement => view("statement", &format!("&order=desc&limit={NEWEST_ROWS}")),
             Source::Totals => view("totals", ""),
+            Source::View(name) => view(name, "&limit=1"),
         }
     }
 
     pub(crate) fn kind(&self) -> Measured {
         match self.source {
             Source::Entry => Measured::Entry,
-            Source::Balances | Source::Statement | Source::Totals => Measured::View,
+            _ => Measured::View,
         }
     }
 
     fn line(&self, body: &[u8], began: Duration, ended: Duration) -> serde_json::Result<Line> {
-        let view = match self.source {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let (began_us, ended_us) = (us(began), us(ended));
+        let view = match &self.source {
+            Source::View(view) => {
+                let Reached { seq } = serde_json::from_slice(body)?;
+                let (view, log, wanted) = (view.to_string(), self.log.clone(), self.seq);
+                return Ok(Line::Cursor(SeenCursor { view, log, wanted, seq, began_us, ended_us }));
+            }
             Source::Entry => {
                 let entry: Box<RawValue> = serde_json::from_slice(body)?;
                 return Ok(Line::Entry(SeenEntry { log: self.log.clone(), seq: self.seq, entry }));
@@ -92,14 +118,13 @@ impl Sample {
             Source::Statement => "statement",
             Source::Totals => "totals",
         };
-        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let Page { seq, rows } = serde_json::from_slice(body)?;
         Ok(Line::Rows(SeenRows {
             view: view.to_owned(),
             log: self.log.clone(),
             seq,
-            began_us: us(began),
-            ended_us: us(ended),
+            began_us,
+            ended_us,
             rows,
         }))
     }
@@ -109,6 +134,12 @@ impl Sample {
 struct Page {
     seq: u64,
     rows: Vec<SeenRow>,
+}
+
+/// A page whose rows do not count.
+#[derive(Deserialize)]
+struct Reached {
+    seq: u64,
 }
 
 /// The answer 202: the command is not visible yet.

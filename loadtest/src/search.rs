@@ -70,6 +70,10 @@ impl Slo {
         self.below.as_secs_f64() * 1e3
     }
 
+    pub(crate) fn is_of_views(&self) -> bool {
+        self.kind == Measured::View
+    }
+
     pub(crate) fn is_of_samples(&self) -> bool {
         self.kind != Measured::Accept
     }

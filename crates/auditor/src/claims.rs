@@ -4,7 +4,7 @@
 //! read in groups that fit into memory, with one pass for each group.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader};
@@ -15,12 +15,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::ledger::CommandRef;
-use crate::receipts::{Command, Digest, FORMAT, Line, Receipt, Run, SeenEntry, SeenRows, Sent};
+use crate::receipts::{
+    Command, Digest, Expect, FORMAT, Line, Receipt, Run, SeenCursor, SeenEntry, SeenRows, Sent,
+};
 
 /// Bytes of a line: rows of many accounts make a long one.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a receipt in memory, about. A longer line counts as several receipts.
 const RECEIPT_BYTES: usize = 64;
+/// Different expectations of a file. A workload has one for each of its commands, at most.
+const EXPECTATIONS_MAX: usize = 10_000;
 
 /// Why the file is unusable, so that there is no verdict. The [`crate::Verdict`] has the faults of
 /// the target.
@@ -31,6 +35,11 @@ pub enum AuditError {
     Read { path: PathBuf, source: io::Error },
     #[error("line {number} of the receipts cannot be used")]
     Line { number: u64, source: LineError },
+    #[error(
+        "the model `ledger` folds the service `ledger`, and the receipts are of `{service}`: use the \
+         model `none`"
+    )]
+    Model { service: String },
 }
 
 /// Why a line of the file is refused.
@@ -45,8 +54,10 @@ pub enum LineError {
     SecondRun,
     #[error("it has the format {0}, and this auditor reads only {FORMAT}")]
     Format(u32),
-    #[error("it names `{0}`, which is not a log of a ledger")]
-    BadLog(String),
+    #[error("it names `{log}`, which is not a log of the service `{service}`")]
+    BadLog { log: String, service: String },
+    #[error("it has one more expectation than the {EXPECTATIONS_MAX} different ones of a file")]
+    Expectations,
     #[error("it comes after the line `{{\"end\":…}}`")]
     AfterEnd,
     #[error("it has a seq or an id that is zero")]
@@ -66,6 +77,8 @@ pub(crate) struct Index {
     pub(crate) is_cut_off: bool,
     /// Whether the file has an end, so that it names everything that was sent.
     pub(crate) has_end: bool,
+    /// Whether it says of a command which outcome is expected.
+    pub(crate) has_expectations: bool,
 }
 
 /// The parts of a line that say to which log it belongs.
@@ -84,6 +97,8 @@ enum LineOfLog<'a> {
     Entry(LogName<'a>),
     #[serde(borrow)]
     Rows(LogName<'a>),
+    #[serde(borrow)]
+    Cursor(LogName<'a>),
 }
 
 #[derive(Deserialize)]
@@ -122,14 +137,14 @@ fn lines(
     Ok(false)
 }
 
-fn is_log(log: &str) -> bool {
-    let name = log.strip_prefix("ledger/").unwrap_or("");
+fn is_log(log: &str, service: &str) -> bool {
+    let name = log.strip_prefix(service).and_then(|name| name.strip_prefix('/')).unwrap_or("");
     let is_good = |c: u8| c.is_ascii_alphanumeric() || b"._:@=+-".contains(&c);
     !name.is_empty() && name.len() <= 256 && name.bytes().all(is_good)
 }
 
 /// The log to which a line belongs, if it belongs to one.
-fn check(line: &Line) -> Result<Option<&str>, LineError> {
+fn check<'a>(line: &'a Line, service: &str) -> Result<Option<&'a str>, LineError> {
     let (log, numbers) = match line {
         Line::Run(_) => return Err(LineError::SecondRun),
         Line::End(_) => return Ok(None),
@@ -137,11 +152,27 @@ fn check(line: &Line) -> Result<Option<&str>, LineError> {
         Line::Unanswered(sent) | Line::Refused(sent) => (&sent.log, sent.id),
         Line::Entry(seen) => (&seen.log, seen.seq),
         Line::Rows(seen) => (&seen.log, 1),
+        Line::Cursor(seen) => (&seen.log, 1),
     };
     match numbers {
         0 => Err(LineError::Zero),
-        _ if !is_log(log) => Err(LineError::BadLog(log.clone())),
+        _ if !is_log(log, service) => {
+            Err(LineError::BadLog { log: log.clone(), service: service.to_owned() })
+        }
         _ => Ok(Some(log)),
+    }
+}
+
+/// The outcome that a line expects, if its command has one.
+fn expectation(line: &Line) -> Option<&Expect> {
+    let command = match line {
+        Line::Receipt(receipt) => &receipt.command,
+        Line::Unanswered(sent) | Line::Refused(sent) => &sent.command,
+        _ => return None,
+    };
+    match command {
+        Command::Named { expect, .. } => Some(expect),
+        _ => None,
     }
 }
 
@@ -152,7 +183,8 @@ fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, LineError> {
 impl Index {
     /// Reads and checks the whole file.
     pub(crate) fn read(path: &Path) -> Result<Self, AuditError> {
-        let (mut run, mut has_end) = (None, false);
+        let (mut run, mut has_end) = (None::<Run>, false);
+        let mut expectations: HashSet<Expect> = HashSet::new();
         let mut logs: HashMap<String, usize> = HashMap::new();
         let is_cut_off = lines(path, |number, bytes| {
             let line: Line = parse(bytes)?;
@@ -167,7 +199,14 @@ impl Index {
             if has_end {
                 return Err(LineError::AfterEnd);
             }
-            let Some(log) = check(&line)? else {
+            let service = run.as_ref().map_or("", |run| run.service.as_str());
+            if let Some(expect) = expectation(&line).filter(|one| !expectations.contains(one)) {
+                if expectations.len() == EXPECTATIONS_MAX {
+                    return Err(LineError::Expectations);
+                }
+                expectations.insert(expect.clone());
+            }
+            let Some(log) = check(&line, service)? else {
                 has_end = true;
                 return Ok(());
             };
@@ -181,10 +220,11 @@ impl Index {
             }
             Ok(())
         })?;
+        let has_expectations = expectations.iter().any(|expect| *expect != Expect::Either);
         let no_run = AuditError::Line { number: 1, source: LineError::NoRun };
         let mut logs: Vec<(String, usize)> = logs.into_iter().collect();
         logs.sort();
-        Ok(Self { run: run.ok_or(no_run)?, logs, is_cut_off, has_end })
+        Ok(Self { run: run.ok_or(no_run)?, logs, is_cut_off, has_end, has_expectations })
     }
 
     /// Notes on the file.
@@ -214,11 +254,13 @@ impl Index {
     }
 }
 
-/// Names, each stored once and known by its number.
+/// Names and expectations, each stored once and known by its number.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     numbers: HashMap<Box<str>, u32>,
     texts: Vec<Box<str>>,
+    expectations: HashMap<Expect, u16>,
+    expected: Vec<Expect>,
 }
 
 impl Names {
@@ -254,11 +296,37 @@ impl Names {
                 InternedCommand::Transfer(self.number(from), self.number(to), *amount)
             }
             Command::Close { account } => InternedCommand::Close(self.number(account)),
+            Command::Named { name, data, .. } => InternedCommand::Named(self.number(name), *data),
         }
     }
 
-    pub(crate) fn command(&self, command: InternedCommand) -> CommandRef<'_> {
+    fn intern_expectation(&mut self, command: &Command) -> Option<u16> {
+        let Command::Named { expect, .. } = command else { return None };
+        if let Some(number) = self.expectations.get(expect) {
+            return Some(*number);
+        }
+        let number = u16::try_from(self.expected.len()).expect("the file was checked");
+        self.expectations.insert(expect.clone(), number);
+        self.expected.push(expect.clone());
+        Some(number)
+    }
+
+    /// The outcome that is expected for this command.
+    pub(crate) fn expected(&self, claim: &Claim) -> &Expect {
+        claim.expect.map_or(&Expect::Either, |number| &self.expected[usize::from(number)])
+    }
+
+    /// The name of a command.
+    pub(crate) fn name(&self, command: InternedCommand) -> &str {
         match command {
+            InternedCommand::Named(name, _) => self.text(name),
+            other => self.command(other).map_or("", |command| command.name()),
+        }
+    }
+
+    /// The command, if it is one of the ledger's whose data is known.
+    pub(crate) fn command(&self, command: InternedCommand) -> Option<CommandRef<'_>> {
+        Some(match command {
             InternedCommand::Open(account) => CommandRef::Open(self.text(account)),
             InternedCommand::Deposit(account, amount) => {
                 CommandRef::Deposit(self.text(account), amount)
@@ -270,7 +338,8 @@ impl Names {
                 CommandRef::Transfer(self.text(from), self.text(to), amount)
             }
             InternedCommand::Close(account) => CommandRef::Close(self.text(account)),
-        }
+            InternedCommand::Named(..) => return None,
+        })
     }
 }
 
@@ -282,6 +351,8 @@ pub(crate) enum InternedCommand {
     Withdraw(u32, i64),
     Transfer(u32, u32, i64),
     Close(u32),
+    /// Its name, and the digest of its data.
+    Named(u32, Digest),
 }
 
 /// What a command asks for: enough to decide whether two commands are the same.
@@ -315,6 +386,8 @@ pub(crate) struct Claim {
     pub(crate) user: u32,
     /// Whether every answer refused it: then it can have no entry.
     pub(crate) refused: bool,
+    /// The number of its expectation.
+    pub(crate) expect: Option<u16>,
     pub(crate) id: u64,
     pub(crate) command: InternedCommand,
     pub(crate) memo: Option<Digest>,
@@ -334,6 +407,7 @@ pub(crate) struct Claims {
     by_id: Vec<u32>,
     pub(crate) entries: Vec<SeenEntry>,
     pub(crate) rows: Vec<SeenRows>,
+    pub(crate) cursors: Vec<SeenCursor>,
 }
 
 impl Claims {
@@ -369,7 +443,7 @@ impl Claims {
         }
         Some(match (refused, is_one) {
             (true, _) => IdUse::Refused,
-            (false, true) => IdUse::One(first.content()),
+            (false, true) => IdUse::One(*first),
             (false, false) => IdUse::Several,
         })
     }
@@ -378,7 +452,7 @@ impl Claims {
 /// How an origin used an id, by the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum IdUse {
-    One(Content),
+    One(Claim),
     /// For commands that were refused whenever they were sent.
     Refused,
     Several,
@@ -403,7 +477,8 @@ impl Group {
             | LineOfLog::Unanswered(LogName { log })
             | LineOfLog::Refused(LogName { log })
             | LineOfLog::Entry(LogName { log })
-            | LineOfLog::Rows(LogName { log })) = parse(bytes)?
+            | LineOfLog::Rows(LogName { log })
+            | LineOfLog::Cursor(LogName { log })) = parse(bytes)?
             else {
                 return Ok(());
             };
@@ -412,8 +487,9 @@ impl Group {
             let mut claim = |(seq, refused), sent: Sent| {
                 let origin = origin(&sent.user, sent.client.as_deref());
                 let (user, command) = (names.number(&origin), names.intern(&sent.command));
+                let expect = names.intern_expectation(&sent.command);
                 let Sent { id, memo, .. } = sent;
-                claims.all.push(Claim { seq, user, refused, id, command, memo });
+                claims.all.push(Claim { seq, user, refused, expect, id, command, memo });
             };
             match parse(bytes)? {
                 Line::Run(_) | Line::End(_) => {}
@@ -424,6 +500,7 @@ impl Group {
                 Line::Refused(sent) => claim((0, true), sent),
                 Line::Entry(seen) => claims.entries.push(seen),
                 Line::Rows(seen) => claims.rows.push(seen),
+                Line::Cursor(seen) => claims.cursors.push(seen),
             }
             Ok(())
         })?;
@@ -501,8 +578,14 @@ mod tests {
     #[test]
     fn groups_hold_at_most_the_given_weight() {
         let logs = [3, 3, 9, 1, 1, 1].iter().map(|weight| ("ledger/org:a".to_owned(), *weight));
-        let run = Run { format: FORMAT, users: String::new() };
-        let index = Index { run, logs: logs.collect(), is_cut_off: false, has_end: true };
+        let run = Run::of_ledger("");
+        let index = Index {
+            run,
+            logs: logs.collect(),
+            is_cut_off: false,
+            has_end: true,
+            has_expectations: false,
+        };
         for (max, expected) in
             [(6, vec![2, 1, 3]), (7, vec![2, 1, 3]), (100, vec![6]), (1, vec![1; 6])]
         {
@@ -526,10 +609,10 @@ mod tests {
         assert_eq!(group.logs.len(), 1);
         assert_eq!(claims.receipts().iter().map(|c| c.seq).collect::<Vec<_>>(), [1, 2]);
         let user = group.names.find("r-0").expect("it is named");
-        let Some(IdUse::One(Content { command, memo: None })) = claims.sent(user, 2) else {
+        let Some(IdUse::One(Claim { command, memo: None, .. })) = claims.sent(user, 2) else {
             panic!("it was sent")
         };
-        assert_eq!(group.names.command(command), CommandRef::Open("a"));
+        assert_eq!(group.names.command(command), Some(CommandRef::Open("a")));
         assert_eq!(claims.sent(user, 3), Some(IdUse::Several));
         assert_eq!(claims.sent(user, 4), None);
     }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::receipts::Model;
+
 /// An invariant of Fanfold that can be checked over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the sentences say it")]
@@ -17,14 +19,16 @@ pub enum Invariant {
     F8,
     /// It has no number: it follows from the design's definition of an entry's time.
     Time,
+    /// It has no number: the author of a workload says what to expect.
+    Outcome,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::F1, Self::F3, Self::F4, Self::F5, Self::F6, Self::F8, Self::Time];
+    pub const ALL: [Self; 8] =
+        [Self::F1, Self::F3, Self::F4, Self::F5, Self::F6, Self::F8, Self::Time, Self::Outcome];
 
-    /// `F1` … `F8`, or `time`: what reports call it.
+    /// `F1` … `F8`, `time` or `outcome`: what reports call it.
     pub fn id(self) -> &'static str {
         match self {
             Self::F1 => "F1",
@@ -34,6 +38,7 @@ impl Invariant {
             Self::F6 => "F6",
             Self::F8 => "F8",
             Self::Time => "time",
+            Self::Outcome => "outcome",
         }
     }
 
@@ -62,6 +67,19 @@ impl Invariant {
                  reported, never dropped."
             }
             Self::Time => "No entry of a log is earlier than the entry before it.",
+            Self::Outcome => "A command is accepted or rejected as the workload expects.",
+        }
+    }
+}
+
+impl Invariant {
+    /// What an audit with this model checks of it; `None`: nothing. `expects`: whether the receipts
+    /// say which outcomes are expected.
+    pub fn checked(self, model: Model, expects: bool) -> Option<&'static str> {
+        match (self, model) {
+            (Self::F6, Model::None) => Some("No reader goes backwards."),
+            (Self::Outcome, _) if !expects => None,
+            _ => Some(self.sentence()),
         }
     }
 }
@@ -85,7 +103,7 @@ mod tests {
     #[test]
     fn the_sentences_are_those_of_the_design() {
         let design = include_str!("../../../docs/design.md");
-        for invariant in Invariant::ALL.into_iter().filter(|one| *one != Invariant::Time) {
+        for invariant in Invariant::ALL.into_iter().filter(|one| one.id().starts_with('F')) {
             let row = format!("| **{invariant}** ");
             let row = design.lines().find(|line| line.starts_with(&row)).expect("a row of it");
             assert_eq!(row.rsplit(" | ").next(), Some(&*format!("{} |", invariant.sentence())));

@@ -1,12 +1,15 @@
-//! Audits a ledger from outside: compares its logs and views with the answers to its clients.
+//! Audits a service from outside: compares its logs and views with the answers to its clients.
 //!
-//! The input is a file of [receipts] and a URL. The auditor reads the logs that the file names and
-//! all rows of their views, and folds the ledger by rules of its own. It links no crate of Fanfold,
-//! so that a bug cannot hide by being in both. What it checks, by [`Invariant`]:
+//! The input is a file of [receipts] and a URL. The auditor reads the logs that the file names, and
+//! their views. It knows the rules of one service, the ledger: it folds its entries by rules of its
+//! own, and compares all rows. Of other services it checks everything that needs no rules
+//! ([`Model`]). It links no crate of Fanfold, so that a bug cannot hide by being in both. What it
+//! checks, by [`Invariant`]:
 //!
 //! - **F1** Seqs are 1, 2, 3 … without a hole. Every accepted command has its entry in time. No two
 //!   receipts have the same seq.
-//! - **F3** The entry at a receipt's seq has that user, id and command. An entry names the log and
+//! - **F3** The entry at a receipt's seq has that user, id and command, and the digest of the data
+//!   that was sent, if the file has it (the ledger's model compares events instead). An entry names the log and
 //!   the seq that were asked for, and never changes. A page begins where the one before it ended. A
 //!   user of this run has no entry of a command that was never sent. An entry has no field of
 //!   another status.
@@ -15,12 +18,13 @@
 //!   entry. An entry is `stale` if the window has lost its id, and only then. A lookup of an id
 //!   returns its first entry, 404 if the id was never sent, or 410 if the window has lost it.
 //! - **F5** Views reach the tail in time, and are not parked.
-//! - **F6** A command has the result that the ledger's rules demand. Rows are the fold of the
+//! - **F6** With the ledger's model: a command has the result that the ledger's rules demand. Rows are the fold of the
 //!   entries: all of them, and no others. The sum of all balances is what was deposited less what
-//!   was withdrawn. What readers saw during the run was the fold at its seq, and no later reader
-//!   saw less.
+//!   was withdrawn. What readers saw during the run was the fold at its seq. With any model: no
+//!   later reader saw a lower cursor, and no cursor is beyond the end of its log.
 //! - **F8** Every receipt has its entry.
 //! - **time** No entry is earlier than the one before it.
+//! - **outcome** The entry of a new id is accepted, or rejected with a code, as the file expects.
 //!
 //! `faulted` entries change no balance. Neither do `lost` ones, which an operator has given up; a
 //! note counts those that had a receipt.
@@ -41,6 +45,7 @@ pub mod limits;
 pub mod receipts;
 
 mod claims;
+mod digest;
 mod exact;
 mod findings;
 mod invariant;
@@ -60,6 +65,7 @@ use http::Target;
 pub use invariant::Invariant;
 use log::{LogVerdict, OwnUsers, Task, audit_log, until_stopped};
 use reader::{ReadError, Reader};
+pub use receipts::Model;
 
 /// Logs that are audited at the same time, unless the options say otherwise.
 pub const CONCURRENCY: usize = 16;
@@ -90,6 +96,8 @@ pub struct Options {
     /// and the file is read once more for each group. The receipts of one log are always held
     /// together.
     pub receipts_max: usize,
+    /// The rules by which outcomes and rows are judged; `None`: as the file says.
+    pub model: Option<Model>,
     /// The maximum number of movements of one log in memory that are folded and not yet compared
     /// with their rows.
     pub lines_max: usize,
@@ -105,6 +113,7 @@ impl Default for Options {
             patience: Duration::from_secs(60),
             concurrency: CONCURRENCY,
             receipts_max: RECEIPTS_MAX,
+            model: None,
             lines_max: LINES_MAX,
             stop: None,
         }
@@ -141,8 +150,15 @@ pub struct Verdict {
     pub seen: u64,
     /// Ids that were looked up.
     pub lookups: u64,
-    /// The sum of all balances of these logs, in minor units. It may exceed 64 bits.
-    pub balance: i128,
+    /// The service of the receipts.
+    pub service: String,
+    /// The rules by which outcomes and rows were judged.
+    pub model: Model,
+    /// Whether the receipts say which outcomes are expected.
+    pub expects: bool,
+    /// The sum of all balances of these logs, in minor units, if the model is the ledger's. It may
+    /// exceed 64 bits.
+    pub balance: Option<i128>,
     /// Why the audit did not finish; `None`: it did.
     pub unfinished: Option<String>,
     /// The number of breaches.
@@ -178,10 +194,18 @@ pub async fn audit(
         return Ok(VerdictBuilder { stopped: true, ..VerdictBuilder::default() }.finish());
     };
     let mut index = index?;
+    let service = index.run.service.clone();
+    let model = options.model.or(index.run.model).unwrap_or(Model::of(&service));
+    if model == Model::Ledger && Model::of(&service) != Model::Ledger {
+        return Err(AuditError::Model { service });
+    }
     let (named, drawn) = (index.logs.len() as u64, draw(&mut index, options));
     let mut sum = VerdictBuilder::default();
     (sum.verdict.logs_named, sum.verdict.seed) = (named, options.seed);
     sum.verdict.notes.extend(drawn.into_iter().chain(index.notes()));
+    sum.verdict.expects = index.has_expectations;
+    (sum.verdict.service, sum.verdict.model) = (service, model);
+    let views = index.run.views.clone();
     let logs_total = index.logs.len() as u64;
     let own = OwnUsers { prefix: index.run.users.clone(), is_complete: index.has_end };
     for range in index.groups(options.receipts_max) {
@@ -195,14 +219,25 @@ pub async fn audit(
         };
         let Group { names, logs } = group?;
         let audits = logs.into_iter().zip(first..).map(|((log, claims), at)| {
-            let (names, own) = (&names, &own);
+            let (names, own, views) = (&names, &own, &views[..]);
             async move {
                 let patience = Instant::now() + options.patience.min(PATIENCE_MIN);
                 let until = (began + options.patience).max(patience);
                 let seed = options.seed ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let reader = Reader { target, until };
                 let lines_max = options.lines_max;
-                let task = Task { reader, log: &log, names, own, until, lines_max, seed };
+                let log_name = &log;
+                let task = Task {
+                    reader,
+                    log: log_name,
+                    names,
+                    own,
+                    model,
+                    views,
+                    until,
+                    lines_max,
+                    seed,
+                };
                 let audited = audit_log(task, claims, stopped(options)).await;
                 (log, audited)
             }
@@ -306,7 +341,9 @@ impl VerdictBuilder {
         verdict.rows += audited.rows;
         verdict.seen += audited.seen;
         verdict.lookups += audited.lookups;
-        verdict.balance += audited.balance;
+        if let Some(balance) = audited.balance {
+            *verdict.balance.get_or_insert_default() += balance;
+        }
         for (status, count) in audited.outcomes {
             *verdict.outcomes.entry(status).or_default() += count;
         }

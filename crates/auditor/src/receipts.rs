@@ -11,13 +11,24 @@
 //! {"end":{}}
 //! ```
 //!
+//! A run of another service than the ledger says so in its first line, and names the command, the
+//! digest of the data and what is expected:
+//!
+//! ```json
+//! {"run":{"format":1,"users":"r7+","service":"booking","views":["agenda"],"model":"none"}}
+//! {"receipt":{"log":"booking/org:load-4","seq":17,"user":"r7+0","id":3,"command":{"named":{"name":"book","data":"<16 hex digits>","expect":{"rejected":["full"]}}}}}
+//! {"cursor":{"view":"agenda","log":"booking/org:load-4","wanted":17,"seq":18,"began_us":1000,"ended_us":2000}}
+//! ```
+//!
 //! If a client of the user numbers its own commands, `"client":"…"` is beside `user`. If a command
 //! has a memo, `"memo":"<16 hex digits>"` is beside `command`: FNV-1a, 64 bits, of the memo's
-//! bytes. A file without `end` is from a client that was stopped: it may have sent commands that it
+//! bytes. The digest of data is that of the design. A file without `end` is from a client that was stopped: it may have sent commands that it
 //! does not name.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use crate::digest::Digest;
 
 /// The format of the file.
 pub const FORMAT: u32 = 1;
@@ -38,6 +49,8 @@ pub enum Line {
     Entry(SeenEntry),
     /// A reader saw rows during the run.
     Rows(SeenRows),
+    /// A reader saw how far a view was during the run.
+    Cursor(SeenCursor),
     /// The last line: the file names everything that was sent.
     End(End),
 }
@@ -54,12 +67,70 @@ pub struct Run {
     /// How the names of all users of this run begin, and no other users' names. If the file has an
     /// [`End`], it names every command of these users.
     pub users: String,
+    /// The service of all commands; `ledger` if the file does not say.
+    #[serde(default = "ledger")]
+    pub service: String,
+    /// The views that must reach the ends of their logs; the ledger's if the file does not say. The
+    /// model of the ledger compares all its views in any case.
+    #[serde(default = "ledger_views")]
+    pub views: Vec<String>,
+    /// The model by which outcomes and rows are judged; by default `ledger` for the ledger, else
+    /// `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
+}
+
+impl Run {
+    /// A run of the ledger by users whose names begin with `users`.
+    pub fn of_ledger(users: &str) -> Self {
+        let (service, views) = (ledger(), ledger_views());
+        Self { format: FORMAT, users: users.to_owned(), service, views, model: None }
+    }
+}
+
+/// The service whose rules the auditor knows.
+pub const LEDGER: &str = "ledger";
+
+fn ledger() -> String {
+    LEDGER.to_owned()
+}
+
+/// The views of the ledger.
+pub fn ledger_views() -> Vec<String> {
+    ["balances", "statement", "totals"].map(str::to_owned).into()
+}
+
+/// The rules of a service that the auditor knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// The ledger's: outcomes and rows are compared with a fold of the entries.
+    Ledger,
+    /// None: everything is checked that needs no rules of a service.
+    #[default]
+    None,
+}
+
+impl Model {
+    /// The model for a service: its own, if the auditor has one.
+    pub fn of(service: &str) -> Self {
+        if service == LEDGER { Self::Ledger } else { Self::None }
+    }
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Ledger => LEDGER,
+            Self::None => "none",
+        })
+    }
 }
 
 /// A command that was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
-    /// `ledger/org:…`.
+    /// `<service>/<partition>`.
     pub log: String,
     /// The user.
     pub user: String,
@@ -78,7 +149,7 @@ pub struct Sent {
 /// A command with its receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// `ledger/org:…`.
+    /// `<service>/<partition>`.
     pub log: String,
     /// The seq that the receipt promised.
     pub seq: u64,
@@ -104,55 +175,83 @@ impl Sent {
     }
 }
 
-/// A digest by which two texts are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(u64);
-
-impl Digest {
-    /// FNV-1a, 64 bits. It is short and portable, and need not withstand forgery.
-    pub fn of(text: &str) -> Self {
-        // The offset basis and the prime of FNV (draft-eastlake-fnv).
-        let (basis, prime) = (0xcbf2_9ce4_8422_2325_u64, 0x0000_0100_0000_01b3);
-        Self(text.bytes().fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(prime)))
-    }
-
-    /// The number, which serves as a seed.
-    pub fn number(self) -> u64 {
-        self.0
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("{:016x}", self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
-        let digits = text.len() == 16 && text.bytes().all(|c| c.is_ascii_hexdigit());
-        let number = u64::from_str_radix(&text, 16).ok().filter(|_| digits);
-        number.map(Self).ok_or_else(|| serde::de::Error::custom("a digest is 16 hex digits"))
-    }
-}
-
-/// A command of the ledger, without its memo. Amounts are in minor units.
+/// A command: of the ledger, without its memo, amounts in minor units; or of any service, by its
+/// name and the digest of its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields say it")]
 pub enum Command {
-    Open { account: String },
-    Deposit { account: String, amount: i64 },
-    Withdraw { account: String, amount: i64 },
-    Transfer { from: String, to: String, amount: i64 },
-    Close { account: String },
+    Open {
+        account: String,
+    },
+    Deposit {
+        account: String,
+        amount: i64,
+    },
+    Withdraw {
+        account: String,
+        amount: i64,
+    },
+    Transfer {
+        from: String,
+        to: String,
+        amount: i64,
+    },
+    Close {
+        account: String,
+    },
+    Named {
+        name: String,
+        data: Digest,
+        #[serde(default, skip_serializing_if = "Expect::is_either")]
+        expect: Expect,
+    },
+}
+
+/// The outcome that a command shall have, unless it repeats an id or is stale.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Any outcome.
+    #[default]
+    Either,
+    /// The service accepts it.
+    Accepted,
+    /// The service rejects it with one of these codes.
+    Rejected(Vec<String>),
+}
+
+impl Expect {
+    fn is_either(&self) -> bool {
+        *self == Self::Either
+    }
+
+    /// Whether an entry with this status and code is as expected.
+    pub fn allows(&self, status: &str, code: Option<&str>) -> bool {
+        match self {
+            Self::Either => true,
+            Self::Accepted => status == "accepted",
+            Self::Rejected(codes) => {
+                status == "rejected" && codes.iter().any(|one| Some(one.as_str()) == code)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Expect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Either => f.write_str("accepted or rejected"),
+            Self::Accepted => f.write_str("accepted"),
+            Self::Rejected(codes) => write!(f, "rejected with {}", codes.join(" or ")),
+        }
+    }
 }
 
 /// An entry as a reader saw it. It never changes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SeenEntry {
-    /// `ledger/org:…`.
+    /// `<service>/<partition>`.
     pub log: String,
     /// Its seq.
     pub seq: u64,
@@ -167,7 +266,7 @@ pub struct SeenRows {
     /// The view, and which rows: `balances`, all; `statement`, the ten highest keys; `totals`, its
     /// one row.
     pub view: String,
-    /// `ledger/org:…`.
+    /// `<service>/<partition>`.
     pub log: String,
     /// The view's cursor.
     pub seq: u64,
@@ -190,22 +289,19 @@ pub struct SeenRow {
     pub row: Box<RawValue>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_digest_is_fnv_1a_of_the_text() {
-        // From the test vectors of the FNV draft.
-        for (text, hex) in
-            [("", "cbf29ce484222325"), ("a", "af63dc4c8601ec8c"), ("foobar", "85944171f73967e8")]
-        {
-            let json = format!("\"{hex}\"");
-            assert_eq!(serde_json::to_string(&Digest::of(text)).expect("it is JSON"), json);
-            assert_eq!(serde_json::from_str::<Digest>(&json).expect(hex), Digest::of(text));
-        }
-        for wrong in ["\"\"", "\"+f63dc4c8601ec8c\"", "\"af63dc4c8601ec8c0\"", "7"] {
-            assert!(serde_json::from_str::<Digest>(wrong).is_err(), "{wrong}");
-        }
-    }
+/// The cursor of a view as a reader saw it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SeenCursor {
+    /// The view.
+    pub view: String,
+    /// `<service>/<partition>`.
+    pub log: String,
+    /// The seq that the reader waited for; zero: none.
+    pub wanted: u64,
+    /// The view's cursor.
+    pub seq: u64,
+    /// When the request was sent, in µs of a clock of the run.
+    pub began_us: u64,
+    /// When its answer arrived, by the same clock.
+    pub ended_us: u64,
 }

@@ -13,7 +13,7 @@ use crate::reader::{Range, ReadError, Reader, Row, Rows, RowsPage};
 /// The state of one view of a log, by all answers so far.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    pub(crate) view: &'static str,
+    pub(crate) view: String,
     pub(crate) seq: u64,
     /// The view did not reach the log, or its rows are out of order: they are not compared any
     /// more.
@@ -22,8 +22,8 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn new(view: &'static str, seq: u64) -> Self {
-        Self { view, seq, given_up: false, parked: false }
+    pub(crate) fn new(view: &str, seq: u64) -> Self {
+        Self { view: view.to_owned(), seq, given_up: false, parked: false }
     }
 
     /// Begins another comparison: the findings of the last one are dropped.
@@ -103,7 +103,7 @@ impl<'s, 'a> Scan<'s, 'a> {
         let RowSource { reader, log, seq, until } = self.source;
         let limit = needed.clamp(1, PAGE_MAX);
         let range = Range { prefix: self.prefix.clone(), after: self.after.clone(), limit };
-        match reader.rows(self.cursor.view, log, &range, seq, until).await? {
+        match reader.rows(&self.cursor.view, log, &range, seq, until).await? {
             Rows::Page(page) => {
                 self.take(page, limit);
                 if self.cursor.given_up { Err(ScanError::GivenUp) } else { Ok(()) }
@@ -200,6 +200,13 @@ impl<'s, 'a> Scan<'s, 'a> {
             let what = format!("the row `{}` should not exist: {}", row.key, row.row);
             self.breach(F6, row.seq, what);
         }
+    }
+
+    /// Reads the first page, which shows that the view has reached the seq. Returns its number of
+    /// rows.
+    pub(crate) async fn first_page(mut self) -> Result<u64, ScanError> {
+        self.peek(PAGE_MAX).await?;
+        Ok(self.page.len() as u64)
     }
 
     /// Checks that there are no more rows.

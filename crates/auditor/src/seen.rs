@@ -4,14 +4,17 @@
 //! with a seq up to the cursor is therefore the fold's row at the cursor. A row with a higher seq
 //! is the fold's row at that seq. A row that the fold has at the cursor may be absent only if it
 //! was deleted later.
+//!
+//! Without a model only the cursors count: a reader waited for a seq, and no later reader may see a
+//! lower cursor.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::findings::Findings;
-use crate::invariant::Invariant::F6;
+use crate::invariant::Invariant::{F5, F6};
 use crate::ledger::{Event, Kind, Ledger};
 use crate::limits::NEWEST_ROWS;
-use crate::receipts::{SeenRow, SeenRows};
+use crate::receipts::{SeenCursor, SeenRow, SeenRows};
 use crate::views::{
     BALANCES, Movement, STATEMENT, Statement, TOTAL, TOTALS, is_balance, is_total, line_key,
 };
@@ -28,6 +31,7 @@ enum Comparison {
 #[derive(Debug)]
 pub(crate) struct Observations {
     reads: Vec<SeenRows>,
+    cursors: Vec<SeenCursor>,
     due: BTreeMap<u64, Vec<Comparison>>,
     /// Accounts that reads should have shown at their cursors, with these cursors: they must be
     /// closed later.
@@ -38,8 +42,18 @@ pub(crate) struct Observations {
 
 impl Observations {
     /// Takes what readers saw. Finds what is wrong with it on its own, without the fold.
-    pub(crate) fn new(log: &str, reads: Vec<SeenRows>, findings: &mut Findings) -> Self {
-        find_lower_cursors(log, &reads, findings);
+    pub(crate) fn new(
+        log: &str,
+        reads: Vec<SeenRows>,
+        cursors: Vec<SeenCursor>,
+        findings: &mut Findings,
+    ) -> Self {
+        find_lower_cursors(log, &reads, &cursors, findings);
+        for SeenCursor { view, wanted, seq, .. } in cursors.iter().filter(|c| c.seq < c.wanted) {
+            let what = format!("{view}: a reader that waited for {wanted} was answered at {seq}");
+            findings.add(F5, log, Some(*seq), what);
+        }
+        let compared = cursors.len() as u64;
         let mut due: BTreeMap<u64, Vec<Comparison>> = BTreeMap::new();
         for (at, read) in reads.iter().enumerate() {
             if ![BALANCES, STATEMENT, TOTALS].contains(&read.view.as_str()) {
@@ -60,7 +74,21 @@ impl Observations {
                 findings.add(F6, log, Some(read.seq), what);
             }
         }
-        Self { reads, due, missing: HashMap::new(), compared: 0 }
+        Self { reads, cursors, due, missing: HashMap::new(), compared }
+    }
+
+    /// The same without a model: the rows do not count.
+    pub(crate) fn without_rows(
+        log: &str,
+        reads: Vec<SeenRows>,
+        mut cursors: Vec<SeenCursor>,
+        findings: &mut Findings,
+    ) -> Self {
+        cursors.extend(reads.into_iter().map(|read| {
+            let SeenRows { view, log, seq, began_us, ended_us, .. } = read;
+            SeenCursor { view, log, wanted: 0, seq, began_us, ended_us }
+        }));
+        Self::new(log, Vec::new(), cursors, findings)
     }
 
     /// Whether a reader saw rows of this view.
@@ -70,8 +98,10 @@ impl Observations {
 
     /// The highest cursor of a view that a reader saw, up to `tail`.
     pub(crate) fn highest(&self, view: &str, tail: u64) -> u64 {
-        let of_view = self.reads.iter().filter(|read| read.view == view && read.seq <= tail);
-        of_view.map(|read| read.seq).max().unwrap_or(0)
+        let reads = self.reads.iter().map(|read| (&read.view, read.seq));
+        let cursors = self.cursors.iter().map(|seen| (&seen.view, seen.seq));
+        let of_view = reads.chain(cursors).filter(|(of, seq)| *of == view && *seq <= tail);
+        of_view.map(|(_, seq)| seq).max().unwrap_or(0)
     }
 
     /// Compares what is due, after the fold of the entry at `seq`.
@@ -118,6 +148,10 @@ impl Observations {
 
     /// Reports what readers saw beyond `tail`, and accounts that were absent and never closed.
     pub(crate) fn finish(&mut self, log: &str, tail: u64, findings: &mut Findings) {
+        for SeenCursor { view, seq, .. } in self.cursors.iter().filter(|seen| seen.seq > tail) {
+            let what = format!("{view}: the log ends at {tail}, a reader had a higher cursor");
+            findings.add(F6, log, Some(*seq), what);
+        }
         for (seq, dues) in std::mem::take(&mut self.due) {
             for due in dues {
                 self.compared += 1;
@@ -144,11 +178,32 @@ impl Observations {
     }
 }
 
+/// What a reader saw of a view: its cursor, and when the read began and ended.
+struct Sight {
+    seq: u64,
+    began_us: u64,
+    ended_us: u64,
+}
+
 /// Reports a read that saw a lower cursor than a read which ended before it began.
-fn find_lower_cursors(log: &str, reads: &[SeenRows], findings: &mut Findings) {
-    for view in [BALANCES, STATEMENT, TOTALS] {
-        let of_view = || reads.iter().filter(|read| read.view == view);
-        let (mut begun, mut ended): (Vec<_>, Vec<_>) = (of_view().collect(), of_view().collect());
+fn find_lower_cursors(
+    log: &str,
+    reads: &[SeenRows],
+    cursors: &[SeenCursor],
+    findings: &mut Findings,
+) {
+    let mut of_view: BTreeMap<&str, Vec<Sight>> = BTreeMap::new();
+    for SeenRows { view, seq, began_us, ended_us, .. } in reads {
+        let sight = Sight { seq: *seq, began_us: *began_us, ended_us: *ended_us };
+        of_view.entry(view).or_default().push(sight);
+    }
+    for SeenCursor { view, seq, began_us, ended_us, .. } in cursors {
+        let sight = Sight { seq: *seq, began_us: *began_us, ended_us: *ended_us };
+        of_view.entry(view).or_default().push(sight);
+    }
+    for (view, sights) in of_view {
+        let (mut begun, mut ended): (Vec<_>, Vec<_>) =
+            (sights.iter().collect(), sights.iter().collect());
         begun.sort_by_key(|read| read.began_us);
         ended.sort_by_key(|read| read.ended_us);
         let mut ended = ended.into_iter().peekable();

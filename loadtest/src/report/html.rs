@@ -3,13 +3,14 @@
 use anyhow::Context;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::Partition;
 use super::charts::{Chart, colour_of, css};
 use super::figures::{NONE, bytes, count, counted, duration, number, plain, share};
 use super::findings::{AuditResult, name_of, verdict};
 use super::plot::Stroke;
 use super::{Latency, Report, Search, Workload};
 use crate::text::shown;
-use auditor::{Breach, Invariant, Verdict};
+use auditor::{Breach, Invariant, Model, Verdict};
 
 type OfLatency = fn(&Latency) -> f64;
 
@@ -173,13 +174,27 @@ impl Report {
                         div {
                             h3 { "What is checked" }
                             dl.invariants {
-                                @for invariant in Invariant::ALL {
-                                    dt { (invariant.id()) } dd { (invariant.sentence()) }
+                                @for (invariant, what) in checked(audit) {
+                                    dt { (invariant.id()) } dd { (what) }
                                 }
                             }
                         }
                     }
                 }
+            }
+        }
+    }
+
+    fn audit_method(&self) -> &'static str {
+        match self.audit.as_ref().map(|audit| audit.model) {
+            Some(Model::None) => {
+                "The audit reads logs and views over HTTP, and compares every receipt with its \
+                 entry: the command, the digest of its data, its id, and the expected outcome. It \
+                 knows no rules of the service."
+            }
+            Some(Model::Ledger) | None => {
+                "The audit reads logs and views over HTTP, folds the entries with code of its own, \
+                 and compares them with every receipt."
             }
         }
     }
@@ -210,8 +225,7 @@ impl Report {
                 p {
                     "Accepted: the answer 202 has arrived. Entry and view: samples, read with "
                     code { "?wait=" } " until the command has its entry in the log, and until "
-                    "the view has applied it. The audit reads logs and views over HTTP, folds "
-                    "the entries with code of its own, and compares them with every receipt."
+                    "the view has applied it. " (self.audit_method())
                 }
                 p {
                     @if self.machine.shared_with_target {
@@ -229,32 +243,48 @@ impl Report {
 
 impl Workload {
     fn pairs(&self) -> Vec<(&'static str, String)> {
+        let (tenant, tenants, users, clients) = match self.partition {
+            Partition::Org => {
+                ("organisation", "organisations", "users of each", "clients of each user")
+            }
+            Partition::User => {
+                ("user", "users, each with a log", "clients of each", "parts of each client")
+            }
+        };
         let together = match (self.batch, self.batch_of_one_tenant) {
             (0 | 1, _) => "1".to_owned(),
-            (n, true) => format!("{}, of one organisation", count(n as u64)),
-            (n, false) => format!("{}, of any organisation", count(n as u64)),
+            (n, true) => format!("{}, of one {tenant}", count(n as u64)),
+            (n, false) => format!("{}, of any {tenant}", count(n as u64)),
         };
         let spread = match self.zipf {
             0.0 => "equal".to_owned(),
             zipf => format!("Zipf, exponent {}", plain(zipf)),
         };
-        vec![
+        let mut pairs = vec![("service", shown(&self.service))];
+        pairs.extend(self.file.as_deref().map(|file| ("workload", shown(file))));
+        pairs.extend([
             ("arrivals", shown(&self.arrivals)),
             ("commands a second, at most", plain(self.rate)),
             ("seconds", plain(self.duration_s)),
-            ("organisations", count(self.tenants)),
+            (tenants, count(self.tenants)),
             ("their shares", spread),
-            ("users of each", count(self.users)),
-            ("clients of each user", count(self.clients)),
+            (users, count(self.users)),
+            (clients, count(self.clients)),
             ("commands in a request", together),
-            ("bytes of a command, about", count(self.payload as u64)),
+        ]);
+        let payload = self.payload.map(|bytes| count(bytes as u64));
+        pairs.extend(payload.map(|bytes| ("bytes of a command, about", bytes)));
+        pairs.extend([
             ("sent again", share(self.duplicates)),
             ("ids out of order", share(self.out_of_order)),
-            ("to be rejected by the ledger", share(self.rejected)),
+        ]);
+        pairs.extend(self.rejected.map(|part| ("to be rejected by the ledger", share(part))));
+        pairs.extend([
             ("seed", self.seed.to_string()),
             ("threads of the generator", count(self.threads as u64)),
             ("connections, at most", count(self.connections as u64)),
-        ]
+        ]);
+        pairs
     }
 }
 
@@ -334,10 +364,17 @@ fn examples(audit: &Verdict) -> Markup {
     }
 }
 
+/// The invariants that the audit has checked, and what it has checked of them.
+fn checked(audit: &Verdict) -> Vec<(Invariant, &'static str)> {
+    let checked = |one: &Invariant| Some((*one, one.checked(audit.model, audit.expects)?));
+    Invariant::ALL.iter().filter_map(checked).collect()
+}
+
 fn outcomes(audit: &Verdict) -> Vec<(String, String)> {
     let mut pairs: Vec<_> =
         audit.outcomes.iter().map(|(status, times)| (shown(status), count(*times))).collect();
-    pairs.push(("money in all accounts, minor units".to_owned(), count(audit.balance)));
+    let balance = audit.balance.map(count);
+    pairs.extend(balance.map(|sum| ("money in all accounts, minor units".to_owned(), sum)));
     pairs
 }
 

@@ -18,6 +18,8 @@ use serde::Serialize;
 
 use auditor::Verdict;
 
+pub use crate::workload::Partition;
+
 /// The report of a run. `--json` writes it; the table and the page show the same.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -52,34 +54,40 @@ pub struct Report {
 /// What the options asked for.
 #[derive(Debug, Clone, Serialize)]
 pub struct Workload {
+    /// The service of all commands.
+    pub service: String,
+    /// The workload file; `None`: the commands are the ledger's.
+    pub file: Option<String>,
+    /// What a tenant is.
+    pub partition: Partition,
     /// The rate over time, in words: `constant 2000/s for 20s`.
     pub arrivals: String,
     /// The highest rate, in commands per second.
     pub rate: f64,
     /// The duration of the load, in seconds.
     pub duration_s: f64,
-    /// The number of organisations.
+    /// The number of tenants.
     pub tenants: u32,
-    /// The exponent of Zipf's law; 0: all organisations are equal.
+    /// The exponent of Zipf's law; 0: all tenants are equal.
     pub zipf: f64,
-    /// The number of users of each organisation.
+    /// The number of users of each organisation, or of clients of each user that is a tenant.
     pub users: u32,
     /// The number of clients of each user; 0: users name no client.
     pub clients: u32,
     /// Commands in a request.
     pub batch: usize,
-    /// Whether all commands of a request are of one organisation.
+    /// Whether all commands of a request are of one tenant.
     pub batch_of_one_tenant: bool,
-    /// Bytes of each command, about.
-    pub payload: usize,
+    /// Bytes of each command, about; `None`: the file says.
+    pub payload: Option<usize>,
     /// Share of commands that are sent again.
     pub duplicates: f64,
     /// Share of commands that have the id of another command.
     pub reused: f64,
     /// Share of commands with a lower id than their user has sent.
     pub out_of_order: f64,
-    /// Share of commands that the ledger will reject.
-    pub rejected: f64,
+    /// Share of commands that the ledger will reject; `None`: the file says.
+    pub rejected: Option<f64>,
     /// The seed of all random choices.
     pub seed: u64,
     /// The number of threads of the generator.

@@ -1,8 +1,8 @@
 //! Sample reports for the tests.
 
-use super::{Counts, Interval, Latency, Machine, Report, Search, Step, Workload};
-use auditor::Invariant::{F4, F6, F8};
-use auditor::{Breach, Verdict};
+use super::{Counts, Interval, Latency, Machine, Partition, Report, Search, Step, Workload};
+use auditor::Invariant::{F4, F6, F8, Outcome};
+use auditor::{Breach, Model, Verdict};
 
 /// A run of twenty seconds without incidents.
 pub(super) fn normal() -> Report {
@@ -142,6 +142,25 @@ pub(super) fn search() -> Report {
     report
 }
 
+/// A workload file for another service, with a broken expectation.
+pub(super) fn other_service() -> Report {
+    let mut report = normal();
+    report.workload = Workload {
+        service: "booking".into(),
+        file: Some("booking.yaml".into()),
+        payload: None,
+        rejected: None,
+        ..workload()
+    };
+    let what = "`book` is rejected with full, and should be accepted".to_owned();
+    let audit = report.audit.as_mut().expect("it is audited");
+    audit.service = "booking".into();
+    (audit.model, audit.expects, audit.balance) = (Model::None, true, None);
+    (audit.breaches, audit.broken) = (1, [(Outcome, 1)].into());
+    audit.examples = vec![Breach::new(Outcome, "booking/org:load-3".into(), Some(17), what)];
+    report
+}
+
 pub(super) fn nothing() -> Report {
     let mut report = normal();
     report.counts = Counts::default();
@@ -154,6 +173,9 @@ pub(super) fn nothing() -> Report {
 
 fn workload() -> Workload {
     Workload {
+        service: "ledger".into(),
+        file: None,
+        partition: Partition::Org,
         arrivals: "constant 2000/s for 20s".into(),
         rate: 2000.0,
         duration_s: 20.0,
@@ -163,11 +185,11 @@ fn workload() -> Workload {
         clients: 0,
         batch: 1,
         batch_of_one_tenant: false,
-        payload: 128,
+        payload: Some(128),
         duplicates: 0.01,
         reused: 0.0,
         out_of_order: 0.02,
-        rejected: 0.05,
+        rejected: Some(0.05),
         seed: 7_311_940_022_118,
         threads: 1,
         connections: 256,
@@ -186,7 +208,10 @@ fn passed() -> Verdict {
         rows: 7_115,
         seen: 4_871,
         lookups: 3_996,
-        balance: 1_288_440_100,
+        service: "ledger".into(),
+        model: Model::Ledger,
+        expects: false,
+        balance: Some(1_288_440_100),
         unfinished: None,
         breaches: 0,
         broken: Default::default(),

@@ -4,13 +4,14 @@ use proptest::prelude::*;
 use super::*;
 use auditor::{BREACHES_MAX, Breach, Invariant};
 
-fn samples() -> [(&'static str, Report); 5] {
+fn samples() -> [(&'static str, Report); 6] {
     [
         ("normal", samples::normal()),
         ("outage", samples::outage()),
         ("failing", samples::failing()),
         ("search", samples::search()),
         ("nothing", samples::nothing()),
+        ("other service", samples::other_service()),
     ]
 }
 
@@ -39,6 +40,24 @@ fn a_page_loads_nothing() {
     for (name, report) in samples() {
         check(name, &report);
     }
+}
+
+/// A report on another service has no words of the ledger.
+#[test]
+fn a_report_speaks_of_its_own_service() {
+    let report = samples::other_service();
+    let page = report.html().expect("the charts are drawn");
+    let (_, body) = page.split_once("</style>").expect("it has a style");
+    for text in [&report.table(), body] {
+        for word in ["ledger", "account", "transfer", "balance", "money", " fold"] {
+            assert!(!text.to_lowercase().contains(word), "{word}: {text}");
+        }
+        assert!(text.contains("booking/org:load-3") && text.contains("as the workload expects"));
+    }
+    let ledger = samples::normal().html().expect("the charts are drawn");
+    assert!(
+        ledger.contains("money in all accounts") && !ledger.contains("as the workload expects")
+    );
 }
 
 /// Checks what holds for every report.
@@ -113,7 +132,7 @@ fn odd() -> Report {
     let audit = report.audit.as_mut().expect("it is audited");
     audit.unfinished = Some(long.clone());
     audit.outcomes.insert(long.clone(), u64::MAX);
-    audit.balance = i128::MIN;
+    audit.balance = Some(i128::MIN);
     audit.breaches = u64::MAX;
     audit.examples = (0..BREACHES_MAX)
         .map(|_| Breach::new(Invariant::F1, long.clone(), Some(u64::MAX), long.clone()))

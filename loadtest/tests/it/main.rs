@@ -5,3 +5,4 @@ mod interrupts;
 mod open_loop;
 mod outcome;
 mod proxy;
+mod workload_files;

@@ -1,14 +1,15 @@
-//! Checks one entry against the receipts for its seq and against the rules of the ledger.
+//! Checks one entry against the receipts for its seq, against the rules of ids, and, with a model,
+//! against the rules of the ledger.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::LogAudit;
-use crate::claims::{Content, IdUse, origin};
+use super::{Fold, LogAudit};
+use crate::claims::{Claim, IdUse, InternedCommand, origin};
 use crate::exact::is_same;
-use crate::invariant::Invariant::{self, F3, F4, F6, F8};
+use crate::invariant::Invariant::{self, F3, F4, F6, F8, Outcome};
 use crate::ledger::{Event, Ledger, shown};
 use crate::receipts::Digest;
 use crate::window::IdState;
@@ -24,8 +25,10 @@ pub(super) struct Entry {
     pub(super) id: Option<u64>,
     pub(super) at: u64,
     pub(super) command: Option<String>,
+    /// The digest of the command's data, if the entry uses its id.
+    pub(super) digest: Option<Digest>,
     #[serde(default)]
-    pub(super) events: Vec<Event>,
+    events: Vec<Box<RawValue>>,
     pub(super) code: Option<String>,
     pub(super) of: Option<u64>,
 }
@@ -35,6 +38,11 @@ const ID_REUSED: &str = "id_reused";
 const STATUSES: [&str; 6] = ["accepted", "rejected", "faulted", "lost", "duplicate", "stale"];
 
 impl Entry {
+    /// The events, as those of the ledger.
+    pub(super) fn ledger_events(&self) -> serde_json::Result<Vec<Event>> {
+        self.events.iter().map(|event| serde_json::from_str(event.get())).collect()
+    }
+
     fn origin(&self) -> Option<Cow<'_, str>> {
         Some(origin(self.user.as_deref()?, self.client.as_deref()))
     }
@@ -77,11 +85,11 @@ impl LogAudit<'_> {
         }
     }
 
-    /// Compares the receipts up to this seq with the entry. Returns the content of the command
-    /// with a receipt for it.
-    pub(super) fn compare_receipts(&mut self, entry: &Entry) -> Option<Content> {
+    /// Compares the receipts up to this seq with the entry. Returns the command with a receipt for
+    /// it.
+    pub(super) fn compare_receipts(&mut self, entry: &Entry) -> Option<Claim> {
         let names = self.task.names;
-        let (origin, mut content) = (entry.origin(), None);
+        let (origin, mut promised) = (entry.origin(), None);
         while let Some(claim) = self.claims.receipts().get(self.receipts_done).copied()
             && claim.seq <= entry.seq
         {
@@ -104,23 +112,23 @@ impl LogAudit<'_> {
                 self.breach(F3, entry.seq, what);
                 continue;
             }
-            let sent = names.command(claim.command).name();
+            let sent = names.name(claim.command);
             if entry.command.as_deref() != Some(sent) {
                 let what = format!("`{sent}` was sent, and the entry has {:?}", entry.command);
                 self.breach(F3, entry.seq, what);
             }
-            content.get_or_insert(claim.content());
+            promised.get_or_insert(claim);
         }
-        content
+        promised
     }
 
     pub(super) fn lost(&mut self, seq: u64) {
         self.breach(F8, seq, "a command has a receipt for this seq, and there is no entry");
     }
 
-    /// Checks that the entry is the right result of its command, and folds it. `promised` is the
-    /// content of the command with a receipt for its seq.
-    pub(super) fn judge(&mut self, entry: &Entry, promised: Option<Content>) {
+    /// Checks that the entry is the right result of its command, and folds it. `events`: its events,
+    /// if the model knows them. `promised`: the command with a receipt for its seq.
+    pub(super) fn judge(&mut self, entry: &Entry, events: &[Event], promised: Option<Claim>) {
         let seq = entry.seq;
         if let Some((invariant, field)) = entry.extra_field() {
             self.breach(invariant, seq, format!("a `{}` entry has `{field}`", entry.status));
@@ -142,15 +150,15 @@ impl LogAudit<'_> {
             }
             _ => {}
         }
-        let content = promised.or(match known {
-            Some(IdUse::One(content)) => Some(content),
+        let sent = promised.or(match known {
+            Some(IdUse::One(claim)) => Some(claim),
             _ => None,
         });
         let window = match self.windows.get_mut(&*origin) {
             Some(window) => window,
             None => self.windows.entry(origin.clone().into_owned()).or_default(),
         };
-        let state = window.use_id(id, seq, self.time, content.map(|content| content.digest()));
+        let state = window.use_id(id, seq, self.time, sent.map(|claim| claim.content().digest()));
         let wrong = match (state, entry.shown_status()) {
             (IdState::Known { first, is_same }, "duplicate") if is_same != Some(false) => {
                 entry.of != Some(first)
@@ -182,53 +190,86 @@ impl LogAudit<'_> {
         } else if state == IdState::New {
             self.lookups.offer(&origin, id, seq);
         }
-        let content = content.filter(|_| !wrong);
+        let sent = sent.filter(|_| !wrong);
+        if let Some(claim) = sent.filter(|_| state == IdState::New) {
+            self.compare_with_sent(entry, claim);
+        }
+        let Some(fold) = &mut self.fold else { return };
         match entry.shown_status() {
-            "accepted" => self.accepted(entry, content),
-            ID_REUSED => self.ledger.reject(seq),
-            "rejected" => self.rejected(entry, content),
+            "accepted" => self.accepted(entry, events, sent),
+            ID_REUSED => fold.ledger.reject(seq),
+            "rejected" => self.rejected(entry, sent),
             _ => {}
         }
     }
 
-    fn accepted(&mut self, entry: &Entry, content: Option<Content>) {
-        let (seq, events) = (entry.seq, &entry.events);
-        let wrong = match content {
-            Some(Content { command, memo }) => {
-                let command = self.task.names.command(command);
-                match self.ledger.decide(&command) {
-                    Ok(expected) if Ledger::are_expected(events, &expected) => {
-                        memo.and_then(|memo| wrong_memo(memo, events))
-                    }
-                    Ok(expected) => Some(format!(
-                        "{command:?} has the events {:?}, and should have {:?}",
-                        events.iter().map(Event::to_string).collect::<Vec<_>>(),
-                        expected.iter().map(shown).collect::<Vec<_>>()
-                    )),
-                    Err(code) => Some(format!("{command:?} is accepted, and should be `{code}`")),
-                }
-            }
-            None => self.ledger.check(entry.command.as_deref(), events).err(),
-        };
-        if let Some(what) = wrong {
-            self.breach(F6, seq, what);
+    /// Compares the entry of a new id with the command that was sent, if the file has the digest of
+    /// its data.
+    fn compare_with_sent(&mut self, entry: &Entry, claim: Claim) {
+        let InternedCommand::Named(name, sent) = claim.command else { return };
+        if entry.status == "lost" {
+            return;
         }
-        self.ledger.apply(seq, events);
-        self.statement.add(seq, entry.at, events);
+        let (names, seq) = (self.task.names, entry.seq);
+        let name = names.text(name);
+        if claim.seq == 0 && entry.command.as_deref() != Some(name) {
+            let what = format!("`{name}` was sent, and the entry has {:?}", entry.command);
+            self.breach(F3, seq, what);
+        }
+        if entry.digest != Some(sent) {
+            let shown = entry.digest.map_or("none".to_owned(), |digest| digest.to_string());
+            let what = format!(
+                "`{name}` was sent with data of the digest {sent}, and the entry shows {shown}"
+            );
+            self.breach(F3, seq, what);
+        }
+        let expected = names.expected(&claim);
+        let (status, code) = (entry.status.as_str(), entry.code.as_deref());
+        if !expected.allows(status, code) {
+            let code = code.map_or(String::new(), |code| format!(" with {code}"));
+            let what = format!("`{name}` is {status}{code}, and should be {expected}");
+            self.breach(Outcome, seq, what);
+        }
     }
 
-    fn rejected(&mut self, entry: &Entry, content: Option<Content>) {
-        if let Some(Content { command, .. }) = content {
-            let command = self.task.names.command(command);
-            let expected = self.ledger.decide(&command).err();
-            if expected != entry.code.as_deref() {
-                let expected = expected.unwrap_or("accepted");
-                let code = entry.code.as_deref().unwrap_or("rejected");
-                let what = format!("{command:?} is `{code}`, and should be `{expected}`");
-                self.breach(F6, entry.seq, what);
-            }
+    fn accepted(&mut self, entry: &Entry, events: &[Event], sent: Option<Claim>) {
+        let Some(Fold { ledger, statement }) = &mut self.fold else { return };
+        let sent =
+            sent.and_then(|claim| Some((self.task.names.command(claim.command)?, claim.memo)));
+        let wrong = match sent {
+            Some((command, memo)) => match ledger.decide(&command) {
+                Ok(expected) if Ledger::are_expected(events, &expected) => {
+                    memo.and_then(|memo| wrong_memo(memo, events))
+                }
+                Ok(expected) => Some(format!(
+                    "{command:?} has the events {:?}, and should have {:?}",
+                    events.iter().map(Event::to_string).collect::<Vec<_>>(),
+                    expected.iter().map(shown).collect::<Vec<_>>()
+                )),
+                Err(code) => Some(format!("{command:?} is accepted, and should be `{code}`")),
+            },
+            None => ledger.check(entry.command.as_deref(), events).err(),
+        };
+        ledger.apply(entry.seq, events);
+        statement.add(entry.seq, entry.at, events);
+        if let Some(what) = wrong {
+            self.breach(F6, entry.seq, what);
         }
-        self.ledger.reject(entry.seq);
+    }
+
+    fn rejected(&mut self, entry: &Entry, sent: Option<Claim>) {
+        let Some(Fold { ledger, .. }) = &mut self.fold else { return };
+        let command = sent.and_then(|claim| self.task.names.command(claim.command));
+        let expected = command.map(|command| (command, ledger.decide(&command).err()));
+        ledger.reject(entry.seq);
+        if let Some((command, expected)) = expected
+            && expected != entry.code.as_deref()
+        {
+            let expected = expected.unwrap_or("accepted");
+            let code = entry.code.as_deref().unwrap_or("rejected");
+            let what = format!("{command:?} is `{code}`, and should be `{expected}`");
+            self.breach(F6, entry.seq, what);
+        }
     }
 }
 

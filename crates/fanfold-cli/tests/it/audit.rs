@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 
 use auditor::http::Target;
-use auditor::receipts::{self, End, FORMAT, Line, Run};
+use auditor::receipts::{self, End, Line, Run};
 use auditor::{Options, Verdict};
 
 use crate::load::{Load, Sent, USERS};
@@ -31,7 +31,7 @@ fn write(file: &File, load: &Load) -> serde_json::Result<()> {
         serde_json::to_writer(&mut file, line)?;
         file.write_all(b"\n").map_err(serde_json::Error::io)
     };
-    line(&Line::Run(Run { format: FORMAT, users: USERS.to_owned() }))?;
+    line(&Line::Run(Run::of_ledger(USERS)))?;
     for sent in load.sent() {
         for seq in &sent.seqs {
             line(&Line::Receipt(of(sent).promised(*seq)))?;

@@ -1,5 +1,5 @@
-//! A small load on `fanfold up`, which is killed and restarted in the middle, and audited from
-//! outside.
+//! Small loads on `fanfold up`, audited from outside: one of the ledger, with a kill and a restart in
+//! the middle, and one from a workload file, audited without a model.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,10 +15,12 @@ use serde_json::Value;
 const SECONDS: u64 = 10;
 /// Commands per second. A debug build on a busy machine does several times as many.
 const RATE: &str = "500";
+/// Seconds of the load from a workload file.
+const FILE_SECONDS: u64 = 5;
 /// How long the host may take to answer, also after a crash.
 const READY: Duration = Duration::from_secs(60);
 
-/// Runs the load with the programs in the folder `built`.
+/// Runs the loads with the programs in the folder `built`.
 pub(crate) fn load(built: &Path) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("fanfold-load-").tempdir()?.keep();
     println!("logs and data: {}", folder.display());
@@ -51,8 +53,42 @@ pub(crate) fn load(built: &Path) -> Result<()> {
     );
     ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all receipts were audited");
     ensure!(count("/audit/seen") > Some(0), "nothing was read during the load");
+    load_from_file(built, port, &folder)?;
     drop(host);
     std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// A load from the example workload file, which is audited as one of any service is.
+fn load_from_file(built: &Path, port: u16, folder: &Path) -> Result<()> {
+    println!("a load from a workload file");
+    let report = folder.join("file.json");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loadtest/workloads/ledger.yaml");
+    let generator = Command::new(built.join("loadtest"))
+        .args(["run", "--target", &format!("http://127.0.0.1:{port}"), "--rate", RATE])
+        .args(["--duration", &format!("{FILE_SECONDS}s"), "--tenants", "20", "--users", "3"])
+        .args(["--duplicates", "0.05", "--out-of-order", "0.05", "--reused", "0.05"])
+        // Its organisations are new: an account can be opened only once.
+        .args(["--org-prefix", "file-", "--model", "none", "--workload"])
+        .arg(file)
+        .arg("--json")
+        .arg(&report)
+        .spawn()
+        .context("cannot start the generator")?;
+    let status = Running(generator).0.wait()?;
+    ensure!(status.success(), "the load from a workload file or its audit failed: {status}");
+    let report: Value = serde_json::from_reader(File::open(&report)?)?;
+    let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
+    ensure!(report["audit"]["model"] == "none", "it was audited with a model");
+    ensure!(
+        count("/counts/due") == count("/counts/accepted"),
+        "not all commands were accepted: {}",
+        report["counts"]
+    );
+    for outcome in ["accepted", "rejected", "duplicate"] {
+        ensure!(count(&format!("/audit/outcomes/{outcome}")) > Some(0), "no command was {outcome}");
+    }
+    ensure!(count("/audit/seen") > Some(0), "nothing was read during the load");
     Ok(())
 }
 

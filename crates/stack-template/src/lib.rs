@@ -1,22 +1,31 @@
-//! Evaluates a template of CloudFormation (with SAM's functions and globals): parameters,
-//! conditions, references, loops.
+//! Evaluates templates of CloudFormation: parameters, conditions, references, nested stacks.
 //!
-//! It supports the intrinsic functions that `infra/template.yaml` uses, and refuses others. It
-//! makes no resources: [`Template::define`] gives the value of a reference, and a reference without
+//! It supports the intrinsic functions that the templates of `infra` use, and refuses others. It
+//! makes no resources: [`Stacks::define`] gives the value of a reference, and a reference without
 //! one evaluates to its own text (`Topic`, `Stream.Arn`).
 
-mod for_each;
+mod stacks;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use serde_yaml_ng::Value as Yaml;
 
-use crate::for_each::expand;
+pub use crate::stacks::Stacks;
 
 /// Why a template cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
     /// It is not YAML.
     #[error("the template is not YAML")]
     Yaml(#[from] serde_yaml_ng::Error),
@@ -43,6 +52,8 @@ pub enum TemplateError {
 #[derive(Debug, Clone)]
 pub struct Template {
     body: Value,
+    /// Stands before the logical ids of its resources.
+    prefix: String,
     /// The values of references.
     known: BTreeMap<String, Value>,
 }
@@ -51,25 +62,38 @@ impl Template {
     /// Parses a template in YAML. Parameters have their defaults.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let mut yaml: Yaml = serde_yaml_ng::from_str(text)?;
-        yaml.apply_merge()?;
-        let mut body = plain(&yaml)?;
-        expand(&mut body);
+        // What is merged may have merges of its own, which stay.
+        loop {
+            let before = yaml.clone();
+            yaml.apply_merge()?;
+            if yaml == before {
+                break;
+            }
+        }
+        let body = plain(&yaml)?;
         let declared = body["Parameters"].as_object().into_iter().flatten();
         let known = declared.map(|(name, of)| (name.clone(), of["Default"].clone())).collect();
-        Ok(Self { body, known })
+        Ok(Self { body, prefix: String::new(), known })
+    }
+
+    /// Reads a template from a file in YAML.
+    pub fn read(path: &Path) -> Result<Self, TemplateError> {
+        let file = |error| TemplateError::File { path: path.to_owned(), error };
+        Self::parse(&std::fs::read_to_string(path).map_err(file)?)
     }
 
     /// Sets a parameter, if it allows the value.
-    pub fn set(&mut self, parameter: &str, value: &str) -> Result<(), TemplateError> {
+    pub fn set(&mut self, parameter: &str, value: Value) -> Result<(), TemplateError> {
         let of = &self.body["Parameters"][parameter];
         if of.is_null() {
             return Err(TemplateError::Missing(format!("parameter {parameter}")));
         }
-        if of["AllowedValues"].as_array().is_some_and(|allowed| !allowed.contains(&json!(value))) {
-            let (parameter, value) = (parameter.to_owned(), value.to_owned());
+        let is = |allowed: &Value| as_text(allowed) == as_text(&value);
+        if of["AllowedValues"].as_array().is_some_and(|allowed| !allowed.iter().any(is)) {
+            let (parameter, value) = (parameter.to_owned(), as_text(&value));
             return Err(TemplateError::NotAllowed { parameter, value });
         }
-        self.define(parameter, json!(value));
+        self.define(parameter, value);
         Ok(())
     }
 
@@ -79,16 +103,19 @@ impl Template {
         self.known.insert(reference.to_owned(), value);
     }
 
-    /// A parameter's declaration.
-    pub fn parameter(&self, name: &str) -> &Value {
-        &self.body["Parameters"][name]
+    /// The declarations of its parameters, by their names.
+    pub fn parameters(&self) -> BTreeMap<String, Value> {
+        let declared = self.body["Parameters"].as_object().into_iter().flatten();
+        declared.map(|(name, of)| (name.clone(), of.clone())).collect()
     }
 
-    /// The values that a parameter allows.
-    pub fn allowed(&self, parameter: &str) -> Result<Vec<String>, TemplateError> {
-        let allowed = self.body["Parameters"][parameter]["AllowedValues"].as_array();
-        let missing = || TemplateError::Missing(format!("list of values for {parameter}"));
-        Ok(allowed.ok_or_else(missing)?.iter().map(as_text).collect())
+    /// The values of its outputs, by their names.
+    pub fn outputs(&self) -> Result<BTreeMap<String, Value>, TemplateError> {
+        let outputs = self.body["Outputs"].as_object().into_iter().flatten();
+        let value = |(name, of): (&String, &Value)| {
+            Ok((name.clone(), self.value(&of["Value"])?.unwrap_or_default()))
+        };
+        outputs.map(value).collect()
     }
 
     /// The resources of the stack whose conditions hold, evaluated, by their logical ids.
@@ -97,7 +124,8 @@ impl Template {
         for (id, of) in self.body["Resources"].as_object().into_iter().flatten() {
             let is_there = of["Condition"].as_str().map_or(Ok(true), |name| self.holds(name));
             if is_there? {
-                resources.insert(id.clone(), self.value(of)?.unwrap_or_default());
+                let id = format!("{}{id}", self.prefix);
+                resources.insert(id, self.value(of)?.unwrap_or_default());
             }
         }
         Ok(resources)
@@ -105,19 +133,7 @@ impl Template {
 
     /// The properties of the resources of a type, by their logical ids.
     pub fn of_type(&self, kind: &str) -> Result<BTreeMap<String, Value>, TemplateError> {
-        let all = self.resources()?.into_iter().filter(|(_, of)| of["Type"] == kind);
-        Ok(all.map(|(id, of)| (id, of["Properties"].clone())).collect())
-    }
-
-    /// The properties of the functions, with the globals merged in, by their logical ids.
-    pub fn functions(&self) -> Result<BTreeMap<String, Value>, TemplateError> {
-        let global = self.value(&self.body["Globals"]["Function"])?.unwrap_or_default();
-        let mut functions = self.of_type("AWS::Serverless::Function")?;
-        for properties in functions.values_mut() {
-            let own = std::mem::replace(properties, global.clone());
-            merge(properties, own);
-        }
-        Ok(functions)
+        Ok(of_type(self.resources()?, kind))
     }
 
     fn holds(&self, condition: &str) -> Result<bool, TemplateError> {
@@ -189,7 +205,12 @@ impl Template {
     fn reference(&self, name: &str) -> Option<Value> {
         match name {
             "AWS::NoValue" => None,
-            _ => Some(self.known.get(name).cloned().unwrap_or_else(|| json!(name))),
+            _ => {
+                let resource = name.split_once('.').map_or(name, |(resource, _)| resource);
+                let is_own = !self.body["Resources"][resource].is_null();
+                let name = if is_own { self.prefix.clone() + name } else { name.to_owned() };
+                Some(self.known.get(&name).cloned().unwrap_or_else(|| json!(name)))
+            }
         }
     }
 
@@ -205,6 +226,11 @@ impl Template {
         }
         Some(out + rest)
     }
+}
+
+fn of_type(resources: BTreeMap<String, Value>, kind: &str) -> BTreeMap<String, Value> {
+    let all = resources.into_iter().filter(|(_, of)| of["Type"] == kind);
+    all.map(|(id, of)| (id, of["Properties"].clone())).collect()
 }
 
 /// A value as CloudFormation writes it into a string.
@@ -233,15 +259,4 @@ fn plain(yaml: &Yaml) -> Result<Value, TemplateError> {
         Yaml::Sequence(items) => Value::Array(items.iter().map(plain).collect::<Result<_, _>>()?),
         other => serde_json::to_value(other)?,
     })
-}
-
-fn merge(into: &mut Value, own: Value) {
-    match (into, own) {
-        (Value::Object(into), Value::Object(own)) => {
-            for (key, value) in own {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, own) => *into = own,
-    }
 }

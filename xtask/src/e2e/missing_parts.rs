@@ -1,4 +1,4 @@
-//! Removes each part of the template in turn: without it, a scenario must fail.
+//! Removes each part of the templates in turn: without it, a scenario must fail.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -17,12 +17,12 @@ const PATIENCE_SWEEP: Duration = Duration::from_secs(100);
 /// The parts of both deliveries: each mapping and schedule, and one permission of each role. (A
 /// function's own policy says which callers may invoke it. The emulator does not check that.)
 const COMMON: [&str; 13] = [
-    "RelayFunction.Changes",
-    "ProcessorFunction.Commands",
-    "SweepFunction.EachMinute",
-    "BalancesFunction.EachMinute",
-    "StatementFunction.EachMinute",
-    "TotalsFunction.EachMinute",
+    "RelayFunctionChanges",
+    "ProcessorFunctionCommands",
+    "SweepFunctionEachMinute",
+    "BalancesFunctionEachMinute",
+    "StatementFunctionEachMinute",
+    "TotalsFunctionEachMinute",
     "ApiRole.dynamodb:UpdateItem",
     "RelayRole.kinesis:PutRecords",
     // AWS checks `sns:Publish`, the emulator the name of the call.

@@ -1,4 +1,4 @@
-//! Deploys the template to emulators of AWS with the Lambdas' own binaries, and drives it with the
+//! Deploys the templates to emulators of AWS with the Lambdas' own binaries, and drives it with the
 //! same scenarios and the same auditor as the engine in one process.
 
 mod emulator;
@@ -36,10 +36,10 @@ const SECONDS: u64 = 25;
 /// The emulator of AWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum On {
-    /// `ministack` deploys the whole template, and checks roles. It ignores `batchItemFailures` of
+    /// `ministack` deploys the templates whole, and checks roles. It ignores `batchItemFailures` of
     /// streams.
     Ministack,
-    /// `moto` with our own `lambda-host` deploys the template's tables, streams, topic and queues,
+    /// `moto` with our own `lambda-host` deploys the templates' tables, streams, topic and queues,
     /// and has no roles. Faults are planted in both.
     Moto,
 }
@@ -52,8 +52,8 @@ pub(crate) struct Options {
     /// How commits reach the views; by default both ways, in parallel.
     #[arg(long, value_enum)]
     delivery: Option<Delivery>,
-    /// Remove `<resource>`, `<function>.<event>` or `<role>.<service:Action>` from the template,
-    /// and expect a scenario to fail.
+    /// Remove `<resource>` or `<role>.<service:Action>` from the templates, and expect a scenario to
+    /// fail. The names of a view's resources begin with the view's: `BalancesRole`.
     #[arg(long, value_name = "WHAT")]
     without: Vec<Without>,
     /// The same for every mapping, subscription and schedule, and for a permission of each role.
@@ -83,6 +83,10 @@ impl Options {
     };
 }
 
+/// The template that nests the others, and all of them.
+const ROOT: &str = "template.yaml";
+const TEMPLATES: [&str; 3] = [ROOT, "core.yaml", "view.yaml"];
+
 /// How long a cold stack on a busy machine may take.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -97,6 +101,7 @@ const LOCAL: [&str; 4] = [
 /// What is built once for all runs.
 struct Built {
     venv: Venv,
+    /// The template that nests the others, which are beside it.
     template: PathBuf,
     packages: Packages,
     suite: PathBuf,
@@ -152,9 +157,10 @@ fn on_ministack(built: &Built, deliveries: Vec<Delivery>) -> Result<()> {
 impl Built {
     fn build(packages: Packages) -> Result<Self> {
         let venv = Venv::ready()?;
-        let mut template = crate::root()?.join("infra/template.yaml");
-        println!("\n== lint of the template");
-        let lint = venv.command("cfn-lint").arg(&template).status()?;
+        let mut template = crate::root()?.join("infra").join(ROOT);
+        println!("\n== lint of the templates");
+        let files = TEMPLATES.map(|name| template.with_file_name(name));
+        let lint = venv.command("cfn-lint").args(files).status()?;
         ensure!(lint.success(), "cfn-lint has findings");
         match packages {
             Packages::Release => lambdas::release(Arch::here())?,
@@ -171,16 +177,20 @@ impl Built {
     }
 }
 
-/// Writes a copy of the template that names the quickly built packages, beside them.
+/// Writes copies of the templates that name the quickly built packages, beside them. Returns the one
+/// that nests the others.
 fn with_fast_packages(template: &Path) -> Result<PathBuf> {
-    let (from, text) = ("CodeUri: ../target/lambda/", fs::read_to_string(template)?);
-    ensure!(
-        text.matches(from).count() == lambdas::FUNCTIONS.len(),
-        "the template does not name the packages of all Lambdas"
-    );
-    let copy = lambdas::folder(Packages::Fast)?.join("template.yaml");
-    fs::write(&copy, text.replace(from, "CodeUri: ./"))?;
-    Ok(copy)
+    let folder = lambdas::folder(Packages::Fast)?;
+    for name in TEMPLATES {
+        let text = fs::read_to_string(template.with_file_name(name))?;
+        let (from, to) = ("Code: ../target/lambda/", "Code: ./");
+        ensure!(
+            name == ROOT || text.contains(from),
+            "{name} does not name the package of its functions"
+        );
+        fs::write(folder.join(name), text.replace(from, to))?;
+    }
+    Ok(folder.join(ROOT))
 }
 
 /// Builds the scenarios, and returns their program.
@@ -232,7 +242,7 @@ impl<'a> Deployed<'a> {
         say(&name, &format!("logs: {}", folder.display()));
         let emulator = Emulator::start(&built.venv, &folder)?;
         let aws = Aws::new(&built.venv, &emulator, &folder);
-        let api = aws.deploy(&built.template, &folder, delivery, without)?;
+        let api = aws.deploy(&built.template, delivery, without)?;
         let url = emulator.api(&api);
         let mut environment = emulator.environment();
         environment.push(("FANFOLD_STACK", NAME.to_owned()));
@@ -303,7 +313,7 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     )?;
     stack.must("failures", held)?;
     clock.lap("the stack recovered from failures");
-    Aws::new(&built.venv, &stack.emulator, &stack.folder).tear_down()?;
+    Aws::new(&built.venv, &stack.emulator, &stack.folder).tear_down(delivery)?;
     clock.lap("torn down");
     let folder = stack.folder.clone();
     drop(stack);

@@ -1,4 +1,4 @@
-//! The template's alarms, metric filters and dashboard watch the metrics and log lines that the code
+//! The templates' alarms, metric filters and dashboard watch the metrics and log lines that the code
 //! writes.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::stack::{STACK, Template, as_text};
+use crate::stack::{STACK, Template, as_text, core_arn};
 use crate::template::{VIEWS, id};
 
 /// The metrics of the sweeps that need an alarm.
@@ -71,8 +71,11 @@ fn alarms_watch_every_function_every_queue_and_all_reports_of_the_sweeps() {
             watch(metrics::NAMESPACE, name, metrics::STACK, STACK);
         }
         let alarms = template.of_type("AWS::CloudWatch::Alarm");
-        let found = alarms.values().map(|alarm| {
-            assert_eq!(alarm["AlarmActions"], json!(["Alarms"]));
+        let by_arn = json!([core_arn("sns", &format!("{STACK}-alarms"))]);
+        let of_a_view = |id: &str| VIEWS.iter().any(|view| id.starts_with(&self::id(view, "")));
+        let found = alarms.iter().map(|(id, alarm)| {
+            let to = if of_a_view(id) { by_arn.clone() } else { json!(["Alarms"]) };
+            assert_eq!(alarm["AlarmActions"], to, "{id}");
             assert!(alarm["AlarmDescription"].is_string(), "it has no description: {alarm}");
             let dimension = &alarm["Dimensions"][0];
             let dimension = ["Name", "Value"].map(|of| dimension[of].as_str().unwrap_or_default());
@@ -102,6 +105,24 @@ fn one_report_of_a_log_in_an_hour_raises_an_alarm() {
         let is = |property: &str| alarm[property].as_u64().expect("it is a number");
         assert_eq!((is("Period"), is("DatapointsToAlarm")), (3_600, 2), "{name}");
     }
+}
+
+/// Core names no view, so it searches for what all functions report.
+#[test]
+fn the_dashboard_searches_for_the_metrics_of_all_functions() {
+    let template = Template::with(&[]);
+    let dashboard = &template.of_type("AWS::CloudWatch::Dashboard")["Dashboard"];
+    let body: Value = serde_json::from_str(&as_text(&dashboard["DashboardBody"])).expect("JSON");
+    let widgets = body["widgets"].as_array().expect("it has widgets").iter();
+    let metrics = widgets.flat_map(|widget| widget["properties"]["metrics"].as_array()).flatten();
+    let found = metrics.filter_map(|line| line[0]["expression"].as_str()).map(str::to_owned);
+    let [namespace, stack, service] = [metrics::NAMESPACE, metrics::STACK, metrics::SERVICE];
+    let names = [metrics::UNFINISHED, metrics::RECORDS, metrics::WRITE_UNITS, metrics::READ_UNITS];
+    let expected = names.map(|name| {
+        let of = format!(r#"{stack}="{STACK}" MetricName="{name}""#);
+        format!("SEARCH('{{{namespace},{stack},{service}}} {of}', 'Sum', 60)")
+    });
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected.into());
 }
 
 #[test]

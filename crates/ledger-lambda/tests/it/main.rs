@@ -1,6 +1,7 @@
-//! Compares the template with the code.
+//! Compares the templates with the code.
 
 mod alarms;
+mod nesting;
 mod permissions;
 mod policies;
 mod stack;

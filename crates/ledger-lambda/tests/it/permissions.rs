@@ -12,6 +12,9 @@ type Permissions = BTreeMap<String, BTreeSet<String>>;
 
 const KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/k";
 const CATALOGUE: &str = "CommandsTable.Arn/index/catalogue";
+/// The tables of all views: core names no view.
+const VIEW_TABLES: &str =
+    "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-view-*";
 const ALL_STREAMS: &str = "arn:AWS::Partition:kinesis:AWS::Region:AWS::AccountId:stream/*";
 
 /// The calls that the functions make through the crate `fanfold-aws`: function, resource, actions.
@@ -19,9 +22,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("api", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
     ("api", "JournalTable.Arn", "dynamodb: Query"),
     ("api", "StateTable.Arn", "dynamodb: GetItem"),
-    ("api", "BalancesTable.Arn", "dynamodb: GetItem Query"),
-    ("api", "StatementTable.Arn", "dynamodb: GetItem Query"),
-    ("api", "TotalsTable.Arn", "dynamodb: GetItem Query"),
+    ("api", VIEW_TABLES, "dynamodb: GetItem Query"),
     ("relay", "CommandsTable.StreamArn", "dynamodb: DescribeStream GetRecords GetShardIterator"),
     ("relay", "CommandsTable.Arn/stream/*", "dynamodb: ListStreams"),
     ("relay", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
@@ -45,11 +46,18 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("sweep", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
 ];
 
-/// The calls of each view's function: resource, actions. `{}` is the view's name in logical ids.
+/// The calls of each view's function: resource, actions. `{}` is the view's name in logical ids. Core's
+/// tables are named by ARN.
 const OF_A_VIEW: &[(&str, &str)] = &[
     ("{}Table.Arn", "dynamodb: BatchGetItem GetItem PutItem UpdateItem"),
-    ("JournalTable.Arn", "dynamodb: Query"),
-    (CATALOGUE, "dynamodb: Query"),
+    (
+        "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-journal",
+        "dynamodb: Query",
+    ),
+    (
+        "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-commands/index/catalogue",
+        "dynamodb: Query",
+    ),
     ("{}DeadLetters.Arn", "sqs: DeleteMessage ReceiveMessage SendMessage"),
 ];
 

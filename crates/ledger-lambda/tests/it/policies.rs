@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::stack::{Template, as_text};
+use crate::stack::{Template, as_text, topic_arn};
 
 /// The processor: its role, and a session of the role.
 const PROCESSOR: [&str; 2] = [
@@ -120,6 +120,6 @@ fn the_topic_may_send_to_the_queues_of_dead_letters() {
         let statement = &policy["PolicyDocument"]["Statement"][0];
         assert_eq!(statement["Resource"], format!("{queue}.Arn"));
         assert_eq!(statement["Principal"], serde_json::json!({ "Service": "sns.amazonaws.com" }));
-        assert_eq!(statement["Condition"]["ArnEquals"]["aws:SourceArn"], "Topic");
+        assert_eq!(statement["Condition"]["ArnEquals"]["aws:SourceArn"], topic_arn());
     }
 }

@@ -1,4 +1,4 @@
-//! The template's tables, functions, mappings and deliveries are as the code expects them.
+//! The templates' tables, functions, mappings and deliveries are as the code expects them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use fanfold_aws::names::{
 use ledger::views::{Balances, Statement, Totals};
 use serde_json::{Value, json};
 
-use crate::stack::{STACK, Template, as_text};
+use crate::stack::{STACK, Template, as_text, core_arn, topic_arn};
 
 pub(crate) const VIEWS: [&str; 3] = [Balances::NAME, Statement::NAME, Totals::NAME];
 
@@ -165,7 +165,7 @@ fn each_function_has_its_role_and_the_variables_that_it_reads() {
         assert_eq!(function["Handler"], "bootstrap");
         assert_eq!(function["Architectures"], json!(["arm64"]));
         // `cargo xtask lambdas` puts it there.
-        assert_eq!(function["CodeUri"], "../target/lambda/ledger-lambda/");
+        assert_eq!(function["Code"], "../target/lambda/ledger-lambda/");
         let name = as_text(&function["FunctionName"]);
         let name =
             name.strip_prefix(&format!("{STACK}-")).expect("it begins with the stack's name");
@@ -178,18 +178,17 @@ fn each_function_has_its_role_and_the_variables_that_it_reads() {
 
 #[test]
 fn both_streams_are_read_from_the_beginning_and_retried_for_ever() {
-    let functions = Template::with(&[]).functions();
+    let mappings = Template::with(&[]).of_type("AWS::Lambda::EventSourceMapping");
+    assert_eq!(mappings.len(), 2);
     let all = [
-        ("RelayFunction", "DynamoDB", "CommandsTable.StreamArn"),
-        ("ProcessorFunction", "Kinesis", "Stream.Arn"),
+        ("RelayFunctionChanges", "RelayFunction", "CommandsTable.StreamArn"),
+        ("ProcessorFunctionCommands", "ProcessorFunction", "Stream.Arn"),
     ];
-    for (function, kind, source) in all {
-        let events = functions[function]["Events"].as_object().expect("it has events");
-        let mappings: Vec<_> = events.values().filter(|event| event["Type"] == kind).collect();
-        assert_eq!((mappings.len(), events.len()), (1, 1), "{function}");
-        let mapping = &mappings[0]["Properties"];
+    for (id, function, source) in all {
+        let mapping = &mappings[id];
         let expected = [
-            ("Stream", json!(source)),
+            ("FunctionName", json!(function)),
+            ("EventSourceArn", json!(source)),
             ("StartingPosition", json!("TRIM_HORIZON")),
             ("FunctionResponseTypes", json!(["ReportBatchItemFailures"])),
             ("BisectBatchOnFunctionError", json!(true)),
@@ -210,21 +209,33 @@ fn both_streams_are_read_from_the_beginning_and_retried_for_ever() {
 
 #[test]
 fn sweeps_run_each_minute() {
-    let functions = Template::with(&[]).functions();
+    let template = Template::with(&[]);
+    let rules = template.of_type("AWS::Events::Rule");
+    assert_eq!(rules.len(), 1 + VIEWS.len());
     for name in ["sweep"].into_iter().chain(VIEWS) {
-        let event = &functions[&id(name, "Function")]["Events"]["EachMinute"];
-        assert_eq!(event["Type"], "Schedule", "{name}");
-        let properties = json!({
-            "Schedule": "rate(1 minute)",
+        let (rule, function) = (id(name, "FunctionEachMinute"), id(name, "Function"));
+        assert_eq!(rules[&rule]["ScheduleExpression"], "rate(1 minute)", "{name}");
+        let targets = json!([{
+            "Id": "EachMinute",
+            "Arn": format!("{function}.Arn"),
             "RetryPolicy": { "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 },
+        }]);
+        assert_eq!(rules[&rule]["Targets"], targets, "{name}");
+        let permission = json!({
+            "FunctionName": function, "Action": "lambda:InvokeFunction",
+            "Principal": "events.amazonaws.com", "SourceArn": format!("{rule}.Arn"),
         });
-        assert_eq!(event["Properties"], properties, "{name}");
+        let permissions = template.of_type("AWS::Lambda::Permission");
+        assert_eq!(permissions[&format!("{rule}Permission")], permission, "{name}");
     }
-    let sweep = &functions["SweepFunction"];
-    let timeout = sweep["Timeout"].as_u64().expect("it is a number");
-    assert!(timeout < 60, "the sweep is done before the next one starts");
-    let once = json!({ "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 });
-    assert_eq!(sweep["EventInvokeConfig"], once, "a failed run is not retried");
+    let timeout = template.functions()["SweepFunction"]["Timeout"].as_u64();
+    assert!(timeout < Some(60), "the sweep is done before the next one starts");
+    let once = json!({
+        "FunctionName": "SweepFunction", "Qualifier": "$LATEST",
+        "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60,
+    });
+    let configs = template.of_type("AWS::Lambda::EventInvokeConfig");
+    assert_eq!(configs["SweepFunctionEventInvokeConfig"], once, "a failed run is not retried");
 }
 
 #[test]
@@ -237,15 +248,15 @@ fn with_direct_delivery_sns_calls_each_view() {
     for view in VIEWS {
         let function = id(view, "Function");
         let subscription = json!({
-            "TopicArn": "Topic", "Protocol": "lambda", "Endpoint": format!("{function}.Arn"),
+            "TopicArn": topic_arn(), "Protocol": "lambda", "Endpoint": format!("{function}.Arn"),
             "RedrivePolicy": { "deadLetterTargetArn": format!("{}.Arn", id(view, "DeadLetters")) },
         });
         assert_eq!(subscriptions[&id(view, "Subscription")], subscription);
-        let after = json!([id(view, "DeadLettersPolicy"), id(view, "Permission")]);
+        let after = json!(["DeadLettersPolicy", "Permission"]);
         assert_eq!(template.resources()[&id(view, "Subscription")]["DependsOn"], after);
         let permission = json!({
             "FunctionName": function, "Action": "lambda:InvokeFunction",
-            "Principal": "sns.amazonaws.com", "SourceArn": "Topic",
+            "Principal": "sns.amazonaws.com", "SourceArn": topic_arn(),
         });
         assert_eq!(permissions[&id(view, "Permission")], permission);
         let dead = json!({ "Destination": format!("{}.Arn", id(view, "DeadLetters")) });
@@ -256,15 +267,16 @@ fn with_direct_delivery_sns_calls_each_view() {
         assert_eq!(failures["MaximumEventAgeInSeconds"], 21_600, "Lambda's maximum");
         assert_eq!(failures["MaximumRetryAttempts"], 2);
     }
-    assert!(template.of_type("AWS::Lambda::EventSourceMapping").is_empty());
+    assert_eq!(template.of_type("AWS::Lambda::EventSourceMapping").len(), 2, "of both streams");
     assert_eq!(template.of_type("AWS::SQS::Queue").len(), VIEWS.len(), "dead letters only");
 }
 
 #[test]
 fn with_queues_each_view_has_its_own() {
-    let seconds = Template::with(&[]).allowed("ViewTimeoutSeconds");
-    assert!(seconds.contains(&"60".to_owned()));
-    for seconds in &seconds {
+    let declared = Template::with(&[]).stacks().root().parameters();
+    let seconds = declared["ViewTimeoutSeconds"]["AllowedValues"].as_array().expect("a list");
+    assert!(seconds.contains(&json!("60")));
+    for seconds in seconds.iter().filter_map(Value::as_str) {
         let given = [("ViewDelivery", "queue"), ("ViewTimeoutSeconds", seconds)];
         let template = Template::with(&given);
         let subscriptions = template.of_type("AWS::SNS::Subscription");
@@ -272,15 +284,15 @@ fn with_queues_each_view_has_its_own() {
         let mappings = template.of_type("AWS::Lambda::EventSourceMapping");
         let policies = template.of_type("AWS::SQS::QueuePolicy");
         assert_eq!(subscriptions.len(), VIEWS.len());
-        assert_eq!(mappings.len(), VIEWS.len());
+        assert_eq!(mappings.len(), 2 + VIEWS.len());
         for view in VIEWS {
             let arn = format!("{}.Arn", id(view, "Queue"));
             let subscription = json!({
-                "TopicArn": "Topic", "Protocol": "sqs", "Endpoint": arn, "RawMessageDelivery": true,
+                "TopicArn": topic_arn(), "Protocol": "sqs", "Endpoint": arn, "RawMessageDelivery": true,
                 "RedrivePolicy": { "deadLetterTargetArn": format!("{}.Arn", id(view, "DeadLetters")) },
             });
             assert_eq!(subscriptions[&id(view, "QueueSubscription")], subscription);
-            let after = json!([id(view, "DeadLettersPolicy"), id(view, "QueuePolicy")]);
+            let after = json!(["DeadLettersPolicy", "QueuePolicy"]);
             assert_eq!(template.resources()[&id(view, "QueueSubscription")]["DependsOn"], after);
             let variables =
                 &template.functions()[&id(view, "Function")]["Environment"]["Variables"];
@@ -292,7 +304,7 @@ fn with_queues_each_view_has_its_own() {
             let statement = &policies[&id(view, "QueuePolicy")]["PolicyDocument"]["Statement"][0];
             assert_eq!(statement["Resource"], arn);
             assert_eq!(statement["Principal"], json!({ "Service": "sns.amazonaws.com" }));
-            let only = json!({ "ArnEquals": { "aws:SourceArn": "Topic" } });
+            let only = json!({ "ArnEquals": { "aws:SourceArn": topic_arn() } });
             assert_eq!(statement["Condition"], only);
             let mapping = &mappings[&id(view, "Mapping")];
             assert_eq!(mapping["EventSourceArn"], arn);
@@ -340,6 +352,25 @@ fn every_route_calls_the_api_function() {
     assert!(from.ends_with(":Api/*"), "of this API only: {from}");
 }
 
+/// Views name resources of core by their ARNs.
+#[test]
+fn the_names_by_which_views_find_core_are_those_of_its_resources() {
+    let template = Template::with(&[]);
+    let name =
+        |kind: &str, id: &str, property: &str| as_text(&template.of_type(kind)[id][property]);
+    assert_eq!(topic_arn(), core_arn("sns", &name("AWS::SNS::Topic", "Topic", "TopicName")));
+    let alarms = core_arn("sns", &name("AWS::SNS::Topic", "Alarms", "TopicName"));
+    for view in VIEWS {
+        let alarm = &template.of_type("AWS::CloudWatch::Alarm")[&id(view, "Errors")];
+        assert_eq!(alarm["AlarmActions"], json!([alarms]));
+    }
+    // Those of tables are in the roles, whose test compares them with the code's names.
+    for (id, table) in [("CommandsTable", "commands"), ("JournalTable", "journal")] {
+        let found = name("AWS::DynamoDB::Table", id, "TableName");
+        assert_eq!(found, format!("{STACK}-{table}"));
+    }
+}
+
 /// Letters that a view's sweep has received must be visible again when the next sweep begins.
 #[test]
 fn dead_letters_are_visible_again_before_the_next_sweep() {
@@ -367,7 +398,7 @@ fn each_function_logs_into_its_own_group_for_30_days() {
 /// A deployer must choose: leaving out a parameter must not make an API that everyone may call.
 #[test]
 fn the_authorization_of_the_api_has_no_default() {
-    let declared = Template::with(&[]).parameter("ApiAuthorization");
+    let declared = &Template::with(&[]).stacks().root().parameters()["ApiAuthorization"];
     assert_eq!(declared["Default"], Value::Null, "there is no default");
     assert_eq!(declared["AllowedValues"], json!(["NONE", "AWS_IAM"]));
     for authorization in ["NONE", "AWS_IAM"] {

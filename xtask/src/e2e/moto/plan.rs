@@ -1,13 +1,11 @@
-//! Derives a stack on moto from the template: resources for moto's CloudFormation, which supports
-//! neither SAM nor subscriptions, and the configuration of `lambda-host`.
+//! Derives a stack on moto from the templates: resources for moto's CloudFormation, which supports
+//! neither nested stacks of files nor subscriptions, and the configuration of `lambda-host`.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
-use stack_template::{Template, as_text};
+use stack_template::{Stacks, as_text};
 
 use super::Ports;
 use crate::e2e::emulator;
@@ -48,17 +46,13 @@ pub(super) struct Subscription {
 
 /// Plans the stack of this template, with these packages (`<name>/bootstrap`).
 pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) -> Result<Plan> {
-    let text = fs::read_to_string(template)?;
-    let [direct, queue] = ["direct", "queue"].map(|delivery| evaluated(&text, delivery, ports));
+    let [direct, queue] = ["direct", "queue"].map(|delivery| evaluated(template, delivery, ports));
     let (direct, queue) = (direct?, queue?);
     let of_view = |id: &str| id.starts_with(BY_QUEUE);
     let mut all: Vec<(String, Value)> =
         direct.resources()?.into_iter().filter(|(id, _)| !of_view(id)).collect();
     all.extend(queue.resources()?.into_iter().filter(|(id, _)| of_view(id)));
     let resources = Resources(all);
-    // The functions are the same in both deliveries.
-    let functions = direct.functions()?;
-
     let mut made = Map::new();
     for kind in
         ["AWS::DynamoDB::Table", "AWS::Kinesis::Stream", "AWS::SNS::Topic", "AWS::SQS::Queue"]
@@ -86,7 +80,7 @@ pub(super) fn plan(template: &Path, packages: &Path, ports: Ports, logs: &Path) 
         subscriptions.push(Subscription { topic, queue: arn("sqs", &name), is_raw: false });
     }
     dead_letters_first(&mut made);
-    let mut host = host(&functions, &resources, packages, ports)?;
+    let mut host = host(&resources, packages, ports)?;
     host["subscriptions"] = Value::Object(by_sns);
     host["logs"] = json!(logs);
     Ok(Plan { resources: json!({ "Resources": made }), subscriptions, host })
@@ -103,27 +97,28 @@ fn dead_letters_first(made: &mut Map<String, Value>) {
     }
 }
 
-/// Evaluates the template with the names and ARNs that its resources have on moto.
-fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
-    let mut template = Template::parse(text)?;
-    template.set("ViewDelivery", delivery)?;
-    template.define("StreamShards", json!(SHARDS));
-    template.define("LogsPerSweep", json!(LOGS_PER_SWEEP));
-    for (name, value) in [
-        ("AWS::StackName", NAME),
-        ("AWS::Region", REGION),
-        ("AWS::AccountId", ACCOUNT),
-        ("AWS::Partition", "aws"),
-    ] {
-        template.define(name, json!(value));
-    }
-    for (id, of) in template.resources()? {
+/// Evaluates the templates with the names and ARNs that their resources have on moto.
+fn evaluated(template: &Path, delivery: &str, ports: Ports) -> Result<Stacks> {
+    let known = [
+        ("AWS::StackName", json!(NAME)),
+        ("AWS::Region", json!(REGION)),
+        ("AWS::AccountId", json!(ACCOUNT)),
+        ("AWS::Partition", json!("aws")),
+    ];
+    let given = [
+        ("ApiAuthorization", json!("NONE")),
+        ("ViewDelivery", json!(delivery)),
+        ("StreamShards", json!(SHARDS)),
+        ("LogsPerSweep", json!(LOGS_PER_SWEEP)),
+    ];
+    let mut stacks = Stacks::read(template, &known, &given)?;
+    for (id, of) in stacks.resources()? {
         let name = |property: &str| as_text(&of["Properties"][property]);
         let (kind, reference, own_arn) = match of["Type"].as_str().unwrap_or_default() {
             "AWS::DynamoDB::Table" => {
                 let name = name("TableName");
                 // moto makes the stream's ARN. The host finds it by the table's name.
-                template.define(&format!("{id}.StreamArn"), json!(name));
+                stacks.define(&format!("{id}.StreamArn"), &json!(name));
                 ("dynamodb", name.clone(), arn("dynamodb", &format!("table/{name}")))
             }
             "AWS::Kinesis::Stream" => {
@@ -137,17 +132,17 @@ fn evaluated(text: &str, delivery: &str, ports: Ports) -> Result<Template> {
                 let name = name("QueueName");
                 ("sqs", queue_url(ports, &name), arn("sqs", &name))
             }
-            "AWS::Serverless::Function" => {
+            "AWS::Lambda::Function" => {
                 let name = name("FunctionName");
                 ("lambda", name.clone(), arn("lambda", &format!("function:{name}")))
             }
             _ => continue,
         };
         ensure!(reference != "null", "the template gives {id} no name ({kind})");
-        template.define(&id, json!(reference));
-        template.define(&format!("{id}.Arn"), json!(own_arn));
+        stacks.define(&id, &json!(reference));
+        stacks.define(&format!("{id}.Arn"), &json!(own_arn));
     }
-    Ok(template)
+    Ok(stacks)
 }
 
 /// The resources by their logical ids.
@@ -160,56 +155,36 @@ impl Resources {
 }
 
 /// The configuration of the host, without subscriptions.
-fn host(
-    functions: &BTreeMap<String, Value>,
-    resources: &Resources,
-    packages: &Path,
-    ports: Ports,
-) -> Result<Value> {
-    let (mut all, mut streams, mut schedules) = (Map::new(), Map::new(), Map::new());
-    for (id, of) in functions {
-        let name = as_text(&of["FunctionName"]);
-        let invoke = of["EventInvokeConfig"].clone();
-        let mut function = function(of, packages, ports).with_context(|| id.clone())?;
-        function["on_error"] = on_error(&invoke, ports)?;
-        all.insert(name.clone(), function);
-        for event in of["Events"].as_object().into_iter().flatten().map(|(_, event)| event) {
-            let event_of = &event["Properties"];
-            match event["Type"].as_str().unwrap_or_default() {
-                "DynamoDB" => {
-                    let source = json!({ "table": as_text(&event_of["Stream"]) });
-                    streams.insert(name.clone(), stream(event_of, source)?);
-                }
-                "Kinesis" => {
-                    let source = json!({ "kinesis": last(&as_text(&event_of["Stream"]), '/') });
-                    streams.insert(name.clone(), stream(event_of, source)?);
-                }
-                "Schedule" | "ScheduleV2" => {
-                    schedules.insert(name.clone(), json!(SCHEDULE_MS));
-                }
-                other => anyhow::bail!("{id} has an event of the unknown type {other}"),
-            }
-        }
+fn host(resources: &Resources, packages: &Path, ports: Ports) -> Result<Value> {
+    let mut all = Map::new();
+    for (id, of) in resources.of("AWS::Lambda::Function") {
+        let of = &of["Properties"];
+        let function = function(of, packages, ports).with_context(|| id.clone())?;
+        all.insert(as_text(&of["FunctionName"]), function);
     }
-    for (_, of) in resources.of("AWS::Lambda::EventInvokeConfig") {
+    for (id, of) in resources.of("AWS::Lambda::EventInvokeConfig") {
         let of = &of["Properties"];
         let function = all.get_mut(&as_text(&of["FunctionName"]));
-        function.context("a configuration without its function")?["on_error"] =
-            on_error(of, ports)?;
+        let function = function.with_context(|| format!("{id} is of no function"))?;
+        function["on_error"] = on_error(of, ports)?;
     }
-    let mut queues = Map::new();
+    let mut schedules = Map::new();
+    for (_, of) in resources.of("AWS::Events::Rule") {
+        let targets = of["Properties"]["Targets"].as_array().into_iter().flatten();
+        let functions = targets.map(|target| last(&as_text(&target["Arn"]), ':'));
+        schedules.extend(functions.map(|function| (function, json!(SCHEDULE_MS))));
+    }
+    let (mut streams, mut queues) = (Map::new(), Map::new());
     for (_, of) in resources.of("AWS::Lambda::EventSourceMapping") {
         let of = &of["Properties"];
-        let url = queue_url(ports, &last(&as_text(&of["EventSourceArn"]), ':'));
-        let mapping = json!({
-            "url": url,
-            "batch_size": number(&of["BatchSize"])?,
-            "window_ms": number(&of["MaximumBatchingWindowInSeconds"])? * 1_000,
-            "concurrency": number(&of["ScalingConfig"]["MaximumConcurrency"])?,
-            "report_failures": reports_failures(of),
-            "poll_ms": QUEUE_POLL_MS,
-        });
-        queues.insert(as_text(&of["FunctionName"]), mapping);
+        let (function, source) = (as_text(&of["FunctionName"]), as_text(&of["EventSourceArn"]));
+        if source.contains(":sqs:") {
+            queues.insert(function, queue(of, &source, ports)?);
+        } else if source.contains(":kinesis:") {
+            streams.insert(function, stream(of, json!({ "kinesis": last(&source, '/') }))?);
+        } else {
+            streams.insert(function, stream(of, json!({ "table": source }))?);
+        }
     }
     let mut names: Vec<String> = all.keys().map(|name| last(name, '-')).collect();
     names.sort();
@@ -218,7 +193,8 @@ fn host(
         (streams.len(), queues.len(), schedules.len()) == (2, 1, 4),
         "the template has other mappings or schedules: {streams:?} {queues:?} {schedules:?}"
     );
-    let api = functions.get("ApiFunction").context("the template has no `ApiFunction`")?;
+    let mut functions = resources.of("AWS::Lambda::Function");
+    let (_, api) = functions.find(|(id, _)| id == "ApiFunction").context("there is no API")?;
     Ok(json!({
         "endpoint": emulator::url(ports.moto),
         "region": REGION,
@@ -226,7 +202,7 @@ fn host(
         "control": format!("127.0.0.1:{}", ports.control),
         "front": {
             "listen": format!("127.0.0.1:{}", ports.front),
-            "function": as_text(&api["FunctionName"]),
+            "function": as_text(&api["Properties"]["FunctionName"]),
         },
         "functions": all,
         "streams": streams,
@@ -236,7 +212,7 @@ fn host(
 }
 
 fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
-    let code = as_text(&of["CodeUri"]);
+    let code = as_text(&of["Code"]);
     let package = last(code.trim_end_matches('/'), '/');
     let variables =
         of["Environment"]["Variables"].as_object().context("a function has no environment")?;
@@ -275,6 +251,17 @@ fn on_error(of: &Value, ports: Ports) -> Result<Value> {
         out["destination"] = json!(queue_url(ports, &last(queue, ':')));
     }
     Ok(out)
+}
+
+fn queue(of: &Value, arn: &str, ports: Ports) -> Result<Value> {
+    Ok(json!({
+        "url": queue_url(ports, &last(arn, ':')),
+        "batch_size": number(&of["BatchSize"])?,
+        "window_ms": number(&of["MaximumBatchingWindowInSeconds"])? * 1_000,
+        "concurrency": number(&of["ScalingConfig"]["MaximumConcurrency"])?,
+        "report_failures": reports_failures(of),
+        "poll_ms": QUEUE_POLL_MS,
+    }))
 }
 
 fn stream(of: &Value, source: Value) -> Result<Value> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fanfold::canary::Canary;
 use fanfold::view::AnyView;
-use fanfold::{App, AppError, Service, Services, StateKey, Views};
+use fanfold::{App, AppError, Service, Services, StateKey};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
 };

@@ -150,7 +150,7 @@ impl View for Fragile {
 }
 
 /// What version 2 of `appended` adds: a number that version 1 lacks.
-pub trait Mark: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Mark: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The version of `appended`, and of the documents.
     const VERSION: u32;
     /// [`Notes`]' event types.

@@ -156,6 +156,10 @@ fn entry(service: &str, described: &ServiceDescription) -> Value {
         schema["properties"]["status"] = json!({ "const": status });
         schema
     };
+    let digest = json!({
+        "description": "The digest of the command's data: see docs/design.md.",
+        "type": "string", "pattern": "^[0-9a-f]{16}$",
+    });
     let refused = json!({ "code": text, "message": text, "of": seq(1) });
     let mut schema = object(
         &["log", "seq", "status", "at"],
@@ -167,6 +171,7 @@ fn entry(service: &str, described: &ServiceDescription) -> Value {
             "id": id(),
             "at": { "description": "Milliseconds since 1970.", "type": "integer", "minimum": 0 },
             "command": text,
+            "digest": digest,
         }),
     );
     schema["description"] = json!("The outcome of one command.");

@@ -24,7 +24,7 @@ const READY: Duration = Duration::from_secs(60);
 pub(crate) fn load(built: &Path) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("fanfold-load-").tempdir()?.keep();
     println!("logs and data: {}", folder.display());
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let port = free_port()?;
     let mut host = Host::start(built, port, &folder)?;
     let report = folder.join("report.json");
     let generator = Command::new(built.join("loadtest"))
@@ -103,11 +103,17 @@ impl Drop for Running {
     }
 }
 
+/// A port of loopback that is free now.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
 /// `fanfold up`.
-struct Host(Running);
+pub(crate) struct Host(Running);
 
 impl Host {
-    fn start(built: &Path, port: u16, folder: &Path) -> Result<Self> {
+    /// Starts it with its data and its log in `folder`, and waits until it answers.
+    pub(crate) fn start(built: &Path, port: u16, folder: &Path) -> Result<Self> {
         let log = File::options().create(true).append(true).open(folder.join("up.log"))?;
         let child = Command::new(built.join("fanfold"))
             .args(["up", "--listen", &format!("127.0.0.1:{port}"), "--data"])

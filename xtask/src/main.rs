@@ -1,10 +1,12 @@
 //! The tasks of this repository. CI runs `cargo xtask ci` and nothing else.
 
 mod clients;
+mod descriptions;
 mod e2e;
 mod lambdas;
 mod load;
 mod mutate;
+mod npm;
 mod venv;
 
 use std::env;
@@ -33,13 +35,15 @@ struct Options {
 #[derive(Subcommand)]
 enum Task {
     /// Run every check: format, lints, tests, docs, the simulation, a load with a kill, the clients,
-    /// the stack on two emulators.
+    /// the descriptions of the API, the stack on two emulators.
     Ci,
     /// Test the clients for Python and TypeScript against `fanfold up`, and check their types.
     Clients,
     /// Crash, cut the power and inject errors at every system call of `fanfold up` that changes its
     /// folder.
     CrashPoints,
+    /// Test `fanfold up` by its OpenAPI document, with schemathesis, and validate the AsyncAPI document.
+    Descriptions,
     /// Deploy the template to emulators of AWS, and run the scenarios and the auditor there.
     E2e(e2e::Options),
     /// Build the Lambdas for Amazon Linux 2023: `target/lambda/ledger-lambda/bootstrap`.
@@ -74,6 +78,7 @@ fn main() -> Result<()> {
         Task::Ci => ci(),
         Task::Clients => clients(),
         Task::CrashPoints => crash_points(),
+        Task::Descriptions => descriptions(),
         Task::E2e(options) => e2e::run(options),
         Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
@@ -111,6 +116,7 @@ fn ci() -> Result<()> {
     mutate::run(&mutate::Options::IN_CI)?;
     load()?;
     clients()?;
+    descriptions()?;
     e2e::run(e2e::Options::IN_CI)?;
     println!("\nevery check passed, in {} s", began.elapsed().as_secs());
     Ok(())
@@ -129,6 +135,15 @@ fn clients() -> Result<()> {
     let began = Instant::now();
     clients::check(&root()?, &target()?.join("debug"))?;
     println!("== clients: {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+fn descriptions() -> Result<()> {
+    let programs = ["build", "--package", "fanfold-cli"];
+    cargo("programs", &[&programs[..], &SHARED].concat())?;
+    let began = Instant::now();
+    descriptions::check(&root()?, &target()?.join("debug"))?;
+    println!("== descriptions: {} s", began.elapsed().as_secs());
     Ok(())
 }
 

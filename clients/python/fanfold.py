@@ -433,7 +433,8 @@ class Client:
             receipt = self._receipt(found, sent)
             turn.answered = True
         except FanfoldError as error:
-            turn.answered = isinstance(error, Problem)
+            # A try before may still be under way, and must not arrive behind the next command.
+            turn.answered = isinstance(error, Problem) and not tries.maybe_accepted
             _about(error, sent, tries)
             raise
         finally:
@@ -472,7 +473,10 @@ class Client:
                     copied.__cause__ = error.__cause__
                     results[at] = copied
         finally:
-            turn.answered = all(isinstance(results.get(at), (Receipt, Problem)) for at in range(len(commands)))
+            answers = [results.get(at) for at in range(len(commands))]
+            turn.answered = all(
+                isinstance(one, Receipt) or isinstance(one, Problem) and not one.maybe_accepted for one in answers
+            )
             self._leave(turn)
         return [results[at] for at in range(len(commands))]
 
@@ -671,6 +675,11 @@ class Client:
                 answer = self._exchange(method, target, body, timeout_s)
             except (OSError, http.client.HTTPException) as error:
                 failure, asked_s = error, None
+            except FanfoldError:
+                raise
+            except Exception as error:
+                # The application's token function failed. A try before may have reached the server.
+                raise Unanswered(tries.count, error) from error
             else:
                 if not _is_temporary(answer.status):
                     return answer

@@ -323,7 +323,7 @@ class Tries {
   readonly #clock: Clock;
   readonly #most: number;
   readonly #end: number;
-  #count = 0;
+  count = 0;
   maybeAccepted = false;
 
   constructor(clock: Clock, most: number, giveUpMs: number) {
@@ -343,11 +343,11 @@ class Tries {
   async pause(failure: unknown, askedMs?: number): Promise<void> {
     const code = codeOf(failure);
     this.maybeAccepted ||= !NOT_REACHED.includes(code);
-    const longest = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.#count);
-    this.#count += 1;
+    const longest = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.count);
+    this.count += 1;
     const pause = Math.max(Math.random() * longest, askedMs ?? 0);
     const hopeless = /CERT|SIGNATURE/.test(code);
-    if (hopeless || this.#count >= this.#most || pause > this.leftMs()) throw new Unanswered(this.#count, failure);
+    if (hopeless || this.count >= this.#most || pause > this.leftMs()) throw new Unanswered(this.count, failure);
     await this.#clock.sleep(pause);
   }
 }
@@ -411,7 +411,8 @@ export class Client {
       receipt = this.#receipt(found, sent);
       turn.answered = true;
     } catch (error) {
-      turn.answered = error instanceof Problem;
+      // A try before may still be under way, and must not arrive behind the next command.
+      turn.answered = error instanceof Problem && !tries.maybeAccepted;
       throw about(error, sent, tries);
     } finally {
       this.#leave(turn);
@@ -453,7 +454,9 @@ export class Client {
         if (!results[at]) results[at] = about(copied(error), sent, tries);
       });
     } finally {
-      turn.answered = results.every((one) => one && (one instanceof Problem || !(one instanceof FanfoldError)));
+      turn.answered = results.every(
+        (one) => one && (one instanceof Problem ? !one.maybeAccepted : !(one instanceof FanfoldError)),
+      );
       this.#leave(turn);
     }
     return results.filter((one) => one !== undefined);
@@ -652,7 +655,13 @@ export class Client {
     for (;;) {
       const headers = new Headers({ accept: "application/json" });
       if (body !== undefined) headers.set("content-type", "application/json");
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      let token;
+      try {
+        token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      } catch (error) {
+        // A try before may have reached the server.
+        throw new Unanswered(tries.count, error);
+      }
       if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
       const timeoutMs = Math.min(this.#timeoutMs, Math.max(1_000, tries.leftMs())) + waitMs;
       const signal = AbortSignal.timeout(Math.min(Math.ceil(timeoutMs), TIMER_MS_MAX));

@@ -80,7 +80,7 @@ impl Collector for Gauges {
             let gauge = ConstGauge::new(walked.logs() as i64);
             gauge.encode(logs.encode_family(&[("view", *view)])?)?;
         }
-        let help = "Walks of the view's sweep over all logs that have ended: after the first, a new view has everything";
+        let help = "Walks of the view's sweep over all logs that missed none: after the first, a new view has the old entries";
         let mut walks = encoder.encode_descriptor("view_walks", help, None, MetricType::Counter)?;
         for (view, walked) in &status.walked {
             ConstCounter::new(walked.walks()).encode(walks.encode_family(&[("view", *view)])?)?;

@@ -182,6 +182,7 @@ impl Every {
         let mut after = None;
         // The gaps that the current walk closes; `None`: it has missed a log.
         let mut closes = None;
+        let mut is_first = true;
         loop {
             if after.is_none() {
                 closes = Some(gaps.walk_begins(self.env.now()));
@@ -199,14 +200,15 @@ impl Every {
             let next = self.run(name, after.clone(), run).await;
             closes = closes.filter(|_| ran == Some(true));
             if ran.is_some() && next.is_none() {
-                walked.end();
+                walked.end(closes.is_some());
                 if let Some(closed) = closes {
                     gaps.walk_ended(closed);
                 }
             }
+            is_first &= next.is_some() || ran.is_none();
             let progressed = ran.is_some() && next.is_some() && next != after;
             after = next;
-            if progressed && walked.walks() == 0 {
+            if progressed && is_first {
                 continue;
             }
             if !self.pause().await {

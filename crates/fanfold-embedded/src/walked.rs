@@ -15,8 +15,8 @@ impl Walked {
         self.logs.load(Ordering::Relaxed)
     }
 
-    /// How many walks of this process have ended. After the first, the view has every entry that was there when the
-    /// process started, except in logs for which it is parked or failed.
+    /// How many walks of this process have ended and missed no log. After the first, the view has every entry that was ten
+    /// seconds old when the walk came by (younger ones come as notifications), except in logs for which it is parked.
     pub fn walks(&self) -> u64 {
         self.walks.load(Ordering::Relaxed)
     }
@@ -29,7 +29,7 @@ impl Walked {
         self.logs.fetch_add(logs as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn end(&self) {
-        self.walks.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn end(&self, is_whole: bool) {
+        self.walks.fetch_add(is_whole.into(), Ordering::Relaxed);
     }
 }

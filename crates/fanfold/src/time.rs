@@ -109,9 +109,15 @@ impl FromStr for Time {
 pub struct Rfc3339;
 
 impl Rfc3339 {
-    /// Writes the time as its `Display` does.
+    /// Writes the time as its `Display` does. Fails if the text could not be read back: then the year 9999 is over.
     pub fn serialize<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(time)
+        let text = time.to_string();
+        match text.parse::<Time>() {
+            Ok(read) if read == *time => serializer.serialize_str(&text),
+            _ => Err(serde::ser::Error::custom(format_args!(
+                "the time {text} is too late to be written"
+            ))),
+        }
     }
 
     /// Reads a time as [`Time::from_str`] does.
@@ -241,6 +247,15 @@ mod tests {
             serde_json::from_str(r#"{"from":"2026-12-01T09:00+01:00"}"#).expect("it is right");
         let written = serde_json::to_string(&read).expect("it can be written");
         assert_eq!(written, r#"{"from":"2026-12-01T08:00:00.000Z"}"#);
+        let last = "9999-12-30T22:00:00.999Z".parse().expect("it is a time");
+        let text = serde_json::to_string(&Slot { from: last }).expect("it can be written");
+        assert_eq!(serde_json::from_str::<Slot>(&text).map(|slot| slot.from).ok(), Some(last));
+        for late in [last.plus_ms(1), Time(253_402_300_799_999), Time(u64::MAX)] {
+            assert!(
+                serde_json::to_string(&Slot { from: late }).is_err(),
+                "{late} cannot be read back"
+            );
+        }
         let error =
             serde_json::from_str::<Slot>(r#"{"from":"2026-12-01"}"#).expect_err("it has no time");
         assert!(error.to_string().contains("2026-11-23T09:01:00Z"), "{error}");

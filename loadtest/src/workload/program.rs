@@ -1,7 +1,7 @@
 //! A workload file, read, checked and compiled.
 //!
-//! Everything that can be wrong with a file is found here, before anything is sent: each command is
-//! rendered once.
+//! What can be wrong with a file is found here, before anything is sent, as far as rendering each command once shows it. An
+//! expression that fails only for a later `n` ends the load with the same message.
 
 use std::collections::HashSet;
 use std::fmt;

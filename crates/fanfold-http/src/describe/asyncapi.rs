@@ -4,7 +4,7 @@ use fanfold::body::notification::SCHEMA;
 use fanfold::describe::{Description, map_references};
 use serde_json::{Map, Value, json};
 
-use super::{COMPONENTS, definitions, placed};
+use super::{COMPONENTS, definitions, key, placed};
 
 /// Before the names of the notification's own definitions, which an app's types may also have.
 const PREFIX: &str = "notification.";
@@ -34,10 +34,11 @@ pub fn asyncapi(of: &Description) -> Value {
             if let (Some(description), Some(data)) = (&event.description, data.as_object_mut()) {
                 data.entry("description").or_insert_with(|| json!(description));
             }
-            schemas.insert(name.clone(), data);
+            let key = key(&name);
+            schemas.insert(key.clone(), data);
             known.push(json!({
                 "if": { "properties": { "type": { "const": name } } },
-                "then": { "properties": { "data": { "$ref": format!("{COMPONENTS}{name}") } } },
+                "then": { "properties": { "data": { "$ref": format!("{COMPONENTS}{key}") } } },
             }));
         }
     }

@@ -5,6 +5,7 @@ mod asyncapi;
 mod openapi;
 mod schemas;
 
+use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{RawQuery, State};
@@ -12,7 +13,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fanfold::App;
-use fanfold::describe::Description;
+use fanfold::describe::{DEFINITIONS, Description, map_references};
 use serde_json::Value;
 
 pub use self::asyncapi::asyncapi;
@@ -69,16 +70,38 @@ fn show(
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], document).into_response())
 }
 
+/// The key of a component, which has only letters, digits, `.`, `_` and `-` of ASCII. Names of commands and event types may
+/// have others.
+fn key(name: &str) -> String {
+    let mut key = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => key.push(character),
+            other => {
+                // Writing into a string cannot fail.
+                let _ = write!(key, ".{:x}.", u32::from(other));
+            }
+        }
+    }
+    key
+}
+
+/// The key of a definition of the description. The API's own components have other keys.
+fn key_of_definition(name: &str) -> String {
+    key(&format!("Type.{name}"))
+}
+
 /// The schema, which refers to definitions of the description, as part of a document.
 fn placed(schema: &Value) -> Value {
     let mut placed = schema.clone();
-    fanfold::describe::map_references(&mut placed, &|reference| {
-        reference.replacen(fanfold::describe::DEFINITIONS, COMPONENTS, 1)
+    map_references(&mut placed, &|reference| match reference.strip_prefix(DEFINITIONS) {
+        Some(name) => format!("{COMPONENTS}{}", key_of_definition(name)),
+        None => reference.to_owned(),
     });
     placed
 }
 
 /// The definitions of the description, as components.
 fn definitions(of: &Description) -> impl Iterator<Item = (String, Value)> + '_ {
-    of.definitions.iter().map(|(name, schema)| (name.clone(), placed(schema)))
+    of.definitions.iter().map(|(name, schema)| (key_of_definition(name), placed(schema)))
 }

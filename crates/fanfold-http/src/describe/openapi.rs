@@ -3,7 +3,7 @@
 use fanfold::describe::{Description, ViewDescription};
 use serde_json::{Map, Value, json};
 
-use super::schemas::{components, id, name, partition, reference, row_key, seq};
+use super::schemas::{after, components, id, name, partition, prefix, reference, row_key, seq};
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 
 /// The OpenAPI document of an app's API. Each service and each view has paths of its own, so that answers have its types.
@@ -182,12 +182,8 @@ fn rows(view: &str, service: &str, described: &ViewDescription, wait_ms_max: u64
     let (waiting, pending) = waiting(described, wait_ms_max);
     let mut parameters = vec![
         of_partition(),
-        in_query(
-            "prefix",
-            "What the keys begin with",
-            json!({ "type": "string", "maxLength": 512 }),
-        ),
-        in_query("after", "The `next` of the page before", row_key()),
+        in_query("prefix", "What the keys begin with", prefix()),
+        in_query("after", "The `next` of the page before, or empty", after()),
         limit(),
         in_query(
             "order",

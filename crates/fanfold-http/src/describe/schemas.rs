@@ -9,11 +9,11 @@ use fanfold::limits::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{COMPONENTS, definitions, placed};
+use super::{COMPONENTS, definitions, key, placed};
 use crate::problem::Kind;
 
 pub(super) fn reference(name: &str) -> Value {
-    json!({ "$ref": format!("{COMPONENTS}{name}") })
+    json!({ "$ref": format!("{COMPONENTS}{}", key(name)) })
 }
 
 /// A user's or client's name, or an organisation's.
@@ -28,6 +28,18 @@ pub(super) fn partition() -> Value {
 
 pub(super) fn row_key() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": ROW_KEY_BYTES_MAX, "pattern": ROW_KEY })
+}
+
+/// The key of a row, or nothing.
+pub(super) fn after() -> Value {
+    let pattern = format!("^$|{ROW_KEY}");
+    json!({ "type": "string", "maxLength": ROW_KEY_BYTES_MAX, "pattern": pattern })
+}
+
+/// The beginning of keys.
+pub(super) fn prefix() -> Value {
+    let pattern = r"^[^?#%\\\x00-\x1f\x7f-\x9f]*$";
+    json!({ "type": "string", "maxLength": ROW_KEY_BYTES_MAX, "pattern": pattern })
 }
 
 pub(super) fn id() -> Value {
@@ -54,18 +66,18 @@ pub(super) fn components(of: &Description) -> Map<String, Value> {
         for (command, described) in &described.commands {
             let name = format!("Request.{service}.{command}");
             requests.push(reference(&name));
-            all.insert(name, request(service, command, described));
+            all.insert(key(&name), request(service, command, described));
         }
         for (kind, described) in &described.events {
-            all.insert(format!("Event.{service}.{kind}"), event(kind, described));
+            all.insert(key(&format!("Event.{service}.{kind}")), event(kind, described));
         }
-        all.insert(format!("Entry.{service}"), entry(service, described));
-        all.insert(format!("Entries.{service}"), entries(service));
+        all.insert(key(&format!("Entry.{service}")), entry(service, described));
+        all.insert(key(&format!("Entries.{service}")), entries(service));
     }
     for (view, described) in &of.views {
-        all.insert(format!("Row.{view}"), placed(&described.row));
-        all.insert(format!("Rows.{view}"), rows(view, described));
-        all.insert(format!("OneRow.{view}"), one_row(view, described));
+        all.insert(key(&format!("Row.{view}")), placed(&described.row));
+        all.insert(key(&format!("Rows.{view}")), rows(view, described));
+        all.insert(key(&format!("OneRow.{view}")), one_row(view, described));
     }
     // An app of views alone takes no command.
     let any = if requests.is_empty() { json!(false) } else { json!({ "oneOf": requests }) };

@@ -1,4 +1,5 @@
-//! Compares two descriptions: may readers and writers of the old one meet the new one?
+//! Compares two descriptions: does the new app read what was written by the old one, and do old readers read what the
+//! new one writes?
 //!
 //! The comparison knows the keywords that derived schemas have. Where it cannot tell whether a difference is harmless,
 //! it reports the difference.
@@ -8,22 +9,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::{DEFINITIONS, Description, EventDescription};
-
-/// The most levels of a schema that are compared. Source: our choice, more than a command may be nested (`COMMAND_DEPTH_MAX`
-/// is 32); it ends the walk through schemas that contain themselves.
-const DEPTH_MAX: usize = 64;
-/// Keywords that say nothing about which values are valid.
-const NOTES: [&str; 8] = [
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "$schema",
-];
+use super::expand::{Expander, is_note, merged};
+use super::{Description, EventDescription};
 
 /// A difference between two descriptions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +59,7 @@ impl Description {
     /// - Rows must be readable by old readers.
     pub fn compare(&self, old: &Self) -> Vec<Change> {
         let mut found =
-            Found { old, new: self, changes: BTreeSet::new(), compared: BTreeSet::new() };
+            Found { old: Expander::of(old), new: Expander::of(self), changes: BTreeSet::new() };
         for (name, was) in &old.services {
             let Some(now) = self.services.get(name) else {
                 found.breaks(format!("service {name}"), "is gone, and its logs with it");
@@ -84,7 +71,7 @@ impl Description {
                     None => found.breaks(at, "is gone: old clients send it"),
                     Some(now) => match (&was.data, &now.data) {
                         (Some(was), Some(now)) => {
-                            found.schemas(&at, "data", [was, now], Direction::OldIsRead, 0);
+                            found.whole(&at, "data", [was, now], Direction::OldIsRead);
                         }
                         (None, None) => {}
                         (None, Some(_)) => {
@@ -126,7 +113,7 @@ impl Description {
                             "cannot be waited for any more: it does not read every event type",
                         );
                     }
-                    found.schemas(&at, "row", [&was.row, &now.row], Direction::NewIsRead, 0);
+                    found.whole(&at, "row", [&was.row, &now.row], Direction::NewIsRead);
                 }
             }
         }
@@ -135,11 +122,9 @@ impl Description {
 }
 
 struct Found<'a> {
-    old: &'a Description,
-    new: &'a Description,
+    old: Expander<'a>,
+    new: Expander<'a>,
     changes: BTreeSet<Change>,
-    /// References that were compared, `(old, new, way)`.
-    compared: BTreeSet<(String, String, Direction)>,
 }
 
 impl Found<'_> {
@@ -163,8 +148,8 @@ impl Found<'_> {
         } else {
             let before = self.changes.len();
             let schemas = [&was.data, &now.data];
-            self.schemas(at, "data", schemas, Direction::OldIsRead, 0);
-            self.schemas(at, "data", schemas, Direction::NewIsRead, 0);
+            self.whole(at, "data", schemas, Direction::OldIsRead);
+            self.whole(at, "data", schemas, Direction::NewIsRead);
             if self.changes.len() > before {
                 let what = format!(
                     "has changed within version {old}: raise its version, and upcast version {old}"
@@ -174,49 +159,72 @@ impl Found<'_> {
         }
     }
 
-    /// Compares the schemas of one value, `[old, new]`.
-    fn schemas(
-        &mut self,
-        of: &str,
-        path: &str,
-        [was, now]: [&Value; 2],
-        way: Direction,
-        depth: usize,
-    ) {
-        // A type that contains itself is compared once.
-        if let (Some(old), Some(new)) = (reference(was), reference(now))
-            && !self.compared.insert((old.to_owned(), new.to_owned(), way))
-        {
-            return;
+    /// Compares the schemas of a whole command, event or row, `[old, new]`.
+    fn whole(&mut self, of: &str, path: &str, [was, now]: [&Value; 2], way: Direction) {
+        match (self.old.expand(was), self.new.expand(now)) {
+            (Some(was), Some(now)) => self.schemas(of, path, [&was, &now], way),
+            _ => self.breaks(format!("{of}, {path}"), "is too large to be compared"),
         }
-        let (was, now) = (plain(resolved(was, self.old)), plain(resolved(now, self.new)));
-        if was == now && !refers(&was) {
-            return;
-        }
-        let at = format!("{of}, {path}");
-        if depth > DEPTH_MAX {
-            self.breaks(at, format!("is nested more than {DEPTH_MAX} levels deep, and differs"));
+    }
+
+    /// Compares two schemas without references.
+    fn schemas(&mut self, of: &str, path: &str, [was, now]: [&Value; 2], way: Direction) {
+        if was == now {
             return;
         }
         // The values of one side must fit into what the other takes.
-        let (given, taken) = way.of([&was, &now]);
-        let (own_given, alternatives_given) = split(given);
-        let (own_taken, alternatives_taken) = split(taken);
-        if !own_taken.is_empty() {
-            if own_given.is_empty() && !alternatives_given.is_empty() {
+        let (given, taken) = way.of([plain(was), plain(now)]);
+        let (own_given, given) = split(&given);
+        let (own_taken, taken) = split(&taken);
+        let whole = |own: &Map<String, Value>, alternative: &Value| {
+            Value::Object(merged(own.clone(), plain(alternative)))
+        };
+        match (given.is_empty(), taken.is_empty()) {
+            (true, true) => {
+                self.keywords(of, path, way.of([&own_given, &own_taken]).into(), way);
+            }
+            (false, true) => {
                 let taken = Value::Object(own_taken);
-                for alternative in alternatives_given.iter().flat_map(|(_, some)| *some) {
-                    self.schemas(of, path, way.of([alternative, &taken]).into(), way, depth + 1);
+                for alternative in given.iter().flat_map(|(_, some)| *some) {
+                    let given = whole(&own_given, alternative);
+                    self.schemas(of, path, way.of([&given, &taken]).into(), way);
                 }
-            } else {
-                let own = way.of([&own_given, &own_taken]).into();
-                self.keywords(of, path, own, way, depth);
+            }
+            (true, false) => {
+                let given = Value::Object(own_given);
+                let fits = |alternative: &Value| {
+                    let taken = whole(&own_taken, alternative);
+                    let mut trial = Found { changes: BTreeSet::new(), ..self.empty() };
+                    trial.schemas(of, path, way.of([&given, &taken]).into(), way);
+                    trial.changes.is_empty()
+                };
+                let is_one = named(&taken).is_some();
+                if !(is_one && taken.iter().flat_map(|(_, some)| *some).any(fits)) {
+                    self.breaks(format!("{of}, {path}"), "fits no alternative of the other side");
+                }
+            }
+            (false, false) => {
+                let at = format!("{of}, {path}");
+                let (Some(given), Some(taken)) = (named(&given), named(&taken)) else {
+                    let what = "has alternatives that this comparison cannot tell apart";
+                    return self.breaks(at, what);
+                };
+                for (name, alternative) in given {
+                    let Some(other) = taken.get(&name) else {
+                        self.breaks(at.clone(), format!("may be `{name}`, which is not taken"));
+                        continue;
+                    };
+                    let (given, taken) = (whole(&own_given, alternative), whole(&own_taken, other));
+                    let path = format!("{path}<{name}>");
+                    self.schemas(of, &path, way.of([&given, &taken]).into(), way);
+                }
             }
         }
-        if !alternatives_taken.is_empty() {
-            let lists = way.of([alternatives_given, alternatives_taken]).into();
-            self.alternatives(of, path, lists, way, depth);
-        }
+    }
+
+    /// The same without changes.
+    fn empty(&self) -> Self {
+        Self { old: self.old.clone(), new: self.new.clone(), changes: BTreeSet::new() }
     }
 
     /// Compares all but alternatives.
@@ -226,14 +234,13 @@ impl Found<'_> {
         path: &str,
         [was, now]: [&Map<String, Value>; 2],
         way: Direction,
-        depth: usize,
     ) {
         let at = format!("{of}, {path}");
         let (given, taken) = way.of([was, now]);
         self.types(&at, given, taken);
         self.values(&at, given, taken);
         self.bounds(&at, given, taken);
-        self.members(of, path, [was, now], way, depth);
+        self.members(of, path, [was, now], way);
         match (given.get("items"), taken.get("items")) {
             (_, None) => {}
             (None, Some(_)) if may_be(given, "array") => {
@@ -242,20 +249,11 @@ impl Found<'_> {
             (None, Some(_)) => {}
             (Some(_), Some(_)) => {
                 let items = [&was["items"], &now["items"]];
-                self.schemas(of, &format!("{path}[]"), items, way, depth + 1);
+                self.schemas(of, &format!("{path}[]"), items, way);
             }
         }
-        // The formats of numbers say how wide they are in Rust. Their bounds say it, too.
-        let is_of_number = |format: Option<&Value>| {
-            format.and_then(Value::as_str).is_none_or(|name| FORMATS.contains(&name))
-        };
-        let formats_are_of_numbers =
-            is_of_number(given.get("format")) && is_of_number(taken.get("format"));
         for keyword in given.keys().chain(taken.keys()).collect::<BTreeSet<_>>() {
             let is_known = KNOWN.contains(&keyword.as_str());
-            if keyword == "format" && formats_are_of_numbers {
-                continue;
-            }
             if !is_known && given.get(keyword) != taken.get(keyword) {
                 let what = format!("differs in `{keyword}`, which this comparison does not know");
                 self.breaks(at.clone(), what);
@@ -300,20 +298,23 @@ impl Found<'_> {
     }
 
     fn bounds(&mut self, at: &str, given: &Map<String, Value>, taken: &Map<String, Value>) {
-        for (keyword, is_lower) in [
-            ("minimum", true),
-            ("maximum", false),
-            ("exclusiveMinimum", true),
-            ("exclusiveMaximum", false),
-            ("minLength", true),
-            ("maxLength", false),
-            ("minItems", true),
-            ("maxItems", false),
-            ("minProperties", true),
-            ("maxProperties", false),
+        for (keyword, is_lower, kinds) in [
+            ("minimum", true, &["integer", "number"][..]),
+            ("maximum", false, &["integer", "number"]),
+            ("exclusiveMinimum", true, &["integer", "number"]),
+            ("exclusiveMaximum", false, &["integer", "number"]),
+            ("minLength", true, &["string"]),
+            ("maxLength", false, &["string"]),
+            ("minItems", true, &["array"]),
+            ("maxItems", false, &["array"]),
+            ("minProperties", true, &["object"]),
+            ("maxProperties", false, &["object"]),
         ] {
             let number = |of: &Map<String, Value>| of.get(keyword).and_then(Value::as_f64);
             let Some(limit) = number(taken) else { continue };
+            if !kinds.iter().any(|kind| may_be(given, kind)) {
+                continue;
+            }
             let fits = match number(given) {
                 Some(given) if is_lower => given >= limit,
                 Some(given) => given <= limit,
@@ -335,7 +336,6 @@ impl Found<'_> {
         path: &str,
         [was, now]: [&Map<String, Value>; 2],
         way: Direction,
-        depth: usize,
     ) {
         let none = Map::new();
         let properties = |of: &'_ Map<String, Value>| -> Map<String, Value> {
@@ -362,11 +362,11 @@ impl Found<'_> {
             let path = format!("{path}.{name}");
             match (taken.get(name), taken_others) {
                 (Some(_), _) => {
-                    self.schemas(of, &path, [&old[name], &new[name]], way, depth + 1);
+                    self.schemas(of, &path, [&old[name], &new[name]], way);
                 }
                 (None, Some(others @ Value::Object(_))) => {
                     let pair = way.of([&given[name], others]).into();
-                    self.schemas(of, &path, pair, way, depth + 1);
+                    self.schemas(of, &path, pair, way);
                 }
                 (None, _) if is_closed && way == Direction::OldIsRead => {
                     self.breaks(format!("{of}, {path}"), "is not taken any more");
@@ -381,49 +381,17 @@ impl Found<'_> {
         };
         for (name, schema) in taken.iter().filter(|(name, _)| !given.contains_key(*name)) {
             let pair = way.of([given_others, schema]).into();
-            self.schemas(of, &format!("{path}.{name}"), pair, way, depth + 1);
+            self.schemas(of, &format!("{path}.{name}"), pair, way);
         }
         match taken_others {
             Some(taken_others @ Value::Object(_)) => {
                 let pair = way.of([given_others, taken_others]).into();
-                self.schemas(of, &format!("{path}.*"), pair, way, depth + 1);
+                self.schemas(of, &format!("{path}.*"), pair, way);
             }
             _ if is_closed && way == Direction::OldIsRead => {
                 self.breaks(format!("{of}, {path}.*"), "is not taken any more");
             }
             _ => {}
-        }
-    }
-
-    /// Compares alternatives: those of the same name.
-    fn alternatives(
-        &mut self,
-        of: &str,
-        path: &str,
-        [was, now]: [Alternatives<'_>; 2],
-        way: Direction,
-        depth: usize,
-    ) {
-        if was == now && !was.iter().flat_map(|(_, some)| *some).any(refers_somewhere) {
-            return;
-        }
-        let at = format!("{of}, {path}");
-        let (Some(old), Some(new)) = (named(&was, self.old), named(&now, self.new)) else {
-            self.breaks(at, "has alternatives that this comparison cannot tell apart");
-            return;
-        };
-        let (given, _) = way.of([&old, &new]);
-        if given.is_empty() {
-            self.breaks(at, "has alternatives on one side only");
-            return;
-        }
-        for name in given.keys() {
-            match (old.get(name), new.get(name)) {
-                (Some(was), Some(now)) => {
-                    self.schemas(of, &format!("{path}<{name}>"), [was, now], way, depth + 1);
-                }
-                _ => self.breaks(at.clone(), format!("may be `{name}`, which is not taken")),
-            }
         }
     }
 }
@@ -442,27 +410,35 @@ fn split(schema: &Map<String, Value>) -> (Map<String, Value>, Alternatives<'_>) 
     (own, lists)
 }
 
-/// Alternatives by a name: the constants that they are or have, or their type. `None` if that does not tell them apart.
-/// At most one of `oneOf` may be valid, so these must have constants.
-fn named<'a>(lists: &Alternatives<'a>, of: &Description) -> Option<BTreeMap<String, &'a Value>> {
+/// Alternatives by a name: the constants that they are or have, their only member, or their type. `None` if that does
+/// not tell them apart.
+fn named<'a>(lists: &Alternatives<'a>) -> Option<BTreeMap<String, &'a Value>> {
     if lists.len() > 1 {
         return None;
     }
     let mut named = BTreeMap::new();
     for (keyword, alternatives) in lists {
+        let objects = alternatives.iter().filter(|alternative| alternative["type"] == "object");
+        let is_only_object = objects.count() == 1;
         for alternative in *alternatives {
-            let found = resolved(alternative, of);
-            let members = found.get("properties").and_then(Value::as_object).into_iter().flatten();
-            let constants = members.filter_map(|(_, member)| member.get("const")?.as_str());
-            let own = found.get("const").and_then(Value::as_str);
-            let constants: Vec<_> = own.into_iter().chain(constants).collect();
-            let name = match constants[..] {
-                [] if *keyword == "oneOf" => return None,
-                [] => match reference(alternative) {
-                    Some(reference) => reference.to_owned(),
-                    None => found.get("type").map_or_else(|| found.to_string(), Value::to_string),
-                },
-                _ => constants.join(" "),
+            let none = Map::new();
+            let members = alternative.get("properties").and_then(Value::as_object).unwrap_or(&none);
+            let constants = members.values().filter_map(constant);
+            let constants: Vec<_> = constant(alternative).into_iter().chain(constants).collect();
+            let only = members.keys().next().filter(|name| {
+                members.len() == 1
+                    && alternative["required"]
+                        .as_array()
+                        .is_some_and(|all| all[..] == [name.as_str()])
+            });
+            let kind = alternative.get("type").filter(|kind| *kind != "object" || is_only_object);
+            let name = match (&constants[..], only, kind) {
+                ([_, ..], ..) => constants.join(" "),
+                ([], _, Some(kind)) => kind.to_string(),
+                ([], Some(only), None) => only.clone(),
+                // Values of two such may be valid for both, which `oneOf` refuses.
+                ([], None, None) if *keyword == "oneOf" => return None,
+                ([], None, None) => alternative.to_string(),
             };
             if named.insert(name, alternative).is_some() {
                 return None;
@@ -472,8 +448,10 @@ fn named<'a>(lists: &Alternatives<'a>, of: &Description) -> Option<BTreeMap<Stri
     Some(named)
 }
 
-fn reference(schema: &Value) -> Option<&str> {
-    schema.get("$ref").and_then(Value::as_str)
+/// The only text that a schema allows.
+fn constant(schema: &Value) -> Option<&str> {
+    let one = schema.get("enum").and_then(Value::as_array).filter(|some| some.len() == 1);
+    schema.get("const").or_else(|| one?.first())?.as_str()
 }
 
 /// Whether a value of the schema may be of this type.
@@ -482,7 +460,7 @@ fn may_be(schema: &Map<String, Value>, kind: &str) -> bool {
 }
 
 /// Keywords that the comparison knows.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 19] = [
     "type",
     "const",
     "enum",
@@ -502,49 +480,16 @@ const KNOWN: [&str; 20] = [
     "maxItems",
     "minProperties",
     "maxProperties",
-    "$ref",
 ];
-
-/// The formats of numbers in derived schemas.
-const FORMATS: [&str; 14] = [
-    "int8", "int16", "int32", "int64", "int128", "int", "uint8", "uint16", "uint32", "uint64",
-    "uint128", "uint", "float", "double",
-];
-
-/// The schema to which a reference leads, in its own description.
-fn resolved<'a>(mut schema: &'a Value, of: &'a Description) -> &'a Value {
-    for _ in 0..DEPTH_MAX {
-        let name = schema.get("$ref").and_then(Value::as_str);
-        let Some(found) = name
-            .and_then(|name| name.strip_prefix(DEFINITIONS))
-            .and_then(|name| of.definitions.get(name))
-        else {
-            break;
-        };
-        schema = found;
-    }
-    schema
-}
 
 /// The schema without its notes. `true` is a schema without keywords.
 fn plain(schema: &Value) -> Map<String, Value> {
     let mut plain = schema.as_object().cloned().unwrap_or_default();
-    plain.retain(|keyword, _| !NOTES.contains(&keyword.as_str()));
+    plain.retain(|keyword, _| !is_note(keyword));
     if *schema == Value::Bool(false) {
         plain.insert("not".to_owned(), Value::Object(Map::new()));
     }
     plain
-}
-
-/// Whether a schema refers to a definition, which may differ where the reference does not.
-fn refers(schema: &Map<String, Value>) -> bool {
-    schema.values().any(refers_somewhere) || schema.contains_key("$ref")
-}
-
-fn refers_somewhere(schema: &Value) -> bool {
-    let mut refers = false;
-    super::each_reference(schema, &mut |_| refers = true);
-    refers
 }
 
 fn types(schema: &Map<String, Value>) -> Option<BTreeSet<String>> {

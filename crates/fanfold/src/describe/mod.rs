@@ -2,6 +2,7 @@
 //! finds changes that clients, other teams' views or stored events cannot take.
 
 mod compare;
+mod expand;
 pub mod names;
 
 use std::collections::{BTreeMap, BTreeSet};

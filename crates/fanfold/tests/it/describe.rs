@@ -268,6 +268,102 @@ fn a_change_that_breaks_names_where_it_is() {
     }
 }
 
+/// The changes of a command from one type to another, and of a row.
+fn between<Old: JsonSchema, New: JsonSchema>() -> [bool; 2] {
+    let of = |root: schemars::Schema| {
+        let mut schema = root.to_value();
+        let definitions = schema.as_object_mut().expect("it is an object").remove("$defs");
+        let row = schema.clone();
+        let mut described = described(schema, (1, json!(true)), row);
+        let definitions =
+            definitions.map(|all| serde_json::from_value(all).expect("they are named"));
+        described.definitions = definitions.unwrap_or_default();
+        described
+    };
+    let changes = of(schemars::schema_for!(New)).compare(&of(schemars::schema_for!(Old)));
+    ["command", "view"]
+        .map(|at| changes.iter().any(|change| change.breaks && change.at.starts_with(at)))
+}
+
+mod before {
+    use super::*;
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is of interest")]
+    pub(super) struct Money {
+        pub(super) amount: i64,
+    }
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is of interest")]
+    pub(super) enum External {
+        Open(Money),
+        Named { at: u8 },
+        Closed,
+    }
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is of interest")]
+    #[serde(tag = "kind")]
+    pub(super) enum Internal {
+        Open(Money),
+        Closed,
+    }
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is of interest")]
+    pub(super) struct Tree {
+        pub(super) money: Money,
+        pub(super) children: Vec<Tree>,
+    }
+}
+
+mod after {
+    use super::*;
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is of interest")]
+    pub(super) struct Money {
+        pub(super) amount: i64,
+        pub(super) currency: String,
+    }
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only the schema is of interest")]
+    pub(super) struct Tree {
+        pub(super) money: Money,
+        pub(super) children: Vec<Tree>,
+    }
+}
+
+#[test]
+fn types_are_compared_with_all_that_is_inside_them() {
+    use std::collections::BTreeMap;
+    assert_eq!(between::<i32, i64>(), [false, true]);
+    assert_eq!(between::<i64, i32>(), [true, false]);
+    assert_eq!(between::<i128, i64>(), [true, false]);
+    assert_eq!(between::<u64, i64>(), [true, true]);
+    assert_eq!(between::<u32, u64>(), [false, true]);
+    assert_eq!(between::<f32, f64>(), [true, true], "a conservative answer");
+    assert_eq!(between::<before::Money, Option<before::Money>>(), [false, true]);
+    assert_eq!(between::<Option<before::Money>, before::Money>(), [true, false]);
+    // The same type breaks nothing, however it is written.
+    assert_eq!(between::<before::External, before::External>(), [false, false]);
+    assert_eq!(between::<before::Internal, before::Internal>(), [false, false]);
+    assert_eq!(between::<before::Tree, before::Tree>(), [false, false]);
+    // A member more, wherever the type is.
+    type Old = before::Money;
+    type New = after::Money;
+    assert_eq!(between::<Old, New>(), [true, false]);
+    assert_eq!(between::<Vec<Old>, Vec<New>>(), [true, false]);
+    assert_eq!(between::<Option<Old>, Option<New>>(), [true, false]);
+    assert!(between::<(Old, u8), (New, u8)>()[0], "in a tuple");
+    assert!(between::<BTreeMap<String, Old>, BTreeMap<String, New>>()[0], "in a map");
+    assert!(between::<BTreeMap<u8, Old>, BTreeMap<u8, New>>()[0], "in a map of numbers");
+    assert!(between::<BTreeMap<DocumentId, Old>, BTreeMap<DocumentId, New>>()[0], "by document");
+    assert_eq!(between::<before::Tree, after::Tree>(), [true, false]);
+}
+
 #[test]
 fn what_is_gone_breaks() {
     let text = json!({ "type": "string" });

@@ -130,20 +130,20 @@ fn load() -> Result<()> {
 }
 
 fn clients() -> Result<()> {
-    let programs = ["build", "--package", "fanfold-cli"];
-    cargo("programs", &[&programs[..], &SHARED].concat())?;
-    let began = Instant::now();
-    clients::check(&root()?, &target()?.join("debug"))?;
-    println!("== clients: {} s", began.elapsed().as_secs());
-    Ok(())
+    with_fanfold("clients", clients::check)
 }
 
 fn descriptions() -> Result<()> {
+    with_fanfold("descriptions", descriptions::check)
+}
+
+/// Builds `fanfold`, and runs a check that takes the root and the folder of the program.
+fn with_fanfold(what: &str, check: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
     let programs = ["build", "--package", "fanfold-cli"];
     cargo("programs", &[&programs[..], &SHARED].concat())?;
     let began = Instant::now();
-    descriptions::check(&root()?, &target()?.join("debug"))?;
-    println!("== descriptions: {} s", began.elapsed().as_secs());
+    check(&root()?, &target()?.join("debug"))?;
+    println!("== {what}: {} s", began.elapsed().as_secs());
     Ok(())
 }
 

@@ -194,7 +194,7 @@ impl Found<'_> {
                 let given = Value::Object(own_given);
                 let fits = |alternative: &Value| {
                     let taken = whole(&own_taken, alternative);
-                    let mut trial = Found { changes: BTreeSet::new(), ..self.empty() };
+                    let mut trial = self.empty();
                     trial.schemas(of, path, way.of([&given, &taken]).into(), way);
                     trial.changes.is_empty()
                 };

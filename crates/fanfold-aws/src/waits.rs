@@ -1,6 +1,5 @@
 //! Waits by polling. Reads are billed, so the pauses grow.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,18 +20,13 @@ const LONGEST_MS: u64 = 1_000;
 /// it reads no commit twice.
 pub struct PollingWaits {
     journal: Arc<dyn Journal>,
-    views: BTreeMap<String, Arc<dyn ViewTable>>,
     env: Arc<dyn Env>,
 }
 
 impl PollingWaits {
-    /// Waits for entries of this journal, and for the views in these tables, by name.
-    pub fn new(
-        journal: Arc<dyn Journal>,
-        views: BTreeMap<String, Arc<dyn ViewTable>>,
-        env: Arc<dyn Env>,
-    ) -> Self {
-        Self { journal, views, env }
+    /// Waits for entries of this journal, and for views.
+    pub fn new(journal: Arc<dyn Journal>, env: Arc<dyn Env>) -> Self {
+        Self { journal, env }
     }
 
     fn pauses(&self, ms: u64) -> Pauses<'_> {
@@ -70,9 +64,7 @@ impl Waits for PollingWaits {
         {}
     }
 
-    /// Returns at once if the view is not served here.
-    async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64) {
-        let Some(table) = self.views.get(view) else { return };
+    async fn view(&self, _view: &str, table: &dyn ViewTable, log: &LogId, seq: Seq, ms: u64) {
         let mut pauses = self.pauses(ms);
         while let Ok(cursor) = table.cursor(log).await
             && cursor.is_none_or(|cursor| cursor.seq < seq && cursor.parked.is_none())

@@ -60,7 +60,7 @@ enum Command {
     Send(send::Send),
     /// Show the entries of a log.
     Log(log::Log),
-    /// Show the rows of a view.
+    /// Show the rows of a view, or all views.
     View(view::View),
     /// Print the schemas of commands, events and rows, or compare them with earlier ones.
     Schema(schema::Schema),

@@ -15,19 +15,20 @@ use crate::output::{Output, ignore_closed_output};
 
 /// The arguments.
 #[derive(Debug, Args)]
-#[command(after_help = "Prints one line of JSON per row.")]
+#[command(after_help = "Prints one line of JSON per row, or per view.")]
 pub(crate) struct View {
     #[command(flatten)]
     server: Server,
-    /// The view, as `balances`.
-    view: String,
+    /// The view, as `balances`. Without it, show all views that are served.
+    #[arg(requires = "log")]
+    view: Option<String>,
     /// The log, as `ledger/org:acme`.
     #[arg(value_name = "SERVICE/PARTITION")]
-    log: LogId,
+    log: Option<LogId>,
     /// Show only the row with this key.
     row: Option<RowKey>,
     /// Read only after the view has reached this seq, as a receipt has it: read your own writes.
-    #[arg(long)]
+    #[arg(long, requires = "view")]
     seq: Option<u64>,
     /// Wait at most this many milliseconds for the seq.
     #[arg(
@@ -38,14 +39,20 @@ pub(crate) struct View {
     )]
     wait: Option<u64>,
     /// Show only rows whose keys begin with this.
-    #[arg(long, conflicts_with = "row")]
+    #[arg(long, requires = "view", conflicts_with = "row")]
     prefix: Option<String>,
     /// Show at most this many rows.
-    #[arg(long, conflicts_with = "row", value_name = "ROWS")]
+    #[arg(long, requires = "view", conflicts_with = "row", value_name = "ROWS")]
     limit: Option<u64>,
     /// Show the rows from the last key to the first.
-    #[arg(long, conflicts_with = "row")]
+    #[arg(long, requires = "view", conflicts_with = "row")]
     desc: bool,
+}
+
+#[derive(Deserialize)]
+struct Served<'a> {
+    #[serde(borrow)]
+    views: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -73,23 +80,46 @@ impl View {
     fn print(&self) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.server)?;
         let mut output = Output::default();
-        match &self.row {
-            Some(row) => {
-                let answer = self.get(&client, self.target(&[row.as_str()]))?;
-                output.line(answer.read()?)?;
+        match (&self.view, &self.log) {
+            (Some(view), Some(log)) => self.print_rows(&client, &mut output, view, log)?,
+            _ => {
+                let answer = client.get(&Target::path(&["views"]))?;
+                let served: Served<'_> = answer.read()?;
+                served.views.iter().try_for_each(|view| output.line(view))?;
             }
-            None => self.print_pages(&client, &mut output)?,
         }
         output.flush()?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn print_pages(&self, client: &Client, output: &mut Output) -> anyhow::Result<()> {
+    fn print_rows(
+        &self,
+        client: &Client,
+        output: &mut Output,
+        view: &str,
+        log: &LogId,
+    ) -> anyhow::Result<()> {
+        let of_log = ["views", view, log.service(), log.partition()];
+        match &self.row {
+            Some(row) => {
+                let target = self.target(&[&of_log[..], &[row.as_str()]].concat());
+                output.line(self.get(client, target)?.read()?)
+            }
+            None => self.print_pages(client, output, &of_log),
+        }
+    }
+
+    fn print_pages(
+        &self,
+        client: &Client,
+        output: &mut Output,
+        of_log: &[&str],
+    ) -> anyhow::Result<()> {
         let mut left = self.limit.unwrap_or(u64::MAX);
         let mut after: Option<RowKey> = None;
         loop {
             let target = self
-                .target(&[])
+                .target(of_log)
                 .query_if("prefix", self.prefix.as_ref())
                 .query_if("order", self.desc.then_some("desc"))
                 .query_if("after", after.as_ref())
@@ -111,9 +141,8 @@ impl View {
         }
     }
 
-    fn target(&self, row: &[&str]) -> Target {
-        let log = ["views", &self.view, self.log.service(), self.log.partition()];
-        Target::path(&[&log, row].concat()).query_if("seq", self.seq).query_if("wait", self.wait)
+    fn target(&self, path: &[&str]) -> Target {
+        Target::path(path).query_if("seq", self.seq).query_if("wait", self.wait)
     }
 
     fn get(&self, client: &Client, target: Target) -> anyhow::Result<Answer> {

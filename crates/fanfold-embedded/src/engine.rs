@@ -1,16 +1,19 @@
 //! The engine: ports, stages, event sources and sweeps in one process.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fanfold::AnyView;
+use fanfold::body::announced::{Announced, Announcement};
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
-use fanfold_pipeline::read::Reads;
+use fanfold_pipeline::read::{Reads, ServedView, ServedViews};
 use fanfold_pipeline::sweep::SweepReport;
 use futures::future::{Either, select};
 
@@ -138,9 +141,7 @@ impl Engine {
         let config = Config { views: config.views.beside(&config.services), ..config };
         let steady = Arc::new(SteadyEnv::new(machine.env));
         let env: Arc<dyn Env> = steady.clone();
-        let table = |view: &Arc<dyn AnyView>| {
-            (view.name().to_owned(), format!("view-{}-v{}", view.name(), view.version()))
-        };
+        let table = |view: &Arc<dyn AnyView>| (view.name().to_owned(), table_name(&**view));
         let views: BTreeMap<String, String> = config.views.iter().map(table).collect();
         let tables: Vec<String> = views.values().cloned().collect();
         let began = env.now();
@@ -170,6 +171,8 @@ impl Engine {
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
         let wiring = ports.wiring(env.clone());
+        let served = config.views.iter().map(|view| served(&**view, &ports, &store, &*env));
+        let served: Vec<ServedView> = served.collect::<Result<_, OpenError>>()?;
         let start = Start {
             config: &config,
             ports: &ports,
@@ -206,7 +209,7 @@ impl Engine {
 
         let services = config.services;
         let ingest = wiring.ingest(services.clone());
-        let reads = wiring.reads(&config.views, services);
+        let reads = wiring.reads_of(ServedViews::new(served), services);
         let walked = views.iter().map(|view| (view.name, view.walked.clone())).collect();
         let deliveries = views.into_iter().map(|view| (view.name, view.deliveries)).collect();
         let monitor = Monitor { ports, deliveries, walked, swept, durability, is_durable: true };
@@ -337,6 +340,43 @@ impl Engine {
             && (status.notifications == 0 || status.deliveries.is_empty())
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)
     }
+}
+
+/// Announces a view in this store, and returns it as it is served.
+fn served(
+    view: &dyn AnyView,
+    ports: &Ports,
+    store: &Store,
+    env: &dyn Env,
+) -> Result<ServedView, OpenError> {
+    let (name, registry) = (view.name(), &ports.view_registry);
+    let explain = |error| store.folder().explain(error);
+    let damaged = |error: &dyn Display| {
+        explain(StoreError::damaged(format!(
+            "the announced versions of the view `{name}`: {error}"
+        )))
+    };
+    let stored = registry.read(name).map_err(explain)?;
+    let mut announced = match &stored {
+        Some(body) => Announced::decode(body).map_err(|error| damaged(&error))?,
+        None => Announced::default(),
+    };
+    let announcement = Announcement::of(view, table_name(view), env.now());
+    if let Some(with) = announced.with(name, announcement)? {
+        let body = Bytes::from(with.encode().map_err(|error| damaged(&error))?);
+        // No other process can have replaced it.
+        registry.write(name, stored.as_ref(), &body).map_err(explain)?;
+        announced = with;
+    }
+    let since = announced.last().map(|last| last.since);
+    // Cannot panic: the tables were created from the same list of views.
+    let table = ports.views[name].clone();
+    Ok(ServedView { since, ..ServedView::new(view, table) })
+}
+
+/// The name of the table of a view's version.
+fn table_name(view: &dyn AnyView) -> String {
+    format!("view-{}-v{}", view.name(), view.version())
 }
 
 impl Drop for Engine {

@@ -69,7 +69,7 @@ pub mod testing {
     pub use crate::interleave::interleave;
     pub use crate::ports::Ports;
     pub use crate::tables::{
-        StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView,
+        StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView, StoredViewRegistry,
     };
     pub use crate::tasks::Spawner;
     pub use crate::transit::Position;

@@ -14,7 +14,9 @@ use crate::disk::MemoryDisk;
 use crate::shards::{Layout, Shards};
 use crate::store::folder::Folder;
 use crate::store::{Driver, OpenError, Store, StoreError, Table};
-use crate::tables::{StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView};
+use crate::tables::{
+    StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView, StoredViewRegistry,
+};
 use crate::transit::{MemoryAdmission, MemoryStream, MemoryTopic};
 use crate::waits::LocalWaits;
 
@@ -40,6 +42,8 @@ pub struct Ports {
     pub dead_letters: Arc<StoredDeadLetters>,
     /// The views' tables, by the views' names.
     pub views: BTreeMap<String, Arc<StoredView>>,
+    /// What the views have announced.
+    pub view_registry: Arc<StoredViewRegistry>,
     /// Refuses commands beyond the limits.
     pub admission: Arc<MemoryAdmission>,
     /// Waiting for logs and views.
@@ -65,7 +69,7 @@ impl Ports {
         for (view, name) in views {
             let Some(table) = store.view(name) else { continue };
             let table = Arc::new(StoredView::new(store.clone(), table));
-            waits = waits.with_view(view, table.clone(), table.waiters().clone());
+            waits = waits.with_view(view, table.waiters().clone());
             tables.insert(view.clone(), table);
         }
         let on_the_way = [commands.changes().backlog().clone(), stream.records().backlog().clone()];
@@ -81,6 +85,7 @@ impl Ports {
             parked: Arc::new(StoredParked::new(store.clone())),
             waits: Arc::new(waits),
             views: tables,
+            view_registry: Arc::new(StoredViewRegistry::new(store.clone())),
             commands,
             stream,
             journal,

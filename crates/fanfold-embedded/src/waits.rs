@@ -107,34 +107,24 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// A journal, or a view's table, with its waiters.
-struct WithWaiters<T: ?Sized> {
-    port: Arc<T>,
-    waiters: Arc<Waiters>,
-}
-
 /// The port [`Waits`], over a journal and view tables that report their progress to [`Waiters`].
 pub struct LocalWaits {
     env: Arc<dyn Env>,
-    journal: WithWaiters<dyn Journal>,
-    views: BTreeMap<String, WithWaiters<dyn ViewTable>>,
+    journal: Arc<dyn Journal>,
+    entries: Arc<Waiters>,
+    views: BTreeMap<String, Arc<Waiters>>,
 }
 
 impl LocalWaits {
     /// Watches a journal, and no views yet.
-    pub fn new(env: Arc<dyn Env>, journal: Arc<dyn Journal>, waiters: Arc<Waiters>) -> Self {
-        Self { env, journal: WithWaiters { port: journal, waiters }, views: BTreeMap::new() }
+    pub fn new(env: Arc<dyn Env>, journal: Arc<dyn Journal>, entries: Arc<Waiters>) -> Self {
+        Self { env, journal, entries, views: BTreeMap::new() }
     }
 
     /// Also watches a view.
     #[must_use]
-    pub fn with_view(
-        mut self,
-        view: &str,
-        table: Arc<dyn ViewTable>,
-        waiters: Arc<Waiters>,
-    ) -> Self {
-        self.views.insert(view.to_owned(), WithWaiters { port: table, waiters });
+    pub fn with_view(mut self, view: &str, waiters: Arc<Waiters>) -> Self {
+        self.views.insert(view.to_owned(), waiters);
         self
     }
 
@@ -146,21 +136,21 @@ impl LocalWaits {
 #[async_trait]
 impl Waits for LocalWaits {
     async fn entry(&self, log: &LogId, seq: Seq, ms: u64) {
-        let waiter = self.journal.waiters.register(log, seq);
+        let waiter = self.entries.register(log, seq);
         interleave::reached(Between::Steps);
         // If the journal fails here, the caller gets the error from its own read.
-        let tail = self.journal.port.tail(log).await;
+        let tail = self.journal.tail(log).await;
         interleave::reached(Between::Steps);
         if tail.is_ok_and(|tail| tail < seq) {
             self.until_woken(waiter, ms).await;
         }
     }
 
-    async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64) {
-        let Some(view) = self.views.get(view) else { return };
-        let waiter = view.waiters.register(log, seq);
+    async fn view(&self, view: &str, table: &dyn ViewTable, log: &LogId, seq: Seq, ms: u64) {
+        let Some(waiters) = self.views.get(view) else { return };
+        let waiter = waiters.register(log, seq);
         interleave::reached(Between::Steps);
-        let cursor = view.port.cursor(log).await;
+        let cursor = table.cursor(log).await;
         interleave::reached(Between::Steps);
         // A parked view does not advance, so waiting for it is useless.
         let comes = |cursor: Cursor| cursor.seq < seq && cursor.parked.is_none();

@@ -7,6 +7,7 @@
 //! | `POST /commands` | a JSON array or NDJSON; 202 with a receipt or a problem per request |
 //! | `GET /logs/{service}/{partition}/{seq}` | one entry: `wait` |
 //! | `GET /logs/{service}/{partition}` | entries: `from`, `limit`; or one: `user`, `client`, `id`, `wait` |
+//! | `GET /views` | the views that are served |
 //! | `GET /views/{view}/{service}/{partition}` | rows: `seq`, `wait`, `prefix`, `after`, `limit`, `order` |
 //! | `GET /views/{view}/{service}/{partition}/{row}` | one row: `seq`, `wait` |
 //! | `GET /healthz`, `GET /metrics` | liveness; counters |

@@ -19,6 +19,7 @@ const COMMAND: &str = "/command";
 const COMMANDS: &str = "/commands";
 const ENTRIES: &str = "/logs/{service}/{partition}";
 const ENTRY: &str = "/logs/{service}/{partition}/{seq}";
+const VIEWS: &str = "/views";
 const ROWS: &str = "/views/{view}/{service}/{partition}";
 // Clients encode a slash in a row's key as `%2F`. Some proxies decode it, so it is also taken as `/`.
 const ROW: &str = "/views/{view}/{service}/{partition}/{*row}";
@@ -26,8 +27,8 @@ const HEALTHZ: &str = "/healthz";
 const METRICS: &str = "/metrics";
 const OPENAPI: &str = "/openapi.json";
 const ASYNCAPI: &str = "/asyncapi.json";
-const PATHS: [&str; 10] =
-    [COMMAND, COMMANDS, ENTRIES, ENTRY, ROWS, ROW, HEALTHZ, METRICS, OPENAPI, ASYNCAPI];
+const PATHS: [&str; 11] =
+    [COMMAND, COMMANDS, ENTRIES, ENTRY, VIEWS, ROWS, ROW, HEALTHZ, METRICS, OPENAPI, ASYNCAPI];
 
 /// The router of the whole API.
 pub fn router(api: Api) -> Router {
@@ -43,6 +44,7 @@ pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
         .route(COMMANDS, post(commands::many))
         .route(ENTRIES, get(logs::entries))
         .route(ENTRY, get(logs::entry))
+        .route(VIEWS, get(views::served))
         .route(ROWS, get(views::rows))
         .route(ROW, get(views::row))
         .route(HEALTHZ, get(healthz))

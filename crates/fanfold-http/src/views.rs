@@ -1,11 +1,11 @@
-//! `GET /views/…`: rows.
+//! `GET /views`: what is served. `GET /views/…`: rows.
 
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use fanfold::{LogId, RowKey, Seq};
+use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{ParkedView, RowRange};
 use fanfold_pipeline::read::Awaited;
 use serde::Serialize;
@@ -52,6 +52,36 @@ struct PendingJson<'a> {
     seq: Seq,
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<&'a ParkedView>,
+}
+
+#[derive(Serialize)]
+struct ServedJson<'a> {
+    view: &'a str,
+    version: u32,
+    services: &'a [String],
+    events: &'a [String],
+    /// Whether `seq` can be given, since the view takes all events of its services.
+    awaitable: bool,
+    since: Option<Time>,
+}
+
+/// Handles `GET /views`.
+pub(crate) async fn served(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    let served = api.reads.views().await;
+    let views = served.iter().map(|served| ServedJson {
+        view: &served.name,
+        version: served.version,
+        services: &served.services,
+        events: &served.events,
+        awaitable: !api.reads.is_filtered(served),
+        since: served.since,
+    });
+    let views: Vec<ServedJson<'_>> = views.collect();
+    json::answer(StatusCode::OK, &serde_json::json!({ "views": views }))
 }
 
 /// The answer 202 to a wait that timed out: the seq that the log or view has reached, and, if the

@@ -1,3 +1,4 @@
+use fanfold::body::announced::AnnouncementConflict;
 use fanfold::{AppError, with_causes};
 use fanfold_aws::events::WrongEvent;
 use fanfold_pipeline::ports::Unavailable;
@@ -19,6 +20,9 @@ pub enum InvocationError {
         /// How many messages the event has.
         messages: usize,
     },
+    /// The view cannot be served beside what was announced of it.
+    #[error(transparent)]
+    Announcement(#[from] AnnouncementConflict),
     /// A table or a queue did not answer a sweep.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -42,6 +46,7 @@ impl From<InvocationError> for Diagnostic {
         let error_type = match &error {
             InvocationError::WrongEvent(_) => "WrongEvent",
             InvocationError::NotApplied { .. } => "NotApplied",
+            InvocationError::Announcement(_) => "Announcement",
             InvocationError::Unavailable(_) => "Unavailable",
             InvocationError::OutOfTime => "OutOfTime",
             InvocationError::Panicked(_) => "Panicked",

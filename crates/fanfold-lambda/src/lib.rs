@@ -42,4 +42,4 @@ pub use metrics::{Dimensions, Metrics};
 pub use start::main;
 pub use streams::{ProcessorHandler, RelayHandler};
 pub use sweep::SweepHandler;
-pub use view::ViewHandler;
+pub use view::{Announcer, ViewHandler};

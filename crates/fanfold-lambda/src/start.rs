@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use fanfold::body::announced::Announcement;
 use fanfold::canary::Canary;
 use fanfold::view::AnyView;
 use fanfold::{App, AppError, Service, Services, StateKey};
 use fanfold_aws::dynamo::{
-    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition,
+    DynamoViewRegistry, DynamoViewTable,
 };
 use fanfold_aws::names::ROLE;
 use fanfold_aws::{
@@ -17,10 +19,10 @@ use fanfold_http::{Api, Described, Metrics};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::packing::PackingTopic;
-use fanfold_pipeline::ports::{Commands, State, ViewTable};
+use fanfold_pipeline::ports::{Commands, State, ViewRegistry, ViewTable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView, ServedViews};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
@@ -33,7 +35,7 @@ use crate::role::Role;
 use crate::settings::EnvVars;
 use crate::streams::{ProcessorHandler, RelayHandler};
 use crate::sweep::SweepHandler;
-use crate::view::ViewHandler;
+use crate::view::{Announcer, ViewHandler};
 
 /// Appends to slots that one request makes at the same time. Source: each append needs a connection
 /// of its own (HTTP/1.1), and 500 TLS handshakes take longer than a request may. Eight rounds of 64
@@ -76,14 +78,19 @@ fn api(app: App) -> ExitCode {
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             warm_commands(&commands).await;
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
-            let served = views.iter().map(|view| {
+            let own = views.iter().map(|view| {
                 let table = DynamoViewTable::new(&aws, tables.view(view.name(), view.version()));
-                ServedView { view: view.clone(), table: Arc::new(table) }
+                ServedView::new(&**view, Arc::new(table))
             });
-            let served: Vec<ServedView> = served.collect();
-            let of_views =
-                served.iter().map(|s| (s.view.name().to_owned(), s.table.clone())).collect();
-            let waits = PollingWaits::new(journal.clone(), of_views, env.clone());
+            let registry = Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
+            let (opener, of_stack) = (aws.clone(), tables.clone());
+            let open = move |name: &str| -> Option<Arc<dyn ViewTable>> {
+                let table = of_stack.is_view(name).then(|| DynamoViewTable::new(&opener, name));
+                Some(Arc::new(table?))
+            };
+            let served = ServedViews::new(own);
+            let served = served.with_announced(registry, Box::new(open), env.clone());
+            let waits = PollingWaits::new(journal.clone(), env.clone());
             let ports = IngestPorts {
                 commands: commands.clone(),
                 admission: Arc::new(OpenAdmission),
@@ -162,9 +169,18 @@ fn view(view: Arc<dyn AnyView>) -> ExitCode {
             let Context { aws, tables, env, settings: (dead_letters, queue, logs) } = context;
             let name = tables.view(view.name(), view.version());
             let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
-            if let Some(log) = Canary::log(0) {
-                report_warm("view table", table.cursor(&log).await.map(|_| ()));
-            }
+            let registry: Arc<dyn ViewRegistry> =
+                Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
+            let announcement = Announcement::of(&*view, name.clone(), env.now());
+            let announcer = Announcer::new(view.name(), announcement, registry);
+            // These calls also open the connections.
+            let warm = async {
+                if let Some(log) = Canary::log(0) {
+                    report_warm("view table", table.cursor(&log).await.map(|_| ()));
+                }
+            };
+            // A refused announcement is repeated, and fails, in every invocation.
+            let ((), _) = tokio::join!(warm, announcer.announce());
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
             let ports = ProjectorPorts { table, journal, env };
             let projector = Arc::new(Projector::new(view, ports).among(OTHERS));
@@ -174,7 +190,8 @@ fn view(view: Arc<dyn AnyView>) -> ExitCode {
             let sweep = ViewSweep::new(projector.clone(), ports);
             let position = Arc::new(DynamoSweepPosition::new(&aws, name));
             let queue = queue.map(|url| SqsQueue::new(&aws, url));
-            ViewHandler::new(projector, sweep, logs, position).with_queue(queue)
+            let handler = ViewHandler::new(projector, sweep, logs, position).with_queue(queue);
+            handler.with_announcer(announcer)
         },
     )
 }

@@ -1,9 +1,14 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use fanfold::body::announced::{Announcement, AnnouncementConflict};
+use fanfold::with_causes;
 use fanfold_aws::SqsQueue;
 use fanfold_aws::events::{Batch, BatchResponse, Delivery, ViewEvent, view_event};
+use fanfold_pipeline::announce::{AnnounceError, announce};
+use fanfold_pipeline::ports::ViewRegistry;
 use fanfold_pipeline::project::{ATTEMPTS_MAX, Projector};
 use fanfold_pipeline::sweep::ViewSweep;
 use serde_json::json;
@@ -28,6 +33,53 @@ pub struct ViewHandler {
     logs_per_run: usize,
     position: Arc<dyn SweepPosition>,
     queue: Option<SqsQueue>,
+    announcer: Option<Announcer>,
+}
+
+/// Announces the view when the environment starts, and with each run of the sweep. While the announcement
+/// contradicts an earlier one, every invocation fails: nothing is applied, and all messages become
+/// dead letters, which the sweep delivers after a deployment that is right.
+pub struct Announcer {
+    view: String,
+    announcement: Announcement,
+    registry: Arc<dyn ViewRegistry>,
+    /// Whether the last announcement contradicted an earlier one.
+    is_refused: AtomicBool,
+}
+
+impl Announcer {
+    /// Announces the view, whose version is described by `announcement`, in this registry.
+    pub fn new(
+        view: impl Into<String>,
+        announcement: Announcement,
+        registry: Arc<dyn ViewRegistry>,
+    ) -> Self {
+        Self { view: view.into(), announcement, registry, is_refused: AtomicBool::new(false) }
+    }
+
+    /// Announces the view. It fails only if the announcement contradicts an earlier one. Other failures
+    /// are logged: readers then do not find the view until the next run of the sweep.
+    pub async fn announce(&self) -> Result<(), AnnouncementConflict> {
+        let announced = announce(&*self.registry, &self.view, &self.announcement).await;
+        self.is_refused.store(false, Ordering::Relaxed);
+        match announced {
+            Ok(_) => {}
+            Err(AnnounceError::Conflict(conflict)) => {
+                let error = conflict.to_string();
+                tracing::error!(alarm = "view_conflict", error, "the view is not applied");
+                self.is_refused.store(true, Ordering::Relaxed);
+                return Err(conflict);
+            }
+            Err(error @ AnnounceError::Undecodable { .. }) => {
+                let error = with_causes(&error);
+                tracing::error!(alarm = "view_undecodable", error, "readers may not find the view");
+            }
+            Err(AnnounceError::Unavailable(error)) => {
+                tracing::warn!(%error, "the next run of the sweep announces the view");
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ViewHandler {
@@ -40,7 +92,7 @@ impl ViewHandler {
         position: Arc<dyn SweepPosition>,
     ) -> Self {
         let sweep = sweep.with_run_ms(RUN_MS);
-        Self { projector, sweep, logs_per_run, position, queue: None }
+        Self { projector, sweep, logs_per_run, position, queue: None, announcer: None }
     }
 
     /// Sets the queue that is the event source; `None` if SNS calls the Lambda itself.
@@ -48,6 +100,24 @@ impl ViewHandler {
     pub fn with_queue(mut self, queue: Option<SqsQueue>) -> Self {
         self.queue = queue;
         self
+    }
+
+    /// Announces the view with each run of the sweep.
+    #[must_use]
+    pub fn with_announcer(mut self, announcer: Announcer) -> Self {
+        self.announcer = Some(announcer);
+        self
+    }
+
+    /// Announces the view, if it is time or the last announcement was refused.
+    async fn announce(&self, event: &ViewEvent) -> Result<(), InvocationError> {
+        let is_run = matches!(event, ViewEvent::Schedule { .. });
+        match &self.announcer {
+            Some(of) if is_run || of.is_refused.load(Ordering::Relaxed) => {
+                Ok(of.announce().await?)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn of_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
@@ -126,7 +196,9 @@ impl ViewHandler {
 #[async_trait]
 impl Handler for ViewHandler {
     async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
-        match view_event(event)? {
+        let event = view_event(event)?;
+        self.announce(&event).await?;
+        match event {
             ViewEvent::Topic(messages) => self.of_topic(&messages, budget).await,
             ViewEvent::Queue { batch, deliveries } => {
                 self.of_queue(&batch, &deliveries, budget).await

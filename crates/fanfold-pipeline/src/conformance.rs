@@ -16,6 +16,7 @@ mod parked;
 mod rows;
 mod state;
 mod streams;
+mod view_registry;
 mod waits;
 
 pub use bodies::WithBodies;
@@ -26,6 +27,7 @@ pub use parked::parked;
 pub use rows::{rows, scans};
 pub use state::state;
 pub use streams::{command_stream, dead_letters, dead_letters_of_views, message_topics, topic};
+pub use view_registry::view_registry;
 pub use waits::{WaitsPorts, waits};
 
 use std::fmt::Display;

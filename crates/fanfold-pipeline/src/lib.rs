@@ -5,7 +5,7 @@
 //! 3. [`process`] decides commands, appends their entries to the journal and publishes the commits.
 //! 4. [`project`] folds commits into the rows of a view.
 //!
-//! [`sweep`] finds logs that stand still; [`read`] answers callers; [`packing`] publishes commits
+//! [`sweep`] finds logs that stand still; [`announce`] makes a view known; [`read`] answers callers; [`packing`] publishes commits
 //! as messages; [`panics`] lets hosts log panics; [`wiring`] connects the stages to their ports.
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
@@ -13,6 +13,7 @@
 //! projector.) The stages do not depend on Lambda, AWS, HTTP or the embedded engine. Time,
 //! randomness and sleep reach them through the port [`Env`](ports::Env). No task outlives a call.
 
+pub mod announce;
 mod at_once;
 mod backoff;
 mod breach;

@@ -1,20 +1,21 @@
 //! Answers callers with entries of logs and rows of views. A read can wait for an entry, or for a
 //! view to reach a seq.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fanfold::body::{DecodeError, commit};
 use fanfold::entry::Outcome;
 use fanfold::knob::Knob;
-use fanfold::{AnyView, CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
+use fanfold::{CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
 
 use crate::ports::{
-    Commands, Cursor, Env, Journal, ParkedView, Row, RowRange, State, StateItem, Unavailable,
-    ViewTable, Waits,
+    Commands, Cursor, Env, Journal, ParkedView, Row, RowRange, State, StateItem, Unavailable, Waits,
 };
 
 mod lookup;
+mod views;
+
+pub use views::{OpenTable, ServedView, ServedViews};
 
 /// Commits per read of the journal.
 const COMMITS_PER_READ: Knob = Knob::new(100, 1);
@@ -25,15 +26,6 @@ const HOLE_MS: u64 = 1_000;
 /// Source: an answer through Lambda may have 6 MB, which are 4.5 MB in base64; a commit, and the
 /// fields of entries beside their payloads, are well below 1 MB.
 const PAGE_BYTES: Knob = Knob::new(3 * 1024 * 1024, 1_000);
-
-/// A view with the table that holds it.
-#[derive(Clone)]
-pub struct ServedView {
-    /// The view.
-    pub view: Arc<dyn AnyView>,
-    /// Its table.
-    pub table: Arc<dyn ViewTable>,
-}
 
 /// The ports of the reading side, beside the views' tables.
 #[derive(Clone)]
@@ -54,7 +46,7 @@ pub struct ReadPorts {
 #[derive(Clone)]
 pub struct Reads {
     ports: ReadPorts,
-    views: BTreeMap<&'static str, ServedView>,
+    views: Arc<ServedViews>,
     services: Services,
 }
 
@@ -153,7 +145,7 @@ pub enum ViewError {
     #[error("the view `{view}` does not read the service `{service}`")]
     NotItsService {
         /// The view.
-        view: &'static str,
+        view: String,
         /// The service asked for.
         service: String,
     },
@@ -161,7 +153,7 @@ pub enum ViewError {
     #[error("the view `{view}` has no row `{key}` for `{log}`")]
     UnknownRow {
         /// The view.
-        view: &'static str,
+        view: String,
         /// The log.
         log: LogId,
         /// The row asked for.
@@ -169,7 +161,7 @@ pub enum ViewError {
     },
     /// The view is filtered: its cursor may rightly never reach a seq.
     #[error("`seq`: the view `{0}` reads only some event types, so a seq cannot be waited for")]
-    Filtered(&'static str),
+    Filtered(String),
 }
 
 /// The answer of a read that can wait.
@@ -217,15 +209,24 @@ pub struct ViewPage {
 impl ServedView {
     fn page(&self, cursor: Cursor, rows: Vec<Row>, next: Option<RowKey>) -> ViewPage {
         let Cursor { seq, parked, .. } = cursor;
-        ViewPage { version: self.view.version(), seq, parked, rows, next }
+        ViewPage { version: self.version, seq, parked, rows, next }
     }
 }
 
 impl Reads {
     /// Serves these views, and the logs of these services.
-    pub fn new(ports: ReadPorts, views: Vec<ServedView>, services: Services) -> Self {
-        let views = views.into_iter().map(|served| (served.view.name(), served)).collect();
-        Self { ports, views, services }
+    pub fn new(ports: ReadPorts, views: ServedViews, services: Services) -> Self {
+        Self { ports, views: Arc::new(views), services }
+    }
+
+    /// The views that are served, by name.
+    pub async fn views(&self) -> Vec<Arc<ServedView>> {
+        self.views.all().await
+    }
+
+    /// Whether the view is filtered, so that a caller cannot wait for it.
+    pub fn is_filtered(&self, view: &ServedView) -> bool {
+        view.is_filtered(&self.services)
     }
 
     /// The entry at `seq`. Waits for it up to `wait_ms` milliseconds.
@@ -302,8 +303,8 @@ impl Reads {
         seq: Option<Seq>,
         wait_ms: u64,
     ) -> Result<Awaited<ViewPage>, ViewError> {
-        let served = self.view(view, log)?;
-        let cursor = match self.reached(served, log, seq, wait_ms).await? {
+        let served = self.view(view, log).await?;
+        let cursor = match self.reached(&served, log, seq, wait_ms).await? {
             Awaited::Ready(cursor) => cursor,
             Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
         };
@@ -330,8 +331,8 @@ impl Reads {
         seq: Option<Seq>,
         wait_ms: u64,
     ) -> Result<Awaited<ViewPage>, ViewError> {
-        let served = self.view(view, log)?;
-        let cursor = match self.reached(served, log, seq, wait_ms).await? {
+        let served = self.view(view, log).await?;
+        let cursor = match self.reached(&served, log, seq, wait_ms).await? {
             Awaited::Ready(cursor) => cursor,
             Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
         };
@@ -339,7 +340,7 @@ impl Reads {
         let row = rows.map_err(LogError::from)?.pop().flatten();
         let row = row.and_then(|row| Some(Row { key: key.clone(), seq: row.seq, body: row.body? }));
         let row = row.ok_or_else(|| ViewError::UnknownRow {
-            view: served.view.name(),
+            view: served.name.clone(),
             log: log.clone(),
             key: key.clone(),
         })?;
@@ -379,10 +380,11 @@ impl Reads {
         Ok(self.ports.commands.slot(log).await?.map_or(Seq::ZERO, |slot| slot.seq))
     }
 
-    fn view(&self, view: &str, log: &LogId) -> Result<&ServedView, ViewError> {
-        let served = self.views.get(view).ok_or_else(|| ViewError::UnknownView(view.to_owned()))?;
-        if !served.view.services().contains(&log.service()) {
-            let (view, service) = (served.view.name(), log.service().to_owned());
+    async fn view(&self, view: &str, log: &LogId) -> Result<Arc<ServedView>, ViewError> {
+        let served = self.views.get(view).await;
+        let served = served.ok_or_else(|| ViewError::UnknownView(view.to_owned()))?;
+        if served.services.iter().all(|service| service != log.service()) {
+            let (view, service) = (served.name.clone(), log.service().to_owned());
             return Err(ViewError::NotItsService { view, service });
         }
         Ok(served)
@@ -396,9 +398,8 @@ impl Reads {
         seq: Option<Seq>,
         wait_ms: u64,
     ) -> Result<Awaited<Cursor>, ViewError> {
-        let view = served.view.name();
-        if seq.is_some() && served.view.is_filtered(&self.services) {
-            return Err(ViewError::Filtered(view));
+        if seq.is_some() && self.is_filtered(served) {
+            return Err(ViewError::Filtered(served.name.clone()));
         }
         let wanted = seq.unwrap_or(Seq::ZERO);
         let until = self.ports.env.now().plus_ms(wait_ms);
@@ -419,7 +420,7 @@ impl Reads {
             }
             match self.left(until) {
                 ms if ms > 0 && cursor.parked.is_none() => {
-                    self.ports.waits.view(view, log, wanted, ms).await;
+                    self.ports.waits.view(&served.name, &*served.table, log, wanted, ms).await;
                 }
                 _ => return Ok(Awaited::Pending { seq: cursor.seq, parked: cursor.parked }),
             }

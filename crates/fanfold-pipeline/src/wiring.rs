@@ -12,7 +12,7 @@ use crate::ports::{
 };
 use crate::process::{Processor, ProcessorPorts};
 use crate::project::{Projector, ProjectorPorts};
-use crate::read::{ReadPorts, Reads, ServedView};
+use crate::read::{ReadPorts, Reads, ServedView, ServedViews};
 use crate::relay::{Relay, RelayPorts};
 use crate::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
@@ -83,10 +83,14 @@ impl Wiring {
 
     /// Answers callers from the journal and from these views. It panics if one has no table here.
     pub fn reads(&self, views: &Views, services: Services) -> Reads {
+        let table = |view: &dyn AnyView| self.views[view.name()].clone();
+        let served = views.iter().map(|view| ServedView::new(&**view, table(&**view)));
+        self.reads_of(ServedViews::new(served), services)
+    }
+
+    /// Answers callers from the journal and from these views.
+    pub fn reads_of(&self, served: ServedViews, services: Services) -> Reads {
         let Self { commands, journal, state, waits, env, .. } = self.clone();
-        let served = views
-            .iter()
-            .map(|view| ServedView { view: view.clone(), table: self.views[view.name()].clone() });
-        Reads::new(ReadPorts { commands, journal, state, waits, env }, served.collect(), services)
+        Reads::new(ReadPorts { commands, journal, state, waits, env }, served, services)
     }
 }

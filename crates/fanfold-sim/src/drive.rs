@@ -437,7 +437,7 @@ impl Waits for Naps {
         self.0.sleep(ms.min(NAP_MS)).await;
     }
 
-    async fn view(&self, _: &str, _: &LogId, _: Seq, ms: u64) {
+    async fn view(&self, _: &str, _: &dyn ViewTable, _: &LogId, _: Seq, ms: u64) {
         self.0.sleep(ms.min(NAP_MS)).await;
     }
 }

@@ -40,7 +40,7 @@ use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
-use fanfold_pipeline::read::{ReadPorts, Reads, ServedView};
+use fanfold_pipeline::read::{ReadPorts, Reads, ServedView, ServedViews};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
 
@@ -249,7 +249,7 @@ impl Run {
                 memory.clone(),
                 dead_letters.clone(),
             ));
-            served.push(ServedView { view: view.clone(), table: table.clone() });
+            served.push(ServedView::new(&**view, table.clone()));
             executor.spawn(drive::redrive(stage.clone(), view.name(), memory.clone()));
             let (commands, dead_letters) = (commands.clone(), dead_letters.clone());
             let ports = ViewSweepPorts { commands, dead_letters };
@@ -272,7 +272,7 @@ impl Run {
         executor.spawn(drive::sweep(stage.clone(), sweep.clone()));
         let waits = Arc::new(drive::Naps(world.clone()));
         let ports = ReadPorts { commands, journal, state, waits, env };
-        let reads = Reads::new(ports, served, services);
+        let reads = Reads::new(ports, ServedViews::new(served), services);
         executor.spawn(clients::read(stage.clone(), reads, clients.clone()));
         let habits = Habits::draw(world);
         for _ in 0..habits.clients {

@@ -13,6 +13,7 @@ mod parked;
 mod state;
 mod sweep_position;
 mod table;
+mod view_registry;
 mod view_table;
 
 pub use commands::{BUCKETS, DynamoCommands, bucket};
@@ -20,4 +21,5 @@ pub use journal::DynamoJournal;
 pub use parked::DynamoParked;
 pub use state::DynamoState;
 pub use sweep_position::DynamoSweepPosition;
+pub use view_registry::DynamoViewRegistry;
 pub use view_table::DynamoViewTable;

@@ -62,7 +62,7 @@ impl<'a, const N: usize> Query<'a, N> {
     }
 }
 
-/// One page of a query: at most 1 MB.
+/// One page of a query or a scan: at most 1 MB.
 pub(super) struct Page {
     pub items: Vec<Item>,
     /// The key after which to continue; `None` at the end.
@@ -335,6 +335,29 @@ impl Table {
             .set_exclusive_start_key(start)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = self.call("Query");
+        let sent = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
+        let output = sent.map_err(|error| error.unavailable(self.hop))?;
+        self.aws.meter.read(output.consumed_capacity());
+        let items = output.items.unwrap_or_default();
+        Ok(Page { items, next: output.last_evaluated_key.filter(|key| !key.is_empty()) })
+    }
+
+    /// At most `limit` items of the table, from the key `start` on.
+    pub(super) async fn scan(
+        &self,
+        limit: usize,
+        start: Option<Item>,
+    ) -> Result<Page, Unavailable> {
+        let request = self
+            .aws
+            .dynamodb
+            .scan()
+            .table_name(&self.name)
+            .consistent_read(self.consistent)
+            .limit(i32::try_from(limit.max(1)).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(start)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("Scan");
         let sent = self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await;
         let output = sent.map_err(|error| error.unavailable(self.hop))?;
         self.aws.meter.read(output.consumed_capacity());

@@ -1,13 +1,12 @@
 //! The conformance suite of the ports on DynamoDB.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use fanfold::{LogId, Time};
 use fanfold_aws::dynamo::{
-    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable,
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewRegistry, DynamoViewTable,
 };
 use fanfold_aws::names::attribute::{CLOSED, PK};
 use fanfold_aws::{PollingWaits, SystemEnv};
@@ -69,15 +68,20 @@ async fn the_view_table_conforms() {
 }
 
 #[tokio::test]
+async fn the_view_registry_conforms() {
+    let dynamo = Dynamo::start().await;
+    conformance::view_registry(&DynamoViewRegistry::new(&dynamo.aws, dynamo.tables.views())).await;
+}
+
+#[tokio::test]
 async fn the_waits_conform() {
     let dynamo = Dynamo::start().await;
     let env: Arc<dyn Env> = Arc::new(SystemEnv);
     let journal: Arc<dyn Journal> =
         Arc::new(DynamoJournal::new(&dynamo.aws, dynamo.tables.journal()));
     let table: Arc<dyn ViewTable> = Arc::new(DynamoViewTable::new(&dynamo.aws, dynamo.view()));
-    let views = BTreeMap::from([("balances".to_owned(), table.clone())]);
     let ports = conformance::WaitsPorts {
-        waits: &PollingWaits::new(journal.clone(), views, env.clone()),
+        waits: &PollingWaits::new(journal.clone(), env.clone()),
         journal: &*journal,
         view: "balances",
         table: &*table,

@@ -138,7 +138,7 @@ async fn a_wait_reads_no_commit_twice() {
     let journal = Arc::new(DynamoJournal::new(&dynamo.aws, dynamo.tables.journal()));
     let elsewhere = DynamoJournal::new(&dynamo.aws, dynamo.tables.journal());
     elsewhere.append(&log(), &commit(1, 1, 99_000)).await.expect("an append");
-    let waits = PollingWaits::new(journal, [].into(), Arc::new(SystemEnv));
+    let waits = PollingWaits::new(journal, Arc::new(SystemEnv));
     let (spent, ()) = cost(&dynamo, waits.entry(&log(), Seq(2), 500)).await;
     // Reads at 0, 50, 150, 350 and 500 ms, of which the first reads the commit.
     assert!((26.0..=29.0).contains(&spent.0), "{spent:?}");

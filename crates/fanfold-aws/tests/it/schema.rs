@@ -12,6 +12,7 @@ pub(crate) async fn make_tables(client: &Client, tables: &Tables) {
     use ScalarAttributeType::{N, S};
     make(client, &tables.commands(), &[(PK, S)], Some((BUCKET, PK))).await;
     make(client, &tables.journal(), &[(PK, S), (SK, N)], None).await;
+    make(client, &tables.views(), &[(PK, S)], None).await;
     for name in [tables.state(), tables.parked(), tables.view("balances", 1)] {
         make_table(client, &name).await;
     }

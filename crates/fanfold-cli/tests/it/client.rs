@@ -171,6 +171,13 @@ fn rows_of_a_view_are_printed_in_the_range_and_order_asked_for() {
     let one = json_of(&view(&["a2"], 0).0[0]);
     assert_eq!((&one["rowSeq"], &one["row"]["balance"]), (&json!(2), &json!(0)));
 
+    let served: Vec<Value> = lines(&up.client(&["view"]), 0).iter().map(|l| json_of(l)).collect();
+    let names: Vec<&Value> = served.iter().map(|served| &served["view"]).collect();
+    assert_eq!(names, ["balances", "statement", "totals"]);
+    assert!(served[0]["since"].is_u64(), "{}", served[0]);
+    let output = up.client(&["view", "balances"]);
+    assert_eq!(output.status.code(), Some(2), "the log is missing: {}", stderr(&output));
+
     let (none, error) = view(&["b"], 1);
     assert!(none.is_empty());
     assert_eq!(error.lines().count(), 1, "{error}");

@@ -10,6 +10,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fanfold::body::announced::AnnouncementConflict;
+
 use super::{StoreError, command_log};
 use crate::disk::{Disk, DiskFile};
 use crate::rising::Rising;
@@ -81,6 +83,9 @@ pub enum OpenError {
         .0.display()
     )]
     NoFormat(PathBuf),
+    /// The folder has rows of the same version of a view, but of other services or event types.
+    #[error(transparent)]
+    View(#[from] AnnouncementConflict),
     /// The folder's data cannot be read.
     #[error("the folder {} cannot be opened", .path.display())]
     Broken {

@@ -1,4 +1,4 @@
-//! The ports that keep all their data in tables: journal, state, parked, views, dead letters.
+//! The ports that keep all their data in tables: journal, state, parked, views and their registry, dead letters.
 //!
 //! | table | key | value, big-endian |
 //! |---|---|---|
@@ -11,6 +11,7 @@
 //! | | log, 0, `r`, row key | `[seq u64][expires u64][1][body]`; a tombstone ends with `[0]` |
 //! | | log, 0, `t`, expires (u64), row key | empty: finds the expired tombstones |
 //! | `meta` | `done`, `run`, `gaps`, `shards` | see `store`, `recovery`, `ports` |
+//! | | `view/NAME` | the announced versions of a view |
 //!
 //! No name has a zero byte, so the items of a log stand together, in order.
 
@@ -19,6 +20,7 @@ mod journal;
 mod parked;
 mod state;
 mod view;
+mod view_registry;
 
 use bytes::Bytes;
 use fanfold::LogId;
@@ -29,6 +31,7 @@ pub use journal::StoredJournal;
 pub use parked::StoredParked;
 pub use state::StoredState;
 pub use view::StoredView;
+pub use view_registry::StoredViewRegistry;
 
 /// The most keys that one read takes (see the ports).
 const KEYS_MAX: usize = 1_000;

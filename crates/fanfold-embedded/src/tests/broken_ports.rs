@@ -307,8 +307,8 @@ impl Waits for Broken {
         }
     }
 
-    async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64) {
-        self.0.waits.view(view, log, seq, ms).await;
+    async fn view(&self, view: &str, table: &dyn ViewTable, log: &LogId, seq: Seq, ms: u64) {
+        self.0.waits.view(view, table, log, seq, ms).await;
     }
 }
 

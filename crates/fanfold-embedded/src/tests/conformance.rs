@@ -73,6 +73,11 @@ fn view_table() {
 }
 
 #[test]
+fn view_registry() {
+    block_on(conformance::view_registry(&*ports(Arc::new(SystemEnv)).view_registry));
+}
+
+#[test]
 fn command_stream() {
     let stream = MemoryStream::new(3, ROOMY, Arc::new(SystemEnv));
     let arrived = async || {

@@ -1,9 +1,12 @@
 //! A durable engine that is shut down and opened again.
 
-use crate::Engine;
 use crate::shards::ShardId;
 use crate::store::OpenError;
-use fanfold::Seq;
+use crate::{Config, Engine};
+use fanfold::{Recorded, RowKey, Seq, View, Views};
+use fanfold_pipeline::read::ServedView;
+use ledger::views::Balances;
+use std::sync::Arc;
 
 use super::engine::{balance, config, request, send};
 
@@ -69,4 +72,55 @@ async fn a_second_engine_cannot_open_the_folder() {
     assert!(matches!(Engine::open(config(), folder.path()), Err(OpenError::Locked(_))));
     assert!(engine.shutdown().await, "nothing was left");
     assert!(Engine::open(config(), folder.path()).is_ok());
+}
+
+/// `balances`, but of other event types than the one that ships.
+struct OtherBalances<const VERSION: u32>;
+
+impl<const VERSION: u32> View for OtherBalances<VERSION> {
+    const NAME: &'static str = "balances";
+    const VERSION: u32 = VERSION;
+    const SERVICES: &'static [&'static str] = Balances::SERVICES;
+    const EVENTS: &'static [(&'static str, u32)] = &[("opened", 1)];
+    type Event = ledger::Event;
+    type Row = u64;
+
+    fn rows(_: &Recorded<ledger::Event>) -> Vec<RowKey> {
+        vec![]
+    }
+
+    fn apply(row: Option<u64>, _: &RowKey, _: &Recorded<ledger::Event>) -> Option<u64> {
+        row
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_other_event_types_needs_another_version() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = async |views: Views| {
+        let engine = Engine::open(Config { views, ..config() }, folder.path())?;
+        assert!(engine.recovered().await);
+        let served = engine.reads().views().await;
+        let of = |view: &Arc<ServedView>| (view.version, view.since);
+        let found: Vec<_> = served.iter().filter(|view| view.name == "balances").map(of).collect();
+        assert!(engine.shutdown().await, "nothing was left");
+        Ok::<_, OpenError>(found[0])
+    };
+    let (version, since) = served(config().views).await.expect("it opens");
+    assert!(version == 1 && since.is_some(), "{since:?}");
+    assert_eq!(
+        served(config().views).await.expect("it opens"),
+        (1, since),
+        "since the first start"
+    );
+    let error = served(Views::new().with::<OtherBalances<1>>()).await.expect_err("a conflict");
+    let OpenError::View(conflict) = error else { panic!("{error}") };
+    let conflict = conflict.to_string();
+    assert!(conflict.starts_with("the view `balances` has announced version 1"), "{conflict}");
+    assert!(conflict.contains("raise its `VERSION`"), "{conflict}");
+    let (version, second) =
+        served(Views::new().with::<OtherBalances<2>>()).await.expect("it opens");
+    assert!(version == 2 && second > since, "{second:?}");
+    let (version, third) = served(config().views).await.expect("back to the first version");
+    assert!(version == 1 && third > second, "{third:?}");
 }

@@ -49,7 +49,10 @@ async fn no_append_is_missed() {
             tasks.spawn(async move {
                 for seq in 1..=SEQS {
                     waiter.waits.entry(&log_id, Seq(seq), LONG_MS).await;
-                    waiter.waits.view("balances", &log_id, Seq(seq), LONG_MS).await;
+                    waiter
+                        .waits
+                        .view("balances", &*waiter.views["balances"], &log_id, Seq(seq), LONG_MS)
+                        .await;
                     let tail = waiter.journal.tail(&log_id).await.expect("memory");
                     assert!(tail >= Seq(seq), "the wait for {seq} ended at {tail}");
                 }
@@ -84,7 +87,9 @@ async fn a_write_between_two_steps_of_a_wait_ends_it() {
         let interleaved = interleave(write);
         let wait = match is_view {
             false => memory.waits.entry(&log, Seq(1), LONG_MS),
-            true => memory.waits.view("balances", &log, Seq(1), LONG_MS),
+            true => {
+                memory.waits.view("balances", &*memory.views["balances"], &log, Seq(1), LONG_MS)
+            }
         };
         timeout(Duration::from_millis(10), wait).await.expect("the wait ends at once");
         drop(interleaved);
@@ -111,7 +116,7 @@ async fn a_wait_for_a_view_ends_when_the_view_is_parked() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         memory.views["balances"].park(&log, Seq::ZERO, &parked).await.expect("memory");
     };
-    let wait = memory.waits.view("balances", &log, Seq(1), LONG_MS);
+    let wait = memory.waits.view("balances", &*memory.views["balances"], &log, Seq(1), LONG_MS);
     let both = async { futures::join!(wait, park) };
     timeout(Duration::from_millis(10), both).await.expect("the waits end at once");
 }
@@ -120,6 +125,6 @@ async fn a_wait_for_a_view_ends_when_the_view_is_parked() {
 async fn a_wait_for_an_unknown_view_ends_at_once() {
     let memory = memory();
     let log: LogId = "ledger/org:acme".parse().expect("a log");
-    let wait = memory.waits.view("nothing", &log, Seq(1), LONG_MS);
+    let wait = memory.waits.view("nothing", &*memory.views["balances"], &log, Seq(1), LONG_MS);
     timeout(Duration::from_millis(10), wait).await.expect("at once");
 }

@@ -16,6 +16,7 @@ pub fn openapi(of: &Description, wait_ms_max: u64) -> Value {
         paths.insert(format!("/logs/{service}/{{partition}}"), entries(service, wait_ms_max));
         paths.insert(format!("/logs/{service}/{{partition}}/{{seq}}"), entry(service, wait_ms_max));
     }
+    paths.insert("/views".to_owned(), views());
     for (view, described) in &of.views {
         for service in &described.services {
             let path = format!("/views/{view}/{service}/{{partition}}");
@@ -163,6 +164,15 @@ fn entry(service: &str, wait_ms_max: u64) -> Value {
         "tags": ["logs"],
         "parameters": [of_partition(), in_path("seq", "Its position", seq(1)), wait("it", wait_ms_max), raw()],
         "responses": answers(&[("200", found), ("202", answer("It is not there yet.", "Pending"))]),
+    } })
+}
+
+fn views() -> Value {
+    json!({ "get": {
+        "operationId": "views",
+        "summary": "The views that are served, also those of other apps",
+        "tags": ["views"],
+        "responses": answers(&[("200", answer("The views, by name.", "Views"))]),
     } })
 }
 

@@ -85,6 +85,7 @@ pub(super) fn components(of: &Description) -> Map<String, Value> {
     all.insert("Receipt".to_owned(), receipt());
     all.insert("Results".to_owned(), results());
     all.insert("Pending".to_owned(), pending());
+    all.insert("Views".to_owned(), views());
     all.insert("Parked".to_owned(), parked());
     all.insert("Problem".to_owned(), problem());
     all
@@ -271,6 +272,25 @@ fn pending() -> Value {
     schema["description"] =
         json!("It is not there yet; `seq` is what the log or the view has reached.");
     schema
+}
+
+fn views() -> Value {
+    let texts = json!({ "type": "array", "items": { "type": "string" } });
+    let view = object(
+        &["view", "version", "services", "events", "awaitable", "since"],
+        json!({
+            "view": { "type": "string" },
+            "version": { "type": "integer", "minimum": 0 },
+            "services": texts,
+            "events": texts,
+            "awaitable": { "description": "Whether `seq` and `wait` can be given.", "type": "boolean" },
+            "since": {
+                "description": "When it was announced, in milliseconds since 1970; null if it was not yet.",
+                "type": ["integer", "null"], "minimum": 0,
+            },
+        }),
+    );
+    object(&["views"], json!({ "views": { "type": "array", "items": view } }))
 }
 
 fn parked() -> Value {

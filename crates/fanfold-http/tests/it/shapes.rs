@@ -169,3 +169,15 @@ async fn a_parked_view_shows_why() {
         r#"{"status":"pending","seq":0,"parked":{"seq":1,"reason":"no","at":7}}"#
     );
 }
+
+#[tokio::test]
+async fn the_views_are_listed() {
+    let edge = Edge::new();
+    let events = r#"["closed","deposited","opened","received","sent","withdrawn"]"#;
+    let expected = format!(
+        r#"{{"views":[{{"view":"balances","version":1,"services":["ledger"],"events":{events},"awaitable":true,"since":null}}]}}"#
+    );
+    assert_eq!(edge.get("/views").await.expect(200).text, expected);
+    let refused = edge.get("/views?limit=1").await.expect(400).text;
+    assert!(refused.contains("`limit`: unknown parameter, none is known here"), "{refused}");
+}

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_http_client::test_util::infallible_client_fn;
+use bytes::Bytes;
 use fanfold::Seq;
+use fanfold::body::announced::{Announced, Announcement};
 use fanfold_aws::{Aws, SqsQueue, of_emulator};
 use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
-use fanfold_lambda::{InvocationError, Reply};
-use fanfold_pipeline::ports::{Env, ViewTable};
+use fanfold_lambda::{Announcer, InvocationError, Reply};
+use fanfold_pipeline::ports::{Env, Unavailable, ViewRegistry, ViewTable};
 use serde_json::{Value, json};
 
 use crate::world::{World, by_queue, by_topic, failures, letter, log, schedule};
@@ -147,4 +149,97 @@ async fn an_event_of_another_kind_is_an_error() {
         let error = world.call(&world.balances, &event).await.unwrap_err().to_string();
         assert!(error.starts_with("expected messages of SNS or SQS, or a scheduled"), "{error}");
     }
+}
+
+fn announcer(world: &World, version: u32, events: &[&str]) -> Announcer {
+    let announcement = Announcement {
+        version,
+        services: vec!["ledger".to_owned()],
+        events: events.iter().map(|kind| (*kind).to_owned()).collect(),
+        table: format!("stack-view-balances-v{version}"),
+        since: world.clock.now(),
+    };
+    Announcer::new("balances", announcement, world.memory.view_registry.clone())
+}
+
+async fn announced(world: &World) -> Option<u32> {
+    let stored = world.memory.view_registry.get("balances").await.unwrap();
+    Some(Announced::decode(&stored?).unwrap().last()?.version)
+}
+
+#[tokio::test]
+async fn a_run_of_the_sweep_announces_the_view() {
+    let mut world = World::new();
+    let messages = messages(&world).await;
+    let announcer = announcer(&world, 3, &["opened"]);
+    world.balances = world.balances.with_announcer(announcer);
+    world.answer(&world.balances, &by_topic(&messages[0])).await;
+    assert_eq!(announced(&world).await, None, "messages announce nothing");
+    world.answer(&world.balances, &schedule()).await;
+    assert_eq!(announced(&world).await, Some(3));
+    // Another environment has announced an older version since: the run makes up for it.
+    let older = self::announcer(&world, 2, &["opened"]);
+    older.announce().await.expect("no conflict");
+    assert_eq!(announced(&world).await, Some(2));
+    world.answer(&world.balances, &schedule()).await;
+    assert_eq!(announced(&world).await, Some(3));
+}
+
+#[tokio::test]
+async fn a_view_that_contradicts_what_it_announced_applies_nothing() {
+    let mut world = World::new();
+    let messages = messages(&world).await;
+    announcer(&world, 1, &["opened"]).announce().await.expect("it is the first");
+    let changed = announcer(&world, 1, &["closed", "opened"]);
+    changed.announce().await.expect_err("as when the environment starts");
+    world.balances = world.balances.with_announcer(changed);
+    for event in [by_topic(&messages[0]), by_queue(&messages, 1, true), schedule()] {
+        let error = world.call(&world.balances, &event).await.expect_err("a conflict");
+        let InvocationError::Announcement(conflict) = error else { panic!("{error}") };
+        assert!(conflict.to_string().contains("raise its `VERSION`"), "{conflict}");
+    }
+    assert_eq!(cursor(&world, "a").await, None, "nothing is applied");
+    // A deployment with a higher version goes on.
+    world.balances = {
+        let next = announcer(&world, 2, &["closed", "opened"]);
+        world.balances.with_announcer(next)
+    };
+    world.answer(&world.balances, &schedule()).await;
+    world.answer(&world.balances, &by_topic(&messages[0])).await;
+    assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
+}
+
+/// Readers do not find a new view in time, but it is applied.
+#[tokio::test]
+async fn a_registry_that_fails_does_not_stop_the_view() {
+    struct Fails;
+
+    #[async_trait::async_trait]
+    impl ViewRegistry for Fails {
+        async fn get(&self, _: &str) -> Result<Option<Bytes>, Unavailable> {
+            Err(Unavailable::Refused { hop: "registry of views", message: "no table".to_owned() })
+        }
+
+        async fn replace(
+            &self,
+            _: &str,
+            _: Option<&Bytes>,
+            _: &Bytes,
+        ) -> Result<bool, Unavailable> {
+            Ok(false)
+        }
+
+        async fn list(&self, _: usize) -> Result<Vec<(String, Bytes)>, Unavailable> {
+            Ok(Vec::new())
+        }
+    }
+
+    let mut world = World::new();
+    let messages = messages(&world).await;
+    let view = Announcement::of(&**world.views.get("balances").unwrap(), "t", world.clock.now());
+    world.balances =
+        world.balances.with_announcer(Announcer::new("balances", view, Arc::new(Fails)));
+    world.answer(&world.balances, &schedule()).await;
+    world.answer(&world.balances, &by_topic(&messages[0])).await;
+    assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
 }

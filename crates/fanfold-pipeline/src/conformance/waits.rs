@@ -63,7 +63,7 @@ impl WaitsPorts<'_> {
             cursor.unwrap_or_default().seq >= Seq(seq)
         };
         while !reached().await {
-            self.waits.view(self.view, log, Seq(seq), LONG_MS).await;
+            self.waits.view(self.view, self.table, log, Seq(seq), LONG_MS).await;
         }
     }
 }
@@ -85,7 +85,7 @@ async fn a_wait_for_a_reached_seq_returns_at_once(ports: &WaitsPorts<'_>, prefix
     for seq in [Seq(1), Seq(3)] {
         let entry = ports.waits.entry(&log, seq, LONG_MS);
         ports.soon("waiting for an entry that is there", entry).await;
-        let view = ports.waits.view(ports.view, &log, seq, LONG_MS);
+        let view = ports.waits.view(ports.view, ports.table, &log, seq, LONG_MS);
         ports.soon("waiting for a view that is there", view).await;
     }
 }
@@ -98,7 +98,7 @@ async fn waits_end_when_time_is_over(ports: &WaitsPorts<'_>, prefix: &str) {
         for ms in [0, 1, 50] {
             let entry = ports.waits.entry(log, Seq(2), ms);
             ports.soon("a wait for an entry that does not come", entry).await;
-            let view = ports.waits.view(ports.view, log, Seq(2), ms);
+            let view = ports.waits.view(ports.view, ports.table, log, Seq(2), ms);
             ports.soon("a wait for a view that does not come", view).await;
         }
     }

@@ -22,6 +22,7 @@ mod parked;
 mod state;
 mod stream;
 mod topic;
+mod view_registry;
 mod view_table;
 mod waits;
 
@@ -36,6 +37,7 @@ pub use state::{Guarded, State, StateItem};
 pub(crate) use stream::put_len;
 pub use stream::{CommandStream, StreamRecord};
 pub use topic::{DeadLetter, DeadLetters, PublishError, Topic};
+pub use view_registry::ViewRegistry;
 pub use view_table::{
     Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
     ViewTable,

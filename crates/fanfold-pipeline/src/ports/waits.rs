@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use fanfold::{LogId, Seq};
 
+use super::ViewTable;
+
 /// Waiting for a log or a view to reach a seq. Holds no thread.
 ///
 /// Both calls return when the seq is reached, or after about `ms` milliseconds. They MUST return at
@@ -11,6 +13,7 @@ pub trait Waits: Send + Sync {
     /// Waits until the journal has the entry.
     async fn entry(&self, log: &LogId, seq: Seq, ms: u64);
 
-    /// Waits until the view's cursor is at `seq` or above.
-    async fn view(&self, view: &str, log: &LogId, seq: Seq, ms: u64);
+    /// Waits until the cursor in the view's table is at `seq` or above. Returns at once if the view
+    /// is parked.
+    async fn view(&self, view: &str, table: &dyn ViewTable, log: &LogId, seq: Seq, ms: u64);
 }

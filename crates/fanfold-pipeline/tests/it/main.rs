@@ -2,6 +2,7 @@
 //! sentences of `docs/design.md` about the data and the stages. `mutations/` shows for many of
 //! these that a test fails when the sentence does not hold.
 
+mod announced;
 mod audit;
 mod check;
 mod crash;

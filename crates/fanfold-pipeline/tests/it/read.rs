@@ -333,7 +333,7 @@ fn a_filtered_view_cannot_be_waited_for() {
         applied(&world.projector("resets"), [&message]).await;
         let reads = world.reads();
         let error = page(&reads, "resets", Some(1)).await.expect_err("it is filtered");
-        assert!(matches!(error, ViewError::Filtered("resets")), "{error}");
+        assert!(matches!(&error, ViewError::Filtered(view) if view == "resets"), "{error}");
         // Without a seq it is read like any other view.
         assert_eq!(ready(page(&reads, "resets", None).await).seq, Seq(1));
     });

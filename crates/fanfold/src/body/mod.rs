@@ -9,10 +9,12 @@
 //! | [`head`] | state, the head item | JSON object: time, `prev`, windows |
 //! | [`parked`] | parked table | JSON object: the reason, and the command |
 //! | [`lease`] | parked table | JSON object: a call that has not returned |
+//! | [`announced`] | table of views | JSON object: the versions of a view |
 //! | [`notification`] | topic | CloudEvents 1.0 batch, no envelope |
 //!
 //! Keys inside are short where the body is billed by its size.
 
+pub mod announced;
 pub mod commit;
 pub mod envelope;
 pub mod head;

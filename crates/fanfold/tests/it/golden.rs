@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
+use fanfold::body::announced::{Announced, Announcement};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::body::notification::{self, Commit, ReceivedCommit};
@@ -256,6 +257,22 @@ fn attempts_have_their_golden_bytes() {
             assert_eq!(ProcessorLease::decode(golden).unwrap(), attempt);
         });
     }
+}
+
+#[test]
+fn announcements_have_their_golden_bytes() {
+    let of = |version: u32| Announcement {
+        version,
+        services: vec!["ledger".to_owned()],
+        events: vec!["closed".to_owned(), "opened".to_owned()],
+        table: format!("shop-view-totals-v{version}"),
+        since: Time(1_795_401_660_123),
+    };
+    let first = Announced::default().with("totals", of(1)).unwrap().unwrap();
+    let announced = first.with("totals", of(2)).unwrap().unwrap();
+    check("announced.v1.txt", &announced.encode().unwrap(), |golden| {
+        assert_eq!(Announced::decode(golden).unwrap(), announced);
+    });
 }
 
 /// Commits of several logs, with entries of all kinds. One of them is too large to be inline.

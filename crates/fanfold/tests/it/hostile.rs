@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use fanfold::body::announced::{Announced, Announcement};
 use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
 use fanfold::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::body::parked::{Content, Parked, Reason};
@@ -21,7 +22,7 @@ use crate::samples::{command, commit_body, entries_of_all_kinds, id, user, valid
 /// Reads a body, and uses the value.
 type Decoder = fn(&[u8]) -> Result<(), DecodeError>;
 
-const DECODERS: [(&str, Decoder); 9] = [
+const DECODERS: [(&str, Decoder); 10] = [
     ("slot", |bytes| slot::decode(bytes).map(drop)),
     ("record", |bytes| {
         let record = Record::decode(bytes)?;
@@ -42,6 +43,9 @@ const DECODERS: [(&str, Decoder); 9] = [
     ("document", |bytes| decode_document(bytes).map(drop)),
     ("parked", |bytes| Parked::decode(bytes).map(|parked| drop(parked.identity()))),
     ("attempt", |bytes| ProcessorLease::decode(bytes).map(drop)),
+    ("announced", |bytes| {
+        Announced::decode(bytes).map(|announced| drop(announced.last().cloned()))
+    }),
     ("notification", |bytes| {
         for commit in notification::decode(&String::from_utf8_lossy(bytes))? {
             let mut seqs: Vec<Seq> = vec![commit.first];
@@ -65,7 +69,7 @@ fn decoder(name: &str) -> Decoder {
 }
 
 /// A body for each decoder, in the decoders' order.
-fn bodies() -> [Vec<u8>; 9] {
+fn bodies() -> [Vec<u8>; 10] {
     let commands = [1, 2].map(|n| command(user("ann"), n, "deposit", &json!({ "amount": n })));
     let slot = slot::encode(&[&commands[0], &commands[1]]).unwrap().remove(0).1;
     let part = Part { last: Seq(18), n: 2, at: Time(5), body: &slot };
@@ -80,6 +84,14 @@ fn bodies() -> [Vec<u8>; 9] {
     let [content, _] = commands;
     let lease = Lease { attempts: 3, at: Time(5), until: Time(65), owner: 7 };
     let content = Content::Command(content);
+    let announcement = Announcement {
+        version: 1,
+        services: vec!["ledger".to_owned()],
+        events: vec!["opened".to_owned()],
+        table: "view-totals-v1".to_owned(),
+        since: Time(5),
+    };
+    let announced = Announced::default().with("totals", announcement).unwrap().unwrap();
     let parked = Parked { reason: Reason::Gap, at: Time(5), detail: "gap".to_owned(), content };
     let record = record.encode().unwrap();
     [
@@ -91,6 +103,7 @@ fn bodies() -> [Vec<u8>; 9] {
         encode_document(br#"{"balance":100}"#),
         parked.encode().unwrap(),
         ProcessorLease { lease, step: Step::Deciding(Seq(17)) }.encode().unwrap(),
+        announced.encode().unwrap(),
         notification(),
     ]
 }

@@ -22,6 +22,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("api", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
     ("api", "JournalTable.Arn", "dynamodb: Query"),
     ("api", "StateTable.Arn", "dynamodb: GetItem"),
+    ("api", "ViewsTable.Arn", "dynamodb: Scan"),
     ("api", VIEW_TABLES, "dynamodb: GetItem Query"),
     ("relay", "CommandsTable.StreamArn", "dynamodb: DescribeStream GetRecords GetShardIterator"),
     ("relay", "CommandsTable.Arn/stream/*", "dynamodb: ListStreams"),
@@ -50,6 +51,10 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
 /// tables are named by ARN.
 const OF_A_VIEW: &[(&str, &str)] = &[
     ("{}Table.Arn", "dynamodb: BatchGetItem GetItem PutItem UpdateItem"),
+    (
+        "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-views",
+        "dynamodb: GetItem PutItem",
+    ),
     (
         "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-journal",
         "dynamodb: Query",

@@ -64,6 +64,7 @@ fn the_tables_are_those_that_the_code_uses() {
         (names.journal(), journal),
         (names.state(), shape(&[(SK, "S")])),
         (names.parked(), parked),
+        (names.views(), shape(&[])),
         (names.view(Balances::NAME, Balances::VERSION), view()),
         (names.view(Statement::NAME, Statement::VERSION), view()),
         (names.view(Totals::NAME, Totals::VERSION), view()),
@@ -121,7 +122,7 @@ fn a_given_key_encrypts_tables_stream_queues_and_topic() {
     let key = "arn:aws:kms:eu-central-1:111122223333:key/k";
     let template = Template::with(&[("KmsKeyArn", key), ("ViewDelivery", "queue")]);
     let all = [
-        ("AWS::DynamoDB::Table", "/SSESpecification/KMSMasterKeyId", 7),
+        ("AWS::DynamoDB::Table", "/SSESpecification/KMSMasterKeyId", 8),
         ("AWS::Kinesis::Stream", "/StreamEncryption/KeyId", 1),
         ("AWS::SQS::Queue", "/KmsMasterKeyId", 6),
     ];

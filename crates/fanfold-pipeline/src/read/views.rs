@@ -1,0 +1,190 @@
+//! The views that a host serves: its own, and those that others have announced.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fanfold::body::announced::{Announced, Announcement};
+use fanfold::{AnyView, Services, Time};
+
+use crate::ports::{Env, ViewRegistry, ViewTable};
+
+/// How long a list of announced views is served, in milliseconds. Source: our choice; a new view
+/// appears after at most this time, and each process makes at most one call in it.
+const LIST_MS: u64 = 5_000;
+/// The most announced views. Source: our choice; some 300 bytes each, and one page of DynamoDB's.
+const ANNOUNCED_MAX: usize = 1_000;
+
+/// A view with the table that holds it.
+#[derive(Clone)]
+pub struct ServedView {
+    /// The view's name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// The services whose logs it reads.
+    pub services: Vec<String>,
+    /// The event types that it understands.
+    pub events: Vec<String>,
+    /// When the version was announced; `None` if the host serves it by itself.
+    pub since: Option<Time>,
+    /// Its table.
+    pub table: Arc<dyn ViewTable>,
+}
+
+/// Opens the table of an announced view by the table's name; `None` if the name is not one that
+/// this host may read.
+pub type OpenTable = Box<dyn Fn(&str) -> Option<Arc<dyn ViewTable>> + Send + Sync>;
+
+type ByName = BTreeMap<String, Arc<ServedView>>;
+
+/// The views that a host serves.
+pub struct ServedViews {
+    own: ByName,
+    announced: Option<AnnouncedViews>,
+}
+
+/// The views of a registry. The first request after [`LIST_MS`] reads the registry again. Requests
+/// beside it, and those after a failure, are answered by the list before.
+struct AnnouncedViews {
+    registry: Arc<dyn ViewRegistry>,
+    open: OpenTable,
+    env: Arc<dyn Env>,
+    listed: Mutex<Listed>,
+}
+
+struct Listed {
+    views: Arc<ByName>,
+    /// When the list is read again; `None` while a request reads it.
+    due: Option<Time>,
+}
+
+impl ServedView {
+    /// The view, in this table.
+    pub fn new(view: &dyn AnyView, table: Arc<dyn ViewTable>) -> Self {
+        let announcement = Announcement::of(view, "", Time::default());
+        Self { since: None, ..Self::announced(view.name(), &announcement, table) }
+    }
+
+    /// The view as it is announced, in this table.
+    pub fn announced(name: &str, announcement: &Announcement, table: Arc<dyn ViewTable>) -> Self {
+        let Announcement { version, services, events, since, .. } = announcement.clone();
+        Self { name: name.to_owned(), version, services, events, since: Some(since), table }
+    }
+
+    /// Whether the view understands fewer event types than one of its services has. Its cursor may
+    /// then rightly stay behind the log's tail, so a caller cannot wait for it.
+    pub fn is_filtered(&self, services: &Services) -> bool {
+        let of_its = self.services.iter().filter_map(|name| services.get(name));
+        let mut kinds = of_its.flat_map(|service| service.events());
+        kinds.any(|(kind, _)| self.events.iter().all(|event| event != kind))
+    }
+}
+
+impl ServedViews {
+    /// Only these.
+    pub fn new(views: impl IntoIterator<Item = ServedView>) -> Self {
+        let own = views.into_iter().map(|view| (view.name.clone(), Arc::new(view)));
+        Self { own: own.collect(), announced: None }
+    }
+
+    /// Also those of the registry. One that is announced is served as it is announced, also if it is
+    /// one of the host's own.
+    #[must_use]
+    pub fn with_announced(
+        self,
+        registry: Arc<dyn ViewRegistry>,
+        open: OpenTable,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        let listed = Listed { views: Arc::new(self.own.clone()), due: Some(Time::default()) };
+        let listed = Mutex::new(listed);
+        Self { announced: Some(AnnouncedViews { registry, open, env, listed }), ..self }
+    }
+
+    /// The view of this name.
+    pub(super) async fn get(&self, name: &str) -> Option<Arc<ServedView>> {
+        match &self.announced {
+            None => self.own.get(name).cloned(),
+            Some(announced) => announced.current(&self.own).await.get(name).cloned(),
+        }
+    }
+
+    /// All views, by name.
+    pub(super) async fn all(&self) -> Vec<Arc<ServedView>> {
+        match &self.announced {
+            None => self.own.values().cloned().collect(),
+            Some(announced) => announced.current(&self.own).await.values().cloned().collect(),
+        }
+    }
+}
+
+impl AnnouncedViews {
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn current(&self, own: &ByName) -> Arc<ByName> {
+        let before = {
+            let mut listed = self.listed();
+            if listed.due.is_none_or(|due| self.env.now() < due) {
+                return listed.views.clone();
+            }
+            listed.due = None;
+            listed.views.clone()
+        };
+        // Also if this request ends here.
+        let _again = OnDrop(|| {
+            self.listed().due.get_or_insert(self.env.now().plus_ms(LIST_MS));
+        });
+        let views = match self.registry.list(ANNOUNCED_MAX).await {
+            Ok(list) => Arc::new(self.served(&list, own, &before)),
+            Err(error) => {
+                tracing::warn!(%error, "the announced views cannot be read: those known before are served");
+                before
+            }
+        };
+        self.listed().views = views.clone();
+        views
+    }
+
+    fn served(&self, list: &[(String, bytes::Bytes)], own: &ByName, before: &ByName) -> ByName {
+        if list.len() == ANNOUNCED_MAX {
+            tracing::warn!("more than {ANNOUNCED_MAX} views are announced: others are not served");
+        }
+        let mut views = own.clone();
+        for (name, body) in list {
+            match self.view(name, body, before.get(name)) {
+                Ok(view) => drop(views.insert(name.clone(), view)),
+                Err(why) => tracing::warn!(view = name, why, "an announced view is not served"),
+            }
+        }
+        views
+    }
+
+    fn view(
+        &self,
+        name: &str,
+        body: &[u8],
+        before: Option<&Arc<ServedView>>,
+    ) -> Result<Arc<ServedView>, String> {
+        let announced = Announced::decode(body).map_err(|error| error.to_string())?;
+        let last = announced.last().ok_or("it has no version")?;
+        let is_same = |before: &&Arc<ServedView>| {
+            before.version == last.version && before.since == Some(last.since)
+        };
+        if let Some(before) = before.filter(is_same) {
+            return Ok(before.clone());
+        }
+        let table = (self.open)(&last.table);
+        let table = table.ok_or_else(|| format!("its table `{}` is not of a view", last.table))?;
+        Ok(Arc::new(ServedView::announced(name, last, table)))
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

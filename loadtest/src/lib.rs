@@ -15,6 +15,7 @@ pub mod report;
 mod arrivals;
 mod exchange;
 mod held;
+mod init;
 mod interrupt;
 mod live;
 mod load;
@@ -43,6 +44,7 @@ pub fn main(options: &Options) -> ExitCode {
     let clean = match &options.task {
         Task::Run(run) => run::run(run),
         Task::Audit(audit) => run::audit(audit),
+        Task::Init(init) => run::init(init),
     };
     match clean {
         Ok(true) => ExitCode::SUCCESS,

@@ -46,6 +46,8 @@ pub(crate) enum Task {
     Run(Box<Run>),
     /// Audits a target by the receipts of an earlier run.
     Audit(Audit),
+    /// Writes a first workload file for a service, from the target's OpenAPI document.
+    Init(Init),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +72,18 @@ pub(crate) struct Audit {
     /// Writes the verdict as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub(crate) target: TargetOptions,
+    /// The service; by default the only one that the target has.
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Writes into this new file instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempPath;
 use tokio::runtime::Builder;
 use tokio::sync::watch::Receiver;
 
+use crate::init;
 use crate::interrupt;
 use crate::live::Live;
 use crate::load::{Loaded, load};
-use crate::options::{Audit, AuditOptions, Run, TargetOptions};
+use crate::options::{Audit, AuditOptions, Init, Run, TargetOptions};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
 use crate::text::{print, print_error, shown, shown_bytes};
@@ -76,6 +77,33 @@ pub(crate) fn audit(audit: &Audit) -> Result<bool> {
     print(&verdict_table(&verdict));
     let written = json.write(|| Ok(serde_json::to_string_pretty(&verdict)?));
     breach_first(verdict.breaches > 0, written.map(|()| verdict.is_clean()))
+}
+
+/// Drafts a workload file.
+pub(crate) fn init(init: &Init) -> Result<bool> {
+    let mut drafted = String::new();
+    reach(&init.target, async |target: &Target| {
+        let answer = target.get("/openapi.json", HELLO).await?;
+        ensure!(
+            answer.status == StatusCode::OK,
+            "{}/openapi.json answers {}: `loadtest init` needs the document",
+            target.url(),
+            answer.status
+        );
+        let document = serde_json::from_slice(&answer.body);
+        let document = document.context("the target's /openapi.json is not JSON")?;
+        drafted = init::draft(&document, init.service.as_deref(), target.url())?;
+        Ok(())
+    })?;
+    let Some(path) = &init.out else {
+        print(drafted.trim_end());
+        return Ok(true);
+    };
+    let file = File::create_new(path);
+    let written = file.and_then(|mut file| file.write_all(drafted.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))?;
+    print(&format!("{} is written. Edit it, then: loadtest run --workload {0}", path.display()));
+    Ok(true)
 }
 
 /// Makes a breach the result, also if something else failed, which is printed.

@@ -8,6 +8,7 @@ mod bad_input;
 mod counter;
 mod dedup;
 mod deployed;
+mod guest;
 mod hosted;
 mod isolation;
 mod names;

@@ -14,6 +14,8 @@ use crate::venv::Venv;
 
 /// The program, and its package. The template names the same folder.
 const PROGRAM: &str = "ledger-lambda";
+/// The program of another team's view, for the emulators: an example of the same package.
+const GUEST: &str = "guest";
 /// The variable that says which function a process is: `fanfold_aws::names::ROLE`.
 pub(crate) const ROLE: &str = "FANFOLD_ROLE";
 /// The functions of the template, by the end of their names.
@@ -71,7 +73,7 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
     let built = crate::target()?.join(arch.target()).join("lambda");
     let folder = folder(Packages::Release)?;
     println!("\n{:<14} {:>12} {:>14}", "program", "bytes", "needs glibc");
-    let bootstrap = lay_out(&built, &folder)?;
+    let bootstrap = lay_out(&built, &folder, PROGRAM)?;
     let (bytes, glibc) = (fs::metadata(&bootstrap)?.len(), newest_glibc(&bootstrap)?);
     println!("{PROGRAM:<14} {bytes:>12} {:>14}", format!("{}.{}", glibc.0, glibc.1));
     ensure!(
@@ -86,16 +88,25 @@ pub(crate) fn release(arch: Arch) -> Result<()> {
 /// Builds all Lambdas quickly, for an emulator on this machine. They are in another folder than
 /// those that the template deploys.
 pub(crate) fn fast() -> Result<()> {
-    // In the profile of the tests, which share most of the build.
-    let build = ["build", "--bins", "--package", PROGRAM];
-    crate::cargo("lambdas", &[&build[..], &crate::SHARED].concat())?;
-    let built = crate::target()?.join("debug");
+    build_fast("lambdas", &["--bins"], &crate::target()?.join("debug"), PROGRAM)?;
+    Ok(())
+}
+
+/// Builds the program of another team's view quickly, and returns its folder.
+pub(crate) fn guest() -> Result<PathBuf> {
+    build_fast("guest", &["--example", GUEST], &crate::target()?.join("debug/examples"), GUEST)
+}
+
+/// Builds a program in the profile of the tests, which share most of the build. Returns its folder.
+fn build_fast(what: &str, targets: &[&str], built: &Path, program: &str) -> Result<PathBuf> {
+    let build = [&["build", "--package", PROGRAM], targets, &crate::SHARED].concat();
+    crate::cargo(what, &build)?;
     let folder = folder(Packages::Fast)?;
-    let bootstrap = lay_out(&built, &folder)?;
+    let bootstrap = lay_out(built, &folder, program)?;
     // It is packed, sent and unpacked for each function, and debug information would make that slow.
     let status = Command::new("strip").arg(&bootstrap).status();
     ensure!(binutils(status, "strip")?.success(), "cannot strip {}", bootstrap.display());
-    Ok(())
+    Ok(folder.join(program))
 }
 
 /// Which build of the Lambdas.
@@ -108,10 +119,10 @@ pub(crate) enum Packages {
 }
 
 /// Copies the program to `<folder>/<program>/bootstrap`.
-fn lay_out(built: &Path, folder: &Path) -> Result<PathBuf> {
-    let folder = folder.join(PROGRAM);
+fn lay_out(built: &Path, folder: &Path, program: &str) -> Result<PathBuf> {
+    let folder = folder.join(program);
     fs::create_dir_all(&folder)?;
-    let (from, bootstrap) = (built.join(PROGRAM), folder.join("bootstrap"));
+    let (from, bootstrap) = (built.join(program), folder.join("bootstrap"));
     // A running program cannot be overwritten, only removed.
     if let Err(error) = fs::remove_file(&bootstrap) {
         ensure!(error.kind() == ErrorKind::NotFound, "cannot remove {bootstrap:?}: {error}");

@@ -53,23 +53,38 @@ pub(crate) fn load(built: &Path) -> Result<()> {
     );
     ensure!(count("/audit/receipts") >= count("/counts/accepted"), "not all receipts were audited");
     ensure!(count("/audit/seen") > Some(0), "nothing was read during the load");
-    load_from_file(built, port, &folder)?;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loadtest/workloads/ledger.yaml");
+    load_from_file(built, port, &folder, &example, "none")?;
+    let drafted = folder.join("draft.yaml");
+    draft(built, port, &drafted)?;
+    load_from_file(built, port, &folder, &drafted, "ledger")?;
     drop(host);
     std::fs::remove_dir_all(folder)?;
     Ok(())
 }
 
-/// A load from the example workload file, which is audited as one of any service is.
-fn load_from_file(built: &Path, port: u16, folder: &Path) -> Result<()> {
-    println!("a load from a workload file");
+/// Lets the generator write a first workload file for the host.
+pub(crate) fn draft(built: &Path, port: u16, file: &Path) -> Result<()> {
+    let status = Command::new(built.join("loadtest"))
+        .args(["init", "--target", &format!("http://127.0.0.1:{port}"), "--out"])
+        .arg(file)
+        .status()
+        .context("cannot start the generator")?;
+    ensure!(status.success(), "`loadtest init` failed: {status}");
+    Ok(())
+}
+
+/// A load from a workload file, audited with this model.
+fn load_from_file(built: &Path, port: u16, folder: &Path, file: &Path, model: &str) -> Result<()> {
+    println!("a load from {}", file.display());
     let report = folder.join("file.json");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loadtest/workloads/ledger.yaml");
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let generator = Command::new(built.join("loadtest"))
         .args(["run", "--target", &format!("http://127.0.0.1:{port}"), "--rate", RATE])
         .args(["--duration", &format!("{FILE_SECONDS}s"), "--tenants", "20", "--users", "3"])
         .args(["--duplicates", "0.05", "--out-of-order", "0.05", "--reused", "0.05"])
         // Its organisations are new: an account can be opened only once.
-        .args(["--org-prefix", "file-", "--model", "none", "--workload"])
+        .args(["--org-prefix", &format!("{name}-"), "--model", model, "--workload"])
         .arg(file)
         .arg("--json")
         .arg(&report)
@@ -79,7 +94,7 @@ fn load_from_file(built: &Path, port: u16, folder: &Path) -> Result<()> {
     ensure!(status.success(), "the load from a workload file or its audit failed: {status}");
     let report: Value = serde_json::from_reader(File::open(&report)?)?;
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
-    ensure!(report["audit"]["model"] == "none", "it was audited with a model");
+    ensure!(report["audit"]["model"] == model, "it was audited with another model");
     ensure!(
         count("/counts/due") == count("/counts/accepted"),
         "not all commands were accepted: {}",

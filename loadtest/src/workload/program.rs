@@ -96,7 +96,7 @@ impl Program {
     }
 
     /// Checks and compiles the text of a file.
-    pub(super) fn compile(path: &Path, text: &str) -> Result<Arc<Self>, WorkloadError> {
+    pub(crate) fn compile(path: &Path, text: &str) -> Result<Arc<Self>, WorkloadError> {
         let file: WorkloadFile = serde_saphyr::from_str(text).map_err(|error| {
             let what = error.without_snippet().to_string();
             WorkloadError::Format { path: path.to_owned(), what: one_line(&what) }

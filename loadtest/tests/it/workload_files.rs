@@ -238,3 +238,13 @@ fn what_the_target_does_not_have_is_named_before_the_load_or_ends_it() {
     let output = run(&line(&fake.url, ""), &[Path::new("nowhere.yaml")]);
     assert!(text(&output.stderr).contains("cannot read the workload nowhere.yaml"), "{output:?}");
 }
+
+#[test]
+fn a_target_without_a_description_has_no_first_workload() {
+    let fake = Fake::start(None);
+    let output = run(&format!("init --target {}", fake.url), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("/openapi.json answers 404"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}

@@ -104,6 +104,8 @@ struct Built {
     /// The template that nests the others, which are beside it.
     template: PathBuf,
     packages: Packages,
+    /// The folder of the program of another team's view.
+    guest: PathBuf,
     suite: PathBuf,
     generator: PathBuf,
 }
@@ -169,11 +171,12 @@ impl Built {
                 template = with_fast_packages(&template)?;
             }
         }
+        let guest = lambdas::guest()?;
         let programs = ["build", "--bins", "--package", "loadtest", "--package", "lambda-host"];
         crate::cargo("generator and host", &[&programs[..], &crate::SHARED].concat())?;
         let suite = build_suite()?;
         let generator = crate::target()?.join("debug/loadtest");
-        Ok(Self { venv, template, packages, suite, generator })
+        Ok(Self { venv, template, packages, guest, suite, generator })
     }
 }
 
@@ -313,12 +316,26 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     )?;
     stack.must("failures", held)?;
     clock.lap("the stack recovered from failures");
-    Aws::new(&built.venv, &stack.emulator, &stack.folder).tear_down(delivery)?;
+    let aws = Aws::new(&built.venv, &stack.emulator, &stack.folder);
+    with_guest(&stack, || aws.deploy_guest(&built.template, &built.guest, delivery))?;
+    clock.lap("another team's view has caught up");
+    aws.tear_down(delivery)?;
     clock.lap("torn down");
     let folder = stack.folder.clone();
     drop(stack);
     fs::remove_dir_all(folder)?;
     Ok(())
+}
+
+/// Deploys the view of another team by `deploy`. It must have what happened before.
+fn with_guest(stack: &Target<'_>, deploy: impl FnOnce() -> Result<()>) -> Result<()> {
+    let scenario = |name: &str, test: &str| {
+        let held = stack.scenarios(name, &[test, "--ignored", "--exact"], PATIENCE)?;
+        stack.must(name, held)
+    };
+    scenario("before-guest", "guest::the_log_is_there_before_the_view")?;
+    deploy()?;
+    scenario("guest", "guest::the_view_has_the_log_that_was_there_before")
 }
 
 /// Loads the stack with commands of many organisations. All must be accepted, and pass the audit.

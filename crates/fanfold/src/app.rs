@@ -1,3 +1,4 @@
+use crate::catch::catch;
 use crate::names::{LogId, ServiceName};
 use crate::request::Request;
 use crate::service::{Service, Services, current_version};
@@ -97,22 +98,27 @@ impl AppBuilder {
 
     /// The app, or everything that is wrong with it. An app without services may have views of any
     /// service, since it is deployed beside the app that has them.
-    pub fn build(mut self) -> Result<App, AppError> {
-        let App { name, services, views, example } = &self.app;
-        if self.app.has_services() {
+    pub fn build(self) -> Result<App, AppError> {
+        let Self { app, mut problems } = self;
+        let App { name, services, views, example } = &app;
+        if app.has_services() {
             let of_views = views.iter().flat_map(|view| view_problems(view.as_ref(), services));
-            self.problems.extend(of_views);
+            problems.extend(of_views);
         } else if views.iter().next().is_none() {
-            self.problems.push("it has neither a service nor a view".to_owned());
+            problems.push("it has neither a service nor a view".to_owned());
         } else {
-            self.problems.extend(views.iter().flat_map(|view| problems_alone(view.as_ref())));
+            problems.extend(views.iter().flat_map(|view| problems_alone(view.as_ref())));
         }
         let of_example = example.and_then(|example| example.problem(services, views));
-        self.problems.extend(of_example);
-        let views = views.beside(services);
-        match self.problems.is_empty() {
-            true => Ok(App { views, ..self.app }),
-            false => Err(AppError { name, problems: self.problems }),
+        problems.extend(of_example);
+        let (name, views) = (*name, views.beside(services));
+        let app = App { views, ..app };
+        if problems.is_empty() {
+            problems = schema_problems(&app);
+        }
+        match problems.is_empty() {
+            true => Ok(app),
+            false => Err(AppError { name, problems }),
         }
     }
 }
@@ -141,6 +147,35 @@ impl Example {
             format!("the view `{view}` of the example cannot be waited for: it is filtered")
         })
     }
+}
+
+/// What is wrong with the schemas of commands and events, without which they are missing in the
+/// app's description.
+fn schema_problems(app: &App) -> Vec<String> {
+    let described = match catch("JsonSchema", || app.describe()) {
+        Ok(described) => described,
+        Err(fault) => return vec![format!("the schemas cannot be made: {fault}")],
+    };
+    let mut problems = Vec::new();
+    for service in app.services().iter() {
+        let (name, described) = (service.name(), described.services.get(service.name()));
+        if described.is_none_or(|described| described.commands.is_empty()) {
+            problems.push(format!(
+                "the commands of the service `{name}` have no schema of an enum with `#[serde(tag = \
+                 \"command\", content = \"data\")]`: derive `JsonSchema` on one"
+            ));
+        }
+        let has = |kind: &str| described.is_some_and(|of| of.events.contains_key(kind));
+        let missing = service.events().iter().filter(|(kind, _)| !has(kind));
+        problems.extend(missing.map(|(kind, _)| {
+            format!(
+                "the event type `{kind}` of the service `{name}` is not a variant in the schema of \
+                 its events: derive `JsonSchema` on an enum with `#[serde(tag = \"type\", content = \
+                 \"data\")]` that has it"
+            )
+        }));
+    }
+    problems
 }
 
 /// What is wrong with a view without its services.

@@ -1,5 +1,6 @@
 //! The rules for authors of services, views and reactors, and the errors of those that break them.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use fanfold::{
     App, AppBuilder, Code, Context, DocumentId, Documents, Entry, Example, LogId, OutgoingCommand,
     Reactor, Reactors, Recorded, RowKey, Seq, Service, Services, Time, View, Views,
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
@@ -459,5 +461,77 @@ fn an_app_reports_everything_that_is_wrong_at_once() {
          two services are called `good`; the view `good` reads the service `Ledger`, whose name \
          contains 'L' (U+004C), allowed are [a-z][a-z0-9-]*; two views are called `good`; the view \
          `good` reads the service `Ledger`, which the app does not have"
+    );
+}
+
+/// A service whose commands are not an enum, and whose events lack one of `EVENTS`.
+struct Shapeless<C>(PhantomData<fn() -> C>);
+
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is of interest")]
+struct NoEnum {
+    amount: u64,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum OneEvent {
+    Sent,
+}
+
+/// Commands whose schema an author has written, badly.
+#[derive(Deserialize)]
+struct Panics;
+
+impl JsonSchema for Panics {
+    fn schema_name() -> Cow<'static, str> {
+        "Panics".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        panic!("no schema")
+    }
+}
+
+impl<C: DeserializeOwned + JsonSchema + Send + Sync + 'static> Service for Shapeless<C> {
+    const NAME: &'static str = "shapeless";
+    const DOCUMENT_VERSION: u32 = 1;
+    const EVENTS: &'static [(&'static str, u32)] = &[("sent", 1), ("received", 1)];
+    type Command = C;
+    type Event = OneEvent;
+    type Document = ();
+    type Rejection = Never;
+
+    fn documents(_: &C) -> Vec<DocumentId> {
+        vec![]
+    }
+    fn init(_: &DocumentId) {}
+    fn decide(
+        _: &Documents<'_, ()>,
+        _: &C,
+        _: &Context,
+    ) -> Result<Vec<(DocumentId, OneEvent)>, Never> {
+        Err(Never)
+    }
+    fn evolve((): &mut (), _: &OneEvent) {}
+}
+
+#[test]
+fn an_app_reports_what_its_description_would_lack() {
+    let app = App::named("books");
+    assert_eq!(
+        problems(app.service::<Shapeless<NoEnum>>()),
+        [
+            "the commands of the service `shapeless` have no schema of an enum with `#[serde(tag = \
+             \"command\", content = \"data\")]`: derive `JsonSchema` on one",
+            "the event type `received` of the service `shapeless` is not a variant in the schema \
+             of its events: derive `JsonSchema` on an enum with `#[serde(tag = \"type\", content = \
+             \"data\")]` that has it",
+        ]
+    );
+    let app = App::named("books");
+    assert_eq!(
+        problems(app.service::<Shapeless<Panics>>()),
+        ["the schemas cannot be made: `JsonSchema` panicked: no schema"]
     );
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,6 +158,21 @@ fn a_taken_port_is_an_error_of_one_line() {
         stderr(&output),
         format!("error: {address} is taken by another program: choose another with --listen\n")
     );
+}
+
+/// The example `wrong_app` hosts an app without services and views, whose name is wrong, too.
+#[test]
+fn an_app_that_cannot_be_hosted_is_an_error_of_one_line() {
+    let program = Path::new(env!("CARGO_BIN_EXE_fanfold")).with_file_name("examples/wrong_app");
+    for args in [&["up", "--in-memory"][..], &["--help"], &[]] {
+        let output = Command::new(&program).args(args).output().expect("the binary starts");
+        assert_eq!(lines(&output, 1), Vec::<String>::new(), "{args:?}");
+        assert_eq!(
+            stderr(&output),
+            "error: the app `Books` cannot be hosted: the name of the app `Books` contains 'B' \
+             (U+0042), allowed are [a-z][a-z0-9-]*; it has neither a service nor a view\n"
+        );
+    }
 }
 
 #[test]

@@ -165,7 +165,8 @@ fn a_taken_port_is_an_error_of_one_line() {
 fn an_app_that_cannot_be_hosted_is_an_error_of_one_line() {
     let program = Path::new(env!("CARGO_BIN_EXE_fanfold")).with_file_name("examples/wrong_app");
     for args in [&["up", "--in-memory"][..], &["--help"], &[]] {
-        let output = Command::new(&program).args(args).output().expect("the binary starts");
+        let output = Command::new(&program).args(args).output();
+        let output = output.expect("cargo builds examples unless it has a name of a test");
         assert_eq!(lines(&output, 1), Vec::<String>::new(), "{args:?}");
         assert_eq!(
             stderr(&output),

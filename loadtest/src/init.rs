@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use serde_json::{Map, Value};
 
+use crate::options::TargetOptions;
 use crate::workload::Program;
 
 /// Verbs of commands that make a thing, with which their names begin.
@@ -27,6 +29,19 @@ const WEIGHT: u32 = 5;
 const DEPTH_MAX: usize = 8;
 /// The range of an integer without bounds.
 const INTEGERS: (i64, i64) = (1, 100);
+
+/// The options of `loadtest init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub(crate) target: TargetOptions,
+    /// The service; by default the only one that the target has.
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Writes into this new file instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
 
 /// A command as the document describes it.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::arrivals::Shape;
+use crate::init::Init;
 use crate::search::Slo;
 use crate::workload::{AFTER_NAME, Program};
 use auditor::Model;
@@ -72,18 +73,6 @@ pub(crate) struct Audit {
     /// Writes the verdict as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Init {
-    #[command(flatten)]
-    pub(crate) target: TargetOptions,
-    /// The service; by default the only one that the target has.
-    #[arg(long)]
-    pub(crate) service: Option<String>,
-    /// Writes into this new file instead of to standard output.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

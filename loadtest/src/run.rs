@@ -11,11 +11,11 @@ use tempfile::TempPath;
 use tokio::runtime::Builder;
 use tokio::sync::watch::Receiver;
 
-use crate::init;
+use crate::init::{self, Init};
 use crate::interrupt;
 use crate::live::Live;
 use crate::load::{Loaded, load};
-use crate::options::{Audit, AuditOptions, Init, Run, TargetOptions};
+use crate::options::{Audit, AuditOptions, Run, TargetOptions};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
 use crate::text::{print, print_error, shown, shown_bytes};

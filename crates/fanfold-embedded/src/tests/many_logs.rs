@@ -60,7 +60,8 @@ async fn a_new_view_walks_over_all_logs_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     // No sweep but the first would come within this test.
     let config = |views| Config { views, sweep_ms: 3_600_000, ..config() };
-    let engine = Engine::open(config(Views::new().with::<Totals>()), folder.path()).expect("an engine");
+    let engine =
+        Engine::open(config(Views::new().with::<Totals>()), folder.path()).expect("an engine");
     open_accounts(&engine, 0..LOGS_OF_TWO_RUNS).await;
     until_quiet(&engine).await;
     assert!(engine.shutdown().await);

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::Verdict;
 use crate::receipts::Model;
 
 /// An invariant of Fanfold that can be checked over HTTP.
@@ -73,12 +74,13 @@ impl Invariant {
 }
 
 impl Invariant {
-    /// What an audit with this model checks of it; `None`: nothing. `expects`: whether the receipts
-    /// say which outcomes are expected.
-    pub fn checked(self, model: Model, expects: bool) -> Option<&'static str> {
-        match (self, model) {
+    /// What an audit checks of it; `None`: nothing. A publication that is missing shows in a view,
+    /// and the receipts say whether there are expectations.
+    pub fn checked(self, verdict: &Verdict) -> Option<&'static str> {
+        match (self, verdict.model) {
+            (Self::F5, _) if !verdict.has_views => None,
             (Self::F6, Model::None) => Some("No reader goes backwards."),
-            (Self::Outcome, _) if !expects => None,
+            (Self::Outcome, _) if !verdict.expects => None,
             _ => Some(self.sentence()),
         }
     }
@@ -99,6 +101,19 @@ impl Serialize for Invariant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_read_counts_as_checked() {
+        let checked = |verdict: &Verdict| -> Vec<Invariant> {
+            Invariant::ALL.into_iter().filter(|one| one.checked(verdict).is_some()).collect()
+        };
+        let all = Verdict { has_views: true, expects: true, ..Verdict::default() };
+        assert_eq!(checked(&all), Invariant::ALL);
+        let no_views = checked(&Verdict { has_views: false, ..all.clone() });
+        assert!(!no_views.contains(&Invariant::F5) && no_views.len() == Invariant::ALL.len() - 1);
+        let no_expectations = checked(&Verdict { expects: false, ..all });
+        assert!(!no_expectations.contains(&Invariant::Outcome));
+    }
 
     #[test]
     fn the_sentences_are_those_of_the_design() {

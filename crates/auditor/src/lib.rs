@@ -156,6 +156,8 @@ pub struct Verdict {
     pub model: Model,
     /// Whether the receipts say which outcomes are expected.
     pub expects: bool,
+    /// Whether views were read.
+    pub has_views: bool,
     /// The sum of all balances of these logs, in minor units, if the model is the ledger's. It may
     /// exceed 64 bits.
     pub balance: Option<i128>,
@@ -206,6 +208,7 @@ pub async fn audit(
     sum.verdict.expects = index.has_expectations;
     (sum.verdict.service, sum.verdict.model) = (service, model);
     let views = index.run.views.clone();
+    sum.verdict.has_views = model == Model::Ledger || !views.is_empty();
     let logs_total = index.logs.len() as u64;
     let own = OwnUsers { prefix: index.run.users.clone(), is_complete: index.has_end };
     for range in index.groups(options.receipts_max) {

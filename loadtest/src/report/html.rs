@@ -366,7 +366,7 @@ fn examples(audit: &Verdict) -> Markup {
 
 /// The invariants that the audit has checked, and what it has checked of them.
 fn checked(audit: &Verdict) -> Vec<(Invariant, &'static str)> {
-    let checked = |one: &Invariant| Some((*one, one.checked(audit.model, audit.expects)?));
+    let checked = |one: &Invariant| Some((*one, one.checked(audit)?));
     Invariant::ALL.iter().filter_map(checked).collect()
 }
 

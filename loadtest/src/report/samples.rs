@@ -211,6 +211,7 @@ fn passed() -> Verdict {
         service: "ledger".into(),
         model: Model::Ledger,
         expects: false,
+        has_views: true,
         balance: Some(1_288_440_100),
         unfinished: None,
         breaches: 0,

@@ -67,14 +67,14 @@ impl Drop for Guarded {
 }
 
 /// A running `ministack`. Dropping this ends it.
-pub(super) struct Emulator {
+pub(crate) struct Emulator {
     _guarded: Guarded,
     port: u16,
 }
 
 impl Emulator {
     /// Starts an empty emulator that stores everything in this folder.
-    pub(super) fn start(venv: &Venv, folder: &Path) -> Result<Self> {
+    pub(crate) fn start(venv: &Venv, folder: &Path) -> Result<Self> {
         let (port, state) = (free_port()?, folder.join("emulator"));
         fs::create_dir_all(&state)?;
         let (program, log) = (venv.program("ministack"), folder.join("emulator.log"));
@@ -96,12 +96,12 @@ impl Emulator {
     }
 
     /// The variables by which a program finds this AWS, and no other.
-    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         environment(self.port)
     }
 
     /// The URL of an HTTP API. Its own host name does not resolve on this machine.
-    pub(super) fn api(&self, id: &str) -> String {
+    pub(crate) fn api(&self, id: &str) -> String {
         format!("{}/_aws/execute-api/{id}", url(self.port))
     }
 }

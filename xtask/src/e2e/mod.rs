@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use self::emulator::Emulator;
+pub(crate) use self::emulator::Emulator;
 pub(crate) use self::stack::Delivery;
 use self::stack::{Aws, NAME};
 pub(crate) use self::without::Without;

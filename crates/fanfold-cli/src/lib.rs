@@ -1,6 +1,6 @@
 //! The command line of an [`App`]. `up` hosts the app in one process. `send`, `log` and
 //! `view` are clients of any host of the HTTP API. `schema` describes the app. `shards` is a client of `up` alone, which has
-//! routes for its shards.
+//! routes for its shards. The program `fanfold` also has `new`, which makes a project.
 //!
 //! All commands keep these rules:
 //!
@@ -21,6 +21,7 @@ pub mod host;
 mod ids;
 mod log;
 mod logging;
+mod new;
 mod outcomes;
 mod output;
 mod post;
@@ -44,12 +45,30 @@ pub use fanfold_pipeline::panics;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Event sourcing for high-volume multi-tenant systems.
+const ABOUT: &str = "Event sourcing for high-volume multi-tenant systems";
+
+/// The command line of an app.
 #[derive(Debug, Parser)]
-#[command(name = "fanfold", version, arg_required_else_help = true)]
+#[command(name = "fanfold", version, about = ABOUT, long_about = None, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// The command line of the program `fanfold`.
+#[derive(Debug, Parser)]
+#[command(name = "fanfold", version, about = ABOUT, long_about = None, arg_required_else_help = true)]
+struct OwnCli {
+    #[command(subcommand)]
+    command: OwnCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum OwnCommand {
+    /// Make a project: a service with views, tests, templates for AWS and a CI file.
+    New(new::New),
+    #[command(flatten)]
+    OfApp(Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,20 +90,34 @@ enum Command {
 /// Runs the command that the process's arguments name; returns the exit code. A `main` of one line
 /// calls it.
 pub fn main(app: Result<App, AppError>) -> ExitCode {
-    run(app).unwrap_or_else(|error| {
+    exit_code(app.map_err(Into::into).and_then(|app| Cli::parse().command.run(app)))
+}
+
+/// As [`main`], with `new`: for the program `fanfold`.
+#[doc(hidden)]
+pub fn main_with_new(app: Result<App, AppError>) -> ExitCode {
+    exit_code(match OwnCli::parse().command {
+        OwnCommand::New(new) => new.run(),
+        OwnCommand::OfApp(command) => app.map_err(Into::into).and_then(|app| command.run(app)),
+    })
+}
+
+fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
         console::print(format_args!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
-fn run(app: Result<App, AppError>) -> anyhow::Result<ExitCode> {
-    let app = app?;
-    match Cli::parse().command {
-        Command::Up(up) => up.run(app),
-        Command::Send(send) => send.run(),
-        Command::Log(log) => log.run(),
-        Command::View(view) => view.run(),
-        Command::Schema(schema) => schema.run(&app),
-        Command::Shards(shards) => shards.run(),
+impl Command {
+    fn run(self, app: App) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Up(up) => up.run(app),
+            Self::Send(send) => send.run(),
+            Self::Log(log) => log.run(),
+            Self::View(view) => view.run(),
+            Self::Schema(schema) => schema.run(&app),
+            Self::Shards(shards) => shards.run(),
+        }
     }
 }

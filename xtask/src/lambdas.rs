@@ -102,11 +102,17 @@ fn build_fast(what: &str, targets: &[&str], built: &Path, program: &str) -> Resu
     let build = [&["build", "--package", PROGRAM], targets, &crate::SHARED].concat();
     crate::cargo(what, &build)?;
     let folder = folder(Packages::Fast)?;
-    let bootstrap = lay_out(built, &folder, program)?;
+    pack(built, program, &folder)?;
+    Ok(folder.join(program))
+}
+
+/// Copies a program of an emulator's Lambdas to `<folder>/<program>/bootstrap`.
+pub(crate) fn pack(built: &Path, program: &str, folder: &Path) -> Result<()> {
+    let bootstrap = lay_out(built, folder, program)?;
     // It is packed, sent and unpacked for each function, and debug information would make that slow.
     let status = Command::new("strip").arg(&bootstrap).status();
     ensure!(binutils(status, "strip")?.success(), "cannot strip {}", bootstrap.display());
-    Ok(folder.join(program))
+    Ok(())
 }
 
 /// Which build of the Lambdas.

@@ -129,8 +129,13 @@ pub(crate) struct Host(Running);
 impl Host {
     /// Starts it with its data and its log in `folder`, and waits until it answers.
     pub(crate) fn start(built: &Path, port: u16, folder: &Path) -> Result<Self> {
+        Self::start_program(&built.join("fanfold"), port, folder)
+    }
+
+    /// As [`Host::start`], of any app's program.
+    pub(crate) fn start_program(program: &Path, port: u16, folder: &Path) -> Result<Self> {
         let log = File::options().create(true).append(true).open(folder.join("up.log"))?;
-        let child = Command::new(built.join("fanfold"))
+        let child = Command::new(program)
             .args(["up", "--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(folder.join("data"))
             .stdout(log.try_clone()?)

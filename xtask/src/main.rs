@@ -6,7 +6,9 @@ mod e2e;
 mod lambdas;
 mod load;
 mod mutate;
+mod new_project;
 mod npm;
+mod tutorial;
 mod venv;
 
 use std::env;
@@ -35,7 +37,7 @@ struct Options {
 #[derive(Subcommand)]
 enum Task {
     /// Run every check: format, lints, tests, docs, the simulation, a load with a kill, the clients,
-    /// the descriptions of the API, the stack on two emulators.
+    /// the descriptions of the API, a project of `fanfold new`, the stack on two emulators.
     Ci,
     /// Test the clients for Python and TypeScript against `fanfold up`, and check their types.
     Clients,
@@ -56,6 +58,9 @@ enum Task {
     Load,
     /// Make small wrong changes to a copy of the sources, which tests or the simulator must find.
     Mutate(mutate::Options),
+    /// Make a project with `fanfold new`, and use it: its tests, `up`, its requests, a load, its Lambdas and
+    /// templates.
+    New,
     /// Simulate. A failing seed is printed with the end of its trace.
     Sim {
         /// How many seeds to run.
@@ -71,6 +76,8 @@ enum Task {
         #[arg(long)]
         trace: bool,
     },
+    /// Follow docs/tutorial.md: its commands, its changes, and an emulator in the place of AWS.
+    Tutorial,
 }
 
 fn main() -> Result<()> {
@@ -83,6 +90,8 @@ fn main() -> Result<()> {
         Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
         Task::Mutate(options) => mutate::run(&options),
+        Task::New => new_project(),
+        Task::Tutorial => tutorial(),
         Task::Sim { seeds, from, engine, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());
             let mut arguments = vec!["--seeds", &seeds, "--from", &from];
@@ -117,6 +126,8 @@ fn ci() -> Result<()> {
     load()?;
     clients()?;
     descriptions()?;
+    new_project()?;
+    tutorial()?;
     e2e::run(e2e::Options::IN_CI)?;
     println!("\nevery check passed, in {} s", began.elapsed().as_secs());
     Ok(())
@@ -135,6 +146,28 @@ fn clients() -> Result<()> {
 
 fn descriptions() -> Result<()> {
     with_fanfold("descriptions", descriptions::check)
+}
+
+fn tutorial() -> Result<()> {
+    build_programs()?;
+    let began = Instant::now();
+    tutorial::follow(&root()?, &target()?.join("debug"))?;
+    println!("== tutorial: {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+fn new_project() -> Result<()> {
+    build_programs()?;
+    let began = Instant::now();
+    new_project::check(&root()?, &target()?.join("debug"))?;
+    println!("== new: {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+/// Builds `fanfold` and `loadtest`.
+fn build_programs() -> Result<()> {
+    let programs = ["build", "--package", "fanfold-cli", "--package", "loadtest"];
+    cargo("programs", &[&programs[..], &SHARED].concat())
 }
 
 /// Builds `fanfold`, and runs a check that takes the root and the folder of the program.
@@ -188,13 +221,7 @@ fn cargo_with(what: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) ->
 fn cargo_command(arguments: &[&str]) -> Result<Command> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    // `cargo run` set these for xtask. They would make build scripts run again.
-    for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
+    without_our_package(&mut command);
     command.args(arguments).current_dir(root()?).env("RUSTDOCFLAGS", "--deny warnings");
     if let Some(target) = target_outside_the_clone() {
         command.env("CARGO_TARGET_DIR", target);
@@ -204,6 +231,16 @@ fn cargo_command(arguments: &[&str]) -> Result<Command> {
         command.env("CARGO_INCREMENTAL", "0");
     }
     Ok(command)
+}
+
+/// Removes what `cargo run` has set for xtask. It would make build scripts run again.
+fn without_our_package(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Cargo's target folder.

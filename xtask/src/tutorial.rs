@@ -156,7 +156,7 @@ impl Reader<'_> {
             ("sh", "") => {
                 *shown = self.shell.run(&here(&block.text, self.port))?;
                 if block.text.starts_with("fanfold new ") {
-                    new_project::with_our_libraries(self.root, &self.project())?;
+                    new_project::use_our_libraries(self.root, &self.project())?;
                 }
             }
             ("rust", "append") => {
@@ -219,7 +219,7 @@ impl Shell {
         fs::create_dir(&bin)?;
         // The API's own address does not resolve on this machine.
         let aws = format!(
-            "#!/bin/bash\nset -o pipefail\n'{}' \"$@\" | sed -E 's#https://([a-z0-9]+)\\.execute-api\\.[^/\"]*#{}#'\n",
+            "#!/bin/bash\nset -o pipefail\n'{}' \"$@\" | sed -E 's#https?://([a-z0-9]+)\\.execute-api\\.[^/\"]*#{}#'\n",
             venv.program("aws").display(),
             emulator.api("\\1"),
         );
@@ -228,6 +228,7 @@ impl Shell {
         ensure!(made.success(), "chmod failed");
         let path = std::env::var("PATH").unwrap_or_default();
         let mut shell = Command::new("bash");
+        crate::without_our_package(&mut shell);
         shell.args(["--norc", "--noprofile"]).current_dir(folder);
         shell.env("PATH", format!("{}:{}:{path}", bin.display(), built.display()));
         shell.env("CARGO_TARGET_DIR", crate::target()?).envs(emulator.environment());

@@ -13,6 +13,7 @@ mod gone;
 mod hostile;
 mod load;
 mod names;
+mod new;
 mod scripted;
 mod send;
 mod shards;

@@ -68,7 +68,7 @@ enum OwnCommand {
     /// Make a project: a service with views, tests, templates for AWS and a CI file.
     New(new::New),
     #[command(flatten)]
-    OfApp(Command),
+    OfApp(Box<Command>),
 }
 
 #[derive(Debug, Subcommand)]

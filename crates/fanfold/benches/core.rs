@@ -3,6 +3,7 @@
 //! `cargo bench -p fanfold --bench core`
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -12,9 +13,14 @@ use fanfold::body::record::{Part, Record};
 use fanfold::body::{commit, envelope, slot};
 use fanfold::log::{Log, Sealed};
 use fanfold::window::Window;
-use fanfold::{Command, CommandId, Digest, LogId, Request, RowKey, Seq, Services, Time, Views};
+use fanfold::{
+    Code, Command, CommandId, Context, Digest, DocumentId, Documents, LogId, Request, RowKey, Seq,
+    Service, Services, Time, Views,
+};
 use ledger::Ledger;
 use ledger::views::{Balances, Totals};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -133,6 +139,89 @@ fn decide_and_seal(bencher: Bencher<'_, '_>, n: u64) {
         .counter(divan::counter::ItemsCount::new(n))
         .with_inputs(|| bench.borrow_mut().commands(n))
         .bench_local_values(|commands| bench.borrow_mut().decide(commands));
+}
+
+/// A service whose documents have as many lines as their name says.
+struct Lists;
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Line {
+    article: String,
+    count: u32,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(tag = "command", content = "data", rename_all = "snake_case")]
+enum Count {
+    Count { list: DocumentId },
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Counted {
+    Counted,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("never")]
+struct Never(Infallible);
+
+impl Code for Never {
+    fn code(&self) -> &'static str {
+        match self.0 {}
+    }
+}
+
+impl Service for Lists {
+    const NAME: &'static str = "lists";
+    const DOCUMENT_VERSION: u32 = 1;
+    const EVENTS: &'static [(&'static str, u32)] = &[("counted", 1)];
+    type Command = Count;
+    type Event = Counted;
+    type Document = Vec<Line>;
+    type Rejection = Never;
+
+    fn documents(Count::Count { list }: &Count) -> Vec<DocumentId> {
+        vec![list.clone()]
+    }
+
+    fn init(id: &DocumentId) -> Vec<Line> {
+        let lines = 0..id.to_string().parse().expect("it is a number");
+        lines.map(|at| Line { article: format!("article {at:06}"), count: 0 }).collect()
+    }
+
+    fn decide(
+        _: &Documents<'_, Vec<Line>>,
+        Count::Count { list }: &Count,
+        _: &Context,
+    ) -> Result<Vec<(DocumentId, Counted)>, Never> {
+        Ok(vec![(list.clone(), Counted::Counted)])
+    }
+
+    fn evolve(list: &mut Vec<Line>, Counted::Counted: &Counted) {
+        list[0].count += 1;
+    }
+}
+
+/// A decision that changes one document of so many lines. A line has 39 bytes of JSON, so these are up to 256 KiB.
+#[divan::bench(args = [1, 26, 420, 1_680, 6_721])]
+fn decide_on_a_document_of_lines(bencher: Bencher<'_, '_>, lines: usize) {
+    let services = Services::new().with::<Lists>();
+    let service = services.get("lists").expect("it is there");
+    let id: DocumentId = lines.to_string().parse().expect("it is a name");
+    let request = format!(
+        r#"{{"type":"lists","command":"count","id":1,"user":"ann","data":{{"list":"{id}"}}}}"#
+    );
+    let request = Request::parse(request.as_bytes(), &services).expect("it is a request");
+    let Command { name, origin, id: number, data, .. } = request.command;
+    let command = service.parse(&name, &data).expect("it is a command");
+    let ctx =
+        Context { log: request.log, seq: Seq(1), time: NOW, origin, id: number, timestamp: None };
+    let json = serde_json::to_vec(&Lists::init(&id)).expect("it can be written");
+    let doc = service.decode_document(&json).expect("it is a document");
+    bencher
+        .counter(divan::counter::BytesCount::new(json.len()))
+        .bench_local(|| service.decide(black_box(&[(&id, Some(&doc))]), &command, &ctx));
 }
 
 #[divan::bench(args = [100, 4_000])]

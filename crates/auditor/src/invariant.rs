@@ -114,14 +114,4 @@ mod tests {
         let no_expectations = checked(&Verdict { expects: false, ..all });
         assert!(!no_expectations.contains(&Invariant::Outcome));
     }
-
-    #[test]
-    fn the_sentences_are_those_of_the_design() {
-        let design = include_str!("../../../docs/design.md");
-        for invariant in Invariant::ALL.into_iter().filter(|one| one.id().starts_with('F')) {
-            let row = format!("| **{invariant}** ");
-            let row = design.lines().find(|line| line.starts_with(&row)).expect("a row of it");
-            assert_eq!(row.rsplit(" | ").next(), Some(&*format!("{} |", invariant.sentence())));
-        }
-    }
 }

@@ -133,21 +133,6 @@ macro_rules! invariant {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn the_design_lists_the_same_invariants() {
-        let design = include_str!("../../../docs/design.md");
-        let rows: Vec<(&str, &str)> = design
-            .lines()
-            .filter_map(|line| line.strip_prefix("| **")?.strip_suffix(" |")?.split_once(" | "))
-            .filter_map(|(head, text)| Some((head.split_once("**")?.0, text)))
-            .collect();
-        let listed: Vec<(&str, &str)> =
-            Invariant::ALL.iter().map(|invariant| (invariant.id(), invariant.text())).collect();
-        assert_eq!(rows, listed);
-    }
-
     #[test]
     fn a_breach_names_its_invariant() {
         let check = |first: u64| invariant!(F3, first == 1, "it begins at {first}");

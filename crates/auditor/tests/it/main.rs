@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 use crate::script::Script;
 
 mod any_service;
+mod design;
 mod script;
 
 const SEED: u64 = 11;

@@ -7,6 +7,7 @@ mod codecs;
 mod counters;
 mod decisions;
 mod describe;
+mod design;
 mod exact_numbers;
 mod golden;
 mod history;

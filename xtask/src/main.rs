@@ -8,13 +8,15 @@ mod load;
 mod mutate;
 mod new_project;
 mod npm;
+mod package;
+mod public_api;
 mod tutorial;
 mod venv;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -36,8 +38,9 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run every check: format, lints, tests, docs, the simulation, a load with a kill, the clients,
-    /// the descriptions of the API, a project of `fanfold new`, the stack on two emulators.
+    /// Run every check: format, lints, tests, docs, the public API, the packages, the simulation, a
+    /// load with a kill, the clients, the descriptions of the API, a project of `fanfold new`, the
+    /// tutorial, the stack on two emulators.
     Ci,
     /// Test the clients for Python and TypeScript against `fanfold up`, and check their types.
     Clients,
@@ -61,6 +64,18 @@ enum Task {
     /// Make a project with `fanfold new`, and use it: its tests, `up`, its requests, a load, its Lambdas and
     /// templates.
     New,
+    /// Package all crates that are published.
+    Package {
+        /// Also build each package from what is in it alone.
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Compare the public API of the crates that users name with `public-api.txt` beside each.
+    PublicApi {
+        /// Write the files instead.
+        #[arg(long)]
+        update: bool,
+    },
     /// Simulate. A failing seed is printed with the end of its trace.
     Sim {
         /// How many seeds to run.
@@ -80,8 +95,15 @@ enum Task {
     Tutorial,
 }
 
-fn main() -> Result<()> {
-    match Options::parse().task {
+fn main() -> Result<ExitCode> {
+    match public_api::as_rustdoc() {
+        Some(code) => Ok(code),
+        None => run(Options::parse().task).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Ci => ci(),
         Task::Clients => clients(),
         Task::CrashPoints => crash_points(),
@@ -92,6 +114,8 @@ fn main() -> Result<()> {
         Task::Mutate(options) => mutate::run(&options),
         Task::New => new_project(),
         Task::Tutorial => tutorial(),
+        Task::Package { verify } => package::check(verify),
+        Task::PublicApi { update } => public_api::check(update),
         Task::Sim { seeds, from, engine, trace } => {
             let (seeds, from) = (seeds.to_string(), from.to_string());
             let mut arguments = vec!["--seeds", &seeds, "--from", &from];
@@ -120,6 +144,8 @@ fn ci() -> Result<()> {
     cargo("tests", &["test", "--workspace", "--all-features", "--all-targets"])?;
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
+    public_api::check(false)?;
+    package::check(false)?;
     sim(&["--seeds", &CI_SEEDS.to_string()])?;
     sim(&["--engine", "--seeds", &CI_ENGINE_SEEDS.to_string()])?;
     mutate::run(&mutate::Options::IN_CI)?;

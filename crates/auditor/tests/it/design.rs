@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use auditor::{Invariant, Verdict};
+use auditor::{Invariant, Model, Verdict};
 
 fn design() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/design.md");
@@ -12,7 +12,8 @@ fn design() -> String {
 #[test]
 fn the_sentences_are_those_of_the_design() {
     let design = design();
-    let all = Verdict { has_views: true, expects: true, ..Verdict::default() };
+    let all =
+        Verdict { model: Model::Ledger, has_views: true, expects: true, ..Verdict::default() };
     for invariant in Invariant::ALL.into_iter().filter(|one| one.to_string().starts_with('F')) {
         let row = format!("| **{invariant}** ");
         let row = design.lines().find(|line| line.starts_with(&row)).expect("a row of it");

@@ -113,17 +113,7 @@ impl Tables {
 
     /// The table of a view's cursors and rows, in one version.
     pub fn view(&self, name: &str, version: u32) -> String {
-        format!("{}{name}-v{version}", self.of_views())
-    }
-
-    /// Whether this is the name of a view's table.
-    pub fn is_view(&self, table: &str) -> bool {
-        table.starts_with(&self.of_views())
-    }
-
-    /// What the names of the views' tables begin with.
-    fn of_views(&self) -> String {
-        self.named("view-")
+        self.named(&format!("view-{name}-v{version}"))
     }
 
     fn named(&self, name: &str) -> String {

@@ -152,6 +152,9 @@ impl Engine {
         let ports = Ports::new(&config.transit, &views, &store, env.clone())
             .map_err(|error| store.folder().explain(error))?;
         steady.not_before(ports.commands.replayed_until());
+        // Before the run is noted, so that a refused start is no crash.
+        let served = config.views.iter().map(|view| announced(&**view, &ports, &store, &*env));
+        let served: Vec<AnnouncedView> = served.collect::<Result<_, OpenError>>()?;
         let writers = Tasks::new(machine.spawner.clone());
         let durability = Durability::begin(store.clone(), ports.commands.clone(), writers)?;
         let durability = Arc::new(durability);
@@ -171,8 +174,9 @@ impl Engine {
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
         let wiring = ports.wiring(env.clone());
-        let served = config.views.iter().map(|view| served(&**view, &ports, &store, &*env));
-        let served: Vec<ServedView> = served.collect::<Result<_, OpenError>>()?;
+        let served = served.into_iter().map(|view| view.store(&ports));
+        let served: Vec<ServedView> =
+            served.collect::<Result<_, _>>().map_err(|error| store.folder().explain(error))?;
         let start = Start {
             config: &config,
             ports: &ports,
@@ -342,13 +346,31 @@ impl Engine {
     }
 }
 
-/// Announces a view in this store, and returns it as it is served.
-fn served(
+/// A view as it is served, and what is stored of it.
+struct AnnouncedView {
+    served: ServedView,
+    before: Option<Bytes>,
+    /// What has to be stored.
+    body: Option<Bytes>,
+}
+
+impl AnnouncedView {
+    fn store(self, ports: &Ports) -> Result<ServedView, StoreError> {
+        if let Some(body) = &self.body {
+            // No other process can have replaced it.
+            ports.view_registry.write(&self.served.name, self.before.as_ref(), body)?;
+        }
+        Ok(self.served)
+    }
+}
+
+/// Announces a view. Stores nothing yet.
+fn announced(
     view: &dyn AnyView,
     ports: &Ports,
     store: &Store,
     env: &dyn Env,
-) -> Result<ServedView, OpenError> {
+) -> Result<AnnouncedView, OpenError> {
     let (name, registry) = (view.name(), &ports.view_registry);
     let explain = |error| store.folder().explain(error);
     let damaged = |error: &dyn Display| {
@@ -356,22 +378,22 @@ fn served(
             "the announced versions of the view `{name}`: {error}"
         )))
     };
-    let stored = registry.read(name).map_err(explain)?;
-    let mut announced = match &stored {
+    let before = registry.read(name).map_err(explain)?;
+    let mut announced = match &before {
         Some(body) => Announced::decode(body).map_err(|error| damaged(&error))?,
         None => Announced::default(),
     };
     let announcement = Announcement::of(view, table_name(view), env.now());
+    let mut body = None;
     if let Some(with) = announced.with(name, announcement)? {
-        let body = Bytes::from(with.encode().map_err(|error| damaged(&error))?);
-        // No other process can have replaced it.
-        registry.write(name, stored.as_ref(), &body).map_err(explain)?;
+        body = Some(Bytes::from(with.encode().map_err(|error| damaged(&error))?));
         announced = with;
     }
     let since = announced.last().map(|last| last.since);
     // Cannot panic: the tables were created from the same list of views.
     let table = ports.views[name].clone();
-    Ok(ServedView { since, ..ServedView::new(view, table) })
+    let served = ServedView { since, ..ServedView::new(view, table) };
+    Ok(AnnouncedView { served, before, body })
 }
 
 /// The name of the table of a view's version.

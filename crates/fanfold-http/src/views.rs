@@ -71,7 +71,7 @@ pub(crate) async fn served(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
-    let served = api.reads.views().await;
+    let served = api.reads.views().await?;
     let views = served.iter().map(|served| ServedJson {
         view: &served.name,
         version: served.version,

@@ -84,9 +84,10 @@ fn api(app: App) -> ExitCode {
             });
             let registry = Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
             let (opener, of_stack) = (aws.clone(), tables.clone());
-            let open = move |name: &str| -> Option<Arc<dyn ViewTable>> {
-                let table = of_stack.is_view(name).then(|| DynamoViewTable::new(&opener, name));
-                Some(Arc::new(table?))
+            // No other table: the name is what a view's function has written.
+            let open = move |view: &str, of: &Announcement| -> Option<Arc<dyn ViewTable>> {
+                let is_its = of.table == of_stack.view(view, of.version);
+                is_its.then(|| Arc::new(DynamoViewTable::new(&opener, &of.table)) as _)
             };
             let served = ServedViews::new(own);
             let served = served.with_announced(registry, Box::new(open), env.clone());
@@ -172,7 +173,7 @@ fn view(view: Arc<dyn AnyView>) -> ExitCode {
             let registry: Arc<dyn ViewRegistry> =
                 Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
             let announcement = Announcement::of(&*view, name.clone(), env.now());
-            let announcer = Announcer::new(view.name(), announcement, registry);
+            let announcer = Announcer::new(view.name(), announcement, registry, env.clone());
             // These calls also open the connections.
             let warm = async {
                 if let Some(log) = Canary::log(0) {

@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use fanfold::with_causes;
 use fanfold_aws::SqsQueue;
 use fanfold_aws::events::{Batch, BatchResponse, Delivery, ViewEvent, view_event};
 use fanfold_pipeline::announce::{AnnounceError, announce};
-use fanfold_pipeline::ports::ViewRegistry;
+use fanfold_pipeline::ports::{Env, ViewRegistry};
 use fanfold_pipeline::project::{ATTEMPTS_MAX, Projector};
 use fanfold_pipeline::sweep::ViewSweep;
 use serde_json::json;
@@ -37,14 +37,17 @@ pub struct ViewHandler {
 }
 
 /// Announces the view when the environment starts, and with each run of the sweep. While the announcement
-/// contradicts an earlier one, every invocation fails: nothing is applied, and all messages become
-/// dead letters, which the sweep delivers after a deployment that is right.
+/// contradicts an earlier one, nothing is applied: all messages become dead letters, which the sweep
+/// delivers after a deployment that is right.
 pub struct Announcer {
     view: String,
     announcement: Announcement,
     registry: Arc<dyn ViewRegistry>,
-    /// Whether the last announcement contradicted an earlier one.
-    is_refused: AtomicBool,
+    env: Arc<dyn Env>,
+    /// Whether an announcement was answered.
+    is_answered: AtomicBool,
+    /// Why the last answered announcement was refused.
+    refused: Mutex<Option<AnnouncementConflict>>,
 }
 
 impl Announcer {
@@ -53,32 +56,52 @@ impl Announcer {
         view: impl Into<String>,
         announcement: Announcement,
         registry: Arc<dyn ViewRegistry>,
+        env: Arc<dyn Env>,
     ) -> Self {
-        Self { view: view.into(), announcement, registry, is_refused: AtomicBool::new(false) }
+        let (is_answered, refused) = (AtomicBool::new(false), Mutex::new(None));
+        Self { view: view.into(), announcement, registry, env, is_answered, refused }
     }
 
     /// Announces the view. It fails only if the announcement contradicts an earlier one. Other failures
-    /// are logged: readers then do not find the view until the next run of the sweep.
+    /// are logged: readers then do not find the view until a later announcement.
     pub async fn announce(&self) -> Result<(), AnnouncementConflict> {
-        let announced = announce(&*self.registry, &self.view, &self.announcement).await;
-        self.is_refused.store(false, Ordering::Relaxed);
-        match announced {
-            Ok(_) => {}
+        let announcement = Announcement { since: self.env.now(), ..self.announcement.clone() };
+        let refused = match announce(&*self.registry, &self.view, &announcement).await {
+            Ok(_) => None,
             Err(AnnounceError::Conflict(conflict)) => {
                 let error = conflict.to_string();
                 tracing::error!(alarm = "view_conflict", error, "the view is not applied");
-                self.is_refused.store(true, Ordering::Relaxed);
-                return Err(conflict);
+                Some(conflict)
             }
             Err(error @ AnnounceError::Undecodable { .. }) => {
                 let error = with_causes(&error);
                 tracing::error!(alarm = "view_undecodable", error, "readers may not find the view");
+                None
             }
             Err(AnnounceError::Unavailable(error)) => {
-                tracing::warn!(%error, "the next run of the sweep announces the view");
+                tracing::warn!(%error, "the view could not be announced: a later invocation tries again");
+                // A missing table or permission stays, so only the sweep tries again.
+                if !error.may_pass() {
+                    self.is_answered.store(true, Ordering::Relaxed);
+                }
+                return self.refused().map_or(Ok(()), Err);
             }
+        };
+        self.is_answered.store(true, Ordering::Relaxed);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&refused);
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn refused(&self) -> Option<AnnouncementConflict> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Announces the view if no announcement was answered, or the last one was refused.
+    async fn make_up(&self) -> Result<(), AnnouncementConflict> {
+        match self.is_answered.load(Ordering::Relaxed) && self.refused().is_none() {
+            true => Ok(()),
+            false => self.announce().await,
         }
-        Ok(())
     }
 }
 
@@ -109,18 +132,16 @@ impl ViewHandler {
         self
     }
 
-    /// Announces the view, if it is time or the last announcement was refused.
-    async fn announce(&self, event: &ViewEvent) -> Result<(), InvocationError> {
-        let is_run = matches!(event, ViewEvent::Schedule { .. });
+    /// Fails if the view contradicts what it has announced.
+    async fn must_be_announced(&self) -> Result<(), InvocationError> {
         match &self.announcer {
-            Some(of) if is_run || of.is_refused.load(Ordering::Relaxed) => {
-                Ok(of.announce().await?)
-            }
-            _ => Ok(()),
+            Some(announcer) => Ok(announcer.make_up().await?),
+            None => Ok(()),
         }
     }
 
     async fn of_topic(&self, messages: &[Bytes], budget: Budget) -> Result<Reply, InvocationError> {
+        self.must_be_announced().await?;
         let failed = self.projector.project(messages, budget.deadline).await.len();
         let messages = messages.len();
         if failed > 0 {
@@ -135,6 +156,7 @@ impl ViewHandler {
         deliveries: &[Delivery],
         budget: Budget,
     ) -> Result<Reply, InvocationError> {
+        self.must_be_announced().await?;
         let received_before: Vec<bool> = deliveries.iter().map(|d| d.times > 1).collect();
         let failed = self.projector.project_with_suspects(
             &batch.items,
@@ -170,6 +192,9 @@ impl ViewHandler {
     }
 
     async fn run(&self, budget: Budget) -> Result<Reply, InvocationError> {
+        if let Some(announcer) = &self.announcer {
+            announcer.announce().await?;
+        }
         let after = self.position.load().await?;
         let report = self.sweep.sweep(after, self.logs_per_run, budget.deadline).await?;
         self.position.store(report.next.as_ref()).await?;
@@ -196,9 +221,7 @@ impl ViewHandler {
 #[async_trait]
 impl Handler for ViewHandler {
     async fn handle(&self, event: &str, budget: Budget) -> Result<Reply, InvocationError> {
-        let event = view_event(event)?;
-        self.announce(&event).await?;
-        match event {
+        match view_event(event)? {
             ViewEvent::Topic(messages) => self.of_topic(&messages, budget).await,
             ViewEvent::Queue { batch, deliveries } => {
                 self.of_queue(&batch, &deliveries, budget).await

@@ -220,8 +220,8 @@ impl Reads {
     }
 
     /// The views that are served, by name.
-    pub async fn views(&self) -> Vec<Arc<ServedView>> {
-        self.views.all().await
+    pub async fn views(&self) -> Result<Vec<Arc<ServedView>>, LogError> {
+        Ok(self.views.all().await?)
     }
 
     /// Whether the view is filtered, so that a caller cannot wait for it.
@@ -381,7 +381,7 @@ impl Reads {
     }
 
     async fn view(&self, view: &str, log: &LogId) -> Result<Arc<ServedView>, ViewError> {
-        let served = self.views.get(view).await;
+        let served = self.views.get(view).await.map_err(LogError::from)?;
         let served = served.ok_or_else(|| ViewError::UnknownView(view.to_owned()))?;
         if served.services.iter().all(|service| service != log.service()) {
             let (view, service) = (served.name.clone(), log.service().to_owned());

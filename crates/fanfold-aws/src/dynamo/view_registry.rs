@@ -65,8 +65,14 @@ impl ViewRegistry for DynamoViewRegistry {
         let (mut views, mut start) = (Vec::new(), None);
         loop {
             let page = self.table.scan(limit - views.len(), start).await?;
-            let read = page.items.into_iter().map(view).collect::<Result<Vec<_>, _>>();
-            views.extend(read.map_err(self.table.malformed())?);
+            // One item that Fanfold did not write hides no other.
+            views.extend(page.items.into_iter().filter_map(|item| match view(item) {
+                Ok(view) => Some(view),
+                Err(error) => {
+                    tracing::warn!(%error, "an item of the table of views cannot be read");
+                    None
+                }
+            }));
             start = page.next;
             if start.is_none() || views.len() >= limit {
                 return Ok(views);

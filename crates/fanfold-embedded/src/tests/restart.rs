@@ -100,7 +100,7 @@ async fn a_view_of_other_event_types_needs_another_version() {
     let served = async |views: Views| {
         let engine = Engine::open(Config { views, ..config() }, folder.path())?;
         assert!(engine.recovered().await);
-        let served = engine.reads().views().await;
+        let served = engine.reads().views().await.expect("a list");
         let of = |view: &Arc<ServedView>| (view.version, view.since);
         let found: Vec<_> = served.iter().filter(|view| view.name == "balances").map(of).collect();
         assert!(engine.shutdown().await, "nothing was left");
@@ -113,11 +113,19 @@ async fn a_view_of_other_event_types_needs_another_version() {
         (1, since),
         "since the first start"
     );
+    // Refused starts are no crashes: many of them do not make the engine suspicious.
+    for _ in 0..3 {
+        served(Views::new().with::<OtherBalances<1>>()).await.expect_err("a conflict");
+    }
     let error = served(Views::new().with::<OtherBalances<1>>()).await.expect_err("a conflict");
     let OpenError::View(conflict) = error else { panic!("{error}") };
     let conflict = conflict.to_string();
     assert!(conflict.starts_with("the view `balances` has announced version 1"), "{conflict}");
     assert!(conflict.contains("raise its `VERSION`"), "{conflict}");
+    let engine = Engine::open(config(), folder.path()).expect("it opens");
+    let durable = engine.monitor().durable().expect("it has a folder").unclean_starts();
+    assert_eq!(durable, 0);
+    assert!(engine.shutdown().await);
     let (version, second) =
         served(Views::new().with::<OtherBalances<2>>()).await.expect("it opens");
     assert!(version == 2 && second > since, "{second:?}");

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fanfold::Seq;
 use fanfold::body::announced::{Announced, Announcement};
 use fanfold_aws::{Aws, SqsQueue, of_emulator};
+use fanfold_embedded::testing::StoredViewRegistry;
 use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
 use fanfold_lambda::{Announcer, InvocationError, Reply};
 use fanfold_pipeline::ports::{Env, Unavailable, ViewRegistry, ViewTable};
@@ -159,7 +160,8 @@ fn announcer(world: &World, version: u32, events: &[&str]) -> Announcer {
         table: format!("stack-view-balances-v{version}"),
         since: world.clock.now(),
     };
-    Announcer::new("balances", announcement, world.memory.view_registry.clone())
+    let registry = world.memory.view_registry.clone();
+    Announcer::new("balances", announcement, registry, world.clock.clone())
 }
 
 async fn announced(world: &World) -> Option<u32> {
@@ -174,13 +176,12 @@ async fn a_run_of_the_sweep_announces_the_view() {
     let announcer = announcer(&world, 3, &["opened"]);
     world.balances = world.balances.with_announcer(announcer);
     world.answer(&world.balances, &by_topic(&messages[0])).await;
-    assert_eq!(announced(&world).await, None, "messages announce nothing");
-    world.answer(&world.balances, &schedule()).await;
-    assert_eq!(announced(&world).await, Some(3));
+    assert_eq!(announced(&world).await, Some(3), "it was not announced at the start");
     // Another environment has announced an older version since: the run makes up for it.
     let older = self::announcer(&world, 2, &["opened"]);
     older.announce().await.expect("no conflict");
-    assert_eq!(announced(&world).await, Some(2));
+    world.answer(&world.balances, &by_topic(&messages[0])).await;
+    assert_eq!(announced(&world).await, Some(2), "messages do not announce it again");
     world.answer(&world.balances, &schedule()).await;
     assert_eq!(announced(&world).await, Some(3));
 }
@@ -193,7 +194,11 @@ async fn a_view_that_contradicts_what_it_announced_applies_nothing() {
     let changed = announcer(&world, 1, &["closed", "opened"]);
     changed.announce().await.expect_err("as when the environment starts");
     world.balances = world.balances.with_announcer(changed);
-    for event in [by_topic(&messages[0]), by_queue(&messages, 1, true), schedule()] {
+    // The schedule's next event makes up for this one, so it is no error of the invocation.
+    let reply = world.call(&world.balances, &schedule()).await.expect("a report");
+    assert!(reply.answer.contains("raise its `VERSION`"), "{}", reply.answer);
+    assert_eq!(reply.metrics.get(VIEW_FAILED), Some(1.0));
+    for event in [by_topic(&messages[0]), by_queue(&messages, 1, true)] {
         let error = world.call(&world.balances, &event).await.expect_err("a conflict");
         let InvocationError::Announcement(conflict) = error else { panic!("{error}") };
         assert!(conflict.to_string().contains("raise its `VERSION`"), "{conflict}");
@@ -209,37 +214,69 @@ async fn a_view_that_contradicts_what_it_announced_applies_nothing() {
     assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
 }
 
-/// Readers do not find a new view in time, but it is applied.
-#[tokio::test]
-async fn a_registry_that_fails_does_not_stop_the_view() {
-    struct Fails;
+/// A registry that fails from now on, or not.
+struct Flaky {
+    registry: Arc<StoredViewRegistry>,
+    fails: Mutex<Option<Unavailable>>,
+}
 
-    #[async_trait::async_trait]
-    impl ViewRegistry for Fails {
-        async fn get(&self, _: &str) -> Result<Option<Bytes>, Unavailable> {
-            Err(Unavailable::Refused { hop: "registry of views", message: "no table".to_owned() })
-        }
-
-        async fn replace(
-            &self,
-            _: &str,
-            _: Option<&Bytes>,
-            _: &Bytes,
-        ) -> Result<bool, Unavailable> {
-            Ok(false)
-        }
-
-        async fn list(&self, _: usize) -> Result<Vec<(String, Bytes)>, Unavailable> {
-            Ok(Vec::new())
-        }
+#[async_trait::async_trait]
+impl ViewRegistry for Flaky {
+    async fn get(&self, view: &str) -> Result<Option<Bytes>, Unavailable> {
+        let fails = self.fails.lock().unwrap().clone();
+        fails.map_or(Ok(()), Err)?;
+        self.registry.get(view).await
     }
 
-    let mut world = World::new();
-    let messages = messages(&world).await;
-    let view = Announcement::of(&**world.views.get("balances").unwrap(), "t", world.clock.now());
-    world.balances =
-        world.balances.with_announcer(Announcer::new("balances", view, Arc::new(Fails)));
-    world.answer(&world.balances, &schedule()).await;
-    world.answer(&world.balances, &by_topic(&messages[0])).await;
-    assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
+    async fn replace(
+        &self,
+        view: &str,
+        before: Option<&Bytes>,
+        body: &Bytes,
+    ) -> Result<bool, Unavailable> {
+        self.registry.replace(view, before, body).await
+    }
+
+    async fn list(&self, limit: usize) -> Result<Vec<(String, Bytes)>, Unavailable> {
+        self.registry.list(limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_fails_neither_stops_a_view_nor_lifts_a_refusal() {
+    let timed_out = Unavailable::TimedOut { hop: "registry of views" };
+    let no_table = Unavailable::Refused { hop: "registry of views", message: String::new() };
+    for error in [timed_out, no_table] {
+        let mut world = World::new();
+        let messages = messages(&world).await;
+        let fails = Mutex::new(Some(error.clone()));
+        let flaky = Arc::new(Flaky { registry: world.memory.view_registry.clone(), fails });
+        let right = announcer(&world, 1, &["opened"]);
+        right.announce().await.expect("it is the first");
+
+        // At the start nothing is known: the view is applied.
+        let of = |events: &[&str], now| Announcement {
+            version: 1,
+            services: vec!["ledger".to_owned()],
+            events: events.iter().map(|kind| (*kind).to_owned()).collect(),
+            table: "stack-view-balances-v1".to_owned(),
+            since: now,
+        };
+        let wrong = of(&["closed"], world.clock.now());
+        let wrong = Announcer::new("balances", wrong, flaky.clone(), world.clock.clone());
+        wrong.announce().await.expect("no answer");
+        world.balances = world.balances.with_announcer(wrong);
+        world.answer(&world.balances, &by_topic(&messages[0])).await;
+        assert_eq!(cursor(&world, "a").await, Some(Seq(1)));
+
+        // Once there is an answer, it is not, and stays so when there is none again.
+        *flaky.fails.lock().unwrap() = None;
+        world.answer(&world.balances, &schedule()).await;
+        for fails in [None, Some(error)] {
+            *flaky.fails.lock().unwrap() = fails;
+            let failed = world.call(&world.balances, &by_topic(&messages[1])).await;
+            assert!(matches!(failed, Err(InvocationError::Announcement(_))), "{failed:?}");
+        }
+        assert_eq!(cursor(&world, "b").await, None);
+    }
 }

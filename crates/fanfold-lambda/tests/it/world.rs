@@ -48,7 +48,6 @@ impl SweepPosition for StoredPosition {
 /// The Lambdas of a stack.
 pub(crate) struct World {
     pub(crate) memory: Ports,
-    pub(crate) views: Views,
     pub(crate) clock: Arc<ManualEnv>,
     pub(crate) faults: Faults,
     pub(crate) sweep_position: Arc<StoredPosition>,
@@ -107,7 +106,6 @@ impl World {
             balances: view(Balances::NAME, view_sweep_position.clone()),
             statement: view(Statement::NAME, Arc::<StoredPosition>::default()),
             memory,
-            views,
             clock,
             faults,
             sweep_position,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fanfold::body::announced::{Announced, Announcement};
 use fanfold::{AnyView, Services, Time};
 
-use crate::ports::{Env, ViewRegistry, ViewTable};
+use crate::ports::{Env, Unavailable, ViewRegistry, ViewTable};
 
 /// How long a list of announced views is served, in milliseconds. Source: our choice; a new view
 /// appears after at most this time, and each process makes at most one call in it.
@@ -31,9 +31,9 @@ pub struct ServedView {
     pub table: Arc<dyn ViewTable>,
 }
 
-/// Opens the table of an announced view by the table's name; `None` if the name is not one that
-/// this host may read.
-pub type OpenTable = Box<dyn Fn(&str) -> Option<Arc<dyn ViewTable>> + Send + Sync>;
+/// Opens the table of an announced view, by the view's name; `None` if the table that it names is
+/// not this view's.
+pub type OpenTable = Box<dyn Fn(&str, &Announcement) -> Option<Arc<dyn ViewTable>> + Send + Sync>;
 
 type ByName = BTreeMap<String, Arc<ServedView>>;
 
@@ -44,7 +44,8 @@ pub struct ServedViews {
 }
 
 /// The views of a registry. The first request after [`LIST_MS`] reads the registry again. Requests
-/// beside it, and those after a failure, are answered by the list before.
+/// beside it, and those after a failure, are answered by the list before. Without one, only the
+/// host's own views are known: whether there is another one is then unknown.
 struct AnnouncedViews {
     registry: Arc<dyn ViewRegistry>,
     open: OpenTable,
@@ -54,6 +55,8 @@ struct AnnouncedViews {
 
 struct Listed {
     views: Arc<ByName>,
+    /// Whether the registry has answered once.
+    is_whole: bool,
     /// When the list is read again; `None` while a request reads it.
     due: Option<Time>,
 }
@@ -96,25 +99,29 @@ impl ServedViews {
         open: OpenTable,
         env: Arc<dyn Env>,
     ) -> Self {
-        let listed = Listed { views: Arc::new(self.own.clone()), due: Some(Time::default()) };
+        let views = Arc::new(self.own.clone());
+        let listed = Listed { views, is_whole: false, due: Some(Time::default()) };
         let listed = Mutex::new(listed);
         Self { announced: Some(AnnouncedViews { registry, open, env, listed }), ..self }
     }
 
-    /// The view of this name.
-    pub(super) async fn get(&self, name: &str) -> Option<Arc<ServedView>> {
-        match &self.announced {
-            None => self.own.get(name).cloned(),
-            Some(announced) => announced.current(&self.own).await.get(name).cloned(),
+    /// The view of this name. An error means that it is unknown whether there is one.
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Arc<ServedView>>, Unavailable> {
+        let Some(announced) = &self.announced else { return Ok(self.own.get(name).cloned()) };
+        let (views, is_whole) = announced.current(&self.own).await;
+        match views.get(name) {
+            None if !is_whole => Err(unknown()),
+            found => Ok(found.cloned()),
         }
     }
 
     /// All views, by name.
-    pub(super) async fn all(&self) -> Vec<Arc<ServedView>> {
-        match &self.announced {
-            None => self.own.values().cloned().collect(),
-            Some(announced) => announced.current(&self.own).await.values().cloned().collect(),
-        }
+    pub(super) async fn all(&self) -> Result<Vec<Arc<ServedView>>, Unavailable> {
+        let Some(announced) = &self.announced else {
+            return Ok(self.own.values().cloned().collect());
+        };
+        let (views, is_whole) = announced.current(&self.own).await;
+        if is_whole { Ok(views.values().cloned().collect()) } else { Err(unknown()) }
     }
 }
 
@@ -123,11 +130,13 @@ impl AnnouncedViews {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn current(&self, own: &ByName) -> Arc<ByName> {
+    /// The views that are known, and whether these are all.
+    async fn current(&self, own: &ByName) -> (Arc<ByName>, bool) {
         let before = {
             let mut listed = self.listed();
-            if listed.due.is_none_or(|due| self.env.now() < due) {
-                return listed.views.clone();
+            let is_read = listed.due.is_none() && listed.is_whole;
+            if is_read || listed.due.is_some_and(|due| self.env.now() < due) {
+                return (listed.views.clone(), listed.is_whole);
             }
             listed.due = None;
             listed.views.clone()
@@ -136,15 +145,18 @@ impl AnnouncedViews {
         let _again = OnDrop(|| {
             self.listed().due.get_or_insert(self.env.now().plus_ms(LIST_MS));
         });
-        let views = match self.registry.list(ANNOUNCED_MAX).await {
-            Ok(list) => Arc::new(self.served(&list, own, &before)),
+        match self.registry.list(ANNOUNCED_MAX).await {
+            Ok(list) => {
+                let views = Arc::new(self.served(&list, own, &before));
+                let mut listed = self.listed();
+                (listed.views, listed.is_whole) = (views.clone(), true);
+                (views, true)
+            }
             Err(error) => {
                 tracing::warn!(%error, "the announced views cannot be read: those known before are served");
-                before
+                (before, self.listed().is_whole)
             }
-        };
-        self.listed().views = views.clone();
-        views
+        }
     }
 
     fn served(&self, list: &[(String, bytes::Bytes)], own: &ByName, before: &ByName) -> ByName {
@@ -175,10 +187,15 @@ impl AnnouncedViews {
         if let Some(before) = before.filter(is_same) {
             return Ok(before.clone());
         }
-        let table = (self.open)(&last.table);
-        let table = table.ok_or_else(|| format!("its table `{}` is not of a view", last.table))?;
+        let table = (self.open)(name, last);
+        let table = table.ok_or_else(|| format!("the table `{}` is not its", last.table))?;
         Ok(Arc::new(ServedView::announced(name, last, table)))
     }
+}
+
+fn unknown() -> Unavailable {
+    let message = "the announced views are not known yet".to_owned();
+    Unavailable::Failed { hop: "registry of views", message }
 }
 
 struct OnDrop<F: FnMut()>(F);

@@ -12,7 +12,7 @@ use fanfold::{Seq, Time};
 use fanfold_embedded::testing::StoredViewRegistry;
 use fanfold_pipeline::announce::{AnnounceError, announce};
 use fanfold_pipeline::ports::{Env, RowRange, Unavailable, ViewRegistry, ViewTable};
-use fanfold_pipeline::read::{Awaited, Reads, ServedView, ServedViews, ViewError};
+use fanfold_pipeline::read::{Awaited, LogError, Reads, ServedView, ServedViews, ViewError};
 use fanfold_pipeline::testing::yield_once;
 use futures::future::join_all;
 
@@ -90,14 +90,15 @@ fn reader(world: &World, registry: &Arc<Watched>) -> Reads {
     let own: Vec<ServedView> =
         views().iter().map(|view| ServedView::new(&**view, table(view.name()))).collect();
     let of_others = table("sums");
-    let open = move |name: &str| name.starts_with("view-").then(|| of_others.clone());
+    let open =
+        move |_: &str, of: &Announcement| of.table.starts_with("view-").then(|| of_others.clone());
     let served = ServedViews::new(own);
     let served = served.with_announced(registry.clone(), Box::new(open), world.env.clone());
     world.wiring().reads_of(served, services())
 }
 
 async fn names(reads: &Reads) -> Vec<(String, u32, Option<u64>)> {
-    let served = reads.views().await;
+    let served = reads.views().await.expect("a list");
     let of =
         |view: &Arc<ServedView>| (view.name.clone(), view.version, view.since.map(|since| since.0));
     served.iter().map(of).collect()
@@ -165,21 +166,34 @@ fn the_version_announced_last_is_served() {
 }
 
 #[test]
-fn a_registry_that_fails_stops_no_reader() {
+fn a_registry_that_fails_stops_no_reader_of_a_known_view() {
     play(async || {
         let world = World::new();
         let registry = Watched::over(&world);
         let reads = reader(&world, &registry);
+        world.accept(&acme(), 2).await;
+        world.commit(&acme(), &run(1..=2)).await;
+        world.table("sums").move_cursor(&acme(), Seq(2)).await.expect("memory");
+        let everything = all_events();
+        announce(&*registry, "guests", &announcement(1, &everything, 1)).await.expect("memory");
         registry.fails.store(true, Relaxed);
-        let own = names(&reads).await.len();
+        for _ in 0..2 {
+            assert_eq!(rows(&reads, "sums").await.expect("its own"), Awaited::Ready(Seq(2)));
+            // Not `UnknownView`, which a client would take for the last word.
+            for view in ["guests", "nothing"] {
+                let error = rows(&reads, view).await.expect_err("it is not known yet");
+                assert!(matches!(error, ViewError::Log(LogError::Unavailable(_))), "{error}");
+            }
+            assert!(reads.views().await.is_err(), "the list would lack some");
+        }
+        assert_eq!(registry.lists.load(Relaxed), 1, "it is not asked again at once");
         registry.fails.store(false, Relaxed);
-        announce(&*registry, "guests", &announcement(1, &["a"], 1)).await.expect("memory");
-        assert_eq!(names(&reads).await.len(), own, "it is not asked again at once");
         world.env.pass(5_000);
-        assert_eq!(names(&reads).await.len(), own + 1);
+        assert_eq!(rows(&reads, "guests").await.expect("it is known"), Awaited::Ready(Seq(2)));
         registry.fails.store(true, Relaxed);
         world.env.pass(5_000);
-        assert_eq!(names(&reads).await.len(), own + 1, "those that were there before");
+        assert_eq!(rows(&reads, "guests").await.expect("it was known"), Awaited::Ready(Seq(2)));
+        assert!(matches!(rows(&reads, "nothing").await, Err(ViewError::UnknownView(_))));
     });
 }
 
@@ -190,11 +204,17 @@ fn readers_at_the_same_time_make_one_call() {
         let registry = Watched::over(&world);
         let reads = reader(&world, &registry);
         announce(&*registry, "guests", &announcement(1, &["a"], 1)).await.expect("memory");
+        // The first readers do not know what they would miss.
         let found = join_all((0..20).map(|_| names(&reads))).await;
-        assert_eq!(registry.lists.load(Relaxed), 1);
+        assert!(found.iter().all(|views| views.len() == 4), "{found:?}");
+        let first = registry.lists.load(Relaxed);
+        announce(&*registry, "more", &announcement(1, &["a"], 1)).await.expect("memory");
+        world.env.pass(5_000);
+        let found = join_all((0..20).map(|_| names(&reads))).await;
+        assert_eq!(registry.lists.load(Relaxed), first + 1);
         let lens: Vec<usize> = found.iter().map(Vec::len).collect();
-        assert_eq!(lens[0], 4, "the first waits for the list");
-        assert!(lens[1..].iter().all(|len| *len == 3), "the others do not: {lens:?}");
+        assert_eq!(lens[0], 5, "the first waits for the list");
+        assert!(lens[1..].iter().all(|len| *len == 4), "the others do not: {lens:?}");
 
         // A reader that is dropped while it asks leaves the list to the next one.
         world.env.pass(5_000);
@@ -204,7 +224,7 @@ fn readers_at_the_same_time_make_one_call() {
         }
         world.env.pass(5_000);
         names(&reads).await;
-        assert_eq!(registry.lists.load(Relaxed), 3);
+        assert_eq!(registry.lists.load(Relaxed), first + 3);
     });
 }
 

@@ -4,6 +4,7 @@
 //! mean. So this is a guess that a person edits: a command that seems to make a thing comes first, and
 //! its id is used by the others.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ const EACH: u32 = 5;
 const WEIGHT: u32 = 5;
 /// References and nested objects that are followed.
 const DEPTH_MAX: usize = 8;
+/// Values of one draft: more than anyone edits by hand.
+const VALUES_MAX: usize = 1_000;
 /// The range of an integer without bounds.
 const INTEGERS: (i64, i64) = (1, 100);
 
@@ -61,7 +64,8 @@ pub(crate) fn draft(document: &Value, service: Option<&str>, url: &str) -> Resul
     let service = choose(schemas, service)?;
     let commands = commands(schemas, service);
     let makers = makers(schemas, &commands);
-    let draft = Draft { schemas, commands: &commands, makers: &makers };
+    let values = Cell::new(0);
+    let draft = Draft { schemas, commands: &commands, makers: &makers, values: &values };
     let text = draft.write(service, &views(document, service), url)?;
     // What this writes must be what `run` reads.
     Program::compile(Path::new("the drafted workload"), &text)?;
@@ -181,15 +185,18 @@ struct Draft<'a> {
     commands: &'a [Command<'a>],
     /// The position of the command that makes what a field names.
     makers: &'a BTreeMap<&'a str, usize>,
+    /// How many values were made.
+    values: &'a Cell<usize>,
 }
 
 impl Draft<'_> {
     fn write(&self, service: &str, views: &[&str], url: &str) -> Result<String> {
         ensure!(!self.commands.is_empty(), "the service `{service}` has no commands");
         let mut text = format!(
-            "# A first workload for the service `{service}` of {url}, by `loadtest init`. It is a guess:\n\
+            "# A first workload for the service {} of {url}, by `loadtest init`. It is a guess:\n\
              # set the weights, the values and what you expect. See \"Workload files\" in loadtest/README.md.\n\
              service: {}\npartition: org\nviews: [{}]\n",
+            quoted(service),
             quoted(service),
             views.iter().map(|view| quoted(view)).collect::<Vec<_>>().join(", ")
         );
@@ -221,7 +228,8 @@ impl Draft<'_> {
         let command = &self.commands[at];
         writeln!(text, "  - command: {}\n    {how}", quoted(command.name))?;
         if !command.optional.is_empty() {
-            writeln!(text, "    # It may also have: {}.", command.optional.join(", "))?;
+            let optional: Vec<String> = command.optional.iter().map(|name| quoted(name)).collect();
+            writeln!(text, "    # It may also have: {}.", optional.join(", "))?;
         }
         if !command.fields.is_empty() {
             text.push_str("    data:\n");
@@ -260,17 +268,18 @@ impl Draft<'_> {
 
     fn earlier(&self, maker: usize, field: &str) -> String {
         let command = self.commands[maker].name;
-        format!("{{{{ earlier('{command}', '{field}') }}}}")
+        format!("{{{{ earlier({}, {}) }}}}", in_template(command), in_template(field))
     }
 
     /// A value that the schema allows, with templates in its texts.
     fn value(&self, schema: &Value, depth: usize) -> Value {
         let schema = resolved(self.schemas, schema);
-        if depth > DEPTH_MAX {
+        self.values.set(self.values.get() + 1);
+        if depth > DEPTH_MAX || self.values.get() > VALUES_MAX {
             return Value::Null;
         }
         if let Some(only) = schema.get("const") {
-            return only.clone();
+            return literal(only);
         }
         if let Some(Value::Array(all)) = schema.get("enum") {
             return Value::from(format!("{{{{ choice({}) }}}}", Value::from(all.clone())));
@@ -337,6 +346,24 @@ fn same(schemas: &Map<String, Value>, one: &Value, other: &Value) -> bool {
     of(one) == of(other)
 }
 
+/// A constant, as a template if it would be read as one.
+fn literal(value: &Value) -> Value {
+    match value.as_str() {
+        Some(text) if text.contains(['{', '}']) => {
+            Value::from(format!("{{{{ {} }}}}", in_template(text)))
+        }
+        _ => value.clone(),
+    }
+}
+
+/// A text within a template.
+fn in_template(text: &str) -> String {
+    match text.contains(['\'', '\\']) {
+        true => Value::from(text).to_string(),
+        false => format!("'{text}'"),
+    }
+}
+
 /// A word as YAML: quoted if it could be read as something else.
 fn quoted(word: &str) -> String {
     let is_plain = word.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -401,7 +428,7 @@ mod tests {
     fn a_draft_uses_what_other_commands_make() {
         let drafted = draft(&booking(), None, "http://here").expect("a draft");
         expect_test::expect![[r##"
-            # A first workload for the service `booking` of http://here, by `loadtest init`. It is a guess:
+            # A first workload for the service booking of http://here, by `loadtest init`. It is a guess:
             # set the weights, the values and what you expect. See "Workload files" in loadtest/README.md.
             service: booking
             partition: org
@@ -440,6 +467,32 @@ mod tests {
                 expect: either
         "##]]
         .assert_eq(&drafted);
+    }
+
+    /// Names come from the target: they add no lines, and end no text.
+    #[test]
+    fn a_draft_of_hostile_names_is_a_workload_all_the_same() {
+        let id = json!({ "type": "string", "pattern": "^a$" });
+        let nested = json!({ "$ref": "#/components/schemas/Type.Nest" });
+        let members: Map<String, Value> =
+            (0..100).map(|n| (format!("m{n}"), nested.clone())).collect();
+        let required: Vec<String> = members.keys().cloned().collect();
+        let nest = json!({ "type": "object", "properties": members, "required": required });
+        let data = json!({
+            "it's": id,
+            "a\nexpect: rejected #": { "type": "string" },
+            "only": { "const": "{{ 7 * 6 }}" },
+            "nest": nested,
+        });
+        let document = json!({ "components": { "schemas": {
+            "Entry.odd": {},
+            "Type.Nest": nest,
+            "Request.odd.add it's": request(&data, &["it's", "only", "nest"]),
+            "Request.odd.use": request(&json!({ "it's": id }), &["it's"]),
+        } } });
+        let drafted = draft(&document, None, "http://here").expect("it can be compiled");
+        assert!(!drafted.contains("\nexpect"), "{drafted}");
+        assert!(drafted.len() < 1_000_000, "{} bytes", drafted.len());
     }
 
     #[test]

@@ -112,15 +112,20 @@ async fn rows(reads: &Reads, view: &str) -> Result<Awaited<Seq>, ViewError> {
     }
 }
 
+/// The log has two entries, and the view `sums` has reached them.
+async fn two_entries_are_in_sums(world: &World) {
+    world.accept(&acme(), 2).await;
+    world.commit(&acme(), &run(1..=2)).await;
+    world.table("sums").move_cursor(&acme(), Seq(2)).await.expect("memory");
+}
+
 #[test]
 fn an_announced_view_appears_within_seconds() {
     play(async || {
         let world = World::new();
         let registry = Watched::over(&world);
         let reads = reader(&world, &registry);
-        world.accept(&acme(), 2).await;
-        world.commit(&acme(), &run(1..=2)).await;
-        world.table("sums").move_cursor(&acme(), Seq(2)).await.expect("memory");
+        two_entries_are_in_sums(&world).await;
         let own = ["balances", "resets", "sums"].map(|name| (name.to_owned(), 1, None));
         assert_eq!(names(&reads).await, own, "its own, before they are announced");
         assert!(matches!(rows(&reads, "guests").await, Err(ViewError::UnknownView(_))));
@@ -171,9 +176,7 @@ fn a_registry_that_fails_stops_no_reader_of_a_known_view() {
         let world = World::new();
         let registry = Watched::over(&world);
         let reads = reader(&world, &registry);
-        world.accept(&acme(), 2).await;
-        world.commit(&acme(), &run(1..=2)).await;
-        world.table("sums").move_cursor(&acme(), Seq(2)).await.expect("memory");
+        two_entries_are_in_sums(&world).await;
         let everything = all_events();
         announce(&*registry, "guests", &announcement(1, &everything, 1)).await.expect("memory");
         registry.fails.store(true, Relaxed);

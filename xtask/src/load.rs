@@ -64,7 +64,7 @@ pub(crate) fn load(built: &Path) -> Result<()> {
 }
 
 /// Lets the generator write a first workload file for the host.
-pub(crate) fn draft(built: &Path, port: u16, file: &Path) -> Result<()> {
+fn draft(built: &Path, port: u16, file: &Path) -> Result<()> {
     let status = Command::new(built.join("loadtest"))
         .args(["init", "--target", &format!("http://127.0.0.1:{port}"), "--out"])
         .arg(file)
@@ -92,7 +92,13 @@ fn load_from_file(built: &Path, port: u16, folder: &Path, file: &Path, model: &s
         .context("cannot start the generator")?;
     let status = Running(generator).0.wait()?;
     ensure!(status.success(), "the load from a workload file or its audit failed: {status}");
-    let report: Value = serde_json::from_reader(File::open(&report)?)?;
+    check_report(&report, model)
+}
+
+/// Checks the report of a load from a workload file, audited with this model: every command was accepted, and the load
+/// had what it should test.
+pub(crate) fn check_report(report: &Path, model: &str) -> Result<()> {
+    let report: Value = serde_json::from_reader(File::open(report)?)?;
     let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
     ensure!(report["audit"]["model"] == model, "it was audited with another model");
     ensure!(
@@ -123,6 +129,19 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
+/// Waits until a host's process listens on this port of loopback. Fails if the process ends, or takes longer.
+pub(crate) fn until_it_listens(host: &mut Child, port: u16, patience: Duration) -> Result<()> {
+    let began = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if let Some(status) = host.try_wait()? {
+            bail!("`up` ended: {status}, see up.log");
+        }
+        ensure!(began.elapsed() < patience, "`up` does not answer after {patience:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// `fanfold up`.
 pub(crate) struct Host(Running);
 
@@ -142,14 +161,8 @@ impl Host {
             .stderr(log)
             .spawn()
             .context("cannot start `fanfold up`")?;
-        let (mut host, began) = (Self(Running(child)), Instant::now());
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if let Some(status) = host.0.0.try_wait()? {
-                bail!("`fanfold up` ended: {status}");
-            }
-            ensure!(began.elapsed() < READY, "`fanfold up` does not answer after {READY:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let mut host = Self(Running(child));
+        until_it_listens(&mut host.0.0, port, READY)?;
         Ok(host)
     }
 

@@ -1,16 +1,15 @@
 //! A project of `fanfold new`, used as its author would: tests, `up`, the requests of its README, a load with its audit,
 //! the program of its Lambdas, its templates.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::lambdas;
-use crate::load::{Host, free_port};
+use crate::load::{self, Host, free_port};
 use crate::venv::{Venv, run};
 
 /// Of the project.
@@ -119,13 +118,19 @@ pub(crate) fn pack(project: &Path, built: &Path, name: &str) -> Result<()> {
     lambdas::pack(built, &format!("{name}-lambda"), &project.join("target/lambda"))
 }
 
-fn cargo(project: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    println!("\n== {NAME}: cargo {}", arguments.join(" "));
+/// Runs cargo in a project, with our target folder.
+pub(crate) fn cargo(
+    project: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<()> {
+    let name = project.file_name().unwrap_or_default().display();
+    println!("\n== {name}: cargo {}", arguments.join(" "));
     let began = Instant::now();
     let mut command = crate::cargo_command(arguments)?;
     command.current_dir(project).env("CARGO_TARGET_DIR", crate::target()?);
     run(command.envs(environment.iter().copied()))?;
-    println!("== {NAME}: {:.1} s", began.elapsed().as_secs_f64());
+    println!("== {name}: {:.1} s", began.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -158,16 +163,5 @@ fn load(project: &Path, built: &Path, port: u16, folder: &Path) -> Result<()> {
         .args(["--duplicates", "0.05", "--model", "none", "--json"])
         .arg(&report);
     run(&mut generator).context("the load or its audit failed")?;
-    let report: Value = serde_json::from_reader(File::open(&report)?)?;
-    let count = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
-    ensure!(
-        count("/counts/due") == count("/counts/accepted"),
-        "not all commands were accepted: {}",
-        report["counts"]
-    );
-    for outcome in ["accepted", "rejected", "duplicate"] {
-        ensure!(count(&format!("/audit/outcomes/{outcome}")) > Some(0), "no command was {outcome}");
-    }
-    ensure!(count("/audit/seen") > Some(0), "nothing was read during the load");
-    Ok(())
+    load::check_report(&report, "none")
 }

@@ -16,7 +16,6 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -27,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::e2e::Emulator;
 use crate::lambdas::Arch;
-use crate::load::free_port;
+use crate::load::{free_port, until_it_listens};
 use crate::new_project;
 use crate::venv::Venv;
 
@@ -39,7 +38,7 @@ const PROJECT: &str = "bookings";
 const ADDRESS: &str = "localhost:8080";
 /// How long a `patient` block may take: a view's sweep runs each minute, and ignores what is younger than 10 s.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// How long the host may take to be built and to answer.
+/// How long the host may take to answer.
 const READY: Duration = Duration::from_secs(600);
 
 /// A block of the page.
@@ -268,9 +267,7 @@ struct Host(Child);
 impl Host {
     /// Builds and starts it, and waits until it answers.
     fn start(project: &Path, port: u16) -> Result<Self> {
-        let mut build = crate::cargo_command(&["build", "--bins"])?;
-        build.current_dir(project).env("CARGO_TARGET_DIR", crate::target()?);
-        ensure!(build.status()?.success(), "`cargo build` failed");
+        new_project::cargo(project, &["build", "--bins"], &[])?;
         let program = crate::target()?.join("debug").join(PROJECT);
         let log = File::options().create(true).append(true).open(project.join("up.log"))?;
         let child = Command::new(program)
@@ -279,14 +276,8 @@ impl Host {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let (mut host, began) = (Self(child), Instant::now());
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if let Some(status) = host.0.try_wait()? {
-                bail!("`up` ended: {status}, see up.log");
-            }
-            ensure!(began.elapsed() < READY, "`up` does not answer");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let mut host = Self(child);
+        until_it_listens(&mut host.0, port, READY)?;
         Ok(host)
     }
 }

@@ -1,8 +1,8 @@
 //! A target that accepts every command and stores none: it measures the generator itself.
 //!
 //! ```sh
-//! cargo run --release -p loadtest --example sink -- 127.0.0.1:8079
-//! cargo run --release -p loadtest -- run --target http://127.0.0.1:8079 --rate 40000 --samples 0 --no-audit
+//! cargo run --release -p fanfold-loadtest --example sink -- 127.0.0.1:8079
+//! cargo run --release -p fanfold-loadtest -- run --target http://127.0.0.1:8079 --rate 40000 --samples 0 --no-audit
 //! ```
 
 use std::net::SocketAddr;

@@ -160,7 +160,7 @@ fn ci() -> Result<()> {
 }
 
 fn load() -> Result<()> {
-    let programs = ["build", "--package", "fanfold-cli", "--package", "loadtest"];
+    let programs = ["build", "--package", "fanfold-cli", "--package", "fanfold-loadtest"];
     cargo("programs", &[&programs[..], &SHARED].concat())?;
     println!("\n== load");
     load::load(&target()?.join("debug"))
@@ -192,7 +192,7 @@ fn new_project() -> Result<()> {
 
 /// Builds `fanfold` and `loadtest`.
 fn build_programs() -> Result<()> {
-    let programs = ["build", "--package", "fanfold-cli", "--package", "loadtest"];
+    let programs = ["build", "--package", "fanfold-cli", "--package", "fanfold-loadtest"];
     cargo("programs", &[&programs[..], &SHARED].concat())
 }
 
@@ -335,9 +335,9 @@ mod tests {
         assert!(tests.len() > 100, "{tests:?}");
         let (programs, with_tests) = ("normal,build", "normal,build,dev");
         for (packages, edges) in [
-            (&["fanfold-cli", "loadtest"][..], programs),
+            (&["fanfold-cli", "fanfold-loadtest"][..], programs),
             (&["fanfold-lambda", "ledger-lambda"], programs),
-            (&["loadtest", "lambda-host"], programs),
+            (&["fanfold-loadtest", "lambda-host"], programs),
             (&["fanfold-cli"], programs),
             (&["fanfold-sim"], programs),
             (&["scenarios"], with_tests),

@@ -28,8 +28,8 @@ const OURS: [&str; 9] = [
     "fanfold-embedded",
     "fanfold-http",
     "fanfold-lambda",
+    "fanfold-ledger",
     "fanfold-pipeline",
-    "ledger",
     "shared-build",
 ];
 

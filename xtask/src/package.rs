@@ -7,6 +7,9 @@ use crate::{cargo, cargo_command};
 
 /// The most keywords of a crate. Source: the registry's rule.
 const KEYWORDS_MAX: usize = 5;
+/// The beginning of each published crate's name. The registry has crates of others under plain names: a packaged
+/// `fanfold-cli` that asked for `ledger` got another one.
+const PREFIX: &str = "fanfold";
 
 /// Packages all published crates together, since they depend on each other. With `verify` each package is also built,
 /// from what is in it alone.
@@ -34,6 +37,10 @@ fn published() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for package in packages.iter().filter(is_published) {
         let name = package["name"].as_str().context("a package has no name")?;
+        ensure!(
+            name.starts_with(PREFIX),
+            "the published crate `{name}` must begin with `{PREFIX}`"
+        );
         let lacking = lacking(package);
         ensure!(lacking.is_empty(), "{name}/Cargo.toml lacks {}", lacking.join(", "));
         names.push(name.to_owned());

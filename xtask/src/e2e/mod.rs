@@ -172,7 +172,8 @@ impl Built {
             }
         }
         let guest = lambdas::guest()?;
-        let programs = ["build", "--bins", "--package", "loadtest", "--package", "lambda-host"];
+        let programs =
+            ["build", "--bins", "--package", "fanfold-loadtest", "--package", "lambda-host"];
         crate::cargo("generator and host", &[&programs[..], &crate::SHARED].concat())?;
         let suite = build_suite()?;
         let generator = crate::target()?.join("debug/loadtest");

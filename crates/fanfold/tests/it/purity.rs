@@ -8,7 +8,7 @@ use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Packag
 /// above. Crates that are not listed are binaries or tests.
 const LAYERS: [&[&str]; 5] = [
     &["fanfold"],
-    &["fanfold-pipeline", "ledger"],
+    &["fanfold-pipeline", "fanfold-ledger"],
     &["fanfold-embedded", "fanfold-aws"],
     &["fanfold-http", "fanfold-sim"],
     &["fanfold-lambda"],
@@ -17,26 +17,26 @@ const LAYERS: [&[&str]; 5] = [
 /// Crates that may have only these dependencies in the workspace.
 const EXACTLY: [(&str, &[&str]); 8] = [
     ("fanfold", &[]),
-    ("ledger", &["fanfold"]),
+    ("fanfold-ledger", &["fanfold"]),
     ("fanfold-pipeline", &["fanfold"]),
     ("fanfold-embedded", &["fanfold", "fanfold-pipeline"]),
     ("fanfold-aws", &["fanfold", "fanfold-pipeline"]),
-    ("auditor", &[]),
+    ("fanfold-auditor", &[]),
     ("fake-target", &[]),
-    ("loadtest", &["auditor"]),
+    ("fanfold-loadtest", &["fanfold-auditor"]),
 ];
 
 /// Prefixes of crates that must not be in the dependency tree of these.
 const NEVER: [(&str, &[&str]); 4] = [
     ("fanfold", &["tokio", "fjall", "aws", "lambda"]),
-    ("ledger", &["tokio", "fjall", "aws", "lambda"]),
+    ("fanfold-ledger", &["tokio", "fjall", "aws", "lambda"]),
     ("fanfold-pipeline", &["fjall", "aws", "lambda"]),
     ("fanfold-embedded", &["aws", "lambda"]),
 ];
 
 /// The crates that test Fanfold from outside. They and their tests may link each other, and no
 /// other crate of the workspace: code that they shared with Fanfold would hide a bug of both.
-const OUTSIDE: [&str; 3] = ["auditor", "fake-target", "loadtest"];
+const OUTSIDE: [&str; 3] = ["fanfold-auditor", "fake-target", "fanfold-loadtest"];
 
 /// The dependency tree, without dependencies of tests.
 struct Tree {
@@ -138,6 +138,6 @@ fn crates_that_test_from_outside_link_no_crate_of_fanfold() {
             assert!(OUTSIDE.contains(&linked), "{name} links {linked}");
         }
     }
-    let (id, _) = workspace["loadtest"];
+    let (id, _) = workspace["fanfold-loadtest"];
     assert!(direct[id].iter().any(|dep| tree.name(&dep.pkg) == "fake-target"), "no tests' links");
 }

@@ -45,7 +45,8 @@ impl Phase {
 pub(super) struct Connection {
     id: u64,
     all: Arc<Connections>,
-    /// Milliseconds from the host's start to the phase's beginning, times 8, plus the phase.
+    /// Nanoseconds from the host's start to the phase's beginning (enough for 73 years), times 8,
+    /// plus the phase. In whole milliseconds, a phase could end one early.
     phase: AtomicU64,
     /// Its part of [`Connections::bytes`].
     bytes: AtomicUsize,
@@ -114,15 +115,16 @@ impl Connections {
         enough: usize,
         worth: impl Fn(&Connection) -> usize,
     ) -> usize {
-        let until_ms = self.now_ms().saturating_sub(self.limits.grace.as_millis() as u64);
+        // Before the host is as old as the grace, no connection is.
+        let Some(until) = self.began.elapsed().checked_sub(self.limits.grace) else { return 0 };
         let found = open.by_id.values().filter_map(|connection| {
-            let (phase, since_ms) = connection.phase();
-            let can_end = phase != Phase::Work && since_ms <= until_ms && worth(connection) > 0;
+            let (phase, since) = connection.phase();
+            let can_end = phase != Phase::Work && since <= until && worth(connection) > 0;
             let is_evicted = connection.is_evicted.load(Ordering::Relaxed);
-            (can_end && !is_evicted).then_some((since_ms, connection))
+            (can_end && !is_evicted).then_some((since, connection))
         });
         let mut found: Vec<_> = found.collect();
-        found.sort_unstable_by_key(|(since_ms, _)| *since_ms);
+        found.sort_unstable_by_key(|(since, _)| *since);
         let mut sum = 0;
         for (_, connection) in found {
             if sum >= enough {
@@ -153,10 +155,6 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now_ms(&self) -> u64 {
-        self.began.elapsed().as_millis() as u64
-    }
-
     /// The number of open connections.
     pub(super) fn count(&self) -> usize {
         self.open().by_id.len()
@@ -171,20 +169,21 @@ impl Connections {
 impl Connection {
     /// Begins a phase, also if it is the same as before.
     pub(super) fn set(&self, phase: Phase) {
-        self.phase.store(self.all.now_ms() << 3 | phase as u64, Ordering::Relaxed);
+        let since = self.all.began.elapsed().as_nanos() as u64;
+        self.phase.store(since << 3 | phase as u64, Ordering::Relaxed);
     }
 
-    /// The phase, and the milliseconds from the host's start to the phase's beginning.
-    pub(super) fn phase(&self) -> (Phase, u64) {
+    /// The phase, and the time from the host's start to the phase's beginning.
+    pub(super) fn phase(&self) -> (Phase, Duration) {
         let packed = self.phase.load(Ordering::Relaxed);
-        (PHASES[(packed & 7) as usize], packed >> 3)
+        (PHASES[(packed & 7) as usize], Duration::from_nanos(packed >> 3))
     }
 
     /// The end of the phase's time; `None` if the phase has no bound here.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let (phase, since_ms) = self.phase();
+        let (phase, since) = self.phase();
         let time_max = phase.time_max(&self.all.limits)?;
-        Some(self.all.began + Duration::from_millis(since_ms) + time_max)
+        Some(self.all.began + since + time_max)
     }
 
     /// Counts `n` more bytes of a body that has `before` bytes so far. False if there is no room.
@@ -267,6 +266,24 @@ mod tests {
 
     fn is_evicted(connection: &Connection) -> bool {
         connection.is_evicted.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_phase_ends_early_and_no_grace() {
+        let grace = Duration::from_millis(50);
+        let all = Connections::new(Limits { connections_max: 1, grace, ..Limits::default() });
+        for step_us in [1, 900, 999, 1_000, 1_001] {
+            tokio::time::advance(Duration::from_micros(step_us)).await;
+            let waits = all.enter().expect("there is room");
+            waits.set(Phase::Head);
+            let deadline = waits.deadline().expect("a head has a bound");
+            let early = (Instant::now() + all.limits.head).saturating_duration_since(deadline);
+            assert_eq!(early, Duration::ZERO, "after {step_us} us");
+            tokio::time::advance(grace - Duration::from_micros(1)).await;
+            assert!(all.enter().is_none(), "after {step_us} us: evicted before its grace is over");
+            tokio::time::advance(Duration::from_micros(1)).await;
+            assert!(all.enter().is_some(), "after {step_us} us: not evicted");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The crates that are published: each can be packaged, and says what it is.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -10,6 +12,8 @@ const KEYWORDS_MAX: usize = 5;
 /// The beginning of each published crate's name. The registry has crates of others under plain names: a packaged
 /// `fanfold-cli` that asked for `ledger` got another one.
 const PREFIX: &str = "fanfold";
+/// The texts of both licences, beside each published manifest.
+const LICENCES: [&str; 2] = ["LICENSE-MIT", "LICENSE-APACHE"];
 
 /// Packages all published crates together, since they depend on each other. With `verify` each package is also built,
 /// from what is in it alone.
@@ -41,7 +45,11 @@ fn published() -> Result<Vec<String>> {
             name.starts_with(PREFIX),
             "the published crate `{name}` must begin with `{PREFIX}`"
         );
-        let lacking = lacking(package);
+        let manifest = package["manifest_path"].as_str().context("a package has no manifest")?;
+        let mut lacking = lacking(package);
+        // Both licences ask that their texts go along.
+        let folder = Path::new(manifest).with_file_name("");
+        lacking.extend(LICENCES.into_iter().filter(|file| !folder.join(file).is_file()));
         ensure!(lacking.is_empty(), "{name}/Cargo.toml lacks {}", lacking.join(", "));
         names.push(name.to_owned());
     }

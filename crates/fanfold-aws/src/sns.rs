@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use aws_sdk_sns::operation::publish_batch::PublishBatchError;
 use aws_sdk_sns::types::{BatchResultErrorEntry, MessageAttributeValue, PublishBatchRequestEntry};
-use fanfold::body::notification::{Message, string_array};
+use fanfold::host::body::notification::{Message, string_array};
 use fanfold_pipeline::packing::MessageTopics;
 use fanfold_pipeline::ports::{PublishError, Unavailable};
 

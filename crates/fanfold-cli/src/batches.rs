@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::vec;
 
 use anyhow::{Context, bail};
-use fanfold::limits::{REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX};
+use fanfold::host::limits::{REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fanfold::App;
-use fanfold::describe::Description;
+use fanfold::host::describe::Description;
 use fanfold_http::describe::{asyncapi, openapi};
 use fanfold_http::limits::WAIT_MS_EVERYWHERE;
 use serde::Serialize;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
-use fanfold::limits::REQUEST_COMMANDS_MAX;
+use fanfold::host::limits::REQUEST_COMMANDS_MAX;
 use fanfold::{LogId, Name};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;

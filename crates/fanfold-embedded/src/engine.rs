@@ -1,15 +1,14 @@
 //! The engine: ports, stages, event sources and sweeps in one process.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfold::AnyView;
-use fanfold::body::announced::{Announced, Announcement};
+use fanfold::host::body::announced::{Announced, Announcement, AnnouncementError};
+use fanfold::{AnyView, with_causes};
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
@@ -373,27 +372,18 @@ fn announced(
 ) -> Result<AnnouncedView, OpenError> {
     let (name, registry) = (view.name(), &ports.view_registry);
     let explain = |error| store.folder().explain(error);
-    let damaged = |error: &dyn Display| {
-        explain(StoreError::damaged(format!(
-            "the announced versions of the view `{name}`: {error}"
-        )))
-    };
     let before = registry.read(name).map_err(explain)?;
-    let mut announced = match &before {
-        Some(body) => Announced::decode(body).map_err(|error| damaged(&error))?,
-        None => Announced::default(),
+    let now = Announcement::of(view, table_name(view), env.now());
+    let (announced, body) = match Announced::announce(before.as_deref(), name, now) {
+        Ok(announced) => announced,
+        Err(AnnouncementError::Conflict(conflict)) => return Err(conflict.into()),
+        Err(error) => return Err(explain(StoreError::damaged(with_causes(&error))).into()),
     };
-    let announcement = Announcement::of(view, table_name(view), env.now());
-    let mut body = None;
-    if let Some(with) = announced.with(name, announcement)? {
-        body = Some(Bytes::from(with.encode().map_err(|error| damaged(&error))?));
-        announced = with;
-    }
     let since = announced.last().map(|last| last.since);
     // Cannot panic: the tables were created from the same list of views.
     let table = ports.views[name].clone();
     let served = ServedView { since, ..ServedView::new(view, table) };
-    Ok(AnnouncedView { served, before, body })
+    Ok(AnnouncedView { served, before, body: body.map(Bytes::from) })
 }
 
 /// The name of the table of a view's version.

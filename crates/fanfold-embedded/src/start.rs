@@ -5,8 +5,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use fanfold::AnyView;
-use fanfold::body::notification::ReceivedCommit;
-use fanfold::knob::Knob;
+use fanfold::host::body::notification::ReceivedCommit;
+use fanfold::host::knob::Knob;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};

@@ -5,7 +5,7 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, HeaderName, TRANSFER_ENCODING};
 use bytes::{Buf, Bytes, BytesMut};
-use fanfold::limits::REQUEST_BYTES_MAX;
+use fanfold::host::limits::REQUEST_BYTES_MAX;
 use http_body_util::BodyExt;
 
 use crate::problem::{Kind, Problem};

@@ -6,7 +6,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::response::Response;
-use fanfold::limits::REQUEST_COMMANDS_MAX;
+use fanfold::host::limits::REQUEST_COMMANDS_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ingest::IngestError;
 use fanfold_pipeline::read::Awaited;

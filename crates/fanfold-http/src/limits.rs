@@ -1,4 +1,4 @@
-//! The limits of the API itself; those of commands and names are in [`fanfold::limits`].
+//! The limits of the API itself; those of commands and names are in [`fanfold::host::limits`].
 
 /// The longest `wait` that a host may allow, in milliseconds. Source: API Gateway ends an
 /// integration of an HTTP API after 30 s (its quota), and the answer needs some of that time.

@@ -5,7 +5,7 @@
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use fanfold::limits::{COMMAND_ID_END, SEQ_END};
+use fanfold::host::limits::{COMMAND_ID_END, SEQ_END};
 use fanfold::{CommandId, LogId, Name, Origin, Partition, RowKey, Seq, ServiceName};
 use percent_encoding::percent_decode_str;
 

@@ -1,4 +1,4 @@
-use fanfold::body::announced::AnnouncementConflict;
+use fanfold::host::body::announced::AnnouncementConflict;
 use fanfold::{AppError, with_causes};
 use fanfold_aws::events::WrongEvent;
 use fanfold_pipeline::ports::Unavailable;

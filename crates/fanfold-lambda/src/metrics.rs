@@ -4,7 +4,7 @@
 //! describe its service. The template's alarms and dashboard use the same names.
 
 use fanfold::Time;
-use fanfold::body::parked::Reason;
+use fanfold::host::body::parked::Reason;
 use serde_json::{Map, Value, json};
 
 /// The namespace of all metrics in CloudWatch.

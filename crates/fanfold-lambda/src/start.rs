@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use fanfold::body::announced::Announcement;
-use fanfold::canary::Canary;
+use fanfold::host::body::announced::Announcement;
+use fanfold::host::canary::Canary;
 use fanfold::view::AnyView;
 use fanfold::{App, AppError, Service, Services, StateKey};
 use fanfold_aws::dynamo::{

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fanfold::body::parked::Reason;
+use fanfold::host::body::parked::Reason;
 use fanfold_aws::StreamOrder;
 use fanfold_aws::events::{ViewEvent, WrongEvent, view_event};
 use fanfold_pipeline::sweep::Sweep;

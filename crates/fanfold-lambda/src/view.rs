@@ -1,9 +1,8 @@
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::announced::{Announcement, AnnouncementConflict};
+use fanfold::host::body::announced::{Announcement, AnnouncementConflict, AnnouncementError};
 use fanfold::with_causes;
 use fanfold_aws::SqsQueue;
 use fanfold_aws::events::{Batch, BatchResponse, Delivery, ViewEvent, view_event};
@@ -44,10 +43,8 @@ pub struct Announcer {
     announcement: Announcement,
     registry: Arc<dyn ViewRegistry>,
     env: Arc<dyn Env>,
-    /// Whether an announcement was answered.
-    is_answered: AtomicBool,
-    /// Why the last answered announcement was refused.
-    refused: Mutex<Option<AnnouncementConflict>>,
+    /// What the last answered announcement came to; `None` before there is one.
+    last: Mutex<Option<Result<(), AnnouncementConflict>>>,
 }
 
 impl Announcer {
@@ -58,50 +55,47 @@ impl Announcer {
         registry: Arc<dyn ViewRegistry>,
         env: Arc<dyn Env>,
     ) -> Self {
-        let (is_answered, refused) = (AtomicBool::new(false), Mutex::new(None));
-        Self { view: view.into(), announcement, registry, env, is_answered, refused }
+        Self { view: view.into(), announcement, registry, env, last: Mutex::new(None) }
     }
 
     /// Announces the view. It fails only if the announcement contradicts an earlier one. Other failures
     /// are logged: readers then do not find the view until a later announcement.
     pub async fn announce(&self) -> Result<(), AnnouncementConflict> {
         let announcement = Announcement { since: self.env.now(), ..self.announcement.clone() };
-        let refused = match announce(&*self.registry, &self.view, &announcement).await {
-            Ok(_) => None,
-            Err(AnnounceError::Conflict(conflict)) => {
+        let now = match announce(&*self.registry, &self.view, &announcement).await {
+            Ok(_) => Ok(()),
+            Err(AnnounceError::Refused(AnnouncementError::Conflict(conflict))) => {
                 let error = conflict.to_string();
                 tracing::error!(alarm = "view_conflict", error, "the view is not applied");
-                Some(conflict)
+                Err(conflict)
             }
-            Err(error @ AnnounceError::Undecodable { .. }) => {
+            Err(AnnounceError::Refused(error)) => {
                 let error = with_causes(&error);
                 tracing::error!(alarm = "view_undecodable", error, "readers may not find the view");
-                None
+                Ok(())
             }
             Err(AnnounceError::Unavailable(error)) => {
                 tracing::warn!(%error, "the view could not be announced: a later invocation tries again");
                 // A missing table or permission stays, so only the sweep tries again.
+                let mut last = self.last();
                 if !error.may_pass() {
-                    self.is_answered.store(true, Ordering::Relaxed);
+                    last.get_or_insert(Ok(()));
                 }
-                return self.refused().map_or(Ok(()), Err);
+                return last.clone().unwrap_or(Ok(()));
             }
         };
-        self.is_answered.store(true, Ordering::Relaxed);
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&refused);
-        refused.map_or(Ok(()), Err)
+        *self.last() = Some(now.clone());
+        now
     }
 
-    fn refused(&self) -> Option<AnnouncementConflict> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn last(&self) -> MutexGuard<'_, Option<Result<(), AnnouncementConflict>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces the view if no announcement was answered, or the last one was refused.
     async fn make_up(&self) -> Result<(), AnnouncementConflict> {
-        match self.is_answered.load(Ordering::Relaxed) && self.refused().is_none() {
-            true => Ok(()),
-            false => self.announce().await,
-        }
+        let is_announced = *self.last() == Some(Ok(()));
+        if is_announced { Ok(()) } else { self.announce().await }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
-use fanfold::body::notification::ReceivedCommit;
+use fanfold::host::body::notification::ReceivedCommit;
 use fanfold::{Services, Time, Views};
 use fanfold_embedded::Shards;
 use fanfold_embedded::TransitConfig;

@@ -1,8 +1,7 @@
 //! Announces a view, so that readers find it.
 
 use bytes::Bytes;
-use fanfold::body::DecodeError;
-use fanfold::body::announced::{Announced, Announcement, AnnouncementConflict};
+use fanfold::host::body::announced::{Announced, Announcement, AnnouncementError};
 
 use crate::ports::{Unavailable, ViewRegistry};
 
@@ -13,18 +12,9 @@ const TRIES: usize = 5;
 /// Why a view could not be announced.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// The version was announced with other services or event types.
+    /// The announcement cannot be stored beside the earlier ones.
     #[error(transparent)]
-    Conflict(#[from] AnnouncementConflict),
-    /// What is stored of the view cannot be read, or the announcement cannot be written.
-    #[error("what is announced of the view `{view}` cannot be read")]
-    Undecodable {
-        /// The view.
-        view: String,
-        /// Why.
-        #[source]
-        error: DecodeError,
-    },
+    Refused(#[from] AnnouncementError),
     /// The registry does not answer, or others announced the view at the same time.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -37,18 +27,15 @@ pub async fn announce(
     view: &str,
     announcement: &Announcement,
 ) -> Result<Announced, AnnounceError> {
-    let undecodable = |error| AnnounceError::Undecodable { view: view.to_owned(), error };
     for _ in 0..TRIES {
         let stored = registry.get(view).await?;
-        let announced = match &stored {
-            Some(body) => Announced::decode(body).map_err(undecodable)?,
-            None => Announced::default(),
-        };
-        let Some(with) = announced.with(view, announcement.clone())? else { return Ok(announced) };
-        let body = Bytes::from(with.encode().map_err(|error| undecodable(error.into()))?);
-        if registry.replace(view, stored.as_ref(), &body).await? {
-            tracing::info!(view, version = announcement.version, "the view is announced");
-            return Ok(with);
+        let announcement = announcement.clone();
+        let (announced, body) = Announced::announce(stored.as_deref(), view, announcement)?;
+        let Some(body) = body else { return Ok(announced) };
+        if registry.replace(view, stored.as_ref(), &Bytes::from(body)).await? {
+            let version = announced.last().map(|last| last.version);
+            tracing::info!(view, version, "the view is announced");
+            return Ok(announced);
         }
     }
     let message = format!("others announce the view `{view}` at the same time");

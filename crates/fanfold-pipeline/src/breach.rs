@@ -1,7 +1,7 @@
 //! How the stages report that an invariant does not hold. The stage then parks the log.
 
 use fanfold::LogId;
-use fanfold::invariant::Breach;
+use fanfold::host::invariant::Breach;
 
 /// Logs the breach with an alarm.
 pub(crate) fn report(log: &LogId, breach: &Breach) {

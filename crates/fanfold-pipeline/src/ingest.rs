@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::slot;
+use fanfold::host::body::slot;
 use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
 use foldhash::fast::RandomState;
 

@@ -7,7 +7,7 @@
 //! its process. It counts as a crash only if another process stored it and its call can no longer
 //! run.
 
-use fanfold::body::lease::{Lease, ProcessorLease, Step};
+use fanfold::host::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::{Seq, Time};
 
 use crate::backoff::Backoff;

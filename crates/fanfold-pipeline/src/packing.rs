@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fanfold::Time;
-use fanfold::body::notification::{Commit, Message, by_reference, pack, topic_of};
-use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
+use fanfold::host::body::notification::{Commit, Message, by_reference, pack, topic_of};
+use fanfold::host::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
 
 use crate::backoff::Backoff;
 use crate::ports::{Env, PublishError, Topic, Unavailable};

@@ -10,7 +10,7 @@ use std::panic::{self, PanicHookInfo};
 pub fn log_those_caught() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if fanfold::catch::is_catching() {
+        if fanfold::host::catch::is_catching() {
             log_caught(info);
         } else {
             before(info);
@@ -22,7 +22,7 @@ pub fn log_those_caught() {
 /// an alarm. For hosts of which only the log is read.
 pub fn log_all() {
     panic::set_hook(Box::new(|info| {
-        if fanfold::catch::is_catching() {
+        if fanfold::host::catch::is_catching() {
             log_caught(info);
         } else {
             tracing::error!(

@@ -19,9 +19,9 @@ mod suspect;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::notification::{self, ReceivedCommit};
-use fanfold::knob::Knob;
-use fanfold::log::FoldError;
+use fanfold::host::body::notification::{self, ReceivedCommit};
+use fanfold::host::knob::Knob;
+use fanfold::host::log::FoldError;
 use fanfold::view::ApplyFault;
 use fanfold::{AnyView, Entry, Fault, LogId, RowKey, Seq, Time, invariant};
 use futures::future::join;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use fanfold::body::{DecodeError, commit};
 use fanfold::entry::Outcome;
-use fanfold::knob::Knob;
+use fanfold::host::body::{DecodeError, commit};
+use fanfold::host::knob::Knob;
 use fanfold::{CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
 
 use crate::ports::{

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fanfold::body::record::{Part, Record};
-use fanfold::limits::STREAM_RECORD_BYTES_SOFT;
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::limits::STREAM_RECORD_BYTES_SOFT;
 use fanfold::{LogId, Seq, Time};
 use foldhash::fast::RandomState;
 use lru::LruCache;

@@ -19,9 +19,9 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fanfold::body::parked::Reason;
-use fanfold::canary::Canary;
-use fanfold::knob::Knob;
+use fanfold::host::body::parked::Reason;
+use fanfold::host::canary::Canary;
+use fanfold::host::knob::Knob;
 use fanfold::{LogId, Time};
 use futures::stream::{self, StreamExt};
 

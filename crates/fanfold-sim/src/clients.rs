@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use fanfold::invariant::Invariant;
+use fanfold::host::invariant::Invariant;
 use fanfold::{CommandId, LogId, Origin, Seq};
 use fanfold_pipeline::ingest::{Ingest, IngestError};
 use fanfold_pipeline::ports::{Row, RowRange};

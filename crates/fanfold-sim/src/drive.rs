@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::body::{notification, record::Record};
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::body::{notification, record::Record};
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;

@@ -25,9 +25,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::invariant::{Breach, Invariant};
-use fanfold::knob;
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::invariant::{Breach, Invariant};
+use fanfold::host::knob;
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::Limit;
 use fanfold_embedded::TransitConfig;

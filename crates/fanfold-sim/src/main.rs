@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use fanfold::invariant::Breach;
+use fanfold::host::invariant::Breach;
 use fanfold_sim::faults::Fault;
 use fanfold_sim::model::Cases;
 use fanfold_sim::{Report, engine, run};
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     // Panics of the simulated services are caught and become outcomes.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !fanfold::catch::is_catching() {
+        if !fanfold::host::catch::is_catching() {
             hook(info);
         }
     }));

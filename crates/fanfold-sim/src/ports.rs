@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use fanfold::body::commit;
-use fanfold::body::lease::{Lease, ProcessorLease};
-use fanfold::body::notification::{self, Message};
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
+use fanfold::host::body::commit;
+use fanfold::host::body::lease::{Lease, ProcessorLease};
+use fanfold::host::body::notification::{self, Message};
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::body::record::Record;
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_embedded::testing::Position;
 use fanfold_embedded::testing::StoredCommands;

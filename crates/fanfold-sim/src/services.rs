@@ -3,8 +3,8 @@
 //! rows that are removed and created again; large and tiny ones; rejections whose message
 //! depends on a document; and, from a deployment on, events of a newer version.
 
-use fanfold::canary::Canary;
 use fanfold::entry::Raw;
+use fanfold::host::canary::Canary;
 use fanfold::{
     Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View, Views,
 };

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fanfold::body::lease::Lease;
-use fanfold::body::record::{Part, Record};
-use fanfold::body::slot;
-use fanfold::invariant::Invariant;
+use fanfold::host::body::lease::Lease;
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::slot;
+use fanfold::host::invariant::Invariant;
 use fanfold::{Command, CommandId, LogId, Name, Origin};
 use fanfold_pipeline::ports::{Env, StreamRecord};
 

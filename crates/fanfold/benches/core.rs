@@ -8,11 +8,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use divan::{AllocProfiler, Bencher};
-use fanfold::body::notification::{self, Commit};
-use fanfold::body::record::{Part, Record};
-use fanfold::body::{commit, envelope, slot};
-use fanfold::log::{Log, Sealed};
-use fanfold::window::Window;
+use fanfold::host::body::notification::{self, Commit};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::{commit, envelope, slot};
+use fanfold::host::log::{Log, Sealed};
+use fanfold::host::window::Window;
 use fanfold::{
     Code, Command, CommandId, Context, Digest, DocumentId, Documents, LogId, Request, RowKey, Seq,
     Service, Services, Time, Views,

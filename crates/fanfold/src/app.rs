@@ -1,7 +1,8 @@
-use crate::catch::catch;
+use crate::host::catch::catch;
+use crate::host::request::Request;
 use crate::names::{LogId, ServiceName};
-use crate::request::Request;
-use crate::service::{Service, Services, current_version};
+use crate::service::{Service, current_version};
+use crate::services::Services;
 use crate::view::{AnyView, View, Views};
 
 /// What a host runs: services and views, under one name. `fanfold_cli::main` hosts it on one

@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::digest::Digest;
+use crate::host::digest::Digest;
+use crate::host::position::{CommandId, Seq};
 use crate::names::{DocumentId, Name, Origin};
-use crate::position::{CommandId, Seq};
 use crate::time::Time;
 
 /// One entry of a log.

@@ -15,49 +15,34 @@
 //! The same log folds to the same documents and rows everywhere (F9). So authors' code has no I/O, no clock and no
 //! randomness, and neither has this crate: no async, and no cloud in its dependency tree.
 //!
-//! # For hosts and providers
-//!
-//! Authors need none of this. Requests and their validation ([`request`]), the services and views of an app behind an
-//! object-safe form ([`Services`], [`Views`]), the state machine of one [`log`], the [`window`] that recognises repeats, the
-//! [`body`] of everything that is stored or sent, the [`limits`], the [invariants](mod@invariant), and the
-//! [descriptions](describe) of an app.
+//! Hosts and providers find the rest of the core in [`host`]; authors need none of it.
 
 mod app;
-pub mod body;
-pub mod canary;
-pub mod catch;
 mod causes;
-pub mod command;
-pub mod describe;
-pub mod digest;
 pub mod entry;
-pub mod invariant;
-pub mod knob;
-pub mod limits;
-pub mod log;
+pub mod host;
 pub mod names;
-pub mod position;
 pub mod reactor;
-pub mod request;
 pub mod service;
+mod services;
 mod tagged;
 pub mod testing;
 mod time;
 pub mod view;
-pub mod window;
 
 pub use app::{App, AppBuilder, AppError, Example};
-pub use catch::Fault;
 pub use causes::with_causes;
-pub use command::Command;
-pub use digest::Digest;
 pub use entry::{Entry, Raw};
-pub use log::{Log, StateKey};
+pub use host::catch::Fault;
+pub use host::command::Command;
+pub use host::digest::Digest;
+pub use host::log::{Log, StateKey};
+pub use host::position::{CommandId, Seq};
+pub use host::request::{Request, RequestError};
 pub use names::{DocumentId, LogId, Name, NameError, Origin, Partition, RowKey, ServiceName};
-pub use position::{CommandId, Seq};
 pub use reactor::{OutgoingCommand, Reactor, Reactors};
-pub use request::{Request, RequestError};
-pub use service::{AnyService, Code, Context, Documents, Service, Services};
+pub use service::{AnyService, Code, Context, Documents, Service};
+pub use services::Services;
 pub use time::{Rfc3339, Time, TimeError};
 pub use view::{AnyView, Outcome, Recorded, View, Views};
 

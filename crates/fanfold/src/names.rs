@@ -6,7 +6,7 @@ use std::str::FromStr;
 use compact_str::{CompactString, ToCompactString, format_compact};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::{NAME_BYTES_MAX, ROW_KEY_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
+use crate::host::limits::{NAME_BYTES_MAX, ROW_KEY_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

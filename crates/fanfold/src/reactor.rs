@@ -8,13 +8,13 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::catch::{Fault, catch};
-use crate::command::Command;
 use crate::entry::{Entry, Raw};
-use crate::limits::COMMAND_BYTES_MAX;
+use crate::host::catch::{Fault, catch};
+use crate::host::command::Command;
+use crate::host::limits::COMMAND_BYTES_MAX;
+use crate::host::position::CommandId;
 use crate::names::{LogId, Name, Origin, Partition, ServiceName};
-use crate::position::CommandId;
-use crate::service::author_problems;
+use crate::services::author_problems;
 use crate::view::Recorded;
 
 /// The most commands that one entry may cause. Source: their ids, `seq * 64 + index`.

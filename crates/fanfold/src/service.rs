@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::marker::PhantomData;
 use std::ops::Index;
@@ -13,12 +12,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::catch::{Fault, catch, truncated};
-use crate::describe::{Generators, Variants, variants};
-use crate::entry::{Event, Raw, kinds};
-use crate::limits::{CODE_BYTES_MAX, EVENT_KINDS_MAX, MESSAGE_BYTES_MAX};
-use crate::names::{DocumentId, LogId, Name, Origin, ServiceName};
-use crate::position::{CommandId, Seq};
+use crate::entry::{Event, Raw};
+use crate::host::catch::{Fault, catch, truncated};
+use crate::host::describe::{Generators, Variants, variants};
+use crate::host::limits::{CODE_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::host::position::{CommandId, Seq};
+use crate::names::{DocumentId, LogId, Name, Origin};
 use crate::tagged::{TaggedError, from_tagged};
 use crate::time::Time;
 
@@ -243,6 +242,11 @@ pub trait AnyService: Send + Sync {
 const SCRATCH_BYTES: usize = 256;
 
 struct Hosted<S>(PhantomData<fn() -> S>);
+
+/// `S` in its object-safe form.
+pub(crate) fn hosted<S: Service>() -> Arc<dyn AnyService> {
+    Arc::new(Hosted::<S>(PhantomData))
+}
 
 fn typed<T: 'static>(any: &(dyn Any + Send + Sync)) -> Result<&T, Fault> {
     any.downcast_ref().ok_or_else(|| Fault::new("the value belongs to another service"))
@@ -500,75 +504,4 @@ impl<S: Service> AnyService for Hosted<S> {
         Self::write_document(typed(doc.as_ref())?, &mut json)?;
         Ok(json)
     }
-}
-
-/// The services of one host, by name.
-#[derive(Clone, Default)]
-pub struct Services(BTreeMap<&'static str, Arc<dyn AnyService>>);
-
-impl Services {
-    /// None yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds `S`. Panics, at start-up, if its constants break the rules of [`Service`] or its name
-    /// is taken. An [`App`](crate::App) reports such problems instead.
-    #[must_use]
-    pub fn with<S: Service>(mut self) -> Self {
-        let problems = self.add::<S>();
-        assert!(problems.is_empty(), "{}", problems.join("; "));
-        self
-    }
-
-    /// Adds `S`, and returns what is wrong with it.
-    pub(crate) fn add<S: Service>(&mut self) -> Vec<String> {
-        let mut problems = author_problems("service", S::NAME, S::EVENTS);
-        if S::NAME == kinds::NAMESPACE {
-            let name = S::NAME;
-            problems.push(format!(
-                "a service must not be called `{name}`: the kinds of that name are not its own"
-            ));
-        }
-        let taken = self.0.insert(S::NAME, Arc::new(Hosted::<S>(PhantomData)));
-        problems.extend(taken.map(|_| format!("two services are called `{}`", S::NAME)));
-        problems
-    }
-
-    /// The service of this name.
-    pub fn get(&self, name: &str) -> Option<&Arc<dyn AnyService>> {
-        self.0.get(name)
-    }
-
-    /// All, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn AnyService>> {
-        self.0.values()
-    }
-}
-
-/// What is wrong with the constants of a service, a view or a reactor.
-pub(crate) fn author_problems(what: &str, name: &str, events: &[(&str, u32)]) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Err(e) = ServiceName::new(name) {
-        problems.push(format!("the name of the {what} `{name}` {e}"));
-    }
-    let n = events.len();
-    if n > EVENT_KINDS_MAX {
-        problems.push(format!(
-            "the {what} `{name}` lists {n} event types, at most {EVENT_KINDS_MAX} are allowed"
-        ));
-        return problems;
-    }
-    for (at, (kind, version)) in events.iter().enumerate() {
-        if let Err(e) = Name::new(*kind) {
-            problems.push(format!("the event type `{kind}` of the {what} `{name}` {e}"));
-        }
-        if *version == 0 {
-            problems.push(format!("the event type `{kind}` of the {what} `{name}` has version 0"));
-        }
-        if events[..at].iter().any(|(other, _)| other == kind) {
-            problems.push(format!("the {what} `{name}` lists the event type `{kind}` twice"));
-        }
-    }
-    problems
 }

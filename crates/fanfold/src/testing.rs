@@ -75,10 +75,11 @@ use serde::Serialize;
 use similar::TextDiff;
 
 use crate::entry::{Entry, Event, Outcome, Raw};
+use crate::host::position::{CommandId, Seq};
 use crate::names::{LogId, Origin};
-use crate::position::{CommandId, Seq};
 use crate::reactor::{AnyReactor, Reactor, Reactors};
-use crate::service::{Context, Service, Services, Written, current_version};
+use crate::service::{Context, Service, Written, current_version};
+use crate::services::Services;
 use crate::time::Time;
 use crate::view::{AnyView, View, Views};
 

@@ -8,7 +8,7 @@ use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::catch::truncated;
+use crate::host::catch::truncated;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(

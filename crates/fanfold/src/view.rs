@@ -10,12 +10,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::catch::{Fault, catch};
-use crate::describe::Generators;
 use crate::entry::{self, Entry, Raw, kinds};
+use crate::host::catch::{Fault, catch};
+use crate::host::describe::Generators;
+use crate::host::position::{CommandId, Seq};
 use crate::names::{DocumentId, LogId, Origin, RowKey, ServiceName};
-use crate::position::{CommandId, Seq};
-use crate::service::{Services, author_problems, current_version, decode_event};
+use crate::service::{current_version, decode_event};
+use crate::services::{Services, author_problems};
 use crate::time::Time;
 
 /// A read model: rows per log, folded from entries. It must be pure, as services are.
@@ -209,9 +210,8 @@ pub trait AnyView: Send + Sync {
     /// Whether the view understands fewer event types than one of its services has. Its cursor may then lag behind the
     /// log's tail without being wrong, so a caller cannot wait for it.
     fn is_filtered(&self, services: &Services) -> bool {
-        self.services().iter().filter_map(|name| services.get(name)).any(|service| {
-            service.events().iter().any(|(kind, _)| current_version(self.events(), kind).is_none())
-        })
+        let own = |kind: &str| current_version(self.events(), kind).is_some();
+        services.have_more_than(self.services().iter().copied(), own)
     }
 }
 

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
-use fanfold::body::lease::Lease;
+use fanfold::host::body::lease::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
     Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,

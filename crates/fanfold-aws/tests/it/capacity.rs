@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use fanfold::Views;
-use fanfold::body::notification::Message;
+use fanfold::host::body::notification::Message;
 use fanfold_aws::meter::Usage;
 use futures::stream::{self, StreamExt};
 use ledger::views::Balances;
@@ -118,7 +118,7 @@ impl Bench {
         let state = self.dynamo.tables.state();
         let (mut written, mut entries) = (None, 0);
         // No log has this many entries between two snapshots.
-        for _ in 0..2 * fanfold::limits::SNAPSHOT_ENTRIES_MAX.get() as u64 / USERS {
+        for _ in 0..2 * fanfold::host::limits::SNAPSHOT_ENTRIES_MAX.get() as u64 / USERS {
             let before = self.spent();
             self.send_together(0..USERS).await;
             self.pipeline.process().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::lease::Lease;
+use fanfold::host::body::lease::Lease;
 use fanfold::{DocumentId, LogId, RowKey, Seq, StateKey, Time};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::limits::STREAM_RECORD_BYTES_MAX;
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::limits::STREAM_RECORD_BYTES_MAX;
 use fanfold::{LogId, Seq, StateKey, Time};
 use fanfold_aws::dynamo::{
     BUCKETS, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, bucket,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use fanfold::body::commit;
-use fanfold::body::record::Record;
 use fanfold::entry::Outcome;
+use fanfold::host::body::commit;
+use fanfold::host::body::record::Record;
 use fanfold::{LogId, Seq};
 use fanfold_aws::KinesisStream;
 use fanfold_embedded::TransitConfig;

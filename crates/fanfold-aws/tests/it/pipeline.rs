@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use fanfold::body::notification::Message;
+use fanfold::host::body::notification::Message;
 use fanfold::{AnyView, LogId, Seq, Services, Time};
 use fanfold_aws::dynamo::{
     DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewTable,

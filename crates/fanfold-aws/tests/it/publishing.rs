@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use fanfold::body::notification::{Attributes, Message};
-use fanfold::body::record::{Part, Record};
-use fanfold::limits::PUBLISH_BATCH_BYTES_MAX;
+use fanfold::host::body::notification::{Attributes, Message};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::limits::PUBLISH_BATCH_BYTES_MAX;
 use fanfold::{LogId, Seq};
 use fanfold_aws::SnsTopic;
 use fanfold_embedded::TransitConfig;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfold::body::record::{Part, Record};
-use fanfold::body::{commit, slot};
 use fanfold::entry::Outcome;
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::{commit, slot};
 use fanfold::{Command, Entry, LogId, Request, Seq, Time};
 use fanfold_aws::dynamo::{DynamoCommands, DynamoJournal, DynamoParked, DynamoState};
 use fanfold_aws::{OpenAdmission, SystemEnv};

@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use fanfold::limits::STREAM_RECORD_BYTES_MAX;
+use fanfold::host::limits::STREAM_RECORD_BYTES_MAX;
 use fanfold::{DocumentId, LogId, Seq, StateKey, Time};
 use fanfold_aws::dynamo::{
     DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,

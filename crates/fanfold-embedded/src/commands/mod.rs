@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use fanfold::{LogId, Seq, Time, with_causes};
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Env, Slot, Unavailable,

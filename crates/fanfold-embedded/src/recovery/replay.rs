@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fanfold::LogId;
 use fanfold::Time;
-use fanfold::body::notification::ReceivedCommit;
-use fanfold::body::record::Record;
-use fanfold::knob::Knob;
+use fanfold::host::body::notification::ReceivedCommit;
+use fanfold::host::body::record::Record;
+use fanfold::host::knob::Knob;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Commands, Env};
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};

@@ -9,7 +9,7 @@
 //! last segment are from an append that a crash interrupted: they were never acknowledged, and
 //! opening cuts them off.
 
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};

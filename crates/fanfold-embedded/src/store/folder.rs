@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fanfold::body::announced::AnnouncementConflict;
+use fanfold::host::body::announced::AnnouncementConflict;
 
 use super::{StoreError, command_log};
 use crate::disk::{Disk, DiskFile};

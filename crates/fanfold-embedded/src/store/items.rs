@@ -3,7 +3,7 @@
 //! Each key begins with a prefix, usually a log. The map hashes by prefix, and the few keys of one
 //! prefix are sorted. So a lookup costs the same for any number of logs.
 
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 

@@ -17,7 +17,7 @@ mod layers;
 pub(crate) mod tables;
 pub(crate) mod torn_log;
 
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

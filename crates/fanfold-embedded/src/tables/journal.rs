@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{
     CommitItem, Journal, JournalAppendError, JournalPage, Nonce, Unavailable,

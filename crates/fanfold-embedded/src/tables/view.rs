@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use fanfold::body::lease::Lease;
-use fanfold::knob::Knob;
+use fanfold::host::body::lease::Lease;
+use fanfold::host::knob::Knob;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
     Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,

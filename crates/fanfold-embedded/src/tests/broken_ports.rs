@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::{TransitConfig, ports::Ports};
 use async_trait::async_trait;
-use fanfold::body::lease::Lease;
+use fanfold::host::body::lease::Lease;
 use fanfold::{LogId, RowKey, Seq, StateKey};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{

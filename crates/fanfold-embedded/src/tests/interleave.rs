@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanfold::knob;
+use fanfold::host::knob;
 use proptest::prelude::*;
 
 use crate::SystemEnv;

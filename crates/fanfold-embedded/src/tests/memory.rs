@@ -6,7 +6,7 @@ use crate::ports::Ports;
 use crate::transit::Position;
 use crate::transit::{MemoryStream, MemoryTopic};
 use bytes::Bytes;
-use fanfold::limits::{PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
+use fanfold::host::limits::{PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_pipeline::ports::{
     CommandStream, DeadLetters, State, StoredRow, StreamRecord, Unavailable, ViewTable,

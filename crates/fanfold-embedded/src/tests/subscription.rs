@@ -11,8 +11,8 @@ use crate::subscription::{Deliveries, Messages, Subscription, SubscriptionConfig
 use crate::tables::StoredDeadLetters;
 use crate::tasks::{Tasks, TokioSpawner};
 use crate::transit::{MemoryTopic, Notification};
-use fanfold::body::notification::{self, Commit};
 use fanfold::entry::Outcome;
+use fanfold::host::body::notification::{self, Commit};
 use fanfold::{CommandId, Entry, Origin, Seq, Time};
 use fanfold_pipeline::ports::{DeadLetter, DeadLetters, Env, PublishError, Topic};
 use tokio::time::sleep;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
+use fanfold::host::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX};
 use fanfold_pipeline::ports::{CommandStream, Env, StreamRecord, Unavailable};
 use fanfold_pipeline::process::ReceivedRecord;
 

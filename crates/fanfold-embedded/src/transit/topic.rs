@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::Time;
-use fanfold::body::notification::{Commit, ReceivedCommit, pack};
-use fanfold::limits::NOTIFICATION_BYTES_MAX;
+use fanfold::host::body::notification::{Commit, ReceivedCommit, pack};
+use fanfold::host::limits::NOTIFICATION_BYTES_MAX;
 use fanfold_pipeline::ports::{PublishError, Topic};
 
 use super::{ITEM_OVERHEAD_BYTES, Position, Shard};

@@ -1,7 +1,7 @@
 //! The AsyncAPI 3.0 document of the notification that independent view services receive.
 
-use fanfold::body::notification::SCHEMA;
-use fanfold::describe::{Description, map_references};
+use fanfold::host::body::notification::SCHEMA;
+use fanfold::host::describe::{Description, map_references};
 use serde_json::{Map, Value, json};
 
 use super::{COMPONENTS, definitions, key, placed};

@@ -13,7 +13,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fanfold::App;
-use fanfold::describe::{DEFINITIONS, Description, map_references};
+use fanfold::host::describe::{DEFINITIONS, Description, map_references};
 use serde_json::Value;
 
 pub use self::asyncapi::asyncapi;

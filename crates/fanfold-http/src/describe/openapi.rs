@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document of the API.
 
-use fanfold::describe::{Description, ViewDescription};
+use fanfold::host::describe::{Description, ViewDescription};
 use serde_json::{Map, Value, json};
 
 use super::schemas::{after, components, id, name, partition, prefix, reference, row_key, seq};

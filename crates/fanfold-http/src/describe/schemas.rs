@@ -1,10 +1,10 @@
 //! The schemas of requests and answers.
 
-use fanfold::describe::names::{NAME, PARTITION, ROW_KEY};
-use fanfold::describe::{
+use fanfold::host::describe::names::{NAME, PARTITION, ROW_KEY};
+use fanfold::host::describe::{
     CommandDescription, Description, EventDescription, ServiceDescription, ViewDescription,
 };
-use fanfold::limits::{
+use fanfold::host::limits::{
     COMMAND_ID_END, NAME_BYTES_MAX, REQUEST_COMMANDS_MAX, ROW_KEY_BYTES_MAX, SEQ_END,
 };
 use serde_json::{Map, Value, json};

@@ -1,6 +1,6 @@
 //! The sweep on its schedule.
 
-use fanfold::body::parked::Reason;
+use fanfold::host::body::parked::Reason;
 use fanfold_lambda::Handler;
 use fanfold_lambda::metrics::{
     ATTEMPTED, CANARY_AGE_MS_MAX, FAILED, LOGS, NUDGED, RESENT, SCHEDULES_DROPPED,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use bytes::Bytes;
 use fanfold::Seq;
-use fanfold::body::announced::{Announced, Announcement};
+use fanfold::host::body::announced::{Announced, Announcement};
 use fanfold_aws::{Aws, SqsQueue, of_emulator};
 use fanfold_embedded::testing::StoredViewRegistry;
 use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use fanfold::canary::Canary;
+use fanfold::host::canary::Canary;
 use fanfold::{LogId, Services, View, Views};
 use fanfold_embedded::testing::Ports;
 use fanfold_embedded::{Shards, TransitConfig};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use fanfold::limits::COMMAND_BYTES_MAX;
+use fanfold::host::limits::COMMAND_BYTES_MAX;
 use fanfold::{LogId, Seq, Time};
 use futures::future::join_all;
 

@@ -1,6 +1,6 @@
 //! [`ViewTable`]: cursors.
 
-use fanfold::body::lease::Lease;
+use fanfold::host::body::lease::Lease;
 use fanfold::{LogId, Seq, Time};
 use futures::future::join_all;
 

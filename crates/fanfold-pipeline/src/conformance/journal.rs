@@ -1,7 +1,7 @@
 //! [`Journal`]: conditional appends, ranges and pages.
 
 use bytes::Bytes;
-use fanfold::limits::COMMIT_BYTES_MAX;
+use fanfold::host::limits::COMMIT_BYTES_MAX;
 use fanfold::{LogId, Seq, Time};
 use futures::future::join_all;
 

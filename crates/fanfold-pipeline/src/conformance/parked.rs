@@ -1,7 +1,7 @@
 //! [`ParkedTable`]: items under seq and identity.
 
 use bytes::Bytes;
-use fanfold::limits::COMMAND_BYTES_MAX;
+use fanfold::host::limits::COMMAND_BYTES_MAX;
 use fanfold::{LogId, Seq};
 use futures::future::join_all;
 

@@ -1,7 +1,7 @@
 //! [`ViewTable`]: rows, tombstones, ranges.
 
 use bytes::Bytes;
-use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::host::limits::ROW_BYTES_MAX;
 use fanfold::{LogId, RowKey, Seq, Time};
 use futures::future::join_all;
 

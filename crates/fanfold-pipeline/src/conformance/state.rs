@@ -1,7 +1,7 @@
 //! [`State`]: guarded puts, reads by key.
 
 use bytes::Bytes;
-use fanfold::limits::DOCUMENT_BYTES_MAX;
+use fanfold::host::limits::DOCUMENT_BYTES_MAX;
 use fanfold::{DocumentId, LogId, Name, Origin, Seq, StateKey};
 use futures::future::join_all;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::notification::{Attributes, Commit, Message, ReceivedCommit};
 use fanfold::entry::Outcome;
-use fanfold::limits::{
+use fanfold::host::body::notification::{Attributes, Commit, Message, ReceivedCommit};
+use fanfold::host::limits::{
     NOTIFICATION_BYTES_MAX, PUBLISH_BATCH_MAX, PUT_RECORDS_MAX, STREAM_RECORD_BYTES_MAX,
 };
 use fanfold::{CommandId, Entry, LogId, Origin, Seq, Time};

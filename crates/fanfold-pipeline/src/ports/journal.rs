@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::commit;
-use fanfold::log::FoldError;
+use fanfold::host::body::commit;
+use fanfold::host::log::FoldError;
 use fanfold::{Entry, LogId, Seq, Time, invariant};
 
 use super::Unavailable;

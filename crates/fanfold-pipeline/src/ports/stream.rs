@@ -1,8 +1,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::LogId;
-use fanfold::body::record::Record;
-use fanfold::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
+use fanfold::host::body::record::Record;
+use fanfold::host::limits::{PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX};
 
 use super::Unavailable;
 

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfold::Time;
-use fanfold::body::notification::Commit;
+use fanfold::host::body::notification::Commit;
 
 use super::Unavailable;
 

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::lease::Lease;
+use fanfold::host::body::lease::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 
 use super::Unavailable;

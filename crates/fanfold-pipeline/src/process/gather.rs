@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::body::record::{Part, Record};
-use fanfold::body::slot;
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::slot;
 use fanfold::{Command, LogId, Seq, Time};
 use foldhash::fast::RandomState;
 

@@ -26,11 +26,11 @@ mod tables;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fanfold::body::lease::Step;
-use fanfold::body::notification::Commit;
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::knob::Knob;
-use fanfold::log::{Place, Work};
+use fanfold::host::body::lease::Step;
+use fanfold::host::body::notification::Commit;
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::knob::Knob;
+use fanfold::host::log::{Place, Work};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 
 pub use gather::ReceivedRecord;
@@ -123,7 +123,7 @@ impl Processor {
         Self { ports, services, cache, suspects, publishes_canaries: false }
     }
 
-    /// Also publishes the commits of the service [`Canary`](fanfold::canary::Canary): for a host
+    /// Also publishes the commits of the service [`Canary`](fanfold::host::canary::Canary): for a host
     /// with a view of it. By default they count as published, since no subscriber can read them.
     #[must_use]
     pub fn with_canaries_published(mut self) -> Self {

@@ -5,9 +5,9 @@
 
 use fanfold::Service;
 use fanfold::Time;
-use fanfold::body::notification::Commit;
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::canary::Canary;
+use fanfold::host::body::notification::Commit;
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::canary::Canary;
 
 use super::Processor;
 use crate::ports::PublishError;

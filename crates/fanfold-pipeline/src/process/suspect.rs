@@ -24,9 +24,9 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use fanfold::body::lease::{ProcessorLease, Step};
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::log::{Prepared, Work};
+use fanfold::host::body::lease::{ProcessorLease, Step};
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::log::{Prepared, Work};
 use fanfold::{Fault, Log, LogId, Seq, Time};
 
 use super::gather::{Arrival, ReceivedRecord};

@@ -4,16 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fanfold::body::notification::Commit;
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::body::{
+use fanfold::entry::Outcome;
+use fanfold::host::body::notification::Commit;
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::body::{
     DecodeError,
     head::{Head, Prev},
 };
-use fanfold::entry::Outcome;
-use fanfold::invariant::Breach;
-use fanfold::knob::Knob;
-use fanfold::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
+use fanfold::host::invariant::Breach;
+use fanfold::host::knob::Knob;
+use fanfold::host::log::{FoldError, Put, Sealed, Sent, Snapshot, Want, Work};
 use fanfold::service::MORE_ROUNDS_MAX;
 use fanfold::{AnyService, Log, LogId, Seq, StateKey, Time, with_causes};
 use futures::stream::{self, StreamExt, TryStreamExt};

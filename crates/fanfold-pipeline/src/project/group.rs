@@ -1,6 +1,6 @@
 //! Groups commits by log, and entries by the row that they touch.
 
-use fanfold::body::notification::ReceivedCommit;
+use fanfold::host::body::notification::ReceivedCommit;
 use fanfold::view::AnyRecorded;
 use fanfold::{LogId, RowKey, Seq};
 

@@ -1,8 +1,8 @@
 //! Loads, folds and stores the rows that a log's entries touch, before the cursor moves.
 
 use bytes::Bytes;
-use fanfold::knob::Knob;
-use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::host::knob::Knob;
+use fanfold::host::limits::ROW_BYTES_MAX;
 use fanfold::view::{AnyRecorded, ApplyFault};
 use fanfold::{Fault, LogId, RowKey, Seq};
 

@@ -11,8 +11,8 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use fanfold::body::lease::Lease;
-use fanfold::body::notification::ReceivedCommit;
+use fanfold::host::body::lease::Lease;
+use fanfold::host::body::notification::ReceivedCommit;
 use fanfold::view::ApplyFault;
 use fanfold::{Fault, LogId, Time};
 

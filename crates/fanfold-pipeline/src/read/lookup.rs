@@ -1,7 +1,7 @@
 //! Looks up the entry of an id.
 
-use fanfold::body::head::{Head, decode_window};
-use fanfold::window::{Sighting, Window};
+use fanfold::host::body::head::{Head, decode_window};
+use fanfold::host::window::{Sighting, Window};
 use fanfold::{CommandId, Entry, LogId, Origin, Seq, StateKey, Time};
 
 use super::{Awaited, COMMITS_PER_READ, HOLE_MS, LogError, LookupError, Reads, UnknownSeq, decode};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fanfold::body::announced::{Announced, Announcement};
+use fanfold::host::body::announced::{Announced, Announcement};
 use fanfold::{AnyView, Services, Time};
 
 use crate::ports::{Env, Unavailable, ViewRegistry, ViewTable};
@@ -77,9 +77,8 @@ impl ServedView {
     /// Whether the view understands fewer event types than one of its services has. Its cursor may
     /// then rightly stay behind the log's tail, so a caller cannot wait for it.
     pub fn is_filtered(&self, services: &Services) -> bool {
-        let of_its = self.services.iter().filter_map(|name| services.get(name));
-        let mut kinds = of_its.flat_map(|service| service.events());
-        kinds.any(|(kind, _)| self.events.iter().all(|event| event != kind))
+        let own = |kind: &str| self.events.iter().any(|event| event == kind);
+        services.have_more_than(self.services.iter().map(String::as_str), own)
     }
 }
 

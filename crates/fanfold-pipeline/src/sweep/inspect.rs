@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::body::record::{Part, Record};
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::body::record::{Part, Record};
 use fanfold::{LogId, Seq, Time};
 use lru::LruCache;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use fanfold::{LogId, Seq, Time};
 use futures::stream::{self, StreamExt};
 

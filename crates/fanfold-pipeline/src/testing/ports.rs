@@ -12,10 +12,10 @@ use crate::ports::{
     Unavailable, ViewTable,
 };
 use async_trait::async_trait;
-use fanfold::body::lease::Lease;
-use fanfold::body::notification::{self, Message, ReceivedCommit};
-use fanfold::body::record::Record;
-use fanfold::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
+use fanfold::host::body::lease::Lease;
+use fanfold::host::body::notification::{self, Message, ReceivedCommit};
+use fanfold::host::body::record::Record;
+use fanfold::host::limits::{PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_MAX};
 use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 
 use super::{Faults, Op};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfold::body::announced::{Announced, Announcement};
+use fanfold::host::body::announced::{Announced, Announcement, AnnouncementError};
 use fanfold::{Seq, Time};
 use fanfold_embedded::testing::StoredViewRegistry;
 use fanfold_pipeline::announce::{AnnounceError, announce};
@@ -247,7 +247,10 @@ fn what_cannot_be_served_hides_no_other() {
         let found: Vec<String> = names(&reads).await.into_iter().map(|(name, ..)| name).collect();
         assert_eq!(found, ["balances", "guests", "resets", "sums"]);
         let error = announce(&*registry, "damaged", &announcement(1, &["a"], 1)).await;
-        assert!(matches!(error, Err(AnnounceError::Undecodable { .. })));
+        assert!(matches!(
+            error,
+            Err(AnnounceError::Refused(AnnouncementError::Undecodable { .. }))
+        ));
     });
 }
 
@@ -275,7 +278,7 @@ fn hosts_that_announce_at_the_same_time_do_not_undo_each_other() {
         // The same version, but with other event types, comes first.
         *registry.rival.lock().unwrap() = Some(encoded(4, &["x"]));
         let conflict = announce(&*registry, "guests", &announcement(4, &["y"], 9)).await;
-        assert!(matches!(conflict, Err(AnnounceError::Conflict(_))));
+        assert!(matches!(conflict, Err(AnnounceError::Refused(AnnouncementError::Conflict(_)))));
         assert!(world.env.now() > Time(0), "no call waits");
     });
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use fanfold::body::head::{Head, Prev, decode_document, decode_window};
-use fanfold::body::notification::entry_kinds;
 use fanfold::entry::{Event, Outcome};
+use fanfold::host::body::head::{Head, Prev, decode_document, decode_window};
+use fanfold::host::body::notification::entry_kinds;
+use fanfold::host::window::Window;
 use fanfold::view::AnyRecorded;
-use fanfold::window::Window;
 use fanfold::{AnyService, DocumentId, Entry, LogId, Origin, RowKey, Seq, StateKey};
 use fanfold_pipeline::ports::ViewTable;
 

@@ -32,7 +32,7 @@ fn be_quiet_about_faults() {
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !fanfold::catch::is_catching() {
+            if !fanfold::host::catch::is_catching() {
                 loud(info);
             }
         }));

@@ -4,8 +4,8 @@
 //! `docs/design.md#ingest`, and `docs/design.md#requests` for the retries of the slot write.
 
 use fanfold::LogId;
-use fanfold::body::slot;
-use fanfold::limits::SLOT_BODY_BYTES_MAX;
+use fanfold::host::body::slot;
+use fanfold::host::limits::SLOT_BODY_BYTES_MAX;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ingest::{Ingest, IngestError, Receipt};
 use fanfold_pipeline::ports::Env;

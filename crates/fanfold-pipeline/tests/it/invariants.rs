@@ -2,7 +2,7 @@
 //!
 //! `docs/design.md#invariants`.
 
-use fanfold::body::parked::Parked;
+use fanfold::host::body::parked::Parked;
 use fanfold::{DocumentId, LogId, Seq, StateKey, Time};
 use fanfold_pipeline::ports::{CommitItem, Guarded, Journal, Nonce, ParkedTable, State, StateItem};
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! Lookups: a caller that has lost an answer asks for a command's entry by its id.
 
-use fanfold::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
+use fanfold::host::limits::{WINDOW_IDLE_MS_MAX, WINDOW_IDS_MAX};
 use fanfold::{Command, CommandId, Origin, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::read::{Awaited, LookupError};

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use fanfold::body::notification::{Commit, Message};
 use fanfold::entry::{Entry, Outcome};
+use fanfold::host::body::notification::{Commit, Message};
 use fanfold::{CommandId, Origin, Seq, Time};
 use fanfold_pipeline::packing::{MessageTopics, PackingTopic};
 use fanfold_pipeline::ports::{Env, PublishError, Topic, Unavailable};

@@ -6,8 +6,8 @@
 //! `docs/design.md#relay`.
 
 use bytes::Bytes;
-use fanfold::body::record::Record;
-use fanfold::limits::{PUT_RECORDS_BYTES_MAX, STREAM_RECORD_BYTES_SOFT};
+use fanfold::host::body::record::Record;
+use fanfold::host::limits::{PUT_RECORDS_BYTES_MAX, STREAM_RECORD_BYTES_SOFT};
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Change, Env, Token};

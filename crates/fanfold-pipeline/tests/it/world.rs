@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfold::body::lease::{ProcessorLease, Step};
-use fanfold::body::notification;
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::body::record::{Part, Record};
-use fanfold::body::{commit, slot};
-use fanfold::canary::Canary;
 use fanfold::entry::{Event, Outcome, Raw};
+use fanfold::host::body::lease::{ProcessorLease, Step};
+use fanfold::host::body::notification;
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::{commit, slot};
+use fanfold::host::canary::Canary;
 use fanfold::{
     Command, CommandId, DocumentId, Entry, LogId, Name, Origin, Seq, Services, StateKey, Time,
     Views,

@@ -1,8 +1,8 @@
 //! Audits a recovered engine. Every receipt has its entry, everything that a reader saw is still
 //! there, and documents, windows and rows are the fold of the commands.
 
-use fanfold::body::commit;
-use fanfold::invariant::Invariant;
+use fanfold::host::body::commit;
+use fanfold::host::invariant::Invariant;
 use fanfold::{LogId, Seq, Services, Views};
 use fanfold_embedded::Engine;
 use fanfold_pipeline::ports::{Commands, Journal, RowRange, State, ViewTable};

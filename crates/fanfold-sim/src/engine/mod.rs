@@ -22,9 +22,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fanfold::body::parked::{Parked, Reason};
-use fanfold::invariant::{Breach, Invariant};
-use fanfold::knob;
+use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::invariant::{Breach, Invariant};
+use fanfold::host::knob;
 use fanfold::{LogId, Seq, Services, Time, Views};
 use fanfold_embedded::Limit;
 use fanfold_embedded::testing::{Between, MemoryDisk, interleave};

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use fanfold::invariant::Invariant;
+use fanfold::host::invariant::Invariant;
 use fanfold::{LogId, Seq};
 use fanfold_embedded::Engine;
 use fanfold_pipeline::ports::{Env, Journal, ViewTable};

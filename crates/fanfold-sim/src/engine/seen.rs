@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfold::invariant::{Breach, Invariant};
+use fanfold::host::invariant::{Breach, Invariant};
 use fanfold::{Command, CommandId, Entry, LogId, Origin, Request, RowKey, Seq, Services};
 use serde_json::Value;
 

@@ -1,11 +1,11 @@
 //! The outcome that each command should have.
 
-use fanfold::body::commit;
-use fanfold::catch::Fault as Panic;
 use fanfold::entry::{Entry, Outcome};
-use fanfold::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
+use fanfold::host::body::commit;
+use fanfold::host::catch::Fault as Panic;
+use fanfold::host::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
+use fanfold::host::window::{Sighting, Window};
 use fanfold::service::{AnyDocument, Decision, InvalidCommand};
-use fanfold::window::{Sighting, Window};
 use fanfold::{AnyService, Command, Context, DocumentId, LogId, Seq, Time};
 use serde_json::Value;
 

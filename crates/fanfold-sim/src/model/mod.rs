@@ -12,14 +12,14 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use fanfold::body::notification::entry_kinds;
-use fanfold::body::{commit, head, notification, slot};
-use fanfold::canary::Canary;
 use fanfold::entry::{Entry, Outcome};
-use fanfold::invariant::{Breach, Invariant};
-use fanfold::limits::{COMMIT_BYTES_MAX, NOTIFICATION_BYTES_MAX, SLOT_BODY_BYTES_MAX};
+use fanfold::host::body::notification::entry_kinds;
+use fanfold::host::body::{commit, head, notification, slot};
+use fanfold::host::canary::Canary;
+use fanfold::host::invariant::{Breach, Invariant};
+use fanfold::host::limits::{COMMIT_BYTES_MAX, NOTIFICATION_BYTES_MAX, SLOT_BODY_BYTES_MAX};
+use fanfold::host::window::{Sighting, Window};
 use fanfold::service::AnyDocument;
-use fanfold::window::{Sighting, Window};
 use fanfold::{
     AnyService, Command, CommandId, DocumentId, LogId, Origin, Seq, Service, Services, StateKey,
     Time, Views,

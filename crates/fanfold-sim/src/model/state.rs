@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use fanfold::body::head;
-use fanfold::invariant::Invariant;
-use fanfold::window::Window;
+use fanfold::host::body::head;
+use fanfold::host::invariant::Invariant;
+use fanfold::host::window::Window;
 use fanfold::{AnyService, LogId, Seq, StateKey, Time};
 use fanfold_pipeline::ports::StateItem;
 

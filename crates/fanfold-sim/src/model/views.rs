@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use fanfold::catch::Fault as Panic;
 use fanfold::entry::Entry;
-use fanfold::invariant::Invariant;
-use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::host::catch::Fault as Panic;
+use fanfold::host::invariant::Invariant;
+use fanfold::host::limits::ROW_BYTES_MAX;
 use fanfold::{AnyView, LogId, RowKey, Seq};
 use fanfold_pipeline::ports::StoredRow;
 

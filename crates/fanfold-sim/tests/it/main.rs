@@ -6,7 +6,7 @@ use fanfold_sim::{engine, run};
 
 fn quiet() {
     std::panic::set_hook(Box::new(|info| {
-        if !fanfold::catch::is_catching() {
+        if !fanfold::host::catch::is_catching() {
             eprintln!("{info}");
         }
     }));

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{ServiceKit, must, parsed, raw, same, shown, shown_event, stored, valid, written};
-use crate::catch::Fault;
 use crate::entry::{Event, Outcome, Raw};
-use crate::limits::DOCUMENT_BYTES_MAX;
+use crate::host::catch::Fault;
+use crate::host::limits::DOCUMENT_BYTES_MAX;
 use crate::names::{DocumentId, Name};
 use crate::service::{
     AnyDocument, AnyService, Decision, MORE_ROUNDS_MAX, Service, asks_too_often, decode_event,

@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Kit, ReactorKit, ViewKit, must, object, parsed, raw, same, stored, written};
-use crate::catch::Fault;
-use crate::command::Command;
 use crate::entry::{Entry, Outcome, Raw};
-use crate::limits::ROW_BYTES_MAX;
+use crate::host::catch::Fault;
+use crate::host::command::Command;
+use crate::host::limits::ROW_BYTES_MAX;
 use crate::names::{LogId, RowKey};
-use crate::service::{Service, Services};
+use crate::service::Service;
+use crate::services::Services;
 use crate::view::ApplyFault;
 
 impl ViewKit {

@@ -148,7 +148,7 @@ impl Service for Careless {
         match event {
             Done::Counted { by } => doc.sum += by,
             Done::Forgotten => doc.forgetful = 1,
-            Done::Grown => doc.text = "x".repeat(crate::limits::DOCUMENT_BYTES_MAX.get()),
+            Done::Grown => doc.text = "x".repeat(crate::host::limits::DOCUMENT_BYTES_MAX.get()),
             Done::Lost { .. } => {}
         }
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use fanfold::body::lease::{Lease, ProcessorLease, Step};
-use fanfold::body::notification::Commit;
-use fanfold::body::parked::{Content, Parked, Reason};
 use fanfold::entry::{Event, Outcome, Raw};
-use fanfold::limits::{COMMAND_ID_END, SEQ_END};
+use fanfold::host::body::lease::{Lease, ProcessorLease, Step};
+use fanfold::host::body::notification::Commit;
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::limits::{COMMAND_ID_END, SEQ_END};
 use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, Time};
 use proptest::collection::{btree_map, vec};
 use proptest::option;

@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use fanfold::entry::Outcome;
-use fanfold::limits::COMMAND_BYTES_MAX;
+use fanfold::host::limits::COMMAND_BYTES_MAX;
 use fanfold::reactor::{AnyReactor, REACTIONS_MAX};
 use fanfold::view::{self, AnyView};
 use fanfold::{

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fanfold::body::head::{Head, decode_window, encode_window};
-use fanfold::body::lease::ProcessorLease;
-use fanfold::body::parked::{Content, Parked};
-use fanfold::body::record::{Part, Record};
-use fanfold::body::{commit, envelope, slot};
-use fanfold::limits::SLOT_BODY_BYTES_MAX;
-use fanfold::window::Window;
+use fanfold::host::body::head::{Head, decode_window, encode_window};
+use fanfold::host::body::lease::ProcessorLease;
+use fanfold::host::body::parked::{Content, Parked};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::{commit, envelope, slot};
+use fanfold::host::limits::SLOT_BODY_BYTES_MAX;
+use fanfold::host::window::Window;
 use fanfold::{Command, Seq, Time};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;

@@ -3,12 +3,12 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use fanfold::body::envelope;
 use fanfold::entry::Outcome;
-use fanfold::limits::{
+use fanfold::host::body::envelope;
+use fanfold::host::limits::{
     CODE_BYTES_MAX, COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX, MESSAGE_BYTES_MAX, WINDOW_IDS_MAX,
 };
-use fanfold::log::{FoldError, Place, Prepared, Sealed, Sent, Want};
+use fanfold::host::log::{FoldError, Place, Prepared, Sealed, Sent, Want};
 use fanfold::{CommandId, Entry, Log, Origin, Seq, StateKey, Time};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Descriptions of apps, and their comparison.
 
-use fanfold::describe::{Change, Description};
+use fanfold::host::describe::{Change, Description};
 use fanfold::{App, Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fanfold::invariant::Invariant;
+use fanfold::host::invariant::Invariant;
 
 #[test]
 fn the_design_lists_the_same_invariants() {

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fanfold::body::commit;
-use fanfold::body::notification::{decode, pack};
 use fanfold::entry::{Event, Outcome, Raw};
+use fanfold::host::body::commit;
+use fanfold::host::body::notification::{decode, pack};
 use fanfold::{
     Code, Context, DocumentId, Documents, Recorded, RowKey, Seq, Service, View, testing,
 };

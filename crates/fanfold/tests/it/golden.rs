@@ -8,15 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
-use fanfold::body::announced::{Announced, Announcement};
-use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
-use fanfold::body::lease::{Lease, ProcessorLease, Step};
-use fanfold::body::notification::{self, Commit, ReceivedCommit};
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::body::record::{Part, Record};
-use fanfold::body::{commit, envelope, slot};
 use fanfold::entry::Outcome;
-use fanfold::window::Window;
+use fanfold::host::body::announced::{Announced, Announcement};
+use fanfold::host::body::head::{
+    Head, decode_document, decode_window, encode_document, encode_window,
+};
+use fanfold::host::body::lease::{Lease, ProcessorLease, Step};
+use fanfold::host::body::notification::{self, Commit, ReceivedCommit};
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::{commit, envelope, slot};
+use fanfold::host::window::Window;
 use fanfold::{Command, Seq, Time};
 use serde_json::json;
 
@@ -25,7 +27,7 @@ use crate::samples::{
     reactor, user, valid,
 };
 
-/// Above [`fanfold::limits::NOTIFICATION_BYTES_MAX`].
+/// Above [`fanfold::host::limits::NOTIFICATION_BYTES_MAX`].
 const TOO_LARGE_TO_INLINE: usize = 250 * 1024;
 
 fn path(file: &str) -> PathBuf {

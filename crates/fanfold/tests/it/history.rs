@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use fanfold::limits::WINDOW_IDLE_MS_MAX;
+use fanfold::host::limits::WINDOW_IDLE_MS_MAX;
 use fanfold::{Seq, Time};
 
 use crate::world::{Process, World, service, timeless};

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 
-use fanfold::body::announced::{Announced, Announcement};
-use fanfold::body::head::{Head, decode_document, decode_window, encode_document, encode_window};
-use fanfold::body::lease::{Lease, ProcessorLease, Step};
-use fanfold::body::parked::{Content, Parked, Reason};
-use fanfold::body::record::{Part, Record};
-use fanfold::body::{DecodeError, commit, notification, slot};
-use fanfold::limits::{COMMAND_ID_END, SEQ_END};
-use fanfold::window::Window;
+use fanfold::host::body::announced::{Announced, Announcement};
+use fanfold::host::body::head::{
+    Head, decode_document, decode_window, encode_document, encode_window,
+};
+use fanfold::host::body::lease::{Lease, ProcessorLease, Step};
+use fanfold::host::body::parked::{Content, Parked, Reason};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::{DecodeError, commit, notification, slot};
+use fanfold::host::limits::{COMMAND_ID_END, SEQ_END};
+use fanfold::host::window::Window;
 use fanfold::{Seq, Time};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::str::FromStr;
 
-use fanfold::limits::{COMMAND_ID_END, NAME_BYTES_MAX, ROW_KEY_BYTES_MAX, SEQ_END};
+use fanfold::host::limits::{COMMAND_ID_END, NAME_BYTES_MAX, ROW_KEY_BYTES_MAX, SEQ_END};
 use fanfold::{
     CommandId, DocumentId, LogId, Name, NameError, Origin, Partition, RowKey, Seq, ServiceName,
     StateKey,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use fanfold::body::notification::{
+use fanfold::entry::{Outcome, kinds};
+use fanfold::host::body::notification::{
     Attributes, Commit, Packed, ReceivedCommit, decode, entry_kinds, pack, topic_of,
 };
-use fanfold::entry::{Outcome, kinds};
-use fanfold::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
+use fanfold::host::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
 use fanfold::{LogId, Seq};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Valid requests, and the errors of invalid ones.
 
-use fanfold::limits::COMMAND_BYTES_MAX;
+use fanfold::host::limits::COMMAND_BYTES_MAX;
 use fanfold::{Request, Services};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -337,8 +337,8 @@ proptest! {
             prop_assert_eq!(parsed.command.id.get(), request["id"].as_u64().unwrap());
             prop_assert!(!parsed.command.origin.is_reactor());
             // A slot stores the command unchanged.
-            let bodies = fanfold::body::slot::encode(&[&parsed.command]).unwrap();
-            let read = fanfold::body::slot::decode(&bodies[0].1).unwrap();
+            let bodies = fanfold::host::body::slot::encode(&[&parsed.command]).unwrap();
+            let read = fanfold::host::body::slot::decode(&bodies[0].1).unwrap();
             prop_assert_eq!(read, vec![parsed.command]);
         }
     }

@@ -4,9 +4,9 @@ use std::fmt::Debug;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use fanfold::body::commit;
-use fanfold::body::notification::Commit;
 use fanfold::entry::{Event, Outcome, Raw};
+use fanfold::host::body::commit;
+use fanfold::host::body::notification::Commit;
 use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, ServiceName, Time};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

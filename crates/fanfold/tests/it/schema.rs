@@ -1,7 +1,7 @@
 //! `crates/fanfold/schema/notification.v1.json`, by which independent view services read notifications. It accepts
 //! every message that Fanfold sends, and refuses events that would mislead such a service.
 
-use fanfold::body::notification::{SCHEMA, pack};
+use fanfold::host::body::notification::{SCHEMA, pack};
 use jsonschema::Validator;
 use proptest::collection::vec;
 use proptest::prelude::*;

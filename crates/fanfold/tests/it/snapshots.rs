@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fanfold::body::head::Head;
-use fanfold::limits::{
+use fanfold::host::body::head::Head;
+use fanfold::host::limits::{
     HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN, SNAPSHOT_FACTOR, SNAPSHOT_JOURNAL_BYTES_MIN,
     WINDOW_IDLE_MS_MAX, WRITE_UNIT_BYTES,
 };
-use fanfold::log::Snapshot;
+use fanfold::host::log::Snapshot;
 use fanfold::{Log, Origin, Seq, StateKey, Time};
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ impl Bench {
     fn store(&mut self) {
         for sealed in self.log.seal() {
             let first = sealed.commit.first();
-            self.bytes += fanfold::body::envelope::open(1, &sealed.body).unwrap().len();
+            self.bytes += fanfold::host::body::envelope::open(1, &sealed.body).unwrap().len();
             self.log.acknowledge(sealed).unwrap();
             self.log.published(first);
         }

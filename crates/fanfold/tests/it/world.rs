@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use fanfold::body::head::{Head, Prev, decode_document, decode_window};
-use fanfold::body::notification::{Commit, entry_kinds};
-use fanfold::body::{commit, envelope};
 use fanfold::entry::{Event, Outcome};
-use fanfold::limits::{
+use fanfold::host::body::head::{Head, Prev, decode_document, decode_window};
+use fanfold::host::body::notification::{Commit, entry_kinds};
+use fanfold::host::body::{commit, envelope};
+use fanfold::host::limits::{
     COMMIT_BYTES_MAX, SNAPSHOT_ENTRIES_MIN, SNAPSHOT_FACTOR, SNAPSHOT_JOURNAL_BYTES_MIN,
     WRITE_UNIT_BYTES,
 };
-use fanfold::log::{Place, Sealed, Sent, Snapshot, Want, Work};
+use fanfold::host::log::{Place, Sealed, Sent, Snapshot, Want, Work};
+use fanfold::host::window::Window;
 use fanfold::service::MORE_ROUNDS_MAX;
-use fanfold::window::Window;
 use fanfold::{
     AnyService, Command, CommandId, DocumentId, Entry, Log, LogId, Origin, Seq, Services, StateKey,
     Time,

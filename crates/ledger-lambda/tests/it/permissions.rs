@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanfold::canary::Canary;
+use fanfold::host::canary::Canary;
 use serde_json::{Value, json};
 
 use crate::stack::{STACK, Template, as_text};

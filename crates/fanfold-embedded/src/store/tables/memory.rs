@@ -1,4 +1,4 @@
-use fanfold::knob::Knob;
+use fanfold::host::knob::Knob;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
 use std::ops::ControlFlow;

@@ -2,9 +2,9 @@
 //!
 //! `docs/design.md#tables`.
 
-use fanfold::body::envelope;
-use fanfold::body::head::encode_document;
-use fanfold::limits::COMMIT_BYTES_MAX;
+use fanfold::host::body::envelope;
+use fanfold::host::body::head::encode_document;
+use fanfold::host::limits::COMMIT_BYTES_MAX;
 use fanfold::{Seq, StateKey};
 use fanfold_pipeline::ports::{State, StateItem};
 use fanfold_pipeline::process::Processor;

@@ -1,10 +1,10 @@
 //! F7: a command that cannot be processed stops no other log. F8: it is parked and reported, never
 //! dropped.
 
-use fanfold::body::parked::{Content, Parked};
-use fanfold::body::record::{Part, Record};
 use fanfold::entry::Outcome;
-use fanfold::limits::DOCUMENT_BYTES_MAX;
+use fanfold::host::body::parked::{Content, Parked};
+use fanfold::host::body::record::{Part, Record};
+use fanfold::host::limits::DOCUMENT_BYTES_MAX;
 use fanfold::{LogId, Seq, Services, Time};
 use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::ReceivedRecord;

@@ -1,7 +1,7 @@
 //! Leases of the processor: while the call of another process may be under way, its lease does not
 //! count as a crash, and the record is retried later.
 
-use fanfold::body::lease::Step;
+use fanfold::host::body::lease::Step;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::Others;
 use fanfold_pipeline::process::Suspicion;

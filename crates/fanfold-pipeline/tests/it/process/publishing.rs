@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use fanfold::body::notification;
-use fanfold::canary::Canary;
+use fanfold::host::body::notification;
+use fanfold::host::canary::Canary;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{Env, ParkedTable};
 use fanfold_pipeline::process::{Processor, ReceivedRecord};

@@ -2,9 +2,9 @@
 //!
 //! `docs/design.md#snapshots`.
 
-use fanfold::body::envelope;
-use fanfold::body::head::Head;
-use fanfold::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN};
+use fanfold::host::body::envelope;
+use fanfold::host::body::head::Head;
+use fanfold::host::limits::{HEAD_WINDOWS_BYTES_MAX, SNAPSHOT_ENTRIES_MIN};
 use fanfold::{Command, Origin, Seq, StateKey};
 use fanfold_pipeline::testing::{Broken, Op, yield_once};
 use serde_json::json;

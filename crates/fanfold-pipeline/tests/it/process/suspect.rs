@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use fanfold::body::lease::Step;
 use fanfold::entry::Outcome;
+use fanfold::host::body::lease::Step;
 use fanfold::{Command, LogId, Seq, Services};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::{Env, ParkedTable};

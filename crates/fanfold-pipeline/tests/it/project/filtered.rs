@@ -7,7 +7,7 @@
 //! `docs/design.md#notification`.
 
 use bytes::Bytes;
-use fanfold::body::notification::{self, ReceivedCommit};
+use fanfold::host::body::notification::{self, ReceivedCommit};
 use fanfold::{Command, Seq};
 use fanfold_pipeline::testing::Op;
 use serde_json::json;

@@ -2,7 +2,7 @@
 //! parks the view for the log at its cursor (condition `seq = :loaded`). The log's further messages
 //! are acknowledged and skipped. An unknown event type is skipped.
 
-use fanfold::limits::ROW_BYTES_MAX;
+use fanfold::host::limits::ROW_BYTES_MAX;
 use fanfold::view::View;
 use fanfold::{Command, Recorded, RowKey, Seq, Services, Views};
 use fanfold_pipeline::ports::Journal;

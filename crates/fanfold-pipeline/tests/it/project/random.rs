@@ -2,7 +2,7 @@
 //! same time, and calls fail in every way.
 
 use bytes::Bytes;
-use fanfold::body::notification::{ReceivedCommit, decode};
+use fanfold::host::body::notification::{ReceivedCommit, decode};
 use fanfold::{Command, Seq};
 use fanfold_pipeline::ports::{Env, ViewTable};
 use fanfold_pipeline::testing::{Broken, Op, yield_once};

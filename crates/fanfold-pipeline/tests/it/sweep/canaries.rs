@@ -1,6 +1,6 @@
 //! Canaries: commands that the sweep sends through every hop.
 
-use fanfold::canary::Canary;
+use fanfold::host::canary::Canary;
 use fanfold::{LogId, Seq};
 
 use super::ALL;

@@ -1,7 +1,7 @@
 //! The sweep of logs: when it nudges, sends commands again, and reports.
 
-use fanfold::body::parked::Reason;
-use fanfold::canary::Canary;
+use fanfold::host::body::parked::Reason;
+use fanfold::host::canary::Canary;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;

@@ -1,0 +1,48 @@
+//! A command between the edge and its log.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::host::position::CommandId;
+use crate::names::{Name, Origin};
+
+/// A request to one service. Its position in the log is kept beside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Command {
+    /// The numberer of `id`: a user, a client of a user, or one of Fanfold's own origins.
+    #[serde(rename = "o")]
+    pub origin: Origin,
+    /// Unique per (log, origin).
+    #[serde(rename = "i")]
+    pub id: CommandId,
+    /// Its name, as `deposit`.
+    #[serde(rename = "c")]
+    pub name: Name,
+    /// The client's own time in milliseconds, if it sent one. Nothing depends on it.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
+    /// Its data: JSON, kept as it was sent.
+    #[serde(rename = "d")]
+    pub data: Box<RawValue>,
+}
+
+impl Command {
+    /// `<origin>#<id>`, which tells commands apart.
+    pub fn identity(&self) -> String {
+        format!("{}#{}", self.origin, self.id)
+    }
+
+    /// Whether both are the same request, sent twice.
+    pub fn is_repeat_of(&self, other: &Self) -> bool {
+        self.origin == other.origin && self.id == other.id
+    }
+}
+
+impl PartialEq for Command {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_repeat_of(other)
+            && self.name == other.name
+            && self.timestamp == other.timestamp
+            && self.data.get() == other.data.get()
+    }
+}

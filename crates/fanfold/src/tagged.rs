@@ -36,11 +36,15 @@ pub(crate) fn from_tagged<T: DeserializeOwned>(
         Ok(value) => Ok(value),
         Err(_) if !tag_read.get() => Err(TaggedError::UnknownTag),
         Err(_) => {
-            // A variant without content takes `{}`, the default of a request's `data`.
-            if is_empty(content)
-                && let Ok(value) = T::deserialize(access(None))
-            {
-                return Ok(value);
+            // A variant without content takes `{}`, the default of a request's `data`, and so does one whose content may
+            // be `null`.
+            if is_empty(content) {
+                let absent = [None, Some(RawValue::NULL)].into_iter();
+                if let Some(value) =
+                    absent.filter_map(|none| T::deserialize(access(none)).ok()).next()
+                {
+                    return Ok(value);
+                }
             }
             // Read again, with the path of the error: tracking paths is slow, so the first read does without.
             match serde_path_to_error::deserialize::<_, T>(access(Some(content))) {

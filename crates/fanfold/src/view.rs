@@ -178,8 +178,8 @@ pub trait AnyView: Send + Sync {
     fn services(&self) -> &'static [&'static str];
     /// See [`View::EVENTS`].
     fn events(&self) -> &'static [(&'static str, u32)];
-    /// The schema of a row.
-    fn row_schema(&self, generators: &mut Generators) -> Value;
+    /// The schemas of a row: as it is written, and as a stored one is read.
+    fn row_schemas(&self, generators: &mut Generators) -> [Value; 2];
     /// The view beside these services, which upcast the events that it does not upcast itself.
     fn beside(&self, services: &Services) -> Arc<dyn AnyView>;
     /// The event types of which the view does not upcast an older version itself. Its `upcast` is called with empty data;
@@ -267,8 +267,9 @@ impl<V: View> AnyView for Hosted<V> {
         V::EVENTS
     }
 
-    fn row_schema(&self, generators: &mut Generators) -> Value {
-        generators.written.subschema_for::<V::Row>().to_value()
+    fn row_schemas(&self, generators: &mut Generators) -> [Value; 2] {
+        [&mut generators.written, &mut generators.read]
+            .map(|generator| generator.subschema_for::<V::Row>().to_value())
     }
 
     fn beside(&self, services: &Services) -> Arc<dyn AnyView> {

@@ -3,7 +3,9 @@
 
 mod arbitrary;
 mod authors;
+mod changes;
 mod codecs;
+mod comparison;
 mod counters;
 mod decisions;
 mod describe;

@@ -1,23 +1,23 @@
 //! Compares two descriptions: does the new app read what was written by the old one, and do old readers read what the
 //! new one writes?
-//!
-//! The comparison knows the keywords that derived schemas have. Where it cannot tell whether a difference is harmless,
-//! it reports the difference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
-use super::expand::{Expander, is_note, merged};
-use super::{Description, EventDescription};
+use super::expand::Expander;
+use super::fits::{Difference, Reading, differences};
+use super::{
+    CommandDescription, Description, EventDescription, ServiceDescription, ViewDescription,
+};
 
 /// A difference between two descriptions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change {
     /// Where: `event booking.booked, data.room`.
     pub at: String,
-    /// What is different, and what to do.
+    /// What is different, for which reader, and what to do.
     pub what: String,
     /// Whether something that relies on the old description cannot take it.
     pub breaks: bool,
@@ -29,96 +29,61 @@ impl fmt::Display for Change {
     }
 }
 
-/// Which values must stay valid.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
-    /// Every value of the old schema is one of the new: old commands, stored events.
-    OldIsRead,
-    /// Every value of the new schema is one that readers of the old can take. They ignore members that they do not
-    /// know.
-    NewIsRead,
-}
-
-impl Direction {
-    /// Of an old and a new one: what is given, and what takes it. Also the way back.
-    fn of<T>(self, [old, new]: [T; 2]) -> (T, T) {
-        match self {
-            Self::OldIsRead => (old, new),
-            Self::NewIsRead => (new, old),
-        }
-    }
-}
+const OLD_COMMANDS: Reading =
+    Reading { is_of_old: true, given: "commands of old clients", taker: "this build" };
+const STORED_EVENTS: Reading =
+    Reading { is_of_old: true, given: "stored events", taker: "this build" };
+const NEW_EVENTS: Reading =
+    Reading { is_of_old: false, given: "new events", taker: "views of other apps" };
+const STORED_ROWS: Reading = Reading { is_of_old: true, given: "stored rows", taker: "this build" };
+const NEW_ROWS: Reading = Reading { is_of_old: false, given: "new rows", taker: "old readers" };
 
 impl Description {
-    /// The differences to an older description.
+    /// The differences to an older description that something relies on.
     ///
     /// - Commands of old clients must be valid.
     /// - Events of one version must be readable both ways: stored ones by this build, new ones by other teams' views. A
     ///   change of their data needs a new version, which is reported and breaks nothing: a view that does not know it
     ///   stops at the first such event until it is deployed anew.
-    /// - Rows must be readable by old readers.
+    /// - Rows must be readable by old readers, and, within one version of the view, stored rows by this build.
+    /// - A view keeps its services and event types within one version.
     pub fn compare(&self, old: &Self) -> Vec<Change> {
         let mut found =
             Found { old: Expander::of(old), new: Expander::of(self), changes: BTreeSet::new() };
         for (name, was) in &old.services {
-            let Some(now) = self.services.get(name) else {
-                found.breaks(format!("service {name}"), "is gone, and its logs with it");
-                continue;
-            };
-            for (command, was) in &was.commands {
-                let at = format!("command {name}.{command}");
-                match now.commands.get(command) {
-                    None => found.breaks(at, "is gone: old clients send it"),
-                    Some(now) => match (&was.data, &now.data) {
-                        (Some(was), Some(now)) => {
-                            found.whole(&at, "data", [was, now], Direction::OldIsRead);
-                        }
-                        (None, None) => {}
-                        (None, Some(_)) => {
-                            found.breaks(at, "takes data now, and old clients send none")
-                        }
-                        (Some(_), None) => {
-                            found.breaks(at, "takes no data any more, and old clients send some")
-                        }
-                    },
-                }
-            }
-            for (kind, was) in &was.events {
-                let at = format!("event {name}.{kind}");
-                match now.events.get(kind) {
-                    None => found.breaks(
-                        at,
-                        "is gone: logs have such events, and this build cannot read them",
-                    ),
-                    Some(now) => found.event(&at, was, now),
-                }
+            match self.services.get(name) {
+                Some(now) => found.service(name, was, now),
+                None => found.breaks(
+                    format!("service {name}"),
+                    "is gone, so this build refuses its commands and cannot read its logs: keep it",
+                ),
             }
         }
         for (name, was) in &old.views {
             let at = format!("view {name}");
             match self.views.get(name) {
-                None => found.breaks(at, "is gone: old readers ask for it"),
-                Some(now) => {
-                    for service in
-                        was.services.iter().filter(|service| !now.services.contains(service))
-                    {
-                        found.breaks(
-                            at.clone(),
-                            format!("does not read the service `{service}` any more"),
-                        );
-                    }
-                    if was.can_be_awaited && !now.can_be_awaited {
-                        found.breaks(
-                            at.clone(),
-                            "cannot be waited for any more: it does not read every event type",
-                        );
-                    }
-                    found.whole(&at, "row", [&was.row, &now.row], Direction::NewIsRead);
-                }
+                Some(now) => found.view(&at, was, now),
+                None => found
+                    .breaks(at, "is gone, so old readers get 404: keep it until nothing reads it"),
             }
         }
         found.changes.into_iter().collect()
     }
+
+    /// Whether a command with this schema of its `data` may be sent without data. Where the schema does not say so plainly,
+    /// it may not.
+    pub fn takes_no_data(&self, data: &Value) -> bool {
+        let taken = Expander::of(self).expand(data);
+        let takes = |given: &Value| {
+            differences(OLD_COMMANDS, "data", Some(given), taken.as_ref()).is_empty()
+        };
+        takes(&no_data()) || takes(&json!({ "type": "null" }))
+    }
+}
+
+/// The schema of absent data, which is read as `{}`.
+fn no_data() -> Value {
+    json!({ "type": "object", "maxProperties": 0 })
 }
 
 struct Found<'a> {
@@ -128,410 +93,195 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn breaks(&mut self, at: String, what: impl Into<String>) {
-        self.changes.insert(Change { at, what: what.into(), breaks: true });
+    fn breaks(&mut self, at: impl Into<String>, what: impl Into<String>) {
+        self.changes.insert(Change { at: at.into(), what: what.into(), breaks: true });
+    }
+
+    /// Reports what breaks nothing by itself.
+    fn notice(&mut self, at: impl Into<String>, what: impl Into<String>) {
+        self.changes.insert(Change { at: at.into(), what: what.into(), breaks: false });
+    }
+
+    fn service(&mut self, name: &str, was: &ServiceDescription, now: &ServiceDescription) {
+        for (command, was) in &was.commands {
+            let at = format!("command {name}.{command}");
+            match now.commands.get(command) {
+                Some(now) => self.command(&at, was, now),
+                None => self.breaks(
+                    at,
+                    "is gone, and old clients send it: keep it, and let `decide` refuse it",
+                ),
+            }
+        }
+        for (kind, was) in &was.events {
+            let at = format!("event {name}.{kind}");
+            match now.events.get(kind) {
+                Some(now) => self.event(&at, was, now),
+                None => self.breaks(
+                    at,
+                    "is gone, and this build cannot read the stored ones: keep it in `EVENTS`",
+                ),
+            }
+        }
+        for kind in now.events.keys().filter(|kind| !was.events.contains_key(*kind)) {
+            self.notice(
+                format!("event {name}.{kind}"),
+                "is new, and a view of another app cannot be waited for (`?seq=` gets 400) until it lists it: \
+                 list it there, and raise that view's `VERSION`",
+            );
+        }
+    }
+
+    fn command(&mut self, at: &str, was: &CommandDescription, now: &CommandDescription) {
+        match (&was.data, &now.data) {
+            (Some(was), Some(now)) => {
+                let advice = "go on taking what old clients send, or make another command";
+                self.whole(at, "data", OLD_COMMANDS, [was, now], advice);
+            }
+            (None, None) => {}
+            (None, Some(now)) => {
+                let now = self.new.expand(now);
+                if !differences(OLD_COMMANDS, "data", Some(&no_data()), now.as_ref()).is_empty() {
+                    self.breaks(
+                        at,
+                        "takes data now, and old clients send none: make its fields optional, or make another command",
+                    );
+                }
+            }
+            (Some(_), None) => self.breaks(
+                at,
+                "takes no data any more, and old clients send some: go on taking it, or make another command",
+            ),
+        }
     }
 
     fn event(&mut self, at: &str, was: &EventDescription, now: &EventDescription) {
         let (old, new) = (was.version, now.version);
         if new > old {
             let what = format!(
-                "has version {new} instead of {old}: the service must upcast version {old}, and views of other apps \
-                 stop at the first such event until they know version {new}"
+                "has version {new} instead of {old}, and views of other apps stop at the first such event until they \
+                 know it: let the service upcast version {old}, and tell the owners of those views"
             );
-            self.changes.insert(Change { at: at.to_owned(), what, breaks: false });
+            self.notice(at, what);
         } else if new < old {
             let what = format!(
-                "has version {new} instead of {old}: this build cannot read what is stored"
+                "has version {new} instead of {old}, and this build cannot read stored events of version {old}: \
+                 raise it to {old} or more"
             );
-            self.breaks(at.to_owned(), what);
+            self.breaks(at, what);
         } else {
-            let before = self.changes.len();
-            let schemas = [&was.data, &now.data];
-            self.whole(at, "data", schemas, Direction::OldIsRead);
-            self.whole(at, "data", schemas, Direction::NewIsRead);
-            if self.changes.len() > before {
+            let advice = format!("raise the event's version, and upcast version {old}");
+            self.whole(at, "data", STORED_EVENTS, [&was.data, &now.data], &advice);
+            self.whole(at, "data", NEW_EVENTS, [&was.data, &now.data], &advice);
+        }
+    }
+
+    fn view(&mut self, at: &str, was: &ViewDescription, now: &ViewDescription) {
+        let (old, new) = (was.version, now.version);
+        if new > old {
+            let what = format!(
+                "has version {new} instead of {old}, and is built again from the journal: readers miss rows until that is done"
+            );
+            self.notice(at, what);
+        } else if new < old {
+            let what = format!(
+                "has version {new} instead of {old}, and the table of version {new} may hold rows of an earlier build: raise \
+                 `VERSION` above {old}"
+            );
+            self.breaks(at, what);
+        } else {
+            self.stored_rows(at, was, now);
+            self.same_source(at, was, now);
+        }
+        for (kind, of) in &was.events {
+            if let Some(version) = now.events.get(kind).filter(|version| *version < of) {
                 let what = format!(
-                    "has changed within version {old}: raise its version, and upcast version {old}"
+                    "reads version {version} of the event `{kind}` instead of {of}, and stops at stored events of \
+                     version {of}: list version {of} or more in its `EVENTS`"
                 );
-                self.breaks(at.to_owned(), what);
+                self.breaks(at, what);
             }
+        }
+        for service in was.services.iter().filter(|service| !now.services.contains(service)) {
+            let what = format!(
+                "does not read the service `{service}` any more, so old readers of its rows get 404: go on reading \
+                 it, or make another view"
+            );
+            self.breaks(at, what);
+        }
+        if was.can_be_awaited && !now.can_be_awaited {
+            self.breaks(
+                at,
+                "cannot be waited for any more (`?seq=` gets 400), since it does not list every event type of its \
+                 services: list them, and raise `VERSION`",
+            );
+        }
+        let advice = "go on writing what old readers take, or make another view";
+        self.whole(at, "row", NEW_ROWS, [&was.row, &now.row], advice);
+    }
+
+    /// Compares the rows of two builds of one version of a view: this build reads stored rows, and readers get them as
+    /// they are stored.
+    fn stored_rows(&mut self, at: &str, was: &ViewDescription, now: &ViewDescription) {
+        let unreadable = self.differences("row", STORED_ROWS, [was.stored(), now.stored()]);
+        let undescribed = self.differences("row", STORED_ROWS, [&was.row, &now.row]);
+        for (path, what) in undescribed.difference(&unreadable) {
+            let advice = "let new readers take them, or raise `VERSION`";
+            self.notice(format!("{at}, {path}"), format!("{what}: {advice}"));
+        }
+        for (path, what) in unreadable {
+            let advice = "raise `VERSION`, or give it a default, else such rows park the view";
+            self.breaks(format!("{at}, {path}"), format!("{what}: {advice}"));
+        }
+    }
+
+    /// Compares what two builds of one version of a view read. Hosts refuse a view whose announced version has other
+    /// services or event types.
+    fn same_source(&mut self, at: &str, was: &ViewDescription, now: &ViewDescription) {
+        let services = |of: &ViewDescription| of.services.iter().cloned().collect();
+        let kinds = |of: &ViewDescription| of.events.keys().cloned().collect();
+        let differing = [
+            ("service", differing(&services(was), &services(now))),
+            ("event type", differing(&kinds(was), &kinds(now))),
+        ];
+        for (what, names) in differing.iter().filter(|(_, names)| !names.is_empty()) {
+            let (names, version) = (names.join(", "), was.version);
+            let what = format!(
+                "has another list of {what}s within version {version} ({names}), and hosts refuse it: raise `VERSION`"
+            );
+            self.breaks(at, what);
         }
     }
 
     /// Compares the schemas of a whole command, event or row, `[old, new]`.
-    fn whole(&mut self, of: &str, path: &str, [was, now]: [&Value; 2], way: Direction) {
-        match (self.old.expand(was), self.new.expand(now)) {
-            (Some(was), Some(now)) => self.schemas(of, path, [&was, &now], way),
-            _ => self.breaks(format!("{of}, {path}"), "is too large to be compared"),
-        }
-    }
-
-    /// Compares two schemas without references.
-    fn schemas(&mut self, of: &str, path: &str, [was, now]: [&Value; 2], way: Direction) {
-        if was == now {
-            return;
-        }
-        // The values of one side must fit into what the other takes.
-        let (given, taken) = way.of([plain(was), plain(now)]);
-        let (own_given, given) = split(&given);
-        let (own_taken, taken) = split(&taken);
-        let whole = |own: &Map<String, Value>, alternative: &Value| {
-            Value::Object(merged(own.clone(), plain(alternative)))
-        };
-        match (given.is_empty(), taken.is_empty()) {
-            (true, true) => {
-                self.keywords(of, path, way.of([&own_given, &own_taken]).into(), way);
-            }
-            (false, true) => {
-                let taken = Value::Object(own_taken);
-                for alternative in given.iter().flat_map(|(_, some)| *some) {
-                    let given = whole(&own_given, alternative);
-                    self.schemas(of, path, way.of([&given, &taken]).into(), way);
-                }
-            }
-            (true, false) => {
-                let given = Value::Object(own_given);
-                let fits = |alternative: &Value| {
-                    let taken = whole(&own_taken, alternative);
-                    let mut trial = self.empty();
-                    trial.schemas(of, path, way.of([&given, &taken]).into(), way);
-                    trial.changes.is_empty()
-                };
-                let is_one = named(&taken).is_some();
-                if !(is_one && taken.iter().flat_map(|(_, some)| *some).any(fits)) {
-                    self.breaks(format!("{of}, {path}"), "fits no alternative of the other side");
-                }
-            }
-            (false, false) => {
-                let at = format!("{of}, {path}");
-                let (Some(given), Some(taken)) = (named(&given), named(&taken)) else {
-                    let what = "has alternatives that this comparison cannot tell apart";
-                    return self.breaks(at, what);
-                };
-                for (name, alternative) in given {
-                    let Some(other) = taken.get(&name) else {
-                        self.breaks(at.clone(), format!("may be `{name}`, which is not taken"));
-                        continue;
-                    };
-                    let (given, taken) = (whole(&own_given, alternative), whole(&own_taken, other));
-                    let path = format!("{path}<{name}>");
-                    self.schemas(of, &path, way.of([&given, &taken]).into(), way);
-                }
-            }
-        }
-    }
-
-    /// The same without changes.
-    fn empty(&self) -> Self {
-        Self { old: self.old.clone(), new: self.new.clone(), changes: BTreeSet::new() }
-    }
-
-    /// Compares all but alternatives.
-    fn keywords(
+    fn whole(
         &mut self,
         of: &str,
         path: &str,
-        [was, now]: [&Map<String, Value>; 2],
-        way: Direction,
+        reading: Reading,
+        schemas: [&Value; 2],
+        advice: &str,
     ) {
-        let at = format!("{of}, {path}");
-        let (given, taken) = way.of([was, now]);
-        self.types(&at, given, taken);
-        self.values(&at, given, taken);
-        self.bounds(&at, given, taken);
-        self.members(of, path, [was, now], way);
-        match (given.get("items"), taken.get("items")) {
-            (_, None) => {}
-            (None, Some(_)) if may_be(given, "array") => {
-                self.breaks(at.clone(), "has items of any kind on one side only");
-            }
-            (None, Some(_)) => {}
-            (Some(_), Some(_)) => {
-                let items = [&was["items"], &now["items"]];
-                self.schemas(of, &format!("{path}[]"), items, way);
-            }
-        }
-        for keyword in given.keys().chain(taken.keys()).collect::<BTreeSet<_>>() {
-            let is_known = KNOWN.contains(&keyword.as_str());
-            if !is_known && given.get(keyword) != taken.get(keyword) {
-                let what = format!("differs in `{keyword}`, which this comparison does not know");
-                self.breaks(at.clone(), what);
-            }
+        for (path, what) in self.differences(path, reading, schemas) {
+            self.breaks(format!("{of}, {path}"), format!("{what}: {advice}"));
         }
     }
 
-    fn types(&mut self, at: &str, given: &Map<String, Value>, taken: &Map<String, Value>) {
-        let Some(takes) = types(taken) else { return };
-        let of_values =
-            || Some(values(given)?.iter().map(|value| type_of(value).to_owned()).collect());
-        let Some(gives) = types(given).or_else(of_values) else {
-            let what = format!("may be of any type, and only {} is taken", list(&takes));
-            self.breaks(at.to_owned(), what);
-            return;
-        };
-        let is_taken =
-            |kind: &String| takes.contains(kind) || kind == "integer" && takes.contains("number");
-        let extra: BTreeSet<_> = gives.into_iter().filter(|kind| !is_taken(kind)).collect();
-        if !extra.is_empty() {
-            self.breaks(
-                at.to_owned(),
-                format!("may be {}, and only {} is taken", list(&extra), list(&takes)),
-            );
-        }
-    }
-
-    /// Compares `const` and `enum`.
-    fn values(&mut self, at: &str, given: &Map<String, Value>, taken: &Map<String, Value>) {
-        let Some(takes) = values(taken) else { return };
-        let Some(gives) = values(given) else {
-            self.breaks(
-                at.to_owned(),
-                format!("may be any value, and only {} are taken", shown(&takes)),
-            );
-            return;
-        };
-        let extra: Vec<_> = gives.into_iter().filter(|value| !takes.contains(value)).collect();
-        if !extra.is_empty() {
-            self.breaks(at.to_owned(), format!("may be {}, which is not taken", shown(&extra)));
-        }
-    }
-
-    fn bounds(&mut self, at: &str, given: &Map<String, Value>, taken: &Map<String, Value>) {
-        for (keyword, is_lower, kinds) in [
-            ("minimum", true, &["integer", "number"][..]),
-            ("maximum", false, &["integer", "number"]),
-            ("exclusiveMinimum", true, &["integer", "number"]),
-            ("exclusiveMaximum", false, &["integer", "number"]),
-            ("minLength", true, &["string"]),
-            ("maxLength", false, &["string"]),
-            ("minItems", true, &["array"]),
-            ("maxItems", false, &["array"]),
-            ("minProperties", true, &["object"]),
-            ("maxProperties", false, &["object"]),
-        ] {
-            let number = |of: &Map<String, Value>| of.get(keyword).and_then(Value::as_f64);
-            let Some(limit) = number(taken) else { continue };
-            if !kinds.iter().any(|kind| may_be(given, kind)) {
-                continue;
-            }
-            let fits = match number(given) {
-                Some(given) if is_lower => given >= limit,
-                Some(given) => given <= limit,
-                None => false,
-            };
-            if !fits {
-                self.breaks(
-                    at.to_owned(),
-                    format!("is not bound by `{keyword}` {limit}, which the other side needs"),
-                );
-            }
-        }
-    }
-
-    /// Compares the members of objects.
-    fn members(
-        &mut self,
-        of: &str,
+    /// The differences between two schemas, `[old, new]`.
+    fn differences(
+        &self,
         path: &str,
-        [was, now]: [&Map<String, Value>; 2],
-        way: Direction,
-    ) {
-        let none = Map::new();
-        let properties = |of: &'_ Map<String, Value>| -> Map<String, Value> {
-            of.get("properties").and_then(Value::as_object).unwrap_or(&none).clone()
-        };
-        let (old, new) = (properties(was), properties(now));
-        let (given, taken, given_schema, taken_schema) = match way {
-            Direction::OldIsRead => (&old, &new, was, now),
-            Direction::NewIsRead => (&new, &old, now, was),
-        };
-        let always = required(given_schema);
-        for name in required(taken_schema).difference(&always) {
-            let what = match way {
-                Direction::OldIsRead => "is required now, and is not in what is old",
-                Direction::NewIsRead => "may be absent now, and old readers need it",
-            };
-            self.breaks(format!("{of}, {path}.{name}"), what);
-        }
-        // Members that the properties do not name. By default there may be some, which readers ignore.
-        let (given_others, taken_others) =
-            (given_schema.get("additionalProperties"), taken_schema.get("additionalProperties"));
-        let is_closed = taken_others == Some(&Value::Bool(false));
-        for name in given.keys() {
-            let path = format!("{path}.{name}");
-            match (taken.get(name), taken_others) {
-                (Some(_), _) => {
-                    self.schemas(of, &path, [&old[name], &new[name]], way);
-                }
-                (None, Some(others @ Value::Object(_))) => {
-                    let pair = way.of([&given[name], others]).into();
-                    self.schemas(of, &path, pair, way);
-                }
-                (None, _) if is_closed && way == Direction::OldIsRead => {
-                    self.breaks(format!("{of}, {path}"), "is not taken any more");
-                }
-                (None, _) => {}
-            }
-        }
-        let Some(given_others) = given_others.filter(|others| **others != Value::Bool(false))
-        else {
-            // Nothing is known of other members, so none is written.
-            return;
-        };
-        for (name, schema) in taken.iter().filter(|(name, _)| !given.contains_key(*name)) {
-            let pair = way.of([given_others, schema]).into();
-            self.schemas(of, &format!("{path}.{name}"), pair, way);
-        }
-        match taken_others {
-            Some(taken_others @ Value::Object(_)) => {
-                let pair = way.of([given_others, taken_others]).into();
-                self.schemas(of, &format!("{path}.*"), pair, way);
-            }
-            _ if is_closed && way == Direction::OldIsRead => {
-                self.breaks(format!("{of}, {path}.*"), "is not taken any more");
-            }
-            _ => {}
-        }
+        reading: Reading,
+        [was, now]: [&Value; 2],
+    ) -> BTreeSet<Difference> {
+        let (old, new) = (self.old.expand(was), self.new.expand(now));
+        let (given, taken) = if reading.is_of_old { (old, new) } else { (new, old) };
+        differences(reading, path, given.as_ref(), taken.as_ref())
     }
 }
 
-/// The lists of `oneOf` and `anyOf` of a schema, each with its keyword.
-type Alternatives<'a> = Vec<(&'static str, &'a Vec<Value>)>;
-
-/// A schema's own keywords, and its alternatives.
-fn split(schema: &Map<String, Value>) -> (Map<String, Value>, Alternatives<'_>) {
-    let lists = ["oneOf", "anyOf"]
-        .into_iter()
-        .filter_map(|keyword| Some((keyword, schema.get(keyword)?.as_array()?)));
-    let lists: Alternatives<'_> = lists.collect();
-    let mut own = schema.clone();
-    own.retain(|keyword, _| !lists.iter().any(|(listed, _)| listed == keyword));
-    (own, lists)
-}
-
-/// Alternatives by a name: the constants that they are or have, their only member, or their type. `None` if that does
-/// not tell them apart.
-fn named<'a>(lists: &Alternatives<'a>) -> Option<BTreeMap<String, &'a Value>> {
-    if lists.len() > 1 {
-        return None;
-    }
-    let mut named = BTreeMap::new();
-    for (keyword, alternatives) in lists {
-        let objects = alternatives.iter().filter(|alternative| alternative["type"] == "object");
-        let is_only_object = objects.count() == 1;
-        for alternative in *alternatives {
-            let none = Map::new();
-            let members = alternative.get("properties").and_then(Value::as_object).unwrap_or(&none);
-            let constants = members.values().filter_map(constant);
-            let constants: Vec<_> = constant(alternative).into_iter().chain(constants).collect();
-            let only = members.keys().next().filter(|name| {
-                members.len() == 1
-                    && alternative["required"]
-                        .as_array()
-                        .is_some_and(|all| all[..] == [name.as_str()])
-            });
-            let kind = alternative.get("type").filter(|kind| *kind != "object" || is_only_object);
-            let name = match (&constants[..], only, kind) {
-                ([_, ..], ..) => constants.join(" "),
-                ([], _, Some(kind)) => kind.to_string(),
-                ([], Some(only), None) => only.clone(),
-                // Values of two such may be valid for both, which `oneOf` refuses.
-                ([], None, None) if *keyword == "oneOf" => return None,
-                ([], None, None) => alternative.to_string(),
-            };
-            if named.insert(name, alternative).is_some() {
-                return None;
-            }
-        }
-    }
-    Some(named)
-}
-
-/// The only text that a schema allows.
-fn constant(schema: &Value) -> Option<&str> {
-    let one = schema.get("enum").and_then(Value::as_array).filter(|some| some.len() == 1);
-    schema.get("const").or_else(|| one?.first())?.as_str()
-}
-
-/// Whether a value of the schema may be of this type.
-fn may_be(schema: &Map<String, Value>, kind: &str) -> bool {
-    types(schema).is_none_or(|types| types.contains(kind))
-}
-
-/// Keywords that the comparison knows.
-const KNOWN: [&str; 19] = [
-    "type",
-    "const",
-    "enum",
-    "properties",
-    "required",
-    "additionalProperties",
-    "items",
-    "oneOf",
-    "anyOf",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-    "minProperties",
-    "maxProperties",
-];
-
-/// The schema without its notes. `true` is a schema without keywords.
-fn plain(schema: &Value) -> Map<String, Value> {
-    let mut plain = schema.as_object().cloned().unwrap_or_default();
-    plain.retain(|keyword, _| !is_note(keyword));
-    if *schema == Value::Bool(false) {
-        plain.insert("not".to_owned(), Value::Object(Map::new()));
-    }
-    plain
-}
-
-fn types(schema: &Map<String, Value>) -> Option<BTreeSet<String>> {
-    match schema.get("type")? {
-        Value::String(one) => Some(BTreeSet::from([one.clone()])),
-        Value::Array(some) => {
-            Some(some.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-        }
-        _ => None,
-    }
-}
-
-/// The JSON type of a value, as schemas name it.
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-fn values(schema: &Map<String, Value>) -> Option<Vec<Value>> {
-    match (schema.get("const"), schema.get("enum")) {
-        (Some(one), _) => Some(vec![one.clone()]),
-        (None, Some(some)) => some.as_array().cloned(),
-        (None, None) => None,
-    }
-}
-
-fn required(schema: &Map<String, Value>) -> BTreeSet<String> {
-    let names = schema.get("required").and_then(Value::as_array);
-    names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn list(names: &BTreeSet<String>) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
-}
-
-fn shown(values: &[Value]) -> String {
-    values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")
+/// The names that only one of the two has, each with whether it is new.
+fn differing(was: &BTreeSet<String>, now: &BTreeSet<String>) -> Vec<String> {
+    let new = now.difference(was).map(|name| format!("`{name}` is new"));
+    new.chain(was.difference(now).map(|name| format!("`{name}` is gone"))).collect()
 }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod expand;
+mod fits;
 pub mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,16 +75,28 @@ pub struct ViewDescription {
     pub version: u32,
     /// The services whose logs it reads.
     pub services: Vec<String>,
+    /// The event types that it lists, with their current versions.
+    pub events: BTreeMap<String, u32>,
     /// Whether readers can wait for it to reach a seq: it understands every event type of its services.
     pub can_be_awaited: bool,
-    /// The schema of a row.
+    /// The schema of a row, as it is written.
     pub row: Value,
+    /// The schema by which a stored row is read, if it is another: a field with a default may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Value>,
+}
+
+impl ViewDescription {
+    /// The schema by which a stored row is read.
+    pub fn stored(&self) -> &Value {
+        self.stored.as_ref().unwrap_or(&self.row)
+    }
 }
 
 /// The two generators of schemas: of what is read, and of what is written. A field with a default may be absent from
 /// what is read, and is always in what is written.
 pub struct Generators {
-    /// Of commands.
+    /// Of commands, and of stored rows.
     pub read: SchemaGenerator,
     /// Of events and rows.
     pub written: SchemaGenerator,
@@ -147,11 +160,14 @@ impl App {
         });
         let mut services: BTreeMap<_, _> = services.collect();
         let views = self.views().iter().map(|view| {
+            let [row, stored] = view.row_schemas(&mut generators);
             let described = ViewDescription {
                 version: view.version(),
                 services: view.services().iter().map(|&name| name.to_owned()).collect(),
+                events: view.events().iter().map(|(kind, of)| ((*kind).to_owned(), *of)).collect(),
                 can_be_awaited: !view.is_filtered(self.services()),
-                row: view.row_schema(&mut generators),
+                row,
+                stored: Some(stored),
             };
             (view.name().to_owned(), described)
         });
@@ -165,7 +181,10 @@ impl App {
         for service in services.values_mut() {
             service.events.values_mut().for_each(|event| rename(&mut event.data));
         }
-        views.values_mut().for_each(|view| rename(&mut view.row));
+        for view in views.values_mut() {
+            rename(&mut view.row);
+            view.stored.take_if(|stored| *stored == view.row);
+        }
         of_written.values_mut().for_each(rename);
         for (name, definition) in of_written {
             let name = if renamed.contains(&name) { name + WRITTEN } else { name };
@@ -173,6 +192,27 @@ impl App {
         }
         let definitions = definitions.into_iter().collect();
         Description { app: self.name().to_owned(), services, views, definitions }
+    }
+}
+
+impl Description {
+    /// The definitions to which these schemas refer, also through others.
+    pub fn referred<'a>(
+        &'a self,
+        schemas: impl IntoIterator<Item = &'a Value>,
+    ) -> BTreeMap<&'a str, &'a Value> {
+        let mut found = BTreeMap::new();
+        let mut left: Vec<&Value> = schemas.into_iter().collect();
+        while let Some(schema) = left.pop() {
+            each_reference(schema, &mut |name| {
+                if let Some((name, definition)) = self.definitions.get_key_value(name)
+                    && found.insert(name.as_str(), definition).is_none()
+                {
+                    left.push(definition);
+                }
+            });
+        }
+        found
     }
 }
 

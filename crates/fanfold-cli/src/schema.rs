@@ -19,7 +19,9 @@ use crate::output::{Output, ignore_closed_output};
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Prints one JSON document: `services` with the JSON Schemas of commands and events, `views` with those \
-                  of rows, `$defs`, `openapi` (also at /openapi.json) and `asyncapi` (at /asyncapi.json)."
+                  of rows, `$defs`, `openapi` (also at /openapi.json) and `asyncapi` (at /asyncapi.json). Each event \
+                  type has its current version only, since the types of earlier ones are no longer in the code: commit \
+                  the output with each release, and the history of that file has them. Documents have no schema."
 )]
 pub(crate) struct Schema {
     #[command(subcommand)]
@@ -28,8 +30,9 @@ pub(crate) struct Schema {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Compare with an earlier output of `schema`. Fails if clients, stored events, other apps' views or readers of rows
-    /// cannot take a change.
+    /// Compare with an earlier output of `schema`, one line a change. Lines with `breaks` are changes that old clients,
+    /// stored events or rows, other apps' views or readers of rows cannot take, or that hosts refuse: then it fails.
+    /// Lines with `notice` name what others must know. It does not compare documents, `upcast`, or what code means.
     Check {
         /// The earlier output.
         old: PathBuf,
@@ -68,14 +71,14 @@ fn check(description: &Description, path: &Path) -> anyhow::Result<ExitCode> {
     let shown = path.display();
     let old = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
     let old: Description = serde_json::from_slice(&old)
-        .with_context(|| format!("{shown} is not an output of `schema`"))?;
+        .with_context(|| format!("{shown} is not an output of this version of `schema`"))?;
     if old.app != description.app {
         bail!("{shown} describes the app `{}`, and this is `{}`", old.app, description.app);
     }
     let changes = description.compare(&old);
     let mut output = Output::default();
     for change in &changes {
-        let kind = if change.breaks { "breaks" } else { "differs" };
+        let kind = if change.breaks { "breaks" } else { "notice" };
         output.bytes(format!("{kind}: {change}").as_bytes())?;
     }
     output.flush()?;

@@ -379,10 +379,12 @@ fn announced(
         Err(AnnouncementError::Conflict(conflict)) => return Err(conflict.into()),
         Err(error) => return Err(explain(StoreError::damaged(with_causes(&error))).into()),
     };
-    let since = announced.last().map(|last| last.since);
     // Cannot panic: the tables were created from the same list of views.
     let table = ports.views[name].clone();
-    let served = ServedView { since, ..ServedView::new(view, table) };
+    let served = match announced.last() {
+        Some(last) => ServedView::announced(name, last, table),
+        None => ServedView::new(view, table),
+    };
     Ok(AnnouncedView { served, before, body: body.map(Bytes::from) })
 }
 

@@ -63,6 +63,7 @@ struct ServedJson<'a> {
     /// Whether `seq` can be given, since the view takes all events of its services.
     awaitable: bool,
     since: Option<Time>,
+    table: Option<&'a str>,
 }
 
 /// Handles `GET /views`.
@@ -79,6 +80,7 @@ pub(crate) async fn served(
         events: &served.events,
         awaitable: !api.reads.is_filtered(served),
         since: served.since,
+        table: served.table_name.as_deref(),
     });
     let views: Vec<ServedJson<'_>> = views.collect();
     json::answer(StatusCode::OK, &serde_json::json!({ "views": views }))

@@ -175,6 +175,7 @@ fn rows_of_a_view_are_printed_in_the_range_and_order_asked_for() {
     let names: Vec<&Value> = served.iter().map(|served| &served["view"]).collect();
     assert_eq!(names, ["balances", "statement", "totals"]);
     assert!(served[0]["since"].is_u64(), "{}", served[0]);
+    assert_eq!(served[0]["table"], "view-balances-v1", "{}", served[0]);
     let output = up.client(&["view", "balances"]);
     assert_eq!(output.status.code(), Some(2), "the log is missing: {}", stderr(&output));
 

@@ -14,6 +14,7 @@ mod hostile;
 mod load;
 mod names;
 mod new;
+mod schema;
 mod scripted;
 mod send;
 mod shards;

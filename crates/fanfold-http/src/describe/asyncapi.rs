@@ -16,7 +16,9 @@ pub fn asyncapi(of: &Description) -> Value {
     map_references(&mut notification, &|reference| {
         reference.replacen("#/$defs/", &format!("{COMPONENTS}{PREFIX}"), 1)
     });
-    let mut schemas: Map<String, Value> = definitions(of).collect();
+    let events = of.services.values().flat_map(|service| service.events.values());
+    let mut schemas: Map<String, Value> =
+        definitions(of, events.map(|event| &event.data)).collect();
     if let Some(own) = notification.as_object_mut() {
         own.remove("$id");
         own.remove("$schema");

@@ -101,7 +101,11 @@ fn placed(schema: &Value) -> Value {
     placed
 }
 
-/// The definitions of the description, as components.
-fn definitions(of: &Description) -> impl Iterator<Item = (String, Value)> + '_ {
-    of.definitions.iter().map(|(name, schema)| (key_of_definition(name), placed(schema)))
+/// The definitions of the description to which these schemas refer, as components.
+fn definitions<'a>(
+    of: &'a Description,
+    used: impl IntoIterator<Item = &'a Value>,
+) -> impl Iterator<Item = (String, Value)> {
+    let referred = of.referred(used).into_iter();
+    referred.map(|(name, schema)| (key_of_definition(name), placed(schema)))
 }

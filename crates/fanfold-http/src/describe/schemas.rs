@@ -60,13 +60,18 @@ fn object(required: &[&str], properties: Value) -> Value {
 
 /// All components.
 pub(super) fn components(of: &Description) -> Map<String, Value> {
-    let mut all: Map<String, Value> = definitions(of).collect();
+    let commands = of.services.values().flat_map(|service| service.commands.values());
+    let events = of.services.values().flat_map(|service| service.events.values());
+    let row = of.views.values().map(|view| &view.row);
+    let used = commands.filter_map(|command| command.data.as_ref());
+    let used = used.chain(events.map(|event| &event.data)).chain(row);
+    let mut all: Map<String, Value> = definitions(of, used).collect();
     let mut requests = Vec::new();
     for (service, described) in &of.services {
         for (command, described) in &described.commands {
             let name = format!("Request.{service}.{command}");
             requests.push(reference(&name));
-            all.insert(key(&name), request(service, command, described));
+            all.insert(key(&name), request(of, service, command, described));
         }
         for (kind, described) in &described.events {
             all.insert(key(&format!("Event.{service}.{kind}")), event(kind, described));
@@ -91,16 +96,17 @@ pub(super) fn components(of: &Description) -> Map<String, Value> {
     all
 }
 
-fn request(service: &str, command: &str, described: &CommandDescription) -> Value {
+fn request(
+    of: &Description,
+    service: &str,
+    command: &str,
+    described: &CommandDescription,
+) -> Value {
     let (data, is_required) = match &described.data {
         // A variant without data takes `{}`.
         None => (json!({ "type": ["object", "null"], "maxProperties": 0 }), false),
         Some(data) => {
-            let needs = data
-                .get("required")
-                .and_then(Value::as_array)
-                .is_some_and(|names| !names.is_empty());
-            let is_required = needs || data.get("$ref").is_some();
+            let is_required = !of.takes_no_data(data);
             (if is_required { placed(data) } else { nullable(placed(data)) }, is_required)
         }
     };
@@ -277,7 +283,7 @@ fn pending() -> Value {
 fn views() -> Value {
     let texts = json!({ "type": "array", "items": { "type": "string" } });
     let view = object(
-        &["view", "version", "services", "events", "awaitable", "since"],
+        &["view", "version", "services", "events", "awaitable", "since", "table"],
         json!({
             "view": { "type": "string" },
             "version": { "type": "integer", "minimum": 0 },
@@ -287,6 +293,10 @@ fn views() -> Value {
             "since": {
                 "description": "When it was announced, in milliseconds since 1970; null if it was not yet.",
                 "type": ["integer", "null"], "minimum": 0,
+            },
+            "table": {
+                "description": "The table of its rows, as it was announced; null if it was not yet.",
+                "type": ["string", "null"],
             },
         }),
     );

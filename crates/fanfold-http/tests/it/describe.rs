@@ -2,6 +2,7 @@
 
 use fanfold::entry::{Event, Outcome, Raw};
 use fanfold::{DocumentId, Seq};
+use fanfold_http::describe::openapi;
 use serde_json::{Value, json};
 
 use crate::{Edge, name};
@@ -55,6 +56,7 @@ async fn answers_are_as_openapi_describes_them() {
     check(&document, "post", "/commands", 202, &results.text);
     let pending = edge.get("/logs/ledger/org:acme/1").await.expect(202);
     check(&document, "get", entry, 202, &pending.text);
+    check(&document, "get", "/views", 200, &edge.get("/views").await.expect(200).text);
 
     let movement = r#"{"amount":5,"balance":5}"#;
     let rejected = |of| Outcome::Rejected { code: "no".to_owned(), message: "no".to_owned(), of };
@@ -138,6 +140,40 @@ async fn requests_are_valid_if_openapi_says_so() {
         assert_eq!(schema.is_valid(&request), is_valid, "{request}");
         let status = edge.call("POST", "/command", request.to_string()).await.status;
         assert_eq!(status == 202, is_valid, "{request} is answered {status}");
+    }
+}
+
+#[test]
+fn data_is_required_where_a_command_needs_some() {
+    let all =
+        json!({ "type": "object", "required": ["a"], "properties": { "a": { "type": "string" } } });
+    let some = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
+    let commands = json!({
+        "all": { "data": { "$ref": "#/$defs/All" } },
+        "some": { "data": { "$ref": "#/$defs/Some" } },
+        "maybe": { "data": { "anyOf": [{ "$ref": "#/$defs/All" }, { "type": "null" }] } },
+        "none": {},
+        "text": { "data": { "type": "string" } },
+        "unit": { "data": { "type": "null" } },
+    });
+    let described = serde_json::from_value(json!({
+        "app": "a", "views": {}, "services": { "s": { "commands": commands, "events": {} } },
+        "$defs": { "All": all, "Some": some, "Unused": true },
+    }));
+    let document = openapi(&described.expect("it is a description"), 0);
+    let schemas = document["components"]["schemas"].as_object().expect("it has schemas");
+    assert!(schemas.contains_key("Type.All") && !schemas.contains_key("Type.Unused"));
+    for (command, expected) in [
+        ("all", true),
+        ("some", false),
+        ("maybe", false),
+        ("none", false),
+        ("text", true),
+        ("unit", false),
+    ] {
+        let required = schemas[&format!("Request.s.{command}")]["required"].as_array();
+        let required = required.expect("a request has required members");
+        assert_eq!(required.contains(&json!("data")), expected, "{command}");
     }
 }
 

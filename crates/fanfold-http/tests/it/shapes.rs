@@ -175,7 +175,7 @@ async fn the_views_are_listed() {
     let edge = Edge::new();
     let events = r#"["closed","deposited","opened","received","sent","withdrawn"]"#;
     let expected = format!(
-        r#"{{"views":[{{"view":"balances","version":1,"services":["ledger"],"events":{events},"awaitable":true,"since":null}}]}}"#
+        r#"{{"views":[{{"view":"balances","version":1,"services":["ledger"],"events":{events},"awaitable":true,"since":null,"table":null}}]}}"#
     );
     assert_eq!(edge.get("/views").await.expect(200).text, expected);
     let refused = edge.get("/views?limit=1").await.expect(400).text;

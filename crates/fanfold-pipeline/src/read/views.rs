@@ -29,6 +29,8 @@ pub struct ServedView {
     pub since: Option<Time>,
     /// Its table.
     pub table: Arc<dyn ViewTable>,
+    /// The name of that table, as it was announced; `None` if the host serves the view by itself.
+    pub table_name: Option<String>,
 }
 
 /// Opens the table of an announced view, by the view's name; `None` if the table that it names is
@@ -65,13 +67,15 @@ impl ServedView {
     /// The view, in this table.
     pub fn new(view: &dyn AnyView, table: Arc<dyn ViewTable>) -> Self {
         let announcement = Announcement::of(view, "", Time::default());
-        Self { since: None, ..Self::announced(view.name(), &announcement, table) }
+        let announced = Self::announced(view.name(), &announcement, table);
+        Self { since: None, table_name: None, ..announced }
     }
 
     /// The view as it is announced, in this table.
     pub fn announced(name: &str, announcement: &Announcement, table: Arc<dyn ViewTable>) -> Self {
-        let Announcement { version, services, events, since, .. } = announcement.clone();
-        Self { name: name.to_owned(), version, services, events, since: Some(since), table }
+        let Announcement { version, services, events, since, table: named } = announcement.clone();
+        let (name, since, table_name) = (name.to_owned(), Some(since), Some(named));
+        Self { name, version, services, events, since, table, table_name }
     }
 
     /// Whether the view understands fewer event types than one of its services has. Its cursor may
@@ -181,7 +185,9 @@ impl AnnouncedViews {
         let announced = Announced::decode(body).map_err(|error| error.to_string())?;
         let last = announced.last().ok_or("it has no version")?;
         let is_same = |before: &&Arc<ServedView>| {
-            before.version == last.version && before.since == Some(last.since)
+            before.version == last.version
+                && before.since == Some(last.since)
+                && before.table_name.as_ref() == Some(&last.table)
         };
         if let Some(before) = before.filter(is_same) {
             return Ok(before.clone());

@@ -62,7 +62,7 @@ enum Task {
     /// Make small wrong changes to a copy of the sources, which tests or the simulator must find.
     Mutate(mutate::Options),
     /// Make a project with `fanfold new`, and use it: its tests, `up`, its requests, a load, its Lambdas and
-    /// templates.
+    /// templates, and schemathesis.
     New,
     /// Package all crates that are published.
     Package {

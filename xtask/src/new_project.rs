@@ -1,5 +1,5 @@
 //! A project of `fanfold new`, used as its author would: tests, `up`, the requests of its README, a load with its audit,
-//! the program of its Lambdas, its templates.
+//! the program of its Lambdas, its templates. In the end, with one more view, requests by its OpenAPI document.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::descriptions;
 use crate::lambdas;
 use crate::load::{self, Host, free_port};
 use crate::venv::{Venv, run};
@@ -73,8 +74,85 @@ pub(crate) fn check(root: &Path, built: &Path) -> Result<()> {
     let templates = ["core.yaml", "template.yaml", "view.yaml"];
     let templates = templates.map(|name| project.join("infra").join(name));
     run(venv.command("cfn-lint").args(templates))?;
+
+    add_filtered_view(&project)?;
+    cargo(&project, &["build"], &[])?;
+    let data = tempfile::Builder::new().prefix("fanfold-new-").tempdir()?;
+    let port = free_port()?;
+    let host = Host::start_program(&built.join(NAME), port, data.path())?;
+    descriptions::try_requests(&venv, root, port, data.path())?;
+    drop(host);
     Ok(())
 }
+
+/// Adds what the example service has not: a view that does not list every event type, with nested types, times and an
+/// optional field in its rows.
+fn add_filtered_view(project: &Path) -> Result<()> {
+    let views = project.join("src/views.rs");
+    fs::write(&views, fs::read_to_string(&views)? + FILTERED)?;
+    let (app, views) = (project.join("src/lib.rs"), ".view::<Rooms>()");
+    let text = fs::read_to_string(&app)?;
+    ensure!(text.contains(views), "{} has no `{views}`", app.display());
+    fs::write(app, text.replacen(views, &format!("{views}.view::<views::Spans>()"), 1))?;
+    Ok(())
+}
+
+/// The view that is added.
+const FILTERED: &str = r#"
+/// `spans`: a row per room, with its first and its latest booking.
+pub struct Spans;
+
+/// Two bookings of a room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Ends {
+    pub first: Span,
+    pub latest: Option<Span>,
+}
+
+/// When a booking is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Span {
+    #[serde(with = "fanfold::Rfc3339")]
+    pub from: Time,
+    #[serde(with = "fanfold::Rfc3339")]
+    pub to: Time,
+    #[serde(default)]
+    pub seats: u32,
+}
+
+impl View for Spans {
+    const NAME: &'static str = "spans";
+    const VERSION: u32 = 1;
+    const SERVICES: &'static [&'static str] = &[Booking::NAME];
+    const EVENTS: &'static [(&'static str, u32)] = &[("booked", 2)];
+    type Event = Event;
+    type Row = Ends;
+
+    fn rows(entry: &Recorded<Event>) -> Vec<RowKey> {
+        let booked = entry.events().iter().filter_map(|(_, event)| booked(event));
+        booked.map(|booked| RowKey::from(&booked.room)).collect()
+    }
+
+    fn apply(row: Option<Ends>, _: &RowKey, entry: &Recorded<Event>) -> Option<Ends> {
+        let booked = entry.events().iter().filter_map(|(_, event)| booked(event));
+        booked.fold(row, |row, booked| {
+            let Booked { from, to, seats, .. } = booked.clone();
+            let span = Span { from, to, seats };
+            Some(match row {
+                None => Ends { first: span, latest: None },
+                Some(row) => Ends { latest: Some(span), ..row },
+            })
+        })
+    }
+}
+
+fn booked(event: &Event) -> Option<&Booked> {
+    match event {
+        Event::Booked(booked) => Some(booked),
+        _ => None,
+    }
+}
+"#;
 
 /// Makes a project in a new folder below cargo's target folder, with the `fanfold` in the folder `built`. Returns its
 /// folder. Cargo builds it in our target folder, with our versions of all libraries.

@@ -25,8 +25,11 @@ fn shop() -> Value {
     })
 }
 
+/// The paths of values, and those to set there.
+type Edits<'a> = &'a [(&'a str, Value)];
+
 /// The changes after the values at these paths were set. `null` removes a member.
-fn after(set: &[(&str, Value)]) -> String {
+fn after(set: Edits<'_>) -> String {
     let mut new = shop();
     for (path, value) in set {
         let (parent, name) = path.rsplit_once('/').expect("it is a path");
@@ -51,7 +54,7 @@ fn each_change_of_a_member_is_said_in_one_line() {
     let optional = json!({ "type": "object", "properties": { "a": text } });
     let mut view = shop()["views"]["sales"].clone();
     view["services"] = json!(["other"]);
-    let cases: &[(&[(&str, Value)], &[&str])] = &[
+    let cases: &[(Edits<'_>, &[&str])] = &[
         // Services.
         (&[("/services/other", service)], &[]),
         (

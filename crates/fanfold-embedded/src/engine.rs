@@ -377,7 +377,7 @@ fn announced(
     let (announced, body) = match Announced::announce(before.as_deref(), name, now) {
         Ok(announced) => announced,
         Err(AnnouncementError::Conflict(conflict)) => return Err(conflict.into()),
-        Err(error) => return Err(explain(StoreError::damaged(with_causes(&error))).into()),
+        Err(error) => return Err(explain(StoreError::damaged(with_causes(&error)))),
     };
     // Cannot panic: the tables were created from the same list of views.
     let table = ports.views[name].clone();

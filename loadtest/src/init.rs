@@ -146,10 +146,11 @@ fn resolved<'a>(schemas: &'a Map<String, Value>, mut schema: &'a Value) -> &'a V
     schema
 }
 
-/// Whether the schema is that of a name, by which things are told apart: a text with a pattern.
+/// Whether the schema is that of a name, by which things are told apart: a text with a pattern, and
+/// without a format as that of times.
 fn is_id(schemas: &Map<String, Value>, schema: &Value) -> bool {
     let schema = resolved(schemas, schema);
-    schema["type"] == "string" && schema.get("pattern").is_some()
+    schema["type"] == "string" && schema.get("pattern").is_some() && schema.get("format").is_none()
 }
 
 fn begins_with(name: &str, verbs: &[&str]) -> bool {
@@ -389,7 +390,7 @@ mod tests {
         let room = json!({ "description": "The room.", "allOf": [{ "$ref": "#/components/schemas/Type.Room" }] });
         let book = json!({
             "booking": id, "room": room,
-            "at": { "type": "string", "format": "date-time" },
+            "at": { "type": "string", "format": "date-time", "pattern": "^[0-9]" },
             "for": { "enum": ["meeting", "party"] },
             "guests": { "type": "array", "items": { "$ref": "#/components/schemas/Type.Guest" } },
             "note": { "type": ["string", "null"] },

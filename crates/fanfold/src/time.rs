@@ -198,6 +198,12 @@ impl Rfc3339 {
     }
 }
 
+/// The form of an RFC 3339 time, with the years that [`Time`] has. A pattern cannot say how an offset moves the first and the
+/// last day of these, nor how long a month is.
+const PATTERN: &str = "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+     [Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?\
+     ([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
+
 impl JsonSchema for Rfc3339 {
     fn inline_schema() -> bool {
         true
@@ -208,7 +214,12 @@ impl JsonSchema for Rfc3339 {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "date-time" })
+        json_schema!({
+            "description": "RFC 3339, from 1970 to 9999 in UTC.",
+            "type": "string",
+            "format": "date-time",
+            "pattern": PATTERN,
+        })
     }
 }
 
@@ -226,6 +237,7 @@ impl JsonSchema for Time {
             "description": "Milliseconds since 1970-01-01T00:00:00Z.",
             "type": "integer",
             "minimum": 0,
+            "maximum": u64::MAX,
         })
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use fanfold::entry::Raw;
 use fanfold::host::describe::Description;
 use fanfold::{
-    App, Code, Context, DocumentId, Documents, Recorded, RowKey, Service, Services, View,
+    App, Code, Context, DocumentId, Documents, Recorded, Rfc3339, RowKey, Service, Services, Time,
+    View,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,9 @@ enum Command {
     Maybe(Option<Full>),
     Partly(Partly),
     Text(String),
+    Time(#[schemars(with = "Rfc3339")] Time),
     Unit(()),
+    Wide(u32),
     Wing(Wing),
 }
 
@@ -143,8 +146,19 @@ pub(crate) fn is_valid(of: &Description, schema: &Value, value: &Value) -> bool 
 fn commands_events_and_rows_are_described() {
     let described = rooms();
     let service = &described.services["rooms"];
-    let commands =
-        ["add-room", "close-all", "full", "map", "maybe", "partly", "text", "unit", "wing"];
+    let commands = [
+        "add-room",
+        "close-all",
+        "full",
+        "map",
+        "maybe",
+        "partly",
+        "text",
+        "time",
+        "unit",
+        "wide",
+        "wing",
+    ];
     assert_eq!(service.commands.keys().collect::<Vec<_>>(), commands);
     assert_eq!(service.commands["add-room"].description.as_deref(), Some("Adds a room."));
     assert_eq!(service.commands["close-all"].data, None);
@@ -192,6 +206,27 @@ fn what_is_read_and_what_is_written_have_schemas_of_their_own() {
     );
     let of_event: Vec<_> = described.referred([event]).into_keys().collect();
     assert_eq!(of_event, ["LayoutWritten", "Wing"], "also through others");
+}
+
+#[test]
+fn numbers_and_times_have_the_bounds_of_their_types() {
+    let described = rooms();
+    let is_valid = |command: &str, value: Value| {
+        let data = described.services["rooms"].commands[command].data.as_ref();
+        is_valid(&described, data.expect("it has data"), &value)
+    };
+    assert!(is_valid("wide", json!(u32::MAX)) && !is_valid("wide", json!(u64::from(u32::MAX) + 1)));
+    for (text, expected) in [
+        ("1970-01-01T00:00:00Z", true),
+        ("2026-02-28t23:59:59.123456789012-05:30", true),
+        ("1969-12-31T23:59:59Z", false),
+        ("2026-02-28T23:59Z", false),
+        ("2026-02-28T23:59:59+24:00", false),
+        ("20260228T235959Z", false),
+    ] {
+        assert_eq!(is_valid("time", json!(text)), expected, "{text}");
+        assert_eq!(text.parse::<Time>().is_ok(), expected, "{text}");
+    }
 }
 
 #[test]

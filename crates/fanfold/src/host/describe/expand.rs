@@ -122,7 +122,21 @@ pub(super) fn merged(mut one: Map<String, Value>, other: Map<String, Value>) -> 
     one
 }
 
-/// Gives an integer the bounds of its format. Derived schemas have those of small formats only.
+/// Gives all integers in a schema the bounds of their formats. Derived schemas have those of small formats only.
+pub(super) fn bound_all(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let format = members.get("format").cloned();
+            bound(members);
+            members.extend(format.map(|format| ("format".to_owned(), format)));
+            members.values_mut().for_each(bound_all);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_all),
+        _ => {}
+    }
+}
+
+/// Gives an integer the bounds of its format, instead of that.
 fn bound(schema: &mut Map<String, Value>) {
     let format = schema.get("format").and_then(Value::as_str);
     let (least, most) = match format {

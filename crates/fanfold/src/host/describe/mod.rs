@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub use self::compare::Change;
+use self::expand::bound_all;
 use crate::app::App;
 use crate::service::current_version;
 
@@ -190,7 +191,16 @@ impl App {
             let name = if renamed.contains(&name) { name + WRITTEN } else { name };
             definitions.insert(name, definition);
         }
-        let definitions = definitions.into_iter().collect();
+        let mut definitions: BTreeMap<_, _> = definitions.into_iter().collect();
+        for service in services.values_mut() {
+            let commands = service.commands.values_mut().filter_map(|of| of.data.as_mut());
+            let events = service.events.values_mut().map(|event| &mut event.data);
+            commands.chain(events).for_each(bound_all);
+        }
+        let rows = views.values_mut();
+        rows.flat_map(|view| [&mut view.row].into_iter().chain(&mut view.stored))
+            .for_each(bound_all);
+        definitions.values_mut().for_each(bound_all);
         Description { app: self.name().to_owned(), services, views, definitions }
     }
 }

@@ -1,9 +1,9 @@
 //! Two services in memory behind the HTTP API, in which tests plant faults.
 //!
 //! One is the ledger, whose rules it implements by itself: code that it shared with the auditor
-//! would hide a bug of both. The other one, `booking`, knows every command: it accepts one, or, if
-//! the data have `refuse`, rejects it with that code. Its views are `agenda`, with a row for each
-//! accepted command, `rooms`, without rows, and `filtered`, which cannot be waited for.
+//! would hide a bug of both. The other one, `seats`, knows every command: it accepts one, or, if
+//! the data have `refuse`, rejects it with that code. Its views are `holders`, with a row for each
+//! accepted command, `counts`, without rows, and `filtered`, which cannot be waited for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,8 +36,8 @@ const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const WAIT_MS_MAX: u64 = 50;
 
 const LEDGER_VIEWS: [&str; 3] = ["balances", "statement", "totals"];
-const BOOKING_VIEWS: [&str; 3] = ["agenda", "rooms", "filtered"];
-const SERVICES: [&str; 2] = ["ledger", "booking"];
+const SEATS_VIEWS: [&str; 3] = ["holders", "counts", "filtered"];
+const SERVICES: [&str; 2] = ["ledger", "seats"];
 /// The commands of the ledger.
 const COMMANDS: [&str; 5] = ["open", "deposit", "withdraw", "transfer", "close"];
 
@@ -305,7 +305,7 @@ async fn rows(
     RawQuery(query): RawQuery,
 ) -> Response {
     let (query, name) = (Query::read(query), format!("{service}/{partition}"));
-    let views = if service == "ledger" { LEDGER_VIEWS } else { BOOKING_VIEWS };
+    let views = if service == "ledger" { LEDGER_VIEWS } else { SEATS_VIEWS };
     if !views.contains(&view.as_str()) {
         return refuse(404, &format!("there is no view `{view}` here"));
     }

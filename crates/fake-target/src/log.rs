@@ -297,7 +297,7 @@ impl Log {
             return ("faulted", json!({"message": "it panicked"}));
         }
         if !self.is_ledger() {
-            return self.booked(command, data);
+            return self.seated(command, data);
         }
         let mut data = data.clone();
         if command == "deposit" && self.fires(Plant::AmountChanged) {
@@ -321,8 +321,8 @@ impl Log {
         }
     }
 
-    /// The outcome of a command of `booking`.
-    fn booked(&mut self, command: &str, data: &Value) -> (&'static str, Value) {
+    /// The outcome of a command of `seats`.
+    fn seated(&mut self, command: &str, data: &Value) -> (&'static str, Value) {
         let code = match data["refuse"].as_str() {
             Some(_) if self.fires(Plant::OverdrawnAccepted) => None,
             Some(_) if self.fires(Plant::WrongCode) => Some("too_large"),
@@ -538,14 +538,14 @@ impl Log {
         let parked = json!({"seq": 4, "reason": "planted", "at": 1});
         match self.plant {
             Some(Plant::ViewStuck | Plant::ViewStuckGrows)
-                if ["balances", "agenda"].contains(&view) =>
+                if ["balances", "holders"].contains(&view) =>
             {
                 (tail.min(3), Value::Null)
             }
-            Some(Plant::ViewStuckParked) if ["totals", "rooms"].contains(&view) => {
+            Some(Plant::ViewStuckParked) if ["totals", "counts"].contains(&view) => {
                 (tail.min(3), parked)
             }
-            Some(Plant::ViewParked) if ["statement", "agenda"].contains(&view) => (tail, parked),
+            Some(Plant::ViewParked) if ["statement", "holders"].contains(&view) => (tail, parked),
             Some(Plant::ViewTooEarly) if self.audited => (tail - 30, Value::Null),
             Some(Plant::CursorBack) if !self.audited && self.views_read.is_multiple_of(4) => {
                 (tail.saturating_sub(25), Value::Null)

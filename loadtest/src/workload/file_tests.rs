@@ -1,6 +1,6 @@
 //! A workload file draws the same commands for the same seed, and every mistake in one is named.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -10,10 +10,10 @@ use super::tests::spec;
 use super::*;
 use auditor::receipts::Expect;
 
-const BOOKING: &str = r#"
-service: booking
+const SEATS: &str = r#"
+service: seats
 partition: org
-views: [agenda, rooms]
+views: [holders, counts]
 setup:
   - command: add-room
     each: 5
@@ -45,8 +45,8 @@ fn compile(text: &str) -> Result<Arc<Program>, WorkloadError> {
     Program::compile(Path::new("w.yaml"), text)
 }
 
-fn booking(seed: u64) -> Spec {
-    let program = compile(BOOKING).expect("it is good");
+fn seats(seed: u64) -> Spec {
+    let program = compile(SEATS).expect("it is good");
     Spec { program: Some(program), seed, tenants: 4, threads: 2, ..spec() }
 }
 
@@ -66,7 +66,7 @@ fn requests(spec: &Spec, thread: u16, count: usize) -> Vec<String> {
 
 #[test]
 fn the_same_seed_renders_the_same_commands() {
-    let mixed = |seed| Spec { duplicates: 0.1, out_of_order: 0.1, reused: 0.1, ..booking(seed) };
+    let mixed = |seed| Spec { duplicates: 0.1, out_of_order: 0.1, reused: 0.1, ..seats(seed) };
     assert_eq!(requests(&mixed(7), 0, 2_000), requests(&mixed(7), 0, 2_000));
     assert_ne!(requests(&mixed(7), 0, 2_000), requests(&mixed(8), 0, 2_000));
     assert_ne!(requests(&mixed(7), 0, 2_000), requests(&mixed(7), 1, 2_000));
@@ -79,13 +79,13 @@ fn the_same_seed_renders_the_same_commands() {
             .collect()
     };
     // What other tenants are drawn does not change a tenant's commands.
-    let (few, many) = (booking(7), Spec { tenants: 40, zipf: 0.0, ..booking(7) });
+    let (few, many) = (seats(7), Spec { tenants: 40, zipf: 0.0, ..seats(7) });
     assert_eq!(of_tenant(&few, "load-2")[..20], of_tenant(&many, "load-2")[..20]);
 }
 
 #[test]
 fn data_have_the_types_and_bounds_of_their_templates() {
-    let spec = booking(3);
+    let spec = seats(3);
     let setup = Openings::new(&spec).of(1..2).expect("it is rendered");
     assert_eq!(setup.len(), 6);
     let mut seats = BTreeMap::new();
@@ -150,9 +150,62 @@ fn data_have_the_types_and_bounds_of_their_templates() {
     assert!((0.15..0.21).contains(&share("cancel")), "2 of 11: {by_name:?}");
 }
 
+/// The data of the first commands of one tenant.
+fn data_of_one_tenant(text: &str, count: usize) -> Vec<Value> {
+    let program = Some(compile(text).expect("it is good"));
+    let spec = Spec { program, tenants: 1, ..spec() };
+    let bodies = requests(&spec, 0, count);
+    let data = |body: &String| {
+        let mut request: Value = serde_json::from_str(body).expect("it is JSON");
+        request["data"].take()
+    };
+    bodies.iter().map(data).collect()
+}
+
+#[test]
+fn earlier_commands_of_two_numbers_differ_where_they_can() {
+    let workload = |each: u32| {
+        format!(
+            "service: a\nsetup: [{{ command: open, each: {each}, data: {{ name: 'a{{{{ n % 2 }}}}', n: '{{{{ n }}}}' }} }}]\n\
+             mix:\n  - command: move\n    data:\n      from: \"{{{{ earlier('open', 'name') }}}}\"\n      \
+             n: \"{{{{ earlier('open', 'n') }}}}\"\n      to: \"{{{{ earlier('open', 'name', 2) }}}}\"\n      \
+             m: \"{{{{ earlier('open', 'n', 2) }}}}\"\n"
+        )
+    };
+    let moves = data_of_one_tenant(&workload(6), 200);
+    for of in &moves {
+        assert_ne!(of["from"], of["to"], "{of}");
+        // All fields of a number are of one command.
+        for (name, n) in [("from", "n"), ("to", "m")] {
+            let n = of[n].as_u64().expect("a number");
+            assert_eq!(of[name], format!("a{}", n % 2), "{of}");
+        }
+    }
+    let all: HashSet<String> = moves.iter().map(Value::to_string).collect();
+    assert!(all.len() > 10, "{all:?}");
+    // There is no other one.
+    for of in data_of_one_tenant(&workload(1), 10) {
+        assert_eq!(of["from"], of["to"]);
+    }
+}
+
+#[test]
+fn a_numbered_date_is_the_same_day_in_all_fields() {
+    let days = data_of_one_tenant(
+        "service: a\nmix: [{ command: go, data: { n: '{{ n }}', from: \"{{ date('2030-02-27', '2030-03-01', n) }}\", \
+         to: \"{{ date('2030-02-27', '2030-03-01', n) }}\" } }]",
+        4,
+    );
+    let days: Vec<&str> = days
+        .iter()
+        .filter_map(|of| of["from"].as_str().filter(|_| of["from"] == of["to"]))
+        .collect();
+    assert_eq!(days, ["2030-02-27", "2030-02-28", "2030-03-01", "2030-02-27"]);
+}
+
 #[test]
 fn receipts_name_the_command_its_digest_and_the_expectation() {
-    let spec = Spec { reused: 0.2, ..booking(5) };
+    let spec = Spec { reused: 0.2, ..seats(5) };
     let mut workload = Workload::new(spec.clone(), 0);
     let (mut first, mut again) = (HashMap::new(), 0);
     for _ in 0..500 {
@@ -161,7 +214,7 @@ fn receipts_name_the_command_its_digest_and_the_expectation() {
         command.write_request(&spec, &mut body);
         let request: Value = serde_json::from_slice(&body).expect("it is JSON");
         let sent = command.sent(&spec);
-        assert_eq!(sent.log, format!("booking/org:{}", request["org"].as_str().expect("a text")));
+        assert_eq!(sent.log, format!("seats/org:{}", request["org"].as_str().expect("a text")));
         assert!(
             command.is_of_log(&spec, &sent.log) && !command.is_of_log(&spec, "ledger/org:load-1")
         );
@@ -278,15 +331,32 @@ fn every_mistake_is_named_with_its_place() {
 
 #[test]
 fn a_workload_can_be_written_and_read_again() {
-    let file: WorkloadFile = serde_saphyr::from_str(BOOKING).expect("it is YAML");
+    let file: WorkloadFile = serde_saphyr::from_str(SEATS).expect("it is YAML");
     let text = serde_saphyr::to_string(&file).expect("it can be written");
     let again: WorkloadFile = serde_saphyr::from_str(&text).expect(&text);
     let json = |file: &WorkloadFile| serde_json::to_value(file).expect("it is JSON");
     assert_eq!(json(&file), json(&again), "{text}");
     assert_eq!(again.mix[1].value.expect, file.mix[1].value.expect);
     let program = Some(compile(&text).expect(&text));
-    let spec = Spec { program, ..booking(9) };
-    assert_eq!(requests(&spec, 0, 200), requests(&booking(9), 0, 200));
+    let spec = Spec { program, ..seats(9) };
+    assert_eq!(requests(&spec, 0, 200), requests(&seats(9), 0, 200));
+}
+
+/// The example of the README, and the generated project's file, are of the same service.
+#[test]
+fn the_example_of_a_service_is_the_file_of_the_generated_project() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(here.join(path)).expect(path);
+    let example = read("workloads/booking.yaml");
+    assert_eq!(example, read("../crates/fanfold-cli/template/loadtest.yaml"));
+    let readme = read("README.md");
+    let shown = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let names = |text: &str| -> BTreeSet<String> {
+        let program = compile(text).unwrap_or_else(|error| panic!("{error}"));
+        let steps = program.setup.iter().chain(&program.mix);
+        steps.map(|step| step.command.to_string()).chain([program.service.clone()]).collect()
+    };
+    assert_eq!(names(shown.expect("an example")), names(&example));
 }
 
 /// The examples are those that the README points to.

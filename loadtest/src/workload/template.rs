@@ -66,8 +66,18 @@ struct Draw {
     random: SmallRng,
     remembered: Arc<[Remembered]>,
     memory: Memory,
-    /// For each remembered command the one that was drawn.
-    drawn: Vec<Option<usize>>,
+    /// The earlier commands that were drawn.
+    drawn: Vec<DrawnEarlier>,
+}
+
+/// An earlier command that was drawn, for all fields of the rendering with this number.
+struct DrawnEarlier {
+    /// Its number among the remembered commands.
+    of: usize,
+    /// As the template gives it.
+    number: u32,
+    /// Its position in the memory.
+    which: usize,
 }
 
 thread_local! {
@@ -87,7 +97,7 @@ pub(super) fn with_draw<T>(
         random: SmallRng::seed_from_u64(seed),
         remembered: Arc::clone(remembered),
         memory: std::mem::take(memory),
-        drawn: vec![None; remembered.len()],
+        drawn: Vec::new(),
     };
     DRAW.with_borrow_mut(|slot| *slot = Some(draw));
     let rendered = render();
@@ -142,8 +152,10 @@ fn choice(items: Value) -> Result<Value, Error> {
     }
 }
 
-/// `date(first, last)`: a date as `2026-01-31`, both ends included.
-fn date(first: &str, last: &str) -> Result<String, Error> {
+/// `date(first, last)`: a date as `2026-01-31`, both ends included. `date(first, last, at)`: the day
+/// with this number from `first` on, which begins anew behind `last`. So two fields can be on the
+/// same day.
+fn date(first: &str, last: &str, at: Option<u64>) -> Result<String, Error> {
     let read = |text: &str| {
         text.parse::<Date>()
             .map_err(|_| wrong(format!("`{text}` is not a date such as 2026-01-31")))
@@ -155,7 +167,10 @@ fn date(first: &str, last: &str) -> Result<String, Error> {
             "date('{first}', '{last}'): the first must not be the later one"
         )));
     }
-    let after = drawing(|draw| Ok(draw.random.random_range(0..=days)))?;
+    let after = match at {
+        Some(at) => (at % (u64::from(days.unsigned_abs()) + 1)) as i32,
+        None => drawing(|draw| Ok(draw.random.random_range(0..=days)))?,
+    };
     let date = from.checked_add(jiff::Span::new().days(after));
     date.map(|date| date.to_string()).map_err(|error| wrong(error.to_string()))
 }
@@ -179,8 +194,9 @@ fn text(count: usize) -> Result<String, Error> {
 }
 
 /// `earlier(command, field)`: the value of a field of an earlier command of the tenant. Within one
-/// rendering all fields of a command are of the same earlier one.
-fn earlier(command: &str, field: &str) -> Result<Value, Error> {
+/// rendering all fields of a command are of the same earlier one. `earlier(command, field, number)`:
+/// one command for each number. The value differs from those of the other numbers, if it can.
+fn earlier(command: &str, field: &str, number: Option<u32>) -> Result<Value, Error> {
     drawing(|draw| {
         let Draw { random, remembered, memory, drawn } = draw;
         let none = || {
@@ -192,9 +208,38 @@ fn earlier(command: &str, field: &str) -> Result<Value, Error> {
         let of = remembered.iter().position(|one| one.command == command).ok_or_else(none)?;
         let at = remembered[of].fields.iter().position(|one| one == field).ok_or_else(none)?;
         let all = memory.0.get(of).filter(|all| !all.is_empty()).ok_or_else(none)?;
-        let which = *drawn[of].get_or_insert_with(|| random.random_range(0..all.len()));
+        let number = number.unwrap_or(1);
+        let same = drawn.iter().find(|drawn| (drawn.of, drawn.number) == (of, number));
+        let which = match same {
+            Some(same) => same.which,
+            None => {
+                let which = draw_other(random, all, at, drawn.iter().filter(|one| one.of == of));
+                drawn.push(DrawnEarlier { of, number, which });
+                which
+            }
+        };
         Ok(all[which][at].clone())
     })
+}
+
+/// Draws one of these commands, whose field `at` differs from those of the drawn ones; any of them
+/// if none differs.
+fn draw_other<'a>(
+    random: &mut SmallRng,
+    all: &VecDeque<Box<[Value]>>,
+    at: usize,
+    drawn: impl Iterator<Item = &'a DrawnEarlier> + Clone,
+) -> usize {
+    // Fast path: most templates use one number.
+    if drawn.clone().next().is_none() {
+        return random.random_range(0..all.len());
+    }
+    let differs = |which: &usize| drawn.clone().all(|one| all[one.which][at] != all[*which][at]);
+    let others: Vec<usize> = (0..all.len()).filter(differs).collect();
+    match others.len() {
+        0 => random.random_range(0..all.len()),
+        count => others[random.random_range(0..count)],
+    }
 }
 
 /// A part of data that is rendered, or written as it is.
@@ -390,7 +435,8 @@ fn earlier_calls(text: &str) -> impl Iterator<Item = Result<(&str, &str), String
             let rest = rest[to + 1..].trim_start().strip_prefix(',')?.trim_start();
             let (from, to) = quoted(rest)?;
             let field = &rest[from..to];
-            rest[to + 1..].trim_start().starts_with(')').then_some((command, field))
+            // A number may follow.
+            rest[to + 1..].trim_start().starts_with([')', ',']).then_some((command, field))
         };
         arguments().ok_or_else(|| {
             "earlier(…) takes the name of a command and a field, both in quotes: \

@@ -14,6 +14,11 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads").join(name)
 }
 
+/// The workload of the fake target's own service.
+fn seats() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workloads/seats.yaml")
+}
+
 /// The usual load without the options of the ledger.
 fn line(url: &str, more: &str) -> String {
     format!("{} {more} --workload", load(url).replace("--rejected 0.1", ""))
@@ -39,9 +44,9 @@ fn a_load_of_any_service_is_driven_audited_and_reported() {
         let [to_json, to_html, receipts] = &paths;
         let [json_flag, html_flag, receipts_flag] =
             ["--json", "--html", "--receipts"].map(Path::new);
-        let booking = example("booking.yaml");
+        let seats = seats();
         let more: [&Path; 7] =
-            [&booking, json_flag, to_json, html_flag, to_html, receipts_flag, receipts];
+            [&seats, json_flag, to_json, html_flag, to_html, receipts_flag, receipts];
         let output = run(&line(&fake.url, how), &more);
         assert!(output.status.success(), "{how}: {output:?}");
         let report = json(to_json);
@@ -52,7 +57,7 @@ fn a_load_of_any_service_is_driven_audited_and_reported() {
         assert_eq!(count(&report, "/audit/breaches"), 0, "{how}");
         assert_eq!(
             (&report["audit"]["service"], &report["audit"]["model"], &report["audit"]["expects"]),
-            (&"booking".into(), &"none".into(), &true.into()),
+            (&"seats".into(), &"none".into(), &true.into()),
             "{how}"
         );
         for outcome in ["accepted", "rejected", "duplicate"] {
@@ -80,7 +85,7 @@ fn a_tenant_can_be_a_user() {
     let (fake, folder) = (Fake::start(None), TempDir::new().expect("a folder"));
     let path = workload(
         &folder,
-        "service: booking\npartition: user\nviews: [agenda]\nsetup: [{ command: begin }]\n\
+        "service: seats\npartition: user\nviews: [holders]\nsetup: [{ command: begin }]\n\
          mix: [{ command: note, data: { n: '{{ n }}' }, expect: accepted }]",
     );
     let to_json = folder.path().join("r.json");
@@ -122,7 +127,7 @@ fn a_broken_expectation_is_a_breach() {
         let (fake, folder) = (Fake::start(Some(plant)), TempDir::new().expect("a folder"));
         let path = workload(
             &folder,
-            "service: booking\nmix:\n  - { command: go, expect: accepted }\n  \
+            "service: seats\nmix:\n  - { command: go, expect: accepted }\n  \
              - { command: stop, data: { refuse: late }, expect: { rejected: late } }",
         );
         let output = run(&line(&fake.url, ""), &[&path]);
@@ -142,7 +147,7 @@ fn the_same_name_and_seed_send_the_same_data_whatever_the_answers() {
         let (fake, folder) = (Fake::with(None, manner), TempDir::new().expect("a folder"));
         let receipts = folder.path().join("receipts");
         let line = line(&fake.url, &format!("--name ci --seed {seed}"));
-        let paths = [&*example("booking.yaml"), Path::new("--receipts"), &receipts];
+        let paths = [&*seats(), Path::new("--receipts"), &receipts];
         assert!(run(&line, &paths).status.success());
         let lines = std::fs::read_to_string(receipts).expect("they were asked for");
         let receipts = lines.lines().filter_map(|line| {
@@ -173,12 +178,12 @@ fn what_the_target_does_not_have_is_named_before_the_load_or_ends_it() {
     for (content, flags, says) in [
         (format!("service: library\n{mix}"), "", "no service `library`: correct `service`"),
         (
-            format!("service: booking\nviews: [agenda, shelf]\n{mix}"),
+            format!("service: seats\nviews: [holders, shelf]\n{mix}"),
             "",
-            "no view `shelf` of `booking`: correct `views`",
+            "no view `shelf` of `seats`: correct `views`",
         ),
         (
-            format!("service: booking\nviews: [filtered]\n{mix}"),
+            format!("service: seats\nviews: [filtered]\n{mix}"),
             "",
             "the view `filtered` cannot be waited for: take it out",
         ),
@@ -193,37 +198,37 @@ fn what_the_target_does_not_have_is_named_before_the_load_or_ends_it() {
             "the target refuses the command `opne` of the workload: 400 Bad Request: ",
         ),
         (
-            format!("service: booking\n{mix}"),
+            format!("service: seats\n{mix}"),
             "--rejected 0.1",
             "--rejected is of the load on the ledger",
         ),
         (
-            format!("service: booking\n{mix}"),
+            format!("service: seats\n{mix}"),
             "--transfers 0.1",
             "give commands a `weight` in the file",
         ),
-        (format!("service: booking\n{mix}"), "--payload 100", "use text(count) in the file"),
+        (format!("service: seats\n{mix}"), "--payload 100", "use text(count) in the file"),
         (
-            format!("service: booking\n{mix}"),
+            format!("service: seats\n{mix}"),
             "--model ledger",
-            "the workload is of `booking`: use --model none",
+            "the workload is of `seats`: use --model none",
         ),
         (
-            format!("service: booking\n{mix}"),
+            format!("service: seats\n{mix}"),
             "--arrivals search",
             "needs a view, and the workload names none",
         ),
         (
-            "service: booking\nmix: [{ command: go, data: { a: '{{ text(30000) }}' } }]".to_owned(),
+            "service: seats\nmix: [{ command: go, data: { a: '{{ text(30000) }}' } }]".to_owned(),
             "--batch 40",
             "--batch 40 of commands with data of 30008 bytes",
         ),
         (
-            "service: booking\nmix: [{ command: go, data: { a: '{{ int(n, 3) }}' } }]".to_owned(),
+            "service: seats\nmix: [{ command: go, data: { a: '{{ int(n, 3) }}' } }]".to_owned(),
             "",
             "w.yaml, line 2: the command `go`, field `data.a`: int(4, 3): the first must not exceed",
         ),
-        ("service: booking".to_owned(), "", "w.yaml: missing field `mix`"),
+        ("service: seats".to_owned(), "", "w.yaml: missing field `mix`"),
     ] {
         let folder = TempDir::new().expect("a folder");
         let path = workload(&folder, &content);

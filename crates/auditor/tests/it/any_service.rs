@@ -22,17 +22,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Commands in each of the logs.
 const COMMANDS: usize = 120;
 
-/// A run of `booking`, which writes receipts as the generator does with a workload file.
-struct Bookings<'a> {
+/// A run of `seats`, which writes receipts as the generator does with a workload file.
+struct Seats<'a> {
     target: &'a Target,
     lines: Vec<Value>,
     clock_us: u64,
 }
 
-impl<'a> Bookings<'a> {
+impl<'a> Seats<'a> {
     async fn drive(target: &'a Target) -> Self {
         let first = json!({"run": {
-            "format": 1, "users": "r-", "service": "booking", "views": ["agenda", "rooms"],
+            "format": 1, "users": "r-", "service": "seats", "views": ["holders", "counts"],
             "model": "none",
         }});
         let mut run = Self { target, lines: vec![first], clock_us: 0 };
@@ -83,13 +83,13 @@ impl<'a> Bookings<'a> {
         expect: &Value,
     ) {
         let request = json!({
-            "type": "booking", "command": name, "id": id, "user": user, "org": log, "data": data,
+            "type": "seats", "command": name, "id": id, "user": user, "org": log, "data": data,
         });
         let answer = self.target.post("/command", Bytes::from(request.to_string()), TIMEOUT).await;
         let answer: Value =
             serde_json::from_slice(&answer.expect("an answer").body).expect("it is JSON");
         let digest = Digest::of_json(&data.to_string()).expect("it is JSON");
-        let log = format!("booking/org:{log}");
+        let log = format!("seats/org:{log}");
         let command = json!({"named": {"name": name, "data": digest, "expect": expect}});
         let mut sent = json!({"log": log, "user": user, "id": id, "command": command});
         self.lines.push(match answer["seq"].as_u64() {
@@ -102,10 +102,10 @@ impl<'a> Bookings<'a> {
     }
 
     async fn read(&mut self, log: &str) {
-        let log = format!("booking/org:{log}");
+        let log = format!("seats/org:{log}");
         let entry = self.get(&format!("/logs/{log}/10")).await;
         self.lines.push(json!({"entry": {"log": log, "seq": 10, "entry": entry}}));
-        for view in ["agenda", "rooms"] {
+        for view in ["holders", "counts"] {
             let page = self.get(&format!("/views/{view}/{log}?limit=1&seq=10")).await;
             let began_us = self.clock_us + 10;
             self.clock_us = began_us + 10;
@@ -134,7 +134,7 @@ fn audited(plant: Option<Plant>, options: &Options) -> Result<Verdict, AuditErro
     run(async {
         let target = Target::new(&fake.url, None).expect("it is a URL");
         let file = NamedTempFile::new().expect("a file");
-        Bookings::drive(&target).await.write(file.path());
+        Seats::drive(&target).await.write(file.path());
         audit(&target, file.path(), options, |_| ()).await
     })
 }
@@ -147,7 +147,7 @@ fn verdict(plant: Option<Plant>) -> Verdict {
 fn a_correct_service_has_no_breach() {
     let verdict = verdict(None);
     assert!(verdict.is_clean(), "{verdict:#?}");
-    assert_eq!((verdict.logs, &*verdict.service, verdict.model), (2, "booking", Model::None));
+    assert_eq!((verdict.logs, &*verdict.service, verdict.model), (2, "seats", Model::None));
     assert_eq!((verdict.balance, verdict.expects), (None, true));
     assert!(verdict.entries > 2 * COMMANDS as u64 && verdict.receipts == verdict.entries);
     assert!(verdict.rows > 100 && verdict.seen > 20 && verdict.lookups > 4, "{verdict:#?}");
@@ -196,9 +196,9 @@ fn every_fault_that_needs_no_model_is_found() {
             "is accepted, and should be rejected with closed or full",
         ),
         (Plant::WrongCode, Outcome, "is rejected with too_large, and should be rejected with"),
-        (Plant::ViewStuck, F5, "agenda: the view has the cursor 3, and should"),
-        (Plant::ViewStuckParked, F5, "rooms: the view has the cursor 3 and is parked"),
-        (Plant::ViewParked, F5, "agenda: the view is parked"),
+        (Plant::ViewStuck, F5, "holders: the view has the cursor 3, and should"),
+        (Plant::ViewStuckParked, F5, "counts: the view has the cursor 3 and is parked"),
+        (Plant::ViewParked, F5, "holders: the view is parked"),
         (Plant::CursorBack, F6, "and a later one"),
         (Plant::CursorAhead, F6, "the log ends at"),
         (Plant::TimeGoesBack, Time, "is earlier than"),
@@ -219,10 +219,7 @@ fn every_fault_that_needs_no_model_is_found() {
 fn the_model_of_another_service_is_refused() {
     let options = Options { model: Some(Model::Ledger), ..options() };
     let error = audited(None, &options).expect_err("it has no such model");
-    assert!(
-        error.to_string().contains("receipts are of `booking`: use the model `none`"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("receipts are of `seats`: use the model `none`"), "{error}");
 }
 
 /// Without the model a wrong sum is no breach, since nothing says how sums are made.

@@ -21,8 +21,8 @@ impl Log {
                     "movements": self.movements, "rejected": self.rejected,
                 },
             })],
-            "totals" | "rooms" | "filtered" => vec![],
-            "agenda" => self.agenda(),
+            "totals" | "counts" | "filtered" => vec![],
+            "holders" => self.holders(),
             _ => return None,
         };
         if let Some(plant) = self.plant {
@@ -32,7 +32,7 @@ impl Log {
     }
 
     /// A row for each accepted command.
-    fn agenda(&self) -> Vec<Value> {
+    fn holders(&self) -> Vec<Value> {
         let accepted = self.entries.iter().filter(|entry| entry["status"] == "accepted");
         let row = |entry: &Value| {
             let seq = entry["seq"].as_u64().unwrap_or(0);

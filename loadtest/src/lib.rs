@@ -4,7 +4,8 @@
 //! and the commands of the ledger; those of other services are in a workload file. It links no crate
 //! of Fanfold but the [`auditor`], which links none.
 //!
-//! In the order of a run: `options` reads the command line; `load` drives the target with threads
+//! In the order of a run: `options` reads the command line; `description` reads what the target says
+//! about its services, with which a workload file is compared; `load` drives the target with threads
 //! (`workload` draws commands; `openings` sets tenants up; `open_loop` decides when requests are sent; `exchange` sends
 //! one; `samples` measures when commands become visible); `receipt_file` keeps the answers; the
 //! auditor reads everything back; `report` shows the results.
@@ -13,6 +14,7 @@ pub mod options;
 pub mod report;
 
 mod arrivals;
+mod description;
 mod exchange;
 mod held;
 mod init;

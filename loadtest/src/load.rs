@@ -11,17 +11,17 @@ use jiff::Timestamp;
 
 use crate::exchange::Timeouts;
 use crate::live::Live;
-use crate::load_thread::{Driven, LoadThread, Unusable};
+use crate::load_thread::{Driven, LoadThread};
 use crate::machine;
 use crate::measure::{Measures, add};
 use crate::open_loop::Plan;
 use crate::openings::Opened;
-use crate::options::{Profile, Run};
+use crate::options::{ORG_PREFIX, Profile, Run};
 use crate::progress::Progress;
 use crate::receipt_file::Writer;
 use crate::report::{Counts, Report, Search, Workload as Asked};
 use crate::search::search;
-use crate::workload::{AFTER_NAME, Program, Spec, Workload};
+use crate::workload::{AFTER_NAME, Program, Spec, Workload, WorkloadError};
 use auditor::Model;
 use auditor::http::Target;
 use auditor::receipts::{FORMAT, Run as ReceiptsOf};
@@ -114,7 +114,7 @@ struct LoadThreads<'a> {
     threads: Vec<LoadThread>,
     refusal: Option<String>,
     /// Why the workload file ended the load early.
-    unusable: Option<Unusable>,
+    unusable: Option<WorkloadError>,
     /// The counts of all runs of the threads.
     counts: Counts,
     /// Why the receipts could not be written any more.
@@ -169,7 +169,7 @@ impl LoadThreads<'_> {
                  take new ones for repetitions: choose another --name",
                 spec.user_prefix
             ),
-            Ok(Opened::Unrendered(error)) => Err(error.into()),
+            Ok(Opened::Unusable(error)) => Err(error.into()),
             Err(broken) => {
                 self.broken = Some(broken);
                 self.live.stop();
@@ -235,11 +235,16 @@ impl LoadThreads<'_> {
 fn spec(run: &Run, program: Option<&Arc<Program>>, started: Timestamp) -> Spec {
     let name = || format!("r{:x}", started.as_millisecond());
     let name = run.name.clone().unwrap_or_else(name);
+    // A service accepts many commands, such as "open", once for each organisation.
+    let org_prefix = run.org_prefix.clone().unwrap_or_else(|| match program {
+        Some(_) => format!("{ORG_PREFIX}{name}-"),
+        None => ORG_PREFIX.to_owned(),
+    });
     Spec {
         program: program.cloned(),
         threads: run.threads,
         tenants: run.tenants,
-        org_prefix: run.org_prefix.clone(),
+        org_prefix,
         zipf: run.zipf,
         users: run.users,
         clients: run.clients,

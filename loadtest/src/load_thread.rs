@@ -35,19 +35,9 @@ pub(crate) struct Driven {
     pub(crate) measures: Measures,
     pub(crate) refusal: Option<String>,
     /// Why the workload file ended the run early.
-    pub(crate) unusable: Option<Unusable>,
+    pub(crate) unusable: Option<WorkloadError>,
     /// Why the receipts could not be written, which ended the run early.
     pub(crate) broken: Option<io::Error>,
-}
-
-/// Why a load with a workload file makes no sense.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
-    #[error(transparent)]
-    Workload(#[from] WorkloadError),
-    /// A command can have no entry, so its expectation cannot be met.
-    #[error("the target refuses the command `{command}` of the workload: {why}")]
-    Refused { command: String, why: String },
 }
 
 impl LoadThread {

@@ -18,12 +18,11 @@ use rand::rngs::SmallRng;
 use crate::arrivals::{Arrivals, Shape};
 use crate::exchange::{Attempt, Context, FinalState, POLL_EVERY, Request, Timeouts};
 use crate::held::{Held, Waiting};
-use crate::load_thread::Unusable;
 use crate::measure::Measured;
 use crate::pacer::Pacer;
 use crate::receipt_file::ReceiptLines;
 use crate::samples::{self, Sample, SampleSources};
-use crate::workload::{ClientCommand, Workload};
+use crate::workload::{ClientCommand, Workload, WorkloadError};
 use auditor::receipts::Line;
 
 /// How long after the end late requests may still be sent.
@@ -97,7 +96,7 @@ pub(crate) struct OpenLoop<'a> {
     /// Why the first refused command was refused.
     pub(crate) refusal: Option<String>,
     /// Why the workload file cannot be sent any further.
-    pub(crate) unusable: Option<Unusable>,
+    pub(crate) unusable: Option<WorkloadError>,
 }
 
 impl<'a> OpenLoop<'a> {
@@ -151,7 +150,7 @@ impl<'a> OpenLoop<'a> {
             Err(error) => {
                 // None of them was sent.
                 self.context.measures.borrow_mut().counts.unsent += count;
-                self.end(error.into());
+                self.end(error);
                 return None;
             }
         };
@@ -165,7 +164,7 @@ impl<'a> OpenLoop<'a> {
     }
 
     /// Ends the load because of its workload file.
-    fn end(&mut self, why: Unusable) {
+    fn end(&mut self, why: WorkloadError) {
         self.unusable.get_or_insert(why);
         self.context.live.stop();
     }
@@ -193,9 +192,11 @@ impl<'a> OpenLoop<'a> {
             if let FinalState::Accepted(seq) = state {
                 self.sampler.offer(self.context, command, *seq, attempt.due);
             }
-            if let (FinalState::Refused, Some(command)) = (state, command.name_in_file()) {
-                let why = attempt.refusal.clone().unwrap_or_default();
-                self.end(Unusable::Refused { command: command.to_owned(), why });
+            let why = || attempt.refusal.as_deref().unwrap_or_default();
+            if *state == FinalState::Refused
+                && let Some(error) = command.refused(self.context.spec, why())
+            {
+                self.end(error);
             }
             if attempt.was_repeated {
                 let waiting = self.held.settled(command);

@@ -27,8 +27,8 @@ pub(crate) enum Opened {
     Refused(String),
     /// The target has commands of these users from an earlier run.
     NamesUsedBefore,
-    /// A command of the workload file cannot be rendered.
-    Unrendered(WorkloadError),
+    /// A command of the workload file cannot be rendered, or the target refuses it.
+    Unusable(WorkloadError),
 }
 
 /// The status of an entry, which shows whether its command is a repetition.
@@ -78,7 +78,7 @@ impl LoadThread {
                 let attempt = match attempt {
                     Ok(attempt) => attempt,
                     Err(error) => {
-                        opened = Opened::Unrendered(error);
+                        opened = Opened::Unusable(error);
                         is_over.set(true);
                         continue;
                     }
@@ -92,8 +92,10 @@ impl LoadThread {
                     opened = Opened::NamesUsedBefore;
                 }
                 last = last_receipt(&attempt, spec).or(last);
-                if let (Some(refusal), Opened::Yes) = (attempt.refusal, &opened) {
-                    opened = Opened::Refused(refusal);
+                if let (Some(refusal), Opened::Yes) = (&attempt.refusal, &opened) {
+                    let of_file = refused(&attempt, spec, refusal);
+                    opened =
+                        of_file.map_or_else(|| Opened::Refused(refusal.clone()), Opened::Unusable);
                 }
                 is_over.set(!matches!(opened, Opened::Yes));
             }
@@ -108,6 +110,12 @@ impl LoadThread {
             Ok(opened)
         })
     }
+}
+
+/// The error for the first refused command, if it is of a workload file.
+fn refused(attempt: &Attempt, spec: &Spec, why: &str) -> Option<WorkloadError> {
+    let mut refused = attempt.settled.iter().filter(|(_, state)| *state == FinalState::Refused);
+    refused.next()?.0.refused(spec, why)
 }
 
 /// The log and the seq of one of the commands with a receipt.

@@ -27,6 +27,8 @@ const COMMANDS_UNDER_WAY: u32 = 6_400;
 const COMMANDS_OPEN_MAX: usize = 1 << 18;
 /// Bytes of the longest command without a memo, with the longest names of these options.
 const PLAIN_COMMAND_BYTES_MAX: usize = 400;
+/// The beginning of the organisations' names by default.
+pub(crate) const ORG_PREFIX: &str = "load-";
 /// Bytes of a prefix of names. Numbers follow it, and a name has at most 128 bytes.
 const PREFIX_BYTES_MAX: usize = 64;
 /// The maximum number of users of all organisations times their clients. Each thread keeps an id of
@@ -56,6 +58,10 @@ pub(crate) struct TargetOptions {
     /// The URL before the API's paths, for example http://127.0.0.1:8080.
     #[arg(long = "target", value_name = "URL")]
     pub(crate) url: String,
+    /// How long the target may take to start: until then, an answer to `GET /healthz` is awaited.
+    /// 0s: it must answer at once.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) ready_within: Duration,
     /// The bearer token of every request. Prefer the environment: others can see flags.
     #[arg(long, env = "FANFOLD_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -198,9 +204,10 @@ pub(crate) struct Run {
     /// it. The same name and seed send the same commands.
     #[arg(long, value_parser = name)]
     pub(crate) name: Option<String>,
-    /// The prefix of the organisations' names.
-    #[arg(long, default_value = "load-", value_parser = prefix)]
-    pub(crate) org_prefix: String,
+    /// The prefix of the organisations' names. [default: load-, and with --workload load-<name>-, so
+    /// that the organisations of each run are new]
+    #[arg(long, value_parser = prefix)]
+    pub(crate) org_prefix: Option<String>,
 
     /// The number of threads that send, each with its share of the rate.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]

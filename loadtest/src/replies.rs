@@ -53,7 +53,7 @@ pub(crate) fn replies(
         Ok(answer) if answer.status == StatusCode::ACCEPTED => answer,
         Ok(answer) => {
             let status = answer.status.as_u16();
-            let why = || format!("{}: {}", answer.status, shown_bytes(&answer.body));
+            let why = || refusal(answer);
             return commands.iter().map(|_| without_receipt(status, why)).collect();
         }
         Err(HttpError::TimedOut(_)) => return all(Reply::Retry, "timeout".into()),
@@ -79,6 +79,15 @@ pub(crate) fn replies(
         .zip(commands)
         .map(|(result, command)| reply(result, command, spec))
         .collect()
+}
+
+/// Why the target refuses all commands of a request.
+fn refusal(answer: &Answer) -> String {
+    let problem: Option<Problem> = serde_json::from_slice(&answer.body).ok();
+    match problem.filter(|problem| !problem.detail.is_empty()) {
+        Some(problem) => format!("{}: {}", answer.status.as_u16(), shown(&problem.detail)),
+        None => format!("{}: {}", answer.status, shown_bytes(&answer.body)),
+    }
 }
 
 fn reply(result: Answered<'_>, command: &ClientCommand, spec: &Spec) -> Reply {

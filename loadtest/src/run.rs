@@ -1,31 +1,36 @@
 //! The two commands: `loadtest run` (load, audit, report) and `loadtest audit`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
+use jiff::Timestamp;
+use jiff::tz::Offset;
 use tempfile::TempPath;
 use tokio::runtime::Builder;
 use tokio::sync::watch::Receiver;
 
+use crate::description::{self, Description, NoDescription};
 use crate::init::{self, Init};
 use crate::interrupt;
 use crate::live::Live;
 use crate::load::{Loaded, load};
-use crate::options::{Audit, AuditOptions, Run, TargetOptions};
+use crate::options::{Audit, AuditOptions, ORG_PREFIX, Run, TargetOptions};
 use crate::progress::Progress;
 use crate::report::{Report, verdict_table};
 use crate::text::{print, print_error, shown, shown_bytes};
-use crate::workload::Program;
-use auditor::http::Target;
+use crate::workload::{Program, check_with_description};
+use auditor::http::{Target, is_transient};
 use auditor::{Model, Options, Verdict};
 use hyper::StatusCode;
 
 /// The timeout of the first request to the target.
 const HELLO: Duration = Duration::from_secs(10);
+/// The pause between two attempts to reach a target that starts: short beside its start.
+const READY_PAUSE: Duration = Duration::from_millis(200);
 /// Threads of the audit: few, since target and audit often share a small machine.
 const AUDIT_THREADS: usize = 2;
 
@@ -38,9 +43,8 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
         run.check_with(program)?;
     }
     let (json, html) = (Output::open(run.json.as_deref())?, Output::open(run.html.as_deref())?);
-    let target = reach(&run.target, async |target: &Target| {
-        look_for(target, program.as_deref(), run).await
-    })?;
+    let target =
+        reach(&run.target, async |target: &Target| look_for(target, program.as_ref(), run).await)?;
     let live = Arc::new(Live::default());
     let stop = interrupt::watch(Some(Arc::clone(&live)))?;
     let receipts = Receipts::new(run.receipts.as_deref())?;
@@ -83,25 +87,26 @@ pub(crate) fn audit(audit: &Audit) -> Result<bool> {
 pub(crate) fn init(init: &Init) -> Result<bool> {
     let mut drafted = String::new();
     reach(&init.target, async |target: &Target| {
-        let answer = target.get("/openapi.json", HELLO).await?;
-        ensure!(
-            answer.status == StatusCode::OK,
-            "{}/openapi.json answers {}: `loadtest init` needs the document",
-            target.url(),
-            answer.status
-        );
-        let document = serde_json::from_slice(&answer.body);
-        let document = document.context("the target's /openapi.json is not JSON")?;
-        drafted = init::draft(&document, init.service.as_deref(), target.url())?;
+        let document = description::fetch(target).await;
+        let document = document.context("`loadtest init` needs the target's description")?;
+        let (service, today) =
+            (init.service.as_deref(), Offset::UTC.to_datetime(Timestamp::now()).date());
+        drafted = init::draft(&document, service, target.url(), today)?;
         Ok(())
     })?;
     let Some(path) = &init.out else {
         print(drafted.trim_end());
         return Ok(true);
     };
-    let file = File::create_new(path);
-    let written = file.and_then(|mut file| file.write_all(drafted.as_bytes()));
-    written.with_context(|| format!("cannot write {}", path.display()))?;
+    let cannot_write = || format!("cannot write {}", path.display());
+    let mut file = match File::create_new(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
+            "the file {} exists, and may hold your changes: remove it, or choose another --out",
+            path.display()
+        ),
+        file => file.with_context(cannot_write)?,
+    };
+    file.write_all(drafted.as_bytes()).with_context(cannot_write)?;
     print(&format!("{} is written. Edit it, then: loadtest run --workload {0}", path.display()));
     Ok(true)
 }
@@ -149,24 +154,78 @@ fn drive_and_audit(
 fn reach(options: &TargetOptions, more: impl AsyncFnOnce(&Target) -> Result<()>) -> Result<Target> {
     let target = Target::new(&options.url, options.token.as_deref())?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let url = target.url();
-    let answer = runtime.block_on(target.get("/healthz", HELLO));
-    let answer = answer.with_context(|| format!("{url} does not answer"))?;
-    if !answer.status.is_success() {
-        bail!("{url}/healthz answers {}", answer.status);
-    }
+    runtime.block_on(until_ready(&target, options.ready_within))?;
     runtime.block_on(more(&target))?;
     // A new one, since a connection belongs to the runtime that made it.
     Ok(Target::new(&options.url, options.token.as_deref())?)
 }
 
+/// Waits until the target answers: it may be starting.
+async fn until_ready(target: &Target, patience: Duration) -> Result<()> {
+    let (url, began, mut is_waiting) = (target.url(), Instant::now(), false);
+    loop {
+        let why = match target.get("/healthz", HELLO).await {
+            Ok(answer) if answer.status.is_success() => return Ok(()),
+            Ok(answer) if is_transient(answer.status.as_u16()) => {
+                anyhow!("{url}/healthz answers {}", answer.status)
+            }
+            Ok(answer) => bail!("{url}/healthz answers {}", answer.status),
+            Err(error) => anyhow::Error::new(error).context(format!("{url} does not answer")),
+        };
+        let within = humantime::format_duration(patience);
+        if began.elapsed() >= patience {
+            return Err(why.context(match is_waiting {
+                true => format!("the target was not ready within {within}: start it first"),
+                false => "the target is not ready: start it first".to_owned(),
+            }));
+        }
+        if !is_waiting {
+            print_error(&format!(
+                "waiting up to {within} for the target: {}",
+                shown(&format!("{why:#}"))
+            ));
+            is_waiting = true;
+        }
+        tokio::time::sleep(READY_PAUSE).await;
+    }
+}
+
+/// Compares a workload file with the target's description, if it has one of the kind that is known
+/// here.
+async fn compare(target: &Target, program: &Arc<Program>) -> Result<()> {
+    let no_description = |why: NoDescription| match why.is_of_another_kind() {
+        true => {
+            print_error(&format!(
+                "note: the commands of {} are not checked before they are sent: {}",
+                program.path().display(),
+                shown(&why.to_string())
+            ));
+            Ok(())
+        }
+        false => Err(why.into()),
+    };
+    let document = match description::fetch(target).await {
+        Ok(document) => document,
+        Err(why) => return no_description(why),
+    };
+    let description = match Description::of(&document) {
+        Ok(description) => description,
+        Err(why) => return no_description(why),
+    };
+    for note in check_with_description(program, &description)? {
+        print_error(&format!("note: {}: {}", program.path().display(), shown(&note)));
+    }
+    Ok(())
+}
+
 /// Checks that the target has the service and the views of a workload file, and that the views can
 /// be waited for.
-async fn look_for(target: &Target, program: Option<&Program>, run: &Run) -> Result<()> {
+async fn look_for(target: &Target, program: Option<&Arc<Program>>, run: &Run) -> Result<()> {
     let Some(program) = program else { return Ok(()) };
+    compare(target, program).await?;
     let (path, service) = (program.path().display(), &program.service);
-    // A partition that no load uses.
-    let partition = format!("org:{}x", run.org_prefix);
+    // A partition that no load uses: a number follows the prefix of each organisation.
+    let partition = format!("org:{}x", run.org_prefix.as_deref().unwrap_or(ORG_PREFIX));
     let get = async |path: String| {
         let answer = target.get(&path, HELLO).await?;
         let why = format!("{path} answers {}: {}", answer.status, shown_bytes(&answer.body));

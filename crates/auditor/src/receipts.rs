@@ -16,8 +16,8 @@
 //!
 //! ```json
 //! {"run":{"format":1,"users":"r7+","service":"booking","views":["agenda"],"model":"none"}}
-//! {"receipt":{"log":"booking/org:load-4","seq":17,"user":"r7+0","id":3,"command":{"named":{"name":"book","data":"<16 hex digits>","expect":{"rejected":["full"]}}}}}
-//! {"cursor":{"view":"agenda","log":"booking/org:load-4","wanted":17,"seq":18,"began_us":1000,"ended_us":2000}}
+//! {"receipt":{"log":"booking/org:load-r7-4","seq":17,"user":"r7+0","id":3,"command":{"named":{"name":"book","data":"<16 hex digits>","expect":{"rejected":["full"]}}}}}
+//! {"cursor":{"view":"agenda","log":"booking/org:load-r7-4","wanted":17,"seq":18,"began_us":1000,"ended_us":2000}}
 //! ```
 //!
 //! If a client of the user numbers its own commands, `"client":"…"` is beside `user`. If a command

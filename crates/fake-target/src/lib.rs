@@ -6,6 +6,7 @@
 //! accepted command, `counts`, without rows, and `filtered`, which cannot be waited for.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -70,15 +71,33 @@ impl Fake {
 
     /// Starts a target that answers in this manner.
     pub fn with(plant: Option<Plant>, manner: Manner) -> Self {
+        Self::serve(any_port(), plant, manner, None)
+    }
+
+    /// Starts a target that describes itself by this OpenAPI document. The others have none.
+    pub fn described(document: Value) -> Self {
+        Self::serve(any_port(), None, Manner::Plain, Some(document))
+    }
+
+    /// Starts a target on a socket that already listens.
+    pub fn on(listener: TcpListener) -> Self {
+        Self::serve(listener, None, Manner::Plain, None)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        plant: Option<Plant>,
+        manner: Manner,
+        document: Option<Value>,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("it may");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("it is one");
-                let serve = axum::serve(listener, router(plant, manner));
+                let serve = axum::serve(listener, router(plant, manner, document));
                 tokio::select! {
                     served = async { serve.await } => served.expect("it serves"),
                     _ = stopped => {}
@@ -87,6 +106,10 @@ impl Fake {
         });
         Self { url, stop: Some(stop), thread: Some(thread) }
     }
+}
+
+fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
 }
 
 impl Drop for Fake {
@@ -98,8 +121,11 @@ impl Drop for Fake {
     }
 }
 
-fn router(plant: Option<Plant>, manner: Manner) -> Router {
-    Router::new()
+fn router(plant: Option<Plant>, manner: Manner, document: Option<Value>) -> Router {
+    let described = document.map_or_else(Router::new, |document| {
+        Router::new().route("/openapi.json", get(async move || answer(200, &document)))
+    });
+    described
         .route("/healthz", get(async || answer(200, &json!({"status": "ok"}))))
         .route("/command", post(one))
         .route("/commands", post(many))

@@ -17,7 +17,7 @@ use auditor::receipts::Expect;
 #[serde(deny_unknown_fields)]
 pub(crate) struct WorkloadFile {
     /// The service of all commands.
-    pub(crate) service: String,
+    pub(crate) service: Spanned<String>,
     /// What the partition of a command is.
     #[serde(default)]
     pub(crate) partition: Partition,

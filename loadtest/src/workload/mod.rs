@@ -14,6 +14,7 @@ use rand_distr::Zipf;
 
 use auditor::receipts::{Command, Digest, LEDGER, Sent, ledger_views};
 
+mod described;
 mod file;
 #[cfg(test)]
 mod file_tests;
@@ -25,6 +26,7 @@ mod template;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use described::check as check_with_description;
 pub use file::Partition;
 use ledger::Action;
 pub(crate) use program::Program;
@@ -404,12 +406,18 @@ impl ClientCommand {
         rest.and_then(|tenant| tenant.parse().ok()) == Some(self.origin.tenant)
     }
 
-    /// The command's name, if it is of a workload file.
-    pub(crate) fn name_in_file(&self) -> Option<&str> {
-        match &self.content {
-            Content::Ledger(_) => None,
-            Content::Rendered(rendered) => Some(&rendered.command),
-        }
+    /// The error for a refusal of this command, if it is of a workload file: it can have no entry, so
+    /// its expectation cannot be met.
+    pub(crate) fn refused(&self, spec: &Spec, why: &str) -> Option<WorkloadError> {
+        let (Content::Rendered(rendered), Some(program)) = (&self.content, &spec.program) else {
+            return None;
+        };
+        Some(WorkloadError::Refused {
+            path: program.path().to_owned(),
+            line: rendered.line,
+            command: rendered.command.to_string(),
+            why: why.to_owned(),
+        })
     }
 
     /// The command as a file of receipts shows it.

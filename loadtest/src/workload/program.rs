@@ -38,12 +38,15 @@ pub(crate) enum WorkloadError {
     Content { path: PathBuf, line: u64, what: String },
     #[error("{}, line {line}: the command `{command}`, field `{field}`: {what}", path.display())]
     Template { path: PathBuf, line: u64, command: String, field: String, what: String },
+    #[error("{}, line {line}: the target refuses the command `{command}`: {why}", path.display())]
+    Refused { path: PathBuf, line: u64, command: String, why: String },
 }
 
 /// A compiled workload.
 pub(crate) struct Program {
     path: PathBuf,
     pub(crate) service: String,
+    service_line: u64,
     pub(crate) partition: Partition,
     pub(crate) views: Vec<String>,
     pub(super) setup: Vec<Step>,
@@ -65,6 +68,8 @@ pub(super) struct Step {
     pub(super) command: Arc<str>,
     pub(super) expect: Arc<Expect>,
     pub(super) data: Node,
+    /// The same as its author wrote it, with the lines.
+    written: Spanned<Data>,
     /// In a setup: how many times it is sent.
     pub(super) each: u32,
     /// In a mix: how often it is drawn.
@@ -78,6 +83,8 @@ pub(super) struct Step {
 /// A rendered command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rendered {
+    /// Its line in the file.
+    pub(super) line: u64,
     pub(super) command: Arc<str>,
     pub(super) expect: Arc<Expect>,
     /// JSON.
@@ -135,6 +142,34 @@ impl Program {
     pub(super) fn content(&self, step: &Step, what: String) -> WorkloadError {
         WorkloadError::Content { path: self.path.clone(), line: step.line, what }
     }
+
+    /// The error for a service that the target does not have.
+    pub(super) fn of_service(&self, what: String) -> WorkloadError {
+        WorkloadError::Content { path: self.path.clone(), line: self.service_line, what }
+    }
+}
+
+impl Step {
+    /// The line of a part of the data, by the keys and positions that lead to it. If the author did
+    /// not write it, that of the nearest part around it.
+    pub(super) fn line_of<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> u64 {
+        let (mut part, mut line) = (&self.written, self.line);
+        let mut path = path.into_iter();
+        loop {
+            let own = part.referenced.line();
+            line = if own == 0 { line } else { own };
+            let Some(name) = path.next() else { return line };
+            let below = match &part.value {
+                Data::Map(members) => {
+                    members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+                }
+                Data::List(items) => name.parse().ok().and_then(|at: usize| items.get(at)),
+                Data::Plain(_) | Data::Text(_) => None,
+            };
+            let Some(below) = below else { return line };
+            part = below;
+        }
+    }
 }
 
 /// The text on one line.
@@ -160,7 +195,8 @@ impl<'a> Compiler<'a> {
     }
 
     fn compile(&mut self, file: &WorkloadFile) -> Result<Program, WorkloadError> {
-        self.check_name(1, "the service", &file.service)?;
+        let service_line = file.service.referenced.line();
+        self.check_name(service_line, "the service", &file.service.value)?;
         let mut views = HashSet::new();
         for view in &file.views {
             self.check_name(view.referenced.line(), "the view", &view.value)?;
@@ -210,7 +246,8 @@ impl<'a> Compiler<'a> {
         }
         Ok(Program {
             path: self.path.to_owned(),
-            service: file.service.clone(),
+            service: file.service.value.clone(),
+            service_line,
             partition: file.partition,
             views: file.views.iter().map(|view| view.value.clone()).collect(),
             setup,
@@ -252,6 +289,7 @@ impl<'a> Compiler<'a> {
             return Err(self.error(data_line, what));
         }
         let place = Place { line: data_line, field: "data".to_owned() };
+        let written = data.clone();
         let (mut needs, remembered) = (Vec::new(), &mut self.remembered);
         let data = Node::compile(self.environment, &data.value, &place, &mut |_, of, field| {
             let at = match remembered.iter().position(|one| one.command == of) {
@@ -277,6 +315,7 @@ impl<'a> Compiler<'a> {
             command: command.into(),
             expect: Arc::new(expect),
             data,
+            written,
             each: 1,
             weight: 0.0,
             needs,

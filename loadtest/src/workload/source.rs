@@ -191,7 +191,7 @@ impl FileSource {
         }
         let digest = Digest::of_json(&data).map_err(|error| wrong(error.to_string()))?;
         let (command, expect) = (Arc::clone(&step.command), Arc::clone(&step.expect));
-        Ok(Rendered { command, expect, data: data.into(), digest })
+        Ok(Rendered { line: step.line, command, expect, data: data.into(), digest })
     }
 
     /// Keeps the values of a command that later ones may use.
@@ -214,23 +214,36 @@ impl FileSource {
 }
 
 /// Renders each command of a program once. Returns the bytes of the longest data.
+pub(super) fn check(program: &Arc<Program>) -> Result<usize, WorkloadError> {
+    let mut longest = 0;
+    render_all(program, 1, |_, rendered| {
+        longest = longest.max(rendered.data.len());
+        Ok(())
+    })?;
+    Ok(longest)
+}
+
+/// Renders the setup of a tenant, and each command of the mix `times` times. Passes them to `see`.
 ///
 /// A command is rendered as soon as those that it needs are, so that what it needs is there.
-pub(super) fn check(program: &Arc<Program>) -> Result<usize, WorkloadError> {
+pub(super) fn render_all(
+    program: &Arc<Program>,
+    times: u64,
+    mut see: impl FnMut(&Step, &Rendered) -> Result<(), WorkloadError>,
+) -> Result<(), WorkloadError> {
     let drawn = Drawn { seed: 1, run: "check", thread: 0, threads: 1, tenants: 1 };
     let source = FileSource::new(Arc::clone(program), &drawn);
     let mut memory = source.memory();
     let is_there = |step: &Step, memory: &Memory| {
         step.needs.iter().find(|at| memory.0[**at].is_empty()).copied()
     };
-    let mut longest = 0;
     for step in &program.setup {
         if let Some(missing) = is_there(step, &memory) {
             return Err(source.missing(step, missing, "before it in the setup"));
         }
         for n in 0..u64::from(step.each) {
             let rendered = source.render(step, n, 0, n, &mut memory)?;
-            longest = longest.max(rendered.data.len());
+            see(step, &rendered)?;
             source.remember(step, &rendered, &mut memory);
         }
     }
@@ -251,14 +264,14 @@ pub(super) fn check(program: &Arc<Program>) -> Result<usize, WorkloadError> {
             };
             return Err(source.missing(step, missing, place));
         }
-        for step in ready {
-            let rendered = source.render(step, 0, 0, 0, &mut memory)?;
-            longest = longest.max(rendered.data.len());
+        for (step, n) in ready.into_iter().flat_map(|step| (0..times).map(move |n| (step, n))) {
+            let rendered = source.render(step, n, 0, n, &mut memory)?;
+            see(step, &rendered)?;
             source.remember(step, &rendered, &mut memory);
         }
         (left, is_first) = (others, false);
     }
-    Ok(longest)
+    Ok(())
 }
 
 impl FileSource {
@@ -293,7 +306,7 @@ fn mixed(parts: [u64; 4]) -> u64 {
 }
 
 /// A text that is short enough for an error.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let mut shown: String = text.chars().take(CHARS_MAX).collect();
     if shown.len() < text.len() {

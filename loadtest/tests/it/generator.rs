@@ -193,10 +193,13 @@ fn a_token_is_sent_and_never_shown() {
 #[test]
 fn an_impossible_task_is_an_error_with_its_reason() {
     for (line, expected) in [
-        ("run --target http://127.0.0.1:1 --rate 1", "does not answer"),
+        ("run --target http://127.0.0.1:1 --rate 1 --ready-within 0s", "does not answer"),
         ("run --target nowhere --rate 1", "must begin with http"),
         ("run --target http://127.0.0.1:1 --rate 1 --batch 501", "--batch 501 is more"),
-        ("audit --target http://127.0.0.1:1 --receipts nowhere", "does not answer"),
+        (
+            "audit --target http://127.0.0.1:1 --ready-within 0s --receipts nowhere",
+            "does not answer",
+        ),
     ] {
         let output = run(line, &[]);
         let stderr = text(&output.stderr);

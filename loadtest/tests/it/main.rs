@@ -1,5 +1,6 @@
 //! The load generator against a fake target.
 
+mod described;
 mod generator;
 mod interrupts;
 mod open_loop;

@@ -190,12 +190,12 @@ fn what_the_target_does_not_have_is_named_before_the_load_or_ends_it() {
         (
             "service: ledger\nsetup: [{ command: opne }]\nmix: [{ command: open }]".to_owned(),
             "",
-            "the target refuses the setup of the workload: 400: `command`: the ledger has no `opne`",
+            "w.yaml, line 2: the target refuses the command `opne`: 400: `command`: the ledger has no `opne`",
         ),
         (
             "service: ledger\nmix: [{ command: opne }]".to_owned(),
             "",
-            "the target refuses the command `opne` of the workload: 400 Bad Request: ",
+            "w.yaml, line 2: the target refuses the command `opne`: 400: `command`: the ledger has no `opne`",
         ),
         (
             format!("service: seats\n{mix}"),

@@ -4,17 +4,23 @@
 //! mean. So this is a guess that a person edits: a command that seems to make a thing comes first, and
 //! its id is used by the others.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use jiff::Span;
+use jiff::civil::Date;
 use serde_json::{Map, Value};
 
+use crate::description::{Description, resolved};
 use crate::options::TargetOptions;
 use crate::workload::Program;
+
+#[cfg(test)]
+mod tests;
 
 /// Verbs of commands that make a thing, with which their names begin.
 const MAKING: [&str; 10] =
@@ -26,6 +32,28 @@ const ENDING: [&str; 9] =
 const EACH: u32 = 5;
 /// How often a command is drawn that does not end a thing, relative to one that does.
 const WEIGHT: u32 = 5;
+/// Words of fields that say when a thing ends: such a field is later than the others of its command.
+const LATER: [&str; 12] = [
+    "to",
+    "until",
+    "till",
+    "end",
+    "ends",
+    "ending",
+    "due",
+    "finish",
+    "departure",
+    "out",
+    "last",
+    "expiry",
+];
+/// Dates begin this long after the draft, so that they are in the future when a person uses it.
+const YEARS_AHEAD: i32 = 1;
+/// Dates are from this many years: with a day for each command some 3,650 days, before one is used
+/// again.
+const YEARS: i32 = 10;
+/// The hour of a command's first time, and the hours of a day from there on.
+const HOURS: (u32, u32) = (9, 14);
 /// References and nested objects that are followed.
 const DEPTH_MAX: usize = 8;
 /// Values of one draft: more than anyone edits by hand.
@@ -57,29 +85,30 @@ struct Command<'a> {
 }
 
 /// Writes a workload file for a service of the document; the only one if none is named. `url` is
-/// shown in its first line.
-pub(crate) fn draft(document: &Value, service: Option<&str>, url: &str) -> Result<String> {
-    let schemas = document.pointer("/components/schemas").and_then(Value::as_object);
-    let schemas = schemas.context("the target's /openapi.json has no schemas")?;
-    let service = choose(schemas, service)?;
-    let commands = commands(schemas, service);
+/// shown in its first line. Dates are after `today`.
+pub(crate) fn draft(
+    document: &Value,
+    service: Option<&str>,
+    url: &str,
+    today: Date,
+) -> Result<String> {
+    let description = Description::of(document)?;
+    let (schemas, service) = (description.schemas, choose(&description, service)?);
+    let commands = commands(&description, service);
     let makers = makers(schemas, &commands);
-    let values = Cell::new(0);
-    let draft = Draft { schemas, commands: &commands, makers: &makers, values: &values };
-    let text = draft.write(service, &views(document, service), url)?;
+    let (values, days) = (Cell::new(0), Days::after(today)?);
+    let draft = Draft { schemas, commands: &commands, makers: &makers, values: &values, days };
+    let text = draft.write(service, &description.views(service), url)?;
     // What this writes must be what `run` reads.
     Program::compile(Path::new("the drafted workload"), &text)?;
     Ok(text)
 }
 
 /// The service: the one that is asked for, or the only one.
-fn choose<'a>(schemas: &'a Map<String, Value>, asked: Option<&str>) -> Result<&'a str> {
-    let mut services: Vec<&str> =
-        schemas.keys().filter_map(|name| name.strip_prefix("Entry.")).collect();
-    services.sort_unstable();
+fn choose<'a>(description: &Description<'a>, asked: Option<&str>) -> Result<&'a str> {
+    let services = &description.services;
     let all = services.join("`, `");
     match (asked, &services[..]) {
-        (_, []) => bail!("the target's /openapi.json describes no service"),
         (None, [only]) => Ok(only),
         (None, _) => bail!("the target has the services `{all}`: choose one by --service"),
         (Some(asked), _) => services
@@ -90,22 +119,9 @@ fn choose<'a>(schemas: &'a Map<String, Value>, asked: Option<&str>) -> Result<&'
     }
 }
 
-/// The views of the service that can be awaited, by the paths of their rows.
-fn views<'a>(document: &'a Value, service: &str) -> Vec<&'a str> {
-    let paths = document.get("paths").and_then(Value::as_object).into_iter().flatten();
-    let end = format!("/{service}/{{partition}}");
-    let views = paths.filter_map(|(path, of)| {
-        let view = path.strip_prefix("/views/")?.strip_suffix(&end)?;
-        let parameters = of.pointer("/get/parameters").and_then(Value::as_array)?;
-        parameters.iter().any(|parameter| parameter["name"] == "seq").then_some(view)
-    });
-    views.collect()
-}
-
-fn commands<'a>(schemas: &'a Map<String, Value>, service: &str) -> Vec<Command<'a>> {
-    let begin = format!("Request.{service}.");
-    let commands = schemas.iter().filter_map(|(name, schema)| {
-        let data = resolved(schemas, schema.pointer("/properties/data")?);
+fn commands<'a>(description: &Description<'a>, service: &str) -> Vec<Command<'a>> {
+    let commands = description.commands(service).into_iter().map(|(name, data)| {
+        let data = description.object(data);
         let members = data.get("properties").and_then(Value::as_object);
         let required: Vec<&str> = data
             .get("required")
@@ -121,29 +137,9 @@ fn commands<'a>(schemas: &'a Map<String, Value>, service: &str) -> Vec<Command<'
                 false => optional.push(field.as_str()),
             }
         }
-        Some(Command { name: name.strip_prefix(&begin)?, fields, optional })
+        Command { name, fields, optional }
     });
     commands.collect()
-}
-
-/// Follows references.
-fn resolved<'a>(schemas: &'a Map<String, Value>, mut schema: &'a Value) -> &'a Value {
-    for _ in 0..DEPTH_MAX {
-        let name = schema.get("$ref").and_then(Value::as_str);
-        let Some(name) = name.and_then(|of| of.strip_prefix("#/components/schemas/")) else {
-            // A reference with a description beside it.
-            match schema.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
-                Some([only]) => schema = only,
-                _ => break,
-            }
-            continue;
-        };
-        match schemas.get(name) {
-            Some(found) => schema = found,
-            None => break,
-        }
-    }
-    schema
 }
 
 /// Whether the schema is that of a name, by which things are told apart: a text with a pattern, and
@@ -188,6 +184,52 @@ struct Draft<'a> {
     makers: &'a BTreeMap<&'a str, usize>,
     /// How many values were made.
     values: &'a Cell<usize>,
+    days: Days,
+}
+
+/// The days of dates: one for each command, in order.
+#[derive(Clone, Copy)]
+struct Days {
+    first: Date,
+    last: Date,
+}
+
+impl Days {
+    fn after(today: Date) -> Result<Self> {
+        let first = today.checked_add(Span::new().years(YEARS_AHEAD))?;
+        Ok(Self { first, last: first.checked_add(Span::new().years(YEARS))? })
+    }
+
+    /// The template of the day that is so many days after that of the command.
+    fn later(self, days: u32) -> String {
+        let later = |date: Date| date.saturating_add(Span::new().days(i64::from(days)));
+        format!("{{{{ date('{}', '{}', n) }}}}", later(self.first), later(self.last))
+    }
+}
+
+/// What was written of one command.
+struct Step {
+    /// In a mix: the number of things of this command that the setup has made.
+    made_before: u32,
+    /// The makers and fields of earlier commands that its ids refer to.
+    references: RefCell<Vec<(usize, String)>>,
+    /// The number of its dates and times, of which each is later than the one before it.
+    moments: Cell<u32>,
+    /// Whether there are dates without a time among them.
+    has_dates: bool,
+}
+
+impl Step {
+    /// The next date or time.
+    fn moment(&self, days: Days, has_time: bool) -> String {
+        let at = self.moments.replace(self.moments.get() + 1);
+        let (hour, day) = (HOURS.0 + at % HOURS.1, at / HOURS.1);
+        match has_time {
+            false => days.later(at),
+            true if self.has_dates => format!("{}T{:02}:00:00Z", days.later(at), HOURS.0),
+            true => format!("{}T{hour:02}:00:00Z", days.later(day)),
+        }
+    }
 }
 
 impl Draft<'_> {
@@ -207,12 +249,13 @@ impl Draft<'_> {
             text.push_str("setup:\n");
         }
         for at in first {
-            self.write_step(&mut text, at, &format!("each: {EACH}"), "accepted")?;
+            self.write_step(&mut text, at, &format!("each: {EACH}"), "accepted", 0)?;
         }
         text.push_str("mix:\n");
         for (at, command) in self.commands.iter().enumerate() {
             let weight = if begins_with(command.name, &ENDING) { 1 } else { WEIGHT };
-            self.write_step(&mut text, at, &format!("weight: {weight}"), "either")?;
+            let made_before = if self.comes_first(at) { EACH } else { 0 };
+            self.write_step(&mut text, at, &format!("weight: {weight}"), "either", made_before)?;
         }
         Ok(text)
     }
@@ -225,8 +268,22 @@ impl Draft<'_> {
         makers.peek().is_some() && makers.all(|itself| itself) && begins_with(command.name, &MAKING)
     }
 
-    fn write_step(&self, text: &mut String, at: usize, how: &str, expect: &str) -> Result<()> {
+    fn write_step(
+        &self,
+        text: &mut String,
+        at: usize,
+        how: &str,
+        expect: &str,
+        made_before: u32,
+    ) -> Result<()> {
         let command = &self.commands[at];
+        let is_date = |schema: &Value| resolved(self.schemas, schema)["format"] == "date";
+        let step = Step {
+            made_before,
+            references: RefCell::default(),
+            moments: Cell::default(),
+            has_dates: command.fields.values().any(|schema| is_date(schema)),
+        };
         writeln!(text, "  - command: {}\n    {how}", quoted(command.name))?;
         if !command.optional.is_empty() {
             let optional: Vec<String> = command.optional.iter().map(|name| quoted(name)).collect();
@@ -235,10 +292,12 @@ impl Draft<'_> {
         if !command.fields.is_empty() {
             text.push_str("    data:\n");
         }
-        for (field, schema) in &command.fields {
+        let mut fields: Vec<_> = command.fields.iter().collect();
+        fields.sort_by_key(|(field, _)| is_later(field));
+        for (field, schema) in fields {
             let value = match is_id(self.schemas, schema) {
-                true => Value::from(self.id(at, field, schema)),
-                false => self.value(schema, 0),
+                true => Value::from(self.id(at, field, schema, &step)),
+                false => self.value(schema, 0, &step),
             };
             writeln!(text, "      {}: {value}", quoted(field))?;
         }
@@ -247,8 +306,11 @@ impl Draft<'_> {
     }
 
     /// The template of an id: a new one in the command that makes it, an earlier one in all others.
-    fn id(&self, at: usize, field: &str, schema: &Value) -> String {
-        let made = format!("{field}-{{{{ n }}}}");
+    fn id(&self, at: usize, field: &str, schema: &Value, step: &Step) -> String {
+        let made = match step.made_before {
+            0 => format!("{field}-{{{{ n }}}}"),
+            before => format!("{field}-{{{{ n + {before} }}}}"),
+        };
         match self.makers.get(field) {
             Some(maker) if *maker == at => {
                 // `from` and `to` may name what another command makes as `account`.
@@ -258,22 +320,30 @@ impl Draft<'_> {
                     makes && **maker != at && of.is_some_and(|of| same(self.schemas, of, schema))
                 });
                 match other.filter(|_| !begins_with(self.commands[at].name, &MAKING)) {
-                    Some((other, maker)) => self.earlier(*maker, other),
+                    Some((other, maker)) => self.earlier(*maker, other, step),
                     None => made,
                 }
             }
-            Some(maker) => self.earlier(*maker, field),
+            Some(maker) => self.earlier(*maker, field, step),
             None => made,
         }
     }
 
-    fn earlier(&self, maker: usize, field: &str) -> String {
-        let command = self.commands[maker].name;
-        format!("{{{{ earlier({}, {}) }}}}", in_template(command), in_template(field))
+    /// The template of an earlier id: another one for each that the command has of this kind.
+    fn earlier(&self, maker: usize, field: &str, step: &Step) -> String {
+        let reference = (maker, field.to_owned());
+        let mut references = step.references.borrow_mut();
+        let before = references.iter().filter(|one| **one == reference).count();
+        references.push(reference);
+        let command = in_template(self.commands[maker].name);
+        match before {
+            0 => format!("{{{{ earlier({command}, {}) }}}}", in_template(field)),
+            _ => format!("{{{{ earlier({command}, {}, {}) }}}}", in_template(field), before + 1),
+        }
     }
 
     /// A value that the schema allows, with templates in its texts.
-    fn value(&self, schema: &Value, depth: usize) -> Value {
+    fn value(&self, schema: &Value, depth: usize, step: &Step) -> Value {
         let schema = resolved(self.schemas, schema);
         self.values.set(self.values.get() + 1);
         if depth > DEPTH_MAX || self.values.get() > VALUES_MAX {
@@ -290,7 +360,7 @@ impl Draft<'_> {
             if let Some(first) =
                 some.clone().find(|of| of["type"] != "null").or(some.clone().next())
             {
-                return self.value(first, depth + 1);
+                return self.value(first, depth + 1, step);
             }
         }
         let kinds = match schema.get("type") {
@@ -309,7 +379,7 @@ impl Draft<'_> {
             Some(&"number") => Value::from("{{ number(1, 100) }}"),
             Some(&"boolean") => Value::from("{{ choice([true, false]) }}"),
             Some(&"array") => {
-                let items = schema.get("items").map(|items| self.value(items, depth + 1));
+                let items = schema.get("items").map(|items| self.value(items, depth + 1, step));
                 Value::Array(items.into_iter().collect())
             }
             Some(&"object") => {
@@ -317,22 +387,30 @@ impl Draft<'_> {
                 let required = required.into_iter().flatten().filter_map(Value::as_str);
                 let members = required.map(|field| {
                     let of = &schema["properties"][field];
-                    (field.to_owned(), self.value(of, depth + 1))
+                    (field.to_owned(), self.value(of, depth + 1, step))
                 });
                 Value::Object(members.collect())
             }
-            Some(&"string") => {
-                const YEAR: &str = "{{ date('2026-01-01', '2026-12-31') }}";
-                match schema.get("format").and_then(Value::as_str) {
-                    Some("date-time") => Value::from(format!("{YEAR}T12:00:00Z")),
-                    Some("date") => Value::from(YEAR),
-                    _ if schema.get("pattern").is_some() => Value::from("name-{{ n }}"),
-                    _ => Value::from("{{ name() }}"),
-                }
-            }
+            Some(&"string") => match schema.get("format").and_then(Value::as_str) {
+                Some("date-time") => Value::from(step.moment(self.days, true)),
+                Some("date") => Value::from(step.moment(self.days, false)),
+                _ if schema.get("pattern").is_some() => Value::from("name-{{ n }}"),
+                _ => Value::from("{{ name() }}"),
+            },
             _ => Value::Null,
         }
     }
+}
+
+/// Whether a field seems to say when a thing ends.
+fn is_later(field: &str) -> bool {
+    let mut words = String::new();
+    for c in field.chars() {
+        // A word of `camelCase` begins with a capital.
+        words.extend(c.is_uppercase().then_some('_'));
+        words.extend(c.to_lowercase());
+    }
+    words.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| LATER.contains(&word))
 }
 
 /// Whether two fields have the same type, whatever is said about them.
@@ -371,152 +449,4 @@ fn quoted(word: &str) -> String {
         && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&word);
     if is_plain { word.to_owned() } else { Value::from(word).to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// The schema of a request, with these members of its data.
-    fn request(data: &Value, required: &[&str]) -> Value {
-        let data = json!({ "type": "object", "properties": data, "required": required });
-        json!({ "type": "object", "properties": { "data": data } })
-    }
-
-    fn booking() -> Value {
-        let id = json!({ "type": "string", "minLength": 1, "pattern": "^[^/]+$" });
-        let room = json!({ "description": "The room.", "allOf": [{ "$ref": "#/components/schemas/Type.Room" }] });
-        let book = json!({
-            "booking": id, "room": room,
-            "at": { "type": "string", "format": "date-time", "pattern": "^[0-9]" },
-            "for": { "enum": ["meeting", "party"] },
-            "guests": { "type": "array", "items": { "$ref": "#/components/schemas/Type.Guest" } },
-            "note": { "type": ["string", "null"] },
-        });
-        let guest = json!({
-            "type": "object", "required": ["age", "name"],
-            "properties": {
-                "name": { "type": "string" },
-                "age": { "type": "integer", "minimum": 0, "maximum": 255 },
-                "email": { "type": "string" },
-            },
-        });
-        let add =
-            json!({ "room": room, "seats": { "type": "integer", "minimum": 0, "maximum": 12 } });
-        let required = ["booking", "room", "at", "for", "guests"];
-        json!({
-            "paths": {
-                "/views/agenda/booking/{partition}": { "get": { "parameters": [{ "name": "seq" }] } },
-                "/views/agenda/booking/{partition}/{row}": { "get": { "parameters": [{ "name": "seq" }] } },
-                "/views/few/booking/{partition}": { "get": { "parameters": [] } },
-                "/views/other/ledger/{partition}": { "get": { "parameters": [{ "name": "seq" }] } },
-            },
-            "components": { "schemas": {
-                "Entry.booking": {},
-                "Type.Room": id,
-                "Type.Guest": guest,
-                "Request.booking.add_room": request(&add, &["room", "seats"]),
-                "Request.booking.book": request(&book, &required),
-                "Request.booking.cancel": request(&json!({ "booking": id }), &["booking"]),
-                "Request.booking.ping": request(&json!({}), &[]),
-            } },
-        })
-    }
-
-    #[test]
-    fn a_draft_uses_what_other_commands_make() {
-        let drafted = draft(&booking(), None, "http://here").expect("a draft");
-        expect_test::expect![[r##"
-            # A first workload for the service booking of http://here, by `loadtest init`. It is a guess:
-            # set the weights, the values and what you expect. See "Workload files" in loadtest/README.md.
-            service: booking
-            partition: org
-            views: [agenda]
-            setup:
-              - command: add_room
-                each: 5
-                data:
-                  room: "room-{{ n }}"
-                  seats: "{{ int(1, 12) }}"
-                expect: accepted
-            mix:
-              - command: add_room
-                weight: 5
-                data:
-                  room: "room-{{ n }}"
-                  seats: "{{ int(1, 12) }}"
-                expect: either
-              - command: book
-                weight: 5
-                # It may also have: note.
-                data:
-                  at: "{{ date('2026-01-01', '2026-12-31') }}T12:00:00Z"
-                  booking: "booking-{{ n }}"
-                  for: "{{ choice([\"meeting\",\"party\"]) }}"
-                  guests: [{"age":"{{ int(1, 100) }}","name":"{{ name() }}"}]
-                  room: "{{ earlier('add_room', 'room') }}"
-                expect: either
-              - command: cancel
-                weight: 1
-                data:
-                  booking: "{{ earlier('book', 'booking') }}"
-                expect: either
-              - command: ping
-                weight: 5
-                expect: either
-        "##]]
-        .assert_eq(&drafted);
-    }
-
-    /// Names come from the target: they add no lines, and end no text.
-    #[test]
-    fn a_draft_of_hostile_names_is_a_workload_all_the_same() {
-        let id = json!({ "type": "string", "pattern": "^a$" });
-        let nested = json!({ "$ref": "#/components/schemas/Type.Nest" });
-        let members: Map<String, Value> =
-            (0..100).map(|n| (format!("m{n}"), nested.clone())).collect();
-        let required: Vec<String> = members.keys().cloned().collect();
-        let nest = json!({ "type": "object", "properties": members, "required": required });
-        let data = json!({
-            "it's": id,
-            "a\nexpect: rejected #": { "type": "string" },
-            "only": { "const": "{{ 7 * 6 }}" },
-            "nest": nested,
-        });
-        let document = json!({ "components": { "schemas": {
-            "Entry.odd": {},
-            "Type.Nest": nest,
-            "Request.odd.add it's": request(&data, &["it's", "only", "nest"]),
-            "Request.odd.use": request(&json!({ "it's": id }), &["it's"]),
-        } } });
-        let drafted = draft(&document, None, "http://here").expect("it can be compiled");
-        assert!(!drafted.contains("\nexpect"), "{drafted}");
-        assert!(drafted.len() < 1_000_000, "{} bytes", drafted.len());
-    }
-
-    #[test]
-    fn a_document_of_several_services_needs_a_choice() {
-        let mut document = booking();
-        let schemas = &mut document["components"]["schemas"];
-        schemas["Entry.doors"] = json!({});
-        schemas["Request.doors.open"] = request(&json!({}), &[]);
-        for (service, said) in [
-            (None, "the target has the services `booking`, `doors`: choose one by --service"),
-            (Some("lift"), "the target has no service `lift`, only `booking`, `doors`"),
-        ] {
-            let error = draft(&document, service, "http://here").expect_err("no service");
-            assert_eq!(error.to_string(), said);
-        }
-        let doors = draft(&document, Some("doors"), "http://here").expect("a draft");
-        assert!(doors.contains("views: []\nmix:\n  - command: open\n"), "{doors}");
-        for (document, said) in [
-            (json!({}), "has no schemas"),
-            (json!({ "components": { "schemas": {} } }), "describes no service"),
-        ] {
-            let error = draft(&document, None, "http://here").expect_err("no service");
-            assert!(error.to_string().contains(said), "{error}");
-        }
-    }
 }

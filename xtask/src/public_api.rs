@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::{SHARED, cargo_with, root, target};
 
 /// The crates that users name, each with its folder below the root.
-const WATCHED: [&str; 3] = ["fanfold", "fanfold-cli", "fanfold-lambda"];
+const WATCHED: [&str; 4] = ["fanfold", "fanfold-cli", "fanfold-embedded", "fanfold-lambda"];
 /// The version of rustdoc's JSON that `public-api` reads. Source: its dependency `rustdoc-types`.
 const FORMAT: u64 = 57;
 /// Tells this program that cargo calls it as rustdoc. The value is the real one.

@@ -33,8 +33,10 @@ mod shards;
 mod up;
 mod view;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use fanfold::{App, AppError};
 pub use fanfold_pipeline::panics;
@@ -45,11 +47,9 @@ pub use fanfold_pipeline::panics;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ABOUT: &str = "Event sourcing for high-volume multi-tenant systems";
-
 /// The command line of an app.
 #[derive(Debug, Parser)]
-#[command(name = "fanfold", version, about = ABOUT, long_about = None, arg_required_else_help = true)]
+#[command(long_about = None, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,7 +57,7 @@ struct Cli {
 
 /// The command line of the program `fanfold`.
 #[derive(Debug, Parser)]
-#[command(name = "fanfold", version, about = ABOUT, long_about = None, arg_required_else_help = true)]
+#[command(long_about = None, arg_required_else_help = true)]
 struct OwnCli {
     #[command(subcommand)]
     command: OwnCommand,
@@ -90,16 +90,65 @@ enum Command {
 /// Runs the command that the process's arguments name; returns the exit code. A `main` of one line
 /// calls it.
 pub fn main(app: Result<App, AppError>) -> ExitCode {
-    exit_code(app.map_err(Into::into).and_then(|app| Cli::parse().command.run(app)))
+    let app = match app {
+        Ok(app) => app,
+        Err(error) => return exit_code(Err(error.into())),
+    };
+    let about = format!("The services and views of {}, on Fanfold", app.name());
+    // An app has no version of its own that it could be asked for.
+    let version = concat!("on Fanfold ", env!("CARGO_PKG_VERSION"));
+    match parsed::<Cli>(app.name(), version, about, std::env::args_os()) {
+        Ok(cli) => exit_code(cli.command.run(app)),
+        Err(error) => usage(&error),
+    }
 }
 
 /// As [`main`], with `new`: for the program `fanfold`.
 #[doc(hidden)]
 pub fn main_with_new(app: Result<App, AppError>) -> ExitCode {
-    exit_code(match OwnCli::parse().command {
-        OwnCommand::New(new) => new.run(),
-        OwnCommand::OfApp(command) => app.map_err(Into::into).and_then(|app| command.run(app)),
-    })
+    let about = "Event sourcing for high-volume multi-tenant systems".to_owned();
+    match parsed::<OwnCli>("fanfold", env!("CARGO_PKG_VERSION"), about, std::env::args_os()) {
+        Ok(OwnCli { command: OwnCommand::New(new) }) => exit_code(new.run()),
+        Ok(OwnCli { command: OwnCommand::OfApp(command) }) => {
+            exit_code(app.map_err(Into::into).and_then(|app| command.run(app)))
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+/// The arguments, parsed for the program `name`.
+fn parsed<C: Parser>(
+    name: &'static str,
+    version: &'static str,
+    about: String,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<C, clap::Error> {
+    let command = C::command().name(name).bin_name(name).version(version).about(about);
+    C::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// Prints help as it is, and an error of the arguments in one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has closed its end needs no help.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => drop(error.print()),
+        _ => console::print(one_line(&error.render().to_string())),
+    }
+    ExitCode::from(2)
+}
+
+/// What is wrong with the arguments, and the tip, if there is one. Without the usage, which may be long.
+fn one_line(rendered: &str) -> String {
+    let paragraphs = rendered.trim_end().split("\n\n").map(str::trim);
+    let paragraphs = paragraphs.filter(|text| !text.starts_with("Usage:"));
+    let lines = paragraphs.map(|text| text.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    // clap's own end, as one more part of the line.
+    let joined = lines.collect::<Vec<_>>().join("; ").replace("For more information, try", "see");
+    joined.trim_end_matches('.').to_owned()
 }
 
 fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {

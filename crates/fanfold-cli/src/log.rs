@@ -26,7 +26,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 pub(crate) struct Log {
     #[command(flatten)]
     server: Server,
-    /// The log, as `ledger/org:acme`.
+    /// The log: the service, and `org:` or `user:` with a name, as `orders/org:acme`.
     #[arg(value_name = "SERVICE/PARTITION")]
     log: LogId,
     /// The seq to begin at.

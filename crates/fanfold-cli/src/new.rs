@@ -18,10 +18,14 @@ const SOURCE: &str = "@source@";
 const LOADTEST: &str = "@loadtest@";
 /// The folder of the ledger's program in `core.yaml` and `view.yaml`, which are those of the ledger.
 const PACKAGE: &str = "/target/lambda/ledger-lambda/";
+/// Lines of `operate.md`, which is that of the ledger, too.
+const STACK: &str = "NAME=ledger ";
+const VIEWS: [&str; 2] = ["VIEWS='balances statement totals'", "VIEWS='rooms agenda'"];
+/// The beginning of its links to other pages of Fanfold.
+const LINK: &str = "](../";
 
 /// The crates of Fanfold that a project depends on.
-const CRATES: [&str; 5] =
-    ["fanfold", "fanfold-cli", "fanfold-lambda", "fanfold-embedded", "fanfold-pipeline"];
+const CRATES: [&str; 4] = ["fanfold", "fanfold-cli", "fanfold-lambda", "fanfold-embedded"];
 
 /// Cargo would take the manifest of the template for that of a package, and leave it out of ours.
 const MANIFEST: &str = "Cargo.toml.template";
@@ -32,12 +36,13 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 15] = files![
+const FILES: [(&str, &str); 16] = files![
     ".github/workflows/ci.yml",
     ".gitignore",
     "Cargo.toml.template",
     "README.md",
     "infra/core.yaml",
+    "infra/operate.md",
     "infra/samconfig.toml",
     "infra/template.yaml",
     "infra/view.yaml",
@@ -58,6 +63,9 @@ pub(crate) struct New {
     /// Where Fanfold is: the folder of a checkout, or the URL of a git repository.
     #[arg(long, value_name = "FOLDER|URL")]
     fanfold: Option<Source>,
+    /// The commit of that repository; by default the newest.
+    #[arg(long, value_name = "REV", requires = "fanfold")]
+    rev: Option<String>,
     /// The folder of the project, new or empty; by default the name, in this folder.
     #[arg(long, value_name = "FOLDER")]
     path: Option<PathBuf>,
@@ -66,12 +74,21 @@ pub(crate) struct New {
 impl New {
     /// Makes the project.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(source) = self.fanfold else {
+        let Some(mut source) = self.fanfold else {
             let what = "no version of Fanfold is published yet: add `--fanfold <FOLDER>` with the \
                         folder of a checkout, or `--fanfold <URL>` with that of its git repository";
             console::print(format_args!("error: {what}"));
             return Ok(ExitCode::from(2));
         };
+        match (&mut source, self.rev) {
+            (_, None) => {}
+            (Source::Git { rev, .. }, given) => *rev = given,
+            (Source::Folder(_), Some(_)) => {
+                let what = "`--rev` is for a git URL: check the commit out in the folder yourself";
+                console::print(format_args!("error: {what}"));
+                return Ok(ExitCode::from(2));
+            }
+        }
         let name = self.name.0.as_str();
         let folder = self.path.unwrap_or_else(|| PathBuf::from(name));
         must_be_empty(&folder)?;
@@ -107,7 +124,8 @@ fn filled(text: &str, name: &str, source: &Source) -> String {
     let package = format!("/target/lambda/{name}-lambda/");
     // The names come first, since a source may contain any text.
     let text = text.replace(NAME, name).replace(CRATE, &name.replace('-', "_"));
-    let text = text.replace(PACKAGE, &package);
+    let text = text.replace(PACKAGE, &package).replace(STACK, &format!("NAME={name} "));
+    let text = text.replace(VIEWS[0], VIEWS[1]).replace(LINK, &format!("]({}/", source.pages()));
     let text = CRATES.iter().fold(text, |text, package| {
         text.replace(&format!("@{package}@"), &source.dependency(package))
     });
@@ -153,7 +171,6 @@ const TAKEN: &[&str] = &[
     "fanfold-cli",
     "fanfold-embedded",
     "fanfold-lambda",
-    "fanfold-pipeline",
     "proc-macro",
     "schemars",
     "serde",
@@ -259,16 +276,30 @@ impl FromStr for ProjectName {
 enum Source {
     /// The absolute path of a checkout.
     Folder(String),
-    /// The URL of a git repository.
-    Git(String),
+    /// A git repository.
+    Git {
+        /// Its URL.
+        url: String,
+        /// A commit.
+        rev: Option<String>,
+    },
 }
 
 impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.contains("://") {
-            return Ok(Self::Git(text.to_owned()));
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let has_parts = !scheme.is_empty() && rest.trim_start_matches('/').contains('/');
+            let git = Self::Git { url: text.to_owned(), rev: None };
+            return has_parts.then_some(git).ok_or_else(|| "is not the URL of a repository".into());
+        }
+        // As `git clone` takes it, and cargo does not.
+        let short = text.split_once(':').filter(|(host, path)| {
+            host.contains('@') && !host.contains('/') && !path.is_empty() && !path.starts_with('/')
+        });
+        if let Some((host, path)) = short {
+            return Ok(Self::Git { url: format!("ssh://{host}/{path}"), rev: None });
         }
         let folder = fs::canonicalize(text)
             .map_err(|error| format!("is neither a folder nor a URL as `https://…`: {error}"))?;
@@ -284,7 +315,23 @@ impl FromStr for Source {
 impl Source {
     fn text(&self) -> &str {
         match self {
-            Self::Folder(text) | Self::Git(text) => text,
+            Self::Folder(text) | Self::Git { url: text, .. } => text,
+        }
+    }
+
+    /// Where its files can be read.
+    fn pages(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.clone(),
+            // As the hosts of git repositories that are common have it.
+            Self::Git { url, rev } => {
+                let rev = rev.as_deref().unwrap_or("HEAD");
+                let by_ssh = url.strip_prefix("ssh://").map(|rest| {
+                    format!("https://{}", rest.split_once('@').map_or(rest, |(_, host)| host))
+                });
+                let url = by_ssh.as_deref().unwrap_or(url).trim_end_matches(".git");
+                format!("{url}/blob/{rev}")
+            }
         }
     }
 
@@ -296,7 +343,10 @@ impl Source {
             Self::Folder(folder) => {
                 format!("{{ path = {} }}", text(&format!("{folder}/crates/{package}")))
             }
-            Self::Git(url) => format!("{{ git = {} }}", text(url)),
+            Self::Git { url, rev: None } => format!("{{ git = {} }}", text(url)),
+            Self::Git { url, rev: Some(rev) } => {
+                format!("{{ git = {}, rev = {} }}", text(url), text(rev))
+            }
         }
     }
 
@@ -304,7 +354,10 @@ impl Source {
     fn loadtest(&self) -> String {
         match self {
             Self::Folder(folder) => format!("--path {}", quoted(&format!("{folder}/loadtest"))),
-            Self::Git(url) => format!("--git {} loadtest", quoted(url)),
+            Self::Git { url, rev } => {
+                let rev = rev.as_ref().map(|rev| format!(" --rev {}", quoted(rev)));
+                format!("--git {}{} fanfold-loadtest", quoted(url), rev.unwrap_or_default())
+            }
         }
     }
 }

@@ -90,11 +90,11 @@ pub(crate) struct Send {
 #[serde(rename_all = "lowercase")]
 #[command(next_help_heading = "One command")]
 struct One {
-    /// The service, such as `ledger`.
+    /// The service.
     #[arg(long = "type", value_name = "SERVICE", requires_all = ["command", "id", "user"])]
     #[serde(rename = "type")]
     service: Option<String>,
-    /// The command, such as `deposit`.
+    /// The command's name.
     #[arg(long, requires = "service")]
     command: Option<String>,
     /// The command's id. It grows with each command of the user; a retry uses the same id. With
@@ -114,7 +114,7 @@ struct One {
     #[arg(long, requires = "service")]
     #[serde(skip_serializing_if = "Option::is_none")]
     org: Option<String>,
-    /// The command's data, such as `{"account":"cash","amount":100}`.
+    /// The command's data, a JSON object.
     #[arg(long, requires = "service", value_name = "JSON", value_parser = json)]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Box<RawValue>>,

@@ -43,6 +43,9 @@ pub(crate) struct Up {
     /// crash.
     #[arg(long, default_value = ".fanfold", value_name = "FOLDER")]
     data: PathBuf,
+    /// Take over a folder that an app of another name has made, such as this one before it was renamed.
+    #[arg(long)]
+    adopt: bool,
     /// Keep everything in memory instead; it is lost when the process ends.
     #[arg(long, conflicts_with = "data")]
     in_memory: bool,
@@ -104,10 +107,9 @@ impl Up {
         let repeats = logging::init(self.log);
         panics::log_those_caught();
         let config = Config {
-            services: app.services().clone(),
-            views: app.views().clone(),
+            adopt: self.adopt,
             transit: TransitConfig { shards: self.shards.into(), ..TransitConfig::default() },
-            ..Config::default()
+            ..Config::of(&app)
         };
         if !app.has_services() {
             bail!(

@@ -19,10 +19,10 @@ use crate::output::{Output, ignore_closed_output};
 pub(crate) struct View {
     #[command(flatten)]
     server: Server,
-    /// The view, as `balances`. Without it, show all views that are served.
+    /// The view's name. Without it, show all views that are served.
     #[arg(requires = "log")]
     view: Option<String>,
-    /// The log, as `ledger/org:acme`.
+    /// The log: the service, and `org:` or `user:` with a name, as `orders/org:acme`.
     #[arg(value_name = "SERVICE/PARTITION")]
     log: Option<LogId>,
     /// Show only the row with this key.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfold::{Services, Views};
+use fanfold::{App, Services, Views};
 use fanfold_pipeline::ports::Env;
 
 use crate::disk::{Disk, FileDisk, MemoryDisk};
@@ -13,6 +13,11 @@ use crate::tasks::{Spawner, TokioSpawner};
 /// The services and views of an engine, and its settings.
 #[derive(Clone)]
 pub struct Config {
+    /// The name of the app. A folder belongs to the first app that opens it, and another one is refused. `None` is
+    /// taken by every folder.
+    pub app: Option<String>,
+    /// Whether a folder of another app becomes this one's.
+    pub adopt: bool,
     /// The services.
     pub services: Services,
     /// The views.
@@ -30,10 +35,20 @@ pub struct Config {
     pub drain_ms: u64,
 }
 
+impl Config {
+    /// The name, services and views of an app, and the default settings.
+    pub fn of(app: &App) -> Self {
+        let (services, views) = (app.services().clone(), app.views().clone());
+        Self { app: Some(app.name().to_owned()), services, views, ..Self::default() }
+    }
+}
+
 impl Default for Config {
     /// Hosts nothing.
     fn default() -> Self {
         Self {
+            app: None,
+            adopt: false,
             services: Services::default(),
             views: Views::default(),
             parallelization: 1,

@@ -19,6 +19,7 @@ use futures::future::{Either, select};
 use crate::config::{Config, Machine};
 use crate::env::SteadyEnv;
 use crate::hash_key::HashKey;
+use crate::owner::{owner, store_owner};
 use crate::ports::Ports;
 use crate::recovery::{Downstream, Durability, Replay, StoredGaps};
 use crate::shards::{ReshardError, ShardId, ShardInfo, Shards};
@@ -152,6 +153,7 @@ impl Engine {
             .map_err(|error| store.folder().explain(error))?;
         steady.not_before(ports.commands.replayed_until());
         // Before the run is noted, so that a refused start is no crash.
+        let owner = owner(&store, &config)?;
         let served = config.views.iter().map(|view| announced(&**view, &ports, &store, &*env));
         let served: Vec<AnnouncedView> = served.collect::<Result<_, OpenError>>()?;
         let writers = Tasks::new(machine.spawner.clone());
@@ -173,6 +175,7 @@ impl Engine {
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
         let wiring = ports.wiring(env.clone());
+        store_owner(&store, owner).map_err(|error| store.folder().explain(error))?;
         let served = served.into_iter().map(|view| view.store(&ports));
         let served: Vec<ServedView> =
             served.collect::<Result<_, _>>().map_err(|error| store.folder().explain(error))?;

@@ -5,7 +5,7 @@
 pub const WAIT_MS_MAX: u64 = 25_000;
 /// The longest `wait`, in milliseconds, that every host allows unless its operator chose less. A
 /// client for any host asks for no more. Source: on AWS a longer wait costs more than
-/// the command (`infra/README.md`).
+/// the command (`infra/operate.md`).
 pub const WAIT_MS_EVERYWHERE: u64 = 5_000;
 /// Entries or rows of a page if the caller does not ask for a number. Source: our choice, more than
 /// people read at once.

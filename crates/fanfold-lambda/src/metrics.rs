@@ -40,6 +40,11 @@ pub const VIEW_BEHIND: &str = "ViewBehind";
 pub const VIEW_FAILED: &str = "ViewFailed";
 /// View sweep: logs that were skipped, since another process was catching up on them.
 pub const VIEW_UNDER_WAY: &str = "ViewUnderWay";
+/// View sweep, of the view's service: logs that this run has visited.
+pub const VIEW_LOGS: &str = "ViewLogs";
+/// View sweep, of the view's service: 1 if this run ended a walk over all logs, else 0. After the first walk a new view
+/// has been through all logs.
+pub const VIEW_WALKS: &str = "ViewWalks";
 /// View sweep: dead letters that were delivered.
 pub const VIEW_DELIVERED: &str = "ViewDelivered";
 /// View sweep: dead letters that stay in the queue, and calls of the queue that failed.

@@ -16,7 +16,7 @@ const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// streams have a hundred.
 const CANARIES_MAX: usize = 100;
 /// Logs that a run of a sweep visits by default. Source: 15,000 logs are then visited once an hour, at
-/// the cost in `infra/README.md`.
+/// the cost in `infra/operate.md`.
 const LOGS_PER_SWEEP_DEFAULT: usize = 250;
 /// The most logs that a run of a sweep may visit. Source: about what a run of less than a minute can
 /// do, 16 logs at a time, each for some 30 ms.

@@ -16,8 +16,8 @@ use crate::budget::Budget;
 use crate::error::InvocationError;
 use crate::handler::{Handler, Reply, SweepPosition, dropped_schedule, is_outdated};
 use crate::metrics::{
-    Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED, VIEW_UNDELIVERED,
-    VIEW_UNDER_WAY,
+    Metrics, VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_LOGS, VIEW_PARKED, VIEW_UNDELIVERED,
+    VIEW_UNDER_WAY, VIEW_WALKS,
 };
 
 /// How long a run of the sweep begins new work, in milliseconds, even if the function has more time.
@@ -199,6 +199,8 @@ impl ViewHandler {
         metrics.of_stack(VIEW_PARKED, report.parked as f64);
         metrics.of_stack(VIEW_DELIVERED, report.delivered as f64);
         metrics.of_stack(VIEW_UNDELIVERED, report.undelivered as f64);
+        metrics.of_service(VIEW_LOGS, report.logs as f64);
+        metrics.of_service(VIEW_WALKS, f64::from(u8::from(report.next.is_none())));
         let answer = json!({
             "logs": report.logs,
             "behind": report.caught_up.len(),

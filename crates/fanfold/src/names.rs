@@ -49,7 +49,9 @@ pub enum NameError {
     #[error("must begin with `org:` or `user:`")]
     NotAPartition,
     /// No slash between service and partition.
-    #[error("must have the form `<service>/<partition>`, as `ledger/org:acme`")]
+    #[error(
+        "must have the form `<service>/org:<name>` or `<service>/user:<name>`, as `orders/org:acme`"
+    )]
     NotALog,
 }
 

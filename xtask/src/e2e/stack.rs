@@ -253,7 +253,7 @@ impl<'a> Aws<'a> {
         deployed
     }
 
-    /// Tears down as `infra/README.md` says. Only the packages may be left.
+    /// Tears down as `infra/operate.md` says. Only the packages may be left.
     pub(super) fn tear_down(&self, delivery: Delivery) -> Result<()> {
         let journal = self.output("JournalTableName")?;
         let describe = ["dynamodb", "describe-table", "--table-name", &journal];

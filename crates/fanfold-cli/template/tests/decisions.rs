@@ -1,6 +1,6 @@
 //! Given events, when a command comes, then events follow, or a refusal.
 
-use fanfold::testing::{self, ServiceKit};
+use fanfold::testing::{ServiceKit, service, view};
 use fanfold::{DocumentId, Time};
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn booking() -> ServiceKit<Booking> {
         to: at("11:00"),
         seats: 4,
     };
-    testing::service::<Booking>()
+    service::<Booking>()
         .at(at("08:00"))
         .given("blue", Event::RoomAdded { seats: 8 })
         .given("blue", Event::Taken(taken))
@@ -154,13 +154,13 @@ fn a_room_forgets_bookings_that_are_over() {
 #[test]
 fn the_views_show_rooms_and_their_bookings() {
     let booked = booking().when("book", book("review", "blue", "11:00", "12:00"));
-    let rooms = testing::view::<Rooms>().given(booked.entries());
+    let rooms = view::<Rooms>().given(booked.entries());
     rooms.then_rows([("blue", json!({ "seats": 8, "bookings": 2 }))]);
 
     let cancelled = booked.when("cancel", json!({ "booking": "kickoff" }));
-    let rooms = testing::view::<Rooms>().given(cancelled.entries());
+    let rooms = view::<Rooms>().given(cancelled.entries());
     rooms.then_rows([("blue", json!({ "seats": 8, "bookings": 1 }))]);
-    let agenda = testing::view::<Agenda>().given(cancelled.entries());
+    let agenda = view::<Agenda>().given(cancelled.entries());
     agenda.then_rows([(
         "blue/2099-06-01T11:00:00.000Z",
         json!({ "booking": "review", "to": "2099-06-01T12:00:00.000Z", "seats": 4 }),
@@ -192,7 +192,7 @@ fn a_booking_that_version_1_stored_is_still_read() {
                 },
             ),
         ]);
-    testing::view::<Agenda>()
+    view::<Agenda>()
         .beside::<Booking>()
         .given_stored("old", "booked", 1, &stored)
         .then_rows([(

@@ -1,20 +1,13 @@
 //! The whole path of a command, in this process: the engine of `up`, in memory.
 
 use fanfold::Seq;
-use fanfold_embedded::{Config, Engine};
-use fanfold_pipeline::ports::RowRange;
-use fanfold_pipeline::read::Awaited;
+use fanfold_embedded::{Awaited, Config, Engine, RowRange};
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_booking_reaches_the_agenda() {
     let app = my_app::app().expect("the app is right");
-    let engine = Engine::start(Config {
-        services: app.services().clone(),
-        views: app.views().clone(),
-        ..Config::default()
-    })
-    .expect("the engine starts");
+    let engine = Engine::start(Config::of(&app)).expect("the engine starts");
 
     let add = json!({ "room": "blue", "seats": 8 });
     let book = json!({

@@ -187,12 +187,16 @@ fn bad_arguments_are_explained() {
         (&["up", "--listen", &taken, "--log", "a=b=c"], "--log"),
         (&["send", "--type", "ledger"], "--command"),
         (&["send", "--type", "ledger", "--data", "{"], "--data"),
-        (&["log", "ledger"], "<service>/<partition>"),
+        (&["log", "ledger"], "<service>/org:<name>"),
+        (&["lgo"], "unrecognized subcommand 'lgo'; see '--help'"),
+        (&["send", "--typ", "ledger"], "--type"),
         (&["view", "balances", "ledger/acme"], "org:"),
     ] {
         let output = fanfold(args).output().expect("the binary starts");
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(stderr(&output).contains(expected), "{args:?}: {}", stderr(&output));
+        let error = stderr(&output);
+        assert!(error.starts_with("error: ") && error.contains(expected), "{args:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
     }
 }
 

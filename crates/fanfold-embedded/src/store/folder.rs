@@ -83,6 +83,16 @@ pub enum OpenError {
         .0.display()
     )]
     NoFormat(PathBuf),
+    /// The folder belongs to another app.
+    #[error("the folder {} has the data of the app `{found}`, and this is `{app}`: choose another folder, or take this one over with `--adopt` if the app was renamed", .path.display())]
+    OtherApp {
+        /// The folder.
+        path: PathBuf,
+        /// The app that it belongs to.
+        found: String,
+        /// The app that would have opened it.
+        app: String,
+    },
     /// The folder has rows of the same version of a view, but of other services or event types.
     #[error(transparent)]
     View(#[from] AnnouncementConflict),

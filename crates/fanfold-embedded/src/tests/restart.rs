@@ -132,3 +132,23 @@ async fn a_view_of_other_event_types_needs_another_version() {
     let (version, third) = served(config().views).await.expect("back to the first version");
     assert!(version == 1 && third > second, "{third:?}");
 }
+
+#[tokio::test]
+async fn a_folder_belongs_to_the_app_that_made_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async |app: Option<&str>, adopt| {
+        let config = Config { app: app.map(str::to_owned), adopt, ..config() };
+        let engine = Engine::open(config, folder.path())?;
+        assert!(engine.shutdown().await);
+        Ok::<_, OpenError>(())
+    };
+    open(None, false).await.expect("no name");
+    open(Some("ledger"), false).await.expect("the first name");
+    open(Some("ledger"), false).await.expect("the same name");
+    open(None, false).await.expect("no name");
+    let error = open(Some("books"), false).await.expect_err("another name").to_string();
+    assert!(error.contains("has the data of the app `ledger`, and this is `books`"), "{error}");
+    assert!(error.contains("choose another folder"), "{error}");
+    open(Some("books"), true).await.expect("it was renamed");
+    open(Some("ledger"), false).await.expect_err("it belongs to `books` now");
+}

@@ -8,7 +8,9 @@ use fanfold::Seq;
 use fanfold::host::body::announced::{Announced, Announcement};
 use fanfold_aws::{Aws, SqsQueue, of_emulator};
 use fanfold_embedded::testing::StoredViewRegistry;
-use fanfold_lambda::metrics::{VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_PARKED};
+use fanfold_lambda::metrics::{
+    VIEW_BEHIND, VIEW_DELIVERED, VIEW_FAILED, VIEW_LOGS, VIEW_PARKED, VIEW_WALKS,
+};
 use fanfold_lambda::{Announcer, InvocationError, Reply};
 use fanfold_pipeline::ports::{Env, Unavailable, ViewRegistry, ViewTable};
 use serde_json::{Value, json};
@@ -140,6 +142,8 @@ async fn the_sweep_applies_undelivered_commits_and_dead_letters() {
     assert_eq!(cursor(&world, "b").await, Some(Seq(1)));
     let answer = json!({ "logs": 3, "behind": 2, "failed": 1, "under_way": 0, "parked": 0, "delivered": 1, "undelivered": 0 });
     assert_eq!(reply.answer, answer.to_string());
+    let walked = [VIEW_LOGS, VIEW_WALKS].map(|n| reply.metrics.get(n));
+    assert_eq!(walked, [Some(3.0), Some(1.0)], "the walk has ended");
     assert_eq!(*world.view_sweep_position.0.lock().unwrap(), None, "the walk begins again");
 }
 

@@ -41,7 +41,7 @@ pub enum RequestError {
     NotJson(String),
     /// The text is JSON, but not an object.
     #[error(
-        "the request must be a JSON object, as {{\"type\":\"ledger\",\"command\":\"deposit\",…}}"
+        "the request must be a JSON object, as {{\"type\":\"<service>\",\"command\":\"<command>\",…}}"
     )]
     NotAnObject,
     /// A required field is absent.

@@ -199,7 +199,10 @@ fn errors_name_the_broken_rule() {
             "is reserved: a user must not be called `resend` or begin with `reactor:`",
         ),
         (NameError::NotAPartition, "must begin with `org:` or `user:`"),
-        (NameError::NotALog, "must have the form `<service>/<partition>`, as `ledger/org:acme`"),
+        (
+            NameError::NotALog,
+            "must have the form `<service>/org:<name>` or `<service>/user:<name>`, as `orders/org:acme`",
+        ),
     ] {
         assert_eq!(error.to_string(), message);
     }

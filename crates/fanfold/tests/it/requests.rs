@@ -216,7 +216,8 @@ fn unknown_and_repeated_fields_are_named() {
 
 #[test]
 fn bytes_that_are_not_a_request_have_their_own_errors() {
-    let object = r#"the request must be a JSON object, as {"type":"ledger","command":"deposit",…}"#;
+    let object =
+        r#"the request must be a JSON object, as {"type":"<service>","command":"<command>",…}"#;
     let not_json = |why: &str| format!("the request is not JSON: {why}");
     let text = good().to_string();
     for (json, said) in [

@@ -73,6 +73,7 @@ pub fn waiting_for(reason: Reason) -> &'static str {
         Reason::Undecodable => "WaitingUndecodable",
         Reason::Suspect => "WaitingSuspect",
         Reason::Unpublished => "WaitingUnpublished",
+        Reason::GivenUp => "WaitingGivenUp",
     }
 }
 

@@ -130,6 +130,15 @@ impl Ingest {
         answers.map(|a| a.unwrap_or_else(|| Err(IngestError::Unavailable(unanswered())))).collect()
     }
 
+    /// Accepts one command that was validated before, whatever its origin, and even while the host admits none.
+    pub async fn accept(&self, log: &LogId, command: Command) -> Result<Receipt, IngestError> {
+        let answers = self.append_group(log.clone(), vec![(0, command)]).await;
+        // Unreachable: there is an answer for each command.
+        let unanswered = || Unavailable::Failed { hop: "ingest", message: "no answer".to_owned() };
+        let answer = answers.into_iter().next().map(|(_, answer)| answer);
+        answer.unwrap_or_else(|| Err(IngestError::Unavailable(unanswered())))
+    }
+
     /// Appends one log's commands, in as many batches as their size requires, one after another.
     /// The batches behind a failed one are not tried.
     async fn append_group(

@@ -5,7 +5,7 @@
 //! 3. [`process`] decides commands, appends their entries to the journal and publishes the commits.
 //! 4. [`project`] folds commits into the rows of a view.
 //!
-//! [`sweep`] finds logs that stand still; [`announce`] makes a view known; [`read`] answers callers; [`packing`] publishes commits
+//! [`sweep`] finds logs that stand still; [`operate`] is what operators do; [`announce`] makes a view known; [`read`] answers callers; [`packing`] publishes commits
 //! as messages; [`panics`] lets hosts log panics; [`wiring`] connects the stages to their ports.
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
@@ -21,6 +21,7 @@ mod breach;
 pub mod conformance;
 pub mod ingest;
 mod leases;
+pub mod operate;
 pub mod packing;
 pub mod panics;
 mod parked_pages;

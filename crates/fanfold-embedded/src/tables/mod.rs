@@ -10,6 +10,7 @@
 //! | `view-NAME-vVERSION` | log, 0, `c` | the cursor: `[seq u64]`, then JSON if it has rare fields |
 //! | | log, 0, `r`, row key | `[seq u64][expires u64][1][body]`; a tombstone ends with `[0]` |
 //! | | log, 0, `t`, expires (u64), row key | empty: finds the expired tombstones |
+//! | | 0, log | empty: finds the logs for which the view is parked |
 //! | `meta` | `done`, `run`, `gaps`, `shards`, `app` | see `store`, `recovery`, `ports`, `owner` |
 //! | | `view/NAME` | the announced versions of a view |
 //!

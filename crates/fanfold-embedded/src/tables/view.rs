@@ -8,8 +8,8 @@ use fanfold::host::body::lease::Lease;
 use fanfold::host::knob::Knob;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
-    Unavailable, ViewTable,
+    Cursor, CursorMove, LeaseWrite, OperatorView, ParkedView, ParkedViewPage, PutRowError, Row,
+    RowPage, RowRange, StoredRow, Unavailable, ViewTable,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,15 +68,6 @@ impl StoredView {
         self.marked_behind.load(Ordering::Relaxed)
     }
 
-    /// Unparks a view for a log, so that it can advance again.
-    pub fn redrive(&self, log: &LogId) -> Result<(), Unavailable> {
-        let _alone = self.stripes.of(log);
-        if let Some(cursor) = self.read_cursor(log)? {
-            self.put_cursor(log, &Cursor { parked: None, ..cursor });
-        }
-        Ok(())
-    }
-
     fn row_key(log: &LogId, row: &str) -> Bytes {
         key(log, [b"r", row.as_bytes()])
     }
@@ -96,6 +87,17 @@ impl StoredView {
 
     fn put_cursor(&self, log: &LogId, cursor: &Cursor) {
         self.store.put(self.table, key(log, [b"c"]), encode_cursor(cursor).into());
+    }
+
+    /// As `put_cursor`, for a cursor that becomes parked, or is no longer.
+    fn put_parked_cursor(&self, log: &LogId, cursor: &Cursor) {
+        self.store.write(|writes| {
+            writes.put(self.table, key(log, [b"c"]), encode_cursor(cursor).into());
+            match cursor.parked {
+                Some(_) => writes.put(self.table, parked_key(log), Bytes::new()),
+                None => writes.remove(self.table, parked_key(log)),
+            }
+        });
     }
 
     fn put(
@@ -299,7 +301,7 @@ impl ViewTable for StoredView {
             if cursor.seq != at || cursor.parked.is_some() {
                 return Ok(());
             }
-            self.put_cursor(log, &Cursor { parked: Some(parked.clone()), ..cursor });
+            self.put_parked_cursor(log, &Cursor { parked: Some(parked.clone()), ..cursor });
         }
         self.store.durable().await?;
         // Waiters return at once, because the view will not advance.
@@ -334,5 +336,67 @@ impl ViewTable for StoredView {
         });
         scanned.map_err(|error| error.unavailable(HOP))?;
         Ok(page)
+    }
+}
+
+/// The key that says that the view is parked for a log. It stands before all other keys, which begin with a log.
+fn parked_key(log: &LogId) -> Bytes {
+    [PARKED, log.as_str().as_bytes()].concat().into()
+}
+
+const PARKED: &[u8] = &[0];
+
+#[async_trait]
+impl OperatorView for StoredView {
+    async fn parked(
+        &self,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<ParkedViewPage, Unavailable> {
+        // A log with a zero byte behind it is the first key behind that of the log.
+        let from = after.map_or_else(
+            || Bytes::from_static(PARKED),
+            |log| [&parked_key(log)[..], &[0]].concat().into(),
+        );
+        let (mut logs, mut more) = (Vec::new(), false);
+        let scanned = self.store.scan(self.table, &from, &[1], false, |key, _| {
+            if logs.len() == limit {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            let log = key.strip_prefix(PARKED).and_then(|log| std::str::from_utf8(log).ok());
+            logs.extend(log.and_then(|log| log.parse::<LogId>().ok()));
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(|error| error.unavailable(HOP))?;
+        let mut page =
+            ParkedViewPage { logs: Vec::new(), next: logs.last().filter(|_| more).cloned() };
+        for log in logs {
+            let cursor = self.read_cursor(&log)?.filter(|cursor| cursor.parked.is_some());
+            page.logs.extend(cursor.map(|cursor| (log, cursor)));
+        }
+        Ok(page)
+    }
+
+    async fn release(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Option<Seq>,
+    ) -> Result<bool, Unavailable> {
+        self.store.room().await?;
+        let reached = {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log)?.unwrap_or_default();
+            if cursor.parked.as_ref() != Some(parked) {
+                return Ok(false);
+            }
+            let seq = to.unwrap_or_default().max(cursor.seq);
+            self.put_parked_cursor(log, &Cursor { parked: None, seq, ..cursor });
+            seq
+        };
+        self.store.durable().await?;
+        self.waiters.reached(log, reached);
+        Ok(true)
     }
 }

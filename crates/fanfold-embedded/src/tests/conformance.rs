@@ -68,6 +68,13 @@ fn parked() {
 }
 
 #[test]
+fn operators() {
+    let ports = ports(Arc::new(SystemEnv));
+    block_on(conformance::operator_parked(&*ports.parked, "o"));
+    block_on(conformance::operator_view(&*ports.views["v"], "o"));
+}
+
+#[test]
 fn view_table() {
     block_on(conformance::view_table(&*ports(Arc::new(SystemEnv)).views["v"], "v"));
 }

@@ -18,6 +18,7 @@ mod admission;
 mod commands;
 mod env;
 mod journal;
+mod operator;
 mod parked;
 mod state;
 mod stream;
@@ -32,6 +33,7 @@ pub use commands::{
 };
 pub use env::Env;
 pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
+pub use operator::{OperatorParked, OperatorView, ParkedPage, ParkedPosition, ParkedViewPage};
 pub use parked::{ParkedItem, ParkedTable};
 pub use state::{Guarded, State, StateItem};
 pub(crate) use stream::put_len;

@@ -31,6 +31,8 @@ pub(super) struct Arrival {
     pub record: Option<usize>,
     /// Whether it is in the parked table.
     pub parked: bool,
+    /// An operator's reason for giving it up.
+    pub given_up: Option<String>,
 }
 
 impl Arrival {
@@ -108,6 +110,7 @@ fn read(record: &ReceivedRecord, index: usize, batch: &mut LogBatch) {
                     command: Arc::new(command),
                     record: Some(index),
                     parked: false,
+                    given_up: None,
                 }));
             }
             Ok(commands) => {

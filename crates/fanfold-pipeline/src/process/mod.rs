@@ -301,7 +301,8 @@ impl Processor {
             let (seq, command) = (arrival.seq, &arrival.command);
             let entry = log.command_at(seq).or_else(|| stored.get(&seq));
             let same = entry.is_some_and(|e| e.origin == command.origin && e.id == command.id);
-            if same {
+            // A command that was given up has an entry now: that, or its own if it came after all.
+            if same || arrival.given_up.is_some() {
                 if let Some(commit) = log.unpublished_at(seq) {
                     work.publish(commit.clone());
                 }
@@ -335,7 +336,7 @@ impl Processor {
             let next = log.tail().plus(works.len() as u64 + 1);
             // A second command for the same seq stays in the queue, and `settle` parks it.
             if arrival.seq == next {
-                works.push(log.prepare(arrival.seq, arrival.at, arrival.command.clone()));
+                works.push(prepared(log, arrival));
             } else if arrival.seq > next {
                 break;
             }
@@ -468,6 +469,15 @@ impl Processor {
     }
 }
 
+/// The work of a command. Nothing is read of one that was given up.
+fn prepared(log: &Log, arrival: &Arrival) -> Work {
+    let Arrival { seq, at, command, .. } = arrival;
+    match &arrival.given_up {
+        Some(reason) => Log::give_up(*seq, *at, command.clone(), reason.clone()),
+        None => log.prepare(*seq, *at, command.clone()),
+    }
+}
+
 impl LogWork {
     fn fail_from(&mut self, record: usize) {
         self.unfinished = Some(self.unfinished.map_or(record, |at| at.min(record)));
@@ -476,11 +486,13 @@ impl LogWork {
     /// Sorts the queue by seq, and merges repeats.
     fn sort(&mut self) {
         let mut arrivals: Vec<Arrival> = self.queue.drain(..).collect();
-        arrivals.sort_by_key(|arrival| arrival.seq);
+        // A command comes before one that was given up at its seq without being known.
+        arrivals.sort_by_key(|arrival| (arrival.seq, arrival.given_up.is_some()));
         for arrival in arrivals {
             let same_seq = self.queue.iter_mut().rev().take_while(|a| a.seq == arrival.seq);
             match same_seq.into_iter().find(|queued| queued.is_repeat_of(&arrival)) {
                 Some(queued) => {
+                    queued.given_up = queued.given_up.take().or(arrival.given_up);
                     queued.parked |= arrival.parked;
                     queued.record = queued.record.or(arrival.record);
                 }

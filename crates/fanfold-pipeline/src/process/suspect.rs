@@ -31,7 +31,7 @@ use fanfold::{Fault, Log, LogId, Seq, Time};
 
 use super::gather::{Arrival, ReceivedRecord};
 use super::tables::{Blocked, PARKED_PER_READ, PROVIDE_ROUNDS_MAX};
-use super::{LogWork, Pass, Processor};
+use super::{LogWork, Pass, Processor, prepared};
 use crate::BatchOutcome;
 use crate::leases::{CLOSE_BACKOFF, Leases, Others, Standing, take_lease};
 use crate::parked_pages::ParkedPages;
@@ -229,17 +229,19 @@ impl Processor {
         deadline: Time,
     ) -> Result<Pass, Blocked> {
         let first = work.queue.front().filter(|arrival| arrival.seq == log.tail().next()).cloned();
-        let Some(Arrival { seq, at, command, .. }) = first else { return Ok(Pass::Done) };
-        let next = if caution.crashed_at == Step::Deciding(seq) {
+        let Some(arrival) = first else { return Ok(Pass::Done) };
+        let Arrival { seq, at, ref command, ref given_up, .. } = arrival;
+        let next = if caution.crashed_at == Step::Deciding(seq) && given_up.is_none() {
             let detail = format!("it has ended its process {} times", caution.crashes);
             tracing::error!(alarm = "suspect", log = %work.id, %seq, detail, "the command may have crashed its process");
             if !self.may_fault(&work.id, seq, caution.faults_per_hour_max).await? {
                 return self.hold(work, &detail).await;
             }
-            Work { seq, at, command, prepared: Prepared::Faulted(Fault::new(detail)) }
+            let (command, prepared) = (command.clone(), Prepared::Faulted(Fault::new(detail)));
+            Work { seq, at, command, prepared }
         } else {
             self.write_step(work, Step::Deciding(seq)).await?;
-            log.prepare(seq, at, command)
+            prepared(log, &arrival)
         };
         for _ in 0..PROVIDE_ROUNDS_MAX {
             let wants = log.wants([&next]);

@@ -121,9 +121,16 @@ impl Waiting {
             // At or below the tail, another process has decided it.
             Ok(Parked { reason: Reason::Suspect, .. }) if item.seq > tail => Self::Held,
             Ok(Parked { reason: Reason::Conflict | Reason::Undecodable, .. }) => Self::ForOperator,
-            Ok(Parked { at, content: Content::Command(command), .. }) => {
-                let command = Arc::new(command);
-                Self::Arrival(Arrival { seq: item.seq, at, command, record: None, parked: true })
+            Ok(Parked { at, reason, detail, content: Content::Command(command) }) => {
+                let is_given_up = reason == Reason::GivenUp || command.origin.is_nobody();
+                Self::Arrival(Arrival {
+                    seq: item.seq,
+                    at,
+                    command: Arc::new(command),
+                    record: None,
+                    parked: true,
+                    given_up: is_given_up.then_some(detail),
+                })
             }
             Ok(Parked { content: Content::Bytes(_), .. }) | Err(_) => Self::ForOperator,
         }

@@ -9,6 +9,7 @@ mod crash;
 mod ingest;
 mod invariants;
 mod lookup;
+mod operate;
 mod packing;
 mod process;
 mod project;

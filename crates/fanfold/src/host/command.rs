@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::entry::Raw;
 use crate::host::position::CommandId;
 use crate::names::{Name, Origin};
 
@@ -27,6 +28,14 @@ pub struct Command {
 }
 
 impl Command {
+    /// Stands for a command that an operator gives up and of which only the seq is known.
+    pub fn unknown() -> Self {
+        // No command of a client has this origin, so the id says nothing.
+        let (origin, id) = (Origin::nobody(), CommandId::new(1).expect("it is an id"));
+        let name = Name::new("unknown").expect("it is a name");
+        Self { origin, id, name, timestamp: None, data: Raw::empty().0 }
+    }
+
     /// `<origin>#<id>`, which tells commands apart.
     pub fn identity(&self) -> String {
         format!("{}#{}", self.origin, self.id)

@@ -30,11 +30,13 @@ pub enum Reason {
     Suspect,
     /// An operator: the topic refuses its commit. A nudge makes the processor publish it again.
     Unpublished,
+    /// Its turn: an operator gave the command up, so its entry will be `lost`.
+    GivenUp,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gap,
         Self::NoService,
         Self::CannotFold,
@@ -42,6 +44,7 @@ impl Reason {
         Self::Undecodable,
         Self::Suspect,
         Self::Unpublished,
+        Self::GivenUp,
     ];
 
     /// Whether it waits for an operator. The others go on without one, once they can.
@@ -100,6 +103,14 @@ struct Commit {
 impl Parked {
     /// The identity of a commit: only one begins at a seq.
     pub const UNPUBLISHED: &str = "unpublished";
+
+    /// What an operator parks to give up the command at a seq, for a reason. If the command is parked itself, this takes
+    /// its place.
+    pub fn given_up(command: Option<Command>, at: Time, reason: impl Into<String>) -> Self {
+        let command = command.unwrap_or_else(Command::unknown);
+        let content = Content::Command(command);
+        Self { reason: Reason::GivenUp, at, detail: reason.into(), content }
+    }
 
     /// The identity, which tells items with one seq apart.
     pub fn identity(&self) -> String {

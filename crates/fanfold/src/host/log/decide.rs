@@ -13,9 +13,9 @@ use crate::host::command::Command;
 use crate::host::digest::Digest;
 use crate::host::invariant::Breach;
 use crate::host::limits::{COMMIT_BYTES_MAX, DOCUMENT_BYTES_MAX};
-use crate::host::position::Seq;
+use crate::host::position::{CommandId, Seq};
 use crate::host::window::Sighting;
-use crate::names::DocumentId;
+use crate::names::{DocumentId, Origin};
 use crate::service::{
     AnyCommand, AnyDocument, Context, Decision, InvalidCommand, MORE_ROUNDS_MAX, asks_too_often,
 };
@@ -55,6 +55,8 @@ pub enum Prepared {
     Invalid(InvalidCommand),
     /// Declaring its documents panicked.
     Faulted(Fault),
+    /// An operator gave it up, for this reason.
+    GivenUp(String),
 }
 
 /// A commit to append to the journal.
@@ -101,6 +103,10 @@ impl Log {
         }
         let time = self.time.max(work.at.min(now));
         let mut changed = Vec::new();
+        if let Prepared::GivenUp(reason) = work.prepared {
+            self.push(lost(work.seq, time, reason), Vec::new());
+            return Ok(());
+        }
         let digest = Digest::of_json(work.command.data.get());
         let outcome = match self.sight(&work.command, time) {
             Sighting::Known(of) => self.repeated(&work.command, digest, of),
@@ -117,7 +123,13 @@ impl Log {
         let Command { origin, id, name, .. } = &*work.command;
         let (origin, command) = (origin.clone(), Some(name.clone()));
         let digest = outcome.uses_id().then_some(digest);
-        let mut entry = Entry { seq, time, origin, id: *id, command, digest, outcome };
+        self.push(Entry { seq, time, origin, id: *id, command, digest, outcome }, changed);
+        Ok(())
+    }
+
+    /// Puts the entry behind the tail into the open commit, with the documents that it changes.
+    fn push(&mut self, mut entry: Entry, mut changed: Vec<(DocumentId, AnyDocument, usize)>) {
+        let seq = entry.seq;
         let start = self.open.payload.len();
         if start == 0 {
             self.open.payload.reserve(PAYLOAD_BYTES);
@@ -144,7 +156,11 @@ impl Log {
         }
         self.advance(&entry);
         self.open.entries.push(entry);
-        Ok(())
+    }
+
+    /// The work of giving up a command at this seq.
+    pub fn give_up(seq: Seq, at: Time, command: Arc<Command>, reason: String) -> Work {
+        Work { seq, at, command, prepared: Prepared::GivenUp(reason) }
     }
 
     pub(super) fn sight(&self, command: &Command, now: Time) -> Sighting {
@@ -201,6 +217,8 @@ impl Log {
                 return Some(Outcome::rejected(invalid.code(), message));
             }
             Prepared::Faulted(fault) => return Some(faulted(fault)),
+            // Has its entry already: see `decide`.
+            Prepared::GivenUp(reason) => return Some(Outcome::Lost { reason: reason.clone() }),
         };
         let ctx = Context {
             log: self.id.clone(),
@@ -268,6 +286,19 @@ impl Log {
     /// (F3). After an error the caller drops the log.
     pub fn acknowledge(&mut self, sealed: Sealed) -> Result<(), Breach> {
         self.remember(sealed.commit, sealed.payload_bytes)
+    }
+}
+
+/// The entry of a command that was given up.
+fn lost(seq: Seq, time: Time, reason: String) -> Entry {
+    Entry {
+        seq,
+        time,
+        origin: Origin::nobody(),
+        id: CommandId::NONE,
+        command: None,
+        digest: None,
+        outcome: Outcome::Lost { reason },
     }
 }
 

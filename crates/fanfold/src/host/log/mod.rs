@@ -263,6 +263,9 @@ impl Log {
     pub fn wants<'a>(&self, works: impl IntoIterator<Item = &'a Work>) -> BTreeSet<Want> {
         let mut wants = BTreeSet::new();
         for work in works {
+            if let Prepared::GivenUp(_) = work.prepared {
+                continue;
+            }
             self.want_window(&work.command.origin, &mut wants);
             if let Sighting::Known(first) = self.sight(&work.command, self.time)
                 && first <= self.head

@@ -2,9 +2,9 @@
 //!
 //! | route | body | answer |
 //! |---|---|---|
-//! | `GET /shards` | | all shards |
-//! | `POST /shards/split` | `{"shard","at"}`; `at` is the first hash key of the upper child, in decimal, by default the middle | the children |
-//! | `POST /shards/merge` | `{"shards":["…","…"]}` | the child |
+//! | `GET /ops/shards` | | all shards |
+//! | `POST /ops/shards/split` | `{"shard","at"}`; `at` is the first hash key of the upper child, in decimal, by default the middle | the children |
+//! | `POST /ops/shards/merge` | `{"shards":["…","…"]}` | the child |
 
 use std::error::Error;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use fanfold_embedded::HashKey;
 use fanfold_embedded::{ReshardError, ShardId, ShardInfo, ShardState, Shards};
+use fanfold_http::fields::{Fields, wrong_type};
 use fanfold_http::problem::{Kind, Problem};
 use fanfold_http::{Api, body, json};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 const UNKNOWN_SHARD: Kind = Kind {
@@ -83,9 +84,9 @@ impl From<ShardInfo> for Shard {
 /// The routes for the shards of a stream.
 pub(crate) fn routes<T: Clone + Send + Sync + 'static>(shards: Arc<Shards<T>>) -> Router<Arc<Api>> {
     Router::new()
-        .route("/shards", get(list::<T>))
-        .route("/shards/split", post(split::<T>))
-        .route("/shards/merge", post(merge::<T>))
+        .route("/ops/shards", get(list::<T>))
+        .route("/ops/shards/split", post(split::<T>))
+        .route("/ops/shards/merge", post(merge::<T>))
         .with_state(shards)
 }
 
@@ -99,7 +100,7 @@ async fn split<T: Clone + Send + Sync + 'static>(
 ) -> Result<Response, Problem> {
     let fields = Fields::parse(&body::read(request).await?, &["shard", "at"])?;
     let shard = shard("shard", fields.required("shard")?)?;
-    let at = fields.0.get("at").filter(|at| !at.is_null()).map(hash_key).transpose()?;
+    let at = fields.get("at").map(hash_key).transpose()?;
     reshard(move || shards.split(shard, at)).await
 }
 
@@ -155,36 +156,6 @@ fn problem(error: ReshardError) -> Problem {
     }
 }
 
-/// The fields of a request's body.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn parse(body: &[u8], known: &[&str]) -> Result<Self, Problem> {
-        body::not_empty(body)?;
-        let parsed = serde_json::from_slice(body).map_err(|error| {
-            Problem::new(Kind::NOT_JSON, format!("the request is not JSON: {error}"))
-        })?;
-        let Value::Object(fields) = parsed else {
-            let detail = format!("the request must be a JSON object with `{}`", known.join("`, `"));
-            return Err(Problem::new(Kind::NOT_AN_OBJECT, detail));
-        };
-        match fields.keys().find(|field| !known.contains(&field.as_str())) {
-            None => Ok(Self(fields)),
-            Some(field) => {
-                let known = known.join("`, `");
-                let detail = format!("`{field}`: unknown field, known here are `{known}`");
-                Err(Problem::new(Kind::UNKNOWN_FIELD, detail))
-            }
-        }
-    }
-
-    fn required(&self, field: &str) -> Result<&Value, Problem> {
-        self.0
-            .get(field)
-            .ok_or_else(|| Problem::new(Kind::MISSING_FIELD, format!("`{field}`: is required")))
-    }
-}
-
 fn shard(field: &str, value: &Value) -> Result<ShardId, Problem> {
     let text = value.as_str().ok_or_else(|| wrong_type(field, "a shard's name"))?;
     text.parse().map_err(|error| Problem::new(Kind::BAD_NAME, format!("`{field}`: {error}")))
@@ -193,8 +164,4 @@ fn shard(field: &str, value: &Value) -> Result<ShardId, Problem> {
 fn hash_key(value: &Value) -> Result<HashKey, Problem> {
     let text = value.as_str().ok_or_else(|| wrong_type("at", "a hash key, as a string"))?;
     text.parse().map_err(|error| Problem::new(Kind::BAD_PARAMETER, format!("`at`: {error}")))
-}
-
-fn wrong_type(field: &str, expected: &str) -> Problem {
-    Problem::new(Kind::WRONG_TYPE, format!("`{field}`: must be {expected}"))
 }

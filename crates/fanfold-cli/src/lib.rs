@@ -24,6 +24,7 @@ mod logging;
 mod new;
 mod outcomes;
 mod output;
+mod parked;
 mod post;
 mod retry;
 mod schema;
@@ -83,6 +84,14 @@ enum Command {
     View(view::View),
     /// Print the schemas of commands, events and rows, or compare them with earlier ones.
     Schema(schema::Schema),
+    /// List what waits, and cannot go on by itself.
+    Parked(parked::Parked),
+    /// Let what waits go on.
+    Resume(parked::Resume),
+    /// Give up a command, or an entry of a view.
+    Skip(parked::Skip),
+    /// Send a faulted command again.
+    Resend(parked::Resend),
     /// List, split or merge the shards of a running `up`.
     Shards(shards::Shards),
 }
@@ -166,6 +175,10 @@ impl Command {
             Self::Log(log) => log.run(),
             Self::View(view) => view.run(),
             Self::Schema(schema) => schema.run(&app),
+            Self::Parked(parked) => parked.run(),
+            Self::Resume(resume) => resume.run(),
+            Self::Skip(skip) => skip.run(),
+            Self::Resend(resend) => resend.run(),
             Self::Shards(shards) => shards.run(),
         }
     }

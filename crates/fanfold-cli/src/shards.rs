@@ -64,14 +64,18 @@ impl Shards {
     /// Lists, splits or merges, and prints the shards.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let answer = match self.action {
-            Action::List { server } => Client::new(&server)?.get(&Target::path(&["shards"]))?,
+            Action::List { server } => {
+                Client::new(&server)?.get(&Target::path(&["ops", "shards"]))?
+            }
             Action::Split { server, shard, at } => {
                 let body = json!({ "shard": shard, "at": at }).to_string();
-                Client::new(&server)?.post(&Target::path(&["shards", "split"]), body.as_bytes())?
+                Client::new(&server)?
+                    .post(&Target::path(&["ops", "shards", "split"]), body.as_bytes())?
             }
             Action::Merge { server, one, other } => {
                 let body = json!({ "shards": [one, other] }).to_string();
-                Client::new(&server)?.post(&Target::path(&["shards", "merge"]), body.as_bytes())?
+                Client::new(&server)?
+                    .post(&Target::path(&["ops", "shards", "merge"]), body.as_bytes())?
             }
         };
         ignore_closed_output(print(&answer))

@@ -197,7 +197,9 @@ async fn host(
     let gauges = Gauges(engine.monitor().clone());
     let metrics = api.metrics.clone();
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));
-    let api = router_with(api, admin::routes(engine.command_shards().clone()));
+    let operators = fanfold_http::operators(engine.operate().clone());
+    let operators = operators.merge(admin::routes(engine.command_shards().clone()));
+    let api = router_with(api, operators);
     let host = bound.serve(api, &listens.names, listens.limits);
     let gauges = HostGauges(host.usage());
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));

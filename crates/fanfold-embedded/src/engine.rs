@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fanfold::host::body::announced::{Announced, Announcement, AnnouncementError};
 use fanfold::{AnyView, with_causes};
 use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::operate::Operate;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::read::{Reads, ServedView, ServedViews};
@@ -114,6 +115,7 @@ pub struct Engine {
     monitor: Monitor,
     replay: Arc<Replay>,
     ingest: Ingest,
+    operate: Operate,
     reads: Reads,
     env: Arc<dyn Env>,
     drain_ms: u64,
@@ -215,12 +217,13 @@ impl Engine {
 
         let services = config.services;
         let ingest = wiring.ingest(services.clone());
+        let operate = Operate::new(ports.operated(env.clone()), ingest.clone());
         let reads = wiring.reads_of(ServedViews::new(served), services);
         let walked = views.iter().map(|view| (view.name, view.walked.clone())).collect();
         let deliveries = views.into_iter().map(|view| (view.name, view.deliveries)).collect();
         let monitor = Monitor { ports, deliveries, walked, swept, durability, is_durable: true };
         let drain_ms = config.drain_ms;
-        Ok(Self { monitor, replay, ingest, reads, env, drain_ms, sweeps, stages, stopper })
+        Ok(Self { monitor, replay, ingest, operate, reads, env, drain_ms, sweeps, stages, stopper })
     }
 
     /// Waits until all commands that were in transit when the engine last ended have entries, and
@@ -244,6 +247,11 @@ impl Engine {
     /// Accepts commands.
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
+    }
+
+    /// What operators do.
+    pub fn operate(&self) -> &Operate {
+        &self.operate
     }
 
     /// Reads logs and views.

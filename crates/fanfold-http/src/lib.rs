@@ -26,10 +26,12 @@
 pub mod body;
 mod commands;
 pub mod describe;
+pub mod fields;
 pub mod json;
 pub mod limits;
 mod logs;
 mod metrics;
+mod operate;
 mod params;
 pub mod problem;
 mod router;
@@ -40,6 +42,7 @@ use fanfold_pipeline::read::Reads;
 
 pub use describe::Described;
 pub use metrics::Metrics;
+pub use operate::operators;
 pub use problem::Problem;
 pub use router::{router, router_with};
 

@@ -16,7 +16,7 @@ use crate::{Api, json, views};
 
 /// An entry as callers see it: the fields of all entries, then those of its status.
 #[derive(Serialize)]
-struct EntryJson<'a> {
+pub(crate) struct EntryJson<'a> {
     log: &'a LogId,
     seq: Seq,
     status: &'static str,
@@ -61,7 +61,7 @@ fn is_first_version(version: &u32) -> bool {
 }
 
 impl<'a> EntryJson<'a> {
-    fn new(log: &'a LogId, entry: &'a Entry) -> Self {
+    pub(crate) fn new(log: &'a LogId, entry: &'a Entry) -> Self {
         let known = !entry.origin.is_nobody();
         let mut json = Self {
             log,

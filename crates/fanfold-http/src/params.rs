@@ -88,6 +88,11 @@ impl Query {
         pairs.any(|pair| names.contains(&pair.split_once('=').map_or(pair, |(name, _)| name)))
     }
 
+    /// The value of `name`; `None` if it is absent or empty.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|text| !text.is_empty())
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(param, _)| *param == name).map(|(_, value)| value.as_str())
     }

@@ -82,10 +82,13 @@ kinds! {
     UNKNOWN_SEQ = NOT_FOUND "unknown-seq" "The log has no such seq";
     UNKNOWN_ID = NOT_FOUND "unknown-id" "No command has this id";
     UNKNOWN_VIEW = NOT_FOUND "unknown-view" "There is no such view";
+    NOTHING_WAITS = NOT_FOUND "nothing-waits" "Nothing waits there";
     UNKNOWN_ROW = NOT_FOUND "unknown-row" "The view has no such row";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "The method is not allowed here";
     REQUEST_TIMEOUT = REQUEST_TIMEOUT "request-timeout" "The request took too long to arrive";
     ID_BELOW_WINDOW = GONE "id-below-window" "The id is older than the ids that the log remembers";
+    AMBIGUOUS = CONFLICT "ambiguous" "Several items wait there";
+    CANNOT_GO_ON = CONFLICT "cannot-go-on" "What waits cannot go on like this";
     LOG_CLOSED = CONFLICT "log-closed" "The log is closed to commands";
     COMMAND_TOO_LARGE = PAYLOAD_TOO_LARGE "command-too-large" "The command is too large";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "The body is too large";
@@ -163,7 +166,7 @@ impl Problem {
         Self::new(kind, format!("`{field}`: {error}"))
     }
 
-    fn unavailable(unavailable: &Unavailable, detail: String) -> Self {
+    pub(crate) fn unavailable(unavailable: &Unavailable, detail: String) -> Self {
         let kind = match unavailable {
             Unavailable::Throttled { .. } => Kind::THROTTLED,
             Unavailable::Full { .. } => Kind::DISK_FULL,

@@ -130,8 +130,9 @@ impl Ingest {
         answers.map(|a| a.unwrap_or_else(|| Err(IngestError::Unavailable(unanswered())))).collect()
     }
 
-    /// Accepts one command that was validated before, whatever its origin, and even while the host admits none.
+    /// Accepts one command that was validated before, whatever its origin.
     pub async fn accept(&self, log: &LogId, command: Command) -> Result<Receipt, IngestError> {
+        self.ports.admission.admit(log)?;
         let answers = self.append_group(log.clone(), vec![(0, command)]).await;
         // Unreachable: there is an answer for each command.
         let unanswered = || Unavailable::Failed { hop: "ingest", message: "no answer".to_owned() };

@@ -2,19 +2,19 @@
 //! redeliver as Lambda's mappings and SNS do, and inject the transport's faults.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::body::parked::Reason;
 use fanfold::host::body::{notification, record::Record};
 use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::ports::{
-    Change, CommandStream, Env, ParkedItem, ParkedTable, StreamRecord, ViewTable, Waits,
-};
+use fanfold_pipeline::operate::{LIST_MAX, Operate, WaitingItem};
+use fanfold_pipeline::ports::{Change, Env, OperatorView, ParkedTable, ViewTable, Waits};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::relay::Relay;
@@ -358,28 +358,40 @@ pub async fn sweep(stage: Stage, sweep: Rc<Sweep>) {
     }
 }
 
-/// The operator of commands: releases parked suspects, and nudges logs with commits that the topic
-/// refused, so that the processor publishes them again.
-pub async fn operate(stage: Stage, parked: Arc<StoredParked>, stream: Arc<dyn CommandStream>) {
+/// The operator of commands: lets parked suspects go on or gives them up, and nudges logs with commits
+/// that the topic refused, so that the processor publishes them again.
+pub async fn operate(stage: Stage, operate: Operate) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
-        let logs = stage.watch.model().log_ids();
-        for log in logs {
-            let mut is_refused = false;
-            for item in parked.list(&log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default() {
-                let Ok(suspect) = Parked::decode(&item.body) else { continue };
-                is_refused |= suspect.reason == Reason::Unpublished;
-                if suspect.reason == Reason::Suspect {
-                    stage.watch.note(|| format!("release {log} {}", item.seq));
-                    let body = Parked { reason: Reason::Gap, ..suspect }.encode();
-                    let body = body.unwrap_or_default().into();
-                    // The in-memory table does not fail.
-                    let _ = parked.park(&log, &ParkedItem { body, ..item }).await;
+        let (mut after, mut nudged) = (None, BTreeSet::new());
+        loop {
+            // If a call fails, the next round repeats it.
+            let Ok(page) = operate.waiting(None, after.as_ref(), LIST_MAX).await else { break };
+            for WaitingItem { log, seq, identity, reason, .. } in page.items {
+                let identity = Some(identity.as_str());
+                match reason {
+                    Reason::Suspect if stage.world.pick(0..4) == 0 => {
+                        stage.watch.note(|| format!("give up {log} {seq}"));
+                        stage.watch.audit(|model| model.given_up(&log, seq));
+                        let _ = operate.skip(&log, seq, identity, "it crashes").await;
+                    }
+                    // A nudge of the log is for all of its refused commits.
+                    Reason::Unpublished if !nudged.insert(log.clone()) => {}
+                    Reason::Suspect | Reason::Unpublished => {
+                        stage.watch.note(|| format!("resume {log} {seq}"));
+                        let _ = operate.resume(&log, seq, identity).await;
+                    }
+                    Reason::Gap
+                    | Reason::NoService
+                    | Reason::CannotFold
+                    | Reason::Conflict
+                    | Reason::Undecodable
+                    | Reason::GivenUp => {}
                 }
             }
-            if is_refused {
-                // If it fails, the next round repeats it.
-                let _ = stream.put_records(&[StreamRecord::nudge(log)]).await;
+            after = page.next;
+            if after.is_none() {
+                break;
             }
         }
     }
@@ -412,17 +424,17 @@ pub async fn sweep_view(stage: Stage, make: impl Fn() -> ViewSweep) {
     }
 }
 
-/// The operator of views: redrives a view that was parked after crashes.
-pub async fn redrive(stage: Stage, view: &'static str, table: Arc<StoredView>) {
+/// The operator of views: releases a view that was parked after crashes.
+pub async fn release(stage: Stage, view: &'static str, table: Arc<StoredView>) {
     loop {
         stage.world.sleep(OPERATOR_MS).await;
         let logs = stage.watch.model().log_ids();
         for log in logs {
             let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
-            if cursor.parked.is_some_and(|parked| counted(&parked.reason).is_some()) {
-                stage.watch.note(|| format!("redrive {view} {log}"));
+            if let Some(parked) = cursor.parked.filter(|parked| counted(&parked.reason).is_some()) {
+                stage.watch.note(|| format!("release {view} {log}"));
                 // The in-memory table does not fail.
-                let _ = table.redrive(&log);
+                let _ = table.release(&log, &parked, None).await;
             }
         }
     }

@@ -22,9 +22,11 @@ pub mod watch;
 pub mod workload;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fanfold::entry::Outcome;
 use fanfold::host::body::parked::{Parked, Reason};
 use fanfold::host::invariant::{Breach, Invariant};
 use fanfold::host::knob;
@@ -36,6 +38,7 @@ use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::operate::{Operate, OperatePorts};
 use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
@@ -206,7 +209,23 @@ impl Run {
             attempts_max: world.pick(0..3) as u32,
             faults_per_hour_max: world.pick(0..20) as usize,
         };
-        executor.spawn(drive::operate(stage.clone(), memory_parked.clone(), stream.clone()));
+        let operated = OperatePorts {
+            commands: commands.clone(),
+            journal: journal.clone(),
+            parked: memory_parked.clone(),
+            stream: stream.clone(),
+            views: BTreeMap::new(),
+            env: env.clone(),
+        };
+        let ingest = Ingest::new(
+            IngestPorts {
+                commands: commands.clone(),
+                admission: Arc::new(AdmitAll),
+                env: env.clone(),
+            },
+            services(Deployed::Second),
+        );
+        executor.spawn(drive::operate(stage.clone(), Operate::new(operated, ingest)));
         let deployed_at = world.now().plus_ms(world.pick(0..DEPLOYED_MS_MAX));
         for shard in &records {
             let ports = ProcessorPorts {
@@ -250,7 +269,7 @@ impl Run {
                 dead_letters.clone(),
             ));
             served.push(ServedView::new(&**view, table.clone()));
-            executor.spawn(drive::redrive(stage.clone(), view.name(), memory.clone()));
+            executor.spawn(drive::release(stage.clone(), view.name(), memory.clone()));
             let (commands, dead_letters) = (commands.clone(), dead_letters.clone());
             let ports = ViewSweepPorts { commands, dead_letters };
             let sweep = move || ViewSweep::new(make(), ports.clone());
@@ -461,6 +480,8 @@ impl Run {
                         let loser = format!("{}#{}", promise.origin, promise.id);
                         entry.origin.as_str() == promise.origin && entry.id.get() == promise.id
                             || model.losers(&promise.log).contains(&(promise.seq, loser))
+                            // That an operator gave it up is checked when the entry comes.
+                            || matches!(entry.outcome, Outcome::Lost { .. })
                     }
                     (None, stopped) => stopped.is_some_and(|stopped| promise.seq >= stopped),
                 };

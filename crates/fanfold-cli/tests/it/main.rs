@@ -14,6 +14,7 @@ mod hostile;
 mod load;
 mod names;
 mod new;
+mod operate;
 mod schema;
 mod scripted;
 mod send;

@@ -111,7 +111,7 @@ fn the_routes_answer_with_problems() {
         ),
         ("explode", "{}", 404, "unknown-route", "there is nothing at"),
     ] {
-        let sent = agent.post(format!("{}/shards/{path}", up.url)).send(body);
+        let sent = agent.post(format!("{}/ops/shards/{path}", up.url)).send(body);
         let mut answer = sent.expect("it answers");
         let text = answer.body_mut().read_to_string().expect("it is text");
         let problem: Value = serde_json::from_str(&text).expect("it is JSON");
@@ -119,7 +119,7 @@ fn the_routes_answer_with_problems() {
         assert_eq!(problem["type"], format!("urn:fanfold:problem:{kind}"), "{body}: {text}");
         assert!(problem["detail"].as_str().is_some_and(|d| d.starts_with(detail)), "{text}");
     }
-    let answer = agent.get(format!("{}/shards/split", up.url)).call().expect("it answers");
+    let answer = agent.get(format!("{}/ops/shards/split", up.url)).call().expect("it answers");
     assert_eq!(answer.status(), 405);
 }
 

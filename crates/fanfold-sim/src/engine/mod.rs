@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::body::parked::Reason;
 use fanfold::host::invariant::{Breach, Invariant};
 use fanfold::host::knob;
 use fanfold::{LogId, Seq, Services, Time, Views};
@@ -30,9 +30,8 @@ use fanfold_embedded::Limit;
 use fanfold_embedded::testing::{Between, MemoryDisk, interleave};
 use fanfold_embedded::{Config, Engine, Machine, TransitConfig};
 use fanfold_pipeline::ingest::IngestError;
-use fanfold_pipeline::ports::{
-    CommandStream, Commands, Env, Journal, ParkedItem, ParkedTable, StreamRecord, ViewTable,
-};
+use fanfold_pipeline::operate::LIST_MAX;
+use fanfold_pipeline::ports::{Commands, Env, Journal, ParkedTable, ViewTable};
 use futures::FutureExt;
 use serde_json::Value;
 
@@ -434,26 +433,22 @@ impl Run {
         None
     }
 
-    /// The operator: releases parked suspects, and redrives views that were parked after crashes.
+    /// The operator: lets parked suspects and views that were parked after crashes go on.
     async fn operate(&self, engine: &Engine) {
-        let ports = engine.ports();
-        for log in self.logs(engine).await {
-            let items =
-                ports.parked.list(&log, (Seq::ZERO, ""), usize::MAX).await.unwrap_or_default();
-            for item in items {
-                let Ok(parked) = Parked::decode(&item.body) else { continue };
-                if parked.reason == Reason::Suspect {
-                    self.note(|| format!("release {log} {}", item.seq));
-                    let body = Parked { reason: Reason::Gap, ..parked }.encode();
-                    let body = body.unwrap_or_default().into();
-                    let _ = ports.parked.park(&log, &ParkedItem { body, ..item }).await;
-                    let _ = ports.stream.put_records(&[StreamRecord::nudge(log.clone())]).await;
-                }
+        let operate = engine.operate();
+        let waiting = operate.waiting(None, None, LIST_MAX).await;
+        for item in waiting.map(|page| page.items).unwrap_or_default() {
+            if item.reason == Reason::Suspect {
+                self.note(|| format!("resume {} {}", item.log, item.seq));
+                // If it fails, the next round repeats it.
+                let _ = operate.resume(&item.log, item.seq, Some(&item.identity)).await;
             }
-            for table in ports.views.values() {
-                let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
-                if cursor.parked.is_some_and(|p| counted(&p.reason).is_some()) {
-                    let _ = table.redrive(&log);
+        }
+        for view in operate.views() {
+            let waiting = operate.waiting_of_view(view, None, LIST_MAX).await;
+            for item in waiting.map(|page| page.items).unwrap_or_default() {
+                if counted(&item.parked.reason).is_some() {
+                    let _ = operate.resume_view(view, &item.log).await;
                 }
             }
         }

@@ -33,6 +33,8 @@ pub enum Case {
     Stale,
     /// `decide` panicked.
     Faulted,
+    /// An operator gave a command up.
+    GivenUp,
     /// A document would have been too large.
     DocumentTooLarge,
     /// An entry would have been too large.
@@ -55,7 +57,7 @@ pub enum Case {
 
 impl Case {
     /// Every case.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::SeveralEvents,
         Self::MadeAgain,
         Self::NoEvents,
@@ -66,6 +68,7 @@ impl Case {
         Self::IdReused,
         Self::Stale,
         Self::Faulted,
+        Self::GivenUp,
         Self::DocumentTooLarge,
         Self::EntryTooLarge,
         Self::RowTooLarge,

@@ -57,6 +57,8 @@ struct LogModel {
     /// The last seq of each commit, by its first.
     commits: BTreeMap<Seq, Seq>,
     published: BTreeSet<Seq>,
+    /// The seqs whose commands an operator gave up. If one was held back since, it may still be decided.
+    given_up: BTreeSet<Seq>,
     /// The first seqs of commits that are parked because the topic refused them.
     refused: BTreeSet<Seq>,
     used: HashMap<(Origin, CommandId), Seq>,
@@ -143,6 +145,11 @@ impl Model {
     /// The change of the batch that ends at `last` will never be on the change stream.
     pub fn lost(&mut self, log: &LogId, last: Seq, n: u64) {
         self.log(log).lost.extend((last.0 + 1 - n..=last.0).map(Seq));
+    }
+
+    /// An operator gave up the command at `seq`.
+    pub fn given_up(&mut self, log: &LogId, seq: Seq) {
+        self.log(log).given_up.insert(seq);
     }
 
     /// Where a log is stopped for good: the change of its next command was lost, and a later batch
@@ -252,7 +259,14 @@ impl Model {
         });
         let expected = self.expected(log, &entry);
         let describe = |entry: &Entry| format!("{log}: {entry:?}");
+        let is_given_up = self.log(log).given_up.contains(&seq);
         match expected {
+            Some(_) if matches!(entry.outcome, Outcome::Lost { .. }) => {
+                self.check(Invariant::F8, is_given_up, || {
+                    format!("{}: no operator gave its command up", describe(&entry))
+                });
+                self.came_upon(Case::GivenUp);
+            }
             None => self.check(Invariant::F3, false, || {
                 format!("{}: no such command was accepted", describe(&entry))
             }),

@@ -170,9 +170,9 @@ fn checkpoint(folder: &Path) {
 }
 
 fn split(up: &Up) {
-    let shards = get(&format!("{}/shards", up.url)).1;
+    let shards = get(&format!("{}/ops/shards", up.url)).1;
     let body = json!({"shard": shards["shards"][0]["id"]}).to_string();
-    let split = post(&agent(), &format!("{}/shards/split", up.url), &body).expect("an answer");
+    let split = post(&agent(), &format!("{}/ops/shards/split", up.url), &body).expect("an answer");
     assert_eq!(split.0, 200, "{}", split.1);
 }
 

@@ -25,9 +25,9 @@ fn foreign_origins_and_hosts_are_refused_on_every_route() {
     for (method, path, body) in [
         ("POST", "/command", command.as_str()),
         ("POST", "/commands", &command),
-        ("POST", "/shards/split", r#"{"shard":"shardId-000000000000"}"#),
-        ("POST", "/shards/merge", "{}"),
-        ("GET", "/shards", ""),
+        ("POST", "/ops/shards/split", r#"{"shard":"shardId-000000000000"}"#),
+        ("POST", "/ops/shards/merge", "{}"),
+        ("GET", "/ops/shards", ""),
         ("GET", "/metrics", ""),
         ("GET", "/healthz", ""),
         ("GET", "/logs/ledger/org:acme", ""),
@@ -108,7 +108,12 @@ fn a_wrong_body_is_answered_with_the_reason() {
     let pretty = b"{\n  \"type\": \"ledger\"\n}\n";
     check(&up, post("/commands", "", pretty), "400 ", "1 JSON object on 3 lines");
     check(&up, post("/command", "Content-Length: 0\r\n", b""), "400 ", "the body is empty");
-    check(&up, post("/shards/split", "Content-Length: 0\r\n", b""), "400 ", "the body is empty");
+    check(
+        &up,
+        post("/ops/shards/split", "Content-Length: 0\r\n", b""),
+        "400 ",
+        "the body is empty",
+    );
     let junk = open(5, "bytes") + " junk";
     check(&up, post("/command", "", junk.as_bytes()), "400 ", "trailing characters");
     check(&up, post("/command/", "", b"{}"), "404 ", "ends with a slash");

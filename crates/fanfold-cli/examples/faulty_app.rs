@@ -3,7 +3,9 @@
 use std::env::var_os;
 use std::process::ExitCode;
 
-use fanfold::{App, Code, Context, DocumentId, Documents, Recorded, RowKey, Service, View};
+use fanfold::{
+    App, Code, Context, DocumentId, Documents, Example, Recorded, RowKey, Service, View,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,5 +94,8 @@ impl View for Texts {
 }
 
 fn main() -> ExitCode {
-    fanfold_cli::main(App::named("talk").service::<Talk>().view::<Texts>().build())
+    let command =
+        r#"{"type":"talk","command":"say","id":1,"user":"ann","org":"acme","data":{"text":"hi"}}"#;
+    let app = App::named("talk").service::<Talk>().view::<Texts>();
+    fanfold_cli::main(app.example(Example { command, view: Texts::NAME }).build())
 }

@@ -60,10 +60,20 @@ go on; 1, some could not; 2, the arguments are wrong."
 pub(crate) struct Resume {
     #[command(flatten)]
     server: Server,
-    #[command(flatten)]
-    item: OneItem,
+    /// The log: the service, and `org:` or `user:` with a name, as `orders/org:acme`.
+    #[arg(value_name = "SERVICE/PARTITION", required_unless_present = "all")]
+    log: Option<LogId>,
+    /// The seq of a command. A view is parked at one entry.
+    #[arg(required_unless_present_any = ["view", "all"], conflicts_with = "view")]
+    seq: Option<u64>,
+    /// Which of several items at that seq.
+    #[arg(long, requires = "seq")]
+    identity: Option<String>,
+    /// The view that is parked for the log; with --all, only logs for which it is parked.
+    #[arg(long)]
+    view: Option<String>,
     /// Let everything go on that `parked` shows with the same flags, in order.
-    #[arg(long, conflicts_with_all = ["log", "seq", "identity"], required_unless_present = "log")]
+    #[arg(long, conflicts_with_all = ["log", "seq", "identity"])]
     all: bool,
     /// With --all, only logs of this service.
     #[arg(long, requires = "all")]
@@ -114,9 +124,9 @@ pub(crate) struct Resend {
 struct OneItem {
     /// The log: the service, and `org:` or `user:` with a name, as `orders/org:acme`.
     #[arg(value_name = "SERVICE/PARTITION")]
-    log: Option<LogId>,
+    log: LogId,
     /// The seq of a command. A view is parked at one entry.
-    #[arg(required_unless_present_any = ["view", "all"], conflicts_with = "view")]
+    #[arg(required_unless_present = "view", conflicts_with = "view")]
     seq: Option<u64>,
     /// Which of several items at that seq.
     #[arg(long, requires = "seq")]
@@ -174,10 +184,12 @@ impl Resume {
 
     fn resume(self) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.server)?;
-        if !self.all {
-            return act(&client, "resume", &self.item.body(None)?);
+        if let Some(log) = self.log {
+            let Self { seq, identity, view, .. } = self;
+            let item = OneItem { log, seq, identity, view };
+            return act(&client, "resume", &item.body(None));
         }
-        let which = Which { view: self.item.view, service: self.service, reason: self.reason };
+        let which = Which { view: self.view, service: self.service, reason: self.reason };
         // The list is read first, since an item that goes on may be parked again.
         let (mut bodies, mut nudged) = (Vec::new(), BTreeSet::new());
         for_each(&client, &which, |item, _| {
@@ -220,7 +232,7 @@ impl Skip {
     /// Gives an item up.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.server)?;
-        ignore_closed_output(act(&client, "skip", &self.item.body(Some(&self.reason))?))
+        ignore_closed_output(act(&client, "skip", &self.item.body(Some(&self.reason))))
     }
 }
 
@@ -234,13 +246,12 @@ impl Resend {
 }
 
 impl OneItem {
-    fn body(&self, reason: Option<&str>) -> anyhow::Result<serde_json::Value> {
+    fn body(&self, reason: Option<&str>) -> serde_json::Value {
         let Self { log, seq, identity, view } = self;
-        let log = log.as_ref().context("name the log, as `orders/org:acme`")?;
-        Ok(match view {
+        match view {
             Some(view) => json!({ "view": view, "log": log, "reason": reason }),
             None => json!({ "log": log, "seq": seq, "identity": identity, "reason": reason }),
-        })
+        }
     }
 }
 

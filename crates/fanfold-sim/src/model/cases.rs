@@ -33,8 +33,6 @@ pub enum Case {
     Stale,
     /// `decide` panicked.
     Faulted,
-    /// An operator gave a command up.
-    GivenUp,
     /// A document would have been too large.
     DocumentTooLarge,
     /// An entry would have been too large.
@@ -53,6 +51,8 @@ pub enum Case {
     MessageWithoutEntries,
     /// A read of the journal ended before the log did.
     PagedJournal,
+    /// An operator gave a command up.
+    GivenUp,
 }
 
 impl Case {
@@ -68,7 +68,6 @@ impl Case {
         Self::IdReused,
         Self::Stale,
         Self::Faulted,
-        Self::GivenUp,
         Self::DocumentTooLarge,
         Self::EntryTooLarge,
         Self::RowTooLarge,
@@ -78,6 +77,7 @@ impl Case {
         Self::MessageOfLogs,
         Self::MessageWithoutEntries,
         Self::PagedJournal,
+        Self::GivenUp,
     ];
 }
 

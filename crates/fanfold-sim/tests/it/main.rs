@@ -73,7 +73,8 @@ fn the_same_seed_gives_the_same_lives_of_an_engine() {
 fn every_fault_of_an_engine_comes_up() {
     quiet();
     let mut counts = engine::Counts::new();
-    for seed in 1..=100 {
+    // A second unclean start at one checkpoint is rare: 7 in these seeds.
+    for seed in 1..=300 {
         for (fault, n) in engine::run(seed).faults {
             *counts.entry(fault).or_default() += n;
         }

@@ -33,7 +33,9 @@ fn name(text: &str) -> DocumentId {
 }
 
 fn at(hour: &str) -> Time {
-    format!("2099-06-01T{hour}:00Z").parse().expect("it is a time")
+    format!("2099-06-01T{hour}:00Z")
+        .parse()
+        .expect("it is a time")
 }
 
 fn book(booking: &str, room: &str, from: &str, to: &str) -> Value {

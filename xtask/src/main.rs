@@ -302,6 +302,8 @@ fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
             if !name.starts_with('.') && name != "target" && name != "node_modules" {
                 texts(&path, found)?;
             }
+        } else if path.is_symlink() {
+            // The file itself is read at its own place, where its links lead somewhere.
         } else if name.ends_with(".rs") || name.ends_with(".md") {
             let text = std::fs::read_to_string(&path)?;
             found.push((path, text));

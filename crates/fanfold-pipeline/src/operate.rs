@@ -27,6 +27,7 @@ use fanfold::host::position::CommandId;
 use fanfold::{Command, Entry, LogId, Origin, Seq, Time, with_causes};
 
 use crate::ingest::{Ingest, IngestError, Receipt};
+use crate::parked_pages::ParkedPages;
 use crate::ports::{
     CommandStream, Commands, Cursor, Env, Journal, OperatorParked, OperatorView, ParkedItem,
     ParkedPosition, ParkedView, StreamRecord, Unavailable,
@@ -34,9 +35,9 @@ use crate::ports::{
 
 /// The most items that one list reads. Source: the port's pages.
 pub const LIST_MAX: usize = 1_000;
-/// Items of one seq that are read to find one of them. Source: there is one for each command that was put at a seq, so
-/// more than a few mean damage.
-const PER_SEQ_MAX: usize = 1_000;
+/// Items per read of one seq. Source: our choice. A seq has one item for each command that was put there, so rarely more
+/// than two; what is behind them was read in vain.
+const PER_READ: usize = 8;
 
 /// The ports of operators.
 #[derive(Clone)]
@@ -430,11 +431,18 @@ impl Operate {
         seq: Seq,
         identity: Option<&str>,
     ) -> Result<ParkedItem, OperateError> {
-        let mut items = self.ports.parked.list(log, (seq, ""), PER_SEQ_MAX).await?;
-        items.retain(|item| {
-            let is_meant = identity.is_none_or(|identity| item.identity == identity);
-            item.seq == seq && is_meant && !is_lease(log, item)
-        });
+        let mut pages = ParkedPages::new(&*self.ports.parked, log, seq, PER_READ);
+        let mut items = Vec::new();
+        while let Some(page) = pages.next().await? {
+            let is_end = page.last().is_none_or(|last| last.seq > seq);
+            items.extend(page.into_iter().filter(|item| {
+                let is_meant = identity.is_none_or(|identity| item.identity == identity);
+                item.seq == seq && is_meant && !is_lease(log, item)
+            }));
+            if is_end {
+                break;
+            }
+        }
         if items.len() > 1 {
             let identities = items.into_iter().map(|item| item.identity).collect();
             return Err(OperateError::Ambiguous { log: log.clone(), seq, identities });
@@ -493,12 +501,11 @@ impl Operate {
     }
 
     async fn park(&self, log: &LogId, seq: Seq, parked: &Parked) -> Result<(), OperateError> {
-        let body = parked.encode().map_err(|error| OperateError::Unreadable {
+        let item = ParkedItem::of(seq, parked).map_err(|error| OperateError::Unreadable {
             log: log.clone(),
             seq,
             detail: error.to_string(),
         })?;
-        let item = ParkedItem { seq, identity: parked.identity(), body: body.into() };
         Ok(self.ports.parked.park(log, &item).await?)
     }
 

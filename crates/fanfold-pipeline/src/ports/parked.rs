@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
+use fanfold::host::body::parked::Parked;
 use fanfold::{LogId, Seq};
 
 use super::Unavailable;
@@ -37,4 +38,11 @@ pub struct ParkedItem {
     pub identity: String,
     /// The parked body.
     pub body: Bytes,
+}
+
+impl ParkedItem {
+    /// The item that waits for `seq`. Fails if it cannot be written.
+    pub fn of(seq: Seq, parked: &Parked) -> Result<Self, serde_json::Error> {
+        Ok(Self { seq, identity: parked.identity(), body: parked.encode()?.into() })
+    }
 }

@@ -447,8 +447,7 @@ impl Processor {
         seq: Seq,
         parked: &Parked,
     ) -> Result<(), Blocked> {
-        let body = parked.encode().map_err(Blocked::Unencodable)?.into();
-        let item = ParkedItem { seq, identity: parked.identity(), body };
+        let item = ParkedItem::of(seq, parked).map_err(Blocked::Unencodable)?;
         Ok(self.ports.parked.park(id, &item).await?)
     }
 

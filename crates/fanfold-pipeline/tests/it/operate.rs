@@ -335,3 +335,22 @@ fn an_action_that_fails_can_be_repeated() {
         }
     });
 }
+
+/// All items of a seq are found, however many, and none of the next seq.
+#[test]
+fn many_items_at_one_seq_are_told_apart() {
+    play(async || {
+        let world = World::new();
+        world.accept(&acme(), 2).await;
+        for n in 0..20_u8 {
+            park(&world, 1, Reason::Undecodable, Content::Bytes(vec![n])).await;
+        }
+        park(&world, 2, Reason::Gap, Content::Command(add(2))).await;
+        let several = operate(&world).resume(&acme(), Seq(1), None).await;
+        let Err(OperateError::Ambiguous { identities, .. }) = several else {
+            panic!("{several:?}")
+        };
+        assert_eq!(identities.len(), 20);
+        operate(&world).skip(&acme(), Seq(1), Some(&identities[19]), "noise").await.unwrap();
+    });
+}

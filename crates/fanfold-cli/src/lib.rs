@@ -34,7 +34,6 @@ mod shards;
 mod up;
 mod view;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -106,7 +105,7 @@ pub fn main(app: Result<App, AppError>) -> ExitCode {
     let about = format!("The services and views of {}, on Fanfold", app.name());
     // An app has no version of its own that it could be asked for.
     let version = concat!("on Fanfold ", env!("CARGO_PKG_VERSION"));
-    match parsed::<Cli>(app.name(), version, about, std::env::args_os()) {
+    match parsed::<Cli>(app.name(), version, about) {
         Ok(cli) => exit_code(cli.command.run(app)),
         Err(error) => usage(&error),
     }
@@ -116,7 +115,7 @@ pub fn main(app: Result<App, AppError>) -> ExitCode {
 #[doc(hidden)]
 pub fn main_with_new(app: Result<App, AppError>) -> ExitCode {
     let about = "Event sourcing for high-volume multi-tenant systems".to_owned();
-    match parsed::<OwnCli>("fanfold", env!("CARGO_PKG_VERSION"), about, std::env::args_os()) {
+    match parsed::<OwnCli>("fanfold", env!("CARGO_PKG_VERSION"), about) {
         Ok(OwnCli { command: OwnCommand::New(new) }) => exit_code(new.run()),
         Ok(OwnCli { command: OwnCommand::OfApp(command) }) => {
             exit_code(app.map_err(Into::into).and_then(|app| command.run(app)))
@@ -125,15 +124,14 @@ pub fn main_with_new(app: Result<App, AppError>) -> ExitCode {
     }
 }
 
-/// The arguments, parsed for the program `name`.
+/// The process's arguments, parsed for the program `name`.
 fn parsed<C: Parser>(
     name: &'static str,
     version: &'static str,
     about: String,
-    arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<C, clap::Error> {
     let command = C::command().name(name).bin_name(name).version(version).about(about);
-    C::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    C::from_arg_matches(&command.try_get_matches()?)
 }
 
 /// Prints help as it is, and an error of the arguments in one line.

@@ -10,8 +10,8 @@ use clap::{Args, value_parser};
 use fanfold::LogId;
 use fanfold_http::limits::PAGE_MAX;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::client::{Client, Server, Target};
 use crate::console;
@@ -187,7 +187,7 @@ impl Resume {
         if let Some(log) = self.log {
             let Self { seq, identity, view, .. } = self;
             let item = OneItem { log, seq, identity, view };
-            return act(&client, "resume", &item.body(None));
+            return act(&client, "resume", &item.body());
         }
         let which = Which { view: self.view, service: self.service, reason: self.reason };
         // The list is read first, since an item that goes on may be parked again.
@@ -232,7 +232,9 @@ impl Skip {
     /// Gives an item up.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.server)?;
-        ignore_closed_output(act(&client, "skip", &self.item.body(Some(&self.reason))))
+        let mut body = self.item.body();
+        body["reason"] = self.reason.into();
+        ignore_closed_output(act(&client, "skip", &body))
     }
 }
 
@@ -246,21 +248,17 @@ impl Resend {
 }
 
 impl OneItem {
-    fn body(&self, reason: Option<&str>) -> serde_json::Value {
+    fn body(&self) -> Value {
         let Self { log, seq, identity, view } = self;
         match view {
-            Some(view) => json!({ "view": view, "log": log, "reason": reason }),
-            None => json!({ "log": log, "seq": seq, "identity": identity, "reason": reason }),
+            Some(view) => json!({ "view": view, "log": log }),
+            None => json!({ "log": log, "seq": seq, "identity": identity }),
         }
     }
 }
 
 /// Does something with one item, and prints what was done.
-fn act(client: &Client, action: &str, body: &serde_json::Value) -> anyhow::Result<ExitCode> {
-    let mut body = body.clone();
-    if let Some(fields) = body.as_object_mut() {
-        fields.retain(|_, value| !value.is_null());
-    }
+fn act(client: &Client, action: &str, body: &Value) -> anyhow::Result<ExitCode> {
     let answer = client.post(&Target::path(&["ops", action]), body.to_string().as_bytes())?;
     let mut output = Output::default();
     output.line(answer.read()?)?;
@@ -274,28 +272,24 @@ fn for_each(
     which: &Which,
     mut each: impl FnMut(&Item, &RawValue) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut lists: Vec<Vec<String>> = Vec::new();
-    match &which.view {
-        Some(view) => lists.push(vec![view.clone()]),
-        None => {
-            lists.push(Vec::new());
-            if which.reason.is_none() {
-                let answer = client.get(&Target::path(&["views"]))?;
-                let Views { views } = answer.read()?;
-                lists.extend(views.into_iter().map(|served| vec![served.view]));
-            }
-        }
+    // Views by name; `None` is what is no view.
+    let mut lists = vec![which.view.clone()];
+    if which.view.is_none() && which.reason.is_none() {
+        let answer = client.get(&Target::path(&["views"]))?;
+        let Views { views } = answer.read()?;
+        lists.extend(views.into_iter().map(|served| Some(served.view)));
     }
-    for list in &lists {
+    for view in &lists {
         let mut after: Option<String> = None;
         loop {
-            let path: Vec<&str> =
-                ["ops", "parked"].into_iter().chain(list.iter().map(String::as_str)).collect();
-            let target = Target::path(&path).query("limit", PAGE_MAX);
-            let target = match list.is_empty() {
-                true => target.query_if("service", which.service.as_ref()),
-                false => target,
+            let target = match view {
+                Some(view) => Target::path(&["ops", "parked", view]),
+                None => {
+                    let all = Target::path(&["ops", "parked"]);
+                    all.query_if("service", which.service.as_ref())
+                }
             };
+            let target = target.query("limit", PAGE_MAX);
             let answer = client.get(&target.query_if("after", after.as_ref()))?;
             let page: Page<'_> = answer.read()?;
             for found in &page.parked {

@@ -24,6 +24,19 @@ def map_body(_context: Any, body: Any) -> Any:
     return without_zero_fractions(body)
 
 
+# A page waits for an entry that nothing may write, in milliseconds.
+WAIT_MS = 20
+
+
+@schemathesis.hook
+def map_query(_context: Any, query: Any) -> Any:
+    """The query with a short wait, if its wait is valid."""
+    wait = (query or {}).get("wait")
+    if isinstance(wait, int) and not isinstance(wait, bool) and WAIT_MS < wait <= 25_000:
+        return {**query, "wait": WAIT_MS}
+    return query
+
+
 def operation_id(case: Any) -> str:
     return case.operation.definition.raw.get("operationId", "")
 
@@ -74,6 +87,6 @@ def a_lookup_is_whole_and_alone(_context: Any, response: Any, case: Any) -> None
     if not operation_id(case).startswith("entries.") or response.status_code != 400 or not is_valid:
         return
     query = set(case.query or {})
-    lookup = query & {"user", "client", "id", "wait"}
+    lookup = query & {"user", "client", "id"}
     is_whole = {"user", "id"} <= lookup
     assert lookup and (query & {"from", "limit"} or not is_whole), f"{sorted(query)} got {response.text}"

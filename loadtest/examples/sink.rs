@@ -25,6 +25,7 @@ fn main() -> Result<()> {
         .route("/command", post(one))
         .route("/commands", post(many))
         .route("/healthz", get(StatusCode::OK))
+        .route("/readyz", get(StatusCode::OK))
         // A workload file asks whether its service is there.
         .route("/logs/{service}/{partition}", get(StatusCode::OK));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -61,7 +61,7 @@ pub(crate) struct TargetOptions {
     /// The URL before the API's paths, for example http://127.0.0.1:8080.
     #[arg(long = "target", value_name = "URL")]
     pub(crate) url: String,
-    /// How long the target may take to start: until then, an answer to `GET /healthz` is awaited.
+    /// How long the target may take to start: until then, an answer to `GET /readyz` is awaited.
     /// 0s: it must answer at once.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) ready_within: Duration,

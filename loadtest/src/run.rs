@@ -164,12 +164,12 @@ fn reach(options: &TargetOptions, more: impl AsyncFnOnce(&Target) -> Result<()>)
 async fn until_ready(target: &Target, patience: Duration) -> Result<()> {
     let (url, began, mut is_waiting) = (target.url(), Instant::now(), false);
     loop {
-        let why = match target.get("/healthz", HELLO).await {
+        let why = match target.get("/readyz", HELLO).await {
             Ok(answer) if answer.status.is_success() => return Ok(()),
             Ok(answer) if is_transient(answer.status.as_u16()) => {
-                anyhow!("{url}/healthz answers {}", answer.status)
+                anyhow!("{url}/readyz answers {}", answer.status)
             }
-            Ok(answer) => bail!("{url}/healthz answers {}", answer.status),
+            Ok(answer) => bail!("{url}/readyz answers {}", answer.status),
             Err(error) => anyhow::Error::new(error).context(format!("{url} does not answer")),
         };
         let within = humantime::format_duration(patience);

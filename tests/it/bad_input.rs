@@ -274,7 +274,7 @@ fn reads() -> Vec<Case> {
         get("/views/balances/ledger/org:acme?after=%FF", (400, "bad-parameter"), "`after`"),
         get("/views/balances/ledger/org:acme?from=1", (400, "unknown-parameter"), "`from`"),
         get("/views/balances/ledger/org:acme/x?limit=1", (400, "unknown-parameter"), "`limit`"),
-        get("/logs/ledger/org:acme?wait=1", (400, "unknown-parameter"), "`wait`"),
+        get("/logs/ledger/org:acme?seq=1", (400, "unknown-parameter"), "`seq`"),
         get("/logs/ledger/org:acme?limit=1&limit=1", (400, "repeated-parameter"), "`limit`"),
         case(
             ("POST", "/commands?wait=1"),
@@ -348,6 +348,7 @@ fn methods() -> Vec<(Case, &'static str)> {
         (not_allowed("DELETE", "/logs/ledger/org:acme/1"), "GET,HEAD"),
         (not_allowed("PATCH", "/views/balances/ledger/org:acme"), "GET,HEAD"),
         (not_allowed("POST", "/healthz"), "GET,HEAD"),
+        (not_allowed("POST", "/readyz"), "GET,HEAD"),
     ]
 }
 

@@ -19,16 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const POLICY: &str = "Broken";
 
 /// The stack behind the API, with its operator's access.
-struct Stack {
+pub(crate) struct Stack {
     name: String,
     aws: String,
     is_direct: bool,
 }
 
 impl Stack {
-    fn of_environment() -> Self {
+    pub(crate) fn of_environment() -> Self {
         let get = |name| env::var(name).unwrap_or_else(|_| panic!("{name} is set"));
-        let is_direct = get("FANFOLD_DELIVERY") == "direct";
+        let is_direct = env::var("FANFOLD_DELIVERY").is_ok_and(|delivery| delivery == "direct");
         Self { name: get("FANFOLD_STACK"), aws: get("FANFOLD_AWS"), is_direct }
     }
 
@@ -45,6 +45,30 @@ impl Stack {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "aws {}: {error}", arguments.join(" "));
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Updates an item of one of the stack's tables. `names` are those of attributes that DynamoDB reserves.
+    #[track_caller]
+    pub(crate) fn update(
+        &self,
+        table: &str,
+        key: &Value,
+        update: &str,
+        names: &[(&str, &str)],
+        values: &Value,
+    ) {
+        let table = format!("{}-{table}", self.name);
+        let (key, values) = (key.to_string(), values.to_string());
+        let mut arguments = vec!["dynamodb", "update-item", "--table-name", &table];
+        arguments.extend(["--key", &key, "--update-expression", update]);
+        arguments.extend(["--expression-attribute-values", &values]);
+        let names: serde_json::Map<String, Value> =
+            names.iter().map(|(short, name)| ((*short).to_owned(), json!(name))).collect();
+        let json = Value::Object(names.clone()).to_string();
+        if !names.is_empty() {
+            arguments.extend(["--expression-attribute-names", &json]);
+        }
+        self.aws(&arguments);
     }
 
     fn function(&self, name: &str) -> String {
@@ -76,7 +100,7 @@ impl Stack {
 
 /// Waits until the condition holds.
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");

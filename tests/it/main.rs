@@ -12,6 +12,7 @@ mod guest;
 mod hosted;
 mod isolation;
 mod names;
+mod operators;
 mod parallel;
 mod services;
 mod tour;

@@ -128,6 +128,7 @@ fn a_batch_is_answered_in_order_around_a_bad_line() {
 fn the_host_reports_its_health() {
     let world = World::new();
     assert_eq!(world.get("/healthz").expect(200).json, json!({"status": "ok"}));
+    assert_eq!(world.get("/readyz").expect(200).json, json!({"status": "ready"}));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use fanfold::{Services, Views};
 use fanfold_cli::host::Host;
 use fanfold_embedded::{Config, Engine};
-use fanfold_http::limits::{WAIT_MS_EVERYWHERE, WAIT_MS_MAX};
-use fanfold_http::{Api, Described, Metrics, router};
+use fanfold_http::limits::{STREAM_MS_MAX, WAIT_MS_EVERYWHERE, WAIT_MS_MAX};
+use fanfold_http::{Api, Described, Metrics, Streams, router};
 use ledger::Ledger;
 use ledger::views::{Balances, Statement, Totals};
 use rand::Rng;
@@ -96,6 +96,7 @@ impl World {
                 reads: engine.reads().clone(),
                 metrics: Metrics::new(),
                 wait_ms_max: WAIT_MS_MAX,
+                streams: Streams::Live { ms_max: STREAM_MS_MAX },
                 described: Described::new(ledger::app().expect("the ledger is right")),
             };
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

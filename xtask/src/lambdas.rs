@@ -19,8 +19,8 @@ const GUEST: &str = "guest";
 /// The variable that says which function a process is: `fanfold_aws::names::ROLE`.
 pub(crate) const ROLE: &str = "FANFOLD_ROLE";
 /// The functions of the template, by the end of their names.
-pub(crate) const FUNCTIONS: [&str; 7] =
-    ["api", "balances", "processor", "relay", "statement", "sweep", "totals"];
+pub(crate) const FUNCTIONS: [&str; 8] =
+    ["api", "balances", "operate", "processor", "relay", "statement", "sweep", "totals"];
 /// The C library of Amazon Linux 2023, which the runtime `provided.al2023` uses.
 const GLIBC: (u32, u32) = (2, 34);
 /// The largest program that we accept: a Lambda loads it at each cold start. Source: the ledger's has

@@ -2,6 +2,7 @@
 //! the middle, and two from one workload file, audited without a model.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -19,6 +20,8 @@ const RATE: &str = "500";
 const FILE_SECONDS: u64 = 5;
 /// How long the host may take to answer, also after a crash.
 const READY: Duration = Duration::from_secs(60);
+/// How long one answer about that may take.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the loads with the programs in the folder `built`.
 pub(crate) fn load(built: &Path) -> Result<()> {
@@ -130,10 +133,10 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Waits until a host's process listens on this port of loopback. Fails if the process ends, or takes longer.
-pub(crate) fn until_it_listens(host: &mut Child, port: u16, patience: Duration) -> Result<()> {
+/// Waits until a host on this port of loopback is ready. Fails if the process ends, or takes longer.
+pub(crate) fn until_it_is_ready(host: &mut Child, port: u16, patience: Duration) -> Result<()> {
     let began = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+    while !is_ready(port) {
         if let Some(status) = host.try_wait()? {
             bail!("`up` ended: {status}, see up.log");
         }
@@ -141,6 +144,19 @@ pub(crate) fn until_it_listens(host: &mut Child, port: u16, patience: Duration) 
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Whether a host on this port takes requests.
+fn is_ready(port: u16) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(READ_PATIENCE))?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
 /// `fanfold up`.
@@ -163,7 +179,7 @@ impl Host {
             .spawn()
             .context("cannot start `fanfold up`")?;
         let mut host = Self(Running(child));
-        until_it_listens(&mut host.0.0, port, READY)?;
+        until_it_is_ready(&mut host.0.0, port, READY)?;
         Ok(host)
     }
 

@@ -1,10 +1,12 @@
 //! The tasks of this repository. CI runs `cargo xtask ci` and nothing else.
 
 mod clients;
+mod console;
 mod descriptions;
 mod e2e;
 mod lambdas;
 mod load;
+mod metrics;
 mod mutate;
 mod new_project;
 mod npm;
@@ -39,11 +41,13 @@ struct Options {
 #[derive(Subcommand)]
 enum Task {
     /// Run every check: format, lints, tests, docs, the public API, the packages, the simulation, a
-    /// load with a kill, the clients, the descriptions of the API, a project of `fanfold new`, the
-    /// tutorial, the stack on two emulators.
+    /// load with a kill, the clients, the descriptions of the API, the metrics, the console, a project of `fanfold new`,
+    /// the tutorial, the stack on two emulators.
     Ci,
     /// Test the clients for Python and TypeScript against `fanfold up`, and check their types.
     Clients,
+    /// Use the console of `fanfold up` in Chromium, and take pictures of its screens into `target/console`.
+    Console,
     /// Crash, cut the power and inject errors at every system call of `fanfold up` that changes its
     /// folder.
     CrashPoints,
@@ -59,6 +63,8 @@ enum Task {
     },
     /// Run a small load on `fanfold up`, kill it in the middle, and audit it.
     Load,
+    /// Check the metrics of `fanfold up` with `promtool check metrics`.
+    Metrics,
     /// Make small wrong changes to a copy of the sources, which tests or the simulator must find.
     Mutate(mutate::Options),
     /// Make a project with `fanfold new`, and use it: its tests, `up`, its requests, a load, its Lambdas and
@@ -106,11 +112,13 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Ci => ci(),
         Task::Clients => clients(),
+        Task::Console => console(),
         Task::CrashPoints => crash_points(),
         Task::Descriptions => descriptions(),
         Task::E2e(options) => e2e::run(options),
         Task::Lambdas { arch } => lambdas::release(arch),
         Task::Load => load(),
+        Task::Metrics => metrics(),
         Task::Mutate(options) => mutate::run(&options),
         Task::New => new_project(),
         Task::Tutorial => tutorial(),
@@ -141,6 +149,9 @@ fn ci() -> Result<()> {
         "lints of the binary",
         &[&["clippy", "--locked", "--package", "fanfold-cli"], &SHARED[..], &deny].concat(),
     )?;
+    // Tests run the examples. With `--all-targets` only their test harnesses are built.
+    let programs = ["build", "--locked", "--package", "fanfold-cli", "--bins", "--examples"];
+    cargo("examples", &[&programs[..], &SHARED].concat())?;
     cargo("tests", &["test", "--workspace", "--all-features", "--all-targets"])?;
     cargo("doc tests", &["test", "--workspace", "--all-features", "--doc"])?;
     cargo("docs", &["doc", "--workspace", "--all-features", "--no-deps"])?;
@@ -152,6 +163,8 @@ fn ci() -> Result<()> {
     load()?;
     clients()?;
     descriptions()?;
+    metrics()?;
+    console()?;
     new_project()?;
     tutorial()?;
     e2e::run(e2e::Options::IN_CI)?;
@@ -172,6 +185,20 @@ fn clients() -> Result<()> {
 
 fn descriptions() -> Result<()> {
     with_fanfold("descriptions", descriptions::check)
+}
+
+fn metrics() -> Result<()> {
+    with_fanfold("metrics", metrics::check)
+}
+
+/// Also builds the example app that has mistakes.
+fn console() -> Result<()> {
+    let programs = ["build", "--package", "fanfold-cli", "--bins", "--example", "faulty_app"];
+    cargo("programs", &[&programs[..], &SHARED].concat())?;
+    let began = Instant::now();
+    console::check(&root()?, &target()?.join("debug"))?;
+    println!("== console: {} s", began.elapsed().as_secs());
+    Ok(())
 }
 
 fn tutorial() -> Result<()> {

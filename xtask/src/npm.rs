@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn lock_files_name_no_registry() {
         let root = crate::root().expect("the root is known");
-        for folder in ["clients/typescript", "xtask/npm"] {
+        for folder in ["clients/typescript", "tests/console", "xtask/npm"] {
             let lock = root.join(folder).join("package-lock.json");
             let lock = fs::read_to_string(lock).expect("it can be read");
             assert!(lock.contains("\"integrity\"") && !lock.contains("\"resolved\""), "{folder}");

@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::e2e::Emulator;
 use crate::lambdas::Arch;
-use crate::load::{free_port, until_it_listens};
+use crate::load::{free_port, until_it_is_ready};
 use crate::new_project;
 use crate::venv::Venv;
 
@@ -277,7 +277,7 @@ impl Host {
             .stderr(log)
             .spawn()?;
         let mut host = Self(child);
-        until_it_listens(&mut host.0, port, READY)?;
+        until_it_is_ready(&mut host.0, port, READY)?;
         Ok(host)
     }
 }

@@ -126,6 +126,7 @@ fn router(plant: Option<Plant>, manner: Manner, document: Option<Value>) -> Rout
         Router::new().route("/openapi.json", get(async move || answer(200, &document)))
     });
     described
+        .route("/readyz", get(async || answer(200, &json!({"status": "ready"}))))
         .route("/healthz", get(async || answer(200, &json!({"status": "ok"}))))
         .route("/command", post(one))
         .route("/commands", post(many))

@@ -23,6 +23,10 @@ impl Env for SystemEnv {
         rand::random()
     }
 
+    fn build(&self) -> Option<&str> {
+        fanfold_pipeline::build::of_program()
+    }
+
     async fn sleep(&self, ms: u64) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }

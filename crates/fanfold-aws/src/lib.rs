@@ -43,7 +43,7 @@ mod warm;
 pub use admission::OpenAdmission;
 pub use clients::{Aws, of_emulator};
 pub use env::SystemEnv;
-pub use kinesis::KinesisStream;
+pub use kinesis::{KinesisStream, spread_canaries};
 pub use queue::{SqsQueue, hidden_for};
 pub use sns::SnsTopic;
 pub use sqs::SqsDeadLetters;

@@ -16,7 +16,11 @@ pub const DEAD_LETTERS: &str = "FANFOLD_DEAD_LETTERS";
 pub const QUEUE: &str = "FANFOLD_QUEUE";
 /// The environment variable with the longest `wait` of a request, in milliseconds.
 pub const WAIT_MS_MAX: &str = "FANFOLD_WAIT_MS_MAX";
-/// Which function of the app this is: `api`, `relay`, `processor`, `sweep` or `view:<name>`.
+/// The environment variable with the longest time for which commands may not arrive before the API refuses new ones, in
+/// hours.
+pub const ADMISSION_HOURS_MAX: &str = "FANFOLD_ADMISSION_HOURS_MAX";
+/// Which function of the app this is: `api`, `relay`, `processor`, `sweep`, `operate` or
+/// `view:<name>`.
 pub const ROLE: &str = "FANFOLD_ROLE";
 /// The environment variable with the filter of the log: `info`, or `info,fanfold_pipeline=debug`.
 pub const LOG: &str = "FANFOLD_LOG";
@@ -27,6 +31,9 @@ pub const LOGS_PER_SWEEP: &str = "FANFOLD_LOGS_PER_SWEEP";
 
 /// The index of the commands table that is the catalogue of logs.
 pub const CATALOGUE_INDEX: &str = "catalogue";
+
+/// The index of a view's table that lists the logs for which the view is parked.
+pub const PARKED_INDEX: &str = "parked";
 
 /// The names of attributes. They are short, because they are billed.
 pub mod attribute {
@@ -44,7 +51,8 @@ pub mod attribute {
     pub const AT: &str = "at";
     /// Slot: the token of its last append, 16 bytes.
     pub const TOKEN: &str = "tok";
-    /// Slot: the catalogue's bucket; partition key of its index.
+    /// Slot: the catalogue's bucket; partition key of its index. Cursor: one of 8 buckets, while the view is parked, and
+    /// until a released cursor moves; partition key of the index of what is parked.
     pub const BUCKET: &str = "h";
     /// Slot: set when the log is frozen.
     pub const CLOSED: &str = "closed";

@@ -1,4 +1,5 @@
-//! An app with mistakes, for the drills of operators. With `FIXED` in the environment it is the next build, without them.
+//! An app with mistakes, for the drills of operators. With `FIXED` in the environment it is the next build, without them;
+//! with `ELSEWHERE`, a build that does not have the service.
 
 use std::env::var_os;
 use std::process::ExitCode;
@@ -9,7 +10,8 @@ use fanfold::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What users say. The service cannot decide on `panic`, and the view cannot show `boo`.
+/// What users say. The service cannot decide on `panic`, cannot fold `unread`, and ends its process when it folds `abort`.
+/// The view cannot show `boo`.
 struct Talk;
 
 #[derive(Deserialize, JsonSchema)]
@@ -35,8 +37,12 @@ impl Code for Refused {
     }
 }
 
+fn is_fixed() -> bool {
+    var_os("FIXED").is_some()
+}
+
 fn fails(text: &str, at: &str) {
-    assert!(text != at || var_os("FIXED").is_some(), "this build cannot take `{text}`");
+    assert!(text != at || is_fixed(), "this build cannot take `{text}`");
 }
 
 impl Service for Talk {
@@ -66,7 +72,11 @@ impl Service for Talk {
         Ok("all".parse().into_iter().map(said).collect())
     }
 
-    fn evolve(times: &mut u64, _: &Event) {
+    fn evolve(times: &mut u64, Event::Said { text }: &Event) {
+        fails(text, "unread");
+        if text == "abort" && !is_fixed() {
+            std::process::abort();
+        }
         *times += 1;
     }
 }
@@ -96,6 +106,11 @@ impl View for Texts {
 fn main() -> ExitCode {
     let command =
         r#"{"type":"talk","command":"say","id":1,"user":"ann","org":"acme","data":{"text":"hi"}}"#;
+    if var_os("ELSEWHERE").is_some() {
+        let app = App::named("talk").service::<ledger::Ledger>().view::<ledger::views::Balances>();
+        let command = r#"{"type":"ledger","command":"open","id":1,"user":"ann","org":"acme","data":{"account":"cash"}}"#;
+        return fanfold_cli::main(app.example(Example { command, view: "balances" }).build());
+    }
     let app = App::named("talk").service::<Talk>().view::<Texts>();
     fanfold_cli::main(app.example(Example { command, view: Texts::NAME }).build())
 }

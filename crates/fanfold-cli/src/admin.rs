@@ -1,10 +1,12 @@
-//! Routes for operators of the embedded engine: the shards of its command stream.
+//! Routes for operators of the embedded engine: the shards of its command stream, and backups ([`backups`]).
 //!
 //! | route | body | answer |
 //! |---|---|---|
 //! | `GET /ops/shards` | | all shards |
 //! | `POST /ops/shards/split` | `{"shard","at"}`; `at` is the first hash key of the upper child, in decimal, by default the middle | the children |
 //! | `POST /ops/shards/merge` | `{"shards":["…","…"]}` | the child |
+
+pub(crate) mod backups;
 
 use std::error::Error;
 use std::sync::Arc;

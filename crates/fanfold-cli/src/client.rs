@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use fanfold_http::limits::WAIT_MS_MAX;
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::retry::Backoff;
 pub(crate) use crate::server::Server;
+use crate::signing::Signer;
 
 /// Time for one `GET`. Source: the longest wait, and as much again for a slow network.
 const TIMEOUT: Duration = Duration::from_millis(2 * WAIT_MS_MAX);
@@ -30,6 +31,7 @@ const ENCODED: &AsciiSet =
 pub(crate) struct Client {
     agent: ureq::Agent,
     url: String,
+    signer: Option<Signer>,
     /// Whether the server has answered before.
     has_answered: Cell<bool>,
 }
@@ -112,7 +114,7 @@ impl Target {
 
 impl Client {
     /// A client of this server. It connects at its first request. Fails if the environment names a
-    /// proxy that cannot be used.
+    /// proxy that cannot be used, or has no credentials to sign with.
     pub(crate) fn new(server: &Server) -> anyhow::Result<Self> {
         let proxy = server.url.proxy(|name| std::env::var(name).ok());
         let proxy = proxy.map(|proxy| {
@@ -128,7 +130,10 @@ impl Client {
             .timeout_global(Some(TIMEOUT))
             .build();
         let url = server.url.as_str().to_owned();
-        Ok(Self { agent: config.into(), url, has_answered: Cell::new(false) })
+        let signer = server.sign.as_deref();
+        let signer = signer.map(|region| Signer::new(region, |name| std::env::var(name).ok()));
+        let signer = signer.transpose()?;
+        Ok(Self { agent: config.into(), url, signer, has_answered: Cell::new(false) })
     }
 
     /// Whether the server has answered a request.
@@ -143,7 +148,27 @@ impl Client {
 
     /// Sends a `GET`.
     pub(crate) fn get(&self, target: &Target) -> Result<Answer, Unanswered> {
-        self.answer(self.agent.get(format!("{}{}", self.url, target.text)).call())
+        let url = format!("{}{}", self.url, target.text);
+        let mut request = self.agent.get(&url);
+        for (name, value) in self.signature("GET", &url, &[])? {
+            request = request.header(name, value);
+        }
+        self.answer(request.call())
+    }
+
+    /// The headers that sign a request; none if requests are not signed.
+    fn signature(
+        &self,
+        method: &str,
+        url: &str,
+        body: &[u8],
+    ) -> Result<Vec<(String, String)>, Unanswered> {
+        let Some(signer) = &self.signer else { return Ok(Vec::new()) };
+        signer.headers(method, url, body, SystemTime::now()).map_err(|error| Unanswered {
+            what: format!("{error:#}"),
+            source: None,
+            is_temporary: false,
+        })
     }
 
     /// Sends a `GET`, and retries it after temporary failures until `backoff` gives up; then
@@ -172,7 +197,11 @@ impl Client {
 
     /// Sends a `POST`.
     pub(crate) fn post(&self, target: &Target, body: &[u8]) -> Result<Answer, Unanswered> {
-        let request = self.agent.post(format!("{}{}", self.url, target.text));
+        let url = format!("{}{}", self.url, target.text);
+        let mut request = self.agent.post(&url);
+        for (name, value) in self.signature("POST", &url, body)? {
+            request = request.header(name, value);
+        }
         self.answer(request.config().timeout_global(Some(POST_TIMEOUT)).build().send(body))
     }
 
@@ -275,10 +304,19 @@ impl Answer {
                     "{url} answers with status {status}, and sends to {to}: give that with --url"
                 )
             }
+            (None, _) if status == 403 => anyhow!(
+                "{url} answers with status 403 and without a problem of Fanfold's: does it need signed requests? Then name its region with --sign"
+            ),
             (None, _) => anyhow!(
                 "{url} answers with status {status} and without a problem of Fanfold's: is it the right --url?"
             ),
         }
+    }
+
+    /// The detail of the problem with which the server refuses the request as wrong.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let problem = self.parsed::<Problem>().filter(|_| self.status == 400);
+        problem.map(|problem| problem.detail)
     }
 
     fn parsed<T: DeserializeOwned>(&self) -> Option<T> {

@@ -1,13 +1,15 @@
-//! The engine's and the host's gauges for `/metrics`.
+//! The engine's and the host's metrics for `/metrics`. Their names, kinds and helps are in
+//! [`fanfold_pipeline::metrics`].
 
 use std::fmt;
 
-use fanfold_embedded::Monitor;
+use fanfold::host::body::parked::Reason;
+use fanfold_embedded::{Monitor, Status};
+use fanfold_http::metrics::{latencies, value, values};
+use fanfold_pipeline::metrics as list;
+use fanfold_pipeline::telemetry::OUTCOMES;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::host::Usage;
 
@@ -33,13 +35,13 @@ impl Collector for HostGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let ((connections, connections_max), (bytes, bytes_max)) =
             (self.0.connections(), self.0.body_bytes());
-        for (name, help, value) in [
-            ("http_connections", "Connections of clients", connections),
-            ("http_connections_max", "The most connections of clients", connections_max),
-            ("http_body_bytes", "Bytes of long bodies in memory", bytes),
-            ("http_body_bytes_max", "The most bytes of long bodies in memory", bytes_max),
+        for (metric, number) in [
+            (&list::HTTP_CONNECTIONS, connections),
+            (&list::HTTP_CONNECTIONS_LIMIT, connections_max),
+            (&list::HTTP_BODY_BYTES, bytes),
+            (&list::HTTP_BODY_LIMIT, bytes_max),
         ] {
-            gauge(&mut encoder, name, help, value as u64)?;
+            value(&mut encoder, metric, number as f64)?;
         }
         Ok(())
     }
@@ -47,86 +49,107 @@ impl Collector for HostGauges {
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.figures(&mut encoder)?;
         let status = self.0.status();
-        let help = "Items that wait for a stage";
-        let mut backlog = encoder.encode_descriptor("backlog", help, None, MetricType::Gauge)?;
+        self.lags(&mut encoder, &status)?;
+        sweeps(&mut encoder, &status)?;
+        self.store(&mut encoder)
+    }
+}
+
+impl Gauges {
+    /// What the stages have measured.
+    fn figures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = self.0.figures();
+        for (metric, of) in [
+            (&list::ACCEPT, &figures.accept),
+            (&list::RELAY, &figures.relay),
+            (&list::DECIDE, &figures.decide),
+            (&list::PUBLISH, &figures.publish),
+        ] {
+            latencies(encoder, metric, [(None, of)])?;
+        }
+        let apply = figures.apply.iter().map(|(view, of)| (Some(view.as_str()), of));
+        latencies(encoder, &list::APPLY, apply)?;
+        let outcomes = OUTCOMES.into_iter().zip(figures.outcomes);
+        values(encoder, &list::OUTCOMES, outcomes.map(|(outcome, n)| ([outcome], n as f64)))?;
+        let lookups = [("hit", figures.cache_hits), ("miss", figures.cache_misses)];
+        values(encoder, &list::CACHE_LOOKUPS, lookups.map(|(result, n)| ([result], n as f64)))
+    }
+
+    /// What waits for the stages and views.
+    fn lags(&self, encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
+        let lags = self.0.lags();
         let hops = [
             ("relay", status.changes),
             ("process", status.records),
             ("views", status.notifications),
         ];
-        for (stage, items) in hops {
-            ConstGauge::new(items as i64).encode(backlog.encode_family(&[("stage", stage)])?)?;
-        }
-        let help = "Deliveries of notifications to views, by outcome";
-        let mut deliveries =
-            encoder.encode_descriptor("deliveries", help, None, MetricType::Counter)?;
-        for (view, counts) in &status.deliveries {
-            let outcomes = [
+        values(encoder, &list::BACKLOG, hops.map(|(stage, n)| ([stage], n as f64)))?;
+        let oldest_of_views = lags.views.iter().map(|(_, waiting)| waiting.oldest_ms).max();
+        let hops = [
+            ("relay", lags.relay_ms),
+            ("process", lags.process_ms),
+            ("views", oldest_of_views.unwrap_or(0)),
+        ];
+        values(encoder, &list::LAG, hops.map(|(stage, ms)| ([stage], seconds(ms))))?;
+        let items = lags.views.iter().map(|(view, of)| ([*view], of.items as f64));
+        values(encoder, &list::VIEW_BACKLOG, items)?;
+        let oldest = lags.views.iter().map(|(view, of)| ([*view], seconds(of.oldest_ms)));
+        values(encoder, &list::VIEW_LAG, oldest)?;
+        let deliveries = status.deliveries.iter().flat_map(|(view, counts)| {
+            [
                 ("delivered", counts.delivered()),
                 ("retried", counts.retried()),
                 ("dead", counts.dead()),
                 ("lost", counts.lost()),
-            ];
-            for (outcome, n) in outcomes {
-                let labels = [("view", *view), ("outcome", outcome)];
-                ConstCounter::new(n).encode(deliveries.encode_family(&labels)?)?;
-            }
-        }
-        let help = "Logs that the walk of the view's sweep has inspected: the one under way, else the last";
-        let mut logs =
-            encoder.encode_descriptor("view_walk_logs", help, None, MetricType::Gauge)?;
-        for (view, walked) in &status.walked {
-            let gauge = ConstGauge::new(walked.logs() as i64);
-            gauge.encode(logs.encode_family(&[("view", *view)])?)?;
-        }
-        let help = "Walks of the view's sweep over all logs that missed none: after the first, a new view has the old entries";
-        let mut walks = encoder.encode_descriptor("view_walks", help, None, MetricType::Counter)?;
-        for (view, walked) in &status.walked {
-            ConstCounter::new(walked.walks()).encode(walks.encode_family(&[("view", *view)])?)?;
-        }
-        let swept = status.swept;
-        for (name, help, value) in [
-            (
-                "standstill_ms",
-                "The longest time that a log has had a command without an entry",
-                swept.standstill_ms_max,
-            ),
-            ("nudged_logs", "Logs that the last sweep nudged", swept.nudged.len() as u64),
-            (
-                "attempted_logs",
-                "Logs with a record that has ended its process, as the last sweep saw them",
-                swept.with_ended_lease as u64,
-            ),
-            (
-                "failed_logs",
-                "Logs that the last sweep could not read or nudge",
-                swept.failed.len() as u64,
-            ),
-            (
-                "waiting_logs",
-                "Logs with something that waits for an operator, or waits too long",
-                swept.waiting as u64,
-            ),
-        ] {
-            gauge(&mut encoder, name, help, value)?;
-        }
+            ]
+            .map(|(outcome, n)| ([*view, outcome], n as f64))
+        });
+        values(encoder, &list::DELIVERIES, deliveries)
+    }
+
+    /// What is on disk.
+    fn store(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(durable) = self.0.durable() else { return Ok(()) };
-        for (name, help, value) in [
-            ("syncs", "Syncs of the command log", durable.syncs()),
-            ("checkpoints", "Checkpoints of the tables", durable.checkpoints()),
+        for (metric, number) in [
+            (&list::SYNCS, durable.syncs()),
+            (&list::CHECKPOINTS, durable.checkpoints()),
+            (&list::COMMAND_LOG_BYTES, durable.command_log_bytes()),
+            (&list::UNSAVED_BYTES, durable.unsaved_bytes() as u64),
         ] {
-            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(descriptor)?;
+            value(encoder, metric, number as f64)?;
         }
-        let log_bytes = durable.command_log_bytes();
-        gauge(&mut encoder, "command_log_bytes", "Bytes of the command log", log_bytes)?;
-        let unsaved = durable.unsaved_bytes() as u64;
-        gauge(&mut encoder, "unsaved_bytes", "Bytes that the next checkpoint will store", unsaved)
+        Ok(())
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(value as i64).encode(descriptor)
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+/// What the sweeps have found.
+fn sweeps(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
+    let walked = &status.walked;
+    let logs = walked.iter().map(|(view, walked)| ([*view], walked.logs() as f64));
+    values(encoder, &list::VIEW_WALK_LOGS, logs)?;
+    let walks = walked.iter().map(|(view, walked)| ([*view], walked.walks() as f64));
+    values(encoder, &list::VIEW_WALKS, walks)?;
+    let parked = walked.iter().map(|(view, walked)| ([*view], walked.parked() as f64));
+    values(encoder, &list::VIEW_PARKED, parked)?;
+    let swept = &status.swept;
+    for (metric, number) in [
+        (&list::STANDSTILL, seconds(swept.standstill_ms_max)),
+        (&list::NUDGED, swept.nudged.len() as f64),
+        (&list::ATTEMPTED, swept.with_ended_lease as f64),
+        (&list::FAILED, swept.failed.len() as f64),
+        (&list::WAITING, swept.waiting as f64),
+    ] {
+        value(encoder, metric, number)?;
+    }
+    let parked = Reason::ALL.into_iter().map(|reason| {
+        let logs = swept.parked.get(&reason).copied().unwrap_or_default();
+        ([list::reason(reason)], logs as f64)
+    });
+    values(encoder, &list::PARKED, parked)
 }

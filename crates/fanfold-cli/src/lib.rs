@@ -1,6 +1,6 @@
-//! The command line of an [`App`]. `up` hosts the app in one process. `send`, `log` and
-//! `view` are clients of any host of the HTTP API. `schema` describes the app. `shards` is a client of `up` alone, which has
-//! routes for its shards. The program `fanfold` also has `new`, which makes a project.
+//! The command line of an [`App`]. `up` hosts the app in one process. `send`, `log`, `logs`
+//! and `view` are clients of any host of the HTTP API. `schema` describes the app. `shards` and `backup` are clients of `up` alone,
+//! which has routes for its shards and its folder. `restore` makes a folder from a backup. The program `fanfold` also has `new`, which makes a project.
 //!
 //! All commands keep these rules:
 //!
@@ -13,24 +13,30 @@
 #![warn(clippy::print_stderr, clippy::print_stdout)] // These macros panic: see `console`.
 
 mod admin;
+mod backup;
 mod batches;
+mod chaos;
 mod client;
 mod console;
+mod doctor;
 mod gauges;
 pub mod host;
 mod ids;
 mod log;
 mod logging;
+mod logs;
 mod new;
 mod outcomes;
 mod output;
 mod parked;
 mod post;
+mod readiness;
 mod retry;
 mod schema;
 mod send;
 mod server;
 mod shards;
+mod signing;
 mod up;
 mod view;
 
@@ -79,6 +85,8 @@ enum Command {
     Send(send::Send),
     /// Show the entries of a log.
     Log(log::Log),
+    /// List the logs.
+    Logs(logs::Logs),
     /// Show the rows of a view, or all views.
     View(view::View),
     /// Print the schemas of commands, events and rows, or compare them with earlier ones.
@@ -91,8 +99,16 @@ enum Command {
     Skip(parked::Skip),
     /// Send a faulted command again.
     Resend(parked::Resend),
+    /// Compare what is stored: slots, commits, documents, cursors and rows.
+    Doctor(doctor::Doctor),
     /// List, split or merge the shards of a running `up`.
     Shards(shards::Shards),
+    /// Break a running `up --chaos` on purpose, to see how it heals.
+    Chaos(chaos::Chaos),
+    /// Copy the folder of a running `up`.
+    Backup(backup::Backup),
+    /// Make a data folder from a backup.
+    Restore(backup::Restore),
 }
 
 /// Runs the command that the process's arguments name; returns the exit code. A `main` of one line
@@ -171,13 +187,66 @@ impl Command {
             Self::Up(up) => up.run(app),
             Self::Send(send) => send.run(),
             Self::Log(log) => log.run(),
+            Self::Logs(logs) => logs.run(),
             Self::View(view) => view.run(),
             Self::Schema(schema) => schema.run(&app),
             Self::Parked(parked) => parked.run(),
             Self::Resume(resume) => resume.run(),
             Self::Skip(skip) => skip.run(),
             Self::Resend(resend) => resend.run(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Shards(shards) => shards.run(),
+            Self::Chaos(chaos) => chaos.run(),
+            Self::Backup(backup) => backup.run(),
+            Self::Restore(restore) => restore.run(&app),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The words of a line of a shell, up to a comment or a pipe. Only what the documents use: single quotes, and names in
+    /// angle brackets.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut is_quoted) = (Vec::new(), String::new(), false);
+        for character in line.chars() {
+            match character {
+                '\'' => is_quoted = !is_quoted,
+                '#' | '|' | '>' if !is_quoted && word.is_empty() => break,
+                ' ' if !is_quoted => {
+                    words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)))
+                }
+                _ => word.push(character),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
+    /// So a document names no command, flag or value that does not exist.
+    #[test]
+    fn the_commands_of_operators_in_the_documents_can_be_parsed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut parsed = 0;
+        for page in ["docs/runbook.md", "docs/one-machine.md", "docs/http.md", "infra/operate.md"] {
+            let text = fs::read_to_string(root.join(page)).expect(page);
+            let shell = text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+            let lines = shell.flat_map(str::lines).filter(|line| line.starts_with("fanfold "));
+            for line in lines {
+                let line = line.replace("<service>", "ledger");
+                if let Err(error) = OwnCli::command().try_get_matches_from(words(&line)) {
+                    panic!("{page}: {line}: {error}");
+                }
+                parsed += 1;
+            }
+        }
+        assert!(parsed > 15, "only {parsed} commands were found");
     }
 }

@@ -1,13 +1,14 @@
 //! The process's log: lines on standard error, with repeated warnings counted instead of shown.
 //!
-//! While a disk is full, every command causes a warning. The log shows the first lines of a kind,
-//! and then at intervals how many more there were. Lines of one kind come from the same place in
-//! the code, whatever their fields are.
+//! While a disk is full, every command causes a warning. The log shows a warning or an error once in
+//! [`PERIOD`], and then how many more there were. Lines are repeats of one another if they come from
+//! the same place in the code with the same message, whatever their other fields are. That includes
+//! alarms. The Lambdas log every line, because metric filters of CloudWatch count them there.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::callsite::Identifier;
@@ -19,14 +20,19 @@ use tracing_subscriber::{EnvFilter, fmt as lines};
 
 use crate::console::{self, BestEffort};
 
-/// Lines of a kind to show within [`REPORT_EVERY`]. Source: our choice; enough to see which logs or
-/// hops are affected.
-const SHOWN_MAX: u64 = 5;
-/// How often to report the number of lines that were not shown. Source: our choice; soon enough for
-/// people, and at most 8,640 lines a day for each kind.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
-/// Characters of a line's message to keep for the report.
+/// How long the repeats of a line are counted before they are reported. Source: our choice; soon
+/// enough for people, and at most two lines for each kind in that time.
+const PERIOD: Duration = Duration::from_secs(5);
+/// How often to look for periods that have ended. Source: our choice; a fifth of a period late.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Characters of a line's message to keep.
 const MESSAGE_CHARS_MAX: usize = 200;
+/// Kinds of lines to tell apart. Beyond them, lines of one place in the code are of one kind. Source:
+/// our choice; more than the places, most of which have one message.
+const KINDS_MAX: usize = 1_000;
+
+/// The message of lines that are not told apart.
+const OTHERS: &str = "other messages";
 
 /// Begins to log the lines that `filter` lets through. Repeats are reported while [`Repeats::run`]
 /// runs.
@@ -37,38 +43,93 @@ pub(crate) fn init(filter: EnvFilter) -> Repeats {
     repeats
 }
 
-/// Counts of the latest warnings and errors, by their place in the code, which bounds the map.
-#[derive(Clone, Default)]
-pub(crate) struct Repeats(Arc<Mutex<HashMap<Identifier, Kind>>>);
+/// Counts of the latest warnings and errors, by kind.
+#[derive(Clone)]
+pub(crate) struct Repeats {
+    kinds: Arc<Mutex<HashMap<(Identifier, String), Kind>>>,
+    now: fn() -> Instant,
+}
 
+/// Lines that repeat one another.
 struct Kind {
-    seen: u64,
-    message: String,
+    /// When the line was shown last.
+    shown: Instant,
+    /// How many were not shown since.
+    hidden: u64,
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self::by(Instant::now)
+    }
 }
 
 impl Repeats {
-    /// Reports repeats at intervals, until dropped.
+    /// Counts by this clock.
+    fn by(now: fn() -> Instant) -> Self {
+        Self { kinds: Arc::default(), now }
+    }
+
+    /// Reports repeats when their period ends, until dropped.
     pub(crate) async fn run(self) {
-        let mut times = interval(REPORT_EVERY);
+        let mut times = interval(LOOK_EVERY);
         times.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             times.tick().await;
-            self.report();
+            self.report_after(PERIOD);
         }
     }
 
-    /// Reports how many lines were not shown since the last report, and resets the counts.
+    /// Reports all repeats that were not reported yet.
     pub(crate) fn report(&self) {
-        let kinds = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for kind in kinds.into_values() {
-            if let Some(repeats) = kind.seen.checked_sub(SHOWN_MAX).filter(|n| *n > 0) {
-                tracing::warn!(
-                    repeats,
-                    of = kind.message,
-                    "repeats of this message were not shown"
-                );
+        self.report_after(Duration::ZERO);
+    }
+
+    /// Reports how many lines were not shown, of kinds whose line was shown at least so long ago, and
+    /// forgets these kinds. A kind with repeats begins its next period, so that a flood is reported
+    /// once in each.
+    fn report_after(&self, period: Duration) {
+        let now = (self.now)();
+        let mut reports = Vec::new();
+        self.lock().retain(|(_, message), kind| {
+            if now.saturating_duration_since(kind.shown) < period {
+                return true;
+            }
+            if kind.hidden == 0 {
+                return false;
+            }
+            reports.push((kind.hidden, message.clone()));
+            *kind = Kind { shown: now, hidden: 0 };
+            true
+        });
+        // Without the lock, which the layer takes for each of these lines, too.
+        for (repeats, of) in reports {
+            tracing::warn!(repeats, of, "repeats of this message were not shown");
+        }
+    }
+
+    /// Counts a line. Whether it is to be shown.
+    fn is_shown(&self, place: Identifier, message: String) -> bool {
+        let now = (self.now)();
+        let mut kinds = self.lock();
+        let mut key = (place, message);
+        if kinds.len() >= KINDS_MAX && !kinds.contains_key(&key) {
+            key.1 = OTHERS.to_owned();
+        }
+        match kinds.get_mut(&key) {
+            Some(kind) => {
+                kind.hidden += 1;
+                false
+            }
+            None => {
+                kinds.insert(key, Kind { shown: now, hidden: 0 });
+                true
             }
         }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Identifier, String), Kind>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,14 +140,9 @@ impl<S: Subscriber> Layer<S> for Repeats {
         if *metadata.level() > Level::WARN || metadata.target() == module_path!() {
             return true;
         }
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = kinds.entry(metadata.callsite()).or_insert_with(|| {
-            let mut message = Message(String::new());
-            event.record(&mut message);
-            Kind { seen: 0, message: message.0 }
-        });
-        kind.seen += 1;
-        kind.seen <= SHOWN_MAX
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.is_shown(metadata.callsite(), message.0)
     }
 }
 
@@ -104,62 +160,20 @@ impl Visit for Message {
                 Ok(())
             }
         }
+        let is_message = field.name() == "message";
+        if !is_message && !self.0.is_empty() {
+            return;
+        }
         let mut text = String::new();
         let mut up_to = UpTo(&mut text, MESSAGE_CHARS_MAX);
-        let is_message = field.name() == "message";
         // Only the value's own `Debug` can fail; then the text so far is kept.
         let _ = match is_message {
             true => write!(up_to, "{value:?}"),
             false => write!(up_to, "{}={value:?}", field.name()),
         };
-        if is_message || self.0.is_empty() {
-            self.0 = text;
-        }
+        self.0 = text;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no test panics here").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn repeats_are_counted_by_kind() {
-        let (repeats, shown) = (Repeats::default(), Lines::default());
-        let writer = shown.clone();
-        let lines = lines::layer().with_writer(move || writer.clone()).with_ansi(false);
-        let subscriber = tracing_subscriber::registry().with(repeats.clone()).with(lines);
-        tracing::subscriber::with_default(subscriber, || {
-            for seq in 0..1_000 {
-                tracing::warn!(seq, "the disk is full");
-                tracing::info!("a command");
-            }
-            tracing::error!(alarm = "other", "another kind");
-            repeats.report();
-            tracing::warn!("once more");
-            repeats.report();
-        });
-        let text = String::from_utf8(shown.0.lock().expect("it is done").clone());
-        let text = text.expect("it is text");
-        let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
-        assert_eq!(count("WARN") - count("once more"), 6, "{text}");
-        assert_eq!(count("repeats=995 of=\"the disk is full\""), 1, "{text}");
-        assert_eq!(count("a command"), 1_000);
-        assert_eq!((count("another kind"), count("once more")), (1, 1), "{text}");
-    }
-}
+mod tests;

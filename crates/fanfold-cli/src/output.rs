@@ -1,4 +1,4 @@
-//! Standard output: one JSON document a line.
+//! Standard output: most often one JSON document a line.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ impl Output {
         self.bytes(json.get().as_bytes())
     }
 
-    /// Writes the bytes of a document, as one line.
+    /// Writes the bytes of a document or of a text, as one line.
     pub(crate) fn bytes(&mut self, json: &[u8]) -> anyhow::Result<()> {
         self.0.write_all(json)?;
         Ok(self.0.write_all(b"\n")?)
@@ -30,6 +30,14 @@ impl Output {
     pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
         Ok(self.0.flush()?)
     }
+}
+
+/// Prints documents unchanged, each as one line.
+pub(crate) fn print(documents: &[&RawValue]) -> anyhow::Result<ExitCode> {
+    let mut output = Output::default();
+    documents.iter().try_for_each(|document| output.line(document))?;
+    output.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `result`, but success if it failed only because the reader (`| head`) has closed the pipe.

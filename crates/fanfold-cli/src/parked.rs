@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Server, Target};
 use crate::console;
-use crate::output::{Output, ignore_closed_output};
+use crate::output::{Output, ignore_closed_output, print};
 
 /// Items that are let go on in a second, unless the caller says otherwise. Source: our choice. Each makes the processor
 /// load a log, and the load beside the clients' own should be small.
@@ -260,10 +260,7 @@ impl OneItem {
 /// Does something with one item, and prints what was done.
 fn act(client: &Client, action: &str, body: &Value) -> anyhow::Result<ExitCode> {
     let answer = client.post(&Target::path(&["ops", action]), body.to_string().as_bytes())?;
-    let mut output = Output::default();
-    output.line(answer.read()?)?;
-    output.flush()?;
-    Ok(ExitCode::SUCCESS)
+    print(&[answer.read()?])
 }
 
 /// Calls `each` with everything that waits, in order.

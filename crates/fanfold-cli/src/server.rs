@@ -15,6 +15,11 @@ pub(crate) struct Server {
     /// Where the API is: `host:port`, or a URL, which may have a path before the API's own.
     #[arg(long, env = "FANFOLD_URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: BaseUrl,
+    /// Sign requests for this region of AWS, as operators' routes there need it, and an API with
+    /// `AWS_IAM`. The credentials are those in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
+    /// `AWS_SESSION_TOKEN`.
+    #[arg(long, env = "FANFOLD_SIGN", value_name = "REGION")]
+    pub(crate) sign: Option<String>,
 }
 
 /// The URL that precedes the API's paths, without a slash at its end.

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::client::{Answer, Client, Server, Target};
-use crate::output::{Output, ignore_closed_output};
+use crate::client::{Client, Server, Target};
+use crate::output::{ignore_closed_output, print};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -78,16 +78,6 @@ impl Shards {
                     .post(&Target::path(&["ops", "shards", "merge"]), body.as_bytes())?
             }
         };
-        ignore_closed_output(print(&answer))
+        ignore_closed_output(print(&answer.read::<Listed<'_>>()?.shards))
     }
-}
-
-fn print(answer: &Answer) -> anyhow::Result<ExitCode> {
-    let listed: Listed<'_> = answer.read()?;
-    let mut output = Output::default();
-    for shard in &listed.shards {
-        output.line(shard)?;
-    }
-    output.flush()?;
-    Ok(ExitCode::SUCCESS)
 }

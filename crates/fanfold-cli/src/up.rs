@@ -12,17 +12,19 @@ use clap::Args;
 use fanfold::{App, Example, Services};
 use fanfold_embedded::ShardState;
 use fanfold_embedded::{Config, Engine, TransitConfig};
-use fanfold_http::limits::WAIT_MS_MAX;
-use fanfold_http::{Api, Described, Metrics, router_with};
+use fanfold_http::limits::{STREAM_MS_MAX, WAIT_MS_MAX};
+use fanfold_http::{Api, Described, Metrics, Streams, router_with};
 use fanfold_pipeline::panics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin;
+use crate::chaos::{self, ChaosRoutes};
 use crate::client::Target;
 use crate::gauges::{Gauges, HostGauges};
 use crate::host::{BoundAddress, HostName, Limits};
 use crate::logging;
+use crate::readiness;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -53,6 +55,9 @@ pub(crate) struct Up {
     /// that has shards already keeps those; `fanfold shards` changes them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: u16,
+    /// Let operators break it on purpose, for development: see `fanfold chaos`.
+    #[arg(long)]
+    chaos: bool,
     /// What to log to standard error, such as `info` or `fanfold_pipeline=debug,warn`.
     // Without this parser, clap uses the lenient conversion, which drops wrong directives.
     #[arg(
@@ -108,6 +113,7 @@ impl Up {
         panics::log_those_caught();
         let config = Config {
             adopt: self.adopt,
+            chaos: self.chaos,
             transit: TransitConfig { shards: self.shards.into(), ..TransitConfig::default() },
             ..Config::of(&app)
         };
@@ -168,11 +174,14 @@ async fn host(
     let mut signals = Signals::new()?;
     // Binds before it opens the folder, since an opened folder would have to be closed again.
     let bound = BoundAddress::bind(listens.address).await?;
+    // Answers during recovery, too, which may be long: that the process lives, and is not ready.
+    let host = bound.serve(readiness::recovering(), &listens.names, listens.limits);
+    let views = config.views.iter().map(|view| view.name().to_owned()).collect();
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
         None => Engine::start(config)?,
     };
-    // Serves only after recovery, so that readers never see less than before a crash.
+    // Serves the API only after recovery, so that readers never see less than before a crash.
     let recovered = tokio::select! {
         recovered = engine.recovered() => recovered,
         () = signals.next() => {
@@ -192,17 +201,26 @@ async fn host(
         reads: engine.reads().clone(),
         metrics: Metrics::new(),
         wait_ms_max: WAIT_MS_MAX,
+        streams: Streams::Live { ms_max: STREAM_MS_MAX },
         described,
     };
     let gauges = Gauges(engine.monitor().clone());
     let metrics = api.metrics.clone();
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));
-    let operators = fanfold_http::operators(engine.operate().clone());
+    let (operate, doctor) = (engine.operate().clone(), engine.doctor().clone());
+    let operators = fanfold_http::operators(operate, doctor);
     let operators = operators.merge(admin::routes(engine.command_shards().clone()));
-    let api = router_with(api, operators);
-    let host = bound.serve(api, &listens.names, listens.limits);
+    let mut operators = operators.merge(admin::backups::routes(engine.backups().cloned()));
+    if let Some(chaos) = engine.chaos().cloned() {
+        tracing::warn!("operators may break this process on purpose (--chaos)");
+        let shards = engine.command_shards().clone();
+        operators = operators.merge(chaos::routes(ChaosRoutes { chaos, shards, views }));
+    }
+    let operators = operators.merge(fanfold_http::console());
     let gauges = HostGauges(host.usage());
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));
+    let api = router_with(api, operators);
+    host.change(api.clone());
     if !listens.address.ip().is_loopback() {
         tracing::warn!(
             listen = %listens.address,
@@ -219,6 +237,7 @@ async fn host(
             return Err(lost.into());
         }
     }
+    host.change(readiness::stopping(api));
     let drained = async {
         host.drain().await;
         engine.shutdown().await
@@ -248,7 +267,7 @@ fn greet(
         Some(folder) => format!("in the folder {}", folder.display()),
         None => "in memory, which is lost when it ends".to_owned(),
     };
-    write!(stdout, "It keeps everything {keeps}. Ctrl-C ends it.")?;
+    write!(stdout, "It keeps everything {keeps}. Its console is {url}/console. Ctrl-C ends it.")?;
     if let Some(Greeting { command, rows }) = example {
         // In a shell, a quote within single quotes must be closed, escaped and opened again.
         let command = command.replace('\'', r"'\''");

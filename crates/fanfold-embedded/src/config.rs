@@ -33,6 +33,8 @@ pub struct Config {
     pub hang_ms: u64,
     /// How long a shutdown waits for data in transit, in milliseconds.
     pub drain_ms: u64,
+    /// Whether [`Engine::chaos`](crate::Engine::chaos) can break the stages on purpose.
+    pub chaos: bool,
 }
 
 impl Config {
@@ -59,6 +61,7 @@ impl Default for Config {
             hang_ms: 80_000,
             // Half of the time that service managers commonly wait before they kill a process.
             drain_ms: 5_000,
+            chaos: false,
         }
     }
 }

@@ -7,7 +7,7 @@ mod files;
 mod memory;
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use files::FileDisk;
 pub(crate) use files::sync_folder;
@@ -37,6 +37,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens an existing file for reading and writing.
     fn open(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
+    /// Opens an existing file for reading only.
+    fn open_to_read(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
+
     /// Creates a file, or empties the existing one.
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>>;
 
@@ -65,6 +68,12 @@ pub trait Disk: Send + Sync + 'static {
         names: &[String],
         is_new: bool,
     ) -> Result<Box<dyn Tables>, StoreError>;
+
+    /// Copies the closed tables of a folder into another one, durably. The other folder is new.
+    fn copy_tables(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// The path without symbolic links. If nothing is there: that of the folder which would contain it.
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
 
     /// Whether the creation of tables in this folder was interrupted, or never begun.
     fn are_tables_unfinished(&self, folder: &Path) -> io::Result<bool>;

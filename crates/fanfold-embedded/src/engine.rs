@@ -8,15 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfold::host::body::announced::{Announced, Announcement, AnnouncementError};
-use fanfold::{AnyView, with_causes};
+use fanfold::{AnyView, Time, with_causes};
+use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::operate::Operate;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::read::{Reads, ServedView, ServedViews};
 use fanfold_pipeline::sweep::SweepReport;
+use fanfold_pipeline::telemetry::{Figures, Telemetry};
+use fanfold_pipeline::wiring::Wiring;
 use futures::future::{Either, select};
 
+use crate::backup::Backups;
+use crate::chaos::Chaos;
 use crate::config::{Config, Machine};
 use crate::env::SteadyEnv;
 use crate::hash_key::HashKey;
@@ -32,6 +37,7 @@ use crate::striped::lock;
 use crate::subscription::Deliveries;
 use crate::tasks::{TaskSet, Tasks};
 use crate::transit::Position;
+use crate::waiting::Waiting;
 use crate::walked::Walked;
 
 /// How long a stop waits for the tasks, in milliseconds, so that invocations under way can finish.
@@ -59,6 +65,17 @@ pub struct Status {
     pub swept: SweepReport,
 }
 
+/// How old the oldest items are that wait, in milliseconds; 0 where nothing waits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lags {
+    /// Of the changes that the relay has not finished.
+    pub relay_ms: u64,
+    /// Of the records that the processor has not finished, from their arrival on the stream.
+    pub process_ms: u64,
+    /// Of the notifications that each view has not taken, with their number.
+    pub views: Vec<(&'static str, Waiting)>,
+}
+
 /// Reports on a running engine, for metrics.
 #[derive(Clone)]
 pub struct Monitor {
@@ -68,12 +85,33 @@ pub struct Monitor {
     swept: Arc<Mutex<SweepReport>>,
     durability: Arc<Durability>,
     is_durable: bool,
+    telemetry: Arc<Telemetry>,
+    env: Arc<dyn Env>,
 }
 
 impl Monitor {
     /// The store and its loops, if the engine is durable.
     pub fn durable(&self) -> Option<&Durability> {
         self.is_durable.then_some(&*self.durability)
+    }
+
+    /// What the stages have measured since the start.
+    pub fn figures(&self) -> Figures {
+        self.telemetry.figures()
+    }
+
+    /// How long the oldest items have waited. What is unfinished is read shard by shard, so it may be
+    /// of slightly different times.
+    pub fn lags(&self) -> Lags {
+        let now = self.env.now();
+        let changes = self.ports.commands.changes();
+        let relay = changes.iter().filter_map(|(_, shard)| Some(shard.oldest()?.at));
+        let records = self.ports.stream.records().readable();
+        let process = records.values().filter_map(|shard| Some(shard.oldest()?.arrived));
+        let views = self.deliveries.iter();
+        let views = views.map(|(view, of)| (*view, of.waiting(self.ports.topic.log(), now)));
+        let age = |oldest: Option<Time>| oldest.map_or(0, |oldest| now.since_ms(oldest));
+        Lags { relay_ms: age(relay.min()), process_ms: age(process.min()), views: views.collect() }
     }
 
     /// The current status.
@@ -116,9 +154,13 @@ pub struct Engine {
     replay: Arc<Replay>,
     ingest: Ingest,
     operate: Operate,
+    doctor: Doctor,
+    backups: Arc<Backups>,
     reads: Reads,
     env: Arc<dyn Env>,
     drain_ms: u64,
+    chaos: Option<Chaos>,
+    backing_up: TaskSet,
     sweeps: TaskSet,
     stages: TaskSet,
     stopper: Stopper,
@@ -176,7 +218,10 @@ impl Engine {
 
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
-        let wiring = ports.wiring(env.clone());
+        let telemetry = Arc::new(Telemetry::new());
+        let wiring = Wiring { telemetry: Some(telemetry.clone()), ..ports.wiring(env.clone()) };
+        let chaos = config.chaos.then(|| Chaos::new(env.clone()));
+        let of_stages = chaos.as_ref().map(|chaos| chaos.before(&wiring));
         store_owner(&store, owner).map_err(|error| store.folder().explain(error))?;
         let served = served.into_iter().map(|view| view.store(&ports));
         let served: Vec<ServedView> =
@@ -184,16 +229,28 @@ impl Engine {
         let start = Start {
             config: &config,
             ports: &ports,
-            wiring: &wiring,
+            chaos: chaos.clone(),
+            wiring: of_stages.as_ref().unwrap_or(&wiring),
             replay: replay.clone(),
             durability: durability.clone(),
             env: env.clone(),
             stop,
             stages: Tasks::new(machine.spawner.clone()),
-            sweeps: Tasks::new(machine.spawner),
+            sweeps: Tasks::new(machine.spawner.clone()),
             swept: swept.clone(),
         };
+        let backing_up = TaskSet(Tasks::new(machine.spawner));
+        let backups = Backups::new(
+            store.clone(),
+            ports.commands.clone(),
+            env.clone(),
+            start.stop.clone(),
+            backing_up.0.clone(),
+        );
         let (stages, sweeps) = (TaskSet(start.stages.clone()), TaskSet(start.sweeps.clone()));
+        if let Some(chaos) = chaos.clone() {
+            start.stages.spawn(chaos.deliver_held(ports.stream.clone(), start.stop.clone()));
+        }
         start.relay();
         let processor = start.process();
         start.sweep();
@@ -217,13 +274,39 @@ impl Engine {
 
         let services = config.services;
         let ingest = wiring.ingest(services.clone());
-        let operate = Operate::new(ports.operated(env.clone()), ingest.clone());
+        let operated = ports.operated(env.clone());
+        let doctor = Doctor::new(operated.clone(), services.clone(), config.views.clone());
+        let operate = Operate::new(operated, ingest.clone());
         let reads = wiring.reads_of(ServedViews::new(served), services);
         let walked = views.iter().map(|view| (view.name, view.walked.clone())).collect();
         let deliveries = views.into_iter().map(|view| (view.name, view.deliveries)).collect();
-        let monitor = Monitor { ports, deliveries, walked, swept, durability, is_durable: true };
+        let monitor = Monitor {
+            ports,
+            deliveries,
+            walked,
+            swept,
+            durability,
+            is_durable: true,
+            telemetry,
+            env: env.clone(),
+        };
         let drain_ms = config.drain_ms;
-        Ok(Self { monitor, replay, ingest, operate, reads, env, drain_ms, sweeps, stages, stopper })
+        Ok(Self {
+            monitor,
+            replay,
+            ingest,
+            operate,
+            doctor,
+            backups: Arc::new(backups),
+            reads,
+            env,
+            drain_ms,
+            chaos,
+            backing_up,
+            sweeps,
+            stages,
+            stopper,
+        })
     }
 
     /// Waits until all commands that were in transit when the engine last ended have entries, and
@@ -254,9 +337,24 @@ impl Engine {
         &self.operate
     }
 
+    /// Compares what is stored.
+    pub fn doctor(&self) -> &Doctor {
+        &self.doctor
+    }
+
+    /// Makes backups of the folder. `None`: the engine is in memory.
+    pub fn backups(&self) -> Option<&Arc<Backups>> {
+        self.monitor.is_durable.then_some(&self.backups)
+    }
+
     /// Reads logs and views.
     pub fn reads(&self) -> &Reads {
         &self.reads
+    }
+
+    /// Breaks the stages on purpose, with [`Config::chaos`].
+    pub fn chaos(&self) -> Option<&Chaos> {
+        self.chaos.as_ref()
     }
 
     /// The ports of the engine.
@@ -313,6 +411,9 @@ impl Engine {
     /// As [`Engine::shutdown`], by reference: the folder stays locked until the engine is dropped.
     pub async fn stop(&self) -> bool {
         self.monitor.ports.admission.close();
+        if let Some(chaos) = &self.chaos {
+            chaos.heal(None);
+        }
         self.sweeps.0.abort();
         self.sweeps.0.ended().await;
         let drained = async {
@@ -332,6 +433,8 @@ impl Engine {
                 "the engine stopped before all work was done: the next start does the rest"
             );
         }
+        // A backup that is cut off is not complete, and that is no work of the engine's.
+        self.within(STOP_MS, self.backing_up.0.ended()).await;
         let saved = self.monitor.durability.end(clean).await;
         match self.monitor.is_durable {
             true => saved && stopped,
@@ -349,7 +452,9 @@ impl Engine {
     fn is_drained(&self) -> bool {
         let status = self.status();
         let (changes, records) = (status.changes, status.records);
+        let held = self.chaos.as_ref().map_or(0, Chaos::held);
         changes == 0
+            && held == 0
             && records == 0
             && (status.notifications == 0 || status.deliveries.is_empty())
             && status.deliveries.iter().all(|(_, deliveries)| deliveries.under_way() == 0)

@@ -80,6 +80,10 @@ impl Env for SteadyEnv {
         self.env.random()
     }
 
+    fn build(&self) -> Option<&str> {
+        self.env.build()
+    }
+
     async fn sleep(&self, ms: u64) {
         self.env.sleep(ms).await;
     }
@@ -100,6 +104,10 @@ impl Env for SystemEnv {
 
     fn random(&self) -> u64 {
         rand::random()
+    }
+
+    fn build(&self) -> Option<&str> {
+        fanfold_pipeline::build::of_program()
     }
 
     async fn sleep(&self, ms: u64) {

@@ -12,7 +12,9 @@
 //! 7. `event_source`: drives a stage as Lambda's event source mappings do;
 //! 8. `subscription`: delivers notifications to a view as SNS does;
 //! 9. `recovery`: checkpoints, and processing commands again after a crash;
-//! 10. `start` and `engine`: assemble all of it, and run it.
+//! 10. `backup`: copies of the folder of a running engine;
+//! 11. `chaos`: breaks a running engine on purpose, for drills;
+//! 12. `start` and `engine`: assemble all of it, and run it.
 //!
 //! The engine fulfils the specification of the ports. Data in transit is limited in bytes and in
 //! items: beyond the limit, the admission refuses commands. Time, random numbers, files and tasks
@@ -22,6 +24,8 @@
 //! The engine depends neither on AWS nor on HTTP nor on any service. It shares no code with the AWS
 //! adapter: a bug in shared code would stay hidden.
 
+mod backup;
+mod chaos;
 mod commands;
 mod config;
 mod disk;
@@ -45,11 +49,18 @@ mod subscription;
 mod tables;
 mod tasks;
 mod transit;
+mod waiting;
 mod waits;
 mod walked;
 
+pub use backup::{
+    BackupError, BackupState, BackupStatus, Backups, RestoreError, Restored, restore,
+};
+pub use chaos::{
+    Chaos, ChaosPort, ChaosStage, DELAY_MS_MAX, FAULT_MS_MAX, Fault, NotPlanted, Planted, Scope,
+};
 pub use config::{Config, Machine, TransitConfig};
-pub use engine::{Engine, Monitor, Status};
+pub use engine::{Engine, Lags, Monitor, Status};
 pub use env::SystemEnv;
 pub use fanfold_pipeline::ports::RowRange;
 pub use fanfold_pipeline::read::Awaited;
@@ -57,8 +68,10 @@ pub use hash_key::{HashKey, HashKeyRange, NotAHashKey};
 pub use limit::Limit;
 pub use recovery::Durability;
 pub use shards::{NotAShardId, ReshardError, ShardId, ShardInfo, ShardState, Shards};
+pub use store::folder::copy::TargetError;
 pub use store::{OpenError, StoreError};
 pub use subscription::Deliveries;
+pub use waiting::Waiting;
 pub use walked::Walked;
 
 /// For the simulator and the tests of other crates: ports without an engine, and a disk that fails.

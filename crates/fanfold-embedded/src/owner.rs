@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::config::Config;
 use crate::store::{OpenError, Store, StoreError, Table};
 
-const APP_KEY: &[u8] = b"app";
+pub(crate) const APP_KEY: &[u8] = b"app";
 
 /// The name to store: `None` if it is stored already, or the host names no app. Fails if the folder belongs to
 /// another app.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use fanfold_pipeline::operate::OperatePorts;
+use fanfold_pipeline::operate::{OperatePorts, OperatedViews};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::wiring::Wiring;
@@ -111,15 +111,16 @@ impl Ports {
             views,
             waits,
             env,
+            telemetry: None,
         }
     }
 
-    /// The ports of operators.
+    /// The ports of operators, and of the doctor.
     pub fn operated(&self, env: Arc<dyn Env>) -> OperatePorts {
-        let Self { commands, journal, parked, stream, .. } = self.clone();
+        let Self { commands, journal, state, parked, stream, .. } = self.clone();
         let view = |(name, table): (&String, &Arc<StoredView>)| (name.clone(), table.clone() as _);
-        let views = self.views.iter().map(view).collect();
-        OperatePorts { commands, journal, parked, stream, views, env }
+        let views = OperatedViews::Own(self.views.iter().map(view).collect());
+        OperatePorts { commands, journal, state, parked, stream, views, env }
     }
 
     /// Ports in memory without an engine, with a table for each view. Each call takes its whole

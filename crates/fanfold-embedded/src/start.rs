@@ -15,6 +15,7 @@ use fanfold_pipeline::wiring::Wiring;
 use futures::future::join;
 use futures::{FutureExt, TryFutureExt};
 
+use crate::chaos::{BrokenStage, Chaos, ChaosStage};
 use crate::config::Config;
 use crate::event_source::{EventSource, EventSourceConfig};
 use crate::ports::Ports;
@@ -42,6 +43,7 @@ pub(crate) struct HostedView {
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ports: &'a Ports,
+    pub(crate) chaos: Option<Chaos>,
     pub(crate) wiring: &'a Wiring,
     pub(crate) replay: Arc<Replay>,
     pub(crate) durability: Arc<Durability>,
@@ -61,9 +63,13 @@ impl Start<'_> {
 
     pub(crate) fn relay(&self) {
         let relay = Arc::new(self.wiring.relay());
+        let broken = self.broken(ChaosStage::Relay);
         let source = self.event_source("relay", move |changes: Vec<Change>, deadline| {
-            let relay = relay.clone();
-            async move { relay.relay(&changes, deadline).await }
+            let (relay, broken) = (relay.clone(), broken.clone());
+            async move {
+                broken.invocation(changes.iter().map(|change| &change.log)).await;
+                relay.relay(&changes, deadline).await
+            }
         });
         for (_, shard) in self.ports.commands.changes().iter() {
             source.drive(&shard, &self.stages);
@@ -76,9 +82,13 @@ impl Start<'_> {
         let processor = processor.with_cache_bytes(CACHE_BYTES).among(Others::HaveEnded);
         let processor = Arc::new(processor.with_suspicion(self.replay.suspicion()));
         let (replay, hosted) = (self.replay.clone(), processor.clone());
+        let broken = self.broken(ChaosStage::Process);
         let source = self.event_source("process", move |records: Vec<ReceivedRecord>, deadline| {
-            let (replay, processor) = (replay.clone(), hosted.clone());
-            async move { replay.process(&processor, &records, deadline).await }
+            let (replay, processor, broken) = (replay.clone(), hosted.clone(), broken.clone());
+            async move {
+                broken.invocation(records.iter().map(|record| &record.key)).await;
+                replay.process(&processor, &records, deadline).await
+            }
         });
         source.drive_all(self.ports.stream.records(), &self.stages);
         processor
@@ -112,9 +122,12 @@ impl Start<'_> {
         let projector = Arc::new(self.wiring.projector(view).among(Others::HaveEnded));
         let sweep = self.wiring.view_sweep(projector.clone());
         let replay = self.replay.clone();
+        let broken = self.broken(ChaosStage::View(name.to_owned()));
         let deliver = move |messages: Messages, deadline| {
-            let (replay, projector) = (replay.clone(), projector.clone());
+            let (replay, projector, broken) = (replay.clone(), projector.clone(), broken.clone());
             async move {
+                let logs = messages.iter().flat_map(|message| message.commits.iter());
+                broken.invocation(logs.map(|commit| &commit.log)).await;
                 let commits: Vec<&[ReceivedCommit]> =
                     messages.iter().map(|message| &message.commits[..]).collect();
                 replay.project(&projector, &commits, deadline).await
@@ -149,6 +162,11 @@ impl Start<'_> {
             join(subscription.run(), sweeping).await;
         })?;
         Ok(HostedView { name, deliveries, gaps, walked })
+    }
+
+    /// What breaks the invocations of a stage on purpose.
+    fn broken(&self, stage: ChaosStage) -> BrokenStage {
+        BrokenStage::new(self.chaos.clone(), stage)
     }
 
     fn every(&self) -> Every {
@@ -194,7 +212,7 @@ impl Every {
             let run = replay.sweep(run).map_ok(|report| {
                 let missed = report.failed.len() + report.under_way + report.undelivered;
                 ran = Some(missed == 0);
-                walked.inspected(report.logs);
+                walked.inspected(report.logs, report.parked.len());
                 report.next
             });
             let next = self.run(name, after.clone(), run).await;

@@ -121,6 +121,13 @@ impl Deliveries {
             && progress.under_way.keys().next().is_none_or(|first| *first >= below)
     }
 
+    /// The position below which every message was delivered, dead-lettered, lost or skipped.
+    pub(crate) fn passed(&self) -> Position {
+        let progress = lock(&self.progress);
+        let first = progress.under_way.keys().next().copied();
+        first.map_or(progress.next, |first| first.min(progress.next))
+    }
+
     /// Records that `from` to `next` was read, and that the delivery of `wanted` messages starts.
     fn taken(&self, from: Position, next: Position, wanted: usize) {
         let mut progress = lock(&self.progress);

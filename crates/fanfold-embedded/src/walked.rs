@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Walked {
     logs: AtomicU64,
     walks: AtomicU64,
+    parked: AtomicU64,
 }
 
 impl Walked {
@@ -21,12 +22,18 @@ impl Walked {
         self.walks.load(Ordering::Relaxed)
     }
 
+    /// For how many logs the view is parked, as the last run of the sweep has listed them; 0 before the first has ended.
+    pub fn parked(&self) -> u64 {
+        self.parked.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn begin(&self) {
         self.logs.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn inspected(&self, logs: usize) {
+    pub(crate) fn inspected(&self, logs: usize, parked: usize) {
         self.logs.fetch_add(logs as u64, Ordering::Relaxed);
+        self.parked.store(parked as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn end(&self, is_whole: bool) {

@@ -113,7 +113,11 @@ async fn ingest(api: &Api, requests: &[&[u8]]) -> Vec<Answer> {
     });
     let answers: Vec<Answer> = answers.collect();
     let receipts = answers.iter().filter(|a| matches!(a, Answer::Receipt(_))).count();
-    api.metrics.count_commands(receipts, answers.len() - receipts);
+    let refused = answers.iter().filter_map(|answer| match answer {
+        Answer::Receipt(_) => None,
+        Answer::Problem { problem } => Some(problem.slug()),
+    });
+    api.metrics.count_commands(receipts, refused);
     answers
 }
 

@@ -7,6 +7,10 @@ pub const WAIT_MS_MAX: u64 = 25_000;
 /// client for any host asks for no more. Source: on AWS a longer wait costs more than
 /// the command (`infra/operate.md`).
 pub const WAIT_MS_EVERYWHERE: u64 = 5_000;
+/// The time after which `up` ends an answer of server-sent events, in milliseconds. Source: our choice;
+/// it bounds how long a client holds a connection with one request, and one request more in ten
+/// minutes costs nothing.
+pub const STREAM_MS_MAX: u64 = 600_000;
 /// Entries or rows of a page if the caller does not ask for a number. Source: our choice, more than
 /// people read at once.
 pub const PAGE_DEFAULT: u64 = 100;

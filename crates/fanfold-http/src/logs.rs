@@ -1,18 +1,19 @@
-//! `GET /logs/…`: entries.
+//! `GET /logs`: the logs. `GET /logs/…`: entries.
 
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use fanfold::entry::{Outcome, Raw};
 use fanfold::{CommandId, Digest, DocumentId, Entry, LogId, Name, Seq, Time};
 use fanfold_pipeline::read::Awaited;
 use serde::Serialize;
 
+use crate::events::{self, Asked, Feed};
 use crate::params::{Path, Query};
-use crate::problem::Problem;
-use crate::{Api, json, views};
+use crate::problem::{Kind, Problem};
+use crate::{Api, json, params, views};
 
 /// An entry as callers see it: the fields of all entries, then those of its status.
 #[derive(Serialize)]
@@ -145,11 +146,14 @@ pub(crate) fn shown(
     json::answer(StatusCode::OK, &EntryJson::new(log, &entry))
 }
 
-/// Handles `GET /logs/{service}/{partition}`: a page of entries, or, if the query has `user`,
-/// `client` or `id`, the entry of the first command with this id.
+/// Handles `GET /logs/{service}/{partition}`: a page of entries; or, if the query has `user`,
+/// `client` or `id`, the entry of the first command with this id; or, if the request asks for them,
+/// server-sent events.
 pub(crate) async fn entries(
     State(api): State<Arc<Api>>,
     path: Path,
+    method: Method,
+    headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let log = path.log()?;
@@ -159,10 +163,14 @@ pub(crate) async fn entries(
         let (wait_ms, raw) = (query.wait_ms(api.wait_ms_max)?, query.flag("raw")?);
         return answer(&api, &log, api.reads.lookup(&log, &origin, id, wait_ms).await?, raw);
     }
-    let query = Query::parse(query.as_deref(), &["from", "limit", "raw"])?;
+    if let Some(asked) = Asked::of(&method, &headers)? {
+        return events(api, log, query.as_deref(), asked).await;
+    }
+    let query = Query::parse(query.as_deref(), &["from", "limit", "wait", "raw"])?;
     let (from, limit) = (query.seq("from")?.unwrap_or(Seq(1)), query.limit()?);
-    let mut page = api.reads.entries(&log, from, limit).await?;
-    if !query.flag("raw")? {
+    let (wait_ms, raw) = (query.wait_ms(api.wait_ms_max)?, query.flag("raw")?);
+    let mut page = api.reads.entries_awaited(&log, from, limit, wait_ms).await?;
+    if !raw {
         page.entries.iter_mut().for_each(|entry| api.reads.bring_up_to_date(&log, entry));
     }
     json::answer(
@@ -175,4 +183,78 @@ pub(crate) async fn entries(
             next: page.next,
         },
     )
+}
+
+/// An event for each entry, from the one behind the last that the client has, or from `from` on.
+async fn events(
+    api: Arc<Api>,
+    log: LogId,
+    query: Option<&str>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let query = Query::parse(query, &["from", "wait", "raw"])?;
+    let (wait_ms, raw) = (query.wait_ms_or_most(api.wait_ms_max)?, query.flag("raw")?);
+    let from = query.seq("from")?.unwrap_or(Seq(1));
+    let next = asked.last.map_or(from, Seq::next);
+    let feed = Entries { api: api.clone(), log, next, last: asked.last, raw };
+    asked.answer(api, wait_ms, feed).await
+}
+
+/// The entries of a log as events.
+struct Entries {
+    api: Arc<Api>,
+    log: LogId,
+    next: Seq,
+    /// The last that the client had when it asked.
+    last: Option<Seq>,
+    raw: bool,
+}
+
+impl Feed for Entries {
+    async fn next(&mut self, wait_ms: u64) -> Result<Vec<u8>, Problem> {
+        let Self { api, log, next, last, raw } = self;
+        let mut page = api.reads.next_entries(log, *next, wait_ms).await?;
+        let tail = page.tail;
+        if let Some(last) = last.filter(|last| *last > tail) {
+            let detail = format!(
+                "`last-event-id`: `{log}` has no entry {last}, its last is {tail}: it is not the log \
+                 that the event came from"
+            );
+            return Err(Problem::new(Kind::UNKNOWN_SEQ, detail));
+        }
+        let mut encoded = Vec::new();
+        for entry in &mut page.entries {
+            if !*raw {
+                api.reads.bring_up_to_date(log, entry);
+            }
+            let json = json::encode(&EntryJson::new(log, entry))?;
+            events::push(&mut encoded, Some(entry.seq), "entry", &json);
+            *next = entry.seq.next();
+        }
+        Ok(encoded)
+    }
+}
+
+#[derive(Serialize)]
+struct LogsJson<'a> {
+    logs: Vec<LogJson<'a>>,
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LogJson<'a> {
+    log: &'a LogId,
+}
+
+/// Handles `GET /logs`.
+pub(crate) async fn logs(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["prefix", "after", "limit"])?;
+    let after = query.text("after").map(params::position).transpose()?;
+    let prefix = query.text("prefix").unwrap_or_default();
+    let page = api.reads.logs(prefix, after, query.limit()?).await?;
+    let logs = page.logs.iter().map(|log| LogJson { log }).collect();
+    json::answer(StatusCode::OK, &LogsJson { logs, next: page.next.as_ref().map(params::token) })
 }

@@ -8,8 +8,9 @@
 //! | `POST /ops/resume` | `{"log","seq","identity"}` or `{"view","log"}` | what was done |
 //! | `POST /ops/skip` | as `resume`, with `reason` | what was done |
 //! | `POST /ops/resend` | `{"log","seq"}` | the receipt |
-
-use std::sync::Arc;
+//! | `POST /ops/raise` | `{"log"}` | what was done |
+//! | `GET /ops/doctor` | `after`, `limit`, `depth`, `source` | logs, each with what does not fit |
+//! | `GET /ops/doctor/{service}/{partition}` | `depth` | one log |
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
@@ -18,16 +19,21 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use fanfold::host::body::parked::Reason;
 use fanfold::{Command, CommandId, LogId, Name, Raw, Seq, Time};
+use fanfold_pipeline::doctor::{Depth, Doctor, Examined, ExaminedPage};
 use fanfold_pipeline::ingest::Receipt;
 use fanfold_pipeline::operate::{Done, Operate, OperateError, WaitingItem, WaitingView};
-use fanfold_pipeline::ports::ParkedPosition;
+use fanfold_pipeline::ports::{ParkedPosition, Unavailable};
 use serde::Serialize;
 
 use crate::fields::Fields;
 use crate::logs::EntryJson;
 use crate::params::{Path, Query};
 use crate::problem::{Kind, Problem};
-use crate::{Api, body, json};
+use crate::{body, json, params};
+
+/// The most logs that one request examines. Source: our choice. A log takes some ten reads, and a request of AWS ends after
+/// 29 s.
+const EXAMINED_MAX: usize = 50;
 
 /// What waits in the parked table, as callers see it.
 #[derive(Serialize)]
@@ -96,6 +102,9 @@ struct ViewJson<'a> {
     seq: Seq,
     reason: &'a str,
     at: Time,
+    /// The build that parked it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build: Option<&'a str>,
     cursor: Seq,
     tail: Seq,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +119,7 @@ impl<'a> ViewJson<'a> {
             seq: of.parked.seq,
             reason: &of.parked.reason,
             at: of.parked.at,
+            build: of.parked.build.as_deref(),
             cursor: of.cursor,
             tail: of.tail,
             entry: of.entry.as_ref().map(|entry| EntryJson::new(&of.log, entry)),
@@ -125,7 +135,8 @@ struct PageJson<T> {
 
 #[derive(Serialize)]
 struct DoneJson {
-    /// `begun`: a stage does the rest. `accepted`: the command has a new position. `removed`: it waits no longer.
+    /// `begun`: a stage does the rest. `accepted`: the command has a new position. `removed`: it waits no longer. `raised`:
+    /// the slot is at the tail now, which is `seq`. `fits`: there is nothing to do.
     done: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<LogId>,
@@ -133,15 +144,21 @@ struct DoneJson {
     seq: Option<Seq>,
 }
 
-/// The routes of operators, beside the API's own.
-pub fn operators(operate: Operate) -> Router<Arc<Api>> {
+/// The routes of operators, for a host that serves them beside others.
+pub fn operators<S: Clone + Send + Sync + 'static>(operate: Operate, doctor: Doctor) -> Router<S> {
+    let examined = Router::new()
+        .route("/ops/doctor", get(doctor_of_all))
+        .route("/ops/doctor/{service}/{partition}", get(doctor_of_one))
+        .with_state(doctor);
     Router::new()
         .route("/ops/parked", get(parked))
         .route("/ops/parked/{view}", get(parked_views))
         .route("/ops/resume", post(resume))
         .route("/ops/skip", post(skip))
         .route("/ops/resend", post(resend))
+        .route("/ops/raise", post(raise))
         .with_state(operate)
+        .merge(examined)
 }
 
 async fn parked(
@@ -168,6 +185,69 @@ async fn parked_views(
     let page = operate.waiting_of_view(view, after.as_ref(), query.limit()?).await?;
     let parked = page.items.iter().map(|item| ViewJson::new(view, item)).collect();
     json::answer(StatusCode::OK, &PageJson { parked, next: page.next.map(|log| log.to_string()) })
+}
+
+#[derive(Serialize)]
+struct ExaminedPageJson {
+    logs: Vec<Examined>,
+    next: Option<String>,
+}
+
+async fn doctor_of_all(
+    State(doctor): State<Doctor>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["after", "limit", "depth", "source"])?;
+    let (limit, depth) = (query.limit()?.min(EXAMINED_MAX), depth(&query)?);
+    let page = if is_of_journal(&query)? {
+        let after = query.text("after").map(str::parse::<LogId>).transpose();
+        let after = after.map_err(|error| Problem::name("after", &error))?;
+        let page = doctor.page_of_journal(after.as_ref(), limit, depth).await;
+        let ExaminedPage { logs, next } = page.map_err(unavailable)?;
+        ExaminedPageJson { logs, next: next.map(|log| log.to_string()) }
+    } else {
+        let after = query.text("after").map(params::position).transpose()?;
+        let page = doctor.page(after, limit, depth).await.map_err(unavailable)?;
+        ExaminedPageJson { logs: page.logs, next: page.next.as_ref().map(params::token) }
+    };
+    json::answer(StatusCode::OK, &page)
+}
+
+async fn doctor_of_one(
+    State(doctor): State<Doctor>,
+    path: Path,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["depth"])?;
+    let examined = doctor.examine(&path.log()?, depth(&query)?).await.map_err(unavailable)?;
+    json::answer(StatusCode::OK, &examined)
+}
+
+/// Whether the logs are those of the journal, and not those of the catalogue.
+fn is_of_journal(query: &Query) -> Result<bool, Problem> {
+    match query.text("source") {
+        None | Some("catalogue") => Ok(false),
+        Some("journal") => Ok(true),
+        Some(_) => {
+            let detail = "`source`: must be `catalogue` or `journal`";
+            Err(Problem::new(Kind::BAD_PARAMETER, detail))
+        }
+    }
+}
+
+fn depth(query: &Query) -> Result<Depth, Problem> {
+    match query.text("depth") {
+        None | Some("sample") => Ok(Depth::Sample),
+        Some("all") => Ok(Depth::All),
+        Some(_) => {
+            let detail = "`depth`: must be `sample` or `all`";
+            Err(Problem::new(Kind::BAD_PARAMETER, detail))
+        }
+    }
+}
+
+fn unavailable(error: Unavailable) -> Problem {
+    Problem::unavailable(&error, error.to_string())
 }
 
 async fn resume(State(operate): State<Operate>, request: Request) -> Result<Response, Problem> {
@@ -200,6 +280,11 @@ async fn resend(State(operate): State<Operate>, request: Request) -> Result<Resp
     done(Done::Accepted(operate.resend(&fields.log()?, fields.seq()?).await?))
 }
 
+async fn raise(State(operate): State<Operate>, request: Request) -> Result<Response, Problem> {
+    let fields = Fields::parse(&body::read(request).await?, &["log"])?;
+    done(operate.raise(&fields.log()?).await?)
+}
+
 /// A view is parked at one entry, which a caller does not choose.
 fn alone(fields: &Fields) -> Result<(), Problem> {
     match ["seq", "identity"].into_iter().find(|field| fields.get(field).is_some()) {
@@ -213,12 +298,14 @@ fn alone(fields: &Fields) -> Result<(), Problem> {
 }
 
 fn done(done: Done) -> Result<Response, Problem> {
-    let (done, receipt) = match done {
+    let (done, position) = match done {
         Done::Begun => ("begun", None),
         Done::Removed => ("removed", None),
-        Done::Accepted(receipt) => ("accepted", Some(receipt)),
+        Done::Accepted(Receipt { log, seq }) => ("accepted", Some((log, seq))),
+        Done::Raised { log, to } => ("raised", Some((log, to))),
+        Done::Fits => ("fits", None),
     };
-    let (log, seq) = receipt.map(|Receipt { log, seq }| (log, seq)).unzip();
+    let (log, seq) = position.unzip();
     json::answer(StatusCode::OK, &DoneJson { done, log, seq })
 }
 
@@ -234,6 +321,9 @@ impl From<OperateError> for Problem {
             | OperateError::Unfit(_)
             | OperateError::NotFaulted { .. }
             | OperateError::Unreadable { .. } => Kind::CANNOT_GO_ON,
+            OperateError::NoPosition(_) => {
+                return Self::new(Kind::BAD_PARAMETER, format!("`after`: {error}"));
+            }
             OperateError::NoReason => {
                 return Self::new(Kind::MISSING_FIELD, format!("`reason`: {error}"));
             }

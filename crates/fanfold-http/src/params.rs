@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use fanfold::host::limits::{COMMAND_ID_END, SEQ_END};
 use fanfold::{CommandId, LogId, Name, Origin, Partition, RowKey, Seq, ServiceName};
+use fanfold_pipeline::ports::CataloguePosition;
 use percent_encoding::percent_decode_str;
 
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
@@ -106,6 +107,11 @@ impl Query {
         Ok(self.number("wait", 0, most)?.unwrap_or(0))
     }
 
+    /// The value of `wait`, in milliseconds, or `most`, which is the most that it may be.
+    pub(crate) fn wait_ms_or_most(&self, most: u64) -> Result<u64, Problem> {
+        Ok(self.number("wait", 0, most)?.unwrap_or(most))
+    }
+
     /// The value of `limit`, or [`PAGE_DEFAULT`].
     pub(crate) fn limit(&self) -> Result<usize, Problem> {
         Ok(self.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT) as usize)
@@ -171,7 +177,8 @@ impl Query {
     }
 }
 
-fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Problem> {
+/// The number that the value of `name` is.
+pub(crate) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let value = if digits { text.parse().ok() } else { None };
     value
@@ -179,7 +186,8 @@ fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Problem>
         .ok_or_else(|| bad(name, &format!("must be an integer from {least} to {most}")))
 }
 
-fn bad(name: &str, why: &str) -> Problem {
+/// The problem of a parameter with a bad value.
+pub(crate) fn bad(name: &str, why: &str) -> Problem {
     Problem::new(Kind::BAD_PARAMETER, format!("`{name}`: {why}"))
 }
 
@@ -190,6 +198,23 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
     };
     let detail = format!("`{name}`: unknown parameter, {known}");
     Problem::new(Kind::UNKNOWN_PARAMETER, detail)
+}
+
+/// A position in the catalogue as callers get it.
+pub(crate) fn token(CataloguePosition { bucket, log }: &CataloguePosition) -> String {
+    log.as_ref().map_or_else(|| bucket.to_string(), |log| format!("{bucket}:{log}"))
+}
+
+/// The position that a caller gives back in `after`.
+pub(crate) fn position(token: &str) -> Result<CataloguePosition, Problem> {
+    let (bucket, log) = match token.split_once(':') {
+        Some((bucket, log)) => (bucket, Some(log.parse())),
+        None => (token, None),
+    };
+    match (bucket.parse(), log.transpose()) {
+        (Ok(bucket), Ok(log)) => Ok(CataloguePosition { bucket, log }),
+        _ => Err(bad("after", "must be the `next` of the page before, unchanged")),
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ macro_rules! kinds {
     };
 }
 
+/// What every problem's `type` begins with.
+const URN: &str = "urn:fanfold:problem:";
+
 kinds! {
     NOT_UTF8 = BAD_REQUEST "not-utf8" "The request is not UTF-8";
     NOT_JSON = BAD_REQUEST "not-json" "The request is not JSON";
@@ -97,7 +100,9 @@ kinds! {
     THROTTLED = TOO_MANY_REQUESTS "throttled" "Too many requests at once";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "The host failed";
     NOT_ADMITTING = SERVICE_UNAVAILABLE "not-admitting" "No commands are admitted now";
+    NOT_READY = SERVICE_UNAVAILABLE "not-ready" "The host is not ready";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
+    STOPPING = SERVICE_UNAVAILABLE "stopping" "The host stops";
     DISK_FULL = SERVICE_UNAVAILABLE "disk-full" "The disk is full";
     UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "A table does not answer";
     REFUSED = SERVICE_UNAVAILABLE "refused" "A table refuses the call";
@@ -132,6 +137,11 @@ impl Problem {
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// The last part of its `type`, such as `not-json`.
+    pub(crate) fn slug(&self) -> &'static str {
+        self.urn.strip_prefix(URN).unwrap_or(self.urn)
     }
 
     /// The HTTP status of the answer.

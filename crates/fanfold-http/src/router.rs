@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use fanfold_pipeline::doctor::Doctor;
+use fanfold_pipeline::operate::Operate;
 use futures::FutureExt;
 
 use crate::problem::{Kind, Problem};
-use crate::{Api, commands, describe, json, logs, metrics, views};
+use crate::{Api, commands, describe, json, logs, metrics, operate, views};
 
 const COMMAND: &str = "/command";
 const COMMANDS: &str = "/commands";
+const LOGS: &str = "/logs";
 const ENTRIES: &str = "/logs/{service}/{partition}";
 const ENTRY: &str = "/logs/{service}/{partition}/{seq}";
 const VIEWS: &str = "/views";
@@ -24,11 +27,14 @@ const ROWS: &str = "/views/{view}/{service}/{partition}";
 // Clients encode a slash in a row's key as `%2F`. Some proxies decode it, so it is also taken as `/`.
 const ROW: &str = "/views/{view}/{service}/{partition}/{*row}";
 const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
 const METRICS: &str = "/metrics";
 const OPENAPI: &str = "/openapi.json";
 const ASYNCAPI: &str = "/asyncapi.json";
-const PATHS: [&str; 11] =
-    [COMMAND, COMMANDS, ENTRIES, ENTRY, VIEWS, ROWS, ROW, HEALTHZ, METRICS, OPENAPI, ASYNCAPI];
+const PATHS: [&str; 13] = [
+    COMMAND, COMMANDS, LOGS, ENTRIES, ENTRY, VIEWS, ROWS, ROW, HEALTHZ, READYZ, METRICS, OPENAPI,
+    ASYNCAPI,
+];
 
 /// The router of the whole API.
 pub fn router(api: Api) -> Router {
@@ -42,12 +48,14 @@ pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
     let api = Arc::new(api);
     more.route(COMMAND, post(commands::one))
         .route(COMMANDS, post(commands::many))
+        .route(LOGS, get(logs::logs))
         .route(ENTRIES, get(logs::entries))
         .route(ENTRY, get(logs::entry))
         .route(VIEWS, get(views::served))
         .route(ROWS, get(views::rows))
         .route(ROW, get(views::row))
         .route(HEALTHZ, get(healthz))
+        .route(READYZ, get(readyz))
         .route(METRICS, get(show_metrics))
         .route(OPENAPI, get(describe::show_openapi))
         .route(ASYNCAPI, get(describe::show_asyncapi))
@@ -56,6 +64,14 @@ pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
         .layer(from_fn(catch_panics))
         .layer(from_fn_with_state(api.clone(), count))
         .with_state(api)
+}
+
+/// The router of the routes of operators alone, for a host that has no API.
+pub fn operators_alone(operate: Operate, doctor: Doctor) -> Router {
+    operate::operators(operate, doctor)
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(catch_panics))
 }
 
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -90,12 +106,23 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     Problem::new(Kind::METHOD_NOT_ALLOWED, detail).into_response()
 }
 
-async fn healthz() -> Result<Response, Problem> {
+/// Answers `GET /healthz`: the process runs. For hosts that have no API yet, too.
+pub async fn healthz() -> Result<Response, Problem> {
     json::answer(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
 }
 
-async fn show_metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, Problem> {
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode()?))
+/// A router that is served is ready. A host that listens earlier, or longer, answers in its place.
+async fn readyz() -> Result<Response, Problem> {
+    json::answer(StatusCode::OK, &serde_json::json!({ "status": "ready" }))
+}
+
+async fn show_metrics(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Problem> {
+    let format = metrics::Format::asked_by(&headers);
+    let about = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+    Ok((about, api.metrics.encode(format)?))
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use fanfold_aws::events::{http_request, http_response};
 use fanfold_http::problem::{Kind, Problem};
-use fanfold_http::{Api, router};
+use fanfold_http::{Api, operators_alone, router};
+use fanfold_pipeline::arrivals::WhileArriving;
+use fanfold_pipeline::doctor::Doctor;
+use fanfold_pipeline::operate::Operate;
 use fanfold_pipeline::ports::Env;
 use tokio::time::timeout;
 use tower::ServiceExt;
@@ -27,24 +31,45 @@ const ANSWER_MS: u64 = 100;
 /// Seconds after which a client should try again if the tables took too long. Source: our choice.
 const RETRY_AFTER_S: u64 = 5;
 
-/// The router as a Lambda, whose event source is an HTTP API.
+/// A router as a Lambda, whose event source is an HTTP API.
 pub struct ApiHandler {
     router: Router,
     env: Arc<dyn Env>,
+    admission: Option<Arc<WhileArriving>>,
 }
 
 impl ApiHandler {
     /// A handler that serves the router's routes except `/metrics`.
     pub fn new(api: Api, env: Arc<dyn Env>) -> Self {
         let router = Router::new().route("/metrics", any(no_metrics)).fallback_service(router(api));
-        Self { router, env }
+        Self { router, env, admission: None }
+    }
+
+    /// A handler that serves the routes of operators.
+    pub fn of_operators(operate: Operate, doctor: Doctor, env: Arc<dyn Env>) -> Self {
+        Self { router: operators_alone(operate, doctor), env, admission: None }
+    }
+
+    /// Keeps up to date whether the router's ingest admits commands.
+    #[must_use]
+    pub fn with_admission(self, admission: Option<Arc<WhileArriving>>) -> Self {
+        Self { admission, ..self }
     }
 
     /// The router's answer, or 503 if the time is over. If the invocation failed instead, API Gateway
     /// would answer 500.
     async fn route(&self, request: axum::extract::Request, budget: Budget) -> Response {
         let left_ms = budget.end.since_ms(self.env.now()).saturating_sub(ANSWER_MS);
-        let answered = self.router.clone().oneshot(request);
+        let router = self.router.clone();
+        let answered = async {
+            // Only commands are refused.
+            if let Some(admission) =
+                self.admission.as_ref().filter(|_| *request.method() == Method::POST)
+            {
+                admission.refresh().await;
+            }
+            router.oneshot(request).await
+        };
         match timeout(Duration::from_millis(left_ms), answered).await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -88,7 +113,7 @@ mod tests {
     async fn a_request_that_takes_too_long_is_answered_with_503_in_time() {
         let minute = || tokio::time::sleep(Duration::from_secs(60));
         let router = Router::new().route("/", get(minute));
-        let handler = ApiHandler { router, env: Arc::new(SystemEnv) };
+        let handler = ApiHandler { router, env: Arc::new(SystemEnv), admission: None };
         let budget = Budget::of(SystemEnv.now(), SystemEnv.now().plus_ms(400));
         let response = handler.route(Request::new(Body::empty()), budget).await;
         assert!(SystemEnv.now() < budget.end, "no time is left to answer");

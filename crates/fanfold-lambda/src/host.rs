@@ -12,6 +12,7 @@ use fanfold_aws::names::Tables;
 use fanfold_aws::{Aws, SystemEnv};
 use fanfold_pipeline::panics;
 use fanfold_pipeline::ports::{Env, Unavailable};
+use fanfold_pipeline::telemetry::Telemetry;
 use futures::FutureExt;
 use lambda_runtime::layers::TracingLayer;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
@@ -39,6 +40,8 @@ pub(crate) struct Context<S> {
     pub(crate) aws: Aws,
     pub(crate) tables: Tables,
     pub(crate) env: Arc<dyn Env>,
+    /// Where its stages measure; each invocation's figures are in its metrics.
+    pub(crate) telemetry: Arc<Telemetry>,
     /// The values that the Lambda has read from its environment variables.
     pub(crate) settings: S,
 }
@@ -84,8 +87,11 @@ fn start<S, H: Handler + 'static>(
         let aws = Aws::of_environment();
         aws.deadline.set_in(Duration::from_millis(WARM_MS));
         let of = Dimensions { stack: tables.stack().to_owned(), service: service.to_owned() };
-        let context = Context { aws: aws.clone(), tables, env: env.clone(), settings };
-        let host = Arc::new(Host { handler: make(context).await, aws, env, of });
+        let telemetry = Arc::new(Telemetry::new());
+        let (measured, own_env) = (telemetry.clone(), env.clone());
+        let context =
+            Context { aws: aws.clone(), tables, env: own_env, telemetry: measured, settings };
+        let host = Arc::new(Host { handler: make(context).await, aws, env, of, telemetry });
         let handle = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
             let host = host.clone();
             async move {
@@ -132,6 +138,7 @@ struct Host<H> {
     aws: Aws,
     env: Arc<dyn Env>,
     of: Dimensions,
+    telemetry: Arc<Telemetry>,
 }
 
 /// The result of an invocation.
@@ -155,6 +162,7 @@ impl<H: Handler> Host<H> {
         // Single requests of the API get no line, which would cost more than many of them. A failed
         // invocation gets one, since it is retried and spends units each time.
         let line = (answer.is_err() || !metrics.is_empty()).then(|| {
+            metrics.of_figures(&self.telemetry.take());
             let used = (self.aws.meter.snapshot() - &before).total();
             metrics.of_service(READ_UNITS, used.read);
             metrics.of_service(WRITE_UNITS, used.write + used.conflicts);

@@ -15,11 +15,12 @@ const VIEW: &str = "view:";
 type Named = (&'static str, fn() -> Role);
 
 /// The roles that need the app's services.
-const OF_SERVICES: [Named; 4] = [
+const OF_SERVICES: [Named; 5] = [
     ("api", || Role::Api),
     ("relay", || Role::Relay),
     ("processor", || Role::Processor),
     ("sweep", || Role::Sweep),
+    ("operate", || Role::Operate),
 ];
 
 /// A function of an app.
@@ -28,6 +29,7 @@ pub(crate) enum Role {
     Relay,
     Processor,
     Sweep,
+    Operate,
     View(Arc<dyn AnyView>),
 }
 
@@ -73,6 +75,7 @@ mod tests {
             Ok(Role::Relay) => Ok("relay"),
             Ok(Role::Processor) => Ok("processor"),
             Ok(Role::Sweep) => Ok("sweep"),
+            Ok(Role::Operate) => Ok("operate"),
             Ok(Role::View(view)) => Ok(view.name()),
             Err(error) => Err(error.0.join("; ")),
         }
@@ -80,12 +83,12 @@ mod tests {
 
     #[test]
     fn a_role_names_a_function_of_the_app() {
-        for role in ["api", "relay", "processor", "sweep"] {
+        for role in ["api", "relay", "processor", "sweep", "operate"] {
             assert_eq!(read(Some(role)), Ok(role));
         }
         assert_eq!(read(Some("view:totals")), Ok("totals"));
-        let roles = "roles `api`, `relay`, `processor`, `sweep`, `view:balances`, \
-                     `view:statement`, `view:totals`";
+        let roles = "roles `api`, `relay`, `processor`, `sweep`, `operate`, \
+                     `view:balances`, `view:statement`, `view:totals`";
         for missing in [None, Some("")] {
             let what = "FANFOLD_ROLE is missing: set it to one of the app `ledger`'s";
             assert_eq!(read(missing), Err(format!("{what} {roles}")));
@@ -100,7 +103,7 @@ mod tests {
     fn an_app_without_services_has_only_views() {
         let app = App::named("more").view::<Totals>().build().expect("an app of a view");
         assert_eq!(read_of(Some("view:totals"), &app), Ok("totals"));
-        for role in ["api", "relay", "processor", "sweep"] {
+        for role in ["api", "relay", "processor", "sweep", "operate"] {
             let what = "but the app `more` has only the roles `view:totals`";
             let expected = Err(format!("FANFOLD_ROLE is `{role}`, {what}"));
             assert_eq!(read_of(Some(role), &app), expected);

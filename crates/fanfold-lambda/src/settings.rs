@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use fanfold_aws::names::{
-    CANARIES, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, STREAM, TABLES, TOPICS, Tables, WAIT_MS_MAX,
+    ADMISSION_HOURS_MAX, CANARIES, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, STREAM, TABLES,
+    TOPICS, Tables, WAIT_MS_MAX,
 };
 use fanfold_http::limits;
 use tracing_subscriber::filter::Targets;
@@ -15,6 +16,13 @@ const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The most canaries. Source: more canaries than the stream has shards show nothing more, and few
 /// streams have a hundred.
 const CANARIES_MAX: usize = 100;
+/// Canaries by default. Source: our choice. A small table has about four parts, and each may have a shard of its stream.
+const CANARIES_DEFAULT: usize = 4;
+/// For how many hours commands may not arrive before new ones are refused, by default. Source: our choice, a quarter of
+/// the 24 hours after which a table's stream forgets them. The alarms ring after five minutes and after one hour.
+const ADMISSION_HOURS_DEFAULT: usize = 6;
+/// The most such hours. Source: four hours before a table's stream forgets.
+const ADMISSION_HOURS_MOST: usize = 20;
 /// Logs that a run of a sweep visits by default. Source: 15,000 logs are then visited once an hour, at
 /// the cost in `infra/operate.md`.
 const LOGS_PER_SWEEP_DEFAULT: usize = 250;
@@ -88,9 +96,15 @@ impl<'a> EnvVars<'a> {
         self.number(WAIT_MS_MAX, "a number of milliseconds", default, 0..=most) as u64
     }
 
-    /// The number of canaries; 1 by default.
+    /// The number of canaries; 4 by default.
     pub fn canaries(&mut self) -> usize {
-        self.number(CANARIES, "a number of canaries", 1, 0..=CANARIES_MAX)
+        self.number(CANARIES, "a number of canaries", CANARIES_DEFAULT, 0..=CANARIES_MAX)
+    }
+
+    /// For how long commands may not arrive before new ones are refused, in milliseconds; 6 hours by default.
+    pub fn admission_ms_max(&mut self) -> u64 {
+        let (default, range) = (ADMISSION_HOURS_DEFAULT, 1..=ADMISSION_HOURS_MOST);
+        self.number(ADMISSION_HOURS_MAX, "a number of hours", default, range) as u64 * 3_600_000
     }
 
     /// The number of logs that a run of a sweep visits; 250 by default.

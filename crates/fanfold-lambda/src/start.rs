@@ -6,20 +6,24 @@ use std::sync::Arc;
 use fanfold::host::body::announced::Announcement;
 use fanfold::host::canary::Canary;
 use fanfold::view::AnyView;
-use fanfold::{App, AppError, Service, Services, StateKey};
+use fanfold::{App, AppError, Service, Services, StateKey, Views};
 use fanfold_aws::dynamo::{
-    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition,
+    DynamoArrivals, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition,
     DynamoViewRegistry, DynamoViewTable,
 };
-use fanfold_aws::names::ROLE;
+use fanfold_aws::names::{ROLE, Tables};
 use fanfold_aws::{
-    KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue, StreamOrder,
+    Aws, KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue,
+    StreamOrder, spread_canaries,
 };
-use fanfold_http::{Api, Described, Metrics};
+use fanfold_http::{Api, Described, Metrics, Streams};
 use fanfold_pipeline::Others;
+use fanfold_pipeline::arrivals::WhileArriving;
+use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
+use fanfold_pipeline::operate::{Operate, OperatePorts, OperatedViews};
 use fanfold_pipeline::packing::PackingTopic;
-use fanfold_pipeline::ports::{Commands, State, ViewRegistry, ViewTable};
+use fanfold_pipeline::ports::{Admission, Commands, State, ViewRegistry, ViewTable};
 use fanfold_pipeline::process::{Processor, ProcessorPorts};
 use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::{ReadPorts, Reads, ServedView, ServedViews};
@@ -63,6 +67,7 @@ pub fn main(app: Result<App, AppError>) -> ExitCode {
         Role::Relay => relay(),
         Role::Processor => processor(app.services().clone()),
         Role::Sweep => sweep(),
+        Role::Operate => operate(app.services().clone(), app.views().clone()),
         Role::View(view) => self::view(view),
     }
 }
@@ -73,8 +78,9 @@ fn api(app: App) -> ExitCode {
     let described = Described::new(app);
     run(
         "api",
-        |environment| environment.wait_ms_max(),
-        async |Context { aws, tables, env, settings: wait_ms_max }| {
+        |of| (of.wait_ms_max(), of.admission_ms_max(), of.canaries()),
+        async |Context { aws, tables, env, settings, .. }| {
+            let (wait_ms_max, admission_ms_max, canaries) = settings;
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             warm_commands(&commands).await;
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
@@ -83,20 +89,21 @@ fn api(app: App) -> ExitCode {
                 ServedView::new(&**view, Arc::new(table))
             });
             let registry = Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
-            let (opener, of_stack) = (aws.clone(), tables.clone());
-            // No other table: the name is what a view's function has written.
-            let open = move |view: &str, of: &Announcement| -> Option<Arc<dyn ViewTable>> {
-                let is_its = of.table == of_stack.view(view, of.version);
-                is_its.then(|| Arc::new(DynamoViewTable::new(&opener, &of.table)) as _)
-            };
+            let open = announced(&aws, &tables);
+            let open = Box::new(move |view: &str, of: &Announcement| Some(open(view, of)? as _));
             let served = ServedViews::new(own);
-            let served = served.with_announced(registry, Box::new(open), env.clone());
+            let served = served.with_announced(registry, open, env.clone());
             let waits = PollingWaits::new(journal.clone(), env.clone());
-            let ports = IngestPorts {
-                commands: commands.clone(),
-                admission: Arc::new(OpenAdmission),
-                env: env.clone(),
+            let arrivals = Arc::new(DynamoArrivals::new(&aws, tables.state()));
+            let admission = Arc::new(WhileArriving::new(arrivals, env.clone(), admission_ms_max));
+            // Without canaries the time that is stored is that of an earlier deployment.
+            let admission = (canaries > 0).then_some(admission);
+            let admits: Arc<dyn Admission> = match admission.clone() {
+                Some(admission) => admission,
+                None => Arc::new(OpenAdmission),
             };
+            let ports =
+                IngestPorts { commands: commands.clone(), admission: admits, env: env.clone() };
             let ingest = Ingest::new(ports, services.clone()).with_appends_at_once(APPENDS_AT_ONCE);
             let ports = ReadPorts {
                 commands,
@@ -107,8 +114,16 @@ fn api(app: App) -> ExitCode {
             };
             let reads = Reads::new(ports, served, services);
             let metrics = Metrics::new();
-            let api = Api { ingest, reads, metrics, wait_ms_max, described };
-            ApiHandler::new(api, env)
+            let api = Api {
+                ingest,
+                reads,
+                metrics,
+                wait_ms_max,
+                // API Gateway passes an answer on only when it is whole.
+                streams: Streams::Whole,
+                described,
+            };
+            ApiHandler::new(api, env).with_admission(admission)
         },
     )
 }
@@ -119,11 +134,11 @@ fn relay() -> ExitCode {
         "relay",
         |environment| environment.stream(),
         async |context| {
-            let Context { aws, env, settings: stream, .. } = context;
+            let Context { aws, env, telemetry, settings: stream, .. } = context;
             // This call also opens the connection.
             StreamOrder::new(&aws, &stream).check().await;
             let stream = Arc::new(KinesisStream::new(&aws, stream));
-            RelayHandler(Relay::new(RelayPorts { stream, env }))
+            RelayHandler(Relay::new(RelayPorts { stream, env }).with_telemetry(Some(telemetry)))
         },
     )
 }
@@ -133,7 +148,8 @@ fn relay() -> ExitCode {
 fn processor(services: Services) -> ExitCode {
     let read = |of: &mut EnvVars<'_>| (of.stream(), of.topics(), of.cache_bytes());
     run("processor", read, async |context| {
-        let Context { aws, tables, env, settings: (stream, topics, cache_bytes) } = context;
+        let Context { aws, tables, env, telemetry, settings } = context;
+        let (stream, topics, cache_bytes) = settings;
         let state = Arc::new(DynamoState::new(&aws, tables.state()));
         if let Some(log) = Canary::log(0) {
             report_warm("state table", state.get(&log, &[StateKey::head(1)]).await.map(|_| ()));
@@ -155,7 +171,7 @@ fn processor(services: Services) -> ExitCode {
             Some(_) => Processor::new(ports, services).with_canaries_published(),
             None => Processor::new(ports, services.with::<Canary>()),
         };
-        let processor = processor.among(OTHERS);
+        let processor = processor.among(OTHERS).with_telemetry(Some(telemetry));
         ProcessorHandler(processor.with_cache_bytes(cache_bytes))
     })
 }
@@ -167,7 +183,8 @@ fn view(view: Arc<dyn AnyView>) -> ExitCode {
         &service,
         |of| (of.dead_letters(), of.queue(), of.logs_per_sweep()),
         async |context| {
-            let Context { aws, tables, env, settings: (dead_letters, queue, logs) } = context;
+            let Context { aws, tables, env, telemetry, settings } = context;
+            let (dead_letters, queue, logs) = settings;
             let name = tables.view(view.name(), view.version());
             let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));
             let registry: Arc<dyn ViewRegistry> =
@@ -183,11 +200,13 @@ fn view(view: Arc<dyn AnyView>) -> ExitCode {
             // A refused announcement is repeated, and fails, in every invocation.
             let ((), _) = tokio::join!(warm, announcer.announce());
             let journal = Arc::new(DynamoJournal::new(&aws, tables.journal()));
-            let ports = ProjectorPorts { table, journal, env };
-            let projector = Arc::new(Projector::new(view, ports).among(OTHERS));
+            let ports = ProjectorPorts { table: table.clone(), journal, env };
+            let parked = table;
+            let projector = Projector::new(view, ports).among(OTHERS);
+            let projector = Arc::new(projector.with_telemetry(Some(&*telemetry)));
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             let dead_letters = Arc::new(SqsDeadLetters::new(&aws, dead_letters));
-            let ports = ViewSweepPorts { commands, dead_letters };
+            let ports = ViewSweepPorts { commands, parked, dead_letters };
             let sweep = ViewSweep::new(projector.clone(), ports);
             let position = Arc::new(DynamoSweepPosition::new(&aws, name));
             let queue = queue.map(|url| SqsQueue::new(&aws, url));
@@ -203,7 +222,7 @@ fn sweep() -> ExitCode {
         (environment.stream(), environment.canaries(), environment.logs_per_sweep())
     };
     run("sweep", read, async |context| {
-        let Context { aws, tables, env, settings: (stream, canaries, logs) } = context;
+        let Context { aws, tables, env, settings: (stream, canaries, logs), .. } = context;
         let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
         warm_commands(&commands).await;
         let ports = SweepPorts {
@@ -215,10 +234,53 @@ fn sweep() -> ExitCode {
         };
         let services = Services::new().with::<Canary>();
         let ingest = IngestPorts { commands, admission: Arc::new(OpenAdmission), env };
-        let sweep = Sweep::new(ports).with_canaries(Ingest::new(ingest, services), canaries);
+        let arrivals = Arc::new(DynamoArrivals::new(&aws, tables.state()));
+        let (ingest, canaries) = (Ingest::new(ingest, services), spread_canaries(canaries));
+        let sweep = Sweep::new(ports).with_canaries(ingest, canaries, arrivals);
         let position = Arc::new(DynamoSweepPosition::new(&aws, tables.state()));
         SweepHandler::new(sweep, logs, position).with_order_of(StreamOrder::new(&aws, stream))
     })
+}
+
+/// Runs the routes of operators, which need more rights than the API has.
+fn operate(services: Services, views: Views) -> ExitCode {
+    run(
+        "operate",
+        |environment| environment.stream(),
+        async |Context { aws, tables, env, settings: stream, .. }| {
+            let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
+            warm_commands(&commands).await;
+            let registry = Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
+            let open = announced(&aws, &tables);
+            let open = Arc::new(move |view: &str, of: &Announcement| Some(open(view, of)? as _));
+            let ports = OperatePorts {
+                commands: commands.clone(),
+                journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
+                state: Arc::new(DynamoState::new(&aws, tables.state())),
+                parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
+                stream: Arc::new(KinesisStream::new(&aws, stream)),
+                views: OperatedViews::Announced { registry, open },
+                env: env.clone(),
+            };
+            let doctor = Doctor::new(ports.clone(), services.clone(), views);
+            let admission = Arc::new(OpenAdmission);
+            let ingest = IngestPorts { commands, admission, env: env.clone() };
+            let operate = Operate::new(ports, Ingest::new(ingest, services));
+            ApiHandler::of_operators(operate, doctor, env)
+        },
+    )
+}
+
+/// Opens the table of an announced view. No other table: its name is what a view's function has written.
+fn announced(
+    aws: &Aws,
+    tables: &Tables,
+) -> impl Fn(&str, &Announcement) -> Option<Arc<DynamoViewTable>> + Send + Sync + use<> {
+    let (aws, tables) = (aws.clone(), tables.clone());
+    move |view, of| {
+        let is_its = of.table == tables.view(view, of.version);
+        is_its.then(|| Arc::new(DynamoViewTable::new(&aws, &of.table)))
+    }
 }
 
 async fn warm_commands(commands: &DynamoCommands) {

@@ -60,7 +60,7 @@ impl Handler for SweepHandler {
         metrics.of_stack(FAILED, report.failed.len() as f64);
         metrics.of_stack(WAITING, report.waiting as f64);
         for reason in Reason::ALL {
-            let logs = report.waiting_for.get(&reason).copied().unwrap_or_default();
+            let logs = report.parked.get(&reason).copied().unwrap_or_default();
             metrics.of_stack(waiting_for(reason), logs as f64);
         }
         metrics.of_stack(RESENT, report.resent.len() as f64);
@@ -75,7 +75,7 @@ impl Handler for SweepHandler {
             "resent": report.resent,
             "failed": report.failed,
             "waiting": report.waiting,
-            "waiting_for": report.waiting_for,
+            "parked": report.parked,
             "attempted": report.with_ended_lease,
             "standstill_ms_max": report.standstill_ms_max,
             "canary_age_ms_max": report.canary_age_ms_max,

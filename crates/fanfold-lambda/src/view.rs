@@ -196,7 +196,8 @@ impl ViewHandler {
         metrics.of_stack(VIEW_BEHIND, report.caught_up.len() as f64);
         metrics.of_stack(VIEW_FAILED, report.failed.len() as f64);
         metrics.of_stack(VIEW_UNDER_WAY, report.under_way as f64);
-        metrics.of_stack(VIEW_PARKED, report.parked as f64);
+        metrics.of_stack(VIEW_PARKED, report.parked.len() as f64);
+        metrics.of_service(VIEW_PARKED, report.parked.len() as f64);
         metrics.of_stack(VIEW_DELIVERED, report.delivered as f64);
         metrics.of_stack(VIEW_UNDELIVERED, report.undelivered as f64);
         metrics.of_service(VIEW_LOGS, report.logs as f64);
@@ -206,7 +207,7 @@ impl ViewHandler {
             "behind": report.caught_up.len(),
             "failed": report.failed.len(),
             "under_way": report.under_way,
-            "parked": report.parked,
+            "parked": report.parked.len(),
             "delivered": report.delivered,
             "undelivered": report.undelivered,
         });

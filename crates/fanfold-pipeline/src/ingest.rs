@@ -18,6 +18,7 @@ use crate::backoff::Backoff;
 use crate::ports::{
     Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable,
 };
+use crate::telemetry::Telemetry;
 
 /// Together under a second, because a client waits for its answer.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 20, longest_ms: 320 };
@@ -39,6 +40,7 @@ pub struct Ingest {
     ports: IngestPorts,
     services: Services,
     appends_at_once: usize,
+    telemetry: Option<Arc<Telemetry>>,
 }
 
 /// The proof that a command was accepted. Its caller can wait for it in the log or in a view.
@@ -78,7 +80,7 @@ pub enum IngestError {
 impl Ingest {
     /// `services` are the services that this host accepts commands for.
     pub fn new(ports: IngestPorts, services: Services) -> Self {
-        Self { ports, services, appends_at_once: usize::MAX }
+        Self { ports, services, appends_at_once: usize::MAX, telemetry: None }
     }
 
     /// Appends to at most so many logs at the same time, instead of to all logs of a request. For
@@ -89,8 +91,16 @@ impl Ingest {
         self
     }
 
+    /// Measures into `telemetry`; `None`: nothing.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Option<Arc<Telemetry>>) -> Self {
+        self.telemetry = telemetry;
+        self
+    }
+
     /// Accepts requests, each as JSON. One answer per request, in order.
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
+        let began = self.telemetry.as_ref().map(|_| self.ports.env.now());
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];
         let mut groups: Vec<(LogId, Vec<(usize, Command)>)> = Vec::new();
         // Admission is asked once per log, so that no command overtakes a refused one of its log.
@@ -119,6 +129,10 @@ impl Ingest {
         let pace = Pace::of(self.appends_at_once.min(groups.len()));
         let appends = groups.into_iter().map(|(log, group)| self.append_group(log, group));
         at_once(pace, appends, |group| {
+            if let (Some(telemetry), Some(began)) = (&self.telemetry, began) {
+                let accepted = group.iter().filter(|(_, answer)| answer.is_ok()).count();
+                telemetry.accepted(began, self.ports.env.now(), accepted as u64);
+            }
             for (index, answer) in group {
                 answers[index] = Some(answer);
             }

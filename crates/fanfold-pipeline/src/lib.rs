@@ -5,8 +5,10 @@
 //! 3. [`process`] decides commands, appends their entries to the journal and publishes the commits.
 //! 4. [`project`] folds commits into the rows of a view.
 //!
-//! [`sweep`] finds logs that stand still; [`operate`] is what operators do; [`announce`] makes a view known; [`read`] answers callers; [`packing`] publishes commits
-//! as messages; [`panics`] lets hosts log panics; [`wiring`] connects the stages to their ports.
+//! [`sweep`] finds logs that stand still; [`arrivals`] bounds what an outage can lose; [`operate`] is what operators do,
+//! [`doctor`] what they look at; [`announce`] makes a view known; [`read`] answers callers; [`packing`] publishes commits as
+//! messages; [`telemetry`] is what the stages measure; [`panics`] lets hosts log panics; [`build`] names the program;
+//! [`wiring`] connects the stages to their ports.
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
 //! resumes from its own checkpoint. (The sweeps do use stages: ingest for canaries, and a view's
@@ -14,13 +16,17 @@
 //! randomness and sleep reach them through the port [`Env`](ports::Env). No task outlives a call.
 
 pub mod announce;
+pub mod arrivals;
 mod at_once;
 mod backoff;
 mod breach;
+pub mod build;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod doctor;
 pub mod ingest;
 mod leases;
+pub mod metrics;
 pub mod operate;
 pub mod packing;
 pub mod panics;
@@ -31,6 +37,7 @@ pub mod project;
 pub mod read;
 pub mod relay;
 pub mod sweep;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wiring;

@@ -12,7 +12,13 @@
 //! | a seq whose command never came | – | its entry becomes `lost` |
 //! | a view that is parked for a log | it tries its next entry again | it goes on behind that entry |
 //!
+//! They also [raise](Operate::raise) a slot that is behind its log's tail.
+//!
 //! An action that fails half-way leaves the item parked, and can be repeated.
+
+mod error;
+mod slots;
+mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,12 +32,15 @@ use fanfold::host::limits::MESSAGE_BYTES_MAX;
 use fanfold::host::position::CommandId;
 use fanfold::{Command, Entry, LogId, Origin, Seq, Time, with_causes};
 
-use crate::ingest::{Ingest, IngestError, Receipt};
+use crate::ingest::{Ingest, Receipt};
 use crate::parked_pages::ParkedPages;
 use crate::ports::{
-    CommandStream, Commands, Cursor, Env, Journal, OperatorParked, OperatorView, ParkedItem,
-    ParkedPosition, ParkedView, StreamRecord, Unavailable,
+    CommandStream, Cursor, Env, OperatorCommands, OperatorJournal, OperatorParked, OperatorView,
+    ParkedItem, ParkedPosition, ParkedView, State, StreamRecord, Unavailable,
 };
+
+pub use error::OperateError;
+pub use views::{OpenOperated, OperatedViews};
 
 /// The most items that one list reads. Source: the port's pages.
 pub const LIST_MAX: usize = 1_000;
@@ -43,15 +52,17 @@ const PER_READ: usize = 8;
 #[derive(Clone)]
 pub struct OperatePorts {
     /// The slots.
-    pub commands: Arc<dyn Commands>,
+    pub commands: Arc<dyn OperatorCommands>,
     /// The journal.
-    pub journal: Arc<dyn Journal>,
+    pub journal: Arc<dyn OperatorJournal>,
+    /// Heads and documents.
+    pub state: Arc<dyn State>,
     /// What is parked, of all logs.
     pub parked: Arc<dyn OperatorParked>,
     /// Where nudges go.
     pub stream: Arc<dyn CommandStream>,
-    /// The tables of the views, by the views' names.
-    pub views: BTreeMap<String, Arc<dyn OperatorView>>,
+    /// The tables of the views.
+    pub views: OperatedViews,
     /// Time.
     pub env: Arc<dyn Env>,
 }
@@ -119,94 +130,15 @@ pub enum Done {
     Accepted(Receipt),
     /// It waits no longer.
     Removed,
-}
-
-/// Why an action was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum OperateError {
-    /// The host has no such view.
-    #[error("there is no view `{0}` here")]
-    UnknownView(String),
-    /// Nothing waits there.
-    #[error("nothing waits at seq {seq} of {log}{}", ending(.hint))]
-    NothingWaits {
+    /// The log's slot was raised to the journal's tail.
+    Raised {
         /// The log.
         log: LogId,
-        /// The seq.
-        seq: Seq,
-        /// What there is instead.
-        hint: Option<String>,
+        /// The tail.
+        to: Seq,
     },
-    /// Several items wait at the seq.
-    #[error("several items wait at seq {seq} of {log}: say which, by its `identity`: `{}`", .identities.join("`, `"))]
-    Ambiguous {
-        /// The log.
-        log: LogId,
-        /// The seq.
-        seq: Seq,
-        /// The items' identities.
-        identities: Vec<String>,
-    },
-    /// The view is not parked for the log.
-    #[error("the view `{view}` is not parked for {log}")]
-    NotParked {
-        /// The view.
-        view: String,
-        /// The log.
-        log: LogId,
-    },
-    /// The view has not applied all that stands before the entry.
-    #[error(
-        "the view `{view}` is at {cursor} of {log}, and parked at {seq}: let it go on first, and skip the entry when it is parked directly before it"
-    )]
-    NotDirectlyBefore {
-        /// The view.
-        view: String,
-        /// The log.
-        log: LogId,
-        /// What it has applied.
-        cursor: Seq,
-        /// The entry that it is parked at.
-        seq: Seq,
-    },
-    /// The action does not fit what waits.
-    #[error("{0}")]
-    Unfit(String),
-    /// Only a faulted command is sent again.
-    #[error("the entry {seq} of {log} is {status}, and only a faulted command is sent again")]
-    NotFaulted {
-        /// The log.
-        log: LogId,
-        /// The seq.
-        seq: Seq,
-        /// The entry's status.
-        status: &'static str,
-    },
-    /// The reason is missing or too long.
-    #[error(
-        "a reason is needed, of 1 to {MESSAGE_BYTES_MAX} bytes: it is all that the log will say of the command"
-    )]
-    NoReason,
-    /// What is stored cannot be read, or what is to be stored cannot be written.
-    #[error("what is stored at seq {seq} of {log} cannot be read: {detail}")]
-    Unreadable {
-        /// The log.
-        log: LogId,
-        /// The seq.
-        seq: Seq,
-        /// Why.
-        detail: String,
-    },
-    /// The command was not accepted again. It still waits.
-    #[error("the command was not accepted again, and still waits")]
-    NotAccepted(#[source] IngestError),
-    /// A port does not answer. The action may be repeated.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-fn ending(hint: &Option<String>) -> String {
-    hint.as_ref().map_or_else(String::new, |hint| format!(": {hint}"))
+    /// There is nothing to do: the slot is at the journal's tail or beyond.
+    Fits,
 }
 
 impl Operate {
@@ -223,6 +155,9 @@ impl Operate {
         after: Option<&ParkedPosition>,
         limit: usize,
     ) -> Result<Page<WaitingItem, ParkedPosition>, OperateError> {
+        if let Some(unknown) = after.filter(|after| !self.ports.parked.is_position(after)) {
+            return Err(OperateError::NoPosition(unknown.0.clone()));
+        }
         let page = self.ports.parked.scan(after, limit.clamp(1, LIST_MAX)).await?;
         let (mut items, mut ends) = (Vec::new(), BTreeMap::new());
         for (log, item) in page.items {
@@ -245,7 +180,7 @@ impl Operate {
         after: Option<&LogId>,
         limit: usize,
     ) -> Result<Page<WaitingView, LogId>, OperateError> {
-        let page = self.view(view)?.parked(after, limit.clamp(1, LIST_MAX)).await?;
+        let page = self.view(view).await?.parked(after, limit.clamp(1, LIST_MAX)).await?;
         let mut items = Vec::new();
         for (log, Cursor { seq: cursor, parked, .. }) in page.logs {
             let Some(parked) = parked else { continue };
@@ -254,11 +189,6 @@ impl Operate {
             items.push(WaitingView { log, cursor, parked, tail, entry });
         }
         Ok(Page { items, next: page.next })
-    }
-
-    /// The views that this host knows.
-    pub fn views(&self) -> impl Iterator<Item = &str> {
-        self.ports.views.keys().map(String::as_str)
     }
 
     /// Lets what waits at a seq go on. `identity` is needed if several items wait there.
@@ -384,7 +314,7 @@ impl Operate {
         log: &LogId,
         skips: Option<&str>,
     ) -> Result<Done, OperateError> {
-        let table = self.view(view)?;
+        let table = self.view(view).await?;
         let not_parked = || OperateError::NotParked { view: view.to_owned(), log: log.clone() };
         let cursor = table.cursor(log).await?.unwrap_or_default();
         let parked = cursor.parked.ok_or_else(not_parked)?;
@@ -402,8 +332,10 @@ impl Operate {
         }
     }
 
-    fn view(&self, view: &str) -> Result<&Arc<dyn OperatorView>, OperateError> {
-        self.ports.views.get(view).ok_or_else(|| OperateError::UnknownView(view.to_owned()))
+    async fn view(&self, view: &str) -> Result<Arc<dyn OperatorView>, OperateError> {
+        let found = self.ports.views.get(view).await?;
+        let found = found.map(|(_, table)| table);
+        found.ok_or_else(|| OperateError::UnknownView(view.to_owned()))
     }
 
     /// The last seq that ingest has given out, and the log's tail.

@@ -34,6 +34,7 @@ use crate::leases::{Leases, Others, Standing};
 use crate::ports::{
     CommitItem, Cursor, CursorMove, Env, Journal, ParkedView, Unavailable, ViewTable,
 };
+use crate::telemetry::{Histogram, Telemetry};
 
 pub use suspect::ATTEMPTS_MAX;
 
@@ -76,6 +77,8 @@ pub struct Projector {
     returns_by: Option<Time>,
     /// Shared by all projectors that were made of one.
     leases: Leases,
+    /// Of this view, where the latencies count.
+    applied: Option<Arc<Histogram>>,
 }
 
 /// Why a log's commits were not applied. Their messages come again.
@@ -110,13 +113,20 @@ impl Projector {
     pub fn new(view: Arc<dyn AnyView>, ports: ProjectorPorts) -> Self {
         let kinds = view.kinds();
         let leases = Leases::new(&*ports.env);
-        Self { view, ports, kinds, attempts_max: None, returns_by: None, leases }
+        Self { view, ports, kinds, attempts_max: None, returns_by: None, leases, applied: None }
     }
 
     /// Assumes `others` about other processes, instead of the default.
     #[must_use]
     pub fn among(self, others: Others) -> Self {
         Self { leases: self.leases.among(others), ..self }
+    }
+
+    /// Measures into `telemetry`; `None`: nothing.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Option<&Telemetry>) -> Self {
+        self.applied = telemetry.map(|telemetry| telemetry.view(self.view.name()));
+        self
     }
 
     /// What the lease in the cursor means now.
@@ -189,7 +199,12 @@ impl Projector {
             // A suspicious projector runs the author's code only behind a lease.
             Some(_) => Some(self.ports.table.cursor(log).await?.unwrap_or_default()),
         };
-        let Some(mut cursor) = cursor else { return Ok(()) };
+        let Some(cursor) = cursor else { return Ok(()) };
+        // What may have crashed a process is tried again only behind a lease.
+        let mut cursor = match self.attempts_max {
+            Some(_) => self.try_again_after_other_build(log, cursor).await?,
+            None => cursor,
+        };
         let mut next = Next { commits: Vec::new(), to: cursor.seq };
         for (commit, _) in &of_log.commits {
             if self.ports.env.now() >= deadline {
@@ -256,7 +271,9 @@ impl Projector {
         if self.ports.env.now() >= deadline {
             return Err(ProjectError::Deadline);
         }
-        self.store(log, cursor, end, &touching, rows).await?;
+        let from = cursor.seq;
+        let cursor = self.store(log, cursor, end, &touching, rows).await?;
+        self.measure(&entries, from, cursor.seq);
         Ok(None)
     }
 
@@ -382,10 +399,21 @@ impl Projector {
                 Err(earlier) => fault = Some(earlier),
             }
         };
+        let from = cursor.seq;
         let cursor = self.store(log, cursor, to, &touching, rows).await?;
+        self.measure(&entries, from, cursor.seq);
         match fault {
             Some(fault) => self.park(log, cursor, fault).await,
             None => Ok(cursor),
+        }
+    }
+
+    /// Measures the entries above `from` up to `to`, which are applied now.
+    fn measure(&self, entries: &[Touched], from: Seq, to: Seq) {
+        if let Some(applied) = &self.applied {
+            let seqs = (from.next())..=to;
+            let new = entries.iter().filter(|entry| seqs.contains(&entry.recorded.seq));
+            applied.observe_entries(new.map(|entry| entry.time), self.ports.env.now());
         }
     }
 
@@ -430,7 +458,8 @@ impl Projector {
             return Err(ProjectError::Overtaken(seq));
         }
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason, "the view is parked for this log");
-        let parked = ParkedView { seq, reason, at: self.ports.env.now() };
+        let (at, build) = (self.ports.env.now(), self.ports.env.build().map(str::to_owned));
+        let parked = ParkedView { seq, reason, at, build };
         self.ports.table.park(log, cursor.seq, &parked).await?;
         // The table does not park the view if another projector has moved the cursor meanwhile.
         // Then there is more to apply.
@@ -439,6 +468,33 @@ impl Projector {
             return Err(ProjectError::Overtaken(seq));
         }
         Ok(parked)
+    }
+
+    /// The cursor, released if another build had parked it: what that build could not apply, this one may. If this one
+    /// cannot, either, it parks the view again, in its own name.
+    pub(crate) async fn try_again_after_other_build(
+        &self,
+        log: &LogId,
+        cursor: Cursor,
+    ) -> Result<Cursor, ProjectError> {
+        let Cursor { parked: Some(parked), .. } = &cursor else { return Ok(cursor) };
+        if !self.is_of_other_build(parked) {
+            return Ok(cursor);
+        }
+        let (view, seq) = (self.view.name(), parked.seq);
+        match self.ports.table.release(log, parked, None).await? {
+            true => {
+                tracing::info!(view, %log, %seq, "another build had parked the view for this log: this one tries again");
+                Ok(Cursor { parked: None, ..cursor })
+            }
+            false => Ok(self.ports.table.cursor(log).await?.unwrap_or_default()),
+        }
+    }
+
+    /// Whether another build than this one has parked the view.
+    pub(crate) fn is_of_other_build(&self, parked: &ParkedView) -> bool {
+        let builds = parked.build.as_deref().zip(self.ports.env.build());
+        builds.is_some_and(|(other, this)| other != this)
     }
 
     /// The entries as the view reads them, up to the first one that it cannot read.
@@ -452,7 +508,7 @@ impl Projector {
             let touched = self.view.read(log, entry).and_then(|recorded| match recorded {
                 Some(recorded) => {
                     let rows = self.view.rows(&recorded)?;
-                    Ok(Some(Touched { recorded, rows }))
+                    Ok(Some(Touched { recorded, rows, time: entry.time }))
                 }
                 None => Ok(None),
             });

@@ -9,12 +9,16 @@ use fanfold::host::knob::Knob;
 use fanfold::{CommandId, Entry, LogId, Origin, RowKey, Seq, Services, StateKey, Time};
 
 use crate::ports::{
-    Commands, Cursor, Env, Journal, ParkedView, Row, RowRange, State, StateItem, Unavailable, Waits,
+    Commands, Cursor, Env, Journal, ParkedView, Row, State, StateItem, Unavailable, Waits,
 };
 
+mod catalogue;
+mod follow;
 mod lookup;
+mod rows;
 mod views;
 
+pub use rows::{AskedRows, SeenView};
 pub use views::{OpenTable, ServedView, ServedViews};
 
 /// Commits per read of the journal.
@@ -268,19 +272,31 @@ impl Reads {
 
     /// The entries from `from` on: at most `limit`, or fewer if they are large.
     pub async fn entries(&self, log: &LogId, from: Seq, limit: usize) -> Result<LogPage, LogError> {
+        self.page(log, from, limit, PAGE_BYTES.get()).await
+    }
+
+    /// The entries from `from` on: at most `limit`, and none behind the commit that fills the page up
+    /// to `bytes_max`.
+    async fn page(
+        &self,
+        log: &LogId,
+        from: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<LogPage, LogError> {
         // In this order, so that a page never has more entries than accepted commands.
         let tail = self.ports.journal.tail(log).await?;
         let accepted = self.accepted(log).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from.max(Seq(1));
         let mut bytes = 0;
-        while next <= tail && entries.len() < limit && bytes < PAGE_BYTES.get() {
+        while next <= tail && entries.len() < limit && bytes < bytes_max {
             let page = self.ports.journal.read(log, next, COMMITS_PER_READ.get()).await?;
             if page.commits.is_empty() {
                 break;
             }
             for item in &page.commits {
-                if entries.len() == limit || bytes >= PAGE_BYTES.get() {
+                if entries.len() == limit || bytes >= bytes_max {
                     break;
                 }
                 let (commit, payload_bytes) = decode(item.first, &item.body)?;
@@ -293,58 +309,9 @@ impl Reads {
         Ok(LogPage { accepted, tail, entries, next: (next <= tail).then_some(next) })
     }
 
-    /// Rows of a view. With `seq`, waits up to `wait_ms` milliseconds until the view has reached
-    /// it.
-    pub async fn rows(
-        &self,
-        view: &str,
-        log: &LogId,
-        range: &RowRange,
-        seq: Option<Seq>,
-        wait_ms: u64,
-    ) -> Result<Awaited<ViewPage>, ViewError> {
-        let served = self.view(view, log).await?;
-        let cursor = match self.reached(&served, log, seq, wait_ms).await? {
-            Awaited::Ready(cursor) => cursor,
-            Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
-        };
-        let mut page = served.table.scan(log, range).await.map_err(LogError::from)?;
-        let mut bytes = 0;
-        let fits = page.rows.iter().take_while(|row| {
-            let fits = bytes < PAGE_BYTES.get();
-            bytes += row.body.len();
-            fits
-        });
-        let fits = fits.count();
-        page.more |= fits < page.rows.len();
-        page.rows.truncate(fits);
-        let next = page.rows.last().filter(|_| page.more).map(|row| row.key.clone());
-        Ok(Awaited::Ready(served.page(cursor, page.rows, next)))
-    }
-
-    /// One row of a view. Otherwise as [`Reads::rows`].
-    pub async fn row(
-        &self,
-        view: &str,
-        log: &LogId,
-        key: &RowKey,
-        seq: Option<Seq>,
-        wait_ms: u64,
-    ) -> Result<Awaited<ViewPage>, ViewError> {
-        let served = self.view(view, log).await?;
-        let cursor = match self.reached(&served, log, seq, wait_ms).await? {
-            Awaited::Ready(cursor) => cursor,
-            Awaited::Pending { seq, parked } => return Ok(Awaited::Pending { seq, parked }),
-        };
-        let rows = served.table.rows(log, std::slice::from_ref(key)).await;
-        let row = rows.map_err(LogError::from)?.pop().flatten();
-        let row = row.and_then(|row| Some(Row { key: key.clone(), seq: row.seq, body: row.body? }));
-        let row = row.ok_or_else(|| ViewError::UnknownRow {
-            view: served.name.clone(),
-            log: log.clone(),
-            key: key.clone(),
-        })?;
-        Ok(Awaited::Ready(served.page(cursor, vec![row], None)))
+    /// Time and pauses, as the reading side has them.
+    pub fn env(&self) -> &dyn Env {
+        &*self.ports.env
     }
 
     /// Brings the events of an entry to the current versions of their types. An event that the

@@ -2,7 +2,8 @@
 //!
 //! The relay sends each log's changes in order, one record at a time. It sends the next record only
 //! when the last one was acknowledged. After a failure it goes on from the first command that was
-//! not (F2). It passes slot bodies on without reading them, so their content cannot stop it.
+//! not (F2). It passes slot bodies on without reading them, so their content cannot stop it. A change
+//! without commands, of a slot that an operator has raised, is done at once.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -17,6 +18,7 @@ use lru::LruCache;
 use crate::BatchOutcome;
 use crate::backoff::Backoff;
 use crate::ports::{Change, CommandStream, Env, StreamRecord, Token, put_len};
+use crate::telemetry::Telemetry;
 
 /// Limits rounds in a row in which nothing was acknowledged. Then the relay reports what is left,
 /// and the event source delivers it again.
@@ -39,6 +41,7 @@ pub struct Relay {
     ports: RelayPorts,
     acknowledged: Mutex<LruCache<LogId, (Seq, Token), RandomState>>,
     record_bytes_soft: usize,
+    telemetry: Option<Arc<Telemetry>>,
 }
 
 /// One log's changes of a batch, with their places in it.
@@ -63,13 +66,21 @@ impl Relay {
     pub fn new(ports: RelayPorts) -> Self {
         let remembered = LruCache::with_hasher(REMEMBERED_LOGS_MAX, RandomState::default());
         let acknowledged = Mutex::new(remembered);
-        Self { ports, acknowledged, record_bytes_soft: STREAM_RECORD_BYTES_SOFT.get() }
+        let record_bytes_soft = STREAM_RECORD_BYTES_SOFT.get();
+        Self { ports, acknowledged, record_bytes_soft, telemetry: None }
     }
 
     /// Closes records at `bytes` instead of [`STREAM_RECORD_BYTES_SOFT`].
     #[must_use]
     pub fn with_record_bytes(mut self, bytes: usize) -> Self {
         self.record_bytes_soft = bytes.min(STREAM_RECORD_BYTES_SOFT.get());
+        self
+    }
+
+    /// Measures into `telemetry`; `None`: nothing.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Option<Arc<Telemetry>>) -> Self {
+        self.telemetry = telemetry;
         self
     }
 
@@ -99,7 +110,9 @@ impl Relay {
     fn queues<'a>(&self, changes: &'a [Change]) -> Vec<Queue<'a>> {
         let mut queues: Vec<Queue<'a>> = Vec::new();
         let mut queue_of: HashMap<&LogId, usize, RandomState> = HashMap::default();
-        for (index, change) in changes.iter().enumerate() {
+        // A slot that an operator has raised has no command to send.
+        let with_commands = changes.iter().enumerate().filter(|(_, change)| change.n > 0);
+        for (index, change) in with_commands {
             let at = *queue_of.entry(&change.log).or_insert_with(|| {
                 queues.push(Queue { log: &change.log, changes: Vec::new() });
                 queues.len() - 1
@@ -180,6 +193,10 @@ impl Relay {
 
     fn acknowledge(&self, queue: &mut Queue<'_>, n: usize) {
         let mut sent = queue.changes.drain(..n.min(queue.changes.len()));
+        if let Some(telemetry) = &self.telemetry {
+            let now = self.ports.env.now();
+            sent.as_slice().iter().for_each(|(_, c)| telemetry.relayed(c.at, now, c.n));
+        }
         if let Some((_, change)) = sent.next_back() {
             let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
             acknowledged.put(queue.log.clone(), (change.last, change.token));

@@ -28,11 +28,11 @@ use futures::stream::{self, StreamExt};
 use self::inspect::{Inspection, SeenLogs};
 use crate::ingest::Ingest;
 use crate::ports::{
-    CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
+    Arrivals, CataloguePosition, CommandStream, Commands, Env, Journal, ParkedTable, StreamRecord,
     Unavailable, put_len,
 };
 
-pub use view::{ViewSweep, ViewSweepPorts, ViewSweepReport};
+pub use view::{PARKED_MAX, ViewSweep, ViewSweepPorts, ViewSweepReport};
 
 /// A command accepted less than this ago, in milliseconds, is on its way. Source: all hops together
 /// take seconds.
@@ -63,8 +63,16 @@ pub struct SweepPorts {
 /// The stage.
 pub struct Sweep {
     ports: SweepPorts,
-    canaries: Option<(Ingest, usize)>,
+    canaries: Option<Canaries>,
     seen: SeenLogs,
+}
+
+/// The canaries that the sweep sends.
+struct Canaries {
+    /// Accepts their commands.
+    ingest: Ingest,
+    numbers: Vec<usize>,
+    arrivals: Arc<dyn Arrivals>,
 }
 
 /// What one run of the sweep found.
@@ -87,14 +95,15 @@ pub struct SweepReport {
     /// How many logs have an item that waits for an operator, or that has waited for minutes for
     /// something that should come by itself.
     pub waiting: usize,
-    /// How many logs wait, by reason. A log may count several times.
-    pub waiting_for: BTreeMap<Reason, usize>,
+    /// How many logs have something parked, by the reason: at once, however long it has waited. A log may count several
+    /// times.
+    pub parked: BTreeMap<Reason, usize>,
     /// How many logs have the lease of a call that has ended: a record crashed its process, and
     /// has not come back alone. The sweep nudges such a log, and the nudge removes the lease.
     pub with_ended_lease: usize,
-    /// How long ago the last command of a canary got its entry, in milliseconds: the maximum over
-    /// the canaries; `None` while no canary has an entry. In a healthy pipeline it is about the
-    /// interval of the sweep.
+    /// How long canaries have not arrived, in milliseconds: since the acceptance of the last command
+    /// that has an entry, of the canary for which that is longest ago; `None` without canaries. In a
+    /// healthy pipeline it is about the interval of the sweep.
     pub canary_age_ms_max: Option<u64>,
 }
 
@@ -104,12 +113,18 @@ impl Sweep {
         Self { ports, canaries: None, seen: SeenLogs::new() }
     }
 
-    /// In each run, also sends a command of each of `n` canaries through every hop. More canaries
-    /// reach more shards. The processor's host must have the service [`Canary`], and `ingest` must
-    /// accept its commands.
+    /// In each run, also sends a command of each of these canaries through every hop, and stores in
+    /// `arrivals` how far they have arrived. More canaries reach more shards. The processor's host
+    /// must have the service [`Canary`], and `ingest` must accept its commands, also while others
+    /// are refused.
     #[must_use]
-    pub fn with_canaries(mut self, ingest: Ingest, n: usize) -> Self {
-        self.canaries = Some((ingest, n));
+    pub fn with_canaries(
+        mut self,
+        ingest: Ingest,
+        numbers: impl IntoIterator<Item = usize>,
+        arrivals: Arc<dyn Arrivals>,
+    ) -> Self {
+        self.canaries = Some(Canaries { ingest, numbers: numbers.into_iter().collect(), arrivals });
         self
     }
 
@@ -158,44 +173,78 @@ impl Sweep {
         Ok(report)
     }
 
-    /// Returns the age of the canaries' last entries and the canaries that could not be inspected;
-    /// then sends the next commands.
+    /// Stores how far the canaries have arrived, and sends the next commands. Returns how long ago
+    /// that is, in milliseconds, and the canaries that could not be inspected.
     async fn send_canaries(&self) -> (Option<u64>, Vec<LogId>) {
-        let Some((ingest, n)) = &self.canaries else { return (None, Vec::new()) };
-        let (mut age_ms_max, mut unheard) = (None, Vec::new());
-        for log in (0..*n).filter_map(Canary::log) {
-            match self.canary_age_ms(&log).await {
-                Ok(age_ms) => age_ms_max = age_ms_max.max(age_ms),
+        let Some(Canaries { ingest, numbers, arrivals }) = &self.canaries else {
+            return (None, Vec::new());
+        };
+        if numbers.is_empty() {
+            return (None, Vec::new());
+        }
+        let (mut arrived, mut unheard) = (Vec::new(), Vec::new());
+        for log in numbers.iter().copied().filter_map(Canary::log) {
+            match self.arrived(&log).await {
+                Ok(at) => arrived.push(at),
                 Err(error) => {
                     tracing::warn!(%log, %error, "the sweep could not inspect a canary");
+                    // What is damaged in one log says nothing of the others.
+                    if !matches!(error, Unavailable::Damaged { .. }) {
+                        arrived.push(None);
+                    }
                     unheard.push(log);
                 }
             }
         }
+        let age_ms = self.note_arrivals(&**arrivals, &arrived).await;
         // The time and a random part: the id grows from run to run, and two runs at the same time
         // have different ids. A command that is refused or late is not sent again, because one
         // command that gets its entry is enough.
         let id = self.ports.env.now().0.saturating_mul(IDS_PER_MS)
             + self.ports.env.random() % IDS_PER_MS;
-        let command = |number| {
-            let user = Canary::user(number);
+        let command = |number: &usize| {
+            let user = Canary::user(*number);
             format!(r#"{{"type":"canary","command":"sing","id":{id},"user":"{user}"}}"#)
         };
-        let commands: Vec<String> = (0..*n).map(command).collect();
+        let commands: Vec<String> = numbers.iter().map(command).collect();
         let commands: Vec<&[u8]> = commands.iter().map(String::as_bytes).collect();
         for answer in ingest.ingest(&commands).await {
             if let Err(error) = answer {
                 tracing::warn!(%error, "ingest did not accept the command of a canary");
             }
         }
-        (age_ms_max, unheard)
+        (age_ms, unheard)
     }
 
-    /// How long ago the last command of a canary got its entry, if any has one.
-    async fn canary_age_ms(&self, log: &LogId) -> Result<Option<u64>, Unavailable> {
+    /// Stores the time up to which all canaries have arrived, and returns how long ago it is, in
+    /// milliseconds. It never goes back: a canary that was not sent for a while has an old entry.
+    /// While one has no entry, or does not answer, the time before stays, or, for a new stack, that of
+    /// this run.
+    async fn note_arrivals(
+        &self,
+        arrivals: &dyn Arrivals,
+        arrived: &[Option<Time>],
+    ) -> Option<u64> {
+        let now = self.ports.env.now();
+        let all: Option<Vec<Time>> = arrived.iter().copied().collect();
+        let failed = |error: &Unavailable| {
+            tracing::warn!(%error, "the sweep could not read or store how far commands have arrived");
+        };
+        let before = arrivals.get().await.inspect_err(failed).ok()?;
+        let until = match (all.and_then(|all| all.into_iter().min()), before) {
+            (Some(until), before) => until.max(before.unwrap_or_default()),
+            (None, before) => before.unwrap_or(now),
+        };
+        // Until one can be stored, the time that is stored becomes older.
+        let (Ok(()) | Err(_)) = arrivals.put(until).await.inspect_err(failed);
+        Some(now.since_ms(until))
+    }
+
+    /// When the canary's last command that has an entry was accepted; `None` if none has one.
+    async fn arrived(&self, log: &LogId) -> Result<Option<Time>, Unavailable> {
         let tail = self.ports.journal.tail(log).await?;
         let page = self.ports.journal.read(log, tail, 1).await?;
-        Ok(page.commits.first().map(|commit| self.ports.env.now().since_ms(commit.at)))
+        Ok(page.commits.first().map(|commit| commit.at))
     }
 
     /// Puts the records of these logs on the stream, and reports them. What fails is left to a
@@ -251,9 +300,9 @@ impl SweepReport {
         match inspection {
             Ok(inspection) => {
                 self.standstill_ms_max = self.standstill_ms_max.max(inspection.standstill_ms);
-                self.waiting += usize::from(!inspection.waiting.is_empty());
-                for reason in &inspection.waiting {
-                    *self.waiting_for.entry(*reason).or_default() += 1;
+                self.waiting += usize::from(inspection.is_waiting);
+                for reason in &inspection.parked {
+                    *self.parked.entry(*reason).or_default() += 1;
                 }
                 self.with_ended_lease += usize::from(inspection.has_ended_lease);
                 Some(inspection).filter(|inspection| !inspection.records.is_empty())

@@ -7,14 +7,15 @@ use fanfold::{AnyView, Services, Views};
 
 use crate::ingest::{Ingest, IngestPorts};
 use crate::ports::{
-    Admission, CommandStream, Commands, DeadLetters, Env, Journal, ParkedTable, State, Topic,
-    ViewTable, Waits,
+    Admission, CommandStream, Commands, DeadLetters, Env, Journal, OperatorView, ParkedTable,
+    State, Topic, Waits,
 };
 use crate::process::{Processor, ProcessorPorts};
 use crate::project::{Projector, ProjectorPorts};
 use crate::read::{ReadPorts, Reads, ServedView, ServedViews};
 use crate::relay::{Relay, RelayPorts};
 use crate::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
+use crate::telemetry::Telemetry;
 
 /// All ports of a host. Each stage gets those that it needs.
 #[derive(Clone)]
@@ -36,11 +37,13 @@ pub struct Wiring {
     /// Messages that no projector could apply.
     pub dead_letters: Arc<dyn DeadLetters>,
     /// The tables of the views, by the views' names.
-    pub views: BTreeMap<String, Arc<dyn ViewTable>>,
+    pub views: BTreeMap<String, Arc<dyn OperatorView>>,
     /// Waits for logs and views.
     pub waits: Arc<dyn Waits>,
     /// Time and randomness.
     pub env: Arc<dyn Env>,
+    /// What the stages measure; `None`: nothing.
+    pub telemetry: Option<Arc<Telemetry>>,
 }
 
 impl Wiring {
@@ -48,18 +51,20 @@ impl Wiring {
     pub fn ingest(&self, services: Services) -> Ingest {
         let Self { commands, admission, env, .. } = self.clone();
         Ingest::new(IngestPorts { commands, admission, env }, services)
+            .with_telemetry(self.telemetry.clone())
     }
 
     /// The stage that puts changes on the command stream.
     pub fn relay(&self) -> Relay {
         let Self { stream, env, .. } = self.clone();
-        Relay::new(RelayPorts { stream, env })
+        Relay::new(RelayPorts { stream, env }).with_telemetry(self.telemetry.clone())
     }
 
     /// The stage that decides commands.
     pub fn processor(&self, services: Services) -> Processor {
         let Self { journal, state, parked, topic, stream, env, .. } = self.clone();
         Processor::new(ProcessorPorts { journal, state, parked, topic, stream, env }, services)
+            .with_telemetry(self.telemetry.clone())
     }
 
     /// The stage that applies commits to a view. It panics if the view has no table here.
@@ -67,6 +72,7 @@ impl Wiring {
         let Self { journal, env, .. } = self.clone();
         let table = self.views[view.name()].clone();
         Projector::new(view.clone(), ProjectorPorts { table, journal, env })
+            .with_telemetry(self.telemetry.as_deref())
     }
 
     /// The sweep over all logs.
@@ -75,10 +81,11 @@ impl Wiring {
         Sweep::new(SweepPorts { commands, journal, parked, stream, env })
     }
 
-    /// The sweep of the projector's view.
+    /// The sweep of the projector's view. It panics if that has no table here.
     pub fn view_sweep(&self, projector: Arc<Projector>) -> ViewSweep {
         let Self { commands, dead_letters, .. } = self.clone();
-        ViewSweep::new(projector, ViewSweepPorts { commands, dead_letters })
+        let parked = self.views[projector.view().name()].clone();
+        ViewSweep::new(projector, ViewSweepPorts { commands, parked, dead_letters })
     }
 
     /// Answers callers from the journal and from these views. It panics if one has no table here.

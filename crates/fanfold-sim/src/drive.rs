@@ -14,7 +14,7 @@ use fanfold::{LogId, Seq, Time};
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::operate::{LIST_MAX, Operate, WaitingItem};
-use fanfold_pipeline::ports::{Change, Env, OperatorView, ParkedTable, ViewTable, Waits};
+use fanfold_pipeline::ports::{Change, Env, ParkedTable, ViewTable, Waits};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
 use fanfold_pipeline::relay::Relay;

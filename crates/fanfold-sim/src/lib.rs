@@ -18,6 +18,7 @@ pub mod model;
 pub mod ports;
 pub mod services;
 pub mod transport;
+pub mod view_table;
 pub mod watch;
 pub mod workload;
 
@@ -36,9 +37,10 @@ use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::Others;
+use fanfold_pipeline::arrivals::InProcess;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
-use fanfold_pipeline::operate::{Operate, OperatePorts};
+use fanfold_pipeline::operate::{Operate, OperatePorts, OperatedViews};
 use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{DeadLetters, Env, ParkedItem, ParkedTable, RowRange, ViewTable};
 use fanfold_pipeline::process::{ProcessorPorts, Suspicion};
@@ -54,10 +56,10 @@ use crate::faults::{Counts, Faults};
 use crate::model::{Cases, Model};
 use crate::ports::{
     AdmitAll, Refusal, SimCommands, SimJournal, SimParked, SimState, SimStream, SimTopic,
-    SimViewTable,
 };
 use crate::services::{Deployed, services, views};
 use crate::transport::{Notifications, Queue};
+use crate::view_table::SimViewTable;
 use crate::watch::Watch;
 use crate::workload::Habits;
 
@@ -214,9 +216,10 @@ impl Run {
         let operated = OperatePorts {
             commands: memory.commands.clone(),
             journal: memory.journal.clone(),
+            state: memory.state.clone(),
             parked: memory_parked.clone(),
             stream: stream.clone(),
-            views: BTreeMap::new(),
+            views: OperatedViews::Own(BTreeMap::new()),
             env: env.clone(),
         };
         let ingest = Ingest::new(
@@ -273,7 +276,8 @@ impl Run {
             served.push(ServedView::new(&**view, table.clone()));
             executor.spawn(drive::release(stage.clone(), view.name(), memory.clone()));
             let (commands, dead_letters) = (commands.clone(), dead_letters.clone());
-            let ports = ViewSweepPorts { commands, dead_letters };
+            let parked = table.clone();
+            let ports = ViewSweepPorts { commands, parked, dead_letters };
             let sweep = move || ViewSweep::new(make(), ports.clone());
             executor.spawn(drive::sweep_view(stage.clone(), sweep));
             tables.push((view.name(), memory, notifications));
@@ -289,7 +293,9 @@ impl Run {
             stream,
             env: env.clone(),
         };
-        let sweep = Rc::new(Sweep::new(ports).with_canaries((*ingest).clone(), CANARIES));
+        let (numbers, arrivals) = (0..CANARIES, Arc::new(InProcess::default()));
+        let sweep = Sweep::new(ports).with_canaries((*ingest).clone(), numbers, arrivals);
+        let sweep = Rc::new(sweep);
         executor.spawn(drive::sweep(stage.clone(), sweep.clone()));
         let waits = Arc::new(drive::Naps(world.clone()));
         let ports = ReadPorts { commands, journal, state, waits, env };

@@ -38,14 +38,14 @@ pub struct Config {
     pub schedules: BTreeMap<String, u64>,
 }
 
-/// An HTTP API: every request goes to one function.
+/// An HTTP API. A request goes to the function of the longest path that its own begins with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Front {
     /// The address that it listens on.
     pub listen: SocketAddr,
-    /// The function that it invokes.
-    pub function: String,
+    /// The functions, by the beginnings of paths: `/` for all others.
+    pub functions: BTreeMap<String, String>,
 }
 
 /// A Lambda.

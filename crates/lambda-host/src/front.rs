@@ -1,5 +1,6 @@
-//! An HTTP API before a function, in API Gateway's payload format 2.0.
+//! An HTTP API before functions, in API Gateway's payload format 2.0.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,17 +25,26 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 struct Api {
-    function: Arc<Function>,
+    /// By the beginnings of paths.
+    functions: BTreeMap<String, Arc<Function>>,
     account: String,
+}
+
+impl Api {
+    /// The function of the longest path that this one begins with.
+    fn function(&self, path: &str) -> Option<&Arc<Function>> {
+        let of_path = self.functions.iter().filter(|(begin, _)| path.starts_with(begin.as_str()));
+        of_path.max_by_key(|(begin, _)| begin.len()).map(|(_, function)| function)
+    }
 }
 
 /// Serves the API, without end.
 pub async fn serve(
     listener: TcpListener,
-    function: Arc<Function>,
+    functions: BTreeMap<String, Arc<Function>>,
     account: String,
 ) -> std::io::Result<()> {
-    let api = Arc::new(Api { function, account });
+    let api = Arc::new(Api { functions, account });
     axum::serve(listener, Router::new().fallback(answer).with_state(api)).await
 }
 
@@ -43,8 +53,11 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
     };
+    let Some(function) = api.function(parts.uri.path()) else {
+        return message(StatusCode::NOT_FOUND, "Not Found");
+    };
     let event = event(&parts, &body, &api.account);
-    match timeout(TIMEOUT, api.function.invoke(Bytes::from(event.to_string()))).await {
+    match timeout(TIMEOUT, function.invoke(Bytes::from(event.to_string()))).await {
         Ok(Ok(answer)) => response(&answer)
             .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
         Ok(Err(_)) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),

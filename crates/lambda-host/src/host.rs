@@ -99,9 +99,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(at) = &config.front {
         let listener =
             TcpListener::bind(at.listen).await.context("the HTTP front cannot listen")?;
-        let (function, account) = (function(&at.function)?, config.account.clone());
+        let by_path = |(path, name): (&String, &String)| Ok((path.clone(), function(name)?));
+        let by_path = at.functions.iter().map(by_path).collect::<anyhow::Result<_>>()?;
+        let account = config.account.clone();
         parts.push(Box::pin(async move {
-            front::serve(listener, function, account).await.context("the HTTP front has ended")
+            front::serve(listener, by_path, account).await.context("the HTTP front has ended")
         }));
     }
     // Last, so that everything that it controls exists.

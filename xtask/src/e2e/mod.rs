@@ -108,6 +108,8 @@ struct Built {
     guest: PathBuf,
     suite: PathBuf,
     generator: PathBuf,
+    /// The program `fanfold`.
+    client: PathBuf,
 }
 
 /// Runs what the options select.
@@ -157,6 +159,15 @@ fn on_ministack(built: &Built, deliveries: Vec<Delivery>) -> Result<()> {
 }
 
 impl Built {
+    /// The variables by which scenarios find the stack's name and the programs of its operators.
+    fn environment(&self) -> [(&'static str, String); 3] {
+        [
+            ("FANFOLD_STACK", NAME.to_owned()),
+            ("FANFOLD_AWS", self.venv.program("aws").display().to_string()),
+            ("FANFOLD_PROGRAM", self.client.display().to_string()),
+        ]
+    }
+
     fn build(packages: Packages) -> Result<Self> {
         let venv = Venv::ready()?;
         let mut template = crate::root()?.join("infra").join(ROOT);
@@ -172,12 +183,14 @@ impl Built {
             }
         }
         let guest = lambdas::guest()?;
-        let programs =
-            ["build", "--bins", "--package", "fanfold-loadtest", "--package", "lambda-host"];
-        crate::cargo("generator and host", &[&programs[..], &crate::SHARED].concat())?;
+        let packages_of = ["fanfold-loadtest", "lambda-host", "fanfold-cli"];
+        let selected = packages_of.iter().flat_map(|package| ["--package", package]);
+        let programs: Vec<&str> = ["build", "--bins"].into_iter().chain(selected).collect();
+        crate::cargo("generator, host and client", &[&programs[..], &crate::SHARED].concat())?;
         let suite = build_suite()?;
-        let generator = crate::target()?.join("debug/loadtest");
-        Ok(Self { venv, template, packages, guest, suite, generator })
+        let [generator, client] = ["loadtest", "fanfold"].map(|name| Path::new("debug").join(name));
+        let (generator, client) = (crate::target()?.join(generator), crate::target()?.join(client));
+        Ok(Self { venv, template, packages, guest, suite, generator, client })
     }
 }
 
@@ -249,9 +262,8 @@ impl<'a> Deployed<'a> {
         let api = aws.deploy(&built.template, delivery, without)?;
         let url = emulator.api(&api);
         let mut environment = emulator.environment();
-        environment.push(("FANFOLD_STACK", NAME.to_owned()));
         environment.push(("FANFOLD_DELIVERY", delivery.name().to_owned()));
-        environment.push(("FANFOLD_AWS", built.venv.program("aws").display().to_string()));
+        environment.extend(built.environment());
         let target = Target { built, name, folder, url, environment };
         Ok(Self { target, emulator })
     }
@@ -300,6 +312,12 @@ fn all_scenarios(target: &Target<'_>) -> Result<()> {
     target.must("scenarios", held)
 }
 
+/// Runs the scenarios in which something waits for an operator.
+fn operators(target: &Target<'_>) -> Result<()> {
+    let held = target.scenarios("operators", &["operators::", "--ignored"], PATIENCE)?;
+    target.must("operators", held)
+}
+
 /// Runs everything on one stack of ministack.
 fn full(built: &Built, delivery: Delivery) -> Result<()> {
     let mut clock = Clock::start(&format!("delivery {}", delivery.name()));
@@ -307,6 +325,8 @@ fn full(built: &Built, delivery: Delivery) -> Result<()> {
     clock.lap("deployed");
     all_scenarios(&stack)?;
     clock.lap("the scenarios passed");
+    operators(&stack)?;
+    clock.lap("what waited was mended");
     audited_load(&stack, COMMANDS)?;
     clock.lap(&format!("{COMMANDS} commands were audited"));
     // Each of these breaks something that the others need.

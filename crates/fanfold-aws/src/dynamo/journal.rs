@@ -1,7 +1,9 @@
 use async_trait::async_trait;
+use fanfold::host::limits::SEQ_END;
 use fanfold::{LogId, Seq};
 use fanfold_pipeline::ports::{
-    CommitItem, Journal, JournalAppendError, JournalPage, Nonce, Unavailable,
+    CommitItem, Journal, JournalAppendError, JournalLogs, JournalPage, Nonce, OperatorJournal,
+    Unavailable,
 };
 
 use super::boundaries::Boundaries;
@@ -18,6 +20,7 @@ use crate::names::attribute::{AT, BODY, N, NONCE, PK, SK};
 /// | `append` | a write unit per KB of the commit; one attempt, the processor retries |
 /// | `read` | a read unit per 4 KB of the commits returned, and of one more, which shows whether there are more; if no commit begins at `from` and this process does not know `from` as the log's end, one more query for the commit before |
 /// | `tail` | one unit if nothing was appended since this process last saw the log's end, else a unit per 4 KB of the last commit |
+/// | `logs` | for each log a call, and half a unit per 4 KB of its first commit |
 #[derive(Debug)]
 pub struct DynamoJournal {
     table: Table,
@@ -135,6 +138,44 @@ impl Journal for DynamoJournal {
         let boundary = first.plus(last.number(N).map_err(self.table.malformed())?);
         self.boundaries.note(log, boundary);
         Ok(boundary.before())
+    }
+}
+
+#[async_trait]
+impl OperatorJournal for DynamoJournal {
+    /// A scan of one item finds a log; the next one begins behind all commits of that log. A scan takes any key to begin
+    /// behind, whether there is such an item or not (AWS Database Blog, "Generate a distinct set of partition keys for an
+    /// Amazon DynamoDB table efficiently").
+    async fn logs(&self, after: Option<&LogId>, limit: usize) -> Result<JournalLogs, Unavailable> {
+        let behind = |pk: &str| Some(item([(PK, text(pk)), (SK, number(SEQ_END))]));
+        let table = self.table.eventual();
+        let mut page = JournalLogs::default();
+        let mut start = after.and_then(|after| behind(after.as_str()));
+        while page.logs.len() < limit {
+            let found = table.scan(Some("#pk"), 1, start).await?;
+            let Some(mut found_item) = found.items.into_iter().next() else {
+                start = found.next;
+                match start {
+                    Some(_) => continue,
+                    None => return Ok(JournalLogs { next: None, ..page }),
+                }
+            };
+            let pk = found_item.text(PK).map_err(self.table.malformed())?;
+            start = behind(&pk);
+            match pk.parse::<LogId>() {
+                Ok(log) => {
+                    page.next = Some(log.clone());
+                    page.logs.push(log);
+                }
+                Err(problem) => tracing::error!(
+                    alarm = "foreign_log",
+                    pk,
+                    %problem,
+                    "a walk over the journal skips an item that Fanfold did not write"
+                ),
+            }
+        }
+        Ok(page)
     }
 }
 

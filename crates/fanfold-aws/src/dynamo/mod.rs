@@ -5,6 +5,7 @@
 //! reads, one read unit per 4 KB, whatever it returns of them, and one unit if there are none.
 
 mod boundaries;
+mod buckets;
 mod commands;
 mod item;
 mod joined_reads;
@@ -16,10 +17,11 @@ mod table;
 mod view_registry;
 mod view_table;
 
-pub use commands::{BUCKETS, DynamoCommands, bucket};
+pub use buckets::{BUCKETS, bucket};
+pub use commands::DynamoCommands;
 pub use journal::DynamoJournal;
 pub use parked::DynamoParked;
 pub use state::DynamoState;
-pub use sweep_position::DynamoSweepPosition;
+pub use sweep_position::{DynamoArrivals, DynamoSweepPosition};
 pub use view_registry::DynamoViewRegistry;
 pub use view_table::DynamoViewTable;

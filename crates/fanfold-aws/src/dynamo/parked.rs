@@ -3,7 +3,9 @@ use std::fmt::Display;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use fanfold::{LogId, Seq};
-use fanfold_pipeline::ports::{ParkedItem, ParkedTable, Unavailable};
+use fanfold_pipeline::ports::{
+    OperatorParked, ParkedItem, ParkedPage, ParkedPosition, ParkedTable, Unavailable,
+};
 
 use super::item::{Item, Malformed, Take, bytes, item, number, random_bits, text};
 use super::table::{Expression, Query, Table};
@@ -28,6 +30,7 @@ const READS_MAX: usize = 5;
 /// |---|---|
 /// | `park` | a write unit per KB of the larger of the new item and the old one, and of each further part |
 /// | `list` | a read unit for each 4 KB of the items listed, one if there are none |
+/// | `scan` | a read unit for each 4 KB of the items read, parts included |
 /// | `remove` | a write unit per KB of the item, one if there is no item |
 #[derive(Debug)]
 pub struct DynamoParked {
@@ -117,6 +120,14 @@ impl DynamoParked {
         }
     }
 
+    /// The position behind the item with this key: both parts of the key, as JSON.
+    fn position(&self, mut key: Item) -> Result<ParkedPosition, Unavailable> {
+        let parts = key.text(PK).and_then(|pk| Ok([pk, key.text(SK)?]));
+        let parts = parts.map_err(self.table.malformed())?;
+        let text = serde_json::to_string(&parts).map_err(|error| self.table.failed(error))?;
+        Ok(ParkedPosition(text))
+    }
+
     async fn remove_parts(
         &self,
         log: &LogId,
@@ -202,6 +213,42 @@ impl ParkedTable for DynamoParked {
     }
 }
 
+#[async_trait]
+impl OperatorParked for DynamoParked {
+    fn is_position(&self, after: &ParkedPosition) -> bool {
+        key_of(after).is_some()
+    }
+
+    async fn scan(
+        &self,
+        after: Option<&ParkedPosition>,
+        limit: usize,
+    ) -> Result<ParkedPage, Unavailable> {
+        let no_position = || self.table.failed("the position is not one of this table");
+        let start = after.map(|after| key_of(after).ok_or_else(no_position)).transpose()?;
+        let page = self.table.scan(None, limit, start).await?;
+        let next = page.next.map(|key| self.position(key)).transpose()?;
+        let mut items = Vec::new();
+        for found in page.items {
+            let pk = found.get(PK).and_then(|pk| pk.as_s().ok());
+            let Some(pk) = pk.filter(|pk| !is_of_parts(pk)) else { continue };
+            match pk.parse::<LogId>() {
+                Ok(log) => {
+                    let item = self.whole(&log, found).await?;
+                    items.extend(item.map(|item| (log, item)));
+                }
+                Err(problem) => tracing::error!(
+                    alarm = "foreign_log",
+                    pk,
+                    %problem,
+                    "a list of what is parked skips an item that Fanfold did not write"
+                ),
+            }
+        }
+        Ok(ParkedPage { items, next })
+    }
+}
+
 /// The sort key of a parked item. All seqs have the same number of digits, so that texts sort as
 /// numbers.
 fn sort_key(seq: Seq, identity: &str) -> String {
@@ -228,7 +275,8 @@ fn damaged(log: &LogId, sort_key: &str, problem: &dyn Display) -> ParkedItem {
     ParkedItem { seq: seq.map_or(Seq::ZERO, Seq), identity, body: Bytes::new() }
 }
 
-/// The partition key of an item's parts. No log's name has a space, so it cannot be that of a log.
+/// The partition key of an item's parts. No log's name has a `#`, which every sort key has, so it cannot be that of a
+/// log.
 fn parts_key(log: &LogId, sort_key: &str) -> String {
     format!("{log} {sort_key}")
 }
@@ -237,6 +285,17 @@ fn parts_key(log: &LogId, sort_key: &str) -> String {
 fn part_key(nonce: u128, part: Option<u64>) -> String {
     let part = part.map(|part| format!("{part:04}"));
     format!("{nonce:032x}#{}", part.unwrap_or_default())
+}
+
+/// The key that a position names; `None` if it is no position.
+fn key_of(ParkedPosition(position): &ParkedPosition) -> Option<Item> {
+    let [pk, sk]: [String; 2] = serde_json::from_str(position).ok()?;
+    Some(item([(PK, text(pk)), (SK, text(sk))]))
+}
+
+/// Whether it is the partition key of parts.
+fn is_of_parts(pk: &str) -> bool {
+    pk.contains('#')
 }
 
 fn part_of(log: &LogId, sort_key: &str, nonce: u128, part: u64) -> Item {

@@ -342,9 +342,10 @@ impl Table {
         Ok(Page { items, next: output.last_evaluated_key.filter(|key| !key.is_empty()) })
     }
 
-    /// At most `limit` items of the table, from the key `start` on.
+    /// At most `limit` items of the table, behind the key `start`: the attributes `only`, or all. Whole items are billed.
     pub(super) async fn scan(
         &self,
+        only: Option<&str>,
         limit: usize,
         start: Option<Item>,
     ) -> Result<Page, Unavailable> {
@@ -353,6 +354,8 @@ impl Table {
             .dynamodb
             .scan()
             .table_name(&self.name)
+            .set_projection_expression(only.map(ToOwned::to_owned))
+            .set_expression_attribute_names(only.and_then(|only| names([only])))
             .consistent_read(self.consistent)
             .limit(i32::try_from(limit.max(1)).unwrap_or(i32::MAX))
             .set_exclusive_start_key(start)

@@ -64,7 +64,7 @@ impl ViewRegistry for DynamoViewRegistry {
     async fn list(&self, limit: usize) -> Result<Vec<(String, Bytes)>, Unavailable> {
         let (mut views, mut start) = (Vec::new(), None);
         loop {
-            let page = self.table.scan(limit - views.len(), start).await?;
+            let page = self.table.scan(None, limit - views.len(), start).await?;
             // One item that Fanfold did not write hides no other.
             views.extend(page.items.into_iter().filter_map(|item| match view(item) {
                 Ok(view) => Some(view),

@@ -3,14 +3,17 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use fanfold::host::body::lease::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 use fanfold_pipeline::ports::{
-    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
-    Unavailable, ViewTable,
+    CataloguePosition, Cursor, CursorMove, LeaseWrite, OperatorView, ParkedView, ParkedViewPage,
+    PutRowError, Row, RowPage, RowRange, StoredRow, Unavailable, ViewTable,
 };
+use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::buckets::{Buckets, PARKED_BUCKETS, bucket_of};
 use super::item::{Item, Malformed, Take, bytes, item, number, text};
 use super::table::{Expression, Query, Table, WriteError};
 use crate::Aws;
 use crate::call::RetryPolicy;
+use crate::names::PARKED_INDEX;
 use crate::names::attribute::{
     ATTEMPT_AT, ATTEMPTS, BEHIND, BODY, OWNER, PARKED, PK, SEQ, SK, TTL, UNTIL,
 };
@@ -24,6 +27,9 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// since some may be tombstones. Source: our choice.
 const ROWS_PER_QUERY_MAX: usize = 1_000;
 
+/// Cursors of parked logs that are read at the same time. Source: our choice.
+const CURSORS_AT_ONCE: usize = 32;
+
 /// The table of one view.
 ///
 /// | call | costs |
@@ -31,7 +37,10 @@ const ROWS_PER_QUERY_MAX: usize = 1_000;
 /// | `cursor` | a read unit |
 /// | `rows` | per key a read unit for each 4 KB of its row, one if there is no row |
 /// | `put_row` | a write unit per KB of the larger of the new row and the old one |
-/// | `move_cursor`, `mark_behind`, `park`, `replace_lease` | a write unit, refused or not |
+/// | `move_cursor`, `mark_behind`, `replace_lease` | a write unit, refused or not |
+/// | `park` | two write units, of which one for the index; one if it is refused |
+/// | `release` | a read unit, and a write unit if the view is parked so; the next move of the cursor one more, for the index |
+/// | `parked` | half a unit for each bucket begun, and for each 4 KB of names; a read unit for each log |
 /// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which shows whether there are more |
 #[derive(Debug)]
 pub struct DynamoViewTable {
@@ -114,7 +123,8 @@ impl ViewTable for DynamoViewTable {
     }
 
     async fn move_cursor(&self, log: &LogId, to: Seq) -> Result<CursorMove, Unavailable> {
-        let update = Expression("SET #seq = :to", [(":to", number(to.0))]);
+        // A released cursor leaves the index of what is parked.
+        let update = Expression("SET #seq = :to REMOVE #h", [(":to", number(to.0))]);
         let condition =
             "attribute_not_exists(#parked) AND (attribute_not_exists(#seq) OR #seq < :to)";
         let refused = self.change(log, update, Some(condition)).await?;
@@ -129,12 +139,40 @@ impl ViewTable for DynamoViewTable {
 
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
         let why = serde_json::to_string(parked).map_err(|error| self.table.failed(error))?;
-        let update = Expression("SET #parked = :why", [(":why", text(why)), (":at", number(at.0))]);
+        let update = Expression(
+            "SET #parked = :why, #h = :h",
+            [(":why", text(why)), (":h", number(parked_bucket(log).into())), (":at", number(at.0))],
+        );
         let stands = "attribute_not_exists(#parked) AND #seq = :at";
         let stands_at_zero =
             "attribute_not_exists(#parked) AND (attribute_not_exists(#seq) OR #seq = :at)";
         let condition = if at == Seq::ZERO { stands_at_zero } else { stands };
         self.change(log, update, Some(condition)).await.map(|_| ())
+    }
+
+    /// The cursor stays in the index of what is parked until it moves. If a first attempt released it without an answer,
+    /// the second finds it released, and returns true if it is where the first has left it.
+    async fn release(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Option<Seq>,
+    ) -> Result<bool, Unavailable> {
+        let found = self.table.get_many(log, [CURSOR]).await?.pop().flatten().unwrap_or_default();
+        // Compared as it is stored: another build may have written it, with fields that this one does not know.
+        let why = found.get(PARKED).and_then(|why| why.as_s().ok()).cloned().unwrap_or_default();
+        let found = cursor(found).map_err(self.table.malformed())?;
+        if found.parked.as_ref() != Some(parked) {
+            return Ok(false);
+        }
+        let to = to.unwrap_or_default().max(found.seq);
+        let stands = "#parked = :why AND (attribute_not_exists(#seq) OR #seq <= :to)";
+        let update = Expression(
+            "SET #seq = :to REMOVE #parked",
+            [(":to", number(to.0)), (":why", text(why))],
+        );
+        let refused = self.change(log, update, Some(stands)).await?;
+        Ok(refused.is_none_or(|cursor| cursor.parked.is_none() && cursor.seq == to))
     }
 
     /// If a first attempt stored the lease without an answer, the second finds it and returns
@@ -214,6 +252,30 @@ impl ViewTable for DynamoViewTable {
     }
 }
 
+#[async_trait]
+impl OperatorView for DynamoViewTable {
+    /// The index names the logs, and the cursors are read from the table, as they are now.
+    async fn parked(
+        &self,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<ParkedViewPage, Unavailable> {
+        let after = after
+            .map(|log| CataloguePosition { bucket: parked_bucket(log), log: Some(log.clone()) });
+        let index = Buckets { table: &self.table, index: PARKED_INDEX, buckets: PARKED_BUCKETS };
+        let page = index.page(after, limit).await?;
+        let next = page.next.and(page.logs.last().cloned());
+        let cursors = page.logs.into_iter().map(|log| async move {
+            let cursor = self.cursor(&log).await?;
+            Ok((log, cursor))
+        });
+        let cursors = stream::iter(cursors).buffered(CURSORS_AT_ONCE);
+        let cursors: Vec<(LogId, Option<Cursor>)> = cursors.try_collect().await?;
+        let logs = cursors.into_iter().filter_map(|(log, cursor)| Some((log, cursor?)));
+        Ok(ParkedViewPage { logs: logs.collect(), next })
+    }
+}
+
 /// The sort keys of a range, with both ends included.
 struct KeyRange {
     lowest: String,
@@ -239,6 +301,11 @@ impl KeyRange {
         }
         Some(Self { lowest, highest, start })
     }
+}
+
+/// The log's bucket in the index of what is parked. It is stored.
+fn parked_bucket(log: &LogId) -> u8 {
+    bucket_of(log, PARKED_BUCKETS)
 }
 
 fn cursor_key(log: &LogId) -> Item {

@@ -40,9 +40,10 @@ enum Attribute<'a> {
 
 /// Decodes an event of the commands table's stream (view type NEW_IMAGE, or more).
 ///
-/// Records of removed slots are ignored. A record that cannot be read is skipped with an alarm: only
-/// an operator can have written it, and it must not stop the shard's other logs (F7). Its log then has
-/// a gap, which the sweep reports.
+/// Records of removed slots are ignored. A slot that an operator has raised has no commands.
+///
+/// A record that cannot be read is skipped with an alarm: only an operator can have written it, and it
+/// must not stop the shard's other logs (F7). Its log then has a gap, which the sweep reports.
 pub fn changes(event: &str) -> Result<Batch<Change>, WrongEvent> {
     let records = records_of(event, "records of the commands table's stream")?;
     let mut batch = Batch { items: Vec::new(), ids: Vec::new(), unreadable: 0 };
@@ -101,7 +102,9 @@ fn change(image: &HashMap<Cow<'_, str>, &RawValue>) -> Result<Change, String> {
     };
     let log: LogId = string(PK)?.parse().map_err(|e| format!("attribute `{PK}`: {e}"))?;
     let (last, n) = (Seq(number(SEQ)?), number(N)?);
-    if n == 0 || n > last.0 {
+    let body = bytes(BODY)?;
+    // A slot that was raised has neither commands nor a body.
+    if n > last.0 || n == 0 && !body.is_empty() {
         return Err(format!("`{N}` is {n}, but `{SEQ}` is {last}"));
     }
     let token = bytes(TOKEN)?;
@@ -112,6 +115,6 @@ fn change(image: &HashMap<Cow<'_, str>, &RawValue>) -> Result<Change, String> {
         n,
         at: Time(number(AT)?),
         token: Token(u128::from_be_bytes(token)),
-        body: Bytes::from(bytes(BODY)?),
+        body: Bytes::from(body),
     })
 }

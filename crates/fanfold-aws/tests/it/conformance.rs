@@ -21,6 +21,7 @@ async fn the_commands_table_conforms() {
     let commands = DynamoCommands::new(&dynamo.aws, dynamo.tables.commands());
     conformance::commands(&commands, "c").await;
     conformance::catalogue(&commands, "c").await;
+    conformance::operator_commands(&commands, "o").await;
 }
 
 #[tokio::test]
@@ -40,6 +41,7 @@ async fn a_closed_slot_conforms() {
         .await
         .unwrap_or_else(|error| panic!("setting `{CLOSED}`: {error:?}"));
     conformance::closed_slot(&commands, &log).await;
+    conformance::raised_closed_slot(&commands, &log).await;
 }
 
 #[tokio::test]
@@ -47,6 +49,7 @@ async fn the_journal_conforms() {
     let dynamo = Dynamo::start().await;
     let journal = DynamoJournal::new(&dynamo.aws, dynamo.tables.journal());
     conformance::journal(&journal, "j").await;
+    conformance::operator_journal(&journal, "o").await;
 }
 
 #[tokio::test]
@@ -59,6 +62,14 @@ async fn the_state_table_conforms() {
 async fn the_parked_table_conforms() {
     let dynamo = Dynamo::start().await;
     conformance::parked(&DynamoParked::new(&dynamo.aws, dynamo.tables.parked()), "p").await;
+}
+
+#[tokio::test]
+async fn the_tables_of_operators_conform() {
+    let dynamo = Dynamo::start().await;
+    let parked = DynamoParked::new(&dynamo.aws, dynamo.tables.parked());
+    conformance::operator_parked(&parked, "o").await;
+    conformance::operator_view(&DynamoViewTable::new(&dynamo.aws, dynamo.view()), "o").await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use fanfold_aws::names::attribute::PK;
 use fanfold_aws::{Aws, of_emulator};
 use tokio::net::TcpListener;
 
-use crate::schema::{make_table, make_tables};
+use crate::schema::{make_tables, make_texts};
 use crate::wire::Wire;
 
 /// How long an attempt may take: long enough for a table in memory, even on a busy machine.
@@ -50,7 +50,7 @@ impl Dynamo {
 
     /// Creates a table whose keys are texts.
     pub(crate) async fn make_table(&self, name: &str) {
-        make_table(&self.aws.dynamodb, name).await;
+        make_texts(&self.aws.dynamodb, name).await;
     }
 
     /// The partition keys of all items of a table.

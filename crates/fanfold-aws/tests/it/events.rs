@@ -104,6 +104,16 @@ fn a_record_that_is_not_of_a_slot_is_skipped() {
     }
 }
 
+/// An operator has raised the slot: there is nothing to send.
+#[test]
+fn a_record_of_a_raised_slot_has_no_commands() {
+    let raised = with(with(slot(), "n", json!({ "N": "0" })), "b", json!({ "B": "" }));
+    let batch = changes(&event(&[slot_record("MODIFY", "111", raised)])).unwrap();
+    assert_eq!((batch.ids, batch.unreadable), (vec!["111".to_owned()], 0));
+    let [change] = &batch.items[..] else { panic!("{:?}", batch.items) };
+    assert_eq!((change.last, change.n, change.body.len()), (Seq(17), 0, 0));
+}
+
 /// A record of a stream, as Lambda passes it on (developer guide, "Using Lambda with Kinesis").
 fn kinesis_record(key: &str, data: &str, sequence_number: &str, arrived: Value) -> Value {
     json!({

@@ -8,8 +8,8 @@ use fanfold_aws::dynamo::{
     DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition, DynamoViewTable,
 };
 use fanfold_pipeline::ports::{
-    CataloguePosition, CommitItem, Journal, Nonce, ParkedItem, ParkedTable, State, StateItem,
-    StoredRow, Unavailable, ViewTable,
+    CataloguePosition, CommitItem, Cursor, Journal, Nonce, OperatorView, ParkedItem, ParkedTable,
+    ParkedView, ParkedViewPage, State, StateItem, StoredRow, Unavailable, ViewTable,
 };
 
 use crate::dynamo::Dynamo;
@@ -235,4 +235,66 @@ async fn tombstones_never_expire_early() {
     table.put_row(&log(), &key, &row, None).await.expect("a put");
     let found = table.rows(&log(), &[key]).await.expect("a row");
     assert_eq!(found, [Some(tombstone(4_102_444_801_000))]);
+}
+
+/// So the view's sweep finds it within a minute, whatever the number of logs.
+#[tokio::test]
+async fn a_released_log_is_listed_until_its_cursor_moves() {
+    let dynamo = Dynamo::start().await;
+    let table = DynamoViewTable::new(&dynamo.aws, dynamo.view());
+    let reason = "it cannot be applied".to_owned();
+    let parked = ParkedView { seq: Seq(2), reason, at: Time(7), build: Some("b".to_owned()) };
+    table.move_cursor(&log(), Seq(1)).await.expect("a move");
+    table.park(&log(), Seq(1), &parked).await.expect("parking");
+    assert!(table.release(&log(), &parked, None).await.expect("a release"));
+    let listed = table.parked(None, 10).await.expect("a list");
+    let cursor = Cursor { seq: Seq(1), ..Cursor::default() };
+    assert_eq!(listed, ParkedViewPage { logs: vec![(log(), cursor)], next: None });
+    table.move_cursor(&log(), Seq(2)).await.expect("a move");
+    assert_eq!(table.parked(None, 10).await.expect("a list"), ParkedViewPage::default());
+}
+
+/// A release whose answer is lost is repeated. It is not taken for that of another call.
+#[tokio::test]
+async fn a_release_without_an_answer_is_done() {
+    let dynamo = Dynamo::start().await;
+    let name = dynamo.view();
+    let table = DynamoViewTable::new(&dynamo.aws, &name);
+    let parked = ParkedView { seq: Seq(2), reason: "no".to_owned(), at: Time(7), build: None };
+    for (at, to, after) in [(1, None, 1), (1, Some(Seq(2)), 2)] {
+        table.move_cursor(&log(), Seq(at)).await.expect("a move");
+        table.park(&log(), Seq(at), &parked).await.expect("parking");
+        dynamo.wire.trouble("UpdateItem", &name, 1, Trouble::LoseAnswer);
+        assert!(table.release(&log(), &parked, to).await.expect("a release"), "to {to:?}");
+        let cursor = table.cursor(&log()).await.expect("a read").expect("a cursor");
+        assert_eq!((cursor.seq, cursor.parked), (Seq(after), None));
+    }
+}
+
+/// Another build may have written fields that this one does not know.
+#[tokio::test]
+async fn a_view_that_a_later_build_has_parked_can_be_released() {
+    let dynamo = Dynamo::start().await;
+    let name = dynamo.view();
+    let table = DynamoViewTable::new(&dynamo.aws, &name);
+    let why = r#"{"seq":2, "reason":"no", "at":7, "build":"later", "since":{"seq":1}}"#;
+    let key = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
+    let put = dynamo.aws.dynamodb.put_item().table_name(&name).set_item(Some(
+        [
+            key("pk", log().as_str()),
+            key("sk", "cursor"),
+            key("parked", why),
+            ("h".to_owned(), AttributeValue::N("4".to_owned())),
+            ("seq".to_owned(), AttributeValue::N("1".to_owned())),
+        ]
+        .into(),
+    ));
+    put.send().await.expect("a put");
+    let mut listed = table.parked(None, 10).await.expect("a list").logs;
+    let (found, cursor) = listed.pop().expect("a log");
+    let parked = cursor.parked.expect("it is parked");
+    assert_eq!((found, parked.build.as_deref()), (log(), Some("later")));
+    assert!(table.release(&log(), &parked, None).await.expect("a release"));
+    let cursor = table.cursor(&log()).await.expect("a read").expect("a cursor");
+    assert_eq!(cursor, Cursor { seq: Seq(1), ..Cursor::default() });
 }

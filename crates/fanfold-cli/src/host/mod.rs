@@ -15,7 +15,7 @@ mod socket;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -50,11 +50,18 @@ enum Lifecycle {
     Ended,
 }
 
+/// Returns when the host no longer serves: it drains, has ended, or was dropped.
+async fn drains(mut lifecycle: watch::Receiver<Lifecycle>) {
+    // An error means that the host was dropped.
+    let _ = lifecycle.wait_for(|state| *state != Lifecycle::Serving).await;
+}
+
 /// A router that is served on an address.
 pub struct Host {
     address: SocketAddr,
     connections: Arc<Connections>,
     lifecycle: watch::Sender<Lifecycle>,
+    served: Arc<Served>,
 }
 
 /// An address that this process has bound but does not serve yet. Clients that connect wait.
@@ -76,21 +83,22 @@ impl BoundAddress {
         Ok(Self { listener, address })
     }
 
-    /// Serves `api`. Requests may name the address or one of `names` as their host.
+    /// Serves `api`, until [`Host::change`]. Requests may name the address or one of `names` as their host.
     pub fn serve(self, api: Router, names: &[HostName], limits: Limits) -> Host {
         let (state, lifecycle) = watch::channel(Lifecycle::Serving);
-        let served = Served { api, guard: Guard::new(self.address, names) };
+        let guard = Guard::new(self.address, names);
+        let served = Arc::new(Served { api: RwLock::new(api), guard });
         let connections = Connections::new(limits);
         let acceptor = Acceptor {
             listener: self.listener,
             connections: connections.clone(),
-            served: Arc::new(served),
+            served: served.clone(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             spare: File::open(SPARE_FILE).ok(),
             lifecycle,
         };
         tokio::spawn(acceptor.run());
-        Host { address: self.address, connections, lifecycle: state }
+        Host { address: self.address, connections, lifecycle: state, served }
     }
 }
 
@@ -103,6 +111,11 @@ impl Host {
     /// The address that the host listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Serves `api` from the next request on, also on open connections.
+    pub fn change(&self, api: Router) {
+        *self.served.api.write().unwrap_or_else(PoisonError::into_inner) = api;
     }
 
     /// A handle that reads what the clients use, also after the host has ended.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use super::Lifecycle;
 use super::connections::{Connection, Entered, Phase};
 use super::guard::Guard;
 use super::limits::BUFFER_BYTES_MAX;
 use super::raw;
-use super::socket::{CountedBody, Socket, Timer};
+use super::socket::{CountedBody, Socket, StreamedBody, Timer};
+use super::{Lifecycle, drains};
 
 /// Seconds after which a client should try again if there is no room. Source: the default of
 /// [`Limits::grace`](super::Limits), after which an idle connection can be evicted.
@@ -39,10 +39,20 @@ const LINGER_MAX: Duration = Duration::from_secs(2);
 /// The most bytes to read after an answer. Source: our choice; a batch that is eight times too large.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// How long reads may continue after the host begins to drain: their waits may last longer than the
+/// host does. Source: our choice; they are then answered well before `DRAIN_MAX` ends.
+const READ_DRAIN_MAX: Duration = Duration::from_secs(2);
+
 /// What all connections share.
 pub(super) struct Served {
-    pub(super) api: Router,
+    pub(super) api: RwLock<Router>,
     pub(super) guard: Guard,
+}
+
+impl Served {
+    fn router(&self) -> Router {
+        self.api.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Why a connection ends.
@@ -68,7 +78,8 @@ pub(super) async fn serve(
 ) {
     let connection = &*entered;
     let socket = TokioIo::new(Socket::new(stream, connection.clone()));
-    let answers = GuardedRouter { served, connection: connection.clone() };
+    let answers =
+        GuardedRouter { served, connection: connection.clone(), lifecycle: lifecycle.clone() };
     let mut http = http1::Builder::new()
         // The connection's own timer covers this and the other phases.
         .header_read_timeout(None)
@@ -164,6 +175,17 @@ fn no_room() -> Problem {
     Problem::new(Kind::OVERLOADED, detail).retry_after(RETRY_AFTER_S)
 }
 
+fn stopping() -> Problem {
+    let detail = "the host stops: send the request again when it runs again";
+    Problem::new(Kind::STOPPING, detail).retry_after(RETRY_AFTER_S)
+}
+
+/// Returns after the host has drained for [`READ_DRAIN_MAX`].
+async fn late_in_drain(lifecycle: watch::Receiver<Lifecycle>) {
+    drains(lifecycle).await;
+    sleep(READ_DRAIN_MAX).await;
+}
+
 async fn answer_and_close(mut stream: TcpStream, answer: &[u8]) {
     // A client that does not read gets no answer.
     if matches!(timeout(LINGER_MAX, stream.write_all(answer)).await, Ok(Ok(()))) {
@@ -193,6 +215,7 @@ async fn linger(mut stream: TcpStream) {
 struct GuardedRouter {
     served: Arc<Served>,
     connection: Arc<Connection>,
+    lifecycle: watch::Receiver<Lifecycle>,
 }
 
 impl Service<Request<Incoming>> for GuardedRouter {
@@ -202,11 +225,17 @@ impl Service<Request<Incoming>> for GuardedRouter {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (served, connection) = (self.served.clone(), self.connection.clone());
+        let lifecycle = self.lifecycle.clone();
         Box::pin(async move {
-            let is_read = request.method() == Method::GET;
+            let is_read = [Method::GET, Method::HEAD].contains(request.method());
             let request = request.map(|body| Body::new(CountedBody::new(body, connection.clone())));
             let mut response = match served.guard.check(&request) {
-                Ok(()) => served.api.clone().oneshot(request).await?,
+                Ok(()) if is_read => tokio::select! {
+                    biased;
+                    response = served.router().oneshot(request) => response?,
+                    () = late_in_drain(lifecycle.clone()) => stopping().into_response(),
+                },
+                Ok(()) => served.router().oneshot(request).await?,
                 Err(problem) => {
                     drop(request);
                     problem.into_response()
@@ -214,6 +243,11 @@ impl Service<Request<Incoming>> for GuardedRouter {
             };
             // From now on the answer's body counts instead of the request's.
             connection.release();
+            if response.body().size_hint().exact().is_none() {
+                let counted =
+                    |body| Body::new(StreamedBody::new(body, connection.clone(), lifecycle));
+                response = response.map(counted);
+            }
             let length = response.body().size_hint().lower() as usize;
             if !connection.reserve(0, length) && is_read {
                 response = no_room().into_response();

@@ -5,13 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connections::{Connection, Phase};
+use super::{Lifecycle, drains};
 
 /// A socket that sets the connection's phase as bytes are read and written.
 pub(super) struct Socket {
@@ -109,7 +112,7 @@ impl CountedBody {
     }
 }
 
-impl Body for CountedBody {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -150,6 +153,49 @@ impl Drop for CountedBody {
         if self.connection.phase().0 == Phase::Body {
             self.connection.set(Phase::Work);
         }
+    }
+}
+
+/// An answer's body of unknown length, such as one of events. Each of its pieces is counted until the
+/// next. It ends between two pieces when the host drains, or when there is no room for the next piece.
+pub(super) struct StreamedBody {
+    body: Body,
+    connection: Arc<Connection>,
+    drains: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl StreamedBody {
+    pub(super) fn new(
+        body: Body,
+        connection: Arc<Connection>,
+        lifecycle: watch::Receiver<Lifecycle>,
+    ) -> Self {
+        Self { body, connection, drains: Box::pin(drains(lifecycle)) }
+    }
+}
+
+impl HttpBody for StreamedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if this.drains.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            this.connection.release();
+            if !this.connection.reserve(0, length) {
+                tracing::warn!("the host ends a stream of events: it has no room for the next");
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Ready(frame)
     }
 }
 

@@ -1,11 +1,17 @@
-//! `fanfold send`, `log` and `view` against `fanfold up`.
+//! `fanfold send`, `log`, `logs` and `view` against `fanfold up`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::scripted::{Reply, Scripted};
 use crate::{Up, fanfold, lines, stderr};
 
 fn json_of(line: &str) -> Value {
@@ -114,6 +120,25 @@ fn a_log_can_be_followed() {
     child.wait().expect("it ends");
 }
 
+/// An address of this machine that nothing listens on.
+fn free_address() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    free.local_addr().expect("it has one").to_string()
+}
+
+/// Follows a log there. Returns the process, and what reads the seq of its next entry.
+fn follower(address: &str) -> (Child, impl FnMut() -> Value) {
+    let mut command = fanfold(&["log", "ledger/org:acme", "--follow", "--url", address]);
+    let mut child = command.spawn().expect("the binary starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    let next = move || {
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it is text");
+        json_of(&line)["seq"].clone()
+    };
+    (child, next)
+}
+
 /// Starts `up` on this folder and address.
 fn up_at(folder: &Path, address: &str) -> Up {
     let mut command = fanfold(&["up", "--listen", address, "--data"]);
@@ -123,17 +148,8 @@ fn up_at(folder: &Path, address: &str) -> Up {
 #[test]
 fn a_log_is_followed_before_it_exists_and_across_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = free.local_addr().expect("it has one").to_string();
-    drop(free);
-    let mut command = fanfold(&["log", "ledger/org:acme", "--follow", "--url", &address]);
-    let mut child = command.spawn().expect("the binary starts");
-    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut next = || {
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("it is text");
-        json_of(&line)["seq"].clone()
-    };
+    let address = free_address();
+    let (child, mut next) = follower(&address);
     let data = r#"{"account":"cash"}"#;
     for seqs in [[1, 2], [3, 4]] {
         let mut up = up_at(folder.path(), &address);
@@ -150,6 +166,108 @@ fn a_log_is_followed_before_it_exists_and_across_a_restart() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("it is not the same log"), "{}", stderr(&output));
+}
+
+/// What `log --follow` asks a server whose pages say nothing new, and that answers other requests with
+/// this problem. It waits for the second page, and then ends the command.
+fn asked_by_a_follower(detail: &'static str, refuses: fn(&str) -> bool) -> Vec<String> {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let all = Arc::clone(&asked);
+    let server = Scripted::start(move |_, request| {
+        all.lock().expect("no thread panics").push(request.what.clone());
+        if refuses(&request.what) {
+            let problem = json!({"type": "urn:fanfold:problem:bad-parameter", "detail": detail});
+            return Reply::Status(400, "", problem.to_string());
+        }
+        let page = r#"{"log":"a/org:b","accepted":0,"tail":0,"entries":[],"next":null}"#;
+        Reply::Status(200, "", page.to_owned())
+    });
+    let mut command = fanfold(&["log", "a/org:b", "--follow", "--url", &server.url]);
+    let mut child = command.spawn().expect("the binary starts");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let pages = || {
+        let asked = asked.lock().expect("no thread panics");
+        asked.iter().filter(|what| !refuses(what)).count()
+    };
+    while pages() < 2 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert!(pages() >= 2, "the follower gave up");
+    asked.lock().expect("no thread panics").clone()
+}
+
+#[test]
+fn a_follower_waits_as_long_as_the_server_allows() {
+    let page = "GET /logs/a/org:b?from=1&limit=1000";
+    for (detail, refuses, then) in [
+        ("", (|_| false) as fn(&str) -> bool, format!("{page}&wait=25000")),
+        (
+            "`wait`: must be an integer from 0 to 5000",
+            |what| what.contains("wait=25000"),
+            format!("{page}&wait=5000"),
+        ),
+        ("`wait`: must be an integer from 0 to 0", |what| what.contains("wait="), page.to_owned()),
+        (
+            "`wait`: unknown parameter, known here are `from`, `limit`, `raw`",
+            |what| what.contains("wait="),
+            page.to_owned(),
+        ),
+    ] {
+        let asked = asked_by_a_follower(detail, refuses);
+        assert_eq!(asked[0], format!("{page}&wait=25000"), "{detail}");
+        let asked: Vec<_> = asked.iter().filter(|what| !refuses(what)).collect();
+        assert!(asked.iter().all(|what| **what == then), "{detail}: {asked:?}");
+    }
+}
+
+/// A follower that waits does not delay the end of the host, and goes on with the next one.
+#[test]
+fn a_host_stops_while_its_log_is_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = free_address();
+    let up = up_at(folder.path(), &address);
+    let (mut child, mut next) = follower(&address);
+    let data = r#"{"account":"cash"}"#;
+    send(&up, "open", "1", data, &["--wait"], 0);
+    assert_eq!(next(), 1);
+    // So that the follower waits.
+    thread::sleep(Duration::from_millis(200));
+    let asked = Instant::now();
+    up.signal("-TERM");
+    assert_eq!(up.end(), (Some(0), String::new()));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    let up = up_at(folder.path(), &address);
+    send(&up, "open", "2", data, &["--wait"], 0);
+    assert_eq!(next(), 2);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn logs_are_listed_across_pages() {
+    let up = Up::new();
+    let in_org = |org: usize| {
+        let org = format!("{}{org}", if org.is_multiple_of(2) { "even" } else { "odd" });
+        open(1, "cash").replace("acme", &org) + "\n"
+    };
+    let all: String = (0..1_500).map(in_org).collect();
+    assert_eq!(lines(&up.client_reads(&["send"], all.as_bytes()), 0).len(), 1_500);
+    let listed = |args: &[&str]| {
+        let lines = lines(&up.client(&[&["logs"], args].concat()), 0);
+        let logs = lines.iter().map(|line| json_of(line)["log"].to_string());
+        let logs: BTreeSet<String> = logs.collect();
+        assert_eq!(logs.len(), lines.len(), "a log is listed twice");
+        logs.len()
+    };
+    assert_eq!(listed(&[]), 1_500);
+    assert_eq!(listed(&["--prefix", "ledger/org:even"]), 750);
+    assert_eq!(listed(&["--prefix", "ledger/org:even12"]), 1 + 5 + 50);
+    assert_eq!(listed(&["--prefix", "x"]), 0);
+    let output = up.client(&["logs", "--prefix", "lodger/"]);
+    lines(&output, 1);
+    assert!(stderr(&output).contains("there is no service `lodger`"), "{}", stderr(&output));
 }
 
 #[test]

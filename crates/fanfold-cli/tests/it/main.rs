@@ -1,10 +1,12 @@
 //! The real binary, as a child process.
 
 mod audit;
+mod backup;
 mod client;
 mod crash;
 #[cfg(all(feature = "fault-points", target_os = "linux", target_arch = "x86_64"))]
 mod crash_points;
+mod drills;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod folder;

@@ -1,6 +1,8 @@
 //! Drills of operators with `parked`, `resume`, `skip` and `resend`: an app with mistakes, then its next build.
 
-use std::path::Path;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::{Value, json};
@@ -9,7 +11,14 @@ use crate::{Up, fanfold, lines, stderr};
 
 /// The example `faulty_app` on a folder; with `is_fixed`, its next build.
 fn app(folder: &Path, is_fixed: bool) -> Up {
-    let program = Path::new(env!("CARGO_BIN_EXE_fanfold")).with_file_name("examples/faulty_app");
+    app_of(&program(), folder, is_fixed)
+}
+
+fn program() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_fanfold")).with_file_name("examples/faulty_app")
+}
+
+fn app_of(program: &Path, folder: &Path, is_fixed: bool) -> Up {
     let mut command = std::process::Command::new(program);
     command.args(["up", "--listen", "127.0.0.1:0", "--log", "error", "--data"]).arg(folder);
     command.stdin(std::process::Stdio::null());
@@ -154,4 +163,80 @@ fn a_faulted_command_is_sent_again_to_the_next_build() {
     }
     refused(&up, &["resend", LOG, "2"], 1, "the entry 2 of talk/org:acme is accepted");
     assert_eq!(rows(&up, "3"), ["panic: 1"]);
+}
+
+/// A running engine fits together, and a parked view is a finding.
+#[test]
+fn the_doctor_examines_a_running_engine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let up = app(folder.path(), true);
+    for id in 1..=3 {
+        say(&up, id, "hello");
+    }
+    assert_eq!(rows(&up, "3"), ["hello: 3"]);
+    let output = run(&up, &["doctor", "--all", "--json"]);
+    let examined: Value = serde_json::from_str(&lines(&output, 0)[0]).expect("JSON");
+    assert_eq!(examined["log"], LOG);
+    assert_eq!((&examined["entries"], &examined["rows"]), (&json!(3), &json!(1)), "{examined}");
+    assert!(stderr(&output).contains("1 logs, 3 entries, 1 rows: 0 findings"));
+    for arguments in [&["doctor", LOG][..], &["doctor", LOG, "--raise-slots"]] {
+        assert_eq!(lines(&run(&up, arguments), 0), Vec::<String>::new());
+    }
+    let output = run(&up, &["doctor", "--journal", "--raise-slots", "--rate", "1"]);
+    assert_eq!(lines(&output, 0), Vec::<String>::new());
+    assert!(stderr(&output).contains("1 logs, 3 entries, 1 rows: 0 findings"));
+    let output = run(&up, &["doctor", "--from", "nonsense"]);
+    assert_eq!(lines(&output, 1), Vec::<String>::new());
+    assert!(
+        stderr(&output).contains("`after`: must be the `next` of the page before"),
+        "{}",
+        stderr(&output)
+    );
+    up.signal("-TERM");
+    let (code, said) = up.end();
+    assert_eq!(code, Some(0), "{said}");
+
+    // The build before cannot apply the next entry.
+    let up = app(folder.path(), false);
+    say(&up, 4, "boo");
+    until_parked(&up);
+    let output = run(&up, &["doctor"]);
+    let [finding] = &lines(&output, 1)[..] else { panic!("one finding: {output:?}") };
+    assert!(finding.starts_with("talk/org:acme parked texts: at entry 4: "), "{finding}");
+}
+
+/// Nothing has to be said: another program is another build.
+#[test]
+fn a_parked_view_tries_again_by_itself_when_another_program_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let up = app(folder.path(), false);
+    for (id, text) in [(1, "hi"), (2, "boo")] {
+        say(&up, id, text);
+    }
+    until_parked(&up);
+    up.signal("-TERM");
+    let (code, said) = up.end();
+    assert_eq!(code, Some(0), "{said}");
+    // The same program with the mistake mended is the same build, so the view stays parked.
+    let up = app(folder.path(), true);
+    assert_eq!(printed(&up, &["parked"]).len(), 1);
+    up.signal("-TERM");
+    let (code, said) = up.end();
+    assert_eq!(code, Some(0), "{said}");
+    // What stands behind the end of a program does not change what it does.
+    let programs = tempfile::tempdir().expect("a folder");
+    let other = programs.path().join("faulty_app");
+    fs::copy(program(), &other).expect("a copy");
+    let mut file = fs::OpenOptions::new().append(true).open(&other).expect("a file");
+    file.write_all(b"another build").expect("it is written");
+    drop(file);
+    let up = app_of(&other, folder.path(), true);
+    // The view's sweep runs every ten seconds.
+    for _ in 0..400 {
+        if printed(&up, &["parked"]).is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(rows(&up, "2"), ["boo: 1", "hi: 1"]);
 }

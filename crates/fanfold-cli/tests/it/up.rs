@@ -1,5 +1,6 @@
 //! `fanfold up`: requests with plain `curl`, its end, and its arguments.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfold_pipeline::metrics::{ALL, Kind, Metric};
 use serde_json::{Value, json};
 
 use crate::{Up, fanfold, lines, stderr};
@@ -188,7 +190,7 @@ fn bad_arguments_are_explained() {
         (&["send", "--type", "ledger"], "--command"),
         (&["send", "--type", "ledger", "--data", "{"], "--data"),
         (&["log", "ledger"], "<service>/org:<name>"),
-        (&["lgo"], "unrecognized subcommand 'lgo'; see '--help'"),
+        (&["grow"], "unrecognized subcommand 'grow'; see '--help'"),
         (&["send", "--typ", "ledger"], "--type"),
         (&["view", "balances", "ledger/acme"], "org:"),
     ] {
@@ -197,6 +199,53 @@ fn bad_arguments_are_explained() {
         let error = stderr(&output);
         assert!(error.starts_with("error: ") && error.contains(expected), "{args:?}: {error}");
         assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+    }
+}
+
+/// What the host shows is what the list has.
+#[test]
+fn the_metrics_of_up_are_those_of_the_list() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let up = Up::on(folder.path());
+    curl(&up.url, "/command", Some(ARTICLE));
+    curl(&up.url, "/command", Some("nonsense"));
+    let mut answer = ureq::get(format!("{}/metrics", up.url)).call().expect("it answers");
+    let text = answer.body_mut().read_to_string().expect("it is text");
+    let of =
+        |line: &str| text.lines().filter_map(|l| l.strip_prefix(line)).map(str::to_owned).collect();
+    let listed = || ALL.iter().filter(|metric| metric.up);
+    let kind = |kind| match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let types: BTreeSet<String> = of("# TYPE ");
+    assert_eq!(types, listed().map(|m| format!("{} {}", m.name, kind(m.kind))).collect());
+    let helps: BTreeSet<String> = of("# HELP ");
+    assert_eq!(helps, listed().map(|m| format!("{} {}", m.name, m.help)).collect());
+    // Each sample has the labels of the list.
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, labels) = line.split_once('{').unwrap_or((line, ""));
+        let name = name.split(' ').next().expect("it has a name");
+        let is_its = |m: &&Metric| {
+            let end = name.strip_prefix(m.name);
+            end.is_some_and(|end| ["", "_bucket", "_sum", "_count"].contains(&end))
+        };
+        let metric = listed().filter(is_its).max_by_key(|m| m.name.len());
+        let metric = metric.unwrap_or_else(|| panic!("{line}"));
+        for label in metric.labels {
+            assert!(labels.contains(&format!("{label}=")), "{line} has no {label}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_greets_is_ready() {
+    let up = Up::new();
+    for (path, status) in [("/healthz", "ok"), ("/readyz", "ready")] {
+        let mut answer = ureq::get(format!("{}{path}", up.url)).call().expect("it answers");
+        let text = answer.body_mut().read_to_string().expect("it is text");
+        assert_eq!(text, format!("{{\"status\":\"{status}\"}}"));
     }
 }
 
@@ -215,7 +264,12 @@ fn metrics_show_the_engine() {
         "fanfold_backlog{stage=\"relay\"} 0",
         "fanfold_backlog{stage=\"process\"} 0",
         "fanfold_deliveries_total{view=\"totals\",outcome=\"dead\"} 0",
-        "fanfold_standstill_ms 0",
+        "fanfold_standstill_seconds 0.0",
+        "fanfold_lag_seconds{stage=\"process\"} 0.0",
+        "fanfold_view_backlog{view=\"totals\"} 0",
+        "fanfold_outcomes_total{outcome=\"rejected\"} 1",
+        "fanfold_decide_seconds_count 1",
+        "fanfold_apply_seconds_bucket{le=\"+Inf\",view=\"totals\"} 1",
         // The connection of this request.
         "fanfold_http_connections 1",
         "fanfold_http_body_bytes 0",

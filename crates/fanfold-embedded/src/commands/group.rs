@@ -58,7 +58,7 @@ mod tests {
         #[test]
         fn a_written_group_is_read_back(
             changes in prop::collection::vec(
-                ("[a-z]{1,32}/org:[a-zA-Z0-9.:@=+-]{1,120}", 1_u64.., 1..500_u64, any::<u64>(),
+                ("[a-z]{1,32}/org:[a-zA-Z0-9.:@=+-]{1,120}", 1_u64.., 0..500_u64, any::<u64>(),
                  any::<u128>(), prop::collection::vec(any::<u8>(), 0..300)),
                 0..20,
             ),

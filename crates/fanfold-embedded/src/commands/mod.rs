@@ -9,14 +9,17 @@ mod group;
 mod slots;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use fanfold::host::knob::Knob;
 use fanfold::{LogId, Seq, Time, with_causes};
 use fanfold_pipeline::ports::{
-    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Env, Slot, Unavailable,
+    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Env, OperatorCommands,
+    Slot, SlotRaise, Token, Unavailable,
 };
 use foldhash::fast::FixedState;
 use tokio::sync::{Notify, oneshot};
@@ -53,12 +56,13 @@ const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How long no command is accepted after the disk was full, in milliseconds.
 const FULL_MS: u64 = 1_000;
 
-/// The channel for the result of an append.
+/// The channel for the result of an append or a raise.
 type Answer = oneshot::Sender<Result<Seq, AppendError>>;
 
 /// A request of a caller to the loop.
 enum Request {
     Append { log: LogId, append: Append, answer: Answer },
+    Raise { log: LogId, to: Seq, at: Time, token: Token, answer: Answer },
     Close { log: LogId, answer: oneshot::Sender<bool> },
 }
 
@@ -119,6 +123,27 @@ pub struct StoredCommands {
     paced_by: OnceLock<PacedBy>,
     /// When the disk was found full, in milliseconds; 0: never.
     full_at: AtomicU64,
+    /// Whether a [`Hold`] keeps the command log.
+    is_held: AtomicBool,
+}
+
+/// Keeps the command log from being trimmed until it is dropped. Appends go on.
+pub(crate) struct Hold<'a>(&'a StoredCommands);
+
+impl Hold<'_> {
+    /// The files of the command log with their synced bytes, and the position behind these.
+    pub(crate) fn parts(&self) -> (Vec<(PathBuf, u64)>, u64) {
+        let log = lock(&self.0.log);
+        (log.parts(), log.next())
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.is_held.store(false, Ordering::Release);
+        // The next checkpoint drops what was kept.
+        self.0.store.wanted.notify_one();
+    }
 }
 
 impl StoredCommands {
@@ -146,6 +171,7 @@ impl StoredCommands {
                 replay(&slots, &changes, change)
             })
         })?;
+        store.check_copied(log.next())?;
         Ok(Self {
             store,
             slots,
@@ -162,6 +188,7 @@ impl StoredCommands {
             replayed_until,
             paced_by: OnceLock::new(),
             full_at: AtomicU64::new(0),
+            is_held: AtomicBool::new(false),
         })
     }
 
@@ -242,9 +269,20 @@ impl StoredCommands {
         (bytes > LOG_BYTES_MAX).then(behind)
     }
 
-    /// Drops the groups below `done` from the command log. Waits for an append under way.
+    /// Keeps the command log until the result is dropped. The caller has one of them at a time.
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        let _log = lock(&self.log);
+        self.is_held.store(true, Ordering::Release);
+        Hold(self)
+    }
+
+    /// Drops the groups below `done` from the command log, unless it is held. Waits for an append
+    /// under way.
     pub(crate) fn trim(&self, done: u64) -> Result<(), StoreError> {
         let mut log = lock(&self.log);
+        if self.is_held.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let trimmed = log.trim(done);
         self.counts.log_bytes.store(log.bytes(), Ordering::Relaxed);
         trimmed
@@ -299,13 +337,7 @@ impl StoredCommands {
     fn gather(&self, request: Request, group: &mut Group) {
         match request {
             Request::Append { log, append, answer } => {
-                let (hash, slot) = match group.slots.get(&log) {
-                    Some((hash, slot)) => (*hash, Ok(Some(slot.clone()))),
-                    None => {
-                        let hash = HashKey::of_log(&log);
-                        (hash, self.slots.get(hash, &log))
-                    }
-                };
+                let (hash, slot) = self.slot_behind(group, &log);
                 let before = match slot {
                     // The refusing slot may be of this group. So answer when the group is on disk.
                     Ok(Some(slot)) if slot.closed || slot.token == append.token => {
@@ -319,14 +351,36 @@ impl StoredCommands {
                     }
                 };
                 let Append { n, body, at, token } = append;
-                let last = before.plus(n);
-                let slot = Slot { seq: last, n, at, token, closed: false };
-                group.slots.insert(log.clone(), (hash, slot));
-                let change = Change { log, last, n, at, token, body };
-                group::write(&mut group.bytes, &change);
-                group.changes.push((hash, change, answer));
+                let change = Change { log, last: before.plus(n), n, at, token, body };
+                group.add(hash, change, false, answer);
+            }
+            Request::Raise { log, to, at, token, answer } => {
+                let (hash, slot) = self.slot_behind(group, &log);
+                match slot {
+                    Ok(Some(slot)) if slot.seq >= to => group.refused.push((answer, slot)),
+                    Ok(slot) => {
+                        let change = Change { log, last: to, n: 0, at, token, body: Bytes::new() };
+                        group.add(hash, change, slot.is_some_and(|slot| slot.closed), answer);
+                    }
+                    Err(error) => drop(answer.send(Err(error.unavailable(HOP).into()))),
+                }
             }
             Request::Close { log, answer } => group.closed.push((log, answer)),
+        }
+    }
+
+    /// A log's slot after this group.
+    fn slot_behind(
+        &self,
+        group: &Group,
+        log: &LogId,
+    ) -> (HashKey, Result<Option<Slot>, StoreError>) {
+        match group.slots.get(log) {
+            Some((hash, slot)) => (*hash, Ok(Some(slot.clone()))),
+            None => {
+                let hash = HashKey::of_log(log);
+                (hash, self.slots.get(hash, log))
+            }
         }
     }
 
@@ -410,6 +464,17 @@ struct Group {
     closed: Vec<(LogId, oneshot::Sender<bool>)>,
 }
 
+impl Group {
+    /// Adds a change, which makes the log's slot.
+    fn add(&mut self, hash: HashKey, change: Change, closed: bool, answer: Answer) {
+        let Change { last, n, at, token, .. } = change;
+        let slot = Slot { seq: last, n, at, token, closed };
+        self.slots.insert(change.log.clone(), (hash, slot));
+        group::write(&mut self.bytes, &change);
+        self.changes.push((hash, change, answer));
+    }
+}
+
 fn ended() -> Unavailable {
     Unavailable::Failed { hop: HOP, message: "it is closed".to_owned() }
 }
@@ -462,5 +527,27 @@ impl Commands for StoredCommands {
         limit: usize,
     ) -> Result<CataloguePage, Unavailable> {
         self.slots.catalogue(after, limit).map_err(|error| error.unavailable(HOP))
+    }
+}
+
+#[async_trait]
+impl OperatorCommands for StoredCommands {
+    /// Goes through the command log as an append does, so it survives a crash. It does not wait for the stages: it gives
+    /// them nothing to do.
+    async fn raise(
+        &self,
+        log: &LogId,
+        to: Seq,
+        at: Time,
+        token: Token,
+    ) -> Result<SlotRaise, Unavailable> {
+        self.store.room().await?;
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Raise { log: log.clone(), to, at, token, answer })?;
+        match answered.await.unwrap_or_else(|_| Err(ended().into())) {
+            Ok(_) => Ok(SlotRaise::Raised),
+            Err(AppendError::Refused(slot)) => Ok(SlotRaise::Refused(slot)),
+            Err(AppendError::Unavailable(error)) => Err(error),
+        }
     }
 }

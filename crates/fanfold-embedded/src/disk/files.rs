@@ -99,6 +99,10 @@ impl Disk for FileDisk {
         opened(file, &mut File::options())
     }
 
+    fn open_to_read(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(OpenFile { path: file.to_owned(), file: File::open(file)? }))
+    }
+
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
         opened(file, File::options().create(true).truncate(true))
     }
@@ -146,6 +150,33 @@ impl Disk for FileDisk {
         is_new: bool,
     ) -> Result<Box<dyn Tables>, StoreError> {
         Ok(Box::new(on_fjall::FjallTables::open(folder, names, is_new)?))
+    }
+
+    fn copy_tables(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.make_folder(to)?;
+        for found in fs::read_dir(from)? {
+            let found = found?;
+            let copy = to.join(found.file_name());
+            if found.file_type()?.is_dir() {
+                self.copy_tables(&found.path(), &copy)?;
+            } else {
+                fs::copy(found.path(), &copy)?;
+                File::open(&copy)?.sync_all()?;
+            }
+        }
+        sync_folder(to)
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        match fs::canonicalize(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+                    return Err(error);
+                };
+                Ok(self.real_path(above)?.join(name))
+            }
+            found => found,
+        }
     }
 
     fn are_tables_unfinished(&self, folder: &Path) -> io::Result<bool> {

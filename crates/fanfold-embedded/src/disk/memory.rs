@@ -343,6 +343,10 @@ impl Disk for MemoryDisk {
         Ok(self.file(file, number))
     }
 
+    fn open_to_read(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(file)
+    }
+
     fn create(&self, file: &Path) -> io::Result<Box<dyn DiskFile>> {
         let number = self.call(DiskCall::Change, |shared| match shared.number(file) {
             Ok(number) => {
@@ -425,6 +429,19 @@ impl Disk for MemoryDisk {
             || StoreError::damaged(format!("the tables {} are missing", folder.display()));
         let stored = stored.ok_or_else(missing)?;
         Ok(Box::new(MemoryTables::open(self.clone(), stored, names)))
+    }
+
+    fn copy_tables(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.make_folder(to)?;
+        self.call(DiskCall::Change, |shared| {
+            let tables = shared.tables.get(from).ok_or(ErrorKind::NotFound)?.copied();
+            shared.tables.insert(to.to_owned(), tables);
+            Ok(())
+        })
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
     }
 
     fn are_tables_unfinished(&self, folder: &Path) -> io::Result<bool> {

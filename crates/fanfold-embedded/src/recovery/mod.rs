@@ -10,4 +10,5 @@ pub(crate) use checkpoints::Downstream;
 pub(crate) use gaps::{StoredGaps, ViewGaps};
 pub(crate) use replay::Replay;
 pub use run::Durability;
+pub(crate) use run::RUN_KEY;
 pub(crate) use watchdog::Watchdog;

@@ -20,7 +20,7 @@ use crate::tasks::Tasks;
 
 /// The meta table's key of the current run: its position in the command log, and the number of
 /// unclean starts before it. A clean end removes it.
-const RUN_KEY: &[u8] = b"run";
+pub(crate) const RUN_KEY: &[u8] = b"run";
 /// The pause between two checks whether everything is processed again, in milliseconds: short
 /// beside the half second of work that this usually is.
 const RECOVERY_LOOK_MS: u64 = 5;

@@ -12,6 +12,7 @@
 use fanfold::host::knob::Knob;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use super::StoreError;
 use crate::disk::{Disk, DiskFile, ReadFrom};
 use crate::faults;
+use crate::interleave::{self, Between};
 
 const MAGIC: &[u8; 8] = b"FFCMDS\x00\x01";
 const GROUP_HEADER_BYTES: usize = 16;
@@ -27,6 +29,8 @@ const GROUP_HEADER_BYTES: usize = 16;
 const SEGMENT_BYTES: Knob = Knob::new(16 * 1024 * 1024, 4_000);
 /// The size of the read buffer when a log is opened.
 const READ_BYTES: usize = 1024 * 1024;
+/// The size at which a copy of a log writes what it has read: bounds its memory.
+const COPY_BYTES: Knob = Knob::new(1024 * 1024, 100);
 /// The largest group. A length beyond it is damage, and must not cause an allocation of that size.
 pub(crate) const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -181,6 +185,11 @@ impl CommandLog {
         Ok(())
     }
 
+    /// The segments with what of them is synced: the file, and its bytes.
+    pub(crate) fn parts(&self) -> Vec<(PathBuf, u64)> {
+        self.segments.iter().map(|segment| (segment.path.clone(), segment.bytes)).collect()
+    }
+
     /// The position that the next group gets.
     pub(crate) fn next(&self) -> u64 {
         self.next
@@ -213,6 +222,94 @@ impl CommandLog {
         self.segments.push_back(segment);
         self.file = file;
         Ok(())
+    }
+}
+
+/// Copies the groups from `done` to before `next` of these parts into a new log in `folder`, durably.
+/// Calls `written` with the bytes that it has written since the last call. The parts must stay as they
+/// are, and only grow, meanwhile.
+pub(crate) fn copy(
+    disk: &dyn Disk,
+    parts: &[(PathBuf, u64)],
+    done: u64,
+    next: u64,
+    folder: &Path,
+    written: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<(), CopyError> {
+    let target = |error: StoreError| CopyError::Target(error);
+    let mut due = done.max(1);
+    disk.make_folder(folder).map_err(|error| target(error.into()))?;
+    for (path, bytes) in parts {
+        let file = disk.open(path)?;
+        let mut groups = Groups::open(&*file)?;
+        let mut copy: Option<(Segment, Box<dyn DiskFile>)> = None;
+        let mut buffer = Vec::new();
+        while groups.valid_bytes < *bytes {
+            let Some((position, payload)) = groups.next()? else {
+                return Err(broken(path, "it is damaged").into());
+            };
+            if position < done {
+                continue;
+            }
+            if position != due {
+                return Err(broken(path, "groups are missing before this file").into());
+            }
+            due += 1;
+            if copy.is_none() {
+                copy = Some(create(disk, folder, position).map_err(target)?);
+            }
+            write_group(&mut buffer, position, &payload);
+            if let Some((segment, file)) = &mut copy
+                && buffer.len() >= COPY_BYTES.get()
+            {
+                write_part(segment, &mut **file, &mut buffer, written)?;
+            }
+        }
+        if let Some((mut segment, mut file)) = copy {
+            write_part(&mut segment, &mut *file, &mut buffer, written)?;
+            file.sync().map_err(|error| target(error.into()))?;
+        }
+    }
+    if due == done.max(1) {
+        create(disk, folder, due).map_err(target)?;
+    }
+    match due == next {
+        true => Ok(()),
+        false => Err(broken(folder, "groups are missing at its end").into()),
+    }
+}
+
+/// Why a copy failed.
+#[derive(Debug)]
+pub(crate) enum CopyError {
+    /// What is copied cannot be read.
+    Source(StoreError),
+    /// The copy cannot be written.
+    Target(StoreError),
+    /// The caller has ended it.
+    Ended,
+}
+
+impl<E: Into<StoreError>> From<E> for CopyError {
+    fn from(error: E) -> Self {
+        Self::Source(error.into())
+    }
+}
+
+fn write_part(
+    segment: &mut Segment,
+    file: &mut dyn DiskFile,
+    buffer: &mut Vec<u8>,
+    written: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<(), CopyError> {
+    file.write_at(segment.bytes, buffer).map_err(|error| CopyError::Target(error.into()))?;
+    segment.bytes += buffer.len() as u64;
+    let bytes = buffer.len();
+    buffer.clear();
+    interleave::reached(Between::Steps);
+    match written(bytes) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(CopyError::Ended),
     }
 }
 

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// The tables could not be opened again after an error. The next checkpoint tries again.
     #[error("the tables are closed after an error")]
     Closed,
+    /// A snapshot of tables that were closed since.
+    #[error("the tables were opened again after an error, which ends a snapshot of them")]
+    Reopened,
     /// `fjall` panicked.
     #[error("the tables panicked: {0}")]
     Panicked(String),

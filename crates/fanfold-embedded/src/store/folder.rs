@@ -4,6 +4,11 @@
 //! `FORMAT.new` and without `FORMAT` is unfinished: no command was accepted in it, so this module
 //! removes Fanfold's files, and creates them again. A folder with neither file that has other
 //! content belongs to another program, and is refused.
+//!
+//! A copy ([`copy`]) has `FORMAT.copy` until it is complete. It is refused before that, because
+//! commands were accepted in what it copies.
+
+pub(crate) mod copy;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,12 +27,14 @@ const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
 /// The name of the format file while the folder is unfinished.
 const UNFINISHED_FORMAT_FILE: &str = "FORMAT.new";
+/// The name of the format file while the folder is a copy that is not complete.
+const COPY_FORMAT_FILE: &str = "FORMAT.copy";
 /// The text before the version in the format file.
 const FORMAT_NAME: &str = "fanfold embedded ";
 /// The folder of the command log.
-const COMMANDS: &str = "commands";
+pub(crate) const COMMANDS: &str = "commands";
 /// The folder of the tables.
-const TABLES: &str = "tables";
+pub(crate) const TABLES: &str = "tables";
 /// Names that file systems and desktops create in any folder. Names that begin with a dot are also
 /// ignored.
 const IGNORED: &[&str] = &["lost+found", "Thumbs.db", "desktop.ini"];
@@ -83,6 +90,12 @@ pub enum OpenError {
         .0.display()
     )]
     NoFormat(PathBuf),
+    /// A copy of a folder that is not complete.
+    #[error(
+        "the folder {} is not a complete copy: a backup or a restore into it has not ended. Remove the folder, and make the copy again",
+        .0.display()
+    )]
+    IncompleteCopy(PathBuf),
     /// The folder belongs to another app.
     #[error("the folder {} has the data of the app `{found}`, and this is `{app}`: choose another folder, or take this one over with `--adopt` if the app was renamed", .path.display())]
     OtherApp {
@@ -295,6 +308,9 @@ fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
     }
     let has = |name: &str| names.iter().any(|found| found == name);
     let is_data = has(COMMANDS) && has(TABLES);
+    if has(COPY_FORMAT_FILE) && !has(FORMAT_FILE) {
+        return Err(OpenError::IncompleteCopy(path.to_owned()));
+    }
     if !has(FORMAT_FILE) {
         let is_new =
             names.iter().all(|name| [LOCK_FILE, UNFINISHED_FORMAT_FILE].contains(&&**name));
@@ -322,7 +338,7 @@ fn content(disk: &dyn Disk, path: &Path) -> Result<Content, OpenError> {
 
 /// Whether Fanfold creates files or folders of this name.
 fn is_ours(name: &str) -> bool {
-    let ours = [LOCK_FILE, FORMAT_FILE, UNFINISHED_FORMAT_FILE, COMMANDS, TABLES];
+    let ours = [LOCK_FILE, FORMAT_FILE, UNFINISHED_FORMAT_FILE, COPY_FORMAT_FILE, COMMANDS, TABLES];
     ours.contains(&name) || probe(Path::new(TABLES)) == Path::new(name)
 }
 

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 
 pub use self::error::StoreError;
 pub use self::folder::OpenError;
-pub(crate) use self::tables::{Table, Tables};
+pub(crate) use self::tables::{Snapshot, Table, Tables};
 
 use self::command_log::CommandLog;
 use self::folder::Folder;
@@ -52,9 +52,6 @@ const WAIT_MS_MAX: u64 = 20_000;
 const ITEM_OVERHEAD_BYTES: usize = 192;
 /// Items that a scan takes from memory at a time.
 const SCAN_ITEMS: Knob = Knob::new(256, 1);
-
-/// The meta table's key of the position in the command log below which everything is in the tables.
-const DONE_KEY: &[u8] = b"done";
 
 /// The tables, with the writes that are not stored yet.
 pub struct Store {
@@ -176,9 +173,13 @@ impl Store {
 
     /// The position from which the command log must be read again.
     pub fn done(&self) -> Result<u64, StoreError> {
-        let stored = self.get(Table::META, DONE_KEY)?;
-        let number = stored.and_then(|bytes| bytes.as_ref().try_into().ok());
-        Ok(number.map_or(0, u64::from_be_bytes))
+        // It is never in the layers.
+        tables::done(&*self.tables)
+    }
+
+    /// Refuses the folder if it is a copy, and the command log has lost its end since.
+    pub fn check_copied(&self, next: u64) -> Result<(), StoreError> {
+        tables::check_copied(&*self.tables, next)
     }
 
     /// The value under a key.
@@ -372,13 +373,20 @@ impl Store {
             items.iter().map(move |(key, value)| (Table::at(index), key.clone(), value.clone()))
         });
         let done = done.map(|done| Bytes::copy_from_slice(&done.to_be_bytes()));
-        let done = done.map(|done| (Table::META, Bytes::from_static(DONE_KEY), Some(done)));
+        let done = done.map(|done| (Table::META, Bytes::from_static(tables::DONE_KEY), Some(done)));
         self.tables.commit(&mut items.chain(done))?;
         faults::reached("checkpoint.saved");
         interleave::reached(Between::Checkpoint);
         let before: Vec<_> = self.layers.iter().map(|layers| lock(layers).keep_clean()).collect();
         drop(before);
         Ok(())
+    }
+
+    /// The tables as of the last checkpoint, and the position from which the command log must be read
+    /// after it.
+    pub(crate) fn snapshot(&self) -> Result<(u64, Box<dyn Snapshot + '_>), StoreError> {
+        let _alone = lock(&self.checkpointing);
+        Ok((self.done()?, self.tables.snapshot()?))
     }
 
     /// Stores and syncs a value at once, for keys that are never in the layers.

@@ -7,7 +7,8 @@ use bytes::{Buf, Bytes};
 use fanfold::host::knob::Knob;
 use fanfold::{LogId, Seq, Time};
 use fanfold_pipeline::ports::{
-    CommitItem, Journal, JournalAppendError, JournalPage, Nonce, Unavailable,
+    CommitItem, Journal, JournalAppendError, JournalLogs, JournalPage, Nonce, OperatorJournal,
+    Unavailable,
 };
 use lru::LruCache;
 
@@ -113,6 +114,21 @@ impl StoredJournal {
         Ok(tail)
     }
 
+    /// The first log behind `after`: seeks behind its last commit, and reads one.
+    fn log_behind(&self, after: Option<&LogId>) -> Result<Option<LogId>, StoreError> {
+        let (from, mut found) = (after.map_or_else(Bytes::new, end), None);
+        // No log begins with such a byte.
+        self.store.scan(Table::JOURNAL, &from, &[0xff], false, |key, _| {
+            let log = key.split(|byte| *byte == 0).next().unwrap_or_default();
+            found = std::str::from_utf8(log).ok().and_then(|log| log.parse().ok());
+            match &found {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(found)
+    }
+
     fn page(&self, log: &LogId, from: Seq, limit: usize) -> Result<JournalPage, StoreError> {
         // `from` may be inside of a commit: then the page starts with that commit.
         let holding = self.last_at(log, from)?.filter(|commit| commit.last() >= from);
@@ -159,5 +175,19 @@ impl Journal for StoredJournal {
 
     async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
         self.tail(log).map_err(|error| error.unavailable("journal"))
+    }
+}
+
+#[async_trait]
+impl OperatorJournal for StoredJournal {
+    async fn logs(&self, after: Option<&LogId>, limit: usize) -> Result<JournalLogs, Unavailable> {
+        let mut page = JournalLogs { logs: Vec::new(), next: after.cloned() };
+        while page.logs.len() < limit {
+            let found = self.log_behind(page.next.as_ref());
+            page.next = found.map_err(|error| error.unavailable("journal"))?;
+            let Some(log) = &page.next else { break };
+            page.logs.push(log.clone());
+        }
+        Ok(page)
     }
 }

@@ -87,6 +87,10 @@ fn behind(ParkedPosition(text): &ParkedPosition) -> Option<Bytes> {
 
 #[async_trait]
 impl OperatorParked for StoredParked {
+    fn is_position(&self, after: &ParkedPosition) -> bool {
+        behind(after).is_some()
+    }
+
     async fn scan(
         &self,
         after: Option<&ParkedPosition>,

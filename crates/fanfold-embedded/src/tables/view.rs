@@ -309,6 +309,28 @@ impl ViewTable for StoredView {
         Ok(())
     }
 
+    async fn release(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Option<Seq>,
+    ) -> Result<bool, Unavailable> {
+        self.store.room().await?;
+        let reached = {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log)?.unwrap_or_default();
+            if cursor.parked.as_ref() != Some(parked) {
+                return Ok(false);
+            }
+            let seq = to.unwrap_or_default().max(cursor.seq);
+            self.put_parked_cursor(log, &Cursor { parked: None, seq, ..cursor });
+            seq
+        };
+        self.store.durable().await?;
+        self.waiters.reached(log, reached);
+        Ok(true)
+    }
+
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
         let (mut low, mut high) = (range.prefix.clone(), range.end());
         match range.after.as_ref().map(RowKey::as_str) {
@@ -376,27 +398,5 @@ impl OperatorView for StoredView {
             page.logs.extend(cursor.map(|cursor| (log, cursor)));
         }
         Ok(page)
-    }
-
-    async fn release(
-        &self,
-        log: &LogId,
-        parked: &ParkedView,
-        to: Option<Seq>,
-    ) -> Result<bool, Unavailable> {
-        self.store.room().await?;
-        let reached = {
-            let _alone = self.stripes.of(log);
-            let cursor = self.read_cursor(log)?.unwrap_or_default();
-            if cursor.parked.as_ref() != Some(parked) {
-                return Ok(false);
-            }
-            let seq = to.unwrap_or_default().max(cursor.seq);
-            self.put_parked_cursor(log, &Cursor { parked: None, seq, ..cursor });
-            seq
-        };
-        self.store.durable().await?;
-        self.waiters.reached(log, reached);
-        Ok(true)
     }
 }

@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use crate::{TransitConfig, ports::Ports};
 use async_trait::async_trait;
+use bytes::Bytes;
 use fanfold::host::body::lease::Lease;
-use fanfold::{LogId, RowKey, Seq, StateKey};
+use fanfold::{LogId, RowKey, Seq, StateKey, Time};
 use fanfold_pipeline::conformance;
 use fanfold_pipeline::ports::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, CommitItem, Cursor,
-    CursorMove, Env, Guarded, Journal, JournalAppendError, JournalPage, LeaseWrite, ParkedItem,
-    ParkedTable, ParkedView, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow,
+    CursorMove, Env, Guarded, Journal, JournalAppendError, JournalLogs, JournalPage, LeaseWrite,
+    OperatorCommands, OperatorJournal, OperatorView, ParkedItem, ParkedTable, ParkedView,
+    ParkedViewPage, PutRowError, RowPage, RowRange, Slot, SlotRaise, State, StateItem, StoredRow,
     Token, Unavailable, ViewTable, Waits,
 };
 use futures::executor::block_on;
@@ -35,13 +37,19 @@ macro_rules! bugs {
 
 bugs! {
     "commands": TokensAreNotCompared RefusalShowsNoSlot BatchIsMiscounted CatalogueLeavesOneOut;
+    "operated commands": RefusedRaiseIsAcknowledged RefusedRaiseShowsNoSlot RaiseIsLost
+        RaiseGoesTooFar RaiseKeepsTheBatch RaiseHasCommands
+        RaiseSparesMissingSlots RaiseIsAnAdvance;
     "journal": FromInsideIsMissed NothingIsEverBehind ConflictIsAcknowledged RefusalShowsNoCommit
         TailIsTheLastFirst LimitIsPassed;
+    "operated journal": LogsArePassedBy LastLogIsMissed LogsBeginAgain LogsAreTooMany;
     "state": EqualIsStored KeysAreSorted;
     "parked": OneIdentityPerSeq FromIsLeftOut IdentityIsIgnored RemovesAllOfASeq;
     "view table": EveryAdvanceMoves ParksAnywhere MarksNothing AttemptsMoveTheCursor
         AdvancingForgetsAttempts ParkedAttemptsStay AttemptsAreNotGuarded TombstonesAreHidden
-        RowsAreNotGuarded AlwaysAscending PrefixIsIgnored AfterIsIgnored;
+        RowsAreNotGuarded AlwaysAscending PrefixIsIgnored AfterIsIgnored ReasonIsIgnored
+        ReleaseForgetsAttempts ReleaseStays;
+    "operated view": LastParkedIsMissed ParkedBeginsAgain ReleasedStayParked;
     "waits": WaitsForTheTimer;
 }
 
@@ -106,6 +114,45 @@ impl Commands for Broken {
 }
 
 #[async_trait]
+impl OperatorCommands for Broken {
+    async fn raise(
+        &self,
+        log: &LogId,
+        mut to: Seq,
+        at: Time,
+        token: Token,
+    ) -> Result<SlotRaise, Unavailable> {
+        let slot = self.0.commands.slot(log).await?;
+        match self.1 {
+            Bug::RaiseIsLost => return Ok(SlotRaise::Raised),
+            Bug::RaiseSparesMissingSlots if slot.is_none() => return Ok(SlotRaise::Raised),
+            Bug::RaiseGoesTooFar => to = to.next(),
+            Bug::RaiseIsAnAdvance => to = Seq(to.0 + slot.map_or(0, |slot| slot.seq.0)),
+            Bug::RaiseHasCommands => {
+                let n = to.0.saturating_sub(slot.map_or(0, |slot| slot.seq.0));
+                let append = Append { n, body: Bytes::new(), at, token };
+                let (Ok(_) | Err(_)) = self.0.commands.append(log, append).await;
+                return Ok(SlotRaise::Raised);
+            }
+            _ => {}
+        }
+        let raise = self.0.commands.raise(log, to, at, token).await?;
+        if raise == SlotRaise::Raised && !self.has(Bug::RaiseKeepsTheBatch) {
+            self.2.lock().unwrap().remove(log);
+        }
+        match raise {
+            SlotRaise::Refused(_) if self.has(Bug::RefusedRaiseIsAcknowledged) => {
+                Ok(SlotRaise::Raised)
+            }
+            SlotRaise::Refused(slot) if self.has(Bug::RefusedRaiseShowsNoSlot) => {
+                Ok(SlotRaise::Refused(Slot { seq: Seq::ZERO, ..slot }))
+            }
+            raise => Ok(raise),
+        }
+    }
+}
+
+#[async_trait]
 impl Journal for Broken {
     async fn append(&self, log: &LogId, commit: &CommitItem) -> Result<(), JournalAppendError> {
         match self.0.journal.append(log, commit).await {
@@ -136,6 +183,26 @@ impl Journal for Broken {
             return Ok(last.commits.first().map_or(Seq::ZERO, |commit| commit.first));
         }
         Ok(tail)
+    }
+}
+
+#[async_trait]
+impl OperatorJournal for Broken {
+    async fn logs(&self, after: Option<&LogId>, limit: usize) -> Result<JournalLogs, Unavailable> {
+        let limit = limit + usize::from(self.has(Bug::LogsAreTooMany));
+        let after = after.filter(|_| !self.has(Bug::LogsBeginAgain));
+        let mut page = self.0.journal.logs(after, limit).await?;
+        match self.1 {
+            Bug::LastLogIsMissed if page.next.is_none() => drop(page.logs.pop()),
+            // As if the next page began behind a log that was not listed.
+            Bug::LogsArePassedBy => {
+                if let Some(last) = &page.next {
+                    page.next = self.0.journal.logs(Some(last), 1).await?.next;
+                }
+            }
+            _ => {}
+        }
+        Ok(page)
     }
 }
 
@@ -266,6 +333,28 @@ impl ViewTable for Broken {
         self.table().park(log, at, parked).await
     }
 
+    async fn release(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Option<Seq>,
+    ) -> Result<bool, Unavailable> {
+        let cursor = self.table().cursor(log).await?.unwrap_or_default();
+        match (self.1, cursor) {
+            (Bug::ReasonIsIgnored, Cursor { parked: Some(parked), .. }) => {
+                self.table().release(log, &parked, to).await
+            }
+            (Bug::ReleaseForgetsAttempts, Cursor { lease: Some(noted), .. }) => {
+                let none = Lease { attempts: 0, ..noted };
+                self.table().replace_lease(log, Some(&noted), &none).await?;
+                self.table().release(log, parked, to).await
+            }
+            (Bug::ReleaseStays, _) => self.table().release(log, parked, None).await,
+            (Bug::ReleasedStayParked, Cursor { parked: Some(_), .. }) => Ok(true),
+            _ => self.table().release(log, parked, to).await,
+        }
+    }
+
     async fn replace_lease(
         &self,
         log: &LogId,
@@ -295,6 +384,22 @@ impl ViewTable for Broken {
             _ => {}
         }
         self.table().scan(log, &range).await
+    }
+}
+
+#[async_trait]
+impl OperatorView for Broken {
+    async fn parked(
+        &self,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<ParkedViewPage, Unavailable> {
+        let after = after.filter(|_| !self.has(Bug::ParkedBeginsAgain));
+        let mut page = self.0.views["v"].parked(after, limit).await?;
+        if self.has(Bug::LastParkedIsMissed) && page.next.is_none() {
+            page.logs.pop();
+        }
+        Ok(page)
     }
 }
 
@@ -330,10 +435,13 @@ fn is_found(port: &str, bug: Bug) -> bool {
             conformance::commands(&broken, "b").await;
             conformance::catalogue(&broken, "b").await;
         }),
+        "operated commands" => block_on(conformance::operator_commands(&broken, "b")),
         "journal" => block_on(conformance::journal(&broken, "b")),
+        "operated journal" => block_on(conformance::operator_journal(&broken, "b")),
         "state" => block_on(conformance::state(&broken, "b")),
         "parked" => block_on(conformance::parked(&broken, "b")),
         "view table" => block_on(conformance::view_table(&broken, "b")),
+        "operated view" => block_on(conformance::operator_view(&broken, "b")),
         "waits" => runtime.block_on(async {
             let env: Arc<dyn Env> = PausedEnv::new();
             let (waits, journal) = (&broken as &dyn Waits, &*broken.0.journal);

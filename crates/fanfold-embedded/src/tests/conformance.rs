@@ -39,12 +39,16 @@ pub(crate) async fn commands_conform(ports: &Ports) {
     conformance::catalogue(commands, "c").await;
     drained(commands.changes());
     conformance::changes(commands, "c", async || drained(commands.changes())).await;
+    conformance::operator_commands(commands, "o").await;
+    let arrived = async || drained(commands.changes());
+    conformance::raised_changes(commands, "o", arrived).await;
     let log = "conformance/org:closed".parse().unwrap();
     assert!(!commands.close(&log).await.unwrap(), "no slot, nothing to close");
     let (body, at) = (Bytes::from_static(b"[]"), fanfold::Time(1));
     commands.append(&log, Append { n: 1, body, at, token: Token(1) }).await.unwrap();
     assert!(commands.close(&log).await.unwrap());
     conformance::closed_slot(commands, &log).await;
+    conformance::raised_closed_slot(commands, &log).await;
 }
 
 #[test]
@@ -72,6 +76,7 @@ fn operators() {
     let ports = ports(Arc::new(SystemEnv));
     block_on(conformance::operator_parked(&*ports.parked, "o"));
     block_on(conformance::operator_view(&*ports.views["v"], "o"));
+    block_on(conformance::operator_journal(&*ports.journal, "o"));
 }
 
 #[test]

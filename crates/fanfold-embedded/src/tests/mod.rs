@@ -1,7 +1,10 @@
 //! Tests of the embedded engine's guarantees.
 
 mod admission;
+mod backup;
+mod backup_load;
 mod broken_ports;
+mod chaos;
 mod child;
 mod command_log;
 mod conformance;
@@ -15,6 +18,7 @@ mod lethal;
 mod many_logs;
 mod memory;
 mod paused_env;
+mod raised;
 mod rare_effects;
 mod reshard;
 mod reshard_driven;

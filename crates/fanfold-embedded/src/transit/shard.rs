@@ -172,6 +172,11 @@ impl<T: Clone> Shard<T> {
         self.notify_if_drained(&queue);
     }
 
+    /// The oldest item.
+    pub fn oldest(&self) -> Option<T> {
+        lock(&self.queue).items.front().map(|stored| stored.item.clone())
+    }
+
     /// The position of the oldest item; the end, if the shard is empty.
     pub fn start(&self) -> Position {
         lock(&self.queue).start

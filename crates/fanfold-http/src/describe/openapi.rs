@@ -4,6 +4,7 @@ use fanfold::host::describe::{Description, ViewDescription};
 use serde_json::{Map, Value, json};
 
 use super::schemas::{after, components, id, name, partition, prefix, reference, row_key, seq};
+use crate::events::EVENT_STREAM;
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 
 /// The OpenAPI document of an app's API. Each service and each view has paths of its own, so that answers have its types.
@@ -12,6 +13,7 @@ pub fn openapi(of: &Description, wait_ms_max: u64) -> Value {
     let mut paths = Map::new();
     paths.insert("/command".to_owned(), json!({ "post": one_command(wait_ms_max) }));
     paths.insert("/commands".to_owned(), json!({ "post": many_commands() }));
+    paths.insert("/logs".to_owned(), logs());
     for service in of.services.keys() {
         paths.insert(format!("/logs/{service}/{{partition}}"), entries(service, wait_ms_max));
         paths.insert(format!("/logs/{service}/{{partition}}/{{seq}}"), entry(service, wait_ms_max));
@@ -26,6 +28,7 @@ pub fn openapi(of: &Description, wait_ms_max: u64) -> Value {
     }
     for (path, id, summary, kind) in [
         ("/healthz", "health", "Whether the process answers", "application/json"),
+        ("/readyz", "ready", "Whether the host takes requests", "application/json"),
         ("/metrics", "metrics", "Metrics for Prometheus; on AWS they are in CloudWatch", "*/*"),
         ("/openapi.json", "openapi", "This document", "application/json"),
         ("/asyncapi.json", "asyncapi", "What the topic's messages look like", "application/json"),
@@ -64,6 +67,17 @@ fn answers(given: &[(&str, Value)]) -> Value {
 fn answer(description: &str, schema: &str) -> Value {
     let content = json!({ "application/json": { "schema": reference(schema) } });
     json!({ "description": description, "content": content })
+}
+
+/// Adds that a request with `Accept: text/event-stream` gets events, whose data are `what`.
+fn with_events(answer: &mut Value, what: &str) {
+    answer["content"][EVENT_STREAM] = json!({ "schema": {
+        "type": "string",
+        "description": format!(
+            "Server-sent events, whose data are {what}. An event's id is a seq. The header `Last-Event-ID` \
+             asks for those behind it."
+        ),
+    } });
 }
 
 fn in_path(name: &str, description: &str, schema: Value) -> Value {
@@ -136,11 +150,12 @@ fn entries(service: &str, wait_ms_max: u64) -> Value {
     let one = reference(&format!("Entry.{service}"));
     let page = schema["content"]["application/json"]["schema"].take();
     schema["content"]["application/json"]["schema"] = json!({ "anyOf": [page, one] });
+    with_events(&mut schema, "one entry each");
     json!({ "get": {
         "operationId": format!("entries.{service}"),
         "summary": format!("Entries of a log of `{service}`, or the entry of a command's id"),
-        "description": "`from` and `limit` ask for a page. `user`, `client`, `id` and `wait` ask for the entry of the \
-                        first command with this id, and exclude the others.",
+        "description": "`from` and `limit` ask for a page. `user`, `client` and `id` ask for the entry of the first \
+                        command with this id, and exclude the others.",
         "tags": ["logs"],
         "parameters": [
             of_partition(),
@@ -149,10 +164,25 @@ fn entries(service: &str, wait_ms_max: u64) -> Value {
             in_query("user", "The user that sent the command", name()),
             in_query("client", "The client that numbered it", name()),
             in_query("id", "The command's id", id()),
-            wait("that entry", wait_ms_max),
+            wait("that entry, or for the first of the page", wait_ms_max),
             raw(),
         ],
         "responses": answers(&[("200", schema), ("202", answer("It is not there yet.", "Pending"))]),
+    } })
+}
+
+fn logs() -> Value {
+    json!({ "get": {
+        "operationId": "logs",
+        "summary": "The logs, in no order of their names",
+        "description": "A page may have few logs, or none, and yet a next page.",
+        "tags": ["logs"],
+        "parameters": [
+            in_query("prefix", "What the names begin with, such as `service/org:a`", json!({ "type": "string" })),
+            in_query("after", "The `next` of the page before, or empty", json!({ "type": "string" })),
+            limit(),
+        ],
+        "responses": answers(&[("200", answer("A page of logs.", "Logs"))]),
     } })
 }
 
@@ -202,7 +232,9 @@ fn rows(view: &str, service: &str, described: &ViewDescription, wait_ms_max: u64
         ),
     ];
     parameters.extend(waiting);
-    let mut all = vec![("200", answer("A page of rows.", &format!("Rows.{view}")))];
+    let mut page = answer("A page of rows.", &format!("Rows.{view}"));
+    with_events(&mut page, "this page, whenever it has changed");
+    let mut all = vec![("200", page)];
     all.extend(pending.map(|pending| ("202", pending)));
     json!({ "get": {
         "operationId": format!("rows.{view}.{service}"),
@@ -217,7 +249,9 @@ fn row(view: &str, service: &str, described: &ViewDescription, wait_ms_max: u64)
     let (waiting, pending) = waiting(described, wait_ms_max);
     let mut parameters = vec![of_partition(), in_path("row", "The row's key", row_key())];
     parameters.extend(waiting);
-    let mut all = vec![("200", answer("The row.", &format!("OneRow.{view}")))];
+    let mut found = answer("The row.", &format!("OneRow.{view}"));
+    with_events(&mut found, "the row, whenever it has changed, or a problem while there is none");
+    let mut all = vec![("200", found)];
     all.extend(pending.map(|pending| ("202", pending)));
     json!({ "get": {
         "operationId": format!("row.{view}.{service}"),

@@ -91,6 +91,7 @@ pub(super) fn components(of: &Description) -> Map<String, Value> {
     all.insert("Results".to_owned(), results());
     all.insert("Pending".to_owned(), pending());
     all.insert("Views".to_owned(), views());
+    all.insert("Logs".to_owned(), logs());
     all.insert("Parked".to_owned(), parked());
     all.insert("Problem".to_owned(), problem());
     all
@@ -280,6 +281,15 @@ fn pending() -> Value {
     schema
 }
 
+fn logs() -> Value {
+    let log = object(&["log"], json!({ "log": { "type": "string" } }));
+    let next = json!({
+        "description": "Where the next page begins: the value of `after`.",
+        "type": ["string", "null"],
+    });
+    object(&["logs", "next"], json!({ "logs": { "type": "array", "items": log }, "next": next }))
+}
+
 fn views() -> Value {
     let texts = json!({ "type": "array", "items": { "type": "string" } });
     let view = object(
@@ -307,7 +317,8 @@ fn parked() -> Value {
     let properties =
         json!({ "seq": seq(1), "reason": { "type": "string" }, "at": { "type": "integer" } });
     let mut schema = object(&["seq", "reason", "at"], properties);
-    schema["description"] = json!("The view cannot apply this entry, and waits for an operator.");
+    schema["description"] =
+        json!("The view cannot apply this entry, and waits for an operator or another build.");
     schema
 }
 

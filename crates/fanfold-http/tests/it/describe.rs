@@ -76,6 +76,8 @@ async fn answers_are_as_openapi_describes_them() {
     edge.put_row("cash", 7, r#"{"balance":5,"movements":1}"#).await;
     for (path, of, status) in [
         ("/logs/ledger/org:acme", log, 200),
+        ("/logs", "/logs", 200),
+        ("/logs?limit=0", "/logs", 400),
         ("/logs/ledger/org:acme?raw&limit=2", log, 200),
         ("/logs/ledger/org:none", log, 200),
         ("/logs/ledger/org:acme?limit=0", log, 400),

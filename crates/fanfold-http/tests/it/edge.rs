@@ -101,6 +101,26 @@ async fn a_command_can_wait_for_its_entry() {
 }
 
 #[tokio::test]
+async fn metrics_come_in_the_format_that_the_client_asks_for() {
+    let edge = Edge::new();
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    let open = edge.get_as("/metrics", accept).await.expect(200);
+    let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(open.header("content-type"), media);
+    assert!(open.text.ends_with("# EOF\n"), "{}", open.text);
+    assert!(open.text.contains("# TYPE fanfold_http_requests counter\n"), "{}", open.text);
+    let text = edge.get_as("/metrics", "text/plain").await.expect(200);
+    assert!(text.text.contains("# TYPE fanfold_http_requests_total counter\n"), "{}", text.text);
+}
+
+#[tokio::test]
+async fn a_router_that_answers_is_ready() {
+    let edge = Edge::new();
+    assert_eq!(edge.get("/healthz").await.expect(200).text, r#"{"status":"ok"}"#);
+    assert_eq!(edge.get("/readyz").await.expect(200).text, r#"{"status":"ready"}"#);
+}
+
+#[tokio::test]
 async fn requests_and_commands_are_counted() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
@@ -108,13 +128,17 @@ async fn requests_and_commands_are_counted() {
     edge.get("/nothing").await.expect(404);
     edge.get("/something").await.expect(404);
     let metrics = edge.get("/metrics").await.expect(200);
-    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(metrics.header("vary"), "accept");
+    assert!(!metrics.text.contains("# EOF"), "{}", metrics.text);
     for line in [
         r#"fanfold_http_requests_total{method="POST",route="/command",status="202"} 1"#,
         r#"fanfold_http_requests_total{method="POST",route="/command",status="400"} 1"#,
         r#"fanfold_http_requests_total{method="GET",route="other",status="404"} 2"#,
         r#"fanfold_http_commands_total{answer="receipt"} 1"#,
         r#"fanfold_http_commands_total{answer="problem"} 1"#,
+        r#"fanfold_refused_total{reason="bad-id"} 1"#,
+        "# TYPE fanfold_refused_total counter",
     ] {
         assert!(metrics.text.lines().any(|l| l == line), "no {line} in\n{}", metrics.text);
     }

@@ -1,8 +1,10 @@
 //! The router over the in-memory ports. Ingest is the only stage that runs. Tests write what the
 //! processor and the projector would write, so they can produce every shape and every status.
 
+mod console;
 mod describe;
 mod edge;
+mod follow;
 mod ids;
 mod shapes;
 
@@ -11,14 +13,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use axum::response::Response;
 use fanfold::entry::{Entry, Outcome};
 use fanfold::host::body::commit;
 use fanfold::{CommandId, Digest, LogId, Name, Origin, RowKey, Seq, Services, Time, Views};
 use fanfold_embedded::SystemEnv;
 use fanfold_embedded::TransitConfig;
 use fanfold_embedded::testing::Ports;
-use fanfold_http::limits::WAIT_MS_MAX;
-use fanfold_http::{Api, Described, Metrics, router};
+use fanfold_http::limits::{STREAM_MS_MAX, WAIT_MS_MAX};
+use fanfold_http::{Api, Described, Metrics, Streams, router};
 use fanfold_pipeline::ports::{CommitItem, Journal, Nonce, StoredRow, ViewTable};
 use http_body_util::BodyExt;
 use ledger::Ledger;
@@ -46,6 +49,10 @@ impl Edge {
     }
 
     pub(crate) fn with_wait_ms_max(wait_ms_max: u64) -> Self {
+        Self::with(wait_ms_max, Streams::Live { ms_max: STREAM_MS_MAX })
+    }
+
+    pub(crate) fn with(wait_ms_max: u64, streams: Streams) -> Self {
         let env = Arc::new(SystemEnv);
         let views = Views::new().with::<Balances>();
         let names = views.iter().map(|view| view.name());
@@ -57,22 +64,42 @@ impl Edge {
         let ingest = wiring.ingest(services);
         let described = Described::new(ledger::app().expect("the ledger is right"));
         let metrics = Metrics::new();
-        let router = router(Api { ingest, reads, metrics, wait_ms_max, described });
+        let router = router(Api { ingest, reads, metrics, wait_ms_max, streams, described });
         Self { memory, router }
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(path).body(body.into());
-        let request = request.expect("it is a request");
-        let response = self.router.clone().oneshot(request).await.expect("it always answers");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("it is in memory").to_bytes();
-        let text = String::from_utf8(bytes.to_vec()).expect("answers are text");
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+        self.send(request.expect("it is a request")).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        Answer::of(self.router.clone().oneshot(request).await.expect("it always answers")).await
+    }
+
+    /// The answer to a request with these headers and no body, before its own body is read.
+    pub(crate) async fn response(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).expect("it is a request");
+        self.router.clone().oneshot(request).await.expect("it always answers")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, "").await
+    }
+
+    /// Reads a path with this header `Accept`.
+    pub(crate) async fn get_as(&self, path: &str, accept: &str) -> Answer {
+        let request = Request::builder().uri(path).header("accept", accept).body(Body::empty());
+        self.send(request.expect("it is a request")).await
     }
 
     /// Sends `open` of the account `cash`, as ann for acme.
@@ -129,6 +156,13 @@ impl Edge {
 }
 
 impl Answer {
+    pub(crate) async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("it is in memory").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("answers are text");
+        Self { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);

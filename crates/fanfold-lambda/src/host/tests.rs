@@ -151,7 +151,8 @@ fn host() -> (Host<Reads>, Arc<AtomicU64>) {
     let handler =
         Reads { aws: aws.clone(), state, left_ms: Mutex::default(), dropped: Arc::default() };
     let of = Dimensions { stack: "shop".to_owned(), service: "relay".to_owned() };
-    (Host { handler, aws, env: Arc::new(SystemEnv), of }, asked)
+    let telemetry = Arc::default();
+    (Host { handler, aws, env: Arc::new(SystemEnv), of, telemetry }, asked)
 }
 
 /// Runs an invocation of ten seconds; returns its answer and its line of metrics.

@@ -1,5 +1,6 @@
 //! The API, and a command on its way through all stages.
 
+use fanfold_pipeline::ports::Env;
 use serde_json::{Value, json};
 
 use crate::world::{World, by_queue, by_topic, http};
@@ -83,6 +84,7 @@ async fn a_wrong_request_is_a_problem_and_a_wrong_event_an_error() {
         ("GET", "/command", "", 405),
         ("BREW", "/command", "", 405),
         ("GET", "/healthz", "", 200),
+        ("GET", "/readyz", "", 200),
         ("GET", "", "", 404),
     ] {
         let event = http(method, path, query, None);
@@ -116,4 +118,28 @@ async fn a_wrong_request_is_a_problem_and_a_wrong_event_an_error() {
     let mut event = http("POST", "/command", "", Some(&json!({})));
     event["body"] = json!("this is no base64");
     assert!(world.call(&world.api, &event).await.is_err());
+}
+
+/// API Gateway passes an answer on only when it is whole, so one of events ends behind the first.
+#[tokio::test]
+async fn an_answer_of_events_is_finite() {
+    let world = World::new();
+    world.command(1, "acme", "open", json!({ "account": "cash" })).await;
+    world.until_published().await;
+    let mut event = http("GET", "/logs/ledger/org:acme", "", None);
+    event["headers"]["accept"] = json!("text/event-stream");
+    let answer = world.answer(&world.api, &event).await;
+    assert_eq!(answer["headers"]["content-type"], "text/event-stream");
+    let body = answer["body"].as_str().unwrap();
+    assert!(body.starts_with("retry: 1000\n\nid: 1\nevent: entry\ndata: {"), "{body}");
+    event["headers"]["last-event-id"] = json!("1");
+    let before = world.clock.now();
+    let answer = world.answer(&world.api, &event).await;
+    assert_eq!(answer["body"], "retry: 1000\n\n");
+    assert_eq!(world.clock.now().since_ms(before), 5_000, "the longest wait");
+    let (status, logs) = get(&world, "/logs", "prefix=ledger/").await;
+    assert_eq!(
+        (status, logs),
+        (200, json!({ "logs": [{ "log": "ledger/org:acme" }], "next": null }))
+    );
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use fanfold_lambda::settings::EnvVars;
 use tracing_subscriber::filter::LevelFilter;
 
-/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache, and the
-/// longest wait.
-type Read = (String, Vec<String>, [usize; 4]);
+/// The stack, the topics, and the numbers: canaries, logs of a sweep, bytes of the cache, the longest
+/// wait, and the milliseconds without arrivals.
+type Read = (String, Vec<String>, [usize; 5]);
 
 /// Reads all settings.
 fn read(variables: &[(&str, &str)]) -> Result<Read, Vec<String>> {
@@ -21,7 +21,8 @@ fn read(variables: &[(&str, &str)]) -> Result<Read, Vec<String>> {
     environment.queue();
     let [canaries, logs] = [environment.canaries(), environment.logs_per_sweep()];
     let wait_ms = environment.wait_ms_max() as usize;
-    let numbers = [canaries, logs, environment.cache_bytes(), wait_ms];
+    let admission_ms = environment.admission_ms_max() as usize;
+    let numbers = [canaries, logs, environment.cache_bytes(), wait_ms, admission_ms];
     environment.log();
     environment.check().map(|()| (stack, topics, numbers)).map_err(|error| error.0)
 }
@@ -38,12 +39,13 @@ fn variables_and_defaults_are_read() {
     let (stack, topics, numbers) = read(&GOOD).unwrap();
     assert_eq!(stack, "shop");
     assert_eq!(topics, ["arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b"]);
-    assert_eq!(numbers, [1, 250, 128 * 1024 * 1024, 5_000]);
+    assert_eq!(numbers, [4, 250, 128 * 1024 * 1024, 5_000, 21_600_000]);
     let mut more = GOOD.to_vec();
     more.extend([("FANFOLD_CANARIES", "0"), ("FANFOLD_LOGS_PER_SWEEP", "10")]);
     more.extend([("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"), ("FANFOLD_WAIT_MS_MAX", "25000")]);
+    more.push(("FANFOLD_ADMISSION_HOURS_MAX", "20"));
     let (_, _, numbers) = read(&more).unwrap();
-    assert_eq!(numbers, [0, 10, 64 * 1024 * 1024, 25_000]);
+    assert_eq!(numbers, [0, 10, 64 * 1024 * 1024, 25_000, 72_000_000]);
 }
 
 #[test]
@@ -69,6 +71,8 @@ fn an_error_names_a_wrong_variable_and_its_value() {
         ("FANFOLD_LOGS_PER_SWEEP", "10001"),
         ("FANFOLD_LOG", "info=debug=warn"),
         ("FANFOLD_WAIT_MS_MAX", "25001"),
+        ("FANFOLD_ADMISSION_HOURS_MAX", "0"),
+        ("FANFOLD_ADMISSION_HOURS_MAX", "21"),
         ("FANFOLD_QUEUE", "arn:aws:sqs:eu-west-1:1:balances"),
     ] {
         let mut variables = GOOD.to_vec();

@@ -10,13 +10,14 @@ use fanfold::host::canary::Canary;
 use fanfold::{LogId, Services, View, Views};
 use fanfold_embedded::testing::Ports;
 use fanfold_embedded::{Shards, TransitConfig};
-use fanfold_http::{Api, Described, Metrics};
+use fanfold_http::{Api, Described, Metrics, Streams};
 use fanfold_lambda::{
     ApiHandler, Budget, Handler, InvocationError, ProcessorHandler, RelayHandler, Reply,
     SweepHandler, SweepPosition, ViewHandler,
 };
+use fanfold_pipeline::arrivals::InProcess;
 use fanfold_pipeline::conformance::WithBodies;
-use fanfold_pipeline::ports::{CataloguePosition, Change, Env, Unavailable, ViewTable};
+use fanfold_pipeline::ports::{CataloguePosition, Change, Env, OperatorView, Unavailable};
 use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::testing::{Broken, Faults, Faulty, ManualEnv, Op};
 use fanfold_pipeline::wiring::Wiring;
@@ -74,7 +75,7 @@ impl World {
         let commands = Arc::new(WithBodies::new(memory.commands.clone()));
         let wiring = Wiring { commands, ..memory.wiring(clock.clone()) };
         let faulty = |(name, table): (&String, _)| {
-            (name.clone(), Faulty::new(table, &faults) as Arc<dyn ViewTable>)
+            (name.clone(), Faulty::new(table, &faults) as Arc<dyn OperatorView>)
         };
         let faulty = Wiring {
             journal: Faulty::new(&memory.journal, &faults),
@@ -91,10 +92,11 @@ impl World {
             reads: wiring.reads(&views, services.clone()),
             metrics: Metrics::new(),
             wait_ms_max: 5_000,
+            streams: Streams::Whole,
             described: Described::new(ledger::app().unwrap()),
         };
         let canaries = wiring.ingest(Services::new().with::<Canary>());
-        let sweep = wiring.sweep().with_canaries(canaries, 1);
+        let sweep = wiring.sweep().with_canaries(canaries, [0], Arc::new(InProcess::default()));
         let (sweep_position, view_sweep_position) =
             (Arc::<StoredPosition>::default(), Arc::<StoredPosition>::default());
         let stream = Faulty::new(&memory.stream, &faults);

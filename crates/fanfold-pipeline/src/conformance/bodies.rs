@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use fanfold::{LogId, Seq};
+use fanfold::{LogId, Seq, Time};
 
 use crate::ports::{
-    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Unavailable,
+    Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, OperatorCommands,
+    Slot, SlotRaise, Token, Unavailable,
 };
 
 /// A commands table whose slots keep the bodies of their batches, as DynamoDB's do, over a table
@@ -49,5 +50,23 @@ impl<C: Commands> Commands for WithBodies<C> {
         limit: usize,
     ) -> Result<CataloguePage, Unavailable> {
         self.commands.catalogue(after, limit).await
+    }
+}
+
+#[async_trait]
+impl<C: OperatorCommands> OperatorCommands for WithBodies<C> {
+    async fn raise(
+        &self,
+        log: &LogId,
+        to: Seq,
+        at: Time,
+        token: Token,
+    ) -> Result<SlotRaise, Unavailable> {
+        let raise = self.commands.raise(log, to, at, token).await?;
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        if raise == SlotRaise::Raised && batches.get(log).is_some_and(|batch| batch.last <= to) {
+            batches.remove(log);
+        }
+        Ok(raise)
     }
 }

@@ -10,16 +10,16 @@ use futures::future::join_all;
 use super::{LOOKS_MAX, RACERS, log, must};
 use crate::ports::{Append, AppendError, CataloguePosition, Change, Commands, Slot, Token};
 
-fn batch(n: u64, token: u128) -> Append {
+pub(super) fn batch(n: u64, token: u128) -> Append {
     let body = Bytes::from(format!("{n} commands of {token}"));
     Append { n, body, at: Time(1_000_000 + token as u64 % 1_000), token: Token(token) }
 }
 
-fn slot_of(seq: u64, append: &Append) -> Slot {
+pub(super) fn slot_of(seq: u64, append: &Append) -> Slot {
     Slot { seq: Seq(seq), n: append.n, at: append.at, token: append.token, closed: false }
 }
 
-async fn slot(port: &dyn Commands, log: &LogId) -> Option<Slot> {
+pub(super) async fn slot(port: &dyn Commands, log: &LogId) -> Option<Slot> {
     must("reading a slot", port.slot(log).await)
 }
 
@@ -204,7 +204,7 @@ pub async fn catalogue(port: &dyn Commands, prefix: &str) {
     }
 }
 
-async fn walk(port: &dyn Commands, limit: usize) -> Vec<LogId> {
+pub(super) async fn walk(port: &dyn Commands, limit: usize) -> Vec<LogId> {
     let mut listed = Vec::new();
     let mut after: Option<CataloguePosition> = None;
     loop {

@@ -11,8 +11,9 @@ fn at(seq: u64) -> Cursor {
     Cursor { seq: Seq(seq), behind: None, parked: None, lease: None }
 }
 
-fn reason(seq: u64) -> ParkedView {
-    ParkedView { seq: Seq(seq), reason: format!("cannot apply {seq}"), at: Time(seq * 1_000) }
+pub(super) fn reason(seq: u64) -> ParkedView {
+    let (reason, at) = (format!("cannot apply {seq}"), Time(seq * 1_000));
+    ParkedView { seq: Seq(seq), reason, at, build: Some("b".to_owned()) }
 }
 
 async fn cursor(port: &dyn ViewTable, log: &LogId) -> Option<Cursor> {
@@ -44,12 +45,13 @@ async fn replace_lease(
     must("replacing a lease", port.replace_lease(log, before.as_ref(), &lease).await)
 }
 
-/// The port's cursors: advancing, falling behind, parking, leases.
+/// The port's cursors: advancing, falling behind, parking, releases, leases.
 pub async fn cursors(port: &dyn ViewTable, prefix: &str) {
     cursors_go_forward_only(port, prefix).await;
     behind_is_the_highest_target(port, prefix).await;
     a_parked_cursor_stands_still(port, prefix).await;
     parking_needs_an_unmoved_cursor(port, prefix).await;
+    a_release_needs_the_same_reason(port, prefix).await;
     a_lease_is_replaced_apart_from_the_cursor(port, prefix).await;
     one_of_many_racers_advances(port, prefix).await;
 }
@@ -235,4 +237,42 @@ async fn one_of_many_racers_advances(port: &dyn ViewTable, prefix: &str) {
     join_all((0..RACERS).map(|i| mark_behind(port, &log, 500 + i * 5 % RACERS))).await;
     let behind = cursor(port, &log).await.and_then(|cursor| cursor.behind);
     assert_eq!(behind, Some(Seq(499 + RACERS)), "racing marks end at the highest");
+}
+
+/// Parks the view at the entry behind `at`, for [`reason`].
+pub(super) async fn park_at(port: &dyn ViewTable, log: &LogId, at: u64) {
+    if at > 0 {
+        move_cursor(port, log, at).await;
+    }
+    park(port, log, at, &reason(at + 1)).await;
+}
+
+async fn a_release_needs_the_same_reason(port: &dyn ViewTable, prefix: &str) {
+    let log = log(prefix, "release");
+    let cursor = async || must("reading a cursor", port.cursor(&log).await).unwrap_or_default();
+    let release = async |parked, to| must("a release", port.release(&log, &parked, to).await);
+    assert!(!release(reason(1), None).await, "there is no cursor");
+    park_at(port, &log, 4).await;
+    let lease = Lease { attempts: 2, at: Time(1_000), until: Time(61_000), owner: 7 };
+    must("a lease", port.replace_lease(&log, None, &lease).await);
+    must("marking", port.mark_behind(&log, Seq(9)).await);
+    let before = cursor().await;
+    let other = ParkedView { reason: "another reason".to_owned(), ..reason(5) };
+    let later = ParkedView { at: Time(1), ..reason(5) };
+    for wrong in [other, later, reason(6)] {
+        assert!(!release(wrong, Some(Seq(5))).await, "it is parked for another reason");
+        assert_eq!(cursor().await, before, "nothing has changed");
+    }
+    assert!(release(reason(5), None).await);
+    let released = Cursor { parked: None, ..before.clone() };
+    assert_eq!(cursor().await, released, "only the reason is gone");
+    assert!(!release(reason(5), None).await, "it is released already");
+    must("parking", port.park(&log, Seq(4), &reason(5)).await);
+    assert!(release(reason(5), Some(Seq(5))).await);
+    assert_eq!(cursor().await, Cursor { seq: Seq(5), ..released.clone() }, "behind the entry");
+    must("parking", port.park(&log, Seq(5), &reason(6)).await);
+    assert!(release(reason(6), Some(Seq(3))).await);
+    assert_eq!(cursor().await, Cursor { seq: Seq(5), ..released }, "a cursor never goes back");
+    let moved = must("moving", port.move_cursor(&log, Seq(6)).await);
+    assert_eq!(moved, CursorMove::Moved, "a released cursor moves");
 }

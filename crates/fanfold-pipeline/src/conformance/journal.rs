@@ -1,12 +1,14 @@
 //! [`Journal`]: conditional appends, ranges and pages.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use fanfold::host::limits::COMMIT_BYTES_MAX;
 use fanfold::{LogId, Seq, Time};
 use futures::future::join_all;
 
 use super::{RACERS, log, must};
-use crate::ports::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
+use crate::ports::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce, OperatorJournal};
 
 fn commit(first: u64, n: u64, nonce: u128) -> CommitItem {
     let body = Bytes::from(format!("{n} entries from {first} on by {nonce}"));
@@ -170,5 +172,38 @@ async fn large_commits_are_paged(port: &dyn Journal, prefix: &str) {
     assert_eq!(all.len(), 5, "a walk finds every large commit");
     for (first, found) in (1..).zip(&all) {
         assert!(*found == large(first), "the large commit {first} comes back as it was stored");
+    }
+}
+
+/// A walk over all logs lists each once, however many commits it has.
+pub async fn operator_journal(port: &dyn OperatorJournal, prefix: &str) {
+    // Logs of which one begins with another, and names with a blank and the sign behind it.
+    let names = ["walked", "walked b", "walked!", "walked-b", "walkedb", "ümlaut"];
+    let mut logs: BTreeSet<LogId> = BTreeSet::new();
+    for (name, commits) in names.into_iter().zip([1, 7, 2, 1, 3, 1]) {
+        let log = log(prefix, name);
+        for first in 1..=commits {
+            append(port, &log, &commit(first, 1, first.into())).await;
+        }
+        logs.insert(log);
+    }
+    for limit in [1, 2, 3, 1_000] {
+        let mut listed = Vec::new();
+        let mut after: Option<LogId> = None;
+        loop {
+            let page = must("a page of logs", port.logs(after.as_ref(), limit).await);
+            assert!(page.logs.len() <= limit, "a page has at most {limit} logs");
+            listed.extend(page.logs);
+            if page.next.is_none() {
+                break;
+            }
+            assert_ne!(page.next, after, "a walk over the journal must advance");
+            assert!(listed.len() < 100_000, "the pages do not end");
+            after = page.next;
+        }
+        listed.retain(|log| logs.contains(log));
+        listed.sort();
+        let expected: Vec<LogId> = logs.iter().cloned().collect();
+        assert_eq!(listed, expected, "a walk in steps of {limit} lists every log once");
     }
 }

@@ -11,7 +11,8 @@ pub struct Token(pub u128);
 /// The commands table: one slot per log, and the catalogue of logs.
 ///
 /// Every append overwrites the log's slot and makes one [`Change`]. Changes reach the relay at
-/// least once, and those of one log in the order of their seqs.
+/// least once, and those of one log in the order of their seqs. An operator can
+/// [raise](super::OperatorCommands::raise) a slot; such a change has no commands.
 #[async_trait]
 pub trait Commands: Send + Sync {
     /// Appends a batch to the log: `seq` grows by `append.n`. Returns the new `seq`, which is that
@@ -22,15 +23,16 @@ pub trait Commands: Send + Sync {
     /// takes effect, and none otherwise.
     async fn append(&self, log: &LogId, append: Append) -> Result<Seq, AppendError>;
 
-    /// The slot; `None` if the log has no append.
+    /// The slot; `None` if the log has no append, and no operator has raised it.
     async fn slot(&self, log: &LogId) -> Result<Option<Slot>, Unavailable>;
 
-    /// The change of the last append, which the slot holds. `None` if there was no append, or if
-    /// the provider never loses a change and does not keep it.
+    /// The change of the last append, which the slot holds. `None` if there was no append, if an
+    /// operator has raised the slot since, or if the provider never loses a change and does not keep
+    /// it.
     async fn batch(&self, log: &LogId) -> Result<Option<Change>, Unavailable>;
 
     /// At most `limit` logs, in the catalogue's order, from `after` on. From soon after its first
-    /// append, a log MUST be listed for ever, and once per walk over a catalogue that does not
+    /// append or raise, a log MUST be listed for ever, and once per walk over a catalogue that does not
     /// change.
     async fn catalogue(
         &self,
@@ -57,18 +59,18 @@ pub struct Append {
 pub struct Slot {
     /// The seq of the last command accepted.
     pub seq: Seq,
-    /// The number of commands in the last batch.
+    /// The number of commands in the last batch; zero after an operator has raised the slot.
     pub n: u64,
-    /// When that was accepted.
+    /// When that was accepted, or the slot was raised.
     pub at: Time,
-    /// The token of that append.
+    /// The token of that append, or of the raise.
     pub token: Token,
     /// Whether the log is frozen.
     pub closed: bool,
 }
 
 impl Slot {
-    /// The seq of the first command of the last batch.
+    /// The seq of the first command of the last batch; that of the next command if the batch has none.
     pub fn first(&self) -> Seq {
         first(self.seq, self.n)
     }
@@ -89,14 +91,14 @@ pub enum AppendError {
     Unavailable(#[from] Unavailable),
 }
 
-/// An append, as the table's change stream shows it.
+/// An append, as the table's change stream shows it; or a raise, which has no commands and no body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The log whose slot changed.
     pub log: LogId,
     /// The seq of the batch's last command.
     pub last: Seq,
-    /// The number of commands in the batch.
+    /// The number of commands in the batch; zero if an operator has raised the slot.
     pub n: u64,
     /// When they were accepted.
     pub at: Time,

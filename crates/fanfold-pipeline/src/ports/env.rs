@@ -14,6 +14,11 @@ pub trait Env: Send + Sync {
     }
     /// 64 random bits. In production they MUST be unpredictable enough never to repeat by accident.
     fn random(&self) -> u64;
+    /// The name of the program that runs, which differs from that of every other build; `None` if it is not known. By
+    /// default it is not known.
+    fn build(&self) -> Option<&str> {
+        None
+    }
     /// Returns after about `ms` milliseconds.
     async fn sleep(&self, ms: u64);
 }

@@ -15,6 +15,7 @@
 //! - Calls MUST NOT block their thread.
 
 mod admission;
+mod arrivals;
 mod commands;
 mod env;
 mod journal;
@@ -28,12 +29,16 @@ mod view_table;
 mod waits;
 
 pub use admission::{Admission, NotAdmitted};
+pub use arrivals::Arrivals;
 pub use commands::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Token,
 };
 pub use env::Env;
 pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
-pub use operator::{OperatorParked, OperatorView, ParkedPage, ParkedPosition, ParkedViewPage};
+pub use operator::{
+    JournalLogs, OperatorCommands, OperatorJournal, OperatorParked, OperatorView, ParkedPage,
+    ParkedPosition, ParkedViewPage, SlotRaise,
+};
 pub use parked::{ParkedItem, ParkedTable};
 pub use state::{Guarded, State, StateItem};
 pub(crate) use stream::put_len;

@@ -40,6 +40,15 @@ pub trait ViewTable: Send + Sync {
     /// one at zero), or is parked.
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable>;
 
+    /// Lets a view go on that is parked for this log as `parked` says; false if it is not, or not as it says. With `to`,
+    /// its cursor is moved there, if it is below. MUST be one atomic, conditional write, and MUST NOT change the lease.
+    async fn release(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Option<Seq>,
+    ) -> Result<bool, Unavailable>;
+
     /// Replaces the lease `before` (`None`: no lease was ever stored) by `lease`, which begins or
     /// ends an attempt to apply what is next. MUST be one atomic, conditional write. It is refused
     /// unless `before` is stored, or `lease` itself by an earlier try of the same call. It MUST
@@ -87,6 +96,9 @@ pub struct ParkedView {
     pub reason: String,
     /// Since when.
     pub at: Time,
+    /// The build that parked it; `None` if that build did not know its name. Another build tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
 }
 
 /// A row, or the tombstone of one.

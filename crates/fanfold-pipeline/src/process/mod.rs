@@ -22,15 +22,16 @@ mod gather;
 mod publish;
 mod suspect;
 mod tables;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanfold::host::body::lease::Step;
 use fanfold::host::body::notification::Commit;
-use fanfold::host::body::parked::{Parked, Reason};
+use fanfold::host::body::parked::Reason;
 use fanfold::host::knob::Knob;
-use fanfold::host::log::{Place, Work};
+use fanfold::host::log::{Place, Sent, Work};
 use fanfold::{AnyService, Command, Log, LogId, Seq, Services, Time};
 
 pub use gather::ReceivedRecord;
@@ -45,6 +46,7 @@ use crate::BatchOutcome;
 use crate::at_once::{Pace, at_once};
 use crate::breach::report;
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
+use crate::telemetry::Telemetry;
 
 /// Logs of one batch that are processed at the same time. Source: our choice, enough to hide the
 /// latency of the tables, and fewer than their connections. A batch may take long and shares its
@@ -82,6 +84,7 @@ pub struct Processor {
     cache: Cache,
     suspects: Suspects,
     publishes_canaries: bool,
+    telemetry: Option<Arc<Telemetry>>,
 }
 
 /// The work of a batch on one log.
@@ -120,7 +123,7 @@ impl Processor {
     /// A processor with nothing in memory.
     pub fn new(ports: ProcessorPorts, services: Services) -> Self {
         let (cache, suspects) = (Cache::new(WEIGHT_MAX), Suspects::new(&*ports.env));
-        Self { ports, services, cache, suspects, publishes_canaries: false }
+        Self { ports, services, cache, suspects, publishes_canaries: false, telemetry: None }
     }
 
     /// Also publishes the commits of the service [`Canary`](fanfold::host::canary::Canary): for a host
@@ -135,6 +138,13 @@ impl Processor {
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache = Cache::new(bytes);
+        self
+    }
+
+    /// Measures into `telemetry`; `None`: nothing.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Option<Arc<Telemetry>>) -> Self {
+        self.telemetry = telemetry;
         self
     }
 
@@ -242,7 +252,11 @@ impl Processor {
         nudged: bool,
         deadline: Time,
     ) -> Result<(), Blocked> {
-        let mut log = match self.cache.take(&work.id).filter(|_| !nudged) {
+        let cached = self.cache.take(&work.id).filter(|_| !nudged);
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.looked_up(cached.is_some());
+        }
+        let mut log = match cached {
             Some(log) => log,
             None => Box::new(self.load(&work.id, &service, deadline).await?),
         };
@@ -308,7 +322,15 @@ impl Processor {
                 }
                 work.take_front();
             } else {
-                let detail = format!("{entry:?} stands at {seq}");
+                let detail = match entry {
+                    None => format!("the entry {seq} does not say of which command it is"),
+                    Some(entry) if entry.command.is_none() => {
+                        format!("the command at {seq} was given up, and its entry is `lost`")
+                    }
+                    Some(Sent { origin, id, .. }) => {
+                        format!("the entry {seq} is of the command {origin}#{id}")
+                    }
+                };
                 tracing::error!(alarm = "conflict", log = %work.id, %seq, detail, "the journal has another command at this seq: the late one is parked");
                 self.park(&work.id, arrival, Reason::Conflict, detail).await?;
                 work.queue.pop_front();
@@ -381,6 +403,9 @@ impl Processor {
             }
             let commit = sealed.commit.clone();
             report_faults(&commit);
+            if let Some(telemetry) = &self.telemetry {
+                telemetry.decided(&commit.entries, self.ports.env.now());
+            }
             log.acknowledge(sealed)?;
             for command in commands.by_ref().take(commit.entries.len()) {
                 work.take(command);
@@ -475,89 +500,6 @@ fn prepared(log: &Log, arrival: &Arrival) -> Work {
     match &arrival.given_up {
         Some(reason) => Log::give_up(*seq, *at, command.clone(), reason.clone()),
         None => log.prepare(*seq, *at, command.clone()),
-    }
-}
-
-impl LogWork {
-    fn fail_from(&mut self, record: usize) {
-        self.unfinished = Some(self.unfinished.map_or(record, |at| at.min(record)));
-    }
-
-    /// Sorts the queue by seq, and merges repeats.
-    fn sort(&mut self) {
-        let mut arrivals: Vec<Arrival> = self.queue.drain(..).collect();
-        // A command comes before one that was given up at its seq without being known.
-        arrivals.sort_by_key(|arrival| (arrival.seq, arrival.given_up.is_some()));
-        for arrival in arrivals {
-            let same_seq = self.queue.iter_mut().rev().take_while(|a| a.seq == arrival.seq);
-            match same_seq.into_iter().find(|queued| queued.is_repeat_of(&arrival)) {
-                Some(queued) => {
-                    queued.given_up = queued.given_up.take().or(arrival.given_up);
-                    queued.parked |= arrival.parked;
-                    queued.record = queued.record.or(arrival.record);
-                }
-                None => self.queue.push_back(arrival),
-            }
-        }
-    }
-
-    /// Takes the first arrival, which has its entry, out of the queue.
-    fn take_front(&mut self) {
-        if let Some(Arrival { seq, command, parked: true, .. }) = self.queue.pop_front() {
-            self.unpark.push((seq, command.identity()));
-        }
-    }
-
-    /// Takes this very command, which has its entry, out of the queue.
-    fn take(&mut self, command: &Arc<Command>) {
-        let at = self.queue.iter().position(|arrival| Arc::ptr_eq(&arrival.command, command));
-        if let Some(Arrival { seq, parked: true, .. }) = at.and_then(|at| self.queue.remove(at)) {
-            self.unpark.push((seq, command.identity()));
-        }
-    }
-
-    /// Adds a commit to those to publish, unless it is among them.
-    fn publish(&mut self, commit: Commit) {
-        let first = commit.first();
-        // Fast path: it is behind all others.
-        if self.publish.last().is_none_or(|last| last.first() < first) {
-            self.publish.push(commit);
-        } else if let Err(at) = self.publish.binary_search_by_key(&first, Commit::first) {
-            self.publish.insert(at, commit);
-        }
-    }
-
-    /// Keeps the commits that the topic has refused again in the parked table.
-    fn keep_refused(&mut self, publications: &[Publication]) {
-        let unpublished = self.publish.iter().zip(publications);
-        for (commit, _) in unpublished.filter(|(_, p)| **p != Publication::Published) {
-            let refused = (commit.first(), Parked::UNPUBLISHED);
-            self.unpark.retain(|(seq, identity)| (*seq, identity.as_str()) != refused);
-        }
-    }
-
-    fn publish_through(&mut self, log: &Log, through: Seq) {
-        log.unpublished(through).for_each(|commit| self.publish(commit.clone()));
-    }
-
-    /// Whether a snapshot may be due that would publish commits of other environments again.
-    fn would_repeat_others(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| {
-            let mut unpublished = log.unpublished(log.tail()).map(Commit::first);
-            let ours = |first| self.publish.binary_search_by_key(&first, Commit::first).is_ok();
-            log.may_snapshot() && log.is_settled() && unpublished.any(|first| !ours(first))
-        })
-    }
-
-    /// Adds all unpublished commits if a snapshot may be due: its head says that everything up to
-    /// it is published, including what other environments appended.
-    fn publish_for_snapshot(&mut self) {
-        if let Some(log) = self.log.take() {
-            if log.may_snapshot() && log.is_settled() {
-                self.publish_through(&log, log.tail());
-            }
-            self.log = Some(log);
-        }
     }
 }
 

@@ -47,11 +47,19 @@ impl Processor {
             false => self.ports.topic.publish(&wanted, deadline.plus_ms(PUBLISH_MS)).await,
         }
         .into_iter();
+        let published_at = self.telemetry.as_ref().map(|_| self.ports.env.now());
         let mut publications = Vec::with_capacity(commits.len());
         for commit in commits {
             let result = if is_wanted(commit) { results.next() } else { Some(Ok(())) };
             publications.push(match result {
-                Some(Ok(())) => Publication::Published,
+                Some(Ok(())) => {
+                    if let (Some(telemetry), Some(now)) = (&self.telemetry, published_at)
+                        && is_wanted(commit)
+                    {
+                        telemetry.published(&commit.entries, now);
+                    }
+                    Publication::Published
+                }
                 Some(Err(PublishError::Refused(said))) => {
                     self.park_unpublished(commit, &said).await
                 }

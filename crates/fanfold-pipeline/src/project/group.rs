@@ -2,7 +2,7 @@
 
 use fanfold::host::body::notification::ReceivedCommit;
 use fanfold::view::AnyRecorded;
-use fanfold::{LogId, RowKey, Seq};
+use fanfold::{LogId, RowKey, Seq, Time};
 
 use crate::ports::StoredRow;
 
@@ -51,6 +51,8 @@ impl Iterator for ByLog<'_> {
 pub(super) struct Touched {
     pub recorded: AnyRecorded,
     pub rows: Vec<RowKey>,
+    /// The entry's time.
+    pub time: Time,
 }
 
 /// The rows that entries touch, each with its entries in order.

@@ -31,8 +31,10 @@ const LOGS_REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not
 pub(super) struct Inspection {
     /// How long the oldest command without an entry has waited, in milliseconds.
     pub standstill_ms: u64,
-    /// The reasons for which something has waited too long.
-    pub waiting: BTreeSet<Reason>,
+    /// The reasons for which something is parked.
+    pub parked: BTreeSet<Reason>,
+    /// Whether something of it waits for an operator, or has waited too long.
+    pub is_waiting: bool,
     /// Whether there is the lease of a call that has ended.
     pub has_ended_lease: bool,
     /// What to put on the stream.
@@ -44,7 +46,8 @@ pub(super) struct Inspection {
 /// What the parked table has of a log.
 #[derive(Default)]
 struct ParkedOfLog {
-    waiting: BTreeSet<Reason>,
+    reasons: BTreeSet<Reason>,
+    is_waiting: bool,
     has_ended_lease: bool,
     /// Something could go on after a nudge.
     could_go_on: bool,
@@ -119,7 +122,8 @@ impl Sweep {
         }
         let mut inspection = Inspection {
             standstill_ms: 0,
-            waiting: parked.waiting,
+            parked: parked.reasons,
+            is_waiting: parked.is_waiting,
             has_ended_lease: parked.has_ended_lease,
             records: Vec::new(),
             is_resent: false,
@@ -186,12 +190,12 @@ impl Sweep {
 impl ParkedOfLog {
     fn note(&mut self, item: &ParkedItem, tail: Seq, now: Time) {
         let Ok(Parked { reason, at, content, .. }) = Parked::decode(&item.body) else {
-            self.waiting.insert(Reason::Undecodable);
+            self.reasons.insert(Reason::Undecodable);
+            self.is_waiting = true;
             return;
         };
-        if reason.is_for_operator() || now.since_ms(at) > WAITING_MS {
-            self.waiting.insert(reason);
-        }
+        self.reasons.insert(reason);
+        self.is_waiting |= reason.is_for_operator() || now.since_ms(at) > WAITING_MS;
         self.could_go_on |= !reason.is_for_operator();
         self.is_held |= reason == Reason::Suspect && item.seq > tail;
         let is_command = matches!(content, Content::Command(_)) && reason != Reason::Conflict;

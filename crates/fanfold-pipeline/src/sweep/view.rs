@@ -1,5 +1,6 @@
 //! The sweep of one view. The view's own host runs it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fanfold::host::knob::Knob;
@@ -8,18 +9,28 @@ use futures::stream::{self, StreamExt};
 
 use super::{LOGS_AT_ONCE, STANDSTILL_MS, behind};
 use crate::leases::Standing;
-use crate::ports::{CataloguePosition, Commands, DeadLetter, DeadLetters, Unavailable};
+use crate::ports::{
+    CataloguePosition, Commands, DeadLetter, DeadLetters, OperatorView, ParkedViewPage, Unavailable,
+};
 use crate::project::{ATTEMPTS_MAX, ProjectError, Projector};
 
 /// Dead letters per read. Source: few enough to deliver them before the queue shows them again, and
 /// to hold them in memory with 256 KB each.
 const DEAD_LETTERS_PER_PAGE: Knob = Knob::new(100, 1);
 
+/// Parked logs per page of their list. Source: our choice, a read of a page of DynamoDB's keys.
+const PARKED_PER_PAGE: Knob = Knob::new(100, 1);
+/// The most parked logs that one run lists. Source: our choice. A view that is parked for more of them has a fault that
+/// concerns all, and an operator need not know how many exactly.
+pub const PARKED_MAX: usize = 1_000;
+
 /// The ports of a view's sweep, beside those of its projector.
 #[derive(Clone)]
 pub struct ViewSweepPorts {
     /// The catalogue of logs.
     pub commands: Arc<dyn Commands>,
+    /// The view's table.
+    pub parked: Arc<dyn OperatorView>,
     /// What the view's subscription could not deliver.
     pub dead_letters: Arc<dyn DeadLetters>,
 }
@@ -46,8 +57,8 @@ pub struct ViewSweepReport {
     pub failed: Vec<LogId>,
     /// How many logs were left alone, because another process may be applying them.
     pub under_way: usize,
-    /// How many logs the view is parked for.
-    pub parked: usize,
+    /// The logs that the view is parked for: the first [`PARKED_MAX`] of all, and those that the sweep inspected.
+    pub parked: BTreeSet<LogId>,
     /// How many dead letters were delivered.
     pub delivered: usize,
     /// How many dead letters stay, plus the failed calls of their queue.
@@ -73,8 +84,10 @@ enum CatchUp {
 enum Due {
     /// When the entry after the cursor has been in the journal for some time.
     StandsStill,
-    /// When there is an entry after the cursor.
+    /// When there is an entry after the cursor. A log that does not reach its end has failed.
     Now,
+    /// The same for a log that was released. The walk goes on with one that does not reach its end.
+    Released,
 }
 
 impl ViewSweepReport {
@@ -83,7 +96,9 @@ impl ViewSweepReport {
         match caught_up {
             Ok(CatchUp::NotDue) => {}
             Ok(CatchUp::Progress) => self.caught_up.push(log),
-            Ok(CatchUp::Parked) => self.parked += 1,
+            Ok(CatchUp::Parked) => {
+                self.parked.insert(log);
+            }
             Ok(CatchUp::UnderWay) | Err(ProjectError::UnderWay) => self.under_way += 1,
             Ok(CatchUp::Unseen | CatchUp::Suspect | CatchUp::Failed) => self.failed.push(log),
             Err(error) => {
@@ -118,7 +133,8 @@ impl ViewSweep {
         self
     }
 
-    /// Inspects up to `limit` logs of the catalogue from `after` on, including logs whose first
+    /// Lists the logs that the view is parked for. It tries those again that another build has parked, and those that an
+    /// operator has released. Then it inspects up to `limit` logs of the catalogue from `after` on, including logs whose first
     /// message was lost, and catches up with each that is due. Then it delivers dead letters, most
     /// of whose commits are applied by then. If there are dead letters, both parts get half of the
     /// time until the deadline, so that neither starves the other.
@@ -134,12 +150,56 @@ impl ViewSweep {
         let now = self.projector.ports.env.now();
         let half = now.plus_ms(until.since_ms(now) / 2);
         let suspicious = self.suspicious.returning_by(deadline);
+        self.list_parked(&suspicious, half, &mut report).await;
         let walk_until = if letters.is_empty() { until } else { half };
         let walked = self.walk(&suspicious, after, limit, walk_until, &mut report).await;
         self.deliver_all(&suspicious, letters, until, &mut report).await;
         report.next = walked?;
         tracing::debug!(view = self.projector.view().name(), ?report, "swept");
         Ok(report)
+    }
+
+    /// Lists what is parked. A table that does not answer is reported, and hinders nothing else.
+    async fn list_parked(&self, suspicious: &Projector, until: Time, report: &mut ViewSweepReport) {
+        let (mut listed, mut after) = (0, None);
+        while listed < PARKED_MAX && self.projector.ports.env.now() < until {
+            let limit = PARKED_PER_PAGE.get().min(PARKED_MAX - listed);
+            let ParkedViewPage { logs, next } = match self
+                .ports
+                .parked
+                .parked(after.as_ref(), limit)
+                .await
+            {
+                Ok(page) => page,
+                Err(error) => {
+                    let view = self.projector.view().name();
+                    tracing::warn!(view, %error, "the view's sweep cannot list the logs that the view is parked for");
+                    return;
+                }
+            };
+            listed += logs.len();
+            for (log, cursor) in logs {
+                if self.projector.ports.env.now() >= until {
+                    // The next run comes to it.
+                    report.parked.extend(cursor.parked.map(|_| log));
+                    continue;
+                }
+                match cursor.parked {
+                    Some(parked) if !suspicious.is_of_other_build(&parked) => {
+                        report.parked.insert(log);
+                    }
+                    _ => {
+                        let caught_up =
+                            self.catch_up_log(suspicious, &log, Due::Released, true, until).await;
+                        report.note(log, caught_up);
+                    }
+                }
+            }
+            after = next;
+            if after.is_none() {
+                return;
+            }
+        }
     }
 
     /// Catches up with the logs that are due. Returns where the next run continues, which is before
@@ -223,7 +283,11 @@ impl ViewSweep {
         is_alone: bool,
         deadline: Time,
     ) -> Result<CatchUp, ProjectError> {
-        let mut cursor = self.projector.ports.table.cursor(log).await?.unwrap_or_default();
+        let cursor = self.projector.ports.table.cursor(log).await?.unwrap_or_default();
+        let mut cursor = match self.projector.ports.env.now() < deadline {
+            true => projector.try_again_after_other_build(log, cursor).await?,
+            false => cursor,
+        };
         let mut caught_up = CatchUp::Unseen;
         while cursor.parked.is_none() && self.projector.ports.env.now() < deadline {
             if !cursor.is_behind() && !self.is_due(log, cursor.seq, due).await? {
@@ -257,7 +321,7 @@ impl ViewSweep {
         // A commit whose time is far in the future is due, too: the clock was set back.
         let age_ms =
             page.commits.first().map(|item| self.projector.ports.env.now().apart_ms(item.at));
-        Ok(age_ms.is_some_and(|age_ms| due == Due::Now || age_ms > STANDSTILL_MS))
+        Ok(age_ms.is_some_and(|age_ms| due != Due::StandsStill || age_ms > STANDSTILL_MS))
     }
 
     /// Delivers page after page until there are no more dead letters, or no time. Each is tried

@@ -1,15 +1,16 @@
 //! Ports behind the fault layer. The description of a call has its arguments, the log first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::packing::MessageTopics;
 use crate::ports::{
     Admission, Append, AppendError, CataloguePage, CataloguePosition, Change, CommandStream,
     Commands, CommitItem, Cursor, CursorMove, DeadLetter, DeadLetters, Env, Guarded, Journal,
-    JournalAppendError, JournalPage, LeaseWrite, NotAdmitted, ParkedItem, ParkedTable, ParkedView,
-    PublishError, PutRowError, RowPage, RowRange, Slot, State, StateItem, StoredRow, StreamRecord,
-    Unavailable, ViewTable,
+    JournalAppendError, JournalLogs, JournalPage, LeaseWrite, NotAdmitted, OperatorCommands,
+    OperatorJournal, OperatorView, ParkedItem, ParkedTable, ParkedView, ParkedViewPage,
+    PublishError, PutRowError, RowPage, RowRange, Slot, SlotRaise, State, StateItem, StoredRow,
+    StreamRecord, Token, Unavailable, ViewTable,
 };
 use async_trait::async_trait;
 use fanfold::host::body::lease::Lease;
@@ -114,6 +115,21 @@ impl<P: Commands + 'static> Commands for Faulty<P> {
     }
 }
 
+#[async_trait]
+impl<P: OperatorCommands + 'static> OperatorCommands for Faulty<P> {
+    async fn raise(
+        &self,
+        log: &LogId,
+        to: Seq,
+        at: Time,
+        token: Token,
+    ) -> Result<SlotRaise, Unavailable> {
+        let (about, log) = (format!("{log} to {to}"), log.clone());
+        let effect = |port: Arc<P>| async move { port.raise(&log, to, at, token).await };
+        self.call(Op::SlotRaise, about, effect).await
+    }
+}
+
 impl<P: Admission> Admission for Faulty<P> {
     fn admit(&self, log: &LogId) -> Result<(), NotAdmitted> {
         if self.faults.refuse(Op::Admit, log.as_str()) {
@@ -197,6 +213,15 @@ impl<P: Journal + 'static> Journal for Faulty<P> {
     async fn tail(&self, log: &LogId) -> Result<Seq, Unavailable> {
         let (about, log) = (log.to_string(), log.clone());
         self.call(Op::JournalTail, about, |port| async move { port.tail(&log).await }).await
+    }
+}
+
+#[async_trait]
+impl<P: OperatorJournal + 'static> OperatorJournal for Faulty<P> {
+    async fn logs(&self, after: Option<&LogId>, limit: usize) -> Result<JournalLogs, Unavailable> {
+        let (about, after) = (format!("{after:?} {limit}"), after.cloned());
+        let effect = |port: Arc<P>| async move { port.logs(after.as_ref(), limit).await };
+        self.call(Op::JournalLogs, about, effect).await
     }
 }
 
@@ -336,6 +361,17 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
             .await
     }
 
+    async fn release(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Option<Seq>,
+    ) -> Result<bool, Unavailable> {
+        let (about, log, parked) = (format!("{log} {to:?}"), log.clone(), parked.clone());
+        let effect = |port: Arc<P>| async move { port.release(&log, &parked, to).await };
+        self.call(Op::ReleaseView, about, effect).await
+    }
+
     async fn replace_lease(
         &self,
         log: &LogId,
@@ -352,6 +388,19 @@ impl<P: ViewTable + 'static> ViewTable for Faulty<P> {
     async fn scan(&self, log: &LogId, range: &RowRange) -> Result<RowPage, Unavailable> {
         let (about, log, range) = (log.to_string(), log.clone(), range.clone());
         self.call(Op::Scan, about, |port| async move { port.scan(&log, &range).await }).await
+    }
+}
+
+#[async_trait]
+impl<P: OperatorView + 'static> OperatorView for Faulty<P> {
+    async fn parked(
+        &self,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<ParkedViewPage, Unavailable> {
+        let (about, after) = (format!("{after:?} {limit}"), after.cloned());
+        let effect = |port: Arc<P>| async move { port.parked(after.as_ref(), limit).await };
+        self.call(Op::ParkedViews, about, effect).await
     }
 }
 
@@ -379,14 +428,25 @@ impl<P: DeadLetters + 'static> DeadLetters for Faulty<P> {
 pub struct ManualEnv {
     clock: Arc<AtomicU64>,
     random: AtomicU64,
+    /// The index of the build that runs.
+    build: AtomicUsize,
     faults: Faults,
 }
+
+/// The builds that can run, in this order.
+const BUILDS: [&str; 3] = ["first", "second", "third"];
 
 impl ManualEnv {
     /// The clock begins at noon; `seed` is for the randomness.
     pub fn new(seed: u64, faults: &Faults) -> Arc<Self> {
         let clock = Arc::new(AtomicU64::new(12 * 60 * 60 * 1_000));
-        Arc::new(Self { clock, random: AtomicU64::new(seed), faults: faults.clone() })
+        let (random, build) = (AtomicU64::new(seed), AtomicUsize::new(0));
+        Arc::new(Self { clock, random, build, faults: faults.clone() })
+    }
+
+    /// Deploys the next build: the first is `first`, then `second` and `third`.
+    pub fn deploy(&self) {
+        self.build.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Moves the clock on by `ms` milliseconds.
@@ -407,6 +467,10 @@ impl Env for ManualEnv {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    fn build(&self) -> Option<&str> {
+        BUILDS.get(self.build.load(Ordering::Relaxed)).copied()
     }
 
     async fn sleep(&self, ms: u64) {

@@ -3,19 +3,26 @@
 //! these that a test fails when the sentence does not hold.
 
 mod announced;
+mod arrivals;
 mod audit;
 mod check;
 mod crash;
+mod doctor;
+mod follow;
 mod ingest;
 mod invariants;
 mod lookup;
+mod metrics;
 mod operate;
 mod packing;
 mod process;
 mod project;
 mod read;
 mod relay;
+mod restore_drill;
+mod restored;
 mod sweep;
 mod tally;
+mod telemetry;
 mod two_environments;
 mod world;

@@ -1,42 +1,27 @@
 //! What operators do: everything that can wait is planted, listed, and let go on, given up, or sent again.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use fanfold::host::body::parked::{Content, Parked, Reason};
 use fanfold::host::body::slot;
 use fanfold::{Command, LogId, Seq, Time};
-use fanfold_pipeline::operate::{Done, Operate, OperateError, OperatePorts, WaitingItem};
-use fanfold_pipeline::ports::{OperatorView, ParkedItem, ParkedTable};
+use fanfold_pipeline::operate::{Done, Operate, OperateError, WaitingItem};
+use fanfold_pipeline::ports::{ParkedItem, ParkedTable};
 use fanfold_pipeline::testing::{Broken, Op};
 use serde_json::json;
 
 use crate::check::play;
-use crate::world::{NEVER, World, acme, add, applied, command, done, log, services};
+use crate::world::{NEVER, World, acme, add, applied, command, done, log};
 
-fn operate(world: &World) -> Operate {
-    let wiring = world.wiring();
-    let views = world.memory.views.iter();
-    let views: BTreeMap<String, Arc<dyn OperatorView>> =
-        views.map(|(name, table)| (name.clone(), table.clone() as _)).collect();
-    let ports = OperatePorts {
-        commands: wiring.commands.clone(),
-        journal: wiring.journal.clone(),
-        parked: world.memory.parked.clone(),
-        stream: wiring.stream.clone(),
-        views,
-        env: wiring.env.clone(),
-    };
-    Operate::new(ports, wiring.ingest(services()))
+pub(crate) fn operate(world: &World) -> Operate {
+    Operate::new(world.operated(), world.ingest())
 }
 
 /// How many changes and records there are.
-fn on_the_way(world: &World) -> (usize, usize) {
+pub(crate) fn on_the_way(world: &World) -> (usize, usize) {
     (world.changes().len(), world.records().len())
 }
 
 /// Relays and processes what came since then, nudges included.
-async fn drain(world: &World, (mut relayed, mut processed): (usize, usize)) {
+pub(crate) async fn drain(world: &World, (mut relayed, mut processed): (usize, usize)) {
     loop {
         let (changes, records) = (world.changes(), world.records());
         if changes.len() == relayed && records.len() == processed {

@@ -24,10 +24,11 @@ use fanfold_embedded::testing::StoredView;
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::Ingest;
+use fanfold_pipeline::operate::OperatePorts;
 use fanfold_pipeline::packing::PackingTopic;
 use fanfold_pipeline::ports::{
-    Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, ParkedTable, Row, RowRange, State,
-    StateItem, ViewTable,
+    Append, Change, Commands, CommitItem, Cursor, Env, Journal, Nonce, OperatorView, ParkedTable,
+    Row, RowRange, Slot, State, StateItem, Token, ViewTable,
 };
 use fanfold_pipeline::process::{Processor, ReceivedRecord};
 use fanfold_pipeline::project::Projector;
@@ -154,6 +155,26 @@ impl World {
         Arc::new(Self { memory, commands, topics: SentMessages::new(topics), faults, env })
     }
 
+    /// The same world with another commands table, which has these slots and no others. A table that is restored makes no
+    /// changes for them; here they are the first ones of [`World::changes`].
+    pub(crate) async fn with_slots(&self, slots: &[(LogId, Slot)]) -> Arc<Self> {
+        let config = TransitConfig { shards: 1, ..TransitConfig::default() };
+        let fresh = Ports::in_memory(&config, [], Arc::clone(&self.env) as _).expect("ports");
+        for (log, slot) in slots {
+            let Slot { seq, n, at, token, .. } = slot.clone();
+            for (n, token) in [(seq.0 - n, Token(!token.0)), (n, token)] {
+                let append = Append { n, body: Bytes::new(), at, token };
+                if n > 0 {
+                    fresh.commands.append(log, append).await.expect("memory");
+                }
+            }
+        }
+        let memory = Ports { commands: fresh.commands, ..self.memory.clone() };
+        let commands = Arc::new(WithBodies::new(Arc::clone(&memory.commands)));
+        let (topics, faults, env) = (self.topics.clone(), self.faults.clone(), self.env.clone());
+        Arc::new(Self { memory, commands, topics, faults, env })
+    }
+
     fn faulty<P: Send + Sync + 'static>(&self, memory: &Arc<P>) -> Arc<Faulty<P>> {
         Faulty::new(memory, &self.faults)
     }
@@ -162,7 +183,7 @@ impl World {
     pub(crate) fn wiring(&self) -> Wiring {
         let Ports { admission, stream, journal, state, parked, .. } = &self.memory;
         let faulty = |(name, table): (&String, &Arc<StoredView>)| {
-            (name.clone(), self.faulty(table) as Arc<dyn ViewTable>)
+            (name.clone(), self.faulty(table) as Arc<dyn OperatorView>)
         };
         Wiring {
             commands: self.faulty(&self.commands),
@@ -175,6 +196,18 @@ impl World {
             dead_letters: self.faulty(&self.memory.dead_letters),
             views: self.memory.views.iter().map(faulty).collect(),
             ..self.memory.wiring(self.env.clone())
+        }
+    }
+
+    /// The ports of operators, behind the fault layer; but what is parked, and the views, without it.
+    pub(crate) fn operated(&self) -> OperatePorts {
+        let Ports { stream, journal, state, .. } = &self.memory;
+        OperatePorts {
+            commands: self.faulty(&self.commands),
+            journal: self.faulty(journal),
+            state: self.faulty(state),
+            stream: self.faulty(stream),
+            ..self.memory.operated(self.env.clone())
         }
     }
 

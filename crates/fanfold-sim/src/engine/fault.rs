@@ -35,11 +35,15 @@ pub enum Fault {
     Interleaved,
     /// A reader read between two steps of a checkpoint.
     ReadInCheckpoint,
+    /// A backup was complete.
+    BackedUp,
+    /// A backup failed.
+    BackupFailed,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Killed,
         Self::PowerCut,
         Self::StoppedInCall,
@@ -56,5 +60,7 @@ impl Fault {
         Self::Deployed,
         Self::Interleaved,
         Self::ReadInCheckpoint,
+        Self::BackedUp,
+        Self::BackupFailed,
     ];
 }

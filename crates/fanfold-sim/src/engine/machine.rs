@@ -139,6 +139,8 @@ impl SimDisk {
 pub(super) struct SimClock {
     pub(super) world: World,
     pub(super) offset_ms: Arc<AtomicI64>,
+    /// The build that runs in this life.
+    pub(super) build: &'static str,
 }
 
 #[async_trait]
@@ -153,6 +155,10 @@ impl Env for SimClock {
 
     fn random(&self) -> u64 {
         self.world.random()
+    }
+
+    fn build(&self) -> Option<&str> {
+        Some(self.build)
     }
 
     async fn sleep(&self, ms: u64) {

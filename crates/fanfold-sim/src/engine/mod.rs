@@ -14,12 +14,13 @@ mod fault;
 mod machine;
 mod readers;
 mod seen;
+mod seldom;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::host::body::parked::Reason;
@@ -38,6 +39,7 @@ use serde_json::Value;
 pub use self::fault::Fault;
 use self::machine::{SimClock, SimDisk, SimSpawner};
 use self::seen::{Promises, Seen};
+use self::seldom::Copied;
 use crate::attempts::counted;
 use crate::executor::{Executor, World};
 use crate::model::{Cases, Model};
@@ -61,8 +63,6 @@ const LIVES: std::ops::Range<u64> = 2..7;
 /// Pauses of clients, and between rare events, such as resharding and a full disk.
 const CLIENT_MS: std::ops::Range<u64> = 0..120;
 const SELDOM_MS: std::ops::Range<u64> = 100..3_000;
-/// How far the clock jumps, in milliseconds.
-const JUMP_MS_MAX: u64 = 2 * 60 * 60 * 1_000;
 /// How often the operator releases parked suspects and views, in milliseconds.
 const OPERATOR_MS: u64 = 5_000;
 
@@ -108,6 +108,8 @@ struct Run {
     commands: Rc<Cell<u64>>,
     cases: Rc<RefCell<Cases>>,
     beside: Rc<Beside>,
+    /// The last complete backup of this life.
+    copied: Rc<RefCell<Option<Copied>>>,
 }
 
 /// What runs between two steps of a call of the engine, as other threads would.
@@ -142,6 +144,7 @@ pub fn run(seed: u64) -> Report {
         commands: Rc::default(),
         cases: Rc::default(),
         beside: Rc::default(),
+        copied: Rc::default(),
     };
     let mut disk = MemoryDisk::default();
     let lives = world.pick(LIVES);
@@ -221,7 +224,9 @@ impl Run {
         if is_last {
             faults.off();
         }
-        let clock = SimClock { world: self.world.clone(), offset_ms: self.offset_ms.clone() };
+        let build = if self.is_deployed { "second" } else { "first" };
+        let (world, offset_ms) = (self.world.clone(), self.offset_ms.clone());
+        let clock = SimClock { world, offset_ms, build };
         let faulty = disk.with_faults(faults.clone());
         let machine = Machine {
             disk: Arc::new(faulty.clone()),
@@ -275,6 +280,7 @@ impl Run {
                 faulty.after_power_cut(&mut |n| self.world.pick(0..n))
             }
         };
+        self.check_copied(&disk, build);
         (disk, is_clean)
     }
 
@@ -287,6 +293,8 @@ impl Run {
         }
         let (run, resharded) = (self.clone(), engine.clone());
         self.executor.spawn(async move { run.reshard(&resharded).await });
+        let (run, backed_up, disk) = (self.clone(), engine.clone(), faults.clone());
+        self.executor.spawn(async move { run.back_up(&backed_up, &disk).await });
         let (run, filled) = (self.clone(), faults.clone());
         self.executor.spawn(async move { run.spoil(&filled).await });
         let (run, read) = (self.clone(), engine.clone());
@@ -444,7 +452,7 @@ impl Run {
                 let _ = operate.resume(&item.log, item.seq, Some(&item.identity)).await;
             }
         }
-        for view in operate.views() {
+        for view in self.views.iter().map(|view| view.name()) {
             let waiting = operate.waiting_of_view(view, None, LIST_MAX).await;
             for item in waiting.map(|page| page.items).unwrap_or_default() {
                 if counted(&item.parked.reason).is_some() {
@@ -516,39 +524,5 @@ impl Run {
             }));
         }
         batch
-    }
-
-    /// Splits and merges shards of the command stream.
-    async fn reshard(&self, engine: &Engine) {
-        loop {
-            self.pause(SELDOM_MS).await;
-            let shards = engine.shards();
-            let at = self.world.pick(0..shards.len() as u64) as usize;
-            let other = self.world.pick(0..shards.len() as u64) as usize;
-            if self.world.happens(500) && shards.len() < 8 {
-                if engine.split_shard(shards[at].id, None).is_ok() {
-                    self.count(Fault::Split);
-                }
-            } else if engine.merge_shards(shards[at].id, shards[other].id).is_ok() {
-                self.count(Fault::Merged);
-            }
-        }
-    }
-
-    /// Fills the disk for a while, and sets the clock.
-    async fn spoil(&self, faults: &SimDisk) {
-        loop {
-            self.pause(SELDOM_MS).await;
-            if self.world.happens(200) {
-                faults.fill(true);
-                self.pause(SELDOM_MS).await;
-                faults.fill(false);
-            }
-            if self.world.happens(200) {
-                let jump = self.world.pick(0..2 * JUMP_MS_MAX) as i64 - JUMP_MS_MAX as i64;
-                self.offset_ms.store(jump, Ordering::Relaxed);
-                self.count(Fault::ClockJumped);
-            }
-        }
     }
 }

@@ -32,7 +32,25 @@ pub(super) struct Seen {
     pub(super) violations: Vec<Breach>,
 }
 
+/// What readers had seen at some time.
+#[derive(Default, Clone)]
+pub(super) struct SeenBefore {
+    entries: BTreeMap<(LogId, Seq), Entry>,
+    rows: BTreeMap<RowPlace, BTreeMap<Seq, Vec<u8>>>,
+}
+
 impl Seen {
+    /// What readers have seen until now.
+    pub(super) fn before(&self) -> SeenBefore {
+        SeenBefore { entries: self.entries.clone(), rows: self.rows.clone() }
+    }
+
+    /// Replaces what readers have seen.
+    pub(super) fn exchange(&mut self, other: SeenBefore) -> SeenBefore {
+        let entries = std::mem::replace(&mut self.entries, other.entries);
+        SeenBefore { entries, rows: std::mem::replace(&mut self.rows, other.rows) }
+    }
+
     pub(super) fn check(
         &mut self,
         invariant: Invariant,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use fanfold::Time;
 use fanfold_aws::events::{changes, records};
 use fanfold_lambda::metrics::{self, Dimensions, Metrics};
+use fanfold_pipeline::metrics::{ALL, Kind, Metric, Scope};
 use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -26,6 +27,28 @@ const REPORTED: [&str; 9] = [
     metrics::VIEW_FAILED,
     metrics::VIEW_BEHIND,
     metrics::VIEW_UNDELIVERED,
+];
+
+/// The metrics that the dashboard leaves out: they explain another one that it shows, or say how far
+/// a walk has come.
+const NOT_SHOWN: [&str; 17] = [
+    "Logs",
+    "Nudged",
+    "Resent",
+    "Attempted",
+    "WaitingGap",
+    "WaitingNoService",
+    "WaitingCannotFold",
+    "WaitingConflict",
+    "WaitingUndecodable",
+    "WaitingSuspect",
+    "WaitingUnpublished",
+    "WaitingGivenUp",
+    "ViewLogs",
+    "ViewWalks",
+    "ViewUnderWay",
+    "ViewDelivered",
+    "SchedulesDropped",
 ];
 
 #[test]
@@ -117,12 +140,15 @@ fn the_dashboard_searches_for_the_metrics_of_all_functions() {
     let metrics = widgets.flat_map(|widget| widget["properties"]["metrics"].as_array()).flatten();
     let found = metrics.filter_map(|line| line[0]["expression"].as_str()).map(str::to_owned);
     let [namespace, stack, service] = [metrics::NAMESPACE, metrics::STACK, metrics::SERVICE];
-    let names = [metrics::UNFINISHED, metrics::RECORDS, metrics::WRITE_UNITS, metrics::READ_UNITS];
-    let expected = names.map(|name| {
+    let functions = ALL.iter().filter(|metric| metric.scope == Scope::Function);
+    let names = functions.flat_map(|metric| metric.aws.iter().map(move |name| (metric, *name)));
+    let names = names.filter(|(_, name)| !NOT_SHOWN.contains(name));
+    let expected = names.map(|(metric, name)| {
         let of = format!(r#"{stack}="{STACK}" MetricName="{name}""#);
-        format!("SEARCH('{{{namespace},{stack},{service}}} {of}', 'Sum', 60)")
+        let stat = if metric.kind == Kind::Histogram { "p99" } else { "Sum" };
+        format!("SEARCH('{{{namespace},{stack},{service}}} {of}', '{stat}', 60)")
     });
-    assert_eq!(found.collect::<BTreeSet<_>>(), expected.into());
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected.collect());
 }
 
 #[test]
@@ -135,6 +161,19 @@ fn the_dashboard_shows_all_reports_of_the_sweeps() {
     let ours = metrics.filter(|line| line[0] == metrics::NAMESPACE);
     let ours: BTreeSet<_> = ours.map(|line| [1, 2, 3].map(|at| as_text(&line[at]))).collect();
     assert_eq!(ours, REPORTED.map(|name| [name, metrics::STACK, STACK].map(str::to_owned)).into());
+}
+
+/// A new metric must be shown, or be listed as not shown.
+#[test]
+fn every_metric_is_on_the_dashboard_or_named_as_not_shown() {
+    let stack = ALL.iter().filter(|metric| metric.scope == Scope::Stack);
+    for name in stack.flat_map(|metric| metric.aws) {
+        let is_shown = REPORTED.contains(name);
+        assert!(is_shown != NOT_SHOWN.contains(name), "{name}: is it shown? {is_shown}");
+    }
+    for name in NOT_SHOWN {
+        assert!(Metric::of_aws(name).is_some(), "{name} is in no list");
+    }
 }
 
 /// The metrics of `REPORTED` are written as the alarms expect them.

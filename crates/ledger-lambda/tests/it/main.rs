@@ -4,5 +4,6 @@ mod alarms;
 mod nesting;
 mod permissions;
 mod policies;
+mod runbook;
 mod stack;
 mod template;

@@ -20,6 +20,7 @@ const ALL_STREAMS: &str = "arn:AWS::Partition:kinesis:AWS::Region:AWS::AccountId
 /// The calls that the functions make through the crate `fanfold-aws`: function, resource, actions.
 const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("api", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
+    ("api", CATALOGUE, "dynamodb: Query"),
     ("api", "JournalTable.Arn", "dynamodb: Query"),
     ("api", "StateTable.Arn", "dynamodb: GetItem"),
     ("api", "ViewsTable.Arn", "dynamodb: Scan"),
@@ -45,6 +46,19 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("sweep", "ParkedTable.Arn", "dynamodb: Query"),
     ("sweep", "StateTable.Arn", "dynamodb: GetItem PutItem"),
     ("sweep", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
+    ("operate", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
+    ("operate", "JournalTable.Arn", "dynamodb: Query Scan"),
+    ("operate", "ParkedTable.Arn", "dynamodb: DeleteItem PutItem Query Scan"),
+    ("operate", "ViewsTable.Arn", "dynamodb: GetItem"),
+    ("operate", "StateTable.Arn", "dynamodb: BatchGetItem GetItem"),
+    ("operate", CATALOGUE, "dynamodb: Query"),
+    ("operate", VIEW_TABLES, "dynamodb: BatchGetItem GetItem Query UpdateItem"),
+    (
+        "operate",
+        "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-view-*/index/parked",
+        "dynamodb: Query",
+    ),
+    ("operate", "Stream.Arn", "kinesis: PutRecords"),
 ];
 
 /// The calls of each view's function: resource, actions. `{}` is the view's name in logical ids. Core's
@@ -63,6 +77,7 @@ const OF_A_VIEW: &[(&str, &str)] = &[
         "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-commands/index/catalogue",
         "dynamodb: Query",
     ),
+    ("{}Table.Arn/index/parked", "dynamodb: Query"),
     ("{}DeadLetters.Arn", "sqs: DeleteMessage ReceiveMessage SendMessage"),
 ];
 
@@ -109,7 +124,8 @@ fn expected(by_queue: bool, with_key: bool) -> BTreeMap<String, Permissions> {
             may(view, &format!("{id}Queue.Arn"), actions);
         }
     }
-    let functions = ["api", "relay", "processor", "sweep", "balances", "statement", "totals"];
+    let functions =
+        ["api", "relay", "processor", "sweep", "operate", "balances", "statement", "totals"];
     for function in functions {
         let logs = format!("{}{}Logs.Arn", function[..1].to_uppercase(), &function[1..]);
         may(function, &logs, "logs: CreateLogStream PutLogEvents");

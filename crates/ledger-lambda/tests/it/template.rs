@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fanfold::View;
 use fanfold_aws::names::attribute::{BUCKET, PK, SK, TTL};
 use fanfold_aws::names::{
-    CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP, QUEUE, ROLE, STREAM, TABLES,
-    TOPICS, Tables, WAIT_MS_MAX,
+    ADMISSION_HOURS_MAX, CANARIES, CATALOGUE_INDEX, DEAD_LETTERS, LOG, LOGS_PER_SWEEP,
+    PARKED_INDEX, QUEUE, ROLE, STREAM, TABLES, TOPICS, Tables, WAIT_MS_MAX,
 };
 use ledger::views::{Balances, Statement, Totals};
 use serde_json::{Value, json};
@@ -20,19 +20,22 @@ pub(crate) fn id(name: &str, what: &str) -> String {
     format!("{}{}{what}", name[..1].to_uppercase(), &name[1..])
 }
 
+/// Attribute, kind and type of each key.
+type Keys = Vec<(String, String, String)>;
+
 /// The properties of a table.
 #[derive(Debug, PartialEq)]
 struct Shape {
-    /// Attribute, kind and type of each key.
-    keys: Vec<(String, String, String)>,
+    keys: Keys,
     stream: Value,
     expires_by: Value,
-    index: Vec<(String, String, String)>,
+    /// Its name and its keys.
+    index: Option<(String, Keys)>,
     recoverable: bool,
     protected: bool,
 }
 
-fn keys(of: &[(&str, &str)]) -> Vec<(String, String, String)> {
+fn keys(of: &[(&str, &str)]) -> Keys {
     let kinds = ["HASH", "RANGE"];
     let keys = of.iter().zip(kinds);
     keys.map(|((name, of), kind)| ((*name).into(), kind.into(), (*of).into())).collect()
@@ -45,20 +48,24 @@ fn the_tables_are_those_that_the_code_uses() {
         keys: keys(&[&[(PK, "S")], sk].concat()),
         stream: Value::Null,
         expires_by: Value::Null,
-        index: Vec::new(),
+        index: None,
         recoverable: false,
         protected: false,
     };
     let commands = Shape {
         stream: json!("NEW_IMAGE"),
         recoverable: true,
-        index: keys(&[(BUCKET, "N"), (PK, "S")]),
+        index: Some((CATALOGUE_INDEX.to_owned(), keys(&[(BUCKET, "N"), (PK, "S")]))),
         protected: true,
         ..shape(&[])
     };
     let journal = Shape { recoverable: true, protected: true, ..shape(&[(SK, "N")]) };
     let parked = Shape { recoverable: true, protected: true, ..shape(&[(SK, "S")]) };
-    let view = || Shape { expires_by: json!(TTL), ..shape(&[(SK, "S")]) };
+    let view = || Shape {
+        expires_by: json!(TTL),
+        index: Some((PARKED_INDEX.to_owned(), keys(&[(BUCKET, "N"), (PK, "S")]))),
+        ..shape(&[(SK, "S")])
+    };
     let expected = BTreeMap::from([
         (names.commands(), commands),
         (names.journal(), journal),
@@ -92,9 +99,8 @@ fn shape_of(table: &Value) -> Shape {
     };
     let indexes = list(&table["GlobalSecondaryIndexes"]);
     let index = indexes.first().map(|index| {
-        assert_eq!(index["IndexName"], CATALOGUE_INDEX);
         assert_eq!(index["Projection"]["ProjectionType"], "KEYS_ONLY");
-        keys(&index["KeySchema"])
+        (as_text(&index["IndexName"]), keys(&index["KeySchema"]))
     });
     assert!(indexes.len() < 2);
     let is = |of: &Value| of.as_bool().unwrap_or_default();
@@ -104,7 +110,7 @@ fn shape_of(table: &Value) -> Shape {
         keys: keys(&table["KeySchema"]),
         stream: table["StreamSpecification"]["StreamViewType"].clone(),
         expires_by: ttl["AttributeName"].clone(),
-        index: index.unwrap_or_default(),
+        index,
         recoverable: is(&table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]),
         protected: is(&table["DeletionProtectionEnabled"]),
     }
@@ -141,10 +147,11 @@ fn each_function_has_its_role_and_the_variables_that_it_reads() {
     let all = [(TABLES, STACK), (LOG, "info")];
     let logs = (LOGS_PER_SWEEP, "250");
     let own: &[(&str, &[(&str, &str)])] = &[
-        ("api", &[(WAIT_MS_MAX, "5000")]),
+        ("api", &[(WAIT_MS_MAX, "5000"), (ADMISSION_HOURS_MAX, "6"), (CANARIES, "4")]),
         ("relay", &[(STREAM, "Stream")]),
         ("processor", &[(STREAM, "Stream"), (TOPICS, "Topic")]),
-        ("sweep", &[(STREAM, "Stream"), (CANARIES, "1"), logs]),
+        ("sweep", &[(STREAM, "Stream"), (CANARIES, "4"), logs]),
+        ("operate", &[(STREAM, "Stream")]),
         (Balances::NAME, &[(DEAD_LETTERS, "BalancesDeadLetters"), logs]),
         (Statement::NAME, &[(DEAD_LETTERS, "StatementDeadLetters"), logs]),
         (Totals::NAME, &[(DEAD_LETTERS, "TotalsDeadLetters"), logs]),
@@ -326,22 +333,26 @@ fn with_queues_each_view_has_its_own() {
 }
 
 #[test]
-fn every_route_calls_the_api_function() {
+fn every_route_calls_its_function() {
     let template = Template::with(&[]);
     let routes = template.of_type("AWS::ApiGatewayV2::Route");
     let keys: BTreeSet<_> = routes.values().map(|route| as_text(&route["RouteKey"])).collect();
     let expected = [
         "POST /command",
         "POST /commands",
+        "GET /logs",
         "GET /logs/{proxy+}",
         "GET /views/{proxy+}",
         "GET /healthz",
+        "GET /readyz",
+        "ANY /ops/{proxy+}",
         "$default",
     ];
     assert_eq!(keys, expected.map(str::to_owned).into());
-    for route in routes.values() {
+    for (id, route) in &routes {
         assert_eq!(route["ApiId"], "Api");
-        assert_eq!(route["Target"], "integrations/ApiIntegration");
+        let function = if id == "OperateRoute" { "Operate" } else { "Api" };
+        assert_eq!(route["Target"], format!("integrations/{function}Integration"));
     }
     let integration = &template.of_type("AWS::ApiGatewayV2::Integration")["ApiIntegration"];
     assert_eq!(integration["IntegrationUri"], "ApiFunction.Arn");
@@ -405,7 +416,13 @@ fn the_authorization_of_the_api_has_no_default() {
     for authorization in ["NONE", "AWS_IAM"] {
         let template = Template::with(&[("ApiAuthorization", authorization)]);
         for (id, route) in template.of_type("AWS::ApiGatewayV2::Route") {
-            let expected = if id == "HealthRoute" { Value::Null } else { json!(authorization) };
+            let is_open = ["HealthRoute", "ReadyRoute"].contains(&id.as_str());
+            let expected = match id.as_str() {
+                // Operators' routes are never open.
+                "OperateRoute" => json!("AWS_IAM"),
+                _ if is_open => Value::Null,
+                _ => json!(authorization),
+            };
             assert_eq!(route["AuthorizationType"], expected, "{id}");
         }
     }

@@ -49,6 +49,8 @@ pub(super) fn run(built: &Built, all_faults: bool) -> Result<()> {
     clock.lap("the audits passed under faults");
     super::all_scenarios(&stack.target)?;
     clock.lap("the scenarios passed");
+    super::operators(&stack.target)?;
+    clock.lap("what waited was mended");
     super::audited_load(&stack.target, COMMANDS)?;
     clock.lap(&format!("{COMMANDS} commands were audited"));
     // Breaks something that the others need.
@@ -79,6 +81,7 @@ impl<'a> Moto<'a> {
             environment: emulator::environment(ports.moto),
         };
         make(&target, &plan)?;
+        target.environment.extend(built.environment());
         target.environment.push(("FANFOLD_CONTROL", emulator::url(ports.control)));
         let config = folder.join("host.json");
         fs::write(&config, serde_json::to_vec_pretty(&plan.host)?)?;

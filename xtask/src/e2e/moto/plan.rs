@@ -19,8 +19,9 @@ const ACCOUNT: &str = "123456789012";
 const SHARDS: u64 = 2;
 /// The view that receives commits through its queue. SNS invokes all others.
 const BY_QUEUE: &str = "Statement";
-/// The period of schedules: the template's minute would be long for a test.
-const SCHEDULE_MS: u64 = 5_000;
+/// The period of schedules: the template's minute would be long for a test. Each run of a sweep makes 64 queries of the
+/// catalogue, and moto answers some hundred calls a second.
+const SCHEDULE_MS: u64 = 10_000;
 /// Logs that each of the four sweeps inspects in a run. Each log costs moto some calls, and it
 /// handles about 250 a second.
 const LOGS_PER_SWEEP: u64 = 40;
@@ -193,8 +194,13 @@ fn host(resources: &Resources, packages: &Path, ports: Ports) -> Result<Value> {
         (streams.len(), queues.len(), schedules.len()) == (2, 1, 4),
         "the template has other mappings or schedules: {streams:?} {queues:?} {schedules:?}"
     );
-    let mut functions = resources.of("AWS::Lambda::Function");
-    let (_, api) = functions.find(|(id, _)| id == "ApiFunction").context("there is no API")?;
+    let named = |id: &str| -> Result<String> {
+        let mut functions = resources.of("AWS::Lambda::Function");
+        let (_, found) = functions
+            .find(|(found, _)| found == id)
+            .with_context(|| format!("there is no {id}"))?;
+        Ok(as_text(&found["Properties"]["FunctionName"]))
+    };
     Ok(json!({
         "endpoint": emulator::url(ports.moto),
         "region": REGION,
@@ -202,7 +208,7 @@ fn host(resources: &Resources, packages: &Path, ports: Ports) -> Result<Value> {
         "control": format!("127.0.0.1:{}", ports.control),
         "front": {
             "listen": format!("127.0.0.1:{}", ports.front),
-            "function": as_text(&api["Properties"]["FunctionName"]),
+            "functions": { "/": named("ApiFunction")?, "/ops/": named("OperateFunction")? },
         },
         "functions": all,
         "streams": streams,
@@ -224,7 +230,7 @@ fn function(of: &Value, packages: &Path, ports: Ports) -> Result<Value> {
     // As many in parallel as Lambda would have under this load.
     let workers = match env.get(ROLE).and_then(Value::as_str).unwrap_or_default() {
         "api" => 16,
-        "sweep" => 1,
+        "sweep" | "operate" => 1,
         "relay" | "processor" => 4,
         role if role.starts_with("view:") => 4,
         role => bail!("a function has the unknown role `{role}`"),

@@ -8,6 +8,7 @@ mod connections;
 mod console;
 mod files;
 mod requests;
+mod streams;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -28,6 +28,14 @@ fn foreign_origins_and_hosts_are_refused_on_every_route() {
         ("POST", "/ops/shards/split", r#"{"shard":"shardId-000000000000"}"#),
         ("POST", "/ops/shards/merge", "{}"),
         ("GET", "/ops/shards", ""),
+        ("GET", "/ops/parked", ""),
+        ("GET", "/ops/parked/balances", ""),
+        ("POST", "/ops/resume", r#"{"log":"ledger/org:acme","seq":1}"#),
+        ("POST", "/ops/skip", r#"{"log":"ledger/org:acme","seq":1,"reason":"evil"}"#),
+        ("POST", "/ops/resend", r#"{"log":"ledger/org:acme","seq":1}"#),
+        ("GET", "/console", ""),
+        ("GET", "/console/app.js", ""),
+        ("POST", "/ops/raise", r#"{"log":"ledger/org:acme"}"#),
         ("GET", "/metrics", ""),
         ("GET", "/healthz", ""),
         ("GET", "/logs/ledger/org:acme", ""),
@@ -120,6 +128,63 @@ fn a_wrong_body_is_answered_with_the_reason() {
     check(&up, request("PUT", "/command", "", "{}"), "405 ", "allow: POST");
     check(&up, request("OPTIONS", "/command", "", ""), "204 ", "allow: POST");
     check(&up, request("HEAD", "/healthz", "", ""), "200 ", "content-length: 15");
+    neighbour.end();
+}
+
+/// Each wrong request of an operator names the field, and says what to do.
+#[test]
+fn a_wrong_request_of_an_operator_is_answered_with_the_reason() {
+    let up = up(&[]);
+    let neighbour = Neighbour::begin(&up);
+    for (path, begins, says) in [
+        ("/ops/parked?after=nonsense", "400 ", "`after`: `nonsense` is no position"),
+        ("/ops/parked?limit=0", "400 ", "limit"),
+        ("/ops/parked?limit=100000", "400 ", "limit"),
+        ("/ops/parked?reason=gap", "400 ", "`reason`"),
+        ("/ops/parked?service=a&service=b", "400 ", "service"),
+        ("/ops/parked/nothing", "404 ", "`nothing`"),
+        ("/ops/parked/balances?after=acme", "400 ", "after"),
+        ("/ops/parked/balances?after=ledger%2Forg:a%00b", "400 ", "after"),
+        ("/ops/doctor?source=memory", "400 ", "`source`: must be"),
+        ("/ops/doctor?source=journal&after=acme", "400 ", "`after`"),
+        ("/ops/doctor?source=journal&after=zzz/org:a", "200 ", r#"{"logs":[],"next":null}"#),
+        ("/ops", "404 ", "nothing at"),
+        ("/ops/resume", "405 ", "allow: POST"),
+    ] {
+        check(&up, request("GET", path, "", ""), begins, says);
+    }
+    let (log, long) = (r#""log":"ledger/org:acme""#, "x".repeat(100_000));
+    for (path, body, begins, says) in [
+        ("resume", "[]".to_owned(), "400 ", "JSON object"),
+        ("resume", "{".to_owned(), "400 ", "not JSON"),
+        ("resume", "{}".to_owned(), "400 ", "`log`: is required"),
+        ("resume", r#"{"log":7,"seq":1}"#.to_owned(), "400 ", "`log`: must be a string"),
+        ("resume", r#"{"log":"acme","seq":1}"#.to_owned(), "400 ", "`log`"),
+        ("resume", format!("{{{log}}}"), "400 ", "`seq`"),
+        ("resume", format!(r#"{{{log},"seq":-1}}"#), "400 ", "`seq`"),
+        ("resume", format!(r#"{{{log},"seq":1.5}}"#), "400 ", "`seq`"),
+        ("resume", format!(r#"{{{log},"seq":1e300}}"#), "400 ", "`seq`"),
+        ("resume", format!(r#"{{{log},"seq":18446744073709551615}}"#), "400 ", "`seq`"),
+        ("resume", format!(r#"{{{log},"seq":1,"force":true}}"#), "400 ", "`force`: unknown field"),
+        ("resume", format!(r#"{{{log},"view":"balances","seq":1}}"#), "400 ", "`seq`"),
+        ("resume", format!(r#"{{{log},"view":"nothing"}}"#), "404 ", "`nothing`"),
+        ("resume", format!(r#"{{{log},"view":"balances"}}"#), "404 ", "not parked"),
+        ("resume", format!(r#"{{{log},"seq":1}}"#), "404 ", "nothing waits"),
+        ("resume", format!(r#"{{{log},"seq":1,"identity":"{long}"}}"#), "404 ", "nothing waits"),
+        ("skip", format!(r#"{{{log},"seq":1}}"#), "400 ", "`reason`"),
+        ("skip", format!(r#"{{{log},"seq":1,"reason":"  "}}"#), "400 ", "`reason`"),
+        ("skip", format!(r#"{{{log},"seq":1,"reason":"{long}"}}"#), "400 ", "`reason`"),
+        ("skip", format!(r#"{{{log},"seq":1,"reason":7}}"#), "400 ", "`reason`"),
+        ("skip", format!(r#"{{{log},"seq":1,"reason":"no"}}"#), "404 ", "nothing waits"),
+        ("resend", format!(r#"{{{log},"seq":0}}"#), "404 ", "nothing waits"),
+        ("raise", "{}".to_owned(), "400 ", "`log`: is required"),
+        ("raise", format!(r#"{{{log},"to":9}}"#), "400 ", "`to`: unknown field"),
+        ("raise", format!("{{{log}}}"), "200 ", r#"{"done":"fits"}"#),
+        ("resend", format!(r#"{{{log},"seq":1,"view":"balances"}}"#), "400 ", "`view`"),
+    ] {
+        check(&up, request("POST", &format!("/ops/{path}"), "", &body), begins, says);
+    }
+    check(&up, request("GET", "/ops/parked", "", ""), "200 ", r#"{"parked":[],"next":null}"#);
     neighbour.end();
 }
 

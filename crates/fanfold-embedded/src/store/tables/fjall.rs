@@ -2,14 +2,18 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable,
+};
 
-use super::{NAMES, Table, Tables, Write};
+use super::{NAMES, Snapshot, Table, Tables, Write};
 use crate::disk::sync_folder;
 use crate::store::{StoreError, torn_log};
 
@@ -38,12 +42,27 @@ pub(crate) struct FjallTables {
     names: Vec<String>,
     /// `None`: reopening failed. After a failed write, `fjall` must be reopened for the next one.
     opened: RwLock<Option<Opened>>,
+    /// How often the tables were closed.
+    closed: AtomicU64,
+}
+
+/// It is gone once the tables are closed: the database of its files is then another one.
+struct FjallSnapshot<'a> {
+    tables: &'a FjallTables,
+    closed: u64,
+    names: Vec<String>,
+    snapshot: fjall::Snapshot,
 }
 
 impl FjallTables {
     pub(crate) fn open(path: &Path, names: &[String], is_new: bool) -> Result<Self, StoreError> {
         let opened = if is_new { open_whole(path, names)? } else { open(path, names)? };
-        Ok(Self { path: path.to_owned(), names: names.to_vec(), opened: RwLock::new(Some(opened)) })
+        Ok(Self {
+            path: path.to_owned(),
+            names: names.to_vec(),
+            opened: RwLock::new(Some(opened)),
+            closed: AtomicU64::new(0),
+        })
     }
 
     fn with<T>(
@@ -55,7 +74,9 @@ impl FjallTables {
     }
 
     fn close(&self) {
-        self.opened.write().unwrap_or_else(PoisonError::into_inner).take();
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        opened.take();
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -118,6 +139,54 @@ impl Tables for FjallTables {
             let _ = self.reopen();
         }
         committed
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        self.with(|opened| {
+            let names = opened.database.list_keyspace_names();
+            let mut names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+            names.sort_unstable();
+            let closed = self.closed.load(Ordering::Relaxed);
+            let snapshot = opened.database.snapshot();
+            Ok(Box::new(FjallSnapshot { tables: self, closed, names, snapshot }) as Box<_>)
+        })
+    }
+}
+
+impl Snapshot for FjallSnapshot<'_> {
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn page(
+        &self,
+        name: &str,
+        after: Option<&[u8]>,
+        bytes: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.tables.with(|opened| {
+            if self.tables.closed.load(Ordering::Relaxed) != self.closed {
+                return Err(StoreError::Reopened);
+            }
+            // It exists, so the options have no effect.
+            let keyspace = opened.database.keyspace(name, KeyspaceCreateOptions::default)?;
+            let items = match after {
+                Some(after) => {
+                    self.snapshot.range::<&[u8], _>(&keyspace, (Excluded(after), Unbounded))
+                }
+                None => self.snapshot.iter(&keyspace),
+            };
+            let (mut page, mut total) = (Vec::new(), 0);
+            for item in items {
+                let (key, value) = item.into_inner()?;
+                total += key.len() + value.len();
+                page.push((Bytes::from(key), Bytes::from(value)));
+                if total >= bytes {
+                    break;
+                }
+            }
+            Ok(page)
+        })
     }
 }
 

@@ -1,12 +1,12 @@
 use fanfold::host::knob::Knob;
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::{Table, Tables, Write};
+use super::{Snapshot, Table, Tables, Write};
 use crate::disk::MemoryDisk;
 use crate::store::StoreError;
 
@@ -124,5 +124,44 @@ impl Tables for MemoryTables {
             }
         });
         Ok(committed?)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        let mut tables = self.by_name.read().clone();
+        tables.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let (names, items) = tables.into_iter().unzip();
+        Ok(Box::new(MemorySnapshot { names, items }))
+    }
+}
+
+/// A copy of the tables: it shares their keys and values.
+struct MemorySnapshot {
+    names: Vec<String>,
+    items: Vec<Items>,
+}
+
+impl Snapshot for MemorySnapshot {
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn page(
+        &self,
+        name: &str,
+        after: Option<&[u8]>,
+        bytes: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let place = self.names.iter().position(|found| found == name);
+        let Some(items) = place.map(|place| &self.items[place]) else { return Ok(Vec::new()) };
+        let from = after.map_or(Unbounded, Excluded);
+        let (mut page, mut total) = (Vec::new(), 0);
+        for (key, value) in items.range::<[u8], _>((from, Unbounded)) {
+            total += key.len() + value.len();
+            page.push((key.clone(), value.clone()));
+            if total >= bytes {
+                break;
+            }
+        }
+        Ok(page)
     }
 }

@@ -1,8 +1,11 @@
 //! The sweep of logs: when it nudges, sends commands again, and reports.
 
+use std::sync::Arc;
+
 use fanfold::host::body::parked::Reason;
 use fanfold::host::canary::Canary;
 use fanfold::{LogId, Seq};
+use fanfold_pipeline::arrivals::InProcess;
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::testing::{Broken, Op};
@@ -161,7 +164,8 @@ fn a_log_that_cannot_be_inspected_stops_no_other() {
         world.faults.fail(Op::ParkedList, "org:c", .., Broken::Before);
         world.faults.leave_out(Op::PutRecords, "org:d", 1..=1);
         world.faults.fail(Op::JournalTail, canary.as_str(), 1..=1, Broken::Before);
-        let sweep = world.sweep().with_canaries(world.ingest(), 1);
+        let arrivals = Arc::new(InProcess::default());
+        let sweep = world.sweep().with_canaries(world.ingest(), [0], arrivals);
         let [a, b, c, d, e] = &logs;
         let failed = [&canary, a, b, c, d].map(Clone::clone);
         let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
@@ -170,7 +174,8 @@ fn a_log_that_cannot_be_inspected_stops_no_other() {
 
         world.faults.heal();
         world.faults.fail(Op::PutRecords, "", 1..=1, Broken::Before);
-        let sweep = world.sweep().with_canaries(world.ingest(), 1);
+        let arrivals = Arc::new(InProcess::default());
+        let sweep = world.sweep().with_canaries(world.ingest(), [0], arrivals);
         let report = sweep.sweep(None, ALL, NEVER).await.expect("only the catalogue may fail");
         assert_eq!((report.failed, report.nudged), (logs.to_vec(), vec![]), "no nudge was put");
         let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
@@ -192,14 +197,13 @@ fn standstill_is_measured_from_the_oldest_command() {
             world.env.pass(10_000);
             if seq % 6 == 0 {
                 let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
-                let waiting = report.waiting_for.get(&Reason::NoService).copied();
-                seen.push((report.standstill_ms_max / 1_000, report.waiting, waiting));
+                let parked = report.parked.get(&Reason::NoService).copied();
+                seen.push((report.standstill_ms_max / 1_000, report.waiting, parked));
             }
         }
-        let expected = [60, 120, 180, 240, 300, 360, 420].map(|s| match s > 300 {
-            true => (s, 1, Some(1)),
-            false => (s, 0, None),
-        });
+        // The gauge shows at once what is parked. Only the alarm's waits for minutes.
+        let expected =
+            [60, 120, 180, 240, 300, 360, 420].map(|s| (s, usize::from(s > 300), Some(1)));
         assert_eq!(seen, expected);
     });
 }

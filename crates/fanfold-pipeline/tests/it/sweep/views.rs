@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use fanfold::{LogId, Seq};
-use fanfold_pipeline::ports::{DeadLetters, Env, ParkedView, ViewTable};
+use fanfold_pipeline::ports::{
+    CommitItem, DeadLetters, Env, Journal, Nonce, ParkedView, ViewTable,
+};
 use fanfold_pipeline::testing::{Broken, Op};
 
 use super::{ALL, org};
@@ -87,15 +89,108 @@ fn a_log_that_cannot_be_applied_stops_no_other() {
         let ledger = log("ledger/org:a");
         let open = br#"{"type":"ledger","command":"open","id":1,"user":"ann","org":"a","data":{"account":"cash"}}"#;
         assert!(world.ingest().ingest(&[open]).await[0].is_ok());
-        let stands = ParkedView { seq: Seq(1), reason: "a test".to_owned(), at: world.env.now() };
+        let stands = ParkedView {
+            seq: Seq(1),
+            reason: "a test".to_owned(),
+            at: world.env.now(),
+            build: None,
+        };
         world.table("sums").park(&c, Seq::ZERO, &stands).await.expect("memory");
         world.env.pass(11_000);
         world.faults.fail(Op::JournalRead, "org:b", .., Broken::Before);
         let report = world.view_sweep("sums").sweep(None, ALL, NEVER).await.expect("memory");
-        assert_eq!((report.logs, report.parked), (3, 1));
+        assert_eq!((report.logs, report.parked), (3, [c.clone()].into()));
         assert_eq!((report.caught_up, report.failed), (vec![a], vec![b]));
         assert_eq!(world.cursor("sums", &c).await.seq, Seq::ZERO);
         assert_eq!(world.cursor("sums", &ledger).await.seq, Seq::ZERO);
+    });
+}
+
+/// What one build could not apply, the next may. It tries once, and not again in its own name.
+#[test]
+fn another_build_tries_what_a_build_has_parked() {
+    play(async || {
+        let world = World::new();
+        let [a, b, c] = ["a", "b", "c"].map(org);
+        for log in [&a, &b, &c] {
+            world.accept(log, 1).await;
+            world.commit(log, &[add(1)]).await;
+        }
+        let parked = |build: Option<&str>| {
+            let (reason, at) = ("a test".to_owned(), world.env.now());
+            ParkedView { seq: Seq(1), reason, at, build: build.map(str::to_owned) }
+        };
+        for (log, build) in [(&a, Some("first")), (&b, Some("second")), (&c, None)] {
+            world.table("sums").park(log, Seq::ZERO, &parked(build)).await.expect("memory");
+        }
+        // The first build tries what the second has parked.
+        let sweep = world.view_sweep("sums");
+        let run = async || sweep.sweep(None, 0, NEVER).await.expect("memory");
+        let report = run().await;
+        assert_eq!(
+            (report.caught_up, report.parked),
+            (vec![b.clone()], [&a, &c].map(LogId::clone).into())
+        );
+        let report = run().await;
+        assert_eq!((report.caught_up, report.parked.len()), (vec![], 2), "nothing has changed");
+        world.env.deploy();
+        let report = run().await;
+        assert_eq!((report.caught_up, report.parked), (vec![a.clone()], [c.clone()].into()));
+        for (log, expected) in [(&a, 1), (&b, 1), (&c, 0)] {
+            assert_eq!(world.cursor("sums", log).await.seq, Seq(expected), "{log}");
+        }
+        world.audit_view("sums", &a).await;
+    });
+}
+
+/// A build that cannot apply the entry, either, parks the view in its own name.
+#[test]
+fn a_view_that_the_next_build_cannot_apply_either_stays_parked() {
+    play(async || {
+        let world = World::new();
+        let log = acme();
+        world.accept(&log, 1).await;
+        let body = Bytes::from_static(b"illegible");
+        let (first, nonce) = (Seq(1), Nonce(1));
+        let illegible = CommitItem { first, n: 1, at: world.env.now(), nonce, body };
+        world.memory.journal.append(&log, &illegible).await.expect("memory");
+        world.env.pass(11_000);
+        let sweep = world.view_sweep("sums");
+        for build in ["first", "second"] {
+            // The first run parks it, and the second leaves it.
+            for _ in 0..2 {
+                let report = sweep.sweep(None, ALL, NEVER).await.expect("memory");
+                assert_eq!((report.parked, report.caught_up), ([log.clone()].into(), vec![]));
+                let parked = world.cursor("sums", &log).await.parked.expect("it is parked");
+                assert_eq!((parked.seq, parked.build.as_deref()), (Seq(1), Some(build)));
+            }
+            world.env.deploy();
+        }
+    });
+}
+
+/// A suspicious projector tries it when a notification comes. Others leave it to the sweep, which is suspicious, since the
+/// entry may have crashed a process.
+#[test]
+fn a_suspicious_projector_tries_again_what_another_build_has_parked() {
+    play(async || {
+        let world = World::new();
+        let log = acme();
+        world.accept(&log, 2).await;
+        world.commit(&log, &[add(1)]).await;
+        let (reason, at) = ("a test".to_owned(), world.env.now());
+        let parked = ParkedView { seq: Seq(1), reason, at, build: Some("first".to_owned()) };
+        world.table("sums").park(&log, Seq::ZERO, &parked).await.expect("memory");
+        let message = world.commit(&log, &[add(1)]).await;
+        for (expected, says) in [(0, "the same build"), (2, "another build")] {
+            let plain = world.projector("sums");
+            applied(&plain, std::slice::from_ref(&message)).await;
+            assert_eq!(world.cursor("sums", &log).await.seq, Seq(0), "it leaves that");
+            applied(&plain.suspicious(3), std::slice::from_ref(&message)).await;
+            assert_eq!(world.cursor("sums", &log).await.seq, Seq(expected), "{says}");
+            world.env.deploy();
+        }
+        world.audit_view("sums", &log).await;
     });
 }
 

@@ -1,0 +1,223 @@
+//! `fanfold doctor`: compares what is stored, and raises slots that are behind.
+
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Args, value_parser};
+use fanfold::LogId;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::client::{Client, Server, Target};
+use crate::console;
+use crate::output::{Output, ignore_closed_output};
+use crate::retry::Backoff;
+
+/// Logs that are examined in a second, unless the caller says otherwise. Source: our choice. Each takes some ten reads,
+/// which should be few beside those of the clients.
+const RATE: u32 = 20;
+/// The most logs of one request. Source: one second of the default rate, so that the pace is even.
+const PAGE: u32 = 20;
+/// How long to ask again while the server does not answer. Source: our choice; a restart takes less.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Compares slots, commits, heads, documents, cursors and rows. Documents and rows are compared in logs of \
+up to 1,000 entries. What was not compared is counted. It changes nothing, unless --raise-slots is given.\n\nPrints one \
+line per finding. Exit codes: 0, everything fits, or was raised; 1, something does not, or the server does not answer; 2, \
+the arguments are wrong."
+)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    server: Server,
+    /// Only this log: the service, and `org:` or `user:` with a name, as `orders/org:acme`.
+    #[arg(value_name = "SERVICE/PARTITION")]
+    log: Option<LogId>,
+    /// Read all entries of each log. Without it, only the last 100 of a log with more than 1,000.
+    #[arg(long)]
+    all: bool,
+    /// Print one line of JSON per log.
+    #[arg(long)]
+    json: bool,
+    /// Take the logs from the journal, instead of the catalogue. After a restore of the commands table this also finds
+    /// logs that only the journal has. On AWS each log costs a scan of its first commit.
+    #[arg(long, conflicts_with = "log")]
+    journal: bool,
+    /// Raise each slot that is behind its log's last entry, as after a restore of the commands table. New commands then
+    /// get positions behind it.
+    #[arg(long)]
+    raise_slots: bool,
+    /// At most so many logs a second.
+    #[arg(long, default_value_t = RATE, value_parser = value_parser!(u32).range(1..=10_000), conflicts_with = "log")]
+    rate: u32,
+    /// Go on behind this position, which an earlier run has printed.
+    #[arg(long, value_name = "POSITION", conflicts_with = "log")]
+    from: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    logs: Vec<&'a RawValue>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Examined {
+    log: LogId,
+    entries: u64,
+    rows: u64,
+    uncompared: u64,
+    is_incomplete: bool,
+    findings: Vec<Finding>,
+}
+
+#[derive(Deserialize)]
+struct Finding {
+    what: String,
+    view: Option<String>,
+    detail: String,
+}
+
+/// What an operator's action came to.
+#[derive(Deserialize)]
+struct Done {
+    seq: Option<u64>,
+}
+
+/// What was examined so far.
+#[derive(Default)]
+struct Sum {
+    logs: u64,
+    entries: u64,
+    rows: u64,
+    uncompared: u64,
+    incomplete: u64,
+    findings: u64,
+    /// Slots that were behind, and are no longer.
+    raised: u64,
+}
+
+impl Doctor {
+    /// Examines the logs.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        ignore_closed_output(self.print())
+    }
+
+    fn print(&self) -> anyhow::Result<ExitCode> {
+        let (client, mut output) = (Client::new(&self.server)?, Output::default());
+        let (mut sum, depth) = (Sum::default(), if self.all { "all" } else { "sample" });
+        if let Some(log) = &self.log {
+            let path = Target::path(&["ops", "doctor", log.service(), log.partition()]);
+            let answer = client.get(&path.query("depth", depth))?;
+            self.show(&client, answer.read()?, &mut sum, &mut output)?;
+        } else {
+            self.walk(&client, depth, &mut sum, &mut output)?;
+        }
+        output.flush()?;
+        let Sum { logs, entries, rows, uncompared, incomplete, findings, raised } = sum;
+        let mut said = format!("{logs} logs, {entries} entries, {rows} rows: {findings} findings");
+        if raised > 0 {
+            said.push_str(&format!("; {raised} slots were raised"));
+        }
+        if uncompared > 0 {
+            said.push_str(&format!(
+                "; not compared: {uncompared} views of a log with too many rows or entries"
+            ));
+        }
+        if incomplete > 0 {
+            said.push_str(&format!("; {incomplete} logs could not be read to their end in time"));
+        }
+        console::print(said);
+        Ok(if findings == raised { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn walk(
+        &self,
+        client: &Client,
+        depth: &str,
+        sum: &mut Sum,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let mut after = self.from.clone();
+        loop {
+            let began = Instant::now();
+            let target = Target::path(&["ops", "doctor"]).query("depth", depth);
+            let target = target.query("limit", PAGE.min(self.rate));
+            let target = target.query_if("source", self.journal.then_some("journal"));
+            let target = target.query_if("after", after.as_ref());
+            let mut backoff = Backoff::within(PATIENCE);
+            let answer = client.get_with_retries(&target, &mut backoff, |_| {});
+            let behind = || match &after {
+                Some(after) => format!("go on with --from '{after}'"),
+                None => "nothing was examined".to_owned(),
+            };
+            let answer = answer.with_context(behind)?;
+            let page: Page<'_> = answer.read().with_context(behind)?;
+            let logs = page.logs.len();
+            for examined in page.logs {
+                self.show(client, examined, sum, output)?;
+            }
+            output.flush()?;
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+            let due = Duration::from_secs_f64(logs as f64 / f64::from(self.rate));
+            sleep(due.saturating_sub(began.elapsed()));
+        }
+    }
+
+    fn show(
+        &self,
+        client: &Client,
+        text: &RawValue,
+        sum: &mut Sum,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let Examined { log, entries, rows, uncompared, is_incomplete, findings } =
+            serde_json::from_str(text.get()).context("an examined log")?;
+        sum.logs += 1;
+        sum.entries += entries;
+        sum.rows += rows;
+        sum.uncompared += uncompared;
+        sum.incomplete += u64::from(is_incomplete);
+        sum.findings += findings.len() as u64;
+        if self.json {
+            output.line(text)?;
+        }
+        for Finding { what, view, detail } in findings {
+            if !self.json {
+                let view = view.map_or_else(String::new, |view| format!(" {view}"));
+                output.bytes(format!("{log} {what}{view}: {detail}").as_bytes())?;
+            }
+            if self.raise_slots && what == "slot_behind" {
+                match raise(client, &log) {
+                    Ok(Some(seq)) => {
+                        sum.raised += 1;
+                        console::print(format_args!("{log}: the slot is raised to {seq}"));
+                    }
+                    Ok(None) => {
+                        sum.findings -= 1;
+                        console::print(format_args!("{log}: the slot is not behind any more"));
+                    }
+                    // The log stays among the findings. The others are raised.
+                    Err(error) => console::print(format_args!("error: {log}: {error:#}")),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Raises the log's slot; returns the seq that it has then, or nothing if it was not behind any more.
+fn raise(client: &Client, log: &LogId) -> anyhow::Result<Option<u64>> {
+    let body = json!({ "log": log }).to_string();
+    let answer = client.post(&Target::path(&["ops", "raise"]), body.as_bytes())?;
+    Ok(answer.read::<Done>()?.seq)
+}

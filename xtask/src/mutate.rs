@@ -115,18 +115,33 @@ fn has_integration_tests(folder: &Path) -> bool {
     folder.join("tests/it").is_dir()
 }
 
-/// Checks that the package's tests have a function with the name of the test.
+/// Checks that the package's tests have a function with the name and the modules of the test.
 fn exists(check: &Check, packages: &[(String, PathBuf)]) -> Result<()> {
     let Check::Test { package, name } = check else { return Ok(()) };
     let folder = packages.iter().find(|(name, _)| name == package);
     let (_, folder) = folder.with_context(|| format!("no package {package}"))?;
     let mut files = Vec::new();
-    let tests = if has_integration_tests(folder) { "tests" } else { "src" };
-    crate::texts(&folder.join(tests), &mut files)?;
-    let function = format!("fn {}(", name.rsplit("::").next().unwrap_or(name));
-    let found = files.iter().any(|(_, text)| text.contains(&function));
+    let tests = folder.join(if has_integration_tests(folder) { "tests/it" } else { "src" });
+    crate::texts(&tests, &mut files)?;
+    let found = files.iter().any(|(path, text)| {
+        let path = path.strip_prefix(&tests).unwrap_or(path);
+        is_declared_in(name, path, text)
+    });
     ensure!(found, "{package} has no test {name}");
     Ok(())
+}
+
+/// Whether a file, by its path below the root of the crate, declares a test of this name. A test may
+/// be in the module of its file or in `tests` within that.
+fn is_declared_in(name: &str, path: &Path, text: &str) -> bool {
+    let (modules, function) = name.rsplit_once("::").unwrap_or(("", name));
+    let path = path.with_extension("");
+    let parts = path.iter().map(|part| part.to_string_lossy());
+    let parts: Vec<_> = parts.filter(|part| !matches!(&**part, "mod" | "lib" | "main")).collect();
+    let module = parts.join("::");
+    let within = format!("{module}::tests");
+    let is_module = modules == module || modules == within.trim_start_matches("::");
+    is_module && text.contains(&format!("fn {function}("))
 }
 
 /// Checks that all tests pass without a mutation: one that fails anyway cannot find a mutation.
@@ -343,5 +358,18 @@ mod tests {
         let output = "seed 9 failed\n  F3: a\n    1 x\nseed 4 failed\n  F5: b\n  F1: c\n";
         assert_eq!(first_breach(output), Some((4, "F5".to_owned())));
         assert_eq!(first_breach("10 seeds from 1\nall invariants held\n"), None);
+    }
+
+    #[test]
+    fn a_test_is_found_by_its_modules_and_its_name() {
+        let text = "#[test]\nfn it_holds() {}\n";
+        let declared = |name: &str, path: &str| is_declared_in(name, Path::new(path), text);
+        assert!(declared("tests::backup::it_holds", "tests/backup.rs"));
+        assert!(!declared("backup::it_holds", "tests/backup.rs"), "`--exact` runs no such test");
+        assert!(declared("gaps::it_holds", "gaps/mod.rs"));
+        assert!(declared("gaps::tests::it_holds", "gaps.rs"));
+        assert!(declared("it_holds", "main.rs"));
+        assert!(declared("tests::it_holds", "lib.rs"));
+        assert!(!declared("gaps::it_hold", "gaps.rs"));
     }
 }

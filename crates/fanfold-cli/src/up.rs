@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,7 +15,9 @@ use fanfold_embedded::ShardState;
 use fanfold_embedded::{Config, Engine, TransitConfig};
 use fanfold_http::limits::{STREAM_MS_MAX, WAIT_MS_MAX};
 use fanfold_http::{Api, Described, Metrics, Streams, router_with};
+use fanfold_otel::Otel;
 use fanfold_pipeline::panics;
+use fanfold_pipeline::traces::Traces;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -111,9 +114,12 @@ impl Up {
     pub(crate) fn run(self, app: App) -> anyhow::Result<ExitCode> {
         let repeats = logging::init(self.log);
         panics::log_those_caught();
+        let otel = Otel::of_environment(app.name())?;
+        let traces = otel.clone().map(|otel| Arc::new(otel) as Arc<dyn Traces>);
         let config = Config {
             adopt: self.adopt,
             chaos: self.chaos,
+            traces,
             transit: TransitConfig { shards: self.shards.into(), ..TransitConfig::default() },
             ..Config::of(&app)
         };
@@ -137,6 +143,9 @@ impl Up {
         let ended = runtime.block_on(host(listens, config, described, example.flatten(), data));
         // A task that never returns, such as a service's endless loop, must not block the exit.
         runtime.shutdown_background();
+        if let Some(otel) = otel {
+            otel.shut_down();
+        }
         repeats.report();
         ended
     }
@@ -177,6 +186,7 @@ async fn host(
     // Answers during recovery, too, which may be long: that the process lives, and is not ready.
     let host = bound.serve(readiness::recovering(), &listens.names, listens.limits);
     let views = config.views.iter().map(|view| view.name().to_owned()).collect();
+    let traces = config.traces.clone();
     let engine = match &data {
         Some(folder) => Engine::open(config, folder)?,
         None => Engine::start(config)?,
@@ -203,6 +213,7 @@ async fn host(
         wait_ms_max: WAIT_MS_MAX,
         streams: Streams::Live { ms_max: STREAM_MS_MAX },
         described,
+        traces,
     };
     let gauges = Gauges(engine.monitor().clone());
     let metrics = api.metrics.clone();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fanfold::{App, Services, Views};
 use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::traces::Traces;
 
 use crate::disk::{Disk, FileDisk, MemoryDisk};
 use crate::env::SystemEnv;
@@ -35,6 +36,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// Whether [`Engine::chaos`](crate::Engine::chaos) can break the stages on purpose.
     pub chaos: bool,
+    /// Where the stages report commands whose traces are recorded; `None`: nowhere.
+    pub traces: Option<Arc<dyn Traces>>,
 }
 
 impl Config {
@@ -62,6 +65,7 @@ impl Default for Config {
             // Half of the time that service managers commonly wait before they kill a process.
             drain_ms: 5_000,
             chaos: false,
+            traces: None,
         }
     }
 }

@@ -218,7 +218,7 @@ impl Engine {
 
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
-        let telemetry = Arc::new(Telemetry::new());
+        let telemetry = Arc::new(Telemetry::new().with_traces(config.traces.clone()));
         let wiring = Wiring { telemetry: Some(telemetry.clone()), ..ports.wiring(env.clone()) };
         let chaos = config.chaos.then(|| Chaos::new(env.clone()));
         let of_stages = chaos.as_ref().map(|chaos| chaos.before(&wiring));

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::response::Response;
 use fanfold::host::limits::REQUEST_COMMANDS_MAX;
-use fanfold::{LogId, Seq};
+use fanfold::{LogId, Seq, TraceParent};
 use fanfold_pipeline::ingest::IngestError;
 use fanfold_pipeline::read::Awaited;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -50,9 +50,10 @@ pub(crate) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let wait_ms = Query::parse(query.as_deref(), &["wait"])?.wait_ms(api.wait_ms_max)?;
+    let trace = trace_of(&request);
     let body = body::read(request).await?;
     body::not_empty(&body)?;
-    match ingest(&api, &[&body]).await.pop() {
+    match ingest(&api, &[&body], trace).await.pop() {
         Some(Answer::Receipt(receipt)) => {
             let Receipt { log, seq } = &receipt;
             // The command is accepted, so no error of a read may hide the receipt.
@@ -92,8 +93,9 @@ pub(crate) async fn many(
     request: Request,
 ) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
+    let trace = trace_of(&request);
     let body = body::read(request).await?;
-    let results = ingest(&api, &split(&body)?).await;
+    let results = ingest(&api, &split(&body)?, trace).await;
     let retry_after_s = results.iter().filter_map(|answer| match answer {
         Answer::Receipt(_) => None,
         Answer::Problem { problem } => problem.retry_after_s(),
@@ -106,8 +108,13 @@ pub(crate) async fn many(
     Ok(response)
 }
 
-async fn ingest(api: &Api, requests: &[&[u8]]) -> Vec<Answer> {
-    let answers = api.ingest.ingest(requests).await.into_iter().map(|answer| match answer {
+/// The trace of a request's commands.
+fn trace_of(request: &Request) -> Option<TraceParent> {
+    request.extensions().get().copied()
+}
+
+async fn ingest(api: &Api, requests: &[&[u8]], trace: Option<TraceParent>) -> Vec<Answer> {
+    let answers = api.ingest.ingest_traced(requests, trace).await.into_iter().map(|answer| match answer {
         Ok(receipt) => Answer::Receipt(Receipt { log: receipt.log, seq: receipt.seq }),
         Err(error) => Answer::Problem { problem: Box::new(IngestError::into(error)) },
     });

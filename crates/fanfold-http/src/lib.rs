@@ -45,8 +45,11 @@ pub mod problem;
 mod router;
 mod views;
 
+use std::sync::Arc;
+
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::read::Reads;
+use fanfold_pipeline::traces::Traces;
 
 pub use console::console;
 pub use describe::Described;
@@ -71,6 +74,8 @@ pub struct Api {
     pub streams: Streams,
     /// The app's description.
     pub described: Described,
+    /// Where requests are traced; `None`: nowhere. A request's `traceparent` goes on with its commands anyway.
+    pub traces: Option<Arc<dyn Traces>>,
 }
 
 /// How a host sends answers of server-sent events.

@@ -6,7 +6,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use fanfold::entry::{Outcome, Raw};
-use fanfold::{CommandId, Digest, DocumentId, Entry, LogId, Name, Seq, Time};
+use fanfold::{CommandId, Digest, DocumentId, Entry, LogId, Name, Seq, Time, TraceParent};
 use fanfold_pipeline::read::Awaited;
 use serde::Serialize;
 
@@ -34,6 +34,9 @@ pub(crate) struct EntryJson<'a> {
     // Only an entry that uses its id has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
+    // Only an entry of a recorded trace has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<TraceParent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<Vec<EventJson<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,6 +77,7 @@ impl<'a> EntryJson<'a> {
             at: entry.time,
             command: entry.command.as_ref(),
             digest: entry.digest,
+            traceparent: entry.trace,
             events: None,
             code: None,
             message: None,

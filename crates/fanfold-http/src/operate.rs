@@ -64,7 +64,7 @@ struct CommandJson<'a> {
 }
 
 impl<'a> CommandJson<'a> {
-    fn new(Command { origin, id, name, timestamp, data }: &'a Command) -> Self {
+    fn new(Command { origin, id, name, timestamp, data, .. }: &'a Command) -> Self {
         Self {
             command: name,
             id: *id,

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use fanfold::TraceParent;
 use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::operate::Operate;
 use futures::FutureExt;
@@ -35,6 +36,11 @@ const PATHS: [&str; 13] = [
     COMMAND, COMMANDS, LOGS, ENTRIES, ENTRY, VIEWS, ROWS, ROW, HEALTHZ, READYZ, METRICS, OPENAPI,
     ASYNCAPI,
 ];
+
+/// Routes that machines ask all the time, and that have no command.
+const UNTRACED: [&str; 3] = [HEALTHZ, READYZ, METRICS];
+/// The header that names a request's trace. Source: W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
 
 /// The router of the whole API.
 pub fn router(api: Api) -> Router {
@@ -62,6 +68,7 @@ pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(catch_panics))
+        .layer(from_fn_with_state(api.clone(), trace))
         .layer(from_fn_with_state(api.clone(), count))
         .with_state(api)
 }
@@ -74,10 +81,36 @@ pub fn operators_alone(operate: Operate, doctor: Doctor) -> Router {
         .layer(from_fn(catch_panics))
 }
 
+/// Traces a request, and tells its handler of which trace its commands are. Without a tracing system the commands are of the
+/// trace that the request names.
+async fn trace(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let parent: Option<TraceParent> = parent.and_then(|value| value.parse().ok());
+    let is_traced = |request: &Request| !UNTRACED.contains(&route(request));
+    let Some(traces) = api.traces.as_ref().filter(|_| is_traced(&request)) else {
+        if let Some(parent) = parent {
+            request.extensions_mut().insert(parent);
+        }
+        return next.run(request).await;
+    };
+    let span = traces.request(parent, request.method().as_str(), route(&request));
+    if let Some(context) = span.context() {
+        request.extensions_mut().insert(context);
+    }
+    let response = next.run(request).await;
+    span.end(response.status().as_u16());
+    response
+}
+
+/// The pattern of the request's path.
+fn route(request: &Request) -> &'static str {
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    PATHS.iter().find(|path| Some(**path) == matched).unwrap_or(&"other")
+}
+
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let path = PATHS.iter().find(|path| Some(**path) == matched).unwrap_or(&"other");
+    let path = route(&request);
     let response = next.run(request).await;
     api.metrics.count_request(&method, path, response.status());
     response

@@ -66,6 +66,9 @@ pub enum StartError {
     /// Its environment variables are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// Traces cannot be sent as the environment variables say.
+    #[error(transparent)]
+    Traces(#[from] fanfold_otel::OtelError),
     /// The tokio runtime could not be built.
     #[error("cannot start the async runtime")]
     Runtime(#[from] std::io::Error),

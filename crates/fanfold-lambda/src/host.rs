@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use fanfold::{Time, with_causes};
 use fanfold_aws::names::Tables;
 use fanfold_aws::{Aws, SystemEnv};
+use fanfold_otel::Otel;
 use fanfold_pipeline::panics;
 use fanfold_pipeline::ports::{Env, Unavailable};
 use fanfold_pipeline::telemetry::Telemetry;
+use fanfold_pipeline::traces::Traces;
 use futures::FutureExt;
 use lambda_runtime::layers::TracingLayer;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
@@ -35,6 +37,11 @@ use crate::settings::EnvVars;
 /// Lambda gives an init phase.
 const WARM_MS: u64 = 5_000;
 
+/// How long an invocation waits until its spans are sent, in milliseconds, and at most for half of the time that it has
+/// left. Source: our choice; a collector in the same environment or region answers in a few milliseconds, and one that does
+/// not must not slow down the stages for long.
+const FLUSH_MS: u64 = 1_000;
+
 /// What a Lambda's handler is made of.
 pub(crate) struct Context<S> {
     pub(crate) aws: Aws,
@@ -42,6 +49,8 @@ pub(crate) struct Context<S> {
     pub(crate) env: Arc<dyn Env>,
     /// Where its stages measure; each invocation's figures are in its metrics.
     pub(crate) telemetry: Arc<Telemetry>,
+    /// Where requests are traced; `None`: nowhere.
+    pub(crate) traces: Option<Arc<dyn Traces>>,
     /// The values that the Lambda has read from its environment variables.
     pub(crate) settings: S,
 }
@@ -87,11 +96,19 @@ fn start<S, H: Handler + 'static>(
         let aws = Aws::of_environment();
         aws.deadline.set_in(Duration::from_millis(WARM_MS));
         let of = Dimensions { stack: tables.stack().to_owned(), service: service.to_owned() };
-        let telemetry = Arc::new(Telemetry::new());
-        let (measured, own_env) = (telemetry.clone(), env.clone());
-        let context =
-            Context { aws: aws.clone(), tables, env: own_env, telemetry: measured, settings };
-        let host = Arc::new(Host { handler: make(context).await, aws, env, of, telemetry });
+        let otel = Otel::of_environment(&format!("{}-{service}", tables.stack()))?;
+        let traces = otel.clone().map(|otel| Arc::new(otel) as Arc<dyn Traces>);
+        let telemetry = Arc::new(Telemetry::new().with_traces(traces.clone()));
+        let context = Context {
+            aws: aws.clone(),
+            tables,
+            env: env.clone(),
+            telemetry: telemetry.clone(),
+            traces,
+            settings,
+        };
+        let handler = make(context).await;
+        let host = Arc::new(Host { handler, aws, env, of, telemetry, otel });
         let handle = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
             let host = host.clone();
             async move {
@@ -139,6 +156,7 @@ struct Host<H> {
     env: Arc<dyn Env>,
     of: Dimensions,
     telemetry: Arc<Telemetry>,
+    otel: Option<Otel>,
 }
 
 /// The result of an invocation.
@@ -169,7 +187,18 @@ impl<H: Handler> Host<H> {
             metrics.line(&self.of, self.env.now())
         });
         let answer = answer.and_then(|answer| Ok(RawValue::from_string(answer)?));
+        self.flush(until).await;
         Invoked { answer, line }
+    }
+
+    /// Sends the spans of this invocation: the environment may stand still behind it.
+    async fn flush(&self, until: Time) {
+        let Some(otel) = self.otel.clone() else { return };
+        let left = until.since_ms(self.env.now()) / 2;
+        let flushed = tokio::task::spawn_blocking(move || otel.flush());
+        if timeout(Duration::from_millis(left.min(FLUSH_MS)), flushed).await.is_err() {
+            tracing::warn!("the collector does not answer in time: spans may be late, or lost");
+        }
     }
 }
 

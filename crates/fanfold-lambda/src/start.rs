@@ -79,7 +79,7 @@ fn api(app: App) -> ExitCode {
     run(
         "api",
         |of| (of.wait_ms_max(), of.admission_ms_max(), of.canaries()),
-        async |Context { aws, tables, env, settings, .. }| {
+        async |Context { aws, tables, env, settings, traces, .. }| {
             let (wait_ms_max, admission_ms_max, canaries) = settings;
             let commands = Arc::new(DynamoCommands::new(&aws, tables.commands()));
             warm_commands(&commands).await;
@@ -122,6 +122,7 @@ fn api(app: App) -> ExitCode {
                 // API Gateway passes an answer on only when it is whole.
                 streams: Streams::Whole,
                 described,
+                traces,
             };
             ApiHandler::new(api, env).with_admission(admission)
         },
@@ -148,7 +149,7 @@ fn relay() -> ExitCode {
 fn processor(services: Services) -> ExitCode {
     let read = |of: &mut EnvVars<'_>| (of.stream(), of.topics(), of.cache_bytes());
     run("processor", read, async |context| {
-        let Context { aws, tables, env, telemetry, settings } = context;
+        let Context { aws, tables, env, telemetry, settings, .. } = context;
         let (stream, topics, cache_bytes) = settings;
         let state = Arc::new(DynamoState::new(&aws, tables.state()));
         if let Some(log) = Canary::log(0) {
@@ -183,7 +184,7 @@ fn view(view: Arc<dyn AnyView>) -> ExitCode {
         &service,
         |of| (of.dead_letters(), of.queue(), of.logs_per_sweep()),
         async |context| {
-            let Context { aws, tables, env, telemetry, settings } = context;
+            let Context { aws, tables, env, telemetry, settings, .. } = context;
             let (dead_letters, queue, logs) = settings;
             let name = tables.view(view.name(), view.version());
             let table = Arc::new(DynamoViewTable::new(&aws, name.clone()));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfold::host::body::slot;
-use fanfold::{Command, LogId, Request, RequestError, Seq, Services};
+use fanfold::{Command, LogId, Request, RequestError, Seq, Services, TraceParent};
 use foldhash::fast::RandomState;
 
 use crate::at_once::{Pace, at_once};
@@ -100,6 +100,17 @@ impl Ingest {
 
     /// Accepts requests, each as JSON. One answer per request, in order.
     pub async fn ingest(&self, requests: &[&[u8]]) -> Vec<Result<Receipt, IngestError>> {
+        self.ingest_traced(requests, None).await
+    }
+
+    /// As [`Ingest::ingest`]. The commands carry `trace`, if that is recorded.
+    pub async fn ingest_traced(
+        &self,
+        requests: &[&[u8]],
+        trace: Option<TraceParent>,
+    ) -> Vec<Result<Receipt, IngestError>> {
+        // What nothing records is not worth the bytes.
+        let trace = trace.filter(TraceParent::is_sampled);
         let began = self.telemetry.as_ref().map(|_| self.ports.env.now());
         let mut answers: Vec<Option<Result<Receipt, IngestError>>> = vec![None; requests.len()];
         let mut groups: Vec<(LogId, Vec<(usize, Command)>)> = Vec::new();
@@ -107,13 +118,14 @@ impl Ingest {
         let mut group_of: HashMap<LogId, Result<usize, NotAdmitted>, RandomState> =
             HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
         for (index, json) in requests.iter().enumerate() {
-            let Request { log, command } = match Request::parse(json, &self.services) {
+            let Request { log, mut command } = match Request::parse(json, &self.services) {
                 Ok(request) => request,
                 Err(error) => {
                     answers[index] = Some(Err(error.into()));
                     continue;
                 }
             };
+            command.trace = trace;
             let group = group_of.entry(log.clone()).or_insert_with(|| {
                 self.ports.admission.admit(&log).map(|()| {
                     groups.push((log, Vec::with_capacity(1)));

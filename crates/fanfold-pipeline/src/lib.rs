@@ -7,7 +7,7 @@
 //!
 //! [`sweep`] finds logs that stand still; [`arrivals`] bounds what an outage can lose; [`operate`] is what operators do,
 //! [`doctor`] what they look at; [`announce`] makes a view known; [`read`] answers callers; [`packing`] publishes commits as
-//! messages; [`telemetry`] is what the stages measure; [`panics`] lets hosts log panics; [`build`] names the program;
+//! messages; [`telemetry`] is what the stages measure, [`traces`] what they report of single commands; [`panics`] lets hosts log panics; [`build`] names the program;
 //! [`wiring`] connects the stages to their ports.
 //!
 //! None of the four stages calls another. What passes between them goes through [`ports`], and each
@@ -40,6 +40,7 @@ pub mod sweep;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod traces;
 pub mod wiring;
 
 pub use leases::Others;

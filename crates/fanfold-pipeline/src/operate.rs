@@ -288,8 +288,8 @@ impl Operate {
             return Err(nothing());
         };
         note("resend", log, seq, "", "");
-        let (origin, Raw(data)) = (Origin::resend(), data);
-        self.accept(log, Command { origin, id, name, timestamp, data }).await
+        let (origin, Raw(data), trace) = (Origin::resend(), data, entry.trace);
+        self.accept(log, Command { origin, id, name, timestamp, data, trace }).await
     }
 
     /// Lets a view go on that is parked for a log: it tries its next entry again.

@@ -34,7 +34,8 @@ use crate::leases::{Leases, Others, Standing};
 use crate::ports::{
     CommitItem, Cursor, CursorMove, Env, Journal, ParkedView, Unavailable, ViewTable,
 };
-use crate::telemetry::{Histogram, Telemetry};
+use crate::telemetry::{Applied, Telemetry};
+use crate::traces::{Hop, Traced, Tracing};
 
 pub use suspect::ATTEMPTS_MAX;
 
@@ -77,8 +78,8 @@ pub struct Projector {
     returns_by: Option<Time>,
     /// Shared by all projectors that were made of one.
     leases: Leases,
-    /// Of this view, where the latencies count.
-    applied: Option<Arc<Histogram>>,
+    /// Where what is applied is measured.
+    applied: Option<Applied>,
 }
 
 /// Why a log's commits were not applied. Their messages come again.
@@ -125,7 +126,7 @@ impl Projector {
     /// Measures into `telemetry`; `None`: nothing.
     #[must_use]
     pub fn with_telemetry(mut self, telemetry: Option<&Telemetry>) -> Self {
-        self.applied = telemetry.map(|telemetry| telemetry.view(self.view.name()));
+        self.applied = telemetry.map(|telemetry| telemetry.of_view(self.view.name()));
         self
     }
 
@@ -247,7 +248,7 @@ impl Projector {
         of_log: &LogCommits,
         deadline: Time,
     ) -> Result<Option<Cursor>, ProjectError> {
-        let log = &of_log.log;
+        let (log, tracing) = (&of_log.log, self.tracing());
         let entries = of_log.commits.iter().filter_map(|(commit, _)| commit.entries.as_ref());
         let (entries, fault) = self.read(log, entries.flat_map(|entries| entries.iter()));
         let end = of_log.commits.last().map_or(Seq::ZERO, |(commit, _)| commit.last);
@@ -273,7 +274,7 @@ impl Projector {
         }
         let from = cursor.seq;
         let cursor = self.store(log, cursor, end, &touching, rows).await?;
-        self.measure(&entries, from, cursor.seq);
+        self.measure(log, &entries, from, cursor.seq, &tracing);
         Ok(None)
     }
 
@@ -387,6 +388,7 @@ impl Projector {
         cursor: Cursor,
         next: Next,
     ) -> Result<Cursor, ProjectError> {
+        let tracing = self.tracing();
         let above = next.commits.iter().flat_map(|entries| entries.iter());
         let (entries, mut fault) = self.read(log, above.filter(|entry| entry.seq > cursor.seq));
         // Entries from a fault on are dropped, and the rest is folded again.
@@ -401,20 +403,36 @@ impl Projector {
         };
         let from = cursor.seq;
         let cursor = self.store(log, cursor, to, &touching, rows).await?;
-        self.measure(&entries, from, cursor.seq);
+        self.measure(log, &entries, from, cursor.seq, &tracing);
         match fault {
             Some(fault) => self.park(log, cursor, fault).await,
             None => Ok(cursor),
         }
     }
 
+    /// The traces of work that begins now.
+    fn tracing(&self) -> Tracing {
+        self.applied.as_ref().map(Applied::begin).unwrap_or_default()
+    }
+
     /// Measures the entries above `from` up to `to`, which are applied now.
-    fn measure(&self, entries: &[Touched], from: Seq, to: Seq) {
-        if let Some(applied) = &self.applied {
-            let seqs = (from.next())..=to;
-            let new = entries.iter().filter(|entry| seqs.contains(&entry.recorded.seq));
-            applied.observe_entries(new.map(|entry| entry.time), self.ports.env.now());
-        }
+    fn measure(
+        &self,
+        log: &LogId,
+        entries: &[Touched],
+        from: Seq,
+        to: Seq,
+        tracing: &Tracing,
+    ) {
+        let Some(applied) = &self.applied else { return };
+        let seqs = (from.next())..=to;
+        let new = entries.iter().filter(|entry| seqs.contains(&entry.recorded.seq));
+        applied.observe(new.clone().map(|entry| entry.time), self.ports.env.now());
+        let traced = |entry: &Touched| {
+            let seq = entry.recorded.seq;
+            entry.trace.map(|trace| Traced { trace, log, seq, name: None, outcome: None })
+        };
+        tracing.report(Hop::Apply(self.view.name()), || new.filter_map(traced));
     }
 
     async fn move_cursor(
@@ -508,7 +526,7 @@ impl Projector {
             let touched = self.view.read(log, entry).and_then(|recorded| match recorded {
                 Some(recorded) => {
                     let rows = self.view.rows(&recorded)?;
-                    Ok(Some(Touched { recorded, rows, time: entry.time }))
+                    Ok(Some(Touched { recorded, rows, time: entry.time, trace: entry.trace }))
                 }
                 None => Ok(None),
             });

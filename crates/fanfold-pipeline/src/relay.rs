@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::host::body::record::{Part, Record};
+use fanfold::host::body::slot;
 use fanfold::host::limits::STREAM_RECORD_BYTES_SOFT;
 use fanfold::{LogId, Seq, Time};
 use foldhash::fast::RandomState;
@@ -19,6 +20,7 @@ use crate::BatchOutcome;
 use crate::backoff::Backoff;
 use crate::ports::{Change, CommandStream, Env, StreamRecord, Token, put_len};
 use crate::telemetry::Telemetry;
+use crate::traces::{Hop, Traced, Tracing};
 
 /// Limits rounds in a row in which nothing was acknowledged. Then the relay reports what is left,
 /// and the event source delivers it again.
@@ -87,10 +89,11 @@ impl Relay {
     /// Puts a batch of changes on the stream, and reports what was not acknowledged by the
     /// deadline.
     pub async fn relay(&self, changes: &[Change], deadline: Time) -> BatchOutcome {
+        let tracing = self.telemetry.as_ref().map(|telemetry| telemetry.begin()).unwrap_or_default();
         let mut queues = self.queues(changes);
         let mut failures = 0;
         while !queues.is_empty() && self.ports.env.now() < deadline {
-            let Round { acknowledged, failed, refused } = self.round(&mut queues).await;
+            let Round { acknowledged, failed, refused } = self.round(&mut queues, &tracing).await;
             failures = match (acknowledged, failed) {
                 (_, false) => 0,
                 (true, true) => 1,
@@ -133,7 +136,7 @@ impl Relay {
     }
 
     /// Sends one record per log.
-    async fn round(&self, queues: &mut Vec<Queue<'_>>) -> Round {
+    async fn round(&self, queues: &mut Vec<Queue<'_>>, tracing: &Tracing) -> Round {
         let mut records = Vec::with_capacity(queues.len());
         for (at, queue) in queues.iter().enumerate() {
             let (record, n) = self.pack(queue.log, &queue.changes);
@@ -153,7 +156,7 @@ impl Relay {
                         match result {
                             Ok(()) => {
                                 round.acknowledged = true;
-                                self.acknowledge(&mut queues[*at], *n);
+                                self.acknowledge(&mut queues[*at], *n, tracing);
                             }
                             Err(_) => round.failed = true,
                         }
@@ -191,15 +194,27 @@ impl Relay {
         (StreamRecord { key: log.clone(), data }, n)
     }
 
-    fn acknowledge(&self, queue: &mut Queue<'_>, n: usize) {
+    fn acknowledge(&self, queue: &mut Queue<'_>, n: usize, tracing: &Tracing) {
         let mut sent = queue.changes.drain(..n.min(queue.changes.len()));
         if let Some(telemetry) = &self.telemetry {
             let now = self.ports.env.now();
             sent.as_slice().iter().for_each(|(_, c)| telemetry.relayed(c.at, now, c.n));
         }
+        tracing.report(Hop::Relay, || sent.as_slice().iter().flat_map(|(_, c)| traced(c)));
         if let Some((_, change)) = sent.next_back() {
             let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
             acknowledged.put(queue.log.clone(), (change.last, change.token));
         }
     }
+}
+
+/// The commands of a change whose traces are recorded. Only for this are bodies read.
+fn traced(change: &Change) -> Vec<Traced<'_>> {
+    let commands = slot::decode(&change.body).unwrap_or_default();
+    let seqs = (change.last.0 + 1).saturating_sub(commands.len() as u64)..;
+    let of = seqs.zip(commands).filter_map(|(seq, command)| {
+        let (log, seq, name) = (&change.log, Seq(seq), Some(command.name));
+        command.trace.map(|trace| Traced { trace, log, seq, name, outcome: None })
+    });
+    of.collect()
 }

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fanfold::entry::Outcome;
 use fanfold::{Entry, Time};
 
+use crate::traces::{Traces, Tracing};
+
 /// The upper bounds of a [`Histogram`]'s buckets, in milliseconds; above them is one bucket more.
 /// Source: our choice; two to three in each power of ten, from the clock's resolution to a minute,
 /// after which alarms of the sweep take over.
@@ -94,6 +96,7 @@ pub struct Telemetry {
     cache_misses: AtomicU64,
     /// By the view's name.
     views: Mutex<BTreeMap<String, Arc<Histogram>>>,
+    traces: Option<Arc<dyn Traces>>,
 }
 
 /// The figures of a [`Telemetry`].
@@ -121,6 +124,18 @@ impl Telemetry {
     /// Nothing measured yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Also reports commands whose traces are recorded to `traces`; `None`: nothing.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Option<Arc<dyn Traces>>) -> Self {
+        self.traces = traces;
+        self
+    }
+
+    /// The traces of a batch that a stage begins now.
+    pub(crate) fn begin(&self) -> Tracing {
+        Tracing::begin(self.traces.as_ref())
     }
 
     /// The figures since the start.
@@ -180,10 +195,34 @@ impl Telemetry {
         counter.fetch_add(1, Relaxed);
     }
 
+    /// Where what a view applies is measured.
+    pub(crate) fn of_view(&self, name: &str) -> Applied {
+        Applied { latencies: self.view(name), traces: self.traces.clone() }
+    }
+
     /// The histogram of a view, which is made when it is first asked for.
-    pub(crate) fn view(&self, name: &str) -> Arc<Histogram> {
+    fn view(&self, name: &str) -> Arc<Histogram> {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         views.entry(name.to_owned()).or_default().clone()
+    }
+}
+
+/// Where what one view applies is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Applied {
+    latencies: Arc<Histogram>,
+    traces: Option<Arc<dyn Traces>>,
+}
+
+impl Applied {
+    /// The traces of entries that the view begins to apply now.
+    pub(crate) fn begin(&self) -> Tracing {
+        Tracing::begin(self.traces.as_ref())
+    }
+
+    /// Counts the entries' latencies until `now`.
+    pub(crate) fn observe(&self, entries: impl IntoIterator<Item = Time>, now: Time) {
+        self.latencies.observe_entries(entries, now);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::host::digest::Digest;
 use crate::host::position::{CommandId, Seq};
 use crate::names::{DocumentId, Name, Origin};
 use crate::time::Time;
+use crate::trace::TraceParent;
 
 /// One entry of a log.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Entry {
     pub command: Option<Name>,
     /// The digest of the command's data, if the entry uses up the command's id. Entries of a notification have none.
     pub digest: Option<Digest>,
+    /// The trace of the command's request, if that is recorded.
+    pub trace: Option<TraceParent>,
     /// The outcome.
     pub outcome: Outcome,
 }

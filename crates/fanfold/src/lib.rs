@@ -28,6 +28,7 @@ mod services;
 mod tagged;
 pub mod testing;
 mod time;
+mod trace;
 pub mod view;
 
 pub use app::{App, AppBuilder, AppError, Example};
@@ -44,6 +45,7 @@ pub use reactor::{OutgoingCommand, Reactor, Reactors};
 pub use service::{AnyService, Code, Context, Documents, Service};
 pub use services::Services;
 pub use time::{Rfc3339, Time, TimeError};
+pub use trace::{TraceParent, TraceParentError};
 pub use view::{AnyView, Outcome, Recorded, View, Views};
 
 /// Compiles the example of the README.

@@ -113,6 +113,7 @@ impl<R: Reactor> AnyReactor for Hosted<R> {
                     name: out.command,
                     timestamp: None,
                     data: out.data,
+                    trace: entry.trace,
                 };
                 Ok((LogId::new(&out.service, &out.partition), command))
             })

@@ -40,6 +40,7 @@ pub(crate) async fn publish(
             id: CommandId::NONE,
             command: None,
             digest: None,
+            trace: None,
             outcome: Outcome::Stale,
         };
         let log = format!("{service}/org:{org}").parse().expect("a log");

@@ -64,7 +64,7 @@ impl Edge {
         let ingest = wiring.ingest(services);
         let described = Described::new(ledger::app().expect("the ledger is right"));
         let metrics = Metrics::new();
-        let router = router(Api { ingest, reads, metrics, wait_ms_max, streams, described });
+        let router = router(Api { ingest, reads, metrics, wait_ms_max, streams, described, traces: None });
         Self { memory, router }
     }
 
@@ -128,6 +128,7 @@ impl Edge {
                 id: if lost { CommandId::NONE } else { CommandId::new(seq).expect("in range") },
                 command: (!lost).then(|| name("open")),
                 digest: outcome.uses_id().then(|| Digest::of_json(r#"{"account":"cash"}"#)),
+                trace: None,
                 outcome: outcome.clone(),
             };
             payload.push(if payload.is_empty() { b'[' } else { b',' });

@@ -152,7 +152,7 @@ fn host() -> (Host<Reads>, Arc<AtomicU64>) {
         Reads { aws: aws.clone(), state, left_ms: Mutex::default(), dropped: Arc::default() };
     let of = Dimensions { stack: "shop".to_owned(), service: "relay".to_owned() };
     let telemetry = Arc::default();
-    (Host { handler, aws, env: Arc::new(SystemEnv), of, telemetry }, asked)
+    (Host { handler, aws, env: Arc::new(SystemEnv), of, telemetry, otel: None }, asked)
 }
 
 /// Runs an invocation of ten seconds; returns its answer and its line of metrics.

@@ -94,6 +94,7 @@ impl World {
             wait_ms_max: 5_000,
             streams: Streams::Whole,
             described: Described::new(ledger::app().unwrap()),
+            traces: None,
         };
         let canaries = wiring.ingest(Services::new().with::<Canary>());
         let sweep = wiring.sweep().with_canaries(canaries, [0], Arc::new(InProcess::default()));

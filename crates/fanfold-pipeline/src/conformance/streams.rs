@@ -167,6 +167,7 @@ fn commit(log: LogId) -> Commit {
         id: CommandId::NONE,
         command: None,
         digest: None,
+        trace: None,
         outcome: Outcome::Lost { reason },
     };
     Commit { log, entries: [entry].into(), prev: Arc::default() }

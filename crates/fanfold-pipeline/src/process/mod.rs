@@ -47,6 +47,7 @@ use crate::at_once::{Pace, at_once};
 use crate::breach::report;
 use crate::ports::{CommandStream, Env, Journal, ParkedTable, State, Topic};
 use crate::telemetry::Telemetry;
+use crate::traces::{Hop, Tracing, of_entries};
 
 /// Logs of one batch that are processed at the same time. Source: our choice, enough to hide the
 /// latency of the tables, and fewer than their connections. A batch may take long and shares its
@@ -110,6 +111,7 @@ struct LogWork {
     /// The most commands of the next run. It shrinks when a decision asks for a document that is not
     /// in memory, since the rest of the run was prepared in vain, and doubles after a whole run.
     run_max: usize,
+    tracing: Tracing,
 }
 
 /// Whether a log needs another pass.
@@ -146,6 +148,11 @@ impl Processor {
     pub fn with_telemetry(mut self, telemetry: Option<Arc<Telemetry>>) -> Self {
         self.telemetry = telemetry;
         self
+    }
+
+    /// The traces of work that begins now.
+    fn tracing(&self) -> Tracing {
+        self.telemetry.as_ref().map(|telemetry| telemetry.begin()).unwrap_or_default()
     }
 
     /// Processes a batch, and reports what is not finished by the deadline.
@@ -204,6 +211,7 @@ impl Processor {
             caution: None,
             has_lease: false,
             run_max: RUN_MAX.get(),
+            tracing: self.tracing(),
         };
         let parked = self.park_unreadable(&work.id, &unreadable).await;
         let driven = match self.services.get(work.id.service()).cloned() {
@@ -406,6 +414,7 @@ impl Processor {
             if let Some(telemetry) = &self.telemetry {
                 telemetry.decided(&commit.entries, self.ports.env.now());
             }
+            work.tracing.report(Hop::Decide, || of_entries(&commit.log, commit.entries.iter()));
             log.acknowledge(sealed)?;
             for command in commands.by_ref().take(commit.entries.len()) {
                 work.take(command);

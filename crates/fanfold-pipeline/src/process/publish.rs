@@ -11,6 +11,7 @@ use fanfold::host::canary::Canary;
 
 use super::Processor;
 use crate::ports::PublishError;
+use crate::traces::{Hop, of_commits};
 
 /// How long after a call's deadline publishing may be tried again, in milliseconds: so the stored
 /// commits are published, and the leases removed, before the host ends the call.
@@ -42,6 +43,7 @@ impl Processor {
             |commit: &Commit| self.publishes_canaries || commit.log.service() != Canary::NAME;
         let wanted: Vec<&Commit> =
             commits.iter().copied().filter(|commit| is_wanted(commit)).collect();
+        let tracing = self.tracing();
         let mut results = match wanted.is_empty() {
             true => Vec::new(),
             false => self.ports.topic.publish(&wanted, deadline.plus_ms(PUBLISH_MS)).await,
@@ -66,6 +68,9 @@ impl Processor {
                 Some(Err(PublishError::Unavailable(_))) | None => Publication::Failed,
             });
         }
+        let published = commits.iter().zip(&publications);
+        let published = published.filter(|(_, result)| **result == Publication::Published);
+        tracing.report(Hop::Publish, || of_commits(published.map(|(commit, _)| *commit)));
         publications
     }
 

@@ -13,6 +13,7 @@ fn commit(seq: u64) -> Commit {
         id: CommandId::NONE,
         command: None,
         digest: None,
+        trace: None,
         outcome: Outcome::Stale,
     };
     let log = "ledger/org:acme".parse().expect("a log");

@@ -2,7 +2,7 @@
 
 use fanfold::host::body::notification::ReceivedCommit;
 use fanfold::view::AnyRecorded;
-use fanfold::{LogId, RowKey, Seq, Time};
+use fanfold::{LogId, RowKey, Seq, Time, TraceParent};
 
 use crate::ports::StoredRow;
 
@@ -53,6 +53,8 @@ pub(super) struct Touched {
     pub rows: Vec<RowKey>,
     /// The entry's time.
     pub time: Time,
+    /// The trace of its command, if that is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 /// The rows that entries touch, each with its entries in order.

@@ -24,5 +24,6 @@ mod restored;
 mod sweep;
 mod tally;
 mod telemetry;
+mod traces;
 mod two_environments;
 mod world;

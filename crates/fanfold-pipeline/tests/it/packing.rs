@@ -65,6 +65,7 @@ fn commit(seq: u64, bytes: usize) -> Commit {
         id: CommandId::NONE,
         command: None,
         digest: None,
+        trace: None,
         outcome,
     };
     Commit { log: acme(), entries: [entry].into(), prev: Arc::default() }

@@ -71,6 +71,7 @@ pub(crate) fn command(user: &str, id: u64, name: &str, data: Value) -> Command {
         id: CommandId::new(id).expect("an id"),
         name: Name::new(name).expect("a command"),
         timestamp: None,
+        trace: None,
         data: serde_json::value::to_raw_value(&data).expect("JSON"),
     }
 }
@@ -103,7 +104,7 @@ pub(crate) fn commit_of(seq: u64, kind: &str, version: u32, data: &Value) -> Vec
     };
     let outcome = Outcome::Accepted(vec![event]);
     let (seq, time, command) = (Seq(seq), Time(0), Some(name));
-    let entry = Entry { seq, time, origin, id, command, digest: None, outcome };
+    let entry = Entry { seq, time, origin, id, command, digest: None, trace: None, outcome };
     let mut payload = b"[".to_vec();
     commit::write_entry(&entry, &mut payload).expect("JSON");
     payload.push(b']');

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::entry::Raw;
 use crate::host::position::CommandId;
 use crate::names::{Name, Origin};
+use crate::trace::TraceParent;
 
 /// A request to one service. Its position in the log is kept beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +26,14 @@ pub struct Command {
     /// Its data: JSON, kept as it was sent.
     #[serde(rename = "d")]
     pub data: Box<RawValue>,
+    /// The trace of its request, if that is recorded. Two commands that differ in it alone are the same.
+    #[serde(
+        rename = "p",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "TraceParent::stored"
+    )]
+    pub trace: Option<TraceParent>,
 }
 
 impl Command {
@@ -33,7 +42,7 @@ impl Command {
         // No command of a client has this origin, so the id says nothing.
         let (origin, id) = (Origin::nobody(), CommandId::new(1).expect("it is an id"));
         let name = Name::new("unknown").expect("it is a name");
-        Self { origin, id, name, timestamp: None, data: Raw::empty().0 }
+        Self { origin, id, name, timestamp: None, data: Raw::empty().0, trace: None }
     }
 
     /// `<origin>#<id>`, which tells commands apart.

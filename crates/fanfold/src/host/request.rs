@@ -134,7 +134,7 @@ impl Request {
             .get(service.as_str())
             .ok_or_else(|| RequestError::UnknownService { service: service.clone() })?;
         hosted.parse(&name, &data).map_err(RequestError::InvalidCommand)?;
-        let command = Command { origin, id, name, timestamp, data };
+        let command = Command { origin, id, name, timestamp, data, trace: None };
         Ok(Self { log: LogId::new(&service, &partition), command })
     }
 }

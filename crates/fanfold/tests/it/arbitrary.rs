@@ -9,7 +9,7 @@ use fanfold::host::body::lease::{Lease, ProcessorLease, Step};
 use fanfold::host::body::notification::Commit;
 use fanfold::host::body::parked::{Content, Parked, Reason};
 use fanfold::host::limits::{COMMAND_ID_END, SEQ_END};
-use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, Time};
+use fanfold::{Command, CommandId, Digest, Entry, LogId, Name, Origin, Seq, Time, TraceParent};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -86,9 +86,17 @@ pub(crate) fn data() -> impl Strategy<Value = Raw> {
 }
 
 pub(crate) fn command() -> impl Strategy<Value = Command> {
-    (origin(), command_id(), name(), any::<Option<u64>>(), data()).prop_map(
-        |(origin, id, name, timestamp, data)| Command { origin, id, name, timestamp, data: data.0 },
+    (origin(), command_id(), name(), any::<Option<u64>>(), data(), trace()).prop_map(
+        |(origin, id, name, timestamp, data, trace)| {
+            Command { origin, id, name, timestamp, data: data.0, trace }
+        },
     )
+}
+
+fn trace() -> impl Strategy<Value = Option<TraceParent>> {
+    any::<([u8; 16], [u8; 8], bool)>()
+        .prop_map(|(trace, span, is_sampled)| TraceParent::new(trace, span, is_sampled))
+        .prop_flat_map(|trace| prop_oneof![Just(None), Just(trace)])
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -115,17 +123,17 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 /// Consecutive entries, at least one.
 pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
-    let entry = (time(), origin(), command_id(), name(), outcome());
+    let entry = (time(), origin(), command_id(), name(), trace(), outcome());
     (seq(), vec(entry, 1..8)).prop_map(|(first, entries)| {
         let entries = (first.0..).zip(entries);
-        let entries = entries.map(|(seq, (time, origin, id, command, outcome))| {
+        let entries = entries.map(|(seq, (time, origin, id, command, trace, outcome))| {
             let seq = Seq(seq);
             if let Outcome::Lost { .. } = outcome {
                 let (origin, id) = (Origin::nobody(), CommandId::NONE);
-                return Entry { seq, time, origin, id, command: None, digest: None, outcome };
+                return Entry { seq, time, origin, id, command: None, digest: None, trace, outcome };
             }
             let digest = (id.get() % 2 == 0).then(|| Digest::of_json(&id.to_string()));
-            Entry { seq, time, origin, id, command: Some(command), digest, outcome }
+            Entry { seq, time, origin, id, command: Some(command), digest, trace, outcome }
         });
         entries.collect()
     })

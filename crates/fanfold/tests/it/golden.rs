@@ -19,7 +19,7 @@ use fanfold::host::body::parked::{Content, Parked, Reason};
 use fanfold::host::body::record::{Part, Record};
 use fanfold::host::body::{commit, envelope, slot};
 use fanfold::host::window::Window;
-use fanfold::{Command, Seq, Time};
+use fanfold::{Command, Entry, Seq, Time, TraceParent};
 use serde_json::json;
 
 use crate::samples::{
@@ -120,6 +120,41 @@ fn a_slot_has_its_golden_bytes() {
     check("slot.v1.txt", &slot_body(&commands), |golden| {
         assert_eq!(slot::decode(golden).unwrap(), commands);
     });
+}
+
+/// A trace is a field more, and without one no byte changes.
+#[test]
+fn bodies_with_a_trace_have_their_golden_bytes() {
+    let trace: TraceParent =
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().expect("a trace");
+    let command = Command { trace: Some(trace), ..commands().remove(0) };
+    check("slot.v1.traced.txt", &slot_body(std::slice::from_ref(&command)), |golden| {
+        assert_eq!(slot::decode(golden).unwrap()[0].trace, Some(trace));
+    });
+    let moved = Outcome::Accepted(vec![event("moved", 1, "cash", &json!({}))]);
+    let entries = vec![Entry { trace: Some(trace), ..entry(17, moved) }];
+    check("commit.v1.traced.txt", &commit_body(&entries), |golden| {
+        assert_eq!(commit::decode(Seq(17), golden).unwrap().0, entries);
+    });
+    let commit = commit("ledger/org:acme", entries, &[]);
+    let message = notification::pack([&commit]).unwrap().remove(0).message;
+    check("notification.v1.traced.json", message.body.as_bytes(), |golden| {
+        let read = notification::decode(std::str::from_utf8(golden).unwrap()).unwrap();
+        assert_eq!(read[0].entries.as_ref().unwrap()[0].trace, Some(trace));
+    });
+}
+
+/// A later build may write it in another way. No trace may stop a command.
+#[test]
+fn a_trace_that_cannot_be_read_counts_as_absent() {
+    for trace in [r#""01""#, "17", "null", r#"{"a":[1]}"#] {
+        let entry = format!(r#"[{{"t":1,"o":"ann","i":1,"c":"close","p":{trace},"r":{{"a":[]}}}}]"#);
+        let (entries, _) = commit::decode(Seq(1), &commit::seal(entry.as_bytes())).unwrap();
+        assert_eq!(entries[0].trace, None, "{trace}");
+        let slot = format!(r#"[{{"o":"ann","i":1,"c":"close","d":{{}},"p":{trace}}}]"#);
+        let body = [&b"\x01\x00"[..], slot.as_bytes()].concat();
+        assert_eq!(slot::decode(&body).unwrap()[0].trace, None, "{trace}");
+    }
 }
 
 #[test]

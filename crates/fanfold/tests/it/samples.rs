@@ -51,7 +51,7 @@ pub(crate) fn raw(json: impl Into<String>) -> Box<RawValue> {
 
 pub(crate) fn command(origin: Origin, number: u64, name: &str, data: &Value) -> Command {
     let data = raw(data.to_string());
-    Command { origin, id: id(number), name: valid(name), timestamp: None, data }
+    Command { origin, id: id(number), name: valid(name), timestamp: None, data, trace: None }
 }
 
 pub(crate) fn event(kind: &str, version: u32, document: &str, data: &Value) -> Event {
@@ -68,6 +68,7 @@ pub(crate) fn entry(seq: u64, outcome: Outcome) -> Entry {
         id: id(seq * 10),
         command: Some(valid("deposit")),
         digest: outcome.uses_id().then(|| Digest::of_json("{}")),
+        trace: None,
         outcome,
     }
 }

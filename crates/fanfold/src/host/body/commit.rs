@@ -1,6 +1,7 @@
 //! The body of a commit: consecutive entries of one log.
 //!
-//! Keys: `t` time, `o` origin, `i` id, `c` command, `h` digest of its data, `r` result; results:
+//! Keys: `t` time, `o` origin, `i` id, `c` command, `h` digest of its data, `p` its trace,
+//! `r` result; results:
 //! `a` accepted (events: `k` kind, `v` version, `d` document, `x` data), `r` rejected, `d` duplicate
 //! of, `s` stale, `f` faulted, `l` lost. An entry's seq is the commit's first plus its index.
 
@@ -15,6 +16,7 @@ use crate::host::limits::SEQ_END;
 use crate::host::position::{CommandId, Seq};
 use crate::names::{Name, Origin};
 use crate::time::Time;
+use crate::trace::TraceParent;
 
 const FORMAT: u8 = 1;
 
@@ -29,6 +31,12 @@ struct Stored<'a> {
     c: Option<Cow<'a, Name>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     h: Option<Digest>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "TraceParent::stored"
+    )]
+    p: Option<TraceParent>,
     r: Verdict<'a>,
 }
 
@@ -67,6 +75,7 @@ pub fn write_entry(entry: &Entry, payload: &mut Vec<u8>) -> Result<(), serde_jso
         i: by_command.then_some(entry.id),
         c: entry.command.as_ref().map(Cow::Borrowed),
         h: entry.digest,
+        p: entry.trace,
         r: match &entry.outcome {
             Outcome::Accepted(events) => Verdict::Accepted(Cow::Borrowed(events)),
             Outcome::Rejected { code, message, of } => {
@@ -103,6 +112,7 @@ pub fn decode(first: Seq, body: &[u8]) -> Result<(Vec<Entry>, usize), DecodeErro
         id: stored.i.unwrap_or(CommandId::NONE),
         command: stored.c.map(Cow::into_owned),
         digest: stored.h,
+        trace: stored.p,
         outcome: match stored.r {
             Verdict::Accepted(events) => Outcome::Accepted(events.into_owned()),
             Verdict::Rejected { code, message, of } => {

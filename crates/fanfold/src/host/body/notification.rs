@@ -17,6 +17,7 @@ use crate::host::limits::{NOTIFICATION_BYTES_MAX, NOTIFICATION_BYTES_SOFT};
 use crate::host::position::{CommandId, Seq};
 use crate::names::{DocumentId, LogId, Name, Origin};
 use crate::time::Time;
+use crate::trace::TraceParent;
 
 /// The JSON Schema of a message, draft 2020-12.
 pub const SCHEMA: &str = include_str!("../../../schema/notification.v1.json");
@@ -155,6 +156,12 @@ struct CloudEvent<'a> {
     origin: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     commandid: Option<Cow<'a, str>>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "TraceParent::stored"
+    )]
+    traceparent: Option<TraceParent>,
     #[serde(borrow)]
     data: Cow<'a, RawValue>,
 }
@@ -317,6 +324,7 @@ fn event<'a>(
         seq: seq.to_string().into(),
         origin: None,
         commandid: None,
+        traceparent: None,
         data,
     }
 }
@@ -334,6 +342,7 @@ fn write_entry<'a>(
             event.origin = Some(entry.origin.as_str().into());
             event.commandid = Some(entry.id.to_string().into());
         }
+        event.traceparent = entry.trace;
         events.push(event);
     };
     let common = |kind: &str| format!("{kind}.v1");
@@ -506,6 +515,7 @@ fn read_event(
         id: id.unwrap_or(CommandId::NONE),
         command: None,
         digest: None,
+        trace: event.traceparent,
         outcome,
     });
     Ok(())

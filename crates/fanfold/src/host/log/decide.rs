@@ -120,10 +120,11 @@ impl Log {
             },
         };
         let seq = work.seq;
-        let Command { origin, id, name, .. } = &*work.command;
+        let Command { origin, id, name, trace, .. } = &*work.command;
         let (origin, command) = (origin.clone(), Some(name.clone()));
         let digest = outcome.uses_id().then_some(digest);
-        self.push(Entry { seq, time, origin, id: *id, command, digest, outcome }, changed);
+        let (id, trace) = (*id, *trace);
+        self.push(Entry { seq, time, origin, id, command, digest, trace, outcome }, changed);
         Ok(())
     }
 
@@ -298,6 +299,7 @@ fn lost(seq: Seq, time: Time, reason: String) -> Entry {
         id: CommandId::NONE,
         command: None,
         digest: None,
+        trace: None,
         outcome: Outcome::Lost { reason },
     }
 }

@@ -265,6 +265,7 @@ mod tests {
             id: CommandId::NONE,
             command: None,
             digest: None,
+            trace: None,
             outcome: Outcome::Stale,
         };
         let entries: Arc<[Entry]> = (first..first + n).map(entry).collect();

@@ -21,6 +21,7 @@ mod schema;
 mod scripted;
 mod send;
 mod shards;
+mod traces;
 mod up;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -98,6 +98,7 @@ impl World {
                 wait_ms_max: WAIT_MS_MAX,
                 streams: Streams::Live { ms_max: STREAM_MS_MAX },
                 described: Described::new(ledger::app().expect("the ledger is right")),
+                traces: None,
             };
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             (Host::listen(any_port, router(api)).await.expect("a port is free"), engine)

@@ -114,10 +114,11 @@ fn trace_of(request: &Request) -> Option<TraceParent> {
 }
 
 async fn ingest(api: &Api, requests: &[&[u8]], trace: Option<TraceParent>) -> Vec<Answer> {
-    let answers = api.ingest.ingest_traced(requests, trace).await.into_iter().map(|answer| match answer {
-        Ok(receipt) => Answer::Receipt(Receipt { log: receipt.log, seq: receipt.seq }),
-        Err(error) => Answer::Problem { problem: Box::new(IngestError::into(error)) },
-    });
+    let answers =
+        api.ingest.ingest_traced(requests, trace).await.into_iter().map(|answer| match answer {
+            Ok(receipt) => Answer::Receipt(Receipt { log: receipt.log, seq: receipt.seq }),
+            Err(error) => Answer::Problem { problem: Box::new(IngestError::into(error)) },
+        });
     let answers: Vec<Answer> = answers.collect();
     let receipts = answers.iter().filter(|a| matches!(a, Answer::Receipt(_))).count();
     let refused = answers.iter().filter_map(|answer| match answer {

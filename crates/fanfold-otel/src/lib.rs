@@ -154,8 +154,7 @@ fn is_on(get: impl Fn(&str) -> Option<String>) -> Result<bool, OtelError> {
     if !has_endpoint || is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(false);
     }
-    if let Some((variable, protocol)) =
-        PROTOCOLS.iter().find_map(|name| Some((*name, get(name)?)))
+    if let Some((variable, protocol)) = PROTOCOLS.iter().find_map(|name| Some((*name, get(name)?)))
         && protocol != "http/protobuf"
     {
         let message = format!("`{protocol}` is not supported here, only `http/protobuf` is");

@@ -107,7 +107,8 @@ fn serve(stream: TcpStream, spans: &(Mutex<Vec<Received>>, Condvar)) {
         received.extend(spans_of(request));
         drop(received);
         spans.1.notify_all();
-        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        let answer =
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
         if answers.write_all(answer.as_bytes()).is_err() {
             return;
         }

@@ -37,7 +37,10 @@ fn a_batch_links_to_its_commands_and_each_command_is_a_child_of_its_request() {
     assert_ne!(second.trace_id(), first.trace_id());
     other.end(503);
     let log: LogId = "ledger/org:acme".parse().expect("a log");
-    otel.batch(&batch(Hop::Apply("balances"), vec![traced(first, &log, 1), traced(second, &log, 2)]));
+    otel.batch(&batch(
+        Hop::Apply("balances"),
+        vec![traced(first, &log, 1), traced(second, &log, 2)],
+    ));
     otel.flush();
 
     let spans = collector.wait(LONGEST, |spans| spans.len() == 5);
@@ -46,9 +49,8 @@ fn a_batch_links_to_its_commands_and_each_command_is_a_child_of_its_request() {
         let parts: Vec<&str> = text.split('-').collect();
         (parts[1].to_owned(), parts[2].to_owned())
     };
-    let of = |name: &str| -> Vec<&Received> {
-        spans.iter().filter(|span| span.name == name).collect()
-    };
+    let of =
+        |name: &str| -> Vec<&Received> { spans.iter().filter(|span| span.name == name).collect() };
     assert_eq!(spans.len(), 5, "{spans:#?}");
     assert!(spans.iter().all(|span| span.service == "shop"));
     let [server] = of("POST /command")[..] else { panic!("{spans:#?}") };
@@ -116,6 +118,7 @@ fn variables_turn_traces_on_and_off() {
     assert_eq!(on(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]), Ok(false));
     assert_eq!(on(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]), Ok(true));
     let refused = on(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
-    let said = "`OTEL_EXPORTER_OTLP_PROTOCOL`: `grpc` is not supported here, only `http/protobuf` is";
+    let said =
+        "`OTEL_EXPORTER_OTLP_PROTOCOL`: `grpc` is not supported here, only `http/protobuf` is";
     assert_eq!(refused, Err(said.to_owned()));
 }

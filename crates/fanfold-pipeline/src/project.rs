@@ -416,14 +416,7 @@ impl Projector {
     }
 
     /// Measures the entries above `from` up to `to`, which are applied now.
-    fn measure(
-        &self,
-        log: &LogId,
-        entries: &[Touched],
-        from: Seq,
-        to: Seq,
-        tracing: &Tracing,
-    ) {
+    fn measure(&self, log: &LogId, entries: &[Touched], from: Seq, to: Seq, tracing: &Tracing) {
         let Some(applied) = &self.applied else { return };
         let seqs = (from.next())..=to;
         let new = entries.iter().filter(|entry| seqs.contains(&entry.recorded.seq));

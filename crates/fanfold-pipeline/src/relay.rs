@@ -89,7 +89,8 @@ impl Relay {
     /// Puts a batch of changes on the stream, and reports what was not acknowledged by the
     /// deadline.
     pub async fn relay(&self, changes: &[Change], deadline: Time) -> BatchOutcome {
-        let tracing = self.telemetry.as_ref().map(|telemetry| telemetry.begin()).unwrap_or_default();
+        let tracing =
+            self.telemetry.as_ref().map(|telemetry| telemetry.begin()).unwrap_or_default();
         let mut queues = self.queues(changes);
         let mut failures = 0;
         while !queues.is_empty() && self.ports.env.now() < deadline {

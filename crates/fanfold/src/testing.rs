@@ -196,7 +196,16 @@ impl<T> Kit<T> {
     fn push(&mut self, command: &str, outcome: Outcome) {
         let Context { seq, time, origin, id, .. } = self.context();
         let command = Some(valid(command));
-        self.entries.push(Entry { seq, time, origin, id, command, digest: None, trace: None, outcome });
+        self.entries.push(Entry {
+            seq,
+            time,
+            origin,
+            id,
+            command,
+            digest: None,
+            trace: None,
+            outcome,
+        });
         self.time = time.plus_ms(1_000);
     }
 }

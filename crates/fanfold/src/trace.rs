@@ -23,7 +23,9 @@ pub struct TraceParent {
 
 /// Why a text is no `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a `traceparent` is `00-<32 hexadecimal digits>-<16>-<2>` in lower case, and no id is only zeros")]
+#[error(
+    "a `traceparent` is `00-<32 hexadecimal digits>-<16>-<2>` in lower case, and no id is only zeros"
+)]
 pub struct TraceParentError;
 
 impl TraceParent {

@@ -180,6 +180,10 @@ fn entry(service: &str, described: &ServiceDescription) -> Value {
         "description": "The digest of the command's data: see docs/design.md.",
         "type": "string", "pattern": "^[0-9a-f]{16}$",
     });
+    let traceparent = json!({
+        "description": "The trace of the command's request, as W3C Trace Context writes it.",
+        "type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+    });
     let refused = json!({ "code": text, "message": text, "of": seq(1) });
     let mut schema = object(
         &["log", "seq", "status", "at"],
@@ -192,6 +196,7 @@ fn entry(service: &str, described: &ServiceDescription) -> Value {
             "at": { "description": "Milliseconds since 1970.", "type": "integer", "minimum": 0 },
             "command": text,
             "digest": digest,
+            "traceparent": traceparent,
         }),
     );
     schema["description"] = json!("The outcome of one command.");

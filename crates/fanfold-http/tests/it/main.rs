@@ -64,7 +64,8 @@ impl Edge {
         let ingest = wiring.ingest(services);
         let described = Described::new(ledger::app().expect("the ledger is right"));
         let metrics = Metrics::new();
-        let router = router(Api { ingest, reads, metrics, wait_ms_max, streams, described, traces: None });
+        let router =
+            router(Api { ingest, reads, metrics, wait_ms_max, streams, described, traces: None });
         Self { memory, router }
     }
 

@@ -14,6 +14,7 @@ use aws_smithy_types::body::SdkBody;
 use fanfold::{LogId, StateKey};
 use fanfold_aws::dynamo::DynamoState;
 use fanfold_aws::of_emulator;
+use fanfold_otel::testing::Collector;
 use fanfold_pipeline::ports::State;
 use serde_json::Value;
 
@@ -209,4 +210,21 @@ async fn an_invocation_leaves_no_task_behind() {
     // A range, since the system's clock is not paused.
     assert!(left_ms.iter().all(|ms| (7_000..=7_500).contains(ms)), "{left_ms:?}");
     assert_eq!(left_ms.len(), 2);
+}
+
+/// An environment may stand still behind its answer, so nothing sends the spans later.
+#[tokio::test]
+async fn the_spans_of_an_invocation_are_sent_before_its_answer() {
+    let collector = Collector::start().expect("a port");
+    let endpoint = format!("{}/v1/traces", collector.endpoint());
+    let otel = Otel::to(&endpoint, "shop-relay").expect("an exporter");
+    let (host, _) = host();
+    let host = Host { otel: Some(otel.clone()), ..host };
+    otel.request(None, "GET", "/logs").end(200);
+    assert!(invoke(&host, "0 answer").await.0.is_ok());
+    let spans = collector.spans();
+    assert_eq!(spans.iter().map(|span| &span.name[..]).collect::<Vec<_>>(), ["GET /logs"]);
+    // Nothing ended, so nothing is sent, and a collector that is away costs nothing.
+    assert!(invoke(&host, "0 answer").await.0.is_ok());
+    assert_eq!(collector.spans().len(), 1);
 }

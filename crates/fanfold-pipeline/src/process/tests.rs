@@ -37,6 +37,7 @@ fn commits_to_publish_are_kept_once_and_in_order() {
             caution: None,
             has_lease: false,
             run_max: 1,
+            tracing: Tracing::default(),
         };
         let mut model = BTreeSet::new();
         for digit in 0..5 {

@@ -81,7 +81,8 @@ fn a_trace_travels_through_all_hops_and_other_commands_report_nothing() {
         assert_eq!(recorder.take(), ["relay: 1 add, 3 add"]);
         let processor = wiring.processor(services());
         assert_eq!(processor.process(&world.records(), NEVER).await, BatchOutcome::DONE);
-        let done = ["decide", "publish"].map(|hop| format!("{hop}: 1 add accepted, 3 add duplicate"));
+        let done =
+            ["decide", "publish"].map(|hop| format!("{hop}: 1 add accepted, 3 add duplicate"));
         assert_eq!(recorder.take(), done);
         let view = views().get("sums").expect("a view").clone();
         let projector = wiring.projector(&view);

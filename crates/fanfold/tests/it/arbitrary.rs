@@ -87,8 +87,13 @@ pub(crate) fn data() -> impl Strategy<Value = Raw> {
 
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     (origin(), command_id(), name(), any::<Option<u64>>(), data(), trace()).prop_map(
-        |(origin, id, name, timestamp, data, trace)| {
-            Command { origin, id, name, timestamp, data: data.0, trace }
+        |(origin, id, name, timestamp, data, trace)| Command {
+            origin,
+            id,
+            name,
+            timestamp,
+            data: data.0,
+            trace,
         },
     )
 }
@@ -130,7 +135,16 @@ pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
             let seq = Seq(seq);
             if let Outcome::Lost { .. } = outcome {
                 let (origin, id) = (Origin::nobody(), CommandId::NONE);
-                return Entry { seq, time, origin, id, command: None, digest: None, trace, outcome };
+                return Entry {
+                    seq,
+                    time,
+                    origin,
+                    id,
+                    command: None,
+                    digest: None,
+                    trace,
+                    outcome,
+                };
             }
             let digest = (id.get() % 2 == 0).then(|| Digest::of_json(&id.to_string()));
             Entry { seq, time, origin, id, command: Some(command), digest, trace, outcome }

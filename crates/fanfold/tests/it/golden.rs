@@ -148,7 +148,8 @@ fn bodies_with_a_trace_have_their_golden_bytes() {
 #[test]
 fn a_trace_that_cannot_be_read_counts_as_absent() {
     for trace in [r#""01""#, "17", "null", r#"{"a":[1]}"#] {
-        let entry = format!(r#"[{{"t":1,"o":"ann","i":1,"c":"close","p":{trace},"r":{{"a":[]}}}}]"#);
+        let entry =
+            format!(r#"[{{"t":1,"o":"ann","i":1,"c":"close","p":{trace},"r":{{"a":[]}}}}]"#);
         let (entries, _) = commit::decode(Seq(1), &commit::seal(entry.as_bytes())).unwrap();
         assert_eq!(entries[0].trace, None, "{trace}");
         let slot = format!(r#"[{{"o":"ann","i":1,"c":"close","d":{{}},"p":{trace}}}]"#);

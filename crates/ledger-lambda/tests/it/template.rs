@@ -144,7 +144,14 @@ fn a_given_key_encrypts_tables_stream_queues_and_topic() {
 
 #[test]
 fn each_function_has_its_role_and_the_variables_that_it_reads() {
-    let all = [(TABLES, STACK), (LOG, "info")];
+    let all = [
+        (TABLES, STACK),
+        (LOG, "info"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_HEADERS", ""),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.01"),
+    ];
     let logs = (LOGS_PER_SWEEP, "250");
     let own: &[(&str, &[(&str, &str)])] = &[
         ("api", &[(WAIT_MS_MAX, "5000"), (ADMISSION_HOURS_MAX, "6"), (CANARIES, "4")]),

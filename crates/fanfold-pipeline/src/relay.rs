@@ -2,7 +2,8 @@
 //!
 //! The relay sends each log's changes in order, one record at a time. It sends the next record only
 //! when the last one was acknowledged. After a failure it goes on from the first command that was
-//! not (F2). It passes slot bodies on without reading them, so their content cannot stop it. A change
+//! not (F2). It passes slot bodies on without reading them, so their content cannot stop it. (If traces
+//! are recorded, it reads those that it has sent, and reports nothing of one that it cannot read.) A change
 //! without commands, of a slot that an operator has raised, is done at once.
 
 use std::collections::HashMap;
